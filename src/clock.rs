@@ -1,0 +1,51 @@
+//! The one place that reads time.
+//!
+//! Everything that needs the time of day or a duration asks a [`Clock`], so that a test can set
+//! it by hand and no decision depends on when a test machine happens to run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Tells the time: the machine's, or one that a test moves by hand.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<AtomicI64>>);
+
+impl Clock {
+    /// The machine's clock.
+    pub fn system() -> Self {
+        Self(None)
+    }
+
+    /// A clock that stands still at `at` until [`Clock::advance`] moves it.
+    pub fn by_hand(at: Timestamp) -> Self {
+        Self(Some(Arc::new(AtomicI64::new(at.as_microsecond()))))
+    }
+
+    /// The time of day, to the microsecond.
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads time")]
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            None => Timestamp::now(),
+            Some(micros) => {
+                Timestamp::from_microsecond(micros.load(Ordering::Acquire)).unwrap_or(Timestamp::MAX)
+            }
+        }
+    }
+
+    /// A point on the monotonic clock, for durations. Never set by hand.
+    #[expect(clippy::disallowed_methods, reason = "this is the place that reads time")]
+    pub fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Moves a clock that is set by hand; the machine's is left alone.
+    pub fn advance(&self, by: SignedDuration) {
+        if let Some(micros) = &self.0 {
+            let step = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+            micros.fetch_add(step, Ordering::AcqRel);
+        }
+    }
+}

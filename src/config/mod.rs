@@ -1,0 +1,44 @@
+//! What the files say: all sections as plain data, every finding at once.
+
+mod dial;
+mod identity;
+mod limits;
+mod listen;
+mod load;
+mod record;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::diag::Source;
+use crate::policy::source;
+
+pub use dial::Dial;
+pub use identity::{Identity, SecretHash, User};
+pub use limits::Limits;
+pub use listen::{AdminAddress, IdentityDemand, Listen, Listener};
+pub use load::{embedded, load, load_text, read};
+pub use record::{OnFailure, Record};
+
+/// Everything that was written, checked for form; mechanisms are built from its sections.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that was named, where one was.
+    pub path: Option<PathBuf>,
+    /// Every text read, in order: the file, then its includes.
+    pub sources: Vec<Arc<Source>>,
+    /// SHA-256 over all texts, in hex: what `tidegate.policy.digest` says.
+    pub digest: Arc<str>,
+    /// `[listen]` and `[[listener]]`.
+    pub listen: Listen,
+    /// `[record]`.
+    pub record: Record,
+    /// `[dial]`.
+    pub dial: Dial,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[identity]`.
+    pub identity: Identity,
+    /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[rule]]`, `[[trial]]`.
+    pub policy: source::Policy,
+}

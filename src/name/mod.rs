@@ -1,0 +1,19 @@
+//! Canonical destinations: the only way to hold one.
+//!
+//! A target is parsed once, strictly, at the door; what is decided is what is dialled and what is
+//! written out. Any spelling that is not canonical and cannot be made so without guessing is
+//! refused (RFC 9110 section 7.1, RFC 9112 section 3.2, RFC 5890, RFC 5952).
+
+mod address;
+mod host;
+mod path;
+mod special;
+mod suffix;
+mod target;
+
+pub use address::{AddressClass, canonical, classify};
+pub use host::{Host, HostName};
+pub use path::{Path, PathError};
+pub use special::{SpecialName, special};
+pub use suffix::{is_public_suffix, registrable_domain};
+pub use target::{Target, TargetError, Url};

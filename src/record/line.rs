@@ -1,0 +1,221 @@
+//! One line of the decision log (schema `record/1`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::policy::{Action, Basis, Category, Mode, TierBasis, Verdict};
+
+/// Schema version of every line.
+pub const SCHEMA: &str = "record/1";
+
+/// How a flow ended.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum End {
+    /// The flow was dropped without an end of its own: a defect or a panic.
+    #[default]
+    Abandoned,
+    /// Ended by shutdown or by a policy that no longer lets it pass.
+    Cancelled,
+    /// Both sides were done.
+    Closed,
+    /// Something on the way failed.
+    Failed,
+    /// It was told no.
+    Refused,
+}
+
+/// Whose doing an end is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Blame {
+    /// The client left or sent something wrong.
+    Client,
+    /// The policy said no.
+    Policy,
+    /// Ourselves.
+    Proxy,
+    /// The origin, its name or the way to it.
+    Upstream,
+}
+
+/// `tidegate.verdict` of a line: a policy's verdict, or `error` where none was reached or the way
+/// out failed before the decision line.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It passes.
+    Allow,
+    /// A person has to approve first.
+    Ask,
+    /// It does not pass.
+    Deny,
+    /// No verdict of the policy: malformed, unidentified, limited, not reachable.
+    #[default]
+    Error,
+}
+
+/// `tidegate.tls.mode`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// No TLS.
+    None,
+    /// TLS that is not ended here.
+    Opaque,
+}
+
+/// Everything that is known of a flow, learned stage by stage; what is not known is not written.
+/// Serialized flat with the names of `records.md`.
+#[derive(Clone, Debug, Default)]
+pub struct FlowFacts {
+    /// `tidegate.flow.id` (UUIDv7).
+    pub flow: Uuid,
+    /// `tidegate.verdict`.
+    pub outcome: Outcome,
+    /// `tidegate.mode`.
+    pub mode: Option<Mode>,
+    /// `tidegate.would`.
+    pub would: Option<Verdict>,
+    /// `tidegate.reason`: a code of the closed list.
+    pub reason: &'static str,
+    /// `tidegate.detail`: at most 160 characters.
+    pub detail: Option<Box<str>>,
+    /// `security_rule.name`.
+    pub rule: Option<Arc<str>>,
+    /// `tidegate.rule.location`.
+    pub rule_location: Option<Arc<str>>,
+    /// `tidegate.policy.digest`.
+    pub policy_digest: Option<Arc<str>>,
+    /// `tidegate.policy.generation`.
+    pub policy_generation: u64,
+    /// `tidegate.category`.
+    pub category: Option<Category>,
+    /// `tidegate.category.basis`.
+    pub category_basis: Option<Basis>,
+    /// `tidegate.action`: `read`, `write`, `call`, or `any` where an allow passes an opaque flow.
+    pub action: Option<Action>,
+    /// Whether `tidegate.action` is `any`.
+    pub action_any: bool,
+    /// `tidegate.tier`.
+    pub tier: Option<Arc<str>>,
+    /// `tidegate.tier.basis`.
+    pub tier_basis: Option<TierBasis>,
+    /// `session.id`.
+    pub session: Option<Arc<str>>,
+    /// `tidegate.session.evidence`: `username`, `listener`, `none` …
+    pub evidence: &'static str,
+    /// `tidegate.session.trust`: `verified`, `asserted`, `none`.
+    pub trust: &'static str,
+    /// `tidegate.channel`.
+    pub channel: Option<Arc<str>>,
+    /// `trace_id`.
+    pub trace_id: Option<Arc<str>>,
+    /// `span_id`.
+    pub span_id: Option<Arc<str>>,
+    /// `user.id`.
+    pub user: Option<Arc<str>>,
+    /// `user.groups`.
+    pub groups: Option<Arc<[Arc<str>]>>,
+    /// `vcs.repository.url.full`.
+    pub repository: Option<Arc<str>>,
+    /// `client.address`.
+    pub client_address: Option<IpAddr>,
+    /// `server.address`: the canonical host.
+    pub server_address: Option<Box<str>>,
+    /// `server.port`.
+    pub server_port: Option<u16>,
+    /// `network.peer.address`: the address dialled; absent where denied by name.
+    pub peer_address: Option<IpAddr>,
+    /// `dns.answers`.
+    pub dns_answers: Option<Box<[IpAddr]>>,
+    /// `network.protocol.name`: `connect` or `http`.
+    pub protocol: Option<&'static str>,
+    /// `http.request.method`.
+    pub method: Option<Box<str>>,
+    /// `http.response.status_code`: the origin's answer to a plain request, or our refusal.
+    pub status: Option<u16>,
+    /// `user_agent.original`, at most 200 characters.
+    pub user_agent: Option<Box<str>>,
+    /// `tidegate.tls.mode`.
+    pub tls_mode: Option<TlsMode>,
+    /// `tls.client.server_name`.
+    pub server_name: Option<Box<str>>,
+    /// `tidegate.ms.decide` and its siblings, in milliseconds (written with 3 decimals).
+    pub ms: Timings,
+}
+
+/// Timings of the stages of a flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    /// `tidegate.ms.decide`.
+    pub decide: Option<f64>,
+    /// `tidegate.ms.dns`.
+    pub dns: Option<f64>,
+    /// `tidegate.ms.connect`.
+    pub connect: Option<f64>,
+    /// `tidegate.ms.first_byte`: from the decision to the first byte of the origin.
+    pub first_byte: Option<f64>,
+    /// `tidegate.ms.total`.
+    pub total: Option<f64>,
+}
+
+/// What a `close` line adds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CloseFacts {
+    /// `tidegate.bytes.out`: from the client to the origin.
+    pub bytes_out: u64,
+    /// `tidegate.bytes.in`: from the origin to the client.
+    pub bytes_in: u64,
+    /// `tidegate.requests`.
+    pub requests: u64,
+    /// `tidegate.end`.
+    pub end: End,
+    /// `tidegate.blame`.
+    pub blame: Option<Blame>,
+    /// `error.type`: a code of the closed list of refusals, or an I/O error kind.
+    pub error: Option<&'static str>,
+}
+
+/// What happens besides flows.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A generation began.
+    PolicyLoaded {
+        /// `tidegate.policy.digest`.
+        digest: Arc<str>,
+        /// `tidegate.policy.generation`.
+        generation: u64,
+    },
+    /// A file did not load; the last good generation goes on.
+    PolicyRejected {
+        /// `tidegate.policy.digest` of what goes on.
+        digest: Arc<str>,
+        /// `tidegate.policy.generation` of what goes on.
+        generation: u64,
+        /// `tidegate.detail`: the first finding, with its place.
+        detail: Box<str>,
+    },
+    /// Lines that are missing, and why.
+    RecordGap {
+        /// How many lines were lost (`tidegate.gap.lost`).
+        lost: u64,
+        /// Flows whose `close` is missing (`tidegate.gap.flows`, at most 1000 listed).
+        flows: Vec<Uuid>,
+        /// `tidegate.detail`.
+        detail: Box<str>,
+    },
+}
+
+/// A line's time and event name, put before what a flow or event says.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// `timestamp`.
+    pub at: Timestamp,
+    /// `event.name`.
+    pub name: &'static str,
+}
