@@ -116,15 +116,22 @@ impl Dialer {
             }
         };
         let answers: Box<[IpAddr]> = answers.into_iter().take(MOST_ANSWERS).collect();
-        let passes =
-            |address: &IpAddr| policy.judge_address(decision, *address, target.port, guard).is_ok();
+        let passes = |address: &IpAddr| {
+            policy
+                .judge_address(decision, *address, target.port, guard)
+                .is_ok()
+        };
         let addresses: Vec<SocketAddr> = race::interleave(answers.iter().copied().filter(passes))
             .map(|address| SocketAddr::new(address, target.port))
             .collect();
         if addresses.is_empty() {
             return Err(NoRoute::Denied(answers));
         }
-        Ok(Route { answers, addresses, took })
+        Ok(Route {
+            answers,
+            addresses,
+            took,
+        })
     }
 
     /// Connects to the first of the judged addresses that answers (RFC 8305).
@@ -138,7 +145,11 @@ impl Dialer {
             Ok(Ok((stream, address))) => {
                 // Small messages in both directions are the rule here: no Nagle.
                 let _ = stream.set_nodelay(true);
-                Ok(Upstream { stream, address, took: began.elapsed() })
+                Ok(Upstream {
+                    stream,
+                    address,
+                    took: began.elapsed(),
+                })
             }
         }
     }

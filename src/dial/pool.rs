@@ -89,14 +89,21 @@ impl Pool {
         }
         let idle = shelf.idle.entry(key).or_default();
         if idle.len() < MOST_OF_A_KEY {
-            idle.push(Idle { stream, address, since: now });
+            idle.push(Idle {
+                stream,
+                address,
+                since: now,
+            });
             shelf.count += 1;
         }
     }
 
     /// Closes what has rested too long.
     pub fn sweep(&self, now: Instant) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).sweep(now);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .sweep(now);
     }
 }
 
@@ -134,7 +141,10 @@ mod tests {
     }
 
     fn key(tier: u8) -> PoolKey {
-        PoolKey { target: Target::from_connect(b"files.example.net:80").unwrap(), tier: TierId(tier) }
+        PoolKey {
+            target: Target::from_connect(b"files.example.net:80").unwrap(),
+            tier: TierId(tier),
+        }
     }
 
     #[tokio::test]

@@ -16,7 +16,9 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub(super) fn interleave(addresses: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = IpAddr> {
     let (six, four): (Vec<IpAddr>, Vec<IpAddr>) = addresses.partition(IpAddr::is_ipv6);
     let longest = six.len().max(four.len());
-    (0..longest).flat_map(move |at| [six.get(at).copied(), four.get(at).copied()]).flatten()
+    (0..longest)
+        .flat_map(move |at| [six.get(at).copied(), four.get(at).copied()])
+        .flatten()
 }
 
 /// Connects to the first address that answers.
@@ -63,7 +65,9 @@ async fn race(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
 async fn first_of(running: &mut Vec<Attempt>) -> io::Result<(TcpStream, SocketAddr)> {
     std::future::poll_fn(|context| {
         for at in 0..running.len() {
-            let Some(attempt) = running.get_mut(at) else { break };
+            let Some(attempt) = running.get_mut(at) else {
+                break;
+            };
             if let Poll::Ready(ended) = attempt.as_mut().poll(context) {
                 drop(running.swap_remove(at));
                 return Poll::Ready(ended);
@@ -84,12 +88,19 @@ mod tests {
     fn families_alternate_beginning_with_ipv6() {
         let addresses = ["1.1.1.1", "2.2.2.2", "2606::1"].map(|text| text.parse().unwrap());
         let order: Vec<IpAddr> = interleave(addresses.into_iter()).collect();
-        assert_eq!(order, ["2606::1", "1.1.1.1", "2.2.2.2"].map(|text| text.parse::<IpAddr>().unwrap()));
+        assert_eq!(
+            order,
+            ["2606::1", "1.1.1.1", "2.2.2.2"].map(|text| text.parse::<IpAddr>().unwrap())
+        );
     }
 
     #[tokio::test]
     async fn an_address_that_refuses_gives_way_to_the_next() {
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open_address = open.local_addr().unwrap();
         let (_, winner) = connect(&[closed, open_address]).await.unwrap();
@@ -98,7 +109,11 @@ mod tests {
 
     #[tokio::test]
     async fn when_all_refuse_the_last_error_is_told() {
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let error = connect(&[closed, closed]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }

@@ -63,17 +63,28 @@ impl Resolver {
             return Ok(fixed.clone());
         }
         let dns = self.dns.as_ref().ok_or(ResolveError::NoServer)?;
-        let _turn = self.turns.acquire().await.map_err(|_| ResolveError::ServerFailed)?;
+        let _turn = self
+            .turns
+            .acquire()
+            .await
+            .map_err(|_| ResolveError::ServerFailed)?;
         // The dot at the end keeps search domains out: what was judged is what is looked up.
-        let answer = dns.lookup_ip(format!("{name}.").as_str()).await.map_err(|error| {
-            if error.is_no_records_found() {
-                ResolveError::NoAddress
-            } else {
-                ResolveError::ServerFailed
-            }
-        })?;
+        let answer = dns
+            .lookup_ip(format!("{name}.").as_str())
+            .await
+            .map_err(|error| {
+                if error.is_no_records_found() {
+                    ResolveError::NoAddress
+                } else {
+                    ResolveError::ServerFailed
+                }
+            })?;
         let addresses: Vec<IpAddr> = answer.iter().collect();
-        if addresses.is_empty() { Err(ResolveError::NoAddress) } else { Ok(addresses) }
+        if addresses.is_empty() {
+            Err(ResolveError::NoAddress)
+        } else {
+            Ok(addresses)
+        }
     }
 }
 
@@ -106,6 +117,8 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Resolver").field("servers", &self.servers).finish_non_exhaustive()
+        f.debug_struct("Resolver")
+            .field("servers", &self.servers)
+            .finish_non_exhaustive()
     }
 }

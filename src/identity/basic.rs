@@ -32,7 +32,9 @@ pub struct Credentials {
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("users", &self.users.len()).finish_non_exhaustive()
+        f.debug_struct("Credentials")
+            .field("users", &self.users.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -40,7 +42,11 @@ impl Credentials {
     /// Takes the users of `[identity]`.
     pub fn new(config: &config::Identity) -> Self {
         Self {
-            users: config.users.iter().map(|user| (user.name.clone(), user.clone())).collect(),
+            users: config
+                .users
+                .iter()
+                .map(|user| (user.name.clone(), user.clone()))
+                .collect(),
             key: hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).ok(),
             verified: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
@@ -50,7 +56,10 @@ impl Credentials {
     /// Whether these are the users of `config`, so that the cache may live on.
     pub(super) fn same_users(&self, config: &config::Identity) -> bool {
         self.users.len() == config.users.len()
-            && config.users.iter().all(|user| self.users.get(&user.name) == Some(user))
+            && config
+                .users
+                .iter()
+                .all(|user| self.users.get(&user.name) == Some(user))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -79,7 +88,9 @@ impl Credentials {
         if mark.is_some_and(|mark| self.lock().contains(&mark)) {
             return true;
         }
-        let Ok(_turn) = self.turns.acquire().await else { return false };
+        let Ok(_turn) = self.turns.acquire().await else {
+            return false;
+        };
         let phc = phc.clone();
         let right = tokio::task::spawn_blocking(move || {
             PasswordHash::new(&phc)
@@ -130,7 +141,12 @@ pub(super) fn decode(value: &[u8]) -> Option<(String, Vec<u8>)> {
     let (name, secret) = decoded.split_at_checked(colon)?;
     let name = std::str::from_utf8(name).ok()?;
     let printable = name.bytes().all(|byte| (0x21..0x7f).contains(&byte)) && name.len() <= 512;
-    printable.then(|| (name.to_owned(), secret.get(1..).unwrap_or_default().to_vec()))
+    printable.then(|| {
+        (
+            name.to_owned(),
+            secret.get(1..).unwrap_or_default().to_vec(),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -142,7 +158,12 @@ mod tests {
     }
 
     fn one(name: &str, secret: SecretHash) -> Credentials {
-        let user = User { name: name.into(), secret, groups: vec![], repository: None };
+        let user = User {
+            name: name.into(),
+            secret,
+            groups: vec![],
+            repository: None,
+        };
         Credentials::new(&config::Identity { users: vec![user] })
     }
 
@@ -154,9 +175,18 @@ mod tests {
 
     #[test]
     fn only_well_formed_basic_credentials_decode() {
-        assert_eq!(decode(&basic("ana:s:3")), Some(("ana".into(), b"s:3".to_vec())));
+        assert_eq!(
+            decode(&basic("ana:s:3")),
+            Some(("ana".into(), b"s:3".to_vec()))
+        );
         assert_eq!(decode(&basic(":x")), Some((String::new(), b"x".to_vec())));
-        for bad in [&b"Basic"[..], b"Basic !!!", b"Bearer YTpi", b"BasicYTpi", b""] {
+        for bad in [
+            &b"Basic"[..],
+            b"Basic !!!",
+            b"Bearer YTpi",
+            b"BasicYTpi",
+            b"",
+        ] {
             assert_eq!(decode(bad), None);
         }
         assert_eq!(decode(&basic("no-colon")), None);
@@ -167,7 +197,13 @@ mod tests {
     #[tokio::test]
     async fn a_token_is_compared_by_its_hash() {
         let credentials = one("ana", sha256("right"));
-        assert_eq!(credentials.verify("ana", b"right".to_vec()).await.as_deref(), Some("ana"));
+        assert_eq!(
+            credentials
+                .verify("ana", b"right".to_vec())
+                .await
+                .as_deref(),
+            Some("ana")
+        );
         assert_eq!(credentials.verify("ana", b"wrong".to_vec()).await, None);
         assert_eq!(credentials.verify("bob", b"right".to_vec()).await, None);
     }

@@ -24,7 +24,10 @@ const CHANNELS: [&str; 6] = ["bash", "hook", "lsp", "main", "mcp", "plugin"];
 
 /// Splits a username into the user and its labels. With no session nothing is a label.
 pub(super) fn split(username: &str) -> (&str, Labels) {
-    let (rest, trace) = match username.rsplit_once('.').map(|(rest, last)| (rest, traceparent(last))) {
+    let (rest, trace) = match username
+        .rsplit_once('.')
+        .map(|(rest, last)| (rest, traceparent(last)))
+    {
         Some((rest, Some(trace))) => (rest, Some(trace)),
         _ => (username, None),
     };
@@ -36,7 +39,15 @@ pub(super) fn split(username: &str) -> (&str, Labels) {
     match session_id(session) {
         Some(session) => {
             let (trace_id, span_id) = trace.unzip();
-            (user, Labels { session: Some(session), channel: channel.map(Arc::from), trace_id, span_id })
+            (
+                user,
+                Labels {
+                    session: Some(session),
+                    channel: channel.map(Arc::from),
+                    trace_id,
+                    span_id,
+                },
+            )
         }
         None => (username, Labels::default()),
     }
@@ -52,10 +63,13 @@ fn session_id(text: &str) -> Option<Arc<str>> {
 /// `00-TRACE-SPAN-FLAGS` of W3C Trace Context; all-zero ids are not ids.
 fn traceparent(text: &str) -> Option<(Arc<str>, Arc<str>)> {
     let mut parts = text.split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (version, trace, span, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |part: &str, len| {
         part.len() == len
-            && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
     let id = |part: &str, len| hex(part, len) && part.bytes().any(|byte| byte != b'0');
     (parts.next().is_none() && version == "00" && id(trace, 32) && id(span, 16) && hex(flags, 2))
@@ -82,7 +96,10 @@ mod tests {
         assert_eq!(user, "ana@acme.example");
         assert_eq!(labels.session.as_deref(), Some(SESSION));
         assert_eq!(labels.channel.as_deref(), Some("bash"));
-        assert_eq!(labels.trace_id.as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(
+            labels.trace_id.as_deref(),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
         assert_eq!(labels.span_id.as_deref(), Some("00f067aa0ba902b7"));
     }
 
@@ -95,7 +112,12 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_a_label_belongs_to_the_user() {
-        for name in ["ana.bash", "ana.not-a-uuid.bash", "x.00000000000000000000000000000000", "a.main"] {
+        for name in [
+            "ana.bash",
+            "ana.not-a-uuid.bash",
+            "x.00000000000000000000000000000000",
+            "a.main",
+        ] {
             assert_eq!(split(name), (name, Labels::default()), "{name}");
         }
     }

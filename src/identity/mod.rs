@@ -132,10 +132,22 @@ impl Identity {
         let (user, labels) = label::split(&username);
         // Without any user to know, a username can only be a label: agents put their session there.
         if self.credentials.is_empty() && listener.identity == IdentityDemand::Optional {
-            return Ok(Presented { listener: listener.clone(), user: None, labels });
+            return Ok(Presented {
+                listener: listener.clone(),
+                user: None,
+                labels,
+            });
         }
-        let user = self.credentials.verify(user, secret).await.ok_or(IdentityError::Invalid)?;
-        Ok(Presented { listener: listener.clone(), user: Some(user), labels })
+        let user = self
+            .credentials
+            .verify(user, secret)
+            .await
+            .ok_or(IdentityError::Invalid)?;
+        Ok(Presented {
+            listener: listener.clone(),
+            user: Some(user),
+            labels,
+        })
     }
 
     /// Makes a caller of what was presented, as this generation's policy sees it. `None` where the
@@ -158,7 +170,9 @@ impl Identity {
             claims: &[],
             sans: &[],
             groups: &groups,
-            repository: user.and_then(|user| user.repository.as_ref()).or(listener.repository.as_ref()),
+            repository: user
+                .and_then(|user| user.repository.as_ref())
+                .or(listener.repository.as_ref()),
             listener_tier: listener.tier.as_deref(),
         });
         Some(Caller {

@@ -162,18 +162,42 @@ pub struct Refusal {
     pub code: Code,
     /// What is particular, at most 160 characters; never text that a peer chose.
     pub detail: Box<str>,
+    /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 505).
+    own_status: Option<u16>,
 }
 
 impl Refusal {
     /// A refusal that says something particular.
     pub fn because(code: Code, detail: impl Into<Box<str>>) -> Self {
-        Self { code, detail: detail.into() }
+        Self {
+            code,
+            detail: detail.into(),
+            own_status: None,
+        }
+    }
+
+    /// A malformed request for which HTTP has a status of its own.
+    pub fn malformed(status: u16, detail: impl Into<Box<str>>) -> Self {
+        Self {
+            code: Code::BadRequest,
+            detail: detail.into(),
+            own_status: Some(status),
+        }
+    }
+
+    /// The status to answer with.
+    pub fn status(&self) -> u16 {
+        self.own_status.unwrap_or(self.code.status())
     }
 }
 
 impl From<Code> for Refusal {
     fn from(code: Code) -> Self {
-        Self { code, detail: Box::default() }
+        Self {
+            code,
+            detail: Box::default(),
+            own_status: None,
+        }
     }
 }
 
@@ -194,7 +218,7 @@ pub(super) fn response(
          Content-Type: application/problem+json\r\n\
          Content-Length: {}\r\n\
          Proxy-Status: tidegate; error={}; details=\"{}\"\r\n",
-        code.status(),
+        refusal.status(),
         phrase(code, target, facts.flow),
         body.len(),
         code.proxy_status(),
@@ -232,7 +256,11 @@ pub(super) fn response(
 fn phrase(code: Code, target: Option<&Target>, flow: Uuid) -> String {
     let flow = flow.hyphenated().to_string();
     let short = flow.rsplit('-').next().unwrap_or_default();
-    let verb = if code.status() >= 500 { "failed" } else { "denied" };
+    let verb = if code.status() >= 500 {
+        "failed"
+    } else {
+        "denied"
+    };
     let tail = format!(" {} (flow {flow}; tidegate explain {short})", code.as_str());
     let mut text = format!("tidegate {verb}");
     if let Some(target) = target {
@@ -286,7 +314,7 @@ fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> St
         error: code.as_str(),
         r#type: format!("urn:tidegate:refusal:{}", code.as_str()),
         title: code.sentence(),
-        status: code.status(),
+        status: refusal.status(),
         detail: detail(refusal),
         host: target.map(|target| target.host.to_string()),
         port: target.map(|target| target.port),
@@ -294,7 +322,9 @@ fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> St
         tier: facts.tier.as_deref(),
         rule: facts.rule.as_deref(),
         flow: facts.flow,
-        request: Request { cli: format!("tidegate explain {}", facts.flow) },
+        request: Request {
+            cli: format!("tidegate explain {}", facts.flow),
+        },
     };
     serde_json::to_string(&document).unwrap_or_default() + "\n"
 }
@@ -319,7 +349,10 @@ mod tests {
     use super::*;
 
     fn facts() -> FlowFacts {
-        FlowFacts { flow: Uuid::now_v7(), ..FlowFacts::default() }
+        FlowFacts {
+            flow: Uuid::now_v7(),
+            ..FlowFacts::default()
+        }
     }
 
     #[test]
