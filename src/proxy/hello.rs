@@ -112,11 +112,7 @@ fn record(bytes: &[u8]) -> Result<(&[u8], &[u8]), Hello> {
         _ => return Err(Hello::Malformed("a record longer than 16 KiB")),
     }
     let payload = bytes.get(RECORD_HEADER..).unwrap_or_default();
-    payload
-        .split_at_checked(len)
-        .ok_or_else(|| match payload.first() {
-            _ => Hello::Incomplete,
-        })
+    payload.split_at_checked(len).ok_or(Hello::Incomplete)
 }
 
 /// The body of the message, if all of it is there.
@@ -262,6 +258,287 @@ impl<'m> Reader<'m> {
             Ok(())
         } else {
             Err("bytes follow where nothing should")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    /// What a real client sends to a server called `name`.
+    fn real(name: &str, alpn: &[&str]) -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let name = name.to_owned().try_into().expect("a name");
+        let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).expect("in memory");
+        bytes
+    }
+
+    /// The message in the one record of a real hello.
+    fn message(hello: &[u8]) -> Vec<u8> {
+        hello[RECORD_HEADER..].to_vec()
+    }
+
+    /// `message` in records of `step` bytes.
+    fn records(message: &[u8], step: usize) -> Vec<u8> {
+        let record = |part: &[u8]| {
+            let len = u16::try_from(part.len()).expect("short").to_be_bytes();
+            [&[HANDSHAKE, 3, 1][..], &len, part].concat()
+        };
+        message.chunks(step).flat_map(record).collect()
+    }
+
+    fn long(parts: &[&[u8]]) -> Vec<u8> {
+        let bytes = parts.concat();
+        [
+            &u16::try_from(bytes.len()).expect("short").to_be_bytes()[..],
+            &bytes,
+        ]
+        .concat()
+    }
+
+    fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
+        [&kind.to_be_bytes()[..], &long(&[data])].concat()
+    }
+
+    /// The data of a `server_name` extension of one name.
+    fn name_data(kind: u8, name: &[u8]) -> Vec<u8> {
+        long(&[&[kind], &long(&[name])])
+    }
+
+    /// A small hello with these extensions, and what stands in it after them.
+    fn made(extensions: &[Vec<u8>], after: &[u8]) -> Vec<u8> {
+        let extensions = long(&extensions.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let body = [
+            &[3, 3][..],
+            &[7; 32],
+            &[0, 0, 2, 0x13, 1, 1, 0],
+            &extensions,
+            after,
+        ]
+        .concat();
+        let len = u32::try_from(body.len()).expect("short").to_be_bytes();
+        records(&[&[CLIENT_HELLO], &len[1..], &body].concat(), MOST_RECORD)
+    }
+
+    fn named(name: &[u8]) -> Hello {
+        read_hello(&made(
+            &[extension(SERVER_NAME, &name_data(HOST_NAME, name))],
+            b"",
+        ))
+    }
+
+    fn tls(hello: Hello) -> ClientHello {
+        match hello {
+            Hello::Tls(hello) => hello,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_real_hello_tells_its_name_and_protocols() {
+        let bytes = real("Files.Example.com", &["h2", "http/1.1"]);
+        let hello = tls(read_hello(&bytes));
+        assert_eq!(
+            hello.server_name.expect("a name").as_str(),
+            "files.example.com"
+        );
+        assert_eq!(
+            hello.alpn,
+            [b"h2"[..].into(), b"http/1.1"[..].into()] as [Box<[u8]>; 2]
+        );
+        assert_eq!((hello.ech, hello.len), (false, bytes.len()));
+    }
+
+    #[test]
+    fn an_address_is_no_server_name() {
+        assert_eq!(tls(read_hello(&real("192.0.2.1", &[]))).server_name, None);
+    }
+
+    #[test]
+    fn every_beginning_of_a_hello_is_incomplete() {
+        let bytes = real("example.com", &["h2"]);
+        for len in 0..bytes.len() {
+            assert_eq!(read_hello(&bytes[..len]), Hello::Incomplete, "{len}");
+        }
+        let bytes = records(&message(&bytes), 7);
+        for len in 0..bytes.len() {
+            assert_eq!(read_hello(&bytes[..len]), Hello::Incomplete, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_hello_reads_the_same_in_however_many_records() {
+        let bytes = real("example.com", &["h2"]);
+        let whole = tls(read_hello(&bytes));
+        for step in 1..bytes.len() {
+            let cut = records(&message(&bytes), step);
+            let hello = tls(read_hello(&[&cut[..], b"next"].concat()));
+            assert_eq!(hello.len, cut.len());
+            assert_eq!(
+                ClientHello {
+                    len: whole.len,
+                    ..hello
+                },
+                whole,
+                "{step}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_told_by_their_first_bytes() {
+        for bytes in [
+            &b"S"[..],
+            b"GET / HTTP/1.1",
+            b"SSH-2.0",
+            b"\x80\x2e\x01",
+            b"\x16\x02",
+            b"\x15\x03",
+        ] {
+            assert_eq!(read_hello(bytes), Hello::NotTls, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_read_only_if_it_can_be_read_in_one_way() {
+        for name in [
+            &b"example.com\0.example.net"[..],
+            b"example.com.",
+            b".example.com",
+            b"exa mple.com",
+            b"192.0.2.1",
+            b"0x7f.1",
+            b"::1",
+            b"[::1]",
+            b"example.com:443",
+            b"ex\xc3\xa4mple.com",
+            b"",
+        ] {
+            assert!(matches!(named(name), Hello::Malformed(_)), "{name:?}");
+        }
+        assert_eq!(
+            tls(named(b"EXAMPLE.com"))
+                .server_name
+                .expect("a name")
+                .as_str(),
+            "example.com"
+        );
+    }
+
+    #[test]
+    fn a_second_reading_of_the_name_is_refused() {
+        let good = name_data(HOST_NAME, b"example.com");
+        let other = name_data(HOST_NAME, b"example.net");
+        let entry = |name: &[u8]| [&[HOST_NAME][..], &long(&[name])].concat();
+        let two_names = long(&[&entry(b"example.com"), &entry(b"example.net")]);
+        for extensions in [
+            vec![
+                extension(SERVER_NAME, &good),
+                extension(SERVER_NAME, &other),
+            ],
+            vec![extension(SERVER_NAME, &two_names)],
+            vec![extension(SERVER_NAME, &name_data(1, b"example.com"))],
+            vec![extension(SERVER_NAME, &[&good[..], b"x"].concat())],
+            vec![extension(SERVER_NAME, b"")],
+            vec![extension(SERVER_NAME, &[0, 0])],
+            vec![extension(ALPN, &[0, 1, 0])],
+            vec![extension(ALPN, &[0, 2, 2, b'h'])],
+        ] {
+            let hello = read_hello(&made(&extensions, b""));
+            assert!(matches!(hello, Hello::Malformed(_)), "{extensions:?}");
+        }
+        let trailing = made(&[extension(SERVER_NAME, &good)], b"x");
+        assert_eq!(
+            read_hello(&trailing),
+            Hello::Malformed("bytes follow where nothing should")
+        );
+    }
+
+    #[test]
+    fn bytes_after_the_hello_in_its_record_are_refused() {
+        let mut message = message(&real("example.com", &[]));
+        message.push(0);
+        assert!(matches!(
+            read_hello(&records(&message, MOST_RECORD)),
+            Hello::Malformed(_)
+        ));
+    }
+
+    #[test]
+    fn encryption_of_the_name_is_noticed() {
+        for kind in ENCRYPTED {
+            assert!(tls(read_hello(&made(&[extension(kind, b"?")], b""))).ech);
+        }
+    }
+
+    #[test]
+    fn odd_records_are_refused() {
+        assert!(matches!(read_hello(&[22, 3, 1, 0, 0]), Hello::Malformed(_)));
+        assert!(matches!(
+            read_hello(&[22, 3, 1, 0x40, 1]),
+            Hello::Malformed(_)
+        ));
+        assert!(matches!(
+            read_hello(&[22, 3, 1, 0, 1, 2]),
+            Hello::Malformed(_)
+        ));
+        let mut cut = records(&message(&real("example.com", &[])), 100);
+        cut[105] = 23;
+        assert_eq!(read_hello(&cut), Hello::NotTls);
+    }
+
+    #[test]
+    fn a_hello_beyond_the_bound_is_not_waited_for() {
+        assert_eq!(read_hello(&records(&[1, 1, 0, 0], 4)), Hello::TooLarge);
+        let dribble = records(&[&[CLIENT_HELLO, 0, 0xff, 0][..], &[0; 20_000]].concat(), 1);
+        assert_eq!(read_hello(&dribble[..MOST_BYTES - 1]), Hello::Incomplete);
+        assert_eq!(read_hello(&dribble[..MOST_BYTES]), Hello::TooLarge);
+    }
+
+    #[test]
+    fn a_flood_of_extensions_is_refused() {
+        let many: Vec<_> = (1000..2000).map(|kind| extension(kind, b"")).collect();
+        assert_eq!(
+            read_hello(&made(&many, b"")),
+            Hello::Malformed("there are too many extensions")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(bytes: Vec<u8>) {
+            let _ = read_hello(&bytes);
+            let len = u32::try_from(bytes.len()).expect("short").to_be_bytes();
+            let message = [&[CLIENT_HELLO][..], &len[1..], &bytes].concat();
+            let _ = read_hello(&records(&message, MOST_RECORD));
+        }
+
+        #[test]
+        fn no_change_of_a_byte_makes_it_panic_or_find_another_name(at in 0usize..500, to: u8) {
+            let mut bytes = made(
+                &[extension(SERVER_NAME, &name_data(HOST_NAME, b"a.example")), extension(ALPN, &long(&[b"\x02h2"]))],
+                b"",
+            );
+            let at = at % bytes.len();
+            bytes[at] = to;
+            if let Hello::Tls(hello) = read_hello(&bytes) {
+                let name = hello.server_name.map(|name| name.as_str().len());
+                prop_assert!(name.is_none_or(|len| len == 9));
+            }
         }
     }
 }

@@ -176,7 +176,7 @@ impl<W: AsyncWrite + Unpin> Sink<'_, W> {
         };
         let end = Buf::chain(end, trailers).chain(empty_line);
         self.to
-            .write_all_buf(&mut size.chain(content).chain(after).chain(end))
+            .write_all_buf(&mut Buf::chain(size, content).chain(after).chain(end))
             .await?;
         self.to.flush().await
     }
@@ -286,14 +286,7 @@ mod tests {
     #[tokio::test]
     async fn chunks_are_written_anew_without_their_extensions() {
         let chunked = passage(BodyLength::Chunked, BodyLength::Chunked);
-        let text = b"2;x=y
-he
-3
-llo
-0
-A: b
-
-GET /";
+        let text = b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nA: b\r\n\r\nGET /";
         let (result, to, left, moved) = pass(text, chunked).await;
         assert!(result.is_ok());
         assert_eq!(to, b"5\r\nhello\r\n0\r\nA: b\r\n\r\n");
