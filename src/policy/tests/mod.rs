@@ -8,7 +8,6 @@ mod naive;
 mod tiers;
 mod trials;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Severity, Source};
@@ -33,10 +32,7 @@ allow = ["package-registry:read"]
 "#;
 
 fn read(text: &str) -> source::Policy {
-    let source = Arc::new(Source {
-        path: PathBuf::from("test.toml"),
-        text: text.to_owned(),
-    });
+    let source = Arc::new(Source::new("test.toml", text));
     compile::parse(&source).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
