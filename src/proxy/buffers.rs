@@ -46,19 +46,19 @@ impl Buffers {
 
     /// Lends a buffer.
     pub(crate) fn take(&self, size: Size) -> Buffer<'_> {
-        match size {
-            Size::Large => self.large.take(),
-            Size::Small => self.small.take(),
-        }
+        self.of(size).take()
     }
 
     /// How many buffers of a size wait here.
     pub(crate) fn idle(&self, size: Size) -> usize {
-        let shelf = match size {
+        self.of(size).with_idle(|idle| idle.len())
+    }
+
+    fn of(&self, size: Size) -> &Shelf {
+        match size {
             Size::Large => &self.large,
             Size::Small => &self.small,
-        };
-        shelf.with_idle(|idle| idle.len())
+        }
     }
 }
 

@@ -283,7 +283,7 @@ impl<'a> Way<'a> {
         spare: &mut Option<Buffer<'a>>,
     ) -> Poll<Result<(), Relayed>> {
         if let Err(error) = ready!(self.from.as_ref().poll_read_ready(cx)) {
-            return Poll::Ready(Err(self.broken(self.side, &error)));
+            return Poll::Ready(Err(broken(self.side, &error)));
         }
         let size = if self.full_reads < BULK_AFTER {
             Size::Small
@@ -296,7 +296,7 @@ impl<'a> Way<'a> {
             .unwrap_or_else(|| self.buffers.take(size));
         let mut read = ReadBuf::new(&mut buffer);
         if let Err(error) = ready!(Pin::new(&mut self.from).poll_read(cx, &mut read)) {
-            return Poll::Ready(Err(self.broken(self.side, &error)));
+            return Poll::Ready(Err(broken(self.side, &error)));
         }
         let end = read.filled().len();
         if end == 0 {
@@ -318,20 +318,20 @@ impl<'a> Way<'a> {
 
     fn count(&self, written: io::Result<usize>) -> Result<usize, Relayed> {
         match written {
-            Ok(0) => Err(self.broken(self.side.other(), &io::ErrorKind::WriteZero.into())),
+            Ok(0) => Err(broken(self.side.other(), &io::ErrorKind::WriteZero.into())),
             Ok(written) => {
                 self.moved.fetch_add(written as u64, Ordering::Relaxed);
                 Ok(written)
             }
-            Err(error) => Err(self.broken(self.side.other(), &error)),
+            Err(error) => Err(broken(self.side.other(), &error)),
         }
     }
+}
 
-    fn broken(&self, side: Side, error: &io::Error) -> Relayed {
-        Relayed::Reset {
-            side,
-            error: error.kind(),
-        }
+fn broken(side: Side, error: &io::Error) -> Relayed {
+    Relayed::Reset {
+        side,
+        error: error.kind(),
     }
 }
 
@@ -347,7 +347,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     /// A tunnel seen from its ends (`near`, `far`) and from inside (`client`, `upstream`).
     struct Tunnel {
@@ -400,6 +400,7 @@ mod tests {
         SockRef::from(&socket)
             .set_linger(Some(Duration::ZERO))
             .expect("a socket");
+        drop(socket);
     }
 
     #[tokio::test]
@@ -416,10 +417,13 @@ mod tests {
             near.shutdown().await.expect("open");
             let answer = async {
                 assert_eq!(read_all(&mut far).await, b"question");
-                far.write_all(&[7; 1_000_000]).await.expect("half open");
+                far.write_all(&vec![7; 1_000_000]).await.expect("half open");
                 far.shutdown().await.expect("half open");
             };
-            assert_eq!(tokio::join!(answer, read_all(&mut near)).1, [7; 1_000_000]);
+            assert_eq!(
+                tokio::join!(answer, read_all(&mut near)).1,
+                vec![7; 1_000_000]
+            );
         };
         let end = beside(&mut client, &mut upstream, &counters, talk).await;
         assert_eq!(

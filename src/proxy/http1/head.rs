@@ -41,7 +41,7 @@ pub(crate) enum Method {
     Head,
     /// `OPTIONS`.
     Options,
-    /// Another in upper case, at most 32 bytes (WebDAV, versioning and the like).
+    /// Another in upper case, at most 32 bytes (of `WebDAV` and the like).
     Other(Box<str>),
     /// `PATCH`.
     Patch,
@@ -137,7 +137,7 @@ pub(crate) fn parse_request(
         return Err(HeadError::TooLarge);
     }
     buffer.advance(skipped);
-    parse(buffer.split_to(len).freeze(), limits).map(Some)
+    parse(&buffer.split_to(len).freeze(), limits).map(Some)
 }
 
 impl RequestHead {
@@ -209,10 +209,8 @@ impl Method {
 }
 
 impl HeadError {
-    /// The code of the refusal, of the closed list of refusals.
-    pub(crate) fn code(self) -> &'static str {
-        "bad_request"
-    }
+    /// The code of the refusal for all of them, of the closed list of refusals.
+    pub(crate) const CODE: &'static str = "bad_request";
 
     /// The status to answer with.
     pub(crate) fn status(self) -> u16 {
@@ -236,7 +234,7 @@ impl From<Unprintable> for HeadError {
 }
 
 /// Takes a complete head apart.
-fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
+fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     if head.starts_with(b"PRI * HTTP/2.0\r\n") {
         return Err(HeadError::Http2);
     }
@@ -245,10 +243,10 @@ fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
         .get_mut(..limits.fields.min(MOST_FIELDS))
         .unwrap_or_default();
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(&head, room) {
+    match request.parse_with_uninit_headers(head, room) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
         Ok(_) => return Err(HeadError::RequestLine),
-        Err(error) => return Err(refuse_syntax(error, &head)),
+        Err(error) => return Err(refuse_syntax(error, head)),
     }
     let version = if request.version == Some(1) {
         Version::Http11
@@ -263,7 +261,7 @@ fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     if target.is_empty() || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(HeadError::RequestLine);
     }
-    let target = Span::of(target.as_bytes(), &head);
+    let target = Span::of(target.as_bytes(), head);
     let mut seen = Seen::default();
     let mut named = [Name::Other; MOST_FIELDS];
     for (field, named) in request.headers.iter().zip(&mut named) {
@@ -272,7 +270,7 @@ fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     }
     seen.check_host(&method, version)?;
     let body = seen.body(&method, version)?;
-    let upgrade = seen.upgrade(body).map(|protocol| Span::of(protocol, &head));
+    let upgrade = seen.upgrade(body).map(|protocol| Span::of(protocol, head));
     let fields = Fields::new(head.clone(), request.headers, &named);
     Ok(RequestHead {
         keep_alive: keeps_alive(&fields, version),

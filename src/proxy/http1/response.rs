@@ -86,7 +86,7 @@ pub(crate) fn parse_response(
     if len > MOST_BYTES {
         return Err(ResponseError::TooLarge);
     }
-    parse(buffer.split_to(len).freeze(), asked).map(Some)
+    parse(&buffer.split_to(len).freeze(), asked).map(Some)
 }
 
 impl ResponseHead {
@@ -117,12 +117,12 @@ impl From<Unprintable> for ResponseError {
     }
 }
 
-fn parse(head: Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
+fn parse(head: &Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
     let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS / 2];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
-        &head,
+        head,
         &mut room,
     );
     match parsed {
@@ -141,7 +141,7 @@ fn parse(head: Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
     for (field, named) in response.headers.iter().zip(&mut named) {
         *named = Name::of(field.name.as_bytes());
     }
-    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), &head);
+    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), head);
     let fields = Fields::new(head.clone(), response.headers, &named);
     if status == 101 && !(asked.upgrade && fields.first(Name::Upgrade).is_some()) {
         return Err(ResponseError::Protocol);
