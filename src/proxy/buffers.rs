@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
+use super::splice::Pipes;
+
 /// Keeps buffers for the next who needs one.
 ///
 /// The bound is on what is kept, not on what is lent: a flow that has bytes to move is never made
@@ -11,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Buffers {
     large: Shelf,
     small: Shelf,
+    pipes: Pipes,
 }
 
 /// How big a buffer is.
@@ -41,6 +44,7 @@ impl Buffers {
         Self {
             large: Shelf::new(large, Size::Large),
             small: Shelf::new(small, Size::Small),
+            pipes: Pipes::default(),
         }
     }
 
@@ -52,6 +56,11 @@ impl Buffers {
     /// How many buffers of a size wait here.
     pub(crate) fn idle(&self, size: Size) -> usize {
         self.of(size).with_idle(|idle| idle.len())
+    }
+
+    /// Pipes, for what the kernel can move alone.
+    pub(crate) fn pipes(&self) -> &Pipes {
+        &self.pipes
     }
 
     fn of(&self, size: Size) -> &Shelf {

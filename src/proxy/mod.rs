@@ -4,3 +4,4 @@ pub(crate) mod buffers;
 pub(crate) mod hello;
 pub(crate) mod http1;
 pub(crate) mod relay;
+pub(crate) mod splice;

@@ -3,7 +3,8 @@
 //! Both directions live in one future, so a tunnel costs one task. A direction that rests owns no
 //! buffer: it waits for its socket to be readable first, and borrows one only then. A direction
 //! that fills its small buffer again and again gets a large one, since for bulk the size of the
-//! buffer decides what a byte costs. What the reader does not take is kept, and nothing more is
+//! buffer decides what a byte costs; once it has moved much, the kernel moves the rest alone
+//! ([`splice`](super::splice)). What the reader does not take is kept, and nothing more is
 //! read until it has: that is the back-pressure.
 //!
 //! Why not `copy_bidirectional`: it owns two buffers for as long as the tunnel lives, so they are
@@ -16,11 +17,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::buffers::{Buffer, Buffers, Size};
+use super::splice::Pipe;
 
 /// Bytes of one flow, counted as they are handed to the other side.
 #[derive(Debug, Default)]
@@ -148,6 +150,9 @@ const ROUNDS: usize = 16;
 /// Full reads in a row that make a direction bulk.
 const BULK_AFTER: u8 = 4;
 
+/// Bytes that a direction moves before the kernel may move the rest alone.
+const SPLICE_AFTER: u64 = 512 * 1024;
+
 /// One direction.
 struct Way<'a> {
     from: ReadHalf<'a>,
@@ -157,6 +162,8 @@ struct Way<'a> {
     buffers: &'a Buffers,
     early: &'a [u8],
     rest: Option<Rest<'a>>,
+    pipe: Option<Pipe<'a>>,
+    no_pipes: bool,
     state: State,
     full_reads: u8,
 }
@@ -194,6 +201,8 @@ impl<'a> Way<'a> {
             buffers,
             early: &[],
             rest: None,
+            pipe: None,
+            no_pipes: false,
             state: State::Open,
             full_reads: 0,
         }
@@ -205,10 +214,18 @@ impl<'a> Way<'a> {
 
     /// Moves what can be moved now; ready when the end was passed on, just now or before.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        let turn = self.turn(cx);
+        // At rest, an empty pipe is for others.
+        self.pipe.take_if(|pipe| pipe.held() == 0);
+        turn
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
         let mut spare = None;
         for _ in 0..ROUNDS {
             ready!(self.poll_early(cx))?;
             ready!(self.poll_rest(cx, &mut spare))?;
+            ready!(self.poll_drain(cx))?;
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Ended => {
@@ -216,6 +233,7 @@ impl<'a> Way<'a> {
                     let _ = ready!(Pin::new(&mut self.to).poll_shutdown(cx));
                     self.state = State::Done;
                 }
+                State::Open if self.is_bulk() => ready!(self.poll_fill(cx))?,
                 State::Open => ready!(self.poll_read(cx, &mut spare))?,
             }
         }
@@ -313,6 +331,54 @@ impl<'a> Way<'a> {
             start: 0,
             end,
         });
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_bulk(&self) -> bool {
+        !self.no_pipes
+            && self.full_reads >= BULK_AFTER
+            && self.moved.load(Ordering::Relaxed) >= SPLICE_AFTER
+    }
+
+    /// Takes what the socket has into a pipe, if there is a pipe to be had.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        let from = self.from.as_ref();
+        if let Err(error) = ready!(from.poll_read_ready(cx)) {
+            return Poll::Ready(Err(broken(self.side, &error)));
+        }
+        let Some(mut pipe) = self.pipe.take().or_else(|| self.buffers.pipes().take()) else {
+            self.no_pipes = true;
+            return Poll::Ready(Ok(()));
+        };
+        match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            Ok(0) => self.state = State::Ended,
+            Ok(len) => {
+                if len <= Size::Small.bytes() {
+                    self.full_reads -= 1;
+                }
+                self.pipe = Some(pipe);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.no_pipes = true,
+            Err(error) => return Poll::Ready(Err(broken(self.side, &error))),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the other side what is in the pipe.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
+            let to = self.to.as_ref();
+            if let Err(error) = ready!(to.poll_write_ready(cx)) {
+                return Poll::Ready(Err(broken(self.side.other(), &error)));
+            }
+            match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                drained => {
+                    self.count(drained)?;
+                }
+            }
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -557,6 +623,88 @@ mod tests {
         let end = beside(&mut client, &mut upstream, &counters, talk).await;
         assert!(matches!(end, Relayed::Closed { .. }));
         assert_eq!(counters.total(), 2 * BULK as u64);
+    }
+
+    #[tokio::test]
+    async fn bulk_goes_through_pipes_that_are_given_back_at_rest() {
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            mut far,
+        } = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            b"",
+            b"",
+            &buffers,
+            &counters,
+            LONG,
+        );
+        let talk = async {
+            let (pattern, mut seen) = (pattern(), vec![0; 64 * pattern().len()]);
+            let send = async {
+                for _ in 0..64 {
+                    near.write_all(&pattern).await.expect("open");
+                }
+            };
+            let ((), read) = tokio::join!(send, far.read_exact(&mut seen));
+            read.expect("open");
+            assert!(seen.chunks(pattern.len()).all(|piece| piece == pattern));
+            assert_eq!(buffers.pipes().idle(), 1);
+            far.write_all(b"small talk").await.expect("open");
+            near.read_exact(&mut [0; 10]).await.expect("open");
+            drop((near, far));
+        };
+        tokio::join!(relay, talk);
+        assert_eq!(buffers.pipes().idle(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_a_reset_left_full_is_thrown_away() {
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            mut far,
+        } = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            b"",
+            b"",
+            &buffers,
+            &counters,
+            LONG,
+        );
+        let talk = async {
+            let (pattern, stop) = (pattern(), Duration::from_millis(500));
+            let mut seen = vec![0; 16 * 1024 * 1024];
+            let flood = async {
+                while tokio::time::timeout(stop, near.write_all(&pattern))
+                    .await
+                    .is_ok()
+                {}
+            };
+            let ((), read) = tokio::join!(flood, far.read_exact(&mut seen));
+            read.expect("open");
+            reset(far);
+        };
+        let (end, ()) = tokio::join!(relay, talk);
+        assert!(
+            matches!(
+                end,
+                Relayed::Reset {
+                    side: Side::Upstream,
+                    ..
+                }
+            ),
+            "{end:?}"
+        );
+        assert_eq!(buffers.pipes().idle(), 0);
     }
 
     #[tokio::test]

@@ -191,6 +191,15 @@ impl Method {
         }
     }
 
+    /// Whether a request may be sent again when a kept connection turns out to be closed (RFC 9110
+    /// section 9.2.2), provided that nothing of its body was sent.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        matches!(
+            self,
+            Self::Delete | Self::Get | Self::Head | Self::Options | Self::Put
+        )
+    }
+
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "CONNECT" => Self::Connect,

@@ -229,6 +229,8 @@ fn refuse_syntax(error: httparse::Error) -> ResponseError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const GET: Asked = Asked {
@@ -431,5 +433,15 @@ mod tests {
             (head.reason(), &buffer[..], head.len()),
             (&b"Fine"[..], &b"body"[..], 21)
         );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(text: Vec<u8>, head: bool, upgrade: bool) {
+            let asked = Asked { head, upgrade };
+            let _ = parse_response(&mut BytesMut::from(&text[..]), asked);
+            let text = [b"HTTP/1.1 200 OK\r\n", &text[..], b"\r\n\r\n"].concat();
+            let _ = parse_response(&mut BytesMut::from(&text[..]), asked);
+        }
     }
 }
