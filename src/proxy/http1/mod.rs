@@ -14,6 +14,7 @@ mod encode;
 mod fields;
 mod head;
 mod response;
+mod seen;
 
 pub(crate) use body::{BodyError, Passage, copy_body};
 pub(crate) use encode::{Answer, Client, Onward, encode_request, encode_response};
