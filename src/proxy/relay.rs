@@ -15,23 +15,16 @@ mod way;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
+
+use crate::gate::Counters;
 
 use self::way::Way;
 use super::buffers::Buffers;
-
-/// Bytes of one flow, counted as they are handed to the other side.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// From the client to its destination.
-    pub(crate) out: AtomicU64,
-    /// From the destination to the client.
-    pub(crate) back: AtomicU64,
-}
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,14 +56,15 @@ pub(crate) enum Side {
 
 /// Moves bytes both ways until both sides are done, one breaks off, or both are silent for `idle`.
 ///
-/// The early bytes were read from the other side before and go first. The end is `Idle` between
+/// The early bytes were read from the other side before and go first; they are given up once they
+/// are written, so that a tunnel at rest does not keep them. The end is `Idle` between
 /// `idle` and five quarters of it after the last byte. Dropping the future stops at once; what
 /// moved until then is in `counters`.
 pub(crate) async fn relay(
     client: &mut TcpStream,
     upstream: &mut TcpStream,
-    early_to_upstream: &[u8],
-    early_to_client: &[u8],
+    early_to_upstream: Bytes,
+    early_to_client: Bytes,
     buffers: &Buffers,
     counters: &Counters,
     idle: Duration,
@@ -126,14 +120,6 @@ pub(crate) async fn silence(counters: &Counters, idle: Duration) {
     }
 }
 
-impl Counters {
-    fn total(&self) -> u64 {
-        self.out
-            .load(Ordering::Relaxed)
-            .wrapping_add(self.back.load(Ordering::Relaxed))
-    }
-}
-
 impl Side {
     /// The other one.
     pub(crate) fn other(self) -> Self {
@@ -184,7 +170,15 @@ mod tests {
         talk: impl Future<Output = ()>,
     ) -> Relayed {
         let buffers = Buffers::default();
-        let relay = relay(client, upstream, b"", b"", &buffers, counters, LONG);
+        let relay = relay(
+            client,
+            upstream,
+            Bytes::new(),
+            Bytes::new(),
+            &buffers,
+            counters,
+            LONG,
+        );
         let both = async { tokio::join!(relay, talk).0 };
         tokio::time::timeout(LONG, both).await.expect("in time")
     }
@@ -259,8 +253,8 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            b"hello ",
-            b"HI ",
+            Bytes::from_static(b"hello "),
+            Bytes::from_static(b"HI "),
             &buffers,
             &counters,
             LONG,
@@ -345,8 +339,8 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            b"",
-            b"",
+            Bytes::new(),
+            Bytes::new(),
             &buffers,
             &counters,
             LONG,
@@ -377,8 +371,8 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            b"",
-            b"",
+            Bytes::new(),
+            Bytes::new(),
             &buffers,
             &counters,
             LONG,
@@ -443,8 +437,8 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            b"",
-            b"",
+            Bytes::new(),
+            Bytes::new(),
             &buffers,
             &counters,
             LONG,
@@ -474,8 +468,8 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            b"",
-            b"",
+            Bytes::new(),
+            Bytes::new(),
             &buffers,
             &counters,
             IDLE,

@@ -192,15 +192,6 @@ impl Method {
         }
     }
 
-    /// Whether a request may be sent again when a kept connection turns out to be closed (RFC 9110
-    /// section 9.2.2), provided that nothing of its body was sent.
-    pub(crate) fn is_idempotent(&self) -> bool {
-        matches!(
-            self,
-            Self::Delete | Self::Get | Self::Head | Self::Options | Self::Put
-        )
-    }
-
     fn parse(name: &str) -> Option<Self> {
         Some(match name {
             "CONNECT" => Self::Connect,
@@ -241,6 +232,15 @@ impl From<Unprintable> for HeadError {
             Unprintable::LineEnd => Self::LineEnd,
         }
     }
+}
+
+/// Whether a request may be sent again when a kept connection turns out to be closed (RFC 9110
+/// section 9.2.2), provided that nothing of its body was sent.
+pub(crate) fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        method,
+        Method::Delete | Method::Get | Method::Head | Method::Options | Method::Put
+    )
 }
 
 /// Takes a complete head apart.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -20,7 +21,7 @@ pub(super) struct Way<'a> {
     moved: &'a AtomicU64,
     buffers: &'a Buffers,
     /// What was read from this side before, not yet written.
-    pub(super) early: &'a [u8],
+    pub(super) early: Bytes,
     rest: Option<Rest<'a>>,
     pipe: Option<Pipe<'a>>,
     no_pipes: bool,
@@ -68,7 +69,7 @@ impl<'a> Way<'a> {
             side,
             moved,
             buffers,
-            early: &[],
+            early: Bytes::new(),
             rest: None,
             pipe: None,
             no_pipes: false,
@@ -112,9 +113,12 @@ impl<'a> Way<'a> {
 
     fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
         while !self.early.is_empty() {
-            let written = ready!(Pin::new(&mut self.to).poll_write(cx, self.early));
+            let written = ready!(Pin::new(&mut self.to).poll_write(cx, &self.early));
             let written = self.count(written)?;
-            self.early = self.early.get(written..).unwrap_or_default();
+            self.early.advance(written);
+            if self.early.is_empty() {
+                self.early = Bytes::new();
+            }
         }
         Poll::Ready(Ok(()))
     }
