@@ -46,6 +46,7 @@ impl Pipes {
     }
 
     /// How many pipes wait here.
+    #[cfg(test)]
     pub(crate) fn idle(&self) -> usize {
         self.with_idle(|idle| idle.len())
     }

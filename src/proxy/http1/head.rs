@@ -210,9 +210,6 @@ impl Method {
 }
 
 impl HeadError {
-    /// The code of the refusal for all of them, of the closed list of refusals.
-    pub(crate) const CODE: &'static str = "bad_request";
-
     /// The status to answer with.
     pub(crate) fn status(self) -> u16 {
         match self {
