@@ -66,7 +66,7 @@ pub(super) fn find(record: &Record, prefix: &str) -> Result<Lines, Missing> {
 
 /// The log, newest file first.
 fn files(newest: &Path, rotated: u32) -> impl Iterator<Item = PathBuf> {
-    let numbered = |number: u32| {
+    let numbered = move |number: u32| {
         let mut name = OsString::from(newest);
         name.push(format!(".{number}"));
         PathBuf::from(name)
