@@ -47,10 +47,11 @@ fn summary(loaded: &Loaded, running: Option<&Running>) -> String {
     let gate = gate(loaded, running);
     match (&loaded.config, &loaded.policy) {
         (Some(config), Some(policy)) => format!("{}{gate}", amounts(config, policy)),
-        _ => format!(
-            "result        {} errors: it does not load\n{gate}",
-            loaded.errors().count()
-        ),
+        _ => {
+            let errors = loaded.errors().count();
+            let noun = if errors == 1 { "error" } else { "errors" };
+            format!("result        {errors} {noun}: it does not load\n{gate}")
+        }
     }
 }
 
@@ -196,7 +197,7 @@ mod tests {
         let loaded = Loaded::new(Some("/nowhere/tidegate.toml".as_ref()));
         assert!(loaded.policy.is_none());
         let said = summary(&loaded, Some(&running("ab", false)));
-        assert!(said.contains("1 errors: it does not load"), "{said}");
+        assert!(said.contains("1 error: it does not load"), "{said}");
         assert!(said.contains("a reload keeps that"), "{said}");
         let value = as_json(&loaded, None);
         assert_eq!(value.get("ok"), Some(&json!(false)));

@@ -290,7 +290,7 @@ mod tests {
             _ => panic!("taken"),
         };
         let mut asked = explain("docs.example");
-        asked.tier = Some("opne".to_owned());
+        asked.tier = Some("opn".to_owned());
         assert!(trouble(&asked).contains("is `open` meant?"));
         asked.tier = None;
         asked.group = vec!["dev".into()];
