@@ -45,14 +45,12 @@ impl Check {
 
 fn summary(loaded: &Loaded, running: Option<&Running>) -> String {
     let gate = gate(loaded, running);
-    match (&loaded.config, &loaded.policy) {
-        (Some(config), Some(policy)) => format!("{}{gate}", amounts(config, policy)),
-        _ => {
-            let errors = loaded.errors().count();
-            let noun = if errors == 1 { "error" } else { "errors" };
-            format!("result        {errors} {noun}: it does not load\n{gate}")
-        }
+    if let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy) {
+        return format!("{}{gate}", amounts(config, policy));
     }
+    let errors = loaded.errors().count();
+    let noun = if errors == 1 { "error" } else { "errors" };
+    format!("result        {errors} {noun}: it does not load\n{gate}")
 }
 
 /// What a good configuration amounts to.
@@ -92,9 +90,10 @@ fn gate(loaded: &Loaded, running: Option<&Running>) -> String {
         print::clean(&running.digest, 80)
     );
     let error = running.error.as_deref().unwrap_or("files that do not load");
-    let stale = match running.stale {
-        true => format!("\n              it refused {}", print::clean(error, 160)),
-        false => String::new(),
+    let stale = if running.stale {
+        format!("\n              it refused {}", print::clean(error, 160))
+    } else {
+        String::new()
     };
     let next = match &loaded.config {
         Some(config) if loaded.policy.is_some() && *config.digest == *running.digest => {

@@ -53,9 +53,12 @@ impl Env {
         }
         // No value has a line break: the proxy is parsed, all else is written here.
         let bare = self.docker || self.github;
-        let line = |(name, value): (&str, String)| match bare {
-            true => format!("{name}={value}\n"),
-            false => format!("{}\n", self.shell.export(name, &value)),
+        let line = |(name, value): (&str, String)| {
+            if bare {
+                format!("{name}={value}\n")
+            } else {
+                format!("{}\n", self.shell.export(name, &value))
+            }
         };
         print::out(&variables.into_iter().map(line).collect::<String>());
         Answer::Yes

@@ -51,7 +51,7 @@ pub(super) fn find(record: &Record, prefix: &str) -> Result<Lines, Missing> {
         match File::open(&path) {
             Ok(file) => search(file, prefix, &mut left, &mut flows)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(annotate(error, &path).into()),
+            Err(error) => return Err(annotate(&error, &path).into()),
         }
         if left == 0 || flows.iter().any(|lines| lines.decision.is_some()) {
             break;
@@ -133,7 +133,7 @@ fn add(text: &str, prefix: &str, flows: &mut Vec<Lines>) {
     }
 }
 
-fn annotate(error: io::Error, path: &Path) -> io::Error {
+fn annotate(error: &io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

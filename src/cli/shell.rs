@@ -9,7 +9,7 @@ pub(super) enum Shell {
     Fish,
     /// PowerShell.
     #[value(name = "powershell")]
-    PowerShell,
+    Power,
     /// zsh.
     Zsh,
 }
@@ -24,7 +24,7 @@ impl Shell {
                 let value = value.replace('\\', r"\\").replace('\'', r"\'");
                 format!("set -gx {name} '{value}'")
             }
-            Self::PowerShell => {
+            Self::Power => {
                 // PowerShell takes the typographic ones for quotes, too.
                 let doubled = |letter: char| match letter {
                     '\'' | '\u{2018}'..='\u{201b}' => [Some(letter); 2],
@@ -52,13 +52,13 @@ mod tests {
             (Shell::Bash, r#"export N='a'\''b\c $(x) `y` "z"'"#),
             (Shell::Zsh, r#"export N='a'\''b\c $(x) `y` "z"'"#),
             (Shell::Fish, r#"set -gx N 'a\'b\\c $(x) `y` "z"'"#),
-            (Shell::PowerShell, r#"$env:N = 'a''b\c $(x) `y` "z"'"#),
+            (Shell::Power, r#"$env:N = 'a''b\c $(x) `y` "z"'"#),
         ];
         for (shell, line) in lines {
             assert_eq!(shell.export("N", value), line);
         }
         assert_eq!(
-            Shell::PowerShell.export("N", "\u{2019}"),
+            Shell::Power.export("N", "\u{2019}"),
             "$env:N = '\u{2019}\u{2019}'"
         );
     }

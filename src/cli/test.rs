@@ -49,14 +49,13 @@ impl Test {
 fn lines(results: &[TrialResult], failed: usize, answer: Answer) -> String {
     let mut text: String = results.iter().map(line).collect();
     let passed = results.iter().filter(|result| result.ok).count();
-    text.push_str(&match answer {
+    let failed = results.len() - passed + failed;
+    let end = match answer {
         Answer::Wrong => "not run: the configuration is wrong\n".to_owned(),
         _ if results.is_empty() && failed > 0 => format!("{failed} failed\n"),
-        _ => format!(
-            "{passed} passed, {} failed\n",
-            results.len() - passed + failed
-        ),
-    });
+        _ => format!("{passed} passed, {failed} failed\n"),
+    };
+    text.push_str(&end);
     text
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::policy::{Decision, Explanation, Looked, Named, TierBasis, Verdict};
+use crate::policy::{Decision, Explanation, Looked, Named, Stage, TierBasis, Verdict};
 
 use super::super::tree::Tree;
 use super::asked::Flow;
@@ -23,9 +23,10 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
     let decision = &explanation.decision;
     let mut tree = Tree::new(flow.show(), verdict(decision));
     tree.stage("caller", show_caller(caller));
-    let basis = match caller.tier_supposed {
-        true => "as supposed",
-        false => tier_basis(explanation.tier_basis),
+    let basis = if caller.tier_supposed {
+        "as supposed"
+    } else {
+        tier_basis(explanation.tier_basis)
     };
     tree.stage("tier", format!("{}   {basis}", explanation.tier));
     tree.stage("category", category(explanation));
@@ -33,15 +34,11 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
     if let Some(near) = &explanation.nearest_allow {
         tree.stage("nearest", looked(near));
     }
-    tree.stage(
-        "verdict",
-        format!(
-            "{}   {} by {}",
-            decision.verdict,
-            explanation.stage.as_str(),
-            named(&decision.rule)
-        ),
-    );
+    let by = match explanation.stage {
+        Stage::Floor => "by the floor, before any rule".to_owned(),
+        stage => format!("{} by {}", stage.as_str(), named(&decision.rule)),
+    };
+    tree.stage("verdict", format!("{}   {by}", decision.verdict));
     for note in &flow.notes {
         tree.note("note", *note);
     }
