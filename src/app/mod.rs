@@ -1,1 +1,263 @@
-//! (to come)
+//! The program: build, bind, say what it does, run until drained.
+
+mod banner;
+mod interfaces;
+mod reload;
+mod sockets;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Admin, Status};
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::diag::{self, Diagnostic, Severity};
+use crate::gate::{Cut, Gate, Parts, Snapshot};
+use crate::metrics::Metrics;
+use crate::policy::{self, Catalogue, Policy};
+use crate::proxy;
+use crate::record::{Event, Recorder};
+
+use sockets::Bound;
+
+/// How often byte counters of open flows reach the metrics, and idle connections are looked over.
+const SAMPLE: Duration = Duration::from_secs(5);
+/// How long flows that were cut have to write their ends.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What to run: a configuration whose policy compiled.
+#[derive(Debug)]
+pub struct Plan {
+    /// Everything that was written.
+    pub config: Config,
+    /// The compiled rules.
+    pub policy: Policy,
+    /// Findings that do not keep it from running.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Plan {
+    /// Loads and compiles a file, or the embedded default. `Err` has every finding.
+    pub fn new(
+        path: Option<&std::path::Path>,
+        catalogue: &Catalogue,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let (config, mut findings) = match path {
+            Some(path) => config::load(path),
+            None => (Some(config::embedded()), Vec::new()),
+        };
+        let Some(config) = config else {
+            return Err(findings);
+        };
+        let (policy, more) = policy::compile(&config.policy, catalogue);
+        findings.extend(more);
+        match policy {
+            Some(policy) if !has_errors(&findings) => Ok(Self {
+                config,
+                policy,
+                warnings: findings,
+            }),
+            _ => Err(findings),
+        }
+    }
+}
+
+fn has_errors(findings: &[Diagnostic]) -> bool {
+    findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
+}
+
+/// `tidegate run`: exit code 0 after a drain, 2 where the configuration is wrong, 4 where
+/// something outside failed.
+pub fn run_command(path: Option<PathBuf>) -> ExitCode {
+    banner::log_to_stderr();
+    let catalogue = policy::built_in();
+    let plan = match Plan::new(path.as_deref(), &catalogue) {
+        Ok(plan) => plan,
+        Err(findings) => {
+            banner::say(&diag::render(&findings, banner::colour()));
+            return ExitCode::from(2);
+        }
+    };
+    if !plan.warnings.is_empty() {
+        banner::say(&diag::render(&plan.warnings, banner::colour()));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let ran = runtime
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(run(plan, catalogue)));
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            banner::say(&format!("tidegate: {error:#}\n"));
+            ExitCode::from(4)
+        }
+    }
+}
+
+/// Runs a plan until it is told to stop and its flows have ended.
+async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
+    let mut stop = Stop::new()?;
+    let Plan { config, policy, .. } = plan;
+    let descriptors = sockets::raise_descriptors();
+    let bound = Bound::new(&config.listen)?;
+    let clock = Clock::system();
+    let metrics = Metrics::new(proxy::REASONS);
+    let recorder = Recorder::start(&config.record, config.limits.flows, clock.clone(), &metrics)
+        .with_context(|| banner::record_place(&config.record))?;
+    let parts = Parts {
+        before: None,
+        guard: bound.guard(),
+        metrics: &metrics,
+        clock: clock.clone(),
+    };
+    let first = Snapshot::new(1, &config, policy, &parts);
+    let gate = Arc::new(Gate::new(first, recorder, metrics, clock));
+    gate.recorder.event(&Event::PolicyLoaded {
+        digest: config.digest.clone(),
+        generation: 1,
+    });
+
+    let quiet = CancellationToken::new();
+    let connections = sockets::connections(config.limits.flows, descriptors);
+    banner::started(&config, &gate, &bound);
+    let guard_addresses = bound.addresses();
+    serve_admin(&gate, bound.admin, &quiet);
+    proxy::serve(&gate, bound.proxies, connections);
+    let background = background(&gate, config, catalogue, guard_addresses, &quiet);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    banner::say("tidegate: ready\n");
+
+    stop.asked().await;
+    drain(&gate, &mut stop).await;
+    quiet.cancel();
+    background.close();
+    background.wait().await;
+    gate.recorder.close().await;
+    banner::say("tidegate: stopped\n");
+    Ok(())
+}
+
+fn serve_admin(
+    gate: &Arc<Gate>,
+    listener: Option<crate::admin::AdminListener>,
+    stop: &CancellationToken,
+) {
+    let Some(listener) = listener else { return };
+    let seen = gate.clone();
+    let status = move || {
+        let snapshot = seen.snapshot.load();
+        let stale = seen.stale.load();
+        let draining = seen.draining.is_cancelled();
+        Status {
+            ready: !draining,
+            why_not: draining.then(|| "draining".to_owned()),
+            draining,
+            digest: snapshot.digest.clone(),
+            generation: snapshot.generation,
+            stale: stale.is_some(),
+            error: stale.as_ref().as_ref().map(|error| error.to_string()),
+        }
+    };
+    let admin = Admin {
+        metrics: gate.metrics.clone(),
+        status: Arc::new(status),
+    };
+    // Outlives the drain, so that it can be watched; its own token ends it.
+    let stop = stop.clone();
+    gate.attendants
+        .spawn(crate::admin::serve(listener, admin, stop));
+}
+
+/// Reload and sampling; they end with `quiet`, after the flows.
+fn background(
+    gate: &Arc<Gate>,
+    config: Config,
+    catalogue: Catalogue,
+    own: Vec<std::net::SocketAddr>,
+    quiet: &CancellationToken,
+) -> tokio_util::task::TaskTracker {
+    let tasks = gate.attendants.clone();
+    tasks.spawn(reload::follow(
+        gate.clone(),
+        config,
+        catalogue,
+        own,
+        quiet.clone(),
+    ));
+    tasks.spawn(sample(gate.clone(), quiet.clone()));
+    tasks
+}
+
+async fn sample(gate: Arc<Gate>, quiet: CancellationToken) {
+    let mut tick = tokio::time::interval(SAMPLE);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = quiet.cancelled() => return,
+        }
+        for flow in gate.flows.list() {
+            flow.sample();
+        }
+        gate.snapshot.load().dialer.pool.sweep(gate.clock.instant());
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+/// Takes nothing new, lets flows end by themselves until the deadline or a second signal, then
+/// ends them.
+async fn drain(gate: &Arc<Gate>, stop: &mut Stop) {
+    let longest = gate.snapshot.load().limits.drain;
+    banner::say(&format!(
+        "tidegate: draining: {} flows open, at most {} s; a second signal ends them at once\n",
+        gate.flows.count(),
+        longest.as_secs()
+    ));
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    gate.metrics.draining();
+    gate.draining.cancel();
+    gate.tasks.close();
+    tokio::select! {
+        () = gate.tasks.wait() => return,
+        () = tokio::time::sleep(longest) => {}
+        () = stop.asked() => {}
+    }
+    gate.flows.end_all(Cut::Drain);
+    if tokio::time::timeout(LAST_WORDS, gate.tasks.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(flows = gate.flows.count(), "flows did not end in time");
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

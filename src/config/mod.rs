@@ -17,7 +17,7 @@ pub use dial::Dial;
 pub use identity::{Identity, SecretHash, User};
 pub use limits::Limits;
 pub use listen::{AdminAddress, IdentityDemand, Listen, Listener};
-pub use load::{embedded, load, load_text, read};
+pub use load::{digest_of_files, embedded, load, load_text, read};
 pub use record::{OnFailure, Record};
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.

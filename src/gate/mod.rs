@@ -1,1 +1,82 @@
-//! (to come)
+//! The running whole: what every flow needs, held in one place. No logic.
+
+mod flows;
+mod snapshot;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::record::Recorder;
+
+pub use flows::{Asked, Cut, Flows, OpenFlow, Place, TooMany};
+pub use snapshot::{Parts, Snapshot};
+
+/// The running whole.
+#[derive(Debug)]
+pub struct Gate {
+    /// The generation that new flows begin with.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// The decision log.
+    pub recorder: Recorder,
+    /// Every metric.
+    pub metrics: Metrics,
+    /// Open flows.
+    pub flows: Flows,
+    /// Every task of the data path: drain waits for them.
+    pub tasks: TaskTracker,
+    /// Tasks beside the data path (admin, reload, sampling): they end after it.
+    pub attendants: TaskTracker,
+    /// Cancelled when shutdown begins: nothing new is taken.
+    pub draining: CancellationToken,
+    /// The one that tells time.
+    pub clock: Clock,
+    /// What `Via` calls this instance, so that a loop is seen.
+    pub pseudonym: Arc<str>,
+    /// Whether the last reload failed, and its first finding.
+    pub stale: ArcSwap<Option<Box<str>>>,
+    generation: AtomicU64,
+}
+
+impl Gate {
+    /// A gate with its first generation.
+    pub fn new(first: Snapshot, recorder: Recorder, metrics: Metrics, clock: Clock) -> Self {
+        let generation = first.generation;
+        Self {
+            snapshot: ArcSwap::from_pointee(first),
+            recorder,
+            metrics,
+            flows: Flows::default(),
+            tasks: TaskTracker::new(),
+            attendants: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            clock,
+            pseudonym: pseudonym(),
+            stale: ArcSwap::from_pointee(None),
+            generation: AtomicU64::new(generation),
+        }
+    }
+
+    /// The number of the next generation.
+    pub fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Puts a new generation in force and ends the open flows that it no longer lets pass.
+    pub fn adopt(&self, next: Snapshot) {
+        let next = Arc::new(next);
+        self.snapshot.store(next.clone());
+        self.flows.judge_again(&next);
+    }
+}
+
+/// A name for this instance: the random end of a UUIDv7.
+fn pseudonym() -> Arc<str> {
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    format!("tidegate-{}", id.get(20..).unwrap_or(&id)).into()
+}

@@ -4,7 +4,5 @@
 mod line;
 mod recorder;
 
-pub use line::{
-    Blame, CloseFacts, End, Event, FlowFacts, Outcome, SCHEMA, Timings, TlsMode,
-};
+pub use line::{Blame, CloseFacts, End, Event, FlowFacts, Outcome, SCHEMA, Timings, TlsMode};
 pub use recorder::{Permit, RecordUnavailable, Recorder, Unavailable};

@@ -1,0 +1,88 @@
+//! What a gate says of itself when it starts: a few lines on standard error.
+
+use std::io::{IsTerminal, Write};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{AdminAddress, Config, Record};
+use crate::gate::Gate;
+
+use super::sockets::Bound;
+
+/// Writes to standard error; a closed one is no reason to stop.
+pub(super) fn say(text: &str) {
+    let mut error = std::io::stderr().lock();
+    let _ = error.write_all(text.as_bytes());
+    let _ = error.flush();
+}
+
+/// Whether standard error may have colour.
+pub(super) fn colour() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// The log for operators; decisions go to the record, not here. `TIDEGATE_LOG` filters it.
+pub(super) fn log_to_stderr() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
+        .with_env_var("TIDEGATE_LOG")
+        .from_env_lossy();
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour());
+    let _ = log.with_env_filter(filter).with_target(false).try_init();
+}
+
+/// Where records go, for a person.
+pub(super) fn record_place(record: &Record) -> String {
+    match &record.file {
+        Some(file) => format!("records in {}", file.display()),
+        None => "records on standard output".to_owned(),
+    }
+}
+
+/// Says what runs here, where its records go and what to export.
+pub(super) fn started(config: &Config, gate: &Gate, bound: &Bound) {
+    let snapshot = gate.snapshot.load();
+    let mut text = String::new();
+    for (_, listener) in &bound.proxies {
+        line(&mut text, format_args!("proxy on {}", listener.address));
+    }
+    match (&config.listen.admin, bound.admin_address()) {
+        (_, Some(address)) => line(&mut text, format_args!("admin on {address}")),
+        (Some(AdminAddress::Unix(path)), None) => {
+            line(&mut text, format_args!("admin on unix:{}", path.display()));
+        }
+        _ => {}
+    }
+    let policy = match &config.path {
+        Some(path) => format!(
+            "policy {}, {} rules",
+            path.display(),
+            snapshot.policy.rule_count()
+        ),
+        None => "no configuration: built-in policy and catalogue, all else is refused".to_owned(),
+    };
+    let tier = snapshot.policy.who(&crate::policy::Facts::default()).tier;
+    let tier = snapshot.policy.tier_name(tier);
+    line(
+        &mut text,
+        format_args!("{policy}; callers without a repository: tier {tier}"),
+    );
+    line(&mut text, format_args!("{}", record_place(&config.record)));
+    if let Some((_, first)) = bound.proxies.first() {
+        let proxy = first.address;
+        line(
+            &mut text,
+            format_args!(
+                "export HTTPS_PROXY=http://{proxy} HTTP_PROXY=http://{proxy} (all: tidegate env)"
+            ),
+        );
+    }
+    say(&text);
+}
+
+fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
+    use std::fmt::Write;
+    let _ = writeln!(text, "tidegate: {what}");
+}

@@ -1,0 +1,166 @@
+//! Reload: on SIGHUP, or when the content of the files changes; all or nothing.
+//!
+//! The files are read and digested every two seconds, without watchers: those miss what container
+//! platforms do to mounted files. Two equal digests in a row are waited for, so that a half-written
+//! file is not taken. What does not load changes nothing: the last good generation goes on, and
+//! record, metric, log and admin listener say so.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config};
+use crate::diag::{self, Diagnostic};
+use crate::gate::{Gate, Parts, Snapshot};
+use crate::policy::Catalogue;
+use crate::record::Event;
+
+use super::{Plan, interfaces};
+
+const POLL: Duration = Duration::from_secs(2);
+
+struct Follower {
+    gate: Arc<Gate>,
+    catalogue: Arc<Catalogue>,
+    config: Config,
+    /// Own listeners, part of the floor.
+    own: Vec<SocketAddr>,
+    /// The digest that was tried last, good or bad.
+    tried: Arc<str>,
+    /// The digest seen at the last poll.
+    seen: Arc<str>,
+}
+
+/// Follows the files and SIGHUP until `quiet`.
+pub(super) async fn follow(
+    gate: Arc<Gate>,
+    config: Config,
+    catalogue: Catalogue,
+    own: Vec<SocketAddr>,
+    quiet: CancellationToken,
+) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::error!("cannot listen for SIGHUP");
+        return;
+    };
+    let digest = config.digest.clone();
+    let catalogue = Arc::new(catalogue);
+    let mut follower = Follower {
+        gate,
+        catalogue,
+        config,
+        own,
+        tried: digest.clone(),
+        seen: digest,
+    };
+    let mut poll = tokio::time::interval(POLL);
+    poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                follower.gate.recorder.reopen();
+                follower.reload().await;
+            }
+            _ = poll.tick() => follower.poll().await,
+            () = quiet.cancelled() => return,
+        }
+    }
+}
+
+impl Follower {
+    async fn poll(&mut self) {
+        let config = self.config.clone();
+        let read = tokio::task::spawn_blocking(move || config::digest_of_files(&config)).await;
+        let Ok(Ok(digest)) = read else { return };
+        let settled = digest == self.seen;
+        self.seen = digest;
+        let moved = self.gate.snapshot.load().guard.interfaces != interfaces::own();
+        if (settled && self.seen != self.tried) || moved {
+            self.reload().await;
+        }
+    }
+
+    async fn reload(&mut self) {
+        let (path, catalogue) = (self.config.path.clone(), self.catalogue.clone());
+        let loaded =
+            tokio::task::spawn_blocking(move || Plan::new(path.as_deref(), &catalogue)).await;
+        match loaded {
+            Ok(Ok(plan)) => self.adopt(plan),
+            Ok(Err(findings)) => {
+                if let Ok(digest) = config::digest_of_files(&self.config) {
+                    self.tried = digest;
+                }
+                self.reject(&findings);
+            }
+            Err(_) => tracing::error!("the reload itself failed; the last good policy goes on"),
+        }
+    }
+
+    fn adopt(&mut self, plan: Plan) {
+        let Plan {
+            config,
+            policy,
+            warnings,
+        } = plan;
+        if !warnings.is_empty() {
+            tracing::warn!(
+                "the policy loaded with warnings:\n{}",
+                diag::render(&warnings, false)
+            );
+        }
+        if config.listen != self.config.listen || config.record != self.config.record {
+            tracing::warn!(
+                "[listen], [[listener]] addresses and [record] change at the next start"
+            );
+        }
+        let gate = &self.gate;
+        let before = gate.snapshot.load_full();
+        let parts = Parts {
+            before: Some(&before),
+            guard: interfaces::guard(&self.own),
+            metrics: &gate.metrics,
+            clock: gate.clock.clone(),
+        };
+        let generation = gate.next_generation();
+        let next = Snapshot::new(generation, &config, policy, &parts);
+        self.tried = config.digest.clone();
+        self.seen = config.digest.clone();
+        let digest = config.digest.clone();
+        self.config = config;
+        gate.stale.store(Arc::new(None));
+        gate.metrics.reloaded(true);
+        gate.recorder
+            .event(&Event::PolicyLoaded { digest, generation });
+        gate.adopt(next);
+        tracing::info!(generation, "policy loaded");
+    }
+
+    fn reject(&self, findings: &[Diagnostic]) {
+        let gate = &self.gate;
+        let detail: Box<str> = first_error(findings).chars().take(160).collect();
+        let now = gate.snapshot.load();
+        gate.stale.store(Arc::new(Some(detail.clone())));
+        gate.metrics.reloaded(false);
+        gate.recorder.event(&Event::PolicyRejected {
+            digest: now.digest.clone(),
+            generation: now.generation,
+            detail,
+        });
+        tracing::error!(
+            "the policy did not load; generation {} goes on:\n{}",
+            now.generation,
+            diag::render(findings, false)
+        );
+    }
+}
+
+fn first_error(findings: &[Diagnostic]) -> String {
+    let first = findings.iter().max_by_key(|finding| finding.severity);
+    first.map_or_else(String::new, |finding| match &finding.place {
+        Some(place) => format!("{place}: {}", finding.message),
+        None => finding.message.clone(),
+    })
+}

@@ -1,0 +1,165 @@
+//! Listeners: inherited from the service manager where it holds them, bound eagerly otherwise.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use listenfd::ListenFd;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::admin::AdminListener;
+use crate::config::{AdminAddress, Listen, Listener};
+use crate::policy::Guard;
+use crate::proxy;
+
+use super::interfaces;
+
+/// Descriptors that stay free for the log, the admin listener and name servers.
+const RESERVED: usize = 256;
+
+/// Every listener, bound.
+pub(super) struct Bound {
+    /// Where callers connect.
+    pub(super) proxies: Vec<(TcpListener, Arc<Listener>)>,
+    /// Where operators connect.
+    pub(super) admin: Option<AdminListener>,
+    admin_address: Option<SocketAddr>,
+}
+
+impl Bound {
+    /// Takes the sockets of the service manager by their address, binds the others.
+    pub(super) fn new(listen: &Listen) -> anyhow::Result<Self> {
+        let mut inherited = inherited()?;
+        let mut proxies = Vec::new();
+        for listener in &listen.proxy {
+            let socket = take_or_bind(&mut inherited, listener.address)?;
+            let address = socket.local_addr()?;
+            proxies.push((
+                socket,
+                Arc::new(Listener {
+                    address,
+                    ..listener.clone()
+                }),
+            ));
+        }
+        let (admin, admin_address) = match &listen.admin {
+            None => (None, None),
+            Some(AdminAddress::Tcp(address)) => {
+                let socket = take_or_bind(&mut inherited, *address)?;
+                let address = socket.local_addr()?;
+                (Some(AdminListener::Tcp(socket)), Some(address))
+            }
+            Some(AdminAddress::Unix(path)) => (Some(AdminListener::Unix(bind_unix(path)?)), None),
+        };
+        if let Some(left) = inherited.first() {
+            bail!(
+                "the service manager passed a socket on {} that no listener names",
+                left.0
+            );
+        }
+        Ok(Self {
+            proxies,
+            admin,
+            admin_address,
+        })
+    }
+
+    /// Own addresses: part of the floor.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let proxies = self.proxies.iter().map(|(_, listener)| listener.address);
+        proxies.chain(self.admin_address).collect()
+    }
+
+    /// Where operators connect, if by TCP.
+    pub(super) fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// What the proxy itself occupies.
+    pub(super) fn guard(&self) -> Arc<Guard> {
+        interfaces::guard(&self.addresses())
+    }
+}
+
+fn inherited() -> anyhow::Result<Vec<(SocketAddr, std::net::TcpListener)>> {
+    let mut passed = ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for at in 0..passed.len() {
+        if let Some(socket) = passed
+            .take_tcp_listener(at)
+            .context("an inherited socket")?
+        {
+            sockets.push((socket.local_addr()?, socket));
+        }
+    }
+    Ok(sockets)
+}
+
+fn take_or_bind(
+    inherited: &mut Vec<(SocketAddr, std::net::TcpListener)>,
+    address: SocketAddr,
+) -> anyhow::Result<TcpListener> {
+    if let Some(at) = inherited.iter().position(|(bound, _)| *bound == address) {
+        let (_, socket) = inherited.swap_remove(at);
+        socket.set_nonblocking(true)?;
+        return Ok(TcpListener::from_std(socket)?);
+    }
+    proxy::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+/// A socket file that a dead process left is taken away; one that answers is not.
+fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
+    let stale = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if stale && std::os::unix::net::UnixStream::connect(path).is_err() {
+        fs::remove_file(path)?;
+    }
+    let socket = UnixListener::bind(path)
+        .with_context(|| format!("cannot listen on unix:{}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(socket)
+}
+
+/// Raises the number of descriptors to the hard limit; says what it is now.
+pub(super) fn raise_descriptors() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let raised = setrlimit(Resource::Nofile, wanted).is_ok();
+    let now = if raised { maximum } else { current };
+    now.map_or(usize::MAX, |now| usize::try_from(now).unwrap_or(usize::MAX))
+}
+
+/// How many clients may be connected at once: each may need a descriptor for its origin as well.
+pub(super) fn connections(flows: usize, descriptors: usize) -> usize {
+    (descriptors.saturating_sub(RESERVED) / 2).clamp(1, flows.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_leave_descriptors_for_their_origins() {
+        assert_eq!(connections(65_536, 1024), 384);
+        assert_eq!(connections(100, 1_000_000), 100);
+        assert_eq!(connections(100, 0), 1);
+    }
+
+    #[tokio::test]
+    async fn a_dead_socket_file_is_replaced_and_a_live_one_is_not() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("admin.sock");
+        drop(bind_unix(&path).unwrap());
+        let live = bind_unix(&path).unwrap();
+        assert!(bind_unix(&path).is_err());
+        drop(live);
+        Ok(())
+    }
+}

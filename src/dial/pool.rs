@@ -1,0 +1,176 @@
+//! Idle plain-HTTP connections, by everything that was judged.
+//!
+//! A pool lives in one generation: a new policy begins with an empty one, so no connection
+//! outlives the judgement that opened it. A connection taken out is judged again by its address.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
+use crate::name::Target;
+use crate::policy::TierId;
+
+/// Idle connections kept for one key, and in all.
+const MOST_OF_A_KEY: usize = 64;
+const MOST: usize = 1024;
+/// How long a connection may rest: shorter than the keep-alive of most origins.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+
+/// What a connection was opened for.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct PoolKey {
+    /// The target that was judged.
+    pub target: Target,
+    /// The tier that was judged.
+    pub tier: TierId,
+}
+
+/// A connection that rests.
+#[derive(Debug)]
+pub struct Idle {
+    /// The connection.
+    pub stream: TcpStream,
+    /// The address that was dialled.
+    pub address: SocketAddr,
+    since: Instant,
+}
+
+/// Idle connections of one generation.
+#[derive(Debug, Default)]
+pub struct Pool(Mutex<Shelf>);
+
+#[derive(Debug, Default)]
+struct Shelf {
+    idle: HashMap<PoolKey, Vec<Idle>>,
+    count: usize,
+}
+
+impl Pool {
+    /// Takes a connection that still lives and passes `judge`.
+    pub fn take(
+        &self,
+        key: &PoolKey,
+        now: Instant,
+        judge: impl Fn(SocketAddr) -> bool,
+    ) -> Option<Idle> {
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (found, gone) = {
+            let idle = shelf.idle.get_mut(key)?;
+            let before = idle.len();
+            let mut found = None;
+            while let Some(candidate) = idle.pop() {
+                let rested = now.saturating_duration_since(candidate.since);
+                if rested < LONGEST_REST && judge(candidate.address) && lives(&candidate.stream) {
+                    found = Some(candidate);
+                    break;
+                }
+            }
+            (found, before - idle.len())
+        };
+        shelf.count = shelf.count.saturating_sub(gone);
+        if shelf.idle.get(key).is_some_and(Vec::is_empty) {
+            shelf.idle.remove(key);
+        }
+        found
+    }
+
+    /// Keeps a connection whose last exchange ended cleanly; drops it where there is no room.
+    pub fn put(&self, key: PoolKey, stream: TcpStream, address: SocketAddr, now: Instant) {
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if shelf.count >= MOST {
+            shelf.sweep(now);
+        }
+        if shelf.count >= MOST {
+            return;
+        }
+        let idle = shelf.idle.entry(key).or_default();
+        if idle.len() < MOST_OF_A_KEY {
+            idle.push(Idle {
+                stream,
+                address,
+                since: now,
+            });
+            shelf.count += 1;
+        }
+    }
+
+    /// Closes what has rested too long.
+    pub fn sweep(&self, now: Instant) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .sweep(now);
+    }
+}
+
+impl Shelf {
+    fn sweep(&mut self, now: Instant) {
+        for idle in self.idle.values_mut() {
+            idle.retain(|idle| now.saturating_duration_since(idle.since) < LONGEST_REST);
+        }
+        self.idle.retain(|_, idle| !idle.is_empty());
+        self.count = self.idle.values().map(Vec::len).sum();
+    }
+}
+
+/// A resting connection has nothing to read; bytes or an end mean that it cannot be used again.
+fn lives(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use crate::clock::Clock;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(
+            crate::dial::race::connect(std::slice::from_ref(&address)),
+            listener.accept()
+        );
+        (dialled.unwrap().0, accepted.unwrap().0, address)
+    }
+
+    fn key(tier: u8) -> PoolKey {
+        PoolKey {
+            target: Target::from_connect(b"files.example.net:80").unwrap(),
+            tier: TierId(tier),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_never_shared_across_tiers() {
+        let (stream, _origin, address) = pair().await;
+        let (pool, now) = (Pool::default(), Clock::system().instant());
+        pool.put(key(0), stream, address, now);
+        assert!(pool.take(&key(1), now, |_| true).is_none());
+        assert!(pool.take(&key(0), now, |_| true).is_some());
+        assert!(pool.take(&key(0), now, |_| true).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_address_no_longer_passes_is_dropped() {
+        let (stream, _origin, address) = pair().await;
+        let (pool, now) = (Pool::default(), Clock::system().instant());
+        pool.put(key(0), stream, address, now);
+        assert!(pool.take(&key(0), now, |_| false).is_none());
+        assert!(pool.take(&key(0), now, |_| true).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_rested_too_long_is_dropped() {
+        let (stream, _origin, address) = pair().await;
+        let (pool, now) = (Pool::default(), Clock::system().instant());
+        pool.put(key(0), stream, address, now);
+        assert!(pool.take(&key(0), now + LONGEST_REST, |_| true).is_none());
+    }
+}

@@ -1,0 +1,124 @@
+//! Names to addresses: fixed answers first, then DNS.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use tokio::sync::Semaphore;
+
+use crate::config;
+use crate::name::HostName;
+
+/// Look-ups under way at once.
+const AT_ONCE: usize = 256;
+
+/// Resolves names; caches by TTL, within bounds.
+pub struct Resolver {
+    hosts: HashMap<HostName, Vec<IpAddr>>,
+    servers: Vec<SocketAddr>,
+    /// `None` where the system says no name servers: only fixed answers then.
+    dns: Option<TokioResolver>,
+    turns: Semaphore,
+}
+
+/// Why a name has no address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ResolveError {
+    /// The name has no address.
+    #[error("the name has no address")]
+    NoAddress,
+    /// No name server is configured.
+    #[error("no name server is configured")]
+    NoServer,
+    /// The name servers failed.
+    #[error("the name servers failed")]
+    ServerFailed,
+    /// No answer in time.
+    #[error("no answer in time")]
+    TimedOut,
+}
+
+impl Resolver {
+    /// Builds from `[dial]`; the system's name servers unless it names others.
+    pub fn new(dial: &config::Dial) -> Self {
+        Self {
+            hosts: dial.hosts.clone(),
+            servers: dial.resolvers.clone(),
+            dns: dns(&dial.resolvers),
+            turns: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// Whether it was built from the same section.
+    pub fn is_for(&self, dial: &config::Dial) -> bool {
+        self.hosts == dial.hosts && self.servers == dial.resolvers
+    }
+
+    /// Every address of a name.
+    pub async fn resolve(&self, name: &HostName) -> Result<Vec<IpAddr>, ResolveError> {
+        if let Some(fixed) = self.hosts.get(name) {
+            return Ok(fixed.clone());
+        }
+        let dns = self.dns.as_ref().ok_or(ResolveError::NoServer)?;
+        let _turn = self
+            .turns
+            .acquire()
+            .await
+            .map_err(|_| ResolveError::ServerFailed)?;
+        // The dot at the end keeps search domains out: what was judged is what is looked up.
+        let answer = dns
+            .lookup_ip(format!("{name}.").as_str())
+            .await
+            .map_err(|error| {
+                if error.is_no_records_found() {
+                    ResolveError::NoAddress
+                } else {
+                    ResolveError::ServerFailed
+                }
+            })?;
+        let addresses: Vec<IpAddr> = answer.iter().collect();
+        if addresses.is_empty() {
+            Err(ResolveError::NoAddress)
+        } else {
+            Ok(addresses)
+        }
+    }
+}
+
+fn dns(servers: &[SocketAddr]) -> Option<TokioResolver> {
+    let mut builder = if servers.is_empty() {
+        TokioResolver::builder_tokio().ok()?
+    } else {
+        let servers = servers.iter().map(name_server).collect();
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    let options = builder.options_mut();
+    options.attempts = 2;
+    options.timeout = Duration::from_secs(2);
+    // A stale answer is a wrong answer; an answer of no duration is a query a flow.
+    options.positive_min_ttl = Some(Duration::from_secs(1));
+    options.positive_max_ttl = Some(Duration::from_secs(300));
+    options.negative_max_ttl = Some(Duration::from_secs(30));
+    builder.build().ok()
+}
+
+fn name_server(address: &SocketAddr) -> NameServerConfig {
+    let mut server = NameServerConfig::udp_and_tcp(address.ip());
+    for connection in &mut server.connections {
+        let connection: &mut ConnectionConfig = connection;
+        connection.port = address.port();
+    }
+    server
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver")
+            .field("servers", &self.servers)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,327 @@
+//! Open flows: counted, listed, judged again when the policy changes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::identity::{CallerKey, Presented};
+use crate::metrics::GenerationMetrics;
+use crate::name::{Path, Target};
+use crate::policy::{Attempt, Category, Query, TierId, Verdict};
+
+use super::Snapshot;
+
+/// Why an open flow is ended from outside.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cut {
+    /// Shutdown.
+    Drain,
+    /// The policy no longer lets it pass.
+    Revoke,
+}
+
+/// What was attempted, kept so that it can be judged again.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// A tunnel.
+    Connect,
+    /// A plain request.
+    Request {
+        /// As on the wire.
+        method: Box<str>,
+        /// Path and query.
+        path: Path,
+        /// Whether it became another protocol.
+        upgrade: bool,
+    },
+}
+
+impl Asked {
+    /// As the policy takes it.
+    pub fn attempt(&self) -> Attempt<'_> {
+        match self {
+            Self::Connect => Attempt::Connect,
+            Self::Request {
+                method,
+                path,
+                upgrade,
+            } => Attempt::Request {
+                method,
+                path,
+                upgrade: *upgrade,
+                tls: false,
+            },
+        }
+    }
+}
+
+/// A flow that passed and has not ended.
+#[derive(Debug)]
+pub struct OpenFlow {
+    /// The flow's id.
+    pub id: Uuid,
+    /// Who asked.
+    pub presented: Presented,
+    /// Where to.
+    pub target: Target,
+    /// What for.
+    pub asked: Asked,
+    /// What it was judged to be for.
+    pub category: Category,
+    /// The tier it was judged in, and the handles of that generation's metrics.
+    pub tier: (TierId, Arc<GenerationMetrics>),
+    /// The address that was dialled, judged again as well.
+    pub peer: Mutex<Option<std::net::SocketAddr>>,
+    /// Bytes from the client to the origin.
+    pub bytes_out: AtomicU64,
+    /// Bytes from the origin to the client.
+    pub bytes_in: AtomicU64,
+    reported: [AtomicU64; 2],
+    cut: AtomicU8,
+    wake: Notify,
+}
+
+impl OpenFlow {
+    /// A flow that has moved nothing yet.
+    pub fn new(
+        id: Uuid,
+        presented: Presented,
+        target: Target,
+        asked: Asked,
+        category: Category,
+        tier: (TierId, Arc<GenerationMetrics>),
+    ) -> Self {
+        Self {
+            id,
+            presented,
+            target,
+            asked,
+            category,
+            tier,
+            peer: Mutex::new(None),
+            bytes_out: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            reported: [AtomicU64::new(0), AtomicU64::new(0)],
+            cut: AtomicU8::new(0),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Ends the flow from outside; the first reason stays.
+    pub fn end(&self, why: Cut) {
+        let why = match why {
+            Cut::Drain => 1,
+            Cut::Revoke => 2,
+        };
+        let _ = self
+            .cut
+            .compare_exchange(0, why, Ordering::AcqRel, Ordering::Acquire);
+        self.wake.notify_one();
+    }
+
+    /// Waits until the flow is ended from outside.
+    pub async fn cut(&self) -> Cut {
+        loop {
+            if let Some(why) = self.is_cut() {
+                return why;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Whether the flow was ended from outside.
+    pub fn is_cut(&self) -> Option<Cut> {
+        match self.cut.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Cut::Drain),
+            _ => Some(Cut::Revoke),
+        }
+    }
+
+    /// Bytes (out, in) moved since this was last asked.
+    pub fn unreported(&self) -> (u64, u64) {
+        let [out, back] = &self.reported;
+        let step = |total: &AtomicU64, told: &AtomicU64| {
+            let total = total.load(Ordering::Relaxed);
+            total.saturating_sub(told.swap(total, Ordering::Relaxed))
+        };
+        (step(&self.bytes_out, out), step(&self.bytes_in, back))
+    }
+
+    /// Counts what moved since the last time: a long flow shows in the metrics while it runs.
+    pub fn sample(&self) {
+        let (out, back) = self.unreported();
+        let (tier, metrics) = &self.tier;
+        metrics.bytes(self.category, *tier, out, back);
+    }
+
+    /// Remembers the address that was dialled.
+    pub fn dialled(&self, address: std::net::SocketAddr) {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    }
+
+    /// Whether a generation still lets the flow pass.
+    fn still_passes(&self, snapshot: &Snapshot) -> bool {
+        let Some(caller) = snapshot.caller(&self.presented) else {
+            return false;
+        };
+        let query = Query {
+            who: &caller.who,
+            target: &self.target,
+            attempt: self.asked.attempt(),
+        };
+        let decision = snapshot.policy.decide(&query);
+        let peer = *self.peer.lock().unwrap_or_else(PoisonError::into_inner);
+        decision.verdict == Verdict::Allow
+            && peer.is_none_or(|peer| {
+                let guard = &snapshot.guard;
+                snapshot
+                    .policy
+                    .judge_address(&decision, peer.ip(), peer.port(), guard)
+                    .is_ok()
+            })
+    }
+}
+
+/// More flows are open than may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TooMany {
+    /// In all.
+    InAll,
+    /// Of this caller.
+    OfCaller,
+}
+
+/// How many parts the table of open flows has, so that flows rarely wait for each other.
+const PARTS: usize = 16;
+
+/// Every open flow.
+#[derive(Debug, Default)]
+pub struct Flows {
+    open: [Mutex<HashMap<Uuid, Arc<OpenFlow>>>; PARTS],
+    callers: [Mutex<HashMap<CallerKey, usize>>; PARTS],
+    count: AtomicUsize,
+}
+
+/// A place among the open flows; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    gate: Arc<super::Gate>,
+    caller: CallerKey,
+}
+
+impl Flows {
+    /// Takes a place for a flow of `caller`, within the bounds.
+    pub fn enter(
+        gate: &Arc<super::Gate>,
+        caller: CallerKey,
+        most: usize,
+        most_of_caller: usize,
+    ) -> Result<Place, TooMany> {
+        let flows = &gate.flows;
+        if flows.count.fetch_add(1, Ordering::AcqRel) >= most {
+            flows.count.fetch_sub(1, Ordering::AcqRel);
+            return Err(TooMany::InAll);
+        }
+        let mut callers = flows.callers_of(&caller);
+        let open = callers.entry(caller.clone()).or_insert(0);
+        if *open >= most_of_caller {
+            flows.count.fetch_sub(1, Ordering::AcqRel);
+            return Err(TooMany::OfCaller);
+        }
+        *open += 1;
+        drop(callers);
+        Ok(Place {
+            gate: gate.clone(),
+            caller,
+        })
+    }
+
+    /// Adds a flow that passed in the generation `judged`. Where `current` is already another, the
+    /// flow is judged again: it may have missed the round that the reload made.
+    pub fn add(&self, flow: &Arc<OpenFlow>, judged: u64, current: &arc_swap::ArcSwap<Snapshot>) {
+        self.part(flow.id).insert(flow.id, flow.clone());
+        let current = current.load();
+        if current.generation != judged && !flow.still_passes(&current) {
+            flow.end(Cut::Revoke);
+        }
+    }
+
+    /// Takes a flow out that has ended.
+    pub fn remove(&self, id: Uuid) {
+        self.part(id).remove(&id);
+    }
+
+    /// How many flows are open.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Every flow that is open now.
+    pub fn list(&self) -> Vec<Arc<OpenFlow>> {
+        self.open
+            .iter()
+            .flat_map(|part| lock(part).values().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// Ends every open flow.
+    pub fn end_all(&self, why: Cut) {
+        for flow in self.list() {
+            flow.end(why);
+        }
+    }
+
+    /// Ends the flows that a generation no longer lets pass.
+    pub fn judge_again(&self, snapshot: &Snapshot) {
+        for flow in self.list() {
+            if !flow.still_passes(snapshot) {
+                flow.end(Cut::Revoke);
+            }
+        }
+    }
+
+    fn part(&self, id: Uuid) -> MutexGuard<'_, HashMap<Uuid, Arc<OpenFlow>>> {
+        let [.., last] = id.as_bytes();
+        part_of(&self.open, u64::from(*last))
+    }
+
+    fn callers_of(&self, caller: &CallerKey) -> MutexGuard<'_, HashMap<CallerKey, usize>> {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        part_of(
+            &self.callers,
+            BuildHasherDefault::<DefaultHasher>::default().hash_one(caller),
+        )
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let flows = &self.gate.flows;
+        let mut callers = flows.callers_of(&self.caller);
+        if let Some(open) = callers.get_mut(&self.caller) {
+            *open = open.saturating_sub(1);
+            if *open == 0 {
+                callers.remove(&self.caller);
+            }
+        }
+        drop(callers);
+        flows.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    reason = "the index is taken modulo the length"
+)]
+fn part_of<T>(parts: &[Mutex<T>; PARTS], at: u64) -> MutexGuard<'_, T> {
+    #[expect(clippy::cast_possible_truncation, reason = "less than PARTS")]
+    lock(&parts[(at % PARTS as u64) as usize])
+}
+
+fn lock<T>(part: &Mutex<T>) -> MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}

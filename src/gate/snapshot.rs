@@ -1,0 +1,78 @@
+//! One numbered generation: how a configuration becomes one.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::{Config, Limits, Listener};
+use crate::dial::Dialer;
+use crate::identity::{Caller, Identity, Presented};
+use crate::metrics::{GenerationMetrics, Metrics};
+use crate::policy::{Guard, Policy};
+
+/// Everything that a reload changes, immutable; a flow keeps the one it began with.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts from 1.
+    pub generation: u64,
+    /// SHA-256 over every text of the configuration.
+    pub digest: Arc<str>,
+    /// The compiled rules.
+    pub policy: Policy,
+    /// Who may say who they are.
+    pub identity: Identity,
+    /// Bounds.
+    pub limits: Limits,
+    /// How targets are reached.
+    pub dialer: Dialer,
+    /// What the proxy itself occupies.
+    pub guard: Arc<Guard>,
+    /// Handles of metrics whose labels name tiers.
+    pub metrics: Arc<GenerationMetrics>,
+    /// What each listener says of its callers, in the order in which they were bound.
+    pub listeners: Vec<Arc<Listener>>,
+}
+
+/// What a snapshot is made of besides its configuration.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// The generation before, whose caches go on.
+    pub before: Option<&'a Snapshot>,
+    /// What the proxy itself occupies.
+    pub guard: Arc<Guard>,
+    /// All metrics.
+    pub metrics: &'a Metrics,
+    /// The clock.
+    pub clock: Clock,
+}
+
+impl Snapshot {
+    /// Builds a generation of a configuration whose policy compiled.
+    pub fn new(generation: u64, config: &Config, policy: Policy, parts: &Parts<'_>) -> Self {
+        let before = parts.before;
+        Self {
+            generation,
+            digest: config.digest.clone(),
+            identity: Identity::new(&config.identity, before.map(|before| &before.identity)),
+            limits: config.limits.clone(),
+            dialer: Dialer::new(
+                &config.dial,
+                &config.limits,
+                parts.clock.clone(),
+                before.map(|before| &before.dialer),
+            ),
+            guard: parts.guard.clone(),
+            metrics: Arc::new(
+                parts
+                    .metrics
+                    .generation(policy.tiers(), &config.digest, generation),
+            ),
+            listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
+            policy,
+        }
+    }
+
+    /// The caller of what was presented, as this generation sees it.
+    pub fn caller(&self, presented: &Presented) -> Option<Caller> {
+        self.identity.caller(presented, &self.policy)
+    }
+}

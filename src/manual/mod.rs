@@ -1,0 +1,13 @@
+//! The user manual, beside the code it describes.
+//!
+//! - [`start`]: point a shell, a container or a job at a gate.
+//! - [`policy`]: how to write one, and how a decision comes about.
+//! - [`identity`]: who asks, and what that is worth.
+//! - [`operations`]: records, metrics, reload, drain, limits.
+//! - [`refusals`]: every way to be told no, and what to do then.
+
+pub mod identity;
+pub mod operations;
+pub mod policy;
+pub mod refusals;
+pub mod start;

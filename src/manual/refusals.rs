@@ -1,0 +1,33 @@
+//! Every way to be told no, and what to do then.
+//!
+//! A refused CONNECT carries the code in the HTTP reason phrase, in `Proxy-Status`, and in the JSON
+//! body; the flow id in `X-Tidegate-Flow` finds its record: `tidegate explain ID`. Status `closed`
+//! means that the tunnel was open already and is closed instead. A malformed request gets the
+//! status that HTTP has for it (400, or 405, 417, 431, 505, 508).
+//!
+//! | code | status | what happened | what to do |
+//! |---|---|---|---|
+//! | `action_denied` | 403 | What the request does is not allowed at this destination. | Ask for a rule that allows the action, or use a read-only form of the request. |
+//! | `address_denied` | 403 | The destination is, or resolves to, an address that is not reachable from here. | If it is an internal service, name its network in `addresses` of the rule that allows it. |
+//! | `bad_path` | 400 | The path is not in canonical form. | Send the path without dot segments, empty segments, backslashes or needless escapes. |
+//! | `bad_request` | 400 | The request is not well-formed HTTP/1.1. | Send one well-formed request; use CONNECT for https. |
+//! | `bad_target` | 400 | The destination is not a canonical host and port. | Send a plain host name or address with a port from 1 to 65535. |
+//! | `category_denied` | 403 | The tier denies this category of destination. | Do without it; this repository's tier is set by its operator. |
+//! | `connect_failed` | 502 | The destination is allowed but did not accept a connection. | Check that the service is up; the policy is not the cause. |
+//! | `connect_timeout` | 504 | The destination is allowed but did not answer in time. | Try again later; the policy is not the cause. |
+//! | `denied` | 403 | A rule denies this destination. | Do without it; a deny rule is a decision of the policy's owners. |
+//! | `dns_failed` | 502 | The name is allowed but could not be resolved. | Check the spelling of the host and the resolver of the proxy. |
+//! | `draining` | 503 | The proxy is shutting down and takes no new flows. | Try again when it is back. |
+//! | `identity_invalid` | 407 | The proxy credential is not valid. | Set the proxy URL with the right user and secret. |
+//! | `identity_required` | 407 | This proxy wants to know who is asking. | Set the proxy URL with a user and secret: http://USER:SECRET@HOST:PORT. |
+//! | `idle` | closed | Nothing moved for as long as a flow may rest. | Open it again; the bound is `limits.idle`. |
+//! | `limit` | closed | The first bytes of the tunnel are larger than any ClientHello. | Send a TLS ClientHello of at most 64 KiB. |
+//! | `needs_approval` | 403 | A person has to approve this destination first. | Ask a reviewer of the policy for a rule; do not retry until there is one. |
+//! | `not_allowed` | 403 | No rule allows this destination. | If it should be allowed, ask for a rule in the policy. |
+//! | `not_tls` | closed | The tunnel does not begin with TLS. | Use TLS, or have the rule say `raw = true`. |
+//! | `port_denied` | 403 | The host is allowed, but not at this port. | Use the port that the rule names: 443 for https, 80 for http unless it says more. |
+//! | `record_unavailable` | 503 | The decision cannot be recorded, so nothing may pass. | Tell the operator: the record file cannot be written or does not keep up. |
+//! | `revoked` | closed | The policy changed and no longer lets this flow pass. | See what the policy allows now. |
+//! | `sni_mismatch` | closed | The name inside the tunnel is not the name that was asked for. | Ask for the host that TLS is going to name. |
+//! | `sni_missing` | closed | TLS in the tunnel names no server. | Use a client that sends SNI, or have the rule say `raw = true`. |
+//! | `too_many_flows` | 429 | Too many flows are open at once. | Close some, or try again in a moment. |

@@ -1,0 +1,23 @@
+//! Point a shell, a container or a job at a gate.
+//!
+//! ```sh
+//! tidegate run                       # 127.0.0.1:3128, built-in policy, records under ~/.local/state
+//! eval "$(tidegate env)"             # in the shell that the agent starts from
+//! ```
+//!
+//! `tidegate env` prints the variables that make curl, git, npm, pip, cargo, Go, Java and Node use
+//! the proxy, each with the value that tool understands. `--github` writes the form that
+//! `$GITHUB_ENV` takes, `--docker` the form of an env file.
+//!
+//! What a variable cannot do: a program that ignores it goes past the proxy. Containment is the
+//! network's: an internal network whose only other member is the gate (`deploy/compose.yaml`).
+//!
+//! With a configuration: begin with one of `config/solo.toml`, `config/team.toml` and
+//! `config/ci.toml`; `config/tidegate.toml` names every key with its default.
+//!
+//! ```sh
+//! tidegate check tidegate.toml       # every finding at once, with file, line and column
+//! tidegate test tidegate.toml        # the examples of the rules and the trials
+//! tidegate explain https://docs.rs/  # what would happen, and why
+//! tidegate run --config tidegate.toml
+//! ```

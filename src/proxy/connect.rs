@@ -1,0 +1,299 @@
+//! `CONNECT host:port`: open a tunnel, or say why not.
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::dial::{DialError, NoRoute, Upstream};
+use crate::gate::Asked;
+use crate::metrics::FlowKind;
+use crate::name::{Host, Target};
+use crate::policy::Decision;
+use crate::record::{Blame, End, TlsMode};
+
+use super::connection::Connection;
+use super::flow::{Flow, millis};
+use super::hello::{ClientHello, Hello, read_hello};
+use super::http1::RequestHead;
+use super::refusal::{Code, Refusal};
+use super::relay::{Relayed, relay};
+
+const OPENED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+/// A fatal `unrecognized_name` (RFC 8446 section 6): TLS clients show it.
+const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
+
+/// A tunnel that is open: both sides connected, the 200 sent.
+pub(super) struct Tunnel {
+    flow: Flow,
+    connection: Connection,
+    upstream: TcpStream,
+    raw: bool,
+}
+
+/// Answers 200 and hands back the tunnel, or refuses.
+pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Option<Box<Tunnel>> {
+    let mut flow = connection.begin(FlowKind::Connect).await?;
+    let opened = open(&mut connection, &mut flow, &head).await;
+    drop(head);
+    match opened {
+        Ok((upstream, decision)) => {
+            if connection.stream.write_all(OPENED).await.is_err() {
+                flow.ended(End::Closed, Some(Blame::Client), None);
+                return None;
+            }
+            let raw = decision.raw;
+            Some(Box::new(Tunnel {
+                flow,
+                connection,
+                upstream: upstream.stream,
+                raw,
+            }))
+        }
+        Err(refusal) => {
+            connection.refuse(&mut flow, &refusal, true, false).await;
+            drop(flow);
+            connection.linger().await;
+            None
+        }
+    }
+}
+
+/// The stages before the tunnel, in order.
+///
+/// Each leaves its fact in the flow before the next can fail, so that the record tells how far the
+/// flow came.
+async fn open(
+    connection: &mut Connection,
+    flow: &mut Flow,
+    head: &RequestHead,
+) -> Result<(Upstream, Decision), Refusal> {
+    flow.facts.user_agent = head.user_agent().map(super::user_agent);
+    flow.facts.method = Some("CONNECT".into());
+    let target = Target::from_connect(head.target())
+        .map_err(|error| Refusal::because(Code::BadTarget, error.to_string()))?;
+    flow.aim(target.clone());
+    let snapshot = flow.snapshot();
+    let known = connection.identify(&snapshot, head).await?;
+    flow.identified(&known.caller);
+    if connection.gate().draining.is_cancelled() {
+        return Err(Code::Draining.into());
+    }
+    let decision = flow.judge(&known, &target, &Asked::Connect)?;
+    flow.facts.tls_mode = (!decision.raw).then_some(TlsMode::Opaque);
+    let upstream = reach(flow, &known, &target, Asked::Connect, &decision).await?;
+    Ok((upstream, decision))
+}
+
+/// Resolves, judges the addresses, writes the decision, dials: in this order.
+pub(super) async fn reach(
+    flow: &mut Flow,
+    known: &super::flow::Known,
+    target: &Target,
+    asked: Asked,
+    decision: &Decision,
+) -> Result<Upstream, Refusal> {
+    let snapshot = flow.snapshot();
+    let guard = &snapshot.guard;
+    let route = snapshot
+        .dialer
+        .route(target, decision, &snapshot.policy, guard)
+        .await;
+    let route = route.map_err(|error| no_route(flow, error))?;
+    if matches!(target.host, Host::Name(_)) {
+        flow.facts.dns_answers = Some(route.answers);
+        flow.facts.ms.dns = Some(millis(route.took));
+        flow.gate.metrics.dns(route.took);
+    }
+    flow.settle(known, target, asked, decision).await?;
+    let upstream = snapshot
+        .dialer
+        .dial(&route.addresses)
+        .await
+        .map_err(|error| match error {
+            DialError::Failed(error) => {
+                Refusal::because(Code::ConnectFailed, super::io_reason(&error))
+            }
+            DialError::TimedOut => Code::ConnectTimeout.into(),
+        })?;
+    flow.dialled(&upstream, decision);
+    Ok(upstream)
+}
+
+fn no_route(flow: &mut Flow, error: NoRoute) -> Refusal {
+    match error {
+        NoRoute::Denied(answers) => {
+            let detail = match answers.first() {
+                Some(first) => format!(
+                    "resolves to {first}, which no `addresses` of rule {} names",
+                    flow.facts.rule.as_deref().unwrap_or("-")
+                ),
+                None => String::new(),
+            };
+            flow.facts.dns_answers = Some(answers);
+            Refusal::because(
+                Code::AddressDenied,
+                detail.chars().take(160).collect::<String>(),
+            )
+        }
+        NoRoute::Unresolved(error) => Refusal::because(Code::DnsFailed, error.to_string()),
+    }
+}
+
+impl Flow {
+    /// Says which address was dialled.
+    pub(super) fn dialled(&mut self, upstream: &Upstream, decision: &Decision) {
+        self.facts.peer_address = Some(upstream.address.ip());
+        self.facts.ms.connect = Some(millis(upstream.took));
+        self.gate
+            .metrics
+            .connected(decision.category, upstream.took);
+        if let Some(open) = &self.open {
+            open.dialled(upstream.address);
+        }
+    }
+}
+
+impl Tunnel {
+    /// Judges what the tunnel begins with, then moves bytes both ways until either side is done.
+    pub(super) async fn carry(mut self) {
+        if !self.raw
+            && let Err(code) = Box::pin(self.greet()).await
+        {
+            self.shut(code).await;
+            return;
+        }
+        self.relay().await;
+    }
+
+    /// Reads the whole ClientHello; nothing of the origin's passes before it was judged.
+    async fn greet(&mut self) -> Result<(), Option<Code>> {
+        let longest = self.flow.snapshot().limits.hello_timeout;
+        let Some(open) = self.flow.open.clone() else {
+            return Err(None);
+        };
+        let hello = tokio::select! {
+            hello = tokio::time::timeout(longest, self.hello()) => hello,
+            cut = open.cut() => {
+                self.flow.was_cut(cut);
+                return Err(None);
+            }
+        };
+        // Silence: a client that waits for the server to speak first does not speak TLS.
+        let hello = hello.unwrap_or(Err(Some(Code::NotTls)))?;
+        self.flow.facts.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
+        names_agree(&self.flow, &hello).map_err(Some)
+    }
+
+    async fn hello(&mut self) -> Result<ClientHello, Option<Code>> {
+        let Connection { stream, buffer, .. } = &mut self.connection;
+        loop {
+            match read_hello(buffer) {
+                Hello::Tls(hello) => return Ok(hello),
+                Hello::NotTls => return Err(Some(Code::NotTls)),
+                Hello::Malformed(detail) => {
+                    self.flow.facts.detail = Some(detail.into());
+                    return Err(Some(Code::SniMismatch));
+                }
+                Hello::TooLarge => return Err(Some(Code::Limit)),
+                Hello::Incomplete => {}
+            }
+            buffer.reserve(2048);
+            match stream.read_buf(buffer).await {
+                Ok(0) if buffer.is_empty() => {
+                    self.flow.ended(End::Closed, Some(Blame::Client), None);
+                    return Err(None);
+                }
+                Ok(0) => return Err(Some(Code::NotTls)),
+                Ok(_) => {}
+                Err(error) => {
+                    self.flow.ended(
+                        End::Failed,
+                        Some(Blame::Client),
+                        Some(super::io_code(&error)),
+                    );
+                    return Err(None);
+                }
+            }
+        }
+    }
+
+    /// Closes the tunnel, with an alert where TLS would show it.
+    async fn shut(mut self, code: Option<Code>) {
+        let Some(code) = code else { return };
+        let detail = self.flow.facts.detail.take().unwrap_or_default();
+        self.flow.refuse(&Refusal::because(code, detail));
+        if matches!(code, Code::SniMismatch | Code::SniMissing) {
+            let _ = self.connection.stream.try_write(UNRECOGNIZED_NAME);
+        }
+        let Self {
+            flow,
+            mut connection,
+            upstream,
+            ..
+        } = self;
+        drop(upstream);
+        drop(flow);
+        connection.linger().await;
+    }
+
+    async fn relay(mut self) {
+        let Some(open) = self.flow.open.clone() else {
+            return;
+        };
+        let early: BytesMut = std::mem::take(&mut self.connection.buffer);
+        let idle = self.flow.snapshot().limits.idle;
+        self.flow.rest();
+        let shared = self.connection.shared.clone();
+        let moved = relay(
+            &self.connection.stream,
+            &self.upstream,
+            early.freeze(),
+            &shared.buffers,
+            (&open.bytes_out, &open.bytes_in),
+            idle,
+        );
+        tokio::select! {
+            relayed = moved => self.flow.relayed(relayed),
+            cut = open.cut() => self.flow.was_cut(cut),
+        }
+    }
+}
+
+impl Flow {
+    /// Says how a relay ended.
+    pub(super) fn relayed(&mut self, relayed: Relayed) {
+        self.close.requests = 1;
+        match relayed {
+            Relayed::Closed => self.ended(End::Closed, None, None),
+            Relayed::Idle => self.refuse(&Code::Idle.into()),
+            Relayed::ClientFailed(kind) => {
+                self.ended(
+                    End::Failed,
+                    Some(Blame::Client),
+                    Some(super::kind_code(kind)),
+                );
+            }
+            Relayed::UpstreamFailed(kind) => {
+                self.ended(
+                    End::Failed,
+                    Some(Blame::Upstream),
+                    Some(super::kind_code(kind)),
+                );
+            }
+        }
+    }
+}
+
+/// The name inside must be the name that was asked for; an ECH outer name is only a name like any
+/// other here. To an address TLS names no server.
+fn names_agree(flow: &Flow, hello: &ClientHello) -> Result<(), Code> {
+    match (
+        flow.target.as_ref().map(|target| &target.host),
+        &hello.server_name,
+    ) {
+        (Some(Host::Name(asked)), Some(inside)) if asked == inside => Ok(()),
+        (Some(Host::Address(_)), None) => Ok(()),
+        (_, Some(_)) => Err(Code::SniMismatch),
+        (_, None) => Err(Code::SniMissing),
+    }
+}

@@ -1,0 +1,266 @@
+//! One client connection: request after request, until a tunnel takes it over or it ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::config::Listener;
+use crate::gate::{Gate, Snapshot};
+use crate::metrics::FlowKind;
+use crate::record::FlowFacts;
+
+use super::Shared;
+use super::connect::{self, Tunnel};
+use super::flow::{Flow, Known};
+use super::forward;
+use super::http1::{HeadError, HeadLimits, Method, RequestHead, parse_request};
+use super::refusal::{self, Code, Refusal};
+
+/// Bytes read at once while a head is read.
+const READ_SIZE: usize = 4096;
+/// How long, and how many bytes of, a refused client's remaining words are listened to, so that it
+/// can read the answer before the connection is reset.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// One client connection.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    /// What was read and not yet used; empty, and without memory, while the connection rests.
+    pub(super) buffer: BytesMut,
+    /// Which listener it came by.
+    listener: usize,
+    known: Option<Remembered>,
+}
+
+/// The caller of the last request, for the next one that presents the same.
+struct Remembered {
+    generation: u64,
+    authorization: Option<Bytes>,
+    known: Known,
+}
+
+/// What the next request is.
+enum Next {
+    /// The client is done, or never began.
+    End,
+    /// No request could be read.
+    Malformed(HeadError),
+    /// A whole head.
+    Request(Box<RequestHead>),
+}
+
+impl Connection {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        listener: usize,
+    ) -> Self {
+        Self {
+            shared,
+            stream,
+            peer,
+            buffer: BytesMut::new(),
+            listener,
+            known: None,
+        }
+    }
+
+    /// Answers requests until the connection ends; a tunnel that opened is handed back, so that
+    /// what it took to open one is not kept while it rests.
+    pub(super) async fn serve(mut self) -> Option<Box<Tunnel>> {
+        loop {
+            let head = match self.next().await {
+                Next::End => return None,
+                Next::Malformed(error) => {
+                    self.malformed(error).await;
+                    return None;
+                }
+                Next::Request(head) => head,
+            };
+            if head.method == Method::Connect {
+                return connect::connect(self, *head).await;
+            }
+            if !forward::forward(&mut self, *head).await {
+                self.linger().await;
+                return None;
+            }
+        }
+    }
+
+    /// The running whole.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.shared.gate
+    }
+
+    /// Reads the next head, within its bounds.
+    async fn next(&mut self) -> Next {
+        let snapshot = self.gate().snapshot.load_full();
+        let limits = &snapshot.limits;
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            if !self.wakes(limits.keep_alive).await {
+                return Next::End;
+            }
+        }
+        let bounds = HeadLimits {
+            bytes: limits.header_size,
+            fields: limits.header_count,
+        };
+        let reading = self.head(bounds);
+        tokio::time::timeout(limits.header_timeout, reading)
+            .await
+            .unwrap_or(Next::End)
+    }
+
+    /// Waits without a buffer until the client says something; `false` where it does not.
+    async fn wakes(&self, longest: Duration) -> bool {
+        let gate = self.gate();
+        tokio::select! {
+            readable = self.stream.readable() => readable.is_ok(),
+            () = gate.draining.cancelled() => false,
+            () = tokio::time::sleep(longest) => false,
+        }
+    }
+
+    async fn head(&mut self, bounds: HeadLimits) -> Next {
+        loop {
+            match parse_request(&mut self.buffer, bounds) {
+                Ok(Some(head)) => return Next::Request(Box::new(head)),
+                Err(error) => return Next::Malformed(error),
+                Ok(None) => {}
+            }
+            self.buffer.reserve(READ_SIZE);
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(0) | Err(_) => return Next::End,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Begins a flow, or answers that it cannot be recorded.
+    pub(super) async fn begin(&mut self, kind: FlowKind) -> Option<Flow> {
+        match Flow::begin(&self.shared.gate, kind, self.peer.ip()).await {
+            Ok(flow) => Some(flow),
+            Err(facts) => {
+                self.answer(&Code::RecordUnavailable.into(), &facts, None, true, false)
+                    .await;
+                self.linger().await;
+                None
+            }
+        }
+    }
+
+    /// Who asks: verified once for a connection that keeps presenting the same.
+    pub(super) async fn identify(
+        &mut self,
+        snapshot: &Snapshot,
+        head: &RequestHead,
+    ) -> Result<Known, Refusal> {
+        let authorization = head.proxy_authorization();
+        if let Some(last) = &self.known
+            && last.generation == snapshot.generation
+            && last.authorization.as_deref() == authorization
+        {
+            return Ok(last.known.clone());
+        }
+        // A credential that fails leaves nothing behind: the next request starts from nothing.
+        self.known = None;
+        let listener = self.listener(snapshot);
+        let presented = snapshot.identity.present(&listener, authorization).await?;
+        let caller = snapshot.caller(&presented).ok_or(Code::IdentityInvalid)?;
+        let known = Known {
+            presented,
+            caller: Arc::new(caller),
+        };
+        self.known = Some(Remembered {
+            generation: snapshot.generation,
+            authorization: authorization.map(Bytes::copy_from_slice),
+            known: known.clone(),
+        });
+        Ok(known)
+    }
+
+    /// What the listener says of its callers in a generation: the one it had when it was bound
+    /// where the new configuration no longer lists it.
+    fn listener(&self, snapshot: &Snapshot) -> Arc<Listener> {
+        let bound = self.shared.listeners.get(self.listener);
+        let same = |listener: &&Arc<Listener>| {
+            bound.is_some_and(|bound| bound.address == listener.address)
+        };
+        let listed = snapshot.listeners.iter().find(same).or(bound);
+        listed
+            .cloned()
+            .unwrap_or_else(|| self.shared.nobody.clone())
+    }
+
+    async fn malformed(&mut self, error: HeadError) {
+        let Some(mut flow) = self.begin(FlowKind::Http).await else {
+            return;
+        };
+        let refusal = Refusal::malformed(error.status(), error.to_string());
+        self.refuse(&mut flow, &refusal, true, false).await;
+        drop(flow);
+        self.linger().await;
+    }
+
+    /// Refuses a flow and says so to the client.
+    pub(super) async fn refuse(
+        &mut self,
+        flow: &mut Flow,
+        refusal: &Refusal,
+        close: bool,
+        head_only: bool,
+    ) {
+        flow.refuse(refusal);
+        let target = flow.target.clone();
+        self.answer(refusal, &flow.facts, target.as_ref(), close, head_only)
+            .await;
+    }
+
+    async fn answer(
+        &mut self,
+        refusal: &Refusal,
+        facts: &FlowFacts,
+        target: Option<&crate::name::Target>,
+        close: bool,
+        head_only: bool,
+    ) {
+        let bytes = refusal::response(refusal, facts, target, close, head_only);
+        let _ = tokio::time::timeout(LINGER, self.stream.write_all(&bytes)).await;
+    }
+
+    /// Ends our side and lets the client finish reading: what it still sends is thrown away
+    /// unread (RFC 9931), within bounds.
+    pub(super) async fn linger(&mut self) {
+        let _ = self.stream.shutdown().await;
+        self.buffer = BytesMut::new();
+        let _ = tokio::time::timeout(LINGER, async {
+            let mut left = LINGER_BYTES;
+            let mut scratch = [0; 2048];
+            while left > 0 {
+                match self.stream.read(&mut scratch).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(read) => left = left.saturating_sub(read),
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl From<crate::identity::IdentityError> for Refusal {
+    fn from(error: crate::identity::IdentityError) -> Self {
+        match error {
+            crate::identity::IdentityError::Invalid => Code::IdentityInvalid.into(),
+            crate::identity::IdentityError::Required => Code::IdentityRequired.into(),
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! One caller's one attempt, from its first byte to its record.
+//!
+//! A [`Flow`] collects facts as the stages learn them. It takes its permit to write before it does
+//! anything else, writes its decision before it acts, and its end when it is dropped, for whatever
+//! reason: so nothing passes unrecorded, and nothing ends without a line.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::gate::{Asked, Cut, Flows, Gate, OpenFlow, Place, Snapshot};
+use crate::identity::{Caller, Presented};
+use crate::metrics::{FlowKind, GenerationMetrics};
+use crate::name::Target;
+use crate::policy::{Category, Decision, Query, TierId, Verdict, explain};
+use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
+
+use super::refusal::{Code, Refusal};
+
+/// One attempt of one caller to reach one target.
+pub(super) struct Flow {
+    /// The running whole.
+    pub(super) gate: Arc<Gate>,
+    /// The generation it began with, until it rests.
+    snapshot: Option<Arc<Snapshot>>,
+    metrics: Arc<GenerationMetrics>,
+    /// What is known so far.
+    pub(super) facts: Box<FlowFacts>,
+    /// What its close line will add.
+    pub(super) close: CloseFacts,
+    /// Where to, once parsed.
+    pub(super) target: Option<Target>,
+    /// Set when it passed.
+    pub(super) open: Option<Arc<OpenFlow>>,
+    place: Option<Place>,
+    permit: Option<Permit>,
+    judged: Option<(TierId, Category)>,
+    refused: Option<Code>,
+    settled: bool,
+    kind: FlowKind,
+    began: Instant,
+}
+
+/// A caller that was identified on a connection before.
+#[derive(Clone)]
+pub(super) struct Known {
+    /// What it presented.
+    pub(super) presented: Presented,
+    /// Who it is in the flow's generation.
+    pub(super) caller: Arc<Caller>,
+}
+
+impl Flow {
+    /// Begins a flow: takes the permit to record it. `Err` where that is not to be had; such a flow
+    /// does nothing and leaves no line, only a count.
+    pub(super) async fn begin(
+        gate: &Arc<Gate>,
+        kind: FlowKind,
+        client: IpAddr,
+    ) -> Result<Self, Box<FlowFacts>> {
+        let snapshot = gate.snapshot.load_full();
+        let facts = Box::new(FlowFacts {
+            flow: Uuid::now_v7(),
+            evidence: "none",
+            trust: "none",
+            policy_digest: Some(snapshot.digest.clone()),
+            policy_generation: snapshot.generation,
+            client_address: Some(client),
+            protocol: Some(match kind {
+                FlowKind::Connect => "connect",
+                FlowKind::Http => "http",
+            }),
+            ..FlowFacts::default()
+        });
+        let began = gate.clock.instant();
+        let Ok(permit) = gate.recorder.permit().await else {
+            gate.metrics.flow_unstarted();
+            return Err(facts);
+        };
+        gate.metrics.flow_began(kind);
+        Ok(Self {
+            gate: gate.clone(),
+            metrics: snapshot.metrics.clone(),
+            snapshot: Some(snapshot),
+            facts,
+            close: CloseFacts::default(),
+            target: None,
+            open: None,
+            place: None,
+            permit: Some(permit),
+            judged: None,
+            refused: None,
+            settled: false,
+            kind,
+            began,
+        })
+    }
+
+    /// The generation it began with.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot
+            .clone()
+            .unwrap_or_else(|| self.gate.snapshot.load_full())
+    }
+
+    /// Lets go of the generation: a tunnel that rests for days must not keep an old policy alive.
+    pub(super) fn rest(&mut self) {
+        self.snapshot = None;
+    }
+
+    /// Says where to.
+    pub(super) fn aim(&mut self, target: Target) {
+        self.facts.server_address = Some(target.host.to_string().into());
+        self.facts.server_port = Some(target.port);
+        self.target = Some(target);
+    }
+
+    /// Says who asks.
+    pub(super) fn identified(&mut self, caller: &Caller) {
+        let facts = &mut self.facts;
+        facts.user.clone_from(&caller.subject);
+        facts.groups = (!caller.groups.is_empty()).then(|| caller.groups.clone());
+        facts.repository.clone_from(&caller.who.repository);
+        facts.tier = Some(caller.tier.clone());
+        facts.tier_basis = Some(caller.who.tier_basis);
+        facts.session.clone_from(&caller.labels.session);
+        facts.channel.clone_from(&caller.labels.channel);
+        facts.trace_id.clone_from(&caller.labels.trace_id);
+        facts.span_id.clone_from(&caller.labels.span_id);
+        facts.evidence = caller.evidence.as_str();
+        facts.trust = caller.trust();
+        self.gate.metrics.attributed(facts.evidence, facts.trust);
+    }
+
+    /// Decides, and takes a place among the open flows where it may pass.
+    pub(super) fn judge(
+        &mut self,
+        known: &Known,
+        target: &Target,
+        asked: &Asked,
+    ) -> Result<Decision, Refusal> {
+        let caller = &known.caller;
+        let query = Query {
+            who: &caller.who,
+            target,
+            attempt: asked.attempt(),
+        };
+        let snapshot = self.snapshot();
+        let began = self.gate.clock.instant();
+        let decision = snapshot.policy.decide(&query);
+        let took = began.elapsed();
+        self.judged = Some((caller.who.tier, decision.category));
+        self.decided(&decision, took);
+        if decision.verdict != Verdict::Allow {
+            let nearest = explain(&snapshot.policy, &query).nearest;
+            return Err(Refusal::because(decision.reason.into(), nearest));
+        }
+        self.enter(known)?;
+        Ok(decision)
+    }
+
+    fn decided(&mut self, decision: &Decision, took: Duration) {
+        let facts = &mut self.facts;
+        facts.outcome = outcome(decision.verdict);
+        facts.mode = Some(decision.mode);
+        facts.would = decision.would;
+        facts.reason = decision.reason.code();
+        facts.rule = Some(decision.rule.name.clone());
+        facts.rule_location =
+            (!decision.rule.location.is_empty()).then(|| decision.rule.location.clone());
+        facts.category = Some(decision.category);
+        facts.category_basis = Some(decision.basis);
+        facts.action = decision.action;
+        facts.action_any = decision.action.is_none() && decision.verdict == Verdict::Allow;
+        facts.ms.decide = Some(millis(took));
+    }
+
+    fn enter(&mut self, known: &Known) -> Result<(), Refusal> {
+        let snapshot = self.snapshot();
+        let limits = &snapshot.limits;
+        let Some(client) = self.facts.client_address else {
+            return Ok(());
+        };
+        let key = known.caller.key(client);
+        match Flows::enter(&self.gate, key, limits.flows, limits.flows_per_caller) {
+            Ok(place) => {
+                self.place = Some(place);
+                Ok(())
+            }
+            Err(_) => Err(Code::TooManyFlows.into()),
+        }
+    }
+
+    /// Writes the decision; only when it stands in the log may the flow act. From here on it is an
+    /// open flow, judged again when the policy changes.
+    pub(super) async fn settle(
+        &mut self,
+        known: &Known,
+        target: &Target,
+        asked: Asked,
+        decision: &Decision,
+    ) -> Result<(), Refusal> {
+        if let Some(permit) = &mut self.permit {
+            permit
+                .decided(&self.facts)
+                .await
+                .map_err(|_| Code::RecordUnavailable)?;
+        }
+        self.settled = true;
+        self.count(0);
+        let open = Arc::new(OpenFlow::new(
+            self.facts.flow,
+            known.presented.clone(),
+            target.clone(),
+            asked,
+            decision.category,
+            (known.caller.who.tier, self.metrics.clone()),
+        ));
+        self.gate
+            .flows
+            .add(&open, self.facts.policy_generation, &self.gate.snapshot);
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Marks the flow as told no; the line is written when it is dropped.
+    pub(super) fn refuse(&mut self, refusal: &Refusal) {
+        let code = refusal.code;
+        self.refused = Some(code);
+        if !refusal.detail.is_empty() {
+            self.facts.detail = Some(refusal.detail.clone());
+        }
+        if code.status() != 0 {
+            self.facts.status = Some(refusal.status());
+        }
+        if code.blame() == Blame::Upstream {
+            let category = self
+                .judged
+                .map_or(Category::Unknown, |(_, category)| category);
+            self.gate.metrics.upstream_error(code.as_str(), category);
+        }
+        if self.settled {
+            self.close.end = match code.blame() {
+                Blame::Upstream => End::Failed,
+                Blame::Proxy if code == Code::Idle => End::Closed,
+                _ => End::Refused,
+            };
+            self.close.blame = Some(code.blame());
+            self.close.error = Some(code.as_str());
+            return;
+        }
+        self.facts.reason = code.as_str();
+        // A policy's own verdict stays; anything else is no verdict of the policy.
+        self.facts.outcome = match (code.blame(), self.facts.outcome) {
+            (Blame::Policy, Outcome::Ask) => Outcome::Ask,
+            (Blame::Policy, _) => Outcome::Deny,
+            _ => Outcome::Error,
+        };
+    }
+
+    /// Says how a flow that passed came to its end.
+    pub(super) fn ended(&mut self, end: End, blame: Option<Blame>, error: Option<&'static str>) {
+        self.close.end = end;
+        self.close.blame = blame;
+        self.close.error = error;
+    }
+
+    /// Says that the flow was ended from outside.
+    pub(super) fn was_cut(&mut self, cut: Cut) {
+        match cut {
+            Cut::Drain => self.ended(End::Cancelled, Some(Blame::Proxy), Some("draining")),
+            Cut::Revoke => {
+                self.ended(
+                    End::Cancelled,
+                    Some(Blame::Policy),
+                    Some(Code::Revoked.as_str()),
+                );
+            }
+        }
+    }
+
+    /// Time since the flow began.
+    pub(super) fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn count(&self, reason: usize) {
+        let facts = &self.facts;
+        let reason = match facts.would {
+            Some(_) if reason == 0 => Code::ALL
+                .iter()
+                .find(|code| code.as_str() == facts.reason)
+                .map_or(0, |code| code.index()),
+            _ => reason,
+        };
+        self.metrics.decision(
+            facts.outcome,
+            facts.mode.unwrap_or_default(),
+            facts.category.unwrap_or(Category::Unknown),
+            self.judged.map(|(tier, _)| tier),
+            reason,
+            Duration::from_secs_f64(facts.ms.decide.unwrap_or_default() / 1e3),
+        );
+    }
+
+    fn write_close(&mut self, permit: Permit) {
+        let age = self.age();
+        self.facts.ms.total = Some(millis(age));
+        let (mut out, mut back) = (0, 0);
+        if let Some(open) = &self.open {
+            self.gate.flows.remove(open.id);
+            self.close.bytes_out = open.bytes_out.load(std::sync::atomic::Ordering::Relaxed);
+            self.close.bytes_in = open.bytes_in.load(std::sync::atomic::Ordering::Relaxed);
+            (out, back) = open.unreported();
+        }
+        if let Some((tier, category)) = self.judged {
+            self.metrics.bytes(category, tier, out, back);
+            self.metrics.flow_duration(category, age);
+        }
+        permit.closed(&self.facts, &self.close);
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.gate.metrics.flow_ended(self.kind);
+        let Some(permit) = self.permit.take() else {
+            return;
+        };
+        if self.settled {
+            self.write_close(permit);
+            return;
+        }
+        if self.refused.is_none() {
+            self.refuse(&Refusal::because(Code::Draining, "the flow was abandoned"));
+        }
+        self.facts.ms.total = Some(millis(self.began.elapsed()));
+        self.count(self.refused.map_or(0, Code::index));
+        permit.refused(&self.facts);
+    }
+}
+
+fn outcome(verdict: Verdict) -> Outcome {
+    match verdict {
+        Verdict::Allow => Outcome::Allow,
+        Verdict::Ask => Outcome::Ask,
+        Verdict::Deny => Outcome::Deny,
+    }
+}
+
+/// Milliseconds with fractions, as records write them.
+pub(super) fn millis(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
+}

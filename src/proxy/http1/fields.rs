@@ -1,0 +1,248 @@
+//! The fields of a head, as ranges into it.
+
+use bytes::Bytes;
+
+/// How many fields a head may have, whatever the configuration says.
+pub(super) const MOST_FIELDS: usize = 256;
+
+/// The fields of one head in their order, as they were written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fields {
+    head: Bytes,
+    entries: Vec<Entry>,
+}
+
+/// A field that means something to a proxy; compared without case.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Name {
+    /// `Connection`.
+    Connection,
+    /// `Content-Length`.
+    ContentLength,
+    /// `Expect`.
+    Expect,
+    /// `Host`.
+    Host,
+    /// `HTTP2-Settings`.
+    Http2Settings,
+    /// `Keep-Alive`.
+    KeepAlive,
+    /// Any other: passed on as it is.
+    Other,
+    /// `Proxy-Authorization`.
+    ProxyAuthorization,
+    /// `Proxy-Connection`.
+    ProxyConnection,
+    /// Any other `Proxy-…`.
+    ProxyOther,
+    /// `TE`.
+    Te,
+    /// `X-Tidegate-…`: said by a gate only.
+    Tidegate,
+    /// `Trailer`.
+    Trailer,
+    /// `Transfer-Encoding`.
+    TransferEncoding,
+    /// `Upgrade`.
+    Upgrade,
+    /// `User-Agent`.
+    UserAgent,
+    /// `Via`.
+    Via,
+}
+
+/// One field.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'h> {
+    /// What it means.
+    pub(crate) known: Name,
+    /// Its name as written.
+    pub(crate) name: &'h [u8],
+    /// Its value, without the blanks around it.
+    pub(crate) value: &'h [u8],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    known: Name,
+    name: Span,
+    value: Span,
+}
+
+/// A range in a head.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Span {
+    start: u32,
+    end: u32,
+}
+
+impl Fields {
+    /// Keeps `parsed`, whose names and values lie in `head`.
+    pub(super) fn new(head: Bytes, parsed: &[httparse::Header<'_>], named: &[Name]) -> Self {
+        let span = |part| Span::of(part, &head);
+        let entries = parsed
+            .iter()
+            .zip(named)
+            .map(|(field, &known)| Entry {
+                known,
+                name: span(field.name.as_bytes()),
+                value: span(field.value),
+            })
+            .collect();
+        Self { head, entries }
+    }
+
+    /// All fields in their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.entries.iter().map(|entry| Field {
+            known: entry.known,
+            name: entry.name.within(&self.head),
+            value: entry.value.within(&self.head),
+        })
+    }
+
+    /// The values of all fields that are `name`.
+    pub(crate) fn values(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        self.iter()
+            .filter(move |field| field.known == name)
+            .map(|field| field.value)
+    }
+
+    /// The value of the first field that is `name`.
+    pub(crate) fn first(&self, name: Name) -> Option<&[u8]> {
+        self.values(name).next()
+    }
+
+    /// The elements of all lists in fields that are `name`.
+    pub(crate) fn elements(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        self.values(name).flat_map(elements)
+    }
+
+    /// Whether a `Connection` field has `option`, without case.
+    pub(crate) fn connection_has(&self, option: &str) -> bool {
+        self.elements(Name::Connection)
+            .any(|element| element.eq_ignore_ascii_case(option.as_bytes()))
+    }
+
+    /// Whether `Connection` names fields, besides the options that every proxy knows.
+    pub(super) fn connection_names_fields(&self) -> bool {
+        self.elements(Name::Connection).any(|element| {
+            !["close", "keep-alive", "te", "upgrade"]
+                .iter()
+                .any(|known| element.eq_ignore_ascii_case(known.as_bytes()))
+        })
+    }
+
+    pub(super) fn head(&self) -> &Bytes {
+        &self.head
+    }
+}
+
+impl Name {
+    /// What the name of a field means.
+    pub(super) fn of(name: &[u8]) -> Self {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.len() {
+            2 if is("te") => Self::Te,
+            3 if is("via") => Self::Via,
+            4 if is("host") => Self::Host,
+            6 if is("expect") => Self::Expect,
+            7 if is("trailer") => Self::Trailer,
+            7 if is("upgrade") => Self::Upgrade,
+            10 if is("connection") => Self::Connection,
+            10 if is("keep-alive") => Self::KeepAlive,
+            10 if is("user-agent") => Self::UserAgent,
+            14 if is("content-length") => Self::ContentLength,
+            14 if is("http2-settings") => Self::Http2Settings,
+            16 if is("proxy-connection") => Self::ProxyConnection,
+            17 if is("transfer-encoding") => Self::TransferEncoding,
+            19 if is("proxy-authorization") => Self::ProxyAuthorization,
+            _ if starts_with(name, b"proxy-") => Self::ProxyOther,
+            _ if starts_with(name, b"x-tidegate-") => Self::Tidegate,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether `name` is no known field, but would be one to a reader that takes `_` or `.` for
+    /// `-`, as CGI and its heirs do.
+    pub(super) fn is_disguised(name: &[u8]) -> bool {
+        if !name.iter().any(|byte| matches!(byte, b'.' | b'_')) || name.len() > 64 {
+            return false;
+        }
+        let mut plain = [0; 64];
+        for (to, from) in plain.iter_mut().zip(name) {
+            *to = if matches!(from, b'.' | b'_') {
+                b'-'
+            } else {
+                *from
+            };
+        }
+        let plain = plain.get(..name.len()).unwrap_or_default();
+        let bare = if starts_with(plain, b"x-") {
+            plain.get(2..).unwrap_or_default()
+        } else {
+            plain
+        };
+        [plain, bare]
+            .iter()
+            .any(|name| !matches!(Self::of(name), Self::Other | Self::UserAgent))
+    }
+}
+
+impl Span {
+    /// Where `part` lies in `whole`, of which it must be a part.
+    pub(super) fn of(part: &[u8], whole: &[u8]) -> Self {
+        let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
+        let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Self {
+            start: place(start),
+            end: place(start + part.len()),
+        }
+    }
+
+    /// The range in `whole`.
+    pub(super) fn within(self, whole: &[u8]) -> &[u8] {
+        whole
+            .get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
+    }
+}
+
+/// The elements of a comma-separated list, without the empty ones (RFC 9110 section 5.6.1).
+pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
+
+/// Whether a message has passed the gate called `pseudonym` before (RFC 9110 section 7.6.3).
+pub(crate) fn via_has(fields: &Fields, pseudonym: &str) -> bool {
+    fields.elements(Name::Via).any(|element| {
+        element
+            .split(|byte| matches!(byte, b' ' | b'\t'))
+            .filter(|part| !part.is_empty())
+            .nth(1)
+            .is_some_and(|by| by.eq_ignore_ascii_case(pseudonym.as_bytes()))
+    })
+}
+
+/// The value of a `Content-Length`: digits only, no zero before others, below 2^63.
+pub(super) fn content_length(value: &[u8]) -> Option<u64> {
+    let canonical = match value {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.len() < 19 && rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let length = std::str::from_utf8(value)
+        .ok()
+        .filter(|_| canonical)?
+        .parse()
+        .ok()?;
+    (length <= i64::MAX.unsigned_abs()).then_some(length)
+}
+
+fn starts_with(name: &[u8], prefix: &[u8]) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}

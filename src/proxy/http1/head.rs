@@ -1,0 +1,440 @@
+//! Heads of requests, as clients of a proxy may write them.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::fields::{Fields, MOST_FIELDS, Name, Span, content_length};
+use super::{BodyLength, Unprintable, Version, head_end};
+
+/// The head of one request: a single buffer and what was understood of it.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestHead {
+    /// What is to be done.
+    pub(crate) method: Method,
+    /// The version that the client speaks.
+    pub(crate) version: Version,
+    /// All fields.
+    pub(crate) fields: Fields,
+    /// How the body is framed; never [`BodyLength::UntilClose`].
+    pub(crate) body: BodyLength,
+    /// Whether the client would send another request on this connection.
+    pub(crate) keep_alive: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub(crate) expect_continue: bool,
+    target: Span,
+    upgrade: Option<Span>,
+}
+
+/// The method of a request; case counts (RFC 9110 section 9.1).
+///
+/// `TRACE` and `TRACK` are not among them: they hand back what a request held, secrets included.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Method {
+    /// `CONNECT`.
+    Connect,
+    /// `DELETE`.
+    Delete,
+    /// `GET`.
+    Get,
+    /// `HEAD`.
+    Head,
+    /// `OPTIONS`.
+    Options,
+    /// Another in upper case, at most 32 bytes (WebDAV, versioning and the like).
+    Other(Box<str>),
+    /// `PATCH`.
+    Patch,
+    /// `POST`.
+    Post,
+    /// `PUT`.
+    Put,
+}
+
+/// How much a head may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct HeadLimits {
+    /// Bytes, the empty line at the end included.
+    pub(crate) bytes: usize,
+    /// Fields; never more than 256.
+    pub(crate) fields: usize,
+}
+
+/// Why a head is refused; `Display` is a sentence for the client and repeats nothing of the head.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum HeadError {
+    /// `Content-Length` is not one plain number.
+    #[error("Content-Length must be one decimal number")]
+    ContentLength,
+    /// A control character.
+    #[error("control characters are not allowed in a request head")]
+    Control,
+    /// A spelling of a framing, hop-by-hop or proxy field that some reader would take for it.
+    #[error("a field name with `_` or `.` imitates one that matters to proxies")]
+    DisguisedField,
+    /// An `Expect` that is not `100-continue`.
+    #[error("only `Expect: 100-continue` can be met")]
+    Expectation,
+    /// A field that is not `name: value`.
+    #[error("a header field is malformed")]
+    Field,
+    /// `Host` is missing, empty or there twice.
+    #[error("a request needs exactly one Host field")]
+    Host,
+    /// The connection preface of HTTP/2.
+    #[error("HTTP/2 is not spoken here")]
+    Http2,
+    /// Both `Content-Length` and `Transfer-Encoding`.
+    #[error("Content-Length and Transfer-Encoding exclude each other")]
+    Lengths,
+    /// A line that does not end in CR LF.
+    #[error("lines must end in CR LF")]
+    LineEnd,
+    /// Not a method, or one that is not allowed through any proxy of ours.
+    #[error("the method is not supported")]
+    Method,
+    /// More than one `Proxy-Authorization`.
+    #[error("Proxy-Authorization must be given only once")]
+    ProxyAuthorization,
+    /// The first line is not `method target version`.
+    #[error("the request line is malformed")]
+    RequestLine,
+    /// More bytes than the limit.
+    #[error("the request head is too large")]
+    TooLarge,
+    /// More fields than the limit.
+    #[error("the request has too many header fields")]
+    TooManyFields,
+    /// `Transfer-Encoding` is not `chunked`, or stands where it cannot.
+    #[error("Transfer-Encoding must be `chunked`, once, in HTTP/1.1")]
+    TransferEncoding,
+    /// A body where the method has none.
+    #[error("this method cannot have a body")]
+    UnexpectedBody,
+    /// Not HTTP/1.0 or HTTP/1.1.
+    #[error("the HTTP version is not supported")]
+    Version,
+}
+
+/// Takes one request head off the start of `buffer`; `None` until all of it is there.
+///
+/// Bytes after the head stay in `buffer`. After an error the connection is of no use, as nobody
+/// can tell where the next request would begin.
+pub(crate) fn parse_request(
+    buffer: &mut BytesMut,
+    limits: HeadLimits,
+) -> Result<Option<RequestHead>, HeadError> {
+    // RFC 9112 section 2.2: one empty line may precede a request.
+    let skipped = if buffer.starts_with(b"\r\n") { 2 } else { 0 };
+    let Some(len) = head_end(buffer.get(skipped..).unwrap_or_default())? else {
+        return if buffer.len() > limits.bytes {
+            Err(HeadError::TooLarge)
+        } else {
+            Ok(None)
+        };
+    };
+    if len > limits.bytes {
+        return Err(HeadError::TooLarge);
+    }
+    buffer.advance(skipped);
+    parse(buffer.split_to(len).freeze(), limits).map(Some)
+}
+
+impl RequestHead {
+    /// The target as written: visible ASCII, not empty.
+    pub(crate) fn target(&self) -> &[u8] {
+        self.target.within(self.fields.head())
+    }
+
+    /// The value of `Host`.
+    pub(crate) fn host(&self) -> Option<&[u8]> {
+        self.fields.first(Name::Host)
+    }
+
+    /// The value of `Proxy-Authorization`.
+    pub(crate) fn proxy_authorization(&self) -> Option<&[u8]> {
+        self.fields.first(Name::ProxyAuthorization)
+    }
+
+    /// The value of the first `User-Agent`.
+    pub(crate) fn user_agent(&self) -> Option<&[u8]> {
+        self.fields.first(Name::UserAgent)
+    }
+
+    /// The one protocol that the client wants to change to, as written.
+    ///
+    /// None of several, none beside a body, and never HTTP/2 in clear text: those go on without an
+    /// upgrade, as any recipient may ignore one.
+    pub(crate) fn upgrade(&self) -> Option<&str> {
+        std::str::from_utf8(self.upgrade?.within(self.fields.head())).ok()
+    }
+
+    /// Bytes of the head, the empty line at the end included.
+    pub(crate) fn len(&self) -> usize {
+        self.fields.head().len()
+    }
+}
+
+impl Method {
+    /// The method as written.
+    pub(crate) fn as_str(&self) -> &str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::Delete => "DELETE",
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Options => "OPTIONS",
+            Self::Other(name) => name,
+            Self::Patch => "PATCH",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "CONNECT" => Self::Connect,
+            "DELETE" => Self::Delete,
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "OPTIONS" => Self::Options,
+            "PATCH" => Self::Patch,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "PRI" | "TRACE" | "TRACK" => return None,
+            _ if is_upper_case(name) => Self::Other(name.into()),
+            _ => return None,
+        })
+    }
+}
+
+impl HeadError {
+    /// The code of the refusal, of the closed list of refusals.
+    pub(crate) fn code(self) -> &'static str {
+        "bad_request"
+    }
+
+    /// The status to answer with.
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::Expectation => 417,
+            Self::Http2 | Self::Version => 505,
+            Self::Method => 405,
+            Self::TooLarge | Self::TooManyFields => 431,
+            _ => 400,
+        }
+    }
+}
+
+impl From<Unprintable> for HeadError {
+    fn from(found: Unprintable) -> Self {
+        match found {
+            Unprintable::Control => Self::Control,
+            Unprintable::LineEnd => Self::LineEnd,
+        }
+    }
+}
+
+/// Takes a complete head apart.
+fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
+    if head.starts_with(b"PRI * HTTP/2.0\r\n") {
+        return Err(HeadError::Http2);
+    }
+    let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let room = room
+        .get_mut(..limits.fields.min(MOST_FIELDS))
+        .unwrap_or_default();
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(&head, room) {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        Ok(_) => return Err(HeadError::RequestLine),
+        Err(error) => return Err(refuse_syntax(error, &head)),
+    }
+    let version = if request.version == Some(1) {
+        Version::Http11
+    } else {
+        Version::Http10
+    };
+    let method = request
+        .method
+        .and_then(Method::parse)
+        .ok_or(HeadError::Method)?;
+    let target = request.path.unwrap_or_default();
+    if target.is_empty() || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(HeadError::RequestLine);
+    }
+    let target = Span::of(target.as_bytes(), &head);
+    let mut seen = Seen::default();
+    let mut named = [Name::Other; MOST_FIELDS];
+    for (field, named) in request.headers.iter().zip(&mut named) {
+        *named = Name::of(field.name.as_bytes());
+        seen.field(*named, field, version)?;
+    }
+    seen.check_host(&method, version)?;
+    let body = seen.body(&method, version)?;
+    let upgrade = seen.upgrade(body).map(|protocol| Span::of(protocol, &head));
+    let fields = Fields::new(head.clone(), request.headers, &named);
+    Ok(RequestHead {
+        keep_alive: keeps_alive(&fields, version),
+        expect_continue: seen.expect_continue && !body.is_empty(),
+        method,
+        version,
+        fields,
+        body,
+        target,
+        upgrade,
+    })
+}
+
+/// The fields of which a request may have only one, or which frame it.
+#[derive(Default)]
+struct Seen<'h> {
+    hosts: usize,
+    proxy_authorizations: usize,
+    length: Option<u64>,
+    chunked: bool,
+    expect_continue: bool,
+    upgrade: Option<&'h [u8]>,
+    upgrades: usize,
+    connection_upgrade: bool,
+}
+
+impl<'h> Seen<'h> {
+    fn field(
+        &mut self,
+        name: Name,
+        field: &httparse::Header<'h>,
+        version: Version,
+    ) -> Result<(), HeadError> {
+        let value = field.value;
+        match name {
+            Name::Connection => {
+                self.connection_upgrade |= super::fields::elements(value)
+                    .any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+            }
+            Name::ContentLength => {
+                let length = content_length(value).ok_or(HeadError::ContentLength)?;
+                if self.length.replace(length).is_some() {
+                    return Err(HeadError::ContentLength);
+                }
+            }
+            // RFC 9110 section 10.1.1: an HTTP/1.0 client cannot mean it.
+            Name::Expect if version == Version::Http10 => {}
+            Name::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
+                self.expect_continue = true;
+            }
+            Name::Expect => return Err(HeadError::Expectation),
+            Name::Host if value.is_empty() => return Err(HeadError::Host),
+            Name::Host => self.hosts += 1,
+            Name::Other if Name::is_disguised(field.name.as_bytes()) => {
+                return Err(HeadError::DisguisedField);
+            }
+            Name::ProxyAuthorization => {
+                self.proxy_authorizations += 1;
+                if self.proxy_authorizations > 1 {
+                    return Err(HeadError::ProxyAuthorization);
+                }
+            }
+            Name::TransferEncoding => {
+                let known = value.eq_ignore_ascii_case(b"chunked") && version == Version::Http11;
+                if !known || self.chunked {
+                    return Err(HeadError::TransferEncoding);
+                }
+                self.chunked = true;
+            }
+            Name::Upgrade => {
+                self.upgrade = Some(value);
+                self.upgrades += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn check_host(&self, method: &Method, version: Version) -> Result<(), HeadError> {
+        let needed = version == Version::Http11 && *method != Method::Connect;
+        match self.hosts {
+            0 if needed => Err(HeadError::Host),
+            0 | 1 => Ok(()),
+            _ => Err(HeadError::Host),
+        }
+    }
+
+    fn body(&self, method: &Method, version: Version) -> Result<BodyLength, HeadError> {
+        let body = match (self.chunked, self.length) {
+            (true, Some(_)) => return Err(HeadError::Lengths),
+            (true, None) if version == Version::Http11 => BodyLength::Chunked,
+            (true, None) => return Err(HeadError::TransferEncoding),
+            (false, Some(length)) => BodyLength::Length(length),
+            (false, None) => BodyLength::None,
+        };
+        let bodiless = matches!(
+            method,
+            Method::Connect | Method::Get | Method::Head | Method::Options
+        );
+        if bodiless && !body.is_empty() {
+            Err(HeadError::UnexpectedBody)
+        } else {
+            Ok(body)
+        }
+    }
+
+    fn upgrade(&self, body: BodyLength) -> Option<&'h [u8]> {
+        let one = self.upgrades == 1 && self.connection_upgrade && body.is_empty();
+        self.upgrade
+            .filter(|protocol| one && is_protocol(protocol) && !starts_like_http2(protocol))
+    }
+}
+
+/// Whether the client keeps the connection open after the answer (RFC 9112 section 9.3).
+fn keeps_alive(fields: &Fields, version: Version) -> bool {
+    let says = |option: &str| {
+        let mut proxy = fields.elements(Name::ProxyConnection);
+        fields.connection_has(option)
+            || proxy.any(|element| element.eq_ignore_ascii_case(option.as_bytes()))
+    };
+    !says("close") && (version == Version::Http11 || says("keep-alive"))
+}
+
+fn refuse_syntax(error: httparse::Error, head: &[u8]) -> HeadError {
+    match error {
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => HeadError::Field,
+        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+        httparse::Error::Version if has_three_parts(head) => HeadError::Version,
+        _ => HeadError::RequestLine,
+    }
+}
+
+/// Whether the first line is `method target HTTP/…`, so that only the version is at fault.
+fn has_three_parts(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut parts = line.split(|&byte| byte == b' ').skip(2);
+    parts
+        .next()
+        .is_some_and(|version| version.starts_with(b"HTTP/"))
+        && parts.next().is_none()
+}
+
+fn is_upper_case(name: &str) -> bool {
+    name.len() <= 32
+        && name.starts_with(|first: char| first.is_ascii_uppercase())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
+}
+
+/// One protocol as `Upgrade` names it: a token, perhaps with a version.
+fn is_protocol(value: &[u8]) -> bool {
+    !value.is_empty()
+        && value
+            .iter()
+            .all(|&byte| byte.is_ascii_alphanumeric() || b"-_./+".contains(&byte))
+}
+
+fn starts_like_http2(protocol: &[u8]) -> bool {
+    ["h2", "http/2"].iter().any(|name| {
+        protocol
+            .get(..name.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+    })
+}

@@ -1,0 +1,83 @@
+//! Sockets: bound eagerly or inherited, accepted with back-off.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Shared;
+use super::connection::Connection;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// How long accepting rests after the machine ran out of descriptors or memory.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Binds a listener; a port of 0 takes a free one.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts clients until shutdown begins.
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, index: usize) {
+    let gate = shared.gate.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = gate.draining.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => welcome(&shared, stream, peer, index),
+            Err(error) if exhausted(&error) => {
+                tracing::warn!(%error, "cannot accept; resting");
+                tokio::time::sleep(BACK_OFF).await;
+            }
+            // The client left before it was accepted.
+            Err(_) => {}
+        }
+    }
+}
+
+fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usize) {
+    let Ok(turn) = shared.connections.clone().try_acquire_owned() else {
+        // Closed at once: nothing was asked, so there is nothing to record.
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let connection = Connection::new(shared.clone(), stream, canonical(peer), index);
+    shared.gate.tasks.spawn(async move {
+        let tunnel = Box::pin(connection.serve()).await;
+        if let Some(tunnel) = tunnel {
+            tunnel.carry().await;
+        }
+        drop(turn);
+    });
+}
+
+/// Out of descriptors or memory: trying again at once would only spin.
+fn exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// A client that came over an IPv6 socket with an IPv4 address is an IPv4 client.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}

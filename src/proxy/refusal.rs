@@ -1,0 +1,409 @@
+//! Every way to be told no: the closed list of codes, and what carries one to the client.
+//!
+//! On a refused CONNECT no client shows the body; many show the HTTP/1.1 reason phrase, some only
+//! the number, and coding agents recognise two headers. So each refusal carries all of them
+//! (RFC 9209 `Proxy-Status`, RFC 9457 problem details).
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::name::Target;
+use crate::policy::Reason;
+use crate::record::{Blame, FlowFacts};
+
+macro_rules! codes {
+    ($($name:ident $code:literal $status:literal $proxy_status:literal $blame:ident
+       $sentence:literal $next:literal;)*) => {
+        /// A reason to refuse or end a flow. Each has a code, a status, a sentence and a next step.
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        pub enum Code { $(#[doc = $sentence] $name,)* }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The code, as in records, metrics, refusals and the manual.
+            pub fn as_str(self) -> &'static str { match self { $(Self::$name => $code,)* } }
+
+            /// The HTTP status (RFC 9110 section 15); 0 where the tunnel is closed instead.
+            pub fn status(self) -> u16 { match self { $(Self::$name => $status,)* } }
+
+            /// The error type of RFC 9209 section 2.3.
+            pub fn proxy_status(self) -> &'static str { match self { $(Self::$name => $proxy_status,)* } }
+
+            /// Whose doing it is.
+            pub fn blame(self) -> Blame { match self { $(Self::$name => Blame::$blame,)* } }
+
+            /// What happened, in one sentence.
+            pub fn sentence(self) -> &'static str { match self { $(Self::$name => $sentence,)* } }
+
+            /// What to do next.
+            pub fn next_step(self) -> &'static str { match self { $(Self::$name => $next,)* } }
+        }
+
+        /// What `tidegate_decisions_total{reason}` may say: `allowed`, then every code.
+        pub const REASONS: &[&str] = &["allowed", $($code,)*];
+    };
+}
+
+codes! {
+    ActionDenied "action_denied" 403 "http_request_denied" Policy
+        "What the request does is not allowed at this destination."
+        "Ask for a rule that allows the action, or use a read-only form of the request.";
+    AddressDenied "address_denied" 403 "destination_ip_prohibited" Policy
+        "The destination is, or resolves to, an address that is not reachable from here."
+        "If it is an internal service, name its network in `addresses` of the rule that allows it.";
+    BadPath "bad_path" 400 "http_request_error" Client
+        "The path is not in canonical form."
+        "Send the path without dot segments, empty segments, backslashes or needless escapes.";
+    BadRequest "bad_request" 400 "http_request_error" Client
+        "The request is not well-formed HTTP/1.1."
+        "Send one well-formed request; use CONNECT for https.";
+    BadTarget "bad_target" 400 "http_request_error" Client
+        "The destination is not a canonical host and port."
+        "Send a plain host name or address with a port from 1 to 65535.";
+    CategoryDenied "category_denied" 403 "http_request_denied" Policy
+        "The tier denies this category of destination."
+        "Do without it; this repository's tier is set by its operator.";
+    ConnectFailed "connect_failed" 502 "connection_refused" Upstream
+        "The destination is allowed but did not accept a connection."
+        "Check that the service is up; the policy is not the cause.";
+    ConnectTimeout "connect_timeout" 504 "connection_timeout" Upstream
+        "The destination is allowed but did not answer in time."
+        "Try again later; the policy is not the cause.";
+    Denied "denied" 403 "http_request_denied" Policy
+        "A rule denies this destination."
+        "Do without it; a deny rule is a decision of the policy's owners.";
+    DnsFailed "dns_failed" 502 "dns_error" Upstream
+        "The name is allowed but could not be resolved."
+        "Check the spelling of the host and the resolver of the proxy.";
+    Draining "draining" 503 "proxy_internal_response" Proxy
+        "The proxy is shutting down and takes no new flows."
+        "Try again when it is back.";
+    IdentityInvalid "identity_invalid" 407 "http_request_denied" Client
+        "The proxy credential is not valid."
+        "Set the proxy URL with the right user and secret.";
+    IdentityRequired "identity_required" 407 "http_request_denied" Client
+        "This proxy wants to know who is asking."
+        "Set the proxy URL with a user and secret: http://USER:SECRET@HOST:PORT.";
+    Idle "idle" 0 "connection_terminated" Proxy
+        "Nothing moved for as long as a flow may rest."
+        "Open it again; the bound is `limits.idle`.";
+    Limit "limit" 0 "connection_limit_reached" Client
+        "The first bytes of the tunnel are larger than any ClientHello."
+        "Send a TLS ClientHello of at most 64 KiB.";
+    NeedsApproval "needs_approval" 403 "http_request_denied" Policy
+        "A person has to approve this destination first."
+        "Ask a reviewer of the policy for a rule; do not retry until there is one.";
+    NotAllowed "not_allowed" 403 "http_request_denied" Policy
+        "No rule allows this destination."
+        "If it should be allowed, ask for a rule in the policy.";
+    NotTls "not_tls" 0 "tls_protocol_error" Client
+        "The tunnel does not begin with TLS."
+        "Use TLS, or have the rule say `raw = true`.";
+    PortDenied "port_denied" 403 "http_request_denied" Policy
+        "The host is allowed, but not at this port."
+        "Use the port that the rule names: 443 for https, 80 for http unless it says more.";
+    RecordUnavailable "record_unavailable" 503 "proxy_internal_error" Proxy
+        "The decision cannot be recorded, so nothing may pass."
+        "Tell the operator: the record file cannot be written or does not keep up.";
+    Revoked "revoked" 0 "connection_terminated" Policy
+        "The policy changed and no longer lets this flow pass."
+        "See what the policy allows now.";
+    SniMismatch "sni_mismatch" 0 "tls_protocol_error" Client
+        "The name inside the tunnel is not the name that was asked for."
+        "Ask for the host that TLS is going to name.";
+    SniMissing "sni_missing" 0 "tls_protocol_error" Client
+        "TLS in the tunnel names no server."
+        "Use a client that sends SNI, or have the rule say `raw = true`.";
+    TooManyFlows "too_many_flows" 429 "connection_limit_reached" Client
+        "Too many flows are open at once."
+        "Close some, or try again in a moment.";
+}
+
+impl Code {
+    /// The place in [`REASONS`].
+    pub fn index(self) -> usize {
+        self as usize + 1
+    }
+
+    /// The name that Anthropic's hosted sessions use (`X-Deny-Reason`).
+    fn deny_reason(self) -> &'static str {
+        match self {
+            Self::NotAllowed | Self::Denied | Self::CategoryDenied | Self::NeedsApproval => {
+                "host_not_allowed"
+            }
+            other => other.as_str(),
+        }
+    }
+}
+
+impl From<Reason> for Code {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::ActionDenied => Self::ActionDenied,
+            Reason::AddressDenied => Self::AddressDenied,
+            Reason::CategoryDenied => Self::CategoryDenied,
+            Reason::Denied => Self::Denied,
+            Reason::NeedsApproval => Self::NeedsApproval,
+            // `Allowed` is never refused; were it to happen, closed is the safe side.
+            Reason::Allowed | Reason::NotAllowed => Self::NotAllowed,
+            Reason::PortDenied => Self::PortDenied,
+        }
+    }
+}
+
+/// One refusal: the code, and what is particular to this flow.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    /// The code.
+    pub code: Code,
+    /// What is particular, at most 160 characters; never text that a peer chose.
+    pub detail: Box<str>,
+    /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 505).
+    own_status: Option<u16>,
+}
+
+impl Refusal {
+    /// A refusal that says something particular.
+    pub fn because(code: Code, detail: impl Into<Box<str>>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            own_status: None,
+        }
+    }
+
+    /// A malformed request for which HTTP has a status of its own.
+    pub fn malformed(status: u16, detail: impl Into<Box<str>>) -> Self {
+        Self {
+            code: Code::BadRequest,
+            detail: detail.into(),
+            own_status: Some(status),
+        }
+    }
+
+    /// The status to answer with.
+    pub fn status(&self) -> u16 {
+        self.own_status.unwrap_or(self.code.status())
+    }
+}
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Self {
+        Self {
+            code,
+            detail: Box::default(),
+            own_status: None,
+        }
+    }
+}
+
+/// Writes the whole response: status line, every carrier, problem document.
+pub(super) fn response(
+    refusal: &Refusal,
+    facts: &FlowFacts,
+    target: Option<&Target>,
+    close: bool,
+    head_only: bool,
+) -> Vec<u8> {
+    let code = refusal.code;
+    let body = document(refusal, facts, target);
+    let mut text = String::with_capacity(1024 + body.len());
+    let _ = write!(
+        text,
+        "HTTP/1.1 {} {}\r\n\
+         Content-Type: application/problem+json\r\n\
+         Content-Length: {}\r\n\
+         Proxy-Status: tidegate; error={}; details=\"{}\"\r\n",
+        refusal.status(),
+        phrase(code, target, facts.flow),
+        body.len(),
+        code.proxy_status(),
+        code.as_str(),
+    );
+    if code.blame() == Blame::Policy {
+        let _ = write!(
+            text,
+            "X-Deny-Reason: {}\r\nX-Proxy-Error: blocked-by-allowlist\r\n",
+            code.deny_reason()
+        );
+    }
+    if code.status() == 407 {
+        text.push_str("Proxy-Authenticate: Basic realm=\"tidegate\", charset=\"UTF-8\"\r\n");
+    }
+    if matches!(code.status(), 429 | 503) {
+        text.push_str("Retry-After: 5\r\n");
+    }
+    let _ = write!(
+        text,
+        "X-Tidegate-Flow: {}\r\nVia: 1.1 tidegate\r\nCache-Control: no-store\r\n",
+        facts.flow
+    );
+    if close {
+        text.push_str("Connection: close\r\n");
+    }
+    text.push_str("\r\n");
+    if !head_only {
+        text.push_str(&body);
+    }
+    text.into_bytes()
+}
+
+/// At most 160 ASCII characters: the reason phrase that half of the clients show.
+fn phrase(code: Code, target: Option<&Target>, flow: Uuid) -> String {
+    let flow = flow.hyphenated().to_string();
+    let short = flow.rsplit('-').next().unwrap_or_default();
+    let verb = if code.status() >= 500 {
+        "failed"
+    } else {
+        "denied"
+    };
+    let tail = format!(" {} (flow {flow}; tidegate explain {short})", code.as_str());
+    let mut text = format!("tidegate {verb}");
+    if let Some(target) = target {
+        let target = target.to_string();
+        let room = 160_usize.saturating_sub(text.len() + 1 + tail.len());
+        text.push(' ');
+        text.push_str(&last(&target, room));
+    }
+    text + &tail
+}
+
+/// The end of a long name says who owns it; the front is what a stranger chose.
+fn last(text: &str, room: usize) -> String {
+    if text.len() <= room {
+        return text.to_owned();
+    }
+    let from = text.len() - room.saturating_sub(3).min(text.len());
+    format!("...{}", text.get(from..).unwrap_or_default())
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    error: &'static str,
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    flow: Uuid,
+    request: Request,
+}
+
+/// How a person goes on from here.
+#[derive(Serialize)]
+struct Request {
+    cli: String,
+}
+
+fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> String {
+    let code = refusal.code;
+    let document = Document {
+        error: code.as_str(),
+        r#type: format!("urn:tidegate:refusal:{}", code.as_str()),
+        title: code.sentence(),
+        status: refusal.status(),
+        detail: detail(refusal),
+        host: target.map(|target| target.host.to_string()),
+        port: target.map(|target| target.port),
+        category: facts.category.map(crate::policy::Category::as_str),
+        tier: facts.tier.as_deref(),
+        rule: facts.rule.as_deref(),
+        flow: facts.flow,
+        request: Request {
+            cli: format!("tidegate explain {}", facts.flow),
+        },
+    };
+    serde_json::to_string(&document).unwrap_or_default() + "\n"
+}
+
+fn detail(refusal: &Refusal) -> String {
+    let code = refusal.code;
+    let mut text = String::from(code.sentence());
+    if !refusal.detail.is_empty() {
+        let _ = write!(text, " ({})", refusal.detail);
+    }
+    let _ = write!(text, " {}", code.next_step());
+    if code.blame() == Blame::Policy {
+        text.push_str(
+            " This is policy, not a network fault: do not retry, do not look for another way.",
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> FlowFacts {
+        FlowFacts {
+            flow: Uuid::now_v7(),
+            ..FlowFacts::default()
+        }
+    }
+
+    #[test]
+    fn a_reason_phrase_is_at_most_160_ascii_characters_and_keeps_the_end_of_the_name() {
+        let name = format!("{}.evil.example:443", "a".repeat(60));
+        let target = Target::from_connect(name.as_bytes()).unwrap();
+        for code in Code::ALL {
+            let phrase = phrase(*code, Some(&target), facts().flow);
+            assert!(phrase.len() <= 160 && phrase.is_ascii(), "{phrase}");
+            assert!(phrase.contains("evil.example:443"), "{phrase}");
+        }
+    }
+
+    #[test]
+    fn a_policy_refusal_carries_every_carrier() {
+        let target = Target::from_connect(b"cdn.example.net:443").unwrap();
+        let facts = facts();
+        let bytes = response(&Code::NotAllowed.into(), &facts, Some(&target), true, false);
+        let text = String::from_utf8(bytes).unwrap();
+        for part in [
+            "HTTP/1.1 403 tidegate denied cdn.example.net:443 not_allowed (flow ",
+            "Content-Type: application/problem+json\r\n",
+            "Proxy-Status: tidegate; error=http_request_denied; details=\"not_allowed\"\r\n",
+            "X-Deny-Reason: host_not_allowed\r\n",
+            "X-Proxy-Error: blocked-by-allowlist\r\n",
+            "Via: 1.1 tidegate\r\n",
+            "Cache-Control: no-store\r\n",
+            "Connection: close\r\n",
+            "\"error\":\"not_allowed\"",
+            "do not retry",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(text.contains(&format!("X-Tidegate-Flow: {}\r\n", facts.flow)));
+    }
+
+    #[test]
+    fn a_fault_of_the_origin_does_not_look_like_policy() {
+        let text = response(&Code::ConnectFailed.into(), &facts(), None, true, false);
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 502 tidegate failed connect_failed"));
+        assert!(!text.contains("X-Proxy-Error") && !text.contains("This is policy"));
+    }
+
+    #[test]
+    fn codes_are_unique_and_indexed() {
+        for (at, code) in Code::ALL.iter().enumerate() {
+            assert_eq!(code.index(), at + 1);
+            assert_eq!(REASONS[code.index()], code.as_str());
+        }
+        let unique: std::collections::HashSet<_> = REASONS.iter().collect();
+        assert_eq!(unique.len(), REASONS.len());
+    }
+}
