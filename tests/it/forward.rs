@@ -661,3 +661,44 @@ fn one_name_with_two_ports_is_two_targets() {
     refused(&gate.client().get(&url(&two, "/")), 403, "port_denied");
     two.saw_nothing();
 }
+
+#[test]
+fn a_redirect_is_passed_on_and_not_followed() {
+    let inside = Origin::echo();
+    let location = format!("http://127.0.0.1:{}/", inside.port());
+    let origin = Origin::http(move |visit, _| {
+        visit.say(format!(
+            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+        ))
+    });
+    let gate = Gate::with(&loopback(origin.port()));
+
+    let answer = gate.client().get(&url(&origin, "/"));
+
+    assert_eq!(answer.status(), 302);
+    assert!(answer.field("location").is_some_and(|to| to.contains("127.0.0.1")));
+    inside.saw_nothing();
+}
+
+#[test]
+fn chunks_that_are_none_are_not_passed_on() {
+    let bad = [
+        "FFFFFFFFFFFFFFFF0\r\n", "0x5\r\nhello\r\n0\r\n\r\n", "5\nhello\r\n0\r\n\r\n", "-5\r\nhello\r\n",
+        "5\r\nhelloXX0\r\n\r\n", "\r\nhello", "+5\r\nhello\r\n0\r\n\r\n", "5 \r\r\nhello\r\n0\r\n\r\n", "g\r\n",
+    ];
+    for chunks in bad {
+        let origin = Origin::echo();
+        let gate = Gate::with(&loopback(origin.port()));
+        let mut client = gate.client();
+        client.send(format!(
+            "POST {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}",
+            url(&origin, "/")
+        ));
+        let answer = client.try_answer("POST");
+        assert!(!answer.as_ref().is_ok_and(|answer| answer.status() < 400), "{chunks:?}: {answer:?}");
+        drop(client);
+        let close = gate.last_close();
+        assert_eq!(close.text("tidegate.blame"), "client", "{chunks:?}: {close:?}");
+        assert!(origin.requests().is_empty(), "{chunks:?} was a whole request to the origin");
+    }
+}

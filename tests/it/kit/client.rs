@@ -121,10 +121,22 @@ impl Client {
     /// Nothing is there to read for a little while. (Says nothing about later.)
     pub(crate) fn is_silent_for(&mut self, time: std::time::Duration) -> bool {
         self.wire.socket().set_read_timeout(Some(time)).expect("a read timeout");
-        let mut byte = [0];
-        let silent = self.wire.read(&mut byte).is_err();
+        let silent = self.wire.socket().peek(&mut [0]).is_err();
         self.wire.socket().set_read_timeout(Some(super::DEADLINE)).expect("a read timeout");
         silent
+    }
+
+    /// Whether the other side has ended the connection by now.
+    pub(crate) fn was_closed(&mut self) -> bool {
+        let mut byte = [0];
+        let socket = self.wire.socket();
+        socket.set_nonblocking(true).expect("a socket");
+        let ended = match socket.peek(&mut byte) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        socket.set_nonblocking(false).expect("a socket");
+        ended
     }
 
     /// Says that nothing more will be written.

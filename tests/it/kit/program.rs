@@ -134,7 +134,7 @@ pub(crate) fn need(name: &str) -> PathBuf {
 
 /// A program of the Python environment that tests/run makes.
 fn venv(name: &str) -> Option<PathBuf> {
-    let python = ["python", "pip", "uv"].contains(&name);
+    let python = ["python", "python3", "pip", "uv"].contains(&name);
     let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-venv/bin").join(name);
     (python && at.exists()).then_some(at)
 }
