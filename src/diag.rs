@@ -3,10 +3,16 @@
 //! A finding is data; [`render`] draws it the way rustc does. All findings of a file are shown at
 //! once, never only the first.
 
+mod render;
+mod words;
+
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+pub use render::render;
+pub use words::{closest, did_you_mean};
 
 /// A text that findings can point into: a file, or an embedded default.
 #[derive(Debug)]
@@ -15,6 +21,41 @@ pub struct Source {
     pub path: PathBuf,
     /// The whole text.
     pub text: String,
+    /// Where each line begins; made when first asked for, so that places cost no scan each.
+    lines: OnceLock<Box<[usize]>>,
+}
+
+impl Source {
+    /// A text, and the path as the reader should see it.
+    pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            text: text.into(),
+            lines: OnceLock::new(),
+        }
+    }
+
+    /// The number of the line (from 1) that the byte at `offset` is in, and where it begins.
+    fn line_at(&self, offset: usize) -> (usize, usize) {
+        let lines = self.lines.get_or_init(|| {
+            let breaks = self
+                .text
+                .bytes()
+                .enumerate()
+                .filter(|(_, byte)| *byte == b'\n');
+            std::iter::once(0)
+                .chain(breaks.map(|(at, _)| at + 1))
+                .collect()
+        });
+        let line = lines.partition_point(|start| *start <= offset);
+        (
+            line,
+            line.checked_sub(1)
+                .and_then(|before| lines.get(before))
+                .copied()
+                .unwrap_or(0),
+        )
+    }
 }
 
 /// A range of bytes in a [`Source`].
@@ -93,10 +134,18 @@ impl Diagnostic {
     /// An error at `place`.
     pub fn error(code: &'static str, place: Place, message: impl Into<String>) -> Self {
         Self {
+            place: Some(place),
+            ..Self::unplaced(code, message)
+        }
+    }
+
+    /// An error about no text at all, e.g. a file that cannot be read.
+    pub fn unplaced(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
             severity: Severity::Error,
             code,
             message: message.into(),
-            place: Some(place),
+            place: None,
             label: String::new(),
             related: Vec::new(),
             help: None,
@@ -133,7 +182,22 @@ impl Diagnostic {
     }
 }
 
-/// Draws findings the way rustc does: file, line, column, text, caret, help. Fits 100 columns.
-pub fn render(_findings: &[Diagnostic], _colour: bool) -> String {
-    todo!()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_told_by_line_and_by_column_in_characters() {
+        let source = Arc::new(Source::new("a.toml", "one\nzwölf = 1\n\nend"));
+        let at = |start| Place::new(&source, start..start + 1).line_column();
+        assert_eq!(at(0), (1, 1));
+        assert_eq!(at(3), (1, 4));
+        assert_eq!(at(4), (2, 1));
+        assert_eq!(at(11), (2, 7));
+        assert_eq!(at(15), (3, 1));
+        assert_eq!(at(18), (4, 3));
+        assert_eq!(at(19), (4, 4));
+        assert_eq!(at(500).0, 4);
+        assert_eq!(Place::new(&source, 4..6).to_string(), "a.toml:2");
+    }
 }

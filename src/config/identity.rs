@@ -1,6 +1,17 @@
 //! `[identity]`: who may say who they are.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use argon2::{ARGON2ID_IDENT, Params, PasswordHash};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::diag::{Diagnostic, Place, Source};
+use crate::policy::source::Placed;
+
+use super::files::read_text;
+use super::names::Names;
 
 /// Who may say who they are.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -30,4 +41,239 @@ pub enum SecretHash {
     Argon2(Arc<str>),
     /// SHA-256 of the secret.
     Sha256([u8; 32]),
+}
+
+/// `[[identity.user]]` as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct UserSection {
+    name: Spanned<String>,
+    secret: Option<Spanned<String>>,
+    secret_file: Option<Spanned<String>>,
+    #[serde(default)]
+    groups: Vec<Spanned<String>>,
+    repository: Option<Spanned<String>>,
+}
+
+/// Hashing that takes more memory than this (in KiB) would stop the proxy with one request.
+const MOST_MEMORY: u32 = 1 << 20;
+
+/// The users that are written; `secrets` learns the files that hold their hashes, and what they
+/// say.
+pub(super) fn identity(
+    sections: &[Placed<UserSection>],
+    names: &Names<'_>,
+    secrets: &mut Vec<(PathBuf, String)>,
+    findings: &mut Vec<Diagnostic>,
+) -> Identity {
+    let mut users: Vec<User> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
+    for section in sections {
+        let UserSection {
+            name,
+            groups,
+            repository,
+            ..
+        } = &section.value;
+        let place = section.at(name);
+        let secret = secret(section, secrets, findings);
+        let groups = names.groups(section, groups, findings);
+        let repository = repository
+            .as_ref()
+            .and_then(|written| names.repository(section, written, findings));
+        let Some(name) = names.user(section, name, findings) else {
+            continue;
+        };
+        if let Some(first) = users.iter().position(|user| user.name == name) {
+            findings.push(user_twice(&name, place, places.get(first)));
+        } else if let Some(secret) = secret {
+            users.push(User {
+                name,
+                secret,
+                groups,
+                repository,
+            });
+            places.push(place);
+        }
+    }
+    Identity { users }
+}
+
+fn user_twice(name: &str, second: Place, first: Option<&Place>) -> Diagnostic {
+    let finding = Diagnostic::error(
+        "user-twice",
+        second,
+        format!("user `{name}` is written twice"),
+    )
+    .label("here again")
+    .help("give each credential a name of its own");
+    match first {
+        Some(first) => finding.related(first.clone(), "first written here"),
+        None => finding,
+    }
+}
+
+fn secret(
+    section: &Placed<UserSection>,
+    secrets: &mut Vec<(PathBuf, String)>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<SecretHash> {
+    match (&section.value.secret, &section.value.secret_file) {
+        (Some(written), None) => {
+            let place = without(&section.source, written);
+            checked(written.get_ref(), place, findings)
+        }
+        (None, Some(file)) => {
+            let path = super::folder_of(&section.source.path).join(file.get_ref());
+            match read_text(&path) {
+                Ok(text) => {
+                    let hash = checked(text.trim(), section.at(file), findings);
+                    secrets.push((path, text));
+                    hash
+                }
+                Err(unreadable) => {
+                    let (code, message) = (unreadable.code(), unreadable.to_string());
+                    findings.push(Diagnostic::error(code, section.at(file), message));
+                    None
+                }
+            }
+        }
+        (Some(_), Some(file)) => {
+            let message = "a user has a `secret` or a `secret-file`, not both";
+            findings.push(Diagnostic::error("secret-twice", section.at(file), message));
+            None
+        }
+        (None, None) => {
+            let message = "`[[identity.user]]` needs a `secret` or a `secret-file`";
+            let finding = Diagnostic::error("missing-key", section.place(), message)
+                .label("`secret` is missing")
+                .help(HASH_IT);
+            findings.push(finding);
+            None
+        }
+    }
+}
+
+const HASH_IT: &str = "write `secret = \"sha256:HEX\"` with what \
+    `printf %s SECRET | sha256sum` prints for a random secret, or the `$argon2id$…` of a password";
+
+/// A place in a copy of the text in which what was written is blotted out: a finding is shown and
+/// logged, a secret never.
+fn without(source: &Source, secret: &Spanned<String>) -> Place {
+    let span = secret.span();
+    let mut text = source.text.clone();
+    if let Some(written) = source.text.get(span.clone()) {
+        let blot = |letter: char| if letter == '\n' { "\n" } else { "*" }.repeat(letter.len_utf8());
+        text.replace_range(span.clone(), &written.chars().map(blot).collect::<String>());
+    }
+    Place::new(&Arc::new(Source::new(source.path.clone(), text)), span)
+}
+
+fn checked(text: &str, place: Place, findings: &mut Vec<Diagnostic>) -> Option<SecretHash> {
+    let (code, message) = match parse(text) {
+        Ok(hash) => return Some(hash),
+        Err(HashError::Argon2(why)) => ("bad-secret", format!("this is no argon2id hash: {why}")),
+        Err(HashError::Plain) => ("plaintext-secret", "this secret is not hashed".to_owned()),
+        Err(HashError::Sha256) => (
+            "bad-secret",
+            "`sha256:` is followed by 64 hexadecimal digits".to_owned(),
+        ),
+    };
+    findings.push(Diagnostic::error(code, place, message).help(HASH_IT));
+    None
+}
+
+/// Why a text is not a hashed secret.
+enum HashError {
+    Argon2(String),
+    Plain,
+    Sha256,
+}
+
+fn parse(text: &str) -> Result<SecretHash, HashError> {
+    if let Some(hex) = text.strip_prefix("sha256:") {
+        return sha256(hex).map(SecretHash::Sha256).ok_or(HashError::Sha256);
+    }
+    if !text.starts_with("$argon2") {
+        return Err(HashError::Plain);
+    }
+    let wrong = |why: &str| HashError::Argon2(why.to_owned());
+    let hash = PasswordHash::new(text).map_err(|why| HashError::Argon2(why.to_string()))?;
+    let params = Params::try_from(&hash).map_err(|why| HashError::Argon2(why.to_string()))?;
+    if hash.algorithm != ARGON2ID_IDENT {
+        return Err(wrong("it is another variant of argon2"));
+    }
+    if hash.hash.is_none() || hash.salt.is_none() {
+        return Err(wrong("its salt or its output is missing"));
+    }
+    if params.m_cost() > MOST_MEMORY {
+        return Err(wrong("it takes more than 1 GiB of memory"));
+    }
+    Ok(SecretHash::Argon2(text.into()))
+}
+
+/// 64 hexadecimal digits.
+fn sha256(hex: &str) -> Option<[u8; 32]> {
+    let digits: Option<Vec<u8>> = hex
+        .chars()
+        .map(|digit| {
+            digit
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        })
+        .collect();
+    let (pairs, []) = digits.as_deref()?.as_chunks::<2>() else {
+        return None;
+    };
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARGON2ID: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$\
+        LyqnPpVMfGmVYHKlQQzmYNlxnKmbJPDTcAGZgcVfhVs";
+
+    #[test]
+    fn hashes_are_taken_and_nothing_else() {
+        let hex = "Ab".repeat(32);
+        assert!(
+            matches!(parse(&format!("sha256:{hex}")), Ok(SecretHash::Sha256(it)) if it == [0xab; 32])
+        );
+        assert!(matches!(parse(ARGON2ID), Ok(SecretHash::Argon2(_))));
+        for wrong in ["sha256:", "sha256:abc", "sha256:é"] {
+            assert!(matches!(parse(wrong), Err(HashError::Sha256)), "{wrong}");
+        }
+        for wrong in ["", "hunter2", "sha512:00", &hex] {
+            assert!(matches!(parse(wrong), Err(HashError::Plain)), "{wrong}");
+        }
+        let other = ARGON2ID.replace("argon2id", "argon2i");
+        let huge = ARGON2ID.replace("m=19456", "m=4194304");
+        for wrong in [
+            "$argon2id$",
+            "$argon2id$v=19$m=19456,t=2,p=1",
+            &other,
+            &huge,
+        ] {
+            assert!(matches!(parse(wrong), Err(HashError::Argon2(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_finding_about_a_secret_does_not_show_it() {
+        let text = "[[identity.user]]\nname = \"ana\"\nsecret = \"hünter2\"\n";
+        let begin = text.find("\"hü").unwrap();
+        let secret = Spanned::new(begin..text.len() - 1, "hünter2".to_owned());
+        let place = without(&Source::new("a.toml", text), &secret);
+        let mut findings = Vec::new();
+        assert!(checked("hünter2", place, &mut findings).is_none());
+        let drawn = crate::diag::render(&findings, false);
+        assert!(
+            drawn.contains("plaintext-secret") && drawn.contains("a.toml:3:10"),
+            "{drawn}"
+        );
+        assert!(!drawn.contains("nter"), "{drawn}");
+    }
 }

@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::diag::Diagnostic;
+use crate::policy::source::Placed;
+
+use super::value::{self, Size};
+
 /// Bounds that hold by default.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
@@ -44,5 +52,104 @@ impl Default for Limits {
             idle: Duration::from_secs(3600),
             drain: Duration::from_secs(30),
         }
+    }
+}
+
+/// `[limits]` as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Section {
+    flows: Option<Spanned<i64>>,
+    flows_per_caller: Option<Spanned<i64>>,
+    header_timeout: Option<Spanned<String>>,
+    keep_alive: Option<Spanned<String>>,
+    header_size: Option<Spanned<Size>>,
+    header_count: Option<Spanned<i64>>,
+    hello_timeout: Option<Spanned<String>>,
+    dns_timeout: Option<Spanned<String>>,
+    connect_timeout: Option<Spanned<String>>,
+    idle: Option<Spanned<String>>,
+    drain: Option<Spanned<String>>,
+}
+
+/// No limit can be so wide that it is none.
+const FLOWS: (usize, usize) = (1, 16 << 20);
+const HEADER_COUNT: (usize, usize) = (1, 10_000);
+const HEADER_SIZE: (u64, u64) = (512, 16 << 20);
+const SHORTEST: Duration = Duration::from_millis(1);
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
+const A_MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The limits that are written, over the defaults.
+pub(super) fn limits(section: Option<&Placed<Section>>, findings: &mut Vec<Diagnostic>) -> Limits {
+    let mut limits = Limits::default();
+    let Some(section) = section else {
+        return limits;
+    };
+    let written = &section.value;
+    let mut number = |into: &mut usize, written: &Option<Spanned<i64>>, bounds| {
+        if let Some(number) = written {
+            let checked = value::number(*number.get_ref(), bounds, section.at(number), findings);
+            *into = checked.unwrap_or(*into);
+        }
+    };
+    number(&mut limits.flows, &written.flows, FLOWS);
+    number(
+        &mut limits.flows_per_caller,
+        &written.flows_per_caller,
+        FLOWS,
+    );
+    number(
+        &mut limits.header_count,
+        &written.header_count,
+        HEADER_COUNT,
+    );
+    let mut time = |into: &mut Duration, written: &Option<Spanned<String>>, longest| {
+        if let Some(text) = written {
+            let (bounds, place) = ((SHORTEST, longest), section.at(text));
+            let checked = value::duration(text.get_ref(), bounds, place, findings);
+            *into = checked.unwrap_or(*into);
+        }
+    };
+    time(
+        &mut limits.header_timeout,
+        &written.header_timeout,
+        TEN_MINUTES,
+    );
+    time(&mut limits.keep_alive, &written.keep_alive, A_DAY);
+    time(
+        &mut limits.hello_timeout,
+        &written.hello_timeout,
+        TEN_MINUTES,
+    );
+    time(&mut limits.dns_timeout, &written.dns_timeout, TEN_MINUTES);
+    time(
+        &mut limits.connect_timeout,
+        &written.connect_timeout,
+        TEN_MINUTES,
+    );
+    time(&mut limits.idle, &written.idle, A_MONTH);
+    time(&mut limits.drain, &written.drain, A_DAY);
+    if let Some(size) = &written.header_size {
+        let size = value::size(size.get_ref(), HEADER_SIZE, section.at(size), findings);
+        let size = size.and_then(|size| usize::try_from(size).ok());
+        limits.header_size = size.unwrap_or(limits.header_size);
+    }
+    never_reached(section, &limits, findings);
+    limits
+}
+
+/// A limit per caller above the one for all says something other than it does.
+fn never_reached(section: &Placed<Section>, limits: &Limits, findings: &mut Vec<Diagnostic>) {
+    let Some(per_caller) = &section.value.flows_per_caller else {
+        return;
+    };
+    if limits.flows_per_caller > limits.flows {
+        let message = "`flows-per-caller` is never reached: `flows` is lower";
+        findings.push(
+            Diagnostic::warning("never-reached", section.at(per_caller), message)
+                .help(format!("write {} or less, or raise `flows`", limits.flows)),
+        );
     }
 }

@@ -1,8 +1,17 @@
 //! `[listen]` and `[[listener]]`: where callers and operators connect.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::diag::{Diagnostic, Place};
+use crate::policy::source::Placed;
+
+use super::names::Names;
+use super::value;
 
 /// Where callers and operators connect.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,4 +56,291 @@ pub enum AdminAddress {
     Tcp(SocketAddr),
     /// `unix:PATH`, mode 0600.
     Unix(PathBuf),
+}
+
+/// `[listen]` as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Section {
+    proxy: Option<Vec<Spanned<String>>>,
+    admin: Option<Spanned<String>>,
+}
+
+/// `[[listener]]` as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ListenerSection {
+    address: Spanned<String>,
+    tier: Option<Spanned<String>>,
+    user: Option<Spanned<String>>,
+    #[serde(default)]
+    groups: Vec<Spanned<String>>,
+    repository: Option<Spanned<String>>,
+    identity: Option<Spanned<String>>,
+}
+
+const PROXY_PORT: u16 = 3128;
+const ADMIN_PORT: u16 = 3130;
+/// The longest path of a unix socket that Linux takes (`sun_path`, without its NUL).
+const LONGEST_SOCKET_PATH: usize = 107;
+
+impl Listen {
+    /// The defaults: a proxy and an admin listener on loopback.
+    pub(super) fn on_loopback() -> Self {
+        Self {
+            proxy: vec![Listener::at(loopback(PROXY_PORT))],
+            admin: default_admin(),
+        }
+    }
+}
+
+impl Listener {
+    /// A listener that says nothing of its callers.
+    fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            tier: None,
+            user: None,
+            groups: Vec::new(),
+            repository: None,
+            identity: IdentityDemand::Optional,
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn default_admin() -> Option<AdminAddress> {
+    Some(AdminAddress::Tcp(loopback(ADMIN_PORT)))
+}
+
+/// The listeners that are written. Without any, the default ones: a `[[listener]]` says who may
+/// call, so none is opened beside it unasked.
+pub(super) fn listen(
+    section: Option<&Placed<Section>>,
+    listeners: &[Placed<ListenerSection>],
+    names: &Names<'_>,
+    findings: &mut Vec<Diagnostic>,
+) -> Listen {
+    let mut taken: Vec<(SocketAddr, Option<Place>)> = Vec::new();
+    let mut proxy = Vec::new();
+    match section.and_then(|section| Some((section, section.value.proxy.as_ref()?))) {
+        Some((section, addresses)) => {
+            for text in addresses {
+                let place = section.at(text);
+                let address = value::socket_address(text.get_ref(), place.clone(), findings);
+                proxy.extend(address.map(Listener::at));
+                taken.extend(address.map(|address| (address, Some(place))));
+            }
+        }
+        None if listeners.is_empty() => {
+            proxy.push(Listener::at(loopback(PROXY_PORT)));
+            taken.push((loopback(PROXY_PORT), None));
+        }
+        None => {}
+    }
+    for written in listeners {
+        let listener = listener(written, names, findings);
+        let place = written.at(&written.value.address);
+        taken.extend(
+            listener
+                .as_ref()
+                .map(|listener| (listener.address, Some(place))),
+        );
+        proxy.extend(listener);
+    }
+    for (listener, (_, place)) in proxy.iter().zip(&taken) {
+        warn_if_open(listener, place.as_ref(), names, findings);
+    }
+    nobody_can_connect(section, &taken, findings);
+    let admin = admin(section, &mut taken, findings);
+    find_clashes(&taken, findings);
+    Listen { proxy, admin }
+}
+
+fn listener(
+    written: &Placed<ListenerSection>,
+    names: &Names<'_>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<Listener> {
+    let ListenerSection {
+        address,
+        tier,
+        user,
+        groups,
+        repository,
+        identity,
+    } = &written.value;
+    let words = [
+        ("optional", IdentityDemand::Optional),
+        ("required", IdentityDemand::Required),
+    ];
+    let identity = identity
+        .as_ref()
+        .and_then(|word| value::word(word.get_ref(), &words, written.at(word), findings));
+    Some(Listener {
+        tier: tier
+            .as_ref()
+            .map(|tier| names.tier(written, tier, findings)),
+        user: user
+            .as_ref()
+            .and_then(|user| names.user(written, user, findings)),
+        groups: names.groups(written, groups, findings),
+        repository: repository
+            .as_ref()
+            .and_then(|it| names.repository(written, it, findings)),
+        identity: identity.unwrap_or_default(),
+        address: value::socket_address(address.get_ref(), written.at(address), findings)?,
+    })
+}
+
+/// Whoever can reach a listener calls through it: beyond this machine, that should be said.
+fn warn_if_open(
+    listener: &Listener,
+    place: Option<&Place>,
+    names: &Names<'_>,
+    findings: &mut Vec<Diagnostic>,
+) {
+    let Some(place) = place else { return };
+    let required = listener.identity == IdentityDemand::Required;
+    if !required && !listener.address.ip().is_loopback() {
+        let message = format!("anybody who can reach {} is a caller", listener.address);
+        findings.push(
+            Diagnostic::warning("listener-open", place.clone(), message)
+                .label("not on loopback, and nobody has to say who they are")
+                .help("listen here with a `[[listener]]` that says `identity = \"required\"`"),
+        );
+    }
+    if required && !names.has_users() {
+        let message = "nobody can say who they are: no user is written";
+        findings.push(
+            Diagnostic::warning("no-users", place.clone(), message)
+                .label("every caller of this listener is refused")
+                .help("write an `[[identity.user]]`"),
+        );
+    }
+}
+
+fn nobody_can_connect(
+    section: Option<&Placed<Section>>,
+    taken: &[(SocketAddr, Option<Place>)],
+    findings: &mut Vec<Diagnostic>,
+) {
+    let Some(section) = section.filter(|_| taken.is_empty()) else {
+        return;
+    };
+    if section.value.proxy.as_ref().is_some_and(Vec::is_empty) {
+        let message = "nobody can connect: `proxy` is empty and there is no `[[listener]]`";
+        findings.push(Diagnostic::error("empty", section.place(), message));
+    }
+}
+
+fn admin(
+    section: Option<&Placed<Section>>,
+    taken: &mut Vec<(SocketAddr, Option<Place>)>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<AdminAddress> {
+    let written = section.and_then(|section| Some((section, section.value.admin.as_ref()?)));
+    let Some((section, text)) = written else {
+        taken.push((loopback(ADMIN_PORT), None));
+        return default_admin();
+    };
+    let place = section.at(text);
+    if text.get_ref() == "none" {
+        return None;
+    }
+    if let Some(path) = text.get_ref().strip_prefix("unix:") {
+        return socket_path(section, path, place, findings);
+    }
+    let address = value::socket_address(text.get_ref(), place.clone(), findings)?;
+    if !address.ip().is_loopback() {
+        let message =
+            format!("the admin listener is reachable from beyond this machine: {address}");
+        findings.push(
+            Diagnostic::warning("admin-exposed", place.clone(), message)
+                .label("not on loopback")
+                .help("write a loopback address, or `unix:/run/tidegate/admin.sock`"),
+        );
+    }
+    taken.push((address, Some(place)));
+    Some(AdminAddress::Tcp(address))
+}
+
+fn socket_path(
+    section: &Placed<Section>,
+    path: &str,
+    place: Place,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<AdminAddress> {
+    let path = super::folder_of(&section.source.path).join(path);
+    let long = path.as_os_str().len() > LONGEST_SOCKET_PATH;
+    if !long && path.file_name().is_some() && !path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Some(AdminAddress::Unix(path));
+    }
+    let message = if long {
+        "this path is too long for a socket"
+    } else {
+        "this names no socket"
+    };
+    findings.push(
+        Diagnostic::error("bad-address", place, message).help(format!(
+            "write `unix:/PATH` of at most {LONGEST_SOCKET_PATH} bytes"
+        )),
+    );
+    None
+}
+
+/// Two listeners that could not both be bound. The admin listener is the last of `taken`.
+fn find_clashes(taken: &[(SocketAddr, Option<Place>)], findings: &mut Vec<Diagnostic>) {
+    for (index, (address, place)) in taken.iter().enumerate() {
+        let before = taken.iter().take(index);
+        let Some((_, first)) = before
+            .into_iter()
+            .find(|(other, _)| clash(*other, *address))
+        else {
+            continue;
+        };
+        let (Some(at), other) = (match place {
+            Some(place) => (Some(place), first.as_ref()),
+            None => (first.as_ref(), None),
+        }) else {
+            continue;
+        };
+        let message = format!("{address} is taken by another listener");
+        let mut finding = Diagnostic::error("address-twice", at.clone(), message);
+        finding = match other {
+            Some(first) => finding
+                .label("here again")
+                .related(first.clone(), "first taken here"),
+            None => finding.label("a default of `[listen]`"),
+        };
+        findings.push(finding.help("give each listener, the admin listener too, its own port"));
+    }
+}
+
+/// Whether two addresses cannot both be bound; port 0 is any free one.
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port()
+        && one.port() != 0
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_clash_where_both_could_not_be_bound() {
+        let clashes = |one: &str, other: &str| clash(one.parse().unwrap(), other.parse().unwrap());
+        assert!(clashes("127.0.0.1:3128", "127.0.0.1:3128"));
+        assert!(clashes("0.0.0.0:3128", "127.0.0.1:3128"));
+        assert!(clashes("[::1]:3128", "[::]:3128"));
+        assert!(!clashes("127.0.0.1:3128", "127.0.0.2:3128"));
+        assert!(!clashes("127.0.0.1:0", "127.0.0.1:0"));
+        assert!(!clashes("0.0.0.0:3128", "[::]:3128"));
+        assert!(!clashes("127.0.0.1:3128", "127.0.0.1:3130"));
+    }
 }

@@ -1,11 +1,11 @@
-//! Files to sections: includes in order, all findings at once, digests.
+//! Files to sections: includes in order, all findings at once.
 
-use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::diag::Diagnostic;
+use toml::de::DeTable;
 
-use super::Config;
+use crate::diag::{Diagnostic, Place, Severity, Source};
 
 /// Reads a file; errors name the path.
 #[expect(
@@ -18,18 +18,138 @@ pub fn read(path: &Path) -> io::Result<String> {
 }
 
 /// Loads a file and what it includes. Errors mean no configuration; warnings come with one.
-pub fn load(_path: &Path) -> (Option<Config>, Vec<Diagnostic>) {
-    todo!()
+pub fn load(path: &Path) -> (Option<Config>, Vec<Diagnostic>) {
+    match read_text(path) {
+        Ok(text) => load_source(Arc::new(Source::new(path, text)), Some(path.to_owned())),
+        Err(why) => (
+            None,
+            vec![Diagnostic::unplaced(why.code(), why.to_string())],
+        ),
+    }
 }
 
 /// As [`load`], from a text that need not exist as a file; includes are relative to `path`.
-pub fn load_text(_path: &Path, _text: &str) -> (Option<Config>, Vec<Diagnostic>) {
-    todo!()
+///
+/// [`Config::path`] is `None`: there is no file to read again.
+pub fn load_text(path: &Path, text: &str) -> (Option<Config>, Vec<Diagnostic>) {
+    load_source(Arc::new(Source::new(path, text)), None)
 }
 
-/// The configuration of a gate that was given none: the embedded default.
+/// The configuration of a gate that was given none: every default, and the built-in policy.
+/// Records go where a program of the user keeps its state (XDG base directories).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing was configured: where else could it say?"
+)]
 pub fn embedded() -> Config {
-    todo!()
+    let absolute = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let state = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .unwrap_or_default();
+    embedded_with(state)
+}
+
+/// As [`embedded`], with records in `STATE_FOLDER/tidegate`.
+pub fn embedded_with(state_folder: PathBuf) -> Config {
+    let mut files = Reading::begin(Arc::new(Source::new("(built in)", ""))).finish();
+    let folder = state_folder.join("tidegate");
+    Config {
+        path: None,
+        sources: files.sources(),
+        digest: files.digest(Vec::new()),
+        files,
+        listen: Listen::on_loopback(),
+        record: Record::in_folder(&folder),
+        dial: Dial::default(),
+        limits: Limits::default(),
+        identity: Identity::default(),
+        policy: crate::policy::source::Policy::default(),
+    }
+}
+
+/// Every key that a file may have, by its section: for the reference and the manual.
+pub fn keys() -> Vec<(&'static str, &'static [&'static str])> {
+    keys_by_section()
+}
+
+fn load_source(first: Arc<Source>, path: Option<PathBuf>) -> (Option<Config>, Vec<Diagnostic>) {
+    let mut findings = Vec::new();
+    let mut written = Written::default();
+    let mut reading = Reading::begin(first.clone());
+    let mut next = Some(first.clone());
+    while let Some(source) = next {
+        if let Some(table) = parse(&source, &mut findings) {
+            reading.include(includes_of(&source, &table, &mut findings), &mut findings);
+            written.add(&source, table, &mut findings);
+        }
+        next = reading.next(&mut findings);
+    }
+    let config = check(written, reading.finish(), &first.path, path, &mut findings);
+    let broken = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error);
+    ((!broken).then_some(config), findings)
+}
+
+/// The table of a file; nothing where its syntax is wrong: what stands after a mistake would only
+/// be guessed, and findings about guesses mislead.
+fn parse<'s>(source: &'s Arc<Source>, findings: &mut Vec<Diagnostic>) -> Option<DeTable<'s>> {
+    let errors = match DeTable::parse(&source.text) {
+        Ok(table) => return Some(table.into_inner()),
+        Err(_) if source.text.len() <= EXAMINED => DeTable::parse_recoverable(&source.text).1,
+        Err(first) => vec![first],
+    };
+    let many = errors.len();
+    for error in errors.into_iter().take(SYNTAX_ERRORS) {
+        let place = Place::new(source, error.span().unwrap_or(0..0));
+        findings.push(Diagnostic::error("syntax", place, error.message()));
+    }
+    if many > SYNTAX_ERRORS {
+        let place = Place::new(source, source.text.len()..source.text.len());
+        let message = format!(
+            "{} more mistakes of syntax are not shown",
+            many - SYNTAX_ERRORS
+        );
+        findings.push(Diagnostic::error("syntax", place, message));
+    }
+    None
+}
+
+/// Gives what was written its meaning.
+fn check(
+    written: Written,
+    mut files: Files,
+    first: &Path,
+    path: Option<PathBuf>,
+    findings: &mut Vec<Diagnostic>,
+) -> Config {
+    let names = Names::of(&written);
+    let mut secrets = Vec::new();
+    let listen = listen::listen(
+        written.listen.as_ref(),
+        &written.listeners,
+        &names,
+        findings,
+    );
+    let identity = identity::identity(&written.users, &names, &mut secrets, findings);
+    let folder = super::folder_of(first);
+    Config {
+        path,
+        sources: files.sources(),
+        digest: files.digest(secrets),
+        files,
+        listen,
+        record: record::record(written.record.as_ref(), folder, findings),
+        dial: dial::dial(written.dial.as_ref(), findings),
+        limits: limits::limits(written.limits.as_ref(), findings),
+        identity,
+        policy: written.policy,
+    }
 }
 
 /// stub

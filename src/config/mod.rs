@@ -1,23 +1,30 @@
 //! What the files say: all sections as plain data, every finding at once.
 
 mod dial;
+mod files;
+mod glob;
 mod identity;
 mod limits;
 mod listen;
 mod load;
+mod names;
 mod record;
+mod section;
+mod value;
+mod written;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::diag::Source;
 use crate::policy::source;
 
 pub use dial::Dial;
+pub use files::{Files, digest_of_files, read};
 pub use identity::{Identity, SecretHash, User};
 pub use limits::Limits;
 pub use listen::{AdminAddress, IdentityDemand, Listen, Listener};
-pub use load::{digest_of_files, embedded, load, load_text, read};
+pub use load::{embedded, embedded_with, keys, load, load_text};
 pub use record::{OnFailure, Record};
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.
@@ -29,6 +36,8 @@ pub struct Config {
     pub sources: Vec<Arc<Source>>,
     /// SHA-256 over all texts, in hex: what `tidegate.policy.digest` says.
     pub digest: Arc<str>,
+    /// What to read again to learn whether anything changed.
+    pub files: Files,
     /// `[listen]` and `[[listener]]`.
     pub listen: Listen,
     /// `[record]`.
@@ -41,4 +50,9 @@ pub struct Config {
     pub identity: Identity,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[rule]]`, `[[trial]]`.
     pub policy: source::Policy,
+}
+
+/// The folder that relative paths in a file are relative to.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }

@@ -58,6 +58,24 @@ impl Asked {
     }
 }
 
+/// Bytes of one flow, counted as they are handed to the other side.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// From the client to its destination.
+    pub out: AtomicU64,
+    /// From the destination to the client.
+    pub back: AtomicU64,
+}
+
+impl Counters {
+    /// Both directions together; what matters is whether it changes.
+    pub fn total(&self) -> u64 {
+        self.out
+            .load(Ordering::Relaxed)
+            .wrapping_add(self.back.load(Ordering::Relaxed))
+    }
+}
+
 /// A flow that passed and has not ended.
 #[derive(Debug)]
 pub struct OpenFlow {
@@ -75,10 +93,8 @@ pub struct OpenFlow {
     pub tier: (TierId, Arc<GenerationMetrics>),
     /// The address that was dialled, judged again as well.
     pub peer: Mutex<Option<std::net::SocketAddr>>,
-    /// Bytes from the client to the origin.
-    pub bytes_out: AtomicU64,
-    /// Bytes from the origin to the client.
-    pub bytes_in: AtomicU64,
+    /// Bytes that moved so far.
+    pub bytes: Counters,
     reported: [AtomicU64; 2],
     cut: AtomicU8,
     wake: Notify,
@@ -102,8 +118,7 @@ impl OpenFlow {
             category,
             tier,
             peer: Mutex::new(None),
-            bytes_out: AtomicU64::new(0),
-            bytes_in: AtomicU64::new(0),
+            bytes: Counters::default(),
             reported: [AtomicU64::new(0), AtomicU64::new(0)],
             cut: AtomicU8::new(0),
             wake: Notify::new(),
@@ -148,7 +163,7 @@ impl OpenFlow {
             let total = total.load(Ordering::Relaxed);
             total.saturating_sub(told.swap(total, Ordering::Relaxed))
         };
-        (step(&self.bytes_out, out), step(&self.bytes_in, back))
+        (step(&self.bytes.out, out), step(&self.bytes.back, back))
     }
 
     /// Counts what moved since the last time: a long flow shows in the metrics while it runs.

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
 
-pub use flows::{Asked, Cut, Flows, OpenFlow, Place, TooMany};
+pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use snapshot::{Parts, Snapshot};
 
 /// The running whole.

@@ -1,10 +1,19 @@
 //! Names and addresses of hosts.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+
 use super::TargetError;
+
+/// The longest name in bytes, without a dot at its end (RFC 1035 section 3.1).
+const MAX_NAME: usize = 253;
+
+/// The longest label in bytes.
+const MAX_LABEL: usize = 63;
 
 /// A DNS name in canonical form: A-labels, lower case, no dot at the end, at most 253 bytes, each
 /// label 1 to 63 of letters, digits, `-` and `_`, and never something that `inet_aton` would take
@@ -14,13 +23,30 @@ pub struct HostName(Arc<str>);
 
 impl HostName {
     /// Parses a name as it may stand on the wire: ASCII only; one dot at the end is taken off.
-    pub fn parse(_text: &[u8]) -> Result<Self, TargetError> {
-        todo!()
+    pub fn parse(text: &[u8]) -> Result<Self, TargetError> {
+        let text = text.strip_suffix(b".").unwrap_or(text);
+        if text.len() > MAX_NAME {
+            return Err(TargetError::TooLong);
+        }
+        let name = lower_case(text)?;
+        for label in name.split('.') {
+            check_label(label)?;
+        }
+        if name.rsplit('.').next().is_some_and(is_number) {
+            return Err(TargetError::NumericName);
+        }
+        if name.split('.').any(|label| label.starts_with("xn--")) {
+            check_a_labels(&name)?;
+        }
+        Ok(Self(Arc::from(&*name)))
     }
 
     /// Parses a name as a person may write it in a policy: U-labels become A-labels (UTS 46, strict).
-    pub fn from_unicode(_text: &str) -> Result<Self, TargetError> {
-        todo!()
+    pub fn from_unicode(text: &str) -> Result<Self, TargetError> {
+        if text.is_ascii() {
+            return Self::parse(text.as_bytes());
+        }
+        Self::parse(to_ascii(text)?.as_bytes())
     }
 
     /// The canonical text.
@@ -53,8 +79,15 @@ pub enum Host {
 
 impl Host {
     /// Parses `name`, `1.2.3.4` or `[v6]` as it stands in an authority.
-    pub fn parse(_text: &[u8]) -> Result<Self, TargetError> {
-        todo!()
+    pub fn parse(text: &[u8]) -> Result<Self, TargetError> {
+        if let Some(inner) = text.strip_prefix(b"[") {
+            let inner = inner.strip_suffix(b"]").ok_or(TargetError::Brackets)?;
+            return parse_v6(inner).map(Self::Address);
+        }
+        match parse_text::<Ipv4Addr>(text) {
+            Some(address) => Ok(Self::Address(address.into())),
+            None => HostName::parse(text).map(Self::Name),
+        }
     }
 }
 
@@ -64,6 +97,191 @@ impl fmt::Display for Host {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+fn parse_v6(text: &[u8]) -> Result<IpAddr, TargetError> {
+    if text.contains(&b'%') {
+        return Err(TargetError::Zone);
+    }
+    parse_text::<Ipv6Addr>(text)
+        .map(IpAddr::V6)
+        .ok_or(TargetError::Brackets)
+}
+
+fn parse_text<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Lower-cases a name whose every byte may stand in one.
+fn lower_case(text: &[u8]) -> Result<Cow<'_, str>, TargetError> {
+    if let Some(mistake) = text.iter().find_map(|byte| mistake(*byte)) {
+        return Err(mistake);
+    }
+    let text = str::from_utf8(text).map_err(|_| TargetError::NonAscii)?;
+    match text {
+        "" => Err(TargetError::Empty),
+        _ if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+            Ok(Cow::Owned(text.to_ascii_lowercase()))
+        }
+        _ => Ok(Cow::Borrowed(text)),
+    }
+}
+
+/// What is wrong with a byte in a name.
+fn mistake(byte: u8) -> Option<TargetError> {
+    match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => None,
+        b'%' => Some(TargetError::Percent),
+        b'@' => Some(TargetError::Userinfo),
+        b'[' | b']' => Some(TargetError::Brackets),
+        0x80.. => Some(TargetError::NonAscii),
+        _ => Some(TargetError::Character),
+    }
+}
+
+fn check_label(label: &str) -> Result<(), TargetError> {
+    let sound =
+        matches!(label.len(), 1..=MAX_LABEL) && !label.starts_with('-') && !label.ends_with('-');
+    if sound {
+        Ok(())
+    } else {
+        Err(TargetError::Label)
+    }
+}
+
+/// Whether a last label makes resolvers read the whole name as an IPv4 address (as in the URL
+/// standard, but `0x` before anything counts: no top-level domain begins so).
+fn is_number(label: &str) -> bool {
+    label.starts_with("0x") || label.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Checks that the A-labels of a name decode, and encode to themselves again.
+fn check_a_labels(name: &str) -> Result<(), TargetError> {
+    let uts46 = Uts46::new();
+    let (unicode, valid) =
+        uts46.to_unicode(name.as_bytes(), AsciiDenyList::URL, Hyphens::CheckFirstLast);
+    valid.map_err(|_| TargetError::Idna)?;
+    if to_ascii(&unicode)? == name {
+        Ok(())
+    } else {
+        Err(TargetError::Idna)
+    }
+}
+
+fn to_ascii(name: &str) -> Result<Cow<'_, str>, TargetError> {
+    Uts46::new()
+        .to_ascii(
+            name.as_bytes(),
+            AsciiDenyList::URL,
+            Hyphens::CheckFirstLast,
+            // The length is counted by `parse`, without a dot at the end.
+            DnsLength::Ignore,
+        )
+        .map_err(|_| TargetError::Idna)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_may_write_names_as_people_do() {
+        for (text, name) in [
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("BÜCHER.Example.", "xn--bcher-kva.example"),
+            ("faß.example", "xn--fa-hia.example"),
+            ("\u{ff41}llowed\u{ff0e}com", "allowed.com"),
+            ("allowed\u{3002}com", "allowed.com"),
+            ("\u{430}llowed.com", "xn--llowed-3nf.com"),
+            ("_x.bücher.example", "_x.xn--bcher-kva.example"),
+            ("r3---sn-a5.example", "r3---sn-a5.example"),
+        ] {
+            let parsed = HostName::from_unicode(text).map(|name| name.as_str().to_owned());
+            assert_eq!(parsed.as_deref(), Ok(name), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_other_alphabets_is_held_to_the_same_rules() {
+        use TargetError as E;
+        for (text, error) in [
+            ("１２７.１", E::NumericName),
+            ("bücher..example", E::Label),
+            ("bücher example", E::Idna),
+            ("a\u{200d}b.example", E::Idna),
+            ("ü%2e.example", E::Idna),
+            ("-ü.example", E::Idna),
+        ] {
+            assert_eq!(HostName::from_unicode(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_a_label_that_says_nothing_or_something_else_is_refused() {
+        for text in [
+            "xn--a.example",         // decodes to a control character
+            "xn--abc.example",       // does not decode to a letter of any alphabet that is allowed
+            "xn--allowed.com",       // as above
+            "xn--999999999.example", // overflows
+            "xn--bcher-kvb.example.xn--zca-.com",
+            "xn--fa-hia-.example",    // ends with a hyphen
+            "xn--BCHER-kva2.example", // decodes to something that encodes otherwise or not at all
+        ] {
+            let parsed = HostName::parse(text.as_bytes());
+            assert!(
+                matches!(parsed, Err(TargetError::Idna | TargetError::Label)),
+                "{parsed:?}"
+            );
+        }
+        assert!(HostName::parse(b"xn--bcher-kva.example").is_ok());
+    }
+
+    #[test]
+    fn suffixes_go_from_the_whole_name_to_its_last_label() {
+        let name = HostName::parse(b"a.b.example").unwrap();
+        assert_eq!(
+            name.suffixes().collect::<Vec<_>>(),
+            ["a.b.example", "b.example", "example"]
+        );
+    }
+
+    #[test]
+    fn an_address_keeps_its_wrapping_until_it_is_judged() {
+        let host = Host::parse(b"[::ffff:10.0.0.1]").unwrap();
+        assert_eq!(host.to_string(), "::ffff:10.0.0.1");
+        assert!(matches!(host, Host::Address(IpAddr::V6(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn a_canonical_name_is_its_own_form(text in "[a-z0-9_\\-]{1,12}(\\.[a-zA-Z0-9_\\-üаß]{1,9}){0,3}") {
+            if let Ok(name) = HostName::from_unicode(&text) {
+                prop_assert_eq!(HostName::from_unicode(name.as_str()).as_ref(), Ok(&name));
+                prop_assert_eq!(HostName::parse(name.as_str().as_bytes()).as_ref(), Ok(&name));
+                prop_assert_eq!(Host::parse(name.as_str().as_bytes()), Ok(Host::Name(name)));
+            }
+        }
+
+        #[test]
+        fn any_text_a_person_writes_becomes_a_plain_name_or_an_error(text in "\\PC{0,40}") {
+            if let Ok(name) = HostName::from_unicode(&text) {
+                let plain =
+                    |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
+                prop_assert!(name.as_str().bytes().all(plain));
+                prop_assert_eq!(HostName::from_unicode(name.as_str()), Ok(name));
+            }
+        }
+
+        #[test]
+        fn a_punycode_label_survives_or_is_refused(label in "xn--[a-zA-Z0-9\\-]{1,14}") {
+            let text = format!("{label}.example");
+            if let Ok(name) = HostName::parse(text.as_bytes()) {
+                prop_assert_eq!(HostName::from_unicode(name.as_str()), Ok(name));
+            }
         }
     }
 }

@@ -10,11 +10,123 @@ pub enum SpecialName {
     /// `localhost`, single labels, `.local`, `.internal`, `.home.arpa` …: only where a rule names
     /// private addresses for it.
     Private,
-    /// `.onion`, `.invalid`, `.alt` …: never a DNS name.
+    /// `.onion`, `.invalid`, `.alt`, the reverse trees of `.arpa`: never a host.
     Never,
 }
 
-/// Says whether `name` is special.
-pub fn special(_name: &HostName) -> Option<SpecialName> {
-    todo!()
+/// Says whether `name` is special. `example`, `example.com` and their siblings are not: they
+/// resolve like any other name.
+pub fn special(name: &HostName) -> Option<SpecialName> {
+    let text = name.as_str();
+    if is_metadata(text) {
+        return Some(SpecialName::Metadata);
+    }
+    if name.suffixes().any(|suffix| PRIVATE.contains(&suffix)) {
+        return Some(SpecialName::Private);
+    }
+    if name.suffixes().any(|suffix| NEVER.contains(&suffix)) {
+        return Some(SpecialName::Never);
+    }
+    (!text.contains('.')).then_some(SpecialName::Private)
+}
+
+/// Names by which clouds offer their instance metadata.
+const METADATA: [&str; 11] = [
+    "api.metadata.cloud.ibm.com",
+    "instance-data",
+    "instance-data.ec2.internal",
+    "metadata",
+    "metadata.azure.internal",
+    "metadata.goog",
+    "metadata.google.internal",
+    "metadata.internal",
+    "metadata.packet.net",
+    "metadata.platformequinix.com",
+    "metadata.tencentyun.com",
+];
+
+/// Suffixes (themselves included) of names that mean something on one network only.
+const PRIVATE: [&str; 12] = [
+    "corp",
+    "home",
+    "home.arpa",
+    "internal",
+    "intranet",
+    "lan",
+    "local",
+    "localdomain",
+    "localhost",
+    "private",
+    "svc",
+    "test",
+];
+
+/// Suffixes (themselves included) below which there are no hosts.
+const NEVER: [&str; 4] = ["alt", "arpa", "invalid", "onion"];
+
+/// The listed names, what stands below them, and `instance-data` in any zone of a cloud.
+fn is_metadata(name: &str) -> bool {
+    let instance_data = name.starts_with("instance-data.") && name.ends_with(".internal");
+    instance_data
+        || METADATA.iter().any(|metadata| {
+            let below = name.strip_suffix(metadata);
+            below.is_some_and(|rest| {
+                rest.is_empty() || (metadata.contains('.') && rest.ends_with('.'))
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_special_by_whole_labels() {
+        use SpecialName::{Metadata, Never, Private};
+        for (name, expected) in [
+            ("metadata.google.internal", Some(Metadata)),
+            ("METADATA.google.internal.", Some(Metadata)),
+            ("x.metadata.google.internal", Some(Metadata)),
+            ("metadata", Some(Metadata)),
+            ("metadata.goog", Some(Metadata)),
+            ("instance-data", Some(Metadata)),
+            ("instance-data.ec2.internal", Some(Metadata)),
+            ("instance-data.eu-west-1.compute.internal", Some(Metadata)),
+            ("metadata.azure.internal", Some(Metadata)),
+            ("metadata.tencentyun.com", Some(Metadata)),
+            ("localhost", Some(Private)),
+            ("foo.localhost", Some(Private)),
+            ("intranet", Some(Private)),
+            ("printer", Some(Private)),
+            ("printer.local", Some(Private)),
+            ("db.corp", Some(Private)),
+            ("x.internal", Some(Private)),
+            ("host.docker.internal", Some(Private)),
+            ("router.home.arpa", Some(Private)),
+            ("nas.lan", Some(Private)),
+            ("a.home", Some(Private)),
+            ("a.private", Some(Private)),
+            ("a.test", Some(Private)),
+            ("kubernetes.default.svc", Some(Private)),
+            ("kubernetes.default.svc.cluster.local", Some(Private)),
+            ("a.invalid", Some(Never)),
+            ("a.onion", Some(Never)),
+            ("onion", Some(Never)),
+            ("a.alt", Some(Never)),
+            ("1.0.0.127.in-addr.arpa", Some(Never)),
+            ("8.b.d.0.1.0.0.2.ip6.arpa", Some(Never)),
+            ("example", Some(Private)),
+            ("example.com", None),
+            ("host.example", None),
+            ("notmetadata.goog", None),
+            ("metadata.example.com", None),
+            ("instance-data.example.com", None),
+            ("local.example.com", None),
+            ("internal.com", None),
+            ("a.notlocalhost.com", None),
+        ] {
+            let parsed = HostName::parse(name.as_bytes()).unwrap();
+            assert_eq!(special(&parsed), expected, "{name}");
+        }
+    }
 }

@@ -19,6 +19,9 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every action, in the order of the enum.
+    pub const ALL: [Self; 3] = [Self::Call, Self::Read, Self::Write];
+
     /// The word, as in configuration, records and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -28,9 +31,114 @@ impl Action {
         }
     }
 
+    /// The action of that word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == word)
+    }
+
     /// Says what a request does: by service where its protocol is known (git smart HTTP), else by
     /// method. What cannot be told is a write.
-    pub fn of(_category: Category, _method: &str, _path: &Path) -> Self {
-        todo!()
+    pub fn of(category: Category, method: &str, path: &Path) -> Self {
+        match method {
+            "GET" | "HEAD" | "OPTIONS" if announces_push(path) => Self::Write,
+            "GET" | "HEAD" | "OPTIONS" => Self::Read,
+            "POST" if path.path().ends_with("/git-upload-pack") => Self::Read,
+            "POST" if path.path().ends_with("/git-receive-pack") => Self::Write,
+            "POST" => Self::of_post(category, path),
+            _ => Self::Write,
+        }
+    }
+
+    fn of_post(category: Category, path: &Path) -> Self {
+        match category {
+            Category::Mcp | Category::ModelApi => Self::Call,
+            // npm asks for known vulnerabilities with a POST.
+            Category::PackageRegistry if path.path().starts_with("/-/npm/v1/security/") => {
+                Self::Read
+            }
+            _ => Self::Write,
+        }
+    }
+}
+
+/// Whether this is git asking where it may push. Anything but a plain fetch counts, so that no
+/// spelling of `service` that a server might understand is read as harmless.
+fn announces_push(path: &Path) -> bool {
+    path.path().ends_with("/info/refs")
+        && path.query().is_some_and(|query| {
+            query != "service=git-upload-pack" && (query.contains("service") || query.contains('%'))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(category: Category, method: &str, path: &str) -> Action {
+        Action::of(category, method, &Path::parse(path.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn reading_methods_read_and_all_else_writes() {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            assert_eq!(of(Category::PackageRegistry, method, "/x"), Action::Read);
+        }
+        for method in ["POST", "PUT", "PATCH", "DELETE", "get", "PROPFIND"] {
+            assert_eq!(of(Category::PackageRegistry, method, "/x"), Action::Write);
+        }
+    }
+
+    #[test]
+    fn a_post_to_a_model_or_an_mcp_server_is_a_call() {
+        assert_eq!(of(Category::ModelApi, "POST", "/v1/messages"), Action::Call);
+        assert_eq!(of(Category::Mcp, "POST", "/mcp"), Action::Call);
+        assert_eq!(of(Category::ModelApi, "PUT", "/v1/files/x"), Action::Write);
+        assert_eq!(of(Category::Mcp, "GET", "/mcp"), Action::Read);
+    }
+
+    #[test]
+    fn git_is_told_by_its_service() {
+        let git = |method, path| of(Category::SourceControl, method, path);
+        assert_eq!(
+            git("GET", "/a/b.git/info/refs?service=git-upload-pack"),
+            Action::Read
+        );
+        assert_eq!(
+            git("GET", "/a/b.git/info/refs?service=git-receive-pack"),
+            Action::Write
+        );
+        assert_eq!(git("POST", "/a/b.git/git-upload-pack"), Action::Read);
+        assert_eq!(git("POST", "/a/b.git/git-receive-pack"), Action::Write);
+        assert_eq!(git("GET", "/a/b.git/info/refs"), Action::Read);
+    }
+
+    #[test]
+    fn a_push_cannot_be_spelled_as_a_fetch() {
+        let git = |path| of(Category::SourceControl, "GET", path);
+        let both = "/a/info/refs?service=git-upload-pack&service=git-receive-pack";
+        assert_eq!(git(both), Action::Write);
+        assert_eq!(
+            git("/a/info/refs?service=git%2Dreceive%2Dpack"),
+            Action::Write
+        );
+        assert_eq!(
+            git("/a/info/refs?s%65rvice=git-receive-pack"),
+            Action::Write
+        );
+    }
+
+    #[test]
+    fn an_audit_of_npm_reads() {
+        let path = "/-/npm/v1/security/advisories/bulk";
+        assert_eq!(of(Category::PackageRegistry, "POST", path), Action::Read);
+        assert_eq!(of(Category::Webfetch, "POST", path), Action::Write);
+    }
+
+    #[test]
+    fn words_and_actions_are_one_to_one() {
+        for action in Action::ALL {
+            assert_eq!(Action::from_word(action.as_str()), Some(action));
+        }
+        assert_eq!(Action::from_word("any"), None);
     }
 }

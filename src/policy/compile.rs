@@ -1,73 +1,256 @@
 //! From what was written to one immutable policy; every finding a diagnostic, all at once.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::diag::Diagnostic;
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::Spanned;
 
+use crate::diag::{Diagnostic, Place, Severity, Source};
+
+use super::caller::{self, Callers};
 use super::catalogue::Catalogue;
-use super::decide::{GroupSet, TierId, Who};
-use super::source;
+use super::clause::Clause;
+use super::decide::{GroupId, GroupSet, TierId};
+use super::hosts::{ClauseId, HostMap};
+use super::lines::Lines;
+use super::source::{self, Placed};
+use super::suggest::suggest;
+use super::tiers::{self, Tiers};
+use super::trial::{self, Trial};
+use super::verdict::Named;
+use super::{Category, lint, rules};
 
 /// One compiled, immutable set of rules.
 #[derive(Debug)]
-pub struct Policy {}
+pub struct Policy {
+    pub(super) tiers: Tiers,
+    pub(super) callers: Callers,
+    /// Rules in the order in which they were written, then the entries of the tiers' lists.
+    pub(super) clauses: Vec<Clause>,
+    pub(super) rules: usize,
+    pub(super) hosts: HostMap,
+    /// Clauses without hosts, by tier, then by category; rules before the tier's lists.
+    pub(super) hostless: Vec<[Box<[ClauseId]>; Category::ALL.len()]>,
+    pub(super) catalogue: Catalogue,
+    /// What a record names when the floor decides.
+    pub(super) floor: Arc<Named>,
+    pub(super) no_addresses: Arc<[IpNet]>,
+    pub(super) trials: Vec<Trial>,
+}
 
 /// Compiles `source` over `catalogue`. Errors mean no policy; warnings come with one.
 ///
 /// Runs the examples of every rule and every trial: a policy whose trials fail does not compile.
+/// A source without any tier gets the tiers of [`default_source`].
 pub fn compile(
-    _source: &source::Policy,
-    _catalogue: &Catalogue,
+    source: &source::Policy,
+    catalogue: &Catalogue,
 ) -> (Option<Policy>, Vec<Diagnostic>) {
-    todo!()
+    let mut findings = Findings::default();
+    let policy = build(source, catalogue, &mut findings);
+    if let Some(policy) = &policy
+        && !findings.has_errors()
+    {
+        findings.list.extend(trial::failures(policy));
+    }
+    let policy = policy.filter(|_| !findings.has_errors());
+    (policy, findings.list)
 }
 
-/// What identity knows of a caller, for the policy to make a [`Who`] of.
-#[derive(Clone, Debug, Default)]
-pub struct Facts<'a> {
-    /// `ana@acme.example`; empty where nobody was identified.
-    pub subject: &'a str,
-    /// Claims of a verified token.
-    pub claims: &'a [(Arc<str>, Arc<str>)],
-    /// Subject alternative names of a verified certificate.
-    pub sans: &'a [Arc<str>],
-    /// Groups that a credential or listener names outright.
-    pub groups: &'a [Arc<str>],
-    /// The repository, from verified evidence or the listener.
-    pub repository: Option<&'a Arc<str>>,
-    /// The tier that the listener names.
-    pub listener_tier: Option<&'a str>,
+/// What is said where nothing was written: `config/default.toml`.
+pub fn default_source() -> source::Policy {
+    let source = Arc::new(Source {
+        path: PathBuf::from("built-in/default.toml"),
+        text: DEFAULT.into(),
+    });
+    parse(&source).unwrap_or_default()
 }
+
+const DEFAULT: &str = include_str!("../../config/default.toml");
 
 impl Policy {
-    /// The tier, groups and repository of a caller: the strictest of the repository's tier, the
-    /// floors of its groups and the listener's tier.
-    pub fn who(&self, _facts: &Facts<'_>) -> Who {
-        todo!()
-    }
-
     /// The names of the tiers, loosest first.
     pub fn tiers(&self) -> &[Arc<str>] {
-        todo!()
+        &self.tiers.names
     }
 
     /// The tier of that name.
-    pub fn tier(&self, _name: &str) -> Option<TierId> {
-        todo!()
+    pub fn tier(&self, name: &str) -> Option<TierId> {
+        self.tiers.find(name)
     }
 
     /// The name of a tier.
-    pub fn tier_name(&self, _tier: TierId) -> &Arc<str> {
-        todo!()
+    pub fn tier_name(&self, tier: TierId) -> &Arc<str> {
+        &self.tiers.tier(tier).name
+    }
+
+    /// The group of that name.
+    pub fn group(&self, name: &str) -> Option<GroupId> {
+        self.callers.find(name)
     }
 
     /// The names of the groups in a set.
-    pub fn group_names(&self, _groups: GroupSet) -> impl Iterator<Item = &Arc<str>> {
-        std::iter::empty()
+    pub fn group_names(&self, groups: GroupSet) -> impl Iterator<Item = &Arc<str>> {
+        groups
+            .ids()
+            .filter_map(|id| Some(&self.callers.groups.get(usize::from(id.0))?.name))
     }
 
     /// How many rules were written.
     pub fn rule_count(&self) -> usize {
-        todo!()
+        self.rules
     }
+
+    /// How many hosts and networks the rules name.
+    pub fn host_count(&self) -> usize {
+        self.clauses.iter().map(|clause| clause.hosts).sum()
+    }
+
+    pub(super) fn clause(&self, id: ClauseId) -> Option<&Clause> {
+        self.clauses.get(id as usize)
+    }
+}
+
+fn build(
+    source: &source::Policy,
+    catalogue: &Catalogue,
+    findings: &mut Findings,
+) -> Option<Policy> {
+    let default = (source.tiers.is_none() && source.tier.is_empty()).then(default_source);
+    let (tiers, lists) = tiers::compile(default.as_ref().unwrap_or(source), findings)?;
+    let callers = caller::compile(source, &tiers, findings);
+    let compiled = rules::compile(source, &tiers, &callers, findings);
+    let rules = compiled.clauses.len();
+    let mut clauses = compiled.clauses;
+    clauses.extend(lists);
+    let mut policy = Policy {
+        hostless: hostless(&tiers, &clauses),
+        tiers,
+        callers,
+        clauses,
+        rules,
+        hosts: compiled.hosts,
+        catalogue: catalogue.clone(),
+        floor: Arc::new(Named {
+            name: "floor".into(),
+            location: "".into(),
+        }),
+        no_addresses: Arc::default(),
+        trials: Vec::new(),
+    };
+    policy.trials = trial::compile(source, &policy, findings);
+    lint::lint(source, &policy, findings);
+    Some(policy)
+}
+
+/// Sorts the clauses without hosts by what they can match.
+fn hostless(tiers: &Tiers, clauses: &[Clause]) -> Vec<[Box<[ClauseId]>; Category::ALL.len()]> {
+    let reaching = |tier: TierId, category: Category| -> Box<[ClauseId]> {
+        let reaches = |clause: &Clause| {
+            clause.hosts == 0
+                && clause.tiers & tier.bit() != 0
+                && clause.category.is_none_or(|selected| selected == category)
+        };
+        (0..)
+            .zip(clauses)
+            .filter(|(_, clause)| reaches(clause))
+            .map(|(id, _)| id)
+            .collect()
+    };
+    tiers
+        .ids()
+        .map(|tier| Category::ALL.map(|category| reaching(tier, category)))
+        .collect()
+}
+
+/// Findings as they come up, and what is needed to place them.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    list: Vec<Diagnostic>,
+    lines: Lines,
+}
+
+impl Findings {
+    pub(super) fn push(&mut self, finding: Diagnostic) {
+        self.list.push(finding);
+    }
+
+    pub(super) fn locate(&mut self, place: &Place) -> Arc<str> {
+        self.lines.locate(place)
+    }
+
+    fn has_errors(&self) -> bool {
+        self.list
+            .iter()
+            .any(|finding| finding.severity == Severity::Error)
+    }
+}
+
+/// An error about a word that is not one of a known few, with the one that may be meant.
+pub(super) fn unknown<'a>(
+    kind: &'static str,
+    place: Place,
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Diagnostic {
+    let known: Vec<&str> = known.into_iter().collect();
+    let help = match suggest(word, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => format!("no {kind} is written"),
+        None if known.len() > 12 => format!("there is no {kind} like it"),
+        None => format!("write one of: {}", known.join(", ")),
+    };
+    Diagnostic::error("unknown-name", place, format!("unknown {kind} `{word}`"))
+        .label(format!("no {kind} of that name"))
+        .help(help)
+}
+
+/// The sections of a policy in one text, as the embedded default and tests write them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Sections {
+    tiers: Option<Spanned<source::Tiers>>,
+    tier: BTreeMap<Spanned<String>, Spanned<source::Tier>>,
+    repository: Vec<Spanned<source::Repository>>,
+    group: BTreeMap<Spanned<String>, Spanned<source::Group>>,
+    rule: Vec<Spanned<source::Rule>>,
+    trial: Vec<Spanned<source::Trial>>,
+}
+
+/// Reads a policy from one text.
+pub(super) fn parse(text: &Arc<Source>) -> Result<source::Policy, toml::de::Error> {
+    let sections: Sections = toml::from_str(&text.text)?;
+    Ok(source::Policy {
+        tiers: sections.tiers.map(|tiers| place(text, tiers)),
+        tier: by_name(text, sections.tier),
+        repositories: all(text, sections.repository),
+        groups: by_name(text, sections.group),
+        rules: all(text, sections.rule),
+        trials: all(text, sections.trial),
+    })
+}
+
+fn place<T>(text: &Arc<Source>, value: Spanned<T>) -> Placed<T> {
+    Placed {
+        source: text.clone(),
+        span: value.span(),
+        value: value.into_inner(),
+    }
+}
+
+fn all<T>(text: &Arc<Source>, values: Vec<Spanned<T>>) -> Vec<Placed<T>> {
+    values.into_iter().map(|value| place(text, value)).collect()
+}
+
+fn by_name<T>(
+    text: &Arc<Source>,
+    tables: BTreeMap<Spanned<String>, Spanned<T>>,
+) -> Vec<(Spanned<String>, Placed<T>)> {
+    tables
+        .into_iter()
+        .map(|(name, table)| (name, place(text, table)))
+        .collect()
 }

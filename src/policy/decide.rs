@@ -1,12 +1,15 @@
 //! The decision: total, pure, allocation-free but for its answer.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::name::{Path, Target};
+use crate::name::{AddressClass, Host, Path, SpecialName, Target, canonical, classify, special};
 
+use super::clause::{Clause, Flow, Miss, Ports};
 use super::compile::Policy;
-use super::verdict::{Decision, Reason, TierBasis};
+use super::tiers::Tier;
+use super::verdict::{Basis, Decision, Mode, Reason, TierBasis, Verdict};
+use super::{Action, Category, addresses};
 
 /// A tier, by its place in the order: 0 is the loosest.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -66,26 +69,361 @@ pub struct Query<'a> {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Guard {
     /// Own listeners; an unspecified address stands for every interface.
-    pub listeners: Vec<std::net::SocketAddr>,
+    pub listeners: Vec<SocketAddr>,
     /// Addresses of own interfaces.
     pub interfaces: Vec<IpAddr>,
 }
 
 impl Policy {
     /// Decides one flow by its name: the floor, then deny, ask, allow, the tier's default.
-    pub fn decide(&self, _query: &Query<'_>) -> Decision {
-        todo!()
+    pub fn decide(&self, query: &Query<'_>) -> Decision {
+        self.judge(query).answer(self)
     }
 
     /// Judges an address that a name resolved to (or that was asked for literally), for a flow that
     /// `decision` lets pass: the floor's second half. `Err` says why it may not be dialled.
     pub fn judge_address(
         &self,
-        _decision: &Decision,
-        _address: IpAddr,
-        _port: u16,
-        _guard: &Guard,
+        decision: &Decision,
+        address: IpAddr,
+        port: u16,
+        guard: &Guard,
     ) -> Result<(), Reason> {
-        todo!()
+        let meant = canonical(address);
+        let class = classify(meant);
+        if class.is_never() || guard.listens(meant, port) {
+            return Err(Reason::AddressDenied);
+        }
+        let inside = matches!(class, AddressClass::Loopback | AddressClass::Private);
+        if (inside || guard.owns(meant)) && !addresses::cover(&decision.addresses, address) {
+            return Err(Reason::AddressDenied);
+        }
+        Ok(())
+    }
+
+    /// Collects what decides: everything that [`Judgement::answer`] and an explanation need.
+    pub(super) fn judge<'p>(&'p self, query: &Query<'p>) -> Judgement<'p> {
+        let tier = self.tiers.tier(query.who.tier);
+        let mut flow = Flow {
+            who: query.who,
+            attempt: query.attempt,
+            port: query.target.port,
+            category: Category::Unknown,
+            action: None,
+            destination_ports: &[],
+            opaque: tier.opaque,
+        };
+        let mut found = Found::new(Ground::of(&query.target.host));
+        let mut assigned = None;
+        self.hosts.each(&query.target.host, |id| {
+            let Some(clause) = self.clause(id) else {
+                return;
+            };
+            assigned = assigned.or(clause.assigns.map(|category| (category, clause)));
+            found.consider(clause, &flow);
+        });
+        let source = self.categorize(query, assigned);
+        flow.category = source.category;
+        flow.destination_ports = source.ports;
+        if let Attempt::Request { method, path, .. } = query.attempt {
+            flow.action = Some(Action::of(flow.category, method, path));
+        }
+        let lists = self
+            .hostless
+            .get(usize::from(query.who.tier.0))
+            .or(self.hostless.last());
+        for id in lists
+            .and_then(|lists| lists.get(flow.category as usize))
+            .into_iter()
+            .flatten()
+        {
+            if let Some(clause) = self.clause(*id) {
+                found.consider(clause, &flow);
+            }
+        }
+        Judgement {
+            tier,
+            flow,
+            source,
+            found,
+        }
+    }
+
+    /// Says what a destination is for: a rule, else a path, else a host of the catalogue.
+    fn categorize<'p>(
+        &'p self,
+        query: &Query<'_>,
+        assigned: Option<(Category, &'p Clause)>,
+    ) -> CategorySource<'p> {
+        if let Some((category, clause)) = assigned {
+            let ports: &[u16] = match &clause.ports {
+                Ports::Listed(ports) => ports,
+                Ports::Any | Ports::Default | Ports::Destination => &[],
+            };
+            let location = &clause.named.location;
+            return CategorySource {
+                category,
+                basis: Basis::Rule,
+                ports,
+                location,
+            };
+        }
+        let Some(entry) = self.catalogue.find(&query.target.host) else {
+            let (category, basis) = (Category::Unknown, Basis::None);
+            return CategorySource {
+                category,
+                basis,
+                ports: &[],
+                location: "",
+            };
+        };
+        let split = match query.attempt {
+            Attempt::Request { path, .. } => entry.split(path.path()),
+            Attempt::Connect => None,
+        };
+        CategorySource {
+            category: split.unwrap_or(entry.category),
+            basis: if split.is_some() {
+                Basis::Path
+            } else {
+                Basis::Host
+            },
+            ports: &entry.ports,
+            location: &entry.location,
+        }
+    }
+}
+
+/// What a destination is for, and who says so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CategorySource<'p> {
+    pub(super) category: Category,
+    pub(super) basis: Basis,
+    /// The ports of the destination; none: the default.
+    ports: &'p [u16],
+    /// `policy/web.toml:31`, `model-api.toml:14`, or nothing.
+    pub(super) location: &'p str,
+}
+
+/// What the floor makes of a host.
+#[derive(Clone, Copy, Debug)]
+enum Ground {
+    /// Nothing.
+    Firm,
+    /// Never, whatever is written.
+    Never,
+    /// Only by an allow that names this private address.
+    NeedsAddress(IpAddr),
+    /// Only by an allow that names private addresses.
+    NeedsAddresses,
+}
+
+impl Ground {
+    fn of(host: &Host) -> Self {
+        match host {
+            Host::Name(name) => match special(name) {
+                None => Self::Firm,
+                Some(SpecialName::Metadata | SpecialName::Never) => Self::Never,
+                Some(SpecialName::Private) => Self::NeedsAddresses,
+            },
+            Host::Address(address) => match classify(canonical(*address)) {
+                AddressClass::Public => Self::Firm,
+                AddressClass::Loopback | AddressClass::Private => Self::NeedsAddress(*address),
+                AddressClass::LinkLocal | AddressClass::Metadata | AddressClass::Unroutable => {
+                    Self::Never
+                }
+            },
+        }
+    }
+
+    /// Whether an allow with these addresses may lift a flow over the floor.
+    fn bears(self, networks: &[ipnet::IpNet]) -> bool {
+        match self {
+            Self::Firm => true,
+            Self::Never => false,
+            Self::NeedsAddress(address) => addresses::cover(networks, address),
+            Self::NeedsAddresses => !networks.is_empty(),
+        }
+    }
+}
+
+/// The first clause of each kind that matches, and how near an allow came.
+#[derive(Debug)]
+struct Found<'p> {
+    ground: Ground,
+    deny: Option<&'p Clause>,
+    ask: Option<&'p Clause>,
+    allow: Option<&'p Clause>,
+    near: Option<Miss>,
+}
+
+impl<'p> Found<'p> {
+    fn new(ground: Ground) -> Self {
+        Self {
+            ground,
+            deny: None,
+            ask: None,
+            allow: None,
+            near: None,
+        }
+    }
+
+    /// Takes up a clause; the more specific ones come first.
+    fn consider(&mut self, clause: &'p Clause, flow: &Flow<'_>) {
+        let slot = match clause.verdict {
+            Verdict::Allow => &mut self.allow,
+            Verdict::Ask => &mut self.ask,
+            Verdict::Deny => &mut self.deny,
+        };
+        if slot.is_some() {
+            return;
+        }
+        let is_allow = clause.verdict == Verdict::Allow;
+        match clause.miss(flow) {
+            None if is_allow && !self.ground.bears(&clause.addresses) => {}
+            None => *slot = Some(clause),
+            Some(miss @ (Miss::Port | Miss::Request)) if is_allow => {
+                self.near = Some(self.near.map_or(miss, |near| near.min(miss)));
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn floor_holds(&self) -> bool {
+        match self.ground {
+            Ground::Firm => false,
+            Ground::Never => true,
+            Ground::NeedsAddress(_) | Ground::NeedsAddresses => self.allow.is_none(),
+        }
+    }
+}
+
+/// What decides a flow.
+#[derive(Debug)]
+pub(super) struct Judgement<'p> {
+    pub(super) tier: &'p Tier,
+    pub(super) flow: Flow<'p>,
+    pub(super) source: CategorySource<'p>,
+    found: Found<'p>,
+}
+
+/// The stage that decides.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Settled<'p> {
+    /// The first clause of the winning kind.
+    Clause(&'p Clause),
+    /// No clause.
+    Default,
+    /// The floor.
+    Floor,
+}
+
+impl<'p> Judgement<'p> {
+    /// The floor, then deny, ask, allow, the tier's default: the first that matches.
+    pub(super) fn settled(&self) -> Settled<'p> {
+        let found = &self.found;
+        if found.floor_holds() {
+            return Settled::Floor;
+        }
+        // An exception goes here.
+        found
+            .deny
+            .or(found.ask)
+            .or(found.allow)
+            .map_or(Settled::Default, Settled::Clause)
+    }
+
+    /// Whether only the port, or only the request, keeps an allow from matching.
+    pub(super) fn near(&self) -> Option<Miss> {
+        self.found.near
+    }
+
+    pub(super) fn answer(&self, policy: &Policy) -> Decision {
+        let settled = self.settled();
+        let (verdict, reason, rule) = match settled {
+            Settled::Clause(clause) => (clause.verdict, clause.reason, &clause.named),
+            Settled::Default => (self.tier.default, self.default_reason(), &self.tier.named),
+            Settled::Floor => (Verdict::Deny, Reason::AddressDenied, &policy.floor),
+        };
+        let observed = self.tier.mode == Mode::Observe
+            && verdict != Verdict::Allow
+            && !matches!(settled, Settled::Floor);
+        let grants = match settled {
+            Settled::Clause(clause) if verdict == Verdict::Allow => Some(clause),
+            _ => None,
+        };
+        Decision {
+            verdict: if observed { Verdict::Allow } else { verdict },
+            would: observed.then_some(verdict),
+            mode: self.tier.mode,
+            reason,
+            rule: rule.clone(),
+            category: self.flow.category,
+            basis: self.source.basis,
+            action: self.flow.action,
+            addresses: grants
+                .map_or(&policy.no_addresses, |clause| &clause.addresses)
+                .clone(),
+            raw: grants.is_some_and(|clause| clause.raw),
+            upgrade: grants.is_some_and(|clause| clause.upgrade),
+        }
+    }
+
+    fn default_reason(&self) -> Reason {
+        match (self.tier.default, self.found.near) {
+            (Verdict::Allow, _) => Reason::Allowed,
+            (Verdict::Ask, _) => Reason::NeedsApproval,
+            (Verdict::Deny, Some(Miss::Port)) => Reason::PortDenied,
+            (Verdict::Deny, Some(Miss::Request)) => Reason::ActionDenied,
+            (Verdict::Deny, _) => Reason::NotAllowed,
+        }
+    }
+}
+
+impl TierId {
+    pub(super) fn bit(self) -> u16 {
+        1_u16.checked_shl(u32::from(self.0)).unwrap_or_default()
+    }
+}
+
+impl GroupId {
+    pub(super) fn bit(self) -> u128 {
+        1_u128.checked_shl(u32::from(self.0)).unwrap_or_default()
+    }
+}
+
+impl GroupSet {
+    /// Adds a group.
+    pub fn insert(&mut self, group: GroupId) {
+        self.0 |= group.bit();
+    }
+
+    /// Whether a group is in the set.
+    pub fn contains(self, group: GroupId) -> bool {
+        self.0 & group.bit() != 0
+    }
+
+    pub(super) fn ids(self) -> impl Iterator<Item = GroupId> {
+        (0..128)
+            .map(GroupId)
+            .filter(move |group| self.contains(*group))
+    }
+}
+
+impl Guard {
+    /// Whether a listener of our own is behind an address, told without its wrapping.
+    fn listens(&self, address: IpAddr, port: u16) -> bool {
+        self.listeners
+            .iter()
+            .filter(|listener| listener.port() == port)
+            .any(|listener| {
+                let own = canonical(listener.ip());
+                own == address
+                    || (own.is_unspecified() && (address.is_loopback() || self.owns(address)))
+            })
+    }
+
+    fn owns(&self, address: IpAddr) -> bool {
+        self.interfaces.iter().any(|own| canonical(*own) == address)
     }
 }

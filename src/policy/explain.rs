@@ -1,19 +1,380 @@
 //! Why a verdict: the stages, the rules looked at, the nearest allow.
+//!
+//! Slower than deciding, but bounded: rules are looked at, never their hosts beyond the first few.
 
+use std::cmp::Reverse;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::name::{AddressClass, Host, HostName, canonical, classify, is_public_suffix};
+
+use super::clause::{Clause, Miss, Ports};
 use super::compile::Policy;
-use super::decide::Query;
-use super::verdict::Decision;
+use super::decide::{Attempt, Judgement, Query, Settled};
+use super::verdict::{Basis, Decision, Named, TierBasis, Verdict};
+
+/// As many clauses as are looked at; further ones count as far away.
+const MOST_CLAUSES: usize = 2048;
+/// As many rules as are shown.
+const MOST_SHOWN: usize = 5;
+/// The longest that [`Explanation::nearest`] gets, in bytes of ASCII.
+const MOST_NEAREST: usize = 160;
 
 /// The stages of one decision, for a person.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     /// The answer.
     pub decision: Decision,
-    /// `nearest rule docs: host docs.rs`; at most 160 characters; empty where nothing is near.
+    /// `nearest rule docs: host docs.rs`; ASCII, at most 160 characters; empty where nothing is near.
     pub nearest: String,
+    /// The tier of the caller.
+    pub tier: Arc<str>,
+    /// What told the tier.
+    pub tier_basis: TierBasis,
+    /// Where the category comes from: `catalogue model-api.toml:14`, `rule policy/web.toml:31`, or
+    /// empty where nothing says one.
+    pub category_from: String,
+    /// The stage that decided.
+    pub stage: Stage,
+    /// The rules and lists that came nearest, nearest first; at most five.
+    pub looked_at: Vec<Looked>,
+    /// How many more were looked at.
+    pub others: usize,
+    /// What allows what is most like this flow; `None` where it is allowed or nothing is near.
+    pub nearest_allow: Option<Looked>,
+    /// A `[[rule]]` that would allow exactly this, where writing one would.
+    pub suggestion: Option<String>,
+}
+
+/// The stage that decided, in the order of a decision.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Stage {
+    /// What no configuration can change.
+    Floor,
+    /// A deny rule, or the deny list of the tier.
+    Deny,
+    /// An ask rule, or the ask list of the tier.
+    Ask,
+    /// An allow rule, or the allow list of the tier.
+    Allow,
+    /// The tier's default.
+    Default,
+}
+
+/// A rule or list that was looked at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Looked {
+    /// Its name and where it is written.
+    pub rule: Arc<Named>,
+    /// What it says.
+    pub verdict: Verdict,
+    /// The first condition that the flow does not meet, e.g. `port 8443 not in 443`; `None` where it
+    /// matches.
+    pub miss: Option<String>,
+}
+
+impl Stage {
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Ask => "ask",
+            Self::Default => "default",
+            Self::Deny => "deny",
+            Self::Floor => "floor",
+        }
+    }
 }
 
 /// Explains a decision; slower than deciding, and equal to it in its answer.
-pub fn explain(_policy: &Policy, _query: &Query<'_>) -> Explanation {
-    todo!()
+pub fn explain(policy: &Policy, query: &Query<'_>) -> Explanation {
+    let judgement = policy.judge(query);
+    let decision = judgement.answer(policy);
+    let view = View {
+        policy,
+        query,
+        judgement: &judgement,
+    };
+    let ranked = view.ranked();
+    let refused = decision.would.unwrap_or(decision.verdict) != Verdict::Allow;
+    let near = ranked.iter().find(|near| refused && near.is_near_allow());
+    Explanation {
+        nearest: near.map(|near| view.nearest(near)).unwrap_or_default(),
+        tier: judgement.tier.name.clone(),
+        tier_basis: query.who.tier_basis,
+        category_from: view.category_from(),
+        stage: stage(&judgement),
+        looked_at: ranked
+            .iter()
+            .take(MOST_SHOWN)
+            .map(|near| view.looked(near))
+            .collect(),
+        others: policy.clauses.len().saturating_sub(MOST_SHOWN),
+        nearest_allow: near.map(|near| view.looked(near)),
+        suggestion: refused.then(|| view.suggestion()).flatten(),
+        decision,
+    }
+}
+
+fn stage(judgement: &Judgement<'_>) -> Stage {
+    match judgement.settled() {
+        Settled::Default => Stage::Default,
+        Settled::Floor => Stage::Floor,
+        Settled::Clause(clause) => match clause.verdict {
+            Verdict::Allow => Stage::Allow,
+            Verdict::Ask => Stage::Ask,
+            Verdict::Deny => Stage::Deny,
+        },
+    }
+}
+
+/// A clause and how far it is from the flow.
+#[derive(Debug)]
+struct Near<'p> {
+    clause: &'p Clause,
+    distance: Distance,
+}
+
+/// How far a clause is from a flow, nearest first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Distance {
+    Matches,
+    /// The hosts fit, or none are named.
+    Misses(Miss),
+    /// Another host of the same owner: so many labels are shared, and it is that one of the rule's.
+    SameOwner(Reverse<usize>, usize),
+    /// Another host of the same category.
+    SameCategory,
+    OtherHost,
+}
+
+impl Near<'_> {
+    fn is_near_allow(&self) -> bool {
+        let near = match self.distance {
+            Distance::Misses(miss) => miss != Miss::Category,
+            Distance::SameCategory | Distance::SameOwner(..) => true,
+            Distance::Matches | Distance::OtherHost => false,
+        };
+        near && self.clause.verdict == Verdict::Allow
+    }
+}
+
+/// One flow before one policy.
+struct View<'a> {
+    policy: &'a Policy,
+    query: &'a Query<'a>,
+    judgement: &'a Judgement<'a>,
+}
+
+impl<'a> View<'a> {
+    /// All clauses, nearest first; equally near ones as they were written.
+    fn ranked(&self) -> Vec<Near<'a>> {
+        let mut named = Vec::new();
+        self.policy
+            .hosts
+            .each(&self.query.target.host, |id| named.push(id));
+        let mut ranked: Vec<Near<'a>> = (0..)
+            .zip(&self.policy.clauses)
+            .take(MOST_CLAUSES)
+            .map(|(id, clause)| {
+                let reached = clause.hosts == 0 || named.contains(&id);
+                Near {
+                    clause,
+                    distance: self.distance(clause, reached),
+                }
+            })
+            .collect();
+        ranked.sort_by_key(|near| near.distance);
+        ranked
+    }
+
+    fn distance(&self, clause: &Clause, reached: bool) -> Distance {
+        let flow = &self.judgement.flow;
+        if reached {
+            return match clause.miss(flow) {
+                None => Distance::Matches,
+                // Of another tier and of another category: nothing to do with this flow.
+                Some(Miss::Tier)
+                    if clause
+                        .category
+                        .is_some_and(|category| category != flow.category) =>
+                {
+                    Distance::Misses(Miss::Category)
+                }
+                Some(miss) => Distance::Misses(miss),
+            };
+        }
+        let shared = clause.sample.iter().enumerate().filter_map(|(at, host)| {
+            let labels = shared_labels(&self.query.target.host, host)?;
+            Some(Distance::SameOwner(Reverse(labels), at))
+        });
+        shared
+            .min()
+            .unwrap_or(if clause.assigns == Some(flow.category) {
+                Distance::SameCategory
+            } else {
+                Distance::OtherHost
+            })
+    }
+
+    fn looked(&self, near: &Near<'_>) -> Looked {
+        Looked {
+            rule: near.clause.named.clone(),
+            verdict: near.clause.verdict,
+            miss: self.miss(near, &|host| {
+                format!("host {host} \u{2260} {}", self.query.target.host)
+            }),
+        }
+    }
+
+    /// `nearest rule docs: host docs.rs`, in ASCII and bounded.
+    fn nearest(&self, near: &Near<'_>) -> String {
+        let miss = self
+            .miss(near, &|host| format!("host {host}"))
+            .unwrap_or_default();
+        let name = &near.clause.named.name;
+        let kind = if name.starts_with("tier.") {
+            ""
+        } else {
+            "rule "
+        };
+        let text = format!("nearest {kind}{name}: {miss}");
+        text.chars()
+            .filter(char::is_ascii)
+            .take(MOST_NEAREST)
+            .collect()
+    }
+
+    /// The first condition that is not met, in words.
+    fn miss(&self, near: &Near<'_>, host: &dyn Fn(&str) -> String) -> Option<String> {
+        let clause = near.clause;
+        let first = |at: usize| clause.sample.get(at).map_or("", |host| &**host);
+        Some(match near.distance {
+            Distance::Matches => return None,
+            Distance::SameOwner(_, at) => host(first(at)),
+            Distance::SameCategory | Distance::OtherHost => host(first(0)),
+            Distance::Misses(Miss::Category) => {
+                let selected = clause.category.map_or("", super::Category::as_str);
+                format!("category {selected}")
+            }
+            Distance::Misses(Miss::Groups) => {
+                let groups = super::GroupSet(clause.groups);
+                let names: Vec<&str> = self
+                    .policy
+                    .group_names(groups)
+                    .map(|name| &**name)
+                    .collect();
+                format!("groups {}", names.join(", "))
+            }
+            Distance::Misses(Miss::Port | Miss::PortAndRequest) => self.port_miss(clause),
+            Distance::Misses(Miss::Request) => self.request_miss(clause),
+            Distance::Misses(Miss::Tier) => format!("tier {}", self.judgement.tier.name),
+        })
+    }
+
+    fn port_miss(&self, clause: &Clause) -> String {
+        let flow = &self.judgement.flow;
+        let ports = match &clause.ports {
+            Ports::Listed(ports) => ports,
+            Ports::Destination if !flow.destination_ports.is_empty() => flow.destination_ports,
+            Ports::Any | Ports::Default | Ports::Destination => &[flow.default_port()],
+        };
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        format!("port {} not in {}", flow.port, ports.join(", "))
+    }
+
+    fn request_miss(&self, clause: &Clause) -> String {
+        let flow = &self.judgement.flow;
+        let (Attempt::Request { method, .. }, Some(action)) = (flow.attempt, flow.action) else {
+            return "not seen in a tunnel".into();
+        };
+        if clause
+            .request
+            .action
+            .is_some_and(|allowed| allowed != action)
+        {
+            return format!("action {}", action.as_str());
+        }
+        if !clause.request.methods.is_empty() && !clause.request.has_method(method) {
+            return format!("methods {}", clause.request.methods.join(", "));
+        }
+        // The path of the request is not repeated: it may hold content.
+        "paths".into()
+    }
+
+    fn category_from(&self) -> String {
+        let source = &self.judgement.source;
+        match source.basis {
+            Basis::Host | Basis::Path => format!("catalogue {}", source.location),
+            Basis::None => String::new(),
+            Basis::Rule => format!("rule {}", source.location),
+        }
+    }
+
+    /// A rule that would let exactly this flow pass; none where a deny or the floor is final.
+    fn suggestion(&self) -> Option<String> {
+        let target = &self.query.target;
+        let addresses = match self.judgement.settled() {
+            Settled::Default => None,
+            Settled::Clause(_) => return None,
+            Settled::Floor => Some(private_addresses(&target.host)?),
+        };
+        let id: String = target
+            .host
+            .to_string()
+            .chars()
+            .take(56)
+            .map(|letter| {
+                if letter.is_ascii_alphanumeric() {
+                    letter
+                } else {
+                    '-'
+                }
+            })
+            .collect();
+        let mut text = format!(
+            "[[rule]]\nid = \"allow-{}\"\nverdict = \"allow\"\ntiers = [\"{}\"]\nhosts = [\"{}\"]\n",
+            id.trim_matches('-'),
+            self.judgement.tier.name,
+            target.host,
+        );
+        if target.port != self.judgement.flow.default_port() {
+            let _ = writeln!(text, "ports = [{}]", target.port);
+        }
+        if let Some(addresses) = addresses {
+            let _ = writeln!(text, "addresses = [{addresses}]");
+        }
+        text.push_str("reason = \"\"\n");
+        Some(text)
+    }
+}
+
+/// What `addresses` would have to say for a host that the floor denied; `None` where nothing
+/// helps, or where only people know the network.
+fn private_addresses(host: &Host) -> Option<String> {
+    let Host::Address(address) = host else {
+        return None;
+    };
+    let plain = canonical(*address) == *address;
+    match classify(*address) {
+        AddressClass::Loopback | AddressClass::Private if plain => Some(format!("\"{address}\"")),
+        _ => None,
+    }
+}
+
+/// How many labels two hosts share at the end, where somebody owns what they share.
+fn shared_labels(host: &Host, pattern: &str) -> Option<usize> {
+    let Host::Name(name) = host else { return None };
+    let pattern = pattern.strip_prefix("*.").unwrap_or(pattern);
+    let shared = name
+        .as_str()
+        .rsplit('.')
+        .zip(pattern.rsplit('.'))
+        .take_while(|(left, right)| left == right)
+        .count();
+    let suffix = name
+        .suffixes()
+        .find(|suffix| suffix.split('.').count() == shared)?;
+    let owned = HostName::parse(suffix.as_bytes()).is_ok_and(|suffix| !is_public_suffix(&suffix));
+    owned.then_some(shared)
 }

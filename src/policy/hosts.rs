@@ -1,1 +1,265 @@
-//! (to come)
+//! From a host to the clauses that name it, most specific first.
+//!
+//! One hash look-up for each suffix of the name. An unseeded hash is safe here: those who choose
+//! the look-ups never choose what is in the table. A host costs one node of two numbers and its
+//! text; the lists of clauses are chains that share their tails, so a million hosts in one rule
+//! share one cell.
+
+use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use ipnet::IpNet;
+
+use crate::name::{Host, HostName, canonical};
+
+use super::pattern::HostPattern;
+
+/// A clause, by its place in the policy.
+pub(super) type ClauseId = u32;
+
+/// The end of a chain.
+const END: u32 = u32::MAX;
+
+/// A name that nothing leads from yet.
+const NOWHERE: Node = Node {
+    exact: END,
+    below: END,
+};
+
+type Names = HashMap<Box<str>, Node, FixedState>;
+
+/// Which clauses name which hosts.
+#[derive(Debug, Default)]
+pub(super) struct HostMap {
+    names: Names,
+    networks: HashMap<IpNet, u32, FixedState>,
+    /// The prefix lengths that occur, longest first.
+    lengths: Vec<u8>,
+    cells: Vec<Cell>,
+}
+
+/// The chains of one name: for itself, and for the names below it.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    exact: u32,
+    below: u32,
+}
+
+/// One clause, and where the chain goes on.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Cell {
+    clause: ClauseId,
+    next: u32,
+}
+
+impl HostMap {
+    /// Visits the clauses that name `host`, most specific first; within one host, as written.
+    pub(super) fn each(&self, host: &Host, mut visit: impl FnMut(ClauseId)) {
+        match host {
+            Host::Name(name) => {
+                for (depth, suffix) in name.suffixes().enumerate() {
+                    if let Some(node) = self.names.get(suffix) {
+                        self.chain(if depth == 0 { node.exact } else { node.below }, &mut visit);
+                    }
+                }
+            }
+            Host::Address(address) => {
+                self.at_lengths(*address, self.lengths.iter(), &mut visit);
+                let meant = canonical(*address);
+                if meant != *address {
+                    self.at_lengths(meant, self.lengths.iter(), &mut visit);
+                }
+            }
+        }
+    }
+
+    /// Visits the clauses that name everything that `pattern` names.
+    pub(super) fn covering(&self, pattern: &HostPattern, mut visit: impl FnMut(ClauseId)) {
+        let (name, exact) = match pattern {
+            HostPattern::Below(name) => (name, false),
+            HostPattern::Exact(name) => (name, true),
+            HostPattern::Network(network) => {
+                let lengths = self
+                    .lengths
+                    .iter()
+                    .filter(|length| **length <= network.prefix_len());
+                return self.at_lengths(network.addr(), lengths, &mut visit);
+            }
+        };
+        for (depth, suffix) in name.suffixes().enumerate() {
+            if let Some(node) = self.names.get(suffix) {
+                self.chain(
+                    if depth == 0 && exact {
+                        node.exact
+                    } else {
+                        node.below
+                    },
+                    &mut visit,
+                );
+            }
+        }
+    }
+
+    fn at_lengths<'a>(
+        &self,
+        address: IpAddr,
+        lengths: impl Iterator<Item = &'a u8>,
+        visit: &mut impl FnMut(ClauseId),
+    ) {
+        for length in lengths {
+            let network = IpNet::new(address, *length).map(|network| network.trunc());
+            if let Some(head) = network.ok().and_then(|network| self.networks.get(&network)) {
+                self.chain(*head, visit);
+            }
+        }
+    }
+
+    fn chain(&self, mut at: u32, visit: &mut impl FnMut(ClauseId)) {
+        while let Some(cell) = self.cells.get(at as usize) {
+            visit(cell.clause);
+            at = cell.next;
+        }
+    }
+}
+
+/// Builds a [`HostMap`] from the last clause to the first, so that the first heads every chain.
+#[derive(Debug, Default)]
+pub(super) struct HostMapBuilder {
+    map: HostMap,
+    cells: HashMap<Cell, u32, FixedState>,
+}
+
+impl HostMapBuilder {
+    /// A builder with room for so many hosts.
+    pub(super) fn with_capacity(hosts: usize) -> Self {
+        let mut builder = Self::default();
+        builder.map.names.reserve(hosts);
+        builder
+    }
+
+    /// Adds a host of a clause, which must not stand behind any clause that was added before.
+    pub(super) fn add(&mut self, pattern: &HostPattern, clause: ClauseId) {
+        let HostMap {
+            names,
+            networks,
+            cells,
+            ..
+        } = &mut self.map;
+        let head = match pattern {
+            HostPattern::Below(name) => &mut node(names, name).below,
+            HostPattern::Exact(name) => &mut node(names, name).exact,
+            HostPattern::Network(network) => networks.entry(network.trunc()).or_insert(END),
+        };
+        if cells
+            .get(*head as usize)
+            .is_some_and(|cell| cell.clause == clause)
+        {
+            return;
+        }
+        let cell = Cell {
+            clause,
+            next: *head,
+        };
+        *head = *self.cells.entry(cell).or_insert_with(|| {
+            cells.push(cell);
+            u32::try_from(cells.len() - 1).unwrap_or(END)
+        });
+    }
+
+    /// The map.
+    pub(super) fn build(mut self) -> HostMap {
+        let mut lengths: Vec<u8> = self.map.networks.keys().map(IpNet::prefix_len).collect();
+        lengths.sort_unstable_by(|left, right| right.cmp(left));
+        lengths.dedup();
+        self.map.lengths = lengths;
+        self.map
+    }
+}
+
+fn node<'a>(names: &'a mut Names, name: &HostName) -> &'a mut Node {
+    names.entry(name.as_str().into()).or_insert(NOWHERE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(rules: &[&[&str]]) -> HostMap {
+        let mut builder = HostMapBuilder::default();
+        for (id, hosts) in rules.iter().enumerate().rev() {
+            for host in *hosts {
+                builder.add(
+                    &HostPattern::parse(host).unwrap(),
+                    u32::try_from(id).unwrap(),
+                );
+            }
+        }
+        builder.build()
+    }
+
+    fn found(map: &HostMap, host: &str) -> Vec<ClauseId> {
+        let mut found = Vec::new();
+        map.each(&Host::parse(host.as_bytes()).unwrap(), |clause| {
+            found.push(clause)
+        });
+        found
+    }
+
+    #[test]
+    fn the_most_specific_host_comes_first_then_the_first_written() {
+        let map = map(&[
+            &["*.example.com"],
+            &["*.b.example.com", "a.b.example.com"],
+            &["a.b.example.com"],
+        ]);
+        assert_eq!(found(&map, "a.b.example.com"), [1, 2, 1, 0]);
+        assert_eq!(found(&map, "c.b.example.com"), [1, 0]);
+        assert_eq!(found(&map, "x.example.com"), [0]);
+    }
+
+    #[test]
+    fn a_suffix_is_matched_by_labels_and_without_itself() {
+        let map = map(&[&["*.example.com"]]);
+        assert_eq!(found(&map, "example.com"), []);
+        assert_eq!(found(&map, "notexample.com"), []);
+        assert_eq!(found(&map, "example.com.evil.net"), []);
+        assert_eq!(found(&map, "a.b.c.example.com"), [0]);
+    }
+
+    #[test]
+    fn an_exact_name_and_a_suffix_with_the_same_base_do_not_collide() {
+        let map = map(&[&["example.com"], &["*.example.com"]]);
+        assert_eq!(found(&map, "example.com"), [0]);
+        assert_eq!(found(&map, "a.example.com"), [1]);
+    }
+
+    #[test]
+    fn addresses_match_networks_and_never_names() {
+        let map = map(&[
+            &["10.0.0.0/8"],
+            &["10.2.0.0/16", "2001:db8::/32"],
+            &["10.2.0.7"],
+            &["*.example.com"],
+        ]);
+        assert_eq!(found(&map, "10.2.0.7"), [2, 1, 0]);
+        assert_eq!(found(&map, "10.3.0.7"), [0]);
+        assert_eq!(found(&map, "[2001:db8::1]"), [1]);
+        assert_eq!(found(&map, "[::ffff:10.3.0.7]"), [0]);
+        assert_eq!(found(&map, "192.0.2.1"), []);
+    }
+
+    #[test]
+    fn hosts_of_one_rule_share_one_cell() {
+        let hosts: Vec<String> = (0..100).map(|i| format!("h{i}.example.com")).collect();
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let map = map(&[&hosts, &["*.example.com"]]);
+        assert_eq!(map.cells.len(), 2);
+    }
+
+    #[test]
+    fn a_host_written_twice_in_a_rule_is_there_once() {
+        let map = map(&[&["a.example.com", "A.example.com"]]);
+        assert_eq!(found(&map, "a.example.com"), [0]);
+    }
+}

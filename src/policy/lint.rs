@@ -1,1 +1,329 @@
-//! (to come)
+//! What is written but probably not meant, and names that must be sound and unique.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use foldhash::fast::FixedState;
+use toml::Spanned;
+
+use crate::diag::Diagnostic;
+
+use super::clause::{Clause, Ports};
+use super::compile::{Findings, Policy};
+use super::pattern::HostPattern;
+use super::source::{self, Placed, Rule};
+use super::verdict::Verdict;
+
+/// Looks at a compiled policy beside what was written.
+pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
+    ids(source, findings);
+    twins(source, findings);
+    for (rule, clause) in source.rules.iter().zip(&policy.clauses) {
+        unseen(rule, clause, policy, findings);
+        grants(rule, clause, findings);
+        denied_everywhere(rule, clause, policy, findings);
+    }
+    empty_tiers(source, policy, findings);
+    unused_groups(source, findings);
+}
+
+/// Ids stand in records, refusals and on command lines.
+fn ids(source: &source::Policy, findings: &mut Findings) {
+    let mut seen: HashMap<&str, &Placed<Rule>> = HashMap::new();
+    for rule in &source.rules {
+        let id = &rule.value.id;
+        if let Some(first) = seen.get(id.get_ref().as_str()) {
+            findings.push(
+                Diagnostic::error(
+                    "id-twice",
+                    rule.at(id),
+                    format!("two rules have the id `{}`", id.get_ref()),
+                )
+                .label("again here")
+                .related(first.at(&first.value.id), "first here")
+                .help("an id names one rule in records and refusals"),
+            );
+        } else {
+            seen.insert(id.get_ref(), rule);
+        }
+        if let Err(label) = sound_id(id.get_ref()) {
+            findings.push(
+                Diagnostic::error(
+                    "bad-id",
+                    rule.at(id),
+                    format!("`{}` cannot name a rule", id.get_ref()),
+                )
+                .label(label)
+                .help("write letters, digits, `-`, `_` and `.`, at most 64"),
+            );
+        }
+    }
+}
+
+fn sound_id(id: &str) -> Result<(), &'static str> {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    match id {
+        "" => Err("empty"),
+        "floor" => Err("the floor has that name"),
+        _ if id.starts_with("tier.") => Err("lists of tiers have such names"),
+        _ if id.len() > 64 => Err("too long"),
+        _ if !id.bytes().all(sound) => Err("a character that no id has"),
+        _ => Ok(()),
+    }
+}
+
+/// A rule that says what an earlier one says already.
+fn twins(source: &source::Policy, findings: &mut Findings) {
+    let state = FixedState::default();
+    let mut seen: HashMap<u64, Vec<&Placed<Rule>>> = HashMap::new();
+    for rule in &source.rules {
+        let alike = seen.entry(fingerprint(&rule.value, &state)).or_default();
+        if let Some(first) = alike.iter().find(|first| same(&first.value, &rule.value)) {
+            findings.push(
+                Diagnostic::warning(
+                    "same-rule",
+                    rule.at(&rule.value.id),
+                    format!(
+                        "rule `{}` says what rule `{}` says",
+                        rule.value.id.get_ref(),
+                        first.value.id.get_ref()
+                    ),
+                )
+                .label("never named in a record")
+                .related(first.at(&first.value.id), "the first of the two")
+                .help("leave one of them out"),
+            );
+        } else {
+            alike.push(rule);
+        }
+    }
+}
+
+fn fingerprint(rule: &Rule, state: &FixedState) -> u64 {
+    let mut hasher = state.build_hasher();
+    rule.verdict.hash(&mut hasher);
+    rule.category.hash(&mut hasher);
+    rule.hosts.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whether two rules match the same flows and grant the same.
+fn same(left: &Rule, right: &Rule) -> bool {
+    left.verdict == right.verdict
+        && left.category == right.category
+        && left.tiers == right.tiers
+        && left.groups == right.groups
+        && left.hosts == right.hosts
+        && left.ports == right.ports
+        && left.methods == right.methods
+        && left.paths == right.paths
+        && left.addresses == right.addresses
+        && left.raw == right.raw
+        && left.upgrade == right.upgrade
+}
+
+/// Methods and paths of what goes through tunnels.
+fn unseen(rule: &Placed<Rule>, clause: &Clause, policy: &Policy, findings: &mut Findings) {
+    let written = &rule.value;
+    let Some(first) = written.methods.first().or(written.paths.first()) else {
+        return;
+    };
+    let tunnels = match &clause.ports {
+        Ports::Listed(ports) => ports.contains(&443),
+        Ports::Any | Ports::Default | Ports::Destination => true,
+    };
+    let reached = || {
+        policy
+            .tiers
+            .ids()
+            .filter(|tier| clause.tiers & tier.bit() != 0)
+    };
+    let key = if written.methods.is_empty() {
+        "paths"
+    } else {
+        "methods"
+    };
+    let (message, help) = match clause.verdict {
+        _ if !tunnels => return,
+        Verdict::Allow if !reached().any(|tier| policy.tiers.tier(tier).opaque) => return,
+        Verdict::Allow => (
+            format!("`{key}` are not seen in a tunnel: a CONNECT passes whole"),
+            "write `ports = [80]` where plain HTTP is meant, or set `opaque = \"deny\"` in the tier",
+        ),
+        Verdict::Ask | Verdict::Deny => (
+            format!("`{key}` are not seen in a tunnel: a CONNECT never matches this rule"),
+            "leave them out to cover tunnels, or write `ports = [80]` where plain HTTP is meant",
+        ),
+    };
+    findings.push(
+        Diagnostic::warning("unseen", rule.at(first), message)
+            .label("holds for plain HTTP only")
+            .help(help),
+    );
+}
+
+/// Grants on a rule that lets nothing pass.
+fn grants(rule: &Placed<Rule>, clause: &Clause, findings: &mut Findings) {
+    if clause.verdict == Verdict::Allow {
+        return;
+    }
+    let written = &rule.value;
+    let on = |flag: &Option<Spanned<bool>>| {
+        flag.as_ref()
+            .filter(|flag| *flag.get_ref())
+            .map(|flag| rule.at(flag))
+    };
+    let places = [
+        (
+            "addresses",
+            written.addresses.first().map(|first| rule.at(first)),
+        ),
+        ("raw", on(&written.raw)),
+        ("upgrade", on(&written.upgrade)),
+    ];
+    for (key, place) in places {
+        let Some(place) = place else { continue };
+        findings.push(
+            Diagnostic::warning(
+                "no-effect",
+                place,
+                format!(
+                    "`{key}` has no effect in a rule that says {}",
+                    clause.verdict
+                ),
+            )
+            .label("only an allow grants anything")
+            .help("leave it out; the rule matches whatever it would grant"),
+        );
+    }
+}
+
+/// An allow or ask none of whose flows ever gets as far.
+fn denied_everywhere(
+    rule: &Placed<Rule>,
+    clause: &Clause,
+    policy: &Policy,
+    findings: &mut Findings,
+) {
+    if clause.verdict == Verdict::Deny {
+        return;
+    }
+    let Some(deny) = denied_hosts(rule, clause, policy).or_else(|| denied_category(clause, policy))
+    else {
+        return;
+    };
+    findings.push(
+        Diagnostic::warning(
+            "never-matches",
+            rule.at(&rule.value.id),
+            format!("rule `{}` can never match", rule.value.id.get_ref()),
+        )
+        .label(format!(
+            "denied first by {} ({})",
+            deny.named.name, deny.named.location
+        ))
+        .help("a deny is final: narrow it, or leave this rule out"),
+    );
+}
+
+/// The deny that covers the first host, where each host is covered by some deny.
+fn denied_hosts<'p>(
+    rule: &Placed<Rule>,
+    clause: &Clause,
+    policy: &'p Policy,
+) -> Option<&'p Clause> {
+    let mut found = None;
+    for text in &rule.value.hosts {
+        let pattern = HostPattern::parse(text.get_ref()).ok()?;
+        let mut covering = None;
+        policy.hosts.covering(&pattern, |id| {
+            let deny = policy
+                .clause(id)
+                .filter(|deny| covers(deny, clause, policy));
+            covering = covering.or(deny);
+        });
+        found = found.or(Some(covering?));
+    }
+    found
+}
+
+/// The deny of a tier's list, where each tier of the rule denies its category as a whole.
+fn denied_category<'p>(clause: &Clause, policy: &'p Policy) -> Option<&'p Clause> {
+    let category = clause.category.or(clause.assigns)?;
+    let lists = policy.clauses.get(policy.rules..).unwrap_or_default();
+    let mut found = None;
+    for tier in policy
+        .tiers
+        .ids()
+        .filter(|tier| clause.tiers & tier.bit() != 0)
+    {
+        let deny = lists.iter().find(|deny| {
+            deny.verdict == Verdict::Deny
+                && deny.tiers == tier.bit()
+                && deny.category == Some(category)
+                && deny.request.is_empty()
+        });
+        found = found.or(Some(deny?));
+    }
+    found
+}
+
+/// Whether a deny is met by every flow that meets `clause`, hosts apart.
+fn covers(deny: &Clause, clause: &Clause, policy: &Policy) -> bool {
+    let all = policy.tiers.ids().fold(0, |bits, tier| bits | tier.bit());
+    let tiers = clause.tiers & all & !deny.tiers == 0;
+    let groups = deny.groups == 0 || (clause.groups != 0 && clause.groups & !deny.groups == 0);
+    let ports = match (&deny.ports, &clause.ports) {
+        (Ports::Any, _) => true,
+        (Ports::Listed(deny), Ports::Listed(ports)) => ports.iter().all(|port| deny.contains(port)),
+        (Ports::Listed(deny), Ports::Default) => deny.contains(&443) && deny.contains(&80),
+        _ => false,
+    };
+    deny.verdict == Verdict::Deny && deny.request.is_empty() && tiers && groups && ports
+}
+
+/// A tier in which nothing can pass.
+fn empty_tiers(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
+    for (name, tier) in &source.tier {
+        let Some(id) = policy.tier(name.get_ref()) else {
+            continue;
+        };
+        let passes =
+            |clause: &Clause| clause.verdict != Verdict::Deny && clause.tiers & id.bit() != 0;
+        let denies = policy.tiers.tier(id).default == Verdict::Deny;
+        if denies && !policy.clauses.iter().any(passes) {
+            findings.push(
+                Diagnostic::warning(
+                    "empty-tier",
+                    tier.at(name),
+                    format!("nothing can pass in tier `{}`", name.get_ref()),
+                )
+                .label("denies by default, and nothing allows")
+                .help("write e.g. `allow = [\"model-api\", \"auth\"]`"),
+            );
+        }
+    }
+}
+
+/// A group that makes no difference to anybody.
+fn unused_groups(source: &source::Policy, findings: &mut Findings) {
+    let used = |name: &Spanned<String>| {
+        source
+            .rules
+            .iter()
+            .any(|rule| rule.value.groups.contains(name))
+    };
+    for (name, group) in &source.groups {
+        if group.value.floor.is_none() && !used(name) {
+            findings.push(
+                Diagnostic::warning(
+                    "unused-group",
+                    group.at(name),
+                    format!("group `{}` makes no difference", name.get_ref()),
+                )
+                .label("has no `floor`, and no rule names it")
+                .help("name it in `groups` of a rule, or leave it out"),
+            );
+        }
+    }
+}

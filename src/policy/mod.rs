@@ -2,25 +2,74 @@
 //!
 //! **The floor, then an exception, then deny, then ask, then allow, then the tier's default: the
 //! first that matches decides.** Nothing else in the program says yes or no.
+//!
+//! # What a policy means, where its words alone do not say
+//!
+//! *Tiers.* `tiers.order` and the `[tier.NAME]` tables name the same tiers. A policy that writes
+//! neither has the tiers of the embedded `config/default.toml`; one that writes either has only its
+//! own. A repository that several patterns match has the strictest of their tiers; a caller whose
+//! repository is not known, or that no pattern matches, starts from `tiers.unattributed`.
+//!
+//! *Which rule is named.* The verdict comes from the kind alone: deny over ask over allow. Among the
+//! matching rules of that kind the one with the most specific host is named: an exact name or
+//! address, then the longer suffix or network, then rules without hosts, then the tier's own lists
+//! (`tier.NAME.deny`); at a tie the one that was written first. Grants (`addresses`, `raw`,
+//! `upgrade`) come from the named rule only; a tier's list grants none.
+//!
+//! *Category.* A rule with `category` and `hosts` says what those hosts are for, whatever else it
+//! says (most specific host first, then first written); else the catalogue, by path where the path
+//! is seen, by host where it is not; else `unknown`. A rule with `category` alone selects the flows
+//! of that category.
+//!
+//! *Ports.* An allow or ask that names none means 443 for CONNECT and `https`, 80 for `http`; a list
+//! of a tier means the ports of the catalogue's entry, or of the rule that gave the category. A
+//! deny that names no port means every port: what is denied is denied there too.
+//!
+//! *What is not seen.* Inside a tunnel neither action, method nor path is seen. A deny or ask that
+//! needs one never matches there; an allow that needs one matches only where the tier says
+//! `opaque = "allow"`.
+//!
+//! *The floor.* Metadata and other never-addresses, and names that mean none, are denied whatever is
+//! written. A private address, or a name that only private networks know, needs a matching allow
+//! rule with `addresses`; for an address, with that address in them. An IPv4 address in an IPv6
+//! wrapping is judged as what it wraps; unless the wrapping is the mapped form (which dials the IPv4
+//! address itself), the address as written must be named as well.
+//!
+//! *Observe.* Would-be refusals pass and say so in `would`, with their reason. They pass without
+//! grants, and the floor holds.
+//!
+//! An exception, when there is one, stands between the floor and deny in [`Policy::decide`].
 
 mod action;
+mod addresses;
+mod caller;
 mod catalogue;
 mod category;
+mod clause;
 mod compile;
 mod decide;
 mod explain;
 mod hosts;
+mod lines;
 mod lint;
 mod paths;
+mod pattern;
+mod repository;
+mod rules;
 pub mod source;
+mod suggest;
+mod tiers;
 mod trial;
 mod verdict;
 
 pub use action::Action;
+pub use caller::Facts;
 pub use catalogue::{Catalogue, built_in};
 pub use category::Category;
-pub use compile::{Facts, Policy, compile};
+pub use compile::{Policy, compile, default_source};
 pub use decide::{Attempt, GroupId, GroupSet, Guard, Query, TierId, Who};
-pub use explain::{Explanation, explain};
-pub use trial::{TrialFailure, run_trials};
+pub use explain::{Explanation, Looked, Stage, explain};
+pub use repository::canonical_repository;
+pub use suggest::suggest;
+pub use trial::{TrialResult, run_trials};
 pub use verdict::{Basis, Decision, Mode, Named, Reason, TierBasis, Verdict};

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::dial::{DialError, NoRoute, Upstream};
+use crate::dial::{DialError, NoRoute, Route, Upstream};
 use crate::gate::Asked;
 use crate::metrics::FlowKind;
 use crate::name::{Host, Target};
@@ -16,7 +16,7 @@ use super::flow::{Flow, millis};
 use super::hello::{ClientHello, Hello, read_hello};
 use super::http1::RequestHead;
 use super::refusal::{Code, Refusal};
-use super::relay::{Relayed, relay};
+use super::relay::{Relayed, Side, relay};
 
 const OPENED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 /// A fatal `unrecognized_name` (RFC 8446 section 6): TLS clients show it.
@@ -84,7 +84,7 @@ async fn open(
     Ok((upstream, decision))
 }
 
-/// Resolves, judges the addresses, writes the decision, dials: in this order.
+/// Resolves and judges the addresses, writes the decision, dials: in this order.
 pub(super) async fn reach(
     flow: &mut Flow,
     known: &super::flow::Known,
@@ -92,29 +92,46 @@ pub(super) async fn reach(
     asked: Asked,
     decision: &Decision,
 ) -> Result<Upstream, Refusal> {
+    let route = route(flow, target, decision).await?;
+    flow.settle(known, target, asked, decision).await?;
+    dial_route(flow, &route, decision).await
+}
+
+/// As [`reach`], for a flow whose decision stands in the log already.
+pub(super) async fn dial(
+    flow: &mut Flow,
+    target: &Target,
+    decision: &Decision,
+) -> Result<Upstream, Refusal> {
+    let route = route(flow, target, decision).await?;
+    dial_route(flow, &route, decision).await
+}
+
+async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<Route, Refusal> {
     let snapshot = flow.snapshot();
-    let guard = &snapshot.guard;
-    let route = snapshot
+    let found = snapshot
         .dialer
-        .route(target, decision, &snapshot.policy, guard)
+        .route(target, decision, &snapshot.policy, &snapshot.guard)
         .await;
-    let route = route.map_err(|error| no_route(flow, error))?;
+    let route = found.map_err(|error| no_route(flow, error))?;
     if matches!(target.host, Host::Name(_)) {
-        flow.facts.dns_answers = Some(route.answers);
+        flow.facts.dns_answers = Some(route.answers.clone());
         flow.facts.ms.dns = Some(millis(route.took));
         flow.gate.metrics.dns(route.took);
     }
-    flow.settle(known, target, asked, decision).await?;
-    let upstream = snapshot
-        .dialer
-        .dial(&route.addresses)
-        .await
-        .map_err(|error| match error {
-            DialError::Failed(error) => {
-                Refusal::because(Code::ConnectFailed, super::io_reason(&error))
-            }
-            DialError::TimedOut => Code::ConnectTimeout.into(),
-        })?;
+    Ok(route)
+}
+
+async fn dial_route(
+    flow: &mut Flow,
+    route: &Route,
+    decision: &Decision,
+) -> Result<Upstream, Refusal> {
+    let dialled = flow.snapshot().dialer.dial(&route.addresses).await;
+    let upstream = dialled.map_err(|error| match error {
+        DialError::Failed(error) => Refusal::because(Code::ConnectFailed, super::io_reason(&error)),
+        DialError::TimedOut => Code::ConnectTimeout.into(),
+    })?;
     flow.dialled(&upstream, decision);
     Ok(upstream)
 }
@@ -245,11 +262,12 @@ impl Tunnel {
         self.flow.rest();
         let shared = self.connection.shared.clone();
         let moved = relay(
-            &self.connection.stream,
-            &self.upstream,
-            early.freeze(),
+            &mut self.connection.stream,
+            &mut self.upstream,
+            &early,
+            &[],
             &shared.buffers,
-            (&open.bytes_out, &open.bytes_in),
+            &open.bytes,
             idle,
         );
         tokio::select! {
@@ -264,21 +282,14 @@ impl Flow {
     pub(super) fn relayed(&mut self, relayed: Relayed) {
         self.close.requests = 1;
         match relayed {
-            Relayed::Closed => self.ended(End::Closed, None, None),
+            Relayed::Closed { .. } => self.ended(End::Closed, None, None),
             Relayed::Idle => self.refuse(&Code::Idle.into()),
-            Relayed::ClientFailed(kind) => {
-                self.ended(
-                    End::Failed,
-                    Some(Blame::Client),
-                    Some(super::kind_code(kind)),
-                );
-            }
-            Relayed::UpstreamFailed(kind) => {
-                self.ended(
-                    End::Failed,
-                    Some(Blame::Upstream),
-                    Some(super::kind_code(kind)),
-                );
+            Relayed::Reset { side, error } => {
+                let blame = match side {
+                    Side::Client => Blame::Client,
+                    Side::Upstream => Blame::Upstream,
+                };
+                self.ended(End::Failed, Some(blame), Some(super::kind_code(error)));
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::record::FlowFacts;
 use super::Shared;
 use super::connect::{self, Tunnel};
 use super::flow::{Flow, Known};
-use super::forward;
+use super::forward::{self, After};
 use super::http1::{HeadError, HeadLimits, Method, RequestHead, parse_request};
 use super::refusal::{self, Code, Refusal};
 
@@ -88,9 +88,16 @@ impl Connection {
             if head.method == Method::Connect {
                 return connect::connect(self, *head).await;
             }
-            if !forward::forward(&mut self, *head).await {
-                self.linger().await;
-                return None;
+            match forward::forward(&mut self, *head).await {
+                After::Keep => {}
+                After::Close => {
+                    self.linger().await;
+                    return None;
+                }
+                After::Abort => {
+                    let _ = self.stream.set_zero_linger();
+                    return None;
+                }
             }
         }
     }

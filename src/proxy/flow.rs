@@ -311,8 +311,8 @@ impl Flow {
         let (mut out, mut back) = (0, 0);
         if let Some(open) = &self.open {
             self.gate.flows.remove(open.id);
-            self.close.bytes_out = open.bytes_out.load(std::sync::atomic::Ordering::Relaxed);
-            self.close.bytes_in = open.bytes_in.load(std::sync::atomic::Ordering::Relaxed);
+            self.close.bytes_out = open.bytes.out.load(std::sync::atomic::Ordering::Relaxed);
+            self.close.bytes_in = open.bytes.back.load(std::sync::atomic::Ordering::Relaxed);
             (out, back) = open.unreported();
         }
         if let Some((tier, category)) = self.judged {

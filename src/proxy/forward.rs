@@ -1,5 +1,516 @@
+//! Plain HTTP: an absolute-form request, judged, sent on, answered.
+//!
+//! What goes on is written anew from what was understood: the target that was judged is the one in
+//! `Host`, the path that was judged is the one that is sent. Request and response bodies move at
+//! the same time, so an origin may answer before it has read everything.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use crate::clock::Clock;
+use crate::dial::{PoolKey, Upstream};
+use crate::gate::{self, OpenFlow};
+use crate::metrics::FlowKind;
+use crate::name::{TargetError, Url};
+use crate::policy::Decision;
+use crate::record::{Blame, End, TlsMode};
+
+use super::connect::reach;
 use super::connection::Connection;
-use super::http1::RequestHead;
-pub(super) async fn forward(_c: &mut Connection, _h: RequestHead) -> bool {
-    false
+use super::flow::{Flow, Known, millis};
+use super::http1::{
+    Asked, BodyError, BodyLength, Client, Method, Onward, Passage, RequestHead, ResponseHead,
+    copy_body, encode_request, encode_response, is_idempotent, parse_response, via_has,
+};
+use super::refusal::{Code, Refusal};
+use super::relay::{relay, silence};
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum After {
+    /// Reset: the answer broke off, and must not look whole.
+    Abort,
+    /// Closed in order.
+    Close,
+    /// The next request may come.
+    Keep,
+}
+
+/// A connection to the origin, and whether it served another request before.
+struct Route {
+    stream: TcpStream,
+    address: SocketAddr,
+    reused: bool,
+}
+
+/// One request on its way.
+struct Exchange<'a> {
+    head: &'a RequestHead,
+    url: &'a Url,
+    upgrade: bool,
+    open: Arc<OpenFlow>,
+    clock: Clock,
+    began: Instant,
+}
+
+/// Why an exchange did not come to an end of its own.
+enum Broken {
+    /// Nothing was sent to the client yet: it can be told.
+    Before(Refusal),
+    /// The kept connection turned out to be closed before anything came: worth another try.
+    Stale,
+}
+
+/// Answers one request; says what becomes of the connection.
+pub(super) async fn forward(connection: &mut Connection, head: RequestHead) -> After {
+    let Some(mut flow) = connection.begin(FlowKind::Http).await else {
+        return After::Close;
+    };
+    match Box::pin(request(connection, &mut flow, &head)).await {
+        Ok(after) => after,
+        Err(refusal) => {
+            // A body that nobody reads would be taken for the next request.
+            let keep = head.keep_alive && head.body.is_empty();
+            let head_only = head.method == Method::Head;
+            connection
+                .refuse(&mut flow, &refusal, !keep, head_only)
+                .await;
+            if keep { After::Keep } else { After::Close }
+        }
+    }
+}
+
+/// The stages of a plain request, in order.
+async fn request(
+    connection: &mut Connection,
+    flow: &mut Flow,
+    head: &RequestHead,
+) -> Result<After, Refusal> {
+    flow.facts.user_agent = head.user_agent().map(super::user_agent);
+    flow.facts.method = Some(head.method.as_str().into());
+    flow.facts.tls_mode = Some(TlsMode::None);
+    let url = url(head)?;
+    flow.aim(url.target.clone());
+    if via_has(&head.fields, &connection.gate().pseudonym) {
+        return Err(Refusal::malformed(
+            508,
+            "the request has passed this proxy before",
+        ));
+    }
+    let snapshot = flow.snapshot();
+    let known = connection.identify(&snapshot, head).await?;
+    flow.identified(&known.caller);
+    if connection.gate().draining.is_cancelled() {
+        return Err(Code::Draining.into());
+    }
+    let asked = gate::Asked::Request {
+        method: head.method.as_str().into(),
+        path: url.path.clone(),
+        upgrade: head.upgrade().is_some(),
+    };
+    let decision = flow.judge(&known, &url.target, &asked)?;
+    if head.upgrade().is_some() && !decision.upgrade {
+        let detail = "no rule lets this request become another protocol";
+        return Err(Refusal::because(Code::ActionDenied, detail));
+    }
+    let key = PoolKey {
+        target: url.target.clone(),
+        tier: known.caller.who.tier,
+    };
+    let mut route = obtain(flow, &known, &key, asked, &decision).await?;
+    let Some(open) = flow.open.clone() else {
+        return Ok(After::Close);
+    };
+    let clock = flow.gate.clock.clone();
+    let began = clock.instant();
+    let exchange = Exchange {
+        head,
+        url: &url,
+        upgrade: decision.upgrade,
+        open,
+        clock,
+        began,
+    };
+    flow.close.requests = 1;
+    loop {
+        let reused = route.reused;
+        match exchange.run(connection, flow, route, &key).await {
+            Ok(after) => return Ok(after),
+            Err(Broken::Stale) if reused => route = redial(flow, &key, &decision).await?,
+            Err(Broken::Stale) => return Err(silent_origin()),
+            Err(Broken::Before(refusal)) => return Err(refusal),
+        }
+    }
+}
+
+/// The target and path of an absolute-form request (RFC 9112 section 3.2.2).
+fn url(head: &RequestHead) -> Result<Url, Refusal> {
+    let target = head.target();
+    if target.starts_with(b"/") || target == b"*" {
+        let detail = "this is a proxy: the request target must be an absolute http:// URL";
+        return Err(Refusal::because(Code::BadRequest, detail));
+    }
+    let url = Url::parse(target).map_err(|error| match error {
+        TargetError::Path(error) => Refusal::because(Code::BadPath, error.to_string()),
+        error => Refusal::because(Code::BadTarget, error.to_string()),
+    })?;
+    if url.tls {
+        return Err(Refusal::because(
+            Code::BadTarget,
+            "https goes through CONNECT",
+        ));
+    }
+    Ok(url)
+}
+
+/// A kept connection whose address still passes, or a new one.
+async fn obtain(
+    flow: &mut Flow,
+    known: &Known,
+    key: &PoolKey,
+    asked: gate::Asked,
+    decision: &Decision,
+) -> Result<Route, Refusal> {
+    let snapshot = flow.snapshot();
+    let now = flow.gate.clock.instant();
+    let kept = snapshot.dialer.pool.take(key, now, |address| {
+        let (ip, port) = (address.ip(), address.port());
+        snapshot
+            .policy
+            .judge_address(decision, ip, port, &snapshot.guard)
+            .is_ok()
+    });
+    let Some(kept) = kept else {
+        let Upstream {
+            stream, address, ..
+        } = reach(flow, known, &key.target, asked, decision).await?;
+        return Ok(Route {
+            stream,
+            address,
+            reused: false,
+        });
+    };
+    flow.facts.peer_address = Some(kept.address.ip());
+    flow.settle(known, &key.target, asked, decision).await?;
+    if let Some(open) = &flow.open {
+        open.dialled(kept.address);
+    }
+    Ok(Route {
+        stream: kept.stream,
+        address: kept.address,
+        reused: true,
+    })
+}
+
+/// Another try after a kept connection turned out to be closed: resolved and judged anew.
+async fn redial(flow: &mut Flow, key: &PoolKey, decision: &Decision) -> Result<Route, Refusal> {
+    let Upstream {
+        stream, address, ..
+    } = super::connect::dial(flow, &key.target, decision).await?;
+    Ok(Route {
+        stream,
+        address,
+        reused: false,
+    })
+}
+
+impl Exchange<'_> {
+    /// Sends the request and passes the answer on, both at the same time.
+    async fn run(
+        &self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        mut route: Route,
+        key: &PoolKey,
+    ) -> Result<After, Broken> {
+        let snapshot = flow.snapshot();
+        let idle = snapshot.limits.idle;
+        let mut buffer = BytesMut::new();
+        let Connection {
+            stream,
+            buffer: early,
+            shared,
+            ..
+        } = connection;
+        let (mut from_client, mut to_client) = stream.split();
+        let (mut from_origin, mut to_origin) = route.stream.split();
+        let mut answer = Answer::default();
+        let ended = {
+            let via = &shared.gate.pseudonym;
+            let mut send = pin!(self.send(&mut from_client, early, &mut to_origin, via));
+            let mut reply =
+                pin!(self.reply(&mut from_origin, &mut buffer, &mut to_client, &mut answer));
+            let mut quiet = pin!(silence(&self.open.bytes, idle));
+            let mut sent = None;
+            loop {
+                tokio::select! {
+                    biased;
+                    cut = self.open.cut() => break Ended::Cut(cut),
+                    replied = &mut reply => break Ended::Replied(replied, matches!(sent, Some(Ok(())))),
+                    done = &mut send, if sent.is_none() => match done {
+                        Err(error) if !blames_origin(&error) => break Ended::Unsent(error),
+                        // The origin stopped reading: it may still say why.
+                        done => sent = Some(done),
+                    },
+                    () = &mut quiet => break Ended::Quiet,
+                }
+            }
+        };
+        flow.facts.status = answer.status.or(flow.facts.status);
+        flow.facts.ms.first_byte = answer.first_byte.map(millis);
+        match ended {
+            Ended::Replied(Ok(Replied::Upgraded), _) => {
+                let early = std::mem::take(&mut connection.buffer);
+                let buffers = connection.shared.buffers.clone();
+                let relaying = relay(
+                    &mut connection.stream,
+                    &mut route.stream,
+                    &early,
+                    &buffer,
+                    &buffers,
+                    &self.open.bytes,
+                    idle,
+                );
+                tokio::select! {
+                    relayed = relaying => flow.relayed(relayed),
+                    cut = self.open.cut() => flow.was_cut(cut),
+                }
+                Ok(After::Abort)
+            }
+            Ended::Replied(Ok(Replied::Whole { client, origin }), sent) => {
+                flow.ended(End::Closed, None, None);
+                if origin && sent && buffer.is_empty() {
+                    let now = flow.gate.clock.instant();
+                    snapshot
+                        .dialer
+                        .pool
+                        .put(key.clone(), route.stream, route.address, now);
+                }
+                Ok(if client && sent {
+                    After::Keep
+                } else {
+                    After::Close
+                })
+            }
+            ended => self.broken(flow, &answer, ended),
+        }
+    }
+
+    /// What an exchange that broke off means to the record and the client.
+    fn broken(&self, flow: &mut Flow, answer: &Answer, ended: Ended) -> Result<After, Broken> {
+        let told = answer.status.is_some();
+        match ended {
+            Ended::Cut(cut) => {
+                flow.was_cut(cut);
+                return Ok(After::Abort);
+            }
+            Ended::Quiet if !told => return Err(Broken::Before(Code::ConnectTimeout.into())),
+            Ended::Quiet => flow.refuse(&Code::Idle.into()),
+            Ended::Unsent(error) => {
+                flow.ended(End::Failed, Some(Blame::Client), Some(body_code(&error)));
+            }
+            Ended::Replied(Err(ReplyError::Silent), _) if !told => {
+                let retry = self.head.body.is_empty() && is_idempotent(&self.head.method);
+                return Err(if retry {
+                    Broken::Stale
+                } else {
+                    Broken::Before(silent_origin())
+                });
+            }
+            Ended::Replied(Err(ReplyError::Malformed(why)), _) if !told => {
+                return Err(Broken::Before(Refusal::because(Code::ConnectFailed, why)));
+            }
+            Ended::Replied(Err(ReplyError::Body(error)), _) => {
+                let blame = match error {
+                    BodyError::Write(_) => Blame::Client,
+                    _ => Blame::Upstream,
+                };
+                flow.ended(End::Failed, Some(blame), Some(body_code(&error)));
+            }
+            Ended::Replied(..) => flow.ended(End::Failed, Some(Blame::Upstream), Some("io_error")),
+        }
+        Ok(After::Abort)
+    }
+
+    async fn send(
+        &self,
+        from: &mut ReadHalf<'_>,
+        early: &mut BytesMut,
+        to: &mut WriteHalf<'_>,
+        via: &str,
+    ) -> Result<(), BodyError> {
+        let mut out = BytesMut::new();
+        let onward = Onward {
+            target: &self.url.target,
+            path: &self.url.path,
+            via,
+            upgrade: self.upgrade,
+        };
+        encode_request(self.head, onward, &mut out);
+        to.write_all(&out).await.map_err(BodyError::Write)?;
+        drop(out);
+        let passage = Passage {
+            from: self.head.body,
+            to: self.head.body,
+            trailers: false,
+        };
+        copy_body(from, early, to, passage, &self.open.bytes.out).await
+    }
+
+    async fn reply(
+        &self,
+        from: &mut ReadHalf<'_>,
+        buffer: &mut BytesMut,
+        to: &mut WriteHalf<'_>,
+        answer: &mut Answer,
+    ) -> Result<Replied, ReplyError> {
+        let client = Client {
+            version: self.head.version,
+            keep_alive: self.head.keep_alive,
+        };
+        loop {
+            let head = self.response(from, buffer, answer).await?;
+            if head.is_interim() && client.version == super::http1::Version::Http10 {
+                continue;
+            }
+            let mut out = BytesMut::new();
+            let told = encode_response(&head, client, "tidegate", &mut out);
+            if head.is_interim() {
+                to.write_all(&out)
+                    .await
+                    .map_err(|error| ReplyError::Body(BodyError::Write(error)))?;
+                continue;
+            }
+            answer.status = Some(head.status);
+            let passage = Passage {
+                from: head.body,
+                to: told.body,
+                trailers: true,
+            };
+            let whole = self.take_whole(&head, buffer, &mut out);
+            to.write_all(&out)
+                .await
+                .map_err(|error| ReplyError::Body(BodyError::Write(error)))?;
+            drop(out);
+            if head.is_upgrade() {
+                return Ok(Replied::Upgraded);
+            }
+            if !whole {
+                let back = &self.open.bytes.back;
+                copy_body(from, buffer, to, passage, back)
+                    .await
+                    .map_err(ReplyError::Body)?;
+            }
+            return Ok(Replied::Whole {
+                client: told.keep_alive,
+                origin: head.keep_alive,
+            });
+        }
+    }
+
+    /// A small body that came with its head goes on with it: one write instead of two.
+    fn take_whole(&self, head: &ResponseHead, buffer: &mut BytesMut, out: &mut BytesMut) -> bool {
+        let BodyLength::Length(length) = head.body else {
+            return head.body == BodyLength::None;
+        };
+        let Ok(length) = usize::try_from(length) else {
+            return false;
+        };
+        let Some(body) = buffer.get(..length) else {
+            return false;
+        };
+        out.extend_from_slice(body);
+        buffer.advance(length);
+        self.open
+            .bytes
+            .back
+            .fetch_add(length as u64, Ordering::Relaxed);
+        true
+    }
+
+    async fn response(
+        &self,
+        from: &mut ReadHalf<'_>,
+        buffer: &mut BytesMut,
+        answer: &mut Answer,
+    ) -> Result<ResponseHead, ReplyError> {
+        let asked = Asked {
+            head: self.head.method == Method::Head,
+            upgrade: self.upgrade && self.head.upgrade().is_some(),
+        };
+        loop {
+            match parse_response(buffer, asked) {
+                Ok(Some(head)) => return Ok(head),
+                Ok(None) => {}
+                Err(error) => return Err(ReplyError::Malformed(error.to_string())),
+            }
+            buffer.reserve(8 * 1024);
+            match from.read_buf(buffer).await {
+                Ok(0) if buffer.is_empty() => return Err(ReplyError::Silent),
+                Ok(0) => return Err(ReplyError::Malformed("the response head broke off".into())),
+                Ok(_) => {}
+                Err(_) if buffer.is_empty() => return Err(ReplyError::Silent),
+                Err(error) => return Err(ReplyError::Malformed(super::io_code(&error).into())),
+            }
+            if answer.first_byte.is_none() {
+                answer.first_byte = Some(self.clock.instant().duration_since(self.began));
+            }
+        }
+    }
+}
+
+/// What is known of an answer while it comes.
+#[derive(Default)]
+struct Answer {
+    /// Set when the head was passed on, or is just about to be.
+    status: Option<u16>,
+    first_byte: Option<Duration>,
+}
+
+/// How an answer ended well.
+enum Replied {
+    /// The connection speaks another protocol now.
+    Upgraded,
+    /// All of it was passed on; whether each side takes another request.
+    Whole { client: bool, origin: bool },
+}
+
+enum ReplyError {
+    Body(BodyError),
+    Malformed(String),
+    /// The origin closed before its first byte.
+    Silent,
+}
+
+enum Ended {
+    Cut(gate::Cut),
+    Quiet,
+    /// And whether the whole request had been sent.
+    Replied(Result<Replied, ReplyError>, bool),
+    Unsent(BodyError),
+}
+
+fn blames_origin(error: &BodyError) -> bool {
+    matches!(error, BodyError::Write(_))
+}
+
+fn body_code(error: &BodyError) -> &'static str {
+    match error {
+        BodyError::Chunk(_) => Code::BadRequest.as_str(),
+        BodyError::Read(error) | BodyError::Write(error) => super::io_code(error),
+        BodyError::Truncated => super::kind_code(io::ErrorKind::UnexpectedEof),
+    }
+}
+
+fn silent_origin() -> Refusal {
+    Refusal::because(Code::ConnectFailed, "the origin closed before it answered")
 }

@@ -1,14 +1,544 @@
+//! Reads a TLS `ClientHello` without consuming it (RFC 8446 sections 4.1.2 and 5.1).
+//!
+//! The name in it must be the one that was judged. A server may read a hello that is cut into many
+//! records, so this reader does too; and what two readers could understand differently (a second
+//! name, bytes after the end, a name that is not canonical) is refused instead of guessed.
+
+use std::borrow::Cow;
+
 use crate::name::HostName;
-pub(crate) struct ClientHello {
-    pub(crate) server_name: Option<HostName>,
-}
+
+/// What the first bytes of a tunnel are.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Hello {
+    /// A hello so far, but not all of it.
     Incomplete,
-    Tls(ClientHello),
-    NotTls,
+    /// TLS, but not a hello that can be read in one way only; says why.
     Malformed(&'static str),
+    /// Something else than TLS.
+    NotTls,
+    /// A hello larger than 64 KiB.
     TooLarge,
+    /// A whole hello.
+    Tls(ClientHello),
 }
-pub(crate) fn read_hello(_b: &[u8]) -> Hello {
-    Hello::NotTls
+
+/// What a client said at the beginning of TLS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ClientHello {
+    /// The name of the server that it wants, in canonical form.
+    pub(crate) server_name: Option<HostName>,
+    /// The application protocols that it offers, in its order.
+    pub(crate) alpn: Vec<Box<[u8]>>,
+    /// Whether the true name may be hidden (encrypted client hello), `server_name` being a front.
+    pub(crate) ech: bool,
+    /// Bytes of the records that hold it.
+    pub(crate) len: usize,
+}
+
+/// The most bytes of records that a hello may take.
+pub(crate) const MOST_BYTES: usize = 64 * 1024;
+
+/// Reads the hello at the start of `bytes`, which is all that came so far.
+pub(crate) fn read_hello(bytes: &[u8]) -> Hello {
+    match whole_message(bytes) {
+        Ok((message, len)) => match parse_message(&message) {
+            Ok(hello) => Hello::Tls(ClientHello { len, ..hello }),
+            Err(why) => Hello::Malformed(why),
+        },
+        Err(Hello::Incomplete) if bytes.len() >= MOST_BYTES => Hello::TooLarge,
+        Err(other) => other,
+    }
+}
+
+const RECORD_HEADER: usize = 5;
+const MESSAGE_HEADER: usize = 4;
+const MOST_RECORD: usize = 16 * 1024;
+const MOST_EXTENSIONS: usize = 128;
+const MOST_PROTOCOLS: usize = 16;
+
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+const HOST_NAME: u8 = 0;
+
+const SERVER_NAME: u16 = 0;
+const ALPN: u16 = 16;
+/// Encrypted client hello, and the draft before it that hid only the name.
+const ENCRYPTED: [u16; 2] = [0xfe0d, 0xffce];
+
+/// Puts the first handshake message together: its body and how many bytes its records take.
+fn whole_message(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, usize), Hello> {
+    let mut message = Cow::Borrowed(&[][..]);
+    let mut rest = bytes;
+    loop {
+        let (payload, after) = record(rest)?;
+        rest = after;
+        if message.is_empty() {
+            message = Cow::Borrowed(payload);
+        } else {
+            message.to_mut().extend_from_slice(payload);
+        }
+        let Some(body) = message_body(&message)? else {
+            continue;
+        };
+        if body.len() + MESSAGE_HEADER < message.len() {
+            return Err(Hello::Malformed(
+                "bytes follow the ClientHello in its record",
+            ));
+        }
+        return Ok((message, bytes.len() - rest.len()));
+    }
+}
+
+/// The payload of the record at the start of `bytes`, which may be all there is of it, and what
+/// follows.
+fn record(bytes: &[u8]) -> Result<(&[u8], &[u8]), Hello> {
+    let header = bytes.get(..RECORD_HEADER).unwrap_or(bytes);
+    // Decided on the first byte that tells, so that a peer that speaks something else, and now
+    // waits for an answer, is not waited for.
+    if header.first().is_some_and(|&kind| kind != HANDSHAKE)
+        || header.get(1).is_some_and(|&major| major != 3)
+        || header.get(2).is_some_and(|&minor| minor > 4)
+    {
+        return Err(Hello::NotTls);
+    }
+    let Some(&[_, _, _, high, low]) = header.first_chunk() else {
+        return Err(Hello::Incomplete);
+    };
+    let len = usize::from(u16::from_be_bytes([high, low]));
+    match len {
+        0 => return Err(Hello::Malformed("an empty handshake record")),
+        1..=MOST_RECORD => {}
+        _ => return Err(Hello::Malformed("a record longer than 16 KiB")),
+    }
+    let payload = bytes.get(RECORD_HEADER..).unwrap_or_default();
+    payload.split_at_checked(len).ok_or(Hello::Incomplete)
+}
+
+/// The body of the message, if all of it is there.
+fn message_body(message: &[u8]) -> Result<Option<&[u8]>, Hello> {
+    if message.first().is_some_and(|&kind| kind != CLIENT_HELLO) {
+        return Err(Hello::Malformed(
+            "a handshake that does not begin with a ClientHello",
+        ));
+    }
+    let Some((&[_, a, b, c], body)) = message.split_first_chunk() else {
+        return Ok(None);
+    };
+    let len = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
+    if len + MESSAGE_HEADER > MOST_BYTES {
+        return Err(Hello::TooLarge);
+    }
+    Ok(body.get(..len))
+}
+
+fn parse_message(message: &[u8]) -> Result<ClientHello, &'static str> {
+    let mut body = Reader(message.get(MESSAGE_HEADER..).unwrap_or_default());
+    let version = body.number()?;
+    if !(0x0300..=0x0303).contains(&version) {
+        return Err("the version of the ClientHello is unknown");
+    }
+    body.take(32)?;
+    if body.short()?.0.len() > 32 {
+        return Err("the session id is too long");
+    }
+    let ciphers = body.long()?.0.len();
+    if ciphers == 0 || ciphers % 2 != 0 {
+        return Err("the list of cipher suites is malformed");
+    }
+    if body.short()?.0.is_empty() {
+        return Err("the list of compression methods is empty");
+    }
+    let mut hello = ClientHello {
+        server_name: None,
+        alpn: Vec::new(),
+        ech: false,
+        len: 0,
+    };
+    if !body.is_empty() {
+        let extensions = body.long()?;
+        body.end()?;
+        read_extensions(extensions, &mut hello)?;
+    }
+    Ok(hello)
+}
+
+fn read_extensions(
+    mut extensions: Reader<'_>,
+    hello: &mut ClientHello,
+) -> Result<(), &'static str> {
+    let mut seen = Vec::with_capacity(32);
+    while !extensions.is_empty() {
+        let kind = extensions.number()?;
+        let data = extensions.long()?;
+        if seen.contains(&kind) {
+            return Err("an extension is there twice");
+        }
+        if seen.len() == MOST_EXTENSIONS {
+            return Err("there are too many extensions");
+        }
+        seen.push(kind);
+        match kind {
+            ALPN => hello.alpn = protocols(data)?,
+            SERVER_NAME => hello.server_name = Some(server_name(data)?),
+            _ => hello.ech |= ENCRYPTED.contains(&kind),
+        }
+    }
+    Ok(())
+}
+
+/// RFC 6066 section 3: a list, but of one name.
+fn server_name(mut data: Reader<'_>) -> Result<HostName, &'static str> {
+    let mut list = data.long()?;
+    data.end()?;
+    if list.byte()? != HOST_NAME {
+        return Err("the server name is not a host name");
+    }
+    let name = list.long()?.0;
+    if !list.is_empty() {
+        return Err("there is more than one server name");
+    }
+    if name.ends_with(b".") {
+        return Err("the server name ends in a dot");
+    }
+    HostName::parse(name).map_err(|_| "the server name is not a DNS name")
+}
+
+/// RFC 7301 section 3.1.
+fn protocols(mut data: Reader<'_>) -> Result<Vec<Box<[u8]>>, &'static str> {
+    let mut list = data.long()?;
+    data.end()?;
+    let mut protocols = Vec::new();
+    while !list.is_empty() {
+        let name = list.short()?.0;
+        if name.is_empty() || protocols.len() == MOST_PROTOCOLS {
+            return Err("the list of application protocols is malformed");
+        }
+        protocols.push(name.into());
+    }
+    Ok(protocols)
+}
+
+/// Takes a message apart from its front.
+struct Reader<'m>(&'m [u8]);
+
+impl<'m> Reader<'m> {
+    fn take(&mut self, len: usize) -> Result<&'m [u8], &'static str> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or("a length is wrong")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, &'static str> {
+        self.take(1)?.first().copied().ok_or("a length is wrong")
+    }
+
+    fn number(&mut self) -> Result<u16, &'static str> {
+        Ok(u16::from_be_bytes([self.byte()?, self.byte()?]))
+    }
+
+    /// A part whose length stands before it in one byte.
+    fn short(&mut self) -> Result<Self, &'static str> {
+        let len = self.byte()?;
+        self.take(len.into()).map(Self)
+    }
+
+    /// A part whose length stands before it in two bytes.
+    fn long(&mut self) -> Result<Self, &'static str> {
+        let len = self.number()?;
+        self.take(len.into()).map(Self)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn end(&self) -> Result<(), &'static str> {
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err("bytes follow where nothing should")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+    use super::*;
+
+    /// What a real client sends to a server called `name`.
+    fn real(name: &str, alpn: &[&str]) -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let name = name.to_owned().try_into().expect("a name");
+        let mut client = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).expect("in memory");
+        bytes
+    }
+
+    /// The message in the one record of a real hello.
+    fn message(hello: &[u8]) -> Vec<u8> {
+        hello[RECORD_HEADER..].to_vec()
+    }
+
+    /// `message` in records of `step` bytes.
+    fn records(message: &[u8], step: usize) -> Vec<u8> {
+        let record = |part: &[u8]| {
+            let len = u16::try_from(part.len()).expect("short").to_be_bytes();
+            [&[HANDSHAKE, 3, 1][..], &len, part].concat()
+        };
+        message.chunks(step).flat_map(record).collect()
+    }
+
+    fn long(parts: &[&[u8]]) -> Vec<u8> {
+        let bytes = parts.concat();
+        [
+            &u16::try_from(bytes.len()).expect("short").to_be_bytes()[..],
+            &bytes,
+        ]
+        .concat()
+    }
+
+    fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
+        [&kind.to_be_bytes()[..], &long(&[data])].concat()
+    }
+
+    /// The data of a `server_name` extension of one name.
+    fn name_data(kind: u8, name: &[u8]) -> Vec<u8> {
+        long(&[&[kind], &long(&[name])])
+    }
+
+    /// A small hello with these extensions, and what stands in it after them.
+    fn made(extensions: &[Vec<u8>], after: &[u8]) -> Vec<u8> {
+        let extensions = long(&extensions.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        let body = [
+            &[3, 3][..],
+            &[7; 32],
+            &[0, 0, 2, 0x13, 1, 1, 0],
+            &extensions,
+            after,
+        ]
+        .concat();
+        let len = u32::try_from(body.len()).expect("short").to_be_bytes();
+        records(&[&[CLIENT_HELLO], &len[1..], &body].concat(), MOST_RECORD)
+    }
+
+    fn named(name: &[u8]) -> Hello {
+        read_hello(&made(
+            &[extension(SERVER_NAME, &name_data(HOST_NAME, name))],
+            b"",
+        ))
+    }
+
+    fn tls(hello: Hello) -> ClientHello {
+        match hello {
+            Hello::Tls(hello) => hello,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_real_hello_tells_its_name_and_protocols() {
+        let bytes = real("Files.Example.com", &["h2", "http/1.1"]);
+        let hello = tls(read_hello(&bytes));
+        assert_eq!(
+            hello.server_name.expect("a name").as_str(),
+            "files.example.com"
+        );
+        assert_eq!(
+            hello.alpn,
+            [b"h2"[..].into(), b"http/1.1"[..].into()] as [Box<[u8]>; 2]
+        );
+        assert_eq!((hello.ech, hello.len), (false, bytes.len()));
+    }
+
+    #[test]
+    fn an_address_is_no_server_name() {
+        assert_eq!(tls(read_hello(&real("192.0.2.1", &[]))).server_name, None);
+    }
+
+    #[test]
+    fn every_beginning_of_a_hello_is_incomplete() {
+        let bytes = real("example.com", &["h2"]);
+        for len in 0..bytes.len() {
+            assert_eq!(read_hello(&bytes[..len]), Hello::Incomplete, "{len}");
+        }
+        let bytes = records(&message(&bytes), 7);
+        for len in 0..bytes.len() {
+            assert_eq!(read_hello(&bytes[..len]), Hello::Incomplete, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_hello_reads_the_same_in_however_many_records() {
+        let bytes = real("example.com", &["h2"]);
+        let whole = tls(read_hello(&bytes));
+        for step in 1..bytes.len() {
+            let cut = records(&message(&bytes), step);
+            let hello = tls(read_hello(&[&cut[..], b"next"].concat()));
+            assert_eq!(hello.len, cut.len());
+            assert_eq!(
+                ClientHello {
+                    len: whole.len,
+                    ..hello
+                },
+                whole,
+                "{step}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_told_by_their_first_bytes() {
+        for bytes in [
+            &b"S"[..],
+            b"GET / HTTP/1.1",
+            b"SSH-2.0",
+            b"\x80\x2e\x01",
+            b"\x16\x02",
+            b"\x15\x03",
+        ] {
+            assert_eq!(read_hello(bytes), Hello::NotTls, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_read_only_if_it_can_be_read_in_one_way() {
+        for name in [
+            &b"example.com\0.example.net"[..],
+            b"example.com.",
+            b".example.com",
+            b"exa mple.com",
+            b"192.0.2.1",
+            b"0x7f.1",
+            b"::1",
+            b"[::1]",
+            b"example.com:443",
+            b"ex\xc3\xa4mple.com",
+            b"",
+        ] {
+            assert!(matches!(named(name), Hello::Malformed(_)), "{name:?}");
+        }
+        assert_eq!(
+            tls(named(b"EXAMPLE.com"))
+                .server_name
+                .expect("a name")
+                .as_str(),
+            "example.com"
+        );
+    }
+
+    #[test]
+    fn a_second_reading_of_the_name_is_refused() {
+        let good = name_data(HOST_NAME, b"example.com");
+        let other = name_data(HOST_NAME, b"example.net");
+        let entry = |name: &[u8]| [&[HOST_NAME][..], &long(&[name])].concat();
+        let two_names = long(&[&entry(b"example.com"), &entry(b"example.net")]);
+        for extensions in [
+            vec![
+                extension(SERVER_NAME, &good),
+                extension(SERVER_NAME, &other),
+            ],
+            vec![extension(SERVER_NAME, &two_names)],
+            vec![extension(SERVER_NAME, &name_data(1, b"example.com"))],
+            vec![extension(SERVER_NAME, &[&good[..], b"x"].concat())],
+            vec![extension(SERVER_NAME, b"")],
+            vec![extension(SERVER_NAME, &[0, 0])],
+            vec![extension(ALPN, &[0, 1, 0])],
+            vec![extension(ALPN, &[0, 2, 2, b'h'])],
+        ] {
+            let hello = read_hello(&made(&extensions, b""));
+            assert!(matches!(hello, Hello::Malformed(_)), "{extensions:?}");
+        }
+        let trailing = made(&[extension(SERVER_NAME, &good)], b"x");
+        assert_eq!(
+            read_hello(&trailing),
+            Hello::Malformed("bytes follow where nothing should")
+        );
+    }
+
+    #[test]
+    fn bytes_after_the_hello_in_its_record_are_refused() {
+        let mut message = message(&real("example.com", &[]));
+        message.push(0);
+        assert!(matches!(
+            read_hello(&records(&message, MOST_RECORD)),
+            Hello::Malformed(_)
+        ));
+    }
+
+    #[test]
+    fn encryption_of_the_name_is_noticed() {
+        for kind in ENCRYPTED {
+            assert!(tls(read_hello(&made(&[extension(kind, b"?")], b""))).ech);
+        }
+    }
+
+    #[test]
+    fn odd_records_are_refused() {
+        assert!(matches!(read_hello(&[22, 3, 1, 0, 0]), Hello::Malformed(_)));
+        assert!(matches!(
+            read_hello(&[22, 3, 1, 0x40, 1]),
+            Hello::Malformed(_)
+        ));
+        assert!(matches!(
+            read_hello(&[22, 3, 1, 0, 1, 2]),
+            Hello::Malformed(_)
+        ));
+        let mut cut = records(&message(&real("example.com", &[])), 100);
+        cut[105] = 23;
+        assert_eq!(read_hello(&cut), Hello::NotTls);
+    }
+
+    #[test]
+    fn a_hello_beyond_the_bound_is_not_waited_for() {
+        assert_eq!(read_hello(&records(&[1, 1, 0, 0], 4)), Hello::TooLarge);
+        let dribble = records(&[&[CLIENT_HELLO, 0, 0xff, 0][..], &[0; 20_000]].concat(), 1);
+        assert_eq!(read_hello(&dribble[..MOST_BYTES - 1]), Hello::Incomplete);
+        assert_eq!(read_hello(&dribble[..MOST_BYTES]), Hello::TooLarge);
+    }
+
+    #[test]
+    fn a_flood_of_extensions_is_refused() {
+        let many: Vec<_> = (1000..2000).map(|kind| extension(kind, b"")).collect();
+        assert_eq!(
+            read_hello(&made(&many, b"")),
+            Hello::Malformed("there are too many extensions")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(bytes: Vec<u8>) {
+            let _ = read_hello(&bytes);
+            let len = u32::try_from(bytes.len()).expect("short").to_be_bytes();
+            let message = [&[CLIENT_HELLO][..], &len[1..], &bytes].concat();
+            let _ = read_hello(&records(&message, MOST_RECORD));
+        }
+
+        #[test]
+        fn no_change_of_a_byte_makes_it_panic_or_find_another_name(at in 0usize..500, to: u8) {
+            let mut bytes = made(
+                &[extension(SERVER_NAME, &name_data(HOST_NAME, b"a.example")), extension(ALPN, &long(&[b"\x02h2"]))],
+                b"",
+            );
+            let at = at % bytes.len();
+            bytes[at] = to;
+            if let Hello::Tls(hello) = read_hello(&bytes) {
+                let name = hello.server_name.map(|name| name.as_str().len());
+                prop_assert!(name.is_none_or(|len| len == 9));
+            }
+        }
+    }
 }

@@ -1,22 +1,735 @@
-use super::buffers::Buffers;
-use bytes::Bytes;
+//! Two sockets, both ways: counted, limited in silence, half-closes passed on.
+//!
+//! Both directions live in one future, so a tunnel costs one task. A direction that rests owns no
+//! buffer: it waits for its socket to be readable first, and borrows one only then. A direction
+//! that fills its small buffer again and again gets a large one, since for bulk the size of the
+//! buffer decides what a byte costs. What the reader does not take is kept, and nothing more is
+//! read until it has: that is the back-pressure.
+//!
+//! Why not `copy_bidirectional`: it owns two buffers for as long as the tunnel lives, so they are
+//! either too small for bulk or too dear for ten thousand tunnels at rest.
+
+use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-pub(crate) enum Relayed {
-    Closed,
-    Idle,
-    ClientFailed(io::ErrorKind),
-    UpstreamFailed(io::ErrorKind),
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::buffers::{Buffer, Buffers, Size};
+
+/// Bytes of one flow, counted as they are handed to the other side.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// From the client to its destination.
+    pub(crate) out: AtomicU64,
+    /// From the destination to the client.
+    pub(crate) back: AtomicU64,
 }
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Relayed {
+    /// Both sides said that they were done, `first` before the other.
+    Closed {
+        /// Who ended it.
+        first: Side,
+    },
+    /// Not one byte moved for as long as allowed.
+    Idle,
+    /// A side broke off.
+    Reset {
+        /// Who did.
+        side: Side,
+        /// What the system called it.
+        error: io::ErrorKind,
+    },
+}
+
+/// A side of a tunnel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Side {
+    /// Who asked for the tunnel.
+    Client,
+    /// Where it leads.
+    Upstream,
+}
+
+/// Moves bytes both ways until both sides are done, one breaks off, or both are silent for `idle`.
+///
+/// The early bytes were read from the other side before and go first. The end is `Idle` between
+/// `idle` and five quarters of it after the last byte. Dropping the future stops at once; what
+/// moved until then is in `counters`.
 pub(crate) async fn relay(
-    _c: &TcpStream,
-    _u: &TcpStream,
-    _early: Bytes,
-    _b: &Buffers,
-    _n: (&AtomicU64, &AtomicU64),
-    _idle: Duration,
+    client: &mut TcpStream,
+    upstream: &mut TcpStream,
+    early_to_upstream: &[u8],
+    early_to_client: &[u8],
+    buffers: &Buffers,
+    counters: &Counters,
+    idle: Duration,
 ) -> Relayed {
-    Relayed::Closed
+    let (from_client, to_client) = client.split();
+    let (from_upstream, to_upstream) = upstream.split();
+    let mut out = Way::new(
+        from_client,
+        to_upstream,
+        Side::Client,
+        &counters.out,
+        buffers,
+    );
+    let mut back = Way::new(
+        from_upstream,
+        to_client,
+        Side::Upstream,
+        &counters.back,
+        buffers,
+    );
+    (out.early, back.early) = (early_to_upstream, early_to_client);
+    let mut silence = pin!(silence(counters, idle));
+    let mut first = None;
+    poll_fn(|cx| {
+        for way in [&mut out, &mut back] {
+            match way.poll(cx) {
+                Poll::Ready(Err(end)) => return Poll::Ready(end),
+                Poll::Ready(Ok(())) if first.is_none() => first = Some(way.side),
+                _ => {}
+            }
+        }
+        match first {
+            Some(first) if out.is_done() && back.is_done() => {
+                Poll::Ready(Relayed::Closed { first })
+            }
+            _ => silence.as_mut().poll(cx).map(|()| Relayed::Idle),
+        }
+    })
+    .await
+}
+
+/// Waits until no byte has been counted for `idle`, give or take a quarter.
+///
+/// Looks four times in that time instead of setting a timer anew for every byte.
+pub(crate) async fn silence(counters: &Counters, idle: Duration) {
+    let mut seen = counters.total();
+    let mut quiet = 0;
+    while quiet < 5 {
+        tokio::time::sleep(idle / 4).await;
+        let total = counters.total();
+        quiet = if total == seen { quiet + 1 } else { 1 };
+        seen = total;
+    }
+}
+
+impl Counters {
+    fn total(&self) -> u64 {
+        self.out
+            .load(Ordering::Relaxed)
+            .wrapping_add(self.back.load(Ordering::Relaxed))
+    }
+}
+
+impl Side {
+    /// The other one.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+/// Reads in a turn before other tasks get theirs.
+const ROUNDS: usize = 16;
+
+/// Full reads in a row that make a direction bulk.
+const BULK_AFTER: u8 = 4;
+
+/// One direction.
+struct Way<'a> {
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
+    side: Side,
+    moved: &'a AtomicU64,
+    buffers: &'a Buffers,
+    early: &'a [u8],
+    rest: Option<Rest<'a>>,
+    state: State,
+    full_reads: u8,
+}
+
+/// What was read and not yet taken by the other side.
+struct Rest<'a> {
+    buffer: Buffer<'a>,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// The side reads and writes.
+    Open,
+    /// The side has sent its end; it is not passed on yet.
+    Ended,
+    /// The end is passed on.
+    Done,
+}
+
+impl<'a> Way<'a> {
+    fn new(
+        from: ReadHalf<'a>,
+        to: WriteHalf<'a>,
+        side: Side,
+        moved: &'a AtomicU64,
+        buffers: &'a Buffers,
+    ) -> Self {
+        Self {
+            from,
+            to,
+            side,
+            moved,
+            buffers,
+            early: &[],
+            rest: None,
+            state: State::Open,
+            full_reads: 0,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Moves what can be moved now; ready when the end was passed on, just now or before.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        let mut spare = None;
+        for _ in 0..ROUNDS {
+            ready!(self.poll_early(cx))?;
+            ready!(self.poll_rest(cx, &mut spare))?;
+            match self.state {
+                State::Done => return Poll::Ready(Ok(())),
+                State::Ended => {
+                    // Whether the other side still listens does not matter any more.
+                    let _ = ready!(Pin::new(&mut self.to).poll_shutdown(cx));
+                    self.state = State::Done;
+                }
+                State::Open => ready!(self.poll_read(cx, &mut spare))?,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        while !self.early.is_empty() {
+            let written = ready!(Pin::new(&mut self.to).poll_write(cx, self.early));
+            let written = self.count(written)?;
+            self.early = self.early.get(written..).unwrap_or_default();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what was read; leaves the empty buffer in `spare` for the next read.
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        spare: &mut Option<Buffer<'a>>,
+    ) -> Poll<Result<(), Relayed>> {
+        while let Some(rest) = &mut self.rest {
+            let bytes = rest.buffer.get(rest.start..rest.end).unwrap_or_default();
+            let Poll::Ready(written) = Pin::new(&mut self.to).poll_write(cx, bytes) else {
+                self.shrink_rest();
+                return Poll::Pending;
+            };
+            let written = self.count(written)?;
+            if let Some(mut rest) = self.rest.take() {
+                rest.start += written;
+                if rest.start < rest.end {
+                    self.rest = Some(rest);
+                } else {
+                    *spare = Some(rest.buffer);
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A slow reader must not sit on a large buffer for a few bytes.
+    fn shrink_rest(&mut self) {
+        let Some(rest) = self.rest.take_if(|rest| {
+            rest.buffer.len() > Size::Small.bytes() && rest.end - rest.start <= Size::Small.bytes()
+        }) else {
+            return;
+        };
+        let bytes = rest.buffer.get(rest.start..rest.end).unwrap_or_default();
+        let mut buffer = self.buffers.take(Size::Small);
+        let end = bytes.len();
+        if let Some(room) = buffer.get_mut(..end) {
+            room.copy_from_slice(bytes);
+        }
+        self.rest = Some(Rest {
+            buffer,
+            start: 0,
+            end,
+        });
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        spare: &mut Option<Buffer<'a>>,
+    ) -> Poll<Result<(), Relayed>> {
+        if let Err(error) = ready!(self.from.as_ref().poll_read_ready(cx)) {
+            return Poll::Ready(Err(self.broken(self.side, &error)));
+        }
+        let size = if self.full_reads < BULK_AFTER {
+            Size::Small
+        } else {
+            Size::Large
+        };
+        let mut buffer = spare
+            .take()
+            .filter(|spare| spare.len() == size.bytes())
+            .unwrap_or_else(|| self.buffers.take(size));
+        let mut read = ReadBuf::new(&mut buffer);
+        if let Err(error) = ready!(Pin::new(&mut self.from).poll_read(cx, &mut read)) {
+            return Poll::Ready(Err(self.broken(self.side, &error)));
+        }
+        let end = read.filled().len();
+        if end == 0 {
+            self.state = State::Ended;
+            return Poll::Ready(Ok(()));
+        }
+        self.full_reads = match end {
+            _ if end >= size.bytes() => (self.full_reads + 1).min(BULK_AFTER * 2),
+            _ if end <= Size::Small.bytes() => self.full_reads.saturating_sub(1),
+            _ => self.full_reads,
+        };
+        self.rest = Some(Rest {
+            buffer,
+            start: 0,
+            end,
+        });
+        Poll::Ready(Ok(()))
+    }
+
+    fn count(&self, written: io::Result<usize>) -> Result<usize, Relayed> {
+        match written {
+            Ok(0) => Err(self.broken(self.side.other(), &io::ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                self.moved.fetch_add(written as u64, Ordering::Relaxed);
+                Ok(written)
+            }
+            Err(error) => Err(self.broken(self.side.other(), &error)),
+        }
+    }
+
+    fn broken(&self, side: Side, error: &io::Error) -> Relayed {
+        Relayed::Reset {
+            side,
+            error: error.kind(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use socket2::SockRef;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use crate::clock::Clock;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A tunnel seen from its ends (`near`, `far`) and from inside (`client`, `upstream`).
+    struct Tunnel {
+        near: TcpStream,
+        client: TcpStream,
+        upstream: TcpStream,
+        far: TcpStream,
+    }
+
+    async fn tunnel() -> Tunnel {
+        let ((near, client), (upstream, far)) = tokio::join!(pair(), pair());
+        Tunnel {
+            near,
+            client,
+            upstream,
+            far,
+        }
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .await
+            .expect("bound");
+        let here = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("up");
+        here.set_nonblocking(true).expect("a socket");
+        let (there, _) = listener.accept().await.expect("connected");
+        (TcpStream::from_std(here).expect("a socket"), there)
+    }
+
+    /// Runs a relay beside `talk`, and waits for both, but not forever.
+    async fn beside(
+        client: &mut TcpStream,
+        upstream: &mut TcpStream,
+        counters: &Counters,
+        talk: impl Future<Output = ()>,
+    ) -> Relayed {
+        let buffers = Buffers::default();
+        let relay = relay(client, upstream, b"", b"", &buffers, counters, LONG);
+        let both = async { tokio::join!(relay, talk).0 };
+        tokio::time::timeout(LONG, both).await.expect("in time")
+    }
+
+    async fn read_all(from: &mut TcpStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).await.expect("an end");
+        all
+    }
+
+    fn reset(socket: TcpStream) {
+        SockRef::from(&socket)
+            .set_linger(Some(Duration::ZERO))
+            .expect("a socket");
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_whole_after_the_client_has_said_its_last() {
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            mut far,
+        } = tunnel().await;
+        let counters = Counters::default();
+        let talk = async {
+            near.write_all(b"question").await.expect("open");
+            near.shutdown().await.expect("open");
+            let answer = async {
+                assert_eq!(read_all(&mut far).await, b"question");
+                far.write_all(&[7; 1_000_000]).await.expect("half open");
+                far.shutdown().await.expect("half open");
+            };
+            assert_eq!(tokio::join!(answer, read_all(&mut near)).1, [7; 1_000_000]);
+        };
+        let end = beside(&mut client, &mut upstream, &counters, talk).await;
+        assert_eq!(
+            end,
+            Relayed::Closed {
+                first: Side::Client
+            }
+        );
+        assert_eq!(
+            (counters.out.into_inner(), counters.back.into_inner()),
+            (8, 1_000_000)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_may_speak_on_after_the_other_side_has_ended() {
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            mut far,
+        } = tunnel().await;
+        let talk = async {
+            far.write_all(b"bye").await.expect("open");
+            far.shutdown().await.expect("open");
+            assert_eq!(read_all(&mut near).await, b"bye");
+            near.write_all(b"one more thing").await.expect("half open");
+            near.shutdown().await.expect("half open");
+            assert_eq!(read_all(&mut far).await, b"one more thing");
+        };
+        let end = beside(&mut client, &mut upstream, &Counters::default(), talk).await;
+        assert_eq!(
+            end,
+            Relayed::Closed {
+                first: Side::Upstream
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn early_bytes_go_first_and_are_counted() {
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            mut far,
+        } = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            b"hello ",
+            b"HI ",
+            &buffers,
+            &counters,
+            LONG,
+        );
+        let talk = async {
+            near.write_all(b"world").await.expect("open");
+            near.shutdown().await.expect("open");
+            far.write_all(b"WORLD").await.expect("open");
+            far.shutdown().await.expect("open");
+            (read_all(&mut far).await, read_all(&mut near).await)
+        };
+        let (_, (out, back)) = tokio::join!(relay, talk);
+        assert_eq!(
+            (&out[..], &back[..]),
+            (&b"hello world"[..], &b"HI WORLD"[..])
+        );
+        assert_eq!(
+            (counters.out.into_inner(), counters.back.into_inner()),
+            (11, 8)
+        );
+    }
+
+    /// Bytes that differ from place to place: the period is prime to every size of a buffer.
+    fn pattern() -> Vec<u8> {
+        (0..251 * 2048)
+            .map(|at| u8::try_from(at % 251).expect("small"))
+            .collect()
+    }
+
+    async fn send(to: &mut (impl AsyncWrite + Unpin), total: usize) {
+        let pattern = pattern();
+        let mut left = total;
+        while left > 0 {
+            let piece = pattern.len().min(left);
+            to.write_all(&pattern[..piece]).await.expect("open");
+            left -= piece;
+        }
+        to.shutdown().await.expect("open");
+    }
+
+    /// Reads to the end; how much, if it was the pattern.
+    async fn check(from: &mut (impl AsyncRead + Unpin)) -> usize {
+        let (pattern, mut buffer, mut total) = (pattern(), vec![0; 200_000], 0);
+        loop {
+            let len = from.read(&mut buffer).await.expect("open");
+            if len == 0 {
+                return total;
+            }
+            let start = total % 251;
+            assert!(
+                buffer[..len] == pattern[start..start + len],
+                "wrong byte after {total}"
+            );
+            total += len;
+        }
+    }
+
+    #[tokio::test]
+    async fn bulk_arrives_byte_for_byte_both_ways_at_once() {
+        const BULK: usize = 64 * 1024 * 1024;
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            mut far,
+        } = tunnel().await;
+        let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.split(), far.split());
+        let counters = Counters::default();
+        let talk = async {
+            let (.., there, back) = tokio::join!(
+                send(&mut near_out, BULK),
+                send(&mut far_out, BULK),
+                check(&mut far_in),
+                check(&mut near_in)
+            );
+            assert_eq!((there, back), (BULK, BULK));
+        };
+        let end = beside(&mut client, &mut upstream, &counters, talk).await;
+        assert!(matches!(end, Relayed::Closed { .. }));
+        assert_eq!(counters.total(), 2 * BULK as u64);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_stops_the_writer_and_loses_nothing() {
+        const STOP: Duration = Duration::from_millis(500);
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            mut far,
+        } = tunnel().await;
+        let (pattern, counters) = (pattern(), Counters::default());
+        let talk = async {
+            let mut sent = 0;
+            while let Ok(written) =
+                tokio::time::timeout(STOP, near.write(&pattern[sent % 251..])).await
+            {
+                sent += written.expect("open");
+                assert!(sent < 256 * 1024 * 1024, "no back-pressure");
+            }
+            near.shutdown().await.expect("open");
+            assert_eq!(check(&mut far).await, sent);
+            far.shutdown().await.expect("open");
+        };
+        let end = beside(&mut client, &mut upstream, &counters, talk).await;
+        assert_eq!(
+            end,
+            Relayed::Closed {
+                first: Side::Client
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_at_rest_is_small_and_holds_no_buffer() {
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            mut far,
+        } = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            b"",
+            b"",
+            &buffers,
+            &counters,
+            LONG,
+        );
+        assert!(size_of_val(&relay) <= 1024, "{}", size_of_val(&relay));
+        let talk = async {
+            near.write_all(b"ping").await.expect("open");
+            far.read_exact(&mut [0; 4]).await.expect("open");
+            far.write_all(b"pong").await.expect("open");
+            near.read_exact(&mut [0; 4]).await.expect("open");
+            assert_eq!(
+                buffers.idle(Size::Small),
+                1,
+                "both ways used one, and gave it back"
+            );
+            drop((near, far));
+        };
+        tokio::join!(relay, talk);
+    }
+
+    #[tokio::test]
+    async fn silence_ends_a_tunnel_but_traffic_does_not() {
+        const IDLE: Duration = Duration::from_millis(200);
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            mut far,
+        } = tunnel().await;
+        let (counters, buffers, clock) = (Counters::default(), Buffers::default(), Clock::system());
+        let began = clock.instant();
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            b"",
+            b"",
+            &buffers,
+            &counters,
+            IDLE,
+        );
+        let talk = async {
+            while began.elapsed() < IDLE * 3 {
+                near.write_all(b"ping").await.expect("kept open by traffic");
+                far.read_exact(&mut [0; 4])
+                    .await
+                    .expect("kept open by traffic");
+            }
+        };
+        let both = async { tokio::join!(relay, talk).0 };
+        let end = tokio::time::timeout(LONG, both).await.expect("in time");
+        assert_eq!(end, Relayed::Idle);
+        assert!(began.elapsed() >= IDLE * 4);
+    }
+
+    #[tokio::test]
+    async fn whoever_breaks_off_is_named() {
+        let Tunnel {
+            near,
+            mut client,
+            mut upstream,
+            far,
+        } = tunnel().await;
+        let end = beside(&mut client, &mut upstream, &Counters::default(), async {
+            reset(near)
+        })
+        .await;
+        assert!(
+            matches!(
+                end,
+                Relayed::Reset {
+                    side: Side::Client,
+                    ..
+                }
+            ),
+            "{end:?}"
+        );
+        drop(far);
+
+        let Tunnel {
+            near,
+            mut client,
+            mut upstream,
+            far,
+        } = tunnel().await;
+        let end = beside(&mut client, &mut upstream, &Counters::default(), async {
+            reset(far)
+        })
+        .await;
+        assert!(
+            matches!(
+                end,
+                Relayed::Reset {
+                    side: Side::Upstream,
+                    ..
+                }
+            ),
+            "{end:?}"
+        );
+        drop(near);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_is_named() {
+        let Tunnel {
+            mut near,
+            mut client,
+            mut upstream,
+            far,
+        } = tunnel().await;
+        let counters = Counters::default();
+        let talk = async {
+            drop(far);
+            // The first write provokes the reset, a later one meets it.
+            for _ in 0..64 {
+                near.write_all(b"x")
+                    .await
+                    .expect("the client's own side is open");
+                tokio::task::yield_now().await;
+            }
+        };
+        let end = beside(&mut client, &mut upstream, &counters, talk).await;
+        assert!(
+            matches!(
+                end,
+                Relayed::Reset {
+                    side: Side::Upstream,
+                    ..
+                }
+            ),
+            "{end:?}"
+        );
+    }
 }

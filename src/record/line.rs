@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -209,13 +208,4 @@ pub enum Event {
         /// `tidegate.detail`.
         detail: Box<str>,
     },
-}
-
-/// A line's time and event name, put before what a flow or event says.
-#[derive(Clone, Copy, Debug)]
-pub struct Head {
-    /// `timestamp`.
-    pub at: Timestamp,
-    /// `event.name`.
-    pub name: &'static str,
 }

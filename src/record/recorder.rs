@@ -1,12 +1,31 @@
-//! Hands out the right to write records, and writes them.
+//! Hands out the right to write records.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError, oneshot};
+use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::config;
+use crate::config::{self, OnFailure};
 use crate::metrics::Metrics;
 
+use super::encode::{self, Line};
 use super::line::{CloseFacts, Event, FlowFacts};
+use super::queue::{Health, Queue, Queued};
+use super::sink::Sink;
+use super::writer::Writer;
+
+/// How long a flow waits for room.
+const ROOM: Duration = Duration::from_secs(2);
+/// How long a flow waits for its line to be written before it is refused.
+const WRITTEN: Duration = Duration::from_secs(10);
+/// The same where flows pass although records are lost.
+const WRITTEN_CONTINUE: Duration = Duration::from_secs(2);
+/// How long the end waits for what is queued.
+const CLOSE: Duration = Duration::from_secs(5);
 
 /// Records cannot be kept now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -27,61 +46,270 @@ pub enum Unavailable {
     Full,
 }
 
-/// Writes the decision log; cheap to clone.
+/// Writes the decision log; cheap to clone. When the last clone goes, what is queued is written.
 #[derive(Clone, Debug)]
-pub struct Recorder {}
+pub struct Recorder(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    queue: Arc<Queue>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
 
 impl Recorder {
     /// Opens the log, says which flows of an earlier run had no end (`record_gap`), starts writing.
     /// `flows` bounds the permits given out at once.
+    ///
+    /// Fails where the file cannot be opened, or another process writes it.
     pub fn start(
-        _config: &config::Record,
-        _flows: usize,
-        _clock: Clock,
-        _metrics: &Metrics,
+        config: &config::Record,
+        flows: usize,
+        clock: Clock,
+        metrics: &Metrics,
     ) -> io::Result<Self> {
-        todo!()
+        let (sink, found) = Sink::open(config)?;
+        let queue = Arc::new(Queue::new(flows, config.on_failure, clock, metrics.clone()));
+        let mut writer = Writer::new(queue.clone(), sink);
+        writer.begin(&found)?;
+        Self::run(queue, writer)
+    }
+
+    fn run(queue: Arc<Queue>, writer: Writer) -> io::Result<Self> {
+        let thread = thread::Builder::new()
+            .name("record".to_owned())
+            .spawn(|| writer.run())?;
+        Ok(Self(Arc::new(Handle {
+            queue,
+            thread: Mutex::new(Some(thread)),
+        })))
     }
 
     /// Room for every line of one flow. Waits a bounded time for room, then says why there is none.
     pub async fn permit(&self) -> Result<Permit, RecordUnavailable> {
-        todo!()
+        let room = match self.room().await {
+            Ok(room) => Some(room),
+            Err(Unavailable::Closed) => return Err(RecordUnavailable(Unavailable::Closed)),
+            Err(_) if self.queue().on_failure == OnFailure::Continue => None,
+            Err(why) => {
+                self.queue().refused_untold(cause(why));
+                return Err(RecordUnavailable(why));
+            }
+        };
+        Ok(Permit {
+            recorder: self.clone(),
+            room,
+            waiting: None,
+            said: Said::Nothing,
+        })
     }
 
     /// Writes an event that is not a flow's.
-    pub fn event(&self, _event: &Event) {
-        todo!()
+    pub fn event(&self, event: &Event) {
+        self.queue()
+            .push_event(encode::event(self.queue().clock.now(), event));
     }
 
     /// Opens the file anew (SIGHUP, after a rotation from outside).
     pub fn reopen(&self) {
-        todo!()
+        self.queue().reopen();
     }
 
-    /// Writes what is queued, then ends. Called after every permit is gone.
+    /// Writes what is queued, then ends; gives up after five seconds. Called after every permit is
+    /// gone.
     pub async fn close(&self) {
-        todo!()
+        let mut health = self.queue().watch();
+        self.queue().close();
+        let ended = timeout(CLOSE, health.wait_for(|health| *health == Health::Ended)).await;
+        let thread = self
+            .0
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let (Ok(_), Some(thread)) = (ended, thread) {
+            let _ = thread.join();
+        }
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.0.queue
+    }
+
+    async fn room(&self) -> Result<OwnedSemaphorePermit, Unavailable> {
+        self.available()?;
+        match self.queue().room.clone().try_acquire_owned() {
+            Ok(room) => Ok(room),
+            Err(TryAcquireError::Closed) => Err(Unavailable::Closed),
+            Err(TryAcquireError::NoPermits) => self.wait_for_room().await,
+        }
+    }
+
+    async fn wait_for_room(&self) -> Result<OwnedSemaphorePermit, Unavailable> {
+        let mut health = self.queue().watch();
+        let room = self.queue().room.clone().acquire_owned();
+        let waited = timeout(ROOM, async {
+            tokio::select! {
+                room = room => room.map_err(|_| Unavailable::Closed),
+                _ = health.wait_for(|health| *health != Health::Writing) => {
+                    Err(self.available().err().unwrap_or(Unavailable::Failing))
+                }
+            }
+        });
+        waited.await.unwrap_or(Err(Unavailable::Full))
+    }
+
+    /// Whether a flow may have room at all. One that passes even so needs none while all fails.
+    fn available(&self) -> Result<(), Unavailable> {
+        match self.queue().health() {
+            Health::Closing | Health::Ended => Err(Unavailable::Closed),
+            Health::Failing if self.queue().on_failure == OnFailure::Refuse => {
+                Err(Unavailable::Failing)
+            }
+            Health::Failing | Health::Writing => Ok(()),
+        }
     }
 }
 
 /// Room for the lines of one flow: one `decision`, and one `close` where it may pass.
+///
+/// A permit that is dropped before it said anything leaves nothing. One that is dropped between
+/// its two lines is a defect, and counted as a lost line.
 #[derive(Debug)]
-pub struct Permit {}
+pub struct Permit {
+    recorder: Recorder,
+    /// Absent where the flow passes although its lines have no room.
+    room: Option<OwnedSemaphorePermit>,
+    /// The fate of the `decision` line, where its wait was cut short.
+    waiting: Option<oneshot::Receiver<bool>>,
+    said: Said,
+}
+
+/// What the lines of a flow say so far.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Said {
+    /// All there is to say.
+    All,
+    /// That it may pass.
+    MayPass,
+    /// Nothing.
+    Nothing,
+    /// Nothing, and it was refused for that.
+    Untold,
+}
 
 impl Permit {
     /// Writes the `decision` line of a flow that may pass and waits until the log has it (with
     /// `on-failure = "continue"`: does not fail). Only then may the flow act.
-    pub async fn decided(&mut self, _facts: &FlowFacts) -> Result<(), RecordUnavailable> {
-        todo!()
+    ///
+    /// After an error the flow is refused: [`Permit::refused`] then says so on record as soon as
+    /// the log works; a permit that is dropped instead is counted in the next `record_gap`.
+    pub async fn decided(&mut self, facts: &FlowFacts) -> Result<(), RecordUnavailable> {
+        let line = encode::decision(self.queue().clock.now(), facts);
+        self.said = Said::MayPass;
+        if !self.has_room() {
+            self.queue().lost("slow", 1);
+            return Ok(());
+        }
+        self.waiting = self.queue().push_awaited(line);
+        let written = self.written().await;
+        if written.is_err() {
+            self.said = Said::Untold;
+        }
+        written.map_err(RecordUnavailable)
     }
 
     /// Writes the one `decision` line of a flow that does not pass.
-    pub fn refused(self, _facts: &FlowFacts) {
-        todo!()
+    pub fn refused(self, facts: &FlowFacts) {
+        let line = encode::decision(self.queue().clock.now(), facts);
+        self.last(line);
     }
 
     /// Writes the `close` line of a flow that passed.
-    pub fn closed(self, _facts: &FlowFacts, _close: &CloseFacts) {
-        todo!()
+    pub fn closed(self, facts: &FlowFacts, close: &CloseFacts) {
+        let line = encode::close(self.queue().clock.now(), facts, close);
+        self.last(line);
+    }
+
+    fn last(mut self, line: Line) {
+        self.said = Said::All;
+        if self.has_room() {
+            let room = self.room.take();
+            self.queue().push(Queued {
+                line,
+                waiter: None,
+                room,
+            });
+        } else {
+            self.queue().lost("slow", 1);
+        }
+    }
+
+    /// Waits for the `decision` line. Measured on the machine's clock, because the thread that
+    /// writes knows no other.
+    async fn written(&mut self) -> Result<(), Unavailable> {
+        let Some(waiting) = &mut self.waiting else {
+            return Err(Unavailable::Failing);
+        };
+        let queue = &self.recorder.0.queue;
+        let carries_on = queue.on_failure == OnFailure::Continue;
+        let patience = if carries_on {
+            WRITTEN_CONTINUE
+        } else {
+            WRITTEN
+        };
+        let began = queue.clock.instant();
+        while let Some(left) = patience.checked_sub(began.elapsed()) {
+            match timeout(left, &mut *waiting).await {
+                Err(_) => {}
+                Ok(Ok(true)) => {
+                    self.waiting = None;
+                    return Ok(());
+                }
+                Ok(_) => {
+                    self.waiting = None;
+                    return Err(Unavailable::Failing);
+                }
+            }
+        }
+        if carries_on {
+            Ok(())
+        } else {
+            Err(Unavailable::Full)
+        }
+    }
+
+    /// Whether there is room; where there was none, there may be now.
+    fn has_room(&mut self) -> bool {
+        if self.room.is_none() {
+            self.room = self.queue().room.clone().try_acquire_owned().ok();
+        }
+        self.room.is_some()
+    }
+
+    fn queue(&self) -> &Queue {
+        self.recorder.queue()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        match self.said {
+            Said::All | Said::Nothing => {}
+            Said::MayPass => self.queue().lost("unsaid", 1),
+            Said::Untold => self.queue().refused_untold("failing"),
+        }
+    }
+}
+
+fn cause(why: Unavailable) -> &'static str {
+    match why {
+        Unavailable::Full => "slow",
+        Unavailable::Closed | Unavailable::Failing => "failing",
     }
 }

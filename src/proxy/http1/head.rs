@@ -438,3 +438,401 @@ fn starts_like_http2(protocol: &[u8]) -> bool {
             .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        bytes: 1024,
+        fields: 8,
+    };
+
+    fn raw(text: &[u8]) -> Result<Option<RequestHead>, HeadError> {
+        parse_request(&mut BytesMut::from(text), LIMITS)
+    }
+
+    /// A head from lines; `\n` stands for the right line end.
+    fn head(text: &str) -> Result<RequestHead, HeadError> {
+        let text = format!("{}\r\n\r\n", text.replace('\n', "\r\n"));
+        raw(text.as_bytes()).map(|head| head.expect("whole"))
+    }
+
+    /// A POST with these fields.
+    fn post(fields: &str) -> Result<RequestHead, HeadError> {
+        head(&format!(
+            "POST http://a.example/ HTTP/1.1\nHost: a.example\n{fields}"
+        ))
+    }
+
+    #[test]
+    fn a_connect_is_read_without_touching_what_follows() {
+        let mut buffer = BytesMut::from(
+            &b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\
+               Proxy-Authorization: Basic eDp5\r\nUser-Agent: curl/8\r\n\r\n\x16\x03\x01"[..],
+        );
+        let head = parse_request(&mut buffer, LIMITS)
+            .expect("good")
+            .expect("whole");
+        assert_eq!(
+            (&head.method, head.target()),
+            (&Method::Connect, &b"a.example:443"[..])
+        );
+        assert_eq!(head.host(), Some(&b"a.example:443"[..]));
+        assert_eq!(head.proxy_authorization(), Some(&b"Basic eDp5"[..]));
+        assert_eq!(head.user_agent(), Some(&b"curl/8"[..]));
+        assert_eq!(
+            (head.body, head.keep_alive, head.len()),
+            (BodyLength::None, true, 108)
+        );
+        assert_eq!(buffer, b"\x16\x03\x01"[..]);
+    }
+
+    #[test]
+    fn pipelined_requests_come_one_by_one() {
+        let mut buffer = BytesMut::from(
+            &b"GET http://a.example/1 HTTP/1.1\r\nHost: a.example\r\n\r\n\
+               GET http://a.example/2 HTTP/1.1\r\nHost: a.example\r\n\r\nGET"[..],
+        );
+        for target in [&b"http://a.example/1"[..], b"http://a.example/2"] {
+            let head = parse_request(&mut buffer, LIMITS)
+                .expect("good")
+                .expect("whole");
+            assert_eq!(head.target(), target);
+        }
+        assert!(matches!(parse_request(&mut buffer, LIMITS), Ok(None)));
+        assert_eq!(buffer, b"GET"[..]);
+    }
+
+    #[test]
+    fn every_beginning_of_a_head_is_incomplete() {
+        let text = b"\r\nGET http://a.example/ HTTP/1.1\r\nHost: a.example\r\nA:\t b \r\n\r\n";
+        for len in 0..text.len() {
+            assert!(matches!(raw(&text[..len]), Ok(None)), "{len}");
+        }
+        let head = raw(text).expect("good").expect("whole");
+        let field = head.fields.iter().last().expect("one");
+        assert_eq!((field.name, field.value), (&b"A"[..], &b"b"[..]));
+    }
+
+    #[test]
+    fn lines_end_in_cr_lf_and_hold_no_controls() {
+        for (text, error) in [
+            (&b"GET / HTTP/1.1\nHost: a\n\n"[..], HeadError::LineEnd),
+            (b"GET / HTTP/1.1\r\nHost: a\n", HeadError::LineEnd),
+            (
+                b"GET / HTTP/1.1\r\nA: b\rHost: a\r\n\r\n",
+                HeadError::LineEnd,
+            ),
+            (b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", HeadError::LineEnd),
+            (b"GET / HTTP/1.1\r\nA: b\0", HeadError::Control),
+            (b"GET / HTTP/1.1\r\nA: b\x1b", HeadError::Control),
+            (b"GET / HTTP/1.1\r\nA: b\x7f\r\n\r\n", HeadError::Field),
+            (b"\x16\x03\x01\x02", HeadError::Control),
+            (b"\x05\x01\x00", HeadError::Control),
+            (b"\r\n\r\nGET / HTTP/1.1\r\n", HeadError::RequestLine),
+        ] {
+            assert_eq!(raw(text).map(|_| ()), Err(error), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn fields_are_tokens_with_values_on_one_line() {
+        for fields in [
+            "A : b",
+            " A: b",
+            "A: b\n folded",
+            "A: b\n\tfolded",
+            ": b",
+            "A b",
+            "A\u{e4}: b",
+            "A(: b",
+        ] {
+            assert_eq!(
+                post(fields).map(|_| ()),
+                Err(HeadError::Field),
+                "{fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_request_line_has_exactly_three_parts() {
+        for (line, error) in [
+            ("GET  http://a.example/ HTTP/1.1", HeadError::RequestLine),
+            ("GET http://a.example/  HTTP/1.1", HeadError::RequestLine),
+            ("GET http://a.example/ HTTP/1.1 ", HeadError::RequestLine),
+            ("GET http://a.example/", HeadError::RequestLine),
+            ("GET http://a.example/ x HTTP/1.1", HeadError::RequestLine),
+            (" GET http://a.example/ HTTP/1.1", HeadError::RequestLine),
+            (
+                "GET http://\u{e4}.example/ HTTP/1.1",
+                HeadError::RequestLine,
+            ),
+            ("GET http://a.example/ HTTP/1.2", HeadError::Version),
+            ("GET http://a.example/ HTTP/9.9", HeadError::Version),
+            ("GET http://a.example/ HTTP/2.0", HeadError::Version),
+            ("GET http://a.example/ HTTP/01.1", HeadError::Version),
+            ("GET http://a.example/ http/1.1", HeadError::RequestLine),
+            ("get http://a.example/ HTTP/1.1", HeadError::Method),
+            ("Get http://a.example/ HTTP/1.1", HeadError::Method),
+            ("TRACE http://a.example/ HTTP/1.1", HeadError::Method),
+            ("TRACK http://a.example/ HTTP/1.1", HeadError::Method),
+            ("connect a.example:443 HTTP/1.1", HeadError::Method),
+            ("PRI * HTTP/2.0", HeadError::Http2),
+        ] {
+            let found = head(&format!("{line}\nHost: a.example")).map(|_| ());
+            assert_eq!(found, Err(error), "{line:?}");
+        }
+        assert_eq!(head("PRI * HTTP/2.0").map(|_| ()), Err(HeadError::Http2));
+    }
+
+    #[test]
+    fn methods_of_other_standards_pass_under_their_own_name() {
+        let head = head("VERSION-CONTROL http://a.example/ HTTP/1.1\nHost: a.example");
+        assert_eq!(head.expect("good").method.as_str(), "VERSION-CONTROL");
+    }
+
+    #[test]
+    fn host_is_there_once() {
+        for (text, error) in [
+            ("GET http://a.example/ HTTP/1.1", Some(HeadError::Host)),
+            (
+                "GET http://a.example/ HTTP/1.1\nHost:",
+                Some(HeadError::Host),
+            ),
+            (
+                "GET http://a.example/ HTTP/1.1\nHost: a\nhost: a",
+                Some(HeadError::Host),
+            ),
+            (
+                "CONNECT a.example:443 HTTP/1.1\nHost: a\nHost: b",
+                Some(HeadError::Host),
+            ),
+            ("GET http://a.example/ HTTP/1.0", None),
+            ("CONNECT a.example:443 HTTP/1.0", None),
+            ("CONNECT a.example:443 HTTP/1.1", None),
+        ] {
+            assert_eq!(head(text).err(), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_one_plain_number() {
+        for value in [
+            "5, 5",
+            "+5",
+            "-5",
+            "0x5",
+            "5 5",
+            "",
+            "05",
+            "9223372036854775808",
+            "5;a",
+            "1e3",
+        ] {
+            let found = post(&format!("Content-Length: {value}")).map(|_| ());
+            assert_eq!(found, Err(HeadError::ContentLength), "{value:?}");
+        }
+        let twice = post("Content-Length: 5\nContent-Length: 5");
+        assert_eq!(twice.map(|_| ()), Err(HeadError::ContentLength));
+        for (value, length) in [
+            ("0", 0),
+            ("5", 5),
+            ("9223372036854775807", i64::MAX.unsigned_abs()),
+        ] {
+            let head = post(&format!("content-length:{value}")).expect("good");
+            assert_eq!(head.body, BodyLength::Length(length));
+        }
+    }
+
+    #[test]
+    fn the_only_coding_is_chunked() {
+        for value in [
+            "chunkedx",
+            "xchunked",
+            "chunked, identity",
+            "identity, chunked",
+            "identity",
+            "gzip",
+            "",
+            "chunked;a",
+            "\u{b}chunked",
+        ] {
+            let found = post(&format!("Transfer-Encoding: {value}")).err();
+            let control = value.starts_with('\u{b}');
+            let error = if control {
+                HeadError::Control
+            } else {
+                HeadError::TransferEncoding
+            };
+            assert_eq!(found, Some(error), "{value:?}");
+        }
+        let twice = post("Transfer-Encoding: chunked\nTransfer-Encoding: chunked");
+        assert_eq!(twice.err(), Some(HeadError::TransferEncoding));
+        let old = head("POST http://a.example/ HTTP/1.0\nTransfer-Encoding: chunked");
+        assert_eq!(old.err(), Some(HeadError::TransferEncoding));
+        let chunked = post("transfer-encoding: Chunked").expect("case does not count");
+        assert_eq!(chunked.body, BodyLength::Chunked);
+    }
+
+    #[test]
+    fn a_length_beside_chunks_is_refused_in_either_order() {
+        for fields in [
+            "Content-Length: 5\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\nContent-Length: 5",
+        ] {
+            assert_eq!(post(fields).err(), Some(HeadError::Lengths));
+        }
+    }
+
+    #[test]
+    fn methods_without_a_body_have_none() {
+        for method in ["GET", "HEAD", "OPTIONS", "CONNECT"] {
+            for field in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+                let found = head(&format!("{method} a.example:1 HTTP/1.1\nHost: a\n{field}"));
+                assert_eq!(
+                    found.err(),
+                    Some(HeadError::UnexpectedBody),
+                    "{method} {field}"
+                );
+            }
+            let empty = head(&format!(
+                "{method} a.example:1 HTTP/1.1\nHost: a\nContent-Length: 0"
+            ));
+            assert_eq!(
+                empty.map(|head| head.body),
+                Ok(BodyLength::Length(0)),
+                "{method}"
+            );
+        }
+        let delete = head("DELETE http://a.example/ HTTP/1.1\nHost: a\nContent-Length: 5");
+        assert_eq!(delete.map(|head| head.body), Ok(BodyLength::Length(5)));
+    }
+
+    #[test]
+    fn imitations_of_fields_that_matter_are_refused() {
+        for name in [
+            "content_length",
+            "Content.Length",
+            "transfer.encoding",
+            "proxy_authorization",
+            "x-Proxy_Authorization",
+            "proxy_anything",
+            "x_tidegate_flow",
+            "keep_alive",
+            "Http2_Settings",
+        ] {
+            assert_eq!(
+                post(&format!("{name}: 5")).err(),
+                Some(HeadError::DisguisedField),
+                "{name}"
+            );
+        }
+        for name in ["X_Forwarded_For", "a.b", "content_type", "user_agent", "_"] {
+            assert!(post(&format!("{name}: 5")).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn credentials_for_the_proxy_come_once() {
+        let twice = post("Proxy-Authorization: Basic eDp5\nProxy-Authorization: Basic eDp5");
+        assert_eq!(twice.err(), Some(HeadError::ProxyAuthorization));
+    }
+
+    #[test]
+    fn heads_are_bounded_in_bytes_and_fields() {
+        let long = format!("A: {}", "a".repeat(1024));
+        assert_eq!(post(&long).err(), Some(HeadError::TooLarge));
+        assert_eq!(raw(&[b'A'; 1025]).err(), Some(HeadError::TooLarge));
+        assert!(matches!(raw(&[b'A'; 1024]), Ok(None)));
+        assert!(post(&["A: b"; 7].join("\n")).is_ok());
+        assert_eq!(
+            post(&["A: b"; 8].join("\n")).err(),
+            Some(HeadError::TooManyFields)
+        );
+    }
+
+    #[test]
+    fn expectations_are_met_or_refused() {
+        let waits = |head: Result<RequestHead, HeadError>| head.map(|head| head.expect_continue);
+        assert_eq!(
+            waits(post("Expect: 100-Continue\nContent-Length: 5")),
+            Ok(true)
+        );
+        assert_eq!(waits(post("Expect: 100-continue")), Ok(false));
+        assert_eq!(waits(post("Expect: 200-ok")), Err(HeadError::Expectation));
+        let old = head("POST http://a/ HTTP/1.0\nExpect: 100-continue\nContent-Length: 5");
+        assert_eq!(waits(old), Ok(false));
+    }
+
+    #[test]
+    fn an_upgrade_is_one_protocol_that_connection_names() {
+        let get = |fields: &str| {
+            let head = head(&format!("GET http://a/ HTTP/1.1\nHost: a\n{fields}")).expect("good");
+            head.upgrade().map(str::to_owned)
+        };
+        assert_eq!(
+            get("Connection: keep-alive, Upgrade\nUpgrade: websocket").as_deref(),
+            Some("websocket")
+        );
+        for fields in [
+            "Upgrade: websocket",
+            "Connection: upgrade",
+            "Connection: upgrade\nUpgrade: h2c",
+            "Connection: upgrade\nUpgrade: HTTP/2.0",
+            "Connection: upgrade\nUpgrade: websocket, h2c",
+            "Connection: upgrade\nUpgrade: websocket\nUpgrade: h2c",
+        ] {
+            assert_eq!(get(fields), None, "{fields:?}");
+        }
+        let with_body = post("Connection: upgrade\nUpgrade: websocket\nContent-Length: 5");
+        assert_eq!(with_body.expect("good").upgrade(), None);
+    }
+
+    #[test]
+    fn a_connection_is_kept_as_its_version_and_fields_say() {
+        for (text, kept) in [
+            ("HTTP/1.1", true),
+            ("HTTP/1.1\nConnection: foo, Close", false),
+            ("HTTP/1.1\nProxy-Connection: close", false),
+            ("HTTP/1.0", false),
+            ("HTTP/1.0\nConnection: Keep-Alive", true),
+            ("HTTP/1.0\nProxy-Connection: Keep-Alive", true),
+        ] {
+            let head = head(&format!("CONNECT a.example:443 {text}")).expect("good");
+            assert_eq!(head.keep_alive, kept, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn statuses_tell_faults_of_size_method_and_version_apart() {
+        assert_eq!(HeadError::TooLarge.status(), 431);
+        assert_eq!(HeadError::Method.status(), 405);
+        assert_eq!(HeadError::Version.status(), 505);
+        assert_eq!(HeadError::Expectation.status(), 417);
+        assert_eq!(HeadError::Field.status(), 400);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(text: Vec<u8>) {
+            let _ = raw(&text);
+            let _ = raw(&[b"GET / HTTP/1.1\r\n", &text[..], b"\r\n\r\n"].concat());
+        }
+
+        #[test]
+        fn one_changed_byte_never_makes_two_requests_of_one(at in 0usize..87, to: u8) {
+            let mut text = b"POST http://a.example/ HTTP/1.1\r\nHost: a.example\r\n\
+                Content-Length: 3\r\nA: b\r\n\r\nabc".to_vec();
+            let at = at % text.len();
+            text[at] = to;
+            let mut buffer = BytesMut::from(&text[..]);
+            if let Ok(Some(head)) = parse_request(&mut buffer, LIMITS) {
+                prop_assert_eq!(head.len() + buffer.len(), text.len());
+            }
+        }
+    }
+}

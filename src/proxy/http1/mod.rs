@@ -8,11 +8,18 @@
 //! is what separates a proxy from the limit of the machine. A head is one `Bytes`, its fields are
 //! ranges into it, and a body is passed on in the pieces in which it came.
 
+mod body;
+mod chunks;
+mod encode;
 mod fields;
 mod head;
+mod response;
 
-pub(crate) use fields::{Fields, Name, via_has};
+pub(crate) use body::{BodyError, Passage, copy_body};
+pub(crate) use encode::{Answer, Client, Onward, encode_request, encode_response};
+pub(crate) use fields::{Field, Fields, Name, via_has};
 pub(crate) use head::{HeadError, HeadLimits, Method, RequestHead, parse_request};
+pub(crate) use response::{Asked, ResponseError, ResponseHead, parse_response};
 
 /// The version of a message; nothing else is spoken here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

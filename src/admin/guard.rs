@@ -1,0 +1,64 @@
+//! Who may ask: nobody's browser for somebody else's page.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+/// Refuses what does not come from a tool on its own account: a `Host` that a name server could
+/// have been made to point here (DNS rebinding), a foreign `Origin`, anything but reading.
+pub(super) async fn guard(request: Request, next: Next) -> Response {
+    match check(request.method(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err((status, why)) => (status, why).into_response(),
+    }
+}
+
+fn check(method: &Method, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    if method != Method::GET && method != Method::HEAD {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"));
+    }
+    let host = only(headers, header::HOST).filter(|host| is_ours(host));
+    let Some(host) = host else {
+        return Err((
+            StatusCode::MISDIRECTED_REQUEST,
+            "ask by address, or as localhost\n",
+        ));
+    };
+    if headers.contains_key(header::ORIGIN) {
+        let origin = only(headers, header::ORIGIN).and_then(|origin| origin.split_once("://"));
+        if origin.is_none_or(|(_, authority)| authority != host) {
+            return Err((StatusCode::FORBIDDEN, "not for pages of another origin\n"));
+        }
+    }
+    Ok(())
+}
+
+/// The value of a field that is there once.
+fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+/// Whether a `Host` is an address or `localhost`, with or without a port.
+fn is_ours(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        let Some((address, port)) = rest.split_once(']') else {
+            return false;
+        };
+        return address.parse::<Ipv6Addr>().is_ok()
+            && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+    }
+    let (name, port) = host
+        .split_once(':')
+        .map_or((host, None), |(name, port)| (name, Some(port)));
+    let named = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
+    named && port.is_none_or(is_port)
+}
+
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}

@@ -1,0 +1,334 @@
+//! The files that make a configuration: includes in order, bounds, the digest.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use crate::diag::{Diagnostic, Place, Source};
+
+use super::glob;
+use super::written::includes_of;
+
+/// A file of more bytes is not read.
+const LARGEST: u64 = 8 << 20;
+/// More files are not read.
+const MOST: usize = 1_000;
+
+/// What to read again to learn whether anything changed.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// In the order in which they were read.
+    read: Vec<FileRead>,
+    /// Files that hold hashed secrets.
+    secrets: Vec<PathBuf>,
+}
+
+/// One file that was read.
+#[derive(Clone, Debug)]
+struct FileRead {
+    source: Arc<Source>,
+    /// The path without symbolic links, to know the file again.
+    real: PathBuf,
+    /// Which file includes it.
+    from: Option<usize>,
+    /// The patterns that it includes.
+    includes: Vec<String>,
+}
+
+/// Reads a file; errors name the path.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the place that reads files"
+)]
+pub fn read(path: &Path) -> io::Result<String> {
+    std::fs::read_to_string(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// Takes the digest of a configuration's files as they are now: patterns are looked up again, and
+/// only what differs from what was loaded is parsed. Equal to [`Config::digest`] where nothing
+/// changed; two equal ones in a row mean that nobody is writing just now.
+///
+/// [`Config::digest`]: super::Config::digest
+pub fn digest_of_files(config: &super::Config) -> io::Result<Arc<str>> {
+    let Some(first) = &config.path else {
+        return Ok(config.digest.clone());
+    };
+    let mut digest = Digest::new();
+    let mut waiting = vec![first.clone()];
+    let mut seen = HashSet::new();
+    while let Some(path) = waiting.pop() {
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if seen.len() >= MOST || !seen.insert(real) {
+            return Err(io::Error::other(format!(
+                "{}: included twice",
+                path.display()
+            )));
+        }
+        let text = read_text(&path).map_err(io::Error::other)?;
+        digest.add(&path, &text);
+        for pattern in config.files.includes(&path, text).iter().rev() {
+            let found = glob::expand(super::folder_of(&path), pattern).map_err(io::Error::other)?;
+            waiting.extend(found.into_iter().rev());
+        }
+    }
+    for path in &config.files.secrets {
+        digest.add(path, &read_text(path).map_err(io::Error::other)?);
+    }
+    Ok(digest.finish())
+}
+
+impl Files {
+    /// The patterns that a file includes: known where its text is the one that was loaded.
+    fn includes(&self, path: &Path, text: String) -> Vec<String> {
+        let known = self.read.iter().find(|file| file.source.path == path);
+        if let Some(known) = known.filter(|file| file.source.text == text) {
+            return known.includes.clone();
+        }
+        let source = Arc::new(Source::new(path, text));
+        let Ok(table) = DeTable::parse(&source.text) else {
+            return Vec::new();
+        };
+        let patterns = includes_of(&source, table.get_ref(), &mut Vec::new());
+        patterns.into_iter().map(Spanned::into_inner).collect()
+    }
+
+    /// The texts that were read.
+    pub(super) fn sources(&self) -> Vec<Arc<Source>> {
+        self.read.iter().map(|file| file.source.clone()).collect()
+    }
+
+    /// The digest of what was read, with the files that hold `secrets`.
+    pub(super) fn digest(&mut self, secrets: Vec<(PathBuf, String)>) -> Arc<str> {
+        let mut digest = Digest::new();
+        for file in &self.read {
+            digest.add(&file.source.path, &file.source.text);
+        }
+        for (path, text) in secrets {
+            digest.add(&path, &text);
+            self.secrets.push(path);
+        }
+        digest.finish()
+    }
+}
+
+/// Files that are read one after the other; each may add others, which come right after it.
+pub(super) struct Reading {
+    files: Files,
+    /// The next one last.
+    waiting: Vec<Waiting>,
+}
+
+/// A file that is to be read.
+struct Waiting {
+    path: PathBuf,
+    from: usize,
+    place: Place,
+}
+
+impl Reading {
+    /// Begins with a text.
+    pub(super) fn begin(source: Arc<Source>) -> Self {
+        let real = real(&source.path);
+        let first = FileRead {
+            source,
+            real,
+            from: None,
+            includes: Vec::new(),
+        };
+        let files = Files {
+            read: vec![first],
+            secrets: Vec::new(),
+        };
+        Self {
+            files,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Lets the last file that was read include others.
+    pub(super) fn include(
+        &mut self,
+        patterns: Vec<Spanned<String>>,
+        findings: &mut Vec<Diagnostic>,
+    ) {
+        let from = self.files.read.len() - 1;
+        let Some(file) = self.files.read.get_mut(from) else {
+            return;
+        };
+        let mut waiting = Vec::new();
+        for pattern in patterns {
+            let place = Place::new(&file.source, pattern.span());
+            let text = pattern.into_inner();
+            match glob::expand(super::folder_of(&file.source.path), &text) {
+                Ok(found) if found.is_empty() => findings.push(
+                    Diagnostic::warning("include-empty", place, "no file is included here")
+                        .label("this matches nothing")
+                        .help("`*` matches files of one folder, relative to this file"),
+                ),
+                Ok(found) => waiting.extend(found.into_iter().map(|path| Waiting {
+                    path,
+                    from,
+                    place: place.clone(),
+                })),
+                Err(why) => findings.push(
+                    Diagnostic::error("include-pattern", place, "this pattern names no files")
+                        .label(why.to_string()),
+                ),
+            }
+            file.includes.push(text);
+        }
+        self.waiting.extend(waiting.into_iter().rev());
+    }
+
+    /// Reads the next file, if there is one.
+    pub(super) fn next(&mut self, findings: &mut Vec<Diagnostic>) -> Option<Arc<Source>> {
+        while let Some(waiting) = self.waiting.pop() {
+            if self.files.read.len() >= MOST {
+                self.waiting.clear();
+                let message = format!("more than {MOST} files are included");
+                findings.push(Diagnostic::error("include-many", waiting.place, message));
+                break;
+            }
+            match self.read(waiting) {
+                Ok(source) => return Some(source),
+                Err(finding) => findings.push(finding),
+            }
+        }
+        None
+    }
+
+    fn read(&mut self, waiting: Waiting) -> Result<Arc<Source>, Diagnostic> {
+        let Waiting { path, from, place } = waiting;
+        let real = real(&path);
+        if let Some(index) = self.files.read.iter().position(|file| file.real == real) {
+            return Err(self.again(index, from, place));
+        }
+        let text = read_text(&path)
+            .map_err(|why| Diagnostic::error(why.code(), place, why.to_string()))?;
+        let source = Arc::new(Source::new(path, text));
+        let file = FileRead {
+            source: source.clone(),
+            real,
+            from: Some(from),
+            includes: Vec::new(),
+        };
+        self.files.read.push(file);
+        Ok(source)
+    }
+
+    /// The finding for a file that was read before, as the one at `index`.
+    fn again(&self, index: usize, from: usize, place: Place) -> Diagnostic {
+        let mut above = Some(from);
+        while let Some(at) = above {
+            if at == index {
+                return Diagnostic::error("include-cycle", place, "this file includes itself")
+                    .label("it is being read already")
+                    .help("name the other files, or keep them in a folder of their own");
+            }
+            above = self.files.read.get(at).and_then(|file| file.from);
+        }
+        Diagnostic::error("include-twice", place, "this file is included twice")
+            .label("it was read before")
+            .help("include each file once: its rules would count twice")
+    }
+
+    /// What was read.
+    pub(super) fn finish(self) -> Files {
+        self.files
+    }
+}
+
+/// The path without symbolic links; as it is where there is no such file.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// It could not be read.
+    #[error("{}: {}", .0.display(), spoken(.1))]
+    Io(PathBuf, io::Error),
+    /// It has too many bytes.
+    #[error("{}: larger than 8 MiB", .0.display())]
+    TooLarge(PathBuf),
+    /// It is no UTF-8.
+    #[error("{}: not UTF-8 from line {} on", .0.display(), .1)]
+    Utf8(PathBuf, usize),
+}
+
+impl ReadError {
+    /// The code of the finding.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Io(_, error) if error.kind() == io::ErrorKind::NotFound => "no-such-file",
+            Self::Io(..) => "unreadable",
+            Self::TooLarge(_) => "too-large",
+            Self::Utf8(..) => "not-utf8",
+        }
+    }
+}
+
+/// Without the number that the system adds.
+fn spoken(error: &io::Error) -> String {
+    let said = error.to_string();
+    said.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_lowercase()
+}
+
+/// Reads a file of bounded size.
+pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
+    let failed = |error| ReadError::Io(path.to_owned(), error);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(LARGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(ReadError::TooLarge(path.to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error
+            .as_bytes()
+            .get(..error.utf8_error().valid_up_to())
+            .unwrap_or_default();
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        ReadError::Utf8(path.to_owned(), line)
+    })
+}
+
+/// SHA-256 over names and texts, each with its length, so that nothing moves unseen between them.
+struct Digest(Context);
+
+impl Digest {
+    fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    fn add(&mut self, path: &Path, text: &str) {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        for part in [name, text.as_bytes()] {
+            self.0.update(&(part.len() as u64).to_be_bytes());
+            self.0.update(part);
+        }
+    }
+
+    fn finish(self) -> Arc<str> {
+        let bytes = self.0.finish();
+        bytes
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+            .into()
+    }
+}

@@ -1,0 +1,346 @@
+//! One table of a file to one struct, with as many findings at once as can be told apart.
+//!
+//! Serde stops at the first thing it does not like. So the keys that a struct does not know are
+//! found first, all of them, and what is wrong with the others is taken out (or put in) piece by
+//! piece until nothing new is found.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::de::value::Error as ProbeError;
+use serde::de::{DeserializeOwned, Visitor};
+use serde::forward_to_deserialize_any;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
+
+use crate::diag::{Diagnostic, Place, Source, did_you_mean};
+use crate::policy::source::Placed;
+
+/// Keys that the language has and this version does not: refused, since ignoring them would let
+/// something pass that their author wanted stopped.
+const NOT_YET: [(&str, &str); 4] = [
+    ("[dial]", "parent"),
+    ("[listen]", "proxy-tls"),
+    ("[[rule]]", "inspect"),
+    ("[[rule]]", "upstream"),
+];
+
+/// The finding for something that a later version knows.
+pub(super) fn not_yet(place: Place, what: &str) -> Diagnostic {
+    Diagnostic::error(
+        "not-yet",
+        place,
+        format!("this version does not know {what} yet"),
+    )
+    .label("it is not ignored")
+    .help("take it out: nothing that was written is silently left undone")
+}
+
+/// A value of a file, and where it stands.
+pub(super) struct Value<'i, 's> {
+    /// The text it stands in.
+    pub source: &'s Arc<Source>,
+    /// How its section is written, e.g. `[[rule]]`.
+    pub what: &'s str,
+    /// The value.
+    pub value: Spanned<DeValue<'i>>,
+}
+
+impl<'i> Value<'i, '_> {
+    /// Reads the table; nothing where anything was found to be wrong.
+    pub(super) fn read<T: DeserializeOwned>(
+        self,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Option<Placed<T>> {
+        let span = self.value.span();
+        let (source, what) = (self.source, self.what);
+        let table = self.table(findings)?;
+        let mut reading = Reading {
+            source,
+            what,
+            span: span.clone(),
+            table,
+            assumed: Vec::new(),
+            findings,
+        };
+        let known = reading.take_out_unknown(keys_of::<T>());
+        let read = reading.read::<T>()?;
+        known.then(|| Placed {
+            source: source.clone(),
+            span,
+            value: read,
+        })
+    }
+
+    /// The table that this is; a finding where it is something else.
+    pub(super) fn table(self, findings: &mut Vec<Diagnostic>) -> Option<DeTable<'i>> {
+        let place = Place::new(self.source, self.value.span());
+        match self.value.into_inner() {
+            DeValue::Table(table) => Some(table),
+            DeValue::Array(_) => {
+                let message = format!("`{}` is one table, not a list of them", self.what);
+                let help = format!("write `{}`", self.what);
+                findings.push(Diagnostic::error("wrong-type", place, message).help(help));
+                None
+            }
+            other => {
+                let message = format!("`{}` is a table, not a {}", self.what, other.type_str());
+                findings.push(Diagnostic::error("wrong-type", place, message));
+                None
+            }
+        }
+    }
+}
+
+/// The keys that a struct knows, as serde calls them.
+pub(super) fn keys_of<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut keys: &'static [&'static str] = &[];
+    // It always fails: all that is wanted is what it asks for.
+    let _: Result<T, ProbeError> = T::deserialize(Probe { keys: &mut keys });
+    keys
+}
+
+/// The finding for a key that is not known.
+pub(super) fn unknown_key(place: Place, key: &str, what: &str, known: &[&str]) -> Diagnostic {
+    Diagnostic::error("unknown-key", place, format!("`{what}` has no key `{key}`"))
+        .label("not known here")
+        .help(did_you_mean(key, known))
+}
+
+/// A table that is read again and again, without what was found to be wrong.
+struct Reading<'i, 's> {
+    source: &'s Arc<Source>,
+    what: &'s str,
+    span: Range<usize>,
+    table: DeTable<'i>,
+    /// Keys that are missing or wrong, for which something stands in.
+    assumed: Vec<String>,
+    findings: &'s mut Vec<Diagnostic>,
+}
+
+impl Reading<'_, '_> {
+    /// Takes out the keys that are not `known`; whether there were none.
+    fn take_out_unknown(&mut self, known: &[&str]) -> bool {
+        let (source, what) = (self.source, self.what);
+        let is_unknown = |key: &&Spanned<_>| !known.contains(&key_str(key));
+        let unknown: Vec<_> = self.table.keys().filter(is_unknown).cloned().collect();
+        for key in &unknown {
+            let (place, key) = (Place::new(source, key.span()), key_str(key));
+            self.findings.push(if NOT_YET.contains(&(what, key)) {
+                not_yet(place, &format!("`{key}` of `{what}`"))
+            } else {
+                unknown_key(place, key, what, known)
+            });
+            self.table.remove(key);
+        }
+        unknown.is_empty()
+    }
+
+    fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
+        // Every round but the last deals with one more key, so there are not more than these.
+        for _ in 0..=2 * keys_of::<T>().len() {
+            let value = Spanned::new(self.span.clone(), DeValue::Table(self.table.clone()));
+            let error = match T::deserialize(ValueDeserializer::from(value)) {
+                Ok(read) => return self.assumed.is_empty().then_some(read),
+                Err(error) => error,
+            };
+            let settled = match missing_field(error.message()) {
+                Some(key) => self.missing(key),
+                None => self.wrong(&error),
+            };
+            if !settled {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Reports a key that is missing and goes on with a text for it; `false`: there is no going on.
+    fn missing(&mut self, key: &str) -> bool {
+        if !self.assumed.iter().any(|assumed| assumed == key) {
+            let message = format!("`{}` needs a `{key}`", self.what);
+            let place = Place::new(self.source, self.span.clone());
+            let finding = Diagnostic::error("missing-key", place, message);
+            self.findings
+                .push(finding.label(format!("`{key}` is missing")));
+        }
+        self.assume(key)
+    }
+
+    /// Reports a value of a wrong type and goes on without it.
+    fn wrong(&mut self, error: &toml::de::Error) -> bool {
+        let span = error.span().unwrap_or_else(|| self.span.clone());
+        let key = self.key_around(&span);
+        if key.as_ref().is_some_and(|key| self.assumed.contains(key)) || span.is_empty() {
+            return false;
+        }
+        self.findings.push(wrong_type(
+            Place::new(self.source, span),
+            key.as_deref().unwrap_or(self.what),
+            error.message(),
+        ));
+        let Some(key) = key else { return false };
+        self.table.remove(key.as_str());
+        self.assumed.push(key);
+        true
+    }
+
+    /// Puts a text where a key is missing; its empty span tells it from what was written.
+    fn assume(&mut self, key: &str) -> bool {
+        let empty = 0..0;
+        let value = Spanned::new(empty.clone(), DeValue::String("".into()));
+        self.assumed.push(key.to_owned());
+        self.table
+            .insert(Spanned::new(empty, key.to_owned().into()), value)
+            .is_none()
+    }
+
+    /// The key whose value `span` lies in.
+    fn key_around(&self, span: &Range<usize>) -> Option<String> {
+        let (key, _) = self
+            .table
+            .iter()
+            .find(|(_, value)| value.span().start <= span.start && span.end <= value.span().end)?;
+        Some(key.get_ref().to_string())
+    }
+}
+
+fn key_str<'k>(key: &'k Spanned<DeString<'_>>) -> &'k str {
+    key.get_ref()
+}
+
+/// The key that serde misses.
+fn missing_field(message: &str) -> Option<&str> {
+    message.strip_prefix("missing field `")?.strip_suffix('`')
+}
+
+/// The finding for a value of a wrong type, from serde's sentence about it.
+fn wrong_type(place: Place, key: &str, message: &str) -> Diagnostic {
+    let sides = message
+        .strip_prefix("invalid type: ")
+        .and_then(|rest| rest.split_once(", expected "));
+    let Some((found, expected)) = sides else {
+        return Diagnostic::error("wrong-type", place, format!("`{key}`: {message}"));
+    };
+    let (found, expected) = (found_word(found), expected_word(expected));
+    let finding = Diagnostic::error(
+        "wrong-type",
+        place,
+        format!("`{key}` has to be {expected}, not {found}"),
+    )
+    .label(format!("this is {found}"));
+    match (found, expected) {
+        (_, "a list") => finding.help(format!("put it in brackets: `{key} = [ … ]`")),
+        ("a list", "a string") => finding.help("write one text, without brackets around it"),
+        (_, "a string") => finding.help("put it in quotation marks"),
+        _ => finding,
+    }
+}
+
+fn found_word(found: &str) -> &str {
+    match found.split(' ').next().unwrap_or_default() {
+        "boolean" => "a boolean",
+        "floating" => "a fraction",
+        "integer" => "an integer",
+        "map" => "a table",
+        "sequence" => "a list",
+        "string" => "a string",
+        _ => found,
+    }
+}
+
+fn expected_word(expected: &str) -> &str {
+    match expected {
+        "a boolean" => "`true` or `false`",
+        "a map" => "a table",
+        "a sequence" => "a list",
+        "i64" | "u16" | "u32" | "u64" => "an integer",
+        _ => expected,
+    }
+}
+
+/// A deserializer that only learns which keys a struct asks for.
+struct Probe<'k> {
+    keys: &'k mut &'static [&'static str],
+}
+
+impl<'de> serde::Deserializer<'de> for Probe<'_> {
+    type Error = ProbeError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ProbeError> {
+        Err(serde::de::Error::custom("nothing to read"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ProbeError> {
+        *self.keys = fields;
+        self.deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::source::{Rule, Trial};
+
+    fn findings_of<T: DeserializeOwned>(text: &str) -> Vec<(&'static str, String, usize)> {
+        let source = Arc::new(Source::new("a.toml", text));
+        let table = DeTable::parse(text).expect("syntax");
+        let value = Spanned::new(table.span(), DeValue::Table(table.into_inner()));
+        let mut findings = Vec::new();
+        let read = Value {
+            source: &source,
+            what: "[[rule]]",
+            value,
+        }
+        .read::<T>(&mut findings);
+        assert_eq!(read.is_some(), findings.is_empty());
+        let line = |finding: &Diagnostic| finding.place.as_ref().map_or(0, |at| at.line_column().0);
+        findings
+            .iter()
+            .map(|found| (found.code, found.message.clone(), line(found)))
+            .collect()
+    }
+
+    #[test]
+    fn a_struct_tells_its_keys() {
+        assert_eq!(keys_of::<Trial>().len(), 8);
+        assert!(keys_of::<Rule>().contains(&"methods"));
+    }
+
+    #[test]
+    fn all_that_is_wrong_in_a_table_is_found_at_once() {
+        let text = "id = 5\nhosts = \"a\"\nhots = []\nraw = 1\ninspect = true\nports = [\"1\"]\n";
+        let found = findings_of::<Rule>(text);
+        let codes: Vec<_> = found.iter().map(|(code, _, line)| (*code, *line)).collect();
+        for expected in [
+            ("unknown-key", 3),
+            ("not-yet", 5),
+            ("wrong-type", 1),
+            ("wrong-type", 2),
+            ("wrong-type", 4),
+            ("wrong-type", 6),
+            ("missing-key", 1),
+        ] {
+            assert!(codes.contains(&expected), "{expected:?} in {found:#?}");
+        }
+        assert_eq!(codes.len(), 7, "{found:#?}");
+    }
+
+    #[test]
+    fn what_is_right_is_found_right() {
+        assert_eq!(
+            findings_of::<Rule>("id = \"a\"\nverdict = \"allow\"\nports = [443]\n"),
+            []
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! The sections of all files, gathered; what stands where it must not is found here.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::diag::{Diagnostic, Place, Source, did_you_mean};
+use crate::policy::source::{self, Placed};
+
+use super::section::{Value, keys_of, not_yet, unknown_key};
+use super::{dial, identity, limits, listen, record};
+
+/// What may stand at the top of a file.
+const SECTIONS: [&str; 13] = [
+    "dial",
+    "group",
+    "identity",
+    "include",
+    "limits",
+    "listen",
+    "listener",
+    "record",
+    "repository",
+    "rule",
+    "tier",
+    "tiers",
+    "trial",
+];
+
+/// What later versions have at the top of a file.
+const NOT_YET: [(&str, &str); 5] = [
+    ("exception", "`[[exception]]`"),
+    ("exceptions", "`[exceptions]`"),
+    ("inspect", "`[inspect]`"),
+    ("never", "`[[never]]`"),
+    ("upstream", "`[upstream.*]`"),
+];
+
+/// The sections of all files.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) dial: Option<Placed<dial::Section>>,
+    pub(super) limits: Option<Placed<limits::Section>>,
+    pub(super) listen: Option<Placed<listen::Section>>,
+    pub(super) listeners: Vec<Placed<listen::ListenerSection>>,
+    pub(super) policy: source::Policy,
+    pub(super) record: Option<Placed<record::Section>>,
+    pub(super) users: Vec<Placed<identity::UserSection>>,
+}
+
+impl Written {
+    /// Adds the sections of a file.
+    pub(super) fn add(
+        &mut self,
+        source: &Arc<Source>,
+        table: DeTable<'_>,
+        findings: &mut Vec<Diagnostic>,
+    ) {
+        for (key, value) in table {
+            let place = Place::new(source, key.span());
+            let of = |what| Value {
+                source,
+                what,
+                value,
+            };
+            let policy = &mut self.policy;
+            match key.get_ref().as_ref() {
+                "dial" => once(&mut self.dial, of("[dial]"), findings),
+                "group" => named(&mut policy.groups, "group", of("[group.NAME]"), findings),
+                "identity" => self.add_identity(of("[identity]"), findings),
+                // Followed before: see `includes_of`.
+                "include" => {}
+                "limits" => once(&mut self.limits, of("[limits]"), findings),
+                "listen" => once(&mut self.listen, of("[listen]"), findings),
+                "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
+                "record" => once(&mut self.record, of("[record]"), findings),
+                "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
+                "rule" => many(&mut policy.rules, of("[[rule]]"), findings),
+                "tier" => named(&mut policy.tier, "tier", of("[tier.NAME]"), findings),
+                "tiers" => once(&mut policy.tiers, of("[tiers]"), findings),
+                "trial" => many(&mut policy.trials, of("[[trial]]"), findings),
+                unknown => findings.push(unknown_section(place, unknown)),
+            }
+        }
+    }
+
+    /// `[identity]` may stand in several files: its users add up.
+    fn add_identity(&mut self, value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
+        let (source, what) = (value.source, value.what);
+        let Some(table) = value.table(findings) else {
+            return;
+        };
+        for (key, value) in table {
+            if key.get_ref() == "user" {
+                let what = "[[identity.user]]";
+                many(
+                    &mut self.users,
+                    Value {
+                        source,
+                        what,
+                        value,
+                    },
+                    findings,
+                );
+            } else {
+                let place = Place::new(source, key.span());
+                findings.push(unknown_key(place, key.get_ref(), what, &["user"]));
+            }
+        }
+    }
+}
+
+/// The patterns that a file includes.
+pub(super) fn includes_of(
+    source: &Arc<Source>,
+    table: &DeTable<'_>,
+    findings: &mut Vec<Diagnostic>,
+) -> Vec<Spanned<String>> {
+    let Some(value) = table.get("include") else {
+        return Vec::new();
+    };
+    let mut wrong = |span| {
+        let place = Place::new(source, span);
+        let finding = Diagnostic::error("wrong-type", place, "`include` has to be a list of texts");
+        findings.push(finding.help("write e.g. `include = [\"policy/*.toml\"]`"));
+    };
+    let DeValue::Array(list) = value.get_ref() else {
+        wrong(value.span());
+        return Vec::new();
+    };
+    let mut patterns = Vec::new();
+    for item in list {
+        match item.get_ref() {
+            DeValue::String(text) => patterns.push(Spanned::new(item.span(), text.to_string())),
+            _ => wrong(item.span()),
+        }
+    }
+    patterns
+}
+
+/// A section that stands once in all files.
+fn once<T: DeserializeOwned>(
+    slot: &mut Option<Placed<T>>,
+    value: Value<'_, '_>,
+    findings: &mut Vec<Diagnostic>,
+) {
+    let what = value.what;
+    let place = Place::new(value.source, value.value.span());
+    let read = value.read(findings);
+    match slot {
+        Some(first) => findings.push(twice(what, place, first.place())),
+        None => *slot = read,
+    }
+}
+
+/// A list of tables, which add up over the files.
+fn many<T: DeserializeOwned>(
+    list: &mut Vec<Placed<T>>,
+    value: Value<'_, '_>,
+    findings: &mut Vec<Diagnostic>,
+) {
+    let (source, what) = (value.source, value.what);
+    let span = value.value.span();
+    let DeValue::Array(items) = value.value.into_inner() else {
+        let message = format!("`{what}` is a list of tables, not one");
+        let finding = Diagnostic::error("wrong-type", Place::new(source, span), message);
+        findings.push(finding.help(format!("write `{what}`, with two brackets on each side")));
+        return;
+    };
+    for value in items {
+        list.extend(
+            Value {
+                source,
+                what,
+                value,
+            }
+            .read(findings),
+        );
+    }
+}
+
+/// Tables by name, which add up over the files.
+fn named<T: DeserializeOwned>(
+    list: &mut Vec<(Spanned<String>, Placed<T>)>,
+    section: &str,
+    value: Value<'_, '_>,
+    findings: &mut Vec<Diagnostic>,
+) {
+    let source = value.source;
+    let Some(table) = value.table(findings) else {
+        return;
+    };
+    let mut written: Vec<_> = table.into_iter().collect();
+    written.sort_by_key(|(name, _)| name.span().start);
+    for (name, value) in written {
+        let name = Spanned::new(name.span(), name.into_inner().into_owned());
+        let what = format!("[{section}.{}]", name.get_ref());
+        let Some(read) = Value {
+            source,
+            what: &what,
+            value,
+        }
+        .read(findings) else {
+            continue;
+        };
+        match list.iter().find(|(other, _)| *other == name) {
+            Some((_, first)) => findings.push(twice(&what, read.place(), first.place())),
+            None => list.push((name, read)),
+        }
+    }
+}
+
+fn twice(what: &str, second: Place, first: Place) -> Diagnostic {
+    Diagnostic::error(
+        "section-twice",
+        second,
+        format!("`{what}` is written twice"),
+    )
+    .label("here again")
+    .related(first, "first written here")
+    .help("keep one of them: they are not merged")
+}
+
+fn unknown_section(place: Place, key: &str) -> Diagnostic {
+    if let Some((_, what)) = NOT_YET.iter().find(|(name, _)| *name == key) {
+        return not_yet(place, what);
+    }
+    let home = keys_by_section()
+        .into_iter()
+        .find(|(_, keys)| keys.contains(&key));
+    let help = match home {
+        Some((section, _)) => format!("`{key}` belongs below `{section}`"),
+        None => did_you_mean(key, &SECTIONS),
+    };
+    Diagnostic::error(
+        "unknown-section",
+        place,
+        format!("there is no section `{key}`"),
+    )
+    .label("not known here")
+    .help(help)
+}
+
+/// Every key that a file may have, by the section it belongs to.
+pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> {
+    vec![
+        ("[listen]", keys_of::<listen::Section>()),
+        ("[[listener]]", keys_of::<listen::ListenerSection>()),
+        ("[record]", keys_of::<record::Section>()),
+        ("[dial]", keys_of::<dial::Section>()),
+        ("[limits]", keys_of::<limits::Section>()),
+        ("[[identity.user]]", keys_of::<identity::UserSection>()),
+        ("[tiers]", keys_of::<source::Tiers>()),
+        ("[tier.NAME]", keys_of::<source::Tier>()),
+        ("[[repository]]", keys_of::<source::Repository>()),
+        ("[group.NAME]", keys_of::<source::Group>()),
+        ("[[rule]]", keys_of::<source::Rule>()),
+        ("[[trial]]", keys_of::<source::Trial>()),
+    ]
+}

@@ -1,0 +1,460 @@
+//! Findings as text.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
+
+use super::{Diagnostic, Place, Severity};
+
+/// What our own words and the text shown may be wide.
+const WIDTH: usize = 100;
+/// Where a long line is shown in part: so many characters before and after what is pointed at.
+const AROUND: usize = 60;
+/// What is pointed at is cut to so many characters.
+const CARETS: usize = 60;
+/// Places of one text that are this many lines apart or less share one drawing.
+const NEAR: usize = 20;
+
+/// Draws findings the way rustc does: file, line, column, text, caret, help. Fits 100 columns.
+///
+/// Sorted by file, then by line; findings about no text come first, a line each. Ends with a line
+/// that counts them. Nothing found: an empty text.
+pub fn render(findings: &[Diagnostic], colour: bool) -> String {
+    if findings.is_empty() {
+        return String::new();
+    }
+    let mut sorted: Vec<&Diagnostic> = findings.iter().collect();
+    sorted.sort_by(|a, b| by_place(a, b));
+    let renderer = if colour {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    };
+    let renderer = renderer.term_width(WIDTH);
+    let mut drawn = String::new();
+    for finding in sorted {
+        drawn.push_str(renderer.render(&[group(finding)]).trim_end());
+        drawn.push_str(if finding.place.is_some() {
+            "\n\n"
+        } else {
+            "\n"
+        });
+    }
+    drawn.push_str(&count(findings));
+    drawn.push('\n');
+    drawn
+}
+
+fn by_place(a: &Diagnostic, b: &Diagnostic) -> Ordering {
+    let key = |finding: &Diagnostic| {
+        finding
+            .place
+            .as_ref()
+            .map(|place| (place.source.path.clone(), place.span.start))
+    };
+    match (&a.place, &b.place) {
+        (Some(a), Some(b)) if Arc::ptr_eq(&a.source, &b.source) => a.span.start.cmp(&b.span.start),
+        _ => key(a).cmp(&key(b)),
+    }
+}
+
+/// `2 errors, 1 warning`.
+fn count(findings: &[Diagnostic]) -> String {
+    let of = |severity, one: &str| {
+        let many = findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count();
+        match many {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            _ => Some(format!("{many} {one}s")),
+        }
+    };
+    let counts = [
+        of(Severity::Error, "error"),
+        of(Severity::Warning, "warning"),
+    ];
+    counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn group(finding: &Diagnostic) -> Group<'_> {
+    let (level, word) = match finding.severity {
+        Severity::Error => (Level::ERROR, "error"),
+        Severity::Warning => (Level::WARNING, "warning"),
+    };
+    let title = |text: String| level.primary_title(text).id(finding.code);
+    let Some(place) = &finding.place else {
+        return Group::with_title(title(one_line(finding)));
+    };
+    let room = WIDTH - word.len() - finding.code.len() - "[]: ".len();
+    let mut group = Group::with_title(title(wrap(&finding.message, room)));
+    let (elements, notes, gutter) = drawing(finding, place);
+    for element in elements {
+        group = group.element(element);
+    }
+    for note in notes {
+        let note = wrap(&note, WIDTH - gutter - " = note: ".len());
+        group = group.element(Level::NOTE.message(note));
+    }
+    if let Some(help) = &finding.help {
+        let help = wrap(help, WIDTH - gutter - " = help: ".len());
+        group = group.element(Level::HELP.message(help));
+    }
+    group
+}
+
+fn one_line(finding: &Diagnostic) -> String {
+    match &finding.help {
+        Some(help) => format!("{} ({help})", finding.message),
+        None => finding.message.clone(),
+    }
+}
+
+/// The places of a finding with their text, what is said below them, and the width of the line
+/// numbers.
+fn drawing<'a>(
+    finding: &'a Diagnostic,
+    place: &'a Place,
+) -> (Vec<Element<'a>>, Vec<String>, usize) {
+    let first = Line::of(place);
+    let related: Vec<(Line<'a>, &Place, &str)> = finding
+        .related
+        .iter()
+        .map(|(place, label)| (Line::of(place), place, label.as_str()))
+        .collect();
+    let last = related
+        .iter()
+        .map(|(line, ..)| line.number)
+        .fold(first.number, usize::max);
+    let gutter = last.to_string().len();
+
+    let mut notes = Vec::new();
+    let (near, far): (Vec<_>, Vec<_>) = related.into_iter().partition(|(line, other, _)| {
+        Arc::ptr_eq(&other.source, &place.source)
+            && line.number != first.number
+            && line.number.abs_diff(first.number) <= NEAR
+            && line.whole
+            && first.whole
+    });
+    let mut elements = vec![first.origin(place.path())];
+    if near.is_empty() {
+        elements.push(first.snippet(AnnotationKind::Primary, &finding.label, gutter, &mut notes));
+    } else {
+        elements.push(together(place, &first, &finding.label, &near));
+    }
+    for (line, place, label) in far {
+        elements.push(line.origin(place.path()));
+        elements.push(line.snippet(AnnotationKind::Context, label, gutter, &mut notes));
+    }
+    (elements, notes, gutter)
+}
+
+/// One drawing of several lines of a text.
+fn together<'a>(
+    place: &'a Place,
+    first: &Line<'a>,
+    label: &'a str,
+    near: &[(Line<'a>, &Place, &'a str)],
+) -> Element<'a> {
+    let lines = || near.iter().map(|(line, ..)| line).chain([first]);
+    let start = lines().map(|line| line.start).min().unwrap_or(0);
+    let end = lines()
+        .map(|line| line.start + line.text.len())
+        .max()
+        .unwrap_or(0);
+    let number = lines().map(|line| line.number).min().unwrap_or(1);
+    let text = place.source.text.get(start..end).unwrap_or_default();
+    let span = |line: &Line<'_>| {
+        let shift = line.start - start;
+        line.span.start + shift..line.span.end + shift
+    };
+    let mut snippet = Snippet::source(text)
+        .line_start(number)
+        .annotation(AnnotationKind::Primary.span(span(first)).label(label));
+    for (line, _, label) in near {
+        snippet = snippet.annotation(AnnotationKind::Context.span(span(line)).label(*label));
+    }
+    snippet.into()
+}
+
+/// The line in which a place begins, cut around it where it is long.
+struct Line<'a> {
+    number: usize,
+    /// In characters, from 1.
+    column: usize,
+    /// Where `text` begins in the whole.
+    start: usize,
+    text: &'a str,
+    /// What is pointed at, in `text`.
+    span: Range<usize>,
+    /// Whether nothing was cut off.
+    whole: bool,
+}
+
+impl<'a> Line<'a> {
+    fn of(place: &'a Place) -> Self {
+        let whole = place.source.text.as_str();
+        let (number, column) = place.line_column();
+        let at = floor(whole, place.span.start);
+        let (_, begin) = place.source.line_at(at);
+        let rest = whole.get(at..).unwrap_or_default();
+        let end = at + rest.find('\n').unwrap_or(rest.len());
+        let before = whole.get(begin..at).unwrap_or_default();
+        let after = whole
+            .get(at..end)
+            .unwrap_or_default()
+            .trim_end_matches('\r');
+
+        let pointed = after.get(..place.span.len()).unwrap_or(after);
+        let pointed = first_chars(pointed, CARETS);
+        let shown_after = first_chars(after, CARETS + AROUND);
+        let (shown_before, whole_before) = if before.chars().count() + 8 > WIDTH - AROUND / 2 {
+            (last_chars(before, AROUND), false)
+        } else {
+            (before, true)
+        };
+        let start = at - shown_before.len();
+        Self {
+            number,
+            column,
+            start,
+            text: whole.get(start..at + shown_after.len()).unwrap_or_default(),
+            span: shown_before.len()..shown_before.len() + pointed.len(),
+            whole: whole_before && shown_after.len() == after.len(),
+        }
+    }
+
+    fn origin(&self, path: &'a Path) -> Element<'a> {
+        let path = path.to_string_lossy();
+        Origin::path(path)
+            .line(self.number)
+            .char_column(self.column)
+            .into()
+    }
+
+    /// Draws the line; a label that finds no room beside its carets becomes a note below.
+    fn snippet(
+        &self,
+        kind: AnnotationKind,
+        label: &'a str,
+        gutter: usize,
+        notes: &mut Vec<String>,
+    ) -> Element<'a> {
+        let width = |text: Option<&str>| text.unwrap_or_default().chars().count();
+        let indent = gutter + " | ".len() + width(self.text.get(..self.span.start));
+        let carets = width(self.text.get(self.span.clone())).max(1);
+        let fits = indent + carets + 1 + label.chars().count() <= WIDTH;
+        let mut annotation = kind.span(self.span.clone());
+        if fits && !label.is_empty() {
+            annotation = annotation.label(label);
+        } else if !fits {
+            notes.push(label.to_owned());
+        }
+        Snippet::source(self.text)
+            .line_start(self.number)
+            .annotation(annotation)
+            .into()
+    }
+}
+
+/// The nearest boundary of a character at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    (0..=at)
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0)
+}
+
+fn first_chars(text: &str, many: usize) -> &str {
+    text.char_indices()
+        .nth(many)
+        .map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
+}
+
+fn last_chars(text: &str, many: usize) -> &str {
+    let begin = text
+        .char_indices()
+        .rev()
+        .nth(many.saturating_sub(1))
+        .map_or(0, |(at, _)| at);
+    text.get(begin..).unwrap_or(text)
+}
+
+/// Breaks lines between words; what stands between backticks is one word where that fits.
+fn wrap(text: &str, width: usize) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    let mut column = 0;
+    for word in words(text) {
+        for word in if word.chars().count() > width {
+            word.split(' ').collect()
+        } else {
+            vec![word]
+        } {
+            let wide = word.chars().count();
+            if column > 0 && column + 1 + wide > width {
+                wrapped.push('\n');
+                column = 0;
+            } else if column > 0 {
+                wrapped.push(' ');
+                column += 1;
+            }
+            wrapped.push_str(word);
+            column += wide;
+        }
+    }
+    wrapped
+}
+
+/// Splits at blanks outside of backticks.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    text.split(move |letter: char| {
+        quoted ^= letter == '`';
+        !quoted && letter.is_whitespace()
+    })
+    .filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Source;
+    use super::*;
+
+    fn place(text: &str, word: &str) -> Place {
+        let at = text.find(word).expect("the word is in the text");
+        Place::new(
+            &Arc::new(Source::new("etc/gate.toml", text)),
+            at..at + word.len(),
+        )
+    }
+
+    #[test]
+    fn a_finding_is_drawn_with_place_caret_label_and_help() {
+        let finding = Diagnostic::error(
+            "unknown-key",
+            place("[[rule]]\nhost = []\n", "host"),
+            "`host` is not a key of `[[rule]]`",
+        )
+        .label("not known here")
+        .help("did you mean `hosts`?");
+        let expected = "\
+error[unknown-key]: `host` is not a key of `[[rule]]`
+ --> etc/gate.toml:2:1
+  |
+2 | host = []
+  | ^^^^ not known here
+  |
+  = help: did you mean `hosts`?
+
+1 error
+";
+        assert_eq!(render(&[finding], false), expected);
+    }
+
+    #[test]
+    fn findings_about_no_text_come_first_on_a_line_each() {
+        let text = Diagnostic::warning("odd", place("a = 1\n", "a"), "odd");
+        let file = Diagnostic::unplaced("unreadable", "x.toml: no such file").help("make it");
+        let drawn = render(&[text.clone(), file, text], false);
+        assert!(
+            drawn.starts_with("error[unreadable]: x.toml: no such file (make it)\nwarning[odd]")
+        );
+        assert!(drawn.ends_with("\n\n1 error, 2 warnings\n"), "{drawn}");
+    }
+
+    #[test]
+    fn findings_are_sorted_by_line_and_nothing_found_is_no_text() {
+        let source = Arc::new(Source::new("a.toml", "a = 1\nb = 2\n"));
+        let at = |span| Diagnostic::error("odd", Place::new(&source, span), "odd");
+        let drawn = render(&[at(6..7), at(0..1)], false);
+        assert!(
+            drawn.find("a.toml:1:1") < drawn.find("a.toml:2:1"),
+            "{drawn}"
+        );
+        assert_eq!(render(&[], false), "");
+    }
+
+    #[test]
+    fn near_related_places_share_a_drawing() {
+        let source = Arc::new(Source::new("a.toml", "one = 1\n\n\n\ntwo = 2\n"));
+        let drawn = render(
+            &[Diagnostic::error("odd", Place::new(&source, 11..14), "odd")
+                .label("second")
+                .related(Place::new(&source, 0..3), "first")],
+            false,
+        );
+        let expected = "\
+error[odd]: odd
+ --> a.toml:5:1
+  |
+1 | one = 1
+  | --- first
+...
+5 | two = 2
+  | ^^^ second
+
+1 error
+";
+        assert_eq!(drawn, expected);
+    }
+
+    #[test]
+    fn related_places_elsewhere_have_their_own_drawing() {
+        let finding = Diagnostic::error("odd", place("one = 1\n", "one"), "odd")
+            .label("second")
+            .related(place("\n\ntwo = 2\n", "two"), "first");
+        let drawn = render(&[finding], false);
+        assert!(
+            drawn.contains("etc/gate.toml:1:1") && drawn.contains("etc/gate.toml:3:1"),
+            "{drawn}"
+        );
+        assert!(
+            drawn.contains("^^^ second") && drawn.contains("--- first"),
+            "{drawn}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_wider_than_a_hundred_columns() {
+        let long = format!("hosts = [{}]\n", r#""a.example.com", "#.repeat(5_000));
+        let source = Arc::new(Source::new("a.toml", long.as_str()));
+        let say = "many words that go on and on, ".repeat(10);
+        for span in [
+            0..5,
+            8..long.len() - 1,
+            40_000..40_013,
+            79_990..80_100,
+            long.len()..long.len(),
+        ] {
+            let finding = Diagnostic::error("odd", Place::new(&source, span), say.as_str())
+                .label(say.as_str())
+                .help(format!("{say}`printf %s SECRET | sha256sum` {say}"));
+            let drawn = render(&[finding], false);
+            for line in drawn.lines() {
+                assert!(line.chars().count() <= WIDTH, "{line}");
+            }
+            assert!(drawn.contains("`printf %s SECRET | sha256sum`"), "{drawn}");
+        }
+    }
+
+    #[test]
+    fn a_place_within_a_character_or_past_the_end_is_drawn_all_the_same() {
+        let source = Arc::new(Source::new("a.toml", "ä"));
+        for span in [0..1, 1..2, 2..2, 7..9] {
+            let finding = Diagnostic::error("odd", Place::new(&source, span), "odd").label("here");
+            assert!(render(&[finding], false).contains("here"));
+        }
+    }
+
+    #[test]
+    fn colour_is_there_only_when_asked_for() {
+        let finding = Diagnostic::error("odd", place("a = 1\n", "a"), "odd");
+        assert!(render(std::slice::from_ref(&finding), true).contains('\u{1b}'));
+        assert!(!render(&[finding], false).contains('\u{1b}'));
+    }
+}

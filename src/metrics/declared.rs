@@ -1,0 +1,138 @@
+//! The list: every metric with its labels and its meaning.
+
+use prometheus::core::Collector;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec};
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+
+/// Half a microsecond to a hundredth of a second: a decision looks into memory.
+const DECIDING: &[f64] = &[5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2];
+/// Half a millisecond to ten seconds: a round trip, or several.
+const ROUND_TRIP: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Ten milliseconds to four hours: a request, or a stream that stays open all afternoon.
+const OPEN: &[f64] = &[
+    0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.0, 14_400.0,
+];
+
+/// Declares the fields of [`Declared`], each a family: name, kind, labels or buckets, help.
+macro_rules! declare {
+    ($($field:ident: $kind:ident = $name:literal $labels:tt $(in $buckets:ident)?, $help:literal;)*) => {
+        /// Every family, registered.
+        pub(super) struct Declared {
+            $(pub(super) $field: $kind,)*
+        }
+
+        impl Declared {
+            /// Makes and registers every family.
+            pub(super) fn register(registry: &Registry) -> Self {
+                Self { $($field: $kind::declare(registry, $name, &$labels, &[$(&$buckets)?], $help),)* }
+            }
+        }
+    };
+}
+
+declare! {
+    build_info: IntGaugeVec = "tidegate_build_info" ["version"],
+        "Always 1: which version runs.";
+    bytes: IntCounterVec = "tidegate_bytes_total" ["direction", "category", "tier"],
+        "Bytes carried, counted as they move: out is from the client to the origin.";
+    decision_duration: Histogram = "tidegate_decision_duration_seconds" [] in DECIDING,
+        "Time to decide one flow by the policy.";
+    decisions: IntCounterVec =
+        "tidegate_decisions_total" ["verdict", "mode", "category", "tier", "reason"],
+        "Flows decided.";
+    dns_duration: Histogram = "tidegate_dns_duration_seconds" [] in ROUND_TRIP,
+        "Time to resolve a name.";
+    draining: IntGauge = "tidegate_draining" [],
+        "1 from the beginning of shutdown on.";
+    flow_duration: HistogramVec = "tidegate_flow_duration_seconds" ["category"] in OPEN,
+        "Time from a flow's beginning to its end, of flows that passed.";
+    flows_active: IntGaugeVec = "tidegate_flows_active" ["kind"],
+        "Flows that are open.";
+    flows_unstarted: IntCounter = "tidegate_flows_unstarted_total" [],
+        "Clients that left while their flow waited for room in the log: they leave no record.";
+    policy_info: IntGaugeVec = "tidegate_policy_info" ["digest", "generation"],
+        "Always 1: which policy decides.";
+    policy_reloads: IntCounterVec = "tidegate_policy_reloads_total" ["result"],
+        "Attempts to load the policy anew.";
+    policy_stale: IntGauge = "tidegate_policy_stale" [],
+        "1 while the files do not load and an earlier policy goes on.";
+    record_queue: IntGauge = "tidegate_record_queue_length" [],
+        "Lines of the decision log that wait to be written.";
+    records: IntCounter = "tidegate_records_total" [],
+        "Lines written to the decision log.";
+    records_lost: IntCounter = "tidegate_records_lost_total" [],
+        "Lines that will never be in the decision log, whatever the cause.";
+    sessions: IntCounterVec = "tidegate_sessions_attributed_total" ["evidence", "trust"],
+        "Flows by what told their session, and how far it is trusted.";
+    upstream_connect: HistogramVec =
+        "tidegate_upstream_connect_duration_seconds" ["category"] in ROUND_TRIP,
+        "Time to connect to an origin.";
+    upstream_errors: IntCounterVec = "tidegate_upstream_errors_total" ["error", "category"],
+        "Flows that failed on the way out.";
+}
+
+/// One kind of metric, made from its declaration.
+trait Kind: Collector + Clone + Sized + 'static {
+    fn make(name: &str, labels: &[&str], buckets: &[f64], help: &str) -> prometheus::Result<Self>;
+
+    /// Makes and registers it.
+    #[expect(
+        clippy::expect_used,
+        reason = "names are constants, and every one is made by a test"
+    )]
+    fn declare(
+        registry: &Registry,
+        name: &str,
+        labels: &[&str],
+        buckets: &[&&[f64]],
+        help: &str,
+    ) -> Self {
+        let buckets = buckets.first().copied().copied().unwrap_or_default();
+        let metric = Self::make(name, labels, buckets, help).expect("a valid declaration");
+        registry
+            .register(Box::new(metric.clone()))
+            .expect("declared once");
+        metric
+    }
+}
+
+impl Kind for IntCounter {
+    fn make(name: &str, _: &[&str], _: &[f64], help: &str) -> prometheus::Result<Self> {
+        Self::new(name, help)
+    }
+}
+
+impl Kind for IntGauge {
+    fn make(name: &str, _: &[&str], _: &[f64], help: &str) -> prometheus::Result<Self> {
+        Self::new(name, help)
+    }
+}
+
+impl Kind for IntCounterVec {
+    fn make(name: &str, labels: &[&str], _: &[f64], help: &str) -> prometheus::Result<Self> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+
+impl Kind for IntGaugeVec {
+    fn make(name: &str, labels: &[&str], _: &[f64], help: &str) -> prometheus::Result<Self> {
+        Self::new(Opts::new(name, help), labels)
+    }
+}
+
+impl Kind for Histogram {
+    fn make(name: &str, _: &[&str], buckets: &[f64], help: &str) -> prometheus::Result<Self> {
+        Self::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
+    }
+}
+
+impl Kind for HistogramVec {
+    fn make(name: &str, labels: &[&str], buckets: &[f64], help: &str) -> prometheus::Result<Self> {
+        Self::new(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+            labels,
+        )
+    }
+}

@@ -1,0 +1,70 @@
+//! Series by label once, by index ever after.
+
+use std::sync::OnceLock;
+
+use prometheus::core::{MetricVec, MetricVecBuilder};
+use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+
+/// A value made when it is first needed.
+pub(super) type Lazy<T> = OnceLock<T>;
+
+pub(super) type Counters = IntCounterVec;
+pub(super) type Gauges = IntGaugeVec;
+pub(super) type Histograms = HistogramVec;
+
+/// A family of series that differ in the values of their labels.
+pub(super) trait Family {
+    /// The handle of one series.
+    type Series;
+
+    /// The series with these label values, in the order of their declaration.
+    fn series(&self, values: &[&str]) -> Self::Series;
+
+    /// Drops a series; it may be absent.
+    fn forget(&self, values: &[&str]);
+}
+
+impl<B: MetricVecBuilder> Family for MetricVec<B> {
+    type Series = B::M;
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place that resolves handles"
+    )]
+    fn series(&self, values: &[&str]) -> Self::Series {
+        self.with_label_values(values)
+    }
+
+    fn forget(&self, values: &[&str]) {
+        let _ = self.remove_label_values(values);
+    }
+}
+
+/// Handles of one family by small numbers, each resolved when it is first needed.
+#[derive(Debug)]
+pub(super) struct Table<F: Family> {
+    family: F,
+    cells: Box<[Lazy<F::Series>]>,
+    spare: Lazy<F::Series>,
+}
+
+impl<F: Family> Table<F> {
+    /// Room for `size` handles.
+    pub(super) fn new(family: F, size: usize) -> Self {
+        Self {
+            family,
+            cells: Box::from_iter((0..size).map(|_| Lazy::new())),
+            spare: Lazy::new(),
+        }
+    }
+
+    /// The handle at `index`, whose labels are told in case it is new.
+    pub(super) fn at<'a, const N: usize>(
+        &self,
+        index: usize,
+        labels: impl FnOnce() -> [&'a str; N],
+    ) -> &F::Series {
+        let cell = self.cells.get(index).unwrap_or(&self.spare);
+        cell.get_or_init(|| self.family.series(&labels()))
+    }
+}

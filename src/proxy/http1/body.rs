@@ -1,0 +1,397 @@
+//! One body from one connection to the other, in the pieces in which it comes.
+//!
+//! Each read is passed on at once, so that events which an origin sends one by one arrive one by
+//! one. Nothing of the next message is touched: what was read too far stays in the buffer of the
+//! connection that it came on.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::BodyLength;
+use super::chunks::Chunks;
+use super::fields::Name;
+
+/// How a body comes and how it goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Passage {
+    /// As its sender framed it.
+    pub(crate) from: BodyLength,
+    /// As its recipient was told.
+    pub(crate) to: BodyLength,
+    /// Whether trailers go on: those of responses may, if all of them are harmless; those of
+    /// requests never do.
+    pub(crate) trailers: bool,
+}
+
+/// Why a body did not arrive whole.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The sender's chunks are malformed.
+    #[error("malformed chunks: {0}")]
+    Chunk(&'static str),
+    /// The sender broke off.
+    #[error("the sender broke off")]
+    Read(#[source] io::Error),
+    /// The sender's end came too early.
+    #[error("the body ended before its announced end")]
+    Truncated,
+    /// The recipient broke off.
+    #[error("the recipient broke off")]
+    Write(#[source] io::Error),
+}
+
+/// Copies exactly one body; `buffer` is what was read from `from` before.
+///
+/// Content is counted in `moved` as it is written, without its framing. After an error both
+/// connections are of no use; the recipient must not be given the idea that the body was whole.
+/// Dropping the future leaves both connections in the middle of the body.
+pub(crate) async fn copy_body<R, W>(
+    from: &mut R,
+    buffer: &mut BytesMut,
+    to: &mut W,
+    passage: Passage,
+    moved: &AtomicU64,
+) -> Result<(), BodyError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut sink = Sink {
+        to,
+        chunked: passage.to == BodyLength::Chunked,
+        moved,
+    };
+    match passage.from {
+        BodyLength::Chunked => copy_chunks(from, buffer, &mut sink, passage.trailers).await,
+        BodyLength::Length(length) => copy_length(from, buffer, &mut sink, length).await,
+        BodyLength::None => Ok(()),
+        BodyLength::UntilClose => copy_rest(from, buffer, &mut sink).await,
+    }
+}
+
+async fn copy_length<R, W>(
+    from: &mut R,
+    buffer: &mut BytesMut,
+    sink: &mut Sink<'_, W>,
+    mut length: u64,
+) -> Result<(), BodyError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    if length == 0 {
+        return sink.put(b"", Some(b"")).await;
+    }
+    while length > 0 {
+        if buffer.is_empty() && fill(from, buffer).await? == 0 {
+            return Err(BodyError::Truncated);
+        }
+        let take = usize::try_from(length)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        length -= take as u64;
+        let last = (length == 0).then_some(&b""[..]);
+        sink.put(buffer.get(..take).unwrap_or_default(), last)
+            .await?;
+        buffer.advance(take);
+    }
+    Ok(())
+}
+
+async fn copy_rest<R, W>(
+    from: &mut R,
+    buffer: &mut BytesMut,
+    sink: &mut Sink<'_, W>,
+) -> Result<(), BodyError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    while !buffer.is_empty() || fill(from, buffer).await? > 0 {
+        sink.put(buffer, None).await?;
+        buffer.clear();
+    }
+    sink.put(b"", Some(b"")).await
+}
+
+async fn copy_chunks<R, W>(
+    from: &mut R,
+    buffer: &mut BytesMut,
+    sink: &mut Sink<'_, W>,
+    trailers: bool,
+) -> Result<(), BodyError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut chunks = Chunks::default();
+    while !chunks.is_done() {
+        if buffer.is_empty() && fill(from, buffer).await? == 0 {
+            return Err(BodyError::Truncated);
+        }
+        let decoded = chunks.decode(buffer).map_err(BodyError::Chunk)?;
+        let content = buffer.get(..decoded.content).unwrap_or_default();
+        let last = chunks.is_done().then(|| match trailers {
+            true => harmless(chunks.trailers()),
+            false => b"",
+        });
+        sink.put(content, last).await?;
+        buffer.advance(decoded.consumed);
+    }
+    Ok(())
+}
+
+/// Where a body goes on to.
+struct Sink<'s, W> {
+    to: &'s mut W,
+    chunked: bool,
+    moved: &'s AtomicU64,
+}
+
+impl<W: AsyncWrite + Unpin> Sink<'_, W> {
+    /// Writes content; with `last`, the end of the body and its trailers too.
+    async fn put(&mut self, content: &[u8], last: Option<&[u8]>) -> Result<(), BodyError> {
+        self.write(content, last).await.map_err(BodyError::Write)?;
+        self.moved
+            .fetch_add(content.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn write(&mut self, content: &[u8], last: Option<&[u8]>) -> io::Result<()> {
+        if !self.chunked {
+            self.to.write_all(content).await?;
+            return self.to.flush().await;
+        }
+        let size = match content.len() {
+            0 => Bytes::new(),
+            size => format!("{size:x}\r\n").into(),
+        };
+        let after: &[u8] = if content.is_empty() { b"" } else { b"\r\n" };
+        let (end, trailers, empty_line): (&[u8], &[u8], &[u8]) = match last {
+            Some(trailers) => (b"0\r\n", trailers, b"\r\n"),
+            None => (b"", b"", b""),
+        };
+        let end = Buf::chain(end, trailers).chain(empty_line);
+        self.to
+            .write_all_buf(&mut Buf::chain(size, content).chain(after).chain(end))
+            .await?;
+        self.to.flush().await
+    }
+}
+
+/// Reads once; 0 at the end.
+async fn fill<R: AsyncRead + Unpin>(
+    from: &mut R,
+    buffer: &mut BytesMut,
+) -> Result<usize, BodyError> {
+    buffer.reserve(READ);
+    from.read_buf(buffer).await.map_err(BodyError::Read)
+}
+
+/// Bytes asked for in one read.
+const READ: usize = 64 * 1024;
+
+/// `trailers` if each of them is one that means nothing to a proxy, a cache or a client's framing,
+/// routing or credentials (RFC 9110 section 6.5.1); else nothing.
+fn harmless(trailers: &[u8]) -> &[u8] {
+    let mut room = [httparse::EMPTY_HEADER; 32];
+    // The parser wants the empty line that ends the section.
+    let section = [trailers, b"\r\n"].concat();
+    let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room)
+    else {
+        return b"";
+    };
+    let harmless = fields.iter().all(|field| {
+        let name = field.name.as_bytes();
+        Name::of(name) == Name::Other
+            && !Name::is_disguised(name)
+            && !FORBIDDEN
+                .iter()
+                .any(|forbidden| forbidden.eq_ignore_ascii_case(field.name))
+    });
+    if harmless { trailers } else { b"" }
+}
+
+/// Fields that must come before the body or not at all.
+const FORBIDDEN: [&str; 24] = [
+    "Age",
+    "Alt-Svc",
+    "Authorization",
+    "Cache-Control",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Location",
+    "Content-Range",
+    "Content-Security-Policy",
+    "Content-Type",
+    "Cookie",
+    "Date",
+    "Expires",
+    "Location",
+    "Max-Forwards",
+    "Pragma",
+    "Range",
+    "Retry-After",
+    "Set-Cookie",
+    "Strict-Transport-Security",
+    "Vary",
+    "WWW-Authenticate",
+    "Warning",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What arrives of `text`, what is left over, and how much content was counted.
+    async fn pass(text: &[u8], passage: Passage) -> (Result<(), BodyError>, Vec<u8>, Vec<u8>, u64) {
+        let (mut from, mut buffer, mut to) = (text, BytesMut::new(), Vec::new());
+        let moved = AtomicU64::default();
+        let result = copy_body(&mut from, &mut buffer, &mut to, passage, &moved).await;
+        let left = [&buffer[..], from].concat();
+        (result, to, left, moved.into_inner())
+    }
+
+    fn passage(from: BodyLength, to: BodyLength) -> Passage {
+        Passage {
+            from,
+            to,
+            trailers: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_where_its_length_says() {
+        let length = BodyLength::Length(5);
+        let (result, to, left, moved) = pass(b"helloGET /", passage(length, length)).await;
+        assert!(result.is_ok());
+        assert_eq!((to, left, moved), (b"hello".to_vec(), b"GET /".to_vec(), 5));
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_goes_first() {
+        let (mut from, mut to) = (&b"lo"[..], Vec::new());
+        let mut buffer = BytesMut::from(&b"hel"[..]);
+        let five = passage(BodyLength::Length(5), BodyLength::Length(5));
+        let moved = AtomicU64::default();
+        let result = copy_body(&mut from, &mut buffer, &mut to, five, &moved).await;
+        assert!(result.is_ok());
+        assert_eq!(to, b"hello");
+    }
+
+    #[tokio::test]
+    async fn chunks_are_written_anew_without_their_extensions() {
+        let chunked = passage(BodyLength::Chunked, BodyLength::Chunked);
+        let text = b"2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nA: b\r\n\r\nGET /";
+        let (result, to, left, moved) = pass(text, chunked).await;
+        assert!(result.is_ok());
+        assert_eq!(to, b"5\r\nhello\r\n0\r\nA: b\r\n\r\n");
+        assert_eq!((left, moved), (b"GET /".to_vec(), 5));
+    }
+
+    #[tokio::test]
+    async fn framing_changes_where_the_recipient_was_told_another() {
+        for (from, to, text, expected) in [
+            (
+                BodyLength::Chunked,
+                BodyLength::UntilClose,
+                "5\r\nhello\r\n0\r\n\r\n",
+                "hello",
+            ),
+            (
+                BodyLength::UntilClose,
+                BodyLength::Chunked,
+                "hello",
+                "5\r\nhello\r\n0\r\n\r\n",
+            ),
+            (BodyLength::UntilClose, BodyLength::Chunked, "", "0\r\n\r\n"),
+            (
+                BodyLength::UntilClose,
+                BodyLength::UntilClose,
+                "hello",
+                "hello",
+            ),
+            (BodyLength::Length(0), BodyLength::Chunked, "", "0\r\n\r\n"),
+            (BodyLength::None, BodyLength::None, "", ""),
+        ] {
+            let (result, written, ..) = pass(text.as_bytes(), passage(from, to)).await;
+            assert!(result.is_ok());
+            assert_eq!(written, expected.as_bytes(), "{from:?} to {to:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_cut_short_is_never_made_to_look_whole() {
+        for (from, text) in [
+            (BodyLength::Length(9), "hello"),
+            (BodyLength::Chunked, "9\r\nhello"),
+            (BodyLength::Chunked, "5\r\nhello\r\n"),
+            (BodyLength::Chunked, "5\r\nhello\r\n0\r\nA: b\r\n"),
+        ] {
+            let (result, to, ..) = pass(text.as_bytes(), passage(from, BodyLength::Chunked)).await;
+            assert!(matches!(result, Err(BodyError::Truncated)), "{text:?}");
+            assert_eq!(to, b"5\r\nhello\r\n");
+        }
+    }
+
+    #[tokio::test]
+    async fn trailers_of_requests_and_harmful_ones_are_dropped() {
+        let chunked = passage(BodyLength::Chunked, BodyLength::Chunked);
+        for (trailers, allowed) in [
+            ("A: b\r\n", false),
+            ("A: b\r\nAuthorization: x\r\n", true),
+            ("Host: evil.example\r\n", true),
+            ("Content-Length: 7\r\n", true),
+            ("content_length: 7\r\n", true),
+            ("Set-Cookie: a\r\n", true),
+            ("no colon\r\n", true),
+            ("A: b\r\n folded\r\n", true),
+        ] {
+            let text = format!("1\r\na\r\n0\r\n{trailers}\r\n");
+            let passage = Passage {
+                trailers: allowed,
+                ..chunked
+            };
+            let (result, to, ..) = pass(text.as_bytes(), passage).await;
+            assert!(result.is_ok());
+            assert_eq!(to, b"1\r\na\r\n0\r\n\r\n", "{trailers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn malformed_chunks_end_the_body() {
+        let chunked = passage(BodyLength::Chunked, BodyLength::Chunked);
+        let (result, to, ..) = pass(b"5\r\nhello\r\n0x0\r\n\r\n", chunked).await;
+        assert!(matches!(result, Err(BodyError::Chunk(_))));
+        assert!(!to.ends_with(b"0\r\n\r\n"));
+    }
+
+    #[tokio::test]
+    async fn each_piece_is_passed_on_before_the_next_comes() {
+        let (mut origin, mut from) = tokio::io::duplex(64);
+        let (mut to, mut client) = tokio::io::duplex(64);
+        let events = async {
+            for event in ["one", "two"] {
+                origin
+                    .write_all(format!("3\r\n{event}\r\n").as_bytes())
+                    .await
+                    .expect("open");
+                let mut seen = [0; 8];
+                client.read_exact(&mut seen).await.expect("passed on");
+                assert_eq!(seen, *format!("3\r\n{event}\r\n").as_bytes());
+            }
+            origin.write_all(b"0\r\n\r\n").await.expect("open");
+        };
+        let mut buffer = BytesMut::new();
+        let moved = AtomicU64::default();
+        let chunked = passage(BodyLength::Chunked, BodyLength::Chunked);
+        let copy = copy_body(&mut from, &mut buffer, &mut to, chunked, &moved);
+        let (result, ()) = tokio::join!(copy, events);
+        assert!(result.is_ok());
+        assert_eq!(moved.into_inner(), 6);
+    }
+}

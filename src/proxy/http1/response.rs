@@ -1,0 +1,435 @@
+//! Heads of responses, as origins write them.
+//!
+//! An origin is not in league with the client that asks it, and gets more patience than a client:
+//! equal lengths may be said twice, and a length beside chunks is dropped. What would leave the
+//! end of the body in doubt is still an error.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+
+use super::fields::{Fields, MOST_FIELDS, Name, Span, content_length, elements};
+use super::{BodyLength, Unprintable, Version, head_end};
+
+/// The head of one response, interim ones included.
+#[derive(Clone, Debug)]
+pub(crate) struct ResponseHead {
+    /// 100 to 599.
+    pub(crate) status: u16,
+    /// The version that the origin speaks.
+    pub(crate) version: Version,
+    /// All fields.
+    pub(crate) fields: Fields,
+    /// How the body is framed; [`BodyLength::None`] where this status or request has none.
+    pub(crate) body: BodyLength,
+    /// What `Content-Length` said, though perhaps no body follows (HEAD, 304).
+    pub(crate) said_length: Option<u64>,
+    /// Whether the origin takes another request on this connection after this response.
+    pub(crate) keep_alive: bool,
+    reason: Span,
+}
+
+/// What of the request decides how its response is read.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Asked {
+    /// The method was `HEAD`.
+    pub(crate) head: bool,
+    /// An upgrade was sent on.
+    pub(crate) upgrade: bool,
+}
+
+/// Why a response is refused; `Display` repeats nothing of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum ResponseError {
+    /// `Content-Length` values differ or are no numbers.
+    #[error("the Content-Length of the response is not one number")]
+    ContentLength,
+    /// A field that is not `name: value`.
+    #[error("a header field of the response is malformed")]
+    Field,
+    /// 101, and nobody asked for it.
+    #[error("the response changes to a protocol that was not asked for")]
+    Protocol,
+    /// The first line is not that of a response.
+    #[error("the status line of the response is malformed")]
+    StatusLine,
+    /// More bytes or fields than allowed.
+    #[error("the response head is too large")]
+    TooLarge,
+    /// `Transfer-Encoding` is not `chunked`, or stands where it cannot.
+    #[error("the Transfer-Encoding of the response is not `chunked`")]
+    TransferEncoding,
+    /// A body after 204.
+    #[error("the response announces a body that its status excludes")]
+    UnexpectedBody,
+    /// Bytes that no head may hold.
+    #[error("the response head holds control characters or bare line ends")]
+    Unprintable,
+}
+
+/// Bytes of a response head.
+const MOST_BYTES: usize = 64 * 1024;
+
+/// Takes one response head off the start of `buffer`; `None` until all of it is there.
+pub(crate) fn parse_response(
+    buffer: &mut BytesMut,
+    asked: Asked,
+) -> Result<Option<ResponseHead>, ResponseError> {
+    let Some(len) = head_end(buffer)? else {
+        let too_large = buffer.len() > MOST_BYTES;
+        return if too_large {
+            Err(ResponseError::TooLarge)
+        } else {
+            Ok(None)
+        };
+    };
+    if len > MOST_BYTES {
+        return Err(ResponseError::TooLarge);
+    }
+    parse(buffer.split_to(len).freeze(), asked).map(Some)
+}
+
+impl ResponseHead {
+    /// The reason phrase; empty where it was missing or not ASCII.
+    pub(crate) fn reason(&self) -> &[u8] {
+        self.reason.within(self.fields.head())
+    }
+
+    /// Whether another response to the same request follows (RFC 9110 section 15.2).
+    pub(crate) fn is_interim(&self) -> bool {
+        (100..200).contains(&self.status) && !self.is_upgrade()
+    }
+
+    /// Whether the connection speaks another protocol from here on.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        self.status == 101
+    }
+
+    /// Bytes of the head, the empty line at the end included.
+    pub(crate) fn len(&self) -> usize {
+        self.fields.head().len()
+    }
+}
+
+impl From<Unprintable> for ResponseError {
+    fn from(_: Unprintable) -> Self {
+        Self::Unprintable
+    }
+}
+
+fn parse(head: Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
+    let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS / 2];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        &head,
+        &mut room,
+    );
+    match parsed {
+        Ok(httparse::Status::Complete(len)) if len == head.len() => {}
+        Ok(_) => return Err(ResponseError::StatusLine),
+        Err(error) => return Err(refuse_syntax(error)),
+    }
+    let version = if response.version == Some(1) {
+        Version::Http11
+    } else {
+        Version::Http10
+    };
+    let status = response.code.filter(|code| (100..600).contains(code));
+    let status = status.ok_or(ResponseError::StatusLine)?;
+    let mut named = [Name::Other; MOST_FIELDS / 2];
+    for (field, named) in response.headers.iter().zip(&mut named) {
+        *named = Name::of(field.name.as_bytes());
+    }
+    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), &head);
+    let fields = Fields::new(head.clone(), response.headers, &named);
+    if status == 101 && !(asked.upgrade && fields.first(Name::Upgrade).is_some()) {
+        return Err(ResponseError::Protocol);
+    }
+    let chunked = is_chunked(&fields, version)?;
+    let said_length = said_length(&fields)?;
+    let body = body(status, asked, chunked, said_length)?;
+    Ok(ResponseHead {
+        keep_alive: keeps_alive(&fields, version)
+            && body != BodyLength::UntilClose
+            && !(chunked && said_length.is_some()),
+        said_length: said_length.filter(|_| !chunked),
+        status,
+        version,
+        fields,
+        body,
+        reason,
+    })
+}
+
+/// RFC 9112 section 6.3, in its order.
+fn body(
+    status: u16,
+    asked: Asked,
+    chunked: bool,
+    length: Option<u64>,
+) -> Result<BodyLength, ResponseError> {
+    match (status, chunked, length) {
+        (204, true, _) | (204, _, Some(1..)) => Err(ResponseError::UnexpectedBody),
+        (100..200 | 204 | 304, ..) => Ok(BodyLength::None),
+        _ if asked.head => Ok(BodyLength::None),
+        (_, true, _) => Ok(BodyLength::Chunked),
+        (_, false, Some(length)) => Ok(BodyLength::Length(length)),
+        (_, false, None) => Ok(BodyLength::UntilClose),
+    }
+}
+
+/// Only `chunked`, once: no other coding was offered to the origin.
+fn is_chunked(fields: &Fields, version: Version) -> Result<bool, ResponseError> {
+    let mut codings = fields.elements(Name::TransferEncoding);
+    let Some(coding) = codings.next() else {
+        return match fields.first(Name::TransferEncoding) {
+            None => Ok(false),
+            Some(_) => Err(ResponseError::TransferEncoding),
+        };
+    };
+    let known = coding.eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+    if known && version == Version::Http11 {
+        Ok(true)
+    } else {
+        Err(ResponseError::TransferEncoding)
+    }
+}
+
+/// Equal values said more than once count as one (RFC 9112 section 6.3, item 5).
+fn said_length(fields: &Fields) -> Result<Option<u64>, ResponseError> {
+    let mut length = None;
+    for value in fields.values(Name::ContentLength) {
+        let mut values = elements(value).peekable();
+        if values.peek().is_none() {
+            return Err(ResponseError::ContentLength);
+        }
+        for value in values {
+            let value = content_length(value).ok_or(ResponseError::ContentLength)?;
+            if length.replace(value).is_some_and(|before| before != value) {
+                return Err(ResponseError::ContentLength);
+            }
+        }
+    }
+    Ok(length)
+}
+
+fn keeps_alive(fields: &Fields, version: Version) -> bool {
+    !fields.connection_has("close")
+        && (version == Version::Http11 || fields.connection_has("keep-alive"))
+}
+
+fn refuse_syntax(error: httparse::Error) -> ResponseError {
+    match error {
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => ResponseError::Field,
+        httparse::Error::TooManyHeaders => ResponseError::TooLarge,
+        _ => ResponseError::StatusLine,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GET: Asked = Asked {
+        head: false,
+        upgrade: false,
+    };
+
+    fn response(text: &str) -> Result<ResponseHead, ResponseError> {
+        asked(text, GET)
+    }
+
+    fn asked(text: &str, asked: Asked) -> Result<ResponseHead, ResponseError> {
+        let head = format!("{}\r\n\r\n", text.replace('\n', "\r\n"));
+        parse_response(&mut BytesMut::from(head.as_bytes()), asked).map(|head| head.expect("whole"))
+    }
+
+    #[test]
+    fn the_body_is_as_long_as_the_response_says() {
+        for (text, body) in [
+            ("HTTP/1.1 200 OK\nContent-Length: 5", BodyLength::Length(5)),
+            (
+                "HTTP/1.1 200 OK\nContent-Length: 5, 5\nContent-Length: 5",
+                BodyLength::Length(5),
+            ),
+            (
+                "HTTP/1.1 200 OK\nTransfer-Encoding: Chunked",
+                BodyLength::Chunked,
+            ),
+            ("HTTP/1.1 200 OK", BodyLength::UntilClose),
+            (
+                "HTTP/1.1 304 Not Modified\nContent-Length: 5",
+                BodyLength::None,
+            ),
+            (
+                "HTTP/1.1 204 No Content\nContent-Length: 0",
+                BodyLength::None,
+            ),
+            ("HTTP/1.1 100 Continue", BodyLength::None),
+        ] {
+            assert_eq!(response(text).map(|head| head.body), Ok(body), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_to_head_has_no_body_but_keeps_what_it_said_of_it() {
+        let asked_head = Asked {
+            head: true,
+            upgrade: false,
+        };
+        let head = asked("HTTP/1.1 200 OK\nContent-Length: 5", asked_head).expect("good");
+        assert_eq!(
+            (head.body, head.said_length, head.keep_alive),
+            (BodyLength::None, Some(5), true)
+        );
+    }
+
+    #[test]
+    fn chunks_beside_a_length_win_and_end_the_connection() {
+        let head = response("HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked");
+        let head = head.expect("tolerated");
+        assert_eq!(
+            (head.body, head.said_length, head.keep_alive),
+            (BodyLength::Chunked, None, false)
+        );
+    }
+
+    #[test]
+    fn what_leaves_the_end_in_doubt_is_refused() {
+        for (text, error) in [
+            (
+                "HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 6",
+                ResponseError::ContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\nContent-Length: 5, 6",
+                ResponseError::ContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\nContent-Length: +5",
+                ResponseError::ContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\nContent-Length:",
+                ResponseError::ContentLength,
+            ),
+            (
+                "HTTP/1.1 200 OK\nTransfer-Encoding: gzip, chunked",
+                ResponseError::TransferEncoding,
+            ),
+            (
+                "HTTP/1.1 200 OK\nTransfer-Encoding:",
+                ResponseError::TransferEncoding,
+            ),
+            (
+                "HTTP/1.0 200 OK\nTransfer-Encoding: chunked",
+                ResponseError::TransferEncoding,
+            ),
+            (
+                "HTTP/1.1 204 No\nContent-Length: 5",
+                ResponseError::UnexpectedBody,
+            ),
+            (
+                "HTTP/1.1 101 Switching\nUpgrade: websocket",
+                ResponseError::Protocol,
+            ),
+            ("HTTP/1.1 200 OK\nA : b", ResponseError::Field),
+            ("HTTP/1.1 200 OK\nA: b\n folded", ResponseError::Field),
+            ("HTTP/1.1 2000 OK", ResponseError::StatusLine),
+            ("HTTP/1.1 099 OK", ResponseError::StatusLine),
+            ("HTTP/2 200 OK", ResponseError::StatusLine),
+            ("ICY 200 OK", ResponseError::StatusLine),
+            ("SSH-2.0-OpenSSH_9.2", ResponseError::StatusLine),
+        ] {
+            assert_eq!(response(text).map(|_| ()), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn bare_line_ends_and_control_characters_are_refused_at_once() {
+        for bytes in [
+            &b"HTTP/1.1 200 OK\n"[..],
+            b"HTTP/1.1 200 OK\r\nA: \0",
+            b"\x16\x03\x01",
+        ] {
+            let error = parse_response(&mut BytesMut::from(bytes), GET).map(|_| ());
+            assert_eq!(error, Err(ResponseError::Unprintable));
+        }
+    }
+
+    #[test]
+    fn a_head_without_end_is_refused_at_its_bound() {
+        let mut bytes = BytesMut::from(&b"HTTP/1.1 200 OK\r\nA: "[..]);
+        bytes.resize(MOST_BYTES, b'a');
+        assert!(matches!(parse_response(&mut bytes, GET), Ok(None)));
+        bytes.resize(MOST_BYTES + 1, b'a');
+        assert!(matches!(
+            parse_response(&mut bytes, GET),
+            Err(ResponseError::TooLarge)
+        ));
+    }
+
+    #[test]
+    fn an_upgrade_that_was_asked_for_is_taken() {
+        let text = "HTTP/1.1 101 Switching\nConnection: upgrade\nUpgrade: websocket";
+        let head = asked(
+            text,
+            Asked {
+                head: false,
+                upgrade: true,
+            },
+        )
+        .expect("asked for");
+        assert!(head.is_upgrade() && !head.is_interim());
+    }
+
+    #[test]
+    fn interim_responses_are_told_from_final_ones() {
+        assert!(
+            response("HTTP/1.1 103 Early Hints\nLink: </a>")
+                .expect("good")
+                .is_interim()
+        );
+        assert!(
+            !response("HTTP/1.1 200")
+                .expect("no reason is no fault")
+                .is_interim()
+        );
+    }
+
+    #[test]
+    fn a_connection_is_kept_as_its_version_says() {
+        for (text, kept) in [
+            ("HTTP/1.1 200 OK\nContent-Length: 0", true),
+            (
+                "HTTP/1.1 200 OK\nContent-Length: 0\nConnection: Close",
+                false,
+            ),
+            ("HTTP/1.0 200 OK\nContent-Length: 0", false),
+            (
+                "HTTP/1.0 200 OK\nContent-Length: 0\nConnection: keep-alive",
+                true,
+            ),
+            ("HTTP/1.1 200 OK", false),
+        ] {
+            assert_eq!(
+                response(text).map(|head| head.keep_alive),
+                Ok(kept),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_follows_the_head_stays() {
+        let mut buffer = BytesMut::from(&b"HTTP/1.1 200 Fine\r\n\r\nbody"[..]);
+        let head = parse_response(&mut buffer, GET)
+            .expect("good")
+            .expect("whole");
+        assert_eq!(
+            (head.reason(), &buffer[..], head.len()),
+            (&b"Fine"[..], &b"body"[..], 21)
+        );
+    }
+}

@@ -1,0 +1,351 @@
+//! From facts to lines: the names of `record/1`, in the order of its table.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::policy::{Action, Basis, Mode, TierBasis, Verdict};
+
+use super::json::Object;
+use super::line::{Blame, CloseFacts, End, Event, FlowFacts, Outcome, Timings, TlsMode};
+
+/// Names that a client chose, and most else, are cut here (characters).
+const NAME: usize = 253;
+const DETAIL: usize = 160;
+const USER_AGENT: usize = 200;
+/// Locations and clone URLs come from files of the operator.
+const PLACE: usize = 1024;
+/// Addresses of one answer that are written.
+const ANSWERS: usize = 32;
+/// Flows that one `record_gap` names.
+const GAP_FLOWS: usize = 1000;
+
+/// A line, but for what only the writer knows.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// The whole line, its newline included.
+    pub(super) bytes: Vec<u8>,
+    /// Where `event.sequence` and the service go: behind the time and the name.
+    pub(super) split: usize,
+    /// What it says of a flow's being open.
+    pub(super) says: Says,
+}
+
+/// What a line says of a flow's being open.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Says {
+    /// It has ended.
+    Closed(Uuid),
+    /// Nothing.
+    Nothing,
+    /// It may pass from here on.
+    Opened(Uuid),
+}
+
+/// Lines that are missing, and why.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gap<'a> {
+    /// A word of a closed list: `stopped`, `failing`, `slow`, `removed`, `reported`.
+    pub(super) cause: &'static str,
+    /// Since when, where it is known.
+    pub(super) since: Option<Timestamp>,
+    /// Lines that will never be written.
+    pub(super) lost: u64,
+    /// Flows that were refused without a line.
+    pub(super) refused: u64,
+    /// Flows whose end is not known: how many, and as many of them as fit.
+    pub(super) open: (u64, &'a [Uuid]),
+    /// In words.
+    pub(super) detail: &'a str,
+}
+
+/// The `decision` line.
+pub(super) fn decision(at: Timestamp, facts: &FlowFacts) -> Line {
+    let says = match facts.outcome {
+        Outcome::Allow => Says::Opened(facts.flow),
+        Outcome::Ask | Outcome::Deny | Outcome::Error => Says::Closed(facts.flow),
+    };
+    line(at, "decision", says, |object| flow(object, facts))
+}
+
+/// The `close` line.
+pub(super) fn close(at: Timestamp, facts: &FlowFacts, end: &CloseFacts) -> Line {
+    line(at, "close", Says::Closed(facts.flow), |object| {
+        flow(object, facts);
+        object.number("tidegate.bytes.out", end.bytes_out);
+        object.number("tidegate.bytes.in", end.bytes_in);
+        object.number("tidegate.requests", end.requests);
+        object.word("tidegate.end", end_word(end.end));
+        object.word("tidegate.blame", end.blame.map_or("", blame_word));
+        object.word("error.type", end.error.unwrap_or_default());
+    })
+}
+
+/// The line of an event that is not a flow's.
+pub(super) fn event(at: Timestamp, event: &Event) -> Line {
+    match event {
+        Event::PolicyLoaded { digest, generation } => {
+            line(at, "policy_loaded", Says::Nothing, |object| {
+                policy(object, digest, *generation)
+            })
+        }
+        Event::PolicyRejected {
+            digest,
+            generation,
+            detail,
+        } => line(at, "policy_rejected", Says::Nothing, |object| {
+            object.text("tidegate.detail", detail, DETAIL);
+            policy(object, digest, *generation);
+        }),
+        Event::RecordGap {
+            lost,
+            flows,
+            detail,
+        } => {
+            let open = (
+                u64::try_from(flows.len()).unwrap_or(u64::MAX),
+                flows.as_slice(),
+            );
+            gap(
+                at,
+                &Gap {
+                    cause: "reported",
+                    lost: *lost,
+                    open,
+                    detail,
+                    ..Gap::default()
+                },
+            )
+        }
+    }
+}
+
+/// The `record_gap` line.
+pub(super) fn gap(at: Timestamp, gap: &Gap<'_>) -> Line {
+    line(at, "record_gap", Says::Nothing, |object| {
+        object.text("tidegate.detail", gap.detail, DETAIL);
+        object.word("tidegate.gap.cause", gap.cause);
+        if let Some(since) = gap.since {
+            object.plain("tidegate.gap.since", format_args!("{since:.6}"));
+        }
+        object.number("tidegate.gap.lost", gap.lost);
+        object.number("tidegate.gap.refused", gap.refused);
+        object.number("tidegate.gap.open", gap.open.0);
+        if !gap.open.1.is_empty() {
+            object.ids("tidegate.gap.flows", gap.open.1.iter().take(GAP_FLOWS));
+        }
+    })
+}
+
+/// A `checkpoint` line: some of the flows that were open when a file began, and how many in all.
+pub(super) fn checkpoint(at: Timestamp, open: &[Uuid], count: usize) -> Line {
+    line(at, "checkpoint", Says::Nothing, |object| {
+        object.number(
+            "tidegate.checkpoint.count",
+            u64::try_from(count).unwrap_or(u64::MAX),
+        );
+        object.ids("tidegate.checkpoint.open", open.iter());
+    })
+}
+
+fn line(at: Timestamp, name: &str, says: Says, write: impl FnOnce(&mut Object)) -> Line {
+    let mut object = Object::new(at, name);
+    let split = object.len();
+    write(&mut object);
+    Line {
+        bytes: object.end(),
+        split,
+        says,
+    }
+}
+
+fn policy(object: &mut Object, digest: &str, generation: u64) {
+    object.text("tidegate.policy.digest", digest, NAME);
+    object.number("tidegate.policy.generation", generation);
+}
+
+fn flow(object: &mut Object, facts: &FlowFacts) {
+    object.id("tidegate.flow.id", &facts.flow);
+    decided(object, facts);
+    caller(object, facts);
+    destination(object, facts);
+    timings(object, &facts.ms);
+}
+
+fn decided(object: &mut Object, facts: &FlowFacts) {
+    object.word("tidegate.verdict", outcome_word(facts.outcome));
+    object.word("tidegate.mode", facts.mode.map_or("", mode_word));
+    object.word("tidegate.would", facts.would.map_or("", verdict_word));
+    object.word("tidegate.reason", facts.reason);
+    some(object, "tidegate.detail", facts.detail.as_deref(), DETAIL);
+    some(object, "security_rule.name", facts.rule.as_deref(), NAME);
+    some(
+        object,
+        "tidegate.rule.location",
+        facts.rule_location.as_deref(),
+        PLACE,
+    );
+    if let Some(digest) = &facts.policy_digest {
+        policy(object, digest, facts.policy_generation);
+    }
+    object.word(
+        "tidegate.category",
+        facts.category.map_or("", |category| category.as_str()),
+    );
+    object.word(
+        "tidegate.category.basis",
+        facts.category_basis.map_or("", basis_word),
+    );
+    let any = if facts.action_any { "any" } else { "" };
+    object.word("tidegate.action", facts.action.map_or(any, Action::as_str));
+    some(object, "tidegate.tier", facts.tier.as_deref(), NAME);
+    object.word(
+        "tidegate.tier.basis",
+        facts.tier_basis.map_or("", tier_basis_word),
+    );
+}
+
+fn caller(object: &mut Object, facts: &FlowFacts) {
+    some(object, "session.id", facts.session.as_deref(), NAME);
+    object.word("tidegate.session.evidence", facts.evidence);
+    object.word("tidegate.session.trust", facts.trust);
+    some(object, "trace_id", facts.trace_id.as_deref(), NAME);
+    some(object, "span_id", facts.span_id.as_deref(), NAME);
+    some(object, "tidegate.channel", facts.channel.as_deref(), NAME);
+    some(object, "user.id", facts.user.as_deref(), NAME);
+    if let Some(groups) = &facts.groups {
+        object.texts("user.groups", groups.iter().map(AsRef::as_ref), NAME);
+    }
+    some(
+        object,
+        "vcs.repository.url.full",
+        facts.repository.as_deref(),
+        PLACE,
+    );
+    if let Some(address) = facts.client_address {
+        object.plain("client.address", address);
+    }
+}
+
+fn destination(object: &mut Object, facts: &FlowFacts) {
+    some(
+        object,
+        "server.address",
+        facts.server_address.as_deref(),
+        NAME,
+    );
+    if let Some(port) = facts.server_port {
+        object.number("server.port", port.into());
+    }
+    if let Some(address) = facts.peer_address {
+        object.plain("network.peer.address", address);
+    }
+    if let Some(answers) = &facts.dns_answers {
+        object.plains("dns.answers", answers.iter().take(ANSWERS));
+    }
+    object.word("network.protocol.name", facts.protocol.unwrap_or_default());
+    some(object, "http.request.method", facts.method.as_deref(), NAME);
+    if let Some(status) = facts.status {
+        object.number("http.response.status_code", status.into());
+    }
+    some(
+        object,
+        "user_agent.original",
+        facts.user_agent.as_deref(),
+        USER_AGENT,
+    );
+    object.word("tidegate.tls.mode", facts.tls_mode.map_or("", tls_word));
+    some(
+        object,
+        "tls.client.server_name",
+        facts.server_name.as_deref(),
+        NAME,
+    );
+}
+
+fn timings(object: &mut Object, ms: &Timings) {
+    for (name, value) in [
+        ("tidegate.ms.decide", ms.decide),
+        ("tidegate.ms.dns", ms.dns),
+        ("tidegate.ms.connect", ms.connect),
+        ("tidegate.ms.first_byte", ms.first_byte),
+        ("tidegate.ms.total", ms.total),
+    ] {
+        if let Some(value) = value {
+            object.millis(name, value);
+        }
+    }
+}
+
+fn some(object: &mut Object, name: &str, text: Option<&str>, limit: usize) {
+    if let Some(text) = text {
+        object.text(name, text, limit);
+    }
+}
+
+fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Allow => "allow",
+        Outcome::Ask => "ask",
+        Outcome::Deny => "deny",
+        Outcome::Error => "error",
+    }
+}
+
+fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Allow => "allow",
+        Verdict::Ask => "ask",
+        Verdict::Deny => "deny",
+    }
+}
+
+fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Observe => "observe",
+    }
+}
+
+fn basis_word(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Host => "host",
+        Basis::None => "none",
+        Basis::Path => "path",
+        Basis::Rule => "rule",
+    }
+}
+
+fn tier_basis_word(basis: TierBasis) -> &'static str {
+    match basis {
+        TierBasis::Group => "group",
+        TierBasis::Listener => "listener",
+        TierBasis::Repository => "repository",
+        TierBasis::Unattributed => "unattributed",
+    }
+}
+
+fn end_word(end: End) -> &'static str {
+    match end {
+        End::Abandoned => "abandoned",
+        End::Cancelled => "cancelled",
+        End::Closed => "closed",
+        End::Failed => "failed",
+        End::Refused => "refused",
+    }
+}
+
+fn blame_word(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Client => "client",
+        Blame::Policy => "policy",
+        Blame::Proxy => "proxy",
+        Blame::Upstream => "upstream",
+    }
+}
+
+fn tls_word(mode: TlsMode) -> &'static str {
+    match mode {
+        TlsMode::None => "none",
+        TlsMode::Opaque => "opaque",
+    }
+}
