@@ -78,15 +78,15 @@ impl Place {
 
     /// The line and column (both from 1, columns in characters) where the place begins.
     pub fn line_column(&self) -> (usize, usize) {
-        let end = self.span.start.min(self.source.text.len());
-        let before = self.source.text.get(..end).unwrap_or_default();
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let column = before
-            .rsplit('\n')
-            .next()
-            .map_or(0, |last| last.chars().count())
-            + 1;
-        (line, column)
+        let (line, start) = self
+            .source
+            .line_at(self.span.start.min(self.source.text.len()));
+        let before = self
+            .source
+            .text
+            .get(start..self.span.start)
+            .unwrap_or_default();
+        (line, before.chars().count() + 1)
     }
 
     /// The path of the text.

@@ -7,15 +7,17 @@ use toml::de::DeTable;
 
 use crate::diag::{Diagnostic, Place, Severity, Source};
 
-/// Reads a file; errors name the path.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the place that reads files"
-)]
-pub fn read(path: &Path) -> io::Result<String> {
-    std::fs::read_to_string(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
-}
+use super::files::{Files, Reading, read_text};
+use super::names::Names;
+use super::record::Record;
+use super::written::{Written, includes_of, keys_by_section};
+use super::{Config, Dial, Identity, Limits, Listen};
+use super::{dial, identity, limits, listen, record};
+
+/// Of a file with more mistakes of syntax, the first ones are shown.
+const SYNTAX_ERRORS: usize = 100;
+/// Of a file of more bytes, the first mistake of syntax is shown: all of them could be millions.
+const EXAMINED: usize = 1 << 20;
 
 /// Loads a file and what it includes. Errors mean no configuration; warnings come with one.
 pub fn load(path: &Path) -> (Option<Config>, Vec<Diagnostic>) {
@@ -150,9 +152,4 @@ fn check(
         identity,
         policy: written.policy,
     }
-}
-
-/// stub
-pub fn digest_of_files(_config: &Config) -> io::Result<std::sync::Arc<str>> {
-    todo!()
 }

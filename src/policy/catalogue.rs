@@ -62,10 +62,10 @@ impl Catalogue {
         let mut index = Index::default();
         let mut parsed = Vec::new();
         for (name, text) in files {
-            let source = Arc::new(Source {
-                path: PathBuf::from("config/catalogue").join(name),
-                text: (*text).to_owned(),
-            });
+            let source = Arc::new(Source::new(
+                PathBuf::from("config/catalogue").join(name),
+                (*text).to_owned(),
+            ));
             match toml::from_str::<CatalogueFile>(text) {
                 Ok(file) => {
                     for destination in &file.destination {

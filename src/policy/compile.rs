@@ -1,7 +1,7 @@
 //! From what was written to one immutable policy; every finding a diagnostic, all at once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -62,10 +62,7 @@ pub fn compile(
 
 /// What is said where nothing was written: `config/default.toml`.
 pub fn default_source() -> source::Policy {
-    let source = Arc::new(Source {
-        path: PathBuf::from("built-in/default.toml"),
-        text: DEFAULT.into(),
-    });
+    let source = Arc::new(Source::new("built-in/default.toml", DEFAULT));
     parse(&source).unwrap_or_default()
 }
 

@@ -1,6 +1,100 @@
-//! (to come)
+//! The data path: accept, identify, decide, dial, relay, record.
 
-pub(crate) mod buffers;
-pub(crate) mod hello;
-pub(crate) mod http1;
-pub(crate) mod relay;
+mod buffers;
+mod connect;
+mod connection;
+mod flow;
+mod forward;
+mod hello;
+mod http1;
+mod listen;
+mod refusal;
+mod relay;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::config::{IdentityDemand, Listener};
+use crate::gate::Gate;
+
+use buffers::Buffers;
+
+pub use listen::bind;
+pub use refusal::{Code, REASONS, Refusal};
+
+/// What every connection shares.
+struct Shared {
+    gate: Arc<Gate>,
+    buffers: Arc<Buffers>,
+    /// The listeners as they were when they were bound.
+    listeners: Vec<Arc<Listener>>,
+    /// A caller of a listener that nothing is known of.
+    nobody: Arc<Listener>,
+    connections: Arc<Semaphore>,
+}
+
+/// Serves clients on listeners that were bound, each beside what its configuration says.
+///
+/// `connections` bounds the clients connected at once. Returns at once; the gate's tasks go on
+/// until shutdown begins and its flows have ended.
+pub fn serve(gate: &Arc<Gate>, bound: Vec<(TcpListener, Arc<Listener>)>, connections: usize) {
+    let shared = Arc::new(Shared {
+        gate: gate.clone(),
+        buffers: Arc::new(Buffers::default()),
+        listeners: bound.iter().map(|(_, listener)| listener.clone()).collect(),
+        nobody: Arc::new(nobody()),
+        connections: Arc::new(Semaphore::new(connections)),
+    });
+    for (index, (listener, _)) in bound.into_iter().enumerate() {
+        gate.tasks
+            .spawn(listen::accept(shared.clone(), listener, index));
+    }
+}
+
+fn nobody() -> Listener {
+    Listener {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        tier: None,
+        user: None,
+        groups: Vec::new(),
+        repository: None,
+        identity: IdentityDemand::Required,
+    }
+}
+
+/// `User-Agent` for the record: at most 200 characters.
+fn user_agent(value: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(value).chars().take(200).collect()
+}
+
+/// The kind of an I/O error as `error.type` says it.
+fn io_code(error: &io::Error) -> &'static str {
+    kind_code(error.kind())
+}
+
+fn kind_code(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::BrokenPipe => "broken_pipe",
+        io::ErrorKind::ConnectionAborted => "connection_aborted",
+        io::ErrorKind::ConnectionReset => "connection_reset",
+        io::ErrorKind::TimedOut => "timed_out",
+        io::ErrorKind::UnexpectedEof => "unexpected_eof",
+        _ => "io_error",
+    }
+}
+
+/// Why an address could not be connected to, in words of ours.
+fn io_reason(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::ConnectionReset => "connection reset",
+        io::ErrorKind::HostUnreachable => "host unreachable",
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::PermissionDenied => "not permitted by the system",
+        _ => "the connection failed",
+    }
+}

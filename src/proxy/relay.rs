@@ -20,16 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use super::buffers::{Buffer, Buffers, Size};
+use crate::gate::Counters;
 
-/// Bytes of one flow, counted as they are handed to the other side.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// From the client to its destination.
-    pub(crate) out: AtomicU64,
-    /// From the destination to the client.
-    pub(crate) back: AtomicU64,
-}
+use super::buffers::{Buffer, Buffers, Size};
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -121,14 +114,6 @@ pub(crate) async fn silence(counters: &Counters, idle: Duration) {
         let total = counters.total();
         quiet = if total == seen { quiet + 1 } else { 1 };
         seen = total;
-    }
-}
-
-impl Counters {
-    fn total(&self) -> u64 {
-        self.out
-            .load(Ordering::Relaxed)
-            .wrapping_add(self.back.load(Ordering::Relaxed))
     }
 }
 

@@ -16,7 +16,7 @@ mod head;
 mod response;
 
 pub(crate) use body::{BodyError, Passage, copy_body};
-pub(crate) use encode::{Answer, Client, Onward, encode_request, encode_response};
+pub(crate) use encode::{Client, Onward, encode_request, encode_response, is_idempotent};
 pub(crate) use fields::{Field, Fields, Name, via_has};
 pub(crate) use head::{HeadError, HeadLimits, Method, RequestHead, parse_request};
 pub(crate) use response::{Asked, ResponseError, ResponseHead, parse_response};
