@@ -88,10 +88,14 @@ fn load_source(first: Arc<Source>, path: Option<PathBuf>) -> (Option<Config>, Ve
         if let Some(table) = parse(&source, &mut findings) {
             reading.include(includes_of(&source, &table, &mut findings), &mut findings);
             written.add(&source, table, &mut findings);
+        } else {
+            written.secrets.add_unparsed(&source);
         }
         next = reading.next(&mut findings);
     }
+    let secrets = std::mem::take(&mut written.secrets);
     let config = check(written, reading.finish(), &first.path, path, &mut findings);
+    secrets.blot(&mut findings);
     let broken = findings
         .iter()
         .any(|finding| finding.severity == Severity::Error);

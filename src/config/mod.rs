@@ -1,5 +1,6 @@
 //! What the files say: all sections as plain data, every finding at once.
 
+mod blot;
 mod dial;
 mod files;
 mod glob;

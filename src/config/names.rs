@@ -13,8 +13,7 @@ use super::written::Written;
 
 /// The names that the files define.
 pub(super) struct Names<'w> {
-    /// `None`: the default tiers, which the policy knows.
-    tiers: Option<Vec<&'w str>>,
+    tiers: Vec<&'w str>,
     groups: Vec<&'w str>,
     users: bool,
 }
@@ -23,16 +22,22 @@ impl<'w> Names<'w> {
     /// The names that are written.
     pub(super) fn of(written: &'w Written) -> Self {
         let policy = &written.policy;
-        let tiers = policy.tiers.as_ref();
+        let tiers = match &policy.tiers {
+            Some(tiers) => tiers
+                .value
+                .order
+                .iter()
+                .map(|tier| tier.get_ref().as_str())
+                .collect(),
+            None if policy.tier.is_empty() => DEFAULT_TIERS.to_vec(),
+            None => policy
+                .tier
+                .iter()
+                .map(|(name, _)| name.get_ref().as_str())
+                .collect(),
+        };
         Self {
-            tiers: tiers.map(|tiers| {
-                tiers
-                    .value
-                    .order
-                    .iter()
-                    .map(|it| it.get_ref().as_str())
-                    .collect()
-            }),
+            tiers,
             groups: policy
                 .groups
                 .iter()
@@ -55,11 +60,10 @@ impl<'w> Names<'w> {
         findings: &mut Vec<Diagnostic>,
     ) -> Arc<str> {
         let name = tier.get_ref().as_str();
-        let known: &[&str] = self.tiers.as_deref().unwrap_or(&DEFAULT_TIERS);
-        if !known.contains(&name) {
+        if !self.tiers.contains(&name) {
             let message = format!("there is no tier `{}`", shortened(name));
             let finding = Diagnostic::error("unknown-tier", section.at(tier), message);
-            findings.push(finding.help(did_you_mean(name, known)));
+            findings.push(finding.help(did_you_mean(name, &self.tiers)));
         }
         name.into()
     }

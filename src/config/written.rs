@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use crate::diag::{Diagnostic, Place, Source, did_you_mean};
 use crate::policy::source::{self, Placed};
 
+use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
 use super::{dial, identity, limits, listen, record};
 
@@ -47,6 +48,8 @@ pub(super) struct Written {
     pub(super) listeners: Vec<Placed<listen::ListenerSection>>,
     pub(super) policy: source::Policy,
     pub(super) record: Option<Placed<record::Section>>,
+    /// Where secrets stand, or what may be meant for one.
+    pub(super) secrets: Secrets,
     pub(super) users: Vec<Placed<identity::UserSection>>,
 }
 
@@ -95,6 +98,7 @@ impl Written {
         for (key, value) in table {
             if key.get_ref() == "user" {
                 let what = "[[identity.user]]";
+                self.note_secrets(source, &value);
                 many(
                     &mut self.users,
                     Value {
@@ -107,6 +111,24 @@ impl Written {
             } else {
                 let place = Place::new(source, key.span());
                 findings.push(unknown_key(place, key.get_ref(), what, &["user"]));
+            }
+        }
+    }
+
+    /// Remembers every value of a user that is not known to be none: a misspelt key, too, may have
+    /// a secret.
+    fn note_secrets(&mut self, source: &Arc<Source>, users: &Spanned<DeValue<'_>>) {
+        const SHOWN: [&str; 4] = ["groups", "name", "repository", "secret-file"];
+        let DeValue::Array(users) = users.get_ref() else {
+            return;
+        };
+        let tables = users.iter().filter_map(|user| match user.get_ref() {
+            DeValue::Table(table) => Some(table),
+            _ => None,
+        });
+        for (key, value) in tables.flatten() {
+            if !SHOWN.contains(&key.get_ref().as_ref()) {
+                self.secrets.add(source, value.span());
             }
         }
     }

@@ -1,13 +1,14 @@
 //! Findings as text.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 
-use super::{Diagnostic, Place, Severity};
+use super::{Diagnostic, Place, Severity, Source};
 
 /// What our own words and the text shown may be wide.
 const WIDTH: usize = 100;
@@ -35,8 +36,9 @@ pub fn render(findings: &[Diagnostic], colour: bool) -> String {
     };
     let renderer = renderer.term_width(WIDTH);
     let mut drawn = String::new();
+    let mut lines = Lines::default();
     for finding in sorted {
-        drawn.push_str(renderer.render(&[group(finding)]).trim_end());
+        drawn.push_str(renderer.render(&[group(finding, &mut lines)]).trim_end());
         drawn.push_str(if finding.place.is_some() {
             "\n\n"
         } else {
@@ -81,7 +83,7 @@ fn count(findings: &[Diagnostic]) -> String {
     counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-fn group(finding: &Diagnostic) -> Group<'_> {
+fn group<'a>(finding: &'a Diagnostic, lines: &mut Lines) -> Group<'a> {
     let (level, word) = match finding.severity {
         Severity::Error => (Level::ERROR, "error"),
         Severity::Warning => (Level::WARNING, "warning"),
@@ -92,7 +94,7 @@ fn group(finding: &Diagnostic) -> Group<'_> {
     };
     let room = WIDTH - word.len() - finding.code.len() - "[]: ".len();
     let mut group = Group::with_title(title(wrap(&finding.message, room)));
-    let (elements, notes, gutter) = drawing(finding, place);
+    let (elements, notes, gutter) = drawing(finding, place, lines);
     for element in elements {
         group = group.element(element);
     }
@@ -119,12 +121,13 @@ fn one_line(finding: &Diagnostic) -> String {
 fn drawing<'a>(
     finding: &'a Diagnostic,
     place: &'a Place,
+    lines: &mut Lines,
 ) -> (Vec<Element<'a>>, Vec<String>, usize) {
-    let first = Line::of(place);
+    let first = Line::of(place, lines);
     let related: Vec<(Line<'a>, &Place, &str)> = finding
         .related
         .iter()
-        .map(|(place, label)| (Line::of(place), place, label.as_str()))
+        .map(|(place, label)| (Line::of(place, lines), place, label.as_str()))
         .collect();
     let last = related
         .iter()
@@ -181,6 +184,31 @@ fn together<'a>(
     snippet.into()
 }
 
+/// Where the lines of each text begin, so that many findings cost no scan each.
+#[derive(Default)]
+struct Lines(HashMap<*const Source, Vec<usize>>);
+
+impl Lines {
+    /// The number of the line (from 1) that the byte at `offset` is in, and where it begins.
+    fn line_at(&mut self, source: &Arc<Source>, offset: usize) -> (usize, usize) {
+        let starts = self.0.entry(Arc::as_ptr(source)).or_insert_with(|| {
+            let breaks = source
+                .text
+                .bytes()
+                .enumerate()
+                .filter(|(_, byte)| *byte == b'\n');
+            std::iter::once(0)
+                .chain(breaks.map(|(at, _)| at + 1))
+                .collect()
+        });
+        let number = starts.partition_point(|start| *start <= offset);
+        (
+            number,
+            starts.get(number.saturating_sub(1)).copied().unwrap_or(0),
+        )
+    }
+}
+
 /// The line in which a place begins, cut around it where it is long.
 struct Line<'a> {
     number: usize,
@@ -196,11 +224,10 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn of(place: &'a Place) -> Self {
+    fn of(place: &'a Place, lines: &mut Lines) -> Self {
         let whole = place.source.text.as_str();
-        let (number, column) = place.line_column();
         let at = floor(whole, place.span.start);
-        let (_, begin) = place.source.line_at(at);
+        let (number, begin) = lines.line_at(&place.source, at);
         let rest = whole.get(at..).unwrap_or_default();
         let end = at + rest.find('\n').unwrap_or(rest.len());
         let before = whole.get(begin..at).unwrap_or_default();
@@ -220,7 +247,7 @@ impl<'a> Line<'a> {
         let start = at - shown_before.len();
         Self {
             number,
-            column,
+            column: before.chars().count() + 1,
             start,
             text: whole.get(start..at + shown_after.len()).unwrap_or_default(),
             span: shown_before.len()..shown_before.len() + pointed.len(),

@@ -196,7 +196,7 @@ mod tests {
             ("faß.example", "xn--fa-hia.example"),
             ("\u{ff41}llowed\u{ff0e}com", "allowed.com"),
             ("allowed\u{3002}com", "allowed.com"),
-            ("\u{430}llowed.com", "xn--llowed-3nf.com"),
+            ("\u{430}llowed.com", "xn--llowed-2nf.com"),
             ("_x.bücher.example", "_x.xn--bcher-kva.example"),
             ("r3---sn-a5.example", "r3---sn-a5.example"),
         ] {
@@ -260,8 +260,8 @@ mod tests {
         #[test]
         fn a_canonical_name_is_its_own_form(text in "[a-z0-9_\\-]{1,12}(\\.[a-zA-Z0-9_\\-üаß]{1,9}){0,3}") {
             if let Ok(name) = HostName::from_unicode(&text) {
-                prop_assert_eq!(HostName::from_unicode(name.as_str()).as_ref(), Ok(&name));
-                prop_assert_eq!(HostName::parse(name.as_str().as_bytes()).as_ref(), Ok(&name));
+                prop_assert_eq!(HostName::from_unicode(name.as_str()), Ok(name.clone()));
+                prop_assert_eq!(HostName::parse(name.as_str().as_bytes()), Ok(name.clone()));
                 prop_assert_eq!(Host::parse(name.as_str().as_bytes()), Ok(Host::Name(name)));
             }
         }

@@ -1,0 +1,456 @@
+//! Configuration files: those that load, those that do not and what is said about them, the
+//! examples, the reference.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tidegate::config::{self, AdminAddress, Config, IdentityDemand, OnFailure, SecretHash};
+use tidegate::diag::{self, Diagnostic, Severity};
+
+/// Loads a file that has to be right in every respect.
+fn good(path: &str) -> Config {
+    let (config, findings) = config::load(Path::new(path));
+    assert!(
+        findings.is_empty(),
+        "{path}:\n{}",
+        diag::render(&findings, false)
+    );
+    config.expect("no finding, so there is a configuration")
+}
+
+fn toml_files(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("the folder is there");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{folder} has files");
+    files
+}
+
+#[test]
+fn an_empty_file_has_all_defaults() {
+    let config = good("tests/config/good/empty.toml");
+    let embedded = config::embedded_with(PathBuf::from("/var/state"));
+    assert_eq!(config.listen, embedded.listen);
+    assert_eq!(config.listen.proxy[0].address.to_string(), "127.0.0.1:3128");
+    let admin = AdminAddress::Tcp("127.0.0.1:3130".parse().unwrap());
+    assert_eq!(config.listen.admin, Some(admin));
+    let beside = Path::new("tests/config/good/decisions.jsonl");
+    assert_eq!(config.record.file.as_deref(), Some(beside));
+    let state = Path::new("/var/state/tidegate/decisions.jsonl");
+    assert_eq!(embedded.record.file.as_deref(), Some(state));
+    assert_eq!(config.limits, embedded.limits);
+    assert!(config.policy.rules.is_empty() && config.policy.tiers.is_none());
+}
+
+#[test]
+fn every_key_arrives_where_it_belongs() {
+    let config = good("tests/config/good/everything.toml");
+    let listen = &config.listen;
+    let addresses: Vec<_> = listen
+        .proxy
+        .iter()
+        .map(|it| it.address.to_string())
+        .collect();
+    assert_eq!(
+        addresses,
+        ["127.0.0.1:3128", "[::1]:3128", "127.0.0.1:3141"]
+    );
+    assert_eq!(listen.proxy[2].tier.as_deref(), Some("restricted"));
+    assert_eq!(listen.proxy[2].user.as_deref(), Some("ci"));
+    assert_eq!(*listen.proxy[2].groups, ["jobs".into()]);
+    assert_eq!(
+        listen.proxy[2].repository.as_deref(),
+        Some("github.com/acme/web")
+    );
+    assert_eq!(listen.proxy[2].identity, IdentityDemand::Required);
+    let socket = PathBuf::from("/run/tidegate/admin.sock");
+    assert_eq!(listen.admin, Some(AdminAddress::Unix(socket)));
+
+    assert_eq!(config.record.file, None);
+    assert_eq!(config.record.on_failure, OnFailure::Continue);
+    assert_eq!(
+        (config.record.rotate_size, config.record.rotate_keep),
+        (0, 3)
+    );
+
+    let limits = &config.limits;
+    assert_eq!((limits.flows, limits.flows_per_caller), (1_000, 10));
+    assert_eq!((limits.header_size, limits.header_count), (16 << 10, 64));
+    let millis = [
+        limits.header_timeout,
+        limits.keep_alive,
+        limits.hello_timeout,
+        limits.dns_timeout,
+        limits.connect_timeout,
+        limits.idle,
+        limits.drain,
+    ]
+    .map(|time: Duration| time.as_millis());
+    assert_eq!(millis, [2_000, 90_000, 3_000, 250, 4_000, 7_200_000, 1]);
+
+    let hosts = &config.dial.hosts;
+    let addresses = |name: &str| {
+        let (_, addresses) = hosts
+            .iter()
+            .find(|(host, _)| host.as_str() == name)
+            .expect(name);
+        addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(addresses("registry.acme.example"), ["10.2.0.7", "fd00::7"]);
+    assert_eq!(addresses("xn--bcher-kva.example"), ["10.2.0.8"]);
+    let resolvers: Vec<_> = config
+        .dial
+        .resolvers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(resolvers, ["10.0.0.53:53", "[fd00::53]:5353"]);
+}
+
+#[test]
+fn included_files_add_to_the_first_one_and_keep_their_places() {
+    let config = good("tests/config/good/everything.toml");
+    let users = &config.identity.users;
+    assert_eq!(
+        users.iter().map(|user| &*user.name).collect::<Vec<_>>(),
+        ["ana", "lee"]
+    );
+    let counted = std::array::from_fn(|byte| u8::try_from(byte).unwrap());
+    assert_eq!(users[0].secret, SecretHash::Sha256(counted));
+    assert!(matches!(&users[1].secret, SecretHash::Argon2(hash) if hash.starts_with("$argon2id$")));
+
+    let policy = &config.policy;
+    let ids: Vec<_> = policy
+        .rules
+        .iter()
+        .map(|rule| rule.value.id.get_ref().as_str())
+        .collect();
+    assert_eq!(ids, ["one", "two"]);
+    let tiers: Vec<_> = policy
+        .tier
+        .iter()
+        .map(|(name, _)| name.get_ref().as_str())
+        .collect();
+    assert_eq!(tiers, ["restricted", "standard"]);
+    assert_eq!(
+        (
+            policy.groups.len(),
+            policy.repositories.len(),
+            policy.trials.len()
+        ),
+        (1, 1, 1)
+    );
+    let place = policy.rules[1]
+        .at(&policy.rules[1].value.verdict)
+        .to_string();
+    assert_eq!(place, "tests/config/good/everything.d/20-policy.toml:21");
+    let names = config
+        .sources
+        .iter()
+        .map(|source| source.path.file_name().unwrap());
+    let expected = ["everything.toml", "10-people.toml", "20-policy.toml"];
+    assert!(names.eq(expected), "{:?}", config.sources);
+}
+
+/// `TIDEGATE_BLESS=1` writes what is said now: read the difference before it is committed.
+#[test]
+fn every_bad_file_is_explained_as_expected() {
+    let bless = std::env::var_os("TIDEGATE_BLESS").is_some();
+    let mut wrong = Vec::new();
+    for path in toml_files("tests/config/bad") {
+        let (config, findings) = config::load(&path);
+        let said = diag::render(&findings, false);
+        assert!(
+            !findings.is_empty(),
+            "{}: nothing was found",
+            path.display()
+        );
+        let errors = findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Error);
+        assert_eq!(config.is_none(), errors, "{}", path.display());
+        let expected = path.with_extension("stderr");
+        if bless {
+            fs::write(&expected, &said).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
+            wrong.push(format!("{}:\n{said}", path.display()));
+        }
+        for line in said.lines() {
+            assert!(line.chars().count() <= 100, "{}: {line}", path.display());
+        }
+        assert!(
+            !said.contains("hunter2") && !said.contains("nter2"),
+            "a secret: {said}"
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_example_loads_without_findings() {
+    for path in toml_files("config") {
+        // The tiers that the policy brings; no beginning for anybody.
+        if path.file_name().is_some_and(|name| name != "default.toml") {
+            good(path.to_str().unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_reference_shows_every_key_of_every_section() {
+    let text = fs::read_to_string("config/tidegate.toml").unwrap();
+    let mut shown: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut section = String::new();
+    for line in text.lines() {
+        let line = line.strip_prefix('#').unwrap_or(line);
+        if line.starts_with('[') {
+            section = match line.trim_matches(['[', ']']) {
+                name if name.starts_with("tier.") => "[tier.NAME]".to_owned(),
+                name if name.starts_with("group.") => "[group.NAME]".to_owned(),
+                _ => line.to_owned(),
+            };
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && !line.starts_with(' ')
+        {
+            shown.insert((section.clone(), key.to_owned()));
+        }
+    }
+    for (section, keys) in config::keys() {
+        for key in keys {
+            let key = (section.to_owned(), (*key).to_owned());
+            assert!(
+                shown.contains(&key),
+                "config/tidegate.toml does not show {key:?}"
+            );
+        }
+    }
+}
+
+/// Lines that begin with `#` and no blank are what could be written.
+fn uncommented_reference() -> String {
+    let text = fs::read_to_string("config/tidegate.toml").unwrap();
+    let written =
+        |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase() || first == '[');
+    // The default of a key and its example are never both there.
+    let lines = text.lines().filter(|line| *line != "hosts = {}");
+    let lines = lines.map(|line| {
+        line.strip_prefix('#')
+            .filter(|rest| written(rest))
+            .unwrap_or(line)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_the_reference_shows_in_comments_is_right_too() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("policy")).unwrap();
+    fs::create_dir(folder.path().join("secrets")).unwrap();
+    fs::write(folder.path().join("policy/a.toml"), "").unwrap();
+    fs::write(
+        folder.path().join("secrets/ci"),
+        format!("sha256:{}\n", "0".repeat(64)),
+    )
+    .unwrap();
+    let path = folder.path().join("tidegate.toml");
+    let (config, findings) = config::load_text(&path, &uncommented_reference());
+    assert!(findings.is_empty(), "{}", diag::render(&findings, false));
+    assert_eq!(config.unwrap().identity.users.len(), 2);
+}
+
+#[test]
+fn what_the_reference_says_is_the_default_is_the_default() {
+    let (config, reference) = (
+        good("tests/config/good/empty.toml"),
+        good("config/tidegate.toml"),
+    );
+    assert_eq!(config.listen, reference.listen);
+    assert_eq!(config.limits, reference.limits);
+    assert_eq!(config.dial, reference.dial);
+    assert_eq!(config.identity, reference.identity);
+    assert_eq!(config.record.on_failure, reference.record.on_failure);
+    assert_eq!(config.record.rotate_size, reference.record.rotate_size);
+    assert_eq!(config.record.rotate_keep, reference.record.rotate_keep);
+    assert_eq!(
+        reference.record.file.as_deref(),
+        Some(Path::new("config/decisions.jsonl"))
+    );
+}
+
+fn codes(findings: &[Diagnostic]) -> Vec<&'static str> {
+    findings.iter().map(|finding| finding.code).collect()
+}
+
+#[test]
+fn files_that_cannot_be_read_are_findings() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.toml");
+    let found = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let (config, findings) = config::load(&path);
+        assert!(config.is_none());
+        assert_eq!(
+            diag::render(&findings, false).lines().count(),
+            2,
+            "a line each, and a count"
+        );
+        codes(&findings)
+    };
+    assert_eq!(found(b"# \n# \xff\n"), ["not-utf8"]);
+    assert_eq!(found(&vec![b'\n'; (8 << 20) + 1]), ["too-large"]);
+    assert_eq!(
+        codes(&config::load(&folder.path().join("b.toml")).1),
+        ["no-such-file"]
+    );
+    assert_eq!(codes(&config::load(folder.path()).1), ["unreadable"]);
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_lines_are_taken() {
+    let text = "\u{feff}[listen]\r\nproxy = [\"127.0.0.1:9\"]\r\nadmim = \"none\"\r\n";
+    let (_, findings) = config::load_text(Path::new("a.toml"), text);
+    let said = diag::render(&findings, false);
+    assert!(
+        said.contains("a.toml:3:1") && said.contains("did you mean `admin`?"),
+        "{said}"
+    );
+    let (config, findings) =
+        config::load_text(Path::new("a.toml"), &text.replace("admim", "admin"));
+    assert!(findings.is_empty());
+    assert_eq!(config.unwrap().listen.admin, None);
+}
+
+#[test]
+fn more_than_a_thousand_files_are_a_finding() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in 0..1_001 {
+        fs::write(folder.path().join(format!("{file:04}.conf")), "").unwrap();
+    }
+    let path = folder.path().join("a.toml");
+    let (config, findings) = config::load_text(&path, "include = [\"*.conf\"]");
+    assert!(config.is_none());
+    assert_eq!(codes(&findings), ["include-many"]);
+}
+
+#[test]
+fn the_digest_follows_every_file_and_only_their_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "main.toml",
+        "include = [\"*.conf\"]\n[[identity.user]]\nname = \"a\"\nsecret-file = \"s\"\n",
+    );
+    write("b.conf", "[[rule]]\nid = \"b\"\nverdict = \"deny\"\n");
+    write("s", &format!("sha256:{}", "0".repeat(64)));
+    let load = || {
+        config::load(&folder.path().join("main.toml"))
+            .0
+            .expect("it loads")
+    };
+    let mut config = load();
+    assert_eq!(config.digest.len(), 64);
+    let changed = |config: &mut Config, what: &str| {
+        let now = config::digest_of_files(config).unwrap();
+        assert_ne!(now, config.digest, "{what}");
+        assert_eq!(now, config::digest_of_files(config).unwrap(), "{what}");
+        *config = load();
+        assert_eq!(now, config.digest, "{what}: as it is loaded");
+    };
+    assert_eq!(config::digest_of_files(&config).unwrap(), config.digest);
+    write("b.conf", "[[rule]]\nid = \"b\"\nverdict = \"allow\"\n");
+    changed(&mut config, "an included file changed");
+    write("a.conf", "");
+    changed(&mut config, "a file was added");
+    fs::remove_file(folder.path().join("a.conf")).unwrap();
+    changed(&mut config, "a file was taken away");
+    write("s", &format!("sha256:{}", "1".repeat(64)));
+    changed(&mut config, "a secret changed");
+    write("c.conf", "include = [\"d.more\"]\n");
+    write("d.more", "# more\n");
+    changed(&mut config, "a new file includes another");
+    write("b.conf", "[[rule]]\nid = \"b\"\nverdict = \"allow\"\n");
+    assert_eq!(config::digest_of_files(&config).unwrap(), config.digest);
+    fs::remove_file(folder.path().join("d.more")).unwrap();
+    assert!(config::digest_of_files(&config).is_err());
+}
+
+#[test]
+fn the_digest_of_what_is_no_file_does_not_change() {
+    let (config, _) = config::load_text(Path::new("absent/a.toml"), "[listen]\n");
+    let config = config.unwrap();
+    assert_eq!(config::digest_of_files(&config).unwrap(), config.digest);
+    assert_eq!(config.path, None);
+    let embedded = config::embedded();
+    assert_eq!(config::digest_of_files(&embedded).unwrap(), embedded.digest);
+}
+
+#[test]
+fn deep_nesting_is_refused_and_not_run_into() {
+    for text in [
+        format!("{} = 1", vec!["a"; 100_000].join(".")),
+        format!("[{}]", vec!["a"; 100_000].join(".")),
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}", "{a=".repeat(100_000)),
+        format!("[rule]\n{} = 1", vec!["a"; 100_000].join(" . ")),
+    ] {
+        let (config, findings) = config::load_text(Path::new("a.toml"), &text);
+        assert!(config.is_none() && !findings.is_empty());
+        diag::render(&findings, false);
+    }
+}
+
+#[test]
+fn a_hundred_thousand_hosts_load_in_one_rule_and_in_many() {
+    let host = |n: usize| format!("\"host-{n}.example.com\"");
+    let hosts: Vec<_> = (0..100_000).map(host).collect();
+    let one = format!(
+        "[[rule]]\nid = \"a\"\nverdict = \"deny\"\nhosts = [{}]\n",
+        hosts.join(", ")
+    );
+    let (config, findings) = config::load_text(Path::new("a.toml"), &one);
+    assert!(findings.is_empty());
+    assert_eq!(config.unwrap().policy.rules[0].value.hosts.len(), 100_000);
+    let rule = |n: usize| {
+        format!(
+            "[[rule]]\nid = \"{n}\"\nverdict = \"deny\"\nhosts = [{}]\n",
+            host(n)
+        )
+    };
+    let many: String = (0..50_000).map(rule).collect();
+    let (config, findings) = config::load_text(Path::new("a.toml"), &many);
+    assert!(findings.is_empty());
+    assert_eq!(config.unwrap().policy.rules.len(), 50_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn no_text_makes_loading_or_drawing_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..20),
+    ) {
+        let mut bytes = uncommented_reference().into_bytes();
+        for (at, byte, kind) in edits {
+            let at = at.index(bytes.len());
+            match kind {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => { bytes.remove(at); }
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let (config, findings) = config::load_text(Path::new("absent/a.toml"), &text);
+        let errors = findings.iter().any(|finding| finding.severity == Severity::Error);
+        prop_assert_eq!(config.is_none(), errors);
+        diag::render(&findings, true);
+    }
+}
