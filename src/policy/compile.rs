@@ -1,23 +1,20 @@
 //! From what was written to one immutable policy; every finding a diagnostic, all at once.
 
 use std::collections::BTreeMap;
-
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::diag::{Diagnostic, Place, Severity, Source};
+use crate::diag::{Diagnostic, Place, Severity, Source, did_you_mean};
 
 use super::caller::{self, Callers};
 use super::catalogue::Catalogue;
 use super::clause::Clause;
 use super::decide::{GroupId, GroupSet, TierId};
 use super::hosts::{ClauseId, HostMap};
-use super::lines::Lines;
 use super::source::{self, Placed};
-use super::suggest::suggest;
 use super::tiers::{self, Tiers};
 use super::trial::{self, Trial};
 use super::verdict::Named;
@@ -54,10 +51,10 @@ pub fn compile(
     if let Some(policy) = &policy
         && !findings.has_errors()
     {
-        findings.list.extend(trial::failures(policy));
+        findings.0.extend(trial::failures(policy));
     }
     let policy = policy.filter(|_| !findings.has_errors());
-    (policy, findings.list)
+    (policy, findings.0)
 }
 
 /// What is said where nothing was written: `config/default.toml`.
@@ -143,6 +140,14 @@ fn build(
     Some(policy)
 }
 
+/// How a record names what is written at a place.
+pub(super) fn named(name: impl Into<Arc<str>>, place: &Place) -> Arc<Named> {
+    Arc::new(Named {
+        name: name.into(),
+        location: place.to_string().into(),
+    })
+}
+
 /// Sorts the clauses without hosts by what they can match.
 fn hostless(tiers: &Tiers, clauses: &[Clause]) -> Vec<[Box<[ClauseId]>; Category::ALL.len()]> {
     let reaching = |tier: TierId, category: Category| -> Box<[ClauseId]> {
@@ -163,24 +168,17 @@ fn hostless(tiers: &Tiers, clauses: &[Clause]) -> Vec<[Box<[ClauseId]>; Category
         .collect()
 }
 
-/// Findings as they come up, and what is needed to place them.
+/// Findings as they come up.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
-    list: Vec<Diagnostic>,
-    lines: Lines,
-}
+pub(super) struct Findings(Vec<Diagnostic>);
 
 impl Findings {
     pub(super) fn push(&mut self, finding: Diagnostic) {
-        self.list.push(finding);
-    }
-
-    pub(super) fn locate(&mut self, place: &Place) -> Arc<str> {
-        self.lines.locate(place)
+        self.0.push(finding);
     }
 
     fn has_errors(&self) -> bool {
-        self.list
+        self.0
             .iter()
             .any(|finding| finding.severity == Severity::Error)
     }
@@ -194,11 +192,9 @@ pub(super) fn unknown<'a>(
     known: impl IntoIterator<Item = &'a str>,
 ) -> Diagnostic {
     let known: Vec<&str> = known.into_iter().collect();
-    let help = match suggest(word, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => format!("no {kind} is written"),
-        None if known.len() > 12 => format!("there is no {kind} like it"),
-        None => format!("write one of: {}", known.join(", ")),
+    let help = match known.as_slice() {
+        [] => format!("no {kind} is written"),
+        known => did_you_mean(word, known),
     };
     Diagnostic::error("unknown-name", place, format!("unknown {kind} `{word}`"))
         .label(format!("no {kind} of that name"))

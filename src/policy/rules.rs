@@ -8,13 +8,13 @@ use crate::diag::{Diagnostic, Place};
 
 use super::caller::Callers;
 use super::clause::{Clause, Conditions, Ports};
-use super::compile::{Findings, unknown};
+use super::compile::{Findings, named, unknown};
 use super::hosts::{HostMap, HostMapBuilder};
 use super::paths::PathPattern;
 use super::pattern::{BadPattern, HostPattern, Width};
 use super::source::{self, Placed};
 use super::tiers::Tiers;
-use super::verdict::{Named, Reason, Verdict};
+use super::verdict::{Reason, Verdict};
 use super::{Category, addresses};
 
 /// As many hosts of a rule as are kept to explain with.
@@ -79,10 +79,7 @@ impl Reader<'_> {
         let has_hosts = !rule.hosts.is_empty();
         self.demand_reach(verdict, category.is_some() || has_hosts);
         Clause {
-            named: Arc::new(Named {
-                name: rule.id.get_ref().as_str().into(),
-                location: self.findings.locate(&self.rule.at(&rule.id)),
-            }),
+            named: named(rule.id.get_ref().as_str(), &self.rule.at(&rule.id)),
             verdict,
             reason: match verdict {
                 Verdict::Allow => Reason::Allowed,

@@ -7,7 +7,7 @@ use toml::Spanned;
 use crate::diag::Diagnostic;
 
 use super::clause::{Clause, Conditions, Ports};
-use super::compile::{Findings, unknown};
+use super::compile::{Findings, named, unknown};
 use super::decide::TierId;
 use super::source::{self, Placed};
 use super::verdict::{Mode, Named, Reason, Verdict};
@@ -233,10 +233,7 @@ impl TierReader<'_> {
             name: self.name.into(),
             mode,
             default,
-            named: Arc::new(Named {
-                name: format!("tier.{}.default", self.name).into(),
-                location: findings.locate(&place),
-            }),
+            named: named(format!("tier.{}.default", self.name), &place),
             opaque,
         }
     }
@@ -251,10 +248,7 @@ impl TierReader<'_> {
         let mut clauses = Vec::new();
         for (word, verdict, items) in lists {
             let Some(first) = items.first() else { continue };
-            let named = Arc::new(Named {
-                name: format!("tier.{}.{word}", self.name).into(),
-                location: findings.locate(&self.tier.at(first)),
-            });
+            let named = named(format!("tier.{}.{word}", self.name), &self.tier.at(first));
             for item in items {
                 if let Some((category, action)) = read_item(self.tier, item, findings) {
                     clauses.push(self.clause(named.clone(), verdict, category, action));

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use crate::diag::{Diagnostic, Place};
+use crate::diag::{Diagnostic, Place, closest};
 use crate::name::{Path, Target, Url};
 
+use super::Facts;
 use super::compile::{Findings, Policy};
 use super::decide::{Attempt, GroupId, GroupSet, Query, TierId, Who};
 use super::repository::canonical_repository;
 use super::source::{self, Placed};
 use super::verdict::{Decision, Named, Reason, TierBasis, Verdict};
-use super::{Facts, suggest};
 
 /// How one example or one entry of a trial came out.
 #[derive(Clone, Debug)]
@@ -267,12 +267,15 @@ fn demand_rule(policy: &Policy, rule: &str, place: Place, findings: &mut Finding
     if known.contains(&rule) {
         return;
     }
-    let finding = Diagnostic::error("unknown-name", place, format!("unknown rule `{rule}`"))
-        .label("nothing of that name decides");
-    findings.push(match suggest(rule, known) {
-        Some(near) => finding.help(format!("did you mean `{near}`?")),
-        None => finding.help("write the id of a rule, `tier.NAME.deny`, `tier.NAME.default` …"),
-    });
+    let help = match closest(rule, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "write the id of a rule, `tier.NAME.deny`, `tier.NAME.default` …".into(),
+    };
+    findings.push(
+        Diagnostic::error("unknown-name", place, format!("unknown rule `{rule}`"))
+            .label("nothing of that name decides")
+            .help(help),
+    );
 }
 
 impl Flow {

@@ -44,8 +44,14 @@ fn ask_stands_between_deny_and_allow() {
         "#,
     );
     let standard = asking(&policy, "standard");
-    assert_eq!(said(&standard.connect("a.example.com:443")), (Ask, "needs_approval", "first-ask"));
-    assert_eq!(said(&standard.connect("b.example.com:443")), (Deny, "denied", "never"));
+    assert_eq!(
+        said(&standard.connect("a.example.com:443")),
+        (Ask, "needs_approval", "first-ask")
+    );
+    assert_eq!(
+        said(&standard.connect("b.example.com:443")),
+        (Deny, "denied", "never")
+    );
 }
 
 #[test]
@@ -89,9 +95,15 @@ fn a_tier_list_is_named_where_no_rule_is() {
     let allowed = standard.connect("api.model.example:443");
     assert_eq!(said(&allowed), (Allow, "allowed", "tier.standard.allow"));
     let denied = standard.connect("report.example:443");
-    assert_eq!(said(&denied), (Deny, "category_denied", "tier.standard.deny"));
+    assert_eq!(
+        said(&denied),
+        (Deny, "category_denied", "tier.standard.deny")
+    );
     let nothing = standard.connect("example.com:443");
-    assert_eq!(said(&nothing), (Deny, "not_allowed", "tier.standard.default"));
+    assert_eq!(
+        said(&nothing),
+        (Deny, "not_allowed", "tier.standard.default")
+    );
     assert_eq!(nothing.category, Category::Unknown);
     assert_eq!(nothing.basis, Basis::None);
 }
@@ -108,9 +120,15 @@ fn an_action_of_a_deny_or_ask_is_never_matched_by_what_is_opaque() {
     assert_eq!(write.action, Some(Action::Write));
     let read = standard.request("GET", "https://packages.example/x");
     assert_eq!(said(&read), (Allow, "allowed", "tier.standard.allow"));
-    let push = standard.request("GET", "https://forge.example/x/info/refs?service=git-receive-pack");
+    let push = standard.request(
+        "GET",
+        "https://forge.example/x/info/refs?service=git-receive-pack",
+    );
     assert_eq!(said(&push), (Ask, "needs_approval", "tier.standard.ask"));
-    let fetch = standard.request("GET", "https://forge.example/x/info/refs?service=git-upload-pack");
+    let fetch = standard.request(
+        "GET",
+        "https://forge.example/x/info/refs?service=git-upload-pack",
+    );
     assert_eq!(said(&fetch), (Deny, "not_allowed", "tier.standard.default"));
 }
 
@@ -119,11 +137,17 @@ fn opaque_deny_makes_seeing_a_condition_of_passing() {
     let policy = with_rules("");
     let restricted = asking(&policy, "restricted");
     let tunnel = restricted.connect("packages.example:443");
-    assert_eq!(said(&tunnel), (Deny, "action_denied", "tier.restricted.default"));
+    assert_eq!(
+        said(&tunnel),
+        (Deny, "action_denied", "tier.restricted.default")
+    );
     let seen = restricted.request("GET", "https://packages.example/x");
     assert_eq!(said(&seen), (Allow, "allowed", "tier.restricted.allow"));
     let written = restricted.request("PUT", "https://packages.example/x");
-    assert_eq!(said(&written), (Deny, "action_denied", "tier.restricted.default"));
+    assert_eq!(
+        said(&written),
+        (Deny, "action_denied", "tier.restricted.default")
+    );
 }
 
 #[test]
@@ -131,13 +155,25 @@ fn a_path_that_is_seen_splits_a_host() {
     let policy = with_rules("");
     let standard = asking(&policy, "standard");
     let call = standard.request("POST", "https://api.model.example/v1/messages");
-    assert_eq!((call.category, call.basis), (Category::ModelApi, Basis::Host));
+    assert_eq!(
+        (call.category, call.basis),
+        (Category::ModelApi, Basis::Host)
+    );
     assert_eq!(call.action, Some(Action::Call));
     let event = standard.request("POST", "https://api.model.example/events/batch");
-    assert_eq!((event.category, event.basis), (Category::Telemetry, Basis::Path));
-    assert_eq!(said(&event), (Deny, "category_denied", "tier.standard.deny"));
+    assert_eq!(
+        (event.category, event.basis),
+        (Category::Telemetry, Basis::Path)
+    );
+    assert_eq!(
+        said(&event),
+        (Deny, "category_denied", "tier.standard.deny")
+    );
     let tunnel = standard.connect("api.model.example:443");
-    assert_eq!((tunnel.category, tunnel.basis), (Category::ModelApi, Basis::Host));
+    assert_eq!(
+        (tunnel.category, tunnel.basis),
+        (Category::ModelApi, Basis::Host)
+    );
 }
 
 #[test]
@@ -161,15 +197,27 @@ fn a_rule_with_hosts_assigns_its_category_whatever_else_it_says() {
     );
     let standard = asking(&policy, "standard");
     let ours = standard.connect("a.acme.example:8443");
-    assert_eq!((ours.category, ours.basis), (Category::PackageRegistry, Basis::Rule));
+    assert_eq!(
+        (ours.category, ours.basis),
+        (Category::PackageRegistry, Basis::Rule)
+    );
     assert_eq!(said(&ours), (Allow, "allowed", "tier.standard.allow"));
     // The ports of the tier's list are those of the rule that gave the category.
     let elsewhere = standard.connect("a.acme.example:443");
-    assert_eq!(said(&elsewhere), (Deny, "port_denied", "tier.standard.default"));
+    assert_eq!(
+        said(&elsewhere),
+        (Deny, "port_denied", "tier.standard.default")
+    );
     let theirs = standard.connect("t.acme.example:443");
-    assert_eq!((theirs.category, theirs.basis), (Category::Telemetry, Basis::Rule));
+    assert_eq!(
+        (theirs.category, theirs.basis),
+        (Category::Telemetry, Basis::Rule)
+    );
     let split = standard.request("POST", "https://api.model.example/events/x");
-    assert_eq!((split.category, split.basis), (Category::PackageRegistry, Basis::Rule));
+    assert_eq!(
+        (split.category, split.basis),
+        (Category::PackageRegistry, Basis::Rule)
+    );
 }
 
 #[test]
@@ -187,7 +235,10 @@ fn a_rule_with_a_category_alone_selects_its_flows() {
     assert_eq!(said(&allowed), (Allow, "allowed", "forges"));
     assert_eq!(allowed.basis, Basis::Host);
     let denied = asking(&policy, "restricted").connect("forge.example:443");
-    assert_eq!(said(&denied), (Deny, "not_allowed", "tier.restricted.default"));
+    assert_eq!(
+        said(&denied),
+        (Deny, "not_allowed", "tier.restricted.default")
+    );
 }
 
 #[test]
@@ -202,8 +253,14 @@ fn no_port_means_443_for_tunnels_and_80_for_plain_http() {
     );
     let standard = asking(&policy, "standard");
     assert_eq!(standard.connect("docs.example.com:443").verdict, Allow);
-    assert_eq!(standard.request("GET", "http://docs.example.com/").verdict, Allow);
-    assert_eq!(standard.request("GET", "https://docs.example.com/").verdict, Allow);
+    assert_eq!(
+        standard.request("GET", "http://docs.example.com/").verdict,
+        Allow
+    );
+    assert_eq!(
+        standard.request("GET", "https://docs.example.com/").verdict,
+        Allow
+    );
     for refused in [
         standard.connect("docs.example.com:22"),
         standard.connect("docs.example.com:80"),
@@ -211,7 +268,10 @@ fn no_port_means_443_for_tunnels_and_80_for_plain_http() {
         standard.request("GET", "http://docs.example.com:443/"),
         standard.request("GET", "http://docs.example.com:8080/"),
     ] {
-        assert_eq!(said(&refused), (Deny, "port_denied", "tier.standard.default"));
+        assert_eq!(
+            said(&refused),
+            (Deny, "port_denied", "tier.standard.default")
+        );
     }
 }
 
@@ -222,7 +282,10 @@ fn the_catalogue_says_which_ports_a_tier_list_opens() {
     assert_eq!(standard.connect("packages.example:8443").verdict, Allow);
     assert_eq!(standard.connect("packages.example:443").verdict, Allow);
     let refused = standard.connect("packages.example:22");
-    assert_eq!(said(&refused), (Deny, "port_denied", "tier.standard.default"));
+    assert_eq!(
+        said(&refused),
+        (Deny, "port_denied", "tier.standard.default")
+    );
 }
 
 #[test]
@@ -241,10 +304,19 @@ fn a_deny_without_ports_denies_on_every_port() {
         "#,
     );
     let standard = asking(&policy, "standard");
-    assert_eq!(said(&standard.connect("bad.example.com:8443")), (Deny, "denied", "narrow"));
-    assert_eq!(said(&standard.connect("good.example.com:8443")), (Allow, "allowed", "wide"));
+    assert_eq!(
+        said(&standard.connect("bad.example.com:8443")),
+        (Deny, "denied", "narrow")
+    );
+    assert_eq!(
+        said(&standard.connect("good.example.com:8443")),
+        (Allow, "allowed", "wide")
+    );
     let telemetry = standard.connect("report.example:8443");
-    assert_eq!(said(&telemetry), (Deny, "category_denied", "tier.standard.deny"));
+    assert_eq!(
+        said(&telemetry),
+        (Deny, "category_denied", "tier.standard.deny")
+    );
 }
 
 #[test]
@@ -263,7 +335,10 @@ fn methods_and_paths_are_conditions_on_what_is_seen() {
     let standard = asking(&policy, "standard");
     let get = |url| standard.request("GET", url);
     assert_eq!(get("http://docs.example.com/crate/x/docs").verdict, Allow);
-    assert_eq!(get("http://docs.example.com/crate/x/docs/y?q=1").verdict, Allow);
+    assert_eq!(
+        get("http://docs.example.com/crate/x/docs/y?q=1").verdict,
+        Allow
+    );
     let head = standard.request("HEAD", "http://docs.example.com/crate/x/docs");
     assert_eq!(head.verdict, Allow, "GET implies HEAD");
     for refused in [
@@ -271,12 +346,21 @@ fn methods_and_paths_are_conditions_on_what_is_seen() {
         standard.request("PUT", "http://docs.example.com/crate/x/docs"),
         standard.request("get", "http://docs.example.com/crate/x/docs"),
     ] {
-        assert_eq!(said(&refused), (Deny, "action_denied", "tier.standard.default"));
+        assert_eq!(
+            said(&refused),
+            (Deny, "action_denied", "tier.standard.default")
+        );
     }
     // A tunnel passes whole where the tier lets it.
-    assert_eq!(said(&standard.connect("docs.example.com:80")), (Allow, "allowed", "docs"));
+    assert_eq!(
+        said(&standard.connect("docs.example.com:80")),
+        (Allow, "allowed", "docs")
+    );
     let strict = asking(&policy, "restricted").connect("docs.example.com:80");
-    assert_eq!(said(&strict), (Deny, "action_denied", "tier.restricted.default"));
+    assert_eq!(
+        said(&strict),
+        (Deny, "action_denied", "tier.restricted.default")
+    );
 }
 
 #[test]
@@ -299,9 +383,18 @@ fn a_rule_for_a_group_is_for_its_members_alone() {
         "#,
     );
     let host = "intra.example.com:443";
-    assert_eq!(asking(&policy, "standard").of("staff").connect(host).verdict, Allow);
+    assert_eq!(
+        asking(&policy, "standard")
+            .of("staff")
+            .connect(host)
+            .verdict,
+        Allow
+    );
     assert_eq!(asking(&policy, "standard").connect(host).verdict, Deny);
-    let both = asking(&policy, "standard").of("staff").of("other").connect(host);
+    let both = asking(&policy, "standard")
+        .of("staff")
+        .of("other")
+        .connect(host);
     assert_eq!(said(&both), (Deny, "denied", "not-others"));
 }
 
@@ -357,7 +450,11 @@ fn no_rule_reaches_metadata_or_names_that_are_none() {
             "224.0.0.1:443",
         ] {
             let decision = asking(&policy, tier).connect(host);
-            assert_eq!(said(&decision), (Deny, "address_denied", "floor"), "{tier} {host}");
+            assert_eq!(
+                said(&decision),
+                (Deny, "address_denied", "floor"),
+                "{tier} {host}"
+            );
             assert_eq!(&*decision.rule.location, "");
         }
     }
@@ -383,10 +480,20 @@ fn private_addresses_need_an_allow_that_names_them() {
     assert_eq!(said(&named), (Allow, "allowed", "named"));
     assert_eq!(named.addresses.len(), 2);
     assert_eq!(standard.connect("registry.internal:443").verdict, Allow);
-    for host in ["10.2.1.7:443", "192.168.0.1:443", "other.internal:443", "localhost:443", "127.0.0.1:443"] {
+    for host in [
+        "10.2.1.7:443",
+        "192.168.0.1:443",
+        "other.internal:443",
+        "localhost:443",
+        "127.0.0.1:443",
+    ] {
         for tier in ["open", "standard"] {
             let decision = asking(&policy, tier).connect(host);
-            assert_eq!(said(&decision), (Deny, "address_denied", "floor"), "{tier} {host}");
+            assert_eq!(
+                said(&decision),
+                (Deny, "address_denied", "floor"),
+                "{tier} {host}"
+            );
         }
     }
 }
@@ -467,27 +574,50 @@ fn addresses_are_judged_again_when_they_are_known() {
         "#,
     );
     let guard = Guard {
-        listeners: vec!["0.0.0.0:3128".parse().unwrap(), "10.2.0.9:3130".parse().unwrap()],
-        interfaces: vec!["10.2.0.9".parse().unwrap(), "203.0.113.9".parse().unwrap(), "8.8.8.8".parse().unwrap()],
+        listeners: vec![
+            "0.0.0.0:3128".parse().unwrap(),
+            "10.2.0.9:3130".parse().unwrap(),
+        ],
+        interfaces: vec![
+            "10.2.0.9".parse().unwrap(),
+            "203.0.113.9".parse().unwrap(),
+            "8.8.8.8".parse().unwrap(),
+        ],
     };
     let named = asking(&policy, "standard").connect("a.example.com:443");
     let plain = asking(&policy, "open").connect("example.org:443");
     let judge = |decision: &Decision, address: &str| {
         let address: SocketAddr = address.parse().unwrap();
-        policy.judge_address(decision, address.ip(), address.port(), &guard).is_ok()
+        policy
+            .judge_address(decision, address.ip(), address.port(), &guard)
+            .is_ok()
     };
     assert!(judge(&plain, "9.9.9.9:443"));
     assert!(judge(&plain, "[2606:4700::1111]:443"));
     assert!(judge(&named, "9.9.9.9:443"));
-    for private in ["10.2.0.7:443", "127.0.0.1:443", "192.168.1.1:443", "[fd12::1]:443", "[::1]:443"] {
+    for private in [
+        "10.2.0.7:443",
+        "127.0.0.1:443",
+        "192.168.1.1:443",
+        "[fd12::1]:443",
+        "[::1]:443",
+    ] {
         assert!(!judge(&plain, private), "{private}");
     }
     assert!(judge(&named, "10.2.0.7:443"));
     assert!(judge(&named, "127.0.0.1:443"));
     assert!(judge(&named, "[::ffff:10.2.0.7]:443"));
     assert!(!judge(&named, "192.168.1.1:443"));
-    assert!(!judge(&named, "[64:ff9b::10.2.0.7]:443"), "the gateway is not named");
-    for never in ["169.254.169.254:80", "[fe80::1]:80", "0.0.0.0:80", "[64:ff9b::a9fe:a9fe]:80"] {
+    assert!(
+        !judge(&named, "[64:ff9b::10.2.0.7]:443"),
+        "the gateway is not named"
+    );
+    for never in [
+        "169.254.169.254:80",
+        "[fe80::1]:80",
+        "0.0.0.0:80",
+        "[64:ff9b::a9fe:a9fe]:80",
+    ] {
         assert!(!judge(&named, never), "{never}");
     }
     // Own listeners are out of reach even where the network is named.
@@ -518,7 +648,10 @@ fn unknown_is_a_category_like_any_other() {
     let only = asking(&policy, "only");
     assert_eq!(only.request("GET", "http://example.com/").verdict, Allow);
     assert_eq!(only.connect("example.com:443").verdict, Allow);
-    assert_eq!(said(&only.request("PUT", "http://example.com/")).1, "action_denied");
+    assert_eq!(
+        said(&only.request("PUT", "http://example.com/")).1,
+        "action_denied"
+    );
 }
 
 #[test]
@@ -526,5 +659,8 @@ fn a_tier_that_no_policy_has_is_the_strictest() {
     let policy = with_rules("");
     let mut asking = asking(&policy, "open");
     asking.who.tier = TierId(200);
-    assert_eq!(said(&asking.connect("example.com:443")).2, "tier.restricted.default");
+    assert_eq!(
+        said(&asking.connect("example.com:443")).2,
+        "tier.restricted.default"
+    );
 }

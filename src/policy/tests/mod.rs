@@ -8,7 +8,6 @@ mod naive;
 mod tiers;
 mod trials;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Severity, Source};
@@ -33,7 +32,7 @@ allow = ["package-registry:read"]
 "#;
 
 fn read(text: &str) -> source::Policy {
-    let source = Arc::new(Source { path: PathBuf::from("test.toml"), text: text.to_owned() });
+    let source = Arc::new(Source::new("test.toml", text));
     compile::parse(&source).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
@@ -54,7 +53,10 @@ fn with_rules(text: &str) -> Policy {
 
 fn of_severity(text: &str, severity: Severity) -> Vec<Diagnostic> {
     let (_, findings) = try_compile(text);
-    findings.into_iter().filter(|finding| finding.severity == severity).collect()
+    findings
+        .into_iter()
+        .filter(|finding| finding.severity == severity)
+        .collect()
 }
 
 /// A catalogue of four hosts.
@@ -109,25 +111,47 @@ fn asking<'p>(policy: &'p Policy, tier: &str) -> Asking<'p> {
 
 impl Asking<'_> {
     fn of(mut self, group: &str) -> Self {
-        self.who.groups.insert(self.policy.group(group).expect("a group of the policy"));
+        self.who
+            .groups
+            .insert(self.policy.group(group).expect("a group of the policy"));
         self
     }
 
     fn connect(&self, authority: &str) -> Decision {
         let target = Target::from_connect(authority.as_bytes()).expect("host:port");
-        let query = Query { who: &self.who, target: &target, attempt: Attempt::Connect };
+        let query = Query {
+            who: &self.who,
+            target: &target,
+            attempt: Attempt::Connect,
+        };
         let decision = self.policy.decide(&query);
-        assert_eq!(decision, explain(self.policy, &query).decision, "an explanation differs");
+        assert_eq!(
+            decision,
+            explain(self.policy, &query).decision,
+            "an explanation differs"
+        );
         decision
     }
 
     fn request(&self, method: &str, url: &str) -> Decision {
         let url = Url::parse(url.as_bytes()).expect("a URL");
-        let attempt =
-            Attempt::Request { method, path: &url.path, upgrade: false, tls: url.tls };
-        let query = Query { who: &self.who, target: &url.target, attempt };
+        let attempt = Attempt::Request {
+            method,
+            path: &url.path,
+            upgrade: false,
+            tls: url.tls,
+        };
+        let query = Query {
+            who: &self.who,
+            target: &url.target,
+            attempt,
+        };
         let decision = self.policy.decide(&query);
-        assert_eq!(decision, explain(self.policy, &query).decision, "an explanation differs");
+        assert_eq!(
+            decision,
+            explain(self.policy, &query).decision,
+            "an explanation differs"
+        );
         decision
     }
 
@@ -135,14 +159,22 @@ impl Asking<'_> {
         let target = Target::from_connect(authority.as_bytes()).expect("host:port");
         explain(
             self.policy,
-            &Query { who: &self.who, target: &target, attempt: Attempt::Connect },
+            &Query {
+                who: &self.who,
+                target: &target,
+                attempt: Attempt::Connect,
+            },
         )
     }
 }
 
 /// The verdict, reason and rule of a decision, to compare at a glance.
 fn said(decision: &Decision) -> (Verdict, &'static str, &str) {
-    (decision.verdict, decision.reason.code(), &decision.rule.name)
+    (
+        decision.verdict,
+        decision.reason.code(),
+        &decision.rule.name,
+    )
 }
 
 fn is_shareable<T: Send + Sync + std::fmt::Debug>() {}

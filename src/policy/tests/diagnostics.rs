@@ -1,0 +1,451 @@
+//! Findings: their words, and that all come at once.
+
+use super::*;
+
+/// Message, label and help.
+type Said = (String, String, String);
+
+fn said_of(finding: Diagnostic) -> Said {
+    (
+        finding.message,
+        finding.label,
+        finding.help.unwrap_or_default(),
+    )
+}
+
+fn errors(text: &str) -> Vec<Said> {
+    of_severity(text, Severity::Error)
+        .into_iter()
+        .map(said_of)
+        .collect()
+}
+
+fn warnings(rules: &str) -> Vec<Said> {
+    let text = format!("{TIERS}{rules}");
+    of_severity(&text, Severity::Warning)
+        .into_iter()
+        .map(said_of)
+        .collect()
+}
+
+fn rule_error(lines: &str) -> Said {
+    let text = format!("{TIERS}[[rule]]\nid = \"x\"\n{lines}\n");
+    let mut found = errors(&text);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    found.remove(0)
+}
+
+fn words(message: &str, label: &str, help: &str) -> Said {
+    (message.into(), label.into(), help.into())
+}
+
+#[test]
+fn tiers_and_their_order_agree() {
+    assert_eq!(
+        errors("[tier.a]\n[tier.b]\n"),
+        [words(
+            "tier `a` has no place in an order",
+            "no `[tiers]` says how strict it is",
+            "write `[tiers]` with `order = [\"a\", \"b\"]`, loosest first"
+        )]
+    );
+    assert_eq!(
+        errors("[tiers]\norder = [\"open\", \"gone\"]\n[tier.open]\n[tier.opne]\n"),
+        [
+            words(
+                "tier `opne` is not in the order",
+                "no tier of that name",
+                "did you mean `open`?"
+            ),
+            words(
+                "tier `gone` is in the order but says nothing",
+                "no table of that name",
+                "write `[tier.gone]`"
+            ),
+        ]
+    );
+    let twice = errors("[tiers]\norder = [\"a\", \"a\"]\n[tier.a]\n");
+    assert_eq!(twice[0].0, "tier `a` is in the order twice");
+    let none = errors("[tiers]\norder = []\n");
+    assert_eq!(none[0].0, "a policy needs at least one tier");
+    let unattributed = errors("[tiers]\norder = [\"a\"]\nunattributed = \"b\"\n[tier.a]\n");
+    assert_eq!(unattributed[0].0, "unknown tier `b`");
+}
+
+#[test]
+fn there_are_at_most_16_tiers_and_128_groups() {
+    let names: Vec<String> = (0..17).map(|at| format!("\"t{at}\"")).collect();
+    let tables: String = (0..17)
+        .map(|at| format!("[tier.t{at}]\ndefault = \"allow\"\n"))
+        .collect();
+    let found = errors(&format!(
+        "[tiers]\norder = [{}]\n{tables}",
+        names.join(", ")
+    ));
+    assert_eq!(found[0].0, "there are more than 16 tiers");
+    let groups: String = (0..129)
+        .map(|at| format!("[group.g{at}]\nfloor = \"open\"\n"))
+        .collect();
+    let found = errors(&format!("{TIERS}{groups}"));
+    assert_eq!(found[0].0, "there are more than 128 groups");
+}
+
+#[test]
+fn words_of_tiers_are_known_ones() {
+    let found = errors(
+        r#"
+        [tiers]
+        order = ["a"]
+        [tier.a]
+        mode = "observed"
+        default = "reject"
+        opaque = "ask"
+        allow = ["model-apis", "auth:reed"]
+        "#,
+    );
+    assert_eq!(
+        found,
+        [
+            words(
+                "unknown mode `observed`",
+                "no mode of that name",
+                "did you mean `observe`?"
+            ),
+            words(
+                "unknown default `reject`",
+                "no default of that name",
+                "known here: `deny`, `ask`, `allow`"
+            ),
+            words(
+                "unknown opaque `ask`",
+                "no opaque of that name",
+                "known here: `allow`, `deny`"
+            ),
+            words(
+                "unknown category `model-apis`",
+                "no category of that name",
+                "did you mean `model-api`?"
+            ),
+            words(
+                "unknown action `reed`",
+                "no action of that name",
+                "did you mean `read`?"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_rule_that_would_allow_everything_is_refused() {
+    assert_eq!(
+        rule_error("verdict = \"allow\""),
+        words(
+            "rule `x` allows every host",
+            "names neither `hosts` nor `category`",
+            "name hosts, or set `default = \"allow\"` in a tier that may reach everything"
+        )
+    );
+    for wide in ["*", "*.com", "com", "*.co.uk", "a*.b.com", "*.*.x.com"] {
+        let (_, _, help) = rule_error(&format!("verdict = \"allow\"\nhosts = [\"{wide}\"]"));
+        assert!(!help.is_empty(), "{wide}");
+    }
+    assert_eq!(
+        rule_error("verdict = \"allow\"\nhosts = [\"*.co.uk\"]"),
+        words(
+            "`*.co.uk` is wider than any one owner",
+            "a public suffix: anybody can register a name there",
+            "name the domains that are meant, e.g. `*.example.com`"
+        )
+    );
+}
+
+#[test]
+fn parts_of_rules_say_what_is_wrong_with_them() {
+    let host = "hosts = [\"a.example.com\"]\nverdict = \"allow\"\n";
+    assert_eq!(
+        rule_error("hosts = [\"*.openai..com\"]\nverdict = \"allow\""),
+        words(
+            "`*.openai..com` is not a host pattern",
+            "empty label between the dots",
+            "write `*.openai.com` to match every host below openai.com"
+        )
+    );
+    assert_eq!(
+        rule_error("hosts = [\"a.example.com\"]\nverdict = \"permit\"").0,
+        "unknown verdict `permit`"
+    );
+    assert_eq!(
+        rule_error(&format!("{host}ports = [0]")),
+        words("not a port", "out of range", "ports are 1 to 65535")
+    );
+    assert_eq!(
+        rule_error(&format!("{host}ports = [65979]")).0,
+        "not a port"
+    );
+    assert_eq!(
+        rule_error(&format!("{host}ports = [80]\nmethods = [\"get\"]")),
+        words(
+            "`get` is not a method",
+            "methods are case-sensitive",
+            "write `GET`"
+        )
+    );
+    assert_eq!(
+        rule_error(&format!("{host}ports = [80]\npaths = [\"/a*\"]")).1,
+        "`*` stands for a whole segment"
+    );
+    assert_eq!(
+        rule_error(&format!("{host}addresses = [\"169.254.0.0/16\"]")),
+        words(
+            "`169.254.0.0/16` cannot be named",
+            "reaches 169.254.0.0/16, which no rule can open",
+            "name only the addresses that are needed"
+        )
+    );
+    assert_eq!(
+        rule_error(&format!("{host}tiers = [\"standart\"]")),
+        words(
+            "unknown tier `standart`",
+            "no tier of that name",
+            "did you mean `standard`?"
+        )
+    );
+    assert_eq!(
+        rule_error(&format!("{host}groups = [\"staff\"]")),
+        words(
+            "unknown group `staff`",
+            "no group of that name",
+            "no group is written"
+        )
+    );
+    assert_eq!(
+        rule_error(&format!("{host}category = \"models\"")).0,
+        "unknown category `models`"
+    );
+}
+
+#[test]
+fn ids_are_unique_and_sound() {
+    let rule = |id: &str| {
+        format!("[[rule]]\nid = \"{id}\"\nverdict = \"deny\"\nhosts = [\"a.example.com\"]\n")
+    };
+    let found = errors(&format!("{TIERS}{}{}", rule("one"), rule("one")));
+    assert_eq!(found[0].0, "two rules have the id `one`");
+    for id in ["", "floor", "tier.standard.allow", "a b", &"x".repeat(65)] {
+        let found = errors(&format!("{TIERS}{}", rule(id)));
+        assert_eq!(found[0].0, format!("`{id}` cannot name a rule"));
+    }
+}
+
+#[test]
+fn members_and_repositories_say_what_is_wrong_with_them() {
+    let found = errors(&format!(
+        "{TIERS}{}",
+        r#"
+        [group.a]
+        floor = "open"
+        members = ["ana", "user:ana", "claim:x", "subject:a*b", "san:"]
+        [[repository]]
+        match = "https://github.com/acme/x.git"
+        tier = "opne"
+        "#
+    ));
+    let labels: Vec<&str> = found.iter().map(|(_, label, _)| label.as_str()).collect();
+    assert_eq!(
+        labels,
+        [
+            "no kind in front",
+            "not a kind of evidence",
+            "no `=` behind the claim's name",
+            "`*` stands only at the end",
+            "nothing to match",
+            "no tier of that name",
+            "only host and path are matched",
+        ]
+    );
+    assert_eq!(found[6].2, "write `github.com/acme/x`");
+}
+
+#[test]
+fn every_finding_comes_at_once_and_points_at_its_place() {
+    let text = format!(
+        "{TIERS}{}",
+        r#"
+        [[rule]]
+        id = "a"
+        verdict = "allow"
+        hosts = ["*", "ok.example.com", "x:1"]
+        ports = [70000]
+        [[rule]]
+        id = "b"
+        verdict = "alow"
+        tiers = ["nope"]
+        "#
+    );
+    let found = of_severity(&text, Severity::Error);
+    let places: Vec<&str> = found
+        .iter()
+        .map(|finding| &text[finding.place.as_ref().unwrap().span.clone()])
+        .collect();
+    assert_eq!(
+        places,
+        ["\"*\"", "\"x:1\"", "70000", "\"alow\"", "\"nope\""]
+    );
+    assert_eq!(found[0].related[0].1, "in this rule");
+}
+
+#[test]
+fn what_is_open_to_many_tenants_is_a_warning() {
+    let rules = "[[rule]]\nid = \"x\"\nverdict = \"allow\"\nhosts = [\"*.github.io\"]\n";
+    assert_eq!(
+        warnings(rules),
+        [words(
+            "`*.github.io` is wider than any one owner",
+            "multi-tenant suffix: anybody can get a name there",
+            "name the hosts that are meant, each by its whole name"
+        )]
+    );
+    let exact = "[[rule]]\nid = \"x\"\nverdict = \"allow\"\nhosts = [\"acme.github.io\"]\n";
+    assert_eq!(warnings(exact), []);
+}
+
+#[test]
+fn what_has_no_effect_is_a_warning() {
+    let found = warnings(
+        r#"
+        [group.unused]
+        members = ["subject:x"]
+        [[rule]]
+        id = "no"
+        verdict = "deny"
+        hosts = ["a.example.com"]
+        addresses = ["10.0.0.0/8"]
+        raw = true
+        upgrade = false
+        [[rule]]
+        id = "public"
+        verdict = "allow"
+        hosts = ["b.example.com"]
+        addresses = ["8.8.8.0/24"]
+        "#,
+    );
+    let messages: Vec<&str> = found
+        .iter()
+        .map(|(message, _, _)| message.as_str())
+        .collect();
+    assert_eq!(
+        messages,
+        [
+            "`8.8.8.0/24` need not be named",
+            "`addresses` has no effect in a rule that says deny",
+            "`raw` has no effect in a rule that says deny",
+            "group `unused` makes no difference",
+        ]
+    );
+}
+
+#[test]
+fn a_rule_that_can_never_match_is_a_warning() {
+    let found = warnings(
+        r#"
+        [[rule]]
+        id = "no"
+        verdict = "deny"
+        hosts = ["*.example.com"]
+        tiers = ["standard", "restricted"]
+        [[rule]]
+        id = "dead"
+        verdict = "allow"
+        hosts = ["a.example.com", "*.b.example.com"]
+        tiers = ["standard"]
+        [[rule]]
+        id = "alive-elsewhere"
+        verdict = "allow"
+        hosts = ["a.example.com"]
+        [[rule]]
+        id = "alive-there"
+        verdict = "allow"
+        hosts = ["a.example.com", "example.com"]
+        tiers = ["standard"]
+        [[rule]]
+        id = "dead-category"
+        verdict = "allow"
+        category = "telemetry"
+        tiers = ["standard"]
+        "#,
+    );
+    assert_eq!(
+        found,
+        [
+            words(
+                "rule `dead` can never match",
+                "denied first by no (test.toml:17)",
+                "a deny is final: narrow it, or leave this rule out"
+            ),
+            words(
+                "rule `dead-category` can never match",
+                "denied first by tier.standard.deny (test.toml:10)",
+                "a deny is final: narrow it, or leave this rule out"
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_rule_that_says_what_an_earlier_one_says_is_a_warning() {
+    let rule = |id: &str, tier: &str| {
+        format!(
+            "[[rule]]\nid = \"{id}\"\nverdict = \"allow\"\ntiers = [\"{tier}\"]\nhosts = [\"a.example.com\"]\n"
+        )
+    };
+    let found = warnings(&[rule("a", "open"), rule("b", "standard"), rule("c", "open")].concat());
+    assert_eq!(
+        found,
+        [words(
+            "rule `c` says what rule `a` says",
+            "never named in a record",
+            "leave one of them out"
+        )]
+    );
+}
+
+#[test]
+fn methods_and_paths_of_tunnels_are_a_warning() {
+    let rule = |lines: &str| {
+        format!("[[rule]]\nid = \"x\"\nhosts = [\"a.example.com\"]\nmethods = [\"GET\"]\n{lines}\n")
+    };
+    assert_eq!(
+        warnings(&rule("verdict = \"allow\"")),
+        [words(
+            "`methods` are not seen in a tunnel: a CONNECT passes whole",
+            "holds for plain HTTP only",
+            "write `ports = [80]` where plain HTTP is meant, or set `opaque = \"deny\"` in the tier"
+        )]
+    );
+    assert_eq!(warnings(&rule("verdict = \"allow\"\nports = [80]")), []);
+    assert_eq!(
+        warnings(&rule("verdict = \"allow\"\ntiers = [\"restricted\"]")),
+        []
+    );
+    assert_eq!(
+        warnings(&rule("verdict = \"deny\""))[0].0,
+        "`methods` are not seen in a tunnel: a CONNECT never matches this rule"
+    );
+}
+
+#[test]
+fn a_tier_in_which_nothing_can_pass_is_a_warning() {
+    let text = "[tiers]\norder = [\"a\"]\n[tier.a]\n";
+    let found: Vec<Said> = of_severity(text, Severity::Warning)
+        .into_iter()
+        .map(said_of)
+        .collect();
+    assert_eq!(
+        found,
+        [words(
+            "nothing can pass in tier `a`",
+            "denies by default, and nothing allows",
+            "write e.g. `allow = [\"model-api\", \"auth\"]`"
+        )]
+    );
+}

@@ -1,0 +1,441 @@
+//! The compiled policy says what an interpreter says that looks at every rule in turn.
+
+use std::cmp::Reverse;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use crate::name::Path;
+
+use super::*;
+
+const HOSTS: [&str; 12] = [
+    "a.example.com",
+    "b.a.example.com",
+    "*.a.example.com",
+    "*.example.com",
+    "packages.example",
+    "*.packages.example",
+    "box.internal",
+    "8.8.8.8",
+    "8.8.0.0/16",
+    "10.0.0.0/8",
+    "10.0.0.7",
+    "api.model.example",
+];
+const TARGETS: [&str; 12] = [
+    "a.example.com",
+    "b.a.example.com",
+    "c.b.a.example.com",
+    "example.com",
+    "packages.example",
+    "x.packages.example",
+    "api.model.example",
+    "box.internal",
+    "8.8.8.8",
+    "8.8.4.4",
+    "10.0.0.7",
+    "169.254.169.254",
+];
+const WORDS: [&str; 3] = ["allow", "ask", "deny"];
+const NAMES: [&str; 2] = ["one", "two"];
+const CATEGORIES: [&str; 4] = ["model-api", "package-registry", "telemetry", "unknown"];
+const ITEMS: [&str; 8] = [
+    "model-api",
+    "model-api:call",
+    "package-registry",
+    "package-registry:read",
+    "package-registry:write",
+    "telemetry",
+    "unknown",
+    "unknown:read",
+];
+
+#[derive(Clone, Debug)]
+struct Rule {
+    id: usize,
+    verdict: &'static str,
+    category: Option<&'static str>,
+    tiers: Vec<&'static str>,
+    groups: Vec<&'static str>,
+    hosts: Vec<&'static str>,
+    ports: Vec<u16>,
+    methods: Vec<&'static str>,
+    path: Option<&'static str>,
+    addresses: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Tier {
+    observe: bool,
+    default: &'static str,
+    opaque: bool,
+    lists: [Vec<&'static str>; 3],
+}
+
+#[derive(Clone, Debug)]
+struct Ask {
+    tier: usize,
+    groups: Vec<&'static str>,
+    host: &'static str,
+    port: u16,
+    /// Method, path, whether over TLS.
+    seen: Option<(&'static str, &'static str, bool)>,
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let selection = (
+        select(&WORDS[..]),
+        option::of(select(&CATEGORIES[..])),
+        subsequence(&NAMES[..], 0..=2),
+        prop_oneof![3 => Just(vec![]), 1 => subsequence(&NAMES[..], 1..=2)],
+        subsequence(&HOSTS[..], 0..=3),
+    );
+    let conditions = (
+        prop_oneof![3 => Just(vec![]), 1 => subsequence(vec![80, 443, 8443], 1..=2)],
+        prop_oneof![3 => Just(vec![]), 1 => subsequence(vec!["GET", "POST"], 1..=1)],
+        option::weighted(0.2, select(&["/x", "/x/**", "/*"][..])),
+        any::<bool>(),
+    );
+    (selection, conditions).prop_map(|(selection, conditions)| {
+        let (verdict, category, tiers, groups, mut hosts) = selection;
+        let (ports, methods, path, addresses) = conditions;
+        if verdict == "allow" && category.is_none() && hosts.is_empty() {
+            hosts = vec!["a.example.com"];
+        }
+        Rule {
+            id: 0,
+            verdict,
+            category,
+            tiers,
+            groups,
+            hosts,
+            ports,
+            methods,
+            path,
+            addresses,
+        }
+    })
+}
+
+fn tier() -> impl Strategy<Value = Tier> {
+    let list = || subsequence(&ITEMS[..], 0..=3);
+    (
+        prop::bool::weighted(0.2),
+        select(&WORDS[..]),
+        any::<bool>(),
+        [list(), list(), list()],
+    )
+        .prop_map(|(observe, default, opaque, lists)| Tier {
+            observe,
+            default,
+            opaque,
+            lists,
+        })
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let seen = (
+        select(&["GET", "HEAD", "POST", "PUT"][..]),
+        select(&["/", "/x", "/x/y", "/events/z"][..]),
+        any::<bool>(),
+    );
+    (
+        0..2_usize,
+        subsequence(&NAMES[..], 0..=2),
+        select(&TARGETS[..]),
+        select(&[80, 443, 8443][..]),
+        option::of(seen),
+    )
+        .prop_map(|(tier, groups, host, port, seen)| Ask {
+            tier,
+            groups,
+            host,
+            port,
+            seen,
+        })
+}
+
+fn policies() -> impl Strategy<Value = (Vec<Rule>, [Tier; 2])> {
+    (vec(rule(), 0..7), [tier(), tier()]).prop_map(|(mut rules, tiers)| {
+        for (id, rule) in rules.iter_mut().enumerate() {
+            rule.id = id;
+        }
+        (rules, tiers)
+    })
+}
+
+fn written(rules: &[Rule], tiers: &[Tier; 2]) -> String {
+    let mut text = "[tiers]\norder = [\"one\", \"two\"]\n".to_owned();
+    for (name, tier) in NAMES.iter().zip(tiers) {
+        let mode = if tier.observe { "observe" } else { "enforce" };
+        let opaque = if tier.opaque { "allow" } else { "deny" };
+        text += &format!("[tier.{name}]\nmode = \"{mode}\"\nopaque = \"{opaque}\"\n");
+        text += &format!("default = \"{}\"\n", tier.default);
+        for (word, list) in WORDS.iter().zip(&tier.lists) {
+            text += &format!("{word} = {list:?}\n");
+        }
+    }
+    text += "[group.one]\n[group.two]\n";
+    for rule in rules {
+        text += &format!(
+            "[[rule]]\nid = \"r{}\"\nverdict = \"{}\"\n",
+            rule.id, rule.verdict
+        );
+        text += &rule
+            .category
+            .map_or(String::new(), |word| format!("category = \"{word}\"\n"));
+        text += &format!("tiers = {:?}\ngroups = {:?}\n", rule.tiers, rule.groups);
+        text += &format!("hosts = {:?}\nports = {:?}\n", rule.hosts, rule.ports);
+        text += &format!("methods = {:?}\n", rule.methods);
+        text += &rule
+            .path
+            .map_or(String::new(), |path| format!("paths = [\"{path}\"]\n"));
+        if rule.addresses {
+            text += "addresses = [\"10.0.0.0/16\"]\n";
+        }
+    }
+    text
+}
+
+/// Verdict, reason, name of what decides, category.
+type Answer = (String, String, String, String);
+
+/// How specific a host pattern is for a host; `None` where it does not match.
+fn specific(pattern: &str, host: &str) -> Option<usize> {
+    if pattern == host {
+        return Some(1000);
+    }
+    if let Ok(network) = pattern.parse::<ipnet::IpNet>() {
+        let address: std::net::IpAddr = host.parse().ok()?;
+        return network
+            .contains(&address)
+            .then(|| usize::from(network.prefix_len()) + 1);
+    }
+    let suffix = pattern.strip_prefix('*')?;
+    host.ends_with(suffix).then_some(suffix.len())
+}
+
+fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
+    let tier = &tiers[ask.tier];
+    let on_host = |rule: &Rule| {
+        rule.hosts
+            .iter()
+            .filter_map(|host| specific(host, ask.host))
+            .max()
+    };
+
+    // What the destination is for, and on which ports.
+    let split = ask
+        .seen
+        .is_some_and(|(_, path, _)| path.starts_with("/events/"));
+    let assigned = rules
+        .iter()
+        .filter(|rule| rule.category.is_some())
+        .filter_map(|rule| Some((on_host(rule)?, Reverse(rule.id), rule)))
+        .max_by_key(|(specific, id, _)| (*specific, *id));
+    let (category, ports) = match (assigned, ask.host) {
+        (Some((_, _, rule)), _) => (rule.category.unwrap(), rule.ports.clone()),
+        (None, "api.model.example") if split => ("telemetry", vec![]),
+        (None, "api.model.example") => ("model-api", vec![]),
+        (None, host) if host.ends_with("packages.example") => ("package-registry", vec![443, 8443]),
+        _ => ("unknown", vec![]),
+    };
+    let action = ask.seen.map(|(method, _, _)| match (method, category) {
+        ("GET" | "HEAD", _) => "read",
+        ("POST", "model-api") => "call",
+        _ => "write",
+    });
+    let default_port = if ask.seen.is_some_and(|(_, _, tls)| !tls) {
+        80
+    } else {
+        443
+    };
+    let open = |ports: &[u16]| match ports {
+        [] => ask.port == default_port,
+        ports => ports.contains(&ask.port),
+    };
+    let unseen = |verdict: &str| verdict == "allow" && tier.opaque;
+
+    // Everything that fits, with how specific it is; rules before lists.
+    let mut fits: Vec<(&str, usize, usize, String, &str, bool)> = Vec::new();
+    let (mut near_port, mut near_request) = (false, false);
+    let private = ask.host == "10.0.0.7" || ask.host == "box.internal";
+    for rule in rules {
+        let specific = if rule.hosts.is_empty() {
+            Some(0)
+        } else {
+            on_host(rule)
+        };
+        let Some(specific) = specific else { continue };
+        let selected = rule.hosts.is_empty().then_some(rule.category).flatten();
+        let reached = (rule.tiers.is_empty() || rule.tiers.contains(&NAMES[ask.tier]))
+            && (rule.groups.is_empty()
+                || rule.groups.iter().any(|group| ask.groups.contains(group)))
+            && selected.is_none_or(|selected| selected == category);
+        let port = (rule.verdict == "deny" && rule.ports.is_empty()) || open(&rule.ports);
+        let request = match ask.seen {
+            _ if rule.methods.is_empty() && rule.path.is_none() => true,
+            None => unseen(rule.verdict),
+            Some((method, path, _)) => {
+                let method = if method == "HEAD" && !rule.methods.contains(&"HEAD") {
+                    "GET"
+                } else {
+                    method
+                };
+                (rule.methods.is_empty() || rule.methods.contains(&method))
+                    && match rule.path {
+                        None => true,
+                        Some("/x") => path == "/x",
+                        Some("/x/**") => path == "/x" || path.starts_with("/x/"),
+                        _ => path == "/x",
+                    }
+            }
+        };
+        if rule.verdict == "allow" && reached {
+            near_port |= !port && request;
+            near_request |= port && !request;
+        }
+        if reached && port && request {
+            let reason = match rule.verdict {
+                "allow" => "allowed",
+                "ask" => "needs_approval",
+                _ => "denied",
+            };
+            let name = format!("r{}", rule.id);
+            fits.push((
+                rule.verdict,
+                specific + 1,
+                rule.id,
+                name,
+                reason,
+                rule.addresses,
+            ));
+        }
+    }
+    for (word, list) in WORDS.iter().zip(&tier.lists) {
+        for (at, item) in list.iter().enumerate() {
+            let (of, wanted) = item
+                .split_once(':')
+                .map_or((*item, None), |(of, it)| (of, Some(it)));
+            if of != category {
+                continue;
+            }
+            let port = *word == "deny" || open(&ports);
+            let request = wanted.is_none() || action.map_or(unseen(word), |it| wanted == Some(it));
+            if *word == "allow" {
+                near_port |= !port && request;
+                near_request |= port && !request;
+            }
+            let reason = match (*word, wanted) {
+                ("allow", _) => "allowed",
+                ("ask", _) => "needs_approval",
+                (_, None) => "category_denied",
+                _ => "action_denied",
+            };
+            if port && request {
+                let name = format!("tier.{}.{word}", NAMES[ask.tier]);
+                fits.push((word, 0, at, name, reason, false));
+            }
+        }
+    }
+
+    let best = |verdict: &str| {
+        fits.iter()
+            .filter(|fit| fit.0 == verdict && (verdict != "allow" || !private || fit.5))
+            .max_by_key(|fit| (fit.1, Reverse(fit.2)))
+    };
+    let answer = |verdict: &str, reason: &str, name: &str| {
+        (
+            verdict.to_owned(),
+            reason.to_owned(),
+            name.to_owned(),
+            category.to_owned(),
+        )
+    };
+    if ask.host == "169.254.169.254" || (private && best("allow").is_none()) {
+        return answer("deny", "address_denied", "floor");
+    }
+    let decided = ["deny", "ask", "allow"].into_iter().find_map(best);
+    let default = format!("tier.{}.default", NAMES[ask.tier]);
+    let (verdict, reason, name) = match (decided, tier.default) {
+        (Some(fit), _) => (fit.0, fit.4, fit.3.as_str()),
+        (None, "allow") => ("allow", "allowed", default.as_str()),
+        (None, "ask") => ("ask", "needs_approval", default.as_str()),
+        _ if near_port => ("deny", "port_denied", default.as_str()),
+        _ if near_request => ("deny", "action_denied", default.as_str()),
+        _ => ("deny", "not_allowed", default.as_str()),
+    };
+    if tier.observe && verdict != "allow" {
+        return answer(&format!("allow, would {verdict}"), reason, name);
+    }
+    answer(verdict, reason, name)
+}
+
+fn decided(policy: &Policy, ask: &Ask) -> Answer {
+    let mut who = asking(policy, NAMES[ask.tier]).who;
+    for group in &ask.groups {
+        who.groups.insert(policy.group(group).unwrap());
+    }
+    let target = Target::from_connect(format!("{}:{}", ask.host, ask.port).as_bytes()).unwrap();
+    let path = ask
+        .seen
+        .map(|(_, path, _)| Path::parse(path.as_bytes()).unwrap());
+    let attempt = match (ask.seen, &path) {
+        (Some((method, _, tls)), Some(path)) => Attempt::Request {
+            method,
+            path,
+            upgrade: false,
+            tls,
+        },
+        _ => Attempt::Connect,
+    };
+    let decision = policy.decide(&Query {
+        who: &who,
+        target: &target,
+        attempt,
+    });
+    let verdict = match decision.would {
+        None => decision.verdict.to_string(),
+        Some(would) => format!("{}, would {would}", decision.verdict),
+    };
+    (
+        verdict,
+        decision.reason.code().to_owned(),
+        decision.rule.name.to_string(),
+        decision.category.to_string(),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn compiled_and_naive_say_the_same((rules, tiers) in policies(), asks in vec(ask(), 24)) {
+        let text = written(&rules, &tiers);
+        let policy = compiled(&text);
+        for ask in &asks {
+            prop_assert_eq!(decided(&policy, ask), naive(&rules, &tiers, ask), "{:?}\n{}", ask, text);
+        }
+    }
+
+    #[test]
+    fn the_order_of_rules_never_matters_to_the_verdict(
+        (rules, tiers) in policies(),
+        asks in vec(ask(), 24),
+    ) {
+        // Which of several rules names a category may depend on their order: leave one at most.
+        let mut rules = rules;
+        for rule in rules.iter_mut().filter(|rule| !rule.hosts.is_empty()).skip(1) {
+            rule.category = None;
+        }
+        let forward = compiled(&written(&rules, &tiers));
+        rules.reverse();
+        let backward = compiled(&written(&rules, &tiers));
+        for ask in &asks {
+            prop_assert_eq!(decided(&forward, ask).0, decided(&backward, ask).0, "{:?}", ask);
+        }
+    }
+}
