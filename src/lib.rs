@@ -46,7 +46,7 @@
 //! 8. **decision line**. Written, and in the log, before anything goes out.
 //! 9. **dial**. One of the judged addresses; nothing is resolved twice. Before the 200, so that the
 //!    client's status tells the truth.
-//! 10. **hello**. The whole ClientHello, however fragmented: the name inside must be the name that
+//! 10. **hello**. The whole `ClientHello`, however fragmented: the name inside must be the name that
 //!     was asked for. Nothing of the origin passes before.
 //! 11. **relay**. Both directions in one task; half-close is passed on; bytes are counted as they
 //!     move; no buffer is held while a tunnel rests.

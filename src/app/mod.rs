@@ -5,7 +5,7 @@ mod interfaces;
 mod reload;
 mod sockets;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub struct Plan {
 impl Plan {
     /// Loads and compiles a file, or the embedded default. `Err` has every finding.
     pub fn new(
-        path: Option<&std::path::Path>,
+        path: Option<&Path>,
         catalogue: &Catalogue,
     ) -> Result<Self, Vec<Diagnostic>> {
         let (config, mut findings) = match path {
@@ -76,10 +76,10 @@ fn has_errors(findings: &[Diagnostic]) -> bool {
 
 /// `tidegate run`: exit code 0 after a drain, 2 where the configuration is wrong, 4 where
 /// something outside failed.
-pub fn run_command(path: Option<PathBuf>) -> ExitCode {
+pub fn run_command(path: Option<&Path>) -> ExitCode {
     banner::log_to_stderr();
     let catalogue = policy::built_in();
-    let plan = match Plan::new(path.as_deref(), &catalogue) {
+    let plan = match Plan::new(path, &catalogue) {
         Ok(plan) => plan,
         Err(findings) => {
             banner::say(&diag::render(&findings, banner::colour()));
@@ -165,7 +165,7 @@ fn serve_admin(
             digest: snapshot.digest.clone(),
             generation: snapshot.generation,
             stale: stale.is_some(),
-            error: stale.as_ref().as_ref().map(|error| error.to_string()),
+            error: stale.as_ref().as_deref().map(str::to_owned),
         }
     };
     let admin = Admin {

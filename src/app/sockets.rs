@@ -1,7 +1,6 @@
 //! Listeners: inherited from the service manager where it holds them, bound eagerly otherwise.
 
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -143,6 +142,8 @@ pub(super) fn connections(flows: usize, descriptors: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]

@@ -85,7 +85,7 @@ pub fn main() -> ExitCode {
 impl Verb {
     fn perform(self) -> ExitCode {
         match self {
-            Self::Run(run) => return crate::app::run_command(run.config),
+            Self::Run(run) => return crate::app::run_command(run.config.as_deref()),
             Self::Check(check) => check.perform(),
             Self::Test(test) => test.perform(),
             Self::Explain(explain) => explain.perform(),

@@ -57,9 +57,9 @@ impl Pool {
         now: Instant,
         judge: impl Fn(SocketAddr) -> bool,
     ) -> Option<Idle> {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (found, gone) = {
-            let idle = shelf.idle.get_mut(key)?;
+            let idle = kept.idle.get_mut(key)?;
             let before = idle.len();
             let mut found = None;
             while let Some(candidate) = idle.pop() {
@@ -71,30 +71,30 @@ impl Pool {
             }
             (found, before - idle.len())
         };
-        shelf.count = shelf.count.saturating_sub(gone);
-        if shelf.idle.get(key).is_some_and(Vec::is_empty) {
-            shelf.idle.remove(key);
+        kept.count = kept.count.saturating_sub(gone);
+        if kept.idle.get(key).is_some_and(Vec::is_empty) {
+            kept.idle.remove(key);
         }
         found
     }
 
     /// Keeps a connection whose last exchange ended cleanly; drops it where there is no room.
     pub fn put(&self, key: PoolKey, stream: TcpStream, address: SocketAddr, now: Instant) {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if shelf.count >= MOST {
-            shelf.sweep(now);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.count >= MOST {
+            kept.sweep(now);
         }
-        if shelf.count >= MOST {
+        if kept.count >= MOST {
             return;
         }
-        let idle = shelf.idle.entry(key).or_default();
+        let idle = kept.idle.entry(key).or_default();
         if idle.len() < MOST_OF_A_KEY {
             idle.push(Idle {
                 stream,
                 address,
                 since: now,
             });
-            shelf.count += 1;
+            kept.count += 1;
         }
     }
 

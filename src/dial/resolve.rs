@@ -101,7 +101,7 @@ fn dns(servers: &[SocketAddr]) -> Option<TokioResolver> {
     options.timeout = Duration::from_secs(2);
     // A stale answer is a wrong answer; an answer of no duration is a query a flow.
     options.positive_min_ttl = Some(Duration::from_secs(1));
-    options.positive_max_ttl = Some(Duration::from_secs(300));
+    options.positive_max_ttl = Some(Duration::from_mins(5));
     options.negative_max_ttl = Some(Duration::from_secs(30));
     builder.build().ok()
 }

@@ -75,7 +75,7 @@ impl Gate {
     }
 }
 
-/// A name for this instance: the random end of a UUIDv7.
+/// A name for this instance: the random end of a version 7 UUID.
 fn pseudonym() -> Arc<str> {
     let id = uuid::Uuid::now_v7().simple().to_string();
     format!("tidegate-{}", id.get(20..).unwrap_or(&id)).into()

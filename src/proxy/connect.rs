@@ -182,7 +182,7 @@ impl Tunnel {
         self.relay().await;
     }
 
-    /// Reads the whole ClientHello; nothing of the origin's passes before it was judged.
+    /// Reads the whole `ClientHello`; nothing of the origin's passes before it was judged.
     async fn greet(&mut self) -> Result<(), Option<Code>> {
         let longest = self.flow.snapshot().limits.hello_timeout;
         let Some(open) = self.flow.open.clone() else {

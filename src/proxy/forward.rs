@@ -250,16 +250,16 @@ impl Exchange<'_> {
             let mut reply =
                 pin!(self.reply(&mut from_origin, &mut buffer, &mut to_client, &mut answer));
             let mut quiet = pin!(silence(&self.open.bytes, idle));
-            let mut sent = None;
+            let mut written = None;
             loop {
                 tokio::select! {
                     biased;
                     cut = self.open.cut() => break Ended::Cut(cut),
-                    replied = &mut reply => break Ended::Replied(replied, matches!(sent, Some(Ok(())))),
-                    done = &mut send, if sent.is_none() => match done {
+                    replied = &mut reply => break Ended::Replied(replied, matches!(written, Some(Ok(())))),
+                    done = &mut send, if written.is_none() => match done {
                         Err(error) if !blames_origin(&error) => break Ended::Unsent(error),
                         // The origin stopped reading: it may still say why.
-                        done => sent = Some(done),
+                        done => written = Some(done),
                     },
                     () = &mut quiet => break Ended::Quiet,
                 }
@@ -455,10 +455,9 @@ impl Exchange<'_> {
             }
             buffer.reserve(8 * 1024);
             match from.read_buf(buffer).await {
-                Ok(0) if buffer.is_empty() => return Err(ReplyError::Silent),
+                Ok(0) | Err(_) if buffer.is_empty() => return Err(ReplyError::Silent),
                 Ok(0) => return Err(ReplyError::Malformed("the response head broke off".into())),
                 Ok(_) => {}
-                Err(_) if buffer.is_empty() => return Err(ReplyError::Silent),
                 Err(error) => return Err(ReplyError::Malformed(super::io_code(&error).into())),
             }
             if answer.first_byte.is_none() {

@@ -92,7 +92,7 @@ codes! {
         "Nothing moved for as long as a flow may rest."
         "Open it again; the bound is `limits.idle`.";
     Limit "limit" 0 "connection_limit_reached" Client
-        "The first bytes of the tunnel are larger than any ClientHello."
+        "The first bytes of the tunnel are larger than any TLS handshake."
         "Send a TLS ClientHello of at most 64 KiB.";
     NeedsApproval "needs_approval" 403 "http_request_denied" Policy
         "A person has to approve this destination first."

@@ -18,7 +18,12 @@ fn metrics_count_what_happened() {
     let origin = Origin::echo();
     let gate = Gate::with(&loopback(origin.port()));
     let url = format!("http://{HOST}:{}/", origin.port());
-    assert_eq!(gate.client().request("POST", &url, "Content-Length: 5\r\n", "hello").status(), 200);
+    assert_eq!(
+        gate.client()
+            .request("POST", &url, "Content-Length: 5\r\n", "hello")
+            .status(),
+        200
+    );
     assert_eq!(gate.client().connect("evil.example.org:443").status(), 403);
     gate.last_close();
 
@@ -26,10 +31,19 @@ fn metrics_count_what_happened() {
     let decisions = |verdict: &str, reason: &str| {
         metrics.sum(
             "tidegate_decisions_total",
-            &[("verdict", verdict), ("reason", reason), ("tier", "standard"), ("mode", "enforce")],
+            &[
+                ("verdict", verdict),
+                ("reason", reason),
+                ("tier", "standard"),
+                ("mode", "enforce"),
+            ],
         )
     };
-    assert!((decisions("allow", "allowed") - 1.0).abs() < 0.1, "{}", metrics.0);
+    assert!(
+        (decisions("allow", "allowed") - 1.0).abs() < 0.1,
+        "{}",
+        metrics.0
+    );
     assert!((decisions("deny", "not_allowed") - 1.0).abs() < 0.1);
     assert!(metrics.sum("tidegate_bytes_total", &[("direction", "out")]) >= 5.0);
     assert!(metrics.sum("tidegate_records_total", &[]) >= 4.0);
@@ -51,9 +65,15 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
 
     let script = format!("promtool check metrics < {}", text.display());
     crate::kit::need("promtool");
-    let outcome = Program::new("sh", gate.folder()).args(["-c", &script]).run().succeeded();
+    let outcome = Program::new("sh", gate.folder())
+        .args(["-c", &script])
+        .run()
+        .succeeded();
 
-    assert!(outcome.stdout.is_empty() && outcome.stderr.is_empty(), "{outcome:?}");
+    assert!(
+        outcome.stdout.is_empty() && outcome.stderr.is_empty(),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -62,9 +82,16 @@ fn no_label_says_a_host_a_session_or_a_user() {
     let gate = Gate::with(&loopback(origin.port()));
     let session = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab";
     let url = format!("http://{HOST}:{}/", origin.port());
-    assert_eq!(gate.client().as_user(&format!("{session}.main"), "x").get(&url).status(), 200);
+    assert_eq!(
+        gate.client()
+            .as_user(&format!("{session}.main"), "x")
+            .get(&url)
+            .status(),
+        200
+    );
     for number in 0..50 {
-        gate.client().connect(&format!("host-{number}.example.org:443"));
+        gate.client()
+            .connect(&format!("host-{number}.example.org:443"));
     }
 
     let text = gate.metrics().0;
@@ -79,8 +106,14 @@ fn the_admin_listener_takes_no_proxy_requests() {
     let gate = Gate::with(&loopback(origin.port()));
 
     for request in [
-        format!("CONNECT {HOST}:{} HTTP/1.1\r\nHost: x\r\n\r\n", origin.port()),
-        format!("GET http://{HOST}:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.port()),
+        format!(
+            "CONNECT {HOST}:{} HTTP/1.1\r\nHost: x\r\n\r\n",
+            origin.port()
+        ),
+        format!(
+            "GET http://{HOST}:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+            origin.port()
+        ),
     ] {
         let mut client = Client::dial(gate.admin());
         client.send(&request);
@@ -95,17 +128,27 @@ fn the_admin_listener_takes_no_proxy_requests() {
 fn own_addresses() -> Vec<String> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
     // Nothing is sent: connecting a datagram socket only chooses the way out.
-    let chosen = socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr());
-    chosen.map(|address| vec![address.ip().to_string()]).unwrap_or_default()
+    let chosen = socket
+        .connect("192.0.2.1:9")
+        .and_then(|()| socket.local_addr());
+    chosen
+        .map(|address| vec![address.ip().to_string()])
+        .unwrap_or_default()
 }
 
 #[test]
 fn no_rule_leads_back_to_the_proxy() {
     let gate = Gate::with(&loopback(1));
     let ports = [gate.proxy().port(), gate.admin().port()];
-    let mut hosts: Vec<String> = ["127.0.0.1", "127.0.0.2", "self.example.com", "0.0.0.0", "::1"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut hosts: Vec<String> = [
+        "127.0.0.1",
+        "127.0.0.2",
+        "self.example.com",
+        "0.0.0.0",
+        "::1",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     hosts.extend(own_addresses());
     let listed: Vec<String> = hosts.iter().map(|host| format!("\"{host}\"")).collect();
     gate.reload(&format!(
@@ -122,12 +165,24 @@ fn no_rule_leads_back_to_the_proxy() {
     hosts.push("localhost".to_owned());
     hosts.push("::ffff:127.0.0.1".to_owned());
     for host in &hosts {
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
         for port in ports {
             let tunnel = gate.client().connect(&format!("{host}:{port}"));
-            assert_eq!((tunnel.status(), tunnel.refusal().as_str()), (403, "address_denied"), "{host}");
+            assert_eq!(
+                (tunnel.status(), tunnel.refusal().as_str()),
+                (403, "address_denied"),
+                "{host}"
+            );
             let plain = gate.client().get(&format!("http://{host}:{port}/metrics"));
-            assert_eq!((plain.status(), plain.refusal().as_str()), (403, "address_denied"), "{host}");
+            assert_eq!(
+                (plain.status(), plain.refusal().as_str()),
+                (403, "address_denied"),
+                "{host}"
+            );
         }
     }
 }
@@ -136,11 +191,16 @@ fn no_rule_leads_back_to_the_proxy() {
 fn flows_active_goes_up_and_down() {
     let origin = Origin::bytes();
     let gate = Gate::with(&loopback(origin.port()));
-    let active = || gate.metrics().sum("tidegate_flows_active", &[("kind", "connect")]);
+    let active = || {
+        gate.metrics()
+            .sum("tidegate_flows_active", &[("kind", "connect")])
+    };
     let hello = Hello::naming(HOST).bytes();
 
     let mut client = gate.client();
-    client.tunnel(&format!("{HOST}:{}", origin.port())).send(&hello);
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(&hello);
     assert_eq!(client.exactly(hello.len()), hello);
     assert!((active() - 1.0).abs() < 0.1);
 

@@ -86,7 +86,12 @@ impl Bench {
         until("the policy", || gate.generation()["stale"] == false);
         let good = !["empty", "itself", "scoped", "named", "tiered"].contains(&policy);
         let _ = &mut gate;
-        Self { gate, origin, dns, good }
+        Self {
+            gate,
+            origin,
+            dns,
+            good,
+        }
     }
 
     /// Puts this proxy's ports and the long names where a row wants them; `<ff>` becomes a byte.
@@ -100,7 +105,10 @@ impl Bench {
             .replace("{proxy}", &self.gate.proxy().port().to_string())
             .replace("{admin}", &self.gate.admin().port().to_string())
             .replace("{long-label}", &label)
-            .replace("{long-name}", &format!("{}example.com", "abcdefghi.".repeat(25)))
+            .replace(
+                "{long-name}",
+                &format!("{}example.com", "abcdefghi.".repeat(25)),
+            )
             .replace("{70k}", &"a".repeat(70_000))
             .replace("{200-fields}", &fields.join("\r\n"));
         unescape(&text)
@@ -113,8 +121,14 @@ impl Bench {
         let before = self.gate.records().len();
         let mut client = self.gate.client();
         client.send(request);
-        let method = if request.starts_with(b"CONNECT") { "CONNECT" } else { "GET" };
-        let answer = client.try_answer(method).map_err(|error| format!("no answer: {error}"))?;
+        let method = if request.starts_with(b"CONNECT") {
+            "CONNECT"
+        } else {
+            "GET"
+        };
+        let answer = client
+            .try_answer(method)
+            .map_err(|error| format!("no answer: {error}"))?;
         if !row.status.contains(&answer.status()) {
             return Err(format!("answered {:?}", answer.start));
         }
@@ -153,7 +167,11 @@ impl Bench {
         }
         let port = self.origin.port();
         let answer = Client::dial(self.gate.proxy()).get(&format!("http://{GOOD}:{port}/good"));
-        if answer.status() == 200 { Ok(()) } else { Err(format!("not healthy: {answer:?}")) }
+        if answer.status() == 200 {
+            Ok(())
+        } else {
+            Err(format!("not healthy: {answer:?}"))
+        }
     }
 }
 
@@ -218,10 +236,14 @@ fn variations(row: &Row) -> Vec<String> {
         all.push(format!("{method} {url} HTTP/1.1\r\nHost: x\r\n\r\n"));
     }
     for fields in &row.fields {
-        all.push(format!("{method} http://{{good}}/ HTTP/1.1\r\nHost: {{good}}\r\n{fields}\r\n\r\n"));
+        all.push(format!(
+            "{method} http://{{good}}/ HTTP/1.1\r\nHost: {{good}}\r\n{fields}\r\n\r\n"
+        ));
     }
     for path in &row.paths {
-        all.push(format!("{method} http://{{good}}{path} HTTP/1.1\r\nHost: {{good}}\r\n\r\n"));
+        all.push(format!(
+            "{method} http://{{good}}{path} HTTP/1.1\r\nHost: {{good}}\r\n\r\n"
+        ));
     }
     all
 }
@@ -232,7 +254,9 @@ fn unescape(text: &str) -> Vec<u8> {
     let mut all = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        let hex = bytes
+            .get(at + 1..at + 3)
+            .and_then(|hex| std::str::from_utf8(hex).ok());
         let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (bytes[at], byte, bytes.get(at + 3)) {
             (b'<', Some(byte), Some(b'>')) => {
@@ -261,12 +285,20 @@ fn run(policy: &str) {
             let bytes = bench.bytes(&request);
             if let Err(what) = bench.refuses(row, &bytes) {
                 let shown: String = request.escape_debug().take(120).collect();
-                wrong.push(format!("{} ({}): {shown}\n    {what}", row.source, row.name));
+                wrong.push(format!(
+                    "{} ({}): {shown}\n    {what}",
+                    row.source, row.name
+                ));
             }
         }
     }
     assert!(count > 0, "no row has the policy `{policy}`");
-    assert!(wrong.is_empty(), "{} of {count} got round:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {count} got round:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -318,13 +350,20 @@ fn a_configuration_that_is_wrong_does_not_start() {
             let file = folder.path().join("tidegate.toml");
             let listen = "[listen]\nproxy = [\"127.0.0.1:0\"]\n";
             std::fs::write(&file, format!("{listen}{TIERS}{config}")).expect("a file");
-            let output = tidegate().arg("check").arg(&file).output().expect("an output");
+            let output = tidegate()
+                .arg("check")
+                .arg(&file)
+                .output()
+                .expect("an output");
             let said = String::from_utf8_lossy(&output.stderr).into_owned()
                 + &String::from_utf8_lossy(&output.stdout);
             let place = said.contains("tidegate.toml:");
             let code = output.status.code();
             if !(place && (code == Some(2) || code == Some(1))) {
-                wrong.push(format!("{} {} #{number}: {code:?} {said}", row.source, row.name));
+                wrong.push(format!(
+                    "{} {} #{number}: {code:?} {said}",
+                    row.source, row.name
+                ));
             }
         }
     }

@@ -62,7 +62,12 @@ impl World {
         let rules = allow("registry", HOST, origin.port());
         let gate = Gate::with(&format!("{TIERS}{}{rules}", names(&[HOST, REFUSED])));
         let ca = pki.write(home.path());
-        Self { origin, gate, home, ca }
+        Self {
+            origin,
+            gate,
+            home,
+            ca,
+        }
     }
 
     fn home(&self) -> &Path {
@@ -109,10 +114,19 @@ impl World {
     #[track_caller]
     fn recorded_refusal(&self) {
         let lines = self.gate.eventually_records("the refusal", |lines| {
-            lines.iter().any(|line| line.text("server.address") == REFUSED)
+            lines
+                .iter()
+                .any(|line| line.text("server.address") == REFUSED)
         });
-        for line in lines.iter().filter(|line| line.text("server.address") == REFUSED) {
-            assert_eq!((line.verdict(), line.reason()), ("deny", "not_allowed"), "{line:?}");
+        for line in lines
+            .iter()
+            .filter(|line| line.text("server.address") == REFUSED)
+        {
+            assert_eq!(
+                (line.verdict(), line.reason()),
+                ("deny", "not_allowed"),
+                "{line:?}"
+            );
         }
         self.origin.saw_nothing();
     }
@@ -122,17 +136,24 @@ impl World {
     fn recorded_success(&self) {
         assert!(self.origin.connections() > 0, "nothing reached the origin");
         let lines = self.gate.eventually_records("an end for each", |lines| {
-            let passed = lines.iter().filter(|line| line.verdict() == "allow" && line.is_decision());
+            let passed = lines
+                .iter()
+                .filter(|line| line.verdict() == "allow" && line.is_decision());
             let passed = passed.count();
             passed > 0 && lines.named("close").len() == passed
         });
         let hosts = lines.named("decision");
-        assert!(hosts.iter().all(|line| line.text("server.address") == HOST), "{hosts:?}");
+        assert!(
+            hosts.iter().all(|line| line.text("server.address") == HOST),
+            "{hosts:?}"
+        );
     }
 }
 
 fn hello(_: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
-    Site::default().file("/hello.txt", "text/plain", "hello from the origin\n").answers()
+    Site::default()
+        .file("/hello.txt", "text/plain", "hello from the origin\n")
+        .answers()
 }
 
 // --- curl and wget ------------------------------------------------------------------------------
@@ -141,20 +162,39 @@ fn hello(_: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<
 fn curl_fetches_what_is_allowed() {
     let world = World::https(hello);
     let url = format!("https://{HOST}:{}/hello.txt", world.port());
-    world.program("curl").args(["-sS", &url]).run().succeeded().showed("hello from the origin");
+    world
+        .program("curl")
+        .args(["-sS", &url])
+        .run()
+        .succeeded()
+        .showed("hello from the origin");
     world.recorded_success();
 
     let world = World::http(hello);
     let url = format!("http://{HOST}:{}/hello.txt", world.port());
-    world.program("curl").args(["-sS", &url]).run().succeeded().showed("hello from the origin");
+    world
+        .program("curl")
+        .args(["-sS", &url])
+        .run()
+        .succeeded()
+        .showed("hello from the origin");
     world.recorded_success();
 }
 
 #[test]
 fn curl_shows_the_number_of_a_refused_tunnel_and_the_body_of_a_refused_request() {
     let world = World::https(hello);
-    world.program("curl").args(["-sS", "https://blocked.example.com/"]).run().failed().showed("403");
-    world.program("curl").args(["-sS", "http://blocked.example.com/"]).run().showed("not_allowed");
+    world
+        .program("curl")
+        .args(["-sS", "https://blocked.example.com/"])
+        .run()
+        .failed()
+        .showed("403");
+    world
+        .program("curl")
+        .args(["-sS", "http://blocked.example.com/"])
+        .run()
+        .showed("not_allowed");
     world.recorded_refusal();
 }
 
@@ -163,7 +203,12 @@ fn wget_fetches_what_is_allowed() {
     let world = World::https(hello);
     let url = format!("https://{HOST}:{}/hello.txt", world.port());
     let ca = format!("--ca-certificate={}", world.ca.display());
-    world.program("wget").args(["-qO-", &ca, &url]).run().succeeded().showed("hello from the");
+    world
+        .program("wget")
+        .args(["-qO-", &ca, &url])
+        .run()
+        .succeeded()
+        .showed("hello from the");
     world.recorded_success();
 }
 
@@ -171,7 +216,11 @@ fn wget_fetches_what_is_allowed() {
 fn wget_shows_why_a_tunnel_was_refused() {
     let world = World::https(hello);
     let url = "https://blocked.example.com/";
-    let outcome = world.program("wget").args(["-O-", "--tries=1", url]).run().failed();
+    let outcome = world
+        .program("wget")
+        .args(["-O-", "--tries=1", url])
+        .run()
+        .failed();
     outcome.showed("tidegate denied blocked.example.com:443 not_allowed");
     world.recorded_refusal();
 }
@@ -183,7 +232,12 @@ fn repository(root: &Path) {
     let home = root.join("maker");
     std::fs::create_dir_all(home.join("work")).expect("a folder");
     std::fs::write(home.join("work/README.md"), "a real repository\n").expect("a file");
-    let git = |words: &[&str]| git(Program::new("git", &home)).args(words).run().succeeded();
+    let git = |words: &[&str]| {
+        git(Program::new("git", &home))
+            .args(words)
+            .run()
+            .succeeded()
+    };
     git(&["init", "-q", "-b", "main", "work"]);
     git(&["-C", "work", "add", "."]);
     git(&["-C", "work", "commit", "-qm", "First"]);
@@ -219,7 +273,12 @@ fn git_clones_and_pushes(scheme: &str) {
     run(&["-C", "copy", "push", "-q", "origin", "main"]);
 
     let log = git(Program::new("git", world.home()))
-        .args(["-C", &root.path().join("repo.git").display().to_string(), "log", "--oneline"])
+        .args([
+            "-C",
+            &root.path().join("repo.git").display().to_string(),
+            "log",
+            "--oneline",
+        ])
         .run()
         .succeeded();
     assert!(log.shows("Second"), "{log:?}");
@@ -251,8 +310,15 @@ fn git_clones_and_pushes_over_http() {
 #[test]
 fn git_shows_the_number_of_a_refusal() {
     let world = World::https(hello);
-    for url in ["https://blocked.example.com/repo.git", "http://blocked.example.com/repo.git"] {
-        git(world.program("git")).args(["clone", url, "copy"]).run().failed().showed("403");
+    for url in [
+        "https://blocked.example.com/repo.git",
+        "http://blocked.example.com/repo.git",
+    ] {
+        git(world.program("git"))
+            .args(["clone", url, "copy"])
+            .run()
+            .failed()
+            .showed("403");
     }
     world.recorded_refusal();
 }
@@ -270,7 +336,10 @@ with zipfile.ZipFile('demo.whl', 'w') as wheel:
     wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
     wheel.writestr(info + 'RECORD', 'demo_package.py,,\\n' + info + 'METADATA,,\\n' + info + 'WHEEL,,\\n' + info + 'RECORD,,\\n')
 ";
-    Program::new("python3", home).args(["-c", script]).run().succeeded();
+    Program::new("python3", home)
+        .args(["-c", script])
+        .run()
+        .succeeded();
     std::fs::read(home.join("demo.whl")).expect("a wheel")
 }
 
@@ -280,7 +349,11 @@ fn simple_index(_: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()>
     let page = format!("<!DOCTYPE html><a href=\"/files/{name}\">{name}</a>");
     Site::default()
         .file("/simple/demo-package/", "text/html", page)
-        .file(&format!("/files/{name}"), "application/octet-stream", wheel(home.path()))
+        .file(
+            &format!("/files/{name}"),
+            "application/octet-stream",
+            wheel(home.path()),
+        )
         .answers()
 }
 
@@ -288,9 +361,21 @@ fn simple_index(_: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()>
 fn pip_downloads_from_an_allowed_index() {
     let world = World::https(simple_index);
     let index = format!("https://{HOST}:{}/simple/", world.port());
-    let words = ["download", "--no-deps", "--no-cache-dir", "--index-url", &index, "demo-package"];
+    let words = [
+        "download",
+        "--no-deps",
+        "--no-cache-dir",
+        "--index-url",
+        &index,
+        "demo-package",
+    ];
     world.program("pip").args(words).run().succeeded();
-    assert!(world.home().join("demo_package-1.0-py3-none-any.whl").exists());
+    assert!(
+        world
+            .home()
+            .join("demo_package-1.0-py3-none-any.whl")
+            .exists()
+    );
     world.recorded_success();
 }
 
@@ -298,9 +383,21 @@ fn pip_downloads_from_an_allowed_index() {
 fn pip_shows_why_an_index_was_refused() {
     let world = World::https(simple_index);
     let index = "https://blocked.example.com/simple/";
-    let words =
-        ["download", "--no-deps", "--retries", "0", "--index-url", index, "demo-package"];
-    world.program("pip").args(words).run().failed().showed("403 tidegate denied");
+    let words = [
+        "download",
+        "--no-deps",
+        "--retries",
+        "0",
+        "--index-url",
+        index,
+        "demo-package",
+    ];
+    world
+        .program("pip")
+        .args(words)
+        .run()
+        .failed()
+        .showed("403 tidegate denied");
     world.recorded_refusal();
 }
 
@@ -309,7 +406,15 @@ fn uv_installs_from_an_allowed_index() {
     let world = World::https(simple_index);
     let index = format!("https://{HOST}:{}/simple/", world.port());
     let python = need("python3").display().to_string();
-    let words = ["pip", "install", "--no-deps", "--target", "out", "--no-cache", "--python"];
+    let words = [
+        "pip",
+        "install",
+        "--no-deps",
+        "--target",
+        "out",
+        "--no-cache",
+        "--python",
+    ];
     let more = [&python, "--index-url", &index, "demo-package"];
     world.program("uv").args(words).args(more).run().succeeded();
     assert!(world.home().join("out/demo_package.py").exists());
@@ -321,10 +426,24 @@ fn uv_fails_at_a_refused_index() {
     let world = World::https(simple_index);
     let python = need("python3").display().to_string();
     let index = "https://blocked.example.com/simple/";
-    let words = ["pip", "install", "--no-deps", "--target", "out", "--no-cache", "--python"];
+    let words = [
+        "pip",
+        "install",
+        "--no-deps",
+        "--target",
+        "out",
+        "--no-cache",
+        "--python",
+    ];
     let more = [python.as_str(), "--index-url", index, "demo-package"];
     // It shows which URL it could not fetch, and nothing of the reason.
-    world.program("uv").args(words).args(more).run().failed().showed("blocked.example.com");
+    world
+        .program("uv")
+        .args(words)
+        .args(more)
+        .run()
+        .failed()
+        .showed("blocked.example.com");
     world.recorded_refusal();
 }
 
@@ -339,13 +458,18 @@ fn requests_fetches_what_is_allowed_and_shows_why_not() {
         "import requests; print(requests.get('https://{HOST}:{}/hello.txt').text)",
         world.port()
     );
-    python(&world, &script).succeeded().showed("hello from the origin");
+    python(&world, &script)
+        .succeeded()
+        .showed("hello from the origin");
     world.recorded_success();
 
     let world = World::https(hello);
-    python(&world, "import requests; requests.get('https://blocked.example.com/')")
-        .failed()
-        .showed("403 tidegate denied blocked.example.com:443 not_allowed");
+    python(
+        &world,
+        "import requests; requests.get('https://blocked.example.com/')",
+    )
+    .failed()
+    .showed("403 tidegate denied blocked.example.com:443 not_allowed");
     world.recorded_refusal();
 }
 
@@ -356,13 +480,18 @@ fn httpx_fetches_what_is_allowed_and_shows_why_not() {
         "import httpx; print(httpx.get('https://{HOST}:{}/hello.txt').text)",
         world.port()
     );
-    python(&world, &script).succeeded().showed("hello from the origin");
+    python(&world, &script)
+        .succeeded()
+        .showed("hello from the origin");
     world.recorded_success();
 
     let world = World::https(hello);
-    python(&world, "import httpx; httpx.get('https://blocked.example.com/')")
-        .failed()
-        .showed("403 tidegate denied blocked.example.com:443 not_allowed");
+    python(
+        &world,
+        "import httpx; httpx.get('https://blocked.example.com/')",
+    )
+    .failed()
+    .showed("403 tidegate denied blocked.example.com:443 not_allowed");
     world.recorded_refusal();
 }
 
@@ -374,7 +503,10 @@ fn packages(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> +
     let manifest = json!({ "name": "demo", "version": "1.0.0", "main": "index.js" });
     std::fs::write(home.path().join("package.json"), manifest.to_string()).expect("a file");
     std::fs::write(home.path().join("index.js"), "module.exports = 42;\n").expect("a file");
-    Program::new("npm", home.path()).args(["pack", "--offline"]).run().succeeded();
+    Program::new("npm", home.path())
+        .args(["pack", "--offline"])
+        .run()
+        .succeeded();
     let archive = std::fs::read(home.path().join("demo-1.0.0.tgz")).expect("an archive");
     let document = json!({
         "name": "demo",
@@ -387,7 +519,11 @@ fn packages(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> +
     });
     Site::default()
         .file("/demo", "application/json", document.to_string())
-        .file("/demo/-/demo-1.0.0.tgz", "application/octet-stream", archive)
+        .file(
+            "/demo/-/demo-1.0.0.tgz",
+            "application/octet-stream",
+            archive,
+        )
         .answers()
 }
 
@@ -396,7 +532,11 @@ fn npm_installs_from_an_allowed_registry() {
     for scheme in ["https", "http"] {
         let world = World::start(scheme, packages);
         let registry = format!("--registry={scheme}://{HOST}:{}/", world.port());
-        world.program("npm").args(["install", "--no-save", &registry, "demo"]).run().succeeded();
+        world
+            .program("npm")
+            .args(["install", "--no-save", &registry, "demo"])
+            .run()
+            .succeeded();
         assert!(world.home().join("node_modules/demo/index.js").exists());
         world.recorded_success();
     }
@@ -405,20 +545,37 @@ fn npm_installs_from_an_allowed_registry() {
 #[test]
 fn npm_shows_why_a_registry_was_refused() {
     let world = World::https(hello);
-    for registry in ["https://blocked.example.com/", "http://blocked.example.com/"] {
+    for registry in [
+        "https://blocked.example.com/",
+        "http://blocked.example.com/",
+    ] {
         let words = ["install", "--no-save", "--registry", registry, "demo"];
-        world.program("npm").args(words).run().failed().showed("tidegate denied");
+        world
+            .program("npm")
+            .args(words)
+            .run()
+            .failed()
+            .showed("tidegate denied");
     }
     world.recorded_refusal();
 }
 
 /// Whether this Node can be told by the environment to use a proxy for `fetch`.
 fn node_knows_proxies(world: &World) -> bool {
-    let version = Program::new("node", world.home()).args(["--version"]).run().succeeded().stdout;
-    let mut parts = version.trim().trim_start_matches('v').split('.').map(|part| {
-        part.parse::<u32>().expect("a number")
-    });
-    let version = (parts.next().expect("a major"), parts.next().expect("a minor"));
+    let version = Program::new("node", world.home())
+        .args(["--version"])
+        .run()
+        .succeeded()
+        .stdout;
+    let mut parts = version
+        .trim()
+        .trim_start_matches('v')
+        .split('.')
+        .map(|part| part.parse::<u32>().expect("a number"));
+    let version = (
+        parts.next().expect("a major"),
+        parts.next().expect("a minor"),
+    );
     version >= (24, 0) || (version.0 == 22 && version.1 >= 21)
 }
 
@@ -427,13 +584,20 @@ fn fetch(world: &World, url: &str) -> Outcome {
         "fetch('{url}').then(answer => answer.text()).then(console.log, error => {{\
          console.error(error, error.cause); process.exit(1); }})"
     );
-    world.program("node").env("NODE_USE_ENV_PROXY", "1").args(["-e", &script]).run()
+    world
+        .program("node")
+        .env("NODE_USE_ENV_PROXY", "1")
+        .args(["-e", &script])
+        .run()
 }
 
 #[test]
 fn the_fetch_of_node_goes_through_the_proxy_where_it_can() {
     let world = World::https(hello);
-    let outcome = fetch(&world, &format!("https://{HOST}:{}/hello.txt", world.port()));
+    let outcome = fetch(
+        &world,
+        &format!("https://{HOST}:{}/hello.txt", world.port()),
+    );
     if node_knows_proxies(&world) {
         outcome.succeeded().showed("hello from the origin");
         world.recorded_success();
@@ -443,7 +607,10 @@ fn the_fetch_of_node_goes_through_the_proxy_where_it_can() {
     } else {
         eprintln!("this Node has no NODE_USE_ENV_PROXY: its fetch ignores the proxy, as recorded");
         outcome.failed();
-        assert!(world.gate.records().named("decision").is_empty(), "it did use the proxy");
+        assert!(
+            world.gate.records().named("decision").is_empty(),
+            "it did use the proxy"
+        );
         world.origin.saw_nothing();
     }
 }
@@ -470,7 +637,9 @@ fn node_https(world: &World, host: &str, port: u16) -> Outcome {
 #[test]
 fn the_https_of_node_goes_through_a_tunnel_and_shows_why_not() {
     let world = World::https(hello);
-    node_https(&world, HOST, world.port()).succeeded().showed("hello from the origin");
+    node_https(&world, HOST, world.port())
+        .succeeded()
+        .showed("hello from the origin");
     world.recorded_success();
 
     let world = World::https(hello);
@@ -490,26 +659,44 @@ fn sparse_index(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<(
     std::fs::write(place.join("src/lib.rs"), "//! Nothing.\n").expect("a file");
     let manifest = "[package]\nname = \"demo-crate\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
     std::fs::write(place.join("Cargo.toml"), manifest).expect("a file");
-    cargo(home.path()).args(["package", "--no-verify", "--offline"]).within(&place).run().succeeded();
+    cargo(home.path())
+        .args(["package", "--no-verify", "--offline"])
+        .within(&place)
+        .run()
+        .succeeded();
     let archive = std::fs::read(place.join("target/package/demo-crate-0.1.0.crate"));
     let archive = archive.expect("an archive");
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &archive);
-    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let entry = json!({
         "name": "demo-crate", "vers": "0.1.0", "deps": [], "cksum": digest, "features": {},
         "yanked": false,
     });
     Site::default()
-        .file("/config.json", "application/json", json!({ "dl": format!("{url}/dl") }).to_string())
+        .file(
+            "/config.json",
+            "application/json",
+            json!({ "dl": format!("{url}/dl") }).to_string(),
+        )
         .file("/de/mo/demo-crate", "text/plain", format!("{entry}\n"))
-        .file("/dl/demo-crate/0.1.0/download", "application/octet-stream", archive)
+        .file(
+            "/dl/demo-crate/0.1.0/download",
+            "application/octet-stream",
+            archive,
+        )
         .answers()
 }
 
 /// The cargo that runs these tests, with a home of its own.
 fn cargo(home: &Path) -> Program {
     let toolchains = std::env::var_os("RUSTUP_HOME").unwrap_or_else(|| {
-        Path::new(&std::env::var_os("HOME").expect("a HOME")).join(".rustup").into_os_string()
+        Path::new(&std::env::var_os("HOME").expect("a HOME"))
+            .join(".rustup")
+            .into_os_string()
     });
     Program::at(Path::new(env!("CARGO")), home)
         .env("CARGO_HOME", home.join("cargo"))
@@ -534,7 +721,12 @@ fn dependent(world: &World, url: &str) -> PathBuf {
 fn cargo_fetches_from_an_allowed_index() {
     let world = World::https(sparse_index);
     let place = dependent(&world, &format!("https://{HOST}:{}", world.port()));
-    world.prepared(cargo(world.home())).args(["fetch"]).within(&place).run().succeeded();
+    world
+        .prepared(cargo(world.home()))
+        .args(["fetch"])
+        .within(&place)
+        .run()
+        .succeeded();
     let lock = std::fs::read_to_string(place.join("Cargo.lock")).expect("a lock file");
     assert!(lock.contains("demo-crate"), "{lock}");
     world.recorded_success();
@@ -544,7 +736,11 @@ fn cargo_fetches_from_an_allowed_index() {
 fn cargo_shows_the_number_of_a_refusal() {
     let world = World::https(hello);
     let place = dependent(&world, "https://blocked.example.com");
-    let outcome = world.prepared(cargo(world.home())).args(["fetch"]).within(&place).run();
+    let outcome = world
+        .prepared(cargo(world.home()))
+        .args(["fetch"])
+        .within(&place)
+        .run();
     outcome.failed().showed("403");
     world.recorded_refusal();
 }

@@ -15,7 +15,11 @@ fn target(origin: &Origin) -> String {
 
 /// A loopback policy with one more line in the rule of the host.
 fn policy_with(port: u16, lines: &str) -> String {
-    format!("{TIERS}{}{}", names(&[HOST]), allow_more("files", HOST, port, lines))
+    format!(
+        "{TIERS}{}{}",
+        names(&[HOST]),
+        allow_more("files", HOST, port, lines)
+    )
 }
 
 #[test]
@@ -49,11 +53,19 @@ fn a_refused_connect_says_so_in_every_way_that_some_client_shows() {
     let flow = answer.field("x-tidegate-flow").expect("a flow").to_owned();
     assert_eq!(answer.status(), 403);
     let phrase = answer.phrase();
-    let (said, next) = phrase.split_once("; tidegate explain ").expect("a next step");
-    assert_eq!(said, format!("tidegate denied cdn.example.net:443 not_allowed (flow {flow}"));
+    let (said, next) = phrase
+        .split_once("; tidegate explain ")
+        .expect("a next step");
+    assert_eq!(
+        said,
+        format!("tidegate denied cdn.example.net:443 not_allowed (flow {flow}")
+    );
     assert!(flow.ends_with(next.trim_end_matches(')')), "{phrase}");
     assert!(phrase.len() <= 160);
-    assert_eq!(answer.field("content-type"), Some("application/problem+json"));
+    assert_eq!(
+        answer.field("content-type"),
+        Some("application/problem+json")
+    );
     assert_eq!(
         answer.field("proxy-status"),
         Some("tidegate; error=http_request_denied; details=\"not_allowed\"")
@@ -73,19 +85,28 @@ fn a_refused_connect_says_so_in_every_way_that_some_client_shows() {
     assert_eq!(body["rule"], "tier.standard.default");
     assert_eq!(body["flow"], flow.as_str());
     for written in ["type", "title", "detail"] {
-        assert!(body[written].as_str().is_some_and(|text| !text.is_empty()), "{written}: {body}");
+        assert!(
+            body[written].as_str().is_some_and(|text| !text.is_empty()),
+            "{written}: {body}"
+        );
     }
     assert!(
-        body["detail"].as_str().is_some_and(|detail| detail.contains(
-            "This is policy, not a network fault: do not retry, do not look for another way."
-        )),
+        body["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains(
+                "This is policy, not a network fault: do not retry, do not look for another way."
+            )),
         "{body}"
     );
     client.is_closed();
 
     let line = gate.decision(&flow);
     assert_eq!((line.verdict(), line.reason()), ("deny", "not_allowed"));
-    assert_eq!(gate.records().of(&flow).len(), 1, "a refused flow leaves one line");
+    assert_eq!(
+        gate.records().of(&flow).len(),
+        1,
+        "a refused flow leaves one line"
+    );
 }
 
 #[test]
@@ -97,9 +118,21 @@ fn a_denied_name_is_never_asked_of_dns() {
         allow("files", HOST, Origin::nobody().port())
     ));
 
-    for name in ["c2VjcmV0.example.org", "x.files.example.net", "files.example.net.example.org"] {
-        assert_eq!(gate.client().connect(&format!("{name}:443")).status(), 403, "{name}");
-        assert_eq!(gate.client().get(&format!("http://{name}/")).status(), 403, "{name}");
+    for name in [
+        "c2VjcmV0.example.org",
+        "x.files.example.net",
+        "files.example.net.example.org",
+    ] {
+        assert_eq!(
+            gate.client().connect(&format!("{name}:443")).status(),
+            403,
+            "{name}"
+        );
+        assert_eq!(
+            gate.client().get(&format!("http://{name}/")).status(),
+            403,
+            "{name}"
+        );
     }
 
     assert_eq!(dns.asked(), Vec::<String>::new());
@@ -110,15 +143,22 @@ fn an_allowed_name_is_asked_of_dns_and_the_answer_is_dialled() {
     let pki = Pki::new();
     let origin = Origin::tls(&pki, &[HOST]);
     let dns = Dns::start(&[(HOST, &["127.0.0.1"])]);
-    let gate =
-        Gate::with(&format!("{TIERS}{}{}", dns.section(), allow("files", HOST, origin.port())));
+    let gate = Gate::with(&format!(
+        "{TIERS}{}{}",
+        dns.section(),
+        allow("files", HOST, origin.port())
+    ));
 
     let mut client = gate.client();
     client.tunnel(&target(&origin));
     let mut client = client.enter(&pki, HOST);
 
     assert_eq!(client.inside("GET", HOST, "/").status(), 200);
-    assert!(dns.asked().iter().all(|name| name == HOST), "{:?}", dns.asked());
+    assert!(
+        dns.asked().iter().all(|name| name == HOST),
+        "{:?}",
+        dns.asked()
+    );
     drop(client);
     let close = gate.last_close();
     assert_eq!(close["dns.answers"], serde_json::json!(["127.0.0.1"]));
@@ -133,7 +173,10 @@ fn an_origin_that_is_not_there_is_a_502_and_never_a_200() {
     let mut client = gate.client();
     let answer = client.connect(&format!("{HOST}:{}", gone.port()));
 
-    assert_eq!((answer.status(), answer.refusal().as_str()), (502, "connect_failed"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (502, "connect_failed")
+    );
     client.is_closed();
     let close = gate.close(answer.field("x-tidegate-flow").expect("a flow"));
     assert_eq!(close.text("error.type"), "connect_failed");
@@ -143,11 +186,18 @@ fn an_origin_that_is_not_there_is_a_502_and_never_a_200() {
 #[test]
 fn a_name_that_does_not_exist_is_a_502() {
     let dns = Dns::start(&[]);
-    let gate = Gate::with(&format!("{TIERS}{}{}", dns.section(), allow("files", HOST, 443)));
+    let gate = Gate::with(&format!(
+        "{TIERS}{}{}",
+        dns.section(),
+        allow("files", HOST, 443)
+    ));
 
     let answer = gate.client().connect(&format!("{HOST}:443"));
 
-    assert_eq!((answer.status(), answer.refusal().as_str()), (502, "dns_failed"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (502, "dns_failed")
+    );
 }
 
 #[test]
@@ -155,22 +205,35 @@ fn an_origin_that_never_answers_is_a_504() {
     // A full backlog: the kernel drops further SYNs, so that a connection hangs.
     let full = backlog();
     let port = full.0.port();
-    let gate =
-        Gate::with(&format!("{}\n[limits]\nconnect-timeout = \"1 s\"\n", loopback(port)));
+    let gate = Gate::with(&format!(
+        "{}\n[limits]\nconnect-timeout = \"1 s\"\n",
+        loopback(port)
+    ));
 
     let answer = gate.client().connect(&format!("{HOST}:{port}"));
 
-    assert_eq!((answer.status(), answer.refusal().as_str()), (504, "connect_timeout"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (504, "connect_timeout")
+    );
 }
 
 /// A listener whose queue is full, and what keeps it so.
-fn backlog() -> (std::net::SocketAddr, socket2::Socket, Vec<std::net::TcpStream>) {
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
-        .expect("a socket");
+fn backlog() -> (
+    std::net::SocketAddr,
+    socket2::Socket,
+    Vec<std::net::TcpStream>,
+) {
+    let listener =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
     listener.bind(&any.into()).expect("a port");
     listener.listen(0).expect("a listener");
-    let address = listener.local_addr().expect("an address").as_socket().expect("an address");
+    let address = listener
+        .local_addr()
+        .expect("an address")
+        .as_socket()
+        .expect("an address");
     let patience = std::time::Duration::from_millis(300);
     let dial = || std::net::TcpStream::connect_timeout(&address, patience).ok();
     let held = std::iter::from_fn(dial).take(64).collect();
@@ -187,7 +250,10 @@ fn connect_of_http_1_0_without_host_opens() {
     client.send(format!("CONNECT {} HTTP/1.0\r\n\r\n", target(&origin)));
     assert_eq!(client.answer("CONNECT").status(), 200);
 
-    assert_eq!(client.enter(&pki, HOST).inside("GET", HOST, "/").status(), 200);
+    assert_eq!(
+        client.enter(&pki, HOST).inside("GET", HOST, "/").status(),
+        200
+    );
 }
 
 #[test]
@@ -222,7 +288,13 @@ fn bytes_sent_behind_a_refused_connect_are_never_read_as_a_request() {
     assert_eq!(client.answer("CONNECT").status(), 403);
     client.is_closed();
     origin.saw_nothing();
-    assert_eq!(gate.records().iter().filter(|line| line.is_decision()).count(), 1);
+    assert_eq!(
+        gate.records()
+            .iter()
+            .filter(|line| line.is_decision())
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -245,9 +317,16 @@ fn a_connect_with_a_body_is_refused() {
 
     for framing in ["Content-Length: 4", "Transfer-Encoding: chunked"] {
         let mut client = gate.client();
-        client.send(format!("CONNECT {} HTTP/1.1\r\n{framing}\r\n\r\nbody", target(&origin)));
+        client.send(format!(
+            "CONNECT {} HTTP/1.1\r\n{framing}\r\n\r\nbody",
+            target(&origin)
+        ));
         let answer = client.answer("CONNECT");
-        assert_eq!((answer.status(), answer.refusal().as_str()), (400, "bad_request"), "{framing}");
+        assert_eq!(
+            (answer.status(), answer.refusal().as_str()),
+            (400, "bad_request"),
+            "{framing}"
+        );
     }
     origin.saw_nothing();
 }
@@ -310,7 +389,9 @@ fn a_reset_on_one_side_ends_the_other_and_is_recorded() {
     let gate = Gate::with(&loopback(origin.port()));
 
     let mut client = gate.client();
-    client.tunnel(&target(&origin)).send(Hello::naming(HOST).bytes());
+    client
+        .tunnel(&target(&origin))
+        .send(Hello::naming(HOST).bytes());
     assert_eq!(client.rest(), b"");
 
     let close = gate.last_close();
@@ -344,7 +425,10 @@ fn another_name_in_the_hello_closes_the_tunnel() {
 
 #[test]
 fn a_name_below_the_asked_one_in_the_hello_closes_the_tunnel() {
-    is_closed_for("sni_mismatch", &Hello::naming("x.files.example.net").bytes());
+    is_closed_for(
+        "sni_mismatch",
+        &Hello::naming("x.files.example.net").bytes(),
+    );
 }
 
 #[test]
@@ -367,7 +451,9 @@ fn a_hello_in_which_the_name_cannot_be_read_for_certain_closes_the_tunnel() {
     let with_nul = Hello::nameless().names(&[(0, b"files.example.net\0.evil.example.org")]);
     let trailing = {
         let list = [&[0, 0, 17][..], name, &[9, 9]].concat();
-        let length = u16::try_from(list.len() - 2).expect("a length").to_be_bytes();
+        let length = u16::try_from(list.len() - 2)
+            .expect("a length")
+            .to_be_bytes();
         Hello::nameless().extension(0, &[&length[..], &list].concat())
     };
     for (what, hello) in [
@@ -381,7 +467,10 @@ fn a_hello_in_which_the_name_cannot_be_read_for_certain_closes_the_tunnel() {
         let gate = Gate::with(&loopback(origin.port()));
         let close = closed_after(&gate, &origin, &hello.bytes());
         let error = close.text("error.type");
-        assert!(["sni_mismatch", "sni_missing", "not_tls"].contains(&error), "{what}: {close:?}");
+        assert!(
+            ["sni_mismatch", "sni_missing", "not_tls"].contains(&error),
+            "{what}: {close:?}"
+        );
     }
 }
 
@@ -399,7 +488,10 @@ fn the_name_in_the_hello_may_be_in_upper_case() {
 
 #[test]
 fn bytes_that_are_not_tls_close_the_tunnel() {
-    is_closed_for("not_tls", b"GET / HTTP/1.1\r\nHost: files.example.net\r\n\r\n");
+    is_closed_for(
+        "not_tls",
+        b"GET / HTTP/1.1\r\nHost: files.example.net\r\n\r\n",
+    );
     is_closed_for("not_tls", b"SSH-2.0-OpenSSH_9.6\r\n");
     is_closed_for("not_tls", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 }
@@ -418,7 +510,10 @@ fn a_protocol_in_which_the_server_speaks_first_is_closed() {
     client.tunnel(&target(&origin));
 
     let heard = client.rest();
-    assert!(!heard.starts_with(b"220"), "the banner passed before anything was judged");
+    assert!(
+        !heard.starts_with(b"220"),
+        "the banner passed before anything was judged"
+    );
     assert_eq!(gate.last_close().text("error.type"), "not_tls");
 }
 
@@ -441,7 +536,12 @@ fn a_hello_of_more_than_64_kib_is_closed() {
         .names(&[(0, HOST.as_bytes())])
         .in_records(16 * 1024);
     let mut endless = hello;
-    endless.extend([22, 3, 1, 0x40, 0].iter().chain([0; 0x4000].iter()).copied());
+    endless.extend(
+        [22, 3, 1, 0x40, 0]
+            .iter()
+            .chain([0; 0x4000].iter())
+            .copied(),
+    );
     // The handshake says that it is longer than any hello may be.
     endless[6..9].copy_from_slice(&[0x02, 0, 0]);
     is_closed_for("limit", &endless);
@@ -464,7 +564,9 @@ fn a_hello_in_many_records_passes() {
     for size in [1, 7, 100] {
         let origin = Origin::bytes();
         let gate = Gate::with(&loopback(origin.port()));
-        let hello = Hello::naming(HOST).extension(0xfafa, &[0; 2000]).in_records(size);
+        let hello = Hello::naming(HOST)
+            .extension(0xfafa, &[0; 2000])
+            .in_records(size);
 
         let mut client = gate.client();
         client.tunnel(&target(&origin)).send(&hello);
@@ -483,7 +585,13 @@ fn tls_works_over_a_network_that_dribbles() {
     let mut client = crate::kit::Client::dial(hop.address());
     client.tunnel(&target(&origin));
 
-    assert_eq!(client.enter(&pki, HOST).inside("GET", HOST, "/slow").status(), 200);
+    assert_eq!(
+        client
+            .enter(&pki, HOST)
+            .inside("GET", HOST, "/slow")
+            .status(),
+        200
+    );
 }
 
 #[test]
@@ -492,7 +600,9 @@ fn a_raw_rule_lets_any_bytes_pass() {
     let gate = Gate::with(&policy_with(origin.port(), "raw = true"));
 
     let mut client = gate.client();
-    client.tunnel(&target(&origin)).send(b"SSH-2.0-OpenSSH_9.6\r\n");
+    client
+        .tunnel(&target(&origin))
+        .send(b"SSH-2.0-OpenSSH_9.6\r\n");
 
     assert_eq!(client.exactly(21), b"SSH-2.0-OpenSSH_9.6\r\n");
 }
@@ -511,11 +621,18 @@ fn a_raw_rule_lets_the_server_speak_first() {
 #[test]
 fn another_port_of_an_allowed_host_is_refused() {
     let origin = Origin::bytes();
-    let gate = Gate::with(&format!("{TIERS}{}{}", names(&[HOST]), allow("files", HOST, 443)));
+    let gate = Gate::with(&format!(
+        "{TIERS}{}{}",
+        names(&[HOST]),
+        allow("files", HOST, 443)
+    ));
 
     let answer = gate.client().connect(&target(&origin));
 
-    assert_eq!((answer.status(), answer.refusal().as_str()), (403, "port_denied"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (403, "port_denied")
+    );
     origin.saw_nothing();
 }
 
@@ -530,7 +647,10 @@ fn a_rule_decides_over_another_and_deny_wins() {
 
     let answer = gate.client().connect(&target(&origin));
 
-    assert_eq!((answer.status(), answer.refusal().as_str()), (403, "denied"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (403, "denied")
+    );
     assert_eq!(answer.json()["rule"], "no");
     origin.saw_nothing();
 }
@@ -542,7 +662,10 @@ fn a_rule_that_asks_is_refused_until_someone_approves() {
 
     let answer = gate.client().connect("later.example.com:443");
 
-    assert_eq!((answer.status(), answer.refusal().as_str()), (403, "needs_approval"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (403, "needs_approval")
+    );
     let line = gate.decision(answer.field("x-tidegate-flow").expect("a flow"));
     assert_eq!((line.verdict(), line.reason()), ("ask", "needs_approval"));
 }
@@ -559,7 +682,10 @@ fn a_denied_category_is_named() {
 
     let answer = gate.client().connect("docs.example.com:443");
 
-    assert_eq!((answer.status(), answer.refusal().as_str()), (403, "category_denied"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (403, "category_denied")
+    );
     assert_eq!(answer.json()["category"], "webfetch");
 }
 
@@ -572,7 +698,11 @@ fn in_observe_mode_a_would_be_denial_passes_and_the_record_says_so() {
 
     // The floor holds all the same: loopback is not named by any rule.
     let answer = gate.client().connect(&target(&origin));
-    assert_eq!((answer.status(), answer.refusal().as_str()), (403, "address_denied"), "{address}");
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (403, "address_denied"),
+        "{address}"
+    );
     origin.saw_nothing();
     let flow = answer.field("x-tidegate-flow").expect("a flow").to_owned();
     let line = gate.line("what would have been", |line| line.flow() == flow);
@@ -591,10 +721,17 @@ fn a_name_that_comes_to_mean_loopback_is_refused() {
     let gate = Gate::with(&format!("{TIERS}{}{rule}", dns.section()));
 
     for _ in 0..2 {
-        let answer = gate.client().connect(&format!("allowed.example.com:{}", origin.port()));
-        assert_eq!((answer.status(), answer.refusal().as_str()), (403, "address_denied"));
+        let answer = gate
+            .client()
+            .connect(&format!("allowed.example.com:{}", origin.port()));
+        assert_eq!(
+            (answer.status(), answer.refusal().as_str()),
+            (403, "address_denied")
+        );
         let flow = answer.field("x-tidegate-flow").expect("a flow");
-        let line = gate.line("the answers", |line| line.flow() == flow && line.has("dns.answers"));
+        let line = gate.line("the answers", |line| {
+            line.flow() == flow && line.has("dns.answers")
+        });
         assert_eq!(line["dns.answers"], serde_json::json!(["127.0.0.1"]));
     }
     origin.saw_nothing();
@@ -612,10 +749,15 @@ fn of_mixed_answers_only_the_permitted_are_dialled() {
     );
     let gate = Gate::with(&format!("{TIERS}{}{rule}", dns.section()));
 
-    let answer = gate.client().connect(&format!("mixed.example.com:{}", trap.port()));
+    let answer = gate
+        .client()
+        .connect(&format!("mixed.example.com:{}", trap.port()));
 
     // Nobody listens on 127.0.0.2, and that is the only address that may be tried.
-    assert_eq!((answer.status(), answer.refusal().as_str()), (502, "connect_failed"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (502, "connect_failed")
+    );
     trap.saw_nothing();
 }
 
@@ -624,11 +766,19 @@ fn an_address_instead_of_a_name_needs_a_rule_of_its_own() {
     let origin = Origin::bytes();
     let gate = Gate::with(&loopback(origin.port()));
 
-    let answer = gate.client().connect(&format!("127.0.0.1:{}", origin.port()));
-    assert_eq!((answer.status(), answer.refusal().as_str()), (403, "address_denied"));
+    let answer = gate
+        .client()
+        .connect(&format!("127.0.0.1:{}", origin.port()));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (403, "address_denied")
+    );
 
     let answer = gate.client().connect("8.8.8.8:443");
-    assert_eq!((answer.status(), answer.refusal().as_str()), (403, "not_allowed"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (403, "not_allowed")
+    );
     origin.saw_nothing();
 }
 
@@ -672,7 +822,11 @@ fn a_large_transfer_arrives_whole_and_is_counted() {
     let all = client.rest();
     drop(client);
 
-    assert!(all.len() == SIZE && all.iter().all(|byte| *byte == b'x'), "{} bytes", all.len());
+    assert!(
+        all.len() == SIZE && all.iter().all(|byte| *byte == b'x'),
+        "{} bytes",
+        all.len()
+    );
     let close = gate.last_close();
     assert_eq!(close.number("tidegate.bytes.in"), SIZE as u64);
     assert_eq!(close.number("tidegate.bytes.out"), expected as u64);

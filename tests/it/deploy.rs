@@ -10,7 +10,9 @@ use crate::kit::{Gate, Origin, Outcome, Program, loopback};
 use crate::shape;
 
 fn deploy(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("deploy")
+        .join(path)
 }
 
 fn text(path: &str) -> String {
@@ -29,16 +31,25 @@ fn units() -> TempDir {
 }
 
 fn analyze(folder: &TempDir, words: &[&str]) -> Outcome {
-    Program::new("systemd-analyze", folder.path()).args(words).run()
+    Program::new("systemd-analyze", folder.path())
+        .args(words)
+        .run()
 }
 
 #[test]
 fn systemd_finds_nothing_wrong_with_the_units() {
     let units = units();
 
-    let outcome = analyze(&units, &["verify", "./tidegate.service", "./tidegate.socket"]);
+    let outcome = analyze(
+        &units,
+        &["verify", "./tidegate.service", "./tidegate.socket"],
+    );
 
-    let ours: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("tidegate")).collect();
+    let ours: Vec<&str> = outcome
+        .stderr
+        .lines()
+        .filter(|line| line.contains("tidegate"))
+        .collect();
     assert!(outcome.success && ours.is_empty(), "{outcome:#?}");
 }
 
@@ -46,15 +57,27 @@ fn systemd_finds_nothing_wrong_with_the_units() {
 fn systemd_finds_the_service_well_shut_in() {
     let units = units();
 
-    analyze(&units, &["security", "--offline=true", "--threshold=20", "./tidegate.service"])
-        .succeeded();
+    analyze(
+        &units,
+        &[
+            "security",
+            "--offline=true",
+            "--threshold=20",
+            "./tidegate.service",
+        ],
+    )
+    .succeeded();
 }
 
 #[test]
 fn promtool_finds_nothing_wrong_with_the_alerts() {
     let home = TempDir::new().expect("a home");
     let run = |words: &[&str]| {
-        Program::new("promtool", home.path()).args(words).within(&deploy("prometheus")).run().succeeded()
+        Program::new("promtool", home.path())
+            .args(words)
+            .within(&deploy("prometheus"))
+            .run()
+            .succeeded()
     };
 
     run(&["check", "rules", "alerts.yaml"]);
@@ -64,9 +87,13 @@ fn promtool_finds_nothing_wrong_with_the_alerts() {
 /// The names of our metrics in a text, without the endings that histograms add.
 fn used(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
-    let words = text.split(|c: char| !is_name(c)).filter(|word| word.starts_with("tidegate_"));
+    let words = text
+        .split(|c: char| !is_name(c))
+        .filter(|word| word.starts_with("tidegate_"));
     let base = |word: &str| {
-        let cut = ["_bucket", "_count", "_sum"].iter().find_map(|end| word.strip_suffix(end));
+        let cut = ["_bucket", "_count", "_sum"]
+            .iter()
+            .find_map(|end| word.strip_suffix(end));
         cut.unwrap_or(word).to_owned()
     };
     words.map(base).collect()
@@ -79,7 +106,10 @@ fn alerts_and_dashboard_use_only_metrics_that_are_declared() {
         let used = used(&text(file));
         assert!(!used.is_empty(), "{file} uses no metric of ours");
         let unknown: Vec<_> = used.difference(&declared).collect();
-        assert!(unknown.is_empty(), "{file} uses what is not declared: {unknown:?}");
+        assert!(
+            unknown.is_empty(),
+            "{file} uses what is not declared: {unknown:?}"
+        );
     }
 }
 
@@ -92,12 +122,20 @@ fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
     // An upstream that fails, so that its counter has a sample too.
     let gone = Origin::nobody().port();
     gate.reload(&loopback(gone));
-    assert_eq!(gate.client().connect(&format!("files.example.net:{gone}")).status(), 502);
+    assert_eq!(
+        gate.client()
+            .connect(&format!("files.example.net:{gone}"))
+            .status(),
+        502
+    );
 
     let exported: BTreeSet<String> = gate.metrics().declared().into_iter().collect();
     let mut missing = used(&text("prometheus/alerts.yaml"));
     missing.retain(|name| !exported.contains(name));
-    assert!(missing.is_empty(), "alerts about what a gate does not export: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "alerts about what a gate does not export: {missing:?}"
+    );
 }
 
 #[test]
@@ -105,7 +143,12 @@ fn the_dashboard_is_json_with_panels() {
     let dashboard: serde_json::Value =
         serde_json::from_str(&text("grafana/tidegate.json")).expect("JSON");
 
-    assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() > 3), "{dashboard}");
+    assert!(
+        dashboard["panels"]
+            .as_array()
+            .is_some_and(|panels| panels.len() > 3),
+        "{dashboard}"
+    );
 }
 
 #[test]
@@ -133,19 +176,28 @@ print(json.dumps(yaml.safe_load(open(sys.argv[1]))))
     let services = compose["services"].as_object().expect("services");
     let attached = |service: &serde_json::Value| -> Vec<String> {
         match &service["networks"] {
-            serde_json::Value::Array(names) => {
-                names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
-            }
+            serde_json::Value::Array(names) => names
+                .iter()
+                .filter_map(|name| name.as_str().map(str::to_owned))
+                .collect(),
             serde_json::Value::Object(names) => names.keys().cloned().collect(),
             _ => vec!["default".to_owned()],
         }
     };
     let ways_out: Vec<&String> = services
         .iter()
-        .filter(|(_, service)| attached(service).iter().any(|name| !internal.contains(name)))
+        .filter(|(_, service)| {
+            attached(service)
+                .iter()
+                .any(|name| !internal.contains(name))
+        })
         .map(|(name, _)| name)
         .collect();
-    assert_eq!(ways_out, ["tidegate"], "services with a way out of their own");
+    assert_eq!(
+        ways_out,
+        ["tidegate"],
+        "services with a way out of their own"
+    );
 }
 
 #[test]
@@ -153,9 +205,18 @@ fn the_image_runs_as_nobody_in_particular_and_has_no_shell() {
     let dockerfile = text("Dockerfile");
     let last = dockerfile.rsplit("\nFROM ").next().expect("a last stage");
 
-    assert!(last.starts_with("scratch"), "the last stage begins from nothing: {last}");
-    let user = last.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
-    assert!(!user.starts_with('0') && !user.starts_with("root"), "{user}");
+    assert!(
+        last.starts_with("scratch"),
+        "the last stage begins from nothing: {last}"
+    );
+    let user = last
+        .lines()
+        .find_map(|line| line.strip_prefix("USER "))
+        .expect("a user");
+    assert!(
+        !user.starts_with('0') && !user.starts_with("root"),
+        "{user}"
+    );
     assert!(last.contains("ENTRYPOINT ["), "without a shell");
 }
 
@@ -167,7 +228,11 @@ fn every_shipped_configuration_loads() {
         found.push(config.join(name));
     }
     for file in found {
-        let output = crate::kit::tidegate().arg("check").arg(&file).output().expect("an output");
+        let output = crate::kit::tidegate()
+            .arg("check")
+            .arg(&file)
+            .output()
+            .expect("an output");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(0), "{}: {said}", file.display());
     }

@@ -16,7 +16,9 @@ fn with_open_tunnel(limits: &str) -> (Origin, Gate, crate::kit::Client) {
     let gate = Gate::with(&format!("{}{limits}", loopback(origin.port())));
     let hello = Hello::naming(HOST).bytes();
     let mut client = gate.client();
-    client.tunnel(&format!("{HOST}:{}", origin.port())).send(&hello);
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(&hello);
     assert_eq!(client.exactly(hello.len()), hello);
     (origin, gate, client)
 }
@@ -78,13 +80,18 @@ fn while_draining_a_new_flow_is_refused() {
     early.send("GET http://files.example.net/ HTTP/1.1\r\n");
     until("the connection", || gate.metrics().0.contains("tidegate"));
     gate.signal(Signal::TERM);
-    until("draining", || gate.metrics().sum("tidegate_draining", &[]) > 0.5);
+    until("draining", || {
+        gate.metrics().sum("tidegate_draining", &[]) > 0.5
+    });
 
     assert_eq!(gate.ask("/readyz").status(), 503);
     assert_eq!(gate.ask("/healthz").status(), 200);
     early.send("Host: x\r\n\r\n");
     if let Ok(answer) = early.try_answer("GET") {
-        assert_eq!((answer.status(), answer.refusal().as_str()), (503, "draining"));
+        assert_eq!(
+            (answer.status(), answer.refusal().as_str()),
+            (503, "draining")
+        );
         assert!(answer.field("retry-after").is_some(), "{answer:?}");
     } else {
         panic!("a request that had begun got no answer");

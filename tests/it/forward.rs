@@ -4,7 +4,9 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::kit::{Client, Gate, Line, Lines, Message, Origin, TIERS, allow, allow_more, loopback, names};
+use crate::kit::{
+    Client, Gate, Line, Lines, Message, Origin, TIERS, allow, allow_more, loopback, names,
+};
 
 const HOST: &str = "files.example.net";
 
@@ -19,7 +21,11 @@ fn gate_with(origin: &Origin, lines: &str) -> Gate {
 }
 
 fn refused(answer: &Message, status: u16, code: &str) {
-    assert_eq!((answer.status(), answer.refusal().as_str()), (status, code), "{answer:?}");
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (status, code),
+        "{answer:?}"
+    );
 }
 
 fn fields(answer: &Message) -> Vec<(String, String)> {
@@ -27,7 +33,9 @@ fn fields(answer: &Message) -> Vec<(String, String)> {
 }
 
 fn named<'a>(fields: &'a [(String, String)], name: &str) -> Vec<&'a str> {
-    let all = fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+    let all = fields
+        .iter()
+        .filter(|(field, _)| field.eq_ignore_ascii_case(name));
     all.map(|(_, value)| value.as_str()).collect()
 }
 
@@ -39,14 +47,24 @@ fn a_get_passes_and_leaves_two_lines() {
     let answer = gate.client().get(&url(&origin, "/a/b?c=d"));
 
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.json()["target"], "/a/b?c=d", "the origin sees origin form");
+    assert_eq!(
+        answer.json()["target"],
+        "/a/b?c=d",
+        "the origin sees origin form"
+    );
     let close = gate.last_close();
     assert_eq!(close.number("http.response.status_code"), 200);
     assert_eq!(close.text("http.request.method"), "GET");
     assert_eq!(close.text("network.protocol.name"), "http");
     assert_eq!(close.text("tidegate.action"), "read");
     assert_eq!(gate.records().of(close.flow()).len(), 2);
-    assert!(!gate.records().iter().any(|line| line.to_string().contains("c=d")), "no query");
+    assert!(
+        !gate
+            .records()
+            .iter()
+            .any(|line| line.to_string().contains("c=d")),
+        "no query"
+    );
 }
 
 #[test]
@@ -55,7 +73,8 @@ fn a_post_passes_with_its_length() {
     let gate = Gate::with(&loopback(origin.port()));
 
     let answer =
-        gate.client().request("POST", &url(&origin, "/"), "Content-Length: 5\r\n", "hello");
+        gate.client()
+            .request("POST", &url(&origin, "/"), "Content-Length: 5\r\n", "hello");
 
     assert_eq!(answer.json()["body"], "hello");
     assert_eq!(named(&fields(&answer), "content-length"), ["5"]);
@@ -68,11 +87,18 @@ fn a_post_passes_in_chunks() {
     let gate = Gate::with(&loopback(origin.port()));
     let body = "5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n";
 
-    let answer =
-        gate.client().request("POST", &url(&origin, "/"), "Transfer-Encoding: chunked\r\n", body);
+    let answer = gate.client().request(
+        "POST",
+        &url(&origin, "/"),
+        "Transfer-Encoding: chunked\r\n",
+        body,
+    );
 
     assert_eq!(answer.json()["body"], "hello world");
-    assert_eq!(named(&fields(&answer), "content-length"), Vec::<&str>::new());
+    assert_eq!(
+        named(&fields(&answer), "content-length"),
+        Vec::<&str>::new()
+    );
 }
 
 #[test]
@@ -81,8 +107,12 @@ fn trailers_do_not_pass() {
     let gate = Gate::with(&loopback(origin.port()));
     let body = "5\r\nhello\r\n0\r\nHost: evil.example.org\r\nAuthorization: x\r\n\r\n";
 
-    let answer =
-        gate.client().request("POST", &url(&origin, "/"), "Transfer-Encoding: chunked\r\n", body);
+    let answer = gate.client().request(
+        "POST",
+        &url(&origin, "/"),
+        "Transfer-Encoding: chunked\r\n",
+        body,
+    );
 
     assert_eq!(answer.status(), 200);
     assert!(origin.last().trailers.is_empty(), "{:?}", origin.last());
@@ -108,9 +138,8 @@ fn each_request_of_a_kept_connection_is_judged() {
     }
     refused(&client.get("http://evil.example.org/"), 403, "not_allowed");
 
-    let decisions = gate.eventually_records("7 decisions", |lines| {
-        lines.named("decision").len() == 7
-    });
+    let decisions =
+        gate.eventually_records("7 decisions", |lines| lines.named("decision").len() == 7);
     let hosts: Vec<String> = decisions
         .named("decision")
         .iter()
@@ -144,7 +173,9 @@ fn a_refused_request_leaves_the_connection_usable_or_closes_it() {
     let mut client = gate.client();
     let answer = client.get("http://evil.example.org/");
     refused(&answer, 403, "not_allowed");
-    let closes = answer.field("connection").is_some_and(|value| value.contains("close"));
+    let closes = answer
+        .field("connection")
+        .is_some_and(|value| value.contains("close"));
 
     if closes {
         client.is_closed();
@@ -181,20 +212,46 @@ fn fields_of_the_hop_stay_on_the_hop() {
 
     let seen = fields(&answer);
     for gone in ["x-mine", "keep-alive", "proxy-connection", "proxy-foo"] {
-        assert_eq!(named(&seen, gone), Vec::<&str>::new(), "{gone} reached the origin");
+        assert_eq!(
+            named(&seen, gone),
+            Vec::<&str>::new(),
+            "{gone} reached the origin"
+        );
     }
-    for gone in ["x-forwarded-for", "forwarded", "x-real-ip", "proxy-authorization"] {
-        assert_eq!(named(&seen, gone), Vec::<&str>::new(), "{gone} reached the origin");
+    for gone in [
+        "x-forwarded-for",
+        "forwarded",
+        "x-real-ip",
+        "proxy-authorization",
+    ] {
+        assert_eq!(
+            named(&seen, gone),
+            Vec::<&str>::new(),
+            "{gone} reached the origin"
+        );
     }
     assert_eq!(named(&seen, "x-end"), ["1"]);
-    assert!(named(&seen, "te").iter().all(|value| *value == "trailers"), "{seen:?}");
-    assert!(named(&seen, "via").iter().any(|value| value.contains("tidegate")), "{seen:?}");
+    assert!(
+        named(&seen, "te").iter().all(|value| *value == "trailers"),
+        "{seen:?}"
+    );
+    assert!(
+        named(&seen, "via")
+            .iter()
+            .any(|value| value.contains("tidegate")),
+        "{seen:?}"
+    );
     assert_eq!(named(&seen, "host"), [format!("{HOST}:{}", origin.port())]);
     for gone in ["x-inner", "keep-alive", "proxy-authenticate"] {
         assert_eq!(answer.field(gone), None, "{gone} reached the client");
     }
     assert_eq!(answer.field("x-outer"), Some("1"));
-    assert!(answer.field("via").is_some_and(|value| value.contains("tidegate")), "{answer:?}");
+    assert!(
+        answer
+            .field("via")
+            .is_some_and(|value| value.contains("tidegate")),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -210,7 +267,10 @@ fn the_host_field_is_written_from_the_target() {
     ));
     let answer = client.answer("GET");
 
-    assert_eq!(named(&fields(&answer), "host"), [format!("{HOST}:{}", origin.port())]);
+    assert_eq!(
+        named(&fields(&answer), "host"),
+        [format!("{HOST}:{}", origin.port())]
+    );
 }
 
 #[test]
@@ -220,7 +280,9 @@ fn a_request_that_has_been_here_before_is_refused() {
     let once = gate.client().get(&url(&origin, "/"));
     let via = named(&fields(&once), "via").join(", ");
 
-    let again = gate.client().request("GET", &url(&origin, "/"), &format!("Via: {via}\r\n"), "");
+    let again = gate
+        .client()
+        .request("GET", &url(&origin, "/"), &format!("Via: {via}\r\n"), "");
 
     refused(&again, 400, "bad_request");
     assert_eq!(origin.requests().len(), 1);
@@ -231,11 +293,16 @@ fn a_foreign_via_is_passed_on_and_ours_comes_last() {
     let origin = Origin::echo();
     let gate = Gate::with(&loopback(origin.port()));
 
-    let answer = gate.client().request("GET", &url(&origin, "/"), "Via: 1.1 other\r\n", "");
+    let answer = gate
+        .client()
+        .request("GET", &url(&origin, "/"), "Via: 1.1 other\r\n", "");
 
     let seen = fields(&answer);
     let via = named(&seen, "via").join(", ");
-    assert!(via.starts_with("1.1 other") && via.contains("tidegate"), "{via}");
+    assert!(
+        via.starts_with("1.1 other") && via.contains("tidegate"),
+        "{via}"
+    );
 }
 
 #[test]
@@ -330,7 +397,12 @@ fn answers_without_a_body_end_where_they_should() {
     let gate = Gate::with(&loopback(origin.port()));
 
     let mut client = gate.client();
-    assert_eq!(client.request("HEAD", &url(&origin, "/"), "", "").field("content-length"), Some("10"));
+    assert_eq!(
+        client
+            .request("HEAD", &url(&origin, "/"), "", "")
+            .field("content-length"),
+        Some("10")
+    );
     assert_eq!(client.get(&url(&origin, "/204")).status(), 204);
     assert_eq!(client.get(&url(&origin, "/304")).status(), 304);
     assert_eq!(client.get(&url(&origin, "/end")).json()["target"], "/end");
@@ -364,7 +436,10 @@ fn an_answer_that_ends_with_the_connection_arrives_whole() {
 
     let answer = gate.client().get(&url(&origin, "/"));
 
-    assert_eq!((answer.status(), answer.text().as_str()), (200, "to the end"));
+    assert_eq!(
+        (answer.status(), answer.text().as_str()),
+        (200, "to the end")
+    );
 }
 
 #[test]
@@ -373,18 +448,24 @@ fn each_event_of_a_stream_arrives_before_the_next_is_sent() {
     let next = Arc::new(Mutex::new(next));
     let origin = Origin::http(move |visit, _| {
         let next = next.lock().expect("a channel");
-        visit.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
-                   Transfer-Encoding: chunked\r\n\r\n")?;
+        visit.say(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n",
+        )?;
         for event in 0..5 {
             visit.say(format!("9\r\ndata: {event}\n\n\r\n"))?;
-            next.recv_timeout(Duration::from_secs(30)).map_err(std::io::Error::other)?;
+            next.recv_timeout(Duration::from_secs(30))
+                .map_err(std::io::Error::other)?;
         }
         visit.say("0\r\n\r\n")
     });
     let gate = Gate::with(&loopback(origin.port()));
 
     let mut client = gate.client();
-    client.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", url(&origin, "/")));
+    client.send(format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+        url(&origin, "/")
+    ));
     assert_eq!(client.head().status(), 200);
     for event in 0..5 {
         assert_eq!(client.chunk(), format!("data: {event}\n\n").as_bytes());
@@ -425,7 +506,12 @@ fn a_403_of_the_origin_is_not_mistaken_for_ours() {
 
     assert_eq!((answer.status(), answer.phrase()), (403, "Forbidden"));
     assert_eq!(answer.text(), "theirs");
-    for ours in ["x-deny-reason", "x-proxy-error", "proxy-status", "x-tidegate-flow"] {
+    for ours in [
+        "x-deny-reason",
+        "x-proxy-error",
+        "proxy-status",
+        "x-tidegate-flow",
+    ] {
         assert_eq!(answer.field(ours), None, "{ours}");
     }
     assert_eq!(gate.last_close().number("http.response.status_code"), 403);
@@ -434,9 +520,11 @@ fn a_403_of_the_origin_is_not_mistaken_for_ours() {
 #[test]
 fn an_origin_cannot_speak_in_our_name() {
     let origin = Origin::http(|visit, _| {
-        visit.say("HTTP/1.1 403 tidegate denied x:1 not_allowed\r\nX-Tidegate-Flow: 1\r\n\
+        visit.say(
+            "HTTP/1.1 403 tidegate denied x:1 not_allowed\r\nX-Tidegate-Flow: 1\r\n\
                    X-Deny-Reason: host_not_allowed\r\nX-Proxy-Error: blocked-by-allowlist\r\n\
-                   Content-Length: 0\r\n\r\n")
+                   Content-Length: 0\r\n\r\n",
+        )
     });
     let gate = Gate::with(&loopback(origin.port()));
 
@@ -454,7 +542,10 @@ fn a_request_in_origin_form_is_refused() {
 
     let answer = client.answer("GET");
     assert_eq!(answer.status(), 400, "{answer:?}");
-    assert!(["bad_target", "bad_request"].contains(&answer.refusal().as_str()), "{answer:?}");
+    assert!(
+        ["bad_target", "bad_request"].contains(&answer.refusal().as_str()),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -462,7 +553,9 @@ fn an_https_url_in_absolute_form_is_refused() {
     let origin = Origin::echo();
     let gate = Gate::with(&loopback(origin.port()));
 
-    let answer = gate.client().get(&format!("https://{HOST}:{}/", origin.port()));
+    let answer = gate
+        .client()
+        .get(&format!("https://{HOST}:{}/", origin.port()));
 
     refused(&answer, 400, "bad_target");
     origin.saw_nothing();
@@ -485,7 +578,9 @@ fn methods_and_paths_of_a_rule_hold() {
     let gate = gate_with(&origin, "methods = [\"GET\"]\npaths = [\"/docs/**\"]");
 
     let mut ask = |method: &str, path: &str| {
-        gate.client().request(method, &url(&origin, path), "Content-Length: 0\r\n", "").status()
+        gate.client()
+            .request(method, &url(&origin, path), "Content-Length: 0\r\n", "")
+            .status()
     };
 
     assert_eq!(ask("GET", "/docs/one"), 200);
@@ -511,7 +606,9 @@ fn an_action_that_the_tier_does_not_allow_is_refused() {
     let gate = Gate::with(&format!("{policy}{}{rule}", names(&[HOST])));
 
     assert_eq!(gate.client().get(&url(&origin, "/index")).status(), 200);
-    let answer = gate.client().request("PUT", &url(&origin, "/x"), "Content-Length: 0\r\n", "");
+    let answer = gate
+        .client()
+        .request("PUT", &url(&origin, "/x"), "Content-Length: 0\r\n", "");
 
     refused(&answer, 403, "action_denied");
     assert_eq!(origin.requests().len(), 1);
@@ -523,7 +620,12 @@ fn an_idle_connection_to_the_same_target_is_used_again() {
     let gate = Gate::with(&loopback(origin.port()));
 
     for number in 0..5 {
-        assert_eq!(gate.client().get(&url(&origin, &format!("/{number}"))).status(), 200);
+        assert_eq!(
+            gate.client()
+                .get(&url(&origin, &format!("/{number}")))
+                .status(),
+            200
+        );
         gate.eventually_records("its end", |lines| lines.named("close").len() == number + 1);
     }
 
@@ -536,7 +638,11 @@ fn an_idle_connection_is_not_shared_between_tiers() {
     let listeners = "\n[[listener]]\naddress = \"127.0.0.1:0\"\ntier = \"restricted\"\n";
     let gate = Gate::with(&format!("{}{listeners}", loopback(origin.port())));
 
-    let ask = |place: usize| Client::dial(gate.listener(place)).get(&url(&origin, "/")).status();
+    let ask = |place: usize| {
+        Client::dial(gate.listener(place))
+            .get(&url(&origin, "/"))
+            .status()
+    };
     assert_eq!(ask(0), 200);
     gate.eventually_records("its end", |lines| lines.named("close").len() == 1);
     assert_eq!(ask(1), 200);
@@ -566,10 +672,22 @@ fn what_an_origin_must_not_say_is_a_502_and_the_connection_is_not_kept() {
     let bad: [(&str, &[u8]); 8] = [
         ("no status line", b"hello\r\n\r\n"),
         ("another version", b"HTTP/9.9 200 OK\r\n\r\n"),
-        ("two lengths", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx"),
-        ("a length with a sign", b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\nx"),
-        ("folding", b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 0\r\n\r\n"),
-        ("a NUL", b"HTTP/1.1 200 OK\r\nA: b\0c\r\nContent-Length: 0\r\n\r\n"),
+        (
+            "two lengths",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        ),
+        (
+            "a length with a sign",
+            b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\nx",
+        ),
+        (
+            "folding",
+            b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 0\r\n\r\n",
+        ),
+        (
+            "a NUL",
+            b"HTTP/1.1 200 OK\r\nA: b\0c\r\nContent-Length: 0\r\n\r\n",
+        ),
         ("nothing", b""),
         ("half a head", b"HTTP/1.1 200 OK\r\nA: b\r\n"),
     ];
@@ -583,7 +701,10 @@ fn what_an_origin_must_not_say_is_a_502_and_the_connection_is_not_kept() {
         let gate = Gate::with(&loopback(origin.port()));
         let answer = gate.client().get(&url(&origin, "/"));
         assert_eq!(answer.status(), 502, "{what}: {answer:?}");
-        assert!(gate.client().get("http://evil.example.org/").status() == 403, "{what}");
+        assert!(
+            gate.client().get("http://evil.example.org/").status() == 403,
+            "{what}"
+        );
     }
 }
 
@@ -616,7 +737,10 @@ fn a_body_cut_short_by_the_origin_is_recorded_as_failed() {
     let gate = Gate::with(&loopback(origin.port()));
 
     let mut client = gate.client();
-    client.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", url(&origin, "/")));
+    client.send(format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+        url(&origin, "/")
+    ));
     assert_eq!(client.head().status(), 200);
     assert_eq!(client.rest(), b"short");
 
@@ -638,8 +762,13 @@ fn a_client_that_leaves_in_the_middle_is_recorded() {
     let gate = Gate::with(&loopback(origin.port()));
 
     let mut client = gate.client();
-    client.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", url(&origin, "/")));
-    leave.recv_timeout(Duration::from_secs(30)).expect("a request at the origin");
+    client.send(format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+        url(&origin, "/")
+    ));
+    leave
+        .recv_timeout(Duration::from_secs(30))
+        .expect("a request at the origin");
     assert_eq!(client.head().status(), 200);
     client.reset();
 
@@ -676,15 +805,26 @@ fn a_redirect_is_passed_on_and_not_followed() {
     let answer = gate.client().get(&url(&origin, "/"));
 
     assert_eq!(answer.status(), 302);
-    assert!(answer.field("location").is_some_and(|to| to.contains("127.0.0.1")));
+    assert!(
+        answer
+            .field("location")
+            .is_some_and(|to| to.contains("127.0.0.1"))
+    );
     inside.saw_nothing();
 }
 
 #[test]
 fn chunks_that_are_none_are_not_passed_on() {
     let bad = [
-        "FFFFFFFFFFFFFFFF0\r\n", "0x5\r\nhello\r\n0\r\n\r\n", "5\nhello\r\n0\r\n\r\n", "-5\r\nhello\r\n",
-        "5\r\nhelloXX0\r\n\r\n", "\r\nhello", "+5\r\nhello\r\n0\r\n\r\n", "5 \r\r\nhello\r\n0\r\n\r\n", "g\r\n",
+        "FFFFFFFFFFFFFFFF0\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "-5\r\nhello\r\n",
+        "5\r\nhelloXX0\r\n\r\n",
+        "\r\nhello",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "5 \r\r\nhello\r\n0\r\n\r\n",
+        "g\r\n",
     ];
     for chunks in bad {
         let origin = Origin::echo();
@@ -695,10 +835,20 @@ fn chunks_that_are_none_are_not_passed_on() {
             url(&origin, "/")
         ));
         let answer = client.try_answer("POST");
-        assert!(!answer.as_ref().is_ok_and(|answer| answer.status() < 400), "{chunks:?}: {answer:?}");
+        assert!(
+            !answer.as_ref().is_ok_and(|answer| answer.status() < 400),
+            "{chunks:?}: {answer:?}"
+        );
         drop(client);
         let close = gate.last_close();
-        assert_eq!(close.text("tidegate.blame"), "client", "{chunks:?}: {close:?}");
-        assert!(origin.requests().is_empty(), "{chunks:?} was a whole request to the origin");
+        assert_eq!(
+            close.text("tidegate.blame"),
+            "client",
+            "{chunks:?}: {close:?}"
+        );
+        assert!(
+            origin.requests().is_empty(),
+            "{chunks:?} was a whole request to the origin"
+        );
     }
 }

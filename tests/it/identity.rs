@@ -10,7 +10,12 @@ const BOB: &str = "9e07-a-long-random-token-of-bob";
 
 fn hashed(secret: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes());
-    digest.as_ref().iter().fold(String::from("sha256:"), |text, byte| format!("{text}{byte:02x}"))
+    digest
+        .as_ref()
+        .iter()
+        .fold(String::from("sha256:"), |text, byte| {
+            format!("{text}{byte:02x}")
+        })
 }
 
 /// Ana works on an open repository; Bob is a contractor and may be no looser than restricted.
@@ -57,7 +62,12 @@ address = \"127.0.0.1:0\"
 repository = \"github.com/acme/open-site\"
 user = \"site\"
 ",
-        dial = names(&[HOST, "open.example.com", "standard.example.com", "restricted.example.com"]),
+        dial = names(&[
+            HOST,
+            "open.example.com",
+            "standard.example.com",
+            "restricted.example.com"
+        ]),
         files = allow_more("files", HOST, port, ""),
         open = per_tier("open"),
         standard = per_tier("standard"),
@@ -91,12 +101,23 @@ impl Bench {
     #[track_caller]
     fn ask(&self, client: Client) -> (Message, Line) {
         let mut client = client;
-        let before = self.gate.records().iter().filter(|line| line.is_decision()).count();
+        let before = self
+            .gate
+            .records()
+            .iter()
+            .filter(|line| line.is_decision())
+            .count();
         let answer = client.get(&self.url());
         let lines = self.gate.eventually_records("the decision", |lines| {
             lines.iter().filter(|line| line.is_decision()).count() == before + 1
         });
-        (answer, lines.into_iter().rfind(Line::is_decision).expect("a decision"))
+        (
+            answer,
+            lines
+                .into_iter()
+                .rfind(Line::is_decision)
+                .expect("a decision"),
+        )
     }
 }
 
@@ -109,8 +130,14 @@ fn a_known_user_is_recorded_with_groups_and_repository() {
     assert_eq!(answer.status(), 200);
     assert_eq!(line.text("user.id"), "ana");
     assert_eq!(line["user.groups"], serde_json::json!(["platform"]));
-    assert_eq!(line.text("vcs.repository.url.full"), "github.com/acme/open-tools");
-    assert_eq!((line.text("tidegate.tier"), line.text("tidegate.tier.basis")), ("open", "repository"));
+    assert_eq!(
+        line.text("vcs.repository.url.full"),
+        "github.com/acme/open-tools"
+    );
+    assert_eq!(
+        (line.text("tidegate.tier"), line.text("tidegate.tier.basis")),
+        ("open", "repository")
+    );
     assert_eq!(line.text("tidegate.session.evidence"), "username");
 }
 
@@ -118,12 +145,25 @@ fn a_known_user_is_recorded_with_groups_and_repository() {
 fn a_wrong_secret_is_a_407_that_offers_basic() {
     let bench = Bench::start();
 
-    for (user, secret) in [("ana", "wrong"), ("ana", BOB), ("nobody", ANA), ("", ANA), ("ANA", ANA)] {
+    for (user, secret) in [
+        ("ana", "wrong"),
+        ("ana", BOB),
+        ("nobody", ANA),
+        ("", ANA),
+        ("ANA", ANA),
+    ] {
         let (answer, line) = bench.ask(bench.at(0).as_user(user, secret));
-        assert_eq!((answer.status(), answer.refusal().as_str()), (407, "identity_invalid"), "{user}");
+        assert_eq!(
+            (answer.status(), answer.refusal().as_str()),
+            (407, "identity_invalid"),
+            "{user}"
+        );
         let offer = answer.field("proxy-authenticate").expect("an offer");
         assert!(offer.starts_with("Basic realm="), "{offer}");
-        assert_eq!((line.verdict(), line.reason()), ("error", "identity_invalid"));
+        assert_eq!(
+            (line.verdict(), line.reason()),
+            ("error", "identity_invalid")
+        );
     }
     bench.origin.saw_nothing();
 }
@@ -133,8 +173,15 @@ fn a_listener_that_requires_identity_says_407_without_one() {
     let bench = Bench::start();
 
     let (answer, line) = bench.ask(bench.at(1));
-    assert_eq!((answer.status(), answer.refusal().as_str()), (407, "identity_required"));
-    assert!(answer.field("proxy-authenticate").is_some_and(|offer| offer.starts_with("Basic realm=")));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (407, "identity_required")
+    );
+    assert!(
+        answer
+            .field("proxy-authenticate")
+            .is_some_and(|offer| offer.starts_with("Basic realm="))
+    );
     assert_eq!(line.reason(), "identity_required");
     bench.origin.saw_nothing();
 
@@ -150,7 +197,10 @@ fn a_refused_connect_can_be_repeated_with_credentials() {
     let answer = bench.at(1).connect(&target);
     assert_eq!(answer.status(), 407);
 
-    assert_eq!(bench.at(1).as_user("ana", ANA).connect(&target).status(), 200);
+    assert_eq!(
+        bench.at(1).as_user("ana", ANA).connect(&target).status(),
+        200
+    );
 }
 
 #[test]
@@ -163,7 +213,11 @@ fn credentials_that_are_not_basic_or_come_twice_are_refused() {
         "Proxy-Authorization: \r\n",
     ] {
         let answer = bench.at(0).request("GET", &bench.url(), fields, "");
-        assert_eq!((answer.status(), answer.refusal().as_str()), (407, "identity_invalid"), "{fields}");
+        assert_eq!(
+            (answer.status(), answer.refusal().as_str()),
+            (407, "identity_invalid"),
+            "{fields}"
+        );
     }
     let twice = "Proxy-Authorization: Basic YTpi\r\nProxy-Authorization: Basic YTpi\r\n";
     let answer = bench.at(0).request("GET", &bench.url(), twice, "");
@@ -175,8 +229,11 @@ fn credentials_that_are_not_basic_or_come_twice_are_refused() {
 fn labels_of_the_username_are_recorded_as_asserted() {
     let bench = Bench::start();
 
-    let (answer, line) =
-        bench.ask(bench.at(0).as_user(&format!("ana.{SESSION}.bash.{TRACE}"), ANA));
+    let (answer, line) = bench.ask(
+        bench
+            .at(0)
+            .as_user(&format!("ana.{SESSION}.bash.{TRACE}"), ANA),
+    );
 
     assert_eq!(answer.status(), 200);
     assert_eq!(line.text("user.id"), "ana");
@@ -200,7 +257,10 @@ fn a_label_never_opens_anything() {
     ] {
         let url = format!("http://open.example.com:{port}/");
         let answer = bench.at(0).as_user(&name, BOB).get(&url);
-        assert_eq!((answer.status(), answer.refusal().as_str()), (403, "not_allowed"));
+        assert_eq!(
+            (answer.status(), answer.refusal().as_str()),
+            (403, "not_allowed")
+        );
         assert_eq!(answer.json()["tier"], "restricted");
     }
     for name in ["bob.open", "open.bob", "bob.open.main"] {
@@ -222,12 +282,36 @@ fn the_strictest_evidence_tells_the_tier() {
         tiers.into_iter().filter(passes).collect()
     };
 
-    assert_eq!(reaches(|bench| bench.at(0)), ["standard"], "nobody in particular");
-    assert_eq!(reaches(|bench| bench.at(0).as_user("ana", ANA)), ["open"], "by repository");
-    assert_eq!(reaches(|bench| bench.at(0).as_user("bob", BOB)), ["restricted"], "by group");
-    assert_eq!(reaches(|bench| bench.at(2).as_user("ana", ANA)), ["restricted"], "by listener");
-    assert_eq!(reaches(|bench| bench.at(3)), ["open"], "by the listener's repository");
-    assert_eq!(reaches(|bench| bench.at(3).as_user("bob", BOB)), ["restricted"], "by group again");
+    assert_eq!(
+        reaches(|bench| bench.at(0)),
+        ["standard"],
+        "nobody in particular"
+    );
+    assert_eq!(
+        reaches(|bench| bench.at(0).as_user("ana", ANA)),
+        ["open"],
+        "by repository"
+    );
+    assert_eq!(
+        reaches(|bench| bench.at(0).as_user("bob", BOB)),
+        ["restricted"],
+        "by group"
+    );
+    assert_eq!(
+        reaches(|bench| bench.at(2).as_user("ana", ANA)),
+        ["restricted"],
+        "by listener"
+    );
+    assert_eq!(
+        reaches(|bench| bench.at(3)),
+        ["open"],
+        "by the listener's repository"
+    );
+    assert_eq!(
+        reaches(|bench| bench.at(3).as_user("bob", BOB)),
+        ["restricted"],
+        "by group again"
+    );
 }
 
 #[test]
@@ -248,7 +332,10 @@ fn a_listener_says_who_its_callers_are() {
     let (_, line) = bench.ask(bench.at(3));
 
     assert_eq!(line.text("user.id"), "site");
-    assert_eq!(line.text("vcs.repository.url.full"), "github.com/acme/open-site");
+    assert_eq!(
+        line.text("vcs.repository.url.full"),
+        "github.com/acme/open-site"
+    );
     assert_eq!(line.text("tidegate.session.evidence"), "listener");
 }
 
@@ -260,16 +347,36 @@ fn no_credential_leaves_the_proxy_or_reaches_the_log() {
     assert_eq!(answer.status(), 200);
     let (answer, _) = bench.ask(bench.at(0).as_user("ana", "a-wrong-but-real-secret"));
     assert_eq!(answer.status(), 407);
-    bench.at(0).get(&format!("http://user:hunter2@{HOST}:{}/", bench.origin.port()));
-    bench.at(0).request("GET", &bench.url(), "Authorization: Bearer of-the-origin\r\n", "");
+    bench.at(0).get(&format!(
+        "http://user:hunter2@{HOST}:{}/",
+        bench.origin.port()
+    ));
+    bench.at(0).request(
+        "GET",
+        &bench.url(),
+        "Authorization: Bearer of-the-origin\r\n",
+        "",
+    );
 
-    assert_eq!(bench.origin.requests()[0].field("proxy-authorization"), None);
+    assert_eq!(
+        bench.origin.requests()[0].field("proxy-authorization"),
+        None
+    );
     let seen = format!("{:?}", bench.origin.requests());
-    assert!(seen.contains("of-the-origin"), "what is for the origin reaches it");
+    assert!(
+        seen.contains("of-the-origin"),
+        "what is for the origin reaches it"
+    );
     assert!(!seen.contains(SESSION) && !seen.contains(ANA), "{seen}");
     let log = std::fs::read_to_string(bench.gate.log()).expect("a log");
     let said = bench.gate.said();
-    for secret in [ANA, "a-wrong-but-real-secret", "hunter2", "of-the-origin", "Basic "] {
+    for secret in [
+        ANA,
+        "a-wrong-but-real-secret",
+        "hunter2",
+        "of-the-origin",
+        "Basic ",
+    ] {
         assert!(!log.contains(secret), "{secret} is in the log");
         assert!(!said.contains(secret), "{secret} is on stderr");
     }
@@ -282,10 +389,22 @@ fn fields_that_claim_an_identity_are_not_forwarded() {
     let claims = "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nForwarded: for=1.2.3.4\r\n\
                   X-Real-IP: 1.2.3.4\r\nX-Tidegate-Flow: 1\r\nX-Tidegate-Tier: open\r\n";
 
-    assert_eq!(bench.at(0).request("GET", &bench.url(), claims, "").status(), 200);
+    assert_eq!(
+        bench
+            .at(0)
+            .request("GET", &bench.url(), claims, "")
+            .status(),
+        200
+    );
 
     let seen = bench.origin.last();
-    for gone in ["x-forwarded-for", "forwarded", "x-real-ip", "x-tidegate-flow", "x-tidegate-tier"] {
+    for gone in [
+        "x-forwarded-for",
+        "forwarded",
+        "x-real-ip",
+        "x-tidegate-flow",
+        "x-tidegate-tier",
+    ] {
         assert_eq!(seen.field(gone), None, "{gone} reached the origin");
     }
 }
@@ -301,7 +420,10 @@ fn a_failed_credential_leaves_nothing_for_the_next_request() {
     assert_eq!(client.answer("GET").status(), 407);
 
     let (answer, _) = bench.ask(bench.at(1));
-    assert_eq!((answer.status(), answer.refusal().as_str()), (407, "identity_required"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (407, "identity_required")
+    );
 }
 
 #[test]
@@ -312,7 +434,11 @@ fn a_good_credential_counts_for_its_own_request_only() {
 
     client.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", bench.url()));
 
-    assert_eq!(client.answer("GET").status(), 407, "the same connection, no credential");
+    assert_eq!(
+        client.answer("GET").status(),
+        407,
+        "the same connection, no credential"
+    );
 }
 
 #[test]
@@ -321,7 +447,10 @@ fn without_users_a_username_is_only_a_label() {
     let gate = Gate::with(&crate::kit::loopback(origin.port()));
     let url = format!("http://{HOST}:{}/", origin.port());
 
-    let answer = gate.client().as_user(&format!("{SESSION}.main"), "x").get(&url);
+    let answer = gate
+        .client()
+        .as_user(&format!("{SESSION}.main"), "x")
+        .get(&url);
 
     assert_eq!(answer.status(), 200);
     let line = gate.last_close();

@@ -17,7 +17,11 @@ fn a_head_that_never_ends_is_closed() {
     client.send("GET http://files.example.net/ HTTP/1.1\r\nHost: ");
 
     let rest = client.rest();
-    assert!(!rest.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&rest));
+    assert!(
+        !rest.starts_with(b"HTTP/1.1 2"),
+        "{}",
+        String::from_utf8_lossy(&rest)
+    );
     origin.saw_nothing();
 }
 
@@ -46,11 +50,17 @@ fn a_head_that_is_too_large_is_refused() {
 
     let large = format!("A: {}\r\n", "x".repeat(5000));
     let answer = gate.client().request("GET", &url, &large, "");
-    assert_eq!((answer.status(), answer.refusal().as_str()), (431, "bad_request"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (431, "bad_request")
+    );
 
     let many: String = (0..30).map(|number| format!("A{number}: x\r\n")).collect();
     let answer = gate.client().request("GET", &url, &many, "");
-    assert_eq!((answer.status(), answer.refusal().as_str()), (431, "bad_request"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (431, "bad_request")
+    );
     origin.saw_nothing();
 }
 
@@ -70,13 +80,18 @@ fn a_caller_with_too_many_flows_is_told_to_wait() {
 
     let answer = gate.client().connect(&target);
 
-    assert_eq!((answer.status(), answer.refusal().as_str()), (429, "too_many_flows"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (429, "too_many_flows")
+    );
     assert!(answer.field("retry-after").is_some(), "{answer:?}");
     let line = gate.decision(answer.field("x-tidegate-flow").expect("a flow"));
     assert_eq!((line.verdict(), line.reason()), ("error", "too_many_flows"));
 
     drop(open.pop());
-    until("room for one more", || gate.client().connect(&target).status() == 200);
+    until("room for one more", || {
+        gate.client().connect(&target).status() == 200
+    });
 }
 
 #[test]
@@ -86,7 +101,9 @@ fn a_tunnel_in_which_nothing_moves_is_closed() {
     let hello = Hello::naming(HOST).bytes();
 
     let mut client = gate.client();
-    client.tunnel(&format!("{HOST}:{}", origin.port())).send(&hello);
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(&hello);
     assert_eq!(client.exactly(hello.len()), hello);
 
     assert_eq!(client.rest(), b"");
@@ -108,7 +125,9 @@ fn a_stream_of_which_only_one_side_speaks_is_not_idle() {
     let gate = with_limits(&origin, "idle = \"2 s\"");
 
     let mut client = gate.client();
-    client.tunnel(&format!("{HOST}:{}", origin.port())).send(Hello::naming(HOST).bytes());
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(Hello::naming(HOST).bytes());
 
     assert_eq!(client.rest(), b"tick".repeat(20));
 }
@@ -118,7 +137,12 @@ fn a_kept_connection_that_rests_too_long_is_closed_quietly() {
     let origin = Origin::echo();
     let gate = with_limits(&origin, "keep-alive = \"1 s\"");
     let mut client = gate.client();
-    assert_eq!(client.get(&format!("http://{HOST}:{}/", origin.port())).status(), 200);
+    assert_eq!(
+        client
+            .get(&format!("http://{HOST}:{}/", origin.port()))
+            .status(),
+        200
+    );
 
     client.is_closed();
 
@@ -131,7 +155,12 @@ fn a_connection_that_says_nothing_costs_the_others_nothing() {
     let gate = with_limits(&origin, "");
     let silent: Vec<Client> = (0..200).map(|_| gate.client()).collect();
 
-    assert_eq!(gate.client().get(&format!("http://{HOST}:{}/", origin.port())).status(), 200);
+    assert_eq!(
+        gate.client()
+            .get(&format!("http://{HOST}:{}/", origin.port()))
+            .status(),
+        200
+    );
     drop(silent);
 }
 
@@ -150,12 +179,18 @@ fn out_of_descriptors_it_rests_and_recovers() {
         })
         .collect();
     // Some of them are answered, whatever the answer; the gate still lives.
-    assert!(crowd.iter_mut().any(|client| client.try_answer("CONNECT").is_ok()));
+    assert!(
+        crowd
+            .iter_mut()
+            .any(|client| client.try_answer("CONNECT").is_ok())
+    );
     drop(crowd);
 
     until("it takes flows again", || {
         let mut client = gate.client();
         client.send(format!("CONNECT {target} HTTP/1.1\r\n\r\n"));
-        client.try_answer("CONNECT").is_ok_and(|answer| answer.status() == 200)
+        client
+            .try_answer("CONNECT")
+            .is_ok_and(|answer| answer.status() == 200)
     });
 }

@@ -23,9 +23,17 @@ fn exercise(gate: &Gate, origin: &Origin) {
     assert_eq!(gate.client().connect("evil.example.org:443").status(), 403);
     gate.client().get("http://[broken/");
     let session = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab.main";
-    assert_eq!(gate.client().as_user(session, "x").get(&url(origin)).status(), 200);
+    assert_eq!(
+        gate.client()
+            .as_user(session, "x")
+            .get(&url(origin))
+            .status(),
+        200
+    );
     let mut client = gate.client();
-    client.tunnel(&format!("{HOST}:{}", origin.port())).send(Hello::naming("x.example.org").bytes());
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(Hello::naming("x.example.org").bytes());
     let _ = client.rest();
     gate.eventually_records("three ends", |lines| lines.named("close").len() == 3);
 }
@@ -37,14 +45,22 @@ fn a_refused_flow_leaves_one_line_and_an_allowed_one_two() {
     exercise(&gate, &origin);
 
     let mut flows: BTreeMap<String, Vec<Line>> = BTreeMap::new();
-    for line in gate.records().into_iter().filter(|line| !line.flow().is_empty()) {
+    for line in gate
+        .records()
+        .into_iter()
+        .filter(|line| !line.flow().is_empty())
+    {
         flows.entry(line.flow().to_owned()).or_default().push(line);
     }
     assert_eq!(flows.len(), 5);
     for (flow, lines) in flows {
         let allowed = lines[0].verdict() == "allow";
         let names: Vec<_> = lines.iter().map(Line::name).collect();
-        let expected = if allowed { vec!["decision", "close"] } else { vec!["decision"] };
+        let expected = if allowed {
+            vec!["decision", "close"]
+        } else {
+            vec!["decision"]
+        };
         assert_eq!(names, expected, "{flow}");
     }
 }
@@ -57,7 +73,9 @@ fn every_line_is_as_the_published_schema_says() {
     gate.reload("[[rule]]\nverdict = \"allwo\"\n");
     gate.reload(&loopback(origin.port()));
     gate.crash_and_restart();
-    gate.eventually_records("another start", |lines| lines.named("policy_loaded").len() >= 2);
+    gate.eventually_records("another start", |lines| {
+        lines.named("policy_loaded").len() >= 2
+    });
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/record.schema.json");
     let schema = std::fs::read_to_string(&path)
@@ -72,7 +90,10 @@ fn every_line_is_as_the_published_schema_says() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let mut unknown = serde_json::json!({ "tidegate.nothing": 1 });
-    assert!(!validator.is_valid(&unknown), "a schema that accepts anything says nothing");
+    assert!(
+        !validator.is_valid(&unknown),
+        "a schema that accepts anything says nothing"
+    );
     unknown["event.name"] = "decision".into();
     assert!(!validator.is_valid(&unknown));
 }
@@ -84,13 +105,24 @@ fn each_line_says_who_where_why_and_under_which_policy() {
     exercise(&gate, &origin);
 
     let lines = gate.records();
-    let allowed = lines.iter().find(|line| line.verdict() == "allow").expect("an allowed flow");
+    let allowed = lines
+        .iter()
+        .find(|line| line.verdict() == "allow")
+        .expect("an allowed flow");
     assert_eq!(allowed.text("tidegate.schema"), "record/1");
     assert_eq!(allowed.text("service.name"), "tidegate");
     assert!(allowed.text("timestamp").ends_with('Z'), "{allowed:?}");
-    assert_eq!(allowed.text("timestamp").len(), "2026-11-22T13:57:53.123456Z".len());
+    assert_eq!(
+        allowed.text("timestamp").len(),
+        "2026-11-22T13:57:53.123456Z".len()
+    );
     assert_eq!(allowed.text("security_rule.name"), "files");
-    assert!(allowed.text("tidegate.rule.location").contains("tidegate.toml:"), "{allowed:?}");
+    assert!(
+        allowed
+            .text("tidegate.rule.location")
+            .contains("tidegate.toml:"),
+        "{allowed:?}"
+    );
     assert_eq!(allowed.text("tidegate.mode"), "enforce");
     assert_eq!(allowed.text("tidegate.tier"), "standard");
     assert_eq!(allowed.text("tidegate.tier.basis"), "unattributed");
@@ -100,14 +132,26 @@ fn each_line_says_who_where_why_and_under_which_policy() {
     assert_eq!(allowed.text("tidegate.policy.digest").len(), 64);
     assert_eq!(allowed.number("tidegate.policy.generation"), 1);
 
-    let refused = lines.iter().find(|line| line.verdict() == "deny").expect("a refused flow");
+    let refused = lines
+        .iter()
+        .find(|line| line.verdict() == "deny")
+        .expect("a refused flow");
     assert_eq!(refused.reason(), "not_allowed");
     assert_eq!(refused.text("security_rule.name"), "tier.standard.default");
-    assert!(!refused.has("network.peer.address"), "denied by name: nothing was dialled");
+    assert!(
+        !refused.has("network.peer.address"),
+        "denied by name: nothing was dialled"
+    );
     assert_eq!(refused.number("http.response.status_code"), 403);
 
-    let sequence: Vec<_> = lines.iter().map(|line| line.number("event.sequence")).collect();
-    assert!(sequence.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{sequence:?}");
+    let sequence: Vec<_> = lines
+        .iter()
+        .map(|line| line.number("event.sequence"))
+        .collect();
+    assert!(
+        sequence.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "{sequence:?}"
+    );
 }
 
 #[test]
@@ -115,8 +159,16 @@ fn names_that_a_client_chose_are_escaped_and_cut() {
     let origin = Origin::echo();
     let gate = Gate::with(&loopback(origin.port()));
     let agent = format!("User-Agent: evil\u{1b}\"{}\r\n", "x".repeat(1000));
-    gate.client().request("GET", "http://evil.example.org/?secret=1", &agent.replace('\u{1b}', ""), "");
-    gate.client().connect(&format!("{}.example.org:443", ["a".repeat(60).as_str(); 3].join(".")));
+    gate.client().request(
+        "GET",
+        "http://evil.example.org/?secret=1",
+        &agent.replace('\u{1b}', ""),
+        "",
+    );
+    gate.client().connect(&format!(
+        "{}.example.org:443",
+        ["a".repeat(60).as_str(); 3].join(".")
+    ));
 
     let lines = gate.eventually_records("two", |lines| lines.named("decision").len() == 2);
     for line in lines.named("decision") {
@@ -135,7 +187,9 @@ fn after_a_crash_the_next_start_says_which_flows_have_no_end() {
     let mut open: Vec<Client> = Vec::new();
     for _ in 0..3 {
         let mut client = gate.client();
-        client.tunnel(&format!("{HOST}:{}", origin.port())).send(&hello);
+        client
+            .tunnel(&format!("{HOST}:{}", origin.port()))
+            .send(&hello);
         assert_eq!(client.exactly(hello.len()), hello);
         open.push(client);
     }
@@ -150,7 +204,10 @@ fn after_a_crash_the_next_start_says_which_flows_have_no_end() {
 
     let gap = gate.line("a record_gap", |line| line.name() == "record_gap");
     let listed = gap["tidegate.gap.flows"].as_array().expect("flows");
-    let listed = listed.iter().map(|flow| flow.as_str().expect("a flow").to_owned()).collect();
+    let listed = listed
+        .iter()
+        .map(|flow| flow.as_str().expect("a flow").to_owned())
+        .collect();
     assert_eq!(flows, listed);
 }
 
@@ -164,7 +221,9 @@ fn a_crash_without_open_flows_leaves_no_gap() {
     gate.terminate();
     gate.crash_and_restart();
 
-    gate.eventually_records("another start", |lines| lines.named("policy_loaded").len() == 2);
+    gate.eventually_records("another start", |lines| {
+        lines.named("policy_loaded").len() == 2
+    });
     assert!(gate.records().named("record_gap").is_empty());
 }
 
@@ -196,8 +255,20 @@ fn ten_thousand_flows_leave_all_their_lines() {
     let each = WORKERS * EACH;
     let lines = gate.eventually_records("every line", |lines| lines.named("close").len() == each);
     let decisions = lines.named("decision");
-    assert_eq!(decisions.iter().filter(|line| line.verdict() == "allow").count(), each);
-    assert_eq!(decisions.iter().filter(|line| line.verdict() == "deny").count(), each);
+    assert_eq!(
+        decisions
+            .iter()
+            .filter(|line| line.verdict() == "allow")
+            .count(),
+        each
+    );
+    assert_eq!(
+        decisions
+            .iter()
+            .filter(|line| line.verdict() == "deny")
+            .count(),
+        each
+    );
     let flows: BTreeSet<_> = decisions.iter().map(Line::flow).collect();
     assert_eq!(flows.len(), 2 * each, "each flow has its own id");
     let metrics = gate.metrics();
@@ -212,7 +283,9 @@ fn sigterm_in_the_middle_of_a_transfer_leaves_its_end() {
     let mut gate = Gate::with(&format!("{}{limits}", loopback(origin.port())));
     let hello = Hello::naming(HOST).bytes();
     let mut client = gate.client();
-    client.tunnel(&format!("{HOST}:{}", origin.port())).send(&hello);
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(&hello);
     assert_eq!(client.exactly(hello.len()), hello);
 
     assert!(gate.terminate().success());
@@ -251,11 +324,18 @@ fn a_file_that_has_grown_is_rotated_and_old_ones_go() {
     }
 
     let files = || -> Vec<_> {
-        let all = std::fs::read_dir(gate.folder()).expect("a folder").flatten();
-        all.filter(|file| file.file_name().to_string_lossy().starts_with("decisions")).collect()
+        let all = std::fs::read_dir(gate.folder())
+            .expect("a folder")
+            .flatten();
+        all.filter(|file| file.file_name().to_string_lossy().starts_with("decisions"))
+            .collect()
     };
     until("rotated files", || files().len() >= 3);
-    assert!(files().len() <= 3, "the file and two old ones: {:?}", files());
+    assert!(
+        files().len() <= 3,
+        "the file and two old ones: {:?}",
+        files()
+    );
     for file in files() {
         let size = file.metadata().expect("a file").len();
         assert!(size <= 20_000 + 4_000, "{file:?} has {size} bytes");
@@ -291,7 +371,10 @@ impl Tmpfs {
 
 impl Drop for Tmpfs {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
+        let _ = Command::new("umount")
+            .arg("-l")
+            .arg(self.folder.path())
+            .status();
     }
 }
 
@@ -318,31 +401,56 @@ fn a_full_disk_refuses_new_flows_and_frees_them_again() {
     let reached = origin.requests().len();
     for _ in 0..20 {
         assert_eq!(gate.client().get(&url(&origin)).status(), 503);
-        assert_eq!(gate.client().connect(&format!("{HOST}:{}", origin.port())).status(), 503);
+        assert_eq!(
+            gate.client()
+                .connect(&format!("{HOST}:{}", origin.port()))
+                .status(),
+            503
+        );
     }
-    assert_eq!(origin.requests().len(), reached, "something passed unrecorded");
+    assert_eq!(
+        origin.requests().len(),
+        reached,
+        "something passed unrecorded"
+    );
     assert_eq!(gate.ask("/healthz").status(), 200);
-    assert_eq!(gate.ask("/readyz").status(), 503, "it cannot serve, and says so");
+    assert_eq!(
+        gate.ask("/readyz").status(),
+        503,
+        "it cannot serve, and says so"
+    );
 
     std::fs::remove_file(ballast).expect("room again");
-    until("flows pass again", || gate.client().get(&url(&origin)).status() == 200);
+    until("flows pass again", || {
+        gate.client().get(&url(&origin)).status() == 200
+    });
     let lines = eventually("a record_gap", || {
         Some(crate::kit::read_log(&file)).filter(|lines| !lines.named("record_gap").is_empty())
     });
-    assert!(lines.named("record_gap").iter().all(|gap| gap.has("tidegate.gap.lost")));
+    assert!(
+        lines
+            .named("record_gap")
+            .iter()
+            .all(|gap| gap.has("tidegate.gap.lost"))
+    );
 }
 
 #[test]
 fn a_log_that_cannot_be_written_at_all_lets_nothing_pass() {
     let origin = Origin::echo();
-    let gate = Gate::plan(&loopback(origin.port())).record("file = \"/dev/full\"").start();
+    let gate = Gate::plan(&loopback(origin.port()))
+        .record("file = \"/dev/full\"")
+        .start();
 
     let answer = eventually("a refusal", || {
         let answer = gate.client().get(&url(&origin));
         (answer.status() != 200).then_some(answer)
     });
 
-    assert_eq!((answer.status(), answer.refusal().as_str()), (503, "record_unavailable"));
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (503, "record_unavailable")
+    );
     assert_eq!(answer.field("retry-after").is_some(), true);
     origin.saw_nothing();
 }
@@ -358,12 +466,18 @@ fn on_failure_continue_lets_flows_pass_and_counts_what_is_lost() {
         assert_eq!(gate.client().get(&url(&origin)).status(), 200);
     }
 
-    until("lost lines", || gate.metrics().sum("tidegate_records_lost_total", &[]) >= 1.0);
+    until("lost lines", || {
+        gate.metrics().sum("tidegate_records_lost_total", &[]) >= 1.0
+    });
 }
 
 #[test]
 fn the_catalogue_tells_the_category_of_a_refused_host() {
-    let gate = Gate::with(&format!("{TIERS}{}{}", names(&[HOST]), allow("files", HOST, 1)));
+    let gate = Gate::with(&format!(
+        "{TIERS}{}{}",
+        names(&[HOST]),
+        allow("files", HOST, 1)
+    ));
 
     let answer = gate.client().connect("api.anthropic.com:443");
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::kit::{
-    Client, Fault, Faults, Gate, Hello, Lines, Origin, TIERS, allow, loopback, names, tidegate, until,
+    Client, Fault, Faults, Gate, Hello, Lines, Origin, TIERS, allow, loopback, names, tidegate,
+    until,
 };
 
 const HOST: &str = "files.example.net";
@@ -71,21 +72,44 @@ fn a_broken_file_keeps_the_last_good_policy_and_says_so() {
 
     gate.reload("[[rule]]\nid = \"x\"\nverdict = \"allwo\"\n");
 
-    assert_eq!(gate.client().get(&url).status(), 200, "the last good one goes on");
+    assert_eq!(
+        gate.client().get(&url).status(),
+        200,
+        "the last good one goes on"
+    );
     assert_eq!(gate.client().get("http://evil.example.org/").status(), 403);
     let metrics = gate.metrics();
     assert!(metrics.sum("tidegate_policy_stale", &[]) > 0.5);
     let generation = gate.generation();
-    assert_eq!((&generation["generation"], &generation["stale"]), (&1.into(), &true.into()));
+    assert_eq!(
+        (&generation["generation"], &generation["stale"]),
+        (&1.into(), &true.into())
+    );
     let rejected = gate.line("a policy_rejected", |line| line.name() == "policy_rejected");
-    assert!(rejected.text("tidegate.detail").contains("tidegate.toml:"), "{rejected:?}");
-    assert!(gate.said().contains("allwo"), "the log shows what is wrong: {}", gate.said());
-    let check = tidegate().arg("check").arg(gate.config()).output().expect("an output");
+    assert!(
+        rejected.text("tidegate.detail").contains("tidegate.toml:"),
+        "{rejected:?}"
+    );
+    assert!(
+        gate.said().contains("allwo"),
+        "the log shows what is wrong: {}",
+        gate.said()
+    );
+    let check = tidegate()
+        .arg("check")
+        .arg(gate.config())
+        .output()
+        .expect("an output");
     assert_eq!(check.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&check.stderr).contains("allwo"), "{check:?}");
+    assert!(
+        String::from_utf8_lossy(&check.stderr).contains("allwo"),
+        "{check:?}"
+    );
 
     gate.reload(&loopback(origin.port()));
-    until("no longer stale", || gate.metrics().sum("tidegate_policy_stale", &[]) < 0.5);
+    until("no longer stale", || {
+        gate.metrics().sum("tidegate_policy_stale", &[]) < 0.5
+    });
     assert_eq!(gate.generation()["stale"], false);
 }
 
@@ -95,7 +119,9 @@ fn an_open_tunnel_that_would_no_longer_pass_is_closed() {
     let gate = Gate::with(&loopback(origin.port()));
     let hello = Hello::naming(HOST).bytes();
     let mut client = gate.client();
-    client.tunnel(&format!("{HOST}:{}", origin.port())).send(&hello);
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(&hello);
     assert_eq!(client.exactly(hello.len()), hello);
 
     gate.reload(&nothing_allowed());
@@ -113,7 +139,9 @@ fn an_open_tunnel_that_still_passes_stays() {
     let gate = Gate::with(&loopback(origin.port()));
     let hello = Hello::naming(HOST).bytes();
     let mut client = gate.client();
-    client.tunnel(&format!("{HOST}:{}", origin.port())).send(&hello);
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(&hello);
     assert_eq!(client.exactly(hello.len()), hello);
 
     gate.reload(&growing(origin.port(), 1));
@@ -131,14 +159,20 @@ fn an_open_response_that_would_no_longer_pass_is_closed() {
     });
     let gate = Gate::with(&loopback(origin.port()));
     let mut client = gate.client();
-    client.send(format!("GET http://{HOST}:{}/ HTTP/1.1\r\nHost: x\r\n\r\n", origin.port()));
+    client.send(format!(
+        "GET http://{HOST}:{}/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        origin.port()
+    ));
     assert_eq!(client.head().status(), 200);
     assert_eq!(client.chunk(), b"first");
 
     gate.reload(&nothing_allowed());
 
     let rest = client.rest();
-    assert!(!rest.ends_with(b"0\r\n\r\n"), "cut, not ended as if it were whole");
+    assert!(
+        !rest.ends_with(b"0\r\n\r\n"),
+        "cut, not ended as if it were whole"
+    );
     assert_eq!(gate.last_close().text("error.type"), "revoked");
 }
 
@@ -152,18 +186,29 @@ fn a_connection_that_was_judged_by_the_old_policy_is_not_reused_under_the_new() 
 
     gate.reload(&nothing_allowed());
 
-    assert_eq!(client.get(&url).status(), 403, "the same connection, judged anew");
+    assert_eq!(
+        client.get(&url).status(),
+        403,
+        "the same connection, judged anew"
+    );
     assert_eq!(origin.requests().len(), 1);
 }
 
 /// 200 reloads; 1,000 with `TIDEGATE_SLOW=1`.
 #[test]
 fn reloads_under_load_fail_no_flow() {
-    let rounds = if std::env::var_os("TIDEGATE_SLOW").is_some() { 1000 } else { 200 };
+    let rounds = if std::env::var_os("TIDEGATE_SLOW").is_some() {
+        1000
+    } else {
+        200
+    };
     let origin = Origin::http(|visit, _| visit.answer("200 OK", "text/plain", b"ok"));
     let gate = Gate::with(&loopback(origin.port()));
     let (proxy, url) = (gate.proxy(), format!("http://{HOST}:{}/", origin.port()));
-    let (stop, passed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (stop, passed) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let workers: Vec<_> = (0..4)
         .map(|_| {
             let (stop, passed, url) = (stop.clone(), passed.clone(), url.clone());
@@ -188,12 +233,21 @@ fn reloads_under_load_fail_no_flow() {
 
     let passed = passed.load(Ordering::Relaxed);
     assert!(passed > 0);
-    assert!(gate.metrics().sum("tidegate_policy_reloads_total", &[("result", "ok")]) >= 1.0);
+    assert!(
+        gate.metrics()
+            .sum("tidegate_policy_reloads_total", &[("result", "ok")])
+            >= 1.0
+    );
     let lines = gate.eventually_records("every end", |lines| {
         lines.named("close").len() == lines.named("decision").len()
     });
     assert_eq!(lines.named("decision").len(), passed);
-    assert!(lines.named("close").iter().all(|line| line.text("tidegate.end") == "closed"));
+    assert!(
+        lines
+            .named("close")
+            .iter()
+            .all(|line| line.text("tidegate.end") == "closed")
+    );
 }
 
 #[test]
@@ -205,5 +259,10 @@ fn a_slow_client_is_served_by_the_policy_it_began_with_or_closed() {
 
     gate.reload(&growing(origin.port(), 1));
 
-    assert_eq!(client.get(&format!("http://{HOST}:{}/", origin.port())).status(), 200);
+    assert_eq!(
+        client
+            .get(&format!("http://{HOST}:{}/", origin.port()))
+            .status(),
+        200
+    );
 }

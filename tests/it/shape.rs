@@ -18,8 +18,12 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Edges inside a layer that are wanted.
-const SIDEWAYS: &[(&str, &str)] =
-    &[("record", "metrics"), ("record", "identity"), ("dial", "metrics"), ("identity", "metrics")];
+const SIDEWAYS: &[(&str, &str)] = &[
+    ("record", "metrics"),
+    ("record", "identity"),
+    ("dial", "metrics"),
+    ("identity", "metrics"),
+];
 
 /// A file of the source.
 struct File {
@@ -36,7 +40,10 @@ struct File {
 impl File {
     /// The code without comments.
     fn statements(&self) -> String {
-        let lines = self.code.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let lines = self
+            .code
+            .lines()
+            .map(|line| line.split("//").next().unwrap_or_default());
         lines.collect::<Vec<_>>().join("\n")
     }
 }
@@ -52,7 +59,11 @@ fn read(path: &str) -> String {
 fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
-        if path.is_dir() { walk(&path, into) } else { into.push(path) }
+        if path.is_dir() {
+            walk(&path, into)
+        } else {
+            into.push(path)
+        }
     }
 }
 
@@ -64,11 +75,23 @@ fn files(folder: &str) -> Vec<File> {
     paths.sort();
     let file = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).expect("text");
-        let path = path.strip_prefix(package()).expect("a file of the package").to_owned();
+        let path = path
+            .strip_prefix(package())
+            .expect("a file of the package")
+            .to_owned();
         let module = path.iter().nth(1).expect("a module").to_string_lossy();
         let module = module.trim_end_matches(".rs").to_owned();
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();
-        File { path, module, code, text }
+        let code = text
+            .split("#[cfg(test)]\nmod tests")
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        File {
+            path,
+            module,
+            code,
+            text,
+        }
     };
     paths.into_iter().map(file).collect()
 }
@@ -81,8 +104,15 @@ fn level(module: &str) -> usize {
 /// The top modules that a text names as `crate::x`.
 fn named(text: &str) -> BTreeSet<String> {
     let after = text.split("crate::").skip(1);
-    let word = |rest: &str| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().map(str::to_owned);
-    after.filter_map(word).filter(|word| !word.is_empty()).collect()
+    let word = |rest: &str| {
+        rest.split(|c: char| !c.is_ascii_lowercase() && c != '_')
+            .next()
+            .map(str::to_owned)
+    };
+    after
+        .filter_map(word)
+        .filter(|word| !word.is_empty())
+        .collect()
 }
 
 #[test]
@@ -102,9 +132,20 @@ fn modules_only_look_down() {
 
 #[test]
 fn the_decision_is_pure() {
-    let banned = ["tokio", "std::fs", "TcpStream", "TcpListener", "UdpSocket", "Timestamp::now", "SystemTime"];
+    let banned = [
+        "tokio",
+        "std::fs",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "Timestamp::now",
+        "SystemTime",
+    ];
     let mut wrong = Vec::new();
-    for file in files("src").iter().filter(|file| ["policy", "name"].contains(&file.module.as_str())) {
+    for file in files("src")
+        .iter()
+        .filter(|file| ["policy", "name"].contains(&file.module.as_str()))
+    {
         let statements = file.statements();
         for word in banned.iter().filter(|word| statements.contains(**word)) {
             wrong.push(format!("{} names {word}", file.path.display()));
@@ -116,10 +157,19 @@ fn the_decision_is_pure() {
 #[test]
 fn nothing_is_left_to_do() {
     // Spelt in parts: this file is read as well.
-    let banned = [["to", "do!("], ["unimpl", "emented!("], ["FIX", "ME"], ["dbg", "!("]].map(|word| word.concat());
+    let banned = [
+        ["to", "do!("],
+        ["unimpl", "emented!("],
+        ["FIX", "ME"],
+        ["dbg", "!("],
+    ]
+    .map(|word| word.concat());
     let mut wrong = Vec::new();
     for file in files("src").into_iter().chain(files("tests")) {
-        for word in banned.iter().filter(|word| file.text.contains(word.as_str())) {
+        for word in banned
+            .iter()
+            .filter(|word| file.text.contains(word.as_str()))
+        {
             wrong.push(format!("{} has {word}", file.path.display()));
         }
     }
@@ -131,16 +181,28 @@ fn no_test_waits_a_fixed_time() {
     let banned = [["thread::", "sleep"], ["time::", "sleep"]].map(|word| word.concat());
     for file in files("tests") {
         for word in &banned {
-            assert!(!file.text.contains(word.as_str()), "{} has {word}", file.path.display());
+            assert!(
+                !file.text.contains(word.as_str()),
+                "{} has {word}",
+                file.path.display()
+            );
         }
     }
 }
 
 #[test]
 fn no_module_is_a_drawer() {
-    let banned = ["util", "utils", "common", "helpers", "helper", "misc", "manager", "handler", "types", "core"];
+    let banned = [
+        "util", "utils", "common", "helpers", "helper", "misc", "manager", "handler", "types",
+        "core",
+    ];
     for file in files("src") {
-        let name = file.path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let name = file
+            .path
+            .file_stem()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
         assert!(!banned.contains(&name.as_str()), "{}", file.path.display());
     }
 }
@@ -154,18 +216,36 @@ fn files_are_short() {
     sizes.sort();
     let at = |share: usize| sizes[(sizes.len() - 1) * share / 100].0;
     let longest: Vec<_> = sizes.iter().rev().take(5).collect();
-    eprintln!("{} files, median {}, p90 {}, longest {longest:?}", sizes.len(), at(50), at(90));
+    eprintln!(
+        "{} files, median {}, p90 {}, longest {longest:?}",
+        sizes.len(),
+        at(50),
+        at(90)
+    );
     assert!(at(50) <= 200, "the median file has {} lines", at(50));
-    assert!(at(90) <= 450, "one file in ten has more than {} lines: {longest:?}", at(90));
+    assert!(
+        at(90) <= 450,
+        "one file in ten has more than {} lines: {longest:?}",
+        at(90)
+    );
 }
 
 /// The codes of `src/proxy/refusal.rs`: the second word of each line of its list.
 fn codes() -> Vec<String> {
     let text = read("src/proxy/refusal.rs");
-    let list = text.split("\ncodes! {").nth(1).expect("the list").split("\n}").next().expect("its end");
+    let list = text
+        .split("\ncodes! {")
+        .nth(1)
+        .expect("the list")
+        .split("\n}")
+        .next()
+        .expect("its end");
     let code = |line: &str| line.split('"').nth(1).map(str::to_owned);
     let heads = list.lines().filter(|line| {
-        line.starts_with("    ") && line.trim_start().starts_with(|c: char| c.is_ascii_uppercase())
+        line.starts_with("    ")
+            && line
+                .trim_start()
+                .starts_with(|c: char| c.is_ascii_uppercase())
     });
     let codes: Vec<String> = heads.filter_map(code).collect();
     assert!(codes.len() > 15, "{codes:?}");
@@ -174,7 +254,9 @@ fn codes() -> Vec<String> {
 
 /// Every test, as one text.
 fn scenarios() -> String {
-    let tests = files("tests").into_iter().filter(|file| !file.path.ends_with("shape.rs"));
+    let tests = files("tests")
+        .into_iter()
+        .filter(|file| !file.path.ends_with("shape.rs"));
     tests.map(|file| file.text).collect::<String>() + &read("tests/it/bypass.toml")
 }
 
@@ -195,10 +277,16 @@ fn every_refusal_is_documented_and_tested() {
 
 /// Every metric that is declared.
 pub(crate) fn metrics() -> BTreeSet<String> {
-    let texts = files("src").into_iter().filter(|file| file.module == "metrics").map(|file| file.code);
+    let texts = files("src")
+        .into_iter()
+        .filter(|file| file.module == "metrics")
+        .map(|file| file.code);
     let text: String = texts.collect();
     let quoted = text.split('"').filter(|word| word.starts_with("tidegate_"));
-    let plain = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let plain = |word: &&str| {
+        word.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
     quoted.filter(plain).map(str::to_owned).collect()
 }
 
@@ -206,8 +294,14 @@ pub(crate) fn metrics() -> BTreeSet<String> {
 fn every_metric_is_documented() {
     let names = metrics();
     assert!(names.len() > 10, "{names:?}");
-    let manual: String = files("src/manual").into_iter().map(|file| file.text).collect();
-    let missing: Vec<_> = names.iter().filter(|name| !manual.contains(name.as_str())).collect();
+    let manual: String = files("src/manual")
+        .into_iter()
+        .map(|file| file.text)
+        .collect();
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| !manual.contains(name.as_str()))
+        .collect();
     assert!(missing.is_empty(), "not in the manual: {missing:#?}");
 }
 

@@ -16,7 +16,11 @@ pub(crate) struct Client {
 impl Client {
     /// Connects.
     pub(crate) fn dial(address: SocketAddr) -> Self {
-        Self { wire: Wire::dial(address), reader: Reader::default(), credentials: None }
+        Self {
+            wire: Wire::dial(address),
+            reader: Reader::default(),
+            credentials: None,
+        }
     }
 
     /// Says who it is in every request that it composes.
@@ -31,7 +35,9 @@ impl Client {
     /// Asks for a tunnel and reads the answer.
     pub(crate) fn connect(&mut self, target: &str) -> Message {
         let credentials = self.credentials.clone().unwrap_or_default();
-        self.send(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n"));
+        self.send(format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n"
+        ));
         self.answer("CONNECT")
     }
 
@@ -74,7 +80,8 @@ impl Client {
     /// Reads an answer to a request of that method.
     #[track_caller]
     pub(crate) fn answer(&mut self, method: &str) -> Message {
-        self.try_answer(method).unwrap_or_else(|error| panic!("no answer: {error}"))
+        self.try_answer(method)
+            .unwrap_or_else(|error| panic!("no answer: {error}"))
     }
 
     /// Reads an answer, or says how the connection ended instead.
@@ -85,7 +92,10 @@ impl Client {
     /// Reads the head of an answer alone.
     #[track_caller]
     pub(crate) fn head(&mut self) -> Message {
-        self.reader.head(&mut self.wire).expect("a head").expect("an answer")
+        self.reader
+            .head(&mut self.wire)
+            .expect("a head")
+            .expect("an answer")
     }
 
     /// Reads exactly so many bytes.
@@ -109,7 +119,11 @@ impl Client {
     #[track_caller]
     pub(crate) fn is_closed(&mut self) {
         let rest = self.reader.held();
-        assert!(rest.is_empty(), "more came: {:?}", String::from_utf8_lossy(&rest));
+        assert!(
+            rest.is_empty(),
+            "more came: {:?}",
+            String::from_utf8_lossy(&rest)
+        );
         let mut byte = [0];
         match self.wire.read(&mut byte) {
             Ok(0) => {}
@@ -120,9 +134,15 @@ impl Client {
 
     /// Nothing is there to read for a little while. (Says nothing about later.)
     pub(crate) fn is_silent_for(&mut self, time: std::time::Duration) -> bool {
-        self.wire.socket().set_read_timeout(Some(time)).expect("a read timeout");
+        self.wire
+            .socket()
+            .set_read_timeout(Some(time))
+            .expect("a read timeout");
         let silent = self.wire.socket().peek(&mut [0]).is_err();
-        self.wire.socket().set_read_timeout(Some(super::DEADLINE)).expect("a read timeout");
+        self.wire
+            .socket()
+            .set_read_timeout(Some(super::DEADLINE))
+            .expect("a read timeout");
         silent
     }
 
@@ -151,12 +171,18 @@ impl Client {
 
     /// Goes on with TLS inside the tunnel, asking for `name`.
     pub(crate) fn enter(self, pki: &Pki, name: &str) -> Self {
-        Self { wire: pki.enter(self.wire, name), ..self }
+        Self {
+            wire: pki.enter(self.wire, name),
+            ..self
+        }
     }
 
     /// Goes on with TLS of the test's own making inside the tunnel.
     pub(crate) fn enter_with(self, pki: &Pki, name: &str, config: rustls::ClientConfig) -> Self {
-        Self { wire: pki.enter_with(self.wire, name, config), ..self }
+        Self {
+            wire: pki.enter_with(self.wire, name, config),
+            ..self
+        }
     }
 
     /// A request in origin form, for inside a tunnel.

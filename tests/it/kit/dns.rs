@@ -32,8 +32,14 @@ impl Dns {
 
     /// From now on, that name has these addresses.
     pub(crate) fn answer(&self, name: &str, addresses: &[&str]) {
-        let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
-        self.answers.lock().expect("answers").insert(name.to_owned(), addresses);
+        let addresses = addresses
+            .iter()
+            .map(|text| text.parse().expect("an address"))
+            .collect();
+        self.answers
+            .lock()
+            .expect("answers")
+            .insert(name.to_owned(), addresses);
     }
 
     /// What to write under `[dial]`.
@@ -54,7 +60,9 @@ fn serve(
 ) {
     let mut packet = [0; 1500];
     while let Ok((size, from)) = socket.recv_from(&mut packet) {
-        let Some((name, kind, question)) = question(&packet[..size]) else { continue };
+        let Some((name, kind, question)) = question(&packet[..size]) else {
+            continue;
+        };
         asked.lock().expect("questions").push(name.clone());
         let known = answers.lock().expect("answers").get(&name).cloned();
         let _ = socket.send_to(&reply(&packet, &question, kind, known.as_deref()), from);

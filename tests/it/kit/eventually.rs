@@ -25,7 +25,10 @@ pub(crate) fn eventually_within<T>(
         if let Some(found) = probe() {
             return found;
         }
-        assert!(begun.elapsed() < deadline, "not within {deadline:?}: {what}");
+        assert!(
+            begun.elapsed() < deadline,
+            "not within {deadline:?}: {what}"
+        );
         thread::park_timeout(Duration::from_millis(5));
     }
 }

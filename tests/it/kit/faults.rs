@@ -66,16 +66,25 @@ struct Passage {
 fn carry(near: Wire, far: SocketAddr, fault: Fault) {
     let far = Wire::dial(far);
     let (near_again, far_again) = (again(&near), again(&far));
-    let passage = Passage { fault, cut: Arc::default() };
+    let passage = Passage {
+        fault,
+        cut: Arc::default(),
+    };
     let back = passage.clone();
     thread::spawn(move || passage.one_way(near, far, None));
-    let limit = if let Fault::ResetsAfter(count) = fault { Some(count) } else { None };
+    let limit = if let Fault::ResetsAfter(count) = fault {
+        Some(count)
+    } else {
+        None
+    };
     thread::spawn(move || back.one_way(far_again, near_again, limit));
 }
 
 fn again(wire: &Wire) -> Wire {
     let socket = wire.socket();
-    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a read timeout");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(20)))
+        .expect("a read timeout");
     let socket = socket.try_clone().expect("a socket");
     Wire::Tcp(socket)
 }
@@ -119,5 +128,8 @@ impl Passage {
 }
 
 fn is_patience(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
 }

@@ -61,19 +61,30 @@ impl Plan {
         let config = folder.path().join("tidegate.toml");
         std::fs::write(&config, self.text(&self.policy)).expect("a file");
         let running = Running::start(&config, &self.prefix);
-        Gate { plan: self, folder, running: Some(running) }
+        Gate {
+            plan: self,
+            folder,
+            running: Some(running),
+        }
     }
 
     /// The whole configuration with that policy.
     fn text(&self, policy: &str) -> String {
         let proxies = vec!["\"127.0.0.1:0\""; self.proxies].join(", ");
         let listen = format!("[listen]\nproxy = [{proxies}]\nadmin = \"127.0.0.1:0\"\n");
-        let file = if self.record.contains("file =") { "" } else { "file = \"decisions.jsonl\"\n" };
+        let file = if self.record.contains("file =") {
+            ""
+        } else {
+            "file = \"decisions.jsonl\"\n"
+        };
         let record = format!("[record]\n{file}{}\n", self.record);
         // Keys of the top level have to come before the first table.
         let (top, tables) = policy.split_at(policy.find("\n[").map_or(0, |at| at + 1));
-        let (top, tables) =
-            if policy.starts_with('[') { ("", policy) } else { (top, tables) };
+        let (top, tables) = if policy.starts_with('[') {
+            ("", policy)
+        } else {
+            (top, tables)
+        };
         format!("{top}\n{listen}\n{record}\n{tables}")
     }
 }
@@ -94,7 +105,11 @@ impl Gate {
 
     /// Begins to say how to start.
     pub(crate) fn plan(policy: &str) -> Plan {
-        Plan { policy: policy.to_owned(), proxies: 1, ..Plan::default() }
+        Plan {
+            policy: policy.to_owned(),
+            proxies: 1,
+            ..Plan::default()
+        }
     }
 
     /// The first proxy listener.
@@ -146,7 +161,9 @@ impl Gate {
     pub(crate) fn ask(&self, path: &str) -> Message {
         let mut client = Client::dial(self.admin());
         let host = self.admin();
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        ));
         client.answer("GET")
     }
 
@@ -169,7 +186,9 @@ impl Gate {
         what: &str,
         mut condition: impl FnMut(&[Line]) -> bool,
     ) -> Vec<Line> {
-        eventually(what, || Some(self.records()).filter(|lines| condition(lines)))
+        eventually(what, || {
+            Some(self.records()).filter(|lines| condition(lines))
+        })
     }
 
     /// Waits for the first line that fits.
@@ -182,7 +201,9 @@ impl Gate {
     #[track_caller]
     pub(crate) fn decision(&self, flow: &str) -> Line {
         assert!(!flow.is_empty(), "no flow to look for");
-        self.line("a decision", |line| line.flow() == flow && line.is_decision())
+        self.line("a decision", |line| {
+            line.flow() == flow && line.is_decision()
+        })
     }
 
     /// Waits for the line that says how a flow ended.
@@ -195,7 +216,9 @@ impl Gate {
     #[track_caller]
     pub(crate) fn last_close(&self) -> Line {
         let decision = eventually("an allowed flow", || {
-            self.records().into_iter().rfind(|line| line.is_decision() && line.verdict() == "allow")
+            self.records()
+                .into_iter()
+                .rfind(|line| line.is_decision() && line.verdict() == "allow")
         });
         self.close(decision.flow())
     }
@@ -240,7 +263,9 @@ impl Gate {
     /// Waits for the end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let running = self.running.as_mut().expect("a running gate");
-        eventually("the end of the process", || running.child.try_wait().expect("a child"))
+        eventually("the end of the process", || {
+            running.child.try_wait().expect("a child")
+        })
     }
 
     /// SIGKILL, and a new start with the same files.
@@ -257,7 +282,11 @@ impl Gate {
 
     /// Another command of the program, on this gate's configuration folder.
     pub(crate) fn tidegate(&self, words: &[&str]) -> std::process::Output {
-        program().args(words).current_dir(self.folder()).output().expect("an output")
+        program()
+            .args(words)
+            .current_dir(self.folder())
+            .output()
+            .expect("an output")
     }
 
     fn running(&self) -> &Running {
@@ -293,7 +322,10 @@ impl Running {
         };
         command.arg("run").arg("--config").arg(config);
         command.current_dir(config.parent().expect("a folder"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");
         let said = listen(&mut child);
         let ready = |said: &[String]| said.iter().any(|line| line == "tidegate: ready");
@@ -304,7 +336,11 @@ impl Running {
             child.try_wait().expect("a child").map(Some)
         });
         let lines = said.lock().expect("lines").clone();
-        assert!(ready(&lines), "ended with {failed:?}:\n{}", lines.join("\n"));
+        assert!(
+            ready(&lines),
+            "ended with {failed:?}:\n{}",
+            lines.join("\n")
+        );
         Self {
             child,
             proxies: addresses(&lines, "tidegate: proxy on "),
@@ -314,7 +350,10 @@ impl Running {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a pid");
         kill_process(pid, signal).expect("a signal");
     }
 }
@@ -324,7 +363,10 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("the gate said:\n{}", self.said.lock().expect("lines").join("\n"));
+            eprintln!(
+                "the gate said:\n{}",
+                self.said.lock().expect("lines").join("\n")
+            );
         }
     }
 }
@@ -343,5 +385,7 @@ fn listen(child: &mut Child) -> Arc<Mutex<Vec<String>>> {
 
 fn addresses(lines: &[String], prefix: &str) -> Vec<SocketAddr> {
     let texts = lines.iter().filter_map(|line| line.strip_prefix(prefix));
-    texts.map(|text| text.trim().parse().expect("an address")).collect()
+    texts
+        .map(|text| text.trim().parse().expect("an address"))
+        .collect()
 }

@@ -60,7 +60,10 @@ impl Hello {
         self.extension(0x002b, &[2, 0x03, 0x04])
             .extension(0x000a, &prefixed(&[0x00, 0x1d]))
             .extension(0x000d, &prefixed(&[0x04, 0x03]))
-            .extension(0x0033, &prefixed(&[&[0x00, 0x1d][..], &prefixed(&[3; 32])].concat()))
+            .extension(
+                0x0033,
+                &prefixed(&[&[0x00, 0x1d][..], &prefixed(&[3; 32])].concat()),
+            )
     }
 
     fn handshake(&self) -> Vec<u8> {

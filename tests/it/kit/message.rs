@@ -25,7 +25,10 @@ impl Message {
 
     /// Every value of a field.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        let named = self.fields.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        let named = self
+            .fields
+            .iter()
+            .filter(|(field, _)| field.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_str()).collect()
     }
 
@@ -36,7 +39,9 @@ impl Message {
 
     /// The status of an answer.
     pub(crate) fn status(&self) -> u16 {
-        self.word(1).parse().unwrap_or_else(|_| panic!("no status in {:?}", self.start))
+        self.word(1)
+            .parse()
+            .unwrap_or_else(|_| panic!("no status in {:?}", self.start))
     }
 
     /// The reason phrase of an answer.
@@ -114,7 +119,9 @@ impl Reader {
     /// Reads a head alone; `None` where the stream ended before its first byte.
     pub(crate) fn head(&mut self, from: &mut impl Read) -> io::Result<Option<Message>> {
         let mut message = Message::default();
-        let Some(start) = self.line(from)? else { return Ok(None) };
+        let Some(start) = self.line(from)? else {
+            return Ok(None);
+        };
         message.start = start;
         message.fields = self.fields(from)?;
         Ok(Some(message))
@@ -194,7 +201,11 @@ impl Reader {
             }
             if self.more(from)? == 0 {
                 let whole = self.held.is_empty();
-                return if whole { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if whole {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
         }
     }
@@ -208,7 +219,11 @@ impl Reader {
 }
 
 fn framing(message: &Message) -> Option<Framing> {
-    if message.all("transfer-encoding").iter().any(|coding| coding.eq_ignore_ascii_case("chunked")) {
+    if message
+        .all("transfer-encoding")
+        .iter()
+        .any(|coding| coding.eq_ignore_ascii_case("chunked"))
+    {
         return Some(Framing::Chunked);
     }
     let length = message.field("content-length")?;

@@ -18,8 +18,14 @@ impl Metrics {
 
     /// Every name that is declared with a TYPE.
     pub(crate) fn declared(&self) -> Vec<String> {
-        let types = self.0.lines().filter_map(|line| line.strip_prefix("# TYPE "));
-        types.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+        let types = self
+            .0
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "));
+        types
+            .filter_map(|line| line.split(' ').next())
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -27,5 +33,9 @@ fn sample(line: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let (series, value) = line.rsplit_once(' ')?;
     let (found, rest) = series.split_once('{').unwrap_or((series, ""));
     let has = |(key, value): &(&str, &str)| rest.contains(&format!("{key}=\"{value}\""));
-    if found == name && labels.iter().all(has) { value.parse().ok() } else { None }
+    if found == name && labels.iter().all(has) {
+        value.parse().ok()
+    } else {
+        None
+    }
 }

@@ -32,5 +32,5 @@ pub(crate) use pki::Pki;
 pub(crate) use policy::{TIERS, allow, allow_more, loopback, names};
 pub(crate) use program::{Outcome, Program, need};
 pub(crate) use records::{Line, Lines, read as read_log};
-pub(crate) use wire::Wire;
 pub(crate) use web::{Site, git_backend};
+pub(crate) use wire::Wire;

@@ -58,7 +58,9 @@ impl Origin {
     where
         F: Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + 'static,
     {
-        Self::serve(Some(pki.server(names)), move |visit| visit.requests(&answer))
+        Self::serve(Some(pki.server(names)), move |visit| {
+            visit.requests(&answer)
+        })
     }
 
     /// Gives each connection to `carry`, bytes as they are.
@@ -133,7 +135,10 @@ impl Origin {
     #[track_caller]
     pub(crate) fn saw_nothing(&self) {
         let seen = self.seen.lock().expect("seen");
-        assert!(seen.connections == 0 && seen.requests.is_empty(), "the origin saw {seen:?}");
+        assert!(
+            seen.connections == 0 && seen.requests.is_empty(),
+            "the origin saw {seen:?}"
+        );
     }
 
     fn serve<F>(tls: Option<Arc<ServerConfig>>, carry: F) -> Self
@@ -157,11 +162,7 @@ impl Origin {
 }
 
 impl Visit {
-    fn begin(
-        socket: TcpStream,
-        tls: Option<&Arc<ServerConfig>>,
-        seen: &Arc<Mutex<Seen>>,
-    ) -> Self {
+    fn begin(socket: TcpStream, tls: Option<&Arc<ServerConfig>>, seen: &Arc<Mutex<Seen>>) -> Self {
         let number = {
             let mut seen = seen.lock().expect("seen");
             seen.connections += 1;
@@ -173,12 +174,21 @@ impl Visit {
             let socket = socket.try_clone().expect("a socket");
             wire = Wire::TlsServer(Box::new(StreamOwned::new(connection, socket)));
         }
-        Self { wire, number, reader: Reader::default(), seen: seen.clone() }
+        Self {
+            wire,
+            number,
+            reader: Reader::default(),
+            seen: seen.clone(),
+        }
     }
 
     /// Remembers raw bytes.
     pub(crate) fn note(&self, bytes: &[u8]) {
-        self.seen.lock().expect("seen").bytes.extend_from_slice(bytes);
+        self.seen
+            .lock()
+            .expect("seen")
+            .bytes
+            .extend_from_slice(bytes);
     }
 
     /// Reads a request head and leaves its body; `None` at the end.
@@ -198,7 +208,11 @@ impl Visit {
 
     /// Remembers a request that the origin read by itself.
     pub(crate) fn remember(&self, request: &Message) {
-        self.seen.lock().expect("seen").requests.push(request.clone());
+        self.seen
+            .lock()
+            .expect("seen")
+            .requests
+            .push(request.clone());
     }
 
     /// Writes bytes at once.
@@ -218,7 +232,11 @@ impl Visit {
 
     /// Answers 200 with what the request said.
     pub(crate) fn echo(&mut self, request: &Message) -> io::Result<()> {
-        let fields: Vec<_> = request.fields.iter().map(|(name, value)| [name, value]).collect();
+        let fields: Vec<_> = request
+            .fields
+            .iter()
+            .map(|(name, value)| [name, value])
+            .collect();
         let body = serde_json::json!({
             "method": request.method(),
             "target": request.target(),
@@ -226,14 +244,20 @@ impl Visit {
             "body": request.text(),
         });
         let body = body.to_string();
-        let body = if request.method() == "HEAD" { "" } else { body.as_str() };
+        let body = if request.method() == "HEAD" {
+            ""
+        } else {
+            body.as_str()
+        };
         self.answer("200 OK", "application/json", body.as_bytes())
     }
 
     /// Ends the connection with a reset.
     pub(crate) fn reset(&mut self) {
         let linger = Some(std::time::Duration::ZERO);
-        socket2::SockRef::from(self.wire.socket()).set_linger(linger).expect("linger");
+        socket2::SockRef::from(self.wire.socket())
+            .set_linger(linger)
+            .expect("linger");
     }
 
     fn requests<F>(&mut self, answer: &F) -> io::Result<()>
@@ -247,7 +271,10 @@ impl Visit {
             self.reader.request_body(&mut self.wire, &mut request)?;
             self.remember(&request);
             answer(self, &request)?;
-            let closes = request.all("connection").iter().any(|value| value.contains("close"));
+            let closes = request
+                .all("connection")
+                .iter()
+                .any(|value| value.contains("close"));
             if closes {
                 self.wire.half_close();
                 return Ok(());

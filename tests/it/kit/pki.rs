@@ -20,9 +20,13 @@ impl Pki {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "tidegate test authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "tidegate test authority");
         let key = KeyPair::generate().expect("a key");
-        Self { issuer: CertifiedIssuer::self_signed(params, key).expect("an authority") }
+        Self {
+            issuer: CertifiedIssuer::self_signed(params, key).expect("an authority"),
+        }
     }
 
     /// Writes the authority's certificate as PEM and says where.
@@ -66,7 +70,9 @@ impl Pki {
 
     /// As [`Self::enter`], with a configuration of the test's own.
     pub(crate) fn enter_with(&self, wire: Wire, name: &str, config: ClientConfig) -> Wire {
-        let Wire::Tcp(socket) = wire else { panic!("already TLS") };
+        let Wire::Tcp(socket) = wire else {
+            panic!("already TLS")
+        };
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
         Wire::TlsClient(Box::new(StreamOwned::new(connection, socket)))

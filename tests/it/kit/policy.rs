@@ -20,13 +20,19 @@ default = "deny"
 
 /// The tiers, and leave to reach `files.example.net` at that port on loopback.
 pub(crate) fn loopback(port: u16) -> String {
-    format!("{TIERS}{}{}", names(&["files.example.net"]), allow("files", "files.example.net", port))
+    format!(
+        "{TIERS}{}{}",
+        names(&["files.example.net"]),
+        allow("files", "files.example.net", port)
+    )
 }
 
 /// Fixed answers on loopback for these names.
 pub(crate) fn names(names: &[&str]) -> String {
-    let hosts: Vec<String> =
-        names.iter().map(|name| format!("\"{name}\" = [\"127.0.0.1\"]")).collect();
+    let hosts: Vec<String> = names
+        .iter()
+        .map(|name| format!("\"{name}\" = [\"127.0.0.1\"]"))
+        .collect();
     format!("\n[dial]\nhosts = {{ {} }}\n", hosts.join(", "))
 }
 

@@ -65,10 +65,19 @@ impl Program {
     /// A program by path.
     pub(crate) fn at(path: &Path, home: &Path) -> Self {
         let mut command = Command::new(path);
-        command.env_clear().env("PATH", search_path()).env("HOME", home).current_dir(home);
+        command
+            .env_clear()
+            .env("PATH", search_path())
+            .env("HOME", home)
+            .current_dir(home);
         command.env("LC_ALL", "C.UTF-8").env("NO_COLOR", "1");
         // Toolchain managers look for their state here; the versions they chose are kept.
-        for keep in ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "PYENV_ROOT"] {
+        for keep in [
+            "CARGO_HOME",
+            "RUSTUP_HOME",
+            "RUSTUP_TOOLCHAIN",
+            "PYENV_ROOT",
+        ] {
             if let Some(value) = std::env::var_os(keep) {
                 command.env(keep, value);
             }
@@ -100,7 +109,13 @@ impl Program {
     /// Sets the variables by which programs find a proxy.
     #[must_use]
     pub(crate) fn through(mut self, proxy: &str) -> Self {
-        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        for name in [
+            "http_proxy",
+            "https_proxy",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "ALL_PROXY",
+        ] {
             self.command.env(name, proxy);
         }
         self
@@ -108,7 +123,10 @@ impl Program {
 
     /// Runs it to its end.
     pub(crate) fn run(mut self) -> Outcome {
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = self.command.spawn().expect("a program");
         let stdout = collect(child.stdout.take().expect("a stdout"));
         let stderr = collect(child.stderr.take().expect("a stderr"));
@@ -125,17 +143,23 @@ impl Program {
 /// Where a program is; panics with what to install if it is not there.
 pub(crate) fn need(name: &str) -> PathBuf {
     let found = venv(name).or_else(|| {
-        std::env::split_paths(&search_path()).map(|folder| folder.join(name)).find(|at| at.is_file())
+        std::env::split_paths(&search_path())
+            .map(|folder| folder.join(name))
+            .find(|at| at.is_file())
     });
     found.unwrap_or_else(|| {
-        panic!("`{name}` is not installed, and this test is about it: run tests/run, which installs it")
+        panic!(
+            "`{name}` is not installed, and this test is about it: run tests/run, which installs it"
+        )
     })
 }
 
 /// A program of the Python environment that tests/run makes.
 fn venv(name: &str) -> Option<PathBuf> {
     let python = ["python", "python3", "pip", "uv"].contains(&name);
-    let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-venv/bin").join(name);
+    let at = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/test-venv/bin")
+        .join(name);
     (python && at.exists()).then_some(at)
 }
 

@@ -18,7 +18,9 @@ impl Line {
     /// A field as a number; panics where it is none.
     #[track_caller]
     pub(crate) fn number(&self, field: &str) -> u64 {
-        self.0[field].as_u64().unwrap_or_else(|| panic!("no number `{field}` in {}", self.0))
+        self.0[field]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no number `{field}` in {}", self.0))
     }
 
     /// Whether a field is written.
@@ -70,7 +72,11 @@ pub(crate) fn read(path: &Path) -> Vec<Line> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let lines = whole.lines().filter(|line| !line.is_empty());
-    lines.map(|line| Line(serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))).collect()
+    lines
+        .map(|line| {
+            Line(serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        })
+        .collect()
 }
 
 /// Lines of one log, with questions.
@@ -83,10 +89,16 @@ pub(crate) trait Lines {
 
 impl Lines for [Line] {
     fn of(&self, flow: &str) -> Vec<Line> {
-        self.iter().filter(|line| line.flow() == flow).cloned().collect()
+        self.iter()
+            .filter(|line| line.flow() == flow)
+            .cloned()
+            .collect()
     }
 
     fn named(&self, name: &str) -> Vec<Line> {
-        self.iter().filter(|line| line.name() == name).cloned().collect()
+        self.iter()
+            .filter(|line| line.name() == name)
+            .cloned()
+            .collect()
     }
 }

@@ -18,7 +18,8 @@ impl Site {
     /// Adds a file.
     #[must_use]
     pub(crate) fn file(mut self, path: &str, kind: &str, bytes: impl Into<Vec<u8>>) -> Self {
-        self.files.insert(path.to_owned(), (kind.to_owned(), bytes.into()));
+        self.files
+            .insert(path.to_owned(), (kind.to_owned(), bytes.into()));
         self
     }
 
@@ -42,24 +43,35 @@ pub(crate) fn git_backend(
 ) -> impl Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + 'static {
     move |visit, request| {
         let answer = backend(&root, request)?;
-        let split = answer.windows(4).position(|end| end == b"\r\n\r\n").expect("a CGI head");
+        let split = answer
+            .windows(4)
+            .position(|end| end == b"\r\n\r\n")
+            .expect("a CGI head");
         let head = String::from_utf8_lossy(&answer[..split]).into_owned();
         let body = &answer[split + 4..];
-        let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK");
+        let status = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Status: "))
+            .unwrap_or("200 OK");
         let fields: String = head
             .lines()
             .filter(|line| !line.starts_with("Status: "))
             .map(|line| format!("{line}\r\n"))
             .collect();
         let length = body.len();
-        visit.say(format!("HTTP/1.1 {status}\r\n{fields}Content-Length: {length}\r\n\r\n"))?;
+        visit.say(format!(
+            "HTTP/1.1 {status}\r\n{fields}Content-Length: {length}\r\n\r\n"
+        ))?;
         visit.say(body)
     }
 }
 
 /// One run of `git http-backend`: the CGI head and body it printed.
 fn backend(root: &PathBuf, request: &Message) -> io::Result<Vec<u8>> {
-    let (path, query) = request.target().split_once('?').unwrap_or((request.target(), ""));
+    let (path, query) = request
+        .target()
+        .split_once('?')
+        .unwrap_or((request.target(), ""));
     let field = |name: &str| request.field(name).unwrap_or_default().to_owned();
     let mut child = Command::new("git")
         .arg("http-backend")

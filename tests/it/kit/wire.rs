@@ -27,8 +27,12 @@ impl Wire {
 
     /// Takes a socket over.
     pub(crate) fn plain(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(DEADLINE)).expect("a read timeout");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a write timeout");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a read timeout");
+        stream
+            .set_write_timeout(Some(DEADLINE))
+            .expect("a write timeout");
         stream.set_nodelay(true).expect("no delay");
         Self::Tcp(stream)
     }
