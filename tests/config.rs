@@ -9,6 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tidegate::config::{self, AdminAddress, Config, IdentityDemand, OnFailure, SecretHash};
 use tidegate::diag::{self, Diagnostic, Severity};
+use tidegate::policy;
 
 /// Loads a file that has to be right in every respect.
 fn good(path: &str) -> Config {
@@ -19,6 +20,13 @@ fn good(path: &str) -> Config {
         diag::render(&findings, false)
     );
     config.expect("no finding, so there is a configuration")
+}
+
+/// The policy holds what its examples and trials say.
+fn compiles(config: &Config) {
+    let (policy, findings) = policy::compile(&config.policy, &policy::built_in());
+    assert!(findings.is_empty(), "{}", diag::render(&findings, false));
+    assert!(policy.is_some());
 }
 
 fn toml_files(folder: &str) -> Vec<PathBuf> {
@@ -200,7 +208,7 @@ fn every_example_loads_without_findings() {
     for path in toml_files("config") {
         // The tiers that the policy brings; no beginning for anybody.
         if path.file_name().is_some_and(|name| name != "default.toml") {
-            good(path.to_str().unwrap());
+            compiles(&good(path.to_str().unwrap()));
         }
     }
 }
@@ -264,7 +272,9 @@ fn what_the_reference_shows_in_comments_is_right_too() {
     let path = folder.path().join("tidegate.toml");
     let (config, findings) = config::load_text(&path, &uncommented_reference());
     assert!(findings.is_empty(), "{}", diag::render(&findings, false));
-    assert_eq!(config.unwrap().identity.users.len(), 2);
+    let config = config.expect("no finding, so there is a configuration");
+    assert_eq!(config.identity.users.len(), 2);
+    compiles(&config);
 }
 
 #[test]

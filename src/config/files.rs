@@ -228,7 +228,7 @@ impl Reading {
         let mut above = Some(from);
         while let Some(at) = above {
             if at == index {
-                return Diagnostic::error("include-cycle", place, "this file includes itself")
+                return Diagnostic::error("include-cycle", place, "these includes go in a circle")
                     .label("it is being read already")
                     .help("name the other files, or keep them in a folder of their own");
             }

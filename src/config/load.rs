@@ -1,5 +1,6 @@
 //! Files to sections: includes in order, all findings at once.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -110,20 +111,37 @@ fn parse<'s>(source: &'s Arc<Source>, findings: &mut Vec<Diagnostic>) -> Option<
         Err(_) if source.text.len() <= EXAMINED => DeTable::parse_recoverable(&source.text).1,
         Err(first) => vec![first],
     };
-    let many = errors.len();
-    for error in errors.into_iter().take(SYNTAX_ERRORS) {
+    let mut lines = HashSet::new();
+    let mut left_out = 0;
+    for error in errors {
         let place = Place::new(source, error.span().unwrap_or(0..0));
-        findings.push(Diagnostic::error("syntax", place, error.message()));
+        // What follows a mistake in its line mostly follows from it.
+        if lines.len() >= SYNTAX_ERRORS {
+            left_out += 1;
+        } else if lines.insert(place.line_column().0) {
+            findings.push(syntax_error(place, error.message()));
+        }
     }
-    if many > SYNTAX_ERRORS {
-        let place = Place::new(source, source.text.len()..source.text.len());
-        let message = format!(
-            "{} more mistakes of syntax are not shown",
-            many - SYNTAX_ERRORS
-        );
-        findings.push(Diagnostic::error("syntax", place, message));
+    if left_out > 0 {
+        let end = source.text.len();
+        let message = format!("{left_out} more mistakes of syntax are not shown");
+        findings.push(Diagnostic::error(
+            "syntax",
+            Place::new(source, end..end),
+            message,
+        ));
     }
     None
+}
+
+fn syntax_error(place: Place, message: &str) -> Diagnostic {
+    let finding = Diagnostic::error("syntax", place, message);
+    match message {
+        "duplicate key" => finding
+            .label("it stands in this file already")
+            .help("keep one of them; tables that add up have two brackets on each side"),
+        _ => finding,
+    }
 }
 
 /// Gives what was written its meaning.
