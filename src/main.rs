@@ -1,14 +1,7 @@
-//! The `tidegate` program.
+//! The program `tidegate`; everything it does is in the library.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    let _ = args.next();
-    let config = match args.next().as_deref() {
-        Some("--config") => args.next().map(PathBuf::from),
-        _ => None,
-    };
-    tidegate::app::run_command(config)
+    tidegate::cli::main()
 }

@@ -1,1 +1,155 @@
-//! (to come)
+//! The command line: verbs as an operator says them, one file for each.
+//!
+//! What was asked for goes to standard output, everything said about it to standard error. The exit
+//! code is an [`Answer`].
+
+mod admin;
+mod answer;
+mod check;
+mod env;
+mod explain;
+mod health;
+mod load;
+mod print;
+mod records;
+mod shell;
+mod test;
+mod tree;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub use answer::Answer;
+
+/// The one way out for a coding agent: a forward proxy that lets out only what a policy allows.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 yes, 1 no, 2 the input is wrong, 3 not contained, \
+    4 something outside failed."
+)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the proxy.
+    Run(Run),
+    /// Say everything that is wrong with a configuration, and what it amounts to.
+    Check(check::Check),
+    /// Run the examples of the rules and the trials.
+    Test(test::Test),
+    /// Say what would happen to a flow, or what happened to one, and why.
+    Explain(explain::Explain),
+    /// Print the variables that make clients use the proxy.
+    Env(env::Env),
+    /// Ask a running gate whether it takes flows.
+    Health(health::Health),
+    /// Print completions for a shell.
+    Completions(Completions),
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// The configuration; without it, the built-in policy.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Completions {
+    /// The shell to complete in.
+    shell: clap_complete::Shell,
+}
+
+/// Does what the arguments of this process say.
+pub fn main() -> ExitCode {
+    match Args::try_parse() {
+        Ok(args) => args.verb.perform(),
+        Err(error) => {
+            // Help and version are errors to clap: they go to standard output, with code 0.
+            let _ = error.print();
+            if error.use_stderr() {
+                Answer::Wrong.into()
+            } else {
+                Answer::Yes.into()
+            }
+        }
+    }
+}
+
+impl Verb {
+    fn perform(self) -> ExitCode {
+        match self {
+            Self::Run(run) => return crate::app::run_command(run.config),
+            Self::Check(check) => check.perform(),
+            Self::Test(test) => test.perform(),
+            Self::Explain(explain) => explain.perform(),
+            Self::Env(env) => env.perform(),
+            Self::Health(health) => health.perform(),
+            Self::Completions(completions) => completions.perform(),
+        }
+        .into()
+    }
+}
+
+impl Completions {
+    fn perform(&self) -> Answer {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Args::command(), "tidegate", &mut script);
+        print::out(&String::from_utf8_lossy(&script));
+        Answer::Yes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_parses_as_it_is_documented() {
+        for line in [
+            "run",
+            "run --config tidegate.toml",
+            "check",
+            "check tidegate.toml --json",
+            "test tidegate.toml --json",
+            "explain https://docs.rs/ --config a.toml --tier open --repo github.com/acme/web --json",
+            "explain http://example.com/ --method POST --group ops --group dev",
+            "env",
+            "env --shell fish --proxy http://127.0.0.1:3128",
+            "env --docker",
+            "env --github",
+            "env --json",
+            "completions zsh",
+            "health --admin 127.0.0.1:3130",
+            "health --admin unix:/run/tidegate/admin.sock --json",
+        ] {
+            let words = std::iter::once("tidegate").chain(line.split(' '));
+            assert!(Args::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_documented_is_refused() {
+        for line in [
+            "",
+            "env --docker --github",
+            "env --shell cmd",
+            "explain",
+            "health --admin x",
+        ] {
+            let words = std::iter::once("tidegate").chain(line.split_whitespace());
+            assert!(Args::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 /// What an address is, as far as a guard cares.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum AddressClass {
-    /// Link-local (169.254/16, fe80::/10) and deprecated site-local: never reachable.
+    /// Link-local (169.254/16, `fe80::/10`) and deprecated site-local: never reachable.
     LinkLocal,
     /// Loopback: reachable only where a rule names it.
     Loopback,
@@ -83,6 +83,10 @@ fn bare_class(address: IpAddr) -> AddressClass {
 }
 
 /// Every IPv4 address that some host on the way may read out of an IPv6 address.
+#[expect(
+    clippy::many_single_char_names,
+    reason = "the groups of an address have no other names"
+)]
 fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let low = v4(g, h);

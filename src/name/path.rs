@@ -202,9 +202,9 @@ fn write_encoded_utf8<'a>(text: &'a [u8], canonical: &mut String) -> Result<&'a 
         bytes.push(byte);
         rest = after;
         if str::from_utf8(&bytes).is_ok() {
-            bytes
-                .into_iter()
-                .for_each(|byte| write_triplet(byte, canonical));
+            for byte in bytes {
+                write_triplet(byte, canonical);
+            }
             return Ok(rest);
         }
     }

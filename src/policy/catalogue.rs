@@ -53,7 +53,41 @@ pub fn built_in() -> Catalogue {
     Catalogue::parse(&FILES).0
 }
 
-const FILES: [(&str, &str); 0] = [];
+const FILES: [(&str, &str); 9] = [
+    (
+        "auth.toml",
+        include_str!("../../config/catalogue/auth.toml"),
+    ),
+    ("mcp.toml", include_str!("../../config/catalogue/mcp.toml")),
+    (
+        "model-api.toml",
+        include_str!("../../config/catalogue/model-api.toml"),
+    ),
+    (
+        "package-registry.toml",
+        include_str!("../../config/catalogue/package-registry.toml"),
+    ),
+    (
+        "plugin.toml",
+        include_str!("../../config/catalogue/plugin.toml"),
+    ),
+    (
+        "source-control.toml",
+        include_str!("../../config/catalogue/source-control.toml"),
+    ),
+    (
+        "telemetry.toml",
+        include_str!("../../config/catalogue/telemetry.toml"),
+    ),
+    (
+        "update.toml",
+        include_str!("../../config/catalogue/update.toml"),
+    ),
+    (
+        "webfetch.toml",
+        include_str!("../../config/catalogue/webfetch.toml"),
+    ),
+];
 
 impl Catalogue {
     /// Reads files, each a name and a text; what cannot be used is left out and said.
@@ -232,4 +266,185 @@ fn entry(
         location: format!("{file}:{line}").into(),
         paths: paths.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::pattern::Width;
+    use super::*;
+
+    fn entry<'a>(catalogue: &'a Catalogue, host: &str) -> Option<&'a Entry> {
+        catalogue.find(&Host::parse(host.as_bytes()).unwrap())
+    }
+
+    fn parse(text: &str) -> (Catalogue, Vec<Diagnostic>) {
+        Catalogue::parse(&[("test.toml", text)])
+    }
+
+    #[test]
+    fn labels_are_expanded_below_their_domain() {
+        let (catalogue, findings) = parse(
+            r#"
+            dated = "2026-11-22"
+            [[destination]]
+            category = "update"
+            domain = "example.com"
+            hosts = ["@", "dl", "*.cdn"]
+            source = "test"
+            [[destination]]
+            category = "plugin"
+            domain = "example.net"
+            hosts = ["*", "special"]
+            ports = [8443]
+            source = "test"
+            "#,
+        );
+        assert!(findings.is_empty(), "{findings:?}");
+        let category = |host| entry(&catalogue, host).map(|entry| entry.category);
+        assert_eq!(category("example.com"), Some(Category::Update));
+        assert_eq!(category("dl.example.com"), Some(Category::Update));
+        assert_eq!(category("x.y.cdn.example.com"), Some(Category::Update));
+        assert_eq!(category("cdn.example.com"), None);
+        assert_eq!(category("other.example.com"), None);
+        assert_eq!(category("a.example.net"), Some(Category::Plugin));
+        assert_eq!(category("example.net"), None);
+        assert_eq!(category("192.0.2.1"), None);
+        assert_eq!(
+            &*entry(&catalogue, "special.example.net").unwrap().ports,
+            [8443]
+        );
+        assert_eq!(
+            &*entry(&catalogue, "dl.example.com").unwrap().location,
+            "test.toml:3"
+        );
+    }
+
+    #[test]
+    fn the_first_split_that_matches_says_the_category() {
+        let (catalogue, findings) = parse(
+            r#"
+            dated = "2026-11-22"
+            [[destination]]
+            category = "model-api"
+            domain = "example.com"
+            hosts = ["api"]
+            paths = [
+                { category = "model-api", match = "/oauth/upload" },
+                { category = "auth", match = "/oauth/**" },
+            ]
+            source = "test"
+            "#,
+        );
+        assert!(findings.is_empty(), "{findings:?}");
+        let entry = entry(&catalogue, "api.example.com").unwrap();
+        assert_eq!(entry.split("/oauth/token"), Some(Category::Auth));
+        assert_eq!(entry.split("/oauth/upload"), Some(Category::ModelApi));
+        assert_eq!(entry.split("/v1/messages"), None);
+    }
+
+    #[test]
+    fn a_host_of_two_destinations_is_found() {
+        let (_, findings) = parse(
+            r#"
+            dated = "2026-11-22"
+            [[destination]]
+            category = "auth"
+            domain = "example.com"
+            hosts = ["a"]
+            source = "test"
+            [[destination]]
+            category = "update"
+            domain = "a.example.com"
+            hosts = ["@"]
+            source = "test"
+            "#,
+        );
+        let [finding] = findings.as_slice() else {
+            panic!("{findings:?}")
+        };
+        assert_eq!(
+            finding.message,
+            "`a.example.com` belongs to two destinations"
+        );
+        assert_eq!(finding.label, "the first is at test.toml:3");
+    }
+
+    #[test]
+    fn the_built_in_catalogue_is_sound() {
+        let (catalogue, findings) = Catalogue::parse(&FILES);
+        let said: Vec<String> = findings
+            .iter()
+            .map(|found| format!("{:?}: {} {}", found.place, found.message, found.label))
+            .collect();
+        assert!(said.is_empty(), "{said:#?}");
+        assert_eq!(catalogue.files.len(), FILES.len());
+    }
+
+    #[test]
+    fn no_entry_of_the_built_in_catalogue_is_open_to_strangers() {
+        let mut wide = Vec::new();
+        for (file, destination) in destinations(&built_in()) {
+            for label in &destination.hosts {
+                let text = expand(label.get_ref(), destination.domain.get_ref());
+                let pattern = HostPattern::parse(&text).unwrap();
+                let above = ABOVE.contains(&text.trim_start_matches("*."));
+                if pattern.width().is_some() || (above && matches!(pattern, HostPattern::Below(_)))
+                {
+                    wide.push(format!("{file}: {text}"));
+                }
+            }
+        }
+        assert!(wide.is_empty(), "{wide:#?}");
+    }
+
+    /// Domains that have public suffixes of their owner's customers below them.
+    const ABOVE: [&str; 8] = [
+        "amazonaws.com",
+        "azure.com",
+        "cloudflare.com",
+        "github.com",
+        "gitlab.com",
+        "googleapis.com",
+        "google.com",
+        "windows.net",
+    ];
+
+    #[test]
+    fn every_entry_of_the_built_in_catalogue_says_its_source() {
+        for (file, destination) in destinations(&built_in()) {
+            let domain = destination.domain.get_ref();
+            assert!(!destination.source.trim().is_empty(), "{file}: {domain}");
+            assert!(!destination.hosts.is_empty(), "{file}: {domain}");
+            assert!(
+                destination
+                    .ports
+                    .iter()
+                    .all(|port| (1..65536).contains(port.get_ref()))
+            );
+        }
+    }
+
+    #[test]
+    fn the_built_in_catalogue_covers_every_category() {
+        let mut counts: BTreeMap<Category, usize> = BTreeMap::new();
+        for (_, destination) in destinations(&built_in()) {
+            let category = Category::from_word(destination.category.get_ref()).unwrap();
+            *counts.entry(category).or_default() += destination.hosts.len();
+        }
+        for category in Category::ALL
+            .into_iter()
+            .filter(|known| *known != Category::Unknown)
+        {
+            assert!(counts.contains_key(&category), "{category}");
+        }
+    }
+
+    fn destinations(catalogue: &Catalogue) -> Vec<(&'static str, Destination)> {
+        let files = catalogue.files.iter();
+        files
+            .flat_map(|(name, file)| file.destination.iter().map(|found| (*name, found.clone())))
+            .collect()
+    }
 }

@@ -333,11 +333,6 @@ impl<'p> Judgement<'p> {
             .map_or(Settled::Default, Settled::Clause)
     }
 
-    /// Whether only the port, or only the request, keeps an allow from matching.
-    pub(super) fn near(&self) -> Option<Miss> {
-        self.found.near
-    }
-
     pub(super) fn answer(&self, policy: &Policy) -> Decision {
         let settled = self.settled();
         let (verdict, reason, rule) = match settled {

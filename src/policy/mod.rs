@@ -71,5 +71,8 @@ pub use decide::{Attempt, GroupId, GroupSet, Guard, Query, TierId, Who};
 pub use explain::{Explanation, Looked, Stage, explain};
 pub use repository::canonical_repository;
 pub use suggest::suggest;
-pub use trial::{TrialResult, run_trials};
+pub use trial::{Expected, TrialResult, run_trials};
 pub use verdict::{Basis, Decision, Mode, Named, Reason, TierBasis, Verdict};
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::name::{AddressClass, HostName, classify, is_public_suffix, registrable_domain};
+use crate::name::{AddressClass, HostName, SpecialName, classify, special};
 
 /// One entry of `hosts`, parsed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,14 +59,20 @@ impl HostPattern {
     }
 
     /// Whether strangers can stand behind the pattern.
+    ///
+    /// Suffixes that only private networks know are nobody's; reaching them takes `addresses`.
     pub(super) fn width(&self) -> Option<Width> {
         let (Self::Below(name) | Self::Exact(name)) = self else {
             return None;
         };
-        match (is_public_suffix(name), registrable_domain(name)) {
-            (false, _) => None,
-            (true, None) => Some(Width::Registry),
-            (true, Some(_)) => Some(Width::Customers),
+        let text = name.as_str();
+        if text.contains('.') && special(name) == Some(SpecialName::Private) {
+            return None;
+        }
+        let suffix = psl::suffix(text.as_bytes()).filter(|suffix| *suffix == text)?;
+        match suffix.typ()? {
+            psl::Type::Icann => Some(Width::Registry),
+            psl::Type::Private => Some(Width::Customers),
         }
     }
 }
@@ -102,11 +108,6 @@ pub(super) fn parse_network(text: &str) -> Result<Option<IpNet>, BadPattern> {
         label: "bits are set behind the prefix".into(),
         help: format!("write `{}`", network.trunc()),
     })
-}
-
-/// Says whether no rule could ever reach any address of a network.
-pub(super) fn is_never(network: &IpNet) -> bool {
-    classify(network.network()).is_never() && classify(network.broadcast()).is_never()
 }
 
 /// Says whether every address of a network is an ordinary one.
@@ -280,7 +281,11 @@ mod tests {
         assert_eq!(width("*.co.uk"), Some(Width::Registry));
         assert_eq!(width("*.github.io"), Some(Width::Customers));
         assert_eq!(width("*.s3.amazonaws.com"), Some(Width::Customers));
+        assert_eq!(width("com"), Some(Width::Registry));
         assert_eq!(width("*.example.com"), None);
+        assert_eq!(width("gitea"), None);
+        assert_eq!(width("*.internal"), None);
+        assert_eq!(width("*.home.arpa"), None);
         assert_eq!(width("10.0.0.0/8"), None);
     }
 }

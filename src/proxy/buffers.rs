@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
+use super::splice::Pipes;
+
 /// Keeps buffers for the next who needs one.
 ///
 /// The bound is on what is kept, not on what is lent: a flow that has bytes to move is never made
@@ -11,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Buffers {
     large: Shelf,
     small: Shelf,
+    pipes: Pipes,
 }
 
 /// How big a buffer is.
@@ -41,24 +44,30 @@ impl Buffers {
         Self {
             large: Shelf::new(large, Size::Large),
             small: Shelf::new(small, Size::Small),
+            pipes: Pipes::default(),
         }
     }
 
     /// Lends a buffer.
     pub(crate) fn take(&self, size: Size) -> Buffer<'_> {
-        match size {
-            Size::Large => self.large.take(),
-            Size::Small => self.small.take(),
-        }
+        self.of(size).take()
     }
 
     /// How many buffers of a size wait here.
     pub(crate) fn idle(&self, size: Size) -> usize {
-        let shelf = match size {
+        self.of(size).with_idle(|idle| idle.len())
+    }
+
+    /// Pipes, for what the kernel can move alone.
+    pub(crate) fn pipes(&self) -> &Pipes {
+        &self.pipes
+    }
+
+    fn of(&self, size: Size) -> &Shelf {
+        match size {
             Size::Large => &self.large,
             Size::Small => &self.small,
-        };
-        shelf.with_idle(|idle| idle.len())
+        }
     }
 }
 

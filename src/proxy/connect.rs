@@ -1,6 +1,6 @@
 //! `CONNECT host:port`: open a tunnel, or say why not.
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -257,15 +257,15 @@ impl Tunnel {
         let Some(open) = self.flow.open.clone() else {
             return;
         };
-        let early: BytesMut = std::mem::take(&mut self.connection.buffer);
+        let early = std::mem::take(&mut self.connection.buffer).freeze();
         let idle = self.flow.snapshot().limits.idle;
         self.flow.rest();
         let shared = self.connection.shared.clone();
         let moved = relay(
             &mut self.connection.stream,
             &mut self.upstream,
-            &early,
-            &[],
+            early,
+            Bytes::new(),
             &shared.buffers,
             &open.bytes,
             idle,

@@ -269,13 +269,13 @@ impl Exchange<'_> {
         flow.facts.ms.first_byte = answer.first_byte.map(millis);
         match ended {
             Ended::Replied(Ok(Replied::Upgraded), _) => {
-                let early = std::mem::take(&mut connection.buffer);
+                let early = std::mem::take(&mut connection.buffer).freeze();
                 let buffers = connection.shared.buffers.clone();
                 let relaying = relay(
                     &mut connection.stream,
                     &mut route.stream,
-                    &early,
-                    &buffer,
+                    early,
+                    buffer.freeze(),
                     &buffers,
                     &self.open.bytes,
                     idle,

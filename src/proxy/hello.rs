@@ -504,7 +504,10 @@ mod tests {
     #[test]
     fn a_hello_beyond_the_bound_is_not_waited_for() {
         assert_eq!(read_hello(&records(&[1, 1, 0, 0], 4)), Hello::TooLarge);
-        let dribble = records(&[&[CLIENT_HELLO, 0, 0xff, 0][..], &[0; 20_000]].concat(), 1);
+        let dribble = records(
+            &[&[CLIENT_HELLO, 0, 0xff, 0][..], &vec![0; 20_000]].concat(),
+            1,
+        );
         assert_eq!(read_hello(&dribble[..MOST_BYTES - 1]), Hello::Incomplete);
         assert_eq!(read_hello(&dribble[..MOST_BYTES]), Hello::TooLarge);
     }

@@ -10,6 +10,7 @@ mod http1;
 mod listen;
 mod refusal;
 mod relay;
+mod splice;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

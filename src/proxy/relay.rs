@@ -3,26 +3,28 @@
 //! Both directions live in one future, so a tunnel costs one task. A direction that rests owns no
 //! buffer: it waits for its socket to be readable first, and borrows one only then. A direction
 //! that fills its small buffer again and again gets a large one, since for bulk the size of the
-//! buffer decides what a byte costs. What the reader does not take is kept, and nothing more is
+//! buffer decides what a byte costs; once it has moved much, the kernel moves the rest alone
+//! ([`splice`](super::splice)). What the reader does not take is kept, and nothing more is
 //! read until it has: that is the back-pressure.
 //!
 //! Why not `copy_bidirectional`: it owns two buffers for as long as the tunnel lives, so they are
 //! either too small for bulk or too dear for ten thousand tunnels at rest.
 
+mod way;
+
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::gate::Counters;
 
-use super::buffers::{Buffer, Buffers, Size};
+use self::way::Way;
+use super::buffers::Buffers;
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,14 +56,15 @@ pub(crate) enum Side {
 
 /// Moves bytes both ways until both sides are done, one breaks off, or both are silent for `idle`.
 ///
-/// The early bytes were read from the other side before and go first. The end is `Idle` between
+/// The early bytes were read from the other side before and go first; they are given up once they
+/// are written, so that a tunnel at rest does not keep them. The end is `Idle` between
 /// `idle` and five quarters of it after the last byte. Dropping the future stops at once; what
 /// moved until then is in `counters`.
 pub(crate) async fn relay(
     client: &mut TcpStream,
     upstream: &mut TcpStream,
-    early_to_upstream: &[u8],
-    early_to_client: &[u8],
+    early_to_upstream: Bytes,
+    early_to_client: Bytes,
     buffers: &Buffers,
     counters: &Counters,
     idle: Duration,
@@ -127,229 +130,26 @@ impl Side {
     }
 }
 
-/// Reads in a turn before other tasks get theirs.
-const ROUNDS: usize = 16;
-
-/// Full reads in a row that make a direction bulk.
-const BULK_AFTER: u8 = 4;
-
-/// One direction.
-struct Way<'a> {
-    from: ReadHalf<'a>,
-    to: WriteHalf<'a>,
-    side: Side,
-    moved: &'a AtomicU64,
-    buffers: &'a Buffers,
-    early: &'a [u8],
-    rest: Option<Rest<'a>>,
-    state: State,
-    full_reads: u8,
-}
-
-/// What was read and not yet taken by the other side.
-struct Rest<'a> {
-    buffer: Buffer<'a>,
-    start: usize,
-    end: usize,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum State {
-    /// The side reads and writes.
-    Open,
-    /// The side has sent its end; it is not passed on yet.
-    Ended,
-    /// The end is passed on.
-    Done,
-}
-
-impl<'a> Way<'a> {
-    fn new(
-        from: ReadHalf<'a>,
-        to: WriteHalf<'a>,
-        side: Side,
-        moved: &'a AtomicU64,
-        buffers: &'a Buffers,
-    ) -> Self {
-        Self {
-            from,
-            to,
-            side,
-            moved,
-            buffers,
-            early: &[],
-            rest: None,
-            state: State::Open,
-            full_reads: 0,
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.state == State::Done
-    }
-
-    /// Moves what can be moved now; ready when the end was passed on, just now or before.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
-        let mut spare = None;
-        for _ in 0..ROUNDS {
-            ready!(self.poll_early(cx))?;
-            ready!(self.poll_rest(cx, &mut spare))?;
-            match self.state {
-                State::Done => return Poll::Ready(Ok(())),
-                State::Ended => {
-                    // Whether the other side still listens does not matter any more.
-                    let _ = ready!(Pin::new(&mut self.to).poll_shutdown(cx));
-                    self.state = State::Done;
-                }
-                State::Open => ready!(self.poll_read(cx, &mut spare))?,
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
-        while !self.early.is_empty() {
-            let written = ready!(Pin::new(&mut self.to).poll_write(cx, self.early));
-            let written = self.count(written)?;
-            self.early = self.early.get(written..).unwrap_or_default();
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Writes what was read; leaves the empty buffer in `spare` for the next read.
-    fn poll_rest(
-        &mut self,
-        cx: &mut Context<'_>,
-        spare: &mut Option<Buffer<'a>>,
-    ) -> Poll<Result<(), Relayed>> {
-        while let Some(rest) = &mut self.rest {
-            let bytes = rest.buffer.get(rest.start..rest.end).unwrap_or_default();
-            let Poll::Ready(written) = Pin::new(&mut self.to).poll_write(cx, bytes) else {
-                self.shrink_rest();
-                return Poll::Pending;
-            };
-            let written = self.count(written)?;
-            if let Some(mut rest) = self.rest.take() {
-                rest.start += written;
-                if rest.start < rest.end {
-                    self.rest = Some(rest);
-                } else {
-                    *spare = Some(rest.buffer);
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// A slow reader must not sit on a large buffer for a few bytes.
-    fn shrink_rest(&mut self) {
-        let Some(rest) = self.rest.take_if(|rest| {
-            rest.buffer.len() > Size::Small.bytes() && rest.end - rest.start <= Size::Small.bytes()
-        }) else {
-            return;
-        };
-        let bytes = rest.buffer.get(rest.start..rest.end).unwrap_or_default();
-        let mut buffer = self.buffers.take(Size::Small);
-        let end = bytes.len();
-        if let Some(room) = buffer.get_mut(..end) {
-            room.copy_from_slice(bytes);
-        }
-        self.rest = Some(Rest {
-            buffer,
-            start: 0,
-            end,
-        });
-    }
-
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        spare: &mut Option<Buffer<'a>>,
-    ) -> Poll<Result<(), Relayed>> {
-        if let Err(error) = ready!(self.from.as_ref().poll_read_ready(cx)) {
-            return Poll::Ready(Err(self.broken(self.side, &error)));
-        }
-        let size = if self.full_reads < BULK_AFTER {
-            Size::Small
-        } else {
-            Size::Large
-        };
-        let mut buffer = spare
-            .take()
-            .filter(|spare| spare.len() == size.bytes())
-            .unwrap_or_else(|| self.buffers.take(size));
-        let mut read = ReadBuf::new(&mut buffer);
-        if let Err(error) = ready!(Pin::new(&mut self.from).poll_read(cx, &mut read)) {
-            return Poll::Ready(Err(self.broken(self.side, &error)));
-        }
-        let end = read.filled().len();
-        if end == 0 {
-            self.state = State::Ended;
-            return Poll::Ready(Ok(()));
-        }
-        self.full_reads = match end {
-            _ if end >= size.bytes() => (self.full_reads + 1).min(BULK_AFTER * 2),
-            _ if end <= Size::Small.bytes() => self.full_reads.saturating_sub(1),
-            _ => self.full_reads,
-        };
-        self.rest = Some(Rest {
-            buffer,
-            start: 0,
-            end,
-        });
-        Poll::Ready(Ok(()))
-    }
-
-    fn count(&self, written: io::Result<usize>) -> Result<usize, Relayed> {
-        match written {
-            Ok(0) => Err(self.broken(self.side.other(), &io::ErrorKind::WriteZero.into())),
-            Ok(written) => {
-                self.moved.fetch_add(written as u64, Ordering::Relaxed);
-                Ok(written)
-            }
-            Err(error) => Err(self.broken(self.side.other(), &error)),
-        }
-    }
-
-    fn broken(&self, side: Side, error: &io::Error) -> Relayed {
-        Relayed::Reset {
-            side,
-            error: error.kind(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use socket2::SockRef;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::super::buffers::Size;
+    use super::*;
     use crate::clock::Clock;
 
-    use super::*;
+    const LONG: Duration = Duration::from_mins(1);
 
-    const LONG: Duration = Duration::from_secs(60);
+    type Tunnel = (TcpStream, TcpStream, TcpStream, TcpStream);
 
-    /// A tunnel seen from its ends (`near`, `far`) and from inside (`client`, `upstream`).
-    struct Tunnel {
-        near: TcpStream,
-        client: TcpStream,
-        upstream: TcpStream,
-        far: TcpStream,
-    }
-
+    /// A tunnel: its near end, both sockets inside, its far end.
     async fn tunnel() -> Tunnel {
         let ((near, client), (upstream, far)) = tokio::join!(pair(), pair());
-        Tunnel {
-            near,
-            client,
-            upstream,
-            far,
-        }
+        (near, client, upstream, far)
     }
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -370,7 +170,15 @@ mod tests {
         talk: impl Future<Output = ()>,
     ) -> Relayed {
         let buffers = Buffers::default();
-        let relay = relay(client, upstream, b"", b"", &buffers, counters, LONG);
+        let relay = relay(
+            client,
+            upstream,
+            Bytes::new(),
+            Bytes::new(),
+            &buffers,
+            counters,
+            LONG,
+        );
         let both = async { tokio::join!(relay, talk).0 };
         tokio::time::timeout(LONG, both).await.expect("in time")
     }
@@ -385,26 +193,25 @@ mod tests {
         SockRef::from(&socket)
             .set_linger(Some(Duration::ZERO))
             .expect("a socket");
+        drop(socket);
     }
 
     #[tokio::test]
     async fn an_answer_comes_whole_after_the_client_has_said_its_last() {
-        let Tunnel {
-            mut near,
-            mut client,
-            mut upstream,
-            mut far,
-        } = tunnel().await;
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
         let counters = Counters::default();
         let talk = async {
             near.write_all(b"question").await.expect("open");
             near.shutdown().await.expect("open");
             let answer = async {
                 assert_eq!(read_all(&mut far).await, b"question");
-                far.write_all(&[7; 1_000_000]).await.expect("half open");
+                far.write_all(&vec![7; 1_000_000]).await.expect("half open");
                 far.shutdown().await.expect("half open");
             };
-            assert_eq!(tokio::join!(answer, read_all(&mut near)).1, [7; 1_000_000]);
+            assert_eq!(
+                tokio::join!(answer, read_all(&mut near)).1,
+                vec![7; 1_000_000]
+            );
         };
         let end = beside(&mut client, &mut upstream, &counters, talk).await;
         assert_eq!(
@@ -421,12 +228,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_may_speak_on_after_the_other_side_has_ended() {
-        let Tunnel {
-            mut near,
-            mut client,
-            mut upstream,
-            mut far,
-        } = tunnel().await;
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
         let talk = async {
             far.write_all(b"bye").await.expect("open");
             far.shutdown().await.expect("open");
@@ -446,18 +248,13 @@ mod tests {
 
     #[tokio::test]
     async fn early_bytes_go_first_and_are_counted() {
-        let Tunnel {
-            mut near,
-            mut client,
-            mut upstream,
-            mut far,
-        } = tunnel().await;
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
         let (counters, buffers) = (Counters::default(), Buffers::default());
         let relay = relay(
             &mut client,
             &mut upstream,
-            b"hello ",
-            b"HI ",
+            Bytes::from_static(b"hello "),
+            Bytes::from_static(b"HI "),
             &buffers,
             &counters,
             LONG,
@@ -518,12 +315,7 @@ mod tests {
     #[tokio::test]
     async fn bulk_arrives_byte_for_byte_both_ways_at_once() {
         const BULK: usize = 64 * 1024 * 1024;
-        let Tunnel {
-            mut near,
-            mut client,
-            mut upstream,
-            mut far,
-        } = tunnel().await;
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
         let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.split(), far.split());
         let counters = Counters::default();
         let talk = async {
@@ -541,14 +333,81 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn bulk_goes_through_pipes_that_are_given_back_at_rest() {
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            Bytes::new(),
+            Bytes::new(),
+            &buffers,
+            &counters,
+            LONG,
+        );
+        let talk = async {
+            let (pattern, mut seen) = (pattern(), vec![0; 64 * pattern().len()]);
+            let send = async {
+                for _ in 0..64 {
+                    near.write_all(&pattern).await.expect("open");
+                }
+            };
+            let ((), read) = tokio::join!(send, far.read_exact(&mut seen));
+            read.expect("open");
+            assert!(seen.chunks(pattern.len()).all(|piece| piece == pattern));
+            assert_eq!(buffers.pipes().idle(), 1);
+            far.write_all(b"small talk").await.expect("open");
+            near.read_exact(&mut [0; 10]).await.expect("open");
+            drop((near, far));
+        };
+        tokio::join!(relay, talk);
+        assert_eq!(buffers.pipes().idle(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_a_reset_left_full_is_thrown_away() {
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            Bytes::new(),
+            Bytes::new(),
+            &buffers,
+            &counters,
+            LONG,
+        );
+        let talk = async {
+            let (pattern, stop) = (pattern(), Duration::from_millis(500));
+            let mut seen = vec![0; 16 * 1024 * 1024];
+            let flood = async {
+                while tokio::time::timeout(stop, near.write_all(&pattern))
+                    .await
+                    .is_ok()
+                {}
+            };
+            let ((), read) = tokio::join!(flood, far.read_exact(&mut seen));
+            read.expect("open");
+            reset(far);
+        };
+        let (end, ()) = tokio::join!(relay, talk);
+        assert!(
+            matches!(
+                end,
+                Relayed::Reset {
+                    side: Side::Upstream,
+                    ..
+                }
+            ),
+            "{end:?}"
+        );
+        assert_eq!(buffers.pipes().idle(), 0);
+    }
+
+    #[tokio::test]
     async fn a_reader_that_stops_stops_the_writer_and_loses_nothing() {
         const STOP: Duration = Duration::from_millis(500);
-        let Tunnel {
-            mut near,
-            mut client,
-            mut upstream,
-            mut far,
-        } = tunnel().await;
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
         let (pattern, counters) = (pattern(), Counters::default());
         let talk = async {
             let mut sent = 0;
@@ -573,18 +432,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_tunnel_at_rest_is_small_and_holds_no_buffer() {
-        let Tunnel {
-            mut near,
-            mut client,
-            mut upstream,
-            mut far,
-        } = tunnel().await;
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
         let (counters, buffers) = (Counters::default(), Buffers::default());
         let relay = relay(
             &mut client,
             &mut upstream,
-            b"",
-            b"",
+            Bytes::new(),
+            Bytes::new(),
             &buffers,
             &counters,
             LONG,
@@ -608,19 +462,14 @@ mod tests {
     #[tokio::test]
     async fn silence_ends_a_tunnel_but_traffic_does_not() {
         const IDLE: Duration = Duration::from_millis(200);
-        let Tunnel {
-            mut near,
-            mut client,
-            mut upstream,
-            mut far,
-        } = tunnel().await;
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
         let (counters, buffers, clock) = (Counters::default(), Buffers::default(), Clock::system());
         let began = clock.instant();
         let relay = relay(
             &mut client,
             &mut upstream,
-            b"",
-            b"",
+            Bytes::new(),
+            Bytes::new(),
             &buffers,
             &counters,
             IDLE,
@@ -641,14 +490,9 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_breaks_off_is_named() {
-        let Tunnel {
-            near,
-            mut client,
-            mut upstream,
-            far,
-        } = tunnel().await;
+        let (near, mut client, mut upstream, far) = tunnel().await;
         let end = beside(&mut client, &mut upstream, &Counters::default(), async {
-            reset(near)
+            reset(near);
         })
         .await;
         assert!(
@@ -663,14 +507,9 @@ mod tests {
         );
         drop(far);
 
-        let Tunnel {
-            near,
-            mut client,
-            mut upstream,
-            far,
-        } = tunnel().await;
+        let (near, mut client, mut upstream, far) = tunnel().await;
         let end = beside(&mut client, &mut upstream, &Counters::default(), async {
-            reset(far)
+            reset(far);
         })
         .await;
         assert!(
@@ -688,12 +527,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_is_gone_is_named() {
-        let Tunnel {
-            mut near,
-            mut client,
-            mut upstream,
-            far,
-        } = tunnel().await;
+        let (mut near, mut client, mut upstream, far) = tunnel().await;
         let counters = Counters::default();
         let talk = async {
             drop(far);

@@ -16,6 +16,8 @@ mod queue;
 mod recorder;
 mod scan;
 mod sink;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use line::{Blame, CloseFacts, End, Event, FlowFacts, Outcome, SCHEMA, Timings, TlsMode};

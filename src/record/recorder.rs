@@ -80,6 +80,20 @@ impl Recorder {
         Self::run(queue, writer)
     }
 
+    /// As [`Recorder::start`], with a sink that is open.
+    #[cfg(test)]
+    pub(super) fn over(
+        sink: Sink,
+        on_failure: OnFailure,
+        flows: usize,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> io::Result<Self> {
+        let queue = Arc::new(Queue::new(flows, on_failure, clock, metrics.clone()));
+        let writer = Writer::new(queue.clone(), sink);
+        Self::run(queue, writer)
+    }
+
     fn run(queue: Arc<Queue>, writer: Writer) -> io::Result<Self> {
         let thread = thread::Builder::new()
             .name("record".to_owned())

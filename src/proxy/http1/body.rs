@@ -134,10 +134,12 @@ where
         }
         let decoded = chunks.decode(buffer).map_err(BodyError::Chunk)?;
         let content = buffer.get(..decoded.content).unwrap_or_default();
-        let last = chunks.is_done().then(|| match trailers {
-            true => harmless(chunks.trailers()),
-            false => b"",
-        });
+        let trailers = if trailers && chunks.is_done() {
+            harmless(chunks.trailers())
+        } else {
+            b""
+        };
+        let last = chunks.is_done().then_some(trailers);
         sink.put(content, last).await?;
         buffer.advance(decoded.consumed);
     }

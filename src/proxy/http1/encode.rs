@@ -6,7 +6,7 @@
 use bytes::{BufMut, BytesMut};
 
 use super::fields::{Field, Fields, Name};
-use super::{BodyLength, Method, RequestHead, ResponseHead, Version};
+use super::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::name::{Path, Target};
 
 /// Where a request goes on to.
@@ -214,17 +214,10 @@ fn three_digits(mut number: u16, digits: &mut [u8; 3]) -> &[u8] {
     digits
 }
 
-/// Whether a request without a body may be sent again on a new connection, when a kept one turns
-/// out to be closed (RFC 9110 section 9.2.2).
-pub(crate) fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        method,
-        Method::Delete | Method::Get | Method::Head | Method::Options | Method::Put
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::{Asked, HeadLimits, parse_request, parse_response, via_has};
     use super::*;
 
@@ -432,5 +425,44 @@ mod tests {
         };
         let (written, answer) = back("HTTP/1.1 200 OK\nContent-Length: 0", GET, client);
         assert!(written.ends_with("\nConnection: close") && !answer.keep_alive);
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_on_reads_as_what_came(
+            fields in prop::collection::vec(
+                (
+                    prop::sample::select(vec![
+                        "Connection", "Content-Length", "Transfer-Encoding", "TE", "Upgrade", "Via",
+                        "Proxy-Authorization", "Keep-Alive", "X-Tidegate-A", "A", "Expect", "Trailer",
+                    ]),
+                    "close|upgrade|host|content-length|chunked|trailers|websocket|5|100-continue|[ -~]{0,9}",
+                ),
+                0..8,
+            ),
+        ) {
+            let limits = HeadLimits { bytes: 4096, fields: 32 };
+            let mut text = String::from("POST http://b.example/ HTTP/1.1\r\nHost: b.example\r\n");
+            for (name, value) in fields {
+                text = format!("{text}{name}: {value}\r\n");
+            }
+            text.push_str("\r\n");
+            if let Ok(Some(came)) = parse_request(&mut BytesMut::from(text.as_bytes()), limits) {
+                let target = Target::from_connect(b"a.example:80").expect("a target");
+                let path = Path::parse(b"/p").expect("a path");
+                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true };
+                let mut out = BytesMut::new();
+                encode_request(&came, onward, &mut out);
+                let went = parse_request(&mut out, limits).expect("good").expect("whole");
+                prop_assert!(out.is_empty());
+                prop_assert_eq!((went.body, went.host()), (came.body, Some(&b"a.example"[..])));
+                prop_assert_eq!(went.upgrade(), came.upgrade());
+                prop_assert_eq!(went.expect_continue, came.expect_continue);
+                prop_assert!(went.keep_alive && via_has(&went.fields, "tidegate-7"));
+                for name in [Name::ProxyAuthorization, Name::KeepAlive, Name::Tidegate, Name::Trailer] {
+                    prop_assert!(went.fields.first(name).is_none());
+                }
+            }
+        }
     }
 }

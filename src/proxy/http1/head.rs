@@ -4,7 +4,8 @@ use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::fields::{Fields, MOST_FIELDS, Name, Span, content_length};
+use super::fields::{Fields, MOST_FIELDS, Name, Span};
+use super::seen::Seen;
 use super::{BodyLength, Unprintable, Version, head_end};
 
 /// The head of one request: a single buffer and what was understood of it.
@@ -41,7 +42,7 @@ pub(crate) enum Method {
     Head,
     /// `OPTIONS`.
     Options,
-    /// Another in upper case, at most 32 bytes (WebDAV, versioning and the like).
+    /// Another in upper case, at most 32 bytes (of `WebDAV` and the like).
     Other(Box<str>),
     /// `PATCH`.
     Patch,
@@ -137,7 +138,7 @@ pub(crate) fn parse_request(
         return Err(HeadError::TooLarge);
     }
     buffer.advance(skipped);
-    parse(buffer.split_to(len).freeze(), limits).map(Some)
+    parse(&buffer.split_to(len).freeze(), limits).map(Some)
 }
 
 impl RequestHead {
@@ -209,11 +210,6 @@ impl Method {
 }
 
 impl HeadError {
-    /// The code of the refusal, of the closed list of refusals.
-    pub(crate) fn code(self) -> &'static str {
-        "bad_request"
-    }
-
     /// The status to answer with.
     pub(crate) fn status(self) -> u16 {
         match self {
@@ -235,8 +231,17 @@ impl From<Unprintable> for HeadError {
     }
 }
 
+/// Whether a request may be sent again when a kept connection turns out to be closed (RFC 9110
+/// section 9.2.2), provided that nothing of its body was sent.
+pub(crate) fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        method,
+        Method::Delete | Method::Get | Method::Head | Method::Options | Method::Put
+    )
+}
+
 /// Takes a complete head apart.
-fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
+fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     if head.starts_with(b"PRI * HTTP/2.0\r\n") {
         return Err(HeadError::Http2);
     }
@@ -245,10 +250,10 @@ fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
         .get_mut(..limits.fields.min(MOST_FIELDS))
         .unwrap_or_default();
     let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(&head, room) {
+    match request.parse_with_uninit_headers(head, room) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => {}
         Ok(_) => return Err(HeadError::RequestLine),
-        Err(error) => return Err(refuse_syntax(error, &head)),
+        Err(error) => return Err(refuse_syntax(error, head)),
     }
     let version = if request.version == Some(1) {
         Version::Http11
@@ -263,7 +268,7 @@ fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     if target.is_empty() || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(HeadError::RequestLine);
     }
-    let target = Span::of(target.as_bytes(), &head);
+    let target = Span::of(target.as_bytes(), head);
     let mut seen = Seen::default();
     let mut named = [Name::Other; MOST_FIELDS];
     for (field, named) in request.headers.iter().zip(&mut named) {
@@ -272,7 +277,7 @@ fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     }
     seen.check_host(&method, version)?;
     let body = seen.body(&method, version)?;
-    let upgrade = seen.upgrade(body).map(|protocol| Span::of(protocol, &head));
+    let upgrade = seen.upgrade(body).map(|protocol| Span::of(protocol, head));
     let fields = Fields::new(head.clone(), request.headers, &named);
     Ok(RequestHead {
         keep_alive: keeps_alive(&fields, version),
@@ -284,106 +289,6 @@ fn parse(head: Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
         target,
         upgrade,
     })
-}
-
-/// The fields of which a request may have only one, or which frame it.
-#[derive(Default)]
-struct Seen<'h> {
-    hosts: usize,
-    proxy_authorizations: usize,
-    length: Option<u64>,
-    chunked: bool,
-    expect_continue: bool,
-    upgrade: Option<&'h [u8]>,
-    upgrades: usize,
-    connection_upgrade: bool,
-}
-
-impl<'h> Seen<'h> {
-    fn field(
-        &mut self,
-        name: Name,
-        field: &httparse::Header<'h>,
-        version: Version,
-    ) -> Result<(), HeadError> {
-        let value = field.value;
-        match name {
-            Name::Connection => {
-                self.connection_upgrade |= super::fields::elements(value)
-                    .any(|option| option.eq_ignore_ascii_case(b"upgrade"));
-            }
-            Name::ContentLength => {
-                let length = content_length(value).ok_or(HeadError::ContentLength)?;
-                if self.length.replace(length).is_some() {
-                    return Err(HeadError::ContentLength);
-                }
-            }
-            // RFC 9110 section 10.1.1: an HTTP/1.0 client cannot mean it.
-            Name::Expect if version == Version::Http10 => {}
-            Name::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
-                self.expect_continue = true;
-            }
-            Name::Expect => return Err(HeadError::Expectation),
-            Name::Host if value.is_empty() => return Err(HeadError::Host),
-            Name::Host => self.hosts += 1,
-            Name::Other if Name::is_disguised(field.name.as_bytes()) => {
-                return Err(HeadError::DisguisedField);
-            }
-            Name::ProxyAuthorization => {
-                self.proxy_authorizations += 1;
-                if self.proxy_authorizations > 1 {
-                    return Err(HeadError::ProxyAuthorization);
-                }
-            }
-            Name::TransferEncoding => {
-                let known = value.eq_ignore_ascii_case(b"chunked") && version == Version::Http11;
-                if !known || self.chunked {
-                    return Err(HeadError::TransferEncoding);
-                }
-                self.chunked = true;
-            }
-            Name::Upgrade => {
-                self.upgrade = Some(value);
-                self.upgrades += 1;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn check_host(&self, method: &Method, version: Version) -> Result<(), HeadError> {
-        let needed = version == Version::Http11 && *method != Method::Connect;
-        match self.hosts {
-            0 if needed => Err(HeadError::Host),
-            0 | 1 => Ok(()),
-            _ => Err(HeadError::Host),
-        }
-    }
-
-    fn body(&self, method: &Method, version: Version) -> Result<BodyLength, HeadError> {
-        let body = match (self.chunked, self.length) {
-            (true, Some(_)) => return Err(HeadError::Lengths),
-            (true, None) if version == Version::Http11 => BodyLength::Chunked,
-            (true, None) => return Err(HeadError::TransferEncoding),
-            (false, Some(length)) => BodyLength::Length(length),
-            (false, None) => BodyLength::None,
-        };
-        let bodiless = matches!(
-            method,
-            Method::Connect | Method::Get | Method::Head | Method::Options
-        );
-        if bodiless && !body.is_empty() {
-            Err(HeadError::UnexpectedBody)
-        } else {
-            Ok(body)
-        }
-    }
-
-    fn upgrade(&self, body: BodyLength) -> Option<&'h [u8]> {
-        let one = self.upgrades == 1 && self.connection_upgrade && body.is_empty();
-        self.upgrade
-            .filter(|protocol| one && is_protocol(protocol) && !starts_like_http2(protocol))
-    }
 }
 
 /// Whether the client keeps the connection open after the answer (RFC 9112 section 9.3).
@@ -421,22 +326,6 @@ fn is_upper_case(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
-}
-
-/// One protocol as `Upgrade` names it: a token, perhaps with a version.
-fn is_protocol(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value
-            .iter()
-            .all(|&byte| byte.is_ascii_alphanumeric() || b"-_./+".contains(&byte))
-}
-
-fn starts_like_http2(protocol: &[u8]) -> bool {
-    ["h2", "http/2"].iter().any(|name| {
-        protocol
-            .get(..name.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
-    })
 }
 
 #[cfg(test)]

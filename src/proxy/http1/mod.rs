@@ -14,12 +14,13 @@ mod encode;
 mod fields;
 mod head;
 mod response;
+mod seen;
 
 pub(crate) use body::{BodyError, Passage, copy_body};
-pub(crate) use encode::{Client, Onward, encode_request, encode_response, is_idempotent};
-pub(crate) use fields::{Field, Fields, Name, via_has};
-pub(crate) use head::{HeadError, HeadLimits, Method, RequestHead, parse_request};
-pub(crate) use response::{Asked, ResponseError, ResponseHead, parse_response};
+pub(crate) use encode::{Client, Onward, encode_request, encode_response};
+pub(crate) use fields::via_has;
+pub(crate) use head::{HeadError, HeadLimits, Method, RequestHead, is_idempotent, parse_request};
+pub(crate) use response::{Asked, ResponseHead, parse_response};
 
 /// The version of a message; nothing else is spoken here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

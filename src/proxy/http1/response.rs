@@ -86,7 +86,7 @@ pub(crate) fn parse_response(
     if len > MOST_BYTES {
         return Err(ResponseError::TooLarge);
     }
-    parse(buffer.split_to(len).freeze(), asked).map(Some)
+    parse(&buffer.split_to(len).freeze(), asked).map(Some)
 }
 
 impl ResponseHead {
@@ -117,12 +117,12 @@ impl From<Unprintable> for ResponseError {
     }
 }
 
-fn parse(head: Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
+fn parse(head: &Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
     let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS / 2];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
-        &head,
+        head,
         &mut room,
     );
     match parsed {
@@ -141,7 +141,7 @@ fn parse(head: Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
     for (field, named) in response.headers.iter().zip(&mut named) {
         *named = Name::of(field.name.as_bytes());
     }
-    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), &head);
+    let reason = Span::of(response.reason.unwrap_or_default().as_bytes(), head);
     let fields = Fields::new(head.clone(), response.headers, &named);
     if status == 101 && !(asked.upgrade && fields.first(Name::Upgrade).is_some()) {
         return Err(ResponseError::Protocol);
@@ -229,6 +229,8 @@ fn refuse_syntax(error: httparse::Error) -> ResponseError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const GET: Asked = Asked {
@@ -431,5 +433,15 @@ mod tests {
             (head.reason(), &buffer[..], head.len()),
             (&b"Fine"[..], &b"body"[..], 21)
         );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(text: Vec<u8>, head: bool, upgrade: bool) {
+            let asked = Asked { head, upgrade };
+            let _ = parse_response(&mut BytesMut::from(&text[..]), asked);
+            let text = [b"HTTP/1.1 200 OK\r\n", &text[..], b"\r\n\r\n"].concat();
+            let _ = parse_response(&mut BytesMut::from(&text[..]), asked);
+        }
     }
 }

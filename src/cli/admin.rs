@@ -1,0 +1,160 @@
+//! Asking the admin listener of a running gate.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::AdminAddress;
+
+const PATIENCE: Duration = Duration::from_secs(3);
+/// As much of an answer as is read, in bytes.
+const MOST: u64 = 1 << 20;
+const MOST_FIELDS: usize = 64;
+
+/// What `GET /v1/policy` says.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Running {
+    /// The digest of the policy in force.
+    pub(super) digest: String,
+    /// Its generation.
+    pub(super) generation: u64,
+    /// Whether the files say something newer that did not load.
+    #[serde(default)]
+    pub(super) stale: bool,
+    /// The first finding, where it is stale.
+    #[serde(default)]
+    pub(super) error: Option<String>,
+}
+
+/// Where a gate listens that was told nothing.
+pub(super) fn default_address() -> AdminAddress {
+    AdminAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 3130)))
+}
+
+/// Reads `ADDRESS:PORT` or `unix:PATH`.
+pub(super) fn parse_address(text: &str) -> Result<AdminAddress, String> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err("no path behind `unix:`".to_owned()),
+        Some(path) => Ok(AdminAddress::Unix(PathBuf::from(path))),
+        None => text
+            .parse()
+            .map(AdminAddress::Tcp)
+            .map_err(|_| "write ADDRESS:PORT, e.g. 127.0.0.1:3130, or unix:PATH".to_owned()),
+    }
+}
+
+/// The address, as it is written.
+pub(super) fn show_address(address: &AdminAddress) -> String {
+    match address {
+        AdminAddress::Tcp(address) => address.to_string(),
+        AdminAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// Which policy a running gate has; `None` where none answers.
+pub(super) fn running(address: &AdminAddress) -> Option<Running> {
+    let (status, body) = ask(address, "/v1/policy").ok()?;
+    (status == 200)
+        .then(|| serde_json::from_str(&body).ok())
+        .flatten()
+}
+
+/// The status and body of `GET path`. Fails where nothing that speaks HTTP answers in time.
+pub(super) fn ask(address: &AdminAddress, path: &str) -> io::Result<(u16, String)> {
+    match address {
+        AdminAddress::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            exchange(stream, &address.to_string(), path)
+        }
+        AdminAddress::Unix(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            exchange(stream, "localhost", path)
+        }
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(MOST).read_to_end(&mut answer)?;
+    parse_answer(&answer)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+}
+
+fn parse_answer(answer: &[u8]) -> Option<(u16, String)> {
+    let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    let mut head = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(length) = head.parse(answer).ok()? else {
+        return None;
+    };
+    let body = String::from_utf8_lossy(answer.get(length..)?).into_owned();
+    Some((head.code?, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one request with `answer`.
+    fn gate(answer: &'static str) -> AdminAddress {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+        });
+        AdminAddress::Tcp(address)
+    }
+
+    #[test]
+    fn a_running_gate_says_which_policy_it_has() {
+        let address = gate(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n\
+             {\"digest\":\"ab\",\"generation\":3,\"stale\":true,\"error\":\"a.toml:1: x\"}",
+        );
+        let running = running(&address).unwrap();
+        assert_eq!(
+            (running.digest.as_str(), running.generation, running.stale),
+            ("ab", 3, true)
+        );
+        assert_eq!(running.error.as_deref(), Some("a.toml:1: x"));
+    }
+
+    #[test]
+    fn what_is_not_a_gate_has_no_policy() {
+        assert!(running(&gate("HTTP/1.1 404 Not Found\r\n\r\n")).is_none());
+        assert!(running(&gate("SSH-2.0-x\r\n")).is_none());
+        assert!(running(&gate("HTTP/1.1 200 OK\r\n\r\n[]")).is_none());
+    }
+
+    #[test]
+    fn an_admin_address_is_tcp_or_a_path() {
+        for text in [
+            "127.0.0.1:3130",
+            "[::1]:3130",
+            "unix:/run/tidegate/admin.sock",
+        ] {
+            assert_eq!(show_address(&parse_address(text).unwrap()), text);
+        }
+        for text in ["", "unix:", "localhost", "3130", "127.0.0.1"] {
+            assert!(parse_address(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! `tidegate check`: everything that is wrong with a configuration, and what it amounts to.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::diag::{Diagnostic, Severity};
+use crate::policy::{Policy, run_trials};
+
+use super::admin::{self, Running};
+use super::load::Loaded;
+use super::{Answer, print};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// The configuration; without it, the built-in policy.
+    file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(super) fn perform(self) -> Answer {
+        let loaded = Loaded::new(self.file.as_deref());
+        let address = match &loaded.config {
+            Some(config) => config.listen.admin.clone(),
+            None => Some(admin::default_address()),
+        };
+        let running = address.as_ref().and_then(admin::running);
+        if self.json {
+            print::json(&as_json(&loaded, running.as_ref()));
+        } else {
+            loaded.show();
+            print::out(&summary(&loaded, running.as_ref()));
+        }
+        if loaded.policy.is_some() {
+            Answer::Yes
+        } else {
+            Answer::Wrong
+        }
+    }
+}
+
+fn summary(loaded: &Loaded, running: Option<&Running>) -> String {
+    let gate = gate(loaded, running);
+    if let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy) {
+        return format!("{}{gate}", amounts(config, policy));
+    }
+    let errors = loaded.errors().count();
+    let noun = if errors == 1 { "error" } else { "errors" };
+    format!("result        {errors} {noun}: it does not load\n{gate}")
+}
+
+/// What a good configuration amounts to.
+fn amounts(config: &Config, policy: &Policy) -> String {
+    let tiers: Vec<&str> = policy.tiers().iter().map(|tier| &**tier).collect();
+    let file = config
+        .path
+        .as_ref()
+        .map_or("(built in)".into(), |path| path.display().to_string());
+    format!(
+        "file          {file}\n\
+         digest        {}\n\
+         tiers         {}\n\
+         rules         {}, which name {} hosts and networks\n\
+         groups        {}\n\
+         repositories  {}\n\
+         trials        {} passed\n\
+         result        it loads\n",
+        config.digest,
+        tiers.join(" < "),
+        policy.rule_count(),
+        policy.host_count(),
+        config.policy.groups.len(),
+        config.policy.repositories.len(),
+        run_trials(policy).len(),
+    )
+}
+
+/// What a reload would do to the gate that runs, where one does.
+fn gate(loaded: &Loaded, running: Option<&Running>) -> String {
+    let Some(running) = running else {
+        return "running gate  none answers\n".to_owned();
+    };
+    let has = format!(
+        "running gate  generation {}, digest {}",
+        running.generation,
+        print::clean(&running.digest, 80)
+    );
+    let error = running.error.as_deref().unwrap_or("files that do not load");
+    let stale = if running.stale {
+        format!("\n              it refused {}", print::clean(error, 160))
+    } else {
+        String::new()
+    };
+    let next = match &loaded.config {
+        Some(config) if loaded.policy.is_some() && *config.digest == *running.digest => {
+            "it has this configuration"
+        }
+        Some(_) if loaded.policy.is_some() => {
+            "a reload takes this one; [listen], [[listener]] addresses and [record] keep\n              \
+             what they are until the next start"
+        }
+        _ => "a reload keeps that, for this one does not load",
+    };
+    format!("{has}{stale}\n              {next}\n")
+}
+
+fn as_json(loaded: &Loaded, running: Option<&Running>) -> Value {
+    let mut value = json!({
+        "ok": loaded.policy.is_some(),
+        "findings": loaded.findings.iter().map(finding).collect::<Vec<_>>(),
+        "gate": running,
+    });
+    if let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy)
+        && let Some(object) = value.as_object_mut()
+    {
+        object.insert("digest".into(), json!(config.digest));
+        object.insert("tiers".into(), json!(policy.tiers()));
+        object.insert("rules".into(), json!(policy.rule_count()));
+        object.insert("hosts".into(), json!(policy.host_count()));
+        object.insert("groups".into(), json!(config.policy.groups.len()));
+        object.insert(
+            "repositories".into(),
+            json!(config.policy.repositories.len()),
+        );
+        object.insert("trials".into(), json!(run_trials(policy).len()));
+    }
+    value
+}
+
+/// One finding as data.
+pub(super) fn finding(finding: &Diagnostic) -> Value {
+    let position = finding
+        .place
+        .as_ref()
+        .map(|place| (place.path(), place.line_column()));
+    json!({
+        "severity": match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        },
+        "code": finding.code,
+        "message": finding.message,
+        "file": position.map(|(path, _)| path.display().to_string()),
+        "line": position.map(|(_, (line, _))| line),
+        "column": position.map(|(_, (_, column))| column),
+        "label": finding.label,
+        "help": finding.help,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(digest: &str, stale: bool) -> Running {
+        let error = stale.then(|| "policy/web.toml:3: unknown key \u{1b}[2J".to_owned());
+        Running {
+            digest: digest.to_owned(),
+            generation: 7,
+            stale,
+            error,
+        }
+    }
+
+    #[test]
+    fn the_built_in_policy_loads_and_says_what_it_is() {
+        let loaded = Loaded::new(None);
+        let said = summary(&loaded, None);
+        assert!(said.contains("result        it loads\n"), "{said}");
+        assert!(said.contains("standard"), "{said}");
+        assert!(
+            said.lines()
+                .all(|line| line.chars().count() <= print::WIDTH),
+            "{said}"
+        );
+        assert_eq!(as_json(&loaded, None).get("ok"), Some(&json!(true)));
+    }
+
+    #[test]
+    fn a_gate_is_compared_with_what_was_checked() {
+        let loaded = Loaded::new(None);
+        let digest = loaded.config.as_ref().unwrap().digest.clone();
+        assert!(gate(&loaded, Some(&running(&digest, false))).contains("has this configuration"));
+        let other = gate(&loaded, Some(&running("ab", true)));
+        assert!(other.contains("a reload takes this one"), "{other}");
+        assert!(other.contains("it refused policy/web.toml:3"), "{other}");
+        assert!(!other.contains('\u{1b}'), "{other}");
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_a_finding() {
+        let loaded = Loaded::new(Some("/nowhere/tidegate.toml".as_ref()));
+        assert!(loaded.policy.is_none());
+        let said = summary(&loaded, Some(&running("ab", false)));
+        assert!(said.contains("1 error: it does not load"), "{said}");
+        assert!(said.contains("a reload keeps that"), "{said}");
+        let value = as_json(&loaded, None);
+        assert_eq!(value.get("ok"), Some(&json!(false)));
+        assert_eq!(value.pointer("/findings/0/severity"), Some(&json!("error")));
+    }
+}

@@ -1,0 +1,299 @@
+//! `tidegate env`: the variables that make clients use the proxy.
+//!
+//! Clients disagree: curl reads `http_proxy` in lower case only, wget `https_proxy` likewise, Node
+//! nothing unless told, yarn its own, git sends no credentials before it is asked, Java reads no
+//! proxy from the environment at all. So all are set, and all to the same value.
+
+use serde_json::Value;
+
+use crate::name::{Host, Target, TargetError};
+
+use super::shell::Shell;
+use super::{Answer, print};
+
+/// What every client understands the same way: exact names, no networks, no leading dots.
+const NO_PROXY: &str = "localhost,127.0.0.1,::1";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Env {
+    /// The shell that reads the output, as in eval "$(tidegate env)".
+    #[arg(long, value_enum, default_value = "bash")]
+    shell: Shell,
+    /// Print lines for `docker run --env-file`.
+    #[arg(long, conflicts_with_all = ["github", "json", "shell"])]
+    docker: bool,
+    /// Print lines to append to `$GITHUB_ENV`.
+    #[arg(long, conflicts_with_all = ["json", "shell"])]
+    github: bool,
+    /// Print a JSON object.
+    #[arg(long, conflicts_with = "shell")]
+    json: bool,
+    /// The proxy, as clients reach it: http://[USER:SECRET@]HOST:PORT.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
+    #[arg(value_parser = Proxy::parse)]
+    proxy: Proxy,
+}
+
+impl Env {
+    pub(super) fn perform(self) -> Answer {
+        let variables = self.proxy.variables();
+        if self.json {
+            let object = variables
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.into()));
+            print::json(&Value::Object(object.collect()));
+            return Answer::Yes;
+        }
+        if self.docker && matches!(&self.proxy.target.host, Host::Address(own) if own.is_loopback())
+        {
+            print::err(
+                "tidegate: in a container, 127.0.0.1 is the container itself: \
+                 name the proxy with --proxy http://NAME:3128\n",
+            );
+        }
+        // No value has a line break: the proxy is parsed, all else is written here.
+        let bare = self.docker || self.github;
+        let line = |(name, value): (&str, String)| {
+            if bare {
+                format!("{name}={value}\n")
+            } else {
+                format!("{}\n", self.shell.export(name, &value))
+            }
+        };
+        print::out(&variables.into_iter().map(line).collect::<String>());
+        Answer::Yes
+    }
+}
+
+/// The URL of a proxy, checked so that every client reads it the same way.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Proxy {
+    /// `user:secret`, percent-encoded.
+    credentials: Option<String>,
+    target: Target,
+}
+
+impl Proxy {
+    fn parse(text: &str) -> Result<Self, String> {
+        let rest = text
+            .strip_prefix("http://")
+            .ok_or("write http://HOST:PORT")?;
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (credentials, authority) = match rest.rsplit_once('@') {
+            Some((credentials, authority)) => (Some(credentials), authority),
+            None => (None, rest),
+        };
+        if credentials.is_some_and(|text| decode(text).is_none()) {
+            return Err(
+                "percent-encode what is not a letter, digit or -._~ in the user and secret"
+                    .to_owned(),
+            );
+        }
+        let target = Target::from_connect(authority.as_bytes()).map_err(|error| match error {
+            TargetError::MissingPort => "name the port: clients have different defaults".to_owned(),
+            error => error.to_string(),
+        })?;
+        Ok(Self {
+            credentials: credentials.map(str::to_owned),
+            target,
+        })
+    }
+
+    fn url(&self) -> String {
+        match &self.credentials {
+            Some(credentials) => format!("http://{credentials}@{}", self.target),
+            None => format!("http://{}", self.target),
+        }
+    }
+
+    /// Every variable, by name.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let url = self.url();
+        let same = URLS.iter().map(|name| (*name, url.clone()));
+        let without = [
+            "NO_PROXY",
+            "no_proxy",
+            "npm_config_noproxy",
+            "GLOBAL_AGENT_NO_PROXY",
+        ]
+        .map(|name| (name, NO_PROXY.to_owned()));
+        let mut variables: Vec<_> = same.chain(without).collect();
+        variables.extend([
+            // Node 22.21, 24 and later; earlier ones know no proxy.
+            ("NODE_USE_ENV_PROXY", "1".to_owned()),
+            ("ELECTRON_GET_USE_PROXY", "1".to_owned()),
+            // Names are resolved by the proxy, if at all.
+            ("CLAUDE_CODE_PROXY_RESOLVES_HOSTS", "1".to_owned()),
+            // git otherwise waits for a 407 before it says who it is.
+            (
+                "GIT_CONFIG_PARAMETERS",
+                "'http.proxyAuthMethod=basic'".to_owned(),
+            ),
+            ("JAVA_TOOL_OPTIONS", self.java_options()),
+            ("CLOUDSDK_PROXY_TYPE", "http".to_owned()),
+            ("CLOUDSDK_PROXY_ADDRESS", self.target.host.to_string()),
+            ("CLOUDSDK_PROXY_PORT", self.target.port.to_string()),
+        ]);
+        if let Some((user, secret)) = self.credentials.as_deref().and_then(decode) {
+            variables.push(("CLOUDSDK_PROXY_USERNAME", user));
+            variables.push(("CLOUDSDK_PROXY_PASSWORD", secret));
+        }
+        variables
+    }
+
+    /// Java sends no credentials to a proxy by itself; it may at least be asked for them.
+    fn java_options(&self) -> String {
+        let Target { host, port } = &self.target;
+        format!(
+            "-Dhttp.proxyHost={host} -Dhttp.proxyPort={port} \
+             -Dhttps.proxyHost={host} -Dhttps.proxyPort={port} \
+             -Dhttp.nonProxyHosts=localhost|127.0.0.1|[::1] \
+             -Djdk.http.auth.tunneling.disabledSchemes="
+        )
+    }
+}
+
+/// Variables that hold the URL of the proxy.
+const URLS: [&str; 16] = [
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "YARN_HTTPS_PROXY",
+    "YARN_HTTP_PROXY",
+    "npm_config_https_proxy",
+    "npm_config_proxy",
+    "DOCKER_HTTPS_PROXY",
+    "DOCKER_HTTP_PROXY",
+    "GLOBAL_AGENT_HTTPS_PROXY",
+    "GLOBAL_AGENT_HTTP_PROXY",
+    "GRPC_PROXY",
+    "grpc_proxy",
+];
+
+/// User and secret of `user[:secret]`, percent-decoded. `None` where a character should have been
+/// encoded, or stands for a control character.
+fn decode(credentials: &str) -> Option<(String, String)> {
+    let (user, secret) = credentials.split_once(':').unwrap_or((credentials, ""));
+    Some((decode_part(user)?, decode_part(secret)?))
+}
+
+fn decode_part(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = match (byte, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                bytes.push(u8::try_from(digit(high)? * 16 + digit(low)?).ok()?);
+                after
+            }
+            (b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~', after) => {
+                bytes.push(*byte);
+                after
+            }
+            _ => return None,
+        };
+    }
+    String::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.chars().any(char::is_control))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(proxy: &str, name: &str) -> Option<String> {
+        let variables = Proxy::parse(proxy).unwrap().variables();
+        variables
+            .into_iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+
+    #[test]
+    fn all_proxy_variables_say_the_same() {
+        for name in URLS {
+            assert_eq!(
+                value("http://ana.4f0c:s%2Fx@proxy.example:3128/", name).as_deref(),
+                Some("http://ana.4f0c:s%2Fx@proxy.example:3128")
+            );
+        }
+    }
+
+    #[test]
+    fn what_goes_past_the_proxy_is_exact_and_local() {
+        let excepted = value("http://127.0.0.1:3128", "NO_PROXY").unwrap();
+        assert!(
+            !excepted.contains(['/', '*', ' ']) && !excepted.contains(",."),
+            "{excepted}"
+        );
+        for entry in excepted.split(',') {
+            let local = entry == "localhost"
+                || entry
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|address| address.is_loopback());
+            assert!(local, "{entry}");
+        }
+    }
+
+    #[test]
+    fn clients_with_settings_of_their_own_get_the_parts() {
+        let proxy = "http://ana:s%2Fx@[fd00::7]:3128";
+        assert_eq!(
+            value(proxy, "CLOUDSDK_PROXY_ADDRESS").as_deref(),
+            Some("fd00::7")
+        );
+        assert_eq!(value(proxy, "CLOUDSDK_PROXY_PORT").as_deref(), Some("3128"));
+        assert_eq!(
+            value(proxy, "CLOUDSDK_PROXY_USERNAME").as_deref(),
+            Some("ana")
+        );
+        assert_eq!(
+            value(proxy, "CLOUDSDK_PROXY_PASSWORD").as_deref(),
+            Some("s/x")
+        );
+        assert_eq!(value("http://127.0.0.1:1", "CLOUDSDK_PROXY_USERNAME"), None);
+        let java = value("http://proxy.example:3128", "JAVA_TOOL_OPTIONS").unwrap();
+        assert!(
+            java.contains("-Dhttps.proxyHost=proxy.example -Dhttps.proxyPort=3128"),
+            "{java}"
+        );
+        let git = value("http://127.0.0.1:1", "GIT_CONFIG_PARAMETERS");
+        assert_eq!(git.as_deref(), Some("'http.proxyAuthMethod=basic'"));
+    }
+
+    #[test]
+    fn a_proxy_that_clients_would_read_differently_is_refused() {
+        for text in [
+            "",
+            "127.0.0.1:3128",
+            "https://proxy.example:3128",
+            "socks5://127.0.0.1:1080",
+            "http://proxy.example",
+            "http://proxy.example:3128/path",
+            "http://proxy.example:3128?x",
+            "http://proxy.example:0",
+            "http://a b:c@proxy.example:3128",
+            "http://a@b@proxy.example:3128",
+            "http://a:b'$(x)@proxy.example:3128",
+            "http://a:b%0aX=y@proxy.example:3128",
+            "http://a:b%zz@proxy.example:3128",
+            "http://a:b:c@proxy.example:3128",
+            "http://proxy.example:3128\nX=y",
+        ] {
+            assert!(Proxy::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_value_has_a_line_break_or_control_character() {
+        let proxy = Proxy::parse("http://a:%C3%A9@proxy.example:3128").unwrap();
+        for (name, value) in proxy.variables() {
+            assert!(!value.chars().any(char::is_control), "{name}");
+        }
+    }
+}

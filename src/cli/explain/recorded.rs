@@ -1,0 +1,309 @@
+//! A flow that is on record: what was decided then, and what would be now.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::name::{Path, Target};
+use crate::policy::{Explanation, Facts, Policy, Who};
+
+use super::super::records::Lines;
+use super::super::tree::Tree;
+use super::asked::Flow;
+use super::render;
+
+/// The lines of a flow, read as what they say.
+#[derive(Clone, Debug)]
+pub(super) struct Recorded {
+    pub(super) lines: Lines,
+}
+
+impl Recorded {
+    pub(super) fn new(lines: Lines) -> Self {
+        Self { lines }
+    }
+
+    /// What a field says, where it is a text or number; else nothing. What was learned later counts.
+    pub(super) fn text(&self, name: &str) -> String {
+        let find = |line: &Option<Map<String, Value>>| line.as_ref()?.get(name).cloned();
+        match find(&self.lines.close).or_else(|| find(&self.lines.decision)) {
+            Some(Value::String(text)) => text,
+            Some(Value::Number(number)) => number.to_string(),
+            _ => String::new(),
+        }
+    }
+
+    /// The same flow, to be judged anew; `None` where no target was understood.
+    pub(super) fn flow(&self) -> Option<Flow> {
+        let (host, port) = (self.text("server.address"), self.text("server.port"));
+        let authority = if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
+        let target = Target::from_connect(authority.as_bytes()).ok()?;
+        if self.text("network.protocol.name") != "http" {
+            return Some(Flow {
+                target,
+                request: None,
+                notes: Vec::new(),
+            });
+        }
+        let method = self.text("http.request.method");
+        let path = Path::parse(b"/").ok()?;
+        let notes = vec!["paths are not on record: judged anew as a request for /"];
+        Some(Flow {
+            target,
+            request: Some((method, path)),
+            notes,
+        })
+    }
+
+    /// The same caller, as far as the record tells; never looser than the tier on record.
+    pub(super) fn who(&self, policy: &Policy) -> Who {
+        let subject = self.text("user.id");
+        let repository = Some(self.text("vcs.repository.url.full")).filter(|text| !text.is_empty());
+        let repository = repository.map(Arc::<str>::from);
+        let tier = self.text("tidegate.tier");
+        policy.who(&Facts {
+            subject: &subject,
+            groups: &self.groups(),
+            repository: repository.as_ref(),
+            listener_tier: policy.tier(&tier).map(|_| tier.as_str()),
+            ..Facts::default()
+        })
+    }
+
+    /// What happened, and what would happen now.
+    pub(super) fn tree(&self, now: Option<&Explanation>) -> Tree {
+        let verdict = self.joined(&["tidegate.verdict", "tidegate.reason"], "  ");
+        let mut tree = Tree::new(self.attempt(), verdict);
+        tree.stage(
+            "flow",
+            self.joined(&["tidegate.flow.id", "timestamp"], "   "),
+        );
+        tree.stage("caller", self.caller());
+        tree.stage(
+            "tier",
+            self.joined(&["tidegate.tier", "tidegate.tier.basis"], "   by "),
+        );
+        tree.stage("category", self.category());
+        tree.stages("rule", self.rule());
+        tree.stages("way out", self.way_out());
+        tree.stages("end", self.end());
+        match now {
+            None => tree.stage("now", "no target was understood, so none can be judged"),
+            Some(now) => {
+                let rule = render::named(&now.decision.rule);
+                tree.stage(
+                    "now",
+                    format!("{}   {rule}", render::verdict(&now.decision)),
+                );
+            }
+        }
+        self.flow()
+            .iter()
+            .flat_map(|flow| &flow.notes)
+            .for_each(|note| tree.note("note", *note));
+        tree
+    }
+
+    fn attempt(&self) -> String {
+        let method = match self.text("http.request.method") {
+            method if method.is_empty() => "CONNECT".to_owned(),
+            method => method,
+        };
+        format!(
+            "{method} {}",
+            self.joined(&["server.address", "server.port"], ":")
+        )
+    }
+
+    fn caller(&self) -> String {
+        let groups = self.groups().join(", ");
+        let parts = [
+            ("", self.text("user.id")),
+            ("groups ", groups),
+            ("", self.text("vcs.repository.url.full")),
+            ("session ", self.text("session.id")),
+            (
+                "",
+                self.joined(
+                    &["tidegate.session.evidence", "tidegate.session.trust"],
+                    ", ",
+                ),
+            ),
+            ("from ", self.text("client.address")),
+        ];
+        listed(&parts, " · ")
+    }
+
+    fn category(&self) -> String {
+        let action = Some(self.text("tidegate.action")).filter(|action| !action.is_empty());
+        let category = self.joined(&["tidegate.category", "tidegate.category.basis"], "   by ");
+        listed(
+            &[("", category), ("action ", action.unwrap_or_default())],
+            " · ",
+        )
+    }
+
+    fn rule(&self) -> Vec<String> {
+        let policy = [
+            (
+                "policy ",
+                self.text("tidegate.policy.digest")
+                    .chars()
+                    .take(12)
+                    .collect(),
+            ),
+            ("generation ", self.text("tidegate.policy.generation")),
+        ];
+        let rule = self.joined(&["security_rule.name", "tidegate.rule.location"], "  ");
+        some_lines([rule, self.text("tidegate.detail"), listed(&policy, ", ")])
+    }
+
+    fn way_out(&self) -> Vec<String> {
+        let parts = [
+            ("dialled ", self.text("network.peer.address")),
+            ("decide ms ", self.text("tidegate.ms.decide")),
+            ("dns ms ", self.text("tidegate.ms.dns")),
+            ("connect ms ", self.text("tidegate.ms.connect")),
+        ];
+        some_lines([listed(&parts, " · ")])
+    }
+
+    fn end(&self) -> Vec<String> {
+        if self.lines.close.is_none() {
+            let open = self.text("tidegate.verdict") == "allow";
+            return some_lines([if open { "none on record" } else { "" }.to_owned()]);
+        }
+        let parts = [
+            ("", self.text("tidegate.end")),
+            ("blame ", self.text("tidegate.blame")),
+            ("", self.text("error.type")),
+            ("bytes out ", self.text("tidegate.bytes.out")),
+            ("bytes in ", self.text("tidegate.bytes.in")),
+            ("total ms ", self.text("tidegate.ms.total")),
+        ];
+        some_lines([listed(&parts, " · ")])
+    }
+
+    fn groups(&self) -> Vec<Arc<str>> {
+        let groups = self.lines.decision.as_ref().or(self.lines.close.as_ref());
+        let groups = groups.and_then(|line| line.get("user.groups")?.as_array());
+        groups
+            .into_iter()
+            .flatten()
+            .filter_map(|group| group.as_str().map(Arc::from))
+            .collect()
+    }
+
+    /// Fields that say something, joined.
+    fn joined(&self, names: &[&str], between: &str) -> String {
+        some_lines(names.iter().map(|name| self.text(name))).join(between)
+    }
+}
+
+/// Parts that say something, each behind its label.
+fn listed(parts: &[(&str, String)], between: &str) -> String {
+    let said = parts.iter().filter(|(_, text)| !text.is_empty());
+    said.map(|(label, text)| format!("{label}{text}"))
+        .collect::<Vec<_>>()
+        .join(between)
+}
+
+fn some_lines(lines: impl IntoIterator<Item = String>) -> Vec<String> {
+    lines.into_iter().filter(|line| !line.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        let Value::Object(object) = value else {
+            panic!("not an object")
+        };
+        object
+    }
+
+    fn refused() -> Recorded {
+        let decision = object(json!({
+            "timestamp": "2026-11-22T10:41:07.000001Z",
+            "event.name": "decision",
+            "tidegate.flow.id": "0195f3c2-0000-7000-8000-000000000001",
+            "tidegate.verdict": "deny",
+            "tidegate.reason": "not_allowed",
+            "tidegate.detail": "nearest rule docs: host docs.rs",
+            "security_rule.name": "tier.standard.default",
+            "tidegate.rule.location": "tidegate.toml:6",
+            "tidegate.tier": "standard",
+            "tidegate.tier.basis": "unattributed",
+            "tidegate.category": "unknown",
+            "session.id": "4f0c\u{1b}[2J",
+            "user.id": "ana",
+            "user.groups": ["dev", "ops"],
+            "server.address": "cdn.example",
+            "server.port": 443,
+            "network.protocol.name": "connect",
+        }));
+        Recorded::new(Lines {
+            decision: Some(decision),
+            ..Lines::default()
+        })
+    }
+
+    #[test]
+    fn a_recorded_refusal_is_told_and_judged_anew() {
+        let recorded = refused();
+        assert_eq!(recorded.flow().unwrap().show(), "CONNECT cdn.example:443");
+        let text = recorded.tree(None).draw();
+        for part in [
+            "CONNECT cdn.example:443",
+            "deny  not_allowed",
+            "ana · groups dev, ops · session 4f0c?[2J",
+            "standard   by unattributed",
+            "tier.standard.default  tidegate.toml:6",
+            "nearest rule docs: host docs.rs",
+        ] {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
+        assert!(
+            !text.contains('\u{1b}') && !text.contains("├ end"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_flow_that_ended_says_how() {
+        let mut recorded = refused();
+        recorded.lines.close = Some(object(json!({
+            "tidegate.verdict": "allow",
+            "tidegate.end": "closed",
+            "tidegate.blame": "client",
+            "tidegate.bytes.out": 12,
+            "server.address": "fd00::7",
+            "server.port": 80,
+            "network.protocol.name": "http",
+            "http.request.method": "GET",
+        })));
+        let text = recorded.tree(None).draw();
+        assert!(
+            text.contains("closed · blame client · bytes out 12"),
+            "{text}"
+        );
+        assert_eq!(recorded.flow().unwrap().show(), "GET http://[fd00::7]:80/");
+        assert!(text.contains("paths are not on record"), "{text}");
+    }
+
+    #[test]
+    fn a_target_that_was_not_understood_is_not_judged_anew() {
+        let mut recorded = refused();
+        if let Some(line) = &mut recorded.lines.decision {
+            line.remove("server.address");
+        }
+        assert!(recorded.flow().is_none());
+    }
+}

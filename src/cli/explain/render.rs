@@ -1,0 +1,162 @@
+//! An explanation as a tree of the stages, and as data.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::policy::{Decision, Explanation, Looked, Named, Stage, TierBasis, Verdict};
+
+use super::super::tree::Tree;
+use super::asked::Flow;
+
+/// The caller that is supposed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Caller {
+    pub(super) repository: Option<Arc<str>>,
+    pub(super) groups: Vec<Arc<str>>,
+    /// Whether the tier was asked for rather than reckoned.
+    pub(super) tier_supposed: bool,
+}
+
+/// The stages of a decision.
+pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> Tree {
+    let decision = &explanation.decision;
+    let mut tree = Tree::new(flow.show(), verdict(decision));
+    tree.stage("caller", show_caller(caller));
+    let basis = if caller.tier_supposed {
+        "as supposed"
+    } else {
+        tier_basis(explanation.tier_basis)
+    };
+    tree.stage("tier", format!("{}   {basis}", explanation.tier));
+    tree.stage("category", category(explanation));
+    tree.stages("rules", rules(explanation));
+    if let Some(near) = &explanation.nearest_allow {
+        tree.stage("nearest", looked(near));
+    }
+    let by = match explanation.stage {
+        Stage::Floor => "by the floor, before any rule".to_owned(),
+        stage => format!("{} by {}", stage.as_str(), named(&decision.rule)),
+    };
+    tree.stage("verdict", format!("{}   {by}", decision.verdict));
+    for note in &flow.notes {
+        tree.note("note", *note);
+    }
+    if decision.verdict == Verdict::Allow {
+        tree.note(
+            "note",
+            "the addresses that the name resolves to are judged before one is dialled",
+        );
+    }
+    if let Some(suggestion) = &explanation.suggestion {
+        tree.note("to allow it", suggestion.as_str());
+    }
+    tree
+}
+
+/// The same as data.
+pub(super) fn as_json(flow: &Flow, explanation: &Explanation, caller: &Caller) -> Value {
+    let decision = &explanation.decision;
+    let looked = |looked: &Looked| {
+        json!({
+            "rule": looked.rule.name,
+            "location": looked.rule.location,
+            "verdict": looked.verdict,
+            "miss": looked.miss,
+        })
+    };
+    json!({
+        "flow": flow.show(),
+        "repository": caller.repository,
+        "groups": caller.groups,
+        "tier": explanation.tier,
+        "tier_basis": explanation.tier_basis,
+        "category": decision.category,
+        "basis": decision.basis,
+        "category_from": explanation.category_from,
+        "action": decision.action,
+        "stage": explanation.stage.as_str(),
+        "verdict": decision.verdict,
+        "would": decision.would,
+        "mode": decision.mode,
+        "reason": decision.reason,
+        "rule": { "name": decision.rule.name, "location": decision.rule.location },
+        "looked_at": explanation.looked_at.iter().map(looked).collect::<Vec<_>>(),
+        "others": explanation.others,
+        "nearest": explanation.nearest,
+        "nearest_allow": explanation.nearest_allow.as_ref().map(looked),
+        "suggestion": explanation.suggestion,
+        "notes": flow.notes,
+    })
+}
+
+/// `deny  not_allowed`; in observe mode also what would have happened.
+pub(super) fn verdict(decision: &Decision) -> String {
+    let code = decision.reason.code();
+    match decision.would {
+        Some(would) => format!("{}  observed, would {would}: {code}", decision.verdict),
+        None => format!("{}  {code}", decision.verdict),
+    }
+}
+
+/// `docs  policy/web.toml:31`.
+pub(super) fn named(rule: &Named) -> String {
+    match &*rule.location {
+        "" => rule.name.to_string(),
+        location => format!("{}  {location}", rule.name),
+    }
+}
+
+fn show_caller(caller: &Caller) -> String {
+    let repository = caller
+        .repository
+        .as_deref()
+        .unwrap_or("no repository known");
+    match caller.groups.as_slice() {
+        [] => repository.to_owned(),
+        groups => format!("{repository} · groups {}", groups.join(", ")),
+    }
+}
+
+fn tier_basis(basis: TierBasis) -> &'static str {
+    match basis {
+        TierBasis::Group => "the floor of a group",
+        TierBasis::Listener => "by the listener",
+        TierBasis::Repository => "by the repository",
+        TierBasis::Unattributed => "no repository known (tiers.unattributed)",
+    }
+}
+
+fn category(explanation: &Explanation) -> String {
+    let decision = &explanation.decision;
+    let from = match &*explanation.category_from {
+        "" => "nothing says one".to_owned(),
+        from => from.to_owned(),
+    };
+    let action = decision
+        .action
+        .map_or("cannot be seen", |action| action.as_str());
+    format!("{}   {from} · action {action}", decision.category.as_str())
+}
+
+/// How many were looked at, and the nearest.
+fn rules(explanation: &Explanation) -> Vec<String> {
+    let all = explanation.looked_at.len() + explanation.others;
+    let matched = explanation
+        .looked_at
+        .iter()
+        .filter(|looked| looked.miss.is_none())
+        .count();
+    let mut lines = vec![match (matched, explanation.others) {
+        (0, _) => format!("{all} looked at, none matches; the nearest:"),
+        (_, 0) => format!("{all} looked at:"),
+        _ => format!("{all} looked at; the nearest:"),
+    }];
+    lines.extend(explanation.looked_at.iter().map(looked));
+    lines
+}
+
+fn looked(looked: &Looked) -> String {
+    let miss = looked.miss.as_deref().unwrap_or("matches");
+    format!("{}   {}   {miss}", named(&looked.rule), looked.verdict)
+}

@@ -1,0 +1,65 @@
+//! A configuration for the commands that only look at one.
+
+use std::path::Path;
+
+use crate::config::{self, Config};
+use crate::diag::{self, Diagnostic, Severity};
+use crate::policy::{self, Policy};
+
+use super::print;
+
+/// What became of a configuration.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// Everything that was written, where it has the form of a configuration.
+    pub(super) config: Option<Config>,
+    /// The compiled rules, where nothing is wrong.
+    pub(super) policy: Option<Policy>,
+    /// All that was found.
+    pub(super) findings: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// Loads and compiles a file, or the built-in policy.
+    pub(super) fn new(path: Option<&Path>) -> Self {
+        let (config, mut findings) = match path {
+            Some(path) => config::load(path),
+            None => (Some(config::embedded()), Vec::new()),
+        };
+        let mut policy = None;
+        if let Some(config) = &config {
+            let (compiled, more) = policy::compile(&config.policy, &policy::built_in());
+            findings.extend(more);
+            policy = compiled;
+        }
+        let wrong = findings.iter().any(is_error);
+        Self {
+            config,
+            policy: policy.filter(|_| !wrong),
+            findings,
+        }
+    }
+
+    /// As [`Loaded::new`], where anything else is no use: shows what was found.
+    pub(super) fn whole(path: Option<&Path>) -> Option<(Config, Policy)> {
+        let loaded = Self::new(path);
+        loaded.show();
+        Some((loaded.config?, loaded.policy?))
+    }
+
+    /// Draws the findings on standard error.
+    pub(super) fn show(&self) {
+        if !self.findings.is_empty() {
+            print::err(&diag::render(&self.findings, print::colour()));
+        }
+    }
+
+    /// The findings that keep it from loading.
+    pub(super) fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.findings.iter().filter(|finding| is_error(finding))
+    }
+}
+
+fn is_error(finding: &Diagnostic) -> bool {
+    finding.severity == Severity::Error
+}

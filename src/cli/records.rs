@@ -1,0 +1,202 @@
+//! Finding one flow in the decision log.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::config::Record;
+
+/// The longest line that is looked at, in bytes.
+const LINE: u64 = 1 << 20;
+/// As many bytes of the log as are read, the newest files first.
+const MOST: u64 = 4 << 30;
+
+/// The lines of one flow.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lines {
+    /// The id, whole.
+    pub(super) flow: String,
+    /// `decision`.
+    pub(super) decision: Option<Map<String, Value>>,
+    /// `close`, where the flow may pass and has ended.
+    pub(super) close: Option<Map<String, Value>>,
+}
+
+/// Why there are none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Missing {
+    /// Several flows have ids that begin so.
+    #[error("{0} flows have ids that begin so; give more of it")]
+    Ambiguous(usize),
+    /// The log cannot be read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The log goes to standard output.
+    #[error("records go to standard output here; `[record] file` names no file to look into")]
+    NoFile,
+    /// No line names it.
+    #[error("no record of it in {0} (nor in what it was rotated to)")]
+    Unknown(PathBuf),
+}
+
+/// Finds the flow whose id begins with `prefix`.
+pub(super) fn find(record: &Record, prefix: &str) -> Result<Lines, Missing> {
+    let newest = record.file.as_ref().ok_or(Missing::NoFile)?;
+    let mut flows: Vec<Lines> = Vec::new();
+    let mut left = MOST;
+    for path in files(newest, record.rotate_keep) {
+        match File::open(&path) {
+            Ok(file) => search(file, prefix, &mut left, &mut flows)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(annotate(&error, &path).into()),
+        }
+        if left == 0 || flows.iter().any(|lines| lines.decision.is_some()) {
+            break;
+        }
+    }
+    match flows.len() {
+        0 => Err(Missing::Unknown(newest.clone())),
+        1 => Ok(flows.remove(0)),
+        several => Err(Missing::Ambiguous(several)),
+    }
+}
+
+/// The log, newest file first.
+fn files(newest: &Path, rotated: u32) -> impl Iterator<Item = PathBuf> {
+    let numbered = move |number: u32| {
+        let mut name = OsString::from(newest);
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    };
+    std::iter::once(newest.to_owned()).chain((1..=rotated).map(numbered))
+}
+
+/// Adds what one file says of flows whose id begins with `prefix`.
+fn search(file: impl Read, prefix: &str, left: &mut u64, flows: &mut Vec<Lines>) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(256 * 1024, file);
+    let mut line = Vec::new();
+    while *left > 0 {
+        line.clear();
+        let read = reader
+            .by_ref()
+            .take(LINE.min(*left))
+            .read_until(b'\n', &mut line)?;
+        if read == 0 {
+            break;
+        }
+        *left -= u64::try_from(read).unwrap_or(*left).min(*left);
+        // A line that is no text, or of which this is only a part, says nothing here.
+        let Ok(text) = str::from_utf8(&line) else {
+            continue;
+        };
+        if text.contains(prefix) {
+            add(text, prefix, flows);
+        }
+    }
+    Ok(())
+}
+
+fn add(text: &str, prefix: &str, flows: &mut Vec<Lines>) {
+    let Ok(Value::Object(object)) = serde_json::from_str(text) else {
+        return;
+    };
+    let word = |name: &str| {
+        object
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (flow, event) = (word("tidegate.flow.id"), word("event.name"));
+    if !flow.starts_with(prefix) || !matches!(&*event, "decision" | "close") {
+        return;
+    }
+    let known = flows
+        .iter()
+        .position(|lines| lines.flow == flow)
+        .unwrap_or_else(|| {
+            flows.push(Lines {
+                flow,
+                ..Lines::default()
+            });
+            flows.len() - 1
+        });
+    let Some(lines) = flows.get_mut(known) else {
+        return;
+    };
+    match &*event {
+        "decision" => lines.decision = Some(object),
+        _ => lines.close = Some(object),
+    }
+}
+
+fn annotate(error: &io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const FLOW: &str = "0195f3c2-0000-7000-8000-000000000001";
+    const OTHER: &str = "0195f3c2-0000-7000-8000-000000000002";
+
+    fn line(event: &str, flow: &str) -> String {
+        format!("{{\"event.name\":\"{event}\",\"tidegate.flow.id\":\"{flow}\"}}\n")
+    }
+
+    fn log(files: &[(&str, &str)]) -> (tempfile::TempDir, Record) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let mut record = crate::config::embedded().record;
+        record.file = Some(folder.path().join("decisions.jsonl"));
+        (folder, record)
+    }
+
+    #[test]
+    fn both_lines_of_a_flow_are_found_across_a_rotation() {
+        let newest = format!(
+            "{{\"checkpoint\":[\"{FLOW}\"]}}\nnonsense {FLOW}\n{}",
+            line("close", FLOW)
+        );
+        let older = format!(
+            "\u{1}\n{}{}",
+            line("decision", OTHER),
+            line("decision", FLOW)
+        );
+        let (_folder, record) = log(&[("decisions.jsonl", &newest), ("decisions.jsonl.1", &older)]);
+        let lines = find(&record, FLOW).unwrap();
+        assert_eq!(lines.flow, FLOW);
+        assert!(lines.decision.is_some() && lines.close.is_some());
+    }
+
+    #[test]
+    fn a_beginning_is_enough_where_it_is_the_only_one() {
+        let text = line("decision", FLOW) + &line("decision", OTHER);
+        let (_folder, record) = log(&[("decisions.jsonl", &text)]);
+        assert!(matches!(
+            find(&record, "0195f3c2"),
+            Err(Missing::Ambiguous(2))
+        ));
+        assert_eq!(find(&record, OTHER).unwrap().flow, OTHER);
+        assert!(matches!(
+            find(&record, "0195f3c3"),
+            Err(Missing::Unknown(_))
+        ));
+    }
+
+    #[test]
+    fn a_log_that_is_not_there_knows_nothing() {
+        let (_folder, mut record) = log(&[]);
+        assert!(matches!(find(&record, FLOW), Err(Missing::Unknown(_))));
+        record.file = None;
+        assert!(matches!(find(&record, FLOW), Err(Missing::NoFile)));
+    }
+}

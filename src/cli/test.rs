@@ -1,0 +1,139 @@
+//! `tidegate test`: the examples of the rules and the trials, a line for each.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::diag::Diagnostic;
+use crate::policy::{TrialResult, run_trials};
+
+use super::load::Loaded;
+use super::{Answer, check, print};
+
+/// The code of findings that are trials which did not hold.
+const FAILED: &str = "trial-failed";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Test {
+    /// The configuration; without it, the built-in policy.
+    file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Test {
+    /// A policy whose trials fail does not compile, so what failed is known from its findings only.
+    pub(super) fn perform(self) -> Answer {
+        let loaded = Loaded::new(self.file.as_deref());
+        let results = loaded.policy.as_ref().map(run_trials).unwrap_or_default();
+        let failed: Vec<&Diagnostic> = loaded
+            .errors()
+            .filter(|finding| finding.code == FAILED)
+            .collect();
+        let answer = match loaded.errors().count() {
+            0 => Answer::whether(results.iter().all(|result| result.ok)),
+            errors if errors == failed.len() => Answer::No,
+            _ => Answer::Wrong,
+        };
+        if self.json {
+            print::json(&as_json(&results, &loaded));
+        } else {
+            loaded.show();
+            print::out(&lines(&results, failed.len(), answer));
+        }
+        answer
+    }
+}
+
+fn lines(results: &[TrialResult], failed: usize, answer: Answer) -> String {
+    let mut text: String = results.iter().map(line).collect();
+    let passed = results.iter().filter(|result| result.ok).count();
+    let failed = results.len() - passed + failed;
+    let end = match answer {
+        Answer::Wrong => "not run: the configuration is wrong\n".to_owned(),
+        _ if results.is_empty() && failed > 0 => format!("{failed} failed\n"),
+        _ => format!("{passed} passed, {failed} failed\n"),
+    };
+    text.push_str(&end);
+    text
+}
+
+fn line(result: &TrialResult) -> String {
+    let word = if result.ok { "ok  " } else { "FAIL" };
+    let text = format!(
+        "{word}  {}: {} is {}  ({}: {} by {})",
+        result.name, result.entry, result.expected, result.caller, result.got, result.rule.name,
+    );
+    format!("{}\n", print::clean(&text, print::WIDTH))
+}
+
+fn as_json(results: &[TrialResult], loaded: &Loaded) -> Value {
+    let result = |result: &TrialResult| {
+        json!({
+            "name": result.name,
+            "flow": result.entry,
+            "place": result.place.to_string(),
+            "caller": result.caller,
+            "expected": result.expected.to_string(),
+            "got": result.got,
+            "reason": result.reason,
+            "rule": result.rule.name,
+            "location": result.rule.location,
+            "ok": result.ok,
+        })
+    };
+    json!({
+        "ok": loaded.policy.is_some() && results.iter().all(|result| result.ok),
+        "results": results.iter().map(result).collect::<Vec<_>>(),
+        "findings": loaded.findings.iter().map(check::finding).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIERS: &str = "[tiers]\norder = [\"only\"]\n[tier.only]\ndefault = \"deny\"\n";
+
+    fn perform(rest: &str) -> Answer {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tidegate.toml");
+        std::fs::write(&file, format!("{TIERS}{rest}")).unwrap();
+        Test {
+            file: Some(file),
+            json: false,
+        }
+        .perform()
+    }
+
+    #[test]
+    fn trials_that_hold_trials_that_fail_and_files_that_are_wrong_differ() {
+        let trial = "[[trial]]\nname = \"paste\"\ntier = \"only\"\n";
+        assert_eq!(
+            perform(&format!("{trial}denies = [\"pastebin.com:443\"]\n")),
+            Answer::Yes
+        );
+        assert_eq!(
+            perform(&format!("{trial}allows = [\"pastebin.com:443\"]\n")),
+            Answer::No
+        );
+        assert_eq!(perform(&format!("{trial}nonsense = 1\n")), Answer::Wrong);
+    }
+
+    #[test]
+    fn every_trial_has_a_line_and_all_are_counted() {
+        let loaded = Loaded::new(None);
+        let results = run_trials(&loaded.policy.unwrap());
+        let text = lines(&results, 0, Answer::Yes);
+        assert_eq!(text.lines().count(), results.len() + 1);
+        assert!(
+            text.ends_with(&format!("{} passed, 0 failed\n", results.len())),
+            "{text}"
+        );
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= print::WIDTH)
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! What the policy language means, sentence by sentence.
+
+mod decision;
+mod defaults;
+mod diagnostics;
+mod explaining;
+mod naive;
+mod tiers;
+mod trials;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::diag::{Diagnostic, Severity, Source};
+use crate::name::{Target, Url};
+
+use super::*;
+
+/// Three tiers in a row, each of which allows nothing; tests add to it.
+const TIERS: &str = r#"
+[tiers]
+order = ["open", "standard", "restricted"]
+[tier.open]
+default = "allow"
+[tier.standard]
+default = "deny"
+allow = ["model-api", "package-registry:read", "unknown:call"]
+ask = ["source-control:write"]
+deny = ["telemetry", "package-registry:write"]
+[tier.restricted]
+opaque = "deny"
+allow = ["package-registry:read"]
+"#;
+
+fn read(text: &str) -> source::Policy {
+    let source = Arc::new(Source { path: PathBuf::from("test.toml"), text: text.to_owned() });
+    compile::parse(&source).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn try_compile(text: &str) -> (Option<Policy>, Vec<Diagnostic>) {
+    compile(&read(text), &catalogue())
+}
+
+/// Compiles what must be without errors.
+fn compiled(text: &str) -> Policy {
+    let (policy, findings) = try_compile(text);
+    policy.unwrap_or_else(|| panic!("{findings:#?}"))
+}
+
+/// Compiles rules over [`TIERS`].
+fn with_rules(text: &str) -> Policy {
+    compiled(&format!("{TIERS}{text}"))
+}
+
+fn of_severity(text: &str, severity: Severity) -> Vec<Diagnostic> {
+    let (_, findings) = try_compile(text);
+    findings.into_iter().filter(|finding| finding.severity == severity).collect()
+}
+
+/// A catalogue of four hosts.
+fn catalogue() -> Catalogue {
+    let (catalogue, findings) = Catalogue::parse(&[(
+        "small.toml",
+        r#"
+        dated = "2026-11-22"
+        [[destination]]
+        category = "model-api"
+        domain = "model.example"
+        hosts = ["api"]
+        paths = [{ category = "telemetry", match = "/events/**" }]
+        source = "test"
+        [[destination]]
+        category = "package-registry"
+        domain = "packages.example"
+        hosts = ["@", "*"]
+        ports = [443, 8443]
+        source = "test"
+        [[destination]]
+        category = "source-control"
+        domain = "forge.example"
+        hosts = ["@"]
+        source = "test"
+        [[destination]]
+        category = "telemetry"
+        domain = "report.example"
+        hosts = ["@"]
+        source = "test"
+        "#,
+    )]);
+    assert!(findings.is_empty(), "{findings:?}");
+    catalogue
+}
+
+/// Asks a policy in the name of some caller.
+struct Asking<'p> {
+    policy: &'p Policy,
+    who: Who,
+}
+
+fn asking<'p>(policy: &'p Policy, tier: &str) -> Asking<'p> {
+    let who = Who {
+        tier: policy.tier(tier).expect("a tier of the policy"),
+        tier_basis: TierBasis::Unattributed,
+        groups: GroupSet::default(),
+        repository: None,
+    };
+    Asking { policy, who }
+}
+
+impl Asking<'_> {
+    fn of(mut self, group: &str) -> Self {
+        self.who.groups.insert(self.policy.group(group).expect("a group of the policy"));
+        self
+    }
+
+    fn connect(&self, authority: &str) -> Decision {
+        let target = Target::from_connect(authority.as_bytes()).expect("host:port");
+        let query = Query { who: &self.who, target: &target, attempt: Attempt::Connect };
+        let decision = self.policy.decide(&query);
+        assert_eq!(decision, explain(self.policy, &query).decision, "an explanation differs");
+        decision
+    }
+
+    fn request(&self, method: &str, url: &str) -> Decision {
+        let url = Url::parse(url.as_bytes()).expect("a URL");
+        let attempt =
+            Attempt::Request { method, path: &url.path, upgrade: false, tls: url.tls };
+        let query = Query { who: &self.who, target: &url.target, attempt };
+        let decision = self.policy.decide(&query);
+        assert_eq!(decision, explain(self.policy, &query).decision, "an explanation differs");
+        decision
+    }
+
+    fn explain(&self, authority: &str) -> Explanation {
+        let target = Target::from_connect(authority.as_bytes()).expect("host:port");
+        explain(
+            self.policy,
+            &Query { who: &self.who, target: &target, attempt: Attempt::Connect },
+        )
+    }
+}
+
+/// The verdict, reason and rule of a decision, to compare at a glance.
+fn said(decision: &Decision) -> (Verdict, &'static str, &str) {
+    (decision.verdict, decision.reason.code(), &decision.rule.name)
+}
+
+fn is_shareable<T: Send + Sync + std::fmt::Debug>() {}
+
+#[test]
+fn a_policy_can_be_shared_between_threads() {
+    is_shareable::<Policy>();
+    is_shareable::<Catalogue>();
+}

@@ -1,0 +1,125 @@
+//! What of the fields of a request decides how the rest of it is read.
+
+use super::fields::{Name, content_length, elements};
+use super::{BodyLength, HeadError, Method, Version};
+
+/// The fields of which a request may have only one, or which frame it.
+#[derive(Default)]
+pub(super) struct Seen<'h> {
+    hosts: usize,
+    proxy_authorizations: usize,
+    length: Option<u64>,
+    chunked: bool,
+    /// Whether the client waits for `100 Continue`.
+    pub(super) expect_continue: bool,
+    upgrade: Option<&'h [u8]>,
+    upgrades: usize,
+    connection_upgrade: bool,
+}
+
+impl<'h> Seen<'h> {
+    /// Takes note of one field.
+    pub(super) fn field(
+        &mut self,
+        name: Name,
+        field: &httparse::Header<'h>,
+        version: Version,
+    ) -> Result<(), HeadError> {
+        let value = field.value;
+        match name {
+            Name::Connection => {
+                self.connection_upgrade |=
+                    elements(value).any(|option| option.eq_ignore_ascii_case(b"upgrade"));
+            }
+            Name::ContentLength => {
+                let length = content_length(value).ok_or(HeadError::ContentLength)?;
+                if self.length.replace(length).is_some() {
+                    return Err(HeadError::ContentLength);
+                }
+            }
+            // RFC 9110 section 10.1.1: an HTTP/1.0 client cannot mean it.
+            Name::Expect if version == Version::Http10 => {}
+            Name::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
+                self.expect_continue = true;
+            }
+            Name::Expect => return Err(HeadError::Expectation),
+            Name::Host if value.is_empty() => return Err(HeadError::Host),
+            Name::Host => self.hosts += 1,
+            Name::Other if Name::is_disguised(field.name.as_bytes()) => {
+                return Err(HeadError::DisguisedField);
+            }
+            Name::ProxyAuthorization => {
+                self.proxy_authorizations += 1;
+                if self.proxy_authorizations > 1 {
+                    return Err(HeadError::ProxyAuthorization);
+                }
+            }
+            Name::TransferEncoding => {
+                let known = value.eq_ignore_ascii_case(b"chunked") && version == Version::Http11;
+                if !known || self.chunked {
+                    return Err(HeadError::TransferEncoding);
+                }
+                self.chunked = true;
+            }
+            Name::Upgrade => {
+                self.upgrade = Some(value);
+                self.upgrades += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// One, where it is needed (RFC 9112 section 3.2).
+    pub(super) fn check_host(&self, method: &Method, version: Version) -> Result<(), HeadError> {
+        let needed = version == Version::Http11 && *method != Method::Connect;
+        match self.hosts {
+            0 if needed => Err(HeadError::Host),
+            0 | 1 => Ok(()),
+            _ => Err(HeadError::Host),
+        }
+    }
+
+    /// How the body is framed (RFC 9112 section 6.3).
+    pub(super) fn body(&self, method: &Method, version: Version) -> Result<BodyLength, HeadError> {
+        let body = match (self.chunked, self.length) {
+            (true, Some(_)) => return Err(HeadError::Lengths),
+            (true, None) if version == Version::Http11 => BodyLength::Chunked,
+            (true, None) => return Err(HeadError::TransferEncoding),
+            (false, Some(length)) => BodyLength::Length(length),
+            (false, None) => BodyLength::None,
+        };
+        let bodiless = matches!(
+            method,
+            Method::Connect | Method::Get | Method::Head | Method::Options
+        );
+        if bodiless && !body.is_empty() {
+            Err(HeadError::UnexpectedBody)
+        } else {
+            Ok(body)
+        }
+    }
+
+    /// The one protocol to change to, if it may be passed on at all.
+    pub(super) fn upgrade(&self, body: BodyLength) -> Option<&'h [u8]> {
+        let one = self.upgrades == 1 && self.connection_upgrade && body.is_empty();
+        self.upgrade
+            .filter(|protocol| one && is_protocol(protocol) && !starts_like_http2(protocol))
+    }
+}
+
+/// One protocol as `Upgrade` names it: a token, perhaps with a version.
+fn is_protocol(value: &[u8]) -> bool {
+    !value.is_empty()
+        && value
+            .iter()
+            .all(|&byte| byte.is_ascii_alphanumeric() || b"-_./+".contains(&byte))
+}
+
+fn starts_like_http2(protocol: &[u8]) -> bool {
+    ["h2", "http/2"].iter().any(|name| {
+        protocol
+            .get(..name.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
+    })
+}

@@ -1,0 +1,275 @@
+//! One direction of a tunnel.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::super::buffers::{Buffer, Buffers, Size};
+use super::super::splice::Pipe;
+use super::{Relayed, Side};
+
+/// One direction.
+pub(super) struct Way<'a> {
+    from: ReadHalf<'a>,
+    to: WriteHalf<'a>,
+    pub(super) side: Side,
+    moved: &'a AtomicU64,
+    buffers: &'a Buffers,
+    /// What was read from this side before, not yet written.
+    pub(super) early: Bytes,
+    rest: Option<Rest<'a>>,
+    pipe: Option<Pipe<'a>>,
+    no_pipes: bool,
+    state: State,
+    full_reads: u8,
+}
+
+/// Reads in a turn before other tasks get theirs.
+const ROUNDS: usize = 16;
+
+/// Full reads in a row that make a direction bulk.
+const BULK_AFTER: u8 = 4;
+
+/// Bytes that a direction moves before the kernel may move the rest alone.
+const SPLICE_AFTER: u64 = 512 * 1024;
+
+/// What was read and not yet taken by the other side.
+struct Rest<'a> {
+    buffer: Buffer<'a>,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// The side reads and writes.
+    Open,
+    /// The side has sent its end; it is not passed on yet.
+    Ended,
+    /// The end is passed on.
+    Done,
+}
+
+impl<'a> Way<'a> {
+    pub(super) fn new(
+        from: ReadHalf<'a>,
+        to: WriteHalf<'a>,
+        side: Side,
+        moved: &'a AtomicU64,
+        buffers: &'a Buffers,
+    ) -> Self {
+        Self {
+            from,
+            to,
+            side,
+            moved,
+            buffers,
+            early: Bytes::new(),
+            rest: None,
+            pipe: None,
+            no_pipes: false,
+            state: State::Open,
+            full_reads: 0,
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Moves what can be moved now; ready when the end was passed on, just now or before.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        let turn = self.turn(cx);
+        // At rest, an empty pipe is for others.
+        self.pipe.take_if(|pipe| pipe.held() == 0);
+        turn
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        let mut spare = None;
+        for _ in 0..ROUNDS {
+            ready!(self.poll_early(cx))?;
+            ready!(self.poll_rest(cx, &mut spare))?;
+            ready!(self.poll_drain(cx))?;
+            match self.state {
+                State::Done => return Poll::Ready(Ok(())),
+                State::Ended => {
+                    // Whether the other side still listens does not matter any more.
+                    let _ = ready!(Pin::new(&mut self.to).poll_shutdown(cx));
+                    self.state = State::Done;
+                }
+                State::Open if self.is_bulk() => ready!(self.poll_fill(cx))?,
+                State::Open => ready!(self.poll_read(cx, &mut spare))?,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        while !self.early.is_empty() {
+            let written = ready!(Pin::new(&mut self.to).poll_write(cx, &self.early));
+            let written = self.count(written)?;
+            self.early.advance(written);
+            if self.early.is_empty() {
+                self.early = Bytes::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what was read; leaves the empty buffer in `spare` for the next read.
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        spare: &mut Option<Buffer<'a>>,
+    ) -> Poll<Result<(), Relayed>> {
+        while let Some(rest) = &mut self.rest {
+            let bytes = rest.buffer.get(rest.start..rest.end).unwrap_or_default();
+            let Poll::Ready(written) = Pin::new(&mut self.to).poll_write(cx, bytes) else {
+                self.shrink_rest();
+                return Poll::Pending;
+            };
+            let written = self.count(written)?;
+            if let Some(mut rest) = self.rest.take() {
+                rest.start += written;
+                if rest.start < rest.end {
+                    self.rest = Some(rest);
+                } else {
+                    *spare = Some(rest.buffer);
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A slow reader must not sit on a large buffer for a few bytes.
+    fn shrink_rest(&mut self) {
+        let Some(rest) = self.rest.take_if(|rest| {
+            rest.buffer.len() > Size::Small.bytes() && rest.end - rest.start <= Size::Small.bytes()
+        }) else {
+            return;
+        };
+        let bytes = rest.buffer.get(rest.start..rest.end).unwrap_or_default();
+        let mut buffer = self.buffers.take(Size::Small);
+        let end = bytes.len();
+        if let Some(room) = buffer.get_mut(..end) {
+            room.copy_from_slice(bytes);
+        }
+        self.rest = Some(Rest {
+            buffer,
+            start: 0,
+            end,
+        });
+    }
+
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        spare: &mut Option<Buffer<'a>>,
+    ) -> Poll<Result<(), Relayed>> {
+        if let Err(error) = ready!(self.from.as_ref().poll_read_ready(cx)) {
+            return Poll::Ready(Err(broken(self.side, &error)));
+        }
+        let size = if self.full_reads < BULK_AFTER {
+            Size::Small
+        } else {
+            Size::Large
+        };
+        let mut buffer = spare
+            .take()
+            .filter(|spare| spare.len() == size.bytes())
+            .unwrap_or_else(|| self.buffers.take(size));
+        let mut read = ReadBuf::new(&mut buffer);
+        if let Err(error) = ready!(Pin::new(&mut self.from).poll_read(cx, &mut read)) {
+            return Poll::Ready(Err(broken(self.side, &error)));
+        }
+        let end = read.filled().len();
+        if end == 0 {
+            self.state = State::Ended;
+            return Poll::Ready(Ok(()));
+        }
+        self.full_reads = match end {
+            _ if end >= size.bytes() => (self.full_reads + 1).min(BULK_AFTER * 2),
+            _ if end <= Size::Small.bytes() => self.full_reads.saturating_sub(1),
+            _ => self.full_reads,
+        };
+        self.rest = Some(Rest {
+            buffer,
+            start: 0,
+            end,
+        });
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_bulk(&self) -> bool {
+        !self.no_pipes
+            && self.full_reads >= BULK_AFTER
+            && self.moved.load(Ordering::Relaxed) >= SPLICE_AFTER
+    }
+
+    /// Takes what the socket has into a pipe, if there is a pipe to be had.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        let from = self.from.as_ref();
+        if let Err(error) = ready!(from.poll_read_ready(cx)) {
+            return Poll::Ready(Err(broken(self.side, &error)));
+        }
+        let Some(mut pipe) = self.pipe.take().or_else(|| self.buffers.pipes().take()) else {
+            self.no_pipes = true;
+            return Poll::Ready(Ok(()));
+        };
+        match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            Ok(0) => self.state = State::Ended,
+            Ok(len) => {
+                if len <= Size::Small.bytes() {
+                    self.full_reads -= 1;
+                }
+                self.pipe = Some(pipe);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.no_pipes = true,
+            Err(error) => return Poll::Ready(Err(broken(self.side, &error))),
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the other side what is in the pipe.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
+            let to = self.to.as_ref();
+            if let Err(error) = ready!(to.poll_write_ready(cx)) {
+                return Poll::Ready(Err(broken(self.side.other(), &error)));
+            }
+            match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                drained => {
+                    self.count(drained)?;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn count(&self, written: io::Result<usize>) -> Result<usize, Relayed> {
+        match written {
+            Ok(0) => Err(broken(self.side.other(), &io::ErrorKind::WriteZero.into())),
+            Ok(written) => {
+                self.moved.fetch_add(written as u64, Ordering::Relaxed);
+                Ok(written)
+            }
+            Err(error) => Err(broken(self.side.other(), &error)),
+        }
+    }
+}
+
+fn broken(side: Side, error: &io::Error) -> Relayed {
+    Relayed::Reset {
+        side,
+        error: error.kind(),
+    }
+}

@@ -1,0 +1,174 @@
+//! What is shipped beside the program is right: the systemd unit, the alert rules, the dashboard,
+//! the container files.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::kit::{Gate, Origin, Outcome, Program, loopback};
+use crate::shape;
+
+fn deploy(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)
+}
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(deploy(path)).unwrap_or_else(|error| panic!("deploy/{path}: {error}"))
+}
+
+/// The units, with the program that was built for these tests in the place of the installed one.
+fn units() -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    for unit in ["tidegate.service", "tidegate.socket"] {
+        let unit_text = text(&format!("systemd/{unit}"))
+            .replace("/usr/bin/tidegate", env!("CARGO_BIN_EXE_tidegate"));
+        std::fs::write(folder.path().join(unit), unit_text).expect("a file");
+    }
+    folder
+}
+
+fn analyze(folder: &TempDir, words: &[&str]) -> Outcome {
+    Program::new("systemd-analyze", folder.path()).args(words).run()
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let units = units();
+
+    let outcome = analyze(&units, &["verify", "./tidegate.service", "./tidegate.socket"]);
+
+    let ours: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("tidegate")).collect();
+    assert!(outcome.success && ours.is_empty(), "{outcome:#?}");
+}
+
+#[test]
+fn systemd_finds_the_service_well_shut_in() {
+    let units = units();
+
+    analyze(&units, &["security", "--offline=true", "--threshold=20", "./tidegate.service"])
+        .succeeded();
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_alerts() {
+    let home = TempDir::new().expect("a home");
+    let run = |words: &[&str]| {
+        Program::new("promtool", home.path()).args(words).within(&deploy("prometheus")).run().succeeded()
+    };
+
+    run(&["check", "rules", "alerts.yaml"]);
+    run(&["test", "rules", "alerts_test.yaml"]);
+}
+
+/// The names of our metrics in a text, without the endings that histograms add.
+fn used(text: &str) -> BTreeSet<String> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = text.split(|c: char| !is_name(c)).filter(|word| word.starts_with("tidegate_"));
+    let base = |word: &str| {
+        let cut = ["_bucket", "_count", "_sum"].iter().find_map(|end| word.strip_suffix(end));
+        cut.unwrap_or(word).to_owned()
+    };
+    words.map(base).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_use_only_metrics_that_are_declared() {
+    let declared = shape::metrics();
+    for file in ["prometheus/alerts.yaml", "grafana/tidegate.json"] {
+        let used = used(&text(file));
+        assert!(!used.is_empty(), "{file} uses no metric of ours");
+        let unknown: Vec<_> = used.difference(&declared).collect();
+        assert!(unknown.is_empty(), "{file} uses what is not declared: {unknown:?}");
+    }
+}
+
+#[test]
+fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
+    let origin = Origin::echo();
+    let gate = Gate::with(&loopback(origin.port()));
+    let url = format!("http://files.example.net:{}/", origin.port());
+    assert_eq!(gate.client().get(&url).status(), 200);
+    // An upstream that fails, so that its counter has a sample too.
+    let gone = Origin::nobody().port();
+    gate.reload(&loopback(gone));
+    assert_eq!(gate.client().connect(&format!("files.example.net:{gone}")).status(), 502);
+
+    let exported: BTreeSet<String> = gate.metrics().declared().into_iter().collect();
+    let mut missing = used(&text("prometheus/alerts.yaml"));
+    missing.retain(|name| !exported.contains(name));
+    assert!(missing.is_empty(), "alerts about what a gate does not export: {missing:?}");
+}
+
+#[test]
+fn the_dashboard_is_json_with_panels() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&text("grafana/tidegate.json")).expect("JSON");
+
+    assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() > 3), "{dashboard}");
+}
+
+#[test]
+fn the_compose_file_leaves_the_proxy_as_the_only_way_out() {
+    let home = TempDir::new().expect("a home");
+    let script = "
+import json, sys, yaml
+print(json.dumps(yaml.safe_load(open(sys.argv[1]))))
+";
+    let compose = deploy("compose.yaml");
+    let outcome = Program::new("python", home.path())
+        .args(["-c", script])
+        .args([&compose])
+        .run()
+        .succeeded();
+    let compose: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+
+    let networks = compose["networks"].as_object().expect("networks");
+    let internal: BTreeSet<&String> = networks
+        .iter()
+        .filter(|(_, network)| network["internal"] == true)
+        .map(|(name, _)| name)
+        .collect();
+    assert!(!internal.is_empty(), "no network is internal");
+    let services = compose["services"].as_object().expect("services");
+    let attached = |service: &serde_json::Value| -> Vec<String> {
+        match &service["networks"] {
+            serde_json::Value::Array(names) => {
+                names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+            }
+            serde_json::Value::Object(names) => names.keys().cloned().collect(),
+            _ => vec!["default".to_owned()],
+        }
+    };
+    let ways_out: Vec<&String> = services
+        .iter()
+        .filter(|(_, service)| attached(service).iter().any(|name| !internal.contains(name)))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(ways_out, ["tidegate"], "services with a way out of their own");
+}
+
+#[test]
+fn the_image_runs_as_nobody_in_particular_and_has_no_shell() {
+    let dockerfile = text("Dockerfile");
+    let last = dockerfile.rsplit("\nFROM ").next().expect("a last stage");
+
+    assert!(last.starts_with("scratch"), "the last stage begins from nothing: {last}");
+    let user = last.lines().find_map(|line| line.strip_prefix("USER ")).expect("a user");
+    assert!(!user.starts_with('0') && !user.starts_with("root"), "{user}");
+    assert!(last.contains("ENTRYPOINT ["), "without a shell");
+}
+
+#[test]
+fn every_shipped_configuration_loads() {
+    let mut found = vec![deploy("compose/tidegate.toml")];
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for name in ["tidegate.toml", "solo.toml", "team.toml", "ci.toml"] {
+        found.push(config.join(name));
+    }
+    for file in found {
+        let output = crate::kit::tidegate().arg("check").arg(&file).output().expect("an output");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{}: {said}", file.display());
+    }
+}

@@ -1,0 +1,156 @@
+//! How a gate ends.
+
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::kit::{DEADLINE, Gate, Hello, Lines, Origin, Program, loopback, until};
+
+const HOST: &str = "files.example.net";
+
+/// A gate with an open tunnel through it.
+fn with_open_tunnel(limits: &str) -> (Origin, Gate, crate::kit::Client) {
+    let origin = Origin::bytes();
+    let gate = Gate::with(&format!("{}{limits}", loopback(origin.port())));
+    let hello = Hello::naming(HOST).bytes();
+    let mut client = gate.client();
+    client.tunnel(&format!("{HOST}:{}", origin.port())).send(&hello);
+    assert_eq!(client.exactly(hello.len()), hello);
+    (origin, gate, client)
+}
+
+#[test]
+fn sigterm_without_flows_ends_at_once_and_well() {
+    let mut gate = Gate::with(&loopback(1));
+
+    assert!(gate.terminate().success());
+}
+
+#[test]
+fn sigterm_lets_open_flows_finish() {
+    let (_origin, mut gate, mut client) = with_open_tunnel("");
+
+    gate.signal(Signal::TERM);
+    until("draining", || gate.said().contains("draining"));
+    client.send(b"last words");
+    assert_eq!(client.exactly(10), b"last words");
+    client.half_close();
+    assert_eq!(client.rest(), b"");
+
+    assert!(gate.ended().success());
+    let close = gate.records().named("close").pop().expect("a close");
+    assert_eq!(close.text("tidegate.end"), "closed");
+}
+
+#[test]
+fn a_second_sigterm_ends_open_flows_at_once() {
+    let (_origin, mut gate, mut client) = with_open_tunnel("\n[limits]\ndrain = \"1 h\"\n");
+
+    gate.signal(Signal::TERM);
+    until("draining", || gate.said().contains("draining"));
+    gate.signal(Signal::TERM);
+
+    assert!(gate.ended().success());
+    assert_eq!(client.rest(), b"");
+    let close = gate.records().named("close").pop().expect("a close");
+    assert_eq!(close.text("tidegate.end"), "cancelled");
+    assert_eq!(close.text("tidegate.blame"), "proxy");
+}
+
+#[test]
+fn a_drain_has_a_deadline() {
+    let (_origin, mut gate, mut client) = with_open_tunnel("\n[limits]\ndrain = \"1 s\"\n");
+
+    assert!(gate.terminate().success());
+
+    assert_eq!(client.rest(), b"");
+    let close = gate.records().named("close").pop().expect("a close");
+    assert_eq!(close.text("tidegate.end"), "cancelled");
+}
+
+#[test]
+fn while_draining_a_new_flow_is_refused() {
+    let (_origin, mut gate, mut client) = with_open_tunnel("");
+    // A connection from before the drain, on which the proxy already waits for the rest of a head.
+    let mut early = gate.client();
+    early.send("GET http://files.example.net/ HTTP/1.1\r\n");
+    until("the connection", || gate.metrics().0.contains("tidegate"));
+    gate.signal(Signal::TERM);
+    until("draining", || gate.metrics().sum("tidegate_draining", &[]) > 0.5);
+
+    assert_eq!(gate.ask("/readyz").status(), 503);
+    assert_eq!(gate.ask("/healthz").status(), 200);
+    early.send("Host: x\r\n\r\n");
+    if let Ok(answer) = early.try_answer("GET") {
+        assert_eq!((answer.status(), answer.refusal().as_str()), (503, "draining"));
+        assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    } else {
+        panic!("a request that had begun got no answer");
+    }
+
+    client.half_close();
+    assert_eq!(client.rest(), b"");
+    assert!(gate.ended().success());
+}
+
+#[test]
+fn sigint_is_like_sigterm() {
+    let mut gate = Gate::with(&loopback(1));
+
+    gate.signal(Signal::INT);
+
+    assert!(gate.ended().success());
+}
+
+#[test]
+fn sigterm_in_the_middle_of_a_clone_leaves_its_end() {
+    let (begun, begin) = mpsc::channel::<()>();
+    let begun = Arc::new(Mutex::new(begun));
+    let origin = Origin::http(move |visit, _| {
+        visit.say(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n\
+             Transfer-Encoding: chunked\r\n\r\n4\r\n001e\r\n",
+        )?;
+        let _ = begun.lock().expect("a channel").send(());
+        let _ = visit.exactly(1)?;
+        Ok(())
+    });
+    let limits = "\n[limits]\ndrain = \"1 s\"\n";
+    let mut gate = Gate::with(&format!("{}{limits}", loopback(origin.port())));
+    let home = TempDir::new().expect("a home");
+    let url = format!("http://{HOST}:{}/repo.git", origin.port());
+    let git = Program::new("git", home.path())
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .through(&gate.url())
+        .args(["clone", &url, "copy"]);
+    let clone = std::thread::spawn(move || git.run());
+    begin.recv_timeout(DEADLINE).expect("a clone at the origin");
+
+    assert!(gate.terminate().success());
+
+    clone.join().expect("git").failed();
+    let close = gate.records().named("close").pop().expect("a close");
+    assert_eq!(close.text("tidegate.end"), "cancelled");
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_and_not_a_silent_start() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = taken.local_addr().expect("an address");
+    let folder = TempDir::new().expect("a folder");
+    let config = folder.path().join("tidegate.toml");
+    std::fs::write(&config, format!("[listen]\nproxy = [\"{address}\"]\n")).expect("a file");
+
+    let output = crate::kit::tidegate()
+        .args(["run", "--config"])
+        .arg(&config)
+        .current_dir(folder.path())
+        .output()
+        .expect("an output");
+
+    assert_eq!(output.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains(&address.to_string()), "{said}");
+}

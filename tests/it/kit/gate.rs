@@ -1,0 +1,347 @@
+//! The proxy as a child process: started from a configuration, asked over its sockets, read from
+//! its log, ended with a signal. Nothing in here knows its inside.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{Client, Line, Message, Metrics, eventually, records, until};
+
+/// What a gate is started from.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    policy: String,
+    proxies: usize,
+    record: String,
+    files: Vec<(String, String)>,
+    prefix: Vec<String>,
+}
+
+impl Plan {
+    /// More lines under `[record]`; `file = …` replaces the usual one.
+    #[must_use]
+    pub(crate) fn record(mut self, lines: &str) -> Self {
+        self.record = lines.to_owned();
+        self
+    }
+
+    /// So many addresses under `listen.proxy` (1 if not said). 0: the policy text has listeners.
+    #[must_use]
+    pub(crate) fn proxies(mut self, count: usize) -> Self {
+        self.proxies = count;
+        self
+    }
+
+    /// A file beside the configuration.
+    #[must_use]
+    pub(crate) fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// A command line put before the program, e.g. `prlimit`.
+    #[must_use]
+    pub(crate) fn under(mut self, words: &[&str]) -> Self {
+        self.prefix = words.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Writes the files and starts.
+    pub(crate) fn start(self) -> Gate {
+        let folder = TempDir::new().expect("a folder");
+        for (name, text) in &self.files {
+            std::fs::write(folder.path().join(name), text).expect("a file");
+        }
+        let config = folder.path().join("tidegate.toml");
+        std::fs::write(&config, self.text(&self.policy)).expect("a file");
+        let running = Running::start(&config, &self.prefix);
+        Gate { plan: self, folder, running: Some(running) }
+    }
+
+    /// The whole configuration with that policy.
+    fn text(&self, policy: &str) -> String {
+        let proxies = vec!["\"127.0.0.1:0\""; self.proxies].join(", ");
+        let listen = format!("[listen]\nproxy = [{proxies}]\nadmin = \"127.0.0.1:0\"\n");
+        let file = if self.record.contains("file =") { "" } else { "file = \"decisions.jsonl\"\n" };
+        let record = format!("[record]\n{file}{}\n", self.record);
+        // Keys of the top level have to come before the first table.
+        let (top, tables) = policy.split_at(policy.find("\n[").map_or(0, |at| at + 1));
+        let (top, tables) =
+            if policy.starts_with('[') { ("", policy) } else { (top, tables) };
+        format!("{top}\n{listen}\n{record}\n{tables}")
+    }
+}
+
+/// A running gate; it ends with the test.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    plan: Plan,
+    folder: TempDir,
+    running: Option<Running>,
+}
+
+impl Gate {
+    /// Starts with a policy (and any section but `[listen]` and `[record]`).
+    pub(crate) fn with(policy: &str) -> Self {
+        Self::plan(policy).start()
+    }
+
+    /// Begins to say how to start.
+    pub(crate) fn plan(policy: &str) -> Plan {
+        Plan { policy: policy.to_owned(), proxies: 1, ..Plan::default() }
+    }
+
+    /// The first proxy listener.
+    pub(crate) fn proxy(&self) -> SocketAddr {
+        self.listener(0)
+    }
+
+    /// A proxy listener, in the order of the configuration.
+    pub(crate) fn listener(&self, place: usize) -> SocketAddr {
+        self.running().proxies[place]
+    }
+
+    /// The admin listener.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.running().admin
+    }
+
+    /// What a client's `HTTP_PROXY` says.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.proxy())
+    }
+
+    /// The folder of the configuration.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder().join("tidegate.toml")
+    }
+
+    /// The decision log.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder().join("decisions.jsonl")
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().child.id()
+    }
+
+    /// A connection to the first proxy listener.
+    pub(crate) fn client(&self) -> Client {
+        Client::dial(self.proxy())
+    }
+
+    /// Asks the admin listener.
+    pub(crate) fn ask(&self, path: &str) -> Message {
+        let mut client = Client::dial(self.admin());
+        let host = self.admin();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        client.answer("GET")
+    }
+
+    /// What it counts.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let answer = self.ask("/metrics");
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        Metrics(answer.text())
+    }
+
+    /// The log so far.
+    pub(crate) fn records(&self) -> Vec<Line> {
+        records::read(&self.log())
+    }
+
+    /// Waits until the log is as it should be, and gives it.
+    #[track_caller]
+    pub(crate) fn eventually_records(
+        &self,
+        what: &str,
+        mut condition: impl FnMut(&[Line]) -> bool,
+    ) -> Vec<Line> {
+        eventually(what, || Some(self.records()).filter(|lines| condition(lines)))
+    }
+
+    /// Waits for the first line that fits.
+    #[track_caller]
+    pub(crate) fn line(&self, what: &str, mut fits: impl FnMut(&Line) -> bool) -> Line {
+        eventually(what, || self.records().into_iter().find(|line| fits(line)))
+    }
+
+    /// Waits for the one line that a refused flow leaves.
+    #[track_caller]
+    pub(crate) fn decision(&self, flow: &str) -> Line {
+        assert!(!flow.is_empty(), "no flow to look for");
+        self.line("a decision", |line| line.flow() == flow && line.is_decision())
+    }
+
+    /// Waits for the line that says how a flow ended.
+    #[track_caller]
+    pub(crate) fn close(&self, flow: &str) -> Line {
+        self.line("a close", |line| line.flow() == flow && line.is_close())
+    }
+
+    /// Waits for the end of the last flow that was let through, and gives it.
+    #[track_caller]
+    pub(crate) fn last_close(&self) -> Line {
+        let decision = eventually("an allowed flow", || {
+            self.records().into_iter().rfind(|line| line.is_decision() && line.verdict() == "allow")
+        });
+        self.close(decision.flow())
+    }
+
+    /// What `/v1/policy` says.
+    pub(crate) fn generation(&self) -> serde_json::Value {
+        self.ask("/v1/policy").json()
+    }
+
+    /// Replaces the policy, asks for a reload and waits until it was tried.
+    #[track_caller]
+    pub(crate) fn reload(&self, policy: &str) {
+        let before = self.reloads();
+        self.rewrite(policy);
+        self.signal(Signal::HUP);
+        until("a reload", || self.reloads() > before);
+    }
+
+    /// Replaces the policy in the file, in one step, and says nothing.
+    pub(crate) fn rewrite(&self, policy: &str) {
+        let next = self.folder().join("next.toml");
+        std::fs::write(&next, self.plan.text(policy)).expect("a file");
+        std::fs::rename(next, self.config()).expect("a file");
+    }
+
+    /// How often a reload was tried.
+    pub(crate) fn reloads(&self) -> f64 {
+        self.metrics().sum("tidegate_policy_reloads_total", &[])
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.running().signal(signal);
+    }
+
+    /// SIGTERM, then waits for the end.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.ended()
+    }
+
+    /// Waits for the end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let running = self.running.as_mut().expect("a running gate");
+        eventually("the end of the process", || running.child.try_wait().expect("a child"))
+    }
+
+    /// SIGKILL, and a new start with the same files.
+    pub(crate) fn crash_and_restart(&mut self) {
+        self.signal(Signal::KILL);
+        self.ended();
+        self.running = Some(Running::start(&self.config(), &self.plan.prefix));
+    }
+
+    /// What it has said on stderr.
+    pub(crate) fn said(&self) -> String {
+        self.running().said.lock().expect("lines").join("\n")
+    }
+
+    /// Another command of the program, on this gate's configuration folder.
+    pub(crate) fn tidegate(&self, words: &[&str]) -> std::process::Output {
+        program().args(words).current_dir(self.folder()).output().expect("an output")
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("a running gate")
+    }
+}
+
+/// The program that is tested, without the environment's proxies.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.env_clear().env("PATH", "/usr/bin:/bin");
+    command
+}
+
+/// The process and what it said.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    proxies: Vec<SocketAddr>,
+    admin: SocketAddr,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Running {
+    fn start(config: &Path, prefix: &[String]) -> Self {
+        let mut command = match prefix.split_first() {
+            None => program(),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(env!("CARGO_BIN_EXE_tidegate"));
+                command
+            }
+        };
+        command.arg("run").arg("--config").arg(config);
+        command.current_dir(config.parent().expect("a folder"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program");
+        let said = listen(&mut child);
+        let ready = |said: &[String]| said.iter().any(|line| line == "tidegate: ready");
+        let failed = eventually("`tidegate: ready`", || {
+            if ready(&said.lock().expect("lines")) {
+                return Some(None);
+            }
+            child.try_wait().expect("a child").map(Some)
+        });
+        let lines = said.lock().expect("lines").clone();
+        assert!(ready(&lines), "ended with {failed:?}:\n{}", lines.join("\n"));
+        Self {
+            child,
+            proxies: addresses(&lines, "tidegate: proxy on "),
+            admin: addresses(&lines, "tidegate: admin on ")[0],
+            said,
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(pid, signal).expect("a signal");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("the gate said:\n{}", self.said.lock().expect("lines").join("\n"));
+        }
+    }
+}
+
+/// Keeps what a child says on stderr.
+fn listen(child: &mut Child) -> Arc<Mutex<Vec<String>>> {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let (stderr, into) = (child.stderr.take().expect("a stderr"), said.clone());
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            into.lock().expect("lines").push(line);
+        }
+    });
+    said
+}
+
+fn addresses(lines: &[String], prefix: &str) -> Vec<SocketAddr> {
+    let texts = lines.iter().filter_map(|line| line.strip_prefix(prefix));
+    texts.map(|text| text.trim().parse().expect("an address")).collect()
+}

@@ -1,0 +1,36 @@
+//! The scenario kit: origins, clients, a certificate authority, a name server, faults of the
+//! network and the proxy itself, each one line to start.
+//!
+//! Everything is blocking and has a deadline; a test reads like the story it tells.
+
+mod client;
+mod dns;
+mod eventually;
+mod faults;
+mod gate;
+mod hello;
+mod message;
+mod metrics;
+mod origin;
+mod pki;
+mod policy;
+mod program;
+mod records;
+mod web;
+mod wire;
+
+pub(crate) use client::Client;
+pub(crate) use dns::Dns;
+pub(crate) use eventually::{DEADLINE, eventually, eventually_within, until};
+pub(crate) use faults::{Fault, Faults};
+pub(crate) use gate::{Gate, program as tidegate};
+pub(crate) use hello::Hello;
+pub(crate) use message::{Message, Reader};
+pub(crate) use metrics::Metrics;
+pub(crate) use origin::{Origin, Visit};
+pub(crate) use pki::Pki;
+pub(crate) use policy::{TIERS, allow, allow_more, loopback, names};
+pub(crate) use program::{Outcome, Program, need};
+pub(crate) use records::{Line, Lines, read as read_log};
+pub(crate) use wire::Wire;
+pub(crate) use web::{Site, git_backend};

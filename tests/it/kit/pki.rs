@@ -1,0 +1,78 @@
+//! A whole certificate authority in memory; only its certificate goes to disk, for real clients.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+
+use super::Wire;
+
+/// A certificate authority of one test.
+pub(crate) struct Pki {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    /// Makes an authority.
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "tidegate test authority");
+        let key = KeyPair::generate().expect("a key");
+        Self { issuer: CertifiedIssuer::self_signed(params, key).expect("an authority") }
+    }
+
+    /// Writes the authority's certificate as PEM and says where.
+    pub(crate) fn write(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("ca.pem");
+        std::fs::write(&path, self.issuer.pem()).expect("a file");
+        path
+    }
+
+    /// What a server of these names speaks TLS with.
+    pub(crate) fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names");
+        let key = KeyPair::generate().expect("a key");
+        let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key)
+            .expect("a server");
+        Arc::new(config)
+    }
+
+    /// What a client that trusts this authority speaks TLS with.
+    pub(crate) fn trusting(&self) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a root");
+        ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    }
+
+    /// Begins TLS on a plain connection, asking for `name`.
+    pub(crate) fn enter(&self, wire: Wire, name: &str) -> Wire {
+        self.enter_with(wire, name, self.trusting())
+    }
+
+    /// As [`Self::enter`], with a configuration of the test's own.
+    pub(crate) fn enter_with(&self, wire: Wire, name: &str, config: ClientConfig) -> Wire {
+        let Wire::Tcp(socket) = wire else { panic!("already TLS") };
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
+        Wire::TlsClient(Box::new(StreamOwned::new(connection, socket)))
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}

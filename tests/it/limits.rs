@@ -1,0 +1,161 @@
+//! Bounds that hold by default: nobody can make the proxy wait or remember without end.
+
+use crate::kit::{Client, Gate, Hello, Lines, Origin, loopback, until};
+
+const HOST: &str = "files.example.net";
+
+fn with_limits(origin: &Origin, lines: &str) -> Gate {
+    Gate::with(&format!("{}\n[limits]\n{lines}\n", loopback(origin.port())))
+}
+
+#[test]
+fn a_head_that_never_ends_is_closed() {
+    let origin = Origin::echo();
+    let gate = with_limits(&origin, "header-timeout = \"1 s\"");
+
+    let mut client = gate.client();
+    client.send("GET http://files.example.net/ HTTP/1.1\r\nHost: ");
+
+    let rest = client.rest();
+    assert!(!rest.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&rest));
+    origin.saw_nothing();
+}
+
+#[test]
+fn a_head_that_dribbles_is_closed_though_bytes_keep_coming() {
+    let origin = Origin::echo();
+    let gate = with_limits(&origin, "header-timeout = \"1 s\"");
+
+    let mut client = gate.client();
+    client.send("GET http://files.example.net/ HTTP/1.1\r\n");
+    // Each wait is shorter than the bound; all together are longer.
+    let ended = (0..100).any(|number| {
+        client.send(format!("A{number}: b\r\n"));
+        !client.is_silent_for(std::time::Duration::from_millis(100)) || client.was_closed()
+    });
+
+    assert!(ended, "ten seconds of a head whose bound is one");
+    origin.saw_nothing();
+}
+
+#[test]
+fn a_head_that_is_too_large_is_refused() {
+    let origin = Origin::echo();
+    let gate = with_limits(&origin, "header-size = 4096\nheader-count = 20");
+    let url = format!("http://{HOST}:{}/", origin.port());
+
+    let large = format!("A: {}\r\n", "x".repeat(5000));
+    let answer = gate.client().request("GET", &url, &large, "");
+    assert_eq!((answer.status(), answer.refusal().as_str()), (431, "bad_request"));
+
+    let many: String = (0..30).map(|number| format!("A{number}: x\r\n")).collect();
+    let answer = gate.client().request("GET", &url, &many, "");
+    assert_eq!((answer.status(), answer.refusal().as_str()), (431, "bad_request"));
+    origin.saw_nothing();
+}
+
+#[test]
+fn a_caller_with_too_many_flows_is_told_to_wait() {
+    let origin = Origin::bytes();
+    let gate = with_limits(&origin, "flows-per-caller = 3");
+    let target = format!("{HOST}:{}", origin.port());
+    let hello = Hello::naming(HOST).bytes();
+    let mut open: Vec<Client> = (0..3)
+        .map(|_| {
+            let mut client = gate.client();
+            client.tunnel(&target).send(&hello);
+            client
+        })
+        .collect();
+
+    let answer = gate.client().connect(&target);
+
+    assert_eq!((answer.status(), answer.refusal().as_str()), (429, "too_many_flows"));
+    assert!(answer.field("retry-after").is_some(), "{answer:?}");
+    let line = gate.decision(answer.field("x-tidegate-flow").expect("a flow"));
+    assert_eq!((line.verdict(), line.reason()), ("error", "too_many_flows"));
+
+    drop(open.pop());
+    until("room for one more", || gate.client().connect(&target).status() == 200);
+}
+
+#[test]
+fn a_tunnel_in_which_nothing_moves_is_closed() {
+    let origin = Origin::bytes();
+    let gate = with_limits(&origin, "idle = \"1 s\"");
+    let hello = Hello::naming(HOST).bytes();
+
+    let mut client = gate.client();
+    client.tunnel(&format!("{HOST}:{}", origin.port())).send(&hello);
+    assert_eq!(client.exactly(hello.len()), hello);
+
+    assert_eq!(client.rest(), b"");
+    assert_eq!(gate.last_close().text("error.type"), "idle");
+}
+
+#[test]
+fn a_stream_of_which_only_one_side_speaks_is_not_idle() {
+    let origin = Origin::raw(|visit| {
+        let _ = visit.exactly(5)?;
+        let (_held, never) = std::sync::mpsc::channel::<()>();
+        for _ in 0..20 {
+            visit.say("tick")?;
+            let _ = never.recv_timeout(std::time::Duration::from_millis(200));
+        }
+        visit.wire.half_close();
+        Ok(())
+    });
+    let gate = with_limits(&origin, "idle = \"2 s\"");
+
+    let mut client = gate.client();
+    client.tunnel(&format!("{HOST}:{}", origin.port())).send(Hello::naming(HOST).bytes());
+
+    assert_eq!(client.rest(), b"tick".repeat(20));
+}
+
+#[test]
+fn a_kept_connection_that_rests_too_long_is_closed_quietly() {
+    let origin = Origin::echo();
+    let gate = with_limits(&origin, "keep-alive = \"1 s\"");
+    let mut client = gate.client();
+    assert_eq!(client.get(&format!("http://{HOST}:{}/", origin.port())).status(), 200);
+
+    client.is_closed();
+
+    assert_eq!(gate.records().named("decision").len(), 1);
+}
+
+#[test]
+fn a_connection_that_says_nothing_costs_the_others_nothing() {
+    let origin = Origin::echo();
+    let gate = with_limits(&origin, "");
+    let silent: Vec<Client> = (0..200).map(|_| gate.client()).collect();
+
+    assert_eq!(gate.client().get(&format!("http://{HOST}:{}/", origin.port())).status(), 200);
+    drop(silent);
+}
+
+#[test]
+fn out_of_descriptors_it_rests_and_recovers() {
+    let origin = Origin::bytes();
+    let gate = Gate::plan(&loopback(origin.port()))
+        .under(&["prlimit", "--nofile=64:64"])
+        .start();
+    let target = format!("{HOST}:{}", origin.port());
+    let mut crowd: Vec<Client> = (0..100)
+        .map(|_| {
+            let mut client = gate.client();
+            client.send(format!("CONNECT {target} HTTP/1.1\r\n\r\n"));
+            client
+        })
+        .collect();
+    // Some of them are answered, whatever the answer; the gate still lives.
+    assert!(crowd.iter_mut().any(|client| client.try_answer("CONNECT").is_ok()));
+    drop(crowd);
+
+    until("it takes flows again", || {
+        let mut client = gate.client();
+        client.send(format!("CONNECT {target} HTTP/1.1\r\n\r\n"));
+        client.try_answer("CONNECT").is_ok_and(|answer| answer.status() == 200)
+    });
+}

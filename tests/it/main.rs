@@ -1,0 +1,23 @@
+//! tidegate from outside: one binary with every scenario, the proxy as a black box.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test stops where something is not as it says, and the proxy is in another process"
+)]
+
+mod admin;
+mod bypass;
+mod clients;
+mod connect;
+mod deploy;
+mod drain;
+mod forward;
+mod identity;
+mod kit;
+mod limits;
+mod records;
+mod reload;
+mod shape;

@@ -1,0 +1,220 @@
+//! The shape of the source: layers, purity, sizes, words, and that what is promised is written down
+//! and tested.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// From the bottom up; a module looks only down.
+const LAYERS: &[&[&str]] = &[
+    &["name", "diag", "clock"],
+    &["policy"],
+    &["config"],
+    &["dial", "identity", "metrics", "record"],
+    &["gate"],
+    &["proxy", "admin"],
+    &["app"],
+    &["cli"],
+    &["main", "lib", "manual"],
+];
+
+/// Edges inside a layer that are wanted.
+const SIDEWAYS: &[(&str, &str)] =
+    &[("record", "metrics"), ("record", "identity"), ("dial", "metrics"), ("identity", "metrics")];
+
+/// A file of the source.
+struct File {
+    /// Relative to the package.
+    path: PathBuf,
+    /// Its top module.
+    module: String,
+    /// Everything before its tests.
+    code: String,
+    /// Everything.
+    text: String,
+}
+
+impl File {
+    /// The code without comments.
+    fn statements(&self) -> String {
+        let lines = self.code.lines().map(|line| line.split("//").next().unwrap_or_default());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(package().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() { walk(&path, into) } else { into.push(path) }
+    }
+}
+
+/// Every Rust file below a folder of the package, in order.
+fn files(folder: &str) -> Vec<File> {
+    let mut paths = Vec::new();
+    walk(&package().join(folder), &mut paths);
+    paths.retain(|path| path.extension().is_some_and(|end| end == "rs"));
+    paths.sort();
+    let file = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).expect("text");
+        let path = path.strip_prefix(package()).expect("a file of the package").to_owned();
+        let module = path.iter().nth(1).expect("a module").to_string_lossy();
+        let module = module.trim_end_matches(".rs").to_owned();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();
+        File { path, module, code, text }
+    };
+    paths.into_iter().map(file).collect()
+}
+
+fn level(module: &str) -> usize {
+    let found = LAYERS.iter().position(|layer| layer.contains(&module));
+    found.unwrap_or_else(|| panic!("`{module}` is in no layer: add it to LAYERS"))
+}
+
+/// The top modules that a text names as `crate::x`.
+fn named(text: &str) -> BTreeSet<String> {
+    let after = text.split("crate::").skip(1);
+    let word = |rest: &str| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().map(str::to_owned);
+    after.filter_map(word).filter(|word| !word.is_empty()).collect()
+}
+
+#[test]
+fn modules_only_look_down() {
+    let mut wrong = BTreeSet::new();
+    for file in files("src") {
+        for used in named(&file.statements()) {
+            let (from, to) = (level(&file.module), level(&used));
+            let listed = SIDEWAYS.contains(&(file.module.as_str(), used.as_str()));
+            if file.module != used && to >= from && !listed {
+                wrong.insert(format!("{} uses {used}", file.path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "against the layers: {wrong:#?}");
+}
+
+#[test]
+fn the_decision_is_pure() {
+    let banned = ["tokio", "std::fs", "TcpStream", "TcpListener", "UdpSocket", "Timestamp::now", "SystemTime"];
+    let mut wrong = Vec::new();
+    for file in files("src").iter().filter(|file| ["policy", "name"].contains(&file.module.as_str())) {
+        let statements = file.statements();
+        for word in banned.iter().filter(|word| statements.contains(**word)) {
+            wrong.push(format!("{} names {word}", file.path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    // Spelt in parts: this file is read as well.
+    let banned = [["to", "do!("], ["unimpl", "emented!("], ["FIX", "ME"], ["dbg", "!("]].map(|word| word.concat());
+    let mut wrong = Vec::new();
+    for file in files("src").into_iter().chain(files("tests")) {
+        for word in banned.iter().filter(|word| file.text.contains(word.as_str())) {
+            wrong.push(format!("{} has {word}", file.path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_test_waits_a_fixed_time() {
+    let banned = [["thread::", "sleep"], ["time::", "sleep"]].map(|word| word.concat());
+    for file in files("tests") {
+        for word in &banned {
+            assert!(!file.text.contains(word.as_str()), "{} has {word}", file.path.display());
+        }
+    }
+}
+
+#[test]
+fn no_module_is_a_drawer() {
+    let banned = ["util", "utils", "common", "helpers", "helper", "misc", "manager", "handler", "types", "core"];
+    for file in files("src") {
+        let name = file.path.file_stem().expect("a name").to_string_lossy().into_owned();
+        assert!(!banned.contains(&name.as_str()), "{}", file.path.display());
+    }
+}
+
+#[test]
+fn files_are_short() {
+    let mut sizes: Vec<(usize, String)> = files("src")
+        .iter()
+        .map(|file| (file.code.lines().count(), file.path.display().to_string()))
+        .collect();
+    sizes.sort();
+    let at = |share: usize| sizes[(sizes.len() - 1) * share / 100].0;
+    let longest: Vec<_> = sizes.iter().rev().take(5).collect();
+    eprintln!("{} files, median {}, p90 {}, longest {longest:?}", sizes.len(), at(50), at(90));
+    assert!(at(50) <= 200, "the median file has {} lines", at(50));
+    assert!(at(90) <= 450, "one file in ten has more than {} lines: {longest:?}", at(90));
+}
+
+/// The codes of `src/proxy/refusal.rs`: the second word of each line of its list.
+fn codes() -> Vec<String> {
+    let text = read("src/proxy/refusal.rs");
+    let list = text.split("\ncodes! {").nth(1).expect("the list").split("\n}").next().expect("its end");
+    let code = |line: &str| line.split('"').nth(1).map(str::to_owned);
+    let heads = list.lines().filter(|line| {
+        line.starts_with("    ") && line.trim_start().starts_with(|c: char| c.is_ascii_uppercase())
+    });
+    let codes: Vec<String> = heads.filter_map(code).collect();
+    assert!(codes.len() > 15, "{codes:?}");
+    codes
+}
+
+/// Every test, as one text.
+fn scenarios() -> String {
+    let tests = files("tests").into_iter().filter(|file| !file.path.ends_with("shape.rs"));
+    tests.map(|file| file.text).collect::<String>() + &read("tests/it/bypass.toml")
+}
+
+#[test]
+fn every_refusal_is_documented_and_tested() {
+    let (manual, tests) = (read("src/manual/refusals.rs"), scenarios());
+    let mut wrong = Vec::new();
+    for code in codes() {
+        if !manual.contains(&format!("`{code}`")) {
+            wrong.push(format!("{code} is not in the manual"));
+        }
+        if !tests.contains(&format!("\"{code}\"")) {
+            wrong.push(format!("{code} is in no scenario"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Every metric that is declared.
+pub(crate) fn metrics() -> BTreeSet<String> {
+    let texts = files("src").into_iter().filter(|file| file.module == "metrics").map(|file| file.code);
+    let text: String = texts.collect();
+    let quoted = text.split('"').filter(|word| word.starts_with("tidegate_"));
+    let plain = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    quoted.filter(plain).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let names = metrics();
+    assert!(names.len() > 10, "{names:?}");
+    let manual: String = files("src/manual").into_iter().map(|file| file.text).collect();
+    let missing: Vec<_> = names.iter().filter(|name| !manual.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "not in the manual: {missing:#?}");
+}
+
+#[test]
+fn only_the_metrics_name_prometheus() {
+    for file in files("src").iter().filter(|file| file.module != "metrics") {
+        let named = file.statements().contains("prometheus::");
+        assert!(!named, "{} names prometheus", file.path.display());
+    }
+}
