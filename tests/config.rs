@@ -1,6 +1,12 @@
 //! Configuration files: those that load, those that do not and what is said about them, the
 //! examples, the reference.
 
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "that is how a test fails"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -189,7 +195,7 @@ fn every_bad_file_is_explained_as_expected() {
         let expected = path.with_extension("stderr");
         if bless {
             fs::write(&expected, &said).unwrap();
-        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
+        } else if config::read(&expected).unwrap_or_default() != said {
             wrong.push(format!("{}:\n{said}", path.display()));
         }
         for line in said.lines() {
@@ -215,7 +221,7 @@ fn every_example_loads_without_findings() {
 
 #[test]
 fn the_reference_shows_every_key_of_every_section() {
-    let text = fs::read_to_string("config/tidegate.toml").unwrap();
+    let text = config::read(Path::new("config/tidegate.toml")).unwrap();
     let mut shown: BTreeSet<(String, String)> = BTreeSet::new();
     let mut section = String::new();
     for line in text.lines() {
@@ -245,7 +251,7 @@ fn the_reference_shows_every_key_of_every_section() {
 
 /// Lines that begin with `#` and no blank are what could be written.
 fn uncommented_reference() -> String {
-    let text = fs::read_to_string("config/tidegate.toml").unwrap();
+    let text = config::read(Path::new("config/tidegate.toml")).unwrap();
     let written =
         |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase() || first == '[');
     // The default of a key and its example are never both there.

@@ -89,7 +89,7 @@ impl Listen {
     pub(super) fn on_loopback() -> Self {
         Self {
             proxy: vec![Listener::at(loopback(PROXY_PORT))],
-            admin: default_admin(),
+            admin: Some(default_admin()),
         }
     }
 }
@@ -112,8 +112,8 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-fn default_admin() -> Option<AdminAddress> {
-    Some(AdminAddress::Tcp(loopback(ADMIN_PORT)))
+fn default_admin() -> AdminAddress {
+    AdminAddress::Tcp(loopback(ADMIN_PORT))
 }
 
 /// The listeners that are written. Without any, the default ones: a `[[listener]]` says who may
@@ -245,7 +245,7 @@ fn admin(
     let written = section.and_then(|section| Some((section, section.value.admin.as_ref()?)));
     let Some((section, text)) = written else {
         taken.push((loopback(ADMIN_PORT), None));
-        return default_admin();
+        return Some(default_admin());
     };
     let place = section.at(text);
     if text.get_ref() == "none" {

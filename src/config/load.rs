@@ -23,7 +23,7 @@ const EXAMINED: usize = 1 << 20;
 /// Loads a file and what it includes. Errors mean no configuration; warnings come with one.
 pub fn load(path: &Path) -> (Option<Config>, Vec<Diagnostic>) {
     match read_text(path) {
-        Ok(text) => load_source(Arc::new(Source::new(path, text)), Some(path.to_owned())),
+        Ok(text) => load_source(&Arc::new(Source::new(path, text)), Some(path.to_owned())),
         Err(why) => (
             None,
             vec![Diagnostic::unplaced(why.code(), why.to_string())],
@@ -35,7 +35,7 @@ pub fn load(path: &Path) -> (Option<Config>, Vec<Diagnostic>) {
 ///
 /// [`Config::path`] is `None`: there is no file to read again.
 pub fn load_text(path: &Path, text: &str) -> (Option<Config>, Vec<Diagnostic>) {
-    load_source(Arc::new(Source::new(path, text)), None)
+    load_source(&Arc::new(Source::new(path, text)), None)
 }
 
 /// The configuration of a gate that was given none: every default, and the built-in policy.
@@ -60,7 +60,8 @@ pub fn embedded() -> Config {
 /// As [`embedded`], with records in `STATE_FOLDER/tidegate`.
 pub fn embedded_with(state_folder: PathBuf) -> Config {
     let mut files = Reading::begin(Arc::new(Source::new("(built in)", ""))).finish();
-    let folder = state_folder.join("tidegate");
+    let mut folder = state_folder;
+    folder.push("tidegate");
     Config {
         path: None,
         sources: files.sources(),
@@ -80,7 +81,7 @@ pub fn keys() -> Vec<(&'static str, &'static [&'static str])> {
     keys_by_section()
 }
 
-fn load_source(first: Arc<Source>, path: Option<PathBuf>) -> (Option<Config>, Vec<Diagnostic>) {
+fn load_source(first: &Arc<Source>, path: Option<PathBuf>) -> (Option<Config>, Vec<Diagnostic>) {
     let mut findings = Vec::new();
     let mut written = Written::default();
     let mut reading = Reading::begin(first.clone());

@@ -43,7 +43,7 @@ pub(super) struct Value<'i, 's> {
     /// How its section is written, e.g. `[[rule]]`.
     pub what: &'s str,
     /// The value.
-    pub value: Spanned<DeValue<'i>>,
+    pub content: Spanned<DeValue<'i>>,
 }
 
 impl<'i> Value<'i, '_> {
@@ -52,7 +52,7 @@ impl<'i> Value<'i, '_> {
         self,
         findings: &mut Vec<Diagnostic>,
     ) -> Option<Placed<T>> {
-        let span = self.value.span();
+        let span = self.content.span();
         let (source, what) = (self.source, self.what);
         let table = self.table(findings)?;
         let mut reading = Reading {
@@ -74,8 +74,8 @@ impl<'i> Value<'i, '_> {
 
     /// The table that this is; a finding where it is something else.
     pub(super) fn table(self, findings: &mut Vec<Diagnostic>) -> Option<DeTable<'i>> {
-        let place = Place::new(self.source, self.value.span());
-        match self.value.into_inner() {
+        let place = Place::new(self.source, self.content.span());
+        match self.content.into_inner() {
             DeValue::Table(table) => Some(table),
             DeValue::Array(_) => {
                 let message = format!("`{}` is one table, not a list of them", self.what);
@@ -311,7 +311,7 @@ mod tests {
         let read = Value {
             source: &source,
             what: "[[rule]]",
-            value,
+            content: value,
         }
         .read::<T>(&mut findings);
         assert_eq!(read.is_some(), findings.is_empty());

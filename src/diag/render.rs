@@ -144,8 +144,8 @@ fn drawing<'a>(
             && line.number.abs_diff(first.number) <= NEAR
             && line.whole
             && first.whole;
-        let list = if beside { &mut near } else { &mut far };
-        list.push((line, AnnotationKind::Context, label));
+        let drawing = if beside { &mut near } else { &mut far };
+        drawing.push((line, AnnotationKind::Context, label));
     }
     let mut elements = match near.as_slice() {
         [(line, kind, label)] => line.drawn(*kind, *label),
