@@ -272,7 +272,6 @@ fn entry(
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::pattern::Width;
     use super::*;
 
     fn entry<'a>(catalogue: &'a Catalogue, host: &str) -> Option<&'a Entry> {
@@ -317,7 +316,7 @@ mod tests {
         );
         assert_eq!(
             &*entry(&catalogue, "dl.example.com").unwrap().location,
-            "test.toml:3"
+            "test.toml:5"
         );
     }
 
@@ -368,7 +367,7 @@ mod tests {
             finding.message,
             "`a.example.com` belongs to two destinations"
         );
-        assert_eq!(finding.label, "the first is at test.toml:3");
+        assert_eq!(finding.label, "the first is at test.toml:5");
     }
 
     #[test]

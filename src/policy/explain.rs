@@ -139,21 +139,25 @@ struct Near<'p> {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Distance {
     Matches,
+    /// An allow that fits, and opens no private address; the floor wants that.
+    NoAddress,
     /// The hosts fit, or none are named.
     Misses(Miss),
     /// Another host of the same owner: so many labels are shared, and it is that one of the rule's.
     SameOwner(Reverse<usize>, usize),
     /// Another host of the same category.
     SameCategory,
-    OtherHost,
+    Far,
 }
 
 impl Near<'_> {
     fn is_near_allow(&self) -> bool {
         let near = match self.distance {
-            Distance::Misses(miss) => miss != Miss::Category,
-            Distance::SameCategory | Distance::SameOwner(..) => true,
-            Distance::Matches | Distance::OtherHost => false,
+            Distance::Misses(_)
+            | Distance::NoAddress
+            | Distance::SameCategory
+            | Distance::SameOwner(..) => true,
+            Distance::Matches | Distance::Far => false,
         };
         near && self.clause.verdict == Verdict::Allow
     }
@@ -191,16 +195,15 @@ impl<'a> View<'a> {
     fn distance(&self, clause: &Clause, reached: bool) -> Distance {
         let flow = &self.judgement.flow;
         if reached {
+            let other = |selected| selected != flow.category;
             return match clause.miss(flow) {
-                None => Distance::Matches,
-                // Of another tier and of another category: nothing to do with this flow.
-                Some(Miss::Tier)
-                    if clause
-                        .category
-                        .is_some_and(|category| category != flow.category) =>
-                {
-                    Distance::Misses(Miss::Category)
+                None if self.is_floored() && clause.verdict == Verdict::Allow => {
+                    Distance::NoAddress
                 }
+                None => Distance::Matches,
+                // Nothing to do with this flow, whatever the tier.
+                Some(Miss::Category) => Distance::Far,
+                Some(Miss::Tier) if clause.category.is_some_and(other) => Distance::Far,
                 Some(miss) => Distance::Misses(miss),
             };
         }
@@ -213,8 +216,12 @@ impl<'a> View<'a> {
             .unwrap_or(if clause.assigns == Some(flow.category) {
                 Distance::SameCategory
             } else {
-                Distance::OtherHost
+                Distance::Far
             })
+    }
+
+    fn is_floored(&self) -> bool {
+        matches!(self.judgement.settled(), Settled::Floor)
     }
 
     fn looked(&self, near: &Near<'_>) -> Looked {
@@ -252,8 +259,9 @@ impl<'a> View<'a> {
         Some(match near.distance {
             Distance::Matches => return None,
             Distance::SameOwner(_, at) => host(first(at)),
-            Distance::SameCategory | Distance::OtherHost => host(first(0)),
-            Distance::Misses(Miss::Category) => {
+            Distance::NoAddress => "addresses do not name it".into(),
+            Distance::SameCategory | Distance::Far if clause.hosts > 0 => host(first(0)),
+            Distance::SameCategory | Distance::Far | Distance::Misses(Miss::Category) => {
                 let selected = clause.category.map_or("", super::Category::as_str);
                 format!("category {selected}")
             }

@@ -221,9 +221,9 @@ mod tests {
     #[test]
     fn a_suffix_is_matched_by_labels_and_without_itself() {
         let map = map(&[&["*.example.com"]]);
-        assert_eq!(found(&map, "example.com"), []);
-        assert_eq!(found(&map, "notexample.com"), []);
-        assert_eq!(found(&map, "example.com.evil.net"), []);
+        assert!(found(&map, "example.com").is_empty());
+        assert!(found(&map, "notexample.com").is_empty());
+        assert!(found(&map, "example.com.evil.net").is_empty());
         assert_eq!(found(&map, "a.b.c.example.com"), [0]);
     }
 
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(found(&map, "10.3.0.7"), [0]);
         assert_eq!(found(&map, "[2001:db8::1]"), [1]);
         assert_eq!(found(&map, "[::ffff:10.3.0.7]"), [0]);
-        assert_eq!(found(&map, "192.0.2.1"), []);
+        assert!(found(&map, "192.0.2.1").is_empty());
     }
 
     #[test]

@@ -60,6 +60,7 @@ mod tiers;
 mod trial;
 mod verdict;
 
+pub use crate::diag::closest as suggest;
 pub use action::Action;
 pub use caller::Facts;
 pub use catalogue::{Catalogue, built_in};

@@ -21,7 +21,7 @@ pub fn canonical_repository(text: &str) -> Option<String> {
         Some((name, port)) if is_default_port(&scheme, port) => name.to_owned(),
         _ => host,
     };
-    let path = path.trim_matches('/');
+    let path = path.strip_suffix('/').unwrap_or(path);
     let path = path.strip_suffix(".git").unwrap_or(path);
     let sound = |text: &str| {
         text.bytes()
@@ -36,7 +36,8 @@ fn split_authority<'a>(scheme: &str, rest: &'a str) -> Option<(&'a str, &'a str)
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     match authority.split_once(':') {
         Some((_, front)) if scheme.is_empty() && front.parse::<u16>().is_err() => {
-            rest.split_once(':')
+            let (host, path) = rest.split_once(':')?;
+            Some((host, path.trim_start_matches('/')))
         }
         _ => Some((authority, path)),
     }

@@ -22,7 +22,7 @@ fn deny_is_final_however_broad_the_allow_beside_it() {
     );
     let decision = asking(&policy, "standard").connect("a.b.example.com:443");
     assert_eq!(said(&decision), (Deny, "denied", "broad"));
-    assert_eq!(&*decision.rule.location, "test.toml:19");
+    assert_eq!(&*decision.rule.location, "test.toml:20");
 }
 
 #[test]

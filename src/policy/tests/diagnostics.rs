@@ -379,7 +379,7 @@ fn a_rule_that_can_never_match_is_a_warning() {
         [
             words(
                 "rule `dead` can never match",
-                "denied first by no (test.toml:17)",
+                "denied first by no (test.toml:16)",
                 "a deny is final: narrow it, or leave this rule out"
             ),
             words(

@@ -22,6 +22,10 @@ verdict = "allow"
 tiers = ["restricted"]
 hosts = ["special.example.net"]
 [[rule]]
+id = "box"
+verdict = "allow"
+hosts = ["box.internal"]
+[[rule]]
 id = "no"
 verdict = "deny"
 hosts = ["bad.example.com"]
@@ -51,16 +55,20 @@ fn a_refusal_names_what_was_nearest() {
         nearest("special.example.net:443"),
         "nearest rule restricted-only: tier standard"
     );
+    let owner = "nearest rule docs: host *.pages.example.org";
+    assert_eq!(nearest("x.example.org:443"), owner);
     assert_eq!(
-        nearest("x.example.org:443"),
+        nearest("x.other.org:443"),
         "",
-        "a domain is shared only where somebody owns it"
+        "nobody owns what these share"
     );
+    let private = nearest("box.internal:443");
+    assert_eq!(private, "nearest rule box: addresses do not name it");
     assert_eq!(
         nearest("y.pages.example.org:22"),
         "nearest rule docs: port 22 not in 443"
     );
-    assert_eq!(nearest("unheard.test:443"), "");
+    assert_eq!(nearest("unheard.example:443"), "");
     assert_eq!(
         nearest("docs.example.com:443"),
         "",
@@ -104,10 +112,10 @@ fn the_stage_category_and_tier_are_told() {
     assert_eq!(docs.nearest_allow, None);
     assert_eq!(docs.suggestion, None);
     let model = standard.explain("api.model.example:443");
-    assert_eq!(model.category_from, "catalogue small.toml:3");
+    assert_eq!(model.category_from, "catalogue small.toml:5");
     assert_eq!(standard.explain("bad.example.com:443").stage, Stage::Deny);
     assert_eq!(standard.explain("10.0.0.1:443").stage, Stage::Floor);
-    let unknown = standard.explain("unheard.test:443");
+    let unknown = standard.explain("unheard.example:443");
     assert_eq!(
         (unknown.stage, unknown.category_from.as_str()),
         (Stage::Default, "")

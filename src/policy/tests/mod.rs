@@ -23,7 +23,7 @@ order = ["open", "standard", "restricted"]
 default = "allow"
 [tier.standard]
 default = "deny"
-allow = ["model-api", "package-registry:read", "unknown:call"]
+allow = ["model-api", "package-registry:read"]
 ask = ["source-control:write"]
 deny = ["telemetry", "package-registry:write"]
 [tier.restricted]

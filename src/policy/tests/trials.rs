@@ -127,7 +127,7 @@ fn the_default_of_a_tier_may_allow_what_an_example_denies() {
     );
     assert_eq!(
         found[0].1,
-        "allow in tier open: allowed by docs (test.toml:17)"
+        "allow in tier open: allowed by docs (test.toml:16)"
     );
 }
 
