@@ -29,10 +29,7 @@ pub struct Place {
 impl Place {
     /// Points at `span` in `source`.
     pub fn new(source: &Arc<Source>, span: Range<usize>) -> Self {
-        Self {
-            source: source.clone(),
-            span,
-        }
+        Self { source: source.clone(), span }
     }
 
     /// The line and column (both from 1, columns in characters) where the place begins.
@@ -40,11 +37,7 @@ impl Place {
         let end = self.span.start.min(self.source.text.len());
         let before = self.source.text.get(..end).unwrap_or_default();
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let column = before
-            .rsplit('\n')
-            .next()
-            .map_or(0, |last| last.chars().count())
-            + 1;
+        let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
         (line, column)
     }
 
@@ -105,10 +98,7 @@ impl Diagnostic {
 
     /// A warning at `place`.
     pub fn warning(code: &'static str, place: Place, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(code, place, message)
-        }
+        Self { severity: Severity::Warning, ..Self::error(code, place, message) }
     }
 
     /// Says what stands at the place.

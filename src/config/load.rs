@@ -8,10 +8,7 @@ use crate::diag::Diagnostic;
 use super::Config;
 
 /// Reads a file; errors name the path.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the place that reads files"
-)]
+#[expect(clippy::disallowed_methods, reason = "this is the place that reads files")]
 pub fn read(path: &Path) -> io::Result<String> {
     std::fs::read_to_string(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
