@@ -25,18 +25,23 @@ impl Clock {
     }
 
     /// The time of day, to the microsecond.
-    #[expect(clippy::disallowed_methods, reason = "this is the place that reads time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place that reads time"
+    )]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             None => Timestamp::now(),
-            Some(micros) => {
-                Timestamp::from_microsecond(micros.load(Ordering::Acquire)).unwrap_or(Timestamp::MAX)
-            }
+            Some(micros) => Timestamp::from_microsecond(micros.load(Ordering::Acquire))
+                .unwrap_or(Timestamp::MAX),
         }
     }
 
     /// A point on the monotonic clock, for durations. Never set by hand.
-    #[expect(clippy::disallowed_methods, reason = "this is the place that reads time")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the place that reads time"
+    )]
     pub fn instant(&self) -> Instant {
         Instant::now()
     }

@@ -56,7 +56,9 @@ impl HostName {
 
     /// The name itself, then each shorter suffix: `a.b.c`, `b.c`, `c`.
     pub fn suffixes(&self) -> impl Iterator<Item = &str> {
-        std::iter::successors(Some(self.as_str()), |name| name.split_once('.').map(|(_, rest)| rest))
+        std::iter::successors(Some(self.as_str()), |name| {
+            name.split_once('.').map(|(_, rest)| rest)
+        })
     }
 }
 

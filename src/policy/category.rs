@@ -63,7 +63,9 @@ impl Category {
 
     /// The category of that word.
     pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|category| category.as_str() == word)
+        Self::ALL
+            .into_iter()
+            .find(|category| category.as_str() == word)
     }
 }
 
