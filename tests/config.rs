@@ -1,6 +1,12 @@
 //! Configuration files: those that load, those that do not and what is said about them, the
 //! examples, the reference.
 
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "that is how a test fails"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +15,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tidegate::config::{self, AdminAddress, Config, IdentityDemand, OnFailure, SecretHash};
 use tidegate::diag::{self, Diagnostic, Severity};
+use tidegate::policy;
 
 /// Loads a file that has to be right in every respect.
 fn good(path: &str) -> Config {
@@ -19,6 +26,13 @@ fn good(path: &str) -> Config {
         diag::render(&findings, false)
     );
     config.expect("no finding, so there is a configuration")
+}
+
+/// The policy holds what its examples and trials say.
+fn compiles(config: &Config) {
+    let (policy, findings) = policy::compile(&config.policy, &policy::built_in());
+    assert!(findings.is_empty(), "{}", diag::render(&findings, false));
+    assert!(policy.is_some());
 }
 
 fn toml_files(folder: &str) -> Vec<PathBuf> {
@@ -181,7 +195,7 @@ fn every_bad_file_is_explained_as_expected() {
         let expected = path.with_extension("stderr");
         if bless {
             fs::write(&expected, &said).unwrap();
-        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
+        } else if config::read(&expected).unwrap_or_default() != said {
             wrong.push(format!("{}:\n{said}", path.display()));
         }
         for line in said.lines() {
@@ -200,14 +214,14 @@ fn every_example_loads_without_findings() {
     for path in toml_files("config") {
         // The tiers that the policy brings; no beginning for anybody.
         if path.file_name().is_some_and(|name| name != "default.toml") {
-            good(path.to_str().unwrap());
+            compiles(&good(path.to_str().unwrap()));
         }
     }
 }
 
 #[test]
 fn the_reference_shows_every_key_of_every_section() {
-    let text = fs::read_to_string("config/tidegate.toml").unwrap();
+    let text = config::read(Path::new("config/tidegate.toml")).unwrap();
     let mut shown: BTreeSet<(String, String)> = BTreeSet::new();
     let mut section = String::new();
     for line in text.lines() {
@@ -237,7 +251,7 @@ fn the_reference_shows_every_key_of_every_section() {
 
 /// Lines that begin with `#` and no blank are what could be written.
 fn uncommented_reference() -> String {
-    let text = fs::read_to_string("config/tidegate.toml").unwrap();
+    let text = config::read(Path::new("config/tidegate.toml")).unwrap();
     let written =
         |line: &str| line.starts_with(|first: char| first.is_ascii_lowercase() || first == '[');
     // The default of a key and its example are never both there.
@@ -264,7 +278,9 @@ fn what_the_reference_shows_in_comments_is_right_too() {
     let path = folder.path().join("tidegate.toml");
     let (config, findings) = config::load_text(&path, &uncommented_reference());
     assert!(findings.is_empty(), "{}", diag::render(&findings, false));
-    assert_eq!(config.unwrap().identity.users.len(), 2);
+    let config = config.expect("no finding, so there is a configuration");
+    assert_eq!(config.identity.users.len(), 2);
+    compiles(&config);
 }
 
 #[test]

@@ -36,7 +36,7 @@ const CONNECTIONS: usize = 64;
 /// Time for a request head.
 const HEAD: Duration = Duration::from_secs(5);
 /// Time a connection may last in all; a scraper opens another.
-const LIFE: Duration = Duration::from_secs(300);
+const LIFE: Duration = Duration::from_mins(5);
 /// Bytes of a request head, and fields in it.
 const HEAD_SIZE: usize = 16 * 1024;
 const HEAD_COUNT: usize = 64;

@@ -44,10 +44,7 @@ pub struct Plan {
 
 impl Plan {
     /// Loads and compiles a file, or the embedded default. `Err` has every finding.
-    pub fn new(
-        path: Option<&Path>,
-        catalogue: &Catalogue,
-    ) -> Result<Self, Vec<Diagnostic>> {
+    pub fn new(path: Option<&Path>, catalogue: &Catalogue) -> Result<Self, Vec<Diagnostic>> {
         let (config, mut findings) = match path {
             Some(path) => config::load(path),
             None => (Some(config::embedded()), Vec::new()),
@@ -112,8 +109,14 @@ async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
     let bound = Bound::new(&config.listen)?;
     let clock = Clock::system();
     let metrics = Metrics::new(proxy::REASONS);
-    let recorder = Recorder::start(&config.record, config.limits.flows, clock.clone(), &metrics)
-        .with_context(|| banner::record_place(&config.record))?;
+    let recorder = Recorder::start(
+        &config.record,
+        // Those over the limit need room as well: their refusal is on record.
+        config.limits.flows + config.limits.flows / 16 + 64,
+        clock.clone(),
+        &metrics,
+    )
+    .with_context(|| banner::record_place(&config.record))?;
     let parts = Parts {
         before: None,
         guard: bound.guard(),

@@ -198,20 +198,20 @@ impl Reading {
             }
             match self.read(waiting) {
                 Ok(source) => return Some(source),
-                Err(finding) => findings.push(finding),
+                Err(finding) => findings.push(*finding),
             }
         }
         None
     }
 
-    fn read(&mut self, waiting: Waiting) -> Result<Arc<Source>, Diagnostic> {
+    fn read(&mut self, waiting: Waiting) -> Result<Arc<Source>, Box<Diagnostic>> {
         let Waiting { path, from, place } = waiting;
         let real = real(&path);
         if let Some(index) = self.files.read.iter().position(|file| file.real == real) {
-            return Err(self.again(index, from, place));
+            return Err(self.again(index, from, place).into());
         }
         let text = read_text(&path)
-            .map_err(|why| Diagnostic::error(why.code(), place, why.to_string()))?;
+            .map_err(|why| Box::new(Diagnostic::error(why.code(), place, why.to_string())))?;
         let source = Arc::new(Source::new(path, text));
         let file = FileRead {
             source: source.clone(),
@@ -228,7 +228,7 @@ impl Reading {
         let mut above = Some(from);
         while let Some(at) = above {
             if at == index {
-                return Diagnostic::error("include-cycle", place, "this file includes itself")
+                return Diagnostic::error("include-cycle", place, "these includes go in a circle")
                     .label("it is being read already")
                     .help("name the other files, or keep them in a folder of their own");
             }
@@ -301,7 +301,7 @@ pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
             .as_bytes()
             .get(..error.utf8_error().valid_up_to())
             .unwrap_or_default();
-        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = valid.split(|byte| *byte == b'\n').count();
         ReadError::Utf8(path.to_owned(), line)
     })
 }
@@ -323,12 +323,15 @@ impl Digest {
     }
 
     fn finish(self) -> Arc<str> {
-        let bytes = self.0.finish();
-        bytes
+        let digits = |byte: &u8| [byte >> 4, byte & 15];
+        let digits = self
+            .0
+            .finish()
             .as_ref()
             .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-            .into()
+            .flat_map(digits)
+            .collect::<Vec<_>>();
+        let hex = |digit| char::from_digit(u32::from(digit), 16).unwrap_or_default();
+        digits.into_iter().map(hex).collect::<String>().into()
     }
 }

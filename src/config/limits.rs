@@ -25,7 +25,7 @@ pub struct Limits {
     pub header_size: usize,
     /// Fields of a request head (`header-count`, 128).
     pub header_count: usize,
-    /// Time for a whole ClientHello after the 200 (`hello-timeout`, 10 s).
+    /// Time for a whole `ClientHello` after the 200 (`hello-timeout`, 10 s).
     pub hello_timeout: Duration,
     /// Time for all answers of DNS (`dns-timeout`, 5 s).
     pub dns_timeout: Duration,
@@ -43,13 +43,13 @@ impl Default for Limits {
             flows: 65_536,
             flows_per_caller: 4_096,
             header_timeout: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(300),
+            keep_alive: Duration::from_mins(5),
             header_size: 64 * 1024,
             header_count: 128,
             hello_timeout: Duration::from_secs(10),
             dns_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(10),
-            idle: Duration::from_secs(3600),
+            idle: Duration::from_hours(1),
             drain: Duration::from_secs(30),
         }
     }
@@ -77,9 +77,9 @@ const FLOWS: (usize, usize) = (1, 16 << 20);
 const HEADER_COUNT: (usize, usize) = (1, 10_000);
 const HEADER_SIZE: (u64, u64) = (512, 16 << 20);
 const SHORTEST: Duration = Duration::from_millis(1);
-const TEN_MINUTES: Duration = Duration::from_secs(600);
-const A_DAY: Duration = Duration::from_secs(24 * 3600);
-const A_MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+const TEN_MINUTES: Duration = Duration::from_mins(10);
+const A_DAY: Duration = Duration::from_hours(24);
+const A_MONTH: Duration = Duration::from_hours(30 * 24);
 
 /// The limits that are written, over the defaults.
 pub(super) fn limits(section: Option<&Placed<Section>>, findings: &mut Vec<Diagnostic>) -> Limits {

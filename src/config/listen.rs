@@ -89,7 +89,7 @@ impl Listen {
     pub(super) fn on_loopback() -> Self {
         Self {
             proxy: vec![Listener::at(loopback(PROXY_PORT))],
-            admin: default_admin(),
+            admin: Some(default_admin()),
         }
     }
 }
@@ -112,8 +112,8 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-fn default_admin() -> Option<AdminAddress> {
-    Some(AdminAddress::Tcp(loopback(ADMIN_PORT)))
+fn default_admin() -> AdminAddress {
+    AdminAddress::Tcp(loopback(ADMIN_PORT))
 }
 
 /// The listeners that are written. Without any, the default ones: a `[[listener]]` says who may
@@ -245,7 +245,7 @@ fn admin(
     let written = section.and_then(|section| Some((section, section.value.admin.as_ref()?)));
     let Some((section, text)) = written else {
         taken.push((loopback(ADMIN_PORT), None));
-        return default_admin();
+        return Some(default_admin());
     };
     let place = section.at(text);
     if text.get_ref() == "none" {
@@ -274,9 +274,10 @@ fn socket_path(
     place: Place,
     findings: &mut Vec<Diagnostic>,
 ) -> Option<AdminAddress> {
+    let named = !path.is_empty() && !path.ends_with('/') && !path.contains('\0');
     let path = super::folder_of(&section.source.path).join(path);
     let long = path.as_os_str().len() > LONGEST_SOCKET_PATH;
-    if !long && path.file_name().is_some() && !path.as_os_str().as_encoded_bytes().contains(&0) {
+    if named && !long {
         return Some(AdminAddress::Unix(path));
     }
     let message = if long {
@@ -295,28 +296,29 @@ fn socket_path(
 /// Two listeners that could not both be bound. The admin listener is the last of `taken`.
 fn find_clashes(taken: &[(SocketAddr, Option<Place>)], findings: &mut Vec<Diagnostic>) {
     for (index, (address, place)) in taken.iter().enumerate() {
-        let before = taken.iter().take(index);
-        let Some((_, first)) = before
-            .into_iter()
-            .find(|(other, _)| clash(*other, *address))
-        else {
+        let mut before = taken.iter().take(index);
+        let Some((_, first)) = before.find(|(other, _)| clash(*other, *address)) else {
             continue;
         };
-        let (Some(at), other) = (match place {
-            Some(place) => (Some(place), first.as_ref()),
-            None => (first.as_ref(), None),
-        }) else {
-            continue;
+        let by_default = if index + 1 == taken.len() && place.is_none() {
+            "`admin`"
+        } else {
+            "`proxy`"
+        };
+        let (at, related) = match (place, first) {
+            (Some(place), Some(first)) => (place, Some(first)),
+            (Some(place), None) | (None, Some(place)) => (place, None),
+            (None, None) => continue,
         };
         let message = format!("{address} is taken by another listener");
-        let mut finding = Diagnostic::error("address-twice", at.clone(), message);
-        finding = match other {
+        let finding = Diagnostic::error("address-twice", at.clone(), message)
+            .help("give each listener, the admin listener too, its own port");
+        findings.push(match related {
             Some(first) => finding
                 .label("here again")
                 .related(first.clone(), "first taken here"),
-            None => finding.label("a default of `[listen]`"),
-        };
-        findings.push(finding.help("give each listener, the admin listener too, its own port"));
+            None => finding.label(format!("{by_default} of `[listen]` is here by default")),
+        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! Files to sections: includes in order, all findings at once.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ const EXAMINED: usize = 1 << 20;
 /// Loads a file and what it includes. Errors mean no configuration; warnings come with one.
 pub fn load(path: &Path) -> (Option<Config>, Vec<Diagnostic>) {
     match read_text(path) {
-        Ok(text) => load_source(Arc::new(Source::new(path, text)), Some(path.to_owned())),
+        Ok(text) => load_source(&Arc::new(Source::new(path, text)), Some(path.to_owned())),
         Err(why) => (
             None,
             vec![Diagnostic::unplaced(why.code(), why.to_string())],
@@ -34,7 +35,7 @@ pub fn load(path: &Path) -> (Option<Config>, Vec<Diagnostic>) {
 ///
 /// [`Config::path`] is `None`: there is no file to read again.
 pub fn load_text(path: &Path, text: &str) -> (Option<Config>, Vec<Diagnostic>) {
-    load_source(Arc::new(Source::new(path, text)), None)
+    load_source(&Arc::new(Source::new(path, text)), None)
 }
 
 /// The configuration of a gate that was given none: every default, and the built-in policy.
@@ -59,7 +60,8 @@ pub fn embedded() -> Config {
 /// As [`embedded`], with records in `STATE_FOLDER/tidegate`.
 pub fn embedded_with(state_folder: PathBuf) -> Config {
     let mut files = Reading::begin(Arc::new(Source::new("(built in)", ""))).finish();
-    let folder = state_folder.join("tidegate");
+    let mut folder = state_folder;
+    folder.push("tidegate");
     Config {
         path: None,
         sources: files.sources(),
@@ -79,7 +81,7 @@ pub fn keys() -> Vec<(&'static str, &'static [&'static str])> {
     keys_by_section()
 }
 
-fn load_source(first: Arc<Source>, path: Option<PathBuf>) -> (Option<Config>, Vec<Diagnostic>) {
+fn load_source(first: &Arc<Source>, path: Option<PathBuf>) -> (Option<Config>, Vec<Diagnostic>) {
     let mut findings = Vec::new();
     let mut written = Written::default();
     let mut reading = Reading::begin(first.clone());
@@ -110,20 +112,37 @@ fn parse<'s>(source: &'s Arc<Source>, findings: &mut Vec<Diagnostic>) -> Option<
         Err(_) if source.text.len() <= EXAMINED => DeTable::parse_recoverable(&source.text).1,
         Err(first) => vec![first],
     };
-    let many = errors.len();
-    for error in errors.into_iter().take(SYNTAX_ERRORS) {
+    let mut lines = HashSet::new();
+    let mut left_out = 0;
+    for error in errors {
         let place = Place::new(source, error.span().unwrap_or(0..0));
-        findings.push(Diagnostic::error("syntax", place, error.message()));
+        // What follows a mistake in its line mostly follows from it.
+        if lines.len() >= SYNTAX_ERRORS {
+            left_out += 1;
+        } else if lines.insert(place.line_column().0) {
+            findings.push(syntax_error(place, error.message()));
+        }
     }
-    if many > SYNTAX_ERRORS {
-        let place = Place::new(source, source.text.len()..source.text.len());
-        let message = format!(
-            "{} more mistakes of syntax are not shown",
-            many - SYNTAX_ERRORS
-        );
-        findings.push(Diagnostic::error("syntax", place, message));
+    if left_out > 0 {
+        let end = source.text.len();
+        let message = format!("{left_out} more mistakes of syntax are not shown");
+        findings.push(Diagnostic::error(
+            "syntax",
+            Place::new(source, end..end),
+            message,
+        ));
     }
     None
+}
+
+fn syntax_error(place: Place, message: &str) -> Diagnostic {
+    let finding = Diagnostic::error("syntax", place, message);
+    match message {
+        "duplicate key" => finding
+            .label("it stands in this file already")
+            .help("keep one of them; tables that add up have two brackets on each side"),
+        _ => finding,
+    }
 }
 
 /// Gives what was written its meaning.

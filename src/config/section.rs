@@ -43,7 +43,7 @@ pub(super) struct Value<'i, 's> {
     /// How its section is written, e.g. `[[rule]]`.
     pub what: &'s str,
     /// The value.
-    pub value: Spanned<DeValue<'i>>,
+    pub content: Spanned<DeValue<'i>>,
 }
 
 impl<'i> Value<'i, '_> {
@@ -52,7 +52,7 @@ impl<'i> Value<'i, '_> {
         self,
         findings: &mut Vec<Diagnostic>,
     ) -> Option<Placed<T>> {
-        let span = self.value.span();
+        let span = self.content.span();
         let (source, what) = (self.source, self.what);
         let table = self.table(findings)?;
         let mut reading = Reading {
@@ -74,8 +74,8 @@ impl<'i> Value<'i, '_> {
 
     /// The table that this is; a finding where it is something else.
     pub(super) fn table(self, findings: &mut Vec<Diagnostic>) -> Option<DeTable<'i>> {
-        let place = Place::new(self.source, self.value.span());
-        match self.value.into_inner() {
+        let place = Place::new(self.source, self.content.span());
+        match self.content.into_inner() {
             DeValue::Table(table) => Some(table),
             DeValue::Array(_) => {
                 let message = format!("`{}` is one table, not a list of them", self.what);
@@ -84,8 +84,10 @@ impl<'i> Value<'i, '_> {
                 None
             }
             other => {
-                let message = format!("`{}` is a table, not a {}", self.what, other.type_str());
-                findings.push(Diagnostic::error("wrong-type", place, message));
+                let found = found_word(other.type_str());
+                let message = format!("`{}` is a table, not {found}", self.what);
+                let finding = Diagnostic::error("wrong-type", place, message);
+                findings.push(finding.label(format!("this is {found}")));
                 None
             }
         }
@@ -158,7 +160,7 @@ impl Reading<'_, '_> {
     /// Reports a key that is missing and goes on with a text for it; `false`: there is no going on.
     fn missing(&mut self, key: &str) -> bool {
         if !self.assumed.iter().any(|assumed| assumed == key) {
-            let message = format!("`{}` needs a `{key}`", self.what);
+            let message = format!("`{}` lacks its `{key}`", self.what);
             let place = Place::new(self.source, self.span.clone());
             let finding = Diagnostic::error("missing-key", place, message);
             self.findings
@@ -174,11 +176,12 @@ impl Reading<'_, '_> {
         if key.as_ref().is_some_and(|key| self.assumed.contains(key)) || span.is_empty() {
             return false;
         }
-        self.findings.push(wrong_type(
-            Place::new(self.source, span),
-            key.as_deref().unwrap_or(self.what),
-            error.message(),
-        ));
+        let whole = key.as_ref().and_then(|key| self.table.get(key.as_str()));
+        let within = whole.is_some_and(|value| value.span() != span);
+        let key_name = key.as_deref().unwrap_or(self.what);
+        let place = Place::new(self.source, span);
+        self.findings
+            .push(wrong_type(place, key_name, within, error.message()));
         let Some(key) = key else { return false };
         self.table.remove(key.as_str());
         self.assumed.push(key);
@@ -214,24 +217,31 @@ fn missing_field(message: &str) -> Option<&str> {
     message.strip_prefix("missing field `")?.strip_suffix('`')
 }
 
-/// The finding for a value of a wrong type, from serde's sentence about it.
-fn wrong_type(place: Place, key: &str, message: &str) -> Diagnostic {
+/// The finding for the value of a key, or for one `within` it, from serde's sentence about it.
+fn wrong_type(place: Place, key: &str, within: bool, message: &str) -> Diagnostic {
+    let subject = if within {
+        format!("what is in `{key}`")
+    } else {
+        format!("`{key}`")
+    };
     let sides = message
         .strip_prefix("invalid type: ")
         .and_then(|rest| rest.split_once(", expected "));
     let Some((found, expected)) = sides else {
-        return Diagnostic::error("wrong-type", place, format!("`{key}`: {message}"));
+        return Diagnostic::error("wrong-type", place, format!("{subject}: {message}"));
     };
     let (found, expected) = (found_word(found), expected_word(expected));
-    let finding = Diagnostic::error(
-        "wrong-type",
-        place,
-        format!("`{key}` has to be {expected}, not {found}"),
-    )
-    .label(format!("this is {found}"));
+    let message = format!("{subject} has to be {expected}, not {found}");
+    let finding = Diagnostic::error("wrong-type", place, message).label(format!("this is {found}"));
     match (found, expected) {
-        (_, "a list") => finding.help(format!("put it in brackets: `{key} = [ … ]`")),
+        ("a boolean", "a string") if key == "admin" => {
+            finding.help("write `admin = \"none\"` for no admin listener")
+        }
         ("a list", "a string") => finding.help("write one text, without brackets around it"),
+        ("an integer", "a string") => {
+            finding.help("put it in quotation marks, with its unit where it has one: `\"10 s\"`")
+        }
+        (_, "a list") => finding.help("put it in brackets: `[ … ]`"),
         (_, "a string") => finding.help("put it in quotation marks"),
         _ => finding,
     }
@@ -240,8 +250,9 @@ fn wrong_type(place: Place, key: &str, message: &str) -> Diagnostic {
 fn found_word(found: &str) -> &str {
     match found.split(' ').next().unwrap_or_default() {
         "boolean" => "a boolean",
-        "floating" => "a fraction",
+        "float" | "floating" => "a fraction",
         "integer" => "an integer",
+        "datetime" => "a date",
         "map" => "a table",
         "sequence" => "a list",
         "string" => "a string",
@@ -300,7 +311,7 @@ mod tests {
         let read = Value {
             source: &source,
             what: "[[rule]]",
-            value,
+            content: value,
         }
         .read::<T>(&mut findings);
         assert_eq!(read.is_some(), findings.is_empty());

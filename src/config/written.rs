@@ -66,7 +66,7 @@ impl Written {
             let of = |what| Value {
                 source,
                 what,
-                value,
+                content: value,
             };
             let policy = &mut self.policy;
             match key.get_ref().as_ref() {
@@ -104,7 +104,7 @@ impl Written {
                     Value {
                         source,
                         what,
-                        value,
+                        content: value,
                     },
                     findings,
                 );
@@ -169,7 +169,7 @@ fn once<T: DeserializeOwned>(
     findings: &mut Vec<Diagnostic>,
 ) {
     let what = value.what;
-    let place = Place::new(value.source, value.value.span());
+    let place = Place::new(value.source, value.content.span());
     let read = value.read(findings);
     match slot {
         Some(first) => findings.push(twice(what, place, first.place())),
@@ -184,8 +184,8 @@ fn many<T: DeserializeOwned>(
     findings: &mut Vec<Diagnostic>,
 ) {
     let (source, what) = (value.source, value.what);
-    let span = value.value.span();
-    let DeValue::Array(items) = value.value.into_inner() else {
+    let span = value.content.span();
+    let DeValue::Array(items) = value.content.into_inner() else {
         let message = format!("`{what}` is a list of tables, not one");
         let finding = Diagnostic::error("wrong-type", Place::new(source, span), message);
         findings.push(finding.help(format!("write `{what}`, with two brackets on each side")));
@@ -196,7 +196,7 @@ fn many<T: DeserializeOwned>(
             Value {
                 source,
                 what,
-                value,
+                content: value,
             }
             .read(findings),
         );
@@ -222,7 +222,7 @@ fn named<T: DeserializeOwned>(
         let Some(read) = Value {
             source,
             what: &what,
-            value,
+            content: value,
         }
         .read(findings) else {
             continue;

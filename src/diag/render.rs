@@ -1,19 +1,20 @@
 //! Findings as text.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 
-use super::{Diagnostic, Place, Severity, Source};
+use super::{Diagnostic, Place, Severity};
 
 /// What our own words and the text shown may be wide.
 const WIDTH: usize = 100;
-/// Where a long line is shown in part: so many characters before and after what is pointed at.
+/// Of a long line, so many characters after what is pointed at are drawn.
 const AROUND: usize = 60;
+/// Of a line, so many characters before what is pointed at are looked at, at most.
+const BEFORE: usize = 10_000;
 /// What is pointed at is cut to so many characters.
 const CARETS: usize = 60;
 /// Places of one text that are this many lines apart or less share one drawing.
@@ -36,9 +37,8 @@ pub fn render(findings: &[Diagnostic], colour: bool) -> String {
     };
     let renderer = renderer.term_width(WIDTH);
     let mut drawn = String::new();
-    let mut lines = Lines::default();
     for finding in sorted {
-        drawn.push_str(renderer.render(&[group(finding, &mut lines)]).trim_end());
+        drawn.push_str(renderer.render(&[group(finding)]).trim_end());
         drawn.push_str(if finding.place.is_some() {
             "\n\n"
         } else {
@@ -83,7 +83,7 @@ fn count(findings: &[Diagnostic]) -> String {
     counts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-fn group<'a>(finding: &'a Diagnostic, lines: &mut Lines) -> Group<'a> {
+fn group(finding: &Diagnostic) -> Group<'_> {
     let (level, word) = match finding.severity {
         Severity::Error => (Level::ERROR, "error"),
         Severity::Warning => (Level::WARNING, "warning"),
@@ -94,7 +94,7 @@ fn group<'a>(finding: &'a Diagnostic, lines: &mut Lines) -> Group<'a> {
     };
     let room = WIDTH - word.len() - finding.code.len() - "[]: ".len();
     let mut group = Group::with_title(title(wrap(&finding.message, room)));
-    let (elements, notes, gutter) = drawing(finding, place, lines);
+    let (elements, notes, gutter) = drawing(finding, place);
     for element in elements {
         group = group.element(element);
     }
@@ -121,13 +121,12 @@ fn one_line(finding: &Diagnostic) -> String {
 fn drawing<'a>(
     finding: &'a Diagnostic,
     place: &'a Place,
-    lines: &mut Lines,
 ) -> (Vec<Element<'a>>, Vec<String>, usize) {
-    let first = Line::of(place, lines);
+    let first = Line::of(place);
     let related: Vec<(Line<'a>, &Place, &str)> = finding
         .related
         .iter()
-        .map(|(place, label)| (Line::of(place, lines), place, label.as_str()))
+        .map(|(place, label)| (Line::of(place), place, label.as_str()))
         .collect();
     let last = related
         .iter()
@@ -136,34 +135,35 @@ fn drawing<'a>(
     let gutter = last.to_string().len();
 
     let mut notes = Vec::new();
-    let (near, far): (Vec<_>, Vec<_>) = related.into_iter().partition(|(line, other, _)| {
-        Arc::ptr_eq(&other.source, &place.source)
-            && line.number != first.number
+    let label = first.room_for(&finding.label, gutter, &mut notes);
+    let mut near = vec![(&first, AnnotationKind::Primary, label)];
+    let mut far = Vec::new();
+    for (line, other, label) in &related {
+        let label = line.room_for(label, gutter, &mut notes);
+        let beside = Arc::ptr_eq(&other.source, &place.source)
             && line.number.abs_diff(first.number) <= NEAR
             && line.whole
-            && first.whole
-    });
-    let mut elements = vec![first.origin(place.path())];
-    if near.is_empty() {
-        elements.push(first.snippet(AnnotationKind::Primary, &finding.label, gutter, &mut notes));
-    } else {
-        elements.push(together(place, &first, &finding.label, &near));
+            && first.whole;
+        let drawing = if beside { &mut near } else { &mut far };
+        drawing.push((line, AnnotationKind::Context, label));
     }
-    for (line, place, label) in far {
-        elements.push(line.origin(place.path()));
-        elements.push(line.snippet(AnnotationKind::Context, label, gutter, &mut notes));
-    }
+    let mut elements = match near.as_slice() {
+        [(line, kind, label)] => line.drawn(*kind, *label),
+        several => vec![together(place, several)],
+    };
+    elements.extend(
+        far.iter()
+            .flat_map(|(line, kind, label)| line.drawn(*kind, *label)),
+    );
     (elements, notes, gutter)
 }
 
 /// One drawing of several lines of a text.
 fn together<'a>(
     place: &'a Place,
-    first: &Line<'a>,
-    label: &'a str,
-    near: &[(Line<'a>, &Place, &'a str)],
+    several: &[(&Line<'a>, AnnotationKind, Option<&'a str>)],
 ) -> Element<'a> {
-    let lines = || near.iter().map(|(line, ..)| line).chain([first]);
+    let lines = || several.iter().map(|(line, ..)| line);
     let start = lines().map(|line| line.start).min().unwrap_or(0);
     let end = lines()
         .map(|line| line.start + line.text.len())
@@ -171,47 +171,20 @@ fn together<'a>(
         .unwrap_or(0);
     let number = lines().map(|line| line.number).min().unwrap_or(1);
     let text = place.source.text.get(start..end).unwrap_or_default();
-    let span = |line: &Line<'_>| {
+    let path = place.path().to_string_lossy();
+    let mut snippet = Snippet::source(text).path(path).line_start(number);
+    for (line, kind, label) in several {
         let shift = line.start - start;
-        line.span.start + shift..line.span.end + shift
-    };
-    let mut snippet = Snippet::source(text)
-        .line_start(number)
-        .annotation(AnnotationKind::Primary.span(span(first)).label(label));
-    for (line, _, label) in near {
-        snippet = snippet.annotation(AnnotationKind::Context.span(span(line)).label(*label));
+        let span = line.span.start + shift..line.span.end + shift;
+        snippet = snippet.annotation(kind.span(span).label(*label));
     }
     snippet.into()
 }
 
-/// Where the lines of each text begin, so that many findings cost no scan each.
-#[derive(Default)]
-struct Lines(HashMap<*const Source, Vec<usize>>);
-
-impl Lines {
-    /// The number of the line (from 1) that the byte at `offset` is in, and where it begins.
-    fn line_at(&mut self, source: &Arc<Source>, offset: usize) -> (usize, usize) {
-        let starts = self.0.entry(Arc::as_ptr(source)).or_insert_with(|| {
-            let breaks = source
-                .text
-                .bytes()
-                .enumerate()
-                .filter(|(_, byte)| *byte == b'\n');
-            std::iter::once(0)
-                .chain(breaks.map(|(at, _)| at + 1))
-                .collect()
-        });
-        let number = starts.partition_point(|start| *start <= offset);
-        (
-            number,
-            starts.get(number.saturating_sub(1)).copied().unwrap_or(0),
-        )
-    }
-}
-
-/// The line in which a place begins, cut around it where it is long.
+/// The line in which a place begins, cut where it is long.
 struct Line<'a> {
     number: usize,
+    path: &'a Path,
     /// In characters, from 1.
     column: usize,
     /// Where `text` begins in the whole.
@@ -219,15 +192,16 @@ struct Line<'a> {
     text: &'a str,
     /// What is pointed at, in `text`.
     span: Range<usize>,
-    /// Whether nothing was cut off.
+    /// Whether it is shown from its beginning.
     whole: bool,
 }
 
 impl<'a> Line<'a> {
-    fn of(place: &'a Place, lines: &mut Lines) -> Self {
+    fn of(place: &'a Place) -> Self {
         let whole = place.source.text.as_str();
+        let (number, column) = place.line_column();
         let at = floor(whole, place.span.start);
-        let (number, begin) = lines.line_at(&place.source, at);
+        let (_, begin) = place.source.line_at(at);
         let rest = whole.get(at..).unwrap_or_default();
         let end = at + rest.find('\n').unwrap_or(rest.len());
         let before = whole.get(begin..at).unwrap_or_default();
@@ -239,52 +213,44 @@ impl<'a> Line<'a> {
         let pointed = after.get(..place.span.len()).unwrap_or(after);
         let pointed = first_chars(pointed, CARETS);
         let shown_after = first_chars(after, CARETS + AROUND);
-        let (shown_before, whole_before) = if before.chars().count() + 8 > WIDTH - AROUND / 2 {
-            (last_chars(before, AROUND), false)
-        } else {
-            (before, true)
-        };
+        let shown_before = last_chars(before, BEFORE);
         let start = at - shown_before.len();
         Self {
             number,
-            column: before.chars().count() + 1,
+            path: place.path(),
+            column,
             start,
             text: whole.get(start..at + shown_after.len()).unwrap_or_default(),
             span: shown_before.len()..shown_before.len() + pointed.len(),
-            whole: whole_before && shown_after.len() == after.len(),
+            whole: shown_before.len() == before.len(),
         }
     }
 
-    fn origin(&self, path: &'a Path) -> Element<'a> {
-        let path = path.to_string_lossy();
-        Origin::path(path)
-            .line(self.number)
-            .char_column(self.column)
-            .into()
-    }
-
-    /// Draws the line; a label that finds no room beside its carets becomes a note below.
-    fn snippet(
-        &self,
-        kind: AnnotationKind,
-        label: &'a str,
-        gutter: usize,
-        notes: &mut Vec<String>,
-    ) -> Element<'a> {
+    /// The label, where there is room for it beside the carets; a note below, where not.
+    fn room_for(&self, label: &'a str, gutter: usize, notes: &mut Vec<String>) -> Option<&'a str> {
         let width = |text: Option<&str>| text.unwrap_or_default().chars().count();
         let indent = gutter + " | ".len() + width(self.text.get(..self.span.start));
         let carets = width(self.text.get(self.span.clone())).max(1);
         let fits = indent + carets + 1 + label.chars().count() <= WIDTH;
-        let mut annotation = kind.span(self.span.clone());
-        if fits && !label.is_empty() {
-            annotation = annotation.label(label);
-        } else if !fits {
+        if !fits && !label.is_empty() {
             notes.push(label.to_owned());
         }
-        Snippet::source(self.text)
-            .line_start(self.number)
-            .annotation(annotation)
-            .into()
+        Some(label).filter(|label| fits && !label.is_empty())
+    }
+
+    /// Draws the line by itself.
+    fn drawn(&self, kind: AnnotationKind, label: Option<&'a str>) -> Vec<Element<'a>> {
+        let annotation = kind.span(self.span.clone()).label(label);
+        let (path, snippet) = (self.path.to_string_lossy(), Snippet::source(self.text));
+        let snippet = snippet.line_start(self.number).annotation(annotation);
+        if self.whole {
+            return vec![snippet.path(path).into()];
+        }
+        // The column that a part of a line would tell is not the one in the file.
+        let origin = Origin::path(path)
+            .line(self.number)
+            .char_column(self.column);
+        vec![origin.into(), snippet.into()]
     }
 }
 

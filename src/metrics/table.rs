@@ -53,7 +53,7 @@ impl<F: Family> Table<F> {
     pub(super) fn new(family: F, size: usize) -> Self {
         Self {
             family,
-            cells: Box::from_iter((0..size).map(|_| Lazy::new())),
+            cells: (0..size).map(|_| Lazy::new()).collect(),
             spare: Lazy::new(),
         }
     }

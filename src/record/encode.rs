@@ -85,7 +85,7 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
     match event {
         Event::PolicyLoaded { digest, generation } => {
             line(at, "policy_loaded", Says::Nothing, |object| {
-                policy(object, digest, *generation)
+                policy(object, digest, *generation);
             })
         }
         Event::PolicyRejected {

@@ -72,7 +72,7 @@ pub enum TlsMode {
 /// Serialized flat with the names of `records.md`.
 #[derive(Clone, Debug, Default)]
 pub struct FlowFacts {
-    /// `tidegate.flow.id` (UUIDv7).
+    /// `tidegate.flow.id`: a UUID of version 7.
     pub flow: Uuid,
     /// `tidegate.verdict`.
     pub outcome: Outcome,

@@ -6,7 +6,8 @@
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -21,6 +22,11 @@ use super::encode::Line;
 const EVENTS: usize = 1024;
 /// How often a sink that fails is tried again.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// Orders that follow the last within this time are a sign of load.
+const BUSY: Duration = Duration::from_millis(1);
+/// How long lines gather under load.
+const REST: Duration = Duration::from_micros(250);
 
 /// What all handles and the writing thread share.
 #[derive(Debug)]
@@ -59,6 +65,7 @@ pub(super) struct Queued {
     /// Told `true` when the line is written, `false` when it was taken back.
     pub(super) waiter: Option<oneshot::Sender<bool>>,
     /// The flow's room, where this is its last line: free when it is written.
+    #[expect(dead_code, reason = "it is held, not read")]
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
@@ -206,7 +213,10 @@ impl Queue {
     }
 
     /// Waits for something to do: at most [`RETRY`] while the sink fails, else without end.
-    pub(super) fn next(&self, failing: bool) -> Orders {
+    ///
+    /// Where the `last` orders are not long gone there is load, and then a short rest lets lines
+    /// gather: a thread that woke for each line would cost every flow two switches.
+    pub(super) fn next(&self, failing: bool, last: Instant) -> Orders {
         let mut state = self.lock();
         if failing {
             if !self.closing() && !state.reopen {
@@ -223,6 +233,11 @@ impl Queue {
             }
         }
         state.idle = false;
+        if !failing && self.clock.instant().duration_since(last) < BUSY {
+            drop(state);
+            thread::sleep(REST);
+            state = self.lock();
+        }
         state.events = 0;
         let lines = mem::take(&mut state.lines);
         state.held += lines.len();

@@ -16,7 +16,7 @@ use super::encode::{self, Line};
 use super::line::{CloseFacts, Event, FlowFacts};
 use super::queue::{Health, Queue, Queued};
 use super::sink::Sink;
-use super::writer::Writer;
+use super::writer::{self, Writer};
 
 /// How long a flow waits for room.
 const ROOM: Duration = Duration::from_secs(2);
@@ -75,8 +75,8 @@ impl Recorder {
     ) -> io::Result<Self> {
         let (sink, found) = Sink::open(config)?;
         let queue = Arc::new(Queue::new(flows, config.on_failure, clock, metrics.clone()));
-        let mut writer = Writer::new(queue.clone(), sink);
-        writer.begin(&found)?;
+        writer::begin(&queue, &found);
+        let writer = Writer::new(queue.clone(), sink);
         Self::run(queue, writer)
     }
 

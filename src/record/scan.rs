@@ -208,10 +208,10 @@ mod tests {
     #[test]
     fn what_an_earlier_start_told_is_not_told_again() {
         let gap = "{\"event.name\":\"record_gap\",\"tidegate.gap.cause\":\"stopped\"}\n";
-        let text = [decision(1, "allow").as_str(), gap, &decision(2, "allow")].concat();
+        let text = decision(1, "allow") + gap + &decision(2, "allow");
         assert_eq!(found(&text).open, [Uuid::from_u128(2)]);
         let running = gap.replace("stopped", "failing");
-        let text = [decision(1, "allow").as_str(), &running].concat();
+        let text = decision(1, "allow") + &running;
         assert_eq!(found(&text).open, [Uuid::from_u128(1)]);
     }
 
@@ -229,13 +229,8 @@ mod tests {
     #[test]
     fn lines_that_are_not_ours_are_passed_over() {
         let long = "x".repeat(3 << 20);
-        let text = [
-            decision(1, "allow").as_str(),
-            &long,
-            "\n\u{0}{]\n",
-            &decision(2, "allow"),
-        ];
-        let found = found(&text.concat());
+        let (first, last) = (decision(1, "allow"), decision(2, "allow"));
+        let found = found(&[first.as_str(), &long, "\n\u{0}{]\n", &last].concat());
         assert_eq!(found.open, [Uuid::from_u128(1), Uuid::from_u128(2)]);
         assert_eq!(found.tail, Tail::Clean);
     }

@@ -68,54 +68,31 @@ impl Writer {
         }
     }
 
-    /// Says what an earlier run left open, where it did, before anything else.
-    pub(super) fn begin(&mut self, found: &Found) -> io::Result<()> {
-        let torn = matches!(found.tail, Tail::Torn(_));
-        if found.open.is_empty() && found.more == 0 && !torn {
-            return Ok(());
-        }
-        let open = u64::try_from(found.open.len())
-            .unwrap_or(u64::MAX)
-            .saturating_add(found.more);
-        let gap = Gap {
-            cause: "stopped",
-            lost: u64::from(torn),
-            open: (open, &found.open),
-            detail: "an earlier run ended without the end of these flows",
-            ..Gap::default()
-        };
-        let line = encode::gap(self.queue.clock.now(), &gap);
-        if torn {
-            self.queue.metrics.records_lost(1);
-        }
-        tracing::warn!(flows = open, torn, "the log of an earlier run has no end");
-        self.batch.clear();
-        self.add(&line);
-        self.put().1
-    }
-
     /// Writes until it is told to end.
     pub(super) fn run(mut self) {
+        let mut last = self.looked;
         loop {
+            let orders = self.queue.next(self.failing, last);
             let Orders {
                 lines,
                 missing,
                 reopen,
                 closing,
-            } = self.queue.next(self.failing);
-            let last = closing && lines.is_empty();
+            } = orders;
+            let done = closing && lines.is_empty();
             self.pending.extend(lines);
             if reopen {
                 self.reopen();
             }
             self.look();
             self.write(missing);
-            if last || closing && self.failing {
+            if done || closing && self.failing {
                 break;
             }
             if self.sink.rotation_due() {
                 self.rotate();
             }
+            last = self.queue.clock.instant();
         }
         self.queue.ended(self.pending.len());
     }
@@ -143,13 +120,12 @@ impl Writer {
         if let Some(missing) = missing {
             self.add(&encode::gap(self.queue.clock.now(), &told(&missing)));
         }
-        let mut sequence = self.sequence + u64::try_from(self.batch.ends.len()).unwrap_or(0);
-        for queued in &self.pending {
+        let first = self.sequence + u64::try_from(self.batch.ends.len()).unwrap_or(0);
+        for (sequence, queued) in (first..).zip(&self.pending) {
             if self.batch.bytes.len() >= BATCH {
                 break;
             }
             self.batch.add(&queued.line, sequence, &self.service);
-            sequence += 1;
         }
     }
 
@@ -261,7 +237,7 @@ impl Writer {
     /// Puts into the batch what a new file begins with.
     fn checkpoint(&mut self) {
         let now = self.queue.clock.now();
-        let mut open = Vec::from_iter(self.open.iter().copied());
+        let mut open: Vec<_> = self.open.iter().copied().collect();
         open.sort_unstable();
         let count = open.len();
         open.truncate(CHECKPOINT);
@@ -311,6 +287,31 @@ fn words(cause: &str) -> &'static str {
         "slow" => "the log did not keep up",
         _ => "a flow was dropped without its last line",
     }
+}
+
+/// Queues what is to be said of an earlier run before anything else, where there is something.
+pub(super) fn begin(queue: &Queue, found: &Found) {
+    let torn = matches!(found.tail, Tail::Torn(_));
+    if found.open.is_empty() && found.more == 0 && !torn {
+        return;
+    }
+    let open = u64::try_from(found.open.len())
+        .unwrap_or(u64::MAX)
+        .saturating_add(found.more);
+    tracing::warn!(
+        flows = open,
+        torn,
+        "an earlier run ended without closing its log"
+    );
+    queue.metrics.records_lost(u64::from(torn));
+    let gap = Gap {
+        cause: "stopped",
+        lost: u64::from(torn),
+        open: (open, &found.open),
+        detail: "an earlier run ended without the end of these flows",
+        ..Gap::default()
+    };
+    queue.push_event(encode::gap(queue.clock.now(), &gap));
 }
 
 fn service(queue: &Queue) -> String {

@@ -1,0 +1,163 @@
+//! What a line says, and that the schema says the same.
+
+use super::*;
+
+#[tokio::test]
+async fn every_kind_of_line_fits_the_schema() {
+    let log = Log::new();
+    let recorder = log.start();
+    for facts in [
+        full(),
+        allowed(),
+        FlowFacts {
+            action: None,
+            action_any: true,
+            ..full()
+        },
+    ] {
+        let mut permit = recorder.permit().await.expect("room");
+        permit.decided(&facts).await.expect("written");
+        permit.closed(&facts, &ended());
+    }
+    refuse(&recorder).await;
+    recorder.event(&Event::PolicyLoaded {
+        digest: "abc".into(),
+        generation: 1,
+    });
+    recorder.event(&Event::PolicyRejected {
+        digest: "abc".into(),
+        generation: 1,
+        detail: "x".repeat(500).into(),
+    });
+    recorder.event(&Event::RecordGap {
+        lost: 1,
+        flows: vec![Uuid::nil()],
+        detail: "d".into(),
+    });
+    let open = allowed();
+    let mut permit = recorder.permit().await.expect("room");
+    permit.decided(&open).await.expect("written");
+    std::fs::rename(log.path(), log.folder.path().join("moved")).expect("moved");
+    recorder.reopen();
+    eventually("a new file", || {
+        log.path().exists() && !text(&log.path()).is_empty()
+    })
+    .await;
+    permit.closed(&open, &ended());
+    recorder.close().await;
+    let mut all = lines(&text(&log.folder.path().join("moved")));
+    all.extend(log.lines());
+    let kinds: BTreeSet<_> = names(&all).into_iter().map(str::to_owned).collect();
+    let expected = [
+        "checkpoint",
+        "close",
+        "decision",
+        "policy_loaded",
+        "policy_rejected",
+        "record_gap",
+    ];
+    assert_eq!(kinds, expected.map(str::to_owned).into());
+    assert_valid(&all);
+}
+
+#[test]
+fn a_full_line_reads_as_documented() {
+    let facts = FlowFacts {
+        flow: Uuid::nil(),
+        ..full()
+    };
+    let at = Timestamp::from_microsecond(1_700_000_000_000_001).expect("a time");
+    let line = encode::close(at, &facts, &ended());
+    insta::assert_snapshot!(
+        String::from_utf8(line.bytes)
+            .expect("UTF-8")
+            .replace(",\"", ",\n\"")
+    );
+}
+
+#[test]
+fn what_is_not_known_is_not_written() {
+    let line = encode::decision(Timestamp::UNIX_EPOCH, &FlowFacts::default());
+    let value: Value = serde_json::from_slice(&line.bytes).expect("JSON");
+    let written: Vec<_> = value
+        .as_object()
+        .expect("an object")
+        .keys()
+        .cloned()
+        .collect();
+    assert_eq!(
+        written,
+        [
+            "event.name",
+            "tidegate.flow.id",
+            "tidegate.verdict",
+            "timestamp"
+        ]
+    );
+}
+
+#[test]
+fn the_schema_knows_no_field_that_is_never_written() {
+    let line = encode::close(Timestamp::UNIX_EPOCH, &full(), &ended());
+    let written: Value = serde_json::from_slice(&line.bytes).expect("JSON");
+    let text = text(Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/config/record.schema.json"
+    )));
+    let schema: Value = serde_json::from_str(&text).expect("JSON");
+    let fields = schema["$defs"]["close"]["properties"]
+        .as_object()
+        .expect("properties");
+    let by_writer = [
+        "event.sequence",
+        "service.instance.id",
+        "service.name",
+        "service.version",
+    ];
+    for field in fields.keys() {
+        let known = written.get(field).is_some()
+            || by_writer.contains(&field.as_str())
+            || field == "tidegate.schema";
+        assert!(known, "{field} is never written");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn hostile_texts_fit_the_schema(text in any::<String>(), more in ".{0,400}") {
+        let facts = FlowFacts {
+            detail: Some(text.as_str().into()),
+            user_agent: Some(more.as_str().into()),
+            session: Some(more.as_str().into()),
+            server_name: Some(text.as_str().into()),
+            user: Some(text.as_str().into()),
+            ..full()
+        };
+        let line = encode::decision(Timestamp::UNIX_EPOCH, &facts);
+        let bytes = String::from_utf8(line.bytes).expect("UTF-8");
+        prop_assert_eq!(bytes.matches('\n').count(), 1);
+        prop_assert!(!bytes.trim_end().contains(char::is_control));
+        let mut value: Value = serde_json::from_str(&bytes).expect("JSON");
+        value["event.sequence"] = 1.into();
+        value["tidegate.schema"] = "record/1".into();
+        value["service.name"] = "tidegate".into();
+        value["service.version"] = "1".into();
+        value["service.instance.id"] = Uuid::nil().to_string().into();
+        if let Err(error) = schema().validate(&value) {
+            prop_assert!(false, "{}: {}", error, value);
+        }
+    }
+}
+
+#[test]
+fn time_comes_from_the_clock() {
+    let clock = Clock::by_hand(Timestamp::UNIX_EPOCH);
+    clock.advance(SignedDuration::from_secs(1));
+    let line = encode::decision(clock.now(), &allowed());
+    assert!(
+        line.bytes
+            .starts_with(b"{\"timestamp\":\"1970-01-01T00:00:01.000000Z\"")
+    );
+}

@@ -1,0 +1,277 @@
+//! The recorder as flows use it, with files, and with disks that fill up.
+
+mod failures;
+mod files;
+mod flows;
+mod lines;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::config::{self, OnFailure};
+use crate::metrics::Metrics;
+use crate::policy::{Action, Basis, Category, Mode, TierBasis, Verdict};
+
+use super::encode;
+use super::recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
+use super::sink::faulty::Faulty;
+use super::{Blame, CloseFacts, End, Event, FlowFacts, Outcome, Timings, TlsMode};
+
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// A log in a folder of its own.
+struct Log {
+    folder: tempfile::TempDir,
+    config: config::Record,
+    metrics: Metrics,
+}
+
+impl Log {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = config::Record {
+            file: Some(folder.path().join("log/decisions.jsonl")),
+            on_failure: OnFailure::Refuse,
+            rotate_size: 0,
+            rotate_keep: 1000,
+        };
+        Self {
+            folder,
+            config,
+            metrics: Metrics::new(&["allowed"]),
+        }
+    }
+
+    fn start(&self) -> Recorder {
+        Recorder::start(&self.config, 1000, Clock::system(), &self.metrics).expect("started")
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("log/decisions.jsonl")
+    }
+
+    fn lines(&self) -> Vec<Value> {
+        lines(&text(&self.path()))
+    }
+
+    /// The lines of all files, the oldest first.
+    fn all_lines(&self) -> Vec<Value> {
+        let numbered = |number: u32| PathBuf::from(format!("{}.{number}", self.path().display()));
+        let kept = self.config.rotate_keep;
+        let count = (1..=kept)
+            .filter(|number| numbered(*number).exists())
+            .count();
+        let count = u32::try_from(count).expect("few");
+        let mut all: Vec<_> = (1..=count)
+            .rev()
+            .flat_map(|number| lines(&text(&numbered(number))))
+            .collect();
+        all.extend(self.lines());
+        all
+    }
+}
+
+fn text(path: &Path) -> String {
+    config::read(path).expect("a file")
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    assert!(
+        text.is_empty() || text.ends_with('\n'),
+        "the last line is whole: {text}"
+    );
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+fn names(lines: &[Value]) -> Vec<&str> {
+    lines
+        .iter()
+        .map(|line| line["event.name"].as_str().expect("a name"))
+        .collect()
+}
+
+fn numbers(lines: &[Value]) -> Vec<u64> {
+    lines
+        .iter()
+        .map(|line| line["event.sequence"].as_u64().expect("a number"))
+        .collect()
+}
+
+fn metric(metrics: &Metrics, name: &str) -> u64 {
+    let text = metrics.render();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .expect("a metric");
+    line.trim().parse().expect("a number")
+}
+
+/// Level-triggered: looks until it is so.
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let looking = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(
+        timeout(DEADLINE, looking).await.is_ok(),
+        "{what} did not come about"
+    );
+}
+
+fn allowed() -> FlowFacts {
+    FlowFacts {
+        flow: Uuid::now_v7(),
+        outcome: Outcome::Allow,
+        reason: "allowed",
+        evidence: "none",
+        trust: "none",
+        ..FlowFacts::default()
+    }
+}
+
+fn denied() -> FlowFacts {
+    FlowFacts {
+        outcome: Outcome::Deny,
+        reason: "not_allowed",
+        ..allowed()
+    }
+}
+
+/// Every field set.
+fn full() -> FlowFacts {
+    FlowFacts {
+        mode: Some(Mode::Observe),
+        would: Some(Verdict::Deny),
+        detail: Some("nearest rule docs: host docs.example".into()),
+        rule: Some("docs".into()),
+        rule_location: Some("policy/web.toml:31".into()),
+        policy_digest: Some("abc".into()),
+        policy_generation: 3,
+        category: Some(Category::PackageRegistry),
+        category_basis: Some(Basis::Host),
+        action: Some(Action::Read),
+        action_any: false,
+        tier: Some("standard".into()),
+        tier_basis: Some(TierBasis::Repository),
+        session: Some("s-1".into()),
+        evidence: "username",
+        trust: "asserted",
+        channel: Some("bash".into()),
+        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".into()),
+        span_id: Some("00f067aa0ba902b7".into()),
+        user: Some("ana".into()),
+        groups: Some(Arc::from([Arc::from("eng"), Arc::from("a\"b")])),
+        repository: Some("git.example/app".into()),
+        client_address: Some([127, 0, 0, 1].into()),
+        server_address: Some("docs.example".into()),
+        server_port: Some(443),
+        peer_address: Some([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()),
+        dns_answers: Some(Box::new([[192, 0, 2, 1].into()])),
+        protocol: Some("connect"),
+        method: Some("CONNECT".into()),
+        status: Some(200),
+        user_agent: Some("curl/8".into()),
+        tls_mode: Some(TlsMode::Opaque),
+        server_name: Some("docs.example".into()),
+        ms: Timings {
+            decide: Some(0.001),
+            dns: Some(1.5),
+            connect: Some(20.25),
+            first_byte: Some(30.0),
+            total: Some(1234.5678),
+        },
+        ..allowed()
+    }
+}
+
+fn ended() -> CloseFacts {
+    CloseFacts {
+        bytes_out: 10,
+        bytes_in: 20,
+        requests: 1,
+        end: End::Closed,
+        blame: Some(Blame::Client),
+        error: Some("idle"),
+    }
+}
+
+async fn pass(recorder: &Recorder) -> Uuid {
+    let facts = allowed();
+    let mut permit = recorder.permit().await.expect("room");
+    permit.decided(&facts).await.expect("written");
+    permit.closed(&facts, &ended());
+    facts.flow
+}
+
+async fn refuse(recorder: &Recorder) {
+    recorder.permit().await.expect("room").refused(&denied());
+}
+
+fn schema() -> jsonschema::Validator {
+    let text = text(Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/config/record.schema.json"
+    )));
+    jsonschema::validator_for(&serde_json::from_str(&text).expect("JSON")).expect("a schema")
+}
+
+fn assert_valid(lines: &[Value]) {
+    let schema = schema();
+    for line in lines {
+        if let Err(error) = schema.validate(line) {
+            panic!("{error}: {line}");
+        }
+    }
+}
+
+/// Runs flows on many tasks; two of three pass.
+async fn load(recorder: &Recorder, tasks: usize, flows: usize) {
+    let mut running = JoinSet::new();
+    for _ in 0..tasks {
+        let recorder = recorder.clone();
+        running.spawn(async move {
+            for flow in 0..flows {
+                if flow % 3 == 0 {
+                    refuse(&recorder).await;
+                } else {
+                    pass(&recorder).await;
+                }
+            }
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.expect("no panic");
+    }
+}
+
+/// Each flow's lines are there once and in order, and lines are numbered without a hole.
+fn assert_whole(lines: &[Value]) {
+    let expected: Vec<u64> = (1..).take(lines.len()).collect();
+    assert_eq!(numbers(lines), expected);
+    let mut flows = BTreeMap::<&str, Vec<(&str, &str)>>::new();
+    for line in lines {
+        if let Some(flow) = line["tidegate.flow.id"].as_str() {
+            let name = line["event.name"].as_str().expect("a name");
+            let verdict = line["tidegate.verdict"].as_str().expect("a verdict");
+            flows.entry(flow).or_default().push((name, verdict));
+        }
+    }
+    for (flow, said) in flows {
+        let whole =
+            said == [("decision", "allow"), ("close", "allow")] || said == [("decision", "deny")];
+        assert!(whole, "{flow} has {said:?}");
+    }
+}
