@@ -14,6 +14,9 @@ use tidegate::policy::{self, Attempt, Catalogue, Facts, Policy, Query};
 /// As many hosts as one rule names.
 const HOSTS_OF_A_RULE: usize = 1000;
 
+/// As many targets are asked for in turn: too many for the caches to hold all they lead to.
+const TURNS: usize = 65_536;
+
 /// Every tenth host is a suffix; all stand below names that nobody else uses.
 fn host(at: usize) -> String {
     let star = if at.is_multiple_of(10) { "*." } else { "" };
@@ -80,11 +83,11 @@ fn decisions(criterion: &mut Criterion) {
         let policy = with_hosts(hosts, &catalogue);
         let who = policy.who(&Facts::default());
         // Different hosts in turn, so that the map is not in the cache.
-        let exact: Vec<Target> = (0..4096)
+        let exact: Vec<Target> = (0..TURNS)
             .map(|at| (at * 7919) % hosts)
             .map(|at| target(&format!("{}:443", host(at).replace("*.", "x."))))
             .collect();
-        let missing: Vec<Target> = (0..4096)
+        let missing: Vec<Target> = (0..TURNS)
             .map(|at| {
                 target(&format!(
                     "a{at}.b{}.c{}.other.example.org:443",
