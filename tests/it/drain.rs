@@ -150,14 +150,8 @@ fn a_port_that_is_taken_is_an_error_and_not_a_silent_start() {
     let config = folder.path().join("tidegate.toml");
     std::fs::write(&config, format!("[listen]\nproxy = [\"{address}\"]\n")).expect("a file");
 
-    let output = crate::kit::tidegate()
-        .args(["run", "--config"])
-        .arg(&config)
-        .current_dir(folder.path())
-        .output()
-        .expect("an output");
+    let outcome = crate::kit::tidegate(&["run".as_ref(), "--config".as_ref(), config.as_os_str()]);
 
-    assert_eq!(output.status.code(), Some(4));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains(&address.to_string()), "{said}");
+    assert_eq!(outcome.code, Some(4));
+    outcome.showed(&address.to_string());
 }

@@ -219,7 +219,7 @@ fn a_crash_without_open_flows_leaves_no_gap() {
     gate.last_close();
 
     gate.terminate();
-    gate.crash_and_restart();
+    gate.restart();
 
     gate.eventually_records("another start", |lines| {
         lines.named("policy_loaded").len() == 2

@@ -112,7 +112,7 @@ impl Client {
 
     /// Reads to the end of the stream.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
-        self.reader.rest(&mut self.wire).unwrap_or_default()
+        self.reader.rest(&mut self.wire)
     }
 
     /// The proxy says nothing more and closes (a reset counts).

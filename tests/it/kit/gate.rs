@@ -1,6 +1,7 @@
 //! The proxy as a child process: started from a configuration, asked over its sockets, read from
 //! its log, ended with a signal. Nothing in here knows its inside.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,9 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{Client, Line, Message, Metrics, eventually, records, until};
+use super::{
+    Client, DEADLINE, Line, Message, Metrics, Outcome, Program, eventually, records, until,
+};
 
 /// What a gate is started from.
 #[derive(Debug, Default)]
@@ -272,6 +275,11 @@ impl Gate {
     pub(crate) fn crash_and_restart(&mut self) {
         self.signal(Signal::KILL);
         self.ended();
+        self.restart();
+    }
+
+    /// A new start of a gate that has ended, with the same files.
+    pub(crate) fn restart(&mut self) {
         self.running = Some(Running::start(&self.config(), &self.plan.prefix));
     }
 
@@ -280,22 +288,22 @@ impl Gate {
         self.running().said.lock().expect("lines").join("\n")
     }
 
-    /// Another command of the program, on this gate's configuration folder.
-    pub(crate) fn tidegate(&self, words: &[&str]) -> std::process::Output {
-        program()
-            .args(words)
-            .current_dir(self.folder())
-            .output()
-            .expect("an output")
-    }
-
     fn running(&self) -> &Running {
         self.running.as_ref().expect("a running gate")
     }
 }
 
+/// Another command of the program, run to its end.
+pub(crate) fn command(words: &[&OsStr]) -> Outcome {
+    let folder = TempDir::new().expect("a folder");
+    Program::at(Path::new(env!("CARGO_BIN_EXE_tidegate")), folder.path())
+        .args(words)
+        .within_time(DEADLINE)
+        .run()
+}
+
 /// The program that is tested, without the environment's proxies.
-pub(crate) fn program() -> Command {
+fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.env_clear().env("PATH", "/usr/bin:/bin");
     command
