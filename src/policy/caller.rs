@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use toml::Spanned;
+
 use crate::diag::Diagnostic;
 
-use super::compile::{Findings, Policy};
+use super::compile::{Findings, Policy, unknown};
 use super::decide::{GroupId, GroupSet, TierId, Who};
 use super::repository::RepositoryPattern;
-use super::source;
+use super::source::{self, Placed};
 use super::tiers::Tiers;
 use super::verdict::TierBasis;
 
@@ -109,6 +111,21 @@ impl Callers {
     pub(super) fn find(&self, name: &str) -> Option<GroupId> {
         let at = self.groups.iter().position(|group| *group.name == *name)?;
         u8::try_from(at).ok().map(GroupId)
+    }
+
+    /// The group that a name stands for, or a finding.
+    pub(super) fn resolve<T>(
+        &self,
+        placed: &Placed<T>,
+        name: &Spanned<String>,
+        findings: &mut Findings,
+    ) -> Option<GroupId> {
+        let found = self.find(name.get_ref());
+        if found.is_none() {
+            let known = self.groups.iter().map(|group| &*group.name);
+            findings.push(unknown("group", placed.at(name), name.get_ref(), known));
+        }
+        found
     }
 
     fn groups_of(&self, facts: &Facts<'_>) -> GroupSet {
@@ -240,7 +257,7 @@ pub(super) fn compile(source: &source::Policy, tiers: &Tiers, findings: &mut Fin
     callers
 }
 
-fn members(group: &source::Placed<source::Group>, findings: &mut Findings) -> Vec<Member> {
+fn members(group: &Placed<source::Group>, findings: &mut Findings) -> Vec<Member> {
     let mut members = Vec::new();
     for text in &group.value.members {
         match Member::parse(text.get_ref()) {

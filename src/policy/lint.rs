@@ -24,6 +24,7 @@ pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Find
         denied_everywhere(rule, clause, policy, findings);
     }
     empty_tiers(source, policy, findings);
+    blind_trust(source, policy, findings);
     unused_groups(source, findings);
 }
 
@@ -300,6 +301,27 @@ fn empty_tiers(source: &source::Policy, policy: &Policy, findings: &mut Findings
                 )
                 .label("denies by default, and nothing allows")
                 .help("write e.g. `allow = [\"model-api\", \"auth\"]`"),
+            );
+        }
+    }
+}
+
+/// A list that means to let strangers be read from, and lets every tunnel pass.
+fn blind_trust(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
+    for (name, tier) in &source.tier {
+        let opaque = policy
+            .tier(name.get_ref())
+            .is_some_and(|id| policy.tiers.tier(id).opaque);
+        let items = tier.value.allow.iter();
+        for item in items.filter(|item| opaque && item.get_ref().starts_with("unknown:")) {
+            findings.push(
+                Diagnostic::warning(
+                    "blind-trust",
+                    tier.at(item),
+                    format!("`{}` lets every tunnel pass", item.get_ref()),
+                )
+                .label("actions are not seen in a tunnel, and `opaque` is `allow`")
+                .help("set `opaque = \"deny\"`, or name the hosts that are meant in a rule"),
             );
         }
     }

@@ -58,7 +58,7 @@ pub(super) struct RepositoryPattern(Box<[u8]>);
 impl RepositoryPattern {
     /// Parses a pattern; the error says what is wrong and what to write.
     pub(super) fn parse(text: &str) -> Result<Self, (&'static str, String)> {
-        if text.contains("://") || text.contains('@') || text.ends_with(".git") {
+        if text.contains("://") || text.contains('@') || text.strip_suffix(".git").is_some() {
             let help = canonical_repository(text).map_or_else(
                 || "write host/owner/name".into(),
                 |better| format!("write `{better}`"),

@@ -172,15 +172,8 @@ impl Reader<'_> {
     fn groups(&mut self) -> u128 {
         let mut bits = 0;
         for name in &self.rule.value.groups {
-            match self.callers.find(name.get_ref()) {
-                Some(group) => bits |= group.bit(),
-                None => {
-                    let known = self.callers.groups.iter().map(|group| &*group.name);
-                    let place = self.rule.at(name);
-                    self.findings
-                        .push(unknown("group", place, name.get_ref(), known));
-                }
-            }
+            let group = self.callers.resolve(self.rule, name, self.findings);
+            bits |= group.map_or(0, super::GroupId::bit);
         }
         bits
     }
@@ -312,6 +305,17 @@ impl Reader<'_> {
                             )
                             .label("public addresses are reached without")
                             .help("`addresses` opens private networks only: leave it out"),
+                        );
+                    }
+                    if let Some(closed) = named.closed {
+                        self.findings.push(
+                            Diagnostic::warning(
+                                "closed-addresses",
+                                self.rule.at(text),
+                                format!("`{}` is opened but for {closed}", text.get_ref()),
+                            )
+                            .label("link-local and metadata addresses stay closed")
+                            .help("name only the networks that are needed"),
                         );
                     }
                     networks.push(named.network);

@@ -120,7 +120,9 @@ fn examples(
     };
     let who = |tier: TierId, group: Option<GroupId>| {
         let mut groups = GroupSet::default();
-        group.into_iter().for_each(|group| groups.insert(group));
+        if let Some(group) = group {
+            groups.insert(group);
+        }
         Who {
             tier,
             tier_basis: TierBasis::Unattributed,
@@ -211,37 +213,25 @@ fn caller(trial: &Placed<source::Trial>, policy: &Policy, findings: &mut Finding
     let written = &trial.value;
     let mut sound = true;
     for group in &written.groups {
-        if policy.group(group.get_ref()).is_none() {
-            let known = policy.callers.groups.iter().map(|group| &*group.name);
-            let place = trial.at(group);
-            findings.push(super::compile::unknown(
-                "group",
-                place,
-                group.get_ref(),
-                known,
-            ));
-            sound = false;
-        }
+        sound &= policy.callers.resolve(trial, group, findings).is_some();
     }
     let groups: Vec<Arc<str>> = written
         .groups
         .iter()
         .map(|group| group.get_ref().as_str().into())
         .collect();
-    let repository = match &written.repository {
-        None => None,
-        Some(text) => match canonical_repository(text.get_ref()) {
-            Some(canonical) => Some(Arc::<str>::from(canonical)),
-            None => {
-                findings.push(
-                    Diagnostic::error("bad-repository", trial.at(text), "not a repository")
-                        .label("no host with a path")
-                        .help("write e.g. `github.com/acme/payments`"),
-                );
-                return None;
-            }
-        },
-    };
+    let mut repository = None;
+    if let Some(text) = &written.repository {
+        let Some(canonical) = canonical_repository(text.get_ref()) else {
+            findings.push(
+                Diagnostic::error("bad-repository", trial.at(text), "not a repository")
+                    .label("no host with a path")
+                    .help("write e.g. `github.com/acme/payments`"),
+            );
+            return None;
+        };
+        repository = Some(Arc::<str>::from(canonical));
+    }
     let facts = Facts {
         groups: &groups,
         repository: repository.as_ref(),

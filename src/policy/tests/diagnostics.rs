@@ -449,3 +449,15 @@ fn a_tier_in_which_nothing_can_pass_is_a_warning() {
         )]
     );
 }
+
+#[test]
+fn reading_from_strangers_through_tunnels_is_a_warning() {
+    let text = |opaque: &str| {
+        format!(
+            "[tiers]\norder = [\"a\"]\n[tier.a]\nopaque = \"{opaque}\"\nallow = [\"unknown:read\"]\n"
+        )
+    };
+    let found = of_severity(&text("allow"), Severity::Warning);
+    assert_eq!(found[0].message, "`unknown:read` lets every tunnel pass");
+    assert!(of_severity(&text("deny"), Severity::Warning).is_empty());
+}

@@ -21,6 +21,9 @@ pub(crate) enum Name {
     ContentLength,
     /// `Expect`.
     Expect,
+    /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP`: for whom a client says that it speaks. Not for
+    /// origins, who might believe it.
+    Forwarding,
     /// `Host`.
     Host,
     /// `HTTP2-Settings`.
@@ -149,6 +152,7 @@ impl Name {
             6 if is("expect") => Self::Expect,
             7 if is("trailer") => Self::Trailer,
             7 if is("upgrade") => Self::Upgrade,
+            9 if is("forwarded") || is("x-real-ip") => Self::Forwarding,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::KeepAlive,
             10 if is("user-agent") => Self::UserAgent,
@@ -158,6 +162,7 @@ impl Name {
             17 if is("transfer-encoding") => Self::TransferEncoding,
             19 if is("proxy-authorization") => Self::ProxyAuthorization,
             _ if starts_with(name, b"proxy-") => Self::ProxyOther,
+            _ if starts_with(name, b"x-forwarded-") => Self::Forwarding,
             _ if starts_with(name, b"x-tidegate-") => Self::Tidegate,
             _ => Self::Other,
         }

@@ -147,8 +147,7 @@ impl RequestHead {
         self.target.within(self.fields.head())
     }
 
-    /// The value of `Host`: read by nobody, as the target is what counts.
-    #[cfg(test)]
+    /// The value of `Host`; the target is what counts.
     pub(crate) fn host(&self) -> Option<&[u8]> {
         self.fields.first(Name::Host)
     }

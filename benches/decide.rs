@@ -1,0 +1,145 @@
+//! One decision, at a thousand and at a million hosts.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use toml::Spanned;
+
+use tidegate::diag::Source;
+use tidegate::name::{Target, Url};
+use tidegate::policy::source::{self, Placed};
+use tidegate::policy::{self, Attempt, Catalogue, Facts, Policy, Query};
+
+/// As many hosts as one rule names.
+const HOSTS_OF_A_RULE: usize = 1000;
+
+/// Every tenth host is a suffix; all stand below names that nobody else uses.
+fn host(at: usize) -> String {
+    let star = if at.is_multiple_of(10) { "*." } else { "" };
+    format!(
+        "{star}host-{at}.team-{}.corp-{}.example.com",
+        at % 97,
+        at % 7919
+    )
+}
+
+fn rule(at: usize, hosts: std::ops::Range<usize>) -> source::Rule {
+    let word = |text: String| Spanned::new(0..0, text);
+    source::Rule {
+        id: word(format!("rule-{at}")),
+        verdict: word(
+            ["allow", "ask", "allow", "deny"]
+                .into_iter()
+                .cycle()
+                .nth(at)
+                .unwrap_or("deny")
+                .into(),
+        ),
+        category: None,
+        tiers: Vec::new(),
+        groups: Vec::new(),
+        hosts: hosts.map(host).map(word).collect(),
+        ports: Vec::new(),
+        methods: Vec::new(),
+        paths: Vec::new(),
+        addresses: Vec::new(),
+        raw: None,
+        upgrade: None,
+        reason: None,
+        allows: Vec::new(),
+        denies: Vec::new(),
+    }
+}
+
+fn with_hosts(hosts: usize, catalogue: &Catalogue) -> Policy {
+    let text = Arc::new(Source::new("bench.toml", ""));
+    let rules = (0..hosts.div_ceil(HOSTS_OF_A_RULE)).map(|at| {
+        let range = at * HOSTS_OF_A_RULE..((at + 1) * HOSTS_OF_A_RULE).min(hosts);
+        Placed {
+            source: text.clone(),
+            span: 0..0,
+            value: rule(at, range),
+        }
+    });
+    let written = source::Policy {
+        rules: rules.collect(),
+        ..source::Policy::default()
+    };
+    let (policy, findings) = policy::compile(&written, catalogue);
+    policy.unwrap_or_else(|| unreachable!("{findings:?}"))
+}
+
+fn target(authority: &str) -> Target {
+    Target::from_connect(authority.as_bytes()).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+fn decisions(criterion: &mut Criterion) {
+    let catalogue = policy::built_in();
+    for hosts in [1000, 1_000_000] {
+        let policy = with_hosts(hosts, &catalogue);
+        let who = policy.who(&Facts::default());
+        // Different hosts in turn, so that the map is not in the cache.
+        let exact: Vec<Target> = (0..4096)
+            .map(|at| (at * 7919) % hosts)
+            .map(|at| target(&format!("{}:443", host(at).replace("*.", "x."))))
+            .collect();
+        let missing: Vec<Target> = (0..4096)
+            .map(|at| {
+                target(&format!(
+                    "a{at}.b{}.c{}.other.example.org:443",
+                    at % 7,
+                    at % 13
+                ))
+            })
+            .collect();
+        let known = vec![target("api.anthropic.com:443"), target("github.com:443")];
+        let mut group = criterion.benchmark_group("decide");
+        for (name, targets) in [("rule", exact), ("unknown", missing), ("catalogue", known)] {
+            let mut turn = targets.iter().cycle();
+            group.bench_function(BenchmarkId::new(name, hosts), |bencher| {
+                bencher.iter(|| {
+                    turn.next().map(|target| {
+                        let attempt = Attempt::Connect;
+                        policy.decide(black_box(&Query {
+                            who: &who,
+                            target,
+                            attempt,
+                        }))
+                    })
+                });
+            });
+        }
+        let url = Url::parse(b"http://github.com/a/b.git/info/refs?service=git-receive-pack");
+        let url = url.unwrap_or_else(|error| unreachable!("{error}"));
+        let attempt = Attempt::Request {
+            method: "GET",
+            path: &url.path,
+            upgrade: false,
+            tls: false,
+        };
+        let query = Query {
+            who: &who,
+            target: &url.target,
+            attempt,
+        };
+        group.bench_function(BenchmarkId::new("request", hosts), |bencher| {
+            bencher.iter(|| policy.decide(black_box(&query)));
+        });
+        group.finish();
+    }
+}
+
+fn compilations(criterion: &mut Criterion) {
+    let catalogue = policy::built_in();
+    let source = policy::default_source();
+    let mut group = criterion.benchmark_group("compile");
+    group.bench_function("catalogue", |bencher| bencher.iter(policy::built_in));
+    group.bench_function("default", |bencher| {
+        bencher.iter(|| policy::compile(black_box(&source), &catalogue));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decisions, compilations);
+criterion_main!(benches);
