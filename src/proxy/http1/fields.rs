@@ -24,6 +24,9 @@ pub(crate) enum Name {
     /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP`: for whom a client says that it speaks. Not for
     /// origins, who might believe it.
     Forwarding,
+    /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP`: what a client says of itself to an origin that may
+    /// believe a proxy.
+    Forwarded,
     /// `Host`.
     Host,
     /// `HTTP2-Settings`.
@@ -152,6 +155,7 @@ impl Name {
             6 if is("expect") => Self::Expect,
             7 if is("trailer") => Self::Trailer,
             7 if is("upgrade") => Self::Upgrade,
+            9 if is("forwarded") || is("x-real-ip") => Self::Forwarded,
             9 if is("forwarded") || is("x-real-ip") => Self::Forwarding,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::KeepAlive,
@@ -164,6 +168,7 @@ impl Name {
             _ if starts_with(name, b"proxy-") => Self::ProxyOther,
             _ if starts_with(name, b"x-forwarded-") => Self::Forwarding,
             _ if starts_with(name, b"x-tidegate-") => Self::Tidegate,
+            _ if starts_with(name, b"x-forwarded-") => Self::Forwarded,
             _ => Self::Other,
         }
     }
