@@ -387,7 +387,7 @@ fn pip_shows_why_an_index_was_refused() {
         "download",
         "--no-deps",
         "--retries",
-        "0",
+        "1",
         "--index-url",
         index,
         "demo-package",
