@@ -21,9 +21,6 @@ pub(crate) enum Name {
     ContentLength,
     /// `Expect`.
     Expect,
-    /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP`: for whom a client says that it speaks. Not for
-    /// origins, who might believe it.
-    Forwarding,
     /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP`: what a client says of itself to an origin that may
     /// believe a proxy.
     Forwarded,
@@ -156,7 +153,6 @@ impl Name {
             7 if is("trailer") => Self::Trailer,
             7 if is("upgrade") => Self::Upgrade,
             9 if is("forwarded") || is("x-real-ip") => Self::Forwarded,
-            9 if is("forwarded") || is("x-real-ip") => Self::Forwarding,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::KeepAlive,
             10 if is("user-agent") => Self::UserAgent,
@@ -166,7 +162,6 @@ impl Name {
             17 if is("transfer-encoding") => Self::TransferEncoding,
             19 if is("proxy-authorization") => Self::ProxyAuthorization,
             _ if starts_with(name, b"proxy-") => Self::ProxyOther,
-            _ if starts_with(name, b"x-forwarded-") => Self::Forwarding,
             _ if starts_with(name, b"x-tidegate-") => Self::Tidegate,
             _ if starts_with(name, b"x-forwarded-") => Self::Forwarded,
             _ => Self::Other,

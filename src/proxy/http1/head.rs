@@ -613,6 +613,7 @@ mod tests {
             "x_tidegate_flow",
             "keep_alive",
             "Http2_Settings",
+            "X_Forwarded_For",
         ] {
             assert_eq!(
                 post(&format!("{name}: 5")).err(),
@@ -620,7 +621,7 @@ mod tests {
                 "{name}"
             );
         }
-        for name in ["X_Forwarded_For", "a.b", "content_type", "user_agent", "_"] {
+        for name in ["a.b", "content_type", "user_agent", "_"] {
             assert!(post(&format!("{name}: 5")).is_ok(), "{name}");
         }
     }
