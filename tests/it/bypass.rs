@@ -205,7 +205,7 @@ fn text(policy: &str, port: u16, dns: &Dns, (proxy, admin): (u16, u16)) -> Strin
             "{dial}[[rule]]\nid = \"named\"\nverdict = \"allow\"\n\
              hosts = [\"169.254.169.254\", \"100.100.100.200\", \"168.63.129.16\", \
              \"fd00:ec2::254\", \"meta.example.com\"]\nports = [80, 443]\n\
-             addresses = [\"10.0.0.0/8\"]\n"
+             addresses = [\"0.0.0.0/0\", \"::/0\"]\n"
         ),
         "itself" => format!(
             "{dial}[[rule]]\nid = \"itself\"\nverdict = \"allow\"\n\

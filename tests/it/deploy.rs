@@ -84,7 +84,7 @@ fn promtool_finds_nothing_wrong_with_the_alerts() {
     run(&["test", "rules", "alerts_test.yaml"]);
 }
 
-/// What the contract of metrics lists and comes with containment and inspection; an alert about
+/// What the contract of metrics lists and comes with approvals, containment and inspection; an alert about
 /// what a gate does not export is silent.
 const LATER: [&str; 2] = [
     "tidegate_certificate_not_after_timestamp_seconds",

@@ -417,7 +417,11 @@ fn a_failed_credential_leaves_nothing_for_the_next_request() {
         "GET {} HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic eDp5\r\n\r\n",
         bench.url()
     ));
-    assert_eq!(client.answer("GET").status(), 407);
+    let answer = client.answer("GET");
+    assert_eq!(answer.status(), 407);
+    bench
+        .gate
+        .decision(answer.field("x-tidegate-flow").expect("a flow"));
 
     let (answer, _) = bench.ask(bench.at(1));
     assert_eq!(
