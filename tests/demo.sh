@@ -3,7 +3,7 @@
 # npm, pip and cargo fetch what they are known to need, an unlisted site is refused, and each flow
 # is on record. Where a registry's name leads to a private or reserved address (a mirror), shows the
 # floor refusing that, then the rule that names the network. Stops, saying so, where no registry can
-# be reached. Builds a release; needs curl, npm, pip and cargo.
+# be reached. Builds a release (or takes TIDEGATE_BIN); needs curl, npm, pip and cargo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,8 +16,12 @@ cleanup() {
 }
 trap cleanup EXIT
 
-cargo build --release --locked --quiet
-bin=$PWD/target/release/tidegate
+if [ -n "${TIDEGATE_BIN:-}" ]; then
+    bin=$(realpath "$TIDEGATE_BIN")
+else
+    cargo build --release --locked --quiet
+    bin=$PWD/target/release/tidegate
+fi
 
 # The hosts, as each client's own configuration says them; without one, as their domains are known.
 host_of() { sed -E 's#^[a-z+]*://([^/@]*@)?([^/:]+).*#\2#' <<<"$1"; }

@@ -87,7 +87,7 @@ fn no_label_says_a_host_a_session_or_a_user() {
     let url = format!("http://{HOST}:{}/", origin.port());
     assert_eq!(
         gate.client()
-            .as_user(&format!("{session}.main"), "x")
+            .known_as(&format!("{session}.main"), "x")
             .get(&url)
             .status(),
         200

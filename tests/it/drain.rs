@@ -113,7 +113,7 @@ fn sigint_is_like_sigterm() {
 
 #[test]
 fn sigterm_in_the_middle_of_a_clone_leaves_its_end() {
-    let (begun, begin) = mpsc::channel::<()>();
+    let (begun, beginning) = mpsc::channel::<()>();
     let begun = Arc::new(Mutex::new(begun));
     let origin = Origin::http(move |visit, _| {
         visit.say(
@@ -132,12 +132,14 @@ fn sigterm_in_the_middle_of_a_clone_leaves_its_end() {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .through(&gate.url())
         .args(["clone", &url, "copy"]);
-    let clone = std::thread::spawn(move || git.run());
-    begin.recv_timeout(DEADLINE).expect("a clone at the origin");
+    let cloning = std::thread::spawn(move || git.run());
+    beginning
+        .recv_timeout(DEADLINE)
+        .expect("a clone at the origin");
 
     assert!(gate.terminate().success());
 
-    clone.join().expect("git").failed();
+    cloning.join().expect("git").failed();
     let close = gate.records().named("close").pop().expect("a close");
     assert_eq!(close.text("tidegate.end"), "cancelled");
 }

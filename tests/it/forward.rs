@@ -598,7 +598,7 @@ fn methods_and_paths_of_a_rule_hold() {
     let origin = Origin::echo();
     let gate = gate_with(&origin, "methods = [\"GET\"]\npaths = [\"/docs/**\"]");
 
-    let mut ask = |method: &str, path: &str| {
+    let ask = |method: &str, path: &str| {
         gate.client()
             .request(method, &url(&origin, path), "Content-Length: 0\r\n", "")
             .status()

@@ -25,7 +25,7 @@ fn exercise(gate: &Gate, origin: &Origin) {
     let session = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab.main";
     assert_eq!(
         gate.client()
-            .as_user(session, "x")
+            .known_as(session, "x")
             .get(&url(origin))
             .status(),
         200
@@ -273,7 +273,10 @@ fn ten_thousand_flows_leave_all_their_lines() {
     assert_eq!(flows.len(), 2 * each, "each flow has its own id");
     let metrics = gate.metrics();
     assert!(metrics.sum("tidegate_records_lost_total", &[]) < 1.0);
-    assert!((metrics.sum("tidegate_records_total", &[]) - lines.len() as f64).abs() < 0.5);
+    assert_eq!(
+        metrics.sum("tidegate_records_total", &[]).to_string(),
+        lines.len().to_string()
+    );
 }
 
 #[test]
@@ -338,7 +341,8 @@ fn a_file_that_has_grown_is_rotated_and_old_ones_go() {
     );
     for file in files() {
         let size = file.metadata().expect("a file").len();
-        assert!(size <= 20_000 + 4_000, "{file:?} has {size} bytes");
+        // Looked at between batches of lines: a batch may go over it.
+        assert!(size <= 2 * 20_000, "{file:?} has {size} bytes");
     }
 }
 
@@ -451,7 +455,7 @@ fn a_log_that_cannot_be_written_at_all_lets_nothing_pass() {
         (answer.status(), answer.refusal().as_str()),
         (503, "record_unavailable")
     );
-    assert_eq!(answer.field("retry-after").is_some(), true);
+    assert!(answer.field("retry-after").is_some());
     origin.saw_nothing();
 }
 

@@ -20,7 +20,6 @@ use super::{
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     policy: String,
-    proxies: usize,
     record: String,
     files: Vec<(String, String)>,
     prefix: Vec<String>,
@@ -30,14 +29,7 @@ impl Plan {
     /// More lines under `[record]`; `file = …` replaces the usual one.
     #[must_use]
     pub(crate) fn record(mut self, lines: &str) -> Self {
-        self.record = lines.to_owned();
-        self
-    }
-
-    /// So many addresses under `listen.proxy` (1 if not said). 0: the policy text has listeners.
-    #[must_use]
-    pub(crate) fn proxies(mut self, count: usize) -> Self {
-        self.proxies = count;
+        lines.clone_into(&mut self.record);
         self
     }
 
@@ -73,8 +65,7 @@ impl Plan {
 
     /// The whole configuration with that policy.
     fn text(&self, policy: &str) -> String {
-        let proxies = vec!["\"127.0.0.1:0\""; self.proxies].join(", ");
-        let listen = format!("[listen]\nproxy = [{proxies}]\nadmin = \"127.0.0.1:0\"\n");
+        let listen = "[listen]\nproxy = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n";
         let file = if self.record.contains("file =") {
             ""
         } else {
@@ -110,7 +101,6 @@ impl Gate {
     pub(crate) fn plan(policy: &str) -> Plan {
         Plan {
             policy: policy.to_owned(),
-            proxies: 1,
             ..Plan::default()
         }
     }
@@ -148,11 +138,6 @@ impl Gate {
     /// The decision log.
     pub(crate) fn log(&self) -> PathBuf {
         self.folder().join("decisions.jsonl")
-    }
-
-    /// The process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.running().child.id()
     }
 
     /// A connection to the first proxy listener.

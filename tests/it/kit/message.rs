@@ -110,7 +110,8 @@ impl Reader {
         let mut message = self.head(from)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let status = message.status();
         let bodiless = method == "HEAD" || status < 200 || status == 204 || status == 304;
-        if !bodiless && !(method == "CONNECT" && status < 300) {
+        let opened = method == "CONNECT" && status < 300;
+        if !(bodiless || opened) {
             self.body(from, &mut message, Framing::UntilClose)?;
         }
         Ok(message)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::eventually::eventually_within;
 
 /// How long a foreign program may take; some retry what was refused.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// A command line with an environment of its own.
 #[derive(Debug)]
