@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -280,13 +280,17 @@ impl Exchange<'_> {
         flow.facts.ms.first_byte = answer.first_byte.map(millis);
         match ended {
             Ended::Replied(Ok(Replied::Upgraded), _) => {
-                let early = std::mem::take(&mut connection.buffer).freeze();
+                let early = connection.early();
                 let buffers = connection.shared.buffers.clone();
                 let relaying = relay(
                     &mut connection.stream,
                     &mut route.stream,
                     early,
-                    buffer.freeze(),
+                    if buffer.is_empty() {
+                        Bytes::new()
+                    } else {
+                        buffer.freeze()
+                    },
                     &buffers,
                     &self.open.bytes,
                     idle,
