@@ -322,8 +322,12 @@ fn a_file_that_has_grown_is_rotated_and_old_ones_go() {
     let gate = Gate::plan(&loopback(origin.port()))
         .record("rotate-size = 20000\nrotate-keep = 2")
         .start();
-    for _ in 0..120 {
+    for sent in 1..=120 {
         assert_eq!(gate.client().connect("evil.example.org:443").status(), 403);
+        // One line a batch: a file is looked at after a batch, and grows by one at most.
+        until("the line", || {
+            gate.metrics().sum("tidegate_records_total", &[]) >= f64::from(sent)
+        });
     }
 
     let files = || -> Vec<_> {
