@@ -161,9 +161,15 @@ fn serve_admin(
         let snapshot = seen.snapshot.load();
         let stale = seen.stale.load();
         let draining = seen.draining.is_cancelled();
+        let kept = seen.recorder.available();
+        let why_not = match kept {
+            _ if draining => Some("draining".to_owned()),
+            Err(why) => Some(why.to_string()),
+            Ok(()) => None,
+        };
         Status {
-            ready: !draining,
-            why_not: draining.then(|| "draining".to_owned()),
+            ready: why_not.is_none(),
+            why_not,
             draining,
             digest: snapshot.digest.clone(),
             generation: snapshot.generation,

@@ -11,6 +11,27 @@
 //! `/healthz` says that the process lives, `/readyz` that it takes flows, `/v1/policy` which
 //! generation is in force.
 //!
+//! | metric | kind | labels | meaning |
+//! |---|---|---|---|
+//! | `tidegate_build_info` | gauge | version | Always 1: which version runs. |
+//! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
+//! | `tidegate_decision_duration_seconds` | histogram |  | Time to decide one flow by the policy. |
+//! | `tidegate_decisions_total` | counter | verdict, mode, category, tier, reason | Flows decided. |
+//! | `tidegate_dns_duration_seconds` | histogram |  | Time to resolve a name. |
+//! | `tidegate_draining` | gauge |  | 1 from the beginning of shutdown on. |
+//! | `tidegate_flow_duration_seconds` | histogram | category | Time from a flow's beginning to its end, of flows that passed. |
+//! | `tidegate_flows_active` | gauge | kind | Flows that are open. |
+//! | `tidegate_flows_unstarted_total` | counter |  | Flows refused before they began, as they could not be recorded: no line of their own. |
+//! | `tidegate_policy_info` | gauge | digest, generation | Always 1: which policy decides. |
+//! | `tidegate_policy_reloads_total` | counter | result | Attempts to load the policy anew. |
+//! | `tidegate_policy_stale` | gauge |  | 1 while the files do not load and an earlier policy goes on. |
+//! | `tidegate_record_queue_length` | gauge |  | Lines of the decision log that wait to be written. |
+//! | `tidegate_records_total` | counter |  | Lines written to the decision log. |
+//! | `tidegate_records_lost_total` | counter |  | Lines that will never be in the decision log, whatever the cause. |
+//! | `tidegate_sessions_attributed_total` | counter | evidence, trust | Flows by what told their session, and how far it is trusted. |
+//! | `tidegate_upstream_connect_duration_seconds` | histogram | category | Time to connect to an origin. |
+//! | `tidegate_upstream_errors_total` | counter | error, category | Flows that failed on the way out. |
+//!
 //! **Reload**: on SIGHUP, or two seconds after the files' content changes. All or nothing: what
 //! does not load leaves the last good generation in force, sets `tidegate_policy_stale`, and is
 //! on record as `policy_rejected`. Open flows are judged again. `[listen]` and `[record]` take

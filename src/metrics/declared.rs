@@ -51,7 +51,7 @@ declare! {
     flows_active: IntGaugeVec = "tidegate_flows_active" ["kind"],
         "Flows that are open.";
     flows_unstarted: IntCounter = "tidegate_flows_unstarted_total" [],
-        "Clients that left while their flow waited for room in the log: they leave no record.";
+        "Flows refused before they began, as they could not be recorded: no line of their own.";
     policy_info: IntGaugeVec = "tidegate_policy_info" ["digest", "generation"],
         "Always 1: which policy decides.";
     policy_reloads: IntCounterVec = "tidegate_policy_reloads_total" ["result"],

@@ -31,6 +31,8 @@ pub(super) struct Named {
     pub(super) network: IpNet,
     /// Whether all of it is public, so that naming it has no effect.
     pub(super) public: bool,
+    /// A part of it that stays closed whatever a rule says.
+    pub(super) closed: Option<&'static str>,
 }
 
 /// Parses one entry of `addresses`.
@@ -39,21 +41,24 @@ pub(super) fn parse(text: &str) -> Result<Named, BadPattern> {
         label: "neither an address nor a network".into(),
         help: "write e.g. `10.2.0.0/16` or `10.2.0.7`; names go into `hosts`".into(),
     })?;
-    let overlaps = |never: &&&str| {
-        never
-            .parse::<IpNet>()
-            .is_ok_and(|net| net.contains(&network) || network.contains(&net))
-    };
-    match NEVER.iter().find(overlaps) {
-        Some(never) => Err(BadPattern {
-            label: format!("reaches {never}, which no rule can open"),
-            help: "name only the addresses that are needed".into(),
-        }),
-        None => Ok(Named {
-            public: is_public(&network),
-            network,
-        }),
+    let parsed = |never: &str| never.parse::<IpNet>().ok();
+    if let Some(never) = NEVER
+        .iter()
+        .find(|net| parsed(net).is_some_and(|net| net.contains(&network)))
+    {
+        return Err(BadPattern {
+            label: format!("lies in {never}, which no rule can open"),
+            help: "take it out: the floor cannot be configured away".into(),
+        });
     }
+    let closed = NEVER
+        .iter()
+        .find(|net| parsed(net).is_some_and(|net| network.contains(&net)));
+    Ok(Named {
+        public: is_public(&network),
+        closed: closed.copied(),
+        network,
+    })
 }
 
 /// Whether `networks` cover `address`, as it is and as what it wraps.
@@ -75,21 +80,21 @@ mod tests {
 
     #[test]
     fn what_no_rule_can_open_cannot_be_named() {
-        for text in [
-            "169.254.0.0/16",
-            "169.254.169.254",
-            "fe80::1",
-            "0.0.0.0/0",
-            "::/0",
-            "fd00::/8",
-        ] {
+        for text in ["169.254.0.0/16", "169.254.169.254", "fe80::1"] {
             assert!(parse(text).is_err(), "{text}");
         }
-        let bad = parse("168.0.0.0/8").unwrap_err();
+        let bad = parse("169.254.169.254").unwrap_err();
+        assert_eq!(bad.label, "lies in 169.254.0.0/16, which no rule can open");
+    }
+
+    #[test]
+    fn a_wider_network_may_be_named_and_says_what_stays_closed() {
         assert_eq!(
-            bad.label,
-            "reaches 168.63.129.16/32, which no rule can open"
+            parse("100.64.0.0/10").unwrap().closed,
+            Some("100.100.100.200/32")
         );
+        assert!(parse("0.0.0.0/0").unwrap().closed.is_some());
+        assert!(parse("10.0.0.0/8").unwrap().closed.is_none());
     }
 
     #[test]

@@ -408,15 +408,15 @@ impl GroupSet {
 }
 
 impl Guard {
-    /// Whether a listener of our own is behind an address, told without its wrapping.
+    /// Whether a listener of our own is, or might be, behind an address, told without its wrapping:
+    /// an own port is closed on every address of this machine, whichever it was bound to.
     fn listens(&self, address: IpAddr, port: u16) -> bool {
         self.listeners
             .iter()
             .filter(|listener| listener.port() == port)
             .any(|listener| {
-                let own = canonical(listener.ip());
-                own == address
-                    || (own.is_unspecified() && (address.is_loopback() || self.owns(address)))
+                let here = address.is_loopback() || self.owns(address);
+                here || canonical(listener.ip()) == address
             })
     }
 

@@ -307,6 +307,17 @@ impl Reader<'_> {
                             .help("`addresses` opens private networks only: leave it out"),
                         );
                     }
+                    if let Some(closed) = named.closed {
+                        self.findings.push(
+                            Diagnostic::warning(
+                                "closed-addresses",
+                                self.rule.at(text),
+                                format!("`{}` is opened but for {closed}", text.get_ref()),
+                            )
+                            .label("link-local and metadata addresses stay closed")
+                            .help("name only the networks that are needed"),
+                        );
+                    }
                     networks.push(named.network);
                 }
                 Err(bad) => self.refuse("bad-address", text, "cannot be named", bad),

@@ -257,7 +257,7 @@ impl Tunnel {
         let Some(open) = self.flow.open.clone() else {
             return;
         };
-        let early = std::mem::take(&mut self.connection.buffer).freeze();
+        let early = self.connection.early();
         let idle = self.flow.snapshot().limits.idle;
         self.flow.rest();
         let shared = self.connection.shared.clone();

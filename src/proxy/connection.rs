@@ -107,6 +107,17 @@ impl Connection {
         &self.shared.gate
     }
 
+    /// Gives up what was read and not used: an empty rest would still hold the memory of the head
+    /// that it was read with.
+    pub(super) fn early(&mut self) -> Bytes {
+        let early = std::mem::take(&mut self.buffer);
+        if early.is_empty() {
+            Bytes::new()
+        } else {
+            early.freeze()
+        }
+    }
+
     /// Reads the next head, within its bounds.
     async fn next(&mut self) -> Next {
         let snapshot = self.gate().snapshot.load_full();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::dial::{PoolKey, Upstream};
 use crate::gate::{self, OpenFlow};
 use crate::metrics::FlowKind;
-use crate::name::{TargetError, Url};
+use crate::name::{Target, TargetError, Url};
 use crate::policy::Decision;
 use crate::record::{Blame, End, TlsMode};
 
@@ -99,6 +99,17 @@ async fn request(
     flow.facts.method = Some(head.method.as_str().into());
     flow.facts.tls_mode = Some(TlsMode::None);
     let url = url(head)?;
+    // The target counts and Host is written anew from it (RFC 9112 section 3.2.2), but one that is
+    // no host at all is not a request (section 3.2).
+    if head
+        .host()
+        .is_some_and(|host| Target::from_authority(host, 80).is_err())
+    {
+        return Err(Refusal::because(
+            Code::BadRequest,
+            "the Host field is not a host",
+        ));
+    }
     flow.aim(url.target.clone());
     if via_has(&head.fields, &connection.gate().pseudonym) {
         return Err(Refusal::malformed(
@@ -269,13 +280,17 @@ impl Exchange<'_> {
         flow.facts.ms.first_byte = answer.first_byte.map(millis);
         match ended {
             Ended::Replied(Ok(Replied::Upgraded), _) => {
-                let early = std::mem::take(&mut connection.buffer).freeze();
+                let early = connection.early();
                 let buffers = connection.shared.buffers.clone();
                 let relaying = relay(
                     &mut connection.stream,
                     &mut route.stream,
                     early,
-                    buffer.freeze(),
+                    if buffer.is_empty() {
+                        Bytes::new()
+                    } else {
+                        buffer.freeze()
+                    },
                     &buffers,
                     &self.open.bytes,
                     idle,
@@ -284,7 +299,7 @@ impl Exchange<'_> {
                     relayed = relaying => flow.relayed(relayed),
                     cut = self.open.cut() => flow.was_cut(cut),
                 }
-                Ok(After::Abort)
+                Ok(After::Close)
             }
             Ended::Replied(Ok(Replied::Whole { client, origin }), sent) => {
                 flow.ended(End::Closed, None, None);
@@ -308,10 +323,17 @@ impl Exchange<'_> {
     /// What an exchange that broke off means to the record and the client.
     fn broken(&self, flow: &mut Flow, answer: &Answer, ended: Ended) -> Result<After, Broken> {
         let told = answer.status.is_some();
+        // A length or chunks tell the client that something is missing; the end of the connection
+        // would not.
+        let after = if answer.until_close {
+            After::Abort
+        } else {
+            After::Close
+        };
         match ended {
             Ended::Cut(cut) => {
                 flow.was_cut(cut);
-                return Ok(After::Abort);
+                return Ok(after);
             }
             Ended::Quiet if !told => return Err(Broken::Before(Code::ConnectTimeout.into())),
             Ended::Quiet => flow.refuse(&Code::Idle.into()),
@@ -338,7 +360,7 @@ impl Exchange<'_> {
             }
             Ended::Replied(..) => flow.ended(End::Failed, Some(Blame::Upstream), Some("io_error")),
         }
-        Ok(After::Abort)
+        Ok(after)
     }
 
     async fn send(
@@ -391,6 +413,7 @@ impl Exchange<'_> {
                 continue;
             }
             answer.status = Some(head.status);
+            answer.until_close = told.body == BodyLength::UntilClose;
             let passage = Passage {
                 from: head.body,
                 to: told.body,
@@ -472,6 +495,8 @@ impl Exchange<'_> {
 struct Answer {
     /// Set when the head was passed on, or is just about to be.
     status: Option<u16>,
+    /// Whether the client was told that the body lasts until the connection ends.
+    until_close: bool,
     first_byte: Option<Duration>,
 }
 

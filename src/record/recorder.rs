@@ -179,7 +179,7 @@ impl Recorder {
     }
 
     /// Whether a flow may have room at all. One that passes even so needs none while all fails.
-    fn available(&self) -> Result<(), Unavailable> {
+    pub fn available(&self) -> Result<(), Unavailable> {
         match self.queue().health() {
             Health::Closing | Health::Ended => Err(Unavailable::Closed),
             Health::Failing if self.queue().on_failure == OnFailure::Refuse => {
@@ -231,6 +231,12 @@ impl Permit {
             return Ok(());
         }
         self.waiting = self.queue().push_awaited(line);
+        let carries_on = self.queue().on_failure == OnFailure::Continue;
+        if carries_on && self.queue().health() == Health::Failing {
+            // Known to fail, and told to go on: nothing to wait for. The line stays queued.
+            self.waiting = None;
+            return Ok(());
+        }
         let written = self.written().await;
         if written.is_err() {
             self.said = Said::Untold;

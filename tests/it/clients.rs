@@ -387,7 +387,7 @@ fn pip_shows_why_an_index_was_refused() {
         "download",
         "--no-deps",
         "--retries",
-        "0",
+        "1",
         "--index-url",
         index,
         "demo-package",
@@ -667,11 +667,10 @@ fn sparse_index(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<(
     let archive = std::fs::read(place.join("target/package/demo-crate-0.1.0.crate"));
     let archive = archive.expect("an archive");
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &archive);
-    let digest: String = digest
+    let digest = digest
         .as_ref()
         .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let entry = json!({
         "name": "demo-crate", "vers": "0.1.0", "deps": [], "cksum": digest, "features": {},
         "yanked": false,

@@ -1,6 +1,7 @@
 //! `CONNECT`: what opens, what does not, and what both sides then see.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use crate::kit::{
     Dns, Fault, Faults, Gate, Hello, Line, Lines, Origin, Pki, TIERS, Visit, allow, allow_more,
@@ -234,7 +235,7 @@ fn backlog() -> (
         .expect("an address")
         .as_socket()
         .expect("an address");
-    let patience = std::time::Duration::from_millis(300);
+    let patience = Duration::from_millis(300);
     let dial = || std::net::TcpStream::connect_timeout(&address, patience).ok();
     let held = std::iter::from_fn(dial).take(64).collect();
     (address, listener, held)
@@ -530,7 +531,7 @@ fn a_hello_that_takes_too_long_is_closed() {
 
 #[test]
 fn a_hello_of_more_than_64_kib_is_closed() {
-    let large = [0; 60_000];
+    let large = vec![0; 60_000];
     let hello = Hello::nameless()
         .extension(0xfafa, &large)
         .names(&[(0, HOST.as_bytes())])
@@ -851,4 +852,58 @@ fn a_tunnel_leads_to_the_port_that_was_judged() {
     assert_eq!(client.exactly(hello.len()), hello);
     assert_eq!(judged.received(), hello);
     other.saw_nothing();
+}
+
+#[test]
+fn tls_works_over_a_network_that_delays() {
+    let pki = Pki::new();
+    let origin = Origin::tls(&pki, &[HOST]);
+    let hop = Faults::before(&origin, Fault::Delays(Duration::from_millis(30)));
+    let gate = Gate::with(&loopback(hop.address().port()));
+
+    let mut client = gate.client();
+    client.tunnel(&format!("{HOST}:{}", hop.address().port()));
+
+    assert_eq!(
+        client
+            .enter(&pki, HOST)
+            .inside("GET", HOST, "/late")
+            .status(),
+        200
+    );
+}
+
+#[test]
+fn a_network_that_resets_in_the_middle_ends_the_tunnel_on_record() {
+    let origin = Origin::bytes();
+    let hop = Faults::before(&origin, Fault::ResetsAfter(10));
+    let gate = Gate::with(&loopback(hop.address().port()));
+    let hello = Hello::naming(HOST).bytes();
+
+    let mut client = gate.client();
+    client
+        .tunnel(&format!("{HOST}:{}", hop.address().port()))
+        .send(&hello);
+
+    assert_eq!(client.rest(), hello[..10]);
+    let close = gate.last_close();
+    assert_eq!(close.text("tidegate.end"), "failed");
+    assert_eq!(close.text("tidegate.blame"), "upstream");
+}
+
+#[test]
+fn a_network_that_swallows_everything_ends_at_the_idle_limit() {
+    let origin = Origin::bytes();
+    let hop = Faults::before(&origin, Fault::Drops);
+    let limits = "\n[limits]\nidle = \"1 s\"\n";
+    let gate = Gate::with(&format!("{}{limits}", loopback(hop.address().port())));
+
+    let mut client = gate.client();
+    client
+        .tunnel(&format!("{HOST}:{}", hop.address().port()))
+        .send(Hello::naming(HOST).bytes());
+
+    assert_eq!(client.rest(), b"");
+    assert_eq!(gate.last_close().text("error.type"), "idle");
+    origin.saw_nothing();
 }

@@ -84,6 +84,24 @@ fn promtool_finds_nothing_wrong_with_the_alerts() {
     run(&["test", "rules", "alerts_test.yaml"]);
 }
 
+/// What the contract of metrics lists and comes with approvals, containment and inspection; an alert about
+/// what a gate does not export is silent.
+const LATER: [&str; 2] = [
+    "tidegate_certificate_not_after_timestamp_seconds",
+    "tidegate_contained",
+];
+
+#[test]
+fn what_comes_later_has_not_come_yet() {
+    let declared = shape::metrics();
+    for name in LATER {
+        assert!(
+            !declared.contains(name),
+            "{name} is here: take it out of LATER"
+        );
+    }
+}
+
 /// The names of our metrics in a text, without the endings that histograms add.
 fn used(text: &str) -> BTreeSet<String> {
     let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
@@ -105,7 +123,10 @@ fn alerts_and_dashboard_use_only_metrics_that_are_declared() {
     for file in ["prometheus/alerts.yaml", "grafana/tidegate.json"] {
         let used = used(&text(file));
         assert!(!used.is_empty(), "{file} uses no metric of ours");
-        let unknown: Vec<_> = used.difference(&declared).collect();
+        let unknown: Vec<_> = used
+            .difference(&declared)
+            .filter(|name| !LATER.contains(&name.as_str()))
+            .collect();
         assert!(
             unknown.is_empty(),
             "{file} uses what is not declared: {unknown:?}"
@@ -131,7 +152,7 @@ fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
 
     let exported: BTreeSet<String> = gate.metrics().declared().into_iter().collect();
     let mut missing = used(&text("prometheus/alerts.yaml"));
-    missing.retain(|name| !exported.contains(name));
+    missing.retain(|name| !exported.contains(name) && !LATER.contains(&name.as_str()));
     assert!(
         missing.is_empty(),
         "alerts about what a gate does not export: {missing:?}"
@@ -228,12 +249,6 @@ fn every_shipped_configuration_loads() {
         found.push(config.join(name));
     }
     for file in found {
-        let output = crate::kit::tidegate()
-            .arg("check")
-            .arg(&file)
-            .output()
-            .expect("an output");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(0), "{}: {said}", file.display());
+        crate::kit::tidegate(&["check".as_ref(), file.as_os_str()]).succeeded();
     }
 }

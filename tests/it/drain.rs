@@ -113,7 +113,7 @@ fn sigint_is_like_sigterm() {
 
 #[test]
 fn sigterm_in_the_middle_of_a_clone_leaves_its_end() {
-    let (begun, begin) = mpsc::channel::<()>();
+    let (begun, beginning) = mpsc::channel::<()>();
     let begun = Arc::new(Mutex::new(begun));
     let origin = Origin::http(move |visit, _| {
         visit.say(
@@ -132,12 +132,14 @@ fn sigterm_in_the_middle_of_a_clone_leaves_its_end() {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .through(&gate.url())
         .args(["clone", &url, "copy"]);
-    let clone = std::thread::spawn(move || git.run());
-    begin.recv_timeout(DEADLINE).expect("a clone at the origin");
+    let cloning = std::thread::spawn(move || git.run());
+    beginning
+        .recv_timeout(DEADLINE)
+        .expect("a clone at the origin");
 
     assert!(gate.terminate().success());
 
-    clone.join().expect("git").failed();
+    cloning.join().expect("git").failed();
     let close = gate.records().named("close").pop().expect("a close");
     assert_eq!(close.text("tidegate.end"), "cancelled");
 }
@@ -150,14 +152,8 @@ fn a_port_that_is_taken_is_an_error_and_not_a_silent_start() {
     let config = folder.path().join("tidegate.toml");
     std::fs::write(&config, format!("[listen]\nproxy = [\"{address}\"]\n")).expect("a file");
 
-    let output = crate::kit::tidegate()
-        .args(["run", "--config"])
-        .arg(&config)
-        .current_dir(folder.path())
-        .output()
-        .expect("an output");
+    let outcome = crate::kit::tidegate(&["run".as_ref(), "--config".as_ref(), config.as_os_str()]);
 
-    assert_eq!(output.status.code(), Some(4));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains(&address.to_string()), "{said}");
+    assert_eq!(outcome.code, Some(4));
+    outcome.showed(&address.to_string());
 }

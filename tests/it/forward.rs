@@ -284,7 +284,7 @@ fn a_request_that_has_been_here_before_is_refused() {
         .client()
         .request("GET", &url(&origin, "/"), &format!("Via: {via}\r\n"), "");
 
-    refused(&again, 400, "bad_request");
+    refused(&again, 508, "bad_request");
     assert_eq!(origin.requests().len(), 1);
 }
 
@@ -371,7 +371,28 @@ fn an_upgrade_passes_where_a_rule_says_so() {
     assert_eq!(origin.last().field("upgrade"), Some("websocket"));
     assert_eq!(origin.last().field("sec-websocket-key"), Some("abc"));
     client.is_closed();
+    client.half_close();
     assert_eq!(gate.last_close().text("tidegate.end"), "closed");
+}
+
+#[test]
+fn an_upgrade_to_h2c_is_not_passed_on() {
+    let origin = Origin::echo();
+    let gate = gate_with(&origin, "upgrade = true");
+
+    for fields in [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+    ] {
+        let answer = gate.client().request("GET", &url(&origin, "/"), fields, "");
+        assert_ne!(answer.status(), 101);
+        for seen in origin.requests() {
+            assert_eq!(
+                (seen.field("upgrade"), seen.field("http2-settings")),
+                (None, None)
+            );
+        }
+    }
 }
 
 #[test]
@@ -577,7 +598,7 @@ fn methods_and_paths_of_a_rule_hold() {
     let origin = Origin::echo();
     let gate = gate_with(&origin, "methods = [\"GET\"]\npaths = [\"/docs/**\"]");
 
-    let mut ask = |method: &str, path: &str| {
+    let ask = |method: &str, path: &str| {
         gate.client()
             .request(method, &url(&origin, path), "Content-Length: 0\r\n", "")
             .status()

@@ -125,7 +125,7 @@ impl Bench {
 fn a_known_user_is_recorded_with_groups_and_repository() {
     let bench = Bench::start();
 
-    let (answer, line) = bench.ask(bench.at(0).as_user("ana", ANA));
+    let (answer, line) = bench.ask(bench.at(0).known_as("ana", ANA));
 
     assert_eq!(answer.status(), 200);
     assert_eq!(line.text("user.id"), "ana");
@@ -152,7 +152,7 @@ fn a_wrong_secret_is_a_407_that_offers_basic() {
         ("", ANA),
         ("ANA", ANA),
     ] {
-        let (answer, line) = bench.ask(bench.at(0).as_user(user, secret));
+        let (answer, line) = bench.ask(bench.at(0).known_as(user, secret));
         assert_eq!(
             (answer.status(), answer.refusal().as_str()),
             (407, "identity_invalid"),
@@ -185,7 +185,7 @@ fn a_listener_that_requires_identity_says_407_without_one() {
     assert_eq!(line.reason(), "identity_required");
     bench.origin.saw_nothing();
 
-    let (answer, _) = bench.ask(bench.at(1).as_user("ana", ANA));
+    let (answer, _) = bench.ask(bench.at(1).known_as("ana", ANA));
     assert_eq!(answer.status(), 200);
 }
 
@@ -198,7 +198,7 @@ fn a_refused_connect_can_be_repeated_with_credentials() {
     assert_eq!(answer.status(), 407);
 
     assert_eq!(
-        bench.at(1).as_user("ana", ANA).connect(&target).status(),
+        bench.at(1).known_as("ana", ANA).connect(&target).status(),
         200
     );
 }
@@ -232,7 +232,7 @@ fn labels_of_the_username_are_recorded_as_asserted() {
     let (answer, line) = bench.ask(
         bench
             .at(0)
-            .as_user(&format!("ana.{SESSION}.bash.{TRACE}"), ANA),
+            .known_as(&format!("ana.{SESSION}.bash.{TRACE}"), ANA),
     );
 
     assert_eq!(answer.status(), 200);
@@ -256,7 +256,7 @@ fn a_label_never_opens_anything() {
         format!("bob.{SESSION}.bash.{TRACE}"),
     ] {
         let url = format!("http://open.example.com:{port}/");
-        let answer = bench.at(0).as_user(&name, BOB).get(&url);
+        let answer = bench.at(0).known_as(&name, BOB).get(&url);
         assert_eq!(
             (answer.status(), answer.refusal().as_str()),
             (403, "not_allowed")
@@ -264,7 +264,7 @@ fn a_label_never_opens_anything() {
         assert_eq!(answer.json()["tier"], "restricted");
     }
     for name in ["bob.open", "open.bob", "bob.open.main"] {
-        let answer = bench.at(0).as_user(name, BOB).get(&bench.url());
+        let answer = bench.at(0).known_as(name, BOB).get(&bench.url());
         assert_eq!(answer.status(), 407, "{name} is no user");
     }
 }
@@ -288,17 +288,17 @@ fn the_strictest_evidence_tells_the_tier() {
         "nobody in particular"
     );
     assert_eq!(
-        reaches(|bench| bench.at(0).as_user("ana", ANA)),
+        reaches(|bench| bench.at(0).known_as("ana", ANA)),
         ["open"],
         "by repository"
     );
     assert_eq!(
-        reaches(|bench| bench.at(0).as_user("bob", BOB)),
+        reaches(|bench| bench.at(0).known_as("bob", BOB)),
         ["restricted"],
         "by group"
     );
     assert_eq!(
-        reaches(|bench| bench.at(2).as_user("ana", ANA)),
+        reaches(|bench| bench.at(2).known_as("ana", ANA)),
         ["restricted"],
         "by listener"
     );
@@ -308,7 +308,7 @@ fn the_strictest_evidence_tells_the_tier() {
         "by the listener's repository"
     );
     assert_eq!(
-        reaches(|bench| bench.at(3).as_user("bob", BOB)),
+        reaches(|bench| bench.at(3).known_as("bob", BOB)),
         ["restricted"],
         "by group again"
     );
@@ -320,8 +320,8 @@ fn the_basis_of_the_tier_is_recorded() {
     let basis = |client: Client| bench.ask(client).1.text("tidegate.tier.basis").to_owned();
 
     assert_eq!(basis(bench.at(0)), "unattributed");
-    assert_eq!(basis(bench.at(0).as_user("ana", ANA)), "repository");
-    assert_eq!(basis(bench.at(0).as_user("bob", BOB)), "group");
+    assert_eq!(basis(bench.at(0).known_as("ana", ANA)), "repository");
+    assert_eq!(basis(bench.at(0).known_as("bob", BOB)), "group");
     assert_eq!(basis(bench.at(2)), "listener");
 }
 
@@ -342,10 +342,10 @@ fn a_listener_says_who_its_callers_are() {
 #[test]
 fn no_credential_leaves_the_proxy_or_reaches_the_log() {
     let bench = Bench::start();
-    let client = bench.at(0).as_user(&format!("ana.{SESSION}.main"), ANA);
+    let client = bench.at(0).known_as(&format!("ana.{SESSION}.main"), ANA);
     let (answer, _) = bench.ask(client);
     assert_eq!(answer.status(), 200);
-    let (answer, _) = bench.ask(bench.at(0).as_user("ana", "a-wrong-but-real-secret"));
+    let (answer, _) = bench.ask(bench.at(0).known_as("ana", "a-wrong-but-real-secret"));
     assert_eq!(answer.status(), 407);
     bench.at(0).get(&format!(
         "http://user:hunter2@{HOST}:{}/",
@@ -417,7 +417,11 @@ fn a_failed_credential_leaves_nothing_for_the_next_request() {
         "GET {} HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic eDp5\r\n\r\n",
         bench.url()
     ));
-    assert_eq!(client.answer("GET").status(), 407);
+    let answer = client.answer("GET");
+    assert_eq!(answer.status(), 407);
+    bench
+        .gate
+        .decision(answer.field("x-tidegate-flow").expect("a flow"));
 
     let (answer, _) = bench.ask(bench.at(1));
     assert_eq!(
@@ -429,7 +433,7 @@ fn a_failed_credential_leaves_nothing_for_the_next_request() {
 #[test]
 fn a_good_credential_counts_for_its_own_request_only() {
     let bench = Bench::start();
-    let mut client = bench.at(1).as_user("ana", ANA);
+    let mut client = bench.at(1).known_as("ana", ANA);
     assert_eq!(client.get(&bench.url()).status(), 200);
 
     client.send(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", bench.url()));
@@ -449,7 +453,7 @@ fn without_users_a_username_is_only_a_label() {
 
     let answer = gate
         .client()
-        .as_user(&format!("{SESSION}.main"), "x")
+        .known_as(&format!("{SESSION}.main"), "x")
         .get(&url);
 
     assert_eq!(answer.status(), 200);

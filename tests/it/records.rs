@@ -25,7 +25,7 @@ fn exercise(gate: &Gate, origin: &Origin) {
     let session = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab.main";
     assert_eq!(
         gate.client()
-            .as_user(session, "x")
+            .known_as(session, "x")
             .get(&url(origin))
             .status(),
         200
@@ -219,7 +219,7 @@ fn a_crash_without_open_flows_leaves_no_gap() {
     gate.last_close();
 
     gate.terminate();
-    gate.crash_and_restart();
+    gate.restart();
 
     gate.eventually_records("another start", |lines| {
         lines.named("policy_loaded").len() == 2
@@ -273,7 +273,10 @@ fn ten_thousand_flows_leave_all_their_lines() {
     assert_eq!(flows.len(), 2 * each, "each flow has its own id");
     let metrics = gate.metrics();
     assert!(metrics.sum("tidegate_records_lost_total", &[]) < 1.0);
-    assert!((metrics.sum("tidegate_records_total", &[]) - lines.len() as f64).abs() < 0.5);
+    assert_eq!(
+        metrics.sum("tidegate_records_total", &[]).to_string(),
+        lines.len().to_string()
+    );
 }
 
 #[test]
@@ -319,8 +322,12 @@ fn a_file_that_has_grown_is_rotated_and_old_ones_go() {
     let gate = Gate::plan(&loopback(origin.port()))
         .record("rotate-size = 20000\nrotate-keep = 2")
         .start();
-    for _ in 0..120 {
+    for sent in 1..=120 {
         assert_eq!(gate.client().connect("evil.example.org:443").status(), 403);
+        // One line a batch: a file is looked at after a batch, and grows by one at most.
+        until("the line", || {
+            gate.metrics().sum("tidegate_records_total", &[]) >= f64::from(sent)
+        });
     }
 
     let files = || -> Vec<_> {
@@ -338,7 +345,8 @@ fn a_file_that_has_grown_is_rotated_and_old_ones_go() {
     );
     for file in files() {
         let size = file.metadata().expect("a file").len();
-        assert!(size <= 20_000 + 4_000, "{file:?} has {size} bytes");
+        // Looked at between batches of lines: a batch may go over it.
+        assert!(size <= 2 * 20_000, "{file:?} has {size} bytes");
     }
 }
 
@@ -451,18 +459,22 @@ fn a_log_that_cannot_be_written_at_all_lets_nothing_pass() {
         (answer.status(), answer.refusal().as_str()),
         (503, "record_unavailable")
     );
-    assert_eq!(answer.field("retry-after").is_some(), true);
+    assert!(answer.field("retry-after").is_some());
     origin.saw_nothing();
 }
 
 #[test]
 fn on_failure_continue_lets_flows_pass_and_counts_what_is_lost() {
     let origin = Origin::echo();
-    let gate = Gate::plan(&loopback(origin.port()))
-        .record("file = \"/dev/full\"\non-failure = \"continue\"")
-        .start();
+    // Lines wait for the disk while there is room for them: here that of less than a hundred flows.
+    let gate = Gate::plan(&format!(
+        "{}\n[limits]\nflows = 4\n",
+        loopback(origin.port())
+    ))
+    .record("file = \"/dev/full\"\non-failure = \"continue\"")
+    .start();
 
-    for _ in 0..5 {
+    for _ in 0..120 {
         assert_eq!(gate.client().get(&url(&origin)).status(), 200);
     }
 

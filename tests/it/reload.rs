@@ -95,16 +95,9 @@ fn a_broken_file_keeps_the_last_good_policy_and_says_so() {
         "the log shows what is wrong: {}",
         gate.said()
     );
-    let check = tidegate()
-        .arg("check")
-        .arg(gate.config())
-        .output()
-        .expect("an output");
-    assert_eq!(check.status.code(), Some(2));
-    assert!(
-        String::from_utf8_lossy(&check.stderr).contains("allwo"),
-        "{check:?}"
-    );
+    let check = tidegate(&["check".as_ref(), gate.config().as_os_str()]);
+    assert_eq!(check.code, Some(2));
+    check.showed("allwo");
 
     gate.reload(&loopback(origin.port()));
     until("no longer stale", || {

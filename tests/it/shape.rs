@@ -60,9 +60,9 @@ fn walk(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
         let path = entry.path();
         if path.is_dir() {
-            walk(&path, into)
+            walk(&path, into);
         } else {
-            into.push(path)
+            into.push(path);
         }
     }
 }

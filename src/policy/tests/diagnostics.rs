@@ -199,8 +199,8 @@ fn parts_of_rules_say_what_is_wrong_with_them() {
         rule_error(&format!("{host}addresses = [\"169.254.0.0/16\"]")),
         words(
             "`169.254.0.0/16` cannot be named",
-            "reaches 169.254.0.0/16, which no rule can open",
-            "name only the addresses that are needed"
+            "lies in 169.254.0.0/16, which no rule can open",
+            "take it out: the floor cannot be configured away"
         )
     );
     assert_eq!(

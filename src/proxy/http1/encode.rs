@@ -112,7 +112,7 @@ pub(crate) fn encode_response(
             Name::Other | Name::UserAgent => !(listed && is_listed(&head.fields, field)),
             Name::Trailer => answer.body == BodyLength::Chunked,
             Name::Upgrade => head.is_upgrade(),
-            Name::Via => true,
+            Name::Forwarded | Name::Via => true,
             _ => false,
         };
         if passes {

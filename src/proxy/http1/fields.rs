@@ -21,6 +21,9 @@ pub(crate) enum Name {
     ContentLength,
     /// `Expect`.
     Expect,
+    /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP`: what a client says of itself to an origin that may
+    /// believe a proxy.
+    Forwarded,
     /// `Host`.
     Host,
     /// `HTTP2-Settings`.
@@ -149,6 +152,7 @@ impl Name {
             6 if is("expect") => Self::Expect,
             7 if is("trailer") => Self::Trailer,
             7 if is("upgrade") => Self::Upgrade,
+            9 if is("forwarded") || is("x-real-ip") => Self::Forwarded,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::KeepAlive,
             10 if is("user-agent") => Self::UserAgent,
@@ -159,6 +163,7 @@ impl Name {
             19 if is("proxy-authorization") => Self::ProxyAuthorization,
             _ if starts_with(name, b"proxy-") => Self::ProxyOther,
             _ if starts_with(name, b"x-tidegate-") => Self::Tidegate,
+            _ if starts_with(name, b"x-forwarded-") => Self::Forwarded,
             _ => Self::Other,
         }
     }

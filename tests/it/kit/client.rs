@@ -25,7 +25,7 @@ impl Client {
 
     /// Says who it is in every request that it composes.
     #[must_use]
-    pub(crate) fn as_user(mut self, user: &str, secret: &str) -> Self {
+    pub(crate) fn known_as(mut self, user: &str, secret: &str) -> Self {
         use base64::Engine as _;
         let both = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{secret}"));
         self.credentials = Some(format!("Proxy-Authorization: Basic {both}\r\n"));
@@ -112,7 +112,7 @@ impl Client {
 
     /// Reads to the end of the stream.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
-        self.reader.rest(&mut self.wire).unwrap_or_default()
+        self.reader.rest(&mut self.wire)
     }
 
     /// The proxy says nothing more and closes (a reset counts).
@@ -177,22 +177,9 @@ impl Client {
         }
     }
 
-    /// Goes on with TLS of the test's own making inside the tunnel.
-    pub(crate) fn enter_with(self, pki: &Pki, name: &str, config: rustls::ClientConfig) -> Self {
-        Self {
-            wire: pki.enter_with(self.wire, name, config),
-            ..self
-        }
-    }
-
     /// A request in origin form, for inside a tunnel.
     pub(crate) fn inside(&mut self, method: &str, host: &str, path: &str) -> Message {
         self.send(format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         self.answer(method)
-    }
-
-    /// The address of this end.
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.wire.socket().local_addr().expect("an address")
     }
 }

@@ -1,6 +1,7 @@
 //! The proxy as a child process: started from a configuration, asked over its sockets, read from
 //! its log, ended with a signal. Nothing in here knows its inside.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,13 +12,14 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{Client, Line, Message, Metrics, eventually, records, until};
+use super::{
+    Client, DEADLINE, Line, Message, Metrics, Outcome, Program, eventually, records, until,
+};
 
 /// What a gate is started from.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     policy: String,
-    proxies: usize,
     record: String,
     files: Vec<(String, String)>,
     prefix: Vec<String>,
@@ -27,14 +29,7 @@ impl Plan {
     /// More lines under `[record]`; `file = …` replaces the usual one.
     #[must_use]
     pub(crate) fn record(mut self, lines: &str) -> Self {
-        self.record = lines.to_owned();
-        self
-    }
-
-    /// So many addresses under `listen.proxy` (1 if not said). 0: the policy text has listeners.
-    #[must_use]
-    pub(crate) fn proxies(mut self, count: usize) -> Self {
-        self.proxies = count;
+        lines.clone_into(&mut self.record);
         self
     }
 
@@ -70,8 +65,7 @@ impl Plan {
 
     /// The whole configuration with that policy.
     fn text(&self, policy: &str) -> String {
-        let proxies = vec!["\"127.0.0.1:0\""; self.proxies].join(", ");
-        let listen = format!("[listen]\nproxy = [{proxies}]\nadmin = \"127.0.0.1:0\"\n");
+        let listen = "[listen]\nproxy = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n";
         let file = if self.record.contains("file =") {
             ""
         } else {
@@ -107,7 +101,6 @@ impl Gate {
     pub(crate) fn plan(policy: &str) -> Plan {
         Plan {
             policy: policy.to_owned(),
-            proxies: 1,
             ..Plan::default()
         }
     }
@@ -145,11 +138,6 @@ impl Gate {
     /// The decision log.
     pub(crate) fn log(&self) -> PathBuf {
         self.folder().join("decisions.jsonl")
-    }
-
-    /// The process.
-    pub(crate) fn pid(&self) -> u32 {
-        self.running().child.id()
     }
 
     /// A connection to the first proxy listener.
@@ -272,6 +260,11 @@ impl Gate {
     pub(crate) fn crash_and_restart(&mut self) {
         self.signal(Signal::KILL);
         self.ended();
+        self.restart();
+    }
+
+    /// A new start of a gate that has ended, with the same files.
+    pub(crate) fn restart(&mut self) {
         self.running = Some(Running::start(&self.config(), &self.plan.prefix));
     }
 
@@ -280,22 +273,22 @@ impl Gate {
         self.running().said.lock().expect("lines").join("\n")
     }
 
-    /// Another command of the program, on this gate's configuration folder.
-    pub(crate) fn tidegate(&self, words: &[&str]) -> std::process::Output {
-        program()
-            .args(words)
-            .current_dir(self.folder())
-            .output()
-            .expect("an output")
-    }
-
     fn running(&self) -> &Running {
         self.running.as_ref().expect("a running gate")
     }
 }
 
+/// Another command of the program, run to its end.
+pub(crate) fn command(words: &[&OsStr]) -> Outcome {
+    let folder = TempDir::new().expect("a folder");
+    Program::at(Path::new(env!("CARGO_BIN_EXE_tidegate")), folder.path())
+        .args(words)
+        .within_time(DEADLINE)
+        .run()
+}
+
 /// The program that is tested, without the environment's proxies.
-pub(crate) fn program() -> Command {
+fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.env_clear().env("PATH", "/usr/bin:/bin");
     command

@@ -1,6 +1,6 @@
-//! A ClientHello written by hand, so that a test can bend any part of it.
+//! A `ClientHello` written by hand, so that a test can bend any part of it.
 
-/// A ClientHello as a test wants it.
+/// A `ClientHello` as a test wants it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hello {
     extensions: Vec<u8>,
@@ -17,7 +17,7 @@ impl Hello {
         Self::nameless().names(&[(0, name.as_bytes())])
     }
 
-    /// Adds a server_name extension with these entries of (type, bytes).
+    /// Adds a `server_name` extension with these entries of (type, bytes).
     #[must_use]
     pub(crate) fn names(self, entries: &[(u8, &[u8])]) -> Self {
         let mut list = Vec::new();
@@ -28,7 +28,7 @@ impl Hello {
         self.extension(0x0000, &prefixed(&list))
     }
 
-    /// Adds an encrypted_client_hello extension of the outer kind.
+    /// Adds an `encrypted_client_hello` extension of the outer kind.
     #[must_use]
     pub(crate) fn encrypted(self) -> Self {
         let mut outer = vec![0, 0x00, 0x01, 0x00, 0x01, 7];

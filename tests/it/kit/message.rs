@@ -110,7 +110,8 @@ impl Reader {
         let mut message = self.head(from)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let status = message.status();
         let bodiless = method == "HEAD" || status < 200 || status == 204 || status == 304;
-        if !bodiless && !(method == "CONNECT" && status < 300) {
+        let opened = method == "CONNECT" && status < 300;
+        if !(bodiless || opened) {
             self.body(from, &mut message, Framing::UntilClose)?;
         }
         Ok(message)
@@ -139,9 +140,10 @@ impl Reader {
     }
 
     /// Reads to the end of the stream.
-    pub(crate) fn rest(&mut self, from: &mut impl Read) -> io::Result<Vec<u8>> {
-        while self.more(from)? > 0 {}
-        Ok(self.held())
+    pub(crate) fn rest(&mut self, from: &mut impl Read) -> Vec<u8> {
+        // Bytes that came before a reset came all the same.
+        while self.more(from).is_ok_and(|count| count > 0) {}
+        self.held()
     }
 
     /// Reads one chunk of a chunked body; empty at its end.
@@ -165,7 +167,7 @@ impl Reader {
     ) -> io::Result<()> {
         match framing(message).unwrap_or(otherwise) {
             Framing::Length(count) => message.body = self.exactly(from, count)?,
-            Framing::UntilClose => message.body = self.rest(from)?,
+            Framing::UntilClose => message.body = self.rest(from),
             Framing::Chunked => {
                 loop {
                     let chunk = self.chunk(from)?;

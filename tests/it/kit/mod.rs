@@ -21,9 +21,9 @@ mod wire;
 
 pub(crate) use client::Client;
 pub(crate) use dns::Dns;
-pub(crate) use eventually::{DEADLINE, eventually, eventually_within, until};
+pub(crate) use eventually::{DEADLINE, eventually, until};
 pub(crate) use faults::{Fault, Faults};
-pub(crate) use gate::{Gate, program as tidegate};
+pub(crate) use gate::{Gate, command as tidegate};
 pub(crate) use hello::Hello;
 pub(crate) use message::{Message, Reader};
 pub(crate) use metrics::Metrics;

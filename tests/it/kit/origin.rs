@@ -28,8 +28,6 @@ struct Seen {
 pub(crate) struct Visit {
     /// The stream, TLS taken off where there is any.
     pub(crate) wire: Wire,
-    /// The number of the connection, from 1.
-    pub(crate) number: usize,
     reader: Reader,
     seen: Arc<Mutex<Seen>>,
 }
@@ -74,7 +72,7 @@ impl Origin {
     /// Sends every byte back, and the end as well.
     pub(crate) fn bytes() -> Self {
         Self::raw(|visit| {
-            let mut some = [0; 64 * 1024];
+            let mut some = vec![0; 64 * 1024];
             loop {
                 let count = visit.wire.read(&mut some)?;
                 visit.note(&some[..count]);
@@ -163,11 +161,7 @@ impl Origin {
 
 impl Visit {
     fn begin(socket: TcpStream, tls: Option<&Arc<ServerConfig>>, seen: &Arc<Mutex<Seen>>) -> Self {
-        let number = {
-            let mut seen = seen.lock().expect("seen");
-            seen.connections += 1;
-            seen.connections
-        };
+        seen.lock().expect("seen").connections += 1;
         let mut wire = Wire::plain(socket);
         if let (Some(config), Wire::Tcp(socket)) = (tls, &wire) {
             let connection = ServerConnection::new(config.clone()).expect("a server");
@@ -176,7 +170,6 @@ impl Visit {
         }
         Self {
             wire,
-            number,
             reader: Reader::default(),
             seen: seen.clone(),
         }
@@ -199,11 +192,6 @@ impl Visit {
     /// Reads exactly so many bytes after what was read.
     pub(crate) fn exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
         self.reader.exactly(&mut self.wire, count)
-    }
-
-    /// Reads one chunk of a chunked body.
-    pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
-        self.reader.chunk(&mut self.wire)
     }
 
     /// Remembers a request that the origin read by itself.

@@ -53,7 +53,7 @@ impl Pki {
     }
 
     /// What a client that trusts this authority speaks TLS with.
-    pub(crate) fn trusting(&self) -> ClientConfig {
+    fn trusting(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("a root");
         ClientConfig::builder_with_provider(provider())
@@ -65,16 +65,12 @@ impl Pki {
 
     /// Begins TLS on a plain connection, asking for `name`.
     pub(crate) fn enter(&self, wire: Wire, name: &str) -> Wire {
-        self.enter_with(wire, name, self.trusting())
-    }
-
-    /// As [`Self::enter`], with a configuration of the test's own.
-    pub(crate) fn enter_with(&self, wire: Wire, name: &str, config: ClientConfig) -> Wire {
         let Wire::Tcp(socket) = wire else {
             panic!("already TLS")
         };
         let name = ServerName::try_from(name.to_owned()).expect("a name");
-        let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
+        let config = Arc::new(self.trusting());
+        let connection = ClientConnection::new(config, name).expect("a client");
         Wire::TlsClient(Box::new(StreamOwned::new(connection, socket)))
     }
 }

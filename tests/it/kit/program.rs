@@ -3,23 +3,27 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use super::eventually::eventually_within;
 
 /// How long a foreign program may take; some retry what was refused.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// A command line with an environment of its own.
 #[derive(Debug)]
 pub(crate) struct Program {
     command: Command,
+    patience: Duration,
 }
 
 /// What a program left.
 #[derive(Debug)]
 pub(crate) struct Outcome {
+    /// Its exit status; `None` where a signal ended it.
+    pub(crate) code: Option<i32>,
     /// Whether its exit status was 0.
     pub(crate) success: bool,
     /// What it printed on stdout.
@@ -82,7 +86,10 @@ impl Program {
                 command.env(keep, value);
             }
         }
-        Self { command }
+        Self {
+            command,
+            patience: PATIENCE,
+        }
     }
 
     /// Adds words to the command line.
@@ -103,6 +110,13 @@ impl Program {
     #[must_use]
     pub(crate) fn within(mut self, folder: &Path) -> Self {
         self.command.current_dir(folder);
+        self
+    }
+
+    /// Is ended, and the test with it, if it takes longer.
+    #[must_use]
+    pub(crate) fn within_time(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -127,12 +141,15 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = self.command.spawn().expect("a program");
+        let mut child = Ended(self.command.spawn().expect("a program"));
+        let child = &mut child.0;
         let stdout = collect(child.stdout.take().expect("a stdout"));
         let stderr = collect(child.stderr.take().expect("a stderr"));
         let words = format!("the end of {:?}", self.command);
-        let status = eventually_within(PATIENCE, &words, || child.try_wait().expect("a child"));
+        let status =
+            eventually_within(self.patience, &words, || child.try_wait().expect("a child"));
         Outcome {
+            code: status.code(),
             success: status.success(),
             stdout: stdout.join().expect("text"),
             stderr: stderr.join().expect("text"),
@@ -161,6 +178,16 @@ fn venv(name: &str) -> Option<PathBuf> {
         .join("target/test-venv/bin")
         .join(name);
     (python && at.exists()).then_some(at)
+}
+
+/// A child that does not outlive the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn search_path() -> std::ffi::OsString {

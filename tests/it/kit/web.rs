@@ -53,11 +53,10 @@ pub(crate) fn git_backend(
             .lines()
             .find_map(|line| line.strip_prefix("Status: "))
             .unwrap_or("200 OK");
-        let fields: String = head
-            .lines()
-            .filter(|line| !line.starts_with("Status: "))
-            .map(|line| format!("{line}\r\n"))
-            .collect();
+        let mut fields = String::new();
+        for line in head.lines().filter(|line| !line.starts_with("Status: ")) {
+            fields.extend([line, "\r\n"]);
+        }
         let length = body.len();
         visit.say(format!(
             "HTTP/1.1 {status}\r\n{fields}Content-Length: {length}\r\n\r\n"

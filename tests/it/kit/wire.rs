@@ -46,7 +46,7 @@ impl Wire {
         }
     }
 
-    /// Says that nothing more will be written (for TLS: close_notify, then FIN).
+    /// Says that nothing more will be written (for TLS: `close_notify`, then FIN).
     pub(crate) fn half_close(&mut self) {
         match self {
             Self::Tcp(_) => {}
