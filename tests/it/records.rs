@@ -35,7 +35,9 @@ fn exercise(gate: &Gate, origin: &Origin) {
         .tunnel(&format!("{HOST}:{}", origin.port()))
         .send(Hello::naming("x.example.org").bytes());
     let _ = client.rest();
-    gate.eventually_records("three ends", |lines| lines.named("close").len() == 3);
+    gate.eventually_records("five decisions, three ends", |lines| {
+        lines.named("decision").len() == 5 && lines.named("close").len() == 3
+    });
 }
 
 #[test]
