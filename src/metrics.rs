@@ -17,7 +17,7 @@ use std::time::Duration;
 use prometheus::{Registry, TextEncoder};
 
 use crate::policy::{Category, Mode, TierId};
-use crate::record::Outcome;
+use crate::record::{End, Outcome};
 
 use declared::Declared;
 use process::Process;
@@ -31,6 +31,8 @@ const OTHER: &str = "other";
 const OUTCOMES: [Outcome; 4] = [Outcome::Allow, Outcome::Ask, Outcome::Deny, Outcome::Error];
 const MODES: [Mode; 2] = [Mode::Enforce, Mode::Observe];
 const CATEGORIES: usize = Category::ALL.len();
+/// Ways in which a flow may end.
+const ENDS: usize = 5;
 const EVIDENCE: [&str; 7] = [
     "none",
     "certificate",
@@ -55,6 +57,7 @@ struct Inner {
     upstream_errors: Table<Counters>,
     attributed: Table<Counters>,
     active: Table<Gauges>,
+    ends: Table<Counters>,
     /// The label values of `tidegate_policy_info` now.
     policy: Mutex<Option<(String, String)>>,
 }
@@ -87,6 +90,7 @@ impl Metrics {
             ),
             attributed: Table::new(declared.sessions.clone(), EVIDENCE.len() * TRUST.len()),
             active: Table::new(declared.flows_active.clone(), FlowKind::ALL.len()),
+            ends: Table::new(declared.flow_ends.clone(), ENDS * (reasons.len() + 2)),
             policy: Mutex::new(None),
             registry,
             declared,
@@ -132,6 +136,20 @@ impl Metrics {
     /// `tidegate_flows_active{kind}`.
     pub fn flow_ended(&self, kind: FlowKind) {
         self.0.active.at(kind as usize, || [kind.as_str()]).dec();
+    }
+
+    /// `tidegate_flow_ends_total{end,reason}`, of a flow that passed. `error` is a refusal code or
+    /// the name of an I/O error; those are one reason here.
+    pub fn flow_end(&self, end: End, error: Option<&'static str>) {
+        let reasons = self.0.reasons;
+        let known = error.map(|error| reasons.iter().position(|reason| *reason == error));
+        let (index, reason) = match (error, known.flatten()) {
+            (None, _) => (0, "none"),
+            (Some(_), None) => (1, "io_error"),
+            (Some(error), Some(at)) => (at + 2, error),
+        };
+        let cell = end as usize * (reasons.len() + 2) + index;
+        self.0.ends.at(cell, || [end.as_str(), reason]).inc();
     }
 
     /// `tidegate_flows_unstarted_total`: clients that left while a flow waited for its permit.

@@ -43,8 +43,6 @@ pub struct Route {
     pub answers: Box<[IpAddr]>,
     /// Those that may be dialled, in order of preference; never empty.
     pub addresses: Vec<SocketAddr>,
-    /// What resolving took; zero for an address literal.
-    pub took: Duration,
 }
 
 /// Why there is no route.
@@ -106,13 +104,12 @@ impl Dialer {
         policy: &Policy,
         guard: &Guard,
     ) -> Result<Route, NoRoute> {
-        let began = self.clock.instant();
-        let (answers, took) = match &target.host {
-            Host::Address(address) => (vec![*address], Duration::ZERO),
+        let answers = match &target.host {
+            Host::Address(address) => vec![*address],
             Host::Name(name) => {
                 let lookup = tokio::time::timeout(self.dns_timeout, self.resolver.resolve(name));
                 let answers = lookup.await.unwrap_or(Err(ResolveError::TimedOut));
-                (answers.map_err(NoRoute::Unresolved)?, began.elapsed())
+                answers.map_err(NoRoute::Unresolved)?
             }
         };
         let answers: Box<[IpAddr]> = answers.into_iter().take(MOST_ANSWERS).collect();
@@ -127,11 +124,7 @@ impl Dialer {
         if addresses.is_empty() {
             return Err(NoRoute::Denied(answers));
         }
-        Ok(Route {
-            answers,
-            addresses,
-            took,
-        })
+        Ok(Route { answers, addresses })
     }
 
     /// Connects to the first of the judged addresses that answers (RFC 8305).

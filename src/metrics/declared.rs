@@ -48,6 +48,8 @@ declare! {
         "1 from the beginning of shutdown on.";
     flow_duration: HistogramVec = "tidegate_flow_duration_seconds" ["category"] in OPEN,
         "Time from a flow's beginning to its end, of flows that passed.";
+    flow_ends: IntCounterVec = "tidegate_flow_ends_total" ["end", "reason"],
+        "Ends of flows that passed: reason is a refusal code, io_error or none.";
     flows_active: IntGaugeVec = "tidegate_flows_active" ["kind"],
         "Flows that are open.";
     flows_unstarted: IntCounter = "tidegate_flows_unstarted_total" [],

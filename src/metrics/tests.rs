@@ -33,6 +33,7 @@ fn all() -> Metrics {
     metrics.flow_began(FlowKind::Connect);
     metrics.flow_began(FlowKind::Http);
     metrics.flow_ended(FlowKind::Http);
+    metrics.flow_end(End::Refused, Some(REASONS[1]));
     metrics.flow_unstarted();
     metrics.dns(took);
     metrics.connected(Category::Update, took);

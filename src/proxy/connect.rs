@@ -109,15 +109,20 @@ pub(super) async fn dial(
 
 async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<Route, Refusal> {
     let snapshot = flow.snapshot();
+    let began = flow.gate.clock.instant();
     let found = snapshot
         .dialer
         .route(target, decision, &snapshot.policy, &snapshot.guard)
         .await;
+    let named = matches!(target.host, Host::Name(_));
+    if named {
+        let took = began.elapsed();
+        flow.facts.ms.dns = Some(millis(took));
+        flow.gate.metrics.dns(took);
+    }
     let route = found.map_err(|error| no_route(flow, error))?;
-    if matches!(target.host, Host::Name(_)) {
+    if named {
         flow.facts.dns_answers = Some(route.answers.clone());
-        flow.facts.ms.dns = Some(millis(route.took));
-        flow.gate.metrics.dns(route.took);
     }
     Ok(route)
 }

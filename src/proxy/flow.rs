@@ -319,6 +319,7 @@ impl Flow {
             self.metrics.bytes(category, tier, out, back);
             self.metrics.flow_duration(category, age);
         }
+        self.gate.metrics.flow_end(self.close.end, self.close.error);
         permit.closed(&self.facts, &self.close);
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::policy::{Action, Basis, Mode, TierBasis, Verdict};
 
 use super::json::Object;
-use super::line::{Blame, CloseFacts, End, Event, FlowFacts, Outcome, Timings, TlsMode};
+use super::line::{Blame, CloseFacts, Event, FlowFacts, Outcome, Timings, TlsMode};
 
 /// Names that a client chose, and most else, are cut here (characters).
 const NAME: usize = 253;
@@ -74,7 +74,7 @@ pub(super) fn close(at: Timestamp, facts: &FlowFacts, end: &CloseFacts) -> Line 
         object.number("tidegate.bytes.out", end.bytes_out);
         object.number("tidegate.bytes.in", end.bytes_in);
         object.number("tidegate.requests", end.requests);
-        object.word("tidegate.end", end_word(end.end));
+        object.word("tidegate.end", end.end.as_str());
         object.word("tidegate.blame", end.blame.map_or("", blame_word));
         object.word("error.type", end.error.unwrap_or_default());
     })
@@ -321,16 +321,6 @@ fn tier_basis_word(basis: TierBasis) -> &'static str {
         TierBasis::Listener => "listener",
         TierBasis::Repository => "repository",
         TierBasis::Unattributed => "unattributed",
-    }
-}
-
-fn end_word(end: End) -> &'static str {
-    match end {
-        End::Abandoned => "abandoned",
-        End::Cancelled => "cancelled",
-        End::Closed => "closed",
-        End::Failed => "failed",
-        End::Refused => "refused",
     }
 }
 

@@ -28,6 +28,19 @@ pub enum End {
     Refused,
 }
 
+impl End {
+    /// The word, as in records and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Abandoned => "abandoned",
+            Self::Cancelled => "cancelled",
+            Self::Closed => "closed",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Whose doing an end is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -419,6 +419,9 @@ fn is_closed_for(reason: &str, bytes: &[u8]) {
     let close = closed_after(&gate, &origin, bytes);
     assert_eq!(close.text("error.type"), reason, "{close:?}");
     assert_eq!(close.text("tidegate.end"), "refused", "{close:?}");
+    let labels = [("end", "refused"), ("reason", reason)];
+    let counted = gate.metrics().sum("tidegate_flow_ends_total", &labels);
+    assert!((counted - 1.0).abs() < 0.1, "counted {counted} times");
 }
 
 #[test]
