@@ -296,8 +296,9 @@ impl Exchange<'_> {
                     idle,
                 );
                 tokio::select! {
-                    relayed = relaying => flow.relayed(relayed),
+                    biased;
                     cut = self.open.cut() => flow.was_cut(cut),
+                    relayed = relaying => flow.relayed(relayed),
                 }
                 Ok(After::Close)
             }
