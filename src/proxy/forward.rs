@@ -304,7 +304,7 @@ impl Exchange<'_> {
             }
             Ended::Replied(Ok(Replied::Whole { client, origin }), sent) => {
                 flow.ended(End::Closed, None, None);
-                if origin && sent && buffer.is_empty() {
+                if origin && sent && buffer.is_empty() && !binds_connection(self.head) {
                     let now = flow.gate.clock.instant();
                     snapshot
                         .dialer
@@ -522,6 +522,20 @@ enum Ended {
     /// And whether the whole request had been sent.
     Replied(Result<Replied, ReplyError>, bool),
     Unsent(BodyError),
+}
+
+/// Whether the origin takes the credentials for those of the connection (RFC 4559 section 6): what
+/// follows on it would be taken for the same caller's.
+fn binds_connection(head: &RequestHead) -> bool {
+    head.fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(b"authorization"))
+        .any(|field| {
+            let scheme = field.value.split(|byte| *byte == b' ').next();
+            scheme.is_some_and(|scheme| {
+                scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
+            })
+        })
 }
 
 fn blames_origin(error: &BodyError) -> bool {

@@ -654,6 +654,22 @@ fn an_idle_connection_to_the_same_target_is_used_again() {
 }
 
 #[test]
+fn a_connection_with_credentials_of_its_own_is_not_used_again() {
+    for scheme in ["Negotiate", "ntlm"] {
+        let origin = Origin::echo();
+        let gate = gate_with(&origin, "");
+        let mut client = gate.client();
+
+        let fields = format!("Authorization: {scheme} YWJj\r\n");
+        let answer = client.request("GET", &url(&origin, "/mine"), &fields, "");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(gate.client().get(&url(&origin, "/")).status(), 200);
+
+        assert_eq!(origin.connections(), 2, "{scheme}");
+    }
+}
+
+#[test]
 fn an_idle_connection_is_not_shared_between_tiers() {
     let origin = Origin::echo();
     let listeners = "\n[[listener]]\naddress = \"127.0.0.1:0\"\ntier = \"restricted\"\n";
