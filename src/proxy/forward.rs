@@ -34,6 +34,9 @@ use super::http1::{
 use super::refusal::{Code, Refusal};
 use super::relay::{relay, silence};
 
+/// Interim responses to one request: more than any honest origin sends.
+const MOST_INTERIM: usize = 64;
+
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum After {
@@ -400,7 +403,7 @@ impl Exchange<'_> {
             version: self.head.version,
             keep_alive: self.head.keep_alive,
         };
-        loop {
+        for _ in 0..MOST_INTERIM {
             let head = self.response(from, buffer, answer).await?;
             if head.is_interim() && client.version == super::http1::Version::Http10 {
                 continue;
@@ -439,6 +442,8 @@ impl Exchange<'_> {
                 origin: head.keep_alive,
             });
         }
+        let why = "the origin sent one interim response after the other";
+        Err(ReplyError::Malformed(why.into()))
     }
 
     /// A small body that came with its head goes on with it: one write instead of two.
