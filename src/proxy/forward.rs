@@ -84,10 +84,15 @@ pub(super) async fn forward(connection: &mut Connection, head: RequestHead) -> A
             // A body that nobody reads would be taken for the next request.
             let keep = head.keep_alive && head.body.is_empty();
             let head_only = head.method == Method::Head;
-            connection
+            let told = connection
                 .refuse(&mut flow, &refusal, !keep, head_only)
                 .await;
-            if keep { After::Keep } else { After::Close }
+            // Behind part of an answer the next one would be read as the rest of it.
+            if keep && told {
+                After::Keep
+            } else {
+                After::Close
+            }
         }
     }
 }
