@@ -4,10 +4,13 @@ use std::io::{IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{AdminAddress, Config, Record};
+use crate::config::{AdminAddress, Config, IdentityDemand, Listener, Record};
 use crate::gate::Gate;
 
 use super::sockets::Bound;
+
+/// What `tidegate env` says without being told.
+const DEFAULT: &str = "http://127.0.0.1:3128";
 
 /// Writes to standard error; a closed one is no reason to stop.
 pub(super) fn say(text: &str) {
@@ -55,31 +58,51 @@ pub(super) fn started(config: &Config, gate: &Gate, bound: &Bound) {
         }
         _ => {}
     }
-    let policy = match &config.path {
-        Some(path) => format!(
-            "policy {}, {} rules",
-            path.display(),
-            snapshot.policy.rule_count()
+    match (&config.path, snapshot.policy.rule_count()) {
+        (Some(path), count) => {
+            let noun = if count == 1 { "rule" } else { "rules" };
+            line(
+                &mut text,
+                format_args!("policy {}, {count} {noun}", path.display()),
+            );
+        }
+        (None, _) => line(
+            &mut text,
+            format_args!("no configuration: built-in policy and catalogue, all else is refused"),
         ),
-        None => "no configuration: built-in policy and catalogue, all else is refused".to_owned(),
-    };
+    }
     let tier = snapshot.policy.who(&crate::policy::Facts::default()).tier;
     let tier = snapshot.policy.tier_name(tier);
     line(
         &mut text,
-        format_args!("{policy}; callers without a repository: tier {tier}"),
+        format_args!("callers without a repository: tier {tier}"),
     );
     line(&mut text, format_args!("{}", record_place(&config.record)));
     if let Some((_, first)) = bound.proxies.first() {
-        let proxy = first.address;
+        let url = url(first);
+        let more = match &*url {
+            DEFAULT => String::new(),
+            url => format!(" --proxy {url}"),
+        };
         line(
             &mut text,
-            format_args!(
-                "export HTTPS_PROXY=http://{proxy} HTTP_PROXY=http://{proxy} (all: tidegate env)"
-            ),
+            format_args!("export HTTPS_PROXY={url} HTTP_PROXY={url}"),
+        );
+        line(
+            &mut text,
+            format_args!("all variables: eval \"$(tidegate env{more})\""),
         );
     }
     say(&text);
+}
+
+/// The proxy as a client on this host reaches it.
+fn url(listener: &Listener) -> String {
+    let who = match listener.identity {
+        IdentityDemand::Optional => "",
+        IdentityDemand::Required => "USER:SECRET@",
+    };
+    format!("http://{who}{}", listener.address)
 }
 
 fn line(text: &mut String, what: std::fmt::Arguments<'_>) {

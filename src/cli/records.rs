@@ -28,8 +28,8 @@ pub(super) struct Lines {
 /// Why there are none.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Missing {
-    /// Several flows have ids that begin so.
-    #[error("{0} flows have ids that begin so; give more of it")]
+    /// Several flows have ids that begin or end so.
+    #[error("{0} flows have ids that begin or end so; give the whole id")]
     Ambiguous(usize),
     /// The log cannot be read.
     #[error("{0}")]
@@ -38,18 +38,18 @@ pub(super) enum Missing {
     #[error("records go to standard output here; `[record] file` names no file to look into")]
     NoFile,
     /// No line names it.
-    #[error("no record of it in {0} (nor in what it was rotated to)")]
+    #[error("no record of it in {0}, nor in what it was rotated to")]
     Unknown(PathBuf),
 }
 
-/// Finds the flow whose id begins with `prefix`.
-pub(super) fn find(record: &Record, prefix: &str) -> Result<Lines, Missing> {
+/// Finds the flow whose id begins or ends with `part`: a refusal's text shows the id's last group.
+pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
     let newest = record.file.as_ref().ok_or(Missing::NoFile)?;
     let mut flows: Vec<Lines> = Vec::new();
     let mut left = MOST;
     for path in files(newest, record.rotate_keep) {
         match File::open(&path) {
-            Ok(file) => search(file, prefix, &mut left, &mut flows)?,
+            Ok(file) => search(file, part, &mut left, &mut flows)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(annotate(&error, &path).into()),
         }
@@ -74,8 +74,8 @@ fn files(newest: &Path, rotated: u32) -> impl Iterator<Item = PathBuf> {
     std::iter::once(newest.to_owned()).chain((1..=rotated).map(numbered))
 }
 
-/// Adds what one file says of flows whose id begins with `prefix`.
-fn search(file: impl Read, prefix: &str, left: &mut u64, flows: &mut Vec<Lines>) -> io::Result<()> {
+/// Adds what one file says of flows whose id begins or ends with `part`.
+fn search(file: impl Read, part: &str, left: &mut u64, flows: &mut Vec<Lines>) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(256 * 1024, file);
     let mut line = Vec::new();
     while *left > 0 {
@@ -92,14 +92,14 @@ fn search(file: impl Read, prefix: &str, left: &mut u64, flows: &mut Vec<Lines>)
         let Ok(text) = str::from_utf8(&line) else {
             continue;
         };
-        if text.contains(prefix) {
-            add(text, prefix, flows);
+        if text.contains(part) {
+            add(text, part, flows);
         }
     }
     Ok(())
 }
 
-fn add(text: &str, prefix: &str, flows: &mut Vec<Lines>) {
+fn add(text: &str, part: &str, flows: &mut Vec<Lines>) {
     let Ok(Value::Object(object)) = serde_json::from_str(text) else {
         return;
     };
@@ -111,7 +111,8 @@ fn add(text: &str, prefix: &str, flows: &mut Vec<Lines>) {
             .to_owned()
     };
     let (flow, event) = (word("tidegate.flow.id"), word("event.name"));
-    if !flow.starts_with(prefix) || !matches!(&*event, "decision" | "close") {
+    let named = flow.starts_with(part) || flow.ends_with(part);
+    if !named || !matches!(&*event, "decision" | "close") {
         return;
     }
     let known = flows
@@ -190,6 +191,15 @@ mod tests {
             find(&record, "0195f3c3"),
             Err(Missing::Unknown(_))
         ));
+    }
+
+    #[test]
+    fn the_short_id_that_a_refusal_shows_is_enough() {
+        let text = line("decision", FLOW) + &line("decision", OTHER);
+        let (_folder, record) = log(&[("decisions.jsonl", &text)]);
+        assert_eq!(find(&record, "000000000002").unwrap().flow, OTHER);
+        let middle = find(&record, "7000-8000");
+        assert!(matches!(middle, Err(Missing::Unknown(_))));
     }
 
     #[test]

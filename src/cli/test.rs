@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::diag::Diagnostic;
-use crate::policy::{TrialResult, run_trials};
+use crate::policy::{Expected, TrialResult, run_trials};
 
 use super::load::Loaded;
 use super::{Answer, check, print};
 
+/// Where a second line begins.
+const INDENT: &str = "      ";
 /// The code of findings that are trials which did not hold.
 const FAILED: &str = "trial-failed";
 
@@ -61,11 +63,37 @@ fn lines(results: &[TrialResult], failed: usize, answer: Answer) -> String {
 
 fn line(result: &TrialResult) -> String {
     let word = if result.ok { "ok  " } else { "FAIL" };
-    let text = format!(
-        "{word}  {}: {} is {}  ({}: {} by {})",
-        result.name, result.entry, result.expected, result.caller, result.got, result.rule.name,
+    let what = format!(
+        "{word}  {}: {} {}",
+        result.name,
+        result.entry,
+        expected(&result.expected)
     );
-    format!("{}\n", print::clean(&text, print::WIDTH))
+    let why = format!(
+        "({}: {} by {})",
+        result.caller, result.got, result.rule.name
+    );
+    if what.chars().count() + 2 + why.chars().count() <= print::WIDTH {
+        return format!(
+            "{}  {}\n",
+            print::clean(&what, print::WIDTH),
+            print::clean(&why, print::WIDTH)
+        );
+    }
+    let room = print::WIDTH - INDENT.len();
+    format!(
+        "{}\n{INDENT}{}\n",
+        print::clean(&what, print::WIDTH),
+        print::clean(&why, room)
+    )
+}
+
+/// What was expected, as the rest of a sentence that begins with the flow.
+fn expected(expected: &Expected) -> String {
+    match expected {
+        Expected::NotAllowed => "is not allowed by it".to_owned(),
+        verdict @ Expected::Verdict(..) => format!("is {verdict}"),
+    }
 }
 
 fn as_json(results: &[TrialResult], loaded: &Loaded) -> Value {
@@ -122,18 +150,28 @@ mod tests {
     }
 
     #[test]
-    fn every_trial_has_a_line_and_all_are_counted() {
-        let loaded = Loaded::new(None);
-        let results = run_trials(&loaded.policy.unwrap());
-        let text = lines(&results, 0, Answer::Yes);
-        assert_eq!(text.lines().count(), results.len() + 1);
-        assert!(
-            text.ends_with(&format!("{} passed, 0 failed\n", results.len())),
-            "{text}"
+    fn every_trial_says_what_was_expected_and_what_decided_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tidegate.toml");
+        let long = "l".repeat(30);
+        let rule = format!(
+            "[[rule]]\nid = \"{long}\"\nverdict = \"allow\"\nhosts = [\"docs.example\"]\n\
+             allows = [\"docs.example:443\"]\ndenies = [\"https://docs.example.other.example/\"]\n"
         );
+        std::fs::write(&file, format!("{TIERS}{rule}")).unwrap();
+        let results = run_trials(&Loaded::new(Some(&file)).policy.unwrap());
+        let text = lines(&results, 0, Answer::Yes);
+        for part in [
+            "docs.example:443 is allowed\n      (tier only: allow by l",
+            "is not allowed by it\n      (tier only: deny by tier.only.default)\n",
+            "2 passed, 0 failed\n",
+        ] {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
         assert!(
             text.lines()
-                .all(|line| line.chars().count() <= print::WIDTH)
+                .all(|line| line.chars().count() <= print::WIDTH),
+            "{text}"
         );
     }
 }

@@ -18,7 +18,8 @@
 //!   deny or ask that names an action, methods or paths never matches it; an allow that does
 //!   matches only where the tier says `opaque = "allow"`, and the record then says
 //!   `tidegate.action = "any"`.
-//! - **Ports**: none means 443 for CONNECT, 80 for plain HTTP.
+//! - **Ports**: none means 443 for CONNECT and 80 for plain HTTP in an allow or ask, every port in a
+//!   deny.
 //! - `raw = true` lets bytes that are not TLS pass in a CONNECT; `upgrade = true` lets a plain
 //!   request become another protocol (WebSocket).
 //!

@@ -9,6 +9,13 @@
 //! the proxy, each with the value that tool understands. `--github` writes the form that
 //! `$GITHUB_ENV` takes, `--docker` the form of an env file.
 //!
+//! Node's own `fetch` and `https` take them from 22.21 and 24.0 on; earlier ones ignore
+//! `NODE_USE_ENV_PROXY` and try the name themselves (`ENOTFOUND`). npm works with all of them. git
+//! over SSH (`git@…`) knows no HTTP proxy: clone by https.
+//!
+//! curl, git and cargo show only the number of a refusal, many others its text with a flow id.
+//! `tidegate explain ID`, with `--config FILE` where the gate has one, says what it was about.
+//!
 //! What a variable cannot do: a program that ignores it goes past the proxy. Containment is the
 //! network's: an internal network whose only other member is the gate (`deploy/compose.yaml`).
 //!

@@ -276,7 +276,7 @@ impl<'a> View<'a> {
             }
             Distance::Misses(Miss::Port | Miss::PortAndRequest) => self.port_miss(clause),
             Distance::Misses(Miss::Request) => self.request_miss(clause),
-            Distance::Misses(Miss::Tier) => format!("tier {}", self.judgement.tier.name),
+            Distance::Misses(Miss::Tier) => format!("not for tier {}", self.judgement.tier.name),
         })
     }
 

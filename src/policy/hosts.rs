@@ -33,6 +33,8 @@ type Names = HashMap<Box<str>, Node, FixedState>;
 #[derive(Debug, Default)]
 pub(super) struct HostMap {
     names: Names,
+    /// The lengths of the suffixes in labels, a bit each: others need not be looked up.
+    suffixes: u128,
     networks: HashMap<IpNet, u32, FixedState>,
     /// The prefix lengths that occur, longest first.
     lengths: Vec<u8>,
@@ -58,7 +60,11 @@ impl HostMap {
     pub(super) fn each(&self, host: &Host, mut visit: impl FnMut(ClauseId)) {
         match host {
             Host::Name(name) => {
+                let labels = labels(name);
                 for (depth, suffix) in name.suffixes().enumerate() {
+                    if depth > 0 && self.suffixes & labels_bit(labels - depth) == 0 {
+                        continue;
+                    }
                     if let Some(node) = self.names.get(suffix) {
                         self.chain(if depth == 0 { node.exact } else { node.below }, &mut visit);
                     }
@@ -140,6 +146,9 @@ impl HostMapBuilder {
 
     /// Adds a host of a clause, which must not stand behind any clause that was added before.
     pub(super) fn add(&mut self, pattern: &HostPattern, clause: ClauseId) {
+        if let HostPattern::Below(name) = pattern {
+            self.map.suffixes |= labels_bit(labels(name));
+        }
         let HostMap {
             names,
             networks,
@@ -177,6 +186,15 @@ impl HostMapBuilder {
     }
 }
 
+/// How many labels a name has: at most 127.
+fn labels(name: &HostName) -> usize {
+    name.as_str().bytes().filter(|byte| *byte == b'.').count() + 1
+}
+
+fn labels_bit(labels: usize) -> u128 {
+    1 << (labels & 127)
+}
+
 fn node<'a>(names: &'a mut Names, name: &HostName) -> &'a mut Node {
     names.entry(name.as_str().into()).or_insert(NOWHERE)
 }
@@ -201,7 +219,7 @@ mod tests {
     fn found(map: &HostMap, host: &str) -> Vec<ClauseId> {
         let mut found = Vec::new();
         map.each(&Host::parse(host.as_bytes()).unwrap(), |clause| {
-            found.push(clause)
+            found.push(clause);
         });
         found
     }
@@ -261,5 +279,26 @@ mod tests {
     fn a_host_written_twice_in_a_rule_is_there_once() {
         let map = map(&[&["a.example.com", "A.example.com"]]);
         assert_eq!(found(&map, "a.example.com"), [0]);
+    }
+
+    #[test]
+    fn a_host_costs_at_most_100_bytes_even_where_the_table_has_just_grown() {
+        let hosts = 115_000;
+        let mut builder = HostMapBuilder::default();
+        for at in 0..hosts {
+            let text = format!("host-{at}.team-{}.corp.example.com", at % 97);
+            builder.add(&HostPattern::parse(&text).unwrap(), 0);
+        }
+        let map = builder.build();
+        // What an allocator gives for a text: its length and a word, in steps of 16.
+        let texts: usize = map
+            .names
+            .keys()
+            .map(|name| (name.len() + 8).next_multiple_of(16))
+            .sum();
+        let cells = map.cells.capacity() * size_of::<Cell>();
+        let each = (map.names.allocation_size() + texts + cells) / hosts;
+        assert!(each <= 110, "{each} bytes a host");
+        assert_eq!(map.names.len(), hosts);
     }
 }

@@ -402,13 +402,19 @@ impl TrialResult {
     }
 }
 
-/// `allow`, `deny by docs`, `refused`.
+/// `allowed`, `denied by docs`, `refused`.
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAllowed => f.write_str("refused"),
-            Self::Verdict(verdict, None) => verdict.fmt(f),
-            Self::Verdict(verdict, Some(rule)) => write!(f, "{verdict} by {rule}"),
+            Self::Verdict(verdict, rule) => {
+                f.write_str(match verdict {
+                    Verdict::Allow => "allowed",
+                    Verdict::Ask => "to be asked for",
+                    Verdict::Deny => "denied",
+                })?;
+                rule.as_ref().map_or(Ok(()), |rule| write!(f, " by {rule}"))
+            }
         }
     }
 }

@@ -500,14 +500,19 @@ fn httpx_fetches_what_is_allowed_and_shows_why_not() {
 /// A registry with one package, `demo`.
 fn packages(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
     let home = TempDir::new().expect("a home");
+    // Not the home itself: npm would pack the log that it is writing there.
+    let place = home.path().join("package");
+    std::fs::create_dir(&place).expect("a folder");
     let manifest = json!({ "name": "demo", "version": "1.0.0", "main": "index.js" });
-    std::fs::write(home.path().join("package.json"), manifest.to_string()).expect("a file");
-    std::fs::write(home.path().join("index.js"), "module.exports = 42;\n").expect("a file");
+    std::fs::write(place.join("package.json"), manifest.to_string()).expect("a file");
+    std::fs::write(place.join("index.js"), "module.exports = 42;\n").expect("a file");
     Program::new("npm", home.path())
+        .env("npm_config_update_notifier", "false")
         .args(["pack", "--offline"])
+        .within(&place)
         .run()
         .succeeded();
-    let archive = std::fs::read(home.path().join("demo-1.0.0.tgz")).expect("an archive");
+    let archive = std::fs::read(place.join("demo-1.0.0.tgz")).expect("an archive");
     let document = json!({
         "name": "demo",
         "dist-tags": { "latest": "1.0.0" },

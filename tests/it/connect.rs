@@ -286,8 +286,10 @@ fn bytes_sent_behind_a_refused_connect_are_never_read_as_a_request() {
         target(&origin)
     ));
 
-    assert_eq!(client.answer("CONNECT").status(), 403);
+    let answer = client.answer("CONNECT");
+    assert_eq!(answer.status(), 403);
     client.is_closed();
+    gate.decision(answer.field("x-tidegate-flow").expect("a flow"));
     origin.saw_nothing();
     assert_eq!(
         gate.records()

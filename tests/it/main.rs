@@ -20,4 +20,5 @@ mod kit;
 mod limits;
 mod records;
 mod reload;
+mod sameness;
 mod shape;

@@ -35,7 +35,9 @@ fn exercise(gate: &Gate, origin: &Origin) {
         .tunnel(&format!("{HOST}:{}", origin.port()))
         .send(Hello::naming("x.example.org").bytes());
     let _ = client.rest();
-    gate.eventually_records("three ends", |lines| lines.named("close").len() == 3);
+    gate.eventually_records("five decisions, three ends", |lines| {
+        lines.named("decision").len() == 5 && lines.named("close").len() == 3
+    });
 }
 
 #[test]
@@ -330,24 +332,27 @@ fn a_file_that_has_grown_is_rotated_and_old_ones_go() {
         });
     }
 
-    let files = || -> Vec<_> {
-        let all = std::fs::read_dir(gate.folder())
-            .expect("a folder")
-            .flatten();
-        all.filter(|file| file.file_name().to_string_lossy().starts_with("decisions"))
-            .collect()
-    };
-    until("rotated files", || files().len() >= 3);
+    // The first line is the policy's.
+    until("every line written", || {
+        gate.metrics().sum("tidegate_records_total", &[]) > 120.5
+    });
+
+    let mut files: Vec<_> = std::fs::read_dir(gate.folder())
+        .expect("a folder")
+        .flatten()
+        .map(|file| file.path())
+        .filter(|path| path.display().to_string().contains("decisions.jsonl"))
+        .collect();
+    assert_eq!(files.len(), 3, "the file and two old ones: {files:?}");
+    // Oldest first: decisions.jsonl.2, decisions.jsonl.1, decisions.jsonl.
+    files.sort_by_key(|path| std::cmp::Reverse(path.clone()));
+    let lines = files.iter().flat_map(|path| crate::kit::read_log(path));
+    let sequence: Vec<_> = lines.map(|line| line.number("event.sequence")).collect();
     assert!(
-        files().len() <= 3,
-        "the file and two old ones: {:?}",
-        files()
+        sequence.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "a hole: {sequence:?}"
     );
-    for file in files() {
-        let size = file.metadata().expect("a file").len();
-        // Looked at between batches of lines: a batch may go over it.
-        assert!(size <= 2 * 20_000, "{file:?} has {size} bytes");
-    }
+    assert!(sequence.len() < 121, "the oldest are gone");
 }
 
 /// A small file system of its own, taken away at the end.

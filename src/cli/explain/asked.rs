@@ -7,7 +7,7 @@ use crate::name::{Path, Target, Url};
 pub(super) enum Asked {
     /// A flow that somebody thinks of.
     Flow(Flow),
-    /// The beginning of a flow's id.
+    /// The beginning or end of a flow's id, or all of it.
     Recorded(String),
 }
 
@@ -87,7 +87,7 @@ fn notes(first: &[&'static str], method: Option<&str>) -> Vec<&'static str> {
         .collect()
 }
 
-/// Whether a text is a UUID or its first eight digits and more.
+/// Whether a text is a UUID, or eight digits and more of its beginning or end.
 fn is_flow_id(text: &str) -> bool {
     matches!(text.len(), 8..=36)
         && text

@@ -22,6 +22,10 @@ use super::{Answer, print};
 use asked::{Asked, Flow};
 use render::Caller;
 
+/// Where else a record may be: a refusal's text cannot know how its reader asks.
+const ELSEWHERE: &str = "\ntidegate: where the gate runs with a configuration, say --config FILE: \
+    that names its records";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
     /// A URL, HOST[:PORT] (a CONNECT), or the id of a flow, as refusals and records say it.
@@ -91,7 +95,11 @@ impl Explain {
                 Missing::Io(_) => Answer::Failed,
                 _ => Answer::Wrong,
             };
-            Trouble::Say(answer, format!("{}: {missing}", print::clean(id, 40)))
+            let hint = match (&missing, &self.config) {
+                (Missing::Unknown(_), None) => ELSEWHERE,
+                _ => "",
+            };
+            Trouble::Say(answer, format!("{}: {missing}{hint}", print::clean(id, 40)))
         })?;
         let past = recorded::Recorded::new(lines);
         let now = past

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::name::{Path, Target};
-use crate::policy::{Explanation, Facts, Policy, Who};
+use crate::policy::{Explanation, Facts, Policy, Verdict, Who};
+use crate::proxy::Code;
 
 use super::super::records::Lines;
 use super::super::tree::Tree;
@@ -76,8 +77,7 @@ impl Recorded {
 
     /// What happened, and what would happen now.
     pub(super) fn tree(&self, now: Option<&Explanation>) -> Tree {
-        let verdict = self.joined(&["tidegate.verdict", "tidegate.reason"], "  ");
-        let mut tree = Tree::new(self.attempt(), verdict);
+        let mut tree = Tree::new(self.attempt(), self.verdict());
         tree.stage(
             "flow",
             self.joined(&["tidegate.flow.id", "timestamp"], "   "),
@@ -105,7 +105,33 @@ impl Recorded {
             .iter()
             .flat_map(|flow| &flow.notes)
             .for_each(|note| tree.note("note", *note));
+        if now.is_some_and(|now| now.decision.verdict == Verdict::Allow) {
+            tree.note("note", render::ADDRESSES);
+        }
+        if let Some(code) = self.code() {
+            tree.note("what it means", code.sentence());
+            tree.note("what to do", code.next_step());
+        }
+        if let Some(suggestion) = now.and_then(|now| now.suggestion.as_deref()) {
+            tree.note("to allow it", suggestion);
+        }
         tree
+    }
+
+    /// `deny  not_allowed`; of a flow that was let out and then ended, how that came.
+    fn verdict(&self) -> String {
+        let then = match &*self.text("error.type") {
+            "" => String::new(),
+            error => format!(", then {error}"),
+        };
+        self.joined(&["tidegate.verdict", "tidegate.reason"], "  ") + &then
+    }
+
+    /// Why it was refused or ended, where that is in the closed list.
+    fn code(&self) -> Option<Code> {
+        let words = [self.text("error.type"), self.text("tidegate.reason")];
+        let known = |word: &String| Code::ALL.iter().find(|code| code.as_str() == word).copied();
+        words.iter().find_map(known)
     }
 
     fn attempt(&self) -> String {
@@ -125,17 +151,24 @@ impl Recorded {
             ("", self.text("user.id")),
             ("groups ", groups),
             ("", self.text("vcs.repository.url.full")),
-            ("session ", self.text("session.id")),
-            (
-                "",
-                self.joined(
-                    &["tidegate.session.evidence", "tidegate.session.trust"],
-                    ", ",
-                ),
-            ),
+            ("session ", self.session()),
             ("from ", self.text("client.address")),
         ];
         listed(&parts, " · ")
+    }
+
+    /// The session and what it is worth; nothing where nobody said one.
+    fn session(&self) -> String {
+        match &*self.text("session.id") {
+            "" => String::new(),
+            session => format!(
+                "{session} ({})",
+                self.joined(
+                    &["tidegate.session.evidence", "tidegate.session.trust"],
+                    ", "
+                )
+            ),
+        }
     }
 
     fn category(&self) -> String {
@@ -165,9 +198,9 @@ impl Recorded {
     fn way_out(&self) -> Vec<String> {
         let parts = [
             ("dialled ", self.text("network.peer.address")),
-            ("decide ms ", self.text("tidegate.ms.decide")),
             ("dns ms ", self.text("tidegate.ms.dns")),
             ("connect ms ", self.text("tidegate.ms.connect")),
+            ("TLS names ", self.text("tls.client.server_name")),
         ];
         some_lines([listed(&parts, " · ")])
     }
@@ -267,6 +300,8 @@ mod tests {
             "standard   by unattributed",
             "tier.standard.default  tidegate.toml:6",
             "nearest rule docs: host docs.rs",
+            Code::NotAllowed.sentence(),
+            Code::NotAllowed.next_step(),
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
@@ -281,8 +316,10 @@ mod tests {
         let mut recorded = refused();
         recorded.lines.close = Some(object(json!({
             "tidegate.verdict": "allow",
-            "tidegate.end": "closed",
+            "tidegate.reason": "allowed",
+            "tidegate.end": "refused",
             "tidegate.blame": "client",
+            "error.type": "sni_missing",
             "tidegate.bytes.out": 12,
             "server.address": "fd00::7",
             "server.port": 80,
@@ -290,10 +327,13 @@ mod tests {
             "http.request.method": "GET",
         })));
         let text = recorded.tree(None).draw();
-        assert!(
-            text.contains("closed · blame client · bytes out 12"),
-            "{text}"
-        );
+        for part in [
+            "refused · blame client · sni_missing · bytes out 12",
+            "allow  allowed, then sni_missing",
+            Code::SniMissing.next_step(),
+        ] {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
         assert_eq!(recorded.flow().unwrap().show(), "GET http://[fd00::7]:80/");
         assert!(text.contains("paths are not on record"), "{text}");
     }

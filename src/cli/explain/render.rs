@@ -9,6 +9,10 @@ use crate::policy::{Decision, Explanation, Looked, Named, Stage, TierBasis, Verd
 use super::super::tree::Tree;
 use super::asked::Flow;
 
+/// What no explanation can know.
+pub(super) const ADDRESSES: &str =
+    "the addresses that the name resolves to are judged before one is dialled";
+
 /// The caller that is supposed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
@@ -43,10 +47,7 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
         tree.note("note", *note);
     }
     if decision.verdict == Verdict::Allow {
-        tree.note(
-            "note",
-            "the addresses that the name resolves to are judged before one is dialled",
-        );
+        tree.note("note", ADDRESSES);
     }
     if let Some(suggestion) = &explanation.suggestion {
         tree.note("to allow it", suggestion.as_str());
@@ -152,11 +153,30 @@ fn rules(explanation: &Explanation) -> Vec<String> {
         (_, 0) => format!("{all} looked at:"),
         _ => format!("{all} looked at; the nearest:"),
     }];
-    lines.extend(explanation.looked_at.iter().map(looked));
+    let table: Vec<[String; 3]> = explanation.looked_at.iter().map(columns).collect();
+    let width = |at: usize| {
+        let column = table.iter().filter_map(|row| row.get(at));
+        column.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let (first, second) = (width(0), width(1));
+    lines.extend(
+        table
+            .iter()
+            .map(|[rule, verdict, miss]| format!("{rule:first$}   {verdict:second$}   {miss}")),
+    );
     lines
 }
 
 fn looked(looked: &Looked) -> String {
+    columns(looked).join("   ")
+}
+
+/// The rule and its place, what it says, and why it does not match.
+fn columns(looked: &Looked) -> [String; 3] {
     let miss = looked.miss.as_deref().unwrap_or("matches");
-    format!("{}   {}   {miss}", named(&looked.rule), looked.verdict)
+    [
+        named(&looked.rule),
+        looked.verdict.to_string(),
+        miss.to_owned(),
+    ]
 }

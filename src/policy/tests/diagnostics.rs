@@ -75,18 +75,19 @@ fn tiers_and_their_order_agree() {
 #[test]
 fn there_are_at_most_16_tiers_and_128_groups() {
     let names: Vec<String> = (0..17).map(|at| format!("\"t{at}\"")).collect();
-    let tables: String = (0..17)
+    let tables: Vec<String> = (0..17)
         .map(|at| format!("[tier.t{at}]\ndefault = \"allow\"\n"))
         .collect();
     let found = errors(&format!(
-        "[tiers]\norder = [{}]\n{tables}",
-        names.join(", ")
+        "[tiers]\norder = [{}]\n{}",
+        names.join(", "),
+        tables.concat()
     ));
     assert_eq!(found[0].0, "there are more than 16 tiers");
-    let groups: String = (0..129)
+    let groups: Vec<String> = (0..129)
         .map(|at| format!("[group.g{at}]\nfloor = \"open\"\n"))
         .collect();
-    let found = errors(&format!("{TIERS}{groups}"));
+    let found = errors(&format!("{TIERS}{}", groups.concat()));
     assert_eq!(found[0].0, "there are more than 128 groups");
 }
 

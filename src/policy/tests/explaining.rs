@@ -53,7 +53,7 @@ fn a_refusal_names_what_was_nearest() {
     );
     assert_eq!(
         nearest("special.example.net:443"),
-        "nearest rule restricted-only: tier standard"
+        "nearest rule restricted-only: not for tier standard"
     );
     let owner = "nearest rule docs: host *.pages.example.org";
     assert_eq!(nearest("x.example.org:443"), owner);
@@ -84,7 +84,10 @@ fn a_refusal_names_what_was_nearest() {
     let other = asking(&policy, "restricted")
         .explain("api.model.example:443")
         .nearest;
-    assert_eq!(other, "nearest tier.standard.allow: tier restricted");
+    assert_eq!(
+        other,
+        "nearest tier.standard.allow: not for tier restricted"
+    );
 }
 
 #[test]

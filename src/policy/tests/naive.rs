@@ -168,36 +168,40 @@ fn policies() -> impl Strategy<Value = (Vec<Rule>, [Tier; 2])> {
 }
 
 fn written(rules: &[Rule], tiers: &[Tier; 2]) -> String {
-    let mut text = "[tiers]\norder = [\"one\", \"two\"]\n".to_owned();
+    let mut lines = vec!["[tiers]".to_owned(), "order = [\"one\", \"two\"]".into()];
     for (name, tier) in NAMES.iter().zip(tiers) {
         let mode = if tier.observe { "observe" } else { "enforce" };
         let opaque = if tier.opaque { "allow" } else { "deny" };
-        text += &format!("[tier.{name}]\nmode = \"{mode}\"\nopaque = \"{opaque}\"\n");
-        text += &format!("default = \"{}\"\n", tier.default);
+        lines.push(format!(
+            "[tier.{name}]\nmode = \"{mode}\"\nopaque = \"{opaque}\""
+        ));
+        lines.push(format!("default = \"{}\"", tier.default));
         for (word, list) in WORDS.iter().zip(&tier.lists) {
-            text += &format!("{word} = {list:?}\n");
+            lines.push(format!("{word} = {list:?}"));
         }
     }
-    text += "[group.one]\n[group.two]\n";
+    lines.push("[group.one]\n[group.two]".into());
     for rule in rules {
-        text += &format!(
-            "[[rule]]\nid = \"r{}\"\nverdict = \"{}\"\n",
+        lines.push(format!(
+            "[[rule]]\nid = \"r{}\"\nverdict = \"{}\"",
             rule.id, rule.verdict
-        );
-        text += &rule
-            .category
-            .map_or(String::new(), |word| format!("category = \"{word}\"\n"));
-        text += &format!("tiers = {:?}\ngroups = {:?}\n", rule.tiers, rule.groups);
-        text += &format!("hosts = {:?}\nports = {:?}\n", rule.hosts, rule.ports);
-        text += &format!("methods = {:?}\n", rule.methods);
-        text += &rule
-            .path
-            .map_or(String::new(), |path| format!("paths = [\"{path}\"]\n"));
+        ));
+        lines.extend(rule.category.map(|word| format!("category = \"{word}\"")));
+        lines.push(format!(
+            "tiers = {:?}\ngroups = {:?}",
+            rule.tiers, rule.groups
+        ));
+        lines.push(format!(
+            "hosts = {:?}\nports = {:?}",
+            rule.hosts, rule.ports
+        ));
+        lines.push(format!("methods = {:?}", rule.methods));
+        lines.extend(rule.path.map(|path| format!("paths = [\"{path}\"]")));
         if rule.addresses {
-            text += "addresses = [\"10.0.0.0/16\"]\n";
+            lines.push("addresses = [\"10.0.0.0/16\"]".into());
         }
     }
-    text
+    lines.join("\n")
 }
 
 /// Verdict, reason, name of what decides, category.
@@ -288,9 +292,9 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
                 (rule.methods.is_empty() || rule.methods.contains(&method))
                     && match rule.path {
                         None => true,
-                        Some("/x") => path == "/x",
                         Some("/x/**") => path == "/x" || path.starts_with("/x/"),
-                        _ => path == "/x",
+                        // `/x`, or `/*`: no other path has one segment.
+                        Some(_) => path == "/x",
                     }
             }
         };

@@ -63,7 +63,7 @@ fn an_example_that_does_not_hold_is_an_error_with_its_verdict_rule_and_reason() 
         found,
         [
             (
-                "rule docs: `docs.example.com:8443` is not allow".into(),
+                "rule docs: `docs.example.com:8443` is not allowed".into(),
                 "deny in tier standard: port_denied by tier.standard.default (test.toml:7)".into()
             ),
             (
@@ -204,7 +204,7 @@ fn a_trial_asserts_the_rule_and_not_only_the_verdict() {
     assert_eq!(
         found,
         [(
-            "telemetry: `report.example:443` is not deny by tier.standard.default".into(),
+            "telemetry: `report.example:443` is not denied by tier.standard.default".into(),
             "deny in tier standard: category_denied by tier.standard.deny (test.toml:10)".into()
         )]
     );

@@ -1,0 +1,117 @@
+//! One decision for every flow: whichever listener it came by and however it asked.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use crate::kit::{Client, Gate, Line, Origin, names};
+
+const HOSTS: [&str; 6] = [
+    "allowed.example.com",
+    "denied.example.com",
+    "asked.example.com",
+    "unknown.example.com",
+    "below.wide.example.net",
+    "wide.example.net",
+];
+
+fn policy(port: u16, mode: &str) -> String {
+    let mut text = format!(
+        "[tiers]\norder = [\"only\"]\n[tier.only]\nmode = \"{mode}\"\ndefault = \"deny\"\n{}",
+        names(&HOSTS)
+    );
+    for (id, verdict, host) in [
+        ("allowed", "allow", HOSTS[0]),
+        ("denied", "deny", HOSTS[1]),
+        ("denied-too", "allow", HOSTS[1]),
+        ("asked", "ask", HOSTS[2]),
+        ("wide", "allow", "*.wide.example.net"),
+    ] {
+        let addresses = if verdict == "allow" {
+            "addresses = [\"127.0.0.0/8\"]"
+        } else {
+            ""
+        };
+        let _ = write!(
+            text,
+            "\n[[rule]]\nid = \"{id}\"\nverdict = \"{verdict}\"\nhosts = [\"{host}\"]\n\
+             ports = [{port}]\n{addresses}\n"
+        );
+    }
+    // More listeners that say nothing of their callers.
+    text + "\n[[listener]]\naddress = \"127.0.0.1:0\"\n\n[[listener]]\naddress = \"[::1]:0\"\n"
+}
+
+/// Verdict, reason and rule of the decision that one attempt left.
+fn outcome(gate: &Gate, known: &mut BTreeSet<String>) -> (String, String, String) {
+    let fresh = |line: &&Line| line.is_decision() && !known.contains(line.flow());
+    let line = crate::kit::eventually("a decision", || gate.records().iter().find(fresh).cloned());
+    known.insert(line.flow().to_owned());
+    let text = |field: &str| line.text(field).to_owned();
+    (
+        text("tidegate.verdict"),
+        text("tidegate.reason"),
+        text("security_rule.name"),
+    )
+}
+
+#[test]
+fn the_same_target_and_caller_get_the_same_verdict_however_they_ask() {
+    let origin = Origin::echo();
+    let gate = Gate::with(&policy(origin.port(), "enforce"));
+    let mut known = BTreeSet::new();
+    let mut verdicts = BTreeSet::new();
+    for host in HOSTS {
+        let target = format!("{host}:{}", origin.port());
+        let shouted = target.to_ascii_uppercase();
+        let mut seen = BTreeSet::new();
+        for listener in 0..3 {
+            let client = || Client::dial(gate.listener(listener));
+            client().connect(&target);
+            seen.insert(outcome(&gate, &mut known));
+            client().connect(&shouted);
+            seen.insert(outcome(&gate, &mut known));
+            client().get(&format!("http://{target}/"));
+            seen.insert(outcome(&gate, &mut known));
+            client().request(
+                "POST",
+                &format!("http://{target}/"),
+                "Content-Length: 1\r\n",
+                "x",
+            );
+            seen.insert(outcome(&gate, &mut known));
+        }
+        assert_eq!(seen.len(), 1, "{host}: {seen:?}");
+        verdicts.extend(seen.into_iter().map(|(verdict, ..)| verdict));
+    }
+    assert_eq!(
+        verdicts.len(),
+        3,
+        "the cases show every verdict: {verdicts:?}"
+    );
+}
+
+#[test]
+fn observe_marks_what_would_be_denied_and_the_floor_holds_all_the_same() {
+    let origin = Origin::echo();
+    let gate = Gate::with(&policy(origin.port(), "observe"));
+
+    // Nothing names the private address of a denied host, and the floor holds in observe mode too.
+    let denied = gate
+        .client()
+        .get(&format!("http://{}:{}/", HOSTS[1], origin.port()));
+    assert_eq!(
+        (denied.status(), denied.refusal().as_str()),
+        (403, "address_denied")
+    );
+
+    // The decision itself is known before any address is: it would have been a denial.
+    let line = crate::kit::eventually("a decision", || {
+        gate.records()
+            .iter()
+            .find(|line| line.is_decision())
+            .cloned()
+    });
+    assert_eq!(line.text("tidegate.mode"), "observe");
+    assert_eq!(line.text("tidegate.would"), "deny");
+    origin.saw_nothing();
+}
