@@ -18,7 +18,7 @@ use crate::admin::{Admin, Status};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::diag::{self, Diagnostic, Severity};
-use crate::gate::{Cut, Gate, Parts, Snapshot};
+use crate::gate::{Gate, Parts, Snapshot};
 use crate::metrics::Metrics;
 use crate::policy::{self, Catalogue, Policy};
 use crate::proxy;
@@ -240,7 +240,7 @@ async fn drain(gate: &Arc<Gate>, stop: &mut Stop) {
         () = tokio::time::sleep(longest) => {}
         () = stop.asked() => {}
     }
-    gate.flows.end_all(Cut::Drain);
+    gate.flows.end_all();
     if tokio::time::timeout(LAST_WORDS, gate.tasks.wait())
         .await
         .is_err()

@@ -1,7 +1,7 @@
 //! Open flows: counted, listed, judged again when the policy changes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -219,6 +219,8 @@ pub struct Flows {
     open: [Mutex<HashMap<Uuid, Arc<OpenFlow>>>; PARTS],
     callers: [Mutex<HashMap<CallerKey, usize>>; PARTS],
     count: AtomicUsize,
+    /// Set when all were ended: one that is added later ends as well.
+    over: AtomicBool,
 }
 
 /// A place among the open flows; given back when dropped.
@@ -256,12 +258,16 @@ impl Flows {
     }
 
     /// Adds a flow that passed in the generation `judged`. Where `current` is already another, the
-    /// flow is judged again: it may have missed the round that the reload made.
+    /// flow is judged again: it may have missed the round that the reload made. One that comes when
+    /// all were ended has missed that.
     pub fn add(&self, flow: &Arc<OpenFlow>, judged: u64, current: &arc_swap::ArcSwap<Snapshot>) {
         self.part(flow.id).insert(flow.id, flow.clone());
         let current = current.load();
         if current.generation != judged && !flow.still_passes(&current) {
             flow.end(Cut::Revoke);
+        }
+        if self.over.load(Ordering::Acquire) {
+            flow.end(Cut::Drain);
         }
     }
 
@@ -283,10 +289,11 @@ impl Flows {
             .collect()
     }
 
-    /// Ends every open flow.
-    pub fn end_all(&self, why: Cut) {
+    /// Ends every open flow, and every one that still comes: shutdown waits for no more.
+    pub fn end_all(&self) {
+        self.over.store(true, Ordering::Release);
         for flow in self.list() {
-            flow.end(why);
+            flow.end(Cut::Drain);
         }
     }
 

@@ -132,7 +132,16 @@ async fn dial_route(
     route: &Route,
     decision: &Decision,
 ) -> Result<Upstream, Refusal> {
-    let dialled = flow.snapshot().dialer.dial(&route.addresses).await;
+    let snapshot = flow.snapshot();
+    let Some(open) = flow.open.clone() else {
+        return Err(Code::RecordUnavailable.into());
+    };
+    // The policy may have changed while the name was resolved or the decision was written.
+    let dialled = tokio::select! {
+        biased;
+        cut = open.cut() => return Err(Refusal::cut(cut)),
+        dialled = snapshot.dialer.dial(&route.addresses) => dialled,
+    };
     let upstream = dialled.map_err(|error| match error {
         DialError::Failed(error) => Refusal::because(Code::ConnectFailed, super::io_reason(&error)),
         DialError::TimedOut => Code::ConnectTimeout.into(),
@@ -275,9 +284,11 @@ impl Tunnel {
             &open.bytes,
             idle,
         );
+        // The cut first: not one byte may pass after it.
         tokio::select! {
-            relayed = moved => self.flow.relayed(relayed),
+            biased;
             cut = open.cut() => self.flow.was_cut(cut),
+            relayed = moved => self.flow.relayed(relayed),
         }
     }
 }

@@ -229,18 +229,18 @@ impl Connection {
         self.linger().await;
     }
 
-    /// Refuses a flow and says so to the client.
+    /// Refuses a flow and says so to the client; `false` where it did not take all of the answer.
     pub(super) async fn refuse(
         &mut self,
         flow: &mut Flow,
         refusal: &Refusal,
         close: bool,
         head_only: bool,
-    ) {
+    ) -> bool {
         flow.refuse(refusal);
         let target = flow.target.clone();
         self.answer(refusal, &flow.facts, target.as_ref(), close, head_only)
-            .await;
+            .await
     }
 
     async fn answer(
@@ -250,9 +250,10 @@ impl Connection {
         target: Option<&crate::name::Target>,
         close: bool,
         head_only: bool,
-    ) {
+    ) -> bool {
         let bytes = refusal::response(refusal, facts, target, close, head_only);
-        let _ = tokio::time::timeout(LINGER, self.stream.write_all(&bytes)).await;
+        let written = tokio::time::timeout(LINGER, self.stream.write_all(&bytes)).await;
+        matches!(written, Ok(Ok(())))
     }
 
     /// Ends our side and lets the client finish reading: what it still sends is thrown away

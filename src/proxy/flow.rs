@@ -232,7 +232,7 @@ impl Flow {
         if !refusal.detail.is_empty() {
             self.facts.detail = Some(refusal.detail.clone());
         }
-        if code.status() != 0 {
+        if refusal.status() != 0 {
             self.facts.status = Some(refusal.status());
         }
         if code.blame() == Blame::Upstream {

@@ -34,6 +34,9 @@ use super::http1::{
 use super::refusal::{Code, Refusal};
 use super::relay::{relay, silence};
 
+/// Interim responses to one request: more than any honest origin sends.
+const MOST_INTERIM: usize = 64;
+
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum After {
@@ -81,10 +84,15 @@ pub(super) async fn forward(connection: &mut Connection, head: RequestHead) -> A
             // A body that nobody reads would be taken for the next request.
             let keep = head.keep_alive && head.body.is_empty();
             let head_only = head.method == Method::Head;
-            connection
+            let told = connection
                 .refuse(&mut flow, &refusal, !keep, head_only)
                 .await;
-            if keep { After::Keep } else { After::Close }
+            // Behind part of an answer the next one would be read as the rest of it.
+            if keep && told {
+                After::Keep
+            } else {
+                After::Close
+            }
         }
     }
 }
@@ -296,14 +304,15 @@ impl Exchange<'_> {
                     idle,
                 );
                 tokio::select! {
-                    relayed = relaying => flow.relayed(relayed),
+                    biased;
                     cut = self.open.cut() => flow.was_cut(cut),
+                    relayed = relaying => flow.relayed(relayed),
                 }
                 Ok(After::Close)
             }
             Ended::Replied(Ok(Replied::Whole { client, origin }), sent) => {
                 flow.ended(End::Closed, None, None);
-                if origin && sent && buffer.is_empty() {
+                if origin && sent && buffer.is_empty() && !binds_connection(self.head) {
                     let now = flow.gate.clock.instant();
                     snapshot
                         .dialer
@@ -399,7 +408,7 @@ impl Exchange<'_> {
             version: self.head.version,
             keep_alive: self.head.keep_alive,
         };
-        loop {
+        for _ in 0..MOST_INTERIM {
             let head = self.response(from, buffer, answer).await?;
             if head.is_interim() && client.version == super::http1::Version::Http10 {
                 continue;
@@ -438,6 +447,8 @@ impl Exchange<'_> {
                 origin: head.keep_alive,
             });
         }
+        let why = "the origin sent one interim response after the other";
+        Err(ReplyError::Malformed(why.into()))
     }
 
     /// A small body that came with its head goes on with it: one write instead of two.
@@ -521,6 +532,20 @@ enum Ended {
     /// And whether the whole request had been sent.
     Replied(Result<Replied, ReplyError>, bool),
     Unsent(BodyError),
+}
+
+/// Whether the origin takes the credentials for those of the connection (RFC 4559 section 6): what
+/// follows on it would be taken for the same caller's.
+fn binds_connection(head: &RequestHead) -> bool {
+    head.fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(b"authorization"))
+        .any(|field| {
+            let scheme = field.value.split(|byte| *byte == b' ').next();
+            scheme.is_some_and(|scheme| {
+                scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
+            })
+        })
 }
 
 fn blames_origin(error: &BodyError) -> bool {

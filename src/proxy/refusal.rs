@@ -9,6 +9,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::gate::Cut;
 use crate::name::Target;
 use crate::policy::Reason;
 use crate::record::{Blame, FlowFacts};
@@ -162,7 +163,8 @@ pub struct Refusal {
     pub code: Code,
     /// What is particular, at most 160 characters; never text that a peer chose.
     pub detail: Box<str>,
-    /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 505).
+    /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 505), or where what
+    /// closes tunnels is answered.
     own_status: Option<u16>,
 }
 
@@ -182,6 +184,17 @@ impl Refusal {
             code: Code::BadRequest,
             detail: detail.into(),
             own_status: Some(status),
+        }
+    }
+
+    /// A flow that was ended from outside before anything of its answer was sent.
+    pub fn cut(why: Cut) -> Self {
+        match why {
+            Cut::Drain => Code::Draining.into(),
+            Cut::Revoke => Self {
+                own_status: Some(403),
+                ..Code::Revoked.into()
+            },
         }
     }
 

@@ -298,10 +298,11 @@ impl Permit {
             }
         }
         if carries_on {
-            Ok(())
-        } else {
-            Err(Unavailable::Full)
+            return Ok(());
         }
+        // Nobody waits any more: the line is not to be written.
+        self.waiting = None;
+        Err(Unavailable::Full)
     }
 
     /// Whether there is room; where there was none, there may be now.

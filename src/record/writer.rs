@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
+use tokio::sync::oneshot;
 use uuid::{NoContext, Uuid};
+
+use crate::config::OnFailure;
 
 use super::encode::{self, Gap, Line, Says};
 use super::json::digits;
@@ -99,6 +102,7 @@ impl Writer {
 
     /// Writes what is missing, then what is pending, as far as it goes.
     fn write(&mut self, mut missing: Option<Missing>) {
+        self.forget();
         while missing.is_some() || !self.pending.is_empty() {
             let told = usize::from(missing.is_some());
             self.assemble(missing);
@@ -111,7 +115,25 @@ impl Writer {
                 Ok(()) => self.recover(),
                 Err(error) => return self.fail(&error),
             }
+            self.forget();
         }
+    }
+
+    /// Takes out lines that flows waited for until they were refused: a log that was too slow must
+    /// not tell later that they may have passed.
+    fn forget(&mut self) {
+        if self.queue.on_failure == OnFailure::Continue {
+            return;
+        }
+        let before = self.pending.len();
+        self.pending.retain(|queued| {
+            let abandoned = queued
+                .waiter
+                .as_ref()
+                .is_some_and(oneshot::Sender::is_closed);
+            !abandoned
+        });
+        self.queue.settled(before - self.pending.len());
     }
 
     /// Fills the batch: what is missing first, then as much as fits of what is pending.

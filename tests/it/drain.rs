@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::kit::{DEADLINE, Gate, Hello, Lines, Origin, Program, loopback, until};
+use crate::kit::{
+    DEADLINE, Dns, Gate, Hello, Lines, Origin, Program, TIERS, allow, loopback, until,
+};
 
 const HOST: &str = "files.example.net";
 
@@ -70,6 +72,38 @@ fn a_drain_has_a_deadline() {
     assert_eq!(client.rest(), b"");
     let close = gate.records().named("close").pop().expect("a close");
     assert_eq!(close.text("tidegate.end"), "cancelled");
+}
+
+#[test]
+fn a_flow_whose_name_is_resolved_after_the_end_of_a_drain_ends_with_it() {
+    let late = "late.example.net";
+    let dns = Dns::start(&[(HOST, &["127.0.0.1"]), (late, &["127.0.0.1"])]);
+    let origin = Origin::bytes();
+    let rules = [
+        allow("files", HOST, origin.port()),
+        allow("late", late, origin.port()),
+    ];
+    let mut gate = Gate::with(&format!("{TIERS}{}{}", dns.section(), rules.concat()));
+    let mut open = gate.client();
+    open.tunnel(&format!("{HOST}:{}", origin.port()));
+    dns.hold();
+    let mut client = gate.client();
+    let target = format!("{late}:{}", origin.port());
+    client.send(format!("CONNECT {target} HTTP/1.1\r\n\r\n"));
+    until("a question", || dns.asked().iter().any(|name| name == late));
+
+    gate.signal(Signal::TERM);
+    until("draining", || gate.said().contains("draining"));
+    gate.signal(Signal::TERM);
+    assert_eq!(open.rest(), b"", "open flows are ended");
+    dns.release();
+
+    assert!(gate.ended().success());
+    client.rest();
+    let lines = gate.records();
+    assert_eq!(lines.named("decision").len(), 2);
+    assert_eq!(lines.named("close").len(), 2, "{lines:?}");
+    assert!(!gate.said().contains("did not end"), "{}", gate.said());
 }
 
 #[test]

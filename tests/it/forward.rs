@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::kit::{
-    Client, Gate, Line, Lines, Message, Origin, TIERS, allow, allow_more, loopback, names,
+    Client, Gate, Line, Lines, Message, Origin, TIERS, allow, allow_more, loopback, names, until,
 };
 
 const HOST: &str = "files.example.net";
@@ -654,6 +654,22 @@ fn an_idle_connection_to_the_same_target_is_used_again() {
 }
 
 #[test]
+fn a_connection_with_credentials_of_its_own_is_not_used_again() {
+    for scheme in ["Negotiate", "ntlm"] {
+        let origin = Origin::echo();
+        let gate = gate_with(&origin, "");
+        let mut client = gate.client();
+
+        let fields = format!("Authorization: {scheme} YWJj\r\n");
+        let answer = client.request("GET", &url(&origin, "/mine"), &fields, "");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(gate.client().get(&url(&origin, "/")).status(), 200);
+
+        assert_eq!(origin.connections(), 2, "{scheme}");
+    }
+}
+
+#[test]
 fn an_idle_connection_is_not_shared_between_tiers() {
     let origin = Origin::echo();
     let listeners = "\n[[listener]]\naddress = \"127.0.0.1:0\"\ntier = \"restricted\"\n";
@@ -727,6 +743,55 @@ fn what_an_origin_must_not_say_is_a_502_and_the_connection_is_not_kept() {
             "{what}"
         );
     }
+}
+
+#[test]
+fn interim_responses_without_end_are_a_502() {
+    let origin = Origin::http(|visit, _| {
+        visit.say("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1000))?;
+        let _ = visit.exactly(1)?;
+        Ok(())
+    });
+    let gate = gate_with(&origin, "");
+    let mut client = gate.client();
+    let url = url(&origin, "/");
+    client.send(format!("GET {url} HTTP/1.1\r\nHost: x\r\n\r\n"));
+
+    let last = std::iter::repeat_with(|| client.head()).find(|head| head.status() >= 200);
+
+    assert_eq!(last.map(|head| head.status()), Some(502));
+    assert_eq!(gate.last_close().text("tidegate.blame"), "upstream");
+}
+
+#[test]
+fn a_client_that_does_not_read_its_refusals_gets_no_answer_behind_half_a_one() {
+    let gate = Gate::with(TIERS);
+    let mut client = gate.client();
+    let count = 40_000;
+    let ask = "GET http://evil.example.org/ HTTP/1.1\r\nHost: x\r\n\r\n";
+    client.send(ask.repeat(count));
+    // The proxy waits a second for an answer to be taken.
+    until("an answer that is not taken", || {
+        let log = std::fs::read_to_string(gate.log()).expect("a log");
+        let last = log.lines().last().unwrap_or_default();
+        let last: serde_json::Value = serde_json::from_str(last).unwrap_or_default();
+        last["tidegate.ms.total"].as_f64() > Some(900.0)
+    });
+
+    let text = client.rest();
+
+    let whole = text
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| line.starts_with(b"{\"error\"") && line.ends_with(b"}\n"))
+        .count();
+    let heads = text
+        .windows(12)
+        .filter(|some| some == b"HTTP/1.1 403")
+        .count();
+    assert!(
+        heads < count && heads - whole <= 1,
+        "{whole} whole answers of {heads}"
+    );
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::kit::{
-    Client, Fault, Faults, Gate, Hello, Lines, Origin, TIERS, allow, loopback, names, tidegate,
-    until,
+    Client, Dns, Fault, Faults, Gate, Hello, Lines, Origin, TIERS, allow, allow_more, loopback,
+    names, tidegate, until,
 };
 
 const HOST: &str = "files.example.net";
@@ -167,6 +167,32 @@ fn an_open_response_that_would_no_longer_pass_is_closed() {
         "cut, not ended as if it were whole"
     );
     assert_eq!(gate.last_close().text("error.type"), "revoked");
+}
+
+#[test]
+fn what_a_reload_denies_while_its_name_is_resolved_is_not_dialled() {
+    let (origin, dns) = (Origin::bytes(), Dns::start(&[(HOST, &["127.0.0.1"])]));
+    let raw = allow_more("files", HOST, origin.port(), "raw = true");
+    let gate = Gate::with(&format!("{TIERS}{}{raw}", dns.section()));
+    dns.hold();
+    let mut client = gate.client();
+    let target = format!("{HOST}:{}", origin.port());
+    client.send(format!("CONNECT {target} HTTP/1.1\r\n\r\nearly"));
+    until("a question", || !dns.asked().is_empty());
+
+    gate.reload(&format!("{TIERS}{}", dns.section()));
+    dns.release();
+
+    let answer = client.answer("CONNECT");
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (403, "revoked")
+    );
+    client.is_closed();
+    origin.saw_nothing();
+    let close = gate.last_close();
+    assert_eq!(close.text("error.type"), "revoked");
+    assert_eq!(close.text("tidegate.blame"), "policy");
 }
 
 #[test]

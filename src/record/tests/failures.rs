@@ -1,5 +1,7 @@
 //! Disks that fill up, and logs that do not keep up.
 
+use super::super::queue::Queue;
+use super::super::writer::Writer;
 use super::*;
 
 /// A recorder over a disk that takes so many bytes.
@@ -88,6 +90,20 @@ async fn a_flow_dropped_after_a_failure_is_counted_in_the_gap() {
     assert_eq!(names(&lines), ["record_gap"]);
     assert_eq!(lines[0]["tidegate.gap.refused"], 1);
     assert_eq!(metric(&metrics, "tidegate_records_lost_total "), 1);
+}
+
+#[test]
+fn a_line_is_not_written_after_its_flow_was_refused_for_it() {
+    for (on_failure, written) in [(OnFailure::Refuse, 0), (OnFailure::Continue, 1)] {
+        let disk = Faulty::with_room(usize::MAX / 2);
+        let (clock, metrics) = (Clock::system(), Metrics::new(&["allowed"]));
+        let queue = Arc::new(Queue::new(1, on_failure, clock.clone(), metrics));
+        let waiting = queue.push_awaited(encode::decision(clock.now(), &allowed()));
+        drop(waiting.expect("a log that works"));
+        queue.close();
+        Writer::new(queue, disk.sink(true)).run();
+        assert_eq!(lines(&disk.text()).len(), written, "{on_failure:?}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 /// A name server on loopback; its thread ends with the test process.
@@ -11,6 +11,7 @@ pub(crate) struct Dns {
     address: SocketAddr,
     answers: Arc<Mutex<HashMap<String, Vec<IpAddr>>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    held: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Dns {
@@ -21,13 +22,26 @@ impl Dns {
             address: socket.local_addr().expect("an address"),
             answers: Arc::default(),
             asked: Arc::default(),
+            held: Arc::default(),
         };
         for (name, addresses) in answers {
             dns.answer(name, addresses);
         }
         let (answers, asked) = (dns.answers.clone(), dns.asked.clone());
-        thread::spawn(move || serve(&socket, &answers, &asked));
+        let held = dns.held.clone();
+        thread::spawn(move || serve(&socket, &answers, &asked, &held));
         dns
+    }
+
+    /// From now on, questions are taken and not answered.
+    pub(crate) fn hold(&self) {
+        *self.held.0.lock().expect("a switch") = true;
+    }
+
+    /// Answers again, what was asked in between first.
+    pub(crate) fn release(&self) {
+        *self.held.0.lock().expect("a switch") = false;
+        self.held.1.notify_all();
     }
 
     /// From now on, that name has these addresses.
@@ -57,6 +71,7 @@ fn serve(
     socket: &UdpSocket,
     answers: &Mutex<HashMap<String, Vec<IpAddr>>>,
     asked: &Mutex<Vec<String>>,
+    held: &(Mutex<bool>, Condvar),
 ) {
     let mut packet = [0; 1500];
     while let Ok((size, from)) = socket.recv_from(&mut packet) {
@@ -64,6 +79,8 @@ fn serve(
             continue;
         };
         asked.lock().expect("questions").push(name.clone());
+        let (held, released) = held;
+        drop(released.wait_while(held.lock().expect("a switch"), |held| *held));
         let known = answers.lock().expect("answers").get(&name).cloned();
         let _ = socket.send_to(&reply(&packet, &question, kind, known.as_deref()), from);
     }
