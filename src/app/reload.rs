@@ -5,7 +5,7 @@
 //! file is not taken. What does not load changes nothing: the last good generation goes on, and
 //! record, metric, log and admin listener say so.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ struct Follower {
     tried: Arc<str>,
     /// The digest seen at the last poll.
     seen: Arc<str>,
+    /// The interface addresses that were tried last.
+    interfaces: Vec<IpAddr>,
 }
 
 /// Follows the files and SIGHUP until `quiet`.
@@ -55,6 +57,7 @@ pub(super) async fn follow(
         own,
         tried: digest.clone(),
         seen: digest,
+        interfaces: interfaces::own(),
     };
     let mut poll = tokio::time::interval(POLL);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -77,7 +80,9 @@ impl Follower {
         let Ok(Ok(digest)) = read else { return };
         let settled = digest == self.seen;
         self.seen = digest;
-        let moved = self.gate.snapshot.load().guard.interfaces != interfaces::own();
+        let interfaces = interfaces::own();
+        let moved = interfaces != self.interfaces;
+        self.interfaces = interfaces;
         if (settled && self.seen != self.tried) || moved {
             self.reload().await;
         }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::admin::AdminListener;
@@ -117,8 +118,11 @@ fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     if stale && std::os::unix::net::UnixStream::connect(path).is_err() {
         fs::remove_file(path)?;
     }
-    let socket = UnixListener::bind(path)
-        .with_context(|| format!("cannot listen on unix:{}", path.display()))?;
+    // Nobody else may connect, not even between the making of the file and the setting of its mode.
+    let before = umask(Mode::from_raw_mode(0o177));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    let socket = bound.with_context(|| format!("cannot listen on unix:{}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(socket)
 }

@@ -70,8 +70,12 @@ impl Credentials {
         self.users.get(name)
     }
 
-    /// The user's name where the secret is right.
-    pub(super) async fn verify(&self, name: &str, secret: Vec<u8>) -> Option<Arc<str>> {
+    /// The user's name where the secret is right, and the hash that it was held against.
+    pub(super) async fn verify(
+        &self,
+        name: &str,
+        secret: Vec<u8>,
+    ) -> Option<(Arc<str>, SecretHash)> {
         let user = self.users.get(name)?;
         let right = match &user.secret {
             SecretHash::Sha256(expected) => {
@@ -80,7 +84,7 @@ impl Credentials {
             }
             SecretHash::Argon2(phc) => self.password(&user.name, phc, secret).await,
         };
-        right.then(|| user.name.clone())
+        right.then(|| (user.name.clone(), user.secret.clone()))
     }
 
     async fn password(&self, name: &Arc<str>, phc: &Arc<str>, secret: Vec<u8>) -> bool {
@@ -201,6 +205,7 @@ mod tests {
             credentials
                 .verify("ana", b"right".to_vec())
                 .await
+                .map(|(name, _)| name)
                 .as_deref(),
             Some("ana")
         );

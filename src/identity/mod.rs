@@ -10,7 +10,7 @@ mod label;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::{self, IdentityDemand, Listener};
+use crate::config::{self, IdentityDemand, Listener, SecretHash};
 use crate::policy::{Facts, Policy, Who};
 
 pub use basic::Credentials;
@@ -71,8 +71,9 @@ impl Caller {
 pub struct Presented {
     /// The listener's part.
     pub listener: Arc<Listener>,
-    /// The user whose secret was right, where there was one.
-    pub user: Option<Arc<str>>,
+    /// The user whose secret was right, where there was one, and the hash it was held against: a
+    /// user whose secret changes has to show the new one.
+    pub user: Option<(Arc<str>, SecretHash)>,
     /// What it says of itself.
     pub labels: Labels,
 }
@@ -155,7 +156,11 @@ impl Identity {
     pub fn caller(&self, presented: &Presented, policy: &Policy) -> Option<Caller> {
         let listener = &presented.listener;
         let user = match &presented.user {
-            Some(name) => Some(self.credentials.user(name)?),
+            Some((name, secret)) => Some(
+                self.credentials
+                    .user(name)
+                    .filter(|user| user.secret == *secret)?,
+            ),
             None => None,
         };
         let subject = user.map(|user| &user.name).or(listener.user.as_ref());

@@ -20,9 +20,9 @@
 //! | `tidegate_dns_duration_seconds` | histogram |  | Time to resolve a name. |
 //! | `tidegate_draining` | gauge |  | 1 from the beginning of shutdown on. |
 //! | `tidegate_flow_duration_seconds` | histogram | category | Time from a flow's beginning to its end, of flows that passed. |
-//! | `tidegate_flow_ends_total` | counter | end, reason | Ends of flows that passed: reason is a refusal code, io_error or none. |
+//! | `tidegate_flow_ends_total` | counter | end, reason | Ends of flows that passed: reason is a refusal code, `io_error` or `none`. |
 //! | `tidegate_flows_active` | gauge | kind | Flows that are open. |
-//! | `tidegate_flows_unstarted_total` | counter |  | Flows refused before they began, as they could not be recorded: no line of their own. |
+//! | `tidegate_flows_unstarted_total` | counter |  | Flows or clients turned away before they began: no room in the log, or too many clients. |
 //! | `tidegate_policy_info` | gauge | digest, generation | Always 1: which policy decides. |
 //! | `tidegate_policy_reloads_total` | counter | result | Attempts to load the policy anew. |
 //! | `tidegate_policy_stale` | gauge |  | 1 while the files do not load and an earlier policy goes on. |

@@ -53,7 +53,7 @@ declare! {
     flows_active: IntGaugeVec = "tidegate_flows_active" ["kind"],
         "Flows that are open.";
     flows_unstarted: IntCounter = "tidegate_flows_unstarted_total" [],
-        "Flows refused before they began, as they could not be recorded: no line of their own.";
+        "Flows or clients turned away before they began: no room in the log, or too many clients.";
     policy_info: IntGaugeVec = "tidegate_policy_info" ["digest", "generation"],
         "Always 1: which policy decides.";
     policy_reloads: IntCounterVec = "tidegate_policy_reloads_total" ["result"],

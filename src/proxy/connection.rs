@@ -37,6 +37,8 @@ pub(super) struct Connection {
     /// Which listener it came by.
     listener: usize,
     known: Option<Remembered>,
+    /// Whether a request came on it before.
+    asked: bool,
 }
 
 /// The caller of the last request, for the next one that presents the same.
@@ -70,6 +72,7 @@ impl Connection {
             buffer: BytesMut::new(),
             listener,
             known: None,
+            asked: false,
         }
     }
 
@@ -124,7 +127,13 @@ impl Connection {
         let limits = &snapshot.limits;
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
-            if !self.wakes(limits.keep_alive).await {
+            // A client that never asked anything gets less patience than one that may ask again.
+            let longest = if self.asked {
+                limits.keep_alive
+            } else {
+                limits.header_timeout
+            };
+            if !self.wakes(longest).await {
                 return Next::End;
             }
         }
@@ -151,7 +160,10 @@ impl Connection {
     async fn head(&mut self, bounds: HeadLimits) -> Next {
         loop {
             match parse_request(&mut self.buffer, bounds) {
-                Ok(Some(head)) => return Next::Request(Box::new(head)),
+                Ok(Some(head)) => {
+                    self.asked = true;
+                    return Next::Request(Box::new(head));
+                }
                 Err(error) => return Next::Malformed(error),
                 Ok(None) => {}
             }

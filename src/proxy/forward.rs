@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -36,6 +36,9 @@ use super::relay::{relay, silence};
 
 /// Interim responses to one request: more than any honest origin sends.
 const MOST_INTERIM: usize = 64;
+
+/// How long a client that closed its side is answered while nothing moves: it may be gone.
+const HALF_CLOSED: Duration = Duration::from_mins(1);
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -265,23 +268,17 @@ impl Exchange<'_> {
         let mut answer = Answer::default();
         let ended = {
             let via = &shared.gate.pseudonym;
-            let mut send = pin!(self.send(&mut from_client, early, &mut to_origin, via));
+            let sent = AtomicBool::new(false);
+            let mut send = pin!(self.send(&mut from_client, early, &mut to_origin, via, &sent));
             let mut reply =
                 pin!(self.reply(&mut from_origin, &mut buffer, &mut to_client, &mut answer));
             let mut quiet = pin!(silence(&self.open.bytes, idle));
-            let mut written = None;
-            loop {
-                tokio::select! {
-                    biased;
-                    cut = self.open.cut() => break Ended::Cut(cut),
-                    replied = &mut reply => break Ended::Replied(replied, matches!(written, Some(Ok(())))),
-                    done = &mut send, if written.is_none() => match done {
-                        Err(error) if !blames_origin(&error) => break Ended::Unsent(error),
-                        // The origin stopped reading: it may still say why.
-                        done => written = Some(done),
-                    },
-                    () = &mut quiet => break Ended::Quiet,
-                }
+            tokio::select! {
+                biased;
+                cut = self.open.cut() => Ended::Cut(cut),
+                replied = &mut reply => Ended::Replied(replied, sent.load(Ordering::Relaxed)),
+                error = &mut send => Ended::Unsent(error),
+                () = &mut quiet => Ended::Quiet,
             }
         };
         flow.facts.status = answer.status.or(flow.facts.status);
@@ -372,7 +369,46 @@ impl Exchange<'_> {
         Ok(after)
     }
 
+    /// Sends the request, then looks after the client while the origin answers; ends only where
+    /// the client is to blame.
     async fn send(
+        &self,
+        from: &mut ReadHalf<'_>,
+        early: &mut BytesMut,
+        to: &mut WriteHalf<'_>,
+        via: &str,
+        sent: &AtomicBool,
+    ) -> BodyError {
+        match self.send_all(from, early, to, via).await {
+            Ok(()) => sent.store(true, Ordering::Relaxed),
+            // The origin stopped reading: it may still say why.
+            Err(error) if blames_origin(&error) => {}
+            Err(error) => return error,
+        }
+        BodyError::Read(self.gone(from).await)
+    }
+
+    /// Waits until the client is gone. One that closed its side may still read the answer (RFC 9112
+    /// section 9.6), but holds its place no longer than that is likely.
+    async fn gone(&self, from: &mut ReadHalf<'_>) -> io::Error {
+        match from.peek(&mut [0]).await {
+            Ok(0) => {}
+            // It says more already: it is there.
+            Ok(_) => return std::future::pending().await,
+            Err(error) => return error,
+        }
+        let mut moved = self.open.bytes.total();
+        loop {
+            tokio::time::sleep(HALF_CLOSED).await;
+            let now = self.open.bytes.total();
+            if now == moved {
+                return io::ErrorKind::ConnectionAborted.into();
+            }
+            moved = now;
+        }
+    }
+
+    async fn send_all(
         &self,
         from: &mut ReadHalf<'_>,
         early: &mut BytesMut,

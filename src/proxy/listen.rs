@@ -55,7 +55,8 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, index: us
 
 fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usize) {
     let Ok(turn) = shared.connections.clone().try_acquire_owned() else {
-        // Closed at once: nothing was asked, so there is nothing to record.
+        // Closed at once: nothing was asked, so there is nothing to record, only to count.
+        shared.gate.metrics.flow_unstarted();
         return;
     };
     let _ = stream.set_nodelay(true);

@@ -938,3 +938,52 @@ fn chunks_that_are_none_are_not_passed_on() {
         );
     }
 }
+
+#[test]
+fn a_client_that_vanishes_while_the_origin_is_silent_gives_up_its_place() {
+    let origin = Origin::raw(|visit| {
+        let request = visit.head()?.expect("a request");
+        visit.remember(&request);
+        // Says nothing until the proxy hangs up.
+        visit.head().map(|_| ())
+    });
+    let gate = gate_with(&origin, "");
+    let mut client = gate.client();
+    client.send(format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+        url(&origin, "/")
+    ));
+    until("the origin has the request", || {
+        !origin.requests().is_empty()
+    });
+
+    client.reset();
+
+    let close = gate.last_close();
+    assert_eq!(close.text("tidegate.end"), "failed");
+    assert_eq!(close.text("tidegate.blame"), "client");
+}
+
+#[test]
+fn a_client_that_closed_its_side_still_gets_its_answer() {
+    let origin = Origin::raw(|visit| {
+        let request = visit.head()?.expect("a request");
+        visit.remember(&request);
+        // The end of the client's side does not reach a kept connection to the origin.
+        visit.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    });
+    let gate = gate_with(&origin, "");
+    let mut client = gate.client();
+    client.send(format!(
+        "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
+        url(&origin, "/")
+    ));
+    client.half_close();
+
+    let answer = client.answer("GET");
+
+    assert_eq!(
+        (answer.status(), answer.body.as_slice()),
+        (200, b"ok".as_slice())
+    );
+}

@@ -463,3 +463,21 @@ fn without_users_a_username_is_only_a_label() {
     assert_eq!(line.text("user.id"), "");
     assert_eq!(line.text("tidegate.tier.basis"), "unattributed");
 }
+
+#[test]
+fn a_rotated_secret_ends_the_tunnels_of_the_old_one() {
+    let origin = Origin::bytes();
+    let policy = policy(origin.port());
+    let gate = Gate::with(&policy);
+    let hello = crate::kit::Hello::naming(HOST).bytes();
+    let mut client = Client::dial(gate.listener(0)).known_as("ana", ANA);
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(&hello);
+    assert_eq!(client.exactly(hello.len()), hello);
+
+    gate.reload(&policy.replace(&hashed(ANA), &hashed("another-long-random-token")));
+
+    assert_eq!(client.rest(), b"");
+    assert_eq!(gate.last_close().text("error.type"), "revoked");
+}
