@@ -268,15 +268,15 @@ impl Exchange<'_> {
         let mut answer = Answer::default();
         let ended = {
             let via = &shared.gate.pseudonym;
-            let sent = AtomicBool::new(false);
-            let mut send = pin!(self.send(&mut from_client, early, &mut to_origin, via, &sent));
+            let whole = AtomicBool::new(false);
+            let mut send = pin!(self.send(&mut from_client, early, &mut to_origin, via, &whole));
             let mut reply =
                 pin!(self.reply(&mut from_origin, &mut buffer, &mut to_client, &mut answer));
             let mut quiet = pin!(silence(&self.open.bytes, idle));
             tokio::select! {
                 biased;
                 cut = self.open.cut() => Ended::Cut(cut),
-                replied = &mut reply => Ended::Replied(replied, sent.load(Ordering::Relaxed)),
+                replied = &mut reply => Ended::Replied(replied, whole.load(Ordering::Relaxed)),
                 error = &mut send => Ended::Unsent(error),
                 () = &mut quiet => Ended::Quiet,
             }
