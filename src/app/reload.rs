@@ -140,6 +140,8 @@ impl Follower {
         gate.recorder
             .event(&Event::PolicyLoaded { digest, generation });
         gate.adopt(next);
+        // A policy of a million hosts takes a while to take apart: not on a thread that serves.
+        tokio::task::spawn_blocking(move || drop(before));
         tracing::info!(generation, "policy loaded");
     }
 

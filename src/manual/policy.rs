@@ -23,6 +23,11 @@
 //! - `raw = true` lets bytes that are not TLS pass in a CONNECT; `upgrade = true` lets a plain
 //!   request become another protocol (WebSocket).
 //!
+//! What a tunnel does after its `ClientHello` is not seen: a host behind a shared front (a CDN) may be
+//! asked for another of its tenants inside TLS, and whoever may reach a forge may push with a stolen
+//! credential. Name hosts exactly, and nothing where anybody can get a name; `tidegate check` warns
+//! of those.
+//!
 //! Each rule shows by example what it does (`allows`, `denies`); `[[trial]]`s assert the verdict
 //! and the rule behind it. Both run at every load: a policy whose examples fail does not load.
 //! An `https://` example is judged as what the gate sees of it: an opaque CONNECT.
