@@ -71,8 +71,22 @@ impl Snapshot {
         }
     }
 
-    /// The caller of what was presented, as this generation sees it.
+    /// What a listener says of its callers in this generation; as before where it is no longer
+    /// listed.
+    pub fn listener(&self, before: &Arc<Listener>) -> Arc<Listener> {
+        let mut listed = self.listeners.iter();
+        let now = listed.find(|listener| listener.address == before.address);
+        now.unwrap_or(before).clone()
+    }
+
+    /// The caller of what was presented, as this generation sees it: under what its listener says
+    /// now, not when it connected.
     pub fn caller(&self, presented: &Presented) -> Option<Caller> {
-        self.identity.caller(presented, &self.policy)
+        let listener = self.listener(&presented.listener);
+        let presented = Presented {
+            listener,
+            ..presented.clone()
+        };
+        self.identity.caller(&presented, &self.policy)
     }
 }

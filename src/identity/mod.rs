@@ -29,7 +29,7 @@ pub struct Caller {
     pub groups: Arc<[Arc<str>]>,
     /// What it says of itself.
     pub labels: Labels,
-    /// What showed who it is: `credential`, `listener`, `none`.
+    /// What showed who it is: `username`, `listener`, `none`.
     pub evidence: Evidence,
 }
 

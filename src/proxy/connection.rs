@@ -218,17 +218,10 @@ impl Connection {
         Ok(known)
     }
 
-    /// What the listener says of its callers in a generation: the one it had when it was bound
-    /// where the new configuration no longer lists it.
+    /// What the listener says of its callers in a generation.
     fn listener(&self, snapshot: &Snapshot) -> Arc<Listener> {
         let bound = self.shared.listeners.get(self.listener);
-        let same = |listener: &&Arc<Listener>| {
-            bound.is_some_and(|bound| bound.address == listener.address)
-        };
-        let listed = snapshot.listeners.iter().find(same).or(bound);
-        listed
-            .cloned()
-            .unwrap_or_else(|| self.shared.nobody.clone())
+        snapshot.listener(bound.unwrap_or(&self.shared.nobody))
     }
 
     async fn malformed(&mut self, error: HeadError) {

@@ -481,3 +481,35 @@ fn a_rotated_secret_ends_the_tunnels_of_the_old_one() {
     assert_eq!(client.rest(), b"");
     assert_eq!(gate.last_close().text("error.type"), "revoked");
 }
+
+#[test]
+fn a_listener_that_becomes_stricter_ends_the_tunnels_that_came_by_it() {
+    let origin = Origin::bytes();
+    // A fixed port: a listener is known again by its address.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address");
+    drop(free);
+    let listener = format!("\n[[listener]]\naddress = \"{address}\"\n");
+    let files = allow_more(
+        "only",
+        "standard.example.com",
+        origin.port(),
+        "tiers = [\"standard\"]",
+    );
+    let policy = format!(
+        "{TIERS}{}{files}{listener}",
+        names(&["standard.example.com"])
+    );
+    let gate = Gate::with(&policy);
+    let hello = crate::kit::Hello::naming("standard.example.com").bytes();
+    let mut client = Client::dial(address);
+    client
+        .tunnel(&format!("standard.example.com:{}", origin.port()))
+        .send(&hello);
+    assert_eq!(client.exactly(hello.len()), hello);
+
+    gate.reload(&format!("{policy}tier = \"restricted\"\n"));
+
+    assert_eq!(client.rest(), b"");
+    assert_eq!(gate.last_close().text("error.type"), "revoked");
+}
