@@ -9,7 +9,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Shared;
-use super::connection::Connection;
+use super::client::ClientStream;
+use super::connection::{Connection, Origin};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -60,9 +61,14 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usi
         return;
     };
     let _ = stream.set_nodelay(true);
-    let connection = Connection::new(shared.clone(), stream, canonical(peer), index);
+    let origin = Origin {
+        peer: canonical(peer),
+        listener: index,
+    };
+    let stream = ClientStream::Plain(stream);
+    let connection = Connection::new(shared.clone(), stream, origin);
     shared.gate.tasks.spawn(async move {
-        let tunnel = Box::pin(connection.serve()).await;
+        let tunnel = Box::pin(connection.serve(None)).await;
         if let Some(tunnel) = tunnel {
             tunnel.carry().await;
         }

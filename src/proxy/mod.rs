@@ -1,12 +1,14 @@
 //! The data path: accept, identify, decide, dial, relay, record.
 
 mod buffers;
+mod client;
 mod connect;
 mod connection;
 mod flow;
 mod forward;
 mod hello;
 mod http1;
+mod http2;
 mod listen;
 mod refusal;
 mod relay;

@@ -17,7 +17,7 @@ pub(crate) struct RequestHead {
     pub(crate) version: Version,
     /// All fields.
     pub(crate) fields: Fields,
-    /// How the body is framed; never [`BodyLength::UntilClose`].
+    /// How the body is framed; [`BodyLength::UntilClose`] only in HTTP/2.
     pub(crate) body: BodyLength,
     /// Whether the client would send another request on this connection.
     pub(crate) keep_alive: bool,

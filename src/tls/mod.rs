@@ -1,0 +1,3 @@
+//! TLS with callers.
+
+pub type ServerStream = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
