@@ -8,6 +8,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::identity::Channel;
+
 use super::Shared;
 use super::connection::Connection;
 
@@ -60,7 +62,9 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usi
         return;
     };
     let _ = stream.set_nodelay(true);
-    let connection = Connection::new(shared.clone(), stream, canonical(peer), index);
+    let local = stream.local_addr().map_or(peer, canonical);
+    let channel = Channel::plain(canonical(peer), local);
+    let connection = Connection::new(shared.clone(), stream, channel, index);
     shared.gate.tasks.spawn(async move {
         let tunnel = Box::pin(connection.serve()).await;
         if let Some(tunnel) = tunnel {
