@@ -8,7 +8,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 /// Refuses what does not come from a tool on its own account: a `Host` that a name server could
-/// have been made to point here (DNS rebinding), a foreign `Origin`, anything but reading.
+/// have been made to point here (DNS rebinding), a foreign `Origin`, anything but reading, and
+/// writing in a form that a page could not send unasked.
 pub(super) async fn guard(request: Request, next: Next) -> Response {
     match check(request.method(), request.headers()) {
         Ok(()) => next.run(request).await,
@@ -17,8 +18,15 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
 }
 
 fn check(method: &Method, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
-    if method != Method::GET && method != Method::HEAD {
-        return Err((StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"));
+    let reads = method == Method::GET || method == Method::HEAD;
+    if !reads && method != Method::POST {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST\n"));
+    }
+    if !reads && !is_for_programs(headers) {
+        return Err((
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send JSON, or the form of a token exchange\n",
+        ));
     }
     let host = only(headers, header::HOST).filter(|host| is_ours(host));
     let Some(host) = host else {
@@ -34,6 +42,15 @@ fn check(method: &Method, headers: &HeaderMap) -> Result<(), (StatusCode, &'stat
         }
     }
     Ok(())
+}
+
+/// Whether a body is JSON, which no page sends without being allowed to, or the form of RFC 8693,
+/// whose route takes only what proves itself.
+fn is_for_programs(headers: &HeaderMap) -> bool {
+    let kind = only(headers, header::CONTENT_TYPE).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+        || kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 /// The value of a field that is there once.

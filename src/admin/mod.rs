@@ -1,16 +1,18 @@
-//! Health, metrics and the policy's state, for operators and their monitoring.
+//! Health, metrics, the policy's state and sessions, for operators, their monitoring and agents.
 //!
-//! Only reads. A page in a browser cannot be made to read it: the `Host` has to be an address or
+//! Behind two doors: the admin listener reads, and lets a session token speak for itself; the
+//! control socket, which only its owner can open, starts and revokes sessions. A page in a browser cannot be made to read it: the `Host` has to be an address or
 //! `localhost`, and a foreign `Origin` is refused.
 
 mod guard;
 mod listener;
+mod sessions;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -25,6 +27,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 
 pub use listener::AdminListener;
@@ -40,6 +43,8 @@ const LIFE: Duration = Duration::from_mins(5);
 /// Bytes of a request head, and fields in it.
 const HEAD_SIZE: usize = 16 * 1024;
 const HEAD_COUNT: usize = 64;
+/// Bytes of a request's body.
+const BODY_SIZE: usize = 256 * 1024;
 /// Time for answers under way at the end.
 const END: Duration = Duration::from_secs(1);
 
@@ -50,6 +55,17 @@ pub struct Admin {
     pub metrics: Metrics,
     /// Asked anew for every `GET /readyz` and `GET /v1/policy`.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    /// Whose sessions are started and ended; `None`: it only reads.
+    pub gate: Option<Arc<Gate>>,
+}
+
+/// How somebody came in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Door {
+    /// By the admin listener: anybody on this machine, perhaps.
+    Admin,
+    /// By the control socket: its owner.
+    Control,
 }
 
 impl fmt::Debug for Admin {
@@ -78,8 +94,8 @@ pub struct Status {
 }
 
 /// Answers until `stop` is cancelled; then lets answers under way end, for at most a second.
-pub async fn serve(mut listener: AdminListener, admin: Admin, stop: CancellationToken) {
-    let service = TowerToHyperService::new(routes(admin));
+pub async fn serve(mut listener: AdminListener, door: Door, admin: Admin, stop: CancellationToken) {
+    let service = TowerToHyperService::new(routes(admin, door));
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let tasks = TaskTracker::new();
     while let Some((connection, place)) = accept(&mut listener, &room, &stop).await {
@@ -131,13 +147,17 @@ async fn converse(
     }
 }
 
-fn routes(admin: Admin) -> Router {
+fn routes(admin: Admin, door: Door) -> Router {
+    let writes = admin.gate.clone().map(sessions::routes);
     Router::new()
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .route("/readyz", get(readyz))
         .route("/v1/policy", get(policy))
         .with_state(admin)
+        .merge(writes.unwrap_or_default())
+        .layer(DefaultBodyLimit::max(BODY_SIZE))
+        .layer(Extension(door))
         .layer(middleware::from_fn(guard::guard))
 }
 
@@ -224,6 +244,7 @@ mod tests {
         Admin {
             metrics,
             status: Arc::new(status),
+            gate: None,
         }
     }
 
@@ -235,6 +256,7 @@ mod tests {
         let stop = CancellationToken::new();
         let serve = serve(
             AdminListener::Tcp(listener),
+            Door::Admin,
             admin(ready.clone()),
             stop.clone(),
         );
@@ -308,7 +330,16 @@ mod tests {
                 request("/metrics", "").replace("Host: 127.0.0.1:9\r\n", ""),
                 421,
             ),
-            (request("/metrics", "").replacen("GET", "POST", 1), 405),
+            (request("/metrics", "").replacen("GET", "POST", 1), 415),
+            (
+                request("/metrics", "Content-Type: text/plain\r\n").replacen("GET", "POST", 1),
+                415,
+            ),
+            (
+                request("/metrics", "Content-Type: application/json\r\n")
+                    .replacen("GET", "POST", 1),
+                405,
+            ),
             (request("/metrics", "").replacen("GET", "OPTIONS", 1), 405),
             (request("/", ""), 404),
         ] {
@@ -359,7 +390,7 @@ mod tests {
         let listener = AdminListener::Unix(UnixListener::bind(&path).expect("bound"));
         let stop = CancellationToken::new();
         let ready = Arc::new(AtomicBool::new(true));
-        tokio::spawn(serve(listener, admin(ready), stop.clone()));
+        tokio::spawn(serve(listener, Door::Control, admin(ready), stop.clone()));
         let mut stream = UnixStream::connect(&path).await.expect("connected");
         let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).await.expect("sent");

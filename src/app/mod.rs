@@ -14,7 +14,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Status};
+use crate::admin::{Admin, Door, Status};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::diag::{self, Diagnostic, Severity};
@@ -134,7 +134,8 @@ async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
     let connections = sockets::connections(config.limits.flows, descriptors);
     banner::started(&config, &gate, &bound);
     let guard_addresses = bound.addresses();
-    serve_admin(&gate, bound.admin, &quiet);
+    serve_admin(&gate, bound.admin, Door::Admin, &quiet);
+    serve_admin(&gate, bound.control, Door::Control, &quiet);
     proxy::serve(&gate, bound.proxies, connections);
     let background = background(&gate, config, catalogue, guard_addresses, &quiet);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -153,6 +154,7 @@ async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
 fn serve_admin(
     gate: &Arc<Gate>,
     listener: Option<crate::admin::AdminListener>,
+    door: Door,
     stop: &CancellationToken,
 ) {
     let Some(listener) = listener else { return };
@@ -180,11 +182,12 @@ fn serve_admin(
     let admin = Admin {
         metrics: gate.metrics.clone(),
         status: Arc::new(status),
+        gate: Some(gate.clone()),
     };
     // Outlives the drain, so that it can be watched; its own token ends it.
     let stop = stop.clone();
     gate.attendants
-        .spawn(crate::admin::serve(listener, admin, stop));
+        .spawn(crate::admin::serve(listener, door, admin, stop));
 }
 
 /// Reload and sampling; they end with `quiet`, after the flows.

@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::admin::AdminListener;
-use crate::config::{AdminAddress, Listen, Listener};
+use crate::config::{AdminAddress, Control, Listen, Listener};
 use crate::policy::Guard;
 use crate::proxy;
 
@@ -28,6 +28,8 @@ pub(super) struct Bound {
     pub(super) proxies: Vec<(TcpListener, Arc<Listener>)>,
     /// Where operators connect.
     pub(super) admin: Option<AdminListener>,
+    /// Where sessions are started and revoked.
+    pub(super) control: Option<AdminListener>,
     admin_address: Option<SocketAddr>,
 }
 
@@ -64,6 +66,7 @@ impl Bound {
         }
         Ok(Self {
             proxies,
+            control: bind_control(listen.control.as_ref())?,
             admin,
             admin_address,
         })
@@ -110,6 +113,24 @@ fn take_or_bind(
         return Ok(TcpListener::from_std(socket)?);
     }
     proxy::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+/// One that nobody asked for may be missing: another gate has it, or the folder cannot be written.
+fn bind_control(control: Option<&Control>) -> anyhow::Result<Option<AdminListener>> {
+    let Some(Control { path, written }) = control else {
+        return Ok(None);
+    };
+    if let Some(folder) = path.parent().filter(|_| !written) {
+        let _ = fs::create_dir_all(folder);
+    }
+    match bind_unix(path) {
+        Ok(socket) => Ok(Some(AdminListener::Unix(socket))),
+        Err(error) if *written => Err(error),
+        Err(error) => {
+            tracing::warn!("no control socket: {error:#}");
+            Ok(None)
+        }
+    }
 }
 
 /// A socket file that a dead process left is taken away; one that answers is not.

@@ -12,12 +12,15 @@ use crate::policy::source::Placed;
 
 use super::files::read_text;
 use super::names::Names;
+use super::session::Session;
 
 /// Who may say who they are.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
     /// `[[identity.user]]`.
     pub users: Vec<User>,
+    /// `[identity.session]`.
+    pub session: Session,
 }
 
 /// `[[identity.user]]`: a static credential.
@@ -60,12 +63,12 @@ const MOST_MEMORY: u32 = 1 << 20;
 
 /// The users that are written; `secrets` learns the files that hold their hashes, and what they
 /// say.
-pub(super) fn identity(
+pub(super) fn users(
     sections: &[Placed<UserSection>],
     names: &Names<'_>,
     secrets: &mut Vec<(PathBuf, String)>,
     findings: &mut Vec<Diagnostic>,
-) -> Identity {
+) -> Vec<User> {
     let mut users: Vec<User> = Vec::new();
     let mut places: Vec<Place> = Vec::new();
     for section in sections {
@@ -96,7 +99,7 @@ pub(super) fn identity(
             places.push(place);
         }
     }
-    Identity { users }
+    users
 }
 
 fn user_twice(name: &str, second: Place, first: Option<&Place>) -> Diagnostic {

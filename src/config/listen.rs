@@ -1,7 +1,7 @@
 //! `[listen]` and `[[listener]]`: where callers and operators connect.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -20,6 +20,17 @@ pub struct Listen {
     pub proxy: Vec<Listener>,
     /// Health, metrics, API; `None`: no admin listener. Never reachable through the proxy.
     pub admin: Option<AdminAddress>,
+    /// Where sessions are started and revoked; `None`: nowhere.
+    pub control: Option<Control>,
+}
+
+/// The control socket.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Control {
+    /// The socket, mode 0600.
+    pub path: PathBuf,
+    /// Whether it was written: then it has to be there.
+    pub written: bool,
 }
 
 /// One http:// proxy listener and what it says of its callers.
@@ -64,6 +75,7 @@ pub enum AdminAddress {
 pub(super) struct Section {
     proxy: Option<Vec<Spanned<String>>>,
     admin: Option<Spanned<String>>,
+    control: Option<Spanned<String>>,
 }
 
 /// `[[listener]]` as it is written.
@@ -90,13 +102,14 @@ impl Listen {
         Self {
             proxy: vec![Listener::at(loopback(PROXY_PORT))],
             admin: Some(default_admin()),
+            control: None,
         }
     }
 }
 
 impl Listener {
     /// A listener that says nothing of its callers.
-    fn at(address: SocketAddr) -> Self {
+    pub fn at(address: SocketAddr) -> Self {
         Self {
             address,
             tier: None,
@@ -157,7 +170,11 @@ pub(super) fn listen(
     nobody_can_connect(section, &taken, findings);
     let admin = admin(section, &mut taken, findings);
     find_clashes(&taken, findings);
-    Listen { proxy, admin }
+    Listen {
+        proxy,
+        admin,
+        control: control(section, findings),
+    }
 }
 
 fn listener(
@@ -266,6 +283,47 @@ fn admin(
     }
     taken.push((address, Some(place)));
     Some(AdminAddress::Tcp(address))
+}
+
+/// What is written; `Control { path: "" }` stands for none.
+fn control(section: Option<&Placed<Section>>, findings: &mut Vec<Diagnostic>) -> Option<Control> {
+    let (section, text) =
+        section.and_then(|section| Some((section, section.value.control.as_ref()?)))?;
+    let place = section.at(text);
+    let written = true;
+    if text.get_ref() == "none" {
+        let path = PathBuf::new();
+        return Some(Control { path, written });
+    }
+    let Some(path) = text.get_ref().strip_prefix("unix:") else {
+        let message = "the control socket is a Unix socket";
+        findings.push(
+            Diagnostic::error("bad-address", place, message)
+                .label("whoever opens it can start and revoke sessions")
+                .help("write `unix:/PATH`, or `none`"),
+        );
+        return None;
+    };
+    match socket_path(section, path, place, findings)? {
+        AdminAddress::Unix(path) => Some(Control { path, written }),
+        AdminAddress::Tcp(_) => None,
+    }
+}
+
+impl Listen {
+    /// Without any word about it, the control socket is beside the records.
+    pub(super) fn control_beside(&mut self, records: Option<&Path>) {
+        match &self.control {
+            Some(control) if control.path.as_os_str().is_empty() => self.control = None,
+            Some(_) => {}
+            None => {
+                let path = records.map(|file| super::folder_of(file).join("control.sock"));
+                let fits = |path: &PathBuf| path.as_os_str().len() <= LONGEST_SOCKET_PATH;
+                let written = false;
+                self.control = path.filter(fits).map(|path| Control { path, written });
+            }
+        }
+    }
 }
 
 fn socket_path(

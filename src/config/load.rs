@@ -13,7 +13,7 @@ use super::names::Names;
 use super::record::Record;
 use super::written::{Written, includes_of, keys_by_section};
 use super::{Config, Dial, Identity, Limits, Listen};
-use super::{dial, identity, limits, listen, record};
+use super::{dial, identity, limits, listen, record, session};
 
 /// Of a file with more mistakes of syntax, the first ones are shown.
 const SYNTAX_ERRORS: usize = 100;
@@ -62,13 +62,16 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
     let mut files = Reading::begin(Arc::new(Source::new("(built in)", ""))).finish();
     let mut folder = state_folder;
     folder.push("tidegate");
+    let record = Record::in_folder(&folder);
+    let mut listen = Listen::on_loopback();
+    listen.control_beside(record.file.as_deref());
     Config {
         path: None,
         sources: files.sources(),
         digest: files.digest(Vec::new()),
         files,
-        listen: Listen::on_loopback(),
-        record: Record::in_folder(&folder),
+        listen,
+        record,
         dial: Dial::default(),
         limits: Limits::default(),
         identity: Identity::default(),
@@ -155,21 +158,27 @@ fn check(
 ) -> Config {
     let names = Names::of(&written);
     let mut secrets = Vec::new();
-    let listen = listen::listen(
+    let mut listen = listen::listen(
         written.listen.as_ref(),
         &written.listeners,
         &names,
         findings,
     );
-    let identity = identity::identity(&written.users, &names, &mut secrets, findings);
+    let session = session::session(written.session.as_ref(), &mut secrets, findings);
+    let identity = Identity {
+        users: identity::users(&written.users, &names, &mut secrets, findings),
+        session,
+    };
     let folder = super::folder_of(first);
+    let record = record::record(written.record.as_ref(), folder, findings);
+    listen.control_beside(record.file.as_deref());
     Config {
         path,
         sources: files.sources(),
         digest: files.digest(secrets),
         files,
         listen,
-        record: record::record(written.record.as_ref(), folder, findings),
+        record,
         dial: dial::dial(written.dial.as_ref(), findings),
         limits: limits::limits(written.limits.as_ref(), findings),
         identity,

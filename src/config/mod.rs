@@ -11,6 +11,7 @@ mod load;
 mod names;
 mod record;
 mod section;
+mod session;
 mod value;
 mod written;
 
@@ -24,9 +25,10 @@ pub use dial::Dial;
 pub use files::{Files, digest_of_files, read};
 pub use identity::{Identity, SecretHash, User};
 pub use limits::Limits;
-pub use listen::{AdminAddress, IdentityDemand, Listen, Listener};
+pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{embedded, embedded_with, keys, load, load_text};
 pub use record::{OnFailure, Record};
+pub use session::{Local, PrivateKey, Session};
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.
 #[derive(Clone, Debug)]

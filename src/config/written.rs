@@ -11,7 +11,7 @@ use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
-use super::{dial, identity, limits, listen, record};
+use super::{dial, identity, limits, listen, record, session};
 
 /// What may stand at the top of a file.
 const SECTIONS: [&str; 13] = [
@@ -50,6 +50,7 @@ pub(super) struct Written {
     pub(super) record: Option<Placed<record::Section>>,
     /// Where secrets stand, or what may be meant for one.
     pub(super) secrets: Secrets,
+    pub(super) session: Option<Placed<session::Section>>,
     pub(super) users: Vec<Placed<identity::UserSection>>,
 }
 
@@ -96,21 +97,19 @@ impl Written {
             return;
         };
         for (key, value) in table {
-            if key.get_ref() == "user" {
-                let what = "[[identity.user]]";
-                self.note_secrets(source, &value);
-                many(
-                    &mut self.users,
-                    Value {
-                        source,
-                        what,
-                        content: value,
-                    },
-                    findings,
-                );
-            } else {
-                let place = Place::new(source, key.span());
-                findings.push(unknown_key(place, key.get_ref(), what, &["user"]));
+            let place = Place::new(source, key.span());
+            let of = |what, content| Value {
+                source,
+                what,
+                content,
+            };
+            match key.get_ref().as_ref() {
+                "session" => once(&mut self.session, of("[identity.session]", value), findings),
+                "user" => {
+                    self.note_secrets(source, &value);
+                    many(&mut self.users, of("[[identity.user]]", value), findings);
+                }
+                unknown => findings.push(unknown_key(place, unknown, what, &["session", "user"])),
             }
         }
     }
@@ -273,6 +272,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[record]", keys_of::<record::Section>()),
         ("[dial]", keys_of::<dial::Section>()),
         ("[limits]", keys_of::<limits::Section>()),
+        ("[identity.session]", keys_of::<session::Section>()),
         ("[[identity.user]]", keys_of::<identity::UserSection>()),
         ("[tiers]", keys_of::<source::Tiers>()),
         ("[tier.NAME]", keys_of::<source::Tier>()),

@@ -258,12 +258,13 @@ impl Flows {
     }
 
     /// Adds a flow that passed in the generation `judged`. Where `current` is already another, the
-    /// flow is judged again: it may have missed the round that the reload made. One that comes when
+    /// flow is judged again: it may have missed the round that the reload made, or a revocation. One that comes when
     /// all were ended has missed that.
     pub fn add(&self, flow: &Arc<OpenFlow>, judged: u64, current: &arc_swap::ArcSwap<Snapshot>) {
         self.part(flow.id).insert(flow.id, flow.clone());
         let current = current.load();
-        if current.generation != judged && !flow.still_passes(&current) {
+        let missed = current.generation != judged && !flow.still_passes(&current);
+        if missed || !current.identity.stands_by(&flow.presented) {
             flow.end(Cut::Revoke);
         }
         if self.over.load(Ordering::Acquire) {

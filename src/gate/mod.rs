@@ -2,6 +2,7 @@
 
 mod flows;
 mod snapshot;
+mod start;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::identity::RevokeError;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
 
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use snapshot::{Parts, Snapshot};
+pub use start::{Ground, StartError, Started, Wish, session_facts};
 
 /// The running whole.
 #[derive(Debug)]
@@ -65,6 +68,21 @@ impl Gate {
     /// The number of the next generation.
     pub fn next_generation(&self) -> u64 {
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Revokes a token by its id, or a session by its own, and ends the open flows of it.
+    pub fn revoke(&self, name: &str) -> Result<(), RevokeError> {
+        let snapshot = self.snapshot.load_full();
+        let identity = &snapshot.identity;
+        let now = self.clock.now();
+        let until = now
+            .saturating_add(identity.longest_validity())
+            .unwrap_or(jiff::Timestamp::MAX);
+        let revoked = identity.sessions().revoke(name, until, now);
+        if !matches!(revoked, Err(RevokeError::Name | RevokeError::Full)) {
+            self.flows.judge_again(&snapshot);
+        }
+        revoked
     }
 
     /// Puts a new generation in force and ends the open flows that it no longer lets pass.

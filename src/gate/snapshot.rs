@@ -52,7 +52,11 @@ impl Snapshot {
         Self {
             generation,
             digest: config.digest.clone(),
-            identity: Identity::new(&config.identity, before.map(|before| &before.identity)),
+            identity: Identity::new(
+                &config.identity,
+                before.map(|before| &before.identity),
+                parts.clock.clone(),
+            ),
             limits: config.limits.clone(),
             dialer: Dialer::new(
                 &config.dial,

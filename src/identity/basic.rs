@@ -1,21 +1,23 @@
 //! `Proxy-Authorization: Basic` (RFC 7617) against hashed secrets.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use argon2::Argon2;
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::sync::Semaphore;
 
 use crate::config::{self, SecretHash, User};
 
-/// Longest credential that is looked at, in bytes of base64.
-const LONGEST: usize = 4096;
+use super::cache::Verified;
+
+/// Longest credential that is looked at, in bytes: a token and its session, in base64.
+const LONGEST: usize = 12 * 1024;
 /// Verified passwords that are remembered, so that argon2 is paid once and not per request.
 const REMEMBERED: usize = 1024;
 /// Passwords that are verified at once: each costs 19 MiB and milliseconds.
@@ -24,9 +26,7 @@ const AT_ONCE: usize = 2;
 /// The users and their hashed secrets.
 pub struct Credentials {
     users: HashMap<Arc<str>, User>,
-    /// `None` where the machine has no randomness: nothing is remembered then.
-    key: Option<hmac::Key>,
-    verified: Mutex<HashSet<[u8; 32]>>,
+    verified: Verified<()>,
     turns: Semaphore,
 }
 
@@ -47,8 +47,7 @@ impl Credentials {
                 .iter()
                 .map(|user| (user.name.clone(), user.clone()))
                 .collect(),
-            key: hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).ok(),
-            verified: Mutex::default(),
+            verified: Verified::new(REMEMBERED),
             turns: Semaphore::new(AT_ONCE),
         }
     }
@@ -88,8 +87,8 @@ impl Credentials {
     }
 
     async fn password(&self, name: &Arc<str>, phc: &Arc<str>, secret: Vec<u8>) -> bool {
-        let mark = self.mark(name, &secret);
-        if mark.is_some_and(|mark| self.lock().contains(&mark)) {
+        let mark = self.verified.mark(&[name.as_bytes(), &secret]);
+        if self.verified.get(mark).is_some() {
             return true;
         }
         let Ok(_turn) = self.turns.acquire().await else {
@@ -102,54 +101,73 @@ impl Credentials {
         })
         .await
         .unwrap_or(false);
-        if let Some(mark) = mark.filter(|_| right) {
-            self.remember(mark);
+        if right {
+            self.verified.put(mark, ());
         }
         right
     }
+}
 
-    fn mark(&self, name: &str, secret: &[u8]) -> Option<[u8; 32]> {
-        let mut context = hmac::Context::with_key(self.key.as_ref()?);
-        context.update(name.as_bytes());
-        context.update(&[0]);
-        context.update(secret);
-        let mut mark = [0; 32];
-        mark.copy_from_slice(context.sign().as_ref());
-        Some(mark)
+/// What `Proxy-Authorization` carries.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Credential {
+    /// Before the colon of `Basic`; empty for `Bearer`.
+    pub(super) username: String,
+    /// Behind it.
+    pub(super) secret: Vec<u8>,
+    bearer: bool,
+}
+
+impl Credential {
+    /// Whether the secret is a token that speaks for itself, not the password of a user.
+    pub(super) fn is_token(&self) -> bool {
+        // What every JWT begins with: `{"` in base64url.
+        let header = |text: &str| text.starts_with("eyJ") && text.split('.').count() == 3;
+        self.bearer || self.token().is_some_and(header)
     }
 
-    fn remember(&self, mark: [u8; 32]) {
-        let mut verified = self.lock();
-        if verified.len() >= REMEMBERED {
-            verified.clear();
-        }
-        verified.insert(mark);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The token.
+    pub(super) fn token(&self) -> Option<&str> {
+        std::str::from_utf8(&self.secret).ok()
     }
 }
 
-/// The username and the secret of a `Basic` credential; `None` where it is anything else.
-pub(super) fn decode(value: &[u8]) -> Option<(String, Vec<u8>)> {
+/// Takes a `Basic` (RFC 7617) or `Bearer` (RFC 6750) credential apart; `None` where it is neither.
+pub(super) fn read(value: &[u8]) -> Option<Credential> {
     if value.len() > LONGEST {
         return None;
     }
-    let (scheme, rest) = value.split_at_checked(5)?;
-    if !scheme.eq_ignore_ascii_case(b"basic") || !rest.starts_with(b" ") {
-        return None;
+    let space = value.iter().position(|byte| *byte == b' ')?;
+    let (scheme, rest) = value.split_at_checked(space)?;
+    let rest = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"basic") {
+        basic(rest)
+    } else if scheme.eq_ignore_ascii_case(b"bearer") {
+        bearer(rest)
+    } else {
+        None
     }
-    let decoded = STANDARD.decode(rest.trim_ascii()).ok()?;
+}
+
+fn basic(encoded: &[u8]) -> Option<Credential> {
+    let decoded = STANDARD.decode(encoded).ok()?;
     let colon = decoded.iter().position(|byte| *byte == b':')?;
     let (name, secret) = decoded.split_at_checked(colon)?;
     let name = std::str::from_utf8(name).ok()?;
-    let printable = name.bytes().all(|byte| (0x21..0x7f).contains(&byte)) && name.len() <= 512;
-    printable.then(|| {
-        (
-            name.to_owned(),
-            secret.get(1..).unwrap_or_default().to_vec(),
-        )
+    let printable = name.bytes().all(|byte| byte.is_ascii_graphic()) && name.len() <= 512;
+    printable.then(|| Credential {
+        username: name.to_owned(),
+        secret: secret.get(1..).unwrap_or_default().to_vec(),
+        bearer: false,
+    })
+}
+
+fn bearer(token: &[u8]) -> Option<Credential> {
+    let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    (!token.is_empty() && token.iter().all(sound)).then(|| Credential {
+        username: String::new(),
+        secret: token.to_vec(),
+        bearer: true,
     })
 }
 
@@ -168,7 +186,10 @@ mod tests {
             groups: vec![],
             repository: None,
         };
-        Credentials::new(&config::Identity { users: vec![user] })
+        Credentials::new(&config::Identity {
+            users: vec![user],
+            ..config::Identity::default()
+        })
     }
 
     fn sha256(text: &str) -> SecretHash {
@@ -179,23 +200,36 @@ mod tests {
 
     #[test]
     fn only_well_formed_basic_credentials_decode() {
-        assert_eq!(
-            decode(&basic("ana:s:3")),
-            Some(("ana".into(), b"s:3".to_vec()))
-        );
-        assert_eq!(decode(&basic(":x")), Some((String::new(), b"x".to_vec())));
+        let decoded = |text: &str| {
+            let credential = read(&basic(text))?;
+            Some((credential.username, credential.secret))
+        };
+        assert_eq!(decoded("ana:s:3"), Some(("ana".into(), b"s:3".to_vec())));
+        assert_eq!(decoded(":x"), Some((String::new(), b"x".to_vec())));
         for bad in [
             &b"Basic"[..],
             b"Basic !!!",
-            b"Bearer YTpi",
+            b"Bearer ",
+            b"Bearer a b",
+            b"Digest YTpi",
             b"BasicYTpi",
             b"",
         ] {
-            assert_eq!(decode(bad), None);
+            assert_eq!(read(bad), None);
         }
-        assert_eq!(decode(&basic("no-colon")), None);
-        assert_eq!(decode(&basic("a\nb:c")), None);
-        assert_eq!(decode(&vec![b'B'; LONGEST + 1]), None);
+        assert_eq!(read(&basic("no-colon")), None);
+        assert_eq!(read(&basic("a\nb:c")), None);
+        assert_eq!(read(&vec![b'B'; LONGEST + 1]), None);
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_form_or_its_scheme() {
+        let is_token = |value: &[u8]| read(value).unwrap().is_token();
+        assert!(is_token(&basic("0195.bash:eyJhbGciOiJ9.eyJ9.c2ln")));
+        assert!(is_token(b"Bearer eyJhbGciOiJ9.eyJ9.c2ln"));
+        assert!(is_token(b"bearer anything"));
+        assert!(!is_token(&basic("ana:eyJ-but-no-token")));
+        assert!(!is_token(&basic("ana:a.b.c")));
     }
 
     #[tokio::test]
@@ -223,9 +257,9 @@ mod tests {
             .to_string();
         let credentials = one("ana", SecretHash::Argon2(phc.into()));
         assert!(credentials.verify("ana", b"wrong".to_vec()).await.is_none());
-        assert!(credentials.lock().is_empty());
+        assert!(credentials.verified.len() == 0);
         assert!(credentials.verify("ana", b"right".to_vec()).await.is_some());
-        assert_eq!(credentials.lock().len(), 1);
+        assert_eq!(credentials.verified.len(), 1);
         assert!(credentials.verify("ana", b"right".to_vec()).await.is_some());
         assert!(credentials.verify("ana", b"wrong".to_vec()).await.is_none());
     }

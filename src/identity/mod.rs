@@ -1,85 +1,46 @@
-//! Who is asking: from the listener's configuration and from `Proxy-Authorization`.
+//! Who is asking: from what the listener, the connection and `Proxy-Authorization` show.
 //!
-//! Tier, groups and repository come only from verified evidence or from the listener. What a
-//! caller says of itself besides (session, channel, trace in the username) is a label: recorded as
-//! `asserted`, never a grant.
+//! Evidence, in order of strength: session token, CI OIDC token, client certificate, per-session
+//! listener, static credential, username label, nothing. Tier, groups and repository come only from
+//! verified evidence or from the listener. What a caller says of itself besides (session, channel,
+//! trace in the username) is a label: recorded as `asserted`, never a grant.
 
 mod basic;
+mod cache;
+mod caller;
+mod certificate;
+mod grant;
 mod label;
+mod sessions;
+mod token;
 
-use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::{self, IdentityDemand, Listener, SecretHash};
-use crate::policy::{Facts, Policy, Who};
+use jiff::Timestamp;
+
+use crate::clock::Clock;
+use crate::config::{self, IdentityDemand, Listener};
+use crate::policy::{Facts, Policy, TierBasis, Who};
 
 pub use basic::Credentials;
+pub use caller::{Caller, CallerKey, Channel, Evidence, Presented, Proof, Trust};
+pub use certificate::Certificate;
+pub use grant::{Bound, Grant, Job, Narrow, Process, ToolCall, Work};
 pub use label::Labels;
+pub use sessions::{Live, RevokeError, Sessions};
+pub use token::{
+    BoundClaim, Claims, JobClaim, NarrowClaim, PublicKey, Signer, TYP, TokenError, Tokens,
+    new_pkcs8,
+};
 
-/// Who is asking, and what showed it.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// `ana@acme.example`; `None` where nobody was identified.
-    pub subject: Option<Arc<str>>,
-    /// The caller as policy sees it.
-    pub who: Who,
-    /// The name of its tier.
-    pub tier: Arc<str>,
-    /// The names of its groups.
-    pub groups: Arc<[Arc<str>]>,
-    /// What it says of itself.
-    pub labels: Labels,
-    /// What showed who it is: `username`, `listener`, `none`.
-    pub evidence: Evidence,
-}
+use basic::Credential;
 
-/// What showed who a caller or its session is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Evidence {
-    /// The listener is this caller's own.
-    Listener,
-    /// Nothing.
-    None,
-    /// A username, with the right secret.
-    Username,
-}
-
-impl Evidence {
-    /// `tidegate.session.evidence`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Listener => "listener",
-            Self::None => "none",
-            Self::Username => "username",
-        }
-    }
-}
-
-impl Caller {
-    /// `tidegate.session.trust`: a session that only a label names is asserted.
-    pub fn trust(&self) -> &'static str {
-        match (self.evidence, &self.labels.session) {
-            (Evidence::None, None) => "none",
-            (_, Some(_)) => "asserted",
-            (Evidence::Listener | Evidence::Username, None) => "verified",
-        }
-    }
-}
-
-/// What a caller presented, kept so that an open flow can be identified again under a new policy.
-#[derive(Clone, Debug)]
-pub struct Presented {
-    /// The listener's part.
-    pub listener: Arc<Listener>,
-    /// The user whose secret was right, where there was one, and the hash it was held against: a
-    /// user whose secret changes has to show the new one.
-    pub user: Option<(Arc<str>, SecretHash)>,
-    /// What it says of itself.
-    pub labels: Labels,
-}
+/// The longest that a token of another issuer is taken to hold.
+const LONGEST_FOREIGN: Duration = Duration::from_hours(24);
 
 /// Why a caller is not known.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum IdentityError {
     /// The credential is malformed, unknown or wrong; which of them is not said.
     #[error("the proxy credential is not valid")]
@@ -87,23 +48,78 @@ pub enum IdentityError {
     /// The listener requires a credential.
     #[error("this listener requires a proxy credential")]
     Required,
+    /// A token that is no evidence, and the session that it names where it was one of ours.
+    #[error("{why}")]
+    Token {
+        /// What is wrong with it.
+        why: TokenError,
+        /// Whose it was.
+        session: Option<Arc<str>>,
+    },
 }
 
 /// Tells callers apart, for one generation.
 #[derive(Debug)]
 pub struct Identity {
     credentials: Arc<Credentials>,
+    tokens: Tokens,
+    signer: Option<Arc<Signer>>,
+    sessions: Arc<Sessions>,
+    local: config::Local,
+    clock: Clock,
 }
 
 impl Identity {
-    /// Builds from `[identity]`; `credentials` may be that of an earlier generation, whose cache of
-    /// verified secrets is then kept.
-    pub fn new(config: &config::Identity, before: Option<&Self>) -> Self {
+    /// Builds from `[identity]`; caches, the key of this process and what is known of sessions come
+    /// from an earlier generation, where there was one.
+    pub fn new(config: &config::Identity, before: Option<&Self>, clock: Clock) -> Self {
         let credentials = match before {
             Some(before) if before.credentials.same_users(config) => before.credentials.clone(),
             _ => Arc::new(Credentials::new(config)),
         };
-        Self { credentials }
+        let session = &config.session;
+        let sessions = before.map_or_else(
+            || Arc::new(Sessions::new(session.revocations.clone())),
+            |before| before.sessions.clone(),
+        );
+        sessions.take_up(&session.revoked, clock.now());
+        let signer = signer(session, before);
+        let keys = session.keys.iter().map(|key| PublicKey::new(*key));
+        let own = signer.iter().map(|signer| signer.public().clone());
+        Self {
+            credentials,
+            tokens: Tokens::new(keys.chain(own), session.audience.clone(), session.longest),
+            signer,
+            sessions,
+            local: session.local,
+            clock,
+        }
+    }
+
+    /// What is known of sessions at run time.
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
+    /// What verifies session tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// For how long something that is presented now could still be presented.
+    pub fn longest_validity(&self) -> jiff::SignedDuration {
+        let longest = self.tokens.longest().max(LONGEST_FOREIGN) + token::SKEW;
+        jiff::SignedDuration::try_from(longest).unwrap_or(jiff::SignedDuration::MAX)
+    }
+
+    /// What signs them, where this gate may.
+    pub fn signer(&self) -> Option<&Arc<Signer>> {
+        self.signer.as_ref()
+    }
+
+    /// What a session that was started without evidence is worth.
+    pub fn local(&self) -> config::Local {
+        self.local
     }
 
     /// Verifies what a caller presents. A credential that is presented must be right, whether or
@@ -111,112 +127,265 @@ impl Identity {
     pub async fn present(
         &self,
         listener: &Arc<Listener>,
+        channel: &Arc<Channel>,
         authorization: Option<&[u8]>,
     ) -> Result<Presented, IdentityError> {
-        match authorization {
-            None if listener.identity == IdentityDemand::Required => Err(IdentityError::Required),
-            None => Ok(Presented {
-                listener: listener.clone(),
-                user: None,
-                labels: Labels::default(),
-            }),
-            Some(value) => self.credential(listener, value).await,
-        }
-    }
-
-    async fn credential(
-        &self,
-        listener: &Arc<Listener>,
-        value: &[u8],
-    ) -> Result<Presented, IdentityError> {
-        let (username, secret) = basic::decode(value).ok_or(IdentityError::Invalid)?;
-        let (user, labels) = label::split(&username);
-        // Without any user to know, a username can only be a label: agents put their session there.
-        if self.credentials.is_empty() && listener.identity == IdentityDemand::Optional {
-            return Ok(Presented {
-                listener: listener.clone(),
-                user: None,
-                labels,
-            });
-        }
-        let user = self
-            .credentials
-            .verify(user, secret)
-            .await
-            .ok_or(IdentityError::Invalid)?;
-        Ok(Presented {
+        let presented = |proof, labels| Presented {
             listener: listener.clone(),
-            user: Some(user),
+            channel: channel.clone(),
+            proof,
             labels,
-        })
+        };
+        let known = channel.grant.is_some() || channel.certificate.is_some();
+        self.still_granted(channel)?;
+        let Some(value) = authorization else {
+            if listener.identity == IdentityDemand::Required && !known {
+                return Err(IdentityError::Required);
+            }
+            return Ok(presented(Proof::None, Labels::default()));
+        };
+        let credential = basic::read(value).ok_or(IdentityError::Invalid)?;
+        let (user, labels) = label::split(&credential.username);
+        if credential.is_token() {
+            let grant = self.token(&credential, channel)?;
+            belongs(&grant, &labels, channel)?;
+            return Ok(presented(Proof::Grant(grant), labels));
+        }
+        // Without any user to know, a username can only be a label: agents put their session there.
+        let optional = listener.identity == IdentityDemand::Optional || known;
+        if self.credentials.is_empty() && optional {
+            return Ok(presented(Proof::None, labels));
+        }
+        let user = self.credentials.verify(user, credential.secret).await;
+        let (name, secret) = user.ok_or(IdentityError::Invalid)?;
+        Ok(presented(Proof::User(name, secret), labels))
     }
 
-    /// Makes a caller of what was presented, as this generation's policy sees it. `None` where the
-    /// user is no longer known.
+    /// A per-session listener speaks for its session for as long as that holds.
+    fn still_granted(&self, channel: &Channel) -> Result<(), IdentityError> {
+        let Some(grant) = &channel.grant else {
+            return Ok(());
+        };
+        self.holds(grant, channel)
+    }
+
+    /// What a session token grants now, wherever it is presented.
+    pub fn session(&self, token: &str) -> Result<Arc<Grant>, TokenError> {
+        let grant = self.tokens.verify(token, self.clock.now())?;
+        if self.sessions.is_revoked(&grant) {
+            return Err(TokenError::Revoked);
+        }
+        Ok(grant)
+    }
+
+    fn token(
+        &self,
+        credential: &Credential,
+        channel: &Channel,
+    ) -> Result<Arc<Grant>, IdentityError> {
+        let no_session = |why| IdentityError::Token { why, session: None };
+        let text = credential.token().ok_or(IdentityError::Invalid)?;
+        if !token::is_session_token(text) {
+            return Err(no_session(TokenError::Issuer));
+        }
+        let verified = self.tokens.verify(text, self.clock.now());
+        let grant = verified.map_err(no_session)?;
+        self.holds(&grant, channel)?;
+        Ok(grant)
+    }
+
+    /// Whether a grant that was verified may be used here, and now.
+    fn holds(&self, grant: &Grant, channel: &Channel) -> Result<(), IdentityError> {
+        let refused = |why| {
+            Err(IdentityError::Token {
+                why,
+                session: grant.session.clone(),
+            })
+        };
+        if let Err(why) = token::in_time(grant, self.clock.now()) {
+            return refused(why);
+        }
+        if self.sessions.is_revoked(grant) {
+            return refused(TokenError::Revoked);
+        }
+        let bound = &grant.bound;
+        let peer = channel.peer.ip();
+        if bound.address.is_some_and(|net| !net.contains(&peer))
+            || bound.listener.is_some_and(|local| local != channel.local)
+        {
+            return refused(TokenError::Elsewhere);
+        }
+        Ok(())
+    }
+
+    /// Makes a caller of what was presented, as this generation's policy sees it. `None` where what
+    /// it presented is no longer good: its user, its key or its session is gone.
     pub fn caller(&self, presented: &Presented, policy: &Policy) -> Option<Caller> {
         let listener = &presented.listener;
-        let user = match &presented.user {
-            Some((name, secret)) => Some(
+        if !self.stands_by(presented) {
+            return None;
+        }
+        let user = match &presented.proof {
+            Proof::User(name, secret) => Some(
                 self.credentials
                     .user(name)
                     .filter(|user| user.secret == *secret)?,
             ),
-            None => None,
+            Proof::Grant(_) | Proof::None => None,
         };
-        let subject = user.map(|user| &user.name).or(listener.user.as_ref());
+        let certificate = presented.channel.certificate.as_ref();
+        let grants: Vec<_> = presented.grants().collect();
+        let first = |of: fn(&Grant) -> Option<&Arc<str>>| grants.iter().find_map(|it| of(it));
+        // What only the session itself says can make it stricter, never looser.
+        let repository = first(|it| it.repository.as_ref().filter(|_| it.verified))
+            .or(user.and_then(|user| user.repository.as_ref()))
+            .or(listener.repository.as_ref());
+        let subject = first(|it| it.subject.as_ref().filter(|_| it.verified))
+            .or(certificate.and_then(|it| it.subject.as_ref()))
+            .or(user.map(|user| &user.name))
+            .or(listener.user.as_ref());
         let groups: Vec<Arc<str>> = listener
             .groups
             .iter()
             .chain(user.map(|user| user.groups.as_slice()).unwrap_or_default())
+            .chain(grants.iter().flat_map(|grant| &grant.groups))
             .cloned()
             .collect();
-        let who = policy.who(&Facts {
+        let claims: Vec<_> = grants.iter().flat_map(|it| &it.claims).cloned().collect();
+        let mut narrow = Narrow::default();
+        for grant in &grants {
+            narrow = narrow.and(&grant.narrow);
+        }
+        let mut who = policy.who(&Facts {
             subject: subject.map_or("", |subject| subject),
-            claims: &[],
-            sans: &[],
+            claims: &claims,
+            sans: certificate.map(|it| it.sans.as_slice()).unwrap_or_default(),
             groups: &groups,
-            repository: user
-                .and_then(|user| user.repository.as_ref())
-                .or(listener.repository.as_ref()),
+            repository,
+            repository_tier: first(|it| it.tier.as_ref().filter(|_| it.verified))
+                .map(|tier| &**tier),
             listener_tier: listener.tier.as_deref(),
+            narrow: &narrow.tiers,
+            within: narrow.within.as_ref(),
         });
+        let said = first(|it| it.repository.as_ref().filter(|_| !it.verified));
+        if let Some(said) = said {
+            tighten(&mut who, said, policy);
+        }
+        let session = first(|it| it.session.as_ref());
+        let live = session.and_then(|session| self.sessions.live(session));
         Some(Caller {
             subject: subject.cloned(),
             tier: policy.tier_name(who.tier).clone(),
             groups: policy.group_names(who.groups).cloned().collect(),
+            repository: who.repository.as_ref().or(said).cloned(),
             who,
-            labels: presented.labels.clone(),
+            channel: (presented.labels.channel.as_ref())
+                .or(first(|it| it.channel.as_ref()))
+                .cloned(),
             evidence: evidence(presented),
+            trust: trust(presented),
+            work: live
+                .map(|live| live.work)
+                .or(grants.first().map(|grant| grant.work.clone()))
+                .unwrap_or_default(),
+            process: presented.channel.process.clone(),
+            session: session.or(presented.labels.session.as_ref()).cloned(),
+            labels: presented.labels.clone(),
         })
+    }
+
+    /// Whether nothing that speaks for a caller was revoked since it presented it.
+    pub fn stands_by(&self, presented: &Presented) -> bool {
+        presented.grants().all(|grant| self.stands(grant))
+    }
+
+    /// Whether what vouched for a grant still does: its key is known, nothing of it was revoked.
+    /// That it expired meanwhile ends no flow that is open.
+    fn stands(&self, grant: &Grant) -> bool {
+        let known = match grant.evidence {
+            Evidence::Token => self.tokens.knows(&grant.issuer),
+            _ => true,
+        };
+        known && !self.sessions.is_revoked(grant)
+    }
+
+    /// Whether what was verified at `epoch` and expires at `until` still is: nothing was revoked,
+    /// and its time has not come.
+    pub fn still_holds(&self, epoch: u64, until: Option<Timestamp>) -> bool {
+        self.sessions.epoch() == epoch && until.is_none_or(|until| self.clock.now() < until)
+    }
+}
+
+/// A token has to be of the session that its username names, and of the one whose listener this is.
+fn belongs(grant: &Grant, labels: &Labels, channel: &Channel) -> Result<(), IdentityError> {
+    let named = labels.session.as_ref();
+    let others = named.is_some_and(|named| grant.session.as_ref().is_some_and(|it| it != named));
+    let host = channel.grant.as_ref();
+    let strangers = host.is_some_and(|host| host.root != grant.root);
+    if others || strangers {
+        return Err(IdentityError::Token {
+            why: TokenError::Foreign,
+            session: grant.session.clone(),
+        });
+    }
+    Ok(())
+}
+
+/// A repository that only the session itself names can make its tier stricter, never looser.
+fn tighten(who: &mut Who, said: &Arc<str>, policy: &Policy) {
+    let other = policy.who(&Facts {
+        repository: Some(said),
+        ..Facts::default()
+    });
+    if other.tier_basis == TierBasis::Repository && other.tier > who.tier {
+        who.tier = other.tier;
+        who.tier_basis = other.tier_basis;
     }
 }
 
 fn evidence(presented: &Presented) -> Evidence {
     let listener = &presented.listener;
-    if presented.user.is_some() || presented.labels.session.is_some() {
-        Evidence::Username
-    } else if listener.user.is_some() || listener.repository.is_some() || listener.tier.is_some() {
-        Evidence::Listener
-    } else {
-        Evidence::None
-    }
-}
-
-/// What the limit on flows of one caller counts by: the user, or the address without one.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum CallerKey {
-    /// Nobody was identified.
-    Address(IpAddr),
-    /// A user.
-    Subject(Arc<str>),
-}
-
-impl Caller {
-    /// The key for limits, for a client at `address`.
-    pub fn key(&self, address: IpAddr) -> CallerKey {
-        match &self.subject {
-            Some(subject) => CallerKey::Subject(subject.clone()),
-            None => CallerKey::Address(address),
+    let channel = &presented.channel;
+    match &presented.proof {
+        Proof::Grant(grant) => grant.evidence,
+        _ if channel.certificate.is_some() => Evidence::Certificate,
+        _ if channel.grant.is_some() => Evidence::Listener,
+        Proof::User(..) => Evidence::Username,
+        Proof::None if presented.labels.session.is_some() => Evidence::Username,
+        Proof::None
+            if listener.user.is_some()
+                || listener.repository.is_some()
+                || listener.tier.is_some() =>
+        {
+            Evidence::Listener
         }
+        Proof::None => Evidence::None,
     }
+}
+
+/// A session that only a label names is asserted, whoever presents it.
+fn trust(presented: &Presented) -> Trust {
+    let mut sessions = presented.grants().filter(|grant| grant.session.is_some());
+    match (sessions.next(), &presented.labels.session) {
+        (Some(grant), _) if grant.verified => Trust::Verified,
+        (Some(_), _) | (None, Some(_)) => Trust::Asserted,
+        (None, None) if evidence(presented) == Evidence::None => Trust::None,
+        (None, None) => Trust::Verified,
+    }
+}
+
+/// The key that is configured; else one of this process only, unless other keys are named: then
+/// tokens come from elsewhere.
+fn signer(session: &config::Session, before: Option<&Identity>) -> Option<Arc<Signer>> {
+    if let Some(key) = &session.key {
+        return Signer::from_pkcs8(key.der()).map(Arc::new);
+    }
+    if !session.keys.is_empty() {
+        return None;
+    }
+    let before = before.and_then(|before| before.signer.clone());
+    before
+        .filter(|signer| signer.is_ephemeral())
+        .or_else(|| Signer::ephemeral().map(Arc::new))
 }

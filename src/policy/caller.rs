@@ -12,6 +12,7 @@ use super::repository::RepositoryPattern;
 use super::source::{self, Placed};
 use super::tiers::Tiers;
 use super::verdict::TierBasis;
+use super::within::Within;
 
 /// As many groups as a policy can have.
 pub(super) const MOST_GROUPS: usize = 128;
@@ -29,8 +30,14 @@ pub struct Facts<'a> {
     pub groups: &'a [Arc<str>],
     /// The repository, from verified evidence or the listener.
     pub repository: Option<&'a Arc<str>>,
+    /// The tier of the repository, as verified evidence says it.
+    pub repository_tier: Option<&'a str>,
     /// The tier that the listener names.
     pub listener_tier: Option<&'a str>,
+    /// Tiers that a session was narrowed to: it is no looser than any of them.
+    pub narrow: &'a [Arc<str>],
+    /// What a session was narrowed to reach at most.
+    pub within: Option<&'a Arc<Within>>,
 }
 
 /// Who belongs where.
@@ -65,21 +72,25 @@ enum Text {
 
 impl Policy {
     /// The tier, groups and repository of a caller: the strictest of the repository's tier, the
-    /// floors of its groups and the listener's tier.
+    /// floors of its groups, the listener's tier and what its session was narrowed to.
     ///
     /// Where no tier of a repository is known, `tiers.unattributed` stands for it. Groups and tiers
     /// that the policy does not know are no groups, and the strictest tier.
     pub fn who(&self, facts: &Facts<'_>) -> Who {
         let groups = self.callers.groups_of(facts);
-        let repository = facts.repository.and_then(|name| self.callers.tier_of(name));
-        let listener = facts.listener_tier.map(|name| {
+        let named = |name: &str| {
             self.tiers
                 .find(name)
                 .unwrap_or_else(|| self.tiers.strictest())
-        });
+        };
+        let listed = facts.repository.and_then(|name| self.callers.tier_of(name));
+        let repository = listed.max(facts.repository_tier.map(named));
+        let listener = facts.listener_tier.map(named);
+        let narrow = facts.narrow.iter().map(|name| named(name)).max();
         let unattributed = repository.is_none().then_some(self.tiers.unattributed);
         let evidence = [
             (unattributed, TierBasis::Unattributed),
+            (narrow, TierBasis::Session),
             (listener, TierBasis::Listener),
             (self.callers.floor(groups), TierBasis::Group),
             (repository, TierBasis::Repository),
@@ -95,6 +106,7 @@ impl Policy {
             tier_basis,
             groups,
             repository: facts.repository.cloned(),
+            within: facts.within.cloned(),
         }
     }
 }

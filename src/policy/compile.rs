@@ -34,6 +34,8 @@ pub struct Policy {
     pub(super) catalogue: Catalogue,
     /// What a record names when the floor decides.
     pub(super) floor: Arc<Named>,
+    /// What a record names when a session's own narrowing decides.
+    pub(super) narrowed: Arc<Named>,
     pub(super) no_addresses: Arc<[IpNet]>,
     pub(super) trials: Vec<Trial>,
 }
@@ -108,6 +110,14 @@ impl Policy {
     }
 }
 
+/// What decides without standing in a file.
+fn built_in(name: &str) -> Arc<Named> {
+    Arc::new(Named {
+        name: name.into(),
+        location: "".into(),
+    })
+}
+
 fn build(
     source: &source::Policy,
     catalogue: &Catalogue,
@@ -128,10 +138,8 @@ fn build(
         rules,
         hosts: compiled.hosts,
         catalogue: catalogue.clone(),
-        floor: Arc::new(Named {
-            name: "floor".into(),
-            location: "".into(),
-        }),
+        floor: built_in("floor"),
+        narrowed: built_in("session.narrow"),
         no_addresses: Arc::default(),
         trials: Vec::new(),
     };

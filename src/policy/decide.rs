@@ -9,7 +9,7 @@ use super::clause::{Clause, Flow, Miss, Ports};
 use super::compile::Policy;
 use super::tiers::Tier;
 use super::verdict::{Basis, Decision, Mode, Reason, TierBasis, Verdict};
-use super::{Action, Category, addresses};
+use super::{Action, Category, Within, addresses};
 
 /// A tier, by its place in the order: 0 is the loosest.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -34,6 +34,8 @@ pub struct Who {
     pub groups: GroupSet,
     /// The clone URL without scheme, user and `.git`.
     pub repository: Option<Arc<str>>,
+    /// What it may reach at most, where its evidence says.
+    pub within: Option<Arc<Within>>,
 }
 
 /// What is attempted.
@@ -75,7 +77,8 @@ pub struct Guard {
 }
 
 impl Policy {
-    /// Decides one flow by its name: the floor, then deny, ask, allow, the tier's default.
+    /// Decides one flow by its name: the floor, the caller's own narrowing, then deny, ask, allow,
+    /// the tier's default.
     pub fn decide(&self, query: &Query<'_>) -> Decision {
         self.judge(query).answer(self)
     }
@@ -316,14 +319,20 @@ pub(super) enum Settled<'p> {
     Default,
     /// The floor.
     Floor,
+    /// The caller's own narrowing.
+    Narrowed,
 }
 
 impl<'p> Judgement<'p> {
-    /// The floor, then deny, ask, allow, the tier's default: the first that matches.
+    /// The floor, the narrowing, then deny, ask, allow, the tier's default: the first that matches.
     pub(super) fn settled(&self) -> Settled<'p> {
         let found = &self.found;
         if found.floor_holds() {
             return Settled::Floor;
+        }
+        let within = self.flow.who.within.as_deref();
+        if within.is_some_and(|within| !within.holds(&self.flow)) {
+            return Settled::Narrowed;
         }
         // An exception goes here.
         found
@@ -339,10 +348,11 @@ impl<'p> Judgement<'p> {
             Settled::Clause(clause) => (clause.verdict, clause.reason, &clause.named),
             Settled::Default => (self.tier.default, self.default_reason(), &self.tier.named),
             Settled::Floor => (Verdict::Deny, Reason::AddressDenied, &policy.floor),
+            Settled::Narrowed => (Verdict::Deny, Reason::CategoryDenied, &policy.narrowed),
         };
         let observed = self.tier.mode == Mode::Observe
             && verdict != Verdict::Allow
-            && !matches!(settled, Settled::Floor);
+            && !matches!(settled, Settled::Floor | Settled::Narrowed);
         let grants = match settled {
             Settled::Clause(clause) if verdict == Verdict::Allow => Some(clause),
             _ => None,

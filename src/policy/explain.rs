@@ -51,6 +51,8 @@ pub struct Explanation {
 pub enum Stage {
     /// What no configuration can change.
     Floor,
+    /// What the session was narrowed to.
+    Narrowed,
     /// A deny rule, or the deny list of the tier.
     Deny,
     /// An ask rule, or the ask list of the tier.
@@ -82,6 +84,7 @@ impl Stage {
             Self::Default => "default",
             Self::Deny => "deny",
             Self::Floor => "floor",
+            Self::Narrowed => "narrow",
         }
     }
 }
@@ -120,6 +123,7 @@ fn stage(judgement: &Judgement<'_>) -> Stage {
     match judgement.settled() {
         Settled::Default => Stage::Default,
         Settled::Floor => Stage::Floor,
+        Settled::Narrowed => Stage::Narrowed,
         Settled::Clause(clause) => match clause.verdict {
             Verdict::Allow => Stage::Allow,
             Verdict::Ask => Stage::Ask,
@@ -324,7 +328,7 @@ impl<'a> View<'a> {
         let target = &self.query.target;
         let addresses = match self.judgement.settled() {
             Settled::Default => None,
-            Settled::Clause(_) => return None,
+            Settled::Clause(_) | Settled::Narrowed => return None,
             Settled::Floor => Some(private_addresses(&target.host)?),
         };
         let id: String = target

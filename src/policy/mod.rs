@@ -38,6 +38,10 @@
 //! *Observe.* Would-be refusals pass and say so in `would`, with their reason. They pass without
 //! grants, and the floor holds.
 //!
+//! *Narrowing.* A session may carry less than its repository has: a stricter tier, and the categories
+//! and actions it may reach at most. What lies outside is denied behind the floor by
+//! `session.narrow`, in observe mode and under an exception too.
+//!
 //! An exception, when there is one, stands between the floor and deny in [`Policy::decide`].
 
 mod action;
@@ -59,6 +63,7 @@ pub mod source;
 mod tiers;
 mod trial;
 mod verdict;
+mod within;
 
 pub use crate::diag::closest as suggest;
 pub use action::Action;
@@ -71,6 +76,7 @@ pub use explain::{Explanation, Looked, Stage, explain};
 pub use repository::canonical_repository;
 pub use trial::{Expected, TrialResult, run_trials};
 pub use verdict::{Basis, Decision, Mode, Named, Reason, TierBasis, Verdict};
+pub use within::Within;
 
 #[cfg(test)]
 mod tests;

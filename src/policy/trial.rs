@@ -128,6 +128,7 @@ fn examples(
             tier_basis: TierBasis::Unattributed,
             groups,
             repository: None,
+            within: None,
         }
     };
     let callers: Vec<Who> = tiers

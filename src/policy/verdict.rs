@@ -93,6 +93,8 @@ pub enum TierBasis {
     Listener,
     /// The repository.
     Repository,
+    /// What the session was narrowed to.
+    Session,
     /// `tiers.unattributed`.
     Unattributed,
 }

@@ -72,9 +72,7 @@ async fn open(
     let target = Target::from_connect(head.target())
         .map_err(|error| Refusal::because(Code::BadTarget, error.to_string()))?;
     flow.aim(target.clone());
-    let snapshot = flow.snapshot();
-    let known = connection.identify(&snapshot, head).await?;
-    flow.identified(&known.caller);
+    let known = connection.identify(flow, head).await?;
     if connection.gate().draining.is_cancelled() {
         return Err(Code::Draining.into());
     }

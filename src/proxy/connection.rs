@@ -1,7 +1,6 @@
 //! One client connection: request after request, until a tunnel takes it over or it ends.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::config::Listener;
 use crate::gate::{Gate, Snapshot};
+use crate::identity::{Channel, IdentityError};
 use crate::metrics::FlowKind;
 use crate::record::FlowFacts;
 
@@ -43,8 +43,8 @@ pub(super) struct Connection {
 /// Where a connection comes from, and by what.
 #[derive(Clone)]
 pub(super) struct Origin {
-    /// The client.
-    pub(super) peer: SocketAddr,
+    /// What the connection itself shows of its client.
+    pub(super) channel: Arc<Channel>,
     /// Which listener it came by.
     pub(super) listener: usize,
 }
@@ -52,6 +52,8 @@ pub(super) struct Origin {
 /// The caller of the last request, for the next one that presents the same.
 struct Remembered {
     generation: u64,
+    /// How many revocations there had been.
+    epoch: u64,
     authorization: Option<Bytes>,
     known: Known,
 }
@@ -198,7 +200,7 @@ impl Connection {
 
     /// Begins a flow, or answers that it cannot be recorded.
     pub(super) async fn begin(&mut self, kind: FlowKind) -> Option<Flow> {
-        match Flow::begin(&self.shared.gate, kind, self.origin.peer.ip()).await {
+        match Flow::begin(&self.shared.gate, kind, self.origin.channel.peer.ip()).await {
             Ok(flow) => Some(flow),
             Err(facts) => {
                 self.answer(&Code::RecordUnavailable.into(), &facts, None, true, false)
@@ -209,30 +211,53 @@ impl Connection {
         }
     }
 
-    /// Who asks: verified once for a connection that keeps presenting the same.
+    /// Who asks, and says so in the flow.
     pub(super) async fn identify(
         &mut self,
-        snapshot: &Snapshot,
+        flow: &mut Flow,
         head: &RequestHead,
     ) -> Result<Known, Refusal> {
-        let authorization = head.proxy_authorization();
+        let snapshot = flow.snapshot();
+        let known = self.known_as(&snapshot, head.proxy_authorization()).await;
+        let known = known.map_err(|error| {
+            flow.not_identified(&error);
+            Refusal::from(error)
+        })?;
+        flow.identified(&known.caller);
+        Ok(known)
+    }
+
+    /// Verified once for a connection that keeps presenting the same.
+    async fn known_as(
+        &mut self,
+        snapshot: &Snapshot,
+        authorization: Option<&[u8]>,
+    ) -> Result<Known, IdentityError> {
         if let Some(last) = &self.known
             && last.generation == snapshot.generation
             && last.authorization.as_deref() == authorization
+            && snapshot
+                .identity
+                .still_holds(last.epoch, last.known.presented.until())
         {
             return Ok(last.known.clone());
         }
         // A credential that fails leaves nothing behind: the next request starts from nothing.
         self.known = None;
+        let epoch = snapshot.identity.sessions().epoch();
         let listener = self.listener(snapshot);
-        let presented = snapshot.identity.present(&listener, authorization).await?;
-        let caller = snapshot.caller(&presented).ok_or(Code::IdentityInvalid)?;
+        let presented = snapshot
+            .identity
+            .present(&listener, &self.origin.channel, authorization)
+            .await?;
+        let caller = snapshot.caller(&presented).ok_or(IdentityError::Invalid)?;
         let known = Known {
             presented,
             caller: Arc::new(caller),
         };
         self.known = Some(Remembered {
             generation: snapshot.generation,
+            epoch,
             authorization: authorization.map(Bytes::copy_from_slice),
             known: known.clone(),
         });
@@ -307,11 +332,14 @@ impl Connection {
     }
 }
 
-impl From<crate::identity::IdentityError> for Refusal {
-    fn from(error: crate::identity::IdentityError) -> Self {
+impl From<IdentityError> for Refusal {
+    fn from(error: IdentityError) -> Self {
         match error {
-            crate::identity::IdentityError::Invalid => Code::IdentityInvalid.into(),
-            crate::identity::IdentityError::Required => Code::IdentityRequired.into(),
+            IdentityError::Invalid => Code::IdentityInvalid.into(),
+            IdentityError::Required => Code::IdentityRequired.into(),
+            IdentityError::Token { why, .. } => {
+                Self::because(Code::IdentityInvalid, why.to_string())
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::gate::{Asked, Cut, Flows, Gate, OpenFlow, Place, Snapshot};
-use crate::identity::{Caller, Presented};
+use crate::identity::{Caller, Evidence, IdentityError, Presented};
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::Target;
 use crate::policy::{Category, Decision, Query, TierId, Verdict, explain};
@@ -122,16 +122,26 @@ impl Flow {
         let facts = &mut self.facts;
         facts.user.clone_from(&caller.subject);
         facts.groups = (!caller.groups.is_empty()).then(|| caller.groups.clone());
-        facts.repository.clone_from(&caller.who.repository);
+        facts.repository.clone_from(&caller.repository);
         facts.tier = Some(caller.tier.clone());
         facts.tier_basis = Some(caller.who.tier_basis);
-        facts.session.clone_from(&caller.labels.session);
-        facts.channel.clone_from(&caller.labels.channel);
+        facts.session.clone_from(&caller.session);
+        facts.channel.clone_from(&caller.channel);
         facts.trace_id.clone_from(&caller.labels.trace_id);
         facts.span_id.clone_from(&caller.labels.span_id);
         facts.evidence = caller.evidence.as_str();
-        facts.trust = caller.trust();
+        facts.trust = caller.trust.as_str();
+        facts.work = Some(caller.work.clone());
+        facts.process.clone_from(&caller.process);
         self.gate.metrics.attributed(facts.evidence, facts.trust);
+    }
+
+    /// Says whose token it was that is no evidence.
+    pub(super) fn not_identified(&mut self, error: &IdentityError) {
+        if let IdentityError::Token { session, .. } = error {
+            self.facts.session.clone_from(session);
+            self.facts.evidence = Evidence::Token.as_str();
+        }
     }
 
     /// Decides, and takes a place among the open flows where it may pass.

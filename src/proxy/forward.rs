@@ -129,9 +129,7 @@ async fn request(
             "the request has passed this proxy before",
         ));
     }
-    let snapshot = flow.snapshot();
-    let known = connection.identify(&snapshot, head).await?;
-    flow.identified(&known.caller);
+    let known = connection.identify(flow, head).await?;
     if connection.gate().draining.is_cancelled() {
         return Err(Code::Draining.into());
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::identity::Channel;
+
 use super::Shared;
 use super::client::ClientStream;
 use super::connection::{Connection, Origin};
@@ -61,8 +63,9 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usi
         return;
     };
     let _ = stream.set_nodelay(true);
+    let local = stream.local_addr().map_or(peer, canonical);
     let origin = Origin {
-        peer: canonical(peer),
+        channel: Arc::new(Channel::plain(canonical(peer), local)),
         listener: index,
     };
     let stream = ClientStream::Plain(stream);

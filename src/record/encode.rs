@@ -3,15 +3,17 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::identity::{Process, ToolCall, Work};
 use crate::policy::{Action, Basis, Mode, TierBasis, Verdict};
 
 use super::json::Object;
-use super::line::{Blame, CloseFacts, Event, FlowFacts, Outcome, Timings, TlsMode};
+use super::line::{Blame, CloseFacts, Event, FlowFacts, Outcome, SessionFacts, Timings, TlsMode};
 
 /// Names that a client chose, and most else, are cut here (characters).
 const NAME: usize = 253;
 const DETAIL: usize = 160;
 const USER_AGENT: usize = 200;
+const COMMAND: usize = 200;
 /// Locations and clone URLs come from files of the operator.
 const PLACE: usize = 1024;
 /// Addresses of one answer that are written.
@@ -95,6 +97,12 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         } => line(at, "policy_rejected", Says::Nothing, |object| {
             object.text("tidegate.detail", detail, DETAIL);
             policy(object, digest, *generation);
+        }),
+        Event::SessionStarted(facts) => line(at, "session_started", Says::Nothing, |object| {
+            session(object, facts);
+        }),
+        Event::SessionEnded(facts) => line(at, "session_ended", Says::Nothing, |object| {
+            session(object, facts);
         }),
         Event::RecordGap {
             lost,
@@ -208,6 +216,7 @@ fn caller(object: &mut Object, facts: &FlowFacts) {
     some(object, "session.id", facts.session.as_deref(), NAME);
     object.word("tidegate.session.evidence", facts.evidence);
     object.word("tidegate.session.trust", facts.trust);
+    call(object, facts.call.as_deref());
     some(object, "trace_id", facts.trace_id.as_deref(), NAME);
     some(object, "span_id", facts.span_id.as_deref(), NAME);
     some(object, "tidegate.channel", facts.channel.as_deref(), NAME);
@@ -221,9 +230,85 @@ fn caller(object: &mut Object, facts: &FlowFacts) {
         facts.repository.as_deref(),
         PLACE,
     );
+    work(object, facts.work.as_deref());
+    process(object, facts.process.as_deref());
     if let Some(address) = facts.client_address {
         object.plain("client.address", address);
     }
+}
+
+fn call(object: &mut Object, call: Option<&ToolCall>) {
+    let Some(call) = call else { return };
+    some(object, "prompt.id", call.prompt.as_deref(), NAME);
+    some(object, "tool_use_id", call.id.as_deref(), NAME);
+    some(object, "tidegate.tool.name", call.tool.as_deref(), NAME);
+    some(object, "agent_id", call.agent.as_deref(), NAME);
+    some(
+        object,
+        "parent_agent_id",
+        call.parent_agent.as_deref(),
+        NAME,
+    );
+}
+
+fn work(object: &mut Object, work: Option<&Work>) {
+    let Some(work) = work else { return };
+    some(object, "tidegate.agent", work.agent.as_deref(), NAME);
+    some(
+        object,
+        "tidegate.permission_mode",
+        work.permission_mode.as_deref(),
+        NAME,
+    );
+    some(
+        object,
+        "organization.id",
+        work.organization.as_deref(),
+        NAME,
+    );
+    some(object, "vcs.ref.head.name", work.ref_name.as_deref(), PLACE);
+    some(
+        object,
+        "vcs.ref.head.revision",
+        work.revision.as_deref(),
+        NAME,
+    );
+    let Some(job) = &work.job else { return };
+    some(object, "cicd.pipeline.name", job.pipeline.as_deref(), NAME);
+    some(object, "cicd.pipeline.run.id", job.run.as_deref(), NAME);
+    some(object, "cicd.pipeline.task.name", job.task.as_deref(), NAME);
+    some(object, "cicd.worker.name", job.worker.as_deref(), NAME);
+}
+
+fn process(object: &mut Object, process: Option<&Process>) {
+    let Some(process) = process else { return };
+    some(
+        object,
+        "process.executable.path",
+        process.path.as_deref(),
+        PLACE,
+    );
+    object.number("process.pid", process.pid.into());
+    object.text("process.command", &process.command, COMMAND);
+    if !process.ancestry.is_empty() {
+        let names = process.ancestry.iter().map(AsRef::as_ref);
+        object.texts("process.ancestry", names, NAME);
+    }
+}
+
+fn session(object: &mut Object, facts: &SessionFacts) {
+    some(object, "tidegate.detail", facts.detail.as_deref(), DETAIL);
+    some(object, "session.id", facts.session.as_deref(), NAME);
+    object.word("tidegate.session.evidence", facts.evidence);
+    object.word("tidegate.session.trust", facts.trust);
+    some(object, "user.id", facts.user.as_deref(), NAME);
+    some(
+        object,
+        "vcs.repository.url.full",
+        facts.repository.as_deref(),
+        PLACE,
+    );
+    work(object, facts.work.as_deref());
 }
 
 fn destination(object: &mut Object, facts: &FlowFacts) {
@@ -320,6 +405,7 @@ fn tier_basis_word(basis: TierBasis) -> &'static str {
         TierBasis::Group => "group",
         TierBasis::Listener => "listener",
         TierBasis::Repository => "repository",
+        TierBasis::Session => "session",
         TierBasis::Unattributed => "unattributed",
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::identity::{Process, ToolCall, Work};
 use crate::policy::{Action, Basis, Category, Mode, TierBasis, Verdict};
 
 /// Schema version of every line.
@@ -135,6 +136,12 @@ pub struct FlowFacts {
     pub groups: Option<Arc<[Arc<str>]>>,
     /// `vcs.repository.url.full`.
     pub repository: Option<Arc<str>>,
+    /// The agent, branch, commit, permission mode and CI job.
+    pub work: Option<Arc<Work>>,
+    /// `tool_use_id`, `prompt.id`, `agent_id`, `parent_agent_id`.
+    pub call: Option<Arc<ToolCall>>,
+    /// `process.*`.
+    pub process: Option<Arc<Process>>,
     /// `client.address`.
     pub client_address: Option<IpAddr>,
     /// `server.address`: the canonical host.
@@ -193,6 +200,25 @@ pub struct CloseFacts {
     pub error: Option<&'static str>,
 }
 
+/// What is known of a session that starts or ends.
+#[derive(Clone, Debug, Default)]
+pub struct SessionFacts {
+    /// `session.id`.
+    pub session: Option<Arc<str>>,
+    /// `tidegate.session.evidence`.
+    pub evidence: &'static str,
+    /// `tidegate.session.trust`.
+    pub trust: &'static str,
+    /// `user.id`.
+    pub user: Option<Arc<str>>,
+    /// `vcs.repository.url.full`.
+    pub repository: Option<Arc<str>>,
+    /// The agent, branch, commit, permission mode and CI job.
+    pub work: Option<Arc<Work>>,
+    /// `tidegate.detail`: why it ended, or of which session it is a child.
+    pub detail: Option<Box<str>>,
+}
+
 /// What happens besides flows.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -212,6 +238,10 @@ pub enum Event {
         /// `tidegate.detail`: the first finding, with its place.
         detail: Box<str>,
     },
+    /// A session was started.
+    SessionStarted(Box<SessionFacts>),
+    /// A session ended, or was revoked.
+    SessionEnded(Box<SessionFacts>),
     /// Lines that are missing, and why.
     RecordGap {
         /// How many lines were lost (`tidegate.gap.lost`).

@@ -20,5 +20,7 @@ mod sink;
 mod tests;
 mod writer;
 
-pub use line::{Blame, CloseFacts, End, Event, FlowFacts, Outcome, SCHEMA, Timings, TlsMode};
+pub use line::{
+    Blame, CloseFacts, End, Event, FlowFacts, Outcome, SCHEMA, SessionFacts, Timings, TlsMode,
+};
 pub use recorder::{Permit, RecordUnavailable, Recorder, Unavailable};

@@ -21,4 +21,5 @@ mod limits;
 mod records;
 mod reload;
 mod sameness;
+mod sessions;
 mod shape;

@@ -40,6 +40,7 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
     }
     let by = match explanation.stage {
         Stage::Floor => "by the floor, before any rule".to_owned(),
+        Stage::Narrowed => "by what the session was narrowed to".to_owned(),
         stage => format!("{} by {}", stage.as_str(), named(&decision.rule)),
     };
     tree.stage("verdict", format!("{}   {by}", decision.verdict));
@@ -124,6 +125,7 @@ fn tier_basis(basis: TierBasis) -> &'static str {
         TierBasis::Group => "the floor of a group",
         TierBasis::Listener => "by the listener",
         TierBasis::Repository => "by the repository",
+        TierBasis::Session => "what the session was narrowed to",
         TierBasis::Unattributed => "no repository known (tiers.unattributed)",
     }
 }

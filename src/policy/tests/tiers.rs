@@ -177,3 +177,71 @@ fn tiers_are_listed_from_the_loosest() {
     assert_eq!(policy.tier("standard"), Some(TierId(1)));
     assert_eq!(policy.tier("gone"), None);
 }
+
+#[test]
+fn a_session_is_no_looser_than_what_it_was_narrowed_to() {
+    let open: Arc<str> = "github.com/acme/x".into();
+    let narrow = |tiers: &[&str]| {
+        let narrow: Vec<Arc<str>> = tiers.iter().map(|tier| (*tier).into()).collect();
+        tier(&Facts {
+            repository: Some(&open),
+            narrow: &narrow,
+            ..Facts::default()
+        })
+    };
+    assert_eq!(narrow(&["open"]), ("open".into(), TierBasis::Repository));
+    assert_eq!(
+        narrow(&["open", "restricted"]),
+        ("restricted".into(), TierBasis::Session)
+    );
+    // A tier that nobody knows is the strictest.
+    assert_eq!(
+        narrow(&["made-up"]),
+        ("restricted".into(), TierBasis::Session)
+    );
+}
+
+#[test]
+fn the_tier_that_evidence_says_of_a_repository_stands_beside_the_list() {
+    let known: Arc<str> = "github.com/acme/x".into();
+    let unknown: Arc<str> = "github.com/other/x".into();
+    let said = |repository: &Arc<str>, said: &str| {
+        tier(&Facts {
+            repository: Some(repository),
+            repository_tier: Some(said),
+            ..Facts::default()
+        })
+    };
+    assert_eq!(
+        said(&unknown, "open"),
+        ("open".into(), TierBasis::Repository)
+    );
+    assert_eq!(
+        said(&known, "restricted"),
+        ("restricted".into(), TierBasis::Repository)
+    );
+}
+
+#[test]
+fn what_lies_outside_of_a_narrowing_is_denied_in_observe_mode_too() {
+    let policy = compiled(
+        "[tiers]
+order = [\"open\"]
+[tier.open]
+mode = \"observe\"
+default = \"allow\"
+",
+    );
+    let mut asking = asking(&policy, "open");
+    let within = Within::parse(["model-api", "package-registry:read"]).unwrap();
+    asking.who.within = Some(Arc::new(within));
+    let denied = asking.connect("files.example.net:443");
+    assert_eq!(
+        (denied.verdict, denied.reason, &*denied.rule.name),
+        (Verdict::Deny, Reason::CategoryDenied, "session.narrow")
+    );
+    assert_eq!(
+        asking.connect("api.model.example:443").verdict,
+        Verdict::Allow
+    );
+}

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::{self, OnFailure};
+use crate::identity::{Job, Process, ToolCall, Work};
 use crate::metrics::Metrics;
 use crate::policy::{Action, Basis, Category, Mode, TierBasis, Verdict};
 
@@ -175,6 +176,32 @@ fn full() -> FlowFacts {
         user: Some("ana".into()),
         groups: Some(Arc::from([Arc::from("eng"), Arc::from("a\"b")])),
         repository: Some("git.example/app".into()),
+        work: Some(Arc::new(Work {
+            agent: Some("claude-code".into()),
+            ref_name: Some("main".into()),
+            revision: Some("4bf92f35".into()),
+            permission_mode: Some("plan".into()),
+            organization: Some("acme".into()),
+            job: Some(Job {
+                pipeline: Some("ci".into()),
+                run: Some("77".into()),
+                task: Some("test".into()),
+                worker: Some("runner-1".into()),
+            }),
+        })),
+        call: Some(Arc::new(ToolCall {
+            id: Some("toolu_1".into()),
+            prompt: Some("p-1".into()),
+            agent: Some("a-2".into()),
+            parent_agent: Some("a-1".into()),
+            tool: Some("Bash".into()),
+        })),
+        process: Some(Arc::new(Process {
+            path: Some("/usr/bin/curl".into()),
+            pid: 77,
+            command: "curl https://docs.example/".into(),
+            ancestry: vec!["bash".into(), "claude".into()],
+        })),
         client_address: Some([127, 0, 0, 1].into()),
         server_address: Some("docs.example".into()),
         server_port: Some(443),

@@ -4,6 +4,7 @@
 //! Everything is blocking and has a deadline; a test reads like the story it tells.
 
 mod client;
+mod control;
 mod dns;
 mod eventually;
 mod faults;
@@ -20,6 +21,7 @@ mod web;
 mod wire;
 
 pub(crate) use client::Client;
+pub(crate) use control::Session;
 pub(crate) use dns::Dns;
 pub(crate) use eventually::{DEADLINE, eventually, until};
 pub(crate) use faults::{Fault, Faults};

@@ -1,0 +1,160 @@
+//! `/v1/sessions`: starting sessions, narrowing them, ending and revoking them.
+//!
+//! Two doors. At the control socket, whose mode lets in its owner alone, sessions are started and
+//! anything is revoked. At the admin listener, which everybody on this machine may reach, a session
+//! token speaks for itself: its holder hands on less than it has, or ends its own session.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use crate::gate::{Gate, Ground, StartError, Wish};
+use crate::identity::{Grant, RevokeError, TokenError};
+
+use super::Door;
+
+/// The routes below `/v1/sessions`.
+pub(super) fn routes(gate: Arc<Gate>) -> Router {
+    Router::new()
+        .route("/v1/sessions", post(start))
+        .route("/v1/sessions/revoke", post(revoke))
+        .route("/v1/sessions/end", post(end))
+        .with_state(gate)
+}
+
+/// Why nothing was done.
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: StatusCode,
+    error: &'static str,
+    detail: String,
+}
+
+impl Refused {
+    /// Says no with a word for programs and a sentence for people.
+    pub(super) fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            error,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Problem {
+            error: &'static str,
+            detail: String,
+        }
+        let problem = Problem {
+            error: self.error,
+            detail: self.detail,
+        };
+        (self.status, Json(problem)).into_response()
+    }
+}
+
+impl From<StartError> for Refused {
+    fn from(error: StartError) -> Self {
+        let (status, word) = match error {
+            StartError::NoKey => (StatusCode::CONFLICT, "no_key"),
+            StartError::Wish(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            StartError::Ground => (StatusCode::UNAUTHORIZED, "identity_invalid"),
+        };
+        Self::new(status, word, error.to_string())
+    }
+}
+
+impl From<RevokeError> for Refused {
+    fn from(error: RevokeError) -> Self {
+        let (status, word) = match error {
+            RevokeError::Name => (StatusCode::BAD_REQUEST, "bad_request"),
+            RevokeError::File(_) => (StatusCode::INTERNAL_SERVER_ERROR, "not_kept"),
+            RevokeError::Full => (StatusCode::INSUFFICIENT_STORAGE, "full"),
+        };
+        Self::new(status, word, error.to_string())
+    }
+}
+
+/// The session whose token stands in `Authorization: Bearer`; `None` where there is none.
+pub(super) fn bearer(gate: &Gate, headers: &HeaderMap) -> Result<Option<Arc<Grant>>, Refused> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Ok(None);
+    };
+    let refused = |why: TokenError| {
+        Refused::new(
+            StatusCode::UNAUTHORIZED,
+            "identity_invalid",
+            why.to_string(),
+        )
+    };
+    let token = value.to_str().ok().and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    let token = token.ok_or_else(|| refused(TokenError::Malformed))?;
+    let snapshot = gate.snapshot.load();
+    let grant = snapshot.identity.session(token).map_err(refused)?;
+    Ok(Some(grant))
+}
+
+async fn start(
+    State(gate): State<Arc<Gate>>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+    Json(wish): Json<Wish>,
+) -> Result<Response, Refused> {
+    let grant = bearer(&gate, &headers)?;
+    let ground = match (&grant, door) {
+        (Some(grant), _) => Ground::Grant(grant),
+        (None, Door::Control) => Ground::Local,
+        (None, Door::Admin) => return Err(control_only("a session is started")),
+    };
+    let started = gate.start_session(&wish, ground)?;
+    Ok((StatusCode::CREATED, Json(started)).into_response())
+}
+
+fn control_only(what: &str) -> Refused {
+    Refused::new(
+        StatusCode::FORBIDDEN,
+        "control_only",
+        format!("without a session token {what} at the control socket only"),
+    )
+}
+
+/// What is revoked.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    /// The id of a token or of a session; of an issuer's token, its `jti`.
+    name: String,
+}
+
+async fn revoke(
+    State(gate): State<Arc<Gate>>,
+    Extension(door): Extension<Door>,
+    Json(revoke): Json<Revoke>,
+) -> Result<StatusCode, Refused> {
+    if door != Door::Control {
+        return Err(control_only("something is revoked"));
+    }
+    // Writing may wait for a disk.
+    let done = tokio::task::spawn_blocking(move || gate.revoke_by_name(&revoke.name)).await;
+    done.unwrap_or(Err(RevokeError::Name))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn end(State(gate): State<Arc<Gate>>, headers: HeaderMap) -> Result<StatusCode, Refused> {
+    let grant = bearer(&gate, &headers)?;
+    let grant = grant.ok_or_else(|| control_only("a session is ended"))?;
+    let done = tokio::task::spawn_blocking(move || gate.end_session(&grant, "it ended")).await;
+    done.unwrap_or(Err(RevokeError::Name))?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,257 @@
+//! `[identity.session]`: whose session tokens are good here, and whether this gate makes any.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use jiff::Timestamp;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::diag::{Diagnostic, Place};
+use crate::policy::source::Placed;
+
+use super::files::read_text;
+use super::value;
+
+/// Whose session tokens are good here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Session {
+    /// `keys`: Ed25519 public keys, that of `key` included. None and no `key`: the gate makes a key
+    /// of its own at each start.
+    pub keys: Vec<[u8; 32]>,
+    /// `key`: what this gate signs with.
+    pub key: Option<PrivateKey>,
+    /// `audience`: what a token says it is for.
+    pub audience: Arc<str>,
+    /// `longest`: for how long a token may hold.
+    pub longest: Duration,
+    /// `local`: what a session is worth that was started at the control socket without evidence.
+    pub local: Local,
+    /// `revocations`: where they outlive this process.
+    pub revocations: Option<PathBuf>,
+    /// What that file said when it was read: names, and until when each is revoked.
+    pub revoked: Vec<(Arc<str>, Timestamp)>,
+}
+
+/// What a session is worth that was started at the control socket without evidence.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Local {
+    /// What it says of its repository can make its tier stricter, never looser.
+    #[default]
+    Narrow,
+    /// It is believed: whoever can connect to the control socket is.
+    Trust,
+}
+
+/// An Ed25519 private key; never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct PrivateKey(Arc<[u8]>);
+
+impl PrivateKey {
+    /// As PKCS#8.
+    pub fn der(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey")
+    }
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            key: None,
+            audience: "tidegate".into(),
+            longest: Duration::from_hours(12),
+            local: Local::default(),
+            revocations: None,
+            revoked: Vec::new(),
+        }
+    }
+}
+
+/// `[identity.session]` as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Section {
+    #[serde(default)]
+    keys: Vec<Spanned<String>>,
+    key: Option<Spanned<String>>,
+    audience: Option<Spanned<String>>,
+    longest: Option<Spanned<String>>,
+    local: Option<Spanned<String>>,
+    revocations: Option<Spanned<String>>,
+}
+
+const LONGEST: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24 * 7));
+const MAKE_ONE: &str = "make a pair with `tidegate session keygen FILE`";
+/// An Ed25519 public key in SPKI (RFC 8410): this, then 32 bytes.
+const SPKI: [u8; 12] = [48, 42, 48, 5, 6, 3, 43, 101, 112, 3, 33, 0];
+
+/// What is written over the defaults; `secrets` learns the files that were read, and what they say.
+pub(super) fn session(
+    section: Option<&Placed<Section>>,
+    secrets: &mut Vec<(PathBuf, String)>,
+    findings: &mut Vec<Diagnostic>,
+) -> Session {
+    let mut session = Session::default();
+    let Some(section) = section else {
+        return session;
+    };
+    let mut reader = Reader {
+        section,
+        secrets,
+        findings,
+    };
+    let written = &section.value;
+    session.key = written.key.as_ref().and_then(|key| reader.private(key));
+    let own = session.key.as_ref().and_then(public_of);
+    let named = written.keys.iter().filter_map(|key| reader.public(key));
+    session.keys = named.chain(own).collect();
+    session.keys.sort_unstable();
+    session.keys.dedup();
+    if let Some(audience) = &written.audience {
+        session.audience = reader.audience(audience).unwrap_or(session.audience);
+    }
+    if let Some(longest) = &written.longest {
+        let place = section.at(longest);
+        let checked = value::duration(longest.get_ref(), LONGEST, place, reader.findings);
+        session.longest = checked.unwrap_or(session.longest);
+    }
+    if let Some(local) = &written.local {
+        let words = [("narrow", Local::Narrow), ("trust", Local::Trust)];
+        let read = value::word(local.get_ref(), &words, section.at(local), reader.findings);
+        session.local = read.unwrap_or_default();
+    }
+    if let Some(file) = &written.revocations {
+        let path = reader.path(file);
+        session.revoked = reader.revoked(file, &path);
+        session.revocations = Some(path);
+    }
+    session
+}
+
+fn public_of(key: &PrivateKey) -> Option<[u8; 32]> {
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.der()).ok()?;
+    pair.public_key().as_ref().try_into().ok()
+}
+
+struct Reader<'a> {
+    section: &'a Placed<Section>,
+    secrets: &'a mut Vec<(PathBuf, String)>,
+    findings: &'a mut Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn path(&self, file: &Spanned<String>) -> PathBuf {
+        super::folder_of(&self.section.source.path).join(file.get_ref())
+    }
+
+    fn text(&mut self, file: &Spanned<String>) -> Option<(PathBuf, String)> {
+        let path = self.path(file);
+        match read_text(&path) {
+            Ok(text) => {
+                self.secrets.push((path.clone(), text.clone()));
+                Some((path, text))
+            }
+            Err(unreadable) => {
+                let (code, message) = (unreadable.code(), unreadable.to_string());
+                let finding = Diagnostic::error(code, self.section.at(file), message);
+                self.findings.push(finding.help(MAKE_ONE));
+                None
+            }
+        }
+    }
+
+    fn public(&mut self, file: &Spanned<String>) -> Option<[u8; 32]> {
+        let (_, text) = self.text(file)?;
+        let parsed = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).ok();
+        let key = parsed.and_then(|spki| spki.strip_prefix(&SPKI)?.try_into().ok());
+        if key.is_none() {
+            let message = "this file holds no Ed25519 public key in PEM";
+            self.bad_key(self.section.at(file), message);
+        }
+        key
+    }
+
+    fn private(&mut self, file: &Spanned<String>) -> Option<PrivateKey> {
+        let (path, text) = self.text(file)?;
+        if let Some(mode) = open_to_others(&path) {
+            let message = format!("others can read this key: its mode is {mode:o}");
+            let finding = Diagnostic::error("key-exposed", self.section.at(file), message);
+            self.findings.push(finding.help(format!(
+                "`chmod 600 {}`, and make a new key if anybody may have read it",
+                path.display()
+            )));
+            return None;
+        }
+        let parsed = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).ok();
+        let key = parsed.map(|der| PrivateKey(der.secret_pkcs8_der().into()));
+        let key = key.filter(|key| public_of(key).is_some());
+        if key.is_none() {
+            let message = "this file holds no Ed25519 private key in PEM (PKCS#8)";
+            self.bad_key(self.section.at(file), message);
+        }
+        key
+    }
+
+    fn bad_key(&mut self, place: Place, message: &str) {
+        let finding = Diagnostic::error("bad-key", place, message);
+        self.findings.push(finding.help(MAKE_ONE));
+    }
+
+    fn audience(&mut self, written: &Spanned<String>) -> Option<Arc<str>> {
+        let text = written.get_ref().as_str();
+        let sound = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !text.is_empty() && text.len() <= 253 && sound {
+            return Some(text.into());
+        }
+        let message = "an audience is a printable word without blanks";
+        let finding = Diagnostic::error("bad-name", self.section.at(written), message);
+        self.findings
+            .push(finding.help("write e.g. `tidegate` or `tidegate.acme.example`"));
+        None
+    }
+
+    /// What the file of revocations says; it need not be there yet.
+    fn revoked(&mut self, file: &Spanned<String>, path: &Path) -> Vec<(Arc<str>, Timestamp)> {
+        if !path.exists() {
+            return Vec::new();
+        }
+        let Some((_, text)) = self.text(file) else {
+            return Vec::new();
+        };
+        let mut revoked = Vec::new();
+        for (at, line) in text.lines().enumerate() {
+            let parts = line.split_once(' ');
+            match parts.and_then(|(until, name)| Some((name.into(), until.parse().ok()?))) {
+                Some(revocation) => revoked.push(revocation),
+                // The last line of a file that is being written may be half a line.
+                None if at + 1 == text.lines().count() && !text.ends_with('\n') => {}
+                None => {
+                    let message = format!("line {} of this file is no revocation", at + 1);
+                    let finding = Diagnostic::error("bad-line", self.section.at(file), message);
+                    self.findings
+                        .push(finding.help("each line is `UNTIL NAME`, as the gate writes it"));
+                }
+            }
+        }
+        revoked
+    }
+}
+
+/// The mode of a file that somebody else can read.
+fn open_to_others(path: &Path) -> Option<u32> {
+    let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
+}

@@ -1,0 +1,351 @@
+//! Starting sessions: what a new token says, and that it never says more than what it came from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::config;
+use crate::identity::{
+    BoundClaim, Channel, Claims, Evidence, Grant, Identity, Live, NarrowClaim, Presented, Proof,
+    RevokeError,
+};
+use crate::policy::Within;
+use crate::record::{Event, SessionFacts};
+
+use super::{Gate, Snapshot};
+
+/// What a new session should be. What is not said is not known, or as its parent has it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Wish {
+    /// Its id; none: its parent's, or a new one.
+    pub session: Option<String>,
+    /// The agent: `claude-code` …
+    pub agent: Option<String>,
+    /// The clone URL, in any form.
+    pub repository: Option<String>,
+    /// The branch or tag.
+    pub r#ref: Option<String>,
+    /// The commit.
+    pub commit: Option<String>,
+    /// The user.
+    pub user: Option<String>,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// The permission mode of the agent.
+    pub permission_mode: Option<String>,
+    /// The channel that the token is for.
+    pub channel: Option<String>,
+    /// The process of the agent, where it is on this host.
+    pub pid: Option<u32>,
+    /// Less than its repository has.
+    pub narrow: NarrowClaim,
+    /// Where its token may be used.
+    pub bound: BoundClaim,
+    /// For how many seconds it holds; none: as long as tokens may.
+    pub lifetime: Option<u64>,
+}
+
+/// What a new session is worth.
+#[derive(Clone, Copy, Debug)]
+pub enum Ground<'a> {
+    /// What a grant shows: it becomes a child, or an exchange, and no wider.
+    Grant(&'a Arc<Grant>),
+    /// Whoever started it is believed: it launched the agent, or holds the key.
+    Launcher,
+    /// Somebody at the control socket: worth what `identity.session.local` says.
+    Local,
+}
+
+/// A session that was started.
+#[derive(Clone, Debug, Serialize)]
+pub struct Started {
+    /// Its id.
+    pub session: String,
+    /// Its token.
+    pub token: String,
+    /// Until when the token holds.
+    pub expires: Timestamp,
+    /// The tier that it has, listeners apart.
+    pub tier: Arc<str>,
+    /// Its repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// How far it is trusted: `verified` or `asserted`.
+    pub trust: &'static str,
+}
+
+/// Why no session was started.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum StartError {
+    /// This gate verifies tokens of others and makes none.
+    #[error("this gate signs no tokens: give it `identity.session.key`, or start sessions with it")]
+    NoKey,
+    /// A part of the wish cannot be.
+    #[error("{0}")]
+    Wish(&'static str),
+    /// What it came from is no longer good.
+    #[error("what this session comes from is no longer good")]
+    Ground,
+}
+
+/// Longest text of a wish, in bytes.
+const LONGEST: usize = 512;
+
+impl Gate {
+    /// Starts a session and puts it on record.
+    pub fn start_session(&self, wish: &Wish, ground: Ground<'_>) -> Result<Started, StartError> {
+        let snapshot = self.snapshot.load_full();
+        let now = self.clock.now();
+        sound(wish)?;
+        let claims = match ground {
+            Ground::Grant(grant) => child(&snapshot, wish, grant, now)?,
+            Ground::Launcher => fresh(&snapshot.identity, wish, now),
+            Ground::Local => local(&snapshot.identity, wish, now)?,
+        };
+        let signer = snapshot.identity.signer().ok_or(StartError::NoKey)?;
+        let token = signer.mint(&claims).ok_or(StartError::NoKey)?;
+        let grant = snapshot.identity.tokens().verify(&token, now);
+        let grant = grant.map_err(|_| StartError::Ground)?;
+        let caller = caller_of(&snapshot, &grant).ok_or(StartError::Ground)?;
+        self.enter_session(&grant, wish.pid, now);
+        Ok(Started {
+            session: claims.sid,
+            expires: grant.expires.unwrap_or(now),
+            tier: caller.tier,
+            repository: claims.repository,
+            trust: caller.trust.as_str(),
+            token,
+        })
+    }
+
+    fn enter_session(&self, grant: &Arc<Grant>, pid: Option<u32>, now: Timestamp) {
+        let Some(session) = &grant.session else {
+            return;
+        };
+        let live = Live {
+            work: grant.work.clone(),
+            pid,
+            expires: grant.expires.unwrap_or(now),
+        };
+        let snapshot = self.snapshot.load();
+        snapshot.identity.sessions().enter(session, live, now);
+        let parent = grant.root.as_ref().filter(|root| *root != session);
+        let detail = parent.map(|root| format!("child of {root}").into());
+        let facts = session_facts(grant, detail);
+        self.recorder.event(&Event::SessionStarted(Box::new(facts)));
+    }
+
+    /// Revokes a token by its id or a session by its own, in somebody's name, and puts it on record.
+    pub fn revoke_by_name(&self, name: &str) -> Result<(), RevokeError> {
+        self.revoke(name)?;
+        self.recorder
+            .event(&Event::SessionEnded(Box::new(SessionFacts {
+                session: Some(name.into()),
+                evidence: "none",
+                trust: "none",
+                detail: Some("revoked".into()),
+                ..SessionFacts::default()
+            })));
+        Ok(())
+    }
+
+    /// Ends a session: its tokens are no evidence from now on, and its open flows end.
+    pub fn end_session(&self, grant: &Grant, why: &str) -> Result<(), RevokeError> {
+        let Some(session) = &grant.session else {
+            return Ok(());
+        };
+        self.revoke(session)?;
+        let facts = session_facts(
+            grant,
+            Some(why.chars().take(160).collect::<String>().into()),
+        );
+        self.recorder.event(&Event::SessionEnded(Box::new(facts)));
+        Ok(())
+    }
+}
+
+/// What the record tells of a session that starts or ends.
+pub fn session_facts(grant: &Grant, detail: Option<Box<str>>) -> SessionFacts {
+    SessionFacts {
+        session: grant.session.clone(),
+        evidence: grant.evidence.as_str(),
+        trust: if grant.verified {
+            "verified"
+        } else {
+            "asserted"
+        },
+        user: grant.subject.clone(),
+        repository: grant.repository.clone(),
+        work: Some(grant.work.clone()),
+        detail,
+    }
+}
+
+/// Texts of a wish come from programs that read what strangers wrote.
+fn sound(wish: &Wish) -> Result<(), StartError> {
+    let texts = [
+        &wish.session,
+        &wish.agent,
+        &wish.repository,
+        &wish.r#ref,
+        &wish.commit,
+        &wish.user,
+        &wish.permission_mode,
+        &wish.channel,
+    ];
+    let texts = texts.into_iter().flatten().chain(&wish.groups);
+    let mut wrong = texts.filter(|text| {
+        text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control)
+    });
+    if wrong.next().is_some() || wish.groups.len() > 64 {
+        return Err(StartError::Wish(
+            "each text has 1 to 512 bytes and no control characters",
+        ));
+    }
+    if let Some(session) = &wish.session
+        && Uuid::try_parse(session).is_err()
+    {
+        return Err(StartError::Wish("a session's id is a UUID"));
+    }
+    if let Some(repository) = &wish.repository
+        && crate::policy::canonical_repository(repository).is_none()
+    {
+        return Err(StartError::Wish("the repository is no clone URL"));
+    }
+    let within = wish.narrow.within.iter().flatten().map(String::as_str);
+    if Within::parse(within).is_err() {
+        return Err(StartError::Wish(
+            "what a session is narrowed to are categories, or `category:action`",
+        ));
+    }
+    Ok(())
+}
+
+/// A session of its own, as wished.
+fn fresh(identity: &Identity, wish: &Wish, now: Timestamp) -> Claims {
+    let session = match &wish.session {
+        Some(session) => session.to_ascii_lowercase(),
+        None => Uuid::now_v7().to_string(),
+    };
+    let repository = wish.repository.as_deref();
+    Claims {
+        sub: wish.user.clone(),
+        agent: wish.agent.clone(),
+        repository: repository.and_then(crate::policy::canonical_repository),
+        r#ref: wish.r#ref.clone(),
+        commit: wish.commit.clone(),
+        groups: wish.groups.clone(),
+        mode: wish.permission_mode.clone(),
+        channel: wish.channel.clone(),
+        narrow: wish.narrow.clone(),
+        bound: wish.bound.clone(),
+        ..identity.tokens().blank(&session, now, lifetime(wish))
+    }
+}
+
+fn lifetime(wish: &Wish) -> Duration {
+    wish.lifetime.map_or(Duration::MAX, Duration::from_secs)
+}
+
+/// A session that nobody vouches for, unless whoever can connect is believed.
+fn local(identity: &Identity, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
+    let mut claims = fresh(identity, wish, now);
+    if identity.local() == config::Local::Trust {
+        return Ok(claims);
+    }
+    if !claims.groups.is_empty() {
+        return Err(StartError::Wish(
+            "groups need evidence: exchange a token, or set `identity.session.local`",
+        ));
+    }
+    claims.asserted = true;
+    Ok(claims)
+}
+
+/// A session that comes from another one, or from a token of an issuer: no wider than it.
+///
+/// It keeps what that shows. Where it works on another repository, that is only its own word: it is
+/// no looser than what it comes from, and what is known of that repository can make it stricter.
+fn child(
+    snapshot: &Snapshot,
+    wish: &Wish,
+    grant: &Arc<Grant>,
+    now: Timestamp,
+) -> Result<Claims, StartError> {
+    let from = caller_of(snapshot, grant).ok_or(StartError::Ground)?;
+    let identity = &snapshot.identity;
+    let mut claims = fresh(identity, &inherited(wish, grant), now);
+    let expires = grant.expires.map_or(i64::MAX, Timestamp::as_second);
+    if grant.evidence == Evidence::Token {
+        claims.exp = claims.exp.min(expires);
+    }
+    claims.root = grant.root.as_ref().map(ToString::to_string);
+    claims.asserted = !grant.verified;
+    claims.claims = pairs(&grant.claims);
+    claims.tier = grant.tier.as_ref().map(ToString::to_string);
+    claims.organization = text(grant.work.organization.as_ref());
+    claims.job = grant.work.job.as_ref().map(Into::into);
+    claims.narrow = (&grant.narrow.and(&narrow_of(wish)?)).into();
+    let known = grant.repository.as_deref();
+    if claims.repository.as_deref() != known {
+        claims.asserted = true;
+        claims.tier = None;
+        claims.narrow.tiers.push(from.tier.to_string());
+        claims.narrow.tiers.dedup();
+    }
+    Ok(claims)
+}
+
+/// The wish, with what it does not say as its parent has it, and what it may not say.
+fn inherited(wish: &Wish, grant: &Grant) -> Wish {
+    let or =
+        |wished: &Option<String>, known: Option<&Arc<str>>| wished.clone().or_else(|| text(known));
+    let work = &grant.work;
+    Wish {
+        session: or(&wish.session, grant.session.as_ref()),
+        agent: or(&wish.agent, work.agent.as_ref()),
+        repository: or(&wish.repository, grant.repository.as_ref()),
+        r#ref: or(&wish.r#ref, work.ref_name.as_ref()),
+        commit: or(&wish.commit, work.revision.as_ref()),
+        permission_mode: or(&wish.permission_mode, work.permission_mode.as_ref()),
+        channel: or(&wish.channel, grant.channel.as_ref()),
+        user: text(grant.subject.as_ref()),
+        groups: grant.groups.iter().map(ToString::to_string).collect(),
+        bound: BoundClaim {
+            address: grant.bound.address.or(wish.bound.address),
+            listener: grant.bound.listener.or(wish.bound.listener),
+        },
+        ..wish.clone()
+    }
+}
+
+fn narrow_of(wish: &Wish) -> Result<crate::identity::Narrow, StartError> {
+    wish.narrow
+        .read()
+        .ok_or(StartError::Wish("what it is narrowed to is no category"))
+}
+
+fn text(text: Option<&Arc<str>>) -> Option<String> {
+    text.map(ToString::to_string)
+}
+
+fn pairs(claims: &[(Arc<str>, Arc<str>)]) -> Vec<(String, String)> {
+    let pair = |(name, value): &(Arc<str>, Arc<str>)| (name.to_string(), value.to_string());
+    claims.iter().map(pair).collect()
+}
+
+/// Who somebody with this grant is, listeners apart.
+fn caller_of(snapshot: &Snapshot, grant: &Arc<Grant>) -> Option<crate::identity::Caller> {
+    let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0));
+    let presented = Presented {
+        listener: Arc::new(config::Listener::at(nowhere)),
+        channel: Arc::new(Channel::plain(nowhere, nowhere)),
+        proof: Proof::Grant(grant.clone()),
+        labels: crate::identity::Labels::default(),
+    };
+    snapshot.identity.caller(&presented, &snapshot.policy)
+}

@@ -1,0 +1,97 @@
+//! Credentials that were right before, so that what proves them is paid once and not per request.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aws_lc_rs::{hmac, rand};
+
+/// The mark of a credential: its hash under a key that only this process knows.
+pub(super) type Mark = [u8; 32];
+
+/// What verified credentials stand for, by their mark, for at most so many.
+///
+/// Nothing of a credential is kept that would help somebody who reads this memory later.
+#[derive(Debug)]
+pub(super) struct Verified<T> {
+    /// `None` where the machine has no randomness: nothing is remembered then.
+    key: Option<hmac::Key>,
+    most: usize,
+    known: Mutex<HashMap<Mark, T>>,
+}
+
+impl<T: Clone> Verified<T> {
+    /// Room for `most` credentials.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            key: hmac::Key::generate(hmac::HMAC_SHA256, &rand::SystemRandom::new()).ok(),
+            most,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The mark of a credential that consists of these parts.
+    pub(super) fn mark(&self, parts: &[&[u8]]) -> Option<Mark> {
+        let mut context = hmac::Context::with_key(self.key.as_ref()?);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut mark = [0; 32];
+        mark.copy_from_slice(context.sign().as_ref());
+        Some(mark)
+    }
+
+    /// What a credential stands for, where it was right before.
+    pub(super) fn get(&self, mark: Option<Mark>) -> Option<T> {
+        self.lock().get(&mark?).cloned()
+    }
+
+    /// Remembers a credential that was right.
+    pub(super) fn put(&self, mark: Option<Mark>, value: T) {
+        let Some(mark) = mark else { return };
+        let mut known = self.lock();
+        if known.len() >= self.most {
+            // All of them: whoever presents more than there is room for pays, and nobody else finds
+            // out whose credential was kept.
+            known.clear();
+        }
+        known.insert(mark, value);
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Mark, T>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let cache = Verified::<()>::new(4);
+        assert_ne!(cache.mark(&[b"ab", b"c"]), cache.mark(&[b"a", b"bc"]));
+        assert_eq!(cache.mark(&[b"ab", b"c"]), cache.mark(&[b"ab", b"c"]));
+        assert_ne!(
+            cache.mark(&[b"ab"]),
+            Verified::<()>::new(4).mark(&[b"ab"]),
+            "each process has a key of its own"
+        );
+    }
+
+    #[test]
+    fn there_is_room_for_so_many() {
+        let cache = Verified::new(2);
+        for value in 0..5_u8 {
+            cache.put(cache.mark(&[&[value]]), value);
+            assert_eq!(cache.get(cache.mark(&[&[value]])), Some(value));
+            assert!(cache.len() <= 2);
+        }
+        assert_eq!(cache.get(None), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! Who is asking, and what showed it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::config::{Listener, SecretHash};
+use crate::policy::Who;
+
+use super::Labels;
+use super::certificate::Certificate;
+use super::grant::{Grant, Process, Work};
+
+/// Who is asking, and what showed it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// `ana@acme.example`; `None` where nobody was identified.
+    pub subject: Option<Arc<str>>,
+    /// The caller as policy sees it.
+    pub who: Who,
+    /// Its repository: from verified evidence, else as its session says, which grants nothing.
+    pub repository: Option<Arc<str>>,
+    /// The name of its tier.
+    pub tier: Arc<str>,
+    /// The names of its groups.
+    pub groups: Arc<[Arc<str>]>,
+    /// Its session: from verified evidence, else as it says itself.
+    pub session: Option<Arc<str>>,
+    /// Its channel, likewise.
+    pub channel: Option<Arc<str>>,
+    /// What it says of itself.
+    pub labels: Labels,
+    /// What showed who it is.
+    pub evidence: Evidence,
+    /// How far its session is trusted.
+    pub trust: Trust,
+    /// What it works on.
+    pub work: Arc<Work>,
+    /// The process that asks, where it is known.
+    pub process: Option<Arc<Process>>,
+}
+
+/// What showed who a caller or its session is, the strongest first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Evidence {
+    /// A session token.
+    Token,
+    /// A token of a CI provider or another issuer (`OpenID` Connect).
+    Oidc,
+    /// A client certificate.
+    Certificate,
+    /// The listener is this caller's own.
+    Listener,
+    /// A username: with the right secret, or only a label.
+    Username,
+    /// Nothing.
+    None,
+}
+
+impl Evidence {
+    /// `tidegate.session.evidence`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Listener => "listener",
+            Self::None => "none",
+            Self::Oidc => "oidc",
+            Self::Token => "token",
+            Self::Username => "username",
+        }
+    }
+}
+
+/// How far a caller's session is trusted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Trust {
+    /// It only says so itself.
+    Asserted,
+    /// Nothing is known.
+    None,
+    /// Evidence shows it.
+    Verified,
+}
+
+impl Trust {
+    /// `tidegate.session.trust`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asserted => "asserted",
+            Self::None => "none",
+            Self::Verified => "verified",
+        }
+    }
+}
+
+/// What a connection itself shows, whatever is asked on it.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    /// The client.
+    pub peer: SocketAddr,
+    /// Where it connected.
+    pub local: SocketAddr,
+    /// The certificate that it proved to have.
+    pub certificate: Option<Arc<Certificate>>,
+    /// The session that this listener belongs to.
+    pub grant: Option<Arc<Grant>>,
+    /// The process, where it is on this host and was looked for.
+    pub process: Option<Arc<Process>>,
+}
+
+impl Channel {
+    /// A connection that shows nothing but its addresses.
+    pub fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            peer,
+            local,
+            certificate: None,
+            grant: None,
+            process: None,
+        }
+    }
+}
+
+/// What a caller presented, kept so that an open flow can be identified again under a new policy.
+#[derive(Clone, Debug)]
+pub struct Presented {
+    /// The listener's part.
+    pub listener: Arc<Listener>,
+    /// The connection's part.
+    pub channel: Arc<Channel>,
+    /// What was proved on it.
+    pub proof: Proof,
+    /// What it says of itself.
+    pub labels: Labels,
+}
+
+/// What a caller proved with the credential that it presented.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// A session token, or a token of an issuer.
+    Grant(Arc<Grant>),
+    /// It presented none, or only labels.
+    None,
+    /// The user whose secret was right, and the hash it was held against: a user whose secret
+    /// changes has to show the new one.
+    User(Arc<str>, SecretHash),
+}
+
+impl Presented {
+    /// The grants that speak for the caller, the strongest first.
+    pub(super) fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
+        let shown = match &self.proof {
+            Proof::Grant(grant) => Some(grant),
+            Proof::None | Proof::User(..) => None,
+        };
+        shown.into_iter().chain(&self.channel.grant)
+    }
+
+    /// From when on it has to be presented anew.
+    pub fn until(&self) -> Option<Timestamp> {
+        self.grants().filter_map(|grant| grant.expires).min()
+    }
+}
+
+/// What the limit on flows of one caller counts by.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum CallerKey {
+    /// Nobody was identified.
+    Address(IpAddr),
+    /// A session that evidence shows.
+    Session(Arc<str>),
+    /// A user.
+    Subject(Arc<str>),
+}
+
+impl Caller {
+    /// The key for limits, for a client at `address`.
+    pub fn key(&self, address: IpAddr) -> CallerKey {
+        match (&self.session, &self.subject) {
+            (Some(session), _) if self.trust == Trust::Verified => {
+                CallerKey::Session(session.clone())
+            }
+            (_, Some(subject)) => CallerKey::Subject(subject.clone()),
+            _ => CallerKey::Address(address),
+        }
+    }
+}

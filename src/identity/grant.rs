@@ -1,0 +1,144 @@
+//! What verified evidence says of a caller.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::policy::Within;
+
+use super::Evidence;
+
+/// What a session token, an OIDC token, a certificate or a per-session listener says of a caller.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// What it is.
+    pub evidence: Evidence,
+    /// Its own id, unique with its issuer: what a revocation names.
+    pub id: Arc<str>,
+    /// Who vouches: a key id, the name of an issuer, a CA.
+    pub issuer: Arc<str>,
+    /// From when on it is no evidence for a new flow.
+    pub expires: Option<Timestamp>,
+    /// `session.id`.
+    pub session: Option<Arc<str>>,
+    /// The session that this one descends from, or is: what belongs together.
+    pub root: Option<Arc<str>>,
+    /// Whether the issuer itself had evidence, or only the session's own word.
+    pub verified: bool,
+    /// `ana@acme.example`.
+    pub subject: Option<Arc<str>>,
+    /// Groups that it names outright.
+    pub groups: Vec<Arc<str>>,
+    /// Claims, for the members of groups.
+    pub claims: Vec<(Arc<str>, Arc<str>)>,
+    /// The clone URL without scheme, user and `.git`.
+    pub repository: Option<Arc<str>>,
+    /// The tier of that repository, where its forge says one.
+    pub tier: Option<Arc<str>>,
+    /// Less than that.
+    pub narrow: Narrow,
+    /// Where it may be used.
+    pub bound: Bound,
+    /// The channel it was made for, where it is for one.
+    pub channel: Option<Arc<str>>,
+    /// What the record tells besides.
+    pub work: Arc<Work>,
+}
+
+/// How a session is narrower than its repository; what is handed on can only grow narrower.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Narrow {
+    /// It is no looser than any of these tiers.
+    pub tiers: Vec<Arc<str>>,
+    /// It reaches at most these categories and actions.
+    pub within: Option<Arc<Within>>,
+}
+
+/// Where a token may be used; what is not said is not bound.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Bound {
+    /// Only by clients at these addresses.
+    pub address: Option<IpNet>,
+    /// Only at this listener.
+    pub listener: Option<SocketAddr>,
+}
+
+/// What a session works on, for the record: it grants nothing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Work {
+    /// `claude-code`, `codex` …
+    pub agent: Option<Arc<str>>,
+    /// `vcs.ref.head.name`.
+    pub ref_name: Option<Arc<str>>,
+    /// `vcs.ref.head.revision`.
+    pub revision: Option<Arc<str>>,
+    /// `tidegate.permission_mode`.
+    pub permission_mode: Option<Arc<str>>,
+    /// `organization.id`.
+    pub organization: Option<Arc<str>>,
+    /// The CI job.
+    pub job: Option<Job>,
+}
+
+/// A CI job (`cicd.*`).
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Job {
+    /// `cicd.pipeline.name`.
+    pub pipeline: Option<Arc<str>>,
+    /// `cicd.pipeline.run.id`.
+    pub run: Option<Arc<str>>,
+    /// `cicd.pipeline.task.name`.
+    pub task: Option<Arc<str>>,
+    /// `cicd.worker.name`.
+    pub worker: Option<Arc<str>>,
+}
+
+/// A tool call of the agent, as its hooks tell it: a label.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ToolCall {
+    /// `tool_use_id`.
+    pub id: Option<Arc<str>>,
+    /// `prompt.id`.
+    pub prompt: Option<Arc<str>>,
+    /// `agent_id`: a subagent.
+    pub agent: Option<Arc<str>>,
+    /// `parent_agent_id`.
+    pub parent_agent: Option<Arc<str>>,
+    /// `tidegate.tool.name`: `Bash`, `WebFetch`, `mcp__github__get_issue` …
+    pub tool: Option<Arc<str>>,
+}
+
+/// The process at the other end of a connection, where it is on this host: a label.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Process {
+    /// `process.executable.path`.
+    pub path: Option<Arc<str>>,
+    /// `process.pid`.
+    pub pid: u32,
+    /// `process.command`: at most 200 characters, secrets masked.
+    pub command: Arc<str>,
+    /// `process.ancestry`: the names of its parents up to the agent, nearest first.
+    pub ancestry: Vec<Arc<str>>,
+}
+
+impl Narrow {
+    /// Whether it takes nothing away.
+    pub fn is_empty(&self) -> bool {
+        self.tiers.is_empty() && self.within.is_none()
+    }
+
+    /// Both: what is narrower of each.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let mut tiers = self.tiers.clone();
+        let more = other.tiers.iter().filter(|tier| !self.tiers.contains(tier));
+        tiers.extend(more.cloned());
+        let within = match (&self.within, &other.within) {
+            (Some(one), Some(other)) => Some(Arc::new(one.and(other))),
+            (one, other) => one.clone().or_else(|| other.clone()),
+        };
+        Self { tiers, within }
+    }
+}

@@ -1,0 +1,545 @@
+//! Session tokens: signed by a gate or by whoever starts sessions, verified by any gate.
+//!
+//! A JWT (RFC 7519) signed with Ed25519 (`EdDSA`, RFC 8037), of a type of its own (RFC 8725 section
+//! 3.11), so that no other token that somebody signs is mistaken for one. Every claim narrows or
+//! names; one that this version does not know could be a restriction, so it is refused.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ipnet::IpNet;
+use jiff::Timestamp;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+use crate::policy::Within;
+
+use super::Evidence;
+use super::cache::Verified;
+use super::grant::{Bound, Grant, Job, Narrow, Work};
+
+/// `typ` of a session token.
+pub const TYP: &str = "tidegate-session+jwt";
+/// `iss` of a session token: the key says which gate.
+const ISSUER: &str = "tidegate";
+/// Longest token that is looked at, in bytes.
+pub(super) const LONGEST: usize = 8 * 1024;
+/// How far clocks may be apart.
+pub(super) const SKEW: Duration = Duration::from_mins(1);
+/// Verified tokens that are remembered.
+const REMEMBERED: usize = 4096;
+
+/// What a session token says.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// Always `tidegate`.
+    pub iss: String,
+    /// The gates it is for: `identity.session.audience`.
+    pub aud: String,
+    /// The user, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    /// When it was made, in seconds.
+    pub iat: i64,
+    /// From when on it holds, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<i64>,
+    /// Until when it holds, in seconds.
+    pub exp: i64,
+    /// Its own id.
+    pub jti: String,
+    /// The session's id.
+    pub sid: String,
+    /// The id of the session that it descends from; none: its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
+    /// What is only the session's own word: whoever started it had no evidence.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub asserted: bool,
+    /// The agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// The clone URL without scheme, user and `.git`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// The branch or tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#ref: Option<String>,
+    /// The commit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Claims of the token that it was exchanged for, for the members of groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<(String, String)>,
+    /// The tier of the repository, as its forge says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
+    /// The organization.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
+    /// The CI job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobClaim>,
+    /// The permission mode of the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// The channel it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// Less than the repository has.
+    #[serde(default, skip_serializing_if = "NarrowClaim::is_empty")]
+    pub narrow: NarrowClaim,
+    /// Where it may be used.
+    #[serde(default, skip_serializing_if = "BoundClaim::is_empty")]
+    pub bound: BoundClaim,
+}
+
+/// A CI job.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobClaim {
+    /// The pipeline or workflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<String>,
+    /// Its run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// The job or step in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The runner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+}
+
+/// What was taken away.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NarrowClaim {
+    /// No looser than any of these tiers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tiers: Vec<String>,
+    /// At most these categories, with or without an action.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within: Option<Vec<String>>,
+}
+
+/// Where a token may be used.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoundClaim {
+    /// Clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpNet>,
+    /// The listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<SocketAddr>,
+}
+
+impl NarrowClaim {
+    /// What it takes away; `None` where it names no category.
+    pub fn read(&self) -> Option<Narrow> {
+        let within = match &self.within {
+            Some(words) => {
+                let within = Within::parse(words.iter().map(String::as_str));
+                Some(Arc::new(within.ok()?))
+            }
+            None => None,
+        };
+        Some(Narrow {
+            tiers: self.tiers.iter().map(|tier| tier.as_str().into()).collect(),
+            within,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<&Narrow> for NarrowClaim {
+    fn from(narrow: &Narrow) -> Self {
+        Self {
+            tiers: narrow.tiers.iter().map(ToString::to_string).collect(),
+            within: narrow
+                .within
+                .as_ref()
+                .map(|within| within.words().collect()),
+        }
+    }
+}
+
+impl From<&Job> for JobClaim {
+    fn from(job: &Job) -> Self {
+        let text = |text: &Option<Arc<str>>| text.as_ref().map(ToString::to_string);
+        Self {
+            pipeline: text(&job.pipeline),
+            run: text(&job.run),
+            task: text(&job.task),
+            worker: text(&job.worker),
+        }
+    }
+}
+
+impl BoundClaim {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Why a token is no evidence.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum TokenError {
+    /// Another algorithm than its issuer signs with.
+    #[error("the token is signed with an algorithm that is not its issuer's")]
+    Algorithm,
+    /// It is for somebody else.
+    #[error("the token is for another audience")]
+    Audience,
+    /// It is bound to another address or listener.
+    #[error("the token is bound to another address or listener")]
+    Elsewhere,
+    /// It was.
+    #[error("the token has expired")]
+    Expired,
+    /// It is of another session than this listener, or than the username says.
+    #[error("the token is of another session")]
+    Foreign,
+    /// Its issuer is not one of those that are configured, or its keys cannot be had.
+    #[error("the token's issuer is not known here")]
+    Issuer,
+    /// No key of that id is known.
+    #[error("the token is signed with a key that is not known here")]
+    Key,
+    /// It is no token of this kind.
+    #[error("the token is malformed")]
+    Malformed,
+    /// It will be.
+    #[error("the token is not valid yet")]
+    NotYet,
+    /// A claim that has to be there is not, or not as it has to be.
+    #[error("the token lacks a claim that is required here")]
+    Required,
+    /// It was revoked, or its session.
+    #[error("the token or its session was revoked")]
+    Revoked,
+    /// Somebody else signed it, or it was changed.
+    #[error("the token's signature is wrong")]
+    Signature,
+    /// It would hold for longer than tokens may here.
+    #[error("the token is valid for longer than tokens may be")]
+    TooLong,
+}
+
+/// A public key, known by its id.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PublicKey {
+    /// The first half of its SHA-256, as base64url.
+    pub kid: Arc<str>,
+    /// As Ed25519 has it.
+    pub bytes: [u8; 32],
+}
+
+impl PublicKey {
+    /// Gives a key its id.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        let hash = digest::digest(&digest::SHA256, &bytes);
+        let half = hash.as_ref().get(..16).unwrap_or_default();
+        Self {
+            kid: URL_SAFE_NO_PAD.encode(half).into(),
+            bytes,
+        }
+    }
+}
+
+/// Signs session tokens.
+pub struct Signer {
+    key: EncodingKey,
+    public: PublicKey,
+    ephemeral: bool,
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer")
+            .field("kid", &self.public.kid)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// A key that lives in this process only. `None` where the machine has no randomness.
+    pub fn ephemeral() -> Option<Self> {
+        Some(Self {
+            ephemeral: true,
+            ..Self::from_pkcs8(&new_pkcs8()?)?
+        })
+    }
+
+    /// A key as PKCS#8 has it (RFC 8410). `None` where it is none.
+    pub fn from_pkcs8(der: &[u8]) -> Option<Self> {
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok()?;
+        let public: [u8; 32] = pair.public_key().as_ref().try_into().ok()?;
+        Some(Self {
+            key: EncodingKey::from_ed_der(der),
+            public: PublicKey::new(public),
+            ephemeral: false,
+        })
+    }
+
+    /// Whether the key lives in this process only.
+    pub fn is_ephemeral(&self) -> bool {
+        self.ephemeral
+    }
+
+    /// What verifies its tokens.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// Signs. `None` where the claims cannot be written, which no claims of ours are.
+    pub fn mint(&self, claims: &Claims) -> Option<String> {
+        let mut header = Header::new(Algorithm::EdDSA);
+        header.typ = Some(TYP.to_owned());
+        header.kid = Some(self.public.kid.to_string());
+        jsonwebtoken::encode(&header, claims, &self.key).ok()
+    }
+}
+
+/// A new private key, as PKCS#8. `None` where the machine has no randomness.
+pub fn new_pkcs8() -> Option<Vec<u8>> {
+    let pair = Ed25519KeyPair::generate().ok()?;
+    let der = pair.to_pkcs8v1().ok()?;
+    Some(der.as_ref().to_vec())
+}
+
+/// The header of a token, before anything of it is believed: what else stands there is refused, so
+/// there are no `crit`, `jku` or `jwk` to be fooled by.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenHeader {
+    alg: String,
+    typ: String,
+    kid: String,
+}
+
+/// Whether this is meant to be a session token: only its header's type tells.
+pub(super) fn is_session_token(token: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Typed {
+        typ: Option<String>,
+    }
+    let typed = part(token, 0).and_then(|json| serde_json::from_slice::<Typed>(&json).ok());
+    typed.is_some_and(|header| header.typ.as_deref() == Some(TYP))
+}
+
+/// One of the three parts of a token, decoded.
+pub(super) fn part(token: &str, at: usize) -> Option<Vec<u8>> {
+    if token.len() > LONGEST || token.split('.').count() != 3 {
+        return None;
+    }
+    URL_SAFE_NO_PAD.decode(token.split('.').nth(at)?).ok()
+}
+
+/// Verifies session tokens, for one generation.
+pub struct Tokens {
+    keys: HashMap<Arc<str>, DecodingKey>,
+    audience: Arc<str>,
+    longest: Duration,
+    verified: Verified<Arc<Grant>>,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens")
+            .field("keys", &self.keys.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tokens {
+    /// Verifies what was signed with one of these keys for that audience.
+    pub fn new(
+        keys: impl IntoIterator<Item = PublicKey>,
+        audience: Arc<str>,
+        longest: Duration,
+    ) -> Self {
+        let decoding = |key: PublicKey| {
+            let decoding = DecodingKey::from_ed_der(&key.bytes);
+            (key.kid, decoding)
+        };
+        Self {
+            keys: keys.into_iter().map(decoding).collect(),
+            audience,
+            longest,
+            verified: Verified::new(REMEMBERED),
+        }
+    }
+
+    /// Whether the key of that id is still accepted.
+    pub fn knows(&self, kid: &str) -> bool {
+        self.keys.contains_key(kid)
+    }
+
+    /// What a token grants at `now`. Where it may be used, and whether it was revoked, is not
+    /// looked at.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Grant>, TokenError> {
+        if token.len() > LONGEST {
+            return Err(TokenError::Malformed);
+        }
+        let mark = self.verified.mark(&[token.as_bytes()]);
+        if let Some(grant) = self.verified.get(mark) {
+            return in_time(&grant, now).map(|()| grant);
+        }
+        let (kid, key) = self.key_of(token)?;
+        let claims = self.claims(token, key)?;
+        lifetime(&claims, self.longest, now)?;
+        let grant = Arc::new(grant(claims, kid.clone())?);
+        in_time(&grant, now)?;
+        self.verified.put(mark, grant.clone());
+        Ok(grant)
+    }
+
+    /// The key that a token says it was signed with.
+    fn key_of(&self, token: &str) -> Result<(&Arc<str>, &DecodingKey), TokenError> {
+        let json = part(token, 0).ok_or(TokenError::Malformed)?;
+        let header: TokenHeader =
+            serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)?;
+        if header.alg != "EdDSA" {
+            return Err(TokenError::Algorithm);
+        }
+        if header.typ != TYP {
+            return Err(TokenError::Malformed);
+        }
+        let known = self.keys.get_key_value(header.kid.as_str());
+        known.ok_or(TokenError::Key)
+    }
+
+    fn claims(&self, token: &str, key: &DecodingKey) -> Result<Claims, TokenError> {
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        // Time is read from the one clock, and looked at below.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.required_spec_claims.clear();
+        validation.set_audience(&[&*self.audience]);
+        validation.set_issuer(&[ISSUER]);
+        let token = jsonwebtoken::decode::<Claims>(token, key, &validation);
+        token
+            .map(|token| token.claims)
+            .map_err(|error| reason(&error))
+    }
+
+    /// Claims for a new token of this gate: what every token has.
+    pub fn blank(&self, session: &str, now: Timestamp, lifetime: Duration) -> Claims {
+        let lifetime = lifetime.min(self.longest);
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: self.audience.to_string(),
+            iat: now.as_second(),
+            exp: now.as_second().saturating_add(seconds),
+            jti: uuid::Uuid::now_v7().to_string(),
+            sid: session.to_owned(),
+            ..Claims::default()
+        }
+    }
+
+    /// The longest that a token may hold.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+}
+
+/// What a failed verification is called.
+pub(super) fn reason(error: &jsonwebtoken::errors::Error) -> TokenError {
+    use jsonwebtoken::errors::ErrorKind;
+    match error.kind() {
+        ErrorKind::InvalidAudience => TokenError::Audience,
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => TokenError::Algorithm,
+        ErrorKind::InvalidIssuer => TokenError::Issuer,
+        ErrorKind::InvalidSignature => TokenError::Signature,
+        ErrorKind::MissingRequiredClaim(_) => TokenError::Required,
+        _ => TokenError::Malformed,
+    }
+}
+
+fn lifetime(claims: &Claims, longest: Duration, now: Timestamp) -> Result<(), TokenError> {
+    let skew = i64::try_from(SKEW.as_secs()).unwrap_or(0);
+    let longest = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
+    let begins = claims.nbf.unwrap_or(claims.iat).max(claims.iat);
+    if begins > now.as_second().saturating_add(skew) {
+        return Err(TokenError::NotYet);
+    }
+    if claims.exp.saturating_sub(claims.iat) > longest.saturating_add(skew) {
+        return Err(TokenError::TooLong);
+    }
+    Ok(())
+}
+
+/// Whether a grant still holds, clocks being as far apart as they may.
+pub(super) fn in_time(grant: &Grant, now: Timestamp) -> Result<(), TokenError> {
+    let skew = jiff::SignedDuration::from_secs(60);
+    let over = |expires: Timestamp| expires.saturating_add(skew).unwrap_or(expires) <= now;
+    if grant.expires.is_some_and(over) {
+        return Err(TokenError::Expired);
+    }
+    Ok(())
+}
+
+fn grant(claims: Claims, kid: Arc<str>) -> Result<Grant, TokenError> {
+    let expires = Timestamp::from_second(claims.exp).map_err(|_| TokenError::Malformed)?;
+    let narrow = claims.narrow.read().ok_or(TokenError::Malformed)?;
+    let shared = |text: Option<String>| text.map(Arc::<str>::from);
+    let all = |texts: Vec<String>| texts.into_iter().map(Arc::from).collect();
+    let session: Arc<str> = claims.sid.into();
+    Ok(Grant {
+        evidence: Evidence::Token,
+        id: claims.jti.into(),
+        issuer: kid,
+        expires: Some(expires),
+        root: Some(shared(claims.root).unwrap_or_else(|| session.clone())),
+        session: Some(session),
+        verified: !claims.asserted,
+        subject: shared(claims.sub),
+        groups: all(claims.groups),
+        claims: claims
+            .claims
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
+        repository: shared(claims.repository),
+        tier: shared(claims.tier),
+        narrow,
+        bound: Bound {
+            address: claims.bound.address,
+            listener: claims.bound.listener,
+        },
+        channel: shared(claims.channel),
+        work: Arc::new(Work {
+            agent: shared(claims.agent),
+            ref_name: shared(claims.r#ref),
+            revision: shared(claims.commit),
+            permission_mode: shared(claims.mode),
+            organization: shared(claims.organization),
+            job: claims.job.map(|job| Job {
+                pipeline: shared(job.pipeline),
+                run: shared(job.run),
+                task: shared(job.task),
+                worker: shared(job.worker),
+            }),
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests;
