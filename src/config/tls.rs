@@ -178,7 +178,8 @@ impl<T> PemFiles<'_, T> {
             .map_err(|why| {
                 let (code, message) = (why.code(), why.to_string());
                 let finding = Diagnostic::error(code, self.around.at(name), message);
-                self.findings.push(finding.help("name a PEM file that the gate may read"));
+                self.findings
+                    .push(finding.help("name a PEM file that the gate may read"));
             })
             .ok()
     }
@@ -200,7 +201,10 @@ impl<T> PemFiles<'_, T> {
         if mode & 0o077 == 0 {
             return;
         }
-        let message = format!("{}: others than its owner can read this key", path.display());
+        let message = format!(
+            "{}: others than its owner can read this key",
+            path.display()
+        );
         self.findings.push(
             Diagnostic::error("key-exposed", self.around.at(name), message)
                 .label(format!("its mode is {:04o}", mode & 0o7777))

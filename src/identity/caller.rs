@@ -159,7 +159,11 @@ impl Presented {
 
     /// From when on it has to be presented anew.
     pub fn until(&self) -> Option<Timestamp> {
-        self.grants().filter_map(|grant| grant.expires).min()
+        let certificate = self.channel.certificate.as_ref();
+        self.grants()
+            .filter_map(|grant| grant.expires)
+            .chain(certificate.and_then(|certificate| certificate.expires))
+            .min()
     }
 }
 

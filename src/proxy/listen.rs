@@ -11,8 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::identity::Channel;
 
 use super::Shared;
-use super::client::ClientStream;
-use super::connection::{Connection, Origin};
+use super::front;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -64,15 +63,11 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usi
     };
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer, canonical);
-    let origin = Origin {
-        channel: Arc::new(Channel::plain(canonical(peer), local)),
-        listener: index,
-    };
-    let stream = ClientStream::Plain(stream);
-    let connection = Connection::new(shared.clone(), stream, origin);
+    let channel = Channel::plain(canonical(peer), local);
+    let serving = front::serve(shared.clone(), stream, channel, index);
     shared.gate.tasks.spawn(async move {
-        let tunnel = Box::pin(connection.serve(None)).await;
-        if let Some(tunnel) = tunnel {
+        // Boxed: a tunnel that rests must not hold what it took to open it.
+        if let Some(tunnel) = Box::pin(serving).await {
             tunnel.carry().await;
         }
         drop(turn);

@@ -1,3 +1,10 @@
-//! TLS with callers.
+//! TLS: the only module that names rustls.
+//!
+//! Everything is built from the texts that the configuration read, anew for each generation: so
+//! keys, authorities and revocation lists follow their files, and no session that was begun under
+//! an earlier generation is resumed.
 
-pub type ServerStream = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
+mod material;
+mod server;
+
+pub use server::{Accepted, HandshakeError, Server, ServerStream, Servers};
