@@ -10,6 +10,7 @@
 
 mod admin;
 mod bypass;
+mod callers;
 mod clients;
 mod connect;
 mod deploy;
