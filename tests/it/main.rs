@@ -16,6 +16,7 @@ mod connect;
 mod deploy;
 mod drain;
 mod forward;
+mod http2;
 mod identity;
 mod kit;
 mod limits;

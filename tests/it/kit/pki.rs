@@ -100,6 +100,13 @@ impl Pki {
             .with_no_client_auth()
     }
 
+    /// What a client of HTTP/2 that trusts this authority speaks TLS with.
+    pub(crate) fn http2(&self) -> ClientConfig {
+        let mut config = self.trusting();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config
+    }
+
     /// Begins TLS on a plain connection, asking for `name`.
     pub(crate) fn enter(&self, wire: Wire, name: &str) -> Wire {
         let Wire::Tcp(socket) = wire else {
