@@ -198,7 +198,8 @@ impl<T> PemFiles<'_, T> {
     /// A key that others can read is no secret.
     fn keep_secret(&mut self, path: &Path, name: &Spanned<String>) {
         let mode = std::fs::metadata(path).map_or(0, |meta| meta.mode());
-        if mode & 0o077 == 0 {
+        if mode.trailing_zeros() >= 6 {
+            // Nothing for its group and others.
             return;
         }
         let message = format!(

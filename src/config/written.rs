@@ -268,7 +268,7 @@ fn unknown_section(place: Place, key: &str) -> Diagnostic {
 pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> {
     vec![
         ("[listen]", keys_of::<listen::Section>()),
-        ("listen.proxy-tls", keys_of::<tls::ProxyTlsSection>()),
+        ("[listen.proxy-tls]", keys_of::<tls::ProxyTlsSection>()),
         ("[[listener]]", keys_of::<listen::ListenerSection>()),
         ("[record]", keys_of::<record::Section>()),
         ("[dial]", keys_of::<dial::Section>()),

@@ -40,6 +40,16 @@
 //! on record as `policy_rejected`. Open flows are judged again. `[listen]` and `[record]` take
 //! effect at the next start.
 //!
+//! **Certificates** of listeners, keys, authorities and revocation lists are files of the
+//! configuration like any other: what is wrong with one keeps the generation in force, and no TLS
+//! session goes on under another generation. A handshake has `limits.header-timeout`. Why one failed
+//! is counted (`tidegate_tls_handshakes_total`): `certificate_expired`, `certificate_invalid`,
+//! `certificate_nameless`, `certificate_revoked`, `certificate_unknown_issuer`, `crl_missing` (none is
+//! fresh for one of its certificates), `no_certificate`, `not_tls`, `plain_http`, `timeout`, `failed`.
+//!
+//! **Balancers** that `proxy-protocol` names have to begin with a PROXY header (version 1 or 2); the
+//! client is then who they say. From anyone else such a header is a malformed request.
+//!
 //! **Drain**: SIGTERM takes no new flows and waits `limits.drain` for open ones; a second signal
 //! ends them at once. Each leaves its `close`.
 //!

@@ -79,12 +79,10 @@ async fn version2(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Sock
     let mut rest = vec![0; length];
     from.read_exact(&mut rest).await?;
     let client = match (command, family) {
-        // The balancer looks whether we live.
-        (0x20, _) => return Ok(None),
         (0x21, 0x11) => addresses::<4>(&rest),
         (0x21, 0x21) => addresses::<16>(&rest),
-        // Unknown, or a Unix socket on the balancer's side.
-        (0x21, 0x00 | 0x31) => return Ok(None),
+        // The balancer itself looks whether we live; or nobody knows, or it has a Unix socket.
+        (0x20, _) | (0x21, 0x00 | 0x31) => return Ok(None),
         _ => None,
     };
     client.map(Some).ok_or_else(malformed)

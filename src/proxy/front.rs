@@ -26,23 +26,16 @@ pub(super) async fn serve(
     index: usize,
 ) -> Option<Box<Tunnel>> {
     let snapshot = shared.gate.snapshot.load_full();
-    let Some(listener) = shared
-        .listeners
-        .get(index)
-        .map(|bound| snapshot.listener(bound))
-    else {
-        return None;
-    };
+    let bound = shared.listeners.get(index)?;
+    let listener = snapshot.listener(bound);
     if is_balancer(&listener, channel.peer) {
         let longest = snapshot.limits.header_timeout;
         let said = tokio::time::timeout(longest, balancer::read(&mut socket)).await;
-        match said {
-            Ok(Ok(client)) => channel.peer = client.unwrap_or(channel.peer),
-            Ok(Err(_)) | Err(_) => {
-                shared.gate.metrics.flow_unstarted();
-                return None;
-            }
-        }
+        let Ok(Ok(client)) = said else {
+            shared.gate.metrics.flow_unstarted();
+            return None;
+        };
+        channel.peer = client.unwrap_or(channel.peer);
     }
     if listener.tls.is_some() {
         let arrived = (socket, channel, index);

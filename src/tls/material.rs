@@ -11,25 +11,27 @@ use crate::config::PemFile;
 use crate::diag::Diagnostic;
 
 /// The certificates of a file, at least one.
-pub(super) fn certificates(file: &PemFile) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
+pub(super) fn certificates(
+    file: &PemFile,
+) -> Result<Vec<CertificateDer<'static>>, Box<Diagnostic>> {
     all(file, "certificate")
 }
 
 /// The revocation lists of a file, at least one.
 pub(super) fn crls(
     file: &PemFile,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, Diagnostic> {
+) -> Result<Vec<CertificateRevocationListDer<'static>>, Box<Diagnostic>> {
     all(file, "revocation list")
 }
 
 /// The first private key of a file.
-pub(super) fn key(file: &PemFile) -> Result<PrivateKeyDer<'static>, Diagnostic> {
+pub(super) fn key(file: &PemFile) -> Result<PrivateKeyDer<'static>, Box<Diagnostic>> {
     // What the parser says may quote the line, and so the key.
     PrivateKeyDer::from_pem_slice(file.text.as_bytes())
         .map_err(|_| wrong(file, "there is no private key in it"))
 }
 
-fn all<T: PemObject>(file: &PemFile, what: &str) -> Result<Vec<T>, Diagnostic> {
+fn all<T: PemObject>(file: &PemFile, what: &str) -> Result<Vec<T>, Box<Diagnostic>> {
     let found: Result<Vec<T>, _> = T::pem_slice_iter(file.text.as_bytes()).collect();
     match found {
         Ok(found) if !found.is_empty() => Ok(found),
@@ -39,11 +41,11 @@ fn all<T: PemObject>(file: &PemFile, what: &str) -> Result<Vec<T>, Diagnostic> {
 }
 
 /// A finding about a file.
-pub(super) fn wrong(file: &PemFile, why: &str) -> Diagnostic {
+pub(super) fn wrong(file: &PemFile, why: &str) -> Box<Diagnostic> {
     let message = format!("{}: {why}", file.path.display());
-    Diagnostic::error("bad-pem", file.place.clone(), message).help(
-        "name a PEM file with `-----BEGIN …-----` lines; the gate takes it anew when it changes",
-    )
+    let help = "name a PEM file with `-----BEGIN …-----` lines; it is read anew when it changes";
+    let finding = Diagnostic::error("bad-pem", file.place.clone(), message);
+    Box::new(finding.help(help))
 }
 
 /// When a certificate ends.

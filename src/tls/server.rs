@@ -212,11 +212,10 @@ fn verifier(
     if !clients.required {
         builder = builder.allow_unauthenticated();
     }
-    let built = builder.build();
-    Ok(built.map_err(|error| {
+    builder.build().map_err(|error| {
         let file = clients.crls.first().unwrap_or(&clients.ca);
         material::wrong(file, &error.to_string())
-    })?)
+    })
 }
 
 fn stale(file: &crate::config::PemFile, required: bool) -> Diagnostic {

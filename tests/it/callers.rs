@@ -3,8 +3,8 @@
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};
 
 use crate::kit::{
-    Client, Gate, Origin, Outcome, Pki, Program, TIERS, allow, allow_more, eventually, names, need,
-    until,
+    Client, Gate, Line, Origin, Outcome, Pki, Program, TIERS, allow, allow_more, eventually, names,
+    need, until,
 };
 
 const HOST: &str = "files.example.net";
@@ -140,7 +140,7 @@ fn a_certificate_says_who_calls_and_opens_what_its_group_may() {
         .curl(&[&bench.url(ONLY_CI)], Some(&good))
         .succeeded()
         .showed("/hello");
-    let line = bench.gate.line("a decision", |line| line.is_decision());
+    let line = bench.gate.line("a decision", Line::is_decision);
     assert_eq!(line.text("user.id"), "spiffe://acme/ci/web");
     assert_eq!(line.text("tidegate.session.evidence"), "certificate");
     assert_eq!(line.text("tidegate.session.trust"), "verified");
@@ -277,7 +277,7 @@ fn only_a_named_balancer_says_who_calls() {
     let mut client = Client::dial(bench.gate.listener(2));
     client.send("PROXY TCP4 192.0.2.7 127.0.0.1 4000 3128\r\n");
     assert_eq!(client.get(&bench.url(HOST)).status(), 200);
-    let line = bench.gate.line("a decision", |line| line.is_decision());
+    let line = bench.gate.line("a decision", Line::is_decision);
     assert_eq!(line.text("client.address"), "192.0.2.7");
     let mut without = Client::dial(bench.gate.listener(2));
     without.send("GET http://files.example.net/ HTTP/1.1\r\nHost: files.example.net\r\n\r\n");

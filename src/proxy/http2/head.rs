@@ -63,11 +63,11 @@ fn write(parts: &Parts, text: &mut BytesMut) -> Result<(), HeadError> {
         &[b" HTTP/1.1\r\nHost: ", authority.as_bytes(), b"\r\n"],
     );
     for (name, value) in &parts.headers {
-        match name {
+        match *name {
             // RFC 9113 section 8.3.1: it must not differ.
-            &HOST if value.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {}
-            &HOST => return Err(HeadError::Host),
-            &COOKIE => {}
+            HOST if value.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {}
+            HOST => return Err(HeadError::Host),
+            COOKIE => {}
             _ => put(
                 text,
                 &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],

@@ -186,13 +186,11 @@ impl Sending {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
-        match &mut self.body {
-            Some(body) => body.send_data(Bytes::new(), true).map_err(broken),
-            None => {
-                self.respond.send_reset(Reason::INTERNAL_ERROR);
-                Ok(())
-            }
-        }
+        let Some(body) = &mut self.body else {
+            self.respond.send_reset(Reason::INTERNAL_ERROR);
+            return Ok(());
+        };
+        body.send_data(Bytes::new(), true).map_err(broken)
     }
 
     fn reset(&mut self, why: Reason) {
