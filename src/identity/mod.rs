@@ -35,7 +35,10 @@ pub use token::{
 };
 
 use basic::Credential;
+use cache::Verified;
 
+/// Tokens that are remembered.
+const REMEMBERED: usize = 4096;
 /// The longest that a token of another issuer is taken to hold.
 const LONGEST_FOREIGN: Duration = Duration::from_hours(24);
 
@@ -65,6 +68,8 @@ pub struct Identity {
     tokens: Tokens,
     signer: Option<Arc<Signer>>,
     sessions: Arc<Sessions>,
+    /// Tokens that were good before, by all that was presented with them.
+    seen: Verified<(Arc<Grant>, Labels)>,
     local: config::Local,
     clock: Clock,
 }
@@ -91,6 +96,7 @@ impl Identity {
             tokens: Tokens::new(keys.chain(own), session.audience.clone(), session.longest),
             signer,
             sessions,
+            seen: Verified::new(REMEMBERED),
             local: session.local,
             clock,
         }
@@ -144,11 +150,18 @@ impl Identity {
             }
             return Ok(presented(Proof::None, Labels::default()));
         };
+        let mark = self.seen.mark(&[value]);
+        if let Some((grant, labels)) = self.seen.get(mark) {
+            self.holds(&grant, channel)?;
+            belongs(&grant, &labels, channel)?;
+            return Ok(presented(Proof::Grant(grant), labels));
+        }
         let credential = basic::read(value).ok_or(IdentityError::Invalid)?;
         let (user, labels) = label::split(&credential.username);
         if credential.is_token() {
             let grant = self.token(&credential, channel)?;
             belongs(&grant, &labels, channel)?;
+            self.seen.put(mark, (grant.clone(), labels.clone()));
             return Ok(presented(Proof::Grant(grant), labels));
         }
         // Without any user to know, a username can only be a label: agents put their session there.
@@ -389,3 +402,6 @@ fn signer(session: &config::Session, before: Option<&Identity>) -> Option<Arc<Si
         .filter(|signer| signer.is_ephemeral())
         .or_else(|| Signer::ephemeral().map(Arc::new))
 }
+
+#[cfg(test)]
+mod tests;
