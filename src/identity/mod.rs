@@ -286,7 +286,9 @@ impl Identity {
             tighten(&mut who, said, policy);
         }
         let session = first(|it| it.session.as_ref());
+        let root = first(|it| it.root.as_ref());
         let live = session.and_then(|session| self.sessions.live(session));
+        let live = live.filter(|live| live.root.as_ref() == root);
         Some(Caller {
             subject: subject.cloned(),
             tier: policy.tier_name(who.tier).clone(),
@@ -303,6 +305,7 @@ impl Identity {
                 .or(grants.first().map(|grant| grant.work.clone()))
                 .unwrap_or_default(),
             process: presented.channel.process.clone(),
+            root: root.filter(|root| session != Some(*root)).cloned(),
             session: session.or(presented.labels.session.as_ref()).cloned(),
             labels: presented.labels.clone(),
         })
@@ -377,11 +380,12 @@ fn evidence(presented: &Presented) -> Evidence {
     }
 }
 
-/// A session that only a label names is asserted, whoever presents it.
+/// A session that only a label names is asserted, whoever presents it; so is the name of a child,
+/// which it chose.
 fn trust(presented: &Presented) -> Trust {
     let mut sessions = presented.grants().filter(|grant| grant.session.is_some());
     match (sessions.next(), &presented.labels.session) {
-        (Some(grant), _) if grant.verified => Trust::Verified,
+        (Some(grant), _) if grant.verified && grant.is_root() => Trust::Verified,
         (Some(_), _) | (None, Some(_)) => Trust::Asserted,
         (None, None) if evidence(presented) == Evidence::None => Trust::None,
         (None, None) => Trust::Verified,
