@@ -240,6 +240,38 @@ fn a_revocation_ends_what_is_open_and_a_bad_file_changes_nothing() {
 }
 
 #[test]
+fn an_open_flow_of_a_revoked_certificate_ends() {
+    let bench = Bench::strict();
+    let good = bench
+        .pki
+        .issue(|params| caller(params, "spiffe://acme/ci/web", 7));
+    let folder = bench.gate.folder();
+    std::fs::write(folder.join("caller.pem"), format!("{}{}", good.0, good.1)).expect("a file");
+    let url = bench.url(HOST);
+    let (proxy, ca) = (bench.gate.listener(1), folder.join("ca.pem"));
+    // An upload that never ends: only the gate can end it.
+    let mut curl = std::process::Command::new(need("curl"));
+    curl.args(["-sS", "--max-time", "60", "-T", "-", "--proxy-cacert"])
+        .arg(ca);
+    curl.args(["--proxy", &format!("https://{proxy}"), "--proxy-cert"]);
+    curl.arg(folder.join("caller.pem")).arg(&url);
+    curl.stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null());
+    let mut curl = curl
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("curl");
+    let line = bench.gate.line("a decision", Line::is_decision);
+    bench
+        .gate
+        .replace("callers.crl", &bench.pki.crl(&[7], 2099));
+    let close = bench.gate.close(line.flow());
+    assert_eq!(close.text("error.type"), "revoked");
+    curl.kill().expect("a child");
+    curl.wait().expect("a child");
+}
+
+#[test]
 fn a_new_certificate_is_shown_from_the_reload_on() {
     let bench = Bench::start("");
     bench.curl(&[&bench.url(HOST)], None).succeeded();

@@ -8,8 +8,11 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use rcgen::SanType;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 use crate::kit::{Gate, Origin, Pki, TIERS, allow, allow_more, names, until};
 
@@ -57,16 +60,26 @@ tls = {{ cert = \"proxy.pem\", key = \"proxy.key\" }}
         }
     }
 
+    /// TLS to the listener.
+    async fn tls(&self, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+        self.tls_as(self.pki.trusting(), protocols).await
+    }
+
+    /// As a client with that configuration, whose sessions it may resume.
+    async fn tls_as(&self, mut config: ClientConfig, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+        config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
+        let socket = std::net::TcpStream::connect(self.gate.listener(1)).expect("a listener");
+        socket.set_nonblocking(true).expect("a socket");
+        let socket = TcpStream::from_std(socket).expect("a socket");
+        let name = ServerName::try_from("proxy.example.net").expect("a name");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        connector.connect(name, socket).await.expect("TLS")
+    }
+
     /// A connection of HTTP/2 to the listener.
     fn connect(&self) -> SendRequest<Bytes> {
-        let (config, address) = (self.pki.http2(), self.gate.listener(1));
         self.runtime.block_on(async {
-            let socket = std::net::TcpStream::connect(address).expect("a listener");
-            socket.set_nonblocking(true).expect("a socket");
-            let socket = TcpStream::from_std(socket).expect("a socket");
-            let name = ServerName::try_from("proxy.example.net").expect("a name");
-            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-            let stream = connector.connect(name, socket).await.expect("TLS");
+            let stream = self.tls(&[b"h2"]).await;
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
             let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
             self.runtime.spawn(async move {
@@ -137,6 +150,62 @@ fn a_tunnel_passes_half_closes_on_both_ways() {
     let close = bench.gate.last_close();
     assert_eq!(close.number("tidegate.bytes.in"), BULK as u64);
     assert_eq!(close.text("tidegate.end"), "closed");
+}
+
+#[test]
+fn a_tunnel_through_tls_passes_close_notify_on_both_ways() {
+    let (listener, port) = listener();
+    let far = std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().expect("a connection");
+        let mut asked = Vec::new();
+        socket.read_to_end(&mut asked).expect("an end");
+        socket.write_all(&vec![7; 1_000_000]).expect("half open");
+        asked
+    });
+    let bench = Bench::start(port);
+    let answer = bench.runtime.block_on(async {
+        let mut stream = bench.tls(&[]).await;
+        let connect = format!("CONNECT {RAW}:{port} HTTP/1.1\r\nHost: {RAW}\r\n\r\nquestion");
+        stream.write_all(connect.as_bytes()).await.expect("open");
+        stream.shutdown().await.expect("open");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("close_notify");
+        answer
+    });
+    assert_eq!(far.join().expect("an origin"), b"question");
+    let head = answer
+        .windows(4)
+        .position(|end| end == b"\r\n\r\n")
+        .expect("a head");
+    assert!(answer[head + 4..] == vec![7; 1_000_000], "{}", answer.len());
+}
+
+#[test]
+fn no_session_is_resumed_after_a_reload() {
+    use rustls::HandshakeKind::{Full, Resumed};
+    let bench = Bench::start(9);
+    let client = bench.pki.trusting();
+    let mut kinds = Vec::new();
+    for reload in [false, false, true] {
+        if reload {
+            bench.gate.replace("unrelated", "");
+        }
+        let kind = bench.runtime.block_on(async {
+            let mut stream = bench.tls_as(client.clone(), &[b"http/1.1"]).await;
+            let kind = stream.get_ref().1.handshake_kind();
+            let ask = format!(
+                "GET http://{HOST}:1/ HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"
+            );
+            stream.write_all(ask.as_bytes()).await.expect("open");
+            stream
+                .read_to_end(&mut Vec::new())
+                .await
+                .expect("close_notify");
+            kind
+        });
+        kinds.push(kind);
+    }
+    assert_eq!(kinds, [Some(Full), Some(Resumed), Some(Full)]);
 }
 
 #[test]

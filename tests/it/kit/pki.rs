@@ -90,7 +90,7 @@ impl Pki {
     }
 
     /// What a client that trusts this authority speaks TLS with.
-    fn trusting(&self) -> ClientConfig {
+    pub(crate) fn trusting(&self) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("a root");
         ClientConfig::builder_with_provider(provider())
@@ -98,13 +98,6 @@ impl Pki {
             .expect("versions")
             .with_root_certificates(roots)
             .with_no_client_auth()
-    }
-
-    /// What a client of HTTP/2 that trusts this authority speaks TLS with.
-    pub(crate) fn http2(&self) -> ClientConfig {
-        let mut config = self.trusting();
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        config
     }
 
     /// Begins TLS on a plain connection, asking for `name`.
