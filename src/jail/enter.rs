@@ -63,7 +63,10 @@ fn prepare(control: &OwnedFd) -> Result<(), Step> {
     let (Some(Message::Orders(orders)), Some(stdin)) = (message, descriptors.pop()) else {
         return Err(Step::Failed(Message::Failed("no orders came".into())));
     };
-    step("the standard input", rustix::stdio::dup2_stdin(&stdin).map_err(Into::into))?;
+    step(
+        "the standard input",
+        rustix::stdio::dup2_stdin(&stdin).map_err(Into::into),
+    )?;
     drop(stdin);
     step("open descriptors", nothing_leads_out())?;
     namespaces()?;
@@ -73,7 +76,10 @@ fn prepare(control: &OwnedFd) -> Result<(), Step> {
     let captured = sockets.len().saturating_sub(3);
     let borrowed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
     let ready = Message::Ready(Ready { captured });
-    step("handing out sockets", wire::send(control, &ready, &borrowed))?;
+    step(
+        "handing out sockets",
+        wire::send(control, &ready, &borrowed),
+    )?;
     drop(sockets);
     match step("waiting", wire::receive(control))? {
         (Some(Message::Go), _) => {}
@@ -117,8 +123,14 @@ fn namespaces() -> Result<(), Step> {
     // Whether root or not: one's own id is mapped to itself, after giving up `setgroups`.
     let write = |path: &str, text: String| std::fs::write(path, text);
     forbidden("setgroups", write("/proc/self/setgroups", "deny".into()))?;
-    forbidden("uid map", write("/proc/self/uid_map", format!("{user} {user} 1")))?;
-    forbidden("gid map", write("/proc/self/gid_map", format!("{group} {group} 1")))
+    forbidden(
+        "uid map",
+        write("/proc/self/uid_map", format!("{user} {user} 1")),
+    )?;
+    forbidden(
+        "gid map",
+        write("/proc/self/gid_map", format!("{group} {group} 1")),
+    )
 }
 
 fn forbidden(what: &str, done: io::Result<()>) -> Result<(), Step> {

@@ -116,7 +116,9 @@ fn read_only(path: &Path) -> io::Result<()> {
     let table = config::read(Path::new("/proc/self/mountinfo"));
     let table = table?;
     let places = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let below = places.map(Path::new).filter(|place| place.starts_with(path));
+    let below = places
+        .map(Path::new)
+        .filter(|place| place.starts_with(path));
     let mut places: Vec<_> = below.collect();
     places.sort_unstable();
     places.dedup();
@@ -159,7 +161,8 @@ mod tests {
 
     #[test]
     fn hosts_are_asked_from_dns_only() {
-        let text = "passwd: files systemd\nhosts: files resolve [!UNAVAIL=return] dns\nnetworks: files\n";
+        let text =
+            "passwd: files systemd\nhosts: files resolve [!UNAVAIL=return] dns\nnetworks: files\n";
         assert_eq!(
             hosts_by_dns(text),
             "passwd: files systemd\nnetworks: files\nhosts: files dns\n"
