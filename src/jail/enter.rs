@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use rustix::thread::UnshareFlags;
 use socket2::{Domain, Socket, Type};
 
-use super::wire::{self, MOST, Message, Orders, Ready};
+use super::wire::{self, MOST, Message, Orders};
 use super::{mounts, routes, sealed};
 
 /// Connections that wait to be accepted.
@@ -75,7 +75,7 @@ fn prepare(control: &OwnedFd) -> Result<(), Step> {
     step("mounts", mounts::arrange(&orders.hide))?;
     let captured = sockets.len().saturating_sub(3);
     let borrowed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let ready = Message::Ready(Ready { captured });
+    let ready = Message::Ready { captured };
     step(
         "handing out sockets",
         wire::send(control, &ready, &borrowed),

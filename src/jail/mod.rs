@@ -7,8 +7,8 @@
 //! sees where it was meant to go. A port without a listener refuses at once.
 //!
 //! ```text
-//! let mut jailed = jail::start(&Plan { ports: vec![80, 443], ..Plan::of(words) })?;
-//! // serve jailed.proxy as a listener, jailed.captured and jailed.dns with proxy::capture
+//! let (mut jailed, sockets) = jail::start(&Plan { ports, ..Plan::of(words) })?;
+//! proxy::serve_jail(&gate, Inside { sockets, listener, grant }, connections)?;
 //! jailed.go()?;                       // only now does the command begin
 //! let status = jailed.wait()?;        // jail::exit_code(status)
 //! ```
@@ -101,24 +101,27 @@ pub enum NotContained {
 /// A jail that stands, and whose command waits for [`Jailed::go`].
 #[derive(Debug)]
 pub struct Jailed {
+    /// Where the proxy is inside, for the variables of the command.
+    pub proxy_address: SocketAddr,
+    child: Child,
+    control: OwnedFd,
+}
+
+/// What a jail hands out; non-blocking.
+#[derive(Debug)]
+pub struct Sockets {
     /// Accepts what asks the proxy by its address inside.
     pub proxy: TcpListener,
-    /// Where that is, for the variables of the command.
-    pub proxy_address: SocketAddr,
     /// Accept whatever else connects: `local_addr()` of what they accept is where it wanted to go.
     pub captured: Vec<TcpListener>,
     /// Hears questions to any name server.
     pub dns: UdpSocket,
     /// Hears those that come over TCP.
     pub dns_tcp: TcpListener,
-    child: Child,
-    control: OwnedFd,
 }
 
 /// Makes a jail. Blocks for some milliseconds: asynchronous callers use a thread for it.
-///
-/// All descriptors that are handed back are non-blocking.
-pub fn start(plan: &Plan) -> Result<Jailed, NotContained> {
+pub fn start(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
     let (ours, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -128,9 +131,16 @@ pub fn start(plan: &Plan) -> Result<Jailed, NotContained> {
     .map_err(io::Error::from)?;
     let mut child = helper(plan).stdin(Stdio::from(theirs)).spawn()?;
     match prepare(plan, &ours) {
-        Ok((open, sockets)) => sockets.jailed(open, child, ours),
+        Ok(sockets) => {
+            let jailed = Jailed {
+                proxy_address: sockets.proxy.local_addr()?,
+                child,
+                control: ours,
+            };
+            Ok((jailed, sockets))
+        }
         Err(error) => {
-            // It ends by itself when the socket closes; without a jail there is nothing to spare.
+            // Without a jail there is nothing to spare.
             let _ = child.kill();
             let _ = child.wait();
             Err(error)
@@ -146,7 +156,7 @@ fn helper(plan: &Plan) -> Command {
     command
 }
 
-fn prepare(plan: &Plan, control: &OwnedFd) -> Result<(wire::Ready, Sockets), NotContained> {
+fn prepare(plan: &Plan, control: &OwnedFd) -> Result<Sockets, NotContained> {
     let orders = Orders {
         ports: plan.ports.clone(),
         proxy_port: plan.proxy_port,
@@ -157,7 +167,7 @@ fn prepare(plan: &Plan, control: &OwnedFd) -> Result<(wire::Ready, Sockets), Not
     wire::send(control, &Message::Orders(orders), &[stdin.as_fd()])?;
     let (message, descriptors) = wire::receive(control)?;
     match message {
-        Some(Message::Ready(ready)) => Ok((ready, Sockets(descriptors))),
+        Some(Message::Ready { captured }) => Ok(Sockets::of(descriptors, captured)?),
         other => Err(why_not(other)),
     }
 }
@@ -179,38 +189,25 @@ fn why_not(message: Option<Message>) -> NotContained {
     }
 }
 
-/// The sockets that came out of a jail, in the order of [`wire::Ready`].
-struct Sockets(Vec<OwnedFd>);
-
 impl Sockets {
-    fn jailed(
-        self,
-        ready: wire::Ready,
-        child: Child,
-        control: OwnedFd,
-    ) -> Result<Jailed, NotContained> {
-        let mut rest = self.0.into_iter();
-        let missing = || NotContained::Failed("a socket is missing".into());
-        let proxy = TcpListener::from(rest.next().ok_or_else(missing)?);
-        let dns = UdpSocket::from(rest.next().ok_or_else(missing)?);
-        let dns_tcp = TcpListener::from(rest.next().ok_or_else(missing)?);
-        let captured: Vec<_> = rest.map(TcpListener::from).collect();
-        if captured.len() != ready.captured {
-            return Err(missing());
+    /// From what came out of the jail, in the order of [`wire::Message::Ready`].
+    fn of(descriptors: Vec<OwnedFd>, captured: usize) -> io::Result<Self> {
+        let mut rest = descriptors.into_iter();
+        let mut next = || rest.next().ok_or(io::ErrorKind::UnexpectedEof);
+        let this = Self {
+            proxy: next()?.into(),
+            dns: next()?.into(),
+            dns_tcp: next()?.into(),
+            captured: rest.map(TcpListener::from).collect(),
+        };
+        if this.captured.len() != captured {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        for listener in captured.iter().chain([&proxy, &dns_tcp]) {
+        for listener in this.captured.iter().chain([&this.proxy, &this.dns_tcp]) {
             listener.set_nonblocking(true)?;
         }
-        dns.set_nonblocking(true)?;
-        Ok(Jailed {
-            proxy_address: proxy.local_addr()?,
-            proxy,
-            captured,
-            dns,
-            dns_tcp,
-            child,
-            control,
-        })
+        this.dns.set_nonblocking(true)?;
+        Ok(this)
     }
 }
 

@@ -22,7 +22,10 @@ pub(super) enum Message {
     /// To the helper, with the command's standard input.
     Orders(Orders),
     /// From the helper, with the sockets: the proxy's, DNS over UDP, over TCP, then the captured.
-    Ready(Ready),
+    Ready {
+        /// How many listeners capture.
+        captured: usize,
+    },
     /// From the helper: the system forbids it.
     Forbidden { what: String, error: String },
     /// From the helper: a step failed.
@@ -39,13 +42,6 @@ pub(super) struct Orders {
     pub(super) ports: Vec<u16>,
     pub(super) proxy_port: u16,
     pub(super) hide: Vec<PathBuf>,
-}
-
-/// What was made.
-#[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Ready {
-    /// How many listeners capture.
-    pub(super) captured: usize,
 }
 
 /// Sends a packet.

@@ -4,7 +4,7 @@
 //! jail's DNS gave out stands for the name it was given for; any other is an address literal.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::config::Listener;
 use crate::gate::Gate;
 use crate::identity::Grant;
+use crate::jail::Sockets;
 use crate::metrics::FlowKind;
 use crate::name::{Host, HostName, Path, Target, Url};
 
@@ -43,14 +44,8 @@ const FIRST_V6: u128 = 0x0100_u128 << 112;
 /// What a jail hands out, and whose it is.
 #[derive(Debug)]
 pub struct Inside {
-    /// The proxy's own listener.
-    pub proxy: TcpListener,
-    /// Listeners whose clients mean somebody else.
-    pub captured: Vec<TcpListener>,
-    /// Questions for name servers.
-    pub dns: UdpSocket,
-    /// The same over TCP.
-    pub dns_tcp: TcpListener,
+    /// What came out of it.
+    pub sockets: Sockets,
     /// What is said of callers from there.
     pub listener: Arc<Listener>,
     /// The session of the command.
@@ -72,17 +67,18 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
     let names = Arc::new(Names::default());
     let mut ports = Vec::new();
     let tasks = &gate.tasks;
-    for listener in inside.captured {
+    let sockets = inside.sockets;
+    for listener in sockets.captured {
         ports.push(listener.local_addr()?.port());
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let front = Front::Captured(names.clone());
         tasks.spawn(accept(shared.clone(), listener, front));
     }
-    let proxy = tokio::net::TcpListener::from_std(inside.proxy)?;
+    let proxy = tokio::net::TcpListener::from_std(sockets.proxy)?;
     tasks.spawn(accept(shared.clone(), proxy, Front::Proxy(0)));
     let stub = Arc::new(dns::Stub::new(shared, names, ports));
-    let dns = tokio::net::UdpSocket::from_std(inside.dns)?;
-    let dns_tcp = tokio::net::TcpListener::from_std(inside.dns_tcp)?;
+    let dns = tokio::net::UdpSocket::from_std(sockets.dns)?;
+    let dns_tcp = tokio::net::TcpListener::from_std(sockets.dns_tcp)?;
     tasks.spawn(dns::serve(stub.clone(), dns));
     tasks.spawn(dns::serve_tcp(stub, dns_tcp));
     Ok(())
