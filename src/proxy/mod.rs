@@ -2,9 +2,11 @@
 
 mod balancer;
 mod buffers;
+mod capture;
 mod client;
 mod connect;
 mod connection;
+mod dns;
 mod flow;
 mod forward;
 mod front;
@@ -25,9 +27,12 @@ use tokio::sync::Semaphore;
 
 use crate::config::{IdentityDemand, Listener};
 use crate::gate::Gate;
+use crate::identity::Grant;
 
 use buffers::Buffers;
+use listen::Front;
 
+pub use capture::{Inside, serve_jail};
 pub use listen::bind;
 pub use refusal::{Code, REASONS, Refusal};
 
@@ -40,6 +45,8 @@ struct Shared {
     /// A caller of a listener that nothing is known of.
     nobody: Arc<Listener>,
     connections: Arc<Semaphore>,
+    /// The session that these listeners belong to.
+    grant: Option<Arc<Grant>>,
 }
 
 /// Serves clients on listeners that were bound, each beside what its configuration says.
@@ -53,10 +60,14 @@ pub fn serve(gate: &Arc<Gate>, bound: Vec<(TcpListener, Arc<Listener>)>, connect
         listeners: bound.iter().map(|(_, listener)| listener.clone()).collect(),
         nobody: Arc::new(nobody()),
         connections: Arc::new(Semaphore::new(connections)),
+        grant: None,
     });
     for (index, (listener, _)) in bound.into_iter().enumerate() {
-        gate.tasks
-            .spawn(listen::accept(shared.clone(), listener, index));
+        gate.tasks.spawn(listen::accept(
+            shared.clone(),
+            listener,
+            Front::Proxy(index),
+        ));
     }
 }
 

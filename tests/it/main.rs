@@ -18,6 +18,7 @@ mod drain;
 mod forward;
 mod http2;
 mod identity;
+mod jail;
 mod kit;
 mod limits;
 mod records;

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["name", "diag", "clock"],
     &["policy"],
     &["config"],
-    &["dial", "identity", "metrics", "record", "tls"],
+    &["dial", "identity", "jail", "metrics", "record", "tls"],
     &["gate"],
     &["proxy", "admin"],
     &["app"],
