@@ -230,6 +230,10 @@ fn the_reference_shows_every_key_of_every_section() {
     for line in text.lines() {
         let line = line.strip_prefix('#').unwrap_or(line);
         if line.starts_with('[') {
+            // A table of its own is a key of the one around it.
+            if let Some((around, key)) = line.trim_matches(['[', ']']).split_once('.') {
+                shown.insert((format!("[{around}]"), key.to_owned()));
+            }
             section = match line.trim_matches(['[', ']']) {
                 name if name.starts_with("tier.") => "[tier.NAME]".to_owned(),
                 name if name.starts_with("group.") => "[group.NAME]".to_owned(),
