@@ -7,6 +7,7 @@
 //! - [`refusals`]: every way to be told no, and what to do then.
 
 pub mod identity;
+pub mod jail;
 pub mod operations;
 pub mod policy;
 pub mod refusals;
