@@ -63,9 +63,13 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usi
     };
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer, canonical);
-    let channel = Channel::plain(canonical(peer), local);
-    let connection = Connection::new(shared.clone(), stream, channel, index);
-    shared.gate.tasks.spawn(async move {
+    let mut channel = Channel::plain(canonical(peer), local);
+    let shared = shared.clone();
+    shared.gate.tasks.clone().spawn(async move {
+        if let Some(Some(tenant)) = shared.tenants.get(index) {
+            tenant.receive(&mut channel).await;
+        }
+        let connection = Connection::new(shared, stream, channel, index);
         let tunnel = Box::pin(connection.serve()).await;
         if let Some(tunnel) = tunnel {
             tunnel.carry().await;
