@@ -28,6 +28,8 @@ pub struct Caller {
     pub groups: Arc<[Arc<str>]>,
     /// Its session: from verified evidence, else as it says itself.
     pub session: Option<Arc<str>>,
+    /// The session that it is a child of, where it is one: that one has the evidence.
+    pub root: Option<Arc<str>>,
     /// Its channel, likewise.
     pub channel: Option<Arc<str>>,
     /// What it says of itself.
@@ -181,12 +183,15 @@ pub enum CallerKey {
 impl Caller {
     /// The key for limits, for a client at `address`.
     pub fn key(&self, address: IpAddr) -> CallerKey {
-        match (&self.session, &self.subject) {
-            (Some(session), _) if self.trust == Trust::Verified => {
-                CallerKey::Session(session.clone())
-            }
-            (_, Some(subject)) => CallerKey::Subject(subject.clone()),
-            _ => CallerKey::Address(address),
+        // Children count as where they come from: they would be a way round the limit.
+        let verified = self
+            .session
+            .as_ref()
+            .filter(|_| self.trust == Trust::Verified);
+        match (self.root.as_ref().or(verified), &self.subject) {
+            (Some(session), _) => CallerKey::Session(session.clone()),
+            (None, Some(subject)) => CallerKey::Subject(subject.clone()),
+            (None, None) => CallerKey::Address(address),
         }
     }
 }
