@@ -39,8 +39,6 @@ pub struct Plan {
     pub policy: Policy,
     /// Findings that do not keep it from running.
     pub warnings: Vec<Diagnostic>,
-    /// Nothing is enforced, whatever the tiers say: the policy is nobody's choice.
-    pub observing: bool,
 }
 
 impl Plan {
@@ -60,7 +58,6 @@ impl Plan {
                 config,
                 policy,
                 warnings: findings,
-                observing: false,
             }),
             _ => Err(findings),
         }
@@ -70,7 +67,6 @@ impl Plan {
     #[must_use]
     pub fn observing(mut self) -> Self {
         self.policy.observe();
-        self.observing = true;
         self
     }
 }
@@ -115,13 +111,13 @@ pub fn run_command(path: Option<&Path>) -> ExitCode {
 async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let bound = Bound::new(&plan.config.listen)?;
-    let running = Running::start(plan, bound.addresses())?;
+    let running = Running::start(plan, bound.addresses(), None)?;
     let gate = running.gate.clone();
     banner::started(&running.config, &gate, &bound);
     serve_admin(&gate, bound.admin, Door::Admin, &running.quiet);
     serve_admin(&gate, bound.control, Door::Control, &running.quiet);
     running.serve(bound.proxies);
-    running.attend(catalogue, true);
+    running.attend(catalogue, true, std::convert::identity);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     banner::say("tidegate: ready\n");
 

@@ -28,8 +28,8 @@ pub(super) struct Follow {
     pub(super) config: Config,
     /// What hosts are for.
     pub(super) catalogue: Catalogue,
-    /// Nothing is enforced, whatever the files say.
-    pub(super) observing: bool,
+    /// What is made of every plan before it is put in force.
+    pub(super) adapt: fn(Plan) -> Plan,
     /// Own listeners, part of the floor.
     pub(super) own: Vec<SocketAddr>,
     /// Whether SIGHUP asks for a reload.
@@ -40,7 +40,7 @@ struct Follower {
     gate: Arc<Gate>,
     catalogue: Arc<Catalogue>,
     config: Config,
-    observing: bool,
+    adapt: fn(Plan) -> Plan,
     own: Vec<SocketAddr>,
     /// The digest that was tried last, good or bad.
     tried: Arc<str>,
@@ -62,7 +62,7 @@ pub(super) async fn follow(gate: Arc<Gate>, follow: Follow, quiet: CancellationT
         gate,
         catalogue: Arc::new(follow.catalogue),
         config: follow.config,
-        observing: follow.observing,
+        adapt: follow.adapt,
         own: follow.own,
         tried: digest.clone(),
         seen: digest,
@@ -112,8 +112,7 @@ impl Follower {
         let loaded =
             tokio::task::spawn_blocking(move || Plan::new(path.as_deref(), &catalogue)).await;
         match loaded {
-            Ok(Ok(plan)) if self.observing => self.adopt(plan.observing()),
-            Ok(Ok(plan)) => self.adopt(plan),
+            Ok(Ok(plan)) => self.adopt((self.adapt)(plan)),
             Ok(Err(findings)) => {
                 if let Ok(digest) = config::digest_of_files(&self.config) {
                     self.tried = digest;
@@ -129,7 +128,6 @@ impl Follower {
             config,
             policy,
             warnings,
-            ..
         } = plan;
         if !warnings.is_empty() {
             tracing::warn!(

@@ -1,13 +1,15 @@
 //! A gate that runs in this process, whoever it is for.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::gate::{Gate, Parts, Snapshot};
 use crate::metrics::Metrics;
 use crate::policy::Catalogue;
@@ -23,8 +25,6 @@ pub struct Running {
     pub gate: Arc<Gate>,
     /// What it was started from.
     pub config: Config,
-    /// Whether nothing is enforced, whatever a reload says.
-    observing: bool,
     /// Own listeners, part of the floor.
     own: Vec<SocketAddr>,
     connections: usize,
@@ -34,25 +34,25 @@ pub struct Running {
 
 impl Running {
     /// Opens the log and puts the plan in force. Nothing is accepted yet; `own` are the addresses
-    /// that it will be accepted at.
-    pub fn start(plan: Plan, own: Vec<SocketAddr>) -> anyhow::Result<Self> {
+    /// that it will be accepted at, `spare` is the log where another gate writes the usual one.
+    pub fn start(plan: Plan, own: Vec<SocketAddr>, spare: Option<PathBuf>) -> anyhow::Result<Self> {
         let Plan {
-            config,
-            policy,
-            observing,
-            ..
+            mut config, policy, ..
         } = plan;
         let descriptors = sockets::raise_descriptors();
         let clock = Clock::system();
         let metrics = Metrics::new(proxy::REASONS);
-        let recorder = Recorder::start(
-            &config.record,
-            // Those over the limit need room as well: their refusal is on record.
-            config.limits.flows + config.limits.flows / 16 + 64,
-            clock.clone(),
-            &metrics,
-        )
-        .with_context(|| banner::record_place(&config.record))?;
+        // Those over the limit need room as well: their refusal is on record.
+        let room = config.limits.flows + config.limits.flows / 16 + 64;
+        let open = |record: &config::Record| Recorder::start(record, room, clock.clone(), &metrics);
+        let mut recorder = open(&config.record);
+        if let (Err(error), Some(spare)) = (&recorder, spare)
+            && error.kind() == io::ErrorKind::ResourceBusy
+        {
+            config.record.file = Some(spare);
+            recorder = open(&config.record);
+        }
+        let recorder = recorder.with_context(|| banner::record_place(&config.record))?;
         let parts = Parts {
             before: None,
             guard: interfaces::guard(&own),
@@ -69,7 +69,6 @@ impl Running {
             gate,
             connections: sockets::connections(config.limits.flows, descriptors),
             config,
-            observing,
             own,
             quiet: CancellationToken::new(),
         })
@@ -80,12 +79,13 @@ impl Running {
         proxy::serve(&self.gate, bound, self.connections);
     }
 
-    /// Reloads and samples until it ends, after the flows. `hangup`: SIGHUP asks for a reload.
-    pub fn attend(&self, catalogue: Catalogue, hangup: bool) {
+    /// Reloads and samples until it ends, after the flows. `hangup`: SIGHUP asks for a reload;
+    /// `adapt` is done to every plan that is loaded.
+    pub fn attend(&self, catalogue: Catalogue, hangup: bool, adapt: fn(Plan) -> Plan) {
         let follow = Follow {
             config: self.config.clone(),
             catalogue,
-            observing: self.observing,
+            adapt,
             own: self.own.clone(),
             hangup,
         };
