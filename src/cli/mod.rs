@@ -54,6 +54,16 @@ enum Verb {
     Health(health::Health),
     /// Print completions for a shell.
     Completions(Completions),
+    /// Becomes a command in a jail; only `exec --jail` says it.
+    #[command(name = crate::jail::VERB, hide = true)]
+    JailInit(JailInit),
+}
+
+#[derive(Debug, clap::Args)]
+struct JailInit {
+    /// The program and its arguments.
+    #[arg(last = true)]
+    command: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,6 +98,7 @@ pub fn main() -> ExitCode {
 impl Verb {
     fn perform(self) -> ExitCode {
         match self {
+            Self::JailInit(jail) => return crate::jail::enter(&jail.command),
             Self::Run(run) => return crate::app::run_command(run.config.as_deref()),
             Self::Exec(exec) => return exec.perform(),
             Self::Check(check) => check.perform(),

@@ -11,12 +11,21 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::identity::Channel;
 
 use super::Shared;
+use super::capture::{self, Names};
 use super::connection::Connection;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// How long accepting rests after the machine ran out of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// How a client came, and so what it says first.
+pub(super) enum Front {
+    /// To a proxy, by the listener of that number.
+    Proxy(usize),
+    /// From a jail, meaning to reach somebody else.
+    Captured(Arc<Names>),
+}
 
 /// Binds a listener; a port of 0 takes a free one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -36,7 +45,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts clients until shutdown begins.
-pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, index: usize) {
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Front) {
     let gate = shared.gate.clone();
     loop {
         let accepted = tokio::select! {
@@ -44,7 +53,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, index: us
             () = gate.draining.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => welcome(&shared, stream, peer, index),
+            Ok((stream, peer)) => welcome(&shared, stream, peer, &front),
             Err(error) if exhausted(&error) => {
                 tracing::warn!(%error, "cannot accept; resting");
                 tokio::time::sleep(BACK_OFF).await;
@@ -55,7 +64,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, index: us
     }
 }
 
-fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usize) {
+fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Front) {
     let Ok(turn) = shared.connections.clone().try_acquire_owned() else {
         // Closed at once: nothing was asked, so there is nothing to record, only to count.
         shared.gate.metrics.flow_unstarted();
@@ -64,13 +73,24 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usi
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer, canonical);
     let mut channel = Channel::plain(canonical(peer), local);
+    let index = match front {
+        Front::Proxy(index) => *index,
+        Front::Captured(_) => 0,
+    };
+    let names = match front {
+        Front::Proxy(_) => None,
+        Front::Captured(names) => Some(names.clone()),
+    };
     let shared = shared.clone();
     shared.gate.tasks.clone().spawn(async move {
         if let Some(Some(tenant)) = shared.tenants.get(index) {
             tenant.receive(&mut channel).await;
         }
         let connection = Connection::new(shared, stream, channel, index);
-        let tunnel = Box::pin(connection.serve()).await;
+        let tunnel = match names {
+            None => Box::pin(connection.serve()).await,
+            Some(names) => Box::pin(capture::serve(connection, &names, local)).await,
+        };
         if let Some(tunnel) = tunnel {
             tunnel.carry().await;
         }

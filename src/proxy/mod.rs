@@ -1,8 +1,10 @@
 //! The data path: accept, identify, decide, dial, relay, record.
 
 mod buffers;
+mod capture;
 mod connect;
 mod connection;
+mod dns;
 mod flow;
 mod forward;
 mod hello;
@@ -21,10 +23,12 @@ use tokio::sync::Semaphore;
 
 use crate::config::{IdentityDemand, Listener};
 use crate::gate::Gate;
-use crate::identity::{Channel, Family, Grant};
+use crate::identity::{Channel, Family, Grant, Kin};
 
 use buffers::Buffers;
+use listen::Front;
 
+pub use capture::{Inside, serve_jail};
 pub use listen::bind;
 pub use refusal::{Code, REASONS, Refusal};
 
@@ -59,6 +63,8 @@ pub struct Tenant {
     pub grant: Arc<Grant>,
     /// The processes that it is for; `None`: whoever reaches it.
     pub family: Option<Arc<Family>>,
+    /// Nobody else can reach it (a jail): who is not seen is one of them.
+    pub alone: bool,
 }
 
 impl Bound {
@@ -79,6 +85,9 @@ impl Tenant {
         if let Some(family) = &self.family {
             (channel.kin, channel.process) = family.owner(channel.peer, channel.local).await;
         }
+        if self.alone && channel.kin == Kin::Unknown {
+            channel.kin = Kin::Own;
+        }
     }
 }
 
@@ -96,8 +105,11 @@ pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
         connections: Arc::new(Semaphore::new(connections)),
     });
     for (index, bound) in bound.into_iter().enumerate() {
-        gate.tasks
-            .spawn(listen::accept(shared.clone(), bound.socket, index));
+        gate.tasks.spawn(listen::accept(
+            shared.clone(),
+            bound.socket,
+            Front::Proxy(index),
+        ));
     }
 }
 

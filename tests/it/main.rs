@@ -16,6 +16,7 @@ mod deploy;
 mod drain;
 mod forward;
 mod identity;
+mod jail;
 mod kit;
 mod limits;
 mod records;

@@ -215,6 +215,7 @@ impl Session {
         Tenant {
             grant: self.grant.clone(),
             family: Some(self.family.clone()),
+            alone: false,
         }
     }
 
