@@ -79,6 +79,12 @@ impl Running {
         proxy::serve(&self.gate, bound, self.connections);
     }
 
+    /// Takes flows of a jail; at most `connections` clients at once.
+    #[cfg(target_os = "linux")]
+    pub fn serve_jail(&self, inside: proxy::Inside, connections: usize) -> io::Result<()> {
+        proxy::serve_jail(&self.gate, inside, connections.min(self.connections))
+    }
+
     /// Reloads and samples until it ends, after the flows. `hangup`: SIGHUP asks for a reload;
     /// `adapt` is done to every plan that is loaded.
     pub fn attend(&self, catalogue: Catalogue, hangup: bool, adapt: fn(Plan) -> Plan) {

@@ -2,10 +2,8 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getrlimit, kill_process,
@@ -29,54 +27,84 @@ const PASSED: [Signal; 6] = [
     Signal::USR2,
 ];
 
-/// How many files this process may have open, before the gate takes more for itself.
+/// As a shell says that there is no such program, and that it cannot be run.
+pub(super) const NOT_FOUND: u8 = 127;
+const NOT_RUN: u8 = 126;
+
+/// A command that is about to begin.
+pub(super) struct Child<'a> {
+    pub(super) words: &'a [OsString],
+    set: &'a [(&'static str, String)],
+    /// How many files it may have open: as many as this process before it was a gate.
+    limit: Rlimit,
+    signals: Signals,
+}
+
+/// How many files this process may have open.
 pub(super) fn descriptors() -> Rlimit {
     getrlimit(Resource::Nofile)
 }
 
-/// Runs the command to its end; its code as a shell says it.
-pub(super) async fn run(
-    words: &[OsString],
-    variables: &[(&'static str, String)],
-    family: &Arc<Family>,
-    limit: Rlimit,
-) -> u8 {
-    // What outlives its parent stays below us, so that it can still be told whose it is.
-    let _ = set_child_subreaper(Some(getpid()));
-    let mut signals = Signals::listen();
-    let ours = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, limit);
-    let began = command(words, variables).spawn();
-    let _ = setrlimit(Resource::Nofile, ours);
-    let child = match began {
-        Ok(child) => child,
-        Err(error) => return not_begun(words, &error),
-    };
-    family.command_is(child.id());
-    wait_for(child.id(), &mut signals).await
-}
-
-/// Waits for the end of a child and passes on signals until then.
-async fn wait_for(pid: u32, signals: &mut Signals) -> u8 {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return u8::MAX;
-    };
-    let ended = tokio::task::spawn_blocking(move || reap(pid));
-    tokio::select! {
-        code = ended => code.unwrap_or(u8::MAX),
-        () = signals.pass_on(pid) => u8::MAX,
+impl<'a> Child<'a> {
+    /// Listens for its signals; what outlives its parent stays below us from now on, so that it can
+    /// still be told whose it is.
+    pub(super) fn new(
+        words: &'a [OsString],
+        set: &'a [(&'static str, String)],
+        limit: Rlimit,
+    ) -> Self {
+        let _ = set_child_subreaper(Some(getpid()));
+        Self {
+            words,
+            set,
+            limit,
+            signals: Signals::listen(),
+        }
     }
-}
 
-fn command(words: &[OsString], variables: &[(&'static str, String)]) -> Command {
-    let (program, rest) = words.split_first().map_or((None, words), |(first, rest)| {
-        (Some(first.as_os_str()), rest)
-    });
-    let mut command = Command::new(program.unwrap_or_default());
-    command
-        .args(rest)
-        .envs(variables.iter().map(|(name, value)| {
-            // What the user set for these goes on; ours comes last, where the last one counts.
+    /// Runs it to its end; its code as a shell says it.
+    pub(super) async fn run(&mut self, family: &Family) -> u8 {
+        match self.limited(|| self.command().spawn()) {
+            Ok(child) => {
+                family.command_is(child.id());
+                self.wait_for(child.id()).await
+            }
+            Err(error) => not_begun(self.words, &error),
+        }
+    }
+
+    /// Starts something that is to have the limits that we began with.
+    pub(super) fn limited<T>(&self, start: impl FnOnce() -> T) -> T {
+        let ours = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, self.limit);
+        let started = start();
+        let _ = setrlimit(Resource::Nofile, ours);
+        started
+    }
+
+    /// Waits for its end and passes on signals until then.
+    pub(super) async fn wait_for(&mut self, pid: u32) -> u8 {
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return u8::MAX;
+        };
+        let ended = tokio::task::spawn_blocking(move || reap(pid));
+        tokio::select! {
+            code = ended => code.unwrap_or(u8::MAX),
+            () = self.signals.pass_on(pid) => u8::MAX,
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut words = self.words.iter();
+        let mut command = Command::new(words.next().map(OsString::as_os_str).unwrap_or_default());
+        command.args(words).envs(self.variables());
+        command
+    }
+
+    /// What is set for it. What the user set for some of these goes on; ours comes last, where the
+    /// last one counts.
+    pub(super) fn variables(&self) -> Vec<(OsString, OsString)> {
+        let set = self.set.iter().map(|(name, value)| {
             let before = match *name {
                 "JAVA_TOOL_OPTIONS" | "GIT_CONFIG_PARAMETERS" => std::env::var_os(name),
                 _ => None,
@@ -86,12 +114,10 @@ fn command(words: &[OsString], variables: &[(&'static str, String)]) -> Command 
                 whole.push(" ");
             }
             whole.push(value);
-            (*name, whole)
-        }));
-    if let Some(program) = program {
-        command.arg0(program);
+            (OsString::from(name), whole)
+        });
+        set.collect()
     }
-    command
 }
 
 /// 127 where there is no such program, 126 where it cannot be run.
@@ -99,8 +125,8 @@ fn not_begun(words: &[OsString], error: &io::Error) -> u8 {
     let name = words.first().map(Path::new).unwrap_or(Path::new(""));
     print::err(&format!("tidegate: {}: {error}\n", name.display()));
     match error.kind() {
-        io::ErrorKind::NotFound => 127,
-        _ => 126,
+        io::ErrorKind::NotFound => NOT_FOUND,
+        _ => NOT_RUN,
     }
 }
 

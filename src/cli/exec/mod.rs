@@ -2,6 +2,7 @@
 //! terminal.
 
 mod child;
+mod jailed;
 mod summary;
 
 use std::ffi::{OsStr, OsString};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::app::{Plan, Running};
@@ -26,6 +28,8 @@ use crate::vcs;
 
 use super::env::Proxy;
 use super::{Answer, print};
+
+use child::Child;
 
 /// For how long the token of a command holds: sessions of agents are left open for days.
 const LIFETIME: Duration = Duration::from_hours(24 * 30);
@@ -56,6 +60,28 @@ pub(super) struct Exec {
     command: Vec<OsString>,
 }
 
+/// Where the command finds its gate, without a jail.
+struct Front {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Front {
+    fn bind() -> anyhow::Result<Self> {
+        let socket = proxy::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    fn bound(self, tenant: Tenant) -> Bound {
+        Bound {
+            socket: self.socket,
+            listener: Arc::new(Listener::at(self.address)),
+            tenant: Some(tenant),
+        }
+    }
+}
+
 /// What the gate of a command is for.
 struct Session {
     started: Started,
@@ -71,10 +97,6 @@ impl Exec {
         if let Some(repo) = self.repo.as_ref().filter(|repo| !repo.is_dir()) {
             print::err(&format!("tidegate: --repo {}: no folder\n", repo.display()));
             return Answer::Wrong.into();
-        }
-        if self.jail {
-            print::err("tidegate: --jail: this build makes no jails; nothing was run\n");
-            return Answer::NotContained.into();
         }
         self.config = self.config.take().or_else(default_config);
         let catalogue = policy::built_in();
@@ -96,7 +118,8 @@ impl Exec {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 print::err(&format!("tidegate: {error:#}\n"));
-                Answer::Failed.into()
+                let contained = error.downcast_ref().map(jailed::code);
+                ExitCode::from(contained.unwrap_or(Answer::Failed.code()))
             }
         }
     }
@@ -106,22 +129,29 @@ impl Exec {
         let mut plan = adapt(plan);
         let id = self.session.unwrap_or_else(Uuid::now_v7);
         let limit = child::descriptors();
-        let socket = proxy::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-        let address = socket.local_addr()?;
-        let listener = Listener::at(address);
-        plan.config.listen.proxy = vec![listener.clone()];
+        let front = match self.jail {
+            true => None,
+            false => Some(Front::bind()?),
+        };
+        let address = front
+            .as_ref()
+            .map_or(jailed::ADDRESS, |front| front.address);
+        plan.config.listen.proxy = vec![Listener::at(address)];
         let spare = spare(plan.config.record.file.as_deref(), id);
-        let running = Running::start(plan, vec![address], spare)?;
+        let own = front.iter().map(|front| front.address).collect();
+        let running = Running::start(plan, own, spare)?;
         let session = self.session(&running.gate, id)?;
-        running.serve(vec![Bound {
-            socket,
-            listener: Arc::new(listener),
-            tenant: Some(session.tenant()),
-        }]);
         running.attend(catalogue, false, adapt);
-        self.begin();
         let (words, variables) = (self.words(id), session.variables(address)?);
-        let ended = child::run(&words, &variables, &session.family, limit).await;
+        let mut child = Child::new(&words, &variables, limit);
+        self.begin();
+        let ended = match front {
+            None => jailed::run(&running, &session, &mut child).await?,
+            Some(front) => {
+                running.serve(vec![front.bound(session.tenant())]);
+                child.run(&session.family).await
+            }
+        };
         self.end(running, &session).await;
         Ok(ended)
     }
