@@ -14,6 +14,7 @@ mod clients;
 mod connect;
 mod deploy;
 mod drain;
+mod exec;
 mod forward;
 mod identity;
 mod jail;
