@@ -122,7 +122,7 @@ impl<'a> Child<'a> {
 
 /// 127 where there is no such program, 126 where it cannot be run.
 fn not_begun(words: &[OsString], error: &io::Error) -> u8 {
-    let name = words.first().map(Path::new).unwrap_or(Path::new(""));
+    let name = words.first().map_or(Path::new(""), Path::new);
     print::err(&format!("tidegate: {}: {error}\n", name.display()));
     match error.kind() {
         io::ErrorKind::NotFound => NOT_FOUND,

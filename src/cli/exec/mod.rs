@@ -129,9 +129,10 @@ impl Exec {
         let mut plan = adapt(plan);
         let id = self.session.unwrap_or_else(Uuid::now_v7);
         let limit = child::descriptors();
-        let front = match self.jail {
-            true => None,
-            false => Some(Front::bind()?),
+        let front = if self.jail {
+            None
+        } else {
+            Some(Front::bind()?)
         };
         let address = front
             .as_ref()

@@ -1,6 +1,7 @@
 //! What `/proc` tells of processes and their sockets.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -114,13 +115,13 @@ fn lossy(pid: u32, name: &str) -> Option<String> {
 
 /// The number of the client's end of a connection in the network that `folder` shows.
 pub(super) fn inode(folder: &Path, client: SocketAddr, local: SocketAddr) -> Option<u64> {
-    let four = || listed(&folder.join("tcp"), written(client)?, written(local)?);
-    let six = || listed(&folder.join("tcp6"), mapped(client), mapped(local));
+    let four = || listed(&folder.join("tcp"), &written(client)?, &written(local)?);
+    let six = || listed(&folder.join("tcp6"), &mapped(client), &mapped(local));
     four().or_else(six)
 }
 
 /// The number in the line of those two addresses; a socket that nobody holds has none.
-fn listed(table: &Path, from: String, to: String) -> Option<u64> {
+fn listed(table: &Path, from: &str, to: &str) -> Option<u64> {
     let text = config::read(table).ok()?;
     let mut lines = text.lines().map(str::split_ascii_whitespace);
     lines.find_map(|mut words| {
@@ -148,9 +149,12 @@ fn mapped(address: SocketAddr) -> String {
     };
     let octets = six.octets();
     let (words, _) = octets.as_chunks::<4>();
-    let words = words.iter().map(|word| u32::from_ne_bytes(*word));
-    let text: String = words.map(|word| format!("{word:08X}")).collect();
-    format!("{text}:{:04X}", address.port())
+    let mut text = String::new();
+    for word in words {
+        let _ = write!(text, "{:08X}", u32::from_ne_bytes(*word));
+    }
+    let _ = write!(text, ":{:04X}", address.port());
+    text
 }
 
 #[cfg(test)]
