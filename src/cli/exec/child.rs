@@ -126,8 +126,18 @@ fn not_begun(words: &[OsString], error: &io::Error) -> u8 {
     print::err(&format!("tidegate: {}: {error}\n", name.display()));
     match error.kind() {
         io::ErrorKind::NotFound => NOT_FOUND,
+        // A folder of the PATH that is not ours to look into hides nothing that we could run.
+        io::ErrorKind::PermissionDenied if !is_seen(name) => NOT_FOUND,
         _ => NOT_RUN,
     }
+}
+
+/// Whether there is such a file, by its path or in the PATH.
+fn is_seen(name: &Path) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let bare = name.components().count() == 1 && name.is_relative();
+    let mut folders = std::env::split_paths(&folders);
+    !bare || folders.any(|folder| folder.join(name).exists())
 }
 
 /// Takes in whatever ends below us until the command itself has; stops when it stops, so that the
