@@ -15,7 +15,6 @@ use tokio::sync::Semaphore;
 
 use crate::config::Listener;
 use crate::gate::Gate;
-use crate::identity::Grant;
 use crate::jail::Sockets;
 use crate::metrics::FlowKind;
 use crate::name::{Host, HostName, Path, Target, Url};
@@ -25,7 +24,7 @@ use super::connection::Connection;
 use super::http1::{Method, RequestHead};
 use super::listen::{Front, accept};
 use super::refusal::{Code, Refusal};
-use super::{Buffers, Shared, dns};
+use super::{Buffers, Shared, Tenant, dns};
 
 /// The port whose connections speak plain HTTP.
 const HTTP: u16 = 80;
@@ -50,7 +49,7 @@ pub struct Inside {
     /// What is said of callers from there.
     pub listener: Arc<Listener>,
     /// The session of the command.
-    pub grant: Option<Arc<Grant>>,
+    pub tenant: Option<Tenant>,
 }
 
 /// Serves a jail until shutdown begins; call it within the runtime.
@@ -63,7 +62,7 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
         listeners: vec![inside.listener],
         nobody: Arc::new(super::nobody()),
         connections: Arc::new(Semaphore::new(connections)),
-        grant: inside.grant,
+        tenants: vec![inside.tenant],
     });
     let names = Arc::new(Names::default());
     let mut ports = Vec::new();

@@ -356,6 +356,10 @@ impl From<IdentityError> for Refusal {
         match error {
             IdentityError::Invalid => Code::IdentityInvalid.into(),
             IdentityError::Required => Code::IdentityRequired.into(),
+            IdentityError::Stranger => Self::because(
+                Code::IdentityInvalid,
+                "this proxy belongs to another session",
+            ),
             IdentityError::Token { why, .. } => {
                 Self::because(Code::IdentityInvalid, why.to_string())
             }

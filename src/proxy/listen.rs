@@ -76,8 +76,7 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Fr
     };
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer, canonical);
-    let mut channel = Channel::plain(canonical(peer), local);
-    channel.grant.clone_from(&shared.grant);
+    let channel = Channel::plain(canonical(peer), local);
     let serving = serving(shared.clone(), stream, channel, front.clone());
     shared.gate.tasks.spawn(async move {
         // Boxed: a tunnel that rests must not hold what it took to open it.
@@ -92,9 +91,16 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Fr
 async fn serving(
     shared: Arc<Shared>,
     stream: TcpStream,
-    channel: Channel,
+    mut channel: Channel,
     front: Front,
 ) -> Option<Box<Tunnel>> {
+    let index = match front {
+        Front::Proxy(index) => index,
+        Front::Captured(_) => 0,
+    };
+    if let Some(Some(tenant)) = shared.tenants.get(index) {
+        tenant.receive(&mut channel).await;
+    }
     match front {
         Front::Proxy(index) => front::serve(shared, stream, channel, index).await,
         Front::Captured(names) => {

@@ -85,7 +85,7 @@ impl Jails {
         let inside = Inside {
             sockets,
             listener: Arc::new(Listener::at(nowhere)),
-            grant: None,
+            tenant: None,
         };
         proxy::serve_jail(&gate, inside, 64).expect("served");
         jailed.go()?;

@@ -15,6 +15,7 @@ mod clients;
 mod connect;
 mod deploy;
 mod drain;
+mod exec;
 mod forward;
 mod http2;
 mod identity;
