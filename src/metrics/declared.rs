@@ -37,6 +37,10 @@ declare! {
         "Always 1: which version runs.";
     bytes: IntCounterVec = "tidegate_bytes_total" ["direction", "category", "tier"],
         "Bytes carried, counted as they move: out is from the client to the origin.";
+    contained: IntGaugeVec = "tidegate_contained" ["probe"],
+        "0 where the last report of a doctor reached the outside without the gate, else 1.";
+    contained_at: IntGauge = "tidegate_contained_timestamp_seconds" [],
+        "When a doctor last reported; 0 before the first report.";
     decision_duration: Histogram = "tidegate_decision_duration_seconds" [] in DECIDING,
         "Time to decide one flow by the policy.";
     decisions: IntCounterVec =

@@ -13,6 +13,7 @@ mod bypass;
 mod clients;
 mod connect;
 mod deploy;
+mod doctor;
 mod drain;
 mod forward;
 mod identity;
