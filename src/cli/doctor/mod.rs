@@ -27,7 +27,7 @@ pub(super) struct Doctor {
     /// The configuration of the gate, where it can be read here.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The proxy [default: what HTTPS_PROXY says, else what the configuration says].
+    /// The proxy [default: what `HTTPS_PROXY` says, else what the configuration says].
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
     /// Print JSON.
@@ -44,22 +44,22 @@ pub(super) struct Doctor {
 #[derive(Debug, clap::Args)]
 struct Targets {
     /// Must not take a TCP connection.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long = "probe-tcp", value_name = "ADDRESS:PORT")]
     #[arg(default_values = ["1.1.1.1:443", "1.1.1.1:80"])]
-    probe_tcp: Vec<SocketAddr>,
+    tcp: Vec<SocketAddr>,
     /// Must not answer QUIC.
-    #[arg(long, value_name = "ADDRESS:PORT", default_values = ["1.1.1.1:443"])]
-    probe_udp: Vec<SocketAddr>,
+    #[arg(long = "probe-udp", value_name = "ADDRESS:PORT", default_values = ["1.1.1.1:443"])]
+    udp: Vec<SocketAddr>,
     /// Must not resolve a name, by UDP or TCP.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long = "probe-dns", value_name = "ADDRESS:PORT")]
     #[arg(default_values = ["1.1.1.1:53", "8.8.8.8:53"])]
-    probe_dns: Vec<SocketAddr>,
+    dns: Vec<SocketAddr>,
     /// Must not take a TCP connection by IPv6.
-    #[arg(long, value_name = "ADDRESS:PORT", default_values = ["[2606:4700:4700::1111]:443"])]
-    probe_ipv6: Vec<SocketAddr>,
+    #[arg(long = "probe-ipv6", value_name = "ADDRESS:PORT", default_values = ["[2606:4700:4700::1111]:443"])]
+    ipv6: Vec<SocketAddr>,
     /// The metadata service of a cloud: must not take a TCP connection.
-    #[arg(long, value_name = "ADDRESS:PORT", default_values = ["169.254.169.254:80"])]
-    probe_metadata: Vec<SocketAddr>,
+    #[arg(long = "probe-metadata", value_name = "ADDRESS:PORT", default_values = ["169.254.169.254:80"])]
+    metadata: Vec<SocketAddr>,
 }
 
 impl Doctor {

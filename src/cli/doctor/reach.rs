@@ -33,11 +33,11 @@ pub(super) fn look(targets: &Targets) -> Vec<Item> {
     let mut add = |probe, targets: &[SocketAddr], attempt: Attempt| {
         all.extend(targets.iter().map(|target| (probe, *target, attempt)));
     };
-    add("tcp", &targets.probe_tcp, tcp);
-    add("udp", &targets.probe_udp, quic);
-    add("dns", &targets.probe_dns, dns);
-    add("ipv6", &targets.probe_ipv6, tcp);
-    add("metadata", &targets.probe_metadata, tcp);
+    add("tcp", &targets.tcp, tcp);
+    add("udp", &targets.udp, quic);
+    add("dns", &targets.dns, dns);
+    add("ipv6", &targets.ipv6, tcp);
+    add("metadata", &targets.metadata, tcp);
     thread::scope(|scope| {
         let tried: Vec<_> = all
             .iter()

@@ -37,10 +37,4 @@ impl Surroundings {
             .map(|folder| folder.join(name))
             .find(|path| path.is_file())
     }
-
-    #[cfg(test)]
-    pub(super) fn of(variables: &[(&str, &str)]) -> Self {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Self(variables.iter().map(owned).collect())
-    }
 }
