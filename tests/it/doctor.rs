@@ -1,7 +1,7 @@
 //! `tidegate doctor`, inside a network namespace without a way out: each finding, and its absence.
 
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
