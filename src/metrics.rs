@@ -43,6 +43,8 @@ const EVIDENCE: [&str; 7] = [
     "token",
     "username",
 ];
+/// What a doctor probes from the agent's place.
+pub const PROBES: [&str; 6] = ["tcp", "udp", "dns", "ipv6", "metadata", "unix"];
 const TRUST: [&str; 3] = ["none", "asserted", "verified"];
 
 /// All metrics of one gate.
@@ -223,6 +225,19 @@ impl Metrics {
             let family = &self.0.declared.certificate_not_after;
             family.series(&[kind]).set(end.as_second());
         }
+    }
+
+    /// `tidegate_contained{probe}` and the time of the report, in seconds since 1970. `probe` is a
+    /// word of [`PROBES`]; what was not probed has no series.
+    pub fn contained(&self, probes: &[(&'static str, Option<bool>)], at: i64) {
+        let family = &self.0.declared.contained;
+        for (probe, contained) in probes.iter().filter(|(probe, _)| PROBES.contains(probe)) {
+            match contained {
+                Some(contained) => family.series(&[probe]).set(i64::from(*contained)),
+                None => family.forget(&[probe]),
+            }
+        }
+        self.0.declared.contained_at.set(at);
     }
 
     /// `tidegate_draining`.

@@ -65,24 +65,45 @@ pub(super) fn running(address: &AdminAddress) -> Option<Running> {
 
 /// The status and body of `GET path`. Fails where nothing that speaks HTTP answers in time.
 pub(super) fn ask(address: &AdminAddress, path: &str) -> io::Result<(u16, String)> {
+    converse(address, &format!("GET {path}"), "\r\n")
+}
+
+/// The status and body of `POST path` with a JSON document; fails as [`ask`] does.
+pub(super) fn tell(
+    address: &AdminAddress,
+    path: &str,
+    document: &serde_json::Value,
+) -> io::Result<(u16, String)> {
+    let body = document.to_string();
+    let length = body.len();
+    let rest = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+    converse(address, &format!("POST {path}"), &rest)
+}
+
+fn converse(address: &AdminAddress, what: &str, rest: &str) -> io::Result<(u16, String)> {
     match address {
         AdminAddress::Tcp(address) => {
             let stream = TcpStream::connect_timeout(address, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, &address.to_string(), path)
+            exchange(stream, &address.to_string(), what, rest)
         }
         AdminAddress::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, "localhost", path)
+            exchange(stream, "localhost", what, rest)
         }
     }
 }
 
-fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<(u16, String)> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+fn exchange(
+    mut stream: impl Read + Write,
+    host: &str,
+    what: &str,
+    rest: &str,
+) -> io::Result<(u16, String)> {
+    let request = format!("{what} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{rest}");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer)?;

@@ -6,6 +6,7 @@
 mod admin;
 mod answer;
 mod check;
+mod doctor;
 mod env;
 mod exec;
 mod explain;
@@ -46,6 +47,8 @@ enum Verb {
     Test(test::Test),
     /// Say what would happen to a flow, or what happened to one, and why.
     Explain(explain::Explain),
+    /// Say whether the proxy is used here, and whether there is another way out.
+    Doctor(doctor::Doctor),
     /// Print the variables that make clients use the proxy.
     Env(env::Env),
     /// Run a command behind a gate of its own, and say at the end what it reached.
@@ -104,6 +107,7 @@ impl Verb {
             Self::Check(check) => check.perform(),
             Self::Test(test) => test.perform(),
             Self::Explain(explain) => explain.perform(),
+            Self::Doctor(doctor) => doctor.perform(),
             Self::Env(env) => env.perform(),
             Self::Health(health) => health.perform(),
             Self::Completions(completions) => completions.perform(),
@@ -147,6 +151,9 @@ mod tests {
             "env --json",
             "exec -- npm install",
             "exec --config a.toml --repo web --jail --json claude --resume",
+            "doctor",
+            "doctor --config a.toml --proxy http://127.0.0.1:3128 --json",
+            "doctor --probe-tcp 127.0.0.1:9 --probe-dns 127.0.0.1:53 --report 127.0.0.1:3130",
             "completions zsh",
             "health --admin 127.0.0.1:3130",
             "health --admin unix:/run/tidegate/admin.sock --json",

@@ -16,6 +16,8 @@
 //! | `tidegate_build_info` | gauge | version | Always 1: which version runs. |
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
 //! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`. |
+//! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
+//! | `tidegate_contained_timestamp_seconds` | gauge |  | When a doctor last reported; 0 before the first report. |
 //! | `tidegate_decision_duration_seconds` | histogram |  | Time to decide one flow by the policy. |
 //! | `tidegate_decisions_total` | counter | verdict, mode, category, tier, reason | Flows decided. |
 //! | `tidegate_dns_duration_seconds` | histogram |  | Time to resolve a name. |
@@ -52,6 +54,15 @@
 //!
 //! **Drain**: SIGTERM takes no new flows and waits `limits.drain` for open ones; a second signal
 //! ends them at once. Each leaves its `close`.
+//!
+//! **Doctor**: `tidegate doctor`, run where the agent runs. It looks at the variables, the proxy and
+//! the policy; runs each program it finds against a proxy of its own on loopback, with the
+//! variables that are set, for a name below `.invalid`; and tries to get out. `tcp`, `ipv6` and
+//! `metadata` are reached where a connection is taken, `udp` where something answers QUIC, `dns`
+//! where a name is resolved, `unix` where a socket answers whose owner runs programs outside. What
+//! is refused or silent is contained. The targets are public resolvers, 169.254.169.254 for
+//! metadata; `--probe-tcp ADDRESS:PORT` and the like replace them. `--report ADMIN` sends the result
+//! (`POST /v1/contained`): what it says is asserted by whoever reaches the admin listener.
 //!
 //! **Exit codes**: 0 yes; 1 no (a trial failed, a gate is not ready); 2 the input is wrong; 3 not
 //! contained; 4 something outside failed.

@@ -40,6 +40,7 @@ fn all() -> Metrics {
     metrics.upstream_error("connect_failed", Category::Plugin);
     metrics.attributed("username", "asserted");
     metrics.reloaded(false);
+    metrics.contained(&[("tcp", Some(true)), ("udp", None)], 1);
     metrics.draining();
     metrics.records_written(7);
     metrics.records_lost(2);

@@ -14,6 +14,7 @@ mod callers;
 mod clients;
 mod connect;
 mod deploy;
+mod doctor;
 mod drain;
 mod exec;
 mod forward;

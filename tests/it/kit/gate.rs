@@ -155,6 +155,17 @@ impl Gate {
         client.answer("GET")
     }
 
+    /// Reports what a doctor would, and gives the status.
+    pub(crate) fn contained(&self, report: &str) -> u16 {
+        let (host, length) = (self.admin(), report.len());
+        let mut client = Client::dial(host);
+        client.send(format!(
+            "POST /v1/contained HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n{report}"
+        ));
+        client.answer("POST").status()
+    }
+
     /// What it counts.
     pub(crate) fn metrics(&self) -> Metrics {
         let answer = self.ask("/metrics");

@@ -1,0 +1,249 @@
+//! What was found, drawn, as JSON, as an exit code, and as a report to the gate.
+
+use std::io;
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::tree::Tree;
+use crate::cli::{Answer, admin, print};
+use crate::config::AdminAddress;
+use crate::metrics::PROBES;
+
+/// The groups, in the order in which they are drawn.
+const CHECKS: [&str; 6] = [
+    "proxy", "policy", "runtimes", "no_proxy", "reach", "sockets",
+];
+
+/// How something is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum State {
+    /// As it should be.
+    Fine,
+    /// Not tried, or nothing to say about it.
+    Unknown,
+    /// To be repaired.
+    Finding,
+    /// A way out beside the proxy.
+    Open,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::Unknown => "unknown",
+            Self::Finding => "finding",
+            Self::Open => "open",
+        }
+    }
+
+    fn mark(self) -> char {
+        match self {
+            Self::Fine => '✓',
+            Self::Unknown => '·',
+            Self::Finding => '!',
+            Self::Open => '✗',
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// The group, a word of [`CHECKS`].
+    pub(super) check: &'static str,
+    /// What was looked at.
+    pub(super) subject: String,
+    /// How it is.
+    pub(super) state: State,
+    /// What was seen.
+    pub(super) text: String,
+    /// A command, or a line to write.
+    pub(super) fix: Option<String>,
+    /// The probe of the metric it counts for.
+    pub(super) probe: Option<&'static str>,
+}
+
+impl Item {
+    fn new(check: &'static str, subject: String, state: State, text: String) -> Self {
+        Self {
+            check,
+            subject,
+            state,
+            text,
+            fix: None,
+            probe: None,
+        }
+    }
+
+    /// Nothing is wrong.
+    pub(super) fn fine(
+        check: &'static str,
+        subject: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Self {
+        Self::new(check, subject.into(), State::Fine, text.into())
+    }
+
+    /// Nobody knows.
+    pub(super) fn unknown(
+        check: &'static str,
+        subject: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Self {
+        Self::new(check, subject.into(), State::Unknown, text.into())
+    }
+
+    /// Something is to be repaired.
+    pub(super) fn finding(
+        check: &'static str,
+        subject: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Self {
+        Self::new(check, subject.into(), State::Finding, text.into())
+    }
+
+    /// There is a way out.
+    pub(super) fn open(
+        check: &'static str,
+        subject: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Self {
+        Self::new(check, subject.into(), State::Open, text.into())
+    }
+
+    /// What to do about it.
+    pub(super) fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix = Some(fix.into());
+        self
+    }
+
+    /// Which probe of the metric it counts for.
+    pub(super) fn probe(mut self, probe: &'static str) -> Self {
+        self.probe = Some(probe);
+        self
+    }
+}
+
+/// Everything that was found.
+#[derive(Debug)]
+pub(super) struct Report {
+    items: Vec<Item>,
+    /// Whether the configuration loads.
+    loads: bool,
+}
+
+impl Report {
+    /// Of these items.
+    pub(super) fn new(items: Vec<Item>, loads: bool) -> Self {
+        Self { items, loads }
+    }
+
+    fn has(&self, state: State) -> bool {
+        self.items.iter().any(|item| item.state == state)
+    }
+
+    /// The exit code; `otherwise` where nothing worse was found than a finding.
+    pub(super) fn answer(&self, otherwise: Answer) -> Answer {
+        if self.has(State::Open) {
+            Answer::NotContained
+        } else if !self.loads {
+            Answer::Wrong
+        } else if otherwise == Answer::Yes && self.has(State::Finding) {
+            Answer::No
+        } else {
+            otherwise
+        }
+    }
+
+    /// By probe, whether all of its items stayed inside.
+    fn probes(&self) -> Value {
+        let of = |probe: &str| {
+            let mut states = self
+                .items
+                .iter()
+                .filter(|item| item.probe == Some(probe))
+                .map(|item| item.state)
+                .peekable();
+            states.peek()?;
+            Some(states.all(|state| state != State::Open))
+        };
+        let known = PROBES
+            .iter()
+            .filter_map(|probe| Some(((*probe).to_owned(), Value::Bool(of(probe)?))));
+        Value::Object(known.collect::<Map<_, _>>())
+    }
+
+    /// Tells the gate.
+    pub(super) fn send(&self, address: &AdminAddress) -> io::Result<()> {
+        let (status, body) = admin::tell(address, "/v1/contained", &self.probes())?;
+        if status == 204 {
+            return Ok(());
+        }
+        let said = print::clean(body.trim(), 200);
+        Err(io::Error::other(format!("{status} {said}")))
+    }
+
+    /// The same every time.
+    pub(super) fn as_json(&self) -> Value {
+        let items = self.items.iter().map(|item| {
+            json!({
+                "check": item.check,
+                "subject": item.subject,
+                "state": item.state.word(),
+                "text": item.text,
+                "fix": item.fix,
+            })
+        });
+        json!({
+            "ok": self.answer(Answer::Yes) == Answer::Yes,
+            "contained": !self.has(State::Open),
+            "probes": self.probes(),
+            "items": items.collect::<Vec<_>>(),
+        })
+    }
+
+    /// As a tree, at most 100 columns wide.
+    pub(super) fn draw(&self) -> String {
+        let verdict = match self.answer(Answer::Yes) {
+            Answer::Yes => "fine",
+            Answer::NotContained => "not contained",
+            _ => "contained, with findings",
+        };
+        let mut tree = Tree::new("doctor", verdict);
+        for check in CHECKS {
+            let items = self.items.iter().filter(|item| item.check == check);
+            tree.stages(check, items.flat_map(lines).collect());
+        }
+        tree.draw()
+    }
+}
+
+fn lines(item: &Item) -> Vec<String> {
+    let line = format!("{} {}: {}", item.state.mark(), item.subject, item.text);
+    // The tree cuts what is too long: break at words.
+    let fix = item.fix.as_ref().map(|fix| format!("fix: {fix}"));
+    let mut all = broken(&line);
+    all.extend(
+        fix.iter()
+            .flat_map(|fix| broken(fix))
+            .map(|line| format!("  {line}")),
+    );
+    all
+}
+
+fn broken(text: &str) -> Vec<String> {
+    const ROOM: usize = 80;
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(last) if last.is_empty() => last.push_str(word),
+            Some(last) if last.chars().count() + 1 + word.chars().count() <= ROOM => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(format!("  {word}")),
+        }
+    }
+    lines
+}
