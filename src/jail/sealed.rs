@@ -53,13 +53,17 @@ struct Calls {
     io_uring_setup: &'static [i64],
 }
 
+/// What marks a system call of the x32 variant.
+#[cfg(target_arch = "x86_64")]
+const X32: i64 = 0x4000_0000;
+
 /// Of x86-64 and of its x32 variant, which the filter must name apart.
 #[cfg(target_arch = "x86_64")]
 const CALLS: Calls = Calls {
     arch: TargetArch::x86_64,
-    socket: &[41, 0x4000_0000 | 41],
-    ioctl: &[16, 0x4000_0000 | 16, 0x4000_0000 | 514],
-    io_uring_setup: &[425, 0x4000_0000 | 425],
+    socket: &[41, X32 + 41],
+    ioctl: &[16, X32 + 16, X32 + 514],
+    io_uring_setup: &[425, X32 + 425],
 };
 #[cfg(target_arch = "aarch64")]
 const CALLS: Calls = Calls {

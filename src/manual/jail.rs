@@ -9,7 +9,7 @@
 //!   80 it is judged like a plain request, and `Host` must be where the connection was meant to go.
 //!   A port that is not captured refuses at once.
 //! - Its name server resolves nothing. A name that the policy could allow gets an address that
-//!   stands for it (198.18.0.0/15, 100::/64); any other does not exist, and leaves one record with
+//!   stands for it (`198.18.0.0/15`, `100::/64`); any other does not exist, and leaves one record with
 //!   `network.protocol.name` `dns`.
 //! - A refused client over TLS is sent an alert, over port 80 the usual answer; others are reset.
 //! - It has no capability and cannot gain any, no socket but Unix, IPv4, IPv6 and netlink, no

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -37,7 +37,7 @@ const FIRST_WORD: Duration = Duration::from_secs(1);
 /// The most names that one jail is given addresses for.
 const MOST_NAMES: u32 = 65_000;
 /// Where the addresses that stand for names begin: 198.18.0.0/15 is for tests of devices (RFC 2544),
-/// 100::/64 is thrown away by routers (RFC 6666). Neither is anybody's.
+/// `100::/64` is thrown away by routers (RFC 6666). Neither is anybody's.
 const FIRST_V4: u32 = u32::from_be_bytes([198, 18, 0, 1]);
 const FIRST_V6: u128 = 0x0100_u128 << 112;
 
@@ -98,7 +98,7 @@ struct Given {
 impl Names {
     /// The place of a name; none where there is room for no more.
     pub(super) fn place(&self, name: &HostName) -> Option<u32> {
-        let mut given = self.0.lock().unwrap_or_else(|held| held.into_inner());
+        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = given.places.get(name) {
             return Some(*place);
         }
@@ -120,7 +120,7 @@ impl Names {
                 beyond.and_then(|place| u32::try_from(place).ok())
             }
         };
-        let given = self.0.lock().unwrap_or_else(|held| held.into_inner());
+        let given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = place.and_then(|place| given.names.get(usize::try_from(place).ok()?));
         name.map_or(Host::Address(address), |name| Host::Name(name.clone()))
     }

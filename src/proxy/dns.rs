@@ -153,7 +153,10 @@ impl Stub {
     }
 
     fn is_new(&self, name: &HostName) -> bool {
-        let mut refused = self.refused.lock().unwrap_or_else(|held| held.into_inner());
+        let mut refused = self
+            .refused
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if refused.len() >= REMEMBERED {
             refused.clear();
         }
