@@ -9,6 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["name", "diag", "clock"],
     &["policy"],
     &["config"],
+    &["tls"],
     &["dial", "identity", "metrics", "record"],
     &["gate"],
     &["proxy", "admin"],
@@ -22,6 +23,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("record", "metrics"),
     ("record", "identity"),
     ("dial", "metrics"),
+    ("identity", "dial"),
     ("identity", "metrics"),
 ];
 
