@@ -4,6 +4,7 @@
 //! control socket, which only its owner can open, starts and revokes sessions. A page in a browser cannot be made to read it: the `Host` has to be an address or
 //! `localhost`, and a foreign `Origin` is refused.
 
+mod exchange;
 mod guard;
 mod listener;
 mod sessions;
@@ -148,7 +149,10 @@ async fn converse(
 }
 
 fn routes(admin: Admin, door: Door) -> Router {
-    let writes = admin.gate.clone().map(sessions::routes);
+    let writes = admin
+        .gate
+        .clone()
+        .map(|gate| sessions::routes(gate.clone()).merge(exchange::routes(gate)));
     Router::new()
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))

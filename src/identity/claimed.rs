@@ -105,17 +105,23 @@ fn repository(issuer: &Issuer, claims: &Map<String, Value>) -> Option<Arc<str>> 
 
 /// Groups that the token names outright, where a claim is said to.
 fn groups(issuer: &Issuer, claims: &Map<String, Value>) -> Vec<Arc<str>> {
-    let named = issuer.claims.get("groups").and_then(|template| {
-        match template.alternatives() {
+    let named = issuer
+        .claims
+        .get("groups")
+        .and_then(|template| match template.alternatives() {
             [only] => match only.as_slice() {
                 [Piece::Claim(name)] => find(claims, name).and_then(Value::as_array),
                 _ => None,
             },
             _ => None,
-        }
-    });
+        });
     match named {
-        Some(list) => list.iter().filter_map(scalar).map(Arc::from).take(MOST).collect(),
+        Some(list) => list
+            .iter()
+            .filter_map(scalar)
+            .map(Arc::from)
+            .take(MOST)
+            .collect(),
         None => template(issuer, claims, "groups").into_iter().collect(),
     }
 }
@@ -132,7 +138,10 @@ fn branch(name: &Arc<str>) -> Arc<str> {
 fn template(issuer: &Issuer, claims: &Map<String, Value>, field: &str) -> Option<Arc<str>> {
     let template = issuer.claims.get(field)?;
     let made = template.alternatives().iter().find_map(|pieces| {
-        let text: Option<String> = pieces.iter().map(|piece| piece_of(issuer, claims, piece)).collect();
+        let text: Option<String> = pieces
+            .iter()
+            .map(|piece| piece_of(issuer, claims, piece))
+            .collect();
         text.filter(|text| !text.is_empty())
     })?;
     let sound = made.len() <= LONGEST && !made.chars().any(char::is_control);

@@ -60,7 +60,11 @@ impl Keyring {
     }
 
     /// Keys that hold at `now`; `None` where there are none and none can be had.
-    pub(super) async fn keys<F>(&self, now: Timestamp, fetch: impl FnOnce() -> F) -> Option<Arc<Keys>>
+    pub(super) async fn keys<F>(
+        &self,
+        now: Timestamp,
+        fetch: impl FnOnce() -> F,
+    ) -> Option<Arc<Keys>>
     where
         F: Future<Output = Fetched>,
     {

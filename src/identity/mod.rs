@@ -101,11 +101,7 @@ impl Identity {
         Self {
             credentials,
             tokens: Tokens::new(keys.chain(own), session.audience.clone(), session.longest),
-            issuers: Issuers::new(
-                &config.issuers,
-                before.map(|before| &before.issuers),
-                reach,
-            ),
+            issuers: Issuers::new(&config.issuers, before.map(|before| &before.issuers), reach),
             signer,
             sessions,
             local: session.local,

@@ -77,7 +77,9 @@ impl Issuers {
             let algorithms = issuer.algorithms.iter();
             Known {
                 config: issuer.clone(),
-                algorithms: algorithms.filter_map(|name| jwks::algorithm(name)).collect(),
+                algorithms: algorithms
+                    .filter_map(|name| jwks::algorithm(name))
+                    .collect(),
                 keyring,
                 tls,
             }
@@ -99,7 +101,11 @@ impl Issuers {
     }
 
     /// What a token grants at `now`. Whether it was revoked is not looked at.
-    pub(super) async fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Grant>, TokenError> {
+    pub(super) async fn verify(
+        &self,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Arc<Grant>, TokenError> {
         let (issuer, token) = self.issuer_of(token)?;
         let keys = issuer.keyring.keys(now, || self.fetch(issuer)).await;
         let keys = keys.ok_or(TokenError::Issuer)?;
@@ -115,7 +121,10 @@ impl Issuers {
         let keys = match keys.get(&header.kid) {
             Some(_) => keys,
             None => {
-                let newer = issuer.keyring.newer(&keys, now, || self.fetch(issuer)).await;
+                let newer = issuer
+                    .keyring
+                    .newer(&keys, now, || self.fetch(issuer))
+                    .await;
                 newer.ok_or(TokenError::Key)?
             }
         };
@@ -142,9 +151,8 @@ impl Issuers {
         let claims: Unverified =
             serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)?;
         let mut issuers = self.issuers.iter();
-        let found = issuers.find(|known| {
-            known.config.prefix == prefix && *known.config.issuer == *claims.iss
-        });
+        let found = issuers
+            .find(|known| known.config.prefix == prefix && *known.config.issuer == *claims.iss);
         found.map(|known| (known, jwt)).ok_or(TokenError::Issuer)
     }
 
@@ -226,8 +234,7 @@ impl Known {
         validation.set_required_spec_claims(&["aud", "iss"]);
         validation.set_audience(&[&*self.config.audience]);
         validation.set_issuer(&[&*self.config.issuer]);
-        let decoded =
-            jsonwebtoken::decode::<Map<String, Value>>(token, &key.decoding, &validation);
+        let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &key.decoding, &validation);
         let claims = decoded.map_err(|error| token::reason(&error))?.claims;
         let expires = self.in_time(&claims, now)?;
         if !claimed::meets(&self.config, &claims) {
@@ -238,7 +245,11 @@ impl Known {
     }
 
     /// When a token expires, where it holds already and for no longer than it may.
-    fn in_time(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, TokenError> {
+    fn in_time(
+        &self,
+        claims: &Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<Timestamp, TokenError> {
         let skew = seconds(SKEW);
         let now = now.as_second();
         let expires = time(claims, "exp")?.ok_or(TokenError::Required)?;

@@ -18,6 +18,7 @@ mod forward;
 mod identity;
 mod kit;
 mod limits;
+mod oidc;
 mod records;
 mod reload;
 mod sameness;
