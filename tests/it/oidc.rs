@@ -1,6 +1,6 @@
 //! Tokens of an issuer that we serve: presented, exchanged, revoked, and refused.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
@@ -200,14 +200,10 @@ roots = [\"ca.pem\"]
         );
         write!(socket, "{head}{body}").expect("sent");
         Reader::default()
-            .answer(&mut socket as &mut dyn ReadAll, "POST")
+            .answer(&mut socket, "POST")
             .expect("an answer")
     }
 }
-
-/// Any stream.
-trait ReadAll: Read {}
-impl<T: Read> ReadAll for T {}
 
 #[test]
 fn a_job_is_known_by_its_token() {
@@ -333,7 +329,7 @@ fn a_token_is_exchanged_for_a_session_that_can_be_revoked() {
     assert_eq!(client.exactly(hello.len()), hello);
     // The id of the token that it was exchanged for names it as well.
     bench.gate.revoke("token-1");
-    client.ended();
+    client.is_closed();
     assert_eq!(bench.ask(session, secret, "open").0, 407);
     assert_eq!(bench.exchange(&token, "").status(), 400);
 }
