@@ -57,7 +57,7 @@
 //! # Layers
 //!
 //! Each module looks only at those below it (a test keeps it so): `cli`, `app` · `proxy`, `admin` ·
-//! `gate` · `identity`, `dial`, `record`, `metrics` · `tls` · `config` · `policy` · `name`, `diag`,
+//! `gate` · `identity`, `dial`, `record`, `metrics`, `tls` · `config` · `policy` · `name`, `diag`,
 //! `clock`. [`policy`] and [`name`] do no I/O and read no time.
 //!
 //! [`Category`]: policy::Category
@@ -72,12 +72,11 @@ pub mod policy;
 
 pub mod config;
 
-pub mod tls;
-
 pub mod dial;
 pub mod identity;
 pub mod metrics;
 pub mod record;
+pub mod tls;
 
 pub mod gate;
 

@@ -14,6 +14,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus::{Registry, TextEncoder};
 
 use crate::policy::{Category, Mode, TierId};
@@ -211,6 +212,24 @@ impl Metrics {
             .series(&[if ok { "ok" } else { "failed" }])
             .inc();
         self.0.declared.policy_stale.set(i64::from(!ok));
+    }
+
+    /// `tidegate_tls_handshakes_total{side,result}`: `result` is a word of a closed list.
+    pub fn handshake(&self, side: &'static str, result: &'static str) {
+        self.0.declared.tls_handshakes.series(&[side, result]).inc();
+    }
+
+    /// `tidegate_certificate_not_after_timestamp_seconds{kind}`: the first end of each kind.
+    pub fn certificates(&self, ends: impl Iterator<Item = (&'static str, Timestamp)>) {
+        let mut first = std::collections::BTreeMap::new();
+        for (kind, end) in ends {
+            let known = first.entry(kind).or_insert(end);
+            *known = end.min(*known);
+        }
+        for (kind, end) in first {
+            let family = &self.0.declared.certificate_not_after;
+            family.series(&[kind]).set(end.as_second());
+        }
     }
 
     /// `tidegate_draining`.

@@ -9,11 +9,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidegate::config::{self, AdminAddress, Config, IdentityDemand, OnFailure, SecretHash};
+use tidegate::config::{
+    self, AdminAddress, Config, IdentityDemand, NameKind, OnFailure, SecretHash,
+};
 use tidegate::diag::{self, Diagnostic, Severity};
 use tidegate::policy;
 
@@ -264,6 +267,68 @@ fn uncommented_reference() -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Files for listeners with TLS; what they say is read later.
+fn write_certs(folder: &Path) {
+    let certs = folder.join("certs");
+    fs::create_dir(&certs).unwrap();
+    for name in [
+        "proxy.pem",
+        "proxy.key",
+        "callers-ca.pem",
+        "callers.crl.pem",
+    ] {
+        fs::write(certs.join(name), "").unwrap();
+        fs::set_permissions(certs.join(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn a_listener_with_tls_says_whose_certificates_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    write_certs(folder.path());
+    let path = folder.path().join("tidegate.toml");
+    let load = |more: &str| {
+        let text = format!(
+            "[listen]\nproxy-protocol = [\"10.0.0.0/8\", \"10.9.0.7\"]\n[listen.proxy-tls]\n\
+             address = \"0.0.0.0:3129\"\ncert = \"certs/proxy.pem\"\nkey = \"certs/proxy.key\"\n{more}"
+        );
+        config::load_text(&path, &text)
+    };
+    let (config, findings) = load(
+        "client-ca = \"certs/callers-ca.pem\"\ncrls = [\"certs/callers.crl.pem\"]\n\
+         client-identity = [\"email\", \"cn\"]\n",
+    );
+    assert!(findings.is_empty(), "{}", diag::render(&findings, false));
+    let listen = config.unwrap().listen;
+    assert_eq!(listen.proxy.len(), 1, "no http:// listener beside it");
+    assert_eq!(listen.proxy[0].balancers.len(), 2);
+    let tls = listen.proxy[0].tls.clone().expect("TLS");
+    let clients = tls.clients.clone().expect("certificates");
+    assert!(clients.required && clients.crl_required);
+    assert_eq!(clients.identity, [NameKind::Email, NameKind::CommonName]);
+
+    let found = |more: &str| codes(&load(more).1);
+    let ca = "client-ca = \"certs/callers-ca.pem\"\n";
+    assert_eq!(found("client-cert = \"require\"\n"), ["missing-key"]);
+    assert_eq!(
+        found("crls = [\"certs/callers.crl.pem\"]\n"),
+        ["unused-key"]
+    );
+    assert_eq!(found(&format!("{ca}crl = \"require\"\n")), ["missing-key"]);
+    assert_eq!(found(&format!("{ca}crls = [\"gone\"]\n")), ["no-such-file"]);
+    let lenient = format!("{ca}crls = [\"gone\"]\ncrl = \"if-present\"\n");
+    let (config, findings) = load(&lenient);
+    assert!(config.is_some(), "a warning");
+    assert_eq!(codes(&findings), ["no-such-file"]);
+    assert_eq!(
+        found(&format!("{ca}client-identity = [\"name\"]\n")),
+        ["unknown-word"]
+    );
+    let key = folder.path().join("certs/proxy.key");
+    fs::set_permissions(key, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(found(ca), ["key-exposed"]);
+}
+
 #[test]
 fn what_the_reference_shows_in_comments_is_right_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -275,6 +340,7 @@ fn what_the_reference_shows_in_comments_is_right_too() {
         format!("sha256:{}\n", "0".repeat(64)),
     )
     .unwrap();
+    write_certs(folder.path());
     let path = folder.path().join("tidegate.toml");
     let (config, findings) = config::load_text(&path, &uncommented_reference());
     assert!(findings.is_empty(), "{}", diag::render(&findings, false));
@@ -397,6 +463,9 @@ fn the_digest_follows_every_file_and_only_their_texts() {
     assert_eq!(config::digest_of_files(&config).unwrap(), config.digest);
     fs::remove_file(folder.path().join("d.more")).unwrap();
     assert!(config::digest_of_files(&config).is_err());
+    fs::remove_file(folder.path().join("c.conf")).unwrap();
+    fs::remove_file(folder.path().join("s")).unwrap();
+    assert_ne!(config::digest_of_files(&config).unwrap(), config.digest);
 }
 
 #[test]

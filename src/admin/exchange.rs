@@ -68,11 +68,11 @@ struct Problem {
 }
 
 impl Problem {
-    fn new(error: &'static str, description: impl ToString) -> Self {
+    fn new(error: &'static str, description: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
             error,
-            description: description.to_string(),
+            description: description.into(),
         }
     }
 }
@@ -105,12 +105,15 @@ async fn exchange(
     understood(&asked)?;
     let snapshot = gate.snapshot.load_full();
     let grant = snapshot.identity.granted(&asked.subject_token).await;
-    let grant = grant.map_err(|why| Problem::new("invalid_request", why))?;
+    let grant = grant.map_err(|why| Problem::new("invalid_request", why.to_string()))?;
     let started = gate.start_session(&wish(&asked), Ground::Grant(&grant));
-    let started = started.map_err(|why| match why {
-        StartError::NoKey => Problem::new("unsupported_grant_type", why),
-        StartError::Wish(_) if asked.scope.is_some() => Problem::new("invalid_scope", why),
-        StartError::Wish(_) | StartError::Ground => Problem::new("invalid_request", why),
+    let started = started.map_err(|error| {
+        let why = error.to_string();
+        match error {
+            StartError::NoKey => Problem::new("unsupported_grant_type", why),
+            StartError::Wish(_) if asked.scope.is_some() => Problem::new("invalid_scope", why),
+            StartError::Wish(_) | StartError::Ground => Problem::new("invalid_request", why),
+        }
     })?;
     let now = gate.clock.now().as_second();
     Ok(granted(started, asked.scope, now))

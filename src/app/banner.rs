@@ -102,7 +102,12 @@ fn url(listener: &Listener) -> String {
         IdentityDemand::Optional => "",
         IdentityDemand::Required => "USER:SECRET@",
     };
-    format!("http://{who}{}", listener.address)
+    let scheme = if listener.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{who}{}", listener.address)
 }
 
 fn line(text: &mut String, what: std::fmt::Arguments<'_>) {

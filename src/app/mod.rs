@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::policy::{self, Catalogue, Policy};
 use crate::proxy;
 use crate::record::{Event, Recorder};
+use crate::tls;
 
 use sockets::Bound;
 
@@ -38,6 +39,8 @@ pub struct Plan {
     pub config: Config,
     /// The compiled rules.
     pub policy: Policy,
+    /// How listeners speak TLS.
+    pub tls: tls::Servers,
     /// Findings that do not keep it from running.
     pub warnings: Vec<Diagnostic>,
 }
@@ -54,8 +57,11 @@ impl Plan {
         };
         let (policy, more) = policy::compile(&config.policy, catalogue);
         findings.extend(more);
-        match policy {
-            Some(policy) if !has_errors(&findings) => Ok(Self {
+        let (tls, more) = tls::Servers::new(&config.listen, &Clock::system());
+        findings.extend(more);
+        match (policy, tls) {
+            (Some(policy), Some(tls)) if !has_errors(&findings) => Ok(Self {
+                tls,
                 config,
                 policy,
                 warnings: findings,
@@ -104,7 +110,12 @@ pub fn run_command(path: Option<&Path>) -> ExitCode {
 /// Runs a plan until it is told to stop and its flows have ended.
 async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
-    let Plan { config, policy, .. } = plan;
+    let Plan {
+        config,
+        policy,
+        tls,
+        ..
+    } = plan;
     let descriptors = sockets::raise_descriptors();
     let bound = Bound::new(&config.listen)?;
     let clock = Clock::system();
@@ -121,6 +132,7 @@ async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
         before: None,
         guard: bound.guard(),
         metrics: &metrics,
+        tls,
         clock: clock.clone(),
     };
     let first = Snapshot::new(1, &config, policy, &parts);

@@ -108,6 +108,7 @@ impl Follower {
         let Plan {
             config,
             policy,
+            tls,
             warnings,
         } = plan;
         if !warnings.is_empty() {
@@ -127,6 +128,7 @@ impl Follower {
             before: Some(&before),
             guard: interfaces::guard(&self.own),
             metrics: &gate.metrics,
+            tls,
             clock: gate.clock.clone(),
         };
         let generation = gate.next_generation();

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::diag::{self, Diagnostic, Severity};
 use crate::policy::{self, Policy};
+use crate::tls;
 
 use super::print;
 
@@ -31,6 +33,7 @@ impl Loaded {
             let (compiled, more) = policy::compile(&config.policy, &policy::built_in());
             findings.extend(more);
             policy = compiled;
+            findings.extend(tls::Servers::new(&config.listen, &Clock::system()).1);
         }
         let wrong = findings.iter().any(is_error);
         Self {

@@ -79,7 +79,12 @@ pub fn digest_of_files(config: &super::Config) -> io::Result<Arc<str>> {
         }
     }
     for path in &config.files.secrets {
-        digest.add(path, &read_text(path).map_err(io::Error::other)?);
+        let text = match read_text(path) {
+            // One that is gone is a change like any other: the reload says what it means.
+            Err(why) if why.code() == "no-such-file" => String::new(),
+            text => text.map_err(io::Error::other)?,
+        };
+        digest.add(path, &text);
     }
     Ok(digest.finish())
 }

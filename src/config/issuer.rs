@@ -187,6 +187,10 @@ impl Reader<'_> {
     }
 
     /// `Some(None)`: none was named.
+    #[expect(
+        clippy::option_option,
+        reason = "a preset need not be named, and need not exist"
+    )]
     fn preset(&mut self) -> Option<Option<&'static Preset>> {
         let Some(written) = &self.section.value.preset else {
             return Some(None);
@@ -296,6 +300,10 @@ impl Reader<'_> {
     }
 
     /// `Some(None)`: by discovery.
+    #[expect(
+        clippy::option_option,
+        reason = "a URL need not be written, and need not be one"
+    )]
     fn jwks(&mut self, preset: Option<&Preset>, issuer: &str) -> Option<Option<Url>> {
         let written = self.section.value.jwks.as_ref();
         let known = preset.filter(|preset| !preset.jwks.is_empty());
@@ -327,14 +335,13 @@ impl Reader<'_> {
         let section = self.section;
         let mut require: Vec<(Arc<str>, Wanted)> = Vec::new();
         for (claim, text) in &section.value.require {
-            match Wanted::parse(text.get_ref()) {
-                Some(wanted) => require.push((claim.get_ref().as_str().into(), wanted)),
-                None => {
-                    let message = "an empty text is no value of a claim".to_owned();
-                    let help = "write what it has to be: `\"1234\"`, `\"1234|5678\"`, `\"acme/*\"`";
-                    self.say("bad-claim", text, message, help);
-                }
-            }
+            let Some(wanted) = Wanted::parse(text.get_ref()) else {
+                let message = "an empty text is no value of a claim".to_owned();
+                let help = "write what it has to be: `\"1234\"`, `\"1234|5678\"`, `\"acme/*\"`";
+                self.say("bad-claim", text, message, help);
+                continue;
+            };
+            require.push((claim.get_ref().as_str().into(), wanted));
         }
         for (claim, text) in preset.map(|preset| preset.require).unwrap_or_default() {
             let said = require.iter().any(|(known, _)| **known == **claim);
@@ -396,18 +403,15 @@ impl Reader<'_> {
         let section = self.section;
         let mut repositories = BTreeMap::new();
         for (pipeline, written) in &section.value.repositories {
-            match canonical_repository(written.get_ref()) {
-                Some(repository) => {
-                    let pipeline = pipeline.get_ref().as_str().into();
-                    repositories.insert(pipeline, repository.into());
-                }
-                None => {
-                    let shown = value::shortened(written.get_ref());
-                    let message = format!("`{shown}` is not the name of a repository");
-                    let help = "write the clone URL, e.g. `github.com/acme/web`";
-                    self.say("bad-repository", written, message, help);
-                }
-            }
+            let Some(repository) = canonical_repository(written.get_ref()) else {
+                let shown = value::shortened(written.get_ref());
+                let message = format!("`{shown}` is not the name of a repository");
+                let help = "write the clone URL, e.g. `github.com/acme/web`";
+                self.say("bad-repository", written, message, help);
+                continue;
+            };
+            let pipeline = pipeline.get_ref().as_str().into();
+            repositories.insert(pipeline, repository.into());
         }
         repositories
     }
@@ -418,14 +422,13 @@ impl Reader<'_> {
         for written in &section.value.addresses {
             let text = written.get_ref();
             let alone = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
-            match text.parse().ok().or_else(alone) {
-                Some(network) => networks.push(network),
-                None => {
-                    let message = format!("`{}` is no network", value::shortened(text));
-                    let help = "write e.g. `10.2.0.0/16` or `10.2.0.7`";
-                    self.say("bad-address", written, message, help);
-                }
-            }
+            let Some(network) = text.parse().ok().or_else(alone) else {
+                let message = format!("`{}` is no network", value::shortened(text));
+                let help = "write e.g. `10.2.0.0/16` or `10.2.0.7`";
+                self.say("bad-address", written, message, help);
+                continue;
+            };
+            networks.push(network);
         }
         networks
     }

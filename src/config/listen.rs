@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -11,12 +12,13 @@ use crate::diag::{Diagnostic, Place};
 use crate::policy::source::Placed;
 
 use super::names::Names;
+use super::tls::{self, ListenerTls, ProxyTlsSection, TlsSection};
 use super::value;
 
 /// Where callers and operators connect.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listen {
-    /// Every http:// proxy listener: `listen.proxy`, then each `[[listener]]`.
+    /// Every proxy listener: `listen.proxy`, `listen.proxy-tls`, then each `[[listener]]`.
     pub proxy: Vec<Listener>,
     /// Health, metrics, API; `None`: no admin listener. Never reachable through the proxy.
     pub admin: Option<AdminAddress>,
@@ -33,7 +35,7 @@ pub struct Control {
     pub written: bool,
 }
 
-/// One http:// proxy listener and what it says of its callers.
+/// One proxy listener, http:// or https://, and what it says of its callers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listener {
     /// The address to bind.
@@ -48,6 +50,10 @@ pub struct Listener {
     pub repository: Option<Arc<str>>,
     /// Whether a caller has to say who it is.
     pub identity: IdentityDemand,
+    /// How it speaks TLS; `None`: it does not.
+    pub tls: Option<Arc<ListenerTls>>,
+    /// The networks of balancers, which say who the client is (PROXY protocol).
+    pub balancers: Vec<IpNet>,
 }
 
 /// Whether a caller has to say who it is.
@@ -74,6 +80,9 @@ pub enum AdminAddress {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
     proxy: Option<Vec<Spanned<String>>>,
+    proxy_tls: Option<ProxyTlsSection>,
+    #[serde(default)]
+    proxy_protocol: Vec<Spanned<String>>,
     admin: Option<Spanned<String>>,
     control: Option<Spanned<String>>,
 }
@@ -89,6 +98,9 @@ pub(super) struct ListenerSection {
     groups: Vec<Spanned<String>>,
     repository: Option<Spanned<String>>,
     identity: Option<Spanned<String>>,
+    tls: Option<TlsSection>,
+    #[serde(default)]
+    proxy_protocol: Vec<Spanned<String>>,
 }
 
 const PROXY_PORT: u16 = 3128;
@@ -117,7 +129,15 @@ impl Listener {
             groups: Vec::new(),
             repository: None,
             identity: IdentityDemand::Optional,
+            tls: None,
+            balancers: Vec::new(),
         }
+    }
+
+    /// Whether a caller without a certificate is turned away before it asks for anything.
+    fn asks_for_certificates(&self) -> bool {
+        let clients = self.tls.as_ref().and_then(|tls| tls.clients.as_ref());
+        clients.is_some_and(|clients| clients.required)
     }
 }
 
@@ -135,6 +155,7 @@ pub(super) fn listen(
     section: Option<&Placed<Section>>,
     listeners: &[Placed<ListenerSection>],
     names: &Names<'_>,
+    read: &mut Vec<(PathBuf, String)>,
     findings: &mut Vec<Diagnostic>,
 ) -> Listen {
     let mut taken: Vec<(SocketAddr, Option<Place>)> = Vec::new();
@@ -148,14 +169,37 @@ pub(super) fn listen(
                 taken.extend(address.map(|address| (address, Some(place))));
             }
         }
-        None if listeners.is_empty() => {
+        None if listeners.is_empty() && section.is_none_or(|it| it.value.proxy_tls.is_none()) => {
             proxy.push(Listener::at(loopback(PROXY_PORT)));
             taken.push((loopback(PROXY_PORT), None));
         }
         None => {}
     }
+    if let Some(section) = section {
+        let written = section.value.proxy_tls.as_ref();
+        let with_tls = written.and_then(|written| {
+            let listener = with_tls(section, written, read, findings)?;
+            Some((listener, section.at(&written.address)))
+        });
+        taken.extend(
+            with_tls
+                .as_ref()
+                .map(|(listener, place)| (listener.address, Some(place.clone()))),
+        );
+        proxy.extend(with_tls.map(|(listener, _)| listener));
+        let balancers = networks(section, &section.value.proxy_protocol, findings);
+        for listener in &mut proxy {
+            listener.balancers.clone_from(&balancers);
+        }
+    }
     for written in listeners {
-        let listener = listener(written, names, findings);
+        let before = proxy.iter().filter(|it| it.tls.is_some());
+        let same = |address| before.filter(|it| it.address == address).count();
+        let mut listener = listener(written, names, findings);
+        if let (Some(listener), Some(section)) = (&mut listener, &written.value.tls) {
+            let id = (listener.address, same(listener.address));
+            listener.tls = tls::tls(written, section, id, read, findings).map(Arc::new);
+        }
         let place = written.at(&written.value.address);
         taken.extend(
             listener
@@ -177,6 +221,47 @@ pub(super) fn listen(
     }
 }
 
+/// `listen.proxy-tls`.
+fn with_tls(
+    section: &Placed<Section>,
+    written: &ProxyTlsSection,
+    read: &mut Vec<(PathBuf, String)>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<Listener> {
+    let (text, place) = (written.address.get_ref(), section.at(&written.address));
+    let address = value::socket_address(text, place, findings);
+    let id = (address.unwrap_or(loopback(0)), 0);
+    let tls = tls::tls(section, &written.tls(), id, read, findings);
+    Some(Listener {
+        tls: Some(Arc::new(tls?)),
+        ..Listener::at(address?)
+    })
+}
+
+/// Networks, whose hosts are believed.
+fn networks<T>(
+    section: &Placed<T>,
+    written: &[Spanned<String>],
+    findings: &mut Vec<Diagnostic>,
+) -> Vec<IpNet> {
+    let network = |text: &Spanned<String>| {
+        let found = text.get_ref().parse::<IpNet>().ok();
+        let found = found.or_else(|| {
+            text.get_ref()
+                .parse::<std::net::IpAddr>()
+                .ok()
+                .map(IpNet::from)
+        });
+        if found.is_none() {
+            let message = format!("`{}` is not a network", value::shortened(text.get_ref()));
+            let finding = Diagnostic::error("bad-address", section.at(text), message);
+            findings.push(finding.help("write e.g. `10.0.0.0/8` or `10.2.0.7`"));
+        }
+        found
+    };
+    written.iter().filter_map(network).collect()
+}
+
 fn listener(
     written: &Placed<ListenerSection>,
     names: &Names<'_>,
@@ -189,6 +274,8 @@ fn listener(
         groups,
         repository,
         identity,
+        tls: _,
+        proxy_protocol,
     } = &written.value;
     let words = [
         ("optional", IdentityDemand::Optional),
@@ -209,6 +296,8 @@ fn listener(
             .as_ref()
             .and_then(|it| names.repository(written, it, findings)),
         identity: identity.unwrap_or_default(),
+        tls: None,
+        balancers: networks(written, proxy_protocol, findings),
         address: value::socket_address(address.get_ref(), written.at(address), findings)?,
     })
 }
@@ -222,7 +311,8 @@ fn warn_if_open(
 ) {
     let Some(place) = place else { return };
     let required = listener.identity == IdentityDemand::Required;
-    if !required && !listener.address.ip().is_loopback() {
+    let asked = required || listener.asks_for_certificates();
+    if !asked && !listener.address.ip().is_loopback() {
         let message = format!("anybody who can reach {} is a caller", listener.address);
         findings.push(
             Diagnostic::warning("listener-open", place.clone(), message)
@@ -230,7 +320,11 @@ fn warn_if_open(
                 .help("listen here with a `[[listener]]` that says `identity = \"required\"`"),
         );
     }
-    if required && !names.has_users() {
+    let has_certificates = listener
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.clients.is_some());
+    if required && !has_certificates && !names.has_users() {
         let message = "nobody can say who they are: no user is written";
         findings.push(
             Diagnostic::warning("no-users", place.clone(), message)

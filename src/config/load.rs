@@ -162,6 +162,7 @@ fn check(
         written.listen.as_ref(),
         &written.listeners,
         &names,
+        &mut secrets,
         findings,
     );
     let session = session::session(written.session.as_ref(), &mut secrets, findings);

@@ -15,6 +15,7 @@ mod preset;
 mod record;
 mod section;
 mod session;
+mod tls;
 mod value;
 mod written;
 
@@ -34,6 +35,7 @@ pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{embedded, embedded_with, keys, load, load_text};
 pub use record::{OnFailure, Record};
 pub use session::{Local, PrivateKey, Session};
+pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
-use super::{dial, identity, issuer, limits, listen, record, session};
+use super::{dial, identity, issuer, limits, listen, record, session, tls};
 
 /// What may stand at the top of a file.
 const SECTIONS: [&str; 13] = [
@@ -279,6 +279,7 @@ fn unknown_section(place: Place, key: &str) -> Diagnostic {
 pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> {
     vec![
         ("[listen]", keys_of::<listen::Section>()),
+        ("[listen.proxy-tls]", keys_of::<tls::ProxyTlsSection>()),
         ("[[listener]]", keys_of::<listen::ListenerSection>()),
         ("[record]", keys_of::<record::Section>()),
         ("[dial]", keys_of::<dial::Section>()),

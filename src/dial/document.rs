@@ -3,7 +3,6 @@
 //! Dialled like any flow: the floor holds, private addresses only where they are named, nothing is
 //! resolved twice. Redirects are refused; what is too long or takes too long is not taken.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -12,12 +11,10 @@ use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio_rustls::TlsConnector;
 
 use crate::name::{Host, Url};
 use crate::policy::Guard;
+use crate::tls;
 
 use super::{DialError, Dialer, NoRoute};
 
@@ -36,7 +33,7 @@ pub struct Wanted<'a> {
     /// What the proxy itself occupies.
     pub guard: &'a Guard,
     /// Whom to believe that it is there.
-    pub tls: Arc<ClientConfig>,
+    pub tls: &'a tls::Client,
 }
 
 /// A document.
@@ -81,8 +78,6 @@ impl Dialer {
         let Host::Name(name) = &target.host else {
             return Err(DocumentError::Denied);
         };
-        let server = ServerName::try_from(name.as_str().to_owned())
-            .map_err(|error| unreachable(error.to_string()))?;
         let route = self
             .route_own(target, wanted.addresses, wanted.guard)
             .await
@@ -95,8 +90,9 @@ impl Dialer {
             DialError::Failed(error) => unreachable(error.to_string()),
             DialError::TimedOut => DocumentError::TimedOut,
         })?;
-        let stream = TlsConnector::from(wanted.tls.clone())
-            .connect(server, upstream.stream)
+        let stream = wanted
+            .tls
+            .enter(name.as_str(), upstream.stream)
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         ask(wanted.url, TokioIo::new(stream)).await

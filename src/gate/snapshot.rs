@@ -8,6 +8,7 @@ use crate::dial::Dialer;
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
 use crate::policy::{Guard, Policy};
+use crate::tls;
 
 /// Everything that a reload changes, immutable; a flow keeps the one it began with.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub guard: Arc<Guard>,
     /// Handles of metrics whose labels name tiers.
     pub metrics: Arc<GenerationMetrics>,
+    /// How listeners speak TLS.
+    pub tls: tls::Servers,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -41,6 +44,8 @@ pub struct Parts<'a> {
     pub guard: Arc<Guard>,
     /// All metrics.
     pub metrics: &'a Metrics,
+    /// How listeners speak TLS.
+    pub tls: tls::Servers,
     /// The clock.
     pub clock: Clock,
 }
@@ -60,7 +65,12 @@ impl Snapshot {
             guard: parts.guard.clone(),
             metrics: parts.metrics.clone(),
         };
+        parts.metrics.certificates(parts.tls.ends());
         Self {
+            tls: match before {
+                Some(before) => parts.tls.after(&before.tls),
+                None => parts.tls.clone(),
+            },
             generation,
             digest: config.digest.clone(),
             identity: Identity::new(
@@ -98,6 +108,11 @@ impl Snapshot {
             listener,
             ..presented.clone()
         };
+        // It may have been revoked or have expired, or its authority may be gone.
+        let certificate = presented.channel.certificate.as_ref();
+        if certificate.is_some_and(|it| !self.tls.still_accepts(&presented.listener, &it.chain)) {
+            return None;
+        }
         self.identity.caller(&presented, &self.policy)
     }
 }

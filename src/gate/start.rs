@@ -106,6 +106,11 @@ impl Gate {
             Ground::Launcher => fresh(&snapshot.identity, wish, now),
             Ground::Local => local(&snapshot.identity, wish, now)?,
         };
+        let root = claims.root.as_deref().unwrap_or(&claims.sid);
+        let sessions = snapshot.identity.sessions();
+        if matches!(ground, Ground::Grant(_)) && sessions.is_taken(&claims.sid, root, now) {
+            return Err(StartError::Wish("a session of that id is somebody else's"));
+        }
         let signer = snapshot.identity.signer().ok_or(StartError::NoKey)?;
         let token = signer.mint(&claims).ok_or(StartError::NoKey)?;
         let grant = snapshot.identity.tokens().verify(&token, now);
@@ -127,15 +132,14 @@ impl Gate {
             return;
         };
         let live = Live {
+            root: grant.root.clone(),
             work: grant.work.clone(),
             pid,
             expires: grant.expires.unwrap_or(now),
         };
         let snapshot = self.snapshot.load();
         snapshot.identity.sessions().enter(session, live, now);
-        let parent = grant.root.as_ref().filter(|root| *root != session);
-        let detail = parent.map(|root| format!("child of {root}").into());
-        let facts = session_facts(grant, detail);
+        let facts = session_facts(grant, None);
         self.recorder.event(&Event::SessionStarted(Box::new(facts)));
     }
 
@@ -155,10 +159,10 @@ impl Gate {
 
     /// Ends a session: its tokens are no evidence from now on, and its open flows end.
     pub fn end_session(&self, grant: &Grant, why: &str) -> Result<(), RevokeError> {
-        let Some(session) = &grant.session else {
+        let Some(name) = grant.own_name() else {
             return Ok(());
         };
-        self.revoke(session)?;
+        self.revoke(&name)?;
         let facts = session_facts(
             grant,
             Some(why.chars().take(160).collect::<String>().into()),
@@ -172,8 +176,9 @@ impl Gate {
 pub fn session_facts(grant: &Grant, detail: Option<Box<str>>) -> SessionFacts {
     SessionFacts {
         session: grant.session.clone(),
+        root: grant.root.clone().filter(|_| !grant.is_root()),
         evidence: grant.evidence.as_str(),
-        trust: if grant.verified {
+        trust: if grant.verified && grant.is_root() {
             "verified"
         } else {
             "asserted"

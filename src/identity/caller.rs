@@ -27,6 +27,8 @@ pub struct Caller {
     pub groups: Arc<[Arc<str>]>,
     /// Its session: from verified evidence, else as it says itself.
     pub session: Option<Arc<str>>,
+    /// The session that it is a child of, where it is one: that one has the evidence.
+    pub root: Option<Arc<str>>,
     /// Its channel, likewise.
     pub channel: Option<Arc<str>>,
     /// What it says of itself.
@@ -159,11 +161,15 @@ impl Presented {
 
     /// From when on it has to be looked at anew. An issuer may withdraw its keys: always.
     pub fn until(&self) -> Option<Timestamp> {
+        let certificate = self.channel.certificate.as_ref();
         let until = |grant: &Arc<Grant>| match grant.evidence {
             Evidence::Oidc => Some(Timestamp::MIN),
             _ => grant.expires,
         };
-        self.grants().filter_map(until).min()
+        self.grants()
+            .filter_map(until)
+            .chain(certificate.and_then(|certificate| certificate.expires))
+            .min()
     }
 }
 
@@ -181,12 +187,15 @@ pub enum CallerKey {
 impl Caller {
     /// The key for limits, for a client at `address`.
     pub fn key(&self, address: IpAddr) -> CallerKey {
-        match (&self.session, &self.subject) {
-            (Some(session), _) if self.trust == Trust::Verified => {
-                CallerKey::Session(session.clone())
-            }
-            (_, Some(subject)) => CallerKey::Subject(subject.clone()),
-            _ => CallerKey::Address(address),
+        // Children count as where they come from: they would be a way round the limit.
+        let verified = self
+            .session
+            .as_ref()
+            .filter(|_| self.trust == Trust::Verified);
+        match (self.root.as_ref().or(verified), &self.subject) {
+            (Some(session), _) => CallerKey::Session(session.clone()),
+            (None, Some(subject)) => CallerKey::Subject(subject.clone()),
+            (None, None) => CallerKey::Address(address),
         }
     }
 }

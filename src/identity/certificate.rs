@@ -1,6 +1,14 @@
 //! What a verified client certificate says of its holder.
 
+use std::fmt::Write;
 use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::config::NameKind;
+use crate::name::HostName;
 
 /// A client certificate that a listener verified.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -11,4 +19,169 @@ pub struct Certificate {
     pub subject: Option<Arc<str>>,
     /// SHA-256 of the certificate, in hex: what a revocation may name.
     pub fingerprint: Arc<str>,
+    /// From when on it is worth nothing.
+    pub expires: Option<Timestamp>,
+    /// What was shown, the leaf first, to be verified again by later generations.
+    pub chain: Vec<Box<[u8]>>,
+}
+
+/// The longest name of a caller.
+const LONGEST: usize = 1024;
+
+impl Certificate {
+    /// Reads the names of the kinds that say who the caller is, the best first. `None` where it
+    /// names nobody, or in a way that two readers could take in two ways.
+    pub fn read(chain: Vec<Box<[u8]>>, kinds: &[NameKind]) -> Option<Self> {
+        let read = Self::of(chain.first()?, kinds)?;
+        Some(Self { chain, ..read })
+    }
+
+    fn of(leaf: &[u8], kinds: &[NameKind]) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(leaf).ok()?;
+        let mut names = Vec::new();
+        if let Some(sans) = parsed.subject_alternative_name().ok()? {
+            for san in &sans.value.general_names {
+                names.extend(alternative(san)?);
+            }
+        }
+        let uris = names.iter().filter(|(kind, _)| *kind == NameKind::Uri);
+        // A SPIFFE identity is the only URI of its certificate (X.509-SVID section 2).
+        let spiffe = |(_, name): &&(NameKind, Arc<str>)| name.starts_with("spiffe://");
+        if uris.clone().any(|name| spiffe(&name)) && uris.count() > 1 {
+            return None;
+        }
+        let mut commons = parsed.subject().iter_common_name();
+        let common = match (commons.next(), commons.next()) {
+            (Some(only), None) => only.as_str().ok().and_then(plain),
+            _ => None,
+        };
+        names.extend(common.map(|name| (NameKind::CommonName, name.into())));
+        names.retain(|(kind, _)| kinds.contains(kind));
+        let best = |kind: &NameKind| names.iter().find(|(other, _)| other == kind);
+        let subject = kinds.iter().find_map(best).map(|(_, name)| name.clone())?;
+        names.retain(|(kind, _)| *kind != NameKind::CommonName);
+        let expires = Timestamp::from_second(parsed.validity().not_after.timestamp()).ok();
+        Some(Self {
+            sans: names.into_iter().map(|(_, name)| name).collect(),
+            subject: Some(subject),
+            fingerprint: hex(digest(&SHA256, leaf).as_ref()),
+            expires,
+            chain: Vec::new(),
+        })
+    }
+}
+
+/// A name that may be a caller's. One that is of another kind, or stands for many, is passed over:
+/// `Some(None)`; one that is malformed spoils the certificate: `None`.
+#[expect(
+    clippy::option_option,
+    reason = "passed over, and malformed, are not the same"
+)]
+fn alternative(san: &GeneralName<'_>) -> Option<Option<(NameKind, Arc<str>)>> {
+    match san {
+        GeneralName::URI(uri) => {
+            let uri = plain(uri)?;
+            Some(uri.contains(':').then(|| (NameKind::Uri, uri.into())))
+        }
+        GeneralName::DNSName(name) => {
+            let name = HostName::parse(plain(name)?.as_bytes()).ok();
+            Some(name.map(|name| (NameKind::Dns, name.as_str().into())))
+        }
+        GeneralName::RFC822Name(mail) => {
+            let mail = plain(mail)?;
+            let whole = matches!(mail.split_once('@'), Some((user, host))
+                if !user.is_empty() && !host.is_empty() && !host.contains('@'));
+            Some(whole.then(|| (NameKind::Email, mail.into())))
+        }
+        GeneralName::Invalid(..) => None,
+        _ => Some(None),
+    }
+}
+
+/// Visible ASCII of a bounded length: nothing that ends early, or looks like something else.
+fn plain(text: &str) -> Option<&str> {
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    (visible && !text.is_empty() && text.len() <= LONGEST).then_some(text)
+}
+
+fn hex(bytes: &[u8]) -> Arc<str> {
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    const ALL: [NameKind; 3] = [NameKind::Uri, NameKind::Dns, NameKind::Email];
+
+    fn read(sans: Vec<SanType>, common: &str, kinds: &[NameKind]) -> Option<Certificate> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = sans;
+        params.distinguished_name.push(DnType::CommonName, common);
+        let key = KeyPair::generate().unwrap();
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        Certificate::read(vec![der.into()], kinds)
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().unwrap())
+    }
+
+    fn dns(text: &str) -> SanType {
+        SanType::DnsName(text.try_into().unwrap())
+    }
+
+    #[test]
+    fn the_best_kind_of_name_says_who_it_is_and_all_are_kept() {
+        let mail = SanType::Rfc822Name("ana@acme.example".try_into().unwrap());
+        let sans = vec![mail, dns("CI.Acme.Example"), uri("spiffe://acme/ci/web")];
+        let read = read(sans, "root", &ALL).unwrap();
+        assert_eq!(read.subject.as_deref(), Some("spiffe://acme/ci/web"));
+        assert_eq!(read.sans.len(), 3);
+        assert!(read.sans.contains(&"ci.acme.example".into()));
+        assert_eq!(read.fingerprint.len(), 64);
+    }
+
+    #[test]
+    fn the_common_name_counts_only_where_it_is_asked_for_and_is_no_alternative() {
+        assert_eq!(read(vec![], "ana", &ALL), None);
+        let asked = read(vec![], "ana", &[NameKind::CommonName]).unwrap();
+        assert_eq!(asked.subject.as_deref(), Some("ana"));
+        assert!(asked.sans.is_empty());
+    }
+
+    #[test]
+    fn names_that_stand_for_many_or_for_no_caller_are_passed_over() {
+        let address = SanType::IpAddress("10.0.0.1".parse().unwrap());
+        assert_eq!(
+            read(vec![dns("*.acme.example"), address.clone()], "x", &ALL),
+            None
+        );
+        let read = read(
+            vec![address, dns("*.acme.example"), dns("a.example")],
+            "x",
+            &ALL,
+        );
+        assert_eq!(read.unwrap().sans, ["a.example".into()]);
+    }
+
+    #[test]
+    fn names_that_two_readers_take_in_two_ways_spoil_the_certificate() {
+        for name in ["a.example\0.evil.example", "a b.example", "a\n.example"] {
+            assert_eq!(
+                read(vec![dns("good.example"), dns(name)], "x", &ALL),
+                None,
+                "{name:?}"
+            );
+        }
+        let two = vec![uri("spiffe://acme/a"), uri("spiffe://acme/b")];
+        assert_eq!(read(two, "x", &ALL), None);
+        assert_eq!(read(vec![], "a\0b", &[NameKind::CommonName]), None);
+    }
 }

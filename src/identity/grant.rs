@@ -123,6 +123,23 @@ pub struct Process {
     pub ancestry: Vec<Arc<str>>,
 }
 
+impl Grant {
+    /// Whether its session is its own, not one that a child of another session named.
+    pub fn is_root(&self) -> bool {
+        self.session == self.root
+    }
+
+    /// What its own end revokes: a child may have named itself as it liked, so it ends only in the
+    /// name of where it comes from.
+    pub fn own_name(&self) -> Option<Arc<str>> {
+        let session = self.session.as_ref()?;
+        match &self.root {
+            Some(root) if root != session => Some(format!("{root}/{session}").into()),
+            _ => Some(session.clone()),
+        }
+    }
+}
+
 impl Narrow {
     /// Whether it takes nothing away.
     pub fn is_empty(&self) -> bool {

@@ -40,8 +40,11 @@ pub use token::{
 };
 
 use basic::Credential;
+use cache::Verified;
 use oidc::Issuers;
 
+/// Tokens that are remembered.
+const REMEMBERED: usize = 4096;
 /// The longest that a token of another issuer is taken to hold.
 const LONGEST_FOREIGN: Duration = Duration::from_hours(24);
 
@@ -72,6 +75,8 @@ pub struct Identity {
     issuers: Issuers,
     signer: Option<Arc<Signer>>,
     sessions: Arc<Sessions>,
+    /// Tokens that were good before, by all that was presented with them.
+    seen: Verified<(Arc<Grant>, Labels)>,
     local: config::Local,
     clock: Clock,
 }
@@ -104,6 +109,7 @@ impl Identity {
             issuers: Issuers::new(&config.issuers, before.map(|before| &before.issuers), reach),
             signer,
             sessions,
+            seen: Verified::new(REMEMBERED),
             local: session.local,
             clock,
         }
@@ -157,11 +163,21 @@ impl Identity {
             }
             return Ok(presented(Proof::None, Labels::default()));
         };
+        let mark = self.seen.mark(&[value]);
+        if let Some((grant, labels)) = self.seen.get(mark) {
+            self.holds(&grant, channel)?;
+            belongs(&grant, &labels, channel)?;
+            return Ok(presented(Proof::Grant(grant), labels));
+        }
         let credential = basic::read(value).ok_or(IdentityError::Invalid)?;
         let (user, labels) = label::split(&credential.username);
         if credential.is_token() {
             let grant = self.token(&credential, channel).await?;
             belongs(&grant, &labels, channel)?;
+            // Keys of issuers may be withdrawn: their tokens are remembered beside those.
+            if grant.evidence == Evidence::Token {
+                self.seen.put(mark, (grant.clone(), labels.clone()));
+            }
             return Ok(presented(Proof::Grant(grant), labels));
         }
         // Without any user to know, a username can only be a label: agents put their session there.
@@ -300,7 +316,9 @@ impl Identity {
             tighten(&mut who, said, policy);
         }
         let session = first(|it| it.session.as_ref());
+        let root = first(|it| it.root.as_ref());
         let live = session.and_then(|session| self.sessions.live(session));
+        let live = live.filter(|live| live.root.as_ref() == root);
         Some(Caller {
             subject: subject.cloned(),
             tier: policy.tier_name(who.tier).clone(),
@@ -317,6 +335,7 @@ impl Identity {
                 .or(grants.first().map(|grant| grant.work.clone()))
                 .unwrap_or_default(),
             process: presented.channel.process.clone(),
+            root: root.filter(|root| session != Some(*root)).cloned(),
             session: session.or(presented.labels.session.as_ref()).cloned(),
             labels: presented.labels.clone(),
         })
@@ -392,11 +411,12 @@ fn evidence(presented: &Presented) -> Evidence {
     }
 }
 
-/// A session that only a label names is asserted, whoever presents it.
+/// A session that only a label names is asserted, whoever presents it; so is the name of a child,
+/// which it chose.
 fn trust(presented: &Presented) -> Trust {
     let mut sessions = presented.grants().filter(|grant| grant.session.is_some());
     match (sessions.next(), &presented.labels.session) {
-        (Some(grant), _) if grant.verified => Trust::Verified,
+        (Some(grant), _) if grant.verified && grant.is_root() => Trust::Verified,
         (Some(_), _) | (None, Some(_)) => Trust::Asserted,
         (None, None) if evidence(presented) == Evidence::None => Trust::None,
         (None, None) => Trust::Verified,
@@ -417,3 +437,6 @@ fn signer(session: &config::Session, before: Option<&Identity>) -> Option<Arc<Si
         .filter(|signer| signer.is_ephemeral())
         .or_else(|| Signer::ephemeral().map(Arc::new))
 }
+
+#[cfg(test)]
+mod tests;

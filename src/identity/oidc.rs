@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, Validation};
-use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -40,7 +39,7 @@ pub struct Reach {
 
 /// The issuers of one generation.
 pub(super) struct Issuers {
-    issuers: Vec<Known>,
+    known: Vec<Known>,
     reach: Reach,
     verified: Verified<Arc<Grant>>,
 }
@@ -49,13 +48,13 @@ struct Known {
     config: config::Issuer,
     algorithms: Vec<Algorithm>,
     keyring: Arc<Keyring>,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<tls::Client>,
 }
 
 impl std::fmt::Debug for Issuers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Issuers")
-            .field("issuers", &self.issuers.len())
+            .field("issuers", &self.known.len())
             .finish_non_exhaustive()
     }
 }
@@ -85,19 +84,19 @@ impl Issuers {
             }
         };
         Self {
-            issuers: issuers.iter().map(known).collect(),
+            known: issuers.iter().map(known).collect(),
             reach,
             verified: Verified::new(REMEMBERED),
         }
     }
 
     fn of_config(&self, config: &config::Issuer) -> Option<&Known> {
-        self.issuers.iter().find(|known| known.config == *config)
+        self.known.iter().find(|known| known.config == *config)
     }
 
     /// Whether there is an issuer of that name.
     pub(super) fn knows(&self, name: &str) -> bool {
-        self.issuers.iter().any(|known| *known.config.name == *name)
+        self.known.iter().any(|known| *known.config.name == *name)
     }
 
     /// What a token grants at `now`. Whether it was revoked is not looked at.
@@ -118,15 +117,14 @@ impl Issuers {
             return token::in_time(&grant, now).map(|()| grant);
         }
         let header = Header::of(token, &issuer.algorithms)?;
-        let keys = match keys.get(&header.kid) {
-            Some(_) => keys,
-            None => {
-                let newer = issuer
-                    .keyring
-                    .newer(&keys, now, || self.fetch(issuer))
-                    .await;
-                newer.ok_or(TokenError::Key)?
-            }
+        let keys = if keys.get(&header.kid).is_some() {
+            keys
+        } else {
+            let newer = issuer
+                .keyring
+                .newer(&keys, now, || self.fetch(issuer))
+                .await;
+            newer.ok_or(TokenError::Key)?
         };
         let key = keys.get(&header.kid).ok_or(TokenError::Key)?;
         let grant = Arc::new(issuer.grant(token, &header, key, now)?);
@@ -143,14 +141,14 @@ impl Issuers {
         if token.len() > token::LONGEST {
             return Err(TokenError::Malformed);
         }
-        let mut prefixes = self.issuers.iter().map(|known| known.config.prefix);
+        let mut prefixes = self.known.iter().map(|known| known.config.prefix);
         let prefix = prefixes.find(|prefix| !prefix.is_empty() && token.starts_with(prefix));
         let prefix = prefix.unwrap_or_default();
         let jwt = token.strip_prefix(prefix).unwrap_or(token);
         let json = token::part(jwt, 1).ok_or(TokenError::Issuer)?;
         let claims: Unverified =
             serde_json::from_slice(&json).map_err(|_| TokenError::Malformed)?;
-        let mut issuers = self.issuers.iter();
+        let mut issuers = self.known.iter();
         let found = issuers
             .find(|known| known.config.prefix == prefix && *known.config.issuer == *claims.iss);
         found.map(|known| (known, jwt)).ok_or(TokenError::Issuer)
@@ -210,7 +208,7 @@ impl Issuers {
             url,
             addresses: &issuer.config.addresses,
             guard: &self.reach.guard,
-            tls: issuer.tls.clone().ok_or(FetchError::NoRoots)?,
+            tls: issuer.tls.as_ref().ok_or(FetchError::NoRoots)?,
         };
         Ok(self.reach.dialer.document(&wanted).await?)
     }
@@ -329,8 +327,8 @@ enum FetchError {
     OtherIssuer,
 }
 
-fn connector(issuer: &config::Issuer) -> Option<Arc<ClientConfig>> {
-    match tls::client(&issuer.roots) {
+fn connector(issuer: &config::Issuer) -> Option<tls::Client> {
+    match tls::Client::trusting(&issuer.roots) {
         Ok(tls) => Some(tls),
         Err(error) => {
             tracing::error!(issuer = %issuer.name, %error, "this issuer cannot be asked for its keys");

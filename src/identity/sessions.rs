@@ -39,6 +39,8 @@ struct Known {
 /// A session that was started and has not ended.
 #[derive(Clone, Debug)]
 pub struct Live {
+    /// The session that it descends from, or is.
+    pub root: Option<Arc<str>>,
     /// What it works on now: hooks tell, tokens are older.
     pub work: Arc<Work>,
     /// The process of the agent, where it is on this host.
@@ -129,11 +131,27 @@ impl Sessions {
     /// Whether a grant, its session or the one it descends from was revoked.
     pub fn is_revoked(&self, grant: &Grant) -> bool {
         let known = self.lock();
-        let names = [Some(&grant.id), grant.session.as_ref(), grant.root.as_ref()];
+        if known.revoked.is_empty() {
+            return false;
+        }
+        let own = grant.own_name();
+        let names = [
+            Some(&grant.id),
+            grant.session.as_ref(),
+            grant.root.as_ref(),
+            own.as_ref(),
+        ];
         names
             .into_iter()
             .flatten()
             .any(|name| known.revoked.contains_key(name))
+    }
+
+    /// Whether a session of that name lives that comes from elsewhere.
+    pub fn is_taken(&self, session: &str, root: &str, now: Timestamp) -> bool {
+        let known = self.lock();
+        let live = known.live.get(session).filter(|live| live.expires > now);
+        live.is_some_and(|live| live.root.as_deref() != Some(root))
     }
 
     /// Remembers a session that started, or what it works on now.

@@ -15,6 +15,7 @@
 //! |---|---|---|---|
 //! | `tidegate_build_info` | gauge | version | Always 1: which version runs. |
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
+//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`. |
 //! | `tidegate_decision_duration_seconds` | histogram |  | Time to decide one flow by the policy. |
 //! | `tidegate_decisions_total` | counter | verdict, mode, category, tier, reason | Flows decided. |
 //! | `tidegate_dns_duration_seconds` | histogram |  | Time to resolve a name. |
@@ -30,6 +31,7 @@
 //! | `tidegate_records_total` | counter |  | Lines written to the decision log. |
 //! | `tidegate_records_lost_total` | counter |  | Lines that will never be in the decision log, whatever the cause. |
 //! | `tidegate_sessions_attributed_total` | counter | evidence, trust | Flows by what told their session, and how far it is trusted. |
+//! | `tidegate_tls_handshakes_total` | counter | side, result | TLS handshakes: `ok`, or why there was none. |
 //! | `tidegate_upstream_connect_duration_seconds` | histogram | category | Time to connect to an origin. |
 //! | `tidegate_upstream_errors_total` | counter | error, category | Flows that failed on the way out. |
 //!
@@ -37,6 +39,16 @@
 //! does not load leaves the last good generation in force, sets `tidegate_policy_stale`, and is
 //! on record as `policy_rejected`. Open flows are judged again. `[listen]` and `[record]` take
 //! effect at the next start.
+//!
+//! **Certificates** of listeners, keys, authorities and revocation lists are files of the
+//! configuration like any other: what is wrong with one keeps the generation in force, and no TLS
+//! session goes on under another generation. A handshake has `limits.header-timeout`. Why one failed
+//! is counted (`tidegate_tls_handshakes_total`): `certificate_expired`, `certificate_invalid`,
+//! `certificate_nameless`, `certificate_revoked`, `certificate_unknown_issuer`, `crl_missing` (none is
+//! fresh for one of its certificates), `no_certificate`, `not_tls`, `plain_http`, `timeout`, `failed`.
+//!
+//! **Balancers** that `proxy-protocol` names have to begin with a PROXY header (version 1 or 2); the
+//! client is then who they say. From anyone else such a header is a malformed request.
 //!
 //! **Drain**: SIGTERM takes no new flows and waits `limits.drain` for open ones; a second signal
 //! ends them at once. Each leaves its `close`.

@@ -37,6 +37,8 @@ declare! {
         "Always 1: which version runs.";
     bytes: IntCounterVec = "tidegate_bytes_total" ["direction", "category", "tier"],
         "Bytes carried, counted as they move: out is from the client to the origin.";
+    certificate_not_after: IntGaugeVec = "tidegate_certificate_not_after_timestamp_seconds" ["kind"],
+        "When the first certificate or revocation list of its kind ends.";
     decision_duration: Histogram = "tidegate_decision_duration_seconds" [] in DECIDING,
         "Time to decide one flow by the policy.";
     decisions: IntCounterVec =
@@ -70,6 +72,8 @@ declare! {
         "Lines that will never be in the decision log, whatever the cause.";
     sessions: IntCounterVec = "tidegate_sessions_attributed_total" ["evidence", "trust"],
         "Flows by what told their session, and how far it is trusted.";
+    tls_handshakes: IntCounterVec = "tidegate_tls_handshakes_total" ["side", "result"],
+        "TLS handshakes: ok, or why there was none.";
     upstream_connect: HistogramVec =
         "tidegate_upstream_connect_duration_seconds" ["category"] in ROUND_TRIP,
         "Time to connect to an origin.";

@@ -1,7 +1,7 @@
 //! `CONNECT host:port`: open a tunnel, or say why not.
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::dial::{DialError, NoRoute, Route, Upstream};
@@ -11,12 +11,12 @@ use crate::name::{Host, Target};
 use crate::policy::Decision;
 use crate::record::{Blame, End, TlsMode};
 
-use super::connection::Connection;
+use super::connection::{Connection, LINGER};
 use super::flow::{Flow, millis};
 use super::hello::{ClientHello, Hello, read_hello};
 use super::http1::RequestHead;
 use super::refusal::{Code, Refusal};
-use super::relay::{Relayed, Side, relay};
+use super::relay::{Early, Relayed, Side, relay};
 
 const OPENED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 /// A fatal `unrecognized_name` (RFC 8446 section 6): TLS clients show it.
@@ -37,7 +37,7 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
     drop(head);
     match opened {
         Ok((upstream, decision)) => {
-            if connection.stream.write_all(OPENED).await.is_err() {
+            if connection.say(OPENED).await.is_err() {
                 flow.ended(End::Closed, Some(Blame::Client), None);
                 return None;
             }
@@ -252,7 +252,8 @@ impl Tunnel {
         let detail = self.flow.facts.detail.take().unwrap_or_default();
         self.flow.refuse(&Refusal::because(code, detail));
         if matches!(code, Code::SniMismatch | Code::SniMissing) {
-            let _ = self.connection.stream.try_write(UNRECOGNIZED_NAME);
+            let saying = self.connection.say(UNRECOGNIZED_NAME);
+            let _ = tokio::time::timeout(LINGER, saying).await;
         }
         let Self {
             flow,
@@ -276,8 +277,10 @@ impl Tunnel {
         let moved = relay(
             &mut self.connection.stream,
             &mut self.upstream,
-            early,
-            Bytes::new(),
+            Early {
+                to_upstream: early,
+                to_client: Bytes::new(),
+            },
             &shared.buffers,
             &open.bytes,
             idle,
@@ -286,7 +289,12 @@ impl Tunnel {
         tokio::select! {
             biased;
             cut = open.cut() => self.flow.was_cut(cut),
-            relayed = moved => self.flow.relayed(relayed),
+            relayed = moved => {
+                if let Relayed::Reset { side: Side::Upstream, .. } = relayed {
+                    self.connection.stream.upstream_broke_off();
+                }
+                self.flow.relayed(relayed);
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! One client connection: request after request, until a tunnel takes it over or it ends.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::config::Listener;
 use crate::gate::{Gate, Snapshot};
@@ -14,6 +14,7 @@ use crate::metrics::FlowKind;
 use crate::record::FlowFacts;
 
 use super::Shared;
+use super::client::ClientStream;
 use super::connect::{self, Tunnel};
 use super::flow::{Flow, Known};
 use super::forward::{self, After};
@@ -24,22 +25,28 @@ use super::refusal::{self, Code, Refusal};
 const READ_SIZE: usize = 4096;
 /// How long, and how many bytes of, a refused client's remaining words are listened to, so that it
 /// can read the answer before the connection is reset.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
 /// One client connection.
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
-    pub(super) stream: TcpStream,
-    /// What the connection itself shows of its client.
-    channel: Arc<Channel>,
+    pub(super) stream: ClientStream,
     /// What was read and not yet used; empty, and without memory, while the connection rests.
     pub(super) buffer: BytesMut,
-    /// Which listener it came by.
-    listener: usize,
+    origin: Origin,
     known: Option<Remembered>,
     /// Whether a request came on it before.
     asked: bool,
+}
+
+/// Where a connection comes from, and by what.
+#[derive(Clone)]
+pub(super) struct Origin {
+    /// What the connection itself shows of its client.
+    pub(super) channel: Arc<Channel>,
+    /// Which listener it came by.
+    pub(super) listener: usize,
 }
 
 /// The caller of the last request, for the next one that presents the same.
@@ -51,6 +58,9 @@ struct Remembered {
     known: Known,
 }
 
+/// A head that was read, or why it is none.
+pub(super) type HeadRead = Result<RequestHead, HeadError>;
+
 /// What the next request is.
 enum Next {
     /// The client is done, or never began.
@@ -61,19 +71,22 @@ enum Next {
     Request(Box<RequestHead>),
 }
 
+impl From<HeadRead> for Next {
+    fn from(read: HeadRead) -> Self {
+        match read {
+            Ok(head) => Self::Request(Box::new(head)),
+            Err(error) => Self::Malformed(error),
+        }
+    }
+}
+
 impl Connection {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        stream: TcpStream,
-        channel: Channel,
-        listener: usize,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stream: ClientStream, origin: Origin) -> Self {
         Self {
             shared,
             stream,
-            channel: Arc::new(channel),
+            origin,
             buffer: BytesMut::new(),
-            listener,
             known: None,
             asked: false,
         }
@@ -81,9 +94,16 @@ impl Connection {
 
     /// Answers requests until the connection ends; a tunnel that opened is handed back, so that
     /// what it took to open one is not kept while it rests.
-    pub(super) async fn serve(mut self) -> Option<Box<Tunnel>> {
+    ///
+    /// A stream of HTTP/2 comes with its head `read`.
+    pub(super) async fn serve(mut self, read: Option<HeadRead>) -> Option<Box<Tunnel>> {
+        let mut read = read.map(Next::from);
         loop {
-            let head = match self.next().await {
+            let next = match read.take() {
+                Some(read) => read,
+                None => self.next().await,
+            };
+            let head = match next {
                 Next::End => return None,
                 Next::Malformed(error) => {
                     self.malformed(error).await;
@@ -101,7 +121,7 @@ impl Connection {
                     return None;
                 }
                 After::Abort => {
-                    let _ = self.stream.set_zero_linger();
+                    self.stream.break_off();
                     return None;
                 }
             }
@@ -151,11 +171,11 @@ impl Connection {
     }
 
     /// Waits without a buffer until the client says something; `false` where it does not.
-    async fn wakes(&self, longest: Duration) -> bool {
-        let gate = self.gate();
+    async fn wakes(&mut self, longest: Duration) -> bool {
+        let draining = &self.shared.gate.draining;
         tokio::select! {
-            readable = self.stream.readable() => readable.is_ok(),
-            () = gate.draining.cancelled() => false,
+            woken = self.stream.wakes(&mut self.buffer) => woken.is_ok(),
+            () = draining.cancelled() => false,
             () = tokio::time::sleep(longest) => false,
         }
     }
@@ -180,7 +200,7 @@ impl Connection {
 
     /// Begins a flow, or answers that it cannot be recorded.
     pub(super) async fn begin(&mut self, kind: FlowKind) -> Option<Flow> {
-        match Flow::begin(&self.shared.gate, kind, self.channel.peer.ip()).await {
+        match Flow::begin(&self.shared.gate, kind, self.origin.channel.peer.ip()).await {
             Ok(flow) => Some(flow),
             Err(facts) => {
                 self.answer(&Code::RecordUnavailable.into(), &facts, None, true, false)
@@ -228,7 +248,7 @@ impl Connection {
         let listener = self.listener(snapshot);
         let presented = snapshot
             .identity
-            .present(&listener, &self.channel, authorization)
+            .present(&listener, &self.origin.channel, authorization)
             .await?;
         let caller = snapshot.caller(&presented).ok_or(IdentityError::Invalid)?;
         let known = Known {
@@ -246,7 +266,7 @@ impl Connection {
 
     /// What the listener says of its callers in a generation.
     fn listener(&self, snapshot: &Snapshot) -> Arc<Listener> {
-        let bound = self.shared.listeners.get(self.listener);
+        let bound = self.shared.listeners.get(self.origin.listener);
         snapshot.listener(bound.unwrap_or(&self.shared.nobody))
     }
 
@@ -283,8 +303,14 @@ impl Connection {
         head_only: bool,
     ) -> bool {
         let bytes = refusal::response(refusal, facts, target, close, head_only);
-        let written = tokio::time::timeout(LINGER, self.stream.write_all(&bytes)).await;
+        let written = tokio::time::timeout(LINGER, self.say(&bytes)).await;
         matches!(written, Ok(Ok(())))
+    }
+
+    /// Writes to the client, as far as its socket.
+    pub(super) async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
     }
 
     /// Ends our side and lets the client finish reading: what it still sends is thrown away

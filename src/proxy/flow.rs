@@ -126,6 +126,7 @@ impl Flow {
         facts.tier = Some(caller.tier.clone());
         facts.tier_basis = Some(caller.who.tier_basis);
         facts.session.clone_from(&caller.session);
+        facts.root.clone_from(&caller.root);
         facts.channel.clone_from(&caller.channel);
         facts.trace_id.clone_from(&caller.labels.trace_id);
         facts.span_id.clone_from(&caller.labels.span_id);

@@ -24,6 +24,7 @@ use crate::name::{Target, TargetError, Url};
 use crate::policy::Decision;
 use crate::record::{Blame, End, TlsMode};
 
+use super::client::{ClientRead, ClientWrite};
 use super::connect::reach;
 use super::connection::Connection;
 use super::flow::{Flow, Known, millis};
@@ -32,7 +33,7 @@ use super::http1::{
     copy_body, encode_request, encode_response, is_idempotent, parse_response, via_has,
 };
 use super::refusal::{Code, Refusal};
-use super::relay::{relay, silence};
+use super::relay::{Early, relay, silence};
 
 /// Interim responses to one request: more than any honest origin sends.
 const MOST_INTERIM: usize = 64;
@@ -288,11 +289,13 @@ impl Exchange<'_> {
                 let relaying = relay(
                     &mut connection.stream,
                     &mut route.stream,
-                    early,
-                    if buffer.is_empty() {
-                        Bytes::new()
-                    } else {
-                        buffer.freeze()
+                    Early {
+                        to_upstream: early,
+                        to_client: if buffer.is_empty() {
+                            Bytes::new()
+                        } else {
+                            buffer.freeze()
+                        },
                     },
                     &buffers,
                     &self.open.bytes,
@@ -371,7 +374,7 @@ impl Exchange<'_> {
     /// the client is to blame.
     async fn send(
         &self,
-        from: &mut ReadHalf<'_>,
+        from: &mut ClientRead<'_>,
         early: &mut BytesMut,
         to: &mut WriteHalf<'_>,
         via: &str,
@@ -383,13 +386,13 @@ impl Exchange<'_> {
             Err(error) if blames_origin(&error) => {}
             Err(error) => return error,
         }
-        BodyError::Read(self.gone(from).await)
+        BodyError::Read(self.gone(from, early).await)
     }
 
     /// Waits until the client is gone. One that closed its side may still read the answer (RFC 9112
     /// section 9.6), but holds its place no longer than that is likely.
-    async fn gone(&self, from: &mut ReadHalf<'_>) -> io::Error {
-        match from.peek(&mut [0]).await {
+    async fn gone(&self, from: &mut ClientRead<'_>, early: &mut BytesMut) -> io::Error {
+        match from.watch(early).await {
             Ok(0) => {}
             // It says more already: it is there.
             Ok(_) => return std::future::pending().await,
@@ -408,7 +411,7 @@ impl Exchange<'_> {
 
     async fn send_all(
         &self,
-        from: &mut ReadHalf<'_>,
+        from: &mut ClientRead<'_>,
         early: &mut BytesMut,
         to: &mut WriteHalf<'_>,
         via: &str,
@@ -425,7 +428,7 @@ impl Exchange<'_> {
         drop(out);
         let passage = Passage {
             from: self.head.body,
-            to: self.head.body,
+            to: self.head.body.onward(),
             trailers: false,
         };
         copy_body(from, early, to, passage, &self.open.bytes.out).await
@@ -435,7 +438,7 @@ impl Exchange<'_> {
         &self,
         from: &mut ReadHalf<'_>,
         buffer: &mut BytesMut,
-        to: &mut WriteHalf<'_>,
+        to: &mut ClientWrite<'_>,
         answer: &mut Answer,
     ) -> Result<Replied, ReplyError> {
         let client = Client {
@@ -450,9 +453,7 @@ impl Exchange<'_> {
             let mut out = BytesMut::new();
             let told = encode_response(&head, client, "tidegate", &mut out);
             if head.is_interim() {
-                to.write_all(&out)
-                    .await
-                    .map_err(|error| ReplyError::Body(BodyError::Write(error)))?;
+                tell(to, &out).await?;
                 continue;
             }
             answer.status = Some(head.status);
@@ -463,9 +464,7 @@ impl Exchange<'_> {
                 trailers: true,
             };
             let whole = self.take_whole(&head, buffer, &mut out);
-            to.write_all(&out)
-                .await
-                .map_err(|error| ReplyError::Body(BodyError::Write(error)))?;
+            tell(to, &out).await?;
             drop(out);
             if head.is_upgrade() {
                 return Ok(Replied::Upgraded);
@@ -533,6 +532,17 @@ impl Exchange<'_> {
             }
         }
     }
+}
+
+/// Writes to the client, as far as its socket.
+async fn tell(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> {
+    let written = async {
+        to.write_all(bytes).await?;
+        to.flush().await
+    };
+    written
+        .await
+        .map_err(|error| ReplyError::Body(BodyError::Write(error)))
 }
 
 /// What is known of an answer while it comes.

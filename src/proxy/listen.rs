@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::identity::Channel;
 
 use super::Shared;
-use super::connection::Connection;
+use super::front;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -64,10 +64,10 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usi
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer, canonical);
     let channel = Channel::plain(canonical(peer), local);
-    let connection = Connection::new(shared.clone(), stream, channel, index);
+    let serving = front::serve(shared.clone(), stream, channel, index);
     shared.gate.tasks.spawn(async move {
-        let tunnel = Box::pin(connection.serve()).await;
-        if let Some(tunnel) = tunnel {
+        // Boxed: a tunnel that rests must not hold what it took to open it.
+        if let Some(tunnel) = Box::pin(serving).await {
             tunnel.carry().await;
         }
         drop(turn);

@@ -1,12 +1,16 @@
 //! The data path: accept, identify, decide, dial, relay, record.
 
+mod balancer;
 mod buffers;
+mod client;
 mod connect;
 mod connection;
 mod flow;
 mod forward;
+mod front;
 mod hello;
 mod http1;
+mod http2;
 mod listen;
 mod refusal;
 mod relay;
@@ -64,6 +68,8 @@ fn nobody() -> Listener {
         groups: Vec::new(),
         repository: None,
         identity: IdentityDemand::Required,
+        tls: None,
+        balancers: Vec::new(),
     }
 }
 

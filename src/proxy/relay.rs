@@ -19,12 +19,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, tcp};
 
 use crate::gate::Counters;
 
-use self::way::Way;
+use self::way::{Sink, Source, Way};
 use super::buffers::Buffers;
+use super::client::ClientStream;
+use super::http2;
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,49 +64,121 @@ pub(crate) enum Side {
 /// `idle` and five quarters of it after the last byte. Dropping the future stops at once; what
 /// moved until then is in `counters`.
 pub(crate) async fn relay(
-    client: &mut TcpStream,
+    client: &mut ClientStream,
     upstream: &mut TcpStream,
-    early_to_upstream: Bytes,
-    early_to_client: Bytes,
+    early: Early,
     buffers: &Buffers,
     counters: &Counters,
     idle: Duration,
 ) -> Relayed {
-    let (from_client, to_client) = client.split();
-    let (from_upstream, to_upstream) = upstream.split();
-    let mut out = Way::new(
-        from_client,
-        to_upstream,
-        Side::Client,
-        &counters.out,
+    let (from, to) = upstream.split();
+    let both = Both {
+        upstream: (from, to),
+        early,
         buffers,
-    );
-    let mut back = Way::new(
-        from_upstream,
-        to_client,
-        Side::Upstream,
-        &counters.back,
-        buffers,
-    );
-    (out.early, back.early) = (early_to_upstream, early_to_client);
-    let mut silence = pin!(silence(counters, idle));
-    let mut first = None;
-    poll_fn(|cx| {
-        for way in [&mut out, &mut back] {
-            match way.poll(cx) {
-                Poll::Ready(Err(end)) => return Poll::Ready(end),
-                Poll::Ready(Ok(())) if first.is_none() => first = Some(way.side),
-                _ => {}
-            }
+        counters,
+        idle,
+    };
+    // What only some tunnels need is apart, so that it does not cost the others memory.
+    match client {
+        ClientStream::Plain(socket) => {
+            let (from, to) = socket.split();
+            both.run(from, to).await
         }
-        match first {
-            Some(first) if out.is_done() && back.is_done() => {
-                Poll::Ready(Relayed::Closed { first })
-            }
-            _ => silence.as_mut().poll(cx).map(|()| Relayed::Idle),
+        ClientStream::Tls(stream) => {
+            let (from, to) = tokio::io::split(&mut **stream);
+            Box::pin(both.run(from, to)).await
         }
-    })
-    .await
+        ClientStream::Http2(stream) => Box::pin(both.run_stream(stream)).await,
+    }
+}
+
+impl<R: AsyncRead> Source for tokio::io::ReadHalf<R> {}
+impl<W: AsyncWrite> Sink for tokio::io::WriteHalf<W> {}
+impl Source for http2::ReadHalf<'_> {}
+impl Sink for http2::WriteHalf<'_> {}
+
+/// What was read from each side before.
+#[derive(Default)]
+pub(crate) struct Early {
+    /// From the client.
+    pub(crate) to_upstream: Bytes,
+    /// From its destination.
+    pub(crate) to_client: Bytes,
+}
+
+/// One relay, but for the client's side.
+struct Both<'a> {
+    upstream: (tcp::ReadHalf<'a>, tcp::WriteHalf<'a>),
+    early: Early,
+    buffers: &'a Buffers,
+    counters: &'a Counters,
+    idle: Duration,
+}
+
+impl Both<'_> {
+    async fn run(self, from_client: impl Source, to_client: impl Sink) -> Relayed {
+        let Self {
+            upstream: (from_upstream, to_upstream),
+            early,
+            buffers,
+            counters,
+            idle,
+        } = self;
+        let mut out = Way::new(
+            from_client,
+            to_upstream,
+            Side::Client,
+            &counters.out,
+            buffers,
+        );
+        let mut back = Way::new(
+            from_upstream,
+            to_client,
+            Side::Upstream,
+            &counters.back,
+            buffers,
+        );
+        (out.early, back.early) = (early.to_upstream, early.to_client);
+        let mut silence = pin!(silence(counters, idle));
+        let mut first = None;
+        poll_fn(|cx| {
+            if let Some(end) = look(out.poll(cx), Side::Client, &mut first) {
+                return Poll::Ready(end);
+            }
+            if let Some(end) = look(back.poll(cx), Side::Upstream, &mut first) {
+                return Poll::Ready(end);
+            }
+            match first {
+                Some(first) if out.is_done() && back.is_done() => {
+                    Poll::Ready(Relayed::Closed { first })
+                }
+                _ => silence.as_mut().poll(cx).map(|()| Relayed::Idle),
+            }
+        })
+        .await
+    }
+
+    /// As for any client, but one that says that it is gone even where nobody reads or writes.
+    async fn run_stream(self, stream: &mut http2::Stream) -> Relayed {
+        let gone = stream.gone();
+        let (from, to) = stream.split();
+        tokio::select! {
+            biased;
+            relayed = self.run(from, to) => relayed,
+            error = gone => Relayed::Reset { side: Side::Client, error: error.kind() },
+        }
+    }
+}
+
+/// Takes note of which direction ended first; the end where one broke off.
+fn look(turn: Poll<Result<(), Relayed>>, side: Side, first: &mut Option<Side>) -> Option<Relayed> {
+    match turn {
+        Poll::Ready(Err(end)) => return Some(end),
+        Poll::Ready(Ok(())) if first.is_none() => *first = Some(side),
+        _ => {}
+    }
+    None
 }
 
 /// Waits until no byte has been counted for `idle`, give or take a quarter.
@@ -135,7 +210,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use socket2::SockRef;
-    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::super::buffers::Size;
@@ -144,12 +219,12 @@ mod tests {
 
     const LONG: Duration = Duration::from_mins(1);
 
-    type Tunnel = (TcpStream, TcpStream, TcpStream, TcpStream);
+    type Tunnel = (TcpStream, ClientStream, TcpStream, TcpStream);
 
     /// A tunnel: its near end, both sockets inside, its far end.
     async fn tunnel() -> Tunnel {
         let ((near, client), (upstream, far)) = tokio::join!(pair(), pair());
-        (near, client, upstream, far)
+        (near, ClientStream::Plain(client), upstream, far)
     }
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -164,21 +239,13 @@ mod tests {
 
     /// Runs a relay beside `talk`, and waits for both, but not forever.
     async fn beside(
-        client: &mut TcpStream,
+        client: &mut ClientStream,
         upstream: &mut TcpStream,
         counters: &Counters,
         talk: impl Future<Output = ()>,
     ) -> Relayed {
         let buffers = Buffers::default();
-        let relay = relay(
-            client,
-            upstream,
-            Bytes::new(),
-            Bytes::new(),
-            &buffers,
-            counters,
-            LONG,
-        );
+        let relay = relay(client, upstream, Early::default(), &buffers, counters, LONG);
         let both = async { tokio::join!(relay, talk).0 };
         tokio::time::timeout(LONG, both).await.expect("in time")
     }
@@ -253,8 +320,10 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            Bytes::from_static(b"hello "),
-            Bytes::from_static(b"HI "),
+            Early {
+                to_upstream: Bytes::from_static(b"hello "),
+                to_client: Bytes::from_static(b"HI "),
+            },
             &buffers,
             &counters,
             LONG,
@@ -339,8 +408,7 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            Bytes::new(),
-            Bytes::new(),
+            Early::default(),
             &buffers,
             &counters,
             LONG,
@@ -371,8 +439,7 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            Bytes::new(),
-            Bytes::new(),
+            Early::default(),
             &buffers,
             &counters,
             LONG,
@@ -437,8 +504,7 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            Bytes::new(),
-            Bytes::new(),
+            Early::default(),
             &buffers,
             &counters,
             LONG,
@@ -468,8 +534,7 @@ mod tests {
         let relay = relay(
             &mut client,
             &mut upstream,
-            Bytes::new(),
-            Bytes::new(),
+            Early::default(),
             &buffers,
             &counters,
             IDLE,

@@ -214,6 +214,7 @@ fn decided(object: &mut Object, facts: &FlowFacts) {
 
 fn caller(object: &mut Object, facts: &FlowFacts) {
     some(object, "session.id", facts.session.as_deref(), NAME);
+    some(object, "tidegate.session.root", facts.root.as_deref(), NAME);
     object.word("tidegate.session.evidence", facts.evidence);
     object.word("tidegate.session.trust", facts.trust);
     call(object, facts.call.as_deref());
@@ -299,6 +300,7 @@ fn process(object: &mut Object, process: Option<&Process>) {
 fn session(object: &mut Object, facts: &SessionFacts) {
     some(object, "tidegate.detail", facts.detail.as_deref(), DETAIL);
     some(object, "session.id", facts.session.as_deref(), NAME);
+    some(object, "tidegate.session.root", facts.root.as_deref(), NAME);
     object.word("tidegate.session.evidence", facts.evidence);
     object.word("tidegate.session.trust", facts.trust);
     some(object, "user.id", facts.user.as_deref(), NAME);

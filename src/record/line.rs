@@ -120,6 +120,8 @@ pub struct FlowFacts {
     pub tier_basis: Option<TierBasis>,
     /// `session.id`.
     pub session: Option<Arc<str>>,
+    /// `tidegate.session.root`: the session that it is a child of.
+    pub root: Option<Arc<str>>,
     /// `tidegate.session.evidence`: `username`, `listener`, `none` …
     pub evidence: &'static str,
     /// `tidegate.session.trust`: `verified`, `asserted`, `none`.
@@ -205,6 +207,8 @@ pub struct CloseFacts {
 pub struct SessionFacts {
     /// `session.id`.
     pub session: Option<Arc<str>>,
+    /// `tidegate.session.root`.
+    pub root: Option<Arc<str>>,
     /// `tidegate.session.evidence`.
     pub evidence: &'static str,
     /// `tidegate.session.trust`.

@@ -1,10 +1,14 @@
 //! TLS with servers that the gate itself asks.
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Why there is no TLS with anybody.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -17,9 +21,28 @@ pub enum TlsError {
     Provider(String),
 }
 
+/// Speaks TLS with servers.
+#[derive(Clone, Debug)]
+pub struct Client(Arc<ClientConfig>);
+
+impl Client {
+    /// Believes servers whose certificate one of these vouches for; none: one of the system's.
+    pub fn trusting(roots: &[CertificateDer<'static>]) -> Result<Self, TlsError> {
+        config(roots).map(Self)
+    }
+
+    /// Begins TLS with the server of that name.
+    pub async fn enter(&self, name: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        TlsConnector::from(self.0.clone())
+            .connect(name, stream)
+            .await
+    }
+}
+
 /// How to speak TLS 1.2 and 1.3 with a server whose certificate one of these vouches for; none:
 /// one of the system's.
-pub fn client(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
+fn config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
     let mut store = RootCertStore::empty();
     if roots.is_empty() {
         let system = rustls_native_certs::load_native_certs();

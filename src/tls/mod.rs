@@ -1,5 +1,12 @@
-//! TLS: with whom this gate speaks it, and whom it believes.
+//! TLS: the only module that names rustls.
+//!
+//! Everything is built from the texts that the configuration read, anew for each generation: so
+//! keys, authorities and revocation lists follow their files, and no session that was begun under
+//! an earlier generation is resumed.
 
 mod client;
+mod material;
+mod server;
 
-pub use client::{TlsError, client};
+pub use client::{Client, TlsError};
+pub use server::{Accepted, HandshakeError, Server, ServerStream, Servers};

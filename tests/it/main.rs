@@ -10,11 +10,13 @@
 
 mod admin;
 mod bypass;
+mod callers;
 mod clients;
 mod connect;
 mod deploy;
 mod drain;
 mod forward;
+mod http2;
 mod identity;
 mod kit;
 mod limits;

@@ -178,15 +178,15 @@ roots = [\"ca.pem\"]
     fn ask(&self, user: &str, secret: &str, tier: &str) -> (u16, Line) {
         let mut client = self.gate.client().known_as(user, secret);
         let answer = client.connect(&self.target(tier));
-        let line = match answer.field("x-tidegate-flow") {
-            Some(flow) => self.gate.decision(flow),
-            // It stood in the log before the 200 was sent.
-            None => {
+        let line = answer.field("x-tidegate-flow").map_or_else(
+            || {
+                // It stood in the log before the 200 was sent.
                 let lines = self.gate.records();
                 let last = lines.into_iter().rfind(Line::is_decision);
                 last.expect("a decision")
-            }
-        };
+            },
+            |flow| self.gate.decision(flow),
+        );
         (answer.status(), line)
     }
 

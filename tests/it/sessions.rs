@@ -67,10 +67,9 @@ impl Bench {
     fn tier_of(&self, user: &str, secret: &str) -> (String, Line) {
         let reached: Vec<_> = ["open", "standard", "restricted"]
             .into_iter()
-            .filter_map(|tier| {
+            .filter(|tier| {
                 let mut client = self.gate.client().known_as(user, secret);
-                let answer = client.connect(&self.target(tier));
-                (answer.status() == 200).then_some(tier)
+                client.connect(&self.target(tier)).status() == 200
             })
             .collect();
         let [tier] = reached.as_slice() else {
@@ -208,8 +207,12 @@ fn two_sessions_have_two_tiers_at_the_same_time_and_neither_gets_the_others() {
     );
     assert_eq!(bench.tier_of(&child.id, &child.token).0, "restricted");
     // A child in the other's name.
-    let child = bench.gate.child(&secret, &json!({ "session": open.id }));
-    assert_eq!(bench.tier_of(&child.id, &child.token).0, "restricted");
+    let wish = json!({ "session": open.id });
+    let answer = bench.gate.post("/v1/sessions", Some(&secret.token), &wish);
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (400, "bad_request")
+    );
     // The admin listener starts nothing without a token.
     let answer = bench
         .gate
@@ -419,6 +422,34 @@ fn a_session_ends_itself_and_nobody_else() {
         .gate
         .line("its end", |line| line.name() == "session_ended");
     assert_eq!(ended.text("session.id"), one.id);
+}
+
+#[test]
+fn a_child_chose_its_own_name_and_ends_nothing_else_by_it() {
+    let bench = Bench::with(TRUST);
+    let parent = bench.gate.session(&json!({ "repository": OPEN }));
+    let child = bench.gate.child(&parent, &json!({ "session": uuid() }));
+    assert_eq!(
+        (child.text("tier"), child.text("trust")),
+        ("open", "asserted")
+    );
+    let (_, line) = bench.tier_of(&child.id, &child.token);
+    assert_eq!(line.text("session.id"), child.id);
+    assert_eq!(line.text("tidegate.session.root"), parent.id);
+    // One that this gate does not know to live could be anybody's: naming it ends nothing of it.
+    let stranger = uuid();
+    let named = bench.gate.child(&parent, &json!({ "session": stranger }));
+    let end = bench
+        .gate
+        .post("/v1/sessions/end", Some(&named.token), &json!({}));
+    assert_eq!(end.status(), 204);
+    assert_eq!(bench.refused("", &named.token).0.status(), 407);
+    let own = bench
+        .gate
+        .session(&json!({ "session": stranger, "repository": OPEN }));
+    assert_eq!(bench.tier_of(&own.id, &own.token).0, "open");
+    assert_eq!(bench.tier_of(&parent.id, &parent.token).0, "open");
+    assert_eq!(bench.tier_of(&child.id, &child.token).0, "open");
 }
 
 #[test]

@@ -9,8 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["name", "diag", "clock"],
     &["policy"],
     &["config"],
-    &["tls"],
-    &["dial", "identity", "metrics", "record"],
+    &["dial", "identity", "metrics", "record", "tls"],
     &["gate"],
     &["proxy", "admin"],
     &["app"],
@@ -23,7 +22,9 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("record", "metrics"),
     ("record", "identity"),
     ("dial", "metrics"),
+    ("dial", "tls"),
     ("identity", "dial"),
+    ("identity", "tls"),
     ("identity", "metrics"),
 ];
 

@@ -68,7 +68,7 @@ pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut B
         }
     }
     put_via(head.version, onward.via, out);
-    put_length(head.body, out);
+    put_length(head.body.onward(), out);
     let upgrade = head.upgrade().filter(|_| onward.upgrade);
     let trailers = head
         .fields
@@ -93,8 +93,8 @@ pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut B
 
 /// Writes the head of a response for its client, and says what that promised.
 ///
-/// Chunks are not for HTTP/1.0: there, what has no length ends with the connection. Interim
-/// responses are not for HTTP/1.0 at all; the caller leaves them out.
+/// Chunks are for HTTP/1.1 only: elsewhere, what has no length ends with the connection or stream.
+/// Interim responses are not for HTTP/1.0 at all; the caller leaves them out.
 pub(crate) fn encode_response(
     head: &ResponseHead,
     client: Client,
@@ -127,7 +127,7 @@ pub(crate) fn encode_response(
         match (answer.keep_alive, client.version) {
             (false, _) => put(out, &[b"Connection: close\r\n"]),
             (true, Version::Http10) => put(out, &[b"Connection: keep-alive\r\n"]),
-            (true, Version::Http11) => {}
+            (true, Version::Http11 | Version::Http2) => {}
         }
     }
     put(out, &[b"\r\n"]);
@@ -179,10 +179,10 @@ fn put_field(field: Field<'_>, out: &mut BytesMut) {
 
 /// RFC 9110 section 7.6.3: the version in which the message came, and who took it.
 fn put_via(version: Version, name: &str, out: &mut BytesMut) {
-    let version: &[u8] = if version == Version::Http11 {
-        b"Via: 1.1 "
-    } else {
-        b"Via: 1.0 "
+    let version: &[u8] = match version {
+        Version::Http10 => b"Via: 1.0 ",
+        Version::Http11 => b"Via: 1.1 ",
+        Version::Http2 => b"Via: 2.0 ",
     };
     put(out, &[version, name.as_bytes(), b"\r\n"]);
 }

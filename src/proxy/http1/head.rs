@@ -17,7 +17,7 @@ pub(crate) struct RequestHead {
     pub(crate) version: Version,
     /// All fields.
     pub(crate) fields: Fields,
-    /// How the body is framed; never [`BodyLength::UntilClose`].
+    /// How the body is framed; [`BodyLength::UntilClose`] only in HTTP/2.
     pub(crate) body: BodyLength,
     /// Whether the client would send another request on this connection.
     pub(crate) keep_alive: bool,
@@ -106,6 +106,9 @@ pub(crate) enum HeadError {
     /// More fields than the limit.
     #[error("the request has too many header fields")]
     TooManyFields,
+    /// HTTP in clear, where TLS is spoken.
+    #[error("this is an https:// proxy: TLS is spoken here")]
+    Tls,
     /// `Transfer-Encoding` is not `chunked`, or stands where it cannot.
     #[error("Transfer-Encoding must be `chunked`, once, in HTTP/1.1")]
     TransferEncoding,

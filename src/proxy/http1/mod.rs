@@ -18,17 +18,19 @@ mod seen;
 
 pub(crate) use body::{BodyError, Passage, copy_body};
 pub(crate) use encode::{Client, Onward, encode_request, encode_response};
-pub(crate) use fields::via_has;
+pub(crate) use fields::{Name, via_has};
 pub(crate) use head::{HeadError, HeadLimits, Method, RequestHead, is_idempotent, parse_request};
 pub(crate) use response::{Asked, ResponseHead, parse_response};
 
-/// The version of a message; nothing else is spoken here.
+/// The version of a message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Version {
     /// HTTP/1.0: no chunks, no interim responses, closes unless asked to keep.
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// One stream of HTTP/2, whose end is that of the message: no chunks, and no second request.
+    Http2,
 }
 
 /// How long the body of a message is (RFC 9112 section 6.3).
@@ -40,7 +42,7 @@ pub(crate) enum BodyLength {
     Length(u64),
     /// No body, and nothing said about one.
     None,
-    /// Whatever comes until the connection ends; only in responses.
+    /// Whatever comes until the connection ends, or the stream of HTTP/2; requests only there.
     UntilClose,
 }
 
@@ -48,6 +50,14 @@ impl BodyLength {
     /// Whether not one byte of body follows the head.
     pub(crate) fn is_empty(self) -> bool {
         matches!(self, Self::None | Self::Length(0))
+    }
+
+    /// How the body of a request goes on: its end cannot be that of the connection.
+    pub(crate) fn onward(self) -> Self {
+        match self {
+            Self::UntilClose => Self::Chunked,
+            known => known,
+        }
     }
 }
 

@@ -7,16 +7,45 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::net::tcp;
 
 use super::super::buffers::{Buffer, Buffers, Size};
 use super::super::splice::Pipe;
 use super::{Relayed, Side};
 
+/// Where bytes come from.
+pub(super) trait Source: AsyncRead + Unpin {
+    /// The socket, where it is nothing but one: it can be waited for without a buffer.
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+/// Where bytes go to.
+pub(super) trait Sink: AsyncWrite + Unpin {
+    /// The socket, where it is nothing but one.
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+impl Source for tcp::ReadHalf<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.as_ref())
+    }
+}
+
+impl Sink for tcp::WriteHalf<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.as_ref())
+    }
+}
+
 /// One direction.
-pub(super) struct Way<'a> {
-    from: ReadHalf<'a>,
-    to: WriteHalf<'a>,
+pub(super) struct Way<'a, R, W> {
+    from: R,
+    to: W,
     pub(super) side: Side,
     moved: &'a AtomicU64,
     buffers: &'a Buffers,
@@ -55,15 +84,16 @@ enum State {
     Done,
 }
 
-impl<'a> Way<'a> {
+impl<'a, R: Source, W: Sink> Way<'a, R, W> {
     pub(super) fn new(
-        from: ReadHalf<'a>,
-        to: WriteHalf<'a>,
+        from: R,
+        to: W,
         side: Side,
         moved: &'a AtomicU64,
         buffers: &'a Buffers,
     ) -> Self {
         Self {
+            no_pipes: from.socket().is_none() || to.socket().is_none(),
             from,
             to,
             side,
@@ -72,7 +102,6 @@ impl<'a> Way<'a> {
             early: Bytes::new(),
             rest: None,
             pipe: None,
-            no_pipes: false,
             state: State::Open,
             full_reads: 0,
         }
@@ -96,6 +125,7 @@ impl<'a> Way<'a> {
             ready!(self.poll_early(cx))?;
             ready!(self.poll_rest(cx, &mut spare))?;
             ready!(self.poll_drain(cx))?;
+            ready!(self.poll_flush(cx))?;
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Ended => {
@@ -148,6 +178,12 @@ impl<'a> Way<'a> {
         Poll::Ready(Ok(()))
     }
 
+    /// TLS may hold back what its socket did not take; a socket never does.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
+        let flushed = Pin::new(&mut self.to).poll_flush(cx);
+        flushed.map_err(|error| broken(self.side.other(), &error))
+    }
+
     /// A slow reader must not sit on a large buffer for a few bytes.
     fn shrink_rest(&mut self) {
         let Some(rest) = self.rest.take_if(|rest| {
@@ -173,7 +209,9 @@ impl<'a> Way<'a> {
         cx: &mut Context<'_>,
         spare: &mut Option<Buffer<'a>>,
     ) -> Poll<Result<(), Relayed>> {
-        if let Err(error) = ready!(self.from.as_ref().poll_read_ready(cx)) {
+        if let Some(socket) = self.from.socket()
+            && let Err(error) = ready!(socket.poll_read_ready(cx))
+        {
             return Poll::Ready(Err(broken(self.side, &error)));
         }
         let size = if self.full_reads < BULK_AFTER {
@@ -215,7 +253,10 @@ impl<'a> Way<'a> {
 
     /// Takes what the socket has into a pipe, if there is a pipe to be had.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
-        let from = self.from.as_ref();
+        let Some(from) = self.from.socket() else {
+            self.no_pipes = true;
+            return Poll::Ready(Ok(()));
+        };
         if let Err(error) = ready!(from.poll_read_ready(cx)) {
             return Poll::Ready(Err(broken(self.side, &error)));
         }
@@ -241,7 +282,9 @@ impl<'a> Way<'a> {
     /// Gives the other side what is in the pipe.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
         while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
-            let to = self.to.as_ref();
+            let Some(to) = self.to.socket() else {
+                return Poll::Ready(Err(broken(self.side, &io::ErrorKind::Unsupported.into())));
+            };
             if let Err(error) = ready!(to.poll_write_ready(cx)) {
                 return Poll::Ready(Err(broken(self.side.other(), &error)));
             }

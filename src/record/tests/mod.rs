@@ -168,6 +168,7 @@ fn full() -> FlowFacts {
         tier: Some("standard".into()),
         tier_basis: Some(TierBasis::Repository),
         session: Some("s-1".into()),
+        root: Some("s-0".into()),
         evidence: "username",
         trust: "asserted",
         channel: Some("bash".into()),

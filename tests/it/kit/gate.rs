@@ -51,7 +51,7 @@ impl Plan {
     pub(crate) fn start(self) -> Gate {
         let folder = TempDir::new().expect("a folder");
         for (name, text) in &self.files {
-            std::fs::write(folder.path().join(name), text).expect("a file");
+            write(&folder.path().join(name), text);
         }
         let config = folder.path().join("tidegate.toml");
         std::fs::write(&config, self.text(&self.policy)).expect("a file");
@@ -232,6 +232,15 @@ impl Gate {
         std::fs::rename(next, self.config()).expect("a file");
     }
 
+    /// Replaces a file beside the configuration, asks for a reload and waits until it was tried.
+    #[track_caller]
+    pub(crate) fn replace(&self, name: &str, text: &str) {
+        let before = self.reloads();
+        write(&self.folder().join(name), text);
+        self.signal(Signal::HUP);
+        until("a reload", || self.reloads() > before);
+    }
+
     /// How often a reload was tried.
     pub(crate) fn reloads(&self) -> f64 {
         self.metrics().sum("tidegate_policy_reloads_total", &[])
@@ -275,6 +284,16 @@ impl Gate {
 
     fn running(&self) -> &Running {
         self.running.as_ref().expect("a running gate")
+    }
+}
+
+/// Writes a file; a key only for its owner.
+fn write(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).expect("a file");
+    if path.extension().is_some_and(|end| end == "key") {
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(path, mode).expect("a mode");
     }
 }
 

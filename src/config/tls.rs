@@ -1,0 +1,331 @@
+//! `proxy-tls` and `tls`: how a listener speaks TLS, and with whom.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::diag::{Diagnostic, Place};
+use crate::policy::source::Placed;
+
+use super::files::{ReadError, read_text};
+use super::value;
+
+/// How a listener speaks TLS.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ListenerTls {
+    /// Its address as it is written, and how many TLS listeners before it are written the same: the
+    /// port may be any free one.
+    pub written: (SocketAddr, usize),
+    /// Its certificates, the leaf first.
+    pub cert: PemFile,
+    /// The key of the leaf.
+    pub key: PemFile,
+    /// The certificates of its callers, where it asks for them.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Whose certificates a listener takes, and what they say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClientCertificates {
+    /// The authorities.
+    pub ca: PemFile,
+    /// Whether a caller without one is turned away.
+    pub required: bool,
+    /// The revocation lists.
+    pub crls: Vec<PemFile>,
+    /// Whether a certificate passes only where a fresh list says that it was not revoked.
+    pub crl_required: bool,
+    /// Which names tell who the caller is, the best first.
+    pub identity: Vec<NameKind>,
+}
+
+/// A kind of name in a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NameKind {
+    /// The common name of the subject.
+    CommonName,
+    /// A DNS name.
+    Dns,
+    /// An e-mail address.
+    Email,
+    /// A URI, e.g. `spiffe://acme/ci/web`.
+    Uri,
+}
+
+/// A PEM file that was read. Equal to another where its path is: what it says may change.
+#[derive(Clone)]
+pub struct PemFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says; may be a private key.
+    pub text: Arc<str>,
+    /// Where the configuration names it.
+    pub place: Place,
+}
+
+impl fmt::Debug for PemFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PemFile").field(&self.path).finish()
+    }
+}
+
+impl PartialEq for PemFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for PemFile {}
+
+/// The table as it is written in a `[[listener]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct TlsSection {
+    cert: Spanned<String>,
+    key: Spanned<String>,
+    client_ca: Option<Spanned<String>>,
+    client_cert: Option<Spanned<String>>,
+    #[serde(default)]
+    crls: Vec<Spanned<String>>,
+    crl: Option<Spanned<String>>,
+    client_identity: Option<Vec<Spanned<String>>>,
+}
+
+/// The table as it is written in `[listen]`: with its address.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ProxyTlsSection {
+    pub(super) address: Spanned<String>,
+    cert: Spanned<String>,
+    key: Spanned<String>,
+    client_ca: Option<Spanned<String>>,
+    client_cert: Option<Spanned<String>>,
+    #[serde(default)]
+    crls: Vec<Spanned<String>>,
+    crl: Option<Spanned<String>>,
+    client_identity: Option<Vec<Spanned<String>>>,
+}
+
+impl ProxyTlsSection {
+    /// What it says besides its address.
+    pub(super) fn tls(&self) -> TlsSection {
+        TlsSection {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            client_ca: self.client_ca.clone(),
+            client_cert: self.client_cert.clone(),
+            crls: self.crls.clone(),
+            crl: self.crl.clone(),
+            client_identity: self.client_identity.clone(),
+        }
+    }
+}
+
+/// Whether a caller has to have a certificate.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Demand {
+    None,
+    Optional,
+    Require,
+}
+
+/// Reads what a listener speaks TLS with; `read` learns the files and what they say.
+pub(super) fn tls<T>(
+    around: &Placed<T>,
+    section: &TlsSection,
+    written: (SocketAddr, usize),
+    read: &mut Vec<(PathBuf, String)>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<ListenerTls> {
+    let mut files = PemFiles {
+        around,
+        read,
+        findings,
+    };
+    let cert = files.pem(&section.cert);
+    let key = files.pem(&section.key);
+    if let Some(key) = &key {
+        files.keep_secret(&key.path, &section.key);
+    }
+    let clients = files.clients(section);
+    Some(ListenerTls {
+        written,
+        cert: cert?,
+        key: key?,
+        clients: clients?,
+    })
+}
+
+/// What reading files needs.
+struct PemFiles<'a, T> {
+    around: &'a Placed<T>,
+    read: &'a mut Vec<(PathBuf, String)>,
+    findings: &'a mut Vec<Diagnostic>,
+}
+
+impl<T> PemFiles<'_, T> {
+    fn path(&self, name: &Spanned<String>) -> PathBuf {
+        super::folder_of(&self.around.source.path).join(name.get_ref())
+    }
+
+    fn pem(&mut self, name: &Spanned<String>) -> Option<PemFile> {
+        self.try_pem(name)
+            .map_err(|why| {
+                let (code, message) = (why.code(), why.to_string());
+                let finding = Diagnostic::error(code, self.around.at(name), message);
+                self.findings
+                    .push(finding.help("name a PEM file that the gate may read"));
+            })
+            .ok()
+    }
+
+    fn try_pem(&mut self, name: &Spanned<String>) -> Result<PemFile, ReadError> {
+        let path = self.path(name);
+        let text = read_text(&path)?;
+        self.read.push((path.clone(), text.clone()));
+        Ok(PemFile {
+            path,
+            text: text.into(),
+            place: self.around.at(name),
+        })
+    }
+
+    /// A key that others can read is no secret.
+    fn keep_secret(&mut self, path: &Path, name: &Spanned<String>) {
+        let mode = std::fs::metadata(path).map_or(0, |meta| meta.mode());
+        if mode.trailing_zeros() >= 6 {
+            // Nothing for its group and others.
+            return;
+        }
+        let message = format!(
+            "{}: others than its owner can read this key",
+            path.display()
+        );
+        self.findings.push(
+            Diagnostic::error("key-exposed", self.around.at(name), message)
+                .label(format!("its mode is {:04o}", mode & 0o7777))
+                .help(format!("run `chmod 600 {}`", path.display())),
+        );
+    }
+
+    /// `None` where something is wrong; `Some(None)` where no certificate is asked for.
+    #[expect(clippy::option_option, reason = "wrong, and absent, are not the same")]
+    fn clients(&mut self, section: &TlsSection) -> Option<Option<ClientCertificates>> {
+        let words = [
+            ("require", Demand::Require),
+            ("optional", Demand::Optional),
+            ("none", Demand::None),
+        ];
+        let demand = match &section.client_cert {
+            Some(word) => self.word(word, &words)?,
+            None if section.client_ca.is_some() => Demand::Require,
+            None => Demand::None,
+        };
+        if demand == Demand::None {
+            return self.nothing_unused(section).then_some(None);
+        }
+        let Some(ca) = &section.client_ca else {
+            let asked = section.client_cert.as_ref();
+            let place = asked.map_or_else(|| self.around.place(), |word| self.around.at(word));
+            let message = "no `client-ca` says whose certificates are good";
+            let finding = Diagnostic::error("missing-key", place, message)
+                .label("`client-ca` is missing")
+                .help("write `client-ca = \"certs/callers-ca.pem\"`, or `client-cert = \"none\"`");
+            self.findings.push(finding);
+            return None;
+        };
+        let ca = self.pem(ca);
+        let crl_required = self.crl_required(section)?;
+        let crls = self.crls(section, crl_required);
+        let identity = self.identity(section)?;
+        Some(Some(ClientCertificates {
+            ca: ca?,
+            required: demand == Demand::Require,
+            crls: crls?,
+            crl_required,
+            identity,
+        }))
+    }
+
+    /// Keys that mean nothing where no certificate is asked for.
+    fn nothing_unused(&mut self, section: &TlsSection) -> bool {
+        let unused = [
+            ("client-ca", section.client_ca.as_ref()),
+            ("crl", section.crl.as_ref()),
+            ("crls", section.crls.first()),
+        ];
+        for (key, value) in unused {
+            let Some(value) = value else { continue };
+            let message = format!("`{key}` means nothing: no certificate is asked for");
+            let finding = Diagnostic::error("unused-key", self.around.at(value), message)
+                .help("write `client-ca` and `client-cert = \"require\"`, or leave it out");
+            self.findings.push(finding);
+        }
+        unused.iter().all(|(_, value)| value.is_none())
+    }
+
+    /// A list that is named is needed, unless it says otherwise.
+    fn crl_required(&mut self, section: &TlsSection) -> Option<bool> {
+        let words = [("require", true), ("if-present", false)];
+        let Some(word) = &section.crl else {
+            return Some(!section.crls.is_empty());
+        };
+        let required = self.word(word, &words)?;
+        if required && section.crls.is_empty() {
+            let message = "`crl = \"require\"`, and no `crls` are named: nobody could call";
+            let finding = Diagnostic::error("missing-key", self.around.at(word), message)
+                .label("`crls` is missing")
+                .help("write `crls = [\"certs/callers.crl.pem\"]`");
+            self.findings.push(finding);
+            return None;
+        }
+        Some(required)
+    }
+
+    fn crls(&mut self, section: &TlsSection, required: bool) -> Option<Vec<PemFile>> {
+        let mut crls = Some(Vec::new());
+        for name in &section.crls {
+            match self.try_pem(name) {
+                Ok(crl) => crls = crls.map(|crls| [crls, vec![crl]].concat()),
+                Err(why) if !required && why.code() == "no-such-file" => {
+                    self.read.push((self.path(name), String::new()));
+                    let message = format!("{why}: nobody is known to be revoked");
+                    let place = self.around.at(name);
+                    self.findings
+                        .push(Diagnostic::warning("no-such-file", place, message));
+                }
+                Err(why) => {
+                    let (code, message) = (why.code(), why.to_string());
+                    let finding = Diagnostic::error(code, self.around.at(name), message)
+                        .help("fetch the list, or write `crl = \"if-present\"`");
+                    self.findings.push(finding);
+                    crls = None;
+                }
+            }
+        }
+        crls
+    }
+
+    fn identity(&mut self, section: &TlsSection) -> Option<Vec<NameKind>> {
+        let words = [
+            ("uri", NameKind::Uri),
+            ("dns", NameKind::Dns),
+            ("email", NameKind::Email),
+            ("cn", NameKind::CommonName),
+        ];
+        let Some(written) = &section.client_identity else {
+            return Some(vec![NameKind::Uri, NameKind::Dns, NameKind::Email]);
+        };
+        let kinds: Vec<_> = written.iter().map(|word| self.word(word, &words)).collect();
+        kinds.into_iter().collect()
+    }
+
+    fn word<W: Copy>(&mut self, word: &Spanned<String>, words: &[(&str, W)]) -> Option<W> {
+        value::word(word.get_ref(), words, self.around.at(word), self.findings)
+    }
+}

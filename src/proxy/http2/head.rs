@@ -1,0 +1,194 @@
+//! Heads, from HTTP/2 to the one reader of heads and back.
+
+use bytes::{BufMut, BytesMut};
+use http::header::{COOKIE, HOST, HeaderName, HeaderValue};
+use http::request::Parts;
+
+use super::super::http1::{
+    BodyLength, HeadError, HeadLimits, Method, Name, RequestHead, ResponseHead, Version,
+    parse_request,
+};
+
+/// The head of a request, read as strictly as any other: written as HTTP/1.1 and taken apart.
+///
+/// Without a length the body lasts until the stream ends.
+pub(super) fn request(
+    parts: &Parts,
+    ended: bool,
+    limits: HeadLimits,
+) -> Result<RequestHead, HeadError> {
+    let mut text = BytesMut::new();
+    write(parts, &mut text)?;
+    let mut head = parse_request(&mut text, limits)?.ok_or(HeadError::RequestLine)?;
+    if !text.is_empty() {
+        return Err(HeadError::RequestLine);
+    }
+    head.version = Version::Http2;
+    head.keep_alive = false;
+    if !ended && head.body == BodyLength::None && head.method != Method::Connect {
+        if matches!(head.method, Method::Get | Method::Head | Method::Options) {
+            return Err(HeadError::UnexpectedBody);
+        }
+        head.body = BodyLength::UntilClose;
+    }
+    Ok(head)
+}
+
+fn write(parts: &Parts, text: &mut BytesMut) -> Result<(), HeadError> {
+    let uri = &parts.uri;
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let path = uri.path_and_query().map_or("", |path| path.as_str());
+    put(text, &[parts.method.as_str().as_bytes(), b" "]);
+    match uri.scheme_str() {
+        // RFC 9113 section 8.5: only the authority.
+        _ if parts.method == http::Method::CONNECT => {
+            if uri.scheme().is_some() || !path.is_empty() {
+                return Err(HeadError::RequestLine);
+            }
+            put(text, &[authority.as_bytes()]);
+        }
+        Some(scheme) if path != "*" => put(
+            text,
+            &[
+                scheme.as_bytes(),
+                b"://",
+                authority.as_bytes(),
+                path.as_bytes(),
+            ],
+        ),
+        _ => put(text, &[path.as_bytes()]),
+    }
+    put(
+        text,
+        &[b" HTTP/1.1\r\nHost: ", authority.as_bytes(), b"\r\n"],
+    );
+    for (name, value) in &parts.headers {
+        match *name {
+            // RFC 9113 section 8.3.1: it must not differ.
+            HOST if value.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {}
+            HOST => return Err(HeadError::Host),
+            COOKIE => {}
+            _ => put(
+                text,
+                &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],
+            ),
+        }
+    }
+    write_cookies(parts, text);
+    put(text, &[b"\r\n"]);
+    Ok(())
+}
+
+/// RFC 9113 section 8.2.3: what came in pieces goes on as one.
+fn write_cookies(parts: &Parts, text: &mut BytesMut) {
+    let mut before: &[u8] = b"cookie: ";
+    for crumb in parts.headers.get_all(COOKIE) {
+        put(text, &[before, crumb.as_bytes()]);
+        before = b"; ";
+    }
+    if before == b"; " {
+        put(text, &[b"\r\n"]);
+    }
+}
+
+/// The head of an answer, without what belongs to one connection of HTTP/1 only (RFC 9113 section
+/// 8.2.2).
+pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = http::StatusCode::from_u16(head.status).ok()?;
+    for field in head.fields.iter() {
+        let hop_by_hop = matches!(
+            field.known,
+            Name::Connection
+                | Name::KeepAlive
+                | Name::ProxyConnection
+                | Name::TransferEncoding
+                | Name::Upgrade
+        );
+        if !hop_by_hop {
+            response.headers_mut().append(
+                HeaderName::from_bytes(field.name).ok()?,
+                HeaderValue::from_bytes(field.value).ok()?,
+            );
+        }
+    }
+    Some(response)
+}
+
+fn put(text: &mut BytesMut, parts: &[&[u8]]) {
+    for part in parts {
+        text.put_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        bytes: 4096,
+        fields: 32,
+    };
+
+    fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn a_connect_names_host_and_port_and_nothing_else() {
+        let head = request(&parts("CONNECT", "a.example:443", &[]), false, LIMITS).expect("good");
+        assert_eq!(head.target(), b"a.example:443");
+        assert_eq!(
+            (head.body, head.version),
+            (BodyLength::None, Version::Http2)
+        );
+        let whole = parts("CONNECT", "https://a.example:443/", &[]);
+        assert!(request(&whole, false, LIMITS).is_err());
+    }
+
+    #[test]
+    fn a_request_is_read_as_one_of_http1() {
+        let cookies = [("cookie", "a=1"), ("cookie", "b=2"), ("host", "A.example")];
+        let asked = parts("GET", "http://a.example/p?q", &cookies);
+        let head = request(&asked, true, LIMITS).expect("good");
+        assert_eq!(head.target(), b"http://a.example/p?q");
+        let fields: Vec<_> = head.fields.iter().map(|field| field.value).collect();
+        assert_eq!(fields, [&b"a.example"[..], b"a=1; b=2"]);
+    }
+
+    #[test]
+    fn what_two_readers_could_take_in_two_ways_is_refused() {
+        let wrong = |method: &str, fields: &[(&str, &str)], ended| {
+            request(&parts(method, "http://a.example/", fields), ended, LIMITS).expect_err("wrong")
+        };
+        assert_eq!(
+            wrong("GET", &[("host", "b.example")], true),
+            HeadError::Host
+        );
+        assert_eq!(wrong("GET", &[], false), HeadError::UnexpectedBody);
+        let chunked = [("transfer-encoding", "gzip")];
+        assert_eq!(wrong("POST", &chunked, false), HeadError::TransferEncoding);
+        let disguised = [("transfer_encoding", "chunked")];
+        assert_eq!(wrong("POST", &disguised, false), HeadError::DisguisedField);
+        let huge = "x".repeat(5000);
+        assert_eq!(wrong("GET", &[("a", &huge)], true), HeadError::TooLarge);
+    }
+
+    #[test]
+    fn a_body_without_a_length_lasts_until_its_stream_ends() {
+        let asked = |fields: &[(&str, &str)], ended| {
+            let parts = parts("POST", "http://a.example/", fields);
+            request(&parts, ended, LIMITS).expect("good").body
+        };
+        assert_eq!(asked(&[], false), BodyLength::UntilClose);
+        assert_eq!(asked(&[], true), BodyLength::None);
+        assert_eq!(
+            asked(&[("content-length", "5")], false),
+            BodyLength::Length(5)
+        );
+    }
+}

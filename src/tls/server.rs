@@ -1,0 +1,269 @@
+//! The server's side: what a listener shows its callers, and what it takes from them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::time_provider::TimeProvider;
+use rustls::{CertificateError, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::clock::Clock;
+use crate::config::{ClientCertificates, Listen, Listener, ListenerTls};
+use crate::diag::{Diagnostic, Severity};
+
+use super::material;
+
+/// TLS with a caller.
+pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
+
+/// Every listener that speaks TLS, in one generation.
+#[derive(Clone, Debug, Default)]
+pub struct Servers(HashMap<(SocketAddr, usize), Arc<Server>>);
+
+/// One listener that speaks TLS.
+pub struct Server {
+    config: Arc<ServerConfig>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    clock: Clock,
+    /// When what it is made of ends first, by kind.
+    ends: Vec<(&'static str, Timestamp)>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+/// A handshake that came to its end.
+#[derive(Debug)]
+pub struct Accepted {
+    /// What the caller says from here on.
+    pub stream: Box<ServerStream>,
+    /// Whether it speaks HTTP/2.
+    pub http2: bool,
+    /// The certificates it showed, the leaf first, verified; none where it showed none.
+    pub chain: Vec<Box<[u8]>>,
+}
+
+/// Why there is no TLS with a caller: a word of `tidegate_tls_handshakes_total{result}`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HandshakeError(pub &'static str);
+
+impl Servers {
+    /// Builds the listeners that speak TLS; nothing where one of them is wrong.
+    pub fn new(listen: &Listen, clock: &Clock) -> (Option<Self>, Vec<Diagnostic>) {
+        let mut findings = Vec::new();
+        let mut servers = HashMap::new();
+        for tls in listen.proxy.iter().filter_map(|it| it.tls.as_ref()) {
+            match Server::new(tls, clock, &mut findings) {
+                Ok(server) => {
+                    servers.insert(tls.written, Arc::new(server));
+                }
+                Err(finding) => findings.push(*finding),
+            }
+        }
+        let wrong = |finding: &Diagnostic| finding.severity == Severity::Error;
+        (
+            (!findings.iter().any(wrong)).then_some(Self(servers)),
+            findings,
+        )
+    }
+
+    /// As it is, with the listeners of `before` that are no longer written: they go on until the
+    /// next start.
+    #[must_use]
+    pub fn after(&self, before: &Self) -> Self {
+        let mut servers = before.0.clone();
+        servers.extend(self.0.iter().map(|(id, server)| (*id, server.clone())));
+        Self(servers)
+    }
+
+    /// The one of a listener.
+    pub fn of(&self, listener: &Listener) -> Option<&Arc<Server>> {
+        self.0.get(&listener.tls.as_ref()?.written)
+    }
+
+    /// Whether certificates that a caller of `listener` showed are good now, in this generation.
+    pub fn still_accepts(&self, listener: &Listener, chain: &[Box<[u8]>]) -> bool {
+        self.of(listener)
+            .is_some_and(|server| server.accepts(chain))
+    }
+
+    /// When what they are made of ends first, by kind.
+    pub fn ends(&self) -> impl Iterator<Item = (&'static str, Timestamp)> {
+        self.0
+            .values()
+            .flat_map(|server| server.ends.iter().copied())
+    }
+}
+
+impl Server {
+    fn new(
+        tls: &ListenerTls,
+        clock: &Clock,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Result<Self, Box<Diagnostic>> {
+        let mut ends = Vec::new();
+        let chain = material::certificates(&tls.cert)?;
+        let key = material::key(&tls.key)?;
+        if let Some(end) = chain.first().and_then(material::not_after) {
+            ends.push(("listener", end));
+            if end < clock.now() {
+                let message = format!("{}: this certificate has expired", tls.cert.path.display());
+                let place = tls.cert.place.clone();
+                findings.push(Diagnostic::warning("certificate-expired", place, message));
+            }
+        }
+        let verifier = match &tls.clients {
+            Some(clients) => Some(verifier(clients, clock, &mut ends, findings)?),
+            None => None,
+        };
+        let builder = ServerConfig::builder_with_details(provider(), Arc::new(Time(clock.clone())))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| material::wrong(&tls.cert, &error.to_string()))?;
+        let builder = match &verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| material::wrong(&tls.key, &error.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self {
+            config: Arc::new(config),
+            verifier,
+            clock: clock.clone(),
+            ends,
+        })
+    }
+
+    /// Shakes hands.
+    pub async fn accept(&self, socket: TcpStream) -> Result<Accepted, HandshakeError> {
+        let acceptor = TlsAcceptor::from(self.config.clone());
+        let stream = acceptor.accept(socket).await.map_err(|error| {
+            let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+            HandshakeError(inner.map_or("failed", word))
+        })?;
+        let (_, session) = stream.get_ref();
+        let chain = session.peer_certificates().unwrap_or_default();
+        Ok(Accepted {
+            http2: session.alpn_protocol() == Some(b"h2"),
+            chain: chain.iter().map(|it| it.as_ref().into()).collect(),
+            stream: Box::new(stream),
+        })
+    }
+
+    fn accepts(&self, chain: &[Box<[u8]>]) -> bool {
+        let (Some(verifier), Some((leaf, rest))) = (&self.verifier, chain.split_first()) else {
+            return false;
+        };
+        let leaf = CertificateDer::from_slice(leaf);
+        let rest: Vec<_> = rest
+            .iter()
+            .map(|it| CertificateDer::from_slice(it))
+            .collect();
+        let Some(now) = Time(self.clock.clone()).current_time() else {
+            return false;
+        };
+        verifier.verify_client_cert(&leaf, &rest, now).is_ok()
+    }
+}
+
+fn verifier(
+    clients: &ClientCertificates,
+    clock: &Clock,
+    ends: &mut Vec<(&'static str, Timestamp)>,
+    findings: &mut Vec<Diagnostic>,
+) -> Result<Arc<dyn ClientCertVerifier>, Box<Diagnostic>> {
+    let mut roots = RootCertStore::empty();
+    for authority in material::certificates(&clients.ca)? {
+        ends.extend(material::not_after(&authority).map(|end| ("client-ca", end)));
+        roots
+            .add(authority)
+            .map_err(|error| material::wrong(&clients.ca, &error.to_string()))?;
+    }
+    let mut crls = Vec::new();
+    for file in &clients.crls {
+        for crl in material::crls(file)? {
+            let until = material::next_update(&crl);
+            ends.extend(until.map(|until| ("client-crl", until)));
+            if until.is_none_or(|until| until < clock.now()) {
+                findings.push(stale(file, clients.crl_required));
+            }
+            crls.push(crl);
+        }
+    }
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).with_crls(crls);
+    if clients.crl_required {
+        builder = builder.enforce_revocation_expiration();
+    } else {
+        builder = builder.allow_unknown_revocation_status();
+    }
+    if !clients.required {
+        builder = builder.allow_unauthenticated();
+    }
+    builder.build().map_err(|error| {
+        let file = clients.crls.first().unwrap_or(&clients.ca);
+        material::wrong(file, &error.to_string())
+    })
+}
+
+fn stale(file: &crate::config::PemFile, required: bool) -> Diagnostic {
+    let message = format!("{}: this revocation list is stale", file.path.display());
+    let place = file.place.clone();
+    if required {
+        Diagnostic::error("crl-stale", place, message)
+            .label("its next update is over")
+            .help("fetch a fresh one, or write `crl = \"if-present\"`")
+    } else {
+        Diagnostic::warning("crl-stale", place, message).label("its next update is over")
+    }
+}
+
+/// What went wrong, as a word.
+fn word(error: &rustls::Error) -> &'static str {
+    use rustls::Error;
+    match error {
+        Error::NoCertificatesPresented => "no_certificate",
+        Error::InvalidCertificate(why) => match why {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "certificate_expired"
+            }
+            CertificateError::Revoked => "certificate_revoked",
+            CertificateError::UnknownIssuer => "certificate_unknown_issuer",
+            CertificateError::UnknownRevocationStatus
+            | CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. } => "crl_missing",
+            _ => "certificate_invalid",
+        },
+        Error::InvalidMessage(_) => "not_tls",
+        _ => "failed",
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// The one clock.
+#[derive(Debug)]
+struct Time(Clock);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(
+            seconds,
+        )))
+    }
+}
