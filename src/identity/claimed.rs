@@ -42,7 +42,7 @@ pub(super) fn grant(
         evidence: Evidence::Oidc,
         issuer: issuer.name.clone(),
         expires: Some(expires),
-        // Sessions that it is exchanged for are revoked with it.
+        // Sessions that name themselves are revoked with the token that they came from.
         root: Some(session.clone().unwrap_or_else(|| id.clone())),
         id,
         session,

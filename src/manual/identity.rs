@@ -51,7 +51,8 @@
 //! The answer (RFC 8693) has `access_token`, `expires_in` and `session`. The form also takes `scope`
 //! (categories: what the session reaches at most), `tier` (no looser than it), `session`, `agent`,
 //! `channel`, `permission_mode` and `lifetime` (seconds). Errors are those of RFC 6749 section 5.2.
-//! Revoking the `jti` of the token revokes what it was exchanged for.
+//! Where `session` is not said the gate chooses it, and it is `verified`; a name that the job chose
+//! is `asserted`, and revoked with the `jti` of the token.
 //!
 //! - Claims are members of groups: `claim:repository_id=5678`. Names change hands, ids do not: after
 //!   a rename, policy by `[[repository]]` follows the new name, a group of ids stays. `sub` is never
