@@ -57,8 +57,8 @@
 //! # Layers
 //!
 //! Each module looks only at those below it (a test keeps it so): `cli`, `app` · `proxy`, `admin` ·
-//! `gate` · `identity`, `dial`, `record`, `metrics`, `tls` · `config` · `policy` · `name`, `diag`,
-//! `clock`. [`policy`] and [`name`] do no I/O and read no time.
+//! `gate` · `identity`, `dial`, `record`, `metrics`, `tls`, `jail`, `vcs` · `config` · `policy` ·
+//! `name`, `diag`, `clock`. [`policy`] and [`name`] do no I/O and read no time.
 //!
 //! [`Category`]: policy::Category
 //! [`Caller`]: identity::Caller
@@ -74,9 +74,12 @@ pub mod config;
 
 pub mod dial;
 pub mod identity;
+#[cfg(target_os = "linux")]
+pub mod jail;
 pub mod metrics;
 pub mod record;
 pub mod tls;
+pub mod vcs;
 
 pub mod gate;
 

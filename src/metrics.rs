@@ -263,15 +263,21 @@ pub enum FlowKind {
     Connect,
     /// A plain-HTTP request.
     Http,
+    /// A connection that was captured in a jail.
+    Captured,
+    /// A name that was asked for in a jail.
+    Dns,
 }
 
 impl FlowKind {
-    const ALL: [Self; 2] = [Self::Connect, Self::Http];
+    const ALL: [Self; 4] = [Self::Connect, Self::Http, Self::Captured, Self::Dns];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Http => "http",
+            Self::Captured => "captured",
+            Self::Dns => "dns",
         }
     }
 }

@@ -18,6 +18,7 @@ use tidegate::config::{
     self, AdminAddress, Config, IdentityDemand, NameKind, OnFailure, SecretHash,
 };
 use tidegate::diag::{self, Diagnostic, Severity};
+use tidegate::identity;
 use tidegate::policy;
 
 /// Loads a file that has to be right in every respect.
@@ -53,7 +54,17 @@ fn toml_files(folder: &str) -> Vec<PathBuf> {
 fn an_empty_file_has_all_defaults() {
     let config = good("tests/config/good/empty.toml");
     let embedded = config::embedded_with(PathBuf::from("/var/state"));
-    assert_eq!(config.listen, embedded.listen);
+    assert_eq!(config.listen.proxy, embedded.listen.proxy);
+    assert_eq!(config.listen.admin, embedded.listen.admin);
+    let control = |config: &Config| config.listen.control.clone().expect("a socket").path;
+    assert_eq!(
+        control(&config),
+        Path::new("tests/config/good/control.sock")
+    );
+    assert_eq!(
+        control(&embedded),
+        Path::new("/var/state/tidegate/control.sock")
+    );
     assert_eq!(config.listen.proxy[0].address.to_string(), "127.0.0.1:3128");
     let admin = AdminAddress::Tcp("127.0.0.1:3130".parse().unwrap());
     assert_eq!(config.listen.admin, Some(admin));
@@ -230,6 +241,10 @@ fn the_reference_shows_every_key_of_every_section() {
     for line in text.lines() {
         let line = line.strip_prefix('#').unwrap_or(line);
         if line.starts_with('[') {
+            // A table of its own is a key of the one around it.
+            if let Some((around, key)) = line.trim_matches(['[', ']']).split_once('.') {
+                shown.insert((format!("[{around}]"), key.to_owned()));
+            }
             section = match line.trim_matches(['[', ']']) {
                 name if name.starts_with("tier.") => "[tier.NAME]".to_owned(),
                 name if name.starts_with("group.") => "[group.NAME]".to_owned(),
@@ -329,6 +344,26 @@ fn a_listener_with_tls_says_whose_certificates_it_takes() {
     assert_eq!(found(ca), ["key-exposed"]);
 }
 
+/// The pair that the reference names.
+fn write_keys(folder: &Path) {
+    use base64::Engine as _;
+    let der = identity::new_pkcs8().unwrap();
+    let signer = identity::Signer::from_pkcs8(&der).unwrap();
+    // An Ed25519 key in SPKI (RFC 8410).
+    let prefix = [48, 42, 48, 5, 6, 3, 43, 101, 112, 3, 33, 0];
+    let public = [&prefix[..], &signer.public().bytes].concat();
+    let pem = |kind: &str, der: &[u8]| {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n")
+    };
+    let keys = folder.join("keys");
+    fs::create_dir(&keys).unwrap();
+    fs::write(keys.join("sessions-2026.pub"), pem("PUBLIC KEY", &public)).unwrap();
+    let private = keys.join("sessions-2026.key");
+    fs::write(&private, pem("PRIVATE KEY", &der)).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 #[test]
 fn what_the_reference_shows_in_comments_is_right_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -341,6 +376,10 @@ fn what_the_reference_shows_in_comments_is_right_too() {
     )
     .unwrap();
     write_certs(folder.path());
+    write_keys(folder.path());
+    let root = rcgen::generate_simple_self_signed(vec!["issuer.acme.example".to_owned()]);
+    let root = root.unwrap().cert.pem();
+    fs::write(folder.path().join("issuer-ca.pem"), root).unwrap();
     let path = folder.path().join("tidegate.toml");
     let (config, findings) = config::load_text(&path, &uncommented_reference());
     assert!(findings.is_empty(), "{}", diag::render(&findings, false));
@@ -355,7 +394,8 @@ fn what_the_reference_says_is_the_default_is_the_default() {
         good("tests/config/good/empty.toml"),
         good("config/tidegate.toml"),
     );
-    assert_eq!(config.listen, reference.listen);
+    assert_eq!(config.listen.proxy, reference.listen.proxy);
+    assert_eq!(config.listen.admin, reference.listen.admin);
     assert_eq!(config.limits, reference.limits);
     assert_eq!(config.dial, reference.dial);
     assert_eq!(config.identity, reference.identity);

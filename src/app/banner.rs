@@ -48,8 +48,9 @@ pub(super) fn record_place(record: &Record) -> String {
 pub(super) fn started(config: &Config, gate: &Gate, bound: &Bound) {
     let snapshot = gate.snapshot.load();
     let mut text = String::new();
-    for (_, listener) in &bound.proxies {
-        line(&mut text, format_args!("proxy on {}", listener.address));
+    for proxy in &bound.proxies {
+        let address = proxy.listener.address;
+        line(&mut text, format_args!("proxy on {address}"));
     }
     match (&config.listen.admin, bound.admin_address()) {
         (_, Some(address)) => line(&mut text, format_args!("admin on {address}")),
@@ -78,8 +79,8 @@ pub(super) fn started(config: &Config, gate: &Gate, bound: &Bound) {
         format_args!("callers without a repository: tier {tier}"),
     );
     line(&mut text, format_args!("{}", record_place(&config.record)));
-    if let Some((_, first)) = bound.proxies.first() {
-        let url = url(first);
+    if let Some(first) = bound.proxies.first() {
+        let url = url(&first.listener);
         let more = match &*url {
             DEFAULT => String::new(),
             url => format!(" --proxy {url}"),

@@ -3,6 +3,7 @@
 mod banner;
 mod interfaces;
 mod reload;
+mod running;
 mod sockets;
 
 use std::path::Path;
@@ -18,12 +19,11 @@ use crate::admin::{Admin, Door, Status};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::diag::{self, Diagnostic, Severity};
-use crate::gate::{Gate, Parts, Snapshot};
-use crate::metrics::Metrics;
+use crate::gate::Gate;
 use crate::policy::{self, Catalogue, Policy};
-use crate::proxy;
-use crate::record::{Event, Recorder};
 use crate::tls;
+
+pub use running::Running;
 
 use sockets::Bound;
 
@@ -69,6 +69,13 @@ impl Plan {
             _ => Err(findings),
         }
     }
+
+    /// The same, enforcing nothing: what would be refused passes, and is said to.
+    #[must_use]
+    pub fn observing(mut self) -> Self {
+        self.policy.observe();
+        self
+    }
 }
 
 fn has_errors(findings: &[Diagnostic]) -> bool {
@@ -110,55 +117,20 @@ pub fn run_command(path: Option<&Path>) -> ExitCode {
 /// Runs a plan until it is told to stop and its flows have ended.
 async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
-    let Plan {
-        config,
-        policy,
-        tls,
-        ..
-    } = plan;
-    let descriptors = sockets::raise_descriptors();
-    let bound = Bound::new(&config.listen)?;
-    let clock = Clock::system();
-    let metrics = Metrics::new(proxy::REASONS);
-    let recorder = Recorder::start(
-        &config.record,
-        // Those over the limit need room as well: their refusal is on record.
-        config.limits.flows + config.limits.flows / 16 + 64,
-        clock.clone(),
-        &metrics,
-    )
-    .with_context(|| banner::record_place(&config.record))?;
-    let parts = Parts {
-        before: None,
-        guard: bound.guard(),
-        metrics: &metrics,
-        tls,
-        clock: clock.clone(),
-    };
-    let first = Snapshot::new(1, &config, policy, &parts);
-    let gate = Arc::new(Gate::new(first, recorder, metrics, clock));
-    gate.recorder.event(&Event::PolicyLoaded {
-        digest: config.digest.clone(),
-        generation: 1,
-    });
-
-    let quiet = CancellationToken::new();
-    let connections = sockets::connections(config.limits.flows, descriptors);
-    banner::started(&config, &gate, &bound);
-    let guard_addresses = bound.addresses();
-    serve_admin(&gate, bound.admin, Door::Admin, &quiet);
-    serve_admin(&gate, bound.control, Door::Control, &quiet);
-    proxy::serve(&gate, bound.proxies, connections);
-    let background = background(&gate, config, catalogue, guard_addresses, &quiet);
+    let bound = Bound::new(&plan.config.listen)?;
+    let running = Running::start(plan, bound.addresses(), None)?;
+    let gate = running.gate.clone();
+    banner::started(&running.config, &gate, &bound);
+    serve_admin(&gate, bound.admin, Door::Admin, &running.quiet);
+    serve_admin(&gate, bound.control, Door::Control, &running.quiet);
+    running.serve(bound.proxies);
+    running.attend(catalogue, true, std::convert::identity);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     banner::say("tidegate: ready\n");
 
     stop.asked().await;
     drain(&gate, &mut stop).await;
-    quiet.cancel();
-    background.close();
-    background.wait().await;
-    gate.recorder.close().await;
+    running.close().await;
     banner::say("tidegate: stopped\n");
     Ok(())
 }
@@ -200,26 +172,6 @@ fn serve_admin(
     let stop = stop.clone();
     gate.attendants
         .spawn(crate::admin::serve(listener, door, admin, stop));
-}
-
-/// Reload and sampling; they end with `quiet`, after the flows.
-fn background(
-    gate: &Arc<Gate>,
-    config: Config,
-    catalogue: Catalogue,
-    own: Vec<std::net::SocketAddr>,
-    quiet: &CancellationToken,
-) -> tokio_util::task::TaskTracker {
-    let tasks = gate.attendants.clone();
-    tasks.spawn(reload::follow(
-        gate.clone(),
-        config,
-        catalogue,
-        own,
-        quiet.clone(),
-    ));
-    tasks.spawn(sample(gate.clone(), quiet.clone()));
-    tasks
 }
 
 async fn sample(gate: Arc<Gate>, quiet: CancellationToken) {

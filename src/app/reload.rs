@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
@@ -22,11 +22,25 @@ use super::{Plan, interfaces};
 
 const POLL: Duration = Duration::from_secs(2);
 
+/// What is followed.
+pub(super) struct Follow {
+    /// What was loaded.
+    pub(super) config: Config,
+    /// What hosts are for.
+    pub(super) catalogue: Catalogue,
+    /// What is made of every plan before it is put in force.
+    pub(super) adapt: fn(Plan) -> Plan,
+    /// Own listeners, part of the floor.
+    pub(super) own: Vec<SocketAddr>,
+    /// Whether SIGHUP asks for a reload.
+    pub(super) hangup: bool,
+}
+
 struct Follower {
     gate: Arc<Gate>,
     catalogue: Arc<Catalogue>,
     config: Config,
-    /// Own listeners, part of the floor.
+    adapt: fn(Plan) -> Plan,
     own: Vec<SocketAddr>,
     /// The digest that was tried last, good or bad.
     tried: Arc<str>,
@@ -37,24 +51,19 @@ struct Follower {
 }
 
 /// Follows the files and SIGHUP until `quiet`.
-pub(super) async fn follow(
-    gate: Arc<Gate>,
-    config: Config,
-    catalogue: Catalogue,
-    own: Vec<SocketAddr>,
-    quiet: CancellationToken,
-) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+pub(super) async fn follow(gate: Arc<Gate>, follow: Follow, quiet: CancellationToken) {
+    let listening = follow.hangup.then(|| signal(SignalKind::hangup()));
+    let Ok(mut hangup) = listening.transpose() else {
         tracing::error!("cannot listen for SIGHUP");
         return;
     };
-    let digest = config.digest.clone();
-    let catalogue = Arc::new(catalogue);
+    let digest = follow.config.digest.clone();
     let mut follower = Follower {
         gate,
-        catalogue,
-        config,
-        own,
+        catalogue: Arc::new(follow.catalogue),
+        config: follow.config,
+        adapt: follow.adapt,
+        own: follow.own,
         tried: digest.clone(),
         seen: digest,
         interfaces: interfaces::own(),
@@ -63,13 +72,23 @@ pub(super) async fn follow(
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = hangup.recv() => {
+            () = asked(&mut hangup) => {
                 follower.gate.recorder.reopen();
                 follower.reload().await;
             }
             _ = poll.tick() => follower.poll().await,
             () = quiet.cancelled() => return,
         }
+    }
+}
+
+/// Waits for SIGHUP, where it is listened for.
+async fn asked(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => {
+            let _ = hangup.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -93,7 +112,7 @@ impl Follower {
         let loaded =
             tokio::task::spawn_blocking(move || Plan::new(path.as_deref(), &catalogue)).await;
         match loaded {
-            Ok(Ok(plan)) => self.adopt(plan),
+            Ok(Ok(plan)) => self.adopt((self.adapt)(plan)),
             Ok(Err(findings)) => {
                 if let Ok(digest) = config::digest_of_files(&self.config) {
                     self.tried = digest;

@@ -14,10 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::admin::AdminListener;
 use crate::config::{AdminAddress, Control, Listen, Listener};
-use crate::policy::Guard;
 use crate::proxy;
-
-use super::interfaces;
 
 /// Descriptors that stay free for the log, the admin listener and name servers.
 const RESERVED: usize = 256;
@@ -25,7 +22,7 @@ const RESERVED: usize = 256;
 /// Every listener, bound.
 pub(super) struct Bound {
     /// Where callers connect.
-    pub(super) proxies: Vec<(TcpListener, Arc<Listener>)>,
+    pub(super) proxies: Vec<proxy::Bound>,
     /// Where operators connect.
     pub(super) admin: Option<AdminListener>,
     /// Where sessions are started and revoked.
@@ -41,13 +38,11 @@ impl Bound {
         for listener in &listen.proxy {
             let socket = take_or_bind(&mut inherited, listener.address)?;
             let address = socket.local_addr()?;
-            proxies.push((
-                socket,
-                Arc::new(Listener {
-                    address,
-                    ..listener.clone()
-                }),
-            ));
+            let listener = Arc::new(Listener {
+                address,
+                ..listener.clone()
+            });
+            proxies.push(proxy::Bound::open(socket, listener));
         }
         let (admin, admin_address) = match &listen.admin {
             None => (None, None),
@@ -74,18 +69,13 @@ impl Bound {
 
     /// Own addresses: part of the floor.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        let proxies = self.proxies.iter().map(|(_, listener)| listener.address);
+        let proxies = self.proxies.iter().map(|bound| bound.listener.address);
         proxies.chain(self.admin_address).collect()
     }
 
     /// Where operators connect, if by TCP.
     pub(super) fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
-    }
-
-    /// What the proxy itself occupies.
-    pub(super) fn guard(&self) -> Arc<Guard> {
-        interfaces::guard(&self.addresses())
     }
 }
 

@@ -67,14 +67,14 @@ impl Env {
 
 /// The URL of a proxy, checked so that every client reads it the same way.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Proxy {
+pub(super) struct Proxy {
     /// `user:secret`, percent-encoded.
     credentials: Option<String>,
     target: Target,
 }
 
 impl Proxy {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let rest = text
             .strip_prefix("http://")
             .ok_or("write http://HOST:PORT")?;
@@ -107,7 +107,7 @@ impl Proxy {
     }
 
     /// Every variable, by name.
-    fn variables(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
         let url = self.url();
         let same = URLS.iter().map(|name| (*name, url.clone()));
         let without = [

@@ -7,6 +7,7 @@ mod admin;
 mod answer;
 mod check;
 mod env;
+mod exec;
 mod explain;
 mod health;
 mod load;
@@ -47,10 +48,22 @@ enum Verb {
     Explain(explain::Explain),
     /// Print the variables that make clients use the proxy.
     Env(env::Env),
+    /// Run a command behind a gate of its own, and say at the end what it reached.
+    Exec(exec::Exec),
     /// Ask a running gate whether it takes flows.
     Health(health::Health),
     /// Print completions for a shell.
     Completions(Completions),
+    /// Becomes a command in a jail; only `exec --jail` says it.
+    #[command(name = crate::jail::VERB, hide = true)]
+    JailInit(JailInit),
+}
+
+#[derive(Debug, clap::Args)]
+struct JailInit {
+    /// The program and its arguments.
+    #[arg(last = true)]
+    command: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -85,7 +98,9 @@ pub fn main() -> ExitCode {
 impl Verb {
     fn perform(self) -> ExitCode {
         match self {
+            Self::JailInit(jail) => return crate::jail::enter(&jail.command),
             Self::Run(run) => return crate::app::run_command(run.config.as_deref()),
+            Self::Exec(exec) => return exec.perform(),
             Self::Check(check) => check.perform(),
             Self::Test(test) => test.perform(),
             Self::Explain(explain) => explain.perform(),
@@ -130,6 +145,8 @@ mod tests {
             "env --docker",
             "env --github",
             "env --json",
+            "exec -- npm install",
+            "exec --config a.toml --repo web --jail --json claude --resume",
             "completions zsh",
             "health --admin 127.0.0.1:3130",
             "health --admin unix:/run/tidegate/admin.sock --json",

@@ -18,9 +18,8 @@ use crate::policy::source::Placed;
 
 /// Keys that the language has and this version does not: refused, since ignoring them would let
 /// something pass that their author wanted stopped.
-const NOT_YET: [(&str, &str); 4] = [
+const NOT_YET: [(&str, &str); 3] = [
     ("[dial]", "parent"),
-    ("[listen]", "proxy-tls"),
     ("[[rule]]", "inspect"),
     ("[[rule]]", "upstream"),
 ];

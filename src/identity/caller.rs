@@ -11,6 +11,7 @@ use crate::policy::Who;
 use super::Labels;
 use super::certificate::Certificate;
 use super::grant::{Grant, Process, Work};
+use super::process::Kin;
 
 /// Who is asking, and what showed it.
 #[derive(Clone, Debug)]
@@ -107,6 +108,8 @@ pub struct Channel {
     pub certificate: Option<Arc<Certificate>>,
     /// The session that this listener belongs to.
     pub grant: Option<Arc<Grant>>,
+    /// Whether the client is one that the listener is for.
+    pub kin: Kin,
     /// The process, where it is on this host and was looked for.
     pub process: Option<Arc<Process>>,
 }
@@ -119,6 +122,7 @@ impl Channel {
             local,
             certificate: None,
             grant: None,
+            kin: Kin::Any,
             process: None,
         }
     }

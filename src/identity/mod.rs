@@ -15,6 +15,7 @@ mod jwks;
 mod keyring;
 mod label;
 mod oidc;
+mod process;
 mod sessions;
 mod token;
 
@@ -33,6 +34,7 @@ pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Narrow, Process, ToolCall, Work};
 pub use label::Labels;
 pub use oidc::Reach;
+pub use process::{Family, Kin};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{
     BoundClaim, Claims, JobClaim, NarrowClaim, PublicKey, Signer, TYP, TokenError, Tokens,
@@ -57,6 +59,9 @@ pub enum IdentityError {
     /// The listener requires a credential.
     #[error("this listener requires a proxy credential")]
     Required,
+    /// The client is no process of the session that the listener belongs to.
+    #[error("this proxy is another session's")]
+    Stranger,
     /// A token that is no evidence, and the session that it names where it was one of ours.
     #[error("{why}")]
     Token {
@@ -155,10 +160,15 @@ impl Identity {
             proof,
             labels,
         };
-        let known = channel.grant.is_some() || channel.certificate.is_some();
+        if channel.kin == Kin::Stranger {
+            return Err(IdentityError::Stranger);
+        }
+        // Whose process cannot be seen has to show the session's token.
+        let unseen = channel.kin == Kin::Unknown;
+        let known = !unseen && (channel.grant.is_some() || channel.certificate.is_some());
         self.still_granted(channel)?;
         let Some(value) = authorization else {
-            if listener.identity == IdentityDemand::Required && !known {
+            if unseen || listener.identity == IdentityDemand::Required && !known {
                 return Err(IdentityError::Required);
             }
             return Ok(presented(Proof::None, Labels::default()));
@@ -179,6 +189,9 @@ impl Identity {
                 self.seen.put(mark, (grant.clone(), labels.clone()));
             }
             return Ok(presented(Proof::Grant(grant), labels));
+        }
+        if unseen {
+            return Err(IdentityError::Invalid);
         }
         // Without any user to know, a username can only be a label: agents put their session there.
         let optional = listener.identity == IdentityDemand::Optional || known;

@@ -28,3 +28,17 @@
 //! tidegate explain https://docs.rs/  # what would happen, and why
 //! tidegate run --config tidegate.toml
 //! ```
+//!
+//! One command instead of all that:
+//!
+//! ```sh
+//! tidegate exec -- claude             # a gate for this session alone; observes without a policy
+//! tidegate exec --config tidegate.toml --jail -- npm install
+//! ```
+//!
+//! `exec` reads repository, branch and commit from the working copy, starts a session, sets every
+//! variable, and says at the end what was allowed, asked and refused. Only processes below the
+//! command can use its gate: a stolen token of it is worth nothing elsewhere. The exit code is the
+//! command's own (128 and the signal that ended it; 126 and 127 as a shell has them). With `--jail`
+//! a program that ignores the variables is captured and judged the same way; where no jail can be
+//! made, nothing is run and the exit code is 3.

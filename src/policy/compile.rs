@@ -68,6 +68,11 @@ pub fn default_source() -> source::Policy {
 const DEFAULT: &str = include_str!("../../config/default.toml");
 
 impl Policy {
+    /// Enforces nothing any more: every tier observes. The floor holds.
+    pub fn observe(&mut self) {
+        self.tiers.observe();
+    }
+
     /// The names of the tiers, loosest first.
     pub fn tiers(&self) -> &[Arc<str>] {
         &self.tiers.names

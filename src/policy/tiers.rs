@@ -44,6 +44,13 @@ impl Tiers {
             .unwrap_or(&self.strictest)
     }
 
+    /// Enforces nothing any more.
+    pub(super) fn observe(&mut self) {
+        for tier in self.looser.iter_mut().chain([&mut self.strictest]) {
+            tier.mode = Mode::Observe;
+        }
+    }
+
     pub(super) fn strictest(&self) -> TierId {
         TierId(u8::try_from(self.looser.len()).unwrap_or(u8::MAX))
     }

@@ -73,12 +73,22 @@ async fn open(
         .map_err(|error| Refusal::because(Code::BadTarget, error.to_string()))?;
     flow.aim(target.clone());
     let known = connection.identify(flow, head).await?;
+    tunnel_to(connection, flow, &known, &target).await
+}
+
+/// Decides and dials, for a tunnel that somebody known asks for.
+pub(super) async fn tunnel_to(
+    connection: &Connection,
+    flow: &mut Flow,
+    known: &super::flow::Known,
+    target: &Target,
+) -> Result<(Upstream, Decision), Refusal> {
     if connection.gate().draining.is_cancelled() {
         return Err(Code::Draining.into());
     }
-    let decision = flow.judge(&known, &target, &Asked::Connect)?;
+    let decision = flow.judge(known, target, &Asked::Connect)?;
     flow.facts.tls_mode = (!decision.raw).then_some(TlsMode::Opaque);
-    let upstream = reach(flow, &known, &target, Asked::Connect, &decision).await?;
+    let upstream = reach(flow, known, target, Asked::Connect, &decision).await?;
     Ok((upstream, decision))
 }
 
@@ -183,6 +193,21 @@ impl Flow {
 }
 
 impl Tunnel {
+    /// A tunnel whose client was told nothing: it took the connection for its destination's.
+    pub(super) fn untold(
+        flow: Flow,
+        connection: Connection,
+        upstream: Upstream,
+        decision: &Decision,
+    ) -> Box<Self> {
+        Box::new(Self {
+            flow,
+            connection,
+            upstream: upstream.stream,
+            raw: decision.raw,
+        })
+    }
+
     /// Judges what the tunnel begins with, then moves bytes both ways until either side is done.
     pub(super) async fn carry(mut self) {
         if !self.raw

@@ -1,6 +1,7 @@
 //! One client connection: request after request, until a tunnel takes it over or it ends.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::config::Listener;
 use crate::gate::{Gate, Snapshot};
 use crate::identity::{Channel, IdentityError};
 use crate::metrics::FlowKind;
+use crate::name::Target;
 use crate::record::FlowFacts;
 
 use super::Shared;
@@ -36,6 +38,8 @@ pub(super) struct Connection {
     pub(super) buffer: BytesMut,
     origin: Origin,
     known: Option<Remembered>,
+    /// Where a captured client wanted to go.
+    pub(super) captured: Option<Target>,
     /// Whether a request came on it before.
     asked: bool,
 }
@@ -88,6 +92,7 @@ impl Connection {
             origin,
             buffer: BytesMut::new(),
             known: None,
+            captured: None,
             asked: false,
         }
     }
@@ -111,7 +116,7 @@ impl Connection {
                 }
                 Next::Request(head) => head,
             };
-            if head.method == Method::Connect {
+            if head.method == Method::Connect && self.captured.is_none() {
                 return connect::connect(self, *head).await;
             }
             match forward::forward(&mut self, *head).await {
@@ -200,7 +205,12 @@ impl Connection {
 
     /// Begins a flow, or answers that it cannot be recorded.
     pub(super) async fn begin(&mut self, kind: FlowKind) -> Option<Flow> {
-        match Flow::begin(&self.shared.gate, kind, self.origin.channel.peer.ip()).await {
+        let client = match self.captured {
+            // In a jail every address is local: what a socket there is bound to says nothing.
+            Some(_) => Ipv4Addr::LOCALHOST.into(),
+            None => self.origin.channel.peer.ip(),
+        };
+        match Flow::begin(&self.shared.gate, kind, client).await {
             Ok(flow) => Some(flow),
             Err(facts) => {
                 self.answer(&Code::RecordUnavailable.into(), &facts, None, true, false)
@@ -217,8 +227,17 @@ impl Connection {
         flow: &mut Flow,
         head: &RequestHead,
     ) -> Result<Known, Refusal> {
+        self.identify_by(flow, head.proxy_authorization()).await
+    }
+
+    /// As [`Connection::identify`], by a credential or by none.
+    pub(super) async fn identify_by(
+        &mut self,
+        flow: &mut Flow,
+        authorization: Option<&[u8]>,
+    ) -> Result<Known, Refusal> {
         let snapshot = flow.snapshot();
-        let known = self.known_as(&snapshot, head.proxy_authorization()).await;
+        let known = self.known_as(&snapshot, authorization).await;
         let known = known.map_err(|error| {
             flow.not_identified(&error);
             Refusal::from(error)
@@ -298,7 +317,7 @@ impl Connection {
         &mut self,
         refusal: &Refusal,
         facts: &FlowFacts,
-        target: Option<&crate::name::Target>,
+        target: Option<&Target>,
         close: bool,
         head_only: bool,
     ) -> bool {
@@ -337,6 +356,10 @@ impl From<IdentityError> for Refusal {
         match error {
             IdentityError::Invalid => Code::IdentityInvalid.into(),
             IdentityError::Required => Code::IdentityRequired.into(),
+            IdentityError::Stranger => Self::because(
+                Code::IdentityInvalid,
+                "this proxy belongs to another session",
+            ),
             IdentityError::Token { why, .. } => {
                 Self::because(Code::IdentityInvalid, why.to_string())
             }

@@ -71,6 +71,8 @@ impl Flow {
             protocol: Some(match kind {
                 FlowKind::Connect => "connect",
                 FlowKind::Http => "http",
+                FlowKind::Captured => "captured",
+                FlowKind::Dns => "dns",
             }),
             ..FlowFacts::default()
         });

@@ -110,7 +110,10 @@ async fn request(
     flow.facts.user_agent = head.user_agent().map(super::user_agent);
     flow.facts.method = Some(head.method.as_str().into());
     flow.facts.tls_mode = Some(TlsMode::None);
-    let url = url(head)?;
+    let url = match &connection.captured {
+        Some(target) => super::capture::url(head, target)?,
+        None => url(head)?,
+    };
     // The target counts and Host is written anew from it (RFC 9112 section 3.2.2), but one that is
     // no host at all is not a request (section 3.2).
     if head

@@ -11,12 +11,25 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::identity::Channel;
 
 use super::Shared;
+use super::capture::{self, Names};
+use super::client::ClientStream;
+use super::connect::Tunnel;
+use super::connection::{Connection, Origin};
 use super::front;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// How long accepting rests after the machine ran out of descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// How a client came, and so what it says first.
+#[derive(Clone)]
+pub(super) enum Front {
+    /// To a proxy, by the listener of that number.
+    Proxy(usize),
+    /// From a jail, meaning to reach somebody else.
+    Captured(Arc<Names>),
+}
 
 /// Binds a listener; a port of 0 takes a free one.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -36,7 +49,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts clients until shutdown begins.
-pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, index: usize) {
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Front) {
     let gate = shared.gate.clone();
     loop {
         let accepted = tokio::select! {
@@ -44,7 +57,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, index: us
             () = gate.draining.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => welcome(&shared, stream, peer, index),
+            Ok((stream, peer)) => welcome(&shared, stream, peer, &front),
             Err(error) if exhausted(&error) => {
                 tracing::warn!(%error, "cannot accept; resting");
                 tokio::time::sleep(BACK_OFF).await;
@@ -55,7 +68,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, index: us
     }
 }
 
-fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usize) {
+fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Front) {
     let Ok(turn) = shared.connections.clone().try_acquire_owned() else {
         // Closed at once: nothing was asked, so there is nothing to record, only to count.
         shared.gate.metrics.flow_unstarted();
@@ -64,7 +77,7 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usi
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer, canonical);
     let channel = Channel::plain(canonical(peer), local);
-    let serving = front::serve(shared.clone(), stream, channel, index);
+    let serving = serving(shared.clone(), stream, channel, front.clone());
     shared.gate.tasks.spawn(async move {
         // Boxed: a tunnel that rests must not hold what it took to open it.
         if let Some(tunnel) = Box::pin(serving).await {
@@ -72,6 +85,34 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, index: usi
         }
         drop(turn);
     });
+}
+
+/// Serves a client as it came; hands back a tunnel that opened.
+async fn serving(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    mut channel: Channel,
+    front: Front,
+) -> Option<Box<Tunnel>> {
+    let index = match front {
+        Front::Proxy(index) => index,
+        Front::Captured(_) => 0,
+    };
+    if let Some(Some(tenant)) = shared.tenants.get(index) {
+        tenant.receive(&mut channel).await;
+    }
+    match front {
+        Front::Proxy(index) => front::serve(shared, stream, channel, index).await,
+        Front::Captured(names) => {
+            let local = channel.local;
+            let origin = Origin {
+                channel: Arc::new(channel),
+                listener: 0,
+            };
+            let connection = Connection::new(shared, ClientStream::Plain(stream), origin);
+            capture::serve(connection, &names, local).await
+        }
+    }
 }
 
 /// Out of descriptors or memory: trying again at once would only spin.

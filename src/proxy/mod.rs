@@ -2,9 +2,11 @@
 
 mod balancer;
 mod buffers;
+mod capture;
 mod client;
 mod connect;
 mod connection;
+mod dns;
 mod flow;
 mod forward;
 mod front;
@@ -25,9 +27,12 @@ use tokio::sync::Semaphore;
 
 use crate::config::{IdentityDemand, Listener};
 use crate::gate::Gate;
+use crate::identity::{Channel, Family, Grant, Kin};
 
 use buffers::Buffers;
+use listen::Front;
 
+pub use capture::{Inside, serve_jail};
 pub use listen::bind;
 pub use refusal::{Code, REASONS, Refusal};
 
@@ -37,26 +42,78 @@ struct Shared {
     buffers: Arc<Buffers>,
     /// The listeners as they were when they were bound.
     listeners: Vec<Arc<Listener>>,
+    /// Whose each of them is, where it is one session's.
+    tenants: Vec<Option<Tenant>>,
     /// A caller of a listener that nothing is known of.
     nobody: Arc<Listener>,
     connections: Arc<Semaphore>,
+}
+
+/// A listener that was bound.
+#[derive(Debug)]
+pub struct Bound {
+    /// The socket.
+    pub socket: TcpListener,
+    /// What its configuration says.
+    pub listener: Arc<Listener>,
+    /// Whose it is, where it is one session's.
+    pub tenant: Option<Tenant>,
+}
+
+/// The session that a listener belongs to.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// What the listener says of its callers.
+    pub grant: Arc<Grant>,
+    /// The processes that it is for; `None`: whoever reaches it.
+    pub family: Option<Arc<Family>>,
+    /// Nobody else can reach it (a jail): who is not seen is one of them.
+    pub alone: bool,
+}
+
+impl Bound {
+    /// A listener for everybody.
+    pub fn open(socket: TcpListener, listener: Arc<Listener>) -> Self {
+        Self {
+            socket,
+            listener,
+            tenant: None,
+        }
+    }
+}
+
+impl Tenant {
+    /// Says on a new connection whose listener it came by, and which process it is.
+    async fn receive(&self, channel: &mut Channel) {
+        channel.grant = Some(self.grant.clone());
+        if let Some(family) = &self.family {
+            (channel.kin, channel.process) = family.owner(channel.peer, channel.local).await;
+        }
+        if self.alone && channel.kin == Kin::Unknown {
+            channel.kin = Kin::Own;
+        }
+    }
 }
 
 /// Serves clients on listeners that were bound, each beside what its configuration says.
 ///
 /// `connections` bounds the clients connected at once. Returns at once; the gate's tasks go on
 /// until shutdown begins and its flows have ended.
-pub fn serve(gate: &Arc<Gate>, bound: Vec<(TcpListener, Arc<Listener>)>, connections: usize) {
+pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
     let shared = Arc::new(Shared {
         gate: gate.clone(),
         buffers: Arc::new(Buffers::default()),
-        listeners: bound.iter().map(|(_, listener)| listener.clone()).collect(),
+        listeners: bound.iter().map(|bound| bound.listener.clone()).collect(),
+        tenants: bound.iter().map(|bound| bound.tenant.clone()).collect(),
         nobody: Arc::new(nobody()),
         connections: Arc::new(Semaphore::new(connections)),
     });
-    for (index, (listener, _)) in bound.into_iter().enumerate() {
-        gate.tasks
-            .spawn(listen::accept(shared.clone(), listener, index));
+    for (index, bound) in bound.into_iter().enumerate() {
+        gate.tasks.spawn(listen::accept(
+            shared.clone(),
+            bound.socket,
+            Front::Proxy(index),
+        ));
     }
 }
 

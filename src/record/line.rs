@@ -58,7 +58,7 @@ pub enum Blame {
 
 /// `tidegate.verdict` of a line: a policy's verdict, or `error` where none was reached or the way
 /// out failed before the decision line.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It passes.

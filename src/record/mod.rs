@@ -16,6 +16,7 @@ mod queue;
 mod recorder;
 mod scan;
 mod sink;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -24,3 +25,4 @@ pub use line::{
     Blame, CloseFacts, End, Event, FlowFacts, Outcome, SCHEMA, SessionFacts, Timings, TlsMode,
 };
 pub use recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
+pub use tally::{Counts, Kind, Tally};

@@ -1,7 +1,7 @@
 //! Hands out the right to write records.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::encode::{self, Line};
 use super::line::{CloseFacts, Event, FlowFacts};
 use super::queue::{Health, Queue, Queued};
 use super::sink::Sink;
+use super::tally::Tally;
 use super::writer::{self, Writer};
 
 /// How long a flow waits for room.
@@ -54,6 +55,8 @@ pub struct Recorder(Arc<Handle>);
 struct Handle {
     queue: Arc<Queue>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
+    /// Who counts along.
+    tally: OnceLock<Arc<Tally>>,
 }
 
 impl Drop for Handle {
@@ -101,6 +104,7 @@ impl Recorder {
         Ok(Self(Arc::new(Handle {
             queue,
             thread: Mutex::new(Some(thread)),
+            tally: OnceLock::new(),
         })))
     }
 
@@ -129,6 +133,11 @@ impl Recorder {
             .push_event(encode::event(self.queue().clock.now(), event));
     }
 
+    /// Counts every decision from now on; the first one that asks for it has it.
+    pub fn count_into(&self, tally: &Arc<Tally>) {
+        let _ = self.0.tally.set(tally.clone());
+    }
+
     /// Opens the file anew (SIGHUP, after a rotation from outside).
     pub fn reopen(&self) {
         self.queue().reopen();
@@ -153,6 +162,12 @@ impl Recorder {
 
     fn queue(&self) -> &Queue {
         &self.0.queue
+    }
+
+    fn counted(&self, facts: &FlowFacts) {
+        if let Some(tally) = self.0.tally.get() {
+            tally.add(facts);
+        }
     }
 
     async fn room(&self) -> Result<OwnedSemaphorePermit, Unavailable> {
@@ -224,6 +239,7 @@ impl Permit {
     /// After an error the flow is refused: [`Permit::refused`] then says so on record as soon as
     /// the log works; a permit that is dropped instead is counted in the next `record_gap`.
     pub async fn decided(&mut self, facts: &FlowFacts) -> Result<(), RecordUnavailable> {
+        self.recorder.counted(facts);
         let line = encode::decision(self.queue().clock.now(), facts);
         self.said = Said::MayPass;
         if !self.has_room() {
@@ -246,6 +262,7 @@ impl Permit {
 
     /// Writes the one `decision` line of a flow that does not pass.
     pub fn refused(self, facts: &FlowFacts) {
+        self.recorder.counted(facts);
         let line = encode::decision(self.queue().clock.now(), facts);
         self.last(line);
     }

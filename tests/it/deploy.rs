@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::kit::{Gate, Origin, Outcome, Program, loopback};
+use crate::kit::{Gate, Origin, Outcome, Pki, Program, loopback};
 use crate::shape;
 
 fn deploy(path: &str) -> PathBuf {
@@ -134,12 +134,22 @@ fn alerts_and_dashboard_use_only_metrics_that_are_declared() {
 #[test]
 fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
     let origin = Origin::echo();
-    let gate = Gate::with(&loopback(origin.port()));
+    // With a certificate, so that its end is exported.
+    let (cert, key) = Pki::new().issue(|_| ());
+    let policy = |port| {
+        let tls = "tls = { cert = \"proxy.pem\", key = \"proxy.key\" }";
+        let listener = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{tls}\n");
+        loopback(port) + &listener
+    };
+    let gate = Gate::plan(&policy(origin.port()))
+        .file("proxy.pem", &cert)
+        .file("proxy.key", &key)
+        .start();
     let url = format!("http://files.example.net:{}/", origin.port());
     assert_eq!(gate.client().get(&url).status(), 200);
     // An upstream that fails, so that its counter has a sample too.
     let gone = Origin::nobody().port();
-    gate.reload(&loopback(gone));
+    gate.reload(&policy(gone));
     assert_eq!(
         gate.client()
             .connect(&format!("files.example.net:{gone}"))

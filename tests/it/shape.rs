@@ -9,7 +9,9 @@ const LAYERS: &[&[&str]] = &[
     &["name", "diag", "clock"],
     &["policy"],
     &["config"],
-    &["dial", "identity", "metrics", "record", "tls"],
+    &[
+        "dial", "identity", "jail", "metrics", "record", "tls", "vcs",
+    ],
     &["gate"],
     &["proxy", "admin"],
     &["app"],

@@ -1,0 +1,243 @@
+//! The command itself: its terminal, signals and exit code as if it had been started directly.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getrlimit, kill_process,
+    set_child_subreaper, setrlimit, wait,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config;
+use crate::identity::Family;
+
+use super::super::print;
+
+/// Signals that are meant for the command, whoever of us gets them.
+const PASSED: [Signal; 6] = [
+    Signal::TERM,
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+];
+
+/// As a shell says that there is no such program, and that it cannot be run.
+pub(super) const NOT_FOUND: u8 = 127;
+const NOT_RUN: u8 = 126;
+
+/// A command that is about to begin.
+pub(super) struct Child<'a> {
+    pub(super) words: &'a [OsString],
+    set: &'a [(&'static str, String)],
+    /// How many files it may have open: as many as this process before it was a gate.
+    limit: Rlimit,
+    signals: Signals,
+}
+
+/// How many files this process may have open.
+pub(super) fn descriptors() -> Rlimit {
+    getrlimit(Resource::Nofile)
+}
+
+impl<'a> Child<'a> {
+    /// Listens for its signals; what outlives its parent stays below us from now on, so that it can
+    /// still be told whose it is.
+    pub(super) fn new(
+        words: &'a [OsString],
+        set: &'a [(&'static str, String)],
+        limit: Rlimit,
+    ) -> Self {
+        let _ = set_child_subreaper(Some(getpid()));
+        Self {
+            words,
+            set,
+            limit,
+            signals: Signals::listen(),
+        }
+    }
+
+    /// Runs it to its end; its code as a shell says it.
+    pub(super) async fn run(&mut self, family: &Family) -> u8 {
+        match self.limited(|| self.command().spawn()) {
+            Ok(child) => {
+                family.command_is(child.id());
+                self.wait_for(child.id()).await
+            }
+            Err(error) => not_begun(self.words, &error),
+        }
+    }
+
+    /// Starts something that is to have the limits that we began with.
+    pub(super) fn limited<T>(&self, start: impl FnOnce() -> T) -> T {
+        let ours = getrlimit(Resource::Nofile);
+        let _ = setrlimit(Resource::Nofile, self.limit);
+        let started = start();
+        let _ = setrlimit(Resource::Nofile, ours);
+        started
+    }
+
+    /// Waits for its end and passes on signals until then.
+    pub(super) async fn wait_for(&mut self, pid: u32) -> u8 {
+        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return u8::MAX;
+        };
+        let ended = tokio::task::spawn_blocking(move || reap(pid));
+        tokio::select! {
+            code = ended => code.unwrap_or(u8::MAX),
+            () = self.signals.pass_on(pid) => u8::MAX,
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut words = self.words.iter();
+        let mut command = Command::new(words.next().map(OsString::as_os_str).unwrap_or_default());
+        command.args(words).envs(self.variables());
+        command
+    }
+
+    /// What is set for it. What the user set for some of these goes on; ours comes last, where the
+    /// last one counts.
+    pub(super) fn variables(&self) -> Vec<(OsString, OsString)> {
+        let set = self.set.iter().map(|(name, value)| {
+            let before = match *name {
+                "JAVA_TOOL_OPTIONS" | "GIT_CONFIG_PARAMETERS" => std::env::var_os(name),
+                _ => None,
+            };
+            let mut whole = before.unwrap_or_default();
+            if !whole.is_empty() {
+                whole.push(" ");
+            }
+            whole.push(value);
+            (OsString::from(name), whole)
+        });
+        set.collect()
+    }
+}
+
+/// 127 where there is no such program, 126 where it cannot be run.
+fn not_begun(words: &[OsString], error: &io::Error) -> u8 {
+    let name = words.first().map_or(Path::new(""), Path::new);
+    print::err(&format!("tidegate: {}: {error}\n", name.display()));
+    match error.kind() {
+        io::ErrorKind::NotFound => NOT_FOUND,
+        // A folder of the PATH that is not ours to look into hides nothing that we could run.
+        io::ErrorKind::PermissionDenied if !is_seen(name) => NOT_FOUND,
+        _ => NOT_RUN,
+    }
+}
+
+/// Whether there is such a file, by its path or in the PATH.
+fn is_seen(name: &Path) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let bare = name.components().count() == 1 && name.is_relative();
+    let mut folders = std::env::split_paths(&folders);
+    !bare || folders.any(|folder| folder.join(name).exists())
+}
+
+/// Takes in whatever ends below us until the command itself has; stops when it stops, so that the
+/// shell above sees it.
+fn reap(command: Pid) -> u8 {
+    loop {
+        match wait(WaitOptions::UNTRACED) {
+            Ok(Some((pid, status))) if pid == command => {
+                if let Some(code) = code(status) {
+                    return code;
+                }
+                if status.stopped() && is_stopped(command) {
+                    let _ = kill_process(getpid(), Signal::STOP);
+                }
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return u8::MAX,
+        }
+    }
+}
+
+/// Its own, or 128 and the signal that ended it.
+fn code(status: WaitStatus) -> Option<u8> {
+    let signalled = status.terminating_signal().map(|signal| 128 + signal);
+    let code = status.exit_status().or(signalled)?;
+    Some(u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+/// Whether it still is: it may have been continued together with us.
+fn is_stopped(pid: Pid) -> bool {
+    let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let fields = fields(Path::new(&stat));
+    fields.first().is_some_and(|state| state == "T")
+}
+
+/// Whether what the terminal sends reaches the command without us.
+fn has_terminal() -> bool {
+    let fields = fields(Path::new("/proc/self/stat"));
+    matches!((fields.get(2), fields.get(5)), (Some(ours), Some(its)) if ours == its)
+}
+
+/// The fields of a `stat` behind the name: state, parent, group, session, terminal, its group …
+fn fields(stat: &Path) -> Vec<String> {
+    let text = config::read(stat).unwrap_or_default();
+    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    rest.split_ascii_whitespace().map(str::to_owned).collect()
+}
+
+/// The signals that are listened for.
+struct Signals {
+    heard: mpsc::Receiver<Signal>,
+    _listeners: tokio::task::JoinSet<()>,
+}
+
+impl Signals {
+    /// Those that were ignored when we began stay so, for the command as well (`nohup`).
+    fn listen() -> Self {
+        let (tell, heard) = mpsc::channel(PASSED.len());
+        let mut listeners = tokio::task::JoinSet::new();
+        let ignored = ignored();
+        for passed in PASSED {
+            let number = passed.as_raw();
+            if ignored >> (number - 1) & 1 == 1 {
+                continue;
+            }
+            let Ok(mut arrives) = signal(SignalKind::from_raw(number)) else {
+                continue;
+            };
+            let tell = tell.clone();
+            listeners.spawn(async move {
+                while arrives.recv().await.is_some() {
+                    let _ = tell.send(passed).await;
+                }
+            });
+        }
+        Self {
+            heard,
+            _listeners: listeners,
+        }
+    }
+
+    /// Passes on what the command has not got by itself; never ends.
+    async fn pass_on(&mut self, pid: Pid) {
+        loop {
+            let Some(signal) = self.heard.recv().await else {
+                return std::future::pending().await;
+            };
+            let typed = matches!(signal, Signal::INT | Signal::QUIT);
+            if !(typed && has_terminal()) {
+                let _ = kill_process(pid, signal);
+            }
+        }
+    }
+}
+
+/// The signals that this process ignores, as bits.
+fn ignored() -> u64 {
+    let status = config::read(Path::new("/proc/self/status")).unwrap_or_default();
+    let mut lines = status.lines();
+    let bits = lines.find_map(|line| line.strip_prefix("SigIgn:"));
+    bits.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,80 @@
+//! The command in a jail: the same gate, and no other way out.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use crate::app::Running;
+use crate::config::{Config, Listener};
+use crate::jail::{self, Jailed, NotContained};
+use crate::proxy::{Inside, Tenant};
+
+use super::Session;
+use super::child::{self, Child};
+
+/// Where the proxy is inside: a jail has its own ports.
+pub(super) const ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+/// The ports that are captured, beside those that rules name.
+const USUAL: [u16; 3] = [22, 80, 443];
+/// Clients that may be connected at once.
+const CONNECTIONS: usize = 4096;
+
+/// Makes the jail, serves it and lets the command begin.
+pub(super) fn begin(
+    running: &Running,
+    session: &Session,
+    child: &Child<'_>,
+) -> Result<Jailed, NotContained> {
+    let record = running.config.record.file.iter();
+    let plan = jail::Plan {
+        variables: child.variables(),
+        ports: ports(&running.config),
+        proxy_port: ADDRESS.port(),
+        hide: record.filter_map(|file| file.canonicalize().ok()).collect(),
+        ..jail::Plan::of(child.words.to_vec())
+    };
+    let (mut jailed, sockets) = child.limited(|| jail::start(&plan))?;
+    session.family.command_is(jailed.pid());
+    let inside = Inside {
+        sockets,
+        listener: Arc::new(Listener::at(ADDRESS)),
+        tenant: Some(Tenant {
+            alone: true,
+            ..session.tenant()
+        }),
+    };
+    running.serve_jail(inside, CONNECTIONS)?;
+    jailed.go()?;
+    Ok(jailed)
+}
+
+/// Runs it to its end.
+pub(super) async fn run(
+    running: &Running,
+    session: &Session,
+    child: &mut Child<'_>,
+) -> Result<u8, NotContained> {
+    let jailed = begin(running, session, child)?;
+    let code = child.wait_for(jailed.pid()).await;
+    drop(jailed);
+    Ok(code)
+}
+
+fn ports(config: &Config) -> Vec<u16> {
+    let rules = config.policy.rules.iter();
+    let named = rules.flat_map(|rule| &rule.value.ports);
+    let named = named.filter_map(|port| u16::try_from(*port.get_ref()).ok());
+    let mut ports: Vec<u16> = named.chain(USUAL).filter(|port| *port != 53).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports.retain(|port| *port != ADDRESS.port());
+    ports
+}
+
+/// What is answered where there is no jail; what a shell answers where there is no such command.
+pub(super) fn code(why: &NotContained) -> u8 {
+    match why {
+        NotContained::Command(_) => child::NOT_FOUND,
+        _ => super::Answer::NotContained.code(),
+    }
+}

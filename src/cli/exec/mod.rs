@@ -1,0 +1,309 @@
+//! `tidegate exec`: a command behind a gate of its own, as if nothing stood between it and its
+//! terminal.
+
+mod child;
+mod jailed;
+mod summary;
+
+use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+use crate::app::{Plan, Running};
+use crate::config::{self, Listener};
+use crate::diag;
+use crate::gate::{Gate, Ground, Started, Wish, session_facts};
+use crate::identity::{Evidence, Family, Grant};
+use crate::policy::{self, Catalogue};
+use crate::proxy::{self, Bound, Tenant};
+use crate::record::{Event, Tally};
+use crate::vcs;
+
+use super::env::Proxy;
+use super::{Answer, print};
+
+use child::Child;
+
+/// For how long the token of a command holds: sessions of agents are left open for days.
+const LIFETIME: Duration = Duration::from_hours(24 * 30);
+/// Options of `claude` that say which session it is.
+const CLAUDE_SESSION: &[&str] = &["--session-id", "-r", "--resume", "-c", "--continue"];
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Exec {
+    /// The configuration [default: tidegate/tidegate.toml in ~/.config, then in /etc]. Without any,
+    /// nothing is enforced: what would be refused passes, and is shown at the end.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The working copy that says which repository this is [default: the current folder].
+    #[arg(long, value_name = "PATH")]
+    repo: Option<PathBuf>,
+    /// The session to join, a UUID [default: a new one].
+    #[arg(long, value_name = "ID")]
+    session: Option<Uuid>,
+    /// Leave it no other way out (Linux).
+    #[arg(long)]
+    jail: bool,
+    /// Write the summary as JSON.
+    #[arg(long)]
+    json: bool,
+    /// The command and its arguments.
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    #[arg(allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// Where the command finds its gate, without a jail.
+struct Front {
+    socket: TcpListener,
+    address: SocketAddr,
+}
+
+impl Front {
+    fn bind() -> anyhow::Result<Self> {
+        let socket = proxy::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = socket.local_addr()?;
+        Ok(Self { socket, address })
+    }
+
+    fn bound(self, tenant: Tenant) -> Bound {
+        Bound {
+            socket: self.socket,
+            listener: Arc::new(Listener::at(self.address)),
+            tenant: Some(tenant),
+        }
+    }
+}
+
+/// What the gate of a command is for.
+struct Session {
+    started: Started,
+    grant: Arc<Grant>,
+    family: Arc<Family>,
+    channel: &'static str,
+    tally: Arc<Tally>,
+}
+
+impl Exec {
+    /// The command's own code; 2, 3 and 4 where it was not run, 126 and 127 as a shell has them.
+    pub(super) fn perform(mut self) -> ExitCode {
+        if let Some(repo) = self.repo.as_ref().filter(|repo| !repo.is_dir()) {
+            print::err(&format!("tidegate: --repo {}: no folder\n", repo.display()));
+            return Answer::Wrong.into();
+        }
+        self.config = self.config.take().or_else(default_config);
+        let catalogue = policy::built_in();
+        let plan = match Plan::new(self.config.as_deref(), &catalogue) {
+            Ok(plan) => plan,
+            Err(findings) => {
+                print::err(&diag::render(&findings, print::colour()));
+                return Answer::Wrong.into();
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
+        let ran = runtime
+            .context("cannot start the runtime")
+            .and_then(|runtime| runtime.block_on(self.run(plan, catalogue)));
+        match ran {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                print::err(&format!("tidegate: {error:#}\n"));
+                let contained = error.downcast_ref().map(jailed::code);
+                ExitCode::from(contained.unwrap_or(Answer::Failed.code()))
+            }
+        }
+    }
+
+    async fn run(&self, plan: Plan, catalogue: Catalogue) -> anyhow::Result<u8> {
+        let adapt = if self.config.is_some() { own } else { observed };
+        let mut plan = adapt(plan);
+        let id = self.session.unwrap_or_else(Uuid::now_v7);
+        let limit = child::descriptors();
+        let front = if self.jail {
+            None
+        } else {
+            Some(Front::bind()?)
+        };
+        let address = front
+            .as_ref()
+            .map_or(jailed::ADDRESS, |front| front.address);
+        plan.config.listen.proxy = vec![Listener::at(address)];
+        let spare = spare(plan.config.record.file.as_deref(), id);
+        let own = front.iter().map(|front| front.address).collect();
+        let running = Running::start(plan, own, spare)?;
+        let session = self.session(&running.gate, id)?;
+        running.attend(catalogue, false, adapt);
+        let (words, variables) = (self.words(id), session.variables(address)?);
+        let mut child = Child::new(&words, &variables, limit);
+        self.begin();
+        let ended = match front {
+            None => jailed::run(&running, &session, &mut child).await?,
+            Some(front) => {
+                running.serve(vec![front.bound(session.tenant())]);
+                child.run(&session.family).await
+            }
+        };
+        self.end(running, &session).await;
+        Ok(ended)
+    }
+
+    /// Says what nobody would expect.
+    fn begin(&self) {
+        if self.config.is_none() {
+            print::err(
+                "tidegate: no policy: nothing is refused; what would be is shown at the end\n",
+            );
+        }
+    }
+
+    async fn end(&self, running: Running, session: &Session) {
+        running.cut().await;
+        let facts = session_facts(&session.grant, Some("the command ended".into()));
+        let recorder = &running.gate.recorder;
+        recorder.event(&Event::SessionEnded(Box::new(facts)));
+        let end = summary::End {
+            counts: session.tally.counts(),
+            session: &session.started,
+            record: running.config.record.file.clone(),
+            config: self.config.as_deref(),
+        };
+        running.close().await;
+        print::err(&if self.json { end.json() } else { end.text() });
+    }
+
+    fn session(&self, gate: &Gate, id: Uuid) -> anyhow::Result<Session> {
+        let folder = self.repo.as_deref().unwrap_or(Path::new("."));
+        let copy = vcs::working_copy(folder);
+        let (agent, channel) = match self.name() {
+            "claude" => (Some("claude-code".to_owned()), "main"),
+            "codex" => (Some("codex".to_owned()), "main"),
+            _ => (None, "bash"),
+        };
+        let wish = Wish {
+            session: Some(id.to_string()),
+            agent,
+            repository: copy.repository,
+            r#ref: copy.branch,
+            commit: copy.commit,
+            pid: Some(std::process::id()),
+            lifetime: Some(LIFETIME.as_secs()),
+            ..Wish::default()
+        };
+        let tally = Arc::new(Tally::default());
+        gate.recorder.count_into(&tally);
+        let started = gate.start_session(&wish, Ground::Launcher)?;
+        let identity = &gate.snapshot.load().identity;
+        let shown = identity.session(&started.token)?;
+        Ok(Session {
+            started,
+            // The listener is the session's own for as long as it is there.
+            grant: Arc::new(Grant {
+                evidence: Evidence::Listener,
+                expires: None,
+                channel: Some(channel.into()),
+                ..Grant::clone(&shown)
+            }),
+            family: Arc::new(Family::of_this_process()),
+            channel,
+            tally,
+        })
+    }
+
+    /// The name of the program.
+    fn name(&self) -> &str {
+        let first = self.command.first().map(Path::new);
+        let name = first.and_then(Path::file_name).and_then(OsStr::to_str);
+        name.unwrap_or_default()
+    }
+
+    /// The command; `claude` is told which session it is, unless it was already.
+    fn words(&self, id: Uuid) -> Vec<OsString> {
+        let mut words = self.command.clone();
+        let says = |word: &OsString| {
+            let word = word.to_string_lossy();
+            let name = word.split('=').next().unwrap_or_default();
+            CLAUDE_SESSION.contains(&name)
+        };
+        if self.name() == "claude" && !self.command.iter().any(says) {
+            words.splice(1..1, ["--session-id".into(), id.to_string().into()]);
+        }
+        words
+    }
+}
+
+impl Session {
+    fn tenant(&self) -> Tenant {
+        Tenant {
+            grant: self.grant.clone(),
+            family: Some(self.family.clone()),
+            alone: false,
+        }
+    }
+
+    /// What is set for the command.
+    fn variables(&self, address: SocketAddr) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let Started { session, token, .. } = &self.started;
+        let channel = self.channel;
+        let proxy = Proxy::parse(&format!("http://{session}.{channel}:{token}@{address}"));
+        let proxy = proxy.map_err(anyhow::Error::msg)?;
+        let mut variables = proxy.variables();
+        variables.extend([
+            ("TIDEGATE_PROXY", address.to_string()),
+            ("TIDEGATE_SESSION", session.clone()),
+            ("TIDEGATE_TOKEN", token.clone()),
+        ]);
+        Ok(variables)
+    }
+}
+
+/// The gate signs with a key of its own, and no other gate's tokens are good here.
+fn own(mut plan: Plan) -> Plan {
+    let session = &mut plan.config.identity.session;
+    session.key = None;
+    session.keys.clear();
+    session.longest = LIFETIME;
+    plan.config.listen.admin = None;
+    plan.config.listen.control = None;
+    plan
+}
+
+/// As [`own`], enforcing nothing.
+fn observed(plan: Plan) -> Plan {
+    own(plan).observing()
+}
+
+/// Where records go while another gate writes the usual file.
+fn spare(file: Option<&Path>, session: Uuid) -> Option<PathBuf> {
+    let file = file?;
+    let stem = file.file_stem()?.to_string_lossy();
+    Some(file.with_file_name(format!("{stem}-{session}.jsonl")))
+}
+
+/// The user's own configuration, or that of the machine. Not one of the working copy: whoever wrote
+/// that does not say what it may reach.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing was configured: where else could it say?"
+)]
+fn default_config() -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        let path = std::env::var(name).ok().map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
+    let home = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
+    let mut folders = home.into_iter().chain([PathBuf::from("/etc")]);
+    folders
+        .by_ref()
+        .map(|folder| folder.join("tidegate/tidegate.toml"))
+        .find(|file| config::read(file).is_ok())
+}

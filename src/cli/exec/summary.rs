@@ -1,0 +1,255 @@
+//! What is said at the end: what passed, what was asked and refused, and what to type next.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::gate::Started;
+use crate::record::{Counts, Kind, Outcome};
+
+use super::super::print;
+
+/// Lines of one group.
+const LINES: usize = 20;
+
+/// What is known at the end of a command.
+pub(super) struct End<'a> {
+    pub(super) counts: Counts,
+    pub(super) session: &'a Started,
+    pub(super) record: Option<PathBuf>,
+    pub(super) config: Option<&'a Path>,
+}
+
+/// What became of flows, in the order in which it is said.
+const GROUPS: [&str; 5] = ["allowed", "observed", "asked", "refused", "failed"];
+
+fn group(kind: &Kind) -> &'static str {
+    match (kind.outcome, kind.would) {
+        (Outcome::Allow, None) => "allowed",
+        (Outcome::Allow, Some(_)) => "observed",
+        (Outcome::Ask, _) => "asked",
+        (Outcome::Deny, _) => "refused",
+        (Outcome::Error, _) => "failed",
+    }
+}
+
+impl End<'_> {
+    /// For people; empty where nothing happened.
+    pub(super) fn text(&self) -> String {
+        if self.counts.kinds.is_empty() {
+            return String::new();
+        }
+        let mut text = String::new();
+        let repository = self.session.repository.as_deref();
+        let who = format!(
+            "tidegate: {}, tier {}, session {}",
+            repository.unwrap_or("no repository"),
+            self.session.tier,
+            self.session.session
+        );
+        line(&mut text, &who);
+        for name in GROUPS {
+            let of = self.of(name);
+            for (kind, count) in of.iter().take(LINES) {
+                line(&mut text, &row(name, kind, *count));
+            }
+            if of.len() > LINES {
+                line(&mut text, &format!("  {name:9}  {} more", of.len() - LINES));
+            }
+        }
+        if self.counts.others > 0 {
+            let others = self.counts.others;
+            line(
+                &mut text,
+                &format!("  {others} more that are only on record"),
+            );
+        }
+        if let Some(record) = &self.record {
+            line(
+                &mut text,
+                &format!("tidegate: records in {}", record.display()),
+            );
+        }
+        if self.config.is_none() && !self.of("observed").is_empty() {
+            line(
+                &mut text,
+                "tidegate: no policy: `observed` would be refused with one",
+            );
+        }
+        if let Some(next) = self.next() {
+            // Not cut: it is there to be copied.
+            let _ = writeln!(text, "tidegate: next: {next}");
+        }
+        text
+    }
+
+    /// For programs, in one line.
+    pub(super) fn json(&self) -> String {
+        let flows: Vec<Value> = GROUPS
+            .into_iter()
+            .flat_map(|name| self.of(name).into_iter().map(move |it| (name, it)))
+            .map(|(name, (kind, count))| {
+                json!({
+                    "outcome": name,
+                    "count": count,
+                    "host": kind.host,
+                    "port": kind.port,
+                    "category": kind.category,
+                    "reason": kind.reason,
+                })
+            })
+            .collect();
+        let summary = json!({
+            "session": self.session.session,
+            "repository": self.session.repository,
+            "tier": self.session.tier,
+            "policy": self.config,
+            "record": self.record,
+            "flows": flows,
+            "others": self.counts.others,
+            "next": self.next(),
+        });
+        format!("{summary}\n")
+    }
+
+    /// The kinds of a group, the most frequent first.
+    fn of(&self, name: &str) -> Vec<(&Kind, u64)> {
+        let kinds = self.counts.kinds.iter();
+        let mut of: Vec<_> = kinds
+            .filter(|(kind, _)| group(kind) == name)
+            .map(|(kind, count)| (kind, *count))
+            .collect();
+        of.sort_by(|(one, more), (other, less)| less.cmp(more).then_with(|| one.cmp(other)));
+        of
+    }
+
+    /// What to type about the first that did not pass, or would not.
+    fn next(&self) -> Option<String> {
+        let mut groups = ["refused", "asked", "observed"].into_iter();
+        let kind = groups.find_map(|name| {
+            let of = self.of(name);
+            of.iter()
+                .map(|(kind, _)| *kind)
+                .find(|kind| !kind.host.is_empty())
+        })?;
+        let (scheme, usual) = if kind.plain {
+            ("http", 80)
+        } else {
+            ("https", 443)
+        };
+        let port = match kind.port {
+            port if port == usual => String::new(),
+            port => format!(":{port}"),
+        };
+        let mut next = format!("tidegate explain {scheme}://{}{port}/", kind.host);
+        if let Some(config) = self.config {
+            let _ = write!(next, " --config {}", quoted(&config.display().to_string()));
+        }
+        if let Some(repository) = &self.session.repository {
+            let _ = write!(next, " --repo {}", quoted(repository));
+        }
+        Some(next)
+    }
+}
+
+fn row(name: &str, kind: &Kind, count: u64) -> String {
+    let target = match &*kind.host {
+        "" => "(not understood)".to_owned(),
+        host => format!("{host}:{}", kind.port),
+    };
+    let category = kind.category.map_or("", |category| category.as_str());
+    let reason = if name == "allowed" { "" } else { kind.reason };
+    format!("  {name:9} {count:>5}  {target:44}  {category:17} {reason}")
+}
+
+fn line(text: &mut String, what: &str) {
+    text.push_str(print::clean(what.trim_end(), print::WIDTH).trim_end());
+    text.push('\n');
+}
+
+/// A word of a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+".contains(c);
+    if word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", print::clean(word, 1000).replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use crate::policy::{Category, Verdict};
+
+    use super::*;
+
+    fn kind(outcome: Outcome, would: Option<Verdict>, host: &str, reason: &'static str) -> Kind {
+        Kind {
+            outcome,
+            would,
+            host: host.into(),
+            port: 443,
+            plain: false,
+            category: Some(Category::PackageRegistry),
+            reason,
+        }
+    }
+
+    fn said(kinds: &[(Kind, u64)], config: Option<&Path>) -> String {
+        let session = Started {
+            session: "0195f3c2-7e1a-7bbb-8ccc-0123456789ab".into(),
+            token: String::new(),
+            expires: jiff::Timestamp::UNIX_EPOCH,
+            tier: "standard".into(),
+            repository: Some("github.com/acme/web".into()),
+            trust: "verified",
+        };
+        let end = End {
+            counts: Counts {
+                kinds: HashMap::from_iter(kinds.to_vec()),
+                others: 0,
+            },
+            session: &session,
+            record: Some("/records.jsonl".into()),
+            config,
+        };
+        end.text()
+    }
+
+    #[test]
+    fn the_end_names_what_passed_and_what_to_type_next() {
+        let kinds = [
+            (kind(Outcome::Allow, None, "a.example", "allowed"), 12),
+            (kind(Outcome::Deny, None, "b.example", "not_allowed"), 2),
+        ];
+        let text = said(&kinds, Some(Path::new("/my policy.toml")));
+        let expected = "\
+tidegate: github.com/acme/web, tier standard, session 0195f3c2-7e1a-7bbb-8ccc-0123456789ab
+  allowed      12  a.example:443                                 package-registry
+  refused       2  b.example:443                                 package-registry  not_allowed
+tidegate: records in /records.jsonl
+tidegate: next: tidegate explain https://b.example/ --config '/my policy.toml' \
+--repo github.com/acme/web
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn nothing_is_said_of_nothing_and_lines_stay_narrow() {
+        assert_eq!(said(&[], None), "");
+        let host = format!("{}.example", "x".repeat(200));
+        let would = Some(Verdict::Deny);
+        let text = said(
+            &[(kind(Outcome::Allow, would, &host, "not_allowed"), 1)],
+            None,
+        );
+        let wide = text.lines().filter(|line| line.chars().count() > 100);
+        assert!(
+            wide.into_iter().all(|line| line.contains("next: ")),
+            "{text}"
+        );
+        assert!(text.contains("no policy"), "{text}");
+    }
+}

@@ -1,0 +1,188 @@
+//! Whose connection it is: the process at its other end, where it is on this host.
+//!
+//! A label on every record, never a grant: it can only refuse. A gate that belongs to one command
+//! takes no flow of a process that is not below that command, whatever it presents.
+
+mod mask;
+mod table;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::Semaphore;
+
+use super::grant::Process;
+use table::Table;
+
+/// Searches at once; others wait their turn.
+const SEARCHES: usize = 4;
+/// Names of ancestors that are kept.
+const ANCESTORS: usize = 16;
+/// Characters of a command that are kept.
+const COMMAND: usize = 200;
+
+/// Whether a client is one of those that a listener is for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Kin {
+    /// The listener is for everybody.
+    #[default]
+    Any,
+    /// It is one of the command's processes.
+    Own,
+    /// It is a process of somebody else.
+    Stranger,
+    /// Which process it is could not be seen.
+    Unknown,
+}
+
+/// The processes of one command: below this process, or below what it started.
+#[derive(Debug)]
+pub struct Family {
+    /// Everything below it belongs: it takes up orphans (`PR_SET_CHILD_SUBREAPER`).
+    head: u32,
+    /// The command itself, once it runs: its network is the one to look in.
+    command: AtomicU32,
+    searches: Semaphore,
+}
+
+impl Family {
+    /// Whatever is below this process.
+    pub fn of_this_process() -> Self {
+        Self {
+            head: std::process::id(),
+            command: AtomicU32::new(0),
+            searches: Semaphore::new(SEARCHES),
+        }
+    }
+
+    /// Says which process the command is.
+    pub fn command_is(&self, pid: u32) {
+        self.command.store(pid, Ordering::Release);
+    }
+
+    /// Whose connection from `client` to `local` is. Reads `/proc`, on a thread for that.
+    pub async fn owner(
+        self: &Arc<Self>,
+        client: SocketAddr,
+        local: SocketAddr,
+    ) -> (Kin, Option<Arc<Process>>) {
+        let Ok(_turn) = self.searches.acquire().await else {
+            return (Kin::Unknown, None);
+        };
+        let family = self.clone();
+        let found = tokio::task::spawn_blocking(move || family.find(client, local)).await;
+        found.unwrap_or((Kin::Unknown, None))
+    }
+
+    /// As [`Family::owner`], on this thread.
+    fn find(&self, client: SocketAddr, local: SocketAddr) -> (Kin, Option<Arc<Process>>) {
+        let Some(inode) = self.inode(client, local) else {
+            return (Kin::Unknown, None);
+        };
+        let table = Table::read();
+        let below = table.below(self.head);
+        if let Some(pid) = below.iter().find(|pid| table::holds(**pid, inode)) {
+            return (Kin::Own, Some(Arc::new(self.describe(&table, *pid))));
+        }
+        let others = table.pids().filter(|pid| !below.contains(pid));
+        let stranger = others
+            .filter(|pid| *pid != self.head)
+            .find(|pid| table::holds(*pid, inode));
+        match stranger {
+            Some(pid) => (Kin::Stranger, Some(Arc::new(self.describe(&table, pid)))),
+            None => (Kin::Unknown, None),
+        }
+    }
+
+    /// The socket's number, as the command's network lists it.
+    fn inode(&self, client: SocketAddr, local: SocketAddr) -> Option<u64> {
+        let command = self.command.load(Ordering::Acquire);
+        let whose = if command == 0 { self.head } else { command };
+        let folder = PathBuf::from(format!("/proc/{whose}/net"));
+        table::inode(&folder, client, local)
+            .or_else(|| table::inode(&PathBuf::from("/proc/self/net"), client, local))
+    }
+
+    fn describe(&self, table: &Table, pid: u32) -> Process {
+        let command = mask::masked(&table::command(pid));
+        Process {
+            path: table::executable(pid).map(Arc::from),
+            pid,
+            command: command.chars().take(COMMAND).collect::<String>().into(),
+            ancestry: table
+                .above(pid, self.head)
+                .into_iter()
+                .take(ANCESTORS)
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    fn ends() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[test]
+    fn a_child_is_own_and_names_its_command_and_parents() {
+        let (listener, address) = ends();
+        let script = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{}; echo open; read -r -u 3 _; true --password hush",
+            address.port()
+        );
+        let mut child = Command::new("bash")
+            .args(["-c", &script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stream, client) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let (kin, process) = Family::of_this_process().find(client, address);
+        let process = process.unwrap();
+        assert_eq!((kin, process.pid), (Kin::Own, child.id()));
+        assert!(process.path.as_deref().unwrap().ends_with("bash"));
+        assert!(process.command.starts_with("bash -c exec 3"), "{process:?}");
+        assert!(!process.command.contains("hush"), "{process:?}");
+        assert_eq!(process.ancestry, []);
+        // To a gate whose command it is not below, it is a stranger.
+        let elsewhere = Family {
+            head: child.id(),
+            ..Family::of_this_process()
+        };
+        assert_eq!(elsewhere.find(client, address).0, Kin::Unknown);
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        let elsewhere = Family {
+            head: other.id(),
+            ..Family::of_this_process()
+        };
+        assert_eq!(elsewhere.find(client, address).0, Kin::Stranger);
+        drop(stream);
+        child.wait().unwrap();
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
+    fn a_client_that_is_gone_is_unknown() {
+        let (_listener, address) = ends();
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(
+            Family::of_this_process().find(nobody, address),
+            (Kin::Unknown, None)
+        );
+    }
+}

@@ -1,0 +1,193 @@
+//! What `/proc` tells of processes and their sockets.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config;
+
+/// Bytes of a command line that are looked at.
+const COMMAND: u64 = 8 * 1024;
+/// Descriptors of one process that are looked at.
+const DESCRIPTORS: usize = 65_536;
+
+/// Every process that is seen, with its name and its parent.
+#[derive(Debug, Default)]
+pub(super) struct Table(BTreeMap<u32, (u32, Arc<str>)>);
+
+impl Table {
+    /// As it is now.
+    pub(super) fn read() -> Self {
+        let Ok(entries) = fs::read_dir("/proc") else {
+            return Self::default();
+        };
+        let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        Self(
+            pids.filter_map(|pid: u32| Some((pid, stat(&lossy(pid, "stat")?)?)))
+                .collect(),
+        )
+    }
+
+    /// Every process.
+    pub(super) fn pids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.keys().copied()
+    }
+
+    /// The processes below one, parents before their children: who opened a socket is found before
+    /// who inherited it.
+    pub(super) fn below(&self, head: u32) -> Vec<u32> {
+        let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (pid, (parent, _)) in &self.0 {
+            children.entry(*parent).or_default().push(*pid);
+        }
+        let mut found = Vec::new();
+        let mut seen = HashSet::from([head]);
+        let mut next = vec![head];
+        while let Some(parent) = next.pop() {
+            for child in children.remove(&parent).unwrap_or_default() {
+                if seen.insert(child) {
+                    found.push(child);
+                    next.insert(0, child);
+                }
+            }
+        }
+        found
+    }
+
+    /// The names of the parents of a process, the nearest first, up to but without `head`.
+    pub(super) fn above(&self, pid: u32, head: u32) -> Vec<Arc<str>> {
+        let mut names = Vec::new();
+        let mut seen = HashSet::from([pid]);
+        let mut at = self.0.get(&pid).map(|(parent, _)| *parent);
+        while let Some(parent) = at.filter(|parent| *parent != head && seen.insert(*parent)) {
+            let Some((above, name)) = self.0.get(&parent) else {
+                break;
+            };
+            names.push(name.clone());
+            at = Some(*above);
+        }
+        names
+    }
+}
+
+/// `PID (NAME) STATE PARENT …`; a name may have anything in it.
+fn stat(line: &str) -> Option<(u32, Arc<str>)> {
+    let (front, rest) = line.rsplit_once(')')?;
+    let (_, name) = front.split_once('(')?;
+    let parent = rest.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some((parent, name.into()))
+}
+
+/// Whether a process has that socket open; `false` where that cannot be seen.
+pub(super) fn holds(pid: u32, inode: u64) -> bool {
+    let wanted = format!("socket:[{inode}]");
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    open.take(DESCRIPTORS)
+        .flatten()
+        .any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == &*wanted))
+}
+
+/// The file that a process runs.
+pub(super) fn executable(pid: u32) -> Option<String> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(path.to_string_lossy().into_owned())
+}
+
+/// The words of a command line.
+pub(super) fn command(pid: u32) -> Vec<String> {
+    let text = lossy(pid, "cmdline").unwrap_or_default();
+    let text = text.strip_suffix('\0').unwrap_or(&text);
+    text.split('\0').map(str::to_owned).collect()
+}
+
+fn lossy(pid: u32, name: &str) -> Option<String> {
+    let file = File::open(format!("/proc/{pid}/{name}")).ok()?;
+    let mut bytes = Vec::new();
+    file.take(COMMAND).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The number of the client's end of a connection in the network that `folder` shows.
+pub(super) fn inode(folder: &Path, client: SocketAddr, local: SocketAddr) -> Option<u64> {
+    let four = || listed(&folder.join("tcp"), &written(client)?, &written(local)?);
+    let six = || listed(&folder.join("tcp6"), &mapped(client), &mapped(local));
+    four().or_else(six)
+}
+
+/// The number in the line of those two addresses; a socket that nobody holds has none.
+fn listed(table: &Path, from: &str, to: &str) -> Option<u64> {
+    let text = config::read(table).ok()?;
+    let mut lines = text.lines().map(str::split_ascii_whitespace);
+    lines.find_map(|mut words| {
+        let _number = words.next()?;
+        let same = words.next()? == from && words.next()? == to;
+        let inode = words.nth(6)?.parse().ok()?;
+        (same && inode != 0).then_some(inode)
+    })
+}
+
+/// An IPv4 address as the kernel writes it: words of the machine, in hex.
+fn written(address: SocketAddr) -> Option<String> {
+    let IpAddr::V4(four) = address.ip() else {
+        return None;
+    };
+    let word = u32::from_ne_bytes(four.octets());
+    Some(format!("{word:08X}:{:04X}", address.port()))
+}
+
+/// The same for IPv6, and for IPv4 over a socket of IPv6.
+fn mapped(address: SocketAddr) -> String {
+    let six = match address.ip() {
+        IpAddr::V4(four) => four.to_ipv6_mapped(),
+        IpAddr::V6(six) => six,
+    };
+    let octets = six.octets();
+    let (words, _) = octets.as_chunks::<4>();
+    let mut text = String::new();
+    for word in words {
+        let _ = write!(text, "{:08X}", u32::from_ne_bytes(*word));
+    }
+    let _ = write!(text, ":{:04X}", address.port());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_have_brackets_and_blanks() {
+        let (parent, name) = stat("42 (a) b (c) S 7 42 42 0 -1").unwrap();
+        assert_eq!((parent, &*name), (7, "a) b (c"));
+        assert_eq!(stat("42"), None);
+    }
+
+    #[test]
+    fn parents_come_before_children_and_a_circle_ends() {
+        let name: Arc<str> = "x".into();
+        let table = Table(
+            [(2, 1), (3, 2), (4, 3), (9, 1), (5, 6), (6, 5)]
+                .map(|(pid, parent)| (pid, (parent, name.clone())))
+                .into(),
+        );
+        assert_eq!(table.below(2), [3, 4]);
+        assert_eq!(table.below(1), [2, 9, 3, 4]);
+        assert_eq!(table.above(4, 2).len(), 1);
+        assert_eq!(table.above(5, 1).len(), 1);
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_kernel_does() {
+        if cfg!(target_endian = "little") {
+            let address = "127.0.0.1:3128".parse().unwrap();
+            assert_eq!(written(address).unwrap(), "0100007F:0C38");
+            assert_eq!(mapped(address), "0000000000000000FFFF00000100007F:0C38");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! A jail, attacked from inside: whatever a command tries, its only way out is the gate.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tidegate::app::Plan;
+use tidegate::clock::Clock;
+use tidegate::config::Listener;
+use tidegate::gate::{Gate, Parts, Snapshot};
+use tidegate::jail::{self, NotContained};
+use tidegate::metrics::Metrics;
+use tidegate::policy::{Guard, built_in};
+use tidegate::proxy::{self, Inside};
+use tidegate::record::Recorder;
+
+use crate::kit::{Line, Origin, Pki, TIERS, allow, names, need, read_log};
+
+const HOST: &str = "files.example.com";
+const REFUSED: &str = "elsewhere.example.net";
+
+/// What a command in a jail left.
+struct Left {
+    code: u8,
+    said: String,
+    records: Vec<Line>,
+}
+
+/// A policy in a folder, and commands in jails below it.
+struct Jails {
+    folder: TempDir,
+    ca: PathBuf,
+    ports: Vec<u16>,
+}
+
+impl Jails {
+    fn new(origin: &Origin, pki: &Pki) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let ca = pki.write(folder.path());
+        let rules = allow("files", HOST, origin.port());
+        let text = format!(
+            "[listen]\nproxy = [\"127.0.0.1:0\"]\n[record]\nfile = \"decisions.jsonl\"\n{TIERS}{}{rules}",
+            names(&[HOST, REFUSED])
+        );
+        std::fs::write(folder.path().join("tidegate.toml"), text).expect("a file");
+        Self {
+            folder,
+            ca,
+            ports: vec![22, 80, 443, origin.port()],
+        }
+    }
+
+    /// Runs a script in a jail to its end; what it says goes to a file.
+    fn run(&self, script: &str) -> Left {
+        let said = self.folder.path().join("said");
+        let script = format!("exec >{} 2>&1\n{script}", said.display());
+        let code = self.command(&[&need("bash"), Path::new("-c"), Path::new(&script)]);
+        let code = code.unwrap_or_else(|error| panic!("{error}"));
+        Left {
+            code,
+            said: std::fs::read_to_string(said).unwrap_or_default(),
+            records: read_log(&self.folder.path().join("decisions.jsonl")),
+        }
+    }
+
+    fn command(&self, words: &[&Path]) -> Result<u8, NotContained> {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(self.jailed(words))
+    }
+
+    /// What `exec --jail` does: a gate in this process, a jail below it.
+    async fn jailed(&self, words: &[&Path]) -> Result<u8, NotContained> {
+        let gate = self.gate();
+        let (mut jailed, sockets) = jail::start(&jail::Plan {
+            variables: self.variables(),
+            ports: self.ports.clone(),
+            hide: vec![self.folder.path().join("decisions.jsonl")],
+            helper: Some(env!("CARGO_BIN_EXE_tidegate").into()),
+            ..jail::Plan::of(words.iter().map(|word| word.as_os_str().into()).collect())
+        })?;
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        assert!(jailed.proxy_address.ip().is_loopback());
+        let inside = Inside {
+            sockets,
+            listener: Arc::new(Listener::at(nowhere)),
+            tenant: None,
+        };
+        proxy::serve_jail(&gate, inside, 64).expect("served");
+        jailed.go()?;
+        let ended = tokio::task::spawn_blocking(move || jailed.wait()).await;
+        gate.draining.cancel();
+        gate.tasks.close();
+        gate.flows.end_all();
+        gate.tasks.wait().await;
+        gate.recorder.close().await;
+        Ok(jail::exit_code(ended.expect("a thread").expect("a child")))
+    }
+
+    fn gate(&self) -> Arc<Gate> {
+        let catalogue = built_in();
+        let plan = Plan::new(Some(&self.folder.path().join("tidegate.toml")), &catalogue);
+        let Plan { config, policy, .. } = plan.unwrap_or_else(|found| panic!("{found:#?}"));
+        let clock = Clock::system();
+        let metrics = Metrics::new(proxy::REASONS);
+        let recorder = Recorder::start(&config.record, 256, clock.clone(), &metrics);
+        let parts = Parts {
+            tls: tidegate::tls::Servers::default(),
+            before: None,
+            guard: Guard::default().into(),
+            metrics: &metrics,
+            clock: clock.clone(),
+        };
+        let first = Snapshot::new(1, &config, policy, &parts);
+        Arc::new(Gate::new(first, recorder.expect("a log"), metrics, clock))
+    }
+
+    fn variables(&self) -> Vec<(OsString, OsString)> {
+        let ca = ["CURL_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"];
+        ca.map(|name| (name.into(), self.ca.clone().into())).into()
+    }
+}
+
+/// Whether jails can be made here; says so where not.
+fn possible(jails: &Jails) -> bool {
+    match jails.command(&[&need("true")]) {
+        Err(error @ NotContained::Forbidden { .. }) => {
+            eprintln!("NOT TESTED HERE: {error}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+        Ok(code) => code == 0,
+    }
+}
+
+fn site(pki: &Pki) -> Origin {
+    Origin::https(pki, &[HOST, REFUSED], |visit, _| {
+        visit.answer("200 OK", "text/plain", b"from outside")
+    })
+}
+
+#[test]
+fn a_client_without_proxy_variables_is_captured_and_judged() {
+    let pki = Pki::new();
+    let origin = site(&pki);
+    let jails = Jails::new(&origin, &pki);
+    if !possible(&jails) {
+        return;
+    }
+    let port = origin.port();
+    let left = jails.run(&format!(
+        "curl -sS https://{HOST}:{port}/; echo; curl -sS https://{REFUSED}:{port}/; \
+         curl -sS --resolve {REFUSED}:{port}:1.2.3.4 https://{REFUSED}:{port}/; \
+         curl -sS --connect-to {REFUSED}:{port}:{HOST}:{port} https://{REFUSED}:{port}/; exit 7"
+    ));
+    assert_eq!(left.code, 7, "{}", left.said);
+    assert!(left.said.contains("from outside"), "{}", left.said);
+    assert!(
+        left.said.contains("Could not resolve host"),
+        "{}",
+        left.said
+    );
+    assert_eq!(origin.requests().len(), 1);
+    let text = format!("{:#?}", left.records);
+    for word in ["captured", "dns", "1.2.3.4", "sni_mismatch", REFUSED] {
+        assert!(text.contains(word), "no {word} in {text}");
+    }
+}
+
+#[test]
+fn the_exit_code_is_the_command_s_own() {
+    let pki = Pki::new();
+    let origin = site(&pki);
+    let jails = Jails::new(&origin, &pki);
+    if !possible(&jails) {
+        return;
+    }
+    assert_eq!(jails.run("kill -TERM $$").code, 128 + 15);
+    let missing = jails.command(&[Path::new("/no/such/program")]);
+    assert!(
+        matches!(missing, Err(NotContained::Command(_))),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn node_ignores_proxies_and_is_captured() {
+    let pki = Pki::new();
+    let origin = site(&pki);
+    let jails = Jails::new(&origin, &pki);
+    if !possible(&jails) {
+        return;
+    }
+    let (port, node) = (origin.port(), need("node"));
+    let fetch = |host: &str| {
+        format!(
+            "{} -e 'fetch(\"https://{host}:{port}/\").then(r => r.text()).then(console.log, \
+             e => console.log(\"refused\", e.cause && e.cause.code))'",
+            node.display()
+        )
+    };
+    let left = jails.run(&format!("{}; {}", fetch(HOST), fetch(REFUSED)));
+    assert!(left.said.contains("from outside"), "{}", left.said);
+    assert!(left.said.contains("refused"), "{}", left.said);
+    assert_eq!(origin.requests().len(), 1);
+}
+
+/// Each line that it prints begins with `out` where something got out.
+const ATTACKS: &str = include_str!("jail.py");
+
+#[test]
+fn nothing_that_is_tried_from_inside_gets_out() {
+    let pki = Pki::new();
+    let origin = site(&pki);
+    let jails = Jails::new(&origin, &pki);
+    if !possible(&jails) {
+        return;
+    }
+    let outside = std::process::id();
+    let script = jails.folder.path().join("attack.py");
+    std::fs::write(&script, ATTACKS).expect("a file");
+    let left = jails.run(&format!(
+        "{} {} {outside} {}",
+        need("python3").display(),
+        script.display(),
+        origin.port()
+    ));
+    assert_eq!(left.code, 0, "{}", left.said);
+    assert!(left.said.contains("done"), "{}", left.said);
+    let out: Vec<_> = left
+        .said
+        .lines()
+        .filter(|line| line.starts_with("out"))
+        .collect();
+    assert!(out.is_empty(), "{}", left.said);
+    origin.saw_nothing();
+}
