@@ -288,7 +288,13 @@ fn child(
     if grant.evidence == Evidence::Token {
         claims.exp = claims.exp.min(expires);
     }
-    claims.root = grant.root.as_ref().map(ToString::to_string);
+    // A job has no session to descend from: its session is its own where this gate names it.
+    let named = wish.session.is_some() || grant.session.is_some();
+    claims.root = grant
+        .root
+        .as_ref()
+        .filter(|_| named)
+        .map(ToString::to_string);
     claims.asserted = !grant.verified;
     claims.claims = pairs(&grant.claims);
     claims.tier = grant.tier.as_ref().map(ToString::to_string);

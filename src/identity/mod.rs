@@ -9,8 +9,12 @@ mod basic;
 mod cache;
 mod caller;
 mod certificate;
+mod claimed;
 mod grant;
+mod jwks;
+mod keyring;
 mod label;
+mod oidc;
 mod process;
 mod sessions;
 mod token;
@@ -29,6 +33,7 @@ pub use caller::{Caller, CallerKey, Channel, Evidence, Presented, Proof, Trust};
 pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Narrow, Process, ToolCall, Work};
 pub use label::Labels;
+pub use oidc::Reach;
 pub use process::{Family, Kin};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{
@@ -38,6 +43,7 @@ pub use token::{
 
 use basic::Credential;
 use cache::Verified;
+use oidc::Issuers;
 
 /// Tokens that are remembered.
 const REMEMBERED: usize = 4096;
@@ -71,6 +77,7 @@ pub enum IdentityError {
 pub struct Identity {
     credentials: Arc<Credentials>,
     tokens: Tokens,
+    issuers: Issuers,
     signer: Option<Arc<Signer>>,
     sessions: Arc<Sessions>,
     /// Tokens that were good before, by all that was presented with them.
@@ -82,7 +89,12 @@ pub struct Identity {
 impl Identity {
     /// Builds from `[identity]`; caches, the key of this process and what is known of sessions come
     /// from an earlier generation, where there was one.
-    pub fn new(config: &config::Identity, before: Option<&Self>, clock: Clock) -> Self {
+    pub fn new(
+        config: &config::Identity,
+        before: Option<&Self>,
+        clock: Clock,
+        reach: Reach,
+    ) -> Self {
         let credentials = match before {
             Some(before) if before.credentials.same_users(config) => before.credentials.clone(),
             _ => Arc::new(Credentials::new(config)),
@@ -99,6 +111,7 @@ impl Identity {
         Self {
             credentials,
             tokens: Tokens::new(keys.chain(own), session.audience.clone(), session.longest),
+            issuers: Issuers::new(&config.issuers, before.map(|before| &before.issuers), reach),
             signer,
             sessions,
             seen: Verified::new(REMEMBERED),
@@ -169,9 +182,12 @@ impl Identity {
         let credential = basic::read(value).ok_or(IdentityError::Invalid)?;
         let (user, labels) = label::split(&credential.username);
         if credential.is_token() {
-            let grant = self.token(&credential, channel)?;
+            let grant = self.token(&credential, channel).await?;
             belongs(&grant, &labels, channel)?;
-            self.seen.put(mark, (grant.clone(), labels.clone()));
+            // Keys of issuers may be withdrawn: their tokens are remembered beside those.
+            if grant.evidence == Evidence::Token {
+                self.seen.put(mark, (grant.clone(), labels.clone()));
+            }
             return Ok(presented(Proof::Grant(grant), labels));
         }
         if unseen {
@@ -204,17 +220,31 @@ impl Identity {
         Ok(grant)
     }
 
-    fn token(
+    /// What a session token or a token of an issuer grants now, wherever it is presented.
+    pub async fn granted(&self, token: &str) -> Result<Arc<Grant>, TokenError> {
+        if token::is_session_token(token) {
+            return self.session(token);
+        }
+        let grant = self.issuers.verify(token, self.clock.now()).await?;
+        if self.sessions.is_revoked(&grant) {
+            return Err(TokenError::Revoked);
+        }
+        Ok(grant)
+    }
+
+    async fn token(
         &self,
         credential: &Credential,
         channel: &Channel,
     ) -> Result<Arc<Grant>, IdentityError> {
         let no_session = |why| IdentityError::Token { why, session: None };
         let text = credential.token().ok_or(IdentityError::Invalid)?;
-        if !token::is_session_token(text) {
-            return Err(no_session(TokenError::Issuer));
-        }
-        let verified = self.tokens.verify(text, self.clock.now());
+        let now = self.clock.now();
+        let verified = if token::is_session_token(text) {
+            self.tokens.verify(text, now)
+        } else {
+            self.issuers.verify(text, now).await
+        };
         let grant = verified.map_err(no_session)?;
         self.holds(&grant, channel)?;
         Ok(grant)
@@ -333,6 +363,7 @@ impl Identity {
     /// That it expired meanwhile ends no flow that is open.
     fn stands(&self, grant: &Grant) -> bool {
         let known = match grant.evidence {
+            Evidence::Oidc => self.issuers.knows(&grant.issuer),
             Evidence::Token => self.tokens.knows(&grant.issuer),
             _ => true,
         };

@@ -12,11 +12,31 @@ struct Bench {
     listener: Arc<Listener>,
 }
 
+/// Issuers that nobody asks.
+fn reach(clock: &Clock) -> Reach {
+    let (dial, limits) = (config::Dial::default(), config::Limits::default());
+    Reach {
+        dialer: Arc::new(crate::dial::Dialer::new(
+            &dial,
+            &limits,
+            clock.clone(),
+            None,
+        )),
+        guard: Arc::default(),
+        metrics: crate::metrics::Metrics::new(&[]),
+    }
+}
+
 impl Bench {
     fn new() -> Self {
         let clock = Clock::by_hand(Timestamp::from_second(1_790_000_000).unwrap());
         Self {
-            identity: Identity::new(&config::Identity::default(), None, clock.clone()),
+            identity: Identity::new(
+                &config::Identity::default(),
+                None,
+                clock.clone(),
+                reach(&clock),
+            ),
             listener: Arc::new(Listener::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 3128)))),
             clock,
         }

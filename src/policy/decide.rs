@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::name::{AddressClass, Host, Path, SpecialName, Target, canonical, classify, special};
 
 use super::clause::{Clause, Flow, Miss, Ports};
@@ -92,16 +94,10 @@ impl Policy {
         port: u16,
         guard: &Guard,
     ) -> Result<(), Reason> {
-        let meant = canonical(address);
-        let class = classify(meant);
-        if class.is_never() || guard.listens(meant, port) {
-            return Err(Reason::AddressDenied);
+        if guard.lets_dial(address, port, &decision.addresses) {
+            return Ok(());
         }
-        let inside = matches!(class, AddressClass::Loopback | AddressClass::Private);
-        if (inside || guard.owns(meant)) && !addresses::cover(&decision.addresses, address) {
-            return Err(Reason::AddressDenied);
-        }
-        Ok(())
+        Err(Reason::AddressDenied)
     }
 
     /// Collects what decides: everything that [`Judgement::answer`] and an explanation need.
@@ -240,7 +236,7 @@ impl Ground {
     }
 
     /// Whether an allow with these addresses may lift a flow over the floor.
-    fn bears(self, networks: &[ipnet::IpNet]) -> bool {
+    fn bears(self, networks: &[IpNet]) -> bool {
         match self {
             Self::Firm => true,
             Self::Never => false,
@@ -418,6 +414,17 @@ impl GroupSet {
 }
 
 impl Guard {
+    /// Whether the floor lets somebody who may reach these private addresses dial that one.
+    pub fn lets_dial(&self, address: IpAddr, port: u16, named: &[IpNet]) -> bool {
+        let meant = canonical(address);
+        let class = classify(meant);
+        if class.is_never() || self.listens(meant, port) {
+            return false;
+        }
+        let inside = matches!(class, AddressClass::Loopback | AddressClass::Private);
+        !(inside || self.owns(meant)) || addresses::cover(named, address)
+    }
+
     /// Whether a listener of our own is, or might be, behind an address, told without its wrapping:
     /// an own port is closed on every address of this machine, whichever it was bound to.
     fn listens(&self, address: IpAddr, port: u16) -> bool {

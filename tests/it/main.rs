@@ -23,6 +23,7 @@ mod identity;
 mod jail;
 mod kit;
 mod limits;
+mod oidc;
 mod records;
 mod reload;
 mod sameness;
