@@ -5,6 +5,7 @@
 //! `localhost`, and a foreign `Origin` is refused.
 
 mod guard;
+mod hooks;
 mod listener;
 mod sessions;
 
@@ -148,7 +149,10 @@ async fn converse(
 }
 
 fn routes(admin: Admin, door: Door) -> Router {
-    let writes = admin.gate.clone().map(sessions::routes);
+    let writes = admin
+        .gate
+        .clone()
+        .map(|gate| sessions::routes(gate.clone()).merge(hooks::routes(gate)));
     Router::new()
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
