@@ -57,7 +57,7 @@
 //! # Layers
 //!
 //! Each module looks only at those below it (a test keeps it so): `cli`, `app` · `proxy`, `admin` ·
-//! `gate` · `identity`, `dial`, `record`, `metrics` · `config` · `policy` · `name`, `diag`,
+//! `gate` · `identity`, `dial`, `record`, `metrics`, `vcs` · `config` · `policy` · `name`, `diag`,
 //! `clock`. [`policy`] and [`name`] do no I/O and read no time.
 //!
 //! [`Category`]: policy::Category
@@ -76,6 +76,7 @@ pub mod dial;
 pub mod identity;
 pub mod metrics;
 pub mod record;
+pub mod vcs;
 
 pub mod gate;
 

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["name", "diag", "clock"],
     &["policy"],
     &["config"],
-    &["dial", "identity", "metrics", "record"],
+    &["dial", "identity", "metrics", "record", "vcs"],
     &["gate"],
     &["proxy", "admin"],
     &["app"],

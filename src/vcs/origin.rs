@@ -1,0 +1,65 @@
+//! The clone URL in a repository's configuration (`git-config(1)`).
+//!
+//! Includes are not followed, and `url.*.insteadOf` is not applied: what the file itself says of
+//! its remote is what the repository is.
+
+/// The URL of `origin`; of the only remote, where there is no `origin`.
+pub(super) fn url(config: &str) -> Option<String> {
+    let mut remotes: Vec<(String, String)> = Vec::new();
+    let mut section = None;
+    for line in config.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = remote(line);
+        } else if let Some(name) = &section
+            && let Some((key, value)) = line.split_once('=')
+            && key.trim().eq_ignore_ascii_case("url")
+            && !remotes.iter().any(|(known, _)| known == name)
+        {
+            remotes.push((name.clone(), plain(value)));
+        }
+    }
+    let only = remotes.len() == 1;
+    let mut remotes = remotes.into_iter();
+    remotes
+        .find(|(name, _)| only || name == "origin")
+        .map(|(_, url)| url)
+}
+
+/// The name in `[remote "NAME"]`.
+fn remote(line: &str) -> Option<String> {
+    let inside = line.strip_prefix('[')?.split(']').next()?.trim();
+    let (section, name) = inside.split_once('"')?;
+    let name = name.strip_suffix('"')?;
+    (section.trim().eq_ignore_ascii_case("remote")).then(|| name.to_owned())
+}
+
+/// A value without its quotes and what is said behind it.
+fn plain(value: &str) -> String {
+    let value = value.trim();
+    match value
+        .strip_prefix('"')
+        .and_then(|rest| rest.split_once('"'))
+    {
+        Some((quoted, _)) => quoted.to_owned(),
+        None => {
+            let end = value.find([';', '#']).unwrap_or(value.len());
+            value.split_at(end).0.trim_end().to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origin_is_preferred_and_an_only_remote_is_taken() {
+        let two = "[core]\n\tbare = false\n[remote \"fork\"]\n\turl = a:b/c\n\
+                   [Remote \"origin\"]\n URL = \"https://x.example/a/b\" ; here\n\tfetch = +x\n";
+        assert_eq!(url(two).as_deref(), Some("https://x.example/a/b"));
+        let one = "[remote \"up\"]\nurl=ssh://git@x.example/a/b # here\n";
+        assert_eq!(url(one).as_deref(), Some("ssh://git@x.example/a/b"));
+        let none = "[remote \"a\"]\nurl=x\n[remote \"b\"]\nurl=y\n[branch \"m\"]\nurl=z\n";
+        assert_eq!(url(none), None);
+    }
+}
