@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::AdminAddress;
 
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// As much of an answer as is read, in bytes.
 const MOST: u64 = 1 << 20;
 const MOST_FIELDS: usize = 64;
@@ -65,24 +65,61 @@ pub(super) fn running(address: &AdminAddress) -> Option<Running> {
 
 /// The status and body of `GET path`. Fails where nothing that speaks HTTP answers in time.
 pub(super) fn ask(address: &AdminAddress, path: &str) -> io::Result<(u16, String)> {
+    say(address, &format!("GET {path} HTTP/1.1\r\n"), "", PATIENCE)
+}
+
+/// As [`ask`], of `POST path` with a JSON document, in the name of a session where there is one.
+pub(super) fn post(
+    address: &AdminAddress,
+    path: &str,
+    token: Option<&str>,
+    document: &impl Serialize,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
+    let body = serde_json::to_string(document)?;
+    let mut head = format!(
+        "POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    if let Some(token) = token {
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let why = "the session token is malformed";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        head = format!("{head}Authorization: Bearer {token}\r\n");
+    }
+    say(address, &head, &body, patience)
+}
+
+fn say(
+    address: &AdminAddress,
+    head: &str,
+    body: &str,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
     match address {
         AdminAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, &address.to_string(), path)
+            let stream = TcpStream::connect_timeout(address, patience)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            exchange(stream, &address.to_string(), head, body)
         }
         AdminAddress::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, "localhost", path)
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            exchange(stream, "localhost", head, body)
         }
     }
 }
 
-fn exchange(mut stream: impl Read + Write, host: &str, path: &str) -> io::Result<(u16, String)> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+fn exchange(
+    mut stream: impl Read + Write,
+    host: &str,
+    head: &str,
+    body: &str,
+) -> io::Result<(u16, String)> {
+    let request = format!("{head}Host: {host}\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer)?;

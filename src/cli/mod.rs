@@ -9,9 +9,11 @@ mod check;
 mod env;
 mod explain;
 mod health;
+mod init;
 mod load;
 mod print;
 mod records;
+mod session;
 mod shell;
 mod test;
 mod tree;
@@ -49,6 +51,12 @@ enum Verb {
     Env(env::Env),
     /// Ask a running gate whether it takes flows.
     Health(health::Health),
+    /// Start, end and revoke sessions; the command for the hooks of an agent.
+    #[command(subcommand)]
+    Session(Box<session::Session>),
+    /// Write the settings that make an agent use the gate.
+    #[command(subcommand)]
+    Init(init::Init),
     /// Print completions for a shell.
     Completions(Completions),
 }
@@ -91,6 +99,8 @@ impl Verb {
             Self::Explain(explain) => explain.perform(),
             Self::Env(env) => env.perform(),
             Self::Health(health) => health.perform(),
+            Self::Session(session) => session.perform(),
+            Self::Init(init) => init.perform(),
             Self::Completions(completions) => completions.perform(),
         }
         .into()
@@ -130,7 +140,21 @@ mod tests {
             "env --docker",
             "env --github",
             "env --json",
+            "env --channel mcp",
             "completions zsh",
+            "session start --repository https://forge.example/acme/web --ref main --commit abc",
+            "session start --repo . --user ana --group ops --session 0195f3c2-7e1a-7bbb-8ccc-0123456789ab",
+            "session start --agent claude-code --narrow-tier restricted --within model-api --env",
+            "session start --bind-address 10.0.0.0/8 --bind-listener 10.0.0.1:3128 --for 8h --json",
+            "session start --key gate.key --audience tidegate",
+            "session revoke 0195f3c2-7e1a-7bbb-8ccc-0123456789ab --control unix:/run/control.sock",
+            "session end",
+            "session keygen gate.key",
+            "session hook",
+            "init claude-code",
+            "init claude-code --managed --write",
+            "init claude-code --project --json",
+            "init claude-code --user",
             "health --admin 127.0.0.1:3130",
             "health --admin unix:/run/tidegate/admin.sock --json",
         ] {

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::identity::{
-    BoundClaim, Channel, Claims, Evidence, Grant, Identity, Live, NarrowClaim, Presented, Proof,
-    RevokeError,
+    BoundClaim, Channel, Claims, Evidence, Grant, Live, NarrowClaim, Presented, Proof, RevokeError,
+    Tokens,
 };
 use crate::policy::Within;
 use crate::record::{Event, SessionFacts};
@@ -103,7 +103,7 @@ impl Gate {
         sound(wish)?;
         let claims = match ground {
             Ground::Grant(grant) => child(&snapshot, wish, grant, now)?,
-            Ground::Launcher => fresh(&snapshot.identity, wish, now),
+            Ground::Launcher => fresh(snapshot.identity.tokens(), wish, now),
             Ground::Local => local(&snapshot, wish, now)?,
         };
         let root = claims.root.as_deref().unwrap_or(&claims.sid);
@@ -248,8 +248,14 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What a token says that whoever holds the key makes by hand.
+pub fn by_hand(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
+    sound(wish)?;
+    Ok(fresh(tokens, wish, now))
+}
+
 /// A session of its own, as wished.
-fn fresh(identity: &Identity, wish: &Wish, now: Timestamp) -> Claims {
+fn fresh(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Claims {
     let session = match &wish.session {
         Some(session) => session.to_ascii_lowercase(),
         None => Uuid::now_v7().to_string(),
@@ -266,7 +272,7 @@ fn fresh(identity: &Identity, wish: &Wish, now: Timestamp) -> Claims {
         channel: wish.channel.clone(),
         narrow: wish.narrow.clone(),
         bound: wish.bound.clone(),
-        ..identity.tokens().blank(&session, now, lifetime(wish))
+        ..tokens.blank(&session, now, lifetime(wish))
     }
 }
 
@@ -280,7 +286,7 @@ fn lifetime(wish: &Wish) -> Duration {
 /// by what has none.
 fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
     let identity = &snapshot.identity;
-    let mut claims = fresh(identity, wish, now);
+    let mut claims = fresh(identity.tokens(), wish, now);
     let trusts = identity.local() == config::Local::Trust;
     if let Some(live) = identity.sessions().live(&claims.sid) {
         let before = &live.grant;
@@ -317,7 +323,7 @@ fn child(
 ) -> Result<Claims, StartError> {
     let from = caller_of(snapshot, grant).ok_or(StartError::Ground)?;
     let identity = &snapshot.identity;
-    let mut claims = fresh(identity, &inherited(wish, grant), now);
+    let mut claims = fresh(identity.tokens(), &inherited(wish, grant), now);
     let expires = grant.expires.map_or(i64::MAX, Timestamp::as_second);
     if grant.evidence == Evidence::Token {
         claims.exp = claims.exp.min(expires);

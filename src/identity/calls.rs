@@ -192,15 +192,24 @@ impl Calls {
         }
         // Read without the lock: the kernel may take its time.
         let shell = here.then(|| shell_of(span)).flatten();
-        let texts: Vec<String> = shell.iter().map(String::as_str).chain(process).map(bare).collect();
-        self.lock().get_mut(session)?.bind(span, &texts, shell.is_some())
+        let texts: Vec<String> = shell
+            .iter()
+            .map(String::as_str)
+            .chain(process)
+            .map(bare)
+            .collect();
+        self.lock()
+            .get_mut(session)?
+            .bind(span, &texts, shell.is_some())
     }
 
     /// The one open call of these places, where there is exactly one.
     fn only(&self, session: &str, places: &[Place]) -> Option<Arc<ToolCall>> {
         let known = self.lock();
         let calls = &known.get(session)?.calls;
-        let mut open = calls.iter().filter(|it| it.open && places.contains(&it.place));
+        let mut open = calls
+            .iter()
+            .filter(|it| it.open && places.contains(&it.place));
         let first = open.next()?;
         open.next().is_none().then(|| first.call.clone())
     }
@@ -286,7 +295,8 @@ fn holds(whole: &str, part: &str) -> bool {
 /// A command line without blanks and what shells quote with: however it was quoted on the way, it
 /// reads the same.
 fn bare(text: &str) -> String {
-    let plain = |letter: &char| !letter.is_whitespace() && !matches!(letter, '\'' | '"' | '\\' | '\0');
+    let plain =
+        |letter: &char| !letter.is_whitespace() && !matches!(letter, '\'' | '"' | '\\' | '\0');
     text.chars().take(LONGEST).filter(plain).collect()
 }
 
@@ -318,7 +328,12 @@ mod tests {
     fn calls(list: &[(&str, &str)]) -> Calls {
         let calls = Calls::default();
         for (id, command) in list {
-            calls.open(&SESSION.into(), call(id, "p"), Some(command), Timestamp::UNIX_EPOCH);
+            calls.open(
+                &SESSION.into(),
+                call(id, "p"),
+                Some(command),
+                Timestamp::UNIX_EPOCH,
+            );
         }
         calls
     }
@@ -333,7 +348,12 @@ mod tests {
         let calls = calls(&[("one", "curl a.example")]);
         assert_eq!(of(&calls, "a", None).as_deref(), Some("one"));
         calls.close(SESSION, "one");
-        calls.open(&SESSION.into(), call("two", "p"), None, Timestamp::UNIX_EPOCH);
+        calls.open(
+            &SESSION.into(),
+            call("two", "p"),
+            None,
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(of(&calls, "a", None).as_deref(), Some("one"));
         assert_eq!(of(&calls, "b", None).as_deref(), Some("two"));
     }
@@ -367,7 +387,10 @@ mod tests {
         }
         let known = calls.lock();
         let agent = &known[SESSION];
-        assert_eq!((agent.calls.len(), agent.spans.len()), (MOST_CALLS, MOST_SPANS));
+        assert_eq!(
+            (agent.calls.len(), agent.spans.len()),
+            (MOST_CALLS, MOST_SPANS)
+        );
     }
 
     #[test]

@@ -134,7 +134,9 @@ impl Flow {
         facts.trust = caller.trust.as_str();
         facts.work = Some(caller.work.clone());
         facts.process.clone_from(&caller.process);
-        let here = facts.client_address.is_some_and(|client| client.is_loopback());
+        let here = facts
+            .client_address
+            .is_some_and(|client| client.is_loopback());
         let sessions = self.snapshot().identity.sessions().clone();
         self.facts.call = sessions.calls().of(caller, here);
         let facts = &self.facts;
