@@ -59,7 +59,7 @@ async fn hook(
     })?;
     let told = read(request.into_body()).await?;
     descends(&gate, &grant, &told.session_id)?;
-    Ok(Json(take(&gate, &grant, told)).into_response())
+    Ok(Json(take(&gate, &grant, &told)).into_response())
 }
 
 async fn read(body: Body) -> Result<Told, Refused> {
@@ -86,7 +86,7 @@ async fn read(body: Body) -> Result<Told, Refused> {
 }
 
 /// Takes up what was told; the answer for the agent.
-fn take(gate: &Gate, grant: &Grant, told: Told) -> Value {
+fn take(gate: &Gate, grant: &Grant, told: &Told) -> Value {
     let snapshot = gate.snapshot.load();
     let sessions = snapshot.identity.sessions();
     let session: Arc<str> = told.session_id.as_str().into();

@@ -15,6 +15,7 @@ mod connect;
 mod deploy;
 mod drain;
 mod forward;
+mod hooks;
 mod identity;
 mod kit;
 mod limits;

@@ -9,8 +9,8 @@ use serde_json::Value;
 /// A JSON value whose objects keep their order.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Json {
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    Array(Vec<Self>),
+    Object(Vec<(String, Self)>),
     /// Anything else.
     Plain(Value),
 }

@@ -25,6 +25,7 @@ pub(super) enum Init {
 }
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct ClaudeCode {
     /// The settings of this machine, which users and repositories cannot change.
     #[arg(long, conflicts_with_all = ["project", "user"])]

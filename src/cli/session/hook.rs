@@ -1,4 +1,5 @@
-//! `tidegate session hook`: the command of Claude Code's SessionStart, CwdChanged and SessionEnd.
+//! `tidegate session hook`: the command of Claude Code's hooks `SessionStart`, `CwdChanged` and
+//! `SessionEnd`.
 //!
 //! It never stops the agent: whatever goes wrong, it says so and exits with 0. Commands are pointed
 //! at the proxy all the same, which refuses whoever it does not know.
@@ -132,8 +133,8 @@ impl Hook {
     fn end(&self, told: &Told) -> Result<(), Failure> {
         let token = self.door.token.as_deref();
         let launched = token.and_then(|token| self.proxy.in_session("main", token));
-        let launcher = format!("//{}.", told.session_id);
-        if launched.is_some_and(|proxy| proxy.url().contains(&launcher)) {
+        let own = format!("//{}.", told.session_id);
+        if launched.is_some_and(|proxy| proxy.url().contains(&own)) {
             return Ok(());
         }
         let body = json!({ "session": told.session_id });

@@ -17,14 +17,14 @@ use super::{Answer, admin, print};
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Session {
     /// Start a session and print its token.
-    Start(start::Start),
+    Start(Box<start::Start>),
     /// Revoke a session or a token by its id: its open flows end.
     Revoke(Revoke),
-    /// End the session of TIDEGATE_TOKEN.
+    /// End the session of `TIDEGATE_TOKEN`.
     End(End),
     /// Make a pair of keys: FILE signs tokens, FILE.pub verifies them.
     Keygen(keygen::Keygen),
-    /// The command for SessionStart, CwdChanged and SessionEnd hooks.
+    /// The command for hooks of Claude Code: `SessionStart`, `CwdChanged`, `SessionEnd`.
     Hook(hook::Hook),
 }
 
@@ -50,7 +50,7 @@ struct Door {
     #[arg(long, env = "TIDEGATE_CONTROL", value_name = "ADDRESS")]
     #[arg(value_parser = admin::parse_address)]
     control: Option<AdminAddress>,
-    /// The admin listener, where TIDEGATE_TOKEN says who asks [default: 127.0.0.1:3130].
+    /// The admin listener, where `TIDEGATE_TOKEN` says who asks [default: 127.0.0.1:3130].
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS")]
     #[arg(value_parser = admin::parse_address)]
     admin: Option<AdminAddress>,
