@@ -22,5 +22,6 @@ mod limits;
 mod records;
 mod reload;
 mod sameness;
+mod session_cli;
 mod sessions;
 mod shape;
