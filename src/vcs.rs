@@ -198,7 +198,8 @@ mod tests {
         assert_eq!(found.repository.as_deref(), Some("forge.example/acme/web"));
         assert_eq!(found.branch.as_deref(), Some("topic"));
         assert_eq!(found.commit, Some(commit));
-        git(&web, &["submodule", "--quiet", "add", "../library", "lib"]);
+        let from = library.display().to_string();
+        git(&web, &["submodule", "--quiet", "add", &from, "lib"]);
         let url = "https://forge.example/acme/library.git";
         git(&web.join("lib"), &["remote", "set-url", "origin", url]);
         let found = working_copy(&web.join("lib"));

@@ -36,16 +36,12 @@ fn remote(line: &str) -> Option<String> {
 /// A value without its quotes and what is said behind it.
 fn plain(value: &str) -> String {
     let value = value.trim();
-    match value
-        .strip_prefix('"')
-        .and_then(|rest| rest.split_once('"'))
-    {
-        Some((quoted, _)) => quoted.to_owned(),
-        None => {
-            let end = value.find([';', '#']).unwrap_or(value.len());
-            value.split_at(end).0.trim_end().to_owned()
-        }
+    let quoted = value.strip_prefix('"');
+    if let Some((inside, _)) = quoted.and_then(|rest| rest.split_once('"')) {
+        return inside.to_owned();
     }
+    let end = value.find([';', '#']).unwrap_or(value.len());
+    value.split_at(end).0.trim_end().to_owned()
 }
 
 #[cfg(test)]
