@@ -32,7 +32,7 @@ pub(super) struct Env {
     json: bool,
     /// The proxy, as clients reach it: http://[USER:SECRET@]HOST:PORT.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
-    #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse)]
+    #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
     proxy: Proxy,
     /// Say which part of an agent asks, in the name of the session of `TIDEGATE_TOKEN`.
     #[arg(long, value_parser = ["hook", "lsp", "main", "mcp", "plugin"])]
@@ -111,6 +111,14 @@ impl Proxy {
             credentials,
             target: self.target.clone(),
         }
+    }
+
+    /// As [`Self::parse`]; HOST:PORT alone will do, as a launcher's `TIDEGATE_PROXY` has it.
+    pub(super) fn parse_short(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return Self::parse(text);
+        }
+        Self::parse(&format!("http://{text}"))
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {

@@ -144,7 +144,7 @@ impl Agent<'_> {
             .env("HOME", self.bench.home.path())
             .env("CLAUDE_ENV_FILE", &self.env_file)
             .env("CLAUDE_PID", std::process::id().to_string())
-            .env("TIDEGATE_PROXY", gate.url())
+            .env("TIDEGATE_PROXY", gate.proxy().to_string())
             .env("TIDEGATE_ADMIN", gate.admin().to_string())
             .env(
                 "TIDEGATE_CONTROL",

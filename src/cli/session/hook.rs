@@ -27,7 +27,7 @@ const END_PATIENCE: Duration = Duration::from_secs(1);
 pub(in crate::cli) struct Hook {
     /// The proxy, as commands reach it: http://HOST:PORT.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
-    #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse)]
+    #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
     proxy: Proxy,
     /// Where the lines for the agent's commands go.
     #[arg(long, env = "CLAUDE_ENV_FILE", value_name = "FILE", hide = true)]

@@ -82,7 +82,7 @@ pub(in crate::cli) struct Start {
     env: bool,
     /// The proxy, as clients reach it: http://HOST:PORT.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
-    #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse)]
+    #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
     proxy: Proxy,
     #[command(flatten)]
     door: Door,
