@@ -7,6 +7,7 @@
 mod contained;
 mod exchange;
 mod guard;
+mod hooks;
 mod listener;
 mod sessions;
 
@@ -154,6 +155,7 @@ fn writes(gate: &Arc<Gate>) -> Router {
     sessions::routes(gate.clone())
         .merge(exchange::routes(gate.clone()))
         .merge(contained::routes(gate.clone()))
+        .merge(hooks::routes(gate.clone()))
 }
 
 fn routes(admin: Admin, door: Door) -> Router {

@@ -34,7 +34,7 @@ pub use limits::Limits;
 pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{embedded, embedded_with, keys, load, load_text};
 pub use record::{OnFailure, Record};
-pub use session::{Local, PrivateKey, Session};
+pub use session::{Local, PrivateKey, Session, private_key};
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.

@@ -141,6 +141,29 @@ pub(super) fn session(
     session
 }
 
+/// Reads a private key that is named on a command line; why it cannot be used.
+pub fn private_key(path: &Path) -> Result<PrivateKey, String> {
+    let text = super::read(path).map_err(|error| error.to_string())?;
+    if let Some(mode) = open_to_others(path) {
+        return Err(format!(
+            "{}: others can read this key: its mode is {mode:o}",
+            path.display()
+        ));
+    }
+    private_of(&text).ok_or_else(|| {
+        format!(
+            "{}: this file holds no Ed25519 private key in PEM (PKCS#8)",
+            path.display()
+        )
+    })
+}
+
+fn private_of(text: &str) -> Option<PrivateKey> {
+    let der = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).ok()?;
+    let key = PrivateKey(der.secret_pkcs8_der().into());
+    public_of(&key).is_some().then_some(key)
+}
+
 fn public_of(key: &PrivateKey) -> Option<[u8; 32]> {
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.der()).ok()?;
     pair.public_key().as_ref().try_into().ok()
@@ -195,9 +218,7 @@ impl Reader<'_> {
             )));
             return None;
         }
-        let parsed = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).ok();
-        let key = parsed.map(|der| PrivateKey(der.secret_pkcs8_der().into()));
-        let key = key.filter(|key| public_of(key).is_some());
+        let key = private_of(&text);
         if key.is_none() {
             let message = "this file holds no Ed25519 private key in PEM (PKCS#8)";
             self.bad_key(self.section.at(file), message);

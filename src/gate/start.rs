@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::identity::{
-    BoundClaim, Channel, Claims, Evidence, Grant, Identity, Live, NarrowClaim, Presented, Proof,
-    RevokeError,
+    BoundClaim, Channel, Claims, Evidence, Grant, Live, NarrowClaim, Presented, Proof, RevokeError,
+    Tokens,
 };
 use crate::policy::Within;
 use crate::record::{Event, SessionFacts};
@@ -103,8 +103,8 @@ impl Gate {
         sound(wish)?;
         let claims = match ground {
             Ground::Grant(grant) => child(&snapshot, wish, grant, now)?,
-            Ground::Launcher => fresh(&snapshot.identity, wish, now),
-            Ground::Local => local(&snapshot.identity, wish, now)?,
+            Ground::Launcher => fresh(snapshot.identity.tokens(), wish, now),
+            Ground::Local => local(&snapshot, wish, now)?,
         };
         let root = claims.root.as_deref().unwrap_or(&claims.sid);
         let sessions = snapshot.identity.sessions();
@@ -136,6 +136,8 @@ impl Gate {
             work: grant.work.clone(),
             pid,
             expires: grant.expires.unwrap_or(now),
+            grant: grant.clone(),
+            tokens: vec![grant.id.clone()],
         };
         let snapshot = self.snapshot.load();
         snapshot.identity.sessions().enter(session, live, now);
@@ -167,6 +169,22 @@ impl Gate {
             grant,
             Some(why.chars().take(160).collect::<String>().into()),
         );
+        self.recorder.event(&Event::SessionEnded(Box::new(facts)));
+        Ok(())
+    }
+}
+
+impl Gate {
+    /// Ends a session that may come back: the tokens that it had are no evidence from now on.
+    pub fn finish_session(&self, session: &str, why: &str) -> Result<(), RevokeError> {
+        let snapshot = self.snapshot.load_full();
+        let Some(live) = snapshot.identity.sessions().leave(session) else {
+            return Ok(());
+        };
+        for token in &live.tokens {
+            self.revoke(token)?;
+        }
+        let facts = session_facts(&live.grant, Some(why.into()));
         self.recorder.event(&Event::SessionEnded(Box::new(facts)));
         Ok(())
     }
@@ -230,8 +248,14 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What a token says that whoever holds the key makes by hand.
+pub fn by_hand(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
+    sound(wish)?;
+    Ok(fresh(tokens, wish, now))
+}
+
 /// A session of its own, as wished.
-fn fresh(identity: &Identity, wish: &Wish, now: Timestamp) -> Claims {
+fn fresh(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Claims {
     let session = match &wish.session {
         Some(session) => session.to_ascii_lowercase(),
         None => Uuid::now_v7().to_string(),
@@ -248,7 +272,7 @@ fn fresh(identity: &Identity, wish: &Wish, now: Timestamp) -> Claims {
         channel: wish.channel.clone(),
         narrow: wish.narrow.clone(),
         bound: wish.bound.clone(),
-        ..identity.tokens().blank(&session, now, lifetime(wish))
+        ..tokens.blank(&session, now, lifetime(wish))
     }
 }
 
@@ -257,9 +281,25 @@ fn lifetime(wish: &Wish) -> Duration {
 }
 
 /// A session that nobody vouches for, unless whoever can connect is believed.
-fn local(identity: &Identity, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
-    let mut claims = fresh(identity, wish, now);
-    if identity.local() == config::Local::Trust {
+///
+/// One that is known already stays no looser than it was, and what has evidence is not overwritten
+/// by what has none.
+fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
+    let identity = &snapshot.identity;
+    let mut claims = fresh(identity.tokens(), wish, now);
+    let trusts = identity.local() == config::Local::Trust;
+    if let Some(live) = identity.sessions().live(&claims.sid) {
+        let before = &live.grant;
+        if before.verified && !trusts {
+            return Err(StartError::Ground);
+        }
+        claims.narrow = (&before.narrow.and(&narrow_of(wish)?)).into();
+        if claims.repository.as_deref() != before.repository.as_deref() {
+            let tier = caller_of(snapshot, before).map(|caller| caller.tier.to_string());
+            claims.narrow.tiers.extend(tier);
+        }
+    }
+    if trusts {
         return Ok(claims);
     }
     if !claims.groups.is_empty() {
@@ -283,7 +323,7 @@ fn child(
 ) -> Result<Claims, StartError> {
     let from = caller_of(snapshot, grant).ok_or(StartError::Ground)?;
     let identity = &snapshot.identity;
-    let mut claims = fresh(identity, &inherited(wish, grant), now);
+    let mut claims = fresh(identity.tokens(), &inherited(wish, grant), now);
     let expires = grant.expires.map_or(i64::MAX, Timestamp::as_second);
     if grant.evidence == Evidence::Token {
         claims.exp = claims.exp.min(expires);
@@ -323,7 +363,11 @@ fn inherited(wish: &Wish, grant: &Grant) -> Wish {
         r#ref: or(&wish.r#ref, work.ref_name.as_ref()),
         commit: or(&wish.commit, work.revision.as_ref()),
         permission_mode: or(&wish.permission_mode, work.permission_mode.as_ref()),
-        channel: or(&wish.channel, grant.channel.as_ref()),
+        // A command stays one, whatever it says: it does not speak for its agent.
+        channel: match grant.channel.as_deref() {
+            Some("bash") => Some("bash".to_owned()),
+            _ => or(&wish.channel, grant.channel.as_ref()),
+        },
         user: text(grant.subject.as_ref()),
         groups: grant.groups.iter().map(ToString::to_string).collect(),
         bound: BoundClaim {

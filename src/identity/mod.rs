@@ -8,6 +8,7 @@
 mod basic;
 mod cache;
 mod caller;
+mod calls;
 mod certificate;
 mod claimed;
 mod grant;
@@ -30,6 +31,7 @@ use crate::policy::{Facts, Policy, TierBasis, Who};
 
 pub use basic::Credentials;
 pub use caller::{Caller, CallerKey, Channel, Evidence, Presented, Proof, Trust};
+pub use calls::{Calls, Place, Refused};
 pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Narrow, Process, ToolCall, Work};
 pub use label::Labels;

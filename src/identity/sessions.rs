@@ -12,17 +12,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::calls::Calls;
 use super::grant::{Grant, Work};
 
 /// Revocations that are kept: more than anybody revokes while tokens live.
 const MOST_REVOKED: usize = 100_000;
 /// Sessions whose work is known.
 const MOST_LIVE: usize = 10_000;
+/// Tokens of one session that are ended with it.
+const MOST_TOKENS: usize = 256;
 
 /// What is known of sessions at run time.
 #[derive(Debug, Default)]
 pub struct Sessions {
     known: Mutex<Known>,
+    calls: Calls,
     /// Grows with every revocation: what was looked up before is looked up again.
     epoch: AtomicU64,
     /// Where revocations outlive this process.
@@ -47,6 +51,10 @@ pub struct Live {
     pub pid: Option<u32>,
     /// When its token expires.
     pub expires: Timestamp,
+    /// What it was first known by.
+    pub grant: Arc<Grant>,
+    /// The ids of its tokens, the newest last.
+    pub tokens: Vec<Arc<str>>,
 }
 
 /// A revocation that could not be kept.
@@ -154,9 +162,19 @@ impl Sessions {
         live.is_some_and(|live| live.root.as_deref() != Some(root))
     }
 
-    /// Remembers a session that started, or what it works on now.
-    pub fn enter(&self, session: &Arc<str>, live: Live, now: Timestamp) {
+    /// Remembers a session that started, or what it works on now. What it was first known by stays,
+    /// for as long as that holds.
+    pub fn enter(&self, session: &Arc<str>, mut live: Live, now: Timestamp) {
         let mut known = self.lock();
+        if let Some(before) = known.live.get(session) {
+            let mut tokens = before.tokens.clone();
+            tokens.append(&mut live.tokens);
+            live.tokens = tokens.split_off(tokens.len().saturating_sub(MOST_TOKENS));
+            live.pid = live.pid.or(before.pid);
+            if before.grant.expires.is_none_or(|until| until > now) {
+                live.grant = before.grant.clone();
+            }
+        }
         if known.live.len() >= MOST_LIVE {
             known.live.retain(|_, live| live.expires > now);
         }
@@ -167,7 +185,20 @@ impl Sessions {
 
     /// Forgets a session that ended; what it was.
     pub fn leave(&self, session: &str) -> Option<Live> {
+        self.calls.forget(session);
         self.lock().live.remove(session)
+    }
+
+    /// What its hooks say that a session works on now.
+    pub fn works(&self, session: &str, work: Arc<Work>) {
+        if let Some(live) = self.lock().live.get_mut(session) {
+            live.work = work;
+        }
+    }
+
+    /// The tool calls of the sessions.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// What a session is doing.

@@ -16,6 +16,10 @@
 //! - The **username** may carry labels: `<user>.<session>.<channel>[.<traceparent>]`, the session a
 //!   UUID, the channel one of `main`, `bash`, `mcp`, `hook`, `lsp`, `plugin`. They are recorded as
 //!   `asserted` and never grant anything. Where no users are configured, a username is only that.
+//! - A **session token** may: `tidegate session start` at the control socket, in the name of another
+//!   session (`TIDEGATE_TOKEN`; it only grows narrower), or by hand with `--key`
+//!   (`tidegate session keygen`). `--narrow-tier`, `--within`, `--bind-address` and `--bind-listener`
+//!   take away from it; `tidegate session revoke NAME` ends it and its open flows.
 //!
 //! - A **token of an issuer** may: CI jobs and Claude Code on hosts of your own have one
 //!   (`[[identity.issuer]]`). It is presented as `Bearer`, or as the password of `Basic`.
