@@ -90,8 +90,9 @@ pub(super) struct Section {
 }
 
 /// What claims may say of a caller.
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 14] = [
     "agent",
+    "beside",
     "commit",
     "groups",
     "organization",

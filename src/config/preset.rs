@@ -99,12 +99,14 @@ pub(super) const PRESETS: [Preset; 5] = [
         prefix: "",
         require: &[],
         claims: &[
+            ("beside", "{@forge}/{job_project_path}"),
             ("commit", "sha"),
             ("organization", "namespace_path"),
             ("pipeline", "ci_config_ref_uri"),
             ("ref", "ref"),
             // The project whose code runs. For a merge request of a fork that is the fork, although
-            // the job runs in its parent (`job_project_path`): a fork is not worth what its parent is.
+            // the job runs in its parent (`job_project_path`): a fork is not worth what its parent is,
+            // and no looser than it either (`beside`).
             ("repository", "{@forge}/{project_path}"),
             ("run", "pipeline_id"),
             ("task", "job_id"),

@@ -337,7 +337,8 @@ fn child(
         .map(ToString::to_string);
     claims.asserted = !grant.verified;
     claims.claims = pairs(&grant.claims);
-    claims.tier = grant.tier.as_ref().map(ToString::to_string);
+    claims.tier = text(grant.tier.as_ref());
+    claims.beside = text(grant.beside.as_ref());
     claims.organization = text(grant.work.organization.as_ref());
     claims.job = grant.work.job.as_ref().map(Into::into);
     claims.narrow = (&grant.narrow.and(&narrow_of(wish)?)).into();

@@ -51,6 +51,9 @@ pub(super) fn grant(
         groups: groups(issuer, claims),
         claims: exposed(claims),
         repository: repository(issuer, claims),
+        beside: text("beside")
+            .and_then(|text| canonical_repository(&text))
+            .map(Arc::from),
         tier: text("tier"),
         narrow: Narrow::default(),
         bound: Bound::default(),

@@ -35,6 +35,9 @@ pub struct Grant {
     pub claims: Vec<(Arc<str>, Arc<str>)>,
     /// The clone URL without scheme, user and `.git`.
     pub repository: Option<Arc<str>>,
+    /// Another repository that it can do harm to, as a fork's job to its parent: it is no looser than
+    /// what is known of that one.
+    pub beside: Option<Arc<str>>,
     /// The tier of that repository, where its forge says one.
     pub tier: Option<Arc<str>>,
     /// Less than that.

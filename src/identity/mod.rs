@@ -327,8 +327,8 @@ impl Identity {
             within: narrow.within.as_ref(),
         });
         let said = first(|it| it.repository.as_ref().filter(|_| !it.verified));
-        if let Some(said) = said {
-            tighten(&mut who, said, policy);
+        for other in said.into_iter().chain(first(|it| it.beside.as_ref())) {
+            tighten(&mut who, other, policy);
         }
         let session = first(|it| it.session.as_ref());
         let root = first(|it| it.root.as_ref());
@@ -394,7 +394,7 @@ fn belongs(grant: &Grant, labels: &Labels, channel: &Channel) -> Result<(), Iden
     Ok(())
 }
 
-/// A repository that only the session itself names can make its tier stricter, never looser.
+/// A repository that only the session itself names, or that stands beside its own, can make its tier stricter, never looser.
 fn tighten(who: &mut Who, said: &Arc<str>, policy: &Policy) {
     let other = policy.who(&Facts {
         repository: Some(said),

@@ -66,6 +66,9 @@ pub struct Claims {
     /// The clone URL without scheme, user and `.git`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
+    /// Another repository: it is no looser than what is known of that one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
     /// The branch or tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#ref: Option<String>,
@@ -508,6 +511,7 @@ fn grant(claims: Claims, kid: Arc<str>) -> Result<Grant, TokenError> {
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         repository: shared(claims.repository),
+        beside: shared(claims.beside),
         tier: shared(claims.tier),
         narrow,
         bound: Bound {

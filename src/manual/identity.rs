@@ -61,7 +61,8 @@
 //! - Claims are members of groups: `claim:repository_id=5678`. Names change hands, ids do not: after
 //!   a rename, policy by `[[repository]]` follows the new name, a group of ids stays. `sub` is never
 //!   taken apart.
-//! - A merge request of a GitLab fork has the repository of the fork, although its parent runs it.
+//! - A merge request of a GitLab fork has the repository of the fork, although its parent runs it, and
+//!   is no looser than its parent either.
 //! - Tokens of Buildkite name no repository: `repositories` does, by `organization/pipeline`.
 //! - A tier that a claim names makes its repository stricter than `[[repository]]` says, not looser;
 //!   one that no tier is called is the strictest.

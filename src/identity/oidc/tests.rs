@@ -160,6 +160,7 @@ fn a_fork_of_gitlab_is_not_its_parent() {
     });
     let grant = granted(lines, &said);
     assert_eq!(text(grant.repository.as_ref()), "gitlab.com/mallory/web");
+    assert_eq!(text(grant.beside.as_ref()), "gitlab.com/acme/web");
     assert_eq!(text(grant.work.job.as_ref().unwrap().run.as_ref()), "8");
 }
 
