@@ -50,6 +50,8 @@ pub(super) struct Known {
     pub(super) presented: Presented,
     /// Who it is in the flow's generation.
     pub(super) caller: Arc<Caller>,
+    /// How many revocations there had been.
+    pub(super) epoch: u64,
 }
 
 impl Flow {
