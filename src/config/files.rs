@@ -79,7 +79,13 @@ pub fn digest_of_files(config: &super::Config) -> io::Result<Arc<str>> {
         }
     }
     for path in &config.files.secrets {
-        digest.add(path, &read_text(path).map_err(io::Error::other)?);
+        // Revocations may not be there yet; a secret that is gone is found when it is read anew.
+        let text = if path.exists() {
+            read_text(path).map_err(io::Error::other)?
+        } else {
+            String::new()
+        };
+        digest.add(path, &text);
     }
     Ok(digest.finish())
 }
