@@ -164,6 +164,11 @@ fn private_of(text: &str) -> Option<PrivateKey> {
     public_of(&key).is_some().then_some(key)
 }
 
+/// Whether a text is a key in PEM, not the path of a file.
+pub(super) fn is_key(text: &str) -> bool {
+    text.contains("-----BEGIN")
+}
+
 fn public_of(key: &PrivateKey) -> Option<[u8; 32]> {
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.der()).ok()?;
     pair.public_key().as_ref().try_into().ok()
@@ -181,6 +186,11 @@ impl Reader<'_> {
     }
 
     fn text(&mut self, file: &Spanned<String>) -> Option<(PathBuf, String)> {
+        if is_key(file.get_ref()) {
+            let message = "this is a key, not the path of a file that holds one";
+            self.bad_key(self.section.at(file), message);
+            return None;
+        }
         let path = self.path(file);
         match read_text(&path) {
             Ok(text) => {
@@ -247,18 +257,20 @@ impl Reader<'_> {
     /// What the file of revocations says; it need not be there yet.
     fn revoked(&mut self, file: &Spanned<String>, path: &Path) -> Vec<(Arc<str>, Timestamp)> {
         if !path.exists() {
+            self.secrets.push((path.to_owned(), String::new()));
             return Vec::new();
         }
         let Some((_, text)) = self.text(file) else {
             return Vec::new();
         };
         let mut revoked = Vec::new();
+        let lines = text.lines().count();
         for (at, line) in text.lines().enumerate() {
             let parts = line.split_once(' ');
             match parts.and_then(|(until, name)| Some((name.into(), until.parse().ok()?))) {
                 Some(revocation) => revoked.push(revocation),
                 // The last line of a file that is being written may be half a line.
-                None if at + 1 == text.lines().count() && !text.ends_with('\n') => {}
+                None if at + 1 == lines && !text.ends_with('\n') => {}
                 None => {
                     let message = format!("line {} of this file is no revocation", at + 1);
                     let finding = Diagnostic::error("bad-line", self.section.at(file), message);

@@ -110,7 +110,10 @@ impl Written {
                     of("[[identity.issuer]]", value),
                     findings,
                 ),
-                "session" => once(&mut self.session, of("[identity.session]", value), findings),
+                "session" => {
+                    self.note_keys(source, &value);
+                    once(&mut self.session, of("[identity.session]", value), findings);
+                }
                 "user" => {
                     self.note_secrets(source, &value);
                     many(&mut self.users, of("[[identity.user]]", value), findings);
@@ -121,6 +124,20 @@ impl Written {
                     what,
                     &["issuer", "session", "user"],
                 )),
+            }
+        }
+    }
+
+    /// A key may stand where the path of its file belongs, or under another name.
+    fn note_keys(&mut self, source: &Arc<Source>, session: &Spanned<DeValue<'_>>) {
+        let DeValue::Table(session) = session.get_ref() else {
+            return;
+        };
+        let known = keys_of::<session::Section>();
+        for (key, value) in session {
+            let text = source.text.get(value.span()).unwrap_or_default();
+            if session::is_key(text) || !known.contains(&key.get_ref().as_ref()) {
+                self.secrets.add(source, value.span());
             }
         }
     }

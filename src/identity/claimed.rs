@@ -12,7 +12,7 @@ use crate::config::{Issuer, Piece};
 use crate::policy::canonical_repository;
 
 use super::Evidence;
-use super::grant::{Bound, Grant, Job, Narrow, Work};
+use super::grant::{Bound, Grant, Job, Line, Narrow, Work};
 
 /// Claims that members of groups can name, and how long each may be.
 const MOST: usize = 128;
@@ -57,6 +57,7 @@ pub(super) fn grant(
         tier: text("tier"),
         narrow: Narrow::default(),
         bound: Bound::default(),
+        line: Line::default(),
         channel: None,
         work: Arc::new(Work {
             agent: text("agent"),

@@ -13,6 +13,7 @@ mod certificate;
 mod claimed;
 mod grant;
 mod jwks;
+mod kept;
 mod keyring;
 mod label;
 mod oidc;
@@ -27,13 +28,13 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::config::{self, IdentityDemand, Listener};
-use crate::policy::{Facts, Policy, TierBasis, Who};
+use crate::policy::{Facts, Policy, Who};
 
 pub use basic::Credentials;
 pub use caller::{Caller, CallerKey, Channel, Evidence, Presented, Proof, Trust};
 pub use calls::{Calls, Place, Refused};
 pub use certificate::Certificate;
-pub use grant::{Bound, Grant, Job, Narrow, Process, ToolCall, Work};
+pub use grant::{Bound, Grant, Job, Line, Narrow, Process, ToolCall, Work};
 pub use label::Labels;
 pub use oidc::Reach;
 pub use process::{Family, Kin};
@@ -49,8 +50,9 @@ use oidc::Issuers;
 
 /// Tokens that are remembered.
 const REMEMBERED: usize = 4096;
-/// The longest that a token of another issuer is taken to hold.
-const LONGEST_FOREIGN: Duration = Duration::from_hours(24);
+/// The longest that a token holds anywhere: gates that share their revocations may each have another
+/// `longest`, and a reload may make it longer.
+const LONGEST_ANYWHERE: Duration = Duration::from_hours(24 * 7);
 
 /// Why a caller is not known.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -103,9 +105,10 @@ impl Identity {
         };
         let session = &config.session;
         let sessions = before.map_or_else(
-            || Arc::new(Sessions::new(session.revocations.clone())),
+            || Arc::new(Sessions::default()),
             |before| before.sessions.clone(),
         );
+        sessions.keep_in(session.revocations.clone());
         sessions.take_up(&session.revoked, clock.now());
         let signer = signer(session, before);
         let keys = session.keys.iter().map(|key| PublicKey::new(*key));
@@ -134,7 +137,8 @@ impl Identity {
 
     /// For how long something that is presented now could still be presented.
     pub fn longest_validity(&self) -> jiff::SignedDuration {
-        let longest = self.tokens.longest().max(LONGEST_FOREIGN) + token::SKEW;
+        // Made by a clock that is ahead, over-long by as much, and taken for as much longer.
+        let longest = self.tokens.longest().max(LONGEST_ANYWHERE) + token::SKEW * 3;
         jiff::SignedDuration::try_from(longest).unwrap_or(jiff::SignedDuration::MAX)
     }
 
@@ -326,10 +330,12 @@ impl Identity {
             narrow: &narrow.tiers,
             within: narrow.within.as_ref(),
         });
-        let said = first(|it| it.repository.as_ref().filter(|_| !it.verified));
-        for other in said.into_iter().chain(first(|it| it.beside.as_ref())) {
-            tighten(&mut who, other, policy);
+        let said: Vec<_> = grants.iter().flat_map(|grant| grant.said()).collect();
+        let beside = grants.iter().filter_map(|grant| grant.beside.as_ref());
+        for repository in said.iter().copied().chain(beside) {
+            tighten(&mut who, repository, policy);
         }
+        let works_on = first(|it| it.line.said.last());
         let session = first(|it| it.session.as_ref());
         let root = first(|it| it.root.as_ref());
         let live = session.and_then(|session| self.sessions.live(session));
@@ -338,7 +344,10 @@ impl Identity {
             subject: subject.cloned(),
             tier: policy.tier_name(who.tier).clone(),
             groups: policy.group_names(who.groups).cloned().collect(),
-            repository: who.repository.as_ref().or(said).cloned(),
+            repository: works_on
+                .or(who.repository.as_ref())
+                .or(said.first().copied())
+                .cloned(),
             who,
             channel: (presented.labels.channel.as_ref())
                 .or(first(|it| it.channel.as_ref()))
@@ -400,7 +409,8 @@ fn tighten(who: &mut Who, said: &Arc<str>, policy: &Policy) {
         repository: Some(said),
         ..Facts::default()
     });
-    if other.tier_basis == TierBasis::Repository && other.tier > who.tier {
+    if other.tier > who.tier {
+        who.enforced |= policy.enforces(who);
         who.tier = other.tier;
         who.tier_basis = other.tier_basis;
     }
@@ -431,7 +441,7 @@ fn evidence(presented: &Presented) -> Evidence {
 fn trust(presented: &Presented) -> Trust {
     let mut sessions = presented.grants().filter(|grant| grant.session.is_some());
     match (sessions.next(), &presented.labels.session) {
-        (Some(grant), _) if grant.verified && grant.is_root() => Trust::Verified,
+        (Some(grant), _) if grant.is_vouched() => Trust::Verified,
         (Some(_), _) | (None, Some(_)) => Trust::Asserted,
         (None, None) if evidence(presented) == Evidence::None => Trust::None,
         (None, None) => Trust::Verified,

@@ -36,6 +36,9 @@ pub struct Who {
     pub groups: GroupSet,
     /// The clone URL without scheme, user and `.git`.
     pub repository: Option<Arc<str>>,
+    /// Whether it is in its tier only because it was narrowed, and that one observes while its own
+    /// enforces: what would be denied is denied.
+    pub enforced: bool,
     /// What it may reach at most, where its evidence says.
     pub within: Option<Arc<Within>>,
 }
@@ -346,7 +349,12 @@ impl<'p> Judgement<'p> {
             Settled::Floor => (Verdict::Deny, Reason::AddressDenied, &policy.floor),
             Settled::Narrowed => (Verdict::Deny, Reason::CategoryDenied, &policy.narrowed),
         };
-        let observed = self.tier.mode == Mode::Observe
+        let mode = if self.flow.who.enforced {
+            Mode::Enforce
+        } else {
+            self.tier.mode
+        };
+        let observed = mode == Mode::Observe
             && verdict != Verdict::Allow
             && !matches!(settled, Settled::Floor | Settled::Narrowed);
         let grants = match settled {
@@ -360,7 +368,7 @@ impl<'p> Judgement<'p> {
         Decision {
             verdict: if observed { Verdict::Allow } else { verdict },
             would: observed.then_some(verdict),
-            mode: self.tier.mode,
+            mode,
             reason,
             rule: rule.clone(),
             category: self.flow.category,
