@@ -173,9 +173,7 @@ fn prepare(plan: &Plan, control: &OwnedFd) -> Result<Sockets, NotContained> {
     wire::send(control, &Message::Orders(orders), &[stdin.as_fd()])?;
     let (message, descriptors) = wire::receive(control)?;
     match message {
-        Some(Message::Ready { local, captured }) => {
-            Ok(Sockets::of(descriptors, local, captured)?)
-        }
+        Some(Message::Ready { local, captured }) => Ok(Sockets::of(descriptors, local, captured)?),
         other => Err(why_not(other)),
     }
 }

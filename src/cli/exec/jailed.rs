@@ -10,15 +10,13 @@ use crate::config::{Config, Listener};
 use crate::jail::{self, Jailed, NotContained};
 use crate::proxy::{Inside, Tenant};
 
-use super::{Place, Session};
 use super::child::{self, Child};
+use super::{Place, Session};
 
 /// Where the proxy is inside: a jail has its own ports.
-const ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
 /// Where its session speaks for itself inside.
-const ADMIN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3130);
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3130);
 pub(super) const PLACE: Place = Place {
     proxy: ADDRESS,
     admin: ADMIN,

@@ -168,7 +168,7 @@ impl Exec {
         let session = self.session(&running.gate, id)?;
         running.attend(catalogue, false, adapt);
         let (words, variables) = (self.words(id), session.variables(place)?);
-        let mut child = Child::new(&words, &variables, limit);
+        let mut child = Child::new(&words, &variables, limit, &running.gate.attendants);
         self.begin();
         let ended = match front {
             None => jailed::run(&running, &session, &mut child).await?,
@@ -177,6 +177,7 @@ impl Exec {
                 child.run(&session.family).await
             }
         };
+        drop(child);
         self.end(running, &session).await;
         Ok(ended)
     }
