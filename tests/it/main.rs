@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod agent;
 mod bypass;
 mod callers;
 mod clients;
