@@ -119,6 +119,13 @@ attempt("its descriptors", descriptors)
 attempt("its root", lambda: os.listdir(f"/proc/{outside}/root/etc"))
 attempt("init's root", lambda: os.listdir("/proc/1/root/etc"))
 attempt("core pattern", lambda: writes("/proc/sys/kernel/core_pattern"))
+# What is held below is held by the jail, not because nothing can be nested here.
+for words in [
+    ["unshare", "-Ur", "true"],
+    ["unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/mnt"],
+    ["unshare", "-Urn", "ip", "link", "set", "lo", "up"],
+]:
+    print("control", run(*words), *words, flush=True)
 attempt("nested, hidden files", lambda: run("unshare", "-Ur", "-m", "umount", "/etc/resolv.conf"))
 attempt("nested, kernel", lambda: run("unshare", "-Ur", "-m", "mount", "-o", "remount,rw,bind", "/proc/sys"))
 attempt("nested, parent", lambda: run("unshare", "-Ur", "nsenter", "-t", str(outside), "-n", "true"))

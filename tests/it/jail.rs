@@ -228,6 +228,10 @@ fn nothing_that_is_tried_from_inside_gets_out() {
     ));
     assert_eq!(left.code, 0, "{}", left.said);
     assert!(left.said.contains("done"), "{}", left.said);
+    let controls = left.said.lines().filter(|line| line.starts_with("control"));
+    for control in controls {
+        assert!(control.starts_with("control True"), "{}", left.said);
+    }
     let out: Vec<_> = left
         .said
         .lines()

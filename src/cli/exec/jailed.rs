@@ -1,10 +1,11 @@
 //! The command in a jail: the same gate, and no other way out.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::app::Running;
-use crate::config::{Config, Listener};
+use crate::config::{AdminAddress, Config, Listener};
 use crate::jail::{self, Jailed, NotContained};
 use crate::proxy::{Inside, Tenant};
 
@@ -24,15 +25,20 @@ pub(super) fn begin(
     running: &Running,
     session: &Session,
     child: &Child<'_>,
+    hide: &[PathBuf],
 ) -> Result<Jailed, NotContained> {
     let record = running.config.record.file.iter();
+    let hide = record
+        .chain(hide)
+        .filter_map(|path| path.canonicalize().ok());
     let plan = jail::Plan {
         variables: child.variables(),
         ports: ports(&running.config),
         proxy_port: ADDRESS.port(),
-        hide: record.filter_map(|file| file.canonicalize().ok()).collect(),
+        hide: hide.collect(),
         ..jail::Plan::of(child.words.to_vec())
     };
+    jail::keep_to_ourselves()?;
     let (mut jailed, sockets) = child.limited(|| jail::start(&plan))?;
     session.family.command_is(jailed.pid());
     let inside = Inside {
@@ -53,11 +59,24 @@ pub(super) async fn run(
     running: &Running,
     session: &Session,
     child: &mut Child<'_>,
+    hide: &[PathBuf],
 ) -> Result<u8, NotContained> {
-    let jailed = begin(running, session, child)?;
+    let jailed = begin(running, session, child, hide)?;
     let code = child.wait_for(jailed.pid()).await;
     drop(jailed);
     Ok(code)
+}
+
+/// What a command is not to see of a gate that runs beside: its records, and where it is asked.
+pub(super) fn hidden(config: &Config) -> Vec<PathBuf> {
+    let listen = &config.listen;
+    let admin = listen.admin.as_ref().and_then(|admin| match admin {
+        AdminAddress::Unix(path) => Some(path),
+        AdminAddress::Tcp(_) => None,
+    });
+    let control = listen.control.as_ref().map(|control| &control.path);
+    let places = admin.into_iter().chain(control).chain(&config.record.file);
+    places.cloned().collect()
 }
 
 fn ports(config: &Config) -> Vec<u16> {

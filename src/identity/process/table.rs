@@ -122,11 +122,27 @@ pub(super) fn inode(folder: &Path, client: SocketAddr, local: SocketAddr) -> Opt
 
 /// The number in the line of those two addresses; a socket that nobody holds has none.
 fn listed(table: &Path, from: &str, to: &str) -> Option<u64> {
+    number(table, |client, server| client == from && server == to)
+}
+
+/// The number of the socket that asks a name server from that port. It may be bound to no address
+/// and connected to none, so its port has to do.
+pub(super) fn asker(folder: &Path, client: SocketAddr) -> Option<u64> {
+    let port = format!(":{:04X}", client.port());
+    let asks = |from: &str, to: &str| {
+        from.ends_with(&port) && [":0035", ":0000"].iter().any(|server| to.ends_with(server))
+    };
+    let four = number(&folder.join("udp"), asks);
+    four.or_else(|| number(&folder.join("udp6"), asks))
+}
+
+/// The number in the first line whose addresses are such.
+fn number(table: &Path, such: impl Fn(&str, &str) -> bool) -> Option<u64> {
     let text = config::read(table).ok()?;
     let mut lines = text.lines().map(str::split_ascii_whitespace);
     lines.find_map(|mut words| {
         let _number = words.next()?;
-        let same = words.next()? == from && words.next()? == to;
+        let same = such(words.next()?, words.next()?);
         let inode = words.nth(6)?.parse().ok()?;
         (same && inode != 0).then_some(inode)
     })
