@@ -269,6 +269,24 @@ fn one_gets_out_and_the_rest_is_contained() {
 }
 
 #[test]
+fn codes_are_those_of_a_shell() {
+    for user in User::all() {
+        let pki = Pki::new();
+        let world = World::of(user, &pki, &hello(&pki));
+        if !world.can() {
+            continue;
+        }
+        assert_eq!(world.jail("exit 7").code, Some(7));
+        assert_eq!(world.jail("kill -9 $$").code, Some(137));
+        for (word, code) in [("nowhere-at-all", 127), ("/", 126)] {
+            let outcome = world.command().args(["--jail", "--", word]).run();
+            assert_eq!(outcome.code, Some(code), "{user:?}: {outcome:#?}");
+            outcome.showed(&format!("tidegate: {word}: "));
+        }
+    }
+}
+
+#[test]
 fn node_s_fetch_is_captured() {
     for user in User::all() {
         let pki = Pki::new();

@@ -179,7 +179,7 @@ fn the_exit_code_is_the_command_s_own() {
     assert_eq!(jails.run("kill -TERM $$").code, 128 + 15);
     let missing = jails.command(&[Path::new("/no/such/program")]);
     assert!(
-        matches!(missing, Err(NotContained::Command(_))),
+        matches!(missing, Err(NotContained::Command { .. })),
         "{missing:?}"
     );
 }

@@ -93,7 +93,7 @@ fn ports(config: &Config) -> Vec<u16> {
 /// What is answered where there is no jail; what a shell answers where there is no such command.
 pub(super) fn code(why: &NotContained) -> u8 {
     match why {
-        NotContained::Command(_) => child::NOT_FOUND,
+        NotContained::Command { program, error } => child::code_of(program, error),
         _ => super::Answer::NotContained.code(),
     }
 }

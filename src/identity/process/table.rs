@@ -199,6 +199,27 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_a_name_server_is_found_by_its_port() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let line = |port: &str, to: &str, inode: u32| {
+            format!(
+                " 1: 0100007F:{port} {to} 07 00000000:00000000 00:00000000 00000000 0 0 {inode} 2\n"
+            )
+        };
+        let text = [
+            line("0035", "00000000:0000", 7),
+            line("0C38", "0A0A0A0A:01BB", 8),
+            line("0C38", "09090909:0035", 9),
+            line("0C39", "00000000:0000", 10),
+        ];
+        fs::write(folder.path().join("udp"), text.concat()).unwrap();
+        let asker = |port| asker(folder.path(), SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(asker(0x0c38), Some(9));
+        assert_eq!(asker(0x0c39), Some(10));
+        assert_eq!(asker(0x0c3a), None);
+    }
+
+    #[test]
     fn addresses_are_written_as_the_kernel_does() {
         if cfg!(target_endian = "little") {
             let address = "127.0.0.1:3128".parse().unwrap();
