@@ -21,6 +21,21 @@ struct Gate {
     clock: Clock,
 }
 
+/// Issuers that nobody asks.
+fn reach(clock: &Clock) -> tidegate::identity::Reach {
+    let (dial, limits) = (config::Dial::default(), config::Limits::default());
+    tidegate::identity::Reach {
+        dialer: Arc::new(tidegate::dial::Dialer::new(
+            &dial,
+            &limits,
+            clock.clone(),
+            None,
+        )),
+        guard: Arc::default(),
+        metrics: tidegate::metrics::Metrics::new(&[]),
+    }
+}
+
 impl Gate {
     fn new() -> Self {
         let (policy, findings) = policy::compile(&policy::default_source(), &policy::built_in());
@@ -28,7 +43,12 @@ impl Gate {
         let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 3128));
         let clock = Clock::system();
         Self {
-            identity: Identity::new(&config::Identity::default(), None, clock.clone()),
+            identity: Identity::new(
+                &config::Identity::default(),
+                None,
+                clock.clone(),
+                reach(&clock),
+            ),
             policy: policy.unwrap_or_else(|| unreachable!("{findings:?}")),
             listener: Arc::new(Listener::at(here)),
             channel: Arc::new(Channel::plain(client, here)),

@@ -83,6 +83,7 @@ impl Metrics {
             .set(1);
         for result in ["failed", "ok"] {
             declared.policy_reloads.series(&[result]);
+            declared.issuer_fetches.series(&[result]);
         }
         Self(Arc::new(Inner {
             connect: Table::new(declared.upstream_connect.clone(), CATEGORIES),
@@ -129,6 +130,12 @@ impl Metrics {
             info.forget(&[before.0.as_str(), before.1.as_str()]);
         }
         GenerationMetrics::new(self.0.clone(), tiers)
+    }
+
+    /// `tidegate_issuer_fetches_total{result}`.
+    pub fn issuer_fetched(&self, well: bool) {
+        let result = if well { "ok" } else { "failed" };
+        self.0.declared.issuer_fetches.series(&[result]).inc();
     }
 
     /// `tidegate_flows_active{kind}`.

@@ -377,6 +377,9 @@ fn what_the_reference_shows_in_comments_is_right_too() {
     .unwrap();
     write_certs(folder.path());
     write_keys(folder.path());
+    let root = rcgen::generate_simple_self_signed(vec!["issuer.acme.example".to_owned()]);
+    let root = root.unwrap().cert.pem();
+    fs::write(folder.path().join("issuer-ca.pem"), root).unwrap();
     let path = folder.path().join("tidegate.toml");
     let (config, findings) = config::load_text(&path, &uncommented_reference());
     assert!(findings.is_empty(), "{}", diag::render(&findings, false));

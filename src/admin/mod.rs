@@ -5,7 +5,9 @@
 //! `localhost`, and a foreign `Origin` is refused.
 
 mod contained;
+mod exchange;
 mod guard;
+mod hooks;
 mod listener;
 mod sessions;
 
@@ -148,11 +150,16 @@ async fn converse(
     }
 }
 
+/// What changes something, or proves itself.
+fn writes(gate: &Arc<Gate>) -> Router {
+    sessions::routes(gate.clone())
+        .merge(exchange::routes(gate.clone()))
+        .merge(contained::routes(gate.clone()))
+        .merge(hooks::routes(gate.clone()))
+}
+
 fn routes(admin: Admin, door: Door) -> Router {
-    let writes = admin
-        .gate
-        .clone()
-        .map(|gate| sessions::routes(gate.clone()).merge(contained::routes(gate)));
+    let writes = admin.gate.as_ref().map(writes);
     Router::new()
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))

@@ -151,10 +151,55 @@ async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn end(State(gate): State<Arc<Gate>>, headers: HeaderMap) -> Result<StatusCode, Refused> {
+/// What is ended.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct End {
+    /// A session that may come back: the one of the token, or one that descends from it. None: the
+    /// one of the token, for good.
+    session: Option<String>,
+}
+
+async fn end(
+    State(gate): State<Arc<Gate>>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+    body: Option<Json<End>>,
+) -> Result<StatusCode, Refused> {
     let grant = bearer(&gate, &headers)?;
-    let grant = grant.ok_or_else(|| control_only("a session is ended"))?;
-    let done = tokio::task::spawn_blocking(move || gate.end_session(&grant, "it ended")).await;
-    done.unwrap_or(Err(RevokeError::Name))?;
+    let named = body.and_then(|Json(end)| end.session);
+    match (&grant, &named) {
+        (None, Some(_)) if door == Door::Control => {}
+        (Some(grant), Some(named)) => descends(&gate, grant, named)?,
+        (Some(_), None) => {}
+        (None, _) => return Err(control_only("a session is ended")),
+    }
+    // Writing may wait for a disk.
+    let done = tokio::task::spawn_blocking(move || match (grant, named) {
+        (_, Some(named)) => gate.finish_session(&named, "it ended"),
+        (Some(grant), None) => gate.end_session(&grant, "it ended"),
+        (None, None) => Ok(()),
+    });
+    done.await.unwrap_or(Err(RevokeError::Name))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A token speaks for its own session and for those that descend from it; one that was made for a
+/// command speaks for no agent.
+pub(super) fn descends(gate: &Gate, grant: &Grant, session: &str) -> Result<(), Refused> {
+    let snapshot = gate.snapshot.load();
+    let own = grant.session.as_deref() == Some(session);
+    let live = || snapshot.identity.sessions().live(session);
+    let child = || {
+        let root = live().and_then(|live| live.grant.root.clone());
+        root.is_some() && root == grant.root && grant.root == grant.session
+    };
+    if grant.channel.as_deref() != Some("bash") && (own || child()) {
+        return Ok(());
+    }
+    Err(Refused::new(
+        StatusCode::FORBIDDEN,
+        "not_yours",
+        "this token does not speak for that session",
+    ))
 }

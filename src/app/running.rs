@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::{AdminListener, Door};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::gate::{Gate, Parts, Snapshot};
@@ -87,6 +89,13 @@ impl Running {
     #[cfg(target_os = "linux")]
     pub fn serve_jail(&self, inside: proxy::Inside, connections: usize) -> io::Result<()> {
         proxy::serve_jail(&self.gate, inside, connections.min(self.connections))
+    }
+
+    /// Lets sessions speak for themselves at a listener that was bound: no other is good for more
+    /// than reading.
+    pub fn serve_admin(&self, socket: TcpListener) {
+        let listener = AdminListener::Tcp(socket);
+        super::serve_admin(&self.gate, Some(listener), Door::Admin, &self.quiet);
     }
 
     /// Reloads and samples until it ends, after the flows. `hangup`: SIGHUP asks for a reload;

@@ -123,10 +123,15 @@ fn bind_control(control: Option<&Control>) -> anyhow::Result<Option<AdminListene
     }
 }
 
-/// A socket file that a dead process left is taken away; one that answers is not.
+/// A socket file that a dead process left is taken away. One that answers is not, nor one that may
+/// live: that we may not open, or that speaks another way.
 fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     let stale = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    if stale && std::os::unix::net::UnixStream::connect(path).is_err() {
+    let refused = || {
+        let connected = std::os::unix::net::UnixStream::connect(path);
+        connected.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
+    if stale && refused() {
         fs::remove_file(path)?;
     }
     // Nobody else may connect, not even between the making of the file and the setting of its mode.
@@ -176,6 +181,14 @@ mod tests {
         let live = bind_unix(&path).unwrap();
         assert!(bind_unix(&path).is_err());
         drop(live);
+        let other = folder.path().join("other.sock");
+        let _lives = std::os::unix::net::UnixDatagram::bind(&other)?;
+        assert!(bind_unix(&other).is_err());
+        assert!(
+            std::os::unix::net::UnixDatagram::unbound()?
+                .connect(&other)
+                .is_ok()
+        );
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::AdminAddress;
 
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// As much of an answer as is read, in bytes.
 const MOST: u64 = 1 << 20;
 const MOST_FIELDS: usize = 64;
@@ -65,34 +65,59 @@ pub(super) fn running(address: &AdminAddress) -> Option<Running> {
 
 /// The status and body of `GET path`. Fails where nothing that speaks HTTP answers in time.
 pub(super) fn ask(address: &AdminAddress, path: &str) -> io::Result<(u16, String)> {
-    converse(address, &format!("GET {path}"), "\r\n")
+    say(address, &format!("GET {path} HTTP/1.1\r\n"), "", PATIENCE)
 }
 
-/// The status and body of `POST path` with a JSON document; fails as [`ask`] does.
+/// As [`ask`], of `POST path` with a JSON document, in the name of a session where there is one.
+pub(super) fn post(
+    address: &AdminAddress,
+    path: &str,
+    token: Option<&str>,
+    document: &impl Serialize,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
+    let body = serde_json::to_string(document)?;
+    let mut head = format!(
+        "POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    if let Some(token) = token {
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let why = "the session token is malformed";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        head = format!("{head}Authorization: Bearer {token}\r\n");
+    }
+    say(address, &head, &body, patience)
+}
+
+/// As [`post`], in nobody's name.
 pub(super) fn tell(
     address: &AdminAddress,
     path: &str,
     document: &serde_json::Value,
 ) -> io::Result<(u16, String)> {
-    let body = document.to_string();
-    let length = body.len();
-    let rest = format!("Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
-    converse(address, &format!("POST {path}"), &rest)
+    post(address, path, None, document, PATIENCE)
 }
 
-fn converse(address: &AdminAddress, what: &str, rest: &str) -> io::Result<(u16, String)> {
+fn say(
+    address: &AdminAddress,
+    head: &str,
+    body: &str,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
     match address {
         AdminAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, &address.to_string(), what, rest)
+            let stream = TcpStream::connect_timeout(address, patience)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            exchange(stream, &address.to_string(), head, body)
         }
         AdminAddress::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            exchange(stream, "localhost", what, rest)
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            exchange(stream, "localhost", head, body)
         }
     }
 }
@@ -100,10 +125,10 @@ fn converse(address: &AdminAddress, what: &str, rest: &str) -> io::Result<(u16, 
 fn exchange(
     mut stream: impl Read + Write,
     host: &str,
-    what: &str,
-    rest: &str,
+    head: &str,
+    body: &str,
 ) -> io::Result<(u16, String)> {
-    let request = format!("{what} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{rest}");
+    let request = format!("{head}Host: {host}\r\nConnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(MOST).read_to_end(&mut answer)?;

@@ -4,6 +4,8 @@
 //! nothing unless told, yarn its own, git sends no credentials before it is asked, Java reads no
 //! proxy from the environment at all. So all are set, and all to the same value.
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::name::{Host, Target, TargetError};
@@ -30,12 +32,27 @@ pub(super) struct Env {
     json: bool,
     /// The proxy, as clients reach it: http://[USER:SECRET@]HOST:PORT.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
-    #[arg(value_parser = Proxy::parse)]
+    #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
     proxy: Proxy,
+    /// Say which part of an agent asks, in the name of the session of `TIDEGATE_TOKEN`.
+    #[arg(long, value_parser = ["hook", "lsp", "main", "mcp", "plugin"])]
+    channel: Option<String>,
+    /// The token of the session.
+    #[arg(long, env = "TIDEGATE_TOKEN", hide = true, hide_env_values = true)]
+    token: Option<String>,
 }
 
 impl Env {
-    pub(super) fn perform(self) -> Answer {
+    pub(super) fn perform(mut self) -> Answer {
+        if let Some(channel) = &self.channel {
+            let token = self.token.as_deref();
+            let proxy = token.and_then(|token| self.proxy.in_session(channel, token));
+            let Some(proxy) = proxy else {
+                print::err("tidegate: a channel is of a session: see `tidegate session start`\n");
+                return Answer::Wrong;
+            };
+            self.proxy = proxy;
+        }
         let variables = self.proxy.variables();
         if self.json {
             let object = variables
@@ -74,6 +91,36 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
+    /// The same, asked in the name of a token's session; `None` where it is no session token.
+    pub(super) fn in_session(&self, channel: &str, token: &str) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Claims {
+            sid: String,
+        }
+        let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+        // Read to be written into a URL; whether it is any good, the gate says.
+        let Claims { sid } = serde_json::from_slice(&claims).ok()?;
+        let credentials = format!("{sid}.{channel}:{token}");
+        decode(&credentials)?;
+        Some(self.with_credentials(Some(credentials)))
+    }
+
+    /// The same, with other credentials, percent-encoded.
+    pub(super) fn with_credentials(&self, credentials: Option<String>) -> Self {
+        Self {
+            credentials,
+            target: self.target.clone(),
+        }
+    }
+
+    /// As [`Self::parse`]; HOST:PORT alone will do, as a launcher's `TIDEGATE_PROXY` has it.
+    pub(super) fn parse_short(text: &str) -> Result<Self, String> {
+        if text.contains("://") {
+            return Self::parse(text);
+        }
+        Self::parse(&format!("http://{text}"))
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let rest = text
             .strip_prefix("http://")
@@ -99,7 +146,7 @@ impl Proxy {
         })
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         match &self.credentials {
             Some(credentials) => format!("http://{credentials}@{}", self.target),
             None => format!("http://{}", self.target),

@@ -11,9 +11,11 @@ mod env;
 mod exec;
 mod explain;
 mod health;
+mod init;
 mod load;
 mod print;
 mod records;
+mod session;
 mod shell;
 mod test;
 mod tree;
@@ -55,6 +57,12 @@ enum Verb {
     Exec(exec::Exec),
     /// Ask a running gate whether it takes flows.
     Health(health::Health),
+    /// Start, end and revoke sessions; the command for the hooks of an agent.
+    #[command(subcommand)]
+    Session(Box<session::Session>),
+    /// Write the settings that make an agent use the gate.
+    #[command(subcommand)]
+    Init(init::Init),
     /// Print completions for a shell.
     Completions(Completions),
     /// Becomes a command in a jail; only `exec --jail` says it.
@@ -110,6 +118,8 @@ impl Verb {
             Self::Doctor(doctor) => doctor.perform(),
             Self::Env(env) => env.perform(),
             Self::Health(health) => health.perform(),
+            Self::Session(session) => session.perform(),
+            Self::Init(init) => init.perform(),
             Self::Completions(completions) => completions.perform(),
         }
         .into()
@@ -154,7 +164,21 @@ mod tests {
             "doctor",
             "doctor --config a.toml --proxy http://127.0.0.1:3128 --json",
             "doctor --probe-tcp 127.0.0.1:9 --probe-dns 127.0.0.1:53 --report 127.0.0.1:3130",
+            "env --channel mcp",
             "completions zsh",
+            "session start --repository https://forge.example/acme/web --ref main --commit abc",
+            "session start --repo . --user ana --group ops --session 0195f3c2-7e1a-7bbb-8ccc-0123456789ab",
+            "session start --agent claude-code --narrow-tier restricted --within model-api --env",
+            "session start --bind-address 10.0.0.0/8 --bind-listener 10.0.0.1:3128 --for 8h --json",
+            "session start --key gate.key --audience tidegate",
+            "session revoke 0195f3c2-7e1a-7bbb-8ccc-0123456789ab --control unix:/run/control.sock",
+            "session end",
+            "session keygen gate.key",
+            "session hook",
+            "init claude-code",
+            "init claude-code --managed --write",
+            "init claude-code --project --json",
+            "init claude-code --user",
             "health --admin 127.0.0.1:3130",
             "health --admin unix:/run/tidegate/admin.sock --json",
         ] {

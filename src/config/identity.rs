@@ -11,6 +11,7 @@ use crate::diag::{Diagnostic, Place};
 use crate::policy::source::Placed;
 
 use super::files::read_text;
+use super::issuer::Issuer;
 use super::names::Names;
 use super::session::Session;
 
@@ -19,6 +20,8 @@ use super::session::Session;
 pub struct Identity {
     /// `[[identity.user]]`.
     pub users: Vec<User>,
+    /// `[[identity.issuer]]`.
+    pub issuers: Vec<Issuer>,
     /// `[identity.session]`.
     pub session: Session,
 }

@@ -13,7 +13,7 @@ use super::names::Names;
 use super::record::Record;
 use super::written::{Written, includes_of, keys_by_section};
 use super::{Config, Dial, Identity, Limits, Listen};
-use super::{dial, identity, limits, listen, record, session};
+use super::{dial, identity, issuer, limits, listen, record, session};
 
 /// Of a file with more mistakes of syntax, the first ones are shown.
 const SYNTAX_ERRORS: usize = 100;
@@ -168,6 +168,7 @@ fn check(
     let session = session::session(written.session.as_ref(), &mut secrets, findings);
     let identity = Identity {
         users: identity::users(&written.users, &names, &mut secrets, findings),
+        issuers: issuer::issuers(&written.issuers, &mut secrets, findings),
         session,
     };
     let folder = super::folder_of(first);

@@ -1,14 +1,17 @@
 //! What the files say: all sections as plain data, every finding at once.
 
 mod blot;
+mod claim;
 mod dial;
 mod files;
 mod glob;
 mod identity;
+mod issuer;
 mod limits;
 mod listen;
 mod load;
 mod names;
+mod preset;
 mod record;
 mod section;
 mod session;
@@ -22,14 +25,16 @@ use std::sync::Arc;
 use crate::diag::Source;
 use crate::policy::source;
 
+pub use claim::{Piece, Template, Wanted};
 pub use dial::Dial;
 pub use files::{Files, digest_of_files, read};
 pub use identity::{Identity, SecretHash, User};
+pub use issuer::Issuer;
 pub use limits::Limits;
 pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{embedded, embedded_with, keys, load, load_text};
 pub use record::{OnFailure, Record};
-pub use session::{Local, PrivateKey, Session};
+pub use session::{Local, PrivateKey, Session, private_key};
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.

@@ -141,6 +141,34 @@ pub(super) fn session(
     session
 }
 
+/// Reads a private key that is named on a command line; why it cannot be used.
+pub fn private_key(path: &Path) -> Result<PrivateKey, String> {
+    let text = super::read(path).map_err(|error| error.to_string())?;
+    if let Some(mode) = open_to_others(path) {
+        return Err(format!(
+            "{}: others can read this key: its mode is {mode:o}",
+            path.display()
+        ));
+    }
+    private_of(&text).ok_or_else(|| {
+        format!(
+            "{}: this file holds no Ed25519 private key in PEM (PKCS#8)",
+            path.display()
+        )
+    })
+}
+
+fn private_of(text: &str) -> Option<PrivateKey> {
+    let der = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).ok()?;
+    let key = PrivateKey(der.secret_pkcs8_der().into());
+    public_of(&key).is_some().then_some(key)
+}
+
+/// Whether a text is a key in PEM, not the path of a file.
+pub(super) fn is_key(text: &str) -> bool {
+    text.contains("-----BEGIN")
+}
+
 fn public_of(key: &PrivateKey) -> Option<[u8; 32]> {
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.der()).ok()?;
     pair.public_key().as_ref().try_into().ok()
@@ -158,6 +186,11 @@ impl Reader<'_> {
     }
 
     fn text(&mut self, file: &Spanned<String>) -> Option<(PathBuf, String)> {
+        if is_key(file.get_ref()) {
+            let message = "this is a key, not the path of a file that holds one";
+            self.bad_key(self.section.at(file), message);
+            return None;
+        }
         let path = self.path(file);
         match read_text(&path) {
             Ok(text) => {
@@ -195,9 +228,7 @@ impl Reader<'_> {
             )));
             return None;
         }
-        let parsed = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).ok();
-        let key = parsed.map(|der| PrivateKey(der.secret_pkcs8_der().into()));
-        let key = key.filter(|key| public_of(key).is_some());
+        let key = private_of(&text);
         if key.is_none() {
             let message = "this file holds no Ed25519 private key in PEM (PKCS#8)";
             self.bad_key(self.section.at(file), message);
@@ -226,18 +257,20 @@ impl Reader<'_> {
     /// What the file of revocations says; it need not be there yet.
     fn revoked(&mut self, file: &Spanned<String>, path: &Path) -> Vec<(Arc<str>, Timestamp)> {
         if !path.exists() {
+            self.secrets.push((path.to_owned(), String::new()));
             return Vec::new();
         }
         let Some((_, text)) = self.text(file) else {
             return Vec::new();
         };
         let mut revoked = Vec::new();
+        let lines = text.lines().count();
         for (at, line) in text.lines().enumerate() {
             let parts = line.split_once(' ');
             match parts.and_then(|(until, name)| Some((name.into(), until.parse().ok()?))) {
                 Some(revocation) => revoked.push(revocation),
                 // The last line of a file that is being written may be half a line.
-                None if at + 1 == text.lines().count() && !text.ends_with('\n') => {}
+                None if at + 1 == lines && !text.ends_with('\n') => {}
                 None => {
                     let message = format!("line {} of this file is no revocation", at + 1);
                     let finding = Diagnostic::error("bad-line", self.section.at(file), message);

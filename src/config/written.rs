@@ -11,7 +11,7 @@ use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
-use super::{dial, identity, limits, listen, record, session, tls};
+use super::{dial, identity, issuer, limits, listen, record, session, tls};
 
 /// What may stand at the top of a file.
 const SECTIONS: [&str; 13] = [
@@ -43,6 +43,7 @@ const NOT_YET: [(&str, &str); 5] = [
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) dial: Option<Placed<dial::Section>>,
+    pub(super) issuers: Vec<Placed<issuer::Section>>,
     pub(super) limits: Option<Placed<limits::Section>>,
     pub(super) listen: Option<Placed<listen::Section>>,
     pub(super) listeners: Vec<Placed<listen::ListenerSection>>,
@@ -104,12 +105,39 @@ impl Written {
                 content,
             };
             match key.get_ref().as_ref() {
-                "session" => once(&mut self.session, of("[identity.session]", value), findings),
+                "issuer" => many(
+                    &mut self.issuers,
+                    of("[[identity.issuer]]", value),
+                    findings,
+                ),
+                "session" => {
+                    self.note_keys(source, &value);
+                    once(&mut self.session, of("[identity.session]", value), findings);
+                }
                 "user" => {
                     self.note_secrets(source, &value);
                     many(&mut self.users, of("[[identity.user]]", value), findings);
                 }
-                unknown => findings.push(unknown_key(place, unknown, what, &["session", "user"])),
+                unknown => findings.push(unknown_key(
+                    place,
+                    unknown,
+                    what,
+                    &["issuer", "session", "user"],
+                )),
+            }
+        }
+    }
+
+    /// A key may stand where the path of its file belongs, or under another name.
+    fn note_keys(&mut self, source: &Arc<Source>, session: &Spanned<DeValue<'_>>) {
+        let DeValue::Table(session) = session.get_ref() else {
+            return;
+        };
+        let known = keys_of::<session::Section>();
+        for (key, value) in session {
+            let text = source.text.get(value.span()).unwrap_or_default();
+            if session::is_key(text) || !known.contains(&key.get_ref().as_ref()) {
+                self.secrets.add(source, value.span());
             }
         }
     }
@@ -273,6 +301,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[record]", keys_of::<record::Section>()),
         ("[dial]", keys_of::<dial::Section>()),
         ("[limits]", keys_of::<limits::Section>()),
+        ("[[identity.issuer]]", keys_of::<issuer::Section>()),
         ("[identity.session]", keys_of::<session::Section>()),
         ("[[identity.user]]", keys_of::<identity::UserSection>()),
         ("[tiers]", keys_of::<source::Tiers>()),

@@ -3,6 +3,7 @@
 //! The one place that dials. A name is resolved after its verdict, each answer is judged, and the
 //! address connected to is one of those; nothing is resolved twice (no rebinding).
 
+mod document;
 mod pool;
 mod race;
 mod resolve;
@@ -12,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 
 use crate::clock::Clock;
@@ -19,6 +21,7 @@ use crate::config;
 use crate::name::{Host, Target};
 use crate::policy::{Decision, Guard, Policy};
 
+pub use document::{Document, DocumentError, Wanted};
 pub use pool::{Idle, Pool, PoolKey};
 pub use resolve::{ResolveError, Resolver};
 
@@ -104,6 +107,31 @@ impl Dialer {
         policy: &Policy,
         guard: &Guard,
     ) -> Result<Route, NoRoute> {
+        let passes = |address: &IpAddr| {
+            policy
+                .judge_address(decision, *address, target.port, guard)
+                .is_ok()
+        };
+        self.routed(target, passes).await
+    }
+
+    /// Resolves a host that the gate itself asks for something; private addresses pass where they
+    /// are in `named`.
+    async fn route_own(
+        &self,
+        target: &Target,
+        named: &[IpNet],
+        guard: &Guard,
+    ) -> Result<Route, NoRoute> {
+        let passes = |address: &IpAddr| guard.lets_dial(*address, target.port, named);
+        self.routed(target, passes).await
+    }
+
+    async fn routed(
+        &self,
+        target: &Target,
+        passes: impl Fn(&IpAddr) -> bool,
+    ) -> Result<Route, NoRoute> {
         let answers = match &target.host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => {
@@ -113,11 +141,6 @@ impl Dialer {
             }
         };
         let answers: Box<[IpAddr]> = answers.into_iter().take(MOST_ANSWERS).collect();
-        let passes = |address: &IpAddr| {
-            policy
-                .judge_address(decision, *address, target.port, guard)
-                .is_ok()
-        };
         let addresses: Vec<SocketAddr> = race::interleave(answers.iter().copied().filter(passes))
             .map(|address| SocketAddr::new(address, target.port))
             .collect();

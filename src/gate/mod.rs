@@ -18,7 +18,7 @@ use crate::record::Recorder;
 
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use snapshot::{Parts, Snapshot};
-pub use start::{Ground, StartError, Started, Wish, session_facts};
+pub use start::{Ground, StartError, Started, Wish, by_hand, session_facts};
 
 /// The running whole.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::{Config, Limits, Listener};
 use crate::dial::Dialer;
-use crate::identity::{Caller, Identity, Presented};
+use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
 use crate::policy::{Guard, Policy};
 use crate::tls;
@@ -24,7 +24,7 @@ pub struct Snapshot {
     /// Bounds.
     pub limits: Limits,
     /// How targets are reached.
-    pub dialer: Dialer,
+    pub dialer: Arc<Dialer>,
     /// What the proxy itself occupies.
     pub guard: Arc<Guard>,
     /// Handles of metrics whose labels name tiers.
@@ -54,6 +54,17 @@ impl Snapshot {
     /// Builds a generation of a configuration whose policy compiled.
     pub fn new(generation: u64, config: &Config, policy: Policy, parts: &Parts<'_>) -> Self {
         let before = parts.before;
+        let dialer = Arc::new(Dialer::new(
+            &config.dial,
+            &config.limits,
+            parts.clock.clone(),
+            before.map(|before| &*before.dialer),
+        ));
+        let reach = Reach {
+            dialer: dialer.clone(),
+            guard: parts.guard.clone(),
+            metrics: parts.metrics.clone(),
+        };
         parts.metrics.certificates(parts.tls.ends());
         Self {
             tls: match before {
@@ -66,14 +77,10 @@ impl Snapshot {
                 &config.identity,
                 before.map(|before| &before.identity),
                 parts.clock.clone(),
+                reach,
             ),
             limits: config.limits.clone(),
-            dialer: Dialer::new(
-                &config.dial,
-                &config.limits,
-                parts.clock.clone(),
-                before.map(|before| &before.dialer),
-            ),
+            dialer,
             guard: parts.guard.clone(),
             metrics: Arc::new(
                 parts

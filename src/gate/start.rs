@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::identity::{
-    BoundClaim, Channel, Claims, Evidence, Grant, Identity, Live, NarrowClaim, Presented, Proof,
-    RevokeError,
+    BoundClaim, Channel, Claims, Evidence, Grant, Live, NarrowClaim, Presented, Proof, RevokeError,
+    TokenError, Tokens,
 };
 use crate::policy::Within;
 use crate::record::{Event, SessionFacts};
@@ -94,6 +94,12 @@ pub enum StartError {
 
 /// Longest text of a wish, in bytes.
 const LONGEST: usize = 512;
+/// Longest list of a wish.
+const MOST: usize = 64;
+/// Names that a session may have of what it was made of: a token has to fit into a header.
+const MOST_NAMES: usize = 32;
+/// Repositories that it may say it works on.
+const MOST_SAID: usize = 8;
 
 impl Gate {
     /// Starts a session and puts it on record.
@@ -103,8 +109,8 @@ impl Gate {
         sound(wish)?;
         let claims = match ground {
             Ground::Grant(grant) => child(&snapshot, wish, grant, now)?,
-            Ground::Launcher => fresh(&snapshot.identity, wish, now),
-            Ground::Local => local(&snapshot.identity, wish, now)?,
+            Ground::Launcher => fresh(snapshot.identity.tokens(), wish, now),
+            Ground::Local => local(&snapshot, wish, now)?,
         };
         let root = claims.root.as_deref().unwrap_or(&claims.sid);
         let sessions = snapshot.identity.sessions();
@@ -114,14 +120,17 @@ impl Gate {
         let signer = snapshot.identity.signer().ok_or(StartError::NoKey)?;
         let token = signer.mint(&claims).ok_or(StartError::NoKey)?;
         let grant = snapshot.identity.tokens().verify(&token, now);
-        let grant = grant.map_err(|_| StartError::Ground)?;
+        let grant = grant.map_err(|why| match why {
+            TokenError::Malformed => StartError::Wish("all of this does not fit into a token"),
+            _ => StartError::Ground,
+        })?;
         let caller = caller_of(&snapshot, &grant).ok_or(StartError::Ground)?;
         self.enter_session(&grant, wish.pid, now);
         Ok(Started {
             session: claims.sid,
             expires: grant.expires.unwrap_or(now),
             tier: caller.tier,
-            repository: claims.repository,
+            repository: text(grant.works_on()),
             trust: caller.trust.as_str(),
             token,
         })
@@ -136,6 +145,8 @@ impl Gate {
             work: grant.work.clone(),
             pid,
             expires: grant.expires.unwrap_or(now),
+            grant: grant.clone(),
+            tokens: vec![grant.id.clone()],
         };
         let snapshot = self.snapshot.load();
         snapshot.identity.sessions().enter(session, live, now);
@@ -145,16 +156,13 @@ impl Gate {
 
     /// Revokes a token by its id or a session by its own, in somebody's name, and puts it on record.
     pub fn revoke_by_name(&self, name: &str) -> Result<(), RevokeError> {
-        self.revoke(name)?;
-        self.recorder
-            .event(&Event::SessionEnded(Box::new(SessionFacts {
-                session: Some(name.into()),
-                evidence: "none",
-                trust: "none",
-                detail: Some("revoked".into()),
-                ..SessionFacts::default()
-            })));
-        Ok(())
+        self.end(name, || SessionFacts {
+            session: Some(name.into()),
+            evidence: "none",
+            trust: "none",
+            detail: Some("revoked".into()),
+            ..SessionFacts::default()
+        })
     }
 
     /// Ends a session: its tokens are no evidence from now on, and its open flows end.
@@ -162,11 +170,44 @@ impl Gate {
         let Some(name) = grant.own_name() else {
             return Ok(());
         };
-        self.revoke(&name)?;
-        let facts = session_facts(
-            grant,
-            Some(why.chars().take(160).collect::<String>().into()),
-        );
+        let snapshot = self.snapshot.load();
+        let sessions = snapshot.identity.sessions();
+        if !sessions.may_end(grant) {
+            return Err(RevokeError::Full);
+        }
+        let why: String = why.chars().take(160).collect();
+        let ended = self.end(&name, || session_facts(grant, Some(why.into())));
+        sessions.leave(grant);
+        ended
+    }
+
+    /// Revokes, and puts it on record where it is in force, even if it cannot be kept.
+    fn end(&self, name: &str, facts: impl FnOnce() -> SessionFacts) -> Result<(), RevokeError> {
+        let revoked = self.revoke(name);
+        if !matches!(revoked, Err(RevokeError::Name | RevokeError::Full)) {
+            let facts = Box::new(facts());
+            self.recorder.event(&Event::SessionEnded(facts));
+        }
+        revoked
+    }
+}
+
+impl Gate {
+    /// Ends a session that may come back: the tokens that it had are no evidence from now on.
+    pub fn finish_session(&self, session: &str, why: &str) -> Result<(), RevokeError> {
+        let snapshot = self.snapshot.load_full();
+        let sessions = snapshot.identity.sessions();
+        let Some(live) = sessions.live(session) else {
+            return Ok(());
+        };
+        if !sessions.may_end(&live.grant) {
+            return Err(RevokeError::Full);
+        }
+        sessions.forget(session);
+        for token in &live.tokens {
+            self.revoke(token)?;
+        }
+        let facts = session_facts(&live.grant, Some(why.into()));
         self.recorder.event(&Event::SessionEnded(Box::new(facts)));
         Ok(())
     }
@@ -178,13 +219,13 @@ pub fn session_facts(grant: &Grant, detail: Option<Box<str>>) -> SessionFacts {
         session: grant.session.clone(),
         root: grant.root.clone().filter(|_| !grant.is_root()),
         evidence: grant.evidence.as_str(),
-        trust: if grant.verified && grant.is_root() {
+        trust: if grant.is_vouched() {
             "verified"
         } else {
             "asserted"
         },
         user: grant.subject.clone(),
-        repository: grant.repository.clone(),
+        repository: grant.works_on().cloned(),
         work: Some(grant.work.clone()),
         detail,
     }
@@ -206,7 +247,7 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
     let mut wrong = texts.filter(|text| {
         text.is_empty() || text.len() > LONGEST || text.chars().any(char::is_control)
     });
-    if wrong.next().is_some() || wish.groups.len() > 64 {
+    if wrong.next().is_some() || wish.groups.len() > MOST {
         return Err(StartError::Wish(
             "each text has 1 to 512 bytes and no control characters",
         ));
@@ -221,7 +262,13 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
     {
         return Err(StartError::Wish("the repository is no clone URL"));
     }
-    let within = wish.narrow.within.iter().flatten().map(String::as_str);
+    let narrow = &wish.narrow;
+    if narrow.tiers.len() > MOST || narrow.within.as_ref().is_some_and(|all| all.len() > MOST) {
+        return Err(StartError::Wish(
+            "a session is narrowed to at most 64 of each",
+        ));
+    }
+    let within = narrow.within.iter().flatten().map(String::as_str);
     if Within::parse(within).is_err() {
         return Err(StartError::Wish(
             "what a session is narrowed to are categories, or `category:action`",
@@ -230,8 +277,14 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What a token says that whoever holds the key makes by hand.
+pub fn by_hand(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
+    sound(wish)?;
+    Ok(fresh(tokens, wish, now))
+}
+
 /// A session of its own, as wished.
-fn fresh(identity: &Identity, wish: &Wish, now: Timestamp) -> Claims {
+fn fresh(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Claims {
     let session = match &wish.session {
         Some(session) => session.to_ascii_lowercase(),
         None => Uuid::now_v7().to_string(),
@@ -248,7 +301,7 @@ fn fresh(identity: &Identity, wish: &Wish, now: Timestamp) -> Claims {
         channel: wish.channel.clone(),
         narrow: wish.narrow.clone(),
         bound: wish.bound.clone(),
-        ..identity.tokens().blank(&session, now, lifetime(wish))
+        ..tokens.blank(&session, now, lifetime(wish))
     }
 }
 
@@ -257,9 +310,25 @@ fn lifetime(wish: &Wish) -> Duration {
 }
 
 /// A session that nobody vouches for, unless whoever can connect is believed.
-fn local(identity: &Identity, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
-    let mut claims = fresh(identity, wish, now);
-    if identity.local() == config::Local::Trust {
+///
+/// One that is known already stays no looser than it was, and what has evidence is not overwritten
+/// by what has none.
+fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
+    let identity = &snapshot.identity;
+    let mut claims = fresh(identity.tokens(), wish, now);
+    let trusts = identity.local() == config::Local::Trust;
+    if let Some(live) = identity.sessions().live(&claims.sid) {
+        let before = &live.grant;
+        if before.verified && !trusts {
+            return Err(StartError::Ground);
+        }
+        claims.narrow = (&before.narrow.and(&narrow_of(wish)?)).into();
+        if claims.repository.as_deref() != before.repository.as_deref() {
+            let tier = caller_of(snapshot, before).map(|caller| caller.tier.to_string());
+            claims.narrow.tiers.extend(tier);
+        }
+    }
+    if trusts {
         return Ok(claims);
     }
     if !claims.groups.is_empty() {
@@ -281,28 +350,46 @@ fn child(
     grant: &Arc<Grant>,
     now: Timestamp,
 ) -> Result<Claims, StartError> {
-    let from = caller_of(snapshot, grant).ok_or(StartError::Ground)?;
+    caller_of(snapshot, grant).ok_or(StartError::Ground)?;
     let identity = &snapshot.identity;
-    let mut claims = fresh(identity, &inherited(wish, grant), now);
+    let mut claims = fresh(identity.tokens(), &inherited(wish, grant), now);
     let expires = grant.expires.map_or(i64::MAX, Timestamp::as_second);
     if grant.evidence == Evidence::Token {
         claims.exp = claims.exp.min(expires);
     }
-    claims.root = grant.root.as_ref().map(ToString::to_string);
+    // A job has no session to descend from: its session is its own where this gate names it.
+    let named = wish.session.is_some() || grant.session.is_some();
+    claims.root = grant
+        .root
+        .as_ref()
+        .filter(|_| named)
+        .map(ToString::to_string);
     claims.asserted = !grant.verified;
     claims.claims = pairs(&grant.claims);
-    claims.tier = grant.tier.as_ref().map(ToString::to_string);
+    claims.tier = text(grant.tier.as_ref());
+    claims.beside = text(grant.beside.as_ref());
     claims.organization = text(grant.work.organization.as_ref());
     claims.job = grant.work.job.as_ref().map(Into::into);
     claims.narrow = (&grant.narrow.and(&narrow_of(wish)?)).into();
-    let known = grant.repository.as_deref();
-    if claims.repository.as_deref() != known {
-        claims.asserted = true;
-        claims.tier = None;
-        claims.narrow.tiers.push(from.tier.to_string());
-        claims.narrow.tiers.dedup();
+    claims.from = grant.hands_on().map(ToString::to_string).collect();
+    claims.said = said(grant, claims.repository.take());
+    claims.repository = text(grant.repository.as_ref());
+    if claims.from.len() > MOST_NAMES || claims.said.len() > MOST_SAID {
+        return Err(StartError::Wish(
+            "it comes from too many sessions, or names too many repositories",
+        ));
     }
     Ok(claims)
+}
+
+/// What it says it works on, besides what its parent has: each of these counts.
+fn said(grant: &Grant, wished: Option<String>) -> Vec<String> {
+    let mut said: Vec<_> = grant.line.said.iter().map(ToString::to_string).collect();
+    if let Some(wished) = wished.filter(|it| grant.works_on().is_none_or(|known| **known != **it)) {
+        said.retain(|before| *before != wished);
+        said.push(wished);
+    }
+    said
 }
 
 /// The wish, with what it does not say as its parent has it, and what it may not say.
@@ -313,11 +400,15 @@ fn inherited(wish: &Wish, grant: &Grant) -> Wish {
     Wish {
         session: or(&wish.session, grant.session.as_ref()),
         agent: or(&wish.agent, work.agent.as_ref()),
-        repository: or(&wish.repository, grant.repository.as_ref()),
+        repository: or(&wish.repository, grant.works_on()),
         r#ref: or(&wish.r#ref, work.ref_name.as_ref()),
         commit: or(&wish.commit, work.revision.as_ref()),
         permission_mode: or(&wish.permission_mode, work.permission_mode.as_ref()),
-        channel: or(&wish.channel, grant.channel.as_ref()),
+        // A command stays one, whatever it says: it does not speak for its agent.
+        channel: match grant.channel.as_deref() {
+            Some("bash") => Some("bash".to_owned()),
+            _ => or(&wish.channel, grant.channel.as_ref()),
+        },
         user: text(grant.subject.as_ref()),
         groups: grant.groups.iter().map(ToString::to_string).collect(),
         bound: BoundClaim {

@@ -122,7 +122,10 @@ impl Credential {
     /// Whether the secret is a token that speaks for itself, not the password of a user.
     pub(super) fn is_token(&self) -> bool {
         // What every JWT begins with: `{"` in base64url.
-        let header = |text: &str| text.starts_with("eyJ") && text.split('.').count() == 3;
+        let header = |text: &str| {
+            let jwt = text.strip_prefix("sk-ant-cc-").unwrap_or(text);
+            jwt.starts_with("eyJ") && jwt.split('.').count() == 3
+        };
         self.bearer || self.token().is_some_and(header)
     }
 

@@ -163,11 +163,15 @@ impl Presented {
         shown.into_iter().chain(&self.channel.grant)
     }
 
-    /// From when on it has to be presented anew.
+    /// From when on it has to be looked at anew. An issuer may withdraw its keys: always.
     pub fn until(&self) -> Option<Timestamp> {
         let certificate = self.channel.certificate.as_ref();
+        let until = |grant: &Arc<Grant>| match grant.evidence {
+            Evidence::Oidc => Some(Timestamp::MIN),
+            _ => grant.expires,
+        };
         self.grants()
-            .filter_map(|grant| grant.expires)
+            .filter_map(until)
             .chain(certificate.and_then(|certificate| certificate.expires))
             .min()
     }

@@ -35,12 +35,17 @@ pub struct Grant {
     pub claims: Vec<(Arc<str>, Arc<str>)>,
     /// The clone URL without scheme, user and `.git`.
     pub repository: Option<Arc<str>>,
+    /// Another repository that it can do harm to, as a fork's job to its parent: it is no looser than
+    /// what is known of that one.
+    pub beside: Option<Arc<str>>,
     /// The tier of that repository, where its forge says one.
     pub tier: Option<Arc<str>>,
     /// Less than that.
     pub narrow: Narrow,
     /// Where it may be used.
     pub bound: Bound,
+    /// What it was made of.
+    pub line: Line,
     /// The channel it was made for, where it is for one.
     pub channel: Option<Arc<str>>,
     /// What the record tells besides.
@@ -54,6 +59,16 @@ pub struct Narrow {
     pub tiers: Vec<Arc<str>>,
     /// It reaches at most these categories and actions.
     pub within: Option<Arc<Within>>,
+}
+
+/// What a session took over from those that it was made of.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Line {
+    /// The ids of their tokens, and the names that they chose: whoever revokes one of these revokes
+    /// what was made of it.
+    pub names: Vec<Arc<str>>,
+    /// Repositories that one of them, or itself, only says it works on, the latest last.
+    pub said: Vec<Arc<str>>,
 }
 
 /// Where a token may be used; what is not said is not bound.
@@ -127,6 +142,28 @@ impl Grant {
     /// Whether its session is its own, not one that a child of another session named.
     pub fn is_root(&self) -> bool {
         self.session == self.root
+    }
+
+    /// Whether all that it says of its session is evidence, none of it the session's own word.
+    pub fn is_vouched(&self) -> bool {
+        self.verified && self.is_root() && self.line.said.is_empty()
+    }
+
+    /// Repositories that are only the session's own word.
+    pub fn said(&self) -> impl Iterator<Item = &Arc<str>> {
+        let own = self.repository.as_ref().filter(|_| !self.verified);
+        own.into_iter().chain(&self.line.said)
+    }
+
+    /// The repository that it works on: what it says last, else what it has.
+    pub fn works_on(&self) -> Option<&Arc<str>> {
+        self.line.said.last().or(self.repository.as_ref())
+    }
+
+    /// The names by which what is made of it can be revoked, besides its root's.
+    pub fn hands_on(&self) -> impl Iterator<Item = &Arc<str>> {
+        let chosen = self.session.as_ref().filter(|_| !self.is_root());
+        self.line.names.iter().chain([&self.id]).chain(chosen)
     }
 
     /// What its own end revokes: a child may have named itself as it liked, so it ends only in the

@@ -8,9 +8,15 @@
 mod basic;
 mod cache;
 mod caller;
+mod calls;
 mod certificate;
+mod claimed;
 mod grant;
+mod jwks;
+mod kept;
+mod keyring;
 mod label;
+mod oidc;
 mod process;
 mod sessions;
 mod token;
@@ -22,13 +28,15 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::config::{self, IdentityDemand, Listener};
-use crate::policy::{Facts, Policy, TierBasis, Who};
+use crate::policy::{Facts, Policy, Who};
 
 pub use basic::Credentials;
 pub use caller::{Caller, CallerKey, Channel, Evidence, Presented, Proof, Trust};
+pub use calls::{Calls, Place, Refused};
 pub use certificate::Certificate;
-pub use grant::{Bound, Grant, Job, Narrow, Process, ToolCall, Work};
+pub use grant::{Bound, Grant, Job, Line, Narrow, Process, ToolCall, Work};
 pub use label::Labels;
+pub use oidc::Reach;
 pub use process::{Family, Kin};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{
@@ -38,11 +46,13 @@ pub use token::{
 
 use basic::Credential;
 use cache::Verified;
+use oidc::Issuers;
 
 /// Tokens that are remembered.
 const REMEMBERED: usize = 4096;
-/// The longest that a token of another issuer is taken to hold.
-const LONGEST_FOREIGN: Duration = Duration::from_hours(24);
+/// The longest that a token holds anywhere: gates that share their revocations may each have another
+/// `longest`, and a reload may make it longer.
+const LONGEST_ANYWHERE: Duration = Duration::from_hours(24 * 7);
 
 /// Why a caller is not known.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -71,6 +81,7 @@ pub enum IdentityError {
 pub struct Identity {
     credentials: Arc<Credentials>,
     tokens: Tokens,
+    issuers: Issuers,
     signer: Option<Arc<Signer>>,
     sessions: Arc<Sessions>,
     /// Tokens that were good before, by all that was presented with them.
@@ -82,16 +93,22 @@ pub struct Identity {
 impl Identity {
     /// Builds from `[identity]`; caches, the key of this process and what is known of sessions come
     /// from an earlier generation, where there was one.
-    pub fn new(config: &config::Identity, before: Option<&Self>, clock: Clock) -> Self {
+    pub fn new(
+        config: &config::Identity,
+        before: Option<&Self>,
+        clock: Clock,
+        reach: Reach,
+    ) -> Self {
         let credentials = match before {
             Some(before) if before.credentials.same_users(config) => before.credentials.clone(),
             _ => Arc::new(Credentials::new(config)),
         };
         let session = &config.session;
         let sessions = before.map_or_else(
-            || Arc::new(Sessions::new(session.revocations.clone())),
+            || Arc::new(Sessions::default()),
             |before| before.sessions.clone(),
         );
+        sessions.keep_in(session.revocations.clone());
         sessions.take_up(&session.revoked, clock.now());
         let signer = signer(session, before);
         let keys = session.keys.iter().map(|key| PublicKey::new(*key));
@@ -99,6 +116,7 @@ impl Identity {
         Self {
             credentials,
             tokens: Tokens::new(keys.chain(own), session.audience.clone(), session.longest),
+            issuers: Issuers::new(&config.issuers, before.map(|before| &before.issuers), reach),
             signer,
             sessions,
             seen: Verified::new(REMEMBERED),
@@ -119,7 +137,8 @@ impl Identity {
 
     /// For how long something that is presented now could still be presented.
     pub fn longest_validity(&self) -> jiff::SignedDuration {
-        let longest = self.tokens.longest().max(LONGEST_FOREIGN) + token::SKEW;
+        // Made by a clock that is ahead, over-long by as much, and taken for as much longer.
+        let longest = self.tokens.longest().max(LONGEST_ANYWHERE) + token::SKEW * 3;
         jiff::SignedDuration::try_from(longest).unwrap_or(jiff::SignedDuration::MAX)
     }
 
@@ -169,9 +188,12 @@ impl Identity {
         let credential = basic::read(value).ok_or(IdentityError::Invalid)?;
         let (user, labels) = label::split(&credential.username);
         if credential.is_token() {
-            let grant = self.token(&credential, channel)?;
+            let grant = self.token(&credential, channel).await?;
             belongs(&grant, &labels, channel)?;
-            self.seen.put(mark, (grant.clone(), labels.clone()));
+            // Keys of issuers may be withdrawn: their tokens are remembered beside those.
+            if grant.evidence == Evidence::Token {
+                self.seen.put(mark, (grant.clone(), labels.clone()));
+            }
             return Ok(presented(Proof::Grant(grant), labels));
         }
         if unseen {
@@ -204,17 +226,31 @@ impl Identity {
         Ok(grant)
     }
 
-    fn token(
+    /// What a session token or a token of an issuer grants now, wherever it is presented.
+    pub async fn granted(&self, token: &str) -> Result<Arc<Grant>, TokenError> {
+        if token::is_session_token(token) {
+            return self.session(token);
+        }
+        let grant = self.issuers.verify(token, self.clock.now()).await?;
+        if self.sessions.is_revoked(&grant) {
+            return Err(TokenError::Revoked);
+        }
+        Ok(grant)
+    }
+
+    async fn token(
         &self,
         credential: &Credential,
         channel: &Channel,
     ) -> Result<Arc<Grant>, IdentityError> {
         let no_session = |why| IdentityError::Token { why, session: None };
         let text = credential.token().ok_or(IdentityError::Invalid)?;
-        if !token::is_session_token(text) {
-            return Err(no_session(TokenError::Issuer));
-        }
-        let verified = self.tokens.verify(text, self.clock.now());
+        let now = self.clock.now();
+        let verified = if token::is_session_token(text) {
+            self.tokens.verify(text, now)
+        } else {
+            self.issuers.verify(text, now).await
+        };
         let grant = verified.map_err(no_session)?;
         self.holds(&grant, channel)?;
         Ok(grant)
@@ -294,10 +330,12 @@ impl Identity {
             narrow: &narrow.tiers,
             within: narrow.within.as_ref(),
         });
-        let said = first(|it| it.repository.as_ref().filter(|_| !it.verified));
-        if let Some(said) = said {
-            tighten(&mut who, said, policy);
+        let said: Vec<_> = grants.iter().flat_map(|grant| grant.said()).collect();
+        let beside = grants.iter().filter_map(|grant| grant.beside.as_ref());
+        for repository in said.iter().copied().chain(beside) {
+            tighten(&mut who, repository, policy);
         }
+        let works_on = first(|it| it.line.said.last());
         let session = first(|it| it.session.as_ref());
         let root = first(|it| it.root.as_ref());
         let live = session.and_then(|session| self.sessions.live(session));
@@ -306,7 +344,10 @@ impl Identity {
             subject: subject.cloned(),
             tier: policy.tier_name(who.tier).clone(),
             groups: policy.group_names(who.groups).cloned().collect(),
-            repository: who.repository.as_ref().or(said).cloned(),
+            repository: works_on
+                .or(who.repository.as_ref())
+                .or(said.first().copied())
+                .cloned(),
             who,
             channel: (presented.labels.channel.as_ref())
                 .or(first(|it| it.channel.as_ref()))
@@ -333,6 +374,7 @@ impl Identity {
     /// That it expired meanwhile ends no flow that is open.
     fn stands(&self, grant: &Grant) -> bool {
         let known = match grant.evidence {
+            Evidence::Oidc => self.issuers.knows(&grant.issuer),
             Evidence::Token => self.tokens.knows(&grant.issuer),
             _ => true,
         };
@@ -361,13 +403,14 @@ fn belongs(grant: &Grant, labels: &Labels, channel: &Channel) -> Result<(), Iden
     Ok(())
 }
 
-/// A repository that only the session itself names can make its tier stricter, never looser.
+/// A repository that only the session itself names, or that stands beside its own, can make its tier stricter, never looser.
 fn tighten(who: &mut Who, said: &Arc<str>, policy: &Policy) {
     let other = policy.who(&Facts {
         repository: Some(said),
         ..Facts::default()
     });
-    if other.tier_basis == TierBasis::Repository && other.tier > who.tier {
+    if other.tier > who.tier {
+        who.enforced |= policy.enforces(who);
         who.tier = other.tier;
         who.tier_basis = other.tier_basis;
     }
@@ -398,7 +441,7 @@ fn evidence(presented: &Presented) -> Evidence {
 fn trust(presented: &Presented) -> Trust {
     let mut sessions = presented.grants().filter(|grant| grant.session.is_some());
     match (sessions.next(), &presented.labels.session) {
-        (Some(grant), _) if grant.verified && grant.is_root() => Trust::Verified,
+        (Some(grant), _) if grant.is_vouched() => Trust::Verified,
         (Some(_), _) | (None, Some(_)) => Trust::Asserted,
         (None, None) if evidence(presented) == Evidence::None => Trust::None,
         (None, None) => Trust::Verified,

@@ -3,30 +3,39 @@
 //! One for the whole run: generations come and go, what was revoked stays so.
 
 use std::collections::HashMap;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::calls::Calls;
 use super::grant::{Grant, Work};
+use super::kept::Kept;
 
 /// Revocations that are kept: more than anybody revokes while tokens live.
 const MOST_REVOKED: usize = 100_000;
-/// Sessions whose work is known.
+/// Of these, as many may come from sessions that end themselves: there is always room for an
+/// operator's own.
+const MOST_ENDED: usize = MOST_REVOKED / 2;
+/// Of these, as many may be children of one session.
+const MOST_ENDED_OF_ONE: usize = 1_000;
+/// Sessions whose work is known, and how many of them may be children of one session.
+const MOST_LIVE_OF_ONE: usize = 1_000;
 const MOST_LIVE: usize = 10_000;
+/// Tokens of one session that are ended with it.
+const MOST_TOKENS: usize = 256;
 
 /// What is known of sessions at run time.
 #[derive(Debug, Default)]
 pub struct Sessions {
     known: Mutex<Known>,
+    calls: Calls,
     /// Grows with every revocation: what was looked up before is looked up again.
     epoch: AtomicU64,
     /// Where revocations outlive this process.
-    file: Option<PathBuf>,
+    kept: Mutex<Kept>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +56,10 @@ pub struct Live {
     pub pid: Option<u32>,
     /// When its token expires.
     pub expires: Timestamp,
+    /// What it was first known by.
+    pub grant: Arc<Grant>,
+    /// The ids of its tokens, the newest last.
+    pub tokens: Vec<Arc<str>>,
 }
 
 /// A revocation that could not be kept.
@@ -64,12 +77,10 @@ pub enum RevokeError {
 }
 
 impl Sessions {
-    /// None; revocations are kept in `file`, where one is given.
-    pub fn new(file: Option<PathBuf>) -> Self {
-        Self {
-            file,
-            ..Self::default()
-        }
+    /// Where revocations are kept from now on.
+    pub(super) fn keep_in(&self, file: Option<PathBuf>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.at(file);
     }
 
     /// How many revocations there were: what was verified at an earlier count is looked at again.
@@ -103,29 +114,27 @@ impl Sessions {
         {
             let mut known = self.lock();
             known.revoked.retain(|_, until| *until > now);
-            if known.revoked.len() >= MOST_REVOKED {
+            if known.revoked.len() >= MOST_REVOKED && !known.revoked.contains_key(name) {
                 return Err(RevokeError::Full);
             }
             known.revoked.insert(name.into(), until);
             known.live.remove(name);
         }
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        self.keep(name, until)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.add(name, until, now)?;
         Ok(())
     }
 
-    /// One line a revocation: `UNTIL NAME`.
-    fn keep(&self, name: &str, until: Timestamp) -> io::Result<()> {
-        let Some(path) = &self.file else {
-            return Ok(());
+    /// Whether a session may end itself: those that do cannot take the room for revoking them.
+    pub fn may_end(&self, grant: &Grant) -> bool {
+        let known = self.lock();
+        let Some(root) = grant.root.as_ref().filter(|_| !grant.is_root()) else {
+            return known.revoked.len() < MOST_ENDED;
         };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(format!("{until} {name}\n").as_bytes())?;
-        file.sync_data()
+        let of_root = |name: &&Arc<str>| name.split_once('/').is_some_and(|(it, _)| it == &**root);
+        known.revoked.len() < MOST_ENDED
+            && known.revoked.keys().filter(of_root).count() < MOST_ENDED_OF_ONE
     }
 
     /// Whether a grant, its session or the one it descends from was revoked.
@@ -141,10 +150,10 @@ impl Sessions {
             grant.root.as_ref(),
             own.as_ref(),
         ];
-        names
-            .into_iter()
-            .flatten()
-            .any(|name| known.revoked.contains_key(name))
+        let mut names = names.into_iter().flatten();
+        let mut line = grant.line.names.iter();
+        names.any(|name| known.revoked.contains_key(name))
+            || line.any(|name| known.has_revoked(name, grant.root.as_deref()))
     }
 
     /// Whether a session of that name lives that comes from elsewhere.
@@ -154,9 +163,27 @@ impl Sessions {
         live.is_some_and(|live| live.root.as_deref() != Some(root))
     }
 
-    /// Remembers a session that started, or what it works on now.
-    pub fn enter(&self, session: &Arc<str>, live: Live, now: Timestamp) {
+    /// Remembers a session that started, or what it works on now. What it was first known by stays,
+    /// for as long as that holds.
+    ///
+    /// Of a session with several tokens, the one that holds the longest tells how long it lives.
+    pub fn enter(&self, session: &Arc<str>, mut live: Live, now: Timestamp) {
         let mut known = self.lock();
+        if let Some(before) = known.live.get(session).filter(|it| it.root == live.root) {
+            let mut tokens = before.tokens.clone();
+            tokens.append(&mut live.tokens);
+            live.tokens = tokens.split_off(tokens.len().saturating_sub(MOST_TOKENS));
+            live.expires = live.expires.max(before.expires);
+            live.pid = live.pid.or(before.pid);
+            if before.grant.expires.is_none_or(|until| until > now) {
+                live.grant = before.grant.clone();
+            }
+        } else if live.root.as_ref() != Some(session) {
+            let mut others = known.live.values();
+            if others.by_ref().filter(|it| it.root == live.root).count() >= MOST_LIVE_OF_ONE {
+                return;
+            }
+        }
         if known.live.len() >= MOST_LIVE {
             known.live.retain(|_, live| live.expires > now);
         }
@@ -165,9 +192,33 @@ impl Sessions {
         }
     }
 
-    /// Forgets a session that ended; what it was.
-    pub fn leave(&self, session: &str) -> Option<Live> {
+    /// Forgets a session that ended.
+    pub fn leave(&self, grant: &Grant) {
+        let Some(session) = &grant.session else {
+            return;
+        };
+        let live = self.live(session);
+        if live.is_some_and(|live| live.root == grant.root) {
+            self.forget(session);
+        }
+    }
+
+    /// Forgets a session by its name; what it was.
+    pub fn forget(&self, session: &str) -> Option<Live> {
+        self.calls.forget(session);
         self.lock().live.remove(session)
+    }
+
+    /// What its hooks say that a session works on now.
+    pub fn works(&self, session: &str, work: Arc<Work>) {
+        if let Some(live) = self.lock().live.get_mut(session) {
+            live.work = work;
+        }
+    }
+
+    /// The tool calls of the sessions.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// What a session is doing.
@@ -177,5 +228,105 @@ impl Sessions {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    /// Whether something that a session was made of was revoked: by its id, by the name it chose,
+    /// or by that name as one of its root's.
+    fn has_revoked(&self, name: &str, root: Option<&str>) -> bool {
+        let of_root = root.map(|root| format!("{root}/{name}"));
+        self.revoked.contains_key(name)
+            || of_root.is_some_and(|name| self.revoked.contains_key(name.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Bound, Evidence, Line, Narrow};
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_790_000_000).unwrap()
+    }
+
+    fn grant(session: &str, root: &str) -> Grant {
+        Grant {
+            evidence: Evidence::Token,
+            id: "id".into(),
+            issuer: "key".into(),
+            expires: None,
+            session: Some(session.into()),
+            root: Some(root.into()),
+            verified: true,
+            subject: None,
+            groups: Vec::new(),
+            claims: Vec::new(),
+            repository: None,
+            beside: None,
+            tier: None,
+            narrow: Narrow::default(),
+            bound: Bound::default(),
+            line: Line::default(),
+            channel: None,
+            work: Arc::default(),
+        }
+    }
+
+    fn live(root: &str, seconds: i64) -> Live {
+        Live {
+            root: Some(root.into()),
+            work: Arc::default(),
+            pid: None,
+            expires: now() + jiff::SignedDuration::from_secs(seconds),
+            grant: Arc::new(grant(root, root)),
+            tokens: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_session_that_ends_children_without_end_leaves_room_to_revoke_it() {
+        let sessions = Sessions::default();
+        for child in 0..MOST_ENDED_OF_ONE {
+            let child = grant(&child.to_string(), "root");
+            assert!(sessions.may_end(&child));
+            let name = child.own_name().unwrap();
+            sessions.revoke(&name, Timestamp::MAX, now()).unwrap();
+        }
+        assert!(!sessions.may_end(&grant("one-more", "root")));
+        assert!(sessions.may_end(&grant("other", "other-root")));
+        sessions.revoke("root", Timestamp::MAX, now()).unwrap();
+        assert!(sessions.is_revoked(&grant("one-more", "root")));
+    }
+
+    #[test]
+    fn what_is_revoked_can_be_revoked_again_though_there_is_no_room() {
+        let sessions = Sessions::default();
+        let all: Vec<_> = (0..MOST_REVOKED)
+            .map(|name| (name.to_string().into(), Timestamp::MAX))
+            .collect();
+        sessions.take_up(&all, now());
+        assert!(sessions.revoke("7", Timestamp::MAX, now()).is_ok());
+        let full = sessions.revoke("more", Timestamp::MAX, now());
+        assert!(matches!(full, Err(RevokeError::Full)));
+    }
+
+    #[test]
+    fn a_token_that_ends_earlier_does_not_free_the_name_of_its_session() {
+        let sessions = Sessions::default();
+        sessions.enter(&"root".into(), live("root", 600), now());
+        sessions.enter(&"root".into(), live("root", 1), now());
+        let later = now() + jiff::SignedDuration::from_secs(60);
+        assert!(sessions.is_taken("root", "other", later));
+    }
+
+    #[test]
+    fn the_children_of_one_session_do_not_take_the_room_of_others() {
+        let sessions = Sessions::default();
+        for child in 0..MOST_LIVE {
+            sessions.enter(&child.to_string().into(), live("root", 600), now());
+        }
+        sessions.enter(&"other".into(), live("other", 600), now());
+        assert!(sessions.live("other").is_some());
     }
 }

@@ -12,11 +12,31 @@ struct Bench {
     listener: Arc<Listener>,
 }
 
+/// Issuers that nobody asks.
+fn reach(clock: &Clock) -> Reach {
+    let (dial, limits) = (config::Dial::default(), config::Limits::default());
+    Reach {
+        dialer: Arc::new(crate::dial::Dialer::new(
+            &dial,
+            &limits,
+            clock.clone(),
+            None,
+        )),
+        guard: Arc::default(),
+        metrics: crate::metrics::Metrics::new(&[]),
+    }
+}
+
 impl Bench {
     fn new() -> Self {
         let clock = Clock::by_hand(Timestamp::from_second(1_790_000_000).unwrap());
         Self {
-            identity: Identity::new(&config::Identity::default(), None, clock.clone()),
+            identity: Identity::new(
+                &config::Identity::default(),
+                None,
+                clock.clone(),
+                reach(&clock),
+            ),
             listener: Arc::new(Listener::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 3128)))),
             clock,
         }
@@ -91,4 +111,32 @@ async fn a_token_that_failed_is_not_remembered() {
         assert_eq!(refused, Err(TokenError::Audience));
     }
     assert_eq!(bench.identity.seen.len(), 0);
+}
+
+#[tokio::test]
+async fn the_job_of_a_fork_is_no_looser_than_its_parent() {
+    let text = "[tiers]
+order = [\"open\", \"restricted\"]
+unattributed = \"open\"
+[tier.open]
+[tier.restricted]
+[[repository]]
+match = \"gitlab.com/acme/payments\"
+tier = \"restricted\"
+";
+    let (config, _) = config::load_text(std::path::Path::new("a.toml"), text);
+    let (policy, findings) =
+        crate::policy::compile(&config.unwrap().policy, &crate::policy::built_in());
+    let policy = policy.unwrap_or_else(|| panic!("{findings:?}"));
+    let bench = Bench::new();
+    let tier = async |parent: &str| {
+        let token = bench.token(|it| {
+            it.repository = Some("gitlab.com/mallory/payments".into());
+            it.beside = Some(parent.into());
+        });
+        let presented = bench.present(&token, [127, 0, 0, 1]).await.unwrap();
+        bench.identity.caller(&presented, &policy).unwrap().tier
+    };
+    assert_eq!(&*tier("gitlab.com/acme/web").await, "open");
+    assert_eq!(&*tier("gitlab.com/acme/payments").await, "restricted");
 }

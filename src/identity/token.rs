@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::Within;
 
 use super::Evidence;
-use super::grant::{Bound, Grant, Job, Narrow, Work};
+use super::grant::{Bound, Grant, Job, Line, Narrow, Work};
 
 /// `typ` of a session token.
 pub const TYP: &str = "tidegate-session+jwt";
@@ -57,6 +57,12 @@ pub struct Claims {
     /// The id of the session that it descends from; none: its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
+    /// What it was made of: the ids of tokens, and names that sessions chose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
+    /// Repositories that only the session, or one that it was made of, says it works on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<String>,
     /// What is only the session's own word: whoever started it had no evidence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asserted: bool,
@@ -66,6 +72,9 @@ pub struct Claims {
     /// The clone URL without scheme, user and `.git`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
+    /// Another repository: it is no looser than what is known of that one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<String>,
     /// The branch or tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#ref: Option<String>,
@@ -490,7 +499,7 @@ fn grant(claims: Claims, kid: Arc<str>) -> Result<Grant, TokenError> {
     let expires = Timestamp::from_second(claims.exp).map_err(|_| TokenError::Malformed)?;
     let narrow = claims.narrow.read().ok_or(TokenError::Malformed)?;
     let shared = |text: Option<String>| text.map(Arc::<str>::from);
-    let all = |texts: Vec<String>| texts.into_iter().map(Arc::from).collect();
+    let all = |texts: Vec<String>| texts.into_iter().map(Arc::from).collect::<Vec<_>>();
     let session: Arc<str> = claims.sid.into();
     Ok(Grant {
         evidence: Evidence::Token,
@@ -508,11 +517,16 @@ fn grant(claims: Claims, kid: Arc<str>) -> Result<Grant, TokenError> {
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         repository: shared(claims.repository),
+        beside: shared(claims.beside),
         tier: shared(claims.tier),
         narrow,
         bound: Bound {
             address: claims.bound.address,
             listener: claims.bound.listener,
+        },
+        line: Line {
+            names: all(claims.from),
+            said: all(claims.said),
         },
         channel: shared(claims.channel),
         work: Arc::new(Work {

@@ -76,9 +76,10 @@ fn prepare(control: &OwnedFd) -> Result<(), Step> {
     let ipv6 = step("local routes", routes::everything_is_local())?;
     let sockets = step("listeners", listen(&orders, ipv6))?;
     step("mounts", mounts::arrange(&orders.hide))?;
-    let captured = sockets.len().saturating_sub(3);
+    let local = orders.local.len();
+    let captured = sockets.len().saturating_sub(3 + local);
     let borrowed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let ready = Message::Ready { captured };
+    let ready = Message::Ready { local, captured };
     step(
         "handing out sockets",
         wire::send(control, &ready, &borrowed),
@@ -154,7 +155,7 @@ fn unshare() -> io::Result<()> {
     Ok(rustix::thread::unshare(flags)?)
 }
 
-/// The proxy's, DNS over UDP and TCP, and one for each port that is captured.
+/// The proxy's, DNS over UDP and TCP, the local ones, and one for each port that is captured.
 fn listen(orders: &Orders, ipv6: bool) -> io::Result<Vec<OwnedFd>> {
     let inside = IpAddr::from(Ipv4Addr::LOCALHOST);
     let everywhere = if ipv6 {
@@ -167,10 +168,14 @@ fn listen(orders: &Orders, ipv6: bool) -> io::Result<Vec<OwnedFd>> {
         bound(everywhere, 53, Type::DGRAM)?,
         bound(everywhere, 53, Type::STREAM)?,
     ];
+    for port in &orders.local {
+        sockets.push(bound(inside, *port, Type::STREAM)?);
+    }
     let mut ports = orders.ports.clone();
     ports.sort_unstable();
     ports.dedup();
     ports.retain(|port| ![0, 53, orders.proxy_port].contains(port));
+    ports.retain(|port| !orders.local.contains(port));
     if ports.len() + sockets.len() > MOST {
         return Err(io::Error::other("too many ports are captured"));
     }

@@ -50,6 +50,8 @@ pub struct Plan {
     pub ports: Vec<u16>,
     /// Where the proxy is inside, on 127.0.0.1; 0: a free port.
     pub proxy_port: u16,
+    /// More ports on 127.0.0.1 whose listeners are handed out, beside the proxy's.
+    pub local: Vec<u16>,
     /// Files and folders that are not to be seen inside: an admin or control socket, the records.
     pub hide: Vec<PathBuf>,
     /// The program that knows the verb [`VERB`]; none: this one.
@@ -64,6 +66,7 @@ impl Plan {
             variables: Vec::new(),
             ports: vec![22, 80, 443],
             proxy_port: 0,
+            local: Vec::new(),
             hide: Vec::new(),
             helper: None,
         }
@@ -117,6 +120,8 @@ pub struct Jailed {
 pub struct Sockets {
     /// Accepts what asks the proxy by its address inside.
     pub proxy: TcpListener,
+    /// Accept what connects to [`Plan::local`], in its order.
+    pub local: Vec<TcpListener>,
     /// Accept whatever else connects: `local_addr()` of what they accept is where it wanted to go.
     pub captured: Vec<TcpListener>,
     /// Hears questions to any name server.
@@ -165,6 +170,7 @@ fn prepare(plan: &Plan, control: &OwnedFd) -> Result<Sockets, NotContained> {
     let orders = Orders {
         ports: plan.ports.clone(),
         proxy_port: plan.proxy_port,
+        local: plan.local.clone(),
         hide: plan.hide.clone(),
     };
     // The helper's own standard input is the socket: the command's goes over it.
@@ -172,7 +178,7 @@ fn prepare(plan: &Plan, control: &OwnedFd) -> Result<Sockets, NotContained> {
     wire::send(control, &Message::Orders(orders), &[stdin.as_fd()])?;
     let (message, descriptors) = wire::receive(control)?;
     match message {
-        Some(Message::Ready { captured }) => Ok(Sockets::of(descriptors, captured)?),
+        Some(Message::Ready { local, captured }) => Ok(Sockets::of(descriptors, local, captured)?),
         other => Err(why_not(other)),
     }
 }
@@ -199,19 +205,21 @@ fn why_not(message: Option<Message>) -> NotContained {
 
 impl Sockets {
     /// From what came out of the jail, in the order of [`wire::Message::Ready`].
-    fn of(descriptors: Vec<OwnedFd>, captured: usize) -> io::Result<Self> {
+    fn of(descriptors: Vec<OwnedFd>, local: usize, captured: usize) -> io::Result<Self> {
         let mut rest = descriptors.into_iter();
         let mut next = || rest.next().ok_or(io::ErrorKind::UnexpectedEof);
         let this = Self {
             proxy: next()?.into(),
             dns: next()?.into(),
             dns_tcp: next()?.into(),
+            local: rest.by_ref().take(local).map(TcpListener::from).collect(),
             captured: rest.map(TcpListener::from).collect(),
         };
-        if this.captured.len() != captured {
+        if this.captured.len() != captured || this.local.len() != local {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        for listener in this.captured.iter().chain([&this.proxy, &this.dns_tcp]) {
+        let own = this.local.iter().chain([&this.proxy, &this.dns_tcp]);
+        for listener in this.captured.iter().chain(own) {
             listener.set_nonblocking(true)?;
         }
         this.dns.set_nonblocking(true)?;

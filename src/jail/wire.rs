@@ -21,8 +21,11 @@ pub(super) const MOST: usize = 200;
 pub(super) enum Message {
     /// To the helper, with the command's standard input.
     Orders(Orders),
-    /// From the helper, with the sockets: the proxy's, DNS over UDP, over TCP, then the captured.
+    /// From the helper, with the sockets: the proxy's, DNS over UDP, over TCP, then the local ones,
+    /// then the captured.
     Ready {
+        /// How many more listen on loopback alone.
+        local: usize,
         /// How many listeners capture.
         captured: usize,
     },
@@ -45,6 +48,7 @@ pub(super) enum Message {
 pub(super) struct Orders {
     pub(super) ports: Vec<u16>,
     pub(super) proxy_port: u16,
+    pub(super) local: Vec<u16>,
     pub(super) hide: Vec<PathBuf>,
 }
 

@@ -60,6 +60,8 @@ declare! {
         "Flows that are open.";
     flows_unstarted: IntCounter = "tidegate_flows_unstarted_total" [],
         "Flows or clients turned away before they began: no room in the log, or too many clients.";
+    issuer_fetches: IntCounterVec = "tidegate_issuer_fetches_total" ["result"],
+        "Attempts to fetch the keys of issuers of OIDC tokens.";
     policy_info: IntGaugeVec = "tidegate_policy_info" ["digest", "generation"],
         "Always 1: which policy decides.";
     policy_reloads: IntCounterVec = "tidegate_policy_reloads_total" ["result"],

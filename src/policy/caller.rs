@@ -11,7 +11,7 @@ use super::decide::{GroupId, GroupSet, TierId, Who};
 use super::repository::RepositoryPattern;
 use super::source::{self, Placed};
 use super::tiers::Tiers;
-use super::verdict::TierBasis;
+use super::verdict::{Mode, TierBasis};
 use super::within::Within;
 
 /// As many groups as a policy can have.
@@ -71,6 +71,11 @@ enum Text {
 }
 
 impl Policy {
+    /// Whether what the policy does not let a caller do is denied, not only observed.
+    pub fn enforces(&self, who: &Who) -> bool {
+        who.enforced || self.tiers.tier(who.tier).mode == Mode::Enforce
+    }
+
     /// The tier, groups and repository of a caller: the strictest of the repository's tier, the
     /// floors of its groups, the listener's tier and what its session was narrowed to.
     ///
@@ -95,13 +100,19 @@ impl Policy {
             (self.callers.floor(groups), TierBasis::Group),
             (repository, TierBasis::Repository),
         ];
-        // The last of equal ones wins: what says most about the caller.
-        let (tier, tier_basis) = evidence
-            .into_iter()
-            .filter_map(|(tier, basis)| Some((tier?, basis)))
-            .max_by_key(|(tier, _)| *tier)
-            .unwrap_or((self.tiers.strictest(), TierBasis::Unattributed));
+        let whole = strictest(
+            evidence
+                .iter()
+                .filter(|(_, basis)| *basis != TierBasis::Session),
+        );
+        let unknown = (self.tiers.strictest(), TierBasis::Unattributed);
+        let (tier, tier_basis) = strictest(&evidence).unwrap_or(unknown);
+        // A session that could narrow itself to a tier that only observes would be let out by it.
+        let narrowed = tier_basis == TierBasis::Session;
+        let enforced =
+            narrowed && whole.is_some_and(|(tier, _)| self.tiers.tier(tier).mode == Mode::Enforce);
         Who {
+            enforced,
             tier,
             tier_basis,
             groups,
@@ -109,6 +120,16 @@ impl Policy {
             within: facts.within.cloned(),
         }
     }
+}
+
+/// The last of equal ones wins: what says most about the caller.
+fn strictest<'e>(
+    evidence: impl IntoIterator<Item = &'e (Option<TierId>, TierBasis)>,
+) -> Option<(TierId, TierBasis)> {
+    let known = evidence.into_iter();
+    known
+        .filter_map(|(tier, basis)| Some(((*tier)?, *basis)))
+        .max_by_key(|(tier, _)| *tier)
 }
 
 impl Callers {

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::name::{AddressClass, Host, Path, SpecialName, Target, canonical, classify, special};
 
 use super::clause::{Clause, Flow, Miss, Ports};
@@ -34,6 +36,9 @@ pub struct Who {
     pub groups: GroupSet,
     /// The clone URL without scheme, user and `.git`.
     pub repository: Option<Arc<str>>,
+    /// Whether it is in its tier only because it was narrowed, and that one observes while its own
+    /// enforces: what would be denied is denied.
+    pub enforced: bool,
     /// What it may reach at most, where its evidence says.
     pub within: Option<Arc<Within>>,
 }
@@ -92,16 +97,10 @@ impl Policy {
         port: u16,
         guard: &Guard,
     ) -> Result<(), Reason> {
-        let meant = canonical(address);
-        let class = classify(meant);
-        if class.is_never() || guard.listens(meant, port) {
-            return Err(Reason::AddressDenied);
+        if guard.lets_dial(address, port, &decision.addresses) {
+            return Ok(());
         }
-        let inside = matches!(class, AddressClass::Loopback | AddressClass::Private);
-        if (inside || guard.owns(meant)) && !addresses::cover(&decision.addresses, address) {
-            return Err(Reason::AddressDenied);
-        }
-        Ok(())
+        Err(Reason::AddressDenied)
     }
 
     /// Collects what decides: everything that [`Judgement::answer`] and an explanation need.
@@ -240,7 +239,7 @@ impl Ground {
     }
 
     /// Whether an allow with these addresses may lift a flow over the floor.
-    fn bears(self, networks: &[ipnet::IpNet]) -> bool {
+    fn bears(self, networks: &[IpNet]) -> bool {
         match self {
             Self::Firm => true,
             Self::Never => false,
@@ -350,7 +349,12 @@ impl<'p> Judgement<'p> {
             Settled::Floor => (Verdict::Deny, Reason::AddressDenied, &policy.floor),
             Settled::Narrowed => (Verdict::Deny, Reason::CategoryDenied, &policy.narrowed),
         };
-        let observed = self.tier.mode == Mode::Observe
+        let mode = if self.flow.who.enforced {
+            Mode::Enforce
+        } else {
+            self.tier.mode
+        };
+        let observed = mode == Mode::Observe
             && verdict != Verdict::Allow
             && !matches!(settled, Settled::Floor | Settled::Narrowed);
         let grants = match settled {
@@ -364,7 +368,7 @@ impl<'p> Judgement<'p> {
         Decision {
             verdict: if observed { Verdict::Allow } else { verdict },
             would: observed.then_some(verdict),
-            mode: self.tier.mode,
+            mode,
             reason,
             rule: rule.clone(),
             category: self.flow.category,
@@ -418,6 +422,17 @@ impl GroupSet {
 }
 
 impl Guard {
+    /// Whether the floor lets somebody who may reach these private addresses dial that one.
+    pub fn lets_dial(&self, address: IpAddr, port: u16, named: &[IpNet]) -> bool {
+        let meant = canonical(address);
+        let class = classify(meant);
+        if class.is_never() || self.listens(meant, port) {
+            return false;
+        }
+        let inside = matches!(class, AddressClass::Loopback | AddressClass::Private);
+        !(inside || self.owns(meant)) || addresses::cover(named, address)
+    }
+
     /// Whether a listener of our own is, or might be, behind an address, told without its wrapping:
     /// an own port is closed on every address of this machine, whichever it was bound to.
     fn listens(&self, address: IpAddr, port: u16) -> bool {

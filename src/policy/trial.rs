@@ -128,6 +128,7 @@ fn examples(
             tier_basis: TierBasis::Unattributed,
             groups,
             repository: None,
+            enforced: false,
             within: None,
         }
     };

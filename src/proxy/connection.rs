@@ -56,8 +56,6 @@ pub(super) struct Origin {
 /// The caller of the last request, for the next one that presents the same.
 struct Remembered {
     generation: u64,
-    /// How many revocations there had been.
-    epoch: u64,
     authorization: Option<Bytes>,
     known: Known,
 }
@@ -233,10 +231,15 @@ impl Connection {
         flow: &mut Flow,
         head: &RequestHead,
     ) -> Result<Known, Refusal> {
-        self.identify_by(flow, head.proxy_authorization()).await
+        let known = self.identify_by(flow, head.proxy_authorization()).await?;
+        // Behind a CONNECT no request follows.
+        if head.method != Method::Connect {
+            self.remember(flow, head.proxy_authorization(), &known);
+        }
+        Ok(known)
     }
 
-    /// As [`Connection::identify`], by a credential or by none.
+    /// As [`Connection::identify`], by a credential or by none; nothing is remembered.
     pub(super) async fn identify_by(
         &mut self,
         flow: &mut Flow,
@@ -263,7 +266,7 @@ impl Connection {
             && last.authorization.as_deref() == authorization
             && snapshot
                 .identity
-                .still_holds(last.epoch, last.known.presented.until())
+                .still_holds(last.known.epoch, last.known.presented.until())
         {
             return Ok(last.known.clone());
         }
@@ -276,17 +279,25 @@ impl Connection {
             .present(&listener, &self.origin.channel, authorization)
             .await?;
         let caller = snapshot.caller(&presented).ok_or(IdentityError::Invalid)?;
-        let known = Known {
+        Ok(Known {
             presented,
             caller: Arc::new(caller),
-        };
-        self.known = Some(Remembered {
-            generation: snapshot.generation,
             epoch,
+        })
+    }
+
+    fn remember(&mut self, flow: &Flow, authorization: Option<&[u8]>, known: &Known) {
+        let generation = flow.snapshot().generation;
+        let again =
+            |last: &Remembered| last.generation == generation && last.known.epoch == known.epoch;
+        if self.known.as_ref().is_some_and(again) {
+            return;
+        }
+        self.known = Some(Remembered {
+            generation,
             authorization: authorization.map(Bytes::copy_from_slice),
             known: known.clone(),
         });
-        Ok(known)
     }
 
     /// What the listener says of its callers in a generation.

@@ -104,7 +104,11 @@ impl Stub {
         let presented = snapshot.identity.present(&listener, channel, None);
         let presented = presented.await.ok()?;
         let caller = Arc::new(snapshot.caller(&presented)?);
-        Some(Known { presented, caller })
+        Some(Known {
+            presented,
+            caller,
+            epoch: 0,
+        })
     }
 
     /// Whether a connection to some captured port, or a request over it, could be let through.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::gate::{Asked, Cut, Flows, Gate, OpenFlow, Place, Snapshot};
-use crate::identity::{Caller, Evidence, IdentityError, Presented};
+use crate::identity::{Caller, Evidence, IdentityError, Presented, Refused};
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::Target;
 use crate::policy::{Category, Decision, Query, TierId, Verdict, explain};
@@ -50,6 +50,8 @@ pub(super) struct Known {
     pub(super) presented: Presented,
     /// Who it is in the flow's generation.
     pub(super) caller: Arc<Caller>,
+    /// How many revocations there had been.
+    pub(super) epoch: u64,
 }
 
 impl Flow {
@@ -136,6 +138,12 @@ impl Flow {
         facts.trust = caller.trust.as_str();
         facts.work = Some(caller.work.clone());
         facts.process.clone_from(&caller.process);
+        let here = facts
+            .client_address
+            .is_some_and(|client| client.is_loopback());
+        let sessions = self.snapshot().identity.sessions().clone();
+        self.facts.call = sessions.calls().of(caller, here);
+        let facts = &self.facts;
         self.gate.metrics.attributed(facts.evidence, facts.trust);
     }
 
@@ -242,6 +250,9 @@ impl Flow {
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let code = refusal.code;
         self.refused = Some(code);
+        if code.blame() == Blame::Policy {
+            self.tell_agent(code);
+        }
         if !refusal.detail.is_empty() {
             self.facts.detail = Some(refusal.detail.clone());
         }
@@ -271,6 +282,24 @@ impl Flow {
             (Blame::Policy, _) => Outcome::Deny,
             _ => Outcome::Error,
         };
+    }
+
+    /// Keeps a refusal for the agent whose tool call it happened in.
+    fn tell_agent(&self, code: Code) {
+        let facts = &self.facts;
+        let (Some(session), Some(call), Some(target)) = (&facts.session, &facts.call, &self.target)
+        else {
+            return;
+        };
+        let refused = Refused {
+            target: target.to_string().into(),
+            category: facts.category.unwrap_or(Category::Unknown).as_str(),
+            reason: code.as_str(),
+            tier: facts.tier.clone(),
+            flow: facts.flow,
+        };
+        let sessions = self.snapshot().identity.sessions().clone();
+        sessions.calls().refused(session, call, refused);
     }
 
     /// Says how a flow that passed came to its end.

@@ -170,6 +170,12 @@ impl Recorder {
         }
     }
 
+    fn counted_again(&self, facts: &FlowFacts, close: &CloseFacts) {
+        if let Some(tally) = self.0.tally.get() {
+            tally.correct(facts, close);
+        }
+    }
+
     async fn room(&self) -> Result<OwnedSemaphorePermit, Unavailable> {
         self.available()?;
         match self.queue().room.clone().try_acquire_owned() {
@@ -269,6 +275,7 @@ impl Permit {
 
     /// Writes the `close` line of a flow that passed.
     pub fn closed(self, facts: &FlowFacts, close: &CloseFacts) {
+        self.recorder.counted_again(facts, close);
         let line = encode::close(self.queue().clock.now(), facts, close);
         self.last(line);
     }

@@ -2,11 +2,11 @@
 //! file that others write as well.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::policy::{Category, Verdict};
 
-use super::line::{FlowFacts, Outcome};
+use super::line::{CloseFacts, End, FlowFacts, Outcome};
 
 /// Kinds of decisions that are told apart; what comes on top is only counted.
 const KINDS: usize = 10_000;
@@ -46,7 +46,39 @@ pub struct Counts {
 impl Tally {
     /// Counts one decision.
     pub(super) fn add(&self, facts: &FlowFacts) {
-        let kind = Kind {
+        self.lock().count(Kind::of(facts));
+    }
+
+    /// Counts what passed the policy and was refused for what it then turned out to be as refused.
+    pub(super) fn correct(&self, facts: &FlowFacts, close: &CloseFacts) {
+        if close.end != End::Refused {
+            return;
+        }
+        let before = Kind::of(facts);
+        let now = Kind {
+            outcome: Outcome::Deny,
+            reason: close.error.unwrap_or(facts.reason),
+            ..before.clone()
+        };
+        let mut counts = self.lock();
+        if counts.forget(&before) {
+            counts.count(now);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> Counts {
+        self.lock().clone()
+    }
+}
+
+impl Kind {
+    fn of(facts: &FlowFacts) -> Self {
+        Self {
             outcome: facts.outcome,
             would: facts.would,
             host: facts.server_address.clone().unwrap_or_default(),
@@ -54,20 +86,28 @@ impl Tally {
             plain: facts.protocol == Some("http"),
             category: facts.category,
             reason: facts.reason,
-        };
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.kinds.len() >= KINDS && !counts.kinds.contains_key(&kind) {
-            counts.others += 1;
+        }
+    }
+}
+
+impl Counts {
+    fn count(&mut self, kind: Kind) {
+        if self.kinds.len() >= KINDS && !self.kinds.contains_key(&kind) {
+            self.others += 1;
         } else {
-            *counts.kinds.entry(kind).or_default() += 1;
+            *self.kinds.entry(kind).or_default() += 1;
         }
     }
 
-    /// What was counted so far.
-    pub fn counts(&self) -> Counts {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Takes one back; says whether there was one.
+    fn forget(&mut self, kind: &Kind) -> bool {
+        let Some(count) = self.kinds.get_mut(kind) else {
+            return false;
+        };
+        *count -= 1;
+        if *count == 0 {
+            self.kinds.remove(kind);
+        }
+        true
     }
 }

@@ -4,7 +4,9 @@
 //! keys, authorities and revocation lists follow their files, and no session that was begun under
 //! an earlier generation is resumed.
 
+mod client;
 mod material;
 mod server;
 
+pub use client::{Client, TlsError};
 pub use server::{Accepted, HandshakeError, Server, ServerStream, Servers};

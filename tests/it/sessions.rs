@@ -567,6 +567,185 @@ fn no_token_is_in_the_log_or_on_the_terminal() {
     assert!(!log.contains(secret) && !log.contains(&session.token[..40]));
 }
 
+#[test]
+fn a_session_does_not_get_out_by_narrowing_itself_to_a_tier_that_observes() {
+    let origin = Origin::bytes();
+    let observing = policy(origin.port(), "").replace(
+        "[tier.restricted]\ndefault",
+        "[tier.restricted]\nmode = \"observe\"\ndefault",
+    );
+    let gate = Gate::with(&format!("{observing}{TRUST}"));
+    let target = format!("{}:{}", host("open"), origin.port());
+    // Nothing names this host's address: what is let pass by its name ends at the floor.
+    let ask = |session: &Session| {
+        let mut client = gate.client().known_as(&session.id, &session.token);
+        let answer = client.connect(&target);
+        let flow = answer.field("x-tidegate-flow").expect("a flow");
+        gate.decision(flow).reason().to_owned()
+    };
+    let own = gate.session(&json!({ "repository": SECRET }));
+    assert_eq!(
+        ask(&own),
+        "address_denied",
+        "its repository's tier observes"
+    );
+    let standard = gate.session(&json!({}));
+    assert_eq!(ask(&standard), "not_allowed");
+    let narrow = json!({ "narrow": { "tiers": ["restricted"] } });
+    assert_eq!(ask(&gate.child(&standard, &narrow)), "not_allowed");
+    let says = json!({ "repository": SECRET });
+    assert_eq!(ask(&gate.child(&standard, &says)), "not_allowed");
+}
+
+#[test]
+fn a_child_that_names_another_repository_stays_in_its_groups() {
+    let origin = Origin::bytes();
+    let port = origin.port();
+    let groups = "
+[group.contractors]
+members = [\"subject:ana@acme.example\"]
+
+[[rule]]
+id = \"contractors\"
+verdict = \"deny\"
+hosts = [\"open.example.com\"]
+ports = [PORT]
+groups = [\"contractors\"]
+"
+    .replace("PORT", &port.to_string());
+    let gate = Gate::with(&policy(port, &format!("{groups}{TRUST}")));
+    let parent = gate.session(&json!({ "repository": OPEN, "user": "ana@acme.example" }));
+    let other = gate.child(
+        &parent,
+        &json!({ "repository": "github.com/acme/open-docs" }),
+    );
+    assert_eq!(other.text("trust"), "asserted");
+    let target = format!("{}:{port}", host("open"));
+    for session in [&parent, &other] {
+        let mut client = gate.client().known_as(&session.id, &session.token);
+        let answer = client.connect(&target);
+        let line = gate.decision(answer.field("x-tidegate-flow").expect("a flow"));
+        assert_eq!(line.text("security_rule.name"), "contractors");
+    }
+}
+
+#[test]
+fn a_child_that_names_another_repository_follows_its_parent_when_that_becomes_stricter() {
+    let bench = Bench::with(TRUST);
+    let parent = bench.gate.session(&json!({ "repository": OPEN }));
+    let other = json!({ "repository": "github.com/acme/open-docs" });
+    let child = bench.gate.child(&parent, &other);
+    let grandchild = bench.gate.child(&child, &json!({ "repository": OPEN }));
+    let stricter = policy(bench.origin.port(), TRUST);
+    let stricter =
+        format!("{stricter}\n[[repository]]\nmatch = \"{OPEN}\"\ntier = \"restricted\"\n");
+    bench.gate.reload(&stricter);
+    for session in [&parent, &child, &grandchild] {
+        assert_eq!(bench.tier_of(&session.id, &session.token).0, "restricted");
+    }
+}
+
+#[test]
+fn what_a_revoked_child_made_is_revoked_with_it() {
+    let bench = Bench::with(TRUST);
+    let parent = bench.gate.session(&json!({ "repository": OPEN }));
+    let child = || bench.gate.child(&parent, &json!({ "session": uuid() }));
+    let made_by = |session: &Session| bench.gate.child(session, &json!({ "session": uuid() }));
+
+    let revoked = child();
+    let (one, two) = (made_by(&revoked), made_by(&made_by(&revoked)));
+    bench.gate.revoke(&revoked.id);
+    for session in [&revoked, &one, &two] {
+        assert_eq!(bench.refused(&session.id, &session.token).0.status(), 407);
+    }
+    let ended = child();
+    let made = made_by(&ended);
+    let end = bench
+        .gate
+        .post("/v1/sessions/end", Some(&ended.token), &json!({}));
+    assert_eq!(end.status(), 204);
+    assert_eq!(bench.refused(&made.id, &made.token).0.status(), 407);
+    // A stolen token that is revoked by its own id, and what the thief made of it.
+    let stolen = bench.gate.session(&json!({ "repository": OPEN }));
+    let made = bench.gate.child(&stolen, &json!({}));
+    bench.gate.revoke(&id_of(&stolen.token));
+    assert_eq!(bench.refused(&made.id, &made.token).0.status(), 407);
+    assert_eq!(bench.tier_of(&parent.id, &parent.token).0, "open");
+}
+
+#[test]
+fn revocations_are_kept_where_a_reload_says_and_read_where_there_were_none() {
+    let origin = Origin::bytes();
+    let port = origin.port();
+    let gate = Gate::with(&policy(port, TRUST));
+    let with = format!("{TRUST}revocations = \"revoked\"\n");
+    gate.reload(&policy(port, &with));
+    let path = gate.folder().join("revoked");
+    assert!(!path.exists());
+    // Another gate is the first to write it.
+    let session = gate.session(&json!({ "repository": OPEN }));
+    let target = format!("{}:{port}", host("open"));
+    let ask = || {
+        let mut client = gate.client().known_as(&session.id, &session.token);
+        client.connect(&target).status()
+    };
+    assert_eq!(ask(), 200);
+    let line = format!("9999-01-01T00:00:00Z {}\n", session.id);
+    std::fs::write(&path, &line).expect("a file");
+    eventually("the revocation", || (ask() == 407).then_some(()));
+    gate.revoke("another");
+    let text = std::fs::read_to_string(&path).expect("a file");
+    assert!(
+        text.starts_with(&line) && text.ends_with(" another\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_revocation_that_cannot_be_kept_is_in_force_and_on_record() {
+    let bench = Bench::with(&format!("{TRUST}revocations = \"absent/revoked\"\n"));
+    let session = bench.gate.session(&json!({ "repository": OPEN }));
+    let name = json!({ "name": session.id });
+    let answer = bench.gate.control("/v1/sessions/revoke", None, &name);
+    assert_eq!(
+        (answer.status(), answer.refusal().as_str()),
+        (500, "not_kept")
+    );
+    assert_eq!(bench.refused(&session.id, &session.token).0.status(), 407);
+    let ended = bench
+        .gate
+        .line("its end", |line| line.name() == "session_ended");
+    assert_eq!(ended.text("session.id"), session.id);
+}
+
+#[test]
+fn a_key_that_is_none_is_refused_and_not_shown() {
+    let keys = tempfile::tempdir().expect("a folder");
+    let key = keys.path().join("session.key");
+    std::fs::write(&key, pem("PRIVATE KEY", b"hunter2")).expect("a file");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    let config = keys.path().join("tidegate.toml");
+    std::fs::write(&config, "[identity.session]\nkey = \"session.key\"\n").expect("a file");
+    let checked = crate::kit::tidegate(&["check".as_ref(), config.as_os_str()]);
+    assert_eq!(checked.code, Some(2), "{checked:?}");
+    let said = format!("{checked:?}");
+    assert!(
+        said.contains("this file holds no Ed25519 private key") && !said.contains("aHVudGVyMg"),
+        "{said}"
+    );
+}
+
+/// What a token says its own id is.
+fn id_of(token: &str) -> String {
+    use base64::Engine as _;
+    let claims = token.split('.').nth(1).expect("claims");
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(claims)
+        .expect("base64url");
+    let claims: Value = serde_json::from_slice(&json).expect("JSON");
+    claims["jti"].as_str().expect("an id").to_owned()
+}
+
 /// A token that no gate made.
 fn offline(signer: &Signer, repository: &str) -> String {
     let tokens = Tokens::new([], "tidegate".into(), std::time::Duration::from_hours(1));

@@ -24,6 +24,9 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("record", "metrics"),
     ("record", "identity"),
     ("dial", "metrics"),
+    ("dial", "tls"),
+    ("identity", "dial"),
+    ("identity", "tls"),
     ("identity", "metrics"),
 ];
 

@@ -9,8 +9,9 @@ use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getrlimit, kill_process,
     set_child_subreaper, setrlimit, wait,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::config;
 use crate::identity::Family;
@@ -52,13 +53,14 @@ impl<'a> Child<'a> {
         words: &'a [OsString],
         set: &'a [(&'static str, String)],
         limit: Rlimit,
+        tasks: &TaskTracker,
     ) -> Self {
         let _ = set_child_subreaper(Some(getpid()));
         Self {
             words,
             set,
             limit,
-            signals: Signals::listen(),
+            signals: Signals::listen(tasks),
         }
     }
 
@@ -194,34 +196,24 @@ fn fields(stat: &Path) -> Vec<String> {
 /// The signals that are listened for.
 struct Signals {
     heard: mpsc::Receiver<Signal>,
-    _listeners: tokio::task::JoinSet<()>,
 }
 
 impl Signals {
     /// Those that were ignored when we began stay so, for the command as well (`nohup`).
-    fn listen() -> Self {
+    fn listen(tasks: &TaskTracker) -> Self {
         let (tell, heard) = mpsc::channel(PASSED.len());
-        let mut listeners = tokio::task::JoinSet::new();
         let ignored = ignored();
         for passed in PASSED {
             let number = passed.as_raw();
             if ignored >> (number - 1) & 1 == 1 {
                 continue;
             }
-            let Ok(mut arrives) = signal(SignalKind::from_raw(number)) else {
+            let Ok(arrives) = signal(SignalKind::from_raw(number)) else {
                 continue;
             };
-            let tell = tell.clone();
-            listeners.spawn(async move {
-                while arrives.recv().await.is_some() {
-                    let _ = tell.send(passed).await;
-                }
-            });
+            tasks.spawn(tell_of(passed, arrives, tell.clone()));
         }
-        Self {
-            heard,
-            _listeners: listeners,
-        }
+        Self { heard }
     }
 
     /// Passes on what the command has not got by itself; never ends.
@@ -234,6 +226,20 @@ impl Signals {
             if !(typed && has_terminal()) {
                 let _ = kill_process(pid, signal);
             }
+        }
+    }
+}
+
+/// Tells of a signal for as long as somebody hears it.
+async fn tell_of(passed: Signal, mut arrives: unix::Signal, tell: mpsc::Sender<Signal>) {
+    loop {
+        tokio::select! {
+            another = arrives.recv() => {
+                if another.is_none() || tell.send(passed).await.is_err() {
+                    return;
+                }
+            }
+            () = tell.closed() => return,
         }
     }
 }

@@ -4,17 +4,24 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
+
 use crate::app::Running;
 use crate::config::{AdminAddress, Config, Listener};
 use crate::jail::{self, Jailed, NotContained};
 use crate::proxy::{Inside, Tenant};
 
-use super::Session;
 use super::child::{self, Child};
+use super::{Place, Session};
 
 /// Where the proxy is inside: a jail has its own ports.
-pub(super) const ADDRESS: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
+/// Where its session speaks for itself inside.
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3130);
+pub(super) const PLACE: Place = Place {
+    proxy: ADDRESS,
+    admin: ADMIN,
+};
 /// The ports that are captured, beside those that rules name.
 const USUAL: [u16; 3] = [22, 80, 443];
 /// Clients that may be connected at once.
@@ -35,12 +42,16 @@ pub(super) fn begin(
         variables: child.variables(),
         ports: ports(&running.config),
         proxy_port: ADDRESS.port(),
+        local: vec![ADMIN.port()],
         hide: hide.collect(),
         ..jail::Plan::of(child.words.to_vec())
     };
     jail::keep_to_ourselves()?;
-    let (mut jailed, sockets) = child.limited(|| jail::start(&plan))?;
+    let (mut jailed, mut sockets) = child.limited(|| jail::start(&plan))?;
     session.family.command_is(jailed.pid());
+    for admin in sockets.local.drain(..) {
+        running.serve_admin(TcpListener::from_std(admin)?);
+    }
     let inside = Inside {
         sockets,
         listener: Arc::new(Listener::at(ADDRESS)),
@@ -86,7 +97,7 @@ fn ports(config: &Config) -> Vec<u16> {
     let mut ports: Vec<u16> = named.chain(USUAL).filter(|port| *port != 53).collect();
     ports.sort_unstable();
     ports.dedup();
-    ports.retain(|port| *port != ADDRESS.port());
+    ports.retain(|port| ![ADDRESS.port(), ADMIN.port()].contains(port));
     ports
 }
 

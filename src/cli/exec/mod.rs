@@ -24,6 +24,7 @@ use crate::identity::{Evidence, Family, Grant};
 use crate::policy::{self, Catalogue};
 use crate::proxy::{self, Bound, Tenant};
 use crate::record::{Event, Tally};
+use crate::tls;
 use crate::vcs;
 
 use super::env::Proxy;
@@ -64,22 +65,46 @@ pub(super) struct Exec {
 struct Front {
     socket: TcpListener,
     address: SocketAddr,
+    admin: TcpListener,
+    admin_address: SocketAddr,
 }
 
 impl Front {
     fn bind() -> anyhow::Result<Self> {
         let socket = proxy::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address })
+        let admin = proxy::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let admin_address = admin.local_addr()?;
+        Ok(Self {
+            socket,
+            address,
+            admin,
+            admin_address,
+        })
     }
 
-    fn bound(self, tenant: Tenant) -> Bound {
-        Bound {
+    fn place(&self) -> Place {
+        Place {
+            proxy: self.address,
+            admin: self.admin_address,
+        }
+    }
+
+    fn serve(self, running: &Running, tenant: Tenant) {
+        running.serve_admin(self.admin);
+        running.serve(vec![Bound {
             socket: self.socket,
             listener: Arc::new(Listener::at(self.address)),
             tenant: Some(tenant),
-        }
+        }]);
     }
+}
+
+/// Where the command asks.
+#[derive(Clone, Copy)]
+struct Place {
+    proxy: SocketAddr,
+    admin: SocketAddr,
 }
 
 /// What the gate of a command is for.
@@ -135,25 +160,25 @@ impl Exec {
         } else {
             Some(Front::bind()?)
         };
-        let address = front
-            .as_ref()
-            .map_or(jailed::ADDRESS, |front| front.address);
-        plan.config.listen.proxy = vec![Listener::at(address)];
+        let place = front.as_ref().map_or(jailed::PLACE, Front::place);
+        plan.config.listen.proxy = vec![Listener::at(place.proxy)];
         let spare = spare(plan.config.record.file.as_deref(), id);
-        let own = front.iter().map(|front| front.address).collect();
+        let own = front.as_ref().map(Front::place);
+        let own = own.map_or_else(Vec::new, |own| vec![own.proxy, own.admin]);
         let running = Running::start(plan, own, spare)?;
         let session = self.session(&running.gate, id)?;
         running.attend(catalogue, false, adapt);
-        let (words, variables) = (self.words(id), session.variables(address)?);
-        let mut child = Child::new(&words, &variables, limit);
+        let (words, variables) = (self.words(id), session.variables(place)?);
+        let mut child = Child::new(&words, &variables, limit, &running.gate.attendants);
         self.begin();
         let ended = match front {
             None => jailed::run(&running, &session, &mut child, &hide).await?,
             Some(front) => {
-                running.serve(vec![front.bound(session.tenant())]);
+                front.serve(&running, session.tenant());
                 child.run(&session.family).await
             }
         };
+        drop(child);
         self.end(running, &session).await;
         Ok(ended)
     }
@@ -252,14 +277,16 @@ impl Session {
     }
 
     /// What is set for the command.
-    fn variables(&self, address: SocketAddr) -> anyhow::Result<Vec<(&'static str, String)>> {
+    fn variables(&self, place: Place) -> anyhow::Result<Vec<(&'static str, String)>> {
         let Started { session, token, .. } = &self.started;
         let channel = self.channel;
+        let address = place.proxy;
         let proxy = Proxy::parse(&format!("http://{session}.{channel}:{token}@{address}"));
         let proxy = proxy.map_err(anyhow::Error::msg)?;
         let mut variables = proxy.variables();
         variables.extend([
             ("TIDEGATE_PROXY", address.to_string()),
+            ("TIDEGATE_ADMIN", place.admin.to_string()),
             ("TIDEGATE_SESSION", session.clone()),
             ("TIDEGATE_TOKEN", token.clone()),
         ]);
@@ -273,6 +300,8 @@ fn own(mut plan: Plan) -> Plan {
     session.key = None;
     session.keys.clear();
     session.longest = LIFETIME;
+    plan.config.listen.proxy.clear();
+    plan.tls = tls::Servers::default();
     plan.config.listen.admin = None;
     plan.config.listen.control = None;
     plan

@@ -105,6 +105,7 @@ fn asking<'p>(policy: &'p Policy, tier: &str) -> Asking<'p> {
         tier_basis: TierBasis::Unattributed,
         groups: GroupSet::default(),
         repository: None,
+        enforced: false,
         within: None,
     };
     Asking { policy, who }

@@ -1,0 +1,168 @@
+//! `POST /v1/sessions/exchange`: a token of an issuer, or of a session, for a session token (RFC
+//! 8693). What is presented proves itself, so both doors take it.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::FormRejection;
+use axum::extract::{Form, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use crate::gate::{Gate, Ground, StartError, Started, Wish};
+use crate::identity::NarrowClaim;
+
+const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
+const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+/// The route.
+pub(super) fn routes(gate: Arc<Gate>) -> Router {
+    Router::new()
+        .route("/v1/sessions/exchange", post(exchange))
+        .with_state(gate)
+}
+
+/// The form. What it does not know could be meant to restrict, so it is refused.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    grant_type: String,
+    subject_token: String,
+    subject_token_type: String,
+    requested_token_type: Option<String>,
+    /// Categories, or `category:action`: what the session reaches at most.
+    scope: Option<String>,
+    /// A tier that it is no looser than.
+    tier: Option<String>,
+    session: Option<String>,
+    agent: Option<String>,
+    channel: Option<String>,
+    permission_mode: Option<String>,
+    lifetime: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Granted {
+    access_token: String,
+    issued_token_type: &'static str,
+    token_type: &'static str,
+    expires_in: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+    session: String,
+    tier: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<String>,
+    trust: &'static str,
+}
+
+/// No, as RFC 6749 section 5.2 has it.
+struct Problem {
+    status: StatusCode,
+    error: &'static str,
+    description: String,
+}
+
+impl Problem {
+    fn new(error: &'static str, description: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            error,
+            description: description.into(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({
+            "error": self.error,
+            "error_description": self.description,
+        });
+        (
+            self.status,
+            [(header::CACHE_CONTROL, "no-store")],
+            Json(body),
+        )
+            .into_response()
+    }
+}
+
+async fn exchange(
+    State(gate): State<Arc<Gate>>,
+    asked: Result<Form<Asked>, FormRejection>,
+) -> Result<Response, Problem> {
+    let Form(asked) = asked.map_err(|_| {
+        let why = "each known parameter once: grant_type, subject_token, subject_token_type, \
+                   requested_token_type, scope, tier, session, agent, channel, permission_mode, \
+                   lifetime";
+        Problem::new("invalid_request", why)
+    })?;
+    understood(&asked)?;
+    let snapshot = gate.snapshot.load_full();
+    let grant = snapshot.identity.granted(&asked.subject_token).await;
+    let grant = grant.map_err(|why| Problem::new("invalid_request", why.to_string()))?;
+    let started = gate.start_session(&wish(&asked), Ground::Grant(&grant));
+    let started = started.map_err(|error| {
+        let why = error.to_string();
+        match error {
+            StartError::NoKey => Problem::new("unsupported_grant_type", why),
+            StartError::Wish(_) if asked.scope.is_some() => Problem::new("invalid_scope", why),
+            StartError::Wish(_) | StartError::Ground => Problem::new("invalid_request", why),
+        }
+    })?;
+    let now = gate.clock.now().as_second();
+    Ok(granted(started, asked.scope, now))
+}
+
+fn understood(asked: &Asked) -> Result<(), Problem> {
+    if asked.grant_type != GRANT_TYPE {
+        let why = format!("the grant type is `{GRANT_TYPE}`");
+        return Err(Problem::new("unsupported_grant_type", why));
+    }
+    if ![JWT, ID_TOKEN, ACCESS_TOKEN].contains(&&*asked.subject_token_type) {
+        let why = format!("the subject token's type is `{JWT}` or `{ID_TOKEN}`");
+        return Err(Problem::new("invalid_request", why));
+    }
+    let wanted = asked.requested_token_type.as_deref();
+    if wanted.is_some_and(|wanted| ![JWT, ACCESS_TOKEN].contains(&wanted)) {
+        let why = format!("only tokens of the type `{ACCESS_TOKEN}` are issued");
+        return Err(Problem::new("invalid_request", why));
+    }
+    Ok(())
+}
+
+fn wish(asked: &Asked) -> Wish {
+    let words = |text: &String| text.split_ascii_whitespace().map(str::to_owned).collect();
+    Wish {
+        session: asked.session.clone(),
+        agent: asked.agent.clone(),
+        channel: asked.channel.clone(),
+        permission_mode: asked.permission_mode.clone(),
+        lifetime: asked.lifetime,
+        narrow: NarrowClaim {
+            tiers: asked.tier.iter().cloned().collect(),
+            within: asked.scope.as_ref().map(words),
+        },
+        ..Wish::default()
+    }
+}
+
+fn granted(started: Started, scope: Option<String>, now: i64) -> Response {
+    let granted = Granted {
+        access_token: started.token,
+        issued_token_type: ACCESS_TOKEN,
+        token_type: "Bearer",
+        expires_in: started.expires.as_second().saturating_sub(now),
+        scope,
+        session: started.session,
+        tier: started.tier,
+        repository: started.repository,
+        trust: started.trust,
+    };
+    ([(header::CACHE_CONTROL, "no-store")], Json(granted)).into_response()
+}

@@ -1,0 +1,161 @@
+//! `POST /v1/hooks/claude-code`: what the hooks of Claude Code tell of its tool calls, and what the
+//! agent is told back: which flows of the call were refused, and that it is policy.
+//!
+//! What comes in only labels records. Who sends it has to have the token of the session.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::post;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::gate::Gate;
+use crate::identity::{Grant, Place, Refused as RefusedFlow, ToolCall, Work};
+
+use super::sessions::{Refused, bearer, descends};
+
+/// Bytes of what a tool answered, which comes along and is not looked at.
+const BODY_SIZE: usize = 16 * 1024 * 1024;
+/// Bytes of an id.
+const LONGEST: usize = 200;
+
+/// The route of the hooks.
+pub(super) fn routes(gate: Arc<Gate>) -> Router {
+    Router::new()
+        .route("/v1/hooks/claude-code", post(hook))
+        .layer(DefaultBodyLimit::max(BODY_SIZE))
+        .with_state(gate)
+}
+
+/// What a hook tells; there is more in it than is read.
+#[derive(Debug, Deserialize)]
+struct Told {
+    session_id: String,
+    hook_event_name: String,
+    permission_mode: Option<String>,
+    prompt_id: Option<String>,
+    agent_id: Option<String>,
+    parent_agent_id: Option<String>,
+    tool_name: Option<String>,
+    tool_use_id: Option<String>,
+    #[serde(default)]
+    tool_input: Value,
+}
+
+async fn hook(
+    State(gate): State<Arc<Gate>>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Refused> {
+    let grant = bearer(&gate, &headers)?.ok_or_else(|| {
+        let detail = "a hook shows the token of its session: `Authorization: Bearer`";
+        Refused::new(StatusCode::UNAUTHORIZED, "identity_required", detail)
+    })?;
+    let told = read(request.into_body()).await?;
+    descends(&gate, &grant, &told.session_id)?;
+    Ok(Json(take(&gate, &grant, &told)).into_response())
+}
+
+async fn read(body: Body) -> Result<Told, Refused> {
+    let wrong = |detail: &str| Refused::new(StatusCode::BAD_REQUEST, "bad_request", detail);
+    let body = to_bytes(body, BODY_SIZE).await;
+    let body = body.map_err(|_| wrong("the body does not end, or is too long"))?;
+    let told: Told = serde_json::from_slice(&body).map_err(|_| wrong("this is no hook's JSON"))?;
+    let ids = [
+        Some(&told.session_id),
+        told.permission_mode.as_ref(),
+        told.prompt_id.as_ref(),
+        told.agent_id.as_ref(),
+        told.parent_agent_id.as_ref(),
+        told.tool_name.as_ref(),
+        told.tool_use_id.as_ref(),
+    ];
+    let sound = |id: &String| {
+        id.len() <= LONGEST && !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if !ids.into_iter().flatten().all(sound) {
+        return Err(wrong("ids are printable, without blanks, and short"));
+    }
+    Ok(told)
+}
+
+/// Takes up what was told; the answer for the agent.
+fn take(gate: &Gate, grant: &Grant, told: &Told) -> Value {
+    let snapshot = gate.snapshot.load();
+    let sessions = snapshot.identity.sessions();
+    let session: Arc<str> = told.session_id.as_str().into();
+    if let Some(mode) = &told.permission_mode {
+        let work = sessions.live(&session).map(|live| live.work);
+        let work = work.unwrap_or_else(|| grant.work.clone());
+        if work.permission_mode.as_deref() != Some(mode) {
+            let permission_mode = Some(mode.as_str().into());
+            let work = Work {
+                permission_mode,
+                ..Work::clone(&work)
+            };
+            sessions.works(&session, Arc::new(work));
+        }
+    }
+    let (Some(tool), Some(id)) = (&told.tool_name, &told.tool_use_id) else {
+        return json!({});
+    };
+    let Some(place) = Place::of_tool(tool) else {
+        return json!({});
+    };
+    let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
+    match told.hook_event_name.as_str() {
+        "PreToolUse" => {
+            let call = ToolCall {
+                id: Some(id.as_str().into()),
+                prompt: shared(&told.prompt_id),
+                agent: shared(&told.agent_id),
+                parent_agent: shared(&told.parent_agent_id),
+                tool: Some(tool.as_str().into()),
+            };
+            let command = told.tool_input.get("command").and_then(Value::as_str);
+            let calls = sessions.calls();
+            calls.open(&session, (call, place), command, gate.clock.now());
+            json!({})
+        }
+        event @ ("PostToolUse" | "PostToolUseFailure") => {
+            answer(event, &sessions.calls().close(&session, id))
+        }
+        _ => json!({}),
+    }
+}
+
+/// Tells the agent what was refused: hosts in canonical form, words of closed lists, the names of
+/// tiers. Nothing in it was written by a stranger.
+fn answer(event: &str, refused: &[RefusedFlow]) -> Value {
+    if refused.is_empty() {
+        return json!({});
+    }
+    let mut text = String::from("tidegate, the network policy of this machine, refused:\n");
+    for it in refused {
+        let tier = it.tier.as_deref().unwrap_or("unknown");
+        let RefusedFlow {
+            target,
+            category,
+            reason,
+            ..
+        } = it;
+        let _ = writeln!(
+            text,
+            "- {target}: {reason} (category {category}, tier {tier})"
+        );
+    }
+    text.push_str(
+        "This is policy, not a network fault: do not retry, do not look for another way. If the \
+         task needs it, say so to the person you work for; they can see why with:",
+    );
+    for it in refused.iter().take(3) {
+        let _ = write!(text, "\n  tidegate explain {}", it.flow);
+    }
+    json!({ "hookSpecificOutput": { "hookEventName": event, "additionalContext": text } })
+}

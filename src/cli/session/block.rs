@@ -1,0 +1,164 @@
+//! The lines in `CLAUDE_ENV_FILE`, read by a shell before every command of the agent.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use crate::config;
+
+use super::super::env::Proxy;
+use super::super::shell::Shell;
+
+const BEGIN: &str = "# tidegate: begin\n";
+const END: &str = "# tidegate: end\n";
+/// Stands for the span of the command until a shell reads the line.
+const SPAN: &str = ".tidegate-span";
+
+/// Every command has a span of its own, in the trace of the agent where there is one. It begins
+/// with the process id of its shell: so the gate tells parallel commands apart.
+const MAKE_SPAN: &str = r#"tidegate_id=''
+[ -r /proc/sys/kernel/random/uuid ] && IFS= read -r tidegate_id < /proc/sys/kernel/random/uuid
+[ -n "$tidegate_id" ] || tidegate_id=$(uuidgen 2>/dev/null | tr 'A-F' 'a-f')
+tidegate_span=''
+case "$tidegate_id" in
+  ????????-????-????-????-????????????)
+    tidegate_a=${tidegate_id%%-*}; tidegate_r=${tidegate_id#*-}
+    tidegate_b=${tidegate_r%%-*}; tidegate_r=${tidegate_r#*-}
+    tidegate_c=${tidegate_r%%-*}; tidegate_r=${tidegate_r#*-}
+    tidegate_t=$tidegate_a$tidegate_b$tidegate_c${tidegate_r%%-*}${tidegate_r#*-}
+    case "${TRACEPARENT:-}" in
+      *[!0-9a-f-]*|00-00000000000000000000000000000000-*) ;;
+      00-????????????????????????????????-????????????????-??)
+        tidegate_r=${TRACEPARENT#00-}; tidegate_t=${tidegate_r%%-*} ;;
+    esac
+    tidegate_span=".00-$tidegate_t-$(printf '%08x' "$$")$tidegate_a-01" ;;
+esac
+"#;
+const UNSET: &str = "unset tidegate_id tidegate_span tidegate_t tidegate_a tidegate_b tidegate_c \
+                     tidegate_r\n";
+
+/// The block for a session's commands; without a token the proxy alone, so that nothing goes past
+/// it.
+pub(super) fn block(proxy: &Proxy, session: &str, token: Option<&str>) -> String {
+    let mut text = String::from(BEGIN);
+    let credentials = token.map(|token| format!("{session}.bash{SPAN}:{token}"));
+    if credentials.is_some() {
+        text.push_str(MAKE_SPAN);
+    }
+    let known = credentials.is_some();
+    for (name, value) in proxy.with_credentials(credentials).variables() {
+        let line = Shell::Bash.export(name, &value);
+        text.push_str(&line.replace(SPAN, r#"'"$tidegate_span"'"#));
+        text.push('\n');
+    }
+    if let Some(token) = token {
+        // What a command starts descends from it, and does not speak for the agent.
+        text.push_str(&Shell::Bash.export("TIDEGATE_TOKEN", token));
+        text.push('\n');
+    }
+    if known {
+        text.push_str(UNSET);
+    }
+    text + END
+}
+
+/// Puts the block into the file in the place of the one before; what others wrote stays.
+pub(super) fn write(path: &Path, block: &str) -> io::Result<()> {
+    let before = if path.exists() {
+        config::read(path)?
+    } else {
+        String::new()
+    };
+    let kept = match (before.find(BEGIN), before.find(END)) {
+        (Some(from), Some(to)) if from < to => {
+            let (head, tail) = (before.get(..from), before.get(to + END.len()..));
+            format!("{}{}", head.unwrap_or_default(), tail.unwrap_or_default())
+        }
+        _ => before.clone(),
+    };
+    let gap = if kept.is_empty() || kept.ends_with('\n') {
+        ""
+    } else {
+        "\n"
+    };
+    if kept == before {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)?;
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        return file.write_all(format!("{gap}{block}").as_bytes());
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    fs::write(path, format!("{kept}{gap}{block}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const SESSION: &str = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab";
+
+    /// `HTTPS_PROXY` as a shell sees it that read the block.
+    fn seen(shell: &str, trace: &str) -> String {
+        let proxy = Proxy::parse("http://127.0.0.1:3128").unwrap();
+        let script = format!(
+            "set -u\n{}printf '%s %s' \"$$\" \"$HTTPS_PROXY\"",
+            block(&proxy, SESSION, Some("a.b.c"))
+        );
+        let output = Command::new(shell)
+            .args(["-c", &script])
+            .env("TRACEPARENT", trace)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[test]
+    fn each_command_has_a_span_with_the_process_of_its_shell() {
+        for shell in ["sh", "bash"] {
+            let (one, two) = (seen(shell, ""), seen(shell, ""));
+            let (pid, url) = one.split_once(' ').unwrap();
+            let pid: u32 = pid.parse().unwrap();
+            let rest = url.strip_prefix(&format!("http://{SESSION}.bash.00-"));
+            let (trace, rest) = rest.unwrap().split_once('-').unwrap();
+            assert_eq!(trace.len(), 32);
+            assert!(rest.starts_with(&format!("{pid:08x}")), "{url}");
+            assert!(rest.ends_with("-01:a.b.c@127.0.0.1:3128"), "{url}");
+            assert_ne!(one, two);
+        }
+    }
+
+    #[test]
+    fn the_trace_of_the_agent_goes_on_and_a_hostile_one_does_not() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let url = seen("sh", &format!("00-{trace}-00f067aa0ba902b7-01"));
+        assert!(url.contains(&format!(".00-{trace}-")), "{url}");
+        for hostile in ["00-$(id)-00f067aa0ba902b7-01", "x", "00-'\"`id`"] {
+            let url = seen("sh", hostile);
+            assert!(!url.contains("id"), "{url}");
+            assert_eq!(url.split('-').count(), 8, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_block_is_replaced_and_what_others_wrote_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("env");
+        fs::write(&path, "export A=1").unwrap();
+        let proxy = Proxy::parse("http://127.0.0.1:3128").unwrap();
+        write(&path, &block(&proxy, SESSION, Some("old.old.old"))).unwrap();
+        write(&path, &block(&proxy, SESSION, Some("new.new.new"))).unwrap();
+        let text = config::read(&path).unwrap();
+        assert!(text.starts_with("export A=1\n# tidegate: begin\n"));
+        assert!(!text.contains("old.old") && text.contains("new.new.new"));
+        assert_eq!(text.matches(BEGIN).count(), 1);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

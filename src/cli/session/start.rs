@@ -1,0 +1,210 @@
+//! `tidegate session start`: through a gate, or by hand with the key.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use crate::clock::Clock;
+use crate::config;
+use crate::gate::{Wish, by_hand};
+use crate::identity::{BoundClaim, NarrowClaim, Signer, Tokens};
+use crate::vcs;
+
+use super::super::env::Proxy;
+use super::super::shell::Shell;
+use super::super::{Answer, admin, print};
+use super::{Door, Failure};
+
+/// Tokens that are made by hand hold for as long as a gate takes them by default, or as said.
+const LONGEST: Duration = Duration::from_hours(12);
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Start {
+    /// The clone URL of the repository it works on.
+    #[arg(long, value_name = "URL", conflicts_with = "repo")]
+    repository: Option<String>,
+    /// The folder it works in: repository, branch and commit are read from git.
+    #[arg(long, value_name = "PATH")]
+    repo: Option<PathBuf>,
+    /// The branch or tag.
+    #[arg(long)]
+    r#ref: Option<String>,
+    /// The commit.
+    #[arg(long)]
+    commit: Option<String>,
+    /// The user.
+    #[arg(long)]
+    user: Option<String>,
+    /// A group of the user; repeat for more.
+    #[arg(long)]
+    group: Vec<String>,
+    /// Its id, a UUID [default: a new one].
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+    /// The agent, e.g. claude-code.
+    #[arg(long)]
+    agent: Option<String>,
+    /// No looser than this tier; repeat for more.
+    #[arg(long, value_name = "TIER")]
+    narrow_tier: Vec<String>,
+    /// At most this category; repeat for more.
+    #[arg(long, value_name = "CATEGORY[:ACTION]")]
+    within: Vec<String>,
+    /// Its token is good only from this network.
+    #[arg(long, value_name = "NET", value_parser = network)]
+    bind_address: Option<IpNet>,
+    /// Its token is good only at this listener.
+    #[arg(long, value_name = "ADDRESS")]
+    bind_listener: Option<SocketAddr>,
+    /// How long its token holds, e.g. 8h [default: as long as tokens may].
+    #[arg(long = "for", value_name = "DURATION")]
+    lasting: Option<SignedDuration>,
+    /// Make the token here with this private key; no gate is asked.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Which gates a token that is made here is for: their `identity.session.audience`.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "tidegate",
+        requires = "key"
+    )]
+    audience: String,
+    /// Print a JSON object.
+    #[arg(long, conflicts_with = "env")]
+    json: bool,
+    /// Print the variables for a shell, as in eval "$(tidegate session start --env)".
+    #[arg(long)]
+    env: bool,
+    /// The proxy, as clients reach it: http://HOST:PORT.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
+    #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
+    proxy: Proxy,
+    #[command(flatten)]
+    door: Door,
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let alone = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    let net = text.parse::<IpNet>().ok().or_else(|| alone().ok());
+    net.ok_or_else(|| "write a network or an address, e.g. 10.0.0.0/8".to_owned())
+}
+
+impl Start {
+    pub(super) fn perform(&self) -> Answer {
+        let started = self.wish().and_then(|wish| match &self.key {
+            Some(_) => self.by_hand(&wish),
+            None => self.door.post("/v1/sessions", &wish, admin::PATIENCE),
+        });
+        let started = started.and_then(|text| read(&text));
+        match started {
+            Ok(started) => self.show(&started),
+            Err(failure) => failure.show(),
+        }
+    }
+
+    fn wish(&self) -> Result<Wish, Failure> {
+        let wrong = |why: &str| Failure::new(Answer::Wrong, why);
+        let copy = self.repo.as_deref().map(vcs::working_copy);
+        let copy = copy.unwrap_or_default();
+        if self.repo.is_some() && copy.repository.is_none() {
+            return Err(wrong("--repo: no git repository with a remote is there"));
+        }
+        let lifetime = match self.lasting {
+            Some(lasting) => Some(
+                u64::try_from(lasting.as_secs())
+                    .ok()
+                    .filter(|seconds| *seconds > 0)
+                    .ok_or_else(|| wrong("--for: write a duration, e.g. 8h"))?,
+            ),
+            None => None,
+        };
+        Ok(Wish {
+            session: self.session.clone(),
+            agent: self.agent.clone(),
+            repository: self.repository.clone().or(copy.repository),
+            r#ref: self.r#ref.clone().or(copy.branch),
+            commit: self.commit.clone().or(copy.commit),
+            user: self.user.clone(),
+            groups: self.group.clone(),
+            narrow: NarrowClaim {
+                tiers: self.narrow_tier.clone(),
+                within: (!self.within.is_empty()).then(|| self.within.clone()),
+            },
+            bound: BoundClaim {
+                address: self.bind_address,
+                listener: self.bind_listener,
+            },
+            lifetime,
+            ..Wish::default()
+        })
+    }
+
+    fn by_hand(&self, wish: &Wish) -> Result<String, Failure> {
+        let wrong = |why: String| Failure::new(Answer::Wrong, why);
+        let path = self.key.as_deref().unwrap_or_else(|| "".as_ref());
+        let key = config::private_key(path).map_err(wrong)?;
+        let signer = Signer::from_pkcs8(key.der());
+        let signer = signer.ok_or_else(|| wrong("this key signs nothing".to_owned()))?;
+        let longest = wish.lifetime.map_or(LONGEST, Duration::from_secs);
+        let tokens = Tokens::new([], self.audience.as_str().into(), longest);
+        let claims = by_hand(&tokens, wish, Clock::system().now());
+        let claims = claims.map_err(|error| wrong(error.to_string()))?;
+        let token = signer.mint(&claims);
+        let token = token.ok_or_else(|| wrong("this cannot be signed".to_owned()))?;
+        let expires = jiff::Timestamp::from_second(claims.exp).unwrap_or(jiff::Timestamp::MAX);
+        let started = json!({
+            "session": claims.sid,
+            "token": token,
+            "expires": expires.to_string(),
+            "repository": claims.repository,
+        });
+        Ok(started.to_string())
+    }
+
+    fn show(&self, started: &Value) -> Answer {
+        let text = |name: &str| {
+            started
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let token = text("token");
+        if self.json {
+            print::json(started);
+            return Answer::Yes;
+        }
+        if !self.env {
+            print::out(&format!("{token}\n"));
+            print::err(&format!(
+                "tidegate: session {} until {}\n",
+                print::clean(text("session"), 64),
+                print::clean(text("expires"), 64)
+            ));
+            return Answer::Yes;
+        }
+        let Some(proxy) = self.proxy.in_session("main", token) else {
+            return Failure::new(Answer::Failed, "the gate gave no session token").show();
+        };
+        let admin = self.door.admin.clone();
+        let admin = admin::show_address(&admin.unwrap_or_else(admin::default_address));
+        let ours = [
+            ("TIDEGATE_SESSION", text("session").to_owned()),
+            ("TIDEGATE_TOKEN", token.to_owned()),
+            ("TIDEGATE_ADMIN", admin),
+            ("TIDEGATE_PROXY", self.proxy.with_credentials(None).url()),
+        ];
+        let variables = proxy.variables().into_iter().chain(ours);
+        let lines = variables.map(|(name, value)| Shell::Bash.export(name, &value) + "\n");
+        print::out(&lines.collect::<String>());
+        Answer::Yes
+    }
+}
+
+fn read(text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text).map_err(|_| Failure::new(Answer::Failed, "what answered is no gate"))
+}

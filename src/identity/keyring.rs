@@ -1,0 +1,188 @@
+//! The keys of an issuer over time: fetched when they are needed, kept for as long as they hold,
+//! fetched again for a key that is not known; by one at a time, and not often.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Semaphore, watch};
+
+use super::jwks::Keys;
+
+/// For how long keys hold at least and at most, whatever their server says.
+const HOLD: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
+/// For how long they hold where it says nothing.
+const USUAL: Duration = Duration::from_mins(5);
+/// Between two fetches, the first of which went well, and not.
+const REST: Duration = Duration::from_mins(1);
+const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// Callers that wait for one fetch.
+const WAITERS: usize = 256;
+/// How long they wait: longer than a fetch may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The keys of one issuer; one for the whole run, as long as it is configured the same.
+pub(super) struct Keyring {
+    state: Mutex<State>,
+    /// Changes when a fetch has ended.
+    ended: watch::Sender<u64>,
+    places: Semaphore,
+    stale: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    held: Option<Held>,
+    /// Until when no fetch begins.
+    rests_until: Option<Timestamp>,
+    fetching: bool,
+}
+
+#[derive(Clone)]
+struct Held {
+    keys: Arc<Keys>,
+    until: Timestamp,
+}
+
+/// What a fetch brings: keys, and for how long they hold.
+pub(super) type Fetched = Option<(Keys, Option<Duration>)>;
+
+impl Keyring {
+    /// None yet. Keys are used for `stale` longer than they hold where their issuer cannot be
+    /// reached.
+    pub(super) fn new(stale: Duration) -> Self {
+        Self {
+            state: Mutex::default(),
+            ended: watch::Sender::new(0),
+            places: Semaphore::new(WAITERS),
+            stale,
+        }
+    }
+
+    /// Keys that hold at `now`; `None` where there are none and none can be had.
+    pub(super) async fn keys<F>(
+        &self,
+        now: Timestamp,
+        fetch: impl FnOnce() -> F,
+    ) -> Option<Arc<Keys>>
+    where
+        F: Future<Output = Fetched>,
+    {
+        if let Some(keys) = self.held(now, Duration::ZERO) {
+            return Some(keys);
+        }
+        self.refresh(now, fetch).await;
+        self.held(now, self.stale)
+    }
+
+    /// Keys newer than these, where they can be had now.
+    pub(super) async fn newer<F>(
+        &self,
+        than: &Arc<Keys>,
+        now: Timestamp,
+        fetch: impl FnOnce() -> F,
+    ) -> Option<Arc<Keys>>
+    where
+        F: Future<Output = Fetched>,
+    {
+        self.refresh(now, fetch).await;
+        let keys = self.held(now, self.stale);
+        keys.filter(|keys| !Arc::ptr_eq(keys, than))
+    }
+
+    fn held(&self, now: Timestamp, longer: Duration) -> Option<Arc<Keys>> {
+        let held = self.lock().held.clone()?;
+        (now < after(held.until, longer)).then_some(held.keys)
+    }
+
+    /// Fetches, or waits for whoever does; nothing where somebody did just before.
+    async fn refresh<F>(&self, now: Timestamp, fetch: impl FnOnce() -> F)
+    where
+        F: Future<Output = Fetched>,
+    {
+        let mut ended = self.ended.subscribe();
+        let turn = self.turn(now);
+        match turn {
+            Turn::Mine => {
+                let fetching = Fetching {
+                    ring: self,
+                    now,
+                    fetched: None,
+                };
+                fetching.end(fetch().await);
+            }
+            Turn::Other => {
+                let Ok(_place) = self.places.try_acquire() else {
+                    return;
+                };
+                let _ = tokio::time::timeout(PATIENCE, ended.changed()).await;
+            }
+            Turn::Nobody => {}
+        }
+    }
+
+    fn turn(&self, now: Timestamp) -> Turn {
+        let mut state = self.lock();
+        if state.fetching {
+            return Turn::Other;
+        }
+        if state.rests_until.is_some_and(|until| now < until) {
+            return Turn::Nobody;
+        }
+        state.fetching = true;
+        Turn::Mine
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Turn {
+    /// This caller fetches.
+    Mine,
+    /// Somebody does.
+    Other,
+    /// It is too early.
+    Nobody,
+}
+
+/// A fetch under way; it ends although whoever began it is gone.
+struct Fetching<'a> {
+    ring: &'a Keyring,
+    now: Timestamp,
+    fetched: Fetched,
+}
+
+impl Fetching<'_> {
+    fn end(mut self, fetched: Fetched) {
+        self.fetched = fetched;
+    }
+}
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        {
+            let mut state = self.ring.lock();
+            state.fetching = false;
+            let rest = match self.fetched.take() {
+                Some((keys, max_age)) => {
+                    let holds = max_age.unwrap_or(USUAL).clamp(HOLD.0, HOLD.1);
+                    state.held = Some(Held {
+                        keys: Arc::new(keys),
+                        until: after(self.now, holds),
+                    });
+                    REST
+                }
+                None => REST_AFTER_FAILURE,
+            };
+            state.rests_until = Some(after(self.now, rest));
+        }
+        self.ring.ended.send_modify(|count| *count += 1);
+    }
+}
+
+fn after(at: Timestamp, by: Duration) -> Timestamp {
+    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+    at.saturating_add(by).unwrap_or(Timestamp::MAX)
+}
