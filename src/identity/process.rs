@@ -68,17 +68,36 @@ impl Family {
         client: SocketAddr,
         local: SocketAddr,
     ) -> (Kin, Option<Arc<Process>>) {
+        let family = self.clone();
+        self.search(move || family.find(client, local)).await
+    }
+
+    /// Whose datagram from `client` is, which waits for an answer. As [`Family::owner`].
+    pub async fn asker(self: &Arc<Self>, client: SocketAddr) -> (Kin, Option<Arc<Process>>) {
+        let family = self.clone();
+        let find = move || family.holder(table::asker(&family.network(), client));
+        self.search(find).await
+    }
+
+    /// On a thread for that.
+    async fn search(
+        &self,
+        find: impl FnOnce() -> (Kin, Option<Arc<Process>>) + Send + 'static,
+    ) -> (Kin, Option<Arc<Process>>) {
         let Ok(_turn) = self.searches.acquire().await else {
             return (Kin::Unknown, None);
         };
-        let family = self.clone();
-        let found = tokio::task::spawn_blocking(move || family.find(client, local)).await;
+        let found = tokio::task::spawn_blocking(find).await;
         found.unwrap_or((Kin::Unknown, None))
     }
 
     /// As [`Family::owner`], on this thread.
     fn find(&self, client: SocketAddr, local: SocketAddr) -> (Kin, Option<Arc<Process>>) {
-        let Some(inode) = self.inode(client, local) else {
+        self.holder(self.inode(client, local))
+    }
+
+    fn holder(&self, inode: Option<u64>) -> (Kin, Option<Arc<Process>>) {
+        let Some(inode) = inode else {
             return (Kin::Unknown, None);
         };
         let table = Table::read();
@@ -98,11 +117,15 @@ impl Family {
 
     /// The socket's number, as the command's network lists it.
     fn inode(&self, client: SocketAddr, local: SocketAddr) -> Option<u64> {
+        table::inode(&self.network(), client, local)
+            .or_else(|| table::inode(&PathBuf::from("/proc/self/net"), client, local))
+    }
+
+    /// Where the command's network is listed.
+    fn network(&self) -> PathBuf {
         let command = self.command.load(Ordering::Acquire);
         let whose = if command == 0 { self.head } else { command };
-        let folder = PathBuf::from(format!("/proc/{whose}/net"));
-        table::inode(&folder, client, local)
-            .or_else(|| table::inode(&PathBuf::from("/proc/self/net"), client, local))
+        PathBuf::from(format!("/proc/{whose}/net"))
     }
 
     fn describe(&self, table: &Table, pid: u32) -> Process {

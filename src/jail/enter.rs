@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use rustix::thread::UnshareFlags;
@@ -29,7 +29,10 @@ pub fn enter(command: &[OsString]) -> ExitCode {
     };
     let (why, code) = match become_it(&control, command) {
         Step::Failed(message) => (message, NOT_CONTAINED),
-        Step::NoCommand(why) => (Message::NoCommand(why), NOT_RUN),
+        Step::NoCommand(program, error) => {
+            let error = error.raw_os_error().unwrap_or_default();
+            (Message::NoCommand { program, error }, NOT_RUN)
+        }
     };
     let _ = wire::send(&control, &why, &[]);
     code.into()
@@ -38,7 +41,7 @@ pub fn enter(command: &[OsString]) -> ExitCode {
 /// Where it stopped.
 enum Step {
     Failed(Message),
-    NoCommand(String),
+    NoCommand(PathBuf, io::Error),
 }
 
 /// A step by name, for the one who reads that it failed.
@@ -52,10 +55,10 @@ fn become_it(control: &OwnedFd, command: &[OsString]) -> Step {
         Err(step) => return step,
     }
     let Some((program, words)) = command.split_first() else {
-        return Step::NoCommand("nothing".into());
+        return Step::Failed(Message::Failed("no command was given".into()));
     };
     let error = Command::new(program).args(words).exec();
-    Step::NoCommand(format!("{}: {error}", program.display()))
+    Step::NoCommand(program.into(), error)
 }
 
 fn prepare(control: &OwnedFd) -> Result<(), Step> {

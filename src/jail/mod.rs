@@ -94,8 +94,13 @@ pub enum NotContained {
     #[error("the jail could not be made: {0}")]
     Failed(String),
     /// The command itself could not be begun.
-    #[error("cannot run {0}")]
-    Command(String),
+    #[error("{}: {error}", program.display())]
+    Command {
+        /// What was to be run.
+        program: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The helper could not be started or talked to.
     #[error("the jail could not be made: {0}")]
     Helper(#[from] io::Error),
@@ -190,7 +195,10 @@ fn why_not(message: Option<Message>) -> NotContained {
             error,
         },
         Some(Message::Failed(why)) => NotContained::Failed(why),
-        Some(Message::NoCommand(why)) => NotContained::Command(why),
+        Some(Message::NoCommand { program, error }) => NotContained::Command {
+            program,
+            error: io::Error::from_raw_os_error(error),
+        },
         _ => NotContained::Failed("its helper ended before it was ready".into()),
     }
 }

@@ -34,7 +34,11 @@ pub(super) enum Message {
     /// From the helper: a step failed.
     Failed(String),
     /// From the helper: the command does not begin.
-    NoCommand(String),
+    NoCommand {
+        program: PathBuf,
+        /// What the system said, by number.
+        error: i32,
+    },
     /// To the helper: everything listens.
     Go,
 }

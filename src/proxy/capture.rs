@@ -77,7 +77,7 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
     let proxy = tokio::net::TcpListener::from_std(sockets.proxy)?;
     tasks.spawn(accept(shared.clone(), proxy, Front::Proxy(0)));
     let stub = Arc::new(dns::Stub::new(shared, names, ports));
-    let dns = tokio::net::UdpSocket::from_std(sockets.dns)?;
+    let dns = dns::Datagrams::new(sockets.dns)?;
     let dns_tcp = tokio::net::TcpListener::from_std(sockets.dns_tcp)?;
     tasks.spawn(dns::serve(stub.clone(), dns));
     tasks.spawn(dns::serve_tcp(stub, dns_tcp));

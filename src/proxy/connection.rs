@@ -209,7 +209,13 @@ impl Connection {
             None => self.origin.channel.peer.ip(),
         };
         match Flow::begin(&self.shared.gate, kind, client).await {
-            Ok(flow) => Some(flow),
+            Ok(mut flow) => {
+                if self.captured.is_some() {
+                    // However it spoke, it asked nobody.
+                    flow.facts.protocol = Some("captured");
+                }
+                Some(flow)
+            }
             Err(facts) => {
                 self.answer(&Code::RecordUnavailable.into(), &facts, None, true, false)
                     .await;

@@ -3,6 +3,7 @@
 //! A name that the policy could allow gets an address that stands for it; any other does not exist.
 //! So nothing is asked outside before a verdict, and a name is no way to carry anything out.
 
+mod datagrams;
 mod message;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,10 +12,10 @@ use std::time::Duration;
 
 use hashbrown::HashSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::gate::{Asked, Snapshot};
-use crate::identity::Channel;
+use crate::identity::{Channel, Family};
 use crate::metrics::FlowKind;
 use crate::name::{Host, HostName, Path, Target};
 use crate::policy::{Attempt, Query, Reason, Verdict};
@@ -22,6 +23,8 @@ use crate::policy::{Attempt, Query, Reason, Verdict};
 use super::Shared;
 use super::capture::{Names, v4, v6};
 use super::flow::{Flow, Known};
+use super::listen::canonical;
+pub(super) use datagrams::Datagrams;
 use message::{Answer, Kind, Question};
 
 /// The longest question over UDP that is read.
@@ -33,6 +36,13 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// Refused names that are remembered, so that a client that asks again leaves one record.
 const REMEMBERED: usize = 4096;
 
+/// Who asks, and by what.
+#[derive(Clone, Copy)]
+enum Asker {
+    Datagram(SocketAddr),
+    Stream(SocketAddr, SocketAddr),
+}
+
 /// What answers.
 pub(super) struct Stub {
     shared: Arc<Shared>,
@@ -40,6 +50,8 @@ pub(super) struct Stub {
     /// The ports that are captured: a name that may be reached at none of them is not told.
     ports: Vec<u16>,
     channel: Arc<Channel>,
+    /// Whose processes ask.
+    family: Option<Arc<Family>>,
     refused: Mutex<HashSet<HostName>>,
 }
 
@@ -49,32 +61,34 @@ impl Stub {
         let mut channel = Channel::plain(nowhere, nowhere);
         let tenant = shared.tenants.first().and_then(Option::as_ref);
         channel.grant = tenant.map(|tenant| tenant.grant.clone());
+        let family = tenant.and_then(|tenant| tenant.family.clone());
         Self {
             shared,
             names,
             ports,
+            family,
             channel: Arc::new(channel),
             refused: Mutex::default(),
         }
     }
 
     /// The answer to a message; none where it is no question.
-    async fn answer(&self, message: &[u8]) -> Option<Vec<u8>> {
+    async fn answer(&self, message: &[u8], asker: Asker) -> Option<Vec<u8>> {
         let question = Question::parse(message)?;
         let answer = match &question.name {
-            Some(name) if question.is_internet => self.tell(name, question.kind).await,
+            Some(name) if question.is_internet => self.tell(name, question.kind, asker).await,
             _ => Answer::NoSuchName,
         };
         Some(question.answer(&answer))
     }
 
-    async fn tell(&self, name: &HostName, kind: Kind) -> Answer {
+    async fn tell(&self, name: &HostName, kind: Kind, asker: Asker) -> Answer {
         let snapshot = self.shared.gate.snapshot.load_full();
-        let Some(known) = self.known(&snapshot).await else {
+        let Some(known) = self.known(&snapshot, &self.channel).await else {
             return Answer::Failed;
         };
         if !self.could_pass(&snapshot, &known, name) {
-            return self.refuse(known, name).await;
+            return self.refuse(&snapshot, name, asker).await;
         }
         match (kind, self.names.place(name)) {
             (_, None) => Answer::Failed,
@@ -84,10 +98,10 @@ impl Stub {
         }
     }
 
-    async fn known(&self, snapshot: &Snapshot) -> Option<Known> {
+    async fn known(&self, snapshot: &Snapshot, channel: &Arc<Channel>) -> Option<Known> {
         let listener = self.shared.listeners.first().unwrap_or(&self.shared.nobody);
         let listener = snapshot.listener(listener);
-        let presented = snapshot.identity.present(&listener, &self.channel, None);
+        let presented = snapshot.identity.present(&listener, channel, None);
         let presented = presented.await.ok()?;
         let caller = Arc::new(snapshot.caller(&presented)?);
         Some(Known {
@@ -128,11 +142,30 @@ impl Stub {
         })
     }
 
+    /// What is known of who asks; only of a refused one, since it takes a search.
+    async fn channel_of(&self, asker: Asker) -> Arc<Channel> {
+        let Some(family) = &self.family else {
+            return self.channel.clone();
+        };
+        let (_, process) = match asker {
+            Asker::Datagram(client) => family.asker(client).await,
+            Asker::Stream(client, local) => family.owner(client, local).await,
+        };
+        Arc::new(Channel {
+            process,
+            ..Channel::clone(&self.channel)
+        })
+    }
+
     /// Puts a refused name on record, once.
-    async fn refuse(&self, known: Known, name: &HostName) -> Answer {
+    async fn refuse(&self, snapshot: &Snapshot, name: &HostName, asker: Asker) -> Answer {
         if !self.is_new(name) {
             return Answer::NoSuchName;
         }
+        let channel = self.channel_of(asker).await;
+        let Some(known) = self.known(snapshot, &channel).await else {
+            return Answer::Failed;
+        };
         let begun = Flow::begin(&self.shared.gate, FlowKind::Dns, Ipv4Addr::LOCALHOST.into());
         let Ok(mut flow) = begun.await else {
             return Answer::Failed;
@@ -169,20 +202,23 @@ impl Stub {
 }
 
 /// Answers questions over UDP, one after another: a client that asks faster is heard later.
-pub(super) async fn serve(stub: Arc<Stub>, socket: UdpSocket) {
+pub(super) async fn serve(stub: Arc<Stub>, socket: Datagrams) {
     let mut buffer = vec![0; LONGEST];
     let draining = stub.shared.gate.draining.clone();
     loop {
         let received = tokio::select! {
-            received = socket.recv_from(&mut buffer) => received,
+            received = socket.receive(&mut buffer) => received,
             () = draining.cancelled() => return,
         };
-        let Ok((length, peer)) = received else {
+        let Ok((length, way)) = received else {
             continue;
         };
         let message = buffer.get(..length).unwrap_or_default();
-        if let Some(answer) = stub.answer(message).await {
-            let _ = socket.send_to(&answer, peer).await;
+        let Some(client) = way.client() else {
+            continue;
+        };
+        if let Some(answer) = stub.answer(message, Asker::Datagram(client)).await {
+            let _ = socket.answer(&answer, &way).await;
         }
     }
 }
@@ -195,18 +231,20 @@ pub(super) async fn serve_tcp(stub: Arc<Stub>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
             () = gate.draining.cancelled() => return,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, client)) = accepted else {
             tokio::time::sleep(BACK_OFF).await;
             continue;
         };
         let Ok(turn) = stub.shared.connections.clone().try_acquire_owned() else {
             continue;
         };
+        let local = stream.local_addr().unwrap_or(client);
+        let asker = Asker::Stream(canonical(client), canonical(local));
         let stub = stub.clone();
         let draining = gate.draining.clone();
         gate.tasks.spawn(async move {
             tokio::select! {
-                () = converse(&stub, stream) => {}
+                () = converse(&stub, stream, asker) => {}
                 () = draining.cancelled() => {}
             }
             drop(turn);
@@ -214,17 +252,18 @@ pub(super) async fn serve_tcp(stub: Arc<Stub>, listener: TcpListener) {
     }
 }
 
-async fn converse(stub: &Stub, mut stream: TcpStream) {
-    let mut next = async || tokio::time::timeout(PATIENCE, one_over_tcp(stub, &mut stream)).await;
+async fn converse(stub: &Stub, mut stream: TcpStream, asker: Asker) {
+    let mut next =
+        async || tokio::time::timeout(PATIENCE, one_over_tcp(stub, &mut stream, asker)).await;
     while let Ok(Some(())) = next().await {}
 }
 
 /// One question, after its length (RFC 1035 section 4.2.2).
-async fn one_over_tcp(stub: &Stub, stream: &mut TcpStream) -> Option<()> {
+async fn one_over_tcp(stub: &Stub, stream: &mut TcpStream, asker: Asker) -> Option<()> {
     let length = stream.read_u16().await.ok()?;
     let mut message = vec![0; usize::from(length)];
     stream.read_exact(&mut message).await.ok()?;
-    let answer = stub.answer(&message).await?;
+    let answer = stub.answer(&message, asker).await?;
     stream
         .write_u16(u16::try_from(answer.len()).ok()?)
         .await

@@ -110,8 +110,13 @@ async fn request(
     flow.facts.user_agent = head.user_agent().map(super::user_agent);
     flow.facts.method = Some(head.method.as_str().into());
     flow.facts.tls_mode = Some(TlsMode::None);
-    let url = match &connection.captured {
-        Some(target) => super::capture::url(head, target)?,
+    let url = match connection.captured.clone() {
+        Some(target) => {
+            // Whose it is and where it goes is known before a word of it was understood.
+            flow.aim(target.clone());
+            connection.identify(flow, head).await?;
+            super::capture::url(head, &target)?
+        }
         None => url(head)?,
     };
     // The target counts and Host is written anew from it (RFC 9112 section 3.2.2), but one that is

@@ -124,6 +124,6 @@ fn exhausted(error: &io::Error) -> bool {
 }
 
 /// A client that came over an IPv6 socket with an IPv4 address is an IPv4 client.
-fn canonical(peer: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }

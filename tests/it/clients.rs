@@ -228,7 +228,7 @@ fn wget_shows_why_a_tunnel_was_refused() {
 // --- git ----------------------------------------------------------------------------------------
 
 /// A bare repository with one commit, below `root`.
-fn repository(root: &Path) {
+pub(crate) fn repository(root: &Path) {
     let home = root.join("maker");
     std::fs::create_dir_all(home.join("work")).expect("a folder");
     std::fs::write(home.join("work/README.md"), "a real repository\n").expect("a file");
@@ -343,7 +343,9 @@ with zipfile.ZipFile('demo.whl', 'w') as wheel:
     std::fs::read(home.join("demo.whl")).expect("a wheel")
 }
 
-fn simple_index(_: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
+pub(crate) fn simple_index(
+    _: &str,
+) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
     let home = TempDir::new().expect("a home");
     let name = "demo_package-1.0-py3-none-any.whl";
     let page = format!("<!DOCTYPE html><a href=\"/files/{name}\">{name}</a>");
@@ -498,7 +500,7 @@ fn httpx_fetches_what_is_allowed_and_shows_why_not() {
 // --- npm and Node -------------------------------------------------------------------------------
 
 /// A registry with one package, `demo`.
-fn packages(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
+pub(crate) fn packages(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
     let home = TempDir::new().expect("a home");
     // Not the home itself: npm would pack the log that it is writing there.
     let place = home.path().join("package");

@@ -179,7 +179,7 @@ fn the_exit_code_is_the_command_s_own() {
     assert_eq!(jails.run("kill -TERM $$").code, 128 + 15);
     let missing = jails.command(&[Path::new("/no/such/program")]);
     assert!(
-        matches!(missing, Err(NotContained::Command(_))),
+        matches!(missing, Err(NotContained::Command { .. })),
         "{missing:?}"
     );
 }
@@ -228,6 +228,10 @@ fn nothing_that_is_tried_from_inside_gets_out() {
     ));
     assert_eq!(left.code, 0, "{}", left.said);
     assert!(left.said.contains("done"), "{}", left.said);
+    let controls = left.said.lines().filter(|line| line.starts_with("control"));
+    for control in controls {
+        assert!(control.starts_with("control True"), "{}", left.said);
+    }
     let out: Vec<_> = left
         .said
         .lines()

@@ -14,6 +14,7 @@ mod bypass;
 mod callers;
 mod clients;
 mod connect;
+mod contained;
 mod deploy;
 mod doctor;
 mod drain;

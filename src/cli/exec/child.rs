@@ -29,7 +29,7 @@ const PASSED: [Signal; 6] = [
 ];
 
 /// As a shell says that there is no such program, and that it cannot be run.
-pub(super) const NOT_FOUND: u8 = 127;
+const NOT_FOUND: u8 = 127;
 const NOT_RUN: u8 = 126;
 
 /// A command that is about to begin.
@@ -126,6 +126,11 @@ impl<'a> Child<'a> {
 fn not_begun(words: &[OsString], error: &io::Error) -> u8 {
     let name = words.first().map_or(Path::new(""), Path::new);
     print::err(&format!("tidegate: {}: {error}\n", name.display()));
+    code_of(name, error)
+}
+
+/// What a shell answers where a command does not begin.
+pub(super) fn code_of(name: &Path, error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NotFound => NOT_FOUND,
         // A folder of the PATH that is not ours to look into hides nothing that we could run.
@@ -229,8 +234,8 @@ impl Signals {
 async fn tell_of(passed: Signal, mut arrives: unix::Signal, tell: mpsc::Sender<Signal>) {
     loop {
         tokio::select! {
-            arrived = arrives.recv() => {
-                if arrived.is_none() || tell.send(passed).await.is_err() {
+            another = arrives.recv() => {
+                if another.is_none() || tell.send(passed).await.is_err() {
                     return;
                 }
             }

@@ -1,12 +1,13 @@
 //! The command in a jail: the same gate, and no other way out.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
 use crate::app::Running;
-use crate::config::{Config, Listener};
+use crate::config::{AdminAddress, Config, Listener};
 use crate::jail::{self, Jailed, NotContained};
 use crate::proxy::{Inside, Tenant};
 
@@ -31,16 +32,21 @@ pub(super) fn begin(
     running: &Running,
     session: &Session,
     child: &Child<'_>,
+    hide: &[PathBuf],
 ) -> Result<Jailed, NotContained> {
     let record = running.config.record.file.iter();
+    let hide = record
+        .chain(hide)
+        .filter_map(|path| path.canonicalize().ok());
     let plan = jail::Plan {
         variables: child.variables(),
         ports: ports(&running.config),
         proxy_port: ADDRESS.port(),
         local: vec![ADMIN.port()],
-        hide: record.filter_map(|file| file.canonicalize().ok()).collect(),
+        hide: hide.collect(),
         ..jail::Plan::of(child.words.to_vec())
     };
+    jail::keep_to_ourselves()?;
     let (mut jailed, mut sockets) = child.limited(|| jail::start(&plan))?;
     session.family.command_is(jailed.pid());
     for admin in sockets.local.drain(..) {
@@ -64,11 +70,24 @@ pub(super) async fn run(
     running: &Running,
     session: &Session,
     child: &mut Child<'_>,
+    hide: &[PathBuf],
 ) -> Result<u8, NotContained> {
-    let jailed = begin(running, session, child)?;
+    let jailed = begin(running, session, child, hide)?;
     let code = child.wait_for(jailed.pid()).await;
     drop(jailed);
     Ok(code)
+}
+
+/// What a command is not to see of a gate that runs beside: its records, and where it is asked.
+pub(super) fn hidden(config: &Config) -> Vec<PathBuf> {
+    let listen = &config.listen;
+    let admin = listen.admin.as_ref().and_then(|admin| match admin {
+        AdminAddress::Unix(path) => Some(path),
+        AdminAddress::Tcp(_) => None,
+    });
+    let control = listen.control.as_ref().map(|control| &control.path);
+    let places = admin.into_iter().chain(control).chain(&config.record.file);
+    places.cloned().collect()
 }
 
 fn ports(config: &Config) -> Vec<u16> {
@@ -85,7 +104,7 @@ fn ports(config: &Config) -> Vec<u16> {
 /// What is answered where there is no jail; what a shell answers where there is no such command.
 pub(super) fn code(why: &NotContained) -> u8 {
     match why {
-        NotContained::Command(_) => child::NOT_FOUND,
+        NotContained::Command { program, error } => child::code_of(program, error),
         _ => super::Answer::NotContained.code(),
     }
 }

@@ -151,6 +151,7 @@ impl Exec {
 
     async fn run(&self, plan: Plan, catalogue: Catalogue) -> anyhow::Result<u8> {
         let adapt = if self.config.is_some() { own } else { observed };
+        let hide = jailed::hidden(&plan.config);
         let mut plan = adapt(plan);
         let id = self.session.unwrap_or_else(Uuid::now_v7);
         let limit = child::descriptors();
@@ -171,7 +172,7 @@ impl Exec {
         let mut child = Child::new(&words, &variables, limit, &running.gate.attendants);
         self.begin();
         let ended = match front {
-            None => jailed::run(&running, &session, &mut child).await?,
+            None => jailed::run(&running, &session, &mut child, &hide).await?,
             Some(front) => {
                 front.serve(&running, session.tenant());
                 child.run(&session.family).await

@@ -122,11 +122,27 @@ pub(super) fn inode(folder: &Path, client: SocketAddr, local: SocketAddr) -> Opt
 
 /// The number in the line of those two addresses; a socket that nobody holds has none.
 fn listed(table: &Path, from: &str, to: &str) -> Option<u64> {
+    number(table, |client, server| client == from && server == to)
+}
+
+/// The number of the socket that asks a name server from that port. It may be bound to no address
+/// and connected to none, so its port has to do.
+pub(super) fn asker(folder: &Path, client: SocketAddr) -> Option<u64> {
+    let port = format!(":{:04X}", client.port());
+    let asks = |from: &str, to: &str| {
+        from.ends_with(&port) && [":0035", ":0000"].iter().any(|server| to.ends_with(server))
+    };
+    let four = number(&folder.join("udp"), asks);
+    four.or_else(|| number(&folder.join("udp6"), asks))
+}
+
+/// The number in the first line whose addresses are such.
+fn number(table: &Path, such: impl Fn(&str, &str) -> bool) -> Option<u64> {
     let text = config::read(table).ok()?;
     let mut lines = text.lines().map(str::split_ascii_whitespace);
     lines.find_map(|mut words| {
         let _number = words.next()?;
-        let same = words.next()? == from && words.next()? == to;
+        let same = such(words.next()?, words.next()?);
         let inode = words.nth(6)?.parse().ok()?;
         (same && inode != 0).then_some(inode)
     })
@@ -180,6 +196,27 @@ mod tests {
         assert_eq!(table.below(1), [2, 9, 3, 4]);
         assert_eq!(table.above(4, 2).len(), 1);
         assert_eq!(table.above(5, 1).len(), 1);
+    }
+
+    #[test]
+    fn who_asks_a_name_server_is_found_by_its_port() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let line = |port: &str, to: &str, inode: u32| {
+            format!(
+                " 1: 0100007F:{port} {to} 07 00000000:00000000 00:00000000 00000000 0 0 {inode} 2\n"
+            )
+        };
+        let text = [
+            line("0035", "00000000:0000", 7),
+            line("0C38", "0A0A0A0A:01BB", 8),
+            line("0C38", "09090909:0035", 9),
+            line("0C39", "00000000:0000", 10),
+        ];
+        fs::write(folder.path().join("udp"), text.concat()).unwrap();
+        let asker = |port| asker(folder.path(), SocketAddr::from(([127, 0, 0, 1], port)));
+        assert_eq!(asker(0x0c38), Some(9));
+        assert_eq!(asker(0x0c39), Some(10));
+        assert_eq!(asker(0x0c3a), None);
     }
 
     #[test]

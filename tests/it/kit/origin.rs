@@ -85,6 +85,22 @@ impl Origin {
         })
     }
 
+    /// As [`Self::http`], on a listener that the test made.
+    pub(crate) fn http_on<F>(listener: TcpListener, answer: F) -> Self
+    where
+        F: Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + 'static,
+    {
+        Self::on(listener, None, move |visit| visit.requests(&answer))
+    }
+
+    /// As [`Self::raw`], on a listener that the test made.
+    pub(crate) fn raw_on<F>(listener: TcpListener, carry: F) -> Self
+    where
+        F: Fn(&mut Visit) -> io::Result<()> + Send + Sync + 'static,
+    {
+        Self::on(listener, None, carry)
+    }
+
     /// An address on which nobody listens.
     pub(crate) fn nobody() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
@@ -144,6 +160,13 @@ impl Origin {
         F: Fn(&mut Visit) -> io::Result<()> + Send + Sync + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        Self::on(listener, tls, carry)
+    }
+
+    fn on<F>(listener: TcpListener, tls: Option<Arc<ServerConfig>>, carry: F) -> Self
+    where
+        F: Fn(&mut Visit) -> io::Result<()> + Send + Sync + 'static,
+    {
         let address = listener.local_addr().expect("an address");
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (carry, shared) = (Arc::new(carry), seen.clone());
