@@ -159,9 +159,10 @@ fn every_flow_of_an_agent_behind_exec_is_tied_to_its_call() {
     );
     for line in &lines {
         let command = line.text("process.command");
-        let call = match command.contains("second") {
-            true => "toolu_2",
-            false => "toolu_1",
+        let call = if command.contains("second") {
+            "toolu_2"
+        } else {
+            "toolu_1"
         };
         world.names_everything(line, call);
     }
