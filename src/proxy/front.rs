@@ -39,7 +39,8 @@ pub(super) async fn serve(
     }
     if listener.tls.is_some() {
         let arrived = (socket, channel, index);
-        return with_tls(shared, arrived, &listener, &snapshot).await;
+        // Boxed: a plain connection must not carry the room that a handshake takes.
+        return Box::pin(with_tls(shared, arrived, &listener, &snapshot)).await;
     }
     let origin = Origin {
         channel: Arc::new(channel),

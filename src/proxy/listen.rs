@@ -110,7 +110,7 @@ async fn serving(
                 listener: 0,
             };
             let connection = Connection::new(shared, ClientStream::Plain(stream), origin);
-            capture::serve(connection, &names, local).await
+            Box::pin(capture::serve(connection, &names, local)).await
         }
     }
 }
