@@ -47,18 +47,7 @@ impl World {
         A: Fn(&mut Visit, &Message) -> std::io::Result<()> + Send + Sync + 'static,
     {
         let (pki, home) = (Pki::new(), TempDir::new().expect("a home"));
-        // Indexes name their own URL, so the answers come to know the port after the socket.
-        let answers = std::sync::Arc::new(std::sync::OnceLock::<A>::new());
-        let later = answers.clone();
-        let answer = move |visit: &mut Visit, request: &Message| {
-            later.get().expect("the answers")(visit, request)
-        };
-        let origin = match scheme {
-            "https" => Origin::https(&pki, &[HOST], answer),
-            _ => Origin::http(answer),
-        };
-        let url = format!("{scheme}://{HOST}:{}", origin.port());
-        assert!(answers.set(serve(&url)).is_ok(), "set once");
+        let origin = origin(scheme, &pki, HOST, serve);
         let rules = allow("registry", HOST, origin.port());
         let gate = Gate::with(&format!("{TIERS}{}{rules}", names(&[HOST, REFUSED])));
         let ca = pki.write(home.path());
@@ -150,6 +139,27 @@ impl World {
     }
 }
 
+/// An origin of that name. Indexes name their own URL, so the answers come to know the port after
+/// the socket.
+pub(crate) fn origin<F, A>(scheme: &str, pki: &Pki, host: &str, serve: F) -> Origin
+where
+    F: FnOnce(&str) -> A,
+    A: Fn(&mut Visit, &Message) -> std::io::Result<()> + Send + Sync + 'static,
+{
+    let answers = std::sync::Arc::new(std::sync::OnceLock::<A>::new());
+    let later = answers.clone();
+    let answer = move |visit: &mut Visit, request: &Message| {
+        later.get().expect("the answers")(visit, request)
+    };
+    let origin = match scheme {
+        "https" => Origin::https(pki, &[host], answer),
+        _ => Origin::http(answer),
+    };
+    let url = format!("{scheme}://{host}:{}", origin.port());
+    assert!(answers.set(serve(&url)).is_ok(), "set once");
+    origin
+}
+
 fn hello(_: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
     Site::default()
         .file("/hello.txt", "text/plain", "hello from the origin\n")
@@ -228,7 +238,7 @@ fn wget_shows_why_a_tunnel_was_refused() {
 // --- git ----------------------------------------------------------------------------------------
 
 /// A bare repository with one commit, below `root`.
-fn repository(root: &Path) {
+pub(crate) fn repository(root: &Path) {
     let home = root.join("maker");
     std::fs::create_dir_all(home.join("work")).expect("a folder");
     std::fs::write(home.join("work/README.md"), "a real repository\n").expect("a file");
@@ -498,7 +508,7 @@ fn httpx_fetches_what_is_allowed_and_shows_why_not() {
 // --- npm and Node -------------------------------------------------------------------------------
 
 /// A registry with one package, `demo`.
-fn packages(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
+pub(crate) fn packages(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
     let home = TempDir::new().expect("a home");
     // Not the home itself: npm would pack the log that it is writing there.
     let place = home.path().join("package");
