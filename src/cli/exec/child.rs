@@ -229,8 +229,8 @@ impl Signals {
 async fn tell_of(passed: Signal, mut arrives: unix::Signal, tell: mpsc::Sender<Signal>) {
     loop {
         tokio::select! {
-            arrived = arrives.recv() => {
-                if arrived.is_none() || tell.send(passed).await.is_err() {
+            heard = arrives.recv() => {
+                if heard.is_none() || tell.send(passed).await.is_err() {
                     return;
                 }
             }
