@@ -42,3 +42,7 @@
 //! command's own (128 and the signal that ended it; 126 and 127 as a shell has them). With `--jail`
 //! a program that ignores the variables is captured and judged the same way; where no jail can be
 //! made, nothing is run and the exit code is 3.
+//!
+//! `TIDEGATE_ADMIN` is where its session speaks for itself (`POST /v1/sessions` with
+//! `TIDEGATE_TOKEN` hands on less than it has). The token holds for 30 days, whatever
+//! `identity.session.longest` says: its key is in the memory of this gate and ends with it.

@@ -47,18 +47,7 @@ impl World {
         A: Fn(&mut Visit, &Message) -> std::io::Result<()> + Send + Sync + 'static,
     {
         let (pki, home) = (Pki::new(), TempDir::new().expect("a home"));
-        // Indexes name their own URL, so the answers come to know the port after the socket.
-        let answers = std::sync::Arc::new(std::sync::OnceLock::<A>::new());
-        let later = answers.clone();
-        let answer = move |visit: &mut Visit, request: &Message| {
-            later.get().expect("the answers")(visit, request)
-        };
-        let origin = match scheme {
-            "https" => Origin::https(&pki, &[HOST], answer),
-            _ => Origin::http(answer),
-        };
-        let url = format!("{scheme}://{HOST}:{}", origin.port());
-        assert!(answers.set(serve(&url)).is_ok(), "set once");
+        let origin = origin(scheme, &pki, HOST, serve);
         let rules = allow("registry", HOST, origin.port());
         let gate = Gate::with(&format!("{TIERS}{}{rules}", names(&[HOST, REFUSED])));
         let ca = pki.write(home.path());
@@ -148,6 +137,27 @@ impl World {
             "{hosts:?}"
         );
     }
+}
+
+/// An origin of that name. Indexes name their own URL, so the answers come to know the port after
+/// the socket.
+pub(crate) fn origin<F, A>(scheme: &str, pki: &Pki, host: &str, serve: F) -> Origin
+where
+    F: FnOnce(&str) -> A,
+    A: Fn(&mut Visit, &Message) -> std::io::Result<()> + Send + Sync + 'static,
+{
+    let answers = std::sync::Arc::new(std::sync::OnceLock::<A>::new());
+    let later = answers.clone();
+    let answer = move |visit: &mut Visit, request: &Message| {
+        later.get().expect("the answers")(visit, request)
+    };
+    let origin = match scheme {
+        "https" => Origin::https(pki, &[host], answer),
+        _ => Origin::http(answer),
+    };
+    let url = format!("{scheme}://{host}:{}", origin.port());
+    assert!(answers.set(serve(&url)).is_ok(), "set once");
+    origin
 }
 
 fn hello(_: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {

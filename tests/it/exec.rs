@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::kit::{Line, Origin, Outcome, Program, Site, TIERS, allow_more, names, need, read_log};
+use crate::clients;
+use crate::kit::{
+    Line, Origin, Outcome, Pki, Program, Site, TIERS, allow_more, git_backend, names, need,
+    read_log,
+};
 
 const HOST: &str = "files.example.com";
 const REFUSED: &str = "elsewhere.example.net";
@@ -18,9 +22,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let home = TempDir::new().expect("a home");
         let site = Site::default().file("/hello.txt", "text/plain", "hello from the origin\n");
-        let origin = Origin::http(site.answers());
+        Self::of(Origin::http(site.answers()))
+    }
+
+    fn of(origin: Origin) -> Self {
+        let home = TempDir::new().expect("a home");
         let world = Self { home, origin };
         let rule = allow_more("files", HOST, world.origin.port(), "tiers = [\"open\"]");
         let tiers = |name: &str, tier: &str| {
@@ -64,6 +71,10 @@ impl World {
 
     /// Runs a script behind its own gate, in a working copy.
     fn exec(&self, repository: &str, options: &[&str], script: &str) -> Outcome {
+        self.prepared(repository, options, script).run()
+    }
+
+    fn prepared(&self, repository: &str, options: &[&str], script: &str) -> Program {
         Program::at(Path::new(env!("CARGO_BIN_EXE_tidegate")), self.home.path())
             .within(&self.path(repository))
             .args(["exec", "--config"])
@@ -75,7 +86,6 @@ impl World {
                 Path::new("-c"),
                 Path::new(script),
             ])
-            .run()
     }
 
     fn records(&self) -> Vec<Line> {
@@ -136,21 +146,26 @@ fn every_record_names_session_repository_commit_channel_and_process() {
     let lines = world.decisions();
     assert_eq!(lines.len(), 3, "{lines:?}");
     for line in lines {
-        assert_eq!(line.text("tidegate.session.trust"), "verified", "{line:?}");
-        let repository = line.text("vcs.repository.url.full");
-        assert_eq!(repository, "forge.example/acme/web", "{line:?}");
-        assert_eq!(line.text("vcs.ref.head.name"), "main", "{line:?}");
-        assert_eq!(line.text("vcs.ref.head.revision").len(), 40, "{line:?}");
-        assert_eq!(line.text("tidegate.channel"), "bash", "{line:?}");
-        assert!(
-            line.text("process.executable.path").ends_with("curl"),
-            "{line:?}"
-        );
-        assert!(
-            line.has("session.id") && line.has("process.pid"),
-            "{line:?}"
-        );
+        names_everything(&line, "curl");
     }
+}
+
+/// Whose it is, from which working copy, and which program asked.
+#[track_caller]
+fn names_everything(line: &Line, program: &str) {
+    assert_eq!(line.text("tidegate.session.trust"), "verified", "{line:?}");
+    let repository = line.text("vcs.repository.url.full");
+    assert_eq!(repository, "forge.example/acme/web", "{line:?}");
+    assert_eq!(line.text("vcs.ref.head.name"), "main", "{line:?}");
+    assert_eq!(line.text("vcs.ref.head.revision").len(), 40, "{line:?}");
+    assert_eq!(line.text("tidegate.channel"), "bash", "{line:?}");
+    let path = Path::new(line.text("process.executable.path"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    assert!(name.starts_with(program), "{line:?}");
+    assert!(
+        line.has("session.id") && line.has("process.pid"),
+        "{line:?}"
+    );
 }
 
 #[test]
@@ -262,4 +277,305 @@ fn a_jail_lets_one_out_and_keeps_the_rest() {
     for line in lines {
         assert_eq!(line.text("tidegate.session.trust"), "verified", "{line:?}");
     }
+}
+
+/// Runs a program of somebody else behind a gate of its own; what it asked names everything.
+#[track_caller]
+fn passes(world: &World, ca: &Path, script: &str, program: &str) {
+    let mut prepared = world.prepared("web", &[], script);
+    for name in [
+        "REQUESTS_CA_BUNDLE",
+        "NODE_EXTRA_CA_CERTS",
+        "npm_config_cafile",
+    ] {
+        prepared = prepared.env(name, ca);
+    }
+    prepared
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("npm_config_update_notifier", "false")
+        .env("npm_config_audit", "false")
+        .run()
+        .succeeded();
+    assert!(world.origin.connections() > 0, "nothing reached the origin");
+    let lines = world.decisions();
+    assert!(!lines.is_empty());
+    for line in lines {
+        assert_eq!(line.verdict(), "allow", "{line:?}");
+        names_everything(&line, program);
+    }
+}
+
+#[test]
+fn what_git_asks_names_everything() {
+    let root = TempDir::new().expect("a folder");
+    clients::repository(root.path());
+    let place = root.path().to_owned();
+    let world = World::of(Origin::http(git_backend(place)));
+    let port = world.origin.port();
+    let script = format!("git clone -q http://{HOST}:{port}/repo.git copy && cat copy/README.md");
+    passes(&world, Path::new("/dev/null"), &script, "git");
+}
+
+#[test]
+fn what_npm_asks_names_everything() {
+    let pki = Pki::new();
+    let world = World::of(clients::origin("https", &pki, HOST, clients::packages));
+    let ca = pki.write(world.home.path());
+    let port = world.origin.port();
+    let script = format!("npm install --no-save --registry=https://{HOST}:{port}/ demo");
+    passes(&world, &ca, &script, "node");
+}
+
+/// Over TLS, one page.
+fn pages() -> (World, PathBuf) {
+    let pki = Pki::new();
+    let site = Site::default().file("/hello.txt", "text/plain", "hello\n");
+    let world = World::of(Origin::https(&pki, &[HOST], site.answers()));
+    let ca = pki.write(world.home.path());
+    (world, ca)
+}
+
+#[test]
+fn what_requests_asks_names_everything() {
+    let (world, ca) = pages();
+    let port = world.origin.port();
+    let script = format!(
+        "python -c 'import requests; requests.get(\"https://{HOST}:{port}/hello.txt\").text'"
+    );
+    passes(&world, &ca, &script, "python");
+}
+
+#[test]
+fn what_the_https_of_node_asks_names_everything() {
+    let (world, ca) = pages();
+    let port = world.origin.port();
+    let script = format!(
+        "const http = require('http'), https = require('https');
+         const proxy = new URL(process.env.HTTPS_PROXY);
+         const who = Buffer.from(decodeURIComponent(proxy.username) + ':' + proxy.password);
+         const ask = http.request({{ host: proxy.hostname, port: proxy.port, method: 'CONNECT',
+           path: '{HOST}:{port}', agent: false,
+           headers: {{ 'Proxy-Authorization': 'Basic ' + who.toString('base64') }} }});
+         ask.on('connect', (answer, socket) => {{
+           if (answer.statusCode !== 200) process.exit(1);
+           https.get({{ socket, servername: '{HOST}', host: '{HOST}', path: '/hello.txt',
+             agent: false }}, page => page.pipe(process.stdout));
+         }});
+         ask.end();"
+    );
+    std::fs::write(world.path("ask.js"), script).expect("a file");
+    passes(&world, &ca, "node ../ask.js", "node");
+}
+
+/// Asks for less than its session may, first with a token and then without, then through the proxy.
+const NARROW: &str = r#"
+ask() { curl -s -m 20 -o answer -w '%{http_code} ' --noproxy '*' \
+    -H 'Content-Type: application/json' -d '{"narrow": {"tiers": ["restricted"]}}' "$@" \
+    "http://$TIDEGATE_ADMIN/v1/sessions"; }
+ask -H "Authorization: Bearer $TIDEGATE_TOKEN"; grep -o '"tier":"[a-z]*"' answer
+ask; ask -H "Authorization: Bearer $(cat ../other)"
+curl -s -o answer -w '%{http_code} ' --noproxy '' -x "$http_proxy" "http://$TIDEGATE_ADMIN/healthz"
+"#;
+
+fn narrows(options: &[&str]) {
+    let world = World::new();
+    world
+        .exec("web", &[], "printf %s \"$TIDEGATE_TOKEN\" >../other")
+        .succeeded();
+    let outcome = world.exec("web", options, NARROW);
+    if options == ["--jail"] && outcome.code == Some(3) {
+        eprintln!("NOT TESTED HERE: no jail can be made: {}", outcome.stderr);
+        return;
+    }
+    let expected = "201 \"tier\":\"restricted\"\n403 401 403 ";
+    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+}
+
+#[test]
+fn a_command_hands_on_less_than_its_session_has() {
+    narrows(&[]);
+}
+
+#[test]
+fn a_command_in_a_jail_hands_on_less_than_its_session_has() {
+    narrows(&["--jail"]);
+}
+
+#[test]
+fn signals_that_others_send_are_passed_on() {
+    let world = World::new();
+    for signal in ["HUP", "INT", "QUIT", "USR1", "USR2"] {
+        let command = format!(
+            "trap 'echo got {signal}; exit 9' {signal}; kill -{signal} $PPID; \
+             while :; do sleep 0.05; done"
+        );
+        // Without a terminal, which would send some of them itself.
+        let words = ["--wait", env!("CARGO_BIN_EXE_tidegate"), "exec", "--"];
+        let outcome = Program::new("setsid", world.home.path())
+            .args(words)
+            .args(["bash", "-c", &command])
+            .run()
+            .showed(&format!("got {signal}\n"));
+        assert_eq!(outcome.code, Some(9), "{outcome:?}");
+    }
+}
+
+#[test]
+fn it_stops_when_its_command_stops_and_goes_on_with_it() {
+    let world = World::new();
+    let script = r#"
+import os, signal, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], start_new_session=True)
+_, status = os.waitpid(child.pid, os.WUNTRACED)
+stopped = os.WIFSTOPPED(status)
+os.killpg(child.pid, signal.SIGCONT)
+print("stopped", stopped, os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]))
+"#;
+    Program::new("python3", world.home.path())
+        .args(["-c", script, env!("CARGO_BIN_EXE_tidegate"), "exec", "--"])
+        .args(["bash", "-c", "kill -STOP $$; exit 6"])
+        .run()
+        .succeeded()
+        .showed("stopped True 6\n");
+}
+
+#[test]
+fn a_terminal_that_changes_its_size_tells_the_command() {
+    let world = World::new();
+    let script = r#"
+import fcntl, os, pty, struct, sys, termios
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+said, sized = b"", False
+while True:
+    try: more = os.read(terminal, 1024)
+    except OSError: break
+    if not more: break
+    said += more
+    if b"ready" in said and not sized:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 17, 71, 0, 0))
+        sized = True
+print(b"17 71" in said, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+    let command = "trap 'stty size; exit 6' WINCH; echo ready; while :; do sleep 0.05; done";
+    Program::new("python3", world.home.path())
+        .args(["-c", script, env!("CARGO_BIN_EXE_tidegate"), "exec", "--"])
+        .args(["bash", "-c", command])
+        .run()
+        .succeeded()
+        .showed("True 6\n");
+}
+
+#[test]
+fn claude_is_told_which_session_it_is_unless_it_was() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let claude = world.path("claude");
+    std::fs::write(&claude, "#!/bin/sh\necho \"$@\"\n").expect("a file");
+    std::fs::set_permissions(&claude, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let id = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab";
+    let run = |words: &[&str]| {
+        let at = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+        let program = Program::at(at, world.home.path())
+            .args(["exec", "--session", id, "--"])
+            .args([&claude])
+            .args(words);
+        program.run().succeeded().stdout
+    };
+    assert_eq!(run(&["-p", "hi"]), format!("--session-id {id} -p hi\n"));
+    for own in ["-c", "-pc", "--resume=x", "-r", "--session-id"] {
+        assert_eq!(run(&[own, "hi"]), format!("{own} hi\n"));
+    }
+}
+
+#[test]
+fn a_gate_whose_log_another_one_writes_has_one_of_its_own() {
+    let world = World::new();
+    let inner = format!(
+        "{} exec --config ../tidegate.toml -- curl -sS {}",
+        env!("CARGO_BIN_EXE_tidegate"),
+        world.url()
+    );
+    let outcome = world.exec("web", &[], &inner).succeeded();
+    let outcome = outcome.showed("hello from the origin").showed("decisions-");
+    assert_eq!(world.decisions().len(), 1, "{outcome:?}");
+}
+
+#[test]
+fn the_summary_shows_what_passed_and_turned_out_otherwise() {
+    let world = World::new();
+    let port = world.origin.port();
+    let script = format!("curl -s -m 20 --proxytunnel http://{HOST}:{port}/; true");
+    let outcome = world.exec("web", &[], &script).succeeded();
+    assert!(!outcome.stderr.contains("  allowed"), "{outcome:?}");
+    let refused = outcome.stderr.lines().find(|line| line.contains("refused"));
+    let refused = refused.expect("a line");
+    assert!(refused.ends_with(" not_tls"), "{outcome:?}");
+}
+
+/// Runs the same script for both forms of the summary.
+fn summary(world: &World, options: &[&str]) -> String {
+    let id = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab";
+    let script = format!("curl -sS {}; curl -s http://{REFUSED}/; true", world.url());
+    let options = [&["--session", id], options].concat();
+    let said = world.exec("web", &options, &script).succeeded().stderr;
+    let home = world.home.path().canonicalize().expect("a path");
+    said.replace(&home.display().to_string(), "HOME")
+        .replace(&world.home.path().display().to_string(), "HOME")
+        .replace(&world.origin.port().to_string(), "PORT")
+}
+
+#[test]
+fn the_summary_for_people() {
+    let text = summary(&World::new(), &[]);
+    // The width of the port is not always the same.
+    let lines = text.lines().map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.join(" ")
+    });
+    let text = lines.collect::<Vec<_>>().join("\n");
+    insta::assert_snapshot!(text, @r"
+    tidegate: forge.example/acme/web, tier open, session 0195f3c2-7e1a-7bbb-8ccc-0123456789ab
+    allowed 1 files.example.com:PORT unknown
+    refused 1 elsewhere.example.net:80 unknown not_allowed
+    tidegate: records in HOME/decisions.jsonl
+    tidegate: next: tidegate explain http://elsewhere.example.net/ --config HOME/tidegate.toml --repo forge.example/acme/web
+    ");
+}
+
+#[test]
+fn the_summary_for_programs() {
+    let text = summary(&World::new(), &["--json"]);
+    let value: serde_json::Value =
+        serde_json::from_str(&text.replace("PORT", "1")).expect("one JSON value");
+    insta::assert_json_snapshot!(value, @r#"
+    {
+      "flows": [
+        {
+          "category": "unknown",
+          "count": 1,
+          "host": "files.example.com",
+          "outcome": "allowed",
+          "port": 1,
+          "reason": "allowed"
+        },
+        {
+          "category": "unknown",
+          "count": 1,
+          "host": "elsewhere.example.net",
+          "outcome": "refused",
+          "port": 80,
+          "reason": "not_allowed"
+        }
+      ],
+      "next": "tidegate explain http://elsewhere.example.net/ --config HOME/tidegate.toml --repo forge.example/acme/web",
+      "others": 0,
+      "policy": "HOME/tidegate.toml",
+      "record": "HOME/decisions.jsonl",
+      "repository": "forge.example/acme/web",
+      "session": "0195f3c2-7e1a-7bbb-8ccc-0123456789ab",
+      "tier": "open"
+    }
+    "#);
 }

@@ -234,8 +234,8 @@ impl Signals {
 async fn tell_of(passed: Signal, mut arrives: unix::Signal, tell: mpsc::Sender<Signal>) {
     loop {
         tokio::select! {
-            another = arrives.recv() => {
-                if another.is_none() || tell.send(passed).await.is_err() {
+            heard = arrives.recv() => {
+                if heard.is_none() || tell.send(passed).await.is_err() {
                     return;
                 }
             }

@@ -35,7 +35,7 @@ use child::Child;
 /// For how long the token of a command holds: sessions of agents are left open for days.
 const LIFETIME: Duration = Duration::from_hours(24 * 30);
 /// Options of `claude` that say which session it is.
-const CLAUDE_SESSION: &[&str] = &["--session-id", "-r", "--resume", "-c", "--continue"];
+const CLAUDE_SESSION: &[&str] = &["--session-id", "--resume", "--continue", "--from-pr"];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Exec {
@@ -258,7 +258,9 @@ impl Exec {
         let says = |word: &OsString| {
             let word = word.to_string_lossy();
             let name = word.split('=').next().unwrap_or_default();
-            CLAUDE_SESSION.contains(&name)
+            // `-r` and `-c`, perhaps among other letters.
+            let short = name.starts_with('-') && !name.starts_with("--");
+            CLAUDE_SESSION.contains(&name) || short && name.contains(['r', 'c'])
         };
         if self.name() == "claude" && !self.command.iter().any(says) {
             words.splice(1..1, ["--session-id".into(), id.to_string().into()]);
