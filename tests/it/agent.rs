@@ -3,13 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
 use tempfile::TempDir;
 
-use crate::kit::{
-    Line, Message, Origin, Outcome, Program, Site, TIERS, Visit, allow_more, git_backend, names,
-    need, read_log,
-};
+use crate::hooks::{answers, git};
+use crate::kit::{Line, Origin, Outcome, Program, TIERS, allow_more, names, need, read_log};
 
 const HOST: &str = "files.example.com";
 const REFUSED: &str = "blocked.example.com";
@@ -94,40 +91,6 @@ tier = \"open\"
             assert!(line.has(field), "{field} of {line:?}");
         }
     }
-}
-
-/// Git, a registry with one package, and files, at one origin.
-fn answers(
-    home: &Path,
-) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + Send + Sync + 'static {
-    let root = home.join("origin");
-    let made = root.join("made");
-    std::fs::create_dir_all(&made).expect("a folder");
-    git(&made, &["init", "-q", "-b", "main"]);
-    git(&made, &["commit", "-q", "--allow-empty", "-m", "First"]);
-    git(&made, &["clone", "-q", "--bare", ".", "../repo.git"]);
-    let repositories = git_backend(root);
-    let document = json!({ "name": "demo", "dist-tags": {}, "versions": {} });
-    let files = Site::default()
-        .file("/file", "text/plain", "a file\n")
-        .file("/demo", "application/json", document.to_string())
-        .answers();
-    move |visit, request| {
-        if request.target().starts_with("/repo.git") {
-            repositories(visit, request)
-        } else {
-            files(visit, request)
-        }
-    }
-}
-
-fn git(folder: &Path, words: &[&str]) -> Outcome {
-    Program::new("git", folder)
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .args(["-c", "user.name=Ana", "-c", "user.email=ana@acme.example"])
-        .args(words)
-        .run()
-        .succeeded()
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Bench {
 }
 
 /// Git, a registry with one package, and files, at one origin.
-fn answers(
+pub(crate) fn answers(
     home: &Path,
 ) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + Send + Sync + 'static {
     let root = home.join("origin");
@@ -116,7 +116,7 @@ fn answers(
     }
 }
 
-fn git(folder: &Path, words: &[&str]) -> Outcome {
+pub(crate) fn git(folder: &Path, words: &[&str]) -> Outcome {
     Program::new("git", folder)
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .args(["-c", "user.name=Ana", "-c", "user.email=ana@acme.example"])
