@@ -34,6 +34,7 @@
 //! ```sh
 //! tidegate exec -- claude             # a gate for this session alone; observes without a policy
 //! tidegate exec --config tidegate.toml --jail -- npm install
+//! tidegate exec --join http://127.0.0.1:3128 -- npm install   # behind a gate that runs
 //! ```
 //!
 //! `exec` reads repository, branch and commit from the working copy, starts a session, sets every

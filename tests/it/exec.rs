@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::clients;
 use crate::kit::{
-    Line, Origin, Outcome, Pki, Program, Site, TIERS, allow_more, git_backend, names, need,
+    Gate, Line, Origin, Outcome, Pki, Program, Site, TIERS, allow_more, git_backend, names, need,
     read_log,
 };
 
@@ -578,4 +578,46 @@ fn the_summary_for_programs() {
       "tier": "open"
     }
     "#);
+}
+
+#[test]
+fn a_command_can_join_a_gate_that_runs() {
+    let world = World::new();
+    let rule = allow_more("files", HOST, world.origin.port(), "tiers = [\"open\"]");
+    let policy = format!(
+        "{TIERS}{}{rule}\n[identity.session]\nlocal = \"trust\"\n
+[[repository]]\nmatch = \"forge.example/acme/web\"\ntier = \"open\"\n",
+        names(&[HOST])
+    );
+    let gate = Gate::with(&policy);
+    let control = format!("unix:{}", gate.folder().join("control.sock").display());
+    let at = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    let join = |control: &str, script: &str| {
+        Program::at(at, world.home.path())
+            .within(&world.path("web"))
+            .args(["exec", "--join", &gate.url(), "--control", control, "--"])
+            .args([&need("bash"), Path::new("-c"), Path::new(script)])
+            .run()
+    };
+
+    let script = format!("curl -sS {}; exit 7", world.url());
+    let joined = join(&control, &script);
+
+    assert_eq!(joined.code, Some(7), "{joined:?}");
+    joined
+        .showed("hello from the origin")
+        .showed("joined the gate")
+        .showed("tier open (verified)");
+    let lines = gate.records();
+    let line = lines.iter().find(|line| line.is_decision());
+    let line = line.expect("a decision");
+    assert_eq!(line.text("tidegate.session.evidence"), "token");
+    assert_eq!(line.text("tidegate.session.trust"), "verified");
+    assert_eq!(line.text("tidegate.channel"), "bash");
+    let repository = line.text("vcs.repository.url.full");
+    assert_eq!(repository, "forge.example/acme/web");
+
+    let nobody = join("unix:/nowhere.sock", "touch ran");
+    assert_eq!(nobody.code, Some(4), "{nobody:?}");
+    assert!(!world.path("web/ran").exists(), "it ran without a gate");
 }

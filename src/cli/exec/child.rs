@@ -106,24 +106,29 @@ impl<'a> Child<'a> {
     /// What is set for it. What the user set for some of these goes on; ours comes last, where the
     /// last one counts.
     pub(super) fn variables(&self) -> Vec<(OsString, OsString)> {
-        let set = self.set.iter().map(|(name, value)| {
-            let before = match *name {
-                "JAVA_TOOL_OPTIONS" | "GIT_CONFIG_PARAMETERS" => std::env::var_os(name),
-                _ => None,
-            };
-            let mut whole = before.unwrap_or_default();
-            if !whole.is_empty() {
-                whole.push(" ");
-            }
-            whole.push(value);
-            (OsString::from(name), whole)
-        });
-        set.collect()
+        over_those_of_the_user(self.set)
     }
 }
 
+/// Ours behind what the user set, where a variable is a list of which the last one counts.
+pub(super) fn over_those_of_the_user(set: &[(&str, String)]) -> Vec<(OsString, OsString)> {
+    let set = set.iter().map(|(name, value)| {
+        let before = match *name {
+            "JAVA_TOOL_OPTIONS" | "GIT_CONFIG_PARAMETERS" => std::env::var_os(name),
+            _ => None,
+        };
+        let mut whole = before.unwrap_or_default();
+        if !whole.is_empty() {
+            whole.push(" ");
+        }
+        whole.push(value);
+        (OsString::from(name), whole)
+    });
+    set.collect()
+}
+
 /// 127 where there is no such program, 126 where it cannot be run.
-fn not_begun(words: &[OsString], error: &io::Error) -> u8 {
+pub(super) fn not_begun(words: &[OsString], error: &io::Error) -> u8 {
     let name = words.first().map_or(Path::new(""), Path::new);
     print::err(&format!("tidegate: {}: {error}\n", name.display()));
     code_of(name, error)

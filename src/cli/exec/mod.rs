@@ -3,6 +3,7 @@
 
 mod child;
 mod jailed;
+mod joined;
 mod summary;
 
 use std::ffi::{OsStr, OsString};
@@ -17,7 +18,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::app::{Plan, Running};
-use crate::config::{self, Listener};
+use crate::config::{self, AdminAddress, Listener};
 use crate::diag;
 use crate::gate::{Gate, Ground, Started, Wish, session_facts};
 use crate::identity::{Evidence, Family, Grant};
@@ -28,7 +29,7 @@ use crate::tls;
 use crate::vcs;
 
 use super::env::Proxy;
-use super::{Answer, print};
+use super::{Answer, admin, print};
 
 use child::Child;
 
@@ -52,6 +53,20 @@ pub(super) struct Exec {
     /// Leave it no other way out (Linux).
     #[arg(long)]
     jail: bool,
+    /// Join a gate that runs already: http://HOST:PORT, as clients reach it. Its policy decides and
+    /// its records tell; what the session is worth is `identity.session.local` there.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "jail", "json"])]
+    #[arg(value_parser = Proxy::parse_short)]
+    join: Option<Proxy>,
+    /// The control socket of that gate: unix:PATH [default: where a gate without configuration has
+    /// it].
+    #[arg(long, env = "TIDEGATE_CONTROL", value_name = "ADDRESS")]
+    #[arg(value_parser = admin::parse_address)]
+    control: Option<AdminAddress>,
+    /// The admin listener of that gate, for hooks [default: 127.0.0.1:3130].
+    #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS")]
+    #[arg(value_parser = admin::parse_address)]
+    admin: Option<AdminAddress>,
     /// Write the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -123,6 +138,9 @@ impl Exec {
             print::err(&format!("tidegate: --repo {}: no folder\n", repo.display()));
             return Answer::Wrong.into();
         }
+        if let Some(proxy) = &self.join {
+            return self.joined(proxy);
+        }
         self.config = self.config.take().or_else(default_config);
         let catalogue = policy::built_in();
         let plan = match Plan::new(self.config.as_deref(), &catalogue) {
@@ -145,6 +163,32 @@ impl Exec {
                 print::err(&format!("tidegate: {error:#}\n"));
                 let contained = error.downcast_ref().map(jailed::code);
                 ExitCode::from(contained.unwrap_or(Answer::Failed.code()))
+            }
+        }
+    }
+
+    fn joined(&self, proxy: &Proxy) -> ExitCode {
+        let id = self.session.unwrap_or_else(Uuid::now_v7);
+        let (mut wish, channel) = self.wish(id);
+        wish.channel = Some(channel.to_owned());
+        wish.lifetime = None;
+        let control = self.control.clone().or_else(default_control);
+        let ran = control
+            .context("no control socket is known: say --control unix:PATH")
+            .and_then(|control| {
+                let admin = self.admin.clone().unwrap_or_else(admin::default_address);
+                let gate = joined::Gate {
+                    proxy,
+                    control: &control,
+                    admin: &admin,
+                };
+                gate.run(&wish, &self.words(id))
+            });
+        match ran {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                print::err(&format!("tidegate: {error:#}\n"));
+                Answer::Failed.into()
             }
         }
     }
@@ -207,7 +251,8 @@ impl Exec {
         print::err(&if self.json { end.json() } else { end.text() });
     }
 
-    fn session(&self, gate: &Gate, id: Uuid) -> anyhow::Result<Session> {
+    /// What the session of the command is to be, and its channel.
+    fn wish(&self, id: Uuid) -> (Wish, &'static str) {
         let folder = self.repo.as_deref().unwrap_or(Path::new("."));
         let copy = vcs::working_copy(folder);
         let (agent, channel) = match self.name() {
@@ -225,6 +270,11 @@ impl Exec {
             lifetime: Some(LIFETIME.as_secs()),
             ..Wish::default()
         };
+        (wish, channel)
+    }
+
+    fn session(&self, gate: &Gate, id: Uuid) -> anyhow::Result<Session> {
+        let (wish, channel) = self.wish(id);
         let tally = Arc::new(Tally::default());
         gate.recorder.count_into(&tally);
         let started = gate.start_session(&wish, Ground::Launcher)?;
@@ -294,6 +344,12 @@ impl Session {
         ]);
         Ok(variables)
     }
+}
+
+/// Where a gate without configuration has its control socket.
+fn default_control() -> Option<AdminAddress> {
+    let control = config::embedded().listen.control?;
+    Some(AdminAddress::Unix(control.path))
 }
 
 /// The gate signs with a key of its own, and no other gate's tokens are good here.

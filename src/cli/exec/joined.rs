@@ -1,0 +1,84 @@
+//! `exec --join`: behind a gate that runs already. It keeps the records, so this program has nothing
+//! to do once the session is started: the command takes its place.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+use crate::config::AdminAddress;
+use crate::gate::Wish;
+
+use super::super::env::Proxy;
+use super::super::{admin, print};
+use super::child;
+
+/// What a gate answers that started a session.
+#[derive(Deserialize)]
+struct Started {
+    session: String,
+    token: String,
+    tier: String,
+    trust: String,
+}
+
+/// A gate that runs already.
+pub(super) struct Gate<'a> {
+    /// Where clients reach it.
+    pub(super) proxy: &'a Proxy,
+    /// Where it starts sessions.
+    pub(super) control: &'a AdminAddress,
+    /// Where hooks tell it.
+    pub(super) admin: &'a AdminAddress,
+}
+
+impl Gate<'_> {
+    /// Becomes the command; its code where it could not be begun.
+    pub(super) fn run(&self, wish: &Wish, words: &[OsString]) -> anyhow::Result<u8> {
+        let started = start(self.control, wish)?;
+        let set = self.variables(&started, wish);
+        print::err(&format!(
+            "tidegate: joined the gate at {}: session {}, tier {} ({})\n",
+            print::clean(&self.proxy.with_credentials(None).url(), 64),
+            print::clean(&started.session, 64),
+            print::clean(&started.tier, 64),
+            print::clean(&started.trust, 16),
+        ));
+        let Some((program, rest)) = words.split_first() else {
+            bail!("no command");
+        };
+        let mut command = Command::new(program);
+        let set = child::over_those_of_the_user(&set);
+        let error = command.args(rest).envs(set).exec();
+        Ok(child::not_begun(words, &error))
+    }
+
+    fn variables(&self, started: &Started, wish: &Wish) -> Vec<(&'static str, String)> {
+        let Started { session, token, .. } = started;
+        let channel = wish.channel.as_deref().unwrap_or("bash");
+        let credentials = format!("{session}.{channel}:{token}");
+        let mut set = self.proxy.with_credentials(Some(credentials)).variables();
+        set.extend([
+            ("TIDEGATE_PROXY", self.proxy.with_credentials(None).url()),
+            ("TIDEGATE_ADMIN", admin::show_address(self.admin)),
+            ("TIDEGATE_SESSION", session.clone()),
+            ("TIDEGATE_TOKEN", token.clone()),
+        ]);
+        set
+    }
+}
+
+fn start(control: &AdminAddress, wish: &Wish) -> anyhow::Result<Started> {
+    let place = admin::show_address(control);
+    let asked = admin::post(control, "/v1/sessions", None, wish, admin::PATIENCE);
+    let (status, body) = asked.with_context(|| format!("no gate answers at {place}"))?;
+    if status != 201 {
+        bail!(
+            "the gate at {place} starts no session: {}",
+            print::clean(body.trim(), 200)
+        );
+    }
+    serde_json::from_str(&body).with_context(|| format!("what answers at {place} is no gate"))
+}
