@@ -77,10 +77,11 @@ fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Fr
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer, canonical);
     let channel = Channel::plain(canonical(peer), local);
-    let serving = serving(shared.clone(), stream, channel, front.clone());
-    shared.gate.tasks.spawn(async move {
-        // Boxed: a tunnel that rests must not hold what it took to open it.
-        if let Some(tunnel) = Box::pin(serving).await {
+    let (shared, front) = (shared.clone(), front.clone());
+    shared.gate.tasks.clone().spawn(async move {
+        // Boxed, and made in here: a tunnel that rests must not hold what it took to open it.
+        let tunnel = Box::pin(serving(shared, stream, channel, front)).await;
+        if let Some(tunnel) = tunnel {
             tunnel.carry().await;
         }
         drop(turn);
