@@ -188,13 +188,12 @@ async fn end(
 /// command speaks for no agent.
 pub(super) fn descends(gate: &Gate, grant: &Grant, session: &str) -> Result<(), Refused> {
     let snapshot = gate.snapshot.load();
-    let own = grant.session.as_deref() == Some(session);
-    let live = || snapshot.identity.sessions().live(session);
-    let child = || {
-        let root = live().and_then(|live| live.grant.root.clone());
-        root.is_some() && root == grant.root && grant.root == grant.session
-    };
-    if grant.channel.as_deref() != Some("bash") && (own || child()) {
+    let root = snapshot.identity.sessions().live(session);
+    let root = root.and_then(|live| live.root);
+    // A child may have named itself as somebody else does now.
+    let own = grant.session.as_deref() == Some(session) && (root.is_none() || root == grant.root);
+    let child = root.is_some() && root == grant.root && grant.is_root();
+    if grant.channel.as_deref() != Some("bash") && (own || child) {
         return Ok(());
     }
     Err(Refused::new(

@@ -20,6 +20,11 @@
 //!   session (`TIDEGATE_TOKEN`; it only grows narrower), or by hand with `--key`
 //!   (`tidegate session keygen`). `--narrow-tier`, `--within`, `--bind-address` and `--bind-listener`
 //!   take away from it; `tidegate session revoke NAME` ends it and its open flows.
+//!   What a session only says of itself makes it stricter, never looser: one that is started at the
+//!   control socket without evidence (`identity.session.local = "narrow"`) is `asserted`, and the id
+//!   and the repository that a child names are its own word (`tidegate.session.root` has the
+//!   evidence). Open flows end when a token or session is revoked or its key is gone, not when it
+//!   expires.
 //!
 //! - A **token of an issuer** may: CI jobs and Claude Code on hosts of your own have one
 //!   (`[[identity.issuer]]`). It is presented as `Bearer`, or as the password of `Basic`.

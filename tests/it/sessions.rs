@@ -453,6 +453,20 @@ fn a_child_chose_its_own_name_and_ends_nothing_else_by_it() {
 }
 
 #[test]
+fn a_child_that_took_a_name_before_its_owner_came_ends_nothing_of_it() {
+    let bench = Bench::with(TRUST);
+    let parent = bench.gate.session(&json!({ "repository": OPEN }));
+    let name = json!({ "session": uuid() });
+    let child = bench.gate.child(&parent, &name);
+    let owner = bench.gate.session(&name);
+    let end = bench
+        .gate
+        .post("/v1/sessions/end", Some(&child.token), &name);
+    assert_eq!(end.status(), 403, "{end:?}");
+    assert_eq!(bench.tier_of(&owner.id, &owner.token).0, "standard");
+}
+
+#[test]
 fn any_gate_verifies_with_public_keys_alone_and_keys_rotate() {
     let keys = tempfile::tempdir().expect("a folder");
     let pair = |name: &str| {
