@@ -119,6 +119,7 @@ fn decisions(criterion: &mut Criterion) {
             path: &url.path,
             upgrade: false,
             tls: false,
+            deed: None,
         };
         let query = Query {
             who: &who,

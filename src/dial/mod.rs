@@ -7,6 +7,7 @@ mod document;
 mod pool;
 mod race;
 mod resolve;
+mod stream;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tokio::net::TcpStream;
 
 use crate::clock::Clock;
 use crate::config;
@@ -24,6 +24,7 @@ use crate::policy::{Decision, Guard, Policy};
 pub use document::{Document, DocumentError, Wanted};
 pub use pool::{Idle, Pool, PoolKey};
 pub use resolve::{ResolveError, Resolver};
+pub use stream::Stream;
 
 /// Answers that are looked at: more than any honest name has.
 const MOST_ANSWERS: usize = 16;
@@ -61,7 +62,7 @@ pub enum NoRoute {
 #[derive(Debug)]
 pub struct Upstream {
     /// The connection, without Nagle's delay.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// The address that was dialled.
     pub address: SocketAddr,
     /// What connecting took.
@@ -162,7 +163,7 @@ impl Dialer {
                 // Small messages in both directions are the rule here: no Nagle.
                 let _ = stream.set_nodelay(true);
                 Ok(Upstream {
-                    stream,
+                    stream: Stream::Tcp(stream),
                     address,
                     took: began.elapsed(),
                 })

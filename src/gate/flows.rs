@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::identity::{CallerKey, Presented};
 use crate::metrics::GenerationMetrics;
 use crate::name::{Path, Target};
-use crate::policy::{Attempt, Category, Query, TierId, Verdict};
+use crate::policy::{Attempt, Category, Deed, Query, TierId, Verdict};
 
 use super::Snapshot;
 
@@ -36,6 +36,10 @@ pub enum Asked {
         path: Path,
         /// Whether it became another protocol.
         upgrade: bool,
+        /// Whether it goes over TLS.
+        tls: bool,
+        /// What it does; the last of several.
+        deed: Option<Box<Deed>>,
     },
 }
 
@@ -48,11 +52,14 @@ impl Asked {
                 method,
                 path,
                 upgrade,
+                tls,
+                deed,
             } => Attempt::Request {
                 method,
                 path,
                 upgrade: *upgrade,
-                tls: false,
+                tls: *tls,
+                deed: deed.as_deref(),
             },
         }
     }

@@ -11,7 +11,7 @@ use super::clause::{Clause, Flow, Miss, Ports};
 use super::compile::Policy;
 use super::tiers::Tier;
 use super::verdict::{Basis, Decision, Mode, Reason, TierBasis, Verdict};
-use super::{Action, Category, Within, addresses};
+use super::{Action, Category, Deed, Inspect, Within, addresses};
 
 /// A tier, by its place in the order: 0 is the loosest.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -58,6 +58,8 @@ pub enum Attempt<'a> {
         upgrade: bool,
         /// Whether it goes over TLS (port 443 by default).
         tls: bool,
+        /// What it does; `None`: what [`Policy::read`] makes of its head.
+        deed: Option<&'a Deed>,
     },
 }
 
@@ -86,6 +88,12 @@ impl Policy {
     /// the tier's default.
     pub fn decide(&self, query: &Query<'_>) -> Decision {
         self.judge(query).answer(self)
+    }
+
+    /// What a request does, as its head tells: by the service of its destination, from the data
+    /// files beside the catalogue.
+    pub fn read(&self, _target: &Target, _method: &str, _path: &Path) -> Deed {
+        Deed::default()
     }
 
     /// Judges an address that a name resolved to (or that was asked for literally), for a flow that
@@ -127,8 +135,12 @@ impl Policy {
         let source = self.categorize(query, assigned);
         flow.category = source.category;
         flow.destination_ports = source.ports;
-        if let Attempt::Request { method, path, .. } = query.attempt {
-            flow.action = Some(Action::of(flow.category, method, path));
+        if let Attempt::Request {
+            method, path, deed, ..
+        } = query.attempt
+        {
+            let told = deed.and_then(|deed| deed.action);
+            flow.action = told.or_else(|| Some(Action::of(flow.category, method, path)));
         }
         let lists = self
             .hostless
@@ -377,6 +389,8 @@ impl<'p> Judgement<'p> {
             addresses: addresses.unwrap_or(&policy.no_addresses).clone(),
             raw: grants.is_some_and(|clause| clause.raw),
             upgrade: grants.is_some_and(|clause| clause.upgrade),
+            inspect: Inspect::No,
+            upstream: None,
         }
     }
 

@@ -329,6 +329,7 @@ impl Flow {
                 path,
                 upgrade: false,
                 tls: false,
+                deed: None,
             },
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Action, Category};
+use super::{Action, Category, Inspect};
 
 /// What happens to a flow.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -133,6 +133,10 @@ pub struct Decision {
     pub raw: bool,
     /// Whether the request may become another protocol.
     pub upgrade: bool,
+    /// Whether TLS is ended here and each request inside judged.
+    pub inspect: Inspect,
+    /// The `[upstream.NAME]` that says how to speak TLS onward; `None`: the system's way.
+    pub upstream: Option<Arc<str>>,
 }
 
 impl fmt::Display for Verdict {

@@ -37,6 +37,7 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
     drop(head);
     match opened {
         Ok((upstream, decision)) => {
+            let socket = upstream.stream.into_socket()?;
             if connection.say(OPENED).await.is_err() {
                 flow.ended(End::Closed, Some(Blame::Client), None);
                 return None;
@@ -45,7 +46,7 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
             Some(Box::new(Tunnel {
                 flow,
                 connection,
-                upstream: upstream.stream,
+                upstream: socket,
                 raw,
             }))
         }
@@ -199,13 +200,13 @@ impl Tunnel {
         connection: Connection,
         upstream: Upstream,
         decision: &Decision,
-    ) -> Box<Self> {
-        Box::new(Self {
+    ) -> Option<Box<Self>> {
+        Some(Box::new(Self {
             flow,
             connection,
-            upstream: upstream.stream,
+            upstream: upstream.stream.into_socket()?,
             raw: decision.raw,
-        })
+        }))
     }
 
     /// Judges what the tunnel begins with, then moves bytes both ways until either side is done.

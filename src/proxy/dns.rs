@@ -121,6 +121,7 @@ impl Stub {
             path: &path,
             upgrade: false,
             tls: false,
+            deed: None,
         };
         self.ports.iter().any(|port| {
             let target = Target {

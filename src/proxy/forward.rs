@@ -145,6 +145,8 @@ async fn request(
         method: head.method.as_str().into(),
         path: url.path.clone(),
         upgrade: head.upgrade().is_some(),
+        tls: false,
+        deed: None,
     };
     let decision = flow.judge(&known, &url.target, &asked)?;
     if head.upgrade().is_some() && !decision.upgrade {
@@ -222,6 +224,7 @@ async fn obtain(
         let Upstream {
             stream, address, ..
         } = reach(flow, known, &key.target, asked, decision).await?;
+        let stream = stream.into_socket().ok_or_else(silent_origin)?;
         return Ok(Route {
             stream,
             address,
@@ -245,6 +248,7 @@ async fn redial(flow: &mut Flow, key: &PoolKey, decision: &Decision) -> Result<R
     let Upstream {
         stream, address, ..
     } = super::connect::dial(flow, &key.target, decision).await?;
+    let stream = stream.into_socket().ok_or_else(silent_origin)?;
     Ok(Route {
         stream,
         address,

@@ -423,6 +423,7 @@ fn blame_word(blame: Blame) -> &'static str {
 
 fn tls_word(mode: TlsMode) -> &'static str {
     match mode {
+        TlsMode::Inspected => "inspected",
         TlsMode::None => "none",
         TlsMode::Opaque => "opaque",
     }

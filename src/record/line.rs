@@ -76,6 +76,8 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
+    /// TLS that ends here and begins again: each request inside is a flow of its own.
+    Inspected,
     /// No TLS.
     None,
     /// TLS that is not ended here.

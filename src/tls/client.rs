@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -31,8 +31,15 @@ impl Client {
         config(roots).map(Self)
     }
 
+    pub(super) fn config(&self) -> &ClientConfig {
+        &self.0
+    }
+
     /// Begins TLS with the server of that name.
-    pub async fn enter(&self, name: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn enter<S>(&self, name: &str, stream: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
         TlsConnector::from(self.0.clone())
             .connect(name, stream)

@@ -4,9 +4,15 @@
 //! keys, authorities and revocation lists follow their files, and no session that was begun under
 //! an earlier generation is resumed.
 
+mod authority;
 mod client;
+mod failure;
 mod material;
 mod server;
+mod upstream;
 
+pub use authority::{Authority, MintError};
 pub use client::{Client, TlsError};
+pub use failure::TlsFailure;
 pub use server::{Accepted, HandshakeError, Server, ServerStream, Servers};
+pub use upstream::{Alpn, ClientStream, Entered, Upstream, Upstreams};

@@ -176,6 +176,7 @@ fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {
             path,
             upgrade: false,
             tls: false,
+            deed: None,
         },
     };
     policy::explain(

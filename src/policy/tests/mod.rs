@@ -142,6 +142,7 @@ impl Asking<'_> {
             path: &url.path,
             upgrade: false,
             tls: url.tls,
+            deed: None,
         };
         let query = Query {
             who: &self.who,

@@ -393,6 +393,7 @@ fn decided(policy: &Policy, ask: &Ask) -> Answer {
             path,
             upgrade: false,
             tls,
+            deed: None,
         },
         _ => Attempt::Connect,
     };

@@ -1,0 +1,86 @@
+//! What a request does, as far as it was read: from its head first, then from its body.
+//!
+//! A [`Deed`] is one thing that is done. A request that does several (a push of two branches, a
+//! batch of tool calls) is several deeds, each judged on its own.
+
+use std::sync::Arc;
+
+use super::Action;
+
+/// How much of a request its deed was read from.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Seen {
+    /// Only the head: what only the body tells is not known yet. A condition that needs it lets an
+    /// allow match, and a deny or ask not: the whole is judged again before a byte goes on.
+    Head,
+    /// All that there is to be read: what is not known does not exist, and meets no condition.
+    #[default]
+    Whole,
+}
+
+/// What the body of a request has to be read for before it may pass.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Body {
+    /// The commands of git-receive-pack: which refs are pushed.
+    GitPush,
+    /// A GraphQL operation: query or mutation.
+    GraphQl,
+    /// A Git LFS batch: upload or download.
+    LfsBatch,
+    /// JSON-RPC of the Model Context Protocol: method and tool.
+    Mcp,
+    /// A request to a model: its server-side tools.
+    Model,
+}
+
+/// One thing that a request does.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Deed {
+    /// How much it was read from.
+    pub seen: Seen,
+    /// The service whose protocol it speaks, e.g. `npm`, `git`, `github`.
+    pub service: Option<Arc<str>>,
+    /// What it does in the words of that service, e.g. `publish`, `push`, `tools/call`.
+    pub operation: Option<Arc<str>>,
+    /// Read, write or call; `None` where only the body will tell, or nobody can.
+    pub action: Option<Action>,
+    /// The repository at the destination, e.g. `acme/app`.
+    pub repository: Option<Box<str>>,
+    /// The package at the destination, e.g. `@acme/ui`.
+    pub package: Option<Box<str>>,
+    /// The version of the package.
+    pub version: Option<Box<str>>,
+    /// The ref that is pushed, e.g. `refs/heads/agent/x`.
+    pub reference: Option<Box<str>>,
+    /// What it asks of an MCP server.
+    pub mcp: Option<McpCall>,
+    /// Keyed hashes of the credentials that it presents; none where no rule asks for them.
+    pub credentials: Vec<Box<str>>,
+    /// What the body has to be read for; `None` once it was, or where nothing needs it.
+    pub body: Option<Body>,
+}
+
+/// What a message asks of an MCP server.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct McpCall {
+    /// The server that it goes to, where it is a listed one.
+    pub server: Option<Arc<str>>,
+    /// `tools/call`, `initialize`, …; `None` where the message is an answer, or was not read.
+    pub method: Option<Box<str>>,
+    /// The name of the tool (or of the resource or prompt), where the method has one.
+    pub tool: Option<Box<str>>,
+    /// `_meta["claudecode/toolUseId"]`: the agent's own id of the call.
+    pub tool_use_id: Option<Box<str>>,
+}
+
+/// Whether TLS is ended here.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Inspect {
+    /// Nothing asks for it.
+    #[default]
+    No,
+    /// A rule says that it is not, where it would be: the rule.
+    Passed(Arc<str>),
+    /// Each request inside is judged.
+    Yes,
+}
