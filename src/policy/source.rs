@@ -48,6 +48,39 @@ pub struct Policy {
     pub rules: Vec<Placed<Rule>>,
     /// `[[trial]]`.
     pub trials: Vec<Placed<Trial>>,
+    /// What `[inspect]` says of destinations.
+    pub inspect: Option<Placed<Inspect>>,
+    /// `[mcp.NAME]`.
+    pub mcp: Vec<(Spanned<String>, Placed<Mcp>)>,
+    /// What `[upstream.NAME]` says of destinations.
+    pub upstreams: Vec<(Spanned<String>, Placed<Upstream>)>,
+}
+
+/// Which destinations are inspected, besides those that rules and tiers name: the part of
+/// `[inspect]` that is policy.
+#[derive(Clone, Debug, Default)]
+pub struct Inspect {
+    /// Host patterns, as in a rule.
+    pub hosts: Vec<Spanned<String>>,
+    /// Categories.
+    pub categories: Vec<Spanned<String>>,
+}
+
+/// `[mcp.NAME]`: an MCP server that rules may name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Mcp {
+    /// Its endpoint, exactly; https.
+    pub url: Spanned<String>,
+}
+
+/// Which destinations an `[upstream.NAME]` is for, besides those of rules that name it.
+#[derive(Clone, Debug, Default)]
+pub struct Upstream {
+    /// Host patterns, as in a rule.
+    pub hosts: Vec<Spanned<String>>,
+    /// Categories.
+    pub categories: Vec<Spanned<String>>,
 }
 
 /// `[tiers]`.
