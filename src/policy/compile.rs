@@ -236,6 +236,7 @@ pub(super) fn parse(text: &Arc<Source>) -> Result<source::Policy, toml::de::Erro
         groups: by_name(text, sections.group),
         rules: all(text, sections.rule),
         trials: all(text, sections.trial),
+        ..source::Policy::default()
     })
 }
 
