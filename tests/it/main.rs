@@ -23,6 +23,8 @@ mod forward;
 mod hooks;
 mod http2;
 mod identity;
+mod inspect_api;
+mod inspect_clients;
 mod jail;
 mod kit;
 mod limits;
