@@ -28,6 +28,7 @@ mod inspect_clients;
 mod jail;
 mod kit;
 mod limits;
+mod mcp;
 mod oidc;
 mod records;
 mod reload;
