@@ -23,6 +23,7 @@ mod forward;
 mod hooks;
 mod http2;
 mod identity;
+mod inspect;
 mod inspect_api;
 mod inspect_clients;
 mod jail;
