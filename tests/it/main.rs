@@ -10,6 +10,7 @@
 
 mod admin;
 mod agent;
+mod browser;
 mod bypass;
 mod callers;
 mod clients;
@@ -26,6 +27,7 @@ mod identity;
 mod inspect;
 mod inspect_api;
 mod inspect_clients;
+mod inspect_http2;
 mod jail;
 mod kit;
 mod limits;
