@@ -71,6 +71,7 @@ pub mod name;
 pub mod policy;
 
 pub mod config;
+pub mod content;
 
 pub mod dial;
 pub mod identity;

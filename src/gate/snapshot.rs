@@ -31,6 +31,10 @@ pub struct Snapshot {
     pub metrics: Arc<GenerationMetrics>,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// How TLS is spoken with origins.
+    pub upstreams: tls::Upstreams,
+    /// Who vouches for inspected destinations; `None`: nothing is inspected.
+    pub authority: Option<Arc<tls::Authority>>,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -80,6 +84,8 @@ impl Snapshot {
                 reach,
             ),
             limits: config.limits.clone(),
+            upstreams: tls::Upstreams::system(),
+            authority: None,
             dialer,
             guard: parts.guard.clone(),
             metrics: Arc::new(

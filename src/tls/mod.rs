@@ -7,6 +7,7 @@
 mod authority;
 mod client;
 mod failure;
+mod inside;
 mod material;
 mod server;
 mod upstream;
@@ -14,5 +15,6 @@ mod upstream;
 pub use authority::{Authority, MintError};
 pub use client::{Client, TlsError};
 pub use failure::TlsFailure;
+pub use inside::{EnteredInside, InsideStream, Rewound};
 pub use server::{Accepted, HandshakeError, Server, ServerStream, Servers};
 pub use upstream::{Alpn, ClientStream, Entered, Upstream, Upstreams};

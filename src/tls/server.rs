@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, CertificateError, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -30,7 +30,7 @@ pub struct Servers(HashMap<(SocketAddr, usize), Arc<Server>>);
 
 /// One listener that speaks TLS.
 pub struct Server {
-    config: Arc<ServerConfig>,
+    pub(super) config: Arc<ServerConfig>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     clock: Clock,
     /// When what it is made of ends first, by kind.
@@ -231,7 +231,7 @@ fn stale(file: &crate::config::PemFile, required: bool) -> Diagnostic {
 }
 
 /// What went wrong, as a word.
-fn word(error: &rustls::Error) -> &'static str {
+pub(super) fn word(error: &rustls::Error) -> &'static str {
     use rustls::Error;
     match error {
         Error::NoCertificatesPresented => "no_certificate",
@@ -247,6 +247,12 @@ fn word(error: &rustls::Error) -> &'static str {
             _ => "certificate_invalid",
         },
         Error::InvalidMessage(_) => "not_tls",
+        Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown,
+        ) => "authority_not_trusted",
+        Error::NoApplicationProtocol => "no_application_protocol",
         _ => "failed",
     }
 }

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy"],
     &["config"],
     &[
-        "dial", "identity", "jail", "metrics", "record", "tls", "vcs",
+        "content", "dial", "identity", "jail", "metrics", "record", "tls", "vcs",
     ],
     &["gate"],
     &["proxy", "admin"],
