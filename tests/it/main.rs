@@ -26,6 +26,7 @@ mod http2;
 mod identity;
 mod inspect;
 mod inspect_api;
+mod inspect_bypass;
 mod inspect_clients;
 mod inspect_http2;
 mod jail;

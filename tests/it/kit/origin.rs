@@ -66,14 +66,6 @@ impl Origin {
         Self::serve(Some(Arc::new(config)), |visit| visit.requests(&Visit::echo))
     }
 
-    /// Gives each connection to `carry`, TLS taken off.
-    pub(crate) fn tls_raw<F>(pki: &Pki, names: &[&str], carry: F) -> Self
-    where
-        F: Fn(&mut Visit) -> io::Result<()> + Send + Sync + 'static,
-    {
-        Self::serve(Some(pki.server(names)), carry)
-    }
-
     /// Gives each connection to `carry`, bytes as they are.
     pub(crate) fn raw<F>(carry: F) -> Self
     where
