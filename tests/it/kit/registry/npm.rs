@@ -18,19 +18,23 @@ pub(crate) fn npm_package(home: &Path, name: &str, version: &str) -> PathBuf {
     place
 }
 
-/// A registry with one package, `@acme/demo`: 1.0.0 of 2020, and 1.1.0 of the far future.
+/// A registry with the packages `demo` and `@acme/demo`: 1.0.0 of 2020, and 1.1.0 of the far future.
 pub(crate) fn npm_registry(
     url: &str,
 ) -> impl Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + use<> {
-    let document = document(url);
-    let archive = archive();
+    let (plain, scoped) = (document(url, "demo"), document(url, "@acme/demo"));
+    let (archive, of_scope) = (archive("demo"), archive("@acme/demo"));
     move |visit, request| {
         let path = request.target().split('?').next().unwrap_or_default();
         let path = path.replace("%2f", "/").replace("%2F", "/");
         let said: Value = match (request.method(), path.as_str()) {
-            ("GET", "/@acme/demo") => document.clone(),
-            ("GET", "/@acme/demo/-/demo-1.0.0.tgz" | "/@acme/demo/-/demo-1.1.0.tgz") => {
+            ("GET", "/demo") => plain.clone(),
+            ("GET", "/@acme/demo") => scoped.clone(),
+            ("GET", "/demo/-/demo-1.0.0.tgz") => {
                 return visit.answer("200 OK", "application/octet-stream", &archive);
+            }
+            ("GET", "/@acme/demo/-/demo-1.0.0.tgz" | "/@acme/demo/-/demo-1.1.0.tgz") => {
+                return visit.answer("200 OK", "application/octet-stream", &of_scope);
             }
             ("GET", "/-/whoami") => json!({ "username": "ana" }),
             ("GET", "/-/package/@acme/demo/dist-tags") => json!({ "latest": "1.0.0" }),
@@ -42,16 +46,16 @@ pub(crate) fn npm_registry(
     }
 }
 
-fn document(url: &str) -> Value {
+fn document(url: &str, name: &str) -> Value {
     let version = |version: &str| {
         json!({
-            "name": "@acme/demo", "version": version,
-            "dist": { "tarball": format!("{url}/@acme/demo/-/demo-{version}.tgz") },
+            "name": name, "version": version,
+            "dist": { "tarball": format!("{url}/{name}/-/demo-{version}.tgz") },
         })
     };
     json!({
-        "_id": "@acme/demo",
-        "name": "@acme/demo",
+        "_id": name,
+        "name": name,
         "dist-tags": { "latest": "1.0.0", "next": "1.1.0" },
         "time": {
             "created": "2020-01-01T00:00:00.000Z",
@@ -63,14 +67,15 @@ fn document(url: &str) -> Value {
     })
 }
 
-fn archive() -> Vec<u8> {
+fn archive(name: &str) -> Vec<u8> {
     let home = TempDir::new().expect("a home");
-    let place = npm_package(home.path(), "@acme/demo", "1.0.0");
+    let place = npm_package(home.path(), name, "1.0.0");
     Program::new("npm", home.path())
         .env("npm_config_update_notifier", "false")
         .args(["pack", "--offline"])
         .within(&place)
         .run()
         .succeeded();
-    std::fs::read(place.join("acme-demo-1.0.0.tgz")).expect("an archive")
+    let file = name.trim_start_matches('@').replace('/', "-") + "-1.0.0.tgz";
+    std::fs::read(place.join(file)).expect("an archive")
 }
