@@ -189,7 +189,8 @@ impl Reader<'_> {
         }
         let message = "this is what the file says, not the path of a file";
         let finding = Diagnostic::error("bad-key", self.0.around.at(name), message);
-        self.0.findings.push(finding.help(MAKE_ONE));
+        let finding = finding.help("write it to a file of mode 600, and name that file");
+        self.0.findings.push(finding);
         false
     }
 
