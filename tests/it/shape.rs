@@ -25,6 +25,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("record", "identity"),
     ("dial", "metrics"),
     ("dial", "tls"),
+    ("tls", "metrics"),
     ("identity", "dial"),
     ("identity", "tls"),
     ("identity", "metrics"),
