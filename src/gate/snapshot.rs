@@ -50,6 +50,8 @@ pub struct Parts<'a> {
     pub metrics: &'a Metrics,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// Who vouches for inspected destinations.
+    pub authority: Option<Arc<tls::Authority>>,
     /// The clock.
     pub clock: Clock,
 }
@@ -69,12 +71,22 @@ impl Snapshot {
             guard: parts.guard.clone(),
             metrics: parts.metrics.clone(),
         };
-        parts.metrics.certificates(parts.tls.ends());
+        let authority = parts.authority.as_ref().map(|new| {
+            new.count_in(parts.metrics);
+            // What it made is good for as long as it is the same.
+            let kept = before.and_then(|before| before.authority.as_ref());
+            kept.filter(|kept| kept.is_same(new)).unwrap_or(new).clone()
+        });
+        let inspecting = authority.iter().map(|it| ("inspect-ca", it.not_after()));
+        parts
+            .metrics
+            .certificates(parts.tls.ends().chain(inspecting));
         Self {
             tls: match before {
                 Some(before) => parts.tls.after(&before.tls),
                 None => parts.tls.clone(),
             },
+            authority,
             generation,
             digest: config.digest.clone(),
             identity: Identity::new(
@@ -85,7 +97,6 @@ impl Snapshot {
             ),
             limits: config.limits.clone(),
             upstreams: tls::Upstreams::system(),
-            authority: None,
             dialer,
             guard: parts.guard.clone(),
             metrics: Arc::new(

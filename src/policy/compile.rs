@@ -18,7 +18,7 @@ use super::source::{self, Placed};
 use super::tiers::{self, Tiers};
 use super::trial::{self, Trial};
 use super::verdict::Named;
-use super::{Category, lint, rules};
+use super::{Category, Names, inspected, lint, rules};
 
 /// One compiled, immutable set of rules.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Policy {
     pub(super) narrowed: Arc<Named>,
     pub(super) no_addresses: Arc<[IpNet]>,
     pub(super) trials: Vec<Trial>,
+    /// What is inspected by name.
+    pub(super) inspected: Names,
 }
 
 /// Compiles `source` over `catalogue`. Errors mean no policy; warnings come with one.
@@ -147,6 +149,7 @@ fn build(
         narrowed: built_in("session.narrow"),
         no_addresses: Arc::default(),
         trials: Vec::new(),
+        inspected: inspected::compile(source.inspect.as_ref(), catalogue, findings),
     };
     policy.trials = trial::compile(source, &policy, findings);
     lint::lint(source, &policy, findings);

@@ -245,6 +245,8 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use tokio::io::{AsyncRead, AsyncWrite};
+
     use super::super::buffers::Size;
     use super::*;
     use crate::clock::Clock;

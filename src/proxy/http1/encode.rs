@@ -455,7 +455,7 @@ mod tests {
             if let Ok(Some(came)) = parse_request(&mut BytesMut::from(text.as_bytes()), limits) {
                 let target = Target::from_connect(b"a.example:80").expect("a target");
                 let path = Path::parse(b"/p").expect("a path");
-                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true };
+                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true, tls: false };
                 let mut out = BytesMut::new();
                 encode_request(&came, onward, &mut out);
                 let went = parse_request(&mut out, limits).expect("good").expect("whole");
