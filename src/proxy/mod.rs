@@ -24,6 +24,7 @@ mod relay;
 mod route;
 mod said;
 mod splice;
+mod tools;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
