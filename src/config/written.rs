@@ -14,7 +14,7 @@ use super::section::{Value, keys_of, not_yet, unknown_key};
 use super::{dial, identity, issuer, limits, listen, record, session, tls};
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "dial",
     "group",
     "identity",
@@ -22,6 +22,7 @@ const SECTIONS: [&str; 13] = [
     "limits",
     "listen",
     "listener",
+    "mcp",
     "record",
     "repository",
     "rule",
@@ -80,6 +81,7 @@ impl Written {
                 "limits" => once(&mut self.limits, of("[limits]"), findings),
                 "listen" => once(&mut self.listen, of("[listen]"), findings),
                 "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
+                "mcp" => named(&mut policy.mcp, "mcp", of("[mcp.NAME]"), findings),
                 "record" => once(&mut self.record, of("[record]"), findings),
                 "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
                 "rule" => many(&mut policy.rules, of("[[rule]]"), findings),
@@ -309,6 +311,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[repository]]", keys_of::<source::Repository>()),
         ("[group.NAME]", keys_of::<source::Group>()),
         ("[[rule]]", keys_of::<source::Rule>()),
+        ("[mcp.NAME]", keys_of::<source::Mcp>()),
         ("[[trial]]", keys_of::<source::Trial>()),
     ]
 }

@@ -46,20 +46,26 @@
 
 mod action;
 mod addresses;
+mod bearing;
 mod caller;
 mod catalogue;
 mod category;
 mod clause;
 mod compile;
+mod conditions;
 mod decide;
 mod deed;
 mod explain;
+mod glob;
 mod hosts;
 mod lint;
+mod passage;
 mod paths;
 mod pattern;
 mod repository;
+mod requests;
 mod rules;
+mod servers;
 mod service;
 pub mod source;
 mod tiers;
