@@ -74,6 +74,9 @@ codes! {
     ConnectTimeout "connect_timeout" 504 "connection_timeout" Upstream
         "The destination is allowed but did not answer in time."
         "Try again later; the policy is not the cause.";
+    CredentialDenied "credential_denied" 403 "http_request_denied" Policy
+        "The credential of the request is not one that may be used at this destination."
+        "Use the credential that was issued for this work, or none.";
     Denied "denied" 403 "http_request_denied" Policy
         "A rule denies this destination."
         "Do without it; a deny rule is a decision of the policy's owners.";
@@ -98,6 +101,9 @@ codes! {
     Limit "limit" 0 "connection_limit_reached" Client
         "The first bytes of the tunnel are larger than any TLS handshake."
         "Send a TLS ClientHello of at most 64 KiB.";
+    McpToolDenied "mcp_tool_denied" 403 "http_request_denied" Policy
+        "No rule allows this tool or method of the MCP server."
+        "Use another tool of the server, or ask for a rule that names this one.";
     NeedsApproval "needs_approval" 403 "http_request_denied" Policy
         "A person has to approve this destination first."
         "Ask a reviewer of the policy for a rule; do not retry until there is one.";
@@ -153,7 +159,9 @@ impl From<Reason> for Code {
             Reason::ActionDenied => Self::ActionDenied,
             Reason::AddressDenied => Self::AddressDenied,
             Reason::CategoryDenied => Self::CategoryDenied,
+            Reason::CredentialDenied => Self::CredentialDenied,
             Reason::Denied => Self::Denied,
+            Reason::McpToolDenied => Self::McpToolDenied,
             Reason::NeedsApproval => Self::NeedsApproval,
             // `Allowed` is never refused; were it to happen, closed is the safe side.
             Reason::Allowed | Reason::NotAllowed => Self::NotAllowed,
