@@ -113,6 +113,7 @@ impl Policy {
             Some(_) => Category::Mcp,
             None => assigned.or(entry.map(by_path)).unwrap_or(Category::Unknown),
         };
+        let service = service.or(entry.and_then(|entry| entry.service.as_deref()));
         let mut deed = self.services.read(service, category, method, path);
         if let Some(server) = server {
             deed.seen = Seen::Head;
