@@ -141,6 +141,9 @@ async fn request(
     if connection.gate().draining.is_cancelled() {
         return Err(Code::Draining.into());
     }
+    if super::internal::is_own(&url.target) {
+        return super::internal::answer(connection, flow, head, &url, &known).await;
+    }
     let asked = gate::Asked::Request {
         method: head.method.as_str().into(),
         path: url.path.clone(),

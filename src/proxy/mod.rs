@@ -13,6 +13,7 @@ mod front;
 mod hello;
 mod http1;
 mod http2;
+mod internal;
 mod listen;
 mod refusal;
 mod relay;
