@@ -32,11 +32,14 @@ pub struct Bundle {
 impl Bundle {
     /// Where they are for a gate that keeps its records in that folder.
     pub fn in_folder(folder: &Path) -> Self {
-        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        // The folder of a file without one is the current one.
+        let here = Path::new(".").join(folder);
+        let folder = std::path::absolute(&here).unwrap_or(here);
+        // The authority itself may lie here too, under a name of the operator's choice.
         Self {
-            whole: folder.join("ca-bundle.pem"),
-            own: folder.join("ca.pem"),
-            java: folder.join("ca-truststore.p12"),
+            whole: folder.join("trust-bundle.pem"),
+            own: folder.join("trust-tidegate.pem"),
+            java: folder.join("trust-java.p12"),
         }
     }
 

@@ -214,9 +214,9 @@ fn now() -> Timestamp {
 
 /// What a certificate says, as lines.
 fn lines(title: &str, facts: &Facts) -> String {
-    let list = |list: &[String], none: &str| match list {
-        [] => none.to_owned(),
-        list => list.join(", "),
+    let permitted = match facts.permitted.as_slice() {
+        [] => "EVERYTHING: it is not limited".to_owned(),
+        list => wrapped(list),
     };
     format!(
         "{title}\n  subject      {}\n  SHA-256      {}\n  valid        {} to {}\n  vouches for  {}\n",
@@ -224,11 +224,29 @@ fn lines(title: &str, facts: &Facts) -> String {
         facts.fingerprint,
         facts.not_before.strftime("%F"),
         facts.not_after.strftime("%F"),
-        print::clean(
-            &list(&facts.permitted, "EVERYTHING: it is not limited"),
-            4_000
-        ),
+        permitted
     )
+}
+
+/// Names in lines that are not too wide.
+fn wrapped(names: &[String]) -> String {
+    const INDENT: usize = 15;
+    let mut text = String::new();
+    let mut at = INDENT;
+    for name in names {
+        let name = print::clean(name, 253);
+        if !text.is_empty() {
+            text.push(',');
+            if at + name.len() + 2 > print::WIDTH {
+                text.push_str("\n              ");
+                at = INDENT;
+            }
+            text.push(' ');
+        }
+        at += name.len() + 2;
+        text.push_str(&name);
+    }
+    text
 }
 
 fn as_json(facts: &Facts) -> Value {
