@@ -61,6 +61,9 @@ async fn request(
     if connection.gate().draining.is_cancelled() {
         return Err(Code::Draining.into());
     }
+    if super::internal::is_own(&url.target) {
+        return super::internal::answer(connection, flow, head, &url, &known).await;
+    }
     let (decision, asked) = judge::request(connection, flow, &known, &url, head).await?;
     if head.upgrade().is_some() && !decision.upgrade {
         let detail = "no rule lets this request become another protocol";

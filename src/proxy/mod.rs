@@ -15,6 +15,7 @@ mod hello;
 mod http1;
 mod http2;
 mod inspect;
+mod internal;
 mod judge;
 mod listen;
 mod origin;
