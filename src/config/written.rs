@@ -14,7 +14,7 @@ use super::section::{Value, keys_of, not_yet, unknown_key};
 use super::{dial, identity, inspect, issuer, limits, listen, record, session, tls};
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "dial",
     "group",
     "identity",
@@ -23,6 +23,7 @@ const SECTIONS: [&str; 14] = [
     "limits",
     "listen",
     "listener",
+    "mcp",
     "record",
     "repository",
     "rule",
@@ -85,6 +86,7 @@ impl Written {
                 "limits" => once(&mut self.limits, of("[limits]"), findings),
                 "listen" => once(&mut self.listen, of("[listen]"), findings),
                 "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
+                "mcp" => named(&mut policy.mcp, "mcp", of("[mcp.NAME]"), findings),
                 "record" => once(&mut self.record, of("[record]"), findings),
                 "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
                 "rule" => many(&mut policy.rules, of("[[rule]]"), findings),
@@ -319,6 +321,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[repository]]", keys_of::<source::Repository>()),
         ("[group.NAME]", keys_of::<source::Group>()),
         ("[[rule]]", keys_of::<source::Rule>()),
+        ("[mcp.NAME]", keys_of::<source::Mcp>()),
         ("[[trial]]", keys_of::<source::Trial>()),
     ]
 }

@@ -46,21 +46,27 @@
 
 mod action;
 mod addresses;
+mod bearing;
 mod caller;
 mod catalogue;
 mod category;
 mod clause;
 mod compile;
+mod conditions;
 mod decide;
 mod deed;
 mod explain;
+mod glob;
 mod hosts;
 mod inspected;
 mod lint;
+mod passage;
 mod paths;
 mod pattern;
 mod repository;
+mod requests;
 mod rules;
+mod servers;
 mod service;
 pub mod source;
 mod tiers;

@@ -465,6 +465,7 @@ fn mode_word(mode: Mode) -> &'static str {
 
 fn basis_word(basis: Basis) -> &'static str {
     match basis {
+        Basis::Content => "content",
         Basis::Host => "host",
         Basis::None => "none",
         Basis::Path => "path",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use rcgen::date_time_ymd;
 
 use crate::kit::{
-    Client, Inside, Lines, Message, Origin, Pki, TIERS, allow, inspected, socket, until,
+    Client, Inside, Line, Lines, Message, Origin, Pki, TIERS, allow, inspected, socket, until,
 };
 
 const HOST: &str = "files.example.net";
@@ -40,6 +40,14 @@ impl Bench {
         format!("{HOST}:{}", self.origin.port())
     }
 
+    /// A tunnel was closed for that reason.
+    #[track_caller]
+    fn ended_for(&self, code: &str) {
+        let ended = |line: &Line| line.is_close() && line.text("error.type") == code;
+        let line = self.inside.gate.line(code, ended);
+        assert_eq!(line.text("tidegate.end"), "refused", "{line:?}");
+    }
+
     fn ask(&self, client: &mut Client, path: &str) -> Message {
         client.inside("GET", &self.authority(), path)
     }
@@ -54,7 +62,7 @@ fn each_request_of_a_tunnel_is_judged() {
     assert_eq!(bench.ask(&mut client, "/docs/a").status(), 200);
     let refused = bench.ask(&mut client, "/secret?token=x");
     assert_eq!(refused.status(), 403, "{refused:?}");
-    assert_eq!(refused.refusal(), "not_allowed");
+    assert_eq!(refused.refusal(), "action_denied");
     assert_eq!(
         refused.field("content-type"),
         Some("application/problem+json")
@@ -107,7 +115,7 @@ fn what_passes_arrives_as_it_was_sent() {
         assert_eq!(seen.field(name), Some(value));
     }
     assert_eq!(seen.field("host"), Some(bench.authority().as_str()));
-    for ours in ["via", "x-forwarded-for", "forwarded", "proxy-authorization"] {
+    for ours in ["x-forwarded-for", "forwarded", "proxy-authorization"] {
         assert_eq!(seen.field(ours), None, "{seen:?}");
     }
 }
@@ -225,11 +233,7 @@ fn what_is_not_tls_in_a_tunnel_that_is_inspected_is_refused() {
     ));
     assert!(client.rest().is_empty());
     assert!(bench.origin.requests().is_empty());
-    let line = bench
-        .inside
-        .gate
-        .line("the end", |line| line.reason() == "not_tls");
-    assert_ne!(line.text("tidegate.end"), "closed", "{line:?}");
+    bench.ended_for("not_tls");
 }
 
 #[test]
@@ -241,10 +245,7 @@ fn a_name_inside_that_is_not_the_one_of_the_tunnel_is_refused() {
     client.send("GET / HTTP/1.1\r\nHost: other.example.net\r\n\r\n");
     assert!(client.try_answer("GET").is_err());
     assert!(bench.origin.requests().is_empty());
-    bench
-        .inside
-        .gate
-        .line("the end", |line| line.reason() == "sni_mismatch");
+    bench.ended_for("sni_mismatch");
 }
 
 #[test]
@@ -259,10 +260,7 @@ fn whoever_names_nobody_inside_a_tunnel_to_a_name_is_refused() {
         .run();
     outcome.failed();
     assert!(bench.origin.requests().is_empty());
-    bench
-        .inside
-        .gate
-        .line("the end", |line| line.reason() == "sni_missing");
+    bench.ended_for("sni_missing");
 }
 
 #[test]
@@ -292,11 +290,20 @@ fn refused_for(origin: &Origin, pki: &Pki, word: &str, sentence: &str) {
         .as_str()
         .unwrap_or_default()
         .to_owned();
-    assert!(detail.contains(sentence), "{detail}");
+    assert!(
+        detail.contains(word) && detail.contains(sentence),
+        "{detail}"
+    );
     let flow = answer.field("x-tidegate-flow").unwrap_or_default();
     let line = inside.gate.close(flow);
-    assert_eq!(line.text("error.type"), word, "{line:?}");
+    assert_eq!(line.text("error.type"), "tls_failed", "{line:?}");
     assert_eq!(line.text("tidegate.blame"), "upstream", "{line:?}");
+    let labels = [("side", "upstream"), ("result", word)];
+    let counted = inside
+        .gate
+        .metrics()
+        .sum("tidegate_tls_handshakes_total", &labels);
+    assert!((counted - 1.0).abs() < 0.1, "counted {counted} times");
     assert!(origin.requests().is_empty());
 }
 

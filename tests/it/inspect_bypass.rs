@@ -314,7 +314,9 @@ fn a_hello_that_is_bent_opens_nothing() {
     bench.is_healthy();
     let refused = |lines: &[Line]| {
         let codes = ["sni_mismatch", "sni_missing", "not_tls"];
-        let all = lines.iter().filter(|line| codes.contains(&line.reason()));
+        let all = lines
+            .iter()
+            .filter(|line| codes.contains(&line.text("error.type")));
         all.count() >= 14
     };
     until("each is on record", || {

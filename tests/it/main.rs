@@ -10,6 +10,7 @@
 
 mod admin;
 mod agent;
+mod authority;
 mod browser;
 mod bypass;
 mod callers;
