@@ -40,7 +40,7 @@ pub(crate) struct Row {
     pub(crate) status: Vec<u16>,
     pub(crate) code: Vec<String>,
     #[serde(default)]
-    closes: bool,
+    pub(crate) closes: bool,
 }
 
 /// Configurations that must not load.

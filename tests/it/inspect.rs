@@ -331,7 +331,7 @@ fn an_upstream_whose_certificate_is_for_another_name_is_refused() {
 
 #[test]
 fn an_upstream_that_nobody_vouches_for_is_refused() {
-    let origin = Origin::tls(&Pki::new(), &[HOST]);
+    let origin = Origin::tls(&Pki::stranger(), &[HOST]);
     refused_for(
         &origin,
         &Pki::new(),

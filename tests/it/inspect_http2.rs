@@ -151,7 +151,7 @@ fn streams_are_judged_one_by_one() {
     assert_eq!(bench.get(&client, "/docs/a").0, 200);
     let (status, body) = bench.get(&client, "/secret");
     assert_eq!(status, 403);
-    assert!(body.contains("not_allowed"), "{body}");
+    assert!(body.contains("action_denied"), "{body}");
     assert_eq!(bench.get(&client, "/docs/b").0, 200);
     let seen = origin.requests();
     let paths: Vec<_> = seen.iter().map(|it| it.target()).collect();

@@ -31,10 +31,19 @@ fn script(name: &str) -> PathBuf {
 
 /// Lists that endpoint and lets everyone call its tools, but for some.
 fn listed(port: u16, path: &str) -> String {
-    let lines = "servers = [\"docs\"]\ntools = { allow = [\"sea*\"], deny = [\"delete\"] }\n";
     format!(
-        "{}\n[mcp.docs]\nurl = \"https://{HOST}:{port}{path}\"\n",
-        inspected("docs-tools", HOST, port, lines)
+        "
+[[rule]]
+id = \"docs-tools\"
+verdict = \"allow\"
+servers = [\"docs\"]
+tools = {{ allow = [\"sea*\"], deny = [\"delete\"] }}
+addresses = [\"127.0.0.0/8\"]
+upstream = \"test\"
+
+[mcp.docs]
+url = \"https://{HOST}:{port}{path}\"
+"
     )
 }
 

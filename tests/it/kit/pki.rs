@@ -21,21 +21,24 @@ pub(crate) struct Pki {
 impl Pki {
     /// Makes an authority.
     pub(crate) fn new() -> Self {
-        Self::made(BasicConstraints::Unconstrained)
+        Self::made("tidegate test authority", BasicConstraints::Unconstrained)
+    }
+
+    /// Makes an authority of another name.
+    pub(crate) fn stranger() -> Self {
+        Self::made("somebody else", BasicConstraints::Unconstrained)
     }
 
     /// Makes an authority that vouches for servers and for no other authority.
     pub(crate) fn for_leaves() -> Self {
-        Self::made(BasicConstraints::Constrained(0))
+        Self::made("tidegate test leaves", BasicConstraints::Constrained(0))
     }
 
-    fn made(constraints: BasicConstraints) -> Self {
+    fn made(name: &str, constraints: BasicConstraints) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(constraints);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "tidegate test authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         Self {
             issuer: CertifiedIssuer::self_signed(params, key).expect("an authority"),
