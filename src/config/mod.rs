@@ -16,6 +16,7 @@ mod record;
 mod section;
 mod session;
 mod tls;
+mod upstream;
 mod value;
 mod written;
 
@@ -36,6 +37,7 @@ pub use load::{embedded, embedded_with, keys, load, load_text};
 pub use record::{OnFailure, Record};
 pub use session::{Local, PrivateKey, Session, private_key};
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
+pub use upstream::{OwnCertificate, Pin, TlsVersion, Upstream};
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[identity]`.
     pub identity: Identity,
+    /// `[upstream.*]`: how to speak TLS with some destinations.
+    pub upstreams: Vec<Upstream>,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[rule]]`, `[[trial]]`.
     pub policy: source::Policy,
 }
