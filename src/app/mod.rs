@@ -41,6 +41,8 @@ pub struct Plan {
     pub policy: Policy,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// How upstreams are spoken TLS with.
+    pub upstreams: tls::Upstreams,
     /// Findings that do not keep it from running.
     pub warnings: Vec<Diagnostic>,
 }
@@ -59,9 +61,12 @@ impl Plan {
         findings.extend(more);
         let (tls, more) = tls::Servers::new(&config.listen, &Clock::system());
         findings.extend(more);
-        match (policy, tls) {
-            (Some(policy), Some(tls)) if !has_errors(&findings) => Ok(Self {
+        let (upstreams, more) = tls::Upstreams::new(&config.upstreams, &Clock::system());
+        findings.extend(more);
+        match (policy, tls, upstreams) {
+            (Some(policy), Some(tls), Some(upstreams)) if !has_errors(&findings) => Ok(Self {
                 tls,
+                upstreams,
                 config,
                 policy,
                 warnings: findings,

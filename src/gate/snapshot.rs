@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub metrics: Arc<GenerationMetrics>,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// How upstreams are spoken TLS with.
+    pub upstreams: tls::Upstreams,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -46,6 +48,8 @@ pub struct Parts<'a> {
     pub metrics: &'a Metrics,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// How upstreams are spoken TLS with.
+    pub upstreams: tls::Upstreams,
     /// The clock.
     pub clock: Clock,
 }
@@ -65,11 +69,16 @@ impl Snapshot {
             guard: parts.guard.clone(),
             metrics: parts.metrics.clone(),
         };
-        parts.metrics.certificates(parts.tls.ends());
+        let ends = parts.tls.ends().chain(parts.upstreams.ends());
+        parts.metrics.certificates(ends);
         Self {
             tls: match before {
                 Some(before) => parts.tls.after(&before.tls),
                 None => parts.tls.clone(),
+            },
+            upstreams: match before {
+                Some(before) => parts.upstreams.after(&before.upstreams),
+                None => parts.upstreams.clone(),
             },
             generation,
             digest: config.digest.clone(),

@@ -251,13 +251,13 @@ fn word(error: &rustls::Error) -> &'static str {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
 /// The one clock.
 #[derive(Debug)]
-struct Time(Clock);
+pub(super) struct Time(pub(super) Clock);
 
 impl TimeProvider for Time {
     fn current_time(&self) -> Option<UnixTime> {
