@@ -44,6 +44,7 @@
 //! | `certificate_expired`, `certificate_not_yet_valid` | The upstream's certificate is not valid now. |
 //! | `certificate_name` | It is for another name. |
 //! | `certificate_unknown_issuer` | No root that is trusted vouches for it. |
+//! | `certificate_signature` | One of that name vouches for it, with another key than the root that is trusted. |
 //! | `certificate_not_pinned` | None of the keys in its verified chain is pinned. |
 //! | `certificate_revoked`, `certificate_invalid`, `no_certificate` | It is not good in another way. |
 //! | `version` | No version of TLS is left that both speak. |

@@ -114,6 +114,11 @@ fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
             "certificate_unknown_issuer",
             "no root that is trusted vouches for the upstream's certificate",
         ),
+        // Found by its name, the key of its authority is not the one that signed it.
+        CertificateError::BadSignature => (
+            "certificate_signature",
+            "a signature of the upstream's certificate does not fit: its authority may have a new key",
+        ),
         CertificateError::Revoked => (
             "certificate_revoked",
             "the upstream's certificate is revoked",

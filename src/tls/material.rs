@@ -16,6 +16,7 @@ use x509_parser::time::ASN1Time;
 use crate::config::{OwnCertificate, PemFile};
 use crate::diag::Diagnostic;
 
+const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 /// More names of a certificate are not shown.
 const MOST_NAMES: usize = 4;
 
@@ -42,7 +43,7 @@ pub(super) fn own_key(own: &OwnCertificate) -> Result<PrivateKeyDer<'static>, Bo
         let help = "run `openssl pkcs8 -topk8 -in OLD -out NEW`, and name the new one";
         return Err(Box::new(wrong(&own.key, why).help(help)));
     }
-    let encrypted = between(text, "-----BEGIN ENCRYPTED PRIVATE KEY-----");
+    let encrypted = between(text, ENCRYPTED);
     match (encrypted, &own.passphrase) {
         (None, _) => key(&own.key),
         (Some(body), Some(passphrase)) => decrypted(&own.key, body, passphrase),
@@ -54,6 +55,11 @@ pub(super) fn own_key(own: &OwnCertificate) -> Result<PrivateKeyDer<'static>, Bo
     }
 }
 
+/// Whether a key is encrypted.
+pub(super) fn is_encrypted(key: &PemFile) -> bool {
+    key.text.contains(ENCRYPTED)
+}
+
 fn decrypted(
     file: &PemFile,
     body: &str,
@@ -62,7 +68,9 @@ fn decrypted(
     let body: String = body.split_ascii_whitespace().collect();
     let der = STANDARD.decode(body);
     let der = der.map_err(|_| wrong(file, "it is not well-formed PEM"))?;
-    let info = EncryptedPrivateKeyInfoRef::try_from(der.as_slice()).map_err(|_| {
+    let info = EncryptedPrivateKeyInfoRef::try_from(der.as_slice()).ok();
+    let known = info.filter(|it| it.encryption_algorithm.pbes2().is_some());
+    let info = known.ok_or_else(|| {
         let why = "it is encrypted in a way that is not known: PBES2 with AES and SHA-2 is";
         let help = "run `openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW`";
         Box::new(wrong(file, why).help(help))

@@ -274,7 +274,13 @@ impl Making<'_> {
         if let Some(leaf) = chain.first() {
             self.show(&own.cert, "upstream", leaf);
         }
-        Ok(Some((chain, material::own_key(own)?)))
+        let key = material::own_key(own)?;
+        if let (Some(passphrase), false) = (&own.passphrase, material::is_encrypted(&own.key)) {
+            let message = "the key is not encrypted: its passphrase means nothing";
+            let finding = Diagnostic::warning("unused-key", passphrase.place.clone(), message);
+            self.findings.push(finding);
+        }
+        Ok(Some((chain, key)))
     }
 
     /// `None` where it names none.

@@ -33,3 +33,4 @@ mod sameness;
 mod session_cli;
 mod sessions;
 mod shape;
+mod upstreams;
