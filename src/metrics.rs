@@ -223,14 +223,20 @@ impl Metrics {
 
     /// `tidegate_certificate_not_after_timestamp_seconds{kind}`: the first end of each kind.
     pub fn certificates(&self, ends: impl Iterator<Item = (&'static str, Timestamp)>) {
+        let family = &self.0.declared.certificate_not_after;
         let mut first = std::collections::BTreeMap::new();
         for (kind, end) in ends {
             let known = first.entry(kind).or_insert(end);
             *known = end.min(*known);
         }
-        for (kind, end) in first {
-            let family = &self.0.declared.certificate_not_after;
+        for (kind, end) in &first {
             family.series(&[kind]).set(end.as_second());
+        }
+        // What is no longer written does not end any more.
+        for gone in ["upstream", "upstream-root"] {
+            if !first.contains_key(gone) {
+                family.forget(&[gone]);
+            }
         }
     }
 

@@ -11,10 +11,10 @@ use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
-use super::{dial, identity, inspect, issuer, limits, listen, record, session, tls};
+use super::{dial, identity, inspect, issuer, limits, listen, record, session, tls, upstream};
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     "dial",
     "group",
     "identity",
@@ -30,14 +30,14 @@ const SECTIONS: [&str; 15] = [
     "tier",
     "tiers",
     "trial",
+    "upstream",
 ];
 
 /// What later versions have at the top of a file.
-const NOT_YET: [(&str, &str); 4] = [
+const NOT_YET: [(&str, &str); 3] = [
     ("exception", "`[[exception]]`"),
     ("exceptions", "`[exceptions]`"),
     ("never", "`[[never]]`"),
-    ("upstream", "`[upstream.*]`"),
 ];
 
 /// The sections of all files.
@@ -54,6 +54,7 @@ pub(super) struct Written {
     /// Where secrets stand, or what may be meant for one.
     pub(super) secrets: Secrets,
     pub(super) session: Option<Placed<session::Section>>,
+    pub(super) upstreams: Vec<(Spanned<String>, Placed<upstream::Section>)>,
     pub(super) users: Vec<Placed<identity::UserSection>>,
 }
 
@@ -69,6 +70,9 @@ impl Written {
             let place = Place::new(source, key.span());
             if key.get_ref() == "inspect" {
                 note_keys::<inspect::Section>(&mut self.secrets, source, &value);
+            }
+            if key.get_ref() == "upstream" {
+                self.note_passphrases(source, &value);
             }
             let of = |what| Value {
                 source,
@@ -93,6 +97,10 @@ impl Written {
                 "tier" => named(&mut policy.tier, "tier", of("[tier.NAME]"), findings),
                 "tiers" => once(&mut policy.tiers, of("[tiers]"), findings),
                 "trial" => many(&mut policy.trials, of("[[trial]]"), findings),
+                "upstream" => {
+                    let value = of("[upstream.NAME]");
+                    named(&mut self.upstreams, "upstream", value, findings);
+                }
                 unknown => findings.push(unknown_section(place, unknown)),
             }
         }
@@ -131,6 +139,27 @@ impl Written {
                     what,
                     &["issuer", "session", "user"],
                 )),
+            }
+        }
+    }
+
+    /// A key or a passphrase may stand where the path of its file belongs, or under another name.
+    fn note_passphrases(&mut self, source: &Arc<Source>, upstreams: &Spanned<DeValue<'_>>) {
+        let DeValue::Table(upstreams) = upstreams.get_ref() else {
+            return;
+        };
+        let known = keys_of::<upstream::Section>();
+        let tables = upstreams
+            .values()
+            .filter_map(|upstream| upstream.get_ref().as_table());
+        for (key, value) in tables.flatten() {
+            let (key, text) = (
+                key.get_ref().as_ref(),
+                source.text.get(value.span()).unwrap_or_default(),
+            );
+            let secret = key == "client-key-passphrase" || session::is_key(text);
+            if secret || !known.contains(&key) {
+                self.secrets.add(source, value.span());
             }
         }
     }
@@ -323,5 +352,6 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[rule]]", keys_of::<source::Rule>()),
         ("[mcp.NAME]", keys_of::<source::Mcp>()),
         ("[[trial]]", keys_of::<source::Trial>()),
+        ("[upstream.NAME]", keys_of::<upstream::Section>()),
     ]
 }

@@ -7,6 +7,7 @@
 //! - [`jail`]: a command whose only way out is the gate.
 //! - [`operations`]: records, metrics, reload, drain, limits.
 //! - [`refusals`]: every way to be told no, and what to do then.
+//! - [`upstreams`]: mTLS to destinations, for callers without keys.
 
 pub mod claude_code;
 pub mod identity;
@@ -15,3 +16,4 @@ pub mod operations;
 pub mod policy;
 pub mod refusals;
 pub mod start;
+pub mod upstreams;

@@ -4,6 +4,7 @@
 use crate::metrics::FlowKind;
 use crate::name::{Target, TargetError, Url};
 use crate::record::TlsMode;
+use crate::tls::TlsFailure;
 
 use super::connection::Connection;
 use super::exchange::{Broken, Exchange, silent_origin};
@@ -12,7 +13,7 @@ use super::http1::{Method, RequestHead, via_has};
 use super::judge;
 use super::origin::OriginStream;
 use super::refusal::{Code, Refusal};
-use super::route::{Route, Way};
+use super::route::{Route, Way, tls_failed};
 use super::tools::Tools;
 
 /// What becomes of the client's connection.
@@ -135,7 +136,10 @@ async fn begin(
         begun = stream.begin(&onward, &authority) => begun,
         cut = exchange.open.cut() => return Err(Broken::Before(Refusal::cut(cut))),
     };
-    begun.map_err(|_| Broken::Stale)
+    begun.map_err(|error| match TlsFailure::in_error(&error) {
+        Some(failure) => Broken::Before(tls_failed(failure)),
+        None => Broken::Stale,
+    })
 }
 
 /// Where the request goes, and what its head says besides.

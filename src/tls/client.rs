@@ -8,7 +8,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+
+use super::ClientStream;
 
 /// Why there is no TLS with anybody.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -31,19 +32,14 @@ impl Client {
         config(roots).map(Self)
     }
 
-    pub(super) fn config(&self) -> &ClientConfig {
-        &self.0
-    }
-
     /// Begins TLS with the server of that name.
-    pub async fn enter<S>(&self, name: &str, stream: S) -> io::Result<TlsStream<S>>
+    pub async fn enter<S>(&self, name: &str, stream: S) -> io::Result<ClientStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
-        TlsConnector::from(self.0.clone())
-            .connect(name, stream)
-            .await
+        let connecting = TlsConnector::from(self.0.clone()).connect(name, stream);
+        connecting.await.map(ClientStream::new)
     }
 }
 
@@ -52,11 +48,7 @@ impl Client {
 fn config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
     let mut store = RootCertStore::empty();
     if roots.is_empty() {
-        let system = rustls_native_certs::load_native_certs();
-        for error in system.errors.iter().take(1) {
-            tracing::warn!(%error, "some of the system's root certificates cannot be read");
-        }
-        store.add_parsable_certificates(system.certs);
+        store.add_parsable_certificates(system_roots());
     } else {
         store.add_parsable_certificates(roots.iter().cloned());
     }
@@ -70,4 +62,13 @@ fn config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsErr
     let mut config = builder.with_root_certificates(store).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// The root certificates of the system, as they are now.
+pub(super) fn system_roots() -> Vec<CertificateDer<'static>> {
+    let system = rustls_native_certs::load_native_certs();
+    for error in system.errors.iter().take(1) {
+        tracing::warn!(%error, "some of the system's root certificates cannot be read");
+    }
+    system.certs
 }

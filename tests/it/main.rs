@@ -34,3 +34,4 @@ mod sameness;
 mod session_cli;
 mod sessions;
 mod shape;
+mod upstreams;

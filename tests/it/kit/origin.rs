@@ -61,6 +61,14 @@ impl Origin {
         })
     }
 
+    /// As [`Self::http`], over TLS as it says.
+    pub(crate) fn https_with<F>(config: Arc<ServerConfig>, answer: F) -> Self
+    where
+        F: Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + 'static,
+    {
+        Self::serve(Some(config), move |visit| visit.requests(&answer))
+    }
+
     /// Gives each connection to `carry`, bytes as they are.
     pub(crate) fn raw<F>(carry: F) -> Self
     where

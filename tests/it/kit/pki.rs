@@ -8,7 +8,12 @@ use rcgen::{
     IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{
+    CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName,
+};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
 use super::Wire;
@@ -41,15 +46,48 @@ impl Pki {
 
     /// What a server of these names speaks TLS with.
     pub(crate) fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
+        self.server_until(names, 2099)
+    }
+
+    /// As [`Self::server`], with a certificate that ends with that year.
+    pub(crate) fn server_until(&self, names: &[&str], until: i32) -> Arc<ServerConfig> {
+        let verifier = WebPkiClientVerifier::no_client_auth();
+        self.server_with(names, until, verifier)
+    }
+
+    /// As [`Self::server`], for clients with a certificate of this authority whose serial number is
+    /// not one of these.
+    pub(crate) fn server_for_certificates(
+        &self,
+        names: &[&str],
+        revoked: &[u64],
+    ) -> Arc<ServerConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a root");
+        let crl = self.crl(revoked, 2099);
+        let crl = CertificateRevocationListDer::from_pem_slice(crl.as_bytes()).expect("a list");
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .with_crls([crl])
+            .build();
+        self.server_with(names, 2099, verifier.expect("a verifier"))
+    }
+
+    fn server_with(
+        &self,
+        names: &[&str],
+        until: i32,
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> Arc<ServerConfig> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
+        let mut params = CertificateParams::new(names).expect("names");
+        params.not_after = date_time_ymd(until, 12, 31);
         let key = KeyPair::generate().expect("a key");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(vec![leaf.der().clone()], key)
             .expect("a server");
         Arc::new(config)
