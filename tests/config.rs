@@ -356,8 +356,12 @@ fn write_certs(folder: &Path) {
         "agent.key",
         "agent.pass",
         "internal-ca.pem",
+        "acme-ca.pem",
+        "gate.pem",
+        "gate.key",
+        "parent.credential",
     ] {
-        fs::write(certs.join(name), "").unwrap();
+        fs::write(certs.join(name), "user:password").unwrap();
         fs::set_permissions(certs.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 }

@@ -69,6 +69,7 @@ impl Plan {
         let names = names.unwrap_or_default();
         let (authority, more) = tls::Authority::new(&config.inspect, &names, &clock);
         findings.extend(more);
+        findings.extend(tls::Client::wrong_with(&config.dial.parents));
         let (upstreams, more) = tls::Upstreams::new(&config.upstreams, &Clock::system());
         findings.extend(more);
         match (policy, tls, upstreams) {

@@ -44,6 +44,7 @@ impl Loaded {
             let (built, more) = Upstreams::new(&config.upstreams, &Clock::system());
             findings.extend(more);
             upstreams = built;
+            findings.extend(tls::Client::wrong_with(&config.dial.parents));
         }
         let wrong = findings.iter().any(is_error);
         Self {

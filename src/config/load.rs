@@ -13,7 +13,7 @@ use super::names::Names;
 use super::record::Record;
 use super::written::{Written, includes_of, keys_by_section};
 use super::{Config, Dial, Identity, Inspect, Limits, Listen};
-use super::{dial, identity, inspect, issuer, limits, listen, record, session, upstream};
+use super::{dial, identity, inspect, issuer, limits, listen, parent, record, session, upstream};
 
 /// Of a file with more mistakes of syntax, the first ones are shown.
 const SYNTAX_ERRORS: usize = 100;
@@ -173,6 +173,10 @@ fn check(
         issuers: issuer::issuers(&written.issuers, &mut secrets, findings),
         session,
     };
+    let dial = Dial {
+        parents: parent::parents(&written.parents, &mut secrets, findings),
+        ..dial::dial(written.dial.as_ref(), findings)
+    };
     let inspect = inspect::inspect(written.inspect.as_ref(), &mut secrets, findings);
     let upstreams = upstream::upstreams(&written.upstreams, &mut secrets, findings);
     let mut policy = written.policy;
@@ -188,7 +192,7 @@ fn check(
         files,
         listen,
         record,
-        dial: dial::dial(written.dial.as_ref(), findings),
+        dial,
         limits: limits::limits(written.limits.as_ref(), findings),
         identity,
         inspect,

@@ -11,7 +11,9 @@ use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
-use super::{dial, identity, inspect, issuer, limits, listen, record, session, tls, upstream};
+use super::{
+    dial, identity, inspect, issuer, limits, listen, parent, record, session, tls, upstream,
+};
 
 /// What may stand at the top of a file.
 const SECTIONS: [&str; 16] = [
@@ -49,6 +51,7 @@ pub(super) struct Written {
     pub(super) limits: Option<Placed<limits::Section>>,
     pub(super) listen: Option<Placed<listen::Section>>,
     pub(super) listeners: Vec<Placed<listen::ListenerSection>>,
+    pub(super) parents: Vec<Placed<parent::Section>>,
     pub(super) policy: source::Policy,
     pub(super) record: Option<Placed<record::Section>>,
     /// Where secrets stand, or what may be meant for one.
@@ -81,7 +84,7 @@ impl Written {
             };
             let policy = &mut self.policy;
             match key.get_ref().as_ref() {
-                "dial" => once(&mut self.dial, of("[dial]"), findings),
+                "dial" => self.add_dial(of("[dial]"), findings),
                 "group" => named(&mut policy.groups, "group", of("[group.NAME]"), findings),
                 "identity" => self.add_identity(of("[identity]"), findings),
                 // Followed before: see `includes_of`.
@@ -102,6 +105,67 @@ impl Written {
                     named(&mut self.upstreams, "upstream", value, findings);
                 }
                 unknown => findings.push(unknown_section(place, unknown)),
+            }
+        }
+    }
+
+    /// `parent` of `[dial]` is one table or a list of them.
+    fn add_dial(&mut self, value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
+        let (source, what, span) = (value.source, value.what, value.content.span());
+        let Some(mut table) = value.table(findings) else {
+            return;
+        };
+        if let Some(parents) = table.remove(parent::KEY) {
+            self.note_credentials(source, &parents);
+            self.add_parents(source, parents, findings);
+        }
+        let content = Spanned::new(span, DeValue::Table(table));
+        let rest = Value {
+            source,
+            what,
+            content,
+        };
+        once(&mut self.dial, rest, findings);
+    }
+
+    fn add_parents(
+        &mut self,
+        source: &Arc<Source>,
+        content: Spanned<DeValue<'_>>,
+        findings: &mut Vec<Diagnostic>,
+    ) {
+        let what = parent::WHAT;
+        let list = matches!(content.get_ref(), DeValue::Array(_));
+        let value = Value {
+            source,
+            what,
+            content,
+        };
+        if list {
+            many(&mut self.parents, value, findings);
+        } else {
+            self.parents.extend(value.read(findings));
+        }
+    }
+
+    /// A credential may stand in the URL of a parent, or under a key that there is not.
+    fn note_credentials(&mut self, source: &Arc<Source>, parents: &Spanned<DeValue<'_>>) {
+        let known = keys_of::<parent::Section>();
+        let tables: Vec<_> = match parents.get_ref() {
+            DeValue::Array(list) => list.iter().map(Spanned::get_ref).collect(),
+            one => vec![one],
+        };
+        for table in tables {
+            let DeValue::Table(table) = table else {
+                continue;
+            };
+            for (key, value) in table {
+                let (key, text) = (key.get_ref().as_ref(), source.text.get(value.span()));
+                let is_file = key == "credential-file" && text.is_some_and(|it| it.contains(':'));
+                let in_url = key == "url" && text.is_some_and(|it| it.contains('@'));
+                if is_file || in_url || !known.contains(&key) {
+                    self.secrets.add(source, value.span());
+                }
             }
         }
     }
@@ -340,6 +404,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[listener]]", keys_of::<listen::ListenerSection>()),
         ("[record]", keys_of::<record::Section>()),
         ("[dial]", keys_of::<dial::Section>()),
+        (parent::WHAT, keys_of::<parent::Section>()),
         ("[inspect]", keys_of::<inspect::Section>()),
         ("[limits]", keys_of::<limits::Section>()),
         ("[[identity.issuer]]", keys_of::<issuer::Section>()),

@@ -7,6 +7,7 @@
 //! - [`identity`]: who asks, and what that is worth.
 //! - [`jail`]: a command whose only way out is the gate.
 //! - [`operations`]: records, metrics, reload, drain, limits.
+//! - [`parents`]: targets that are reached by another proxy.
 //! - [`refusals`]: every way to be told no, and what to do then.
 //! - [`upstreams`]: mTLS to destinations, for callers without keys.
 
@@ -15,6 +16,7 @@ pub mod claude_code;
 pub mod identity;
 pub mod jail;
 pub mod operations;
+pub mod parents;
 pub mod policy;
 pub mod refusals;
 pub mod start;

@@ -7,9 +7,9 @@ use crate::record::TlsMode;
 use crate::tls::TlsFailure;
 
 use super::connection::Connection;
-use super::exchange::{Broken, Exchange, silent_origin};
+use super::exchange::{Broken, Exchange, silent_origin, unknown_to_parent};
 use super::flow::Flow;
-use super::http1::{Method, RequestHead, via_has};
+use super::http1::{Method, RequestHead, via_before, via_has};
 use super::judge;
 use super::origin::OriginStream;
 use super::refusal::{Code, Refusal};
@@ -101,6 +101,7 @@ async fn run(
     way: &Way<'_>,
     mut route: Route,
 ) -> Result<After, Refusal> {
+    let mut named_again = false;
     loop {
         let reused = route.reused;
         let ran = match begin(connection, exchange, &mut route).await {
@@ -109,6 +110,11 @@ async fn run(
         };
         match ran {
             Ok(after) => return Ok(after),
+            Err(Broken::Unknown) if !named_again => {
+                named_again = true;
+                route = way.redial(flow).await?;
+            }
+            Err(Broken::Unknown) => return Err(unknown_to_parent()),
             Err(Broken::Stale) if reused => route = way.redial(flow).await?,
             Err(Broken::Stale) => return Err(silent_origin()),
             Err(Broken::Before(refusal)) => return Err(refusal),
@@ -175,6 +181,7 @@ async fn aim(
         ));
     }
     flow.aim(url.target.clone());
+    flow.via = via_before(&head.fields);
     if via_has(&head.fields, &connection.gate().pseudonym) {
         return Err(Refusal::malformed(
             508,

@@ -28,6 +28,7 @@ mod jail;
 mod kit;
 mod limits;
 mod oidc;
+mod parents;
 mod records;
 mod reload;
 mod sameness;

@@ -17,6 +17,7 @@ mod pki;
 mod policy;
 mod program;
 mod records;
+mod squid;
 mod web;
 mod wire;
 
@@ -34,5 +35,6 @@ pub(crate) use pki::Pki;
 pub(crate) use policy::{TIERS, allow, allow_more, loopback, names};
 pub(crate) use program::{Outcome, Program, need};
 pub(crate) use records::{Line, Lines, read as read_log};
+pub(crate) use squid::Squid;
 pub(crate) use web::{Site, git_backend};
 pub(crate) use wire::Wire;
