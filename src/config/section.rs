@@ -18,7 +18,7 @@ use crate::policy::source::Placed;
 
 /// Keys that the language has and this version does not: refused, since ignoring them would let
 /// something pass that their author wanted stopped.
-const NOT_YET: [(&str, &str); 1] = [("[dial]", "parent")];
+const NOT_YET: [(&str, &str); 0] = [];
 
 /// The finding for something that a later version knows.
 pub(super) fn not_yet(place: Place, what: &str) -> Diagnostic {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::name::Target;
 use crate::policy::TierId;
 
-use super::Stream;
+use super::{Stream, Through};
 
 /// Idle connections kept for one key, and in all.
 const MOST_OF_A_KEY: usize = 64;
@@ -28,6 +28,8 @@ pub struct PoolKey {
     pub tier: TierId,
     /// How TLS is spoken with it; `None`: not at all.
     pub tls: Option<TlsKey>,
+    /// The parent that it leads through: two never share a connection.
+    pub parent: Option<Arc<str>>,
 }
 
 /// How TLS is spoken on a connection. What is behind a name is the same for a whole generation.
@@ -44,6 +46,8 @@ pub struct Idle {
     pub stream: Stream,
     /// The address that was dialled.
     pub address: SocketAddr,
+    /// The parent that it leads through.
+    pub through: Option<Through>,
     since: Instant,
 }
 
@@ -58,7 +62,8 @@ struct Shelf {
 }
 
 impl Pool {
-    /// Takes a connection that still lives and passes `judge`.
+    /// Takes a connection that still lives and whose judged address, where there is one, passes
+    /// `judge`.
     pub fn take(
         &self,
         key: &PoolKey,
@@ -72,7 +77,8 @@ impl Pool {
             let mut found = None;
             while let Some(mut candidate) = idle.pop() {
                 let rested = now.saturating_duration_since(candidate.since);
-                if rested < LONGEST_REST && judge(candidate.address) && candidate.stream.rests() {
+                let judged = super::judged(candidate.address, candidate.through.as_ref());
+                if rested < LONGEST_REST && judged.is_none_or(&judge) && candidate.stream.rests() {
                     found = Some(candidate);
                     break;
                 }
@@ -87,7 +93,13 @@ impl Pool {
     }
 
     /// Keeps a connection whose last exchange ended cleanly; drops it where there is no room.
-    pub fn put(&self, key: PoolKey, stream: Stream, address: SocketAddr, now: Instant) {
+    pub fn put(
+        &self,
+        key: PoolKey,
+        (stream, address): (Stream, SocketAddr),
+        through: Option<Through>,
+        now: Instant,
+    ) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.count >= MOST {
             kept.sweep(now);
@@ -100,6 +112,7 @@ impl Pool {
             idle.push(Idle {
                 stream,
                 address,
+                through,
                 since: now,
             });
             kept.count += 1;
@@ -148,6 +161,7 @@ mod tests {
             target: Target::from_connect(b"files.example.net:80").unwrap(),
             tier: TierId(tier),
             tls: None,
+            parent: None,
         }
     }
 
@@ -155,7 +169,7 @@ mod tests {
     async fn a_connection_is_never_shared_across_tiers() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), Stream::Tcp(stream), address, now);
+        pool.put(key(0), (Stream::Tcp(stream), address), None, now);
         assert!(pool.take(&key(1), now, |_| true).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_some());
         assert!(pool.take(&key(0), now, |_| true).is_none());
@@ -165,7 +179,7 @@ mod tests {
     async fn a_connection_whose_address_no_longer_passes_is_dropped() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), Stream::Tcp(stream), address, now);
+        pool.put(key(0), (Stream::Tcp(stream), address), None, now);
         assert!(pool.take(&key(0), now, |_| false).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_none());
     }
@@ -174,7 +188,7 @@ mod tests {
     async fn a_connection_that_rested_too_long_is_dropped() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), Stream::Tcp(stream), address, now);
+        pool.put(key(0), (Stream::Tcp(stream), address), None, now);
         assert!(pool.take(&key(0), now + LONGEST_REST, |_| true).is_none());
     }
 }

@@ -55,40 +55,22 @@ pub fn built_in() -> Catalogue {
     Catalogue::parse(&FILES).0
 }
 
-const FILES: [(&str, &str); 9] = [
-    (
-        "auth.toml",
-        include_str!("../../config/catalogue/auth.toml"),
-    ),
-    ("mcp.toml", include_str!("../../config/catalogue/mcp.toml")),
-    (
-        "model-api.toml",
-        include_str!("../../config/catalogue/model-api.toml"),
-    ),
-    (
-        "package-registry.toml",
-        include_str!("../../config/catalogue/package-registry.toml"),
-    ),
-    (
-        "plugin.toml",
-        include_str!("../../config/catalogue/plugin.toml"),
-    ),
-    (
-        "source-control.toml",
-        include_str!("../../config/catalogue/source-control.toml"),
-    ),
-    (
-        "telemetry.toml",
-        include_str!("../../config/catalogue/telemetry.toml"),
-    ),
-    (
-        "update.toml",
-        include_str!("../../config/catalogue/update.toml"),
-    ),
-    (
-        "webfetch.toml",
-        include_str!("../../config/catalogue/webfetch.toml"),
-    ),
+macro_rules! files {
+    ($($name:literal),+ $(,)?) => {
+        [$((concat!($name, ".toml"), include_str!(concat!("../../config/catalogue/", $name, ".toml")))),+]
+    };
+}
+
+const FILES: [(&str, &str); 9] = files![
+    "auth",
+    "mcp",
+    "model-api",
+    "package-registry",
+    "plugin",
+    "source-control",
+    "telemetry",
+    "update",
+    "webfetch",
 ];
 
 impl Catalogue {
@@ -396,6 +378,34 @@ mod tests {
         let (_, findings) = parse(&text("nmp"));
         assert_eq!(findings[0].message, "`nmp` is no service");
         assert_eq!(findings[0].help.as_deref(), Some("did you mean `npm`?"));
+    }
+
+    #[test]
+    fn well_known_destinations_have_their_service() {
+        let catalogue = built_in();
+        for (host, service) in [
+            ("api.anthropic.com", Some("anthropic")),
+            ("api.github.com", Some("github")),
+            ("bedrock-runtime.us-east-1.amazonaws.com", Some("bedrock")),
+            ("ghcr.io", Some("oci")),
+            ("github.com", Some("github")),
+            ("gitlab.com", Some("gitlab")),
+            ("huggingface.co", Some("huggingface")),
+            ("maven.pkg.github.com", Some("maven")),
+            ("npm.pkg.github.com", Some("npm")),
+            (
+                "productionresultssa3.blob.core.windows.net",
+                Some("azure-blob"),
+            ),
+            ("proxy.golang.org", Some("go")),
+            ("rubygems.org", Some("rubygems")),
+            ("us-east5-aiplatform.googleapis.com", Some("vertex")),
+            ("bitbucket.org", None),
+            ("docs.rs", None),
+        ] {
+            let host = Host::parse(host.as_bytes()).unwrap();
+            assert_eq!(catalogue.service(&host), service, "{host:?}");
+        }
     }
 
     #[test]

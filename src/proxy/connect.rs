@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
-use crate::dial::{DialError, NoRoute, Route, Stream, Upstream};
+use crate::dial::{DialError, Errand, NoRoute, Purpose, Route, Stream, Upstream};
 use crate::gate::Asked;
 use crate::metrics::FlowKind;
 use crate::name::{Host, Target};
@@ -15,7 +15,7 @@ use crate::record::{Blame, End, TlsMode};
 use super::connection::{Connection, LINGER};
 use super::flow::{Flow, millis};
 use super::hello::{ClientHello, Hello, read_hello};
-use super::http1::RequestHead;
+use super::http1::{RequestHead, via_before, via_has};
 use super::inspect::Inside;
 use super::refusal::{Code, Refusal};
 use super::relay::{Early, Relayed, Side, relay};
@@ -75,6 +75,11 @@ async fn open(
     let target = Target::from_connect(head.target())
         .map_err(|error| Refusal::because(Code::BadTarget, error.to_string()))?;
     flow.aim(target.clone());
+    if via_has(&head.fields, &connection.gate().pseudonym) {
+        let detail = "the request has passed this proxy before";
+        return Err(Refusal::malformed(508, detail));
+    }
+    flow.via = via_before(&head.fields);
     let known = connection.identify(flow, head).await?;
     if super::internal::is_own(&target) {
         return Err(super::internal::no_tunnel());
@@ -142,7 +147,8 @@ async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<
         .dialer
         .route(target, decision, &snapshot.policy, &snapshot.guard)
         .await;
-    let named = matches!(target.host, Host::Name(_));
+    let looked_up = !matches!(&found, Ok(route) if route.addresses.is_empty());
+    let named = looked_up && matches!(target.host, Host::Name(_));
     if named {
         let took = began.elapsed();
         flow.facts.ms.dns = Some(millis(took));
@@ -152,6 +158,7 @@ async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<
     if named {
         flow.facts.dns_answers = Some(route.answers.clone());
     }
+    flow.facts.parent_proxy = route.parents.first().map(|parent| parent.name().clone());
     Ok(route)
 }
 
@@ -164,18 +171,57 @@ async fn dial_route(
     let Some(open) = flow.open.clone() else {
         return Err(Code::RecordUnavailable.into());
     };
+    let via = match &flow.via {
+        Some(before) => format!("{before}, 1.1 {}", flow.gate.pseudonym),
+        None => format!("1.1 {}", flow.gate.pseudonym),
+    };
+    let errand = Errand {
+        purpose: match open.asked {
+            Asked::Request { tls: false, .. } if decision.upstream.is_none() => Purpose::Request,
+            _ => Purpose::Tunnel { via: &via },
+        },
+        guard: &snapshot.guard,
+        metrics: &flow.gate.metrics,
+    };
     // The policy may have changed while the name was resolved or the decision was written.
     let dialled = tokio::select! {
         biased;
         cut = open.cut() => return Err(Refusal::cut(cut)),
-        dialled = snapshot.dialer.dial(&route.addresses) => dialled,
+        dialled = snapshot.dialer.reach(route, errand) => dialled,
     };
-    let upstream = dialled.map_err(|error| match error {
-        DialError::Failed(error) => Refusal::because(Code::ConnectFailed, super::io_reason(&error)),
-        DialError::TimedOut => Code::ConnectTimeout.into(),
-    })?;
+    let upstream = match dialled {
+        Ok(upstream) => upstream,
+        Err(DialError::Parent(error)) if error.leaves_out() && route.falls_back() => {
+            return Box::pin(dial_past(flow, &route.target, decision)).await;
+        }
+        Err(DialError::Parent(error)) => {
+            return Err(Refusal::because(Code::ParentFailed, error.to_string()));
+        }
+        Err(DialError::Failed(error)) => {
+            let why = super::io_reason(&error);
+            return Err(Refusal::because(Code::ConnectFailed, why));
+        }
+        Err(DialError::TimedOut) => return Err(Code::ConnectTimeout.into()),
+    };
     flow.dialled(&upstream, decision);
     Ok(upstream)
+}
+
+/// Dials a target itself whose parents are out of reach, where they may be left out.
+async fn dial_past(
+    flow: &mut Flow,
+    target: &Target,
+    decision: &Decision,
+) -> Result<Upstream, Refusal> {
+    let snapshot = flow.snapshot();
+    let found = snapshot
+        .dialer
+        .route_direct(target, decision, &snapshot.policy, &snapshot.guard)
+        .await;
+    let route = found.map_err(|error| no_route(flow, error))?;
+    flow.facts.parent_proxy = None;
+    flow.facts.dns_answers = Some(route.answers.clone());
+    dial_route(flow, &route, decision).await
 }
 
 fn no_route(flow: &mut Flow, error: NoRoute) -> Refusal {
@@ -206,8 +252,10 @@ impl Flow {
         self.gate
             .metrics
             .connected(decision.category, upstream.took);
-        if let Some(open) = &self.open {
-            open.dialled(upstream.address);
+        let parent = upstream.parent.as_ref();
+        self.facts.parent_proxy = parent.map(|through| through.name().clone());
+        if let (Some(open), Some(judged)) = (&self.open, upstream.judged()) {
+            open.dialled(judged);
         }
     }
 }

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::clock::Clock;
+use crate::dial::Through;
 use crate::gate::{self, OpenFlow};
 use crate::name::Url;
 use crate::record::{Blame, End};
@@ -56,6 +57,8 @@ pub(super) struct Exchange<'a> {
 pub(super) enum Broken {
     /// Nothing was sent to the client yet: it can be told.
     Before(Refusal),
+    /// The parent does not know us, and there is another credential by now: worth another try.
+    Unknown,
     /// The kept connection turned out to be closed before anything came: worth another try.
     Stale,
 }
@@ -79,10 +82,14 @@ impl Exchange<'_> {
             ..
         } = connection;
         let (mut from_client, mut to_client) = stream.split();
+        let through = route.through.as_ref();
         let (mut from_origin, mut to_origin) = route.stream.split();
-        let mut answer = Answer::default();
+        let mut answer = Answer {
+            by_parent: through.is_some_and(|through| through.absolute),
+            ..Answer::default()
+        };
         let ended = {
-            let via = &shared.gate.pseudonym;
+            let via = (&*shared.gate.pseudonym, through);
             let whole = AtomicBool::new(false);
             let mut send = pin!(self.send(&mut from_client, early, &mut to_origin, via, &whole));
             let mut reply =
@@ -106,7 +113,7 @@ impl Exchange<'_> {
             Ended::Replied(Ok(Replied::Whole { client, origin }), sent) => {
                 flow.ended(End::Closed, None, None);
                 if origin && sent && buffer.is_empty() && !binds_connection(self.head) {
-                    way.keep(flow, route.stream, route.address);
+                    way.keep(flow, route);
                 }
                 Ok(if client && sent {
                     After::Keep
@@ -114,7 +121,17 @@ impl Exchange<'_> {
                     After::Close
                 })
             }
+            Ended::Replied(Err(ReplyError::Unknown), _) => Err(self.unknown(through).await),
             ended => self.broken(flow, &answer, ended),
+        }
+    }
+
+    /// What a request is worth whose parent did not take our credential.
+    async fn unknown(&self, through: Option<&Through>) -> Broken {
+        let again = self.head.body.is_empty() && is_idempotent(&self.head.method);
+        match through {
+            Some(through) if through.has_other_credential().await && again => Broken::Unknown,
+            _ => Broken::Before(unknown_to_parent()),
         }
     }
 
@@ -203,7 +220,7 @@ impl Exchange<'_> {
         from: &mut ClientRead<'_>,
         early: &mut BytesMut,
         to: &mut OriginWrite<'_>,
-        via: &str,
+        via: (&str, Option<&Through>),
         sent: &AtomicBool,
     ) -> BodyError {
         match self.send_all(from, early, to, via).await {
@@ -240,7 +257,7 @@ impl Exchange<'_> {
         from: &mut ClientRead<'_>,
         early: &mut BytesMut,
         to: &mut OriginWrite<'_>,
-        via: &str,
+        via: (&str, Option<&Through>),
     ) -> Result<(), BodyError> {
         let framed = matches!(to, OriginWrite::Http2(_));
         if !framed {
@@ -262,13 +279,14 @@ impl Exchange<'_> {
     }
 
     /// The head as it goes on.
-    fn written(&self, via: &str) -> BytesMut {
+    fn written(&self, (via, through): (&str, Option<&Through>)) -> BytesMut {
         let mut out = BytesMut::new();
         let onward = Onward {
             target: &self.url.target,
             path: &self.url.path,
             via,
             upgrade: self.upgrade,
+            through,
             tls: self.url.tls,
             plain: self.tools.as_ref().is_some_and(Tools::lists),
         };
@@ -282,7 +300,7 @@ impl Exchange<'_> {
             bytes: usize::MAX,
             fields: 256,
         };
-        let mut head = parse_request(&mut self.written(via), limits).ok()??;
+        let mut head = parse_request(&mut self.written((via, None)), limits).ok()??;
         head.body = self.head.body;
         Some(head)
     }
@@ -313,6 +331,9 @@ impl Exchange<'_> {
             if head.is_interim() {
                 tell(to, &out).await?;
                 continue;
+            }
+            if head.status == 407 && answer.by_parent {
+                return Err(ReplyError::Unknown);
             }
             answer.status = Some(head.status);
             answer.until_close = told.body == BodyLength::UntilClose;
@@ -442,6 +463,8 @@ async fn tell_all(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyErr
 struct Answer {
     /// Set when the head was passed on, or is just about to be.
     status: Option<u16>,
+    /// Whether it is a parent who answers: it asks us who we are, not the client.
+    by_parent: bool,
     /// Whether the client was told that the body lasts until the connection ends.
     until_close: bool,
     first_byte: Option<Duration>,
@@ -460,6 +483,8 @@ enum ReplyError {
     Malformed(String),
     /// The origin closed before its first byte.
     Silent,
+    /// The parent does not take our credential.
+    Unknown,
     /// The origin ended TLS: it does not take our certificate.
     Tls(io::Error),
 }
@@ -496,6 +521,10 @@ fn body_code(error: &BodyError) -> &'static str {
         BodyError::Read(error) | BodyError::Write(error) => super::io_code(error),
         BodyError::Truncated => super::kind_code(io::ErrorKind::UnexpectedEof),
     }
+}
+
+pub(super) fn unknown_to_parent() -> Refusal {
+    Refusal::because(Code::ParentFailed, "the parent refused: 407")
 }
 
 pub(super) fn silent_origin() -> Refusal {

@@ -32,6 +32,8 @@ pub(super) struct Flow {
     pub(super) close: CloseFacts,
     /// Where to, once parsed.
     pub(super) target: Option<Target>,
+    /// Who took the tunnel that is asked for before, as `Via` says.
+    pub(super) via: Option<Box<str>>,
     /// Set when it passed.
     pub(super) open: Option<Arc<OpenFlow>>,
     place: Option<Place>,
@@ -91,6 +93,7 @@ impl Flow {
             facts,
             close: CloseFacts::default(),
             target: None,
+            via: None,
             open: None,
             place: None,
             permit: Some(permit),

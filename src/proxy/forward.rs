@@ -4,15 +4,16 @@
 use crate::metrics::FlowKind;
 use crate::name::{Target, TargetError, Url};
 use crate::record::TlsMode;
+use crate::tls::TlsFailure;
 
 use super::connection::Connection;
-use super::exchange::{Broken, Exchange, silent_origin};
+use super::exchange::{Broken, Exchange, silent_origin, unknown_to_parent};
 use super::flow::Flow;
-use super::http1::{Method, RequestHead, via_has};
+use super::http1::{Method, RequestHead, via_before, via_has};
 use super::judge;
 use super::origin::OriginStream;
 use super::refusal::{Code, Refusal};
-use super::route::{Route, Way};
+use super::route::{Route, Way, tls_failed};
 use super::tools::Tools;
 
 /// What becomes of the client's connection.
@@ -100,6 +101,7 @@ async fn run(
     way: &Way<'_>,
     mut route: Route,
 ) -> Result<After, Refusal> {
+    let mut named_again = false;
     loop {
         let reused = route.reused;
         let ran = match begin(connection, exchange, &mut route).await {
@@ -108,6 +110,11 @@ async fn run(
         };
         match ran {
             Ok(after) => return Ok(after),
+            Err(Broken::Unknown) if !named_again => {
+                named_again = true;
+                route = way.redial(flow).await?;
+            }
+            Err(Broken::Unknown) => return Err(unknown_to_parent()),
             Err(Broken::Stale) if reused => route = way.redial(flow).await?,
             Err(Broken::Stale) => return Err(silent_origin()),
             Err(Broken::Before(refusal)) => return Err(refusal),
@@ -135,7 +142,10 @@ async fn begin(
         begun = stream.begin(&onward, &authority) => begun,
         cut = exchange.open.cut() => return Err(Broken::Before(Refusal::cut(cut))),
     };
-    begun.map_err(|_| Broken::Stale)
+    begun.map_err(|error| match TlsFailure::in_error(&error) {
+        Some(failure) => Broken::Before(tls_failed(failure)),
+        None => Broken::Stale,
+    })
 }
 
 /// Where the request goes, and what its head says besides.
@@ -171,6 +181,7 @@ async fn aim(
         ));
     }
     flow.aim(url.target.clone());
+    flow.via = via_before(&head.fields);
     if via_has(&head.fields, &connection.gate().pseudonym) {
         return Err(Refusal::malformed(
             508,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::dial::{Stream, Upstream};
+use crate::dial::{self, Stream, Through, Upstream};
 use crate::identity::Presented;
 use crate::name::{Host, Path, Target, Url};
 use crate::policy::Decision;
@@ -25,7 +25,7 @@ use super::http1::{Method, RequestHead};
 use super::http2;
 use super::origin::OriginStream;
 use super::refusal::{Code, Refusal};
-use super::route::{Secured, secure};
+use super::route::{Route, Secured, secure};
 
 /// What the requests inside one tunnel share.
 pub(super) struct Inside {
@@ -58,7 +58,20 @@ enum Link {
 #[derive(Clone)]
 struct Peer {
     address: SocketAddr,
+    /// The parent that it leads through.
+    through: Option<Through>,
     upstream: Option<Arc<str>>,
+}
+
+impl Peer {
+    fn route(&self, stream: OriginStream) -> Route {
+        Route {
+            stream,
+            address: self.address,
+            through: self.through.clone(),
+            reused: true,
+        }
+    }
 }
 
 impl Inside {
@@ -75,6 +88,7 @@ impl Inside {
         let secured = secure(flow, target, name, Alpn::Http2, upstream).await?;
         let peer = Peer {
             address: secured.address,
+            through: secured.through.clone(),
             upstream: decision.upstream.clone(),
         };
         let http2 = secured.http2;
@@ -110,16 +124,19 @@ impl Inside {
         &self,
         upstream: &Option<Arc<str>>,
         passes: impl Fn(SocketAddr) -> bool,
-    ) -> Option<(OriginStream, SocketAddr)> {
+    ) -> Option<Route> {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |peer: &Peer| peer.upstream == *upstream && passes(peer.address);
+        let fits = |peer: &Peer| {
+            let judged = dial::judged(peer.address, peer.through.as_ref());
+            peer.upstream == *upstream && judged.is_none_or(&passes)
+        };
         match &mut *link {
             Link::Http2(carrier, peer) if fits(peer) && !carrier.is_over() => {
                 let exchange = carrier.exchange();
-                Some((OriginStream::Http2(Box::new(exchange)), peer.address))
+                Some(peer.route(OriginStream::Http2(Box::new(exchange))))
             }
             Link::Http1(_, peer) if fits(peer) => match std::mem::replace(&mut *link, Link::Gone) {
-                Link::Http1(stream, peer) => Some((OriginStream::Wire(stream), peer.address)),
+                Link::Http1(stream, peer) => Some(peer.route(OriginStream::Wire(stream))),
                 other => {
                     *link = other;
                     None
@@ -140,6 +157,7 @@ impl Inside {
         let exchange = carrier.exchange();
         let peer = Peer {
             address: secured.address,
+            through: secured.through.clone(),
             upstream: upstream.clone(),
         };
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link::Http2(carrier, peer);

@@ -113,6 +113,9 @@ codes! {
     NotTls "not_tls" 0 "tls_protocol_error" Client
         "The tunnel does not begin with TLS."
         "Use TLS, or have the rule say `raw = true`.";
+    ParentFailed "parent_failed" 502 "destination_unavailable" Upstream
+        "The destination is allowed but the parent proxy did not lead there."
+        "Tell the operator: the parent proxy refuses, or cannot be reached.";
     PortDenied "port_denied" 403 "http_request_denied" Policy
         "The host is allowed, but not at this port."
         "Use the port that the rule names: 443 for https, 80 for http unless it says more.";

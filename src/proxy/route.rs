@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::dial::{PoolKey, Stream, TlsKey, Upstream};
+use crate::dial::{self, PoolKey, Stream, Through, TlsKey, Upstream};
 use crate::gate;
 use crate::name::Target;
 use crate::policy::Decision;
@@ -20,6 +20,8 @@ use super::refusal::{Code, Refusal};
 pub(super) struct Route {
     pub(super) stream: OriginStream,
     pub(super) address: SocketAddr,
+    /// The parent that it leads through.
+    pub(super) through: Option<Through>,
     pub(super) reused: bool,
 }
 
@@ -41,6 +43,7 @@ pub(super) struct Way<'w> {
 pub(super) struct Secured {
     pub(super) stream: Stream,
     pub(super) address: SocketAddr,
+    pub(super) through: Option<Through>,
     pub(super) http2: bool,
 }
 
@@ -60,8 +63,12 @@ impl<'w> Way<'w> {
             known,
             decision,
             key: PoolKey {
-                target,
                 tier: known.caller.who.tier,
+                parent: flow
+                    .snapshot()
+                    .dialer
+                    .first_parent(&target, decision.category),
+                target,
                 tls: secure.then(|| TlsKey {
                     upstream: decision.upstream.clone(),
                 }),
@@ -79,10 +86,12 @@ impl<'w> Way<'w> {
     ) -> Result<Route, Refusal> {
         if let Some(kept) = self.kept(flow) {
             flow.facts.peer_address = Some(kept.address.ip());
+            flow.facts.parent_proxy = kept.through.as_ref().map(|it| it.name().clone());
             flow.settle(self.known, &self.key.target, asked, self.decision)
                 .await?;
-            if let Some(open) = &flow.open {
-                open.dialled(kept.address);
+            let judged = dial::judged(kept.address, kept.through.as_ref());
+            if let (Some(open), Some(judged)) = (&flow.open, judged) {
+                open.dialled(judged);
             }
             return Ok(kept);
         }
@@ -98,11 +107,15 @@ impl<'w> Way<'w> {
     }
 
     /// Keeps a connection of HTTP/1 whose exchange ended cleanly.
-    pub(super) fn keep(&self, flow: &Flow, stream: OriginStream, address: SocketAddr) {
-        if let OriginStream::Wire(stream) = stream {
+    pub(super) fn keep(&self, flow: &Flow, route: Route) {
+        if let OriginStream::Wire(stream) = route.stream {
             let now = flow.gate.clock.instant();
             let pool = &flow.snapshot().dialer.pool;
-            pool.put(self.key.clone(), stream, address, now);
+            let key = PoolKey {
+                parent: route.through.as_ref().map(|it| it.name().clone()),
+                ..self.key.clone()
+            };
+            pool.put(key, (stream, route.address), route.through, now);
         }
     }
 
@@ -117,12 +130,9 @@ impl<'w> Way<'w> {
                 .is_ok()
         };
         if let Some(inside) = self.inside.filter(|_| !self.upgrade) {
-            if let Some((stream, address)) = inside.take(&self.decision.upstream, passes) {
-                return Some(Route {
-                    stream,
-                    address,
-                    reused: true,
-                });
+            let taken = inside.take(&self.decision.upstream, passes);
+            if taken.is_some() {
+                return taken;
             }
             if inside.http2 {
                 return None;
@@ -133,6 +143,7 @@ impl<'w> Way<'w> {
         Some(Route {
             stream: OriginStream::Wire(kept.stream),
             address: kept.address,
+            through: kept.through,
             reused: true,
         })
     }
@@ -142,6 +153,7 @@ impl<'w> Way<'w> {
             return Ok(Route {
                 stream: OriginStream::Wire(upstream.stream),
                 address: upstream.address,
+                through: upstream.parent,
                 reused: false,
             });
         };
@@ -151,7 +163,7 @@ impl<'w> Way<'w> {
             None => Alpn::Http1,
         };
         let secured = secure(flow, &self.key.target, name.as_ref(), alpn, upstream).await?;
-        let address = secured.address;
+        let (address, through) = (secured.address, secured.through.clone());
         let stream = match carrier {
             Some(inside) if secured.http2 => inside.carry_on(flow, secured, name).await?,
             _ => OriginStream::Wire(secured.stream),
@@ -159,6 +171,7 @@ impl<'w> Way<'w> {
         Ok(Route {
             stream,
             address,
+            through,
             reused: false,
         })
     }
@@ -208,6 +221,7 @@ pub(super) async fn secure(
     Ok(Secured {
         stream: Stream::Over(entered.stream),
         address: upstream.address,
+        through: upstream.parent,
         http2: entered.http2,
     })
 }

@@ -394,6 +394,12 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
     if let Some(address) = facts.peer_address {
         object.plain("network.peer.address", address);
     }
+    some(
+        object,
+        "tidegate.parent",
+        facts.parent_proxy.as_deref(),
+        NAME,
+    );
     if let Some(answers) = &facts.dns_answers {
         object.plains("dns.answers", answers.iter().take(ANSWERS));
     }

@@ -156,6 +156,8 @@ pub struct FlowFacts {
     pub server_port: Option<u16>,
     /// `network.peer.address`: the address dialled; absent where denied by name.
     pub peer_address: Option<IpAddr>,
+    /// `tidegate.parent`: the `host:port` of the parent proxy that was asked, where one was.
+    pub parent_proxy: Option<Arc<str>>,
     /// `dns.answers`.
     pub dns_answers: Option<Box<[IpAddr]>>,
     /// `network.protocol.name`: `connect` or `http`.

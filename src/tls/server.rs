@@ -289,7 +289,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// The one clock.
 #[derive(Debug)]
-struct Time(Clock);
+pub(super) struct Time(pub(super) Clock);
 
 impl TimeProvider for Time {
     fn current_time(&self) -> Option<UnixTime> {

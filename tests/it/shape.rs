@@ -318,3 +318,15 @@ fn only_the_metrics_name_prometheus() {
         assert!(!named, "{} names prometheus", file.path.display());
     }
 }
+
+#[test]
+fn every_file_of_a_service_is_built_in() {
+    let services = tidegate::policy::Services::built_in();
+    let mut paths = Vec::new();
+    walk(&package().join("config/services"), &mut paths);
+    assert!(paths.len() > 15, "{paths:?}");
+    for path in paths {
+        let name = path.file_stem().and_then(|stem| stem.to_str());
+        assert!(name.is_some_and(|name| services.knows(name)), "{path:?}");
+    }
+}

@@ -22,7 +22,7 @@ use crate::name::Path;
 use super::{Action, Category, Deed, Seen};
 use fields::Fields;
 use names::{FileForm, PackageForm};
-use operation::Operation;
+use operation::{Operation, Request};
 
 /// The operation of a request that no operation of its service describes.
 const OTHER: &str = "other";
@@ -152,10 +152,11 @@ impl Services {
         if query::overrides_method(path.query()) {
             return Self::unknown(known, Action::Write);
         }
+        let request = Request::new(method, path);
         let name = known.map_or(EVERYWHERE, |service| &*service.name);
         let found = self
             .with_included(name)
-            .find_map(|service| service.read(method, path));
+            .find_map(|service| service.read(&request));
         found.unwrap_or_else(|| match known {
             Some(_) => Self::unknown(known, by_method(method)),
             None => Self::unknown(None, Action::of(category, method, path)),
@@ -187,11 +188,11 @@ impl Services {
 
 impl Service {
     /// What a request does, where an operation describes it.
-    fn read(&self, method: &str, path: &Path) -> Option<Deed> {
+    fn read(&self, request: &Request<'_>) -> Option<Deed> {
         let (operation, fields) = self
             .operations
             .iter()
-            .find_map(|operation| Some((operation, operation.matches(method, path)?)))?;
+            .find_map(|operation| Some((operation, operation.matches(request)?)))?;
         let [repository, package, version] = self.name_things(&fields);
         Some(Deed {
             seen: match operation.body {

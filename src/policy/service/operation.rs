@@ -6,7 +6,7 @@ use crate::name::Path;
 
 use super::super::{Action, Body};
 use super::fields::Fields;
-use super::pattern::Pattern;
+use super::pattern::{Pattern, Segments};
 use super::query::Conditions;
 
 /// What some requests do, in the word of their service.
@@ -24,25 +24,40 @@ pub(super) struct Operation {
 
 impl Operation {
     /// What a request names, where it is this operation.
-    pub(super) fn matches<'a>(&self, method: &str, path: &'a Path) -> Option<Fields<'a>> {
-        let asked = if method == "HEAD" { "GET" } else { method };
-        if !self.methods.iter().any(|known| **known == *asked) {
+    pub(super) fn matches<'a>(&self, request: &Request<'a>) -> Option<Fields<'a>> {
+        if !self.methods.iter().any(|known| **known == *request.method) {
             return None;
         }
         let mut fields = self
             .paths
             .iter()
-            .find_map(|pattern| pattern.matches(as_read(asked, path.path())))?;
-        self.query.hold(path.query(), &mut fields)?;
+            .find_map(|pattern| pattern.matches(&request.path))?;
+        self.query.hold(request.query, &mut fields)?;
         Some(fields)
     }
 }
 
-/// The path as most servers take it: they redirect a GET with a slash at the end to the one
-/// without, or the other way round. For other methods only the exact path is the operation.
-fn as_read<'a>(method: &str, path: &'a str) -> &'a str {
-    match path.strip_suffix('/') {
-        Some(front) if method == "GET" && !front.is_empty() => front,
-        _ => path,
+/// The head of a request, as operations look at it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'a> {
+    method: &'a str,
+    path: Segments<'a>,
+    query: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    /// `HEAD` is taken as `GET`, and for both a slash at the end does not count, because servers
+    /// redirect one spelling to the other. For other methods only the exact path is the operation.
+    pub(super) fn new(method: &'a str, path: &'a Path) -> Self {
+        let method = if method == "HEAD" { "GET" } else { method };
+        let text = match path.path().strip_suffix('/') {
+            Some(front) if method == "GET" && !front.is_empty() => front,
+            _ => path.path(),
+        };
+        Self {
+            method,
+            path: Segments::of(text),
+            query: path.query(),
+        }
     }
 }

@@ -29,6 +29,22 @@ pub(super) struct Pattern {
     many: Option<usize>,
 }
 
+/// A canonical path without its query, its segments counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segments<'a> {
+    /// Without the slash in front.
+    inside: &'a str,
+    count: usize,
+}
+
+impl<'a> Segments<'a> {
+    pub(super) fn of(path: &'a str) -> Self {
+        let inside = path.strip_prefix('/').unwrap_or_default();
+        let count = inside.bytes().filter(|byte| *byte == b'/').count() + 1;
+        Self { inside, count }
+    }
+}
+
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Piece {
     One(Segment),
@@ -82,14 +98,13 @@ impl Pattern {
         })
     }
 
-    /// What a canonical path (without its query) names, where it matches.
-    pub(super) fn matches<'a>(&self, path: &'a str) -> Option<Fields<'a>> {
-        let inside = path.strip_prefix('/')?;
-        let count = inside.bytes().filter(|byte| *byte == b'/').count() + 1;
-        let several = count.checked_sub(self.single)?;
+    /// What a path names, where it matches.
+    pub(super) fn matches<'a>(&self, path: &Segments<'a>) -> Option<Fields<'a>> {
+        let several = path.count.checked_sub(self.single)?;
         if several < self.many.unwrap_or(0) || (self.many.is_none() && several > 0) {
             return None;
         }
+        let inside = path.inside;
         let mut fields = Fields::default();
         let mut opened = [0; 4];
         let mut at = 0;
@@ -265,7 +280,9 @@ mod tests {
     use super::*;
 
     fn captured(pattern: &str, path: &str) -> Option<String> {
-        let fields = Pattern::parse(pattern).unwrap().matches(path)?;
+        let fields = Pattern::parse(pattern)
+            .unwrap()
+            .matches(&Segments::of(path))?;
         let named = Field::ALL
             .iter()
             .filter_map(|(word, field)| fields.get(*field).map(|text| format!("{word}={text}")));

@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::fields::{Field, Fields, Name};
 use super::{BodyLength, RequestHead, ResponseHead, Version};
+use crate::dial::Through;
 use crate::name::{Path, Target};
 
 /// Where a request goes on to.
@@ -20,6 +21,8 @@ pub(crate) struct Onward<'r> {
     pub(crate) via: &'r str,
     /// Whether an upgrade that the client asked for goes on.
     pub(crate) upgrade: bool,
+    /// The parent that is told, where one is: in absolute form, and who we are.
+    pub(crate) through: Option<&'r Through>,
     /// Whether it goes over TLS: the port that `Host` leaves out.
     pub(crate) tls: bool,
     /// Whether the answer has to come without a coding.
@@ -48,17 +51,22 @@ pub(crate) struct Answer {
 pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut BytesMut) {
     out.reserve(head.len() + 256);
     let method = head.method.as_str();
+    let parent = onward.through.filter(|through| through.absolute);
+    put(out, &[method.as_bytes(), b" "]);
+    if parent.is_some() {
+        put(out, &[b"http://"]);
+        put_host(onward.target, onward.tls, out);
+    }
     put(
         out,
-        &[
-            method.as_bytes(),
-            b" ",
-            onward.path.as_str().as_bytes(),
-            b" HTTP/1.1\r\nHost: ",
-        ],
+        &[onward.path.as_str().as_bytes(), b" HTTP/1.1\r\nHost: "],
     );
     put_host(onward.target, onward.tls, out);
     put(out, &[b"\r\n"]);
+    if let Some(who) = parent.and_then(|through| through.authorization.as_ref()) {
+        let who = who.as_str().as_bytes();
+        put(out, &[b"Proxy-Authorization: ", who, b"\r\n"]);
+    }
     let listed = head.fields.connection_names_fields();
     for field in head.fields.iter() {
         let passes = match field.known {
@@ -257,6 +265,7 @@ mod tests {
             path: &path,
             via: "tidegate-7",
             upgrade,
+            through: None,
             tls: false,
             plain: false,
         };
@@ -461,7 +470,7 @@ mod tests {
             if let Ok(Some(came)) = parse_request(&mut BytesMut::from(text.as_bytes()), limits) {
                 let target = Target::from_connect(b"a.example:80").expect("a target");
                 let path = Path::parse(b"/p").expect("a path");
-                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true, tls: false, plain: false };
+                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true, tls: false, plain: false, through: None };
                 let mut out = BytesMut::new();
                 encode_request(&came, onward, &mut out);
                 let went = parse_request(&mut out, limits).expect("good").expect("whole");

@@ -207,6 +207,7 @@ fn full() -> FlowFacts {
         server_address: Some("docs.example".into()),
         server_port: Some(443),
         peer_address: Some([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()),
+        parent_proxy: Some("proxy.acme.example:3129".into()),
         dns_answers: Some(Box::new([[192, 0, 2, 1].into()])),
         protocol: Some("connect"),
         method: Some("CONNECT".into()),

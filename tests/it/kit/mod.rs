@@ -22,6 +22,7 @@ mod records;
 mod registry;
 mod service;
 pub(crate) mod socket;
+mod squid;
 mod web;
 mod wire;
 
@@ -46,5 +47,6 @@ pub(crate) use registry::{
     pypi_registry, wheel,
 };
 pub(crate) use service::Service;
+pub(crate) use squid::Squid;
 pub(crate) use web::{Site, git_backend};
 pub(crate) use wire::Wire;

@@ -61,6 +61,14 @@ impl Origin {
         })
     }
 
+    /// As [`Self::http`], over TLS as it says.
+    pub(crate) fn https_with<F>(config: Arc<ServerConfig>, answer: F) -> Self
+    where
+        F: Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + 'static,
+    {
+        Self::serve(Some(config), move |visit| visit.requests(&answer))
+    }
+
     /// As [`Self::echo`], over TLS as `config` says.
     pub(crate) fn tls_as(config: ServerConfig) -> Self {
         Self::serve(Some(Arc::new(config)), |visit| visit.requests(&Visit::echo))

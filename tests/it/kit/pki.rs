@@ -8,7 +8,12 @@ use rcgen::{
     IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{
+    CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName,
+};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 
 use super::Wire;
@@ -54,7 +59,33 @@ impl Pki {
 
     /// What a server of these names speaks TLS with.
     pub(crate) fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
-        Arc::new(self.serving(names, |_| {}))
+        self.server_until(names, 2099)
+    }
+
+    /// As [`Self::server`], with a certificate that ends with that year.
+    pub(crate) fn server_until(&self, names: &[&str], until: i32) -> Arc<ServerConfig> {
+        let change = |params: &mut CertificateParams| {
+            params.not_after = date_time_ymd(until, 12, 31);
+        };
+        Arc::new(self.serving(names, change))
+    }
+
+    /// As [`Self::server`], for clients with a certificate of this authority whose serial number is
+    /// not one of these.
+    pub(crate) fn server_for_certificates(
+        &self,
+        names: &[&str],
+        revoked: &[u64],
+    ) -> Arc<ServerConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a root");
+        let crl = self.crl(revoked, 2099);
+        let crl = CertificateRevocationListDer::from_pem_slice(crl.as_bytes()).expect("a list");
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+            .with_crls([crl])
+            .build();
+        let verifier = verifier.expect("a verifier");
+        Arc::new(self.serving_with(names, |_| {}, verifier))
     }
 
     /// As [`Self::server`], with a certificate that is changed before it is signed.
@@ -62,6 +93,15 @@ impl Pki {
         &self,
         names: &[&str],
         change: impl FnOnce(&mut CertificateParams),
+    ) -> ServerConfig {
+        self.serving_with(names, change, WebPkiClientVerifier::no_client_auth())
+    }
+
+    fn serving_with(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+        verifier: Arc<dyn ClientCertVerifier>,
     ) -> ServerConfig {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
@@ -72,7 +112,7 @@ impl Pki {
         ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(vec![leaf.der().clone()], key)
             .expect("a server")
     }

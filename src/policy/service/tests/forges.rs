@@ -169,6 +169,10 @@ fn huggingface() {
         POST /api/models/acme/model/paths-info/main       -> view read repository=acme/model
         GET /api/models/acme/model/xet-read-token/main    -> download read repository=acme/model
         GET /api/models/acme/model/xet-write-token/main   -> xet-write write repository=acme/model
+        GET /api/models/old/xet-write-token/main          -> xet-write write repository=old
+        GET /api/buckets/acme/b/xet-write-token           -> xet-write write
+        GET /old/resolve/main/config.json                 -> download read repository=old
+        GET /api/models/old                               -> view read repository=old
         GET /api/datasets/acme/set/xet-write-token/main/  -> xet-write write repository=datasets/acme/set
         POST /api/models/acme/model/commit/main           -> commit write repository=acme/model
         POST /api/spaces/acme/app/preupload/main          -> commit write repository=spaces/acme/app
