@@ -35,8 +35,10 @@ pub(super) async fn forward(connection: &mut Connection, mut head: RequestHead) 
     match Box::pin(request(connection, &mut flow, &mut head)).await {
         Ok(after) => after,
         Err(refusal) => {
-            // A body that nobody reads would be taken for the next request.
-            let keep = head.keep_alive && head.body.is_empty();
+            // A body that nobody reads would be taken for the next request, and so would bytes
+            // sent ahead into a tunnel that did not open (RFC 9931).
+            let ahead = head.method == Method::Connect || !head.body.is_empty();
+            let keep = head.keep_alive && !ahead;
             let head_only = head.method == Method::Head;
             let told = connection
                 .refuse(&mut flow, &refusal, !keep, head_only)
