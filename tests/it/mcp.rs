@@ -156,7 +156,11 @@ fn a_listed_server_serves_the_library_of_python_without_a_handshake() {
 
 #[test]
 fn a_listed_server_serves_the_library_of_python_by_events() {
-    let world = World::start("sse", |port| listed(port, "/sse"));
+    // Events come from one URL, and messages go to another: both are listed.
+    let world = World::start("sse", |port| {
+        let both = listed(port, "/sse").replace("[\"docs\"]", "[\"docs\", \"messages\"]");
+        format!("{both}\n[mcp.messages]\nurl = \"https://{HOST}:{port}/messages/\"\n")
+    });
     let outcome = world.python("sse").succeeded();
     outcome.showed("called search").showed("refused delete");
     assert_eq!(world.called(), ["search", "search"]);
@@ -229,7 +233,7 @@ impl Bench {
             self.inside
                 .judged()
                 .iter()
-                .any(|line| line.verdict() == "deny")
+                .any(|line| line.verdict() != "allow")
         });
         answer
     }

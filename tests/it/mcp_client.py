@@ -30,4 +30,4 @@ async def main():
         await call(client, "search", {"query": "again"})
 
 
-asyncio.run(asyncio.wait_for(main(), 60))
+asyncio.run(asyncio.wait_for(main(), 30))
