@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::kit::{DEADLINE, Inside, Origin, Origin2, Pki, TIERS, inspected, until};
+use crate::kit::{DEADLINE, Inside, Line, Message, Origin, Origin2, Pki, TIERS, inspected, until};
 
 const HOST: &str = "grpc.example.net";
 
@@ -154,12 +154,12 @@ fn streams_are_judged_one_by_one() {
     assert!(body.contains("action_denied"), "{body}");
     assert_eq!(bench.get(&client, "/docs/b").0, 200);
     let seen = origin.requests();
-    let paths: Vec<_> = seen.iter().map(|it| it.target()).collect();
+    let paths: Vec<_> = seen.iter().map(Message::target).collect();
     assert_eq!(paths, ["/docs/a", "/docs/b"]);
     let authority = format!("{HOST}:{}", bench.port);
     assert_eq!(seen[0].field(":authority"), Some(authority.as_str()));
     let judged = bench.inside.judged();
-    let verdicts: Vec<_> = judged.iter().map(|line| line.verdict()).collect();
+    let verdicts: Vec<_> = judged.iter().map(Line::verdict).collect();
     assert_eq!(verdicts, ["allow", "deny", "allow"], "{judged:?}");
     assert_eq!(origin.connections(), 1, "one connection for one tunnel");
 }
