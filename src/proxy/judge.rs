@@ -22,6 +22,14 @@ const MOST: usize = 1024 * 1024;
 const MOST_OF_MODEL: usize = 8 * 1024 * 1024;
 /// The error of JSON-RPC for what the policy refuses: of those that are left to servers.
 const REFUSED: i64 = -32043;
+/// Fields that say how a body is to be read: of two, the next reader might take the other.
+const ONCE: [&str; 5] = [
+    "content-type",
+    "content-encoding",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+];
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A request that is being judged.
@@ -88,6 +96,16 @@ impl Request<'_> {
             mcp_protocol_version: first("mcp-protocol-version"),
             mcp_session: first("mcp-session-id").is_some(),
         }
+    }
+
+    /// A field that may come once and comes more often.
+    fn twice(&self) -> Option<&'static str> {
+        let count = |name: &str| {
+            let fields = self.head.fields.iter();
+            let named = fields.filter(|it| it.name.eq_ignore_ascii_case(name.as_bytes()));
+            named.count()
+        };
+        ONCE.into_iter().find(|name| count(name) > 1)
     }
 
     /// Recognises the Model Context Protocol where nobody announced it.
@@ -181,6 +199,10 @@ impl Request<'_> {
         deed: &Deed,
         peek: &mut Peek,
     ) -> Result<Vec<Deed>, Refusal> {
+        if let Some(name) = self.twice() {
+            let detail = format!("the field {name} comes twice");
+            return Err(Refusal::because(Code::BadRequest, detail));
+        }
         if deed.body == Some(Body::Model) {
             self.fill(connection, flow, peek, MOST_OF_MODEL).await?;
             said::of_model(&peek.content, flow);
