@@ -213,6 +213,20 @@ fn a_query_in_gzip_passes_as_it_was_sent_or_is_refused() {
 }
 
 #[test]
+fn a_type_or_coding_that_is_said_twice_is_refused() {
+    let bench = Bench::start("actions = [\"read\"]\n");
+    let body = said("{ viewer { login } }");
+    for fields in [
+        "Content-Type: application/json\r\nContent-Type: application/graphql\r\n",
+        "Content-Encoding: identity\r\nContent-Encoding: gzip\r\n",
+    ] {
+        let answer = bench.ask("POST", "/graphql", fields, body.as_bytes());
+        assert_eq!(answer.status(), 400, "{fields}: {answer:?}");
+    }
+    assert!(bench.origin.requests().is_empty());
+}
+
+#[test]
 fn reading_the_rest_api_passes_and_writing_does_not() {
     let bench = Bench::start("actions = [\"read\"]\n");
     bench.passes("an issue", |it| {

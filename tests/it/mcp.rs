@@ -162,8 +162,14 @@ fn a_listed_server_serves_the_library_of_python_by_events() {
         format!("{both}\n[mcp.messages]\nurl = \"https://{HOST}:{port}/messages/\"\n")
     });
     let outcome = world.python("sse").succeeded();
-    outcome.showed("called search").showed("refused delete");
-    assert_eq!(world.called(), ["search", "search"]);
+    // Answers come by the events of another request, so that only a status can be given here;
+    // this library ends its transport at one, and shows it.
+    let outcome = outcome.showed("called search").showed("mcp_tool_denied");
+    assert!(!outcome.shows("called delete"), "{outcome:#?}");
+    assert_eq!(world.called(), ["search"]);
+    let calls = calls(&world.inside);
+    assert_eq!(calls[1].text("mcp.tool.name"), "delete", "{calls:?}");
+    assert_eq!(calls[1].reason(), "mcp_tool_denied", "{calls:?}");
 }
 
 #[test]
