@@ -234,6 +234,11 @@ impl Metrics {
         }
     }
 
+    /// `tidegate_certificates_minted_total`.
+    pub fn minted(&self) {
+        self.0.declared.certificates_minted.inc();
+    }
+
     /// `tidegate_contained{probe}` and the time of the report, in seconds since 1970. `probe` is a
     /// word of [`PROBES`]; what was not probed has no series.
     pub fn contained(&self, probes: &[(&'static str, Option<bool>)], at: i64) {

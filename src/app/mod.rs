@@ -41,6 +41,8 @@ pub struct Plan {
     pub policy: Policy,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// Who vouches for inspected destinations.
+    pub authority: Option<Arc<tls::Authority>>,
     /// Findings that do not keep it from running.
     pub warnings: Vec<Diagnostic>,
 }
@@ -57,11 +59,17 @@ impl Plan {
         };
         let (policy, more) = policy::compile(&config.policy, catalogue);
         findings.extend(more);
-        let (tls, more) = tls::Servers::new(&config.listen, &Clock::system());
+        let clock = Clock::system();
+        let (tls, more) = tls::Servers::new(&config.listen, &clock);
+        findings.extend(more);
+        let names = policy.as_ref().map(Policy::inspected_names);
+        let names = names.unwrap_or_default();
+        let (authority, more) = tls::Authority::new(&config.inspect, &names, &clock);
         findings.extend(more);
         match (policy, tls) {
             (Some(policy), Some(tls)) if !has_errors(&findings) => Ok(Self {
                 tls,
+                authority: authority.map(Arc::new),
                 config,
                 policy,
                 warnings: findings,

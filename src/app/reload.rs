@@ -128,6 +128,7 @@ impl Follower {
             config,
             policy,
             tls,
+            authority,
             warnings,
         } = plan;
         if !warnings.is_empty() {
@@ -148,6 +149,7 @@ impl Follower {
             guard: interfaces::guard(&self.own),
             metrics: &gate.metrics,
             tls,
+            authority,
             clock: gate.clock.clone(),
         };
         let generation = gate.next_generation();

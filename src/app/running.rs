@@ -42,6 +42,7 @@ impl Running {
             mut config,
             policy,
             tls,
+            authority,
             ..
         } = plan;
         let descriptors = sockets::raise_descriptors();
@@ -63,6 +64,7 @@ impl Running {
             guard: interfaces::guard(&own),
             metrics: &metrics,
             tls,
+            authority,
             clock: clock.clone(),
         };
         let first = Snapshot::new(1, &config, policy, &parts);

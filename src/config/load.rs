@@ -12,8 +12,8 @@ use super::files::{Files, Reading, read_text};
 use super::names::Names;
 use super::record::Record;
 use super::written::{Written, includes_of, keys_by_section};
-use super::{Config, Dial, Identity, Limits, Listen};
-use super::{dial, identity, issuer, limits, listen, record, session};
+use super::{Config, Dial, Identity, Inspect, Limits, Listen};
+use super::{dial, identity, inspect, issuer, limits, listen, record, session};
 
 /// Of a file with more mistakes of syntax, the first ones are shown.
 const SYNTAX_ERRORS: usize = 100;
@@ -75,6 +75,7 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         dial: Dial::default(),
         limits: Limits::default(),
         identity: Identity::default(),
+        inspect: Inspect::default(),
         policy: crate::policy::source::Policy::default(),
     }
 }
@@ -171,6 +172,9 @@ fn check(
         issuers: issuer::issuers(&written.issuers, &mut secrets, findings),
         session,
     };
+    let inspect = inspect::inspect(written.inspect.as_ref(), &mut secrets, findings);
+    let mut policy = written.policy;
+    policy.inspect = written.inspect.as_ref().map(inspect::policy);
     let folder = super::folder_of(first);
     let record = record::record(written.record.as_ref(), folder, findings);
     listen.control_beside(record.file.as_deref());
@@ -184,6 +188,7 @@ fn check(
         dial: dial::dial(written.dial.as_ref(), findings),
         limits: limits::limits(written.limits.as_ref(), findings),
         identity,
-        policy: written.policy,
+        inspect,
+        policy,
     }
 }

@@ -6,6 +6,7 @@ mod dial;
 mod files;
 mod glob;
 mod identity;
+mod inspect;
 mod issuer;
 mod limits;
 mod listen;
@@ -29,6 +30,7 @@ pub use claim::{Piece, Template, Wanted};
 pub use dial::Dial;
 pub use files::{Files, digest_of_files, read};
 pub use identity::{Identity, SecretHash, User};
+pub use inspect::{Authority, CredentialKey, Inspect};
 pub use issuer::Issuer;
 pub use limits::Limits;
 pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
@@ -58,6 +60,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[identity]`.
     pub identity: Identity,
+    /// What `[inspect]` says besides policy.
+    pub inspect: Inspect,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[rule]]`, `[[trial]]`.
     pub policy: source::Policy,
 }

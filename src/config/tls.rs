@@ -162,14 +162,15 @@ pub(super) fn tls<T>(
 }
 
 /// What reading files needs.
-struct PemFiles<'a, T> {
-    around: &'a Placed<T>,
-    read: &'a mut Vec<(PathBuf, String)>,
-    findings: &'a mut Vec<Diagnostic>,
+pub(super) struct PemFiles<'a, T> {
+    pub(super) around: &'a Placed<T>,
+    /// Learns the files and what they say.
+    pub(super) read: &'a mut Vec<(PathBuf, String)>,
+    pub(super) findings: &'a mut Vec<Diagnostic>,
 }
 
 impl<T> PemFiles<'_, T> {
-    fn path(&self, name: &Spanned<String>) -> PathBuf {
+    pub(super) fn path(&self, name: &Spanned<String>) -> PathBuf {
         super::folder_of(&self.around.source.path).join(name.get_ref())
     }
 
@@ -184,7 +185,7 @@ impl<T> PemFiles<'_, T> {
             .ok()
     }
 
-    fn try_pem(&mut self, name: &Spanned<String>) -> Result<PemFile, ReadError> {
+    pub(super) fn try_pem(&mut self, name: &Spanned<String>) -> Result<PemFile, ReadError> {
         let path = self.path(name);
         let text = read_text(&path)?;
         self.read.push((path.clone(), text.clone()));
@@ -196,7 +197,7 @@ impl<T> PemFiles<'_, T> {
     }
 
     /// A key that others can read is no secret.
-    fn keep_secret(&mut self, path: &Path, name: &Spanned<String>) {
+    pub(super) fn keep_secret(&mut self, path: &Path, name: &Spanned<String>) {
         let mode = std::fs::metadata(path).map_or(0, |meta| meta.mode());
         if mode.trailing_zeros() >= 6 {
             // Nothing for its group and others.

@@ -11,14 +11,15 @@ use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
-use super::{dial, identity, issuer, limits, listen, record, session, tls};
+use super::{dial, identity, inspect, issuer, limits, listen, record, session, tls};
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "dial",
     "group",
     "identity",
     "include",
+    "inspect",
     "limits",
     "listen",
     "listener",
@@ -32,10 +33,9 @@ const SECTIONS: [&str; 14] = [
 ];
 
 /// What later versions have at the top of a file.
-const NOT_YET: [(&str, &str); 5] = [
+const NOT_YET: [(&str, &str); 4] = [
     ("exception", "`[[exception]]`"),
     ("exceptions", "`[exceptions]`"),
-    ("inspect", "`[inspect]`"),
     ("never", "`[[never]]`"),
     ("upstream", "`[upstream.*]`"),
 ];
@@ -44,6 +44,7 @@ const NOT_YET: [(&str, &str); 5] = [
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) dial: Option<Placed<dial::Section>>,
+    pub(super) inspect: Option<Placed<inspect::Section>>,
     pub(super) issuers: Vec<Placed<issuer::Section>>,
     pub(super) limits: Option<Placed<limits::Section>>,
     pub(super) listen: Option<Placed<listen::Section>>,
@@ -66,6 +67,9 @@ impl Written {
     ) {
         for (key, value) in table {
             let place = Place::new(source, key.span());
+            if key.get_ref() == "inspect" {
+                note_keys::<inspect::Section>(&mut self.secrets, source, &value);
+            }
             let of = |what| Value {
                 source,
                 what,
@@ -78,6 +82,7 @@ impl Written {
                 "identity" => self.add_identity(of("[identity]"), findings),
                 // Followed before: see `includes_of`.
                 "include" => {}
+                "inspect" => once(&mut self.inspect, of("[inspect]"), findings),
                 "limits" => once(&mut self.limits, of("[limits]"), findings),
                 "listen" => once(&mut self.listen, of("[listen]"), findings),
                 "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
@@ -113,7 +118,7 @@ impl Written {
                     findings,
                 ),
                 "session" => {
-                    self.note_keys(source, &value);
+                    note_keys::<session::Section>(&mut self.secrets, source, &value);
                     once(&mut self.session, of("[identity.session]", value), findings);
                 }
                 "user" => {
@@ -126,20 +131,6 @@ impl Written {
                     what,
                     &["issuer", "session", "user"],
                 )),
-            }
-        }
-    }
-
-    /// A key may stand where the path of its file belongs, or under another name.
-    fn note_keys(&mut self, source: &Arc<Source>, session: &Spanned<DeValue<'_>>) {
-        let DeValue::Table(session) = session.get_ref() else {
-            return;
-        };
-        let known = keys_of::<session::Section>();
-        for (key, value) in session {
-            let text = source.text.get(value.span()).unwrap_or_default();
-            if session::is_key(text) || !known.contains(&key.get_ref().as_ref()) {
-                self.secrets.add(source, value.span());
             }
         }
     }
@@ -159,6 +150,24 @@ impl Written {
             if !SHOWN.contains(&key.get_ref().as_ref()) {
                 self.secrets.add(source, value.span());
             }
+        }
+    }
+}
+
+/// A key may stand where the path of its file belongs, or under another name.
+fn note_keys<T: DeserializeOwned>(
+    secrets: &mut Secrets,
+    source: &Arc<Source>,
+    section: &Spanned<DeValue<'_>>,
+) {
+    let DeValue::Table(section) = section.get_ref() else {
+        return;
+    };
+    let known = keys_of::<T>();
+    for (key, value) in section {
+        let text = source.text.get(value.span()).unwrap_or_default();
+        if session::is_key(text) || !known.contains(&key.get_ref().as_ref()) {
+            secrets.add(source, value.span());
         }
     }
 }
@@ -302,6 +311,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[listener]]", keys_of::<listen::ListenerSection>()),
         ("[record]", keys_of::<record::Section>()),
         ("[dial]", keys_of::<dial::Section>()),
+        ("[inspect]", keys_of::<inspect::Section>()),
         ("[limits]", keys_of::<limits::Section>()),
         ("[[identity.issuer]]", keys_of::<issuer::Section>()),
         ("[identity.session]", keys_of::<session::Section>()),

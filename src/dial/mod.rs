@@ -22,7 +22,7 @@ use crate::name::{Host, Target};
 use crate::policy::{Decision, Guard, Policy};
 
 pub use document::{Document, DocumentError, Wanted};
-pub use pool::{Idle, Pool, PoolKey};
+pub use pool::{Idle, Pool, PoolKey, TlsKey};
 pub use resolve::{ResolveError, Resolver};
 pub use stream::Stream;
 
@@ -33,7 +33,7 @@ const MOST_ANSWERS: usize = 16;
 #[derive(Debug)]
 pub struct Dialer {
     resolver: Arc<Resolver>,
-    /// Connections of this generation that rest between plain-HTTP requests.
+    /// Connections of this generation that rest between requests.
     pub pool: Pool,
     connect_timeout: Duration,
     dns_timeout: Duration,

@@ -31,6 +31,10 @@ pub struct Snapshot {
     pub metrics: Arc<GenerationMetrics>,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// How TLS is spoken with origins.
+    pub upstreams: tls::Upstreams,
+    /// Who vouches for inspected destinations; `None`: nothing is inspected.
+    pub authority: Option<Arc<tls::Authority>>,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -46,6 +50,8 @@ pub struct Parts<'a> {
     pub metrics: &'a Metrics,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// Who vouches for inspected destinations.
+    pub authority: Option<Arc<tls::Authority>>,
     /// The clock.
     pub clock: Clock,
 }
@@ -65,12 +71,22 @@ impl Snapshot {
             guard: parts.guard.clone(),
             metrics: parts.metrics.clone(),
         };
-        parts.metrics.certificates(parts.tls.ends());
+        let authority = parts.authority.as_ref().map(|new| {
+            new.count_in(parts.metrics);
+            // What it made is good for as long as it is the same.
+            let kept = before.and_then(|before| before.authority.as_ref());
+            kept.filter(|kept| kept.is_same(new)).unwrap_or(new).clone()
+        });
+        let inspecting = authority.iter().map(|it| ("inspect-ca", it.not_after()));
+        parts
+            .metrics
+            .certificates(parts.tls.ends().chain(inspecting));
         Self {
             tls: match before {
                 Some(before) => parts.tls.after(&before.tls),
                 None => parts.tls.clone(),
             },
+            authority,
             generation,
             digest: config.digest.clone(),
             identity: Identity::new(
@@ -80,6 +96,7 @@ impl Snapshot {
                 reach,
             ),
             limits: config.limits.clone(),
+            upstreams: tls::Upstreams::system(),
             dialer,
             guard: parts.guard.clone(),
             metrics: Arc::new(

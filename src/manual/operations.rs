@@ -15,7 +15,8 @@
 //! |---|---|---|---|
 //! | `tidegate_build_info` | gauge | version | Always 1: which version runs. |
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
-//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`. |
+//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`. |
+//! | `tidegate_certificates_minted_total` | counter | | Certificates made for inspected destinations. |
 //! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
 //! | `tidegate_contained_timestamp_seconds` | gauge |  | When a doctor last reported; 0 before the first report. |
 //! | `tidegate_decision_duration_seconds` | histogram |  | Time to decide one flow by the policy. |

@@ -39,6 +39,8 @@ declare! {
         "Bytes carried, counted as they move: out is from the client to the origin.";
     certificate_not_after: IntGaugeVec = "tidegate_certificate_not_after_timestamp_seconds" ["kind"],
         "When the first certificate or revocation list of its kind ends.";
+    certificates_minted: IntCounter = "tidegate_certificates_minted_total" [],
+        "Certificates made for inspected destinations.";
     contained: IntGaugeVec = "tidegate_contained" ["probe"],
         "0 where the last report of a doctor reached the outside without the gate, else 1.";
     contained_at: IntGauge = "tidegate_contained_timestamp_seconds" [],

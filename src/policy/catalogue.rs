@@ -123,6 +123,21 @@ impl Catalogue {
         )
     }
 
+    /// Every host of a category, or of one of its paths.
+    pub(super) fn hosts_of(&self, category: Category) -> impl Iterator<Item = HostPattern> {
+        let is_of = move |id: Option<u32>| {
+            let entry = self.index.entries.get(id? as usize)?;
+            let splits = || entry.paths.iter().any(|(split, _)| *split == category);
+            (entry.category == category || splits()).then_some(())
+        };
+        self.index.names.iter().flat_map(move |(name, site)| {
+            let host = HostName::parse(name.as_bytes()).ok();
+            let exact = is_of(site.exact).and(host.clone()).map(HostPattern::Exact);
+            let below = is_of(site.below).and(host).map(HostPattern::Below);
+            exact.into_iter().chain(below)
+        })
+    }
+
     /// The entry for a host: its own, else that of the longest suffix.
     pub(super) fn find(&self, host: &Host) -> Option<&Entry> {
         let Host::Name(name) = host else { return None };

@@ -14,9 +14,8 @@ use super::catalogue::Catalogue;
 use super::clause::Clause;
 use super::decide::{GroupId, GroupSet, TierId};
 use super::hosts::{ClauseId, HostMap};
-use super::passage::{self, Categories, Passages};
-use super::pattern::HostPattern;
-use super::rules::Names;
+use super::passage::{self, Passages};
+use super::rules::{Inspects, Known};
 use super::servers::{self, Servers};
 use super::source::{self, Placed};
 use super::tiers::{self, Tiers};
@@ -39,8 +38,7 @@ pub struct Policy {
     pub(super) services: Services,
     pub(super) servers: Servers,
     pub(super) passages: Passages,
-    /// The hosts of the rules that say `inspect = true`.
-    inspects: Vec<HostPattern>,
+    pub(super) inspects: Inspects,
     /// Whether a rule without hosts says anything of inspection.
     pub(super) hostless_inspect: bool,
     /// What a record names when the floor decides.
@@ -127,30 +125,6 @@ impl Policy {
         clauses.any(|clause| clause.request.names_credentials())
     }
 
-    /// The hosts that are inspected by name: those of rules that say `inspect = true`, and those of
-    /// `[inspect]`.
-    pub(super) fn inspects(&self) -> impl Iterator<Item = &HostPattern> {
-        self.inspects.iter().chain(&self.passages.patterns)
-    }
-
-    /// The categories that are inspected somewhere: by a rule without hosts, by `[inspect]`, or in a
-    /// tier.
-    pub(super) fn inspects_categories(&self) -> Categories {
-        let tiers = self.tiers.ids().map(|id| self.tiers.tier(id).inspect);
-        let by_list = tiers.fold(self.passages.categories, Categories::and_those_of);
-        let rules = self
-            .clauses
-            .iter()
-            .filter(|clause| clause.hosts == 0 && clause.inspect == Some(true));
-        rules.fold(by_list, |mut all, clause| {
-            match clause.category {
-                Some(category) => all.insert(category),
-                None => all = Categories::ALL,
-            }
-            all
-        })
-    }
-
     pub(super) fn clause(&self, id: ClauseId) -> Option<&Clause> {
         self.clauses.get(id as usize)
     }
@@ -175,14 +149,14 @@ fn build(
     let servers = servers::compile(source, findings);
     let passages = passage::compile(source, findings);
     let services = Services::built_in();
-    let names = Names {
+    let known = Known {
         tiers: &tiers,
         callers: &callers,
         servers: &servers,
         passages: &passages,
         services: &services,
     };
-    let compiled = rules::compile(source, &names, findings);
+    let compiled = rules::compile(source, &known, findings);
     let rules = compiled.clauses.len();
     let mut clauses = compiled.clauses;
     clauses.extend(lists);

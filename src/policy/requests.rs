@@ -22,7 +22,7 @@ impl Reader<'_> {
             servers: servers.into(),
             sites: servers
                 .iter()
-                .map(|id| self.names.servers.site(*id))
+                .map(|id| self.known.servers.site(*id))
                 .collect(),
             operations: self.operations(),
             repositories: self.repositories(),

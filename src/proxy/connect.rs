@@ -1,20 +1,22 @@
 //! `CONNECT host:port`: open a tunnel, or say why not.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
-use crate::dial::{DialError, NoRoute, Route, Upstream};
+use crate::dial::{DialError, NoRoute, Route, Stream, Upstream};
 use crate::gate::Asked;
 use crate::metrics::FlowKind;
 use crate::name::{Host, Target};
-use crate::policy::Decision;
+use crate::policy::{Decision, Inspect};
 use crate::record::{Blame, End, TlsMode};
 
 use super::connection::{Connection, LINGER};
 use super::flow::{Flow, millis};
 use super::hello::{ClientHello, Hello, read_hello};
 use super::http1::RequestHead;
+use super::inspect::Inside;
 use super::refusal::{Code, Refusal};
 use super::relay::{Early, Relayed, Side, relay};
 
@@ -26,8 +28,15 @@ const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 pub(super) struct Tunnel {
     flow: Flow,
     connection: Connection,
-    upstream: TcpStream,
-    raw: bool,
+    way: Way,
+}
+
+/// What becomes of the bytes in a tunnel.
+pub(super) enum Way {
+    /// TLS ends here, and each request inside is judged.
+    Inspected(Arc<Inside>),
+    /// They pass as they are: TLS, or anything.
+    Opaque { upstream: Stream, raw: bool },
 }
 
 /// Answers 200 and hands back the tunnel, or refuses.
@@ -36,19 +45,12 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
     let opened = open(&mut connection, &mut flow, &head).await;
     drop(head);
     match opened {
-        Ok((upstream, decision)) => {
-            let socket = upstream.stream.into_socket()?;
+        Ok(way) => {
             if connection.say(OPENED).await.is_err() {
                 flow.ended(End::Closed, Some(Blame::Client), None);
                 return None;
             }
-            let raw = decision.raw;
-            Some(Box::new(Tunnel {
-                flow,
-                connection,
-                upstream: socket,
-                raw,
-            }))
+            Some(Tunnel::untold(flow, connection, way))
         }
         Err(refusal) => {
             connection.refuse(&mut flow, &refusal, true, false).await;
@@ -67,7 +69,7 @@ async fn open(
     connection: &mut Connection,
     flow: &mut Flow,
     head: &RequestHead,
-) -> Result<(Upstream, Decision), Refusal> {
+) -> Result<Way, Refusal> {
     flow.facts.user_agent = head.user_agent().map(super::user_agent);
     flow.facts.method = Some("CONNECT".into());
     let target = Target::from_connect(head.target())
@@ -83,14 +85,28 @@ pub(super) async fn tunnel_to(
     flow: &mut Flow,
     known: &super::flow::Known,
     target: &Target,
-) -> Result<(Upstream, Decision), Refusal> {
+) -> Result<Way, Refusal> {
     if connection.gate().draining.is_cancelled() {
         return Err(Code::Draining.into());
     }
     let decision = flow.judge(known, target, &Asked::Connect)?;
-    flow.facts.tls_mode = (!decision.raw).then_some(TlsMode::Opaque);
+    flow.facts.tls_mode = match decision.inspect {
+        _ if decision.raw => None,
+        Inspect::Yes => Some(TlsMode::Inspected),
+        Inspect::No | Inspect::Passed(_) => Some(TlsMode::Opaque),
+    };
+    if let Inspect::Passed(rule) = &decision.inspect {
+        flow.facts.detail = Some(format!("not inspected: rule {rule} says so").into());
+    }
     let upstream = reach(flow, known, target, Asked::Connect, &decision).await?;
-    Ok((upstream, decision))
+    if decision.inspect == Inspect::Yes && !decision.raw {
+        let began = Inside::begin(flow, known, target, &decision, upstream);
+        return Box::pin(began).await.map(Way::Inspected);
+    }
+    Ok(Way::Opaque {
+        upstream: upstream.stream,
+        raw: decision.raw,
+    })
 }
 
 /// Resolves and judges the addresses, writes the decision, dials: in this order.
@@ -194,30 +210,32 @@ impl Flow {
 }
 
 impl Tunnel {
-    /// A tunnel whose client was told nothing: it took the connection for its destination's.
-    pub(super) fn untold(
-        flow: Flow,
-        connection: Connection,
-        upstream: Upstream,
-        decision: &Decision,
-    ) -> Option<Box<Self>> {
-        Some(Box::new(Self {
+    /// A tunnel whose client was told all that it is told.
+    pub(super) fn untold(flow: Flow, connection: Connection, way: Way) -> Box<Self> {
+        Box::new(Self {
             flow,
             connection,
-            upstream: upstream.stream.into_socket()?,
-            raw: decision.raw,
-        }))
+            way,
+        })
     }
 
-    /// Judges what the tunnel begins with, then moves bytes both ways until either side is done.
+    /// Judges what the tunnel begins with, then moves bytes both ways, or answers the requests
+    /// inside, until either side is done.
     pub(super) async fn carry(mut self) {
-        if !self.raw
+        if !matches!(self.way, Way::Opaque { raw: true, .. })
             && let Err(code) = Box::pin(self.greet()).await
         {
             self.shut(code).await;
             return;
         }
-        self.relay().await;
+        match self.way {
+            Way::Inspected(inside) => {
+                Box::pin(super::inspect::carry(self.flow, self.connection, inside)).await;
+            }
+            Way::Opaque { upstream, .. } => {
+                pass(self.flow, self.connection, upstream).await;
+            }
+        }
     }
 
     /// Reads the whole `ClientHello`; nothing of the origin's passes before it was judged.
@@ -284,43 +302,43 @@ impl Tunnel {
         let Self {
             flow,
             mut connection,
-            upstream,
-            ..
+            way,
         } = self;
-        drop(upstream);
+        drop(way);
         drop(flow);
         connection.linger().await;
     }
+}
 
-    async fn relay(mut self) {
-        let Some(open) = self.flow.open.clone() else {
-            return;
-        };
-        let early = self.connection.early();
-        let idle = self.flow.snapshot().limits.idle;
-        self.flow.rest();
-        let shared = self.connection.shared.clone();
-        let moved = relay(
-            &mut self.connection.stream,
-            &mut self.upstream,
-            Early {
-                to_upstream: early,
-                to_client: Bytes::new(),
-            },
-            &shared.buffers,
-            &open.bytes,
-            idle,
-        );
-        // The cut first: not one byte may pass after it.
-        tokio::select! {
-            biased;
-            cut = open.cut() => self.flow.was_cut(cut),
-            relayed = moved => {
-                if let Relayed::Reset { side: Side::Upstream, .. } = relayed {
-                    self.connection.stream.upstream_broke_off();
-                }
-                self.flow.relayed(relayed);
+/// Moves bytes both ways until either side is done.
+async fn pass(mut flow: Flow, mut connection: Connection, mut upstream: Stream) {
+    let Some(open) = flow.open.clone() else {
+        return;
+    };
+    let early = Early {
+        to_upstream: connection.early(),
+        to_client: Bytes::new(),
+    };
+    let idle = flow.snapshot().limits.idle;
+    flow.rest();
+    let shared = connection.shared.clone();
+    let moved = relay(
+        &mut connection.stream,
+        &mut upstream,
+        early,
+        &shared.buffers,
+        &open.bytes,
+        idle,
+    );
+    // The cut first: not one byte may pass after it.
+    tokio::select! {
+        biased;
+        cut = open.cut() => flow.was_cut(cut),
+        relayed = moved => {
+            if let Relayed::Reset { side: Side::Upstream, .. } = relayed {
+                connection.stream.upstream_broke_off();
             }
+            flow.relayed(relayed);
         }
     }
 }

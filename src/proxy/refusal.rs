@@ -86,6 +86,9 @@ codes! {
     Draining "draining" 503 "proxy_internal_response" Proxy
         "The proxy is shutting down and takes no new flows."
         "Try again when it is back.";
+    HostMismatch "host_mismatch" 421 "http_request_error" Client
+        "The host of the request is not the host of its tunnel."
+        "Open a connection of its own to that host.";
     IdentityInvalid "identity_invalid" 407 "http_request_denied" Client
         "The proxy credential is not valid."
         "Set the proxy URL with the right user and secret.";
@@ -125,6 +128,9 @@ codes! {
     SniMissing "sni_missing" 0 "tls_protocol_error" Client
         "TLS in the tunnel names no server."
         "Use a client that sends SNI, or have the rule say `raw = true`.";
+    TlsFailed "tls_failed" 502 "tls_certificate_error" Upstream
+        "The destination is allowed but there is no TLS with it."
+        "Look at the certificates that the detail names; the policy is not the cause.";
     TooManyFlows "too_many_flows" 429 "connection_limit_reached" Client
         "Too many flows are open at once."
         "Close some, or try again in a moment.";

@@ -14,14 +14,26 @@ pub struct TlsFailure {
 }
 
 impl TlsFailure {
+    /// The connection broke off: no word about TLS.
+    pub const NETWORK: Self = Self {
+        word: "network",
+        sentence: "the connection broke off during the handshake",
+    };
+    /// The handshake took too long.
+    pub const TIMEOUT: Self = Self {
+        word: "timeout",
+        sentence: "the handshake took too long",
+    };
+
     pub(super) fn of(error: &io::Error) -> Self {
-        let inner = error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<Error>());
-        match inner {
-            Some(error) => Self::of_tls(error),
-            None => Self::new("network", "the connection broke off during the handshake"),
-        }
+        Self::in_error(error).unwrap_or(Self::NETWORK)
+    }
+
+    /// What TLS says in an error of an established stream: in TLS 1.3 a server that does not take
+    /// our certificate says so only after the handshake.
+    pub fn in_error(error: &io::Error) -> Option<Self> {
+        let inner = error.get_ref()?.downcast_ref::<Error>()?;
+        Some(Self::of_tls(inner))
     }
 
     pub(super) fn new(word: &'static str, sentence: &'static str) -> Self {

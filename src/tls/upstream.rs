@@ -83,6 +83,11 @@ impl Upstream {
         }
     }
 
+    /// Where TLS is spoken with an origin that was asked for in plain HTTP at port 80.
+    pub fn port(&self) -> u16 {
+        443
+    }
+
     /// Begins TLS with an upstream of that name; its certificate is always verified.
     pub async fn enter<S>(
         &self,

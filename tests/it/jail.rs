@@ -107,6 +107,7 @@ impl Jails {
         let recorder = Recorder::start(&config.record, 256, clock.clone(), &metrics);
         let parts = Parts {
             tls: tidegate::tls::Servers::default(),
+            authority: None,
             before: None,
             guard: Guard::default().into(),
             metrics: &metrics,

@@ -20,6 +20,8 @@ pub(crate) struct Onward<'r> {
     pub(crate) via: &'r str,
     /// Whether an upgrade that the client asked for goes on.
     pub(crate) upgrade: bool,
+    /// Whether it goes over TLS: the port that `Host` leaves out.
+    pub(crate) tls: bool,
 }
 
 /// Who gets a response.
@@ -53,7 +55,7 @@ pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut B
             b" HTTP/1.1\r\nHost: ",
         ],
     );
-    put_host(onward.target, out);
+    put_host(onward.target, onward.tls, out);
     put(out, &[b"\r\n"]);
     let listed = head.fields.connection_names_fields();
     for field in head.fields.iter() {
@@ -109,6 +111,8 @@ pub(crate) fn encode_response(
     let listed = head.fields.connection_names_fields();
     for field in head.fields.iter() {
         let passes = match field.known {
+            // What it names speaks QUIC, which goes past every proxy.
+            Name::Other if field.name.eq_ignore_ascii_case(b"alt-svc") => false,
             Name::Other | Name::UserAgent => !(listed && is_listed(&head.fields, field)),
             Name::Trailer => answer.body == BodyLength::Chunked,
             Name::Upgrade => head.is_upgrade(),
@@ -163,12 +167,12 @@ fn is_listed(fields: &Fields, field: Field<'_>) -> bool {
         .any(|option| option.eq_ignore_ascii_case(field.name))
 }
 
-fn put_host(target: &Target, out: &mut BytesMut) {
+fn put_host(target: &Target, tls: bool, out: &mut BytesMut) {
     let text = target.to_string();
-    let host = if target.port == 80 {
-        text.strip_suffix(":80")
-    } else {
-        None
+    let host = match (target.port, tls) {
+        (80, false) => text.strip_suffix(":80"),
+        (443, true) => text.strip_suffix(":443"),
+        _ => None,
     };
     put(out, &[host.unwrap_or(&text).as_bytes()]);
 }
@@ -248,6 +252,7 @@ mod tests {
             path: &path,
             via: "tidegate-7",
             upgrade,
+            tls: false,
         };
         encode_request(&request(text), onward, &mut out);
         plain(&out)
@@ -450,7 +455,7 @@ mod tests {
             if let Ok(Some(came)) = parse_request(&mut BytesMut::from(text.as_bytes()), limits) {
                 let target = Target::from_connect(b"a.example:80").expect("a target");
                 let path = Path::parse(b"/p").expect("a path");
-                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true };
+                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true, tls: false };
                 let mut out = BytesMut::new();
                 encode_request(&came, onward, &mut out);
                 let went = parse_request(&mut out, limits).expect("good").expect("whole");
