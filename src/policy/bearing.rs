@@ -57,9 +57,9 @@ impl Reader<'_> {
         if self.known.services.knows(service) {
             return Some(service.as_str().into());
         }
-        let mut finding = unknown("service", self.rule.at(written), service, []);
-        finding.help = Some("known here are the services of `config/services/`".into());
-        self.findings.push(finding);
+        let known = self.known.services.names().map(|(name, _)| name);
+        self.findings
+            .push(unknown("service", self.rule.at(written), service, known));
         None
     }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::diag::{Diagnostic, Place, Source};
+use crate::diag::{Diagnostic, Place, Source, did_you_mean};
 use crate::name::{Host, HostName};
 
-use super::Category;
 use super::paths::PathPattern;
 use super::pattern::HostPattern;
 use super::source::{CatalogueFile, Destination, Placed};
+use super::{Category, Services, service};
 
 /// Destinations by category. Made once, shared by every policy that is compiled over it.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Catalogue {
     /// The files, in the order of their names.
     pub files: Vec<(&'static str, CatalogueFile)>,
     index: Arc<Index>,
+    /// What is known of the protocols that are spoken there.
+    pub(super) services: Services,
 }
 
 /// What the catalogue says of one destination.
@@ -27,6 +29,8 @@ pub struct Catalogue {
 pub(super) struct Entry {
     pub(super) category: Category,
     pub(super) ports: Box<[u16]>,
+    /// Whose protocol is spoken there: a name of [`super::Services`].
+    pub(super) service: Option<Arc<str>>,
     /// `model-api.toml:14`.
     pub(super) location: Box<str>,
     paths: Box<[(Category, PathPattern)]>,
@@ -118,6 +122,7 @@ impl Catalogue {
             Self {
                 files: parsed,
                 index: Arc::new(index),
+                services: Services::built_in(),
             },
             findings,
         )
@@ -136,6 +141,11 @@ impl Catalogue {
             let below = is_of(site.below).and(host).map(HostPattern::Below);
             exact.into_iter().chain(below)
         })
+    }
+
+    /// The service whose protocol is spoken at a host, where it is known.
+    pub fn service(&self, host: &Host) -> Option<&str> {
+        self.find(host)?.service.as_deref()
     }
 
     /// The entry for a host: its own, else that of the longest suffix.
@@ -274,8 +284,15 @@ fn entry(
         .ports
         .iter()
         .filter_map(|port| u16::try_from(*port.get_ref()).ok());
+    let service = destination.service.as_ref();
+    if let Some(word) = service.filter(|word| !service::is_built_in(word.get_ref())) {
+        let message = format!("`{}` is no service", word.get_ref());
+        let help = did_you_mean(word.get_ref(), &service::known());
+        findings.push(Diagnostic::error("bad-catalogue", placed.at(word), message).help(help));
+    }
     let line = placed.place().line_column().0;
     Some(Entry {
+        service: service.map(|word| word.get_ref().as_str().into()),
         category: whole?,
         ports: ports.collect(),
         location: format!("{file}:{line}").into(),
@@ -356,6 +373,32 @@ mod tests {
         assert_eq!(entry.split("/oauth/token"), Some(Category::Auth));
         assert_eq!(entry.split("/oauth/upload"), Some(Category::ModelApi));
         assert_eq!(entry.split("/v1/messages"), None);
+    }
+
+    #[test]
+    fn a_destination_says_its_service() {
+        let text = |service: &str| {
+            format!(
+                r#"
+                dated = "2026-11-26"
+                [[destination]]
+                category = "package-registry"
+                domain = "example.com"
+                hosts = ["npm"]
+                service = "{service}"
+                source = "test"
+                "#
+            )
+        };
+        let (catalogue, findings) = parse(&text("npm"));
+        assert!(findings.is_empty(), "{findings:?}");
+        let found = entry(&catalogue, "npm.example.com").unwrap();
+        assert_eq!(found.service.as_deref(), Some("npm"));
+        let host = Host::parse(b"npm.example.com").unwrap();
+        assert_eq!(catalogue.service(&host), Some("npm"));
+        let (_, findings) = parse(&text("nmp"));
+        assert_eq!(findings[0].message, "`nmp` is no service");
+        assert_eq!(findings[0].help.as_deref(), Some("did you mean `npm`?"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::source::{self, Placed};
 use super::tiers::{self, Tiers};
 use super::trial::{self, Trial};
 use super::verdict::Named;
-use super::{Category, Services, lint, rules};
+use super::{Category, lint, rules};
 
 /// One compiled, immutable set of rules.
 #[derive(Debug)]
@@ -35,7 +35,6 @@ pub struct Policy {
     /// Clauses without hosts, by tier, then by category; rules before the tier's lists.
     pub(super) hostless: Vec<[Box<[ClauseId]>; Category::ALL.len()]>,
     pub(super) catalogue: Catalogue,
-    pub(super) services: Services,
     pub(super) servers: Servers,
     pub(super) passages: Passages,
     pub(super) inspects: Inspects,
@@ -148,13 +147,12 @@ fn build(
     let callers = caller::compile(source, &tiers, findings);
     let servers = servers::compile(source, findings);
     let passages = passage::compile(source, findings);
-    let services = Services::built_in();
     let known = Known {
         tiers: &tiers,
         callers: &callers,
         servers: &servers,
         passages: &passages,
-        services: &services,
+        services: &catalogue.services,
     };
     let compiled = rules::compile(source, &known, findings);
     let rules = compiled.clauses.len();
@@ -171,7 +169,6 @@ fn build(
         hosts: compiled.hosts,
         inspects: compiled.inspects,
         catalogue: catalogue.clone(),
-        services,
         servers,
         passages,
         floor: built_in("floor"),

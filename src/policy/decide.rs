@@ -106,6 +106,7 @@ impl Policy {
             }
         });
         let entry = self.catalogue.find(&target.host);
+        let service = service.or(entry.and_then(|entry| entry.service.as_deref()));
         let by_path = |entry: &Entry| entry.split(path.path()).unwrap_or(entry.category);
         let server = self.servers.endpoint(target, path);
         let server = server.and_then(|id| self.servers.get(id));
@@ -113,7 +114,7 @@ impl Policy {
             Some(_) => Category::Mcp,
             None => assigned.or(entry.map(by_path)).unwrap_or(Category::Unknown),
         };
-        let mut deed = self.services.read(service, category, method, path);
+        let mut deed = self.catalogue.services.read(service, category, method, path);
         if let Some(server) = server {
             deed.seen = Seen::Head;
             deed.body = Some(Body::Mcp);

@@ -282,6 +282,8 @@ pub struct Destination {
     /// None: 443 for CONNECT and https, 80 for http.
     #[serde(default)]
     pub ports: Vec<Spanned<i64>>,
+    /// Whose protocol is spoken there, e.g. `npm`.
+    pub service: Option<Spanned<String>>,
     /// Which agents use it.
     #[serde(default)]
     pub agents: Vec<String>,
