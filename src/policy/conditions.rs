@@ -126,10 +126,10 @@ impl Conditions {
         deed.is_some_and(|deed| !deed.credentials.is_empty())
     }
 
-    /// Whether MCP servers are named.
-    pub(super) fn names_servers(&self) -> bool {
-        let deed = self.deed.as_deref();
-        deed.is_some_and(|deed| !deed.servers.is_empty())
+    /// Whether an MCP server is named.
+    pub(super) fn names_server(&self, server: Option<ServerId>) -> bool {
+        let named = self.deed.as_deref().map_or(&[][..], |deed| &deed.servers);
+        server.is_some_and(|server| named.contains(&server))
     }
 
     /// Whether a target is one of the servers that are named, where some are.

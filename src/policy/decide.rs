@@ -114,7 +114,10 @@ impl Policy {
             Some(_) => Category::Mcp,
             None => assigned.or(entry.map(by_path)).unwrap_or(Category::Unknown),
         };
-        let mut deed = self.catalogue.services.read(service, category, method, path);
+        let mut deed = self
+            .catalogue
+            .services
+            .read(service, category, method, path);
         if let Some(server) = server {
             deed.seen = Seen::Head;
             deed.body = Some(Body::Mcp);

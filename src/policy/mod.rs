@@ -55,6 +55,7 @@ mod compile;
 mod conditions;
 mod decide;
 mod deed;
+mod example;
 mod explain;
 mod glob;
 mod hosts;
@@ -71,6 +72,7 @@ mod service;
 pub mod source;
 mod tiers;
 mod trial;
+mod unseen;
 mod verdict;
 mod within;
 

@@ -5,6 +5,7 @@ mod defaults;
 mod diagnostics;
 mod explaining;
 mod naive;
+mod requests;
 mod tiers;
 mod trials;
 
