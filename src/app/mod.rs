@@ -5,6 +5,7 @@ mod interfaces;
 mod reload;
 mod running;
 mod sockets;
+mod trust;
 
 use std::path::Path;
 use std::process::ExitCode;

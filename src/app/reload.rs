@@ -18,7 +18,7 @@ use crate::gate::{Gate, Parts, Snapshot};
 use crate::policy::Catalogue;
 use crate::record::Event;
 
-use super::{Plan, interfaces};
+use super::{Plan, interfaces, trust};
 
 const POLL: Duration = Duration::from_secs(2);
 
@@ -141,6 +141,9 @@ impl Follower {
             tracing::warn!(
                 "[listen], [[listener]] addresses and [record] change at the next start"
             );
+        }
+        if let Some(authority) = &authority {
+            let _ = trust::publish(&self.config.record, authority);
         }
         let gate = &self.gate;
         let before = gate.snapshot.load_full();

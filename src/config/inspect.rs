@@ -54,12 +54,16 @@ impl Eq for Authority {}
 
 /// A key for HMAC-SHA-256; never shown.
 #[derive(Clone, Eq, PartialEq)]
-pub struct CredentialKey(Arc<[u8]>);
+pub struct CredentialKey {
+    /// Where it is.
+    pub path: PathBuf,
+    bytes: Arc<[u8]>,
+}
 
 impl CredentialKey {
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
@@ -249,7 +253,10 @@ impl Reader<'_> {
                 self.0.keep_secret(&file.path, name);
                 let text = file.text.trim();
                 if text.len() >= LEAST_KEY {
-                    return Some(CredentialKey(text.as_bytes().into()));
+                    return Some(CredentialKey {
+                        bytes: text.as_bytes().into(),
+                        path: file.path,
+                    });
                 }
                 let message = format!("a key has at least {LEAST_KEY} characters");
                 let finding = Diagnostic::error("bad-key", at, message);

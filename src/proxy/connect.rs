@@ -76,6 +76,9 @@ async fn open(
         .map_err(|error| Refusal::because(Code::BadTarget, error.to_string()))?;
     flow.aim(target.clone());
     let known = connection.identify(flow, head).await?;
+    if super::internal::is_own(&target) {
+        return Err(super::internal::no_tunnel());
+    }
     tunnel_to(connection, flow, &known, &target).await
 }
 

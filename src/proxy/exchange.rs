@@ -32,6 +32,7 @@ use super::origin::{OriginRead, OriginStream, OriginWrite};
 use super::refusal::{Code, Refusal};
 use super::relay::{Early, relay, silence};
 use super::route::{Route, Way, tls_failed};
+use super::tools::Tools;
 
 /// Interim responses to one request: more than any honest origin sends.
 const MOST_INTERIM: usize = 64;
@@ -44,6 +45,8 @@ pub(super) struct Exchange<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) url: &'a Url,
     pub(super) upgrade: bool,
+    /// What of an MCP server's tools is shown.
+    pub(super) tools: Option<Tools>,
     pub(super) open: Arc<OpenFlow>,
     pub(super) clock: Clock,
     pub(super) began: Instant,
@@ -267,6 +270,7 @@ impl Exchange<'_> {
             via,
             upgrade: self.upgrade,
             tls: self.url.tls,
+            plain: self.tools.as_ref().is_some_and(Tools::lists),
         };
         encode_request(self.head, onward, &mut out);
         out
@@ -300,7 +304,12 @@ impl Exchange<'_> {
                 continue;
             }
             let mut out = BytesMut::new();
-            let told = encode_response(&head, client, "tidegate", &mut out);
+            let form = self.tools.as_ref().and_then(|tools| tools.form(&head));
+            let shown = match form {
+                Some(_) => head.unmeasured(),
+                None => head.clone(),
+            };
+            let told = encode_response(&shown, client, "tidegate", &mut out);
             if head.is_interim() {
                 tell(to, &out).await?;
                 continue;
@@ -312,7 +321,7 @@ impl Exchange<'_> {
                 to: told.body,
                 trailers: true,
             };
-            let whole = self.take_whole(&head, buffer, &mut out);
+            let whole = form.is_none() && self.take_whole(&head, buffer, &mut out);
             if whole && !head.is_upgrade() {
                 tell_all(to, &out).await?;
             } else {
@@ -322,12 +331,16 @@ impl Exchange<'_> {
             if head.is_upgrade() {
                 return Ok(Replied::Upgraded);
             }
-            if !whole {
-                let back = &self.open.bytes.back;
-                copy_body(from, buffer, to, passage, back)
-                    .await
-                    .map_err(ReplyError::Body)?;
-            }
+            let back = &self.open.bytes.back;
+            let copied = match (&self.tools, form) {
+                (Some(tools), Some(form)) => {
+                    let source = (&mut *from, &mut *buffer);
+                    Box::pin(tools.copy(form, source, to, passage, back)).await
+                }
+                _ if whole => Ok(()),
+                _ => copy_body(from, buffer, to, passage, back).await,
+            };
+            copied.map_err(ReplyError::Body)?;
             return Ok(Replied::Whole {
                 client: told.keep_alive,
                 origin: head.keep_alive,

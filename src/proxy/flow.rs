@@ -265,6 +265,21 @@ impl Flow {
         Ok(())
     }
 
+    /// As [`Flow::settle`], where the gate itself answers: nothing goes out that a later policy
+    /// could end.
+    pub(super) async fn settle_alone(&mut self, known: &Known) -> Result<(), Refusal> {
+        self.judged = Some((known.caller.who.tier, Category::Unknown));
+        if let Some(permit) = &mut self.permit {
+            permit
+                .decided(&self.facts)
+                .await
+                .map_err(|_| Code::RecordUnavailable)?;
+        }
+        self.settled = true;
+        self.count(0);
+        Ok(())
+    }
+
     /// Marks the flow as told no; the line is written when it is dropped.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let code = refusal.code;

@@ -13,6 +13,7 @@ use super::judge;
 use super::origin::OriginStream;
 use super::refusal::{Code, Refusal};
 use super::route::{Route, Way};
+use super::tools::Tools;
 
 /// What becomes of the client's connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,11 +61,15 @@ async fn request(
     if connection.gate().draining.is_cancelled() {
         return Err(Code::Draining.into());
     }
+    if super::internal::is_own(&url.target) {
+        return super::internal::answer(connection, flow, head, &url, &known).await;
+    }
     let (decision, asked) = judge::request(connection, flow, &known, &url, head).await?;
     if head.upgrade().is_some() && !decision.upgrade {
         let detail = "no rule lets this request become another protocol";
         return Err(Refusal::because(Code::ActionDenied, detail));
     }
+    let tools = Tools::of(flow, &known, &url, &asked);
     let inside = connection.inside.clone();
     let mut way = Way::new(flow, (&known, &url.target), &decision, inside.as_ref());
     way.upgrade = head.upgrade().is_some();
@@ -78,6 +83,7 @@ async fn request(
         head,
         url: &url,
         upgrade: decision.upgrade,
+        tools,
         open,
         clock,
         began,

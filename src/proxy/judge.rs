@@ -13,13 +13,15 @@ use super::connection::Connection;
 use super::flow::{Flow, Known};
 use super::http1::RequestHead;
 use super::peek::Peek;
-use super::refusal::{Code, Refusal};
+use super::refusal::{self, Code, Refusal};
 use super::said;
 
 /// What is read of a body that has to be judged, in bytes; of a request to a model more is looked
 /// at, since nothing depends on it.
 const MOST: usize = 1024 * 1024;
 const MOST_OF_MODEL: usize = 8 * 1024 * 1024;
+/// The error of JSON-RPC for what the policy refuses: of those that are left to servers.
+const REFUSED: i64 = -32043;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A request that is being judged.
@@ -47,16 +49,22 @@ pub(super) async fn request(
     request
         .look_for_mcp(connection, flow, &mut deed, &mut peek)
         .await?;
-    let decision = request.judge(flow, &deed)?;
-    if deed.body.is_none() {
-        return Ok((decision, request.asked(deed)));
+    // A message of MCP is read before it is refused: the record names the tool, and the agent gets
+    // an answer that it can read.
+    if deed.body != Some(Body::Mcp) {
+        let decision = request.judge(flow, &deed)?;
+        if deed.body.is_none() {
+            return Ok((decision, request.asked(deed)));
+        }
     }
     let deeds = request.read(connection, flow, &deed, &mut peek).await?;
-    let mut last = (decision, deed);
+    let mut last = None;
     for deed in deeds {
-        last = (request.judge(flow, &deed)?, deed);
+        let judged = request.judge(flow, &deed);
+        let decision = judged.map_err(|refusal| request.answer(flow, refusal, &peek.content))?;
+        last = Some((decision, deed));
     }
-    let (decision, deed) = last;
+    let (decision, deed) = last.ok_or(Code::BadRequest)?;
     Ok((decision, request.asked(deed)))
 }
 
@@ -140,6 +148,28 @@ impl Request<'_> {
             upgrade: self.head.upgrade().is_some(),
             tls: self.url.tls,
             deed: Some(Box::new(deed)),
+        }
+    }
+
+    /// A refusal as the client of an MCP server reads it, where it waits for an answer.
+    fn answer(&self, flow: &Flow, refusal: Refusal, message: &[u8]) -> Refusal {
+        let is_mcp = flow
+            .facts
+            .deed
+            .as_ref()
+            .is_some_and(|deed| deed.mcp.is_some());
+        let fields = self.fields();
+        let accept = fields.accept.unwrap_or_default().to_ascii_lowercase();
+        let takes = |kind: &[u8]| accept.windows(kind.len()).any(|part| part == kind);
+        // The older transport answers elsewhere: there only the status is seen.
+        let waits = takes(b"application/json") && takes(b"text/event-stream");
+        if !is_mcp || !waits {
+            return refusal;
+        }
+        let said = refusal::said(&refusal, &flow.facts);
+        match content::mcp::refusal(message, REFUSED, &said.0, Some(&said.1)) {
+            Some(answer) => refusal.as_message(answer),
+            None => refusal,
         }
     }
 

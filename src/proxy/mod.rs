@@ -15,6 +15,7 @@ mod hello;
 mod http1;
 mod http2;
 mod inspect;
+mod internal;
 mod judge;
 mod listen;
 mod origin;
@@ -24,6 +25,7 @@ mod relay;
 mod route;
 mod said;
 mod splice;
+mod tools;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -180,6 +180,8 @@ pub struct Refusal {
     /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 505), or where what
     /// closes tunnels is answered.
     own_status: Option<u16>,
+    /// The JSON-RPC error that the agent reads, where an MCP message was refused.
+    message: Option<Box<[u8]>>,
 }
 
 impl Refusal {
@@ -189,6 +191,7 @@ impl Refusal {
             code,
             detail: detail.into(),
             own_status: None,
+            message: None,
         }
     }
 
@@ -198,6 +201,7 @@ impl Refusal {
             code: Code::BadRequest,
             detail: detail.into(),
             own_status: Some(status),
+            message: None,
         }
     }
 
@@ -209,6 +213,17 @@ impl Refusal {
                 own_status: Some(403),
                 ..Code::Revoked.into()
             },
+        }
+    }
+
+    /// A refusal of an MCP message, in the words of its protocol: as the answer that its client
+    /// waits for, with 200.
+    #[must_use]
+    pub(super) fn as_message(self, message: Vec<u8>) -> Self {
+        Self {
+            own_status: Some(200),
+            message: Some(message.into()),
+            ..self
         }
     }
 
@@ -224,6 +239,7 @@ impl From<Code> for Refusal {
             code,
             detail: Box::default(),
             own_status: None,
+            message: None,
         }
     }
 }
@@ -237,12 +253,19 @@ pub(super) fn response(
     head_only: bool,
 ) -> Vec<u8> {
     let code = refusal.code;
-    let body = document(refusal, facts, target);
+    let body = match &refusal.message {
+        Some(message) => String::from_utf8_lossy(message).into_owned(),
+        None => document(refusal, facts, target),
+    };
+    let kind = match &refusal.message {
+        Some(_) => "application/json",
+        None => "application/problem+json",
+    };
     let mut text = String::with_capacity(1024 + body.len());
     let _ = write!(
         text,
         "HTTP/1.1 {} {}\r\n\
-         Content-Type: application/problem+json\r\n\
+         Content-Type: {kind}\r\n\
          Content-Length: {}\r\n\
          Proxy-Status: tidegate; error={}; details=\"{}\"\r\n",
         refusal.status(),
@@ -354,6 +377,20 @@ fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> St
         },
     };
     serde_json::to_string(&document).unwrap_or_default() + "\n"
+}
+
+/// What an agent is told in a message: a sentence that names the rule, and the same as data.
+pub(super) fn said(refusal: &Refusal, facts: &FlowFacts) -> (String, serde_json::Value) {
+    let rule = facts.rule.as_deref().unwrap_or("-");
+    let sentence = format!("tidegate: rule {rule}: {}", detail(refusal));
+    let data = serde_json::json!({
+        "error": refusal.code.as_str(),
+        "rule": rule,
+        "flow": facts.flow,
+        "tier": facts.tier.as_deref(),
+        "explain": format!("tidegate explain {}", facts.flow),
+    });
+    (sentence, data)
 }
 
 fn detail(refusal: &Refusal) -> String {

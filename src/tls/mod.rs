@@ -17,7 +17,7 @@ mod server;
 mod upstream;
 
 pub use authority::{Authority, MintError};
-pub use bundle::{Bundle, pem};
+pub use bundle::{Bundle, create, pem, replace, whole};
 pub use client::{Client, TlsError};
 pub use constraints::Constraints;
 pub use failure::TlsFailure;

@@ -8,7 +8,6 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::policy::Names;
@@ -60,7 +59,7 @@ impl NewAuthority {
 }
 
 /// What a certificate says, for a person.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Facts {
     /// Whose it is.
     pub subject: String,
@@ -75,8 +74,9 @@ pub struct Facts {
     /// Names and networks that it cannot vouch for.
     pub excluded: Vec<String>,
     /// The same, to compare with.
-    #[serde(skip)]
     pub constraints: Constraints,
+    /// The certificate itself.
+    pub der: Vec<u8>,
 }
 
 impl Facts {
@@ -108,6 +108,7 @@ impl Facts {
             permitted,
             excluded,
             constraints,
+            der: der.to_vec(),
         })
     }
 }

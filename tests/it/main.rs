@@ -10,6 +10,7 @@
 
 mod admin;
 mod agent;
+mod authority;
 mod bypass;
 mod callers;
 mod clients;

@@ -13,6 +13,8 @@ mod tests;
 
 use std::borrow::Cow;
 
+use serde_json::value::RawValue;
+
 use crate::policy::{Action, Deed, McpCall};
 
 use super::json::{self, Object};
@@ -93,7 +95,7 @@ fn batch(head: &Deed, fields: &Fields<'_>, text: &str) -> Result<Vec<Deed>, &'st
     if elements.len() > MOST_MESSAGES {
         return Err("the MCP batch has too many messages");
     }
-    let one = |element: &serde_json::value::RawValue| {
+    let one = |element: &RawValue| {
         let message = Message::parse(element.get())?;
         headers::agree(fields, &message)?;
         Ok(message.deed(head))
@@ -143,13 +145,10 @@ impl<'a> Message<'a> {
     }
 
     fn asking(method: Option<Cow<'a, str>>, object: &Object<'a>) -> Result<Self, &'static str> {
-        let method = method.filter(|method| is_name(method, LONGEST_NAME));
+        let method = method.filter(|method| is_method(method));
         let method = method.ok_or("the MCP message has no sound method")?;
-        let parameters = parameters(object.get("params"))?;
-        let meta = match &parameters {
-            Some(parameters) => self::parameters(parameters.get("_meta"))?,
-            None => None,
-        };
+        let parameters = members(object.get("params"), PARAMETERS)?;
+        let meta = members(parameters.as_ref().and_then(|all| all.get("_meta")), &[])?;
         let name = named(&method, parameters.as_ref())?;
         let noted = |key: &str| meta.as_ref().and_then(|meta| meta.text(key));
         let id = noted(TOOL_USE_ID).filter(|id| is_name(id, LONGEST_NAME));
@@ -178,15 +177,16 @@ impl<'a> Message<'a> {
     }
 }
 
-/// An object that may be absent or `null`.
-fn parameters(
-    value: Option<&serde_json::value::RawValue>,
-) -> Result<Option<Object<'_>>, &'static str> {
+/// An object that may be absent or `null`. None of `keys` may stand there in another casing.
+fn members<'a>(
+    value: Option<&'a RawValue>,
+    keys: &[&str],
+) -> Result<Option<Object<'a>>, &'static str> {
     let Some(value) = value.filter(|value| !json::is_null(value)) else {
         return Ok(None);
     };
     let object = Object::parse(value.get()).ok_or("the MCP message has parameters of no sense")?;
-    if object.repeats_a_key() || object.varies(PARAMETERS) {
+    if object.repeats_a_key() || object.varies(keys) {
         return Err("the MCP message has a parameter twice");
     }
     Ok(Some(object))
@@ -221,7 +221,17 @@ fn named<'a>(
     name.map(Some).ok_or("the MCP message has no sound name")
 }
 
+/// Whether a method can be matched as it is: no server could take it for another one that names a
+/// tool, by passing over spaces or case.
+fn is_method(method: &str) -> bool {
+    let lower = method.to_ascii_lowercase();
+    is_name(method, LONGEST_NAME)
+        && method.bytes().all(|byte| byte.is_ascii_graphic())
+        && (lower == method || name_of(&lower).is_none())
+}
+
 /// Whether a name can be matched and recorded as it is.
 fn is_name(name: &str, longest: usize) -> bool {
-    (1..=longest).contains(&name.len()) && !name.contains(char::is_control)
+    let bare = name.trim() == name && !name.contains(char::is_control);
+    (1..=longest).contains(&name.len()) && bare
 }

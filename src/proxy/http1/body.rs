@@ -61,6 +61,9 @@ pub(crate) trait BodySink: AsyncWrite + Unpin {
     }
 }
 
+impl BodySource for tokio::io::DuplexStream {}
+impl BodySink for tokio::io::DuplexStream {}
+
 /// Copies exactly one body; `buffer` is what was read from `from` before.
 ///
 /// Content is counted in `moved` as it is written, without its framing. After an error both
@@ -283,8 +286,6 @@ mod tests {
 
     impl BodySource for &[u8] {}
     impl BodySink for Vec<u8> {}
-    impl BodySource for tokio::io::DuplexStream {}
-    impl BodySink for tokio::io::DuplexStream {}
 
     /// What arrives of `text`, what is left over, and how much content was counted.
     async fn pass(text: &[u8], passage: Passage) -> (Result<(), BodyError>, Vec<u8>, Vec<u8>, u64) {

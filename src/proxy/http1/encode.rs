@@ -22,6 +22,8 @@ pub(crate) struct Onward<'r> {
     pub(crate) upgrade: bool,
     /// Whether it goes over TLS: the port that `Host` leaves out.
     pub(crate) tls: bool,
+    /// Whether the answer has to come without a coding.
+    pub(crate) plain: bool,
 }
 
 /// Who gets a response.
@@ -61,6 +63,9 @@ pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut B
     for field in head.fields.iter() {
         let passes = match field.known {
             Name::Expect => head.expect_continue,
+            Name::Other if onward.plain && field.name.eq_ignore_ascii_case(b"accept-encoding") => {
+                false
+            }
             Name::Other | Name::UserAgent => !(listed && is_listed(&head.fields, field)),
             Name::Via => true,
             _ => false,
@@ -253,6 +258,7 @@ mod tests {
             via: "tidegate-7",
             upgrade,
             tls: false,
+            plain: false,
         };
         encode_request(&request(text), onward, &mut out);
         plain(&out)
@@ -455,7 +461,7 @@ mod tests {
             if let Ok(Some(came)) = parse_request(&mut BytesMut::from(text.as_bytes()), limits) {
                 let target = Target::from_connect(b"a.example:80").expect("a target");
                 let path = Path::parse(b"/p").expect("a path");
-                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true, tls: false };
+                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true, tls: false, plain: false };
                 let mut out = BytesMut::new();
                 encode_request(&came, onward, &mut out);
                 let went = parse_request(&mut out, limits).expect("good").expect("whole");
