@@ -435,3 +435,131 @@ fn a_plain_request_is_not_inspected() {
         (Verdict::Allow, Inspect::No)
     );
 }
+
+#[test]
+fn a_deny_names_the_tools_it_is_about() {
+    let policy = with_rules(
+        "[mcp.a]\nurl = \"https://m.example.com/a\"\n[mcp.b]\nurl = \"https://m.example.com/b\"\n\
+         [[rule]]\nid = \"both\"\nverdict = \"allow\"\nservers = [\"a\", \"b\"]\n\
+         [[rule]]\nid = \"no\"\nverdict = \"deny\"\nservers = [\"b\"]\ntools = { deny = [\"rm*\"] }\n\
+         [[rule]]\nid = \"quiet\"\nverdict = \"deny\"\nservers = [\"b\"]\nmcp-methods = [\"prompts/*\"]\n",
+    );
+    let rule = |url: &str, method: &str, tool: Option<&str>| {
+        let decision = called(&policy, "restricted", url, method, tool);
+        decision.rule.name.to_string()
+    };
+    let (a, b) = ("https://m.example.com/a", "https://m.example.com/b");
+    assert_eq!(rule(a, "tools/call", Some("rm")), "both");
+    assert_eq!(rule(b, "tools/call", Some("rm_all")), "no");
+    assert_eq!(rule(b, "tools/call", Some("ls")), "both");
+    assert_eq!(rule(b, "prompts/list", None), "quiet");
+    assert_eq!(rule(a, "prompts/list", None), "both");
+    let connect = asking(&policy, "restricted").connect("m.example.com:443");
+    assert_eq!(said(&connect), (Verdict::Allow, "allowed", "both"));
+}
+
+#[test]
+fn a_rule_without_hosts_inspects_its_category() {
+    let policy = with_rules(
+        "[[rule]]\nid = \"look\"\nverdict = \"deny\"\ncategory = \"package-registry\"\n\
+         inspect = true\nactions = [\"write\"]\ntiers = [\"restricted\"]\n",
+    );
+    let inspect = |tier: &str, host: &str| asking(&policy, tier).connect(host).inspect;
+    assert_eq!(inspect("restricted", "packages.example:443"), Inspect::Yes);
+    assert_eq!(inspect("standard", "packages.example:443"), Inspect::No);
+    assert_eq!(inspect("restricted", "forge.example:443"), Inspect::No);
+    let names = policy.inspected_names();
+    assert!(names.names.contains(&"packages.example".to_owned()));
+}
+
+#[test]
+fn what_a_rule_asks_is_checked() {
+    let found = of_severity(
+        r#"
+        [tiers]
+        order = ["one"]
+        [tier.one]
+        inspect = ["package-registy"]
+        allow = ["auth"]
+        [mcp.plain]
+        url = "http://mcp.example.com/mcp"
+        [mcp.issues]
+        url = "https://mcp.example.com/mcp"
+        [mcp.later]
+        url = "https://MCP.example.com:443/mcp"
+        [[rule]]
+        id = "words"
+        verdict = "allow"
+        hosts = ["a.example.com"]
+        service = "nmp"
+        actions = ["reed"]
+        refs = ["/main"]
+        repositories = ["https://git.example.com/acme/app"]
+        packages = [""]
+        credentials = ["hunter2"]
+        min-age = "7"
+        upstream = "internal"
+        [[rule]]
+        id = "blind"
+        verdict = "allow"
+        hosts = ["b.example.com"]
+        raw = true
+        inspect = true
+        tools = { allow = ["x"] }
+        [[rule]]
+        id = "servers"
+        verdict = "deny"
+        hosts = ["c.example.com"]
+        servers = ["issue", "issues"]
+        inspect = false
+        tools = { allow = ["x"] }
+        "#,
+        Severity::Error,
+    );
+    let mut codes: Vec<_> = found.iter().map(|finding| finding.code).collect();
+    codes.sort_unstable();
+    assert_eq!(
+        codes,
+        [
+            "allow-in-deny",
+            "bad-age",
+            "bad-credential",
+            "bad-pattern",
+            "bad-pattern",
+            "bad-pattern",
+            "bad-url",
+            "blind-servers",
+            "no-servers",
+            "raw-inspect",
+            "said-twice",
+            "server-twice",
+            "unknown-name",
+            "unknown-name",
+            "unknown-name",
+            "unknown-name",
+            "unknown-name",
+        ]
+    );
+    assert!(found.iter().all(|finding| finding.help.is_some()));
+    let shown = crate::diag::render(&found, false);
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_condition_that_nobody_will_see_is_said() {
+    let warned = |rule: &str| {
+        let text = format!("{TIERS}[[rule]]\nid = \"x\"\nhosts = [\"a.example.com\"]\n{rule}");
+        let found = of_severity(&text, Severity::Warning);
+        found.iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    let deny = "verdict = \"deny\"\nactions = [\"write\"]\n";
+    assert_eq!(warned(deny), ["never-seen"]);
+    assert!(warned(&format!("{deny}inspect = true\n")).is_empty());
+    assert!(warned(&format!("{deny}ports = [80]\n")).is_empty());
+    let allow = "verdict = \"allow\"\npackages = [\"x\"]\n";
+    assert_eq!(warned(allow), ["unseen"]);
+    let strict = format!("{allow}tiers = [\"restricted\"]\n");
+    assert_eq!(warned(&strict), ["never-seen"]);
+    let word = "verdict = \"deny\"\ninspect = true\noperations = [\"publsh\"]\n";
+    assert_eq!(warned(word), ["unknown-operation"]);
+}
