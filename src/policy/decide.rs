@@ -250,9 +250,8 @@ impl Policy {
         match survey.inspects {
             Some((_, true)) => Inspection::Yes,
             Some((clause, false)) if survey.wanted || listed() => Inspection::Passed(&clause.named),
-            Some((_, false)) => Inspection::No,
             None if listed() => Inspection::Yes,
-            None => Inspection::No,
+            Some((_, false)) | None => Inspection::No,
         }
     }
 

@@ -329,7 +329,7 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
         (None, "api.model.example") => "model-api",
         _ => category,
     };
-    let reaches = |rule: &Rule| {
+    let about = |rule: &Rule| {
         (rule.tiers.is_empty() || rule.tiers.contains(&NAMES[ask.tier]))
             && (rule.groups.is_empty()
                 || rule.groups.iter().any(|group| ask.groups.contains(group)))
@@ -337,7 +337,7 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
     };
     let says = rules
         .iter()
-        .filter(|rule| reaches(rule))
+        .filter(|rule| about(rule))
         .filter_map(|rule| {
             let specific = match (rule.hosts.is_empty(), rule.category) {
                 (true, Some(selected)) if selected != by_host => None,

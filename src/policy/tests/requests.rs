@@ -207,7 +207,7 @@ fn packages_are_told_by_the_service_of_the_host() {
     };
     let acme = get("/@acme%2fui");
     assert_eq!(said(&acme), (Verdict::Allow, "allowed", "npm"));
-    assert_eq!(acme.min_age, Some(Duration::from_secs(7 * 86_400)));
+    assert_eq!(acme.min_age, Some(Duration::from_hours(7 * 24)));
     assert_eq!(get("/left-pad").verdict, Verdict::Allow);
     // In this tier the list of categories lets the rest be read.
     assert_eq!(&*get("/@evil%2fui").rule.name, "tier.restricted.allow");
