@@ -84,6 +84,7 @@ mod rules;
 mod servers;
 mod service;
 pub mod source;
+mod survey;
 mod tiers;
 mod trial;
 mod unseen;
