@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::policy::{
-    self, Attempt, Explanation, Facts, Policy, Query, TierBasis, Verdict, Who,
+    self, Attempt, Decision, Explanation, Facts, Inspect, Policy, Query, TierBasis, Verdict, Who,
     canonical_repository, suggest,
 };
 
@@ -77,7 +77,13 @@ impl Explain {
     /// Explains a flow that somebody thinks of.
     fn future(&self, flow: &Flow, policy: &Policy) -> Result<Answer, Trouble> {
         let (who, caller) = self.caller(policy)?;
-        let explanation = judge(policy, &who, flow);
+        let mut explanation = judge(policy, &who, flow);
+        let seen = lets_in(&explanation.decision).then(|| flow.request_inside());
+        let inside = seen.flatten();
+        if let Some(inside) = &inside {
+            explanation = judge(policy, &who, inside);
+        }
+        let flow = inside.as_ref().unwrap_or(flow);
         if self.json {
             print::json(&render::as_json(flow, &explanation, &caller));
         } else {
@@ -168,6 +174,12 @@ enum Trouble {
     Shown(Answer),
 }
 
+/// Whether a tunnel opens and what is inside is judged.
+fn lets_in(decision: &Decision) -> bool {
+    let passes = decision.would.unwrap_or(decision.verdict) == Verdict::Allow;
+    passes && decision.inspect == Inspect::Yes
+}
+
 fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {
     let attempt = match &flow.request {
         None => Attempt::Connect,
@@ -175,7 +187,7 @@ fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {
             method,
             path,
             upgrade: false,
-            tls: false,
+            tls: flow.tls,
             deed: None,
         },
     };
