@@ -81,7 +81,8 @@ impl System {
         for (file, facts) in files.iter().zip(published) {
             tls::replace(file, &tls::pem([facts.der.as_slice()].into_iter()), 0o644)?;
         }
-        run(Command::new(self.update))
+        let update = program(self.update).unwrap_or_else(|| self.update.into());
+        run(Command::new(update))
     }
 }
 
