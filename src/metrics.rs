@@ -45,6 +45,18 @@ const EVIDENCE: [&str; 7] = [
 ];
 /// What a doctor probes from the agent's place.
 pub const PROBES: [&str; 6] = ["tcp", "udp", "dns", "ipv6", "metadata", "unix"];
+/// What may become of a dial through parents.
+pub const PARENT_DIALS: [&str; 9] = [
+    "unreachable",
+    "credential",
+    "garbled",
+    "ok",
+    "own",
+    "refused",
+    "resting",
+    "silent",
+    "tls",
+];
 const TRUST: [&str; 3] = ["none", "asserted", "verified"];
 
 /// All metrics of one gate.
@@ -138,6 +150,12 @@ impl Metrics {
         self.0.declared.issuer_fetches.series(&[result]).inc();
     }
 
+    /// `tidegate_parent_dials_total{result}`: `result` is a word of [`PARENT_DIALS`].
+    pub fn parent_dial(&self, result: &'static str) {
+        let (_, result) = word_of(&PARENT_DIALS, result);
+        self.0.declared.parent_dials.series(&[result]).inc();
+    }
+
     /// `tidegate_flows_active{kind}`.
     pub fn flow_began(&self, kind: FlowKind) {
         self.0.active.at(kind as usize, || [kind.as_str()]).inc();
@@ -223,14 +241,20 @@ impl Metrics {
 
     /// `tidegate_certificate_not_after_timestamp_seconds{kind}`: the first end of each kind.
     pub fn certificates(&self, ends: impl Iterator<Item = (&'static str, Timestamp)>) {
+        let family = &self.0.declared.certificate_not_after;
         let mut first = std::collections::BTreeMap::new();
         for (kind, end) in ends {
             let known = first.entry(kind).or_insert(end);
             *known = end.min(*known);
         }
-        for (kind, end) in first {
-            let family = &self.0.declared.certificate_not_after;
+        for (kind, end) in &first {
             family.series(&[kind]).set(end.as_second());
+        }
+        // What is no longer written does not end any more.
+        for gone in ["upstream", "upstream-root"] {
+            if !first.contains_key(gone) {
+                family.forget(&[gone]);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidegate::config::{
-    self, AdminAddress, Config, IdentityDemand, NameKind, OnFailure, SecretHash,
+    self, AdminAddress, Config, IdentityDemand, NameKind, OnFailure, SecretHash, TlsVersion,
 };
 use tidegate::diag::{self, Diagnostic, Severity};
 use tidegate::identity;
@@ -258,6 +258,7 @@ fn the_reference_shows_every_key_of_every_section() {
             section = match line.trim_matches(['[', ']']) {
                 name if name.starts_with("tier.") => "[tier.NAME]".to_owned(),
                 name if name.starts_with("group.") => "[group.NAME]".to_owned(),
+                name if name.starts_with("upstream.") => "[upstream.NAME]".to_owned(),
                 _ => line.to_owned(),
             };
         } else if let Some((key, _)) = line.split_once(" = ")
@@ -342,6 +343,7 @@ fn a_new_authority_changes_the_digest() {
 }
 
 /// Files for listeners with TLS; what they say is read later.
+/// Files for TLS; what they say is read later.
 fn write_certs(folder: &Path) {
     let certs = folder.join("certs");
     fs::create_dir(&certs).unwrap();
@@ -350,8 +352,16 @@ fn write_certs(folder: &Path) {
         "proxy.key",
         "callers-ca.pem",
         "callers.crl.pem",
+        "agent.pem",
+        "agent.key",
+        "agent.pass",
+        "internal-ca.pem",
+        "acme-ca.pem",
+        "gate.pem",
+        "gate.key",
+        "parent.credential",
     ] {
-        fs::write(certs.join(name), "").unwrap();
+        fs::write(certs.join(name), "user:password").unwrap();
         fs::set_permissions(certs.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 }
@@ -401,6 +411,70 @@ fn a_listener_with_tls_says_whose_certificates_it_takes() {
     let key = folder.path().join("certs/proxy.key");
     fs::set_permissions(key, fs::Permissions::from_mode(0o640)).unwrap();
     assert_eq!(found(ca), ["key-exposed"]);
+}
+
+#[test]
+fn an_upstream_says_who_we_are_and_whom_to_believe() {
+    let folder = tempfile::tempdir().unwrap();
+    write_certs(folder.path());
+    let path = folder.path().join("tidegate.toml");
+    let own = "[upstream.internal]\nclient-cert = \"certs/agent.pem\"\nclient-key = \"certs/agent.key\"\n";
+    let load = |more: &str| config::load_text(&path, &format!("{own}{more}"));
+    let (config, findings) = load(
+        "client-key-passphrase = \"certs/agent.pass\"\nroots = [\"certs/internal-ca.pem\"]\n\
+         min-version = \"1.3\"\nserver-name = \"internal.example\"\nport = 8443\n\
+         hosts = [\"10.0.0.7\"]\ncategories = [\"mcp\"]\n\
+         pins = [\"sha256/AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"]\n",
+    );
+    assert!(findings.is_empty(), "{}", diag::render(&findings, false));
+    let config = config.unwrap();
+    let upstream = &config.upstreams[0];
+    let client = upstream.client.as_ref().expect("a certificate");
+    assert!(client.passphrase.is_some() && client.key.path.ends_with("certs/agent.key"));
+    assert_eq!((upstream.roots.len(), upstream.port), (1, 8443));
+    assert_eq!((upstream.pins.len(), upstream.pins[0][0]), (1, 1));
+    assert_eq!(
+        (upstream.min, upstream.max),
+        (TlsVersion::Tls13, TlsVersion::Tls13)
+    );
+    let name = upstream.server_name.as_ref().expect("a name");
+    assert_eq!(name.to_string(), "internal.example");
+    let (name, destinations) = &config.policy.upstreams[0];
+    assert_eq!(name.get_ref(), "internal");
+    assert_eq!(destinations.value.hosts[0].get_ref(), "10.0.0.7");
+    assert_eq!(destinations.value.categories[0].get_ref(), "mcp");
+
+    let defaults = &load("").0.unwrap().upstreams[0];
+    assert_eq!((defaults.min, defaults.port), (TlsVersion::Tls12, 443));
+    for secret in ["agent.key", "agent.pass"] {
+        let secret = folder.path().join("certs").join(secret);
+        let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o604);
+        let found = load("client-key-passphrase = \"certs/agent.pass\"\n").1;
+        assert_eq!(codes(&found), ["key-exposed"], "{}", secret.display());
+        mode(0o600);
+    }
+}
+
+/// What an upstream is made of is part of the digest: a reload follows it.
+#[test]
+fn the_files_of_an_upstream_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    write_certs(folder.path());
+    let path = folder.path().join("tidegate.toml");
+    let text = "[upstream.internal]\nclient-cert = \"certs/agent.pem\"\nclient-key = \"certs/agent.key\"\n\
+                client-key-passphrase = \"certs/agent.pass\"\nroots = [\"certs/internal-ca.pem\"]\n";
+    fs::write(&path, text).unwrap();
+    let config = config::load(&path).0.expect("it loads");
+    let now = || config::digest_of_files(&config).unwrap();
+    assert_eq!(now(), config.digest);
+    for name in ["agent.pem", "agent.key", "agent.pass", "internal-ca.pem"] {
+        let file = folder.path().join("certs").join(name);
+        fs::write(&file, "other").unwrap();
+        assert_ne!(now(), config.digest, "{name}");
+        fs::write(&file, "").unwrap();
+        assert_eq!(now(), config.digest, "{name}");
+    }
 }
 
 /// The pair that the reference names.

@@ -44,6 +44,8 @@ pub struct Plan {
     pub tls: tls::Servers,
     /// Who vouches for inspected destinations.
     pub authority: Option<Arc<tls::Authority>>,
+    /// How upstreams are spoken TLS with.
+    pub upstreams: tls::Upstreams,
     /// Findings that do not keep it from running.
     pub warnings: Vec<Diagnostic>,
 }
@@ -67,10 +69,14 @@ impl Plan {
         let names = names.unwrap_or_default();
         let (authority, more) = tls::Authority::new(&config.inspect, &names, &clock);
         findings.extend(more);
-        match (policy, tls) {
-            (Some(policy), Some(tls)) if !has_errors(&findings) => Ok(Self {
+        findings.extend(tls::Client::wrong_with(&config.dial.parents));
+        let (upstreams, more) = tls::Upstreams::new(&config.upstreams, &Clock::system());
+        findings.extend(more);
+        match (policy, tls, upstreams) {
+            (Some(policy), Some(tls), Some(upstreams)) if !has_errors(&findings) => Ok(Self {
                 tls,
                 authority: authority.map(Arc::new),
+                upstreams,
                 config,
                 policy,
                 warnings: findings,

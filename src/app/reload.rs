@@ -129,6 +129,7 @@ impl Follower {
             policy,
             tls,
             authority,
+            upstreams,
             warnings,
         } = plan;
         if !warnings.is_empty() {
@@ -153,6 +154,7 @@ impl Follower {
             metrics: &gate.metrics,
             tls,
             authority,
+            upstreams,
             clock: gate.clock.clone(),
         };
         let generation = gate.next_generation();

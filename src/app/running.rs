@@ -46,6 +46,7 @@ impl Running {
             policy,
             tls,
             authority,
+            upstreams,
             ..
         } = plan;
         let descriptors = sockets::raise_descriptors();
@@ -68,6 +69,7 @@ impl Running {
             metrics: &metrics,
             tls,
             authority: authority.clone(),
+            upstreams,
             clock: clock.clone(),
         };
         let bundle = authority

@@ -6,7 +6,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::diag::{self, Diagnostic, Severity};
 use crate::policy::{self, Policy};
-use crate::tls;
+use crate::tls::{self, Upstreams};
 
 use super::print;
 
@@ -17,6 +17,8 @@ pub(super) struct Loaded {
     pub(super) config: Option<Config>,
     /// The compiled rules, where nothing is wrong.
     pub(super) policy: Option<Policy>,
+    /// How upstreams are spoken TLS with, where nothing is wrong with that.
+    pub(super) upstreams: Option<Upstreams>,
     /// All that was found.
     pub(super) findings: Vec<Diagnostic>,
 }
@@ -28,7 +30,7 @@ impl Loaded {
             Some(path) => config::load(path),
             None => (Some(config::embedded()), Vec::new()),
         };
-        let mut policy = None;
+        let (mut policy, mut upstreams) = (None, None);
         if let Some(config) = &config {
             let (compiled, more) = policy::compile(&config.policy, &policy::built_in());
             findings.extend(more);
@@ -38,11 +40,17 @@ impl Loaded {
             let names = names.unwrap_or_default();
             findings.extend(tls::Authority::new(&config.inspect, &names, &clock).1);
             policy = compiled;
+            findings.extend(tls::Servers::new(&config.listen, &Clock::system()).1);
+            let (built, more) = Upstreams::new(&config.upstreams, &Clock::system());
+            findings.extend(more);
+            upstreams = built;
+            findings.extend(tls::Client::wrong_with(&config.dial.parents));
         }
         let wrong = findings.iter().any(is_error);
         Self {
             config,
             policy: policy.filter(|_| !wrong),
+            upstreams,
             findings,
         }
     }

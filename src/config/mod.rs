@@ -12,11 +12,13 @@ mod limits;
 mod listen;
 mod load;
 mod names;
+mod parent;
 mod preset;
 mod record;
 mod section;
 mod session;
 mod tls;
+mod upstream;
 mod value;
 mod written;
 
@@ -35,9 +37,11 @@ pub use issuer::Issuer;
 pub use limits::Limits;
 pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{embedded, embedded_with, keys, load, load_text};
+pub use parent::{Authorization, Credential, FallBack, Parent, Resolve};
 pub use record::{OnFailure, Record};
 pub use session::{Local, PrivateKey, Session, private_key};
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
+pub use upstream::{OwnCertificate, Pin, TlsVersion, Upstream};
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.
 #[derive(Clone, Debug)]
@@ -62,6 +66,8 @@ pub struct Config {
     pub identity: Identity,
     /// What `[inspect]` says besides policy.
     pub inspect: Inspect,
+    /// `[upstream.*]`: how to speak TLS with some destinations.
+    pub upstreams: Vec<Upstream>,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[rule]]`, `[[trial]]`.
     pub policy: source::Policy,
 }

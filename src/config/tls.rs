@@ -163,9 +163,11 @@ pub(super) fn tls<T>(
 
 /// What reading files needs.
 pub(super) struct PemFiles<'a, T> {
+    /// The section that names them.
     pub(super) around: &'a Placed<T>,
     /// Learns the files and what they say.
     pub(super) read: &'a mut Vec<(PathBuf, String)>,
+    /// Learns what is wrong.
     pub(super) findings: &'a mut Vec<Diagnostic>,
 }
 
@@ -174,7 +176,8 @@ impl<T> PemFiles<'_, T> {
         super::folder_of(&self.around.source.path).join(name.get_ref())
     }
 
-    fn pem(&mut self, name: &Spanned<String>) -> Option<PemFile> {
+    /// A file that has to be there.
+    pub(super) fn pem(&mut self, name: &Spanned<String>) -> Option<PemFile> {
         self.try_pem(name)
             .map_err(|why| {
                 let (code, message) = (why.code(), why.to_string());
@@ -185,6 +188,7 @@ impl<T> PemFiles<'_, T> {
             .ok()
     }
 
+    /// A file, or why it cannot be read.
     pub(super) fn try_pem(&mut self, name: &Spanned<String>) -> Result<PemFile, ReadError> {
         let path = self.path(name);
         let text = read_text(&path)?;
@@ -198,13 +202,18 @@ impl<T> PemFiles<'_, T> {
 
     /// A key that others can read is no secret.
     pub(super) fn keep_secret(&mut self, path: &Path, name: &Spanned<String>) {
+        self.keep_private(path, name, "key");
+    }
+
+    /// What others can read is no secret; `what` it is.
+    pub(super) fn keep_private(&mut self, path: &Path, name: &Spanned<String>, what: &str) {
         let mode = std::fs::metadata(path).map_or(0, |meta| meta.mode());
         if mode.trailing_zeros() >= 6 {
             // Nothing for its group and others.
             return;
         }
         let message = format!(
-            "{}: others than its owner can read this key",
+            "{}: others than its owner can read this {what}",
             path.display()
         );
         self.findings.push(
@@ -326,7 +335,12 @@ impl<T> PemFiles<'_, T> {
         kinds.into_iter().collect()
     }
 
-    fn word<W: Copy>(&mut self, word: &Spanned<String>, words: &[(&str, W)]) -> Option<W> {
+    /// One of a few words.
+    pub(super) fn word<W: Copy>(
+        &mut self,
+        word: &Spanned<String>,
+        words: &[(&str, W)],
+    ) -> Option<W> {
         value::word(word.get_ref(), words, self.around.at(word), self.findings)
     }
 }

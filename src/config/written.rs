@@ -11,10 +11,12 @@ use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
-use super::{dial, identity, inspect, issuer, limits, listen, record, session, tls};
+use super::{
+    dial, identity, inspect, issuer, limits, listen, parent, record, session, tls, upstream,
+};
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 16] = [
     "dial",
     "group",
     "identity",
@@ -23,20 +25,21 @@ const SECTIONS: [&str; 14] = [
     "limits",
     "listen",
     "listener",
+    "mcp",
     "record",
     "repository",
     "rule",
     "tier",
     "tiers",
     "trial",
+    "upstream",
 ];
 
 /// What later versions have at the top of a file.
-const NOT_YET: [(&str, &str); 4] = [
+const NOT_YET: [(&str, &str); 3] = [
     ("exception", "`[[exception]]`"),
     ("exceptions", "`[exceptions]`"),
     ("never", "`[[never]]`"),
-    ("upstream", "`[upstream.*]`"),
 ];
 
 /// The sections of all files.
@@ -48,11 +51,13 @@ pub(super) struct Written {
     pub(super) limits: Option<Placed<limits::Section>>,
     pub(super) listen: Option<Placed<listen::Section>>,
     pub(super) listeners: Vec<Placed<listen::ListenerSection>>,
+    pub(super) parents: Vec<Placed<parent::Section>>,
     pub(super) policy: source::Policy,
     pub(super) record: Option<Placed<record::Section>>,
     /// Where secrets stand, or what may be meant for one.
     pub(super) secrets: Secrets,
     pub(super) session: Option<Placed<session::Section>>,
+    pub(super) upstreams: Vec<(Spanned<String>, Placed<upstream::Section>)>,
     pub(super) users: Vec<Placed<identity::UserSection>>,
 }
 
@@ -69,6 +74,9 @@ impl Written {
             if key.get_ref() == "inspect" {
                 note_keys::<inspect::Section>(&mut self.secrets, source, &value);
             }
+            if key.get_ref() == "upstream" {
+                self.note_passphrases(source, &value);
+            }
             let of = |what| Value {
                 source,
                 what,
@@ -76,7 +84,7 @@ impl Written {
             };
             let policy = &mut self.policy;
             match key.get_ref().as_ref() {
-                "dial" => once(&mut self.dial, of("[dial]"), findings),
+                "dial" => self.add_dial(of("[dial]"), findings),
                 "group" => named(&mut policy.groups, "group", of("[group.NAME]"), findings),
                 "identity" => self.add_identity(of("[identity]"), findings),
                 // Followed before: see `includes_of`.
@@ -85,13 +93,79 @@ impl Written {
                 "limits" => once(&mut self.limits, of("[limits]"), findings),
                 "listen" => once(&mut self.listen, of("[listen]"), findings),
                 "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
+                "mcp" => named(&mut policy.mcp, "mcp", of("[mcp.NAME]"), findings),
                 "record" => once(&mut self.record, of("[record]"), findings),
                 "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
                 "rule" => many(&mut policy.rules, of("[[rule]]"), findings),
                 "tier" => named(&mut policy.tier, "tier", of("[tier.NAME]"), findings),
                 "tiers" => once(&mut policy.tiers, of("[tiers]"), findings),
                 "trial" => many(&mut policy.trials, of("[[trial]]"), findings),
+                "upstream" => {
+                    let value = of("[upstream.NAME]");
+                    named(&mut self.upstreams, "upstream", value, findings);
+                }
                 unknown => findings.push(unknown_section(place, unknown)),
+            }
+        }
+    }
+
+    /// `parent` of `[dial]` is one table or a list of them.
+    fn add_dial(&mut self, value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
+        let (source, what, span) = (value.source, value.what, value.content.span());
+        let Some(mut table) = value.table(findings) else {
+            return;
+        };
+        if let Some(parents) = table.remove(parent::KEY) {
+            self.note_credentials(source, &parents);
+            self.add_parents(source, parents, findings);
+        }
+        let content = Spanned::new(span, DeValue::Table(table));
+        let rest = Value {
+            source,
+            what,
+            content,
+        };
+        once(&mut self.dial, rest, findings);
+    }
+
+    fn add_parents(
+        &mut self,
+        source: &Arc<Source>,
+        content: Spanned<DeValue<'_>>,
+        findings: &mut Vec<Diagnostic>,
+    ) {
+        let what = parent::WHAT;
+        let list = matches!(content.get_ref(), DeValue::Array(_));
+        let value = Value {
+            source,
+            what,
+            content,
+        };
+        if list {
+            many(&mut self.parents, value, findings);
+        } else {
+            self.parents.extend(value.read(findings));
+        }
+    }
+
+    /// A credential may stand in the URL of a parent, or under a key that there is not.
+    fn note_credentials(&mut self, source: &Arc<Source>, parents: &Spanned<DeValue<'_>>) {
+        let known = keys_of::<parent::Section>();
+        let tables: Vec<_> = match parents.get_ref() {
+            DeValue::Array(list) => list.iter().map(Spanned::get_ref).collect(),
+            one => vec![one],
+        };
+        for table in tables {
+            let DeValue::Table(table) = table else {
+                continue;
+            };
+            for (key, value) in table {
+                let (key, text) = (key.get_ref().as_ref(), source.text.get(value.span()));
+                let is_file = key == "credential-file" && text.is_some_and(|it| it.contains(':'));
+                let in_url = key == "url" && text.is_some_and(|it| it.contains('@'));
+                if is_file || in_url || !known.contains(&key) {
+                    self.secrets.add(source, value.span());
+                }
             }
         }
     }
@@ -129,6 +203,27 @@ impl Written {
                     what,
                     &["issuer", "session", "user"],
                 )),
+            }
+        }
+    }
+
+    /// A key or a passphrase may stand where the path of its file belongs, or under another name.
+    fn note_passphrases(&mut self, source: &Arc<Source>, upstreams: &Spanned<DeValue<'_>>) {
+        let DeValue::Table(upstreams) = upstreams.get_ref() else {
+            return;
+        };
+        let known = keys_of::<upstream::Section>();
+        let tables = upstreams
+            .values()
+            .filter_map(|upstream| upstream.get_ref().as_table());
+        for (key, value) in tables.flatten() {
+            let (key, text) = (
+                key.get_ref().as_ref(),
+                source.text.get(value.span()).unwrap_or_default(),
+            );
+            let secret = key == "client-key-passphrase" || session::is_key(text);
+            if secret || !known.contains(&key) {
+                self.secrets.add(source, value.span());
             }
         }
     }
@@ -309,6 +404,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[listener]]", keys_of::<listen::ListenerSection>()),
         ("[record]", keys_of::<record::Section>()),
         ("[dial]", keys_of::<dial::Section>()),
+        (parent::WHAT, keys_of::<parent::Section>()),
         ("[inspect]", keys_of::<inspect::Section>()),
         ("[limits]", keys_of::<limits::Section>()),
         ("[[identity.issuer]]", keys_of::<issuer::Section>()),
@@ -319,6 +415,8 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[repository]]", keys_of::<source::Repository>()),
         ("[group.NAME]", keys_of::<source::Group>()),
         ("[[rule]]", keys_of::<source::Rule>()),
+        ("[mcp.NAME]", keys_of::<source::Mcp>()),
         ("[[trial]]", keys_of::<source::Trial>()),
+        ("[upstream.NAME]", keys_of::<upstream::Section>()),
     ]
 }

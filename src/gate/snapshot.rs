@@ -31,7 +31,9 @@ pub struct Snapshot {
     pub metrics: Arc<GenerationMetrics>,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
-    /// Who vouches for inspected destinations, where somebody does.
+    /// How TLS is spoken with origins.
+    pub upstreams: tls::Upstreams,
+    /// Who vouches for inspected destinations; `None`: nothing is inspected.
     pub authority: Option<Arc<tls::Authority>>,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
@@ -50,6 +52,8 @@ pub struct Parts<'a> {
     pub tls: tls::Servers,
     /// Who vouches for inspected destinations.
     pub authority: Option<Arc<tls::Authority>>,
+    /// How upstreams are spoken TLS with.
+    pub upstreams: tls::Upstreams,
     /// The clock.
     pub clock: Clock,
 }
@@ -76,15 +80,18 @@ impl Snapshot {
             kept.filter(|kept| kept.is_same(new)).unwrap_or(new).clone()
         });
         let inspecting = authority.iter().map(|it| ("inspect-ca", it.not_after()));
-        parts
-            .metrics
-            .certificates(parts.tls.ends().chain(inspecting));
+        let ends = parts.tls.ends().chain(parts.upstreams.ends());
+        parts.metrics.certificates(ends.chain(inspecting));
         Self {
             tls: match before {
                 Some(before) => parts.tls.after(&before.tls),
                 None => parts.tls.clone(),
             },
             authority,
+            upstreams: match before {
+                Some(before) => parts.upstreams.after(&before.upstreams),
+                None => parts.upstreams.clone(),
+            },
             generation,
             digest: config.digest.clone(),
             identity: Identity::new(

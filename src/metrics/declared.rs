@@ -64,6 +64,8 @@ declare! {
         "Flows or clients turned away before they began: no room in the log, or too many clients.";
     issuer_fetches: IntCounterVec = "tidegate_issuer_fetches_total" ["result"],
         "Attempts to fetch the keys of issuers of OIDC tokens.";
+    parent_dials: IntCounterVec = "tidegate_parent_dials_total" ["result"],
+        "Flows that were to go through a parent proxy: ok, or why none took them.";
     policy_info: IntGaugeVec = "tidegate_policy_info" ["digest", "generation"],
         "Always 1: which policy decides.";
     policy_reloads: IntCounterVec = "tidegate_policy_reloads_total" ["result"],

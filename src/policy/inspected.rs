@@ -2,12 +2,10 @@
 
 use ipnet::IpNet;
 
-use crate::diag::Diagnostic;
-
-use super::compile::{Findings, Policy, unknown};
+use super::compile::Policy;
+use super::passage::Categories;
 use super::pattern::HostPattern;
-use super::source::{self, Placed};
-use super::{Catalogue, Category};
+use super::{Catalogue, Category, source};
 
 /// Everything that is inspected for somebody.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -24,13 +22,37 @@ impl Policy {
     /// Everything that is inspected for somebody: what the local authority must be able to vouch
     /// for.
     pub fn inspected_names(&self) -> Names {
-        let mut names = self.inspected.clone();
+        let mut names = Names::default();
+        for pattern in self.inspects().chain(&self.assigned) {
+            names.add(pattern);
+        }
+        let categories = self.inspects_categories();
+        names.everything = categories.contains(Category::Unknown);
+        for category in Category::ALL {
+            if categories.contains(category) && !names.everything {
+                names.add_category(category, &self.catalogue);
+            }
+        }
         names.names.sort_unstable();
         names.names.dedup();
         names.networks.sort_unstable();
         names.networks.dedup();
         names
     }
+}
+
+/// The hosts to which rules give a category that is inspected.
+pub(super) fn assigned(source: &source::Policy, categories: Categories) -> Vec<HostPattern> {
+    let given = |rule: &source::Rule| {
+        let word = rule.category.as_ref()?;
+        Category::from_word(word.get_ref()).filter(|category| categories.contains(*category))
+    };
+    let rules = source.rules.iter().map(|rule| &rule.value);
+    rules
+        .filter(|rule| given(rule).is_some())
+        .flat_map(|rule| &rule.hosts)
+        .filter_map(|text| HostPattern::parse(text.get_ref()).ok())
+        .collect()
 }
 
 impl Names {
@@ -54,35 +76,4 @@ impl Names {
             self.add(&pattern);
         }
     }
-}
-
-/// What `[inspect]` itself names.
-pub(super) fn compile(
-    section: Option<&Placed<source::Inspect>>,
-    catalogue: &Catalogue,
-    findings: &mut Findings,
-) -> Names {
-    let mut names = Names::default();
-    let Some(section) = section else { return names };
-    for text in &section.value.hosts {
-        match HostPattern::parse(text.get_ref()) {
-            Ok(pattern) => names.add(&pattern),
-            Err(bad) => {
-                let message = format!("`{}` is not a host pattern", text.get_ref());
-                let finding = Diagnostic::error("bad-host", section.at(text), message);
-                findings.push(finding.label(bad.label).help(bad.help));
-            }
-        }
-    }
-    for word in &section.value.categories {
-        match Category::from_word(word.get_ref()) {
-            Some(Category::Unknown) => names.everything = true,
-            Some(category) => names.add_category(category, catalogue),
-            None => {
-                let known = Category::ALL.iter().map(|category| category.as_str());
-                findings.push(unknown("category", section.at(word), word.get_ref(), known));
-            }
-        }
-    }
-    names
 }

@@ -1,8 +1,26 @@
 //! Why there is no TLS with an upstream, told apart so that a person knows whom to ask.
 
+use std::error::Error as StdError;
 use std::io;
 
-use rustls::{AlertDescription, CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error, OtherError};
+
+use super::pins::NotPinned;
+
+/// An error has at most so many causes.
+const DEEPEST: usize = 16;
+/// What an upstream can say of our certificate.
+const OF_CERTIFICATES: [AlertDescription; 9] = [
+    AlertDescription::AccessDenied,
+    AlertDescription::BadCertificate,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateRequired,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::DecryptError,
+    AlertDescription::UnknownCA,
+    AlertDescription::UnsupportedCertificate,
+];
 
 /// Why there is no TLS with an upstream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -14,14 +32,54 @@ pub struct TlsFailure {
 }
 
 impl TlsFailure {
+    /// The connection broke off: no word about TLS.
+    pub const NETWORK: Self = Self {
+        word: "network",
+        sentence: "the connection broke off during the handshake",
+    };
+    /// The handshake took too long.
+    pub const TIMEOUT: Self = Self {
+        word: "timeout",
+        sentence: "the handshake took too long",
+    };
+
     pub(super) fn of(error: &io::Error) -> Self {
         let inner = error
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<Error>());
-        match inner {
-            Some(error) => Self::of_tls(error),
-            None => Self::new("network", "the connection broke off during the handshake"),
+        inner.map_or(Self::NETWORK, Self::of_tls)
+    }
+
+    /// Why TLS that was established broke off, where TLS is the reason: in TLS 1.3 an upstream says
+    /// what it thinks of our certificate only after the handshake, so the first read tells. `None`
+    /// where it is a fault of the network, or nothing of TLS.
+    ///
+    /// Takes the error of a read or write of a [`ClientStream`](super::ClientStream), or whatever
+    /// was made of it by an HTTP library: its causes are looked through.
+    pub fn in_error(error: &(dyn StdError + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        for _ in 0..DEEPEST {
+            let here = next?;
+            if let Some(tls) = here.downcast_ref::<Error>() {
+                return Some(Self::of_tls(tls));
+            }
+            next = match here.downcast_ref::<io::Error>() {
+                // Its source would be the cause of what is in it.
+                Some(error) => error.get_ref().map(|inner| inner as _),
+                None => here.source(),
+            };
+            if next.is_none() {
+                return Self::in_text(&here.to_string());
+            }
         }
+        None
+    }
+
+    /// An HTTP/2 connection keeps only the text of an error.
+    fn in_text(text: &str) -> Option<Self> {
+        let said = |alert: &&AlertDescription| Error::AlertReceived(**alert).to_string() == text;
+        let alert = OF_CERTIFICATES.iter().find(said)?;
+        Some(Self::of_tls(&Error::AlertReceived(*alert)))
     }
 
     pub(super) fn new(word: &'static str, sentence: &'static str) -> Self {
@@ -40,7 +98,7 @@ impl TlsFailure {
                 "version",
                 "the upstream speaks no version of TLS that is allowed",
             ),
-            _ => ("failed", "the handshake failed"),
+            _ => ("failed", "TLS with the upstream failed"),
         };
         Self::new(word, sentence)
     }
@@ -52,6 +110,10 @@ fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
             "certificate_expired",
             "the upstream's certificate has expired",
         ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
+            "certificate_not_yet_valid",
+            "the upstream's certificate is not valid yet: look at both clocks",
+        ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
             "certificate_name",
             "the upstream's certificate is for another name",
@@ -60,9 +122,18 @@ fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
             "certificate_unknown_issuer",
             "no root that is trusted vouches for the upstream's certificate",
         ),
+        // Found by its name, the key of its authority is not the one that signed it.
+        CertificateError::BadSignature => (
+            "certificate_signature",
+            "a signature of the upstream's certificate does not fit: its authority may have a new key",
+        ),
         CertificateError::Revoked => (
             "certificate_revoked",
             "the upstream's certificate is revoked",
+        ),
+        CertificateError::Other(OtherError(why)) if why.is::<NotPinned>() => (
+            "certificate_not_pinned",
+            "no key in the upstream's verified chain is one of `pins`",
         ),
         _ => (
             "certificate_invalid",
@@ -89,6 +160,7 @@ fn alert_received(alert: AlertDescription) -> (&'static str, &'static str) {
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown
         | AlertDescription::UnknownCA
+        | AlertDescription::DecryptError
         | AlertDescription::AccessDenied => (
             "client_certificate_rejected",
             "the upstream does not take our client certificate",
@@ -100,6 +172,46 @@ fn alert_received(alert: AlertDescription) -> (&'static str, &'static str) {
         AlertDescription::UnrecognisedName => {
             ("unrecognized_name", "the upstream does not know the name")
         }
-        _ => ("alert", "the upstream ended the handshake with an alert"),
+        AlertDescription::HandshakeFailure => (
+            "handshake_failure",
+            "the upstream ended the handshake: it may want a client certificate, or other ciphers",
+        ),
+        _ => ("alert", "the upstream ended TLS with an alert"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(inner: impl Into<Box<dyn StdError + Send + Sync>>) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidData, inner)
+    }
+
+    #[test]
+    fn a_rejected_certificate_is_no_fault_of_the_network() {
+        let word = |error: &io::Error| TlsFailure::in_error(error).map(|failure| failure.word);
+        let revoked = Error::AlertReceived(AlertDescription::CertificateRevoked);
+        let expected = Some("client_certificate_revoked");
+        assert_eq!(word(&io(revoked.clone())), expected);
+        assert_eq!(word(&io(io(revoked.clone()))), expected);
+        // What is left of it in HTTP/2.
+        assert_eq!(word(&io(io(revoked).to_string())), expected);
+        for network in [
+            io::ErrorKind::ConnectionReset.into(),
+            io::ErrorKind::UnexpectedEof.into(),
+            io("peer closed connection without sending TLS close_notify"),
+            io("the page says: received fatal alert: CertificateRevoked"),
+        ] {
+            assert_eq!(word(&network), None, "{network}");
+        }
+    }
+
+    #[test]
+    fn every_alert_about_a_certificate_says_so() {
+        for alert in OF_CERTIFICATES {
+            let failure = TlsFailure::of_tls(&Error::AlertReceived(alert));
+            assert!(failure.word.starts_with("client_certificate_"), "{alert:?}");
+        }
     }
 }

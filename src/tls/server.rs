@@ -12,7 +12,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, CertificateError, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -31,7 +31,7 @@ pub struct Servers(HashMap<(SocketAddr, usize), Arc<Server>>);
 
 /// One listener that speaks TLS, or one destination that is inspected.
 pub struct Server {
-    config: Arc<ServerConfig>,
+    pub(super) config: Arc<ServerConfig>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     clock: Clock,
     /// When what it is made of ends first, by kind.
@@ -257,7 +257,7 @@ fn stale(file: &crate::config::PemFile, required: bool) -> Diagnostic {
 }
 
 /// What went wrong, as a word.
-fn word(error: &rustls::Error) -> &'static str {
+pub(super) fn word(error: &rustls::Error) -> &'static str {
     use rustls::Error;
     match error {
         Error::NoCertificatesPresented => "no_certificate",
@@ -273,6 +273,12 @@ fn word(error: &rustls::Error) -> &'static str {
             _ => "certificate_invalid",
         },
         Error::InvalidMessage(_) => "not_tls",
+        Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown,
+        ) => "authority_not_trusted",
+        Error::NoApplicationProtocol => "no_application_protocol",
         _ => "failed",
     }
 }
@@ -283,7 +289,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 
 /// The one clock.
 #[derive(Debug)]
-struct Time(Clock);
+pub(super) struct Time(pub(super) Clock);
 
 impl TimeProvider for Time {
     fn current_time(&self) -> Option<UnixTime> {

@@ -1,19 +1,25 @@
-//! How to speak TLS onward: certificates, roots, pins, by the name of an `[upstream.NAME]`.
+//! How to speak TLS onward: with which certificate, believing whom.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use aws_lc_rs::digest::{Context, SHA256};
+use jiff::Timestamp;
+use rustls::client::WebPkiServerVerifier;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
+use crate::clock::Clock;
+use crate::config::{self, PemFile, TlsVersion};
+use crate::diag::Diagnostic;
 use crate::name::Host;
 
-use super::{Client, TlsFailure};
-
-/// TLS with an upstream.
-pub type ClientStream<S> = tokio_rustls::client::TlsStream<S>;
+use super::pins::Pinned;
+use super::server::{Time, provider};
+use super::{ClientStream, TlsFailure, material};
 
 /// Which protocols are offered inside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,6 +44,30 @@ pub struct Entered<S> {
 pub struct Upstream {
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
+    /// SHA-256 of all that it is made of.
+    material: [u8; 32],
+    /// The name that is sent and verified, instead of the host's.
+    server_name: Option<Host>,
+    port: u16,
+    /// Its own certificate and its own roots.
+    shown: Vec<Shown>,
+}
+
+/// A certificate of an upstream, for whoever looks after it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Shown {
+    /// The upstream.
+    pub upstream: Arc<str>,
+    /// `upstream`: our own; `upstream-root`: who vouches for the upstream. The label of its metric.
+    pub kind: &'static str,
+    /// Its file.
+    pub file: PathBuf,
+    /// The names in it.
+    pub names: String,
+    /// From when on it holds.
+    pub begin: Timestamp,
+    /// When it ends.
+    pub end: Timestamp,
 }
 
 impl fmt::Debug for Upstream {
@@ -46,41 +76,114 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// Every way to speak TLS onward, in one generation.
-#[derive(Clone, Debug, Default)]
-pub struct Upstreams {
-    system: Option<Arc<Upstream>>,
+/// Who vouches for upstreams.
+#[derive(Clone, Debug)]
+pub(super) struct Roots {
+    store: Arc<RootCertStore>,
+    digest: [u8; 32],
 }
 
-impl Upstreams {
-    /// The system's way only.
-    pub fn system() -> Self {
-        let system = Client::trusting(&[])
-            .ok()
-            .map(|client| Arc::new(Upstream::of(&client)));
-        Self { system }
+impl Roots {
+    /// Of these; those that cannot be read are left out.
+    pub(super) fn new(mut certificates: Vec<CertificateDer<'static>>) -> Self {
+        certificates.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+        let mut material = Material::new();
+        for root in &certificates {
+            material.add(root);
+        }
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(certificates);
+        Self {
+            store: Arc::new(store),
+            digest: material.finish(),
+        }
     }
 
-    /// The one of that name; without a name, the system's way. `None` where there is none.
-    pub fn of(&self, name: Option<&str>) -> Option<&Arc<Upstream>> {
-        match name {
-            None => self.system.as_ref(),
-            Some(_) => None,
-        }
+    /// Whether nobody vouches for anybody.
+    pub(super) fn is_empty(&self) -> bool {
+        self.store.is_empty()
     }
 }
 
 impl Upstream {
-    fn of(client: &Client) -> Self {
-        let with = |alpn: &[&[u8]]| {
-            let mut config = client.config().clone();
-            config.alpn_protocols = alpn.iter().map(|it| it.to_vec()).collect();
-            Arc::new(config)
-        };
-        Self {
-            http1: with(&[b"http/1.1"]),
-            http2: with(&[b"h2", b"http/1.1"]),
+    /// The way of destinations for which nothing is said: `None` where nobody is trusted.
+    pub(super) fn system(roots: &Roots, clock: &Clock) -> Option<Self> {
+        if roots.is_empty() {
+            return None;
         }
+        let versions = (TlsVersion::Tls12, TlsVersion::Tls13);
+        let config = Building { roots, clock }.config(versions, &[], None).ok()?;
+        Some(Self {
+            http1: offering(&config, &[b"http/1.1"]),
+            http2: offering(&config, &[b"h2", b"http/1.1"]),
+            material: roots.digest,
+            server_name: None,
+            port: 443,
+            shown: Vec::new(),
+        })
+    }
+
+    /// An `[upstream.NAME]`; `system` are the roots where it names none.
+    pub(super) fn new(
+        written: &config::Upstream,
+        system: &Roots,
+        clock: &Clock,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Result<Self, Box<Diagnostic>> {
+        let mut making = Making {
+            written,
+            clock,
+            findings,
+            material: Material::new(),
+            shown: Vec::new(),
+        };
+        making.names();
+        let client = making.client()?;
+        let own = making.roots()?;
+        let roots = own.as_ref().unwrap_or(system);
+        if roots.is_empty() {
+            return Err(Box::new(no_roots(written)));
+        }
+        making.material.add(&roots.digest);
+        let (versions, pins) = ((written.min, written.max), &written.pins);
+        let config = Building { roots, clock }
+            .config(versions, pins, client)
+            .map_err(|why| Box::new(unusable(written, &why)))?;
+        Ok(Self {
+            http1: offering(&config, &[b"http/1.1"]),
+            http2: offering(&config, &[b"h2", b"http/1.1"]),
+            material: making.material.finish(),
+            server_name: written.server_name.clone(),
+            port: written.port,
+            shown: making.shown,
+        })
+    }
+
+    /// As it is, going on with the sessions of `before` where both are made of the same.
+    pub(super) fn after(&self, before: &Self) -> Self {
+        let mut next = self.clone();
+        if self.material == before.material {
+            next.http1 = before.http1.clone();
+            next.http2 = before.http2.clone();
+        }
+        next
+    }
+
+    /// A number that differs where its name, certificate, roots, pins, versions or server name do:
+    /// connections that differ in it are not shared.
+    pub fn identity(&self) -> u64 {
+        let (first, _) = self.material.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        u64::from_be_bytes(*first)
+    }
+
+    /// The port of requests that are made TLS.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its own certificate and its own roots.
+    pub(super) fn shown(&self) -> &[Shown] {
+        &self.shown
     }
 
     /// Begins TLS with an upstream of that name; its certificate is always verified.
@@ -97,15 +200,197 @@ impl Upstream {
             Alpn::Http1 => self.http1.clone(),
             Alpn::Http2 => self.http2.clone(),
         };
-        let name = server_name(host)?;
+        let name = server_name(self.server_name.as_ref().unwrap_or(host))?;
         let connecting = TlsConnector::from(config).connect(name, stream).await;
         let stream = connecting.map_err(|error| TlsFailure::of(&error))?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok(Entered {
-            stream: Box::new(stream),
+            stream: Box::new(ClientStream::new(stream)),
             http2,
         })
     }
+}
+
+impl Shown {
+    fn new(
+        upstream: &config::Upstream,
+        file: &PemFile,
+        kind: &'static str,
+        certificate: &CertificateDer<'_>,
+    ) -> Option<Self> {
+        Some(Self {
+            upstream: upstream.name.clone(),
+            kind,
+            file: file.path.clone(),
+            names: material::names(certificate),
+            begin: material::not_before(certificate)?,
+            end: material::not_after(certificate)?,
+        })
+    }
+
+    /// What is wrong with it at that time: a code, and a sentence.
+    pub fn wrong(&self, now: Timestamp) -> Option<(&'static str, &'static str)> {
+        if self.end < now {
+            return Some(("certificate-expired", "this certificate has expired"));
+        }
+        let early = now < self.begin;
+        early.then_some((
+            "certificate-not-yet-valid",
+            "this certificate is not valid yet",
+        ))
+    }
+}
+
+/// An upstream that is being made.
+struct Making<'a> {
+    written: &'a config::Upstream,
+    clock: &'a Clock,
+    findings: &'a mut Vec<Diagnostic>,
+    /// All that it is made of.
+    material: Material,
+    shown: Vec<Shown>,
+}
+
+impl Making<'_> {
+    /// All that is no file.
+    fn names(&mut self) {
+        let written = self.written;
+        let material = &mut self.material;
+        material.add(written.name.as_bytes());
+        written.pins.iter().for_each(|pin| material.add(pin));
+        material.add(format!("{:?} {:?}", written.min, written.max).as_bytes());
+        let name = written.server_name.as_ref().map(ToString::to_string);
+        material.add(name.unwrap_or_default().as_bytes());
+    }
+
+    fn client(&mut self) -> Result<Option<OwnMaterial>, Box<Diagnostic>> {
+        let Some(own) = &self.written.client else {
+            return Ok(None);
+        };
+        let chain = material::certificates(&own.cert)?;
+        for certificate in &chain {
+            self.material.add(certificate);
+        }
+        if let Some(leaf) = chain.first() {
+            self.show(&own.cert, "upstream", leaf);
+        }
+        let key = material::own_key(own)?;
+        if let (Some(passphrase), false) = (&own.passphrase, material::is_encrypted(&own.key)) {
+            let message = "the key is not encrypted: its passphrase means nothing";
+            let finding = Diagnostic::warning("unused-key", passphrase.place.clone(), message);
+            self.findings.push(finding);
+        }
+        Ok(Some((chain, key)))
+    }
+
+    /// `None` where it names none.
+    fn roots(&mut self) -> Result<Option<Roots>, Box<Diagnostic>> {
+        let mut all = Vec::new();
+        for file in &self.written.roots {
+            for root in material::certificates(file)? {
+                RootCertStore::empty()
+                    .add(root.clone())
+                    .map_err(|error| material::wrong(file, &error.to_string()))?;
+                self.show(file, "upstream-root", &root);
+                all.push(root);
+            }
+        }
+        Ok((!all.is_empty()).then(|| Roots::new(all)))
+    }
+
+    /// One that is not good now is taken nevertheless, with a warning: a gate that does not start
+    /// helps nobody, and the upstream says what it thinks of ours.
+    fn show(&mut self, file: &PemFile, kind: &'static str, certificate: &CertificateDer<'_>) {
+        let Some(shown) = Shown::new(self.written, file, kind, certificate) else {
+            return;
+        };
+        if let Some((code, why)) = shown.wrong(self.clock.now()) {
+            let message = format!("{}: {why}", file.path.display());
+            self.findings
+                .push(Diagnostic::warning(code, file.place.clone(), message));
+        }
+        self.shown.push(shown);
+    }
+}
+
+/// What every way to speak TLS is built with.
+struct Building<'a> {
+    roots: &'a Roots,
+    clock: &'a Clock,
+}
+
+impl Building<'_> {
+    fn config(
+        &self,
+        versions: (TlsVersion, TlsVersion),
+        pins: &[config::Pin],
+        client: Option<OwnMaterial>,
+    ) -> Result<ClientConfig, rustls::Error> {
+        let roots = &self.roots.store;
+        let provider = provider();
+        let algorithms = provider.signature_verification_algorithms;
+        let always =
+            WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
+        let always = always.map_err(|error| rustls::Error::General(error.to_string()))?;
+        let builder =
+            ClientConfig::builder_with_details(provider, Arc::new(Time(self.clock.clone())))
+                .with_protocol_versions(&allowed(versions))?;
+        let builder = if pins.is_empty() {
+            builder.with_webpki_verifier(always)
+        } else {
+            // Verifies as the other one does, and then more.
+            let pinned = Pinned::new(always, roots.clone(), algorithms, pins.to_vec());
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(pinned))
+        };
+        match client {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key),
+            None => Ok(builder.with_no_client_auth()),
+        }
+    }
+}
+
+type OwnMaterial = (
+    Vec<CertificateDer<'static>>,
+    rustls::pki_types::PrivateKeyDer<'static>,
+);
+
+fn allowed((min, max): (TlsVersion, TlsVersion)) -> Vec<&'static SupportedProtocolVersion> {
+    let all = [
+        (TlsVersion::Tls12, &rustls::version::TLS12),
+        (TlsVersion::Tls13, &rustls::version::TLS13),
+    ];
+    let within = all.into_iter().filter(|(it, _)| (min..=max).contains(it));
+    within.map(|(_, version)| version).collect()
+}
+
+fn offering(config: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
+    Arc::new(config)
+}
+
+fn unusable(written: &config::Upstream, why: &rustls::Error) -> Diagnostic {
+    let Some(own) = &written.client else {
+        return Diagnostic::error("bad-upstream", written.place.clone(), why.to_string());
+    };
+    if let rustls::Error::InconsistentKeys(_) = why {
+        let message = format!(
+            "{}: this is not the key of {}",
+            own.key.path.display(),
+            own.cert.path.display()
+        );
+        return Diagnostic::error("bad-pem", own.key.place.clone(), message)
+            .help("write both files anew: a certificate is only good with its key");
+    }
+    *material::wrong(&own.key, &why.to_string())
+}
+
+fn no_roots(written: &config::Upstream) -> Diagnostic {
+    let message = "nobody is known who could vouch for it";
+    Diagnostic::error("no-roots", written.place.clone(), message)
+        .help("name `roots`, or install the certificates of the system")
 }
 
 fn server_name(host: &Host) -> Result<ServerName<'static>, TlsFailure> {
@@ -113,5 +398,23 @@ fn server_name(host: &Host) -> Result<ServerName<'static>, TlsFailure> {
         Host::Address(address) => Ok(ServerName::IpAddress((*address).into())),
         Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
             .map_err(|_| TlsFailure::new("name", "the name cannot stand in a certificate")),
+    }
+}
+
+/// SHA-256 over parts, each with its length.
+struct Material(Context);
+
+impl Material {
+    fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    fn add(&mut self, part: &[u8]) {
+        self.0.update(&(part.len() as u64).to_be_bytes());
+        self.0.update(part);
+    }
+
+    fn finish(self) -> [u8; 32] {
+        self.0.finish().as_ref().try_into().unwrap_or_default()
     }
 }

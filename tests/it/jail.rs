@@ -106,6 +106,7 @@ impl Jails {
         let metrics = Metrics::new(proxy::REASONS);
         let recorder = Recorder::start(&config.record, 256, clock.clone(), &metrics);
         let parts = Parts {
+            upstreams: tidegate::tls::Upstreams::default(),
             tls: tidegate::tls::Servers::default(),
             authority: None,
             before: None,

@@ -10,10 +10,12 @@ mod report;
 mod runtimes;
 mod sockets;
 mod surroundings;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::clock::Clock;
 use crate::config::AdminAddress;
 
 use super::load::Loaded;
@@ -76,6 +78,13 @@ impl Doctor {
             &around,
         );
         items.push(policy(&loaded));
+        if loaded
+            .config
+            .as_ref()
+            .is_some_and(|config| !config.upstreams.is_empty())
+        {
+            items.extend(upstreams::look(&loaded, &Clock::system()));
+        }
         items.extend(runtimes::look(&around));
         items.extend(noproxy::look(&around));
         items.extend(reach::look(&self.targets));

@@ -10,8 +10,14 @@ use crate::config::AdminAddress;
 use crate::metrics::PROBES;
 
 /// The groups, in the order in which they are drawn.
-const CHECKS: [&str; 6] = [
-    "proxy", "policy", "runtimes", "no_proxy", "reach", "sockets",
+const CHECKS: [&str; 7] = [
+    "proxy",
+    "policy",
+    "upstreams",
+    "runtimes",
+    "no_proxy",
+    "reach",
+    "sockets",
 ];
 
 /// How something is.

@@ -61,6 +61,19 @@ impl Origin {
         })
     }
 
+    /// As [`Self::http`], over TLS as it says.
+    pub(crate) fn https_with<F>(config: Arc<ServerConfig>, answer: F) -> Self
+    where
+        F: Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + 'static,
+    {
+        Self::serve(Some(config), move |visit| visit.requests(&answer))
+    }
+
+    /// As [`Self::echo`], over TLS as `config` says.
+    pub(crate) fn tls_as(config: ServerConfig) -> Self {
+        Self::serve(Some(Arc::new(config)), |visit| visit.requests(&Visit::echo))
+    }
+
     /// Gives each connection to `carry`, bytes as they are.
     pub(crate) fn raw<F>(carry: F) -> Self
     where
@@ -135,6 +148,12 @@ impl Origin {
     /// The raw bytes that reached it ([`Self::bytes`] and origins that note them).
     pub(crate) fn received(&self) -> Vec<u8> {
         self.seen.lock().expect("seen").bytes.clone()
+    }
+
+    /// Method and target of each request that reached it, in order.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        let line = |request: &Message| format!("{} {}", request.method(), request.target());
+        self.requests().iter().map(line).collect()
     }
 
     /// Waits until so many raw bytes reached it.

@@ -1,0 +1,56 @@
+//! mTLS for callers without keys: `[upstream.NAME]`.
+//!
+//! Where the gate ends TLS (`inspect`), or makes a plain request TLS, it can show a certificate of
+//! its own to the destination. The agent asks for `https://internal.example/` and has neither key
+//! nor certificate: nothing that it could lose.
+//!
+//! ```toml
+//! [upstream.internal-mtls]
+//! client-cert = "certs/agent.pem"
+//! client-key = "certs/agent.key"
+//! roots = ["certs/internal-ca.pem"]
+//! hosts = ["internal.example"]
+//! ```
+//!
+//! **Which one**: the rule that decides may name one (`upstream = "internal-mtls"`); else the one
+//! whose `hosts` or `categories` the destination has; else the system's roots and no certificate.
+//!
+//! **Keys** are PKCS#8, SEC1 or PKCS#1 in PEM, mode 600: a key or a passphrase that others can read
+//! is refused. An encrypted key is PKCS#8 with PBES2 (AES; PBKDF2 or scrypt), as `openssl pkcs8
+//! -topk8` writes it; `client-key-passphrase` names the file of its passphrase, one line.
+//!
+//! **Whom to believe**: `roots` replace the system's for these destinations. `pins` come on top: the
+//! chain is verified as always, and then one key of that chain, leaf, authority or root, has to be
+//! pinned. There is no key that leaves the verification out. `server-name` is for a destination that
+//! is reached under another name than its certificate has.
+//!
+//! **Rotation**: write the new certificate and its key; within seconds the gate takes both. What is
+//! half written, or does not fit together, changes nothing (`tidegate_policy_stale`). Connections
+//! that are open go on; each new one shows the new certificate, and no TLS session is resumed across
+//! a change. A certificate that has expired is taken with a warning.
+//!
+//! **Watching**: `tidegate_certificate_not_after_timestamp_seconds` says when the first one ends, of
+//! kind `upstream` (our own) and `upstream-root`; `tidegate doctor` names each, and those that end
+//! within two weeks are findings.
+//!
+//! **When it fails**, refusal, record (`error.type`) and `tidegate_tls_handshakes_total` say why:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | `client_certificate_required` | The upstream wants a certificate: name one. |
+//! | `client_certificate_expired` | It says that ours has expired. |
+//! | `client_certificate_revoked` | It says that ours is revoked. |
+//! | `client_certificate_rejected` | It does not take ours: an authority that it does not know, the wrong kind. |
+//! | `certificate_expired`, `certificate_not_yet_valid` | The upstream's certificate is not valid now. |
+//! | `certificate_name` | It is for another name. |
+//! | `certificate_unknown_issuer` | No root that is trusted vouches for it. |
+//! | `certificate_signature` | One of that name vouches for it, with another key than the root that is trusted. |
+//! | `certificate_not_pinned` | None of the keys in its verified chain is pinned. |
+//! | `certificate_revoked`, `certificate_invalid`, `no_certificate` | It is not good in another way. |
+//! | `version` | No version of TLS is left that both speak. |
+//! | `handshake_failure` | The upstream gave up without a reason: in TLS 1.2 a missing certificate looks like this. |
+//! | `unrecognized_name`, `alert`, `failed`, `name`, `not_tls` | Something else about TLS. |
+//! | `network` | The connection broke off: nothing was said about certificates. |
+//!
+//! Some servers (nginx) take any certificate in the handshake and answer 400 later: that answer is
+//! passed on as it is.
