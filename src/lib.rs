@@ -57,7 +57,7 @@
 //! # Layers
 //!
 //! Each module looks only at those below it (a test keeps it so): `cli`, `app` · `proxy`, `admin` ·
-//! `gate` · `identity`, `dial`, `record`, `metrics`, `tls`, `jail`, `vcs` · `config` · `policy` ·
+//! `gate` · `identity`, `dial`, `record`, `metrics`, `tls`, `jail`, `vcs`, `content` · `config` · `policy` ·
 //! `name`, `diag`, `clock`. [`policy`] and [`name`] do no I/O and read no time.
 //!
 //! [`Category`]: policy::Category
@@ -71,6 +71,7 @@ pub mod name;
 pub mod policy;
 
 pub mod config;
+pub mod content;
 
 pub mod dial;
 pub mod identity;

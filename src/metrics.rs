@@ -45,6 +45,18 @@ const EVIDENCE: [&str; 7] = [
 ];
 /// What a doctor probes from the agent's place.
 pub const PROBES: [&str; 6] = ["tcp", "udp", "dns", "ipv6", "metadata", "unix"];
+/// What may become of a dial through parents.
+pub const PARENT_DIALS: [&str; 9] = [
+    "unreachable",
+    "credential",
+    "garbled",
+    "ok",
+    "own",
+    "refused",
+    "resting",
+    "silent",
+    "tls",
+];
 const TRUST: [&str; 3] = ["none", "asserted", "verified"];
 
 /// All metrics of one gate.
@@ -136,6 +148,12 @@ impl Metrics {
     pub fn issuer_fetched(&self, well: bool) {
         let result = if well { "ok" } else { "failed" };
         self.0.declared.issuer_fetches.series(&[result]).inc();
+    }
+
+    /// `tidegate_parent_dials_total{result}`: `result` is a word of [`PARENT_DIALS`].
+    pub fn parent_dial(&self, result: &'static str) {
+        let (_, result) = word_of(&PARENT_DIALS, result);
+        self.0.declared.parent_dials.series(&[result]).inc();
     }
 
     /// `tidegate_flows_active{kind}`.
@@ -238,6 +256,11 @@ impl Metrics {
                 family.forget(&[gone]);
             }
         }
+    }
+
+    /// `tidegate_certificates_minted_total`.
+    pub fn minted(&self) {
+        self.0.declared.certificates_minted.inc();
     }
 
     /// `tidegate_contained{probe}` and the time of the report, in seconds since 1970. `probe` is a

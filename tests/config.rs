@@ -107,6 +107,16 @@ fn every_key_arrives_where_it_belongs() {
         (0, 3)
     );
 
+    let inspect = &config.inspect;
+    assert_eq!(inspect.leaf_lifetime.as_secs(), 7 * 24 * 3600);
+    let authority = inspect.authority.as_ref().expect("an authority");
+    assert!(authority.cert.ends_with("good/inspect/ca.pem"));
+    assert!(authority.key.ends_with("good/inspect/ca.key"));
+    assert!(authority.previous[0].ends_with("good/inspect/previous.pem"));
+    let inspected = &config.policy.inspect.as_ref().expect("[inspect]").value;
+    assert_eq!(inspected.hosts[0].get_ref(), "*.docs.example");
+    assert_eq!(inspected.categories[0].get_ref(), "source-control");
+
     let limits = &config.limits;
     assert_eq!((limits.flows, limits.flows_per_caller), (1_000, 10));
     assert_eq!((limits.header_size, limits.header_count), (16 << 10, 64));
@@ -283,6 +293,56 @@ fn uncommented_reference() -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+#[test]
+fn an_authority_is_read_when_it_is_there_and_its_key_is_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.toml");
+    let write = |name: &str, text: &str, mode: u32| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let pair = "[inspect]\nca-cert = \"ca.pem\"\nca-key = \"ca.key\"\n";
+    let load = |more: &str| config::load_text(&path, &format!("{pair}{more}"));
+    // `tidegate ca init` has to load it before there is one.
+    let (config, findings) = load("hosts = [\"example.com\"]\nprevious = [\"former.pem\"]\n");
+    assert!(findings.is_empty(), "{}", diag::render(&findings, false));
+    let config = config.unwrap();
+    let authority = config.inspect.authority.unwrap();
+    assert_eq!(codes(&authority.files.unwrap_err()), ["no-such-file"; 2]);
+    assert!(authority.former.is_empty());
+    assert_eq!(config.policy.inspect.unwrap().value.hosts.len(), 1);
+
+    write("ca.pem", "", 0o644);
+    write("ca.key", "", 0o600);
+    let authority = load("").0.unwrap().inspect.authority.unwrap();
+    assert!(authority.files.is_ok());
+    write("ca.key", "", 0o640);
+    assert_eq!(codes(&load("").1), ["key-exposed"]);
+    write("ca.key", "", 0o600);
+    write("short.key", "hunter2", 0o600);
+    assert_eq!(
+        codes(&load("credential-key = \"short.key\"\n").1),
+        ["bad-key"]
+    );
+    write("long.key", &"k".repeat(32), 0o644);
+    let exposed = load("credential-key = \"long.key\"\n");
+    assert_eq!(codes(&exposed.1), ["key-exposed"]);
+}
+
+#[test]
+fn a_new_authority_changes_the_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.toml");
+    let text = "[inspect]\nca-cert = \"ca.pem\"\nca-key = \"ca.key\"\n";
+    fs::write(&path, text).unwrap();
+    let before = config::load(&path).0.unwrap();
+    assert_eq!(config::digest_of_files(&before).unwrap(), before.digest);
+    fs::write(folder.path().join("ca.pem"), "new").unwrap();
+    assert_ne!(config::digest_of_files(&before).unwrap(), before.digest);
+}
+
+/// Files for listeners with TLS; what they say is read later.
 /// Files for TLS; what they say is read later.
 fn write_certs(folder: &Path) {
     let certs = folder.join("certs");
@@ -296,8 +356,12 @@ fn write_certs(folder: &Path) {
         "agent.key",
         "agent.pass",
         "internal-ca.pem",
+        "acme-ca.pem",
+        "gate.pem",
+        "gate.key",
+        "parent.credential",
     ] {
-        fs::write(certs.join(name), "").unwrap();
+        fs::write(certs.join(name), "user:password").unwrap();
         fs::set_permissions(certs.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 }
@@ -428,6 +492,9 @@ fn write_keys(folder: &Path) {
     let keys = folder.join("keys");
     fs::create_dir(&keys).unwrap();
     fs::write(keys.join("sessions-2026.pub"), pem("PUBLIC KEY", &public)).unwrap();
+    let credentials = keys.join("credentials.key");
+    fs::write(&credentials, "k".repeat(32)).unwrap();
+    fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600)).unwrap();
     let private = keys.join("sessions-2026.key");
     fs::write(&private, pem("PRIVATE KEY", &der)).unwrap();
     fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();

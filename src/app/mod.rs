@@ -5,6 +5,7 @@ mod interfaces;
 mod reload;
 mod running;
 mod sockets;
+mod trust;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ pub struct Plan {
     pub policy: Policy,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// Who vouches for inspected destinations.
+    pub authority: Option<Arc<tls::Authority>>,
     /// How upstreams are spoken TLS with.
     pub upstreams: tls::Upstreams,
     /// Findings that do not keep it from running.
@@ -59,13 +62,20 @@ impl Plan {
         };
         let (policy, more) = policy::compile(&config.policy, catalogue);
         findings.extend(more);
-        let (tls, more) = tls::Servers::new(&config.listen, &Clock::system());
+        let clock = Clock::system();
+        let (tls, more) = tls::Servers::new(&config.listen, &clock);
         findings.extend(more);
+        let names = policy.as_ref().map(Policy::inspected_names);
+        let names = names.unwrap_or_default();
+        let (authority, more) = tls::Authority::new(&config.inspect, &names, &clock);
+        findings.extend(more);
+        findings.extend(tls::Client::wrong_with(&config.dial.parents));
         let (upstreams, more) = tls::Upstreams::new(&config.upstreams, &Clock::system());
         findings.extend(more);
         match (policy, tls, upstreams) {
             (Some(policy), Some(tls), Some(upstreams)) if !has_errors(&findings) => Ok(Self {
                 tls,
+                authority: authority.map(Arc::new),
                 upstreams,
                 config,
                 policy,

@@ -18,7 +18,7 @@ use crate::gate::{Gate, Parts, Snapshot};
 use crate::policy::Catalogue;
 use crate::record::Event;
 
-use super::{Plan, interfaces};
+use super::{Plan, interfaces, trust};
 
 const POLL: Duration = Duration::from_secs(2);
 
@@ -128,6 +128,7 @@ impl Follower {
             config,
             policy,
             tls,
+            authority,
             upstreams,
             warnings,
         } = plan;
@@ -142,6 +143,9 @@ impl Follower {
                 "[listen], [[listener]] addresses and [record] change at the next start"
             );
         }
+        if let Some(authority) = &authority {
+            let _ = trust::publish(&self.config.record, authority);
+        }
         let gate = &self.gate;
         let before = gate.snapshot.load_full();
         let parts = Parts {
@@ -149,6 +153,7 @@ impl Follower {
             guard: interfaces::guard(&self.own),
             metrics: &gate.metrics,
             tls,
+            authority,
             upstreams,
             clock: gate.clock.clone(),
         };

@@ -17,9 +17,10 @@ use crate::metrics::Metrics;
 use crate::policy::Catalogue;
 use crate::proxy;
 use crate::record::{Event, Recorder};
+use crate::tls;
 
 use super::reload::{self, Follow};
-use super::{LAST_WORDS, Plan, banner, interfaces, sample, sockets};
+use super::{LAST_WORDS, Plan, banner, interfaces, sample, sockets, trust};
 
 /// A gate that runs in this process.
 pub struct Running {
@@ -27,6 +28,8 @@ pub struct Running {
     pub gate: Arc<Gate>,
     /// What it was started from.
     pub config: Config,
+    /// What clients are pointed to, where the gate inspects.
+    pub bundle: Option<tls::Bundle>,
     /// Own listeners, part of the floor.
     own: Vec<SocketAddr>,
     connections: usize,
@@ -42,6 +45,7 @@ impl Running {
             mut config,
             policy,
             tls,
+            authority,
             upstreams,
             ..
         } = plan;
@@ -64,9 +68,13 @@ impl Running {
             guard: interfaces::guard(&own),
             metrics: &metrics,
             tls,
+            authority: authority.clone(),
             upstreams,
             clock: clock.clone(),
         };
+        let bundle = authority
+            .as_deref()
+            .and_then(|it| trust::publish(&config.record, it));
         let first = Snapshot::new(1, &config, policy, &parts);
         let gate = Arc::new(Gate::new(first, recorder, metrics, clock));
         gate.recorder.event(&Event::PolicyLoaded {
@@ -77,6 +85,7 @@ impl Running {
             gate,
             connections: sockets::connections(config.limits.flows, descriptors),
             config,
+            bundle,
             own,
             quiet: CancellationToken::new(),
         })

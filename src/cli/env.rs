@@ -4,14 +4,20 @@
 //! nothing unless told, yarn its own, git sends no credentials before it is asked, Java reads no
 //! proxy from the environment at all. So all are set, and all to the same value.
 
+use std::path::PathBuf;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
+use crate::config;
+use crate::diag;
 use crate::name::{Host, Target, TargetError};
 
+use crate::tls::Bundle;
+
 use super::shell::Shell;
-use super::{Answer, print};
+use super::{Answer, ca, print};
 
 /// What every client understands the same way: exact names, no networks, no leading dots.
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
@@ -34,6 +40,10 @@ pub(super) struct Env {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
     #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
     proxy: Proxy,
+    /// The configuration of the gate: where it inspects, what clients have to trust is said too
+    /// [default: tidegate/tidegate.toml in ~/.config, then in /etc].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Say which part of an agent asks, in the name of the session of `TIDEGATE_TOKEN`.
     #[arg(long, value_parser = ["hook", "lsp", "main", "mcp", "plugin"])]
     channel: Option<String>,
@@ -53,7 +63,12 @@ impl Env {
             };
             self.proxy = proxy;
         }
-        let variables = self.proxy.variables();
+        let mut variables = self.proxy.variables();
+        match self.trusted() {
+            Ok(Some(bundle)) => add(&mut variables, ca::variables(&bundle)),
+            Ok(None) => {}
+            Err(answer) => return answer,
+        }
         if self.json {
             let object = variables
                 .into_iter()
@@ -79,6 +94,47 @@ impl Env {
         };
         print::out(&variables.into_iter().map(line).collect::<String>());
         Answer::Yes
+    }
+}
+
+impl Env {
+    /// What clients have to trust, where the gate inspects. That a configuration which nobody named
+    /// cannot be read is only said: its gate may be another user's.
+    fn trusted(&self) -> Result<Option<Bundle>, Answer> {
+        let named = self.config.is_some();
+        let Some(path) = self.config.clone().or_else(super::exec::default_config) else {
+            return Ok(None);
+        };
+        let (config, findings) = config::load(&path);
+        let Some(config) = config else {
+            if named {
+                print::err(&diag::render(&findings, print::colour()));
+                return Err(Answer::Wrong);
+            }
+            print::err(&format!(
+                "tidegate: {} does not load: whether it inspects is not known; \
+                 see http://tidegate.internal/ through the proxy\n",
+                path.display()
+            ));
+            return Ok(None);
+        };
+        match ca::trusted(&config).transpose() {
+            Ok(bundle) => Ok(bundle),
+            Err(error) => {
+                print::err(&format!("tidegate: {error}\n"));
+                if named { Err(Answer::Failed) } else { Ok(None) }
+            }
+        }
+    }
+}
+
+/// Adds variables; where one is a list of options, what it said before goes on.
+pub(super) fn add(variables: &mut Vec<(&'static str, String)>, more: Vec<(&'static str, String)>) {
+    for (name, value) in more {
+        match variables.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, before)) => *before = format!("{before} {value}"),
+            None => variables.push((name, value)),
+        }
     }
 }
 

@@ -34,11 +34,17 @@ impl Loaded {
         if let Some(config) = &config {
             let (compiled, more) = policy::compile(&config.policy, &policy::built_in());
             findings.extend(more);
+            let clock = Clock::system();
+            findings.extend(tls::Servers::new(&config.listen, &clock).1);
+            let names = compiled.as_ref().map(Policy::inspected_names);
+            let names = names.unwrap_or_default();
+            findings.extend(tls::Authority::new(&config.inspect, &names, &clock).1);
             policy = compiled;
             findings.extend(tls::Servers::new(&config.listen, &Clock::system()).1);
             let (built, more) = Upstreams::new(&config.upstreams, &Clock::system());
             findings.extend(more);
             upstreams = built;
+            findings.extend(tls::Client::wrong_with(&config.dial.parents));
         }
         let wrong = findings.iter().any(is_error);
         Self {

@@ -5,6 +5,7 @@
 
 mod admin;
 mod answer;
+mod ca;
 mod check;
 mod doctor;
 mod env;
@@ -57,6 +58,9 @@ enum Verb {
     Exec(exec::Exec),
     /// Ask a running gate whether it takes flows.
     Health(health::Health),
+    /// Make and install the authority that vouches for inspected destinations.
+    #[command(subcommand)]
+    Ca(Box<ca::Ca>),
     /// Start, end and revoke sessions; the command for the hooks of an agent.
     #[command(subcommand)]
     Session(Box<session::Session>),
@@ -118,6 +122,7 @@ impl Verb {
             Self::Doctor(doctor) => doctor.perform(),
             Self::Env(env) => env.perform(),
             Self::Health(health) => health.perform(),
+            Self::Ca(ca) => ca.perform(),
             Self::Session(session) => session.perform(),
             Self::Init(init) => init.perform(),
             Self::Completions(completions) => completions.perform(),
@@ -166,6 +171,14 @@ mod tests {
             "doctor --probe-tcp 127.0.0.1:9 --probe-dns 127.0.0.1:53 --report 127.0.0.1:3130",
             "env --channel mcp",
             "completions zsh",
+            "ca init --config a.toml --json",
+            "ca init --cert ca.pem --key ca.key --config a.toml --force",
+            "ca show --cert ca.pem",
+            "ca install --bundle all.pem",
+            "ca install --java --config a.toml",
+            "ca install --java store.p12",
+            "ca rotate --config a.toml",
+            "env --config a.toml",
             "session start --repository https://forge.example/acme/web --ref main --commit abc",
             "session start --repo . --user ana --group ops --session 0195f3c2-7e1a-7bbb-8ccc-0123456789ab",
             "session start --agent claude-code --narrow-tier restricted --within model-api --env",

@@ -10,6 +10,7 @@ use crate::diag::Diagnostic;
 use crate::name::HostName;
 use crate::policy::source::Placed;
 
+use super::parent::Parent;
 use super::value;
 
 /// How targets are reached.
@@ -19,6 +20,8 @@ pub struct Dial {
     pub hosts: HashMap<HostName, Vec<IpAddr>>,
     /// Name servers instead of the system's (`resolvers = ["10.0.0.53:53"]`; port 53 if not said).
     pub resolvers: Vec<SocketAddr>,
+    /// `parent`: proxies by which some or all targets are reached, in order of preference.
+    pub parents: Vec<Parent>,
 }
 
 /// `[dial]` as it is written.

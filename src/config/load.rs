@@ -12,8 +12,8 @@ use super::files::{Files, Reading, read_text};
 use super::names::Names;
 use super::record::Record;
 use super::written::{Written, includes_of, keys_by_section};
-use super::{Config, Dial, Identity, Limits, Listen};
-use super::{dial, identity, issuer, limits, listen, record, session, upstream};
+use super::{Config, Dial, Identity, Inspect, Limits, Listen};
+use super::{dial, identity, inspect, issuer, limits, listen, parent, record, session, upstream};
 
 /// Of a file with more mistakes of syntax, the first ones are shown.
 const SYNTAX_ERRORS: usize = 100;
@@ -75,6 +75,7 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         dial: Dial::default(),
         limits: Limits::default(),
         identity: Identity::default(),
+        inspect: Inspect::default(),
         upstreams: Vec::new(),
         policy: crate::policy::source::Policy::default(),
     }
@@ -172,8 +173,14 @@ fn check(
         issuers: issuer::issuers(&written.issuers, &mut secrets, findings),
         session,
     };
+    let dial = Dial {
+        parents: parent::parents(&written.parents, &mut secrets, findings),
+        ..dial::dial(written.dial.as_ref(), findings)
+    };
+    let inspect = inspect::inspect(written.inspect.as_ref(), &mut secrets, findings);
     let upstreams = upstream::upstreams(&written.upstreams, &mut secrets, findings);
     let mut policy = written.policy;
+    policy.inspect = written.inspect.as_ref().map(inspect::policy);
     policy.upstreams = upstream::destinations(&written.upstreams);
     let folder = super::folder_of(first);
     let record = record::record(written.record.as_ref(), folder, findings);
@@ -185,9 +192,10 @@ fn check(
         files,
         listen,
         record,
-        dial: dial::dial(written.dial.as_ref(), findings),
+        dial,
         limits: limits::limits(written.limits.as_ref(), findings),
         identity,
+        inspect,
         upstreams,
         policy,
     }

@@ -6,11 +6,13 @@ mod dial;
 mod files;
 mod glob;
 mod identity;
+mod inspect;
 mod issuer;
 mod limits;
 mod listen;
 mod load;
 mod names;
+mod parent;
 mod preset;
 mod record;
 mod section;
@@ -30,10 +32,12 @@ pub use claim::{Piece, Template, Wanted};
 pub use dial::Dial;
 pub use files::{Files, digest_of_files, read};
 pub use identity::{Identity, SecretHash, User};
+pub use inspect::{Authority, CredentialKey, Inspect};
 pub use issuer::Issuer;
 pub use limits::Limits;
 pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{embedded, embedded_with, keys, load, load_text};
+pub use parent::{Authorization, Credential, FallBack, Parent, Resolve};
 pub use record::{OnFailure, Record};
 pub use session::{Local, PrivateKey, Session, private_key};
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
@@ -60,6 +64,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[identity]`.
     pub identity: Identity,
+    /// What `[inspect]` says besides policy.
+    pub inspect: Inspect,
     /// `[upstream.*]`: how to speak TLS with some destinations.
     pub upstreams: Vec<Upstream>,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[rule]]`, `[[trial]]`.

@@ -18,11 +18,7 @@ use crate::policy::source::Placed;
 
 /// Keys that the language has and this version does not: refused, since ignoring them would let
 /// something pass that their author wanted stopped.
-const NOT_YET: [(&str, &str); 3] = [
-    ("[dial]", "parent"),
-    ("[[rule]]", "inspect"),
-    ("[[rule]]", "upstream"),
-];
+const NOT_YET: [(&str, &str); 0] = [];
 
 /// The finding for something that a later version knows.
 pub(super) fn not_yet(place: Place, what: &str) -> Diagnostic {
@@ -329,12 +325,12 @@ mod tests {
 
     #[test]
     fn all_that_is_wrong_in_a_table_is_found_at_once() {
-        let text = "id = 5\nhosts = \"a\"\nhots = []\nraw = 1\ninspect = true\nports = [\"1\"]\n";
+        let text = "id = 5\nhosts = \"a\"\nhots = []\nraw = 1\ninspect = 1\nports = [\"1\"]\n";
         let found = findings_of::<Rule>(text);
         let codes: Vec<_> = found.iter().map(|(code, _, line)| (*code, *line)).collect();
         for expected in [
             ("unknown-key", 3),
-            ("not-yet", 5),
+            ("wrong-type", 5),
             ("wrong-type", 1),
             ("wrong-type", 2),
             ("wrong-type", 4),

@@ -172,7 +172,7 @@ pub(super) struct PemFiles<'a, T> {
 }
 
 impl<T> PemFiles<'_, T> {
-    fn path(&self, name: &Spanned<String>) -> PathBuf {
+    pub(super) fn path(&self, name: &Spanned<String>) -> PathBuf {
         super::folder_of(&self.around.source.path).join(name.get_ref())
     }
 
@@ -202,13 +202,18 @@ impl<T> PemFiles<'_, T> {
 
     /// A key that others can read is no secret.
     pub(super) fn keep_secret(&mut self, path: &Path, name: &Spanned<String>) {
+        self.keep_private(path, name, "key");
+    }
+
+    /// What others can read is no secret; `what` it is.
+    pub(super) fn keep_private(&mut self, path: &Path, name: &Spanned<String>, what: &str) {
         let mode = std::fs::metadata(path).map_or(0, |meta| meta.mode());
         if mode.trailing_zeros() >= 6 {
             // Nothing for its group and others.
             return;
         }
         let message = format!(
-            "{}: others than its owner can read this key",
+            "{}: others than its owner can read this {what}",
             path.display()
         );
         self.findings.push(

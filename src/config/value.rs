@@ -86,7 +86,7 @@ pub(super) fn duration(
     place: Place,
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Duration> {
-    let Ok(parsed) = text.parse::<SignedDuration>() else {
+    let Some(parsed) = text.parse().ok().or_else(|| days(text)) else {
         let message = format!("`{}` is not a duration", shortened(text));
         let help = "write a number and a unit, e.g. `10 s`, `5 min`, `1 h`, `250 ms`";
         findings.push(Diagnostic::error("bad-duration", place, message).help(help));
@@ -105,6 +105,12 @@ pub(super) fn duration(
         ));
     }
     within
+}
+
+/// Whole days of 24 hours.
+fn days(text: &str) -> Option<SignedDuration> {
+    let number: u16 = text.strip_suffix('d')?.trim_end().parse().ok()?;
+    Some(SignedDuration::from_hours(i64::from(number) * 24))
 }
 
 /// A whole number within bounds.

@@ -11,17 +11,21 @@ use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
-use super::{dial, identity, issuer, limits, listen, record, session, tls, upstream};
+use super::{
+    dial, identity, inspect, issuer, limits, listen, parent, record, session, tls, upstream,
+};
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 16] = [
     "dial",
     "group",
     "identity",
     "include",
+    "inspect",
     "limits",
     "listen",
     "listener",
+    "mcp",
     "record",
     "repository",
     "rule",
@@ -32,10 +36,9 @@ const SECTIONS: [&str; 14] = [
 ];
 
 /// What later versions have at the top of a file.
-const NOT_YET: [(&str, &str); 4] = [
+const NOT_YET: [(&str, &str); 3] = [
     ("exception", "`[[exception]]`"),
     ("exceptions", "`[exceptions]`"),
-    ("inspect", "`[inspect]`"),
     ("never", "`[[never]]`"),
 ];
 
@@ -43,10 +46,12 @@ const NOT_YET: [(&str, &str); 4] = [
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) dial: Option<Placed<dial::Section>>,
+    pub(super) inspect: Option<Placed<inspect::Section>>,
     pub(super) issuers: Vec<Placed<issuer::Section>>,
     pub(super) limits: Option<Placed<limits::Section>>,
     pub(super) listen: Option<Placed<listen::Section>>,
     pub(super) listeners: Vec<Placed<listen::ListenerSection>>,
+    pub(super) parents: Vec<Placed<parent::Section>>,
     pub(super) policy: source::Policy,
     pub(super) record: Option<Placed<record::Section>>,
     /// Where secrets stand, or what may be meant for one.
@@ -66,6 +71,9 @@ impl Written {
     ) {
         for (key, value) in table {
             let place = Place::new(source, key.span());
+            if key.get_ref() == "inspect" {
+                note_keys::<inspect::Section>(&mut self.secrets, source, &value);
+            }
             if key.get_ref() == "upstream" {
                 self.note_passphrases(source, &value);
             }
@@ -76,14 +84,16 @@ impl Written {
             };
             let policy = &mut self.policy;
             match key.get_ref().as_ref() {
-                "dial" => once(&mut self.dial, of("[dial]"), findings),
+                "dial" => self.add_dial(of("[dial]"), findings),
                 "group" => named(&mut policy.groups, "group", of("[group.NAME]"), findings),
                 "identity" => self.add_identity(of("[identity]"), findings),
                 // Followed before: see `includes_of`.
                 "include" => {}
+                "inspect" => once(&mut self.inspect, of("[inspect]"), findings),
                 "limits" => once(&mut self.limits, of("[limits]"), findings),
                 "listen" => once(&mut self.listen, of("[listen]"), findings),
                 "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
+                "mcp" => named(&mut policy.mcp, "mcp", of("[mcp.NAME]"), findings),
                 "record" => once(&mut self.record, of("[record]"), findings),
                 "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
                 "rule" => many(&mut policy.rules, of("[[rule]]"), findings),
@@ -95,6 +105,67 @@ impl Written {
                     named(&mut self.upstreams, "upstream", value, findings);
                 }
                 unknown => findings.push(unknown_section(place, unknown)),
+            }
+        }
+    }
+
+    /// `parent` of `[dial]` is one table or a list of them.
+    fn add_dial(&mut self, value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
+        let (source, what, span) = (value.source, value.what, value.content.span());
+        let Some(mut table) = value.table(findings) else {
+            return;
+        };
+        if let Some(parents) = table.remove(parent::KEY) {
+            self.note_credentials(source, &parents);
+            self.add_parents(source, parents, findings);
+        }
+        let content = Spanned::new(span, DeValue::Table(table));
+        let rest = Value {
+            source,
+            what,
+            content,
+        };
+        once(&mut self.dial, rest, findings);
+    }
+
+    fn add_parents(
+        &mut self,
+        source: &Arc<Source>,
+        content: Spanned<DeValue<'_>>,
+        findings: &mut Vec<Diagnostic>,
+    ) {
+        let what = parent::WHAT;
+        let list = matches!(content.get_ref(), DeValue::Array(_));
+        let value = Value {
+            source,
+            what,
+            content,
+        };
+        if list {
+            many(&mut self.parents, value, findings);
+        } else {
+            self.parents.extend(value.read(findings));
+        }
+    }
+
+    /// A credential may stand in the URL of a parent, or under a key that there is not.
+    fn note_credentials(&mut self, source: &Arc<Source>, parents: &Spanned<DeValue<'_>>) {
+        let known = keys_of::<parent::Section>();
+        let tables: Vec<_> = match parents.get_ref() {
+            DeValue::Array(list) => list.iter().map(Spanned::get_ref).collect(),
+            one => vec![one],
+        };
+        for table in tables {
+            let DeValue::Table(table) = table else {
+                continue;
+            };
+            for (key, value) in table {
+                let (key, text) = (key.get_ref().as_ref(), source.text.get(value.span()));
+                let is_file = key == "credential-file" && text.is_some_and(|it| it.contains(':'));
+                let in_url = key == "url" && text.is_some_and(|it| it.contains('@'));
+                if is_file || in_url || !known.contains(&key) {
+                    self.secrets.add(source, value.span());
+                }
             }
         }
     }
@@ -119,7 +190,7 @@ impl Written {
                     findings,
                 ),
                 "session" => {
-                    self.note_keys(source, &value);
+                    note_keys::<session::Section>(&mut self.secrets, source, &value);
                     once(&mut self.session, of("[identity.session]", value), findings);
                 }
                 "user" => {
@@ -132,20 +203,6 @@ impl Written {
                     what,
                     &["issuer", "session", "user"],
                 )),
-            }
-        }
-    }
-
-    /// A key may stand where the path of its file belongs, or under another name.
-    fn note_keys(&mut self, source: &Arc<Source>, session: &Spanned<DeValue<'_>>) {
-        let DeValue::Table(session) = session.get_ref() else {
-            return;
-        };
-        let known = keys_of::<session::Section>();
-        for (key, value) in session {
-            let text = source.text.get(value.span()).unwrap_or_default();
-            if session::is_key(text) || !known.contains(&key.get_ref().as_ref()) {
-                self.secrets.add(source, value.span());
             }
         }
     }
@@ -186,6 +243,24 @@ impl Written {
             if !SHOWN.contains(&key.get_ref().as_ref()) {
                 self.secrets.add(source, value.span());
             }
+        }
+    }
+}
+
+/// A key may stand where the path of its file belongs, or under another name.
+fn note_keys<T: DeserializeOwned>(
+    secrets: &mut Secrets,
+    source: &Arc<Source>,
+    section: &Spanned<DeValue<'_>>,
+) {
+    let DeValue::Table(section) = section.get_ref() else {
+        return;
+    };
+    let known = keys_of::<T>();
+    for (key, value) in section {
+        let text = source.text.get(value.span()).unwrap_or_default();
+        if session::is_key(text) || !known.contains(&key.get_ref().as_ref()) {
+            secrets.add(source, value.span());
         }
     }
 }
@@ -329,6 +404,8 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[listener]]", keys_of::<listen::ListenerSection>()),
         ("[record]", keys_of::<record::Section>()),
         ("[dial]", keys_of::<dial::Section>()),
+        (parent::WHAT, keys_of::<parent::Section>()),
+        ("[inspect]", keys_of::<inspect::Section>()),
         ("[limits]", keys_of::<limits::Section>()),
         ("[[identity.issuer]]", keys_of::<issuer::Section>()),
         ("[identity.session]", keys_of::<session::Section>()),
@@ -338,6 +415,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[repository]]", keys_of::<source::Repository>()),
         ("[group.NAME]", keys_of::<source::Group>()),
         ("[[rule]]", keys_of::<source::Rule>()),
+        ("[mcp.NAME]", keys_of::<source::Mcp>()),
         ("[[trial]]", keys_of::<source::Trial>()),
         ("[upstream.NAME]", keys_of::<upstream::Section>()),
     ]

@@ -89,6 +89,7 @@ impl Dialer {
         let upstream = upstream.map_err(|error| match error {
             DialError::Failed(error) => unreachable(error.to_string()),
             DialError::TimedOut => DocumentError::TimedOut,
+            DialError::Parent(error) => unreachable(error.to_string()),
         })?;
         let stream = wanted
             .tls

@@ -4,6 +4,7 @@
 //! address connected to is one of those; nothing is resolved twice (no rebinding).
 
 mod document;
+mod parent;
 mod pool;
 mod race;
 mod resolve;
@@ -19,10 +20,11 @@ use ipnet::IpNet;
 use crate::clock::Clock;
 use crate::config;
 use crate::name::{Host, Target};
-use crate::policy::{Decision, Guard, Policy};
+use crate::policy::{Category, Decision, Guard, Policy};
 
 pub use document::{Document, DocumentError, Wanted};
-pub use pool::{Idle, Pool, PoolKey};
+pub use parent::{Errand, Parent, ParentError, Purpose, Through};
+pub use pool::{Idle, Pool, PoolKey, TlsKey};
 pub use resolve::{ResolveError, Resolver};
 pub use stream::Stream;
 
@@ -33,20 +35,33 @@ const MOST_ANSWERS: usize = 16;
 #[derive(Debug)]
 pub struct Dialer {
     resolver: Arc<Resolver>,
-    /// Connections of this generation that rest between plain-HTTP requests.
+    parents: Vec<Arc<Parent>>,
+    /// Connections of this generation that rest between requests.
     pub pool: Pool,
     connect_timeout: Duration,
     dns_timeout: Duration,
     clock: Clock,
 }
 
-/// What a name resolved to, judged.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// How a target is reached: what its name resolved to, judged, or who is asked to take us there.
+#[derive(Clone, Debug)]
 pub struct Route {
+    /// Where it leads.
+    pub target: Target,
     /// Every answer, as recorded.
     pub answers: Box<[IpAddr]>,
-    /// Those that may be dialled, in order of preference; never empty.
+    /// Those that may be dialled, in order of preference; empty only where a parent looks the name
+    /// up.
     pub addresses: Vec<SocketAddr>,
+    /// The parents to ask, in order; none: it is dialled itself.
+    pub parents: Vec<Arc<Parent>>,
+}
+
+impl Route {
+    /// Whether the target may be dialled itself where no parent can be reached.
+    pub fn falls_back(&self) -> bool {
+        !self.parents.is_empty() && self.parents.iter().all(|it| it.may_be_left_out())
+    }
 }
 
 /// Why there is no route.
@@ -67,6 +82,21 @@ pub struct Upstream {
     pub address: SocketAddr,
     /// What connecting took.
     pub took: Duration,
+    /// The parent that it leads through; `address` is that of the parent then.
+    pub parent: Option<Through>,
+}
+
+impl Upstream {
+    /// The address that was judged: see [`judged`].
+    pub fn judged(&self) -> Option<SocketAddr> {
+        judged(self.address, self.parent.as_ref())
+    }
+}
+
+/// What was judged of a connection to an address: the address, or the one to which a parent leads;
+/// `None` where the parent alone knows it.
+pub fn judged(address: SocketAddr, through: Option<&Through>) -> Option<SocketAddr> {
+    through.map_or(Some(address), |through| through.judged)
 }
 
 /// Why a dial failed.
@@ -76,6 +106,8 @@ pub enum DialError {
     Failed(io::Error),
     /// None answered in time.
     TimedOut,
+    /// No parent took us there.
+    Parent(ParentError),
 }
 
 impl Dialer {
@@ -93,6 +125,11 @@ impl Dialer {
         };
         Self {
             resolver,
+            parents: Parent::all(
+                &dial.parents,
+                &clock,
+                before.map_or(&[], |before| &before.parents),
+            ),
             pool: Pool::default(),
             connect_timeout: limits.connect_timeout,
             dns_timeout: limits.dns_timeout,
@@ -100,8 +137,46 @@ impl Dialer {
         }
     }
 
-    /// Resolves the host of an allowed target and judges each answer.
+    /// The parents that are for a target, in order; none: it is dialled itself.
+    pub fn parents(&self, target: &Target, category: Category) -> Vec<Arc<Parent>> {
+        let fitting = self.parents.iter().filter(|it| it.is_for(target, category));
+        fitting.cloned().collect()
+    }
+
+    /// The parent that would be asked now.
+    pub fn first_parent(&self, target: &Target, category: Category) -> Option<Arc<str>> {
+        let now = self.clock.instant();
+        let mut fitting = self.parents.iter().filter(|it| it.is_for(target, category));
+        fitting
+            .find(|it| !it.rests(now))
+            .map(|it| it.name().clone())
+    }
+
+    /// Finds the way to an allowed target: its parents, where it has any. Its host is resolved and
+    /// each answer judged, unless its parents do the first.
     pub async fn route(
+        &self,
+        target: &Target,
+        decision: &Decision,
+        policy: &Policy,
+        guard: &Guard,
+    ) -> Result<Route, NoRoute> {
+        let parents = self.parents(target, decision.category);
+        let named = matches!(target.host, Host::Name(_));
+        if named && !parents.is_empty() && parents.iter().all(|it| it.resolves()) {
+            return Ok(Route {
+                target: target.clone(),
+                answers: Box::default(),
+                addresses: Vec::new(),
+                parents,
+            });
+        }
+        let direct = self.route_direct(target, decision, policy, guard).await?;
+        Ok(Route { parents, ..direct })
+    }
+
+    /// As [`Self::route`], whatever parents there are.
+    pub async fn route_direct(
         &self,
         target: &Target,
         decision: &Decision,
@@ -148,7 +223,12 @@ impl Dialer {
         if addresses.is_empty() {
             return Err(NoRoute::Denied(answers));
         }
-        Ok(Route { answers, addresses })
+        Ok(Route {
+            target: target.clone(),
+            answers,
+            addresses,
+            parents: Vec::new(),
+        })
     }
 
     /// Connects to the first of the judged addresses that answers (RFC 8305).
@@ -166,6 +246,7 @@ impl Dialer {
                     stream: Stream::Tcp(stream),
                     address,
                     took: began.elapsed(),
+                    parent: None,
                 })
             }
         }

@@ -1,18 +1,17 @@
-//! Idle plain-HTTP connections, by everything that was judged.
+//! Idle HTTP/1 connections, by everything that was judged.
 //!
 //! A pool lives in one generation: a new policy begins with an empty one, so no connection
 //! outlives the judgement that opened it. A connection taken out is judged again by its address.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::net::TcpStream;
 
 use crate::name::Target;
 use crate::policy::TierId;
+
+use super::{Stream, Through};
 
 /// Idle connections kept for one key, and in all.
 const MOST_OF_A_KEY: usize = 64;
@@ -27,15 +26,28 @@ pub struct PoolKey {
     pub target: Target,
     /// The tier that was judged.
     pub tier: TierId,
+    /// How TLS is spoken with it; `None`: not at all.
+    pub tls: Option<TlsKey>,
+    /// The parent that it leads through: two never share a connection.
+    pub parent: Option<Arc<str>>,
+}
+
+/// How TLS is spoken on a connection. What is behind a name is the same for a whole generation.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct TlsKey {
+    /// The `[upstream.NAME]`; `None`: the system's way.
+    pub upstream: Option<Arc<str>>,
 }
 
 /// A connection that rests.
 #[derive(Debug)]
 pub struct Idle {
     /// The connection.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// The address that was dialled.
     pub address: SocketAddr,
+    /// The parent that it leads through.
+    pub through: Option<Through>,
     since: Instant,
 }
 
@@ -50,7 +62,8 @@ struct Shelf {
 }
 
 impl Pool {
-    /// Takes a connection that still lives and passes `judge`.
+    /// Takes a connection that still lives and whose judged address, where there is one, passes
+    /// `judge`.
     pub fn take(
         &self,
         key: &PoolKey,
@@ -62,9 +75,10 @@ impl Pool {
             let idle = kept.idle.get_mut(key)?;
             let before = idle.len();
             let mut found = None;
-            while let Some(candidate) = idle.pop() {
+            while let Some(mut candidate) = idle.pop() {
                 let rested = now.saturating_duration_since(candidate.since);
-                if rested < LONGEST_REST && judge(candidate.address) && lives(&candidate.stream) {
+                let judged = super::judged(candidate.address, candidate.through.as_ref());
+                if rested < LONGEST_REST && judged.is_none_or(&judge) && candidate.stream.rests() {
                     found = Some(candidate);
                     break;
                 }
@@ -79,7 +93,13 @@ impl Pool {
     }
 
     /// Keeps a connection whose last exchange ended cleanly; drops it where there is no room.
-    pub fn put(&self, key: PoolKey, stream: TcpStream, address: SocketAddr, now: Instant) {
+    pub fn put(
+        &self,
+        key: PoolKey,
+        (stream, address): (Stream, SocketAddr),
+        through: Option<Through>,
+        now: Instant,
+    ) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.count >= MOST {
             kept.sweep(now);
@@ -92,6 +112,7 @@ impl Pool {
             idle.push(Idle {
                 stream,
                 address,
+                through,
                 since: now,
             });
             kept.count += 1;
@@ -117,14 +138,9 @@ impl Shelf {
     }
 }
 
-/// A resting connection has nothing to read; bytes or an end mean that it cannot be used again.
-fn lives(stream: &TcpStream) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use crate::clock::Clock;
 
@@ -144,6 +160,8 @@ mod tests {
         PoolKey {
             target: Target::from_connect(b"files.example.net:80").unwrap(),
             tier: TierId(tier),
+            tls: None,
+            parent: None,
         }
     }
 
@@ -151,7 +169,7 @@ mod tests {
     async fn a_connection_is_never_shared_across_tiers() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), stream, address, now);
+        pool.put(key(0), (Stream::Tcp(stream), address), None, now);
         assert!(pool.take(&key(1), now, |_| true).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_some());
         assert!(pool.take(&key(0), now, |_| true).is_none());
@@ -161,7 +179,7 @@ mod tests {
     async fn a_connection_whose_address_no_longer_passes_is_dropped() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), stream, address, now);
+        pool.put(key(0), (Stream::Tcp(stream), address), None, now);
         assert!(pool.take(&key(0), now, |_| false).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_none());
     }
@@ -170,7 +188,7 @@ mod tests {
     async fn a_connection_that_rested_too_long_is_dropped() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), stream, address, now);
+        pool.put(key(0), (Stream::Tcp(stream), address), None, now);
         assert!(pool.take(&key(0), now + LONGEST_REST, |_| true).is_none());
     }
 }

@@ -1,8 +1,8 @@
-//! A connection on the way out: a socket, or TLS with a parent over one.
+//! A connection on the way out: a socket, TLS with a parent over one, TLS with the target over either.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -16,23 +16,30 @@ pub enum Stream {
     Tcp(TcpStream),
     /// TLS with a parent that took us there.
     Tls(Box<tls::ClientStream<TcpStream>>),
+    /// TLS with the target itself.
+    Over(Box<tls::ClientStream<Self>>),
 }
 
 impl Stream {
-    /// The socket, where it is nothing but one.
-    pub fn into_socket(self) -> Option<TcpStream> {
-        match self {
-            Self::Tcp(socket) => Some(socket),
-            Self::Tls(_) => None,
-        }
-    }
-
     /// The socket below.
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Tcp(socket) => socket,
             Self::Tls(stream) => stream.get_ref().0,
+            Self::Over(stream) => stream.get_ref().0.socket(),
         }
+    }
+
+    /// Whether it rests as it should: nothing to read, and no end.
+    pub(super) fn rests(&mut self) -> bool {
+        if let Self::Tcp(socket) = self {
+            let read = socket.try_read(&mut [0]);
+            return matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        }
+        let mut byte = [0];
+        let mut into = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(self).poll_read(&mut cx, &mut into).is_pending()
     }
 }
 
@@ -45,6 +52,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, into),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Over(stream) => Pin::new(stream).poll_read(cx, into),
         }
     }
 }
@@ -58,6 +66,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Over(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -65,6 +74,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Over(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -72,6 +82,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Over(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -31,8 +31,10 @@ pub struct Snapshot {
     pub metrics: Arc<GenerationMetrics>,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
-    /// How upstreams are spoken TLS with.
+    /// How TLS is spoken with origins.
     pub upstreams: tls::Upstreams,
+    /// Who vouches for inspected destinations; `None`: nothing is inspected.
+    pub authority: Option<Arc<tls::Authority>>,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -48,6 +50,8 @@ pub struct Parts<'a> {
     pub metrics: &'a Metrics,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
+    /// Who vouches for inspected destinations.
+    pub authority: Option<Arc<tls::Authority>>,
     /// How upstreams are spoken TLS with.
     pub upstreams: tls::Upstreams,
     /// The clock.
@@ -69,13 +73,21 @@ impl Snapshot {
             guard: parts.guard.clone(),
             metrics: parts.metrics.clone(),
         };
+        let authority = parts.authority.as_ref().map(|new| {
+            new.count_in(parts.metrics);
+            // What it made is good for as long as it is the same.
+            let kept = before.and_then(|before| before.authority.as_ref());
+            kept.filter(|kept| kept.is_same(new)).unwrap_or(new).clone()
+        });
+        let inspecting = authority.iter().map(|it| ("inspect-ca", it.not_after()));
         let ends = parts.tls.ends().chain(parts.upstreams.ends());
-        parts.metrics.certificates(ends);
+        parts.metrics.certificates(ends.chain(inspecting));
         Self {
             tls: match before {
                 Some(before) => parts.tls.after(&before.tls),
                 None => parts.tls.clone(),
             },
+            authority,
             upstreams: match before {
                 Some(before) => parts.upstreams.after(&before.upstreams),
                 None => parts.upstreams.clone(),

@@ -15,6 +15,7 @@
 //! | `category_denied` | 403 | The tier denies this category of destination. | Do without it; this repository's tier is set by its operator. |
 //! | `connect_failed` | 502 | The destination is allowed but did not accept a connection. | Check that the service is up; the policy is not the cause. |
 //! | `connect_timeout` | 504 | The destination is allowed but did not answer in time. | Try again later; the policy is not the cause. |
+//! | `credential_denied` | 403 | The credential of the request is not one that may be used at this destination. | Use the credential that was issued for this work, or none. |
 //! | `denied` | 403 | A rule denies this destination. | Do without it; a deny rule is a decision of the policy's owners. |
 //! | `dns_failed` | 502 | The name is allowed but could not be resolved. | Check the spelling of the host and the resolver of the proxy. |
 //! | `draining` | 503 | The proxy is shutting down and takes no new flows. | Try again when it is back. |
@@ -22,9 +23,11 @@
 //! | `identity_required` | 407 | This proxy wants to know who is asking. | Set the proxy URL with a user and secret: http://USER:SECRET@HOST:PORT. |
 //! | `idle` | closed | Nothing moved for as long as a flow may rest. | Open it again; the bound is `limits.idle`. |
 //! | `limit` | closed | The first bytes of the tunnel are larger than any TLS handshake. | Send a TLS ClientHello of at most 64 KiB. |
+//! | `mcp_tool_denied` | 403 | No rule allows this tool or method of the MCP server. | Use another tool of the server, or ask for a rule that names this one. |
 //! | `needs_approval` | 403 | A person has to approve this destination first. | Ask a reviewer of the policy for a rule; do not retry until there is one. |
 //! | `not_allowed` | 403 | No rule allows this destination. | If it should be allowed, ask for a rule in the policy. |
 //! | `not_tls` | closed | The tunnel does not begin with TLS. | Use TLS, or have the rule say `raw = true`. |
+//! | `parent_failed` | 502 | The destination is allowed but the parent proxy did not lead there. | Tell the operator: the parent proxy refuses, or cannot be reached. |
 //! | `port_denied` | 403 | The host is allowed, but not at this port. | Use the port that the rule names: 443 for https, 80 for http unless it says more. |
 //! | `record_unavailable` | 503 | The decision cannot be recorded, so nothing may pass. | Tell the operator: the record file cannot be written or does not keep up. |
 //! | `revoked` | closed | The policy changed and no longer lets this flow pass. | See what the policy allows now. |

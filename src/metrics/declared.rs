@@ -39,6 +39,8 @@ declare! {
         "Bytes carried, counted as they move: out is from the client to the origin.";
     certificate_not_after: IntGaugeVec = "tidegate_certificate_not_after_timestamp_seconds" ["kind"],
         "When the first certificate or revocation list of its kind ends.";
+    certificates_minted: IntCounter = "tidegate_certificates_minted_total" [],
+        "Certificates made for inspected destinations.";
     contained: IntGaugeVec = "tidegate_contained" ["probe"],
         "0 where the last report of a doctor reached the outside without the gate, else 1.";
     contained_at: IntGauge = "tidegate_contained_timestamp_seconds" [],
@@ -62,6 +64,8 @@ declare! {
         "Flows or clients turned away before they began: no room in the log, or too many clients.";
     issuer_fetches: IntCounterVec = "tidegate_issuer_fetches_total" ["result"],
         "Attempts to fetch the keys of issuers of OIDC tokens.";
+    parent_dials: IntCounterVec = "tidegate_parent_dials_total" ["result"],
+        "Flows that were to go through a parent proxy: ok, or why none took them.";
     policy_info: IntGaugeVec = "tidegate_policy_info" ["digest", "generation"],
         "Always 1: which policy decides.";
     policy_reloads: IntCounterVec = "tidegate_policy_reloads_total" ["result"],

@@ -39,6 +39,9 @@ fn all() -> Metrics {
     metrics.connected(Category::Update, took);
     metrics.upstream_error("connect_failed", Category::Plugin);
     metrics.attributed("username", "asserted");
+    for result in PARENT_DIALS {
+        metrics.parent_dial(result);
+    }
     metrics.reloaded(false);
     metrics.contained(&[("tcp", Some(true)), ("udp", None)], 1);
     metrics.draining();

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::diag::{Diagnostic, Place, Source};
+use crate::diag::{Diagnostic, Place, Source, did_you_mean};
 use crate::name::{Host, HostName};
 
-use super::Category;
 use super::paths::PathPattern;
 use super::pattern::HostPattern;
 use super::source::{CatalogueFile, Destination, Placed};
+use super::{Category, service};
 
 /// Destinations by category. Made once, shared by every policy that is compiled over it.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Catalogue {
 pub(super) struct Entry {
     pub(super) category: Category,
     pub(super) ports: Box<[u16]>,
+    /// Whose protocol is spoken there: a name of [`super::Services`].
+    pub(super) service: Option<Arc<str>>,
     /// `model-api.toml:14`.
     pub(super) location: Box<str>,
     paths: Box<[(Category, PathPattern)]>,
@@ -53,40 +55,22 @@ pub fn built_in() -> Catalogue {
     Catalogue::parse(&FILES).0
 }
 
-const FILES: [(&str, &str); 9] = [
-    (
-        "auth.toml",
-        include_str!("../../config/catalogue/auth.toml"),
-    ),
-    ("mcp.toml", include_str!("../../config/catalogue/mcp.toml")),
-    (
-        "model-api.toml",
-        include_str!("../../config/catalogue/model-api.toml"),
-    ),
-    (
-        "package-registry.toml",
-        include_str!("../../config/catalogue/package-registry.toml"),
-    ),
-    (
-        "plugin.toml",
-        include_str!("../../config/catalogue/plugin.toml"),
-    ),
-    (
-        "source-control.toml",
-        include_str!("../../config/catalogue/source-control.toml"),
-    ),
-    (
-        "telemetry.toml",
-        include_str!("../../config/catalogue/telemetry.toml"),
-    ),
-    (
-        "update.toml",
-        include_str!("../../config/catalogue/update.toml"),
-    ),
-    (
-        "webfetch.toml",
-        include_str!("../../config/catalogue/webfetch.toml"),
-    ),
+macro_rules! files {
+    ($($name:literal),+ $(,)?) => {
+        [$((concat!($name, ".toml"), include_str!(concat!("../../config/catalogue/", $name, ".toml")))),+]
+    };
+}
+
+const FILES: [(&str, &str); 9] = files![
+    "auth",
+    "mcp",
+    "model-api",
+    "package-registry",
+    "plugin",
+    "source-control",
+    "telemetry",
+    "update",
+    "webfetch",
 ];
 
 impl Catalogue {
@@ -121,6 +105,26 @@ impl Catalogue {
             },
             findings,
         )
+    }
+
+    /// Every host of a category, or of one of its paths.
+    pub(super) fn hosts_of(&self, category: Category) -> impl Iterator<Item = HostPattern> {
+        let is_of = move |id: Option<u32>| {
+            let entry = self.index.entries.get(id? as usize)?;
+            let splits = || entry.paths.iter().any(|(split, _)| *split == category);
+            (entry.category == category || splits()).then_some(())
+        };
+        self.index.names.iter().flat_map(move |(name, site)| {
+            let host = HostName::parse(name.as_bytes()).ok();
+            let exact = is_of(site.exact).and(host.clone()).map(HostPattern::Exact);
+            let below = is_of(site.below).and(host).map(HostPattern::Below);
+            exact.into_iter().chain(below)
+        })
+    }
+
+    /// The service whose protocol is spoken at a host, where it is known.
+    pub fn service(&self, host: &Host) -> Option<&str> {
+        self.find(host)?.service.as_deref()
     }
 
     /// The entry for a host: its own, else that of the longest suffix.
@@ -259,8 +263,15 @@ fn entry(
         .ports
         .iter()
         .filter_map(|port| u16::try_from(*port.get_ref()).ok());
+    let service = destination.service.as_ref();
+    if let Some(word) = service.filter(|word| !service::is_built_in(word.get_ref())) {
+        let message = format!("`{}` is no service", word.get_ref());
+        let help = did_you_mean(word.get_ref(), &service::known());
+        findings.push(Diagnostic::error("bad-catalogue", placed.at(word), message).help(help));
+    }
     let line = placed.place().line_column().0;
     Some(Entry {
+        service: service.map(|word| word.get_ref().as_str().into()),
         category: whole?,
         ports: ports.collect(),
         location: format!("{file}:{line}").into(),
@@ -341,6 +352,60 @@ mod tests {
         assert_eq!(entry.split("/oauth/token"), Some(Category::Auth));
         assert_eq!(entry.split("/oauth/upload"), Some(Category::ModelApi));
         assert_eq!(entry.split("/v1/messages"), None);
+    }
+
+    #[test]
+    fn a_destination_says_its_service() {
+        let text = |service: &str| {
+            format!(
+                r#"
+                dated = "2026-11-26"
+                [[destination]]
+                category = "package-registry"
+                domain = "example.com"
+                hosts = ["npm"]
+                service = "{service}"
+                source = "test"
+                "#
+            )
+        };
+        let (catalogue, findings) = parse(&text("npm"));
+        assert!(findings.is_empty(), "{findings:?}");
+        let found = entry(&catalogue, "npm.example.com").unwrap();
+        assert_eq!(found.service.as_deref(), Some("npm"));
+        let host = Host::parse(b"npm.example.com").unwrap();
+        assert_eq!(catalogue.service(&host), Some("npm"));
+        let (_, findings) = parse(&text("nmp"));
+        assert_eq!(findings[0].message, "`nmp` is no service");
+        assert_eq!(findings[0].help.as_deref(), Some("did you mean `npm`?"));
+    }
+
+    #[test]
+    fn well_known_destinations_have_their_service() {
+        let catalogue = built_in();
+        for (host, service) in [
+            ("api.anthropic.com", Some("anthropic")),
+            ("api.github.com", Some("github")),
+            ("bedrock-runtime.us-east-1.amazonaws.com", Some("bedrock")),
+            ("ghcr.io", Some("oci")),
+            ("github.com", Some("github")),
+            ("gitlab.com", Some("gitlab")),
+            ("huggingface.co", Some("huggingface")),
+            ("maven.pkg.github.com", Some("maven")),
+            ("npm.pkg.github.com", Some("npm")),
+            (
+                "productionresultssa3.blob.core.windows.net",
+                Some("azure-blob"),
+            ),
+            ("proxy.golang.org", Some("go")),
+            ("rubygems.org", Some("rubygems")),
+            ("us-east5-aiplatform.googleapis.com", Some("vertex")),
+            ("bitbucket.org", None),
+            ("docs.rs", None),
+        ] {
+            let host = Host::parse(host.as_bytes()).unwrap();
+            assert_eq!(catalogue.service(&host), service, "{host:?}");
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! One thing that can match a flow: a rule, or an entry of a list of a tier.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::paths::PathPattern;
+use super::conditions::{Conditions, Met};
+use super::servers::ServerId;
 use super::verdict::{Named, Reason, Verdict};
-use super::{Action, Attempt, Category, Who};
+use super::{Action, Attempt, Category, Deed, Seen, Who};
 
 /// One thing that can match a flow.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Clause {
     pub(super) category: Option<Category>,
     /// The category that it gives to its hosts.
     pub(super) assigns: Option<Category>,
+    /// The service that it says its hosts speak.
+    pub(super) service: Option<Arc<str>>,
     /// The ports that it reaches.
     pub(super) ports: Ports,
     /// What it asks of a request.
@@ -35,6 +39,12 @@ pub(super) struct Clause {
     pub(super) raw: bool,
     /// Whether the request may become another protocol.
     pub(super) upgrade: bool,
+    /// Whether TLS is ended there, where it says.
+    pub(super) inspect: Option<bool>,
+    /// How TLS is spoken onward.
+    pub(super) upstream: Option<Arc<str>>,
+    /// How old a version of a package has to be.
+    pub(super) min_age: Option<Duration>,
     /// The first of its hosts, as written, to explain with.
     pub(super) sample: Box<[Box<str>]>,
     /// How many hosts it names.
@@ -54,14 +64,6 @@ pub(super) enum Ports {
     Listed(Box<[u16]>),
 }
 
-/// What a clause asks of a request; each part that is not empty must hold.
-#[derive(Debug, Default)]
-pub(super) struct Conditions {
-    pub(super) action: Option<Action>,
-    pub(super) methods: Box<[Box<str>]>,
-    pub(super) paths: Box<[PathPattern]>,
-}
-
 /// A flow as clauses see it.
 #[derive(Clone, Debug)]
 pub(super) struct Flow<'a> {
@@ -69,19 +71,53 @@ pub(super) struct Flow<'a> {
     pub(super) attempt: Attempt<'a>,
     pub(super) port: u16,
     pub(super) category: Category,
+    /// What it does, as far as it was read; nothing of a tunnel.
+    pub(super) deed: Option<&'a Deed>,
     pub(super) action: Option<Action>,
+    /// The listed MCP server that a message goes to.
+    pub(super) server: Option<ServerId>,
+    /// The first listed MCP server at the target.
+    pub(super) site: Option<ServerId>,
+    /// What is known of where a message of MCP goes; `None` where it is none.
+    pub(super) mcp: Option<Recipient>,
+    /// Whether TLS is ended here: each request will be judged.
+    pub(super) inspected: bool,
     /// Where the category comes from says which ports it is for; empty: the default.
     pub(super) destination_ports: &'a [u16],
     /// Whether an allow that needs what is not seen matches all the same.
     pub(super) opaque: bool,
 }
 
-/// The first condition that a flow does not meet.
+/// Where a message of MCP goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Recipient {
+    /// A server that is listed.
+    Listed,
+    /// A host that a rule or the catalogue says is for MCP.
+    Known,
+    /// Anywhere else.
+    Unlisted,
+}
+
+/// How a flow stands to a clause.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fit {
+    Matches,
+    Misses(Miss),
+    /// An allow that forbids what the flow does within its reach.
+    Bars(Reason),
+}
+
+/// The first condition that a flow does not meet, nearest first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Miss {
     /// Everything else fits.
     Port,
-    /// Everything else fits, but not the action, method or path.
+    /// Everything else fits, but not the credentials.
+    Credential,
+    /// Everything else fits, but not the tool or the method of MCP.
+    Tool,
+    /// Everything else fits, but not what the request does.
     Request,
     /// Neither port nor request.
     PortAndRequest,
@@ -91,27 +127,60 @@ pub(super) enum Miss {
 }
 
 impl Clause {
-    /// The first condition that `flow` does not meet; `None` where it matches. Hosts are not looked
-    /// at: that is how the clause was found.
-    pub(super) fn miss(&self, flow: &Flow<'_>) -> Option<Miss> {
+    /// How `flow` stands to it. Hosts are not looked at: that is how the clause was found.
+    pub(super) fn fit(&self, flow: &Flow<'_>) -> Fit {
+        if let Some(miss) = self.outside(flow) {
+            return Fit::Misses(miss);
+        }
+        let request = self.request.met(flow, self.verdict);
+        match (self.ports.hold(flow), request) {
+            (true, Met::Yes) => Fit::Matches,
+            (false, Met::Yes) => Fit::Misses(Miss::Port),
+            (true, Met::Barred(reason)) => Fit::Bars(reason),
+            (true, Met::ButTool) => Fit::Misses(Miss::Tool),
+            (true, Met::ButCredential) => Fit::Misses(Miss::Credential),
+            (true, Met::No) => Fit::Misses(Miss::Request),
+            (false, _) => Fit::Misses(Miss::PortAndRequest),
+        }
+    }
+
+    /// Whether a flow is one of those that this is about, whatever it does there.
+    pub(super) fn reaches(&self, flow: &Flow<'_>) -> bool {
+        self.is_for(flow) && self.ports.hold(flow) && self.request.is_site(flow.site)
+    }
+
+    fn is_for(&self, flow: &Flow<'_>) -> bool {
+        self.tiers & flow.who.tier.bit() != 0
+            && (self.groups == 0 || self.groups & flow.who.groups.0 != 0)
+            && self
+                .category
+                .is_none_or(|selected| selected == flow.category)
+    }
+
+    fn outside(&self, flow: &Flow<'_>) -> Option<Miss> {
         if self.tiers & flow.who.tier.bit() == 0 {
             return Some(Miss::Tier);
         }
         if self.groups != 0 && self.groups & flow.who.groups.0 == 0 {
             return Some(Miss::Groups);
         }
-        if self
+        let other = self
             .category
-            .is_some_and(|category| category != flow.category)
-        {
-            return Some(Miss::Category);
-        }
-        match (self.ports.hold(flow), self.request.hold(flow, self.verdict)) {
-            (true, true) => None,
-            (false, true) => Some(Miss::Port),
-            (true, false) => Some(Miss::Request),
-            (false, false) => Some(Miss::PortAndRequest),
-        }
+            .is_some_and(|selected| selected != flow.category);
+        let stranger = flow.mcp.is_some_and(|to| !self.speaks_mcp_with(to));
+        (other || stranger).then_some(Miss::Category)
+    }
+
+    /// Whether a message of MCP can be meant. What denies or asks is meant for all messages.
+    fn speaks_mcp_with(&self, recipient: Recipient) -> bool {
+        let of_category = self.category == Some(Category::Mcp);
+        let assigned = self.assigns == Some(Category::Mcp);
+        self.verdict != Verdict::Allow
+            || match recipient {
+                Recipient::Listed => of_category || self.request.names_servers(),
+                Recipient::Known => of_category || assigned,
+                Recipient::Unlisted => assigned,
+            }
     }
 }
 
@@ -129,36 +198,13 @@ impl Ports {
     }
 }
 
-impl Conditions {
-    /// Whether any part asks something.
-    pub(super) fn is_empty(&self) -> bool {
-        self.action.is_none() && self.methods.is_empty() && self.paths.is_empty()
-    }
-
-    fn hold(&self, flow: &Flow<'_>, verdict: Verdict) -> bool {
-        match flow.attempt {
-            _ if self.is_empty() => true,
-            Attempt::Connect => verdict == Verdict::Allow && flow.opaque,
-            Attempt::Request { method, path, .. } => {
-                self.action.is_none_or(|action| flow.action == Some(action))
-                    && (self.methods.is_empty() || self.has_method(method))
-                    && (self.paths.is_empty()
-                        || self
-                            .paths
-                            .iter()
-                            .any(|pattern| pattern.matches(path.path())))
-            }
-        }
-    }
-
-    /// Whether the method is named; `GET` implies `HEAD`.
-    pub(super) fn has_method(&self, method: &str) -> bool {
-        let named = |method: &str| self.methods.iter().any(|named| **named == *method);
-        named(method) || (method == "HEAD" && named("GET"))
-    }
-}
-
 impl Flow<'_> {
+    /// Whether something is only told by a body that was not read yet.
+    pub(super) fn unread(&self) -> bool {
+        let unread = |deed: &Deed| deed.seen == Seen::Head && deed.body.is_some();
+        self.deed.is_some_and(unread)
+    }
+
     /// 80 for plain http, else 443.
     pub(super) fn default_port(&self) -> u16 {
         match self.attempt {

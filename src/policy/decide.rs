@@ -7,11 +7,15 @@ use ipnet::IpNet;
 
 use crate::name::{AddressClass, Host, Path, SpecialName, Target, canonical, classify, special};
 
-use super::clause::{Clause, Flow, Miss, Ports};
+use super::catalogue::Entry;
+use super::clause::{Clause, Fit, Flow, Miss, Ports, Recipient};
 use super::compile::Policy;
+use super::hosts::ClauseId;
+use super::passage::Inspection;
+use super::servers::ServerId;
 use super::tiers::Tier;
 use super::verdict::{Basis, Decision, Mode, Reason, TierBasis, Verdict};
-use super::{Action, Category, Deed, Inspect, Within, addresses};
+use super::{Body, Category, Deed, Inspect, McpCall, Seen, Within, addresses};
 
 /// A tier, by its place in the order: 0 is the loosest.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -87,13 +91,47 @@ impl Policy {
     /// Decides one flow by its name: the floor, the caller's own narrowing, then deny, ask, allow,
     /// the tier's default.
     pub fn decide(&self, query: &Query<'_>) -> Decision {
-        self.judge(query).answer(self)
+        let read = self.read_for(query);
+        self.judge(query, deed(query, read.as_ref())).answer(self)
     }
 
     /// What a request does, as its head tells: by the service of its destination, from the data
-    /// files beside the catalogue.
-    pub fn read(&self, _target: &Target, _method: &str, _path: &Path) -> Deed {
-        Deed::default()
+    /// files beside the catalogue; of a listed MCP server, that its messages have to be read.
+    pub fn read(&self, target: &Target, method: &str, path: &Path) -> Deed {
+        let (mut assigned, mut service) = (None, None);
+        self.hosts.each(&target.host, |id| {
+            if let Some(clause) = self.clause(id) {
+                assigned = assigned.or(clause.assigns);
+                service = service.or(clause.service.as_deref());
+            }
+        });
+        let entry = self.catalogue.find(&target.host);
+        let by_path = |entry: &Entry| entry.split(path.path()).unwrap_or(entry.category);
+        let server = self.servers.endpoint(target, path);
+        let server = server.and_then(|id| self.servers.get(id));
+        let category = match server {
+            Some(_) => Category::Mcp,
+            None => assigned.or(entry.map(by_path)).unwrap_or(Category::Unknown),
+        };
+        let service = service.or(entry.and_then(|entry| entry.service.as_deref()));
+        let mut deed = self.services.read(service, category, method, path);
+        if let Some(server) = server {
+            deed.seen = Seen::Head;
+            deed.body = Some(Body::Mcp);
+            deed.mcp = Some(McpCall {
+                server: Some(server.name.clone()),
+                ..McpCall::default()
+            });
+        }
+        deed
+    }
+
+    /// What the head of a query tells, where nobody read it yet.
+    pub(super) fn read_for(&self, query: &Query<'_>) -> Option<Deed> {
+        match query.attempt {
+            Attempt::Connect | Attempt::Request { deed: Some(_), .. } => None,
+            Attempt::Request { method, path, .. } => Some(self.read(query.target, method, path)),
+        }
     }
 
     /// Judges an address that a name resolved to (or that was asked for literally), for a flow that
@@ -112,45 +150,38 @@ impl Policy {
     }
 
     /// Collects what decides: everything that [`Judgement::answer`] and an explanation need.
-    pub(super) fn judge<'p>(&'p self, query: &Query<'p>) -> Judgement<'p> {
+    pub(super) fn judge<'p>(&'p self, query: &Query<'p>, deed: Option<&'p Deed>) -> Judgement<'p> {
         let tier = self.tiers.tier(query.who.tier);
-        let mut flow = Flow {
-            who: query.who,
-            attempt: query.attempt,
-            port: query.target.port,
-            category: Category::Unknown,
-            action: None,
-            destination_ports: &[],
-            opaque: tier.opaque,
-        };
-        let mut found = Found::new(Ground::of(&query.target.host));
-        let mut assigned = None;
+        let mut flow = self.flow(query, deed, tier);
+        let ground = Ground::of(&query.target.host);
+        let mut found = Found::new(ground);
+        let mut survey = Survey::default();
         self.hosts.each(&query.target.host, |id| {
             let Some(clause) = self.clause(id) else {
                 return;
             };
-            assigned = assigned.or(clause.assigns.map(|category| (category, clause)));
+            survey.note(clause, &flow);
             found.consider(clause, &flow);
         });
-        let source = self.categorize(query, assigned);
-        flow.category = source.category;
-        flow.destination_ports = source.ports;
-        if let Attempt::Request {
-            method, path, deed, ..
-        } = query.attempt
-        {
-            let told = deed.and_then(|deed| deed.action);
-            flow.action = told.or_else(|| Some(Action::of(flow.category, method, path)));
+        let by_host = self.categorize(query, survey.assigns, &flow);
+        flow.category = by_host.category;
+        let inspection = self.inspection(&flow, query, &mut survey);
+        flow.inspected = matches!(inspection, Inspection::Yes);
+        let source = self.by_request(by_host, &mut flow, query);
+        // Rarely, what was found depends on what is only known now.
+        let again = match query.attempt {
+            Attempt::Connect => flow.inspected && survey.conditional,
+            Attempt::Request { .. } => flow.mcp.is_some(),
+        };
+        if again {
+            found = Found::new(ground);
+            self.hosts.each(&query.target.host, |id| {
+                if let Some(clause) = self.clause(id) {
+                    found.consider(clause, &flow);
+                }
+            });
         }
-        let lists = self
-            .hostless
-            .get(usize::from(query.who.tier.0))
-            .or(self.hostless.last());
-        for id in lists
-            .and_then(|lists| lists.get(flow.category as usize))
-            .into_iter()
-            .flatten()
-        {
+        for id in self.hostless(&flow) {
             if let Some(clause) = self.clause(*id) {
                 found.consider(clause, &flow);
             }
@@ -159,15 +190,75 @@ impl Policy {
             tier,
             flow,
             source,
+            inspection,
+            target: query.target,
             found,
         }
     }
 
-    /// Says what a destination is for: a rule, else a path, else a host of the catalogue.
+    fn flow<'p>(&self, query: &Query<'p>, deed: Option<&'p Deed>, tier: &Tier) -> Flow<'p> {
+        let server = deed.and_then(|deed| deed.mcp.as_ref()?.server.as_deref());
+        Flow {
+            who: query.who,
+            attempt: query.attempt,
+            port: query.target.port,
+            category: Category::Unknown,
+            deed,
+            action: deed.and_then(|deed| deed.action),
+            server: server.and_then(|name| self.servers.find(name)),
+            site: self.servers.at(query.target),
+            mcp: None,
+            inspected: false,
+            destination_ports: &[],
+            opaque: tier.opaque,
+        }
+    }
+
+    /// The clauses without hosts that can match a flow.
+    fn hostless(&self, flow: &Flow<'_>) -> &[ClauseId] {
+        let tier = usize::from(flow.who.tier.0);
+        let lists = self.hostless.get(tier).or(self.hostless.last());
+        lists
+            .and_then(|lists| lists.get(flow.category as usize))
+            .map_or(&[], |list| list)
+    }
+
+    /// Whether TLS is ended here: as the rule with the most specific host says, else where
+    /// `[inspect]` or the tier names the destination.
+    fn inspection<'p>(
+        &'p self,
+        flow: &Flow<'_>,
+        query: &Query<'_>,
+        survey: &mut Survey<'p>,
+    ) -> Inspection<'p> {
+        if matches!(flow.attempt, Attempt::Request { tls: false, .. }) {
+            return Inspection::No;
+        }
+        if self.hostless_inspect {
+            for clause in self.hostless(flow).iter().filter_map(|id| self.clause(*id)) {
+                survey.note_inspect(clause, flow);
+            }
+        }
+        let tier = self.tiers.tier(flow.who.tier);
+        let listed = || {
+            tier.inspect.contains(flow.category)
+                || self.passages.inspect(&query.target.host, flow.category)
+        };
+        match survey.inspects {
+            Some((_, true)) => Inspection::Yes,
+            Some((clause, false)) if survey.wanted || listed() => Inspection::Passed(&clause.named),
+            Some((_, false)) => Inspection::No,
+            None if listed() => Inspection::Yes,
+            None => Inspection::No,
+        }
+    }
+
+    /// Says what a destination is for: a rule, else its host in the catalogue, else a listed server.
     fn categorize<'p>(
         &'p self,
         query: &Query<'_>,
         assigned: Option<(Category, &'p Clause)>,
+        flow: &Flow<'_>,
     ) -> CategorySource<'p> {
         if let Some((category, clause)) = assigned {
             let ports: &[u16] = match &clause.ports {
@@ -180,31 +271,76 @@ impl Policy {
                 basis: Basis::Rule,
                 ports,
                 location,
+                entry: None,
             };
         }
-        let Some(entry) = self.catalogue.find(&query.target.host) else {
-            let (category, basis) = (Category::Unknown, Basis::None);
+        if let Some(entry) = self.catalogue.find(&query.target.host) {
             return CategorySource {
-                category,
-                basis,
-                ports: &[],
-                location: "",
+                category: entry.category,
+                basis: Basis::Host,
+                ports: &entry.ports,
+                location: &entry.location,
+                entry: Some(entry),
             };
-        };
-        let split = match query.attempt {
-            Attempt::Request { path, .. } => entry.split(path.path()),
-            Attempt::Connect => None,
-        };
-        CategorySource {
-            category: split.unwrap_or(entry.category),
-            basis: if split.is_some() {
-                Basis::Path
-            } else {
-                Basis::Host
-            },
-            ports: &entry.ports,
-            location: &entry.location,
         }
+        self.listed(flow.site).unwrap_or(CategorySource {
+            category: Category::Unknown,
+            basis: Basis::None,
+            ports: &[],
+            location: "",
+            entry: None,
+        })
+    }
+
+    /// What is known of the place of a listed MCP server.
+    fn listed(&self, server: Option<ServerId>) -> Option<CategorySource<'_>> {
+        let server = self.servers.get(server?)?;
+        Some(CategorySource {
+            category: Category::Mcp,
+            basis: Basis::Rule,
+            ports: &server.ports,
+            location: &server.location,
+            entry: None,
+        })
+    }
+
+    /// What a request is for, where that is not what its host is for; told to the flow.
+    fn by_request<'p>(
+        &'p self,
+        by_host: CategorySource<'p>,
+        flow: &mut Flow<'p>,
+        query: &Query<'_>,
+    ) -> CategorySource<'p> {
+        let mut source = by_host;
+        if let (Some(entry), Attempt::Request { path, .. }) = (source.entry, query.attempt)
+            && let Some(category) = entry.split(path.path())
+        {
+            (source.category, source.basis) = (category, Basis::Path);
+        }
+        let call = flow.deed.and_then(|deed| deed.mcp.as_ref());
+        flow.mcp = match (call, self.listed(flow.server)) {
+            (None, _) => None,
+            (Some(_), Some(listed)) => {
+                source = listed;
+                Some(Recipient::Listed)
+            }
+            (Some(_), None) if source.category == Category::Mcp => Some(Recipient::Known),
+            (Some(_), None) => {
+                (source.category, source.basis) = (Category::Mcp, Basis::Content);
+                Some(Recipient::Unlisted)
+            }
+        };
+        flow.category = source.category;
+        flow.destination_ports = source.ports;
+        source
+    }
+}
+
+/// What the query says is done, or else what was read of it.
+pub(super) fn deed<'q>(query: &Query<'q>, read: Option<&'q Deed>) -> Option<&'q Deed> {
+    match query.attempt {
+        Attempt::Connect => None,
+        Attempt::Request { deed, .. } => deed.or(read),
     }
 }
 
@@ -217,6 +353,38 @@ pub(super) struct CategorySource<'p> {
     ports: &'p [u16],
     /// `policy/web.toml:31`, `model-api.toml:14`, or nothing.
     pub(super) location: &'p str,
+    entry: Option<&'p Entry>,
+}
+
+/// What the rules that name a host say, besides their verdicts.
+#[derive(Debug, Default)]
+struct Survey<'p> {
+    /// What it is for.
+    assigns: Option<(Category, &'p Clause)>,
+    /// Whether TLS is ended there: the first that says it.
+    inspects: Option<(&'p Clause, bool)>,
+    /// Whether any says that it is.
+    wanted: bool,
+    /// Whether any asks something of the request.
+    conditional: bool,
+}
+
+impl<'p> Survey<'p> {
+    /// Takes up a clause; the more specific ones come first.
+    fn note(&mut self, clause: &'p Clause, flow: &Flow<'_>) {
+        let assigns = clause.assigns.map(|category| (category, clause));
+        self.assigns = self.assigns.or(assigns);
+        self.conditional |= !clause.request.is_empty();
+        self.note_inspect(clause, flow);
+    }
+
+    fn note_inspect(&mut self, clause: &'p Clause, flow: &Flow<'_>) {
+        let Some(inspects) = clause.inspect.filter(|_| clause.reaches(flow)) else {
+            return;
+        };
+        self.inspects = self.inspects.or(Some((clause, inspects)));
+        self.wanted |= inspects;
+    }
 }
 
 /// What the floor makes of a host.
@@ -268,6 +436,12 @@ struct Found<'p> {
     deny: Option<&'p Clause>,
     ask: Option<&'p Clause>,
     allow: Option<&'p Clause>,
+    /// An allow that denies the tool.
+    tool: Option<&'p Clause>,
+    /// An allow that names other credentials.
+    foreign: Option<&'p Clause>,
+    /// Whether a matching allow names the credentials.
+    vouched: bool,
     near: Option<Miss>,
 }
 
@@ -278,6 +452,9 @@ impl<'p> Found<'p> {
             deny: None,
             ask: None,
             allow: None,
+            tool: None,
+            foreign: None,
+            vouched: false,
             near: None,
         }
     }
@@ -285,21 +462,30 @@ impl<'p> Found<'p> {
     /// Takes up a clause; the more specific ones come first.
     fn consider(&mut self, clause: &'p Clause, flow: &Flow<'_>) {
         let slot = match clause.verdict {
-            Verdict::Allow => &mut self.allow,
+            Verdict::Allow => return self.consider_allow(clause, flow),
             Verdict::Ask => &mut self.ask,
             Verdict::Deny => &mut self.deny,
         };
-        if slot.is_some() {
+        if slot.is_none() && clause.fit(flow) == Fit::Matches {
+            *slot = Some(clause);
+        }
+    }
+
+    fn consider_allow(&mut self, clause: &'p Clause, flow: &Flow<'_>) {
+        if self.allow.is_some() && !clause.request.can_bar() {
             return;
         }
-        let is_allow = clause.verdict == Verdict::Allow;
-        match clause.miss(flow) {
-            None if is_allow && !self.ground.bears(&clause.addresses) => {}
-            None => *slot = Some(clause),
-            Some(miss @ (Miss::Port | Miss::Request)) if is_allow => {
+        match clause.fit(flow) {
+            Fit::Matches if self.ground.bears(&clause.addresses) => {
+                self.allow = self.allow.or(Some(clause));
+                self.vouched |= clause.request.names_credentials();
+            }
+            Fit::Bars(Reason::CredentialDenied) => self.foreign = self.foreign.or(Some(clause)),
+            Fit::Bars(_) => self.tool = self.tool.or(Some(clause)),
+            Fit::Misses(miss @ (Miss::Port | Miss::Credential | Miss::Tool | Miss::Request)) => {
                 self.near = Some(self.near.map_or(miss, |near| near.min(miss)));
             }
-            Some(_) => {}
+            Fit::Matches | Fit::Misses(_) => {}
         }
     }
 
@@ -318,6 +504,8 @@ pub(super) struct Judgement<'p> {
     pub(super) tier: &'p Tier,
     pub(super) flow: Flow<'p>,
     pub(super) source: CategorySource<'p>,
+    pub(super) inspection: Inspection<'p>,
+    target: &'p Target,
     found: Found<'p>,
 }
 
@@ -326,6 +514,8 @@ pub(super) struct Judgement<'p> {
 pub(super) enum Settled<'p> {
     /// The first clause of the winning kind.
     Clause(&'p Clause),
+    /// An allow that forbids what is done within its reach.
+    Barred(&'p Clause, Reason),
     /// No clause.
     Default,
     /// The floor.
@@ -346,17 +536,21 @@ impl<'p> Judgement<'p> {
             return Settled::Narrowed;
         }
         // An exception goes here.
-        found
-            .deny
-            .or(found.ask)
-            .or(found.allow)
-            .map_or(Settled::Default, Settled::Clause)
+        let foreign = found.foreign.filter(|_| !found.vouched);
+        let barred = |reason| move |clause| Settled::Barred(clause, reason);
+        let denied = found.deny.map(Settled::Clause);
+        denied
+            .or(found.tool.map(barred(Reason::McpToolDenied)))
+            .or(foreign.map(barred(Reason::CredentialDenied)))
+            .or(found.ask.or(found.allow).map(Settled::Clause))
+            .unwrap_or(Settled::Default)
     }
 
     pub(super) fn answer(&self, policy: &Policy) -> Decision {
         let settled = self.settled();
         let (verdict, reason, rule) = match settled {
             Settled::Clause(clause) => (clause.verdict, clause.reason, &clause.named),
+            Settled::Barred(clause, reason) => (Verdict::Deny, reason, &clause.named),
             Settled::Default => (self.tier.default, self.default_reason(), &self.tier.named),
             Settled::Floor => (Verdict::Deny, Reason::AddressDenied, &policy.floor),
             Settled::Narrowed => (Verdict::Deny, Reason::CategoryDenied, &policy.narrowed),
@@ -389,8 +583,21 @@ impl<'p> Judgement<'p> {
             addresses: addresses.unwrap_or(&policy.no_addresses).clone(),
             raw: grants.is_some_and(|clause| clause.raw),
             upgrade: grants.is_some_and(|clause| clause.upgrade),
-            inspect: Inspect::No,
-            upstream: None,
+            inspect: match self.inspection {
+                _ if verdict == Verdict::Deny && !observed => Inspect::No,
+                Inspection::No => Inspect::No,
+                Inspection::Passed(named) => Inspect::Passed(named.name.clone()),
+                Inspection::Yes => Inspect::Yes,
+            },
+            upstream: grants
+                .and_then(|clause| clause.upstream.as_ref())
+                .or_else(|| {
+                    policy
+                        .passages
+                        .upstream(&self.target.host, self.flow.category)
+                })
+                .cloned(),
+            min_age: grants.and_then(|clause| clause.min_age),
         }
     }
 
@@ -399,6 +606,8 @@ impl<'p> Judgement<'p> {
             (Verdict::Allow, _) => Reason::Allowed,
             (Verdict::Ask, _) => Reason::NeedsApproval,
             (Verdict::Deny, Some(Miss::Port)) => Reason::PortDenied,
+            (Verdict::Deny, Some(Miss::Credential)) => Reason::CredentialDenied,
+            (Verdict::Deny, Some(Miss::Tool)) => Reason::McpToolDenied,
             (Verdict::Deny, Some(Miss::Request)) => Reason::ActionDenied,
             (Verdict::Deny, _) => Reason::NotAllowed,
         }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use crate::name::{AddressClass, Host, HostName, canonical, classify, is_public_suffix};
 
-use super::clause::{Clause, Miss, Ports};
+use super::clause::{Clause, Fit, Miss, Ports};
 use super::compile::Policy;
-use super::decide::{Attempt, Judgement, Query, Settled};
-use super::verdict::{Basis, Decision, Named, TierBasis, Verdict};
+use super::decide::{Attempt, Judgement, Query, Settled, deed};
+use super::verdict::{Basis, Decision, Named, Reason, TierBasis, Verdict};
 
 /// As many clauses as are looked at; further ones count as far away.
 const MOST_CLAUSES: usize = 2048;
@@ -91,7 +91,8 @@ impl Stage {
 
 /// Explains a decision; slower than deciding, and equal to it in its answer.
 pub fn explain(policy: &Policy, query: &Query<'_>) -> Explanation {
-    let judgement = policy.judge(query);
+    let read = policy.read_for(query);
+    let judgement = policy.judge(query, deed(query, read.as_ref()));
     let decision = judgement.answer(policy);
     let view = View {
         policy,
@@ -124,6 +125,7 @@ fn stage(judgement: &Judgement<'_>) -> Stage {
         Settled::Default => Stage::Default,
         Settled::Floor => Stage::Floor,
         Settled::Narrowed => Stage::Narrowed,
+        Settled::Barred(..) => Stage::Deny,
         Settled::Clause(clause) => match clause.verdict {
             Verdict::Allow => Stage::Allow,
             Verdict::Ask => Stage::Ask,
@@ -200,15 +202,17 @@ impl<'a> View<'a> {
         let flow = &self.judgement.flow;
         if reached {
             let other = |selected| selected != flow.category;
-            return match clause.miss(flow) {
-                None if self.is_floored() && clause.verdict == Verdict::Allow => {
+            return match clause.fit(flow) {
+                Fit::Matches if self.is_floored() && clause.verdict == Verdict::Allow => {
                     Distance::NoAddress
                 }
-                None => Distance::Matches,
+                Fit::Matches => Distance::Matches,
+                Fit::Bars(Reason::CredentialDenied) => Distance::Misses(Miss::Credential),
+                Fit::Bars(_) => Distance::Misses(Miss::Tool),
                 // Nothing to do with this flow, whatever the tier.
-                Some(Miss::Category) => Distance::Far,
-                Some(Miss::Tier) if clause.category.is_some_and(other) => Distance::Far,
-                Some(miss) => Distance::Misses(miss),
+                Fit::Misses(Miss::Category) => Distance::Far,
+                Fit::Misses(Miss::Tier) if clause.category.is_some_and(other) => Distance::Far,
+                Fit::Misses(miss) => Distance::Misses(miss),
             };
         }
         let shared = clause.sample.iter().enumerate().filter_map(|(at, host)| {
@@ -280,6 +284,8 @@ impl<'a> View<'a> {
             }
             Distance::Misses(Miss::Port | Miss::PortAndRequest) => self.port_miss(clause),
             Distance::Misses(Miss::Request) => self.request_miss(clause),
+            Distance::Misses(Miss::Tool) => "tools".into(),
+            Distance::Misses(Miss::Credential) => "credentials".into(),
             Distance::Misses(Miss::Tier) => format!("not for tier {}", self.judgement.tier.name),
         })
     }
@@ -297,27 +303,28 @@ impl<'a> View<'a> {
 
     fn request_miss(&self, clause: &Clause) -> String {
         let flow = &self.judgement.flow;
-        let (Attempt::Request { method, .. }, Some(action)) = (flow.attempt, flow.action) else {
+        let Attempt::Request { method, .. } = flow.attempt else {
             return "not seen in a tunnel".into();
         };
-        if clause
-            .request
-            .action
-            .is_some_and(|allowed| allowed != action)
-        {
-            return format!("action {}", action.as_str());
+        let actions = clause.request.actions;
+        if !actions.is_empty() && !flow.action.is_some_and(|seen| actions.contains(seen)) {
+            return match flow.action {
+                Some(action) => format!("action {}", action.as_str()),
+                None => format!("actions {}", actions.words()),
+            };
         }
         if !clause.request.methods.is_empty() && !clause.request.has_method(method) {
             return format!("methods {}", clause.request.methods.join(", "));
         }
-        // The path of the request is not repeated: it may hold content.
-        "paths".into()
+        // What the request says is not repeated: it may hold content.
+        clause.request.key(flow).into()
     }
 
     fn category_from(&self) -> String {
         let source = &self.judgement.source;
         match source.basis {
             Basis::Host | Basis::Path => format!("catalogue {}", source.location),
+            Basis::Content => "messages of MCP".into(),
             Basis::None => String::new(),
             Basis::Rule => format!("rule {}", source.location),
         }
@@ -328,7 +335,7 @@ impl<'a> View<'a> {
         let target = &self.query.target;
         let addresses = match self.judgement.settled() {
             Settled::Default => None,
-            Settled::Clause(_) | Settled::Narrowed => return None,
+            Settled::Barred(..) | Settled::Clause(_) | Settled::Narrowed => return None,
             Settled::Floor => Some(private_addresses(&target.host)?),
         };
         let id: String = target

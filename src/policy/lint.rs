@@ -121,6 +121,23 @@ fn same(left: &Rule, right: &Rule) -> bool {
         && left.addresses == right.addresses
         && left.raw == right.raw
         && left.upgrade == right.upgrade
+        && asks_the_same(left, right)
+        && left.inspect == right.inspect
+        && left.upstream == right.upstream
+        && left.min_age == right.min_age
+}
+
+fn asks_the_same(left: &Rule, right: &Rule) -> bool {
+    left.service == right.service
+        && left.actions == right.actions
+        && left.operations == right.operations
+        && left.repositories == right.repositories
+        && left.packages == right.packages
+        && left.refs == right.refs
+        && left.servers == right.servers
+        && left.tools == right.tools
+        && left.mcp_methods == right.mcp_methods
+        && left.credentials == right.credentials
 }
 
 /// Methods and paths of what goes through tunnels.

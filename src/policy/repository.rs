@@ -1,5 +1,7 @@
 //! Repositories: one spelling of a clone URL, and patterns over it.
 
+use super::glob::{Case, Glob};
+
 /// Brings a clone URL into the form that patterns and records use: no scheme, no user, no `.git`,
 /// the host in lower case, e.g. `github.com/acme/payments`.
 ///
@@ -53,7 +55,7 @@ fn is_default_port(scheme: &str, port: &str) -> bool {
 /// A pattern over canonical repositories: `*` within a segment, `**` across. Letters match
 /// whatever their case, because forges tell no two repositories apart by it.
 #[derive(Clone, Debug)]
-pub(super) struct RepositoryPattern(Box<[u8]>);
+pub(super) struct RepositoryPattern(Glob);
 
 impl RepositoryPattern {
     /// Parses a pattern; the error says what is wrong and what to write.
@@ -68,57 +70,16 @@ impl RepositoryPattern {
         if text.is_empty() || text.starts_with('/') {
             return Err(("no host in front", "write e.g. `github.com/acme/**`".into()));
         }
-        if !text
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() || byte >= 0x80)
-        {
-            return Err(("a blank or control character", "write it without".into()));
+        match Glob::parse(text, Case::Ignored) {
+            Ok(glob) => Ok(Self(glob)),
+            Err(label) => Err((label, "write it without".into())),
         }
-        Ok(Self(text.to_ascii_lowercase().into_bytes().into()))
     }
 
     /// Whether a canonical repository matches.
     pub(super) fn matches(&self, repository: &str) -> bool {
-        glob(&self.0, repository.as_bytes())
+        self.0.matches(repository)
     }
-}
-
-/// Matches without recursion. On a mismatch the last `*` takes one byte more (never a `/`), or else
-/// the last `**` does; earlier ones need no second chance, as what follows them was found already.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut next) = (0, 0);
-    let mut segment: Option<(usize, usize)> = None;
-    let mut across: Option<(usize, usize)> = None;
-    while next < text.len() || at < pattern.len() {
-        let rest = pattern.get(at..).unwrap_or_default();
-        if rest.starts_with(b"**") {
-            at += 2;
-            (across, segment) = (Some((at, next)), None);
-            continue;
-        }
-        if rest.first() == Some(&b'*') {
-            at += 1;
-            segment = Some((at, next));
-            continue;
-        }
-        let byte = text.get(next).map(u8::to_ascii_lowercase);
-        if byte.is_some() && rest.first() == byte.as_ref() {
-            (at, next) = (at + 1, next + 1);
-        } else if let Some((after, taken)) = segment
-            && text.get(taken).is_some_and(|byte| *byte != b'/')
-        {
-            (at, next) = (after, taken + 1);
-            segment = Some((after, taken + 1));
-        } else if let Some((after, taken)) = across
-            && taken < text.len()
-        {
-            (at, next) = (after, taken + 1);
-            (across, segment) = (Some((after, taken + 1)), None);
-        } else {
-            return false;
-        }
-    }
-    true
 }
 
 #[cfg(test)]

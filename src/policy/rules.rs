@@ -7,15 +7,17 @@ use toml::Spanned;
 use crate::diag::{Diagnostic, Place};
 
 use super::caller::Callers;
-use super::clause::{Clause, Conditions, Ports};
+use super::clause::{Clause, Ports};
 use super::compile::{Findings, named, unknown};
 use super::hosts::{HostMap, HostMapBuilder};
+use super::passage::Passages;
 use super::paths::PathPattern;
 use super::pattern::{BadPattern, HostPattern, Width};
+use super::servers::{Server, ServerId, Servers};
 use super::source::{self, Placed};
 use super::tiers::Tiers;
 use super::verdict::{Reason, Verdict};
-use super::{Category, addresses};
+use super::{Category, Services, addresses};
 
 /// As many hosts of a rule as are kept to explain with.
 const SAMPLE: usize = 16;
@@ -27,26 +29,41 @@ pub(super) struct Rules {
     pub(super) clauses: Vec<Clause>,
     /// What leads to them.
     pub(super) hosts: HostMap,
+    /// The hosts of the rules that say `inspect = true`.
+    pub(super) inspects: Vec<HostPattern>,
+}
+
+/// What rules refer to by name.
+pub(super) struct Names<'a> {
+    pub(super) tiers: &'a Tiers,
+    pub(super) callers: &'a Callers,
+    pub(super) servers: &'a Servers,
+    pub(super) passages: &'a Passages,
+    pub(super) services: &'a Services,
 }
 
 /// Compiles `[[rule]]`.
 pub(super) fn compile(
     source: &source::Policy,
-    tiers: &Tiers,
-    callers: &Callers,
+    names: &Names<'_>,
     findings: &mut Findings,
 ) -> Rules {
     let mut clauses = Vec::with_capacity(source.rules.len());
     let mut patterns = Vec::with_capacity(source.rules.len());
+    let mut inspects = Vec::new();
     for rule in &source.rules {
         let mut reader = Reader {
             rule,
-            tiers,
-            callers,
+            names,
             findings,
         };
-        let hosts = reader.hosts();
-        clauses.push(reader.clause(&hosts));
+        let servers = reader.servers();
+        let hosts = reader.hosts(&servers);
+        let clause = reader.clause(&hosts, &servers);
+        if clause.inspect == Some(true) {
+            inspects.extend(hosts.iter().cloned());
+        }
+        clauses.push(clause);
         patterns.push(hosts);
     }
     let total = patterns.iter().map(Vec::len).sum();
@@ -60,24 +77,25 @@ pub(super) fn compile(
     Rules {
         clauses,
         hosts: hosts.build(),
+        inspects,
     }
 }
 
 /// Reads one rule.
-struct Reader<'a> {
-    rule: &'a Placed<source::Rule>,
-    tiers: &'a Tiers,
-    callers: &'a Callers,
-    findings: &'a mut Findings,
+pub(super) struct Reader<'a> {
+    pub(super) rule: &'a Placed<source::Rule>,
+    pub(super) names: &'a Names<'a>,
+    pub(super) findings: &'a mut Findings,
 }
 
 impl Reader<'_> {
-    fn clause(&mut self, hosts: &[HostPattern]) -> Clause {
+    fn clause(&mut self, hosts: &[HostPattern], servers: &[ServerId]) -> Clause {
         let rule = &self.rule.value;
         let verdict = self.verdict();
-        let category = self.category();
-        let has_hosts = !rule.hosts.is_empty();
+        let has_hosts = !rule.hosts.is_empty() || !rule.servers.is_empty();
+        let category = self.category().filter(|_| rule.servers.is_empty());
         self.demand_reach(verdict, category.is_some() || has_hosts);
+        let raw = rule.raw.as_ref().is_some_and(|raw| *raw.get_ref());
         Clause {
             named: named(rule.id.get_ref().as_str(), &self.rule.at(&rule.id)),
             verdict,
@@ -90,18 +108,18 @@ impl Reader<'_> {
             groups: self.groups(),
             category: category.filter(|_| !has_hosts),
             assigns: category.filter(|_| has_hosts),
-            ports: self.ports(verdict),
-            request: Conditions {
-                action: None,
-                methods: self.methods(),
-                paths: self.paths(),
-            },
+            service: self.service(),
+            ports: self.ports(verdict, servers),
+            request: self.request(verdict, servers),
             addresses: self.addresses(),
-            raw: rule.raw.as_ref().is_some_and(|raw| *raw.get_ref()),
+            raw,
             upgrade: rule
                 .upgrade
                 .as_ref()
                 .is_some_and(|upgrade| *upgrade.get_ref()),
+            inspect: self.inspect(raw && verdict == Verdict::Allow),
+            upstream: self.upstream(),
+            min_age: self.min_age(),
             sample: hosts
                 .iter()
                 .take(SAMPLE)
@@ -163,7 +181,7 @@ impl Reader<'_> {
         }
         let mut bits = 0;
         for name in written {
-            let tier = self.tiers.resolve(self.rule, name, self.findings);
+            let tier = self.names.tiers.resolve(self.rule, name, self.findings);
             bits |= tier.map_or(0, super::TierId::bit);
         }
         bits
@@ -172,13 +190,17 @@ impl Reader<'_> {
     fn groups(&mut self) -> u128 {
         let mut bits = 0;
         for name in &self.rule.value.groups {
-            let group = self.callers.resolve(self.rule, name, self.findings);
+            let group = self.names.callers.resolve(self.rule, name, self.findings);
             bits |= group.map_or(0, super::GroupId::bit);
         }
         bits
     }
 
-    fn hosts(&mut self) -> Vec<HostPattern> {
+    fn hosts(&mut self, servers: &[ServerId]) -> Vec<HostPattern> {
+        if !self.rule.value.servers.is_empty() {
+            let servers = servers.iter().filter_map(|id| self.names.servers.get(*id));
+            return servers.map(Server::pattern).collect();
+        }
         let mut patterns = Vec::with_capacity(self.rule.value.hosts.len());
         for text in &self.rule.value.hosts {
             match HostPattern::parse(text.get_ref()) {
@@ -217,8 +239,12 @@ impl Reader<'_> {
         }
     }
 
-    fn ports(&mut self, verdict: Verdict) -> Ports {
+    fn ports(&mut self, verdict: Verdict, servers: &[ServerId]) -> Ports {
         let written = &self.rule.value.ports;
+        if !self.rule.value.servers.is_empty() {
+            let servers = servers.iter().filter_map(|id| self.names.servers.get(*id));
+            return Ports::Listed(servers.map(|server| server.target.port).collect());
+        }
         if written.is_empty() {
             return if verdict == Verdict::Deny {
                 Ports::Any
@@ -240,7 +266,7 @@ impl Reader<'_> {
         Ports::Listed(ports.into())
     }
 
-    fn methods(&mut self) -> Box<[Box<str>]> {
+    pub(super) fn methods(&mut self) -> Box<[Box<str>]> {
         let mut methods: Vec<Box<str>> = Vec::new();
         for text in &self.rule.value.methods {
             let method = text.get_ref();
@@ -272,7 +298,7 @@ impl Reader<'_> {
         methods.into()
     }
 
-    fn paths(&mut self) -> Box<[PathPattern]> {
+    pub(super) fn paths(&mut self) -> Box<[PathPattern]> {
         let mut paths = Vec::new();
         for text in &self.rule.value.paths {
             match PathPattern::parse(text.get_ref()) {
@@ -326,7 +352,13 @@ impl Reader<'_> {
         networks.into()
     }
 
-    fn refuse(&mut self, code: &'static str, text: &Spanned<String>, is: &str, bad: BadPattern) {
+    pub(super) fn refuse(
+        &mut self,
+        code: &'static str,
+        text: &Spanned<String>,
+        is: &str,
+        bad: BadPattern,
+    ) {
         let place: Place = self.rule.at(text);
         self.findings.push(
             Diagnostic::error(code, place, format!("`{}` {is}", text.get_ref()))

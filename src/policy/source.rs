@@ -112,6 +112,9 @@ pub struct Tier {
     pub deny: Vec<Spanned<String>>,
     /// Do allows that name an action match flows whose action cannot be seen? `allow` (default) or `deny`.
     pub opaque: Option<Spanned<String>>,
+    /// Categories that are inspected; `all` for every one.
+    #[serde(default)]
+    pub inspect: Vec<Spanned<String>>,
 }
 
 /// `[[repository]]`.
@@ -170,6 +173,40 @@ pub struct Rule {
     pub raw: Option<Spanned<bool>>,
     /// Whether a request may become another protocol (`Upgrade`, e.g. WebSocket).
     pub upgrade: Option<Spanned<bool>>,
+    /// Whether TLS is ended here, so that each request is judged.
+    pub inspect: Option<Spanned<bool>>,
+    /// The `[upstream.NAME]` that says how to speak TLS onward.
+    pub upstream: Option<Spanned<String>>,
+    /// With `hosts`: the service that they speak, e.g. `npm`.
+    pub service: Option<Spanned<String>>,
+    /// `read`, `write`, `call`.
+    #[serde(default)]
+    pub actions: Vec<Spanned<String>>,
+    /// What is done in the words of services, e.g. `publish`; `*` any run of characters.
+    #[serde(default)]
+    pub operations: Vec<Spanned<String>>,
+    /// Repositories at the destination; `*` within a segment, `**` across.
+    #[serde(default)]
+    pub repositories: Vec<Spanned<String>>,
+    /// Packages at the destination; `*` any run without `/`.
+    #[serde(default)]
+    pub packages: Vec<Spanned<String>>,
+    /// Refs that are pushed; below `refs/heads/` where they do not begin with `refs/`.
+    #[serde(default)]
+    pub refs: Vec<Spanned<String>>,
+    /// MCP servers, by the names of their `[mcp.NAME]`.
+    #[serde(default)]
+    pub servers: Vec<Spanned<String>>,
+    /// Tools of those servers.
+    pub tools: Option<Spanned<Tools>>,
+    /// Methods of MCP, e.g. `tools/*`.
+    #[serde(default)]
+    pub mcp_methods: Vec<Spanned<String>>,
+    /// The only credentials that may be used there, as keyed hashes.
+    #[serde(default)]
+    pub credentials: Vec<Spanned<String>>,
+    /// How old a version of a package has to be, e.g. `7 d`.
+    pub min_age: Option<Spanned<String>>,
     /// Why, for the reviewer and the record.
     pub reason: Option<Spanned<String>>,
     /// Examples that must be allowed.
@@ -178,6 +215,18 @@ pub struct Rule {
     /// Examples that must not be allowed.
     #[serde(default)]
     pub denies: Vec<Spanned<String>>,
+}
+
+/// `tools` of a rule: names, `*` any run of characters.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tools {
+    /// The tools that may be called; none: all that are not denied.
+    #[serde(default)]
+    pub allow: Vec<Spanned<String>>,
+    /// The tools that are denied.
+    #[serde(default)]
+    pub deny: Vec<Spanned<String>>,
 }
 
 /// `[[trial]]`.
@@ -193,7 +242,7 @@ pub struct Trial {
     /// The groups of the caller.
     #[serde(default)]
     pub groups: Vec<Spanned<String>>,
-    /// `host:port` (a CONNECT), `[METHOD ]URL`.
+    /// `host:port` (a CONNECT), `[METHOD ]URL`, `PUSH URL REF`, `CLONE URL`, `TOOL URL NAME`.
     #[serde(default)]
     pub allows: Vec<Spanned<String>>,
     /// As `allows`.
@@ -233,6 +282,8 @@ pub struct Destination {
     /// None: 443 for CONNECT and https, 80 for http.
     #[serde(default)]
     pub ports: Vec<Spanned<i64>>,
+    /// Whose protocol is spoken there, e.g. `npm`.
+    pub service: Option<Spanned<String>>,
     /// Which agents use it.
     #[serde(default)]
     pub agents: Vec<String>,
@@ -258,7 +309,15 @@ pub struct PathSplit {
 }
 
 /// The sections of [`Policy`], as keys of a file.
-pub const SECTIONS: [&str; 6] = ["tiers", "tier", "repository", "group", "rule", "trial"];
+pub const SECTIONS: [&str; 7] = [
+    "tiers",
+    "tier",
+    "repository",
+    "group",
+    "rule",
+    "trial",
+    "mcp",
+];
 
 /// Tables by name, in the order in which they were written.
 pub type ByName<T> = BTreeMap<String, T>;

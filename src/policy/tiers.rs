@@ -6,9 +6,11 @@ use toml::Spanned;
 
 use crate::diag::Diagnostic;
 
-use super::clause::{Clause, Conditions, Ports};
+use super::clause::{Clause, Ports};
 use super::compile::{Findings, named, unknown};
+use super::conditions::Conditions;
 use super::decide::TierId;
+use super::passage::{self, Categories};
 use super::source::{self, Placed};
 use super::verdict::{Mode, Named, Reason, Verdict};
 use super::{Action, Category};
@@ -35,6 +37,8 @@ pub(super) struct Tier {
     pub(super) named: Arc<Named>,
     /// Whether allows that need what is not seen match all the same.
     pub(super) opaque: bool,
+    /// The categories that are inspected.
+    pub(super) inspect: Categories,
 }
 
 impl Tiers {
@@ -242,6 +246,15 @@ impl TierReader<'_> {
             default,
             named: named(format!("tier.{}.default", self.name), &place),
             opaque,
+            inspect: self.inspect(findings),
+        }
+    }
+
+    fn inspect(&self, findings: &mut Findings) -> Categories {
+        let written = &self.tier.value.inspect;
+        match written.iter().find(|word| word.get_ref() == "all") {
+            Some(_) => Categories::ALL,
+            None => passage::categories(self.tier, written, findings),
         }
     }
 
@@ -290,13 +303,17 @@ impl TierReader<'_> {
             } else {
                 Ports::Destination
             },
+            service: None,
             request: Conditions {
-                action,
+                actions: action.into(),
                 ..Conditions::default()
             },
             addresses: Arc::default(),
             raw: false,
             upgrade: false,
+            inspect: None,
+            upstream: None,
+            min_age: None,
             sample: Box::default(),
             hosts: 0,
         }

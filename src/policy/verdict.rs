@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -43,8 +44,12 @@ pub enum Reason {
     Allowed,
     /// A category of the tier denies it.
     CategoryDenied,
+    /// A rule that allows it names other credentials.
+    CredentialDenied,
     /// A deny rule names it.
     Denied,
+    /// A message to a listed MCP server whose method or tool no rule allows, or whose tool is denied.
+    McpToolDenied,
     /// An ask matches, or asking is the tier's default.
     NeedsApproval,
     /// Nothing allows it.
@@ -61,7 +66,9 @@ impl Reason {
             Self::AddressDenied => "address_denied",
             Self::Allowed => "allowed",
             Self::CategoryDenied => "category_denied",
+            Self::CredentialDenied => "credential_denied",
             Self::Denied => "denied",
+            Self::McpToolDenied => "mcp_tool_denied",
             Self::NeedsApproval => "needs_approval",
             Self::NotAllowed => "not_allowed",
             Self::PortDenied => "port_denied",
@@ -73,6 +80,8 @@ impl Reason {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Basis {
+    /// What is said there: messages of MCP, where nothing else says that it is for them.
+    Content,
     /// A destination of the catalogue, by host.
     Host,
     /// Nothing: `unknown`.
@@ -137,6 +146,8 @@ pub struct Decision {
     pub inspect: Inspect,
     /// The `[upstream.NAME]` that says how to speak TLS onward; `None`: the system's way.
     pub upstream: Option<Arc<str>>,
+    /// How old a version of a package has to be, where the deciding rule says.
+    pub min_age: Option<Duration>,
 }
 
 impl fmt::Display for Verdict {

@@ -56,13 +56,16 @@ impl Within {
     }
 
     /// Whether a flow stays inside. As for an allow of a tier: what cannot be seen passes where the
-    /// tier lets opaque flows pass.
+    /// tier lets opaque flows pass, and what will be seen waits for that.
     pub(super) fn holds(&self, flow: &Flow<'_>) -> bool {
         self.0.iter().any(|(category, action)| {
             *category == flow.category
                 && action.is_none_or(|action| match flow.attempt {
-                    Attempt::Connect => flow.opaque,
-                    Attempt::Request { .. } => flow.action == Some(action),
+                    Attempt::Connect => flow.opaque || flow.inspected,
+                    Attempt::Request { .. } => match flow.action {
+                        Some(seen) => seen == action,
+                        None => flow.unread(),
+                    },
                 })
         })
     }

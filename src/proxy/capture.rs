@@ -157,7 +157,7 @@ pub(super) async fn serve(
         Err(refusal) => Err(refusal),
     };
     match opened {
-        Ok((upstream, decision)) => Tunnel::untold(flow, connection, upstream, &decision),
+        Ok(way) => Some(Tunnel::untold(flow, connection, way)),
         Err(refusal) => {
             flow.refuse(&refusal);
             // Nobody was told a status.

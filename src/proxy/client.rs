@@ -8,12 +8,13 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, tcp};
 
 use crate::tls;
 
+use super::http1::{BodySink, BodySource};
 use super::http2;
 
 /// Bytes asked for while a client is only watched.
@@ -25,6 +26,8 @@ pub(super) enum ClientStream {
     Plain(TcpStream),
     /// TLS that ends here.
     Tls(Box<tls::ServerStream>),
+    /// TLS that ends here, inside a tunnel that any of the others carries.
+    Inside(Box<tls::InsideStream<Self>>),
     /// One request of a connection that carries many.
     Http2(Box<http2::Stream>),
 }
@@ -33,6 +36,7 @@ pub(super) enum ClientStream {
 pub(super) enum ClientRead<'c> {
     Plain(tcp::ReadHalf<'c>),
     Tls(tokio::io::ReadHalf<&'c mut tls::ServerStream>),
+    Inside(tokio::io::ReadHalf<&'c mut tls::InsideStream<ClientStream>>),
     Http2(http2::ReadHalf<'c>),
 }
 
@@ -40,6 +44,7 @@ pub(super) enum ClientRead<'c> {
 pub(super) enum ClientWrite<'c> {
     Plain(tcp::WriteHalf<'c>),
     Tls(tokio::io::WriteHalf<&'c mut tls::ServerStream>),
+    Inside(tokio::io::WriteHalf<&'c mut tls::InsideStream<ClientStream>>),
     Http2(http2::WriteHalf<'c>),
 }
 
@@ -54,6 +59,10 @@ impl ClientStream {
             Self::Tls(stream) => {
                 let (read, write) = tokio::io::split(&mut **stream);
                 (ClientRead::Tls(read), ClientWrite::Tls(write))
+            }
+            Self::Inside(stream) => {
+                let (read, write) = tokio::io::split(&mut **stream);
+                (ClientRead::Inside(read), ClientWrite::Inside(write))
             }
             Self::Http2(stream) => {
                 let (read, write) = stream.split();
@@ -84,6 +93,7 @@ impl ClientStream {
             Self::Tls(stream) => {
                 let _ = stream.get_ref().0.set_zero_linger();
             }
+            Self::Inside(stream) => stream.get_mut().0.carrier().break_off(),
             Self::Http2(stream) => stream.break_off(),
         }
     }
@@ -106,6 +116,10 @@ impl ClientRead<'_> {
                 buffer.reserve(WATCHED);
                 read.read_buf(buffer).await
             }
+            Self::Inside(read) => {
+                buffer.reserve(WATCHED);
+                read.read_buf(buffer).await
+            }
             Self::Http2(read) => Err(read.reset().await),
         }
     }
@@ -120,6 +134,7 @@ impl AsyncRead for ClientStream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, into),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Inside(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Http2(stream) => stream.poll_read(cx, into),
         }
     }
@@ -134,6 +149,7 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Inside(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Http2(stream) => stream.poll_write(cx, bytes),
         }
     }
@@ -142,7 +158,8 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Http2(_) => Poll::Ready(Ok(())),
+            Self::Inside(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Http2(stream) => Poll::Ready(stream.flush()),
         }
     }
 
@@ -150,6 +167,7 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Inside(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Http2(stream) => Poll::Ready(stream.end()),
         }
     }
@@ -164,7 +182,26 @@ impl AsyncRead for ClientRead<'_> {
         match self.get_mut() {
             Self::Plain(read) => Pin::new(read).poll_read(cx, into),
             Self::Tls(read) => Pin::new(read).poll_read(cx, into),
+            Self::Inside(read) => Pin::new(read).poll_read(cx, into),
             Self::Http2(read) => Pin::new(read).poll_read(cx, into),
+        }
+    }
+}
+
+impl BodySource for ClientRead<'_> {
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        match self {
+            Self::Http2(read) => read.poll_trailers(cx),
+            _ => Poll::Ready(Ok(Bytes::new())),
+        }
+    }
+}
+
+impl BodySink for ClientWrite<'_> {
+    fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Http2(write) => write.finish(trailers),
+            _ => Ok(()),
         }
     }
 }
@@ -178,6 +215,7 @@ impl AsyncWrite for ClientWrite<'_> {
         match self.get_mut() {
             Self::Plain(write) => Pin::new(write).poll_write(cx, bytes),
             Self::Tls(write) => Pin::new(write).poll_write(cx, bytes),
+            Self::Inside(write) => Pin::new(write).poll_write(cx, bytes),
             Self::Http2(write) => Pin::new(write).poll_write(cx, bytes),
         }
     }
@@ -186,6 +224,7 @@ impl AsyncWrite for ClientWrite<'_> {
         match self.get_mut() {
             Self::Plain(write) => Pin::new(write).poll_flush(cx),
             Self::Tls(write) => Pin::new(write).poll_flush(cx),
+            Self::Inside(write) => Pin::new(write).poll_flush(cx),
             Self::Http2(write) => Pin::new(write).poll_flush(cx),
         }
     }
@@ -194,6 +233,7 @@ impl AsyncWrite for ClientWrite<'_> {
         match self.get_mut() {
             Self::Plain(write) => Pin::new(write).poll_shutdown(cx),
             Self::Tls(write) => Pin::new(write).poll_shutdown(cx),
+            Self::Inside(write) => Pin::new(write).poll_shutdown(cx),
             Self::Http2(write) => Pin::new(write).poll_shutdown(cx),
         }
     }

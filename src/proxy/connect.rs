@@ -1,20 +1,22 @@
 //! `CONNECT host:port`: open a tunnel, or say why not.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
-use crate::dial::{DialError, NoRoute, Route, Upstream};
+use crate::dial::{DialError, Errand, NoRoute, Purpose, Route, Stream, Upstream};
 use crate::gate::Asked;
 use crate::metrics::FlowKind;
 use crate::name::{Host, Target};
-use crate::policy::Decision;
+use crate::policy::{Decision, Inspect};
 use crate::record::{Blame, End, TlsMode};
 
 use super::connection::{Connection, LINGER};
 use super::flow::{Flow, millis};
 use super::hello::{ClientHello, Hello, read_hello};
-use super::http1::RequestHead;
+use super::http1::{RequestHead, via_before, via_has};
+use super::inspect::Inside;
 use super::refusal::{Code, Refusal};
 use super::relay::{Early, Relayed, Side, relay};
 
@@ -26,8 +28,15 @@ const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 pub(super) struct Tunnel {
     flow: Flow,
     connection: Connection,
-    upstream: TcpStream,
-    raw: bool,
+    way: Way,
+}
+
+/// What becomes of the bytes in a tunnel.
+pub(super) enum Way {
+    /// TLS ends here, and each request inside is judged.
+    Inspected(Arc<Inside>),
+    /// They pass as they are: TLS, or anything.
+    Opaque { upstream: Stream, raw: bool },
 }
 
 /// Answers 200 and hands back the tunnel, or refuses.
@@ -36,19 +45,12 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
     let opened = open(&mut connection, &mut flow, &head).await;
     drop(head);
     match opened {
-        Ok((upstream, decision)) => {
-            let socket = upstream.stream.into_socket()?;
+        Ok(way) => {
             if connection.say(OPENED).await.is_err() {
                 flow.ended(End::Closed, Some(Blame::Client), None);
                 return None;
             }
-            let raw = decision.raw;
-            Some(Box::new(Tunnel {
-                flow,
-                connection,
-                upstream: socket,
-                raw,
-            }))
+            Some(Tunnel::untold(flow, connection, way))
         }
         Err(refusal) => {
             connection.refuse(&mut flow, &refusal, true, false).await;
@@ -67,13 +69,21 @@ async fn open(
     connection: &mut Connection,
     flow: &mut Flow,
     head: &RequestHead,
-) -> Result<(Upstream, Decision), Refusal> {
+) -> Result<Way, Refusal> {
     flow.facts.user_agent = head.user_agent().map(super::user_agent);
     flow.facts.method = Some("CONNECT".into());
     let target = Target::from_connect(head.target())
         .map_err(|error| Refusal::because(Code::BadTarget, error.to_string()))?;
     flow.aim(target.clone());
+    if via_has(&head.fields, &connection.gate().pseudonym) {
+        let detail = "the request has passed this proxy before";
+        return Err(Refusal::malformed(508, detail));
+    }
+    flow.via = via_before(&head.fields);
     let known = connection.identify(flow, head).await?;
+    if super::internal::is_own(&target) {
+        return Err(super::internal::no_tunnel());
+    }
     tunnel_to(connection, flow, &known, &target).await
 }
 
@@ -83,14 +93,28 @@ pub(super) async fn tunnel_to(
     flow: &mut Flow,
     known: &super::flow::Known,
     target: &Target,
-) -> Result<(Upstream, Decision), Refusal> {
+) -> Result<Way, Refusal> {
     if connection.gate().draining.is_cancelled() {
         return Err(Code::Draining.into());
     }
     let decision = flow.judge(known, target, &Asked::Connect)?;
-    flow.facts.tls_mode = (!decision.raw).then_some(TlsMode::Opaque);
+    flow.facts.tls_mode = match decision.inspect {
+        _ if decision.raw => None,
+        Inspect::Yes => Some(TlsMode::Inspected),
+        Inspect::No | Inspect::Passed(_) => Some(TlsMode::Opaque),
+    };
+    if let Inspect::Passed(rule) = &decision.inspect {
+        flow.facts.detail = Some(format!("not inspected: rule {rule} says so").into());
+    }
     let upstream = reach(flow, known, target, Asked::Connect, &decision).await?;
-    Ok((upstream, decision))
+    if decision.inspect == Inspect::Yes && !decision.raw {
+        let began = Inside::begin(flow, known, target, &decision, upstream);
+        return Box::pin(began).await.map(Way::Inspected);
+    }
+    Ok(Way::Opaque {
+        upstream: upstream.stream,
+        raw: decision.raw,
+    })
 }
 
 /// Resolves and judges the addresses, writes the decision, dials: in this order.
@@ -123,7 +147,8 @@ async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<
         .dialer
         .route(target, decision, &snapshot.policy, &snapshot.guard)
         .await;
-    let named = matches!(target.host, Host::Name(_));
+    let looked_up = !matches!(&found, Ok(route) if route.addresses.is_empty());
+    let named = looked_up && matches!(target.host, Host::Name(_));
     if named {
         let took = began.elapsed();
         flow.facts.ms.dns = Some(millis(took));
@@ -133,6 +158,7 @@ async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<
     if named {
         flow.facts.dns_answers = Some(route.answers.clone());
     }
+    flow.facts.parent_proxy = route.parents.first().map(|parent| parent.name().clone());
     Ok(route)
 }
 
@@ -145,18 +171,57 @@ async fn dial_route(
     let Some(open) = flow.open.clone() else {
         return Err(Code::RecordUnavailable.into());
     };
+    let via = match &flow.via {
+        Some(before) => format!("{before}, 1.1 {}", flow.gate.pseudonym),
+        None => format!("1.1 {}", flow.gate.pseudonym),
+    };
+    let errand = Errand {
+        purpose: match open.asked {
+            Asked::Request { tls: false, .. } if decision.upstream.is_none() => Purpose::Request,
+            _ => Purpose::Tunnel { via: &via },
+        },
+        guard: &snapshot.guard,
+        metrics: &flow.gate.metrics,
+    };
     // The policy may have changed while the name was resolved or the decision was written.
     let dialled = tokio::select! {
         biased;
         cut = open.cut() => return Err(Refusal::cut(cut)),
-        dialled = snapshot.dialer.dial(&route.addresses) => dialled,
+        dialled = snapshot.dialer.reach(route, errand) => dialled,
     };
-    let upstream = dialled.map_err(|error| match error {
-        DialError::Failed(error) => Refusal::because(Code::ConnectFailed, super::io_reason(&error)),
-        DialError::TimedOut => Code::ConnectTimeout.into(),
-    })?;
+    let upstream = match dialled {
+        Ok(upstream) => upstream,
+        Err(DialError::Parent(error)) if error.leaves_out() && route.falls_back() => {
+            return Box::pin(dial_past(flow, &route.target, decision)).await;
+        }
+        Err(DialError::Parent(error)) => {
+            return Err(Refusal::because(Code::ParentFailed, error.to_string()));
+        }
+        Err(DialError::Failed(error)) => {
+            let why = super::io_reason(&error);
+            return Err(Refusal::because(Code::ConnectFailed, why));
+        }
+        Err(DialError::TimedOut) => return Err(Code::ConnectTimeout.into()),
+    };
     flow.dialled(&upstream, decision);
     Ok(upstream)
+}
+
+/// Dials a target itself whose parents are out of reach, where they may be left out.
+async fn dial_past(
+    flow: &mut Flow,
+    target: &Target,
+    decision: &Decision,
+) -> Result<Upstream, Refusal> {
+    let snapshot = flow.snapshot();
+    let found = snapshot
+        .dialer
+        .route_direct(target, decision, &snapshot.policy, &snapshot.guard)
+        .await;
+    let route = found.map_err(|error| no_route(flow, error))?;
+    flow.facts.parent_proxy = None;
+    flow.facts.dns_answers = Some(route.answers.clone());
+    dial_route(flow, &route, decision).await
 }
 
 fn no_route(flow: &mut Flow, error: NoRoute) -> Refusal {
@@ -187,37 +252,41 @@ impl Flow {
         self.gate
             .metrics
             .connected(decision.category, upstream.took);
-        if let Some(open) = &self.open {
-            open.dialled(upstream.address);
+        let parent = upstream.parent.as_ref();
+        self.facts.parent_proxy = parent.map(|through| through.name().clone());
+        if let (Some(open), Some(judged)) = (&self.open, upstream.judged()) {
+            open.dialled(judged);
         }
     }
 }
 
 impl Tunnel {
-    /// A tunnel whose client was told nothing: it took the connection for its destination's.
-    pub(super) fn untold(
-        flow: Flow,
-        connection: Connection,
-        upstream: Upstream,
-        decision: &Decision,
-    ) -> Option<Box<Self>> {
-        Some(Box::new(Self {
+    /// A tunnel whose client was told all that it is told.
+    pub(super) fn untold(flow: Flow, connection: Connection, way: Way) -> Box<Self> {
+        Box::new(Self {
             flow,
             connection,
-            upstream: upstream.stream.into_socket()?,
-            raw: decision.raw,
-        }))
+            way,
+        })
     }
 
-    /// Judges what the tunnel begins with, then moves bytes both ways until either side is done.
+    /// Judges what the tunnel begins with, then moves bytes both ways, or answers the requests
+    /// inside, until either side is done.
     pub(super) async fn carry(mut self) {
-        if !self.raw
+        if !matches!(self.way, Way::Opaque { raw: true, .. })
             && let Err(code) = Box::pin(self.greet()).await
         {
             self.shut(code).await;
             return;
         }
-        self.relay().await;
+        match self.way {
+            Way::Inspected(inside) => {
+                Box::pin(super::inspect::carry(self.flow, self.connection, inside)).await;
+            }
+            Way::Opaque { upstream, .. } => {
+                pass(self.flow, self.connection, upstream).await;
+            }
+        }
     }
 
     /// Reads the whole `ClientHello`; nothing of the origin's passes before it was judged.
@@ -284,43 +353,43 @@ impl Tunnel {
         let Self {
             flow,
             mut connection,
-            upstream,
-            ..
+            way,
         } = self;
-        drop(upstream);
+        drop(way);
         drop(flow);
         connection.linger().await;
     }
+}
 
-    async fn relay(mut self) {
-        let Some(open) = self.flow.open.clone() else {
-            return;
-        };
-        let early = self.connection.early();
-        let idle = self.flow.snapshot().limits.idle;
-        self.flow.rest();
-        let shared = self.connection.shared.clone();
-        let moved = relay(
-            &mut self.connection.stream,
-            &mut self.upstream,
-            Early {
-                to_upstream: early,
-                to_client: Bytes::new(),
-            },
-            &shared.buffers,
-            &open.bytes,
-            idle,
-        );
-        // The cut first: not one byte may pass after it.
-        tokio::select! {
-            biased;
-            cut = open.cut() => self.flow.was_cut(cut),
-            relayed = moved => {
-                if let Relayed::Reset { side: Side::Upstream, .. } = relayed {
-                    self.connection.stream.upstream_broke_off();
-                }
-                self.flow.relayed(relayed);
+/// Moves bytes both ways until either side is done.
+async fn pass(mut flow: Flow, mut connection: Connection, mut upstream: Stream) {
+    let Some(open) = flow.open.clone() else {
+        return;
+    };
+    let early = Early {
+        to_upstream: connection.early(),
+        to_client: Bytes::new(),
+    };
+    let idle = flow.snapshot().limits.idle;
+    flow.rest();
+    let shared = connection.shared.clone();
+    let moved = relay(
+        &mut connection.stream,
+        &mut upstream,
+        early,
+        &shared.buffers,
+        &open.bytes,
+        idle,
+    );
+    // The cut first: not one byte may pass after it.
+    tokio::select! {
+        biased;
+        cut = open.cut() => flow.was_cut(cut),
+        relayed = moved => {
+            if let Relayed::Reset { side: Side::Upstream, .. } = relayed {
+                connection.stream.upstream_broke_off();
             }
+            flow.relayed(relayed);
         }
     }
 }

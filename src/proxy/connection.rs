@@ -21,6 +21,7 @@ use super::connect::{self, Tunnel};
 use super::flow::{Flow, Known};
 use super::forward::{self, After};
 use super::http1::{HeadError, HeadLimits, Method, RequestHead, parse_request};
+use super::inspect::Inside;
 use super::refusal::{self, Code, Refusal};
 
 /// Bytes read at once while a head is read.
@@ -36,10 +37,12 @@ pub(super) struct Connection {
     pub(super) stream: ClientStream,
     /// What was read and not yet used; empty, and without memory, while the connection rests.
     pub(super) buffer: BytesMut,
-    origin: Origin,
+    pub(super) origin: Origin,
     known: Option<Remembered>,
     /// Where a captured client wanted to go.
     pub(super) captured: Option<Target>,
+    /// The tunnel that it is inside of.
+    pub(super) inside: Option<Arc<Inside>>,
     /// Whether a request came on it before.
     asked: bool,
 }
@@ -91,6 +94,7 @@ impl Connection {
             buffer: BytesMut::new(),
             known: None,
             captured: None,
+            inside: None,
             asked: false,
         }
     }
@@ -114,7 +118,8 @@ impl Connection {
                 }
                 Next::Request(head) => head,
             };
-            if head.method == Method::Connect && self.captured.is_none() {
+            let tunnels = self.captured.is_none() && self.inside.is_none();
+            if head.method == Method::Connect && tunnels {
                 return connect::connect(self, *head).await;
             }
             match forward::forward(&mut self, *head).await {
@@ -175,7 +180,10 @@ impl Connection {
 
     /// Waits without a buffer until the client says something; `false` where it does not.
     async fn wakes(&mut self, longest: Duration) -> bool {
-        let draining = &self.shared.gate.draining;
+        let draining = match &self.inside {
+            Some(inside) => &inside.ending,
+            None => &self.shared.gate.draining,
+        };
         tokio::select! {
             woken = self.stream.wakes(&mut self.buffer) => woken.is_ok(),
             () = draining.cancelled() => false,
@@ -213,6 +221,9 @@ impl Connection {
                 if self.captured.is_some() {
                     // However it spoke, it asked nobody.
                     flow.facts.protocol = Some("captured");
+                }
+                if let Some(inside) = &self.inside {
+                    inside.note(&mut flow.facts);
                 }
                 Some(flow)
             }
@@ -274,10 +285,16 @@ impl Connection {
         self.known = None;
         let epoch = snapshot.identity.sessions().epoch();
         let listener = self.listener(snapshot);
-        let presented = snapshot
-            .identity
-            .present(&listener, &self.origin.channel, authorization)
-            .await?;
+        let presented = match &self.inside {
+            // Who asked for the tunnel asks for all that is inside.
+            Some(inside) => inside.presented.clone(),
+            None => {
+                snapshot
+                    .identity
+                    .present(&listener, &self.origin.channel, authorization)
+                    .await?
+            }
+        };
         let caller = snapshot.caller(&presented).ok_or(IdentityError::Invalid)?;
         Ok(Known {
             presented,

@@ -14,7 +14,7 @@ use crate::gate::{Asked, Cut, Flows, Gate, OpenFlow, Place, Snapshot};
 use crate::identity::{Caller, Evidence, IdentityError, Presented, Refused};
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::Target;
-use crate::policy::{Category, Decision, Query, TierId, Verdict, explain};
+use crate::policy::{Attempt, Category, Decision, Query, TierId, Verdict, explain};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
 
 use super::refusal::{Code, Refusal};
@@ -32,6 +32,8 @@ pub(super) struct Flow {
     pub(super) close: CloseFacts,
     /// Where to, once parsed.
     pub(super) target: Option<Target>,
+    /// Who took the tunnel that is asked for before, as `Via` says.
+    pub(super) via: Option<Box<str>>,
     /// Set when it passed.
     pub(super) open: Option<Arc<OpenFlow>>,
     place: Option<Place>,
@@ -91,6 +93,7 @@ impl Flow {
             facts,
             close: CloseFacts::default(),
             target: None,
+            via: None,
             open: None,
             place: None,
             permit: Some(permit),
@@ -162,11 +165,21 @@ impl Flow {
         target: &Target,
         asked: &Asked,
     ) -> Result<Decision, Refusal> {
+        self.judge_attempt(known, target, asked.attempt())
+    }
+
+    /// As [`Flow::judge`]; a flow that does several things is judged several times.
+    pub(super) fn judge_attempt(
+        &mut self,
+        known: &Known,
+        target: &Target,
+        attempt: Attempt<'_>,
+    ) -> Result<Decision, Refusal> {
         let caller = &known.caller;
         let query = Query {
             who: &caller.who,
             target,
-            attempt: asked.attempt(),
+            attempt,
         };
         let snapshot = self.snapshot();
         let began = self.gate.clock.instant();
@@ -174,12 +187,21 @@ impl Flow {
         let took = began.elapsed();
         self.judged = Some((caller.who.tier, decision.category));
         self.decided(&decision, took);
-        if decision.verdict != Verdict::Allow {
-            let nearest = explain(&snapshot.policy, &query).nearest;
-            return Err(Refusal::because(decision.reason.into(), nearest));
+        refused(&snapshot, &query, &decision)?;
+        if self.place.is_none() {
+            self.enter(known)?;
         }
-        self.enter(known)?;
         Ok(decision)
+    }
+
+    /// Whether an attempt would pass; nothing is noted.
+    pub(super) fn would_pass(&self, known: &Known, target: &Target, attempt: Attempt<'_>) -> bool {
+        let query = Query {
+            who: &known.caller.who,
+            target,
+            attempt,
+        };
+        self.snapshot().policy.decide(&query).verdict == Verdict::Allow
     }
 
     fn decided(&mut self, decision: &Decision, took: Duration) {
@@ -243,6 +265,21 @@ impl Flow {
             .flows
             .add(&open, self.facts.policy_generation, &self.gate.snapshot);
         self.open = Some(open);
+        Ok(())
+    }
+
+    /// As [`Flow::settle`], where the gate itself answers: nothing goes out that a later policy
+    /// could end.
+    pub(super) async fn settle_alone(&mut self, known: &Known) -> Result<(), Refusal> {
+        self.judged = Some((known.caller.who.tier, Category::Unknown));
+        if let Some(permit) = &mut self.permit {
+            permit
+                .decided(&self.facts)
+                .await
+                .map_err(|_| Code::RecordUnavailable)?;
+        }
+        self.settled = true;
+        self.count(0);
         Ok(())
     }
 
@@ -383,6 +420,15 @@ impl Drop for Flow {
         self.count(self.refused.map_or(0, Code::index));
         permit.refused(&self.facts);
     }
+}
+
+/// The refusal of a decision that is none to pass.
+fn refused(snapshot: &Snapshot, query: &Query<'_>, decision: &Decision) -> Result<(), Refusal> {
+    if decision.verdict == Verdict::Allow {
+        return Ok(());
+    }
+    let nearest = explain(&snapshot.policy, query).nearest;
+    Err(Refusal::because(decision.reason.into(), nearest))
 }
 
 fn outcome(verdict: Verdict) -> Outcome {

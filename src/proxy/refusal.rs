@@ -74,6 +74,9 @@ codes! {
     ConnectTimeout "connect_timeout" 504 "connection_timeout" Upstream
         "The destination is allowed but did not answer in time."
         "Try again later; the policy is not the cause.";
+    CredentialDenied "credential_denied" 403 "http_request_denied" Policy
+        "The credential of the request is not one that may be used at this destination."
+        "Use the credential that was issued for this work, or none.";
     Denied "denied" 403 "http_request_denied" Policy
         "A rule denies this destination."
         "Do without it; a deny rule is a decision of the policy's owners.";
@@ -83,6 +86,9 @@ codes! {
     Draining "draining" 503 "proxy_internal_response" Proxy
         "The proxy is shutting down and takes no new flows."
         "Try again when it is back.";
+    HostMismatch "host_mismatch" 421 "http_request_error" Client
+        "The host of the request is not the host of its tunnel."
+        "Open a connection of its own to that host.";
     IdentityInvalid "identity_invalid" 407 "http_request_denied" Client
         "The proxy credential is not valid."
         "Set the proxy URL with the right user and secret.";
@@ -95,6 +101,9 @@ codes! {
     Limit "limit" 0 "connection_limit_reached" Client
         "The first bytes of the tunnel are larger than any TLS handshake."
         "Send a TLS ClientHello of at most 64 KiB.";
+    McpToolDenied "mcp_tool_denied" 403 "http_request_denied" Policy
+        "No rule allows this tool or method of the MCP server."
+        "Use another tool of the server, or ask for a rule that names this one.";
     NeedsApproval "needs_approval" 403 "http_request_denied" Policy
         "A person has to approve this destination first."
         "Ask a reviewer of the policy for a rule; do not retry until there is one.";
@@ -104,6 +113,9 @@ codes! {
     NotTls "not_tls" 0 "tls_protocol_error" Client
         "The tunnel does not begin with TLS."
         "Use TLS, or have the rule say `raw = true`.";
+    ParentFailed "parent_failed" 502 "destination_unavailable" Upstream
+        "The destination is allowed but the parent proxy did not lead there."
+        "Tell the operator: the parent proxy refuses, or cannot be reached.";
     PortDenied "port_denied" 403 "http_request_denied" Policy
         "The host is allowed, but not at this port."
         "Use the port that the rule names: 443 for https, 80 for http unless it says more.";
@@ -119,6 +131,9 @@ codes! {
     SniMissing "sni_missing" 0 "tls_protocol_error" Client
         "TLS in the tunnel names no server."
         "Use a client that sends SNI, or have the rule say `raw = true`.";
+    TlsFailed "tls_failed" 502 "tls_certificate_error" Upstream
+        "The destination is allowed but there is no TLS with it."
+        "Look at the certificates that the detail names; the policy is not the cause.";
     TooManyFlows "too_many_flows" 429 "connection_limit_reached" Client
         "Too many flows are open at once."
         "Close some, or try again in a moment.";
@@ -147,7 +162,9 @@ impl From<Reason> for Code {
             Reason::ActionDenied => Self::ActionDenied,
             Reason::AddressDenied => Self::AddressDenied,
             Reason::CategoryDenied => Self::CategoryDenied,
+            Reason::CredentialDenied => Self::CredentialDenied,
             Reason::Denied => Self::Denied,
+            Reason::McpToolDenied => Self::McpToolDenied,
             Reason::NeedsApproval => Self::NeedsApproval,
             // `Allowed` is never refused; were it to happen, closed is the safe side.
             Reason::Allowed | Reason::NotAllowed => Self::NotAllowed,
@@ -166,6 +183,8 @@ pub struct Refusal {
     /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 505), or where what
     /// closes tunnels is answered.
     own_status: Option<u16>,
+    /// The JSON-RPC error that the agent reads, where an MCP message was refused.
+    message: Option<Box<[u8]>>,
 }
 
 impl Refusal {
@@ -175,6 +194,7 @@ impl Refusal {
             code,
             detail: detail.into(),
             own_status: None,
+            message: None,
         }
     }
 
@@ -184,6 +204,7 @@ impl Refusal {
             code: Code::BadRequest,
             detail: detail.into(),
             own_status: Some(status),
+            message: None,
         }
     }
 
@@ -195,6 +216,17 @@ impl Refusal {
                 own_status: Some(403),
                 ..Code::Revoked.into()
             },
+        }
+    }
+
+    /// A refusal of an MCP message, in the words of its protocol: as the answer that its client
+    /// waits for, with 200.
+    #[must_use]
+    pub(super) fn as_message(self, message: Vec<u8>) -> Self {
+        Self {
+            own_status: Some(200),
+            message: Some(message.into()),
+            ..self
         }
     }
 
@@ -210,6 +242,7 @@ impl From<Code> for Refusal {
             code,
             detail: Box::default(),
             own_status: None,
+            message: None,
         }
     }
 }
@@ -223,12 +256,19 @@ pub(super) fn response(
     head_only: bool,
 ) -> Vec<u8> {
     let code = refusal.code;
-    let body = document(refusal, facts, target);
+    let body = match &refusal.message {
+        Some(message) => String::from_utf8_lossy(message).into_owned(),
+        None => document(refusal, facts, target),
+    };
+    let kind = match &refusal.message {
+        Some(_) => "application/json",
+        None => "application/problem+json",
+    };
     let mut text = String::with_capacity(1024 + body.len());
     let _ = write!(
         text,
         "HTTP/1.1 {} {}\r\n\
-         Content-Type: application/problem+json\r\n\
+         Content-Type: {kind}\r\n\
          Content-Length: {}\r\n\
          Proxy-Status: tidegate; error={}; details=\"{}\"\r\n",
         refusal.status(),
@@ -340,6 +380,20 @@ fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> St
         },
     };
     serde_json::to_string(&document).unwrap_or_default() + "\n"
+}
+
+/// What an agent is told in a message: a sentence that names the rule, and the same as data.
+pub(super) fn said(refusal: &Refusal, facts: &FlowFacts) -> (String, serde_json::Value) {
+    let rule = facts.rule.as_deref().unwrap_or("-");
+    let sentence = format!("tidegate: rule {rule}: {}", detail(refusal));
+    let data = serde_json::json!({
+        "error": refusal.code.as_str(),
+        "rule": rule,
+        "flow": facts.flow,
+        "tier": facts.tier.as_deref(),
+        "explain": format!("tidegate explain {}", facts.flow),
+    });
+    (sentence, data)
 }
 
 fn detail(refusal: &Refusal) -> String {

@@ -19,15 +19,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, tcp};
+use tokio::net::TcpStream;
 
+use crate::dial::Stream;
 use crate::gate::Counters;
 
 use self::way::{Sink, Source, Way};
 use super::buffers::Buffers;
-use super::client::ClientStream;
+use super::client::{ClientRead, ClientStream, ClientWrite};
 use super::http2;
+use super::origin::{OriginRead, OriginWrite, split};
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,36 +66,66 @@ pub(crate) enum Side {
 /// moved until then is in `counters`.
 pub(crate) async fn relay(
     client: &mut ClientStream,
-    upstream: &mut TcpStream,
+    upstream: &mut Stream,
     early: Early,
     buffers: &Buffers,
     counters: &Counters,
     idle: Duration,
 ) -> Relayed {
-    let (from, to) = upstream.split();
     let both = Both {
-        upstream: (from, to),
         early,
         buffers,
         counters,
         idle,
     };
     // What only some tunnels need is apart, so that it does not cost the others memory.
-    match client {
-        ClientStream::Plain(socket) => {
-            let (from, to) = socket.split();
-            both.run(from, to).await
+    match (client, upstream) {
+        (ClientStream::Plain(client), Stream::Tcp(upstream)) => {
+            both.run(client.split(), upstream.split()).await
         }
-        ClientStream::Tls(stream) => {
-            let (from, to) = tokio::io::split(&mut **stream);
-            Box::pin(both.run(from, to)).await
+        (ClientStream::Http2(stream), upstream) => {
+            Box::pin(both.run_stream(stream, upstream)).await
         }
-        ClientStream::Http2(stream) => Box::pin(both.run_stream(stream)).await,
+        (client, upstream) => Box::pin(both.run(client.split(), split(upstream))).await,
     }
 }
 
-impl<R: AsyncRead> Source for tokio::io::ReadHalf<R> {}
-impl<W: AsyncWrite> Sink for tokio::io::WriteHalf<W> {}
+impl Source for ClientRead<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl Sink for ClientWrite<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl Source for OriginRead<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl Sink for OriginWrite<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket.as_ref()),
+            _ => None,
+        }
+    }
+}
+
 impl Source for http2::ReadHalf<'_> {}
 impl Sink for http2::WriteHalf<'_> {}
 
@@ -107,9 +138,8 @@ pub(crate) struct Early {
     pub(crate) to_client: Bytes,
 }
 
-/// One relay, but for the client's side.
+/// One relay, but for its sides.
 struct Both<'a> {
-    upstream: (tcp::ReadHalf<'a>, tcp::WriteHalf<'a>),
     early: Early,
     buffers: &'a Buffers,
     counters: &'a Counters,
@@ -117,9 +147,12 @@ struct Both<'a> {
 }
 
 impl Both<'_> {
-    async fn run(self, from_client: impl Source, to_client: impl Sink) -> Relayed {
+    async fn run(
+        self,
+        (from_client, to_client): (impl Source, impl Sink),
+        (from_upstream, to_upstream): (impl Source, impl Sink),
+    ) -> Relayed {
         let Self {
-            upstream: (from_upstream, to_upstream),
             early,
             buffers,
             counters,
@@ -160,12 +193,11 @@ impl Both<'_> {
     }
 
     /// As for any client, but one that says that it is gone even where nobody reads or writes.
-    async fn run_stream(self, stream: &mut http2::Stream) -> Relayed {
+    async fn run_stream(self, stream: &mut http2::Stream, upstream: &mut Stream) -> Relayed {
         let gone = stream.gone();
-        let (from, to) = stream.split();
         tokio::select! {
             biased;
-            relayed = self.run(from, to) => relayed,
+            relayed = self.run(stream.split(), split(upstream)) => relayed,
             error = gone => Relayed::Reset { side: Side::Client, error: error.kind() },
         }
     }
@@ -213,18 +245,25 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use tokio::io::{AsyncRead, AsyncWrite};
+
     use super::super::buffers::Size;
     use super::*;
     use crate::clock::Clock;
 
     const LONG: Duration = Duration::from_mins(1);
 
-    type Tunnel = (TcpStream, ClientStream, TcpStream, TcpStream);
+    type Tunnel = (TcpStream, ClientStream, Stream, TcpStream);
 
     /// A tunnel: its near end, both sockets inside, its far end.
     async fn tunnel() -> Tunnel {
         let ((near, client), (upstream, far)) = tokio::join!(pair(), pair());
-        (near, ClientStream::Plain(client), upstream, far)
+        (
+            near,
+            ClientStream::Plain(client),
+            Stream::Tcp(upstream),
+            far,
+        )
     }
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -240,7 +279,7 @@ mod tests {
     /// Runs a relay beside `talk`, and waits for both, but not forever.
     async fn beside(
         client: &mut ClientStream,
-        upstream: &mut TcpStream,
+        upstream: &mut Stream,
         counters: &Counters,
         talk: impl Future<Output = ()>,
     ) -> Relayed {

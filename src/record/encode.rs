@@ -4,10 +4,12 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::identity::{Process, ToolCall, Work};
-use crate::policy::{Action, Basis, Mode, TierBasis, Verdict};
+use crate::policy::{Action, Basis, Deed, Mode, TierBasis, Verdict};
 
 use super::json::Object;
-use super::line::{Blame, CloseFacts, Event, FlowFacts, Outcome, SessionFacts, Timings, TlsMode};
+use super::line::{
+    Blame, CloseFacts, Event, FlowFacts, Outcome, Said, SessionFacts, Timings, TlsMode,
+};
 
 /// Names that a client chose, and most else, are cut here (characters).
 const NAME: usize = 253;
@@ -173,10 +175,53 @@ fn policy(object: &mut Object, digest: &str, generation: u64) {
 
 fn flow(object: &mut Object, facts: &FlowFacts) {
     object.id("tidegate.flow.id", &facts.flow);
+    if let Some(parent) = &facts.parent {
+        object.id("tidegate.flow.parent", parent);
+    }
     decided(object, facts);
     caller(object, facts);
     destination(object, facts);
+    deed(object, facts.deed.as_deref());
     timings(object, &facts.ms);
+}
+
+fn deed(object: &mut Object, deed: Option<&Deed>) {
+    let Some(deed) = deed else { return };
+    some(object, "tidegate.service", deed.service.as_deref(), NAME);
+    some(
+        object,
+        "tidegate.operation",
+        deed.operation.as_deref(),
+        NAME,
+    );
+    some(
+        object,
+        "tidegate.destination.repository",
+        deed.repository.as_deref(),
+        PLACE,
+    );
+    some(
+        object,
+        "tidegate.package.name",
+        deed.package.as_deref(),
+        NAME,
+    );
+    some(
+        object,
+        "tidegate.package.version",
+        deed.version.as_deref(),
+        NAME,
+    );
+    some(
+        object,
+        "tidegate.destination.ref",
+        deed.reference.as_deref(),
+        PLACE,
+    );
+    let Some(mcp) = &deed.mcp else { return };
+    some(object, "tidegate.mcp.server", mcp.server.as_deref(), NAME);
+    some(object, "mcp.method.name", mcp.method.as_deref(), NAME);
+    some(object, "mcp.tool.name", mcp.tool.as_deref(), NAME);
 }
 
 fn decided(object: &mut Object, facts: &FlowFacts) {
@@ -213,13 +258,15 @@ fn decided(object: &mut Object, facts: &FlowFacts) {
 }
 
 fn caller(object: &mut Object, facts: &FlowFacts) {
-    some(object, "session.id", facts.session.as_deref(), NAME);
+    let said = facts.said.as_deref();
+    let session = facts.session.as_deref();
+    let session = session.or(said.and_then(|said| said.session.as_deref()));
+    some(object, "session.id", session, NAME);
     some(object, "tidegate.session.root", facts.root.as_deref(), NAME);
     object.word("tidegate.session.evidence", facts.evidence);
     object.word("tidegate.session.trust", facts.trust);
-    call(object, facts.call.as_deref());
-    some(object, "trace_id", facts.trace_id.as_deref(), NAME);
-    some(object, "span_id", facts.span_id.as_deref(), NAME);
+    call(object, facts);
+    trace(object, facts);
     some(object, "tidegate.channel", facts.channel.as_deref(), NAME);
     some(object, "user.id", facts.user.as_deref(), NAME);
     if let Some(groups) = &facts.groups {
@@ -238,18 +285,39 @@ fn caller(object: &mut Object, facts: &FlowFacts) {
     }
 }
 
-fn call(object: &mut Object, call: Option<&ToolCall>) {
-    let Some(call) = call else { return };
+/// What is known of the tool call; where the request itself says it, that is more exact.
+fn call(object: &mut Object, facts: &FlowFacts) {
+    let none = (ToolCall::default(), Said::default());
+    let call = facts.call.as_deref().unwrap_or(&none.0);
+    let said = facts.said.as_deref().unwrap_or(&none.1);
+    let mcp = facts.deed.as_deref().and_then(|deed| deed.mcp.as_ref());
+    let id = mcp.and_then(|mcp| mcp.tool_use_id.as_deref());
+    let agent = said.agent.as_deref().or(call.agent.as_deref());
+    let parent = said.parent_agent.as_deref();
     some(object, "prompt.id", call.prompt.as_deref(), NAME);
-    some(object, "tool_use_id", call.id.as_deref(), NAME);
+    some(object, "tool_use_id", id.or(call.id.as_deref()), NAME);
     some(object, "tidegate.tool.name", call.tool.as_deref(), NAME);
-    some(object, "agent_id", call.agent.as_deref(), NAME);
-    some(
-        object,
-        "parent_agent_id",
-        call.parent_agent.as_deref(),
-        NAME,
-    );
+    some(object, "agent_id", agent, NAME);
+    let parent = parent.or(call.parent_agent.as_deref());
+    some(object, "parent_agent_id", parent, NAME);
+    some(object, "client_request_id", said.request.as_deref(), NAME);
+    if said.mismatch {
+        object.word("tidegate.session.mismatch", "header");
+    }
+    if !said.server_tools.is_empty() {
+        let tools = said.server_tools.iter().map(AsRef::as_ref);
+        object.texts("tidegate.model.tools", tools, NAME);
+    }
+}
+
+fn trace(object: &mut Object, facts: &FlowFacts) {
+    let said = facts.said.as_deref().and_then(|said| said.trace.as_ref());
+    let (trace, span) = match said {
+        Some((trace, span)) => (Some(&**trace), Some(&**span)),
+        None => (facts.trace_id.as_deref(), facts.span_id.as_deref()),
+    };
+    some(object, "trace_id", trace, NAME);
+    some(object, "span_id", span, NAME);
 }
 
 fn work(object: &mut Object, work: Option<&Work>) {
@@ -326,6 +394,12 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
     if let Some(address) = facts.peer_address {
         object.plain("network.peer.address", address);
     }
+    some(
+        object,
+        "tidegate.parent",
+        facts.parent_proxy.as_deref(),
+        NAME,
+    );
     if let Some(answers) = &facts.dns_answers {
         object.plains("dns.answers", answers.iter().take(ANSWERS));
     }
@@ -347,6 +421,7 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
         facts.server_name.as_deref(),
         NAME,
     );
+    some(object, "tidegate.upstream", facts.upstream.as_deref(), NAME);
 }
 
 fn timings(object: &mut Object, ms: &Timings) {
@@ -354,6 +429,7 @@ fn timings(object: &mut Object, ms: &Timings) {
         ("tidegate.ms.decide", ms.decide),
         ("tidegate.ms.dns", ms.dns),
         ("tidegate.ms.connect", ms.connect),
+        ("tidegate.ms.tls", ms.tls),
         ("tidegate.ms.first_byte", ms.first_byte),
         ("tidegate.ms.total", ms.total),
     ] {
@@ -395,6 +471,7 @@ fn mode_word(mode: Mode) -> &'static str {
 
 fn basis_word(basis: Basis) -> &'static str {
     match basis {
+        Basis::Content => "content",
         Basis::Host => "host",
         Basis::None => "none",
         Basis::Path => "path",

@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::identity::{Process, ToolCall, Work};
-use crate::policy::{Action, Basis, Category, Mode, TierBasis, Verdict};
+use crate::policy::{Action, Basis, Category, Deed, Mode, TierBasis, Verdict};
 
 /// Schema version of every line.
 pub const SCHEMA: &str = "record/1";
@@ -90,6 +90,8 @@ pub enum TlsMode {
 pub struct FlowFacts {
     /// `tidegate.flow.id`: a UUID of version 7.
     pub flow: Uuid,
+    /// `tidegate.flow.parent`: the tunnel of an inspected request.
+    pub parent: Option<Uuid>,
     /// `tidegate.verdict`.
     pub outcome: Outcome,
     /// `tidegate.mode`.
@@ -154,6 +156,8 @@ pub struct FlowFacts {
     pub server_port: Option<u16>,
     /// `network.peer.address`: the address dialled; absent where denied by name.
     pub peer_address: Option<IpAddr>,
+    /// `tidegate.parent`: the `host:port` of the parent proxy that was asked, where one was.
+    pub parent_proxy: Option<Arc<str>>,
     /// `dns.answers`.
     pub dns_answers: Option<Box<[IpAddr]>>,
     /// `network.protocol.name`: `connect` or `http`.
@@ -168,8 +172,33 @@ pub struct FlowFacts {
     pub tls_mode: Option<TlsMode>,
     /// `tls.client.server_name`.
     pub server_name: Option<Box<str>>,
+    /// `tidegate.upstream`: the `[upstream.NAME]` that TLS was spoken with.
+    pub upstream: Option<Arc<str>>,
+    /// What a request does, where it was seen.
+    pub deed: Option<Box<Deed>>,
+    /// What the agent says of itself in its own header fields.
+    pub said: Option<Box<Said>>,
     /// `tidegate.ms.decide` and its siblings, in milliseconds (written with 3 decimals).
     pub ms: Timings,
+}
+
+/// What the agent says of itself inside a tunnel; labels, no evidence.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Said {
+    /// `session.id`, where no evidence says it; else compared with it.
+    pub session: Option<Box<str>>,
+    /// `tidegate.session.mismatch` (`header`): it names another session than its evidence.
+    pub mismatch: bool,
+    /// `agent_id`.
+    pub agent: Option<Box<str>>,
+    /// `parent_agent_id`.
+    pub parent_agent: Option<Box<str>>,
+    /// `client_request_id`.
+    pub request: Option<Box<str>>,
+    /// `trace_id` and `span_id` of `traceparent`.
+    pub trace: Option<(Box<str>, Box<str>)>,
+    /// `tidegate.model.tools`: tools that the model's own side runs.
+    pub server_tools: Vec<Box<str>>,
 }
 
 /// Timings of the stages of a flow.
@@ -181,6 +210,8 @@ pub struct Timings {
     pub dns: Option<f64>,
     /// `tidegate.ms.connect`.
     pub connect: Option<f64>,
+    /// `tidegate.ms.tls`: the handshake with the origin.
+    pub tls: Option<f64>,
     /// `tidegate.ms.first_byte`: from the decision to the first byte of the origin.
     pub first_byte: Option<f64>,
     /// `tidegate.ms.total`.

@@ -1,23 +1,325 @@
 //! The local authority: vouches for inspected destinations to callers that trust it.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{Issuer, KeyPair, PublicKeyData};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::clock::Clock;
+use crate::config::{self, PemFile};
+use crate::diag::{Diagnostic, Severity};
+use crate::metrics::Metrics;
 use crate::name::Host;
+use crate::policy::Names;
 
-use super::Server;
+use super::constraints::Constraints;
+use super::leaf::{self, Cache, LeafKey, SKEW, Validity, saturating};
+use super::{Server, material, server};
 
-/// The local authority, in one generation.
-#[derive(Debug)]
-pub struct Authority;
+/// Names whose certificates are kept, twice: each takes some kilobytes.
+const KEPT: usize = 2_048;
+/// How long before its end an authority is said to end.
+const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// The local authority: as long as its files say the same, it goes on over generations.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its certificate, then those that lead from it to a root.
+    chain: Vec<CertificateDer<'static>>,
+    /// Former certificates that are still published.
+    former: Vec<CertificateDer<'static>>,
+    constraints: Constraints,
+    not_after: Timestamp,
+    lifetime: SignedDuration,
+    clock: Clock,
+    provider: Arc<CryptoProvider>,
+    key: Mutex<Option<Arc<LeafKey>>>,
+    minted: Cache<Minted>,
+    metrics: OnceLock<Metrics>,
+}
+
+/// What callers of one name shake hands with.
+#[derive(Clone)]
+struct Minted {
+    http1: Arc<Server>,
+    http2: Arc<Server>,
+    from: Timestamp,
+    until: Timestamp,
+}
 
 /// Why no certificate was made for a name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct MintError(pub &'static str);
 
-impl Authority {
-    /// What a caller that asked for `host` shakes hands with; `http2` where its origin speaks it.
-    pub fn server(&self, _host: &Host, _http2: bool) -> Result<Arc<Server>, MintError> {
-        Err(MintError("there is no authority"))
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
     }
 }
+
+impl Authority {
+    /// Builds the one that is configured, where one is, for a policy that inspects `names`.
+    pub fn new(
+        inspect: &config::Inspect,
+        names: &Names,
+        clock: &Clock,
+    ) -> (Option<Self>, Vec<Diagnostic>) {
+        let mut findings = Vec::new();
+        let Some(written) = &inspect.authority else {
+            if !names.is_empty() {
+                findings.push(unnamed());
+            }
+            return (None, findings);
+        };
+        let (cert, key) = match &written.files {
+            Ok(files) => files,
+            Err(wrong) => return (None, wrong.clone()),
+        };
+        let built = Self::build(cert, key, inspect.leaf_lifetime, clock);
+        let authority = built.map_err(|wrong| findings.push(*wrong)).ok();
+        let authority = authority.map(|mut authority| {
+            for file in &written.former {
+                match material::certificates(file) {
+                    Ok(former) => authority.add_former(former),
+                    Err(wrong) => findings.push(*wrong),
+                }
+            }
+            findings.extend(authority.ending(cert));
+            findings.extend(authority.too_narrow(cert, names));
+            authority
+        });
+        let wrong = |finding: &Diagnostic| finding.severity == Severity::Error;
+        (authority.filter(|_| !findings.iter().any(wrong)), findings)
+    }
+
+    fn build(
+        cert: &PemFile,
+        key: &PemFile,
+        lifetime: Duration,
+        clock: &Clock,
+    ) -> Result<Self, Box<Diagnostic>> {
+        let chain = material::certificates(cert)?;
+        let pair = KeyPair::try_from(&material::key(key)?)
+            .map_err(|_| material::wrong(key, "this kind of key cannot sign certificates"))?;
+        let own = chain
+            .first()
+            .ok_or_else(|| material::wrong(cert, "it is empty"))?;
+        let (_, parsed) = X509Certificate::from_der(own)
+            .map_err(|_| material::wrong(cert, "its certificate is not well-formed"))?;
+        if !may_sign(&parsed) {
+            return Err(material::wrong(
+                cert,
+                "this certificate is not of an authority",
+            ));
+        }
+        if parsed.public_key().raw != pair.subject_public_key_info() {
+            return Err(material::wrong(
+                key,
+                "it does not belong to the certificate",
+            ));
+        }
+        let not_after = material::timestamp(parsed.validity().not_after)
+            .ok_or_else(|| material::wrong(cert, "its end is out of range"))?;
+        let issuer = Issuer::from_ca_cert_der(own, pair)
+            .map_err(|_| material::wrong(cert, "its name has a form that cannot be repeated"))?;
+        let subject = parsed.subject().as_raw().to_vec();
+        let authority = Self {
+            constraints: Constraints::of(&parsed),
+            issuer,
+            chain,
+            former: Vec::new(),
+            not_after,
+            lifetime: SignedDuration::try_from(lifetime).unwrap_or(SKEW),
+            clock: clock.clone(),
+            provider: server::provider(),
+            key: Mutex::default(),
+            minted: Cache::new(KEPT),
+            metrics: OnceLock::new(),
+        };
+        // What it signs would lead nowhere if its name were written in another way.
+        if authority
+            .name_as_issuer()
+            .is_none_or(|name| name != subject)
+        {
+            let why = "its name has a form that cannot be repeated";
+            return Err(material::wrong(cert, why));
+        }
+        Ok(authority)
+    }
+
+    /// How a certificate that it signs calls it.
+    fn name_as_issuer(&self) -> Option<Vec<u8>> {
+        let now = self.clock.now();
+        let key = LeafKey::new(&self.provider, now).ok()?;
+        let validity = Validity {
+            from: now,
+            until: now,
+        };
+        let host = Host::parse(b"tidegate.invalid").ok()?;
+        let leaf = leaf::mint(&host, &key, &self.issuer, &[], validity).ok()?;
+        let (_, parsed) = X509Certificate::from_der(leaf.cert.first()?).ok()?;
+        Some(parsed.issuer().as_raw().to_vec())
+    }
+
+    fn add_former(&mut self, former: Vec<CertificateDer<'static>>) {
+        let now = self.clock.now();
+        let ended = |it: &CertificateDer<'_>| material::not_after(it).is_none_or(|end| end <= now);
+        for certificate in former {
+            let known = self.former.contains(&certificate) || self.chain.contains(&certificate);
+            if !known && !ended(&certificate) {
+                self.former.push(certificate);
+            }
+        }
+    }
+
+    fn ending(&self, cert: &PemFile) -> Option<Diagnostic> {
+        let now = self.clock.now();
+        let path = cert.path.display();
+        let finding = |code, message| {
+            let finding = Diagnostic::warning(code, cert.place.clone(), message);
+            Some(finding.help("run `tidegate ca rotate --config FILE`"))
+        };
+        if self.not_after <= now {
+            let message = format!("{path}: this authority has expired: nothing can be inspected");
+            return finding("certificate-expired", message);
+        }
+        if self.not_after <= saturating(now, SOON) {
+            let message = format!("{path}: this authority ends at {}", self.not_after);
+            return finding("certificate-ends-soon", message);
+        }
+        None
+    }
+
+    fn too_narrow(&self, cert: &PemFile, names: &Names) -> Option<Diagnostic> {
+        const SHOWN: usize = 3;
+        let missing = self.constraints.missing(names);
+        let shown: Vec<_> = missing.iter().take(SHOWN).map(String::as_str).collect();
+        if shown.is_empty() {
+            return None;
+        }
+        let more = match missing.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let message = format!(
+            "the policy inspects what this authority cannot vouch for: {}{more}",
+            shown.join(", ")
+        );
+        let finding = Diagnostic::warning("ca-too-narrow", cert.place.clone(), message);
+        Some(
+            finding
+                .label("made when the policy inspected less")
+                .help("run `tidegate ca rotate --config FILE`: callers trust the new one only after `tidegate ca install`"),
+        )
+    }
+
+    /// Counts what it makes from now on.
+    pub fn count_in(&self, metrics: &Metrics) {
+        let _ = self.metrics.set(metrics.clone());
+    }
+
+    /// Whether it says and makes the same as another, so that what that one made is still good.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.chain == other.chain && self.former == other.former && self.lifetime == other.lifetime
+    }
+
+    /// When it ends.
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// The certificates to trust, in DER: its own, then former ones.
+    pub fn published(&self) -> impl Iterator<Item = &[u8]> {
+        let all = self.chain.iter().take(1).chain(&self.former);
+        all.map(AsRef::as_ref)
+    }
+
+    /// What a caller that asked for `host` shakes hands with; `http2` where its origin speaks it.
+    pub fn server(&self, host: &Host, http2: bool) -> Result<Arc<Server>, MintError> {
+        let now = self.clock.now();
+        if now >= self.not_after {
+            return Err(MintError("the local authority has expired"));
+        }
+        if !self.constraints.permits(host) {
+            return Err(MintError("the local authority may not vouch for this name"));
+        }
+        let good = |minted: &Minted| (minted.from..minted.until).contains(&now);
+        let minted = self.minted.get(host, good, || self.mint(host, now))?;
+        Ok(if http2 { minted.http2 } else { minted.http1 })
+    }
+
+    fn mint(&self, host: &Host, now: Timestamp) -> Result<Minted, MintError> {
+        let key = self.leaf_key(now)?;
+        let validity = Validity {
+            from: saturating(now, -SKEW),
+            until: saturating(now, self.lifetime).min(self.not_after),
+        };
+        let chain = self.chain_of_leaf();
+        let certified = leaf::mint(host, &key, &self.issuer, chain, validity)?;
+        let server = |protocols: &[&[u8]]| {
+            Server::minted(certified.clone(), protocols, &self.provider, &self.clock)
+                .map(Arc::new)
+                .map_err(|_| MintError("TLS is not to be had"))
+        };
+        let minted = Minted {
+            http1: server(&[b"http/1.1"])?,
+            http2: server(&[b"h2", b"http/1.1"])?,
+            from: saturating(now, -SKEW),
+            until: saturating(now, self.lifetime / 2)
+                .min(key.ends())
+                .min(self.not_after),
+        };
+        if let Some(metrics) = self.metrics.get() {
+            metrics.minted();
+        }
+        Ok(minted)
+    }
+
+    /// A root need not be sent: who trusts it has it.
+    fn chain_of_leaf(&self) -> &[CertificateDer<'static>] {
+        if self.chain.len() > 1 {
+            &self.chain
+        } else {
+            &[]
+        }
+    }
+
+    /// The key of the day.
+    fn leaf_key(&self, now: Timestamp) -> Result<Arc<LeafKey>, MintError> {
+        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = key.as_ref().filter(|key| key.serves(now)) {
+            return Ok(key.clone());
+        }
+        let new = Arc::new(LeafKey::new(&self.provider, now)?);
+        *key = Some(new.clone());
+        Ok(new)
+    }
+}
+
+/// The policy inspects, and nobody is there to vouch.
+fn unnamed() -> Diagnostic {
+    let message = "the policy inspects destinations, and no authority is named to vouch for them";
+    Diagnostic::unplaced("no-authority", message).help(
+        "write `[inspect]` with `ca-cert = \"ca.pem\"` and `ca-key = \"ca.key\"`, and run \
+         `tidegate ca init --config FILE`",
+    )
+}
+
+/// Whether a certificate is of an authority that may sign others.
+fn may_sign(certificate: &X509Certificate<'_>) -> bool {
+    let signs = match certificate.key_usage() {
+        Ok(Some(usage)) => usage.value.key_cert_sign(),
+        Ok(None) => true,
+        Err(_) => false,
+    };
+    certificate.is_ca() && signs
+}
+
+#[cfg(test)]
+mod tests;

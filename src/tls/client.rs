@@ -4,16 +4,23 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::ClientStream;
+use crate::config::{Parent, PemFile};
+use crate::diag::Diagnostic;
+use crate::name::Host;
+
+use super::{ClientStream, TlsFailure, material};
 
 /// Why there is no TLS with anybody.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TlsError {
+    /// The certificate and the key that we would show do not fit.
+    #[error("the client certificate cannot be used with its key: {0}")]
+    Identity(String),
     /// Nobody is trusted to vouch for a server.
     #[error("no root certificate is known: install the system's, or name `roots`")]
     NoRoots,
@@ -29,7 +36,44 @@ pub struct Client(Arc<ClientConfig>);
 impl Client {
     /// Believes servers whose certificate one of these vouches for; none: one of the system's.
     pub fn trusting(roots: &[CertificateDer<'static>]) -> Result<Self, TlsError> {
-        config(roots).map(Self)
+        config(roots, None).map(Self)
+    }
+
+    /// Speaks with a parent proxy: believes its roots, and shows our certificate where there is one.
+    pub fn of_parent(parent: &Parent) -> Result<Self, Box<Diagnostic>> {
+        let mut roots = Vec::new();
+        for file in &parent.roots {
+            roots.extend(material::certificates(file)?);
+        }
+        let client = parent.client.as_ref();
+        let identity = client.map(|(cert, key)| identity(cert, key)).transpose()?;
+        let built = config(&roots, identity).map(Self);
+        built.map_err(|error| match client {
+            Some((cert, _)) => material::wrong(cert, &error.to_string()),
+            None => {
+                let message = format!("{}: {error}", parent.target);
+                Box::new(Diagnostic::unplaced("bad-parent", message))
+            }
+        })
+    }
+
+    /// What is wrong with the certificates of parents.
+    pub fn wrong_with(parents: &[Parent]) -> impl Iterator<Item = Diagnostic> {
+        let with_tls = parents.iter().filter(|parent| parent.tls);
+        with_tls.filter_map(|parent| Some(*Self::of_parent(parent).err()?))
+    }
+
+    /// Begins TLS with a host; what is wrong is told apart.
+    pub async fn enter_host<S>(&self, host: &Host, stream: S) -> Result<ClientStream<S>, TlsFailure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = match host {
+            Host::Address(address) => address.to_string(),
+            Host::Name(name) => name.as_str().to_owned(),
+        };
+        let entered = self.enter(&name, stream).await;
+        entered.map_err(|error| TlsFailure::of(&error))
     }
 
     /// Begins TLS with the server of that name.
@@ -43,9 +87,19 @@ impl Client {
     }
 }
 
+/// What we show: certificates, the leaf first, and the key of the leaf.
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn identity(cert: &PemFile, key: &PemFile) -> Result<Identity, Box<Diagnostic>> {
+    Ok((material::certificates(cert)?, material::key(key)?))
+}
+
 /// How to speak TLS 1.2 and 1.3 with a server whose certificate one of these vouches for; none:
 /// one of the system's.
-fn config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsError> {
+fn config(
+    roots: &[CertificateDer<'static>],
+    identity: Option<Identity>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let mut store = RootCertStore::empty();
     if roots.is_empty() {
         store.add_parsable_certificates(system_roots());
@@ -59,7 +113,13 @@ fn config(roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, TlsErr
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Provider(error.to_string()))?;
-    let mut config = builder.with_root_certificates(store).with_no_client_auth();
+    let builder = builder.with_root_certificates(store);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| TlsError::Identity(error.to_string()))?,
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -32,14 +32,22 @@ pub struct TlsFailure {
 }
 
 impl TlsFailure {
+    /// The connection broke off: no word about TLS.
+    pub const NETWORK: Self = Self {
+        word: "network",
+        sentence: "the connection broke off during the handshake",
+    };
+    /// The handshake took too long.
+    pub const TIMEOUT: Self = Self {
+        word: "timeout",
+        sentence: "the handshake took too long",
+    };
+
     pub(super) fn of(error: &io::Error) -> Self {
         let inner = error
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<Error>());
-        match inner {
-            Some(error) => Self::of_tls(error),
-            None => Self::new("network", "the connection broke off during the handshake"),
-        }
+        inner.map_or(Self::NETWORK, Self::of_tls)
     }
 
     /// Why TLS that was established broke off, where TLS is the reason: in TLS 1.3 an upstream says

@@ -159,6 +159,6 @@ pub(super) fn next_update(crl: &CertificateRevocationListDer<'_>) -> Option<Time
     timestamp(parsed.next_update()?)
 }
 
-fn timestamp(time: ASN1Time) -> Option<Timestamp> {
+pub(super) fn timestamp(time: ASN1Time) -> Option<Timestamp> {
     Timestamp::from_second(time.timestamp()).ok()
 }

@@ -5,18 +5,27 @@
 //! an earlier generation is resumed; with an upstream, only where nothing about it changed.
 
 mod authority;
+mod bundle;
 mod client;
+mod constraints;
 mod failure;
+mod inside;
+mod leaf;
 mod material;
 mod pins;
+mod root;
 mod server;
 mod stream;
 mod upstream;
 mod upstreams;
 
 pub use authority::{Authority, MintError};
+pub use bundle::{Bundle, create, pem, replace, whole};
 pub use client::{Client, TlsError};
+pub use constraints::Constraints;
 pub use failure::TlsFailure;
+pub use inside::{EnteredInside, InsideStream, Rewound};
+pub use root::{Facts, NewAuthority};
 pub use server::{Accepted, HandshakeError, Server, ServerStream, Servers};
 pub use stream::ClientStream;
 pub use upstream::{Alpn, Entered, Shown, Upstream};

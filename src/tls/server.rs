@@ -8,10 +8,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{CertificateError, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, CertificateError, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -28,9 +29,9 @@ pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 #[derive(Clone, Debug, Default)]
 pub struct Servers(HashMap<(SocketAddr, usize), Arc<Server>>);
 
-/// One listener that speaks TLS.
+/// One listener that speaks TLS, or one destination that is inspected.
 pub struct Server {
-    config: Arc<ServerConfig>,
+    pub(super) config: Arc<ServerConfig>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     clock: Clock,
     /// When what it is made of ends first, by kind.
@@ -146,6 +147,31 @@ impl Server {
         })
     }
 
+    /// One that shows a certificate that the local authority made. No session is resumed: whoever
+    /// comes back is shown what holds then, and nothing is kept for names that are never asked for
+    /// again.
+    pub(super) fn minted(
+        certified: CertifiedKey,
+        protocols: &[&[u8]],
+        provider: &Arc<CryptoProvider>,
+        clock: &Clock,
+    ) -> Result<Self, rustls::Error> {
+        let time = Arc::new(Time(clock.clone()));
+        let mut config = ServerConfig::builder_with_details(provider.clone(), time)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self {
+            config: Arc::new(config),
+            verifier: None,
+            clock: clock.clone(),
+            ends: Vec::new(),
+        })
+    }
+
     /// Shakes hands.
     pub async fn accept(&self, socket: TcpStream) -> Result<Accepted, HandshakeError> {
         let acceptor = TlsAcceptor::from(self.config.clone());
@@ -231,7 +257,7 @@ fn stale(file: &crate::config::PemFile, required: bool) -> Diagnostic {
 }
 
 /// What went wrong, as a word.
-fn word(error: &rustls::Error) -> &'static str {
+pub(super) fn word(error: &rustls::Error) -> &'static str {
     use rustls::Error;
     match error {
         Error::NoCertificatesPresented => "no_certificate",
@@ -247,6 +273,12 @@ fn word(error: &rustls::Error) -> &'static str {
             _ => "certificate_invalid",
         },
         Error::InvalidMessage(_) => "not_tls",
+        Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown,
+        ) => "authority_not_trusted",
+        Error::NoApplicationProtocol => "no_application_protocol",
         _ => "failed",
     }
 }

@@ -11,8 +11,8 @@ const GOOD: &str = "allowed.example.com";
 /// `bypass.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Corpus {
-    row: Vec<Row>,
+pub(crate) struct Corpus {
+    pub(crate) row: Vec<Row>,
     unloadable: Vec<Unloadable>,
     elsewhere: Vec<Elsewhere>,
 }
@@ -20,11 +20,11 @@ struct Corpus {
 /// Requests that must be refused.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Row {
-    name: String,
-    source: String,
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) source: String,
     #[serde(default)]
-    policy: Option<String>,
+    pub(crate) policy: Option<String>,
     #[serde(default)]
     method: Option<String>,
     #[serde(default)]
@@ -37,8 +37,8 @@ struct Row {
     paths: Vec<String>,
     #[serde(default)]
     requests: Vec<String>,
-    status: Vec<u16>,
-    code: Vec<String>,
+    pub(crate) status: Vec<u16>,
+    pub(crate) code: Vec<String>,
     #[serde(default)]
     closes: bool,
 }
@@ -60,7 +60,7 @@ struct Elsewhere {
     test: String,
 }
 
-fn corpus() -> Corpus {
+pub(crate) fn corpus() -> Corpus {
     toml::from_str(include_str!("bypass.toml")).expect("the corpus")
 }
 
@@ -229,7 +229,7 @@ fn text(policy: &str, port: u16, dns: &Dns, (proxy, admin): (u16, u16)) -> Strin
 }
 
 /// Every request that a row asks for, as text for [`Bench::bytes`].
-fn variations(row: &Row) -> Vec<String> {
+pub(crate) fn variations(row: &Row) -> Vec<String> {
     let method = row.method.as_deref().unwrap_or("GET");
     let mut all = row.requests.clone();
     for authority in &row.authorities {
@@ -252,7 +252,7 @@ fn variations(row: &Row) -> Vec<String> {
 }
 
 /// Replaces each `<ff>` by that byte.
-fn unescape(text: &str) -> Vec<u8> {
+pub(crate) fn unescape(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut all = Vec::with_capacity(bytes.len());
     let mut at = 0;
@@ -373,6 +373,12 @@ fn every_test_that_stands_for_a_row_exists() {
         ("connect", include_str!("connect.rs")),
         ("forward", include_str!("forward.rs")),
         ("identity", include_str!("identity.rs")),
+        ("inspect", include_str!("inspect.rs")),
+        ("inspect_api", include_str!("inspect_api.rs")),
+        ("inspect_bypass", include_str!("inspect_bypass.rs")),
+        ("inspect_clients", include_str!("inspect_clients.rs")),
+        ("inspect_http2", include_str!("inspect_http2.rs")),
+        ("mcp", include_str!("mcp.rs")),
         ("limits", include_str!("limits.rs")),
         ("records", include_str!("records.rs")),
         ("reload", include_str!("reload.rs")),

@@ -3,12 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
 use tempfile::TempDir;
 
 use crate::kit::{
-    Gate, Lines, Message, Origin, Outcome, Pki, Program, Site, TIERS, Visit, allow, git_backend,
-    names, need,
+    Gate, Lines, Message, Origin, Outcome, Pki, Program, Site, TIERS, Visit, allow, cargo,
+    cargo_registry, git_backend, names, need, npm_registry, pypi_registry,
 };
 
 const HOST: &str = "registry.example.com";
@@ -335,43 +334,9 @@ fn git_shows_the_number_of_a_refusal() {
 
 // --- Python -------------------------------------------------------------------------------------
 
-/// A wheel named `demo_package`, made by Python's own zip.
-fn wheel(home: &Path) -> Vec<u8> {
-    let script = "
-import zipfile
-with zipfile.ZipFile('demo.whl', 'w') as wheel:
-    wheel.writestr('demo_package.py', 'ANSWER = 42\\n')
-    info = 'demo_package-1.0.dist-info/'
-    wheel.writestr(info + 'METADATA', 'Metadata-Version: 2.1\\nName: demo-package\\nVersion: 1.0\\n')
-    wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
-    wheel.writestr(info + 'RECORD', 'demo_package.py,,\\n' + info + 'METADATA,,\\n' + info + 'WHEEL,,\\n' + info + 'RECORD,,\\n')
-";
-    Program::new("python3", home)
-        .args(["-c", script])
-        .run()
-        .succeeded();
-    std::fs::read(home.join("demo.whl")).expect("a wheel")
-}
-
-pub(crate) fn simple_index(
-    _: &str,
-) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
-    let home = TempDir::new().expect("a home");
-    let name = "demo_package-1.0-py3-none-any.whl";
-    let page = format!("<!DOCTYPE html><a href=\"/files/{name}\">{name}</a>");
-    Site::default()
-        .file("/simple/demo-package/", "text/html", page)
-        .file(
-            &format!("/files/{name}"),
-            "application/octet-stream",
-            wheel(home.path()),
-        )
-        .answers()
-}
-
 #[test]
 fn pip_downloads_from_an_allowed_index() {
-    let world = World::https(simple_index);
+    let world = World::https(pypi_registry);
     let index = format!("https://{HOST}:{}/simple/", world.port());
     let words = [
         "download",
@@ -393,7 +358,7 @@ fn pip_downloads_from_an_allowed_index() {
 
 #[test]
 fn pip_shows_why_an_index_was_refused() {
-    let world = World::https(simple_index);
+    let world = World::https(pypi_registry);
     let index = "https://blocked.example.com/simple/";
     let words = [
         "download",
@@ -415,7 +380,7 @@ fn pip_shows_why_an_index_was_refused() {
 
 #[test]
 fn uv_installs_from_an_allowed_index() {
-    let world = World::https(simple_index);
+    let world = World::https(pypi_registry);
     let index = format!("https://{HOST}:{}/simple/", world.port());
     let python = need("python3").display().to_string();
     let words = [
@@ -435,7 +400,7 @@ fn uv_installs_from_an_allowed_index() {
 
 #[test]
 fn uv_fails_at_a_refused_index() {
-    let world = World::https(simple_index);
+    let world = World::https(pypi_registry);
     let python = need("python3").display().to_string();
     let index = "https://blocked.example.com/simple/";
     let words = [
@@ -509,45 +474,10 @@ fn httpx_fetches_what_is_allowed_and_shows_why_not() {
 
 // --- npm and Node -------------------------------------------------------------------------------
 
-/// A registry with one package, `demo`.
-pub(crate) fn packages(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
-    let home = TempDir::new().expect("a home");
-    // Not the home itself: npm would pack the log that it is writing there.
-    let place = home.path().join("package");
-    std::fs::create_dir(&place).expect("a folder");
-    let manifest = json!({ "name": "demo", "version": "1.0.0", "main": "index.js" });
-    std::fs::write(place.join("package.json"), manifest.to_string()).expect("a file");
-    std::fs::write(place.join("index.js"), "module.exports = 42;\n").expect("a file");
-    Program::new("npm", home.path())
-        .env("npm_config_update_notifier", "false")
-        .args(["pack", "--offline"])
-        .within(&place)
-        .run()
-        .succeeded();
-    let archive = std::fs::read(place.join("demo-1.0.0.tgz")).expect("an archive");
-    let document = json!({
-        "name": "demo",
-        "dist-tags": { "latest": "1.0.0" },
-        "versions": { "1.0.0": {
-            "name": "demo",
-            "version": "1.0.0",
-            "dist": { "tarball": format!("{url}/demo/-/demo-1.0.0.tgz") },
-        } },
-    });
-    Site::default()
-        .file("/demo", "application/json", document.to_string())
-        .file(
-            "/demo/-/demo-1.0.0.tgz",
-            "application/octet-stream",
-            archive,
-        )
-        .answers()
-}
-
 #[test]
 fn npm_installs_from_an_allowed_registry() {
     for scheme in ["https", "http"] {
-        let world = World::start(scheme, packages);
+        let world = World::start(scheme, npm_registry);
         let registry = format!("--registry={scheme}://{HOST}:{}/", world.port());
         world
             .program("npm")
@@ -668,57 +598,6 @@ fn the_https_of_node_goes_through_a_tunnel_and_shows_why_not() {
 
 // --- cargo --------------------------------------------------------------------------------------
 
-/// A sparse index with one crate, `demo-crate`.
-fn sparse_index(url: &str) -> impl Fn(&mut Visit, &Message) -> std::io::Result<()> + use<> {
-    let home = TempDir::new().expect("a home");
-    let place = home.path().join("demo-crate");
-    std::fs::create_dir_all(place.join("src")).expect("a folder");
-    std::fs::write(place.join("src/lib.rs"), "//! Nothing.\n").expect("a file");
-    let manifest = "[package]\nname = \"demo-crate\"\nversion = \"0.1.0\"\nedition = \"2021\"\n";
-    std::fs::write(place.join("Cargo.toml"), manifest).expect("a file");
-    cargo(home.path())
-        .args(["package", "--no-verify", "--offline"])
-        .within(&place)
-        .run()
-        .succeeded();
-    let archive = std::fs::read(place.join("target/package/demo-crate-0.1.0.crate"));
-    let archive = archive.expect("an archive");
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &archive);
-    let digest = digest
-        .as_ref()
-        .iter()
-        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    let entry = json!({
-        "name": "demo-crate", "vers": "0.1.0", "deps": [], "cksum": digest, "features": {},
-        "yanked": false,
-    });
-    Site::default()
-        .file(
-            "/config.json",
-            "application/json",
-            json!({ "dl": format!("{url}/dl") }).to_string(),
-        )
-        .file("/de/mo/demo-crate", "text/plain", format!("{entry}\n"))
-        .file(
-            "/dl/demo-crate/0.1.0/download",
-            "application/octet-stream",
-            archive,
-        )
-        .answers()
-}
-
-/// The cargo that runs these tests, with a home of its own.
-fn cargo(home: &Path) -> Program {
-    let toolchains = std::env::var_os("RUSTUP_HOME").unwrap_or_else(|| {
-        Path::new(&std::env::var_os("HOME").expect("a HOME"))
-            .join(".rustup")
-            .into_os_string()
-    });
-    Program::at(Path::new(env!("CARGO")), home)
-        .env("CARGO_HOME", home.join("cargo"))
-        .env("RUSTUP_HOME", toolchains)
-}
-
 /// A package that depends on `demo-crate` of the index at that URL.
 fn dependent(world: &World, url: &str) -> PathBuf {
     let place = world.home().join("dependent");
@@ -735,7 +614,7 @@ fn dependent(world: &World, url: &str) -> PathBuf {
 
 #[test]
 fn cargo_fetches_from_an_allowed_index() {
-    let world = World::https(sparse_index);
+    let world = World::https(cargo_registry);
     let place = dependent(&world, &format!("https://{HOST}:{}", world.port()));
     world
         .prepared(cargo(world.home()))

@@ -10,10 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use tempfile::TempDir;
 
-use crate::clients::{packages, repository, simple_index};
+use crate::clients::repository;
 use crate::kit::{
     Line, Message, Origin, Outcome, Pki, Program, Site, TIERS, Visit, allow, allow_more,
-    git_backend, need, read_log, until,
+    git_backend, need, npm_registry, pypi_registry, read_log, until,
 };
 
 const HOST: &str = "files.example.com";
@@ -379,7 +379,7 @@ fn forge(pki: &Pki, root: &Path) -> Origin {
     type Answers = Box<dyn Fn(&mut Visit, &Message) -> std::io::Result<()> + Send + Sync>;
     repository(root);
     let git = git_backend(root.to_owned());
-    let index = simple_index("");
+    let index = pypi_registry("");
     let registry = Arc::new(OnceLock::<Answers>::new());
     let later = registry.clone();
     let origin = Origin::https(pki, &[HOST], move |visit, request| {
@@ -389,7 +389,7 @@ fn forge(pki: &Pki, root: &Path) -> Origin {
             _ => later.get().expect("the answers")(visit, request),
         }
     });
-    let answers: Answers = Box::new(packages(&format!("https://{HOST}:{}", origin.port())));
+    let answers: Answers = Box::new(npm_registry(&format!("https://{HOST}:{}", origin.port())));
     assert!(registry.set(answers).is_ok(), "set once");
     origin
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::clients;
 use crate::kit::{
     Gate, Line, Origin, Outcome, Pki, Program, Site, TIERS, allow_more, git_backend, names, need,
-    read_log,
+    npm_registry, read_log,
 };
 
 const HOST: &str = "files.example.com";
@@ -319,7 +319,7 @@ fn what_git_asks_names_everything() {
 #[test]
 fn what_npm_asks_names_everything() {
     let pki = Pki::new();
-    let world = World::of(clients::origin("https", &pki, HOST, clients::packages));
+    let world = World::of(clients::origin("https", &pki, HOST, npm_registry));
     let ca = pki.write(world.home.path());
     let port = world.origin.port();
     let script = format!("npm install --no-save --registry=https://{HOST}:{port}/ demo");

@@ -108,6 +108,7 @@ impl Jails {
         let parts = Parts {
             upstreams: tidegate::tls::Upstreams::default(),
             tls: tidegate::tls::Servers::default(),
+            authority: None,
             before: None,
             guard: Guard::default().into(),
             metrics: &metrics,

@@ -10,6 +10,8 @@
 
 mod admin;
 mod agent;
+mod authority;
+mod browser;
 mod bypass;
 mod callers;
 mod clients;
@@ -23,10 +25,17 @@ mod forward;
 mod hooks;
 mod http2;
 mod identity;
+mod inspect;
+mod inspect_api;
+mod inspect_bypass;
+mod inspect_clients;
+mod inspect_http2;
 mod jail;
 mod kit;
 mod limits;
+mod mcp;
 mod oidc;
+mod parents;
 mod records;
 mod reload;
 mod sameness;

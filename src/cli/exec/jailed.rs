@@ -78,7 +78,8 @@ pub(super) async fn run(
     Ok(code)
 }
 
-/// What a command is not to see of a gate that runs beside: its records, and where it is asked.
+/// What a command is not to see of a gate that runs beside: its records, where it is asked, and the
+/// keys of inspection.
 pub(super) fn hidden(config: &Config) -> Vec<PathBuf> {
     let listen = &config.listen;
     let admin = listen.admin.as_ref().and_then(|admin| match admin {
@@ -86,7 +87,11 @@ pub(super) fn hidden(config: &Config) -> Vec<PathBuf> {
         AdminAddress::Tcp(_) => None,
     });
     let control = listen.control.as_ref().map(|control| &control.path);
+    // With it, a command could vouch for anything that it wants to be taken for.
+    let vouching = config.inspect.authority.iter().map(|it| &it.key);
+    let hashing = config.inspect.credential_key.iter().map(|it| &it.path);
     let places = admin.into_iter().chain(control).chain(&config.record.file);
+    let places = places.chain(vouching).chain(hashing);
     places.cloned().collect()
 }
 

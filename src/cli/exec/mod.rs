@@ -212,7 +212,10 @@ impl Exec {
         let running = Running::start(plan, own, spare)?;
         let session = self.session(&running.gate, id)?;
         running.attend(catalogue, false, adapt);
-        let (words, variables) = (self.words(id), session.variables(place)?);
+        let (words, mut variables) = (self.words(id), session.variables(place)?);
+        if let Some(bundle) = &running.bundle {
+            super::env::add(&mut variables, super::ca::variables(bundle));
+        }
         let mut child = Child::new(&words, &variables, limit, &running.gate.attendants);
         self.begin();
         let ended = match front {
@@ -383,7 +386,7 @@ fn spare(file: Option<&Path>, session: Uuid) -> Option<PathBuf> {
     clippy::disallowed_methods,
     reason = "nothing was configured: where else could it say?"
 )]
-fn default_config() -> Option<PathBuf> {
+pub(super) fn default_config() -> Option<PathBuf> {
     let absolute = |name: &str| {
         let path = std::env::var(name).ok().map(PathBuf::from);
         path.filter(|path| path.is_absolute())

@@ -4,8 +4,10 @@
 //! one. Nothing of the next message is touched: what was read too far stays in the buffer of the
 //! connection that it came on.
 
+use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -43,6 +45,25 @@ pub(crate) enum BodyError {
     Write(#[source] io::Error),
 }
 
+/// Where a body comes from.
+pub(crate) trait BodySource: AsyncRead + Unpin {
+    /// The trailers after its end, as HTTP/1 writes them, where they are not part of the bytes.
+    fn poll_trailers(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        Poll::Ready(Ok(Bytes::new()))
+    }
+}
+
+/// Where a body goes to.
+pub(crate) trait BodySink: AsyncWrite + Unpin {
+    /// Says that the body is whole, with its trailers, where the bytes do not say it.
+    fn finish(&mut self, _trailers: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BodySource for tokio::io::DuplexStream {}
+impl BodySink for tokio::io::DuplexStream {}
+
 /// Copies exactly one body; `buffer` is what was read from `from` before.
 ///
 /// Content is counted in `moved` as it is written, without its framing. After an error both
@@ -56,8 +77,8 @@ pub(crate) async fn copy_body<R, W>(
     moved: &AtomicU64,
 ) -> Result<(), BodyError>
 where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    R: BodySource,
+    W: BodySink,
 {
     let mut sink = Sink {
         to,
@@ -67,8 +88,8 @@ where
     match passage.from {
         BodyLength::Chunked => copy_chunks(from, buffer, &mut sink, passage.trailers).await,
         BodyLength::Length(length) => copy_length(from, buffer, &mut sink, length).await,
-        BodyLength::None => Ok(()),
-        BodyLength::UntilClose => copy_rest(from, buffer, &mut sink).await,
+        BodyLength::None => sink.end(),
+        BodyLength::UntilClose => copy_rest(from, buffer, &mut sink, passage.trailers).await,
     }
 }
 
@@ -79,8 +100,8 @@ async fn copy_length<R, W>(
     mut length: u64,
 ) -> Result<(), BodyError>
 where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    R: BodySource,
+    W: BodySink,
 {
     if length == 0 {
         return sink.put(b"", Some(b"")).await;
@@ -105,16 +126,20 @@ async fn copy_rest<R, W>(
     from: &mut R,
     buffer: &mut BytesMut,
     sink: &mut Sink<'_, W>,
+    trailers: bool,
 ) -> Result<(), BodyError>
 where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    R: BodySource,
+    W: BodySink,
 {
     while !buffer.is_empty() || fill(from, buffer).await? > 0 {
         sink.put(buffer, None).await?;
         buffer.clear();
     }
-    sink.put(b"", Some(b"")).await
+    let said = poll_fn(|cx| from.poll_trailers(cx)).await;
+    let said = said.map_err(BodyError::Read)?;
+    let said = if trailers { harmless(&said) } else { b"" };
+    sink.put(b"", Some(said)).await
 }
 
 async fn copy_chunks<R, W>(
@@ -124,8 +149,8 @@ async fn copy_chunks<R, W>(
     trailers: bool,
 ) -> Result<(), BodyError>
 where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    R: BodySource,
+    W: BodySink,
 {
     let mut chunks = Chunks::default();
     while !chunks.is_done() {
@@ -153,7 +178,12 @@ struct Sink<'s, W> {
     moved: &'s AtomicU64,
 }
 
-impl<W: AsyncWrite + Unpin> Sink<'_, W> {
+impl<W: BodySink> Sink<'_, W> {
+    /// Says that nothing follows.
+    fn end(&mut self) -> Result<(), BodyError> {
+        self.to.finish(b"").map_err(BodyError::Write)
+    }
+
     /// Writes content; with `last`, the end of the body and its trailers too.
     async fn put(&mut self, content: &[u8], last: Option<&[u8]>) -> Result<(), BodyError> {
         self.write(content, last).await.map_err(BodyError::Write)?;
@@ -164,7 +194,12 @@ impl<W: AsyncWrite + Unpin> Sink<'_, W> {
 
     async fn write(&mut self, content: &[u8], last: Option<&[u8]>) -> io::Result<()> {
         if !self.chunked {
-            self.to.write_all(content).await?;
+            if !content.is_empty() {
+                self.to.write_all(content).await?;
+            }
+            if let Some(trailers) = last {
+                self.to.finish(trailers)?;
+            }
             return self.to.flush().await;
         }
         let size = match content.len() {
@@ -185,10 +220,7 @@ impl<W: AsyncWrite + Unpin> Sink<'_, W> {
 }
 
 /// Reads once; 0 at the end.
-async fn fill<R: AsyncRead + Unpin>(
-    from: &mut R,
-    buffer: &mut BytesMut,
-) -> Result<usize, BodyError> {
+async fn fill<R: BodySource>(from: &mut R, buffer: &mut BytesMut) -> Result<usize, BodyError> {
     buffer.reserve(READ);
     from.read_buf(buffer).await.map_err(BodyError::Read)
 }
@@ -199,6 +231,9 @@ const READ: usize = 64 * 1024;
 /// `trailers` if each of them is one that means nothing to a proxy, a cache or a client's framing,
 /// routing or credentials (RFC 9110 section 6.5.1); else nothing.
 fn harmless(trailers: &[u8]) -> &[u8] {
+    if trailers.is_empty() {
+        return b"";
+    }
     let mut room = [httparse::EMPTY_HEADER; 32];
     // The parser wants the empty line that ends the section.
     let section = [trailers, b"\r\n"].concat();
@@ -248,6 +283,9 @@ const FORBIDDEN: [&str; 24] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl BodySource for &[u8] {}
+    impl BodySink for Vec<u8> {}
 
     /// What arrives of `text`, what is left over, and how much content was counted.
     async fn pass(text: &[u8], passage: Passage) -> (Result<(), BodyError>, Vec<u8>, Vec<u8>, u64) {

@@ -2,7 +2,7 @@
 
 /// Takes the chunked coding off a body, in place.
 #[derive(Debug, Default)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     state: State,
     /// Of the size that is being read.
     digits: u32,
@@ -16,11 +16,11 @@ pub(super) struct Chunks {
 
 /// What a piece of a body held.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Decoded {
+pub(crate) struct Decoded {
     /// Bytes of content, moved to the front of the piece.
-    pub(super) content: usize,
+    pub(crate) content: usize,
     /// Bytes of the piece that belong to this body.
-    pub(super) consumed: usize,
+    pub(crate) consumed: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -48,7 +48,7 @@ const MOST_TRAILERS: usize = 16 * 1024;
 
 impl Chunks {
     /// Decodes what it can of `piece`; an error says what was wrong.
-    pub(super) fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, &'static str> {
+    pub(crate) fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, &'static str> {
         let mut decoded = Decoded {
             content: 0,
             consumed: 0,
@@ -79,12 +79,12 @@ impl Chunks {
     }
 
     /// Whether the end of the body was seen.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
     /// The trailers as they came, each with its CR LF.
-    pub(super) fn trailers(&self) -> &[u8] {
+    pub(crate) fn trailers(&self) -> &[u8] {
         &self.trailers
     }
 

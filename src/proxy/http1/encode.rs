@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::fields::{Field, Fields, Name};
 use super::{BodyLength, RequestHead, ResponseHead, Version};
+use crate::dial::Through;
 use crate::name::{Path, Target};
 
 /// Where a request goes on to.
@@ -20,6 +21,12 @@ pub(crate) struct Onward<'r> {
     pub(crate) via: &'r str,
     /// Whether an upgrade that the client asked for goes on.
     pub(crate) upgrade: bool,
+    /// The parent that is told, where one is: in absolute form, and who we are.
+    pub(crate) through: Option<&'r Through>,
+    /// Whether it goes over TLS: the port that `Host` leaves out.
+    pub(crate) tls: bool,
+    /// Whether the answer has to come without a coding.
+    pub(crate) plain: bool,
 }
 
 /// Who gets a response.
@@ -44,21 +51,29 @@ pub(crate) struct Answer {
 pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut BytesMut) {
     out.reserve(head.len() + 256);
     let method = head.method.as_str();
+    let parent = onward.through.filter(|through| through.absolute);
+    put(out, &[method.as_bytes(), b" "]);
+    if parent.is_some() {
+        put(out, &[b"http://"]);
+        put_host(onward.target, onward.tls, out);
+    }
     put(
         out,
-        &[
-            method.as_bytes(),
-            b" ",
-            onward.path.as_str().as_bytes(),
-            b" HTTP/1.1\r\nHost: ",
-        ],
+        &[onward.path.as_str().as_bytes(), b" HTTP/1.1\r\nHost: "],
     );
-    put_host(onward.target, out);
+    put_host(onward.target, onward.tls, out);
     put(out, &[b"\r\n"]);
+    if let Some(who) = parent.and_then(|through| through.authorization.as_ref()) {
+        let who = who.as_str().as_bytes();
+        put(out, &[b"Proxy-Authorization: ", who, b"\r\n"]);
+    }
     let listed = head.fields.connection_names_fields();
     for field in head.fields.iter() {
         let passes = match field.known {
             Name::Expect => head.expect_continue,
+            Name::Other if onward.plain && field.name.eq_ignore_ascii_case(b"accept-encoding") => {
+                false
+            }
             Name::Other | Name::UserAgent => !(listed && is_listed(&head.fields, field)),
             Name::Via => true,
             _ => false,
@@ -109,6 +124,8 @@ pub(crate) fn encode_response(
     let listed = head.fields.connection_names_fields();
     for field in head.fields.iter() {
         let passes = match field.known {
+            // What it names speaks QUIC, which goes past every proxy.
+            Name::Other if field.name.eq_ignore_ascii_case(b"alt-svc") => false,
             Name::Other | Name::UserAgent => !(listed && is_listed(&head.fields, field)),
             Name::Trailer => answer.body == BodyLength::Chunked,
             Name::Upgrade => head.is_upgrade(),
@@ -163,12 +180,12 @@ fn is_listed(fields: &Fields, field: Field<'_>) -> bool {
         .any(|option| option.eq_ignore_ascii_case(field.name))
 }
 
-fn put_host(target: &Target, out: &mut BytesMut) {
+fn put_host(target: &Target, tls: bool, out: &mut BytesMut) {
     let text = target.to_string();
-    let host = if target.port == 80 {
-        text.strip_suffix(":80")
-    } else {
-        None
+    let host = match (target.port, tls) {
+        (80, false) => text.strip_suffix(":80"),
+        (443, true) => text.strip_suffix(":443"),
+        _ => None,
     };
     put(out, &[host.unwrap_or(&text).as_bytes()]);
 }
@@ -248,6 +265,9 @@ mod tests {
             path: &path,
             via: "tidegate-7",
             upgrade,
+            through: None,
+            tls: false,
+            plain: false,
         };
         encode_request(&request(text), onward, &mut out);
         plain(&out)
@@ -450,7 +470,7 @@ mod tests {
             if let Ok(Some(came)) = parse_request(&mut BytesMut::from(text.as_bytes()), limits) {
                 let target = Target::from_connect(b"a.example:80").expect("a target");
                 let path = Path::parse(b"/p").expect("a path");
-                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true };
+                let onward = Onward { target: &target, path: &path, via: "tidegate-7", upgrade: true, tls: false, plain: false, through: None };
                 let mut out = BytesMut::new();
                 encode_request(&came, onward, &mut out);
                 let went = parse_request(&mut out, limits).expect("good").expect("whole");

@@ -232,6 +232,14 @@ pub(crate) fn via_has(fields: &Fields, pseudonym: &str) -> bool {
     })
 }
 
+/// Who took a message before, as `Via` says; `None`: nobody.
+pub(crate) fn via_before(fields: &Fields) -> Option<Box<str>> {
+    let elements = fields.elements(Name::Via);
+    let elements: Vec<_> = elements.map(String::from_utf8_lossy).collect();
+    let via = Some(elements.join(", "));
+    Some(via.filter(|via| !via.is_empty() && via.is_ascii())?.into())
+}
+
 /// The value of a `Content-Length`: digits only, no zero before others, below 2^63.
 pub(super) fn content_length(value: &[u8]) -> Option<u64> {
     let canonical = match value {

@@ -16,9 +16,10 @@ mod head;
 mod response;
 mod seen;
 
-pub(crate) use body::{BodyError, Passage, copy_body};
+pub(crate) use body::{BodyError, BodySink, BodySource, Passage, copy_body};
+pub(crate) use chunks::Chunks;
 pub(crate) use encode::{Client, Onward, encode_request, encode_response};
-pub(crate) use fields::{Name, via_has};
+pub(crate) use fields::{Name, via_before, via_has};
 pub(crate) use head::{HeadError, HeadLimits, Method, RequestHead, is_idempotent, parse_request};
 pub(crate) use response::{Asked, ResponseHead, parse_response};
 

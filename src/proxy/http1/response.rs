@@ -95,6 +95,16 @@ impl ResponseHead {
         self.reason.within(self.fields.head())
     }
 
+    /// As it is told a client where the body is written anew on its way, so that its length is not
+    /// known.
+    pub(crate) fn unmeasured(&self) -> Self {
+        Self {
+            body: BodyLength::Chunked,
+            said_length: None,
+            ..self.clone()
+        }
+    }
+
     /// Whether another response to the same request follows (RFC 9110 section 15.2).
     pub(crate) fn is_interim(&self) -> bool {
         (100..200).contains(&self.status) && !self.is_upgrade()

@@ -97,15 +97,7 @@ pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
     *response.status_mut() = http::StatusCode::from_u16(head.status).ok()?;
     for field in head.fields.iter() {
-        let hop_by_hop = matches!(
-            field.known,
-            Name::Connection
-                | Name::KeepAlive
-                | Name::ProxyConnection
-                | Name::TransferEncoding
-                | Name::Upgrade
-        );
-        if !hop_by_hop {
+        if !belongs_to_http1(field.known) {
             response.headers_mut().append(
                 HeaderName::from_bytes(field.name).ok()?,
                 HeaderValue::from_bytes(field.value).ok()?,
@@ -113,6 +105,60 @@ pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
         }
     }
     Some(response)
+}
+
+/// A request for an origin, of a head that was written for one: the same target and fields, without
+/// what belongs to HTTP/1 only.
+pub(super) fn onward(head: &RequestHead, authority: &str) -> Option<http::Request<()>> {
+    let path = std::str::from_utf8(head.target()).ok()?;
+    let uri = http::Uri::builder()
+        .scheme("https")
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .ok()?;
+    let method = http::Method::from_bytes(head.method.as_str().as_bytes()).ok()?;
+    let mut request = http::Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.version_mut() = http::Version::HTTP_2;
+    for field in head.fields.iter() {
+        if field.known != Name::Host && !belongs_to_http1(field.known) {
+            request.headers_mut().append(
+                HeaderName::from_bytes(field.name).ok()?,
+                HeaderValue::from_bytes(field.value).ok()?,
+            );
+        }
+    }
+    Some(request)
+}
+
+/// The head of an answer as HTTP/1 writes it.
+pub(super) fn written(status: http::StatusCode, fields: &http::HeaderMap) -> bytes::Bytes {
+    let mut text = BytesMut::with_capacity(1024);
+    put(
+        &mut text,
+        &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" \r\n"],
+    );
+    for (name, value) in fields {
+        put(
+            &mut text,
+            &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],
+        );
+    }
+    put(&mut text, &[b"\r\n"]);
+    text.freeze()
+}
+
+fn belongs_to_http1(name: Name) -> bool {
+    matches!(
+        name,
+        Name::Connection
+            | Name::KeepAlive
+            | Name::ProxyConnection
+            | Name::TransferEncoding
+            | Name::Upgrade
+    )
 }
 
 fn put(text: &mut BytesMut, parts: &[&[u8]]) {

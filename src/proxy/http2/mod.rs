@@ -5,6 +5,7 @@
 //! ([`stream`]). The library bounds what a client can make us keep: streams, heads, streams that
 //! were reset, windows.
 
+mod carrier;
 mod head;
 mod stream;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection as Carrier, SendResponse};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::Limits;
 use crate::tls;
@@ -21,7 +23,9 @@ use super::Shared;
 use super::client::ClientStream;
 use super::connection::{Connection, Origin};
 use super::http1::HeadLimits;
+use super::inspect::Inside;
 
+pub(super) use carrier::{Carrier as OriginCarrier, Exchange, RequestHalf, ResponseHalf};
 pub(super) use stream::{ReadHalf, Stream, WriteHalf};
 
 /// Requests and tunnels of one connection at once.
@@ -39,6 +43,25 @@ const LEAVING: Duration = Duration::from_secs(1);
 
 /// Serves the streams of a connection until it ends.
 pub(super) async fn serve(shared: Arc<Shared>, io: Box<tls::ServerStream>, origin: Origin) {
+    serve_on(shared, io, origin, None).await;
+}
+
+/// As [`serve`], inside a tunnel.
+pub(super) async fn serve_inside(connection: Connection) {
+    let Connection {
+        shared,
+        stream,
+        origin,
+        inside,
+        ..
+    } = connection;
+    serve_on(shared, stream, origin, inside).await;
+}
+
+async fn serve_on<S>(shared: Arc<Shared>, io: S, origin: Origin, inside: Option<Arc<Inside>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let limits = shared.gate.snapshot.load().limits.clone();
     let handshake = builder(&limits).handshake(io);
     let Ok(Ok(carrier)) = tokio::time::timeout(limits.header_timeout, handshake).await else {
@@ -48,6 +71,7 @@ pub(super) async fn serve(shared: Arc<Shared>, io: Box<tls::ServerStream>, origi
         shared,
         origin,
         limits,
+        inside,
         open: Arc::new(()),
     };
     service.run(carrier).await;
@@ -73,14 +97,21 @@ struct Service {
     shared: Arc<Shared>,
     origin: Origin,
     limits: Limits,
+    inside: Option<Arc<Inside>>,
     /// Held by every stream: how many are open.
     open: Arc<()>,
 }
 
 impl Service {
     /// Takes streams until the client leaves, is idle for too long, or shutdown begins.
-    async fn run(self, mut carrier: Carrier<Box<tls::ServerStream>, Bytes>) {
-        let draining = self.shared.gate.draining.clone();
+    async fn run<S>(self, mut carrier: Carrier<S, Bytes>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let draining = match &self.inside {
+            Some(inside) => inside.ending.clone(),
+            None => self.shared.gate.draining.clone(),
+        };
         let mut leaving = false;
         let mut quiet = 0;
         loop {
@@ -125,7 +156,8 @@ impl Service {
         };
         let head = head::request(&parts, body.is_end_stream(), bounds);
         let stream = ClientStream::Http2(Box::new(Stream::new(body, respond)));
-        let connection = Connection::new(self.shared.clone(), stream, self.origin.clone());
+        let mut connection = Connection::new(self.shared.clone(), stream, self.origin.clone());
+        connection.inside.clone_from(&self.inside);
         let open = self.open.clone();
         self.shared.gate.tasks.spawn(async move {
             let tunnel = Box::pin(connection.serve(Some(head))).await;

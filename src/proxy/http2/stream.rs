@@ -16,7 +16,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::http1::{Asked, parse_response};
+use super::super::http1::{Asked, BodySink, BodySource, parse_response};
 use super::head;
 
 /// One request of a client, and its answer.
@@ -46,6 +46,8 @@ struct Sending {
     respond: SendResponse<Bytes>,
     /// What of the head was written.
     head: BytesMut,
+    /// A head that is whole and not sent yet: it goes with the end where nothing follows it.
+    ready: Option<http::Response<()>>,
     /// Set once the head is sent.
     body: Option<SendStream<Bytes>>,
     ended: bool,
@@ -62,6 +64,7 @@ impl Stream {
             sending: Arc::new(Mutex::new(Sending {
                 respond,
                 head: BytesMut::new(),
+                ready: None,
                 body: None,
                 ended: false,
             })),
@@ -98,6 +101,11 @@ impl Stream {
     pub(crate) fn gone(&self) -> impl Future<Output = io::Error> + use<> {
         let sending = self.sending.clone();
         poll_fn(move |cx| lock(&sending).poll_reset(cx))
+    }
+
+    /// Sends a head that is whole.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        lock(&self.sending).flush()
     }
 
     /// Ends our side.
@@ -143,15 +151,40 @@ impl Receiving {
     }
 }
 
+impl BodySource for ReadHalf<'_> {
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let trailers = ready!(self.receiving.body.poll_trailers(cx)).map_err(broken)?;
+        Poll::Ready(Ok(trailers.map(|it| put_trailers(&it)).unwrap_or_default()))
+    }
+}
+
+impl BodySink for WriteHalf<'_> {
+    fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        lock(self.sending).finish(trailers)
+    }
+}
+
 impl Sending {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        match &mut self.body {
-            None => Poll::Ready(self.add_to_head(bytes).map(|()| bytes.len())),
-            Some(body) => poll_body(body, cx, bytes),
+        if self.body.is_none() && self.ready.is_none() {
+            return Poll::Ready(self.add_to_head(bytes).map(|()| bytes.len()));
         }
+        match self.begun()? {
+            Some(body) => poll_body(body, cx, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// The body, after the head that is ready was sent; `None` where there is no head.
+    fn begun(&mut self) -> io::Result<Option<&mut SendStream<Bytes>>> {
+        if let Some(response) = self.ready.take() {
+            let body = self.respond.send_response(response, false);
+            self.body = Some(body.map_err(broken)?);
+        }
+        Ok(self.body.as_mut())
     }
 
     /// Takes what belongs to the head; what came with its end is body.
@@ -168,29 +201,47 @@ impl Sending {
                 sent.map_err(broken)?;
                 continue;
             }
-            let mut body = self
-                .respond
-                .send_response(response, false)
-                .map_err(broken)?;
+            self.ready = Some(response);
             // No more than one write of ours holds; the library keeps it until there is room.
             let early = std::mem::take(&mut self.head).freeze();
-            if !early.is_empty() {
+            if !early.is_empty()
+                && let Some(body) = self.begun()?
+            {
                 body.send_data(early, false).map_err(broken)?;
             }
-            self.body = Some(body);
             return Ok(());
         }
     }
 
     fn end(&mut self) -> io::Result<()> {
+        self.finish(b"")
+    }
+
+    /// Ends the answer, with trailers where there are some.
+    fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
-        let Some(body) = &mut self.body else {
+        let trailers = trailer_fields(trailers);
+        if trailers.is_none()
+            && let Some(response) = self.ready.take()
+        {
+            let sent = self.respond.send_response(response, true);
+            return sent.map(drop).map_err(broken);
+        }
+        let Some(body) = self.begun()? else {
             self.respond.send_reset(Reason::INTERNAL_ERROR);
             return Ok(());
         };
-        body.send_data(Bytes::new(), true).map_err(broken)
+        let ended = match trailers {
+            Some(fields) => body.send_trailers(fields),
+            None => body.send_data(Bytes::new(), true),
+        };
+        ended.map_err(broken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.begun().map(drop)
     }
 
     fn reset(&mut self, why: Reason) {
@@ -210,8 +261,35 @@ impl Sending {
     }
 }
 
-/// Hands over as much as the client has room for.
-fn poll_body(
+/// Trailers as HTTP/1 writes them.
+pub(super) fn put_trailers(fields: &http::HeaderMap) -> Bytes {
+    let mut text = BytesMut::new();
+    for (name, value) in fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            text.extend_from_slice(part);
+        }
+    }
+    text.freeze()
+}
+
+/// The fields of trailers as HTTP/1 writes them; nothing where there are none.
+pub(super) fn trailer_fields(trailers: &[u8]) -> Option<http::HeaderMap> {
+    let mut fields = http::HeaderMap::new();
+    for line in trailers.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
+        let (name, value) = line.split_at(colon);
+        let name = http::HeaderName::from_bytes(name).ok()?;
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        fields.append(name, http::HeaderValue::from_bytes(value).ok()?);
+    }
+    (!fields.is_empty()).then_some(fields)
+}
+
+/// Hands over as much as the other side has room for.
+pub(super) fn poll_body(
     body: &mut SendStream<Bytes>,
     cx: &mut Context<'_>,
     bytes: &[u8],
@@ -231,7 +309,7 @@ fn poll_body(
 }
 
 /// A stream that was reset broke off, as a socket would have.
-fn broken(error: h2::Error) -> io::Error {
+pub(super) fn broken(error: h2::Error) -> io::Error {
     if error.is_io() {
         return error
             .into_io()
@@ -264,7 +342,7 @@ impl AsyncWrite for WriteHalf<'_> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        Poll::Ready(lock(self.sending).flush())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

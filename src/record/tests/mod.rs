@@ -21,12 +21,12 @@ use crate::clock::Clock;
 use crate::config::{self, OnFailure};
 use crate::identity::{Job, Process, ToolCall, Work};
 use crate::metrics::Metrics;
-use crate::policy::{Action, Basis, Category, Mode, TierBasis, Verdict};
+use crate::policy::{Action, Basis, Category, Deed, McpCall, Mode, TierBasis, Verdict};
 
 use super::encode;
 use super::recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
 use super::sink::faulty::Faulty;
-use super::{Blame, CloseFacts, End, Event, FlowFacts, Outcome, Timings, TlsMode};
+use super::{Blame, CloseFacts, End, Event, FlowFacts, Outcome, Said, Timings, TlsMode};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -207,6 +207,7 @@ fn full() -> FlowFacts {
         server_address: Some("docs.example".into()),
         server_port: Some(443),
         peer_address: Some([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into()),
+        parent_proxy: Some("proxy.acme.example:3129".into()),
         dns_answers: Some(Box::new([[192, 0, 2, 1].into()])),
         protocol: Some("connect"),
         method: Some("CONNECT".into()),
@@ -214,14 +215,47 @@ fn full() -> FlowFacts {
         user_agent: Some("curl/8".into()),
         tls_mode: Some(TlsMode::Opaque),
         server_name: Some("docs.example".into()),
+        parent: Some(Uuid::from_u128(7)),
+        upstream: Some("internal".into()),
+        deed: Some(Box::new(full_deed())),
+        said: Some(Box::new(full_said())),
         ms: Timings {
             decide: Some(0.001),
             dns: Some(1.5),
             connect: Some(20.25),
+            tls: Some(2.5),
             first_byte: Some(30.0),
             total: Some(1234.5678),
         },
         ..allowed()
+    }
+}
+
+fn full_deed() -> Deed {
+    Deed {
+        service: Some("git".into()),
+        operation: Some("push".into()),
+        repository: Some("acme/app".into()),
+        package: Some("@acme/ui".into()),
+        version: Some("1.2.3".into()),
+        reference: Some("refs/heads/agent/x".into()),
+        mcp: Some(McpCall {
+            server: Some("tickets".into()),
+            method: Some("tools/call".into()),
+            tool: Some("search".into()),
+            tool_use_id: Some("toolu_02".into()),
+        }),
+        ..Deed::default()
+    }
+}
+
+fn full_said() -> Said {
+    Said {
+        session: Some("another".into()),
+        mismatch: true,
+        request: Some("req-1".into()),
+        server_tools: vec!["web_search_20250305".into()],
+        ..Said::default()
     }
 }
 

@@ -177,6 +177,15 @@ impl Client {
         }
     }
 
+    /// The certificates that the other side of the TLS showed, the leaf first.
+    pub(crate) fn certificates(&self) -> Vec<Vec<u8>> {
+        let Wire::TlsClient(stream) = &self.wire else {
+            panic!("no TLS")
+        };
+        let chain = stream.conn.peer_certificates().unwrap_or_default();
+        chain.iter().map(|it| it.to_vec()).collect()
+    }
+
     /// A request in origin form, for inside a tunnel.
     pub(crate) fn inside(&mut self, method: &str, host: &str, path: &str) -> Message {
         self.send(format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));

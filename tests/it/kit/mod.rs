@@ -10,13 +10,19 @@ mod eventually;
 mod faults;
 mod gate;
 mod hello;
+mod inside;
 mod message;
 mod metrics;
 mod origin;
+mod origin2;
 mod pki;
 mod policy;
 mod program;
 mod records;
+mod registry;
+mod service;
+pub(crate) mod socket;
+mod squid;
 mod web;
 mod wire;
 
@@ -27,12 +33,20 @@ pub(crate) use eventually::{DEADLINE, eventually, until};
 pub(crate) use faults::{Fault, Faults};
 pub(crate) use gate::{Gate, command as tidegate};
 pub(crate) use hello::Hello;
+pub(crate) use inside::{Inside, inspected};
 pub(crate) use message::{Message, Reader};
 pub(crate) use metrics::Metrics;
 pub(crate) use origin::{Origin, Visit};
+pub(crate) use origin2::Origin2;
 pub(crate) use pki::Pki;
 pub(crate) use policy::{TIERS, allow, allow_more, loopback, names};
 pub(crate) use program::{Outcome, Program, need};
 pub(crate) use records::{Line, Lines, read as read_log};
+pub(crate) use registry::{
+    cargo, cargo_registry, github, npm_package, npm_registry, oci_image, oci_registry,
+    pypi_registry, wheel,
+};
+pub(crate) use service::Service;
+pub(crate) use squid::Squid;
 pub(crate) use web::{Site, git_backend};
 pub(crate) use wire::Wire;

@@ -69,6 +69,11 @@ impl Origin {
         Self::serve(Some(config), move |visit| visit.requests(&answer))
     }
 
+    /// As [`Self::echo`], over TLS as `config` says.
+    pub(crate) fn tls_as(config: ServerConfig) -> Self {
+        Self::serve(Some(Arc::new(config)), |visit| visit.requests(&Visit::echo))
+    }
+
     /// Gives each connection to `carry`, bytes as they are.
     pub(crate) fn raw<F>(carry: F) -> Self
     where
@@ -143,6 +148,12 @@ impl Origin {
     /// The raw bytes that reached it ([`Self::bytes`] and origins that note them).
     pub(crate) fn received(&self) -> Vec<u8> {
         self.seen.lock().expect("seen").bytes.clone()
+    }
+
+    /// Method and target of each request that reached it, in order.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        let line = |request: &Message| format!("{} {}", request.method(), request.target());
+        self.requests().iter().map(line).collect()
     }
 
     /// Waits until so many raw bytes reached it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
@@ -26,8 +26,18 @@ pub(crate) struct Pki {
 impl Pki {
     /// Makes an authority.
     pub(crate) fn new() -> Self {
+        Self::made(BasicConstraints::Unconstrained)
+    }
+
+    /// Makes an authority that vouches for servers and for no other authority.
+    pub(crate) fn for_leaves() -> Self {
+        Self::made(BasicConstraints::Constrained(0))
+    }
+
+    fn made(constraints: BasicConstraints) -> Self {
         let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.is_ca = IsCa::Ca(constraints);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params
             .distinguished_name
             .push(DnType::CommonName, "tidegate test authority");
@@ -51,8 +61,10 @@ impl Pki {
 
     /// As [`Self::server`], with a certificate that ends with that year.
     pub(crate) fn server_until(&self, names: &[&str], until: i32) -> Arc<ServerConfig> {
-        let verifier = WebPkiClientVerifier::no_client_auth();
-        self.server_with(names, until, verifier)
+        let change = |params: &mut CertificateParams| {
+            params.not_after = date_time_ymd(until, 12, 31);
+        };
+        Arc::new(self.serving(names, change))
     }
 
     /// As [`Self::server`], for clients with a certificate of this authority whose serial number is
@@ -69,28 +81,42 @@ impl Pki {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .with_crls([crl])
             .build();
-        self.server_with(names, 2099, verifier.expect("a verifier"))
+        let verifier = verifier.expect("a verifier");
+        Arc::new(self.serving_with(names, |_| {}, verifier))
     }
 
-    fn server_with(
+    /// As [`Self::server`], with a certificate that is changed before it is signed.
+    pub(crate) fn serving(
         &self,
         names: &[&str],
-        until: i32,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> ServerConfig {
+        self.serving_with(names, change, WebPkiClientVerifier::no_client_auth())
+    }
+
+    fn serving_with(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
         verifier: Arc<dyn ClientCertVerifier>,
-    ) -> Arc<ServerConfig> {
+    ) -> ServerConfig {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
-        params.not_after = date_time_ymd(until, 12, 31);
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(provider())
+        ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("versions")
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![leaf.der().clone()], key)
-            .expect("a server");
-        Arc::new(config)
+            .expect("a server")
+    }
+
+    /// The authority's key as PEM.
+    pub(crate) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
     }
 
     /// The authority's certificate as PEM.

@@ -1,0 +1,19 @@
+//! What clients are pointed to: kept beside the records, the same as the authority at any time.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Record;
+use crate::tls::{Authority, Bundle};
+
+/// Writes what clients have to trust; where that cannot be done, flows go on all the same.
+pub(super) fn publish(record: &Record, authority: &Authority) -> Option<Bundle> {
+    let folder = record.file.as_deref().and_then(Path::parent)?;
+    let bundle = Bundle::in_folder(folder);
+    let usual = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let published: Vec<_> = authority.published().collect();
+    let written = bundle.write(published.into_iter(), usual.as_deref());
+    if let Err(error) = &written {
+        tracing::warn!(%error, "what clients have to trust cannot be written");
+    }
+    written.ok().map(|()| bundle)
+}

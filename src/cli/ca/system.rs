@@ -1,0 +1,112 @@
+//! The trust of the system itself: where certificates go, and what takes them up.
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::tls::{self, Facts};
+
+/// How a kind of system takes certificates.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct System {
+    folder: &'static str,
+    ending: &'static str,
+    /// What takes up what lies there.
+    update: &'static str,
+}
+
+/// What our files begin with: so that those of former authorities are found again.
+const PREFIX: &str = "tidegate-";
+
+/// Debian, Ubuntu, Alpine; Fedora, RHEL; Arch.
+const KNOWN: [System; 3] = [
+    System {
+        folder: "/usr/local/share/ca-certificates",
+        ending: "crt",
+        update: "update-ca-certificates",
+    },
+    System {
+        folder: "/etc/pki/ca-trust/source/anchors",
+        ending: "pem",
+        update: "update-ca-trust",
+    },
+    System {
+        folder: "/etc/ca-certificates/trust-source/anchors",
+        ending: "pem",
+        update: "update-ca-trust",
+    },
+];
+
+impl System {
+    /// The one that this is.
+    pub(super) fn here() -> Option<&'static Self> {
+        KNOWN.iter().find(|it| {
+            let above = Path::new(it.folder).parent();
+            program(it.update).is_some() && above.is_some_and(Path::is_dir)
+        })
+    }
+
+    /// Where a certificate goes: each has a file of its own, since some systems read one from each.
+    pub(super) fn file(&self, facts: &Facts) -> PathBuf {
+        let short: String = facts.fingerprint.split(':').take(6).collect();
+        let name = format!("{PREFIX}{}.{}", short.to_lowercase(), self.ending);
+        Path::new(self.folder).join(name)
+    }
+
+    /// What a person runs who is allowed to; `from` has the certificates, in that order.
+    pub(super) fn commands(&self, published: &[Facts]) -> String {
+        let mut text = String::new();
+        for facts in published {
+            let pem = tls::pem([facts.der.as_slice()].into_iter());
+            let file = self.file(facts).display().to_string();
+            let _ = write!(text, "sudo tee {file} >/dev/null <<'END'\n{pem}END\n");
+        }
+        text + "sudo " + self.update + "\n"
+    }
+
+    /// Puts certificates in place, takes away those of ours that are no longer published, and has
+    /// the system take it up.
+    pub(super) fn install(&self, published: &[Facts]) -> io::Result<()> {
+        let folder = Path::new(self.folder);
+        fs::create_dir_all(folder)?;
+        let files: Vec<_> = published.iter().map(|it| self.file(it)).collect();
+        for entry in fs::read_dir(folder)?.flatten() {
+            let ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+            if ours && !files.contains(&entry.path()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        for (file, facts) in files.iter().zip(published) {
+            tls::replace(file, &tls::pem([facts.der.as_slice()].into_iter()), 0o644)?;
+        }
+        run(Command::new(self.update))
+    }
+}
+
+/// Runs a program to its end; what it said where it failed.
+pub(super) fn run(mut command: Command) -> io::Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let of = |why: String| io::Error::other(format!("{name}: {why}"));
+    let output = command.output().map_err(|error| of(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    // Some say it on one, some on the other.
+    let said = [output.stderr, output.stdout].concat();
+    let said = String::from_utf8_lossy(&said);
+    let line = said.lines().find(|line| !line.trim().is_empty());
+    Err(of(line.map_or_else(
+        || output.status.to_string(),
+        |line| super::print::clean(line, 200),
+    )))
+}
+
+/// Where the PATH has a program.
+pub(super) fn program(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut folders = std::env::split_paths(&folders).chain(usual);
+    folders.find_map(|folder| Some(folder.join(name)).filter(|it| it.is_file()))
+}

@@ -1,0 +1,104 @@
+//! What clients are told to trust: a variable for each kind of them.
+//!
+//! Most take one file in place of their roots, so it has the system's roots too; Node and Deno add
+//! to theirs. npm and pnpm are Node: `npm_config_cafile` would put the file in place of one that a
+//! user's `.npmrc` names, so it is not set.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::tls::{Bundle, Facts};
+
+/// Those that take a file in place of their roots.
+const WHOLE: [&str; 9] = [
+    "SSL_CERT_FILE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "REQUESTS_CA_BUNDLE",
+    "PIP_CERT",
+    "CARGO_HTTP_CAINFO",
+    "AWS_CA_BUNDLE",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "NIX_SSL_CERT_FILE",
+];
+/// Those that add a file to their roots.
+const ADDED: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
+
+/// The variables that make clients trust these files, by name.
+pub(in crate::cli) fn variables(bundle: &Bundle) -> Vec<(&'static str, String)> {
+    let text = |path: &Path| path.display().to_string();
+    let whole = WHOLE.map(|name| (name, text(&bundle.whole)));
+    let added = ADDED.map(|name| (name, text(&bundle.own)));
+    let java = bundle.java.is_file().then(|| {
+        let store = text(&bundle.java);
+        let option = format!(
+            "-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword=changeit"
+        );
+        ("JAVA_TOOL_OPTIONS", option)
+    });
+    // Blanks would end the option.
+    let java = java.filter(|_| !text(&bundle.java).contains(char::is_whitespace));
+    whole.into_iter().chain(added).chain(java).collect()
+}
+
+/// The files of a configuration that inspects, written anew where they have to be; `None` where it
+/// names no authority, or none is made yet.
+pub(in crate::cli) fn trusted(config: &Config) -> Option<io::Result<Bundle>> {
+    let authority = config.inspect.authority.as_ref()?;
+    let read = |path: &PathBuf| config::read(path).unwrap_or_default();
+    let current = Facts::of_pem(&read(&authority.cert)).into_iter().take(1);
+    let former = authority
+        .previous
+        .iter()
+        .flat_map(|it| Facts::of_pem(&read(it)));
+    let now = Clock::system().now();
+    let all: Vec<_> = current
+        .chain(former.filter(|it| it.not_after > now))
+        .collect();
+    if all.is_empty() {
+        return None;
+    }
+    let folder = config.record.file.as_deref().and_then(Path::parent);
+    let Some(folder) = folder else {
+        let why = "records are kept in no folder, so there is no place for what clients trust";
+        return Some(Err(io::Error::other(why)));
+    };
+    let bundle = Bundle::in_folder(folder);
+    let ours = all.iter().map(|it| it.der.as_slice());
+    let written = bundle.write(ours, usual().as_deref());
+    // One that the gate wrote is as good, where only the gate may write there.
+    let there = bundle.whole.is_file() && bundle.own.is_file();
+    Some(match written {
+        Err(error) if !(there && error.kind() == io::ErrorKind::PermissionDenied) => Err(error),
+        _ => Ok(bundle),
+    })
+}
+
+/// What the user trusts instead of the system's roots.
+pub(super) fn usual() -> Option<PathBuf> {
+    std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
+}
+
+/// What programs need that do not look at the system's trust.
+pub(super) fn needs(bundle: Option<&Bundle>) -> String {
+    let bundle = bundle.cloned().unwrap_or_else(|| Bundle {
+        whole: "BUNDLE".into(),
+        own: "CA.pem".into(),
+        java: "KEYSTORE".into(),
+    });
+    let (whole, own) = (bundle.whole.display(), bundle.own.display());
+    format!(
+        "Programs that use the system's trust need nothing more: curl, git, wget, Go, gh, apt.\n\
+         Others have roots of their own; `tidegate env --config FILE` prints all of this:\n  \
+         Node, npm, pnpm, yarn, Bun    NODE_EXTRA_CA_CERTS={own}\n  \
+         Deno                          DENO_CERT={own}\n  \
+         Python: requests, pip, httpx  REQUESTS_CA_BUNDLE, PIP_CERT, SSL_CERT_FILE={whole}\n  \
+         uv, rustup, cargo             SSL_CERT_FILE, CARGO_HTTP_CAINFO={whole}\n  \
+         aws, gcloud, nix              AWS_CA_BUNDLE, CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE,\n  \
+         {blank:30}NIX_SSL_CERT_FILE={whole}\n  \
+         Java                          `tidegate ca install --java`, then `tidegate env`\n",
+        blank = "",
+    )
+}

@@ -1,0 +1,272 @@
+//! `[inspect]`: with what the gate ends TLS, and where.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::diag::Diagnostic;
+use crate::policy::source::{self, Placed};
+
+use super::PemFile;
+use super::session::is_key;
+use super::tls::PemFiles;
+use super::value;
+
+/// What `[inspect]` says besides which destinations are inspected.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Inspect {
+    /// `ca-cert`, `ca-key` and `previous`: the authority that vouches for inspected destinations.
+    pub authority: Option<Authority>,
+    /// `leaf-lifetime`: for how long a certificate that it makes is valid.
+    pub leaf_lifetime: Duration,
+    /// `credential-key`: with what credentials are hashed before they are compared.
+    pub credential_key: Option<CredentialKey>,
+}
+
+/// The files of the local authority.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    /// Where its certificate is, or is to be.
+    pub cert: PathBuf,
+    /// Where its key is, or is to be.
+    pub key: PathBuf,
+    /// Where former certificates are, or are to be, that callers shall go on trusting.
+    pub previous: Vec<PathBuf>,
+    /// What they say: certificate and key; or why there is no such file. Not yet a finding, since
+    /// `tidegate ca init` makes them.
+    pub files: Result<(PemFile, PemFile), Vec<Diagnostic>>,
+    /// The former certificates that are there.
+    pub former: Vec<PemFile>,
+}
+
+/// Compares what was named: what the files say may change.
+impl PartialEq for Authority {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.cert, &self.key, &self.previous) == (&other.cert, &other.key, &other.previous)
+    }
+}
+
+impl Eq for Authority {}
+
+/// A key for HMAC-SHA-256; never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub struct CredentialKey {
+    /// Where it is.
+    pub path: PathBuf,
+    bytes: Arc<[u8]>,
+}
+
+impl CredentialKey {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for CredentialKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CredentialKey")
+    }
+}
+
+impl Default for Inspect {
+    fn default() -> Self {
+        Self {
+            authority: None,
+            leaf_lifetime: DAY,
+            credential_key: None,
+        }
+    }
+}
+
+/// `[inspect]` as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Section {
+    ca_cert: Option<Spanned<String>>,
+    ca_key: Option<Spanned<String>>,
+    #[serde(default)]
+    previous: Vec<Spanned<String>>,
+    leaf_lifetime: Option<Spanned<String>>,
+    #[serde(default)]
+    hosts: Vec<Spanned<String>>,
+    #[serde(default)]
+    categories: Vec<Spanned<String>>,
+    credential_key: Option<Spanned<String>>,
+}
+
+const DAY: Duration = Duration::from_hours(24);
+const LIFETIMES: (Duration, Duration) = (DAY, Duration::from_hours(7 * 24));
+/// A shorter key could be guessed.
+const LEAST_KEY: usize = 32;
+const MAKE_ONE: &str = "make both with `tidegate ca init --config FILE`";
+
+/// What is written over the defaults; `read` learns the files that were read, and what they say.
+pub(super) fn inspect(
+    section: Option<&Placed<Section>>,
+    read: &mut Vec<(PathBuf, String)>,
+    findings: &mut Vec<Diagnostic>,
+) -> Inspect {
+    let mut inspect = Inspect::default();
+    let Some(section) = section else {
+        return inspect;
+    };
+    let mut reader = Reader(PemFiles {
+        around: section,
+        read,
+        findings,
+    });
+    let written = &section.value;
+    inspect.authority = reader.authority();
+    let key = written.credential_key.as_ref();
+    inspect.credential_key = key.and_then(|key| reader.credential_key(key));
+    if let Some(lifetime) = &written.leaf_lifetime {
+        let place = section.at(lifetime);
+        let checked = value::duration(lifetime.get_ref(), LIFETIMES, place, findings);
+        inspect.leaf_lifetime = checked.unwrap_or(inspect.leaf_lifetime);
+    }
+    inspect
+}
+
+/// The part that is policy.
+pub(super) fn policy(section: &Placed<Section>) -> Placed<source::Inspect> {
+    Placed {
+        source: section.source.clone(),
+        span: section.span.clone(),
+        value: source::Inspect {
+            hosts: section.value.hosts.clone(),
+            categories: section.value.categories.clone(),
+        },
+    }
+}
+
+struct Reader<'a>(PemFiles<'a, Section>);
+
+impl Reader<'_> {
+    fn authority(&mut self) -> Option<Authority> {
+        let written = &self.0.around.value;
+        let (Some(cert), Some(key)) = (&written.ca_cert, &written.ca_key) else {
+            self.refuse_half(written);
+            return None;
+        };
+        let named = [cert, key].into_iter().chain(&written.previous);
+        if named.filter(|name| !self.is_path(name)).count() == 0 {
+            let files = self.pair(cert, key);
+            let former = written.previous.iter();
+            return Some(Authority {
+                cert: self.0.path(cert),
+                key: self.0.path(key),
+                previous: former.clone().map(|name| self.0.path(name)).collect(),
+                files,
+                former: former.filter_map(|name| self.former(name)).collect(),
+            });
+        }
+        None
+    }
+
+    /// One without the other, or a place to inspect and nothing to do it with.
+    fn refuse_half(&mut self, written: &Section) {
+        let (missing, besides) = match (&written.ca_cert, &written.ca_key) {
+            (Some(cert), None) => ("ca-key", Some(cert)),
+            (None, Some(key)) => ("ca-cert", Some(key)),
+            _ => {
+                let named = written.hosts.first().or(written.categories.first());
+                ("ca-cert", named.or(written.previous.first()))
+            }
+        };
+        let Some(besides) = besides else { return };
+        let message = format!("nobody vouches for what is inspected: `{missing}` is missing");
+        let finding = Diagnostic::error("missing-key", self.0.around.at(besides), message);
+        let help = "write `ca-cert = \"ca.pem\"` and `ca-key = \"ca.key\"`, and run \
+                    `tidegate ca init --config FILE`";
+        self.0.findings.push(finding.help(help));
+    }
+
+    /// A key in place of its path must not be looked for as a file, and then shown.
+    fn is_path(&mut self, name: &Spanned<String>) -> bool {
+        if !is_key(name.get_ref()) {
+            return true;
+        }
+        let message = "this is what the file says, not the path of a file";
+        let finding = Diagnostic::error("bad-key", self.0.around.at(name), message);
+        let finding = finding.help("write it to a file of mode 600, and name that file");
+        self.0.findings.push(finding);
+        false
+    }
+
+    fn pair(
+        &mut self,
+        cert: &Spanned<String>,
+        key: &Spanned<String>,
+    ) -> Result<(PemFile, PemFile), Vec<Diagnostic>> {
+        let mut wrong = Vec::new();
+        let mut pem = |name| match self.0.try_pem(name) {
+            Ok(file) => Some(file),
+            Err(why) => {
+                // Looked for again: that it appears is a change.
+                self.0.read.push((self.0.path(name), String::new()));
+                let (code, message) = (why.code(), why.to_string());
+                let finding = Diagnostic::error(code, self.0.around.at(name), message);
+                wrong.push(finding.help(MAKE_ONE));
+                None
+            }
+        };
+        let (certificate, private) = (pem(cert), pem(key));
+        if let Some(private) = &private {
+            self.0.keep_secret(&private.path, key);
+        }
+        certificate.zip(private).ok_or(wrong)
+    }
+
+    /// A former certificate; its file need not be there yet.
+    fn former(&mut self, name: &Spanned<String>) -> Option<PemFile> {
+        match self.0.try_pem(name) {
+            Ok(file) if file.text.trim().is_empty() => None,
+            Ok(file) => Some(file),
+            Err(why) => {
+                let path = self.0.path(name);
+                self.0.read.push((path, String::new()));
+                if why.code() != "no-such-file" {
+                    let (code, message) = (why.code(), why.to_string());
+                    let finding = Diagnostic::error(code, self.0.around.at(name), message);
+                    self.0
+                        .findings
+                        .push(finding.help("name a PEM file of certificates"));
+                }
+                None
+            }
+        }
+    }
+
+    fn credential_key(&mut self, name: &Spanned<String>) -> Option<CredentialKey> {
+        const HELP: &str = "make one with `(umask 077; openssl rand -base64 48 > credentials.key)`";
+        if !self.is_path(name) {
+            return None;
+        }
+        let at = self.0.around.at(name);
+        match self.0.try_pem(name) {
+            Ok(file) => {
+                self.0.keep_secret(&file.path, name);
+                let text = file.text.trim();
+                if text.len() >= LEAST_KEY {
+                    return Some(CredentialKey {
+                        bytes: text.as_bytes().into(),
+                        path: file.path,
+                    });
+                }
+                let message = format!("a key has at least {LEAST_KEY} characters");
+                let finding = Diagnostic::error("bad-key", at, message);
+                self.0.findings.push(finding.help(HELP));
+            }
+            Err(why) => {
+                let finding = Diagnostic::error(why.code(), at, why.to_string());
+                self.0.findings.push(finding.help(HELP));
+            }
+        }
+        None
+    }
+}

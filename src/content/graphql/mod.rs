@@ -1,0 +1,177 @@
+//! GraphQL requests: whether they read or write (GraphQL over HTTP, and what servers accept besides).
+//!
+//! A request is a read only where every server would read it so; all else is a write. Nothing is
+//! refused: a rule decides.
+
+mod document;
+mod lexer;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use crate::name::Path;
+use crate::policy::{Action, Deed};
+
+use super::json::{self, Object};
+use super::{Fields, essence, form, is_plain, told};
+use document::{Document, Kind};
+
+/// The most requests in a batch.
+const MOST_REQUESTS: usize = 100;
+/// The most fields that are judged each on its own.
+const MOST_FIELDS: usize = 100;
+/// The keys of a request. Another key may name a stored document, which may be a mutation.
+const KEYS: &[&str] = &["query", "operationName", "variables", "extensions"];
+
+/// Reads a whole request.
+pub(super) fn read(
+    head: &Deed,
+    fields: &Fields<'_>,
+    method: &str,
+    path: &Path,
+    body: &[u8],
+) -> Vec<Deed> {
+    let said = match method {
+        "GET" | "HEAD" if body.is_empty() => asked(path.query().unwrap_or_default()),
+        "POST" if is_plain(fields) && !has_query(path) => posted(fields, body),
+        _ => None,
+    };
+    said.map_or_else(|| vec![unread(head)], |said| said.deeds(head))
+}
+
+/// What is judged where a request cannot be read.
+pub(super) fn unread(head: &Deed) -> Deed {
+    told(head, Some("graphql-unreadable"), Action::Write)
+}
+
+/// What a request does.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Said {
+    /// Whether it has a mutation.
+    mutates: bool,
+    /// Whether it has a subscription.
+    subscribes: bool,
+    /// The fields of its mutations; `None` where they cannot all be told.
+    changes: Option<BTreeSet<Box<str>>>,
+}
+
+impl Said {
+    /// Of one document. Whichever operation is selected: if one of them is a mutation, some server
+    /// may run it (by the first of two keys, or without a name).
+    fn of(text: &str) -> Option<Self> {
+        let document = Document::parse(text)?;
+        Some(Self {
+            mutates: document.has(Kind::Mutation),
+            subscribes: document.has(Kind::Subscription),
+            changes: document.changes(),
+        })
+    }
+
+    fn and(self, other: Self) -> Self {
+        let changes = self.changes.zip(other.changes);
+        Self {
+            mutates: self.mutates || other.mutates,
+            subscribes: self.subscribes || other.subscribes,
+            changes: changes.map(|(some, more)| some.into_iter().chain(more).collect()),
+        }
+    }
+
+    fn deeds(self, head: &Deed) -> Vec<Deed> {
+        if !self.mutates {
+            let operation = if self.subscribes {
+                "graphql-subscription"
+            } else {
+                "graphql-query"
+            };
+            return vec![told(head, Some(operation), Action::Read)];
+        }
+        match self.changes {
+            Some(fields) if (1..=MOST_FIELDS).contains(&fields.len()) => fields
+                .iter()
+                .map(|field| told(head, Some(&format!("mutation:{field}")), Action::Write))
+                .collect(),
+            _ => vec![told(head, Some("graphql-mutation"), Action::Write)],
+        }
+    }
+}
+
+/// A request in the query of a URL. Without any it asks for a page, or for the schema.
+fn asked(query: &str) -> Option<Said> {
+    let pairs = form::pairs(query)?;
+    if pairs.is_empty() {
+        return Some(Said::default());
+    }
+    let mut seen = BTreeSet::new();
+    let known = |key: &str| KEYS.contains(&key) && key != "extensions";
+    if !pairs.iter().all(|(key, _)| known(key) && seen.insert(key)) {
+        return None;
+    }
+    let text = pairs.iter().find(|(key, _)| key == "query")?;
+    Said::of(&text.1)
+}
+
+/// Whether the URL of a POST may hold a request as well, which some servers read first.
+fn has_query(path: &Path) -> bool {
+    let harmless = |key: &str| {
+        !key.is_empty()
+            && key
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && ![
+                "query",
+                "mutation",
+                "operation",
+                "extension",
+                "variable",
+                "id",
+                "hash",
+                "doc",
+            ]
+            .iter()
+            .any(|word| key.to_ascii_lowercase().contains(word))
+    };
+    let pairs = form::pairs(path.query().unwrap_or_default());
+    !pairs.is_some_and(|pairs| pairs.iter().all(|(key, _)| harmless(key)))
+}
+
+fn posted(fields: &Fields<'_>, body: &[u8]) -> Option<Said> {
+    let text = str::from_utf8(body).ok()?;
+    match &*essence(fields.content_type)? {
+        "application/graphql" => Said::of(text),
+        "application/json" | "application/graphql+json"
+            if text.trim_ascii_start().starts_with('[') =>
+        {
+            batch(text)
+        }
+        "application/json" | "application/graphql+json" => request(text),
+        _ => None,
+    }
+}
+
+fn batch(text: &str) -> Option<Said> {
+    let elements = json::elements(text)?;
+    if !(1..=MOST_REQUESTS).contains(&elements.len()) {
+        return None;
+    }
+    let mut said = elements.iter().map(|element| request(element.get()));
+    let first = said.next()??;
+    said.try_fold(first, |sum, one| Some(sum.and(one?)))
+}
+
+/// One request as JSON.
+fn request(text: &str) -> Option<Said> {
+    let object = Object::unambiguous(text)?;
+    if !object.members().all(|(key, _)| KEYS.contains(&key)) {
+        return None;
+    }
+    let stored = |extensions: &serde_json::value::RawValue| {
+        !json::is_null(extensions)
+            && Object::unambiguous(extensions.get())
+                .is_none_or(|extensions| extensions.get("persistedQuery").is_some())
+    };
+    if object.get("extensions").is_some_and(stored) {
+        return None;
+    }
+    Said::of(&object.text("query")?)
+}

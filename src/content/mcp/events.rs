@@ -1,0 +1,135 @@
+//! Server-sent events (WHATWG HTML section 9.2), as far as MCP needs them.
+
+use crate::name::{Path, Target, Url};
+
+/// A line of a stream: its text, and how many bytes it takes with its end.
+struct Line<'a> {
+    text: &'a [u8],
+    length: usize,
+}
+
+/// The first line of `bytes`, where it has an end. Lines end with LF, CR LF or CR; a CR at the very
+/// end may be half of one, and is not yet an end.
+fn line(bytes: &[u8]) -> Option<Line<'_>> {
+    let at = bytes
+        .iter()
+        .position(|byte| matches!(byte, b'\n' | b'\r'))?;
+    let end = match (bytes.get(at), bytes.get(at + 1)) {
+        (Some(b'\r'), None) => return None,
+        (Some(b'\r'), Some(b'\n')) => 2,
+        _ => 1,
+    };
+    Some(Line {
+        text: bytes.get(..at)?,
+        length: at + end,
+    })
+}
+
+/// The lines of a text, each with its length; the last may have no end.
+fn lines(mut bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let line = line(bytes).unwrap_or(Line {
+            text: bytes.strip_suffix(b"\r").unwrap_or(bytes),
+            length: bytes.len(),
+        });
+        bytes = bytes.get(line.length..).unwrap_or_default();
+        Some(line)
+    })
+}
+
+/// How many bytes at the start of a stream are whole events: up to the last empty line.
+pub fn whole_events(bytes: &[u8]) -> usize {
+    let (mut at, mut whole) = (0, 0);
+    while let Some(line) = bytes.get(at..).and_then(line) {
+        at += line.length;
+        if line.text.is_empty() {
+            whole = at;
+        }
+    }
+    whole
+}
+
+/// The events in `bytes`, each with the empty line that ends it.
+pub(super) fn events(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let mut end = 0;
+        for line in lines(bytes) {
+            end += line.length;
+            if line.text.is_empty() {
+                break;
+            }
+        }
+        let (event, rest) = bytes.split_at_checked(end).filter(|_| end > 0)?;
+        bytes = rest;
+        Some(event)
+    })
+}
+
+/// The data of an event: that of its lines, one below the other; `None` where it has none.
+pub(super) fn data(event: &[u8]) -> Option<Vec<u8>> {
+    let mut parts = lines(event).filter_map(|line| value(line.text, b"data"));
+    let mut data = parts.next()?.to_vec();
+    for part in parts {
+        data.push(b'\n');
+        data.extend_from_slice(part);
+    }
+    Some(data)
+}
+
+/// An event with other data; its other lines are as they were.
+pub(super) fn with_data(event: &[u8], data: &[u8], into: &mut Vec<u8>) {
+    let mut written = false;
+    let mut at = 0;
+    for line in lines(event) {
+        let whole = event.get(at..at + line.length).unwrap_or_default();
+        at += line.length;
+        if value(line.text, b"data").is_none() {
+            into.extend_from_slice(whole);
+            continue;
+        }
+        if !written {
+            for part in lines(data) {
+                into.extend_from_slice(b"data: ");
+                into.extend_from_slice(part.text);
+                into.extend_from_slice(whole.get(line.text.len()..).unwrap_or_default());
+            }
+        }
+        written = true;
+    }
+}
+
+/// The value of a line, where it is of that field.
+fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    let rest = line.strip_prefix(field)?;
+    match rest {
+        [] => Some(rest),
+        [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
+        _ => None,
+    }
+}
+
+/// Where the messages of the older HTTP+SSE transport are posted to, which the server says in the
+/// first event of its stream (`event: endpoint`). `authority` is that of the stream (`host[:port]`):
+/// an endpoint elsewhere is none. `None` until the event is whole.
+pub fn endpoint_of(stream: &[u8], authority: &str) -> Option<Path> {
+    let whole = stream.get(..whole_events(stream))?;
+    let is_endpoint = |event: &&[u8]| {
+        let kind = lines(event)
+            .filter_map(|line| value(line.text, b"event"))
+            .last();
+        kind == Some(b"endpoint")
+    };
+    let data = data(events(whole).find(is_endpoint)?)?;
+    let data = data.trim_ascii();
+    if data.starts_with(b"/") && !data.starts_with(b"//") {
+        return Path::parse(data).ok();
+    }
+    let url = Url::parse(data).ok()?;
+    let port = if url.tls { 443 } else { 80 };
+    let own = Target::from_authority(authority.as_bytes(), port).ok()?;
+    (url.target == own).then_some(url.path)
+}

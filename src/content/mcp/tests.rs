@@ -1,0 +1,419 @@
+use super::super::tests::{body, deeds};
+use super::*;
+use crate::policy::Body;
+use proptest::prelude::*;
+
+const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","arguments":{"name":"x"},"_meta":{"claudecode/toolUseId":"toolu_1"}}}"#;
+
+fn posted(fields: &Fields<'_>, text: &str) -> Progress {
+    read(&body(Body::Mcp), fields, "POST", text.as_bytes())
+}
+
+fn plain(text: &str) -> Progress {
+    posted(&Fields::default(), text)
+}
+
+fn calls(progress: Progress) -> Vec<McpCall> {
+    deeds(progress)
+        .into_iter()
+        .map(|deed| deed.mcp.unwrap())
+        .collect()
+}
+
+fn is_refused(progress: &Progress) -> bool {
+    matches!(progress, Progress::Malformed(_))
+}
+
+fn message(method: &str, rest: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"{rest}}}"#)
+}
+
+#[test]
+fn a_call_says_its_tool() {
+    let deeds = deeds(plain(CALL));
+    assert_eq!(deeds.len(), 1);
+    assert_eq!(deeds[0].operation.as_deref(), Some("tools/call"));
+    assert_eq!(deeds[0].action, Some(Action::Call));
+    let wanted = McpCall {
+        server: Some("docs".into()),
+        method: Some("tools/call".into()),
+        tool: Some("search".into()),
+        tool_use_id: Some("toolu_1".into()),
+    };
+    assert_eq!(deeds[0].mcp, Some(wanted));
+}
+
+#[test]
+fn resources_and_prompts_have_names_too() {
+    let tool = |text: &str| calls(plain(text))[0].tool.clone();
+    let read = message("resources/read", r#","params":{"uri":"file:///a"}"#);
+    assert_eq!(tool(&read).as_deref(), Some("file:///a"));
+    let get = message("prompts/get", r#","params":{"name":"p"}"#);
+    assert_eq!(tool(&get).as_deref(), Some("p"));
+    assert_eq!(
+        tool(&message("tools/list", r#","params":{"name":"x"}"#)),
+        None
+    );
+    assert_eq!(tool(&message("ping", "")), None);
+    assert_eq!(tool(&message("ping", r#","params":null"#)), None);
+}
+
+#[test]
+fn answers_and_notifications_are_read() {
+    for text in [
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"error":{}}"#,
+    ] {
+        let deeds = deeds(plain(text));
+        assert_eq!(deeds[0].operation.as_deref(), Some("response"));
+        assert_eq!(deeds[0].mcp.as_ref().unwrap().method, None);
+    }
+    let notice = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    assert_eq!(
+        calls(plain(notice))[0].method.as_deref(),
+        Some("notifications/initialized")
+    );
+}
+
+#[test]
+fn each_message_of_a_batch_is_judged() {
+    let text = format!("[{CALL}, {}]", message("tools/list", ""));
+    let calls = calls(plain(&text));
+    let methods: Vec<_> = calls
+        .iter()
+        .filter_map(|call| call.method.as_deref())
+        .collect();
+    assert_eq!(methods, ["tools/call", "tools/list"]);
+    let versioned = |version: &'static [u8]| {
+        let fields = Fields {
+            mcp_protocol_version: Some(version),
+            ..Fields::default()
+        };
+        posted(&fields, &text)
+    };
+    assert!(!is_refused(&versioned(b"2025-03-26")));
+    assert!(is_refused(&versioned(b"2025-06-18")));
+    assert!(is_refused(&versioned(b"2026-07-28")));
+    assert!(is_refused(&plain("[]")));
+    assert!(is_refused(&plain(&format!("[[{CALL}]]"))));
+    assert!(is_refused(&plain(&format!("[{CALL},1]"))));
+    let long = format!("[{}{CALL}]", format!("{CALL},").repeat(MOST_MESSAGES));
+    assert!(is_refused(&plain(&long)));
+}
+
+#[test]
+fn a_message_has_one_reading() {
+    for text in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","m\u0065thod":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"},"PARAMS":{"name":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a"},"param\u017f":{"name":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","name":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","Name":"b"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":["a"]}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":1}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a\u0000"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":""}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":1}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call ","params":{"name":"a"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"Tools/Call","params":{"name":"a"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a "}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","_meta":{"x":1,"x":2}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":""}"#,
+        r#"{"jsonrpc":"2.0","id":1}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#,
+        r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+        r#"{"id":1,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"ping"}{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#,
+        "",
+        "null",
+        "\u{feff}{}",
+    ] {
+        assert!(is_refused(&plain(text)), "{text}");
+    }
+    let long = message(
+        "tools/call",
+        &format!(r#","params":{{"name":"{}"}}"#, "a".repeat(129)),
+    );
+    assert!(is_refused(&plain(&long)));
+}
+
+#[test]
+fn a_message_is_not_nested_without_end() {
+    let nested = |depth: usize| {
+        let value = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        message("ping", &format!(r#","params":{{"a":{value}}}"#))
+    };
+    assert!(!is_refused(&plain(&nested(60))));
+    assert!(is_refused(&plain(&nested(65))));
+    assert!(is_refused(&plain(&nested(1 << 20))));
+}
+
+/// The headers of the newest version.
+fn newest(method: &'static [u8], name: Option<&'static [u8]>) -> Fields<'static> {
+    Fields {
+        mcp_protocol_version: Some(b"2026-07-28"),
+        mcp_method: Some(method),
+        mcp_name: name,
+        ..Fields::default()
+    }
+}
+
+#[test]
+fn headers_and_body_agree() {
+    let good = newest(b"tools/call", Some(b"search"));
+    assert!(!is_refused(&posted(&good, CALL)));
+    let encoded = newest(b"tools/call", Some(b"=?base64?c2VhcmNo?="));
+    assert!(!is_refused(&posted(&encoded, CALL)));
+    for wrong in [
+        newest(b"tools/list", Some(b"search")),
+        newest(b"Tools/Call", Some(b"search")),
+        newest(b"tools/call", Some(b"other")),
+        newest(b"tools/call", Some(b"=?base64?b3RoZXI=?=")),
+        newest(b"tools/call", Some(b"=?base64?!?=")),
+        newest(b"tools/call", Some(b"\xff")),
+        newest(b"tools/call", None),
+        Fields {
+            mcp_method: None,
+            ..good
+        },
+    ] {
+        assert!(is_refused(&posted(&wrong, CALL)), "{wrong:?}");
+    }
+    // Also where the version does not ask for them.
+    let old = Fields {
+        mcp_protocol_version: Some(b"2025-06-18"),
+        ..newest(b"tools/list", None)
+    };
+    assert!(is_refused(&posted(&old, CALL)));
+    let list = message("tools/list", "");
+    assert!(!is_refused(&posted(&newest(b"tools/list", None), &list)));
+    assert!(is_refused(&posted(
+        &newest(b"tools/list", Some(b"x")),
+        &list
+    )));
+}
+
+#[test]
+fn a_version_is_the_same_in_header_and_body() {
+    let of = |version: &str| {
+        let meta = format!(
+            r#","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}"}}}}"#
+        );
+        message("tools/list", &meta)
+    };
+    assert!(!is_refused(&posted(
+        &newest(b"tools/list", None),
+        &of("2026-07-28")
+    )));
+    assert!(is_refused(&posted(
+        &newest(b"tools/list", None),
+        &of("2025-06-18")
+    )));
+    assert!(
+        is_refused(&plain(&of("2026-07-28"))),
+        "its headers are missing"
+    );
+    assert!(!is_refused(&plain(&of("2025-06-18"))));
+}
+
+#[test]
+fn what_cannot_be_seen_through_is_refused() {
+    let gzip = Fields {
+        content_encoding: Some(b"gzip"),
+        ..Fields::default()
+    };
+    let seven = Fields {
+        content_type: Some(b"application/json; charset=utf-7"),
+        ..Fields::default()
+    };
+    assert!(is_refused(&posted(&gzip, CALL)));
+    assert!(is_refused(&posted(&seven, CALL)));
+}
+
+#[test]
+fn streams_and_the_end_of_a_session_have_no_message() {
+    let of = |method: &str, bytes: &[u8]| read(&body(Body::Mcp), &Fields::default(), method, bytes);
+    let operation = |method: &str| deeds(of(method, b""))[0].operation.clone().unwrap();
+    assert_eq!(&*operation("GET"), "stream");
+    assert_eq!(&*operation("DELETE"), "end-session");
+    assert!(is_refused(&of("GET", CALL.as_bytes())));
+    assert!(is_refused(&of("PUT", b"")));
+}
+
+#[test]
+fn messages_are_found_where_nobody_announced_them() {
+    for text in [
+        CALL,
+        &format!(" [{CALL}]"),
+        &format!("[1, {CALL}"),
+        &format!("{{}} {CALL}"),
+        &format!("{CALL} trailing"),
+        &CALL[..60],
+        &format!("\u{feff}{CALL}"),
+        r#"{"method":"initialize","x":{"a":[1]},"jsonrpc":"2.0"}"#,
+        r#"{"METHOD":"tools/list","jsonrpc":"2.0"}"#,
+        r#"{"method":"x","method":"tools/list","jsonrpc":"2.0"}"#,
+        r#"{"m\u0065thod":"tools\/list","jsonrpc":"2.0"}"#,
+    ] {
+        assert!(is_message(text.as_bytes()), "{text}");
+    }
+    for text in [
+        "",
+        "[]",
+        r#"{"jsonrpc":"2.0","method":"eth_call"}"#,
+        r#"{"method":"tools/list"}"#,
+        r#"{"a":{"jsonrpc":"2.0","method":"tools/list"}}"#,
+        r#"[{"jsonrpc":"2.0"},{"method":"tools/list"}]"#,
+        r#"{"jsonrpc":"2.0","result":{}}"#,
+    ] {
+        assert!(!is_message(text.as_bytes()), "{text}");
+    }
+    assert!(!is_message("[".repeat(1 << 20).as_bytes()));
+}
+
+#[test]
+fn a_refusal_has_the_id_of_what_it_refuses() {
+    let refused = |text: &str| {
+        let data = serde_json::json!({ "rule": "r" });
+        let bytes = refusal(text.as_bytes(), -32001, "no", Some(&data))?;
+        Some(String::from_utf8(bytes).unwrap())
+    };
+    let with = |id: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32001,"message":"no","data":{{"rule":"r"}}}}}}"#
+        )
+    };
+    assert_eq!(refused(CALL), Some(with("1")));
+    assert_eq!(
+        refused(r#"{"id":"a\"b","method":"x"}"#),
+        Some(with(r#""a\"b""#))
+    );
+    assert_eq!(
+        refused(r#"{"id":12345678901234567890123,"method":"x"}"#),
+        Some(with("12345678901234567890123"))
+    );
+    assert_eq!(refused("?"), Some(with("null")));
+    assert_eq!(
+        refused(r#"{"id":{"a":1},"method":"x"}"#),
+        Some(with("null"))
+    );
+    assert_eq!(refused(r#"{"method":"notifications/x"}"#), None);
+    assert_eq!(refused(r#"{"id":1,"result":{}}"#), None);
+    let batch = format!(r#"[{CALL},{{"method":"notifications/x"}},{{"id":2,"method":"x"}}]"#);
+    assert_eq!(
+        refused(&batch),
+        Some(format!("[{},{}]", with("1"), with("2")))
+    );
+    assert_eq!(refused(r#"[{"method":"notifications/x"}]"#), None);
+}
+
+fn filtered(text: &str) -> Option<String> {
+    let written = allowed_tools(text.as_bytes(), &|name| name.starts_with("ok"))?;
+    Some(String::from_utf8(written).unwrap())
+}
+
+#[test]
+fn a_list_of_tools_has_only_the_allowed_ones() {
+    let list = r#"{"jsonrpc": "2.0",  "id":1,"result":{"tools":[{"name":"ok1","x":[1]}, {"name":"bad"},{"name":"ok2"}], "nextCursor":"c"}} "#;
+    let wanted = r#"{"jsonrpc": "2.0",  "id":1,"result":{"tools":[{"name":"ok1","x":[1]},{"name":"ok2"}], "nextCursor":"c"}} "#;
+    assert_eq!(filtered(list).as_deref(), Some(wanted));
+    assert_eq!(filtered(wanted), None);
+    assert_eq!(filtered(&format!("[{list}]")), Some(format!("[{wanted}]")));
+    assert_eq!(
+        filtered(r#"{"result":{"tools":[{"name":"bad"}]}}"#).as_deref(),
+        Some(r#"{"result":{"tools":[]}}"#)
+    );
+    assert_eq!(filtered(r#"{"result":{"content":[{"name":"bad"}]}}"#), None);
+    assert_eq!(filtered("x"), None);
+    let twice =
+        r#"{"result":{"tools":[{"name":"ok","n\u0061me":"bad"}],"tools":[{"name":"bad"}]}}"#;
+    assert_eq!(
+        filtered(twice).as_deref(),
+        Some(r#"{"result":{"tools":[],"tools":[]}}"#)
+    );
+}
+
+#[test]
+fn a_list_in_a_stream_is_cut_as_well() {
+    let stream = "id: 1\r\nevent: message\r\ndata: {\"result\":{\"tools\":[{\"name\":\"bad\"}]}}\r\n\r\ndata: {\"x\":1}\n\n";
+    let wanted =
+        "id: 1\r\nevent: message\r\ndata: {\"result\":{\"tools\":[]}}\r\n\r\ndata: {\"x\":1}\n\n";
+    assert_eq!(filtered(stream).as_deref(), Some(wanted));
+    let split = "data: {\"result\":\ndata:{\"tools\":[{\"name\":\"bad\"}]}}\n\n";
+    assert_eq!(
+        filtered(split).as_deref(),
+        Some("data: {\"result\":\ndata: {\"tools\":[]}}\n\n")
+    );
+    assert_eq!(filtered(": ping\n\n"), None);
+}
+
+#[test]
+fn whole_events_end_with_an_empty_line() {
+    assert_eq!(whole_events(b"data: 1\n\ndata: 2\n"), 9);
+    assert_eq!(whole_events(b"data: 1\r\n\r\nx"), 11);
+    assert_eq!(whole_events(b"data: 1\n"), 0);
+    assert_eq!(
+        whole_events(b"data: 1\r\r"),
+        0,
+        "half of an end may be missing"
+    );
+}
+
+#[test]
+fn the_older_transport_says_where_messages_go() {
+    let of = |text: &str| {
+        endpoint_of(text.as_bytes(), "mcp.example.com").map(|path| path.as_str().to_owned())
+    };
+    let path = Some("/messages/?session_id=1".to_owned());
+    assert_eq!(
+        of("event: endpoint\ndata: /messages/?session_id=1\n\n"),
+        path
+    );
+    assert_eq!(
+        of(": hi\r\n\r\nevent: endpoint\r\ndata: /messages/?session_id=1\r\n\r\n"),
+        path
+    );
+    assert_eq!(
+        of("event: endpoint\ndata: https://mcp.example.com/messages/?session_id=1\n\n"),
+        path
+    );
+    for text in [
+        "event: endpoint\ndata: /messages\n",
+        "data: /messages\n\n",
+        "event: endpoint\ndata: https://other.example.com/messages\n\n",
+        "event: endpoint\ndata: //other.example.com/messages\n\n",
+        "event: endpoint\ndata: /a/../b\n\n",
+        "event: endpoint\n\n",
+    ] {
+        assert_eq!(of(text), None, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        is_message(&bytes);
+        refusal(&bytes, 1, "no", None);
+        allowed_tools(&bytes, &|_| false);
+        endpoint_of(&bytes, "x");
+        prop_assert!(whole_events(&bytes) <= bytes.len());
+    }
+
+    #[test]
+    fn any_text_of_events_and_json_can_be_read(text in "(data: |event: endpoint|\r|\n|\\{\"result\":|\\{\"tools\":\\[|\\{\"name\":\"a\"\\}|[\\]}:,{\\[]|\"jsonrpc\":\"2.0\"|\"id\":1|\"method\":\"ping\"){0,20}") {
+        let bytes = text.as_bytes();
+        is_message(bytes);
+        refusal(bytes, 1, "no", None);
+        if let Some(cut) = allowed_tools(bytes, &|_| false) {
+            prop_assert!(allowed_tools(&cut, &|_| false).is_none());
+        }
+        // What is judged as a message is found as one.
+        if let Progress::Done(deeds) = plain(&text) {
+            let asks = deeds.iter().any(|deed| deed.mcp.as_ref().unwrap().method.is_some());
+            prop_assert_eq!(asks, is_message(bytes));
+        }
+    }
+}

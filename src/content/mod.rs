@@ -1,0 +1,189 @@
+//! What the body of a request does, where its head cannot tell.
+//!
+//! A push, a GraphQL operation, a Git LFS batch and a message of the Model Context Protocol all look
+//! alike from outside: a POST. Each reader here turns such a body into deeds, which are then judged
+//! like any other. All of it is pure: bytes in, deeds out.
+//!
+//! A body that two readers could understand differently is refused where passing it on would be
+//! guessing ([`Progress::Malformed`]: a push, an MCP message), and is a write where that is enough
+//! (GraphQL, Git LFS).
+
+mod form;
+mod git;
+mod graphql;
+mod json;
+mod lfs;
+pub mod mcp;
+pub mod model;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::name::Path;
+use crate::policy::{Action, Body, Deed, Seen};
+
+/// The fields of a head that say how its body is to be read. The values are as they came.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fields<'a> {
+    /// `Content-Type`.
+    pub content_type: Option<&'a [u8]>,
+    /// `Content-Encoding`, several lines joined by commas.
+    pub content_encoding: Option<&'a [u8]>,
+    /// `Accept`.
+    pub accept: Option<&'a [u8]>,
+    /// `Mcp-Method`.
+    pub mcp_method: Option<&'a [u8]>,
+    /// `Mcp-Name`.
+    pub mcp_name: Option<&'a [u8]>,
+    /// `MCP-Protocol-Version`.
+    pub mcp_protocol_version: Option<&'a [u8]>,
+    /// Whether there is an `Mcp-Session-Id`.
+    pub mcp_session: bool,
+}
+
+/// How far a body was read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Progress {
+    /// More bytes are needed.
+    More,
+    /// All that there is to judge: one deed for each thing that it does, at least one.
+    Done(Vec<Deed>),
+    /// It cannot be what it says: it is refused (400) with this sentence.
+    Malformed(&'static str),
+}
+
+/// Reads what a body does. `head` is the deed that the head told, `body` what came so far, `ended`
+/// whether that is all of it.
+///
+/// Nothing is kept between calls. Only a push can be read before its end: its commands stand before
+/// the pack, so that it is judged before a byte of the pack is there.
+pub fn read(
+    head: &Deed,
+    fields: &Fields<'_>,
+    method: &str,
+    path: &Path,
+    body: &[u8],
+    ended: bool,
+) -> Progress {
+    match head.body {
+        None => Progress::Done(vec![whole(head)]),
+        Some(Body::Model) => Progress::Done(vec![told(head, None, Action::Call)]),
+        Some(Body::GitPush) => git::read(head, fields, body, ended),
+        Some(_) if !ended => Progress::More,
+        Some(Body::GraphQl) => Progress::Done(graphql::read(head, fields, method, path, body)),
+        Some(Body::LfsBatch) => Progress::Done(vec![lfs::read(head, fields, body)]),
+        Some(Body::Mcp) => mcp::read(head, fields, method, body),
+    }
+}
+
+/// What is judged where a body is longer than what is read of it: what is enough for a write is one,
+/// and the rest is refused.
+pub fn too_long(head: &Deed) -> Progress {
+    match head.body {
+        None => Progress::Done(vec![whole(head)]),
+        Some(Body::Model) => Progress::Done(vec![told(head, None, Action::Call)]),
+        Some(Body::GraphQl) => Progress::Done(vec![graphql::unread(head)]),
+        Some(Body::LfsBatch) => Progress::Done(vec![lfs::unread(head)]),
+        Some(Body::GitPush) => {
+            Progress::Malformed("the commands of the push are too long to judge")
+        }
+        Some(Body::Mcp) => Progress::Malformed("the MCP message is too long to judge"),
+    }
+}
+
+/// Whether a request may belong to the Model Context Protocol, whatever its host.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Suspicion {
+    /// It does not look like it.
+    No,
+    /// It has headers of the protocol.
+    Headers,
+    /// Its body has to be looked into: [`mcp::is_message`].
+    Body,
+}
+
+/// Whether a request looks like the Model Context Protocol, from its head. A POST whose type is not
+/// given or is text counts as JSON: some servers of the older transport read any body.
+pub fn looks_like_mcp(method: &str, fields: &Fields<'_>) -> Suspicion {
+    let headers = [
+        fields.mcp_method,
+        fields.mcp_name,
+        fields.mcp_protocol_version,
+    ];
+    if fields.mcp_session || headers.iter().any(Option::is_some) {
+        return Suspicion::Headers;
+    }
+    let both = |accept: &[u8]| {
+        contains(accept, b"text/event-stream") && contains(accept, b"application/json")
+    };
+    let json = match essence(fields.content_type) {
+        Some(kind) => kind.ends_with("json") || kind.starts_with("text/"),
+        None => true,
+    };
+    if method == "POST" && (json || fields.accept.is_some_and(both)) {
+        return Suspicion::Body;
+    }
+    Suspicion::No
+}
+
+/// The deed of the head once there is nothing more to read.
+fn whole(head: &Deed) -> Deed {
+    Deed {
+        seen: Seen::Whole,
+        body: None,
+        ..head.clone()
+    }
+}
+
+/// As [`whole`], with what the body told. Without an operation it keeps that of the head.
+fn told(head: &Deed, operation: Option<&str>, action: Action) -> Deed {
+    Deed {
+        operation: operation.map(Arc::from).or_else(|| head.operation.clone()),
+        action: Some(action),
+        ..whole(head)
+    }
+}
+
+/// Whether the bytes of a body are what its reader sees: not compressed, and text only as UTF-8.
+fn is_plain(fields: &Fields<'_>) -> bool {
+    is_identity(fields) && has_known_charset(fields.content_type)
+}
+
+/// Whether a body is not compressed.
+fn is_identity(fields: &Fields<'_>) -> bool {
+    let codings = fields.content_encoding.unwrap_or_default();
+    codings.split(|byte| *byte == b',').all(|coding| {
+        let coding = coding.trim_ascii();
+        coding.is_empty() || coding.eq_ignore_ascii_case(b"identity")
+    })
+}
+
+/// Whether a type names no charset, or one that reads as UTF-8 does.
+fn has_known_charset(content_type: Option<&[u8]>) -> bool {
+    let parameters = content_type.unwrap_or_default().split(|byte| *byte == b';');
+    parameters.skip(1).all(|parameter| {
+        let mut halves = parameter.splitn(2, |byte| *byte == b'=');
+        let name = halves.next().unwrap_or_default().trim_ascii();
+        let value = halves.next().unwrap_or_default().trim_ascii();
+        let value = value.strip_prefix(b"\"").unwrap_or(value);
+        let value = value.strip_suffix(b"\"").unwrap_or(value);
+        let known = [&b"utf-8"[..], b"utf8", b"us-ascii"];
+        !name.eq_ignore_ascii_case(b"charset")
+            || known.iter().any(|known| value.eq_ignore_ascii_case(known))
+    })
+}
+
+/// The type and subtype of a `Content-Type`, in lower case.
+fn essence(content_type: Option<&[u8]>) -> Option<String> {
+    let first = content_type?
+        .split(|byte| *byte == b';')
+        .next()?
+        .trim_ascii();
+    Some(String::from_utf8_lossy(first).to_ascii_lowercase())
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len())
+        .any(|part| part.eq_ignore_ascii_case(word))
+}

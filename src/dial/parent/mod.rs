@@ -1,0 +1,465 @@
+//! Parent proxies: targets that are reached by another proxy, which is asked for a tunnel, or for
+//! the plain request itself.
+//!
+//! The policy has decided before. A parent is somebody whom the operator named: it may be at a
+//! private address, but never at one of our own listeners. One that refuses has the last word; the
+//! next is only tried where one cannot be reached.
+
+mod answer;
+mod credential;
+mod health;
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use tokio::io::AsyncWriteExt;
+
+use crate::clock::Clock;
+use crate::config::{self, Authorization, FallBack, Resolve};
+use crate::metrics::Metrics;
+use crate::name::{Host, Target};
+use crate::policy::{Category, Guard};
+use crate::tls::{self, TlsFailure};
+
+use super::{DialError, Dialer, NoRoute, Route, Stream, Upstream};
+use credential::Keeper;
+use health::Health;
+
+/// A parent of one generation.
+#[derive(Debug)]
+pub struct Parent {
+    written: config::Parent,
+    /// `host:port`, as in records.
+    name: Arc<str>,
+    tls: Option<tls::Client>,
+    health: Arc<Health>,
+    credential: Arc<Keeper>,
+}
+
+/// How a connection that leads through a parent is to be used.
+#[derive(Clone, Debug)]
+pub struct Through {
+    /// Who takes us there.
+    pub parent: Arc<Parent>,
+    /// What is said to it of who we are.
+    pub authorization: Option<Authorization>,
+    /// The address that was judged, and to which it leads; `None` where the parent alone knows it.
+    pub judged: Option<SocketAddr>,
+    /// Whether it is the parent itself that is spoken to: requests are in absolute form. Else the
+    /// connection is a tunnel to the target.
+    pub absolute: bool,
+}
+
+/// What a dial needs besides its route.
+#[derive(Clone, Copy, Debug)]
+pub struct Errand<'a> {
+    /// What it is for.
+    pub purpose: Purpose<'a>,
+    /// What the proxy itself occupies.
+    pub guard: &'a Guard,
+    /// Where dials through parents are counted.
+    pub metrics: &'a Metrics,
+}
+
+/// What a connection is for, where it leads through a parent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Purpose<'a> {
+    /// Requests in plain HTTP, which the parent understands itself.
+    Request,
+    /// Anything: a tunnel.
+    Tunnel {
+        /// What our `Via` says (RFC 9110 section 7.6.3): who took the tunnel before, then us.
+        via: &'a str,
+    },
+}
+
+/// Why no parent took us there.
+#[derive(Debug, thiserror::Error)]
+pub enum ParentError {
+    /// Its answer is none.
+    #[error("the parent cannot be understood: {0}")]
+    Garbled(&'static str),
+    /// The credential for it is not to be had.
+    #[error("there is no credential for the parent: {0}")]
+    Credential(&'static str),
+    /// Its address is one of our own listeners, or one that nobody may dial.
+    #[error("the parent is this proxy itself, or at an address that is never dialled")]
+    Own,
+    /// It says no.
+    #[error("the parent refused: {status}{}", after_space(word.as_deref()))]
+    Refused {
+        /// The status of its answer.
+        status: u16,
+        /// Why, in a word.
+        word: Option<Box<str>>,
+    },
+    /// Each was found to be out of reach a moment ago.
+    #[error("no parent could be reached a moment ago")]
+    Resting,
+    /// It does not answer in time.
+    #[error("the parent does not answer in time")]
+    Silent,
+    /// There is no TLS with it.
+    #[error("there is no TLS with the parent: {0}")]
+    Tls(&'static str),
+    /// No connection to it.
+    #[error("the parent cannot be reached: {0}")]
+    Unreachable(&'static str),
+}
+
+fn after_space(word: Option<&str>) -> String {
+    word.map_or_else(String::new, |word| format!(" {word}"))
+}
+
+impl ParentError {
+    /// A word of `tidegate_parent_dials_total{result}`.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Garbled(_) => "garbled",
+            Self::Credential(_) | Self::Refused { status: 407, .. } => "credential",
+            Self::Own => "own",
+            Self::Refused { .. } => "refused",
+            Self::Resting => "resting",
+            Self::Silent => "silent",
+            Self::Tls(_) => "tls",
+            Self::Unreachable(_) => "unreachable",
+        }
+    }
+
+    /// Whether it says something about the parent, not about the target or about us. Silence does
+    /// not: whoever asks for a target that never answers could take the parent from everybody.
+    fn is_ill_health(&self) -> bool {
+        matches!(self, Self::Garbled(_) | Self::Tls(_) | Self::Unreachable(_))
+    }
+
+    /// Whether no parent had a say, so that a target may be dialled itself where that is configured.
+    pub fn leaves_out(&self) -> bool {
+        matches!(self, Self::Resting) || self.is_ill_health()
+    }
+
+    /// Whether another parent may be tried.
+    fn may_go_on(&self) -> bool {
+        self.is_ill_health() || matches!(self, Self::Silent | Self::Own)
+    }
+
+    fn no_tls(failure: TlsFailure) -> Self {
+        Self::Tls(match failure.word {
+            "client_certificate_required" => "it wants a client certificate: name a `client-cert`",
+            _ => failure.sentence,
+        })
+    }
+
+    /// A stream that broke off.
+    fn broke(error: io::Error) -> Self {
+        match TlsFailure::in_error(&error) {
+            Some(failure) => Self::no_tls(failure),
+            None => Self::Garbled("it broke off before it answered"),
+        }
+    }
+}
+
+impl Through {
+    /// `host:port` of the parent, as in records.
+    pub fn name(&self) -> &Arc<str> {
+        &self.parent.name
+    }
+
+    /// After the parent did not take the credential with a plain request: whether there is another
+    /// by now.
+    pub async fn has_other_credential(&self) -> bool {
+        let Some(refused) = &self.authorization else {
+            return false;
+        };
+        self.parent.credential.other_than(refused).await.is_some()
+    }
+}
+
+impl Parent {
+    /// The parents that are configured; those of `before` that are the same go on.
+    pub(super) fn all(
+        written: &[config::Parent],
+        clock: &Clock,
+        before: &[Arc<Self>],
+    ) -> Vec<Arc<Self>> {
+        let one = |written: &config::Parent| {
+            let before = before.iter().find(|it| it.written == *written);
+            Arc::new(Self::new(written.clone(), clock, before))
+        };
+        written.iter().map(one).collect()
+    }
+
+    fn new(written: config::Parent, clock: &Clock, before: Option<&Arc<Self>>) -> Self {
+        // What is wrong with certificates was found when the configuration was loaded.
+        let tls = tls::Client::of_parent(&written).ok();
+        let fresh = || Arc::new(Keeper::new(written.credential.clone(), clock.clone()));
+        Self {
+            name: written.target.to_string().into(),
+            tls: tls.filter(|_| written.tls),
+            health: before.map_or_else(Arc::default, |before| before.health.clone()),
+            credential: before.map_or_else(fresh, |before| before.credential.clone()),
+            written,
+        }
+    }
+
+    /// `host:port`, as in records.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whether it is for that target and category.
+    pub(super) fn is_for(&self, target: &Target, category: Category) -> bool {
+        let Self { written, .. } = self;
+        (written.categories.is_empty() || written.categories.contains(&category))
+            && (written.hosts.is_empty() || written.hosts.contains(&target.host))
+            && !written.except.contains(&target.host)
+    }
+
+    /// Whether it looks names up itself.
+    pub fn resolves(&self) -> bool {
+        self.written.resolve == Resolve::Parent
+    }
+
+    /// Whether a target may be dialled itself where this parent is out of reach.
+    pub(super) fn may_be_left_out(&self) -> bool {
+        self.written.fall_back == FallBack::Direct
+    }
+
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.health.rests(now)
+    }
+}
+
+impl Dialer {
+    /// Reaches what a route leads to: by its parents, in order, or by itself.
+    pub async fn reach(&self, route: &Route, errand: Errand<'_>) -> Result<Upstream, DialError> {
+        if route.parents.is_empty() {
+            return self.dial(&route.addresses).await;
+        }
+        let reached = self.by_parents(route, errand).await;
+        let result = reached.as_ref().map_or_else(ParentError::word, |_| "ok");
+        errand.metrics.parent_dial(result);
+        reached.map_err(DialError::Parent)
+    }
+
+    async fn by_parents(&self, route: &Route, errand: Errand<'_>) -> Result<Upstream, ParentError> {
+        let began = self.clock.instant();
+        let awake = route.parents.iter().filter(|it| !it.rests(began));
+        let awake: Vec<_> = awake.collect();
+        let mut last = ParentError::Resting;
+        for (at, parent) in awake.iter().enumerate() {
+            // What is left of the time is shared by those that are left.
+            let spent = self.clock.instant().saturating_duration_since(began);
+            let left = self.connect_timeout.saturating_sub(spent);
+            let others = u32::try_from(awake.len() - at).unwrap_or(u32::MAX);
+            let attempt = Attempt {
+                dialer: self,
+                parent,
+                route,
+                errand,
+                began: self.clock.instant(),
+                longest: left / others.max(1),
+            };
+            match attempt.run().await {
+                Ok(upstream) => {
+                    parent.health.answered();
+                    return Ok(upstream);
+                }
+                Err(error) => {
+                    attempt.learn_from(&error);
+                    if !error.may_go_on() {
+                        return Err(error);
+                    }
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+/// One parent, asked for one target.
+struct Attempt<'a> {
+    dialer: &'a Dialer,
+    parent: &'a Arc<Parent>,
+    route: &'a Route,
+    errand: Errand<'a>,
+    began: Instant,
+    longest: Duration,
+}
+
+impl Attempt<'_> {
+    async fn run(&self) -> Result<Upstream, ParentError> {
+        let authorization = self.parent.credential.get().await?;
+        match self.once(authorization.clone()).await {
+            Err(ParentError::Refused { status: 407, word }) => {
+                let refused = ParentError::Refused { status: 407, word };
+                let refusing = authorization.as_ref().ok_or(refused);
+                let refusing = refusing.map(|it| self.parent.credential.other_than(it))?;
+                match refusing.await {
+                    Some(other) => self.once(Some(other)).await,
+                    None => Err(ParentError::Refused {
+                        status: 407,
+                        word: None,
+                    }),
+                }
+            }
+            ended => ended,
+        }
+    }
+
+    async fn once(&self, authorization: Option<Authorization>) -> Result<Upstream, ParentError> {
+        let out_of_reach = ParentError::Unreachable("it takes too long");
+        let (mut stream, address) = self.in_time(self.connect(), out_of_reach).await?;
+        let Purpose::Tunnel { via } = self.errand.purpose else {
+            return Ok(self.reached(stream, address, authorization, true));
+        };
+        let asked = self.ask(&mut stream, via, authorization.as_ref());
+        self.in_time(asked, ParentError::Silent).await?;
+        Ok(self.reached(stream, address, authorization, false))
+    }
+
+    async fn in_time<T>(
+        &self,
+        doing: impl Future<Output = Result<T, ParentError>>,
+        late: ParentError,
+    ) -> Result<T, ParentError> {
+        let spent = self.dialer.clock.instant();
+        let spent = spent.saturating_duration_since(self.began);
+        let left = self.longest.saturating_sub(spent);
+        tokio::time::timeout(left, doing).await.unwrap_or(Err(late))
+    }
+
+    fn reached(
+        &self,
+        stream: Stream,
+        address: SocketAddr,
+        authorization: Option<Authorization>,
+        absolute: bool,
+    ) -> Upstream {
+        Upstream {
+            stream,
+            address,
+            took: self
+                .dialer
+                .clock
+                .instant()
+                .saturating_duration_since(self.began),
+            parent: Some(Through {
+                parent: self.parent.clone(),
+                authorization,
+                judged: self.judged(),
+                absolute,
+            }),
+        }
+    }
+
+    /// A connection to the parent, TLS included.
+    async fn connect(&self) -> Result<(Stream, SocketAddr), ParentError> {
+        let config::Parent { target, tls, .. } = &self.parent.written;
+        let found = self
+            .dialer
+            .route_own(target, &everywhere(), self.errand.guard)
+            .await;
+        let found = found.map_err(|error| match error {
+            NoRoute::Denied(_) => ParentError::Own,
+            NoRoute::Unresolved(_) => ParentError::Unreachable("its name cannot be resolved"),
+        })?;
+        let dialled = self.dialer.dial(&found.addresses).await;
+        let Upstream {
+            stream, address, ..
+        } = dialled.map_err(|error| ParentError::Unreachable(why(&error)))?;
+        if !tls {
+            return Ok((stream, address));
+        }
+        let client = self.parent.tls.as_ref();
+        let client = client.ok_or(ParentError::Tls("its certificates cannot be used"))?;
+        let Stream::Tcp(socket) = stream else {
+            return Err(ParentError::Unreachable("it is no socket"));
+        };
+        let entered = client.enter_host(&target.host, socket).await;
+        let entered = entered.map_err(ParentError::no_tls)?;
+        Ok((Stream::Tls(Box::new(entered)), address))
+    }
+
+    /// Asks for a tunnel (RFC 9110 section 9.3.6).
+    async fn ask(
+        &self,
+        stream: &mut Stream,
+        via: &str,
+        authorization: Option<&Authorization>,
+    ) -> Result<(), ParentError> {
+        let target = self.tunnel_target();
+        let mut head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nVia: {via}\r\n");
+        if let Some(authorization) = authorization {
+            head.push_str("Proxy-Authorization: ");
+            head.push_str(authorization.as_str());
+            head.push_str("\r\n");
+        }
+        head.push_str("\r\n");
+        let said = async {
+            stream.write_all(head.as_bytes()).await?;
+            stream.flush().await
+        };
+        said.await.map_err(ParentError::broke)?;
+        let answer = answer::read(stream).await?;
+        if answer.is_open() {
+            return Ok(());
+        }
+        Err(ParentError::Refused {
+            status: answer.status,
+            word: answer.word,
+        })
+    }
+
+    /// Where the tunnel is to lead: to a judged address where names are resolved here.
+    fn tunnel_target(&self) -> String {
+        let target = &self.route.target;
+        match self.judged() {
+            Some(address) if matches!(target.host, Host::Name(_)) => address.to_string(),
+            _ => target.to_string(),
+        }
+    }
+
+    /// The judged address. The parent may well have no IPv6.
+    fn judged(&self) -> Option<SocketAddr> {
+        let Route {
+            target, addresses, ..
+        } = self.route;
+        if matches!(target.host, Host::Name(_)) && self.parent.resolves() {
+            return None;
+        }
+        let four = addresses.iter().find(|address| address.is_ipv4());
+        four.or(addresses.first()).copied()
+    }
+
+    fn learn_from(&self, error: &ParentError) {
+        let Self { parent, .. } = self;
+        if error.is_ill_health() {
+            parent.health.failed(self.dialer.clock.instant());
+            tracing::warn!(parent = %parent.name, %error, "a parent proxy is passed over for a while");
+        } else if matches!(error, ParentError::Refused { .. }) {
+            parent.health.answered();
+        }
+    }
+}
+
+fn why(error: &DialError) -> &'static str {
+    match error {
+        DialError::Failed(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            "it refuses connections"
+        }
+        DialError::TimedOut => "it takes too long",
+        DialError::Failed(_) | DialError::Parent(_) => "the network does not lead there",
+    }
+}
+
+/// Parents may be at any address that is not one of the floor's.
+fn everywhere() -> [IpNet; 2] {
+    [
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+        IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+    ]
+}

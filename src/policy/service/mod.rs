@@ -1,0 +1,238 @@
+//! What requests do, by service: read from the data files beside the catalogue
+//! (`config/services/*.toml`), one per protocol.
+//!
+//! A file lists operations; the first that matches method, path and query says what the request
+//! does. What matches none reads where its method reads and writes otherwise, so a spelling that
+//! the file does not know is never the harmless one.
+
+mod fields;
+mod names;
+mod operation;
+mod pattern;
+mod query;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::diag::Diagnostic;
+use crate::name::Path;
+
+use super::{Action, Category, Deed, Seen};
+use fields::Fields;
+use names::{FileForm, PackageForm};
+use operation::{Operation, Request};
+
+/// The operation of a request that no operation of its service describes.
+const OTHER: &str = "other";
+
+/// The service that any host may speak.
+const EVERYWHERE: &str = "git";
+
+/// What is known of the protocols of services.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    services: Arc<[Service]>,
+}
+
+/// One file, compiled.
+#[derive(Debug)]
+struct Service {
+    name: Arc<str>,
+    about: Box<str>,
+    operations: Box<[Operation]>,
+    /// Services whose operations count before its own, e.g. git at a forge.
+    includes: Box<[Box<str>]>,
+    packages: PackageForm,
+    files: FileForm,
+    /// [`OTHER`], made once.
+    other: Arc<str>,
+}
+
+macro_rules! files {
+    ($($name:literal),+ $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../config/services/", $name, ".toml")))),+]
+    };
+}
+
+/// Each with the name of its service.
+const FILES: &[(&str, &str)] = files![
+    "anthropic",
+    "azure-blob",
+    "bedrock",
+    "cargo",
+    "gcs",
+    "git",
+    "github",
+    "gitlab",
+    "go",
+    "hex",
+    "huggingface",
+    "maven",
+    "npm",
+    "nuget",
+    "oci",
+    "openai",
+    "pypi",
+    "rubygems",
+    "s3",
+    "vertex",
+];
+
+/// Whether the program brings a service of that name.
+pub(super) fn is_built_in(name: &str) -> bool {
+    FILES.iter().any(|(known, _)| *known == name)
+}
+
+/// The names of all.
+pub(super) fn known() -> Vec<&'static str> {
+    FILES.iter().map(|(name, _)| *name).collect()
+}
+
+impl Services {
+    /// Those that the program brings.
+    ///
+    /// Parses all of them: make one and keep it. A test sees to it that all parse.
+    pub fn built_in() -> Self {
+        Self::parse(FILES).0
+    }
+
+    /// Reads files, each the name of a service and a text; what cannot be used is left out and
+    /// said.
+    fn parse(files: &[(&str, &str)]) -> (Self, Vec<Diagnostic>) {
+        let mut findings = Vec::new();
+        let services: Vec<_> = files
+            .iter()
+            .filter_map(|(name, text)| source::parse(name, text, &mut findings))
+            .collect();
+        let services = services.into();
+        (Self { services }, findings)
+    }
+
+    /// Whether there is a service of that name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Their names, in order, and what each is.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.services
+            .iter()
+            .map(|service| (&*service.name, &*service.about))
+    }
+
+    /// The words for what may be done at a service, each once: of the services that it includes, its
+    /// own, then `other`. Nothing where there is no such service.
+    pub fn operations(&self, name: &str) -> impl Iterator<Item = &str> {
+        let mut words: Vec<&str> = Vec::new();
+        for service in self.with_included(name) {
+            for operation in &service.operations {
+                if !words.contains(&&*operation.name) {
+                    words.push(&operation.name);
+                }
+            }
+        }
+        if !words.is_empty() {
+            words.push(OTHER);
+        }
+        words.into_iter()
+    }
+
+    /// What the head of a request tells of its deed: by the service where one is known, else by
+    /// what any host may speak (git smart HTTP), else by method.
+    pub fn read(
+        &self,
+        service: Option<&str>,
+        category: Category,
+        method: &str,
+        path: &Path,
+    ) -> Deed {
+        let known = service.and_then(|name| self.find(name));
+        if query::overrides_method(path.query()) {
+            return Self::unknown(known, Action::Write);
+        }
+        let request = Request::new(method, path);
+        let name = known.map_or(EVERYWHERE, |service| &*service.name);
+        let found = self
+            .with_included(name)
+            .find_map(|service| service.read(&request));
+        found.unwrap_or_else(|| match known {
+            Some(_) => Self::unknown(known, by_method(method)),
+            None => Self::unknown(None, Action::of(category, method, path)),
+        })
+    }
+
+    /// The deed of a request that no operation describes.
+    fn unknown(service: Option<&Service>, action: Action) -> Deed {
+        Deed {
+            service: service.map(|service| service.name.clone()),
+            operation: service.map(|service| service.other.clone()),
+            action: Some(action),
+            ..Deed::default()
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| *service.name == *name)
+    }
+
+    /// Those that a service includes, then itself.
+    fn with_included(&self, name: &str) -> impl Iterator<Item = &Service> {
+        self.find(name).into_iter().flat_map(|service| {
+            let included = service.includes.iter().filter_map(|name| self.find(name));
+            included.chain(std::iter::once(service))
+        })
+    }
+}
+
+impl Service {
+    /// What a request does, where an operation describes it.
+    fn read(&self, request: &Request<'_>) -> Option<Deed> {
+        let (operation, fields) = self
+            .operations
+            .iter()
+            .find_map(|operation| Some((operation, operation.matches(request)?)))?;
+        let [repository, package, version] = self.name_things(&fields);
+        Some(Deed {
+            seen: match operation.body {
+                Some(_) => Seen::Head,
+                None => Seen::Whole,
+            },
+            service: Some(self.name.clone()),
+            operation: Some(operation.name.clone()),
+            action: operation.action,
+            repository,
+            package,
+            version,
+            body: operation.body,
+            ..Deed::default()
+        })
+    }
+
+    /// The repository, package and version, in the one spelling that rules see.
+    fn name_things(&self, fields: &Fields<'_>) -> [Option<Box<str>>; 3] {
+        let repository = fields.repository().map(|text| names::repository(&text));
+        let package = fields.package().map(|text| self.packages.canonical(&text));
+        let version = fields.version().map(|text| text.into_owned().into());
+        if package.is_some() && version.is_some() {
+            return [repository, package, version];
+        }
+        let split = fields.file().and_then(|file| self.files.split(&file));
+        match split {
+            Some((name, found)) => {
+                let name = self.packages.canonical(&name);
+                [repository, package.or(Some(name)), version.or(Some(found))]
+            }
+            None => [repository, package, version],
+        }
+    }
+}
+
+/// What a method does where nothing else is known. Methods are case-sensitive: `get` is not `GET`.
+fn by_method(method: &str) -> Action {
+    match method {
+        "GET" | "HEAD" | "OPTIONS" => Action::Read,
+        _ => Action::Write,
+    }
+}

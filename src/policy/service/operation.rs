@@ -1,0 +1,63 @@
+//! One operation of a service.
+
+use std::sync::Arc;
+
+use crate::name::Path;
+
+use super::super::{Action, Body};
+use super::fields::Fields;
+use super::pattern::{Pattern, Segments};
+use super::query::Conditions;
+
+/// What some requests do, in the word of their service.
+#[derive(Debug)]
+pub(super) struct Operation {
+    pub(super) name: Arc<str>,
+    /// `None` where only the body tells.
+    pub(super) action: Option<Action>,
+    /// As on the wire; `GET` stands for `HEAD` as well.
+    pub(super) methods: Box<[Box<str>]>,
+    pub(super) paths: Box<[Pattern]>,
+    pub(super) query: Conditions,
+    pub(super) body: Option<Body>,
+}
+
+impl Operation {
+    /// What a request names, where it is this operation.
+    pub(super) fn matches<'a>(&self, request: &Request<'a>) -> Option<Fields<'a>> {
+        if !self.methods.iter().any(|known| **known == *request.method) {
+            return None;
+        }
+        let mut fields = self
+            .paths
+            .iter()
+            .find_map(|pattern| pattern.matches(&request.path))?;
+        self.query.hold(request.query, &mut fields)?;
+        Some(fields)
+    }
+}
+
+/// The head of a request, as operations look at it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'a> {
+    method: &'a str,
+    path: Segments<'a>,
+    query: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    /// `HEAD` is taken as `GET`, and for both a slash at the end does not count, because servers
+    /// redirect one spelling to the other. For other methods only the exact path is the operation.
+    pub(super) fn new(method: &'a str, path: &'a Path) -> Self {
+        let method = if method == "HEAD" { "GET" } else { method };
+        let text = match path.path().strip_suffix('/') {
+            Some(front) if method == "GET" && !front.is_empty() => front,
+            _ => path.path(),
+        };
+        Self {
+            method,
+            path: Segments::of(text),
+            query: path.query(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Conditions on a query, read so that no spelling of it passes for a harmless one.
+//!
+//! Servers differ: some take the first of two parameters of a name, some the last, some decode
+//! names, some split at `;`. So a condition holds only where all of them would agree.
+
+use super::fields::{Fields, decode};
+use super::pattern::Segment;
+
+/// What a query must say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conditions {
+    /// Parameters that must be there, once, with such a value.
+    pub(super) present: Box<[(Box<str>, Segment)]>,
+    /// Parameters that must not be there.
+    pub(super) absent: Box<[Box<str>]>,
+}
+
+impl Conditions {
+    /// Whether they hold, and what the query names.
+    pub(super) fn hold<'a>(&self, query: Option<&'a str>, fields: &mut Fields<'a>) -> Option<()> {
+        if self.present.is_empty() && self.absent.is_empty() {
+            return Some(());
+        }
+        if parameters(query).any(|(key, _)| is_doubtful(key)) {
+            return None;
+        }
+        if self
+            .absent
+            .iter()
+            .any(|key| named(query, key).next().is_some())
+        {
+            return None;
+        }
+        for (key, expected) in &self.present {
+            let mut found = named(query, key);
+            let (spelled, value) = found.next()?;
+            if found.next().is_some() || *spelled != **key {
+                return None;
+            }
+            has_value(expected, value, fields)?;
+        }
+        Some(())
+    }
+}
+
+/// Whether a value is as expected. One that is expected to the letter is compared as it is
+/// written; one with a part to capture, decoded.
+fn has_value<'a>(expected: &Segment, value: &'a str, fields: &mut Fields<'a>) -> Option<()> {
+    if expected.is_exact() {
+        return expected.matches(value, fields);
+    }
+    let decoded = decode(value).into_owned();
+    let mut inner = Fields::default();
+    expected.matches(&decoded, &mut inner)?;
+    // A part that has a separator in it is several parts to the server.
+    fields.adopt(&inner, |text| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte))
+    })
+}
+
+/// The parameters of a query; servers split it at `&`, some at `;` as well.
+fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
+    let parts = query.unwrap_or_default().split(['&', ';']);
+    parts
+        .filter(|part| !part.is_empty())
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+}
+
+/// The parameters of that name, in whatever case.
+fn named<'a>(query: Option<&'a str>, key: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    parameters(query).filter(move |(name, _)| name.eq_ignore_ascii_case(key))
+}
+
+/// Whether a server might read a name as another: escapes, blanks, arrays.
+fn is_doubtful(key: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:$~".contains(&byte);
+    key.is_empty() || !key.bytes().all(plain)
+}
+
+/// Parameters by which servers and frameworks take another method than the request's.
+const OVERRIDES: [&str; 6] = [
+    "_method",
+    "$httpmethod",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "http_method",
+];
+
+/// Whether a query names another method.
+pub(super) fn overrides_method(query: Option<&str>) -> bool {
+    parameters(query).any(|(key, _)| {
+        let key = decode(key);
+        OVERRIDES.iter().any(|name| key.eq_ignore_ascii_case(name))
+    })
+}

@@ -1,0 +1,532 @@
+//! One request to its origin and its answer back, both at the same time.
+//!
+//! What goes on is written anew from what was understood: the target that was judged is the one in
+//! `Host`, the path that was judged is the one that is sent. An origin may answer before it has
+//! read everything.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::clock::Clock;
+use crate::dial::Through;
+use crate::gate::{self, OpenFlow};
+use crate::name::Url;
+use crate::record::{Blame, End};
+use crate::tls::TlsFailure;
+
+use super::client::{ClientRead, ClientWrite};
+use super::connection::Connection;
+use super::flow::{Flow, millis};
+use super::forward::After;
+use super::http1::{
+    Asked, BodyError, BodyLength, BodySink, Client, HeadLimits, Method, Onward, Passage,
+    RequestHead, ResponseHead, copy_body, encode_request, encode_response, is_idempotent,
+    parse_request, parse_response,
+};
+use super::origin::{OriginRead, OriginStream, OriginWrite};
+use super::refusal::{Code, Refusal};
+use super::relay::{Early, relay, silence};
+use super::route::{Route, Way, tls_failed};
+use super::tools::Tools;
+
+/// Interim responses to one request: more than any honest origin sends.
+const MOST_INTERIM: usize = 64;
+
+/// How long a client that closed its side is answered while nothing moves: it may be gone.
+const HALF_CLOSED: Duration = Duration::from_mins(1);
+
+/// One request on its way.
+pub(super) struct Exchange<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) url: &'a Url,
+    pub(super) upgrade: bool,
+    /// What of an MCP server's tools is shown.
+    pub(super) tools: Option<Tools>,
+    pub(super) open: Arc<OpenFlow>,
+    pub(super) clock: Clock,
+    pub(super) began: Instant,
+}
+
+/// Why an exchange did not come to an end of its own.
+pub(super) enum Broken {
+    /// Nothing was sent to the client yet: it can be told.
+    Before(Refusal),
+    /// The parent does not know us, and there is another credential by now: worth another try.
+    Unknown,
+    /// The kept connection turned out to be closed before anything came: worth another try.
+    Stale,
+}
+
+impl Exchange<'_> {
+    /// Sends the request and passes the answer on, both at the same time.
+    pub(super) async fn run(
+        &self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        mut route: Route,
+        way: &Way<'_>,
+    ) -> Result<After, Broken> {
+        let snapshot = flow.snapshot();
+        let idle = snapshot.limits.idle;
+        let mut buffer = BytesMut::new();
+        let Connection {
+            stream,
+            buffer: early,
+            shared,
+            ..
+        } = connection;
+        let (mut from_client, mut to_client) = stream.split();
+        let through = route.through.as_ref();
+        let (mut from_origin, mut to_origin) = route.stream.split();
+        let mut answer = Answer {
+            by_parent: through.is_some_and(|through| through.absolute),
+            ..Answer::default()
+        };
+        let ended = {
+            let via = (&*shared.gate.pseudonym, through);
+            let whole = AtomicBool::new(false);
+            let mut send = pin!(self.send(&mut from_client, early, &mut to_origin, via, &whole));
+            let mut reply =
+                pin!(self.reply(&mut from_origin, &mut buffer, &mut to_client, &mut answer));
+            let mut quiet = pin!(silence(&self.open.bytes, idle));
+            tokio::select! {
+                biased;
+                cut = self.open.cut() => Ended::Cut(cut),
+                replied = &mut reply => Ended::Replied(replied, whole.load(Ordering::Relaxed)),
+                error = &mut send => Ended::Unsent(error),
+                () = &mut quiet => Ended::Quiet,
+            }
+        };
+        flow.facts.status = answer.status.or(flow.facts.status);
+        flow.facts.ms.first_byte = answer.first_byte.map(millis);
+        match ended {
+            Ended::Replied(Ok(Replied::Upgraded), _) => {
+                self.upgraded(connection, flow, route, buffer).await;
+                Ok(After::Close)
+            }
+            Ended::Replied(Ok(Replied::Whole { client, origin }), sent) => {
+                flow.ended(End::Closed, None, None);
+                if origin && sent && buffer.is_empty() && !binds_connection(self.head) {
+                    way.keep(flow, route);
+                }
+                Ok(if client && sent {
+                    After::Keep
+                } else {
+                    After::Close
+                })
+            }
+            Ended::Replied(Err(ReplyError::Unknown), _) => Err(self.unknown(through).await),
+            ended => self.broken(flow, &answer, ended),
+        }
+    }
+
+    /// What a request is worth whose parent did not take our credential.
+    async fn unknown(&self, through: Option<&Through>) -> Broken {
+        let again = self.head.body.is_empty() && is_idempotent(&self.head.method);
+        match through {
+            Some(through) if through.has_other_credential().await && again => Broken::Unknown,
+            _ => Broken::Before(unknown_to_parent()),
+        }
+    }
+
+    /// Moves bytes both ways: the connection speaks another protocol now.
+    async fn upgraded(
+        &self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        route: Route,
+        buffer: BytesMut,
+    ) {
+        let OriginStream::Wire(mut upstream) = route.stream else {
+            return;
+        };
+        let to_client = if buffer.is_empty() {
+            Bytes::new()
+        } else {
+            buffer.freeze()
+        };
+        let early = Early {
+            to_upstream: connection.early(),
+            to_client,
+        };
+        let idle = flow.snapshot().limits.idle;
+        let shared = connection.shared.clone();
+        let (client, bytes) = (&mut connection.stream, &self.open.bytes);
+        let relaying = relay(client, &mut upstream, early, &shared.buffers, bytes, idle);
+        tokio::select! {
+            biased;
+            cut = self.open.cut() => flow.was_cut(cut),
+            relayed = relaying => flow.relayed(relayed),
+        }
+    }
+
+    /// What an exchange that broke off means to the record and the client.
+    fn broken(&self, flow: &mut Flow, answer: &Answer, ended: Ended) -> Result<After, Broken> {
+        let told = answer.status.is_some();
+        // A length or chunks tell the client that something is missing; the end of the connection
+        // would not.
+        let after = if answer.until_close {
+            After::Abort
+        } else {
+            After::Close
+        };
+        match ended {
+            Ended::Cut(cut) => {
+                flow.was_cut(cut);
+                return Ok(after);
+            }
+            Ended::Quiet if !told => return Err(Broken::Before(Code::ConnectTimeout.into())),
+            Ended::Quiet => flow.refuse(&Code::Idle.into()),
+            Ended::Unsent(error) => {
+                flow.ended(End::Failed, Some(Blame::Client), Some(body_code(&error)));
+            }
+            Ended::Replied(Err(ReplyError::Silent), _) if !told => {
+                let retry = self.head.body.is_empty() && is_idempotent(&self.head.method);
+                return Err(if retry {
+                    Broken::Stale
+                } else {
+                    Broken::Before(silent_origin())
+                });
+            }
+            Ended::Replied(Err(ReplyError::Tls(error)), _) if !told => {
+                let failure = TlsFailure::in_error(&error).unwrap_or(TlsFailure::NETWORK);
+                return Err(Broken::Before(tls_failed(failure)));
+            }
+            Ended::Replied(Err(ReplyError::Malformed(why)), _) if !told => {
+                return Err(Broken::Before(Refusal::because(Code::ConnectFailed, why)));
+            }
+            Ended::Replied(Err(ReplyError::Body(error)), _) => {
+                let blame = match error {
+                    BodyError::Write(_) => Blame::Client,
+                    _ => Blame::Upstream,
+                };
+                flow.ended(End::Failed, Some(blame), Some(body_code(&error)));
+            }
+            Ended::Replied(..) => flow.ended(End::Failed, Some(Blame::Upstream), Some("io_error")),
+        }
+        Ok(after)
+    }
+
+    /// Sends the request, then looks after the client while the origin answers; ends only where
+    /// the client is to blame.
+    async fn send(
+        &self,
+        from: &mut ClientRead<'_>,
+        early: &mut BytesMut,
+        to: &mut OriginWrite<'_>,
+        via: (&str, Option<&Through>),
+        sent: &AtomicBool,
+    ) -> BodyError {
+        match self.send_all(from, early, to, via).await {
+            Ok(()) => sent.store(true, Ordering::Relaxed),
+            // The origin stopped reading: it may still say why.
+            Err(error) if blames_origin(&error) => {}
+            Err(error) => return error,
+        }
+        BodyError::Read(self.gone(from, early).await)
+    }
+
+    /// Waits until the client is gone. One that closed its side may still read the answer (RFC 9112
+    /// section 9.6), but holds its place no longer than that is likely.
+    async fn gone(&self, from: &mut ClientRead<'_>, early: &mut BytesMut) -> io::Error {
+        match from.watch(early).await {
+            Ok(0) => {}
+            // It says more already: it is there.
+            Ok(_) => return std::future::pending().await,
+            Err(error) => return error,
+        }
+        let mut moved = self.open.bytes.total();
+        loop {
+            tokio::time::sleep(HALF_CLOSED).await;
+            let now = self.open.bytes.total();
+            if now == moved {
+                return io::ErrorKind::ConnectionAborted.into();
+            }
+            moved = now;
+        }
+    }
+
+    async fn send_all(
+        &self,
+        from: &mut ClientRead<'_>,
+        early: &mut BytesMut,
+        to: &mut OriginWrite<'_>,
+        via: (&str, Option<&Through>),
+    ) -> Result<(), BodyError> {
+        let framed = matches!(to, OriginWrite::Http2(_));
+        if !framed {
+            let out = self.written(via);
+            to.write_all(&out).await.map_err(BodyError::Write)?;
+            to.flush().await.map_err(BodyError::Write)?;
+        }
+        let onward = if framed {
+            BodyLength::UntilClose
+        } else {
+            self.head.body.onward()
+        };
+        let passage = Passage {
+            from: self.head.body,
+            to: onward,
+            trailers: self.url.tls,
+        };
+        copy_body(from, early, to, passage, &self.open.bytes.out).await
+    }
+
+    /// The head as it goes on.
+    fn written(&self, (via, through): (&str, Option<&Through>)) -> BytesMut {
+        let mut out = BytesMut::new();
+        let onward = Onward {
+            target: &self.url.target,
+            path: &self.url.path,
+            via,
+            upgrade: self.upgrade,
+            through,
+            tls: self.url.tls,
+            plain: self.tools.as_ref().is_some_and(Tools::lists),
+        };
+        encode_request(self.head, onward, &mut out);
+        out
+    }
+
+    /// The head as it goes on, read again: what an origin of HTTP/2 is sent is made of it.
+    pub(super) fn onward(&self, via: &str) -> Option<RequestHead> {
+        let limits = HeadLimits {
+            bytes: usize::MAX,
+            fields: 256,
+        };
+        let mut head = parse_request(&mut self.written((via, None)), limits).ok()??;
+        head.body = self.head.body;
+        Some(head)
+    }
+
+    async fn reply(
+        &self,
+        from: &mut OriginRead<'_>,
+        buffer: &mut BytesMut,
+        to: &mut ClientWrite<'_>,
+        answer: &mut Answer,
+    ) -> Result<Replied, ReplyError> {
+        let client = Client {
+            version: self.head.version,
+            keep_alive: self.head.keep_alive,
+        };
+        for _ in 0..MOST_INTERIM {
+            let head = self.response(from, buffer, answer).await?;
+            if head.is_interim() && client.version == super::http1::Version::Http10 {
+                continue;
+            }
+            let mut out = BytesMut::new();
+            let form = self.tools.as_ref().and_then(|tools| tools.form(&head));
+            let shown = match form {
+                Some(_) => head.unmeasured(),
+                None => head.clone(),
+            };
+            let told = encode_response(&shown, client, "tidegate", &mut out);
+            if head.is_interim() {
+                tell(to, &out).await?;
+                continue;
+            }
+            if head.status == 407 && answer.by_parent {
+                return Err(ReplyError::Unknown);
+            }
+            answer.status = Some(head.status);
+            answer.until_close = told.body == BodyLength::UntilClose;
+            let passage = Passage {
+                from: head.body,
+                to: told.body,
+                trailers: true,
+            };
+            let whole = form.is_none() && self.take_whole(&head, buffer, &mut out);
+            if whole && !head.is_upgrade() {
+                tell_all(to, &out).await?;
+            } else {
+                tell(to, &out).await?;
+            }
+            drop(out);
+            if head.is_upgrade() {
+                return Ok(Replied::Upgraded);
+            }
+            let back = &self.open.bytes.back;
+            let copied = match (&self.tools, form) {
+                (Some(tools), Some(form)) => {
+                    let source = (&mut *from, &mut *buffer);
+                    Box::pin(tools.copy(form, source, to, passage, back)).await
+                }
+                _ if whole => Ok(()),
+                _ => copy_body(from, buffer, to, passage, back).await,
+            };
+            copied.map_err(ReplyError::Body)?;
+            return Ok(Replied::Whole {
+                client: told.keep_alive,
+                origin: head.keep_alive,
+            });
+        }
+        let why = "the origin sent one interim response after the other";
+        Err(ReplyError::Malformed(why.into()))
+    }
+
+    /// A small body that came with its head goes on with it: one write instead of two.
+    fn take_whole(&self, head: &ResponseHead, buffer: &mut BytesMut, out: &mut BytesMut) -> bool {
+        let BodyLength::Length(length) = head.body else {
+            return head.body == BodyLength::None;
+        };
+        let Ok(length) = usize::try_from(length) else {
+            return false;
+        };
+        let Some(body) = buffer.get(..length) else {
+            return false;
+        };
+        out.extend_from_slice(body);
+        buffer.advance(length);
+        self.open
+            .bytes
+            .back
+            .fetch_add(length as u64, Ordering::Relaxed);
+        true
+    }
+
+    async fn response(
+        &self,
+        from: &mut OriginRead<'_>,
+        buffer: &mut BytesMut,
+        answer: &mut Answer,
+    ) -> Result<ResponseHead, ReplyError> {
+        let asked = Asked {
+            head: self.head.method == Method::Head,
+            upgrade: self.upgrade && self.head.upgrade().is_some(),
+        };
+        loop {
+            match parse_response(buffer, asked) {
+                Ok(Some(head)) => return Ok(framed(from, head)),
+                Ok(None) => {}
+                Err(error) => return Err(ReplyError::Malformed(error.to_string())),
+            }
+            buffer.reserve(8 * 1024);
+            match from.read_buf(buffer).await {
+                Err(error) if TlsFailure::in_error(&error).is_some() => {
+                    return Err(ReplyError::Tls(error));
+                }
+                Ok(0) | Err(_) if buffer.is_empty() => return Err(ReplyError::Silent),
+                Ok(0) => return Err(ReplyError::Malformed("the response head broke off".into())),
+                Ok(_) => {}
+                Err(error) => return Err(ReplyError::Malformed(super::io_code(&error).into())),
+            }
+            if answer.first_byte.is_none() {
+                answer.first_byte = Some(self.clock.instant().duration_since(self.began));
+            }
+        }
+    }
+}
+
+/// What a stream of HTTP/2 tells about the answer besides its head.
+fn framed(from: &OriginRead<'_>, mut head: ResponseHead) -> ResponseHead {
+    if let OriginRead::Http2(response) = from {
+        head.version = super::http1::Version::Http2;
+        if response.is_over() && !head.is_interim() {
+            head.body = BodyLength::None;
+        }
+    }
+    head
+}
+
+/// Writes to the client, as far as its socket.
+async fn tell(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> {
+    let written = async {
+        to.write_all(bytes).await?;
+        to.flush().await
+    };
+    written
+        .await
+        .map_err(|error| ReplyError::Body(BodyError::Write(error)))
+}
+
+/// As [`tell`], where nothing follows.
+async fn tell_all(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> {
+    let written = async {
+        to.write_all(bytes).await?;
+        to.finish(b"")?;
+        to.flush().await
+    };
+    written
+        .await
+        .map_err(|error| ReplyError::Body(BodyError::Write(error)))
+}
+
+/// What is known of an answer while it comes.
+#[derive(Default)]
+struct Answer {
+    /// Set when the head was passed on, or is just about to be.
+    status: Option<u16>,
+    /// Whether it is a parent who answers: it asks us who we are, not the client.
+    by_parent: bool,
+    /// Whether the client was told that the body lasts until the connection ends.
+    until_close: bool,
+    first_byte: Option<Duration>,
+}
+
+/// How an answer ended well.
+enum Replied {
+    /// The connection speaks another protocol now.
+    Upgraded,
+    /// All of it was passed on; whether each side takes another request.
+    Whole { client: bool, origin: bool },
+}
+
+enum ReplyError {
+    Body(BodyError),
+    Malformed(String),
+    /// The origin closed before its first byte.
+    Silent,
+    /// The parent does not take our credential.
+    Unknown,
+    /// The origin ended TLS: it does not take our certificate.
+    Tls(io::Error),
+}
+
+enum Ended {
+    Cut(gate::Cut),
+    Quiet,
+    /// And whether the whole request had been sent.
+    Replied(Result<Replied, ReplyError>, bool),
+    Unsent(BodyError),
+}
+
+/// Whether the origin takes the credentials for those of the connection (RFC 4559 section 6): what
+/// follows on it would be taken for the same caller's.
+fn binds_connection(head: &RequestHead) -> bool {
+    head.fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(b"authorization"))
+        .any(|field| {
+            let scheme = field.value.split(|byte| *byte == b' ').next();
+            scheme.is_some_and(|scheme| {
+                scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
+            })
+        })
+}
+
+fn blames_origin(error: &BodyError) -> bool {
+    matches!(error, BodyError::Write(_))
+}
+
+fn body_code(error: &BodyError) -> &'static str {
+    match error {
+        BodyError::Chunk(_) => Code::BadRequest.as_str(),
+        BodyError::Read(error) | BodyError::Write(error) => super::io_code(error),
+        BodyError::Truncated => super::kind_code(io::ErrorKind::UnexpectedEof),
+    }
+}
+
+pub(super) fn unknown_to_parent() -> Refusal {
+    Refusal::because(Code::ParentFailed, "the parent refused: 407")
+}
+
+pub(super) fn silent_origin() -> Refusal {
+    Refusal::because(Code::ConnectFailed, "the origin closed before it answered")
+}

@@ -1,0 +1,245 @@
+//! A connection of HTTP/2 with an origin, and one exchange on it.
+//!
+//! A carrier belongs to one inspected tunnel: it is never shared with another caller or judgement.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use tokio::io::ReadBuf;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::dial::Stream;
+
+use super::super::http1::RequestHead;
+use super::stream::{broken, poll_body, put_trailers, trailer_fields};
+use super::{CONNECTION_WINDOW, RESET_KEPT, SEND_BUFFER, STREAM_WINDOW, head};
+
+/// Bytes of a response's header list.
+const HEADER_LIST: u32 = 64 * 1024;
+
+/// A connection of HTTP/2 with an origin; closed when it is dropped.
+pub(crate) struct Carrier {
+    send: SendRequest<Bytes>,
+    over: Arc<AtomicBool>,
+    _stop: DropGuard,
+}
+
+/// One request and its answer.
+pub(crate) struct Exchange {
+    handle: Option<SendRequest<Bytes>>,
+    sending: Option<SendStream<Bytes>>,
+    receiving: Receiving,
+}
+
+/// What the origin answers.
+pub(crate) struct ResponseHalf<'e>(&'e mut Receiving);
+
+/// What the origin is asked.
+pub(crate) struct RequestHalf<'e>(&'e mut Option<SendStream<Bytes>>);
+
+enum Receiving {
+    /// Nothing was asked yet.
+    Unasked,
+    /// The head has not come yet.
+    Head(ResponseFuture),
+    /// The head as HTTP/1 writes it, then the body.
+    Body {
+        head: Bytes,
+        rest: Bytes,
+        body: RecvStream,
+    },
+}
+
+impl Carrier {
+    /// Begins HTTP/2 on a connection; what moves its frames is one of `tasks`.
+    pub(crate) async fn begin(io: Stream, tasks: &TaskTracker) -> io::Result<Self> {
+        let handshake = Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADER_LIST)
+            .max_concurrent_reset_streams(RESET_KEPT)
+            .max_send_buffer_size(SEND_BUFFER)
+            .handshake::<_, Bytes>(io);
+        let (send, connection) = handshake.await.map_err(broken)?;
+        let stop = CancellationToken::new();
+        let over = Arc::new(AtomicBool::new(false));
+        let (stopped, ended) = (stop.clone(), over.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                _ = connection => {}
+                () = stopped.cancelled() => {}
+            }
+            ended.store(true, Ordering::Release);
+        });
+        Ok(Self {
+            send,
+            over,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    /// Whether it is known to take no more requests.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// An exchange that has not begun.
+    pub(crate) fn exchange(&self) -> Exchange {
+        Exchange {
+            handle: Some(self.send.clone()),
+            sending: None,
+            receiving: Receiving::Unasked,
+        }
+    }
+}
+
+impl Exchange {
+    /// Sends the head of a request that was written for HTTP/1; waits until the origin has room for
+    /// one more.
+    pub(crate) async fn begin(&mut self, request: &RequestHead, authority: &str) -> io::Result<()> {
+        let handle = self.handle.take().ok_or(io::ErrorKind::NotConnected)?;
+        let mut send = handle.ready().await.map_err(broken)?;
+        let ended = request.body.is_empty();
+        let request = head::onward(request, authority).ok_or(io::ErrorKind::InvalidInput)?;
+        let (response, sending) = send.send_request(request, ended).map_err(broken)?;
+        self.sending = (!ended).then_some(sending);
+        self.receiving = Receiving::Head(response);
+        Ok(())
+    }
+
+    /// Both ways apart.
+    pub(crate) fn split(&mut self) -> (ResponseHalf<'_>, RequestHalf<'_>) {
+        (
+            ResponseHalf(&mut self.receiving),
+            RequestHalf(&mut self.sending),
+        )
+    }
+}
+
+impl ResponseHalf<'_> {
+    /// Whether nothing follows the head that was read.
+    pub(crate) fn is_over(&self) -> bool {
+        match &*self.0 {
+            Receiving::Unasked | Receiving::Head(_) => false,
+            Receiving::Body { head, rest, body } => {
+                head.is_empty() && rest.is_empty() && body.is_end_stream()
+            }
+        }
+    }
+
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match self.0 {
+                Receiving::Unasked => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+                Receiving::Head(response) => {
+                    if let Some(interim) = poll_interim(response, cx)? {
+                        // What does not fit now would be lost: a head is small, a buffer is not.
+                        return Poll::Ready(put_whole(&interim, into));
+                    }
+                    let response = ready!(Pin::new(response).poll(cx)).map_err(broken)?;
+                    let (parts, body) = response.into_parts();
+                    let head = head::written(parts.status, &parts.headers);
+                    *self.0 = Receiving::Body {
+                        head,
+                        rest: Bytes::new(),
+                        body,
+                    };
+                }
+                Receiving::Body { head, .. } if !head.is_empty() => {
+                    put_some(head, into);
+                    return Poll::Ready(Ok(()));
+                }
+                Receiving::Body { rest, body, .. } => return poll_rest(rest, body, cx, into),
+            }
+        }
+    }
+
+    pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let Receiving::Body { body, .. } = self.0 else {
+            return Poll::Ready(Ok(Bytes::new()));
+        };
+        let trailers = ready!(body.poll_trailers(cx)).map_err(broken)?;
+        Poll::Ready(Ok(trailers.map(|it| put_trailers(&it)).unwrap_or_default()))
+    }
+}
+
+/// An interim response, where one is there.
+fn poll_interim(response: &mut ResponseFuture, cx: &mut Context<'_>) -> io::Result<Option<Bytes>> {
+    match response.poll_informational(cx) {
+        Poll::Ready(Some(Ok(interim))) => {
+            Ok(Some(head::written(interim.status(), interim.headers())))
+        }
+        Poll::Ready(Some(Err(error))) => Err(broken(error)),
+        Poll::Ready(None) | Poll::Pending => Ok(None),
+    }
+}
+
+fn poll_rest(
+    rest: &mut Bytes,
+    body: &mut RecvStream,
+    cx: &mut Context<'_>,
+    into: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    while rest.is_empty() {
+        match ready!(body.poll_data(cx)) {
+            Some(Ok(data)) => *rest = data,
+            Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+            None => return Poll::Ready(Ok(())),
+        }
+    }
+    let taken = put_some(rest, into);
+    let released = body.flow_control().release_capacity(taken);
+    Poll::Ready(released.map_err(broken))
+}
+
+fn put_some(from: &mut Bytes, into: &mut ReadBuf<'_>) -> usize {
+    let take = from.len().min(into.remaining());
+    into.put_slice(from.get(..take).unwrap_or_default());
+    from.advance(take);
+    take
+}
+
+fn put_whole(text: &[u8], into: &mut ReadBuf<'_>) -> io::Result<()> {
+    if text.len() > into.remaining() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    into.put_slice(text);
+    Ok(())
+}
+
+impl RequestHalf<'_> {
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.0 {
+            Some(body) => poll_body(body, cx, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// Ends the request, with trailers where there are some.
+    pub(crate) fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        let Some(mut body) = self.0.take() else {
+            return Ok(());
+        };
+        let ended = match trailer_fields(trailers) {
+            Some(fields) => body.send_trailers(fields),
+            None => body.send_data(Bytes::new(), true),
+        };
+        ended.map_err(broken)
+    }
+}

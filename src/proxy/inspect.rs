@@ -1,0 +1,304 @@
+//! TLS ended here and begun again: each request inside a tunnel is a flow of its own.
+//!
+//! The origin's handshake comes first, before the client's 200: so the client's status tells the
+//! truth, and the client is offered HTTP/2 only where its origin speaks it. The name in the
+//! `CONNECT`, in SNI and in each request must be the same one.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::dial::{self, Stream, Through, Upstream};
+use crate::identity::Presented;
+use crate::name::{Host, Path, Target, Url};
+use crate::policy::Decision;
+use crate::record::{Blame, End, FlowFacts, TlsMode};
+use crate::tls::{Alpn, HandshakeError};
+
+use super::client::ClientStream;
+use super::connection::{Connection, LINGER};
+use super::flow::{Flow, Known};
+use super::http1::{Method, RequestHead};
+use super::http2;
+use super::origin::OriginStream;
+use super::refusal::{Code, Refusal};
+use super::route::{Route, Secured, secure};
+
+/// What the requests inside one tunnel share.
+pub(super) struct Inside {
+    /// The flow of the tunnel.
+    pub(super) parent: Uuid,
+    /// Where the tunnel leads.
+    pub(super) target: Target,
+    /// Who asked for it.
+    pub(super) presented: Presented,
+    /// Whether its origin speaks HTTP/2.
+    pub(super) http2: bool,
+    /// Cancelled when the tunnel has to end, and when shutdown begins.
+    pub(super) ending: CancellationToken,
+    /// Requests so far.
+    pub(super) requests: AtomicU64,
+    link: Mutex<Link>,
+}
+
+/// The connection to the origin that was made for the tunnel.
+enum Link {
+    /// None, or it was given away.
+    Gone,
+    /// HTTP/1 that no request has taken yet.
+    Http1(Stream, Peer),
+    /// HTTP/2 that every request shares.
+    Http2(http2::OriginCarrier, Peer),
+}
+
+/// Who is at the other end, and under which `[upstream.NAME]`.
+#[derive(Clone)]
+struct Peer {
+    address: SocketAddr,
+    /// The parent that it leads through.
+    through: Option<Through>,
+    upstream: Option<Arc<str>>,
+}
+
+impl Peer {
+    fn route(&self, stream: OriginStream) -> Route {
+        Route {
+            stream,
+            address: self.address,
+            through: self.through.clone(),
+            reused: true,
+        }
+    }
+}
+
+impl Inside {
+    /// Begins TLS with the origin of a tunnel that was dialled.
+    pub(super) async fn begin(
+        flow: &mut Flow,
+        known: &Known,
+        target: &Target,
+        decision: &Decision,
+        upstream: Upstream,
+    ) -> Result<Arc<Self>, Refusal> {
+        flow.facts.tls_mode = Some(TlsMode::Inspected);
+        let name = decision.upstream.as_ref();
+        let secured = secure(flow, target, name, Alpn::Http2, upstream).await?;
+        let peer = Peer {
+            address: secured.address,
+            through: secured.through.clone(),
+            upstream: decision.upstream.clone(),
+        };
+        let http2 = secured.http2;
+        let link = if http2 {
+            Link::Http2(carrier(flow, secured.stream).await?, peer)
+        } else {
+            Link::Http1(secured.stream, peer)
+        };
+        Ok(Arc::new(Self {
+            parent: flow.facts.flow,
+            target: target.clone(),
+            presented: known.presented.clone(),
+            http2,
+            ending: flow.gate.draining.child_token(),
+            requests: AtomicU64::new(0),
+            link: Mutex::new(link),
+        }))
+    }
+
+    /// Says of a request that it came inside.
+    pub(super) fn note(&self, facts: &mut FlowFacts) {
+        facts.parent = Some(self.parent);
+        facts.tls_mode = Some(TlsMode::Inspected);
+        if let Host::Name(name) = &self.target.host {
+            facts.server_name = Some(name.as_str().into());
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A place on the tunnel's own connection, where that was made under the same name and its
+    /// address still passes.
+    pub(super) fn take(
+        &self,
+        upstream: &Option<Arc<str>>,
+        passes: impl Fn(SocketAddr) -> bool,
+    ) -> Option<Route> {
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |peer: &Peer| {
+            let judged = dial::judged(peer.address, peer.through.as_ref());
+            peer.upstream == *upstream && judged.is_none_or(&passes)
+        };
+        match &mut *link {
+            Link::Http2(carrier, peer) if fits(peer) && !carrier.is_over() => {
+                let exchange = carrier.exchange();
+                Some(peer.route(OriginStream::Http2(Box::new(exchange))))
+            }
+            Link::Http1(_, peer) if fits(peer) => match std::mem::replace(&mut *link, Link::Gone) {
+                Link::Http1(stream, peer) => Some(peer.route(OriginStream::Wire(stream))),
+                other => {
+                    *link = other;
+                    None
+                }
+            },
+            _ => None,
+        }
+    }
+
+    /// Puts a new connection of HTTP/2 in the place of the one that ended.
+    pub(super) async fn carry_on(
+        &self,
+        flow: &mut Flow,
+        secured: Secured,
+        upstream: &Option<Arc<str>>,
+    ) -> Result<OriginStream, Refusal> {
+        let carrier = carrier(flow, secured.stream).await?;
+        let exchange = carrier.exchange();
+        let peer = Peer {
+            address: secured.address,
+            through: secured.through.clone(),
+            upstream: upstream.clone(),
+        };
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link::Http2(carrier, peer);
+        Ok(OriginStream::Http2(Box::new(exchange)))
+    }
+
+    fn let_go(&self) {
+        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link::Gone;
+    }
+}
+
+async fn carrier(flow: &Flow, stream: Stream) -> Result<http2::OriginCarrier, Refusal> {
+    let longest = flow.snapshot().limits.connect_timeout;
+    let beginning = http2::OriginCarrier::begin(stream, &flow.gate.tasks);
+    match tokio::time::timeout(longest, beginning).await {
+        Ok(Ok(carrier)) => Ok(carrier),
+        Ok(Err(error)) => Err(Refusal::because(
+            Code::ConnectFailed,
+            super::io_reason(&error),
+        )),
+        Err(_) => Err(Code::ConnectTimeout.into()),
+    }
+}
+
+/// Ends TLS with a client whose `ClientHello` was read, and answers what it asks inside until it is
+/// done or the tunnel is ended.
+pub(super) async fn carry(mut flow: Flow, connection: Connection, inside: Arc<Inside>) {
+    let Some(open) = flow.open.clone() else {
+        return;
+    };
+    let entered = tokio::select! {
+        biased;
+        cut = open.cut() => return flow.was_cut(cut),
+        entered = enter(&flow, connection, &inside) => entered,
+    };
+    let (connection, http2) = match entered {
+        Ok(entered) => entered,
+        Err(HandshakeError(why)) => {
+            flow.gate.metrics.handshake("inside", why);
+            flow.facts.detail = detail_of(why);
+            flow.ended(End::Failed, Some(Blame::Client), Some(why));
+            return;
+        }
+    };
+    flow.gate.metrics.handshake("inside", "ok");
+    flow.rest();
+    let mut serving = std::pin::pin!(serve(connection, http2));
+    let cut = tokio::select! {
+        () = &mut serving => None,
+        cut = open.cut() => Some(cut),
+    };
+    if cut.is_some() {
+        inside.ending.cancel();
+        // Requests that are under way are ended on their own account, each with its own reason.
+        let _ = tokio::time::timeout(LINGER, serving).await;
+    }
+    inside.let_go();
+    flow.close.requests = inside.requests.load(Ordering::Relaxed);
+    match cut {
+        Some(cut) => flow.was_cut(cut),
+        None => flow.ended(End::Closed, None, None),
+    }
+}
+
+async fn serve(connection: Connection, http2: bool) {
+    if http2 {
+        http2::serve_inside(connection).await;
+    } else {
+        // Nothing inside a tunnel opens another one.
+        let _none = connection.serve(None).await;
+    }
+}
+
+/// Shakes hands in the name of the destination.
+async fn enter(
+    flow: &Flow,
+    mut connection: Connection,
+    inside: &Arc<Inside>,
+) -> Result<(Connection, bool), HandshakeError> {
+    let snapshot = flow.snapshot();
+    let authority = snapshot.authority.as_ref();
+    let authority = authority.ok_or(HandshakeError("no_authority"))?;
+    let server = authority
+        .server(&inside.target.host, inside.http2)
+        .map_err(|_| HandshakeError("not_minted"))?;
+    let early = connection.early();
+    let Connection {
+        shared,
+        stream,
+        origin,
+        captured,
+        ..
+    } = connection;
+    let entering = server.enter(early, stream);
+    let entered = tokio::time::timeout(snapshot.limits.header_timeout, entering).await;
+    let entered = entered.unwrap_or(Err(HandshakeError("timeout")))?;
+    let stream = ClientStream::Inside(entered.stream);
+    let mut connection = Connection::new(shared, stream, origin);
+    connection.inside = Some(inside.clone());
+    connection.captured = captured;
+    Ok((connection, entered.http2))
+}
+
+fn detail_of(why: &'static str) -> Option<Box<str>> {
+    let said = match why {
+        "authority_not_trusted" => {
+            "the client does not trust the local authority: `tidegate ca install`, or a rule with `inspect = false`"
+        }
+        "no_authority" => "nothing can be inspected: `[inspect]` names no authority",
+        _ => return None,
+    };
+    Some(said.into())
+}
+
+/// The target and path of a request inside: the target is where the tunnel leads, and the request
+/// must say the same (RFC 9110 section 7.4).
+pub(super) fn url(head: &RequestHead, target: &Target) -> Result<Url, Refusal> {
+    if head.method == Method::Connect {
+        let detail = "no tunnel is opened inside a tunnel";
+        return Err(Refusal::because(Code::ActionDenied, detail));
+    }
+    let named = head.host().map(|host| Target::from_authority(host, 443));
+    match named {
+        Some(Ok(named)) if named == *target => {}
+        Some(Ok(_)) | None => return Err(Code::HostMismatch.into()),
+        Some(Err(error)) => return Err(Refusal::because(Code::BadTarget, error.to_string())),
+    }
+    let path = if head.target().starts_with(b"/") {
+        Path::parse(head.target())
+    } else {
+        let url = Url::parse(head.target())
+            .map_err(|error| Refusal::because(Code::BadTarget, error.to_string()))?;
+        if !url.tls || url.target != *target {
+            return Err(Code::HostMismatch.into());
+        }
+        Ok(url.path)
+    };
+    let path = path.map_err(|error| Refusal::because(Code::BadPath, error.to_string()))?;
+    Ok(Url {
+        tls: true,
+        target: target.clone(),
+        path,
+    })
+}

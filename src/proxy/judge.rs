@@ -1,0 +1,242 @@
+//! What a request does, and whether it may: by its head, then by its body where only that tells.
+//!
+//! A request that does several things is judged for each of them, and passes if all pass.
+
+use tokio::io::AsyncWriteExt;
+
+use crate::content::{self, Fields, Progress, Suspicion};
+use crate::gate;
+use crate::name::Url;
+use crate::policy::{Attempt, Body, Decision, Deed, McpCall, Seen};
+
+use super::connection::Connection;
+use super::flow::{Flow, Known};
+use super::http1::RequestHead;
+use super::peek::Peek;
+use super::refusal::{self, Code, Refusal};
+use super::said;
+
+/// What is read of a body that has to be judged, in bytes; of a request to a model more is looked
+/// at, since nothing depends on it.
+const MOST: usize = 1024 * 1024;
+const MOST_OF_MODEL: usize = 8 * 1024 * 1024;
+/// The error of JSON-RPC for what the policy refuses: of those that are left to servers.
+const REFUSED: i64 = -32043;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A request that is being judged.
+struct Request<'r> {
+    known: &'r Known,
+    url: &'r Url,
+    head: &'r mut RequestHead,
+}
+
+/// Judges a request; what it asked is kept to be judged again.
+pub(super) async fn request(
+    connection: &mut Connection,
+    flow: &mut Flow,
+    known: &Known,
+    url: &Url,
+    head: &mut RequestHead,
+) -> Result<(Decision, gate::Asked), Refusal> {
+    let mut request = Request { known, url, head };
+    let mut deed =
+        flow.snapshot()
+            .policy
+            .read(&url.target, request.head.method.as_str(), &url.path);
+    said::of(request.head, flow);
+    let mut peek = Peek::new(request.head);
+    request
+        .look_for_mcp(connection, flow, &mut deed, &mut peek)
+        .await?;
+    // A message of MCP is read before it is refused: the record names the tool, and the agent gets
+    // an answer that it can read.
+    if deed.body != Some(Body::Mcp) {
+        let decision = request.judge(flow, &deed)?;
+        if deed.body.is_none() {
+            return Ok((decision, request.asked(deed)));
+        }
+    }
+    let deeds = request.read(connection, flow, &deed, &mut peek).await?;
+    let mut last = None;
+    for deed in deeds {
+        let judged = request.judge(flow, &deed);
+        let decision = judged.map_err(|refusal| request.answer(flow, refusal, &peek.content))?;
+        last = Some((decision, deed));
+    }
+    let (decision, deed) = last.ok_or(Code::BadRequest)?;
+    Ok((decision, request.asked(deed)))
+}
+
+impl Request<'_> {
+    fn method(&self) -> &str {
+        self.head.method.as_str()
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        let first = |name: &str| {
+            let mut fields = self.head.fields.iter();
+            let found = fields.find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+            found.map(|field| field.value)
+        };
+        Fields {
+            content_type: first("content-type"),
+            content_encoding: first("content-encoding"),
+            accept: first("accept"),
+            mcp_method: first("mcp-method"),
+            mcp_name: first("mcp-name"),
+            mcp_protocol_version: first("mcp-protocol-version"),
+            mcp_session: first("mcp-session-id").is_some(),
+        }
+    }
+
+    /// Recognises the Model Context Protocol where nobody announced it.
+    async fn look_for_mcp(
+        &mut self,
+        connection: &mut Connection,
+        flow: &Flow,
+        deed: &mut Deed,
+        peek: &mut Peek,
+    ) -> Result<(), Refusal> {
+        if deed.mcp.is_some() || deed.body.is_some() || connection.inside.is_none() {
+            return Ok(());
+        }
+        let found = match content::looks_like_mcp(self.method(), &self.fields()) {
+            Suspicion::No => false,
+            Suspicion::Headers => true,
+            Suspicion::Body => {
+                // Who may not do this at all is not listened to.
+                if !flow.would_pass(self.known, &self.url.target, self.attempt(deed)) {
+                    return Ok(());
+                }
+                self.more(connection, flow, peek).await?;
+                // What does not begin as JSON may be a stream that waits for an answer.
+                if matches!(peek.content.trim_ascii_start().first(), Some(b'{' | b'[')) {
+                    self.fill(connection, flow, peek, MOST).await?;
+                }
+                content::mcp::is_message(&peek.content)
+            }
+        };
+        if found {
+            deed.mcp = Some(McpCall::default());
+            deed.body = Some(Body::Mcp);
+            deed.seen = Seen::Head;
+        }
+        Ok(())
+    }
+
+    /// Decides one deed; the flow says so.
+    fn judge(&self, flow: &mut Flow, deed: &Deed) -> Result<Decision, Refusal> {
+        flow.facts.deed = Some(Box::new(deed.clone()));
+        flow.judge_attempt(self.known, &self.url.target, self.attempt(deed))
+    }
+
+    fn attempt<'a>(&'a self, deed: &'a Deed) -> Attempt<'a> {
+        Attempt::Request {
+            method: self.method(),
+            path: &self.url.path,
+            upgrade: self.head.upgrade().is_some(),
+            tls: self.url.tls,
+            deed: Some(deed),
+        }
+    }
+
+    fn asked(&self, deed: Deed) -> gate::Asked {
+        gate::Asked::Request {
+            method: self.method().into(),
+            path: self.url.path.clone(),
+            upgrade: self.head.upgrade().is_some(),
+            tls: self.url.tls,
+            deed: Some(Box::new(deed)),
+        }
+    }
+
+    /// A refusal as the client of an MCP server reads it, where it waits for an answer.
+    fn answer(&self, flow: &Flow, refusal: Refusal, message: &[u8]) -> Refusal {
+        let is_mcp = flow
+            .facts
+            .deed
+            .as_ref()
+            .is_some_and(|deed| deed.mcp.is_some());
+        let fields = self.fields();
+        let accept = fields.accept.unwrap_or_default().to_ascii_lowercase();
+        let takes = |kind: &[u8]| accept.windows(kind.len()).any(|part| part == kind);
+        // The older transport answers elsewhere: there only the status is seen.
+        let waits = takes(b"application/json") && takes(b"text/event-stream");
+        if !is_mcp || !waits {
+            return refusal;
+        }
+        let said = refusal::said(&refusal, &flow.facts);
+        match content::mcp::refusal(message, REFUSED, &said.0, Some(&said.1)) {
+            Some(answer) => refusal.as_message(answer),
+            None => refusal,
+        }
+    }
+
+    /// Reads the body as far as it takes to tell what it does.
+    async fn read(
+        &mut self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        deed: &Deed,
+        peek: &mut Peek,
+    ) -> Result<Vec<Deed>, Refusal> {
+        if deed.body == Some(Body::Model) {
+            self.fill(connection, flow, peek, MOST_OF_MODEL).await?;
+            said::of_model(&peek.content, flow);
+        }
+        loop {
+            let (content, ended) = (&peek.content, peek.ended);
+            let (fields, path) = (self.fields(), &self.url.path);
+            let progress = if content.len() > MOST && deed.body != Some(Body::Model) {
+                content::too_long(deed)
+            } else {
+                content::read(deed, &fields, self.method(), path, content, ended)
+            };
+            match progress {
+                Progress::Done(deeds) => return Ok(deeds),
+                Progress::Malformed(why) => return Err(Refusal::because(Code::BadRequest, why)),
+                Progress::More if ended => return Err(Code::BadRequest.into()),
+                Progress::More => self.more(connection, flow, peek).await?,
+            }
+        }
+    }
+
+    /// Reads until the end, or until there is more than `most`.
+    async fn fill(
+        &mut self,
+        connection: &mut Connection,
+        flow: &Flow,
+        peek: &mut Peek,
+        most: usize,
+    ) -> Result<(), Refusal> {
+        while !peek.ended && peek.content.len() <= most {
+            self.more(connection, flow, peek).await?;
+        }
+        Ok(())
+    }
+
+    async fn more(
+        &mut self,
+        connection: &mut Connection,
+        flow: &Flow,
+        peek: &mut Peek,
+    ) -> Result<(), Refusal> {
+        if peek.ended {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.head.expect_continue) {
+            // The origin is not asked: it will be sent the body that was judged.
+            let said = async {
+                connection.stream.write_all(CONTINUE).await?;
+                connection.stream.flush().await
+            };
+            said.await.map_err(|_| Refusal::from(Code::BadRequest))?;
+        }
+        let longest = flow.snapshot().limits.idle;
+        let reading = peek.more(connection);
+        tokio::time::timeout(longest, reading)
+            .await
+            .unwrap_or(Err(Code::BadRequest.into()))
+    }
+}

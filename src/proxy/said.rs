@@ -1,0 +1,73 @@
+//! What an agent says of itself in its own requests: labels for the record, never evidence.
+
+use crate::content::model;
+use crate::record::Said;
+
+use super::flow::Flow;
+use super::http1::RequestHead;
+
+/// Longest label, in bytes.
+const LONGEST: usize = 128;
+
+/// Reads the agent's own header fields.
+pub(super) fn of(head: &RequestHead, flow: &mut Flow) {
+    let mut said = Said::default();
+    for field in head.fields.iter() {
+        let slot = match () {
+            () if is(field.name, b"x-claude-code-session-id") => &mut said.session,
+            () if is(field.name, b"x-mcp-client-session-id") => &mut said.session,
+            () if is(field.name, b"x-claude-code-agent-id") => &mut said.agent,
+            () if is(field.name, b"x-claude-code-parent-agent-id") => &mut said.parent_agent,
+            () if is(field.name, b"x-client-request-id") => &mut said.request,
+            () if is(field.name, b"traceparent") => {
+                said.trace = trace(field.value);
+                continue;
+            }
+            () => continue,
+        };
+        *slot = label(field.value);
+    }
+    keep(said, flow);
+}
+
+/// Reads what a request to a model says besides.
+pub(super) fn of_model(body: &[u8], flow: &mut Flow) {
+    let Some(model) = model::said(body) else {
+        return;
+    };
+    let mut said = flow.facts.said.take().map_or_else(Said::default, |it| *it);
+    said.session = said.session.or(model.session);
+    said.server_tools = model.server_tools;
+    keep(said, flow);
+}
+
+fn keep(mut said: Said, flow: &mut Flow) {
+    let known = flow.facts.session.as_deref();
+    let differs = |session: &str| known.is_some_and(|known| !known.eq_ignore_ascii_case(session));
+    said.mismatch = said.session.as_deref().is_some_and(differs);
+    if said != Said::default() {
+        flow.facts.said = Some(Box::new(said));
+    }
+}
+
+fn is(name: &[u8], known: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(known)
+}
+
+fn label(value: &[u8]) -> Option<Box<str>> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let plain = |c: char| c.is_ascii_graphic();
+    let sound = !text.is_empty() && text.len() <= LONGEST && text.chars().all(plain);
+    sound.then(|| text.into())
+}
+
+/// Trace and span of a W3C `traceparent`.
+fn trace(value: &[u8]) -> Option<(Box<str>, Box<str>)> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let mut parts = text.split('-');
+    let (_version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    (hex(trace, 32) && hex(span, 16)).then(|| (trace.into(), span.into()))
+}

@@ -1,0 +1,294 @@
+use std::sync::Barrier;
+use std::thread;
+
+use crate::diag::{Place, Source};
+use crate::metrics::Metrics;
+
+use super::super::{Facts, NewAuthority};
+use super::*;
+
+fn names(names: &[&str]) -> Names {
+    Names {
+        names: names.iter().map(ToString::to_string).collect(),
+        ..Names::default()
+    }
+}
+
+fn host(text: &str) -> Host {
+    Host::parse(text.as_bytes()).unwrap()
+}
+
+fn file(name: &str, text: &str) -> PemFile {
+    PemFile {
+        path: name.into(),
+        text: text.into(),
+        place: Place::new(&Arc::new(Source::new("tidegate.toml", "")), 0..0),
+    }
+}
+
+fn clock() -> Clock {
+    Clock::by_hand("2026-11-26T12:00:00Z".parse().unwrap())
+}
+
+fn written(cert: &str, key: &str) -> config::Inspect {
+    config::Inspect {
+        authority: Some(config::Authority {
+            cert: "ca.pem".into(),
+            key: "ca.key".into(),
+            previous: Vec::new(),
+            files: Ok((file("ca.pem", cert), file("ca.key", key))),
+            former: Vec::new(),
+        }),
+        ..config::Inspect::default()
+    }
+}
+
+/// One for these names, and its certificate.
+fn authority(permitted: &[&str], clock: &Clock) -> (Authority, String) {
+    let new = NewAuthority::make(&names(permitted), clock.now()).unwrap();
+    let inspect = written(&new.cert, &new.key);
+    let (authority, findings) = Authority::new(&inspect, &names(permitted), clock);
+    assert!(findings.is_empty(), "{findings:?}");
+    (authority.unwrap(), new.cert)
+}
+
+fn codes(inspect: &config::Inspect, inspected: &[&str], clock: &Clock) -> Vec<&'static str> {
+    let (_, findings) = Authority::new(inspect, &names(inspected), clock);
+    findings.iter().map(|finding| finding.code).collect()
+}
+
+#[test]
+fn many_that_ask_for_one_name_get_one_certificate() {
+    let clock = clock();
+    let (authority, _) = authority(&["example.com"], &clock);
+    let metrics = Metrics::new(&[]);
+    authority.count_in(&metrics);
+    let (host, barrier) = (host("example.com"), Barrier::new(64));
+    let first = authority
+        .server(&host, true)
+        .map(|it| Arc::as_ptr(&it) as usize);
+    let ask = || {
+        barrier.wait();
+        authority
+            .server(&host, true)
+            .map(|it| Arc::as_ptr(&it) as usize)
+    };
+    let all: Vec<_> = thread::scope(|scope| {
+        let asking: Vec<_> = (0..64).map(|_| scope.spawn(ask)).collect();
+        asking.into_iter().map(|it| it.join().unwrap()).collect()
+    });
+    assert!(all.iter().all(|one| *one == first));
+    assert!(
+        metrics
+            .render()
+            .contains("tidegate_certificates_minted_total 1\n")
+    );
+}
+
+#[test]
+fn at_first_sight_too_many_that_ask_get_one_certificate() {
+    let clock = clock();
+    let (authority, _) = authority(&[".example.com"], &clock);
+    let metrics = Metrics::new(&[]);
+    authority.count_in(&metrics);
+    let barrier = Barrier::new(64);
+    let ask = || {
+        barrier.wait();
+        authority.server(&host("new.example.com"), false).unwrap();
+    };
+    thread::scope(|scope| (0..64).for_each(|_| drop(scope.spawn(ask))));
+    assert!(
+        metrics
+            .render()
+            .contains("tidegate_certificates_minted_total 1\n")
+    );
+}
+
+#[test]
+fn what_it_may_not_vouch_for_is_refused_and_said() {
+    let clock = clock();
+    let (authority, _) = authority(&["example.com", ".suffix.example"], &clock);
+    for good in ["example.com", "a.suffix.example", "a.b.suffix.example"] {
+        assert!(authority.server(&host(good), true).is_ok(), "{good}");
+    }
+    for bad in [
+        "example.org",
+        "notexample.com",
+        "10.0.0.7",
+        "[fd00::7]",
+        "com",
+    ] {
+        assert!(authority.server(&host(bad), true).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn addresses_are_vouched_for_where_their_network_is_inspected() {
+    let clock = clock();
+    let inspected = Names {
+        networks: vec![
+            "10.1.0.0/16".parse().unwrap(),
+            "fd00::7/128".parse().unwrap(),
+        ],
+        ..Names::default()
+    };
+    let new = NewAuthority::make(&inspected, clock.now()).unwrap();
+    let (authority, findings) = Authority::new(&written(&new.cert, &new.key), &inspected, &clock);
+    assert!(findings.is_empty(), "{findings:?}");
+    let authority = authority.unwrap();
+    for good in ["10.1.2.3", "[fd00::7]"] {
+        assert!(authority.server(&host(good), true).is_ok(), "{good}");
+    }
+    for bad in ["10.2.0.1", "[fd00::8]", "example.com"] {
+        assert!(authority.server(&host(bad), true).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn no_host_makes_it_panic() {
+    let clock = clock();
+    let new = NewAuthority::make(
+        &Names {
+            everything: true,
+            ..Names::default()
+        },
+        clock.now(),
+    );
+    let new = new.unwrap();
+    let inspect = written(&new.cert, &new.key);
+    let authority = Authority::new(&inspect, &Names::default(), &clock)
+        .0
+        .unwrap();
+    let long = ["a".repeat(63).as_str(); 3].join(".") + "." + &"b".repeat(61);
+    for odd in [
+        "_dmarc.example.com",
+        "a--b.example",
+        "xn--bcher-kva.example",
+        &long,
+        "a",
+        "[::]",
+    ] {
+        assert!(authority.server(&host(odd), false).is_ok(), "{odd}");
+    }
+}
+
+#[test]
+fn a_certificate_is_made_anew_before_it_ends_and_with_the_key_of_the_day() {
+    let clock = clock();
+    let (authority, _) = authority(&["example.com"], &clock);
+    let ask = || authority.server(&host("example.com"), true).unwrap();
+    let first = ask();
+    clock.advance(SignedDuration::from_hours(11));
+    assert!(Arc::ptr_eq(&first, &ask()));
+    clock.advance(SignedDuration::from_hours(2));
+    assert!(!Arc::ptr_eq(&first, &ask()));
+    clock.advance(SignedDuration::from_hours(24 * 366));
+    assert!(authority.server(&host("example.com"), true).is_err());
+}
+
+#[test]
+fn names_that_nobody_asks_for_any_more_are_forgotten() {
+    let cache = Cache::new(8);
+    let made = std::cell::Cell::new(0);
+    let ask = |name: &str| {
+        let count = || {
+            made.set(made.get() + 1);
+            Ok(())
+        };
+        cache.get(&host(name), |()| true, count).unwrap();
+    };
+    for number in 0..100 {
+        ask("kept.example");
+        ask(&format!("n{number}.example"));
+    }
+    assert_eq!(made.get(), 101);
+    ask("n0.example");
+    assert_eq!(made.get(), 102);
+}
+
+#[test]
+fn what_is_no_authority_is_said_to_be_none() {
+    let clock = clock();
+    let good = NewAuthority::make(&names(&["example.com"]), clock.now()).unwrap();
+    let other = NewAuthority::make(&names(&["example.com"]), clock.now()).unwrap();
+    let leaf = rcgen::generate_simple_self_signed(vec!["example.com".to_owned()]).unwrap();
+    let inspected = ["example.com"];
+    for (cert, key) in [
+        (good.cert.as_str(), other.key.as_str()),
+        (&leaf.cert.pem(), &leaf.signing_key.serialize_pem()),
+        ("nothing", &good.key),
+        (&good.cert, "nothing"),
+    ] {
+        assert_eq!(codes(&written(cert, key), &inspected, &clock), ["bad-pem"]);
+    }
+    assert_eq!(
+        codes(
+            &written(&good.cert, &good.key),
+            &["example.com", "example.org"],
+            &clock
+        ),
+        ["ca-too-narrow"]
+    );
+    assert_eq!(
+        codes(&config::Inspect::default(), &inspected, &clock),
+        ["no-authority"]
+    );
+    assert!(codes(&config::Inspect::default(), &[], &clock).is_empty());
+    clock.advance(SignedDuration::from_hours(24 * 350));
+    assert_eq!(
+        codes(&written(&good.cert, &good.key), &inspected, &clock),
+        ["certificate-ends-soon"]
+    );
+    clock.advance(SignedDuration::from_hours(24 * 350));
+    assert_eq!(
+        codes(&written(&good.cert, &good.key), &inspected, &clock),
+        ["certificate-expired"]
+    );
+}
+
+#[test]
+fn former_authorities_are_published_until_they_end() {
+    let clock = clock();
+    let old = NewAuthority::make(&names(&["example.com"]), clock.now()).unwrap();
+    clock.advance(SignedDuration::from_hours(24 * 300));
+    let new = NewAuthority::make(&names(&["example.com"]), clock.now()).unwrap();
+    let mut inspect = written(&new.cert, &new.key);
+    if let Some(authority) = &mut inspect.authority {
+        // The current one among them is not said twice.
+        authority.former = vec![file("former.pem", &(old.cert.clone() + &new.cert))];
+    }
+    let published = |clock| {
+        let authority = Authority::new(&inspect, &Names::default(), clock)
+            .0
+            .unwrap();
+        super::super::pem(authority.published())
+    };
+    let facts = Facts::of_pem(&published(&clock));
+    let prints = |pem: &str| Facts::of_pem(pem)[0].fingerprint.clone();
+    assert_eq!(
+        facts
+            .iter()
+            .map(|it| it.fingerprint.clone())
+            .collect::<Vec<_>>(),
+        [prints(&new.cert), prints(&old.cert)]
+    );
+    clock.advance(SignedDuration::from_hours(24 * 100));
+    assert_eq!(Facts::of_pem(&published(&clock)).len(), 1);
+}
+
+#[test]
+fn constraints_are_the_least_that_can_be_said() {
+    let inspected = names(&[
+        "example.com",
+        ".example.com",
+        "a.example.com",
+        "b.example.org",
+    ]);
+    let new = NewAuthority::make(&inspected, clock().now()).unwrap();
+    let facts = &Facts::of_pem(&new.cert)[0];
+    assert_eq!(facts.permitted, ["b.example.org", "example.com"]);
+    assert_eq!(facts.excluded, ["0.0.0.0/0", "::/0"]);
+    assert!(facts.constraints.missing(&inspected).is_empty());
+    let more = names(&[".example.org"]);
+    assert_eq!(facts.constraints.missing(&more), ["*.example.org"]);
+}

@@ -1,0 +1,175 @@
+//! Name constraints (RFC 5280 section 4.2.1.10): for which names an authority can vouch.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use rcgen::{CidrSubnet, GeneralSubtree, NameConstraints};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, GeneralSubtree as ReadSubtree};
+
+use crate::name::Host;
+use crate::policy::Names;
+
+/// A name that nobody has (RFC 6761): permitted where no name is to be.
+const NOBODY: &str = "tidegate.invalid";
+
+/// For which names an authority can vouch. Where nothing of a kind is permitted explicitly, all of
+/// that kind that is not excluded is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Constraints {
+    permitted: Subtrees,
+    excluded: Subtrees,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+struct Subtrees {
+    names: Vec<String>,
+    networks: Vec<IpNet>,
+}
+
+impl Constraints {
+    /// Those of a certificate.
+    pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
+        let Ok(Some(extension)) = certificate.name_constraints() else {
+            return Self::default();
+        };
+        let read = |trees: &Option<Vec<ReadSubtree<'_>>>| {
+            let mut subtrees = Subtrees::default();
+            for tree in trees.iter().flatten() {
+                subtrees.add(&tree.base);
+            }
+            subtrees
+        };
+        Self {
+            permitted: read(&extension.value.permitted_subtrees),
+            excluded: read(&extension.value.excluded_subtrees),
+        }
+    }
+
+    /// Whether a certificate for that host would be believed.
+    pub fn permits(&self, host: &Host) -> bool {
+        match host {
+            Host::Name(name) => self.permits_name(name.as_str()),
+            Host::Address(address) => self.permits_network(&IpNet::from(*address)),
+        }
+    }
+
+    /// What of `names` a certificate would not be believed for.
+    pub fn missing(&self, names: &Names) -> Vec<String> {
+        let mut missing = Vec::new();
+        let limited = self != &Self::default();
+        if names.everything && limited {
+            missing.push("everything".to_owned());
+        }
+        let lacking = names.names.iter().filter(|name| !self.permits_name(name));
+        missing.extend(lacking.map(|name| match name.strip_prefix('.') {
+            Some(suffix) => format!("*.{suffix}"),
+            None => name.clone(),
+        }));
+        let lacking = names.networks.iter();
+        let lacking = lacking.filter(|network| !self.permits_network(network));
+        missing.extend(lacking.map(ToString::to_string));
+        missing
+    }
+
+    /// What is permitted, and what is excluded, for a person; nothing: whatever there is.
+    pub fn texts(&self) -> (Vec<String>, Vec<String>) {
+        let texts = |subtrees: &Subtrees| {
+            let networks = subtrees.networks.iter().map(ToString::to_string);
+            subtrees.names.iter().cloned().chain(networks).collect()
+        };
+        (texts(&self.permitted), texts(&self.excluded))
+    }
+
+    /// A name, or `.suffix` for all below it.
+    fn permits_name(&self, name: &str) -> bool {
+        let within = |tree: &String| is_below(name, tree);
+        let permitted = &self.permitted.names;
+        (permitted.is_empty() || permitted.iter().any(within))
+            && !self.excluded.names.iter().any(within)
+    }
+
+    fn permits_network(&self, network: &IpNet) -> bool {
+        let permitted = &self.permitted.networks;
+        let covers = |tree: &IpNet| tree.contains(network);
+        let touches = |tree: &IpNet| tree.contains(network) || network.contains(tree);
+        (permitted.is_empty() || permitted.iter().any(covers))
+            && !self.excluded.networks.iter().any(touches)
+    }
+}
+
+impl Subtrees {
+    fn add(&mut self, base: &GeneralName<'_>) {
+        match base {
+            GeneralName::DNSName(name) => self.names.push(name.to_ascii_lowercase()),
+            GeneralName::IPAddress(bytes) => self.networks.extend(network(bytes)),
+            _ => {}
+        }
+    }
+}
+
+/// An address and a mask.
+fn network(bytes: &[u8]) -> Option<IpNet> {
+    let (address, mask) = bytes.split_at_checked(bytes.len() / 2)?;
+    if let (Ok(address), Ok(mask)) = (<[u8; 4]>::try_from(address), <[u8; 4]>::try_from(mask)) {
+        let (address, mask) = (Ipv4Addr::from(address), Ipv4Addr::from(mask));
+        return Some(Ipv4Net::with_netmask(address, mask).ok()?.into());
+    }
+    let (address, mask) = (<[u8; 16]>::try_from(address), <[u8; 16]>::try_from(mask));
+    let (address, mask) = (Ipv6Addr::from(address.ok()?), Ipv6Addr::from(mask.ok()?));
+    Some(Ipv6Net::with_netmask(address, mask).ok()?.into())
+}
+
+/// Whether a subtree holds a name. One with a dot in front (not in the RFC, yet seen) holds only
+/// what is below.
+fn is_below(name: &str, tree: &str) -> bool {
+    if tree.is_empty() || name == tree {
+        return true;
+    }
+    let Some(rest) = name.strip_suffix(tree) else {
+        return false;
+    };
+    tree.starts_with('.') || rest.ends_with('.')
+}
+
+/// The constraints that permit what is inspected, and as little else as can be said: a subtree
+/// always holds its own root. `None` where everything is.
+pub(super) fn permitting(names: &Names) -> Option<NameConstraints> {
+    if names.everything {
+        return None;
+    }
+    let mut trees: Vec<&str> = names
+        .names
+        .iter()
+        .map(|name| name.trim_start_matches('.'))
+        .collect();
+    trees.sort_unstable_by_key(|name| name.len());
+    let mut least: Vec<&str> = Vec::new();
+    for name in trees {
+        if !least.iter().any(|tree| is_below(name, tree)) {
+            least.push(name);
+        }
+    }
+    least.sort_unstable();
+    if least.is_empty() {
+        // Where nothing of a kind is named, all of that kind would be permitted.
+        least.push(NOBODY);
+    }
+    let trees = least
+        .into_iter()
+        .map(|name| GeneralSubtree::DnsName(name.to_owned()));
+    let subtree = |network: &IpNet| {
+        let subnet = CidrSubnet::from_addr_prefix(network.network(), network.prefix_len());
+        GeneralSubtree::IpAddress(subnet)
+    };
+    let networks = IpNet::aggregate(&names.networks);
+    let lacks = |is_v4: bool| !networks.iter().any(|it| it.addr().is_ipv4() == is_v4);
+    let nothing: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let excluded = nothing.into_iter().filter(|it| lacks(it.is_ipv4()));
+    Some(NameConstraints {
+        permitted_subtrees: trees.chain(networks.iter().map(subtree)).collect(),
+        excluded_subtrees: excluded
+            .map(|all| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(all, 0)))
+            .collect(),
+    })
+}

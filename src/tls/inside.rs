@@ -1,0 +1,102 @@
+//! TLS inside a tunnel: ended here, in the name of the destination.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::TlsAcceptor;
+
+use super::server::word;
+use super::{HandshakeError, Server};
+
+/// TLS with a caller inside its tunnel.
+pub type InsideStream<S> = tokio_rustls::server::TlsStream<Rewound<S>>;
+
+/// A stream of which something was read before, which is given again.
+#[derive(Debug)]
+pub struct Rewound<S> {
+    early: Bytes,
+    stream: S,
+}
+
+/// A handshake inside a tunnel that came to its end.
+#[derive(Debug)]
+pub struct EnteredInside<S> {
+    /// What the caller says from here on.
+    pub stream: Box<InsideStream<S>>,
+    /// Whether it speaks HTTP/2.
+    pub http2: bool,
+}
+
+impl<S> Rewound<S> {
+    /// What carries it.
+    pub fn carrier(&mut self) -> &mut S {
+        &mut self.stream
+    }
+}
+
+impl Server {
+    /// Shakes hands on a stream of which `early` was read before.
+    pub async fn enter<S>(
+        &self,
+        early: Bytes,
+        stream: S,
+    ) -> Result<EnteredInside<S>, HandshakeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let acceptor = TlsAcceptor::from(self.config.clone());
+        let stream = acceptor
+            .accept(Rewound { early, stream })
+            .await
+            .map_err(|error| {
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+                HandshakeError(inner.map_or("failed", word))
+            })?;
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(EnteredInside {
+            stream: Box::new(stream),
+            http2,
+        })
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.early.is_empty() {
+            return Pin::new(&mut this.stream).poll_read(cx, into);
+        }
+        let take = this.early.len().min(into.remaining());
+        into.put_slice(this.early.get(..take).unwrap_or_default());
+        this.early.advance(take);
+        if this.early.is_empty() {
+            this.early = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

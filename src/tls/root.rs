@@ -1,0 +1,118 @@
+//! A new authority, and what a certificate says.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::policy::Names;
+
+use super::authority::MintError;
+use super::constraints::{Constraints, permitting};
+use super::leaf::{SKEW, date, saturating, serial};
+use super::material;
+
+/// For how long an authority is good.
+const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
+
+/// An authority that was made just now, in PEM.
+pub struct NewAuthority {
+    /// The certificate.
+    pub cert: String,
+    /// The key; a secret.
+    pub key: String,
+}
+
+impl NewAuthority {
+    /// Makes one that can vouch for `names` and for no other: P-256, path length 0, one year,
+    /// critical name constraints, for servers only.
+    pub fn make(names: &Names, now: Timestamp) -> Result<Self, MintError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
+        let key = key.map_err(|_| MintError("no key can be made"))?;
+        let number = serial()?;
+        // So that two of them can be told apart in a list of trusted ones.
+        let short = number.to_bytes().into_iter().skip(1).take(4);
+        let short: String = short.map(two_digits).collect();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let name = format!("tidegate inspection {} {short}", now.strftime("%F"));
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(number);
+        params.not_before = date(saturating(now, -SKEW))?.to_datetime();
+        params.not_after = date(saturating(now, YEAR))?.to_datetime();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.name_constraints = permitting(names);
+        let cert = params.self_signed(&key);
+        let cert = cert.map_err(|_| MintError("the authority cannot be signed"))?;
+        Ok(Self {
+            cert: cert.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+/// What a certificate says, for a person.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Whose it is.
+    pub subject: String,
+    /// SHA-256 over the DER, in pairs of hex digits.
+    pub fingerprint: String,
+    /// From when on it holds.
+    pub not_before: Timestamp,
+    /// Until when.
+    pub not_after: Timestamp,
+    /// Names and networks that it can vouch for; empty: whatever is not excluded.
+    pub permitted: Vec<String>,
+    /// Names and networks that it cannot vouch for.
+    pub excluded: Vec<String>,
+    /// The same, to compare with.
+    pub constraints: Constraints,
+    /// The certificate itself.
+    pub der: Vec<u8>,
+}
+
+impl Facts {
+    /// What each certificate of a PEM text says; those that are none are left out.
+    pub fn of_pem(text: &str) -> Vec<Self> {
+        let certificates = CertificateDer::pem_slice_iter(text.as_bytes());
+        certificates
+            .flatten()
+            .filter_map(|der| Self::of(&der))
+            .collect()
+    }
+
+    pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let constraints = Constraints::of(&certificate);
+        let (permitted, excluded) = constraints.texts();
+        let hash = digest(&SHA256, der);
+        let pairs: Vec<_> = hash.as_ref().iter().copied().map(two_digits).collect();
+        Some(Self {
+            subject: certificate
+                .subject()
+                .to_string()
+                .chars()
+                .filter(|it| !it.is_control())
+                .collect(),
+            fingerprint: pairs.join(":"),
+            not_before: material::timestamp(certificate.validity().not_before)?,
+            not_after: material::timestamp(certificate.validity().not_after)?,
+            permitted,
+            excluded,
+            constraints,
+            der: der.to_vec(),
+        })
+    }
+}
+
+fn two_digits(byte: u8) -> String {
+    format!("{byte:02X}")
+}
