@@ -164,10 +164,11 @@ impl Follower {
         let digest = config.digest.clone();
         self.config = config;
         gate.stale.store(Arc::new(None));
-        gate.metrics.reloaded(true);
         gate.recorder
             .event(&Event::PolicyLoaded { digest, generation });
         gate.adopt(next);
+        // Only now: whoever waits for the count may rely on what it counts.
+        gate.metrics.reloaded(true);
         // A policy of a million hosts takes a while to take apart: not on a thread that serves.
         tokio::task::spawn_blocking(move || drop(before));
         tracing::info!(generation, "policy loaded");

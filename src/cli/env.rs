@@ -128,6 +128,12 @@ impl Env {
     }
 }
 
+/// What clients have to trust, as the configuration says that a gate has without being told.
+pub(super) fn trusted_by_default() -> Option<Bundle> {
+    let config = config::load(&super::exec::default_config()?).0?;
+    ca::trusted(&config)?.ok()
+}
+
 /// Adds variables; where one is a list of options, what it said before goes on.
 pub(super) fn add(variables: &mut Vec<(&'static str, String)>, more: Vec<(&'static str, String)>) {
     for (name, value) in more {

@@ -48,6 +48,15 @@ pub struct Parent {
     pub fall_back: FallBack,
 }
 
+impl Parent {
+    /// Whether it is for that target and category.
+    pub fn is_for(&self, target: &Target, category: Category) -> bool {
+        (self.categories.is_empty() || self.categories.contains(&category))
+            && (self.hosts.is_empty() || self.hosts.contains(&target.host))
+            && !self.except.contains(&target.host)
+    }
+}
+
 /// Who looks up the names of targets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Resolve {

@@ -16,10 +16,6 @@ use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 use crate::diag::{Diagnostic, Place, Source, did_you_mean};
 use crate::policy::source::Placed;
 
-/// Keys that the language has and this version does not: refused, since ignoring them would let
-/// something pass that their author wanted stopped.
-const NOT_YET: [(&str, &str); 0] = [];
-
 /// The finding for something that a later version knows.
 pub(super) fn not_yet(place: Place, what: &str) -> Diagnostic {
     Diagnostic::error(
@@ -123,11 +119,7 @@ impl Reading<'_, '_> {
         let unknown: Vec<_> = self.table.keys().filter(is_unknown).cloned().collect();
         for key in &unknown {
             let (place, key) = (Place::new(source, key.span()), key_str(key));
-            self.findings.push(if NOT_YET.contains(&(what, key)) {
-                not_yet(place, &format!("`{key}` of `{what}`"))
-            } else {
-                unknown_key(place, key, what, known)
-            });
+            self.findings.push(unknown_key(place, key, what, known));
             self.table.remove(key);
         }
         unknown.is_empty()

@@ -5,6 +5,7 @@
 //! - [`actions`]: what requests do, in the words of their services.
 //! - [`claude_code`]: sessions, tool calls and settings of Claude Code.
 //! - [`identity`]: who asks, and what that is worth.
+//! - [`interception`]: what is looked into, and how clients come to trust it.
 //! - [`jail`]: a command whose only way out is the gate.
 //! - [`operations`]: records, metrics, reload, drain, limits.
 //! - [`parents`]: targets that are reached by another proxy.
@@ -14,6 +15,7 @@
 pub mod actions;
 pub mod claude_code;
 pub mod identity;
+pub mod interception;
 pub mod jail;
 pub mod operations;
 pub mod parents;

@@ -33,7 +33,7 @@ impl Reader<'_> {
         }
         let mut servers = Vec::new();
         for name in &rule.servers {
-            let found = self.names.servers.resolve(self.rule, name, self.findings);
+            let found = self.known.servers.resolve(self.rule, name, self.findings);
             servers.extend(found);
         }
         servers
@@ -54,12 +54,12 @@ impl Reader<'_> {
                 .help("name the hosts of the service"),
             );
         }
-        if self.names.services.knows(service) {
+        if self.known.services.knows(service) {
             return Some(service.as_str().into());
         }
-        let mut finding = unknown("service", self.rule.at(written), service, []);
-        finding.help = Some("known here are the services of `config/services/`".into());
-        self.findings.push(finding);
+        let known = self.known.services.names().map(|(name, _)| name);
+        self.findings
+            .push(unknown("service", self.rule.at(written), service, known));
         None
     }
 
@@ -100,12 +100,12 @@ impl Reader<'_> {
     /// The upstream that the rule names.
     pub(super) fn upstream(&mut self) -> Option<Arc<str>> {
         let written = self.rule.value.upstream.as_ref()?;
-        let found = self.names.passages.named(written.get_ref());
+        let found = self.known.passages.named(written.get_ref());
         if found.is_none() {
             let place = self.rule.at(written);
-            let known = self.names.passages.upstream_names();
+            let known = self.known.passages.upstream_names();
             let mut finding = unknown("upstream", place, written.get_ref(), known);
-            if self.names.passages.upstream_names().next().is_none() {
+            if self.known.passages.upstream_names().next().is_none() {
                 finding.help = Some(format!("write `[upstream.{}]`", written.get_ref()));
             }
             self.findings.push(finding);

@@ -12,7 +12,7 @@ use crate::name::{Host, HostName};
 use super::paths::PathPattern;
 use super::pattern::HostPattern;
 use super::source::{CatalogueFile, Destination, Placed};
-use super::{Category, service};
+use super::{Category, Services, service};
 
 /// Destinations by category. Made once, shared by every policy that is compiled over it.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Catalogue {
     /// The files, in the order of their names.
     pub files: Vec<(&'static str, CatalogueFile)>,
     index: Arc<Index>,
+    /// What is known of the protocols that are spoken there.
+    pub(super) services: Services,
 }
 
 /// What the catalogue says of one destination.
@@ -102,6 +104,7 @@ impl Catalogue {
             Self {
                 files: parsed,
                 index: Arc::new(index),
+                services: Services::built_in(),
             },
             findings,
         )

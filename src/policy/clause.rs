@@ -167,17 +167,17 @@ impl Clause {
         let other = self
             .category
             .is_some_and(|selected| selected != flow.category);
-        let stranger = flow.mcp.is_some_and(|to| !self.speaks_mcp_with(to));
+        let stranger = flow.mcp.is_some_and(|to| !self.speaks_mcp_with(to, flow));
         (other || stranger).then_some(Miss::Category)
     }
 
     /// Whether a message of MCP can be meant. What denies or asks is meant for all messages.
-    fn speaks_mcp_with(&self, recipient: Recipient) -> bool {
+    fn speaks_mcp_with(&self, recipient: Recipient, flow: &Flow<'_>) -> bool {
         let of_category = self.category == Some(Category::Mcp);
         let assigned = self.assigns == Some(Category::Mcp);
         self.verdict != Verdict::Allow
             || match recipient {
-                Recipient::Listed => of_category || self.request.names_servers(),
+                Recipient::Listed => of_category || self.request.names_server(flow.server),
                 Recipient::Known => of_category || assigned,
                 Recipient::Unlisted => assigned,
             }

@@ -14,15 +14,14 @@ use super::catalogue::Catalogue;
 use super::clause::Clause;
 use super::decide::{GroupId, GroupSet, TierId};
 use super::hosts::{ClauseId, HostMap};
-use super::passage::{self, Categories, Passages};
-use super::pattern::HostPattern;
-use super::rules::Names as Written;
+use super::passage::{self, Passages};
+use super::rules::{Inspects, Known};
 use super::servers::{self, Servers};
 use super::source::{self, Placed};
 use super::tiers::{self, Tiers};
 use super::trial::{self, Trial};
 use super::verdict::Named;
-use super::{Category, Services, inspected, lint, rules};
+use super::{Category, lint, rules};
 
 /// One compiled, immutable set of rules.
 #[derive(Debug)]
@@ -36,11 +35,9 @@ pub struct Policy {
     /// Clauses without hosts, by tier, then by category; rules before the tier's lists.
     pub(super) hostless: Vec<[Box<[ClauseId]>; Category::ALL.len()]>,
     pub(super) catalogue: Catalogue,
-    pub(super) services: Services,
     pub(super) servers: Servers,
     pub(super) passages: Passages,
-    /// The hosts of the rules that say `inspect = true`.
-    inspects: Vec<HostPattern>,
+    pub(super) inspects: Inspects,
     /// Whether a rule without hosts says anything of inspection.
     pub(super) hostless_inspect: bool,
     /// What a record names when the floor decides.
@@ -49,8 +46,6 @@ pub struct Policy {
     pub(super) narrowed: Arc<Named>,
     pub(super) no_addresses: Arc<[IpNet]>,
     pub(super) trials: Vec<Trial>,
-    /// The hosts to which rules give a category that is inspected.
-    pub(super) assigned: Vec<HostPattern>,
 }
 
 /// Compiles `source` over `catalogue`. Errors mean no policy; warnings come with one.
@@ -129,30 +124,6 @@ impl Policy {
         clauses.any(|clause| clause.request.names_credentials())
     }
 
-    /// The hosts that are inspected by name: those of rules that say `inspect = true`, and those of
-    /// `[inspect]`.
-    pub(super) fn inspects(&self) -> impl Iterator<Item = &HostPattern> {
-        self.inspects.iter().chain(&self.passages.patterns)
-    }
-
-    /// The categories that are inspected somewhere: by a rule without hosts, by `[inspect]`, or in a
-    /// tier.
-    pub(super) fn inspects_categories(&self) -> Categories {
-        let tiers = self.tiers.ids().map(|id| self.tiers.tier(id).inspect);
-        let by_list = tiers.fold(self.passages.categories, Categories::and_those_of);
-        let rules = self
-            .clauses
-            .iter()
-            .filter(|clause| clause.hosts == 0 && clause.inspect == Some(true));
-        rules.fold(by_list, |mut all, clause| {
-            match clause.category {
-                Some(category) => all.insert(category),
-                None => all = Categories::ALL,
-            }
-            all
-        })
-    }
-
     pub(super) fn clause(&self, id: ClauseId) -> Option<&Clause> {
         self.clauses.get(id as usize)
     }
@@ -176,15 +147,14 @@ fn build(
     let callers = caller::compile(source, &tiers, findings);
     let servers = servers::compile(source, findings);
     let passages = passage::compile(source, findings);
-    let services = Services::built_in();
-    let names = Written {
+    let known = Known {
         tiers: &tiers,
         callers: &callers,
         servers: &servers,
         passages: &passages,
-        services: &services,
+        services: &catalogue.services,
     };
-    let compiled = rules::compile(source, &names, findings);
+    let compiled = rules::compile(source, &known, findings);
     let rules = compiled.clauses.len();
     let mut clauses = compiled.clauses;
     clauses.extend(lists);
@@ -199,16 +169,13 @@ fn build(
         hosts: compiled.hosts,
         inspects: compiled.inspects,
         catalogue: catalogue.clone(),
-        services,
         servers,
         passages,
         floor: built_in("floor"),
         narrowed: built_in("session.narrow"),
         no_addresses: Arc::default(),
         trials: Vec::new(),
-        assigned: Vec::new(),
     };
-    policy.assigned = inspected::assigned(source, policy.inspects_categories());
     policy.trials = trial::compile(source, &policy, findings);
     lint::lint(source, &policy, findings);
     Some(policy)

@@ -126,10 +126,10 @@ impl Conditions {
         deed.is_some_and(|deed| !deed.credentials.is_empty())
     }
 
-    /// Whether MCP servers are named.
-    pub(super) fn names_servers(&self) -> bool {
-        let deed = self.deed.as_deref();
-        deed.is_some_and(|deed| !deed.servers.is_empty())
+    /// Whether an MCP server is named.
+    pub(super) fn names_server(&self, server: Option<ServerId>) -> bool {
+        let named = self.deed.as_deref().map_or(&[][..], |deed| &deed.servers);
+        server.is_some_and(|server| named.contains(&server))
     }
 
     /// Whether a target is one of the servers that are named, where some are.
@@ -160,7 +160,7 @@ impl Conditions {
             .fold(held, Held::min);
         let tool = deed.tool(done, flow.unread(), is_allow);
         let credentials = deed.credentials(done, is_allow);
-        deed.together(held, tool, credentials, is_allow)
+        DeedConditions::together(held, tool, credentials, is_allow)
     }
 
     /// The first key that does not hold.
@@ -270,12 +270,11 @@ impl DeedConditions {
         }
     }
 
-    fn together(&self, held: Held, tool: Tool, credentials: bool, is_allow: bool) -> Met {
+    fn together(held: Held, tool: Tool, credentials: bool, is_allow: bool) -> Met {
         match (held, tool, credentials) {
-            (Held::No, ..) => Met::No,
+            (Held::No, ..) | (_, Tool::Held(Held::No), false) => Met::No,
             (_, Tool::Denied, _) => Met::Barred(Reason::McpToolDenied),
             (_, Tool::Held(Held::No), true) => Met::ButTool,
-            (_, Tool::Held(Held::No), false) => Met::No,
             (_, Tool::Held(tool), true) => held.min(tool).settled(is_allow),
             (Held::Yes, Tool::Held(Held::Yes), false) if is_allow => {
                 Met::Barred(Reason::CredentialDenied)

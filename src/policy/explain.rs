@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::name::{AddressClass, Host, HostName, canonical, classify, is_public_suffix};
 
+use super::Deed;
 use super::clause::{Clause, Fit, Miss, Ports};
 use super::compile::Policy;
 use super::decide::{Attempt, Judgement, Query, Settled, deed};
@@ -34,6 +35,8 @@ pub struct Explanation {
     /// Where the category comes from: `catalogue model-api.toml:14`, `rule policy/web.toml:31`, or
     /// empty where nothing says one.
     pub category_from: String,
+    /// What the request does, as far as it was read; `None` in a tunnel.
+    pub deed: Option<Deed>,
     /// The stage that decided.
     pub stage: Stage,
     /// The rules and lists that came nearest, nearest first; at most five.
@@ -107,6 +110,7 @@ pub fn explain(policy: &Policy, query: &Query<'_>) -> Explanation {
         tier: judgement.tier.name.clone(),
         tier_basis: query.who.tier_basis,
         category_from: view.category_from(),
+        deed: judgement.flow.deed.cloned(),
         stage: stage(&judgement),
         looked_at: ranked
             .iter()

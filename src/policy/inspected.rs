@@ -3,9 +3,8 @@
 use ipnet::IpNet;
 
 use super::compile::Policy;
-use super::passage::Categories;
 use super::pattern::HostPattern;
-use super::{Catalogue, Category, source};
+use super::{Catalogue, Category};
 
 /// Everything that is inspected for somebody.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -23,14 +22,15 @@ impl Policy {
     /// for.
     pub fn inspected_names(&self) -> Names {
         let mut names = Names::default();
-        for pattern in self.inspects().chain(&self.assigned) {
+        let inspects = &self.inspects;
+        for pattern in inspects.hosts.iter().chain(&self.passages.patterns) {
             names.add(pattern);
         }
-        let categories = self.inspects_categories();
-        names.everything = categories.contains(Category::Unknown);
-        for category in Category::ALL {
-            if categories.contains(category) && !names.everything {
-                names.add_category(category, &self.catalogue);
+        let inspected = |category: &Category| inspects.categories.contains(*category);
+        for category in Category::ALL.into_iter().filter(inspected) {
+            match category {
+                Category::Unknown => names.everything = true,
+                known => names.add_category(known, &self.catalogue),
             }
         }
         names.names.sort_unstable();
@@ -41,20 +41,6 @@ impl Policy {
     }
 }
 
-/// The hosts to which rules give a category that is inspected.
-pub(super) fn assigned(source: &source::Policy, categories: Categories) -> Vec<HostPattern> {
-    let given = |rule: &source::Rule| {
-        let word = rule.category.as_ref()?;
-        Category::from_word(word.get_ref()).filter(|category| categories.contains(*category))
-    };
-    let rules = source.rules.iter().map(|rule| &rule.value);
-    rules
-        .filter(|rule| given(rule).is_some())
-        .flat_map(|rule| &rule.hosts)
-        .filter_map(|text| HostPattern::parse(text.get_ref()).ok())
-        .collect()
-}
-
 impl Names {
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
@@ -62,7 +48,7 @@ impl Names {
     }
 
     /// Adds what a pattern matches.
-    pub(super) fn add(&mut self, pattern: &HostPattern) {
+    fn add(&mut self, pattern: &HostPattern) {
         match pattern {
             HostPattern::Below(name) => self.names.push(format!(".{name}")),
             HostPattern::Exact(name) => self.names.push(name.to_string()),
@@ -71,7 +57,7 @@ impl Names {
     }
 
     /// Adds what the catalogue knows of a category.
-    pub(super) fn add_category(&mut self, category: Category, catalogue: &Catalogue) {
+    fn add_category(&mut self, category: Category, catalogue: &Catalogue) {
         for pattern in catalogue.hosts_of(category) {
             self.add(&pattern);
         }

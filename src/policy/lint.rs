@@ -6,20 +6,23 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use foldhash::fast::FixedState;
 use toml::Spanned;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, closest};
 
 use super::clause::{Clause, Ports};
 use super::compile::{Findings, Policy};
 use super::pattern::HostPattern;
 use super::source::{self, Placed, Rule};
+use super::unseen::Seen;
 use super::verdict::Verdict;
 
 /// Looks at a compiled policy beside what was written.
 pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
     ids(source, findings);
     twins(source, findings);
+    let seen = Seen::new(policy);
     for (rule, clause) in source.rules.iter().zip(&policy.clauses) {
-        unseen(rule, clause, policy, findings);
+        seen.look(rule, clause, findings);
+        operations(rule, policy, findings);
         grants(rule, clause, findings);
         denied_everywhere(rule, clause, policy, findings);
     }
@@ -140,44 +143,30 @@ fn asks_the_same(left: &Rule, right: &Rule) -> bool {
         && left.credentials == right.credentials
 }
 
-/// Methods and paths of what goes through tunnels.
-fn unseen(rule: &Placed<Rule>, clause: &Clause, policy: &Policy, findings: &mut Findings) {
-    let written = &rule.value;
-    let Some(first) = written.methods.first().or(written.paths.first()) else {
-        return;
-    };
-    let tunnels = match &clause.ports {
-        Ports::Listed(ports) => ports.contains(&443),
-        Ports::Any | Ports::Default | Ports::Destination => true,
-    };
-    let reached = || {
-        policy
-            .tiers
-            .ids()
-            .filter(|tier| clause.tiers & tier.bit() != 0)
-    };
-    let key = if written.methods.is_empty() {
-        "paths"
-    } else {
-        "methods"
-    };
-    let (message, help) = match clause.verdict {
-        _ if !tunnels => return,
-        Verdict::Allow if !reached().any(|tier| policy.tiers.tier(tier).opaque) => return,
-        Verdict::Allow => (
-            format!("`{key}` are not seen in a tunnel: a CONNECT passes whole"),
-            "write `ports = [80]` where plain HTTP is meant, or set `opaque = \"deny\"` in the tier",
-        ),
-        Verdict::Ask | Verdict::Deny => (
-            format!("`{key}` are not seen in a tunnel: a CONNECT never matches this rule"),
-            "leave them out to cover tunnels, or write `ports = [80]` where plain HTTP is meant",
-        ),
-    };
-    findings.push(
-        Diagnostic::warning("unseen", rule.at(first), message)
-            .label("holds for plain HTTP only")
+/// Words that no service has.
+fn operations(rule: &Placed<Rule>, policy: &Policy, findings: &mut Findings) {
+    let services = &policy.catalogue.services;
+    for word in &rule.value.operations {
+        let names = || services.names().map(|(name, _)| name);
+        let mut known = names().flat_map(|name| services.operations(name));
+        if word.get_ref().contains('*') || known.any(|known| known == word.get_ref()) {
+            continue;
+        }
+        let known: Vec<&str> = names().flat_map(|name| services.operations(name)).collect();
+        let help = match closest(word.get_ref(), known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "write e.g. `publish` or `push`".into(),
+        };
+        findings.push(
+            Diagnostic::warning(
+                "unknown-operation",
+                rule.at(word),
+                format!("no service has an operation `{}`", word.get_ref()),
+            )
+            .label("never matches, unless a body says so")
             .help(help),
-    );
+        );
+    }
 }
 
 /// Grants on a rule that lets nothing pass.
@@ -198,6 +187,8 @@ fn grants(rule: &Placed<Rule>, clause: &Clause, findings: &mut Findings) {
         ),
         ("raw", on(&written.raw)),
         ("upgrade", on(&written.upgrade)),
+        ("upstream", written.upstream.as_ref().map(|at| rule.at(at))),
+        ("min-age", written.min_age.as_ref().map(|at| rule.at(at))),
     ];
     for (key, place) in places {
         let Some(place) = place else { continue };

@@ -25,9 +25,23 @@
 //! of a tier means the ports of the catalogue's entry, or of the rule that gave the category. A
 //! deny that names no port means every port: what is denied is denied there too.
 //!
-//! *What is not seen.* Inside a tunnel neither action, method nor path is seen. A deny or ask that
-//! needs one never matches there; an allow that needs one matches only where the tier says
-//! `opaque = "allow"`.
+//! *What is not seen.* Inside a tunnel that is not inspected nothing of a request is seen. A deny or
+//! ask that asks for it never matches there; an allow that does matches only where the tier says
+//! `opaque = "allow"`. A tunnel that is inspected is let in by such an allow and by no such deny or
+//! ask: each request is judged. Of a request whose body was not read yet, what only that tells is
+//! waited for in the same way; of one that was read whole, what is not known meets no condition.
+//!
+//! *Inspection.* Among the rules that reach a tunnel, whatever they ask of requests, the one with the
+//! most specific host that writes `inspect` decides (`raw = true` writes `false`); then `[inspect]`
+//! and the tier.
+//!
+//! *What an allow forbids.* A tool in `tools.deny` of an allow that matches otherwise is denied by
+//! that rule. So is a credential that is not among its `credentials`, unless another allow that
+//! matches names it.
+//!
+//! *MCP.* Messages to a listed server are allowed by rules that name it in `servers` and by lists of
+//! their category; messages to any other place only where a rule or the catalogue says that its host
+//! is for MCP, by a rule that says so or by lists.
 //!
 //! *The floor.* Metadata and other never-addresses, and names that mean none, are denied whatever is
 //! written. A private address, or a name that only private networks know, needs a matching allow
@@ -55,6 +69,7 @@ mod compile;
 mod conditions;
 mod decide;
 mod deed;
+mod example;
 mod explain;
 mod glob;
 mod host_list;
@@ -70,8 +85,10 @@ mod rules;
 mod servers;
 mod service;
 pub mod source;
+mod survey;
 mod tiers;
 mod trial;
+mod unseen;
 mod verdict;
 mod within;
 

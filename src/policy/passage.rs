@@ -155,12 +155,11 @@ pub(super) fn categories<T>(
 ) -> Categories {
     let mut found = Categories::default();
     for word in words {
-        match Category::from_word(word.get_ref()) {
-            Some(category) => found.insert(category),
-            None => {
-                let known = Category::ALL.iter().map(|category| category.as_str());
-                findings.push(unknown("category", placed.at(word), word.get_ref(), known));
-            }
+        if let Some(category) = Category::from_word(word.get_ref()) {
+            found.insert(category);
+        } else {
+            let known = Category::ALL.iter().map(|category| category.as_str());
+            findings.push(unknown("category", placed.at(word), word.get_ref(), known));
         }
     }
     found

@@ -22,7 +22,7 @@ impl Reader<'_> {
             servers: servers.into(),
             sites: servers
                 .iter()
-                .map(|id| self.names.servers.site(*id))
+                .map(|id| self.known.servers.site(*id))
                 .collect(),
             operations: self.operations(),
             repositories: self.repositories(),
@@ -43,14 +43,13 @@ impl Reader<'_> {
     fn actions(&mut self) -> Actions {
         let mut actions = Actions::default();
         for text in &self.rule.value.actions {
-            match Action::from_word(text.get_ref()) {
-                Some(action) => actions.insert(action),
-                None => {
-                    let known = Action::ALL.iter().map(|action| action.as_str());
-                    let place = self.rule.at(text);
-                    self.findings
-                        .push(unknown("action", place, text.get_ref(), known));
-                }
+            if let Some(action) = Action::from_word(text.get_ref()) {
+                actions.insert(action);
+            } else {
+                let known = Action::ALL.iter().map(|action| action.as_str());
+                let place = self.rule.at(text);
+                self.findings
+                    .push(unknown("action", place, text.get_ref(), known));
             }
         }
         actions

@@ -10,7 +10,7 @@ use super::caller::Callers;
 use super::clause::{Clause, Ports};
 use super::compile::{Findings, named, unknown};
 use super::hosts::{HostMap, HostMapBuilder};
-use super::passage::Passages;
+use super::passage::{Categories, Passages};
 use super::paths::PathPattern;
 use super::pattern::{BadPattern, HostPattern, Width};
 use super::servers::{Server, ServerId, Servers};
@@ -29,12 +29,19 @@ pub(super) struct Rules {
     pub(super) clauses: Vec<Clause>,
     /// What leads to them.
     pub(super) hosts: HostMap,
-    /// The hosts of the rules that say `inspect = true`.
-    pub(super) inspects: Vec<HostPattern>,
+    pub(super) inspects: Inspects,
+}
+
+/// What is inspected for somebody, apart from the hosts of `[inspect]`.
+#[derive(Debug, Default)]
+pub(super) struct Inspects {
+    /// The hosts of rules that say so, or that give one of the categories.
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) categories: Categories,
 }
 
 /// What rules refer to by name.
-pub(super) struct Names<'a> {
+pub(super) struct Known<'a> {
     pub(super) tiers: &'a Tiers,
     pub(super) callers: &'a Callers,
     pub(super) servers: &'a Servers,
@@ -45,28 +52,25 @@ pub(super) struct Names<'a> {
 /// Compiles `[[rule]]`.
 pub(super) fn compile(
     source: &source::Policy,
-    names: &Names<'_>,
+    known: &Known<'_>,
     findings: &mut Findings,
 ) -> Rules {
     let mut clauses = Vec::with_capacity(source.rules.len());
     let mut patterns = Vec::with_capacity(source.rules.len());
-    let mut inspects = Vec::new();
     for rule in &source.rules {
         let mut reader = Reader {
             rule,
-            names,
+            known,
             findings,
         };
         let servers = reader.servers();
         let hosts = reader.hosts(&servers);
         let clause = reader.clause(&hosts, &servers);
-        if clause.inspect == Some(true) {
-            inspects.extend(hosts.iter().cloned());
-        }
         clauses.push(clause);
         patterns.push(hosts);
     }
     let total = patterns.iter().map(Vec::len).sum();
+    let inspects = inspects(&clauses, &patterns, known);
     let mut hosts = HostMapBuilder::with_capacity(total);
     for (at, patterns) in patterns.into_iter().enumerate().rev() {
         let Ok(id) = u32::try_from(at) else { continue };
@@ -81,10 +85,34 @@ pub(super) fn compile(
     }
 }
 
+/// Gathers what rules, tiers and `[inspect]` say is inspected.
+fn inspects(clauses: &[Clause], patterns: &[Vec<HostPattern>], known: &Known<'_>) -> Inspects {
+    let tiers = known.tiers.ids().map(|id| known.tiers.tier(id).inspect);
+    let mut categories = tiers.fold(known.passages.categories, Categories::and_those_of);
+    let says = |clause: &Clause| clause.inspect == Some(true);
+    for clause in clauses.iter().filter(|it| it.hosts == 0 && says(it)) {
+        match clause.category {
+            Some(category) => categories.insert(category),
+            None => categories = Categories::ALL,
+        }
+    }
+    let mut hosts = Vec::new();
+    for (clause, patterns) in clauses.iter().zip(patterns) {
+        let given = clause.assigns.is_some_and(|it| categories.contains(it));
+        if says(clause) || given {
+            hosts.extend(patterns.iter().cloned());
+        }
+    }
+    if categories.contains(Category::Mcp) {
+        hosts.extend(known.servers.all().map(Server::pattern));
+    }
+    Inspects { hosts, categories }
+}
+
 /// Reads one rule.
 pub(super) struct Reader<'a> {
     pub(super) rule: &'a Placed<source::Rule>,
-    pub(super) names: &'a Names<'a>,
+    pub(super) known: &'a Known<'a>,
     pub(super) findings: &'a mut Findings,
 }
 
@@ -181,7 +209,7 @@ impl Reader<'_> {
         }
         let mut bits = 0;
         for name in written {
-            let tier = self.names.tiers.resolve(self.rule, name, self.findings);
+            let tier = self.known.tiers.resolve(self.rule, name, self.findings);
             bits |= tier.map_or(0, super::TierId::bit);
         }
         bits
@@ -190,7 +218,7 @@ impl Reader<'_> {
     fn groups(&mut self) -> u128 {
         let mut bits = 0;
         for name in &self.rule.value.groups {
-            let group = self.names.callers.resolve(self.rule, name, self.findings);
+            let group = self.known.callers.resolve(self.rule, name, self.findings);
             bits |= group.map_or(0, super::GroupId::bit);
         }
         bits
@@ -198,7 +226,7 @@ impl Reader<'_> {
 
     fn hosts(&mut self, servers: &[ServerId]) -> Vec<HostPattern> {
         if !self.rule.value.servers.is_empty() {
-            let servers = servers.iter().filter_map(|id| self.names.servers.get(*id));
+            let servers = servers.iter().filter_map(|id| self.known.servers.get(*id));
             return servers.map(Server::pattern).collect();
         }
         let mut patterns = Vec::with_capacity(self.rule.value.hosts.len());
@@ -242,7 +270,7 @@ impl Reader<'_> {
     fn ports(&mut self, verdict: Verdict, servers: &[ServerId]) -> Ports {
         let written = &self.rule.value.ports;
         if !self.rule.value.servers.is_empty() {
-            let servers = servers.iter().filter_map(|id| self.names.servers.get(*id));
+            let servers = servers.iter().filter_map(|id| self.known.servers.get(*id));
             return Ports::Listed(servers.map(|server| server.target.port).collect());
         }
         if written.is_empty() {

@@ -36,6 +36,10 @@ impl Servers {
         self.0.get(usize::from(id.0))
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Server> {
+        self.0.iter()
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<ServerId> {
         let at = self.0.iter().position(|server| *server.name == *name)?;
         u16::try_from(at).ok().map(ServerId)

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use crate::diag::{Diagnostic, Place, closest};
-use crate::name::{Path, Target, Url};
 
 use super::Facts;
 use super::compile::{Findings, Policy};
-use super::decide::{Attempt, GroupId, GroupSet, Query, TierId, Who};
+use super::decide::{GroupId, GroupSet, TierId, Who};
+use super::example::Example;
 use super::repository::canonical_repository;
 use super::source::{self, Placed};
 use super::verdict::{Decision, Named, Reason, TierBasis, Verdict};
@@ -53,19 +53,11 @@ pub(super) struct Trial {
     name: Arc<str>,
     entry: Arc<str>,
     place: Place,
-    flow: Flow,
+    flow: Example,
     callers: Vec<Who>,
     expected: Expected,
     /// The rule whose example it is.
     rule: Option<Arc<str>>,
-}
-
-/// A flow that somebody wrote.
-#[derive(Debug)]
-struct Flow {
-    target: Target,
-    /// The method and path that are seen; `None` in a tunnel.
-    request: Option<(String, Path)>,
 }
 
 /// Runs every trial and example, and says how each came out.
@@ -144,7 +136,7 @@ fn examples(
     ];
     for (texts, expected) in kinds {
         for text in texts {
-            let Some(flow) = Flow::read(rule, text, findings) else {
+            let Some(flow) = read(rule, text, findings) else {
                 continue;
             };
             trials.push(Trial {
@@ -194,7 +186,7 @@ fn entries(
     }
     for (texts, verdict) in kinds {
         for text in texts {
-            let Some(flow) = Flow::read(trial, text, findings) else {
+            let Some(flow) = read(trial, text, findings) else {
                 continue;
             };
             trials.push(Trial {
@@ -270,67 +262,21 @@ fn demand_rule(policy: &Policy, rule: &str, place: Place, findings: &mut Finding
     );
 }
 
-impl Flow {
-    fn read<T>(
-        placed: &Placed<T>,
-        text: &Spanned<String>,
-        findings: &mut Findings,
-    ) -> Option<Self> {
-        match Self::parse(text.get_ref()) {
-            Ok(flow) => Some(flow),
-            Err(label) => {
-                findings.push(
-                    Diagnostic::error(
-                        "bad-example",
-                        placed.at(text),
-                        format!("`{}` is not a flow", text.get_ref()),
-                    )
-                    .label(label)
-                    .help("write `host:port`, `https://host/`, or `GET http://host/path`"),
-                );
-                None
-            }
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let (method, rest) = match text.split_once(' ') {
-            Some((method, rest)) => (Some(method), rest.trim_start()),
-            None => (None, text),
-        };
-        if method.is_some_and(|method| method.is_empty() || method != method.to_ascii_uppercase()) {
-            return Err("methods are written in capitals".into());
-        }
-        if !rest.contains("://") {
-            if method.is_some() {
-                return Err("a method needs a URL".into());
-            }
-            let target =
-                Target::from_connect(rest.as_bytes()).map_err(|error| error.to_string())?;
-            return Ok(Self {
-                target,
-                request: None,
-            });
-        }
-        let url = Url::parse(rest.as_bytes()).map_err(|error| error.to_string())?;
-        // What is inside a tunnel is not seen: https is judged as the CONNECT that it begins with.
-        let request = (!url.tls).then(|| (method.unwrap_or("GET").to_owned(), url.path));
-        Ok(Self {
-            target: url.target,
-            request,
-        })
-    }
-
-    fn attempt(&self) -> Attempt<'_> {
-        match &self.request {
-            None => Attempt::Connect,
-            Some((method, path)) => Attempt::Request {
-                method,
-                path,
-                upgrade: false,
-                tls: false,
-                deed: None,
-            },
+/// Reads a flow; a finding where it is none.
+fn read<T>(placed: &Placed<T>, text: &Spanned<String>, findings: &mut Findings) -> Option<Example> {
+    match Example::parse(text.get_ref()) {
+        Ok(example) => Some(example),
+        Err(label) => {
+            findings.push(
+                Diagnostic::error(
+                    "bad-example",
+                    placed.at(text),
+                    format!("`{}` is not a flow", text.get_ref()),
+                )
+                .label(label)
+                .help("write `host:port`, `https://host/`, or `GET http://host/path`"),
+            );
+            None
         }
     }
 }
@@ -338,12 +284,7 @@ impl Flow {
 impl Trial {
     fn run(&self, policy: &Policy) -> impl Iterator<Item = TrialResult> {
         self.callers.iter().map(move |who| {
-            let query = Query {
-                who,
-                target: &self.flow.target,
-                attempt: self.flow.attempt(),
-            };
-            let decision = policy.decide(&query);
+            let decision = self.flow.decide(policy, who);
             let got = decision.would.unwrap_or(decision.verdict);
             TrialResult {
                 name: self.name.clone(),

@@ -3,7 +3,7 @@
 //! here.
 
 use crate::name::{Host, Target, Url};
-use crate::policy::{Action, Basis, Category};
+use crate::policy::{Action, Basis, Category, Mode};
 use crate::record::{End, Outcome};
 use crate::tls::{self, Authority};
 
@@ -54,41 +54,49 @@ pub(super) async fn answer(
         ));
     }
     let snapshot = flow.snapshot();
-    let (status, kind, content) = page(url.path.path(), snapshot.authority.as_deref());
-    let facts = &mut flow.facts;
-    facts.outcome = Outcome::Allow;
-    facts.reason = "allowed";
-    facts.rule = Some(NAME.into());
-    facts.category = Some(Category::Unknown);
-    facts.category_basis = Some(Basis::None);
-    facts.action = Some(Action::Read);
-    facts.mode = Some(crate::policy::Mode::Enforce);
-    facts.status = Some(status);
+    let page = page(url.path.path(), snapshot.authority.as_deref());
+    tell(flow, page.0);
     flow.settle_alone(known).await?;
     flow.close.requests = 1;
-    let phrase = if status == 200 { "OK" } else { "Not Found" };
-    let mut bytes = format!(
-        "HTTP/1.1 {status} {phrase}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
-         Cache-Control: no-store\r\nX-Tidegate-Flow: {}\r\nVia: 1.1 tidegate\r\n{}\r\n",
-        content.len(),
-        flow.facts.flow,
-        if head.keep_alive {
-            ""
-        } else {
-            "Connection: close\r\n"
-        },
-    )
-    .into_bytes();
-    if !head_only {
-        bytes.extend(content);
-    }
-    let limits = &snapshot.limits;
-    let told = tokio::time::timeout(limits.header_timeout, connection.say(&bytes)).await;
+    let bytes = response(flow, page, head.keep_alive, head_only);
+    let patience = snapshot.limits.header_timeout;
+    let told = tokio::time::timeout(patience, connection.say(&bytes)).await;
     flow.ended(End::Closed, None, None);
     Ok(match told {
         Ok(Ok(())) if head.keep_alive => After::Keep,
         _ => After::Close,
     })
+}
+
+/// What the record says: nobody's policy decides about it.
+fn tell(flow: &mut Flow, status: u16) {
+    let facts = &mut flow.facts;
+    facts.outcome = Outcome::Allow;
+    facts.mode = Some(Mode::Enforce);
+    facts.reason = "allowed";
+    facts.rule = Some(NAME.into());
+    facts.category = Some(Category::Unknown);
+    facts.category_basis = Some(Basis::None);
+    facts.action = Some(Action::Read);
+    facts.status = Some(status);
+}
+
+fn response(flow: &Flow, page: Page, keep_alive: bool, head_only: bool) -> Vec<u8> {
+    let (status, kind, content) = page;
+    let phrase = if status == 200 { "OK" } else { "Not Found" };
+    let close = if keep_alive {
+        ""
+    } else {
+        "Connection: close\r\n"
+    };
+    let head = format!(
+        "HTTP/1.1 {status} {phrase}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nX-Tidegate-Flow: {}\r\nVia: 1.1 tidegate\r\n{close}\r\n",
+        content.len(),
+        flow.facts.flow,
+    );
+    let body = if head_only { Vec::new() } else { content };
+    [head.into_bytes(), body].concat()
 }
 
 fn page(path: &str, authority: Option<&Authority>) -> Page {

@@ -112,18 +112,7 @@ impl Authority {
             .ok_or_else(|| material::wrong(cert, "it is empty"))?;
         let (_, parsed) = X509Certificate::from_der(own)
             .map_err(|_| material::wrong(cert, "its certificate is not well-formed"))?;
-        if !may_sign(&parsed) {
-            return Err(material::wrong(
-                cert,
-                "this certificate is not of an authority",
-            ));
-        }
-        if parsed.public_key().raw != pair.subject_public_key_info() {
-            return Err(material::wrong(
-                key,
-                "it does not belong to the certificate",
-            ));
-        }
+        belong(&parsed, &pair).map_err(|why| material::wrong(cert, why))?;
         let not_after = material::timestamp(parsed.validity().not_after)
             .ok_or_else(|| material::wrong(cert, "its end is out of range"))?;
         let issuer = Issuer::from_ca_cert_der(own, pair)
@@ -309,6 +298,17 @@ fn unnamed() -> Diagnostic {
         "write `[inspect]` with `ca-cert = \"ca.pem\"` and `ca-key = \"ca.key\"`, and run \
          `tidegate ca init --config FILE`",
     )
+}
+
+/// Whether they are the two halves of an authority; why not.
+fn belong(certificate: &X509Certificate<'_>, pair: &KeyPair) -> Result<(), &'static str> {
+    if !may_sign(certificate) {
+        return Err("this certificate is not of an authority");
+    }
+    if certificate.public_key().raw != pair.subject_public_key_info() {
+        return Err("the key does not belong to this certificate");
+    }
+    Ok(())
 }
 
 /// Whether a certificate is of an authority that may sign others.

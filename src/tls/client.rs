@@ -48,12 +48,9 @@ impl Client {
         let client = parent.client.as_ref();
         let identity = client.map(|(cert, key)| identity(cert, key)).transpose()?;
         let built = config(&roots, identity).map(Self);
-        built.map_err(|error| match client {
-            Some((cert, _)) => material::wrong(cert, &error.to_string()),
-            None => {
-                let message = format!("{}: {error}", parent.target);
-                Box::new(Diagnostic::unplaced("bad-parent", message))
-            }
+        built.map_err(|error| {
+            let message = format!("{}: {error}", parent.target);
+            Box::new(Diagnostic::unplaced("bad-parent", message))
         })
     }
 

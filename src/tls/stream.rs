@@ -2,13 +2,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustls::ClientConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
-
-use super::TlsFailure;
 
 /// How many bytes that a server sent before it went away are looked through for its reason.
 const LAST_WORDS: usize = 64 << 10;
@@ -16,58 +14,85 @@ const LAST_WORDS: usize = 64 << 10;
 /// TLS with a server.
 ///
 /// In TLS 1.3 a server says what it thinks of our certificate after the handshake, and may have
-/// hung up when the first request is written. So a write that fails looks for what the server said
-/// last: the error then has the reason, for [`TlsFailure::in_error`].
+/// hung up when the first request is written. So a write that finds nobody there looks for what the
+/// server said last: the error then has the reason, for
+/// [`TlsFailure::in_error`](super::TlsFailure::in_error).
 #[derive(Debug)]
-pub struct ClientStream<S>(TlsStream<S>);
+pub struct ClientStream<S> {
+    tls: TlsStream<S>,
+    /// Why nothing can be written any more, while the reason is looked for.
+    broken: Option<io::Error>,
+}
 
 impl<S> ClientStream<S> {
-    pub(super) fn new(stream: TlsStream<S>) -> Self {
-        Self(stream)
+    pub(super) fn new(tls: TlsStream<S>) -> Self {
+        Self { tls, broken: None }
     }
 
     /// The connection below, and the session.
     pub fn get_ref(&self) -> (&S, &ClientConnection) {
-        self.0.get_ref()
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
-    /// The error of a write, with what the server said before it went away.
-    fn explained<T>(&mut self, cx: &mut Context<'_>, written: Written<T>) -> Written<T> {
-        match written {
-            Poll::Ready(Err(error)) if TlsFailure::in_error(&error).is_none() => {
-                Poll::Ready(Err(self.last_words(cx).unwrap_or(error)))
-            }
-            written => written,
-        }
-    }
-
-    fn last_words(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
-        let (socket, session) = self.0.get_mut();
-        let mut bytes = [0; 4096];
-        for _ in 0..LAST_WORDS / bytes.len() {
-            let mut into = ReadBuf::new(&mut bytes);
-            let Poll::Ready(Ok(())) = Pin::new(&mut *socket).poll_read(cx, &mut into) else {
-                return None;
-            };
-            let mut said = into.filled();
-            if said.is_empty() {
-                return None;
-            }
-            while !said.is_empty() {
-                session.read_tls(&mut said).ok()?;
-                if let Err(why) = session.process_new_packets() {
-                    return Some(io::Error::new(io::ErrorKind::InvalidData, why));
-                }
-            }
-        }
-        None
+        self.tls.get_ref()
     }
 }
 
 /// What became of a write.
 type Written<T> = Poll<io::Result<T>>;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+    /// Writes, and says why where nobody is there.
+    fn write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TlsStream<S>>, &mut Context<'_>) -> Written<T>,
+    ) -> Written<T> {
+        if self.broken.is_none() {
+            match write(Pin::new(&mut self.tls), cx) {
+                Poll::Ready(Err(error)) if is_gone(&error) => self.broken = Some(error),
+                written => return written,
+            }
+        }
+        let reason = ready!(self.last_words(cx));
+        let broken = self.broken.take();
+        let error = reason.or(broken);
+        Poll::Ready(Err(
+            error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
+        ))
+    }
+
+    /// What a server that is gone said last, where that was the reason. What it said before stays
+    /// to be read. Waits only for what has arrived: the connection is at its end.
+    fn last_words(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Error>> {
+        let (socket, session) = self.tls.get_mut();
+        let mut bytes = [0; 4096];
+        for _ in 0..LAST_WORDS / bytes.len() {
+            // Whoever reads at the same time may have found it.
+            if let Err(why) = session.process_new_packets() {
+                return Poll::Ready(Some(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
+            let mut into = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut *socket).poll_read(cx, &mut into));
+            let mut said = into.filled();
+            if read.is_err() || said.is_empty() {
+                break;
+            }
+            while !said.is_empty() {
+                if session.read_tls(&mut said).is_err() {
+                    return Poll::Ready(None);
+                }
+                let _ = session.process_new_packets();
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset
+    )
+}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(
@@ -75,15 +100,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, into)
+        Pin::new(&mut self.get_mut().tls).poll_read(cx, into)
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Written<usize> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.0).poll_write(cx, bytes);
-        this.explained(cx, written)
+        self.get_mut()
+            .write(cx, |tls, cx| tls.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -91,24 +115,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Written<usize> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.0).poll_write_vectored(cx, parts);
-        this.explained(cx, written)
+        self.get_mut()
+            .write(cx, |tls, cx| tls.poll_write_vectored(cx, parts))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.tls.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Written<()> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.0).poll_flush(cx);
-        this.explained(cx, written)
+        self.get_mut().write(cx, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Written<()> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.0).poll_shutdown(cx);
-        this.explained(cx, written)
+        self.get_mut().write(cx, AsyncWrite::poll_shutdown)
     }
 }

@@ -355,60 +355,118 @@ fn a_running_gate_takes_a_new_authority_and_publishes_both() {
     );
 }
 
-/// Shakes hands with whoever comes, once.
-fn serve(server: &Arc<Server>, listener: std::net::TcpListener) {
+/// Shakes hands with whoever comes, once; whether it came to its end.
+fn serve(server: &Arc<Server>, listener: std::net::TcpListener) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let accepted = runtime.expect("a runtime").block_on(async {
+    runtime.expect("a runtime").block_on(async {
         listener.set_nonblocking(true).expect("a socket");
         let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
         let (socket, _) = listener.accept().await.expect("a client");
-        server.accept(socket).await
-    });
-    drop(accepted);
+        server.accept(socket).await.is_ok()
+    })
 }
 
-#[test]
-fn openssl_believes_what_the_authority_makes() {
-    let bench = Bench::new(INSPECT);
+const NAME: &str = "a.docs.example.org";
+const NODE: &str = "const s = require('tls').connect(\
+    { host: '127.0.0.1', port: process.argv[1], servername: 'a.docs.example.org' },\
+    () => process.exit(0)); s.on('error', e => { console.error(e); process.exit(1); })";
+const PYTHON: &str = "import socket, ssl, sys
+context = ssl.create_default_context(cafile='ca.pem')
+context.verify_flags |= ssl.VERIFY_X509_STRICT
+server = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+context.wrap_socket(server, server_hostname='a.docs.example.org')
+";
+
+/// What is made for a name of `INSPECT`, with the files that a client trusts in `bench`.
+fn authority(bench: &Bench) -> Authority {
     bench.run("ca init --config tidegate.toml").succeeded();
     let config = config::load(&bench.path("tidegate.toml"))
         .0
         .expect("a configuration");
     let (authority, findings) = Authority::new(&config.inspect, &inspecting(), &Clock::system());
     assert!(findings.is_empty(), "{findings:?}");
-    let authority = authority.expect("an authority");
-    let name = "a.docs.example.org";
-    let host = Host::parse(name.as_bytes()).expect("a host");
+    authority.expect("an authority")
+}
+
+/// Lets one client shake hands with a server; what it showed, and whether the server is content.
+fn shake(server: Arc<Server>, client: impl FnOnce(u16) -> Outcome) -> (Outcome, bool) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let port = listener.local_addr().expect("an address").port();
+    let serving = std::thread::spawn(move || serve(&server, listener));
+    let outcome = client(port);
+    (outcome, serving.join().expect("a server"))
+}
+
+#[test]
+fn openssl_believes_what_the_authority_makes() {
+    let bench = Bench::new(INSPECT);
+    let authority = authority(&bench);
+    let host = Host::parse(NAME.as_bytes()).expect("a host");
     for (http2, protocol) in [
         (true, "ALPN protocol: h2"),
         (false, "ALPN protocol: http/1.1"),
     ] {
         let server = authority.server(&host, http2).expect("a certificate");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
-        let address = listener.local_addr().expect("an address").to_string();
-        let serving = std::thread::spawn(move || serve(&server, listener));
-        let client = bench.openssl(&[
-            "s_client",
-            "-connect",
-            &address,
-            "-servername",
-            name,
-            "-verify_hostname",
-            name,
-            "-verify_return_error",
-            "-CAfile",
-            "ca.pem",
-            "-alpn",
-            "h2,http/1.1",
-        ]);
-        client.showed("Verify return code: 0 (ok)").showed(protocol);
-        serving.join().expect("a server");
+        let (outcome, _) = shake(server, |port| {
+            let address = format!("127.0.0.1:{port}");
+            let line = format!(
+                "s_client -connect {address} -servername {NAME} -verify_hostname {NAME} \
+                 -verify_return_error -CAfile ca.pem -alpn h2,http/1.1"
+            );
+            bench.openssl(&line.split(' ').collect::<Vec<_>>())
+        });
+        outcome
+            .showed("Verify return code: 0 (ok)")
+            .showed(protocol);
     }
-    assert!(
-        authority
-            .server(&Host::parse(b"example.net").expect("a host"), true)
-            .is_err()
-    );
+    let other = Host::parse(b"example.net").expect("a host");
+    assert!(authority.server(&other, true).is_err());
+}
+
+#[test]
+fn curl_node_and_a_strict_python_believe_what_the_authority_makes() {
+    let bench = Bench::new(INSPECT);
+    let authority = authority(&bench);
+    let host = Host::parse(NAME.as_bytes()).expect("a host");
+    let run = |name: &str| Program::at(&need(name), bench.0.path());
+    let ask = |client: &dyn Fn(u16) -> Outcome| {
+        let server = authority.server(&host, true).expect("a certificate");
+        shake(server, client)
+    };
+    // Nobody answers it, so how it ends does not tell.
+    let (outcome, shaken) = ask(&|port| {
+        let to = format!("{NAME}:443:127.0.0.1:{port}");
+        let url = format!("https://{NAME}/");
+        run("curl")
+            .args(["-sS", "--cacert", "ca.pem", "--connect-to", &to, &url])
+            .run()
+    });
+    assert!(shaken, "{outcome:?}");
+    ask(&|port| {
+        let node = run("node").env("NODE_EXTRA_CA_CERTS", "ca.pem");
+        node.args(["-e", NODE, &port.to_string()]).run().succeeded()
+    });
+    ask(&|port| {
+        let python = run("python3").args(["-c", PYTHON, &port.to_string()]);
+        python.run().succeeded()
+    });
+}
+
+#[test]
+fn a_command_in_a_jail_does_not_see_the_key() {
+    let bench = Bench::new(&format!("{TIERS}{INSPECT}"));
+    bench.run("ca init --config tidegate.toml").succeeded();
+    let script = "cat ca.key; head -n 1 $SSL_CERT_FILE";
+    let ran = Program::at(Path::new(env!("CARGO_BIN_EXE_tidegate")), bench.0.path())
+        .args(["exec", "--jail", "--config", "tidegate.toml"])
+        .args(["--", "bash", "-c", script])
+        .run();
+    if ran.code == Some(3) {
+        eprintln!("NOT TESTED HERE: no jail can be made: {}", ran.stderr);
+        return;
+    }
+    assert!(ran.stdout.contains("BEGIN CERTIFICATE"), "{ran:?}");
+    assert!(!ran.stdout.contains("PRIVATE KEY"), "{ran:?}");
 }

@@ -81,7 +81,8 @@ impl System {
         for (file, facts) in files.iter().zip(published) {
             tls::replace(file, &tls::pem([facts.der.as_slice()].into_iter()), 0o644)?;
         }
-        run(Command::new(self.update))
+        let update = program(self.update).unwrap_or_else(|| self.update.into());
+        run(Command::new(update))
     }
 }
 
@@ -109,4 +110,51 @@ pub(super) fn program(name: &str) -> Option<PathBuf> {
     let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     let mut folders = std::env::split_paths(&folders).chain(usual);
     folders.find_map(|folder| Some(folder.join(name)).filter(|it| it.is_file()))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::Names;
+    use crate::tls::NewAuthority;
+
+    use super::*;
+
+    fn facts() -> Facts {
+        let names = Names {
+            names: vec!["example.com".to_owned()],
+            ..Names::default()
+        };
+        let new = NewAuthority::make(&names, super::super::now()).unwrap();
+        Facts::of_pem(&new.cert).remove(0)
+    }
+
+    #[test]
+    fn what_is_no_longer_published_is_taken_away_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let system = System {
+            folder: folder.path().display().to_string().leak(),
+            ending: "crt",
+            update: "true",
+        };
+        let (old, new) = (facts(), facts());
+        let theirs = folder.path().join("corporate.crt");
+        fs::write(&theirs, "theirs").unwrap();
+        system.install(std::slice::from_ref(&old)).unwrap();
+        assert!(system.file(&old).is_file());
+        system.install(&[new.clone(), old.clone()]).unwrap();
+        assert!(system.file(&old).is_file() && system.file(&new).is_file());
+        system.install(std::slice::from_ref(&new)).unwrap();
+        assert!(!system.file(&old).exists() && theirs.is_file());
+        let commands = system.commands(std::slice::from_ref(&new));
+        assert!(commands.contains(&system.file(&new).display().to_string()));
+        assert!(commands.ends_with("sudo true\n"), "{commands}");
+    }
+
+    #[test]
+    fn a_program_that_fails_is_quoted() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no room >&2; exit 1"]);
+        let said = run(command).unwrap_err().to_string();
+        assert_eq!(said, "sh: no room");
+    }
 }

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use crate::config::AdminAddress;
 use crate::gate::Wish;
 
-use super::super::env::Proxy;
-use super::super::{admin, print};
+use super::super::env::{self, Proxy};
+use super::super::{admin, ca, print};
 use super::child;
 
 /// What a gate answers that started a session.
@@ -66,6 +66,9 @@ impl Gate<'_> {
             ("TIDEGATE_SESSION", session.clone()),
             ("TIDEGATE_TOKEN", token.clone()),
         ]);
+        if let Some(bundle) = env::trusted_by_default() {
+            env::add(&mut set, ca::variables(&bundle));
+        }
         set
     }
 }

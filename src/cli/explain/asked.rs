@@ -17,12 +17,18 @@ pub(super) struct Flow {
     pub(super) target: Target,
     /// Method and path of a plain request; `None` for a CONNECT.
     pub(super) request: Option<(String, Path)>,
+    /// Method and path inside the tunnel, where they were asked about.
+    pub(super) inside: Option<(String, Path)>,
+    /// Whether the request is one inside a tunnel.
+    pub(super) tls: bool,
     /// What has to be said about the question.
     pub(super) notes: Vec<&'static str>,
 }
 
 const OPAQUE: &str = "https goes through an opaque CONNECT: method and path inside the tunnel are \
     not seen, so the host and port decide.";
+const INSPECTED: &str = "TLS is ended here: the CONNECT passes, and then each request is judged; what \
+    only its body tells is judged when that was read.";
 const NO_METHOD: &str = "--method is not looked at: it cannot be seen in a tunnel.";
 
 impl Asked {
@@ -47,6 +53,8 @@ impl Asked {
             return Ok(Self::Flow(Flow {
                 target,
                 request: None,
+                inside: Some((method.unwrap_or("GET").to_owned(), path)),
+                tls: false,
                 notes: notes(&[OPAQUE], method),
             }));
         }
@@ -54,6 +62,8 @@ impl Asked {
         Ok(Self::Flow(Flow {
             target,
             request,
+            inside: None,
+            tls: false,
             notes: Vec::new(),
         }))
     }
@@ -64,8 +74,23 @@ impl Flow {
     pub(super) fn show(&self) -> String {
         match &self.request {
             None => format!("CONNECT {}", self.target),
-            Some((method, path)) => format!("{method} http://{}{}", self.target, path.path()),
+            Some((method, path)) => {
+                let scheme = if self.tls { "https" } else { "http" };
+                format!("{method} {scheme}://{}{}", self.target, path.path())
+            }
         }
+    }
+
+    /// The request inside a tunnel that is inspected.
+    pub(super) fn request_inside(&self) -> Option<Self> {
+        let request = self.inside.clone()?;
+        Some(Self {
+            target: self.target.clone(),
+            request: Some(request),
+            inside: None,
+            tls: true,
+            notes: vec![INSPECTED],
+        })
     }
 }
 
@@ -75,6 +100,8 @@ fn connect(text: &str, method: Option<&str>) -> Result<Flow, String> {
     Ok(Flow {
         target,
         request: None,
+        inside: None,
+        tls: false,
         notes: notes(&[], method),
     })
 }

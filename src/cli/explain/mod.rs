@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::config::Config;
 use crate::policy::{
-    self, Attempt, Explanation, Facts, Policy, Query, TierBasis, Verdict, Who,
+    self, Attempt, Decision, Explanation, Facts, Inspect, Policy, Query, TierBasis, Verdict, Who,
     canonical_repository, suggest,
 };
 
@@ -69,19 +69,34 @@ impl Explain {
         let loaded = Loaded::whole(self.config.as_deref());
         let (config, policy) = loaded.ok_or(Trouble::Shown(Answer::Wrong))?;
         match asked {
-            Asked::Flow(flow) => self.future(&flow, &policy),
+            Asked::Flow(flow) => self.future(&flow, &config, &policy),
             Asked::Recorded(id) => self.past(&id, &config, &policy),
         }
     }
 
     /// Explains a flow that somebody thinks of.
-    fn future(&self, flow: &Flow, policy: &Policy) -> Result<Answer, Trouble> {
+    fn future(&self, flow: &Flow, config: &Config, policy: &Policy) -> Result<Answer, Trouble> {
         let (who, caller) = self.caller(policy)?;
-        let explanation = judge(policy, &who, flow);
+        let mut explanation = judge(policy, &who, flow);
+        let seen = lets_in(&explanation.decision).then(|| flow.request_inside());
+        let inside = seen.flatten();
+        if let Some(inside) = &inside {
+            explanation = judge(policy, &who, inside);
+        }
+        let flow = inside.as_ref().unwrap_or(flow);
+        let parents = parents(flow, config, &explanation);
         if self.json {
-            print::json(&render::as_json(flow, &explanation, &caller));
+            let mut value = render::as_json(flow, &explanation, &caller);
+            if let Some(object) = value.as_object_mut() {
+                object.insert("parents".into(), parents.into());
+            }
+            print::json(&value);
         } else {
-            print::out(&render::tree(flow, &explanation, &caller).draw());
+            let mut tree = render::tree(flow, &explanation, &caller);
+            if !parents.is_empty() {
+                tree.note("by parent", parents.join(", else "));
+            }
+            print::out(&tree.draw());
         }
         Ok(Answer::whether(
             explanation.decision.verdict == Verdict::Allow,
@@ -168,6 +183,23 @@ enum Trouble {
     Shown(Answer),
 }
 
+/// Whether a tunnel opens and what is inside is judged.
+fn lets_in(decision: &Decision) -> bool {
+    let passes = decision.would.unwrap_or(decision.verdict) == Verdict::Allow;
+    passes && decision.inspect == Inspect::Yes
+}
+
+/// The parent proxies that would be asked, in order, where the flow may pass.
+fn parents(flow: &Flow, config: &Config, explanation: &Explanation) -> Vec<String> {
+    let decision = &explanation.decision;
+    let allowed = decision.verdict == Verdict::Allow;
+    let parents = config.dial.parents.iter().filter(|_| allowed);
+    parents
+        .filter(|parent| parent.is_for(&flow.target, decision.category))
+        .map(|parent| parent.target.to_string())
+        .collect()
+}
+
 fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {
     let attempt = match &flow.request {
         None => Attempt::Connect,
@@ -175,7 +207,7 @@ fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {
             method,
             path,
             upgrade: false,
-            tls: false,
+            tls: flow.tls,
             deed: None,
         },
     };

@@ -47,6 +47,8 @@ impl Recorded {
             return Some(Flow {
                 target,
                 request: None,
+                inside: None,
+                tls: false,
                 notes: Vec::new(),
             });
         }
@@ -56,6 +58,8 @@ impl Recorded {
         Some(Flow {
             target,
             request: Some((method, path)),
+            inside: None,
+            tls: false,
             notes,
         })
     }

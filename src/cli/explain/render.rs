@@ -1,10 +1,13 @@
 //! An explanation as a tree of the stages, and as data.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::policy::{Decision, Explanation, Looked, Named, Stage, TierBasis, Verdict};
+use crate::policy::{
+    Decision, Deed, Explanation, Inspect, Looked, Named, Stage, TierBasis, Verdict,
+};
 
 use super::super::tree::Tree;
 use super::asked::Flow;
@@ -34,6 +37,12 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
     };
     tree.stage("tier", format!("{}   {basis}", explanation.tier));
     tree.stage("category", category(explanation));
+    if let Some(deed) = explanation.deed.as_ref().and_then(deed) {
+        tree.stage("does", deed);
+    }
+    if let Some(inspect) = inspect(&decision.inspect) {
+        tree.stage("inspect", inspect);
+    }
     tree.stages("rules", rules(explanation));
     if let Some(near) = &explanation.nearest_allow {
         tree.stage("nearest", looked(near));
@@ -77,6 +86,9 @@ pub(super) fn as_json(flow: &Flow, explanation: &Explanation, caller: &Caller) -
         "basis": decision.basis,
         "category_from": explanation.category_from,
         "action": decision.action,
+        "deed": explanation.deed.as_ref().map(deed_as_json),
+        "inspect": inspect(&decision.inspect),
+        "upstream": decision.upstream,
         "stage": explanation.stage.as_str(),
         "verdict": decision.verdict,
         "would": decision.would,
@@ -140,6 +152,44 @@ fn category(explanation: &Explanation) -> String {
         .action
         .map_or("cannot be seen", |action| action.as_str());
     format!("{}   {from} · action {action}", decision.category.as_str())
+}
+
+/// `npm publish · package @acme/ui`; nothing where no service is known.
+fn deed(deed: &Deed) -> Option<String> {
+    let service = deed.service.as_deref()?;
+    let mut text = format!("{service} {}", deed.operation.as_deref().unwrap_or("?"));
+    let parts = [
+        ("repository", &deed.repository),
+        ("package", &deed.package),
+        ("version", &deed.version),
+    ];
+    for (word, part) in parts {
+        if let Some(part) = part {
+            let _ = write!(text, " · {word} {part}");
+        }
+    }
+    Some(text)
+}
+
+fn deed_as_json(deed: &Deed) -> Value {
+    json!({
+        "service": deed.service,
+        "operation": deed.operation,
+        "action": deed.action,
+        "repository": deed.repository,
+        "package": deed.package,
+        "version": deed.version,
+        "server": deed.mcp.as_ref().and_then(|call| call.server.as_deref()),
+    })
+}
+
+/// Whether TLS is ended; nothing where nobody says so.
+fn inspect(inspect: &Inspect) -> Option<String> {
+    match inspect {
+        Inspect::No => None,
+        Inspect::Passed(rule) => Some(format!("passed through, as rule {rule} says")),
+        Inspect::Yes => Some("TLS is ended here".to_owned()),
+    }
 }
 
 /// How many were looked at, and the nearest.

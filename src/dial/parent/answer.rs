@@ -52,7 +52,9 @@ async fn read_head(stream: &mut Stream) -> Result<Vec<u8>, ParentError> {
     let mut head = Vec::new();
     let mut piece = [0; 1024];
     loop {
-        let seen = look(stream, &mut piece).await.map_err(ParentError::broke)?;
+        let seen = look(stream, &mut piece)
+            .await
+            .map_err(|error| ParentError::broke(&error))?;
         let seen = piece.get(..seen).unwrap_or_default();
         if seen.is_empty() {
             return Err(ParentError::Garbled("it closed before it answered"));
@@ -60,7 +62,9 @@ async fn read_head(stream: &mut Stream) -> Result<Vec<u8>, ParentError> {
         let before = head.len();
         let ended = take_over(seen, &mut head)?;
         let taken = head.len() - before;
-        forget(stream, taken).await.map_err(ParentError::broke)?;
+        forget(stream, taken)
+            .await
+            .map_err(|error| ParentError::broke(&error))?;
         if ended {
             return Ok(head);
         }

@@ -55,7 +55,7 @@ impl Keeper {
         let Some(Credential::Command { words, lifetime }) = &self.source else {
             return Ok(self.kept().value.clone());
         };
-        self.from_command(words, *lifetime).await.map(Some)
+        self.ask_command(words, *lifetime).await.map(Some)
     }
 
     /// After `refused` was not taken: something else, where there is something else by now.
@@ -72,15 +72,13 @@ impl Keeper {
                 self.kept().value = Some(fresh.clone());
                 fresh
             }
-            Credential::Command { words, .. } => {
-                self.from_command(words, LEAST_PAUSE).await.ok()?
-            }
+            Credential::Command { words, .. } => self.ask_command(words, LEAST_PAUSE).await.ok()?,
         };
         (fresh != *refused).then_some(fresh)
     }
 
     /// What a command said at most that long ago, or says now.
-    async fn from_command(
+    async fn ask_command(
         &self,
         words: &[String],
         newer_than: Duration,

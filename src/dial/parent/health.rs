@@ -57,10 +57,7 @@ mod tests {
             health.failed(now);
             health.failed(now);
             let pause = Duration::from_secs(seconds);
-            assert!(
-                health.rests(now + pause - Duration::from_millis(1)),
-                "{seconds}"
-            );
+            assert!(health.rests(now + pause.mul_f32(0.99)), "{seconds}");
             now += pause;
             assert!(!health.rests(now), "{seconds}");
         }

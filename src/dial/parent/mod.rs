@@ -153,8 +153,8 @@ impl ParentError {
     }
 
     /// A stream that broke off.
-    fn broke(error: io::Error) -> Self {
-        match TlsFailure::in_error(&error) {
+    fn broke(error: &io::Error) -> Self {
+        match TlsFailure::in_error(error) {
             Some(failure) => Self::no_tls(failure),
             None => Self::Garbled("it broke off before it answered"),
         }
@@ -211,10 +211,7 @@ impl Parent {
 
     /// Whether it is for that target and category.
     pub(super) fn is_for(&self, target: &Target, category: Category) -> bool {
-        let Self { written, .. } = self;
-        (written.categories.is_empty() || written.categories.contains(&category))
-            && (written.hosts.is_empty() || written.hosts.contains(&target.host))
-            && !written.except.contains(&target.host)
+        self.written.is_for(target, category)
     }
 
     /// Whether it looks names up itself.
@@ -403,7 +400,7 @@ impl Attempt<'_> {
             stream.write_all(head.as_bytes()).await?;
             stream.flush().await
         };
-        said.await.map_err(ParentError::broke)?;
+        said.await.map_err(|error| ParentError::broke(&error))?;
         let answer = answer::read(stream).await?;
         if answer.is_open() {
             return Ok(());

@@ -5,10 +5,11 @@ mod defaults;
 mod diagnostics;
 mod explaining;
 mod naive;
+mod requests;
 mod tiers;
 mod trials;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::diag::{Diagnostic, Severity, Source};
 use crate::name::{Target, Url};
@@ -59,8 +60,13 @@ fn of_severity(text: &str, severity: Severity) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// A catalogue of four hosts.
+/// A catalogue of four hosts; it is parsed once.
 fn catalogue() -> Catalogue {
+    static CATALOGUE: OnceLock<Catalogue> = OnceLock::new();
+    CATALOGUE.get_or_init(parse_catalogue).clone()
+}
+
+fn parse_catalogue() -> Catalogue {
     let (catalogue, findings) = Catalogue::parse(&[(
         "small.toml",
         r#"

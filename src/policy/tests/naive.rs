@@ -53,6 +53,11 @@ const ITEMS: [&str; 8] = [
     "unknown:read",
 ];
 
+const SECRETS: [&str; 2] = [
+    "hmac-sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "hmac-sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+];
+
 #[derive(Clone, Debug)]
 struct Rule {
     id: usize,
@@ -65,6 +70,11 @@ struct Rule {
     methods: Vec<&'static str>,
     path: Option<&'static str>,
     addresses: bool,
+    inspect: Option<bool>,
+    actions: Vec<&'static str>,
+    repository: Option<&'static str>,
+    reference: Option<&'static str>,
+    credential: Option<&'static str>,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +82,7 @@ struct Tier {
     observe: bool,
     default: &'static str,
     opaque: bool,
+    inspect: Vec<&'static str>,
     lists: [Vec<&'static str>; 3],
 }
 
@@ -83,6 +94,17 @@ struct Ask {
     port: u16,
     /// Method, path, whether over TLS.
     seen: Option<(&'static str, &'static str, bool)>,
+    done: Done,
+}
+
+/// What a request does, where it was read from more than method and path.
+#[derive(Clone, Debug)]
+struct Done {
+    unread: bool,
+    action: Option<&'static str>,
+    repository: Option<&'static str>,
+    reference: Option<&'static str>,
+    credential: Option<&'static str>,
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
@@ -99,9 +121,17 @@ fn rule() -> impl Strategy<Value = Rule> {
         option::weighted(0.2, select(&["/x", "/x/**", "/*"][..])),
         any::<bool>(),
     );
-    (selection, conditions).prop_map(|(selection, conditions)| {
+    let asks = (
+        option::weighted(0.4, any::<bool>()),
+        prop_oneof![3 => Just(vec![]), 1 => subsequence(&["read", "write"][..], 1..=2)],
+        option::weighted(0.2, select(&["acme/*", "acme/app"][..])),
+        option::weighted(0.2, select(&["agent/**", "refs/tags/*"][..])),
+        option::weighted(0.2, select(&SECRETS[..])),
+    );
+    (selection, conditions, asks).prop_map(|(selection, conditions, asks)| {
         let (verdict, category, tiers, groups, mut hosts) = selection;
         let (ports, methods, path, addresses) = conditions;
+        let (inspect, actions, repository, reference, credential) = asks;
         if verdict == "allow" && category.is_none() && hosts.is_empty() {
             hosts = vec!["a.example.com"];
         }
@@ -116,6 +146,11 @@ fn rule() -> impl Strategy<Value = Rule> {
             methods,
             path,
             addresses,
+            inspect,
+            actions,
+            repository,
+            reference,
+            credential,
         }
     })
 }
@@ -126,12 +161,14 @@ fn tier() -> impl Strategy<Value = Tier> {
         prop::bool::weighted(0.2),
         select(&WORDS[..]),
         any::<bool>(),
+        subsequence(&CATEGORIES[..], 0..=2),
         [list(), list(), list()],
     )
-        .prop_map(|(observe, default, opaque, lists)| Tier {
+        .prop_map(|(observe, default, opaque, inspect, lists)| Tier {
             observe,
             default,
             opaque,
+            inspect,
             lists,
         })
 }
@@ -142,19 +179,37 @@ fn ask() -> impl Strategy<Value = Ask> {
         select(&["/", "/x", "/x/y", "/events/z"][..]),
         any::<bool>(),
     );
+    let done = (
+        any::<bool>(),
+        option::of(select(&["read", "write"][..])),
+        option::of(select(&["acme/app", "ACME/other.git", "evil/app"][..])),
+        option::of(select(
+            &["refs/heads/agent/x", "refs/heads/main", "refs/tags/v1"][..],
+        )),
+        option::of(select(&SECRETS[..])),
+    );
+    let done = done.prop_map(|(unread, action, repository, reference, credential)| Done {
+        unread,
+        action,
+        repository,
+        reference,
+        credential,
+    });
     (
         0..2_usize,
         subsequence(&NAMES[..], 0..=2),
         select(&TARGETS[..]),
         select(&[80, 443, 8443][..]),
         option::of(seen),
+        done,
     )
-        .prop_map(|(tier, groups, host, port, seen)| Ask {
+        .prop_map(|(tier, groups, host, port, seen, done)| Ask {
             tier,
             groups,
             host,
             port,
             seen,
+            done,
         })
 }
 
@@ -175,6 +230,7 @@ fn written(rules: &[Rule], tiers: &[Tier; 2]) -> String {
         lines.push(format!(
             "[tier.{name}]\nmode = \"{mode}\"\nopaque = \"{opaque}\""
         ));
+        lines.push(format!("inspect = {:?}", tier.inspect));
         lines.push(format!("default = \"{}\"", tier.default));
         for (word, list) in WORDS.iter().zip(&tier.lists) {
             lines.push(format!("{word} = {list:?}"));
@@ -197,6 +253,16 @@ fn written(rules: &[Rule], tiers: &[Tier; 2]) -> String {
         ));
         lines.push(format!("methods = {:?}", rule.methods));
         lines.extend(rule.path.map(|path| format!("paths = [\"{path}\"]")));
+        lines.extend(rule.inspect.map(|inspect| format!("inspect = {inspect}")));
+        lines.push(format!("actions = {:?}", rule.actions));
+        let lists = [
+            ("repositories", rule.repository),
+            ("refs", rule.reference),
+            ("credentials", rule.credential),
+        ];
+        for (key, word) in lists {
+            lines.extend(word.map(|word| format!("{key} = [\"{word}\"]")));
+        }
         if rule.addresses {
             lines.push("addresses = [\"10.0.0.0/16\"]".into());
         }
@@ -247,11 +313,7 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
         (None, host) if host.ends_with("packages.example") => ("package-registry", vec![443, 8443]),
         _ => ("unknown", vec![]),
     };
-    let action = ask.seen.map(|(method, _, _)| match (method, category) {
-        ("GET" | "HEAD", _) => "read",
-        ("POST", "model-api") => "call",
-        _ => "write",
-    });
+    let action = ask.seen.and(ask.done.action);
     let default_port = if ask.seen.is_some_and(|(_, _, tls)| !tls) {
         80
     } else {
@@ -261,11 +323,38 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
         [] => ask.port == default_port,
         ports => ports.contains(&ask.port),
     };
-    let unseen = |verdict: &str| verdict == "allow" && tier.opaque;
+
+    // Whether TLS is ended: the most specific rule that says so, else the tier, by the host alone.
+    let by_host = match (assigned, ask.host) {
+        (None, "api.model.example") => "model-api",
+        _ => category,
+    };
+    let about = |rule: &Rule| {
+        (rule.tiers.is_empty() || rule.tiers.contains(&NAMES[ask.tier]))
+            && (rule.groups.is_empty()
+                || rule.groups.iter().any(|group| ask.groups.contains(group)))
+            && ((rule.verdict == "deny" && rule.ports.is_empty()) || open(&rule.ports))
+    };
+    let says = rules
+        .iter()
+        .filter(|rule| about(rule))
+        .filter_map(|rule| {
+            let specific = match (rule.hosts.is_empty(), rule.category) {
+                (true, Some(selected)) if selected != by_host => None,
+                (true, _) => Some(0),
+                (false, _) => on_host(rule).map(|specific| specific + 1),
+            };
+            Some((specific?, Reverse(rule.id), rule.inspect?))
+        })
+        .max_by_key(|(specific, id, _)| (*specific, *id));
+    let inspected =
+        ask.seen.is_none() && says.map_or(tier.inspect.contains(&by_host), |(_, _, says)| says);
+    let unseen = |verdict: &str| verdict == "allow" && (tier.opaque || inspected);
 
     // Everything that fits, with how specific it is; rules before lists.
     let mut fits: Vec<(&str, usize, usize, String, &str, bool)> = Vec::new();
-    let (mut near_port, mut near_request) = (false, false);
+    let (mut near_port, mut near_request, mut near_credential) = (false, false, false);
+    let (mut foreign, mut vouched) = (Vec::new(), false);
     let private = ask.host == "10.0.0.7" || ask.host == "box.internal";
     for rule in rules {
         let specific = if rule.hosts.is_empty() {
@@ -281,7 +370,7 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
             && selected.is_none_or(|selected| selected == category);
         let port = (rule.verdict == "deny" && rule.ports.is_empty()) || open(&rule.ports);
         let request = match ask.seen {
-            _ if rule.methods.is_empty() && rule.path.is_none() => true,
+            _ if asks_nothing(rule) => true,
             None => unseen(rule.verdict),
             Some((method, path, _)) => {
                 let method = if method == "HEAD" && !rule.methods.contains(&"HEAD") {
@@ -296,13 +385,31 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
                         // `/x`, or `/*`: no other path has one segment.
                         Some(_) => path == "/x",
                     }
+                    && does(rule, &ask.done)
             }
         };
+        let named = rule.credential.is_none() || rule.credential == ask.done.credential;
+        let shown =
+            ask.seen.is_some() && rule.credential.is_some() && ask.done.credential.is_some();
+        let strange = rule.verdict == "allow" && shown && !named;
+        let request = request && (rule.verdict == "allow" || ask.seen.is_none() || named);
         if rule.verdict == "allow" && reached {
-            near_port |= !port && request;
+            near_port |= !port && request && !strange;
             near_request |= port && !request;
         }
+        if reached && port && request && strange {
+            // What waits for the body is refused, but does not stop what another rule allows.
+            if surely(rule, &ask.done) {
+                foreign.push((specific + 1, Reverse(rule.id), format!("r{}", rule.id)));
+            } else {
+                near_credential = true;
+            }
+            continue;
+        }
         if reached && port && request {
+            vouched |= rule.verdict == "allow"
+                && rule.credential.is_some()
+                && (!private || rule.addresses);
             let reason = match rule.verdict {
                 "allow" => "allowed",
                 "ask" => "needs_approval",
@@ -328,7 +435,12 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
                 continue;
             }
             let port = *word == "deny" || open(&ports);
-            let request = wanted.is_none() || action.map_or(unseen(word), |it| wanted == Some(it));
+            let request = wanted.is_none()
+                || match (ask.seen, action) {
+                    (None, _) => unseen(word),
+                    (Some(_), None) => *word == "allow" && ask.done.unread,
+                    (Some(_), action) => wanted == action,
+                };
             if *word == "allow" {
                 near_port |= !port && request;
                 near_request |= port && !request;
@@ -363,12 +475,18 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
         return answer("deny", "address_denied", "floor");
     }
     let decided = ["deny", "ask", "allow"].into_iter().find_map(best);
+    let foreign = foreign.iter().max().filter(|_| !vouched);
     let default = format!("tier.{}.default", NAMES[ask.tier]);
     let (verdict, reason, name) = match (decided, tier.default) {
+        (decided, _) if foreign.is_some() && decided.is_none_or(|fit| fit.0 != "deny") => {
+            let (_, _, name) = foreign.unwrap();
+            ("deny", "credential_denied", name.as_str())
+        }
         (Some(fit), _) => (fit.0, fit.4, fit.3.as_str()),
         (None, "allow") => ("allow", "allowed", default.as_str()),
         (None, "ask") => ("ask", "needs_approval", default.as_str()),
         _ if near_port => ("deny", "port_denied", default.as_str()),
+        _ if near_credential => ("deny", "credential_denied", default.as_str()),
         _ if near_request => ("deny", "action_denied", default.as_str()),
         _ => ("deny", "not_allowed", default.as_str()),
     };
@@ -378,7 +496,61 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
     answer(verdict, reason, name)
 }
 
+fn asks_nothing(rule: &Rule) -> bool {
+    rule.methods.is_empty()
+        && rule.path.is_none()
+        && rule.actions.is_empty()
+        && rule.repository.is_none()
+        && rule.reference.is_none()
+        && rule.credential.is_none()
+}
+
+/// What a rule asks of that which is done, each as `Some(holds)`; `None` where only the body tells.
+fn parts(rule: &Rule, done: &Done) -> [Option<bool>; 3] {
+    let known = |holds: Option<bool>| holds.or((!done.unread).then_some(false));
+    let action = done.action.map(|action| rule.actions.contains(&action));
+    let repository = done.repository.map(|repository| match rule.repository {
+        Some("acme/app") => repository == "acme/app",
+        _ => repository != "evil/app",
+    });
+    let reference = done.reference.map(|reference| match rule.reference {
+        Some("agent/**") => reference == "refs/heads/agent/x",
+        _ => reference == "refs/tags/v1",
+    });
+    [
+        if rule.actions.is_empty() {
+            Some(true)
+        } else {
+            known(action)
+        },
+        rule.repository.map_or(Some(true), |_| known(repository)),
+        rule.reference.map_or(Some(true), |_| known(reference)),
+    ]
+}
+
+fn surely(rule: &Rule, done: &Done) -> bool {
+    parts(rule, done).iter().all(|part| *part == Some(true))
+}
+
+fn does(rule: &Rule, done: &Done) -> bool {
+    let possible = parts(rule, done).iter().all(|part| *part != Some(false));
+    surely(rule, done) || (rule.verdict == "allow" && possible)
+}
+
 fn decided(policy: &Policy, ask: &Ask) -> Answer {
+    let done = Deed {
+        seen: if ask.done.unread {
+            Seen::Head
+        } else {
+            Seen::Whole
+        },
+        body: ask.done.unread.then_some(Body::GitPush),
+        action: ask.done.action.and_then(Action::from_word),
+        repository: ask.done.repository.map(Into::into),
+        reference: ask.done.reference.map(Into::into),
+        credentials: ask.done.credential.map(Into::into).into_iter().collect(),
+        ..Deed::default()
+    };
     let mut who = asking(policy, NAMES[ask.tier]).who;
     for group in &ask.groups {
         who.groups.insert(policy.group(group).unwrap());
@@ -393,7 +565,7 @@ fn decided(policy: &Policy, ask: &Ask) -> Answer {
             path,
             upgrade: false,
             tls,
-            deed: None,
+            deed: Some(&done),
         },
         _ => Attempt::Connect,
     };
@@ -435,6 +607,10 @@ proptest! {
         let mut rules = rules;
         for rule in rules.iter_mut().filter(|rule| !rule.hosts.is_empty()).skip(1) {
             rule.category = None;
+        }
+        // So may which of them says whether a tunnel is inspected.
+        for rule in rules.iter_mut().filter(|rule| rule.inspect.is_some()).skip(1) {
+            rule.inspect = None;
         }
         let forward = compiled(&written(&rules, &tiers));
         rules.reverse();

@@ -1,6 +1,8 @@
 use std::sync::Barrier;
 use std::thread;
 
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+
 use crate::diag::{Place, Source};
 use crate::metrics::Metrics;
 
@@ -184,6 +186,54 @@ fn a_certificate_is_made_anew_before_it_ends_and_with_the_key_of_the_day() {
     assert!(!Arc::ptr_eq(&first, &ask()));
     clock.advance(SignedDuration::from_hours(24 * 366));
     assert!(authority.server(&host("example.com"), true).is_err());
+}
+
+#[test]
+fn a_certificate_says_its_name_and_nothing_that_repeats() {
+    let clock = clock();
+    let (authority, pem) = authority(&["example.com"], &clock);
+    let key = LeafKey::new(&authority.provider, clock.now()).unwrap();
+    let (from, until) = (clock.now(), saturating(clock.now(), SKEW));
+    let mint = || {
+        let validity = Validity { from, until };
+        let certified = leaf::mint(&host("example.com"), &key, &authority.issuer, &[], validity);
+        certified.unwrap().cert[0].to_vec()
+    };
+    let (first, second) = (mint(), mint());
+    let (_, first) = X509Certificate::from_der(&first).unwrap();
+    let (_, second) = X509Certificate::from_der(&second).unwrap();
+    assert_ne!(first.raw_serial(), second.raw_serial());
+    assert_eq!(first.raw_serial().len(), 17);
+    assert_eq!(first.public_key().raw, second.public_key().raw);
+    let ours = &Facts::of_pem(&pem)[0].der;
+    let (_, ours) = X509Certificate::from_der(ours).unwrap();
+    assert_ne!(first.public_key().raw, ours.public_key().raw);
+    let names = first.subject_alternative_name().unwrap().unwrap();
+    let names: Vec<_> = names.value.general_names.iter().collect();
+    assert_eq!(names, [&GeneralName::DNSName("example.com")]);
+    assert!(!first.is_ca() && first.subject().iter_common_name().next().is_none());
+    assert!(
+        first
+            .extended_key_usage()
+            .unwrap()
+            .unwrap()
+            .value
+            .server_auth
+    );
+    // The key id of its issuer, or of the authority itself.
+    let parsed = |it: &X509Certificate<'_>| -> Vec<String> {
+        let extensions = it.extensions().iter();
+        let ids = extensions.filter_map(|it| match it.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                Some(format!("{:x}", id.key_identifier.as_ref()?))
+            }
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(format!("{id:x}")),
+            _ => None,
+        });
+        ids.collect()
+    };
+    assert_eq!(parsed(&first), parsed(&ours));
+    assert_eq!(material::timestamp(first.validity().not_after), Some(until));
 }
 
 #[test]

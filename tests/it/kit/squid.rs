@@ -30,8 +30,8 @@ impl Squid {
         let path = folder.path();
         // It gives up root, where it has it, and writes its logs as somebody else.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("a mode");
-        let hosts: String = names.iter().map(|it| format!("127.0.0.1 {it}\n")).collect();
-        std::fs::write(path.join("hosts"), hosts).expect("a file");
+        let hosts: Vec<_> = names.iter().map(|it| format!("127.0.0.1 {it}\n")).collect();
+        std::fs::write(path.join("hosts"), hosts.concat()).expect("a file");
         std::fs::write(path.join("passwd"), hashed(path)).expect("a file");
         std::fs::write(path.join("squid.conf"), config(path, address)).expect("a file");
         let child = Command::new(need("squid"))

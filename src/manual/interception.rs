@@ -1,0 +1,83 @@
+//! # Looking inside TLS
+//!
+//! A host name is a capability: whoever may reach a host may do there whatever their credentials
+//! allow. Where the operator chooses to inspect, each request is judged by what it does.
+//!
+//! ## The authority
+//!
+//! For what is inspected, the gate shows a certificate of its own. A local authority vouches for it,
+//! and callers have to trust that authority.
+//!
+//! ```toml
+//! [inspect]
+//! ca-cert = "certs/inspect-ca.pem"
+//! ca-key = "certs/inspect-ca.key"
+//! previous = ["certs/inspect-ca-previous.pem"]
+//! hosts = ["api.example.com", "*.docs.example.com"]
+//! ```
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `tidegate ca init --config FILE` | Makes it: a P-256 key (mode 600) and a certificate for one year. Never over one that is there, but for `--force`. |
+//! | `tidegate ca show --config FILE` | What it is and what it can vouch for; exit code 1 where the policy inspects more, or it has expired. |
+//! | `tidegate ca install --config FILE` | As root, makes the system trust it; else says what to run. `--bundle FILE` and `--java [KEYSTORE]` only write that one file. |
+//! | `tidegate ca rotate --config FILE` | A new one for what the policy inspects now. The old one is written into the first file of `previous` and published beside it until it ends. |
+//!
+//! It is as weak as can be. Critical name constraints permit what the policy inspects (hosts of
+//! rules, tiers, `[inspect]`, and the catalogue's hosts of inspected categories) and no other name
+//! or address; path length 0; servers only. A subtree of names always holds its own root and all
+//! that is below it, so `a.example.com` permits `x.a.example.com` as well. Where a tier inspects
+//! everything there are no constraints, and `ca init` says so loudly: whoever gets that key can pass
+//! for any server to whoever trusts it. The gate itself makes a certificate only for the name that
+//! was asked for, and for none that the constraints do not permit.
+//!
+//! When the policy comes to inspect more, `tidegate check` and every load warn with `ca-too-narrow`:
+//! run `ca rotate`, then `ca install` wherever the old one is trusted. A running gate takes the new
+//! files within seconds, and signs with the new key from then on; a program that read its roots
+//! before has to be started anew. `tidegate_certificate_not_after_timestamp_seconds` of kind
+//! `inspect-ca` says when it ends; loading warns from 30 days before.
+//!
+//! A key file that its group or others can read is refused. In a jail the key is hidden.
+//!
+//! An authority of your own (PKCS#8 or SEC1 in PEM; P-256, P-384, RSA) does as well: the first
+//! certificate of `ca-cert` signs, those behind it lead to a root and are sent along. It has to be
+//! an authority that may sign; its constraints are heeded.
+//!
+//! ## Certificates of destinations
+//!
+//! Exactly the name or address that was asked for, and nothing from the certificate of the origin.
+//! One P-256 key for all of them, made at start and anew each day, in memory only; a random serial
+//! of 128 bits; valid from two days ago, for clocks that are behind, for `leaf-lifetime` ("24 h" to
+//! "7 d"). Made once for a name, however many ask at once; those of the last 2048 to 4096 names are
+//! kept (`tidegate_certificates_minted_total`). No TLS session is resumed.
+//!
+//! ## Trust
+//!
+//! The gate keeps two files beside its records: `trust-bundle.pem` has the system's roots and ours,
+//! `trust-tidegate.pem` ours alone; both follow the authority. `tidegate env --config FILE` prints
+//! these variables, and `tidegate exec` sets them for its command:
+//!
+//! | client | reads | file |
+//! |---|---|---|
+//! | curl | `CURL_CA_BUNDLE`, `SSL_CERT_FILE` | whole |
+//! | git | `GIT_SSL_CAINFO` | whole |
+//! | Go, gh, uv, httpx, rustup | `SSL_CERT_FILE` | whole |
+//! | cargo | `CARGO_HTTP_CAINFO` | whole |
+//! | pip | `PIP_CERT` | whole |
+//! | requests | `REQUESTS_CA_BUNDLE` | whole |
+//! | aws | `AWS_CA_BUNDLE` | whole |
+//! | gcloud | `CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE` | whole |
+//! | nix | `NIX_SSL_CERT_FILE` | whole |
+//! | node, npm, pnpm, yarn, bun | `NODE_EXTRA_CA_CERTS` | ours |
+//! | deno | `DENO_CERT` | ours |
+//! | Java | `JAVA_TOOL_OPTIONS`, where `ca install --java` made `trust-java.p12` | a store of its own |
+//! | wget, apt and others | the system's trust: `ca install` | |
+//!
+//! Where `SSL_CERT_FILE` is set already, the bundle has those roots instead of the system's.
+//! `npm_config_cafile` is not set: it would take the place of a `cafile` in `.npmrc`. Where there is
+//! one, npm reads only that: add ours to it. yarn 1 may want it, too.
+//!
+//! Without `tidegate` at hand, the proxy itself serves them: `http://tidegate.internal/` says what to
+//! do, `/ca.pem` has the current and former certificates, `/ca.crt` the current one in DER. Who may
+//! use the proxy may read these pages; nothing is resolved or dialled, each is on record (rule
+//! `tidegate.internal`), and nothing else of the gate is there.

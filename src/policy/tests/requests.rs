@@ -1,0 +1,565 @@
+//! What rules ask of inspected requests.
+
+use std::time::Duration;
+
+use crate::name::Path;
+
+use super::*;
+
+const RULES: &str = r#"
+[mcp.issues]
+url = "https://mcp.example.com/mcp"
+[mcp.other]
+url = "https://mcp.example.com/other"
+
+[[rule]]
+id = "git"
+verdict = "allow"
+category = "source-control"
+hosts = ["git.example.com"]
+inspect = true
+actions = ["read"]
+
+[[rule]]
+id = "push"
+verdict = "allow"
+hosts = ["git.example.com"]
+repositories = ["acme/*"]
+operations = ["push"]
+refs = ["agent/**", "refs/tags/v*"]
+
+[[rule]]
+id = "npm"
+verdict = "allow"
+category = "package-registry"
+service = "npm"
+hosts = ["registry.example.com"]
+inspect = true
+actions = ["read"]
+packages = ["@acme/*", "left-pad"]
+min-age = "7d"
+
+[[rule]]
+id = "issues"
+verdict = "allow"
+servers = ["issues"]
+tools = { allow = ["search_*", "get_*"], deny = ["get_secret*"] }
+
+[[rule]]
+id = "pinned"
+verdict = "allow"
+hosts = ["pinned.example.com"]
+inspect = false
+"#;
+
+fn deed(policy: &Policy, method: &str, url: &str) -> Deed {
+    let url = Url::parse(url.as_bytes()).unwrap();
+    policy.read(&url.target, method, &url.path)
+}
+
+fn judged(policy: &Policy, tier: &str, method: &str, url: &str, deed: &Deed) -> Decision {
+    let url = Url::parse(url.as_bytes()).unwrap();
+    let asking = asking(policy, tier);
+    let query = Query {
+        who: &asking.who,
+        target: &url.target,
+        attempt: Attempt::Request {
+            method,
+            path: &url.path,
+            upgrade: false,
+            tls: url.tls,
+            deed: Some(deed),
+        },
+    };
+    let decision = policy.decide(&query);
+    assert_eq!(decision, explain(policy, &query).decision);
+    decision
+}
+
+fn pushed(policy: &Policy, repository: &str, reference: &str) -> Decision {
+    let url = format!("https://git.example.com/{repository}.git/git-receive-pack");
+    let mut done = deed(policy, "POST", &url);
+    assert_eq!((done.seen, done.body), (Seen::Head, Some(Body::GitPush)));
+    done.reference = Some(reference.into());
+    (done.seen, done.body) = (Seen::Whole, None);
+    judged(policy, "restricted", "POST", &url, &done)
+}
+
+#[test]
+fn a_tunnel_is_inspected_where_a_rule_says_so() {
+    let policy = with_rules(RULES);
+    let connect = |host: &str| asking(&policy, "restricted").connect(host);
+    let git = connect("git.example.com:443");
+    // `opaque = "deny"` does not stop what will be judged request by request.
+    assert_eq!(said(&git), (Verdict::Allow, "allowed", "git"));
+    assert_eq!(git.inspect, Inspect::Yes);
+    assert_eq!(connect("git.example.com:22").inspect, Inspect::No);
+    assert_eq!(connect("pinned.example.com:443").inspect, Inspect::No);
+    assert_eq!(connect("mcp.example.com:443").inspect, Inspect::Yes);
+    assert_eq!(connect("mcp.example.com:8443").verdict, Verdict::Deny);
+}
+
+#[test]
+fn a_rule_that_says_no_is_named_where_something_else_inspects() {
+    let text = format!("{TIERS}inspect = [\"all\"]\n{RULES}");
+    let policy = compiled(&text);
+    let pinned = asking(&policy, "restricted").connect("pinned.example.com:443");
+    assert_eq!(pinned.inspect, Inspect::Passed("pinned".into()));
+    let other = asking(&policy, "restricted").connect("packages.example:443");
+    assert_eq!(other.inspect, Inspect::Yes);
+    let elsewhere = asking(&policy, "standard").connect("packages.example:443");
+    assert_eq!(elsewhere.inspect, Inspect::No);
+}
+
+#[test]
+fn bytes_that_need_not_be_tls_are_not_inspected_by_a_list() {
+    let text = format!(
+        "{TIERS}inspect = [\"all\"]\n[[rule]]\nid = \"ssh\"\nverdict = \"allow\"\n\
+         hosts = [\"git.example.com\"]\nports = [22]\nraw = true\n"
+    );
+    let policy = compiled(&text);
+    let ssh = asking(&policy, "restricted").connect("git.example.com:22");
+    assert_eq!(
+        (ssh.raw, ssh.inspect),
+        (true, Inspect::Passed("ssh".into()))
+    );
+}
+
+#[test]
+fn a_push_passes_to_the_branches_that_are_named() {
+    let policy = with_rules(RULES);
+    for (repository, reference, verdict) in [
+        ("acme/app", "refs/heads/agent/x", Verdict::Allow),
+        ("ACME/App", "refs/heads/agent/x/y", Verdict::Allow),
+        ("acme/app", "refs/tags/v1", Verdict::Allow),
+        ("acme/app", "refs/heads/main", Verdict::Deny),
+        ("acme/app", "refs/heads/Agent/x", Verdict::Deny),
+        ("acme/app", "agent/x", Verdict::Deny),
+        ("acme/app", "refs/tags/v/1", Verdict::Deny),
+        ("evil/app", "refs/heads/agent/x", Verdict::Deny),
+        ("acme/app/sub", "refs/heads/agent/x", Verdict::Deny),
+    ] {
+        let decision = pushed(&policy, repository, reference);
+        assert_eq!(decision.verdict, verdict, "{repository} {reference}");
+    }
+}
+
+#[test]
+fn what_only_the_body_tells_waits_for_the_body() {
+    let policy = with_rules(RULES);
+    let url = "https://git.example.com/acme/app.git/git-receive-pack";
+    let head = deed(&policy, "POST", url);
+    let decision = judged(&policy, "restricted", "POST", url, &head);
+    assert_eq!(said(&decision), (Verdict::Allow, "allowed", "push"));
+    // Without a ref, a push that was read is no push to a branch that is named.
+    let mut whole = head.clone();
+    (whole.seen, whole.body) = (Seen::Whole, None);
+    let decision = judged(&policy, "restricted", "POST", url, &whole);
+    assert_eq!(decision.reason, Reason::ActionDenied);
+    // Another repository is refused by its path.
+    let evil = "https://git.example.com/evil/app.git/git-receive-pack";
+    let head = deed(&policy, "POST", evil);
+    let decision = judged(&policy, "restricted", "POST", evil, &head);
+    assert_eq!(decision.reason, Reason::ActionDenied);
+}
+
+#[test]
+fn a_deny_waits_for_the_body_too() {
+    let policy = with_rules(&format!(
+        "{RULES}\n[[rule]]\nid = \"main\"\nverdict = \"deny\"\nhosts = [\"git.example.com\"]\n\
+         refs = [\"main\"]\n"
+    ));
+    let url = "https://git.example.com/acme/app.git/git-receive-pack";
+    let head = deed(&policy, "POST", url);
+    let open = judged(&policy, "open", "POST", url, &head);
+    assert_eq!(open.verdict, Verdict::Allow);
+    let main = pushed(&policy, "acme/app", "refs/heads/main");
+    assert_eq!(said(&main), (Verdict::Deny, "denied", "main"));
+}
+
+#[test]
+fn git_may_ask_where_it_may_push_before_it_names_a_ref() {
+    let policy = with_rules(RULES);
+    let ask = |repository: &str| {
+        let url =
+            format!("https://git.example.com/{repository}/info/refs?service=git-receive-pack");
+        let head = deed(&policy, "GET", &url);
+        judged(&policy, "restricted", "GET", &url, &head).verdict
+    };
+    assert_eq!(ask("acme/app.git"), Verdict::Allow);
+    assert_eq!(ask("evil/app.git"), Verdict::Deny);
+    let other = "https://git.example.com/acme/app/raw";
+    let mut write = deed(&policy, "PUT", other);
+    write.repository = Some("acme/app".into());
+    assert_eq!(
+        judged(&policy, "restricted", "PUT", other, &write).verdict,
+        Verdict::Deny
+    );
+}
+
+#[test]
+fn packages_are_told_by_the_service_of_the_host() {
+    let policy = with_rules(RULES);
+    let get = |path: &str| {
+        let url = format!("https://registry.example.com{path}");
+        let head = deed(&policy, "GET", &url);
+        judged(&policy, "restricted", "GET", &url, &head)
+    };
+    let acme = get("/@acme%2fui");
+    assert_eq!(said(&acme), (Verdict::Allow, "allowed", "npm"));
+    assert_eq!(acme.min_age, Some(Duration::from_hours(7 * 24)));
+    assert_eq!(get("/left-pad").verdict, Verdict::Allow);
+    // In this tier the list of categories lets the rest be read.
+    assert_eq!(&*get("/@evil%2fui").rule.name, "tier.restricted.allow");
+    let url = "https://registry.example.com/@acme%2fui";
+    let publish = deed(&policy, "PUT", url);
+    let decision = judged(&policy, "restricted", "PUT", url, &publish);
+    assert_eq!(decision.reason, Reason::ActionDenied);
+}
+
+fn called(policy: &Policy, tier: &str, url: &str, method: &str, tool: Option<&str>) -> Decision {
+    let mut done = deed(policy, "POST", url);
+    let call = done.mcp.get_or_insert_default();
+    call.method = Some(method.into());
+    call.tool = tool.map(Into::into);
+    done.action = Some(Action::Call);
+    (done.seen, done.body) = (Seen::Whole, None);
+    judged(policy, tier, "POST", url, &done)
+}
+
+#[test]
+fn tools_of_a_listed_server_are_allowed_and_denied_by_name() {
+    let policy = with_rules(RULES);
+    let url = "https://mcp.example.com/mcp";
+    let tool = |name: &str| {
+        let decision = called(&policy, "restricted", url, "tools/call", Some(name));
+        (
+            decision.verdict,
+            decision.reason.code(),
+            decision.rule.name.to_string(),
+        )
+    };
+    let default = "tier.restricted.default";
+    for (name, expected) in [
+        ("search_issues", (Verdict::Allow, "allowed", "issues")),
+        ("get_secret", (Verdict::Deny, "mcp_tool_denied", "issues")),
+        ("delete_all", (Verdict::Deny, "mcp_tool_denied", default)),
+    ] {
+        let (verdict, reason, rule) = tool(name);
+        assert_eq!((verdict, reason, rule.as_str()), expected, "{name}");
+    }
+    let other = called(&policy, "restricted", url, "tools/list", None);
+    assert_eq!(said(&other), (Verdict::Allow, "allowed", "issues"));
+    assert_eq!((other.category, other.basis), (Category::Mcp, Basis::Rule));
+    // A tool that is denied stays denied where everything else is allowed.
+    let open = called(&policy, "open", url, "tools/call", Some("get_secret_x"));
+    assert_eq!(said(&open), (Verdict::Deny, "mcp_tool_denied", "issues"));
+}
+
+#[test]
+fn a_server_is_allowed_only_by_rules_that_name_it() {
+    let policy = with_rules(&format!(
+        "{RULES}\n[[rule]]\nid = \"host\"\nverdict = \"allow\"\nhosts = [\"mcp.example.com\"]\n"
+    ));
+    let other = "https://mcp.example.com/other";
+    let decision = called(&policy, "restricted", other, "tools/call", Some("search_x"));
+    assert_eq!(decision.reason, Reason::NotAllowed);
+    // A query makes no other server of it.
+    let query = "https://mcp.example.com/mcp?x=y";
+    let decision = called(&policy, "restricted", query, "tools/call", Some("search_x"));
+    assert_eq!(&*decision.rule.name, "issues");
+    // What is no message is judged by the host.
+    let plain = "https://mcp.example.com/about";
+    let head = deed(&policy, "GET", plain);
+    let decision = judged(&policy, "restricted", "GET", plain, &head);
+    assert_eq!(&*decision.rule.name, "host");
+}
+
+#[test]
+fn messages_to_a_server_that_is_not_listed_are_a_category_of_their_own() {
+    let policy = with_rules(
+        "[[rule]]\nid = \"host\"\nverdict = \"allow\"\nhosts = [\"api.example.com\"]\n\
+         [[rule]]\nid = \"mcp\"\nverdict = \"allow\"\nhosts = [\"tools.example.com\"]\n\
+         category = \"mcp\"\ninspect = true\n",
+    );
+    let hidden = "https://api.example.com/rpc";
+    let decision = called(&policy, "restricted", hidden, "tools/call", Some("x"));
+    assert_eq!(
+        said(&decision),
+        (Verdict::Deny, "not_allowed", "tier.restricted.default")
+    );
+    assert_eq!(
+        (decision.category, decision.basis),
+        (Category::Mcp, Basis::Content)
+    );
+    let known = "https://tools.example.com/rpc";
+    let decision = called(&policy, "restricted", known, "tools/call", Some("x"));
+    assert_eq!(said(&decision), (Verdict::Allow, "allowed", "mcp"));
+}
+
+#[test]
+fn a_foreign_credential_is_refused() {
+    let hash = |digit: &str| format!("hmac-sha256:{}", digit.repeat(64));
+    let rule = |id: &str, digit: &str| {
+        format!(
+            "[[rule]]\nid = \"{id}\"\nverdict = \"allow\"\ncategory = \"package-registry\"\n\
+             hosts = [\"p.example.com\"]\ninspect = true\ncredentials = [\"{}\"]\n",
+            hash(digit)
+        )
+    };
+    let text = format!("{}{}", rule("ours", "a"), rule("theirs", "b"));
+    let policy = with_rules(&text);
+    assert!(policy.asks_credentials());
+    assert!(!with_rules(RULES).asks_credentials());
+    let url = "https://p.example.com/x";
+    let shown = |digits: &[&str]| {
+        let mut done = deed(&policy, "GET", url);
+        done.credentials = digits.iter().map(|digit| hash(digit).into()).collect();
+        let decision = judged(&policy, "restricted", "GET", url, &done);
+        (decision.reason.code(), decision.rule.name.to_string())
+    };
+    let answer = |reason, rule: &str| (reason, rule.to_owned());
+    assert_eq!(shown(&[]), answer("allowed", "ours"));
+    assert_eq!(shown(&["a"]), answer("allowed", "ours"));
+    assert_eq!(shown(&["b"]), answer("allowed", "theirs"));
+    // Though the tier lets this category be read.
+    assert_eq!(shown(&["c"]), answer("credential_denied", "ours"));
+    assert_eq!(shown(&["a", "c"]), answer("credential_denied", "ours"));
+}
+
+#[test]
+fn upstreams_are_chosen_by_rule_then_host_then_category() {
+    let mut source = read(&format!(
+        "{TIERS}[[rule]]\nid = \"r\"\nverdict = \"allow\"\nhosts = [\"a.example.com\", \"b.example.com\"]\n\
+         upstream = \"one\"\n[[rule]]\nid = \"s\"\nverdict = \"allow\"\nhosts = [\"*.example.com\"]\n"
+    ));
+    let word = |text: &str| toml::Spanned::new(0..0, text.to_owned());
+    let placed = |value| source::Placed {
+        source: Arc::new(Source::new("u.toml", "")),
+        span: 0..0,
+        value,
+    };
+    for (name, hosts, categories) in [
+        ("one", vec![], vec![]),
+        ("two", vec!["*.example.com"], vec![]),
+        ("three", vec!["c.example.com"], vec!["package-registry"]),
+    ] {
+        let upstream = source::Upstream {
+            hosts: hosts.into_iter().map(word).collect(),
+            categories: categories.into_iter().map(word).collect(),
+        };
+        source.upstreams.push((word(name), placed(upstream)));
+    }
+    let (policy, findings) = compile(&source, &catalogue());
+    let policy = policy.unwrap_or_else(|| panic!("{findings:?}"));
+    let upstream = |host: &str| {
+        let decision = asking(&policy, "standard").connect(host);
+        decision.upstream.as_deref().map(str::to_owned)
+    };
+    for (host, expected) in [
+        ("a.example.com:443", Some("one")),
+        ("c.example.com:443", Some("three")),
+        ("d.example.com:443", Some("two")),
+        ("packages.example:443", Some("three")),
+        ("api.model.example:443", None),
+    ] {
+        assert_eq!(upstream(host).as_deref(), expected, "{host}");
+    }
+}
+
+#[test]
+fn examples_are_judged_as_the_tunnel_and_then_as_the_request() {
+    let policy = with_rules(&format!(
+        "{RULES}
+[[trial]]
+name = \"what an agent may do\"
+tier = \"restricted\"
+allows = [
+    \"https://git.example.com/acme/app.git/info/refs?service=git-upload-pack\",
+    \"CLONE https://git.example.com/any/thing.git\",
+    \"PUSH https://git.example.com/acme/app.git agent/x\",
+    \"PUSH https://git.example.com/acme/app refs/tags/v1\",
+    \"https://registry.example.com/@acme%2fui\",
+    \"TOOL https://mcp.example.com/mcp search_issues\",
+    \"POST https://mcp.example.com/mcp\",
+    \"https://pinned.example.com/any\",
+]
+denies = [
+    \"PUSH https://git.example.com/acme/app.git main\",
+    \"PUT https://registry.example.com/@acme%2fui\",
+    \"TOOL https://mcp.example.com/mcp get_secret\",
+    \"TOOL https://mcp.example.com/other search_issues\",
+    \"PUSH https://unheard.example/acme/app.git agent/x\",
+]"
+    ));
+    assert_eq!(run_trials(&policy).len(), 13);
+    let found = of_severity(
+        &format!("{TIERS}[[trial]]\nname = \"x\"\ndenies = [\"PUSH https://a.example.com/x\"]\n"),
+        Severity::Error,
+    );
+    assert_eq!(found[0].label, "a push needs a ref behind the URL");
+}
+
+#[test]
+fn what_has_a_narrower_reach_stays_inside_it_in_a_tunnel_too() {
+    let policy = with_rules(RULES);
+    let mut asking = asking(&policy, "restricted");
+    asking.who.within = Some(Arc::new(Within::parse(["source-control:read"]).unwrap()));
+    assert_eq!(
+        asking.connect("git.example.com:443").verdict,
+        Verdict::Allow
+    );
+    let push = asking.request("PUT", "https://git.example.com/x");
+    assert_eq!(push.reason, Reason::CategoryDenied);
+}
+
+#[test]
+fn a_plain_request_is_not_inspected() {
+    let policy = with_rules(RULES);
+    let asking = asking(&policy, "restricted");
+    let path = Path::parse(b"/").unwrap();
+    let target = Target::from_connect(b"git.example.com:80").unwrap();
+    let decision = policy.decide(&Query {
+        who: &asking.who,
+        target: &target,
+        attempt: Attempt::Request {
+            method: "GET",
+            path: &path,
+            upgrade: false,
+            tls: false,
+            deed: None,
+        },
+    });
+    assert_eq!(
+        (decision.verdict, decision.inspect),
+        (Verdict::Allow, Inspect::No)
+    );
+}
+
+#[test]
+fn a_deny_names_the_tools_it_is_about() {
+    let policy = with_rules(
+        "[mcp.a]\nurl = \"https://m.example.com/a\"\n[mcp.b]\nurl = \"https://m.example.com/b\"\n\
+         [[rule]]\nid = \"both\"\nverdict = \"allow\"\nservers = [\"a\", \"b\"]\n\
+         [[rule]]\nid = \"no\"\nverdict = \"deny\"\nservers = [\"b\"]\ntools = { deny = [\"rm*\"] }\n\
+         [[rule]]\nid = \"quiet\"\nverdict = \"deny\"\nservers = [\"b\"]\nmcp-methods = [\"prompts/*\"]\n",
+    );
+    let rule = |url: &str, method: &str, tool: Option<&str>| {
+        let decision = called(&policy, "restricted", url, method, tool);
+        decision.rule.name.to_string()
+    };
+    let (a, b) = ("https://m.example.com/a", "https://m.example.com/b");
+    assert_eq!(rule(a, "tools/call", Some("rm")), "both");
+    assert_eq!(rule(b, "tools/call", Some("rm_all")), "no");
+    assert_eq!(rule(b, "tools/call", Some("ls")), "both");
+    assert_eq!(rule(b, "prompts/list", None), "quiet");
+    assert_eq!(rule(a, "prompts/list", None), "both");
+    let connect = asking(&policy, "restricted").connect("m.example.com:443");
+    assert_eq!(said(&connect), (Verdict::Allow, "allowed", "both"));
+}
+
+#[test]
+fn a_rule_without_hosts_inspects_its_category() {
+    let policy = with_rules(
+        "[[rule]]\nid = \"look\"\nverdict = \"deny\"\ncategory = \"package-registry\"\n\
+         inspect = true\nactions = [\"write\"]\ntiers = [\"restricted\"]\n",
+    );
+    let inspect = |tier: &str, host: &str| asking(&policy, tier).connect(host).inspect;
+    assert_eq!(inspect("restricted", "packages.example:443"), Inspect::Yes);
+    assert_eq!(inspect("standard", "packages.example:443"), Inspect::No);
+    assert_eq!(inspect("restricted", "forge.example:443"), Inspect::No);
+    let names = policy.inspected_names();
+    assert!(names.names.contains(&"packages.example".to_owned()));
+}
+
+#[test]
+fn what_a_rule_asks_is_checked() {
+    let found = of_severity(
+        r#"
+        [tiers]
+        order = ["one"]
+        [tier.one]
+        inspect = ["package-registy"]
+        allow = ["auth"]
+        [mcp.plain]
+        url = "http://mcp.example.com/mcp"
+        [mcp.issues]
+        url = "https://mcp.example.com/mcp"
+        [mcp.later]
+        url = "https://MCP.example.com:443/mcp"
+        [[rule]]
+        id = "words"
+        verdict = "allow"
+        hosts = ["a.example.com"]
+        service = "nmp"
+        actions = ["reed"]
+        refs = ["/main"]
+        repositories = ["https://git.example.com/acme/app"]
+        packages = [""]
+        credentials = ["hunter2"]
+        min-age = "7"
+        upstream = "internal"
+        [[rule]]
+        id = "blind"
+        verdict = "allow"
+        hosts = ["b.example.com"]
+        raw = true
+        inspect = true
+        tools = { allow = ["x"] }
+        [[rule]]
+        id = "servers"
+        verdict = "deny"
+        hosts = ["c.example.com"]
+        servers = ["issue", "issues"]
+        inspect = false
+        tools = { allow = ["x"] }
+        "#,
+        Severity::Error,
+    );
+    let mut codes: Vec<_> = found.iter().map(|finding| finding.code).collect();
+    codes.sort_unstable();
+    assert_eq!(
+        codes,
+        [
+            "allow-in-deny",
+            "bad-age",
+            "bad-credential",
+            "bad-pattern",
+            "bad-pattern",
+            "bad-pattern",
+            "bad-url",
+            "blind-servers",
+            "no-servers",
+            "raw-inspect",
+            "said-twice",
+            "server-twice",
+            "unknown-name",
+            "unknown-name",
+            "unknown-name",
+            "unknown-name",
+            "unknown-name",
+        ]
+    );
+    assert!(found.iter().all(|finding| finding.help.is_some()));
+    let shown = crate::diag::render(&found, false);
+    assert!(!shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_condition_that_nobody_will_see_is_said() {
+    let warned = |rule: &str| {
+        let text = format!("{TIERS}[[rule]]\nid = \"x\"\nhosts = [\"a.example.com\"]\n{rule}");
+        let found = of_severity(&text, Severity::Warning);
+        found.iter().map(|finding| finding.code).collect::<Vec<_>>()
+    };
+    let deny = "verdict = \"deny\"\nactions = [\"write\"]\n";
+    assert_eq!(warned(deny), ["never-seen"]);
+    assert!(warned(&format!("{deny}inspect = true\n")).is_empty());
+    assert!(warned(&format!("{deny}ports = [80]\n")).is_empty());
+    let allow = "verdict = \"allow\"\npackages = [\"x\"]\n";
+    assert_eq!(warned(allow), ["unseen"]);
+    let strict = format!("{allow}tiers = [\"restricted\"]\n");
+    assert_eq!(warned(&strict), ["never-seen"]);
+    let word = "verdict = \"deny\"\ninspect = true\noperations = [\"publsh\"]\n";
+    assert_eq!(warned(word), ["unknown-operation"]);
+}
