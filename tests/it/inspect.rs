@@ -72,7 +72,7 @@ fn each_request_of_a_tunnel_is_judged() {
     assert_eq!(bench.origin.asked(), ["GET /docs/a", "GET /docs/b"]);
 
     let judged = bench.inside.judged();
-    let verdicts: Vec<_> = judged.iter().map(|line| line.verdict()).collect();
+    let verdicts: Vec<_> = judged.iter().map(Line::verdict).collect();
     assert_eq!(verdicts, ["allow", "deny", "allow"], "{judged:?}");
     assert!(
         judged
@@ -624,7 +624,7 @@ fn what_no_rule_inspects_stays_opaque() {
     // The certificate is the origin's own.
     let mut client = client.enter(&pki, HOST);
     assert_eq!(client.inside("GET", HOST, "/").status(), 200);
-    let line = inside.gate.line("a decision", |line| line.is_decision());
+    let line = inside.gate.line("a decision", Line::is_decision);
     assert_eq!(line.text("tidegate.tls.mode"), "opaque", "{line:?}");
 }
 
@@ -642,7 +642,7 @@ fn a_rule_that_says_so_passes_a_host_through_that_is_inspected_otherwise() {
     client.tunnel(&format!("{HOST}:{}", origin.port()));
     let mut client = client.enter(&pki, HOST);
     assert_eq!(client.inside("GET", HOST, "/").status(), 200);
-    let line = inside.gate.line("a decision", |line| line.is_decision());
+    let line = inside.gate.line("a decision", Line::is_decision);
     assert_eq!(line.text("tidegate.tls.mode"), "opaque", "{line:?}");
 }
 

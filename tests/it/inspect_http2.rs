@@ -154,12 +154,12 @@ fn streams_are_judged_one_by_one() {
     assert!(body.contains("not_allowed"), "{body}");
     assert_eq!(bench.get(&client, "/docs/b").0, 200);
     let seen = origin.requests();
-    let paths: Vec<_> = seen.iter().map(|it| it.target()).collect();
+    let paths: Vec<_> = seen.iter().map(super::kit::Message::target).collect();
     assert_eq!(paths, ["/docs/a", "/docs/b"]);
     let authority = format!("{HOST}:{}", bench.port);
     assert_eq!(seen[0].field(":authority"), Some(authority.as_str()));
     let judged = bench.inside.judged();
-    let verdicts: Vec<_> = judged.iter().map(|line| line.verdict()).collect();
+    let verdicts: Vec<_> = judged.iter().map(super::kit::Line::verdict).collect();
     assert_eq!(verdicts, ["allow", "deny", "allow"], "{judged:?}");
     assert_eq!(origin.connections(), 1, "one connection for one tunnel");
 }
