@@ -122,13 +122,13 @@ impl Inside {
     /// address still passes.
     pub(super) fn take(
         &self,
-        upstream: &Option<Arc<str>>,
+        upstream: Option<&Arc<str>>,
         passes: impl Fn(SocketAddr) -> bool,
     ) -> Option<Route> {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |peer: &Peer| {
             let judged = dial::judged(peer.address, peer.through.as_ref());
-            peer.upstream == *upstream && judged.is_none_or(&passes)
+            peer.upstream.as_ref() == upstream && judged.is_none_or(&passes)
         };
         match &mut *link {
             Link::Http2(carrier, peer) if fits(peer) && !carrier.is_over() => {
@@ -151,14 +151,14 @@ impl Inside {
         &self,
         flow: &mut Flow,
         secured: Secured,
-        upstream: &Option<Arc<str>>,
+        upstream: Option<&Arc<str>>,
     ) -> Result<OriginStream, Refusal> {
         let carrier = carrier(flow, secured.stream).await?;
         let exchange = carrier.exchange();
         let peer = Peer {
             address: secured.address,
             through: secured.through.clone(),
-            upstream: upstream.clone(),
+            upstream: upstream.cloned(),
         };
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link::Http2(carrier, peer);
         Ok(OriginStream::Http2(Box::new(exchange)))

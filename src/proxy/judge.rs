@@ -186,7 +186,7 @@ impl Request<'_> {
         }
         let said = refusal::said(&refusal, &flow.facts);
         match content::mcp::refusal(message, REFUSED, &said.0, Some(&said.1)) {
-            Some(answer) => refusal.as_message(answer),
+            Some(answer) => refusal.in_message(answer),
             None => refusal,
         }
     }

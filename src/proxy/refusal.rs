@@ -222,7 +222,7 @@ impl Refusal {
     /// A refusal of an MCP message, in the words of its protocol: as the answer that its client
     /// waits for, with 200.
     #[must_use]
-    pub(super) fn as_message(self, message: Vec<u8>) -> Self {
+    pub(super) fn in_message(self, message: Vec<u8>) -> Self {
         Self {
             own_status: Some(200),
             message: Some(message.into()),

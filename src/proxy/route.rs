@@ -130,7 +130,7 @@ impl<'w> Way<'w> {
                 .is_ok()
         };
         if let Some(inside) = self.inside.filter(|_| !self.upgrade) {
-            let taken = inside.take(&self.decision.upstream, passes);
+            let taken = inside.take(self.decision.upstream.as_ref(), passes);
             if taken.is_some() {
                 return taken;
             }
@@ -165,7 +165,7 @@ impl<'w> Way<'w> {
         let secured = secure(flow, &self.key.target, name.as_ref(), alpn, upstream).await?;
         let (address, through) = (secured.address, secured.through.clone());
         let stream = match carrier {
-            Some(inside) if secured.http2 => inside.carry_on(flow, secured, name).await?,
+            Some(inside) if secured.http2 => inside.carry_on(flow, secured, name.as_ref()).await?,
             _ => OriginStream::Wire(secured.stream),
         };
         Ok(Route {

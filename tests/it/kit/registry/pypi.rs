@@ -1,4 +1,4 @@
-//! `PyPI`: the simple index in both forms, files, uploads.
+//! A Python index: simple pages in both forms, files, uploads.
 
 use std::io;
 use std::path::{Path, PathBuf};
