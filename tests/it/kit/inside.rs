@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{Client, Gate, Line, Lines, Pki, Program, allow_more, names};
+use super::{Client, Gate, Line, Lines, Pki, Program, allow_more, eventually, names, until};
 
 /// A running gate that inspects, and a home for the programs that go through it.
 pub(crate) struct Inside {
@@ -110,6 +110,11 @@ impl Inside {
     /// that is on record as inspected.
     #[track_caller]
     pub(crate) fn judged(&self) -> Vec<Line> {
+        // A refusal is told to the client while its line is on its way to the file.
+        until("every line is written", || {
+            let waiting = self.gate.metrics().sum("tidegate_record_queue_length", &[]);
+            waiting < 0.5
+        });
         let lines = self.gate.records();
         let decisions = lines.named("decision");
         let mut inner: Vec<Line> = decisions.clone();
@@ -125,13 +130,13 @@ impl Inside {
         inner
     }
 
-    /// The one request inside that was refused with that code.
+    /// The first request inside that was refused with that code.
     #[track_caller]
     pub(crate) fn refused(&self, code: &str) -> Line {
-        let mut all = self.judged();
-        all.retain(|line| line.reason() == code);
-        assert!(!all.is_empty(), "no {code} in {:?}", self.judged());
-        let line = all.remove(0);
+        let line = eventually(code, || {
+            let mut judged = self.judged().into_iter();
+            judged.find(|line| line.reason() == code)
+        });
         assert_ne!(line.verdict(), "allow", "{line:?}");
         line
     }
