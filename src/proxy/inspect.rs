@@ -171,7 +171,7 @@ impl Inside {
 
 async fn carrier(flow: &Flow, stream: Stream) -> Result<http2::OriginCarrier, Refusal> {
     let longest = flow.snapshot().limits.connect_timeout;
-    let beginning = http2::OriginCarrier::begin(stream, &flow.gate.tasks);
+    let beginning = http2::OriginCarrier::begin(stream, &flow.gate);
     match tokio::time::timeout(longest, beginning).await {
         Ok(Ok(carrier)) => Ok(carrier),
         Ok(Err(error)) => Err(Refusal::because(
