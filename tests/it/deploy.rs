@@ -2,6 +2,7 @@
 //! the container files.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -242,4 +243,31 @@ fn every_shipped_configuration_loads() {
     for file in found {
         crate::kit::tidegate(&["check".as_ref(), file.as_os_str()]).succeeded();
     }
+}
+
+/// As its first lines say: with the files that it names, an authority, and then `check`.
+#[test]
+fn the_example_of_inspection_loads_without_a_warning_once_it_has_its_authority() {
+    let folder = TempDir::new().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/inspect.toml");
+    let file = at("inspect.toml");
+    std::fs::copy(example, &file).expect("a copy");
+    std::fs::create_dir(at("certs")).expect("a folder");
+    let pki = Pki::new();
+    let (cert, key) = pki.issue(|_| ());
+    std::fs::write(at("certs/agent.pem"), cert).expect("a file");
+    std::fs::write(at("certs/internal-ca.pem"), pki.pem()).expect("a file");
+    std::fs::write(at("certs/agent.key"), key).expect("a file");
+    let owner = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(at("certs/agent.key"), owner).expect("a mode");
+    let file = file.as_os_str();
+
+    crate::kit::tidegate(&["ca".as_ref(), "init".as_ref(), "--config".as_ref(), file]).succeeded();
+    let checked = crate::kit::tidegate(&["check".as_ref(), file]).succeeded();
+
+    assert_eq!(checked.stderr, "", "no finding");
+    crate::kit::tidegate(&["test".as_ref(), file])
+        .succeeded()
+        .showed("0 failed");
 }
