@@ -7,6 +7,7 @@
 //! - [`identity`]: who asks, and what that is worth.
 //! - [`interception`]: what is looked into, and how clients come to trust it.
 //! - [`jail`]: a command whose only way out is the gate.
+//! - [`mcp`]: servers and tools that agents may use.
 //! - [`operations`]: records, metrics, reload, drain, limits.
 //! - [`parents`]: targets that are reached by another proxy.
 //! - [`refusals`]: every way to be told no, and what to do then.
@@ -17,6 +18,7 @@ pub mod claude_code;
 pub mod identity;
 pub mod interception;
 pub mod jail;
+pub mod mcp;
 pub mod operations;
 pub mod parents;
 pub mod policy;
