@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::kit::{Gate, Origin, Outcome, Pki, Program, loopback};
+use crate::kit::{Client, Gate, Origin, Outcome, Pki, Program, allow, loopback};
 use crate::shape;
 
 fn deploy(path: &str) -> PathBuf {
@@ -124,6 +124,12 @@ fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
         let listener = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{tls}\n");
         loopback(port) + &listener
     };
+    // A parent that is not there, so that its counter has a sample.
+    let nobody = Origin::nobody().port();
+    let parent = format!(
+        "[[dial.parent]]\nurl = \"http://127.0.0.1:{nobody}\"\nhosts = [\"far.example.net\"]\n"
+    );
+    let policy = |port| policy(port) + &allow("far", "far.example.net", port) + &parent;
     let gate = Gate::plan(&policy(origin.port()))
         .file("proxy.pem", &cert)
         .file("proxy.key", &key)
@@ -139,6 +145,16 @@ fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
             .status(),
         502
     );
+
+    let mut far = gate.client();
+    assert_eq!(
+        far.connect(&format!("far.example.net:{gone}")).status(),
+        502
+    );
+    // A client of the https:// proxy that does not speak TLS: a handshake that failed.
+    let mut plain = Client::dial(gate.listener(1));
+    plain.send("GET http://files.example.net/ HTTP/1.1\r\nHost: files.example.net\r\n\r\n");
+    plain.rest();
 
     gate.contained(r#"{"tcp":true}"#);
 
