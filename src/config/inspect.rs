@@ -11,10 +11,10 @@ use toml::Spanned;
 use crate::diag::Diagnostic;
 use crate::policy::source::{self, Placed};
 
-use super::PemFile;
 use super::session::is_key;
 use super::tls::PemFiles;
 use super::value;
+use super::{ClientCertificates, PemFile};
 
 /// What `[inspect]` says besides which destinations are inspected.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,6 +25,9 @@ pub struct Inspect {
     pub leaf_lifetime: Duration,
     /// `credential-key`: with what credentials are hashed before they are compared.
     pub credential_key: Option<CredentialKey>,
+    /// `client-ca` and `client-cert`: the certificates of its own that a client shows to the
+    /// destination, and so to the gate.
+    pub clients: Option<ClientCertificates>,
 }
 
 /// The files of the local authority.
@@ -79,6 +82,7 @@ impl Default for Inspect {
             authority: None,
             leaf_lifetime: DAY,
             credential_key: None,
+            clients: None,
         }
     }
 }
@@ -97,6 +101,8 @@ pub(super) struct Section {
     #[serde(default)]
     categories: Vec<Spanned<String>>,
     credential_key: Option<Spanned<String>>,
+    client_ca: Option<Spanned<String>>,
+    client_cert: Option<Spanned<String>>,
 }
 
 const DAY: Duration = Duration::from_hours(24);
@@ -124,6 +130,7 @@ pub(super) fn inspect(
     inspect.authority = reader.authority();
     let key = written.credential_key.as_ref();
     inspect.credential_key = key.and_then(|key| reader.credential_key(key));
+    inspect.clients = reader.clients();
     if let Some(lifetime) = &written.leaf_lifetime {
         let place = section.at(lifetime);
         let checked = value::duration(lifetime.get_ref(), LIFETIMES, place, findings);
@@ -240,6 +247,42 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// Whose certificates are asked for inside.
+    fn clients(&mut self) -> Option<ClientCertificates> {
+        let written = &self.0.around.value;
+        let Some(ca) = &written.client_ca else {
+            if let Some(demand) = &written.client_cert {
+                let message = "`client-cert` needs a `client-ca` that vouches for certificates";
+                let finding = Diagnostic::error("missing-key", self.0.around.at(demand), message);
+                self.0
+                    .findings
+                    .push(finding.help("name the authority of the clients' certificates"));
+            }
+            return None;
+        };
+        let required = match written
+            .client_cert
+            .as_ref()
+            .map(|it| (it, it.get_ref().as_str()))
+        {
+            None | Some((_, "optional")) => false,
+            Some((_, "require")) => true,
+            Some((demand, _)) => {
+                let message = "`client-cert` is `optional` or `require`";
+                let finding = Diagnostic::error("bad-value", self.0.around.at(demand), message);
+                self.0.findings.push(finding);
+                true
+            }
+        };
+        Some(ClientCertificates {
+            ca: self.0.pem(ca)?,
+            required,
+            crls: Vec::new(),
+            crl_required: false,
+            identity: Vec::new(),
+        })
     }
 
     fn credential_key(&mut self, name: &Spanned<String>) -> Option<CredentialKey> {

@@ -31,6 +31,7 @@ mod identity;
 mod inspect;
 mod inspect_api;
 mod inspect_bypass;
+mod inspect_certificates;
 mod inspect_clients;
 mod inspect_http2;
 mod jail;
