@@ -1,10 +1,11 @@
 //! `[inspect]`: with what the gate ends TLS, and where.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -64,9 +65,24 @@ pub struct CredentialKey {
 }
 
 impl CredentialKey {
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// A key of that text, from a file at `path`.
+    pub fn new(path: impl Into<PathBuf>, text: &str) -> Self {
+        Self {
+            path: path.into(),
+            bytes: text.as_bytes().into(),
+        }
+    }
+
+    /// What rules write for a credential: `hmac-sha256:` and 64 hex digits.
+    pub fn hash(&self, credential: &[u8]) -> Box<str> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.bytes);
+        let tag = hmac::sign(&key, credential);
+        let mut text = String::with_capacity(76);
+        text.push_str("hmac-sha256:");
+        for byte in tag.as_ref() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.into()
     }
 }
 
@@ -148,6 +164,31 @@ pub(super) fn policy(section: &Placed<Section>) -> Placed<source::Inspect> {
             hosts: section.value.hosts.clone(),
             categories: section.value.categories.clone(),
         },
+    }
+}
+
+/// Rules that name credentials, and nothing to hash those of requests with: every request to their
+/// hosts would be refused, or worse, some would not.
+pub(super) fn demand_credential_key(
+    section: Option<&Placed<Section>>,
+    rules: &[Placed<source::Rule>],
+    findings: &mut Vec<Diagnostic>,
+) {
+    if section.is_some_and(|section| section.value.credential_key.is_some()) {
+        return;
+    }
+    for rule in rules.iter().filter(|it| !it.value.credentials.is_empty()) {
+        let id = &rule.value.id;
+        let message = format!(
+            "rule `{}` names credentials, but there is no key to hash those of requests with",
+            id.get_ref()
+        );
+        let finding = Diagnostic::error("missing-key", rule.at(id), message);
+        findings.push(
+            finding
+                .label("has `credentials`")
+                .help("write `credential-key = \"credentials.key\"` in [inspect]"),
+        );
     }
 }
 
@@ -296,10 +337,7 @@ impl Reader<'_> {
                 self.0.keep_secret(&file.path, name);
                 let text = file.text.trim();
                 if text.len() >= LEAST_KEY {
-                    return Some(CredentialKey {
-                        bytes: text.as_bytes().into(),
-                        path: file.path,
-                    });
+                    return Some(CredentialKey::new(file.path, text));
                 }
                 let message = format!("a key has at least {LEAST_KEY} characters");
                 let finding = Diagnostic::error("bad-key", at, message);

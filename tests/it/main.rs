@@ -17,6 +17,7 @@ mod callers;
 mod clients;
 mod connect;
 mod contained;
+mod credentials;
 mod deploy;
 mod doctor;
 mod drain;
