@@ -361,6 +361,7 @@ fn write_certs(folder: &Path) {
         "gate.pem",
         "gate.key",
         "parent.credential",
+        "clients.pem",
     ] {
         fs::write(certs.join(name), "user:password").unwrap();
         fs::set_permissions(certs.join(name), fs::Permissions::from_mode(0o600)).unwrap();

@@ -35,7 +35,7 @@ pub(crate) use faults::{Fault, Faults};
 pub(crate) use frames::{Ended, Frame, Http2, fields, flag, kind};
 pub(crate) use gate::{Gate, command as tidegate};
 pub(crate) use hello::Hello;
-pub(crate) use inside::{Inside, inspected};
+pub(crate) use inside::{CREDENTIAL_KEY, Inside, inspected};
 pub(crate) use message::{Message, Reader};
 pub(crate) use metrics::Metrics;
 pub(crate) use origin::{Origin, Visit};
