@@ -129,13 +129,10 @@ impl Client {
                 let mut stream = stream;
                 ask1(&mut stream, way, events_of(way)).await;
                 let mut piece = vec![0; 64 * 1024];
-                loop {
+                while !events.is_over() {
                     let length = stream.read(&mut piece).await.expect("more");
-                    let piece = &piece[..length];
-                    events.take(piece);
-                    if length == 0 || piece.ends_with(b"0\r\n\r\n") {
-                        break;
-                    }
+                    assert!(length > 0, "{}: closed", way.name);
+                    events.take(&piece[..length]);
                 }
             }
             events.times
@@ -205,6 +202,11 @@ struct Events {
 }
 
 impl Events {
+    /// Whether the last chunk has come.
+    fn is_over(&self) -> bool {
+        self.held.ends_with(b"0\r\n\r\n")
+    }
+
     /// Takes what came just now.
     fn take(&mut self, piece: &[u8]) {
         let now = now();
