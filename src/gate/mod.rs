@@ -1,5 +1,6 @@
 //! The running whole: what every flow needs, held in one place. No logic.
 
+mod ages;
 mod flows;
 mod snapshot;
 mod start;
@@ -16,6 +17,7 @@ use crate::identity::RevokeError;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
 
+pub use ages::Ages;
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use snapshot::{Parts, Snapshot};
 pub use start::{Ground, StartError, Started, Wish, by_hand, session_facts};

@@ -3,6 +3,7 @@
 //! - [`start`]: point a shell, a container or a job at a gate.
 //! - [`policy`]: how to write one, and how a decision comes about.
 //! - [`actions`]: what requests do, in the words of their services.
+//! - [`ages`]: rules that say how old a version of a package has to be.
 //! - [`claude_code`]: sessions, tool calls and settings of Claude Code.
 //! - [`credentials`]: rules that name the only credentials for a destination.
 //! - [`identity`]: who asks, and what that is worth.
@@ -15,6 +16,7 @@
 //! - [`upstreams`]: mTLS to destinations, for callers without keys.
 
 pub mod actions;
+pub mod ages;
 pub mod claude_code;
 pub mod credentials;
 pub mod identity;

@@ -29,6 +29,7 @@
 //! | `needs_approval` | 403 | A person has to approve this destination first. | Ask a reviewer of the policy for a rule; do not retry until there is one. |
 //! | `not_allowed` | 403 | No rule allows this destination. | If it should be allowed, ask for a rule in the policy. |
 //! | `not_tls` | closed | The tunnel does not begin with TLS. | Use TLS, or have the rule say `raw = true`. |
+//! | `package_too_new` | 403 | This version of the package is not as old as it has to be, or nobody tells its age. | Use an older version; this one may pass when it is old enough. |
 //! | `parent_failed` | 502 | The destination is allowed but the parent proxy did not lead there. | Tell the operator: the parent proxy refuses, or cannot be reached. |
 //! | `port_denied` | 403 | The host is allowed, but not at this port. | Use the port that the rule names: 443 for https, 80 for http unless it says more. |
 //! | `record_unavailable` | 503 | The decision cannot be recorded, so nothing may pass. | Tell the operator: the record file cannot be written or does not keep up. |

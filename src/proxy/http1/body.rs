@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::super::credentials::carries;
 use super::BodyLength;
 use super::chunks::Chunks;
 use super::fields::Name;
@@ -248,6 +249,7 @@ fn harmless(trailers: &[u8]) -> &[u8] {
         let name = field.name.as_bytes();
         Name::of(name) == Name::Other
             && !Name::is_disguised(name)
+            && !carries(&name.to_ascii_lowercase())
             && !FORBIDDEN
                 .iter()
                 .any(|forbidden| forbidden.eq_ignore_ascii_case(field.name))
@@ -428,6 +430,7 @@ mod tests {
             ("Content-Length: 7\r\n", true),
             ("content_length: 7\r\n", true),
             ("Set-Cookie: a\r\n", true),
+            ("Private-Token: a\r\n", true),
             ("no colon\r\n", true),
             ("A: b\r\n folded\r\n", true),
         ] {
