@@ -39,7 +39,7 @@ pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{embedded, embedded_with, keys, load, load_text};
 pub use parent::{Authorization, Credential, FallBack, Parent, Resolve};
 pub use record::{OnFailure, Record};
-pub use session::{Local, PrivateKey, Session, private_key};
+pub use session::{HeaderMismatch, Local, PrivateKey, Session, private_key};
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
 pub use upstream::{OwnCertificate, Pin, TlsVersion, Upstream};
 

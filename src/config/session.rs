@@ -33,6 +33,8 @@ pub struct Session {
     pub longest: Duration,
     /// `local`: what a session is worth that was started at the control socket without evidence.
     pub local: Local,
+    /// `header-mismatch`: what becomes of a request that names another session than its evidence.
+    pub header_mismatch: HeaderMismatch,
     /// `revocations`: where they outlive this process.
     pub revocations: Option<PathBuf>,
     /// What that file said when it was read: names, and until when each is revoked.
@@ -47,6 +49,16 @@ pub enum Local {
     Narrow,
     /// It is believed: whoever can connect to the control socket is.
     Trust,
+}
+
+/// What becomes of an inspected request whose own headers name another session than its evidence.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum HeaderMismatch {
+    /// The record says so.
+    #[default]
+    Record,
+    /// It is refused.
+    Deny,
 }
 
 /// An Ed25519 private key; never shown.
@@ -74,6 +86,7 @@ impl Default for Session {
             audience: "tidegate".into(),
             longest: Duration::from_hours(12),
             local: Local::default(),
+            header_mismatch: HeaderMismatch::default(),
             revocations: None,
             revoked: Vec::new(),
         }
@@ -90,6 +103,7 @@ pub(super) struct Section {
     audience: Option<Spanned<String>>,
     longest: Option<Spanned<String>>,
     local: Option<Spanned<String>>,
+    header_mismatch: Option<Spanned<String>>,
     revocations: Option<Spanned<String>>,
 }
 
@@ -132,6 +146,15 @@ pub(super) fn session(
         let words = [("narrow", Local::Narrow), ("trust", Local::Trust)];
         let read = value::word(local.get_ref(), &words, section.at(local), reader.findings);
         session.local = read.unwrap_or_default();
+    }
+    if let Some(mismatch) = &written.header_mismatch {
+        let words = [
+            ("record", HeaderMismatch::Record),
+            ("deny", HeaderMismatch::Deny),
+        ];
+        let place = section.at(mismatch);
+        let read = value::word(mismatch.get_ref(), &words, place, reader.findings);
+        session.header_mismatch = read.unwrap_or_default();
     }
     if let Some(file) = &written.revocations {
         let path = reader.path(file);

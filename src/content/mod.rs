@@ -106,9 +106,13 @@ pub enum Suspicion {
     Body,
 }
 
-/// Whether a request looks like the Model Context Protocol, from its head. A POST whose type is not
-/// given or is text counts as JSON: some servers of the older transport read any body.
-pub fn looks_like_mcp(method: &str, fields: &Fields<'_>) -> Suspicion {
+/// Whether a request looks like the Model Context Protocol, from its head. Every POST may: servers
+/// of the older transport read any body, whatever its type. What is in another charset, or
+/// compressed and asked for as the protocol asks, counts as it: nobody can look into it here.
+///
+/// Only a stream of gRPC is left alone, where `http2` says that its origin could speak it: its
+/// client may wait for an answer before it says a word.
+pub fn looks_like_mcp(method: &str, fields: &Fields<'_>, http2: bool) -> Suspicion {
     let headers = [
         fields.mcp_method,
         fields.mcp_name,
@@ -117,17 +121,39 @@ pub fn looks_like_mcp(method: &str, fields: &Fields<'_>) -> Suspicion {
     if fields.mcp_session || headers.iter().any(Option::is_some) {
         return Suspicion::Headers;
     }
-    let both = |accept: &[u8]| {
-        contains(accept, b"text/event-stream") && contains(accept, b"application/json")
-    };
-    let json = match essence(fields.content_type) {
-        Some(kind) => kind.ends_with("json") || kind.starts_with("text/"),
-        None => true,
-    };
-    if method == "POST" && (json || fields.accept.is_some_and(both)) {
-        return Suspicion::Body;
+    if method != "POST" {
+        return Suspicion::No;
     }
-    Suspicion::No
+    let compressed = !is_identity(fields) && accepts_both(fields);
+    if compressed || has_wide_charset(fields.content_type) {
+        return Suspicion::Headers;
+    }
+    let streams = ["application/grpc", "application/connect+"];
+    let kind = essence(fields.content_type).unwrap_or_default();
+    if http2 && streams.iter().any(|stream| kind.starts_with(stream)) {
+        return Suspicion::No;
+    }
+    Suspicion::Body
+}
+
+/// Whether a client takes what clients of the Model Context Protocol must take.
+fn accepts_both(fields: &Fields<'_>) -> bool {
+    let accept = fields.accept.unwrap_or_default();
+    contains(accept, b"text/event-stream") && contains(accept, b"application/json")
+}
+
+/// Whether text in that charset is not even ASCII where it could be.
+fn has_wide_charset(content_type: Option<&[u8]>) -> bool {
+    let kind = content_type.unwrap_or_default();
+    let wide = [
+        &b"utf-16"[..],
+        b"utf16",
+        b"utf-32",
+        b"utf32",
+        b"utf-7",
+        b"ucs",
+    ];
+    !has_known_charset(content_type) && wide.iter().any(|charset| contains(kind, charset))
 }
 
 /// The deed of the head once there is nothing more to read.

@@ -80,7 +80,7 @@ fn what_is_too_long_is_a_write_or_refused() {
 
 #[test]
 fn mcp_is_suspected_by_its_headers_and_json_is_looked_into() {
-    let of = |method, fields: Fields<'_>| looks_like_mcp(method, &fields);
+    let of = |method, fields: Fields<'_>| looks_like_mcp(method, &fields, true);
     let plain = Fields::default();
     let typed = |kind: &'static [u8]| Fields {
         content_type: Some(kind),
@@ -102,16 +102,35 @@ fn mcp_is_suspected_by_its_headers_and_json_is_looked_into() {
     );
     assert_eq!(of("POST", typed(b"Text/Plain")), Suspicion::Body);
     assert_eq!(of("POST", plain), Suspicion::Body);
-    assert_eq!(
-        of("POST", typed(b"application/octet-stream")),
-        Suspicion::No
-    );
     assert_eq!(of("GET", plain), Suspicion::No);
     let accepts = Fields {
         accept: Some(b"application/json, Text/Event-Stream"),
         ..typed(b"x/y")
     };
     assert_eq!(of("POST", accepts), Suspicion::Body);
+}
+
+#[test]
+fn mcp_cannot_hide_behind_a_type_a_charset_or_a_coding() {
+    let of = |fields: Fields<'_>, http2| looks_like_mcp("POST", &fields, http2);
+    let typed = |kind: &'static [u8]| Fields {
+        content_type: Some(kind),
+        ..Fields::default()
+    };
+    for kind in [&b"application/octet-stream"[..], b"image/png", b"x"] {
+        assert_eq!(of(typed(kind), true), Suspicion::Body);
+    }
+    let stream = typed(b"application/grpc+proto");
+    assert_eq!(of(stream, true), Suspicion::No);
+    assert_eq!(of(stream, false), Suspicion::Body, "no origin of gRPC");
+    let wide = typed(b"application/json; charset=UTF-16le");
+    assert_eq!(of(wide, true), Suspicion::Headers);
+    let zipped = Fields {
+        content_encoding: Some(b"gzip"),
+        accept: Some(b"application/json, text/event-stream"),
+        ..typed(b"application/json")
+    };
+    assert_eq!(of(zipped, true), Suspicion::Headers);
 }
 
 #[test]
@@ -160,7 +179,7 @@ proptest! {
                 prop_assert!(progress != Progress::More || !ended);
             }
         }
-        looks_like_mcp(&method, &fields);
+        looks_like_mcp(&method, &fields, ended);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::identity::{CallerKey, Presented};
 use crate::metrics::GenerationMetrics;
 use crate::name::{Path, Target};
-use crate::policy::{Attempt, Category, Deed, Query, TierId, Verdict};
+use crate::policy::{Attempt, Category, Decision, Deed, Inspect, Query, TierId, Verdict};
 
 use super::Snapshot;
 
@@ -100,6 +100,8 @@ pub struct OpenFlow {
     pub tier: (TierId, Arc<GenerationMetrics>),
     /// The address that was dialled, judged again as well.
     pub peer: Mutex<Option<std::net::SocketAddr>>,
+    /// What is not looked into: bytes of a tunnel that pass as they are.
+    pub opaque: AtomicBool,
     /// Bytes that moved so far.
     pub bytes: Counters,
     reported: [AtomicU64; 2],
@@ -125,6 +127,7 @@ impl OpenFlow {
             category,
             tier,
             peer: Mutex::new(None),
+            opaque: AtomicBool::new(false),
             bytes: Counters::default(),
             reported: [AtomicU64::new(0), AtomicU64::new(0)],
             cut: AtomicU8::new(0),
@@ -185,6 +188,14 @@ impl OpenFlow {
         *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
+    /// Whether what was granted besides the verdict is granted still: not to be looked into, and to
+    /// become another protocol.
+    fn keeps_its_form(&self, decision: &Decision) -> bool {
+        let looked_into = decision.inspect == Inspect::Yes && !decision.raw;
+        let upgraded = matches!(self.asked, Asked::Request { upgrade: true, .. });
+        !(looked_into && self.opaque.load(Ordering::Acquire)) && (decision.upgrade || !upgraded)
+    }
+
     /// Whether a generation still lets the flow pass.
     fn still_passes(&self, snapshot: &Snapshot) -> bool {
         let Some(caller) = snapshot.caller(&self.presented) else {
@@ -198,6 +209,7 @@ impl OpenFlow {
         let decision = snapshot.policy.decide(&query);
         let peer = *self.peer.lock().unwrap_or_else(PoisonError::into_inner);
         decision.verdict == Verdict::Allow
+            && self.keeps_its_form(&decision)
             && peer.is_none_or(|peer| {
                 let guard = &snapshot.guard;
                 snapshot

@@ -2,6 +2,7 @@
 
 mod ages;
 mod flows;
+mod held;
 mod snapshot;
 mod start;
 
@@ -19,6 +20,7 @@ use crate::record::Recorder;
 
 pub use ages::Ages;
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
+pub use held::{Held, Hold};
 pub use snapshot::{Parts, Snapshot};
 pub use start::{Ground, StartError, Started, Wish, by_hand, session_facts};
 
@@ -33,6 +35,8 @@ pub struct Gate {
     pub metrics: Metrics,
     /// Open flows.
     pub flows: Flows,
+    /// Bodies that are read before they may pass.
+    pub held: Arc<Held>,
     /// Every task of the data path: drain waits for them.
     pub tasks: TaskTracker,
     /// Tasks beside the data path (admin, reload, sampling): they end after it.
@@ -57,6 +61,7 @@ impl Gate {
             recorder,
             metrics,
             flows: Flows::default(),
+            held: Arc::default(),
             tasks: TaskTracker::new(),
             attendants: TaskTracker::new(),
             draining: CancellationToken::new(),

@@ -87,6 +87,7 @@ pub struct Identity {
     /// Tokens that were good before, by all that was presented with them.
     seen: Verified<(Arc<Grant>, Labels)>,
     local: config::Local,
+    header_mismatch: config::HeaderMismatch,
     clock: Clock,
 }
 
@@ -121,8 +122,14 @@ impl Identity {
             sessions,
             seen: Verified::new(REMEMBERED),
             local: session.local,
+            header_mismatch: session.header_mismatch,
             clock,
         }
+    }
+
+    /// What becomes of a request that names another session than its evidence.
+    pub fn header_mismatch(&self) -> config::HeaderMismatch {
+        self.header_mismatch
     }
 
     /// What is known of sessions at run time.

@@ -25,6 +25,10 @@
 //!   and the repository that a child names are its own word (`tidegate.session.root` has the
 //!   evidence). Open flows end when a token or session is revoked or its key is gone, not when it
 //!   expires.
+//!   Where TLS is ended, the agent names its session itself (`x-claude-code-session-id`). Where that
+//!   is not the session of verified evidence the record says `tidegate.session.mismatch = "header"`;
+//!   with `identity.session.header-mismatch = "deny"` the request is refused (403 `denied`, by the
+//!   rule of that name).
 //!
 //! - A **token of an issuer** may: CI jobs and Claude Code on hosts of your own have one
 //!   (`[[identity.issuer]]`). It is presented as `Bearer`, or as the password of `Basic`.

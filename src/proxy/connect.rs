@@ -82,9 +82,6 @@ async fn open(
     }
     flow.via = via_before(&head.fields);
     let known = connection.identify(flow, head).await?;
-    if super::internal::is_own(&target) {
-        return Err(super::internal::no_tunnel());
-    }
     tunnel_to(connection, flow, &known, &target).await
 }
 
@@ -98,6 +95,9 @@ pub(super) async fn tunnel_to(
     if connection.gate().draining.is_cancelled() {
         return Err(Code::Draining.into());
     }
+    if super::internal::is_own(target) {
+        return Err(super::internal::no_tunnel());
+    }
     let decision = flow.judge(known, target, &Asked::Connect)?;
     age::of_tunnel(flow, &decision)?;
     flow.facts.tls_mode = match decision.inspect {
@@ -108,8 +108,10 @@ pub(super) async fn tunnel_to(
     if let Inspect::Passed(rule) = &decision.inspect {
         flow.facts.detail = Some(format!("not inspected: rule {rule} says so").into());
     }
+    let looked_into = decision.inspect == Inspect::Yes && !decision.raw;
+    flow.opaque = !looked_into;
     let upstream = reach(flow, known, target, Asked::Connect, &decision).await?;
-    if decision.inspect == Inspect::Yes && !decision.raw {
+    if looked_into {
         let began = Inside::begin(flow, known, target, &decision, upstream);
         return Box::pin(began).await.map(Way::Inspected);
     }

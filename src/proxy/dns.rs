@@ -87,7 +87,8 @@ impl Stub {
         let Some(known) = self.known(&snapshot, &self.channel).await else {
             return Answer::Failed;
         };
-        if !self.could_pass(&snapshot, &known, name) {
+        let own = super::internal::is_own_name(name) && self.ports.contains(&80);
+        if !own && !self.could_pass(&snapshot, &known, name) {
             return self.refuse(&snapshot, name, asker).await;
         }
         match (kind, self.names.place(name)) {
@@ -138,8 +139,12 @@ impl Stub {
                 target: &target,
                 attempt,
             });
-            // Another path or method might pass.
-            decision.verdict != Verdict::Deny || decision.reason == Reason::ActionDenied
+            // Another path, method, tool or credential might pass.
+            let of_request = matches!(
+                decision.reason,
+                Reason::ActionDenied | Reason::CredentialDenied | Reason::McpToolDenied
+            );
+            decision.verdict != Verdict::Deny || of_request
         })
     }
 

@@ -504,7 +504,8 @@ fn binds_connection(head: &RequestHead) -> bool {
         .iter()
         .filter(|field| field.name.eq_ignore_ascii_case(b"authorization"))
         .any(|field| {
-            let scheme = field.value.split(|byte| *byte == b' ').next();
+            let mut words = field.value.split(|byte| matches!(byte, b' ' | b'\t'));
+            let scheme = words.next();
             scheme.is_some_and(|scheme| {
                 scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
             })

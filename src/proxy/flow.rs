@@ -6,11 +6,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::gate::{Asked, Cut, Flows, Gate, OpenFlow, Place, Snapshot};
+use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, Place, Snapshot};
 use crate::identity::{Caller, Evidence, IdentityError, Presented, Refused};
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::Target;
@@ -18,6 +19,9 @@ use crate::policy::{Attempt, Category, Decision, Query, TierId, Verdict, explain
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
 
 use super::refusal::{Code, Refusal};
+
+/// Bytes that room is taken for at once.
+const HELD_AT_ONCE: usize = 256 * 1024;
 
 /// One attempt of one caller to reach one target.
 pub(super) struct Flow {
@@ -34,9 +38,13 @@ pub(super) struct Flow {
     pub(super) target: Option<Target>,
     /// Who took the tunnel that is asked for before, as `Via` says.
     pub(super) via: Option<Box<str>>,
+    /// Whether it is a tunnel that is not looked into.
+    pub(super) opaque: bool,
     /// Set when it passed.
     pub(super) open: Option<Arc<OpenFlow>>,
     place: Option<Place>,
+    /// Memory for what of it was read ahead.
+    hold: Option<Hold>,
     permit: Option<Permit>,
     judged: Option<(TierId, Category)>,
     refused: Option<Code>,
@@ -94,8 +102,10 @@ impl Flow {
             close: CloseFacts::default(),
             target: None,
             via: None,
+            opaque: false,
             open: None,
             place: None,
+            hold: None,
             permit: Some(permit),
             judged: None,
             refused: None,
@@ -204,6 +214,18 @@ impl Flow {
         self.snapshot().policy.decide(&query).verdict == Verdict::Allow
     }
 
+    /// Takes room for so many bytes that are read ahead; `false` where the caller, or all callers
+    /// together, hold too much already.
+    pub(super) fn holds(&mut self, known: &Known, bytes: usize) -> bool {
+        let Some(client) = self.facts.client_address else {
+            return false;
+        };
+        let (all, key) = (&self.gate.held, known.caller.key(client));
+        let own = self.hold.get_or_insert_with(|| Hold::new(all, key));
+        let missing = bytes.saturating_sub(own.bytes());
+        missing == 0 || own.grow(missing.next_multiple_of(HELD_AT_ONCE))
+    }
+
     fn decided(&mut self, decision: &Decision, took: Duration) {
         let facts = &mut self.facts;
         facts.outcome = outcome(decision.verdict);
@@ -261,6 +283,7 @@ impl Flow {
             decision.category,
             (known.caller.who.tier, self.metrics.clone()),
         ));
+        open.opaque.store(self.opaque, Ordering::Release);
         self.gate
             .flows
             .add(&open, self.facts.policy_generation, &self.gate.snapshot);
@@ -390,8 +413,8 @@ impl Flow {
         let (mut out, mut back) = (0, 0);
         if let Some(open) = &self.open {
             self.gate.flows.remove(open.id);
-            self.close.bytes_out = open.bytes.out.load(std::sync::atomic::Ordering::Relaxed);
-            self.close.bytes_in = open.bytes.back.load(std::sync::atomic::Ordering::Relaxed);
+            self.close.bytes_out = open.bytes.out.load(Ordering::Relaxed);
+            self.close.bytes_in = open.bytes.back.load(Ordering::Relaxed);
             (out, back) = open.unreported();
         }
         if let Some((tier, category)) = self.judged {

@@ -56,13 +56,33 @@ enum Link {
     Http2(http2::OriginCarrier, Peer),
 }
 
-/// Who is at the other end, and under which `[upstream.NAME]`.
+/// How TLS is spoken: the `[upstream.NAME]`, and what was behind that name. A reload may put another
+/// certificate, other roots or other pins there, and a tunnel outlives reloads.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Manner {
+    name: Option<Arc<str>>,
+    identity: Option<u64>,
+}
+
+impl Manner {
+    /// As the flow's generation has it.
+    pub(super) fn of(flow: &Flow, name: Option<&Arc<str>>) -> Self {
+        let upstreams = &flow.snapshot().upstreams;
+        let upstream = upstreams.of(name.map(|name| &**name));
+        Self {
+            name: name.cloned(),
+            identity: upstream.map(|upstream| upstream.identity()),
+        }
+    }
+}
+
+/// Who is at the other end, and how TLS is spoken with it.
 #[derive(Clone)]
 struct Peer {
     address: SocketAddr,
     /// The parent that it leads through.
     through: Option<Through>,
-    upstream: Option<Arc<str>>,
+    manner: Manner,
 }
 
 impl Peer {
@@ -91,7 +111,7 @@ impl Inside {
         let peer = Peer {
             address: secured.address,
             through: secured.through.clone(),
-            upstream: decision.upstream.clone(),
+            manner: Manner::of(flow, name),
         };
         let http2 = secured.http2;
         let link = if http2 {
@@ -126,13 +146,13 @@ impl Inside {
     /// address still passes.
     pub(super) fn take(
         &self,
-        upstream: Option<&Arc<str>>,
+        manner: &Manner,
         passes: impl Fn(SocketAddr) -> bool,
     ) -> Option<Route> {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |peer: &Peer| {
             let judged = dial::judged(peer.address, peer.through.as_ref());
-            peer.upstream.as_ref() == upstream && judged.is_none_or(&passes)
+            peer.manner == *manner && judged.is_none_or(&passes)
         };
         match &mut *link {
             Link::Http2(carrier, peer) if fits(peer) && !carrier.is_over() => {
@@ -162,7 +182,7 @@ impl Inside {
         let peer = Peer {
             address: secured.address,
             through: secured.through.clone(),
-            upstream: upstream.cloned(),
+            manner: Manner::of(flow, upstream),
         };
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link::Http2(carrier, peer);
         Ok(OriginStream::Http2(Box::new(exchange)))

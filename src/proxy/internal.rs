@@ -2,7 +2,7 @@
 //! whoever may ask it anything; nothing is resolved or dialled, and nothing of the admin surface is
 //! here.
 
-use crate::name::{Host, Target, Url};
+use crate::name::{Host, HostName, Target, Url};
 use crate::policy::{Action, Basis, Category, Mode};
 use crate::record::{End, Outcome};
 use crate::tls::{self, Authority};
@@ -23,7 +23,12 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Whether it is asked for a page of its own.
 pub(super) fn is_own(target: &Target) -> bool {
-    matches!(&target.host, Host::Name(name) if name.as_str() == NAME)
+    matches!(&target.host, Host::Name(name) if is_own_name(name))
+}
+
+/// Whether that is the name of its own pages.
+pub(super) fn is_own_name(name: &HostName) -> bool {
+    name.as_str() == NAME
 }
 
 /// The refusal of a tunnel to here.

@@ -2,12 +2,14 @@
 //!
 //! A request that does several things is judged for each of them, and passes if all pass.
 
+use std::time::Duration;
+
 use tokio::io::AsyncWriteExt;
 
 use crate::content::{self, Fields, Progress, Suspicion};
 use crate::gate;
-use crate::name::Url;
-use crate::policy::{Attempt, Body, Decision, Deed, McpCall, Seen};
+use crate::name::{Path, Url};
+use crate::policy::{self, Attempt, Body, Decision, Deed, McpCall, Mode, Seen};
 
 use super::connection::Connection;
 use super::credentials;
@@ -31,6 +33,10 @@ const ONCE: [&str; 5] = [
     "mcp-name",
     "mcp-protocol-version",
 ];
+/// How long all of a body that has to be judged may take, whatever its pieces do.
+const LONGEST: Duration = Duration::from_mins(5);
+/// What is read of a body without asking for room.
+const FREE: usize = 64 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A request that is being judged.
@@ -48,39 +54,75 @@ pub(super) async fn request(
     url: &Url,
     head: &mut RequestHead,
 ) -> Result<(Decision, gate::Asked), Refusal> {
-    let mut request = Request { known, url, head };
-    let mut deed =
-        flow.snapshot()
-            .policy
-            .read(&url.target, request.head.method.as_str(), &url.path);
-    said::of(request.head, flow);
-    deed.credentials = request.credentials(flow)?;
-    let mut peek = Peek::new(request.head);
-    request
-        .look_for_mcp(connection, flow, &mut deed, &mut peek)
-        .await?;
-    // A message of MCP is read before it is refused: the record names the tool, and the agent gets
-    // an answer that it can read.
-    if deed.body != Some(Body::Mcp) {
-        let decision = request.judge(flow, &deed)?;
-        if deed.body.is_none() {
-            return Ok((decision, request.asked(deed)));
-        }
+    said::of(head, flow);
+    let longest = flow.snapshot().limits.idle.min(LONGEST);
+    let judging = Request { known, url, head }.run(connection, flow);
+    let judged = tokio::time::timeout(longest, judging).await;
+    let slow = || Err(Refusal::malformed(408, "the body does not come in time"));
+    let (decision, asked) = judged.unwrap_or_else(|_| slow())?;
+    if decision.mode == Mode::Enforce {
+        said::agrees(known, flow)?;
     }
-    let presented = std::mem::take(&mut deed.credentials);
-    let deeds = request.read(connection, flow, &deed, &mut peek).await?;
-    let mut last = None;
-    for mut deed in deeds {
-        deed.credentials.clone_from(&presented);
-        let judged = request.judge(flow, &deed);
-        let decision = judged.map_err(|refusal| request.answer(flow, refusal, &peek.content))?;
-        last = Some((decision, deed));
-    }
-    let (decision, deed) = last.ok_or(Code::BadRequest)?;
-    Ok((decision, request.asked(deed)))
+    Ok((decision, asked))
 }
 
 impl Request<'_> {
+    async fn run(
+        mut self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+    ) -> Result<(Decision, gate::Asked), Refusal> {
+        let mut deed = flow
+            .snapshot()
+            .policy
+            .read(&self.url.target, self.method(), &self.url.path);
+        self.is_one_request(flow)?;
+        deed.credentials = self.credentials(flow)?;
+        let mut peek = Peek::new(self.head);
+        self.look_for_mcp(connection, flow, &mut deed, &mut peek)
+            .await?;
+        // A message of MCP is read before it is refused: the record names the tool, and the agent
+        // gets an answer that it can read.
+        if deed.body != Some(Body::Mcp) {
+            let decision = self.judge(flow, &deed)?;
+            if deed.body.is_none() {
+                return Ok((decision, self.asked(deed)));
+            }
+        }
+        let presented = std::mem::take(&mut deed.credentials);
+        let deeds = self.read(connection, flow, &deed, &mut peek).await?;
+        let mut last = None;
+        for mut deed in deeds {
+            deed.credentials.clone_from(&presented);
+            let judged = self.judge(flow, &deed);
+            let decision = judged.map_err(|refusal| self.answer(flow, refusal, &peek.content))?;
+            last = Some((decision, deed));
+        }
+        let (decision, deed) = last.ok_or(Code::BadRequest)?;
+        Ok((decision, self.asked(deed)))
+    }
+
+    /// Refuses what the origin could take for another request than the one that is judged: two
+    /// types or codings, or another method in the query of a service whose requests are read.
+    fn is_one_request(&self, flow: &Flow) -> Result<(), Refusal> {
+        if let Some(name) = self.twice() {
+            let detail = format!("the field {name} comes twice");
+            return Err(Refusal::because(Code::BadRequest, detail));
+        }
+        if !policy::names_method(&self.url.path) {
+            return Ok(());
+        }
+        let bare = Path::parse(self.url.path.path().as_bytes());
+        let bare = bare.map_err(|_| Code::BadPath)?;
+        let policy = &flow.snapshot().policy;
+        let deed = policy.read(&self.url.target, self.method(), &bare);
+        if deed.service.is_some() || deed.mcp.is_some() {
+            let detail = "the query names another method than the request line";
+            return Err(Refusal::because(Code::BadRequest, detail));
+        }
+        Ok(())
+    }
+
     fn method(&self) -> &str {
         self.head.method.as_str()
     }
@@ -102,14 +144,20 @@ impl Request<'_> {
         }
     }
 
-    /// A field that may come once and comes more often.
+    /// A field that may come once and comes more often, or in a spelling that only some read
+    /// (`_` and `.` for `-`, as CGI and its heirs do).
     fn twice(&self) -> Option<&'static str> {
-        let count = |name: &str| {
-            let fields = self.head.fields.iter();
-            let named = fields.filter(|it| it.name.eq_ignore_ascii_case(name.as_bytes()));
-            named.count()
+        let is = |spelt: &[u8], name: &str| spelt.eq_ignore_ascii_case(name.as_bytes());
+        let folded = |spelt: &[u8], name: &str| {
+            let plain = |byte: &u8| if b"._".contains(byte) { b'-' } else { *byte };
+            let spelt: Vec<u8> = spelt.iter().map(plain).collect();
+            is(&spelt, name)
         };
-        ONCE.into_iter().find(|name| count(name) > 1)
+        ONCE.into_iter().find(|name| {
+            let fields = || self.head.fields.iter();
+            let named = fields().filter(|it| is(it.name, name)).count();
+            named > 1 || fields().any(|it| !is(it.name, name) && folded(it.name, name))
+        })
     }
 
     /// The hashes of the credentials that it presents, where a rule asks for them.
@@ -124,14 +172,19 @@ impl Request<'_> {
     async fn look_for_mcp(
         &mut self,
         connection: &mut Connection,
-        flow: &Flow,
+        flow: &mut Flow,
         deed: &mut Deed,
         peek: &mut Peek,
     ) -> Result<(), Refusal> {
-        if deed.mcp.is_some() || deed.body.is_some() || connection.inside.is_none() {
+        let Some(inside) = connection.inside.clone() else {
+            return Ok(());
+        };
+        // A batch of Git LFS may be asked of any host: its path says nothing of what is there.
+        if deed.mcp.is_some() || !matches!(deed.body, None | Some(Body::LfsBatch)) {
             return Ok(());
         }
-        let found = match content::looks_like_mcp(self.method(), &self.fields()) {
+        let suspicion = content::looks_like_mcp(self.method(), &self.fields(), inside.http2);
+        let found = match suspicion {
             Suspicion::No => false,
             Suspicion::Headers => true,
             Suspicion::Body => {
@@ -139,12 +192,7 @@ impl Request<'_> {
                 if !flow.would_pass(self.known, &self.url.target, self.attempt(deed)) {
                     return Ok(());
                 }
-                self.more(connection, flow, peek).await?;
-                // What does not begin as JSON may be a stream that waits for an answer.
-                if matches!(peek.content.trim_ascii_start().first(), Some(b'{' | b'[')) {
-                    self.fill(connection, flow, peek, MOST).await?;
-                }
-                content::mcp::is_message(&peek.content)
+                self.has_message(connection, flow, peek).await?
             }
         };
         if found {
@@ -153,6 +201,29 @@ impl Request<'_> {
             deed.seen = Seen::Head;
         }
         Ok(())
+    }
+
+    /// Whether the body has a message of MCP in it, as far as that is read.
+    async fn has_message(
+        &mut self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        peek: &mut Peek,
+    ) -> Result<bool, Refusal> {
+        // Blanks and a mark are no beginning: what they lead to is waited for.
+        let begins = loop {
+            match content::mcp::may_begin(&peek.content) {
+                None if peek.ended => break false,
+                None if peek.content.len() > MOST => return Ok(true),
+                None => self.more(connection, flow, peek).await?,
+                Some(begins) => break begins,
+            }
+        };
+        // What does not begin as JSON may be a stream that waits for an answer.
+        if begins {
+            self.fill(connection, flow, peek, MOST).await?;
+        }
+        Ok(begins && content::mcp::is_message(&peek.content, !peek.ended))
     }
 
     /// Decides one deed; the flow says so.
@@ -215,12 +286,13 @@ impl Request<'_> {
         deed: &Deed,
         peek: &mut Peek,
     ) -> Result<Vec<Deed>, Refusal> {
-        if let Some(name) = self.twice() {
-            let detail = format!("the field {name} comes twice");
-            return Err(Refusal::because(Code::BadRequest, detail));
-        }
         if deed.body == Some(Body::Model) {
-            self.fill(connection, flow, peek, MOST_OF_MODEL).await?;
+            // Nothing depends on it: where there is no room, it passes without a look.
+            let filled = self.fill(connection, flow, peek, MOST_OF_MODEL).await;
+            match filled {
+                Err(refusal) if refusal.code != Code::TooManyFlows => return Err(refusal),
+                Ok(()) | Err(_) => {}
+            }
             said::of_model(&peek.content, flow);
         }
         loop {
@@ -244,7 +316,7 @@ impl Request<'_> {
     async fn fill(
         &mut self,
         connection: &mut Connection,
-        flow: &Flow,
+        flow: &mut Flow,
         peek: &mut Peek,
         most: usize,
     ) -> Result<(), Refusal> {
@@ -257,11 +329,15 @@ impl Request<'_> {
     async fn more(
         &mut self,
         connection: &mut Connection,
-        flow: &Flow,
+        flow: &mut Flow,
         peek: &mut Peek,
     ) -> Result<(), Refusal> {
         if peek.ended {
             return Ok(());
+        }
+        if peek.kept() > FREE && !flow.holds(self.known, peek.kept()) {
+            let detail = "too much is held of bodies that have to be judged";
+            return Err(Refusal::because(Code::TooManyFlows, detail));
         }
         if std::mem::take(&mut self.head.expect_continue) {
             // The origin is not asked: it will be sent the body that was judged.
@@ -271,10 +347,6 @@ impl Request<'_> {
             };
             said.await.map_err(|_| Refusal::from(Code::BadRequest))?;
         }
-        let longest = flow.snapshot().limits.idle;
-        let reading = peek.more(connection);
-        tokio::time::timeout(longest, reading)
-            .await
-            .unwrap_or(Err(Code::BadRequest.into()))
+        peek.more(connection).await
     }
 }

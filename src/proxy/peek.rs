@@ -37,6 +37,11 @@ impl Peek {
         }
     }
 
+    /// Bytes that are kept for it: as they came, and without their framing.
+    pub(super) fn kept(&self) -> usize {
+        self.seen + self.content.len()
+    }
+
     /// Reads on until there is more, or all of it.
     pub(super) async fn more(&mut self, connection: &mut Connection) -> Result<(), Refusal> {
         let before = self.content.len();

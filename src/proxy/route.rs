@@ -12,7 +12,7 @@ use crate::tls::{Alpn, TlsFailure};
 
 use super::connect::reach;
 use super::flow::{Flow, Known, millis};
-use super::inspect::Inside;
+use super::inspect::{Inside, Manner};
 use super::origin::OriginStream;
 use super::refusal::{Code, Refusal};
 
@@ -130,7 +130,8 @@ impl<'w> Way<'w> {
                 .is_ok()
         };
         if let Some(inside) = self.inside.filter(|_| !self.upgrade) {
-            let taken = inside.take(self.decision.upstream.as_ref(), passes);
+            let manner = Manner::of(flow, self.decision.upstream.as_ref());
+            let taken = inside.take(&manner, passes);
             if taken.is_some() {
                 return taken;
             }

@@ -3,19 +3,30 @@
 use crate::content::model;
 use crate::record::Said;
 
-use super::flow::Flow;
-use super::http1::RequestHead;
+use crate::config::HeaderMismatch;
+use crate::identity::Trust;
 
+use super::flow::{Flow, Known};
+use super::http1::RequestHead;
+use super::refusal::{Code, Refusal};
+
+/// Fields that name the session.
+const SESSIONS: [&[u8]; 2] = [b"x-claude-code-session-id", b"x-mcp-client-session-id"];
 /// Longest label, in bytes.
 const LONGEST: usize = 128;
 
 /// Reads the agent's own header fields.
 pub(super) fn of(head: &RequestHead, flow: &mut Flow) {
     let mut said = Said::default();
+    let known = flow.facts.session.as_deref();
     for field in head.fields.iter() {
         let slot = match () {
-            () if is(field.name, b"x-claude-code-session-id") => &mut said.session,
-            () if is(field.name, b"x-mcp-client-session-id") => &mut said.session,
+            () if SESSIONS.iter().any(|name| is(field.name, name)) => {
+                // One that agrees does not make up for another that does not.
+                let differs = |known: &str| !is(field.value.trim_ascii(), known.as_bytes());
+                said.mismatch |= known.is_some_and(differs);
+                &mut said.session
+            }
             () if is(field.name, b"x-claude-code-agent-id") => &mut said.agent,
             () if is(field.name, b"x-claude-code-parent-agent-id") => &mut said.parent_agent,
             () if is(field.name, b"x-client-request-id") => &mut said.request,
@@ -36,15 +47,40 @@ pub(super) fn of_model(body: &[u8], flow: &mut Flow) {
         return;
     };
     let mut said = flow.facts.said.take().map_or_else(Said::default, |it| *it);
+    let known = flow.facts.session.as_deref();
+    let differs = |known: &str| {
+        model
+            .session
+            .as_deref()
+            .is_some_and(|it| !it.eq_ignore_ascii_case(known))
+    };
+    said.mismatch |= known.is_some_and(differs);
     said.session = said.session.or(model.session);
     said.server_tools = model.server_tools;
     keep(said, flow);
 }
 
+/// Refuses a request that names another session than the evidence shows, where the configuration
+/// says so.
+pub(super) fn agrees(known: &Known, flow: &mut Flow) -> Result<(), Refusal> {
+    let differs = flow.facts.said.as_ref().is_some_and(|said| said.mismatch);
+    let denies = flow.snapshot().identity.header_mismatch() == HeaderMismatch::Deny;
+    if !differs || !denies || known.caller.trust != Trust::Verified {
+        return Ok(());
+    }
+    flow.facts.rule = Some(RULE.into());
+    flow.facts.rule_location = None;
+    let detail = "the request names another session than its evidence";
+    Err(Refusal::because(Code::Denied, detail))
+}
+
+/// What the record names then.
+const RULE: &str = "identity.session.header-mismatch";
+
 fn keep(mut said: Said, flow: &mut Flow) {
     let known = flow.facts.session.as_deref();
     let differs = |session: &str| known.is_some_and(|known| !known.eq_ignore_ascii_case(session));
-    said.mismatch = said.session.as_deref().is_some_and(differs);
+    said.mismatch |= said.session.as_deref().is_some_and(differs);
     if said != Said::default() {
         flow.facts.said = Some(Box::new(said));
     }

@@ -221,7 +221,13 @@ fn deed(object: &mut Object, deed: Option<&Deed>) {
     let Some(mcp) = &deed.mcp else { return };
     some(object, "tidegate.mcp.server", mcp.server.as_deref(), NAME);
     some(object, "mcp.method.name", mcp.method.as_deref(), NAME);
-    some(object, "mcp.tool.name", mcp.tool.as_deref(), NAME);
+    // What a method about resources names is a URI, which may hold a query or a password.
+    let method = mcp.method.as_deref().unwrap_or_default();
+    let tool = mcp
+        .tool
+        .as_deref()
+        .filter(|_| !method.starts_with("resources/"));
+    some(object, "mcp.tool.name", tool, NAME);
 }
 
 fn decided(object: &mut Object, facts: &FlowFacts) {

@@ -359,6 +359,36 @@ fn a_stream_that_is_given_up_is_given_up_at_the_origin_and_no_other() {
     });
 }
 
+#[test]
+fn a_reload_that_changes_the_upstream_takes_a_new_connection_and_breaks_off_none() {
+    let (origin, bench) = both(false, "");
+    let client = bench.connect();
+    let request = Request::get(bench.uri("/events"))
+        .body(())
+        .expect("a request");
+    let (answer, _) = bench.send(&client, request, true);
+    origin.event("first");
+    let mut body = answer.into_body();
+    assert_eq!(bench.data(&mut body), "data: first\n\n");
+    assert_eq!(bench.get(&client, "/before").0, 200);
+    assert_eq!(origin.connections(), 1);
+
+    let rules = inspected("grpc", HOST, bench.port, "");
+    let text = Inside::text(&[HOST], &format!("{TIERS}{rules}"));
+    bench
+        .inside
+        .gate
+        .reload(&format!("{text}min-version = \"1.3\"\n"));
+    assert_eq!(bench.get(&client, "/after").0, 200);
+    assert_eq!(
+        origin.connections(),
+        2,
+        "judged by what is behind the name now"
+    );
+    origin.event("second");
+    assert_eq!(bench.data(&mut body), "data: second\n\n");
+}
+
 // --- Floods -------------------------------------------------------------------------------------
 
 /// A frame as it is on the wire.

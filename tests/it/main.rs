@@ -35,6 +35,7 @@ mod inspect_api;
 mod inspect_bypass;
 mod inspect_certificates;
 mod inspect_clients;
+mod inspect_hidden;
 mod inspect_http2;
 mod jail;
 mod kit;

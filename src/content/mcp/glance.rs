@@ -33,20 +33,45 @@ const MOST_VALUES: usize = 16;
 /// It is found as servers would find it, who are not strict: keys in any casing or twice, several
 /// values one after the other, something behind them. A body may be cut off: what stands before the
 /// cut counts.
-pub fn is_message(body: &[u8]) -> bool {
-    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    let mut reader = serde_json::Deserializer::from_slice(body);
+///
+/// Where the rest is `cut` off, one of the two words is enough; and what is no JSON to this reader,
+/// but might be to another (half a surrogate pair in a key), counts where it names the protocol.
+pub fn is_message(body: &[u8], cut: bool) -> bool {
+    let text = String::from_utf8_lossy(body.strip_prefix(MARK).unwrap_or(body));
+    let mut reader = serde_json::Deserializer::from_str(&text);
     for _ in 0..MOST_VALUES {
         let mut glance = Glance::default();
         let read = glance.deserialize(&mut reader);
         if glance.found {
             return true;
         }
-        if read.is_err() {
-            return false;
+        match read {
+            Ok(()) => {}
+            Err(error) if error.is_eof() => return cut && glance.may_be_one(),
+            Err(_) => return names_it(&text),
         }
     }
     false
+}
+
+/// The mark that some readers pass over at the start of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Whether a body may begin as JSON does; `None` where more of it has to be there to tell.
+pub fn may_begin(body: &[u8]) -> Option<bool> {
+    if body.len() < MARK.len() && MARK.starts_with(body) {
+        return None;
+    }
+    let text = body.strip_prefix(MARK).unwrap_or(body).trim_ascii_start();
+    text.first().map(|first| matches!(first, b'{' | b'['))
+}
+
+/// Whether a text could name the protocol in a key.
+fn names_it(text: &str) -> bool {
+    let word = b"jsonrpc";
+    let named = |part: &[u8]| part.eq_ignore_ascii_case(word);
+    let escaped = text.contains("\\u") && text.contains("2.0");
+    text.as_bytes().windows(word.len()).any(named) || escaped
 }
 
 /// What was seen of a value so far.
@@ -55,18 +80,26 @@ struct Glance {
     /// How many arrays it is inside of.
     depth: u8,
     jsonrpc: bool,
-    method: bool,
+    /// Whether a method that it names is one of the protocol.
+    method: Option<bool>,
     found: bool,
 }
 
 impl Glance {
+    /// Whether what was cut off could make a message of it.
+    fn may_be_one(&self) -> bool {
+        self.method.unwrap_or(self.jsonrpc)
+    }
+
     fn note(&mut self, key: &str, value: &RawValue) {
         let Ok(Text(text)) = serde_json::from_str::<Text<'_>>(value.get()) else {
             return;
         };
         self.jsonrpc |= same(key, "jsonrpc") && text == "2.0";
-        self.method |= same(key, "method") && is_method(&text);
-        self.found |= self.jsonrpc && self.method;
+        if same(key, "method") {
+            self.method = Some(is_method(&text) || self.method == Some(true));
+        }
+        self.found |= self.jsonrpc && self.method == Some(true);
     }
 }
 
@@ -93,7 +126,7 @@ impl<'de> Visitor<'de> for &mut Glance {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        (self.jsonrpc, self.method) = (false, false);
+        (self.jsonrpc, self.method) = (false, None);
         while let Some(Text(key)) = map.next_key()? {
             let wanted = same(&key, "jsonrpc") || same(&key, "method");
             if wanted {

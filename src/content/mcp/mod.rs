@@ -22,7 +22,7 @@ use super::{Fields, Progress, is_plain, told, whole};
 
 pub use answer::refusal;
 pub use events::{endpoint_of, whole_events};
-pub use glance::is_message;
+pub use glance::{is_message, may_begin};
 pub use listing::allowed_tools;
 
 /// How deep a message may be nested.

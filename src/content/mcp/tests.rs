@@ -258,7 +258,7 @@ fn messages_are_found_where_nobody_announced_them() {
         r#"{"method":"x","method":"tools/list","jsonrpc":"2.0"}"#,
         r#"{"m\u0065thod":"tools\/list","jsonrpc":"2.0"}"#,
     ] {
-        assert!(is_message(text.as_bytes()), "{text}");
+        assert!(is_message(text.as_bytes(), false), "{text}");
     }
     for text in [
         "",
@@ -269,9 +269,49 @@ fn messages_are_found_where_nobody_announced_them() {
         r#"[{"jsonrpc":"2.0"},{"method":"tools/list"}]"#,
         r#"{"jsonrpc":"2.0","result":{}}"#,
     ] {
-        assert!(!is_message(text.as_bytes()), "{text}");
+        assert!(!is_message(text.as_bytes(), false), "{text}");
     }
-    assert!(!is_message("[".repeat(1 << 20).as_bytes()));
+    assert!(!is_message("[".repeat(1 << 20).as_bytes(), true));
+}
+
+#[test]
+fn a_message_cannot_hide_behind_its_length_or_a_key_that_is_no_text() {
+    for text in [
+        r#"{"method":"tools/call","params":{"arguments":{"x":"aaa"#,
+        r#"{"jsonrpc":"2.0","id":1,"params":{"x":"aaa"#,
+        r#"[{}, {"jsonrpc":"2.0","x":"#,
+    ] {
+        assert!(is_message(text.as_bytes(), true), "{text}");
+        assert!(!is_message(text.as_bytes(), false), "{text}");
+    }
+    for text in [
+        r#"{"jsonrpc":"2.0","method":"eth_call","params":["aaa"#,
+        r#"{"index":{}}"#,
+        r#"{"x":"aaa"#,
+    ] {
+        assert!(!is_message(text.as_bytes(), true), "{text}");
+    }
+    let odd = r#"{"\ud800":1,"jsonrpc":"2.0","method":"tools/call"}"#;
+    assert!(is_message(odd.as_bytes(), false), "half a surrogate pair");
+    let latin = b"{\"\xe9\":1,\"jsonrpc\":\"2.0\",\"method\":\"tools/call\"}";
+    assert!(is_message(latin, false), "another charset");
+    assert!(!is_message(b"{a: 1}", false));
+}
+
+#[test]
+fn blanks_and_a_mark_are_waited_out() {
+    for (text, begins) in [
+        (&b""[..], None),
+        (b" \r\n", None),
+        (b"\xef", None),
+        (b"\xef\xbb\xbf ", None),
+        (b"\xef\xbb\xbf {", Some(true)),
+        (b"\t[", Some(true)),
+        (b"\xef\xbbx", Some(false)),
+        (b"--x", Some(false)),
+    ] {
+        assert_eq!(may_begin(text), begins, "{text:?}");
+    }
 }
 
 #[test]
@@ -395,7 +435,7 @@ fn the_older_transport_says_where_messages_go() {
 proptest! {
     #[test]
     fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        is_message(&bytes);
+        is_message(&bytes, true);
         refusal(&bytes, 1, "no", None);
         allowed_tools(&bytes, &|_| false);
         endpoint_of(&bytes, "x");
@@ -405,7 +445,7 @@ proptest! {
     #[test]
     fn any_text_of_events_and_json_can_be_read(text in "(data: |event: endpoint|\r|\n|\\{\"result\":|\\{\"tools\":\\[|\\{\"name\":\"a\"\\}|[\\]}:,{\\[]|\"jsonrpc\":\"2.0\"|\"id\":1|\"method\":\"ping\"){0,20}") {
         let bytes = text.as_bytes();
-        is_message(bytes);
+        is_message(bytes, true);
         refusal(bytes, 1, "no", None);
         if let Some(cut) = allowed_tools(bytes, &|_| false) {
             prop_assert!(allowed_tools(&cut, &|_| false).is_none());
@@ -413,7 +453,7 @@ proptest! {
         // What is judged as a message is found as one.
         if let Progress::Done(deeds) = plain(&text) {
             let asks = deeds.iter().any(|deed| deed.mcp.as_ref().unwrap().method.is_some());
-            prop_assert_eq!(asks, is_message(bytes));
+            prop_assert_eq!(asks, is_message(bytes, false));
         }
     }
 }

@@ -94,6 +94,12 @@ pub(super) fn known() -> Vec<&'static str> {
     FILES.iter().map(|(name, _)| *name).collect()
 }
 
+/// Whether the query of a request names a method, which servers and frameworks may take for that of
+/// the request.
+pub fn names_method(path: &Path) -> bool {
+    query::overrides_method(path.query())
+}
+
 impl Services {
     /// Those that the program brings.
     ///

@@ -5,6 +5,14 @@ use bytes::Bytes;
 /// How many fields a head may have, whatever the configuration says.
 pub(super) const MOST_FIELDS: usize = 256;
 
+/// Fields by which servers and frameworks take another method than the request's.
+const OVERRIDES: [&str; 4] = [
+    "http-method-override",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+];
+
 /// The fields of one head in their order, as they were written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fields {
@@ -30,6 +38,8 @@ pub(crate) enum Name {
     Http2Settings,
     /// `Keep-Alive`.
     KeepAlive,
+    /// `X-HTTP-Method-Override` and its kin: another method than the one that was judged.
+    MethodOverride,
     /// Any other: passed on as it is.
     Other,
     /// `Proxy-Authorization`.
@@ -161,6 +171,7 @@ impl Name {
             16 if is("proxy-connection") => Self::ProxyConnection,
             17 if is("transfer-encoding") => Self::TransferEncoding,
             19 if is("proxy-authorization") => Self::ProxyAuthorization,
+            _ if OVERRIDES.into_iter().any(is) => Self::MethodOverride,
             _ if starts_with(name, b"proxy-") => Self::ProxyOther,
             _ if starts_with(name, b"x-tidegate-") => Self::Tidegate,
             _ if starts_with(name, b"x-forwarded-") => Self::Forwarded,

@@ -94,6 +94,9 @@ pub(crate) enum HeadError {
     /// Not a method, or one that is not allowed through any proxy of ours.
     #[error("the method is not supported")]
     Method,
+    /// A field that names another method.
+    #[error("a field names another method than the request line")]
+    MethodOverride,
     /// More than one `Proxy-Authorization`.
     #[error("Proxy-Authorization must be given only once")]
     ProxyAuthorization,
@@ -279,6 +282,7 @@ fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
         seen.field(*named, field, version)?;
     }
     seen.check_host(&method, version)?;
+    seen.check_method(&method)?;
     let body = seen.body(&method, version)?;
     let upgrade = seen.upgrade(body).map(|protocol| Span::of(protocol, head));
     let fields = Fields::new(head.clone(), request.headers, &named);
@@ -707,6 +711,24 @@ mod tests {
         assert_eq!(HeadError::Version.status(), 505);
         assert_eq!(HeadError::Expectation.status(), 417);
         assert_eq!(HeadError::Field.status(), 400);
+    }
+
+    #[test]
+    fn no_field_names_another_method_than_the_request_line() {
+        for (field, error) in [
+            ("X-HTTP-Method-Override: DELETE", HeadError::MethodOverride),
+            ("x-http-method: GET", HeadError::MethodOverride),
+            ("X-Method-Override: put", HeadError::MethodOverride),
+            ("HTTP-Method-Override: PUT", HeadError::MethodOverride),
+            ("X_HTTP_Method_Override: PUT", HeadError::DisguisedField),
+            (
+                "X-Method-Override: POST\nX-Method-Override: PUT",
+                HeadError::MethodOverride,
+            ),
+        ] {
+            assert_eq!(post(field).map(|_| ()), Err(error), "{field}");
+        }
+        assert!(post("X-HTTP-Method-Override: POST").is_ok());
     }
 
     proptest! {

@@ -15,6 +15,7 @@ pub(super) struct Seen<'h> {
     upgrade: Option<&'h [u8]>,
     upgrades: usize,
     connection_upgrade: bool,
+    method: Option<&'h [u8]>,
 }
 
 impl<'h> Seen<'h> {
@@ -48,6 +49,10 @@ impl<'h> Seen<'h> {
             Name::Other if Name::is_disguised(field.name.as_bytes()) => {
                 return Err(HeadError::DisguisedField);
             }
+            Name::MethodOverride if self.method.is_some_and(|said| said != value) => {
+                return Err(HeadError::MethodOverride);
+            }
+            Name::MethodOverride => self.method = Some(value),
             Name::ProxyAuthorization => {
                 self.proxy_authorizations += 1;
                 if self.proxy_authorizations > 1 {
@@ -68,6 +73,14 @@ impl<'h> Seen<'h> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What is judged is the method of the request line: no field may say another.
+    pub(super) fn check_method(&self, method: &Method) -> Result<(), HeadError> {
+        match self.method {
+            Some(said) if said != method.as_str().as_bytes() => Err(HeadError::MethodOverride),
+            _ => Ok(()),
+        }
     }
 
     /// One, where it is needed (RFC 9112 section 3.2).

@@ -29,13 +29,14 @@ const SIDE: &str = "upstream";
 /// Bytes of a response's header list.
 const HEADER_LIST: u32 = 64 * 1024;
 
-/// A connection of HTTP/2 with an origin; closed when it is dropped.
+/// A connection of HTTP/2 with an origin; closed when it and all its exchanges are dropped: one that
+/// takes its place does not break off what is under way.
 pub(crate) struct Carrier {
     send: SendRequest<Bytes>,
     over: Arc<AtomicBool>,
     /// Requests so far: as many answers may come.
     asked: Arc<AtomicU64>,
-    _stop: DropGuard,
+    stop: Arc<DropGuard>,
 }
 
 /// One request and its answer.
@@ -44,6 +45,7 @@ pub(crate) struct Exchange {
     asked: Arc<AtomicU64>,
     sending: Option<SendStream<Bytes>>,
     receiving: Receiving,
+    _stop: Arc<DropGuard>,
 }
 
 /// What the origin answers.
@@ -101,7 +103,7 @@ impl Carrier {
             send,
             over,
             asked,
-            _stop: stop.drop_guard(),
+            stop: Arc::new(stop.drop_guard()),
         })
     }
 
@@ -117,6 +119,7 @@ impl Carrier {
             asked: self.asked.clone(),
             sending: None,
             receiving: Receiving::Unasked,
+            _stop: self.stop.clone(),
         }
     }
 }
