@@ -44,6 +44,11 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// Whether it became another protocol, which takes a permission of its own.
+    fn upgrades(&self) -> bool {
+        matches!(self, Self::Request { upgrade: true, .. })
+    }
+
     /// As the policy takes it.
     pub fn attempt(&self) -> Attempt<'_> {
         match self {
@@ -198,6 +203,7 @@ impl OpenFlow {
         let decision = snapshot.policy.decide(&query);
         let peer = *self.peer.lock().unwrap_or_else(PoisonError::into_inner);
         decision.verdict == Verdict::Allow
+            && (decision.upgrade || !self.asked.upgrades())
             && peer.is_none_or(|peer| {
                 let guard = &snapshot.guard;
                 snapshot
