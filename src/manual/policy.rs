@@ -20,8 +20,8 @@
 //!   `tidegate.action = "any"`.
 //! - **Ports**: none means 443 for CONNECT and 80 for plain HTTP in an allow or ask, every port in a
 //!   deny.
-//! - `raw = true` lets bytes that are not TLS pass in a CONNECT; `upgrade = true` lets a plain
-//!   request become another protocol (WebSocket).
+//! - `raw = true` lets bytes that are not TLS pass in a CONNECT; `upgrade = true` lets a plain or
+//!   inspected request become another protocol (WebSocket).
 //!
 //! What a tunnel does after its `ClientHello` is not seen: a host behind a shared front (a CDN) may be
 //! asked for another of its tenants inside TLS, and whoever may reach a forge may push with a stolen

@@ -30,6 +30,7 @@ mod inspect_api;
 mod inspect_bypass;
 mod inspect_clients;
 mod inspect_http2;
+mod inspect_sockets;
 mod jail;
 mod kit;
 mod limits;
