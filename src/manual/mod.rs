@@ -4,6 +4,7 @@
 //! - [`policy`]: how to write one, and how a decision comes about.
 //! - [`actions`]: what requests do, in the words of their services.
 //! - [`claude_code`]: sessions, tool calls and settings of Claude Code.
+//! - [`credentials`]: rules that name the only credentials for a destination.
 //! - [`identity`]: who asks, and what that is worth.
 //! - [`interception`]: what is looked into, and how clients come to trust it.
 //! - [`jail`]: a command whose only way out is the gate.
@@ -14,6 +15,7 @@
 
 pub mod actions;
 pub mod claude_code;
+pub mod credentials;
 pub mod identity;
 pub mod interception;
 pub mod jail;

@@ -28,6 +28,7 @@
 //! | `tidegate_flow_ends_total` | counter | end, reason | Ends of flows that passed: reason is a refusal code, `io_error` or `none`. |
 //! | `tidegate_flows_active` | gauge | kind | Flows that are open. |
 //! | `tidegate_flows_unstarted_total` | counter |  | Flows or clients turned away before they began: no room in the log, or too many clients. |
+//! | `tidegate_http2_ended_total` | counter | side, reason | Connections of HTTP/2 that were ended for what the other side sent: `client`, `inside` (a client in an inspected tunnel) or `upstream`; `flood`, or the code of RFC 9113 that it was told, in small letters. |
 //! | `tidegate_parent_dials_total` | counter | result | Flows that were to go through a parent proxy: `ok`, or why none took them: `credential`, `garbled`, `own`, `refused`, `resting`, `silent`, `tls`, `unreachable`. |
 //! | `tidegate_policy_info` | gauge | digest, generation | Always 1: which policy decides. |
 //! | `tidegate_policy_reloads_total` | counter | result | Attempts to load the policy anew. |
@@ -51,6 +52,13 @@
 //! is counted (`tidegate_tls_handshakes_total`): `certificate_expired`, `certificate_invalid`,
 //! `certificate_nameless`, `certificate_revoked`, `certificate_unknown_issuer`, `crl_missing` (none is
 //! fresh for one of its certificates), `no_certificate`, `not_tls`, `plain_http`, `timeout`, `failed`.
+//!
+//! **HTTP/2** has these bounds for each connection: 128 streams at once; header lists of
+//! `limits.header-size`, and `limits.header-count` fields, each crumb of a cookie counted; five
+//! CONTINUATION frames; 1000 frames that carry nothing (PING, SETTINGS, PRIORITY, RST_STREAM, unknown
+//! ones) and 100 more in each second after; 100 empty DATA frames; 256 streams that we had to reset
+//! for what came on them. Who goes beyond is told ENHANCE_YOUR_CALM, and the connection ends
+//! (`tidegate_http2_ended_total`); a client may begin another one.
 //!
 //! **Balancers** that `proxy-protocol` names have to begin with a PROXY header (version 1 or 2); the
 //! client is then who they say. From anyone else such a header is a malformed request.

@@ -6,23 +6,28 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
 use crate::dial::Stream;
+use crate::gate::Gate;
 
 use super::super::http1::RequestHead;
 use super::stream::{broken, poll_body, put_trailers, trailer_fields};
-use super::{CONNECTION_WINDOW, RESET_KEPT, SEND_BUFFER, STREAM_WINDOW, head};
+use super::{
+    CONNECTION_WINDOW, FLOOD, RESET_CAUSED, RESET_KEPT, SEND_BUFFER, SMALL_DATA, STREAM_WINDOW,
+    frames, head, note,
+};
 
+/// Which side of the gate it is on, for what is counted.
+const SIDE: &str = "upstream";
 /// Bytes of a response's header list.
 const HEADER_LIST: u32 = 64 * 1024;
 /// Streams at once before the origin's SETTINGS have come: more than those can say, which is how
@@ -37,6 +42,8 @@ pub(crate) struct Carrier {
     /// Cancelled when the origin's SETTINGS have come, or never will.
     greeted: CancellationToken,
     over: Arc<AtomicBool>,
+    /// Requests so far: as many answers may come.
+    asked: Arc<AtomicU64>,
     _stop: DropGuard,
 }
 
@@ -44,6 +51,7 @@ pub(crate) struct Carrier {
 pub(crate) struct Exchange {
     handle: Option<SendRequest<Bytes>>,
     greeted: CancellationToken,
+    asked: Arc<AtomicU64>,
     sending: Option<SendStream<Bytes>>,
     receiving: Receiving,
 }
@@ -72,8 +80,10 @@ enum Receiving {
 }
 
 impl Carrier {
-    /// Begins HTTP/2 on a connection; what moves its frames is one of `tasks`.
-    pub(crate) async fn begin(io: Stream, tasks: &TaskTracker) -> io::Result<Self> {
+    /// Begins HTTP/2 on a connection; what moves its frames is one of the gate's tasks.
+    pub(crate) async fn begin(io: Stream, gate: &Gate) -> io::Result<Self> {
+        let asked = Arc::new(AtomicU64::new(0));
+        let (io, flooded) = frames::from_origin(io, gate.clock.clone(), asked.clone());
         let handshake = Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
@@ -81,6 +91,8 @@ impl Carrier {
             .max_header_list_size(HEADER_LIST)
             .max_concurrent_reset_streams(RESET_KEPT)
             .initial_max_send_streams(UNGREETED)
+            .max_local_error_reset_streams(Some(RESET_CAUSED))
+            .data_frame_budget(SMALL_DATA)
             .max_send_buffer_size(SEND_BUFFER)
             .handshake::<_, Bytes>(io);
         let (send, connection) = handshake.await.map_err(broken)?;
@@ -89,9 +101,15 @@ impl Carrier {
         let greeted = CancellationToken::new();
         let moving = carry(connection, send.clone(), greeted.clone().drop_guard());
         let (stopped, ended) = (stop.clone(), over.clone());
-        tasks.spawn(async move {
+        let metrics = gate.metrics.clone();
+        gate.tasks.spawn(async move {
             tokio::select! {
-                () = moving => {}
+                ended = moving => {
+                    if let Err(error) = ended {
+                        note(&metrics, SIDE, &error);
+                    }
+                }
+                () = flooded.cancelled() => metrics.http2_ended(SIDE, FLOOD),
                 () = stopped.cancelled() => {}
             }
             ended.store(true, Ordering::Release);
@@ -100,6 +118,7 @@ impl Carrier {
             send,
             greeted,
             over,
+            asked,
             _stop: stop.drop_guard(),
         })
     }
@@ -123,6 +142,7 @@ impl Carrier {
         Exchange {
             handle: Some(self.send.clone()),
             greeted: self.greeted.clone(),
+            asked: self.asked.clone(),
             sending: None,
             receiving: Receiving::Unasked,
         }
@@ -131,19 +151,22 @@ impl Carrier {
 
 /// Moves frames until the connection ends; lets go of `greeting` when the origin's SETTINGS have
 /// come.
-async fn carry(
-    connection: Connection<Stream, Bytes>,
+async fn carry<S>(
+    connection: Connection<S, Bytes>,
     seen: SendRequest<Bytes>,
     greeting: DropGuard,
-) {
+) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut connection = pin!(connection);
     let mut waiting = Some((seen, greeting));
     poll_fn(|cx| {
         let turn = connection.as_mut().poll(cx);
         waiting.take_if(|(seen, _)| seen.current_max_send_streams() != UNGREETED);
-        turn.map(drop)
+        turn
     })
-    .await;
+    .await
 }
 
 impl Exchange {
@@ -161,6 +184,7 @@ impl Exchange {
         }
         let ended = request.body.is_empty() && !extended;
         let request = head::onward(request, authority).ok_or(io::ErrorKind::InvalidInput)?;
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let (response, sending) = send.send_request(request, ended).map_err(broken)?;
         self.sending = (!ended).then_some(sending);
         self.receiving = Receiving::Head { response, extended };

@@ -24,6 +24,10 @@ pub(super) fn request(
     sockets: bool,
 ) -> Result<RequestHead, HeadError> {
     let extended = is_socket(parts, ended, sockets)?;
+    // Crumbs of a cookie are joined below, so they are counted before.
+    if parts.headers.len() > limits.fields {
+        return Err(HeadError::TooLarge);
+    }
     let mut text = BytesMut::new();
     write(parts, extended, &mut text)?;
     let mut head = parse_request(&mut text, limits)?.ok_or(HeadError::RequestLine)?;
@@ -79,6 +83,10 @@ fn write(parts: &Parts, extended: bool, text: &mut BytesMut) -> Result<(), HeadE
     } else {
         parts.method.as_str()
     };
+    // RFC 9113 section 8.3.1.
+    if !(path.is_empty() || path == "*" || path.starts_with('/')) {
+        return Err(HeadError::RequestLine);
+    }
     put(text, &[method.as_bytes(), b" "]);
     match uri.scheme_str() {
         // RFC 9113 section 8.5: only the authority.
@@ -363,6 +371,8 @@ mod tests {
         assert_eq!(wrong("POST", &disguised, false), HeadError::DisguisedField);
         let huge = "x".repeat(5000);
         assert_eq!(wrong("GET", &[("a", &huge)], true), HeadError::TooLarge);
+        let crumbs = [("cookie", "a=1"); 33];
+        assert_eq!(wrong("GET", &crumbs, true), HeadError::TooLarge);
     }
 
     #[test]

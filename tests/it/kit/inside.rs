@@ -6,6 +6,9 @@ use tempfile::TempDir;
 
 use super::{Client, Gate, Line, Lines, Pki, Program, allow_more, eventually, names, until};
 
+/// With what gates hash credentials.
+pub(crate) const CREDENTIAL_KEY: &str = "a key for tests, of thirty-two letters";
+
 /// A running gate that inspects, and a home for the programs that go through it.
 pub(crate) struct Inside {
     /// The gate.
@@ -28,6 +31,7 @@ fn sections() -> &'static str {
 [inspect]
 ca-cert = \"inspect.pem\"
 ca-key = \"inspect.key\"
+credential-key = \"credentials.key\"
 
 [upstream.test]
 roots = [\"origins.pem\"]
@@ -42,6 +46,7 @@ impl Inside {
             .file("inspect.pem", &trust.pem())
             .file("inspect.key", &trust.key_pem())
             .file("origins.pem", &origins.pem())
+            .file("credentials.key", CREDENTIAL_KEY)
             .start();
         let ca = trust.write(home.path());
         Self {
