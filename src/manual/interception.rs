@@ -121,6 +121,20 @@
 //! "7 d"). Made once for a name, however many ask at once; those of the last 2048 to 4096 names are
 //! kept (`tidegate_certificates_minted_total`). No TLS session is resumed.
 //!
+//! # WebSocket
+//!
+//! A WebSocket is a permission of its own: a rule has to say `upgrade = true`. It is judged and on
+//! record as the `GET` that opens it (status 101), with the bytes of both ways; it ends when the
+//! policy no longer lets it pass, when a rule loses `upgrade`, or after `limits.idle` of silence.
+//!
+//! Over HTTP/1.1 it has a connection of its own to the origin, also where that speaks HTTP/2
+//! besides. Over HTTP/2 (RFC 8441) it is a stream: offered to the client only where the connection
+//! to the origin offers it, and passed on as a stream there. Such a request must be `https`, for
+//! `websocket` and nothing else (501), for the host of its tunnel (421, `host_mismatch`), and leave
+//! its stream open (400); what an origin says instead of 2xx is passed on. One that was not offered
+//! is reset. An end is passed on as an end, a break or a cut as a reset (`CANCEL`). An `https://`
+//! proxy listener offers none.
+//!
 //! # Trust
 //!
 //! The gate keeps two files beside its records: `trust-bundle.pem` has the system's roots and ours,

@@ -21,8 +21,8 @@
 //!   then each request is judged by the same order.
 //! - **Ports**: none means 443 for CONNECT and 80 for plain HTTP in an allow or ask, every port in a
 //!   deny.
-//! - `raw = true` lets bytes that are not TLS pass in a CONNECT; `upgrade = true` lets a plain
-//!   request become another protocol (WebSocket).
+//! - `raw = true` lets bytes that are not TLS pass in a CONNECT; `upgrade = true` lets a plain or
+//!   inspected request become another protocol (WebSocket).
 //!
 //! # What a rule can ask of a request
 //!

@@ -29,9 +29,9 @@ use super::http1::{
     RequestHead, ResponseHead, Version, copy_body, encode_request, encode_response, is_idempotent,
     parse_request, parse_response,
 };
-use super::origin::{OriginRead, OriginStream, OriginWrite};
+use super::origin::{OriginRead, OriginWrite};
 use super::refusal::{Code, Refusal};
-use super::relay::{Early, relay, silence};
+use super::relay::{Early, Relayed, relay_upgraded, silence};
 use super::route::{Route, Way, tls_failed};
 use super::tools::Tools;
 
@@ -107,8 +107,7 @@ impl Exchange<'_> {
         flow.facts.ms.first_byte = answer.first_byte.map(millis);
         match ended {
             Ended::Replied(Ok(Replied::Upgraded), _) => {
-                self.upgraded(connection, flow, route, buffer).await;
-                Ok(After::Close)
+                Ok(self.upgraded(connection, flow, route, buffer).await)
             }
             Ended::Replied(Ok(Replied::Whole { client, origin }), sent) => {
                 flow.ended(End::Closed, None, None);
@@ -140,12 +139,9 @@ impl Exchange<'_> {
         &self,
         connection: &mut Connection,
         flow: &mut Flow,
-        route: Route,
+        mut route: Route,
         buffer: BytesMut,
-    ) {
-        let OriginStream::Wire(mut upstream) = route.stream else {
-            return;
-        };
+    ) -> After {
         let to_client = if buffer.is_empty() {
             Bytes::new()
         } else {
@@ -158,11 +154,24 @@ impl Exchange<'_> {
         let idle = flow.snapshot().limits.idle;
         let shared = connection.shared.clone();
         let (client, bytes) = (&mut connection.stream, &self.open.bytes);
-        let relaying = relay(client, &mut upstream, early, &shared.buffers, bytes, idle);
-        tokio::select! {
+        let upstream = &mut route.stream;
+        let relaying = relay_upgraded(client, upstream, early, &shared.buffers, bytes, idle);
+        let whole = tokio::select! {
             biased;
-            cut = self.open.cut() => flow.was_cut(cut),
-            relayed = relaying => flow.relayed(relayed),
+            cut = self.open.cut() => {
+                flow.was_cut(cut);
+                false
+            }
+            relayed = relaying => {
+                flow.relayed(relayed);
+                matches!(relayed, Relayed::Closed { .. })
+            }
+        };
+        // The end of a stream would look like an orderly one.
+        if self.head.extended && !whole {
+            After::Abort
+        } else {
+            After::Close
         }
     }
 
@@ -259,6 +268,10 @@ impl Exchange<'_> {
         to: &mut OriginWrite<'_>,
         via: (&str, Option<&Through>),
     ) -> Result<(), BodyError> {
+        if self.head.extended {
+            // The head went in a frame; what follows waits until the origin has agreed.
+            return Ok(());
+        }
         let framed = matches!(to, OriginWrite::Http2(_));
         if !framed {
             let out = self.written(via);
@@ -302,6 +315,7 @@ impl Exchange<'_> {
         };
         let mut head = parse_request(&mut self.written((via, None)), limits).ok()??;
         head.body = self.head.body;
+        head.extended = self.head.extended;
         Some(head)
     }
 

@@ -1,6 +1,8 @@
 //! One request, judged, sent on, answered: plain HTTP in absolute form, or one inside a tunnel that
 //! is inspected.
 
+use std::io;
+
 use crate::metrics::FlowKind;
 use crate::name::{Target, TargetError, Url};
 use crate::record::TlsMode;
@@ -83,7 +85,7 @@ async fn request(
     let tools = Tools::of(flow, &known, &url, &asked);
     let inside = connection.inside.clone();
     let mut way = Way::new(flow, (&known, &url.target), &decision, inside.as_ref());
-    way.upgrade = head.upgrade().is_some();
+    way.upgrade = head.upgrade().is_some() && !head.extended;
     let route = way.obtain(flow, asked).await?;
     let Some(open) = flow.open.clone() else {
         return Ok(After::Close);
@@ -139,6 +141,9 @@ async fn begin(
     route: &mut Route,
 ) -> Result<(), Broken> {
     let OriginStream::Http2(stream) = &mut route.stream else {
+        if exchange.head.extended {
+            return Err(Broken::Before(no_sockets()));
+        }
         return Ok(());
     };
     let via = &connection.shared.gate.pseudonym;
@@ -154,8 +159,15 @@ async fn begin(
     };
     begun.map_err(|error| match TlsFailure::in_error(&error) {
         Some(failure) => Broken::Before(tls_failed(failure)),
+        None if error.kind() == io::ErrorKind::Unsupported => Broken::Before(no_sockets()),
         None => Broken::Stale,
     })
+}
+
+/// The refusal where a new connection to the origin does not take what the first one offered.
+fn no_sockets() -> Refusal {
+    let detail = "the origin no longer takes WebSockets over HTTP/2";
+    Refusal::because(Code::ConnectFailed, detail)
 }
 
 /// Where the request goes, and what its head says besides.

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -140,6 +141,16 @@ impl Inside {
         }
         facts.client_hash = self.certificate.get().cloned();
         self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a stream to the origin may become a WebSocket, as far as it says so within
+    /// `longest`.
+    pub(super) async fn takes_sockets(&self, longest: Duration) -> bool {
+        let said = match &*self.link.lock().unwrap_or_else(PoisonError::into_inner) {
+            Link::Http2(carrier, _) => carrier.takes_sockets(),
+            Link::Gone | Link::Http1(..) => return false,
+        };
+        tokio::time::timeout(longest, said).await.unwrap_or(false)
     }
 
     /// A place on the tunnel's own connection, where that was made under the same name and its

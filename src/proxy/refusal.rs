@@ -183,7 +183,7 @@ pub struct Refusal {
     pub code: Code,
     /// What is particular, at most 160 characters; never text that a peer chose.
     pub detail: Box<str>,
-    /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 505), or where what
+    /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 501, 505), or where what
     /// closes tunnels is answered.
     own_status: Option<u16>,
     /// The JSON-RPC error that the agent reads, where an MCP message was refused.

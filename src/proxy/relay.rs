@@ -28,7 +28,7 @@ use self::way::{Sink, Source, Way};
 use super::buffers::Buffers;
 use super::client::{ClientRead, ClientStream, ClientWrite};
 use super::http2;
-use super::origin::{OriginRead, OriginWrite, split};
+use super::origin::{OriginRead, OriginStream, OriginWrite, split};
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -83,11 +83,29 @@ pub(crate) async fn relay(
         (ClientStream::Plain(client), Stream::Tcp(upstream)) => {
             both.run(client.split(), upstream.split()).await
         }
-        (ClientStream::Http2(stream), upstream) => {
-            Box::pin(both.run_stream(stream, upstream)).await
-        }
-        (client, upstream) => Box::pin(both.run(client.split(), split(upstream))).await,
+        (client, upstream) => Box::pin(both.run_other(client, split(upstream))).await,
     }
+}
+
+/// As [`relay`], for a request that became another protocol: its origin may be a stream of HTTP/2.
+pub(crate) async fn relay_upgraded(
+    client: &mut ClientStream,
+    upstream: &mut OriginStream,
+    early: Early,
+    buffers: &Buffers,
+    counters: &Counters,
+    idle: Duration,
+) -> Relayed {
+    if let OriginStream::Wire(upstream) = upstream {
+        return relay(client, upstream, early, buffers, counters, idle).await;
+    }
+    let both = Both {
+        early,
+        buffers,
+        counters,
+        idle,
+    };
+    Box::pin(both.run_other(client, upstream.split())).await
 }
 
 impl Source for ClientRead<'_> {
@@ -192,12 +210,20 @@ impl Both<'_> {
         .await
     }
 
-    /// As for any client, but one that says that it is gone even where nobody reads or writes.
-    async fn run_stream(self, stream: &mut http2::Stream, upstream: &mut Stream) -> Relayed {
+    /// As for two sockets; a client on a stream says that it is gone even where nobody reads or
+    /// writes.
+    async fn run_other(
+        self,
+        client: &mut ClientStream,
+        upstream: (OriginRead<'_>, OriginWrite<'_>),
+    ) -> Relayed {
+        let ClientStream::Http2(stream) = client else {
+            return self.run(client.split(), upstream).await;
+        };
         let gone = stream.gone();
         tokio::select! {
             biased;
-            relayed = self.run(stream.split(), split(upstream)) => relayed,
+            relayed = self.run(stream.split(), upstream) => relayed,
             error = gone => Relayed::Reset { side: Side::Client, error: error.kind() },
         }
     }

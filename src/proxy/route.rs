@@ -35,7 +35,7 @@ pub(super) struct Way<'w> {
     pub(super) key: PoolKey,
     /// The tunnel that it came in.
     pub(super) inside: Option<&'w Arc<Inside>>,
-    /// Whether the request becomes another protocol: that takes a connection of its own.
+    /// Whether the request becomes another protocol of HTTP/1.1: that takes a connection of its own.
     pub(super) upgrade: bool,
 }
 

@@ -8,7 +8,8 @@ use crate::kit::{
 const PAGE: &str = "page.example.com";
 const API: &str = "api.example.com";
 
-/// What the page does: asks over HTTP/2, talks over a WebSocket, and reports both.
+/// What the page does: asks over HTTP/2, talks over a WebSocket of HTTP/1.1 and one on a stream of
+/// HTTP/2, and reports all of it.
 fn page(page: u16, api: u16) -> String {
     format!(
         "<!DOCTYPE html><title>test</title><script>
@@ -16,12 +17,16 @@ const report = text => fetch('/report?' + encodeURIComponent(text), {{ method: '
 (async () => {{
   try {{
     await report('fetched ' + (await fetch('/data')).status);
-    const away = await fetch('https://{API}:{api}/hello', {{ mode: 'no-cors' }});
+    const away = await fetch('https://{API}:{api}/hello', {{ mode: 'no-cors', credentials: 'include' }});
     await report('asked ' + away.type);
     const socket = new WebSocket('wss://{PAGE}:{page}/ws');
     socket.onopen = () => socket.send('from the browser');
     socket.onmessage = message => report('said ' + message.data);
     socket.onerror = () => report('no socket');
+    const stream = new WebSocket('wss://{API}:{api}/frames');
+    stream.onopen = () => stream.send('on a stream');
+    stream.onmessage = message => report('streamed ' + message.data);
+    stream.onerror = () => report('no socket on a stream');
   }} catch (error) {{
     report('failed ' + error);
   }}
@@ -43,7 +48,7 @@ fn serve(visit: &mut Visit, request: &Message, html: &str) -> std::io::Result<()
 #[test]
 fn a_browser_loads_a_page_asks_over_http_2_and_talks_over_a_websocket() {
     let pki = Pki::new();
-    let api = Origin2::start(pki.serving(&[API], |_| {}), false);
+    let api = Origin2::start(pki.serving(&[API], |_| {}), true);
     let html = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
     let later = html.clone();
     let origin = Origin::https(&pki, &[PAGE], move |visit, request| {
@@ -51,7 +56,7 @@ fn a_browser_loads_a_page_asks_over_http_2_and_talks_over_a_websocket() {
     });
     html.set(page(origin.port(), api.port())).expect("set once");
     let rules = inspected("page", PAGE, origin.port(), "upgrade = true\n")
-        + &inspected("api", API, api.port(), "");
+        + &inspected("api", API, api.port(), "upgrade = true\n");
     let inside = Inside::start(&pki, &[PAGE, API], &format!("{TIERS}{rules}"));
     trust(&inside);
 
@@ -84,6 +89,7 @@ fn a_browser_loads_a_page_asks_over_http_2_and_talks_over_a_websocket() {
         "fetched%20200",
         "asked%20opaque",
         "said%20from%20the%20browser",
+        "streamed%20on%20a%20stream",
     ] {
         until(what, || {
             assert!(
@@ -96,6 +102,7 @@ fn a_browser_loads_a_page_asks_over_http_2_and_talks_over_a_websocket() {
     }
     assert_eq!(origin.received(), b"from the browser");
     assert_eq!(api.request("/hello").method(), "GET");
+    assert_eq!(api.request("/frames").method(), "CONNECT");
     let judged = inside.judged();
     for (host, what) in [(PAGE, "the page"), (API, "HTTP/2")] {
         let passed = judged

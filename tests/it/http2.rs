@@ -120,6 +120,30 @@ tls = {{ cert = \"proxy.pem\", key = \"proxy.key\" }}
     }
 }
 
+#[test]
+fn a_stream_to_the_proxy_itself_becomes_no_websocket() {
+    let bench = Bench::start(1);
+    let client = bench.connect();
+    let port = bench.origin.port();
+    let uri = format!("http://{HOST}:{port}/");
+    assert_eq!(bench.ask(&client, "GET", &uri, true).0.status(), 200);
+    assert!(!client.is_extended_connect_protocol_enabled());
+    for scheme in ["http", "https"] {
+        let uri = format!("{scheme}://{HOST}:{port}/ws");
+        let request = http::Request::builder().method("CONNECT").uri(uri);
+        let mut request = request.body(()).expect("a request");
+        let protocol = h2::ext::Protocol::from_static("websocket");
+        request.extensions_mut().insert(protocol);
+        let refused = bench.runtime.block_on(async {
+            let mut client = client.clone().ready().await.expect("a connection");
+            let (answer, _send) = client.send_request(request, false).expect("a stream");
+            answer.await.map(|answer| answer.status())
+        });
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    assert_eq!(bench.origin.requests().len(), 1);
+}
+
 /// A listener of ours that one connection is taken from.
 fn listener() -> (std::net::TcpListener, u16) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");

@@ -580,6 +580,25 @@ fn a_websocket_passes_where_a_rule_lets_it() {
 }
 
 #[test]
+fn a_websocket_whose_rule_no_longer_lets_it_is_ended() {
+    let bench = Bench::before(sockets, "upgrade = true\n");
+    let mut client = bench.client();
+    client.send(format!(
+        "GET /ws HTTP/1.1\r\nHost: {}\r\n{}\r\n",
+        bench.authority(),
+        socket::UPGRADE
+    ));
+    assert_eq!(client.head().status(), 101);
+    assert_eq!(socket::say(&mut client, "one"), "one");
+    let without = inspected("files", HOST, bench.origin.port(), "");
+    let text = Inside::text(&[HOST], &format!("{TIERS}{without}"));
+    bench.inside.gate.reload(&text);
+    let judged = bench.inside.judged();
+    let flow = judged.last().expect("a decision").flow().to_owned();
+    assert_eq!(bench.inside.gate.close(&flow).text("error.type"), "revoked");
+}
+
+#[test]
 fn a_websocket_does_not_pass_where_no_rule_lets_it() {
     let bench = Bench::before(sockets, "");
     let mut client = bench.client();

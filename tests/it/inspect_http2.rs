@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use h2::ext::Protocol;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use rustls::pki_types::ServerName;
@@ -15,17 +14,17 @@ use tokio_rustls::client::TlsStream;
 
 use crate::kit::{DEADLINE, Inside, Line, Message, Origin, Origin2, Pki, TIERS, inspected, until};
 
-const HOST: &str = "grpc.example.net";
+pub(crate) const HOST: &str = "grpc.example.net";
 
 /// A gate that looks inside, in front of the port of an origin.
-struct Bench {
-    inside: Inside,
-    port: u16,
+pub(crate) struct Bench {
+    pub(crate) inside: Inside,
+    pub(crate) port: u16,
     runtime: tokio::runtime::Runtime,
 }
 
 /// An origin of HTTP/2 and a gate in front of it.
-fn both(connect: bool, lines: &str) -> (Origin2, Bench) {
+pub(crate) fn both(connect: bool, lines: &str) -> (Origin2, Bench) {
     let pki = Pki::new();
     let origin = Origin2::start(pki.serving(&[HOST], |_| {}), connect);
     let bench = Bench::start(&pki, origin.port(), lines);
@@ -33,7 +32,7 @@ fn both(connect: bool, lines: &str) -> (Origin2, Bench) {
 }
 
 impl Bench {
-    fn start(origins: &Pki, port: u16, lines: &str) -> Self {
+    pub(crate) fn start(origins: &Pki, port: u16, lines: &str) -> Self {
         let rules = inspected("grpc", HOST, port, lines);
         let inside = Inside::start(origins, &[HOST], &format!("{TIERS}{rules}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -48,12 +47,12 @@ impl Bench {
         }
     }
 
-    fn uri(&self, path: &str) -> String {
+    pub(crate) fn uri(&self, path: &str) -> String {
         format!("https://{HOST}:{}{path}", self.port)
     }
 
     /// TLS with the gate in a tunnel.
-    async fn tls(&self, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+    pub(crate) async fn tls(&self, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
         let socket = std::net::TcpStream::connect(self.inside.gate.proxy()).expect("a listener");
         socket.set_nonblocking(true).expect("a socket");
         let mut socket = TcpStream::from_std(socket).expect("a socket");
@@ -79,7 +78,7 @@ impl Bench {
     }
 
     /// HTTP/2 with the gate in a tunnel.
-    fn connect(&self) -> SendRequest<Bytes> {
+    pub(crate) fn connect(&self) -> SendRequest<Bytes> {
         self.runtime.block_on(async {
             let stream = self.tls(&[b"h2", b"http/1.1"]).await;
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
@@ -92,7 +91,7 @@ impl Bench {
     }
 
     /// Sends a head; the answer and the way in.
-    fn send(
+    pub(crate) fn send(
         &self,
         client: &SendRequest<Bytes>,
         request: Request<()>,
@@ -105,7 +104,7 @@ impl Bench {
         })
     }
 
-    fn get(&self, client: &SendRequest<Bytes>, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, client: &SendRequest<Bytes>, path: &str) -> (u16, String) {
         let request = Request::get(self.uri(path)).body(()).expect("a request");
         let (answer, _) = self.send(client, request, true);
         let status = answer.status().as_u16();
@@ -113,7 +112,7 @@ impl Bench {
     }
 
     /// All that comes until the stream ends, and its trailers.
-    fn all(&self, mut body: RecvStream) -> (String, Option<HeaderMap>) {
+    pub(crate) fn all(&self, mut body: RecvStream) -> (String, Option<HeaderMap>) {
         self.within(async {
             let mut all = Vec::new();
             while let Some(data) = body.data().await {
@@ -127,7 +126,7 @@ impl Bench {
     }
 
     /// One frame of data.
-    fn data(&self, body: &mut RecvStream) -> Bytes {
+    pub(crate) fn data(&self, body: &mut RecvStream) -> Bytes {
         self.within(async {
             let data = body.data().await.expect("more").expect("data");
             let _ = body.flow_control().release_capacity(data.len());
@@ -135,7 +134,7 @@ impl Bench {
         })
     }
 
-    fn within<T>(&self, what: impl Future<Output = T>) -> T {
+    pub(crate) fn within<T>(&self, what: impl Future<Output = T>) -> T {
         self.runtime.block_on(async {
             tokio::time::timeout(DEADLINE, what)
                 .await
@@ -292,50 +291,6 @@ fn a_tunnel_in_a_tunnel_is_refused() {
     assert!(origin.requests().is_empty());
 }
 
-/// Asks for a WebSocket over HTTP/2.
-fn socket(bench: &Bench, client: &SendRequest<Bytes>) -> (Response<RecvStream>, SendStream<Bytes>) {
-    let mut request = Request::builder()
-        .method("CONNECT")
-        .uri(bench.uri("/ws"))
-        .header("sec-websocket-version", "13")
-        .body(())
-        .expect("a request");
-    request
-        .extensions_mut()
-        .insert(Protocol::from_static("websocket"));
-    bench.send(client, request, false)
-}
-
-#[test]
-#[ignore = "WebSocket over HTTP/2 (RFC 8441) is not offered yet: clients use HTTP/1.1 for it"]
-fn a_websocket_over_http_2_passes_where_a_rule_lets_it() {
-    let (origin, bench) = both(true, "upgrade = true\n");
-    let client = bench.connect();
-    until("leave to ask for a WebSocket", || {
-        client.is_extended_connect_protocol_enabled() || bench.get(&client, "/").0 != 200
-    });
-    let (answer, mut send) = socket(&bench, &client);
-    assert_eq!(answer.status(), 200, "{answer:?}");
-    let mut body = answer.into_body();
-    for text in ["one", "two"] {
-        send.send_data(text.into(), false).expect("open");
-        assert_eq!(bench.data(&mut body), text);
-    }
-    assert_eq!(origin.request("/ws").method(), "CONNECT");
-}
-
-#[test]
-fn a_websocket_over_http_2_does_not_pass_where_no_rule_lets_it() {
-    let (origin, bench) = both(true, "");
-    let client = bench.connect();
-    assert_eq!(bench.get(&client, "/").0, 200);
-    if client.is_extended_connect_protocol_enabled() {
-        let (answer, _) = socket(&bench, &client);
-        assert!(answer.status().is_client_error(), "{answer:?}");
-    }
-    assert!(origin.requests().iter().all(|it| it.method() != "CONNECT"));
-}
-
 #[test]
 fn a_stream_that_is_given_up_is_given_up_at_the_origin_and_no_other() {
     let (origin, bench) = both(false, "");
@@ -392,7 +347,7 @@ fn a_reload_that_changes_the_upstream_takes_a_new_connection_and_breaks_off_none
 // --- Floods -------------------------------------------------------------------------------------
 
 /// A frame as it is on the wire.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len())
         .expect("a short frame")
         .to_be_bytes();
@@ -403,14 +358,14 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// A request head in HPACK without its dynamic table.
 fn head(bench: &Bench, method: u8) -> Vec<u8> {

@@ -23,6 +23,9 @@ pub(crate) struct RequestHead {
     pub(crate) keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(crate) expect_continue: bool,
+    /// Whether it came as an extended CONNECT (RFC 8441): a WebSocket on a stream of HTTP/2. It is
+    /// written, judged and recorded as the `GET` that HTTP/1.1 has for it.
+    pub(crate) extended: bool,
     target: Span,
     upgrade: Option<Span>,
 }
@@ -97,6 +100,9 @@ pub(crate) enum HeadError {
     /// A field that names another method.
     #[error("a field names another method than the request line")]
     MethodOverride,
+    /// An extended CONNECT for another protocol, or where none is offered.
+    #[error("no protocol but WebSocket is spoken here on a stream, and only where it is offered")]
+    Protocol,
     /// More than one `Proxy-Authorization`.
     #[error("Proxy-Authorization must be given only once")]
     ProxyAuthorization,
@@ -109,6 +115,9 @@ pub(crate) enum HeadError {
     /// More fields than the limit.
     #[error("the request has too many header fields")]
     TooManyFields,
+    /// An extended CONNECT that opens no WebSocket.
+    #[error("a WebSocket needs an https URL and a stream that stays open")]
+    Socket,
     /// HTTP in clear, where TLS is spoken.
     #[error("this is an https:// proxy: TLS is spoken here")]
     Tls,
@@ -222,6 +231,7 @@ impl HeadError {
             Self::Expectation => 417,
             Self::Http2 | Self::Version => 505,
             Self::Method => 405,
+            Self::Protocol => 501,
             Self::TooLarge | Self::TooManyFields => 431,
             _ => 400,
         }
@@ -289,6 +299,7 @@ fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     Ok(RequestHead {
         keep_alive: keeps_alive(&fields, version),
         expect_continue: seen.expect_continue && !body.is_empty(),
+        extended: false,
         method,
         version,
         fields,

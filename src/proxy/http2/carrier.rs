@@ -2,16 +2,18 @@
 //!
 //! A carrier belongs to one inspected tunnel: it is never shared with another caller or judgement.
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::dial::Stream;
@@ -28,11 +30,18 @@ use super::{
 const SIDE: &str = "upstream";
 /// Bytes of a response's header list.
 const HEADER_LIST: u32 = 64 * 1024;
+/// Streams at once before the origin's SETTINGS have come: more than those can say, which is how
+/// their coming is seen.
+const UNGREETED: usize = usize::MAX - 1;
+/// How long a new connection's SETTINGS are waited for where a WebSocket depends on them.
+const GREETING: Duration = Duration::from_secs(10);
 
 /// A connection of HTTP/2 with an origin; closed when it and all its exchanges are dropped: one that
 /// takes its place does not break off what is under way.
 pub(crate) struct Carrier {
     send: SendRequest<Bytes>,
+    /// Cancelled when the origin's SETTINGS have come, or never will.
+    greeted: CancellationToken,
     over: Arc<AtomicBool>,
     /// Requests so far: as many answers may come.
     asked: Arc<AtomicU64>,
@@ -42,6 +51,7 @@ pub(crate) struct Carrier {
 /// One request and its answer.
 pub(crate) struct Exchange {
     handle: Option<SendRequest<Bytes>>,
+    greeted: CancellationToken,
     asked: Arc<AtomicU64>,
     sending: Option<SendStream<Bytes>>,
     receiving: Receiving,
@@ -58,7 +68,11 @@ enum Receiving {
     /// Nothing was asked yet.
     Unasked,
     /// The head has not come yet.
-    Head(ResponseFuture),
+    Head {
+        response: ResponseFuture,
+        /// Whether a WebSocket was asked for.
+        extended: bool,
+    },
     /// The head as HTTP/1 writes it, then the body.
     Body {
         head: Bytes,
@@ -78,6 +92,7 @@ impl Carrier {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST)
             .max_concurrent_reset_streams(RESET_KEPT)
+            .initial_max_send_streams(UNGREETED)
             .max_local_error_reset_streams(Some(RESET_CAUSED))
             .data_frame_budget(SMALL_DATA)
             .max_send_buffer_size(SEND_BUFFER)
@@ -85,11 +100,13 @@ impl Carrier {
         let (send, connection) = handshake.await.map_err(broken)?;
         let stop = CancellationToken::new();
         let over = Arc::new(AtomicBool::new(false));
+        let greeted = CancellationToken::new();
+        let moving = carry(connection, send.clone(), greeted.clone().drop_guard());
         let (stopped, ended) = (stop.clone(), over.clone());
         let metrics = gate.metrics.clone();
         gate.tasks.spawn(async move {
             tokio::select! {
-                ended = connection => {
+                ended = moving => {
                     if let Err(error) = ended {
                         note(&metrics, SIDE, &error);
                     }
@@ -101,6 +118,7 @@ impl Carrier {
         });
         Ok(Self {
             send,
+            greeted,
             over,
             asked,
             stop: Arc::new(stop.drop_guard()),
@@ -112,10 +130,20 @@ impl Carrier {
         self.over.load(Ordering::Acquire)
     }
 
+    /// Whether a stream of it may become a WebSocket (RFC 8441); waits until the origin has said it.
+    pub(crate) fn takes_sockets(&self) -> impl Future<Output = bool> + use<> {
+        let (send, greeted) = (self.send.clone(), self.greeted.clone());
+        async move {
+            greeted.cancelled().await;
+            send.is_extended_connect_protocol_enabled()
+        }
+    }
+
     /// An exchange that has not begun.
     pub(crate) fn exchange(&self) -> Exchange {
         Exchange {
             handle: Some(self.send.clone()),
+            greeted: self.greeted.clone(),
             asked: self.asked.clone(),
             sending: None,
             receiving: Receiving::Unasked,
@@ -124,18 +152,45 @@ impl Carrier {
     }
 }
 
+/// Moves frames until the connection ends; lets go of `greeting` when the origin's SETTINGS have
+/// come.
+async fn carry<S>(
+    connection: Connection<S, Bytes>,
+    seen: SendRequest<Bytes>,
+    greeting: DropGuard,
+) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut connection = pin!(connection);
+    let mut waiting = Some((seen, greeting));
+    poll_fn(|cx| {
+        let turn = connection.as_mut().poll(cx);
+        waiting.take_if(|(seen, _)| seen.current_max_send_streams() != UNGREETED);
+        turn
+    })
+    .await
+}
+
 impl Exchange {
     /// Sends the head of a request that was written for HTTP/1; waits until the origin has room for
-    /// one more.
+    /// one more. `Unsupported` where it would be a WebSocket and the origin takes none.
     pub(crate) async fn begin(&mut self, request: &RequestHead, authority: &str) -> io::Result<()> {
         let handle = self.handle.take().ok_or(io::ErrorKind::NotConnected)?;
         let mut send = handle.ready().await.map_err(broken)?;
-        let ended = request.body.is_empty();
+        let extended = request.extended;
+        if extended {
+            let _ = tokio::time::timeout(GREETING, self.greeted.cancelled()).await;
+            if !send.is_extended_connect_protocol_enabled() {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+        }
+        let ended = request.body.is_empty() && !extended;
         let request = head::onward(request, authority).ok_or(io::ErrorKind::InvalidInput)?;
         self.asked.fetch_add(1, Ordering::Relaxed);
         let (response, sending) = send.send_request(request, ended).map_err(broken)?;
         self.sending = (!ended).then_some(sending);
-        self.receiving = Receiving::Head(response);
+        self.receiving = Receiving::Head { response, extended };
         Ok(())
     }
 
@@ -152,7 +207,7 @@ impl ResponseHalf<'_> {
     /// Whether nothing follows the head that was read.
     pub(crate) fn is_over(&self) -> bool {
         match &*self.0 {
-            Receiving::Unasked | Receiving::Head(_) => false,
+            Receiving::Unasked | Receiving::Head { .. } => false,
             Receiving::Body { head, rest, body } => {
                 head.is_empty() && rest.is_empty() && body.is_end_stream()
             }
@@ -167,14 +222,15 @@ impl ResponseHalf<'_> {
         loop {
             match self.0 {
                 Receiving::Unasked => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-                Receiving::Head(response) => {
+                Receiving::Head { response, extended } => {
                     if let Some(interim) = poll_interim(response, cx)? {
                         // What does not fit now would be lost: a head is small, a buffer is not.
                         return Poll::Ready(put_whole(&interim, into));
                     }
                     let response = ready!(Pin::new(response).poll(cx)).map_err(broken)?;
                     let (parts, body) = response.into_parts();
-                    let head = head::written(parts.status, &parts.headers);
+                    let opened = *extended && parts.status.is_success();
+                    let head = head::written(parts.status, &parts.headers, opened);
                     *self.0 = Receiving::Body {
                         head,
                         rest: Bytes::new(),
@@ -203,7 +259,8 @@ impl ResponseHalf<'_> {
 fn poll_interim(response: &mut ResponseFuture, cx: &mut Context<'_>) -> io::Result<Option<Bytes>> {
     match response.poll_informational(cx) {
         Poll::Ready(Some(Ok(interim))) => {
-            Ok(Some(head::written(interim.status(), interim.headers())))
+            let (status, fields) = (interim.status(), interim.headers());
+            Ok(Some(head::written(status, fields, false)))
         }
         Poll::Ready(Some(Err(error))) => Err(broken(error)),
         Poll::Ready(None) | Poll::Pending => Ok(None),

@@ -1,6 +1,7 @@
 //! Heads, from HTTP/2 to the one reader of heads and back.
 
 use bytes::{BufMut, BytesMut};
+use h2::ext::Protocol;
 use http::header::{COOKIE, HOST, HeaderName, HeaderValue};
 use http::request::Parts;
 
@@ -9,26 +10,40 @@ use super::super::http1::{
     parse_request,
 };
 
+/// The one protocol that a stream may become.
+const WEBSOCKET: &str = "websocket";
+
 /// The head of a request, read as strictly as any other: written as HTTP/1.1 and taken apart.
 ///
-/// Without a length the body lasts until the stream ends.
+/// Without a length the body lasts until the stream ends. `sockets`: whether the client was told
+/// that a stream may become a WebSocket (RFC 8441).
 pub(super) fn request(
     parts: &Parts,
     ended: bool,
     limits: HeadLimits,
+    sockets: bool,
 ) -> Result<RequestHead, HeadError> {
+    let extended = is_socket(parts, ended, sockets)?;
     // Crumbs of a cookie are joined below, so they are counted before.
     if parts.headers.len() > limits.fields {
         return Err(HeadError::TooLarge);
     }
     let mut text = BytesMut::new();
-    write(parts, &mut text)?;
+    write(parts, extended, &mut text)?;
     let mut head = parse_request(&mut text, limits)?.ok_or(HeadError::RequestLine)?;
     if !text.is_empty() {
         return Err(HeadError::RequestLine);
     }
     head.version = Version::Http2;
     head.keep_alive = false;
+    if extended {
+        // It must not go on as a mere GET, whatever its fields did to the upgrade.
+        if head.upgrade() != Some(WEBSOCKET) || !head.body.is_empty() {
+            return Err(HeadError::Socket);
+        }
+        head.extended = true;
+        return Ok(head);
+    }
     if !ended && head.body == BodyLength::None && head.method != Method::Connect {
         if matches!(head.method, Method::Get | Method::Head | Method::Options) {
             return Err(HeadError::UnexpectedBody);
@@ -38,18 +53,44 @@ pub(super) fn request(
     Ok(head)
 }
 
-fn write(parts: &Parts, text: &mut BytesMut) -> Result<(), HeadError> {
+/// Whether the request is an extended CONNECT (RFC 8441 section 4): of all that those may be, only
+/// a WebSocket over TLS, where it was offered.
+fn is_socket(parts: &Parts, ended: bool, offered: bool) -> Result<bool, HeadError> {
+    let Some(protocol) = parts.extensions.get::<Protocol>() else {
+        return Ok(false);
+    };
+    if !offered || protocol.as_str() != WEBSOCKET {
+        return Err(HeadError::Protocol);
+    }
+    let uri = &parts.uri;
+    let path = uri.path_and_query().map_or("", |path| path.as_str());
+    let whole = uri.scheme_str() == Some("https")
+        && uri.authority().is_some()
+        && path.starts_with('/')
+        && parts.method == http::Method::CONNECT;
+    if !whole || ended {
+        return Err(HeadError::Socket);
+    }
+    Ok(true)
+}
+
+fn write(parts: &Parts, extended: bool, text: &mut BytesMut) -> Result<(), HeadError> {
     let uri = &parts.uri;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("", |path| path.as_str());
+    let method = if extended {
+        "GET"
+    } else {
+        parts.method.as_str()
+    };
     // RFC 9113 section 8.3.1.
     if !(path.is_empty() || path == "*" || path.starts_with('/')) {
         return Err(HeadError::RequestLine);
     }
-    put(text, &[parts.method.as_str().as_bytes(), b" "]);
+    put(text, &[method.as_bytes(), b" "]);
     match uri.scheme_str() {
         // RFC 9113 section 8.5: only the authority.
-        _ if parts.method == http::Method::CONNECT => {
+        _ if parts.method == http::Method::CONNECT && !extended => {
             if uri.scheme().is_some() || !path.is_empty() {
                 return Err(HeadError::RequestLine);
             }
@@ -70,6 +111,10 @@ fn write(parts: &Parts, text: &mut BytesMut) -> Result<(), HeadError> {
         text,
         &[b" HTTP/1.1\r\nHost: ", authority.as_bytes(), b"\r\n"],
     );
+    if extended {
+        let upgrade = b"Connection: Upgrade\r\nUpgrade: ";
+        put(text, &[upgrade, WEBSOCKET.as_bytes(), b"\r\n"]);
+    }
     for (name, value) in &parts.headers {
         match *name {
             // RFC 9113 section 8.3.1: it must not differ.
@@ -100,10 +145,12 @@ fn write_cookies(parts: &Parts, text: &mut BytesMut) {
 }
 
 /// The head of an answer, without what belongs to one connection of HTTP/1 only (RFC 9113 section
-/// 8.2.2).
+/// 8.2.2); a stream changes its protocol with 200 (RFC 8441 section 5).
 pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
-    *response.status_mut() = http::StatusCode::from_u16(head.status).ok()?;
+    if !head.is_upgrade() {
+        *response.status_mut() = http::StatusCode::from_u16(head.status).ok()?;
+    }
     for field in head.fields.iter() {
         if !belongs_to_http1(field.known) {
             response.headers_mut().append(
@@ -125,9 +172,15 @@ pub(super) fn onward(head: &RequestHead, authority: &str) -> Option<http::Reques
         .path_and_query(path)
         .build()
         .ok()?;
-    let method = http::Method::from_bytes(head.method.as_str().as_bytes()).ok()?;
     let mut request = http::Request::new(());
-    *request.method_mut() = method;
+    if head.extended {
+        *request.method_mut() = http::Method::CONNECT;
+        let protocol = Protocol::from_static(WEBSOCKET);
+        request.extensions_mut().insert(protocol);
+    } else {
+        let method = http::Method::from_bytes(head.method.as_str().as_bytes());
+        *request.method_mut() = method.ok()?;
+    }
     *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_2;
     for field in head.fields.iter() {
@@ -141,13 +194,22 @@ pub(super) fn onward(head: &RequestHead, authority: &str) -> Option<http::Reques
     Some(request)
 }
 
-/// The head of an answer as HTTP/1 writes it.
-pub(super) fn written(status: http::StatusCode, fields: &http::HeaderMap) -> bytes::Bytes {
+/// The head of an answer as HTTP/1 writes it; `opened`: whether the stream speaks WebSocket now.
+pub(super) fn written(
+    status: http::StatusCode,
+    fields: &http::HeaderMap,
+    opened: bool,
+) -> bytes::Bytes {
     let mut text = BytesMut::with_capacity(1024);
-    put(
-        &mut text,
-        &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" \r\n"],
-    );
+    if opened {
+        let upgrade = b"HTTP/1.1 101 \r\nConnection: Upgrade\r\nUpgrade: ";
+        put(&mut text, &[upgrade, WEBSOCKET.as_bytes(), b"\r\n"]);
+    } else {
+        put(
+            &mut text,
+            &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" \r\n"],
+        );
+    }
     for (name, value) in fields {
         put(
             &mut text,
@@ -194,21 +256,99 @@ mod tests {
 
     #[test]
     fn a_connect_names_host_and_port_and_nothing_else() {
-        let head = request(&parts("CONNECT", "a.example:443", &[]), false, LIMITS).expect("good");
+        let head = request(
+            &parts("CONNECT", "a.example:443", &[]),
+            false,
+            LIMITS,
+            false,
+        )
+        .expect("good");
         assert_eq!(head.target(), b"a.example:443");
         assert_eq!(
             (head.body, head.version),
             (BodyLength::None, Version::Http2)
         );
         let whole = parts("CONNECT", "https://a.example:443/", &[]);
-        assert!(request(&whole, false, LIMITS).is_err());
+        assert!(request(&whole, false, LIMITS, false).is_err());
+    }
+
+    fn extended(protocol: &'static str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut parts = parts("CONNECT", uri, fields);
+        parts.extensions.insert(Protocol::from_static(protocol));
+        parts
+    }
+
+    #[test]
+    fn an_extended_connect_is_read_as_the_upgrade_that_it_stands_for() {
+        let version = [("sec-websocket-version", "13")];
+        let asked = extended("websocket", "https://a.example/ws?q", &version);
+        let head = request(&asked, false, LIMITS, true).expect("good");
+        assert_eq!(head.target(), b"https://a.example/ws?q");
+        assert_eq!(
+            (&head.method, head.upgrade(), head.extended, head.body),
+            (&Method::Get, Some("websocket"), true, BodyLength::None)
+        );
+        let onward = parse_request(
+            &mut BytesMut::from(
+                &b"GET /ws?q HTTP/1.1\r\nHost: a.example\r\nSec-WebSocket-Version: 13\r\n\
+                   Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"[..],
+            ),
+            LIMITS,
+        );
+        let mut again = onward.expect("good").expect("whole");
+        again.extended = true;
+        let (sent, ()) = super::onward(&again, "a.example")
+            .expect("a request")
+            .into_parts();
+        assert_eq!((&sent.method, &sent.uri), (&asked.method, &asked.uri));
+        assert_eq!(sent.headers, asked.headers);
+        let protocol = sent.extensions.get::<Protocol>().expect("a protocol");
+        assert_eq!(protocol.as_str(), "websocket");
+    }
+
+    #[test]
+    fn an_extended_connect_is_for_a_websocket_over_tls_where_it_is_offered() {
+        const URL: &str = "https://a.example/ws";
+        let wrong = |protocol, uri: &str, fields: &[(&str, &str)], ended, offered| {
+            let parts = extended(protocol, uri, fields);
+            request(&parts, ended, LIMITS, offered).expect_err("wrong")
+        };
+        for (protocol, offered) in [
+            ("websocket", false),
+            ("connect-udp", true),
+            ("connect-ip", true),
+            ("webtransport", true),
+            ("WebSocket", true),
+            ("", true),
+        ] {
+            let error = wrong(protocol, URL, &[], false, offered);
+            assert_eq!((error, error.status()), (HeadError::Protocol, 501));
+        }
+        for uri in ["http://a.example/ws", "wss://a.example/ws", "a.example:443"] {
+            let error = wrong("websocket", uri, &[], false, true);
+            assert_eq!((error, error.status()), (HeadError::Socket, 400), "{uri}");
+        }
+        assert_eq!(wrong("websocket", URL, &[], true, true), HeadError::Socket);
+        for (fields, error) in [
+            ([("content-length", "5")], HeadError::UnexpectedBody),
+            ([("host", "b.example")], HeadError::Host),
+            // Two of them are none, and what is no upgrade must not go on as a GET.
+            ([("upgrade", "websocket")], HeadError::Socket),
+            ([("upgrade", "other")], HeadError::Socket),
+        ] {
+            assert_eq!(wrong("websocket", URL, &fields, false, true), error);
+        }
+        let mut get = parts("GET", URL, &[]);
+        get.extensions.insert(Protocol::from_static("websocket"));
+        let error = request(&get, false, LIMITS, true).expect_err("wrong");
+        assert_eq!(error, HeadError::Socket);
     }
 
     #[test]
     fn a_request_is_read_as_one_of_http1() {
         let cookies = [("cookie", "a=1"), ("cookie", "b=2"), ("host", "A.example")];
         let asked = parts("GET", "http://a.example/p?q", &cookies);
-        let head = request(&asked, true, LIMITS).expect("good");
+        let head = request(&asked, true, LIMITS, false).expect("good");
         assert_eq!(head.target(), b"http://a.example/p?q");
         let fields: Vec<_> = head.fields.iter().map(|field| field.value).collect();
         assert_eq!(fields, [&b"a.example"[..], b"a=1; b=2"]);
@@ -217,7 +357,8 @@ mod tests {
     #[test]
     fn what_two_readers_could_take_in_two_ways_is_refused() {
         let wrong = |method: &str, fields: &[(&str, &str)], ended| {
-            request(&parts(method, "http://a.example/", fields), ended, LIMITS).expect_err("wrong")
+            let parts = parts(method, "http://a.example/", fields);
+            request(&parts, ended, LIMITS, false).expect_err("wrong")
         };
         assert_eq!(
             wrong("GET", &[("host", "b.example")], true),
@@ -238,7 +379,7 @@ mod tests {
     fn a_body_without_a_length_lasts_until_its_stream_ends() {
         let asked = |fields: &[(&str, &str)], ended| {
             let parts = parts("POST", "http://a.example/", fields);
-            request(&parts, ended, LIMITS).expect("good").body
+            request(&parts, ended, LIMITS, false).expect("good").body
         };
         assert_eq!(asked(&[], false), BodyLength::UntilClose);
         assert_eq!(asked(&[], true), BodyLength::None);

@@ -81,8 +81,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = shared.gate.snapshot.load().limits.clone();
+    let sockets = match &inside {
+        Some(inside) => inside.takes_sockets(limits.header_timeout).await,
+        None => false,
+    };
+    let mut builder = builder(&limits);
+    if sockets {
+        builder.enable_connect_protocol();
+    }
     let (io, flooded) = frames::from_client(io, shared.gate.clock.clone());
-    let handshake = builder(&limits).handshake(io);
+    let handshake = builder.handshake(io);
     let Ok(Ok(carrier)) = tokio::time::timeout(limits.header_timeout, handshake).await else {
         return;
     };
@@ -91,6 +99,7 @@ where
         origin,
         limits,
         inside,
+        sockets,
         flooded,
         open: Arc::new(()),
     };
@@ -120,6 +129,8 @@ struct Service {
     origin: Origin,
     limits: Limits,
     inside: Option<Arc<Inside>>,
+    /// Whether a stream of the client may become a WebSocket, as one of the origin may.
+    sockets: bool,
     /// Cancelled when the client sends too many frames that carry nothing.
     flooded: CancellationToken,
     /// Held by every stream: how many are open.
@@ -197,8 +208,9 @@ impl Service {
             bytes: self.limits.header_size,
             fields: self.limits.header_count,
         };
-        let head = head::request(&parts, body.is_end_stream(), bounds);
-        let stream = ClientStream::Http2(Box::new(Stream::new(body, respond)));
+        let head = head::request(&parts, body.is_end_stream(), bounds, self.sockets);
+        let extended = head.as_ref().is_ok_and(|head| head.extended);
+        let stream = ClientStream::Http2(Box::new(Stream::new(body, respond, extended)));
         let mut connection = Connection::new(self.shared.clone(), stream, self.origin.clone());
         connection.inside.clone_from(&self.inside);
         let open = self.open.clone();

@@ -51,11 +51,13 @@ struct Sending {
     /// Set once the head is sent.
     body: Option<SendStream<Bytes>>,
     ended: bool,
+    /// Whether a WebSocket is asked for (RFC 8441).
+    extended: bool,
 }
 
 impl Stream {
-    /// A request whose head was read.
-    pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
+    /// A request whose head was read; `extended`: whether it asks for a WebSocket.
+    pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>, extended: bool) -> Self {
         Self {
             receiving: Receiving {
                 body,
@@ -67,6 +69,7 @@ impl Stream {
                 ready: None,
                 body: None,
                 ended: false,
+                extended,
             })),
         }
     }
@@ -191,7 +194,11 @@ impl Sending {
     fn add_to_head(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.head.extend_from_slice(bytes);
         loop {
-            let head = parse_response(&mut self.head, Asked::default());
+            let asked = Asked {
+                upgrade: self.extended,
+                ..Asked::default()
+            };
+            let head = parse_response(&mut self.head, asked);
             let Some(head) = head.map_err(io::Error::other)? else {
                 return Ok(());
             };
@@ -247,6 +254,8 @@ impl Sending {
     fn reset(&mut self, why: Reason) {
         self.ended = true;
         match &mut self.body {
+            // RFC 8441 section 5: this is how the connection of a WebSocket breaks off.
+            Some(body) if self.extended => body.send_reset(Reason::CANCEL),
             Some(body) => body.send_reset(why),
             None => self.respond.send_reset(why),
         }

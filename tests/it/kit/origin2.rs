@@ -10,10 +10,10 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Message, until};
+use super::{Message, socket, until};
 
 /// A server on loopback that speaks HTTP/2; it ends with the test process.
 pub(crate) struct Origin2 {
@@ -23,9 +23,11 @@ pub(crate) struct Origin2 {
 }
 
 struct Shared {
-    connect: bool,
+    /// Whether new connections offer extended CONNECT; those that are open end when it changes.
+    connect: watch::Sender<bool>,
     seen: Mutex<Vec<Message>>,
     connections: Mutex<usize>,
+    broken: Mutex<usize>,
     events: tokio::sync::Mutex<mpsc::Receiver<String>>,
 }
 
@@ -34,7 +36,8 @@ impl Origin2 {
     ///
     /// - `/stream` gives each frame of the body back, then trailers, as gRPC does;
     /// - `/events` sends what [`Self::event`] is given, one at a time;
-    /// - an extended CONNECT gives every byte back;
+    /// - an extended CONNECT gives every byte back, for `/frames` every WebSocket text, is refused
+    ///   for `/refused` and reset after the first bytes for `/reset`;
     /// - everything else answers with what it saw.
     pub(crate) fn start(mut config: ServerConfig, connect: bool) -> Self {
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -43,9 +46,10 @@ impl Origin2 {
         listener.set_nonblocking(true).expect("a socket");
         let (events, receiver) = mpsc::channel(64);
         let shared = Arc::new(Shared {
-            connect,
+            connect: watch::Sender::new(connect),
             seen: Mutex::default(),
             connections: Mutex::default(),
+            broken: Mutex::default(),
             events: tokio::sync::Mutex::new(receiver),
         });
         let (acceptor, inner) = (TlsAcceptor::from(Arc::new(config)), shared.clone());
@@ -71,6 +75,16 @@ impl Origin2 {
     /// How many connections reached it.
     pub(crate) fn connections(&self) -> usize {
         *self.shared.connections.lock().expect("connections")
+    }
+
+    /// Ends what is open, and offers no extended CONNECT from here on.
+    pub(crate) fn withdraw(&self) {
+        self.shared.connect.send_replace(false);
+    }
+
+    /// How many extended CONNECTs a client broke off.
+    pub(crate) fn broken(&self) -> usize {
+        *self.shared.broken.lock().expect("broken")
     }
 
     /// The requests that reached it whole, in order.
@@ -106,14 +120,22 @@ async fn connection(socket: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared
         return;
     };
     let mut builder = h2::server::Builder::new();
-    if shared.connect {
+    let mut connect = shared.connect.subscribe();
+    if *connect.borrow_and_update() {
         builder.enable_connect_protocol();
     }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else {
         return;
     };
     let mut tasks = tokio::task::JoinSet::new();
-    while let Some(Ok((request, respond))) = connection.accept().await {
+    loop {
+        let arrival = tokio::select! {
+            arrival = connection.accept() => arrival,
+            _ = connect.changed() => return,
+        };
+        let Some(Ok((request, respond))) = arrival else {
+            return;
+        };
         let shared = shared.clone();
         // A client that leaves early is what many tests are about.
         tasks.spawn(async move { drop(answer(request, respond, &shared).await) });
@@ -133,9 +155,19 @@ async fn answer(
     let authority = request.uri().authority().map(ToString::to_string);
     let pseudo = (":authority".to_owned(), authority.unwrap_or_default());
     message.fields.push(pseudo);
-    let extended = request.extensions().get::<h2::ext::Protocol>().is_some();
+    let extended = request.extensions().get::<h2::ext::Protocol>().cloned();
+    if let Some(protocol) = &extended {
+        let pseudo = (":protocol".to_owned(), protocol.as_str().to_owned());
+        message.fields.push(pseudo);
+    }
     let mut body = request.into_body();
-    if message.target() == "/stream" || extended {
+    if extended.is_some() {
+        shared.seen.lock().expect("seen").push(message.clone());
+        let ended = connected(body, respond, message.target()).await;
+        *shared.broken.lock().expect("broken") += usize::from(ended.is_err());
+        return ended;
+    }
+    if message.target() == "/stream" {
         shared.seen.lock().expect("seen").push(message);
         let mut send = respond.send_response(Response::new(()), false)?;
         return give_back(body, &mut send).await;
@@ -164,6 +196,44 @@ async fn answer(
     let head = Response::builder().header("content-type", "application/json");
     let mut send = respond.send_response(head.body(()).expect("a head"), false)?;
     send.send_data(said.to_string().into(), true)
+}
+
+/// Answers an extended CONNECT.
+async fn connected(
+    mut body: RecvStream,
+    mut respond: SendResponse<Bytes>,
+    path: &str,
+) -> Result<(), h2::Error> {
+    if path == "/refused" {
+        let refused = Response::builder()
+            .status(403)
+            .header("x-why", "no sockets");
+        let mut send = respond.send_response(refused.body(()).expect("a head"), false)?;
+        return send.send_data("not here".into(), true);
+    }
+    let agreed = match path {
+        // A browser takes no protocol that it did not name.
+        "/frames" => Response::builder(),
+        _ => Response::builder().header("sec-websocket-protocol", "chat"),
+    };
+    let mut send = respond.send_response(agreed.body(()).expect("a head"), false)?;
+    if path != "/frames" && path != "/reset" {
+        return give_back(body, &mut send).await;
+    }
+    let mut came = Vec::new();
+    while let Some(data) = body.data().await {
+        let data = data?;
+        body.flow_control().release_capacity(data.len())?;
+        if path == "/reset" {
+            send.send_reset(h2::Reason::CANCEL);
+            return Ok(());
+        }
+        came.extend_from_slice(&data);
+        while let Some((answer, last)) = socket::reply(&mut came) {
+            send.send_data(answer.into(), last)?;
+        }
+    }
+    Ok(())
 }
 
 async fn give_back(mut body: RecvStream, send: &mut SendStream<Bytes>) -> Result<(), h2::Error> {

@@ -28,6 +28,21 @@ pub(crate) fn echo(visit: &mut Visit, request: &Message) -> io::Result<()> {
     }
 }
 
+/// Takes one whole frame of a client off what came; the one that answers it, which gives the text
+/// back, and whether it is the last.
+pub(crate) fn reply(came: &mut Vec<u8>) -> Option<(Vec<u8>, bool)> {
+    let mut read = 0;
+    let (kind, text) = frame(|count| {
+        let part = came.get(read..read + count);
+        read += count;
+        part.map(<[u8]>::to_vec)
+            .ok_or(io::ErrorKind::UnexpectedEof.into())
+    })
+    .ok()?;
+    came.drain(..read);
+    Some((framed(kind, &text, false), kind == CLOSE))
+}
+
 /// Sends a text as a client does, and reads the one that comes back.
 #[track_caller]
 pub(crate) fn say(client: &mut Client, text: &str) -> String {
