@@ -15,6 +15,7 @@ mod json;
 mod lfs;
 pub mod mcp;
 pub mod model;
+mod published;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,8 @@ use std::sync::Arc;
 
 use crate::name::Path;
 use crate::policy::{Action, Body, Deed, Seen};
+
+pub use published::published;
 
 /// The fields of a head that say how its body is to be read. The values are as they came.
 #[derive(Clone, Copy, Debug, Default)]

@@ -16,7 +16,7 @@ use crate::name::{Host, Url};
 use crate::policy::Guard;
 use crate::tls;
 
-use super::{DialError, Dialer, NoRoute};
+use super::{DialError, Dialer, Errand, NoRoute, Route};
 
 /// For everything: resolving, dialling, TLS, the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -34,6 +34,22 @@ pub struct Wanted<'a> {
     pub guard: &'a Guard,
     /// Whom to believe that it is there.
     pub tls: &'a tls::Client,
+}
+
+/// A document that a destination has which is about to be asked for something else, by a way that
+/// was judged.
+#[derive(Debug)]
+pub struct Sought<'a> {
+    /// Where it is.
+    pub url: &'a Url,
+    /// How TLS is spoken with its host; `None`: not at all.
+    pub tls: Option<&'a tls::Upstream>,
+    /// The media type that is wanted.
+    pub accept: &'a str,
+    /// Who asks, as its host is told.
+    pub authorization: Option<&'a [u8]>,
+    /// The longest that is taken, in bytes.
+    pub longest: usize,
 }
 
 /// A document.
@@ -55,7 +71,7 @@ pub enum DocumentError {
     #[error("its server answers {0}")]
     Status(StatusCode),
     /// It is longer than documents may be, or was broken off.
-    #[error("it is longer than {LONGEST} bytes, or was broken off")]
+    #[error("it is longer than may be, or was broken off")]
     TooLong,
     /// It took too long.
     #[error("its server does not answer in time")]
@@ -96,21 +112,48 @@ impl Dialer {
             .enter(name.as_str(), upstream.stream)
             .await
             .map_err(|error| unreachable(error.to_string()))?;
-        ask(wanted.url, TokioIo::new(stream)).await
+        let request = request(wanted.url, "application/json", None)?;
+        ask(request, LONGEST, TokioIo::new(stream)).await
+    }
+
+    /// Fetches a document by a route that was judged. The caller bounds the time.
+    pub async fn seek(
+        &self,
+        sought: &Sought<'_>,
+        route: &Route,
+        errand: Errand<'_>,
+    ) -> Result<Document, DocumentError> {
+        let upstream = self.reach(route, errand).await;
+        let upstream = upstream.map_err(|error| match error {
+            DialError::Failed(error) => DocumentError::Unreachable(error.to_string()),
+            DialError::TimedOut => DocumentError::TimedOut,
+            DialError::Parent(error) => DocumentError::Unreachable(error.to_string()),
+        })?;
+        let request = request(sought.url, sought.accept, sought.authorization)?;
+        let Some(tls) = sought.tls else {
+            return ask(request, sought.longest, TokioIo::new(upstream.stream)).await;
+        };
+        let host = &sought.url.target.host;
+        let entered = tls.enter(host, tls::Alpn::Http1, upstream.stream).await;
+        let entered = entered.map_err(|failure| DocumentError::Unreachable(failure.word.into()))?;
+        ask(request, sought.longest, TokioIo::new(entered.stream)).await
     }
 }
 
 /// One request on a connection of its own.
-async fn ask<S>(url: &Url, stream: S) -> Result<Document, DocumentError>
+async fn ask<S>(
+    request: Request<Empty<Bytes>>,
+    longest: usize,
+    stream: S,
+) -> Result<Document, DocumentError>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     let failed = |error: hyper::Error| DocumentError::Unreachable(error.to_string());
     let (mut sender, connection) = http1::handshake(stream).await.map_err(failed)?;
-    let request = request(url)?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(failed)?;
-        read(response).await
+        read(response, longest).await
     };
     let (mut exchange, connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
     tokio::select! {
@@ -122,14 +165,23 @@ where
     exchange.await
 }
 
-fn request(url: &Url) -> Result<Request<Empty<Bytes>>, DocumentError> {
+fn request(
+    url: &Url,
+    accept: &str,
+    authorization: Option<&[u8]>,
+) -> Result<Request<Empty<Bytes>>, DocumentError> {
+    let default = if url.tls { 443 } else { 80 };
     let host = match url.target.port {
-        443 => url.target.host.to_string(),
+        port if port == default => url.target.host.to_string(),
         _ => url.target.to_string(),
     };
-    Request::get(url.path.as_str())
+    let mut request = Request::get(url.path.as_str());
+    if let Some(authorization) = authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    request
         .header(header::HOST, host)
-        .header(header::ACCEPT, "application/json")
+        .header(header::ACCEPT, accept)
         .header(
             header::USER_AGENT,
             concat!("tidegate/", env!("CARGO_PKG_VERSION")),
@@ -138,7 +190,10 @@ fn request(url: &Url) -> Result<Request<Empty<Bytes>>, DocumentError> {
         .map_err(|error| DocumentError::Unreachable(error.to_string()))
 }
 
-async fn read(response: Response<hyper::body::Incoming>) -> Result<Document, DocumentError> {
+async fn read(
+    response: Response<hyper::body::Incoming>,
+    longest: usize,
+) -> Result<Document, DocumentError> {
     if response.status() != StatusCode::OK {
         return Err(DocumentError::Status(response.status()));
     }
@@ -146,7 +201,7 @@ async fn read(response: Response<hyper::body::Incoming>) -> Result<Document, Doc
     let max_age = control
         .and_then(|value| value.to_str().ok())
         .and_then(max_age);
-    let body = Limited::new(response.into_body(), LONGEST).collect().await;
+    let body = Limited::new(response.into_body(), longest).collect().await;
     let body = body.map_err(|_| DocumentError::TooLong)?.to_bytes();
     Ok(Document { body, max_age })
 }

@@ -22,7 +22,7 @@ use crate::config;
 use crate::name::{Host, Target};
 use crate::policy::{Category, Decision, Guard, Policy};
 
-pub use document::{Document, DocumentError, Wanted};
+pub use document::{Document, DocumentError, Sought, Wanted};
 pub use parent::{Errand, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};
 pub use resolve::{ResolveError, Resolver};

@@ -1,5 +1,6 @@
 //! The running whole: what every flow needs, held in one place. No logic.
 
+mod ages;
 mod flows;
 mod held;
 mod snapshot;
@@ -17,6 +18,7 @@ use crate::identity::RevokeError;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
 
+pub use ages::Ages;
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use held::{Held, Hold};
 pub use snapshot::{Parts, Snapshot};

@@ -10,6 +10,8 @@ use crate::metrics::{GenerationMetrics, Metrics};
 use crate::policy::{Guard, Policy};
 use crate::tls;
 
+use super::Ages;
+
 /// Everything that a reload changes, immutable; a flow keeps the one it began with.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -37,6 +39,8 @@ pub struct Snapshot {
     pub authority: Option<Arc<tls::Authority>>,
     /// With what credentials are hashed; `None`: no rule names any.
     pub credentials: Option<CredentialKey>,
+    /// How old versions of packages are.
+    pub ages: Ages,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -115,6 +119,7 @@ impl Snapshot {
                 // Loading demands a key. Without one, no credential is one that a rule names.
                 key.unwrap_or_else(|| CredentialKey::new("", &config.digest))
             }),
+            ages: Ages::default(),
             listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
             policy,
         }

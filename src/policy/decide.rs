@@ -15,7 +15,7 @@ use super::passage::Inspection;
 use super::survey::{CategorySource, Survey};
 use super::tiers::Tier;
 use super::verdict::{Decision, Mode, Reason, TierBasis, Verdict};
-use super::{Body, Category, Deed, Inspect, McpCall, Seen, Within, addresses};
+use super::{Body, Category, Deed, Inspect, McpCall, Published, Seen, Within, addresses};
 
 /// A tier, by its place in the order: 0 is the loosest.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -93,6 +93,11 @@ impl Policy {
     pub fn decide(&self, query: &Query<'_>) -> Decision {
         let read = self.read_for(query);
         self.judge(query, deed(query, read.as_ref())).answer(self)
+    }
+
+    /// Where it is told how old a version of a package is that a request asks for.
+    pub fn published(&self, deed: &Deed, target: &Target, path: &Path) -> Published {
+        self.catalogue.services.published(deed, target, path)
     }
 
     /// What a request does, as its head tells: by the service of its destination, from the data

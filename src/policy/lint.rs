@@ -185,6 +185,7 @@ fn grants(rule: &Placed<Rule>, clause: &Clause, findings: &mut Findings) {
             "addresses",
             written.addresses.first().map(|first| rule.at(first)),
         ),
+        ("min-age", written.min_age.as_ref().map(|age| rule.at(age))),
         ("raw", on(&written.raw)),
         ("upgrade", on(&written.upgrade)),
         ("upstream", written.upstream.as_ref().map(|at| rule.at(at))),

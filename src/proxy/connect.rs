@@ -12,6 +12,7 @@ use crate::name::{Host, Target};
 use crate::policy::{Decision, Inspect};
 use crate::record::{Blame, End, TlsMode};
 
+use super::age;
 use super::connection::{Connection, LINGER};
 use super::flow::{Flow, millis};
 use super::hello::{ClientHello, Hello, read_hello};
@@ -98,6 +99,7 @@ pub(super) async fn tunnel_to(
         return Err(super::internal::no_tunnel());
     }
     let decision = flow.judge(known, target, &Asked::Connect)?;
+    age::of_tunnel(flow, &decision)?;
     flow.facts.tls_mode = match decision.inspect {
         _ if decision.raw => None,
         Inspect::Yes => Some(TlsMode::Inspected),

@@ -240,8 +240,8 @@ impl Shown<'_> {
     }
 }
 
-/// Whether a field, in lower case, is one for credentials.
-fn carries(name: &[u8]) -> bool {
+/// Whether a field, in lower case, is one for credentials and nothing else.
+pub(super) fn carries(name: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(name) else {
         return false;
     };
@@ -249,8 +249,15 @@ fn carries(name: &[u8]) -> bool {
     !NO_CREDENTIALS.contains(&name) && named()
 }
 
-/// The key id of a request that is signed in the fourth version of AWS, or like it.
+/// The key id of a request that is signed in the fourth version of AWS, or like it; none where
+/// something else could be taken for it.
 fn signer(parameters: &[u8]) -> Option<&[u8]> {
+    let word = b"credential";
+    let windows = parameters.windows(word.len());
+    let named = windows.filter(|text| text.eq_ignore_ascii_case(word));
+    if named.count() != 1 {
+        return None;
+    }
     let mut parts = parameters.split(|byte| *byte == b',' || *byte == b' ');
     let scope = parts.find_map(|part| part.strip_prefix(b"Credential="))?;
     before(scope, b'/')
@@ -397,6 +404,8 @@ mod tests {
             let shown = shown("/", fields).unwrap();
             assert!(shown.len() == 1 && shown != hashes(&["good"]), "{fields}");
         }
+        let signed = "Authorization: AWS4-HMAC-SHA256 Credential=good/a/b, credential=evil/a/b\r\n";
+        assert_ne!(shown("/", signed).unwrap(), hashes(&["good"]));
         let twice = "Authorization: Bearer good\r\nauthorization: Bearer evil\r\n";
         assert_eq!(shown("/", twice).unwrap_err().status(), 400);
     }

@@ -6,6 +6,7 @@ use crate::name::{Target, TargetError, Url};
 use crate::record::TlsMode;
 use crate::tls::TlsFailure;
 
+use super::age;
 use super::connection::Connection;
 use super::exchange::{Broken, Exchange, silent_origin, unknown_to_parent};
 use super::flow::Flow;
@@ -72,6 +73,13 @@ async fn request(
         let detail = "no rule lets this request become another protocol";
         return Err(Refusal::because(Code::ActionDenied, detail));
     }
+    let aged = age::Request {
+        known: &known,
+        url: &url,
+        head,
+        decision: &decision,
+    };
+    aged.check(flow, &asked).await?;
     let tools = Tools::of(flow, &known, &url, &asked);
     let inside = connection.inside.clone();
     let mut way = Way::new(flow, (&known, &url.target), &decision, inside.as_ref());

@@ -1,5 +1,6 @@
 //! The data path: accept, identify, decide, dial, relay, record.
 
+mod age;
 mod balancer;
 mod buffers;
 mod capture;

@@ -113,6 +113,9 @@ codes! {
     NotTls "not_tls" 0 "tls_protocol_error" Client
         "The tunnel does not begin with TLS."
         "Use TLS, or have the rule say `raw = true`.";
+    PackageTooNew "package_too_new" 403 "http_request_denied" Policy
+        "This version of the package is not as old as it has to be, or nobody tells its age."
+        "Use an older version; this one may pass when it is old enough.";
     ParentFailed "parent_failed" 502 "destination_unavailable" Upstream
         "The destination is allowed but the parent proxy did not lead there."
         "Tell the operator: the parent proxy refuses, or cannot be reached.";
@@ -272,7 +275,7 @@ pub(super) fn response(
          Content-Length: {}\r\n\
          Proxy-Status: tidegate; error={}; details=\"{}\"\r\n",
         refusal.status(),
-        phrase(code, target, facts.flow),
+        phrase(refusal, target, facts.flow),
         body.len(),
         code.proxy_status(),
         code.as_str(),
@@ -306,9 +309,18 @@ pub(super) fn response(
 }
 
 /// At most 160 ASCII characters: the reason phrase that half of the clients show.
-fn phrase(code: Code, target: Option<&Target>, flow: Uuid) -> String {
+fn phrase(refusal: &Refusal, target: Option<&Target>, flow: Uuid) -> String {
+    let code = refusal.code;
     let flow = flow.hyphenated().to_string();
     let short = flow.rsplit('-').next().unwrap_or_default();
+    if code == Code::PackageTooNew && !refusal.detail.is_empty() {
+        // Which version, and how old, is what installers have to show; where from, they know.
+        let tail = format!(" (tidegate explain {short})");
+        let text = format!("tidegate denied {}: {}", code.as_str(), refusal.detail);
+        let plain = |letter: &char| letter.is_ascii_graphic() || *letter == ' ';
+        let text = text.chars().filter(plain).take(160 - tail.len());
+        return text.chain(tail.chars()).collect();
+    }
     let verb = if code.status() >= 500 {
         "failed"
     } else {
@@ -427,10 +439,23 @@ mod tests {
         let name = format!("{}.evil.example:443", "a".repeat(60));
         let target = Target::from_connect(name.as_bytes()).unwrap();
         for code in Code::ALL {
-            let phrase = phrase(*code, Some(&target), facts().flow);
+            let phrase = phrase(&(*code).into(), Some(&target), facts().flow);
             assert!(phrase.len() <= 160 && phrase.is_ascii(), "{phrase}");
             assert!(phrase.contains("evil.example:443"), "{phrase}");
         }
+    }
+
+    #[test]
+    fn the_phrase_for_a_young_package_says_which_and_how_old() {
+        let why = "left-pad 1.3.1 was published 2 days ago; rule registry asks 7 days";
+        let refusal = Refusal::because(Code::PackageTooNew, why);
+        let text = phrase(&refusal, None, facts().flow);
+        assert!(text.starts_with(&format!(
+            "tidegate denied package_too_new: {why} (tidegate explain "
+        )));
+        let long = Refusal::because(Code::PackageTooNew, "a\r\n\u{e9}".repeat(200));
+        let text = phrase(&long, None, facts().flow);
+        assert!(text.len() == 160 && text.chars().all(|it| it == ' ' || it.is_ascii_graphic()));
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl<'w> Way<'w> {
 }
 
 /// Where TLS is spoken with an origin that was asked for in plain HTTP.
-fn tls_port(flow: &Flow, decision: &Decision, asked: u16) -> u16 {
+pub(super) fn tls_port(flow: &Flow, decision: &Decision, asked: u16) -> u16 {
     if asked != 80 {
         return asked;
     }

@@ -10,6 +10,7 @@
 
 mod admin;
 mod agent;
+mod ages;
 mod authority;
 mod browser;
 mod bypass;

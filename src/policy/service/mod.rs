@@ -9,6 +9,7 @@ mod fields;
 mod names;
 mod operation;
 mod pattern;
+mod published;
 mod query;
 mod source;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use super::{Action, Category, Deed, Seen};
 use fields::Fields;
 use names::{FileForm, PackageForm};
 use operation::{Operation, Request};
+pub use published::{Element, Listing, Place, Published};
 
 /// The operation of a request that no operation of its service describes.
 const OTHER: &str = "other";
@@ -46,6 +48,8 @@ struct Service {
     includes: Box<[Box<str>]>,
     packages: PackageForm,
     files: FileForm,
+    /// Where it tells when versions were published.
+    published: Option<published::Source>,
     /// [`OTHER`], made once.
     other: Arc<str>,
 }

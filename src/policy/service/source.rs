@@ -14,7 +14,7 @@ use super::names::{FileForm, PackageForm};
 use super::operation::Operation;
 use super::pattern::{Pattern, Segment};
 use super::query::Conditions;
-use super::{OTHER, Service};
+use super::{OTHER, Service, published};
 
 /// One file: a service.
 #[derive(Debug, Deserialize)]
@@ -34,6 +34,8 @@ struct ServiceFile {
     packages: Option<Spanned<String>>,
     /// How `{file}` names a package and a version.
     files: Option<Spanned<String>>,
+    /// Where it is told when a version was published.
+    published: Option<published::Source>,
     /// The first that matches decides.
     operation: Vec<OperationEntry>,
 }
@@ -102,6 +104,7 @@ pub(super) fn parse(name: &str, text: &str, findings: &mut Vec<Diagnostic>) -> O
             .iter()
             .filter_map(|entry| reader.operation(entry))
             .collect(),
+        published: file.published,
         includes: file.includes.into_iter().map(Into::into).collect(),
         other: OTHER.into(),
     })

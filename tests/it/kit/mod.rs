@@ -45,8 +45,8 @@ pub(crate) use policy::{TIERS, allow, allow_more, loopback, names};
 pub(crate) use program::{Outcome, Program, need};
 pub(crate) use records::{Line, Lines, read as read_log};
 pub(crate) use registry::{
-    cargo, cargo_registry, github, npm_package, npm_registry, oci_image, oci_registry,
-    pypi_registry, wheel,
+    cargo, cargo_registry, github, npm_package, npm_registry, npm_registry_of, oci_image,
+    oci_registry, pypi_registry, pypi_registry_of, wheel,
 };
 pub(crate) use service::Service;
 pub(crate) use squid::Squid;

@@ -9,6 +9,6 @@ mod pypi;
 
 pub(crate) use cargo::{cargo, cargo_registry};
 pub(crate) use github::github;
-pub(crate) use npm::{npm_package, npm_registry};
+pub(crate) use npm::{npm_package, npm_registry, npm_registry_of};
 pub(crate) use oci::{oci_image, oci_registry};
-pub(crate) use pypi::{pypi_registry, wheel};
+pub(crate) use pypi::{pypi_registry, pypi_registry_of, wheel};

@@ -22,7 +22,18 @@ pub(crate) fn npm_package(home: &Path, name: &str, version: &str) -> PathBuf {
 pub(crate) fn npm_registry(
     url: &str,
 ) -> impl Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + use<> {
-    let (plain, scoped) = (document(url, "demo"), document(url, "@acme/demo"));
+    npm_registry_of(url, "2099-01-01T00:00:00.000Z")
+}
+
+/// As [`npm_registry`], with 1.1.0 of that time.
+pub(crate) fn npm_registry_of(
+    url: &str,
+    time: &str,
+) -> impl Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + use<> {
+    let (plain, scoped) = (
+        document(url, "demo", time),
+        document(url, "@acme/demo", time),
+    );
     let (archive, of_scope) = (archive("demo"), archive("@acme/demo"));
     move |visit, request| {
         let path = request.target().split('?').next().unwrap_or_default();
@@ -46,7 +57,7 @@ pub(crate) fn npm_registry(
     }
 }
 
-fn document(url: &str, name: &str) -> Value {
+fn document(url: &str, name: &str, time: &str) -> Value {
     let version = |version: &str| {
         json!({
             "name": name, "version": version,
@@ -61,7 +72,7 @@ fn document(url: &str, name: &str) -> Value {
             "created": "2020-01-01T00:00:00.000Z",
             "modified": "2020-01-01T00:00:00.000Z",
             "1.0.0": "2020-01-01T00:00:00.000Z",
-            "1.1.0": "2099-01-01T00:00:00.000Z",
+            "1.1.0": time,
         },
         "versions": { "1.0.0": version("1.0.0"), "1.1.0": version("1.1.0") },
     })

@@ -35,18 +35,25 @@ with zipfile.ZipFile('{FILE}', 'w') as wheel:
 pub(crate) fn pypi_registry(
     _: &str,
 ) -> impl Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + use<> {
+    pypi_registry_of("2020-01-01T00:00:00.000000Z")
+}
+
+/// As [`pypi_registry`], with its file of that time.
+pub(crate) fn pypi_registry_of(
+    time: &str,
+) -> impl Fn(&mut Visit, &Message) -> io::Result<()> + Send + Sync + use<> {
     let home = TempDir::new().expect("a home");
     let bytes = std::fs::read(wheel(home.path())).expect("a wheel");
-    let page = format!("<!DOCTYPE html><a href=\"/files/{FILE}\">{FILE}</a>");
+    let page = format!("<!DOCTYPE html><a href=\"/packages/{FILE}\">{FILE}</a>");
     let index = json!({
         "meta": { "api-version": "1.1" }, "name": "demo-package", "versions": ["1.0"],
         "files": [{
-            "filename": FILE, "url": format!("/files/{FILE}"), "hashes": {}, "size": bytes.len(),
-            "upload-time": "2020-01-01T00:00:00.000000Z",
+            "filename": FILE, "url": format!("/packages/{FILE}"), "hashes": {}, "size": bytes.len(),
+            "upload-time": time,
         }],
     })
     .to_string();
-    let file = format!("/files/{FILE}");
+    let file = format!("/packages/{FILE}");
     move |visit, request| match (request.method(), request.target()) {
         ("GET", "/simple/demo-package/") => {
             let json = "application/vnd.pypi.simple.v1+json";
