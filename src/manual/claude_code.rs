@@ -56,4 +56,5 @@
 //!   have the two headers that it looks for.
 //! - **A certificate of its own** (`CLAUDE_CODE_CLIENT_CERT`) is meant for whom TLS is spoken with: to
 //!   an https:// proxy ([`identity`](super::identity)), or to a gateway. Where the gate inspects, it
-//!   ends here; give that gateway an `[upstream.NAME]`, or pass it through with `inspect = false`.
+//!   ends here and is on record where `client-ca` of `[inspect]` asks for it; give that gateway an
+//!   `[upstream.NAME]`, or pass it through with `inspect = false`.

@@ -32,6 +32,13 @@
 //!   it goes on. All else is streamed as it comes: events, gRPC, trailers, 1xx. Bodies are not
 //!   decompressed or changed; of answers only the tools of an MCP server are cut down ([`mcp`]).
 //!
+//! # Clients that show certificates
+//!
+//! `client-ca` in `[inspect]` names who signs the certificates of clients: each is asked for one as its
+//! destination would, it is verified, and its SHA-256 is on record (`tls.client.hash.sha256`).
+//! `client-cert = "require"` ends the tunnels of those without. It is never sent on: the destination
+//! sees that of an `[upstream.NAME]`, or none.
+//!
 //! # Clients that pin
 //!
 //! Some programs trust one certificate and no authority. Pass their hosts through by a rule that says

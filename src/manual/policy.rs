@@ -40,7 +40,7 @@
 //! | `servers` | it goes to that `[mcp.NAME]`; says hosts, ports, category and `inspect`, too ([`mcp`]) |
 //! | `tools` | it calls a tool of `allow`; one of `deny` is refused whatever other rules allow |
 //! | `mcp-methods` | the message has that method |
-//! | `credentials` | it presents only these, by keyed hash; where nothing else is missing, `credential_denied` |
+//! | `credentials` | it presents only these, by keyed hash; where nothing else is missing, `credential_denied` ([`credentials`]) |
 //!
 //! And what it says besides:
 //!
@@ -55,6 +55,7 @@
 //! say `CLONE URL`, `PUSH URL REF` and `TOOL URL NAME`.
 //!
 //! [`actions`]: super::actions
+//! [`credentials`]: super::credentials
 //! [`interception`]: super::interception
 //! [`mcp`]: super::mcp
 //! [`upstreams`]: super::upstreams

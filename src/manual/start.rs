@@ -6,7 +6,8 @@
 //! ```
 //!
 //! `tidegate env` prints the variables that make curl, git, npm, pip, cargo, Go, Java and Node use
-//! the proxy, each with the value that tool understands. `--github` writes the form that
+//! the proxy, each with the value that tool understands; with `--config FILE` of a gate that inspects,
+//! also those that make them trust its authority. `--github` writes the form that
 //! `$GITHUB_ENV` takes, `--docker` the form of an env file.
 //!
 //! Node's own `fetch` and `https` take them from 22.21 and 24.0 on; earlier ones ignore
@@ -20,7 +21,8 @@
 //! network's: an internal network whose only other member is the gate (`deploy/compose.yaml`).
 //!
 //! With a configuration: begin with one of `config/solo.toml`, `config/team.toml` and
-//! `config/ci.toml`; `config/tidegate.toml` names every key with its default.
+//! `config/ci.toml`, or with `config/inspect.toml` to look inside TLS
+//! ([`interception`](super::interception)); `config/tidegate.toml` names every key with its default.
 //!
 //! ```sh
 //! tidegate check tidegate.toml       # every finding at once, with file, line and column

@@ -556,6 +556,7 @@ fn the_summary_for_programs() {
           "category": "unknown",
           "count": 1,
           "host": "files.example.com",
+          "inside": false,
           "outcome": "allowed",
           "port": 1,
           "reason": "allowed"
@@ -564,6 +565,7 @@ fn the_summary_for_programs() {
           "category": "unknown",
           "count": 1,
           "host": "elsewhere.example.net",
+          "inside": false,
           "outcome": "refused",
           "port": 80,
           "reason": "not_allowed"
