@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::dial::{self, Stream, Through, Upstream};
+use crate::dial::{self, Stream, Through, TlsKey, Upstream};
 use crate::identity::Presented;
 use crate::name::{Host, Path, Target, Url};
 use crate::policy::Decision;
@@ -25,7 +25,7 @@ use super::http1::{Method, RequestHead};
 use super::http2;
 use super::origin::OriginStream;
 use super::refusal::{Code, Refusal};
-use super::route::{Route, Secured, secure};
+use super::route::{Route, Secured, secure, tls_key};
 
 /// What the requests inside one tunnel share.
 pub(super) struct Inside {
@@ -54,16 +54,27 @@ enum Link {
     Http2(http2::OriginCarrier, Peer),
 }
 
-/// Who is at the other end, and under which `[upstream.NAME]`.
+/// Who is at the other end, and how TLS is spoken with it.
 #[derive(Clone)]
 struct Peer {
     address: SocketAddr,
     /// The parent that it leads through.
     through: Option<Through>,
-    upstream: Option<Arc<str>>,
+    tls: TlsKey,
+    /// The generation that it was dialled in.
+    generation: u64,
 }
 
 impl Peer {
+    fn new(flow: &Flow, secured: &Secured, tls: TlsKey) -> Self {
+        Self {
+            address: secured.address,
+            through: secured.through.clone(),
+            tls,
+            generation: flow.snapshot().generation,
+        }
+    }
+
     fn route(&self, stream: OriginStream) -> Route {
         Route {
             stream,
@@ -84,13 +95,9 @@ impl Inside {
         upstream: Upstream,
     ) -> Result<Arc<Self>, Refusal> {
         flow.facts.tls_mode = Some(TlsMode::Inspected);
-        let name = decision.upstream.as_ref();
-        let secured = secure(flow, target, name, Alpn::Http2, upstream).await?;
-        let peer = Peer {
-            address: secured.address,
-            through: secured.through.clone(),
-            upstream: decision.upstream.clone(),
-        };
+        let tls = tls_key(flow, decision);
+        let secured = secure(flow, target, &tls, Alpn::Http2, upstream).await?;
+        let peer = Peer::new(flow, &secured, tls);
         let http2 = secured.http2;
         let link = if http2 {
             Link::Http2(carrier(flow, secured.stream).await?, peer)
@@ -118,17 +125,13 @@ impl Inside {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A place on the tunnel's own connection, where that was made under the same name and its
-    /// address still passes.
-    pub(super) fn take(
-        &self,
-        upstream: Option<&Arc<str>>,
-        passes: impl Fn(SocketAddr) -> bool,
-    ) -> Option<Route> {
+    /// A place on the tunnel's own connection, where the same TLS is spoken on it and its address
+    /// still passes.
+    pub(super) fn take(&self, tls: &TlsKey, passes: impl Fn(SocketAddr) -> bool) -> Option<Route> {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |peer: &Peer| {
             let judged = dial::judged(peer.address, peer.through.as_ref());
-            peer.upstream.as_ref() == upstream && judged.is_none_or(&passes)
+            peer.tls == *tls && judged.is_none_or(&passes)
         };
         match &mut *link {
             Link::Http2(carrier, peer) if fits(peer) && !carrier.is_over() => {
@@ -146,21 +149,24 @@ impl Inside {
         }
     }
 
-    /// Puts a new connection of HTTP/2 in the place of the one that ended.
+    /// Puts a new connection of HTTP/2 in the place of the one that ended or does not fit. What is
+    /// under way on that one goes on.
     pub(super) async fn carry_on(
         &self,
         flow: &mut Flow,
         secured: Secured,
-        upstream: Option<&Arc<str>>,
+        tls: &TlsKey,
     ) -> Result<OriginStream, Refusal> {
+        let peer = Peer::new(flow, &secured, tls.clone());
         let carrier = carrier(flow, secured.stream).await?;
         let exchange = carrier.exchange();
-        let peer = Peer {
-            address: secured.address,
-            through: secured.through.clone(),
-            upstream: upstream.cloned(),
-        };
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link::Http2(carrier, peer);
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        // A request from before a reload must not bring back what the reload replaced.
+        let newer = matches!(&*link, Link::Http2(_, there) if there.generation > peer.generation);
+        if !newer {
+            *link = Link::Http2(carrier, peer);
+        }
+        drop(link);
         Ok(OriginStream::Http2(Box::new(exchange)))
     }
 

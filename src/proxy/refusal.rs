@@ -180,6 +180,8 @@ pub struct Refusal {
     pub code: Code,
     /// What is particular, at most 160 characters; never text that a peer chose.
     pub detail: Box<str>,
+    /// `error.type`, where it says more than the code.
+    exact: Option<&'static str>,
     /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 505), or where what
     /// closes tunnels is answered.
     own_status: Option<u16>,
@@ -193,6 +195,7 @@ impl Refusal {
         Self {
             code,
             detail: detail.into(),
+            exact: None,
             own_status: None,
             message: None,
         }
@@ -203,6 +206,7 @@ impl Refusal {
         Self {
             code: Code::BadRequest,
             detail: detail.into(),
+            exact: None,
             own_status: Some(status),
             message: None,
         }
@@ -230,6 +234,25 @@ impl Refusal {
         }
     }
 
+    /// Says in a word of a closed list what the code leaves open.
+    #[must_use]
+    pub(super) fn exactly(self, word: &'static str) -> Self {
+        Self {
+            exact: Some(word),
+            ..self
+        }
+    }
+
+    /// Whether the word of the record is another one than the code.
+    pub(super) fn is_exact(&self) -> bool {
+        self.exact.is_some()
+    }
+
+    /// `error.type` of the record.
+    pub(super) fn error(&self) -> &'static str {
+        self.exact.unwrap_or(self.code.as_str())
+    }
+
     /// The status to answer with.
     pub fn status(&self) -> u16 {
         self.own_status.unwrap_or(self.code.status())
@@ -241,6 +264,7 @@ impl From<Code> for Refusal {
         Self {
             code,
             detail: Box::default(),
+            exact: None,
             own_status: None,
             message: None,
         }

@@ -24,11 +24,11 @@ use super::{CONNECTION_WINDOW, RESET_KEPT, SEND_BUFFER, STREAM_WINDOW, head};
 /// Bytes of a response's header list.
 const HEADER_LIST: u32 = 64 * 1024;
 
-/// A connection of HTTP/2 with an origin; closed when it is dropped.
+/// A connection of HTTP/2 with an origin; closed when it and every exchange on it are dropped.
 pub(crate) struct Carrier {
     send: SendRequest<Bytes>,
     over: Arc<AtomicBool>,
-    _stop: DropGuard,
+    stop: Arc<DropGuard>,
 }
 
 /// One request and its answer.
@@ -36,6 +36,8 @@ pub(crate) struct Exchange {
     handle: Option<SendRequest<Bytes>>,
     sending: Option<SendStream<Bytes>>,
     receiving: Receiving,
+    /// Another connection may take the place of this one while the exchange goes on.
+    _stop: Arc<DropGuard>,
 }
 
 /// What the origin answers.
@@ -82,7 +84,7 @@ impl Carrier {
         Ok(Self {
             send,
             over,
-            _stop: stop.drop_guard(),
+            stop: Arc::new(stop.drop_guard()),
         })
     }
 
@@ -97,6 +99,7 @@ impl Carrier {
             handle: Some(self.send.clone()),
             sending: None,
             receiving: Receiving::Unasked,
+            _stop: self.stop.clone(),
         }
     }
 }
