@@ -309,8 +309,8 @@ impl Flow {
                 _ => End::Refused,
             };
             self.close.blame = Some(code.blame());
-            self.close.error = Some(refusal.error());
-            if refusal.is_exact() {
+            self.close.error = Some(refusal.exact.unwrap_or(code.as_str()));
+            if refusal.exact.is_some() {
                 self.facts.reason = code.as_str();
             }
             return;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::dial::{self, Stream, Through, TlsKey, Upstream};
+use crate::dial::{Stream, Through, TlsKey, Upstream};
 use crate::identity::Presented;
 use crate::name::{Host, Path, Target, Url};
 use crate::policy::Decision;
@@ -125,14 +125,15 @@ impl Inside {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A place on the tunnel's own connection, where the same TLS is spoken on it and its address
-    /// still passes.
-    pub(super) fn take(&self, tls: &TlsKey, passes: impl Fn(SocketAddr) -> bool) -> Option<Route> {
+    /// A place on the tunnel's own connection, where the same TLS is spoken on it and the address
+    /// and the way there still pass.
+    pub(super) fn take(
+        &self,
+        tls: &TlsKey,
+        passes: impl Fn(SocketAddr, Option<&Through>) -> bool,
+    ) -> Option<Route> {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |peer: &Peer| {
-            let judged = dial::judged(peer.address, peer.through.as_ref());
-            peer.tls == *tls && judged.is_none_or(&passes)
-        };
+        let fits = |peer: &Peer| peer.tls == *tls && passes(peer.address, peer.through.as_ref());
         match &mut *link {
             Link::Http2(carrier, peer) if fits(peer) && !carrier.is_over() => {
                 let exchange = carrier.exchange();

@@ -180,8 +180,8 @@ pub struct Refusal {
     pub code: Code,
     /// What is particular, at most 160 characters; never text that a peer chose.
     pub detail: Box<str>,
-    /// `error.type`, where it says more than the code.
-    exact: Option<&'static str>,
+    /// `error.type` of the record, where it says more than the code.
+    pub(super) exact: Option<&'static str>,
     /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 505), or where what
     /// closes tunnels is answered.
     own_status: Option<u16>,
@@ -241,16 +241,6 @@ impl Refusal {
             exact: Some(word),
             ..self
         }
-    }
-
-    /// Whether the word of the record is another one than the code.
-    pub(super) fn is_exact(&self) -> bool {
-        self.exact.is_some()
-    }
-
-    /// `error.type` of the record.
-    pub(super) fn error(&self) -> &'static str {
-        self.exact.unwrap_or(self.code.as_str())
     }
 
     /// The status to answer with.

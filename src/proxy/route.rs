@@ -132,7 +132,11 @@ impl<'w> Way<'w> {
                 .is_ok()
         };
         if let (Some(inside), Some(tls), false) = (self.inside, &self.key.tls, self.upgrade) {
-            let taken = inside.take(tls, passes);
+            let (target, category) = (&self.key.target, self.decision.category);
+            let taken = inside.take(tls, |address, through| {
+                snapshot.dialer.still_leads(target, category, through)
+                    && dial::judged(address, through).is_none_or(passes)
+            });
             if taken.is_some() {
                 return taken;
             }

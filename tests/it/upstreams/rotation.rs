@@ -171,10 +171,12 @@ fn rotating_the_certificate_under_load_fails_no_request() {
         assert_eq!(shown(World::plain(&mut plain)), 7);
         for (serial, told) in [(8, true), (9, true), (10, false), (11, true)] {
             load.goes_on(50);
+            let mut unused = world.tunnel();
             world.rotate(serial, told);
             // From the next request on, however the connection came about.
             assert_eq!(shown(world.inside(&mut kept)), serial);
             assert_eq!(shown(World::plain(&mut plain)), serial);
+            assert_eq!(shown(world.inside(&mut unused)), serial);
             assert_eq!(shown(world.inside(&mut world.tunnel())), serial);
         }
         load.goes_on(50);
