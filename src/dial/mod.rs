@@ -143,6 +143,20 @@ impl Dialer {
         fitting.cloned().collect()
     }
 
+    /// Whether a connection of an earlier generation leads to a target as one of this would.
+    pub fn still_leads(
+        &self,
+        target: &Target,
+        category: Category,
+        through: Option<&Through>,
+    ) -> bool {
+        let parents = self.parents(target, category);
+        match through {
+            Some(through) => parents.iter().any(|it| it.is_as(&through.parent)),
+            None => parents.iter().all(|it| it.may_be_left_out()),
+        }
+    }
+
     /// The parent that would be asked now.
     pub fn first_parent(&self, target: &Target, category: Category) -> Option<Arc<str>> {
         let now = self.clock.instant();

@@ -32,11 +32,14 @@ pub struct PoolKey {
     pub parent: Option<Arc<str>>,
 }
 
-/// How TLS is spoken on a connection. What is behind a name is the same for a whole generation.
+/// How TLS is spoken on a connection.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct TlsKey {
     /// The `[upstream.NAME]`; `None`: the system's way.
     pub upstream: Option<Arc<str>>,
+    /// [`identity`](crate::tls::Upstream::identity) of it: what is behind a name may be another
+    /// certificate tomorrow.
+    pub identity: u64,
 }
 
 /// A connection that rests.

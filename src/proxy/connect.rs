@@ -110,7 +110,8 @@ pub(super) async fn tunnel_to(
     }
     let looked_into = decision.inspect == Inspect::Yes && !decision.raw;
     flow.opaque = !looked_into;
-    let upstream = reach(flow, known, target, Asked::Connect, &decision).await?;
+    let targets = (target, target);
+    let upstream = reach(flow, known, targets, Asked::Connect, &decision).await?;
     if looked_into {
         let began = Inside::begin(flow, known, target, &decision, upstream);
         return Box::pin(began).await.map(Way::Inspected);
@@ -121,15 +122,16 @@ pub(super) async fn tunnel_to(
     })
 }
 
-/// Resolves and judges the addresses, writes the decision, dials: in this order.
+/// Resolves and judges the addresses, writes the decision, dials: in this order. What is dialled
+/// may be another port than was asked for.
 pub(super) async fn reach(
     flow: &mut Flow,
     known: &super::flow::Known,
-    target: &Target,
+    (target, dialled): (&Target, &Target),
     asked: Asked,
     decision: &Decision,
 ) -> Result<Upstream, Refusal> {
-    let route = route(flow, target, decision).await?;
+    let route = route(flow, dialled, decision).await?;
     flow.settle(known, target, asked, decision).await?;
     dial_route(flow, &route, decision).await
 }

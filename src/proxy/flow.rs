@@ -332,7 +332,10 @@ impl Flow {
                 _ => End::Refused,
             };
             self.close.blame = Some(code.blame());
-            self.close.error = Some(code.as_str());
+            self.close.error = Some(refusal.exact.unwrap_or(code.as_str()));
+            if refusal.exact.is_some() {
+                self.facts.reason = code.as_str();
+            }
             return;
         }
         self.facts.reason = code.as_str();
@@ -421,7 +424,9 @@ impl Flow {
             self.metrics.bytes(category, tier, out, back);
             self.metrics.flow_duration(category, age);
         }
-        self.gate.metrics.flow_end(self.close.end, self.close.error);
+        // The error may be more exact than a label of a metric is.
+        let reason = self.refused.map(Code::as_str).or(self.close.error);
+        self.gate.metrics.flow_end(self.close.end, reason);
         permit.closed(&self.facts, &self.close);
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::dial::{self, Stream, Through, Upstream};
+use crate::dial::{Stream, Through, TlsKey, Upstream};
 use crate::identity::Presented;
 use crate::name::{Host, Path, Target, Url};
 use crate::policy::Decision;
@@ -26,7 +26,7 @@ use super::http1::{Method, RequestHead};
 use super::http2;
 use super::origin::OriginStream;
 use super::refusal::{Code, Refusal};
-use super::route::{Route, Secured, secure};
+use super::route::{Route, Secured, secure, tls_key};
 
 /// What the requests inside one tunnel share.
 pub(super) struct Inside {
@@ -57,36 +57,27 @@ enum Link {
     Http2(http2::OriginCarrier, Peer),
 }
 
-/// How TLS is spoken: the `[upstream.NAME]`, and what was behind that name. A reload may put another
-/// certificate, other roots or other pins there, and a tunnel outlives reloads.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Manner {
-    name: Option<Arc<str>>,
-    identity: Option<u64>,
-}
-
-impl Manner {
-    /// As the flow's generation has it.
-    pub(super) fn of(flow: &Flow, name: Option<&Arc<str>>) -> Self {
-        let upstreams = &flow.snapshot().upstreams;
-        let upstream = upstreams.of(name.map(|name| &**name));
-        Self {
-            name: name.cloned(),
-            identity: upstream.map(|upstream| upstream.identity()),
-        }
-    }
-}
-
 /// Who is at the other end, and how TLS is spoken with it.
 #[derive(Clone)]
 struct Peer {
     address: SocketAddr,
     /// The parent that it leads through.
     through: Option<Through>,
-    manner: Manner,
+    tls: TlsKey,
+    /// The generation that it was dialled in.
+    generation: u64,
 }
 
 impl Peer {
+    fn new(flow: &Flow, secured: &Secured, tls: TlsKey) -> Self {
+        Self {
+            address: secured.address,
+            through: secured.through.clone(),
+            tls,
+            generation: flow.snapshot().generation,
+        }
+    }
+
     fn route(&self, stream: OriginStream) -> Route {
         Route {
             stream,
@@ -107,13 +98,9 @@ impl Inside {
         upstream: Upstream,
     ) -> Result<Arc<Self>, Refusal> {
         flow.facts.tls_mode = Some(TlsMode::Inspected);
-        let name = decision.upstream.as_ref();
-        let secured = secure(flow, target, name, Alpn::Http2, upstream).await?;
-        let peer = Peer {
-            address: secured.address,
-            through: secured.through.clone(),
-            manner: Manner::of(flow, name),
-        };
+        let tls = tls_key(flow, decision);
+        let secured = secure(flow, target, &tls, Alpn::Http2, upstream).await?;
+        let peer = Peer::new(flow, &secured, tls);
         let http2 = secured.http2;
         let link = if http2 {
             Link::Http2(carrier(flow, secured.stream).await?, peer)
@@ -153,18 +140,15 @@ impl Inside {
         tokio::time::timeout(longest, said).await.unwrap_or(false)
     }
 
-    /// A place on the tunnel's own connection, where that was made under the same name and its
-    /// address still passes.
+    /// A place on the tunnel's own connection, where the same TLS is spoken on it and the address
+    /// and the way there still pass.
     pub(super) fn take(
         &self,
-        manner: &Manner,
-        passes: impl Fn(SocketAddr) -> bool,
+        tls: &TlsKey,
+        passes: impl Fn(SocketAddr, Option<&Through>) -> bool,
     ) -> Option<Route> {
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |peer: &Peer| {
-            let judged = dial::judged(peer.address, peer.through.as_ref());
-            peer.manner == *manner && judged.is_none_or(&passes)
-        };
+        let fits = |peer: &Peer| peer.tls == *tls && passes(peer.address, peer.through.as_ref());
         match &mut *link {
             Link::Http2(carrier, peer) if fits(peer) && !carrier.is_over() => {
                 let exchange = carrier.exchange();
@@ -181,21 +165,24 @@ impl Inside {
         }
     }
 
-    /// Puts a new connection of HTTP/2 in the place of the one that ended.
+    /// Puts a new connection of HTTP/2 in the place of the one that ended or does not fit. What is
+    /// under way on that one goes on.
     pub(super) async fn carry_on(
         &self,
         flow: &mut Flow,
         secured: Secured,
-        upstream: Option<&Arc<str>>,
+        tls: &TlsKey,
     ) -> Result<OriginStream, Refusal> {
+        let peer = Peer::new(flow, &secured, tls.clone());
         let carrier = carrier(flow, secured.stream).await?;
         let exchange = carrier.exchange();
-        let peer = Peer {
-            address: secured.address,
-            through: secured.through.clone(),
-            manner: Manner::of(flow, upstream),
-        };
-        *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link::Http2(carrier, peer);
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        // A request from before a reload must not bring back what the reload replaced.
+        let newer = matches!(&*link, Link::Http2(_, there) if there.generation > peer.generation);
+        if !newer {
+            *link = Link::Http2(carrier, peer);
+        }
+        drop(link);
         Ok(OriginStream::Http2(Box::new(exchange)))
     }
 

@@ -183,6 +183,8 @@ pub struct Refusal {
     pub code: Code,
     /// What is particular, at most 160 characters; never text that a peer chose.
     pub detail: Box<str>,
+    /// `error.type` of the record, where it says more than the code.
+    pub(super) exact: Option<&'static str>,
     /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 501, 505), or where what
     /// closes tunnels is answered.
     own_status: Option<u16>,
@@ -196,6 +198,7 @@ impl Refusal {
         Self {
             code,
             detail: detail.into(),
+            exact: None,
             own_status: None,
             message: None,
         }
@@ -206,6 +209,7 @@ impl Refusal {
         Self {
             code: Code::BadRequest,
             detail: detail.into(),
+            exact: None,
             own_status: Some(status),
             message: None,
         }
@@ -233,6 +237,15 @@ impl Refusal {
         }
     }
 
+    /// Says in a word of a closed list what the code leaves open.
+    #[must_use]
+    pub(super) fn exactly(self, word: &'static str) -> Self {
+        Self {
+            exact: Some(word),
+            ..self
+        }
+    }
+
     /// The status to answer with.
     pub fn status(&self) -> u16 {
         self.own_status.unwrap_or(self.code.status())
@@ -244,6 +257,7 @@ impl From<Code> for Refusal {
         Self {
             code,
             detail: Box::default(),
+            exact: None,
             own_status: None,
             message: None,
         }

@@ -12,7 +12,7 @@ use crate::tls::{Alpn, TlsFailure};
 
 use super::connect::reach;
 use super::flow::{Flow, Known, millis};
-use super::inspect::{Inside, Manner};
+use super::inspect::Inside;
 use super::origin::OriginStream;
 use super::refusal::{Code, Refusal};
 
@@ -29,6 +29,8 @@ pub(super) struct Route {
 pub(super) struct Way<'w> {
     /// Who asks.
     pub(super) known: &'w Known,
+    /// What was asked for, and judged.
+    pub(super) target: &'w Target,
     /// What was decided.
     pub(super) decision: &'w Decision,
     /// Where the connection goes, and what it may be shared by.
@@ -50,28 +52,27 @@ pub(super) struct Secured {
 impl<'w> Way<'w> {
     pub(super) fn new(
         flow: &Flow,
-        (known, target): (&'w Known, &Target),
+        (known, target): (&'w Known, &'w Target),
         decision: &'w Decision,
         inside: Option<&'w Arc<Inside>>,
     ) -> Self {
         let secure = inside.is_some() || decision.upstream.is_some();
-        let mut target = target.clone();
+        let mut dialled = target.clone();
         if inside.is_none() && secure {
-            target.port = tls_port(flow, decision, target.port);
+            dialled.port = tls_port(flow, decision, target.port);
         }
         Self {
             known,
+            target,
             decision,
             key: PoolKey {
                 tier: known.caller.who.tier,
                 parent: flow
                     .snapshot()
                     .dialer
-                    .first_parent(&target, decision.category),
-                target,
-                tls: secure.then(|| TlsKey {
-                    upstream: decision.upstream.clone(),
-                }),
+                    .first_parent(&dialled, decision.category),
+                target: dialled,
+                tls: secure.then(|| tls_key(flow, decision)),
             },
             inside,
             upgrade: false,
@@ -87,7 +88,8 @@ impl<'w> Way<'w> {
         if let Some(kept) = self.kept(flow) {
             flow.facts.peer_address = Some(kept.address.ip());
             flow.facts.parent_proxy = kept.through.as_ref().map(|it| it.name().clone());
-            flow.settle(self.known, &self.key.target, asked, self.decision)
+            flow.facts.upstream = self.key.tls.as_ref().and_then(|tls| tls.upstream.clone());
+            flow.settle(self.known, self.target, asked, self.decision)
                 .await?;
             let judged = dial::judged(kept.address, kept.through.as_ref());
             if let (Some(open), Some(judged)) = (&flow.open, judged) {
@@ -95,8 +97,8 @@ impl<'w> Way<'w> {
             }
             return Ok(kept);
         }
-        let target = &self.key.target;
-        let upstream = reach(flow, self.known, target, asked, self.decision).await?;
+        let targets = (self.target, &self.key.target);
+        let upstream = reach(flow, self.known, targets, asked, self.decision).await?;
         self.enter(flow, upstream).await
     }
 
@@ -129,9 +131,12 @@ impl<'w> Way<'w> {
                 .judge_address(self.decision, ip, port, &snapshot.guard)
                 .is_ok()
         };
-        if let Some(inside) = self.inside.filter(|_| !self.upgrade) {
-            let manner = Manner::of(flow, self.decision.upstream.as_ref());
-            let taken = inside.take(&manner, passes);
+        if let (Some(inside), Some(tls), false) = (self.inside, &self.key.tls, self.upgrade) {
+            let (target, category) = (&self.key.target, self.decision.category);
+            let taken = inside.take(tls, |address, through| {
+                snapshot.dialer.still_leads(target, category, through)
+                    && dial::judged(address, through).is_none_or(passes)
+            });
             if taken.is_some() {
                 return taken;
             }
@@ -150,7 +155,7 @@ impl<'w> Way<'w> {
     }
 
     async fn enter(&self, flow: &mut Flow, upstream: Upstream) -> Result<Route, Refusal> {
-        let Some(TlsKey { upstream: name }) = &self.key.tls else {
+        let Some(tls) = &self.key.tls else {
             return Ok(Route {
                 stream: OriginStream::Wire(upstream.stream),
                 address: upstream.address,
@@ -163,10 +168,10 @@ impl<'w> Way<'w> {
             Some(_) => Alpn::Http2,
             None => Alpn::Http1,
         };
-        let secured = secure(flow, &self.key.target, name.as_ref(), alpn, upstream).await?;
+        let secured = secure(flow, &self.key.target, tls, alpn, upstream).await?;
         let (address, through) = (secured.address, secured.through.clone());
         let stream = match carrier {
-            Some(inside) if secured.http2 => inside.carry_on(flow, secured, name.as_ref()).await?,
+            Some(inside) if secured.http2 => inside.carry_on(flow, secured, tls).await?,
             _ => OriginStream::Wire(secured.stream),
         };
         Ok(Route {
@@ -188,17 +193,27 @@ pub(super) fn tls_port(flow: &Flow, decision: &Decision, asked: u16) -> u16 {
     upstream.map_or(443, |upstream| upstream.port())
 }
 
+/// How TLS is spoken with the origin of what was decided.
+pub(super) fn tls_key(flow: &Flow, decision: &Decision) -> TlsKey {
+    let snapshot = flow.snapshot();
+    let way = snapshot.upstreams.of(decision.upstream.as_deref());
+    TlsKey {
+        upstream: decision.upstream.clone(),
+        identity: way.map_or(0, |way| way.identity()),
+    }
+}
+
 /// Begins TLS with an origin; its certificate is always verified.
 pub(super) async fn secure(
     flow: &mut Flow,
     target: &Target,
-    name: Option<&Arc<str>>,
+    tls: &TlsKey,
     alpn: Alpn,
     upstream: Upstream,
 ) -> Result<Secured, Refusal> {
     let snapshot = flow.snapshot();
-    flow.facts.upstream = name.cloned();
-    let Some(way) = snapshot.upstreams.of(name.map(|name| &**name)) else {
+    flow.facts.upstream.clone_from(&tls.upstream);
+    let Some(way) = snapshot.upstreams.of(tls.upstream.as_deref()) else {
         let detail = "nobody is trusted to vouch for a server: install root certificates";
         return Err(Refusal::because(Code::TlsFailed, detail));
     };
@@ -229,10 +244,10 @@ pub(super) async fn secure(
 
 /// The refusal of a handshake that failed.
 pub(super) fn tls_failed(failure: TlsFailure) -> Refusal {
-    let code = match failure.word {
-        "timeout" => Code::ConnectTimeout,
-        "network" => Code::ConnectFailed,
-        _ => Code::TlsFailed,
-    };
-    Refusal::because(code, format!("{}: {}", failure.word, failure.sentence))
+    let detail = format!("{}: {}", failure.word, failure.sentence);
+    match failure.word {
+        "timeout" => Refusal::because(Code::ConnectTimeout, detail),
+        "network" => Refusal::because(Code::ConnectFailed, detail),
+        word => Refusal::because(Code::TlsFailed, detail).exactly(word),
+    }
 }

@@ -233,7 +233,8 @@ pub struct CloseFacts {
     pub end: End,
     /// `tidegate.blame`.
     pub blame: Option<Blame>,
-    /// `error.type`: a code of the closed list of refusals, or an I/O error kind.
+    /// `error.type`: a code of the closed list of refusals, an I/O error kind, or why there is no
+    /// TLS with the upstream ([`TlsFailure`](crate::tls::TlsFailure)).
     pub error: Option<&'static str>,
 }
 

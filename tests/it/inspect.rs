@@ -296,7 +296,8 @@ fn refused_for(origin: &Origin, pki: &Pki, word: &str, sentence: &str) {
     );
     let flow = answer.field("x-tidegate-flow").unwrap_or_default();
     let line = inside.gate.close(flow);
-    assert_eq!(line.text("error.type"), "tls_failed", "{line:?}");
+    assert_eq!(line.text("error.type"), word, "{line:?}");
+    assert_eq!(line.reason(), "tls_failed", "{line:?}");
     assert_eq!(line.text("tidegate.blame"), "upstream", "{line:?}");
     let labels = [("side", "upstream"), ("result", word)];
     let counted = inside

@@ -292,6 +292,31 @@ fn a_tunnel_in_a_tunnel_is_refused() {
 }
 
 #[test]
+fn after_a_change_of_its_upstream_a_tunnel_goes_on_by_a_new_connection() {
+    let pki = Pki::new();
+    let origin = Origin2::start(pki.serving(&[HOST], |_| {}), false);
+    let bench = Bench::start(&pki, origin.port(), "");
+    let client = bench.connect();
+    let request = Request::get(bench.uri("/events")).body(()).expect("a head");
+    let (answer, _) = bench.send(&client, request, true);
+    let mut events = answer.into_body();
+    origin.event("one");
+    assert_eq!(bench.data(&mut events), "data: one\n\n");
+    bench.inside.gate.replace("unrelated", "");
+    assert_eq!(bench.get(&client, "/same").0, 200);
+    assert_eq!(origin.connections(), 1, "nothing of it changed");
+    let roots = pki.pem() + &Pki::stranger().pem();
+    bench.inside.gate.replace("origins.pem", &roots);
+    for _ in 0..3 {
+        assert_eq!(bench.get(&client, "/other").0, 200);
+    }
+    assert_eq!(origin.connections(), 2);
+    // What was under way is not disturbed.
+    origin.event("two");
+    assert_eq!(bench.data(&mut events), "data: two\n\n");
+}
+
+#[test]
 fn a_stream_that_is_given_up_is_given_up_at_the_origin_and_no_other() {
     let (origin, bench) = both(false, "");
     let client = bench.connect();

@@ -15,6 +15,7 @@ mod authority;
 mod browser;
 mod bypass;
 mod callers;
+mod chained;
 mod clients;
 mod connect;
 mod contained;

@@ -140,7 +140,8 @@ impl Recorded {
 
     /// Why it was refused or ended, where that is in the closed list.
     fn code(&self) -> Option<Code> {
-        let words = [self.text("error.type"), self.text("tidegate.reason")];
+        // An error that says more than its code has that as its reason.
+        let words = [self.text("tidegate.reason"), self.text("error.type")];
         let known = |word: &String| Code::ALL.iter().find(|code| code.as_str() == word).copied();
         words.iter().find_map(known)
     }
@@ -411,6 +412,25 @@ mod tests {
             text.lines().all(|line| line.chars().count() <= 100),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_failure_of_tls_is_named_and_says_what_to_do() {
+        let mut recorded = refused();
+        recorded.lines.close = Some(object(json!({
+            "tidegate.verdict": "allow",
+            "tidegate.reason": "tls_failed",
+            "tidegate.end": "failed",
+            "tidegate.blame": "upstream",
+            "error.type": "client_certificate_revoked",
+        })));
+        let text = recorded.tree(None).draw();
+        for part in [
+            "tls_failed, then client_certificate_revoked",
+            Code::TlsFailed.next_step(),
+        ] {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
     }
 
     #[test]

@@ -209,6 +209,11 @@ impl Parent {
         &self.name
     }
 
+    /// Whether it is configured as that one.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.written == other.written
+    }
+
     /// Whether it is for that target and category.
     pub(super) fn is_for(&self, target: &Target, category: Category) -> bool {
         self.written.is_for(target, category)

@@ -41,13 +41,20 @@ roots = [\"origins.pem\"]
 impl Inside {
     /// Starts with these tiers and rules; every one of `hosts` is on loopback.
     pub(crate) fn start(origins: &Pki, hosts: &[&str], policy: &str) -> Self {
+        Self::with(origins, &Self::text(hosts, policy), &[])
+    }
+
+    /// Starts with that whole policy, and these files beside it.
+    pub(crate) fn with(origins: &Pki, text: &str, files: &[(&str, String)]) -> Self {
         let (trust, home) = (Pki::for_leaves(), TempDir::new().expect("a home"));
-        let gate = Gate::plan(&Self::text(hosts, policy))
+        let plan = Gate::plan(text)
             .file("inspect.pem", &trust.pem())
             .file("inspect.key", &trust.key_pem())
             .file("origins.pem", &origins.pem())
-            .file("credentials.key", CREDENTIAL_KEY)
-            .start();
+            .file("credentials.key", CREDENTIAL_KEY);
+        let files = files.iter();
+        let plan = files.fold(plan, |plan, (name, text)| plan.file(name, text));
+        let gate = plan.start();
         let ca = trust.write(home.path());
         Self {
             gate,

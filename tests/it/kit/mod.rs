@@ -40,7 +40,7 @@ pub(crate) use message::{Message, Reader};
 pub(crate) use metrics::Metrics;
 pub(crate) use origin::{Origin, Visit};
 pub(crate) use origin2::Origin2;
-pub(crate) use pki::Pki;
+pub(crate) use pki::{Pki, RevocationList};
 pub(crate) use policy::{TIERS, allow, allow_more, loopback, names};
 pub(crate) use program::{Outcome, Program, need};
 pub(crate) use records::{Line, Lines, read as read_log};

@@ -1,20 +1,25 @@
 //! A whole certificate authority in memory; only its certificate goes to disk, for real clients.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
-    CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName,
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName,
+    UnixTime,
 };
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme, StreamOwned,
+};
 
 use super::Wire;
 
@@ -77,6 +82,28 @@ impl Pki {
         names: &[&str],
         revoked: &[u64],
     ) -> Arc<ServerConfig> {
+        Arc::new(self.serving_with(names, |_| {}, self.all_but(revoked)))
+    }
+
+    /// As [`Self::server_for_certificates`], with a list that may change. It resumes no session:
+    /// each connection is looked at.
+    pub(crate) fn server_with_list(&self, names: &[&str], list: &RevocationList) -> ServerConfig {
+        let mut config = self.serving_with(names, |_| {}, Arc::new(list.clone()));
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config
+    }
+
+    /// A revocation list of these serial numbers, as servers use it.
+    pub(crate) fn list(&self, revoked: &[u64]) -> RevocationList {
+        RevocationList(Arc::new(Mutex::new(self.all_but(revoked))))
+    }
+
+    /// Puts these serial numbers on a list that is in use.
+    pub(crate) fn revoke(&self, list: &RevocationList, revoked: &[u64]) {
+        *list.0.lock().expect("a list") = self.all_but(revoked);
+    }
+
+    fn all_but(&self, revoked: &[u64]) -> Arc<dyn ClientCertVerifier> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("a root");
         let crl = self.crl(revoked, 2099);
@@ -84,8 +111,7 @@ impl Pki {
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .with_crls([crl])
             .build();
-        let verifier = verifier.expect("a verifier");
-        Arc::new(self.serving_with(names, |_| {}, verifier))
+        verifier.expect("a verifier")
     }
 
     /// As [`Self::server`], with a certificate that is changed before it is signed.
@@ -183,6 +209,53 @@ impl Pki {
         let config = Arc::new(config);
         let connection = ClientConnection::new(config, name).expect("a client");
         Wire::TlsClient(Box::new(StreamOwned::new(connection, socket)))
+    }
+}
+
+/// Which clients a server takes; changes while it serves.
+#[derive(Clone, Debug)]
+pub(crate) struct RevocationList(Arc<Mutex<Arc<dyn ClientCertVerifier>>>);
+
+impl RevocationList {
+    fn now(&self) -> Arc<dyn ClientCertVerifier> {
+        self.0.lock().expect("a list").clone()
+    }
+}
+
+impl ClientCertVerifier for RevocationList {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        time: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.now().verify_client_cert(leaf, others, time)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.now().verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.now().verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.now().supported_verify_schemes()
     }
 }
 
