@@ -171,12 +171,12 @@ async fn answer(
         let length = data?.len();
         body.flow_control().release_capacity(length)?;
     }
-    let kind = if events {
-        "text/event-stream"
+    let head = if events {
+        Response::builder().header("content-type", "text/event-stream")
     } else {
-        "text/plain"
+        let plain = Response::builder().header("content-type", "text/plain");
+        plain.header("content-length", "2")
     };
-    let head = Response::builder().header("content-type", kind);
     let mut send = respond.send_response(head.body(()).expect("a head"), false)?;
     if !events {
         return send.send_data(Bytes::from_static(b"ok"), true);
