@@ -23,7 +23,8 @@
 //!                      │ 400         │ 503     │ 400      │ 407        │ 403     │ 403/502   line      │ 502/504     │ closed          line
 //! ```
 //!
-//! A flow is one attempt of one caller to reach one target: a CONNECT, or one plain-HTTP request.
+//! A flow is one attempt of one caller to reach one target: a CONNECT, one plain-HTTP request, or one
+//! request inside a tunnel that is inspected.
 //!
 //! 1. **accept** ([`proxy`]). Listeners are bound before anything else, or inherited from the
 //!    service manager. Out of descriptors, accepting rests instead of spinning.
@@ -51,6 +52,23 @@
 //! 11. **relay**. Both directions in one task; half-close is passed on; bytes are counted as they
 //!     move; no buffer is held while a tunnel rests.
 //! 12. **close line**. Written when the flow is dropped, for whatever reason.
+//!
+//! Where the policy inspects, steps 9 to 12 differ, and each request inside is a flow of its own,
+//! from step 2 on, with `tidegate.flow.parent`:
+//!
+//! ```text
+//! dial ─▶ TLS with the origin ─▶ 200 ─▶ TLS with the client ─▶ head ─▶ permit ─▶ read ─▶ decide ─▶ decision ─▶ exchange ─▶ close
+//!          │ 502                          │ closed              │ 400 421          │ 400    │ 403      line                   line
+//! ```
+//!
+//! - **TLS** ([`tls`]) with the origin first, its certificate verified: so the status of the CONNECT
+//!   tells the truth, and the client is offered HTTP/2 where its origin speaks it. Then with the
+//!   client, by a certificate of the local authority for exactly the name that was asked for.
+//! - **head**. The host of each request is the host of its tunnel, or it is refused (421).
+//! - **read** ([`content`]). What the request does, in the words of its service: by the head, and
+//!   where only the body tells (a push, GraphQL, MCP), by the part of it that does. That is read
+//!   before anything is sent on, and then sent on as it was.
+//! - **exchange**. On a connection that is shared only with what was judged the same way.
 //!
 //! Open flows are judged again when the policy changes, and closed if they would no longer pass.
 //!

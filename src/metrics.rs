@@ -239,6 +239,11 @@ impl Metrics {
         self.0.declared.tls_handshakes.series(&[side, result]).inc();
     }
 
+    /// `tidegate_http2_ended_total{side,reason}`: `reason` is a word of a closed list.
+    pub fn http2_ended(&self, side: &'static str, reason: &'static str) {
+        self.0.declared.http2_ended.series(&[side, reason]).inc();
+    }
+
     /// `tidegate_certificate_not_after_timestamp_seconds{kind}`: the first end of each kind.
     pub fn certificates(&self, ends: impl Iterator<Item = (&'static str, Timestamp)>) {
         let family = &self.0.declared.certificate_not_after;

@@ -361,6 +361,7 @@ fn write_certs(folder: &Path) {
         "gate.pem",
         "gate.key",
         "parent.credential",
+        "clients.pem",
     ] {
         fs::write(certs.join(name), "user:password").unwrap();
         fs::set_permissions(certs.join(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -471,9 +472,10 @@ fn the_files_of_an_upstream_are_followed() {
     assert_eq!(now(), config.digest);
     for name in ["agent.pem", "agent.key", "agent.pass", "internal-ca.pem"] {
         let file = folder.path().join("certs").join(name);
+        let before = fs::read(&file).unwrap();
         fs::write(&file, "other").unwrap();
         assert_ne!(now(), config.digest, "{name}");
-        fs::write(&file, "").unwrap();
+        fs::write(&file, before).unwrap();
         assert_eq!(now(), config.digest, "{name}");
     }
 }

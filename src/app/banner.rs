@@ -24,12 +24,13 @@ pub(super) fn colour() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// What the log says where `TIDEGATE_LOG` does not say otherwise. The library of HTTP/2 warns of
+/// what any peer can do a thousand times a second.
+const USUAL: &str = "info,h2=error";
+
 /// The log for operators; decisions go to the record, not here. `TIDEGATE_LOG` filters it.
 pub(super) fn log_to_stderr() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .with_env_var("TIDEGATE_LOG")
-        .from_env_lossy();
+    let filter = EnvFilter::try_from_env("TIDEGATE_LOG").unwrap_or_else(|_| EnvFilter::new(USUAL));
     let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(colour());

@@ -7,6 +7,7 @@ mod admin;
 mod answer;
 mod ca;
 mod check;
+mod credential;
 mod doctor;
 mod env;
 mod exec;
@@ -64,6 +65,9 @@ enum Verb {
     /// Start, end and revoke sessions; the command for the hooks of an agent.
     #[command(subcommand)]
     Session(Box<session::Session>),
+    /// Say what a rule writes for a credential.
+    #[command(subcommand)]
+    Credential(credential::Credential),
     /// Write the settings that make an agent use the gate.
     #[command(subcommand)]
     Init(init::Init),
@@ -124,6 +128,7 @@ impl Verb {
             Self::Health(health) => health.perform(),
             Self::Ca(ca) => ca.perform(),
             Self::Session(session) => session.perform(),
+            Self::Credential(credential) => credential.perform(),
             Self::Init(init) => init.perform(),
             Self::Completions(completions) => completions.perform(),
         }
@@ -178,6 +183,7 @@ mod tests {
             "ca install --java --config a.toml",
             "ca install --java store.p12",
             "ca rotate --config a.toml",
+            "credential hash --config a.toml --json",
             "env --config a.toml",
             "session start --repository https://forge.example/acme/web --ref main --commit abc",
             "session start --repo . --user ana --group ops --session 0195f3c2-7e1a-7bbb-8ccc-0123456789ab",

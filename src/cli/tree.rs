@@ -47,12 +47,11 @@ impl Tree {
         for (at, (label, lines)) in self.stages.iter().enumerate() {
             let last = at + 1 == self.stages.len();
             let (branch, trunk) = if last { ('└', ' ') } else { ('├', '│') };
-            for (at, line) in lines.iter().enumerate() {
+            for (at, line) in lines.iter().flat_map(|line| fold(line)).enumerate() {
                 let lead = match at {
                     0 => format!(" {branch} {label}"),
                     _ => format!(" {trunk}"),
                 };
-                let line = print::clean(line, print::WIDTH - INDENT);
                 text.push_str(format!("{lead:INDENT$}{line}").trim_end());
                 text.push('\n');
             }
@@ -74,6 +73,15 @@ fn paragraph(label: &str, note: &str) -> String {
         lead = "";
     }
     text
+}
+
+/// A line of a stage: as it is where there is room for it, with its own spaces; else wrapped.
+fn fold(line: &str) -> Vec<String> {
+    let room = print::WIDTH - INDENT;
+    if line.chars().count() <= room {
+        return vec![print::clean(line, room)];
+    }
+    wrap(line)
 }
 
 fn wrap(line: &str) -> Vec<String> {

@@ -1,20 +1,21 @@
 //! `[inspect]`: with what the gate ends TLS, and where.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::diag::Diagnostic;
 use crate::policy::source::{self, Placed};
 
-use super::PemFile;
 use super::session::is_key;
 use super::tls::PemFiles;
 use super::value;
+use super::{ClientCertificates, PemFile};
 
 /// What `[inspect]` says besides which destinations are inspected.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,6 +26,9 @@ pub struct Inspect {
     pub leaf_lifetime: Duration,
     /// `credential-key`: with what credentials are hashed before they are compared.
     pub credential_key: Option<CredentialKey>,
+    /// `client-ca` and `client-cert`: the certificates of its own that a client shows to the
+    /// destination, and so to the gate.
+    pub clients: Option<ClientCertificates>,
 }
 
 /// The files of the local authority.
@@ -61,9 +65,24 @@ pub struct CredentialKey {
 }
 
 impl CredentialKey {
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// A key of that text, from a file at `path`.
+    pub fn new(path: impl Into<PathBuf>, text: &str) -> Self {
+        Self {
+            path: path.into(),
+            bytes: text.as_bytes().into(),
+        }
+    }
+
+    /// What rules write for a credential: `hmac-sha256:` and 64 hex digits.
+    pub fn hash(&self, credential: &[u8]) -> Box<str> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.bytes);
+        let tag = hmac::sign(&key, credential);
+        let mut text = String::with_capacity(76);
+        text.push_str("hmac-sha256:");
+        for byte in tag.as_ref() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.into()
     }
 }
 
@@ -79,6 +98,7 @@ impl Default for Inspect {
             authority: None,
             leaf_lifetime: DAY,
             credential_key: None,
+            clients: None,
         }
     }
 }
@@ -97,6 +117,8 @@ pub(super) struct Section {
     #[serde(default)]
     categories: Vec<Spanned<String>>,
     credential_key: Option<Spanned<String>>,
+    client_ca: Option<Spanned<String>>,
+    client_cert: Option<Spanned<String>>,
 }
 
 const DAY: Duration = Duration::from_hours(24);
@@ -124,6 +146,7 @@ pub(super) fn inspect(
     inspect.authority = reader.authority();
     let key = written.credential_key.as_ref();
     inspect.credential_key = key.and_then(|key| reader.credential_key(key));
+    inspect.clients = reader.clients();
     if let Some(lifetime) = &written.leaf_lifetime {
         let place = section.at(lifetime);
         let checked = value::duration(lifetime.get_ref(), LIFETIMES, place, findings);
@@ -141,6 +164,31 @@ pub(super) fn policy(section: &Placed<Section>) -> Placed<source::Inspect> {
             hosts: section.value.hosts.clone(),
             categories: section.value.categories.clone(),
         },
+    }
+}
+
+/// Rules that name credentials, and nothing to hash those of requests with: every request to their
+/// hosts would be refused, or worse, some would not.
+pub(super) fn demand_credential_key(
+    section: Option<&Placed<Section>>,
+    rules: &[Placed<source::Rule>],
+    findings: &mut Vec<Diagnostic>,
+) {
+    if section.is_some_and(|section| section.value.credential_key.is_some()) {
+        return;
+    }
+    for rule in rules.iter().filter(|it| !it.value.credentials.is_empty()) {
+        let id = &rule.value.id;
+        let message = format!(
+            "rule `{}` names credentials, but there is no key to hash those of requests with",
+            id.get_ref()
+        );
+        let finding = Diagnostic::error("missing-key", rule.at(id), message);
+        findings.push(
+            finding
+                .label("has `credentials`")
+                .help("write `credential-key = \"credentials.key\"` in [inspect]"),
+        );
     }
 }
 
@@ -242,6 +290,42 @@ impl Reader<'_> {
         }
     }
 
+    /// Whose certificates are asked for inside.
+    fn clients(&mut self) -> Option<ClientCertificates> {
+        let written = &self.0.around.value;
+        let Some(ca) = &written.client_ca else {
+            if let Some(demand) = &written.client_cert {
+                let message = "`client-cert` needs a `client-ca` that vouches for certificates";
+                let finding = Diagnostic::error("missing-key", self.0.around.at(demand), message);
+                self.0
+                    .findings
+                    .push(finding.help("name the authority of the clients' certificates"));
+            }
+            return None;
+        };
+        let required = match written
+            .client_cert
+            .as_ref()
+            .map(|it| (it, it.get_ref().as_str()))
+        {
+            None | Some((_, "optional")) => false,
+            Some((_, "require")) => true,
+            Some((demand, _)) => {
+                let message = "`client-cert` is `optional` or `require`";
+                let finding = Diagnostic::error("bad-value", self.0.around.at(demand), message);
+                self.0.findings.push(finding);
+                true
+            }
+        };
+        Some(ClientCertificates {
+            ca: self.0.pem(ca)?,
+            required,
+            crls: Vec::new(),
+            crl_required: false,
+            identity: Vec::new(),
+        })
+    }
+
     fn credential_key(&mut self, name: &Spanned<String>) -> Option<CredentialKey> {
         const HELP: &str = "make one with `(umask 077; openssl rand -base64 48 > credentials.key)`";
         if !self.is_path(name) {
@@ -253,10 +337,7 @@ impl Reader<'_> {
                 self.0.keep_secret(&file.path, name);
                 let text = file.text.trim();
                 if text.len() >= LEAST_KEY {
-                    return Some(CredentialKey {
-                        bytes: text.as_bytes().into(),
-                        path: file.path,
-                    });
+                    return Some(CredentialKey::new(file.path, text));
                 }
                 let message = format!("a key has at least {LEAST_KEY} characters");
                 let finding = Diagnostic::error("bad-key", at, message);

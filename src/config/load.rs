@@ -180,6 +180,7 @@ fn check(
     let inspect = inspect::inspect(written.inspect.as_ref(), &mut secrets, findings);
     let upstreams = upstream::upstreams(&written.upstreams, &mut secrets, findings);
     let mut policy = written.policy;
+    inspect::demand_credential_key(written.inspect.as_ref(), &policy.rules, findings);
     policy.inspect = written.inspect.as_ref().map(inspect::policy);
     policy.upstreams = upstream::destinations(&written.upstreams);
     let folder = super::folder_of(first);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{Config, Limits, Listener};
+use crate::config::{Config, CredentialKey, Limits, Listener};
 use crate::dial::Dialer;
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub upstreams: tls::Upstreams,
     /// Who vouches for inspected destinations; `None`: nothing is inspected.
     pub authority: Option<Arc<tls::Authority>>,
+    /// With what credentials are hashed; `None`: no rule names any.
+    pub credentials: Option<CredentialKey>,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -108,6 +110,11 @@ impl Snapshot {
                     .metrics
                     .generation(policy.tiers(), &config.digest, generation),
             ),
+            credentials: policy.asks_credentials().then(|| {
+                let key = config.inspect.credential_key.clone();
+                // Loading demands a key. Without one, no credential is one that a rule names.
+                key.unwrap_or_else(|| CredentialKey::new("", &config.digest))
+            }),
             listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
             policy,
         }

@@ -27,3 +27,33 @@
 //! An MCP server on standard input and output keeps the environment that it was started with. To
 //! give it a channel, start it through a shell: `sh -c 'eval "$(tidegate env --channel mcp)"; exec
 //! SERVER'`, which needs `TIDEGATE_TOKEN` in the agent's environment.
+//!
+//! # Where TLS is inspected
+//!
+//! - **Trust**: `tidegate exec` and `tidegate env --config FILE` set `NODE_EXTRA_CA_CERTS`, which
+//!   Claude Code adds to its own roots at start. It also takes the system's roots
+//!   (`CLAUDE_CODE_CERT_STORE=bundled,system` is what it does by itself; the npm package needs Node 22.15
+//!   for them), so `tidegate ca install` is enough where that was not set to `bundled`. Agents in the
+//!   background inherit from whichever shell started the first: put variables in the `env` of the
+//!   settings. Claude Code in a jail or container needs them in there.
+//! - **The model API** may stay a tunnel: nothing of it has to be seen. Inspected
+//!   (`inspect = ["model-api"]`), its paths are told apart: `/v1/messages` calls, `/v1/files` writes,
+//!   telemetry, sign-in and MCP are of their own categories, and so can be denied or allowed.
+//!   `tidegate.model.tools` names the tools that run at the provider (web search, code execution):
+//!   those go out from there, not through the gate. Events are passed on as they come.
+//! - **Headers that are read**, as labels: `x-claude-code-session-id`, `x-claude-code-agent-id`,
+//!   `x-claude-code-parent-agent-id`, `x-client-request-id`, `traceparent`, and of connectors
+//!   `x-mcp-client-session-id`. They never grant anything. Where the session of a verified token is
+//!   another, the record says `tidegate.session.mismatch = "header"`. They are passed on as they are,
+//!   like `anthropic-*`.
+//! - **MCP**: servers by HTTP are listed by URL ([`mcp`](super::mcp)). Connectors of claude.ai come
+//!   through one host of the vendor with a URL for each: list those that may be used, and inspect
+//!   that host. A tool that is refused is told to the model as an error that names the rule;
+//!   `tool_use_id` ties the record to the call.
+//! - **WebFetch** asks the model API first whether the name is known (operation `domain-info` of the
+//!   service `anthropic`), then fetches the page itself, without a session id of its own. A page that is
+//!   refused, at the CONNECT or inside, is shown to the model as blocked by the network: our answers
+//!   have the two headers that it looks for.
+//! - **A certificate of its own** (`CLAUDE_CODE_CLIENT_CERT`) is meant for whom TLS is spoken with: to
+//!   an https:// proxy ([`identity`](super::identity)), or to a gateway. Where the gate inspects, it
+//!   ends here; give that gateway an `[upstream.NAME]`, or pass it through with `inspect = false`.

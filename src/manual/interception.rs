@@ -1,9 +1,79 @@
-//! # Looking inside TLS
+//! Looking inside TLS: what is inspected, and how clients come to trust it.
 //!
 //! A host name is a capability: whoever may reach a host may do there whatever their credentials
 //! allow. Where the operator chooses to inspect, each request is judged by what it does.
 //!
-//! ## The authority
+//! # Turning it on
+//!
+//! 1. Say where: `inspect = true` in a rule, `inspect = ["package-registry"]` in a tier (`"all"`:
+//!    everything), or `hosts` and `categories` in `[inspect]` for every tier. This only says what is
+//!    looked into; a rule or tier has to allow it as ever. The rule with the most specific host
+//!    decides; where none says anything, `[inspect]` and the tier do.
+//! 2. Name the files of an authority in `[inspect]` and run `tidegate ca init --config FILE`. Until
+//!    then the file does not load (`no-such-file`).
+//! 3. Make callers trust it: `eval "$(tidegate env --config FILE)"`, `tidegate exec --config FILE`, or
+//!    `tidegate ca install --config FILE` as root.
+//! 4. Look: `tidegate explain --config FILE --method PUT https://…` says `TLS is ended here`, what
+//!    the request does, and what decides. `CLONE`, `PUSH` and `TOOL` stand in examples and trials.
+//!
+//! `config/inspect.toml` is a whole policy with registries, branches, tools and mTLS. Where a tier's
+//! allow names an action (`package-registry:read`), say `opaque = "deny"` too: what cannot be seen
+//! does not pass then.
+//!
+//! # What each request needs
+//!
+//! - The name in the CONNECT, the one in TLS (SNI) and the host of each request are the same, port
+//!   included; else the tunnel ends (`sni_mismatch`, `sni_missing`), or the request is answered 421
+//!   (`host_mismatch`). Clients that share connections between names (HTTP/2) ask again by their own.
+//! - It is well-formed HTTP/1.1 or HTTP/2; HTTP/2 is offered where the origin speaks it. What is not
+//!   HTTP ends the tunnel; what a rule with `raw = true` allows is not inspected.
+//! - WebSocket and other protocols within HTTP need `upgrade = true` in the rule.
+//! - A body that has to be judged (the refs of a push, GraphQL, LFS, MCP) is read up to 1 MiB before
+//!   it goes on. All else is streamed as it comes: events, gRPC, trailers, 1xx. Bodies are not
+//!   decompressed or changed; of answers only the tools of an MCP server are cut down ([`mcp`]).
+//!
+//! # Clients that pin
+//!
+//! Some programs trust one certificate and no authority. Pass their hosts through by a rule that says
+//! so; the record has `tidegate.tls.mode = "opaque"`, and the host and port decide:
+//!
+//! ```toml
+//! [[rule]]
+//! id      = "updater"
+//! verdict = "allow"
+//! hosts   = ["updates.example.com"]
+//! inspect = false
+//! reason  = "its updater pins its certificate"
+//! ```
+//!
+//! # What is recorded
+//!
+//! The tunnel and each request in it are flows; a request names its tunnel (`tidegate.flow.parent`),
+//! both have `tidegate.tls.mode = "inspected"`. Of a request there are the method and what it does:
+//! `tidegate.action`, `tidegate.service`, `tidegate.operation`, `tidegate.destination.repository`,
+//! `tidegate.destination.ref`, `tidegate.package.name` and `.version`, the MCP server, method and
+//! tool; `tidegate.model.tools` are tools that a model's own side runs. What an agent says of itself
+//! in its headers is there as a label ([`claude_code`]). Paths, queries, bodies, credentials and
+//! arguments are not.
+//!
+//! # What breaks, and how it looks
+//!
+//! | what is seen | why | what to do |
+//! |---|---|---|
+//! | `self-signed certificate in certificate chain`, `unable to get local issuer certificate`, `UnknownIssuer`, `SELF_SIGNED_CERT_IN_CHAIN`, `x509: certificate signed by unknown authority` | The client does not trust the authority. | See [Trust](#trust). Start programs anew; a variable is read once. |
+//! | the same for one host only, after the policy changed | The authority cannot vouch for it (`ca-too-narrow`). | `tidegate ca rotate`, `tidegate ca install`. |
+//! | the record of the tunnel has `error.type` `authority_not_trusted`; so does `tidegate_tls_handshakes_total{side="inside"}` | The client rejects the certificate: it pins, or has roots of its own. | A rule with `inspect = false`, or its own variable for roots. |
+//! | 502 `tls_failed` | The certificate of the destination is not good, or it wants one of ours. | The detail has the word: see [`upstreams`]. No switch turns verification off. |
+//! | 421 `host_mismatch` | One connection for two hosts. | Nothing; or HTTP/1.1, for a client that gives up. |
+//! | 403 inside TLS, with `X-Tidegate-Flow` | A request is refused. | `tidegate explain ID`. |
+//! | a protocol of its own at port 443 ends at once | It is not HTTP. | `inspect = false`, or `raw = true`. |
+//! | an answer 400 from a server that knows no certificate | The client's own certificate ends at the gate. | [`upstreams`]: the gate shows one. |
+//!
+//! [`mcp`]: super::mcp
+//! [`claude_code`]: super::claude_code
+//! [`upstreams`]: super::upstreams
+//!
+//! # The authority
 //!
 //! For what is inspected, the gate shows a certificate of its own. A local authority vouches for it,
 //! and callers have to trust that authority.
@@ -43,7 +113,7 @@
 //! certificate of `ca-cert` signs, those behind it lead to a root and are sent along. It has to be
 //! an authority that may sign; its constraints are heeded.
 //!
-//! ## Certificates of destinations
+//! # Certificates of destinations
 //!
 //! Exactly the name or address that was asked for, and nothing from the certificate of the origin.
 //! One P-256 key for all of them, made at start and anew each day, in memory only; a random serial
@@ -51,7 +121,7 @@
 //! "7 d"). Made once for a name, however many ask at once; those of the last 2048 to 4096 names are
 //! kept (`tidegate_certificates_minted_total`). No TLS session is resumed.
 //!
-//! ## Trust
+//! # Trust
 //!
 //! The gate keeps two files beside its records: `trust-bundle.pem` has the system's roots and ours,
 //! `trust-tidegate.pem` ours alone; both follow the authority. `tidegate env --config FILE` prints

@@ -15,9 +15,8 @@
 //! |---|---|---|---|
 //! | `tidegate_build_info` | gauge | version | Always 1: which version runs. |
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
-//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`. |
-//! | `tidegate_certificates_minted_total` | counter | | Certificates made for inspected destinations. |
-//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `upstream`, `upstream-root`. |
+//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`. |
+//! | `tidegate_certificates_minted_total` | counter |  | Certificates made for inspected destinations. |
 //! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
 //! | `tidegate_contained_timestamp_seconds` | gauge |  | When a doctor last reported; 0 before the first report. |
 //! | `tidegate_decision_duration_seconds` | histogram |  | Time to decide one flow by the policy. |
@@ -28,6 +27,7 @@
 //! | `tidegate_flow_ends_total` | counter | end, reason | Ends of flows that passed: reason is a refusal code, `io_error` or `none`. |
 //! | `tidegate_flows_active` | gauge | kind | Flows that are open. |
 //! | `tidegate_flows_unstarted_total` | counter |  | Flows or clients turned away before they began: no room in the log, or too many clients. |
+//! | `tidegate_http2_ended_total` | counter | side, reason | Connections of HTTP/2 that were ended for what the other side sent: `client`, `inside` (a client in an inspected tunnel) or `upstream`; `flood`, or the code of RFC 9113 that it was told, in small letters. |
 //! | `tidegate_parent_dials_total` | counter | result | Flows that were to go through a parent proxy: `ok`, or why none took them: `credential`, `garbled`, `own`, `refused`, `resting`, `silent`, `tls`, `unreachable`. |
 //! | `tidegate_policy_info` | gauge | digest, generation | Always 1: which policy decides. |
 //! | `tidegate_policy_reloads_total` | counter | result | Attempts to load the policy anew. |
@@ -36,7 +36,7 @@
 //! | `tidegate_records_total` | counter |  | Lines written to the decision log. |
 //! | `tidegate_records_lost_total` | counter |  | Lines that will never be in the decision log, whatever the cause. |
 //! | `tidegate_sessions_attributed_total` | counter | evidence, trust | Flows by what told their session, and how far it is trusted. |
-//! | `tidegate_tls_handshakes_total` | counter | side, result | TLS handshakes: `ok`, or why there was none. |
+//! | `tidegate_tls_handshakes_total` | counter | side, result | TLS handshakes: `ok`, or why there was none. Sides: `client` (an https:// proxy), `inside` (clients of inspected tunnels), `upstream` (destinations). |
 //! | `tidegate_upstream_connect_duration_seconds` | histogram | category | Time to connect to an origin. |
 //! | `tidegate_upstream_errors_total` | counter | error, category | Flows that failed on the way out. |
 //!
@@ -51,6 +51,25 @@
 //! is counted (`tidegate_tls_handshakes_total`): `certificate_expired`, `certificate_invalid`,
 //! `certificate_nameless`, `certificate_revoked`, `certificate_unknown_issuer`, `crl_missing` (none is
 //! fresh for one of its certificates), `no_certificate`, `not_tls`, `plain_http`, `timeout`, `failed`.
+//! Inside inspected tunnels there are `authority_not_trusted` (a client that pins, or was not told),
+//! `no_authority` and `not_minted` as well; towards destinations the words of [`upstreams`].
+//!
+//! **What to watch where TLS is inspected**: the ends of `inspect-ca`, `upstream` and `upstream-root`;
+//! handshakes of side `inside` that are not `ok` (someone does not trust the authority, or the policy
+//! outgrew it: `ca-too-narrow` at a load); of side `upstream` that speak of certificates (ours was
+//! revoked, theirs has expired); `tidegate_parent_dials_total` that is not `ok`. A rate of
+//! `tidegate_certificates_minted_total` that stays high is somebody who asks for ever new names.
+//! `deploy/prometheus/alerts.yaml` has alerts for each. A certificate that the gate shows to a parent
+//! is not among those ends.
+//!
+//! [`upstreams`]: super::upstreams
+//!
+//! **HTTP/2** has these bounds for each connection: 128 streams at once; header lists of
+//! `limits.header-size`, and `limits.header-count` fields, each crumb of a cookie counted; five
+//! CONTINUATION frames; 1000 frames that carry nothing (PING, SETTINGS, PRIORITY, RST_STREAM, unknown
+//! ones) and 100 more in each second after; 100 empty DATA frames; 256 streams that we had to reset
+//! for what came on them. Who goes beyond is told ENHANCE_YOUR_CALM, and the connection ends
+//! (`tidegate_http2_ended_total`); a client may begin another one.
 //!
 //! **Balancers** that `proxy-protocol` names have to begin with a PROXY header (version 1 or 2); the
 //! client is then who they say. From anyone else such a header is a malformed request.

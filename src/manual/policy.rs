@@ -14,22 +14,63 @@
 //! - The **category** says what a host is for: a rule with `category` and `hosts`, else the
 //!   built-in catalogue by path (where the path is seen) or by host, else `unknown`. Only a tier or
 //!   a rule says whether it may be reached.
-//! - The **action** (`read`, `write`, `call`) is seen in plain HTTP only. A tunnel is *opaque*: a
-//!   deny or ask that names an action, methods or paths never matches it; an allow that does
-//!   matches only where the tier says `opaque = "allow"`, and the record then says
-//!   `tidegate.action = "any"`.
+//! - The **action** (`read`, `write`, `call`) is seen in plain HTTP and where TLS is inspected. Any
+//!   other tunnel is *opaque*: a deny or ask that asks for something of a request never matches it;
+//!   an allow that does matches only where the tier says `opaque = "allow"`, and the record then says
+//!   `tidegate.action = "any"`. Where TLS is inspected the CONNECT passes if a request could, and
+//!   then each request is judged by the same order.
 //! - **Ports**: none means 443 for CONNECT and 80 for plain HTTP in an allow or ask, every port in a
 //!   deny.
 //! - `raw = true` lets bytes that are not TLS pass in a CONNECT; `upgrade = true` lets a plain
 //!   request become another protocol (WebSocket).
 //!
-//! What a tunnel does after its `ClientHello` is not seen: a host behind a shared front (a CDN) may be
+//! # What a rule can ask of a request
+//!
+//! All that a rule says has to hold; of a list, one. None of it changes the order of a decision.
+//!
+//! | key | holds where |
+//! |---|---|
+//! | `methods` | the method is one of these; `GET` stands for `HEAD` too |
+//! | `paths` | the path is; `*` is one segment, a `**` at the end the rest |
+//! | `actions` | the request reads, writes or calls |
+//! | `operations` | it does that in the words of its service, e.g. `push`; `*` is any run of characters ([`actions`]) |
+//! | `repositories` | it names a repository there, e.g. `acme/*`; `*` within a segment, `**` across |
+//! | `packages` | it names a package there, e.g. `@acme/*` |
+//! | `refs` | each ref that a push changes is one of these: branches, unless they begin with `refs/` |
+//! | `servers` | it goes to that `[mcp.NAME]`; says hosts, ports, category and `inspect`, too ([`mcp`]) |
+//! | `tools` | it calls a tool of `allow`; one of `deny` is refused whatever other rules allow |
+//! | `mcp-methods` | the message has that method |
+//! | `credentials` | it presents only these, by keyed hash; where nothing else is missing, `credential_denied` |
+//!
+//! And what it says besides:
+//!
+//! | key | meaning |
+//! |---|---|
+//! | `inspect` | whether TLS is ended there; the rule with the most specific host decides ([`interception`]) |
+//! | `service` | what the hosts speak, where the catalogue does not know them |
+//! | `upstream` | the `[upstream.NAME]` by which TLS is spoken onward ([`upstreams`]) |
+//! | `min-age` | how old a version of a package has to be, where its registry tells |
+//!
+//! A rule that asks for what nobody sees is a finding of `tidegate check` (`unseen`). Examples may
+//! say `CLONE URL`, `PUSH URL REF` and `TOOL URL NAME`.
+//!
+//! [`actions`]: super::actions
+//! [`interception`]: super::interception
+//! [`mcp`]: super::mcp
+//! [`upstreams`]: super::upstreams
+//!
+//! # What is not seen
+//!
+//! What an opaque tunnel does after its `ClientHello` is not seen: a host behind a shared front (a CDN) may be
 //! asked for another of its tenants inside TLS, and whoever may reach a forge may push with a stolen
 //! credential. Name hosts exactly, and nothing where anybody can get a name; `tidegate check` warns
-//! of those.
+//! of those. Or inspect, and say what may be done there.
+//!
+//! # Examples
 //!
 //! Each rule shows by example what it does (`allows`, `denies`); `[[trial]]`s assert the verdict
 //! and the rule behind it. Both run at every load: a policy whose examples fail does not load.
-//! An `https://` example is judged as what the gate sees of it: an opaque CONNECT.
+//! An `https://` example is judged as what the gate sees of it: an opaque CONNECT or, where TLS is
+//! inspected, the CONNECT and then the request.
 //!
 //! An `ask` is refused with `needs_approval` for now; approvals are not part of this version.

@@ -3,7 +3,8 @@
 //! A refused CONNECT carries the code in the HTTP reason phrase, in `Proxy-Status`, and in the JSON
 //! body; the flow id in `X-Tidegate-Flow` finds its record: `tidegate explain ID`. Status `closed`
 //! means that the tunnel was open already and is closed instead. A malformed request gets the
-//! status that HTTP has for it (400, or 405, 417, 431, 505, 508).
+//! status that HTTP has for it (400, or 405, 417, 431, 505, 508). A request inside TLS that is
+//! inspected is answered inside: its client shows status and body.
 //!
 //! | code | status | what happened | what to do |
 //! |---|---|---|---|
@@ -19,6 +20,7 @@
 //! | `denied` | 403 | A rule denies this destination. | Do without it; a deny rule is a decision of the policy's owners. |
 //! | `dns_failed` | 502 | The name is allowed but could not be resolved. | Check the spelling of the host and the resolver of the proxy. |
 //! | `draining` | 503 | The proxy is shutting down and takes no new flows. | Try again when it is back. |
+//! | `host_mismatch` | 421 | The host of the request is not the host of its tunnel. | Open a connection of its own to that host. |
 //! | `identity_invalid` | 407 | The proxy credential is not valid. | Set the proxy URL with the right user and secret. |
 //! | `identity_required` | 407 | This proxy wants to know who is asking. | Set the proxy URL with a user and secret: http://USER:SECRET@HOST:PORT. |
 //! | `idle` | closed | Nothing moved for as long as a flow may rest. | Open it again; the bound is `limits.idle`. |
@@ -33,4 +35,24 @@
 //! | `revoked` | closed | The policy changed and no longer lets this flow pass. | See what the policy allows now. |
 //! | `sni_mismatch` | closed | The name inside the tunnel is not the name that was asked for. | Ask for the host that TLS is going to name. |
 //! | `sni_missing` | closed | TLS in the tunnel names no server. | Use a client that sends SNI, or have the rule say `raw = true`. |
+//! | `tls_failed` | 502 | The destination is allowed but there is no TLS with it. | Look at the certificates that the detail names; the policy is not the cause. |
 //! | `too_many_flows` | 429 | Too many flows are open at once. | Close some, or try again in a moment. |
+//!
+//! # Some of them in more words
+//!
+//! - `action_denied`: reading would pass, this does not. `tidegate explain ID` says what the request
+//!   does in the words of its service. A push is refused before a byte of its pack leaves: push to a
+//!   branch that `refs` of a rule names. Where nothing of a tunnel can be seen and the tier says
+//!   `opaque = "deny"`, the operator has to inspect the host.
+//! - `mcp_tool_denied`: inside MCP it is an error of JSON-RPC with status 200, which the agent reads;
+//!   over the older transport it is a 403 ([`mcp`](super::mcp)).
+//! - `credential_denied`: all else of a rule fits, but not the token that the request shows. It was not
+//!   sent on; take the one that was issued for this work out of the environment that should have it.
+//! - `host_mismatch`: a client asks for one host on a connection that was opened for another. Those
+//!   of HTTP/2 repeat it on a connection of its own, others need to be told: no `Host` by hand.
+//! - `tls_failed`: nothing of the request was sent. The detail begins with a word for what is wrong,
+//!   the destination's certificate or ours; [`upstreams`](super::upstreams) lists them. The tunnel
+//!   itself is refused, where that is known before it opens. A fault of the network is
+//!   `connect_failed` or `connect_timeout` instead.
+//! - `parent_failed`: the detail says what the parent answered, or that none could be reached
+//!   ([`parents`](super::parents)). Nothing went past the parents.

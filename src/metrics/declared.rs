@@ -62,6 +62,8 @@ declare! {
         "Flows that are open.";
     flows_unstarted: IntCounter = "tidegate_flows_unstarted_total" [],
         "Flows or clients turned away before they began: no room in the log, or too many clients.";
+    http2_ended: IntCounterVec = "tidegate_http2_ended_total" ["side", "reason"],
+        "Connections of HTTP/2 that were ended for what the other side sent.";
     issuer_fetches: IntCounterVec = "tidegate_issuer_fetches_total" ["result"],
         "Attempts to fetch the keys of issuers of OIDC tokens.";
     parent_dials: IntCounterVec = "tidegate_parent_dials_total" ["result"],

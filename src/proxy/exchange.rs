@@ -26,7 +26,7 @@ use super::flow::{Flow, millis};
 use super::forward::After;
 use super::http1::{
     Asked, BodyError, BodyLength, BodySink, Client, HeadLimits, Method, Onward, Passage,
-    RequestHead, ResponseHead, copy_body, encode_request, encode_response, is_idempotent,
+    RequestHead, ResponseHead, Version, copy_body, encode_request, encode_response, is_idempotent,
     parse_request, parse_response,
 };
 use super::origin::{OriginRead, OriginStream, OriginWrite};
@@ -170,8 +170,8 @@ impl Exchange<'_> {
     fn broken(&self, flow: &mut Flow, answer: &Answer, ended: Ended) -> Result<After, Broken> {
         let told = answer.status.is_some();
         // A length or chunks tell the client that something is missing; the end of the connection
-        // would not.
-        let after = if answer.until_close {
+        // would not. A stream has a way to say it, and its end says that nothing is missing.
+        let after = if answer.until_close || self.head.version == Version::Http2 {
             After::Abort
         } else {
             After::Close
@@ -318,7 +318,7 @@ impl Exchange<'_> {
         };
         for _ in 0..MOST_INTERIM {
             let head = self.response(from, buffer, answer).await?;
-            if head.is_interim() && client.version == super::http1::Version::Http10 {
+            if head.is_interim() && client.version == Version::Http10 {
                 continue;
             }
             let mut out = BytesMut::new();
@@ -427,7 +427,7 @@ impl Exchange<'_> {
 /// What a stream of HTTP/2 tells about the answer besides its head.
 fn framed(from: &OriginRead<'_>, mut head: ResponseHead) -> ResponseHead {
     if let OriginRead::Http2(response) = from {
-        head.version = super::http1::Version::Http2;
+        head.version = Version::Http2;
         if response.is_over() && !head.is_interim() {
             head.body = BodyLength::None;
         }

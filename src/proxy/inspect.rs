@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -41,6 +41,8 @@ pub(super) struct Inside {
     pub(super) ending: CancellationToken,
     /// Requests so far.
     pub(super) requests: AtomicU64,
+    /// The certificate that the client showed, as its SHA-256.
+    certificate: OnceLock<Arc<str>>,
     link: Mutex<Link>,
 }
 
@@ -111,6 +113,7 @@ impl Inside {
             http2,
             ending: flow.gate.draining.child_token(),
             requests: AtomicU64::new(0),
+            certificate: OnceLock::new(),
             link: Mutex::new(link),
         }))
     }
@@ -122,6 +125,7 @@ impl Inside {
         if let Host::Name(name) = &self.target.host {
             facts.server_name = Some(name.as_str().into());
         }
+        facts.client_hash = self.certificate.get().cloned();
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -178,7 +182,7 @@ impl Inside {
 
 async fn carrier(flow: &Flow, stream: Stream) -> Result<http2::OriginCarrier, Refusal> {
     let longest = flow.snapshot().limits.connect_timeout;
-    let beginning = http2::OriginCarrier::begin(stream, &flow.gate.tasks);
+    let beginning = http2::OriginCarrier::begin(stream, &flow.gate);
     match tokio::time::timeout(longest, beginning).await {
         Ok(Ok(carrier)) => Ok(carrier),
         Ok(Err(error)) => Err(Refusal::because(
@@ -210,6 +214,7 @@ pub(super) async fn carry(mut flow: Flow, connection: Connection, inside: Arc<In
         }
     };
     flow.gate.metrics.handshake("inside", "ok");
+    flow.facts.client_hash = inside.certificate.get().cloned();
     flow.rest();
     let mut serving = std::pin::pin!(serve(connection, http2));
     let cut = tokio::select! {
@@ -261,6 +266,9 @@ async fn enter(
     let entering = server.enter(early, stream);
     let entered = tokio::time::timeout(snapshot.limits.header_timeout, entering).await;
     let entered = entered.unwrap_or(Err(HandshakeError("timeout")))?;
+    if let Some(certificate) = &entered.certificate {
+        let _ = inside.certificate.set(sha256(certificate));
+    }
     let stream = ClientStream::Inside(entered.stream);
     let mut connection = Connection::new(shared, stream, origin);
     connection.inside = Some(inside.clone());
@@ -268,11 +276,23 @@ async fn enter(
     Ok((connection, entered.http2))
 }
 
+/// SHA-256 in hex, as OpenTelemetry writes it.
+fn sha256(certificate: &[u8]) -> Arc<str> {
+    use std::fmt::Write;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+    let mut text = String::with_capacity(64);
+    for byte in digest.as_ref() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.into()
+}
+
 fn detail_of(why: &'static str) -> Option<Box<str>> {
     let said = match why {
         "authority_not_trusted" => {
             "the client does not trust the local authority: `tidegate ca install`, or a rule with `inspect = false`"
         }
+        "no_certificate" => "`[inspect] client-cert` wants a certificate from the client",
         "no_authority" => "nothing can be inspected: `[inspect]` names no authority",
         _ => return None,
     };

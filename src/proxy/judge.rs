@@ -10,6 +10,7 @@ use crate::name::Url;
 use crate::policy::{Attempt, Body, Decision, Deed, McpCall, Seen};
 
 use super::connection::Connection;
+use super::credentials;
 use super::flow::{Flow, Known};
 use super::http1::RequestHead;
 use super::peek::Peek;
@@ -53,6 +54,7 @@ pub(super) async fn request(
             .policy
             .read(&url.target, request.head.method.as_str(), &url.path);
     said::of(request.head, flow);
+    deed.credentials = request.credentials(flow)?;
     let mut peek = Peek::new(request.head);
     request
         .look_for_mcp(connection, flow, &mut deed, &mut peek)
@@ -65,9 +67,11 @@ pub(super) async fn request(
             return Ok((decision, request.asked(deed)));
         }
     }
+    let presented = std::mem::take(&mut deed.credentials);
     let deeds = request.read(connection, flow, &deed, &mut peek).await?;
     let mut last = None;
-    for deed in deeds {
+    for mut deed in deeds {
+        deed.credentials.clone_from(&presented);
         let judged = request.judge(flow, &deed);
         let decision = judged.map_err(|refusal| request.answer(flow, refusal, &peek.content))?;
         last = Some((decision, deed));
@@ -108,6 +112,14 @@ impl Request<'_> {
         ONCE.into_iter().find(|name| count(name) > 1)
     }
 
+    /// The hashes of the credentials that it presents, where a rule asks for them.
+    fn credentials(&self, flow: &Flow) -> Result<Vec<Box<str>>, Refusal> {
+        match &flow.snapshot().credentials {
+            Some(key) => credentials::of(self.head, &self.url.path, key),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Recognises the Model Context Protocol where nobody announced it.
     async fn look_for_mcp(
         &mut self,
@@ -145,7 +157,11 @@ impl Request<'_> {
 
     /// Decides one deed; the flow says so.
     fn judge(&self, flow: &mut Flow, deed: &Deed) -> Result<Decision, Refusal> {
-        flow.facts.deed = Some(Box::new(deed.clone()));
+        flow.facts.deed = Some(Box::new(Deed {
+            // Nothing is known of them but whether they may pass.
+            credentials: Vec::new(),
+            ..deed.clone()
+        }));
         flow.judge_attempt(self.known, &self.url.target, self.attempt(deed))
     }
 

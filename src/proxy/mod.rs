@@ -6,6 +6,7 @@ mod capture;
 mod client;
 mod connect;
 mod connection;
+mod credentials;
 mod dns;
 mod exchange;
 mod flow;

@@ -421,6 +421,12 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
         facts.server_name.as_deref(),
         NAME,
     );
+    some(
+        object,
+        "tls.client.hash.sha256",
+        facts.client_hash.as_deref(),
+        NAME,
+    );
     some(object, "tidegate.upstream", facts.upstream.as_deref(), NAME);
 }
 

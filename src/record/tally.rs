@@ -22,8 +22,10 @@ pub struct Kind {
     pub host: Box<str>,
     /// The port.
     pub port: u16,
-    /// Whether it was plain HTTP.
+    /// Whether it was plain HTTP, and not inside TLS either.
     pub plain: bool,
+    /// Whether it was a request inside a tunnel that is inspected.
+    pub inside: bool,
     /// What it was for.
     pub category: Option<Category>,
     /// A code of the closed list.
@@ -83,7 +85,8 @@ impl Kind {
             would: facts.would,
             host: facts.server_address.clone().unwrap_or_default(),
             port: facts.server_port.unwrap_or_default(),
-            plain: facts.protocol == Some("http"),
+            plain: facts.protocol == Some("http") && facts.parent.is_none(),
+            inside: facts.parent.is_some(),
             category: facts.category,
             reason: facts.reason,
         }

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Clock;
@@ -38,6 +39,8 @@ pub struct Authority {
     lifetime: SignedDuration,
     clock: Clock,
     provider: Arc<CryptoProvider>,
+    /// Checks the certificates that clients show, and says which authority it is for.
+    clients: Option<(Arc<dyn ClientCertVerifier>, config::ClientCertificates)>,
     key: Mutex<Option<Arc<LeafKey>>>,
     minted: Cache<Minted>,
     metrics: OnceLock<Metrics>,
@@ -84,6 +87,13 @@ impl Authority {
         let built = Self::build(cert, key, inspect.leaf_lifetime, clock);
         let authority = built.map_err(|wrong| findings.push(*wrong)).ok();
         let authority = authority.map(|mut authority| {
+            if let Some(clients) = &inspect.clients {
+                let mut ends = Vec::new();
+                match server::verifier(clients, clock, &mut ends, &mut findings) {
+                    Ok(verifier) => authority.clients = Some((verifier, clients.clone())),
+                    Err(wrong) => findings.push(*wrong),
+                }
+            }
             for file in &written.former {
                 match material::certificates(file) {
                     Ok(former) => authority.add_former(former),
@@ -127,6 +137,7 @@ impl Authority {
             lifetime: SignedDuration::try_from(lifetime).unwrap_or(SKEW),
             clock: clock.clone(),
             provider: server::provider(),
+            clients: None,
             key: Mutex::default(),
             minted: Cache::new(KEPT),
             metrics: OnceLock::new(),
@@ -215,7 +226,10 @@ impl Authority {
 
     /// Whether it says and makes the same as another, so that what that one made is still good.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.chain == other.chain && self.former == other.former && self.lifetime == other.lifetime
+        self.chain == other.chain
+            && self.former == other.former
+            && self.lifetime == other.lifetime
+            && asked_of_clients(self) == asked_of_clients(other)
     }
 
     /// When it ends.
@@ -252,7 +266,9 @@ impl Authority {
         let chain = self.chain_of_leaf();
         let certified = leaf::mint(host, &key, &self.issuer, chain, validity)?;
         let server = |protocols: &[&[u8]]| {
-            Server::minted(certified.clone(), protocols, &self.provider, &self.clock)
+            let verifier = self.clients.as_ref().map(|(verifier, _)| verifier.clone());
+            let certified = certified.clone();
+            Server::minted(certified, protocols, verifier, &self.provider, &self.clock)
                 .map(Arc::new)
                 .map_err(|_| MintError("TLS is not to be had"))
         };
@@ -289,6 +305,12 @@ impl Authority {
         *key = Some(new.clone());
         Ok(new)
     }
+}
+
+/// What the certificates of clients are checked against.
+fn asked_of_clients(authority: &Authority) -> Option<(&str, bool)> {
+    let (_, clients) = authority.clients.as_ref()?;
+    Some((&clients.ca.text, clients.required))
 }
 
 /// The policy inspects, and nobody is there to vouch.

@@ -28,6 +28,8 @@ pub struct EnteredInside<S> {
     pub stream: Box<InsideStream<S>>,
     /// Whether it speaks HTTP/2.
     pub http2: bool,
+    /// The certificate of its own that it showed, verified, in DER; none where it showed none.
+    pub certificate: Option<Box<[u8]>>,
 }
 
 impl<S> Rewound<S> {
@@ -56,7 +58,11 @@ impl Server {
                 HandshakeError(inner.map_or("failed", word))
             })?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let shown = stream.get_ref().1.peer_certificates();
+        let certificate = shown.and_then(|chain| chain.first());
+        let certificate = certificate.map(|leaf| leaf.as_ref().into());
         Ok(EnteredInside {
+            certificate,
             stream: Box::new(stream),
             http2,
         })

@@ -153,13 +153,16 @@ impl Server {
     pub(super) fn minted(
         certified: CertifiedKey,
         protocols: &[&[u8]],
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
         provider: &Arc<CryptoProvider>,
         clock: &Clock,
     ) -> Result<Self, rustls::Error> {
         let time = Arc::new(Time(clock.clone()));
         let mut config = ServerConfig::builder_with_details(provider.clone(), time)
             .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
+            .with_client_cert_verifier(
+                verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth),
+            )
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -204,7 +207,7 @@ impl Server {
     }
 }
 
-fn verifier(
+pub(super) fn verifier(
     clients: &ClientCertificates,
     clock: &Clock,
     ends: &mut Vec<(&'static str, Timestamp)>,

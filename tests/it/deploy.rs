@@ -2,11 +2,12 @@
 //! the container files.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::kit::{Gate, Origin, Outcome, Pki, Program, loopback};
+use crate::kit::{Client, Gate, Origin, Outcome, Pki, Program, allow, loopback};
 use crate::shape;
 
 fn deploy(path: &str) -> PathBuf {
@@ -123,6 +124,12 @@ fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
         let listener = format!("[[listener]]\naddress = \"127.0.0.1:0\"\n{tls}\n");
         loopback(port) + &listener
     };
+    // A parent that is not there, so that its counter has a sample.
+    let nobody = Origin::nobody().port();
+    let parent = format!(
+        "[[dial.parent]]\nurl = \"http://127.0.0.1:{nobody}\"\nhosts = [\"far.example.net\"]\n"
+    );
+    let policy = |port| policy(port) + &allow("far", "far.example.net", port) + &parent;
     let gate = Gate::plan(&policy(origin.port()))
         .file("proxy.pem", &cert)
         .file("proxy.key", &key)
@@ -138,6 +145,16 @@ fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
             .status(),
         502
     );
+
+    let mut far = gate.client();
+    assert_eq!(
+        far.connect(&format!("far.example.net:{gone}")).status(),
+        502
+    );
+    // A client of the https:// proxy that does not speak TLS: a handshake that failed.
+    let mut plain = Client::dial(gate.listener(1));
+    plain.send("GET http://files.example.net/ HTTP/1.1\r\nHost: files.example.net\r\n\r\n");
+    plain.rest();
 
     gate.contained(r#"{"tcp":true}"#);
 
@@ -242,4 +259,31 @@ fn every_shipped_configuration_loads() {
     for file in found {
         crate::kit::tidegate(&["check".as_ref(), file.as_os_str()]).succeeded();
     }
+}
+
+/// As its first lines say: with the files that it names, an authority, and then `check`.
+#[test]
+fn the_example_of_inspection_loads_without_a_warning_once_it_has_its_authority() {
+    let folder = TempDir::new().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/inspect.toml");
+    let file = at("inspect.toml");
+    std::fs::copy(example, &file).expect("a copy");
+    std::fs::create_dir(at("certs")).expect("a folder");
+    let pki = Pki::new();
+    let (cert, key) = pki.issue(|_| ());
+    std::fs::write(at("certs/agent.pem"), cert).expect("a file");
+    std::fs::write(at("certs/internal-ca.pem"), pki.pem()).expect("a file");
+    std::fs::write(at("certs/agent.key"), key).expect("a file");
+    let owner = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(at("certs/agent.key"), owner).expect("a mode");
+    let file = file.as_os_str();
+
+    crate::kit::tidegate(&["ca".as_ref(), "init".as_ref(), "--config".as_ref(), file]).succeeded();
+    let checked = crate::kit::tidegate(&["check".as_ref(), file]).succeeded();
+
+    assert_eq!(checked.stderr, "", "no finding");
+    crate::kit::tidegate(&["test".as_ref(), file])
+        .succeeded()
+        .showed("0 failed");
 }

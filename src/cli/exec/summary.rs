@@ -95,6 +95,7 @@ impl End<'_> {
                     "count": count,
                     "host": kind.host,
                     "port": kind.port,
+                    "inside": kind.inside,
                     "category": kind.category,
                     "reason": kind.reason,
                 })
@@ -156,6 +157,7 @@ impl End<'_> {
 fn row(name: &str, kind: &Kind, count: u64) -> String {
     let target = match &*kind.host {
         "" => "(not understood)".to_owned(),
+        host if kind.inside => format!("https://{host}:{}", kind.port),
         host => format!("{host}:{}", kind.port),
     };
     let category = kind.category.map_or("", |category| category.as_str());
@@ -192,6 +194,7 @@ mod tests {
             host: host.into(),
             port: 443,
             plain: false,
+            inside: false,
             category: Some(Category::PackageRegistry),
             reason,
         }
@@ -234,6 +237,21 @@ tidegate: next: tidegate explain https://b.example/ --config '/my policy.toml' \
 --repo github.com/acme/web
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_request_inside_tls_is_told_from_its_tunnel() {
+        let mut inside = kind(Outcome::Deny, None, "a.example", "action_denied");
+        inside.inside = true;
+        let tunnel = kind(Outcome::Allow, None, "a.example", "allowed");
+        let text = said(&[(tunnel, 1), (inside, 1)], None);
+        for part in [
+            "allowed       1  a.example:443  ",
+            "refused       1  https://a.example:443  ",
+            "next: tidegate explain https://a.example/ --repo",
+        ] {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
     }
 
     #[test]

@@ -59,9 +59,14 @@ impl Recorded {
             target,
             request: Some((method, path)),
             inside: None,
-            tls: false,
+            tls: self.is_inside(),
             notes,
         })
+    }
+
+    /// Whether it is a request inside a tunnel that is inspected.
+    fn is_inside(&self) -> bool {
+        !self.text("tidegate.flow.parent").is_empty()
     }
 
     /// The same caller, as far as the record tells; never looser than the tier on record.
@@ -92,6 +97,8 @@ impl Recorded {
             self.joined(&["tidegate.tier", "tidegate.tier.basis"], "   by "),
         );
         tree.stage("category", self.category());
+        tree.stages("does", self.does());
+        tree.stages("tunnel", some_lines([self.text("tidegate.flow.parent")]));
         tree.stages("rule", self.rule());
         tree.stages("way out", self.way_out());
         tree.stages("end", self.end());
@@ -144,8 +151,9 @@ impl Recorded {
             method if method.is_empty() => "CONNECT".to_owned(),
             method => method,
         };
+        let scheme = if self.is_inside() { "https://" } else { "" };
         format!(
-            "{method} {}",
+            "{method} {scheme}{}",
             self.joined(&["server.address", "server.port"], ":")
         )
     }
@@ -185,6 +193,22 @@ impl Recorded {
         )
     }
 
+    /// What the request does, in the words of its service.
+    fn does(&self) -> Vec<String> {
+        let service = self.joined(&["tidegate.service", "tidegate.operation"], " ");
+        let package = self.joined(&["tidegate.package.name", "tidegate.package.version"], " ");
+        let parts = [
+            ("", service),
+            ("repository ", self.text("tidegate.destination.repository")),
+            ("ref ", self.text("tidegate.destination.ref")),
+            ("package ", package),
+            ("MCP server ", self.text("tidegate.mcp.server")),
+            ("", self.text("mcp.method.name")),
+            ("tool ", self.text("mcp.tool.name")),
+        ];
+        some_lines([listed(&parts, " · ")])
+    }
+
     fn rule(&self) -> Vec<String> {
         let policy = [
             (
@@ -206,6 +230,8 @@ impl Recorded {
             ("dns ms ", self.text("tidegate.ms.dns")),
             ("connect ms ", self.text("tidegate.ms.connect")),
             ("TLS names ", self.text("tls.client.server_name")),
+            ("upstream ", self.text("tidegate.upstream")),
+            ("parent ", self.text("tidegate.parent")),
         ];
         some_lines([listed(&parts, " · ")])
     }
@@ -360,6 +386,51 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_request_inside_a_tunnel_says_what_it_did_and_is_judged_as_one() {
+        let mut recorded = refused();
+        let detail = format!(
+            "client_certificate_required: {}",
+            "the upstream wants one, ".repeat(4)
+        );
+        if let Some(line) = &mut recorded.lines.decision {
+            for (name, value) in [
+                (
+                    "tidegate.flow.parent",
+                    "0195f3c2-0000-7000-8000-000000000000",
+                ),
+                ("network.protocol.name", "http"),
+                ("http.request.method", "POST"),
+                ("tidegate.service", "git"),
+                ("tidegate.operation", "push"),
+                ("tidegate.destination.ref", "refs/heads/main"),
+                ("tidegate.upstream", "internal-mtls"),
+                ("tidegate.detail", &detail),
+            ] {
+                line.insert(name.to_owned(), json!(value));
+            }
+        }
+        let flow = recorded.flow().unwrap();
+        assert_eq!(flow.show(), "POST https://cdn.example:443/");
+        let text = recorded.tree(None).draw();
+        for part in [
+            "POST https://cdn.example:443",
+            "git push · ref refs/heads/main",
+            "tunnel     0195f3c2-0000-7000-8000-000000000000",
+            "upstream internal-mtls",
+        ] {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
+        assert!(
+            !text.contains('…') && text.matches("wants").count() == 4,
+            "{text}"
+        );
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 100),
+            "{text}"
+        );
     }
 
     #[test]

@@ -202,19 +202,19 @@ impl<W: BodySink> Sink<'_, W> {
             }
             return self.to.flush().await;
         }
-        let size = match content.len() {
-            0 => Bytes::new(),
-            size => format!("{size:x}\r\n").into(),
-        };
-        let after: &[u8] = if content.is_empty() { b"" } else { b"\r\n" };
-        let (end, trailers, empty_line): (&[u8], &[u8], &[u8]) = match last {
-            Some(trailers) => (b"0\r\n", trailers, b"\r\n"),
-            None => (b"", b"", b""),
-        };
-        let end = Buf::chain(end, trailers).chain(empty_line);
-        self.to
-            .write_all_buf(&mut Buf::chain(size, content).chain(after).chain(end))
-            .await?;
+        let mut framed = BytesMut::with_capacity(content.len() + FRAMING);
+        if !content.is_empty() {
+            framed.extend_from_slice(format!("{:x}\r\n", content.len()).as_bytes());
+            framed.extend_from_slice(content);
+            framed.extend_from_slice(b"\r\n");
+        }
+        if let Some(trailers) = last {
+            framed.extend_from_slice(b"0\r\n");
+            framed.extend_from_slice(trailers);
+            framed.extend_from_slice(b"\r\n");
+        }
+        // One write: each would be a TLS record and a packet of its own.
+        self.to.write_all(&framed).await?;
         self.to.flush().await
     }
 }
@@ -227,6 +227,9 @@ async fn fill<R: BodySource>(from: &mut R, buffer: &mut BytesMut) -> Result<usiz
 
 /// Bytes asked for in one read.
 const READ: usize = 64 * 1024;
+
+/// Room for the framing of a chunk and of the end.
+const FRAMING: usize = 32;
 
 /// `trailers` if each of them is one that means nothing to a proxy, a cache or a client's framing,
 /// routing or credentials (RFC 9110 section 6.5.1); else nothing.
@@ -282,7 +285,44 @@ const FORBIDDEN: [&str; 24] = [
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
     use super::*;
+
+    /// Keeps each write apart.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl BodySink for Writes {}
+
+    impl AsyncWrite for Writes {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.get_mut().0.push(bytes.to_vec());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chunk_is_one_write_with_its_framing() {
+        let (mut from, mut to) = (&b"hello"[..], Writes::default());
+        let (mut buffer, moved) = (BytesMut::new(), AtomicU64::default());
+        let passage = passage(BodyLength::UntilClose, BodyLength::Chunked);
+        let result = copy_body(&mut from, &mut buffer, &mut to, passage, &moved).await;
+        assert!(result.is_ok());
+        assert_eq!(to.0, [&b"5\r\nhello\r\n"[..], b"0\r\n\r\n"]);
+    }
 
     impl BodySource for &[u8] {}
     impl BodySink for Vec<u8> {}

@@ -5,7 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -13,14 +13,19 @@ use h2::client::{Builder, ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use tokio::io::ReadBuf;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
 use crate::dial::Stream;
+use crate::gate::Gate;
 
 use super::super::http1::RequestHead;
 use super::stream::{broken, poll_body, put_trailers, trailer_fields};
-use super::{CONNECTION_WINDOW, RESET_KEPT, SEND_BUFFER, STREAM_WINDOW, head};
+use super::{
+    CONNECTION_WINDOW, FLOOD, RESET_CAUSED, RESET_KEPT, SEND_BUFFER, SMALL_DATA, STREAM_WINDOW,
+    frames, head, note,
+};
 
+/// Which side of the gate it is on, for what is counted.
+const SIDE: &str = "upstream";
 /// Bytes of a response's header list.
 const HEADER_LIST: u32 = 64 * 1024;
 
@@ -29,11 +34,14 @@ pub(crate) struct Carrier {
     send: SendRequest<Bytes>,
     over: Arc<AtomicBool>,
     stop: Arc<DropGuard>,
+    /// Requests so far: as many answers may come.
+    asked: Arc<AtomicU64>,
 }
 
 /// One request and its answer.
 pub(crate) struct Exchange {
     handle: Option<SendRequest<Bytes>>,
+    asked: Arc<AtomicU64>,
     sending: Option<SendStream<Bytes>>,
     receiving: Receiving,
     /// Another connection may take the place of this one while the exchange goes on.
@@ -60,23 +68,33 @@ enum Receiving {
 }
 
 impl Carrier {
-    /// Begins HTTP/2 on a connection; what moves its frames is one of `tasks`.
-    pub(crate) async fn begin(io: Stream, tasks: &TaskTracker) -> io::Result<Self> {
+    /// Begins HTTP/2 on a connection; what moves its frames is one of the gate's tasks.
+    pub(crate) async fn begin(io: Stream, gate: &Gate) -> io::Result<Self> {
+        let asked = Arc::new(AtomicU64::new(0));
+        let (io, flooded) = frames::from_origin(io, gate.clock.clone(), asked.clone());
         let handshake = Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST)
             .max_concurrent_reset_streams(RESET_KEPT)
+            .max_local_error_reset_streams(Some(RESET_CAUSED))
+            .data_frame_budget(SMALL_DATA)
             .max_send_buffer_size(SEND_BUFFER)
             .handshake::<_, Bytes>(io);
         let (send, connection) = handshake.await.map_err(broken)?;
         let stop = CancellationToken::new();
         let over = Arc::new(AtomicBool::new(false));
         let (stopped, ended) = (stop.clone(), over.clone());
-        tasks.spawn(async move {
+        let metrics = gate.metrics.clone();
+        gate.tasks.spawn(async move {
             tokio::select! {
-                _ = connection => {}
+                ended = connection => {
+                    if let Err(error) = ended {
+                        note(&metrics, SIDE, &error);
+                    }
+                }
+                () = flooded.cancelled() => metrics.http2_ended(SIDE, FLOOD),
                 () = stopped.cancelled() => {}
             }
             ended.store(true, Ordering::Release);
@@ -85,6 +103,7 @@ impl Carrier {
             send,
             over,
             stop: Arc::new(stop.drop_guard()),
+            asked,
         })
     }
 
@@ -97,6 +116,7 @@ impl Carrier {
     pub(crate) fn exchange(&self) -> Exchange {
         Exchange {
             handle: Some(self.send.clone()),
+            asked: self.asked.clone(),
             sending: None,
             receiving: Receiving::Unasked,
             _stop: self.stop.clone(),
@@ -112,6 +132,7 @@ impl Exchange {
         let mut send = handle.ready().await.map_err(broken)?;
         let ended = request.body.is_empty();
         let request = head::onward(request, authority).ok_or(io::ErrorKind::InvalidInput)?;
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let (response, sending) = send.send_request(request, ended).map_err(broken)?;
         self.sending = (!ended).then_some(sending);
         self.receiving = Receiving::Head(response);

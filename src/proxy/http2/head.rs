@@ -17,6 +17,10 @@ pub(super) fn request(
     ended: bool,
     limits: HeadLimits,
 ) -> Result<RequestHead, HeadError> {
+    // Crumbs of a cookie are joined below, so they are counted before.
+    if parts.headers.len() > limits.fields {
+        return Err(HeadError::TooLarge);
+    }
     let mut text = BytesMut::new();
     write(parts, &mut text)?;
     let mut head = parse_request(&mut text, limits)?.ok_or(HeadError::RequestLine)?;
@@ -38,6 +42,10 @@ fn write(parts: &Parts, text: &mut BytesMut) -> Result<(), HeadError> {
     let uri = &parts.uri;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("", |path| path.as_str());
+    // RFC 9113 section 8.3.1.
+    if !(path.is_empty() || path == "*" || path.starts_with('/')) {
+        return Err(HeadError::RequestLine);
+    }
     put(text, &[parts.method.as_str().as_bytes(), b" "]);
     match uri.scheme_str() {
         // RFC 9113 section 8.5: only the authority.
@@ -222,6 +230,8 @@ mod tests {
         assert_eq!(wrong("POST", &disguised, false), HeadError::DisguisedField);
         let huge = "x".repeat(5000);
         assert_eq!(wrong("GET", &[("a", &huge)], true), HeadError::TooLarge);
+        let crumbs = [("cookie", "a=1"); 33];
+        assert_eq!(wrong("GET", &crumbs, true), HeadError::TooLarge);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! A stream goes through the same stages as a connection of HTTP/1: its head is read by the same
 //! strict reader ([`head`]), and what the stages write is turned into frames at the edge
 //! ([`stream`]). The library bounds what a client can make us keep: streams, heads, streams that
-//! were reset, windows.
+//! were reset, windows. What it can make us do for nothing is bounded in [`frames`].
 
 mod carrier;
+mod frames;
 mod head;
 mod stream;
 
@@ -13,10 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::{Builder, Connection as Carrier, SendResponse};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Limits;
+use crate::metrics::Metrics;
 use crate::tls;
 
 use super::Shared;
@@ -28,16 +32,30 @@ use super::inspect::Inside;
 pub(super) use carrier::{Carrier as OriginCarrier, Exchange, RequestHalf, ResponseHalf};
 pub(super) use stream::{ReadHalf, Stream, WriteHalf};
 
-/// Requests and tunnels of one connection at once.
-const STREAMS: u32 = 256;
+/// Requests and tunnels of one connection at once. One more is refused, and may be tried again.
+///
+/// Every head that came in one read waits in memory until it is looked at: this many times the
+/// header list at most.
+const STREAMS: u32 = 128;
 /// Bytes that a client may send on one stream, and on all, before we have passed them on.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes that small DATA frames may cost us beyond what is in them while nobody takes them: 256 a
+/// frame, so about 2048 frames. Of empty ones the library takes 100 in all.
+const SMALL_DATA: usize = 512 * 1024;
 /// Bytes of one stream that wait to be sent.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that were reset before we looked at them, and those that we still remember.
+/// Streams that a client may reset before we looked at them (CVE-2023-44487); one more ends the
+/// connection.
 const RESET_EARLY: usize = 32;
-const RESET_KEPT: usize = 64;
+/// Streams that we reset and still remember, so that what was on its way is passed over: all that
+/// can be open.
+const RESET_KEPT: usize = 128;
+/// Streams that a peer may make us reset with frames that are wrong, or by opening more than it may,
+/// while a connection lasts (CVE-2025-8671); one more ends it.
+const RESET_CAUSED: usize = 256;
+/// Why a connection ended that sent too many frames that carry nothing.
+const FLOOD: &str = "flood";
 /// How long a client that was told to go is waited for.
 const LEAVING: Duration = Duration::from_secs(1);
 
@@ -63,6 +81,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = shared.gate.snapshot.load().limits.clone();
+    let (io, flooded) = frames::from_client(io, shared.gate.clock.clone());
     let handshake = builder(&limits).handshake(io);
     let Ok(Ok(carrier)) = tokio::time::timeout(limits.header_timeout, handshake).await else {
         return;
@@ -72,6 +91,7 @@ where
         origin,
         limits,
         inside,
+        flooded,
         open: Arc::new(()),
     };
     service.run(carrier).await;
@@ -86,7 +106,9 @@ fn builder(limits: &Limits) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(RESET_EARLY)
-        .max_concurrent_reset_streams(RESET_KEPT);
+        .max_concurrent_reset_streams(RESET_KEPT)
+        .max_local_error_reset_streams(Some(RESET_CAUSED))
+        .data_frame_budget(SMALL_DATA);
     builder
 }
 
@@ -98,6 +120,8 @@ struct Service {
     origin: Origin,
     limits: Limits,
     inside: Option<Arc<Inside>>,
+    /// Cancelled when the client sends too many frames that carry nothing.
+    flooded: CancellationToken,
     /// Held by every stream: how many are open.
     open: Arc<()>,
 }
@@ -126,8 +150,15 @@ impl Service {
                         quiet = 0;
                         self.take(arrival);
                     }
-                    Some(Err(_)) | None => return,
+                    Some(Err(error)) => return self.note(&error),
+                    None => return,
                 },
+                () = self.flooded.cancelled() => {
+                    self.shared.gate.metrics.http2_ended(self.side(), FLOOD);
+                    carrier.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    let _ = tokio::time::timeout(LEAVING, carrier.accept()).await;
+                    return;
+                }
                 () = draining.cancelled(), if !leaving => {
                     leaving = true;
                     carrier.graceful_shutdown();
@@ -144,6 +175,18 @@ impl Service {
                     }
                 }
             }
+        }
+    }
+
+    /// Counts a connection that the library ended.
+    fn note(&self, error: &h2::Error) {
+        note(&self.shared.gate.metrics, self.side(), error);
+    }
+
+    fn side(&self) -> &'static str {
+        match self.inside {
+            Some(_) => "inside",
+            None => "client",
         }
     }
 
@@ -167,4 +210,21 @@ impl Service {
             drop(open);
         });
     }
+}
+
+/// Counts a connection that was ended for what the other side sent.
+fn note(metrics: &Metrics, side: &'static str, error: &h2::Error) {
+    if !error.is_library() {
+        return;
+    }
+    let reason = match error.reason() {
+        Some(Reason::PROTOCOL_ERROR) => "protocol_error",
+        Some(Reason::FLOW_CONTROL_ERROR) => "flow_control_error",
+        Some(Reason::STREAM_CLOSED) => "stream_closed",
+        Some(Reason::FRAME_SIZE_ERROR) => "frame_size_error",
+        Some(Reason::COMPRESSION_ERROR) => "compression_error",
+        Some(Reason::ENHANCE_YOUR_CALM) => "enhance_your_calm",
+        _ => return,
+    };
+    metrics.http2_ended(side, reason);
 }

@@ -288,6 +288,17 @@ impl Gate {
         self.running = Some(Running::start(&self.config(), &self.plan.prefix));
     }
 
+    /// Bytes of memory that the process has at the moment.
+    pub(crate) fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.running().child.id());
+        let text = std::fs::read_to_string(path).expect("a running gate");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        size.and_then(|size| size.parse::<u64>().ok())
+            .expect("a size")
+            * 1024
+    }
+
     /// What it has said on stderr.
     pub(crate) fn said(&self) -> String {
         self.running().said.lock().expect("lines").join("\n")

@@ -6,6 +6,9 @@ use tempfile::TempDir;
 
 use super::{Client, Gate, Line, Lines, Pki, Program, allow_more, eventually, names, until};
 
+/// With what gates hash credentials.
+pub(crate) const CREDENTIAL_KEY: &str = "a key for tests, of thirty-two letters";
+
 /// A running gate that inspects, and a home for the programs that go through it.
 pub(crate) struct Inside {
     /// The gate.
@@ -28,6 +31,7 @@ fn sections() -> &'static str {
 [inspect]
 ca-cert = \"inspect.pem\"
 ca-key = \"inspect.key\"
+credential-key = \"credentials.key\"
 
 [upstream.test]
 roots = [\"origins.pem\"]
@@ -46,7 +50,8 @@ impl Inside {
         let plan = Gate::plan(text)
             .file("inspect.pem", &trust.pem())
             .file("inspect.key", &trust.key_pem())
-            .file("origins.pem", &origins.pem());
+            .file("origins.pem", &origins.pem())
+            .file("credentials.key", CREDENTIAL_KEY);
         let files = files.iter();
         let plan = files.fold(plan, |plan, (name, text)| plan.file(name, text));
         let gate = plan.start();

@@ -195,11 +195,18 @@ impl Pki {
 
     /// Begins TLS on a plain connection, asking for `name`.
     pub(crate) fn enter(&self, wire: Wire, name: &str) -> Wire {
+        self.enter_as(wire, name, &[])
+    }
+
+    /// As [`Self::enter`], offering these protocols.
+    pub(crate) fn enter_as(&self, wire: Wire, name: &str, protocols: &[&str]) -> Wire {
         let Wire::Tcp(socket) = wire else {
             panic!("already TLS")
         };
         let name = ServerName::try_from(name.to_owned()).expect("a name");
-        let config = Arc::new(self.trusting());
+        let mut config = self.trusting();
+        config.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
+        let config = Arc::new(config);
         let connection = ClientConnection::new(config, name).expect("a client");
         Wire::TlsClient(Box::new(StreamOwned::new(connection, socket)))
     }

@@ -1,0 +1,282 @@
+//! Frames that carry nothing, counted as they are read (RFC 9113 section 10.5).
+//!
+//! The library bounds memory. But a PING is answered, and a stream that is opened and reset is
+//! judged, recorded and dialled for: a peer could keep us busy for ever at no cost of its own. And
+//! an origin's interim responses wait in memory until they are taken, however many they are.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+
+use super::STREAMS;
+
+/// Frames that carry nothing: at once, and more in each second after.
+const BURST: u64 = 1000;
+const PER_SECOND: u64 = 100;
+/// What one interim response counts, as a header list is kept of it: so some sixty at once.
+const INTERIM: u64 = 16;
+
+/// Octets that a client sends before its first frame (RFC 9113 section 3.4).
+const PREFACE: usize = 24;
+/// Octets of the head of a frame (RFC 9113 section 4.1).
+const HEAD: usize = 9;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+
+/// A connection whose frames are counted; no more is read of it once they are too many.
+pub(super) struct Counted<S> {
+    io: S,
+    heads: Heads,
+    allowance: Allowance,
+    flooded: CancellationToken,
+}
+
+/// Counts what a client sends; the token is cancelled when it is too much.
+pub(super) fn from_client<S>(io: S, clock: Clock) -> (Counted<S>, CancellationToken) {
+    counted(io, clock, PREFACE, None)
+}
+
+/// Counts what an origin sends that was asked so many requests.
+pub(super) fn from_origin<S>(
+    io: S,
+    clock: Clock,
+    asked: Arc<AtomicU64>,
+) -> (Counted<S>, CancellationToken) {
+    counted(io, clock, 0, Some(asked))
+}
+
+fn counted<S>(
+    io: S,
+    clock: Clock,
+    before: usize,
+    asked: Option<Arc<AtomicU64>>,
+) -> (Counted<S>, CancellationToken) {
+    let flooded = CancellationToken::new();
+    let counted = Counted {
+        io,
+        heads: Heads {
+            before,
+            head: Vec::with_capacity(HEAD),
+            asked,
+            answered: 0,
+        },
+        allowance: Allowance {
+            left: BURST,
+            since: clock.instant(),
+            clock,
+        },
+        flooded: flooded.clone(),
+    };
+    (counted, flooded)
+}
+
+/// The heads of frames in what is read, in pieces of any size.
+struct Heads {
+    /// Octets before the next head.
+    before: usize,
+    /// What of the next head came.
+    head: Vec<u8>,
+    /// Requests that an origin was asked.
+    asked: Option<Arc<AtomicU64>>,
+    /// Heads of responses that it sent.
+    answered: u64,
+}
+
+impl Heads {
+    /// What those octets cost.
+    fn cost(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut cost = 0;
+        while !bytes.is_empty() {
+            let (passed, rest) = bytes.split_at(self.before.min(bytes.len()));
+            self.before -= passed.len();
+            let (part, rest) = rest.split_at((HEAD - self.head.len()).min(rest.len()));
+            self.head.extend_from_slice(part);
+            bytes = rest;
+            if let [a, b, c, kind, flags, ..] = *self.head.as_slice()
+                && self.head.len() == HEAD
+            {
+                self.head.clear();
+                self.before = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                cost += self.cost_of(kind, flags);
+            }
+        }
+        cost
+    }
+
+    fn cost_of(&mut self, kind: u8, flags: u8) -> u64 {
+        match kind {
+            // A window costs nothing to open, and a client may open it a little at a time.
+            DATA | WINDOW_UPDATE => 0,
+            // A stream has one end; and how many it has at once is bounded.
+            HEADERS if flags & END_STREAM != 0 => 0,
+            HEADERS => self.cost_of_head(),
+            _ => 1,
+        }
+    }
+
+    /// More heads than requests: some of them were interim.
+    fn cost_of_head(&mut self) -> u64 {
+        let Some(asked) = &self.asked else {
+            return 0;
+        };
+        // Answers that ended with their head were not counted; not more than can be open are missing.
+        let asked = asked.load(Ordering::Relaxed);
+        self.answered = self.answered.max(asked.saturating_sub(STREAMS.into()));
+        if self.answered < asked {
+            self.answered += 1;
+            return 0;
+        }
+        INTERIM
+    }
+}
+
+/// How many more may come.
+struct Allowance {
+    left: u64,
+    since: Instant,
+    clock: Clock,
+}
+
+impl Allowance {
+    /// Whether there is so much left.
+    fn spend(&mut self, cost: u64) -> bool {
+        if cost > self.left {
+            let now = self.clock.instant();
+            let seconds = now.saturating_duration_since(self.since).as_secs();
+            if seconds > 0 {
+                self.since = now;
+                self.left = BURST.min(self.left + seconds.saturating_mul(PER_SECOND));
+            }
+        }
+        let left = self.left.checked_sub(cost);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.flooded.is_cancelled() {
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, into);
+        if read.is_ready() {
+            let new = into.filled().get(before..).unwrap_or_default();
+            let cost = this.heads.cost(new);
+            if cost > 0 && !this.allowance.spend(cost) {
+                this.flooded.cancel();
+            }
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PING: u8 = 6;
+
+    fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
+        let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
+        frame.resize(HEAD + usize::from(length), 0);
+        frame
+    }
+
+    fn heads(before: usize, asked: Option<u64>) -> Heads {
+        Heads {
+            before,
+            head: Vec::new(),
+            asked: asked.map(|asked| Arc::new(AtomicU64::new(asked))),
+            answered: 0,
+        }
+    }
+
+    #[test]
+    fn frames_are_counted_in_pieces_of_any_size() {
+        let mut all = vec![b'P'; PREFACE];
+        for kind in [4, HEADERS, DATA, PING, WINDOW_UPDATE, PING, 3, 9, 200] {
+            all.extend(frame(kind, 0, kind));
+        }
+        for size in 1..all.len() {
+            let mut heads = heads(PREFACE, None);
+            let cost: u64 = all.chunks(size).map(|piece| heads.cost(piece)).sum();
+            assert_eq!(cost, 6, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn an_origin_has_one_head_for_each_request_and_trailers() {
+        let mut heads = heads(0, Some(2));
+        let head = frame(HEADERS, 0, 3);
+        assert_eq!(heads.cost(&[head.clone(), head.clone()].concat()), 0);
+        assert_eq!(heads.cost(&frame(HEADERS, END_STREAM, 3)), 0);
+        assert_eq!(heads.cost(&head), INTERIM);
+    }
+
+    #[test]
+    fn answers_without_a_body_do_not_add_up_to_leave_for_interim_ones() {
+        let mut heads = heads(0, Some(1_000_000));
+        let head = frame(HEADERS, 0, 3);
+        let free = (0..1000).take_while(|_| heads.cost(&head) == 0).count();
+        assert_eq!(free, STREAMS as usize);
+    }
+
+    #[test]
+    fn nobody_may_spend_more_than_there_is() {
+        let mut allowance = Allowance {
+            left: BURST,
+            since: Clock::system().instant(),
+            clock: Clock::system(),
+        };
+        assert!(allowance.spend(BURST));
+        assert!(!allowance.spend(BURST));
+    }
+}
