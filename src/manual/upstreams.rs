@@ -27,7 +27,8 @@
 //! **Rotation**: write the new certificate and its key; within seconds the gate takes both. What is
 //! half written, or does not fit together, changes nothing (`tidegate_policy_stale`). Requests that
 //! are under way go on; from the next one on, in open tunnels as well, the new certificate is shown,
-//! and no TLS session is resumed across a change. A certificate that has expired is taken with a warning.
+//! and no TLS session is resumed across a change. A certificate that has expired is taken with a
+//! warning.
 //!
 //! **Watching**: `tidegate_certificate_not_after_timestamp_seconds` says when the first one ends, of
 //! kind `upstream` (our own) and `upstream-root`; `tidegate doctor` names each, and those that end
