@@ -50,7 +50,7 @@
 //!   through one host of the vendor with a URL for each: list those that may be used, and inspect
 //!   that host. A tool that is refused is told to the model as an error that names the rule;
 //!   `tool_use_id` ties the record to the call.
-//! - **WebFetch** asks the model API first whether the name is known (operation `domain-info` of the
+//! - **`WebFetch`** asks the model API first whether the name is known (operation `domain-info` of the
 //!   service `anthropic`), then fetches the page itself, without a session id of its own. A page that is
 //!   refused, at the CONNECT or inside, is shown to the model as blocked by the network: our answers
 //!   have the two headers that it looks for.

@@ -66,9 +66,9 @@
 //!
 //! **HTTP/2** has these bounds for each connection: 128 streams at once; header lists of
 //! `limits.header-size`, and `limits.header-count` fields, each crumb of a cookie counted; five
-//! CONTINUATION frames; 1000 frames that carry nothing (PING, SETTINGS, PRIORITY, RST_STREAM, unknown
+//! CONTINUATION frames; 1000 frames that carry nothing (PING, SETTINGS, PRIORITY, `RST_STREAM`, unknown
 //! ones) and 100 more in each second after; 100 empty DATA frames; 256 streams that we had to reset
-//! for what came on them. Who goes beyond is told ENHANCE_YOUR_CALM, and the connection ends
+//! for what came on them. Who goes beyond is told `ENHANCE_YOUR_CALM`, and the connection ends
 //! (`tidegate_http2_ended_total`); a client may begin another one.
 //!
 //! **Balancers** that `proxy-protocol` names have to begin with a PROXY header (version 1 or 2); the

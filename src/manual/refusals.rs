@@ -24,7 +24,7 @@
 //! | `identity_invalid` | 407 | The proxy credential is not valid. | Set the proxy URL with the right user and secret. |
 //! | `identity_required` | 407 | This proxy wants to know who is asking. | Set the proxy URL with a user and secret: http://USER:SECRET@HOST:PORT. |
 //! | `idle` | closed | Nothing moved for as long as a flow may rest. | Open it again; the bound is `limits.idle`. |
-//! | `limit` | closed | The first bytes of the tunnel are larger than any TLS handshake. | Send a TLS ClientHello of at most 64 KiB. |
+//! | `limit` | closed | The first bytes of the tunnel are larger than any TLS handshake. | Send a TLS `ClientHello` of at most 64 KiB. |
 //! | `mcp_tool_denied` | 403 | No rule allows this tool or method of the MCP server. | Use another tool of the server, or ask for a rule that names this one. |
 //! | `needs_approval` | 403 | A person has to approve this destination first. | Ask a reviewer of the policy for a rule; do not retry until there is one. |
 //! | `not_allowed` | 403 | No rule allows this destination. | If it should be allowed, ask for a rule in the policy. |
