@@ -472,7 +472,7 @@ fn the_files_of_an_upstream_are_followed() {
     assert_eq!(now(), config.digest);
     for name in ["agent.pem", "agent.key", "agent.pass", "internal-ca.pem"] {
         let file = folder.path().join("certs").join(name);
-        let before = fs::read_to_string(&file).unwrap();
+        let before = config::read(&file).unwrap();
         fs::write(&file, "other").unwrap();
         assert_ne!(now(), config.digest, "{name}");
         fs::write(&file, before).unwrap();
