@@ -385,7 +385,7 @@ fn forge(pki: &Pki, root: &Path) -> Origin {
     let origin = Origin::https(pki, &[HOST], move |visit, request| {
         match request.target().split('/').nth(1) {
             Some("repo.git") => git(visit, request),
-            Some("simple" | "files") => index(visit, request),
+            Some("simple" | "packages") => index(visit, request),
             _ => later.get().expect("the answers")(visit, request),
         }
     });
