@@ -132,6 +132,7 @@ pub fn run_command(path: Option<&Path>) -> ExitCode {
 /// Runs a plan until it is told to stop and its flows have ended.
 async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
+    let hangup = signal(SignalKind::hangup())?;
     let bound = Bound::new(&plan.config.listen)?;
     let running = Running::start(plan, bound.addresses(), None)?;
     let gate = running.gate.clone();
@@ -139,7 +140,7 @@ async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
     serve_admin(&gate, bound.admin, Door::Admin, &running.quiet);
     serve_admin(&gate, bound.control, Door::Control, &running.quiet);
     running.serve(bound.proxies);
-    running.attend(catalogue, true, std::convert::identity);
+    running.attend(catalogue, Some(hangup), std::convert::identity);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     banner::say("tidegate: ready\n");
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config};
@@ -32,8 +32,9 @@ pub(super) struct Follow {
     pub(super) adapt: fn(Plan) -> Plan,
     /// Own listeners, part of the floor.
     pub(super) own: Vec<SocketAddr>,
-    /// Whether SIGHUP asks for a reload.
-    pub(super) hangup: bool,
+    /// Where SIGHUP asks for a reload, the signal. Made before anybody is told that the gate is
+    /// ready: one that comes sooner would end the process.
+    pub(super) hangup: Option<Signal>,
 }
 
 struct Follower {
@@ -52,11 +53,7 @@ struct Follower {
 
 /// Follows the files and SIGHUP until `quiet`.
 pub(super) async fn follow(gate: Arc<Gate>, follow: Follow, quiet: CancellationToken) {
-    let listening = follow.hangup.then(|| signal(SignalKind::hangup()));
-    let Ok(mut hangup) = listening.transpose() else {
-        tracing::error!("cannot listen for SIGHUP");
-        return;
-    };
+    let mut hangup = follow.hangup;
     let digest = follow.config.digest.clone();
     let mut follower = Follower {
         gate,

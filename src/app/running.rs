@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminListener, Door};
@@ -109,9 +110,9 @@ impl Running {
         super::serve_admin(&self.gate, Some(listener), Door::Admin, &self.quiet);
     }
 
-    /// Reloads and samples until it ends, after the flows. `hangup`: SIGHUP asks for a reload;
-    /// `adapt` is done to every plan that is loaded.
-    pub fn attend(&self, catalogue: Catalogue, hangup: bool, adapt: fn(Plan) -> Plan) {
+    /// Reloads and samples until it ends, after the flows. `hangup`: the signal that asks for a
+    /// reload; `adapt` is done to every plan that is loaded.
+    pub fn attend(&self, catalogue: Catalogue, hangup: Option<Signal>, adapt: fn(Plan) -> Plan) {
         let follow = Follow {
             config: self.config.clone(),
             catalogue,

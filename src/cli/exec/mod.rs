@@ -211,7 +211,7 @@ impl Exec {
         let own = own.map_or_else(Vec::new, |own| vec![own.proxy, own.admin]);
         let running = Running::start(plan, own, spare)?;
         let session = self.session(&running.gate, id)?;
-        running.attend(catalogue, false, adapt);
+        running.attend(catalogue, None, adapt);
         let (words, mut variables) = (self.words(id), session.variables(place)?);
         if let Some(bundle) = &running.bundle {
             super::env::add(&mut variables, super::ca::variables(bundle));
