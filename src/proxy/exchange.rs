@@ -337,11 +337,9 @@ impl Exchange<'_> {
             }
             let mut out = BytesMut::new();
             let form = self.tools.as_ref().and_then(|tools| tools.form(&head));
-            let shown = match form {
-                Some(_) => head.unmeasured(),
-                None => head.clone(),
-            };
-            let told = encode_response(&shown, client, "tidegate", &mut out);
+            let unmeasured = form.map(|_| head.unmeasured());
+            let shown = unmeasured.as_ref().unwrap_or(&head);
+            let told = encode_response(shown, client, "tidegate", &mut out);
             if head.is_interim() {
                 tell(to, &out).await?;
                 continue;

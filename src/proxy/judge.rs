@@ -147,16 +147,11 @@ impl Request<'_> {
     /// A field that may come once and comes more often, or in a spelling that only some read
     /// (`_` and `.` for `-`, as CGI and its heirs do).
     fn twice(&self) -> Option<&'static str> {
-        let is = |spelt: &[u8], name: &str| spelt.eq_ignore_ascii_case(name.as_bytes());
-        let folded = |spelt: &[u8], name: &str| {
-            let plain = |byte: &u8| if b"._".contains(byte) { b'-' } else { *byte };
-            let spelt: Vec<u8> = spelt.iter().map(plain).collect();
-            is(&spelt, name)
-        };
         ONCE.into_iter().find(|name| {
-            let fields = || self.head.fields.iter();
-            let named = fields().filter(|it| is(it.name, name)).count();
-            named > 1 || fields().any(|it| !is(it.name, name) && folded(it.name, name))
+            let fields = self.head.fields.iter();
+            let mut alike = fields.filter(|it| is_alike(it.name, name));
+            let first = alike.next();
+            first.is_some_and(|first| !is_named(first.name, name) || alike.next().is_some())
         })
     }
 
@@ -349,4 +344,15 @@ impl Request<'_> {
         }
         peek.more(connection).await
     }
+}
+
+fn is_named(spelt: &[u8], name: &str) -> bool {
+    spelt.eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// As [`is_named`], for readers to whom `_` and `.` are `-`.
+fn is_alike(spelt: &[u8], name: &str) -> bool {
+    let plain = |byte: u8| if b"._".contains(&byte) { b'-' } else { byte };
+    let same = |(spelt, name): (&u8, u8)| plain(*spelt).eq_ignore_ascii_case(&name);
+    spelt.len() == name.len() && spelt.iter().zip(name.bytes()).all(same)
 }
