@@ -29,6 +29,15 @@ pub struct Certificate {
 const LONGEST: usize = 1024;
 
 impl Certificate {
+    /// SHA-256 of a certificate in DER, in hex.
+    pub fn fingerprint_of(leaf: &[u8]) -> Arc<str> {
+        let mut text = String::new();
+        for byte in digest(&SHA256, leaf).as_ref() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.into()
+    }
+
     /// Reads the names of the kinds that say who the caller is, the best first. `None` where it
     /// names nobody, or in a way that two readers could take in two ways.
     pub fn read(chain: Vec<Box<[u8]>>, kinds: &[NameKind]) -> Option<Self> {
@@ -64,7 +73,7 @@ impl Certificate {
         Some(Self {
             sans: names.into_iter().map(|(_, name)| name).collect(),
             subject: Some(subject),
-            fingerprint: hex(digest(&SHA256, leaf).as_ref()),
+            fingerprint: Self::fingerprint_of(leaf),
             expires,
             chain: Vec::new(),
         })
@@ -102,14 +111,6 @@ fn alternative(san: &GeneralName<'_>) -> Option<Option<(NameKind, Arc<str>)>> {
 fn plain(text: &str) -> Option<&str> {
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     (visible && !text.is_empty() && text.len() <= LONGEST).then_some(text)
-}
-
-fn hex(bytes: &[u8]) -> Arc<str> {
-    let mut text = String::new();
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text.into()
 }
 
 #[cfg(test)]

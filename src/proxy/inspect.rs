@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::dial::{Stream, Through, TlsKey, Upstream};
-use crate::identity::Presented;
+use crate::identity::{Certificate, Presented};
 use crate::name::{Host, Path, Target, Url};
 use crate::policy::Decision;
 use crate::record::{Blame, End, FlowFacts, TlsMode};
@@ -278,24 +278,15 @@ async fn enter(
     let entered = tokio::time::timeout(snapshot.limits.header_timeout, entering).await;
     let entered = entered.unwrap_or(Err(HandshakeError("timeout")))?;
     if let Some(certificate) = &entered.certificate {
-        let _ = inside.certificate.set(sha256(certificate));
+        let _ = inside
+            .certificate
+            .set(Certificate::fingerprint_of(certificate));
     }
     let stream = ClientStream::Inside(entered.stream);
     let mut connection = Connection::new(shared, stream, origin);
     connection.inside = Some(inside.clone());
     connection.captured = captured;
     Ok((connection, entered.http2))
-}
-
-/// SHA-256 in hex, as OpenTelemetry writes it.
-fn sha256(certificate: &[u8]) -> Arc<str> {
-    use std::fmt::Write;
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
-    let mut text = String::with_capacity(64);
-    for byte in digest.as_ref() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text.into()
 }
 
 fn detail_of(why: &'static str) -> Option<Box<str>> {

@@ -1,7 +1,5 @@
 //! Server-sent events (WHATWG HTML section 9.2), as far as MCP needs them.
 
-use crate::name::{Path, Target, Url};
-
 /// A line of a stream: its text, and how many bytes it takes with its end.
 struct Line<'a> {
     text: &'a [u8],
@@ -110,26 +108,4 @@ fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
         [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
         _ => None,
     }
-}
-
-/// Where the messages of the older HTTP+SSE transport are posted to, which the server says in the
-/// first event of its stream (`event: endpoint`). `authority` is that of the stream (`host[:port]`):
-/// an endpoint elsewhere is none. `None` until the event is whole.
-pub fn endpoint_of(stream: &[u8], authority: &str) -> Option<Path> {
-    let whole = stream.get(..whole_events(stream))?;
-    let is_endpoint = |event: &&[u8]| {
-        let kind = lines(event)
-            .filter_map(|line| value(line.text, b"event"))
-            .last();
-        kind == Some(b"endpoint")
-    };
-    let data = data(events(whole).find(is_endpoint)?)?;
-    let data = data.trim_ascii();
-    if data.starts_with(b"/") && !data.starts_with(b"//") {
-        return Path::parse(data).ok();
-    }
-    let url = Url::parse(data).ok()?;
-    let port = if url.tls { 443 } else { 80 };
-    let own = Target::from_authority(authority.as_bytes(), port).ok()?;
-    (url.target == own).then_some(url.path)
 }

@@ -21,7 +21,7 @@ use super::json::{self, Object};
 use super::{Fields, Progress, is_plain, told, whole};
 
 pub use answer::refusal;
-pub use events::{endpoint_of, whole_events};
+pub use events::whole_events;
 pub use glance::{is_message, may_begin};
 pub use listing::allowed_tools;
 

@@ -402,43 +402,12 @@ fn whole_events_end_with_an_empty_line() {
     );
 }
 
-#[test]
-fn the_older_transport_says_where_messages_go() {
-    let of = |text: &str| {
-        endpoint_of(text.as_bytes(), "mcp.example.com").map(|path| path.as_str().to_owned())
-    };
-    let path = Some("/messages/?session_id=1".to_owned());
-    assert_eq!(
-        of("event: endpoint\ndata: /messages/?session_id=1\n\n"),
-        path
-    );
-    assert_eq!(
-        of(": hi\r\n\r\nevent: endpoint\r\ndata: /messages/?session_id=1\r\n\r\n"),
-        path
-    );
-    assert_eq!(
-        of("event: endpoint\ndata: https://mcp.example.com/messages/?session_id=1\n\n"),
-        path
-    );
-    for text in [
-        "event: endpoint\ndata: /messages\n",
-        "data: /messages\n\n",
-        "event: endpoint\ndata: https://other.example.com/messages\n\n",
-        "event: endpoint\ndata: //other.example.com/messages\n\n",
-        "event: endpoint\ndata: /a/../b\n\n",
-        "event: endpoint\n\n",
-    ] {
-        assert_eq!(of(text), None, "{text}");
-    }
-}
-
 proptest! {
     #[test]
     fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         is_message(&bytes, true);
         refusal(&bytes, 1, "no", None);
         allowed_tools(&bytes, &|_| false);
-        endpoint_of(&bytes, "x");
         prop_assert!(whole_events(&bytes) <= bytes.len());
     }
 
