@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::name::Target;
-use crate::policy::TierId;
+use crate::policy::{CallerKey, TierId};
 
 use super::{Stream, Through};
 
@@ -24,6 +24,9 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 pub struct PoolKey {
     /// The target that was judged.
     pub target: Target,
+    /// The caller: an origin may take a connection for one client's, and what it answers there for
+    /// that client's.
+    pub caller: CallerKey,
     /// The tier that was judged.
     pub tier: TierId,
     /// How TLS is spoken with it; `None`: not at all.
@@ -81,7 +84,8 @@ impl Pool {
             while let Some(mut candidate) = idle.pop() {
                 let rested = now.saturating_duration_since(candidate.since);
                 let judged = super::judged(candidate.address, candidate.through.as_ref());
-                if rested < LONGEST_REST && judged.is_none_or(&judge) && candidate.stream.rests() {
+                let good = rested < LONGEST_REST && judged.is_none_or(&judge);
+                if good && candidate.stream.is_quiet() {
                     found = Some(candidate);
                     break;
                 }
@@ -160,7 +164,12 @@ mod tests {
     }
 
     fn key(tier: u8) -> PoolKey {
+        key_of("a", tier)
+    }
+
+    fn key_of(subject: &str, tier: u8) -> PoolKey {
         PoolKey {
+            caller: CallerKey::Subject(subject.into()),
             target: Target::from_connect(b"files.example.net:80").unwrap(),
             tier: TierId(tier),
             tls: None,
@@ -176,6 +185,25 @@ mod tests {
         assert!(pool.take(&key(1), now, |_| true).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_some());
         assert!(pool.take(&key(0), now, |_| true).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_never_shared_by_callers() {
+        let (stream, _origin, address) = pair().await;
+        let (pool, now) = (Pool::default(), Clock::system().instant());
+        pool.put(key_of("a", 0), (Stream::Tcp(stream), address), None, now);
+        let session = PoolKey {
+            caller: CallerKey::Session("a".into()),
+            ..key(0)
+        };
+        let address = PoolKey {
+            caller: CallerKey::Address(address.ip()),
+            ..key(0)
+        };
+        for other in [key_of("b", 0), session, address] {
+            assert!(pool.take(&other, now, |_| true).is_none(), "{other:?}");
+        }
+        assert!(pool.take(&key_of("a", 0), now, |_| true).is_some());
     }
 
     #[tokio::test]

@@ -30,8 +30,8 @@ impl Stream {
         }
     }
 
-    /// Whether it rests as it should: nothing to read, and no end.
-    pub(super) fn rests(&mut self) -> bool {
+    /// Whether nothing came that was not asked for, neither bytes nor the end.
+    pub fn is_quiet(&mut self) -> bool {
         if let Self::Tcp(socket) = self {
             let read = socket.try_read(&mut [0]);
             return matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);

@@ -31,7 +31,8 @@ use crate::config::{self, IdentityDemand, Listener};
 use crate::policy::{Facts, Policy, Who};
 
 pub use basic::Credentials;
-pub use caller::{Caller, CallerKey, Channel, Evidence, Presented, Proof, Trust};
+pub use crate::policy::CallerKey;
+pub use caller::{Caller, Channel, Evidence, Presented, Proof, Trust};
 pub use calls::{Calls, Place, Refused};
 pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Line, Narrow, Process, ToolCall, Work};

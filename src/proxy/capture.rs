@@ -175,7 +175,8 @@ async fn turn_away(mut connection: Connection) {
     let heard = connection.stream.read_buf(&mut first);
     let heard = tokio::time::timeout(FIRST_WORD, heard).await;
     if matches!(heard, Ok(Ok(1..))) && first.first() == Some(&HANDSHAKE) {
-        let _ = connection.stream.write_all(ACCESS_DENIED).await;
+        let told = connection.stream.write_all(ACCESS_DENIED);
+        let _ = tokio::time::timeout(FIRST_WORD, told).await;
         connection.linger().await;
     } else {
         connection.stream.break_off();

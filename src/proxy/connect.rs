@@ -47,7 +47,9 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
     drop(head);
     match opened {
         Ok(way) => {
-            if connection.say(OPENED).await.is_err() {
+            // A client that reads nothing of what it was told before must not be waited for.
+            let told = tokio::time::timeout(LINGER, connection.say(OPENED)).await;
+            if !matches!(told, Ok(Ok(()))) {
                 flow.ended(End::Closed, Some(Blame::Client), None);
                 return None;
             }

@@ -368,10 +368,12 @@ impl Connection {
 
     /// Ends our side and lets the client finish reading: what it still sends is thrown away
     /// unread (RFC 9931), within bounds.
+    ///
+    /// The one deadline covers our end as well: a client of TLS that does not read takes no alert.
     pub(super) async fn linger(&mut self) {
-        let _ = self.stream.shutdown().await;
         self.buffer = BytesMut::new();
         let _ = tokio::time::timeout(LINGER, async {
+            let _ = self.stream.shutdown().await;
             let mut left = LINGER_BYTES;
             let mut scratch = [0; 2048];
             while left > 0 {

@@ -155,7 +155,10 @@ impl Inside {
                 Some(peer.route(OriginStream::Http2(Box::new(exchange))))
             }
             Link::Http1(_, peer) if fits(peer) => match std::mem::replace(&mut *link, Link::Gone) {
-                Link::Http1(stream, peer) => Some(peer.route(OriginStream::Wire(stream))),
+                // One that the origin has closed meanwhile is of no use.
+                Link::Http1(mut stream, peer) => stream
+                    .is_quiet()
+                    .then(|| peer.route(OriginStream::Wire(stream))),
                 other => {
                     *link = other;
                     None

@@ -28,6 +28,7 @@ mod route;
 mod said;
 mod splice;
 mod tools;
+mod upload;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -5,6 +5,9 @@ use bytes::Bytes;
 /// How many fields a head may have, whatever the configuration says.
 pub(super) const MOST_FIELDS: usize = 256;
 
+/// The name of a gate, as it stands in what a gate tells its clients.
+const GATE: &[u8] = b"tidegate";
+
 /// Fields by which servers and frameworks take another method than the request's.
 const OVERRIDES: [&str; 4] = [
     "http-method-override",
@@ -48,6 +51,8 @@ pub(crate) enum Name {
     ProxyConnection,
     /// Any other `Proxy-…`.
     ProxyOther,
+    /// `X-Deny-Reason`, `X-Proxy-Error`: how a proxy marks a refusal of its own.
+    Refusal,
     /// `TE`.
     Te,
     /// `X-Tidegate-…`: said by a gate only.
@@ -166,6 +171,7 @@ impl Name {
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::KeepAlive,
             10 if is("user-agent") => Self::UserAgent,
+            13 if is("x-deny-reason") || is("x-proxy-error") => Self::Refusal,
             14 if is("content-length") => Self::ContentLength,
             14 if is("http2-settings") => Self::Http2Settings,
             16 if is("proxy-connection") => Self::ProxyConnection,
@@ -241,6 +247,19 @@ pub(crate) fn via_has(fields: &Fields, pseudonym: &str) -> bool {
             .nth(1)
             .is_some_and(|by| by.eq_ignore_ascii_case(pseudonym.as_bytes()))
     })
+}
+
+/// Whether an element of `Via` names a gate, by its common name or a pseudonym.
+pub(super) fn names_gate(element: &[u8]) -> bool {
+    let received_by = element.split(|byte| matches!(byte, b' ' | b'\t'));
+    let mut parts = received_by.filter(|part| !part.is_empty()).skip(1);
+    parts.any(|part| contains_gate(part))
+}
+
+/// Whether a text holds the name of the gate, in any case.
+pub(super) fn contains_gate(text: &[u8]) -> bool {
+    text.windows(GATE.len())
+        .any(|part| part.eq_ignore_ascii_case(GATE))
 }
 
 /// Who took a message before, as `Via` says; `None`: nobody.

@@ -16,7 +16,7 @@ mod head;
 mod response;
 mod seen;
 
-pub(crate) use body::{BodyError, BodySink, BodySource, Passage, copy_body};
+pub(crate) use body::{BodyError, BodySink, BodySource, Passage, Sender, copy_body};
 pub(crate) use chunks::Chunks;
 pub(crate) use encode::{Client, Onward, encode_request, encode_response};
 pub(crate) use fields::{Name, via_before, via_has};

@@ -121,6 +121,22 @@ impl ResponseHead {
     }
 }
 
+impl ResponseError {
+    /// As `error.type` of a record says it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::ContentLength => "response_content_length",
+            Self::Field => "response_field",
+            Self::Protocol => "response_protocol",
+            Self::StatusLine => "response_status_line",
+            Self::TooLarge => "response_too_large",
+            Self::TransferEncoding => "response_transfer_encoding",
+            Self::UnexpectedBody => "response_unexpected_body",
+            Self::Unprintable => "response_unprintable",
+        }
+    }
+}
+
 impl From<Unprintable> for ResponseError {
     fn from(_: Unprintable) -> Self {
         Self::Unprintable

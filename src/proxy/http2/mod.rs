@@ -29,7 +29,9 @@ use super::connection::{Connection, Origin};
 use super::http1::HeadLimits;
 use super::inspect::Inside;
 
-pub(super) use carrier::{Carrier as OriginCarrier, Exchange, RequestHalf, ResponseHalf};
+pub(super) use carrier::{
+    Carrier as OriginCarrier, Exchange, RequestHalf, ResponseHalf, is_unprocessed,
+};
 pub(super) use stream::{ReadHalf, Stream, WriteHalf};
 
 /// Requests and tunnels of one connection at once. One more is refused, and may be tried again.
