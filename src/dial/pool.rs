@@ -126,6 +126,29 @@ impl Pool {
         }
     }
 
+    /// Closes a connection that rests for a caller; whether there was one.
+    pub fn close_one_of(&self, caller: &CallerKey) -> bool {
+        self.close_where(|key| key.caller == *caller)
+    }
+
+    /// Closes a connection that rests; whether there was one.
+    pub fn close_one(&self) -> bool {
+        self.close_where(|_| true)
+    }
+
+    fn close_where(&self, fits: impl Fn(&PoolKey) -> bool) -> bool {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = kept.idle.keys().find(|key| fits(key)).cloned() else {
+            return false;
+        };
+        let closed = kept.idle.get_mut(&key).and_then(Vec::pop).is_some();
+        if kept.idle.get(&key).is_some_and(Vec::is_empty) {
+            kept.idle.remove(&key);
+        }
+        kept.count = kept.count.saturating_sub(usize::from(closed));
+        closed
+    }
+
     /// Closes what has rested too long.
     pub fn sweep(&self, now: Instant) {
         self.0
@@ -150,14 +173,17 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use crate::clock::Clock;
+    use crate::dial::Socket;
 
     use super::*;
 
-    async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
+    async fn pair() -> (Socket, TcpStream, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let budget = Arc::new(crate::dial::Descriptors::new(1));
+        let take = || budget.take(None, 1);
         let (dialled, accepted) = tokio::join!(
-            crate::dial::race::connect(std::slice::from_ref(&address)),
+            crate::dial::race::connect(std::slice::from_ref(&address), take),
             listener.accept()
         );
         (dialled.unwrap().0, accepted.unwrap().0, address)
@@ -204,6 +230,16 @@ mod tests {
             assert!(pool.take(&other, now, |_| true).is_none(), "{other:?}");
         }
         assert!(pool.take(&key_of("a", 0), now, |_| true).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_closed_where_its_caller_needs_the_descriptor() {
+        let (stream, _origin, address) = pair().await;
+        let (pool, now) = (Pool::default(), Clock::system().instant());
+        pool.put(key_of("a", 0), (Stream::Tcp(stream), address), None, now);
+        assert!(!pool.close_one_of(&CallerKey::Subject("b".into())));
+        assert!(pool.close_one_of(&CallerKey::Subject("a".into())));
+        assert!(!pool.close_one() && pool.take(&key_of("a", 0), now, |_| true).is_none());
     }
 
     #[tokio::test]

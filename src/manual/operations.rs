@@ -17,6 +17,7 @@
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
 //! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`. |
 //! | `tidegate_certificates_minted_total` | counter |  | Certificates made for inspected destinations. |
+//! | `tidegate_connections` | gauge |  | Clients that are connected, also those that were answered and are waited for. |
 //! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
 //! | `tidegate_contained_timestamp_seconds` | gauge |  | When a doctor last reported; 0 before the first report. |
 //! | `tidegate_decision_duration_seconds` | histogram |  | Time to decide one flow by the policy. |
@@ -28,7 +29,7 @@
 //! | `tidegate_flows_active` | gauge | kind | Flows that are open. |
 //! | `tidegate_flows_unstarted_total` | counter |  | Flows or clients turned away before they began: no room in the log, or too many clients. |
 //! | `tidegate_http2_ended_total` | counter | side, reason | Connections of HTTP/2 that were ended for what the other side sent: `client`, `inside` (a client in an inspected tunnel) or `upstream`; `flood`, or the code of RFC 9113 that it was told, in small letters. |
-//! | `tidegate_parent_dials_total` | counter | result | Flows that were to go through a parent proxy: `ok`, or why none took them: `credential`, `garbled`, `own`, `refused`, `resting`, `silent`, `tls`, `unreachable`. |
+//! | `tidegate_parent_dials_total` | counter | result | Flows that were to go through a parent proxy: `ok`, or why none took them: `credential`, `descriptors`, `garbled`, `own`, `refused`, `resting`, `silent`, `tls`, `unreachable`. |
 //! | `tidegate_policy_info` | gauge | digest, generation | Always 1: which policy decides. |
 //! | `tidegate_policy_reloads_total` | counter | result | Attempts to load the policy anew. |
 //! | `tidegate_policy_stale` | gauge |  | 1 while the files do not load and an earlier policy goes on. |

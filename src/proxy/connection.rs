@@ -20,7 +20,7 @@ use super::client::ClientStream;
 use super::connect::{self, Tunnel};
 use super::flow::{Flow, Known};
 use super::forward::{self, After};
-use super::http1::{HeadError, HeadLimits, Method, RequestHead, parse_request};
+use super::http1::{HeadError, HeadLimits, Method, RequestHead, Scan, scan_request};
 use super::inspect::Inside;
 use super::refusal::{self, Code, Refusal};
 
@@ -192,8 +192,9 @@ impl Connection {
     }
 
     async fn head(&mut self, bounds: HeadLimits) -> Next {
+        let mut scan = Scan::default();
         loop {
-            match parse_request(&mut self.buffer, bounds) {
+            match scan_request(&mut self.buffer, bounds, &mut scan) {
                 Ok(Some(head)) => {
                     self.asked = true;
                     return Next::Request(Box::new(head));

@@ -26,8 +26,8 @@ use super::flow::{Flow, millis};
 use super::forward::After;
 use super::http1::{
     Asked, BodyError, BodyLength, BodySink, Client, HeadLimits, Method, Onward, Passage,
-    RequestHead, ResponseHead, Sender, Version, copy_body, encode_request, encode_response,
-    is_idempotent, parse_request, parse_response,
+    RequestHead, ResponseHead, Scan, Sender, Version, copy_body, encode_request, encode_response,
+    is_idempotent, parse_request, scan_response,
 };
 use super::http2::is_unprocessed;
 use super::origin::{OriginRead, OriginStream, OriginWrite};
@@ -481,8 +481,9 @@ impl Exchange<'_> {
             head: self.head.method == Method::Head,
             upgrade: self.upgrade && self.head.upgrade().is_some(),
         };
+        let mut scan = Scan::default();
         loop {
-            match parse_response(buffer, asked) {
+            match scan_response(buffer, asked, &mut scan) {
                 Ok(Some(head)) => return Ok(framed(from, head)),
                 Ok(None) => {}
                 Err(error) => return Err(ReplyError::Malformed(error.word(), error.to_string())),

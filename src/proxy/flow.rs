@@ -214,10 +214,17 @@ impl Flow {
         self.snapshot().policy.decide(&query).verdict == Verdict::Allow
     }
 
+    /// The caller, once it has a place among the open flows.
+    pub(super) fn caller(&self) -> Option<&CallerKey> {
+        self.place.as_ref().map(Place::caller)
+    }
+
     /// What the caller is counted by.
     pub(super) fn caller_key(&self, known: &Known) -> CallerKey {
         let unknown = Ipv4Addr::UNSPECIFIED.into();
-        known.caller.key(self.facts.client_address.unwrap_or(unknown))
+        known
+            .caller
+            .key(self.facts.client_address.unwrap_or(unknown))
     }
 
     /// Takes room for so many bytes that are read ahead; `false` where the caller, or all callers

@@ -206,8 +206,9 @@ impl Request<'_> {
         peek: &mut Peek,
     ) -> Result<bool, Refusal> {
         // Blanks and a mark are no beginning: what they lead to is waited for.
+        let mut passed = 0;
         let begins = loop {
-            match content::mcp::may_begin(&peek.content) {
+            match content::mcp::may_begin(&peek.content, &mut passed) {
                 None if peek.ended => break false,
                 None if peek.content.len() > MOST => return Ok(true),
                 None => self.more(connection, flow, peek).await?,
@@ -290,12 +291,17 @@ impl Request<'_> {
             }
             said::of_model(&peek.content, flow);
         }
+        // A body that comes in small pieces is not read from its beginning for each of them.
+        let mut next = 0;
         loop {
             let (content, ended) = (&peek.content, peek.ended);
             let (fields, path) = (self.fields(), &self.url.path);
             let progress = if content.len() > MOST && deed.body != Some(Body::Model) {
                 content::too_long(deed)
+            } else if content.len() < next && !ended {
+                Progress::More
             } else {
+                next = content.len() + content.len() / 16;
                 content::read(deed, &fields, self.method(), path, content, ended)
             };
             match progress {

@@ -53,7 +53,11 @@ impl<'c> Upload<'c> {
 
     fn keep(&mut self, bytes: &[u8]) {
         let room = |kept: &BytesMut| MAX_KEPT.saturating_sub(kept.len());
-        if self.kept.as_ref().is_some_and(|kept| bytes.len() > room(kept)) {
+        if self
+            .kept
+            .as_ref()
+            .is_some_and(|kept| bytes.len() > room(kept))
+        {
             self.kept = None;
         }
         if let Some(kept) = &mut self.kept {

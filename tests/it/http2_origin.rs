@@ -431,7 +431,10 @@ fn trailers_of_a_request_reach_an_origin_of_either_http() {
     ask_with_trailers(&mut client, two.port(), &[("content-digest", "7")]);
     until("a request", || two.requests().len() == 1);
     assert_eq!(two.requests()[0].text(), "body");
-    assert_eq!(two.requests()[0].trailers, [("content-digest".into(), "7".into())]);
+    assert_eq!(
+        two.requests()[0].trailers,
+        [("content-digest".into(), "7".into())]
+    );
 
     // Only where its origin speaks HTTP/2 does a client: so this one is HTTP/1 on both sides.
     let origins = Pki::new();
@@ -465,7 +468,11 @@ fn trailers_of_a_request_that_mean_something_to_a_proxy_go_nowhere() {
         let rules = inspected("two", HOST, origin.port(), "");
         let inside = Inside::start(&origins, &[HOST], &format!("{TIERS}{rules}"));
         let mut client = connect(&inside, origin.port());
-        ask_with_trailers(&mut client, origin.port(), &[("content-digest", "7"), trailer]);
+        ask_with_trailers(
+            &mut client,
+            origin.port(),
+            &[("content-digest", "7"), trailer],
+        );
         assert_eq!(origin.requests()[0].trailers, [], "{trailer:?}");
     }
 }

@@ -173,7 +173,9 @@ where
         }
         let decoded = chunks.decode(buffer).map_err(BodyError::Chunk)?;
         let content = buffer.get(..decoded.content).unwrap_or_default();
-        let last = chunks.is_done().then(|| passage.trailers_of(chunks.trailers()));
+        let last = chunks
+            .is_done()
+            .then(|| passage.trailers_of(chunks.trailers()));
         sink.put(content, last).await?;
         buffer.advance(decoded.consumed);
     }
@@ -274,7 +276,10 @@ fn is_harmless_in_request(name: &str) -> bool {
         let start = name.get(..prefix.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
     };
-    DIGESTS.iter().any(|digest| digest.eq_ignore_ascii_case(name)) || DIGEST_PREFIXES.iter().any(starts)
+    DIGESTS
+        .iter()
+        .any(|digest| digest.eq_ignore_ascii_case(name))
+        || DIGEST_PREFIXES.iter().any(starts)
 }
 
 /// Digests of a body (RFC 9530, RFC 3230, RFC 1864), which are known only at its end.

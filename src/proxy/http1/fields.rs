@@ -9,11 +9,42 @@ pub(super) const MOST_FIELDS: usize = 256;
 const GATE: &[u8] = b"tidegate";
 
 /// Fields by which servers and frameworks take another method than the request's.
-const OVERRIDES: [&str; 4] = [
+const METHOD_OVERRIDES: [&str; 7] = [
     "http-method-override",
     "x-http-method",
     "x-http-method-override",
+    "x-http-method-overrides",
+    "x-method",
     "x-method-override",
+    "x-override-method",
+];
+
+/// Fields by which servers and frameworks take another path or host than the request's, as a reverse
+/// proxy would tell them (`X-Forwarded-…` besides): of IIS, ASP.NET, Symfony, Zend, Laminas, nginx,
+/// Traefik, Envoy, Azure and others.
+const URL_OVERRIDES: [&str; 22] = [
+    "x-backend-host",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
+    "x-host",
+    "x-http-host-override",
+    "x-http-path-override",
+    "x-http-url-override",
+    "x-original-host",
+    "x-original-path",
+    "x-original-request-uri",
+    "x-original-uri",
+    "x-original-url",
+    "x-override-url",
+    "x-path-info",
+    "x-proxy-url",
+    "x-real-url",
+    "x-replaced-path",
+    "x-request-uri",
+    "x-rewrite-uri",
+    "x-rewrite-url",
+    "x-script-name",
+    "x-waws-unencoded-url",
 ];
 
 /// The fields of one head in their order, as they were written.
@@ -63,6 +94,8 @@ pub(crate) enum Name {
     TransferEncoding,
     /// `Upgrade`.
     Upgrade,
+    /// `X-Original-URL` and its kin: another path or host than the one that was judged.
+    UrlOverride,
     /// `User-Agent`.
     UserAgent,
     /// `Via`.
@@ -177,7 +210,8 @@ impl Name {
             16 if is("proxy-connection") => Self::ProxyConnection,
             17 if is("transfer-encoding") => Self::TransferEncoding,
             19 if is("proxy-authorization") => Self::ProxyAuthorization,
-            _ if OVERRIDES.into_iter().any(is) => Self::MethodOverride,
+            _ if METHOD_OVERRIDES.into_iter().any(is) => Self::MethodOverride,
+            _ if starts_with(name, b"x-") && URL_OVERRIDES.into_iter().any(is) => Self::UrlOverride,
             _ if starts_with(name, b"proxy-") => Self::ProxyOther,
             _ if starts_with(name, b"x-tidegate-") => Self::Tidegate,
             _ if starts_with(name, b"x-forwarded-") => Self::Forwarded,

@@ -277,15 +277,16 @@ struct Unprocessed;
 
 /// Whether an origin says that it has not looked at the request that failed so.
 pub(crate) fn is_unprocessed(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Unprocessed>())
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<Unprocessed>())
 }
 
 /// The error of a request that gets no answer; `passed_over`: whether the origin will look at no
 /// stream of that number any more.
 fn unanswered(error: h2::Error, passed_over: bool) -> io::Error {
-    let refused = error.is_reset()
-        && error.is_remote()
-        && error.reason() == Some(Reason::REFUSED_STREAM);
+    let refused =
+        error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
     if refused || passed_over {
         io::Error::new(io::ErrorKind::ConnectionReset, Unprocessed)
     } else {

@@ -323,7 +323,11 @@ mod tests {
             for piece in all.chunks(size) {
                 heads.cost(piece);
             }
-            assert_eq!(asked.last.load(Ordering::Relaxed), 261, "in pieces of {size}");
+            assert_eq!(
+                asked.last.load(Ordering::Relaxed),
+                261,
+                "in pieces of {size}"
+            );
         }
     }
 
