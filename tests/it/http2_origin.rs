@@ -149,7 +149,7 @@ fn head(method: &str, port: u16) -> Vec<u8> {
 }
 
 /// Starts an origin that does this for the first request of each connection; its port.
-fn attack(pki: &Pki, act: impl Fn(&mut Http2, u32) + Send + Sync + 'static) -> u16 {
+pub(crate) fn attack(pki: &Pki, act: impl Fn(&mut Http2, u32) + Send + Sync + 'static) -> u16 {
     let mut config = pki.serving(&[HOST], |_| {});
     config.alpn_protocols = vec![b"h2".to_vec()];
     let (config, act) = (Arc::new(config), Arc::new(act));
