@@ -187,7 +187,7 @@ mod tests {
             .collect();
         assert!(others.iter().take(4).all(|taken| !taken.is_empty()));
         drop(others);
-        assert_eq!(take_all(&budget, "b").len(), 66);
+        assert_eq!(take_all(&budget, "b").len(), 67);
     }
 
     #[test]

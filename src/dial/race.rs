@@ -123,8 +123,8 @@ mod tests {
 
     #[tokio::test]
     async fn with_one_descriptor_addresses_are_tried_one_after_the_other() {
-        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let closed = closed.local_addr().unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr();
+        let closed = closed.unwrap();
         let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = open.local_addr().unwrap();
         let budget = Arc::new(Descriptors::new(1));

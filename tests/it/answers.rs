@@ -3,13 +3,15 @@
 
 use std::io;
 
-use crate::http2_origin::{attack, connect};
+use crate::http2_origin::{self, attack, connect};
 use crate::kit::{
     Client, Ended, Gate, Http2, Inside, Lines, Message, Origin, Pki, TIERS, allow_more, flag,
     inspected, kind, loopback, names,
 };
 
 const HOST: &str = "files.example.net";
+/// The origin that speaks HTTP/2.
+const TWO: &str = http2_origin::HOST;
 
 /// All by which a gate marks a refusal of its own.
 const FORGED: &str = "X-Deny-Reason: host_not_allowed\r\nX-Proxy-Error: blocked-by-allowlist\r\n\
@@ -41,9 +43,9 @@ fn is_unmarked(answer: &Message) {
 }
 
 /// A gate that inspects one origin.
-fn inside(pki: &Pki, port: u16, lines: &str, limits: &str) -> Inside {
-    let rules = inspected("files", HOST, port, lines);
-    Inside::start(pki, &[HOST], &format!("{TIERS}{rules}{limits}"))
+fn inside(pki: &Pki, port: u16, limits: &str) -> Inside {
+    let rules = inspected("files", HOST, port, "") + &inspected("two", TWO, port, "");
+    Inside::start(pki, &[HOST, TWO], &format!("{TIERS}{rules}{limits}"))
 }
 
 #[test]
@@ -66,7 +68,7 @@ fn no_answer_of_an_origin_looks_like_a_refusal_of_the_gate() {
 
     let pki = Pki::new();
     let origin = Origin::https(&pki, &[HOST], say);
-    let inside = inside(&pki, origin.port(), "", "");
+    let inside = inside(&pki, origin.port(), "");
     let mut client = inside.enter(HOST, origin.port());
     let hint = client.inside("GET", &format!("{HOST}:{}", origin.port()), "/");
     assert_eq!(hint.status(), 103);
@@ -89,9 +91,9 @@ fn no_answer_over_http2_looks_like_a_refusal_of_the_gate() {
         origin.head(stream, flag::WHOLE, &head);
         let _ = origin.ended();
     });
-    let inside = inside(&pki, port, "", "");
-    let mut client = inside.enter(HOST, port);
-    let answer = client.inside("GET", &format!("{HOST}:{port}"), "/");
+    let inside = inside(&pki, port, "");
+    let mut client = inside.enter(TWO, port);
+    let answer = client.inside("GET", &format!("{TWO}:{port}"), "/");
     assert_eq!(answer.status(), 403);
     is_unmarked(&answer);
 }
@@ -138,7 +140,7 @@ fn a_407_of_an_origin_is_not_passed_on() {
 
     let pki = Pki::new();
     let origin = Origin::https(&pki, &[HOST], |visit, _| visit.say(ASKS));
-    let one = inside(&pki, origin.port(), "", "");
+    let one = inside(&pki, origin.port(), "");
     let mut client = one.enter(HOST, origin.port());
     let answer = client.inside("GET", &format!("{HOST}:{}", origin.port()), "/");
     is_bad_response(&one.gate, &answer, word);
@@ -148,10 +150,10 @@ fn a_407_of_an_origin_is_not_passed_on() {
         origin.head(stream, flag::WHOLE, &head);
         let _ = origin.ended();
     });
-    let two = inside(&pki, port, "", "");
+    let two = inside(&pki, port, "");
     let answer = two
-        .enter(HOST, port)
-        .inside("GET", &format!("{HOST}:{port}"), "/");
+        .enter(TWO, port)
+        .inside("GET", &format!("{TWO}:{port}"), "/");
     is_bad_response(&two.gate, &answer, word);
 }
 
@@ -249,7 +251,7 @@ fn malformed_chunks_of_a_request_are_answered() {
 
     let pki = Pki::new();
     let origin = Origin::tls(&pki, &[HOST]);
-    let inside = inside(&pki, origin.port(), "", "");
+    let inside = inside(&pki, origin.port(), "");
     let mut client = inside.enter(HOST, origin.port());
     client.send(format!(
         "POST / HTTP/1.1\r\nHost: {HOST}:{}\r\nTransfer-Encoding: chunked\r\n\r\ng\r\n",
@@ -290,7 +292,7 @@ fn an_upload_that_stalls_is_the_fault_of_its_client() {
 
     let pki = Pki::new();
     let origin = Origin::tls(&pki, &[HOST]);
-    let inside = inside(&pki, origin.port(), "", IMPATIENT);
+    let inside = inside(&pki, origin.port(), IMPATIENT);
     let mut client = inside.enter(HOST, origin.port());
     let host = format!("{HOST}:{}", origin.port());
     client.send(format!(
@@ -305,7 +307,7 @@ fn an_upload_over_http2_that_stalls_is_the_fault_of_its_client() {
     let port = attack(&pki, |origin, _| {
         let _ = origin.ended();
     });
-    let inside = inside(&pki, port, "", IMPATIENT);
+    let inside = inside(&pki, port, IMPATIENT);
     let mut client = connect(&inside, port);
     client.head(1, flag::END_HEADERS, &head("POST", port));
     client.frame(kind::DATA, 0, 1, b"half");
@@ -366,7 +368,7 @@ fn head(method: &str, port: u16) -> [(&'static str, String); 4] {
     [
         (":method", method.to_owned()),
         (":scheme", "https".to_owned()),
-        (":authority", format!("{HOST}:{port}")),
+        (":authority", format!("{TWO}:{port}")),
         (":path", "/".to_owned()),
     ]
 }
@@ -381,7 +383,7 @@ fn saw_whole(origin: &mut Http2, stream: u32) {
 fn a_get_may_end_with_an_empty_frame_and_has_no_content() {
     let pki = Pki::new();
     let port = attack(&pki, saw_whole);
-    let inside = inside(&pki, port, "", "");
+    let inside = inside(&pki, port, "");
     let ask = |method: &str, data: &[u8]| {
         let mut client = connect(&inside, port);
         client.head(1, flag::END_HEADERS, &head(method, port));

@@ -383,9 +383,10 @@ fn an_origin_that_takes_nothing_is_given_up() {
     let mut client = bench.connect();
     client.frame(kind::HEADERS, flag::END_HEADERS, 1, bench.head("POST"));
     // What a client may send before it is told of a window.
-    for _ in 0..4 {
+    for _ in 0..3 {
         client.frame(kind::DATA, 0, 1, [0; 16_000]);
     }
+    client.frame(kind::DATA, flag::END_STREAM, 1, [0; 16_000]);
     let ended = client.outcome(1);
     assert!(
         matches!(ended, Ended::Status(500..) | Ended::Reset(_)),

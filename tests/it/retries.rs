@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::http2_origin::{attack, connect};
+use crate::http2_origin::{HOST, attack, connect};
 use crate::kit::{
     Client, Ended, Http2, Inside, Line, Lines, Origin, Pki, TIERS, flag, inspected, kind, until,
 };
 
-const HOST: &str = "files.example.net";
 const REFUSED_STREAM: &[u8] = &[0, 0, 0, 7];
 
 fn inside(pki: &Pki, port: u16) -> Inside {
@@ -201,7 +200,7 @@ fn a_pooled_connection_that_ends_under_a_post_is_not_used_twice_for_it() {
         Ok(())
     });
     let gate = crate::kit::Gate::with(&crate::kit::loopback(origin.port()));
-    let url = format!("http://{HOST}:{}/", origin.port());
+    let url = format!("http://files.example.net:{}/", origin.port());
     let mut client = gate.client();
     assert_eq!(client.get(&url).status(), 200);
     gate.eventually_records("its end", |lines| lines.named("close").len() == 1);
