@@ -28,7 +28,7 @@ pub use document::{Document, DocumentError, Sought, Wanted};
 pub use parent::{Errand, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};
 pub use resolve::{ResolveError, Resolver};
-pub use stream::{Socket, Stream};
+pub use stream::{Socket, Stream, Unasked};
 
 /// Answers that are looked at: more than any honest name has.
 const MOST_ANSWERS: usize = 16;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::name::Target;
 use crate::policy::{CallerKey, TierId};
 
-use super::{Stream, Through};
+use super::{Stream, Through, Unasked};
 
 /// Idle connections kept for one key, and in all.
 const MOST_OF_A_KEY: usize = 64;
@@ -85,7 +85,7 @@ impl Pool {
                 let rested = now.saturating_duration_since(candidate.since);
                 let judged = super::judged(candidate.address, candidate.through.as_ref());
                 let good = rested < LONGEST_REST && judged.is_none_or(&judge);
-                if good && candidate.stream.is_quiet() {
+                if good && matches!(candidate.stream.unasked(), Unasked::Nothing) {
                     found = Some(candidate);
                     break;
                 }

@@ -68,9 +68,10 @@ async fn race(
             });
         }
         let first = first_of(&mut running);
-        let ended = match goes_on {
-            true => tokio::time::timeout(HEAD_START, first).await.ok(),
-            false => Some(first.await),
+        let ended = if goes_on {
+            tokio::time::timeout(HEAD_START, first).await.ok()
+        } else {
+            Some(first.await)
         };
         match ended {
             Some(Ok(winner)) => return Ok(winner),

@@ -75,16 +75,39 @@ impl Stream {
         }
     }
 
-    /// Whether nothing came that was not asked for, neither bytes nor the end.
-    pub fn is_quiet(&mut self) -> bool {
-        if let Self::Tcp(socket) = self {
-            let read = socket.try_read(&mut [0]);
-            return matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        }
+    /// What came that was not asked for.
+    pub fn unasked(&mut self) -> Unasked {
         let mut byte = [0];
+        if let Self::Tcp(socket) = self {
+            return Unasked::of(socket.try_read(&mut byte));
+        }
         let mut into = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(self).poll_read(&mut cx, &mut into).is_pending()
+        match Pin::new(self).poll_read(&mut cx, &mut into) {
+            Poll::Pending => Unasked::Nothing,
+            Poll::Ready(read) => Unasked::of(read.map(|()| into.filled().len())),
+        }
+    }
+}
+
+/// What came on a connection on which nothing was asked.
+#[derive(Debug)]
+pub enum Unasked {
+    /// Nothing, as it should be.
+    Nothing,
+    /// Bytes, or the end.
+    Something,
+    /// An error: TLS says in one that a certificate is not taken.
+    Error(io::Error),
+}
+
+impl Unasked {
+    fn of(read: io::Result<usize>) -> Self {
+        match read {
+            Ok(_) => Self::Something,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Self::Nothing,
+            Err(error) => Self::Error(error),
+        }
     }
 }
 

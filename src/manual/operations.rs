@@ -72,6 +72,18 @@
 //! for what came on them. Who goes beyond is told `ENHANCE_YOUR_CALM`, and the connection ends
 //! (`tidegate_http2_ended_total`); a client may begin another one.
 //!
+//! **Descriptors** (`RLIMIT_NOFILE`, raised to its hard limit at the start): 256 stay free for the log,
+//! the admin listener and name servers, half of the rest is for clients, half for what is dialled for
+//! them: connections to origins, also those that rest between requests, look-ups, and the pipes of
+//! bulk transfers. A caller may have twice as many as are free, so one caller alone two thirds; each
+//! further caller finds some. Over that a flow is refused (429 `too_many_flows`), after what rests for
+//! the caller was closed. `tidegate_connections` counts clients until their socket is closed: one that
+//! does not read is given a second after its answer.
+//!
+//! **A request is sent once more**, over a new connection and as the same flow, where its origin has not
+//! looked at it (the connection was closed before, `REFUSED_STREAM`, GOAWAY) or may do it twice (`GET`,
+//! `HEAD`, `OPTIONS`, `PUT`, `DELETE`), and at most 64 KiB of its body were read.
+//!
 //! **Balancers** that `proxy-protocol` names have to begin with a PROXY header (version 1 or 2); the
 //! client is then who they say. From anyone else such a header is a malformed request.
 //!

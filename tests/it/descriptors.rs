@@ -24,7 +24,11 @@ struct Bench {
 
 impl Bench {
     fn start() -> Self {
-        let (pki, origin) = (Pki::new(), Origin::bytes());
+        Self::before(Origin::bytes())
+    }
+
+    fn before(origin: Origin) -> Self {
+        let pki = Pki::new();
         let (cert, key) = pki.issue(|params| {
             let name = NAME.try_into().expect("ASCII");
             params.subject_alt_names = vec![SanType::DnsName(name)];
@@ -168,6 +172,20 @@ fn tunnels_of_one_caller_leave_descriptors_for_another() {
     until("room for one more", || {
         bench.as_user("ana").connect(&bench.target()).status() == 200
     });
+}
+
+#[test]
+fn connections_that_rest_are_not_shared_by_callers() {
+    let bench = Bench::before(Origin::echo());
+    let url = format!("http://{}/", bench.target());
+    for (asked, user) in ["ana", "bob", "ana", "bob"].into_iter().enumerate() {
+        assert_eq!(bench.as_user(user).get(&url).status(), 200);
+        let what = "its end";
+        let ended = |lines: &[crate::kit::Line]| lines.named("close").len() == asked + 1;
+        bench.gate.eventually_records(what, ended);
+    }
+    assert_eq!(bench.origin.requests().len(), 4);
+    assert_eq!(bench.origin.connections(), 2, "one for each caller");
 }
 
 #[test]

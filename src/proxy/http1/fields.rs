@@ -287,7 +287,7 @@ pub(crate) fn via_has(fields: &Fields, pseudonym: &str) -> bool {
 pub(super) fn names_gate(element: &[u8]) -> bool {
     let received_by = element.split(|byte| matches!(byte, b' ' | b'\t'));
     let mut parts = received_by.filter(|part| !part.is_empty()).skip(1);
-    parts.any(|part| contains_gate(part))
+    parts.any(contains_gate)
 }
 
 /// Whether a text holds the name of the gate, in any case.

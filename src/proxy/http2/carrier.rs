@@ -277,9 +277,10 @@ struct Unprocessed;
 
 /// Whether an origin says that it has not looked at the request that failed so.
 pub(crate) fn is_unprocessed(error: &io::Error) -> bool {
-    error
-        .get_ref()
-        .is_some_and(|inner| inner.is::<Unprocessed>())
+    let inner = error.get_ref();
+    inner
+        .and_then(|inner| inner.downcast_ref::<Unprocessed>())
+        .is_some()
 }
 
 /// The error of a request that gets no answer; `passed_over`: whether the origin will look at no
