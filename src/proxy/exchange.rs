@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
 
 use crate::clock::Clock;
 use crate::dial::Through;
@@ -20,25 +20,20 @@ use crate::name::Url;
 use crate::record::{Blame, End};
 use crate::tls::TlsFailure;
 
-use super::client::ClientWrite;
 use super::connection::Connection;
 use super::flow::{Flow, millis};
 use super::forward::After;
 use super::http1::{
-    Asked, BodyError, BodyLength, BodySink, Client, HeadLimits, Method, Onward, Passage,
-    RequestHead, ResponseHead, Scan, Sender, Version, copy_body, encode_request, encode_response,
-    is_idempotent, parse_request, scan_response,
+    BodyError, BodyLength, HeadLimits, Onward, Passage, RequestHead, Sender, Version, copy_body,
+    encode_request, is_idempotent, parse_request,
 };
-use super::http2::is_unprocessed;
-use super::origin::{OriginRead, OriginStream, OriginWrite};
+use super::origin::{OriginStream, OriginWrite};
 use super::refusal::{Code, Refusal};
 use super::relay::{Early, Relayed, relay_upgraded, silence};
+use super::reply::{Answer, Replied, ReplyError};
 use super::route::{Route, Way, tls_failed};
 use super::tools::Tools;
 use super::upload::Upload;
-
-/// Interim responses to one request: more than any honest origin sends.
-const MOST_INTERIM: usize = 64;
 
 /// How long a client that closed its side is answered while nothing moves: it may be gone.
 const HALF_CLOSED: Duration = Duration::from_mins(1);
@@ -67,7 +62,7 @@ pub(super) enum Broken {
 }
 
 /// How far a request went.
-struct Progress {
+pub(super) struct Progress {
     /// Whether any of it was handed to the connection to its origin.
     begun: AtomicBool,
     /// Whether all of it was.
@@ -75,7 +70,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::Relaxed)
     }
 
@@ -383,199 +378,6 @@ impl Exchange<'_> {
         head.extended = self.head.extended;
         Some(head)
     }
-
-    async fn reply(
-        &self,
-        (from, buffer): (&mut OriginRead<'_>, &mut BytesMut),
-        to: &mut ClientWrite<'_>,
-        answer: &mut Answer,
-        progress: &Progress,
-    ) -> Result<Replied, ReplyError> {
-        let mut client = Client {
-            version: self.head.version,
-            keep_alive: self.head.keep_alive,
-        };
-        for _ in 0..MOST_INTERIM {
-            let head = self.response(from, buffer, answer).await?;
-            if head.is_interim() && client.version == Version::Http10 {
-                continue;
-            }
-            // Behind an early answer the rest of the body is not read: the connection ends.
-            client.keep_alive &= self.head.body.is_empty() || progress.is_whole();
-            let mut out = BytesMut::new();
-            let form = self.tools.as_ref().and_then(|tools| tools.form(&head));
-            let unmeasured = form.map(|_| head.unmeasured());
-            let shown = unmeasured.as_ref().unwrap_or(&head);
-            let told = encode_response(shown, client, "tidegate", &mut out);
-            if head.is_interim() {
-                tell(to, &out).await?;
-                continue;
-            }
-            if head.status == 407 {
-                return Err(not_an_origin(answer.by_parent));
-            }
-            answer.status = Some(head.status);
-            answer.until_close = told.body == BodyLength::UntilClose;
-            let passage = Passage {
-                from: head.body,
-                to: told.body,
-                trailers: true,
-                sender: Sender::Origin,
-            };
-            let whole = form.is_none() && self.take_whole(&head, buffer, &mut out);
-            if whole && !head.is_upgrade() {
-                tell_all(to, &out).await?;
-            } else {
-                tell(to, &out).await?;
-            }
-            drop(out);
-            if head.is_upgrade() {
-                return Ok(Replied::Upgraded);
-            }
-            let back = &self.open.bytes.back;
-            let copied = match (&self.tools, form) {
-                (Some(tools), Some(form)) => {
-                    let source = (&mut *from, &mut *buffer);
-                    Box::pin(tools.copy(form, source, to, passage, back)).await
-                }
-                _ if whole => Ok(()),
-                _ => copy_body(from, buffer, to, passage, back).await,
-            };
-            copied.map_err(ReplyError::Body)?;
-            return Ok(Replied::Whole {
-                client: told.keep_alive,
-                origin: head.keep_alive,
-            });
-        }
-        let why = "the origin sent one interim response after the other";
-        Err(ReplyError::Malformed("response_interim", why.into()))
-    }
-
-    /// A small body that came with its head goes on with it: one write instead of two.
-    fn take_whole(&self, head: &ResponseHead, buffer: &mut BytesMut, out: &mut BytesMut) -> bool {
-        let BodyLength::Length(length) = head.body else {
-            return head.body == BodyLength::None;
-        };
-        let Ok(length) = usize::try_from(length) else {
-            return false;
-        };
-        let Some(body) = buffer.get(..length) else {
-            return false;
-        };
-        out.extend_from_slice(body);
-        buffer.advance(length);
-        self.open
-            .bytes
-            .back
-            .fetch_add(length as u64, Ordering::Relaxed);
-        true
-    }
-
-    async fn response(
-        &self,
-        from: &mut OriginRead<'_>,
-        buffer: &mut BytesMut,
-        answer: &mut Answer,
-    ) -> Result<ResponseHead, ReplyError> {
-        let asked = Asked {
-            head: self.head.method == Method::Head,
-            upgrade: self.upgrade && self.head.upgrade().is_some(),
-        };
-        let mut scan = Scan::default();
-        loop {
-            match scan_response(buffer, asked, &mut scan) {
-                Ok(Some(head)) => return Ok(framed(from, head)),
-                Ok(None) => {}
-                Err(error) => return Err(ReplyError::Malformed(error.word(), error.to_string())),
-            }
-            buffer.reserve(8 * 1024);
-            match from.read_buf(buffer).await {
-                Err(error) if TlsFailure::in_error(&error).is_some() => {
-                    return Err(ReplyError::Tls(error));
-                }
-                Err(error) if buffer.is_empty() => {
-                    let refused = is_unprocessed(&error) && answer.first_byte.is_none();
-                    return Err(ReplyError::Silent { refused });
-                }
-                Ok(0) if buffer.is_empty() => return Err(ReplyError::Silent { refused: false }),
-                Ok(0) => return Err(broke_off(io::ErrorKind::UnexpectedEof)),
-                Ok(_) => {}
-                Err(error) => return Err(broke_off(error.kind())),
-            }
-            if answer.first_byte.is_none() {
-                answer.first_byte = Some(self.clock.instant().duration_since(self.began));
-            }
-        }
-    }
-}
-
-/// What a stream of HTTP/2 tells about the answer besides its head.
-fn framed(from: &OriginRead<'_>, mut head: ResponseHead) -> ResponseHead {
-    if let OriginRead::Http2(response) = from {
-        head.version = Version::Http2;
-        if response.is_over() && !head.is_interim() {
-            head.body = BodyLength::None;
-        }
-    }
-    head
-}
-
-/// Writes to the client, as far as its socket.
-async fn tell(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> {
-    let written = async {
-        to.write_all(bytes).await?;
-        to.flush().await
-    };
-    written
-        .await
-        .map_err(|error| ReplyError::Body(BodyError::Write(error)))
-}
-
-/// As [`tell`], where nothing follows.
-async fn tell_all(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> {
-    let written = async {
-        to.write_all(bytes).await?;
-        to.finish(b"")?;
-        to.flush().await
-    };
-    written
-        .await
-        .map_err(|error| ReplyError::Body(BodyError::Write(error)))
-}
-
-/// What is known of an answer while it comes.
-#[derive(Default)]
-struct Answer {
-    /// Set when the head was passed on, or is just about to be.
-    status: Option<u16>,
-    /// Whether it is a parent who answers: it asks us who we are, not the client.
-    by_parent: bool,
-    /// Whether the client was told that the body lasts until the connection ends.
-    until_close: bool,
-    first_byte: Option<Duration>,
-}
-
-/// How an answer ended well.
-enum Replied {
-    /// The connection speaks another protocol now.
-    Upgraded,
-    /// All of it was passed on; whether each side takes another request.
-    Whole { client: bool, origin: bool },
-}
-
-enum ReplyError {
-    Body(BodyError),
-    /// Not an answer that can be passed on: a word for the record, and a sentence.
-    Malformed(&'static str, String),
-    /// The origin closed, or gave the request up, before its first byte.
-    Silent {
-        /// Whether it said that it has not looked at the request.
-        refused: bool,
-    },
-    /// The parent does not take our credential.
-    Unknown,
-    /// The origin ended TLS: it does not take our certificate.
-    Tls(io::Error),
 }
 
 enum Ended {
@@ -625,20 +427,4 @@ pub(super) fn silent_origin() -> Refusal {
 /// A client that does not go on with the body that it announced.
 fn stalled_client() -> Refusal {
     Refusal::malformed(408, "the body does not come in time").exactly("request_timeout")
-}
-
-/// What a 407 means: a parent asks who we are; an origin may not ask at all (RFC 9110 section
-/// 15.5.8), since a client would answer it with the credential that is for the gate.
-fn not_an_origin(by_parent: bool) -> ReplyError {
-    if by_parent {
-        return ReplyError::Unknown;
-    }
-    let why = "the origin answered 407, which is for proxies alone";
-    ReplyError::Malformed("response_proxy_authentication", why.into())
-}
-
-/// The error of a response head of which only a part came.
-fn broke_off(kind: io::ErrorKind) -> ReplyError {
-    let why = "the origin broke off in the head of its response";
-    ReplyError::Malformed(super::kind_code(kind), why.into())
 }

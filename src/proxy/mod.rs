@@ -24,6 +24,7 @@ mod origin;
 mod peek;
 mod refusal;
 mod relay;
+mod reply;
 mod route;
 mod said;
 mod splice;

@@ -361,6 +361,20 @@ fn an_early_answer_says_that_the_connection_ends() {
     let fields = "Content-Length: 3\r\n";
     let answer = client.request("POST", &url(&origin, "/"), fields, "abc");
     assert_eq!(answer.field("connection"), None, "a whole one does not");
+    let fields = "Content-Length: 3\r\nExpect: 100-continue\r\n";
+    assert_eq!(
+        client
+            .request("POST", &url(&origin, "/"), fields, "")
+            .status(),
+        100
+    );
+    client.send("abc");
+    let answer = client.answer("POST");
+    assert_eq!(
+        answer.field("connection"),
+        None,
+        "nor does one that was waited for"
+    );
     assert_eq!(client.get(&url(&origin, "/")).status(), 200);
 }
 
