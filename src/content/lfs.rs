@@ -36,14 +36,17 @@ pub(super) fn read_verify(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed
     let text = is_plain(fields)
         .then(|| str::from_utf8(body).ok())
         .flatten();
-    match text.and_then(verify) {
-        Some(reference) => Deed {
+    match text.ok_or(Unreadable).and_then(verify) {
+        Ok(reference) => Deed {
             reference,
             ..told(head, Some("lfs-locks"), Action::Read)
         },
-        None => unreadable(head),
+        Err(Unreadable) => unreadable(head),
     }
 }
+
+/// The body is not what these requests carry.
+struct Unreadable;
 
 /// Whether a batch uploads, and for which ref.
 fn batch(body: &[u8]) -> Option<(bool, Option<Box<str>>)> {
@@ -57,7 +60,7 @@ fn batch(body: &[u8]) -> Option<(bool, Option<Box<str>>)> {
     if !uploads && !is_download(&object) {
         return None;
     }
-    Some((uploads, reference(&object)?))
+    Some((uploads, reference(&object).ok()?))
 }
 
 /// Whether a batch that says it downloads carries nothing but object ids and words.
@@ -97,8 +100,8 @@ fn is_word(text: &str) -> bool {
 }
 
 /// The ref of a question for locks, where it carries nothing else.
-fn verify(text: &str) -> Option<Option<Box<str>>> {
-    let object = only(text, &["cursor", "limit", "ref"])?;
+fn verify(text: &str) -> Result<Option<Box<str>>, Unreadable> {
+    let object = only(text, &["cursor", "limit", "ref"]).ok_or(Unreadable)?;
     let limit = object
         .get("limit")
         .is_none_or(|limit| is_count(limit.get()));
@@ -107,16 +110,21 @@ fn verify(text: &str) -> Option<Option<Box<str>>> {
             .text("cursor")
             .is_some_and(|cursor| cursor.len() <= MAX_TEXT_SIZE)
     });
-    (limit && cursor).then(|| reference(&object)).flatten()
+    if !(limit && cursor) {
+        return Err(Unreadable);
+    }
+    reference(&object)
 }
 
-/// The name in `"ref": {"name": …}`; the outer `None` where it is anything else.
-fn reference(object: &Object<'_>) -> Option<Option<Box<str>>> {
+/// The name in `"ref": {"name": …}`, where the request has one.
+fn reference(object: &Object<'_>) -> Result<Option<Box<str>>, Unreadable> {
     let Some(value) = object.get("ref").filter(|value| value.get() != "null") else {
-        return Some(None);
+        return Ok(None);
     };
-    let name = only(value.get(), &["name"])?.text("name")?;
-    git::is_ref(&name).then(|| Some(name.into_owned().into()))
+    let reference = only(value.get(), &["name"]).ok_or(Unreadable)?;
+    let name = reference.text("name").filter(|name| git::is_ref(name));
+    let name = name.ok_or(Unreadable)?;
+    Ok(Some(name.into_owned().into()))
 }
 
 /// The object that `text` is, where it has these keys only, each once and in this spelling.
