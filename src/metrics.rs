@@ -281,6 +281,11 @@ impl Metrics {
         self.0.declared.contained_at.set(at);
     }
 
+    /// `tidegate_connections`.
+    pub fn connected_clients(&self, more: i64) {
+        self.0.declared.connections.add(more);
+    }
+
     /// `tidegate_draining`.
     pub fn draining(&self) {
         self.0.declared.draining.set(1);

@@ -14,10 +14,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::admin::AdminListener;
 use crate::config::{AdminAddress, Control, Listen, Listener};
+use crate::dial::Split;
 use crate::proxy;
-
-/// Descriptors that stay free for the log, the admin listener and name servers.
-const RESERVED: usize = 256;
 
 /// Every listener, bound.
 pub(super) struct Bound {
@@ -155,9 +153,9 @@ pub(super) fn raise_descriptors() -> usize {
     now.map_or(usize::MAX, |now| usize::try_from(now).unwrap_or(usize::MAX))
 }
 
-/// How many clients may be connected at once: each may need a descriptor for its origin as well.
+/// How many clients may be connected at once: what is dialled for them has a budget of its own.
 pub(super) fn connections(flows: usize, descriptors: usize) -> usize {
-    (descriptors.saturating_sub(RESERVED) / 2).clamp(1, flows.max(1))
+    Split::of(descriptors, flows).clients
 }
 
 #[cfg(test)]
@@ -165,13 +163,6 @@ mod tests {
     use std::io;
 
     use super::*;
-
-    #[test]
-    fn clients_leave_descriptors_for_their_origins() {
-        assert_eq!(connections(65_536, 1024), 384);
-        assert_eq!(connections(100, 1_000_000), 100);
-        assert_eq!(connections(100, 0), 1);
-    }
 
     #[tokio::test]
     async fn a_dead_socket_file_is_replaced_and_a_live_one_is_not() -> io::Result<()> {

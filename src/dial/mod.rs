@@ -3,6 +3,7 @@
 //! The one place that dials. A name is resolved after its verdict, each answer is judged, and the
 //! address connected to is one of those; nothing is resolved twice (no rebinding).
 
+mod descriptors;
 mod document;
 mod parent;
 mod pool;
@@ -20,13 +21,14 @@ use ipnet::IpNet;
 use crate::clock::Clock;
 use crate::config;
 use crate::name::{Host, Target};
-use crate::policy::{Category, Decision, Guard, Policy};
+use crate::policy::{CallerKey, Category, Decision, Guard, Policy};
 
+pub use descriptors::{Descriptors, NoDescriptor, Split, Taken};
 pub use document::{Document, DocumentError, Sought, Wanted};
 pub use parent::{Errand, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};
 pub use resolve::{ResolveError, Resolver};
-pub use stream::Stream;
+pub use stream::{Socket, Stream, Unasked};
 
 /// Answers that are looked at: more than any honest name has.
 const MOST_ANSWERS: usize = 16;
@@ -38,6 +40,8 @@ pub struct Dialer {
     parents: Vec<Arc<Parent>>,
     /// Connections of this generation that rest between requests.
     pub pool: Pool,
+    /// What dials may use; all generations share it.
+    pub descriptors: Arc<Descriptors>,
     connect_timeout: Duration,
     dns_timeout: Duration,
     clock: Clock,
@@ -131,6 +135,10 @@ impl Dialer {
                 before.map_or(&[], |before| &before.parents),
             ),
             pool: Pool::default(),
+            descriptors: before.map_or_else(
+                || Arc::new(Descriptors::of_process(limits.flows)),
+                |before| before.descriptors.clone(),
+            ),
             connect_timeout: limits.connect_timeout,
             dns_timeout: limits.dns_timeout,
             clock,
@@ -245,10 +253,35 @@ impl Dialer {
         })
     }
 
-    /// Connects to the first of the judged addresses that answers (RFC 8305).
+    /// As [`Self::dial_for`], for the gate itself.
     pub async fn dial(&self, addresses: &[SocketAddr]) -> Result<Upstream, DialError> {
+        self.dial_for(None, addresses).await
+    }
+
+    /// Takes descriptors for a caller. Where its share is spent, connections that rest for it in
+    /// the pool are closed first.
+    pub fn descriptors_for(&self, caller: Option<&CallerKey>, count: usize) -> Option<Taken> {
+        loop {
+            let taken = self.descriptors.take(caller, count);
+            let closed = || match caller {
+                Some(caller) if self.pool.close_one_of(caller) => true,
+                _ => self.descriptors.is_spent() && self.pool.close_one(),
+            };
+            if taken.is_some() || !closed() {
+                return taken;
+            }
+        }
+    }
+
+    /// Connects to the first of the judged addresses that answers (RFC 8305), with descriptors from
+    /// the share of the caller.
+    pub async fn dial_for(
+        &self,
+        caller: Option<&CallerKey>,
+        addresses: &[SocketAddr],
+    ) -> Result<Upstream, DialError> {
         let began = self.clock.instant();
-        let race = race::connect(addresses);
+        let race = race::connect(addresses, || self.descriptors_for(caller, 1));
         match tokio::time::timeout(self.connect_timeout, race).await {
             Err(_) => Err(DialError::TimedOut),
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(DialError::TimedOut),

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::name::Target;
-use crate::policy::TierId;
+use crate::policy::{CallerKey, TierId};
 
-use super::{Stream, Through};
+use super::{Stream, Through, Unasked};
 
 /// Idle connections kept for one key, and in all.
 const MOST_OF_A_KEY: usize = 64;
@@ -24,6 +24,9 @@ const LONGEST_REST: Duration = Duration::from_secs(30);
 pub struct PoolKey {
     /// The target that was judged.
     pub target: Target,
+    /// The caller: an origin may take a connection for one client's, and what it answers there for
+    /// that client's.
+    pub caller: CallerKey,
     /// The tier that was judged.
     pub tier: TierId,
     /// How TLS is spoken with it; `None`: not at all.
@@ -81,7 +84,8 @@ impl Pool {
             while let Some(mut candidate) = idle.pop() {
                 let rested = now.saturating_duration_since(candidate.since);
                 let judged = super::judged(candidate.address, candidate.through.as_ref());
-                if rested < LONGEST_REST && judged.is_none_or(&judge) && candidate.stream.rests() {
+                let good = rested < LONGEST_REST && judged.is_none_or(&judge);
+                if good && matches!(candidate.stream.unasked(), Unasked::Nothing) {
                     found = Some(candidate);
                     break;
                 }
@@ -122,6 +126,29 @@ impl Pool {
         }
     }
 
+    /// Closes a connection that rests for a caller; whether there was one.
+    pub fn close_one_of(&self, caller: &CallerKey) -> bool {
+        self.close_where(|key| key.caller == *caller)
+    }
+
+    /// Closes a connection that rests; whether there was one.
+    pub fn close_one(&self) -> bool {
+        self.close_where(|_| true)
+    }
+
+    fn close_where(&self, fits: impl Fn(&PoolKey) -> bool) -> bool {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = kept.idle.keys().find(|key| fits(key)).cloned() else {
+            return false;
+        };
+        let closed = kept.idle.get_mut(&key).and_then(Vec::pop).is_some();
+        if kept.idle.get(&key).is_some_and(Vec::is_empty) {
+            kept.idle.remove(&key);
+        }
+        kept.count = kept.count.saturating_sub(usize::from(closed));
+        closed
+    }
+
     /// Closes what has rested too long.
     pub fn sweep(&self, now: Instant) {
         self.0
@@ -146,21 +173,29 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use crate::clock::Clock;
+    use crate::dial::Socket;
 
     use super::*;
 
-    async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
+    async fn pair() -> (Socket, TcpStream, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let budget = Arc::new(crate::dial::Descriptors::new(1));
+        let take = || budget.take(None, 1);
         let (dialled, accepted) = tokio::join!(
-            crate::dial::race::connect(std::slice::from_ref(&address)),
+            crate::dial::race::connect(std::slice::from_ref(&address), take),
             listener.accept()
         );
         (dialled.unwrap().0, accepted.unwrap().0, address)
     }
 
     fn key(tier: u8) -> PoolKey {
+        key_of("a", tier)
+    }
+
+    fn key_of(subject: &str, tier: u8) -> PoolKey {
         PoolKey {
+            caller: CallerKey::Subject(subject.into()),
             target: Target::from_connect(b"files.example.net:80").unwrap(),
             tier: TierId(tier),
             tls: None,
@@ -176,6 +211,35 @@ mod tests {
         assert!(pool.take(&key(1), now, |_| true).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_some());
         assert!(pool.take(&key(0), now, |_| true).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_never_shared_by_callers() {
+        let (stream, _origin, address) = pair().await;
+        let (pool, now) = (Pool::default(), Clock::system().instant());
+        pool.put(key_of("a", 0), (Stream::Tcp(stream), address), None, now);
+        let session = PoolKey {
+            caller: CallerKey::Session("a".into()),
+            ..key(0)
+        };
+        let address = PoolKey {
+            caller: CallerKey::Address(address.ip()),
+            ..key(0)
+        };
+        for other in [key_of("b", 0), session, address] {
+            assert!(pool.take(&other, now, |_| true).is_none(), "{other:?}");
+        }
+        assert!(pool.take(&key_of("a", 0), now, |_| true).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_closed_where_its_caller_needs_the_descriptor() {
+        let (stream, _origin, address) = pair().await;
+        let (pool, now) = (Pool::default(), Clock::system().instant());
+        pool.put(key_of("a", 0), (Stream::Tcp(stream), address), None, now);
+        assert!(!pool.close_one_of(&CallerKey::Subject("b".into())));
+        assert!(pool.close_one_of(&CallerKey::Subject("a".into())));
+        assert!(!pool.close_one() && pool.take(&key_of("a", 0), now, |_| true).is_none());
     }
 
     #[tokio::test]

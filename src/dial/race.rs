@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::{NoDescriptor, Socket, Taken};
+
 /// The head start of an address before the next is tried as well (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
@@ -21,37 +23,55 @@ pub(super) fn interleave(addresses: impl Iterator<Item = IpAddr>) -> impl Iterat
         .flatten()
 }
 
-/// Connects to the first address that answers.
-pub(super) async fn connect(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+/// Connects to the first address that answers. `take` gives the descriptor of each attempt; a second
+/// attempt beside the first is only made where there is one for it as well.
+pub(super) async fn connect(
+    addresses: &[SocketAddr],
+    take: impl Fn() -> Option<Taken>,
+) -> io::Result<(Socket, SocketAddr)> {
     match addresses {
-        [only] => connect_one(*only).await,
-        many => race(many).await,
+        [only] => {
+            let taken = take().ok_or_else(NoDescriptor::error)?;
+            connect_one(*only, taken).await
+        }
+        many => race(many, take).await,
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the place that dials")]
-async fn connect_one(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
-    Ok((TcpStream::connect(address).await?, address))
+async fn connect_one(address: SocketAddr, taken: Taken) -> io::Result<(Socket, SocketAddr)> {
+    let stream = TcpStream::connect(address).await?;
+    Ok((Socket::new(stream, taken), address))
 }
 
-type Attempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;
+type Attempt = Pin<Box<dyn Future<Output = io::Result<(Socket, SocketAddr)>> + Send>>;
 
-async fn race(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
+async fn race(
+    addresses: &[SocketAddr],
+    take: impl Fn() -> Option<Taken>,
+) -> io::Result<(Socket, SocketAddr)> {
     let mut waiting = addresses.iter();
     let mut running: Vec<Attempt> = Vec::new();
     let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address");
     loop {
-        let next = waiting.next();
-        if let Some(address) = next {
-            running.push(Box::pin(connect_one(*address)));
+        let taken = waiting.as_slice().first().and_then(|_| take());
+        let next = taken.and_then(|taken| Some((waiting.next()?, taken)));
+        let goes_on = next.is_some() && waiting.len() > 0;
+        if let Some((address, taken)) = next {
+            running.push(Box::pin(connect_one(*address, taken)));
         }
         if running.is_empty() {
-            return Err(last);
+            return Err(if waiting.len() > 0 {
+                NoDescriptor::error()
+            } else {
+                last
+            });
         }
         let first = first_of(&mut running);
-        let ended = match next {
-            Some(_) if waiting.len() > 0 => tokio::time::timeout(HEAD_START, first).await.ok(),
-            _ => Some(first.await),
+        let ended = if goes_on {
+            tokio::time::timeout(HEAD_START, first).await.ok()
+        } else {
+            Some(first.await)
         };
         match ended {
             Some(Ok(winner)) => return Ok(winner),
@@ -62,7 +82,7 @@ async fn race(addresses: &[SocketAddr]) -> io::Result<(TcpStream, SocketAddr)> {
 }
 
 /// Waits for the first attempt to end, and takes it out.
-async fn first_of(running: &mut Vec<Attempt>) -> io::Result<(TcpStream, SocketAddr)> {
+async fn first_of(running: &mut Vec<Attempt>) -> io::Result<(Socket, SocketAddr)> {
     std::future::poll_fn(|context| {
         for at in 0..running.len() {
             let Some(attempt) = running.get_mut(at) else {
@@ -82,7 +102,37 @@ async fn first_of(running: &mut Vec<Attempt>) -> io::Result<(TcpStream, SocketAd
 mod tests {
     use tokio::net::TcpListener;
 
+    use std::sync::Arc;
+
+    use super::super::Descriptors;
     use super::*;
+
+    async fn connect(addresses: &[SocketAddr]) -> io::Result<(Socket, SocketAddr)> {
+        let budget = Arc::new(Descriptors::new(8));
+        super::connect(addresses, || budget.take(None, 1)).await
+    }
+
+    #[tokio::test]
+    async fn without_a_descriptor_nothing_is_dialled() {
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = open.local_addr().unwrap();
+        for addresses in [&[address][..], &[address, address]] {
+            let error = super::connect(addresses, || None).await.unwrap_err();
+            assert!(NoDescriptor::is_in(&error), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn with_one_descriptor_addresses_are_tried_one_after_the_other() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr();
+        let closed = closed.unwrap();
+        let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = open.local_addr().unwrap();
+        let budget = Arc::new(Descriptors::new(1));
+        let dialled = super::connect(&[closed, address], || budget.take(None, 1)).await;
+        assert_eq!(dialled.unwrap().1, address);
+        assert!(!budget.is_spent());
+    }
 
     #[test]
     fn families_alternate_beginning_with_ipv6() {

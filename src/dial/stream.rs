@@ -1,6 +1,7 @@
 //! A connection on the way out: a socket, TLS with a parent over one, TLS with the target over either.
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -9,13 +10,57 @@ use tokio::net::TcpStream;
 
 use crate::tls;
 
+use super::Taken;
+
+/// A socket, and the descriptor that it takes from the budget.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    _taken: Option<Taken>,
+}
+
+impl Socket {
+    /// A socket that was dialled.
+    pub(super) fn new(stream: TcpStream, taken: Taken) -> Self {
+        Self {
+            stream,
+            _taken: Some(taken),
+        }
+    }
+}
+
+/// A socket that no budget counts, for tests.
+#[cfg(test)]
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            _taken: None,
+        }
+    }
+}
+
+impl Deref for Socket {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl DerefMut for Socket {
+    fn deref_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+}
+
 /// A connection on the way out. Bytes that are written to it arrive at the target as they are.
 #[derive(Debug)]
 pub enum Stream {
     /// A socket: to the target, or to a parent that took us there.
-    Tcp(TcpStream),
+    Tcp(Socket),
     /// TLS with a parent that took us there.
-    Tls(Box<tls::ClientStream<TcpStream>>),
+    Tls(Box<tls::ClientStream<Socket>>),
     /// TLS with the target itself.
     Over(Box<tls::ClientStream<Self>>),
 }
@@ -30,16 +75,67 @@ impl Stream {
         }
     }
 
-    /// Whether it rests as it should: nothing to read, and no end.
-    pub(super) fn rests(&mut self) -> bool {
-        if let Self::Tcp(socket) = self {
-            let read = socket.try_read(&mut [0]);
-            return matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        }
+    /// What came that was not asked for.
+    pub fn unasked(&mut self) -> Unasked {
         let mut byte = [0];
+        if let Self::Tcp(socket) = self {
+            return Unasked::of(socket.try_read(&mut byte));
+        }
         let mut into = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(self).poll_read(&mut cx, &mut into).is_pending()
+        match Pin::new(self).poll_read(&mut cx, &mut into) {
+            Poll::Pending => Unasked::Nothing,
+            Poll::Ready(read) => Unasked::of(read.map(|()| into.filled().len())),
+        }
+    }
+}
+
+/// What came on a connection on which nothing was asked.
+#[derive(Debug)]
+pub enum Unasked {
+    /// Nothing, as it should be.
+    Nothing,
+    /// Bytes, or the end.
+    Something,
+    /// An error: TLS says in one that a certificate is not taken.
+    Error(io::Error),
+}
+
+impl Unasked {
+    fn of(read: io::Result<usize>) -> Self {
+        match read {
+            Ok(_) => Self::Something,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Self::Nothing,
+            Err(error) => Self::Error(error),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 

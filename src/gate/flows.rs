@@ -340,6 +340,13 @@ impl Flows {
     }
 }
 
+impl Place {
+    /// Whose it is.
+    pub fn caller(&self) -> &CallerKey {
+        &self.caller
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let flows = &self.gate.flows;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::config::{Listener, SecretHash};
-use crate::policy::Who;
+use crate::policy::{CallerKey, Who};
 
 use super::Labels;
 use super::certificate::Certificate;
@@ -175,17 +175,6 @@ impl Presented {
             .chain(certificate.and_then(|certificate| certificate.expires))
             .min()
     }
-}
-
-/// What the limit on flows of one caller counts by.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum CallerKey {
-    /// Nobody was identified.
-    Address(IpAddr),
-    /// A session that evidence shows.
-    Session(Arc<str>),
-    /// A user.
-    Subject(Arc<str>),
 }
 
 impl Caller {

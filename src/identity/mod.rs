@@ -30,8 +30,9 @@ use crate::clock::Clock;
 use crate::config::{self, IdentityDemand, Listener};
 use crate::policy::{Facts, Policy, Who};
 
+pub use crate::policy::CallerKey;
 pub use basic::Credentials;
-pub use caller::{Caller, CallerKey, Channel, Evidence, Presented, Proof, Trust};
+pub use caller::{Caller, Channel, Evidence, Presented, Proof, Trust};
 pub use calls::{Calls, Place, Refused};
 pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Line, Narrow, Process, ToolCall, Work};

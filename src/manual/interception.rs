@@ -29,7 +29,8 @@
 //!   HTTP ends the tunnel; what a rule with `raw = true` allows is not inspected.
 //! - WebSocket and other protocols within HTTP need `upgrade = true` in the rule.
 //! - A body that has to be judged (the refs of a push, GraphQL, LFS, MCP) is read up to 1 MiB before
-//!   it goes on. All else is streamed as it comes: events, gRPC, trailers, 1xx. Bodies are not
+//!   it goes on. All else is streamed as it comes: events, gRPC, trailers, 1xx. Of the trailers of
+//!   requests only digests, checksums and those of gRPC go on. Bodies are not
 //!   decompressed or changed; of answers only the tools of an MCP server are cut down ([`mcp`]).
 //!
 //! # Clients that show certificates

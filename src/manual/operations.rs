@@ -17,6 +17,7 @@
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
 //! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`. |
 //! | `tidegate_certificates_minted_total` | counter |  | Certificates made for inspected destinations. |
+//! | `tidegate_connections` | gauge |  | Clients that are connected, also those that were answered and are waited for. |
 //! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
 //! | `tidegate_contained_timestamp_seconds` | gauge |  | When a doctor last reported; 0 before the first report. |
 //! | `tidegate_decision_duration_seconds` | histogram |  | Time to decide one flow by the policy. |
@@ -28,7 +29,7 @@
 //! | `tidegate_flows_active` | gauge | kind | Flows that are open. |
 //! | `tidegate_flows_unstarted_total` | counter |  | Flows or clients turned away before they began: no room in the log, or too many clients. |
 //! | `tidegate_http2_ended_total` | counter | side, reason | Connections of HTTP/2 that were ended for what the other side sent: `client`, `inside` (a client in an inspected tunnel) or `upstream`; `flood`, or the code of RFC 9113 that it was told, in small letters. |
-//! | `tidegate_parent_dials_total` | counter | result | Flows that were to go through a parent proxy: `ok`, or why none took them: `credential`, `garbled`, `own`, `refused`, `resting`, `silent`, `tls`, `unreachable`. |
+//! | `tidegate_parent_dials_total` | counter | result | Flows that were to go through a parent proxy: `ok`, or why none took them: `credential`, `descriptors`, `garbled`, `own`, `refused`, `resting`, `silent`, `tls`, `unreachable`. |
 //! | `tidegate_policy_info` | gauge | digest, generation | Always 1: which policy decides. |
 //! | `tidegate_policy_reloads_total` | counter | result | Attempts to load the policy anew. |
 //! | `tidegate_policy_stale` | gauge |  | 1 while the files do not load and an earlier policy goes on. |
@@ -70,6 +71,18 @@
 //! ones) and 100 more in each second after; 100 empty DATA frames; 256 streams that we had to reset
 //! for what came on them. Who goes beyond is told `ENHANCE_YOUR_CALM`, and the connection ends
 //! (`tidegate_http2_ended_total`); a client may begin another one.
+//!
+//! **Descriptors** (`RLIMIT_NOFILE`, raised to its hard limit at the start): 256 stay free for the log,
+//! the admin listener and name servers, half of the rest is for clients, half for what is dialled for
+//! them: connections to origins, also those that rest between requests, look-ups, and the pipes of
+//! bulk transfers. A caller may have twice as many as are free, so one caller alone two thirds; each
+//! further caller finds some. Over that a flow is refused (429 `too_many_flows`), after what rests for
+//! the caller was closed. `tidegate_connections` counts clients until their socket is closed: one that
+//! does not read is given a second after its answer.
+//!
+//! **A request is sent once more**, over a new connection and as the same flow, where its origin has not
+//! looked at it (the connection was closed before, `REFUSED_STREAM`, GOAWAY) or may do it twice (`GET`,
+//! `HEAD`, `OPTIONS`, `PUT`, `DELETE`), and at most 64 KiB of its body were read.
 //!
 //! **Balancers** that `proxy-protocol` names have to begin with a PROXY header (version 1 or 2); the
 //! client is then who they say. From anyone else such a header is a malformed request.

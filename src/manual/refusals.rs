@@ -12,6 +12,7 @@
 //! | `address_denied` | 403 | The destination is, or resolves to, an address that is not reachable from here. | If it is an internal service, name its network in `addresses` of the rule that allows it. |
 //! | `bad_path` | 400 | The path is not in canonical form. | Send the path without dot segments, empty segments, backslashes or needless escapes. |
 //! | `bad_request` | 400 | The request is not well-formed HTTP/1.1. | Send one well-formed request; use CONNECT for https. |
+//! | `bad_response` | 502 | The destination is allowed but its answer cannot be passed on. | Tell the operator of the service: the detail says what is wrong with its answer. |
 //! | `bad_target` | 400 | The destination is not a canonical host and port. | Send a plain host name or address with a port from 1 to 65535. |
 //! | `category_denied` | 403 | The tier denies this category of destination. | Do without it; this repository's tier is set by its operator. |
 //! | `connect_failed` | 502 | The destination is allowed but did not accept a connection. | Check that the service is up; the policy is not the cause. |
@@ -41,6 +42,19 @@
 //!
 //! # Some of them in more words
 //!
+//! - `bad_request`: the detail says what is wrong. Refused are also requests that an origin could take
+//!   for another one than the one that is judged: a field that names another method
+//!   (`X-HTTP-Method-Override` and its kin), another path or host (`X-Original-URL`, `X-Rewrite-URL`,
+//!   `X-Original-Host` and their kin), and content of a `GET`, `HEAD` or `OPTIONS`, which are judged as
+//!   reading. Status 408 (`error.type` is `request_timeout`): the client announced a body and did not
+//!   send all of it within `limits.idle`. `request_chunks`: its chunks are malformed.
+//! - `bad_response`: nothing of the answer was passed on. `error.type` says why:
+//!   `response_status_line`, `response_field`, `response_unprintable`, `response_content_length`,
+//!   `response_transfer_encoding`, `response_unexpected_body`, `response_protocol`,
+//!   `response_too_large`, `response_interim`; `response_missing` (the origin closed before its first
+//!   byte), `unexpected_eof` or `connection_reset` (in the head of its answer);
+//!   `response_proxy_authentication` (it answered 407: a client would send it the credential that is
+//!   for the gate). `response_chunks` stands in records only: the answer had begun.
 //! - `action_denied`: reading would pass, this does not. `tidegate explain ID` says what the request
 //!   does in the words of its service. A push is refused before a byte of its pack leaves: push to a
 //!   branch that `refs` of a rule names. Where nothing of a tunnel can be seen and the tier says
@@ -51,9 +65,20 @@
 //!   sent on; take the one that was issued for this work out of the environment that should have it.
 //! - `host_mismatch`: a client asks for one host on a connection that was opened for another. Those
 //!   of HTTP/2 repeat it on a connection of its own, others need to be told: no `Host` by hand.
+//! - `too_many_flows`: `limits.flows` or `limits.flows-per-caller` is reached; or too much is held of
+//!   bodies that have to be judged; or the caller has its share of the descriptors: of what one caller
+//!   and those that ask later may open, a third stays free ([`operations`](super::operations)).
 //! - `tls_failed`: nothing of the request was sent. The detail begins with a word for what is wrong,
 //!   the destination's certificate or ours; [`upstreams`](super::upstreams) lists them. The tunnel
 //!   itself is refused, where that is known before it opens. A fault of the network is
 //!   `connect_failed` or `connect_timeout` instead.
 //! - `parent_failed`: the detail says what the parent answered, or that none could be reached
 //!   ([`parents`](super::parents)). Nothing went past the parents.
+//!
+//! # What only the gate says
+//!
+//! An origin cannot mark an answer as a refusal of the gate. Of every answer that the gate reads (plain
+//! HTTP, requests inside inspected tunnels, upgrades, 1xx) these are left out: `X-Deny-Reason`,
+//! `X-Proxy-Error`, every `Proxy-…`, every `X-Tidegate-…`, the same with `_` or `.` for `-`, elements of
+//! `Via` that name a gate, and a reason phrase that does. Bodies are passed on as they are, whatever
+//! they say. In a tunnel that is not inspected the answers are the origin's alone.

@@ -41,6 +41,8 @@ declare! {
         "When the first certificate or revocation list of its kind ends.";
     certificates_minted: IntCounter = "tidegate_certificates_minted_total" [],
         "Certificates made for inspected destinations.";
+    connections: IntGauge = "tidegate_connections" [],
+        "Clients that are connected, also those that were answered and are waited for.";
     contained: IntGaugeVec = "tidegate_contained" ["probe"],
         "0 where the last report of a doctor reached the outside without the gate, else 1.";
     contained_at: IntGauge = "tidegate_contained_timestamp_seconds" [],

@@ -1,5 +1,6 @@
 //! Callers: from what identity knows to tier, groups and repository.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use toml::Spanned;
@@ -13,6 +14,17 @@ use super::source::{self, Placed};
 use super::tiers::Tiers;
 use super::verdict::{Mode, TierBasis};
 use super::within::Within;
+
+/// What the limits on one caller count by.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum CallerKey {
+    /// The address of a caller that was not identified.
+    Address(IpAddr),
+    /// A session that evidence shows.
+    Session(Arc<str>),
+    /// A user.
+    Subject(Arc<str>),
+}
 
 /// As many groups as a policy can have.
 pub(super) const MOST_GROUPS: usize = 128;

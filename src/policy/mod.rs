@@ -94,7 +94,7 @@ mod within;
 
 pub use crate::diag::closest as suggest;
 pub use action::Action;
-pub use caller::Facts;
+pub use caller::{CallerKey, Facts};
 pub use catalogue::{Catalogue, built_in};
 pub use category::Category;
 pub use compile::{Policy, compile, default_source};

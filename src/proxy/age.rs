@@ -224,6 +224,7 @@ async fn fetch(
         purpose: Purpose::Tunnel { via: &via },
         guard: &snapshot.guard,
         metrics: &flow.gate.metrics,
+        caller: flow.caller(),
     };
     let document = dialer.seek(sought, &route, errand).await;
     let document = document.map_err(|error| error.to_string())?;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::dial::Descriptors;
 
 use super::splice::Pipes;
 
@@ -45,6 +47,14 @@ impl Buffers {
             large: Shelf::new(large, Size::Large),
             small: Shelf::new(small, Size::Small),
             pipes: Pipes::default(),
+        }
+    }
+
+    /// Keeps the usual number of each; pipes are made within the budget.
+    pub(crate) fn within(budget: Arc<Descriptors>) -> Self {
+        Self {
+            pipes: Pipes::within(budget),
+            ..Self::default()
         }
     }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::BytesMut;
 use hashbrown::HashMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
 
 use crate::config::Listener;
 use crate::gate::Gate;
@@ -24,7 +23,7 @@ use super::connection::Connection;
 use super::http1::{Method, RequestHead};
 use super::listen::{Front, accept};
 use super::refusal::{Code, Refusal};
-use super::{Buffers, Shared, Tenant, dns};
+use super::{Connections, Shared, Tenant, dns};
 
 /// The port whose connections speak plain HTTP.
 const HTTP: u16 = 80;
@@ -58,10 +57,10 @@ pub struct Inside {
 pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::Result<()> {
     let shared = Arc::new(Shared {
         gate: gate.clone(),
-        buffers: Arc::new(Buffers::default()),
+        buffers: Arc::new(super::buffers_of(gate)),
         listeners: vec![inside.listener],
         nobody: Arc::new(super::nobody()),
-        connections: Arc::new(Semaphore::new(connections)),
+        connections: Arc::new(Connections::new(connections, &gate.metrics)),
         tenants: vec![inside.tenant],
     });
     let names = Arc::new(Names::default());
@@ -175,7 +174,8 @@ async fn turn_away(mut connection: Connection) {
     let heard = connection.stream.read_buf(&mut first);
     let heard = tokio::time::timeout(FIRST_WORD, heard).await;
     if matches!(heard, Ok(Ok(1..))) && first.first() == Some(&HANDSHAKE) {
-        let _ = connection.stream.write_all(ACCESS_DENIED).await;
+        let told = connection.stream.write_all(ACCESS_DENIED);
+        let _ = tokio::time::timeout(FIRST_WORD, told).await;
         connection.linger().await;
     } else {
         connection.stream.break_off();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
-use crate::dial::{DialError, Errand, NoRoute, Purpose, Route, Stream, Upstream};
+use crate::dial::{
+    DialError, Errand, NoDescriptor, NoRoute, ParentError, Purpose, Route, Stream, Upstream,
+};
 use crate::gate::Asked;
 use crate::metrics::FlowKind;
 use crate::name::{Host, Target};
@@ -47,7 +49,9 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
     drop(head);
     match opened {
         Ok(way) => {
-            if connection.say(OPENED).await.is_err() {
+            // A client that reads nothing of what it was told before must not be waited for.
+            let told = tokio::time::timeout(LINGER, connection.say(OPENED)).await;
+            if !matches!(told, Ok(Ok(()))) {
                 flow.ended(End::Closed, Some(Blame::Client), None);
                 return None;
             }
@@ -148,6 +152,12 @@ pub(super) async fn dial(
 
 async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<Route, Refusal> {
     let snapshot = flow.snapshot();
+    // A look-up asks for addresses of both families at once.
+    let room = match &target.host {
+        Host::Name(_) => snapshot.dialer.descriptors_for(flow.caller(), 2),
+        Host::Address(_) => snapshot.dialer.descriptors_for(flow.caller(), 1),
+    };
+    let _room = room.ok_or_else(no_descriptors)?;
     let began = flow.gate.clock.instant();
     let found = snapshot
         .dialer
@@ -188,6 +198,7 @@ async fn dial_route(
         },
         guard: &snapshot.guard,
         metrics: &flow.gate.metrics,
+        caller: flow.caller(),
     };
     // The policy may have changed while the name was resolved or the decision was written.
     let dialled = tokio::select! {
@@ -200,8 +211,12 @@ async fn dial_route(
         Err(DialError::Parent(error)) if error.leaves_out() && route.falls_back() => {
             return Box::pin(dial_past(flow, &route.target, decision)).await;
         }
+        Err(DialError::Parent(ParentError::NoDescriptor)) => return Err(no_descriptors()),
         Err(DialError::Parent(error)) => {
             return Err(Refusal::because(Code::ParentFailed, error.to_string()));
+        }
+        Err(DialError::Failed(error)) if NoDescriptor::is_in(&error) => {
+            return Err(no_descriptors());
         }
         Err(DialError::Failed(error)) => {
             let why = super::io_reason(&error);
@@ -228,6 +243,12 @@ async fn dial_past(
     flow.facts.parent_proxy = None;
     flow.facts.dns_answers = Some(route.answers.clone());
     dial_route(flow, &route, decision).await
+}
+
+/// The refusal of a caller whose share in the descriptors is spent.
+fn no_descriptors() -> Refusal {
+    let detail = "as many connections to the outside are open as this caller may have";
+    Refusal::because(Code::TooManyFlows, detail)
 }
 
 fn no_route(flow: &mut Flow, error: NoRoute) -> Refusal {

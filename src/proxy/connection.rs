@@ -20,7 +20,7 @@ use super::client::ClientStream;
 use super::connect::{self, Tunnel};
 use super::flow::{Flow, Known};
 use super::forward::{self, After};
-use super::http1::{HeadError, HeadLimits, Method, RequestHead, parse_request};
+use super::http1::{HeadError, HeadLimits, Method, RequestHead, Scan, scan_request};
 use super::inspect::Inside;
 use super::refusal::{self, Code, Refusal};
 
@@ -192,8 +192,9 @@ impl Connection {
     }
 
     async fn head(&mut self, bounds: HeadLimits) -> Next {
+        let mut scan = Scan::default();
         loop {
-            match parse_request(&mut self.buffer, bounds) {
+            match scan_request(&mut self.buffer, bounds, &mut scan) {
                 Ok(Some(head)) => {
                     self.asked = true;
                     return Next::Request(Box::new(head));
@@ -368,10 +369,12 @@ impl Connection {
 
     /// Ends our side and lets the client finish reading: what it still sends is thrown away
     /// unread (RFC 9931), within bounds.
+    ///
+    /// The one deadline covers our end as well: a client of TLS that does not read takes no alert.
     pub(super) async fn linger(&mut self) {
-        let _ = self.stream.shutdown().await;
         self.buffer = BytesMut::new();
         let _ = tokio::time::timeout(LINGER, async {
+            let _ = self.stream.shutdown().await;
             let mut left = LINGER_BYTES;
             let mut scratch = [0; 2048];
             while left > 0 {

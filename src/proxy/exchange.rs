@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
 
 use crate::clock::Clock;
 use crate::dial::Through;
@@ -20,23 +20,20 @@ use crate::name::Url;
 use crate::record::{Blame, End};
 use crate::tls::TlsFailure;
 
-use super::client::{ClientRead, ClientWrite};
 use super::connection::Connection;
 use super::flow::{Flow, millis};
 use super::forward::After;
 use super::http1::{
-    Asked, BodyError, BodyLength, BodySink, Client, HeadLimits, Method, Onward, Passage,
-    RequestHead, ResponseHead, Version, copy_body, encode_request, encode_response, is_idempotent,
-    parse_request, parse_response,
+    BodyError, BodyLength, HeadLimits, Onward, Passage, RequestHead, Sender, Version, copy_body,
+    encode_request, is_idempotent, parse_request,
 };
-use super::origin::{OriginRead, OriginWrite};
+use super::origin::{OriginStream, OriginWrite};
 use super::refusal::{Code, Refusal};
 use super::relay::{Early, Relayed, relay_upgraded, silence};
+use super::reply::{Answer, Replied, ReplyError};
 use super::route::{Route, Way, tls_failed};
 use super::tools::Tools;
-
-/// Interim responses to one request: more than any honest origin sends.
-const MOST_INTERIM: usize = 64;
+use super::upload::Upload;
 
 /// How long a client that closed its side is answered while nothing moves: it may be gone.
 const HALF_CLOSED: Duration = Duration::from_mins(1);
@@ -59,8 +56,27 @@ pub(super) enum Broken {
     Before(Refusal),
     /// The parent does not know us, and there is another credential by now: worth another try.
     Unknown,
-    /// The kept connection turned out to be closed before anything came: worth another try.
+    /// The kept connection turned out to be closed before anything came, and all of the request is
+    /// still here: worth another try.
     Stale,
+}
+
+/// How far a request went.
+pub(super) struct Progress {
+    /// Whether any of it was handed to the connection to its origin.
+    begun: AtomicBool,
+    /// Whether all of it was.
+    whole: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
 }
 
 impl Exchange<'_> {
@@ -81,7 +97,15 @@ impl Exchange<'_> {
             shared,
             ..
         } = connection;
-        let (mut from_client, mut to_client) = stream.split();
+        let (from_client, mut to_client) = stream.split();
+        // Only what goes over a connection that was there before may have to be sent again.
+        let keep = route.reused && !self.head.body.is_empty();
+        let mut upload = Upload::new(from_client, early, keep);
+        let progress = Progress {
+            // The head of a stream of HTTP/2 was sent before.
+            begun: matches!(route.stream, OriginStream::Http2(_)).into(),
+            whole: false.into(),
+        };
         let through = route.through.as_ref();
         let (mut from_origin, mut to_origin) = route.stream.split();
         let mut answer = Answer {
@@ -90,26 +114,28 @@ impl Exchange<'_> {
         };
         let ended = {
             let via = (&*shared.gate.pseudonym, through);
-            let whole = AtomicBool::new(false);
-            let mut send = pin!(self.send(&mut from_client, early, &mut to_origin, via, &whole));
-            let mut reply =
-                pin!(self.reply(&mut from_origin, &mut buffer, &mut to_client, &mut answer));
+            let mut send = pin!(self.send(&mut upload, early, &mut to_origin, via, &progress));
+            let origin = (&mut from_origin, &mut buffer);
+            let mut reply = pin!(self.reply(origin, &mut to_client, &mut answer, &progress));
             let mut quiet = pin!(silence(&self.open.bytes, idle));
             tokio::select! {
                 biased;
                 cut = self.open.cut() => Ended::Cut(cut),
-                replied = &mut reply => Ended::Replied(replied, whole.load(Ordering::Relaxed)),
+                replied = &mut reply => Ended::Replied(replied),
                 error = &mut send => Ended::Unsent(error),
                 () = &mut quiet => Ended::Quiet,
             }
         };
+        let sent = progress.is_whole();
+        let waited = upload.waits() && !sent;
+        let kept = upload.into_kept();
         flow.facts.status = answer.status.or(flow.facts.status);
         flow.facts.ms.first_byte = answer.first_byte.map(millis);
         match ended {
-            Ended::Replied(Ok(Replied::Upgraded), _) => {
+            Ended::Replied(Ok(Replied::Upgraded)) => {
                 Ok(self.upgraded(connection, flow, route, buffer).await)
             }
-            Ended::Replied(Ok(Replied::Whole { client, origin }), sent) => {
+            Ended::Replied(Ok(Replied::Whole { client, origin })) => {
                 flow.ended(End::Closed, None, None);
                 if origin && sent && buffer.is_empty() && !binds_connection(self.head) {
                     way.keep(flow, route);
@@ -120,9 +146,32 @@ impl Exchange<'_> {
                     After::Close
                 })
             }
-            Ended::Replied(Err(ReplyError::Unknown), _) => Err(self.unknown(through).await),
-            ended => self.broken(flow, &answer, ended),
+            Ended::Replied(Err(ReplyError::Unknown)) => Err(self.unknown(through).await),
+            Ended::Replied(Err(ReplyError::Silent { refused })) if answer.status.is_none() => {
+                let untouched = refused || !progress.has_begun();
+                let again = self.may_go_again(untouched, kept, early);
+                Err(again.unwrap_or_else(|| Broken::Before(silent_origin())))
+            }
+            ended => self.broken(flow, &answer, ended, waited),
         }
+    }
+
+    /// Whether a request is sent once more that was not answered: where its origin has not looked
+    /// at it, or may do it twice (RFC 9110 section 9.2.2), and its body is still here. What was
+    /// read of the body goes back in front of what follows.
+    fn may_go_again(
+        &self,
+        untouched: bool,
+        kept: Option<BytesMut>,
+        early: &mut BytesMut,
+    ) -> Option<Broken> {
+        if !untouched && !is_idempotent(&self.head.method) {
+            return None;
+        }
+        if !self.head.body.is_empty() {
+            *early = kept?;
+        }
+        Some(Broken::Stale)
     }
 
     /// What a request is worth whose parent did not take our credential.
@@ -176,7 +225,15 @@ impl Exchange<'_> {
     }
 
     /// What an exchange that broke off means to the record and the client.
-    fn broken(&self, flow: &mut Flow, answer: &Answer, ended: Ended) -> Result<After, Broken> {
+    ///
+    /// `waited`: whether it was the client that did not go on.
+    fn broken(
+        &self,
+        flow: &mut Flow,
+        answer: &Answer,
+        ended: Ended,
+        waited: bool,
+    ) -> Result<After, Broken> {
         let told = answer.status.is_some();
         // A length or chunks tell the client that something is missing; the end of the connection
         // would not. A stream has a way to say it, and its end says that nothing is missing.
@@ -190,32 +247,32 @@ impl Exchange<'_> {
                 flow.was_cut(cut);
                 return Ok(after);
             }
+            Ended::Quiet if !told && waited => return Err(Broken::Before(stalled_client())),
             Ended::Quiet if !told => return Err(Broken::Before(Code::ConnectTimeout.into())),
             Ended::Quiet => flow.refuse(&Code::Idle.into()),
+            Ended::Unsent(BodyError::Chunk(why)) if !told => {
+                let refusal = Refusal::because(Code::BadRequest, why);
+                return Err(Broken::Before(refusal.exactly("request_chunks")));
+            }
             Ended::Unsent(error) => {
-                flow.ended(End::Failed, Some(Blame::Client), Some(body_code(&error)));
+                let word = body_code(&error, Sender::Client);
+                flow.ended(End::Failed, Some(Blame::Client), Some(word));
             }
-            Ended::Replied(Err(ReplyError::Silent), _) if !told => {
-                let retry = self.head.body.is_empty() && is_idempotent(&self.head.method);
-                return Err(if retry {
-                    Broken::Stale
-                } else {
-                    Broken::Before(silent_origin())
-                });
-            }
-            Ended::Replied(Err(ReplyError::Tls(error)), _) if !told => {
+            Ended::Replied(Err(ReplyError::Tls(error))) if !told => {
                 let failure = TlsFailure::in_error(&error).unwrap_or(TlsFailure::NETWORK);
                 return Err(Broken::Before(tls_failed(failure)));
             }
-            Ended::Replied(Err(ReplyError::Malformed(why)), _) if !told => {
-                return Err(Broken::Before(Refusal::because(Code::ConnectFailed, why)));
+            Ended::Replied(Err(ReplyError::Malformed(word, why))) if !told => {
+                let refusal = Refusal::because(Code::BadResponse, why).exactly(word);
+                return Err(Broken::Before(refusal));
             }
-            Ended::Replied(Err(ReplyError::Body(error)), _) => {
+            Ended::Replied(Err(ReplyError::Body(error))) => {
                 let blame = match error {
                     BodyError::Write(_) => Blame::Client,
                     _ => Blame::Upstream,
                 };
-                flow.ended(End::Failed, Some(blame), Some(body_code(&error)));
+                let word = body_code(&error, Sender::Origin);
+                flow.ended(End::Failed, Some(blame), Some(word));
             }
             Ended::Replied(..) => flow.ended(End::Failed, Some(Blame::Upstream), Some("io_error")),
         }
@@ -226,14 +283,14 @@ impl Exchange<'_> {
     /// the client is to blame.
     async fn send(
         &self,
-        from: &mut ClientRead<'_>,
+        from: &mut Upload<'_>,
         early: &mut BytesMut,
         to: &mut OriginWrite<'_>,
         via: (&str, Option<&Through>),
-        sent: &AtomicBool,
+        progress: &Progress,
     ) -> BodyError {
-        match self.send_all(from, early, to, via).await {
-            Ok(()) => sent.store(true, Ordering::Relaxed),
+        match self.send_all(from, early, to, via, progress).await {
+            Ok(()) => progress.whole.store(true, Ordering::Relaxed),
             // The origin stopped reading: it may still say why.
             Err(error) if blames_origin(&error) => {}
             Err(error) => return error,
@@ -243,7 +300,7 @@ impl Exchange<'_> {
 
     /// Waits until the client is gone. One that closed its side may still read the answer (RFC 9112
     /// section 9.6), but holds its place no longer than that is likely.
-    async fn gone(&self, from: &mut ClientRead<'_>, early: &mut BytesMut) -> io::Error {
+    async fn gone(&self, from: &mut Upload<'_>, early: &mut BytesMut) -> io::Error {
         match from.watch(early).await {
             Ok(0) => {}
             // It says more already: it is there.
@@ -263,11 +320,13 @@ impl Exchange<'_> {
 
     async fn send_all(
         &self,
-        from: &mut ClientRead<'_>,
+        from: &mut Upload<'_>,
         early: &mut BytesMut,
         to: &mut OriginWrite<'_>,
         via: (&str, Option<&Through>),
+        progress: &Progress,
     ) -> Result<(), BodyError> {
+        progress.begun.store(true, Ordering::Relaxed);
         if self.head.extended {
             // The head went in a frame; what follows waits until the origin has agreed.
             return Ok(());
@@ -287,6 +346,7 @@ impl Exchange<'_> {
             from: self.head.body,
             to: onward,
             trailers: self.url.tls,
+            sender: Sender::Client,
         };
         copy_body(from, early, to, passage, &self.open.bytes.out).await
     }
@@ -318,194 +378,12 @@ impl Exchange<'_> {
         head.extended = self.head.extended;
         Some(head)
     }
-
-    async fn reply(
-        &self,
-        from: &mut OriginRead<'_>,
-        buffer: &mut BytesMut,
-        to: &mut ClientWrite<'_>,
-        answer: &mut Answer,
-    ) -> Result<Replied, ReplyError> {
-        let client = Client {
-            version: self.head.version,
-            keep_alive: self.head.keep_alive,
-        };
-        for _ in 0..MOST_INTERIM {
-            let head = self.response(from, buffer, answer).await?;
-            if head.is_interim() && client.version == Version::Http10 {
-                continue;
-            }
-            let mut out = BytesMut::new();
-            let form = self.tools.as_ref().and_then(|tools| tools.form(&head));
-            let unmeasured = form.map(|_| head.unmeasured());
-            let shown = unmeasured.as_ref().unwrap_or(&head);
-            let told = encode_response(shown, client, "tidegate", &mut out);
-            if head.is_interim() {
-                tell(to, &out).await?;
-                continue;
-            }
-            if head.status == 407 && answer.by_parent {
-                return Err(ReplyError::Unknown);
-            }
-            answer.status = Some(head.status);
-            answer.until_close = told.body == BodyLength::UntilClose;
-            let passage = Passage {
-                from: head.body,
-                to: told.body,
-                trailers: true,
-            };
-            let whole = form.is_none() && self.take_whole(&head, buffer, &mut out);
-            if whole && !head.is_upgrade() {
-                tell_all(to, &out).await?;
-            } else {
-                tell(to, &out).await?;
-            }
-            drop(out);
-            if head.is_upgrade() {
-                return Ok(Replied::Upgraded);
-            }
-            let back = &self.open.bytes.back;
-            let copied = match (&self.tools, form) {
-                (Some(tools), Some(form)) => {
-                    let source = (&mut *from, &mut *buffer);
-                    Box::pin(tools.copy(form, source, to, passage, back)).await
-                }
-                _ if whole => Ok(()),
-                _ => copy_body(from, buffer, to, passage, back).await,
-            };
-            copied.map_err(ReplyError::Body)?;
-            return Ok(Replied::Whole {
-                client: told.keep_alive,
-                origin: head.keep_alive,
-            });
-        }
-        let why = "the origin sent one interim response after the other";
-        Err(ReplyError::Malformed(why.into()))
-    }
-
-    /// A small body that came with its head goes on with it: one write instead of two.
-    fn take_whole(&self, head: &ResponseHead, buffer: &mut BytesMut, out: &mut BytesMut) -> bool {
-        let BodyLength::Length(length) = head.body else {
-            return head.body == BodyLength::None;
-        };
-        let Ok(length) = usize::try_from(length) else {
-            return false;
-        };
-        let Some(body) = buffer.get(..length) else {
-            return false;
-        };
-        out.extend_from_slice(body);
-        buffer.advance(length);
-        self.open
-            .bytes
-            .back
-            .fetch_add(length as u64, Ordering::Relaxed);
-        true
-    }
-
-    async fn response(
-        &self,
-        from: &mut OriginRead<'_>,
-        buffer: &mut BytesMut,
-        answer: &mut Answer,
-    ) -> Result<ResponseHead, ReplyError> {
-        let asked = Asked {
-            head: self.head.method == Method::Head,
-            upgrade: self.upgrade && self.head.upgrade().is_some(),
-        };
-        loop {
-            match parse_response(buffer, asked) {
-                Ok(Some(head)) => return Ok(framed(from, head)),
-                Ok(None) => {}
-                Err(error) => return Err(ReplyError::Malformed(error.to_string())),
-            }
-            buffer.reserve(8 * 1024);
-            match from.read_buf(buffer).await {
-                Err(error) if TlsFailure::in_error(&error).is_some() => {
-                    return Err(ReplyError::Tls(error));
-                }
-                Ok(0) | Err(_) if buffer.is_empty() => return Err(ReplyError::Silent),
-                Ok(0) => return Err(ReplyError::Malformed("the response head broke off".into())),
-                Ok(_) => {}
-                Err(error) => return Err(ReplyError::Malformed(super::io_code(&error).into())),
-            }
-            if answer.first_byte.is_none() {
-                answer.first_byte = Some(self.clock.instant().duration_since(self.began));
-            }
-        }
-    }
-}
-
-/// What a stream of HTTP/2 tells about the answer besides its head.
-fn framed(from: &OriginRead<'_>, mut head: ResponseHead) -> ResponseHead {
-    if let OriginRead::Http2(response) = from {
-        head.version = Version::Http2;
-        if response.is_over() && !head.is_interim() {
-            head.body = BodyLength::None;
-        }
-    }
-    head
-}
-
-/// Writes to the client, as far as its socket.
-async fn tell(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> {
-    let written = async {
-        to.write_all(bytes).await?;
-        to.flush().await
-    };
-    written
-        .await
-        .map_err(|error| ReplyError::Body(BodyError::Write(error)))
-}
-
-/// As [`tell`], where nothing follows.
-async fn tell_all(to: &mut ClientWrite<'_>, bytes: &[u8]) -> Result<(), ReplyError> {
-    let written = async {
-        to.write_all(bytes).await?;
-        to.finish(b"")?;
-        to.flush().await
-    };
-    written
-        .await
-        .map_err(|error| ReplyError::Body(BodyError::Write(error)))
-}
-
-/// What is known of an answer while it comes.
-#[derive(Default)]
-struct Answer {
-    /// Set when the head was passed on, or is just about to be.
-    status: Option<u16>,
-    /// Whether it is a parent who answers: it asks us who we are, not the client.
-    by_parent: bool,
-    /// Whether the client was told that the body lasts until the connection ends.
-    until_close: bool,
-    first_byte: Option<Duration>,
-}
-
-/// How an answer ended well.
-enum Replied {
-    /// The connection speaks another protocol now.
-    Upgraded,
-    /// All of it was passed on; whether each side takes another request.
-    Whole { client: bool, origin: bool },
-}
-
-enum ReplyError {
-    Body(BodyError),
-    Malformed(String),
-    /// The origin closed before its first byte.
-    Silent,
-    /// The parent does not take our credential.
-    Unknown,
-    /// The origin ended TLS: it does not take our certificate.
-    Tls(io::Error),
 }
 
 enum Ended {
     Cut(gate::Cut),
     Quiet,
-    /// And whether the whole request had been sent.
-    Replied(Result<Replied, ReplyError>, bool),
+    Replied(Result<Replied, ReplyError>),
     Unsent(BodyError),
 }
 
@@ -528,9 +406,10 @@ fn blames_origin(error: &BodyError) -> bool {
     matches!(error, BodyError::Write(_))
 }
 
-fn body_code(error: &BodyError) -> &'static str {
+fn body_code(error: &BodyError, sender: Sender) -> &'static str {
     match error {
-        BodyError::Chunk(_) => Code::BadRequest.as_str(),
+        BodyError::Chunk(_) if sender == Sender::Origin => "response_chunks",
+        BodyError::Chunk(_) => "request_chunks",
         BodyError::Read(error) | BodyError::Write(error) => super::io_code(error),
         BodyError::Truncated => super::kind_code(io::ErrorKind::UnexpectedEof),
     }
@@ -541,5 +420,11 @@ pub(super) fn unknown_to_parent() -> Refusal {
 }
 
 pub(super) fn silent_origin() -> Refusal {
-    Refusal::because(Code::ConnectFailed, "the origin closed before it answered")
+    let detail = "the origin closed before it answered";
+    Refusal::because(Code::BadResponse, detail).exactly("response_missing")
+}
+
+/// A client that does not go on with the body that it announced.
+fn stalled_client() -> Refusal {
+    Refusal::malformed(408, "the body does not come in time").exactly("request_timeout")
 }

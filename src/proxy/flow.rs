@@ -4,7 +4,7 @@
 //! anything else, writes its decision before it acts, and its end when it is dropped, for whatever
 //! reason: so nothing passes unrecorded, and nothing ends without a line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, Place, Snapshot};
-use crate::identity::{Caller, Evidence, IdentityError, Presented, Refused};
+use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Refused};
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::Target;
 use crate::policy::{Attempt, Category, Decision, Query, TierId, Verdict, explain};
@@ -212,6 +212,19 @@ impl Flow {
             attempt,
         };
         self.snapshot().policy.decide(&query).verdict == Verdict::Allow
+    }
+
+    /// The caller, once it has a place among the open flows.
+    pub(super) fn caller(&self) -> Option<&CallerKey> {
+        self.place.as_ref().map(Place::caller)
+    }
+
+    /// What the caller is counted by.
+    pub(super) fn caller_key(&self, known: &Known) -> CallerKey {
+        let unknown = Ipv4Addr::UNSPECIFIED.into();
+        known
+            .caller
+            .key(self.facts.client_address.unwrap_or(unknown))
     }
 
     /// Takes room for so many bytes that are read ahead; `false` where the caller, or all callers

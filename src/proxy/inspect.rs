@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::dial::{Stream, Through, TlsKey, Upstream};
+use crate::dial::{Stream, Through, TlsKey, Unasked, Upstream};
 use crate::identity::{Certificate, Presented};
 use crate::name::{Host, Path, Target, Url};
 use crate::policy::Decision;
 use crate::record::{Blame, End, FlowFacts, TlsMode};
-use crate::tls::{Alpn, HandshakeError};
+use crate::tls::{Alpn, HandshakeError, TlsFailure};
 
 use super::client::ClientStream;
 use super::connection::{Connection, LINGER};
@@ -155,7 +155,9 @@ impl Inside {
                 Some(peer.route(OriginStream::Http2(Box::new(exchange))))
             }
             Link::Http1(_, peer) if fits(peer) => match std::mem::replace(&mut *link, Link::Gone) {
-                Link::Http1(stream, peer) => Some(peer.route(OriginStream::Wire(stream))),
+                Link::Http1(mut stream, peer) => {
+                    is_usable(&stream.unasked()).then(|| peer.route(OriginStream::Wire(stream)))
+                }
                 other => {
                     *link = other;
                     None
@@ -188,6 +190,16 @@ impl Inside {
 
     fn let_go(&self) {
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link::Gone;
+    }
+}
+
+/// Whether a request goes over a connection on which nothing was asked: not where the origin has
+/// closed it meanwhile. What TLS says of our certificate is told as the answer.
+fn is_usable(unasked: &Unasked) -> bool {
+    match unasked {
+        Unasked::Nothing => true,
+        Unasked::Something => false,
+        Unasked::Error(error) => TlsFailure::in_error(error).is_some(),
     }
 }
 

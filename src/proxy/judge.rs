@@ -26,7 +26,8 @@ const MOST_OF_MODEL: usize = 8 * 1024 * 1024;
 /// The error of JSON-RPC for what the policy refuses: of those that are left to servers.
 const REFUSED: i64 = -32043;
 /// Fields that say how a body is to be read: of two, the next reader might take the other.
-const ONCE: [&str; 5] = [
+const ONCE: [&str; 6] = [
+    "destination",
     "content-type",
     "content-encoding",
     "mcp-method",
@@ -85,6 +86,7 @@ impl Request<'_> {
         // gets an answer that it can read.
         if deed.body != Some(Body::Mcp) {
             let decision = self.judge(flow, &deed)?;
+            self.may_go_on_to(flow)?;
             if deed.body.is_none() {
                 return Ok((decision, self.asked(deed)));
             }
@@ -123,16 +125,54 @@ impl Request<'_> {
         Ok(())
     }
 
+    /// A request that copies or moves says in a field where to (RFC 4918 section 10.3): there it has to
+    /// pass as well.
+    fn may_go_on_to(&self, flow: &Flow) -> Result<(), Refusal> {
+        if !matches!(self.method(), "COPY" | "MOVE") {
+            return Ok(());
+        }
+        let Some(named) = self.first("destination") else {
+            return Ok(());
+        };
+        let path = if named.starts_with(b"/") {
+            Path::parse(named).map_err(|_| Code::BadPath)?
+        } else {
+            let url = Url::parse(named).map_err(|_| Code::BadTarget)?;
+            if url.tls != self.url.tls || url.target != self.url.target {
+                let detail = "the Destination field names another host";
+                return Err(Refusal::because(Code::BadRequest, detail));
+            }
+            url.path
+        };
+        let policy = &flow.snapshot().policy;
+        let deed = policy.read(&self.url.target, self.method(), &path);
+        let attempt = Attempt::Request {
+            method: self.method(),
+            path: &path,
+            upgrade: false,
+            tls: self.url.tls,
+            deed: Some(&deed),
+        };
+        if flow.would_pass(self.known, &self.url.target, attempt) {
+            return Ok(());
+        }
+        let detail = "no rule allows the path that the Destination field names";
+        Err(Refusal::because(Code::NotAllowed, detail))
+    }
+
+    /// The value of the first field of that name.
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        let mut fields = self.head.fields.iter();
+        let found = fields.find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+        found.map(|field| field.value)
+    }
+
     fn method(&self) -> &str {
         self.head.method.as_str()
     }
 
     fn fields(&self) -> Fields<'_> {
-        let first = |name: &str| {
-            let mut fields = self.head.fields.iter();
-            let found = fields.find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
-            found.map(|field| field.value)
-        };
+        let first = |name| self.first(name);
         Fields {
             content_type: first("content-type"),
             content_encoding: first("content-encoding"),
@@ -210,8 +250,9 @@ impl Request<'_> {
         peek: &mut Peek,
     ) -> Result<bool, Refusal> {
         // Blanks and a mark are no beginning: what they lead to is waited for.
+        let mut passed = 0;
         let begins = loop {
-            match content::mcp::may_begin(&peek.content) {
+            match content::mcp::may_begin(&peek.content, &mut passed) {
                 None if peek.ended => break false,
                 None if peek.content.len() > MOST => return Ok(true),
                 None => self.more(connection, flow, peek).await?,
@@ -294,12 +335,17 @@ impl Request<'_> {
             }
             said::of_model(&peek.content, flow);
         }
+        // A body that comes in small pieces is not read from its beginning for each of them.
+        let mut next = 0;
         loop {
             let (content, ended) = (&peek.content, peek.ended);
             let (fields, path) = (self.fields(), &self.url.path);
             let progress = if content.len() > MOST && deed.body != Some(Body::Model) {
                 content::too_long(deed)
+            } else if content.len() < next && !ended {
+                Progress::More
             } else {
+                next = content.len() + content.len() / 16;
                 content::read(deed, &fields, self.method(), path, content, ended)
             };
             match progress {

@@ -24,21 +24,24 @@ mod origin;
 mod peek;
 mod refusal;
 mod relay;
+mod reply;
 mod route;
 mod said;
 mod splice;
 mod tools;
+mod upload;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::config::{IdentityDemand, Listener};
 use crate::gate::Gate;
 use crate::identity::{Channel, Family, Grant, Kin};
+use crate::metrics::Metrics;
 
 use buffers::Buffers;
 use listen::Front;
@@ -57,7 +60,44 @@ struct Shared {
     tenants: Vec<Option<Tenant>>,
     /// A caller of a listener that nothing is known of.
     nobody: Arc<Listener>,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
+}
+
+/// Clients that may be connected at once, counted from accept until the socket is closed.
+struct Connections {
+    turns: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+/// One connected client.
+struct Turn {
+    _turn: OwnedSemaphorePermit,
+    metrics: Metrics,
+}
+
+impl Connections {
+    fn new(most: usize, metrics: &Metrics) -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(most)),
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// Counts a client in, where there is room for one more.
+    fn try_acquire_owned(self: Arc<Self>) -> Result<Turn, TryAcquireError> {
+        let turn = self.turns.clone().try_acquire_owned()?;
+        self.metrics.connected_clients(1);
+        Ok(Turn {
+            _turn: turn,
+            metrics: self.metrics.clone(),
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.metrics.connected_clients(-1);
+    }
 }
 
 /// A listener that was bound.
@@ -113,11 +153,11 @@ impl Tenant {
 pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
     let shared = Arc::new(Shared {
         gate: gate.clone(),
-        buffers: Arc::new(Buffers::default()),
+        buffers: Arc::new(buffers_of(gate)),
         listeners: bound.iter().map(|bound| bound.listener.clone()).collect(),
         tenants: bound.iter().map(|bound| bound.tenant.clone()).collect(),
         nobody: Arc::new(nobody()),
-        connections: Arc::new(Semaphore::new(connections)),
+        connections: Arc::new(Connections::new(connections, &gate.metrics)),
     });
     for (index, bound) in bound.into_iter().enumerate() {
         gate.tasks.spawn(listen::accept(
@@ -126,6 +166,11 @@ pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
             Front::Proxy(index),
         ));
     }
+}
+
+/// Buffers of a gate, whose pipes are part of its budget of descriptors.
+fn buffers_of(gate: &Gate) -> Buffers {
+    Buffers::within(gate.snapshot.load().dialer.descriptors.clone())
 }
 
 fn nobody() -> Listener {

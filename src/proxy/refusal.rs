@@ -62,6 +62,9 @@ codes! {
     BadRequest "bad_request" 400 "http_request_error" Client
         "The request is not well-formed HTTP/1.1."
         "Send one well-formed request; use CONNECT for https.";
+    BadResponse "bad_response" 502 "http_response_incomplete" Upstream
+        "The destination is allowed but its answer cannot be passed on."
+        "Tell the operator of the service: the detail says what is wrong with its answer.";
     BadTarget "bad_target" 400 "http_request_error" Client
         "The destination is not a canonical host and port."
         "Send a plain host name or address with a port from 1 to 65535.";

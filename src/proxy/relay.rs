@@ -287,7 +287,7 @@ mod tests {
         (
             near,
             ClientStream::Plain(client),
-            Stream::Tcp(upstream),
+            Stream::Tcp(upstream.into()),
             far,
         )
     }

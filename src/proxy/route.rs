@@ -66,6 +66,7 @@ impl<'w> Way<'w> {
             target,
             decision,
             key: PoolKey {
+                caller: flow.caller_key(known),
                 tier: known.caller.who.tier,
                 parent: flow
                     .snapshot()

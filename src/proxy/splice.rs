@@ -6,13 +6,19 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
+use crate::dial::{Descriptors, Taken};
+
 /// Keeps empty pipes for the next who needs one.
 #[derive(Debug, Default)]
-pub(crate) struct Pipes(Mutex<Vec<Ends>>);
+pub(crate) struct Pipes {
+    idle: Mutex<Vec<Ends>>,
+    /// What pipes may use of the descriptors; `None`: as many as there are.
+    budget: Option<Arc<Descriptors>>,
+}
 
 /// A pipe on loan; goes back when dropped, unless bytes are left in it.
 #[derive(Debug)]
@@ -26,6 +32,7 @@ pub(crate) struct Pipe<'p> {
 struct Ends {
     read: OwnedFd,
     write: OwnedFd,
+    _taken: Option<Taken>,
 }
 
 /// Bytes of a pipe; the system's default of 64 KiB gains nothing over copying.
@@ -35,14 +42,30 @@ const BYTES: usize = 256 * 1024;
 const KEPT: usize = 32;
 
 impl Pipes {
+    /// Makes pipes only while the budget has descriptors to spare.
+    pub(crate) fn within(budget: Arc<Descriptors>) -> Self {
+        Self {
+            idle: Mutex::default(),
+            budget: Some(budget),
+        }
+    }
+
     /// Lends an empty pipe of full size, if the system has one.
     pub(crate) fn take(&self) -> Option<Pipe<'_>> {
-        let ends = self.with_idle(Vec::pop).or_else(|| Ends::new().ok())?;
+        let ends = self.with_idle(Vec::pop).or_else(|| self.make())?;
         Some(Pipe {
             home: self,
             ends: Some(ends),
             held: 0,
         })
+    }
+
+    fn make(&self) -> Option<Ends> {
+        let taken = match &self.budget {
+            Some(budget) => Some(budget.take_spare(2)?),
+            None => None,
+        };
+        Ends::new(taken).ok()
     }
 
     /// How many pipes wait here.
@@ -53,7 +76,7 @@ impl Pipes {
 
     /// A panic elsewhere cannot leave the list half changed, so a poisoned lock is still good.
     fn with_idle<T>(&self, act: impl FnOnce(&mut Vec<Ends>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -98,10 +121,14 @@ impl Drop for Pipe<'_> {
 
 impl Ends {
     /// Fails where the system grants only a small pipe: copying is better then.
-    fn new() -> io::Result<Self> {
+    fn new(taken: Option<Taken>) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         fcntl_setpipe_size(&write, BYTES)?;
-        Ok(Self { read, write })
+        Ok(Self {
+            read,
+            write,
+            _taken: taken,
+        })
     }
 }
 
@@ -129,6 +156,17 @@ mod tests {
         let mut seen = [0; 5];
         receiver.read_exact(&mut seen).expect("through");
         assert_eq!((&seen, pipes.idle()), (b"hello", 1));
+    }
+
+    #[test]
+    fn no_pipe_is_made_of_the_last_descriptors() {
+        let budget = Arc::new(Descriptors::new(8));
+        let pipes = Pipes::within(budget.clone());
+        let first: Vec<_> = std::iter::from_fn(|| pipes.take()).collect();
+        assert_eq!(first.len(), 3);
+        assert!(budget.take(None, 2).is_some());
+        drop(first);
+        assert!(pipes.idle() == 3 && pipes.take().is_some());
     }
 
     #[test]

@@ -162,10 +162,17 @@ impl Tools {
         mut to: DuplexStream,
     ) -> io::Result<()> {
         let mut held = BytesMut::new();
+        let mut seen = 0;
         loop {
             let ended = from.read_buf(&mut held).await? == 0;
             let ready = match form {
-                Form::Events if !ended && held.len() < MOST => mcp::whole_events(&held),
+                Form::Events if !ended && held.len() < MOST => {
+                    if may_end_event(&held, seen) {
+                        mcp::whole_events(&held)
+                    } else {
+                        0
+                    }
+                }
                 Form::Json if !ended && held.len() < MOST => 0,
                 _ => held.len(),
             };
@@ -175,9 +182,38 @@ impl Tools {
                 None => to.write_all(piece).await?,
             }
             held.advance(ready);
+            seen = held.len();
             if ended {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Whether an empty line may end behind the first `seen` bytes, which were looked through before.
+fn may_end_event(held: &[u8], seen: usize) -> bool {
+    let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+    let fresh = held.get(seen.saturating_sub(3)..).unwrap_or_default();
+    held.first().is_some_and(is_end) || fresh.windows(2).any(|pair| pair.iter().all(is_end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bytes_that_may_end_an_event_are_looked_through_for_one() {
+        for (held, seen, may) in [
+            ("data: 1\n\n", 0, true),
+            ("data: 1\n\n", 9, true),
+            ("data: 1\r\n\r\n", 10, true),
+            ("data: 1\r\rx", 9, true),
+            ("\ndata: 1", 0, true),
+            ("data: 1\n", 7, false),
+            ("data: 1\ndata: 2\n", 8, false),
+            ("data: 1\n\ndata: 2", 15, false),
+        ] {
+            assert_eq!(may_end_event(held.as_bytes(), seen), may, "{held:?} {seen}");
         }
     }
 }

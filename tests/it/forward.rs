@@ -613,6 +613,55 @@ fn methods_and_paths_of_a_rule_hold() {
 }
 
 #[test]
+fn where_a_request_copies_to_has_to_pass_as_well() {
+    let origin = Origin::echo();
+    let gate = gate_with(
+        &origin,
+        "methods = [\"COPY\", \"MOVE\", \"PUT\"]\npaths = [\"/public/**\"]",
+    );
+    let there = url(&origin, "");
+    let ask = |method: &str, destination: &str| {
+        let fields = format!("{destination}Content-Length: 0\r\n");
+        gate.client()
+            .request(method, &url(&origin, "/public/a"), &fields, "")
+            .status()
+    };
+    for method in ["COPY", "MOVE"] {
+        for (destination, status) in [
+            (format!("Destination: {there}/public/b\r\n"), 200),
+            ("Destination: /public/b\r\n".to_owned(), 200),
+            (format!("Destination: {there}/private/b\r\n"), 403),
+            ("destination: /private/b\r\n".to_owned(), 403),
+            ("Destination: /public/../private/b\r\n".to_owned(), 400),
+            (
+                "Destination: http://evil.example.org/public/b\r\n".to_owned(),
+                400,
+            ),
+            (
+                "Destination: https://files.example.net/public/b\r\n".to_owned(),
+                400,
+            ),
+            (
+                "Destination: /public/b\r\nDestination: /private/b\r\n".to_owned(),
+                400,
+            ),
+        ] {
+            assert_eq!(
+                ask(method, &destination),
+                status,
+                "{method} {destination:?}"
+            );
+        }
+    }
+    assert_eq!(
+        ask("PUT", "Destination: /private/b\r\n"),
+        200,
+        "it means nothing there"
+    );
+    assert_eq!(origin.requests().len(), 5);
+}
+
+#[test]
 fn an_action_that_the_tier_does_not_allow_is_refused() {
     let origin = Origin::echo();
     let policy = TIERS.replace(

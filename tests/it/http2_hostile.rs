@@ -483,6 +483,18 @@ const ROWS: &[Row] = &[
     row("content-length without a body", |head| {
         add(head, "content-length", "5");
     }),
+    row("another path in a field", |head| {
+        add(head, "x-original-url", "/admin");
+    }),
+    row("another path in a field of another name", |head| {
+        add(head, "x-rewrite-url", "/admin");
+    }),
+    row("another host in a field", |head| {
+        add(head, "x-original-host", "evil.example");
+    }),
+    row("another path in a disguised field", |head| {
+        add(head, "x_original_uri", "/admin");
+    }),
     row("another host", |head| add(head, "host", "evil.example")),
     row("host twice", |head| {
         add(head, "host", HOST);

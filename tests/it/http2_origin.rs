@@ -149,7 +149,7 @@ fn head(method: &str, port: u16) -> Vec<u8> {
 }
 
 /// Starts an origin that does this for the first request of each connection; its port.
-fn attack(pki: &Pki, act: impl Fn(&mut Http2, u32) + Send + Sync + 'static) -> u16 {
+pub(crate) fn attack(pki: &Pki, act: impl Fn(&mut Http2, u32) + Send + Sync + 'static) -> u16 {
     let mut config = pki.serving(&[HOST], |_| {});
     config.alpn_protocols = vec![b"h2".to_vec()];
     let (config, act) = (Arc::new(config), Arc::new(act));
@@ -383,9 +383,10 @@ fn an_origin_that_takes_nothing_is_given_up() {
     let mut client = bench.connect();
     client.frame(kind::HEADERS, flag::END_HEADERS, 1, bench.head("POST"));
     // What a client may send before it is told of a window.
-    for _ in 0..4 {
+    for _ in 0..3 {
         client.frame(kind::DATA, 0, 1, [0; 16_000]);
     }
+    client.frame(kind::DATA, flag::END_STREAM, 1, [0; 16_000]);
     let ended = client.outcome(1);
     assert!(
         matches!(ended, Ended::Status(500..) | Ended::Reset(_)),
@@ -428,10 +429,13 @@ fn trailers_of_a_request_reach_an_origin_of_either_http() {
     let rules = inspected("two", HOST, two.port(), "");
     let inside = Inside::start(&origins, &[HOST], &format!("{TIERS}{rules}"));
     let mut client = connect(&inside, two.port());
-    ask_with_trailers(&mut client, two.port(), &[("x-sum", "7")]);
+    ask_with_trailers(&mut client, two.port(), &[("content-digest", "7")]);
     until("a request", || two.requests().len() == 1);
     assert_eq!(two.requests()[0].text(), "body");
-    assert_eq!(two.requests()[0].trailers, [("x-sum".into(), "7".into())]);
+    assert_eq!(
+        two.requests()[0].trailers,
+        [("content-digest".into(), "7".into())]
+    );
 
     // Only where its origin speaks HTTP/2 does a client: so this one is HTTP/1 on both sides.
     let origins = Pki::new();
@@ -441,11 +445,11 @@ fn trailers_of_a_request_reach_an_origin_of_either_http() {
     let mut client = inside.enter(HOST, one.port());
     let host = format!("{HOST}:{}", one.port());
     client.send(format!(
-        "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n\
-         4\r\nbody\r\n0\r\nx-sum: 7\r\n\r\n"
+        "POST / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\nTrailer: content-digest\r\n\r\n\
+         4\r\nbody\r\n0\r\ncontent-digest: 7\r\n\r\n"
     ));
     assert_eq!(client.answer("POST").status(), 200);
-    assert_eq!(one.last().trailers, [("x-sum".into(), "7".into())]);
+    assert_eq!(one.last().trailers, [("content-digest".into(), "7".into())]);
 }
 
 #[test]
@@ -455,6 +459,9 @@ fn trailers_of_a_request_that_mean_something_to_a_proxy_go_nowhere() {
         ("content-length", "4"),
         ("authorization", "Bearer other"),
         ("cookie", "a=b"),
+        ("mcp-method", "tools/list"),
+        ("x-original-url", "/admin"),
+        ("x-anything", "1"),
         ("transfer_encoding", "chunked"),
     ] {
         let origins = Pki::new();
@@ -462,7 +469,11 @@ fn trailers_of_a_request_that_mean_something_to_a_proxy_go_nowhere() {
         let rules = inspected("two", HOST, origin.port(), "");
         let inside = Inside::start(&origins, &[HOST], &format!("{TIERS}{rules}"));
         let mut client = connect(&inside, origin.port());
-        ask_with_trailers(&mut client, origin.port(), &[("x-sum", "7"), trailer]);
+        ask_with_trailers(
+            &mut client,
+            origin.port(),
+            &[("content-digest", "7"), trailer],
+        );
         assert_eq!(origin.requests()[0].trailers, [], "{trailer:?}");
     }
 }

@@ -8,7 +8,7 @@ const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const ANA: &str = "4f1c-a-long-random-token-of-ana";
 const BOB: &str = "9e07-a-long-random-token-of-bob";
 
-fn hashed(secret: &str) -> String {
+pub(crate) fn hashed(secret: &str) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, secret.as_bytes());
     digest
         .as_ref()

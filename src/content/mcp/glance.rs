@@ -58,11 +58,18 @@ pub fn is_message(body: &[u8], cut: bool) -> bool {
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Whether a body may begin as JSON does; `None` where more of it has to be there to tell.
-pub fn may_begin(body: &[u8]) -> Option<bool> {
+///
+/// `passed` counts the bytes that need no second look when more of the same body has come.
+pub fn may_begin(body: &[u8], passed: &mut usize) -> Option<bool> {
     if body.len() < MARK.len() && MARK.starts_with(body) {
         return None;
     }
-    let text = body.strip_prefix(MARK).unwrap_or(body).trim_ascii_start();
+    if *passed == 0 && body.starts_with(MARK) {
+        *passed = MARK.len();
+    }
+    let rest = body.get(*passed..).unwrap_or_default();
+    let text = rest.trim_ascii_start();
+    *passed += rest.len() - text.len();
     text.first().map(|first| matches!(first, b'{' | b'['))
 }
 

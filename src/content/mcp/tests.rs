@@ -310,7 +310,7 @@ fn blanks_and_a_mark_are_waited_out() {
         (b"\xef\xbbx", Some(false)),
         (b"--x", Some(false)),
     ] {
-        assert_eq!(may_begin(text), begins, "{text:?}");
+        assert_eq!(may_begin(text, &mut 0), begins, "{text:?}");
     }
 }
 

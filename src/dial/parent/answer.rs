@@ -185,7 +185,10 @@ mod tests {
             }
         };
         let listen = async {
-            let (near, _) = crate::dial::race::connect(&[address]).await.unwrap();
+            let budget = std::sync::Arc::new(crate::dial::Descriptors::new(1));
+            let addresses = [address];
+            let connecting = crate::dial::race::connect(&addresses, || budget.take(None, 1));
+            let (near, _) = connecting.await.unwrap();
             let mut near = Stream::Tcp(near);
             let answer = read(&mut near).await.map_err(|error| error.to_string());
             let mut rest = Vec::new();

@@ -21,10 +21,10 @@ use crate::clock::Clock;
 use crate::config::{self, Authorization, FallBack, Resolve};
 use crate::metrics::Metrics;
 use crate::name::{Host, Target};
-use crate::policy::{Category, Guard};
+use crate::policy::{CallerKey, Category, Guard};
 use crate::tls::{self, TlsFailure};
 
-use super::{DialError, Dialer, NoRoute, Route, Stream, Upstream};
+use super::{DialError, Dialer, NoDescriptor, NoRoute, Route, Stream, Upstream};
 use credential::Keeper;
 use health::Health;
 
@@ -62,6 +62,8 @@ pub struct Errand<'a> {
     pub guard: &'a Guard,
     /// Where dials through parents are counted.
     pub metrics: &'a Metrics,
+    /// Whose share of the descriptors it takes; `None`: the gate's own.
+    pub caller: Option<&'a CallerKey>,
 }
 
 /// What a connection is for, where it leads through a parent.
@@ -85,6 +87,9 @@ pub enum ParentError {
     /// The credential for it is not to be had.
     #[error("there is no credential for the parent: {0}")]
     Credential(&'static str),
+    /// The caller may not have one more connection to the outside.
+    #[error("as many connections to the outside are open as this caller may have")]
+    NoDescriptor,
     /// Its address is one of our own listeners, or one that nobody may dial.
     #[error("the parent is this proxy itself, or at an address that is never dialled")]
     Own,
@@ -120,6 +125,7 @@ impl ParentError {
         match self {
             Self::Garbled(_) => "garbled",
             Self::Credential(_) | Self::Refused { status: 407, .. } => "credential",
+            Self::NoDescriptor => "descriptors",
             Self::Own => "own",
             Self::Refused { .. } => "refused",
             Self::Resting => "resting",
@@ -238,7 +244,7 @@ impl Dialer {
     /// Reaches what a route leads to: by its parents, in order, or by itself.
     pub async fn reach(&self, route: &Route, errand: Errand<'_>) -> Result<Upstream, DialError> {
         if route.parents.is_empty() {
-            return self.dial(&route.addresses).await;
+            return self.dial_for(errand.caller, &route.addresses).await;
         }
         let reached = self.by_parents(route, errand).await;
         let result = reached.as_ref().map_or_else(ParentError::word, |_| "ok");
@@ -369,10 +375,14 @@ impl Attempt<'_> {
             NoRoute::Denied(_) => ParentError::Own,
             NoRoute::Unresolved(_) => ParentError::Unreachable("its name cannot be resolved"),
         })?;
-        let dialled = self.dialer.dial(&found.addresses).await;
+        let dialling = self.dialer.dial_for(self.errand.caller, &found.addresses);
+        let dialled = dialling.await;
         let Upstream {
             stream, address, ..
-        } = dialled.map_err(|error| ParentError::Unreachable(why(&error)))?;
+        } = dialled.map_err(|error| match error {
+            DialError::Failed(error) if NoDescriptor::is_in(&error) => ParentError::NoDescriptor,
+            error => ParentError::Unreachable(why(&error)),
+        })?;
         if !tls {
             return Ok((stream, address));
         }

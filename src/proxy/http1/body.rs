@@ -24,9 +24,20 @@ pub(crate) struct Passage {
     pub(crate) from: BodyLength,
     /// As its recipient was told.
     pub(crate) to: BodyLength,
-    /// Whether trailers go on: those of responses may, if all of them are harmless; those of
-    /// requests never do.
+    /// Whether trailers go on, if all of them are harmless; see [`Sender`].
     pub(crate) trailers: bool,
+    /// Who sends it.
+    pub(crate) sender: Sender,
+}
+
+/// Who sends a body, and so how strictly it is read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sender {
+    /// A client: its chunks have no blanks, and only trailers of a short list go on.
+    Client,
+    /// An origin: blanks behind a chunk size are passed over (RFC 9112 section 7.1.1), and trailers
+    /// go on that mean nothing to a proxy.
+    Origin,
 }
 
 /// Why a body did not arrive whole.
@@ -87,10 +98,10 @@ where
         moved,
     };
     match passage.from {
-        BodyLength::Chunked => copy_chunks(from, buffer, &mut sink, passage.trailers).await,
+        BodyLength::Chunked => copy_chunks(from, buffer, &mut sink, passage).await,
         BodyLength::Length(length) => copy_length(from, buffer, &mut sink, length).await,
         BodyLength::None => sink.end(),
-        BodyLength::UntilClose => copy_rest(from, buffer, &mut sink, passage.trailers).await,
+        BodyLength::UntilClose => copy_rest(from, buffer, &mut sink, passage).await,
     }
 }
 
@@ -127,7 +138,7 @@ async fn copy_rest<R, W>(
     from: &mut R,
     buffer: &mut BytesMut,
     sink: &mut Sink<'_, W>,
-    trailers: bool,
+    passage: Passage,
 ) -> Result<(), BodyError>
 where
     R: BodySource,
@@ -139,33 +150,32 @@ where
     }
     let said = poll_fn(|cx| from.poll_trailers(cx)).await;
     let said = said.map_err(BodyError::Read)?;
-    let said = if trailers { harmless(&said) } else { b"" };
-    sink.put(b"", Some(said)).await
+    sink.put(b"", Some(passage.trailers_of(&said))).await
 }
 
 async fn copy_chunks<R, W>(
     from: &mut R,
     buffer: &mut BytesMut,
     sink: &mut Sink<'_, W>,
-    trailers: bool,
+    passage: Passage,
 ) -> Result<(), BodyError>
 where
     R: BodySource,
     W: BodySink,
 {
-    let mut chunks = Chunks::default();
+    let mut chunks = match passage.sender {
+        Sender::Client => Chunks::default(),
+        Sender::Origin => Chunks::with_blanks(),
+    };
     while !chunks.is_done() {
         if buffer.is_empty() && fill(from, buffer).await? == 0 {
             return Err(BodyError::Truncated);
         }
         let decoded = chunks.decode(buffer).map_err(BodyError::Chunk)?;
         let content = buffer.get(..decoded.content).unwrap_or_default();
-        let trailers = if trailers && chunks.is_done() {
-            harmless(chunks.trailers())
-        } else {
-            b""
-        };
-        let last = chunks.is_done().then_some(trailers);
+        let last = chunks
+            .is_done()
+            .then(|| passage.trailers_of(chunks.trailers()));
         sink.put(content, last).await?;
         buffer.advance(decoded.consumed);
     }
@@ -232,29 +242,60 @@ const READ: usize = 64 * 1024;
 /// Room for the framing of a chunk and of the end.
 const FRAMING: usize = 32;
 
-/// `trailers` if each of them is one that means nothing to a proxy, a cache or a client's framing,
-/// routing or credentials (RFC 9110 section 6.5.1); else nothing.
-fn harmless(trailers: &[u8]) -> &[u8] {
-    if trailers.is_empty() {
-        return b"";
+impl Passage {
+    /// What of `trailers` goes on: all of them or nothing.
+    fn trailers_of(self, trailers: &[u8]) -> &[u8] {
+        let harmless = match self.sender {
+            Sender::Client => is_harmless_in_request,
+            Sender::Origin => is_harmless_in_response,
+        };
+        if self.trailers && !trailers.is_empty() && all_are(trailers, harmless) {
+            trailers
+        } else {
+            b""
+        }
     }
+}
+
+fn all_are(trailers: &[u8], harmless: fn(&str) -> bool) -> bool {
     let mut room = [httparse::EMPTY_HEADER; 32];
     // The parser wants the empty line that ends the section.
     let section = [trailers, b"\r\n"].concat();
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room)
     else {
-        return b"";
+        return false;
     };
-    let harmless = fields.iter().all(|field| {
-        let name = field.name.as_bytes();
-        Name::of(name) == Name::Other
-            && !Name::is_disguised(name)
-            && !carries(&name.to_ascii_lowercase())
-            && !FORBIDDEN
-                .iter()
-                .any(|forbidden| forbidden.eq_ignore_ascii_case(field.name))
-    });
-    if harmless { trailers } else { b"" }
+    fields.iter().all(|field| harmless(field.name))
+}
+
+/// Whether a trailer of a request is known to say something of the body alone, or to belong to
+/// gRPC. A server may merge trailers into the fields of the request (RFC 9110 section 6.5.1), and
+/// what it would then take for a path, a method or a tool was not judged.
+fn is_harmless_in_request(name: &str) -> bool {
+    let starts = |prefix: &&str| {
+        let start = name.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    DIGESTS
+        .iter()
+        .any(|digest| digest.eq_ignore_ascii_case(name))
+        || DIGEST_PREFIXES.iter().any(starts)
+}
+
+/// Digests of a body (RFC 9530, RFC 3230, RFC 1864), which are known only at its end.
+const DIGESTS: [&str; 4] = ["Content-Digest", "Content-MD5", "Digest", "Repr-Digest"];
+/// Beginnings of such names: checksums of object stores, and what gRPC ends a call with.
+const DIGEST_PREFIXES: [&str; 3] = ["grpc-", "x-amz-checksum-", "x-goog-hash"];
+
+/// Whether a trailer of a response means nothing to a proxy, a cache or a client's framing, routing
+/// or credentials (RFC 9110 section 6.5.1).
+fn is_harmless_in_response(name: &str) -> bool {
+    Name::of(name.as_bytes()) == Name::Other
+        && !Name::is_disguised(name.as_bytes())
+        && !carries(&name.as_bytes().to_ascii_lowercase())
+        && !FORBIDDEN
+            .iter()
+            .any(|forbidden| forbidden.eq_ignore_ascii_case(name))
 }
 
 /// Fields that must come before the body or not at all.
@@ -343,6 +384,7 @@ mod tests {
             from,
             to,
             trailers: true,
+            sender: Sender::Origin,
         }
     }
 
@@ -442,6 +484,64 @@ mod tests {
             let (result, to, ..) = pass(text.as_bytes(), passage).await;
             assert!(result.is_ok());
             assert_eq!(to, b"1\r\na\r\n0\r\n\r\n", "{trailers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_digests_and_grpc_pass_behind_a_request() {
+        let chunked = Passage {
+            sender: Sender::Client,
+            ..passage(BodyLength::Chunked, BodyLength::Chunked)
+        };
+        for (trailers, passes) in [
+            ("Content-Digest: sha-256=:AA==:\r\n", true),
+            ("grpc-status: 0\r\nGRPC-Message: ok\r\n", true),
+            ("X-Amz-Checksum-Crc32: AAAAAA==\r\n", true),
+            ("A: b\r\n", false),
+            ("Digest: a\r\nMcp-Method: tools/list\r\n", false),
+            ("mcp_name: delete\r\n", false),
+            ("X-Original-URL: /admin\r\n", false),
+            ("X-Rewrite-Url: /admin\r\n", false),
+            ("X-HTTP-Method-Override: DELETE\r\n", false),
+            ("X-Accel-Redirect: /admin\r\n", false),
+            ("Content-Type: text/plain\r\n", false),
+        ] {
+            let text = format!("1\r\na\r\n0\r\n{trailers}\r\n");
+            let (result, to, ..) = pass(text.as_bytes(), chunked).await;
+            assert!(result.is_ok());
+            let expected = if passes { trailers } else { "" };
+            let expected = format!("1\r\na\r\n0\r\n{expected}\r\n");
+            assert_eq!(to, expected.as_bytes(), "{trailers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn blanks_behind_a_size_are_passed_over_in_a_response_alone() {
+        let chunked = passage(BodyLength::Chunked, BodyLength::Chunked);
+        let of_client = Passage {
+            sender: Sender::Client,
+            ..chunked
+        };
+        for text in [
+            "5 \r\nhello\r\n0\r\n\r\n",
+            "5\t \r\nhello\r\n0 \r\n\r\n",
+            "5 ;a=b\r\nhello\r\n0\r\n\r\n",
+        ] {
+            let (result, to, ..) = pass(text.as_bytes(), chunked).await;
+            assert!(result.is_ok(), "{text:?}");
+            assert_eq!(to, b"5\r\nhello\r\n0\r\n\r\n", "{text:?}");
+            let (result, ..) = pass(text.as_bytes(), of_client).await;
+            assert!(matches!(result, Err(BodyError::Chunk(_))), "{text:?}");
+        }
+        for text in [
+            " 5\r\nhello\r\n0\r\n\r\n".to_owned(),
+            "5 5\r\nhello\r\n0\r\n\r\n".to_owned(),
+            "5 \nhello\r\n0\r\n\r\n".to_owned(),
+            "5\x0b\r\nhello\r\n0\r\n\r\n".to_owned(),
+            format!("5{}\r\nhello\r\n0\r\n\r\n", " ".repeat(20_000)),
+        ] {
+            let (result, ..) = pass(text.as_bytes(), chunked).await;
+            assert!(matches!(result, Err(BodyError::Chunk(_))), "{text:?}");
         }
     }
 

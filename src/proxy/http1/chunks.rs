@@ -12,6 +12,8 @@ pub(crate) struct Chunks {
     extensions: usize,
     trailers: Vec<u8>,
     line_start: usize,
+    /// Whether blanks may follow a size.
+    blanks: bool,
 }
 
 /// What a piece of a body held.
@@ -25,6 +27,7 @@ pub(crate) struct Decoded {
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 enum State {
+    Blank,
     Content,
     ContentCr,
     ContentLf,
@@ -47,6 +50,14 @@ const MOST_EXTENSIONS: usize = 16 * 1024;
 const MOST_TRAILERS: usize = 16 * 1024;
 
 impl Chunks {
+    /// Passes over blanks behind a size, as a recipient may (RFC 9112 section 7.1.1).
+    pub(crate) fn with_blanks() -> Self {
+        Self {
+            blanks: true,
+            ..Self::default()
+        }
+    }
+
     /// Decodes what it can of `piece`; an error says what was wrong.
     pub(crate) fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, &'static str> {
         let mut decoded = Decoded {
@@ -93,8 +104,12 @@ impl Chunks {
         self.state = match (self.state, byte) {
             (State::Size, b'\r') if self.digits > 0 => State::SizeLf,
             (State::Size, b';') if self.digits > 0 => State::Extension,
+            (State::Size, b' ' | b'\t') if self.digits > 0 && self.blanks => self.blank()?,
             (State::Size, _) => self.digit(byte)?,
-            (State::Extension, b'\r') => State::SizeLf,
+            (State::Blank, b';') => State::Extension,
+            (State::Blank, b' ' | b'\t') => self.blank()?,
+            (State::Blank | State::Extension, b'\r') => State::SizeLf,
+            (State::Blank, _) => return Err("a chunk size is not one hex number"),
             (State::Extension, _) => self.extension(byte)?,
             (State::SizeLf, b'\n') => self.begin(),
             (State::ContentCr, b'\r') => State::ContentLf,
@@ -116,6 +131,14 @@ impl Chunks {
         }
         self.size = self.size << 4 | u64::from(digit);
         Ok(State::Size)
+    }
+
+    fn blank(&mut self) -> Result<State, &'static str> {
+        self.extensions += 1;
+        if self.extensions > MOST_EXTENSIONS {
+            return Err("too many blanks follow the sizes of chunks");
+        }
+        Ok(State::Blank)
     }
 
     fn extension(&mut self, byte: u8) -> Result<State, &'static str> {

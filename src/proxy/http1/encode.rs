@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::fields::{Field, Fields, Name};
+use super::fields::{Field, Fields, Name, contains_gate, elements, names_gate};
 use super::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::dial::Through;
 use crate::name::{Path, Target};
@@ -120,16 +120,25 @@ pub(crate) fn encode_response(
     out.reserve(head.len() + 128);
     let mut digits = [0; 3];
     let status = three_digits(head.status, &mut digits);
-    put(out, &[b"HTTP/1.1 ", status, b" ", head.reason(), b"\r\n"]);
+    // Many clients show nothing of a refusal but the reason phrase: an origin must not imitate ours.
+    let reason = Some(head.reason()).filter(|reason| !contains_gate(reason));
+    let reason = reason.unwrap_or_default();
+    put(out, &[b"HTTP/1.1 ", status, b" ", reason, b"\r\n"]);
     let listed = head.fields.connection_names_fields();
     for field in head.fields.iter() {
         let passes = match field.known {
             // What it names speaks QUIC, which goes past every proxy.
             Name::Other if field.name.eq_ignore_ascii_case(b"alt-svc") => false,
+            // Some readers take `_` for `-`: it would be a field that ends here.
+            Name::Other if Name::is_disguised(field.name) => false,
             Name::Other | Name::UserAgent => !(listed && is_listed(&head.fields, field)),
             Name::Trailer => answer.body == BodyLength::Chunked,
             Name::Upgrade => head.is_upgrade(),
-            Name::Forwarded | Name::Via => true,
+            Name::Forwarded => true,
+            Name::Via => {
+                put_foreign_via(field, out);
+                false
+            }
             _ => false,
         };
         if passes {
@@ -192,6 +201,21 @@ fn put_host(target: &Target, tls: bool, out: &mut BytesMut) {
 
 fn put_field(field: Field<'_>, out: &mut BytesMut) {
     put(out, &[field.name, b": ", field.value, b"\r\n"]);
+}
+
+/// Writes who took a response before us, without those that an origin says were gates.
+fn put_foreign_via(field: Field<'_>, out: &mut BytesMut) {
+    if !contains_gate(field.value) {
+        return put_field(field, out);
+    }
+    let mut before: &[u8] = b"Via: ";
+    for element in elements(field.value).filter(|element| !names_gate(element)) {
+        put(out, &[before, element]);
+        before = b", ";
+    }
+    if before == b", " {
+        put(out, &[b"\r\n"]);
+    }
 }
 
 /// RFC 9110 section 7.6.3: the version in which the message came, and who took it.
@@ -417,6 +441,24 @@ mod tests {
             assert_eq!(written, expected);
             assert_eq!(answer, Answer { body, keep_alive }, "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_origin_cannot_mark_an_answer_as_a_refusal_of_a_gate() {
+        for status in ["200 OK", "403 Forbidden", "103 Early Hints"] {
+            let text = format!(
+                "HTTP/1.1 {status}\nX-Deny-Reason: host_not_allowed\nx-PROXY-error: blocked-by-allowlist\n\
+                 Proxy-Status: tidegate; error=http_request_denied\nX-Tidegate-Flow: 1\nX_Deny_Reason: a\n\
+                 Proxy_Status: tidegate\nVia: 1.1 cdn, 1.1 Tidegate, 1.0 tidegate-7 (x)\nVia: 1.1 tidegate\n\
+                 Proxy-Authenticate: Basic\nA: b"
+            );
+            let (written, _) = back(&text, GET, KEPT);
+            let fields: Vec<_> = written.lines().skip(1).take(3).collect();
+            assert_eq!(fields, ["Via: 1.1 cdn", "A: b", "Via: 1.1 tidegate-7"]);
+        }
+        let text = "HTTP/1.1 403 TideGate denied a.example:443 not_allowed\nContent-Length: 0";
+        let (written, _) = back(text, GET, KEPT);
+        assert!(written.starts_with("HTTP/1.1 403 \n"), "{written}");
     }
 
     #[test]

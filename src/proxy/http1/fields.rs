@@ -5,12 +5,46 @@ use bytes::Bytes;
 /// How many fields a head may have, whatever the configuration says.
 pub(super) const MOST_FIELDS: usize = 256;
 
+/// The name of a gate, as it stands in what a gate tells its clients.
+const GATE: &[u8] = b"tidegate";
+
 /// Fields by which servers and frameworks take another method than the request's.
-const OVERRIDES: [&str; 4] = [
+const METHOD_OVERRIDES: [&str; 7] = [
     "http-method-override",
     "x-http-method",
     "x-http-method-override",
+    "x-http-method-overrides",
+    "x-method",
     "x-method-override",
+    "x-override-method",
+];
+
+/// Fields by which servers and frameworks take another path or host than the request's, as a reverse
+/// proxy would tell them (`X-Forwarded-…` besides): of IIS, ASP.NET, Symfony, Zend, Laminas, nginx,
+/// Traefik, Envoy, Azure and others.
+const URL_OVERRIDES: [&str; 22] = [
+    "x-backend-host",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
+    "x-host",
+    "x-http-host-override",
+    "x-http-path-override",
+    "x-http-url-override",
+    "x-original-host",
+    "x-original-path",
+    "x-original-request-uri",
+    "x-original-uri",
+    "x-original-url",
+    "x-override-url",
+    "x-path-info",
+    "x-proxy-url",
+    "x-real-url",
+    "x-replaced-path",
+    "x-request-uri",
+    "x-rewrite-uri",
+    "x-rewrite-url",
+    "x-script-name",
+    "x-waws-unencoded-url",
 ];
 
 /// The fields of one head in their order, as they were written.
@@ -48,6 +82,8 @@ pub(crate) enum Name {
     ProxyConnection,
     /// Any other `Proxy-…`.
     ProxyOther,
+    /// `X-Deny-Reason`, `X-Proxy-Error`: how a proxy marks a refusal of its own.
+    Refusal,
     /// `TE`.
     Te,
     /// `X-Tidegate-…`: said by a gate only.
@@ -58,6 +94,8 @@ pub(crate) enum Name {
     TransferEncoding,
     /// `Upgrade`.
     Upgrade,
+    /// `X-Original-URL` and its kin: another path or host than the one that was judged.
+    UrlOverride,
     /// `User-Agent`.
     UserAgent,
     /// `Via`.
@@ -166,12 +204,14 @@ impl Name {
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::KeepAlive,
             10 if is("user-agent") => Self::UserAgent,
+            13 if is("x-deny-reason") || is("x-proxy-error") => Self::Refusal,
             14 if is("content-length") => Self::ContentLength,
             14 if is("http2-settings") => Self::Http2Settings,
             16 if is("proxy-connection") => Self::ProxyConnection,
             17 if is("transfer-encoding") => Self::TransferEncoding,
             19 if is("proxy-authorization") => Self::ProxyAuthorization,
-            _ if OVERRIDES.into_iter().any(is) => Self::MethodOverride,
+            _ if METHOD_OVERRIDES.into_iter().any(is) => Self::MethodOverride,
+            _ if starts_with(name, b"x-") && URL_OVERRIDES.into_iter().any(is) => Self::UrlOverride,
             _ if starts_with(name, b"proxy-") => Self::ProxyOther,
             _ if starts_with(name, b"x-tidegate-") => Self::Tidegate,
             _ if starts_with(name, b"x-forwarded-") => Self::Forwarded,
@@ -241,6 +281,19 @@ pub(crate) fn via_has(fields: &Fields, pseudonym: &str) -> bool {
             .nth(1)
             .is_some_and(|by| by.eq_ignore_ascii_case(pseudonym.as_bytes()))
     })
+}
+
+/// Whether an element of `Via` names a gate, by its common name or a pseudonym.
+pub(super) fn names_gate(element: &[u8]) -> bool {
+    let received_by = element.split(|byte| matches!(byte, b' ' | b'\t'));
+    let mut parts = received_by.filter(|part| !part.is_empty()).skip(1);
+    parts.any(contains_gate)
+}
+
+/// Whether a text holds the name of the gate, in any case.
+pub(super) fn contains_gate(text: &[u8]) -> bool {
+    text.windows(GATE.len())
+        .any(|part| part.eq_ignore_ascii_case(GATE))
 }
 
 /// Who took a message before, as `Via` says; `None`: nobody.

@@ -2,11 +2,11 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::fields::{Fields, MOST_FIELDS, Name, Span};
 use super::seen::Seen;
-use super::{BodyLength, Unprintable, Version, head_end};
+use super::{BodyLength, Scan, Unprintable, Version};
 
 /// The head of one request: a single buffer and what was understood of it.
 #[derive(Clone, Debug)]
@@ -100,6 +100,9 @@ pub(crate) enum HeadError {
     /// A field that names another method.
     #[error("a field names another method than the request line")]
     MethodOverride,
+    /// A field that names another path or host.
+    #[error("a field names another URL than the request line, as a reverse proxy would")]
+    UrlOverride,
     /// An extended CONNECT for another protocol, or where none is offered.
     #[error("no protocol but WebSocket is spoken here on a stream, and only where it is offered")]
     Protocol,
@@ -140,9 +143,19 @@ pub(crate) fn parse_request(
     buffer: &mut BytesMut,
     limits: HeadLimits,
 ) -> Result<Option<RequestHead>, HeadError> {
-    // RFC 9112 section 2.2: one empty line may precede a request.
-    let skipped = if buffer.starts_with(b"\r\n") { 2 } else { 0 };
-    let Some(len) = head_end(buffer.get(skipped..).unwrap_or_default())? else {
+    scan_request(buffer, limits, &mut Scan::default())
+}
+
+/// As [`parse_request`], for a head that comes in pieces.
+pub(crate) fn scan_request(
+    buffer: &mut BytesMut,
+    limits: HeadLimits,
+    scan: &mut Scan,
+) -> Result<Option<RequestHead>, HeadError> {
+    if scan.skips(buffer) {
+        return Ok(None);
+    }
+    let Some(len) = scan.end(buffer)? else {
         return if buffer.len() > limits.bytes {
             Err(HeadError::TooLarge)
         } else {
@@ -152,7 +165,7 @@ pub(crate) fn parse_request(
     if len > limits.bytes {
         return Err(HeadError::TooLarge);
     }
-    buffer.advance(skipped);
+    *scan = Scan::default();
     parse(&buffer.split_to(len).freeze(), limits).map(Some)
 }
 

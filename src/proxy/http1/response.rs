@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 
 use super::fields::{Fields, MOST_FIELDS, Name, Span, content_length, elements};
-use super::{BodyLength, Unprintable, Version, head_end};
+use super::{BodyLength, Scan, Unprintable, Version};
 
 /// The head of one response, interim ones included.
 #[derive(Clone, Debug)]
@@ -75,7 +75,16 @@ pub(crate) fn parse_response(
     buffer: &mut BytesMut,
     asked: Asked,
 ) -> Result<Option<ResponseHead>, ResponseError> {
-    let Some(len) = head_end(buffer)? else {
+    scan_response(buffer, asked, &mut Scan::default())
+}
+
+/// As [`parse_response`], for a head that comes in pieces.
+pub(crate) fn scan_response(
+    buffer: &mut BytesMut,
+    asked: Asked,
+    scan: &mut Scan,
+) -> Result<Option<ResponseHead>, ResponseError> {
+    let Some(len) = scan.end(buffer)? else {
         let too_large = buffer.len() > MOST_BYTES;
         return if too_large {
             Err(ResponseError::TooLarge)
@@ -86,6 +95,7 @@ pub(crate) fn parse_response(
     if len > MOST_BYTES {
         return Err(ResponseError::TooLarge);
     }
+    *scan = Scan::default();
     parse(&buffer.split_to(len).freeze(), asked).map(Some)
 }
 
@@ -118,6 +128,22 @@ impl ResponseHead {
     /// Bytes of the head, the empty line at the end included.
     pub(crate) fn len(&self) -> usize {
         self.fields.head().len()
+    }
+}
+
+impl ResponseError {
+    /// As `error.type` of a record says it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::ContentLength => "response_content_length",
+            Self::Field => "response_field",
+            Self::Protocol => "response_protocol",
+            Self::StatusLine => "response_status_line",
+            Self::TooLarge => "response_too_large",
+            Self::TransferEncoding => "response_transfer_encoding",
+            Self::UnexpectedBody => "response_unexpected_body",
+            Self::Unprintable => "response_unprintable",
+        }
     }
 }
 

@@ -59,6 +59,7 @@ impl<'h> Seen<'h> {
                     return Err(HeadError::ProxyAuthorization);
                 }
             }
+            Name::UrlOverride => return Err(HeadError::UrlOverride),
             Name::TransferEncoding => {
                 let known = value.eq_ignore_ascii_case(b"chunked") && version == Version::Http11;
                 if !known || self.chunked {

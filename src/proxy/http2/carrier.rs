@@ -6,13 +6,13 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -20,6 +20,7 @@ use crate::dial::Stream;
 use crate::gate::Gate;
 
 use super::super::http1::RequestHead;
+use super::frames::Asked;
 use super::stream::{broken, poll_body, put_trailers, trailer_fields};
 use super::{
     CONNECTION_WINDOW, FLOOD, RESET_CAUSED, RESET_KEPT, SEND_BUFFER, SMALL_DATA, STREAM_WINDOW,
@@ -43,8 +44,8 @@ pub(crate) struct Carrier {
     /// Cancelled when the origin's SETTINGS have come, or never will.
     greeted: CancellationToken,
     over: Arc<AtomicBool>,
-    /// Requests so far: as many answers may come.
-    asked: Arc<AtomicU64>,
+    /// As many answers may come.
+    asked: Asked,
     stop: Arc<DropGuard>,
 }
 
@@ -52,7 +53,7 @@ pub(crate) struct Carrier {
 pub(crate) struct Exchange {
     handle: Option<SendRequest<Bytes>>,
     greeted: CancellationToken,
-    asked: Arc<AtomicU64>,
+    asked: Asked,
     sending: Option<SendStream<Bytes>>,
     receiving: Receiving,
     _stop: Arc<DropGuard>,
@@ -70,6 +71,7 @@ enum Receiving {
     /// The head has not come yet.
     Head {
         response: ResponseFuture,
+        asked: Asked,
         /// Whether a WebSocket was asked for.
         extended: bool,
     },
@@ -84,7 +86,7 @@ enum Receiving {
 impl Carrier {
     /// Begins HTTP/2 on a connection; what moves its frames is one of the gate's tasks.
     pub(crate) async fn begin(io: Stream, gate: &Gate) -> io::Result<Self> {
-        let asked = Arc::new(AtomicU64::new(0));
+        let asked = Asked::nothing();
         let (io, flooded) = frames::from_origin(io, gate.clock.clone(), asked.clone());
         let handshake = Builder::new()
             .enable_push(false)
@@ -187,10 +189,14 @@ impl Exchange {
         }
         let ended = request.body.is_empty() && !extended;
         let request = head::onward(request, authority).ok_or(io::ErrorKind::InvalidInput)?;
-        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.asked.requests.fetch_add(1, Ordering::Relaxed);
         let (response, sending) = send.send_request(request, ended).map_err(broken)?;
         self.sending = (!ended).then_some(sending);
-        self.receiving = Receiving::Head { response, extended };
+        self.receiving = Receiving::Head {
+            response,
+            asked: self.asked.clone(),
+            extended,
+        };
         Ok(())
     }
 
@@ -222,12 +228,21 @@ impl ResponseHalf<'_> {
         loop {
             match self.0 {
                 Receiving::Unasked => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-                Receiving::Head { response, extended } => {
-                    if let Some(interim) = poll_interim(response, cx)? {
+                Receiving::Head {
+                    response,
+                    asked,
+                    extended,
+                } => {
+                    let stream = response.stream_id().as_u32();
+                    let unanswered = |error| {
+                        let last = asked.last.load(Ordering::Acquire);
+                        unanswered(error, stream > last)
+                    };
+                    if let Some(interim) = poll_interim(response, cx).map_err(unanswered)? {
                         // What does not fit now would be lost: a head is small, a buffer is not.
                         return Poll::Ready(put_whole(&interim, into));
                     }
-                    let response = ready!(Pin::new(response).poll(cx)).map_err(broken)?;
+                    let response = ready!(Pin::new(response).poll(cx)).map_err(unanswered)?;
                     let (parts, body) = response.into_parts();
                     let opened = *extended && parts.status.is_success();
                     let head = head::written(parts.status, &parts.headers, opened);
@@ -255,14 +270,42 @@ impl ResponseHalf<'_> {
     }
 }
 
+/// The origin says that it has not looked at the request (RFC 9113 section 8.7).
+#[derive(Debug, thiserror::Error)]
+#[error("the origin has not looked at the request")]
+struct Unprocessed;
+
+/// Whether an origin says that it has not looked at the request that failed so.
+pub(crate) fn is_unprocessed(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner
+        .and_then(|inner| inner.downcast_ref::<Unprocessed>())
+        .is_some()
+}
+
+/// The error of a request that gets no answer; `passed_over`: whether the origin will look at no
+/// stream of that number any more.
+fn unanswered(error: h2::Error, passed_over: bool) -> io::Error {
+    let refused =
+        error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+    if refused || passed_over {
+        io::Error::new(io::ErrorKind::ConnectionReset, Unprocessed)
+    } else {
+        broken(error)
+    }
+}
+
 /// An interim response, where one is there.
-fn poll_interim(response: &mut ResponseFuture, cx: &mut Context<'_>) -> io::Result<Option<Bytes>> {
+fn poll_interim(
+    response: &mut ResponseFuture,
+    cx: &mut Context<'_>,
+) -> Result<Option<Bytes>, h2::Error> {
     match response.poll_informational(cx) {
         Poll::Ready(Some(Ok(interim))) => {
             let (status, fields) = (interim.status(), interim.headers());
             Ok(Some(head::written(status, fields, false)))
         }
-        Poll::Ready(Some(Err(error))) => Err(broken(error)),
+        Poll::Ready(Some(Err(error))) => Err(error),
         Poll::Ready(None) | Poll::Pending => Ok(None),
     }
 }

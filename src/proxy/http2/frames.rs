@@ -7,7 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -31,6 +31,7 @@ const HEAD: usize = 9;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 
@@ -47,12 +48,26 @@ pub(super) fn from_client<S>(io: S, clock: Clock) -> (Counted<S>, CancellationTo
     counted(io, clock, PREFACE, None)
 }
 
+/// What is known of an origin besides its frames.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// Requests that it was asked.
+    pub(super) requests: Arc<AtomicU64>,
+    /// The last stream that it may have looked at, once it said so (RFC 9113 section 6.8).
+    pub(super) last: Arc<AtomicU32>,
+}
+
+impl Asked {
+    pub(super) fn nothing() -> Self {
+        Self {
+            requests: Arc::default(),
+            last: Arc::new(AtomicU32::new(u32::MAX)),
+        }
+    }
+}
+
 /// Counts what an origin sends that was asked so many requests.
-pub(super) fn from_origin<S>(
-    io: S,
-    clock: Clock,
-    asked: Arc<AtomicU64>,
-) -> (Counted<S>, CancellationToken) {
+pub(super) fn from_origin<S>(io: S, clock: Clock, asked: Asked) -> (Counted<S>, CancellationToken) {
     counted(io, clock, 0, Some(asked))
 }
 
@@ -60,7 +75,7 @@ fn counted<S>(
     io: S,
     clock: Clock,
     before: usize,
-    asked: Option<Arc<AtomicU64>>,
+    asked: Option<Asked>,
 ) -> (Counted<S>, CancellationToken) {
     let flooded = CancellationToken::new();
     let counted = Counted {
@@ -70,6 +85,7 @@ fn counted<S>(
             head: Vec::with_capacity(HEAD),
             asked,
             answered: 0,
+            goaway: Goaway::default(),
         },
         allowance: Allowance {
             left: BURST,
@@ -87,10 +103,33 @@ struct Heads {
     before: usize,
     /// What of the next head came.
     head: Vec<u8>,
-    /// Requests that an origin was asked.
-    asked: Option<Arc<AtomicU64>>,
+    /// What an origin was asked.
+    asked: Option<Asked>,
     /// Heads of responses that it sent.
     answered: u64,
+    goaway: Goaway,
+}
+
+/// The beginning of the payload of a GOAWAY frame: the number of a stream.
+#[derive(Default)]
+struct Goaway {
+    missing: usize,
+    stream: u32,
+}
+
+impl Goaway {
+    /// Takes a piece of a payload; the number, once it is whole.
+    fn take(&mut self, payload: &[u8]) -> Option<u32> {
+        for byte in payload.iter().take(self.missing) {
+            self.missing -= 1;
+            self.stream = self.stream << 8 | u32::from(*byte);
+            if self.missing == 0 {
+                // The first bit is reserved.
+                return Some(self.stream & (u32::MAX >> 1));
+            }
+        }
+        None
+    }
 }
 
 impl Heads {
@@ -100,6 +139,9 @@ impl Heads {
         while !bytes.is_empty() {
             let (passed, rest) = bytes.split_at(self.before.min(bytes.len()));
             self.before -= passed.len();
+            if let (Some(last), Some(asked)) = (self.goaway.take(passed), &self.asked) {
+                asked.last.fetch_min(last, Ordering::AcqRel);
+            }
             let (part, rest) = rest.split_at((HEAD - self.head.len()).min(rest.len()));
             self.head.extend_from_slice(part);
             bytes = rest;
@@ -108,6 +150,10 @@ impl Heads {
             {
                 self.head.clear();
                 self.before = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.goaway = Goaway {
+                    missing: if kind == GOAWAY { 4 } else { 0 },
+                    stream: 0,
+                };
                 cost += self.cost_of(kind, flags);
             }
         }
@@ -131,7 +177,7 @@ impl Heads {
             return 0;
         };
         // Answers that ended with their head were not counted; not more than can be open are missing.
-        let asked = asked.load(Ordering::Relaxed);
+        let asked = asked.requests.load(Ordering::Relaxed);
         self.answered = self.answered.max(asked.saturating_sub(STREAMS.into()));
         if self.answered < asked {
             self.answered += 1;
@@ -234,8 +280,12 @@ mod tests {
         Heads {
             before,
             head: Vec::new(),
-            asked: asked.map(|asked| Arc::new(AtomicU64::new(asked))),
+            asked: asked.map(|asked| Asked {
+                requests: Arc::new(AtomicU64::new(asked)),
+                ..Asked::nothing()
+            }),
             answered: 0,
+            goaway: Goaway::default(),
         }
     }
 
@@ -259,6 +309,26 @@ mod tests {
         assert_eq!(heads.cost(&[head.clone(), head.clone()].concat()), 0);
         assert_eq!(heads.cost(&frame(HEADERS, END_STREAM, 3)), 0);
         assert_eq!(heads.cost(&head), INTERIM);
+    }
+
+    #[test]
+    fn the_last_stream_of_a_goaway_is_seen_in_pieces_of_any_size() {
+        let mut all = frame(PING, 0, 8);
+        all.extend([0, 0, 10, GOAWAY, 0, 0, 0, 0, 0]);
+        all.extend([0x80, 0, 1, 5, 0, 0, 0, 0, b'h', b'i']);
+        all.extend(frame(DATA, 0, 9));
+        for size in 1..all.len() {
+            let mut heads = heads(0, Some(1));
+            let asked = heads.asked.clone().expect("an origin");
+            for piece in all.chunks(size) {
+                heads.cost(piece);
+            }
+            assert_eq!(
+                asked.last.load(Ordering::Relaxed),
+                261,
+                "in pieces of {size}"
+            );
+        }
     }
 
     #[test]

@@ -45,12 +45,20 @@ pub(super) fn request(
         return Ok(head);
     }
     if !ended && head.body == BodyLength::None && head.method != Method::Connect {
-        if matches!(head.method, Method::Get | Method::Head | Method::Options) {
+        if has_no_content(parts) {
             return Err(HeadError::UnexpectedBody);
         }
         head.body = BodyLength::UntilClose;
     }
     Ok(head)
+}
+
+/// Whether the method of a request is one that only reads: it is judged as reading, so that content
+/// would go out unjudged.
+pub(super) fn has_no_content(parts: &Parts) -> bool {
+    let method = &parts.method;
+    let reads = [http::Method::GET, http::Method::HEAD, http::Method::OPTIONS];
+    reads.contains(method) && parts.extensions.get::<Protocol>().is_none()
 }
 
 /// Whether the request is an extended CONNECT (RFC 8441 section 4): of all that those may be, only

@@ -29,7 +29,9 @@ use super::connection::{Connection, Origin};
 use super::http1::HeadLimits;
 use super::inspect::Inside;
 
-pub(super) use carrier::{Carrier as OriginCarrier, Exchange, RequestHalf, ResponseHalf};
+pub(super) use carrier::{
+    Carrier as OriginCarrier, Exchange, RequestHalf, ResponseHalf, is_unprocessed,
+};
 pub(super) use stream::{ReadHalf, Stream, WriteHalf};
 
 /// Requests and tunnels of one connection at once. One more is refused, and may be tried again.
@@ -203,24 +205,48 @@ impl Service {
 
     /// Serves one stream in a task of its own.
     fn take(&self, (request, respond): Arrival) {
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let bounds = HeadLimits {
             bytes: self.limits.header_size,
             fields: self.limits.header_count,
         };
-        let head = head::request(&parts, body.is_end_stream(), bounds, self.sockets);
-        let extended = head.as_ref().is_ok_and(|head| head.extended);
-        let stream = ClientStream::Http2(Box::new(Stream::new(body, respond, extended)));
-        let mut connection = Connection::new(self.shared.clone(), stream, self.origin.clone());
-        connection.inside.clone_from(&self.inside);
+        let (sockets, patience) = (self.sockets, self.limits.header_timeout);
+        let (shared, origin, inside) = (
+            self.shared.clone(),
+            self.origin.clone(),
+            self.inside.clone(),
+        );
         let open = self.open.clone();
         self.shared.gate.tasks.spawn(async move {
+            let mut ended = body.is_end_stream();
+            if !ended && head::has_no_content(&parts) {
+                // Some clients end a request without content in a frame of its own.
+                let ending = tokio::time::timeout(patience, is_empty(&mut body));
+                ended = ending.await.unwrap_or(false);
+            }
+            let head = head::request(&parts, ended, bounds, sockets);
+            drop(parts);
+            let extended = head.as_ref().is_ok_and(|head| head.extended);
+            let stream = ClientStream::Http2(Box::new(Stream::new(body, respond, extended)));
+            let mut connection = Connection::new(shared, stream, origin);
+            connection.inside = inside;
             let tunnel = Box::pin(connection.serve(Some(head))).await;
             if let Some(tunnel) = tunnel {
                 tunnel.carry().await;
             }
             drop(open);
         });
+    }
+}
+
+/// Whether a body ends without a byte; waits for its first one.
+async fn is_empty(body: &mut h2::RecvStream) -> bool {
+    loop {
+        match body.data().await {
+            Some(Ok(data)) if data.is_empty() => {}
+            Some(Ok(_) | Err(_)) => return false,
+            None => return true,
+        }
     }
 }
 

@@ -215,7 +215,11 @@ impl Http2 {
     }
 
     /// Writes a HEADERS frame with these fields.
-    pub(crate) fn head(&mut self, stream: u32, flags: u8, head: &[(&str, &str)]) -> bool {
+    pub(crate) fn head<N, V>(&mut self, stream: u32, flags: u8, head: &[(N, V)]) -> bool
+    where
+        N: AsRef<[u8]>,
+        V: AsRef<[u8]>,
+    {
         self.frame(kind::HEADERS, flags, stream, fields(head))
     }
 

@@ -82,6 +82,14 @@ impl Origin {
         Self::serve(None, carry)
     }
 
+    /// Gives each connection to `carry`, over TLS with a certificate for these names.
+    pub(crate) fn raw_tls<F>(pki: &Pki, names: &[&str], carry: F) -> Self
+    where
+        F: Fn(&mut Visit) -> io::Result<()> + Send + Sync + 'static,
+    {
+        Self::serve(Some(pki.server(names)), carry)
+    }
+
     /// Sends every byte back, and the end as well.
     pub(crate) fn bytes() -> Self {
         Self::raw(|visit| {
@@ -290,7 +298,7 @@ impl Visit {
             .expect("linger");
     }
 
-    fn requests<F>(&mut self, answer: &F) -> io::Result<()>
+    pub(crate) fn requests<F>(&mut self, answer: &F) -> io::Result<()>
     where
         F: Fn(&mut Self, &Message) -> io::Result<()>,
     {
