@@ -10,6 +10,7 @@
 //! |---|---|---|---|
 //! | `action_denied` | 403 | What the request does is not allowed at this destination. | Ask for a rule that allows the action, or use a read-only form of the request. |
 //! | `address_denied` | 403 | The destination is, or resolves to, an address that is not reachable from here. | If it is an internal service, name its network in `addresses` of the rule that allows it. |
+//! | `bad_client_hello` | closed | The `ClientHello` of TLS in the tunnel is not well-formed. | Send a `ClientHello` as RFC 8446 writes it; the detail says what is wrong with this one. |
 //! | `bad_path` | 400 | The path is not in canonical form. | Send the path without dot segments, empty segments, backslashes or needless escapes. |
 //! | `bad_request` | 400 | The request is not well-formed HTTP/1.1. | Send one well-formed request; use CONNECT for https. |
 //! | `bad_target` | 400 | The destination is not a canonical host and port. | Send a plain host name or address with a port from 1 to 65535. |
@@ -20,6 +21,7 @@
 //! | `denied` | 403 | A rule denies this destination. | Do without it; a deny rule is a decision of the policy's owners. |
 //! | `dns_failed` | 502 | The name is allowed but could not be resolved. | Check the spelling of the host and the resolver of the proxy. |
 //! | `draining` | 503 | The proxy is shutting down and takes no new flows. | Try again when it is back. |
+//! | `ech_denied` | closed | TLS in the tunnel may hide its true server name (encrypted client hello). | Turn encrypted client hello off in the client, or have the tier say `ech = "allow"`. |
 //! | `host_mismatch` | 421 | The host of the request is not the host of its tunnel. | Open a connection of its own to that host. |
 //! | `identity_invalid` | 407 | The proxy credential is not valid. | Set the proxy URL with the right user and secret. |
 //! | `identity_required` | 407 | This proxy wants to know who is asking. | Set the proxy URL with a user and secret: http://USER:SECRET@HOST:PORT. |
@@ -49,6 +51,10 @@
 //!   over the older transport it is a 403 ([`mcp`](super::mcp)).
 //! - `credential_denied`: all else of a rule fits, but not the token that the request shows. It was not
 //!   sent on; take the one that was issued for this work out of the environment that should have it.
+//! - `bad_client_hello`: the client gets the TLS alert `decode_error`. A hello that is well-formed, but
+//!   names another host, two, or none that DNS could have, is `sni_mismatch` (`unrecognized_name`).
+//! - `ech_denied`: the client gets the TLS alert `access_denied`. Which clients send the extension, and
+//!   how it is switched off, is in [`policy`](super::policy#a-name-behind-the-name).
 //! - `host_mismatch`: a client asks for one host on a connection that was opened for another. Those
 //!   of HTTP/2 repeat it on a connection of its own, others need to be told: no `Host` by hand.
 //! - `tls_failed`: nothing of the request was sent. The detail begins with a word for what is wrong,

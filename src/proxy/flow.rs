@@ -46,7 +46,7 @@ pub(super) struct Flow {
     /// Memory for what of it was read ahead.
     hold: Option<Hold>,
     permit: Option<Permit>,
-    judged: Option<(TierId, Category)>,
+    pub(super) judged: Option<(TierId, Category)>,
     refused: Option<Code>,
     settled: bool,
     kind: FlowKind,

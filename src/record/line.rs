@@ -172,6 +172,8 @@ pub struct FlowFacts {
     pub tls_mode: Option<TlsMode>,
     /// `tls.client.server_name`.
     pub server_name: Option<Box<str>>,
+    /// `tidegate.tls.ech`: the `ClientHello` has an encrypted client hello extension.
+    pub ech: bool,
     /// `tls.client.hash.sha256`: of the certificate that the client showed inside its tunnel, in hex.
     pub client_hash: Option<Arc<str>>,
     /// `tidegate.upstream`: the `[upstream.NAME]` that TLS was spoken with.

@@ -25,6 +25,7 @@ mod doctor;
 mod drain;
 mod exec;
 mod forward;
+mod hello;
 mod hooks;
 mod http2;
 mod http2_conformance;
