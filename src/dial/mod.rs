@@ -3,6 +3,7 @@
 //! The one place that dials. A name is resolved after its verdict, each answer is judged, and the
 //! address connected to is one of those; nothing is resolved twice (no rebinding).
 
+mod alive;
 mod document;
 mod parent;
 mod pool;
@@ -22,6 +23,7 @@ use crate::config;
 use crate::name::{Host, Target};
 use crate::policy::{Category, Decision, Guard, Policy};
 
+pub use alive::{KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, KEEPALIVE_TIME, USER_TIMEOUT, keep_alive};
 pub use document::{Document, DocumentError, Sought, Wanted};
 pub use parent::{Errand, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::alive::keep_alive;
+
 /// The head start of an address before the next is tried as well (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
@@ -31,7 +33,9 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> io::Result<(TcpStream, 
 
 #[expect(clippy::disallowed_methods, reason = "this is the place that dials")]
 async fn connect_one(address: SocketAddr) -> io::Result<(TcpStream, SocketAddr)> {
-    Ok((TcpStream::connect(address).await?, address))
+    let stream = TcpStream::connect(address).await?;
+    keep_alive(&stream);
+    Ok((stream, address))
 }
 
 type Attempt = Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>;

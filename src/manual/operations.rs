@@ -13,6 +13,7 @@
 //!
 //! | metric | kind | labels | meaning |
 //! |---|---|---|---|
+//! | `tidegate_accept_errors_total` | counter | error | Clients that could not be accepted: `exhausted` (descriptors, memory), `aborted` (the client left), `other`. |
 //! | `tidegate_build_info` | gauge | version | Always 1: which version runs. |
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
 //! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`. |
@@ -44,6 +45,12 @@
 //! does not load leaves the last good generation in force, sets `tidegate_policy_stale`, and is
 //! on record as `policy_rejected`. Open flows are judged again. `[listen]` and `[record]` take
 //! effect at the next start.
+//!
+//! **Connections**: a peer that vanished without a word is found by TCP keep-alive on both sides
+//! (probes after 60 s of rest, every 15 s); a peer that takes nothing for 10 minutes although bytes
+//! wait for it is given up (`TCP_USER_TIMEOUT`). A peer that answers probes may rest for as long as
+//! `limits.idle` says. Where a listener cannot accept, it rests a tenth of a second between tries, logs
+//! at most every ten seconds, and counts in `tidegate_accept_errors_total`.
 //!
 //! **Certificates** of listeners, keys, authorities and revocation lists are files of the
 //! configuration like any other: what is wrong with one keeps the generation in force, and no TLS

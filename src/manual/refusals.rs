@@ -26,6 +26,7 @@
 //! | `identity_invalid` | 407 | The proxy credential is not valid. | Set the proxy URL with the right user and secret. |
 //! | `identity_required` | 407 | This proxy wants to know who is asking. | Set the proxy URL with a user and secret: http://USER:SECRET@HOST:PORT. |
 //! | `idle` | closed | Nothing moved for as long as a flow may rest. | Open it again; the bound is `limits.idle`. |
+//! | `inspect_unavailable` | 503 | The policy inspects this destination, and there is no certificate for it to do so. | Tell the operator: run `tidegate ca rotate` and `tidegate ca install`, or allow it by a rule with `inspect = false`. |
 //! | `limit` | closed | The first bytes of the tunnel are larger than any TLS handshake. | Send a TLS `ClientHello` of at most 64 KiB. |
 //! | `mcp_tool_denied` | 403 | No rule allows this tool or method of the MCP server. | Use another tool of the server, or ask for a rule that names this one. |
 //! | `needs_approval` | 403 | A person has to approve this destination first. | Ask a reviewer of the policy for a rule; do not retry until there is one. |
@@ -55,6 +56,9 @@
 //!   names another host, two, or none that DNS could have, is `sni_mismatch` (`unrecognized_name`).
 //! - `ech_denied`: the client gets the TLS alert `access_denied`. Which clients send the extension, and
 //!   how it is switched off, is in [`policy`](super::policy#a-name-behind-the-name).
+//! - `inspect_unavailable`: the detail says why: `[inspect]` names no authority, the authority has
+//!   expired, or its name constraints do not permit the host (`ca-too-narrow` at the load). The
+//!   `CONNECT` is refused before the host is resolved or dialled.
 //! - `host_mismatch`: a client asks for one host on a connection that was opened for another. Those
 //!   of HTTP/2 repeat it on a connection of its own, others need to be told: no `Host` by hand.
 //! - `tls_failed`: nothing of the request was sent. The detail begins with a word for what is wrong,

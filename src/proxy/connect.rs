@@ -112,6 +112,9 @@ pub(super) async fn tunnel_to(
     }
     let looked_into = decision.inspect == Inspect::Yes && !decision.raw;
     flow.opaque = !looked_into;
+    if looked_into {
+        super::inspect::require_authority(flow, &target.host)?;
+    }
     let targets = (target, target);
     let upstream = reach(flow, known, targets, Asked::Connect, &decision).await?;
     if looked_into {

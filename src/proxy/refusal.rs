@@ -104,6 +104,9 @@ codes! {
     Idle "idle" 0 "connection_terminated" Proxy
         "Nothing moved for as long as a flow may rest."
         "Open it again; the bound is `limits.idle`.";
+    InspectUnavailable "inspect_unavailable" 503 "proxy_internal_error" Proxy
+        "The policy inspects this destination, and there is no certificate for it to do so."
+        "Tell the operator: run `tidegate ca rotate` and `tidegate ca install`, or allow it by a rule with `inspect = false`.";
     Limit "limit" 0 "connection_limit_reached" Client
         "The first bytes of the tunnel are larger than any TLS handshake."
         "Send a TLS ClientHello of at most 64 KiB.";

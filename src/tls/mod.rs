@@ -15,6 +15,7 @@ mod material;
 mod pins;
 mod root;
 mod server;
+mod signer;
 mod stream;
 mod upstream;
 mod upstreams;
