@@ -16,7 +16,7 @@
 //! | `tidegate_accept_errors_total` | counter | error | Clients that could not be accepted: `exhausted` (descriptors, memory), `aborted` (the client left), `other`. |
 //! | `tidegate_build_info` | gauge | version | Always 1: which version runs. |
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
-//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`. |
+//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`, `upstream-crl`. |
 //! | `tidegate_certificates_minted_total` | counter |  | Certificates made for inspected destinations. |
 //! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
 //! | `tidegate_contained_timestamp_seconds` | gauge |  | When a doctor last reported; 0 before the first report. |
@@ -61,7 +61,8 @@
 //! Inside inspected tunnels there are `authority_not_trusted` (a client that pins, or was not told),
 //! `no_authority` and `not_minted` as well; towards destinations the words of [`upstreams`].
 //!
-//! **What to watch where TLS is inspected**: the ends of `inspect-ca`, `upstream` and `upstream-root`;
+//! **What to watch where TLS is inspected**: the ends of `inspect-ca`, `upstream`,
+//! `upstream-root` and `upstream-crl`;
 //! handshakes of side `inside` that are not `ok` (someone does not trust the authority, or the policy
 //! outgrew it: `ca-too-narrow` at a load); of side `upstream` that speak of certificates (ours was
 //! revoked, theirs has expired); `tidegate_parent_dials_total` that is not `ok`. A rate of

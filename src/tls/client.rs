@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
@@ -13,6 +13,8 @@ use crate::config::{Parent, PemFile};
 use crate::diag::Diagnostic;
 use crate::name::Host;
 
+use super::roots::Roots;
+use super::verifier::Verifier;
 use super::{ClientStream, TlsFailure, material};
 
 /// Why there is no TLS with anybody.
@@ -97,20 +99,22 @@ fn config(
     roots: &[CertificateDer<'static>],
     identity: Option<Identity>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut store = RootCertStore::empty();
-    if roots.is_empty() {
-        store.add_parsable_certificates(system_roots());
+    let roots = Roots::new(if roots.is_empty() {
+        system_roots()
     } else {
-        store.add_parsable_certificates(roots.iter().cloned());
-    }
-    if store.is_empty() {
+        roots.to_vec()
+    });
+    if roots.is_empty() {
         return Err(TlsError::NoRoots);
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Provider(error.to_string()))?;
-    let builder = builder.with_root_certificates(store);
+    let builder = builder
+        .dangerous()
+        // Verifies as the built-in one does, and then more.
+        .with_custom_certificate_verifier(Verifier::new(roots, Vec::new(), Vec::new()));
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => builder
