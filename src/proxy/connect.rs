@@ -188,7 +188,9 @@ async fn dial_route(
     };
     let errand = Errand {
         purpose: match open.asked {
-            Asked::Request { tls: false, .. } if decision.upstream.is_none() => Purpose::Request,
+            Asked::Request { tls: false, .. } if decision.upstream.is_none() && !flow.is_own => {
+                Purpose::Request
+            }
             _ => Purpose::Tunnel { via: &via },
         },
         guard: &snapshot.guard,

@@ -90,7 +90,8 @@ pub enum TlsMode {
 pub struct FlowFacts {
     /// `tidegate.flow.id`: a UUID of version 7.
     pub flow: Uuid,
-    /// `tidegate.flow.parent`: the tunnel of an inspected request.
+    /// `tidegate.flow.parent`: the tunnel of an inspected request, or the request that a fetch of the
+    /// gate itself is for.
     pub parent: Option<Uuid>,
     /// `tidegate.verdict`.
     pub outcome: Outcome,
