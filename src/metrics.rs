@@ -261,7 +261,7 @@ impl Metrics {
             family.series(&[kind]).set(end.as_second());
         }
         // What is no longer written does not end any more.
-        for gone in ["upstream", "upstream-crl", "upstream-root"] {
+        for gone in ["parent", "upstream", "upstream-crl", "upstream-root"] {
             if !first.contains_key(gone) {
                 family.forget(&[gone]);
             }

@@ -96,6 +96,8 @@ impl Snapshot {
         });
         let inspecting = authority.iter().map(|it| ("inspect-ca", it.not_after()));
         let ends = parts.tls.ends().chain(parts.upstreams.ends());
+        let parents = tls::Client::ends(&config.dial.parents);
+        let ends = ends.chain(parents);
         parts.metrics.certificates(ends.chain(inspecting));
         Self {
             tls: match before {

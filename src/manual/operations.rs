@@ -16,7 +16,7 @@
 //! | `tidegate_accept_errors_total` | counter | error | Clients that could not be accepted: `exhausted` (descriptors, memory), `aborted` (the client left), `other`. |
 //! | `tidegate_build_info` | gauge | version | Always 1: which version runs. |
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
-//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`, `upstream-crl`. |
+//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`, `upstream-crl`, `parent`. |
 //! | `tidegate_certificates_minted_total` | counter |  | Certificates made for inspected destinations. |
 //! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
 //! | `tidegate_contained_timestamp_seconds` | gauge |  | When a doctor last reported; 0 before the first report. |
@@ -67,8 +67,8 @@
 //! outgrew it: `ca-too-narrow` at a load); of side `upstream` that speak of certificates (ours was
 //! revoked, theirs has expired); `tidegate_parent_dials_total` that is not `ok`. A rate of
 //! `tidegate_certificates_minted_total` that stays high is somebody who asks for ever new names.
-//! `deploy/prometheus/alerts.yaml` has alerts for each. A certificate that the gate shows to a parent
-//! is not among those ends.
+//! `deploy/prometheus/alerts.yaml` has alerts for each. The end of a certificate that the gate shows to
+//! a parent proxy is of kind `parent`.
 //!
 //! [`upstreams`]: super::upstreams
 //!

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -60,6 +61,15 @@ impl Client {
     pub fn wrong_with(parents: &[Parent]) -> impl Iterator<Item = Diagnostic> {
         let with_tls = parents.iter().filter(|parent| parent.tls);
         with_tls.filter_map(|parent| Some(*Self::of_parent(parent).err()?))
+    }
+
+    /// When the certificates end that we show to parents, by kind.
+    pub fn ends(parents: &[Parent]) -> impl Iterator<Item = (&'static str, Timestamp)> {
+        let shown = parents.iter().filter_map(|parent| parent.client.as_ref());
+        shown.filter_map(|(cert, _)| {
+            let chain = material::certificates(cert).ok()?;
+            Some(("parent", material::not_after(chain.first()?)?))
+        })
     }
 
     /// Begins TLS with a host; what is wrong is told apart.

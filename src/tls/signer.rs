@@ -2,7 +2,7 @@
 
 use x509_parser::certificate::X509Certificate;
 
-/// Whether a certificate is of an authority that may sign certificates; why not.
+/// Whether the local authority, or one above it, may sign certificates; why not.
 ///
 /// Stricter than RFC 5280 where an extension cannot be read: such an extension may say that the
 /// certificate must not sign, so it counts as if it did.
@@ -14,6 +14,12 @@ pub(super) fn may_sign(certificate: &X509Certificate<'_>) -> Result<(), &'static
     if certificate.extensions().iter().any(unread) || certificate.extensions_map().is_err() {
         return Err("it has an extension that cannot be read, or a critical one that is unknown");
     }
+    is_authority(certificate)
+}
+
+/// Whether a certificate is of an authority that may sign certificates; why not. Other extensions
+/// are not looked at: authorities in public use have some that are not as RFC 5280 writes them.
+pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> Result<(), &'static str> {
     if !certificate.is_ca() {
         return Err("this certificate is not of an authority");
     }

@@ -28,7 +28,7 @@ use crate::config::Pin;
 use super::rejected::{self, Rejected};
 use super::roots::Roots;
 use super::server::provider;
-use super::signer::{may_sign, must_staple};
+use super::signer::{is_authority, must_staple};
 
 /// The shortest RSA key, in bits (NIST SP 800-131A).
 const MIN_RSA_BITS: usize = 2048;
@@ -120,7 +120,7 @@ impl Verifier {
         for authority in path.intermediate_certificates() {
             let der = authority.der();
             let authority = parse(&der)?;
-            may_sign(&authority).map_err(|_| rejected::NOT_AUTHORITY)?;
+            is_authority(&authority).map_err(|_| rejected::NOT_AUTHORITY)?;
             has_long_key(authority.public_key())?;
         }
         if self.pins.is_empty() || self.is_pinned(path) {
