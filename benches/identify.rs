@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 use tidegate::clock::Clock;
 use tidegate::config::{self, Listener};
-use tidegate::identity::{Channel, Claims, Identity};
+use tidegate::identity::{Channel, Claims, Deciding, Identity, Journal, OwnFetch, Refusing};
 use tidegate::policy::{self, Policy};
 
 struct Gate {
@@ -33,6 +33,21 @@ fn reach(clock: &Clock) -> tidegate::identity::Reach {
         )),
         guard: Arc::default(),
         metrics: tidegate::metrics::Metrics::new(&[]),
+        journal: Arc::new(Unrecorded),
+    }
+}
+
+/// Records nothing, so that nothing is fetched.
+#[derive(Debug)]
+struct Unrecorded;
+
+impl Journal for Unrecorded {
+    fn decided<'j>(&'j self, _: &'j OwnFetch) -> Deciding<'j> {
+        Box::pin(async { None })
+    }
+
+    fn refused<'j>(&'j self, _: &'j OwnFetch, _: &'static str) -> Refusing<'j> {
+        Box::pin(async {})
     }
 }
 

@@ -234,6 +234,11 @@ impl Metrics {
         self.0.declared.policy_stale.set(i64::from(!ok));
     }
 
+    /// `tidegate_accept_errors_total{error}`: `error` is a word of a closed list.
+    pub fn accept_failed(&self, error: &'static str) {
+        self.0.declared.accept_errors.series(&[error]).inc();
+    }
+
     /// `tidegate_tls_handshakes_total{side,result}`: `result` is a word of a closed list.
     pub fn handshake(&self, side: &'static str, result: &'static str) {
         self.0.declared.tls_handshakes.series(&[side, result]).inc();
@@ -256,7 +261,7 @@ impl Metrics {
             family.series(&[kind]).set(end.as_second());
         }
         // What is no longer written does not end any more.
-        for gone in ["upstream", "upstream-root"] {
+        for gone in ["parent", "upstream", "upstream-crl", "upstream-root"] {
             if !first.contains_key(gone) {
                 family.forget(&[gone]);
             }

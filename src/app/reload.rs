@@ -149,6 +149,7 @@ impl Follower {
             before: Some(&before),
             guard: interfaces::guard(&self.own),
             metrics: &gate.metrics,
+            recorder: &gate.recorder,
             tls,
             authority,
             upstreams,

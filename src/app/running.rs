@@ -68,6 +68,7 @@ impl Running {
             before: None,
             guard: interfaces::guard(&own),
             metrics: &metrics,
+            recorder: &recorder,
             tls,
             authority: authority.clone(),
             upstreams,

@@ -26,6 +26,9 @@ pub struct Upstream {
     pub client: Option<OwnCertificate>,
     /// `roots`: who vouches for it; none: one of the system's.
     pub roots: Vec<PemFile>,
+    /// `crl`: revocation lists; each certificate of its chain has to be on one, as not revoked. None:
+    /// revocation is not looked at.
+    pub crls: Vec<PemFile>,
     /// `pins`: one of these keys has to be in its verified chain; none: any.
     pub pins: Vec<Pin>,
     /// `min-version`.
@@ -71,6 +74,7 @@ pub(super) struct Section {
     client_key: Option<Spanned<String>>,
     client_key_passphrase: Option<Spanned<String>>,
     roots: Option<Vec<Spanned<String>>>,
+    crl: Option<Vec<Spanned<String>>>,
     pins: Option<Vec<Spanned<String>>>,
     min_version: Option<Spanned<String>>,
     max_version: Option<Spanned<String>>,
@@ -128,6 +132,7 @@ impl Reader<'_> {
         let written = &section.value;
         let client = self.client(written);
         let roots = self.list(written.roots.as_deref(), "roots", Self::file);
+        let crls = self.list(written.crl.as_deref(), "crl", Self::file);
         let pins = self.list(written.pins.as_deref(), "pins", Self::pin);
         let versions = self.versions(written);
         let server_name = written.server_name.as_ref().map(|it| self.server_name(it));
@@ -140,6 +145,7 @@ impl Reader<'_> {
             name: name.get_ref().as_str().into(),
             client: client?,
             roots: roots?,
+            crls: crls?,
             pins: pins?,
             min,
             max,

@@ -16,9 +16,9 @@ use crate::name::{Host, Url};
 use crate::policy::Guard;
 use crate::tls;
 
-use super::{DialError, Dialer, Errand, NoRoute, Route};
+use super::{DialError, Dialer, NoRoute, ResolveError, Route, Stream};
 
-/// For everything: resolving, dialling, TLS, the answer.
+/// For dialling, TLS and the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Longest document, in bytes.
 const LONGEST: usize = 256 * 1024;
@@ -36,17 +36,14 @@ pub struct Wanted<'a> {
     pub tls: &'a tls::Client,
 }
 
-/// A document that a destination has which is about to be asked for something else, by a way that
-/// was judged.
+/// A document of a destination that a caller is about to ask for something else.
 #[derive(Debug)]
 pub struct Sought<'a> {
     /// Where it is.
     pub url: &'a Url,
-    /// How TLS is spoken with its host; `None`: not at all.
-    pub tls: Option<&'a tls::Upstream>,
     /// The media type that is wanted.
     pub accept: &'a str,
-    /// Who asks, as its host is told.
+    /// The credential of the caller, where the destination has it only for callers with one.
     pub authorization: Option<&'a [u8]>,
     /// The longest that is taken, in bytes.
     pub longest: usize,
@@ -67,6 +64,9 @@ pub enum DocumentError {
     /// Its host has no address that may be dialled.
     #[error("its host is at no address that may be dialled")]
     Denied,
+    /// Its name cannot be resolved.
+    #[error("its name cannot be resolved: {0}")]
+    Unresolved(ResolveError),
     /// The server says something else than 200.
     #[error("its server answers {0}")]
     Status(StatusCode),
@@ -81,26 +81,47 @@ pub enum DocumentError {
     Unreachable(String),
 }
 
+impl DocumentError {
+    /// The code of the closed list of refusals that is nearest.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Denied => "address_denied",
+            Self::Unresolved(_) => "dns_failed",
+            Self::TimedOut => "connect_timeout",
+            Self::Status(_) | Self::TooLong | Self::Unreachable(_) => "connect_failed",
+        }
+    }
+}
+
 impl Dialer {
-    /// Fetches a document.
-    pub async fn document(&self, wanted: &Wanted<'_>) -> Result<Document, DocumentError> {
-        let fetched = tokio::time::timeout(DEADLINE, self.fetch(wanted)).await;
+    /// Finds the way to a document: its host is resolved and each address judged.
+    pub async fn find(&self, wanted: &Wanted<'_>) -> Result<Route, DocumentError> {
+        let target = &wanted.url.target;
+        if !matches!(target.host, Host::Name(_)) {
+            return Err(DocumentError::Denied);
+        }
+        let route = self.route_own(target, wanted.addresses, wanted.guard).await;
+        route.map_err(|error| match error {
+            NoRoute::Denied(_) => DocumentError::Denied,
+            NoRoute::Unresolved(error) => DocumentError::Unresolved(error),
+        })
+    }
+
+    /// Fetches a document by a way that [`Self::find`] found.
+    pub async fn document(
+        &self,
+        wanted: &Wanted<'_>,
+        route: &Route,
+    ) -> Result<Document, DocumentError> {
+        let fetched = tokio::time::timeout(DEADLINE, self.fetch(wanted, route)).await;
         fetched.unwrap_or(Err(DocumentError::TimedOut))
     }
 
-    async fn fetch(&self, wanted: &Wanted<'_>) -> Result<Document, DocumentError> {
+    async fn fetch(&self, wanted: &Wanted<'_>, route: &Route) -> Result<Document, DocumentError> {
         let unreachable = |error: String| DocumentError::Unreachable(error);
-        let target = &wanted.url.target;
-        let Host::Name(name) = &target.host else {
+        let Host::Name(name) = &wanted.url.target.host else {
             return Err(DocumentError::Denied);
         };
-        let route = self
-            .route_own(target, wanted.addresses, wanted.guard)
-            .await
-            .map_err(|error| match error {
-                NoRoute::Denied(_) => DocumentError::Denied,
-                NoRoute::Unresolved(error) => unreachable(error.to_string()),
-            })?;
         let upstream = self.dial(&route.addresses).await;
         let upstream = upstream.map_err(|error| match error {
             DialError::Failed(error) => unreachable(error.to_string()),
@@ -115,28 +136,13 @@ impl Dialer {
         let request = request(wanted.url, "application/json", None)?;
         ask(request, LONGEST, TokioIo::new(stream)).await
     }
+}
 
-    /// Fetches a document by a route that was judged. The caller bounds the time.
-    pub async fn seek(
-        &self,
-        sought: &Sought<'_>,
-        route: &Route,
-        errand: Errand<'_>,
-    ) -> Result<Document, DocumentError> {
-        let upstream = self.reach(route, errand).await;
-        let upstream = upstream.map_err(|error| match error {
-            DialError::Failed(error) => DocumentError::Unreachable(error.to_string()),
-            DialError::TimedOut => DocumentError::TimedOut,
-            DialError::Parent(error) => DocumentError::Unreachable(error.to_string()),
-        })?;
-        let request = request(sought.url, sought.accept, sought.authorization)?;
-        let Some(tls) = sought.tls else {
-            return ask(request, sought.longest, TokioIo::new(upstream.stream)).await;
-        };
-        let host = &sought.url.target.host;
-        let entered = tls.enter(host, tls::Alpn::Http1, upstream.stream).await;
-        let entered = entered.map_err(|failure| DocumentError::Unreachable(failure.word.into()))?;
-        ask(request, sought.longest, TokioIo::new(entered.stream)).await
+impl Sought<'_> {
+    /// Fetches it on a connection that was judged and is secured already. The caller bounds the time.
+    pub async fn fetch(&self, stream: Stream) -> Result<Document, DocumentError> {
+        let request = request(self.url, self.accept, self.authorization)?;
+        ask(request, self.longest, TokioIo::new(stream)).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! address connected to is one of those; nothing is resolved twice (no rebinding).
 
 mod descriptors;
+mod alive;
 mod document;
 mod parent;
 mod pool;
@@ -24,6 +25,7 @@ use crate::name::{Host, Target};
 use crate::policy::{CallerKey, Category, Decision, Guard, Policy};
 
 pub use descriptors::{Descriptors, NoDescriptor, Split, Taken};
+pub use alive::{KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, KEEPALIVE_TIME, USER_TIMEOUT, keep_alive};
 pub use document::{Document, DocumentError, Sought, Wanted};
 pub use parent::{Errand, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::alive::keep_alive;
 use super::{NoDescriptor, Socket, Taken};
 
 /// The head start of an address before the next is tried as well (RFC 8305 section 5).
@@ -41,6 +42,7 @@ pub(super) async fn connect(
 #[expect(clippy::disallowed_methods, reason = "this is the place that dials")]
 async fn connect_one(address: SocketAddr, taken: Taken) -> io::Result<(Socket, SocketAddr)> {
     let stream = TcpStream::connect(address).await?;
+    keep_alive(&stream);
     Ok((Socket::new(stream, taken), address))
 }
 

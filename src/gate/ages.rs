@@ -1,22 +1,35 @@
 //! When versions of packages were published, as their registries told in this generation.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+use crate::name::Target;
 
 /// How many times are kept.
 const MOST: usize = 8192;
-/// How many registries are asked at once: a document may be long.
-const AT_ONCE: usize = 4;
+/// How many documents are fetched at once, of all registries: a document may be long.
+const MAX_FETCHES: usize = 8;
+/// How many of them of one registry: a slow one leaves turns to the others.
+const MAX_FETCHES_PER_REGISTRY: usize = 2;
 
 /// Times that were told, oldest answer first to go.
 #[derive(Debug)]
 pub struct Ages {
     told: Mutex<Told>,
-    /// Whoever asks a registry holds one.
-    pub turns: Semaphore,
+    /// Each fetch holds one.
+    turns: Semaphore,
+    /// Each fetch holds one of its registry. Registries that nothing is fetched from are forgotten.
+    registries: Mutex<HashMap<Target, Arc<Semaphore>>>,
+}
+
+/// The right to fetch one document of a registry.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    _all: SemaphorePermit<'a>,
+    _registry: OwnedSemaphorePermit,
 }
 
 #[derive(Debug, Default)]
@@ -29,12 +42,39 @@ impl Default for Ages {
     fn default() -> Self {
         Self {
             told: Mutex::default(),
-            turns: Semaphore::new(AT_ONCE),
+            turns: Semaphore::new(MAX_FETCHES),
+            registries: Mutex::default(),
         }
     }
 }
 
 impl Ages {
+    /// Waits for the right to fetch a document of a registry; the caller bounds the time.
+    ///
+    /// Returns `None` only where the gate ends.
+    pub async fn turn(&self, registry: &Target) -> Option<Turn<'_>> {
+        let own = self.turns_of(registry);
+        // The registry's first: a fetch that waits for a slow registry holds no turn of the others.
+        let registry = own.acquire_owned().await.ok()?;
+        Some(Turn {
+            _all: self.turns.acquire().await.ok()?,
+            _registry: registry,
+        })
+    }
+
+    fn turns_of(&self, registry: &Target) -> Arc<Semaphore> {
+        let registries = self.registries.lock();
+        let mut registries = registries.unwrap_or_else(PoisonError::into_inner);
+        registries.retain(|_, turns| {
+            Arc::strong_count(turns) > 1 || turns.available_permits() < MAX_FETCHES_PER_REGISTRY
+        });
+        let new = || Arc::new(Semaphore::new(MAX_FETCHES_PER_REGISTRY));
+        registries
+            .entry(registry.clone())
+            .or_insert_with(new)
+            .clone()
+    }
+
     /// What was told of a version.
     pub fn get(&self, version: &str) -> Option<Timestamp> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -59,6 +99,31 @@ impl Ages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_slow_registry_leaves_turns_to_the_others() {
+        let ages = Ages::default();
+        let target = |text: &str| Target::from_connect(text.as_bytes()).expect("a target");
+        let slow = target("slow.example:443");
+        let _held = (ages.turn(&slow).await, ages.turn(&slow).await);
+        let mut waiting = std::pin::pin!(ages.turn(&slow));
+        assert!(futures_pending(waiting.as_mut()), "a third one waits");
+        for number in 0..20 {
+            let other = target(&format!("r{number}.example:443"));
+            assert!(ages.turn(&other).await.is_some());
+        }
+        assert_eq!(
+            ages.registries.lock().unwrap().len(),
+            2,
+            "the slow one, and the last"
+        );
+    }
+
+    /// Whether a future is not done at its first poll.
+    fn futures_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        future.poll(&mut context).is_pending()
+    }
 
     #[test]
     fn no_more_is_kept_than_may_be() {

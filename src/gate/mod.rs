@@ -1,6 +1,7 @@
 //! The running whole: what every flow needs, held in one place. No logic.
 
 mod ages;
+mod fetches;
 mod flows;
 mod held;
 mod snapshot;
@@ -18,7 +19,7 @@ use crate::identity::RevokeError;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
 
-pub use ages::Ages;
+pub use ages::{Ages, Turn};
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use held::{Held, Hold};
 pub use snapshot::{Parts, Snapshot};

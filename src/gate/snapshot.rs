@@ -8,9 +8,11 @@ use crate::dial::Dialer;
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
 use crate::policy::{Guard, Policy};
+use crate::record::Recorder;
 use crate::tls;
 
 use super::Ages;
+use super::fetches::Fetches;
 
 /// Everything that a reload changes, immutable; a flow keeps the one it began with.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub struct Parts<'a> {
     pub guard: Arc<Guard>,
     /// All metrics.
     pub metrics: &'a Metrics,
+    /// Writes the decision log.
+    pub recorder: &'a Recorder,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
     /// Who vouches for inspected destinations.
@@ -78,6 +82,11 @@ impl Snapshot {
             dialer: dialer.clone(),
             guard: parts.guard.clone(),
             metrics: parts.metrics.clone(),
+            journal: Arc::new(Fetches {
+                recorder: parts.recorder.clone(),
+                digest: config.digest.clone(),
+                generation,
+            }),
         };
         let authority = parts.authority.as_ref().map(|new| {
             new.count_in(parts.metrics);
@@ -87,6 +96,8 @@ impl Snapshot {
         });
         let inspecting = authority.iter().map(|it| ("inspect-ca", it.not_after()));
         let ends = parts.tls.ends().chain(parts.upstreams.ends());
+        let parents = tls::Client::ends(&config.dial.parents);
+        let ends = ends.chain(parents);
         parts.metrics.certificates(ends.chain(inspecting));
         Self {
             tls: match before {

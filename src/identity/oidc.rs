@@ -19,6 +19,7 @@ use crate::tls;
 use super::cache::Verified;
 use super::claimed;
 use super::grant::Grant;
+use super::journal::{Journal, OwnFetch};
 use super::jwks::{self, Key, Keys};
 use super::keyring::{Fetched, Keyring};
 use super::token::{self, SKEW, TokenError};
@@ -35,6 +36,8 @@ pub struct Reach {
     pub guard: Arc<Guard>,
     /// Where fetches are counted.
     pub metrics: Metrics,
+    /// Where fetches are recorded.
+    pub journal: Arc<dyn Journal>,
 }
 
 /// The issuers of one generation.
@@ -210,7 +213,28 @@ impl Issuers {
             guard: &self.reach.guard,
             tls: issuer.tls.as_ref().ok_or(FetchError::NoRoots)?,
         };
-        Ok(self.reach.dialer.document(&wanted).await?)
+        let mut fetch = OwnFetch {
+            rule: format!("identity.issuer.{}", issuer.config.name),
+            target: url.target.clone(),
+            answers: Box::default(),
+        };
+        let Reach {
+            dialer, journal, ..
+        } = &self.reach;
+        let route = match dialer.find(&wanted).await {
+            Ok(route) => route,
+            Err(error) => {
+                journal.refused(&fetch, error.code()).await;
+                return Err(error.into());
+            }
+        };
+        fetch.answers.clone_from(&route.answers);
+        let open = journal.decided(&fetch).await;
+        let open = open.ok_or(FetchError::Unrecorded)?;
+        let document = dialer.document(&wanted, &route).await;
+        let length = |it: &Document| u64::try_from(it.body.len()).unwrap_or(u64::MAX);
+        open.close(document.as_ref().map(length).map_err(DocumentError::code));
+        Ok(document?)
     }
 }
 
@@ -321,6 +345,8 @@ enum FetchError {
     NoKeys,
     #[error("no root certificates are known")]
     NoRoots,
+    #[error("the fetch cannot be recorded")]
+    Unrecorded,
     #[error("the keys are said to be at another host: name it in `jwks` if that is meant")]
     OtherHost,
     #[error("the discovery document is of another issuer")]

@@ -24,6 +24,21 @@ fn reach(clock: &Clock) -> Reach {
         )),
         guard: Arc::default(),
         metrics: crate::metrics::Metrics::new(&[]),
+        journal: Arc::new(Unrecorded),
+    }
+}
+
+/// Records nothing, so that nothing is fetched.
+#[derive(Debug)]
+struct Unrecorded;
+
+impl Journal for Unrecorded {
+    fn decided<'j>(&'j self, _: &'j OwnFetch) -> Deciding<'j> {
+        Box::pin(async { None })
+    }
+
+    fn refused<'j>(&'j self, _: &'j OwnFetch, _: &'static str) -> Refusing<'j> {
+        Box::pin(async {})
     }
 }
 

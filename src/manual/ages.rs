@@ -34,11 +34,19 @@
 //! | `go` | `/MODULE/@v/VERSION.info`, `Time` | the time of the commit: its author chose it |
 //!
 //! The places stand in `[published]` of the files of services. The document is asked for on the same
-//! host, but for public registries whose files are on a host of their own. The gate asks as the
-//! caller: the policy has to let the caller read the document too, on the same way (upstream, parent,
-//! addresses), and on the same host it is sent the `Authorization` of the request. Redirects are not
-//! followed; 16 MiB and `limits.connect-timeout` are the bounds. What was told is kept until the next
-//! reload, but not what was told to a credential.
+//! host, but for public registries whose files are on a host of their own. Redirects are not followed;
+//! 16 MiB and `limits.connect-timeout` are the bounds. At most two documents of one registry are fetched
+//! at once, and eight in all: a slow registry does not hold the others up.
+//!
+//! Each fetch is a flow of its own: `user.id` is `tidegate`, `tidegate.channel` is `gate`, and
+//! `tidegate.flow.parent` the request that it is for. The policy judges it as a read of the caller of that
+//! request, so the caller has to be allowed to read the document too (same upstream, parent, addresses);
+//! its decision line stands in the log before anything is dialled.
+//!
+//! The gate asks without a credential. Only where the registry answers 401, 403 or 404, and only on the
+//! host of the request itself, it asks again with the `Authorization` of the request; the record of that
+//! second flow says so (`tidegate.detail`). What was told is kept until the next reload, but not what
+//! was told to a credential.
 //!
 //! # What is refused
 //!

@@ -75,6 +75,9 @@
 //! - Tokens of Buildkite name no repository: `repositories` does, by `organization/pipeline`.
 //! - A tier that a claim names makes its repository stricter than `[[repository]]` says, not looser;
 //!   one that no tier is called is the strictest.
+//! - Each fetch of keys is a flow on record, before anything is dialled: `user.id` is `tidegate`,
+//!   `tidegate.channel` is `gate`, and the rule is `identity.issuer.NAME`. What cannot be recorded is
+//!   not fetched.
 //! - Keys are fetched over https by the guarded dialer, hold for as long as their server says (a
 //!   minute to a day), and are fetched again for an unknown key at most once a minute
 //!   (`tidegate_issuer_fetches_total`). Where an issuer cannot be reached they are used for `stale`

@@ -69,7 +69,8 @@
 //! | what is seen | why | what to do |
 //! |---|---|---|
 //! | `self-signed certificate in certificate chain`, `unable to get local issuer certificate`, `UnknownIssuer`, `SELF_SIGNED_CERT_IN_CHAIN`, `x509: certificate signed by unknown authority` | The client does not trust the authority. | See [Trust](#trust). Start programs anew; a variable is read once. |
-//! | the same for one host only, after the policy changed | The authority cannot vouch for it (`ca-too-narrow`). | `tidegate ca rotate`, `tidegate ca install`. |
+//! | the same for one host only, after the policy changed | The client trusts an older authority. | `tidegate ca install`. |
+//! | 503 `inspect_unavailable` on the CONNECT | The authority may not make a certificate for the host (`ca-too-narrow`), or has expired. | `tidegate ca rotate`, `tidegate ca install`. |
 //! | the record of the tunnel has `error.type` `authority_not_trusted`; so does `tidegate_tls_handshakes_total{side="inside"}` | The client rejects the certificate: it pins, or has roots of its own. | A rule with `inspect = false`, or its own variable for roots. |
 //! | 502 `tls_failed` | The certificate of the destination is not good, or it wants one of ours. | The detail has the word: see [`upstreams`]. No switch turns verification off. |
 //! | 421 `host_mismatch` | One connection for two hosts. | Nothing; or HTTP/1.1, for a client that gives up. |
@@ -119,7 +120,10 @@
 //!
 //! An authority of your own (PKCS#8 or SEC1 in PEM; P-256, P-384, RSA) does as well: the first
 //! certificate of `ca-cert` signs, those behind it lead to a root and are sent along. It has to be
-//! an authority that may sign; its constraints are heeded.
+//! an authority that may sign for servers; the constraints of every certificate of the chain are
+//! heeded, and the first end in it counts. What a client could read in another way than the gate is
+//! refused at the load (`bad-pem`): an extension that cannot be read, a critical one that is unknown,
+//! name constraints with a network that is none, with directory names or with an unknown kind of name.
 //!
 //! # Certificates of destinations
 //!

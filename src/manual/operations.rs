@@ -13,9 +13,10 @@
 //!
 //! | metric | kind | labels | meaning |
 //! |---|---|---|---|
+//! | `tidegate_accept_errors_total` | counter | error | Clients that could not be accepted: `exhausted` (descriptors, memory), `aborted` (the client left), `other`. |
 //! | `tidegate_build_info` | gauge | version | Always 1: which version runs. |
 //! | `tidegate_bytes_total` | counter | direction, category, tier | Bytes carried, counted as they move: out is from the client to the origin. |
-//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`. |
+//! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`, `upstream-crl`, `parent`. |
 //! | `tidegate_certificates_minted_total` | counter |  | Certificates made for inspected destinations. |
 //! | `tidegate_connections` | gauge |  | Clients that are connected, also those that were answered and are waited for. |
 //! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
@@ -46,6 +47,12 @@
 //! on record as `policy_rejected`. Open flows are judged again. `[listen]` and `[record]` take
 //! effect at the next start.
 //!
+//! **Connections**: a peer that vanished without a word is found by TCP keep-alive on both sides
+//! (probes after 60 s of rest, every 15 s); a peer that takes nothing for 10 minutes although bytes
+//! wait for it is given up (`TCP_USER_TIMEOUT`). A peer that answers probes may rest for as long as
+//! `limits.idle` says. Where a listener cannot accept, it rests a tenth of a second between tries, logs
+//! at most every ten seconds, and counts in `tidegate_accept_errors_total`.
+//!
 //! **Certificates** of listeners, keys, authorities and revocation lists are files of the
 //! configuration like any other: what is wrong with one keeps the generation in force, and no TLS
 //! session goes on under another generation. A handshake has `limits.header-timeout`. Why one failed
@@ -55,13 +62,14 @@
 //! Inside inspected tunnels there are `authority_not_trusted` (a client that pins, or was not told),
 //! `no_authority` and `not_minted` as well; towards destinations the words of [`upstreams`].
 //!
-//! **What to watch where TLS is inspected**: the ends of `inspect-ca`, `upstream` and `upstream-root`;
+//! **What to watch where TLS is inspected**: the ends of `inspect-ca`, `upstream`,
+//! `upstream-root` and `upstream-crl`;
 //! handshakes of side `inside` that are not `ok` (someone does not trust the authority, or the policy
 //! outgrew it: `ca-too-narrow` at a load); of side `upstream` that speak of certificates (ours was
 //! revoked, theirs has expired); `tidegate_parent_dials_total` that is not `ok`. A rate of
 //! `tidegate_certificates_minted_total` that stays high is somebody who asks for ever new names.
-//! `deploy/prometheus/alerts.yaml` has alerts for each. A certificate that the gate shows to a parent
-//! is not among those ends.
+//! `deploy/prometheus/alerts.yaml` has alerts for each. The end of a certificate that the gate shows to
+//! a parent proxy is of kind `parent`.
 //!
 //! [`upstreams`]: super::upstreams
 //!

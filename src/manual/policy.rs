@@ -67,6 +67,29 @@
 //! credential. Name hosts exactly, and nothing where anybody can get a name; `tidegate check` warns
 //! of those. Or inspect, and say what may be done there.
 //!
+//! # A name behind the name
+//!
+//! With an encrypted client hello (ECH, RFC 9849) the name that the gate reads is an outer one, and the
+//! true name is readable only for the server that holds the key. Every `ClientHello` with that extension
+//! (`0xfe0d`, or `0xffce` of the drafts) is on record: `tidegate.tls.ech`, on the `close` line.
+//!
+//! `ech = "deny"` in a tier closes such tunnels (`ech_denied`); the built-in policy says so in
+//! `restricted`. Elsewhere the default is `allow`, since the extension alone proves nothing: browsers
+//! send a random one (GREASE) on every connection, and only its receiver can tell that from a real
+//! one, by design. So `ech = "deny"` refuses browsers as well, until ECH is off there:
+//!
+//! | client | how |
+//! |---|---|
+//! | Chrome, Edge | the policy `EncryptedClientHelloEnabled` = `false` |
+//! | Firefox | `network.dns.echconfig.enabled` and `security.tls.ech.grease_probability` = `0` |
+//! | curl, Go, rustls, OpenSSL | send none unless told to |
+//!
+//! Where TLS is inspected the key is ours to lack: the gate ignores the extension, the inner name is
+//! never used, and `ech` does not apply. Nor does it to `raw = true`, where no hello is read. A second
+//! `ClientHello`, after a `HelloRetryRequest`, is not looked at in an opaque tunnel: an origin that works
+//! with the client against the policy can agree on another name there, as it can on anything else
+//! inside. Inspect where that matters.
+//!
 //! # Examples
 //!
 //! Each rule shows by example what it does (`allows`, `denies`); `[[trial]]`s assert the verdict

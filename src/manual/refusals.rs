@@ -10,6 +10,7 @@
 //! |---|---|---|---|
 //! | `action_denied` | 403 | What the request does is not allowed at this destination. | Ask for a rule that allows the action, or use a read-only form of the request. |
 //! | `address_denied` | 403 | The destination is, or resolves to, an address that is not reachable from here. | If it is an internal service, name its network in `addresses` of the rule that allows it. |
+//! | `bad_client_hello` | closed | The `ClientHello` of TLS in the tunnel is not well-formed. | Send a `ClientHello` as RFC 8446 writes it; the detail says what is wrong with this one. |
 //! | `bad_path` | 400 | The path is not in canonical form. | Send the path without dot segments, empty segments, backslashes or needless escapes. |
 //! | `bad_request` | 400 | The request is not well-formed HTTP/1.1. | Send one well-formed request; use CONNECT for https. |
 //! | `bad_response` | 502 | The destination is allowed but its answer cannot be passed on. | Tell the operator of the service: the detail says what is wrong with its answer. |
@@ -21,10 +22,12 @@
 //! | `denied` | 403 | A rule denies this destination. | Do without it; a deny rule is a decision of the policy's owners. |
 //! | `dns_failed` | 502 | The name is allowed but could not be resolved. | Check the spelling of the host and the resolver of the proxy. |
 //! | `draining` | 503 | The proxy is shutting down and takes no new flows. | Try again when it is back. |
+//! | `ech_denied` | closed | TLS in the tunnel may hide its true server name (encrypted client hello). | Turn encrypted client hello off in the client, or have the tier say `ech = "allow"`. |
 //! | `host_mismatch` | 421 | The host of the request is not the host of its tunnel. | Open a connection of its own to that host. |
 //! | `identity_invalid` | 407 | The proxy credential is not valid. | Set the proxy URL with the right user and secret. |
 //! | `identity_required` | 407 | This proxy wants to know who is asking. | Set the proxy URL with a user and secret: http://USER:SECRET@HOST:PORT. |
 //! | `idle` | closed | Nothing moved for as long as a flow may rest. | Open it again; the bound is `limits.idle`. |
+//! | `inspect_unavailable` | 503 | The policy inspects this destination, and there is no certificate for it to do so. | Tell the operator: run `tidegate ca rotate` and `tidegate ca install`, or allow it by a rule with `inspect = false`. |
 //! | `limit` | closed | The first bytes of the tunnel are larger than any TLS handshake. | Send a TLS `ClientHello` of at most 64 KiB. |
 //! | `mcp_tool_denied` | 403 | No rule allows this tool or method of the MCP server. | Use another tool of the server, or ask for a rule that names this one. |
 //! | `needs_approval` | 403 | A person has to approve this destination first. | Ask a reviewer of the policy for a rule; do not retry until there is one. |
@@ -63,6 +66,13 @@
 //!   over the older transport it is a 403 ([`mcp`](super::mcp)).
 //! - `credential_denied`: all else of a rule fits, but not the token that the request shows. It was not
 //!   sent on; take the one that was issued for this work out of the environment that should have it.
+//! - `bad_client_hello`: the client gets the TLS alert `decode_error`. A hello that is well-formed, but
+//!   names another host, two, or none that DNS could have, is `sni_mismatch` (`unrecognized_name`).
+//! - `ech_denied`: the client gets the TLS alert `access_denied`. Which clients send the extension, and
+//!   how it is switched off, is in [`policy`](super::policy#a-name-behind-the-name).
+//! - `inspect_unavailable`: the detail says why: `[inspect]` names no authority, the authority has
+//!   expired, or its name constraints do not permit the host (`ca-too-narrow` at the load). The
+//!   `CONNECT` is refused before the host is resolved or dialled.
 //! - `host_mismatch`: a client asks for one host on a connection that was opened for another. Those
 //!   of HTTP/2 repeat it on a connection of its own, others need to be told: no `Host` by hand.
 //! - `too_many_flows`: `limits.flows` or `limits.flows-per-caller` is reached; or too much is held of

@@ -24,6 +24,23 @@
 //! pinned. There is no key that leaves the verification out. `server-name` is for a destination that
 //! is reached under another name than its certificate has.
 //!
+//! **Revocation**: `crl` names revocation lists in PEM, for internal authorities. Every certificate of
+//! the chain below the root needs a list of its issuer that is fresh, and must not be on it: no list is
+//! `crl_missing`, a stale one `crl_expired`, one of another key `crl_invalid`, and none of them passes. A
+//! file that cannot be read does not load. Lists are read anew when their files change; with `crl` no TLS
+//! session is resumed.
+//!
+//! **What is looked at** in every chain, with or without `[upstream.*]`: names, times, signatures and
+//! purposes (RFC 5280, without SHA-1); the root's own times; RSA keys of 2,048 bits and more; that each
+//! authority may sign certificates (`cA`, `keyCertSign`, path length, name constraints); that a leaf
+//! with a key usage may sign (`digitalSignature`); that a leaf that says `status_request` (RFC 7633, "must
+//! staple") comes with a stapled OCSP response that says `successful`.
+//!
+//! **What is not looked at**: the signature and the content of that OCSP response; OCSP servers; lists
+//! that a certificate names (`cRLDistributionPoints`); signed certificate timestamps (CT); the lists of
+//! revoked certificates that browsers ship. Without `crl`, a certificate that its authority revoked is
+//! taken until it ends: `certificate_revoked` is only told of destinations with `crl`.
+//!
 //! **Rotation**: write the new certificate and its key; within seconds the gate takes both. What is
 //! half written, or does not fit together, changes nothing (`tidegate_policy_stale`). Requests that
 //! are under way go on; from the next one on, in open tunnels as well, the new certificate is shown,
@@ -31,7 +48,7 @@
 //! warning.
 //!
 //! **Watching**: `tidegate_certificate_not_after_timestamp_seconds` says when the first one ends, of
-//! kind `upstream` (our own) and `upstream-root`; `tidegate doctor` names each, and those that end
+//! kind `upstream` (our own), `upstream-root` and `upstream-crl`; `tidegate doctor` names each, and those that end
 //! within two weeks are findings.
 //!
 //! **When it fails**, refusal, record (`error.type`) and `tidegate_tls_handshakes_total` say why:
@@ -45,9 +62,22 @@
 //! | `certificate_expired`, `certificate_not_yet_valid` | The upstream's certificate is not valid now. |
 //! | `certificate_name` | It is for another name. |
 //! | `certificate_unknown_issuer` | No root that is trusted vouches for it. |
+//! | `certificate_root_expired` | The root of its chain has expired, or is not valid yet. |
 //! | `certificate_signature` | One of that name vouches for it, with another key than the root that is trusted. |
+//! | `certificate_weak_key` | An RSA key in its chain has less than 2,048 bits. |
+//! | `certificate_algorithm` | A signature in its chain is of a kind that is not allowed, e.g. SHA-1. |
+//! | `certificate_not_authority` | A certificate of its chain signs another, and may not (`cA`, `keyCertSign`). |
+//! | `certificate_path_length`, `certificate_chain` | More authorities than one of them permits; too long a chain. |
+//! | `certificate_name_constraints` | An authority of its chain may not sign for its name. |
+//! | `certificate_purpose` | It is not for servers (extended key usage). |
+//! | `certificate_key_usage` | It may not sign a handshake (`digitalSignature`). |
+//! | `certificate_is_authority` | It is the certificate of an authority itself. |
+//! | `certificate_extension`, `certificate_malformed`, `certificate_version` | A critical extension that is unknown; not well-formed; not of version 3. |
 //! | `certificate_not_pinned` | None of the keys in its verified chain is pinned. |
-//! | `certificate_revoked`, `certificate_invalid`, `no_certificate` | It is not good in another way. |
+//! | `certificate_not_stapled` | It asks for a stapled OCSP response, and there is none that says `successful`. |
+//! | `certificate_revoked` | It is, or an authority of its chain is, on a list in `crl`. |
+//! | `crl_missing`, `crl_expired`, `crl_invalid` | `crl` has no list of one of its issuers; a stale one; one that its issuer did not sign. |
+//! | `certificate_invalid`, `no_certificate` | It is not good in another way; there is none. |
 //! | `version` | No version of TLS is left that both speak. |
 //! | `handshake_failure` | The upstream gave up without a reason: in TLS 1.2 a missing certificate looks like this. |
 //! | `unrecognized_name`, `alert`, `failed`, `name`, `not_tls` | Something else about TLS. |

@@ -33,6 +33,8 @@ macro_rules! declare {
 }
 
 declare! {
+    accept_errors: IntCounterVec = "tidegate_accept_errors_total" ["error"],
+        "Clients that could not be accepted: exhausted (descriptors, memory), aborted, other.";
     build_info: IntGaugeVec = "tidegate_build_info" ["version"],
         "Always 1: which version runs.";
     bytes: IntCounterVec = "tidegate_bytes_total" ["direction", "category", "tier"],

@@ -88,6 +88,11 @@ impl Policy {
         who.enforced || self.tiers.tier(who.tier).mode == Mode::Enforce
     }
 
+    /// Whether an opaque tunnel of a tier may begin with an encrypted client hello (RFC 9849).
+    pub fn allows_ech(&self, tier: TierId) -> bool {
+        self.tiers.tier(tier).ech
+    }
+
     /// The tier, groups and repository of a caller: the strictest of the repository's tier, the
     /// floors of its groups, the listener's tier and what its session was narrowed to.
     ///

@@ -112,6 +112,9 @@ pub struct Tier {
     pub deny: Vec<Spanned<String>>,
     /// Do allows that name an action match flows whose action cannot be seen? `allow` (default) or `deny`.
     pub opaque: Option<Spanned<String>>,
+    /// May a tunnel begin with a `ClientHello` that has an encrypted client hello extension (RFC
+    /// 9849)? `allow` (default) or `deny`.
+    pub ech: Option<Spanned<String>>,
     /// Categories that are inspected; `all` for every one.
     #[serde(default)]
     pub inspect: Vec<Spanned<String>>,

@@ -37,6 +37,8 @@ pub(super) struct Tier {
     pub(super) named: Arc<Named>,
     /// Whether allows that need what is not seen match all the same.
     pub(super) opaque: bool,
+    /// Whether an opaque tunnel may begin with an encrypted client hello.
+    pub(super) ech: bool,
     /// The categories that are inspected.
     pub(super) inspect: Categories,
 }
@@ -236,6 +238,7 @@ impl TierReader<'_> {
         let default = word.read("default", written.default.as_ref(), Verdict::Deny, verdicts);
         let passes = [("allow", true), ("deny", false)];
         let opaque = word.read("opaque", written.opaque.as_ref(), true, passes);
+        let ech = word.read("ech", written.ech.as_ref(), true, passes);
         let place = written
             .default
             .as_ref()
@@ -246,6 +249,7 @@ impl TierReader<'_> {
             default,
             named: named(format!("tier.{}.default", self.name), &place),
             opaque,
+            ech,
             inspect: self.inspect(findings),
         }
     }

@@ -1,27 +1,22 @@
 //! How old a version of a package is that a request asks for, where a rule says how old it has to be.
 //!
-//! The registry itself is asked, before anything of the request goes on: as the caller who asks, so
-//! only where the caller may read there too. What is not told is too young.
+//! The gate asks the registry before anything of the request goes on: a flow of its own
+//! ([`index`](super::index)), and only where the caller may read there too. A version whose age the
+//! registry does not tell is too young.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::content;
-use crate::dial::{Errand, Purpose, Sought};
 use crate::gate::{Asked, Snapshot};
-use crate::name::{Target, Url};
-use crate::policy::{
-    Attempt, Decision, Deed, Element, Inspect, Listing, Mode, Published, Query, Verdict,
-};
+use crate::name::Url;
+use crate::policy::{Decision, Deed, Element, Inspect, Listing, Mode, Published, Verdict};
 
 use super::flow::{Flow, Known};
 use super::http1::RequestHead;
+use super::index::{Index, Untold};
 use super::refusal::{Code, Refusal};
-use super::route::tls_port;
 
-/// The longest document, in bytes: those of some packages of npm are that long.
-const LONGEST: usize = 16 * 1024 * 1024;
 const HOUR: u64 = 3600;
 /// As much of a package's name and version as is repeated, in letters.
 const NAMED: usize = 64;
@@ -87,7 +82,8 @@ impl Request<'_> {
         }
     }
 
-    /// When a version was published.
+    /// When a version was published. The registry is asked without the caller's credential; only a
+    /// registry that does not tell then, and only the host of the request itself, is asked with it.
     async fn published(
         &self,
         flow: &Flow,
@@ -97,138 +93,47 @@ impl Request<'_> {
     ) -> Result<Timestamp, String> {
         let mut fields = self.head.fields.iter();
         let own = listing.target == self.url.target;
-        // What its host would be told by the request itself.
         let authorization = fields
             .find(|field| own && field.name.eq_ignore_ascii_case(b"authorization"))
             .map(|field| field.value);
-        let index = Index {
+        let index = |authorization: Option<&'_ [u8]>| Deed {
+            credentials: match authorization {
+                Some(_) => deed.credentials.clone(),
+                None => Vec::new(),
+            },
+            ..snapshot.policy.read(&listing.target, "GET", &listing.path)
+        };
+        let anonymous = Index {
+            known: self.known,
             listing,
             tls: self.url.tls,
-            deed: Deed {
-                credentials: match authorization {
-                    Some(_) => deed.credentials.clone(),
-                    None => Vec::new(),
-                },
-                ..snapshot.policy.read(&listing.target, "GET", &listing.path)
-            },
+            deed: index(None),
+            authorization: None,
+        };
+        let longest = snapshot.limits.connect_timeout;
+        if authorization.is_none() || anonymous.would_pass(flow) {
+            let key = key(listing, &anonymous.decide(snapshot));
+            if let Some(told) = snapshot.ages.get(&key) {
+                return Ok(told);
+            }
+            match anonymous.ask(flow, snapshot, longest).await {
+                Ok(told) => {
+                    snapshot.ages.put(&key, told);
+                    return Ok(told);
+                }
+                Err(Untold::NotToAnyone(_)) if authorization.is_some() => {}
+                Err(untold) => return Err(untold.to_string()),
+            }
+        }
+        let with_credential = Index {
+            deed: index(authorization),
             authorization,
+            ..anonymous
         };
-        let decision = index.decide(snapshot, self.known)?;
-        let key = key(listing, &decision);
-        // What only some may know is asked anew.
-        let shared = authorization.is_none();
-        if let Some(told) = snapshot.ages.get(&key).filter(|_| shared) {
-            return Ok(told);
-        }
-        let asking = index.ask(flow, snapshot, &decision);
-        let told = tokio::time::timeout(snapshot.limits.connect_timeout, asking).await;
-        let told = told.map_err(|_| "the registry does not answer in time")??;
-        if shared {
-            snapshot.ages.put(&key, told);
-        }
-        Ok(told)
+        // What only some may know is asked anew each time.
+        let told = with_credential.ask(flow, snapshot, longest).await;
+        told.map_err(|untold| untold.to_string())
     }
-}
-
-/// The document of a registry, as it is asked for.
-struct Index<'a> {
-    listing: &'a Listing,
-    tls: bool,
-    /// What asking for it does.
-    deed: Deed,
-    authorization: Option<&'a [u8]>,
-}
-
-impl Index<'_> {
-    /// Whether the caller may ask for it.
-    fn decide(&self, snapshot: &Snapshot, known: &Known) -> Result<Decision, String> {
-        let decision = snapshot.policy.decide(&Query {
-            who: &known.caller.who,
-            target: &self.listing.target,
-            attempt: Attempt::Request {
-                method: "GET",
-                path: &self.listing.path,
-                upgrade: false,
-                tls: self.tls,
-                deed: Some(&self.deed),
-            },
-        });
-        if decision.verdict == Verdict::Allow {
-            return Ok(decision);
-        }
-        Err("the index of the registry may not be read from here".into())
-    }
-
-    async fn ask(
-        &self,
-        flow: &Flow,
-        snapshot: &Snapshot,
-        decision: &Decision,
-    ) -> Result<Timestamp, String> {
-        let secure = self.tls || decision.upstream.is_some();
-        let asked = &self.listing.target;
-        let port = if secure && !self.tls {
-            tls_port(flow, decision, asked.port)
-        } else {
-            asked.port
-        };
-        let url = Url {
-            tls: secure,
-            target: Target {
-                host: asked.host.clone(),
-                port,
-            },
-            path: self.listing.path.clone(),
-        };
-        let tls = snapshot.upstreams.of(decision.upstream.as_deref());
-        if secure && tls.is_none() {
-            return Err("nobody is trusted to vouch for the registry".into());
-        }
-        let sought = Sought {
-            url: &url,
-            tls: tls.map(|tls| &**tls).filter(|_| secure),
-            accept: &self.listing.accept,
-            authorization: self.authorization,
-            longest: LONGEST,
-        };
-        let document = fetch(flow, snapshot, &sought, decision).await?;
-        content::published(&document, &self.listing.place)
-            .ok_or_else(|| "the registry does not say".into())
-    }
-}
-
-/// The bytes of a document, by a way that was judged like any other.
-async fn fetch(
-    flow: &Flow,
-    snapshot: &Snapshot,
-    sought: &Sought<'_>,
-    decision: &Decision,
-) -> Result<hyper::body::Bytes, String> {
-    let unreachable = || "the registry cannot be reached".to_owned();
-    let _turn = snapshot
-        .ages
-        .turns
-        .acquire()
-        .await
-        .map_err(|_| unreachable())?;
-    let dialer = &snapshot.dialer;
-    let route = dialer.route(
-        &sought.url.target,
-        decision,
-        &snapshot.policy,
-        &snapshot.guard,
-    );
-    let route = route.await.map_err(|_| unreachable())?;
-    let via = format!("1.1 {}", flow.gate.pseudonym);
-    let errand = Errand {
-        purpose: Purpose::Tunnel { via: &via },
-        guard: &snapshot.guard,
-        metrics: &flow.gate.metrics,
-        caller: flow.caller(),
-    };
-    let document = dialer.seek(sought, &route, errand).await;
-    let document = document.map_err(|error| error.to_string())?;
-    Ok(document.body)
 }
 
 /// Says no; where the tier only observes, says so to the record.

@@ -11,21 +11,23 @@ use crate::dial::{
 use crate::gate::Asked;
 use crate::metrics::FlowKind;
 use crate::name::{Host, Target};
-use crate::policy::{Decision, Inspect};
+use crate::policy::{Decision, Inspect, Mode, Verdict};
 use crate::record::{Blame, End, TlsMode};
 
 use super::age;
 use super::connection::{Connection, LINGER};
 use super::flow::{Flow, millis};
-use super::hello::{ClientHello, Hello, read_hello};
+use super::hello::{ClientHello, Hello, HelloReader};
 use super::http1::{RequestHead, via_before, via_has};
 use super::inspect::Inside;
 use super::refusal::{Code, Refusal};
 use super::relay::{Early, Relayed, Side, relay};
 
 const OPENED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
-/// A fatal `unrecognized_name` (RFC 8446 section 6): TLS clients show it.
+
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
+const DECODE_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 50];
+const ACCESS_DENIED: &[u8] = &[21, 3, 3, 0, 2, 2, 49];
 
 /// A tunnel that is open: both sides connected, the 200 sent.
 pub(super) struct Tunnel {
@@ -114,6 +116,9 @@ pub(super) async fn tunnel_to(
     }
     let looked_into = decision.inspect == Inspect::Yes && !decision.raw;
     flow.opaque = !looked_into;
+    if looked_into {
+        super::inspect::require_authority(flow, &target.host)?;
+    }
     let targets = (target, target);
     let upstream = reach(flow, known, targets, Asked::Connect, &decision).await?;
     if looked_into {
@@ -193,7 +198,9 @@ async fn dial_route(
     };
     let errand = Errand {
         purpose: match open.asked {
-            Asked::Request { tls: false, .. } if decision.upstream.is_none() => Purpose::Request,
+            Asked::Request { tls: false, .. } if decision.upstream.is_none() && !flow.is_own => {
+                Purpose::Request
+            }
             _ => Purpose::Tunnel { via: &via },
         },
         guard: &snapshot.guard,
@@ -332,16 +339,45 @@ impl Tunnel {
         // Silence: a client that waits for the server to speak first does not speak TLS.
         let hello = hello.unwrap_or(Err(Some(Code::NotTls)))?;
         self.flow.facts.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
-        names_agree(&self.flow, &hello).map_err(Some)
+        self.flow.facts.ech = hello.ech;
+        names_agree(&self.flow, &hello).map_err(Some)?;
+        self.judge_ech(&hello).map_err(Some)
+    }
+
+    /// Refuses an encrypted client hello where the caller's tier says `ech = "deny"`. Where TLS ends
+    /// here the gate has no ECH key: only the outer name counts, and nothing is hidden.
+    fn judge_ech(&mut self, hello: &ClientHello) -> Result<(), Code> {
+        let Some((tier, _)) = self.flow.judged else {
+            return Ok(());
+        };
+        let opaque = matches!(self.way, Way::Opaque { .. });
+        if !hello.ech || !opaque || self.flow.snapshot().policy.allows_ech(tier) {
+            return Ok(());
+        }
+        let tier = self.flow.facts.tier.as_deref().unwrap_or_default();
+        let detail =
+            format!("tier {tier} says `ech = \"deny\"`; browsers send the extension always");
+        self.flow.facts.detail = Some(detail.into());
+        if self.flow.facts.mode == Some(Mode::Observe) {
+            self.flow.facts.would = Some(Verdict::Deny);
+            self.flow.facts.reason = Code::EchDenied.as_str();
+            return Ok(());
+        }
+        Err(Code::EchDenied)
     }
 
     async fn hello(&mut self) -> Result<ClientHello, Option<Code>> {
         let Connection { stream, buffer, .. } = &mut self.connection;
+        let mut reader = HelloReader::default();
         loop {
-            match read_hello(buffer) {
+            match reader.read(buffer) {
                 Hello::Tls(hello) => return Ok(hello),
                 Hello::NotTls => return Err(Some(Code::NotTls)),
                 Hello::Malformed(detail) => {
+                    self.flow.facts.detail = Some(detail.into());
+                    return Err(Some(Code::BadClientHello));
+                }
+                Hello::BadName(detail) => {
                     self.flow.facts.detail = Some(detail.into());
                     return Err(Some(Code::SniMismatch));
                 }
@@ -373,8 +409,8 @@ impl Tunnel {
         let Some(code) = code else { return };
         let detail = self.flow.facts.detail.take().unwrap_or_default();
         self.flow.refuse(&Refusal::because(code, detail));
-        if matches!(code, Code::SniMismatch | Code::SniMissing) {
-            let saying = self.connection.say(UNRECOGNIZED_NAME);
+        if let Some(alert) = alert(code) {
+            let saying = self.connection.say(alert);
             let _ = tokio::time::timeout(LINGER, saying).await;
         }
         let Self {
@@ -385,6 +421,16 @@ impl Tunnel {
         drop(way);
         drop(flow);
         connection.linger().await;
+    }
+}
+
+/// The fatal alert (RFC 8446 section 6) that a TLS client shows for a refusal.
+fn alert(code: Code) -> Option<&'static [u8]> {
+    match code {
+        Code::SniMismatch | Code::SniMissing => Some(UNRECOGNIZED_NAME),
+        Code::BadClientHello => Some(DECODE_ERROR),
+        Code::EchDenied => Some(ACCESS_DENIED),
+        _ => None,
     }
 }
 

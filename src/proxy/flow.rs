@@ -46,7 +46,9 @@ pub(super) struct Flow {
     /// Memory for what of it was read ahead.
     hold: Option<Hold>,
     permit: Option<Permit>,
-    judged: Option<(TierId, Category)>,
+    pub(super) judged: Option<(TierId, Category)>,
+    /// Whether the gate itself asks, for a flow of a caller.
+    pub(super) is_own: bool,
     refused: Option<Code>,
     settled: bool,
     kind: FlowKind,
@@ -108,6 +110,7 @@ impl Flow {
             hold: None,
             permit: Some(permit),
             judged: None,
+            is_own: false,
             refused: None,
             settled: false,
             kind,

@@ -1,20 +1,20 @@
 //! Reads a TLS `ClientHello` without consuming it (RFC 8446 sections 4.1.2 and 5.1).
 //!
-//! The name in it must be the one that was judged. A server may read a hello that is cut into many
-//! records, so this reader does too; and what two readers could understand differently (a second
-//! name, bytes after the end, a name that is not canonical) is refused instead of guessed.
-
-use std::borrow::Cow;
+//! The name in the hello must be the name that the policy judged. A server may read a hello that is
+//! cut into many records, so this reader does too. The reader refuses a hello that two servers could
+//! understand differently: a second name, bytes after the end, a name that is not canonical.
 
 use crate::name::HostName;
 
 /// What the first bytes of a tunnel are.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Hello {
-    /// A hello so far, but not all of it.
+    /// The beginning of a hello.
     Incomplete,
-    /// TLS, but not a hello that can be read in one way only; says why.
+    /// TLS, but no well-formed hello; says why.
     Malformed(&'static str),
+    /// A well-formed hello whose server name is not a canonical host name; says why.
+    BadName(&'static str),
     /// Something else than TLS.
     NotTls,
     /// A hello larger than 64 KiB.
@@ -30,32 +30,79 @@ pub(crate) struct ClientHello {
     pub(crate) server_name: Option<HostName>,
     /// The application protocols that it offers, in its order.
     pub(crate) alpn: Vec<Box<[u8]>>,
-    /// Whether the true name may be hidden (encrypted client hello), `server_name` being a front.
+    /// Whether the hello has an `encrypted_client_hello` extension (RFC 9849), or the ESNI of the
+    /// drafts before it: the true name may be hidden, and `server_name` only the outer one.
     pub(crate) ech: bool,
     /// Bytes of the records that hold it.
     pub(crate) len: usize,
 }
 
 /// The most bytes of records that a hello may take.
-pub(crate) const MOST_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_HELLO_BYTES: usize = 64 * 1024;
 
-/// Reads the hello at the start of `bytes`, which is all that came so far.
-pub(crate) fn read_hello(bytes: &[u8]) -> Hello {
-    match whole_message(bytes) {
-        Ok((message, len)) => match parse_message(&message) {
-            Ok(hello) => Hello::Tls(ClientHello { len, ..hello }),
-            Err(why) => Hello::Malformed(why),
-        },
-        Err(Hello::Incomplete) if bytes.len() >= MOST_BYTES => Hello::TooLarge,
-        Err(other) => other,
+/// Reads a hello that arrives piece by piece. A record that was read whole is not read again.
+#[derive(Debug, Default)]
+pub(crate) struct HelloReader {
+    /// The payloads of the records that were read whole.
+    message: Vec<u8>,
+    /// The offset of the first record that was not whole yet.
+    next: usize,
+    /// How many bytes were looked at, all calls together.
+    #[cfg(test)]
+    work: usize,
+}
+
+impl HelloReader {
+    /// Reads on. `bytes` are all bytes so far: those of the call before, and what came since.
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Hello {
+        match self.read_records(bytes) {
+            Ok(()) if self.next > MAX_HELLO_BYTES => Hello::TooLarge,
+            Ok(()) => match parse_message(&self.message) {
+                Ok(hello) => Hello::Tls(ClientHello {
+                    len: self.next,
+                    ..hello
+                }),
+                Err(unfit) => unfit.into(),
+            },
+            Err(Hello::Incomplete) if bytes.len() >= MAX_HELLO_BYTES => Hello::TooLarge,
+            Err(other) => other,
+        }
+    }
+
+    /// Puts the first handshake message together from its records.
+    fn read_records(&mut self, bytes: &[u8]) -> Result<(), Hello> {
+        loop {
+            let rest = bytes.get(self.next..).unwrap_or_default();
+            #[cfg(test)]
+            {
+                self.work += rest.len().min(RECORD_HEADER);
+            }
+            let payload = record(rest)?;
+            self.next += RECORD_HEADER + payload.len();
+            self.message.extend_from_slice(payload);
+            #[cfg(test)]
+            {
+                self.work += payload.len();
+            }
+            let Some(len) = message_len(&self.message)? else {
+                continue;
+            };
+            if len < self.message.len() {
+                let why = "bytes follow the ClientHello in its record";
+                return Err(Hello::Malformed(why));
+            }
+            if len == self.message.len() {
+                return Ok(());
+            }
+        }
     }
 }
 
 const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;
-const MOST_RECORD: usize = 16 * 1024;
-const MOST_EXTENSIONS: usize = 128;
-const MOST_PROTOCOLS: usize = 16;
+const MAX_RECORD_BYTES: usize = 16 * 1024;
+const MAX_EXTENSIONS: usize = 128;
+const MAX_PROTOCOLS: usize = 16;
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
@@ -63,39 +110,14 @@ const HOST_NAME: u8 = 0;
 
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
-/// Encrypted client hello, and the draft before it that hid only the name.
+/// `encrypted_client_hello` (RFC 9849), and the extension of the drafts that hid only the name.
 const ENCRYPTED: [u16; 2] = [0xfe0d, 0xffce];
 
-/// Puts the first handshake message together: its body and how many bytes its records take.
-fn whole_message(bytes: &[u8]) -> Result<(Cow<'_, [u8]>, usize), Hello> {
-    let mut message = Cow::Borrowed(&[][..]);
-    let mut rest = bytes;
-    loop {
-        let (payload, after) = record(rest)?;
-        rest = after;
-        if message.is_empty() {
-            message = Cow::Borrowed(payload);
-        } else {
-            message.to_mut().extend_from_slice(payload);
-        }
-        let Some(body) = message_body(&message)? else {
-            continue;
-        };
-        if body.len() + MESSAGE_HEADER < message.len() {
-            return Err(Hello::Malformed(
-                "bytes follow the ClientHello in its record",
-            ));
-        }
-        return Ok((message, bytes.len() - rest.len()));
-    }
-}
-
-/// The payload of the record at the start of `bytes`, which may be all there is of it, and what
-/// follows.
-fn record(bytes: &[u8]) -> Result<(&[u8], &[u8]), Hello> {
+/// The payload of the record at the start of `bytes`, once all of it came.
+fn record(bytes: &[u8]) -> Result<&[u8], Hello> {
     let header = bytes.get(..RECORD_HEADER).unwrap_or(bytes);
-    // Decided on the first byte that tells, so that a peer that speaks something else, and now
-    // waits for an answer, is not waited for.
+    // Decided on the first byte that tells: a peer that speaks another protocol may wait for an
+    // answer.
     if header.first().is_some_and(|&kind| kind != HANDSHAKE)
         || header.get(1).is_some_and(|&major| major != 3)
         || header.get(2).is_some_and(|&minor| minor > 4)
@@ -108,46 +130,70 @@ fn record(bytes: &[u8]) -> Result<(&[u8], &[u8]), Hello> {
     let len = usize::from(u16::from_be_bytes([high, low]));
     match len {
         0 => return Err(Hello::Malformed("an empty handshake record")),
-        1..=MOST_RECORD => {}
+        1..=MAX_RECORD_BYTES => {}
         _ => return Err(Hello::Malformed("a record longer than 16 KiB")),
     }
     let payload = bytes.get(RECORD_HEADER..).unwrap_or_default();
-    payload.split_at_checked(len).ok_or(Hello::Incomplete)
+    payload.get(..len).ok_or(Hello::Incomplete)
 }
 
-/// The body of the message, if all of it is there.
-fn message_body(message: &[u8]) -> Result<Option<&[u8]>, Hello> {
+/// How long the whole message is, once its header came.
+fn message_len(message: &[u8]) -> Result<Option<usize>, Hello> {
     if message.first().is_some_and(|&kind| kind != CLIENT_HELLO) {
         return Err(Hello::Malformed(
             "a handshake that does not begin with a ClientHello",
         ));
     }
-    let Some((&[_, a, b, c], body)) = message.split_first_chunk() else {
+    let Some(&[_, a, b, c]) = message.first_chunk() else {
         return Ok(None);
     };
     let len = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
-    if len + MESSAGE_HEADER > MOST_BYTES {
+    let len = len.saturating_add(MESSAGE_HEADER);
+    if len > MAX_HELLO_BYTES {
         return Err(Hello::TooLarge);
     }
-    Ok(body.get(..len))
+    Ok(Some(len))
 }
 
-fn parse_message(message: &[u8]) -> Result<ClientHello, &'static str> {
+/// Why a whole message is no hello that may pass.
+enum Unfit {
+    /// Not well-formed (RFC 8446 section 6: `decode_error`).
+    Malformed(&'static str),
+    /// Well-formed; the server name is not a canonical host name.
+    Name(&'static str),
+}
+
+impl From<&'static str> for Unfit {
+    fn from(why: &'static str) -> Self {
+        Self::Malformed(why)
+    }
+}
+
+impl From<Unfit> for Hello {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Malformed(why) => Self::Malformed(why),
+            Unfit::Name(why) => Self::BadName(why),
+        }
+    }
+}
+
+fn parse_message(message: &[u8]) -> Result<ClientHello, Unfit> {
     let mut body = Reader(message.get(MESSAGE_HEADER..).unwrap_or_default());
     let version = body.number()?;
     if !(0x0300..=0x0303).contains(&version) {
-        return Err("the version of the ClientHello is unknown");
+        return Err("the version of the ClientHello is unknown".into());
     }
     body.take(32)?;
     if body.short()?.0.len() > 32 {
-        return Err("the session id is too long");
+        return Err("the session id is too long".into());
     }
     let ciphers = body.long()?.0.len();
     if ciphers == 0 || ciphers % 2 != 0 {
-        return Err("the list of cipher suites is malformed");
+        return Err("the list of cipher suites is malformed".into());
     }
     if body.short()?.0.is_empty() {
-        return Err("the list of compression methods is empty");
+        return Err("the list of compression methods is empty".into());
     }
     let mut hello = ClientHello {
         server_name: None,
@@ -163,19 +209,16 @@ fn parse_message(message: &[u8]) -> Result<ClientHello, &'static str> {
     Ok(hello)
 }
 
-fn read_extensions(
-    mut extensions: Reader<'_>,
-    hello: &mut ClientHello,
-) -> Result<(), &'static str> {
+fn read_extensions(mut extensions: Reader<'_>, hello: &mut ClientHello) -> Result<(), Unfit> {
     let mut seen = Vec::with_capacity(32);
     while !extensions.is_empty() {
         let kind = extensions.number()?;
         let data = extensions.long()?;
         if seen.contains(&kind) {
-            return Err("an extension is there twice");
+            return Err("an extension is there twice".into());
         }
-        if seen.len() == MOST_EXTENSIONS {
-            return Err("there are too many extensions");
+        if seen.len() == MAX_EXTENSIONS {
+            return Err("there are too many extensions".into());
         }
         seen.push(kind);
         match kind {
@@ -187,21 +230,24 @@ fn read_extensions(
     Ok(())
 }
 
-/// RFC 6066 section 3: a list, but of one name.
-fn server_name(mut data: Reader<'_>) -> Result<HostName, &'static str> {
+/// RFC 6066 section 3: a list of one name.
+fn server_name(mut data: Reader<'_>) -> Result<HostName, Unfit> {
     let mut list = data.long()?;
     data.end()?;
     if list.byte()? != HOST_NAME {
-        return Err("the server name is not a host name");
+        return Err(Unfit::Name("the server name is not a host name"));
     }
     let name = list.long()?.0;
+    if name.is_empty() {
+        return Err("the server name is empty".into());
+    }
     if !list.is_empty() {
-        return Err("there is more than one server name");
+        return Err(Unfit::Name("there is more than one server name"));
     }
     if name.ends_with(b".") {
-        return Err("the server name ends in a dot");
+        return Err(Unfit::Name("the server name ends in a dot"));
     }
-    HostName::parse(name).map_err(|_| "the server name is not a DNS name")
+    HostName::parse(name).map_err(|_| Unfit::Name("the server name is not a DNS name"))
 }
 
 /// RFC 7301 section 3.1.
@@ -211,7 +257,7 @@ fn protocols(mut data: Reader<'_>) -> Result<Vec<Box<[u8]>>, &'static str> {
     let mut protocols = Vec::new();
     while !list.is_empty() {
         let name = list.short()?.0;
-        if name.is_empty() || protocols.len() == MOST_PROTOCOLS {
+        if name.is_empty() || protocols.len() == MAX_PROTOCOLS {
             return Err("the list of application protocols is malformed");
         }
         protocols.push(name.into());
@@ -331,7 +377,10 @@ mod tests {
         ]
         .concat();
         let len = u32::try_from(body.len()).expect("short").to_be_bytes();
-        records(&[&[CLIENT_HELLO], &len[1..], &body].concat(), MOST_RECORD)
+        records(
+            &[&[CLIENT_HELLO], &len[1..], &body].concat(),
+            MAX_RECORD_BYTES,
+        )
     }
 
     fn named(name: &[u8]) -> Hello {
@@ -339,6 +388,10 @@ mod tests {
             &[extension(SERVER_NAME, &name_data(HOST_NAME, name))],
             b"",
         ))
+    }
+
+    fn read_hello(bytes: &[u8]) -> Hello {
+        HelloReader::default().read(bytes)
     }
 
     fn tls(hello: Hello) -> ClientHello {
@@ -426,10 +479,10 @@ mod tests {
             b"[::1]",
             b"example.com:443",
             b"ex\xc3\xa4mple.com",
-            b"",
         ] {
-            assert!(matches!(named(name), Hello::Malformed(_)), "{name:?}");
+            assert!(matches!(named(name), Hello::BadName(_)), "{name:?}");
         }
+        assert!(matches!(named(b""), Hello::Malformed(_)));
         assert_eq!(
             tls(named(b"EXAMPLE.com"))
                 .server_name
@@ -450,8 +503,6 @@ mod tests {
                 extension(SERVER_NAME, &good),
                 extension(SERVER_NAME, &other),
             ],
-            vec![extension(SERVER_NAME, &two_names)],
-            vec![extension(SERVER_NAME, &name_data(1, b"example.com"))],
             vec![extension(SERVER_NAME, &[&good[..], b"x"].concat())],
             vec![extension(SERVER_NAME, b"")],
             vec![extension(SERVER_NAME, &[0, 0])],
@@ -460,6 +511,10 @@ mod tests {
         ] {
             let hello = read_hello(&made(&extensions, b""));
             assert!(matches!(hello, Hello::Malformed(_)), "{extensions:?}");
+        }
+        for data in [two_names, name_data(1, b"example.com")] {
+            let hello = read_hello(&made(&[extension(SERVER_NAME, &data)], b""));
+            assert!(matches!(hello, Hello::BadName(_)), "{data:?}");
         }
         let trailing = made(&[extension(SERVER_NAME, &good)], b"x");
         assert_eq!(
@@ -473,16 +528,73 @@ mod tests {
         let mut message = message(&real("example.com", &[]));
         message.push(0);
         assert!(matches!(
-            read_hello(&records(&message, MOST_RECORD)),
+            read_hello(&records(&message, MAX_RECORD_BYTES)),
             Hello::Malformed(_)
         ));
     }
 
     #[test]
     fn encryption_of_the_name_is_noticed() {
+        let name = || extension(SERVER_NAME, &name_data(HOST_NAME, b"example.com"));
         for kind in ENCRYPTED {
-            assert!(tls(read_hello(&made(&[extension(kind, b"?")], b""))).ech);
+            // Outer, inner, and data that no server could use: each is the same sign.
+            for data in [&b"\0"[..], b"\x01", b"?", b""] {
+                assert!(tls(read_hello(&made(&[extension(kind, data)], b""))).ech);
+                assert!(tls(read_hello(&made(&[name(), extension(kind, data)], b""))).ech);
+                assert!(tls(read_hello(&made(&[extension(kind, data), name()], b""))).ech);
+            }
+            let twice = made(&[extension(kind, b"\0"), extension(kind, b"\0")], b"");
+            assert!(matches!(read_hello(&twice), Hello::Malformed(_)));
         }
+        let both = made(&ENCRYPTED.map(|kind| extension(kind, b"\0")), b"");
+        assert!(tls(read_hello(&both)).ech);
+        // `ech_outer_extensions` stands in an encrypted inner hello only: alone it hides nothing.
+        assert!(!tls(read_hello(&made(&[extension(0xfd00, b"")], b""))).ech);
+    }
+
+    /// How many bytes are looked at while `bytes` arrive in pieces of `step` bytes.
+    fn work(bytes: &[u8], step: usize) -> usize {
+        let mut reader = HelloReader::default();
+        let mut came = 0;
+        while came < bytes.len() {
+            came = (came + step).min(bytes.len());
+            match reader.read(&bytes[..came]) {
+                Hello::Incomplete => {}
+                Hello::Tls(hello) => assert_eq!((hello.len, came), (bytes.len(), came)),
+                other => panic!("{other:?}"),
+            }
+        }
+        reader.work
+    }
+
+    #[test]
+    fn a_dribbled_hello_is_not_read_again_and_again() {
+        let filler = extension(0xff01, &vec![0; 55_000]);
+        let hello = made(&[filler], b"");
+        let whole = hello.chunks(MAX_RECORD_BYTES + RECORD_HEADER);
+        let message: Vec<u8> = whole
+            .flat_map(|record| record[RECORD_HEADER..].to_vec())
+            .collect();
+        for (size, step) in [
+            (MAX_RECORD_BYTES, 1),
+            (100, 1),
+            (100, 7),
+            (MAX_RECORD_BYTES, 1400),
+        ] {
+            let bytes = records(&message, size);
+            let pieces = bytes.len().div_ceil(step);
+            let most = 2 * bytes.len() + pieces * RECORD_HEADER;
+            assert!(
+                work(&bytes, step) <= most,
+                "records of {size}, pieces of {step}"
+            );
+        }
+        let small = records(&message[..], 12);
+        assert_eq!(
+            read_hello(&small),
+            Hello::TooLarge,
+            "the bound is on bytes of records"
+        );
     }
 
     #[test]
@@ -508,8 +620,11 @@ mod tests {
             &[&[CLIENT_HELLO, 0, 0xff, 0][..], &vec![0; 20_000]].concat(),
             1,
         );
-        assert_eq!(read_hello(&dribble[..MOST_BYTES - 1]), Hello::Incomplete);
-        assert_eq!(read_hello(&dribble[..MOST_BYTES]), Hello::TooLarge);
+        assert_eq!(
+            read_hello(&dribble[..MAX_HELLO_BYTES - 1]),
+            Hello::Incomplete
+        );
+        assert_eq!(read_hello(&dribble[..MAX_HELLO_BYTES]), Hello::TooLarge);
     }
 
     #[test]
@@ -527,7 +642,7 @@ mod tests {
             let _ = read_hello(&bytes);
             let len = u32::try_from(bytes.len()).expect("short").to_be_bytes();
             let message = [&[CLIENT_HELLO][..], &len[1..], &bytes].concat();
-            let _ = read_hello(&records(&message, MOST_RECORD));
+            let _ = read_hello(&records(&message, MAX_RECORD_BYTES));
         }
 
         #[test]

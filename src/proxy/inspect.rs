@@ -17,7 +17,7 @@ use crate::identity::{Certificate, Presented};
 use crate::name::{Host, Path, Target, Url};
 use crate::policy::Decision;
 use crate::record::{Blame, End, FlowFacts, TlsMode};
-use crate::tls::{Alpn, HandshakeError, TlsFailure};
+use crate::tls::{Alpn, HandshakeError, MintError, Server, TlsFailure};
 
 use super::client::ClientStream;
 use super::connection::{Connection, LINGER};
@@ -38,6 +38,8 @@ pub(super) struct Inside {
     pub(super) presented: Presented,
     /// Whether its origin speaks HTTP/2.
     pub(super) http2: bool,
+    /// With what TLS with the client ends.
+    server: Arc<Server>,
     /// Cancelled when the tunnel has to end, and when shutdown begins.
     pub(super) ending: CancellationToken,
     /// Requests so far.
@@ -102,6 +104,8 @@ impl Inside {
         let secured = secure(flow, target, &tls, Alpn::Http2, upstream).await?;
         let peer = Peer::new(flow, &secured, tls);
         let http2 = secured.http2;
+        // Before the client's 200: after it no status could tell the client.
+        let server = server_for(flow, &target.host, http2)?;
         let link = if http2 {
             Link::Http2(carrier(flow, secured.stream).await?, peer)
         } else {
@@ -112,6 +116,7 @@ impl Inside {
             target: target.clone(),
             presented: known.presented.clone(),
             http2,
+            server,
             ending: flow.gate.draining.child_token(),
             requests: AtomicU64::new(0),
             certificate: OnceLock::new(),
@@ -203,6 +208,39 @@ fn is_usable(unasked: &Unasked) -> bool {
     }
 }
 
+/// Refuses a tunnel that is to be inspected where the local authority cannot make a certificate for
+/// its host: before anything is resolved or dialled.
+pub(super) fn require_authority(flow: &Flow, host: &Host) -> Result<(), Refusal> {
+    let snapshot = flow.snapshot();
+    let Some(authority) = snapshot.authority.as_ref() else {
+        return Err(no_certificate(
+            flow,
+            "no_authority",
+            "`[inspect]` names no authority",
+        ));
+    };
+    authority
+        .check(host)
+        .map_err(|MintError(why)| no_certificate(flow, "not_minted", why))
+}
+
+/// With what TLS with the client of a tunnel ends: a certificate for its host.
+fn server_for(flow: &Flow, host: &Host, http2: bool) -> Result<Arc<Server>, Refusal> {
+    require_authority(flow, host)?;
+    let snapshot = flow.snapshot();
+    let Some(authority) = snapshot.authority.as_ref() else {
+        return Err(Code::InspectUnavailable.into());
+    };
+    authority
+        .server(host, http2)
+        .map_err(|MintError(why)| no_certificate(flow, "not_minted", why))
+}
+
+fn no_certificate(flow: &Flow, word: &'static str, why: &'static str) -> Refusal {
+    flow.gate.metrics.handshake("inside", word);
+    Refusal::because(Code::InspectUnavailable, why).exactly(word)
+}
+
 async fn carrier(flow: &Flow, stream: Stream) -> Result<http2::OriginCarrier, Refusal> {
     let longest = flow.snapshot().limits.connect_timeout;
     let beginning = http2::OriginCarrier::begin(stream, &flow.gate);
@@ -272,12 +310,7 @@ async fn enter(
     mut connection: Connection,
     inside: &Arc<Inside>,
 ) -> Result<(Connection, bool), HandshakeError> {
-    let snapshot = flow.snapshot();
-    let authority = snapshot.authority.as_ref();
-    let authority = authority.ok_or(HandshakeError("no_authority"))?;
-    let server = authority
-        .server(&inside.target.host, inside.http2)
-        .map_err(|_| HandshakeError("not_minted"))?;
+    let longest = flow.snapshot().limits.header_timeout;
     let early = connection.early();
     let Connection {
         shared,
@@ -286,8 +319,8 @@ async fn enter(
         captured,
         ..
     } = connection;
-    let entering = server.enter(early, stream);
-    let entered = tokio::time::timeout(snapshot.limits.header_timeout, entering).await;
+    let entering = inside.server.enter(early, stream);
+    let entered = tokio::time::timeout(longest, entering).await;
     let entered = entered.unwrap_or(Err(HandshakeError("timeout")))?;
     if let Some(certificate) = &entered.certificate {
         let _ = inside
@@ -307,7 +340,6 @@ fn detail_of(why: &'static str) -> Option<Box<str>> {
             "the client does not trust the local authority: `tidegate ca install`, or a rule with `inspect = false`"
         }
         "no_certificate" => "`[inspect] client-cert` wants a certificate from the client",
-        "no_authority" => "nothing can be inspected: `[inspect]` names no authority",
         _ => return None,
     };
     Some(said.into())

@@ -16,6 +16,7 @@ mod front;
 mod hello;
 mod http1;
 mod http2;
+mod index;
 mod inspect;
 mod internal;
 mod judge;

@@ -56,6 +56,9 @@ codes! {
     AddressDenied "address_denied" 403 "destination_ip_prohibited" Policy
         "The destination is, or resolves to, an address that is not reachable from here."
         "If it is an internal service, name its network in `addresses` of the rule that allows it.";
+    BadClientHello "bad_client_hello" 0 "tls_protocol_error" Client
+        "The ClientHello of TLS in the tunnel is not well-formed."
+        "Send a ClientHello as RFC 8446 writes it; the detail says what is wrong with this one.";
     BadPath "bad_path" 400 "http_request_error" Client
         "The path is not in canonical form."
         "Send the path without dot segments, empty segments, backslashes or needless escapes.";
@@ -89,6 +92,9 @@ codes! {
     Draining "draining" 503 "proxy_internal_response" Proxy
         "The proxy is shutting down and takes no new flows."
         "Try again when it is back.";
+    EchDenied "ech_denied" 0 "tls_protocol_error" Policy
+        "TLS in the tunnel may hide its true server name (encrypted client hello)."
+        "Turn encrypted client hello off in the client, or have the tier say `ech = \"allow\"`.";
     HostMismatch "host_mismatch" 421 "http_request_error" Client
         "The host of the request is not the host of its tunnel."
         "Open a connection of its own to that host.";
@@ -101,6 +107,9 @@ codes! {
     Idle "idle" 0 "connection_terminated" Proxy
         "Nothing moved for as long as a flow may rest."
         "Open it again; the bound is `limits.idle`.";
+    InspectUnavailable "inspect_unavailable" 503 "proxy_internal_error" Proxy
+        "The policy inspects this destination, and there is no certificate for it to do so."
+        "Tell the operator: run `tidegate ca rotate` and `tidegate ca install`, or allow it by a rule with `inspect = false`.";
     Limit "limit" 0 "connection_limit_reached" Client
         "The first bytes of the tunnel are larger than any TLS handshake."
         "Send a TLS ClientHello of at most 64 KiB.";

@@ -427,6 +427,9 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
         facts.server_name.as_deref(),
         NAME,
     );
+    if facts.ech {
+        object.boolean("tidegate.tls.ech", true);
+    }
     some(
         object,
         "tls.client.hash.sha256",

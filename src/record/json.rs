@@ -59,6 +59,13 @@ impl Object {
         digits(&mut self.bytes, value);
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, name: &str, value: bool) {
+        self.name(name);
+        let word: &[u8] = if value { b"true" } else { b"false" };
+        self.bytes.extend_from_slice(word);
+    }
+
     /// Milliseconds with three decimals; what is not a time is not written.
     pub(super) fn millis(&mut self, name: &str, value: f64) {
         if !value.is_finite() || value < 0.0 {

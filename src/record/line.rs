@@ -90,7 +90,8 @@ pub enum TlsMode {
 pub struct FlowFacts {
     /// `tidegate.flow.id`: a UUID of version 7.
     pub flow: Uuid,
-    /// `tidegate.flow.parent`: the tunnel of an inspected request.
+    /// `tidegate.flow.parent`: the tunnel of an inspected request, or the request that a fetch of the
+    /// gate itself is for.
     pub parent: Option<Uuid>,
     /// `tidegate.verdict`.
     pub outcome: Outcome,
@@ -172,6 +173,8 @@ pub struct FlowFacts {
     pub tls_mode: Option<TlsMode>,
     /// `tls.client.server_name`.
     pub server_name: Option<Box<str>>,
+    /// `tidegate.tls.ech`: the `ClientHello` has an encrypted client hello extension.
+    pub ech: bool,
     /// `tls.client.hash.sha256`: of the certificate that the client showed inside its tunnel, in hex.
     pub client_hash: Option<Arc<str>>,
     /// `tidegate.upstream`: the `[upstream.NAME]` that TLS was spoken with.

@@ -20,6 +20,7 @@ use crate::policy::Names;
 
 use super::constraints::Constraints;
 use super::leaf::{self, Cache, LeafKey, SKEW, Validity, saturating};
+use super::signer::{may_sign, may_sign_servers};
 use super::{Server, material, server};
 
 /// Names whose certificates are kept, twice: each takes some kilobytes.
@@ -34,7 +35,8 @@ pub struct Authority {
     chain: Vec<CertificateDer<'static>>,
     /// Former certificates that are still published.
     former: Vec<CertificateDer<'static>>,
-    constraints: Constraints,
+    /// Of each certificate of `chain`.
+    constraints: Vec<Constraints>,
     not_after: Timestamp,
     lifetime: SignedDuration,
     clock: Clock,
@@ -123,13 +125,19 @@ impl Authority {
         let (_, parsed) = X509Certificate::from_der(own)
             .map_err(|_| material::wrong(cert, "its certificate is not well-formed"))?;
         belong(&parsed, &pair).map_err(|why| material::wrong(cert, why))?;
-        let not_after = material::timestamp(parsed.validity().not_after)
+        // The first end in the chain: without one of its certificates nothing leads to a root.
+        let ends = chain
+            .iter()
+            .map(material::not_after)
+            .collect::<Option<Vec<_>>>();
+        let not_after = ends
+            .and_then(|ends| ends.into_iter().min())
             .ok_or_else(|| material::wrong(cert, "its end is out of range"))?;
         let issuer = Issuer::from_ca_cert_der(own, pair)
             .map_err(|_| material::wrong(cert, "its name has a form that cannot be repeated"))?;
         let subject = parsed.subject().as_raw().to_vec();
         let authority = Self {
-            constraints: Constraints::of(&parsed),
+            constraints: constraints_of(&chain).map_err(|why| material::wrong(cert, why))?,
             issuer,
             chain,
             former: Vec::new(),
@@ -198,7 +206,14 @@ impl Authority {
 
     fn too_narrow(&self, cert: &PemFile, names: &Names) -> Option<Diagnostic> {
         const SHOWN: usize = 3;
-        let missing = self.constraints.missing(names);
+        let mut missing: Vec<String> = Vec::new();
+        for of_one in &self.constraints {
+            let more = of_one.missing(names).into_iter();
+            missing.extend(
+                more.filter(|name| !missing.contains(name))
+                    .collect::<Vec<_>>(),
+            );
+        }
         let shown: Vec<_> = missing.iter().take(SHOWN).map(String::as_str).collect();
         if shown.is_empty() {
             return None;
@@ -243,15 +258,24 @@ impl Authority {
         all.map(AsRef::as_ref)
     }
 
-    /// What a caller that asked for `host` shakes hands with; `http2` where its origin speaks it.
-    pub fn server(&self, host: &Host, http2: bool) -> Result<Arc<Server>, MintError> {
-        let now = self.clock.now();
-        if now >= self.not_after {
+    /// Whether clients would believe a certificate that it makes for `host` now; no certificate is
+    /// made yet.
+    pub fn check(&self, host: &Host) -> Result<(), MintError> {
+        if self.clock.now() >= self.not_after {
             return Err(MintError("the local authority has expired"));
         }
-        if !self.constraints.permits(host) {
-            return Err(MintError("the local authority may not vouch for this name"));
+        if !self.constraints.iter().all(|it| it.permits(host)) {
+            return Err(MintError(
+                "the name constraints of the local authority do not permit this host",
+            ));
         }
+        Ok(())
+    }
+
+    /// What a caller that asked for `host` shakes hands with; `http2` where its origin speaks it.
+    pub fn server(&self, host: &Host, http2: bool) -> Result<Arc<Server>, MintError> {
+        self.check(host)?;
+        let now = self.clock.now();
         let good = |minted: &Minted| (minted.from..minted.until).contains(&now);
         let minted = self.minted.get(host, good, || self.mint(host, now))?;
         Ok(if http2 { minted.http2 } else { minted.http1 })
@@ -322,25 +346,24 @@ fn unnamed() -> Diagnostic {
     )
 }
 
-/// Whether they are the two halves of an authority; why not.
+/// Whether a certificate and a key are the two halves of an authority; why not.
 fn belong(certificate: &X509Certificate<'_>, pair: &KeyPair) -> Result<(), &'static str> {
-    if !may_sign(certificate) {
-        return Err("this certificate is not of an authority");
-    }
+    may_sign_servers(certificate)?;
     if certificate.public_key().raw != pair.subject_public_key_info() {
         return Err("the key does not belong to this certificate");
     }
     Ok(())
 }
 
-/// Whether a certificate is of an authority that may sign others.
-fn may_sign(certificate: &X509Certificate<'_>) -> bool {
-    let signs = match certificate.key_usage() {
-        Ok(Some(usage)) => usage.value.key_cert_sign(),
-        Ok(None) => true,
-        Err(_) => false,
+/// The name constraints of a whole chain: a client heeds those of every certificate above the leaf.
+fn constraints_of(chain: &[CertificateDer<'_>]) -> Result<Vec<Constraints>, &'static str> {
+    let of = |certificate: &CertificateDer<'_>| {
+        let (_, parsed) = X509Certificate::from_der(certificate)
+            .map_err(|_| "one of its certificates is not well-formed")?;
+        may_sign(&parsed)?;
+        Constraints::of(&parsed)
     };
-    certificate.is_ca() && signs
+    chain.iter().map(of).collect()
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use rustls::ClientConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
@@ -13,6 +14,8 @@ use crate::config::{Parent, PemFile};
 use crate::diag::Diagnostic;
 use crate::name::Host;
 
+use super::roots::Roots;
+use super::verifier::Verifier;
 use super::{ClientStream, TlsFailure, material};
 
 /// Why there is no TLS with anybody.
@@ -60,6 +63,15 @@ impl Client {
         with_tls.filter_map(|parent| Some(*Self::of_parent(parent).err()?))
     }
 
+    /// When the certificates end that we show to parents, by kind.
+    pub fn ends(parents: &[Parent]) -> impl Iterator<Item = (&'static str, Timestamp)> {
+        let shown = parents.iter().filter_map(|parent| parent.client.as_ref());
+        shown.filter_map(|(cert, _)| {
+            let chain = material::certificates(cert).ok()?;
+            Some(("parent", material::not_after(chain.first()?)?))
+        })
+    }
+
     /// Begins TLS with a host; what is wrong is told apart.
     pub async fn enter_host<S>(&self, host: &Host, stream: S) -> Result<ClientStream<S>, TlsFailure>
     where
@@ -97,20 +109,22 @@ fn config(
     roots: &[CertificateDer<'static>],
     identity: Option<Identity>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let mut store = RootCertStore::empty();
-    if roots.is_empty() {
-        store.add_parsable_certificates(system_roots());
+    let roots = Roots::new(if roots.is_empty() {
+        system_roots()
     } else {
-        store.add_parsable_certificates(roots.iter().cloned());
-    }
-    if store.is_empty() {
+        roots.to_vec()
+    });
+    if roots.is_empty() {
         return Err(TlsError::NoRoots);
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Provider(error.to_string()))?;
-    let builder = builder.with_root_certificates(store);
+    let builder = builder
+        .dangerous()
+        // Verifies as the built-in one does, and then more.
+        .with_custom_certificate_verifier(Verifier::new(roots, Vec::new(), Vec::new()));
     let mut config = match identity {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => builder

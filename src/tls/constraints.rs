@@ -28,22 +28,25 @@ struct Subtrees {
 }
 
 impl Constraints {
-    /// Those of a certificate.
-    pub(super) fn of(certificate: &X509Certificate<'_>) -> Self {
-        let Ok(Some(extension)) = certificate.name_constraints() else {
-            return Self::default();
+    /// Those of a certificate. Returns `Err` where a client could read them in another way than the
+    /// gate: a subtree of an address with a mask that is no prefix, or of directory names.
+    pub(super) fn of(certificate: &X509Certificate<'_>) -> Result<Self, &'static str> {
+        let extension = certificate.name_constraints();
+        let extension = extension.map_err(|_| "its name constraints cannot be read")?;
+        let Some(extension) = extension else {
+            return Ok(Self::default());
         };
-        let read = |trees: &Option<Vec<ReadSubtree<'_>>>| {
+        let read = |trees: &Option<Vec<ReadSubtree<'_>>>| -> Result<Subtrees, &'static str> {
             let mut subtrees = Subtrees::default();
             for tree in trees.iter().flatten() {
-                subtrees.add(&tree.base);
+                subtrees.add(&tree.base)?;
             }
-            subtrees
+            Ok(subtrees)
         };
-        Self {
-            permitted: read(&extension.value.permitted_subtrees),
-            excluded: read(&extension.value.excluded_subtrees),
-        }
+        Ok(Self {
+            permitted: read(&extension.value.permitted_subtrees)?,
+            excluded: read(&extension.value.excluded_subtrees)?,
+        })
     }
 
     /// Whether a certificate for that host would be believed.
@@ -99,12 +102,26 @@ impl Constraints {
 }
 
 impl Subtrees {
-    fn add(&mut self, base: &GeneralName<'_>) {
+    fn add(&mut self, base: &GeneralName<'_>) -> Result<(), &'static str> {
         match base {
             GeneralName::DNSName(name) => self.names.push(name.to_ascii_lowercase()),
-            GeneralName::IPAddress(bytes) => self.networks.extend(network(bytes)),
-            _ => {}
+            GeneralName::IPAddress(bytes) => {
+                let network = network(bytes);
+                let why = "its name constraints have a network that is none";
+                self.networks.push(network.ok_or(why)?);
+            }
+            // The certificates that the gate makes have none of these names.
+            GeneralName::RFC822Name(_) | GeneralName::URI(_) | GeneralName::RegisteredID(_) => {}
+            // They do have a subject.
+            GeneralName::DirectoryName(_) => {
+                return Err(
+                    "its name constraints are about directory names: clients would not \
+                            believe the certificates that it signs here",
+                );
+            }
+            _ => return Err("its name constraints are about names of an unknown kind"),
         }
+        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError, Error, OtherError};
 
-use super::pins::NotPinned;
+use super::rejected::Rejected;
 
 /// An error has at most so many causes.
 const DEEPEST: usize = 16;
@@ -104,6 +104,11 @@ impl TlsFailure {
     }
 }
 
+const INVALID: (&str, &str) = (
+    "certificate_invalid",
+    "the upstream's certificate is not valid",
+);
+
 fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
     match why {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
@@ -131,17 +136,13 @@ fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
             "certificate_revoked",
             "the upstream's certificate is revoked",
         ),
-        CertificateError::Other(OtherError(why)) if why.is::<NotPinned>() => (
-            "certificate_not_pinned",
-            "no key in the upstream's verified chain is one of `pins`",
-        ),
-        _ => (
-            "certificate_invalid",
-            "the upstream's certificate is not valid",
-        ),
+        CertificateError::Other(OtherError(why)) => match why.downcast_ref::<Rejected>() {
+            Some(rejected) => (rejected.word, rejected.sentence),
+            None => INVALID,
+        },
+        _ => INVALID,
     }
 }
-
 fn alert_received(alert: AlertDescription) -> (&'static str, &'static str) {
     match alert {
         AlertDescription::CertificateRequired => (

@@ -12,12 +12,15 @@ mod failure;
 mod inside;
 mod leaf;
 mod material;
-mod pins;
+mod rejected;
 mod root;
+mod roots;
 mod server;
+mod signer;
 mod stream;
 mod upstream;
 mod upstreams;
+mod verifier;
 
 pub use authority::{Authority, MintError};
 pub use bundle::{Bundle, create, pem, replace, whole};

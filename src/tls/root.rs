@@ -91,8 +91,14 @@ impl Facts {
 
     pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let constraints = Constraints::of(&certificate);
-        let (permitted, excluded) = constraints.texts();
+        // An authority whose constraints cannot be read is refused at every load: here a person
+        // looks at what its file says.
+        let read = Constraints::of(&certificate);
+        let (permitted, excluded) = match &read {
+            Ok(constraints) => constraints.texts(),
+            Err(why) => (vec![format!("({why})")], Vec::new()),
+        };
+        let constraints = read.unwrap_or_default();
         let hash = digest(&SHA256, der);
         let pairs: Vec<_> = hash.as_ref().iter().copied().map(two_digits).collect();
         Some(Self {

@@ -4,21 +4,22 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use jiff::Timestamp;
-use rustls::client::WebPkiServerVerifier;
+use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
+use webpki::{CertRevocationList, OwnedCertRevocationList};
 
 use crate::clock::Clock;
 use crate::config::{self, PemFile, TlsVersion};
 use crate::diag::Diagnostic;
 use crate::name::Host;
 
-use super::pins::Pinned;
+use super::roots::{Material, Roots};
 use super::server::{Time, provider};
+use super::verifier::Verifier;
 use super::{ClientStream, TlsFailure, material};
 
 /// Which protocols are offered inside.
@@ -53,12 +54,16 @@ pub struct Upstream {
     shown: Vec<Shown>,
 }
 
-/// A certificate of an upstream, for whoever looks after it.
+/// The kind of a revocation list: the label of its metric.
+const LIST: &str = "upstream-crl";
+
+/// A certificate or revocation list of an upstream, for the person who looks after it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Shown {
     /// The upstream.
     pub upstream: Arc<str>,
-    /// `upstream`: our own; `upstream-root`: who vouches for the upstream. The label of its metric.
+    /// `upstream`: our own; `upstream-root`: a root in `roots`; `upstream-crl`: a revocation list.
+    /// The label of its metric.
     pub kind: &'static str,
     /// Its file.
     pub file: PathBuf,
@@ -76,35 +81,6 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// Who vouches for upstreams.
-#[derive(Clone, Debug)]
-pub(super) struct Roots {
-    store: Arc<RootCertStore>,
-    digest: [u8; 32],
-}
-
-impl Roots {
-    /// Of these; those that cannot be read are left out.
-    pub(super) fn new(mut certificates: Vec<CertificateDer<'static>>) -> Self {
-        certificates.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
-        let mut material = Material::new();
-        for root in &certificates {
-            material.add(root);
-        }
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(certificates);
-        Self {
-            store: Arc::new(store),
-            digest: material.finish(),
-        }
-    }
-
-    /// Whether nobody vouches for anybody.
-    pub(super) fn is_empty(&self) -> bool {
-        self.store.is_empty()
-    }
-}
-
 impl Upstream {
     /// The way of destinations for which nothing is said: `None` where nobody is trusted.
     pub(super) fn system(roots: &Roots, clock: &Clock) -> Option<Self> {
@@ -112,7 +88,9 @@ impl Upstream {
             return None;
         }
         let versions = (TlsVersion::Tls12, TlsVersion::Tls13);
-        let config = Building { roots, clock }.config(versions, &[], None).ok()?;
+        let config = Building { roots, clock }
+            .config(versions, Trust::default(), None)
+            .ok()?;
         Some(Self {
             http1: offering(&config, &[b"http/1.1"]),
             http2: offering(&config, &[b"h2", b"http/1.1"]),
@@ -145,9 +123,12 @@ impl Upstream {
             return Err(Box::new(no_roots(written)));
         }
         making.material.add(&roots.digest);
-        let (versions, pins) = ((written.min, written.max), &written.pins);
+        let trust = Trust {
+            pins: written.pins.clone(),
+            crls: making.crls()?,
+        };
         let config = Building { roots, clock }
-            .config(versions, pins, client)
+            .config((written.min, written.max), trust, client)
             .map_err(|why| Box::new(unusable(written, &why)))?;
         Ok(Self {
             http1: offering(&config, &[b"http/1.1"]),
@@ -228,8 +209,23 @@ impl Shown {
         })
     }
 
+    fn of_list(upstream: &config::Upstream, file: &PemFile, until: Timestamp) -> Self {
+        Self {
+            upstream: upstream.name.clone(),
+            kind: LIST,
+            file: file.path.clone(),
+            names: "revocation list".to_owned(),
+            begin: Timestamp::MIN,
+            end: until,
+        }
+    }
+
     /// What is wrong with it at that time: a code, and a sentence.
     pub fn wrong(&self, now: Timestamp) -> Option<(&'static str, &'static str)> {
+        if self.kind == LIST {
+            let stale = self.end < now;
+            return stale.then_some(("crl-stale", "this revocation list is stale"));
+        }
         if self.end < now {
             return Some(("certificate-expired", "this certificate has expired"));
         }
@@ -298,6 +294,41 @@ impl Making<'_> {
         Ok((!all.is_empty()).then(|| Roots::new(all)))
     }
 
+    /// Revocation lists. One that is stale is taken with a warning: every handshake that needs it
+    /// is refused until there is a fresh one.
+    fn crls(&mut self) -> Result<Vec<CertRevocationList<'static>>, Box<Diagnostic>> {
+        let mut all = Vec::new();
+        for file in &self.written.crls {
+            for crl in material::crls(file)? {
+                self.material.add(&crl);
+                let read = OwnedCertRevocationList::from_der(&crl).map_err(|error| {
+                    material::wrong(
+                        file,
+                        &format!("this revocation list cannot be used: {error}"),
+                    )
+                })?;
+                let until = material::next_update(&crl).ok_or_else(|| {
+                    material::wrong(
+                        file,
+                        "this revocation list does not say until when it is fresh",
+                    )
+                })?;
+                let shown = Shown::of_list(self.written, file, until);
+                if let Some((code, why)) = shown.wrong(self.clock.now()) {
+                    let message = format!("{}: {why}", file.path.display());
+                    let finding = Diagnostic::warning(code, file.place.clone(), message);
+                    self.findings
+                        .push(finding.help(
+                            "fetch a fresh one: until then no TLS with this upstream begins",
+                        ));
+                }
+                self.shown.push(shown);
+                all.push(read.into());
+            }
+        }
+        Ok(all)
+    }
+
     /// One that is not good now is taken nevertheless, with a warning: a gate that does not start
     /// helps nobody, and the upstream says what it thinks of ours.
     fn show(&mut self, file: &PemFile, kind: &'static str, certificate: &CertificateDer<'_>) {
@@ -319,35 +350,37 @@ struct Building<'a> {
     clock: &'a Clock,
 }
 
+/// What a chain needs besides a root.
+#[derive(Default)]
+struct Trust {
+    pins: Vec<config::Pin>,
+    crls: Vec<CertRevocationList<'static>>,
+}
+
 impl Building<'_> {
     fn config(
         &self,
         versions: (TlsVersion, TlsVersion),
-        pins: &[config::Pin],
+        trust: Trust,
         client: Option<OwnMaterial>,
     ) -> Result<ClientConfig, rustls::Error> {
-        let roots = &self.roots.store;
-        let provider = provider();
-        let algorithms = provider.signature_verification_algorithms;
-        let always =
-            WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
-        let always = always.map_err(|error| rustls::Error::General(error.to_string()))?;
-        let builder =
-            ClientConfig::builder_with_details(provider, Arc::new(Time(self.clock.clone())))
-                .with_protocol_versions(&allowed(versions))?;
-        let builder = if pins.is_empty() {
-            builder.with_webpki_verifier(always)
-        } else {
-            // Verifies as the other one does, and then more.
-            let pinned = Pinned::new(always, roots.clone(), algorithms, pins.to_vec());
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(pinned))
+        let time = Arc::new(Time(self.clock.clone()));
+        let looked_up = !trust.crls.is_empty();
+        let verifier = Verifier::new(self.roots.clone(), trust.pins, trust.crls);
+        let builder = ClientConfig::builder_with_details(provider(), time)
+            .with_protocol_versions(&allowed(versions))?
+            .dangerous()
+            // Verifies as the built-in one does, and then more.
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match client {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+            None => builder.with_no_client_auth(),
         };
-        match client {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key),
-            None => Ok(builder.with_no_client_auth()),
+        if looked_up {
+            // A session that is resumed is not verified again: a list may have expired since.
+            config.resumption = Resumption::disabled();
         }
+        Ok(config)
     }
 }
 
@@ -398,23 +431,5 @@ fn server_name(host: &Host) -> Result<ServerName<'static>, TlsFailure> {
         Host::Address(address) => Ok(ServerName::IpAddress((*address).into())),
         Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
             .map_err(|_| TlsFailure::new("name", "the name cannot stand in a certificate")),
-    }
-}
-
-/// SHA-256 over parts, each with its length.
-struct Material(Context);
-
-impl Material {
-    fn new() -> Self {
-        Self(Context::new(&SHA256))
-    }
-
-    fn add(&mut self, part: &[u8]) {
-        self.0.update(&(part.len() as u64).to_be_bytes());
-        self.0.update(part);
-    }
-
-    fn finish(self) -> [u8; 32] {
-        self.0.finish().as_ref().try_into().unwrap_or_default()
     }
 }

@@ -10,7 +10,8 @@ use crate::config;
 use crate::diag::{Diagnostic, Severity};
 
 use super::client::system_roots;
-use super::upstream::{Roots, Shown, Upstream};
+use super::roots::Roots;
+use super::upstream::{Shown, Upstream};
 
 /// Every way to speak TLS onward, in one generation.
 #[derive(Clone, Debug, Default)]

@@ -235,3 +235,124 @@ fn a_tier_that_observes_lets_it_pass_and_says_so() {
     assert_eq!(judged.len(), 1, "{judged:?}");
     assert_eq!(judged[0].text("tidegate.would"), "deny", "{judged:?}");
 }
+
+// --- The fetch is a flow of the gate itself ------------------------------------------------------
+
+#[test]
+fn the_gates_own_fetch_is_a_flow_on_record_before_the_request_is() {
+    let world = World::start(|url| npm_registry_of(url, &ago(8)), NPM, "");
+    assert_eq!(world.get("/@acme/demo/-/demo-1.1.0.tgz").status(), 200);
+    let fetches = world.inside.fetched();
+    let [(own, request)] = fetches.as_slice() else {
+        panic!("{fetches:?}")
+    };
+    assert_eq!(own.text("tidegate.channel"), "gate", "{own:?}");
+    assert_eq!(own.text("security_rule.name"), "packages", "{own:?}");
+    assert_eq!(own.text("server.address"), HOST, "{own:?}");
+    assert_eq!(own.text("tidegate.action"), "read", "{own:?}");
+    assert!(
+        !own.has("tidegate.detail"),
+        "no credential was sent: {own:?}"
+    );
+    assert!(own.number("event.sequence") < request.number("event.sequence"));
+    let close = world.inside.gate.close(own.flow());
+    assert_eq!(close.text("tidegate.end"), "closed", "{close:?}");
+    assert_eq!(close.number("http.response.status_code"), 200);
+    assert!(close.number("tidegate.bytes.in") > 10, "{close:?}");
+}
+
+#[test]
+fn a_fetch_that_may_not_be_is_on_record_as_refused() {
+    let lines = format!("{NPM}operations = [\"download\"]\n");
+    let world = World::start(|url| npm_registry_of(url, &ago(30)), &lines, "");
+    world.refuses("/demo/-/demo-1.0.0.tgz", "may not be read");
+    let fetches = world.inside.fetched();
+    assert_eq!(fetches.len(), 1, "{fetches:?}");
+    assert_eq!(fetches[0].0.verdict(), "deny", "{fetches:?}");
+    assert!(world.origin.requests().is_empty());
+}
+
+/// A registry that shows its document only to a credential, and answers others with that status.
+fn private(status: &'static str) -> World {
+    let serve = move |_: &str| {
+        move |visit: &mut Visit, request: &Message| match request.target() {
+            "/demo" if request.field("authorization") != Some("Bearer secret") => {
+                visit.answer(status, "text/plain", b"")
+            }
+            "/demo" => {
+                let text = format!("{{\"time\":{{\"1.0.0\":\"{}\"}}}}", ago(8));
+                visit.answer("200 OK", "application/json", text.as_bytes())
+            }
+            _ => visit.answer("200 OK", "application/octet-stream", b"an archive"),
+        }
+    };
+    World::start(serve, NPM, "")
+}
+
+/// Asks for the archive with a credential.
+fn with_credential(world: &World) -> Message {
+    let mut client = world.inside.enter(HOST, world.origin.port());
+    client.send(format!(
+        "GET /demo/-/demo-1.0.0.tgz HTTP/1.1\r\nHost: {HOST}:{}\r\nAuthorization: Bearer secret\r\n\r\n",
+        world.origin.port()
+    ));
+    client.answer("GET")
+}
+
+/// Which of the requests for the document had a credential.
+fn credentials(world: &World) -> Vec<bool> {
+    let requests = world.origin.requests();
+    let documents = requests.iter().filter(|it| it.target() == "/demo");
+    documents
+        .map(|it| it.field("authorization").is_some())
+        .collect()
+}
+
+#[test]
+fn a_credential_is_sent_only_where_the_registry_needs_it_and_on_record() {
+    for status in ["401 Unauthorized", "403 Forbidden", "404 Not Found"] {
+        let world = private(status);
+        assert_eq!(with_credential(&world).status(), 200, "{status}");
+        assert_eq!(credentials(&world), [false, true], "{status}");
+        let fetches = world.inside.fetched();
+        let details: Vec<_> = fetches
+            .iter()
+            .map(|(own, _)| own.text("tidegate.detail"))
+            .collect();
+        assert_eq!(
+            details,
+            ["", "with the credential of the request"],
+            "{status}"
+        );
+        // What is told to a credential is not kept for others.
+        world.refuses("/demo/-/demo-1.0.0.tgz?x", &status[..3]);
+    }
+}
+
+#[test]
+fn a_credential_is_not_sent_where_the_registry_tells_everyone_or_fails() {
+    let world = saying(
+        |visit| {
+            let text = format!("{{\"time\":{{\"1.0.0\":\"{}\"}}}}", ago(8));
+            visit.answer("200 OK", "application/json", text.as_bytes())
+        },
+        "",
+    );
+    for _ in 0..2 {
+        assert_eq!(with_credential(&world).status(), 200);
+    }
+    assert_eq!(credentials(&world), [false], "told once, to everyone");
+    for status in [
+        "500 Internal Server Error",
+        "302 Found",
+        "429 Too Many Requests",
+    ] {
+        let world = private(status);
+        assert_eq!(
+            with_credential(&world).refusal(),
+            "package_too_new",
+            "{status}"
+        );
+        assert_eq!(credentials(&world), [false], "{status}");
+    }
+}

@@ -474,7 +474,7 @@ fn a_hello_in_which_the_name_cannot_be_read_for_certain_closes_the_tunnel() {
         let close = closed_after(&gate, &origin, &hello.bytes());
         let error = close.text("error.type");
         assert!(
-            ["sni_mismatch", "sni_missing", "not_tls"].contains(&error),
+            ["bad_client_hello", "sni_mismatch"].contains(&error),
             "{what}: {close:?}"
         );
     }

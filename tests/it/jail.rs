@@ -105,6 +105,7 @@ impl Jails {
         let clock = Clock::system();
         let metrics = Metrics::new(proxy::REASONS);
         let recorder = Recorder::start(&config.record, 256, clock.clone(), &metrics);
+        let recorder = recorder.expect("a log");
         let parts = Parts {
             upstreams: tidegate::tls::Upstreams::default(),
             tls: tidegate::tls::Servers::default(),
@@ -112,10 +113,11 @@ impl Jails {
             before: None,
             guard: Guard::default().into(),
             metrics: &metrics,
+            recorder: &recorder,
             clock: clock.clone(),
         };
         let first = Snapshot::new(1, &config, policy, &parts);
-        Arc::new(Gate::new(first, recorder.expect("a log"), metrics, clock))
+        Arc::new(Gate::new(first, recorder, metrics, clock))
     }
 
     fn variables(&self) -> Vec<(OsString, OsString)> {

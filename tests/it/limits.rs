@@ -195,3 +195,29 @@ fn out_of_descriptors_it_rests_and_recovers() {
             .is_ok_and(|answer| answer.status() == 200)
     });
 }
+
+/// Whether the kernel probes a connection between these ports (proc(5): the timer of kind 2).
+fn is_probed(local: Option<u16>, remote: Option<u16>) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+    let port = |address: &str| u16::from_str_radix(address.split(':').nth(1)?, 16).ok();
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let fits = |wanted: Option<u16>, at: usize| wanted.is_none() || port(fields[at]) == wanted;
+        fits(local, 1) && fits(remote, 2) && fields[3] == "01" && fields[5].starts_with("02:")
+    })
+}
+
+#[test]
+fn peers_that_are_gone_without_a_word_are_probed_for_on_both_sides() {
+    let origin = Origin::bytes();
+    let gate = with_limits(&origin, "");
+    let hello = Hello::naming(HOST).bytes();
+    let mut client = gate.client();
+    client
+        .tunnel(&format!("{HOST}:{}", origin.port()))
+        .send(&hello);
+    assert_eq!(client.exactly(hello.len()), hello);
+    let (proxy, origin) = (gate.proxy().port(), origin.port());
+    until("the client is probed for", || is_probed(Some(proxy), None));
+    until("the origin is probed for", || is_probed(None, Some(origin)));
+}

@@ -356,3 +356,66 @@ fn an_exchange_that_is_not_understood_is_refused() {
     let narrowed = bench.exchange(&token, "&tier=restricted").json();
     assert_eq!(narrowed["tier"], "restricted");
 }
+
+/// The lines about the gate's own fetches.
+fn own(bench: &Bench) -> Vec<Line> {
+    let lines = bench.gate.records();
+    let own = lines
+        .into_iter()
+        .filter(|line| line.text("user.id") == "tidegate");
+    own.collect()
+}
+
+#[test]
+fn the_fetches_of_keys_are_flows_on_record() {
+    let bench = Bench::new();
+    let token = bench.issuer.token(&json!({}));
+    assert_eq!(bench.ask("any", &token, "open").0, 200);
+    let own = own(&bench);
+    let names: Vec<_> = own.iter().map(Line::name).collect();
+    // The discovery document, then the keys: each decision stands before its end.
+    assert_eq!(names, ["decision", "close", "decision", "close"], "{own:?}");
+    for line in &own {
+        assert_eq!(line.text("tidegate.channel"), "gate", "{line:?}");
+        assert_eq!(
+            line.text("security_rule.name"),
+            "identity.issuer.ci",
+            "{line:?}"
+        );
+        assert_eq!(line.text("server.address"), HOST, "{line:?}");
+        assert_eq!(line.verdict(), "allow", "{line:?}");
+    }
+    assert_eq!(own[1].text("tidegate.end"), "closed", "{own:?}");
+    assert!(own[3].number("tidegate.bytes.in") > 100, "{own:?}");
+    assert_eq!(own[0].flow(), own[1].flow());
+    assert_ne!(own[0].flow(), own[2].flow());
+}
+
+#[test]
+fn a_fetch_of_keys_that_the_floor_forbids_is_on_record_as_refused() {
+    // Loopback, and no `addresses` that name it.
+    let bench = Bench::with(Issuer::new(), "");
+    let token = bench.issuer.token(&json!({}));
+    assert_eq!(bench.ask("any", &token, "open").0, 407);
+    let own = own(&bench);
+    assert_eq!(own.len(), 1, "{own:?}");
+    assert_eq!(own[0].verdict(), "deny", "{own:?}");
+    assert_eq!(own[0].reason(), "address_denied", "{own:?}");
+    assert!(bench.issuer.origin.requests().is_empty());
+}
+
+#[test]
+fn a_fetch_of_keys_that_fails_is_on_record_as_failed() {
+    let issuer = Issuer::new();
+    let bench = Bench::with(
+        issuer,
+        "addresses = [\"127.0.0.0/8\"]\njwks = \"https://issuer.example.com:1/keys\"",
+    );
+    let token = bench.issuer.token(&json!({}));
+    assert_eq!(bench.ask("any", &token, "open").0, 407);
+    let own = own(&bench);
+    assert_eq!(own.len(), 2, "{own:?}");
+    assert_eq!(own[1].text("tidegate.end"), "failed", "{own:?}");
+    assert_eq!(own[1].text("error.type"), "connect_failed", "{own:?}");
+    assert_eq!(own[1].text("tidegate.blame"), "upstream", "{own:?}");
+}

@@ -210,6 +210,10 @@ fn another_gate_is_a_parent_with_certificates_on_both_sides() {
     let denied = allow("denied", "other.example.net", 443);
     let near = outer(&pki, &far, &format!("{rules}{denied}"), true);
 
+    let name = "tidegate_certificate_not_after_timestamp_seconds";
+    let end = near.metrics().sum(name, &[("kind", "parent")]);
+    assert!(end > 1e9, "the end of the certificate is watched: {end}");
+
     let mut client = near.client();
     client.tunnel(&format!("{HOST}:{}", secure.port()));
     let mut client = client.enter(&pki, HOST);

@@ -1,6 +1,7 @@
 //! TLS onward: with a certificate of our own, against servers of other people.
 
 mod bench;
+mod chains;
 mod rotation;
 mod through;
 

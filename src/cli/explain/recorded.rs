@@ -66,7 +66,8 @@ impl Recorded {
 
     /// Whether it is a request inside a tunnel that is inspected.
     fn is_inside(&self) -> bool {
-        !self.text("tidegate.flow.parent").is_empty()
+        let plain = self.text("tidegate.tls.mode") == "none";
+        !self.text("tidegate.flow.parent").is_empty() && !plain
     }
 
     /// The same caller, as far as the record tells; never looser than the tier on record.
@@ -98,7 +99,9 @@ impl Recorded {
         );
         tree.stage("category", self.category());
         tree.stages("does", self.does());
-        tree.stages("tunnel", some_lines([self.text("tidegate.flow.parent")]));
+        let own = self.text("tidegate.channel") == "gate";
+        let parent = if own { "for flow" } else { "tunnel" };
+        tree.stages(parent, some_lines([self.text("tidegate.flow.parent")]));
         tree.stages("rule", self.rule());
         tree.stages("way out", self.way_out());
         tree.stages("end", self.end());

@@ -342,3 +342,168 @@ fn constraints_are_the_least_that_can_be_said() {
     let more = names(&[".example.org"]);
     assert_eq!(facts.constraints.missing(&more), ["*.example.org"]);
 }
+
+/// The PEM texts of an authority of one's own, and of its key.
+fn own(change: impl FnOnce(&mut rcgen::CertificateParams)) -> (String, String) {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "own");
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+fn extension(oid: &[u64], content: &[u8], critical: bool) -> rcgen::CustomExtension {
+    let mut extension = rcgen::CustomExtension::from_oid_content(oid, content.to_vec());
+    extension.set_criticality(critical);
+    extension
+}
+
+/// What the load says of such an authority.
+fn said(change: impl FnOnce(&mut rcgen::CertificateParams)) -> String {
+    let (cert, key) = own(change);
+    let (authority, findings) = Authority::new(&written(&cert, &key), &Names::default(), &clock());
+    assert_eq!(authority.is_some(), findings.is_empty(), "{findings:?}");
+    findings
+        .first()
+        .map_or_else(String::new, |it| it.message.clone())
+}
+
+const NAME_CONSTRAINTS: &[u64] = &[2, 5, 29, 30];
+
+/// A DER value with that tag.
+fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    [&[tag, u8::try_from(content.len()).unwrap()][..], &content].concat()
+}
+
+/// Name constraints that permit one subtree of that kind of name.
+fn permitting(kind: u8, name: &[u8]) -> Vec<u8> {
+    der(0x30, &[&der(0xa0, &[&der(0x30, &[&der(kind, &[name])])])])
+}
+
+#[test]
+fn an_authority_that_two_readers_could_read_differently_is_refused() {
+    assert_eq!(said(|_| {}), "", "an authority of one's own does");
+    let constrained = |content: Vec<u8>| {
+        let critical = extension(NAME_CONSTRAINTS, &content, true);
+        said(|params| params.custom_extensions = vec![critical])
+    };
+    let dns = permitting(0x82, b"example.com");
+    assert_eq!(constrained(dns.clone()), "");
+    assert_eq!(
+        constrained(permitting(0x81, b"example.com")),
+        "",
+        "e-mail: it makes none"
+    );
+    let cut = dns[..dns.len() - 1].to_vec();
+    for (what, message) in [
+        ("cut short", constrained(cut)),
+        ("no sequence", constrained(vec![4, 1, 0])),
+        ("nothing", constrained(Vec::new())),
+        (
+            "a mask that is no prefix",
+            constrained(permitting(0x87, &[10, 0, 0, 0, 255, 0, 255, 0])),
+        ),
+        (
+            "an address of five bytes",
+            constrained(permitting(0x87, &[10, 0, 0, 0, 0])),
+        ),
+        (
+            "directory names",
+            constrained(permitting(0xa4, &der(0x30, &[]))),
+        ),
+        (
+            "other names",
+            constrained(permitting(0xa0, &der(0x06, &[&[0x2a]]))),
+        ),
+    ] {
+        assert!(
+            message.starts_with("ca.pem: its name constraints")
+                || message.starts_with("ca.pem: it has an extension"),
+            "{what}: {message}"
+        );
+    }
+    let mut twice = vec![extension(NAME_CONSTRAINTS, &dns, true)];
+    twice.push(extension(
+        NAME_CONSTRAINTS,
+        &permitting(0x82, b"example.org"),
+        true,
+    ));
+    let unknown = |critical| vec![extension(&[1, 3, 6, 1, 4, 1, 99999, 1], &[5, 0], critical)];
+    assert_eq!(said(|params| params.custom_extensions = unknown(false)), "");
+    let usage = vec![extension(&[2, 5, 29, 15], &[4, 1, 0], true)];
+    let sign_only = |params: &mut rcgen::CertificateParams| {
+        params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+    };
+    let for_clients = |params: &mut rcgen::CertificateParams| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    let basic = vec![extension(&[2, 5, 29, 19], &[5, 0], true)];
+    for (what, message) in [
+        (
+            "constraints twice",
+            said(|params| params.custom_extensions = twice),
+        ),
+        (
+            "an unknown critical extension",
+            said(|params| params.custom_extensions = unknown(true)),
+        ),
+        (
+            "a key usage that is none",
+            said(|params| {
+                params.key_usages.clear();
+                params.custom_extensions = usage;
+            }),
+        ),
+        (
+            "basic constraints that are none",
+            said(|params| {
+                params.is_ca = rcgen::IsCa::NoCa;
+                params.custom_extensions = basic;
+            }),
+        ),
+        ("a key usage without certificates", said(sign_only)),
+        ("for clients only", said(for_clients)),
+    ] {
+        assert!(message.starts_with("ca.pem: "), "{what}: {message}");
+    }
+}
+
+#[test]
+fn the_constraints_of_the_whole_chain_are_heeded() {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "root");
+    params.name_constraints = Some(rcgen::NameConstraints {
+        permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("example.com".into())],
+        excluded_subtrees: Vec::new(),
+    });
+    params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+    let root = rcgen::CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "issuing");
+    let key = KeyPair::generate().unwrap();
+    let issuing = params.signed_by(&key, &root).unwrap();
+    let inspect = written(&(issuing.pem() + &root.pem()), &key.serialize_pem());
+    let (authority, findings) = Authority::new(&inspect, &names(&["example.org"]), &clock());
+    let authority = authority.unwrap();
+    assert_eq!(findings[0].code, "ca-too-narrow");
+    assert!(authority.check(&host("example.com")).is_ok());
+    assert!(authority.check(&host("example.org")).is_err());
+    // Without the root nothing that the issuing authority signs leads anywhere.
+    assert_eq!(
+        authority.not_after(),
+        "2027-01-01T00:00:00Z".parse().unwrap()
+    );
+}

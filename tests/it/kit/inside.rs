@@ -38,6 +38,11 @@ roots = [\"origins.pem\"]
 "
 }
 
+/// Whether a flow is one of the gate itself.
+fn is_own(line: &Line) -> bool {
+    line.text("user.id") == "tidegate" && line.text("tidegate.channel") == "gate"
+}
+
 impl Inside {
     /// Starts with these tiers and rules; every one of `hosts` is on loopback.
     pub(crate) fn start(origins: &Pki, hosts: &[&str], policy: &str) -> Self {
@@ -130,7 +135,7 @@ impl Inside {
         let lines = self.gate.records();
         let decisions = lines.named("decision");
         let mut inner: Vec<Line> = decisions.clone();
-        inner.retain(|line| line.has("tidegate.flow.parent"));
+        inner.retain(|line| line.has("tidegate.flow.parent") && !is_own(line));
         for line in &inner {
             assert_eq!(line.text("tidegate.tls.mode"), "inspected", "{line:?}");
             let parent = line.text("tidegate.flow.parent");
@@ -140,6 +145,20 @@ impl Inside {
             assert_eq!(tunnel.text("http.request.method"), "CONNECT", "{tunnel:?}");
         }
         inner
+    }
+
+    /// What was decided about the gate's own fetches, each with the request that it was for.
+    pub(crate) fn fetched(&self) -> Vec<(Line, Line)> {
+        let judged = self.judged();
+        let own = self.gate.records().named("decision");
+        let own = own.into_iter().filter(is_own);
+        let parent = |line: Line| {
+            let parent = line.text("tidegate.flow.parent");
+            let found = judged.iter().find(|it| it.flow() == parent).cloned();
+            let found = found.unwrap_or_else(|| panic!("no request of {line:?}"));
+            (line, found)
+        };
+        own.map(parent).collect()
     }
 
     /// The first request inside that was refused with that code.

@@ -1,0 +1,82 @@
+//! Finds peers that are gone without a word: TCP keep-alive (RFC 9293 section 3.8.4), and a bound on
+//! how long sent bytes wait for their acknowledgement (RFC 5482).
+//!
+//! A peer that answers may rest for as long as `limits.idle` says: probes carry nothing, and count
+//! as nothing that moved.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// How long a connection rests before its peer is probed.
+pub const KEEPALIVE_TIME: Duration = Duration::from_mins(1);
+/// How long after a probe that was not answered the next one is sent.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How many probes may stay unanswered.
+pub const KEEPALIVE_PROBES: u32 = 8;
+/// How long a peer may take nothing although bytes wait for it, or leave probes unanswered. Linux
+/// counts a closed window as well, so this is longer than a person pauses a download.
+pub const USER_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// Sets both on a connection, or on a listener for the connections that it accepts (`tcp(7)`: they
+/// inherit its options).
+///
+/// An error leaves the defaults of the system: the connection works, a dead peer is found later.
+pub fn keep_alive<S: AsFd>(socket: &S) {
+    let socket = SockRef::from(socket);
+    let probes = TcpKeepalive::new()
+        .with_time(KEEPALIVE_TIME)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    if let Err(error) = socket.set_tcp_keepalive(&probes) {
+        tracing::debug!(%error, "cannot set TCP keep-alive");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket.set_tcp_user_timeout(Some(USER_TIMEOUT)) {
+        tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::dial::race;
+
+    fn is_set(socket: &TcpStream) {
+        let socket = SockRef::from(socket);
+        assert!(socket.keepalive().expect("an option"));
+        assert_eq!(
+            socket.tcp_keepalive_time().expect("an option"),
+            KEEPALIVE_TIME
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().expect("an option"),
+            KEEPALIVE_INTERVAL
+        );
+        assert_eq!(
+            socket.tcp_keepalive_retries().expect("an option"),
+            KEEPALIVE_PROBES
+        );
+        assert_eq!(
+            socket.tcp_user_timeout().expect("an option"),
+            Some(USER_TIMEOUT)
+        );
+    }
+
+    #[tokio::test]
+    async fn both_sides_are_probed_and_bounded() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        keep_alive(&listener);
+        let address = listener.local_addr().expect("bound");
+        let one = [address];
+        let (dialled, accepted) = tokio::join!(race::connect(&one), listener.accept());
+        is_set(&dialled.expect("connected").0);
+        is_set(&accepted.expect("accepted").0);
+        // The way of several addresses sets the same.
+        let dialled = race::connect(&[address, address]).await;
+        is_set(&dialled.expect("connected").0);
+    }
+}
