@@ -22,6 +22,7 @@ mod judge;
 mod listen;
 mod origin;
 mod peek;
+mod rates;
 mod refusal;
 mod relay;
 mod route;

@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod admin_hostile;
 mod agent;
 mod ages;
 mod authority;
