@@ -10,6 +10,7 @@ mod exchange;
 mod guard;
 mod hooks;
 mod listener;
+mod remote;
 mod room;
 mod sessions;
 
@@ -38,6 +39,7 @@ use crate::metrics::Metrics;
 use crate::record::Asker;
 
 pub use listener::AdminListener;
+pub use remote::Remote;
 
 use listener::{Connection, Peer};
 use room::{Paced, Place, Room};
@@ -63,6 +65,8 @@ pub struct Admin {
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// Whose sessions are started and ended; `None`: it only reads.
     pub gate: Option<Arc<Gate>>,
+    /// The listener for other hosts, where this is it.
+    pub remote: Option<Remote>,
 }
 
 /// How somebody came in.
@@ -103,10 +107,15 @@ pub struct Status {
 
 /// Answers until `stop` is cancelled; then lets answers under way end, for at most a second.
 pub async fn serve(mut listener: AdminListener, door: Door, admin: Admin, stop: CancellationToken) {
+    let remote = admin.remote.clone();
     let service = TowerToHyperService::new(routes(admin, door));
     let room = Room::default();
     let tasks = TaskTracker::new();
     while let Some((connection, arrived)) = accept(&mut listener, &room, &stop).await {
+        let arrived = Arrived {
+            remote: remote.clone(),
+            ..arrived
+        };
         let (service, stop) = (service.clone(), stop.clone());
         tasks.spawn(converse(connection, (arrived, door), service, stop));
     }
@@ -119,6 +128,8 @@ struct Arrived {
     peer: Peer,
     place: Place,
     room: Room,
+    /// With whom it has to shake hands first.
+    remote: Option<Remote>,
 }
 
 /// The next connection, and its place.
@@ -132,7 +143,14 @@ async fn accept(
         loop {
             if let Some(place) = room.enter(peer, Clock::system().instant()) {
                 let room = room.clone();
-                return (connection, Arrived { peer, place, room });
+                let remote = None;
+                let arrived = Arrived {
+                    peer,
+                    place,
+                    room,
+                    remote,
+                };
+                return (connection, arrived);
             }
             sleep(ROOM_WAIT).await;
         }
@@ -146,17 +164,34 @@ async fn converse(
     service: TowerToHyperService<Router>,
     stop: CancellationToken,
 ) {
-    let Arrived { peer, place, room } = arrived;
+    let Arrived {
+        peer,
+        place,
+        room,
+        remote,
+    } = arrived;
     let seat = place.seat.clone();
-    let asker = Asker {
+    let mut asker = Asker {
         door: door.as_str(),
         uid: peer.uid,
         pid: peer.pid,
         address: peer.address,
         ..Asker::default()
     };
-    let connection = Paced::new(connection, seat.clone());
     let ended = seat.ended.clone();
+    let connection = match (remote, connection) {
+        (Some(remote), Connection::Tcp(socket)) => {
+            // It may make room for others from here on.
+            seat.reads();
+            let shaking = remote.shake(socket, &mut asker);
+            let Some(Some(stream)) = ended.run_until_cancelled(shaking).await else {
+                return;
+            };
+            Connection::Tls(stream)
+        }
+        (_, connection) => connection,
+    };
+    let connection = Paced::new(connection, seat.clone());
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         room.asked(&seat);
         request.extensions_mut().insert(asker.clone());
@@ -192,16 +227,28 @@ fn writes(gate: &Arc<Gate>) -> Router {
 }
 
 fn routes(admin: Admin, door: Door) -> Router {
-    let writes = admin.gate.as_ref().map(writes);
+    let seen = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/v1/policy", get(policy));
+    let (seen, writes) = match (&admin.remote, &admin.gate) {
+        (Some(remote), _) => (
+            seen.layer(middleware::from_fn_with_state(
+                remote.clone(),
+                remote::may_read,
+            )),
+            exchange::routes(&remote.gate),
+        ),
+        (None, Some(gate)) => (seen, writes(gate)),
+        (None, None) => (seen, Router::new()),
+    };
     Router::new()
         .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics))
         .route("/readyz", get(readyz))
-        .route("/v1/policy", get(policy))
-        .with_state(admin)
-        .merge(writes.unwrap_or_default())
+        .merge(seen)
+        .with_state(admin.clone())
+        .merge(writes)
         .layer(Extension(door))
-        .layer(middleware::from_fn(guard::guard))
+        .layer(middleware::from_fn_with_state(admin, guard::guard))
 }
 
 async fn healthz() -> &'static str {
@@ -288,6 +335,7 @@ mod tests {
             metrics,
             status: Arc::new(status),
             gate: None,
+            remote: None,
         }
     }
 

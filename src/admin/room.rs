@@ -124,6 +124,11 @@ impl Peer {
 }
 
 impl Seat {
+    /// Notes that the connection is read from.
+    pub(super) fn reads(&self) {
+        self.is_read.store(true, Ordering::Release);
+    }
+
     fn is_waiting(&self, now: Instant) -> bool {
         self.busy.load(Ordering::Acquire) == 0
             && self.is_read.load(Ordering::Acquire)
@@ -187,7 +192,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.seat.is_read.store(true, Ordering::Release);
+        this.seat.reads();
         Pin::new(&mut this.inner).poll_read(context, buffer)
     }
 }

@@ -19,7 +19,7 @@ use governor::{Quota, RateLimiter};
 
 use crate::clock::Clock;
 use crate::config::Limits;
-use crate::identity::CallerKey;
+use crate::identity::{CallerKey, network_of};
 
 /// Seconds' worth that a full bucket allows at once.
 const BURST_SECONDS: u32 = 10;
@@ -99,16 +99,9 @@ impl RateKey {
         }
     }
 
-    /// A client at a listener.
+    /// A client at a listener, by its network.
     pub fn of_address(address: IpAddr, listener: SocketAddr) -> Self {
-        let network = match address {
-            IpAddr::V4(_) => address,
-            IpAddr::V6(six) => {
-                let bits = u128::from(six) >> 64 << 64;
-                IpAddr::V6(bits.into())
-            }
-        };
-        Self::Address(network, listener)
+        Self::Address(network_of(address), listener)
     }
 }
 
@@ -313,11 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_one_ipv6_network_are_one_caller() {
+    fn the_addresses_of_one_host_or_network_are_one_caller() {
         let listener = SocketAddr::from(([127, 0, 0, 1], 3128));
         let key = |text: &str| RateKey::of_address(text.parse().unwrap(), listener);
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:2"));
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+        assert_eq!(key("127.0.0.1"), key("127.1.2.3"), "any process may use either");
+        assert_eq!(key("127.0.0.1"), key("::1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
     }
 
     #[test]

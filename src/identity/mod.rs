@@ -31,7 +31,7 @@ use crate::config::{self, IdentityDemand, Listener};
 use crate::policy::{Facts, Policy, Who};
 
 pub use basic::Credentials;
-pub use caller::{Caller, CallerKey, Channel, Evidence, Presented, Proof, Trust};
+pub use caller::{Caller, CallerKey, Channel, Evidence, Presented, Proof, Trust, network_of};
 pub use calls::{Calls, Place, Refused};
 pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Line, Narrow, Process, ToolCall, Work};

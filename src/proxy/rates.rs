@@ -34,7 +34,7 @@ impl Connection {
         }
         let channel = &self.origin.channel;
         let key = known.caller.key(channel.peer.ip());
-        let rates = self.gate().rates.of(RateKey::of_caller(key, channel.local));
+        let rates = self.gate().rates.of(RateKey::of_caller(key, self.bound_address()));
         let caller = Some(known.caller.clone());
         let is_over =
             is_first && self.inside.is_none() && rates.take(RateKind::Connections).is_err();
@@ -73,18 +73,23 @@ impl Connection {
 
     /// The rates of the caller; where it is not identified, of its address at this listener.
     fn caller_rates(&mut self) -> Arc<CallerRates> {
-        let channel = self.origin.channel.clone();
-        let gate = self.gate().clone();
-        let known = self.rates.get_or_insert_with(|| ConnectionRates {
+        if let Some(known) = &self.rates {
+            return known.rates.clone();
+        }
+        let key = RateKey::of_address(self.origin.channel.peer.ip(), self.bound_address());
+        let rates = self.gate().rates.of(key);
+        self.rates = Some(ConnectionRates {
             caller: None,
-            rates: rates_of_address(&gate, channel.peer, channel.local),
+            rates: rates.clone(),
         });
-        known.rates.clone()
+        rates
     }
-}
 
-fn rates_of_address(gate: &Gate, peer: SocketAddr, local: SocketAddr) -> Arc<CallerRates> {
-    gate.rates.of(RateKey::of_address(peer.ip(), local))
+    /// The address of the listener: a client can choose which address of this host it connects to.
+    fn bound_address(&self) -> SocketAddr {
+        let bound = self.shared.listeners.get(self.origin.listener);
+        bound.unwrap_or(&self.shared.nobody).address
+    }
 }
 
 /// Counts one refusal; what the caller is told where there were too many.

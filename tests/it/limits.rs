@@ -208,7 +208,8 @@ const TWO_CALLERS: &str = "\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
 #[test]
 fn a_caller_that_floods_with_refused_flows_is_told_to_wait_and_others_are_not() {
     let origin = Origin::echo();
-    let gate = with_limits(&origin, &format!("refusal-rate = 1\n{TWO_CALLERS}"));
+    let trust = "\n[identity.session]\nlocal = \"trust\"\n";
+    let gate = with_limits(&origin, &format!("refusal-rate = 1\n{TWO_CALLERS}{trust}"));
     let url = format!("http://{HOST}:{}/", origin.port());
 
     let limited = until_limited(|| gate.client().connect("evil.example.org:443"));
@@ -263,7 +264,12 @@ fn a_caller_that_connects_too_often_is_told_to_wait() {
     let gate = with_limits(&origin, &format!("connection-rate = 1\n{TWO_CALLERS}"));
     let url = format!("http://{HOST}:{}/", origin.port());
 
-    let limited = until_limited(|| gate.client().get(&url));
+    // From whichever address of this host.
+    let mut turn = 0_u8;
+    let limited = until_limited(|| {
+        turn = turn.wrapping_add(1);
+        Client::dial_from([127, 0, 0, turn.max(1)], gate.proxy()).get(&url)
+    });
     assert_eq!(limited.refusal(), "rate_limited");
     assert_eq!(Client::dial(gate.listener(1)).get(&url).status(), 200);
 }

@@ -10,6 +10,7 @@
 
 mod admin;
 mod admin_hostile;
+mod admin_tls;
 mod agent;
 mod ages;
 mod authority;

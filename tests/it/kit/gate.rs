@@ -21,6 +21,7 @@ use super::{
 pub(crate) struct Plan {
     policy: String,
     record: String,
+    listen: String,
     files: Vec<(String, String)>,
     prefix: Vec<String>,
 }
@@ -30,6 +31,13 @@ impl Plan {
     #[must_use]
     pub(crate) fn record(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.record);
+        self
+    }
+
+    /// More lines under `[listen]`.
+    #[must_use]
+    pub(crate) fn listen(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.listen);
         self
     }
 
@@ -79,7 +87,7 @@ impl Plan {
         } else {
             (top, tables)
         };
-        format!("{top}\n{listen}\n{record}\n{tables}")
+        format!("{top}\n{listen}{}\n{record}\n{tables}", self.listen)
     }
 }
 
