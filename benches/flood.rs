@@ -7,6 +7,7 @@
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::cast_precision_loss,
     clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "a measurement has nothing to protect: it stops where something is wrong"
@@ -37,7 +38,9 @@ fn main() {
     }
     let origin = origin();
     println!("{ROUNDS} rounds of {REQUESTS} requests, {FLOODERS} clients that flood");
-    println!("| flood | rates | quiet p50 | p99 | flooded p50 | p99 | ratio of p99 | flood/s | 429/s |");
+    println!(
+        "| flood | rates | quiet p50 | p99 | flooded p50 | p99 | ratio of p99 | flood/s | 429/s |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for (rates, limits) in [("default", ""), ("off", OFF)] {
         let gate = Gate::start(origin, limits);
@@ -260,7 +263,10 @@ impl Gate {
         while let Some(Ok(line)) = lines.next() {
             let address = |text: &str| text.trim().parse().expect("an address");
             proxies.extend(line.strip_prefix("tidegate: proxy on ").map(address));
-            admin = line.strip_prefix("tidegate: admin on ").map(address).or(admin);
+            admin = line
+                .strip_prefix("tidegate: admin on ")
+                .map(address)
+                .or(admin);
             if line == "tidegate: ready" {
                 break;
             }

@@ -105,10 +105,10 @@ impl IntoResponse for Problem {
 
 async fn exchange(
     State(gate): State<Arc<Gate>>,
-    Extension(asker): Extension<Asker>,
-    asked: Result<Form<Asked>, FormRejection>,
+    Extension(by): Extension<Asker>,
+    form: Result<Form<Asked>, FormRejection>,
 ) -> Result<Response, Problem> {
-    let Form(asked) = asked.map_err(|_| {
+    let Form(asked) = form.map_err(|_| {
         let why = "each known parameter once: grant_type, subject_token, subject_token_type, \
                    requested_token_type, scope, tier, session, agent, channel, permission_mode, \
                    lifetime";
@@ -118,10 +118,10 @@ async fn exchange(
     let snapshot = gate.snapshot.load_full();
     let grant = snapshot.identity.granted(&asked.subject_token).await;
     let grant = grant.map_err(|why| Problem::new("invalid_request", why.to_string()))?;
-    if let Err(limited) = session_within(&gate, &asker, Some(&grant)).await {
+    if let Err(limited) = session_within(&gate, &by, Some(&grant)).await {
         return Ok(limited);
     }
-    let started = gate.start_session(&wish(&asked), Ground::Grant(&grant), &asker);
+    let started = gate.start_session(&wish(&asked), Ground::Grant(&grant), &by);
     let started = started.map_err(|error| {
         let why = error.to_string();
         match error {

@@ -84,13 +84,13 @@ fn is_ours(host: &str, names: &[Arc<str>]) -> bool {
     let (name, port) = host
         .split_once(':')
         .map_or((host, None), |(name, port)| (name, Some(port)));
-    let named = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
+    let is_local = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
     let written = || {
         names
             .iter()
             .any(|written| name.eq_ignore_ascii_case(written))
     };
-    (named || written()) && port.is_none_or(is_port)
+    (is_local || written()) && port.is_none_or(is_port)
 }
 
 fn is_port(port: &str) -> bool {

@@ -1,8 +1,13 @@
 //! Health, metrics, the policy's state and sessions, for operators, their monitoring and agents.
 //!
-//! Behind two doors: the admin listener reads, and lets a session token speak for itself; the
-//! control socket, which only its owner can open, starts and revokes sessions. A page in a browser cannot be made to read it: the `Host` has to be an address or
-//! `localhost`, and a foreign `Origin` is refused.
+//! There are three doors. The admin listener answers reads, and takes calls that show a session
+//! token. The control socket, which only its owner can open, also starts and revokes sessions. The
+//! admin listener for other hosts speaks TLS and does least. A page in a browser cannot read any of
+//! them: `Host` has to be an address, `localhost` or a configured name, and a foreign `Origin` is
+//! refused.
+//!
+//! A request goes: a place among the connections ([`room`]), `Host` and method ([`guard`]), for a
+//! change its rate and its whole body ([`body`]), then the call itself.
 
 mod body;
 mod contained;
@@ -69,14 +74,14 @@ pub struct Admin {
     pub remote: Option<Remote>,
 }
 
-/// How somebody came in.
+/// Where a client connected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Door {
-    /// By the admin listener: anybody on this machine, perhaps.
+    /// The admin listener: by default any process of this host can.
     Admin,
-    /// By the control socket: its owner.
+    /// The control socket: only processes of its owner, and root, can.
     Control,
-    /// By the admin listener for other hosts, over TLS.
+    /// The admin listener for other hosts, over TLS.
     Remote,
 }
 

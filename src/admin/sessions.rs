@@ -1,8 +1,9 @@
 //! `/v1/sessions`: starting sessions, narrowing them, ending and revoking them.
 //!
-//! Two doors. At the control socket, whose mode lets in its owner alone, sessions are started and
-//! anything is revoked. At the admin listener, which everybody on this machine may reach, a session
-//! token speaks for itself: its holder hands on less than it has, or ends its own session.
+//! At the control socket, whose mode lets in its owner alone, sessions are started and any session is
+//! revoked. At the admin listener, which every process of this host can reach, the holder of a session
+//! token starts a child session with less than its own has, or ends its own session. Each change is on
+//! record with who asked for it.
 
 use std::sync::Arc;
 

@@ -44,6 +44,21 @@ pub(super) struct AdminTlsSection {
     token_file: Option<Spanned<String>>,
 }
 
+impl AdminTlsSection {
+    /// What it says of TLS.
+    fn tls(&self) -> TlsSection {
+        TlsSection {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            client_ca: self.client_ca.clone(),
+            client_cert: self.client_cert.clone(),
+            crls: self.crls.clone(),
+            crl: self.crl.clone(),
+            client_identity: self.client_identity.clone(),
+        }
+    }
+}
+
 /// What is written; `read` learns the files and what they say.
 pub(super) fn admin_tls<T>(
     section: &Placed<T>,
@@ -53,12 +68,7 @@ pub(super) fn admin_tls<T>(
 ) -> Option<(AdminTls, Place)> {
     let place = section.at(&written.address);
     let address = value::socket_address(written.address.get_ref(), place.clone(), findings);
-    let with = TlsSection::new(
-        (&written.cert, &written.key),
-        (&written.client_ca, &written.client_cert),
-        (&written.crls, &written.crl),
-        &written.client_identity,
-    );
+    let with = written.tls();
     // No proxy listener is the last of so many at one address.
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let id = (address.unwrap_or(nowhere), usize::MAX);

@@ -86,14 +86,14 @@ impl Eq for PemFile {}
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct TlsSection {
-    cert: Spanned<String>,
-    key: Spanned<String>,
-    client_ca: Option<Spanned<String>>,
-    client_cert: Option<Spanned<String>>,
+    pub(super) cert: Spanned<String>,
+    pub(super) key: Spanned<String>,
+    pub(super) client_ca: Option<Spanned<String>>,
+    pub(super) client_cert: Option<Spanned<String>>,
     #[serde(default)]
-    crls: Vec<Spanned<String>>,
-    crl: Option<Spanned<String>>,
-    client_identity: Option<Vec<Spanned<String>>>,
+    pub(super) crls: Vec<Spanned<String>>,
+    pub(super) crl: Option<Spanned<String>>,
+    pub(super) client_identity: Option<Vec<Spanned<String>>>,
 }
 
 /// The table as it is written in `[listen]`: with its address.
@@ -111,39 +111,18 @@ pub(super) struct ProxyTlsSection {
     client_identity: Option<Vec<Spanned<String>>>,
 }
 
-/// Two keys of the table that belong together.
-type Keys<'k, T> = (&'k T, &'k Option<Spanned<String>>);
-
-impl TlsSection {
-    /// The table from its keys, where it is written with others: certificate and key, the
-    /// authority and the demand, the revocation lists and the demand, the names.
-    pub(super) fn new(
-        (cert, key): (&Spanned<String>, &Spanned<String>),
-        (client_ca, client_cert): Keys<'_, Option<Spanned<String>>>,
-        (crls, crl): Keys<'_, Vec<Spanned<String>>>,
-        client_identity: &Option<Vec<Spanned<String>>>,
-    ) -> Self {
-        Self {
-            cert: cert.clone(),
-            key: key.clone(),
-            client_ca: client_ca.clone(),
-            client_cert: client_cert.clone(),
-            crls: crls.clone(),
-            crl: crl.clone(),
-            client_identity: client_identity.clone(),
-        }
-    }
-}
-
 impl ProxyTlsSection {
     /// What it says besides its address.
     pub(super) fn tls(&self) -> TlsSection {
-        TlsSection::new(
-            (&self.cert, &self.key),
-            (&self.client_ca, &self.client_cert),
-            (&self.crls, &self.crl),
-            &self.client_identity,
-        )
+        TlsSection {
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            client_ca: self.client_ca.clone(),
+            client_cert: self.client_cert.clone(),
+            crls: self.crls.clone(),
+            crl: self.crl.clone(),
+            client_identity: self.client_identity.clone(),
+        }
     }
 }
 

@@ -283,9 +283,9 @@ mod tests {
         Rates::new(&limits, &Clock::system())
     }
 
-    fn address(last: u16) -> RateKey {
+    fn address(last: u8) -> RateKey {
         let listener = SocketAddr::from(([127, 0, 0, 1], 3128));
-        RateKey::of_address([10, 0, (last >> 8) as u8, last as u8].into(), listener)
+        RateKey::of_address([10, 0, 0, last].into(), listener)
     }
 
     #[test]
@@ -311,7 +311,11 @@ mod tests {
         let key = |text: &str| RateKey::of_address(text.parse().unwrap(), listener);
         assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:2"));
         assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
-        assert_eq!(key("127.0.0.1"), key("127.1.2.3"), "any process may use either");
+        assert_eq!(
+            key("127.0.0.1"),
+            key("127.1.2.3"),
+            "any process may use either"
+        );
         assert_eq!(key("127.0.0.1"), key("::1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
     }
@@ -319,7 +323,7 @@ mod tests {
     #[test]
     fn callers_beyond_the_table_share_one_entry() {
         let rates = rates(1);
-        let callers = (PARTS * MAX_CALLERS_OF_PART) as u32 * 2;
+        let callers = u32::try_from(PARTS * MAX_CALLERS_OF_PART).unwrap() * 2;
         let limited = (0..callers)
             .map(|uid| rates.of(RateKey::Uid(uid)))
             .filter(|rates| rates.take(RateKind::Refusals).is_err());

@@ -192,9 +192,10 @@ pub enum CallerKey {
 /// its IPv6 network (/64), as its own.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        address if address.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(six) if six.is_loopback() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(six) => IpAddr::V6((u128::from(six) >> 64 << 64).into()),
-        address @ IpAddr::V4(_) => address,
+        IpAddr::V4(four) if four.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V4(four) => four.into(),
     }
 }
 

@@ -34,7 +34,10 @@ impl Connection {
         }
         let channel = &self.origin.channel;
         let key = known.caller.key(channel.peer.ip());
-        let rates = self.gate().rates.of(RateKey::of_caller(key, self.bound_address()));
+        let rates = self
+            .gate()
+            .rates
+            .of(RateKey::of_caller(key, self.bound_address()));
         let caller = Some(known.caller.clone());
         let is_over =
             is_first && self.inside.is_none() && rates.take(RateKind::Connections).is_err();

@@ -37,7 +37,7 @@ pub(super) struct Doctor {
     #[arg(long)]
     json: bool,
     /// Tell the gate whether this place is contained: ADDRESS:PORT or unix:PATH of its admin. Needs
-    /// a token: $TIDEGATE_REPORT_TOKEN, or one from the control socket.
+    /// a token: that of `TIDEGATE_REPORT_TOKEN`, or one that the control socket makes.
     #[arg(long, value_name = "ADDRESS", value_parser = admin::parse_address)]
     report: Option<AdminAddress>,
     /// The gate's control socket, which makes tokens for reports [default: as the configuration says].

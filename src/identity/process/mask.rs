@@ -21,6 +21,7 @@ pub(super) fn masked(words: &[String]) -> String {
     let feeds_stdin = words.iter().any(|word| programs::reads_secret(word));
     let mut line = Line {
         feeds_stdin,
+        begins: true,
         ..Line::default()
     };
     let mut is_script = false;
@@ -58,9 +59,14 @@ struct Line {
     program: Program,
     /// Whether the next part names a program.
     begins: bool,
-    begun: bool,
     /// Whether a program of this line reads a secret from its standard input.
     feeds_stdin: bool,
+    quoted: Quoted,
+}
+
+/// What a part is within.
+#[derive(Debug, Default)]
+struct Quoted {
     /// Whether the word is one value that has blanks, and not a script.
     is_value: bool,
     /// Whether the part begins a quote that it does not end.
@@ -86,18 +92,15 @@ impl Line {
                 | Expects::Until(_) => {}
             }
         }
-        self.is_value = has_blanks && !is_script;
-        if is_script || !self.begun {
-            self.begins = true;
-            self.begun = true;
-        }
+        self.quoted.is_value = has_blanks && !is_script;
+        self.begins |= is_script;
         for part in word.split_whitespace() {
             let text = self.part(part);
             if text != MASK || self.text.last().is_none_or(|last| !last.ends_with(MASK)) {
                 self.text.push(text);
             }
             // A secret in a word that is one value goes on to the end of the word.
-            if self.is_value && self.expects == Expects::Rest {
+            if self.quoted.is_value && self.expects == Expects::Rest {
                 self.expects = Expects::Word;
             }
         }
@@ -110,7 +113,7 @@ impl Line {
     }
 
     fn part(&mut self, part: &str) -> String {
-        self.is_open = part.starts_with(['\'', '"']) && (part.len() == 1 || !closes(part));
+        self.quoted.is_open = part.starts_with(['\'', '"']) && (part.len() == 1 || !closes(part));
         match std::mem::take(&mut self.expects) {
             Expects::Until(end) => {
                 if part.trim_matches(['\'', '"']) != end {
@@ -196,16 +199,16 @@ impl Line {
                 let text = self.header(value);
                 Some(format!("{flag}={text}"))
             }
-            (Named::Secret | Named::Body, None) => self.await_value(flag, Expects::Secret),
-            (Named::Pair, None) => self.await_value(flag, Expects::Pair),
-            (Named::Header, None) => self.await_value(flag, Expects::Header),
+            (Named::Secret | Named::Body, None) => Some(self.await_value(flag, Expects::Secret)),
+            (Named::Pair, None) => Some(self.await_value(flag, Expects::Pair)),
+            (Named::Header, None) => Some(self.await_value(flag, Expects::Header)),
             _ => self.attached(part),
         }
     }
 
-    fn await_value(&mut self, flag: &str, expects: Expects) -> Option<String> {
+    fn await_value(&mut self, flag: &str, expects: Expects) -> String {
         self.expects = expects;
-        Some(flag.to_owned())
+        flag.to_owned()
     }
 
     /// `-pSECRET`, `-uUSER:SECRET`, `-HName: SECRET`.
@@ -242,7 +245,7 @@ impl Line {
             || value.is_empty();
         let alone = value.len() == 1;
         let goes_on = opens && (alone || !closes(value));
-        if value.ends_with('\\') || goes_on || self.is_open || self.is_value {
+        if value.ends_with('\\') || goes_on || self.quoted.is_open || self.quoted.is_value {
             self.expects = Expects::Rest;
         }
     }

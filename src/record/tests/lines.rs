@@ -48,6 +48,7 @@ async fn every_kind_of_line_fits_the_schema() {
         asker: asker.clone(),
     });
     let started = SessionFacts {
+        session: Some("s".into()),
         evidence: "token",
         trust: "verified",
         asker: asker.clone(),

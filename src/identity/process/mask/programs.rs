@@ -86,7 +86,6 @@ pub(super) fn attached<'p>(part: &'p str, program: &Program) -> Option<(&'p str,
     let length = if long { 3 } else { 2 };
     let flag = part.get(..length)?;
     let value = part.get(length..).filter(|value| !value.is_empty())?;
-    // `-pv` of other programs is two flags, `-password` is one.
     Some((flag, value))
 }
 

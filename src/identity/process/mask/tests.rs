@@ -264,12 +264,13 @@ fn no_secret_of_a_command_line_is_written() {
 fn no_secret_of_a_script_is_written() {
     // The same commands as somebody writes them for a shell.
     let quoted = |words: &&[&str]| {
-        let words = words
-            .iter()
-            .map(|word| match word.contains([' ', '\n', '&', ';', '{']) {
-                true => format!("'{word}'"),
-                false => (*word).to_owned(),
-            });
+        let words = words.iter().map(|word| {
+            if word.contains([' ', '\n', '&', ';', '{']) {
+                format!("'{word}'")
+            } else {
+                (*word).to_owned()
+            }
+        });
         words.collect::<Vec<_>>().join(" ")
     };
     let plain = LEAKS
