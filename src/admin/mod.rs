@@ -6,8 +6,8 @@
 //! them: `Host` has to be an address, `localhost` or a configured name, and a foreign `Origin` is
 //! refused.
 //!
-//! A request goes: a place among the connections ([`room`]), `Host` and method ([`guard`]), for a
-//! change its rate and its whole body ([`body`]), then the call itself.
+//! A request goes: a place among the connections (`room`), `Host` and method (`guard`), for a
+//! change its rate and its whole body (`body`), then the call itself.
 
 mod body;
 mod contained;

@@ -89,8 +89,9 @@
 //! (`--control unix:PATH`), or takes `TIDEGATE_REPORT_TOKEN`. For a place without the control socket,
 //! make one at the gate: `tidegate doctor --report-token 168` prints a token for 168 reports within a
 //! week. The record has each report and who sent it (`containment_reported`). An agent that reads the
-//! token, or that changes the doctor's surroundings, can send a false report: `tidegate_contained`
-//! is good for an alert, never a ground for a permission.
+//! token, or that changes the doctor's surroundings, can send a false report; so can a process of the
+//! gate's own user outside a jail, which can open the control socket. `tidegate_contained` is good for
+//! an alert, never a ground for a permission.
 //!
 //! **Admin listener**: a request's head and its body have 5 s each, an answer has to be read within 5 s.
 //! At most 64 connections are open at each listener. Where one more comes, the gate ends the connection
@@ -123,7 +124,8 @@
 //! **Rates** (`[limits]`): each caller has a rate for connections, refused flows, sessions that it
 //! starts and calls of the admin listener; ten seconds' worth may come at once. Beyond its rate a
 //! caller is answered 429 `rate_limited` with `Retry-After`, up to eight answers at a time after 250 ms,
-//! and counted (`tidegate_rate_limited_total`). Flows that may pass go on while refused ones are
+//! and counted (`tidegate_rate_limited_total`). A stream of HTTP/2 to an https:// proxy counts as a
+//! connection. Flows that may pass go on while refused ones are
 //! limited. A caller is its session (children count as their root), else its user, else its address
 //! (IPv6: its /64) at the listener. Where callers share an address and none says who it is, they share
 //! its rates: give them sessions or users. The table has room for 65536 callers; idle ones are
