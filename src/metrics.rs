@@ -291,6 +291,11 @@ impl Metrics {
         self.0.declared.connections.add(more);
     }
 
+    /// `tidegate_rate_limited_total{kind}`: `kind` is a word of a closed list.
+    pub fn rate_limited(&self, kind: &'static str) {
+        self.0.declared.rate_limited.series(&[kind]).inc();
+    }
+
     /// `tidegate_draining`.
     pub fn draining(&self) {
         self.0.declared.draining.set(1);

@@ -354,6 +354,10 @@ fn write_certs(folder: &Path) {
     let certs = folder.join("certs");
     fs::create_dir(&certs).unwrap();
     for name in [
+        "admin.pem",
+        "admin.key",
+        "operators-ca.pem",
+        "operators.crl.pem",
         "proxy.pem",
         "proxy.key",
         "callers-ca.pem",
@@ -503,6 +507,9 @@ fn write_keys(folder: &Path) {
     let credentials = keys.join("credentials.key");
     fs::write(&credentials, "k".repeat(32)).unwrap();
     fs::set_permissions(&credentials, fs::Permissions::from_mode(0o600)).unwrap();
+    let metrics = keys.join("metrics.token");
+    fs::write(&metrics, "t".repeat(32)).unwrap();
+    fs::set_permissions(&metrics, fs::Permissions::from_mode(0o600)).unwrap();
     let private = keys.join("sessions-2026.key");
     fs::write(&private, pem("PRIVATE KEY", &der)).unwrap();
     fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();

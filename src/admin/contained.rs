@@ -1,29 +1,46 @@
 //! `/v1/contained`: what `tidegate doctor --report` found in the place of an agent.
 //!
-//! The gate itself stands outside of the agent's confinement and cannot probe it. A report is what
-//! somebody says who can reach this door: good for an alert, never a ground for a permission.
+//! The gate itself stands outside of the agent's confinement and cannot probe it. A report needs a
+//! token that the operator makes at the control socket. A report that comes from inside the agent's
+//! place may be false all the same: it is good for an alert, never a ground for a permission.
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
+use jiff::SignedDuration;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::gate::Gate;
+use crate::record::{Asker, Event};
 
-use super::sessions::Refused;
+use super::Door;
+use super::body::{Calls, bearer_token};
+use super::sessions::{Refused, control_only};
 
 /// Bytes of a report.
 const BODY_SIZE: usize = 4 * 1024;
+/// How long a token holds, by itself and at most.
+const TOKEN_LIFETIME: u32 = 15 * 60;
+const MAX_TOKEN_LIFETIME: u32 = 7 * 24 * 3600;
+/// Reports that one token allows at most.
+const MAX_REPORTS: u32 = 10_000;
 
-/// The route.
-pub(super) fn routes(gate: Arc<Gate>) -> Router {
+/// The routes.
+pub(super) fn routes(gate: &Arc<Gate>) -> Router {
+    let calls = Calls::new(gate, BODY_SIZE);
     Router::new()
         .route("/v1/contained", post(contained))
-        .layer(DefaultBodyLimit::max(BODY_SIZE))
-        .with_state(gate)
+        .route("/v1/contained/token", post(token))
+        .layer(from_fn(move |request, next| {
+            calls.clone().run(request, next)
+        }))
+        .with_state(gate.clone())
 }
 
 /// By probe: whether it stayed inside. What is left out was not probed.
@@ -53,6 +70,8 @@ impl Report {
 
 async fn contained(
     State(gate): State<Arc<Gate>>,
+    Extension(asker): Extension<Asker>,
+    headers: HeaderMap,
     Json(report): Json<Report>,
 ) -> Result<StatusCode, Refused> {
     let probes = report.probes();
@@ -60,7 +79,57 @@ async fn contained(
         let why = "name a probe: tcp, udp, dns, ipv6, metadata or unix";
         return Err(Refused::new(StatusCode::BAD_REQUEST, "bad_request", why));
     }
-    gate.metrics
-        .contained(&probes, gate.clock.now().as_second());
+    let now = gate.clock.now();
+    let token = bearer_token(&headers);
+    if !token.is_some_and(|token| gate.report_tokens.take(token, now)) {
+        let why = "a report needs a token: `tidegate doctor --report-token` makes one at the \
+                   control socket";
+        let (status, word) = (StatusCode::UNAUTHORIZED, "identity_required");
+        return Err(Refused::new(status, word, why));
+    }
+    let those = |wanted: bool| {
+        let named = probes.iter().filter(|(_, found)| *found == Some(wanted));
+        named.map(|(name, _)| *name).collect()
+    };
+    gate.recorder.event(&Event::ContainmentReported {
+        inside: those(true),
+        outside: those(false),
+        asker,
+    });
+    gate.metrics.contained(&probes, now.as_second());
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a token for reports should be.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenRequest {
+    /// Seconds for which it holds.
+    lifetime: Option<u32>,
+    /// Reports for which it is good; one if not given.
+    reports: Option<u32>,
+}
+
+async fn token(
+    State(gate): State<Arc<Gate>>,
+    Extension(door): Extension<Door>,
+    Json(asked): Json<TokenRequest>,
+) -> Result<Response, Refused> {
+    if door != Door::Control {
+        return Err(control_only("a token for reports is made"));
+    }
+    let lifetime = asked.lifetime.unwrap_or(TOKEN_LIFETIME);
+    let reports = asked.reports.unwrap_or(1);
+    if !(1..=MAX_TOKEN_LIFETIME).contains(&lifetime) || !(1..=MAX_REPORTS).contains(&reports) {
+        let why = "a token holds for 1 to 604800 seconds and is good for 1 to 10000 reports";
+        return Err(Refused::new(StatusCode::BAD_REQUEST, "bad_request", why));
+    }
+    let span = SignedDuration::from_secs(lifetime.into());
+    let made = gate.report_tokens.make(span, reports, gate.clock.now());
+    let token = made.ok_or_else(|| {
+        let why = "the system gives no random bytes";
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "no_random", why)
+    })?;
+    let made = json!({ "token": token, "expires_in": lifetime, "reports": reports });
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(made)).into_response())
 }

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::FormRejection;
-use axum::extract::{Form, State};
+use axum::extract::{Extension, Form, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -13,6 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::{Gate, Ground, StartError, Started, Wish};
 use crate::identity::NarrowClaim;
+use crate::record::Asker;
+
+use super::body::{Calls, session_within};
+
+/// Bytes of a form.
+const BODY_SIZE: usize = 64 * 1024;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
@@ -20,10 +27,14 @@ const ID_TOKEN: &str = "urn:ietf:params:oauth:token-type:id_token";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// The route.
-pub(super) fn routes(gate: Arc<Gate>) -> Router {
+pub(super) fn routes(gate: &Arc<Gate>) -> Router {
+    let calls = Calls::new(gate, BODY_SIZE);
     Router::new()
         .route("/v1/sessions/exchange", post(exchange))
-        .with_state(gate)
+        .layer(from_fn(move |request, next| {
+            calls.clone().run(request, next)
+        }))
+        .with_state(gate.clone())
 }
 
 /// The form. What it does not know could be meant to restrict, so it is refused.
@@ -94,9 +105,10 @@ impl IntoResponse for Problem {
 
 async fn exchange(
     State(gate): State<Arc<Gate>>,
-    asked: Result<Form<Asked>, FormRejection>,
+    Extension(by): Extension<Asker>,
+    form: Result<Form<Asked>, FormRejection>,
 ) -> Result<Response, Problem> {
-    let Form(asked) = asked.map_err(|_| {
+    let Form(asked) = form.map_err(|_| {
         let why = "each known parameter once: grant_type, subject_token, subject_token_type, \
                    requested_token_type, scope, tier, session, agent, channel, permission_mode, \
                    lifetime";
@@ -106,7 +118,10 @@ async fn exchange(
     let snapshot = gate.snapshot.load_full();
     let grant = snapshot.identity.granted(&asked.subject_token).await;
     let grant = grant.map_err(|why| Problem::new("invalid_request", why.to_string()))?;
-    let started = gate.start_session(&wish(&asked), Ground::Grant(&grant));
+    if let Err(limited) = session_within(&gate, &by, Some(&grant)).await {
+        return Ok(limited);
+    }
+    let started = gate.start_session(&wish(&asked), Ground::Grant(&grant), &by);
     let started = started.map_err(|error| {
         let why = error.to_string();
         match error {

@@ -1,23 +1,35 @@
 //! Who may ask: nobody's browser for somebody else's page.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::Admin;
+
 /// Refuses what does not come from a tool on its own account: a `Host` that a name server could
 /// have been made to point here (DNS rebinding), a foreign `Origin`, anything but reading, and
 /// writing in a form that a page could not send unasked.
-pub(super) async fn guard(request: Request, next: Next) -> Response {
-    match check(request.method(), request.headers()) {
+pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let names = admin
+        .gate
+        .as_ref()
+        .map(|gate| gate.snapshot.load().admin_names.clone());
+    let names = names.unwrap_or_default();
+    match check(request.method(), request.headers(), &names) {
         Ok(()) => next.run(request).await,
         Err((status, why)) => (status, why).into_response(),
     }
 }
 
-fn check(method: &Method, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+fn check(
+    method: &Method,
+    headers: &HeaderMap,
+    names: &[Arc<str>],
+) -> Result<(), (StatusCode, &'static str)> {
     let reads = method == Method::GET || method == Method::HEAD;
     if !reads && method != Method::POST {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and POST\n"));
@@ -28,11 +40,11 @@ fn check(method: &Method, headers: &HeaderMap) -> Result<(), (StatusCode, &'stat
             "send JSON, or the form of a token exchange\n",
         ));
     }
-    let host = only(headers, header::HOST).filter(|host| is_ours(host));
+    let host = only(headers, header::HOST).filter(|host| is_ours(host, names));
     let Some(host) = host else {
         return Err((
             StatusCode::MISDIRECTED_REQUEST,
-            "ask by address, or as localhost\n",
+            "ask by address, as localhost, or by a name of `listen.admin-names`\n",
         ));
     };
     if headers.contains_key(header::ORIGIN) {
@@ -60,8 +72,8 @@ fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     values.next().is_none().then_some(value)
 }
 
-/// Whether a `Host` is an address or `localhost`, with or without a port.
-fn is_ours(host: &str) -> bool {
+/// Whether a `Host` is an address, `localhost` or one of `names`, with or without a port.
+fn is_ours(host: &str, names: &[Arc<str>]) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else {
             return false;
@@ -72,8 +84,13 @@ fn is_ours(host: &str) -> bool {
     let (name, port) = host
         .split_once(':')
         .map_or((host, None), |(name, port)| (name, Some(port)));
-    let named = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
-    named && port.is_none_or(is_port)
+    let is_local = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
+    let written = || {
+        names
+            .iter()
+            .any(|written| name.eq_ignore_ascii_case(written))
+    };
+    (is_local || written()) && port.is_none_or(is_port)
 }
 
 fn is_port(port: &str) -> bool {

@@ -7,17 +7,21 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::body::Body;
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::gate::Gate;
-use crate::identity::{Grant, Place, Refused as RefusedFlow, ToolCall, Work};
+use crate::gate::{Gate, Hold};
+use crate::identity::{CallerKey, Grant, Place, Refused as RefusedFlow, ToolCall, Work};
+use crate::record::{Asker, CallFacts, Event};
 
+use super::body::{BODY_TIMEOUT, Calls, too_slow};
 use super::sessions::{Refused, bearer, descends};
 
 /// Bytes of what a tool answered, which comes along and is not looked at.
@@ -26,11 +30,14 @@ const BODY_SIZE: usize = 16 * 1024 * 1024;
 const LONGEST: usize = 200;
 
 /// The route of the hooks.
-pub(super) fn routes(gate: Arc<Gate>) -> Router {
+pub(super) fn routes(gate: &Arc<Gate>) -> Router {
+    let calls = Calls::that_read(gate);
     Router::new()
         .route("/v1/hooks/claude-code", post(hook))
-        .layer(DefaultBodyLimit::max(BODY_SIZE))
-        .with_state(gate)
+        .layer(from_fn(move |request, next| {
+            calls.clone().run(request, next)
+        }))
+        .with_state(gate.clone())
 }
 
 /// What a hook tells; there is more in it than is read.
@@ -50,6 +57,7 @@ struct Told {
 
 async fn hook(
     State(gate): State<Arc<Gate>>,
+    Extension(asker): Extension<Asker>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refused> {
@@ -57,16 +65,40 @@ async fn hook(
         let detail = "a hook shows the token of its session: `Authorization: Bearer`";
         Refused::new(StatusCode::UNAUTHORIZED, "identity_required", detail)
     })?;
-    let told = read(request.into_body()).await?;
+    let read = whole(&gate, &grant, request.into_body());
+    let body = tokio::time::timeout(BODY_TIMEOUT, read).await;
+    let told = parse(&body.unwrap_or_else(|_| Err(too_slow()))?)?;
     descends(&gate, &grant, &told.session_id)?;
-    Ok(Json(take(&gate, &grant, &told)).into_response())
+    Ok(Json(take(&gate, &grant, &told, asker)).into_response())
 }
 
-async fn read(body: Body) -> Result<Told, Refused> {
-    let wrong = |detail: &str| Refused::new(StatusCode::BAD_REQUEST, "bad_request", detail);
-    let body = to_bytes(body, BODY_SIZE).await;
-    let body = body.map_err(|_| wrong("the body does not end, or is too long"))?;
-    let told: Told = serde_json::from_slice(&body).map_err(|_| wrong("this is no hook's JSON"))?;
+/// Reads a body. Its memory counts as its session's: one session does not hold what others need.
+async fn whole(gate: &Gate, grant: &Grant, mut body: Body) -> Result<Vec<u8>, Refused> {
+    let session = grant.root.clone().or_else(|| grant.session.clone());
+    let session = session.unwrap_or_else(|| grant.id.clone());
+    let mut hold = Hold::new(&gate.held, CallerKey::Session(session));
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let cut_off = |_| wrong("the body is cut off");
+        let Ok(data) = frame.map_err(cut_off)?.into_data() else {
+            continue;
+        };
+        if read.len() + data.len() > BODY_SIZE || !hold.grow(data.len()) {
+            let detail = "the body is too long";
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            return Err(Refused::new(status, "too_large", detail));
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read)
+}
+
+fn wrong(detail: &str) -> Refused {
+    Refused::new(StatusCode::BAD_REQUEST, "bad_request", detail)
+}
+
+fn parse(body: &[u8]) -> Result<Told, Refused> {
+    let told: Told = serde_json::from_slice(body).map_err(|_| wrong("this is no hook's JSON"))?;
     let ids = [
         Some(&told.session_id),
         told.permission_mode.as_ref(),
@@ -86,7 +118,7 @@ async fn read(body: Body) -> Result<Told, Refused> {
 }
 
 /// Takes up what was told; the answer for the agent.
-fn take(gate: &Gate, grant: &Grant, told: &Told) -> Value {
+fn take(gate: &Gate, grant: &Grant, told: &Told, asker: Asker) -> Value {
     let snapshot = gate.snapshot.load();
     let sessions = snapshot.identity.sessions();
     let session: Arc<str> = told.session_id.as_str().into();
@@ -109,21 +141,28 @@ fn take(gate: &Gate, grant: &Grant, told: &Told) -> Value {
         return json!({});
     };
     let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
+    let call = ToolCall {
+        id: Some(id.as_str().into()),
+        prompt: shared(&told.prompt_id),
+        agent: shared(&told.agent_id),
+        parent_agent: shared(&told.parent_agent_id),
+        tool: Some(tool.as_str().into()),
+    };
+    let facts = Box::new(CallFacts {
+        session: Some(session.clone()),
+        call: call.clone(),
+        asker,
+    });
     match told.hook_event_name.as_str() {
         "PreToolUse" => {
-            let call = ToolCall {
-                id: Some(id.as_str().into()),
-                prompt: shared(&told.prompt_id),
-                agent: shared(&told.agent_id),
-                parent_agent: shared(&told.parent_agent_id),
-                tool: Some(tool.as_str().into()),
-            };
+            gate.recorder.event(&Event::ToolCallStarted(facts));
             let command = told.tool_input.get("command").and_then(Value::as_str);
             let calls = sessions.calls();
             calls.open(&session, (call, place), command, gate.clock.now());
             json!({})
         }
         event @ ("PostToolUse" | "PostToolUseFailure") => {
+            gate.recorder.event(&Event::ToolCallEnded(facts));
             answer(event, &sessions.calls().close(&session, id))
         }
         _ => json!({}),

@@ -1,6 +1,7 @@
 //! TCP or a Unix socket, accepted alike.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::sleep;
+
+use crate::tls::ServerStream;
 
 /// Rest after an accept that failed: out of descriptors, mostly.
 const REST: Duration = Duration::from_millis(100);
@@ -17,23 +20,55 @@ const REST: Duration = Duration::from_millis(100);
 pub enum AdminListener {
     /// TCP; keep it on loopback.
     Tcp(TcpListener),
+    /// TCP on which TLS is spoken, for other hosts.
+    Tls(TcpListener),
     /// A socket in the file system.
     Unix(UnixListener),
 }
 
+/// The process or host at the other end of a connection.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub(super) struct Peer {
+    /// The client of a TCP connection.
+    pub(super) address: Option<IpAddr>,
+    /// The user of a process that connected to a Unix socket (`SO_PEERCRED`).
+    pub(super) uid: Option<u32>,
+    /// That process.
+    pub(super) pid: Option<u32>,
+}
+
+impl Peer {
+    fn of_unix(stream: &UnixStream) -> Self {
+        let credentials = stream.peer_cred().ok();
+        let pid = credentials.and_then(|credentials| credentials.pid());
+        Self {
+            address: None,
+            uid: credentials.map(|credentials| credentials.uid()),
+            pid: pid.and_then(|pid| u32::try_from(pid).ok()),
+        }
+    }
+
+    fn of_tcp(address: IpAddr) -> Self {
+        Self {
+            address: Some(address.to_canonical()),
+            ..Self::default()
+        }
+    }
+}
+
 impl AdminListener {
     /// The next connection; failures are waited out.
-    pub(super) async fn accept(&mut self) -> Connection {
+    pub(super) async fn accept(&mut self) -> (Connection, Peer) {
         loop {
             let accepted = match self {
-                Self::Tcp(listener) => listener
+                Self::Tcp(listener) | Self::Tls(listener) => listener
                     .accept()
                     .await
-                    .map(|(stream, _)| Connection::Tcp(stream)),
-                Self::Unix(listener) => listener
-                    .accept()
-                    .await
-                    .map(|(stream, _)| Connection::Unix(stream)),
+                    .map(|(stream, from)| (Connection::Tcp(stream), Peer::of_tcp(from.ip()))),
+                Self::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                    let peer = Peer::of_unix(&stream);
+                    (Connection::Unix(stream), peer)
+                }),
             };
             match accepted {
                 Ok(connection) => return connection,
@@ -50,6 +85,7 @@ impl AdminListener {
 #[derive(Debug)]
 pub(super) enum Connection {
     Tcp(TcpStream),
+    Tls(Box<ServerStream>),
     Unix(UnixStream),
 }
 
@@ -61,6 +97,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -74,6 +111,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -81,6 +119,7 @@ impl AsyncWrite for Connection {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
             Self::Unix(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -88,6 +127,7 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }

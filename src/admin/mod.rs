@@ -1,44 +1,56 @@
 //! Health, metrics, the policy's state and sessions, for operators, their monitoring and agents.
 //!
-//! Behind two doors: the admin listener reads, and lets a session token speak for itself; the
-//! control socket, which only its owner can open, starts and revokes sessions. A page in a browser cannot be made to read it: the `Host` has to be an address or
-//! `localhost`, and a foreign `Origin` is refused.
+//! There are three doors. The admin listener answers reads, and takes calls that show a session
+//! token. The control socket, which only its owner can open, also starts and revokes sessions. The
+//! admin listener for other hosts speaks TLS and does least. A page in a browser cannot read any of
+//! them: `Host` has to be an address, `localhost` or a configured name, and a foreign `Origin` is
+//! refused.
+//!
+//! A request goes: a place among the connections (`room`), `Host` and method (`guard`), for a
+//! change its rate and its whole body (`body`), then the call itself.
 
+mod body;
 mod contained;
 mod exchange;
 mod guard;
 mod hooks;
 mod listener;
+mod remote;
+mod room;
 mod sessions;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::extract::{Extension, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clock::Clock;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::record::Asker;
 
 pub use listener::AdminListener;
+pub use remote::Remote;
 
-use listener::Connection;
+use listener::{Connection, Peer};
+use room::{Paced, Place, Room};
 
-/// Connections at once.
-const CONNECTIONS: usize = 64;
+/// How long to wait until a connection can make room for the next one.
+const ROOM_WAIT: Duration = Duration::from_millis(5);
 /// Time for a request head.
 const HEAD: Duration = Duration::from_secs(5);
 /// Time a connection may last in all; a scraper opens another.
@@ -46,8 +58,6 @@ const LIFE: Duration = Duration::from_mins(5);
 /// Bytes of a request head, and fields in it.
 const HEAD_SIZE: usize = 16 * 1024;
 const HEAD_COUNT: usize = 64;
-/// Bytes of a request's body.
-const BODY_SIZE: usize = 256 * 1024;
 /// Time for answers under way at the end.
 const END: Duration = Duration::from_secs(1);
 
@@ -60,15 +70,19 @@ pub struct Admin {
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// Whose sessions are started and ended; `None`: it only reads.
     pub gate: Option<Arc<Gate>>,
+    /// The listener for other hosts, where this is it.
+    pub remote: Option<Remote>,
 }
 
-/// How somebody came in.
+/// Where a client connected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Door {
-    /// By the admin listener: anybody on this machine, perhaps.
+    /// The admin listener: by default any process of this host can.
     Admin,
-    /// By the control socket: its owner.
+    /// The control socket: only processes of its owner, and root, can.
     Control,
+    /// The admin listener for other hosts, over TLS.
+    Remote,
 }
 
 impl fmt::Debug for Admin {
@@ -98,39 +112,97 @@ pub struct Status {
 
 /// Answers until `stop` is cancelled; then lets answers under way end, for at most a second.
 pub async fn serve(mut listener: AdminListener, door: Door, admin: Admin, stop: CancellationToken) {
+    let remote = admin.remote.clone();
     let service = TowerToHyperService::new(routes(admin, door));
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let room = Room::default();
     let tasks = TaskTracker::new();
-    while let Some((connection, place)) = accept(&mut listener, &room, &stop).await {
+    while let Some((connection, arrived)) = accept(&mut listener, &room, &stop).await {
+        let arrived = Arrived {
+            remote: remote.clone(),
+            ..arrived
+        };
         let (service, stop) = (service.clone(), stop.clone());
-        tasks.spawn(async move {
-            converse(connection, service, stop).await;
-            drop(place);
-        });
+        tasks.spawn(converse(connection, (arrived, door), service, stop));
     }
     tasks.close();
     let _ = timeout(END, tasks.wait()).await;
 }
 
-/// The next connection, when there is room for one.
+/// A connection that was accepted.
+struct Arrived {
+    peer: Peer,
+    place: Place,
+    room: Room,
+    /// With whom it has to shake hands first.
+    remote: Option<Remote>,
+}
+
+/// The next connection, and its place.
 async fn accept(
     listener: &mut AdminListener,
-    room: &Arc<Semaphore>,
+    room: &Room,
     stop: &CancellationToken,
-) -> Option<(Connection, OwnedSemaphorePermit)> {
-    stop.run_until_cancelled(async {
-        let place = room.clone().acquire_owned().await.ok()?;
-        Some((listener.accept().await, place))
-    })
-    .await
-    .flatten()
+) -> Option<(Connection, Arrived)> {
+    let accepting = async {
+        let (connection, peer) = listener.accept().await;
+        loop {
+            if let Some(place) = room.enter(peer, Clock::system().instant()) {
+                let room = room.clone();
+                let remote = None;
+                let arrived = Arrived {
+                    peer,
+                    place,
+                    room,
+                    remote,
+                };
+                return (connection, arrived);
+            }
+            sleep(ROOM_WAIT).await;
+        }
+    };
+    stop.run_until_cancelled(accepting).await
 }
 
 async fn converse(
     connection: Connection,
+    (arrived, door): (Arrived, Door),
     service: TowerToHyperService<Router>,
     stop: CancellationToken,
 ) {
+    let Arrived {
+        peer,
+        place,
+        room,
+        remote,
+    } = arrived;
+    let seat = place.seat.clone();
+    let mut asker = Asker {
+        door: door.as_str(),
+        uid: peer.uid,
+        pid: peer.pid,
+        address: peer.address,
+        ..Asker::default()
+    };
+    let ended = seat.ended.clone();
+    let connection = match (remote, connection) {
+        (Some(remote), Connection::Tcp(socket)) => {
+            // It may make room for others from here on.
+            seat.reads();
+            let shaking = remote.shake(socket, &mut asker);
+            let Some(Some(stream)) = ended.run_until_cancelled(shaking).await else {
+                return;
+            };
+            Connection::Tls(stream)
+        }
+        (_, connection) => connection,
+    };
+    let connection = Paced::new(connection, seat.clone());
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        room.asked(&seat);
+        request.extensions_mut().insert(asker.clone());
+        request.extensions_mut().insert(seat.clone());
+        service.call(request)
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -138,38 +210,50 @@ async fn converse(
         .max_buf_size(HEAD_SIZE);
     let served = http.serve_connection(TokioIo::new(connection), service);
     let mut served = std::pin::pin!(served);
-    let ended = tokio::select! {
-        ended = timeout(LIFE, served.as_mut()) => ended,
+    let done = tokio::select! {
+        done = timeout(LIFE, served.as_mut()) => done,
+        () = ended.cancelled() => return,
         () = stop.cancelled() => {
             served.as_mut().graceful_shutdown();
             timeout(END, served).await
         }
     };
-    if let Ok(Err(error)) = ended {
+    if let Ok(Err(error)) = done {
         tracing::debug!(%error, "an admin connection ended");
     }
 }
 
 /// What changes something, or proves itself.
 fn writes(gate: &Arc<Gate>) -> Router {
-    sessions::routes(gate.clone())
-        .merge(exchange::routes(gate.clone()))
-        .merge(contained::routes(gate.clone()))
-        .merge(hooks::routes(gate.clone()))
+    sessions::routes(gate)
+        .merge(exchange::routes(gate))
+        .merge(contained::routes(gate))
+        .merge(hooks::routes(gate))
 }
 
 fn routes(admin: Admin, door: Door) -> Router {
-    let writes = admin.gate.as_ref().map(writes);
+    let seen = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/v1/policy", get(policy));
+    let (seen, writes) = match (&admin.remote, &admin.gate) {
+        (Some(remote), _) => (
+            seen.layer(middleware::from_fn_with_state(
+                remote.clone(),
+                remote::may_read,
+            )),
+            exchange::routes(&remote.gate),
+        ),
+        (None, Some(gate)) => (seen, writes(gate)),
+        (None, None) => (seen, Router::new()),
+    };
     Router::new()
         .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics))
         .route("/readyz", get(readyz))
-        .route("/v1/policy", get(policy))
-        .with_state(admin)
-        .merge(writes.unwrap_or_default())
-        .layer(DefaultBodyLimit::max(BODY_SIZE))
+        .merge(seen)
+        .with_state(admin.clone())
+        .merge(writes)
         .layer(Extension(door))
-        .layer(middleware::from_fn(guard::guard))
+        .layer(middleware::from_fn_with_state(admin, guard::guard))
 }
 
 async fn healthz() -> &'static str {
@@ -256,6 +340,7 @@ mod tests {
             metrics,
             status: Arc::new(status),
             gate: None,
+            remote: None,
         }
     }
 

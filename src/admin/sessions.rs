@@ -1,13 +1,15 @@
 //! `/v1/sessions`: starting sessions, narrowing them, ending and revoking them.
 //!
-//! Two doors. At the control socket, whose mode lets in its owner alone, sessions are started and
-//! anything is revoked. At the admin listener, which everybody on this machine may reach, a session
-//! token speaks for itself: its holder hands on less than it has, or ends its own session.
+//! At the control socket, whose mode lets in its owner alone, sessions are started and any session is
+//! revoked. At the admin listener, which every process of this host can reach, the holder of a session
+//! token starts a child session with less than its own has, or ends its own session. Each change is on
+//! record with who asked for it.
 
 use std::sync::Arc;
 
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -15,16 +17,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::{Gate, Ground, StartError, Wish};
 use crate::identity::{Grant, RevokeError, TokenError};
+use crate::record::Asker;
 
 use super::Door;
+use super::body::{Calls, bearer_token, session_within};
+
+/// Bytes of a call.
+const BODY_SIZE: usize = 64 * 1024;
 
 /// The routes below `/v1/sessions`.
-pub(super) fn routes(gate: Arc<Gate>) -> Router {
+pub(super) fn routes(gate: &Arc<Gate>) -> Router {
+    let calls = Calls::new(gate, BODY_SIZE);
     Router::new()
         .route("/v1/sessions", post(start))
         .route("/v1/sessions/revoke", post(revoke))
         .route("/v1/sessions/end", post(end))
-        .with_state(gate)
+        .layer(from_fn(move |request, next| {
+            calls.clone().run(request, next)
+        }))
+        .with_state(gate.clone())
 }
 
 /// Why nothing was done.
@@ -85,9 +96,9 @@ impl From<RevokeError> for Refused {
 
 /// The session whose token stands in `Authorization: Bearer`; `None` where there is none.
 pub(super) fn bearer(gate: &Gate, headers: &HeaderMap) -> Result<Option<Arc<Grant>>, Refused> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else {
+    if !headers.contains_key(header::AUTHORIZATION) {
         return Ok(None);
-    };
+    }
     let refused = |why: TokenError| {
         Refused::new(
             StatusCode::UNAUTHORIZED,
@@ -95,11 +106,7 @@ pub(super) fn bearer(gate: &Gate, headers: &HeaderMap) -> Result<Option<Arc<Gran
             why.to_string(),
         )
     };
-    let token = value.to_str().ok().and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    let token = token.ok_or_else(|| refused(TokenError::Malformed))?;
+    let token = bearer_token(headers).ok_or_else(|| refused(TokenError::Malformed))?;
     let snapshot = gate.snapshot.load();
     let grant = snapshot.identity.session(token).map_err(refused)?;
     Ok(Some(grant))
@@ -108,6 +115,7 @@ pub(super) fn bearer(gate: &Gate, headers: &HeaderMap) -> Result<Option<Arc<Gran
 async fn start(
     State(gate): State<Arc<Gate>>,
     Extension(door): Extension<Door>,
+    Extension(asker): Extension<Asker>,
     headers: HeaderMap,
     Json(wish): Json<Wish>,
 ) -> Result<Response, Refused> {
@@ -115,13 +123,16 @@ async fn start(
     let ground = match (&grant, door) {
         (Some(grant), _) => Ground::Grant(grant),
         (None, Door::Control) => Ground::Local,
-        (None, Door::Admin) => return Err(control_only("a session is started")),
+        (None, Door::Admin | Door::Remote) => return Err(control_only("a session is started")),
     };
-    let started = gate.start_session(&wish, ground)?;
+    if let Err(limited) = session_within(&gate, &asker, grant.as_deref()).await {
+        return Ok(limited);
+    }
+    let started = gate.start_session(&wish, ground, &asker)?;
     Ok((StatusCode::CREATED, Json(started)).into_response())
 }
 
-fn control_only(what: &str) -> Refused {
+pub(super) fn control_only(what: &str) -> Refused {
     Refused::new(
         StatusCode::FORBIDDEN,
         "control_only",
@@ -140,13 +151,14 @@ struct Revoke {
 async fn revoke(
     State(gate): State<Arc<Gate>>,
     Extension(door): Extension<Door>,
+    Extension(asker): Extension<Asker>,
     Json(revoke): Json<Revoke>,
 ) -> Result<StatusCode, Refused> {
     if door != Door::Control {
         return Err(control_only("something is revoked"));
     }
     // Writing may wait for a disk.
-    let done = tokio::task::spawn_blocking(move || gate.revoke_by_name(&revoke.name)).await;
+    let done = tokio::task::spawn_blocking(move || gate.revoke_by_name(&revoke.name, &asker)).await;
     done.unwrap_or(Err(RevokeError::Name))?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -163,6 +175,7 @@ struct End {
 async fn end(
     State(gate): State<Arc<Gate>>,
     Extension(door): Extension<Door>,
+    Extension(asker): Extension<Asker>,
     headers: HeaderMap,
     body: Option<Json<End>>,
 ) -> Result<StatusCode, Refused> {
@@ -176,8 +189,8 @@ async fn end(
     }
     // Writing may wait for a disk.
     let done = tokio::task::spawn_blocking(move || match (grant, named) {
-        (_, Some(named)) => gate.finish_session(&named, "it ended"),
-        (Some(grant), None) => gate.end_session(&grant, "it ended"),
+        (_, Some(named)) => gate.finish_session(&named, "it ended", &asker),
+        (Some(grant), None) => gate.end_session(&grant, "it ended", &asker),
         (None, None) => Ok(()),
     });
     done.await.unwrap_or(Err(RevokeError::Name))?;

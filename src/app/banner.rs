@@ -60,6 +60,9 @@ pub(super) fn started(config: &Config, gate: &Gate, bound: &Bound) {
         }
         _ => {}
     }
+    if let Some(address) = bound.remote_address() {
+        line(&mut text, format_args!("admin-tls on {address}"));
+    }
     match (&config.path, snapshot.policy.rule_count()) {
         (Some(path), count) => {
             let noun = if count == 1 { "rule" } else { "rules" };

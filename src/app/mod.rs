@@ -16,7 +16,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Door, Status};
+use crate::admin::{Admin, Door, Remote, Status};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::diag::{self, Diagnostic, Severity};
@@ -139,6 +139,18 @@ async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
     banner::started(&running.config, &gate, &bound);
     serve_admin(&gate, bound.admin, Door::Admin, &running.quiet);
     serve_admin(&gate, bound.control, Door::Control, &running.quiet);
+    if let Some((listener, written)) = bound.remote {
+        let remote = Remote {
+            gate: gate.clone(),
+            bound: written,
+        };
+        let admin = Admin {
+            remote: Some(remote),
+            ..admin(&gate)
+        };
+        let served = crate::admin::serve(listener, Door::Remote, admin, running.quiet.clone());
+        gate.attendants.spawn(served);
+    }
     running.serve(bound.proxies);
     running.attend(catalogue, Some(hangup), std::convert::identity);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
@@ -158,6 +170,13 @@ fn serve_admin(
     stop: &CancellationToken,
 ) {
     let Some(listener) = listener else { return };
+    // Outlives the drain, so that it can be watched; its own token ends it.
+    let served = crate::admin::serve(listener, door, admin(gate), stop.clone());
+    gate.attendants.spawn(served);
+}
+
+/// What an admin listener shows of a gate.
+fn admin(gate: &Arc<Gate>) -> Admin {
     let seen = gate.clone();
     let status = move || {
         let snapshot = seen.snapshot.load();
@@ -179,15 +198,12 @@ fn serve_admin(
             error: stale.as_ref().as_deref().map(str::to_owned),
         }
     };
-    let admin = Admin {
+    Admin {
         metrics: gate.metrics.clone(),
         status: Arc::new(status),
         gate: Some(gate.clone()),
-    };
-    // Outlives the drain, so that it can be watched; its own token ends it.
-    let stop = stop.clone();
-    gate.attendants
-        .spawn(crate::admin::serve(listener, door, admin, stop));
+        remote: None,
+    }
 }
 
 async fn sample(gate: Arc<Gate>, quiet: CancellationToken) {

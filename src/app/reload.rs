@@ -176,8 +176,9 @@ impl Follower {
         let gate = &self.gate;
         let detail: Box<str> = first_error(findings).chars().take(160).collect();
         let now = gate.snapshot.load();
-        gate.stale.store(Arc::new(Some(detail.clone())));
+        // First: a client that sees that the policy is stale may rely on what is counted.
         gate.metrics.reloaded(false);
+        gate.stale.store(Arc::new(Some(detail.clone())));
         gate.recorder.event(&Event::PolicyRejected {
             digest: now.digest.clone(),
             generation: now.generation,

@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::admin::AdminListener;
-use crate::config::{AdminAddress, Control, Listen, Listener};
+use crate::config::{AdminAddress, AdminTls, Control, Listen, Listener};
 use crate::dial::Split;
 use crate::proxy;
 
@@ -23,9 +23,12 @@ pub(super) struct Bound {
     pub(super) proxies: Vec<proxy::Bound>,
     /// Where operators connect.
     pub(super) admin: Option<AdminListener>,
+    /// Where operators connect from other hosts, and what was written of it.
+    pub(super) remote: Option<(AdminListener, Arc<AdminTls>)>,
     /// Where sessions are started and revoked.
     pub(super) control: Option<AdminListener>,
     admin_address: Option<SocketAddr>,
+    remote_address: Option<SocketAddr>,
 }
 
 impl Bound {
@@ -51,6 +54,12 @@ impl Bound {
             }
             Some(AdminAddress::Unix(path)) => (Some(AdminListener::Unix(bind_unix(path)?)), None),
         };
+        let (mut remote, mut remote_address) = (None, None);
+        if let Some(written) = &listen.admin_tls {
+            let socket = take_or_bind(&mut inherited, written.address)?;
+            remote_address = Some(socket.local_addr()?);
+            remote = Some((AdminListener::Tls(socket), written.clone()));
+        }
         if let Some(left) = inherited.first() {
             bail!(
                 "the service manager passed a socket on {} that no listener names",
@@ -61,14 +70,22 @@ impl Bound {
             proxies,
             control: bind_control(listen.control.as_ref())?,
             admin,
+            remote,
             admin_address,
+            remote_address,
         })
     }
 
     /// Own addresses: part of the floor.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let proxies = self.proxies.iter().map(|bound| bound.listener.address);
-        proxies.chain(self.admin_address).collect()
+        let admins = self.admin_address.into_iter().chain(self.remote_address);
+        proxies.chain(admins).collect()
+    }
+
+    /// Where operators connect from other hosts.
+    pub(super) fn remote_address(&self) -> Option<SocketAddr> {
+        self.remote_address
     }
 
     /// Where operators connect, if by TCP.

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 use crate::config;
@@ -82,6 +82,10 @@ impl Env {
                 "tidegate: in a container, 127.0.0.1 is the container itself: \
                  name the proxy with --proxy http://NAME:3128\n",
             );
+        }
+        if self.github {
+            // The runner reads commands from both outputs; the other one goes to a file.
+            print::err(&self.proxy.github_masks());
         }
         // No value has a line break: the proxy is parsed, all else is written here.
         let bare = self.docker || self.github;
@@ -215,6 +219,24 @@ impl Proxy {
         }
     }
 
+    /// Commands to the runner of GitHub Actions that keep the credentials out of its logs, in each
+    /// form in which a variable or a client may show them.
+    fn github_masks(&self) -> String {
+        let Some(credentials) = &self.credentials else {
+            return String::new();
+        };
+        let encoded = credentials.split_once(':').map(|(_, secret)| secret);
+        let decoded = decode(credentials).map(|(_, secret)| secret);
+        let pair = decode(credentials).map(|(user, secret)| format!("{user}:{secret}"));
+        let basic = pair.map(|pair| STANDARD.encode(pair));
+        let mut forms: Vec<_> = encoded.map(str::to_owned).into_iter().collect();
+        forms.extend([decoded, basic].into_iter().flatten());
+        forms.retain(|form| !form.is_empty());
+        forms.dedup();
+        let mask = |form: &String| format!("::add-mask::{}\n", form.replace('%', "%25"));
+        forms.iter().map(mask).collect()
+    }
+
     /// Every variable, by name.
     pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
         let url = self.url();
@@ -321,6 +343,17 @@ mod tests {
             .into_iter()
             .find(|(known, _)| *known == name)
             .map(|(_, value)| value)
+    }
+
+    #[test]
+    fn a_runner_is_told_every_form_of_the_secret() {
+        let proxy = Proxy::parse("http://ana:s%2Fx@proxy.example:3128").unwrap();
+        assert_eq!(
+            proxy.github_masks(),
+            "::add-mask::s%252Fx\n::add-mask::s/x\n::add-mask::YW5hOnMveA==\n"
+        );
+        let proxy = Proxy::parse("http://proxy.example:3128").unwrap();
+        assert_eq!(proxy.github_masks(), "");
     }
 
     #[test]

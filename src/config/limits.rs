@@ -17,6 +17,15 @@ pub struct Limits {
     pub flows: usize,
     /// Flows at once of one caller (`flows-per-caller`, 4096): a user, or an address without one.
     pub flows_per_caller: usize,
+    /// Connections of one caller in a second (`connection-rate`, 2000), on which something is asked.
+    pub connection_rate: u32,
+    /// Refused flows of one caller in a second (`refusal-rate`, 200).
+    pub refusal_rate: u32,
+    /// Sessions that one caller starts in a second (`session-rate`, 20).
+    pub session_rate: u32,
+    /// Calls of one caller in a second (`admin-rate`, 100) that change something at the admin
+    /// listener or the control socket.
+    pub admin_rate: u32,
     /// Time for a request head (`header-timeout`, 10 s), counted from its first byte.
     pub header_timeout: Duration,
     /// Time a kept connection may rest between requests (`keep-alive`, 5 min).
@@ -42,6 +51,10 @@ impl Default for Limits {
         Self {
             flows: 65_536,
             flows_per_caller: 4_096,
+            connection_rate: 2_000,
+            refusal_rate: 200,
+            session_rate: 20,
+            admin_rate: 100,
             header_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_mins(5),
             header_size: 64 * 1024,
@@ -61,6 +74,10 @@ impl Default for Limits {
 pub(super) struct Section {
     flows: Option<Spanned<i64>>,
     flows_per_caller: Option<Spanned<i64>>,
+    connection_rate: Option<Spanned<i64>>,
+    refusal_rate: Option<Spanned<i64>>,
+    session_rate: Option<Spanned<i64>>,
+    admin_rate: Option<Spanned<i64>>,
     header_timeout: Option<Spanned<String>>,
     keep_alive: Option<Spanned<String>>,
     header_size: Option<Spanned<Size>>,
@@ -74,6 +91,7 @@ pub(super) struct Section {
 
 /// No limit can be so wide that it is none.
 const FLOWS: (usize, usize) = (1, 16 << 20);
+const RATE: (usize, usize) = (1, 1_000_000);
 const HEADER_COUNT: (usize, usize) = (1, 10_000);
 const HEADER_SIZE: (u64, u64) = (512, 16 << 20);
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -105,6 +123,15 @@ pub(super) fn limits(section: Option<&Placed<Section>>, findings: &mut Vec<Diagn
         &written.header_count,
         HEADER_COUNT,
     );
+    let mut rate = |into: &mut u32, written: &Option<Spanned<i64>>| {
+        let mut whole = usize::try_from(*into).unwrap_or(usize::MAX);
+        number(&mut whole, written, RATE);
+        *into = u32::try_from(whole).unwrap_or(*into);
+    };
+    rate(&mut limits.connection_rate, &written.connection_rate);
+    rate(&mut limits.refusal_rate, &written.refusal_rate);
+    rate(&mut limits.session_rate, &written.session_rate);
+    rate(&mut limits.admin_rate, &written.admin_rate);
     let mut time = |into: &mut Duration, written: &Option<Spanned<String>>, longest| {
         if let Some(text) = written {
             let (bounds, place) = ((SHORTEST, longest), section.at(text));

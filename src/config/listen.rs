@@ -11,6 +11,7 @@ use toml::Spanned;
 use crate::diag::{Diagnostic, Place};
 use crate::policy::source::Placed;
 
+use super::admin_tls::{self, AdminTls, AdminTlsSection};
 use super::names::Names;
 use super::tls::{self, ListenerTls, ProxyTlsSection, TlsSection};
 use super::value;
@@ -22,6 +23,10 @@ pub struct Listen {
     pub proxy: Vec<Listener>,
     /// Health, metrics, API; `None`: no admin listener. Never reachable through the proxy.
     pub admin: Option<AdminAddress>,
+    /// The admin listener for other hosts.
+    pub admin_tls: Option<Arc<AdminTls>>,
+    /// Names, besides `localhost`, by which clients reach an admin listener.
+    pub admin_names: Vec<Arc<str>>,
     /// Where sessions are started and revoked; `None`: nowhere.
     pub control: Option<Control>,
 }
@@ -84,6 +89,9 @@ pub(super) struct Section {
     #[serde(default)]
     proxy_protocol: Vec<Spanned<String>>,
     admin: Option<Spanned<String>>,
+    admin_tls: Option<AdminTlsSection>,
+    #[serde(default)]
+    admin_names: Vec<Spanned<String>>,
     control: Option<Spanned<String>>,
 }
 
@@ -114,6 +122,8 @@ impl Listen {
         Self {
             proxy: vec![Listener::at(loopback(PROXY_PORT))],
             admin: Some(default_admin()),
+            admin_tls: None,
+            admin_names: Vec::new(),
             control: None,
         }
     }
@@ -212,11 +222,21 @@ pub(super) fn listen(
         warn_if_open(listener, place.as_ref(), names, findings);
     }
     nobody_can_connect(section, &taken, findings);
+    let remote = section.and_then(|section| {
+        let written = section.value.admin_tls.as_ref()?;
+        admin_tls::admin_tls(section, written, read, findings)
+    });
+    let (admin_tls, place) = remote.unzip();
+    let address = admin_tls.as_ref().map(|it| it.address);
+    taken.extend(address.map(|address| (address, place)));
+    let names = section.map(|it| admin_tls::names(it, &it.value.admin_names, findings));
     let admin = admin(section, &mut taken, findings);
     find_clashes(&taken, findings);
     Listen {
         proxy,
         admin,
+        admin_tls: admin_tls.map(Arc::new),
+        admin_names: names.unwrap_or_default(),
         control: control(section, findings),
     }
 }

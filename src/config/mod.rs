@@ -1,5 +1,6 @@
 //! What the files say: all sections as plain data, every finding at once.
 
+mod admin_tls;
 mod blot;
 mod claim;
 mod dial;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use crate::diag::Source;
 use crate::policy::source;
 
+pub use admin_tls::AdminTls;
 pub use claim::{Piece, Template, Wanted};
 pub use dial::Dial;
 pub use files::{Files, digest_of_files, read};

@@ -86,14 +86,14 @@ impl Eq for PemFile {}
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct TlsSection {
-    cert: Spanned<String>,
-    key: Spanned<String>,
-    client_ca: Option<Spanned<String>>,
-    client_cert: Option<Spanned<String>>,
+    pub(super) cert: Spanned<String>,
+    pub(super) key: Spanned<String>,
+    pub(super) client_ca: Option<Spanned<String>>,
+    pub(super) client_cert: Option<Spanned<String>>,
     #[serde(default)]
-    crls: Vec<Spanned<String>>,
-    crl: Option<Spanned<String>>,
-    client_identity: Option<Vec<Spanned<String>>>,
+    pub(super) crls: Vec<Spanned<String>>,
+    pub(super) crl: Option<Spanned<String>>,
+    pub(super) client_identity: Option<Vec<Spanned<String>>>,
 }
 
 /// The table as it is written in `[listen]`: with its address.

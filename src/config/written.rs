@@ -12,7 +12,8 @@ use crate::policy::source::{self, Placed};
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
 use super::{
-    dial, identity, inspect, issuer, limits, listen, parent, record, session, tls, upstream,
+    admin_tls, dial, identity, inspect, issuer, limits, listen, parent, record, session, tls,
+    upstream,
 };
 
 /// What may stand at the top of a file.
@@ -401,6 +402,10 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
     vec![
         ("[listen]", keys_of::<listen::Section>()),
         ("[listen.proxy-tls]", keys_of::<tls::ProxyTlsSection>()),
+        (
+            "[listen.admin-tls]",
+            keys_of::<admin_tls::AdminTlsSection>(),
+        ),
         ("[[listener]]", keys_of::<listen::ListenerSection>()),
         ("[record]", keys_of::<record::Section>()),
         ("[dial]", keys_of::<dial::Section>()),

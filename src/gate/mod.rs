@@ -4,6 +4,8 @@ mod ages;
 mod fetches;
 mod flows;
 mod held;
+mod rates;
+mod report_tokens;
 mod snapshot;
 mod start;
 
@@ -22,6 +24,8 @@ use crate::record::Recorder;
 pub use ages::{Ages, Turn};
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use held::{Held, Hold};
+pub use rates::{CallerRates, Delay, RATE_LIMIT_DELAY, RateKey, RateKind, RateLimited, Rates};
+pub use report_tokens::ReportTokens;
 pub use snapshot::{Parts, Snapshot};
 pub use start::{Ground, StartError, Started, Wish, by_hand, session_facts};
 
@@ -38,6 +42,10 @@ pub struct Gate {
     pub flows: Flows,
     /// Bodies that are read before they may pass.
     pub held: Arc<Held>,
+    /// How often callers may do what costs others something.
+    pub rates: Rates,
+    /// Tokens for reports of a doctor.
+    pub report_tokens: ReportTokens,
     /// Every task of the data path: drain waits for them.
     pub tasks: TaskTracker,
     /// Tasks beside the data path (admin, reload, sampling): they end after it.
@@ -57,7 +65,10 @@ impl Gate {
     /// A gate with its first generation.
     pub fn new(first: Snapshot, recorder: Recorder, metrics: Metrics, clock: Clock) -> Self {
         let generation = first.generation;
+        let rates = Rates::new(&first.limits, &clock);
         Self {
+            rates,
+            report_tokens: ReportTokens::default(),
             snapshot: ArcSwap::from_pointee(first),
             recorder,
             metrics,
@@ -96,6 +107,7 @@ impl Gate {
     /// Puts a new generation in force and ends the open flows that it no longer lets pass.
     pub fn adopt(&self, next: Snapshot) {
         let next = Arc::new(next);
+        self.rates.adopt(&next.limits);
         self.snapshot.store(next.clone());
         self.flows.judge_again(&next);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{Config, CredentialKey, Limits, Listener};
+use crate::config::{AdminTls, Config, CredentialKey, Limits, Listener};
 use crate::dial::Dialer;
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
@@ -43,6 +43,10 @@ pub struct Snapshot {
     pub credentials: Option<CredentialKey>,
     /// How old versions of packages are.
     pub ages: Ages,
+    /// The admin listener for other hosts.
+    pub admin_tls: Option<Arc<AdminTls>>,
+    /// Names by which clients reach an admin listener.
+    pub admin_names: Arc<[Arc<str>]>,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -131,6 +135,8 @@ impl Snapshot {
                 key.unwrap_or_else(|| CredentialKey::new("", &config.digest))
             }),
             ages: Ages::default(),
+            admin_tls: config.listen.admin_tls.clone(),
+            admin_names: config.listen.admin_names.clone().into(),
             listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
             policy,
         }

@@ -13,7 +13,7 @@ use crate::identity::{
     TokenError, Tokens,
 };
 use crate::policy::Within;
-use crate::record::{Event, SessionFacts};
+use crate::record::{Asker, Event, SessionFacts};
 
 use super::{Gate, Snapshot};
 
@@ -103,7 +103,12 @@ const MOST_SAID: usize = 8;
 
 impl Gate {
     /// Starts a session and puts it on record.
-    pub fn start_session(&self, wish: &Wish, ground: Ground<'_>) -> Result<Started, StartError> {
+    pub fn start_session(
+        &self,
+        wish: &Wish,
+        ground: Ground<'_>,
+        asker: &Asker,
+    ) -> Result<Started, StartError> {
         let snapshot = self.snapshot.load_full();
         let now = self.clock.now();
         sound(wish)?;
@@ -125,7 +130,7 @@ impl Gate {
             _ => StartError::Ground,
         })?;
         let caller = caller_of(&snapshot, &grant).ok_or(StartError::Ground)?;
-        self.enter_session(&grant, wish.pid, now);
+        self.enter_session(&grant, wish.pid, now, asker);
         Ok(Started {
             session: claims.sid,
             expires: grant.expires.unwrap_or(now),
@@ -136,7 +141,7 @@ impl Gate {
         })
     }
 
-    fn enter_session(&self, grant: &Arc<Grant>, pid: Option<u32>, now: Timestamp) {
+    fn enter_session(&self, grant: &Arc<Grant>, pid: Option<u32>, now: Timestamp, asker: &Asker) {
         let Some(session) = &grant.session else {
             return;
         };
@@ -150,23 +155,24 @@ impl Gate {
         };
         let snapshot = self.snapshot.load();
         snapshot.identity.sessions().enter(session, live, now);
-        let facts = session_facts(grant, None);
+        let facts = session_facts(grant, None, asker);
         self.recorder.event(&Event::SessionStarted(Box::new(facts)));
     }
 
-    /// Revokes a token by its id or a session by its own, in somebody's name, and puts it on record.
-    pub fn revoke_by_name(&self, name: &str) -> Result<(), RevokeError> {
+    /// Revokes a token or a session by its id, and puts it on record with who asked.
+    pub fn revoke_by_name(&self, name: &str, asker: &Asker) -> Result<(), RevokeError> {
         self.end(name, || SessionFacts {
             session: Some(name.into()),
             evidence: "none",
             trust: "none",
             detail: Some("revoked".into()),
+            asker: asker.clone(),
             ..SessionFacts::default()
         })
     }
 
     /// Ends a session: its tokens are no evidence from now on, and its open flows end.
-    pub fn end_session(&self, grant: &Grant, why: &str) -> Result<(), RevokeError> {
+    pub fn end_session(&self, grant: &Grant, why: &str, asker: &Asker) -> Result<(), RevokeError> {
         let Some(name) = grant.own_name() else {
             return Ok(());
         };
@@ -176,7 +182,7 @@ impl Gate {
             return Err(RevokeError::Full);
         }
         let why: String = why.chars().take(160).collect();
-        let ended = self.end(&name, || session_facts(grant, Some(why.into())));
+        let ended = self.end(&name, || session_facts(grant, Some(why.into()), asker));
         sessions.leave(grant);
         ended
     }
@@ -194,7 +200,12 @@ impl Gate {
 
 impl Gate {
     /// Ends a session that may come back: the tokens that it had are no evidence from now on.
-    pub fn finish_session(&self, session: &str, why: &str) -> Result<(), RevokeError> {
+    pub fn finish_session(
+        &self,
+        session: &str,
+        why: &str,
+        asker: &Asker,
+    ) -> Result<(), RevokeError> {
         let snapshot = self.snapshot.load_full();
         let sessions = snapshot.identity.sessions();
         let Some(live) = sessions.live(session) else {
@@ -207,14 +218,14 @@ impl Gate {
         for token in &live.tokens {
             self.revoke(token)?;
         }
-        let facts = session_facts(&live.grant, Some(why.into()));
+        let facts = session_facts(&live.grant, Some(why.into()), asker);
         self.recorder.event(&Event::SessionEnded(Box::new(facts)));
         Ok(())
     }
 }
 
-/// What the record tells of a session that starts or ends.
-pub fn session_facts(grant: &Grant, detail: Option<Box<str>>) -> SessionFacts {
+/// What the record tells of a session that starts or ends, and who asked for it.
+pub fn session_facts(grant: &Grant, detail: Option<Box<str>>, asker: &Asker) -> SessionFacts {
     SessionFacts {
         session: grant.session.clone(),
         root: grant.root.clone().filter(|_| !grant.is_root()),
@@ -228,6 +239,7 @@ pub fn session_facts(grant: &Grant, detail: Option<Box<str>>) -> SessionFacts {
         repository: grant.works_on().cloned(),
         work: Some(grant.work.clone()),
         detail,
+        asker: asker.clone(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who is asking, and what showed it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -177,6 +177,17 @@ impl Presented {
     }
 }
 
+/// The address that stands for a client: a client can choose any address of this host, and any of
+/// its IPv6 network (/64), as its own.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(six) if six.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(six) => IpAddr::V6((u128::from(six) >> 64 << 64).into()),
+        IpAddr::V4(four) if four.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V4(four) => four.into(),
+    }
+}
+
 impl Caller {
     /// The key for limits, for a client at `address`.
     pub fn key(&self, address: IpAddr) -> CallerKey {
@@ -188,7 +199,7 @@ impl Caller {
         match (self.root.as_ref().or(verified), &self.subject) {
             (Some(session), _) => CallerKey::Session(session.clone()),
             (None, Some(subject)) => CallerKey::Subject(subject.clone()),
-            (None, None) => CallerKey::Address(address),
+            (None, None) => CallerKey::Address(network_of(address)),
         }
     }
 }

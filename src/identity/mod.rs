@@ -33,7 +33,7 @@ use crate::policy::{Facts, Policy, Who};
 
 pub use crate::policy::CallerKey;
 pub use basic::Credentials;
-pub use caller::{Caller, Channel, Evidence, Presented, Proof, Trust};
+pub use caller::{Caller, Channel, Evidence, Presented, Proof, Trust, network_of};
 pub use calls::{Calls, Place, Refused};
 pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Line, Narrow, Process, ToolCall, Work};

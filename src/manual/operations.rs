@@ -34,6 +34,7 @@
 //! | `tidegate_policy_info` | gauge | digest, generation | Always 1: which policy decides. |
 //! | `tidegate_policy_reloads_total` | counter | result | Attempts to load the policy anew. |
 //! | `tidegate_policy_stale` | gauge |  | 1 while the files do not load and an earlier policy goes on. |
+//! | `tidegate_rate_limited_total` | counter | kind | What callers did beyond their rate, and were told 429: `connections`, `refusals`, `sessions`, `admin`. |
 //! | `tidegate_record_queue_length` | gauge |  | Lines of the decision log that wait to be written. |
 //! | `tidegate_records_total` | counter |  | Lines written to the decision log. |
 //! | `tidegate_records_lost_total` | counter |  | Lines that will never be in the decision log, whatever the cause. |
@@ -105,7 +106,57 @@
 //! where a name is resolved, `unix` where a socket answers whose owner runs programs outside. What
 //! is refused or silent is contained. The targets are public resolvers, 169.254.169.254 for
 //! metadata; `--probe-tcp ADDRESS:PORT` and the like replace them. `--report ADMIN` sends the result
-//! (`POST /v1/contained`): what it says is asserted by whoever reaches the admin listener.
+//! (`POST /v1/contained`). A report needs a token, which the control socket makes: doctor asks there
+//! (`--control unix:PATH`), or takes `TIDEGATE_REPORT_TOKEN`. For a place without the control socket,
+//! make one at the gate: `tidegate doctor --report-token 168` prints a token for 168 reports within a
+//! week. The record has each report and who sent it (`containment_reported`). An agent that reads the
+//! token, or that changes the doctor's surroundings, can send a false report; so can a process of the
+//! gate's own user outside a jail, which can open the control socket. `tidegate_contained` is good for
+//! an alert, never a ground for a permission.
+//!
+//! **Admin listener**: a request's head and its body have 5 s each, an answer has to be read within 5 s.
+//! At most 64 connections are open at each listener. Where one more comes, the gate ends the connection
+//! that has waited longest, of the client that has the most; so idle or slow clients keep neither
+//! health nor metrics from answering. Bodies have at most 64 KiB (a report 4 KiB, a hook 16 MiB).
+//!
+//! **Who asked**: `session_started`, `session_ended`, `tool_call_started`, `tool_call_ended` and
+//! `containment_reported` carry `tidegate.asker.door` (`admin`, `admin-tls`, `control`, `exec`), and
+//! what is known of who asked: at a Unix socket `tidegate.asker.uid` and `.pid` as the kernel gives
+//! them, by TCP `.address`, the name in a client certificate (`.certificate`), and the session whose
+//! token was shown (`.session`). A process that has ended may have left its pid to another one.
+//!
+//! **Other hosts** (`[listen.admin-tls]`, off by default): health, and the exchange of tokens, for CI
+//! jobs elsewhere. `/metrics` and `/v1/policy` need a client certificate or the token of `token-file`;
+//! sessions are neither started nor revoked there. Its certificate, authorities, revocation lists and
+//! token are taken anew when their files change. `admin-names` has the names by which clients reach
+//! it, e.g. that of a Kubernetes Service; another `Host` is refused with 421.
+//!
+//! ```toml
+//! [listen]
+//! admin-names = ["tidegate.acme.example"]
+//!
+//! [listen.admin-tls]
+//! address    = "0.0.0.0:3131"
+//! cert       = "certs/admin.pem"
+//! key        = "certs/admin.key"
+//! token-file = "keys/metrics.token"
+//! ```
+//!
+//! **Rates** (`[limits]`): each caller has a rate for connections, refused flows, sessions that it
+//! starts and calls of the admin listener; ten seconds' worth may come at once. Beyond its rate a
+//! caller is answered 429 `rate_limited` with `Retry-After`, up to eight answers at a time after 250 ms,
+//! and counted (`tidegate_rate_limited_total`). A stream of HTTP/2 to an https:// proxy counts as a
+//! connection. Flows that may pass go on while refused ones are
+//! limited. A caller is its session (children count as their root), else its user, else its address
+//! (IPv6: its /64) at the listener. Where callers share an address and none says who it is, they share
+//! its rates: give them sessions or users. The table has room for 65536 callers; idle ones are
+//! dropped after a minute, and while it is full new callers share one entry.
+//!
+//! **`process.command`** is masked: the values of flags, variables, fields and keys with the name of a
+//! secret; passwords where programs take them (`-p…`, `-u user:pass`); header fields, bodies and
+//! cookies of requests; a URL's user, query and fragment; connection strings; the tokens of well-known
+//! issuers; random text; what is piped to a program that reads a password. In doubt a word is masked.
+//! A secret that looks like an ordinary word and stands where no rule expects one is not seen.
 //!
 //! **Exit codes**: 0 yes; 1 no (a trial failed, a gate is not ready); 2 the input is wrong; 3 not
 //! contained; 4 something outside failed.

@@ -36,6 +36,7 @@
 //! | `package_too_new` | 403 | This version of the package is not as old as it has to be, or nobody tells its age. | Use an older version; this one may pass when it is old enough. |
 //! | `parent_failed` | 502 | The destination is allowed but the parent proxy did not lead there. | Tell the operator: the parent proxy refuses, or cannot be reached. |
 //! | `port_denied` | 403 | The host is allowed, but not at this port. | Use the port that the rule names: 443 for https, 80 for http unless it says more. |
+//! | `rate_limited` | 429 | This caller asks more often than it may. | Stop asking for what is refused; wait before the next try. The bounds are in `[limits]`. |
 //! | `record_unavailable` | 503 | The decision cannot be recorded, so nothing may pass. | Tell the operator: the record file cannot be written or does not keep up. |
 //! | `revoked` | closed | The policy changed and no longer lets this flow pass. | See what the policy allows now. |
 //! | `sni_mismatch` | closed | The name inside the tunnel is not the name that was asked for. | Ask for the host that TLS is going to name. |

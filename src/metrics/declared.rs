@@ -78,6 +78,8 @@ declare! {
         "Attempts to load the policy anew.";
     policy_stale: IntGauge = "tidegate_policy_stale" [],
         "1 while the files do not load and an earlier policy goes on.";
+    rate_limited: IntCounterVec = "tidegate_rate_limited_total" ["kind"],
+        "What callers did beyond their rate, and were told 429.";
     record_queue: IntGauge = "tidegate_record_queue_length" [],
         "Lines of the decision log that wait to be written.";
     records: IntCounter = "tidegate_records_total" [],

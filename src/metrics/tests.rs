@@ -45,6 +45,7 @@ fn all() -> Metrics {
     }
     metrics.reloaded(false);
     metrics.contained(&[("tcp", Some(true)), ("udp", None)], 1);
+    metrics.rate_limited("refusals");
     metrics.draining();
     metrics.records_written(7);
     metrics.records_lost(2);

@@ -158,7 +158,8 @@ pub(super) async fn serve(
     match opened {
         Ok(way) => Some(Tunnel::untold(flow, connection, way)),
         Err(refusal) => {
-            flow.refuse(&refusal);
+            let limited = connection.limit_refusal(&flow, &refusal).await;
+            flow.refuse(limited.as_ref().unwrap_or(&refusal));
             // Nobody was told a status.
             flow.facts.status = None;
             drop(flow);

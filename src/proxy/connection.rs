@@ -22,6 +22,7 @@ use super::flow::{Flow, Known};
 use super::forward::{self, After};
 use super::http1::{HeadError, HeadLimits, Method, RequestHead, Scan, scan_request};
 use super::inspect::Inside;
+use super::rates::ConnectionRates;
 use super::refusal::{self, Code, Refusal};
 
 /// Bytes read at once while a head is read.
@@ -45,6 +46,8 @@ pub(super) struct Connection {
     pub(super) inside: Option<Arc<Inside>>,
     /// Whether a request came on it before.
     asked: bool,
+    /// How often its caller may do what costs others something.
+    pub(super) rates: Option<ConnectionRates>,
 }
 
 /// Where a connection comes from, and by what.
@@ -96,6 +99,7 @@ impl Connection {
             captured: None,
             inside: None,
             asked: false,
+            rates: None,
         }
     }
 
@@ -264,6 +268,7 @@ impl Connection {
             Refusal::from(error)
         })?;
         flow.identified(&known.caller);
+        self.count_connection(&known)?;
         Ok(known)
     }
 
@@ -342,6 +347,8 @@ impl Connection {
         close: bool,
         head_only: bool,
     ) -> bool {
+        let limited = self.limit_refusal(flow, refusal).await;
+        let refusal = limited.as_ref().unwrap_or(refusal);
         flow.refuse(refusal);
         let target = flow.target.clone();
         self.answer(refusal, &flow.facts, target.as_ref(), close, head_only)

@@ -14,7 +14,7 @@ use hashbrown::HashSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::gate::{Asked, Snapshot};
+use crate::gate::{Asked, RateKey, Snapshot};
 use crate::identity::{Channel, Family};
 use crate::metrics::FlowKind;
 use crate::name::{Host, HostName, Path, Target};
@@ -24,6 +24,7 @@ use super::Shared;
 use super::capture::{Names, v4, v6};
 use super::flow::{Flow, Known};
 use super::listen::canonical;
+use super::rates;
 pub(super) use datagrams::Datagrams;
 use message::{Answer, Kind, Question};
 
@@ -182,7 +183,13 @@ impl Stub {
         };
         flow.aim(target.clone());
         flow.identified(&known.caller);
-        if let Err(refusal) = flow.judge(&known, &target, &Asked::Connect) {
+        let gate = &self.shared.gate;
+        let key = known.caller.key(Ipv4Addr::LOCALHOST.into());
+        let rates = gate.rates.of(RateKey::of_caller(key, self.channel.local));
+        if let Some(limited) = rates::over_refusals(gate, &rates) {
+            rates::hold_back(gate, &rates).await;
+            flow.refuse(&limited);
+        } else if let Err(refusal) = flow.judge(&known, &target, &Asked::Connect) {
             flow.refuse(&refusal);
         } else {
             // Allowed at a port that is not captured.

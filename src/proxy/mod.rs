@@ -23,6 +23,7 @@ mod judge;
 mod listen;
 mod origin;
 mod peek;
+mod rates;
 mod refusal;
 mod relay;
 mod reply;

@@ -134,6 +134,9 @@ codes! {
     PortDenied "port_denied" 403 "http_request_denied" Policy
         "The host is allowed, but not at this port."
         "Use the port that the rule names: 443 for https, 80 for http unless it says more.";
+    RateLimited "rate_limited" 429 "connection_limit_reached" Client
+        "This caller asks more often than it may."
+        "Stop asking for what is refused; wait before the next try. The bounds are in `[limits]`.";
     RecordUnavailable "record_unavailable" 503 "proxy_internal_error" Proxy
         "The decision cannot be recorded, so nothing may pass."
         "Tell the operator: the record file cannot be written or does not keep up.";

@@ -8,7 +8,8 @@ use crate::policy::{Action, Basis, Deed, Mode, TierBasis, Verdict};
 
 use super::json::Object;
 use super::line::{
-    Blame, CloseFacts, Event, FlowFacts, Outcome, Said, SessionFacts, Timings, TlsMode,
+    Asker, Blame, CallFacts, CloseFacts, Event, FlowFacts, Outcome, Said, SessionFacts, Timings,
+    TlsMode,
 };
 
 /// Names that a client chose, and most else, are cut here (characters).
@@ -105,6 +106,21 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         }),
         Event::SessionEnded(facts) => line(at, "session_ended", Says::Nothing, |object| {
             session(object, facts);
+        }),
+        Event::ContainmentReported {
+            inside,
+            outside,
+            asker: by,
+        } => line(at, "containment_reported", Says::Nothing, |object| {
+            object.texts("tidegate.contained.inside", inside.iter().copied(), NAME);
+            object.texts("tidegate.contained.outside", outside.iter().copied(), NAME);
+            asker(object, by);
+        }),
+        Event::ToolCallStarted(facts) => line(at, "tool_call_started", Says::Nothing, |object| {
+            reported_call(object, facts);
+        }),
+        Event::ToolCallEnded(facts) => line(at, "tool_call_ended", Says::Nothing, |object| {
+            reported_call(object, facts);
         }),
         Event::RecordGap {
             lost,
@@ -385,6 +401,45 @@ fn session(object: &mut Object, facts: &SessionFacts) {
         PLACE,
     );
     work(object, facts.work.as_deref());
+    asker(object, &facts.asker);
+}
+
+fn reported_call(object: &mut Object, facts: &CallFacts) {
+    let call = &facts.call;
+    some(object, "session.id", facts.session.as_deref(), NAME);
+    some(object, "prompt.id", call.prompt.as_deref(), NAME);
+    some(object, "tool_use_id", call.id.as_deref(), NAME);
+    some(object, "tidegate.tool.name", call.tool.as_deref(), NAME);
+    some(object, "agent_id", call.agent.as_deref(), NAME);
+    some(
+        object,
+        "parent_agent_id",
+        call.parent_agent.as_deref(),
+        NAME,
+    );
+    asker(object, &facts.asker);
+}
+
+/// Who asked the gate to change something.
+fn asker(object: &mut Object, asker: &Asker) {
+    object.word("tidegate.asker.door", asker.door);
+    if let Some(uid) = asker.uid {
+        object.number("tidegate.asker.uid", uid.into());
+    }
+    if let Some(pid) = asker.pid {
+        object.number("tidegate.asker.pid", pid.into());
+    }
+    if let Some(address) = asker.address {
+        object.plain("tidegate.asker.address", address);
+    }
+    let certificate = asker.certificate.as_deref();
+    some(object, "tidegate.asker.certificate", certificate, NAME);
+    some(
+        object,
+        "tidegate.asker.session",
+        asker.session.as_deref(),
+        NAME,
+    );
 }
 
 fn destination(object: &mut Object, facts: &FlowFacts) {

@@ -260,6 +260,36 @@ pub struct SessionFacts {
     pub work: Option<Arc<Work>>,
     /// `tidegate.detail`: why it ended, or of which session it is a child.
     pub detail: Option<Box<str>>,
+    /// Who asked for it.
+    pub asker: Asker,
+}
+
+/// Who asked the gate to change something.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Asker {
+    /// `tidegate.asker.door`: `admin`, `admin-tls`, `control`, or `exec` for the gate itself.
+    pub door: &'static str,
+    /// `tidegate.asker.uid`: the user of the process at the other end of a Unix socket.
+    pub uid: Option<u32>,
+    /// `tidegate.asker.pid`: that process.
+    pub pid: Option<u32>,
+    /// `tidegate.asker.address`: the client of a TCP connection.
+    pub address: Option<IpAddr>,
+    /// `tidegate.asker.certificate`: the name in the client's certificate.
+    pub certificate: Option<Arc<str>>,
+    /// `tidegate.asker.session`: the session whose token was shown.
+    pub session: Option<Arc<str>>,
+}
+
+/// A tool call that an agent's hook reported.
+#[derive(Clone, Debug, Default)]
+pub struct CallFacts {
+    /// `session.id`.
+    pub session: Option<Arc<str>>,
+    /// `tool_use_id`, `prompt.id`, `agent_id`, `parent_agent_id`, `tidegate.tool.name`.
+    pub call: ToolCall,
+    /// Who reported it.
+    pub asker: Asker,
 }
 
 /// What happens besides flows.
@@ -285,6 +315,19 @@ pub enum Event {
     SessionStarted(Box<SessionFacts>),
     /// A session ended, or was revoked.
     SessionEnded(Box<SessionFacts>),
+    /// A doctor reported whether the place it ran in is contained.
+    ContainmentReported {
+        /// `tidegate.contained.inside`: the probes that did not get out.
+        inside: Vec<&'static str>,
+        /// `tidegate.contained.outside`: the probes that got out.
+        outside: Vec<&'static str>,
+        /// Who reported it.
+        asker: Asker,
+    },
+    /// A hook reported that a tool call began.
+    ToolCallStarted(Box<CallFacts>),
+    /// A hook reported that a tool call ended.
+    ToolCallEnded(Box<CallFacts>),
     /// Lines that are missing, and why.
     RecordGap {
         /// How many lines were lost (`tidegate.gap.lost`).

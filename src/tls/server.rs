@@ -22,6 +22,10 @@ use crate::diag::{Diagnostic, Severity};
 
 use super::material;
 
+/// What is spoken at proxy listeners, and at the admin listener (RFC 7301).
+const PROXY_PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
+const ADMIN_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+
 /// TLS with a caller.
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 
@@ -64,8 +68,10 @@ impl Servers {
     pub fn new(listen: &Listen, clock: &Clock) -> (Option<Self>, Vec<Diagnostic>) {
         let mut findings = Vec::new();
         let mut servers = HashMap::new();
-        for tls in listen.proxy.iter().filter_map(|it| it.tls.as_ref()) {
-            match Server::new(tls, clock, &mut findings) {
+        let proxies = listen.proxy.iter().filter_map(|it| it.tls.as_ref());
+        let admin = listen.admin_tls.iter().map(|it| (&it.tls, ADMIN_PROTOCOLS));
+        for (tls, protocols) in proxies.map(|tls| (tls, PROXY_PROTOCOLS)).chain(admin) {
+            match Server::new(tls, protocols, clock, &mut findings) {
                 Ok(server) => {
                     servers.insert(tls.written, Arc::new(server));
                 }
@@ -90,7 +96,12 @@ impl Servers {
 
     /// The one of a listener.
     pub fn of(&self, listener: &Listener) -> Option<&Arc<Server>> {
-        self.0.get(&listener.tls.as_ref()?.written)
+        self.with(listener.tls.as_ref()?)
+    }
+
+    /// The one that was made of this.
+    pub fn with(&self, tls: &ListenerTls) -> Option<&Arc<Server>> {
+        self.0.get(&tls.written)
     }
 
     /// Whether certificates that a caller of `listener` showed are good now, in this generation.
@@ -110,6 +121,7 @@ impl Servers {
 impl Server {
     fn new(
         tls: &ListenerTls,
+        protocols: &[&[u8]],
         clock: &Clock,
         findings: &mut Vec<Diagnostic>,
     ) -> Result<Self, Box<Diagnostic>> {
@@ -138,7 +150,7 @@ impl Server {
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|error| material::wrong(&tls.key, &error.to_string()))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
         Ok(Self {
             config: Arc::new(config),
             verifier,

@@ -129,7 +129,8 @@ fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
     let parent = format!(
         "[[dial.parent]]\nurl = \"http://127.0.0.1:{nobody}\"\nhosts = [\"far.example.net\"]\n"
     );
-    let policy = |port| policy(port) + &allow("far", "far.example.net", port) + &parent;
+    let rates = "\n[limits]\nadmin-rate = 1\n";
+    let policy = |port| policy(port) + &allow("far", "far.example.net", port) + &parent + rates;
     let gate = Gate::plan(&policy(origin.port()))
         .file("proxy.pem", &cert)
         .file("proxy.key", &key)
@@ -157,6 +158,10 @@ fn every_metric_that_an_alert_uses_is_exported_by_a_running_gate() {
     plain.rest();
 
     gate.contained(r#"{"tcp":true}"#);
+    // A caller that asks more often than it may.
+    let nothing = serde_json::json!({});
+    let mut calls = (0..1000).map(|_| gate.post("/v1/sessions/end", None, &nothing).status());
+    assert!(calls.any(|status| status == 429));
 
     let exported: BTreeSet<String> = gate.metrics().declared().into_iter().collect();
     let mut missing = used(&text("prometheus/alerts.yaml"));

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::kit::{Gate, Origin, Outcome, Program, loopback};
+use crate::kit::{Gate, Lines, Origin, Outcome, Program, loopback};
 
 /// Nothing listens there: the probes of a test that is about something else.
 const CLOSED: [&str; 10] = [
@@ -236,4 +236,80 @@ fn a_report_that_says_nothing_or_too_much_is_refused() {
     );
     assert_eq!(gate.contained(r#"{"tcp":false}"#), 204);
     assert!(gate.metrics().sum("tidegate_contained", &[]) < 0.5);
+}
+
+#[test]
+fn a_report_needs_a_token_that_only_the_control_socket_makes() {
+    let gate = Gate::with(&loopback(1));
+    let report = r#"{"tcp":true}"#;
+    let session = gate.session(&serde_json::json!({}));
+    for token in [
+        "",
+        "tgreport_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        &session.token,
+    ] {
+        assert_eq!(gate.contained_with(token, report), 401, "{token}");
+    }
+    let asked = serde_json::json!({ "reports": 2 });
+    let bearer = Some(session.token.as_str());
+    for bearer in [None, bearer] {
+        let refused = gate.post("/v1/contained/token", bearer, &asked);
+        assert_eq!(refused.status(), 403, "{refused:?}");
+    }
+    let without = gate.control("/v1/contained", None, &serde_json::json!({ "tcp": true }));
+    assert_eq!(
+        without.status(),
+        401,
+        "the control socket asks for one as well"
+    );
+    assert!(!gate.metrics().has("tidegate_contained"));
+
+    let made = gate.control("/v1/contained/token", None, &asked).json();
+    let token = made["token"].as_str().expect("a token").to_owned();
+    assert_eq!(gate.contained_with(&token, report), 204);
+    assert_eq!(gate.contained_with(&token, report), 204);
+    assert_eq!(
+        gate.contained_with(&token, report),
+        401,
+        "it was good for two"
+    );
+    let lines = crate::kit::eventually("two reports", || {
+        let lines = gate.records().named("containment_reported");
+        (lines.len() == 2).then_some(lines)
+    });
+    assert_eq!(lines[0]["tidegate.contained.inside"][0], "tcp");
+    assert_eq!(lines[0].text("tidegate.asker.door"), "admin");
+    assert_eq!(lines[0].text("tidegate.asker.address"), "127.0.0.1");
+}
+
+#[test]
+fn a_doctor_without_a_control_socket_reports_with_a_token_it_was_given() {
+    let (home, gate) = (home(), Gate::with(&loopback(1)));
+    let admin = gate.admin().to_string();
+    let report = |token: &str| {
+        through(doctor(home.path()), &gate.url())
+            .args(CLOSED)
+            .args([
+                "--report",
+                &admin,
+                "--control",
+                "unix:/nowhere/control.sock",
+            ])
+            .env("TIDEGATE_REPORT_TOKEN", token)
+            .run()
+    };
+    let outcome = report("tgreport_x");
+    assert!(outcome.stderr.contains("401"), "{outcome:?}");
+    let printed = doctor(home.path())
+        .args([
+            "--report-token".as_ref(),
+            "1".as_ref(),
+            "--config".as_ref(),
+            gate.config().as_os_str(),
+        ])
+        .run()
+        .succeeded();
+    let outcome = report(printed.stdout.trim());
+    assert!(outcome.stderr.is_empty(), "{outcome:?}");
+    assert!(gate.metrics().has("tidegate_contained"));
 }

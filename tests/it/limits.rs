@@ -221,3 +221,103 @@ fn peers_that_are_gone_without_a_word_are_probed_for_on_both_sides() {
     until("the client is probed for", || is_probed(Some(proxy), None));
     until("the origin is probed for", || is_probed(None, Some(origin)));
 }
+
+/// Asks until it is told 429; fails if it never is.
+fn until_limited(mut ask: impl FnMut() -> crate::kit::Message) -> crate::kit::Message {
+    let mut answers = (0..1000).map(|_| ask());
+    let limited = answers.find(|answer| answer.status() == 429);
+    limited.expect("a limit")
+}
+
+const TWO_CALLERS: &str = "\n[[listener]]\naddress = \"127.0.0.1:0\"\n";
+
+#[test]
+fn a_caller_that_floods_with_refused_flows_is_told_to_wait_and_others_are_not() {
+    let origin = Origin::echo();
+    let trust = "\n[identity.session]\nlocal = \"trust\"\n";
+    let gate = with_limits(&origin, &format!("refusal-rate = 1\n{TWO_CALLERS}{trust}"));
+    let url = format!("http://{HOST}:{}/", origin.port());
+
+    let limited = until_limited(|| gate.client().connect("evil.example.org:443"));
+    assert_eq!(limited.refusal(), "rate_limited");
+    assert!(limited.field("retry-after").is_some(), "{limited:?}");
+
+    // What the caller may do goes on, and so does every other caller.
+    assert_eq!(gate.client().get(&url).status(), 200);
+    let mut other = Client::dial(gate.listener(1));
+    let refused = other.connect("evil.example.org:443");
+    assert_eq!(
+        (refused.status(), refused.refusal().as_str()),
+        (403, "not_allowed")
+    );
+    let of_session = gate.session(&serde_json::json!({}));
+    let user = format!("{}.main", of_session.id);
+    let refused = gate
+        .client()
+        .known_as(&user, &of_session.token)
+        .connect("evil.example.org:443");
+    assert_eq!(refused.status(), 403, "{refused:?}");
+
+    let kind = [("kind", "refusals")];
+    assert!(gate.metrics().sum("tidegate_rate_limited_total", &kind) >= 1.0);
+    until("a line", || {
+        let lines = gate.records();
+        lines.iter().any(|line| line.reason() == "rate_limited")
+    });
+}
+
+#[test]
+fn requests_on_one_connection_and_wrong_credentials_are_refusals_too() {
+    let origin = Origin::echo();
+    let gate = with_limits(&origin, "refusal-rate = 1");
+    let mut client = gate.client();
+    let limited = until_limited(|| client.get("http://evil.example.org/"));
+    assert_eq!(limited.refusal(), "rate_limited");
+
+    let gate = with_limits(&origin, "refusal-rate = 1");
+    let limited = until_limited(|| {
+        gate.client()
+            .known_as("ana", "tgs_wrong")
+            .get("http://evil.example.org/")
+    });
+    assert_eq!(limited.refusal(), "rate_limited");
+    origin.saw_nothing();
+}
+
+#[test]
+fn a_caller_that_connects_too_often_is_told_to_wait() {
+    let origin = Origin::echo();
+    let gate = with_limits(&origin, &format!("connection-rate = 1\n{TWO_CALLERS}"));
+    let url = format!("http://{HOST}:{}/", origin.port());
+
+    // From whichever address of this host.
+    let mut turn = 0_u8;
+    let limited = until_limited(|| {
+        turn = turn.wrapping_add(1);
+        Client::dial_from([127, 0, 0, turn.max(1)], gate.proxy()).get(&url)
+    });
+    assert_eq!(limited.refusal(), "rate_limited");
+    assert_eq!(Client::dial(gate.listener(1)).get(&url).status(), 200);
+}
+
+#[test]
+fn sessions_and_calls_have_their_rates() {
+    let origin = Origin::echo();
+    let gate = with_limits(&origin, "session-rate = 1");
+    let parent = gate.session(&serde_json::json!({}));
+    let wish = serde_json::json!({});
+    let limited = until_limited(|| gate.post("/v1/sessions", Some(&parent.token), &wish));
+    assert!(limited.field("retry-after").is_some(), "{limited:?}");
+    assert_eq!(limited.json()["error"], "rate_limited");
+    // The operator is another caller.
+    gate.session(&wish);
+    until_limited(|| gate.control("/v1/sessions", None, &wish));
+
+    let gate = with_limits(&origin, "admin-rate = 1");
+    let parent = gate.session(&serde_json::json!({}));
+    until_limited(|| gate.post("/v1/sessions/end", None, &wish));
+    assert_eq!(gate.ask("/healthz").status(), 200);
+    gate.child(&parent, &wish);
+    let kind = [("kind", "admin")];
+    assert!(gate.metrics().sum("tidegate_rate_limited_total", &kind) >= 1.0);
+}

@@ -9,6 +9,8 @@
 )]
 
 mod admin;
+mod admin_hostile;
+mod admin_tls;
 mod agent;
 mod ages;
 mod answers;

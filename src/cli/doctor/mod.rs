@@ -12,6 +12,7 @@ mod sockets;
 mod surroundings;
 mod upstreams;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -35,9 +36,24 @@ pub(super) struct Doctor {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Tell the gate whether this place is contained: ADDRESS:PORT or unix:PATH of its admin.
+    /// Tell the gate whether this place is contained: ADDRESS:PORT or unix:PATH of its admin. Needs
+    /// a token: that of `TIDEGATE_REPORT_TOKEN`, or one that the control socket makes.
     #[arg(long, value_name = "ADDRESS", value_parser = admin::parse_address)]
     report: Option<AdminAddress>,
+    /// The gate's control socket, which makes tokens for reports [default: as the configuration says].
+    #[arg(long, value_name = "unix:PATH", value_parser = admin::parse_address)]
+    control: Option<AdminAddress>,
+    /// Print a token for N reports within 7 days, for the place of an agent, and do nothing else.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    report_token: Option<u32>,
+    /// A token for one or more reports.
+    #[arg(
+        long,
+        env = "TIDEGATE_REPORT_TOKEN",
+        hide = true,
+        hide_env_values = true
+    )]
+    with_report_token: Option<String>,
     #[command(flatten)]
     targets: Targets,
 }
@@ -66,6 +82,9 @@ struct Targets {
 
 impl Doctor {
     pub(super) fn perform(self) -> Answer {
+        if let Some(reports) = self.report_token {
+            return self.print_token(reports);
+        }
         let around = Surroundings::of_this_process();
         let loaded = Loaded::new(self.config.as_deref());
         if !self.json {
@@ -95,12 +114,61 @@ impl Doctor {
         } else {
             print::out(&report.draw());
         }
-        match self.report.as_ref().map(|address| report.send(address)) {
+        let send = |address| {
+            let token = self.token(&loaded)?;
+            report.send(address, &token)
+        };
+        match self.report.as_ref().map(send) {
             Some(Err(error)) => {
                 print::err(&format!("tidegate: the report was not taken: {error}\n"));
                 report.answer(Answer::Failed)
             }
             _ => report.answer(Answer::Yes),
+        }
+    }
+}
+
+/// How long a token for the place of an agent holds, in seconds.
+const TOKEN_LIFETIME: u32 = 7 * 24 * 3600;
+
+impl Doctor {
+    /// The token for a report: the one that was given, or one that the control socket makes.
+    fn token(&self, loaded: &Loaded) -> io::Result<String> {
+        if let Some(token) = &self.with_report_token {
+            return Ok(token.clone());
+        }
+        let control = self.control(loaded).ok_or_else(|| {
+            io::Error::other(
+                "no token for it: set TIDEGATE_REPORT_TOKEN to what \
+                 `tidegate doctor --report-token 1` prints at the gate, or name --control unix:PATH",
+            )
+        })?;
+        report::token(&control, 60, 1)
+    }
+
+    /// The control socket: as given, else as the configuration says.
+    fn control(&self, loaded: &Loaded) -> Option<AdminAddress> {
+        let written = loaded.config.as_ref();
+        let written = written.and_then(|config| config.listen.control.as_ref());
+        let written = written.map(|control| AdminAddress::Unix(control.path.clone()));
+        self.control.clone().or(written)
+    }
+
+    fn print_token(&self, reports: u32) -> Answer {
+        let loaded = Loaded::new(self.config.as_deref());
+        let control = self.control(&loaded);
+        let made = control
+            .ok_or_else(|| io::Error::other("the configuration names no control socket"))
+            .and_then(|control| report::token(&control, TOKEN_LIFETIME, reports));
+        match made {
+            Ok(token) => {
+                print::out(&format!("{token}\n"));
+                Answer::Yes
+            }
+            Err(error) => {
+                print::err(&format!("tidegate: no token was made: {error}\n"));
+                Answer::Failed
+            }
         }
     }
 }

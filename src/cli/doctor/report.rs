@@ -180,9 +180,10 @@ impl Report {
         Value::Object(known.collect::<Map<_, _>>())
     }
 
-    /// Tells the gate.
-    pub(super) fn send(&self, address: &AdminAddress) -> io::Result<()> {
-        let (status, body) = admin::tell(address, "/v1/contained", &self.probes())?;
+    /// Tells the gate, with a token for reports.
+    pub(super) fn send(&self, address: &AdminAddress, token: &str) -> io::Result<()> {
+        let (path, patience) = ("/v1/contained", admin::PATIENCE);
+        let (status, body) = admin::post(address, path, Some(token), &self.probes(), patience)?;
         if status == 204 {
             return Ok(());
         }
@@ -222,6 +223,23 @@ impl Report {
             tree.stages(check, items.flat_map(lines).collect());
         }
         tree.draw()
+    }
+}
+
+/// A token for reports, which the control socket makes.
+pub(super) fn token(control: &AdminAddress, lifetime: u32, reports: u32) -> io::Result<String> {
+    let asked = json!({ "lifetime": lifetime, "reports": reports });
+    let (status, body) = admin::tell(control, "/v1/contained/token", &asked).map_err(|error| {
+        let control = admin::show_address(control);
+        io::Error::new(error.kind(), format!("control socket {control}: {error}"))
+    })?;
+    let made = serde_json::from_str::<Value>(&body).unwrap_or_default();
+    match made.get("token").and_then(Value::as_str) {
+        Some(token) if status == 200 => Ok(token.to_owned()),
+        _ => {
+            let said = print::clean(body.trim(), 200);
+            Err(io::Error::other(format!("{status} {said}")))
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::gate::{Gate, Ground, Started, Wish, session_facts};
 use crate::identity::{Evidence, Family, Grant};
 use crate::policy::{self, Catalogue};
 use crate::proxy::{self, Bound, Tenant};
-use crate::record::{Event, Tally};
+use crate::record::{Asker, Event, Tally};
 use crate::tls;
 use crate::vcs;
 
@@ -241,7 +241,7 @@ impl Exec {
 
     async fn end(&self, running: Running, session: &Session) {
         running.cut().await;
-        let facts = session_facts(&session.grant, Some("the command ended".into()));
+        let facts = session_facts(&session.grant, Some("the command ended".into()), &asker());
         let recorder = &running.gate.recorder;
         recorder.event(&Event::SessionEnded(Box::new(facts)));
         let end = summary::End {
@@ -280,7 +280,7 @@ impl Exec {
         let (wish, channel) = self.wish(id);
         let tally = Arc::new(Tally::default());
         gate.recorder.count_into(&tally);
-        let started = gate.start_session(&wish, Ground::Launcher)?;
+        let started = gate.start_session(&wish, Ground::Launcher, &asker())?;
         let identity = &gate.snapshot.load().identity;
         let shown = identity.session(&started.token)?;
         Ok(Session {
@@ -397,4 +397,14 @@ pub(super) fn default_config() -> Option<PathBuf> {
         .by_ref()
         .map(|folder| folder.join("tidegate/tidegate.toml"))
         .find(|file| config::read(file).is_ok())
+}
+
+/// Who starts and ends the session of the command: this process.
+fn asker() -> Asker {
+    Asker {
+        door: "exec",
+        uid: Some(rustix::process::getuid().as_raw()),
+        pid: Some(std::process::id()),
+        ..Asker::default()
+    }
 }

@@ -34,6 +34,38 @@ async fn every_kind_of_line_fits_the_schema() {
         flows: vec![Uuid::nil()],
         detail: "d".into(),
     });
+    let asker = Asker {
+        door: "control",
+        uid: Some(1000),
+        pid: Some(7),
+        address: Some([192, 0, 2, 7].into()),
+        certificate: Some("spiffe://acme/ci".into()),
+        session: Some("s".into()),
+    };
+    recorder.event(&Event::ContainmentReported {
+        inside: vec!["tcp", "udp"],
+        outside: vec!["dns"],
+        asker: asker.clone(),
+    });
+    let started = SessionFacts {
+        session: Some("s".into()),
+        evidence: "token",
+        trust: "verified",
+        asker: asker.clone(),
+        ..SessionFacts::default()
+    };
+    recorder.event(&Event::SessionStarted(Box::new(started.clone())));
+    recorder.event(&Event::SessionEnded(Box::new(started)));
+    let call = CallFacts {
+        session: Some("s".into()),
+        call: ToolCall {
+            id: Some("toolu_1".into()),
+            ..ToolCall::default()
+        },
+        asker,
+    };
+    recorder.event(&Event::ToolCallStarted(Box::new(call.clone())));
+    recorder.event(&Event::ToolCallEnded(Box::new(call)));
     let open = allowed();
     let mut permit = recorder.permit().await.expect("room");
     permit.decided(&open).await.expect("written");
@@ -51,10 +83,15 @@ async fn every_kind_of_line_fits_the_schema() {
     let expected = [
         "checkpoint",
         "close",
+        "containment_reported",
         "decision",
         "policy_loaded",
         "policy_rejected",
         "record_gap",
+        "session_ended",
+        "session_started",
+        "tool_call_ended",
+        "tool_call_started",
     ];
     assert_eq!(kinds, expected.map(str::to_owned).into());
     assert_valid(&all);

@@ -26,7 +26,10 @@ use crate::policy::{Action, Basis, Category, Deed, McpCall, Mode, TierBasis, Ver
 use super::encode;
 use super::recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
 use super::sink::faulty::Faulty;
-use super::{Blame, CloseFacts, End, Event, FlowFacts, Outcome, Said, Timings, TlsMode};
+use super::{
+    Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, Outcome, Said, SessionFacts,
+    Timings, TlsMode,
+};
 
 const DEADLINE: Duration = Duration::from_mins(1);
 

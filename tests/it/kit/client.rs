@@ -23,6 +23,15 @@ impl Client {
         }
     }
 
+    /// Connects from an address of this host.
+    pub(crate) fn dial_from(own: [u8; 4], address: SocketAddr) -> Self {
+        Self {
+            wire: Wire::dial_from(own, address),
+            reader: Reader::default(),
+            credentials: None,
+        }
+    }
+
     /// Says who it is in every request that it composes.
     #[must_use]
     pub(crate) fn known_as(mut self, user: &str, secret: &str) -> Self {

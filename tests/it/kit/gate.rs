@@ -21,6 +21,7 @@ use super::{
 pub(crate) struct Plan {
     policy: String,
     record: String,
+    listen: String,
     files: Vec<(String, String)>,
     prefix: Vec<String>,
 }
@@ -30,6 +31,13 @@ impl Plan {
     #[must_use]
     pub(crate) fn record(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.record);
+        self
+    }
+
+    /// More lines under `[listen]`.
+    #[must_use]
+    pub(crate) fn listen(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.listen);
         self
     }
 
@@ -79,7 +87,7 @@ impl Plan {
         } else {
             (top, tables)
         };
-        format!("{top}\n{listen}\n{record}\n{tables}")
+        format!("{top}\n{listen}{}\n{record}\n{tables}", self.listen)
     }
 }
 
@@ -157,11 +165,24 @@ impl Gate {
 
     /// Reports what a doctor would, and gives the status.
     pub(crate) fn contained(&self, report: &str) -> u16 {
+        self.contained_with(&self.report_token(), report)
+    }
+
+    /// A token for one report.
+    pub(crate) fn report_token(&self) -> String {
+        let made = self.control("/v1/contained/token", None, &serde_json::json!({}));
+        assert_eq!(made.status(), 200, "{made:?}");
+        made.json()["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// As [`Gate::contained`], with a token.
+    pub(crate) fn contained_with(&self, token: &str, report: &str) -> u16 {
         let (host, length) = (self.admin(), report.len());
         let mut client = Client::dial(host);
         client.send(format!(
             "POST /v1/contained HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
-             Content-Length: {length}\r\nConnection: close\r\n\r\n{report}"
+             Content-Length: {length}\r\nAuthorization: Bearer {token}\r\n\
+             Connection: close\r\n\r\n{report}"
         ));
         client.answer("POST").status()
     }

@@ -25,6 +25,16 @@ impl Wire {
         Self::plain(stream)
     }
 
+    /// As [`Wire::dial`], from an address of this host.
+    pub(crate) fn dial_from(own: [u8; 4], address: SocketAddr) -> Self {
+        let (domain, kind) = (socket2::Domain::IPV4, socket2::Type::STREAM);
+        let socket = socket2::Socket::new(domain, kind, None).expect("a socket");
+        let own = SocketAddr::from((own, 0));
+        socket.bind(&own.into()).expect("an address");
+        socket.connect(&address.into()).expect("a connection");
+        Self::plain(socket.into())
+    }
+
     /// Takes a socket over.
     pub(crate) fn plain(stream: TcpStream) -> Self {
         stream

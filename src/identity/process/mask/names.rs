@@ -1,0 +1,204 @@
+//! Names of flags, variables, fields and keys whose value is a secret.
+
+use super::programs::Program;
+
+/// What the value of a flag is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Named {
+    /// Nothing secret.
+    Nothing,
+    /// A secret.
+    Secret,
+    /// `user:secret`.
+    Pair,
+    /// A header field.
+    Header,
+    /// What a request sends: a body, a form, a cookie.
+    Body,
+}
+
+/// A name with one of these in it, whatever is between its words, has a secret.
+const INSIDE: &[&str] = &[
+    "accountkey",
+    "apikey",
+    "apitoken",
+    "authoriz",
+    "bearer",
+    "connectionstring",
+    "cookie",
+    "credential",
+    "jsessionid",
+    "pass",
+    "phpsessid",
+    "privatekey",
+    "secret",
+    "sharedaccess",
+    "token",
+    "webhook",
+];
+/// A name that has one of these as a word of its own has a secret.
+const WORDS: &[&str] = &[
+    "auth",
+    "cred",
+    "creds",
+    "dsn",
+    "jwt",
+    "key",
+    "keys",
+    "otp",
+    "pat",
+    "pin",
+    "psk",
+    "pw",
+    "pwd",
+    "sas",
+    "sig",
+    "signature",
+    "totp",
+];
+/// Names that end like this have a place, or say where a secret comes from.
+const PLACES: &[&str] = &[
+    "file", "path", "stdin", "prompt", "dir", "fd", "env", "type",
+];
+/// Names with a secret's word that have none.
+const PLAIN: &[&str] = &["PWD", "OLDPWD", "SSH_AUTH_SOCK"];
+/// Header fields that have no secret.
+const PLAIN_HEADERS: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "if-modified-since",
+    "if-none-match",
+    "origin",
+    "range",
+    "user-agent",
+];
+/// Long flags whose value is `user:secret`.
+const PAIRS: &[&str] = &["--user", "--proxy-user", "--auth", "--ftp-user", "--login"];
+/// Long flags whose value is sent.
+const BODIES: &[&str] = &[
+    "--body",
+    "--body-data",
+    "--data",
+    "--data-ascii",
+    "--data-binary",
+    "--data-raw",
+    "--data-urlencode",
+    "--form",
+    "--form-string",
+    "--json",
+    "--post-data",
+    "--raw",
+    "--url-query",
+];
+/// Words that stand before a secret without being a flag.
+const ANNOUNCING: &[&str] = &["bearer", "basic", "password", "passphrase", "psk"];
+
+/// Whether the value of something with this name is a secret.
+pub(super) fn is_secret(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    if PLAIN.contains(&name) {
+        return false;
+    }
+    let words = words(name);
+    if words
+        .last()
+        .is_some_and(|last| PLACES.contains(&last.as_str()))
+    {
+        return false;
+    }
+    let bare: String = lower.chars().filter(char::is_ascii_alphanumeric).collect();
+    INSIDE.iter().any(|part| bare.contains(part))
+        || words.iter().any(|word| WORDS.contains(&word.as_str()))
+        || words.last().is_some_and(|last| last.ends_with("key"))
+}
+
+/// The words of `AWS_SECRET_ACCESS_KEY`, `api-key`, `accessKey`, in lower case.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut before_is_lower = false;
+    for letter in name.chars() {
+        let splits = !letter.is_ascii_alphanumeric();
+        if splits || letter.is_ascii_uppercase() && before_is_lower {
+            words.push(String::new());
+        }
+        before_is_lower = letter.is_ascii_lowercase();
+        if !splits && let Some(last) = words.last_mut() {
+            last.push(letter.to_ascii_lowercase());
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// What the value of a flag is, where `program` takes it.
+pub(super) fn flag(flag: &str, program: &Program) -> Named {
+    let flag = flag.trim_end_matches(['\'', '"']);
+    if let Some(named) = program.flag(flag) {
+        return named;
+    }
+    if PAIRS.contains(&flag) {
+        return Named::Pair;
+    }
+    if BODIES.contains(&flag) {
+        return Named::Body;
+    }
+    match flag {
+        "-H" | "--header" | "--proxy-header" | "--add-header" => Named::Header,
+        "-u" | "-U" => Named::Pair,
+        "-p" | "-P" if program.may_take_password() => Named::Secret,
+        _ if flag.len() > 2 && is_secret(flag.trim_start_matches('-')) => Named::Secret,
+        _ => Named::Nothing,
+    }
+}
+
+/// `NAME=SECRET`, `name: SECRET`, `{"name":"SECRET"`, wherever it stands in a part: what is kept
+/// of it, and the secret.
+pub(super) fn assigned(part: &str) -> Option<(&str, &str)> {
+    let separators = part.match_indices(['=', ':']);
+    for (at, separator) in separators {
+        let (before, after) = part.split_at(at);
+        let after = after.get(separator.len()..).unwrap_or_default();
+        let name = before.trim_end_matches(['\'', '"', '\\']);
+        let from = name
+            .rfind(|letter: char| !(letter.is_ascii_alphanumeric() || "_-.".contains(letter)))
+            .map_or(0, |at| at + 1);
+        let name = name.get(from..).unwrap_or_default();
+        // Nothing behind `=` is an empty value; behind `:` the value is the next part.
+        let has_value = !after.is_empty() || separator == ":" && !before.ends_with(':');
+        let short = separator == ":" && before.ends_with("/p");
+        if has_value && (short || is_secret(name)) {
+            return Some((part.get(..=at).unwrap_or_default(), after));
+        }
+    }
+    None
+}
+
+/// Whether a word that is no flag says that a secret follows: `Bearer X`, `password X`, a key of
+/// settings (`aws_secret_access_key X`), SQL's `identified by X`.
+pub(super) fn announces(part: &str, before: &str) -> bool {
+    let bare = part.trim_matches(['\'', '"', ':']);
+    let lower = bare.to_ascii_lowercase();
+    let is_sql = lower == "by" && before.eq_ignore_ascii_case("identified");
+    if is_sql || ANNOUNCING.contains(&lower.as_str()) {
+        return true;
+    }
+    let is_key = bare
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"_.-:/".contains(&byte));
+    let named = bare.contains('_') || bare.contains('.') && !bare.contains('/');
+    let last = bare.rsplit(['.', ':', '/']).next().unwrap_or_default();
+    is_key && named && !bare.contains("://") && is_secret(last)
+}
+
+/// Whether a header field of this name has no secret.
+pub(super) fn is_plain_header(name: &str) -> bool {
+    PLAIN_HEADERS.contains(&name.to_ascii_lowercase().as_str())
+}
