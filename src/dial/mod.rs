@@ -6,6 +6,7 @@
 mod document;
 mod parent;
 mod pool;
+mod program;
 mod race;
 mod resolve;
 mod stream;
@@ -25,6 +26,7 @@ use crate::policy::{Category, Decision, Guard, Policy};
 pub use document::{Document, DocumentError, Sought, Wanted};
 pub use parent::{Errand, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};
+pub use program::{Children, ProgramEnd, ProgramStart, ProgramWitness, Programs};
 pub use resolve::{ResolveError, Resolver};
 pub use stream::Stream;
 
@@ -117,6 +119,7 @@ impl Dialer {
         dial: &config::Dial,
         limits: &config::Limits,
         clock: Clock,
+        programs: &Programs,
         before: Option<&Self>,
     ) -> Self {
         let resolver = match before {
@@ -128,6 +131,7 @@ impl Dialer {
             parents: Parent::all(
                 &dial.parents,
                 &clock,
+                programs,
                 before.map_or(&[], |before| &before.parents),
             ),
             pool: Pool::default(),

@@ -1,8 +1,10 @@
 //! The running whole: what every flow needs, held in one place. No logic.
 
+mod advisory;
 mod ages;
 mod flows;
 mod held;
+mod programs;
 mod snapshot;
 mod start;
 
@@ -18,9 +20,11 @@ use crate::identity::RevokeError;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
 
+pub use advisory::Advisory;
 pub use ages::Ages;
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use held::{Held, Hold};
+pub use programs::ProgramRecord;
 pub use snapshot::{Parts, Snapshot};
 pub use start::{Ground, StartError, Started, Wish, by_hand, session_facts};
 
@@ -49,6 +53,8 @@ pub struct Gate {
     pub pseudonym: Arc<str>,
     /// Whether the last reload failed, and its first finding.
     pub stale: ArcSwap<Option<Box<str>>>,
+    /// Whether the policy is advice to some callers.
+    pub advisory: Advisory,
     generation: AtomicU64,
 }
 
@@ -68,6 +74,7 @@ impl Gate {
             clock,
             pseudonym: pseudonym(),
             stale: ArcSwap::from_pointee(None),
+            advisory: Advisory::default(),
             generation: AtomicU64::new(generation),
         }
     }

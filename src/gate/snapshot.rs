@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::{Config, CredentialKey, Limits, Listener};
-use crate::dial::Dialer;
+use crate::dial::{Dialer, Programs};
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
 use crate::policy::{Guard, Policy};
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub credentials: Option<CredentialKey>,
     /// How old versions of packages are.
     pub ages: Ages,
+    /// Which programs may be started, and where each start goes on record.
+    pub programs: Programs,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -62,18 +64,26 @@ pub struct Parts<'a> {
     pub upstreams: tls::Upstreams,
     /// The clock.
     pub clock: Clock,
+    /// Which programs may be started.
+    pub programs: Programs,
+    /// The dialer of the generation before, where nothing that it was made of changed.
+    pub dialer: Option<Arc<Dialer>>,
 }
 
 impl Snapshot {
     /// Builds a generation of a configuration whose policy compiled.
     pub fn new(generation: u64, config: &Config, policy: Policy, parts: &Parts<'_>) -> Self {
         let before = parts.before;
-        let dialer = Arc::new(Dialer::new(
-            &config.dial,
-            &config.limits,
-            parts.clock.clone(),
-            before.map(|before| &*before.dialer),
-        ));
+        let new_dialer = || {
+            Arc::new(Dialer::new(
+                &config.dial,
+                &config.limits,
+                parts.clock.clone(),
+                &parts.programs,
+                before.map(|before| &*before.dialer),
+            ))
+        };
+        let dialer = parts.dialer.clone().unwrap_or_else(new_dialer);
         let reach = Reach {
             dialer: dialer.clone(),
             guard: parts.guard.clone(),
@@ -120,6 +130,7 @@ impl Snapshot {
                 key.unwrap_or_else(|| CredentialKey::new("", &config.digest))
             }),
             ages: Ages::default(),
+            programs: parts.programs.clone(),
             listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
             policy,
         }

@@ -37,7 +37,7 @@ pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Line, Narrow, Process, ToolCall, Work};
 pub use label::Labels;
 pub use oidc::Reach;
-pub use process::{Family, Kin};
+pub use process::{Family, Kin, client_user};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{
     BoundClaim, Claims, JobClaim, NarrowClaim, PublicKey, Signer, TYP, TokenError, Tokens,
