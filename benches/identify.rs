@@ -29,6 +29,7 @@ fn reach(clock: &Clock) -> tidegate::identity::Reach {
             &dial,
             &limits,
             clock.clone(),
+            &tidegate::dial::Programs::of(config::Owners::default()),
             None,
         )),
         guard: Arc::default(),

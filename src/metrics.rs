@@ -144,6 +144,11 @@ impl Metrics {
         GenerationMetrics::new(self.0.clone(), tiers)
     }
 
+    /// `tidegate_policy_advisory`.
+    pub fn policy_advisory(&self) {
+        self.0.declared.policy_advisory.set(1);
+    }
+
     /// `tidegate_issuer_fetches_total{result}`.
     pub fn issuer_fetched(&self, well: bool) {
         let result = if well { "ok" } else { "failed" };

@@ -7,7 +7,9 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{AdminAddress, Config, IdentityDemand, Listener, Record};
 use crate::gate::Gate;
 
+use super::discovery::Discovered;
 use super::sockets::Bound;
+use super::standing::WALLS;
 
 /// What `tidegate env` says without being told.
 const DEFAULT: &str = "http://127.0.0.1:3128";
@@ -19,9 +21,12 @@ pub(super) fn say(text: &str) {
     let _ = error.flush();
 }
 
-/// Whether standard error may have colour.
-pub(super) fn colour() -> bool {
-    std::io::stderr().is_terminal()
+/// Whether standard error may have colour: it is a terminal, and the user does not forbid it
+/// (`NO_COLOR`, `TERM=dumb`).
+pub fn colour() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let dumb = set("TERM").is_some_and(|term| term == "dumb");
+    std::io::stderr().is_terminal() && set("NO_COLOR").is_none() && !dumb
 }
 
 /// What the log says where `TIDEGATE_LOG` does not say otherwise. The library of HTTP/2 warns of
@@ -46,7 +51,7 @@ pub(super) fn record_place(record: &Record) -> String {
 }
 
 /// Says what runs here, where its records go and what to export.
-pub(super) fn started(config: &Config, gate: &Gate, bound: &Bound) {
+pub(super) fn started(config: &Config, discovered: &Discovered, gate: &Gate, bound: &Bound) {
     let snapshot = gate.snapshot.load();
     let mut text = String::new();
     for proxy in &bound.proxies {
@@ -63,15 +68,13 @@ pub(super) fn started(config: &Config, gate: &Gate, bound: &Bound) {
     if let Some(address) = bound.remote_address() {
         line(&mut text, format_args!("admin-tls on {address}"));
     }
-    match (&config.path, snapshot.policy.rule_count()) {
-        (Some(path), count) => {
-            let noun = if count == 1 { "rule" } else { "rules" };
-            line(
-                &mut text,
-                format_args!("policy {}, {count} {noun}", path.display()),
-            );
-        }
-        (None, _) => line(
+    let rules = match snapshot.policy.rule_count() {
+        1 => "1 rule".to_owned(),
+        count => format!("{count} rules"),
+    };
+    match config.path {
+        Some(_) => line(&mut text, format_args!("{discovered}, {rules}")),
+        None => line(
             &mut text,
             format_args!("no configuration: built-in policy and catalogue, all else is refused"),
         ),
@@ -99,6 +102,16 @@ pub(super) fn started(config: &Config, gate: &Gate, bound: &Bound) {
         );
     }
     say(&text);
+}
+
+/// That the policy is advice to some callers, why, and what makes it a wall.
+pub(super) fn advice(why: &str) -> String {
+    let mut text = String::new();
+    line(&mut text, format_args!("THE POLICY IS ADVICE: {why}"));
+    for (what, command) in WALLS {
+        line(&mut text, format_args!("  a wall {what}: {command}"));
+    }
+    text
 }
 
 /// The proxy as a client on this host reaches it.

@@ -1,13 +1,15 @@
 //! The program: build, bind, say what it does, run until drained.
 
 mod banner;
+mod discovery;
 mod interfaces;
+mod plan;
 mod reload;
 mod running;
 mod sockets;
+mod standing;
 mod trust;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +19,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Door, Remote, Status};
-use crate::clock::Clock;
-use crate::config::{self, Config};
-use crate::diag::{self, Diagnostic, Severity};
+use crate::config::Owners;
+use crate::diag;
+use crate::dial::Programs;
 use crate::gate::Gate;
-use crate::policy::{self, Catalogue, Policy};
-use crate::tls;
+use crate::policy::{self, Catalogue};
 
+pub use banner::colour;
+pub use discovery::{Discovered, Origin, discover};
+pub use plan::{Loaded, Plan};
 pub use running::Running;
+pub use standing::{Standing, WALLS};
 
 use sockets::Bound;
 
@@ -33,93 +38,29 @@ const SAMPLE: Duration = Duration::from_secs(5);
 /// How long flows that were cut have to write their ends.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// What to run: a configuration whose policy compiled.
-#[derive(Debug)]
-pub struct Plan {
-    /// Everything that was written.
-    pub config: Config,
-    /// The compiled rules.
-    pub policy: Policy,
-    /// How listeners speak TLS.
-    pub tls: tls::Servers,
-    /// Who vouches for inspected destinations.
-    pub authority: Option<Arc<tls::Authority>>,
-    /// How upstreams are spoken TLS with.
-    pub upstreams: tls::Upstreams,
-    /// Findings that do not keep it from running.
-    pub warnings: Vec<Diagnostic>,
-}
-
-impl Plan {
-    /// Loads and compiles a file, or the embedded default. `Err` has every finding.
-    pub fn new(path: Option<&Path>, catalogue: &Catalogue) -> Result<Self, Vec<Diagnostic>> {
-        let (config, mut findings) = match path {
-            Some(path) => config::load(path),
-            None => (Some(config::embedded()), Vec::new()),
-        };
-        let Some(config) = config else {
-            return Err(findings);
-        };
-        let (policy, more) = policy::compile(&config.policy, catalogue);
-        findings.extend(more);
-        let clock = Clock::system();
-        let (tls, more) = tls::Servers::new(&config.listen, &clock);
-        findings.extend(more);
-        let names = policy.as_ref().map(Policy::inspected_names);
-        let names = names.unwrap_or_default();
-        let (authority, more) = tls::Authority::new(&config.inspect, &names, &clock);
-        findings.extend(more);
-        findings.extend(tls::Client::wrong_with(&config.dial.parents));
-        let (upstreams, more) = tls::Upstreams::new(&config.upstreams, &Clock::system());
-        findings.extend(more);
-        match (policy, tls, upstreams) {
-            (Some(policy), Some(tls), Some(upstreams)) if !has_errors(&findings) => Ok(Self {
-                tls,
-                authority: authority.map(Arc::new),
-                upstreams,
-                config,
-                policy,
-                warnings: findings,
-            }),
-            _ => Err(findings),
-        }
-    }
-
-    /// The same, enforcing nothing: what would be refused passes, and is said to.
-    #[must_use]
-    pub fn observing(mut self) -> Self {
-        self.policy.observe();
-        self
-    }
-}
-
-fn has_errors(findings: &[Diagnostic]) -> bool {
-    findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Error)
-}
-
-/// `tidegate run`: exit code 0 after a drain, 2 where the configuration is wrong, 4 where
-/// something outside failed.
-pub fn run_command(path: Option<&Path>) -> ExitCode {
+/// `tidegate run`: exit code 0 after a drain, 2 where the configuration is wrong or another user
+/// could change it, 4 where something outside failed. `policy_owners`: users besides root and that
+/// of this process who may own the policy.
+pub fn run_command(discovered: &Discovered, policy_owners: &[u32]) -> ExitCode {
     banner::log_to_stderr();
     let catalogue = policy::built_in();
-    let plan = match Plan::new(path, &catalogue) {
+    let owners = Owners::of_this_process().and(policy_owners);
+    let plan = match Plan::new(discovered.path(), &catalogue, &owners) {
         Ok(plan) => plan,
         Err(findings) => {
-            banner::say(&diag::render(&findings, banner::colour()));
+            banner::say(&diag::render(&findings, colour()));
             return ExitCode::from(2);
         }
     };
     if !plan.warnings.is_empty() {
-        banner::say(&diag::render(&plan.warnings, banner::colour()));
+        banner::say(&diag::render(&plan.warnings, colour()));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
     let ran = runtime
         .context("cannot start the runtime")
-        .and_then(|runtime| runtime.block_on(run(plan, catalogue)));
+        .and_then(|runtime| runtime.block_on(run(plan, discovered, catalogue, owners)));
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -130,13 +71,25 @@ pub fn run_command(path: Option<&Path>) -> ExitCode {
 }
 
 /// Runs a plan until it is told to stop and its flows have ended.
-async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
+async fn run(
+    plan: Plan,
+    discovered: &Discovered,
+    catalogue: Catalogue,
+    owners: Owners,
+) -> anyhow::Result<()> {
+    let standing = Standing::of_this_process();
     let mut stop = Stop::new()?;
     let hangup = signal(SignalKind::hangup())?;
     let bound = Bound::new(&plan.config.listen)?;
-    let running = Running::start(plan, bound.addresses(), None)?;
+    let programs = Programs::of(owners.clone());
+    let running = Running::start(plan, bound.addresses(), None, programs)?;
     let gate = running.gate.clone();
-    banner::started(&running.config, &gate, &bound);
+    banner::started(&running.config, discovered, &gate, &bound);
+    if let Some(why) = standing.why_advice() {
+        banner::say(&banner::advice(&why));
+        gate.policy_is_advisory(&why);
+    }
+    gate.advisory.watch();
     serve_admin(&gate, bound.admin, Door::Admin, &running.quiet);
     serve_admin(&gate, bound.control, Door::Control, &running.quiet);
     if let Some((listener, written)) = bound.remote {
@@ -152,7 +105,8 @@ async fn run(plan: Plan, catalogue: Catalogue) -> anyhow::Result<()> {
         gate.attendants.spawn(served);
     }
     running.serve(bound.proxies);
-    running.attend(catalogue, Some(hangup), std::convert::identity);
+    running.follow_files(catalogue, owners, hangup);
+    running.sample();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     banner::say("tidegate: ready\n");
 

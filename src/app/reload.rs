@@ -1,5 +1,8 @@
 //! Reload: on SIGHUP, or when the content of the files changes; all or nothing.
 //!
+//! A gate that was given a copy follows nothing: what it read at its start decides until its end,
+//! and only the addresses of the machine are looked up again.
+//!
 //! The files are read and digested every two seconds, without watchers: those miss what container
 //! platforms do to mounted files. Two equal digests in a row are waited for, so that a half-written
 //! file is not taken. What does not load changes nothing: the last good generation goes on, and
@@ -12,7 +15,7 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Owners};
 use crate::diag::{self, Diagnostic};
 use crate::gate::{Gate, Parts, Snapshot};
 use crate::policy::Catalogue;
@@ -28,20 +31,34 @@ pub(super) struct Follow {
     pub(super) config: Config,
     /// What hosts are for.
     pub(super) catalogue: Catalogue,
-    /// What is made of every plan before it is put in force.
-    pub(super) adapt: fn(Plan) -> Plan,
+    /// Where the next generation comes from.
+    pub(super) source: Source,
     /// Own listeners, part of the floor.
     pub(super) own: Vec<SocketAddr>,
-    /// Where SIGHUP asks for a reload, the signal. Made before anybody is told that the gate is
-    /// ready: one that comes sooner would end the process.
-    pub(super) hangup: Option<Signal>,
+}
+
+/// Where the next generation comes from.
+pub(super) enum Source {
+    /// The files of the configuration.
+    Files {
+        /// Who may own them and write to them.
+        owners: Owners,
+        /// SIGHUP asks for a reload. Listened for before the gate says that it is ready: one that
+        /// comes sooner would end the process.
+        hangup: Signal,
+    },
+    /// The configuration that was read at the start; no file is read again.
+    Copy {
+        /// What is made of its plan before it is put in force.
+        adapt: fn(Plan) -> Plan,
+    },
 }
 
 struct Follower {
     gate: Arc<Gate>,
     catalogue: Arc<Catalogue>,
     config: Config,
-    adapt: fn(Plan) -> Plan,
+    loader: Loader,
     own: Vec<SocketAddr>,
     /// The digest that was tried last, good or bad.
     tried: Arc<str>,
@@ -51,15 +68,43 @@ struct Follower {
     interfaces: Vec<IpAddr>,
 }
 
-/// Follows the files and SIGHUP until `quiet`.
+/// How the next plan is made.
+#[derive(Clone)]
+enum Loader {
+    Files(Owners),
+    Copy(fn(Plan) -> Plan),
+}
+
+impl Loader {
+    fn load(
+        &self,
+        config: Config,
+        now: &Snapshot,
+        catalogue: &Catalogue,
+    ) -> Result<Plan, Vec<Diagnostic>> {
+        match self {
+            Self::Files(owners) => Plan::new(config.path.as_deref(), catalogue, owners),
+            Self::Copy(adapt) => Plan::of_copy(config, now, catalogue).map(adapt),
+        }
+    }
+
+    fn reads_files(&self) -> bool {
+        matches!(self, Self::Files(_))
+    }
+}
+
+/// Follows what is to be followed until `quiet`.
 pub(super) async fn follow(gate: Arc<Gate>, follow: Follow, quiet: CancellationToken) {
-    let mut hangup = follow.hangup;
+    let (loader, mut hangup) = match follow.source {
+        Source::Files { owners, hangup } => (Loader::Files(owners), Some(hangup)),
+        Source::Copy { adapt } => (Loader::Copy(adapt), None),
+    };
     let digest = follow.config.digest.clone();
     let mut follower = Follower {
         gate,
         catalogue: Arc::new(follow.catalogue),
         config: follow.config,
-        adapt: follow.adapt,
+        loader,
         own: follow.own,
         tried: digest.clone(),
         seen: digest,
@@ -91,27 +136,35 @@ async fn asked(hangup: &mut Option<Signal>) {
 
 impl Follower {
     async fn poll(&mut self) {
-        let config = self.config.clone();
-        let read = tokio::task::spawn_blocking(move || config::digest_of_files(&config)).await;
-        let Ok(Ok(digest)) = read else { return };
-        let settled = digest == self.seen;
-        self.seen = digest;
+        let written = self.loader.reads_files() && self.files_changed().await;
         let interfaces = interfaces::own();
         let moved = interfaces != self.interfaces;
         self.interfaces = interfaces;
-        if (settled && self.seen != self.tried) || moved {
+        if written || moved {
             self.reload().await;
         }
     }
 
+    /// Whether the files say something new, and said the same at the last poll.
+    async fn files_changed(&mut self) -> bool {
+        let config = self.config.clone();
+        let read = tokio::task::spawn_blocking(move || config::digest_of_files(&config)).await;
+        let Ok(Ok(digest)) = read else { return false };
+        let settled = digest == self.seen;
+        self.seen = digest;
+        settled && self.seen != self.tried
+    }
+
     async fn reload(&mut self) {
-        let (path, catalogue) = (self.config.path.clone(), self.catalogue.clone());
-        let loaded =
-            tokio::task::spawn_blocking(move || Plan::new(path.as_deref(), &catalogue)).await;
-        match loaded {
-            Ok(Ok(plan)) => self.adopt((self.adapt)(plan)),
+        let (config, catalogue) = (self.config.clone(), self.catalogue.clone());
+        let (loader, now) = (self.loader.clone(), self.gate.snapshot.load_full());
+        let load = move || loader.load(config, &now, &catalogue);
+        match tokio::task::spawn_blocking(load).await {
+            Ok(Ok(plan)) => self.adopt(plan),
             Ok(Err(findings)) => {
-                if let Ok(digest) = config::digest_of_files(&self.config) {
+                if let (Loader::Files(_), Ok(digest)) =
+                    (&self.loader, config::digest_of_files(&self.config))
+                {
                     self.tried = digest;
                 }
                 self.reject(&findings);
@@ -140,7 +193,8 @@ impl Follower {
                 "[listen], [[listener]] addresses and [record] change at the next start"
             );
         }
-        if let Some(authority) = &authority {
+        let reads_files = self.loader.reads_files();
+        if let Some(authority) = authority.as_ref().filter(|_| reads_files) {
             let _ = trust::publish(&self.config.record, authority);
         }
         let gate = &self.gate;
@@ -154,6 +208,8 @@ impl Follower {
             authority,
             upstreams,
             clock: gate.clock.clone(),
+            programs: before.programs.clone(),
+            dialer: (!reads_files).then(|| before.dialer.clone()),
         };
         let generation = gate.next_generation();
         let next = Snapshot::new(generation, &config, policy, &parts);

@@ -12,15 +12,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminListener, Door};
 use crate::clock::Clock;
-use crate::config::{self, Config};
-use crate::gate::{Gate, Parts, Snapshot};
+use crate::config::{self, Config, Owners};
+use crate::dial::Programs;
+use crate::gate::{Gate, Parts, ProgramRecord, Snapshot};
 use crate::metrics::Metrics;
 use crate::policy::Catalogue;
 use crate::proxy;
 use crate::record::{Event, Recorder};
 use crate::tls;
 
-use super::reload::{self, Follow};
+use super::reload::{self, Follow, Source};
 use super::{LAST_WORDS, Plan, banner, interfaces, sample, sockets, trust};
 
 /// A gate that runs in this process.
@@ -40,8 +41,14 @@ pub struct Running {
 
 impl Running {
     /// Opens the log and puts the plan in force. Nothing is accepted yet; `own` are the addresses
-    /// that it will be accepted at, `spare` is the log where another gate writes the usual one.
-    pub fn start(plan: Plan, own: Vec<SocketAddr>, spare: Option<PathBuf>) -> anyhow::Result<Self> {
+    /// that it will be accepted at, `spare` is the log where another gate writes the usual one,
+    /// `programs` says which programs the gate may start.
+    pub fn start(
+        plan: Plan,
+        own: Vec<SocketAddr>,
+        spare: Option<PathBuf>,
+        programs: Programs,
+    ) -> anyhow::Result<Self> {
         let Plan {
             mut config,
             policy,
@@ -73,6 +80,8 @@ impl Running {
             authority: authority.clone(),
             upstreams,
             clock: clock.clone(),
+            programs: programs.on_record(Arc::new(ProgramRecord(recorder.clone()))),
+            dialer: None,
         };
         let bundle = authority
             .as_deref()
@@ -111,23 +120,35 @@ impl Running {
         super::serve_admin(&self.gate, Some(listener), Door::Admin, &self.quiet);
     }
 
-    /// Reloads and samples until it ends, after the flows. `hangup`: the signal that asks for a
-    /// reload; `adapt` is done to every plan that is loaded.
-    pub fn attend(&self, catalogue: Catalogue, hangup: Option<Signal>, adapt: fn(Plan) -> Plan) {
+    /// Follows the files of the configuration, of which `owners` alone may change anything, until
+    /// it ends. `hangup`: the signal that asks for a reload.
+    pub fn follow_files(&self, catalogue: Catalogue, owners: Owners, hangup: Signal) {
+        let source = Source::Files { owners, hangup };
+        self.follow(catalogue, source);
+    }
+
+    /// Keeps to the configuration that was read at the start, whatever becomes of its files.
+    /// `adapt` was done to its plan, and is done again where the machine's addresses change.
+    pub fn keep_copy(&self, catalogue: Catalogue, adapt: fn(Plan) -> Plan) {
+        self.follow(catalogue, Source::Copy { adapt });
+    }
+
+    fn follow(&self, catalogue: Catalogue, source: Source) {
         let follow = Follow {
             config: self.config.clone(),
             catalogue,
-            adapt,
+            source,
             own: self.own.clone(),
-            hangup,
         };
+        let (gate, quiet) = (self.gate.clone(), self.quiet.clone());
         let tasks = &self.gate.attendants;
-        tasks.spawn(reload::follow(
-            self.gate.clone(),
-            follow,
-            self.quiet.clone(),
-        ));
-        tasks.spawn(sample(self.gate.clone(), self.quiet.clone()));
+        tasks.spawn(reload::follow(gate, follow, quiet));
+    }
+
+    /// Samples counters and idle connections until it ends.
+    pub fn sample(&self) {
+        let (gate, quiet) = (self.gate.clone(), self.quiet.clone());
+        self.gate.attendants.spawn(sample(gate, quiet));
     }
 
     /// Ends every flow now; their ends are written.

@@ -106,6 +106,27 @@ fn say(
     body: &str,
     patience: Duration,
 ) -> io::Result<(u16, String)> {
+    let said = try_to_say(address, head, body, patience);
+    said.map_err(|error| spoken(error, patience))
+}
+
+/// An error in words: the system's own about a read that took too long are of a non-blocking one.
+pub(super) fn spoken(error: io::Error, patience: Duration) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {} s", patience.as_secs()),
+        ),
+        _ => error,
+    }
+}
+
+fn try_to_say(
+    address: &AdminAddress,
+    head: &str,
+    body: &str,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
     match address {
         AdminAddress::Tcp(address) => {
             let stream = TcpStream::connect_timeout(address, patience)?;
@@ -188,6 +209,15 @@ mod tests {
         assert!(running(&gate("HTTP/1.1 404 Not Found\r\n\r\n")).is_none());
         assert!(running(&gate("SSH-2.0-x\r\n")).is_none());
         assert!(running(&gate("HTTP/1.1 200 OK\r\n\r\n[]")).is_none());
+    }
+
+    #[test]
+    fn a_gate_that_says_nothing_is_told_in_words() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = AdminAddress::Tcp(listener.local_addr().unwrap());
+        let patience = Duration::from_secs(1);
+        let error = post(&address, "/v1/sessions", None, &(), patience).unwrap_err();
+        assert_eq!(error.to_string(), "no answer within 1 s");
     }
 
     #[test]

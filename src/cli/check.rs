@@ -4,18 +4,23 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::app::Loaded;
 use crate::config::Config;
 use crate::diag::{Diagnostic, Severity};
 use crate::policy::{Policy, run_trials};
 
 use super::admin::{self, Running};
-use super::load::Loaded;
-use super::{Answer, print};
+use super::{Answer, load, print};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
-    /// The configuration; without it, the built-in policy.
+    /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
+    /// ~/.config/tidegate/tidegate.toml, the built-in policy].
+    #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// The same, as other commands have it.
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -23,7 +28,8 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn perform(self) -> Answer {
-        let loaded = Loaded::new(self.file.as_deref());
+        let named = self.config.as_deref().or(self.file.as_deref());
+        let loaded = Loaded::discovered(&load::find(named, self.json));
         let address = match &loaded.config {
             Some(config) => config.listen.admin.clone(),
             None => Some(admin::default_address()),
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_built_in_policy_loads_and_says_what_it_is() {
-        let loaded = Loaded::new(None);
+        let loaded = Loaded::new(None, &crate::policy::built_in());
         let said = summary(&loaded, None);
         assert!(said.contains("result        it loads\n"), "{said}");
         assert!(said.contains("standard"), "{said}");
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_gate_is_compared_with_what_was_checked() {
-        let loaded = Loaded::new(None);
+        let loaded = Loaded::new(None, &crate::policy::built_in());
         let digest = loaded.config.as_ref().unwrap().digest.clone();
         assert!(gate(&loaded, Some(&running(&digest, false))).contains("has this configuration"));
         let other = gate(&loaded, Some(&running("ab", true)));
@@ -193,7 +199,10 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_a_finding() {
-        let loaded = Loaded::new(Some("/nowhere/tidegate.toml".as_ref()));
+        let loaded = Loaded::new(
+            Some("/nowhere/tidegate.toml".as_ref()),
+            &crate::policy::built_in(),
+        );
         assert!(loaded.policy.is_none());
         let said = summary(&loaded, Some(&running("ab", false)));
         assert!(said.contains("1 error: it does not load"), "{said}");

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::config::{self, CredentialKey};
 use crate::diag::{self, Severity};
 
-use super::{Answer, print};
+use super::{Answer, load, print};
 
 /// The longest credential, in bytes.
 const LONGEST: u64 = 64 * 1024;
@@ -21,8 +21,8 @@ pub(super) enum Credential {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Hash {
-    /// The configuration, whose `[inspect]` names the `credential-key` [default:
-    /// tidegate/tidegate.toml in ~/.config, then in /etc].
+    /// The configuration, whose `[inspect]` names the `credential-key` [default: `$TIDEGATE_CONFIG`,
+    /// /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print a JSON object.
@@ -49,7 +49,7 @@ impl Credential {
 impl Hash {
     fn hash(&self) -> Result<Box<str>, (Answer, String)> {
         let wrong = |why: &str| (Answer::Wrong, why.to_owned());
-        let path = self.config.clone().or_else(super::exec::default_config);
+        let path = load::find(self.config.as_deref(), self.json).path;
         let path = path.ok_or_else(|| wrong("no configuration: say --config FILE"))?;
         let key = key_of(&path)?;
         let secret = read(io::stdin().lock());

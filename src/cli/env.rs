@@ -17,7 +17,7 @@ use crate::name::{Host, Target, TargetError};
 use crate::tls::Bundle;
 
 use super::shell::Shell;
-use super::{Answer, ca, print};
+use super::{Answer, ca, load, print};
 
 /// What every client understands the same way: exact names, no networks, no leading dots.
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
@@ -41,7 +41,7 @@ pub(super) struct Env {
     #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
     proxy: Proxy,
     /// The configuration of the gate: where it inspects, what clients have to trust is said too
-    /// [default: tidegate/tidegate.toml in ~/.config, then in /etc].
+    /// [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Say which part of an agent asks, in the name of the session of `TIDEGATE_TOKEN`.
@@ -106,7 +106,7 @@ impl Env {
     /// cannot be read is only said: its gate may be another user's.
     fn trusted(&self) -> Result<Option<Bundle>, Answer> {
         let named = self.config.is_some();
-        let Some(path) = self.config.clone().or_else(super::exec::default_config) else {
+        let Some(path) = load::find(self.config.as_deref(), self.json).path else {
             return Ok(None);
         };
         let (config, findings) = config::load(&path);
@@ -134,7 +134,7 @@ impl Env {
 
 /// What clients have to trust, as the configuration says that a gate has without being told.
 pub(super) fn trusted_by_default() -> Option<Bundle> {
-    let config = config::load(&super::exec::default_config()?).0?;
+    let config = config::load(&crate::app::discover(None).path?).0?;
     ca::trusted(&config)?.ok()
 }
 

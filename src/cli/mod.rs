@@ -87,9 +87,14 @@ struct JailInit {
 
 #[derive(Debug, clap::Args)]
 struct Run {
-    /// The configuration; without it, the built-in policy.
+    /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
+    /// ~/.config/tidegate/tidegate.toml, the built-in policy].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// A user, besides root and that of the gate, who may own the policy: no caller is that user.
+    /// May be said several times.
+    #[arg(long, value_name = "UID")]
+    policy_owner: Vec<u32>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -118,7 +123,7 @@ impl Verb {
     fn perform(self) -> ExitCode {
         match self {
             Self::JailInit(jail) => return crate::jail::enter(&jail.command),
-            Self::Run(run) => return crate::app::run_command(run.config.as_deref()),
+            Self::Run(run) => return run.perform(),
             Self::Exec(exec) => return exec.perform(),
             Self::Check(check) => check.perform(),
             Self::Test(test) => test.perform(),
@@ -133,6 +138,13 @@ impl Verb {
             Self::Completions(completions) => completions.perform(),
         }
         .into()
+    }
+}
+
+impl Run {
+    fn perform(&self) -> ExitCode {
+        let discovered = crate::app::discover(self.config.as_deref());
+        crate::app::run_command(&discovered, &self.policy_owner)
     }
 }
 
@@ -160,8 +172,11 @@ mod tests {
             "run",
             "run --config tidegate.toml",
             "check",
+            "run --config tidegate.toml --policy-owner 1000 --policy-owner 1001",
             "check tidegate.toml --json",
+            "check --config tidegate.toml --json",
             "test tidegate.toml --json",
+            "test --config tidegate.toml",
             "explain https://docs.rs/ --config a.toml --tier open --repo github.com/acme/web --json",
             "explain http://example.com/ --method POST --group ops --group dev",
             "env",
@@ -170,6 +185,7 @@ mod tests {
             "env --github",
             "env --json",
             "exec -- npm install",
+            "exec --observe --summary end.json -- npm install",
             "exec --config a.toml --repo web --jail --json claude --resume",
             "doctor",
             "doctor --config a.toml --proxy http://127.0.0.1:3128 --json",
@@ -211,6 +227,8 @@ mod tests {
         for line in [
             "",
             "env --docker --github",
+            "check a.toml --config b.toml",
+            "test a.toml --config b.toml",
             "env --shell cmd",
             "explain",
             "health --admin x",

@@ -1,6 +1,6 @@
 //! Standard output and standard error of the commands.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use serde::Serialize;
 
@@ -23,10 +23,7 @@ pub(super) fn json(value: &impl Serialize) {
     out(&format!("{text}\n"));
 }
 
-/// Whether standard error may have colour.
-pub(super) fn colour() -> bool {
-    io::stderr().is_terminal()
-}
+pub(super) use crate::app::colour;
 
 /// A text that somebody else wrote, as it may be shown: no control or invisible characters (they
 /// could draw another answer on a terminal), at most `longest` characters.

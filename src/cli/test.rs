@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::app::Loaded;
 use crate::diag::Diagnostic;
 use crate::policy::{Expected, TrialResult, run_trials};
 
-use super::load::Loaded;
-use super::{Answer, check, print};
+use super::{Answer, check, load, print};
 
 /// Where a second line begins.
 const INDENT: &str = "      ";
@@ -17,8 +17,13 @@ const FAILED: &str = "trial-failed";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Test {
-    /// The configuration; without it, the built-in policy.
+    /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
+    /// ~/.config/tidegate/tidegate.toml, the built-in policy].
+    #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// The same, as other commands have it.
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -27,7 +32,8 @@ pub(super) struct Test {
 impl Test {
     /// A policy whose trials fail does not compile, so what failed is known from its findings only.
     pub(super) fn perform(self) -> Answer {
-        let loaded = Loaded::new(self.file.as_deref());
+        let named = self.config.as_deref().or(self.file.as_deref());
+        let loaded = Loaded::discovered(&load::find(named, self.json));
         let results = loaded.policy.as_ref().map(run_trials).unwrap_or_default();
         let failed: Vec<&Diagnostic> = loaded
             .errors()
@@ -130,6 +136,7 @@ mod tests {
         std::fs::write(&file, format!("{TIERS}{rest}")).unwrap();
         Test {
             file: Some(file),
+            config: None,
             json: false,
         }
         .perform()
@@ -159,7 +166,11 @@ mod tests {
              allows = [\"docs.example:443\"]\ndenies = [\"https://docs.example.other.example/\"]\n"
         );
         std::fs::write(&file, format!("{TIERS}{rule}")).unwrap();
-        let results = run_trials(&Loaded::new(Some(&file)).policy.unwrap());
+        let results = run_trials(
+            &Loaded::new(Some(&file), &crate::policy::built_in())
+                .policy
+                .unwrap(),
+        );
         let text = lines(&results, 0, Answer::Yes);
         for part in [
             "docs.example:443 is allowed\n      (tier only: allow by l",

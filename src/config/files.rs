@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,21 +25,21 @@ const MOST: usize = 1_000;
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     /// In the order in which they were read.
-    read: Vec<FileRead>,
-    /// Files that hold hashed secrets.
-    secrets: Vec<PathBuf>,
+    pub(super) read: Vec<FileRead>,
+    /// Files that hold secrets, certificates and lists.
+    pub(super) secrets: Vec<PathBuf>,
 }
 
 /// One file that was read.
 #[derive(Clone, Debug)]
-struct FileRead {
-    source: Arc<Source>,
+pub(super) struct FileRead {
+    pub(super) source: Arc<Source>,
     /// The path without symbolic links, to know the file again.
     real: PathBuf,
     /// Which file includes it.
     from: Option<usize>,
     /// The patterns that it includes.
-    includes: Vec<String>,
+    pub(super) includes: Vec<String>,
 }
 
 /// Reads a file; errors name the path.
@@ -49,6 +50,22 @@ struct FileRead {
 pub fn read(path: &Path) -> io::Result<String> {
     std::fs::read_to_string(path)
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// Reads a regular file of bounded size, now: a pipe or a device is an error, not waited for.
+pub fn read_regular(path: &Path) -> io::Result<String> {
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(nonblock).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(format!(
+            "{}: no regular file",
+            path.display()
+        )));
+    }
+    let mut text = String::new();
+    file.take(LARGEST).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Takes the digest of a configuration's files as they are now: patterns are looked up again, and

@@ -18,6 +18,7 @@ mod preset;
 mod record;
 mod section;
 mod session;
+mod strict_modes;
 mod tls;
 mod upstream;
 mod value;
@@ -32,7 +33,7 @@ use crate::policy::source;
 pub use admin_tls::AdminTls;
 pub use claim::{Piece, Template, Wanted};
 pub use dial::Dial;
-pub use files::{Files, digest_of_files, read};
+pub use files::{Files, digest_of_files, read, read_regular};
 pub use identity::{Identity, SecretHash, User};
 pub use inspect::{Authority, CredentialKey, Inspect};
 pub use issuer::Issuer;
@@ -42,6 +43,9 @@ pub use load::{embedded, embedded_with, keys, load, load_text};
 pub use parent::{Authorization, Credential, FallBack, Parent, Resolve};
 pub use record::{OnFailure, Record};
 pub use session::{HeaderMismatch, Local, PrivateKey, Session, private_key};
+pub use strict_modes::{
+    Exposure, LAST_SYSTEM_UID, Owners, exposed_file, exposed_program, exposures,
+};
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
 pub use upstream::{OwnCertificate, Pin, TlsVersion, Upstream};
 

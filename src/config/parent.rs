@@ -1,7 +1,7 @@
 //! `parent` of `[dial]`: proxies by which targets are reached.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -366,20 +366,26 @@ impl Reader<'_> {
         &mut self,
         command: &Spanned<Vec<Spanned<String>>>,
     ) -> Option<Credential> {
-        let mut words: Vec<String> = command
+        let words: Vec<String> = command
             .get_ref()
             .iter()
             .map(|word| word.get_ref().clone())
             .collect();
-        let Some(program) = words.first_mut().filter(|program| !program.is_empty()) else {
+        let Some(program) = words.first().filter(|program| !program.is_empty()) else {
             let message = "`credential-command` names no program";
             let help = "write e.g. `credential-command = [\"/usr/local/bin/proxy-token\"]`";
             self.say("empty", command, message, help);
             return None;
         };
-        if program.contains('/') {
-            let path = super::folder_of(&self.section.source.path).join(&*program);
-            *program = path.to_string_lossy().into_owned();
+        if !Path::new(program).is_absolute() {
+            let folder = super::folder_of(&self.section.source.path);
+            let help = format!("write `credential-command = {}`", absolute(&words, folder));
+            let message = format!(
+                "`{}` is no absolute path of a program",
+                value::shortened(program)
+            );
+            self.say("relative-program", command, &message, &help);
+            return None;
         }
         let written = self.section.value.credential_lifetime.as_ref();
         let lifetime = written.and_then(|written| {
@@ -424,6 +430,23 @@ impl Reader<'_> {
         })
         .unwrap_or_default()
     }
+}
+
+/// The words of a command whose program is named by its absolute path, as they are written.
+fn absolute(words: &[String], folder: &Path) -> String {
+    let name = words.first().map_or("", String::as_str);
+    let at = if name.contains('/') {
+        std::path::absolute(folder.join(name)).unwrap_or_else(|_| folder.join(name))
+    } else {
+        let folders = ["/usr/local/bin", "/usr/bin", "/bin"].map(Path::new);
+        let mut found = folders.iter().map(|folder| folder.join(name));
+        let usual = Path::new("/usr/local/bin").join(name);
+        found.find(|at| at.is_file()).unwrap_or(usual)
+    };
+    let at = at.to_string_lossy().into_owned();
+    let words = std::iter::once(&at).chain(words.iter().skip(1));
+    let words: Vec<String> = words.map(|word| format!("{word:?}")).collect();
+    format!("[{}]", words.join(", "))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod alive;
 mod document;
 mod parent;
 mod pool;
+mod program;
 mod race;
 mod resolve;
 mod stream;
@@ -29,6 +30,7 @@ pub use alive::{KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, KEEPALIVE_TIME, USER_TIMEO
 pub use document::{Document, DocumentError, Sought, Wanted};
 pub use parent::{Errand, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};
+pub use program::{Children, ProgramEnd, ProgramStart, ProgramWitness, Programs};
 pub use resolve::{ResolveError, Resolver};
 pub use stream::{Socket, Stream, Unasked};
 
@@ -123,6 +125,7 @@ impl Dialer {
         dial: &config::Dial,
         limits: &config::Limits,
         clock: Clock,
+        programs: &Programs,
         before: Option<&Self>,
     ) -> Self {
         let resolver = match before {
@@ -134,6 +137,7 @@ impl Dialer {
             parents: Parent::all(
                 &dial.parents,
                 &clock,
+                programs,
                 before.map_or(&[], |before| &before.parents),
             ),
             pool: Pool::default(),

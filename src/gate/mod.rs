@@ -1,9 +1,11 @@
 //! The running whole: what every flow needs, held in one place. No logic.
 
+mod advisory;
 mod ages;
 mod fetches;
 mod flows;
 mod held;
+mod programs;
 mod rates;
 mod report_tokens;
 mod snapshot;
@@ -21,9 +23,11 @@ use crate::identity::RevokeError;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
 
+pub use advisory::Advisory;
 pub use ages::{Ages, Turn};
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use held::{Held, Hold};
+pub use programs::ProgramRecord;
 pub use rates::{CallerRates, Delay, RATE_LIMIT_DELAY, RateKey, RateKind, RateLimited, Rates};
 pub use report_tokens::ReportTokens;
 pub use snapshot::{Parts, Snapshot};
@@ -58,6 +62,8 @@ pub struct Gate {
     pub pseudonym: Arc<str>,
     /// Whether the last reload failed, and its first finding.
     pub stale: ArcSwap<Option<Box<str>>>,
+    /// Whether the policy is advice to some callers.
+    pub advisory: Advisory,
     generation: AtomicU64,
 }
 
@@ -80,6 +86,7 @@ impl Gate {
             clock,
             pseudonym: pseudonym(),
             stale: ArcSwap::from_pointee(None),
+            advisory: Advisory::default(),
             generation: AtomicU64::new(generation),
         }
     }

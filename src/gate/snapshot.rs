@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::{AdminTls, Config, CredentialKey, Limits, Listener};
-use crate::dial::Dialer;
+use crate::dial::{Dialer, Programs};
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
 use crate::policy::{Guard, Policy};
@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub admin_tls: Option<Arc<AdminTls>>,
     /// Names by which clients reach an admin listener.
     pub admin_names: Arc<[Arc<str>]>,
+    /// Which programs may be started, and where each start goes on record.
+    pub programs: Programs,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -70,18 +72,26 @@ pub struct Parts<'a> {
     pub upstreams: tls::Upstreams,
     /// The clock.
     pub clock: Clock,
+    /// Which programs may be started.
+    pub programs: Programs,
+    /// The dialer of the generation before, where nothing that it was made of changed.
+    pub dialer: Option<Arc<Dialer>>,
 }
 
 impl Snapshot {
     /// Builds a generation of a configuration whose policy compiled.
     pub fn new(generation: u64, config: &Config, policy: Policy, parts: &Parts<'_>) -> Self {
         let before = parts.before;
-        let dialer = Arc::new(Dialer::new(
-            &config.dial,
-            &config.limits,
-            parts.clock.clone(),
-            before.map(|before| &*before.dialer),
-        ));
+        let new_dialer = || {
+            Arc::new(Dialer::new(
+                &config.dial,
+                &config.limits,
+                parts.clock.clone(),
+                &parts.programs,
+                before.map(|before| &*before.dialer),
+            ))
+        };
+        let dialer = parts.dialer.clone().unwrap_or_else(new_dialer);
         let reach = Reach {
             dialer: dialer.clone(),
             guard: parts.guard.clone(),
@@ -137,6 +147,7 @@ impl Snapshot {
             ages: Ages::default(),
             admin_tls: config.listen.admin_tls.clone(),
             admin_names: config.listen.admin_names.clone().into(),
+            programs: parts.programs.clone(),
             listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
             policy,
         }

@@ -40,7 +40,7 @@ pub use grant::{Bound, Grant, Job, Line, Narrow, Process, ToolCall, Work};
 pub use journal::{Deciding, FetchEnd, Journal, OpenFetch, OwnFetch, Refusing};
 pub use label::Labels;
 pub use oidc::Reach;
-pub use process::{Family, Kin};
+pub use process::{Family, Kin, client_user};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{
     BoundClaim, Claims, JobClaim, NarrowClaim, PublicKey, Signer, TYP, TokenError, Tokens,

@@ -7,7 +7,7 @@ mod mask;
 mod table;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -141,6 +141,12 @@ impl Family {
                 .collect(),
         }
     }
+}
+
+/// The user who holds the client's end of a connection on this host; `None` where that cannot be
+/// seen. Reads `/proc`.
+pub fn client_user(client: SocketAddr, local: SocketAddr) -> Option<u32> {
+    table::user(Path::new("/proc/self/net"), client, local)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ fn reach(clock: &Clock) -> Reach {
             &dial,
             &limits,
             clock.clone(),
+            &crate::dial::Programs::of(config::Owners::default()),
             None,
         )),
         guard: Arc::default(),

@@ -31,6 +31,7 @@
 //! | `tidegate_flows_unstarted_total` | counter |  | Flows or clients turned away before they began: no room in the log, or too many clients. |
 //! | `tidegate_http2_ended_total` | counter | side, reason | Connections of HTTP/2 that were ended for what the other side sent: `client`, `inside` (a client in an inspected tunnel) or `upstream`; `flood`, or the code of RFC 9113 that it was told, in small letters. |
 //! | `tidegate_parent_dials_total` | counter | result | Flows that were to go through a parent proxy: `ok`, or why none took them: `credential`, `descriptors`, `garbled`, `own`, `refused`, `resting`, `silent`, `tls`, `unreachable`. |
+//! | `tidegate_policy_advisory` | gauge |  | 1 where a caller can change the policy: it is advice to that caller. |
 //! | `tidegate_policy_info` | gauge | digest, generation | Always 1: which policy decides. |
 //! | `tidegate_policy_reloads_total` | counter | result | Attempts to load the policy anew. |
 //! | `tidegate_policy_stale` | gauge |  | 1 while the files do not load and an earlier policy goes on. |
@@ -53,6 +54,31 @@
 //! wait for it is given up (`TCP_USER_TIMEOUT`). A peer that answers probes may rest for as long as
 //! `limits.idle` says. Where a listener cannot accept, it rests a tenth of a second between tries, logs
 //! at most every ten seconds, and counts in `tidegate_accept_errors_total`.
+//!
+//! **Who could change the policy**: `run` refuses, at its start and at each reload, a policy, include,
+//! key, certificate, list, password file or program, and any folder above them up to `/`, that a user
+//! other than root and its own owns, or that the group or everybody may write to (as `StrictModes` of
+//! sshd). Of a symbolic link, the link, its folders and those of its target are looked at. A folder
+//! that everybody may write to is fine where it is sticky (`/tmp`): no other user can replace what
+//! lies in there. The group may write where it is the private group of the gate's own user. An owner
+//! who is no caller is named at the start: `run --policy-owner 1000` (a bind mount of a container keeps
+//! its owner). Each finding names the path, its owner or mode and the command that mends it;
+//! `tidegate check` shows the same as warnings. A file whose mode alone changes is found at the next
+//! reload. What is read is what lies there after the folders were looked at: a file that changes in
+//! between is an error.
+//!
+//! **Programs** that the gate starts: `credential-command` of a parent, no other. The program is named
+//! by its absolute path and is a regular file that may be run; it, arguments that are files, and the
+//! folders above them are looked at as the policy is, at each load and before each start (in `exec`,
+//! they have to be root's). It runs in `/`, with the environment `PATH=/usr/bin:/bin` and nothing
+//! else, without input, for at most 10 seconds, and may write 16 KiB; then its process group is killed.
+//! `program_started` is on record before it starts, `program_ended` after, with
+//! `process.executable.path`, what it is for, `tidegate.program.result` (`ok`, `failed`,
+//! `not_started`, `timeout`, `too_much_output`, `cancelled`), `process.exit.code` and
+//! `tidegate.ms.total`. What the program itself reads or runs is the operator's to protect.
+//!
+//! **Advice**: `policy_advisory` is on record once, with the reason, where the gate runs as a person or
+//! where a caller on this host is its own user ([`start`](super::start)).
 //!
 //! **Certificates** of listeners, keys, authorities and revocation lists are files of the
 //! configuration like any other: what is wrong with one keeps the generation in force, and no TLS

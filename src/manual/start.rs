@@ -31,15 +31,59 @@
 //! tidegate run --config tidegate.toml
 //! ```
 //!
+//! # Which configuration
+//!
+//! Every command finds its configuration in the same order, and says which one it uses (on standard
+//! error; not with `--json`, and not where `--config` says it already):
+//!
+//! 1. `--config FILE` (`check` and `test` also take `FILE` alone)
+//! 2. `$TIDEGATE_CONFIG`
+//! 3. `/etc/tidegate/tidegate.toml`
+//! 4. `$XDG_CONFIG_HOME/tidegate/tidegate.toml`, or `~/.config/tidegate/tidegate.toml`
+//! 5. the built-in policy, which `run` and `exec` both enforce
+//!
+//! A file in `/etc` is never passed over for a user's: one that cannot be read is an error. The first
+//! two come before it and say that they do (`policy a.toml (from TIDEGATE_CONFIG), not
+//! /etc/tidegate/tidegate.toml`). They are no way round a wall: a process that may set a variable for
+//! your next `tidegate` may start another program in its place. A gate that agents must not
+//! configure runs as another user, or is the one of `exec --jail`, read before its command exists.
+//! A configuration in the working copy is never used unless it is named.
+//!
+//! # Wall or advice
+//!
+//! | how it runs | what its callers can do to the policy |
+//! |---|---|
+//! | `exec --jail` | Nothing to that of its run: it is read once, before the command exists, and never followed. The next run reads the files as they are then ([`jail`](super::jail) says which the command sees). |
+//! | `exec` | Nothing to that of its run by its files. Without a jail the command can end the gate, or go past it. |
+//! | `run` as a service (`deploy/systemd`, the image) | Nothing, while the files are root's or the service's: `run` refuses others ([`operations`](super::operations)). |
+//! | `run` as you | Everything that you can: the policy is **advice** to your processes, and `run` says so. |
+//!
+//! A user id below 1000, one of systemd's dynamic users (61184 to 65519) or of images (65532 to
+//! 65534) counts as a service's, any other as a person's. Where a caller on this host turns out to
+//! have the gate's own user id, the gate says once that its policy is advice to that caller, whichever
+//! user it is (it looks at one new connection a second). Two commands make it a wall:
+//! `tidegate exec --jail -- COMMAND`, or `sudo systemctl enable --now tidegate.socket tidegate.service`.
+//!
+//! # One command
+//!
 //! One command instead of all that:
 //!
 //! ```sh
-//! tidegate exec -- claude             # a gate for this session alone; observes without a policy
+//! tidegate exec -- claude             # a gate for this session alone
+//! tidegate exec --observe -- claude   # refuses nothing, and shows what would be refused
 //! tidegate exec --config tidegate.toml --jail -- npm install
 //! tidegate exec --join http://127.0.0.1:3128 -- npm install   # behind a gate that runs
 //! ```
 //!
-//! `exec` reads repository, branch and commit from the working copy, starts a session, sets every
+//! `exec` reads its configuration once, with all files that it names, and keeps to it until the
+//! command has ended: what becomes of the files meanwhile changes nothing. (Two things are read again:
+//! the file of a `credential-file`, where its parent refuses what it said, so that an operator can
+//! rotate it, and only while nobody but root and you can write to it; and the addresses of this
+//! machine, which the gate never dials.) A `credential-command` has to be root's here: your command
+//! could rewrite yours. `--summary FILE` writes the summary as JSON to a file or descriptor
+//! (`/dev/fd/3`); with `--json` it is the last line on standard error.
+//!
+//! It reads repository, branch and commit from the working copy, starts a session, sets every
 //! variable, and says at the end what was allowed, asked and refused. Only processes below the
 //! command can use its gate: a stolen token of it is worth nothing elsewhere. The exit code is the
 //! command's own (128 and the signal that ended it; 126 and 127 as a shell has them). With `--jail`

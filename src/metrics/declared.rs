@@ -72,6 +72,8 @@ declare! {
         "Attempts to fetch the keys of issuers of OIDC tokens.";
     parent_dials: IntCounterVec = "tidegate_parent_dials_total" ["result"],
         "Flows that were to go through a parent proxy: ok, or why none took them.";
+    policy_advisory: IntGauge = "tidegate_policy_advisory" [],
+        "1 where a caller can change the policy: it is advice to that caller.";
     policy_info: IntGaugeVec = "tidegate_policy_info" ["digest", "generation"],
         "Always 1: which policy decides.";
     policy_reloads: IntCounterVec = "tidegate_policy_reloads_total" ["result"],

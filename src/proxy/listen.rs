@@ -197,8 +197,9 @@ async fn serving(
         Front::Proxy(index) => index,
         Front::Captured(_) => 0,
     };
-    if let Some(Some(tenant)) = shared.tenants.get(index) {
-        tenant.receive(&mut channel).await;
+    match shared.tenants.get(index) {
+        Some(Some(tenant)) => tenant.receive(&mut channel).await,
+        _ => look_at(&shared, &channel),
     }
     match front {
         Front::Proxy(index) => front::serve(shared, stream, channel, index).await,
@@ -211,6 +212,15 @@ async fn serving(
             let connection = Connection::new(shared, ClientStream::Plain(stream), origin);
             Box::pin(capture::serve(connection, &names, local)).await
         }
+    }
+}
+
+/// Looks, beside the connection, whether its client is the user of the gate.
+fn look_at(shared: &Shared, channel: &Channel) {
+    let (gate, client, local) = (shared.gate.clone(), channel.peer, channel.local);
+    if gate.is_look_due(client, local) {
+        let tasks = gate.tasks.clone();
+        tasks.spawn_blocking(move || gate.look_at_caller(client, local));
     }
 }
 

@@ -101,6 +101,28 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
             object.text("tidegate.detail", detail, DETAIL);
             policy(object, digest, *generation);
         }),
+        Event::PolicyAdvisory { detail } => line(at, "policy_advisory", Says::Nothing, |object| {
+            object.text("tidegate.detail", detail, DETAIL);
+        }),
+        Event::ProgramStarted { path, detail } => {
+            line(at, "program_started", Says::Nothing, |object| {
+                program(object, path, detail);
+            })
+        }
+        Event::ProgramEnded {
+            path,
+            detail,
+            result,
+            code,
+            took,
+        } => line(at, "program_ended", Says::Nothing, |object| {
+            program(object, path, detail);
+            object.word("tidegate.program.result", result);
+            if let Some(code) = code.and_then(|code| u64::try_from(code).ok()) {
+                object.number("process.exit.code", code);
+            }
+            object.millis("tidegate.ms.total", took.as_secs_f64() * 1000.0);
+        }),
         Event::SessionStarted(facts) => line(at, "session_started", Says::Nothing, |object| {
             session(object, facts);
         }),
@@ -182,6 +204,11 @@ fn line(at: Timestamp, name: &str, says: Says, write: impl FnOnce(&mut Object)) 
         split,
         says,
     }
+}
+
+fn program(object: &mut Object, path: &str, detail: &str) {
+    object.text("process.executable.path", path, PLACE);
+    object.text("tidegate.detail", detail, DETAIL);
 }
 
 fn policy(object: &mut Object, digest: &str, generation: u64) {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -310,6 +311,32 @@ pub enum Event {
         generation: u64,
         /// `tidegate.detail`: the first finding, with its place.
         detail: Box<str>,
+    },
+    /// A caller can change the policy: to it, the policy is advice.
+    PolicyAdvisory {
+        /// `tidegate.detail`: which caller.
+        detail: Box<str>,
+    },
+    /// The gate is about to start a program.
+    ProgramStarted {
+        /// `process.executable.path`.
+        path: Box<str>,
+        /// `tidegate.detail`: what for.
+        detail: Box<str>,
+    },
+    /// A program that the gate started ended, or did not start.
+    ProgramEnded {
+        /// `process.executable.path`.
+        path: Box<str>,
+        /// `tidegate.detail`: what it was started for.
+        detail: Box<str>,
+        /// `tidegate.program.result`: `ok`, `failed`, `not_started`, `timeout`, `too_much_output`,
+        /// `cancelled`.
+        result: &'static str,
+        /// `process.exit.code`.
+        code: Option<i32>,
+        /// `tidegate.ms.total`.
+        took: Duration,
     },
     /// A session was started.
     SessionStarted(Box<SessionFacts>),

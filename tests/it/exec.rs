@@ -112,7 +112,12 @@ fn the_code_of_a_command_is_its_own() {
         Some(127)
     );
     let quiet = world.exec("web", &[], "true");
-    assert_eq!((quiet.code, &*quiet.stderr), (Some(0), ""));
+    let said = format!(
+        "tidegate: no flows; policy {}, tier open; records in {}\n",
+        world.path("tidegate.toml").display(),
+        world.path("decisions.jsonl").display()
+    );
+    assert_eq!((quiet.code, quiet.stderr), (Some(0), said));
     let at = Path::new(env!("CARGO_BIN_EXE_tidegate"));
     let run = |words: &[&str]| Program::at(at, world.home.path()).args(words).run().code;
     assert_eq!(run(&["exec", "--", "nowhere-at-all"]), Some(127));
@@ -166,17 +171,6 @@ fn names_everything(line: &Line, program: &str) {
         line.has("session.id") && line.has("process.pid"),
         "{line:?}"
     );
-}
-
-#[test]
-fn without_a_policy_it_observes_and_says_so() {
-    let world = World::new();
-    let at = Path::new(env!("CARGO_BIN_EXE_tidegate"));
-    Program::at(at, world.home.path())
-        .args(["exec", "--", "true"])
-        .run()
-        .succeeded()
-        .showed("no policy: nothing is refused");
 }
 
 #[test]
@@ -572,6 +566,7 @@ fn the_summary_for_programs() {
         }
       ],
       "next": "tidegate explain http://elsewhere.example.net/ --config HOME/tidegate.toml --repo forge.example/acme/web",
+      "observed": false,
       "others": 0,
       "policy": "HOME/tidegate.toml",
       "record": "HOME/decisions.jsonl",

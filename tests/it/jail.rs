@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use tidegate::app::Plan;
 use tidegate::clock::Clock;
-use tidegate::config::Listener;
+use tidegate::config::{Listener, Owners};
+use tidegate::dial::Programs;
 use tidegate::gate::{Gate, Parts, Snapshot};
 use tidegate::jail::{self, NotContained};
 use tidegate::metrics::Metrics;
@@ -100,7 +101,9 @@ impl Jails {
 
     fn gate(&self) -> Arc<Gate> {
         let catalogue = built_in();
-        let plan = Plan::new(Some(&self.folder.path().join("tidegate.toml")), &catalogue);
+        let owners = Owners::of_this_process();
+        let file = self.folder.path().join("tidegate.toml");
+        let plan = Plan::new(Some(&file), &catalogue, &owners);
         let Plan { config, policy, .. } = plan.unwrap_or_else(|found| panic!("{found:#?}"));
         let clock = Clock::system();
         let metrics = Metrics::new(proxy::REASONS);
@@ -115,6 +118,8 @@ impl Jails {
             metrics: &metrics,
             recorder: &recorder,
             clock: clock.clone(),
+            programs: Programs::of(owners),
+            dialer: None,
         };
         let first = Snapshot::new(1, &config, policy, &parts);
         Arc::new(Gate::new(first, recorder, metrics, clock))

@@ -59,4 +59,5 @@ mod sameness;
 mod session_cli;
 mod sessions;
 mod shape;
+mod trusted_files;
 mod upstreams;

@@ -285,7 +285,7 @@ fn parents_have_parents() {
             "{rules}{}",
             parent(
                 &squid.url(),
-                "credential-command = [\"echo\", \"ana:hunter2\"]"
+                "credential-command = [\"/bin/echo\", \"ana:hunter2\"]"
             )
         ),
     );
@@ -642,20 +642,24 @@ fn a_token_that_is_not_taken_any_more_is_fetched_anew() {
     let token = Arc::new(Mutex::new("one".to_owned()));
     let proxy = with_token(&token);
     let rules = [raw(HOST, 9999), allow("http", HOST, 80)].concat();
-    let command = "credential-command = [\"cat\", \"token\"]\ncredential-lifetime = \"24 h\"";
-    let gate = Gate::plan(&format!(
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "Bearer one\n").expect("a file");
+    let command = format!(
+        "credential-command = [\"/bin/cat\", {:?}]\ncredential-lifetime = \"24 h\"",
+        file.display().to_string()
+    );
+    let gate = Gate::with(&format!(
         "{TIERS}{rules}{}",
-        parent(&http(proxy.address()), command)
-    ))
-    .file("token", "Bearer one\n")
-    .start();
+        parent(&http(proxy.address()), &command)
+    ));
     let target = format!("{HOST}:9999");
     let mut client = gate.client();
     echoes(client.tunnel(&target));
     assert_eq!(gate.client().get(&format!("http://{HOST}/")).status(), 200);
 
     "two".clone_into(&mut token.lock().expect("a token"));
-    std::fs::write(gate.folder().join("token"), "Bearer two\n").expect("a file");
+    std::fs::write(&file, "Bearer two\n").expect("a file");
     // A command is not run again at once, however often it is asked for.
     eventually("the new token", || {
         let answer = gate.client().connect(&target);

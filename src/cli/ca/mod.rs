@@ -53,8 +53,8 @@ impl Ca {
 /// Which authority is meant.
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// The configuration, whose `[inspect]` names the files [default: tidegate/tidegate.toml in
-    /// ~/.config, then in /etc].
+    /// The configuration, whose `[inspect]` names the files [default: `$TIDEGATE_CONFIG`,
+    /// /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The certificate, where it is not the one of the configuration.
@@ -112,7 +112,8 @@ impl Which {
     fn known(&self) -> Result<Known, Failed> {
         let path = self.config.clone();
         // A certificate by its path needs no configuration that nobody named.
-        let path = path.or_else(|| self.cert.is_none().then(super::exec::default_config)?);
+        let discovered = || super::load::find(None, self.json).path;
+        let path = path.or_else(|| self.cert.is_none().then(discovered)?);
         let (config, names) = match &path {
             Some(path) => load(path)?,
             None => (None, Names::default()),

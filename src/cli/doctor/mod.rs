@@ -9,6 +9,7 @@ mod reach;
 mod report;
 mod runtimes;
 mod sockets;
+mod standing;
 mod surroundings;
 mod upstreams;
 
@@ -16,18 +17,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::app::{Discovered, Loaded, Origin};
 use crate::clock::Clock;
 use crate::config::AdminAddress;
 
-use super::load::Loaded;
-use super::{Answer, admin, print};
+use super::{Answer, admin, load, print};
 
 use report::{Item, Report};
 use surroundings::Surroundings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Doctor {
-    /// The configuration of the gate, where it can be read here.
+    /// The configuration of the gate, where it can be read here [default: `$TIDEGATE_CONFIG`,
+    /// /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml, the built-in policy].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The proxy [default: what `HTTPS_PROXY` says, else what the configuration says].
@@ -86,7 +88,8 @@ impl Doctor {
             return self.print_token(reports);
         }
         let around = Surroundings::of_this_process();
-        let loaded = Loaded::new(self.config.as_deref());
+        let discovered = load::find(self.config.as_deref(), self.json);
+        let loaded = loaded(&discovered);
         if !self.json {
             loaded.show();
         }
@@ -97,6 +100,7 @@ impl Doctor {
             &around,
         );
         items.push(policy(&loaded));
+        items.push(standing::look(&loaded));
         if loaded
             .config
             .as_ref()
@@ -155,7 +159,7 @@ impl Doctor {
     }
 
     fn print_token(&self, reports: u32) -> Answer {
-        let loaded = Loaded::new(self.config.as_deref());
+        let loaded = loaded(&load::find(self.config.as_deref(), true));
         let control = self.control(&loaded);
         let made = control
             .ok_or_else(|| io::Error::other("the configuration names no control socket"))
@@ -171,6 +175,17 @@ impl Doctor {
             }
         }
     }
+}
+
+/// The configuration. One that was not named and cannot be read is another user's, as it should be:
+/// the agent's place is looked at without it.
+fn loaded(discovered: &Discovered) -> Loaded {
+    let loaded = Loaded::discovered(discovered);
+    let unreadable = loaded.findings.iter().any(|it| it.code == "unreadable");
+    if unreadable && discovered.origin != Origin::CommandLine {
+        return Loaded::new(None, &crate::policy::built_in());
+    }
+    loaded
 }
 
 /// Whether the configuration loads: what `tidegate check` says.

@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use crate::app::Loaded;
 use crate::cli::admin;
-use crate::cli::load::Loaded;
 
 use super::report::Item;
 use super::surroundings::Surroundings;
@@ -75,7 +75,8 @@ fn authority(url: &str) -> &str {
 
 fn answers(url: &str) -> Item {
     let place = authority(url);
-    match speak(place, url.starts_with("https://")) {
+    let spoken = speak(place, url.starts_with("https://"));
+    match spoken.map_err(|error| admin::spoken(error, PATIENCE)) {
         Ok(()) => Item::fine("proxy", place, "answers"),
         Err(error) => Item::finding("proxy", place, format!("does not answer: {error}"))
             .fix("tidegate run --config FILE, or correct HTTPS_PROXY"),

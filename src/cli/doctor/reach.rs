@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use crate::cli::admin;
+
 use super::Targets;
 use super::report::Item;
 
@@ -55,7 +57,10 @@ fn item(probe: &'static str, target: SocketAddr, attempt: Attempt) -> Item {
             Item::open("reach", subject, "reached without the proxy").fix(fix(probe))
         }
         Outcome::Stays => Item::fine("reach", subject, "stays on this machine"),
-        Outcome::Not(error) => Item::fine("reach", subject, format!("contained: {error}")),
+        Outcome::Not(error) => {
+            let error = admin::spoken(error, PATIENCE);
+            Item::fine("reach", subject, format!("contained: {error}"))
+        }
     }
     .probe(probe)
 }

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use crate::cli::load::Loaded;
+use crate::app::Loaded;
 use crate::cli::print;
 use crate::clock::Clock;
 use crate::tls::Shown;

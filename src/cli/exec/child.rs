@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::config;
+use crate::dial::Children;
 use crate::identity::Family;
 
 use super::super::print;
@@ -39,6 +40,8 @@ pub(super) struct Child<'a> {
     /// How many files it may have open: as many as this process before it was a gate.
     limit: Rlimit,
     signals: Signals,
+    /// Programs of the gate, whose ends are seen here as well.
+    programs: Children,
 }
 
 /// How many files this process may have open.
@@ -54,6 +57,7 @@ impl<'a> Child<'a> {
         set: &'a [(&'static str, String)],
         limit: Rlimit,
         tasks: &TaskTracker,
+        programs: Children,
     ) -> Self {
         let _ = set_child_subreaper(Some(getpid()));
         Self {
@@ -61,6 +65,7 @@ impl<'a> Child<'a> {
             set,
             limit,
             signals: Signals::listen(tasks),
+            programs,
         }
     }
 
@@ -89,7 +94,8 @@ impl<'a> Child<'a> {
         let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
             return u8::MAX;
         };
-        let ended = tokio::task::spawn_blocking(move || reap(pid));
+        let programs = self.programs.clone();
+        let ended = tokio::task::spawn_blocking(move || reap(pid, &programs));
         tokio::select! {
             code = ended => code.unwrap_or(u8::MAX),
             () = self.signals.pass_on(pid) => u8::MAX,
@@ -154,7 +160,7 @@ fn is_seen(name: &Path) -> bool {
 
 /// Takes in whatever ends below us until the command itself has; stops when it stops, so that the
 /// shell above sees it.
-fn reap(command: Pid) -> u8 {
+fn reap(command: Pid, programs: &Children) -> u8 {
     loop {
         match wait(WaitOptions::UNTRACED) {
             Ok(Some((pid, status))) if pid == command => {
@@ -165,7 +171,12 @@ fn reap(command: Pid) -> u8 {
                     let _ = kill_process(getpid(), Signal::STOP);
                 }
             }
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(Some((pid, status))) => {
+                if let Ok(pid) = u32::try_from(pid.as_raw_nonzero().get()) {
+                    programs.ended(pid, status.exit_status());
+                }
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return u8::MAX,
         }
     }

@@ -5,6 +5,7 @@ mod child;
 mod jailed;
 mod joined;
 mod summary;
+mod summary_file;
 
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,8 +19,9 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::app::{Plan, Running};
-use crate::config::{self, AdminAddress, Listener};
+use crate::config::{self, AdminAddress, Listener, Owners};
 use crate::diag;
+use crate::dial::Programs;
 use crate::gate::{Gate, Ground, Started, Wish, session_facts};
 use crate::identity::{Evidence, Family, Grant};
 use crate::policy::{self, Catalogue};
@@ -29,19 +31,24 @@ use crate::tls;
 use crate::vcs;
 
 use super::env::Proxy;
-use super::{Answer, admin, print};
+use super::{Answer, admin, load, print};
 
 use child::Child;
+use summary_file::SummaryFile;
 
 /// For how long the token of a command holds: sessions of agents are left open for days.
 const LIFETIME: Duration = Duration::from_hours(24 * 30);
+/// The first line of a command that is observed.
+const OBSERVING: &str =
+    "tidegate: OBSERVING: nothing is refused; what would be is shown at the end\n";
 /// Options of `claude` that say which session it is.
 const CLAUDE_SESSION: &[&str] = &["--session-id", "--resume", "--continue", "--from-pr"];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Exec {
-    /// The configuration [default: tidegate/tidegate.toml in ~/.config, then in /etc]. Without any,
-    /// nothing is enforced: what would be refused passes, and is shown at the end.
+    /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
+    /// ~/.config/tidegate/tidegate.toml, the built-in policy]. It is read once, before the command
+    /// begins.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The working copy that says which repository this is [default: the current folder].
@@ -50,12 +57,15 @@ pub(super) struct Exec {
     /// The session to join, a UUID [default: a new one].
     #[arg(long, value_name = "ID")]
     session: Option<Uuid>,
+    /// Refuse nothing: what would be refused passes, and is shown at the end.
+    #[arg(long)]
+    observe: bool,
     /// Leave it no other way out (Linux).
     #[arg(long)]
     jail: bool,
     /// Join a gate that runs already: http://HOST:PORT, as clients reach it. Its policy decides and
     /// its records tell; what the session is worth is `identity.session.local` there.
-    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "jail", "json"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "jail", "json", "observe", "summary"])]
     #[arg(value_parser = Proxy::parse_short)]
     join: Option<Proxy>,
     /// The control socket of that gate: unix:PATH [default: where a gate without configuration has
@@ -67,13 +77,24 @@ pub(super) struct Exec {
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS")]
     #[arg(value_parser = admin::parse_address)]
     admin: Option<AdminAddress>,
-    /// Write the summary as JSON.
+    /// Write the summary as JSON: the last line on standard error.
     #[arg(long)]
     json: bool,
+    /// Write the summary as JSON to this file or descriptor (/dev/fd/3), beside the one for people.
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
     /// The command and its arguments.
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     #[arg(allow_hyphen_values = true)]
     command: Vec<OsString>,
+}
+
+/// What is read and opened before the command exists.
+struct Start {
+    plan: Plan,
+    catalogue: Catalogue,
+    owners: Owners,
+    summary: Option<SummaryFile>,
 }
 
 /// Where the command finds its gate, without a jail.
@@ -141,14 +162,33 @@ impl Exec {
         if let Some(proxy) = &self.join {
             return self.joined(proxy);
         }
-        self.config = self.config.take().or_else(default_config);
+        if self.observe && !self.json {
+            print::err(OBSERVING);
+        }
+        self.config = load::find(self.config.as_deref(), self.json).path;
+        let summary = self.summary.as_deref().map(SummaryFile::open).transpose();
+        let summary = match summary {
+            Ok(summary) => summary,
+            Err(error) => {
+                print::err(&format!("tidegate: {error}\n"));
+                return Answer::Wrong.into();
+            }
+        };
+        // The command is of the same user: of programs, only root's are beyond its reach.
+        let owners = Owners::of_this_process().for_a_command();
         let catalogue = policy::built_in();
-        let plan = match Plan::new(self.config.as_deref(), &catalogue) {
+        let plan = match Plan::new(self.config.as_deref(), &catalogue, &owners) {
             Ok(plan) => plan,
             Err(findings) => {
                 print::err(&diag::render(&findings, print::colour()));
                 return Answer::Wrong.into();
             }
+        };
+        let start = Start {
+            plan,
+            catalogue,
+            owners,
+            summary,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -156,7 +196,7 @@ impl Exec {
             .build();
         let ran = runtime
             .context("cannot start the runtime")
-            .and_then(|runtime| runtime.block_on(self.run(plan, catalogue)));
+            .and_then(|runtime| runtime.block_on(self.run(start)));
         match ran {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
@@ -193,8 +233,14 @@ impl Exec {
         }
     }
 
-    async fn run(&self, plan: Plan, catalogue: Catalogue) -> anyhow::Result<u8> {
-        let adapt = if self.config.is_some() { own } else { observed };
+    async fn run(&self, start: Start) -> anyhow::Result<u8> {
+        let Start {
+            plan,
+            catalogue,
+            owners,
+            summary,
+        } = start;
+        let adapt = if self.observe { observed } else { own };
         let hide = jailed::hidden(&plan.config);
         let mut plan = adapt(plan);
         let id = self.session.unwrap_or_else(Uuid::now_v7);
@@ -209,15 +255,18 @@ impl Exec {
         let spare = spare(plan.config.record.file.as_deref(), id);
         let own = front.as_ref().map(Front::place);
         let own = own.map_or_else(Vec::new, |own| vec![own.proxy, own.admin]);
-        let running = Running::start(plan, own, spare)?;
+        let programs = Programs::of(owners);
+        let children = programs.children();
+        let running = Running::start(plan, own, spare, programs)?;
         let session = self.session(&running.gate, id)?;
-        running.attend(catalogue, None, adapt);
+        running.keep_copy(catalogue, adapt);
+        running.sample();
         let (words, mut variables) = (self.words(id), session.variables(place)?);
         if let Some(bundle) = &running.bundle {
             super::env::add(&mut variables, super::ca::variables(bundle));
         }
-        let mut child = Child::new(&words, &variables, limit, &running.gate.attendants);
-        self.begin();
+        let tasks = &running.gate.attendants;
+        let mut child = Child::new(&words, &variables, limit, tasks, children);
         let ended = match front {
             None => jailed::run(&running, &session, &mut child, &hide).await?,
             Some(front) => {
@@ -226,20 +275,16 @@ impl Exec {
             }
         };
         drop(child);
-        self.end(running, &session).await;
+        self.end(running, &session, summary).await?;
         Ok(ended)
     }
 
-    /// Says what nobody would expect.
-    fn begin(&self) {
-        if self.config.is_none() {
-            print::err(
-                "tidegate: no policy: nothing is refused; what would be is shown at the end\n",
-            );
-        }
-    }
-
-    async fn end(&self, running: Running, session: &Session) {
+    async fn end(
+        &self,
+        running: Running,
+        session: &Session,
+        summary: Option<SummaryFile>,
+    ) -> anyhow::Result<()> {
         running.cut().await;
         let facts = session_facts(&session.grant, Some("the command ended".into()), &asker());
         let recorder = &running.gate.recorder;
@@ -249,9 +294,14 @@ impl Exec {
             session: &session.started,
             record: running.config.record.file.clone(),
             config: self.config.as_deref(),
+            observed: self.observe,
         };
         running.close().await;
         print::err(&if self.json { end.json() } else { end.text() });
+        if let Some(file) = summary {
+            file.write(&end.json()).context("--summary")?;
+        }
+        Ok(())
     }
 
     /// What the session of the command is to be, and its channel.
@@ -378,25 +428,6 @@ fn spare(file: Option<&Path>, session: Uuid) -> Option<PathBuf> {
     let file = file?;
     let stem = file.file_stem()?.to_string_lossy();
     Some(file.with_file_name(format!("{stem}-{session}.jsonl")))
-}
-
-/// The user's own configuration, or that of the machine. Not one of the working copy: whoever wrote
-/// that does not say what it may reach.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "nothing was configured: where else could it say?"
-)]
-pub(super) fn default_config() -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        let path = std::env::var(name).ok().map(PathBuf::from);
-        path.filter(|path| path.is_absolute())
-    };
-    let home = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
-    let mut folders = home.into_iter().chain([PathBuf::from("/etc")]);
-    folders
-        .by_ref()
-        .map(|folder| folder.join("tidegate/tidegate.toml"))
-        .find(|file| config::read(file).is_ok())
 }
 
 /// Who starts and ends the session of the command: this process.

@@ -19,6 +19,8 @@ pub(super) struct End<'a> {
     pub(super) session: &'a Started,
     pub(super) record: Option<PathBuf>,
     pub(super) config: Option<&'a Path>,
+    /// Whether nothing was refused.
+    pub(super) observed: bool,
 }
 
 /// What became of flows, in the order in which it is said.
@@ -35,11 +37,40 @@ fn group(kind: &Kind) -> &'static str {
 }
 
 impl End<'_> {
-    /// For people; empty where nothing happened.
+    /// For people. Paths and commands are not cut: they are there to be copied.
     pub(super) fn text(&self) -> String {
-        if self.counts.kinds.is_empty() {
-            return String::new();
+        let mut text = if self.counts.kinds.is_empty() {
+            self.quiet()
+        } else {
+            self.flows()
+        };
+        if self.observed {
+            text.push_str("tidegate: OBSERVED: nothing was refused\n");
         }
+        text
+    }
+
+    /// One line, where nothing was asked for.
+    fn quiet(&self) -> String {
+        let policy = match self.config {
+            Some(path) => format!("policy {}", path.display()),
+            None => "built-in policy".to_owned(),
+        };
+        let tier = &self.session.tier;
+        format!(
+            "tidegate: no flows; {policy}, tier {tier}; {}\n",
+            self.records()
+        )
+    }
+
+    fn records(&self) -> String {
+        match &self.record {
+            Some(record) => format!("records in {}", record.display()),
+            None => "records on standard output".to_owned(),
+        }
+    }
+
+    fn flows(&self) -> String {
         let mut text = String::new();
         let repository = self.session.repository.as_deref();
         let who = format!(
@@ -65,20 +96,8 @@ impl End<'_> {
                 &format!("  {others} more that are only on record"),
             );
         }
-        if let Some(record) = &self.record {
-            line(
-                &mut text,
-                &format!("tidegate: records in {}", record.display()),
-            );
-        }
-        if self.config.is_none() && !self.of("observed").is_empty() {
-            line(
-                &mut text,
-                "tidegate: no policy: `observed` would be refused with one",
-            );
-        }
+        let _ = writeln!(text, "tidegate: {}", self.records());
         if let Some(next) = self.next() {
-            // Not cut: it is there to be copied.
             let _ = writeln!(text, "tidegate: next: {next}");
         }
         text
@@ -106,6 +125,7 @@ impl End<'_> {
             "repository": self.session.repository,
             "tier": self.session.tier,
             "policy": self.config,
+            "observed": self.observed,
             "record": self.record,
             "flows": flows,
             "others": self.counts.others,
@@ -217,6 +237,7 @@ mod tests {
             session: &session,
             record: Some("/records.jsonl".into()),
             config,
+            observed: false,
         };
         end.text()
     }
@@ -255,8 +276,11 @@ tidegate: next: tidegate explain https://b.example/ --config '/my policy.toml' \
     }
 
     #[test]
-    fn nothing_is_said_of_nothing_and_lines_stay_narrow() {
-        assert_eq!(said(&[], None), "");
+    fn a_command_that_asks_nothing_is_one_line_and_lines_stay_narrow() {
+        assert_eq!(
+            said(&[], None),
+            "tidegate: no flows; built-in policy, tier standard; records in /records.jsonl\n"
+        );
         let host = format!("{}.example", "x".repeat(200));
         let would = Some(Verdict::Deny);
         let text = said(
@@ -268,6 +292,5 @@ tidegate: next: tidegate explain https://b.example/ --config '/my policy.toml' \
             wide.into_iter().all(|line| line.contains("next: ")),
             "{text}"
         );
-        assert!(text.contains("no policy"), "{text}");
     }
 }

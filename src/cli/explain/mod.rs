@@ -9,15 +9,15 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::app::Loaded;
 use crate::config::Config;
 use crate::policy::{
     self, Attempt, Decision, Explanation, Facts, Inspect, Policy, Query, TierBasis, Verdict, Who,
     canonical_repository, suggest,
 };
 
-use super::load::Loaded;
 use super::records::{self, Missing};
-use super::{Answer, print};
+use super::{Answer, load, print};
 
 use asked::{Asked, Flow};
 use render::Caller;
@@ -31,7 +31,8 @@ pub(super) struct Explain {
     /// A URL, HOST[:PORT] (a CONNECT), or the id of a flow, as refusals and records say it.
     #[arg(value_name = "URL|FLOW")]
     what: String,
-    /// The configuration; without it, the built-in policy.
+    /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
+    /// ~/.config/tidegate/tidegate.toml, the built-in policy].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Suppose that the caller has this tier.
@@ -66,7 +67,7 @@ impl Explain {
     fn explain(&self) -> Result<Answer, Trouble> {
         let wrong = |text| Trouble::Say(Answer::Wrong, text);
         let asked = Asked::parse(&self.what, self.method.as_deref()).map_err(wrong)?;
-        let loaded = Loaded::whole(self.config.as_deref());
+        let loaded = Loaded::whole(&load::find(self.config.as_deref(), self.json));
         let (config, policy) = loaded.ok_or(Trouble::Shown(Answer::Wrong))?;
         match asked {
             Asked::Flow(flow) => self.future(&flow, &config, &policy),

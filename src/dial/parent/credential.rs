@@ -1,21 +1,22 @@
 //! What we say to a parent of who we are: from a file or a command, taken anew when it is not good.
+//!
+//! A gate that keeps a copy of its configuration reads the file again as well, where the parent
+//! refuses what it said: operators rotate credentials while sessions last for days. The file decides
+//! nothing but what this parent is told, and it is read only where nobody but root and the gate's
+//! user can change it. Which file, which command and which parent stay as they were at the start.
 
-use std::process::Stdio;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::config::{self, Authorization, Credential};
 
+use super::super::program::Programs;
 use super::ParentError;
 
-/// For how long a command may run, and how much it may say.
-const PATIENCE: Duration = Duration::from_secs(10);
-const MOST_SAID: u64 = 16 * 1024;
 /// A command is not run again sooner, however often what it says is refused.
 const LEAST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -23,6 +24,9 @@ const LEAST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Keeper {
     source: Option<Credential>,
+    /// The parent, for the record.
+    parent: Box<str>,
+    programs: Programs,
     clock: Clock,
     /// One at a time reads or runs.
     turn: Semaphore,
@@ -37,13 +41,20 @@ struct Kept {
 }
 
 impl Keeper {
-    pub(super) fn new(source: Option<Credential>, clock: Clock) -> Self {
+    pub(super) fn new(
+        source: Option<Credential>,
+        parent: &str,
+        programs: Programs,
+        clock: Clock,
+    ) -> Self {
         let value = match &source {
             Some(Credential::File { said, .. }) => Some(said.clone()),
             _ => None,
         };
         Self {
             source,
+            parent: parent.into(),
+            programs,
             clock,
             turn: Semaphore::new(1),
             kept: Mutex::new(Kept { value, since: None }),
@@ -66,9 +77,9 @@ impl Keeper {
         }
         let fresh = match self.source.as_ref()? {
             Credential::File { path, .. } => {
-                let path = path.clone();
-                let read = tokio::task::spawn_blocking(move || config::read(&path)).await;
-                let fresh = Authorization::parse(&read.ok()?.ok()?).ok()?;
+                let (path, programs) = (path.clone(), self.programs.clone());
+                let read = tokio::task::spawn_blocking(move || read_again(&path, &programs)).await;
+                let fresh = Authorization::parse(&read.ok()??).ok()?;
                 self.kept().value = Some(fresh.clone());
                 fresh
             }
@@ -93,12 +104,20 @@ impl Keeper {
         if let Some(known) = self.newer_than(newer_than) {
             return known;
         }
-        let said = tokio::time::timeout(PATIENCE, run(words)).await;
-        let said = said.unwrap_or(Err("its command takes too long"));
+        let said = self.run(words).await;
         let mut kept = self.kept();
         kept.value = said.as_ref().ok().cloned();
         kept.since = Some(self.clock.instant());
         said.map_err(ParentError::Credential)
+    }
+
+    async fn run(&self, words: &[String]) -> Result<Authorization, &'static str> {
+        let why = format!("credential for the parent {}", self.parent);
+        let said = self.programs.run(words, &why, &self.clock).await;
+        let said = said.map_err(|error| error.sentence())?;
+        let said = String::from_utf8(said);
+        let said = said.map_err(|_| "its command says something that is no text")?;
+        Authorization::parse(&said)
     }
 
     fn newer_than(&self, longest: Duration) -> Option<Result<Authorization, ParentError>> {
@@ -118,31 +137,13 @@ impl Keeper {
     }
 }
 
-/// Runs a command to its end. What it says on standard error is dropped: it may be a secret.
-async fn run(words: &[String]) -> Result<Authorization, &'static str> {
-    let (program, arguments) = words.split_first().ok_or("its command is empty")?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|_| "its command cannot be run")?;
-    let mut said = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        let read = stdout.take(MOST_SAID + 1).read_to_end(&mut said).await;
-        read.map_err(|_| "its command cannot be read")?;
+/// What a file says now; nothing where another user could have changed it.
+fn read_again(path: &Path, programs: &Programs) -> Option<String> {
+    if let Some(exposed) = programs.exposed_file(path) {
+        tracing::warn!("a credential is not read again: {exposed}");
+        return None;
     }
-    if said.len() as u64 > MOST_SAID {
-        return Err("its command says too much");
-    }
-    let status = child.wait().await.map_err(|_| "its command is lost")?;
-    if !status.success() {
-        return Err("its command failed");
-    }
-    let said = String::from_utf8(said).map_err(|_| "its command says something that is no text")?;
-    Authorization::parse(&said)
+    config::read_regular(path).ok()
 }
 
 #[cfg(test)]
@@ -151,8 +152,17 @@ mod tests {
 
     fn command(words: &[&str], lifetime: Duration) -> Keeper {
         let words = words.iter().map(|word| (*word).to_owned()).collect();
-        let source = Credential::Command { words, lifetime };
-        Keeper::new(Some(source), Clock::system())
+        keeper(Credential::Command { words, lifetime })
+    }
+
+    fn keeper(source: Credential) -> Keeper {
+        let programs = Programs::of(config::Owners::of_this_process());
+        Keeper::new(
+            Some(source),
+            "proxy.example:3128",
+            programs,
+            Clock::system(),
+        )
     }
 
     async fn said(keeper: &Keeper) -> Result<String, String> {
@@ -165,14 +175,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("runs");
         let script = format!("echo x >> {0}; echo Bearer $(wc -l < {0})", file.display());
-        let keeper = command(&["sh", "-c", &script], Duration::from_mins(1));
+        let keeper = command(&["/bin/sh", "-c", &script], Duration::from_mins(1));
         let (one, two) = tokio::join!(said(&keeper), said(&keeper));
         assert_eq!(
             (one.unwrap(), two.unwrap()),
             ("Bearer 1".into(), "Bearer 1".into())
         );
         assert_eq!(said(&keeper).await.unwrap(), "Bearer 1");
-        let short = command(&["sh", "-c", &script], Duration::ZERO);
+        let short = command(&["/bin/sh", "-c", &script], Duration::ZERO);
         assert_eq!(said(&short).await.unwrap(), "Bearer 2");
         assert_eq!(said(&short).await.unwrap(), "Bearer 3");
     }
@@ -185,7 +195,7 @@ mod tests {
             "echo hunter2",
             "printf 'a:b\\nc:d'",
         ] {
-            let keeper = command(&["sh", "-c", script], Duration::from_mins(1));
+            let keeper = command(&["/bin/sh", "-c", script], Duration::from_mins(1));
             let why = said(&keeper).await.unwrap_err();
             assert!(!why.contains("hunter2"), "{why}");
         }
@@ -195,7 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn words_are_no_shell() {
-        let keeper = command(&["echo", "a:$HOME;`id`"], Duration::from_mins(1));
+        let keeper = command(&["/bin/echo", "a:$HOME;`id`"], Duration::from_mins(1));
         let expected = Authorization::parse("a:$HOME;`id`").unwrap();
         assert_eq!(said(&keeper).await.unwrap(), expected.as_str());
     }
@@ -210,9 +220,22 @@ mod tests {
             path: path.clone(),
             said: old.clone(),
         };
-        let keeper = Keeper::new(Some(source), Clock::system());
+        let keeper = keeper(source);
         assert_eq!(keeper.other_than(&old).await, None);
         std::fs::write(&path, "a:new").unwrap();
+        // A pipe that nobody writes to does not hold it up.
+        std::fs::remove_file(&path).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
+        assert_eq!(keeper.other_than(&old).await, None);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "a:new").unwrap();
+        // What another user could write is not read again.
+        let may = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&path, may(0o606)).unwrap();
+        assert_eq!(keeper.other_than(&old).await, None);
+        std::fs::set_permissions(&path, may(0o600)).unwrap();
         let new = Authorization::parse("a:new").unwrap();
         assert_eq!(keeper.other_than(&old).await, Some(new.clone()));
         assert_eq!(keeper.get().await.unwrap(), Some(new));

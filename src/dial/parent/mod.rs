@@ -24,7 +24,7 @@ use crate::name::{Host, Target};
 use crate::policy::{CallerKey, Category, Guard};
 use crate::tls::{self, TlsFailure};
 
-use super::{DialError, Dialer, NoDescriptor, NoRoute, Route, Stream, Upstream};
+use super::{DialError, Dialer, NoDescriptor, NoRoute, Programs, Route, Stream, Upstream};
 use credential::Keeper;
 use health::Health;
 
@@ -188,24 +188,34 @@ impl Parent {
     pub(super) fn all(
         written: &[config::Parent],
         clock: &Clock,
+        programs: &Programs,
         before: &[Arc<Self>],
     ) -> Vec<Arc<Self>> {
         let one = |written: &config::Parent| {
             let before = before.iter().find(|it| it.written == *written);
-            Arc::new(Self::new(written.clone(), clock, before))
+            Arc::new(Self::new(written.clone(), clock, programs, before))
         };
         written.iter().map(one).collect()
     }
 
-    fn new(written: config::Parent, clock: &Clock, before: Option<&Arc<Self>>) -> Self {
+    fn new(
+        written: config::Parent,
+        clock: &Clock,
+        programs: &Programs,
+        before: Option<&Arc<Self>>,
+    ) -> Self {
         // What is wrong with certificates was found when the configuration was loaded.
         let tls = tls::Client::of_parent(&written).ok();
-        let fresh = || Arc::new(Keeper::new(written.credential.clone(), clock.clone()));
+        let name = written.target.to_string();
+        let fresh = || {
+            let source = written.credential.clone();
+            Arc::new(Keeper::new(source, &name, programs.clone(), clock.clone()))
+        };
         Self {
-            name: written.target.to_string().into(),
             tls: tls.filter(|_| written.tls),
             health: before.map_or_else(Arc::default, |before| before.health.clone()),
             credential: before.map_or_else(fresh, |before| before.credential.clone()),
+            name: name.into(),
             written,
         }
     }

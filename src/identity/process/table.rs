@@ -120,6 +120,22 @@ pub(super) fn inode(folder: &Path, client: SocketAddr, local: SocketAddr) -> Opt
     four().or_else(six)
 }
 
+/// The user id of the client's end of a connection in the network that `folder` shows.
+pub(super) fn user(folder: &Path, client: SocketAddr, local: SocketAddr) -> Option<u32> {
+    const USER: usize = 7;
+    let of = |table: &str, from: String, to: String| {
+        let text = config::read(&folder.join(table)).ok()?;
+        let mut lines = text.lines().map(str::split_ascii_whitespace);
+        lines.find_map(|words| {
+            let words: Vec<_> = words.take(USER + 1).collect();
+            let same = words.get(1) == Some(&&*from) && words.get(2) == Some(&&*to);
+            same.then(|| words.get(USER)?.parse().ok()).flatten()
+        })
+    };
+    let four = || of("tcp", written(client)?, written(local)?);
+    four().or_else(|| of("tcp6", mapped(client), mapped(local)))
+}
+
 /// The number in the line of those two addresses; a socket that nobody holds has none.
 fn listed(table: &Path, from: &str, to: &str) -> Option<u64> {
     number(table, |client, server| client == from && server == to)

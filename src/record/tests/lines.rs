@@ -29,6 +29,20 @@ async fn every_kind_of_line_fits_the_schema() {
         generation: 1,
         detail: "x".repeat(500).into(),
     });
+    recorder.event(&Event::PolicyAdvisory {
+        detail: "d".repeat(500).into(),
+    });
+    recorder.event(&Event::ProgramStarted {
+        path: "/usr/local/bin/proxy-token".into(),
+        detail: "d".into(),
+    });
+    recorder.event(&Event::ProgramEnded {
+        path: "/usr/local/bin/proxy-token".into(),
+        detail: "d".into(),
+        result: "ok",
+        code: Some(0),
+        took: Duration::from_millis(3),
+    });
     recorder.event(&Event::RecordGap {
         lost: 1,
         flows: vec![Uuid::nil()],
@@ -85,8 +99,11 @@ async fn every_kind_of_line_fits_the_schema() {
         "close",
         "containment_reported",
         "decision",
+        "policy_advisory",
         "policy_loaded",
         "policy_rejected",
+        "program_ended",
+        "program_started",
         "record_gap",
         "session_ended",
         "session_started",

@@ -1,0 +1,191 @@
+//! From a file to what a gate runs: the one loader of every command.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::{self, Config, Owners};
+use crate::diag::{Diagnostic, Severity};
+use crate::gate::Snapshot;
+use crate::policy::{self, Catalogue, Policy};
+use crate::tls;
+
+/// What became of a configuration.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Everything that was written, where it has the form of a configuration.
+    pub config: Option<Config>,
+    /// The compiled rules, where nothing is wrong.
+    pub policy: Option<Policy>,
+    /// How upstreams are spoken TLS with, where nothing is wrong with that.
+    pub upstreams: Option<tls::Upstreams>,
+    /// How listeners speak TLS, where nothing is wrong with that.
+    pub tls: Option<tls::Servers>,
+    /// The authority for inspected destinations, where there is one.
+    pub authority: Option<Arc<tls::Authority>>,
+    /// All that was found.
+    pub findings: Vec<Diagnostic>,
+}
+
+/// What to run: a configuration whose policy compiled.
+#[derive(Debug)]
+pub struct Plan {
+    /// Everything that was written.
+    pub config: Config,
+    /// The compiled rules.
+    pub policy: Policy,
+    /// How listeners speak TLS.
+    pub tls: tls::Servers,
+    /// The authority for inspected destinations.
+    pub authority: Option<Arc<tls::Authority>>,
+    /// How upstreams are spoken TLS with.
+    pub upstreams: tls::Upstreams,
+    /// Findings that do not keep it from running.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// Loads and compiles a file, or the built-in policy.
+    pub fn new(path: Option<&Path>, catalogue: &Catalogue) -> Self {
+        let (config, findings) = match path {
+            Some(path) => config::load(path),
+            None => (Some(config::embedded()), Vec::new()),
+        };
+        match config {
+            Some(config) => Self::of(config, findings, catalogue),
+            None => Self {
+                config: None,
+                policy: None,
+                upstreams: None,
+                tls: None,
+                authority: None,
+                findings,
+            },
+        }
+    }
+
+    /// Compiles a configuration that was read.
+    fn of(config: Config, mut findings: Vec<Diagnostic>, catalogue: &Catalogue) -> Self {
+        let clock = Clock::system();
+        let (policy, more) = policy::compile(&config.policy, catalogue);
+        findings.extend(more);
+        let (tls, more) = tls::Servers::new(&config.listen, &clock);
+        findings.extend(more);
+        let names = policy.as_ref().map(Policy::inspected_names);
+        let names = names.unwrap_or_default();
+        let (authority, more) = tls::Authority::new(&config.inspect, &names, &clock);
+        findings.extend(more);
+        let (upstreams, more) = tls::Upstreams::new(&config.upstreams, &clock);
+        findings.extend(more);
+        findings.extend(tls::Client::wrong_with(&config.dial.parents));
+        let wrong = findings.iter().any(is_error);
+        Self {
+            policy: policy.filter(|_| !wrong),
+            upstreams,
+            tls,
+            authority: authority.map(Arc::new),
+            config: Some(config),
+            findings,
+        }
+    }
+
+    /// Adds what processes other than root's and the gate's could change of its files.
+    #[must_use]
+    pub fn with_exposures(mut self, owners: &Owners, severity: Severity) -> Self {
+        let exposed = self
+            .config
+            .iter()
+            .flat_map(|it| config::exposures(it, owners));
+        let exposed = exposed.map(|finding| Diagnostic {
+            severity,
+            ..finding
+        });
+        self.findings.extend(exposed.collect::<Vec<_>>());
+        self
+    }
+
+    /// The findings that keep it from loading.
+    pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.findings.iter().filter(|finding| is_error(finding))
+    }
+
+    fn plan(self) -> Result<Plan, Vec<Diagnostic>> {
+        if self.findings.iter().any(is_error) {
+            return Err(self.findings);
+        }
+        match (self.config, self.policy, self.tls, self.upstreams) {
+            (Some(config), Some(policy), Some(tls), Some(upstreams)) => Ok(Plan {
+                config,
+                policy,
+                tls,
+                authority: self.authority,
+                upstreams,
+                warnings: self.findings,
+            }),
+            _ => Err(self.findings),
+        }
+    }
+}
+
+impl Plan {
+    /// Loads and compiles a file, or the built-in policy, of which `owners` alone may change
+    /// anything. `Err` has every finding.
+    pub fn new(
+        path: Option<&Path>,
+        catalogue: &Catalogue,
+        owners: &Owners,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let plan = Loaded::new(path, catalogue)
+            .with_exposures(owners, Severity::Error)
+            .plan()?;
+        // A pipe (`--config <(…)`) can be read once.
+        if path.is_none_or(|path| !path.is_file()) {
+            return Ok(plan);
+        }
+        // The files were read before their folders were looked at. What they say now, they say
+        // where nobody else can write: it has to be what was read.
+        match config::digest_of_files(&plan.config) {
+            Ok(digest) if digest == plan.config.digest => Ok(plan),
+            Ok(_) => Err(vec![changed("the files changed while they were read")]),
+            Err(error) => Err(vec![changed(&format!(
+                "the files cannot be read again: {error}"
+            ))]),
+        }
+    }
+
+    /// The plan of a generation again, compiled from its configuration in memory. No file is read:
+    /// certificates, keys and roots are those of the generation.
+    pub(super) fn of_copy(
+        config: Config,
+        now: &Snapshot,
+        catalogue: &Catalogue,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let (policy, findings) = policy::compile(&config.policy, catalogue);
+        match policy {
+            Some(policy) if !findings.iter().any(is_error) => Ok(Self {
+                config,
+                policy,
+                tls: now.tls.clone(),
+                authority: now.authority.clone(),
+                upstreams: now.upstreams.clone(),
+                warnings: Vec::new(),
+            }),
+            _ => Err(findings),
+        }
+    }
+
+    /// The same, enforcing nothing: what would be refused passes, and is said to.
+    #[must_use]
+    pub fn observing(mut self) -> Self {
+        self.policy.observe();
+        self
+    }
+}
+
+fn changed(message: &str) -> Diagnostic {
+    Diagnostic::unplaced("files-changed", message).help("start it again when they are written")
+}
+
+fn is_error(finding: &Diagnostic) -> bool {
+    finding.severity == Severity::Error
+}

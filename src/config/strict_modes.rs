@@ -1,0 +1,524 @@
+//! Who could change the files of a policy: the same question as `StrictModes` of sshd.
+//!
+//! Each file that was read, each folder above it up to `/`, and each symbolic link on the way is
+//! looked at: the folders of the link and those of its target. root and the gate's own user may own
+//! them, and no other user may write to them: neither by group nor as everybody. Three exceptions:
+//!
+//! - A folder that all users may write to is fine where it is sticky (`/tmp`, mode 1777): another
+//!   user cannot rename or remove what root or the gate owns in there, and everything below it is
+//!   looked at as well. (sshd has no such exception; git has.)
+//! - The group may write where it is the private group of the gate's own user, with no other
+//!   member: many systems give each user such a group and a umask of 002. (So has sshd on Debian.)
+//!
+//! - The mount point of a read-only mount may have any mode where root owns it and the gate is the
+//!   first process of a container: Kubernetes mounts a `ConfigMap` as a folder of mode 0777. (Not
+//!   for a service of systemd, whose read-only view says nothing about the views of others.)
+//!
+//! A list of access rights (POSIX ACL) that lets another user write shows in the bits of the group,
+//! and is found by them. What root could do, and what the file system's server could do, is not
+//! looked at.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::process::{getegid, geteuid};
+
+use crate::diag::Diagnostic;
+
+use super::{Config, Credential, files, folder_of};
+
+/// Links that are followed on the way to one file: as many as the kernel follows.
+const MAX_LINKS: usize = 40;
+/// The last user id of a system account (`SYS_UID_MAX` of login.defs).
+pub const LAST_SYSTEM_UID: u32 = 999;
+/// The owner that the kernel shows for users who do not exist in this user namespace.
+const OVERFLOW_UID: u32 = 65_534;
+const GROUP_WRITE: u32 = 0o020;
+const WORLD_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+const EXECUTE: u32 = 0o111;
+
+/// The users who may own the files of a policy, and write to them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Owners {
+    /// root, the gate's own user, and whom the operator names.
+    users: BTreeSet<u32>,
+    /// The group of the gate's own user that has no other member.
+    private_group: Option<u32>,
+    /// Whether programs have to be root's.
+    programs_of_root: bool,
+    /// Whether system accounts may own files.
+    services: bool,
+}
+
+impl Owners {
+    /// root and the user of this process.
+    pub fn of_this_process() -> Self {
+        let own = geteuid().as_raw();
+        let mut users = BTreeSet::from([0, own]);
+        // Where root does not exist in this user namespace, its files seem to be those of this one.
+        let map = super::read(Path::new("/proc/self/uid_map")).unwrap_or_default();
+        if !map.trim().is_empty() && !maps_root(&map) {
+            users.insert(OVERFLOW_UID);
+        }
+        let group = getegid().as_raw();
+        let text = |path: &str| super::read(Path::new(path)).unwrap_or_default();
+        let private = is_private(own, group, &text("/etc/passwd"), &text("/etc/group"));
+        Self {
+            users,
+            private_group: private.then_some(group),
+            programs_of_root: false,
+            services: false,
+        }
+    }
+
+    /// As these, and other users whom the operator names: no caller is one of them.
+    #[must_use]
+    pub fn and(mut self, others: &[u32]) -> Self {
+        self.users.extend(others);
+        self
+    }
+
+    /// As these, and every user of a service: which of them the gate will be is not known here.
+    #[must_use]
+    pub fn and_services(self) -> Self {
+        Self {
+            services: true,
+            ..self
+        }
+    }
+
+    /// For the gate of one command, which is of the same user. Programs have to be root's: the
+    /// command could rewrite others. In a user namespace, users who do not exist in it may own
+    /// files: no process in it is one of them.
+    #[must_use]
+    pub fn for_a_command(mut self) -> Self {
+        self.programs_of_root = true;
+        let map = super::read(Path::new("/proc/self/uid_map")).unwrap_or_default();
+        if !is_initial(&map) {
+            self.users.insert(OVERFLOW_UID);
+        }
+        self
+    }
+
+    /// Who may own programs that the gate starts, and write to them.
+    #[must_use]
+    pub fn for_programs(&self) -> Self {
+        let mut owners = self.clone();
+        if self.programs_of_root {
+            owners.users.retain(|user| [0, OVERFLOW_UID].contains(user));
+            owners.private_group = None;
+        }
+        owners
+    }
+
+    /// What another user could do to a file; `None` where it is not exposed.
+    fn wrong_with(&self, path: &Path, meta: &Metadata) -> Option<Exposure> {
+        let mode = meta.mode();
+        let exposed = |how| {
+            Some(Exposure {
+                path: path.to_owned(),
+                how,
+            })
+        };
+        let service = self.services && meta.uid() <= LAST_SYSTEM_UID;
+        if !service && !self.users.contains(&meta.uid()) {
+            return exposed(How::Owner(meta.uid()));
+        }
+        // The mode of a link means nothing.
+        if meta.is_symlink() || meta.is_dir() && mode & STICKY != 0 {
+            return None;
+        }
+        if mode & WORLD_WRITE != 0 {
+            return exposed(How::World(mode));
+        }
+        let own_group = self.private_group == Some(meta.gid());
+        if mode & GROUP_WRITE != 0 && !own_group {
+            return exposed(How::Group(mode, meta.gid()));
+        }
+        None
+    }
+}
+
+/// Whether a map of user ids (`INSIDE OUTSIDE COUNT` lines) has a user 0 inside.
+fn maps_root(map: &str) -> bool {
+    map.lines()
+        .filter_map(|line| line.split_ascii_whitespace().next())
+        .any(|first| first == "0")
+}
+
+/// Whether a map of user ids is that of the first user namespace: everybody is in it.
+fn is_initial(map: &str) -> bool {
+    map.trim().is_empty() || map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Whether a group is that of one user alone: no other member, and nobody else's first group.
+fn is_private(user: u32, group: u32, users: &str, groups: &str) -> bool {
+    let (user, group) = (user.to_string(), group.to_string());
+    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+    let mut name = None;
+    for account in users.lines().map(fields) {
+        let [login, _, id, first, ..] = &account[..] else {
+            continue;
+        };
+        if *id == user {
+            name = name.or_else(|| Some(login.clone()));
+        } else if *first == group {
+            return false;
+        }
+    }
+    let Some(name) = name else { return false };
+    let mut listed = groups
+        .lines()
+        .map(fields)
+        .filter(|line| line.get(2) == Some(&group));
+    let Some(line) = listed.next() else {
+        return false;
+    };
+    let members = line.get(3).map_or("", String::as_str);
+    let alone = members
+        .split(',')
+        .all(|member| member.is_empty() || member == name);
+    alone && line.first() == Some(&name) && listed.next().is_none()
+}
+
+/// A file or folder that another user could change.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Exposure {
+    path: PathBuf,
+    how: How,
+}
+
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum How {
+    /// That user owns it.
+    Owner(u32),
+    /// Everybody may write; the mode.
+    World(u32),
+    /// That group may write; the mode.
+    Group(u32, u32),
+    /// It is a program that cannot be run, or no regular file.
+    NoProgram,
+}
+
+impl fmt::Display for Exposure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.how {
+            How::Owner(user) => write!(
+                f,
+                "{path}: its owner is user {user}, who can change it and is neither root nor the \
+                 user of the gate"
+            ),
+            How::World(mode) => write!(
+                f,
+                "{path}: its mode is {:04o}: every user can change it",
+                mode & 0o7777
+            ),
+            How::Group(mode, group) => write!(
+                f,
+                "{path}: its mode is {:04o}: each member of group {group} can change it",
+                mode & 0o7777
+            ),
+            How::NoProgram => write!(
+                f,
+                "{path}: this is no program: no regular file that may be run"
+            ),
+        }
+    }
+}
+
+impl Exposure {
+    /// Whether it is about a program that cannot be run, whoever could change it.
+    pub fn is_no_program(&self) -> bool {
+        self.how == How::NoProgram
+    }
+
+    /// What to run.
+    fn help(&self) -> String {
+        let path = self.path.display();
+        match self.how {
+            How::Owner(user) => format!(
+                "run `chown root {path}`; where no caller is user {user}, start the gate with \
+                 `run --policy-owner {user}`"
+            ),
+            How::World(_) => format!("run `chmod go-w {path}`"),
+            How::Group(..) => format!("run `chmod g-w {path}`"),
+            How::NoProgram => format!("name a program, or run `chmod +x {path}`"),
+        }
+    }
+
+    fn finding(&self) -> Diagnostic {
+        let code = match self.how {
+            How::Owner(_) => "foreign-owner",
+            How::World(_) | How::Group(..) => "writable-by-others",
+            How::NoProgram => "no-program",
+        };
+        Diagnostic::unplaced(code, self.to_string()).help(self.help())
+    }
+}
+
+/// What other users could change of a configuration: its files, what it includes, keys,
+/// certificates, lists, programs, and the folders above all of them.
+pub fn exposures(config: &Config, owners: &Owners) -> Vec<Diagnostic> {
+    let mut walk = Walk::new(owners);
+    // A text that is no file: the built-in policy.
+    if config.path.is_none() {
+        return Vec::new();
+    }
+    for path in config.files.paths() {
+        walk.file(&path);
+    }
+    let program_owners = owners.for_programs();
+    let mut programs = Walk::new(&program_owners);
+    for parent in &config.dial.parents {
+        if let Some(Credential::Command { words, .. }) = &parent.credential {
+            programs.words(words);
+        }
+    }
+    walk.found.append(&mut programs.found);
+    walk.found.iter().map(Exposure::finding).collect()
+}
+
+/// Why a program and its arguments may not be run, where anybody but `owners` could change them.
+pub fn exposed_program(words: &[String], owners: &Owners) -> Option<Exposure> {
+    let mut walk = Walk::new(owners);
+    walk.words(words);
+    walk.found.into_iter().next()
+}
+
+/// Why a file may not be read again, where anybody but `owners` could change it.
+pub fn exposed_file(path: &Path, owners: &Owners) -> Option<Exposure> {
+    let mut walk = Walk::new(owners);
+    walk.file(path);
+    walk.found.into_iter().next()
+}
+
+/// Looks at files and at all that leads to them, at each once.
+struct Walk<'a> {
+    owners: &'a Owners,
+    seen: BTreeSet<PathBuf>,
+    found: BTreeSet<Exposure>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(owners: &'a Owners) -> Self {
+        Self {
+            owners,
+            seen: BTreeSet::new(),
+            found: BTreeSet::new(),
+        }
+    }
+
+    /// A program and its arguments: a file that is an argument is run or read as the program is.
+    fn words(&mut self, words: &[String]) {
+        for (place, word) in words.iter().enumerate() {
+            // It runs in `/`. What no file has as its name is no file.
+            let path = Path::new("/").join(word);
+            if place > 0 && fs::symlink_metadata(&path).is_err() {
+                continue;
+            }
+            let (at, is_program) = match self.file(&path) {
+                Some((at, meta)) => (at, meta.is_file() && meta.mode() & EXECUTE != 0),
+                None => (path, false),
+            };
+            if place == 0 && !is_program {
+                self.found.insert(Exposure {
+                    path: at,
+                    how: How::NoProgram,
+                });
+            }
+        }
+    }
+
+    /// Looks at a file and everything that leads to it; says where it really is.
+    fn file(&mut self, path: &Path) -> Option<(PathBuf, Metadata)> {
+        let path = std::path::absolute(path).ok()?;
+        let mut at = PathBuf::from("/");
+        let mut last = self.look(&at)?;
+        let mut rest: Vec<_> = reversed(&path);
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            if name == ".." {
+                at.pop();
+                last = self.look(&at)?;
+                continue;
+            }
+            at.push(name);
+            let meta = self.look(&at)?;
+            if !meta.is_symlink() {
+                last = meta;
+                continue;
+            }
+            links += 1;
+            let target = fs::read_link(&at).ok().filter(|_| links <= MAX_LINKS)?;
+            at.pop();
+            if target.is_absolute() {
+                at = PathBuf::from("/");
+            }
+            rest.extend(reversed(&target));
+        }
+        Some((at, last))
+    }
+
+    /// One file, folder or link; `None` where it does not exist or cannot be seen.
+    fn look(&mut self, path: &Path) -> Option<Metadata> {
+        let meta = fs::symlink_metadata(path).ok()?;
+        if self.seen.insert(path.to_owned()) {
+            let found = self.owners.wrong_with(path, &meta);
+            let sealed = meta.is_dir() && meta.uid() == 0 && is_sealed(path);
+            self.found.extend(found.filter(|_| !sealed));
+        }
+        Some(meta)
+    }
+}
+
+/// Whether a folder is the mount point of a read-only mount in a container whose first process this
+/// is.
+fn is_sealed(path: &Path) -> bool {
+    if std::process::id() != 1 || path == Path::new("/") {
+        return false;
+    }
+    let mounts = super::read(Path::new("/proc/self/mountinfo")).unwrap_or_default();
+    is_read_only(&mounts, path)
+}
+
+/// Whether the last mount on a path is read-only; `mounts` as `/proc/self/mountinfo` lists them.
+fn is_read_only(mounts: &str, path: &Path) -> bool {
+    let mut last = None;
+    for line in mounts.lines() {
+        let mut fields = line.split_ascii_whitespace().skip(4);
+        let (Some(point), Some(options)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        if Path::new(point) == path {
+            last = Some(options);
+        }
+    }
+    last.is_some_and(|options| options.split(',').any(|option| option == "ro"))
+}
+
+/// The names of a path, the last one first; `..` stays, since a link may stand before it.
+fn reversed(path: &Path) -> Vec<std::ffi::OsString> {
+    let names = path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    let mut names: Vec<_> = names.collect();
+    names.reverse();
+    names
+}
+
+impl files::Files {
+    /// Every file that was read, and the folder of each pattern of includes.
+    fn paths(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = self.secrets.clone();
+        for file in &self.read {
+            let folder = folder_of(&file.source.path);
+            paths.push(file.source.path.clone());
+            paths.extend(
+                file.includes
+                    .iter()
+                    .map(|pattern| folder.join(fixed(pattern))),
+            );
+        }
+        paths
+    }
+}
+
+/// The part of a pattern before its last component, where that is a pattern.
+fn fixed(pattern: &str) -> &str {
+    match pattern.rsplit_once('/') {
+        _ if !pattern.contains('*') => pattern,
+        Some(("", _)) => "/",
+        Some((folder, _)) => folder,
+        None => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USERS: &str = "root:x:0:0::/root:/bin/sh\nana:x:1000:1000::/home/ana:/bin/sh\n\
+                         ben:x:1001:1001::/home/ben:/bin/sh\ncem:x:1002:1003::/:/bin/sh\n";
+
+    #[test]
+    fn a_group_is_private_where_no_other_user_is_in_it() {
+        let groups = "root:x:0:\nana:x:1000:\nben:x:1001:ana\nstaff:x:1003:\n";
+        assert!(is_private(1000, 1000, USERS, groups));
+        assert!(is_private(1000, 1000, USERS, "ana:x:1000:ana\n"));
+        // Another member, another's first group, another name, a group that is not listed.
+        assert!(!is_private(1001, 1001, USERS, groups));
+        assert!(!is_private(1000, 1003, USERS, groups));
+        assert!(!is_private(1002, 1003, USERS, groups));
+        assert!(!is_private(1000, 1000, USERS, "root:x:0:\n"));
+        assert!(!is_private(
+            1000,
+            1000,
+            USERS,
+            "ana:x:1000:\nalso:x:1000:ben\n"
+        ));
+        assert!(!is_private(4242, 1000, USERS, groups));
+        assert!(!is_private(1000, 1000, "", groups));
+    }
+
+    #[test]
+    fn a_namespace_without_root_is_told_from_one_with() {
+        assert!(maps_root("         0          0 4294967295\n"));
+        assert!(maps_root(
+            "      1000       1000          1\n         0          0          1\n"
+        ));
+        assert!(!maps_root("      1000       1000          1\n"));
+        assert!(is_initial("         0          0 4294967295\n"));
+        assert!(!is_initial("         0       1000          1\n"));
+    }
+
+    #[test]
+    fn a_mount_is_read_only_where_the_last_one_on_its_point_is() {
+        let mounts = "22 1 0:20 / / rw - overlay o rw\n\
+                      23 22 0:21 / /etc/tidegate ro,relatime - tmpfs t rw\n\
+                      24 22 0:22 / /etc/open ro - tmpfs t rw\n25 22 0:23 / /etc/open rw - tmpfs t rw\n";
+        let read_only = |path: &str| is_read_only(mounts, Path::new(path));
+        assert!(read_only("/etc/tidegate"));
+        assert!(!read_only("/etc/open") && !read_only("/etc") && !read_only("/"));
+    }
+
+    #[test]
+    fn programs_of_a_gate_that_watches_its_own_user_are_roots() {
+        let own = Owners {
+            users: BTreeSet::from([0, 1000]),
+            private_group: Some(1000),
+            ..Owners::default()
+        };
+        assert_eq!(own.for_programs().users, BTreeSet::from([0, 1000]));
+        let of_root = Owners {
+            programs_of_root: true,
+            ..own
+        }
+        .for_programs();
+        assert_eq!(
+            (of_root.users, of_root.private_group),
+            (BTreeSet::from([0]), None)
+        );
+    }
+
+    #[test]
+    fn a_circle_of_links_ends_and_a_path_that_goes_up_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink("b", at("a")).unwrap();
+        std::os::unix::fs::symlink("a", at("b")).unwrap();
+        fs::create_dir(at("deep")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        let owners = Owners::of_this_process();
+        assert!(Walk::new(&owners).file(&at("a")).is_none());
+        let (real, meta) = Walk::new(&owners).file(&at("deep/../file")).unwrap();
+        assert_eq!(real.file_name(), at("file").file_name());
+        assert!(meta.is_file());
+    }
+}

@@ -1,0 +1,374 @@
+//! Programs that the gate starts: which it may start, how, and that each start is on record.
+//!
+//! A program is named by its absolute path. Nobody but root and the gate's user may be able to
+//! change it, an argument that is a file, or a folder above them: that is looked at before each
+//! start. It runs in `/` with an empty environment but for a fixed `PATH`, without input, in a
+//! process group of its own, which is killed where the program takes too long, writes too much or
+//! is no longer waited for.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::clock::Clock;
+use crate::config::{Exposure, Owners, exposed_file, exposed_program};
+
+/// The whole time of one program.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most bytes that one program may write.
+const MAX_OUTPUT: u64 = 16 * 1024;
+/// Where a program finds others.
+const PROGRAM_PATH: &str = "/usr/bin:/bin";
+
+/// A program that is about to start.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramStart<'a> {
+    /// Its absolute path.
+    pub path: &'a str,
+    /// What it is started for, in words.
+    pub why: &'a str,
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug)]
+pub struct ProgramEnd {
+    /// `ok`, `failed`, `not_started`, `timeout`, `too_much_output`, `cancelled`.
+    pub result: &'static str,
+    /// Its exit code, where it has one.
+    pub code: Option<i32>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Learns of programs: puts them on record.
+pub trait ProgramWitness: fmt::Debug + Send + Sync {
+    /// Before it starts.
+    fn starts(&self, start: &ProgramStart<'_>);
+    /// After it ended, however that was.
+    fn ended(&self, start: &ProgramStart<'_>, end: &ProgramEnd);
+}
+
+/// Where no gate runs, nothing is on record.
+#[derive(Debug)]
+struct NoWitness;
+
+impl ProgramWitness for NoWitness {
+    fn starts(&self, _: &ProgramStart<'_>) {}
+    fn ended(&self, _: &ProgramStart<'_>, _: &ProgramEnd) {}
+}
+
+/// Which programs a gate may start, and the files that it may read again.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    owners: Owners,
+    witness: Arc<dyn ProgramWitness>,
+    children: Children,
+}
+
+/// What became of programs that something else in this process waited for.
+#[derive(Clone, Debug, Default)]
+pub struct Children(Arc<Mutex<HashMap<u32, oneshot::Sender<Option<i32>>>>>);
+
+/// Why a program said nothing that is good for anything.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProgramError {
+    /// Another user could change it.
+    #[error("it may not be started: {0}")]
+    Exposed(Exposure),
+    /// The system did not start it.
+    #[error("its command cannot be run")]
+    NotStarted,
+    /// It did not end in time.
+    #[error("its command takes too long")]
+    Timeout,
+    /// It wrote more than is read.
+    #[error("its command says too much")]
+    TooMuchOutput,
+    /// It ended with another code than 0, or its output cannot be read.
+    #[error("its command failed")]
+    Failed(Option<i32>),
+}
+
+impl ProgramError {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Exposed(_) | Self::NotStarted => "not_started",
+            Self::Timeout => "timeout",
+            Self::TooMuchOutput => "too_much_output",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// In words without anything of the program's.
+    pub(super) fn sentence(&self) -> &'static str {
+        match self {
+            Self::Exposed(exposure) if exposure.is_no_program() => "its command cannot be run",
+            Self::Exposed(_) => "another user could change its command: see the log",
+            Self::NotStarted => "its command cannot be run",
+            Self::Timeout => "its command takes too long",
+            Self::TooMuchOutput => "its command says too much",
+            Self::Failed(_) => "its command failed",
+        }
+    }
+}
+
+impl Programs {
+    /// Programs that `owners` alone may change.
+    pub fn of(owners: Owners) -> Self {
+        Self {
+            owners,
+            witness: Arc::new(NoWitness),
+            children: Children::default(),
+        }
+    }
+
+    /// The same, with a witness for each start.
+    #[must_use]
+    pub fn on_record(self, witness: Arc<dyn ProgramWitness>) -> Self {
+        Self { witness, ..self }
+    }
+
+    /// What became of programs that something else in this process waits for.
+    pub fn children(&self) -> Children {
+        self.children.clone()
+    }
+
+    /// Why a file may not be read again; `None` where `owners` alone may change it.
+    pub(super) fn exposed_file(&self, path: &std::path::Path) -> Option<Exposure> {
+        exposed_file(path, &self.owners)
+    }
+
+    /// Runs a program to its end and gives what it wrote. What it writes on standard error is
+    /// dropped: it may be a secret.
+    pub(super) async fn run(
+        &self,
+        words: &[String],
+        why: &str,
+        clock: &Clock,
+    ) -> Result<Vec<u8>, ProgramError> {
+        let (path, arguments) = words.split_first().ok_or(ProgramError::NotStarted)?;
+        let start = ProgramStart { path, why };
+        self.witness.starts(&start);
+        let mut account = Account {
+            witness: &*self.witness,
+            start,
+            clock,
+            began: clock.instant(),
+            end: ("cancelled", None),
+        };
+        let ran = self.checked(words, path, arguments).await;
+        account.end = match &ran {
+            Ok(_) => ("ok", Some(0)),
+            Err(error) => (error.word(), error.code()),
+        };
+        if let Err(error) = &ran {
+            tracing::warn!(program = %path, "{why}: {error}");
+        }
+        ran
+    }
+
+    async fn checked(
+        &self,
+        words: &[String],
+        path: &str,
+        arguments: &[String],
+    ) -> Result<Vec<u8>, ProgramError> {
+        let (owners, looked_at) = (self.owners.clone(), words.to_vec());
+        let look = move || exposed_program(&looked_at, &owners.for_programs());
+        let looked = tokio::task::spawn_blocking(look).await;
+        if let Some(exposed) = looked.map_err(|_| ProgramError::NotStarted)? {
+            return Err(ProgramError::Exposed(exposed));
+        }
+        let (mut child, status) = self.children.start(&mut command(path, arguments))?;
+        let group = Group::of(&child);
+        let ran = timeout(PROGRAM_TIMEOUT, to_its_end(&mut child, status)).await;
+        let ran = ran.unwrap_or(Err(ProgramError::Timeout));
+        if matches!(ran, Ok(_) | Err(ProgramError::Failed(Some(_)))) {
+            group.has_ended();
+        }
+        ran
+    }
+}
+
+impl ProgramError {
+    fn code(&self) -> Option<i32> {
+        match self {
+            Self::Failed(code) => *code,
+            _ => None,
+        }
+    }
+}
+
+fn command(path: &str, arguments: &[String]) -> Command {
+    let mut command = Command::new(path);
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PROGRAM_PATH)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true);
+    command
+}
+
+async fn to_its_end(
+    child: &mut Child,
+    status: oneshot::Receiver<Option<i32>>,
+) -> Result<Vec<u8>, ProgramError> {
+    let mut said = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        let read = stdout.take(MAX_OUTPUT + 1).read_to_end(&mut said).await;
+        read.map_err(|_| ProgramError::Failed(None))?;
+    }
+    if said.len() as u64 > MAX_OUTPUT {
+        return Err(ProgramError::TooMuchOutput);
+    }
+    let code = match child.wait().await {
+        Ok(status) => status.code(),
+        // Something else in this process waits for every child, and got this one.
+        Err(_) => status.await.unwrap_or(None),
+    };
+    match code {
+        Some(0) => Ok(said),
+        code => Err(ProgramError::Failed(code)),
+    }
+}
+
+impl Children {
+    /// Starts a program whose status may be told by [`Children::ended`].
+    fn start(
+        &self,
+        command: &mut Command,
+    ) -> Result<(Child, oneshot::Receiver<Option<i32>>), ProgramError> {
+        let (tell, told) = oneshot::channel();
+        // Held over the start: what waits for children cannot look before this one is listed.
+        let mut listed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.retain(|_, waiting| !waiting.is_closed());
+        let child = command.spawn().map_err(|_| ProgramError::NotStarted)?;
+        if let Some(pid) = child.id() {
+            listed.insert(pid, tell);
+        }
+        Ok((child, told))
+    }
+
+    /// Tells that a child of this process ended: its exit code, where it has one.
+    pub fn ended(&self, pid: u32, code: Option<i32>) {
+        let mut listed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = listed.remove(&pid) {
+            let _ = waiting.send(code);
+        }
+    }
+}
+
+/// The process group of a program; killed with it unless the program ended by itself.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        Self(pid.and_then(Pid::from_raw))
+    }
+
+    fn has_ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+/// Says how a program ended when it is dropped, also where it is no longer waited for.
+struct Account<'a> {
+    witness: &'a dyn ProgramWitness,
+    start: ProgramStart<'a>,
+    clock: &'a Clock,
+    began: Instant,
+    end: (&'static str, Option<i32>),
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        let (result, code) = self.end;
+        let end = ProgramEnd {
+            result,
+            code,
+            took: self.clock.instant().saturating_duration_since(self.began),
+        };
+        self.witness.ended(&self.start, &end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn programs() -> Programs {
+        Programs::of(Owners::of_this_process())
+    }
+
+    async fn run(words: &[&str]) -> Result<Vec<u8>, ProgramError> {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        programs().run(&words, "a test", &Clock::system()).await
+    }
+
+    #[tokio::test]
+    async fn a_program_has_no_environment_but_a_path_and_runs_in_the_root_folder() {
+        let said = run(&["/usr/bin/env"]).await.unwrap();
+        assert_eq!(String::from_utf8(said).unwrap(), "PATH=/usr/bin:/bin\n");
+        let said = run(&["/bin/pwd"]).await.unwrap();
+        assert_eq!(String::from_utf8(said).unwrap(), "/\n");
+    }
+
+    #[tokio::test]
+    async fn its_process_group_ends_with_it_where_it_says_too_much() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        let script = format!("sleep 600 & echo $! >{}; yes", file.display());
+        let error = run(&["/bin/sh", "-c", &script]).await.unwrap_err();
+        assert_eq!(error.word(), "too_much_output");
+        let pid = crate::config::read(&file).unwrap();
+        let stat = format!("/proc/{}/stat", pid.trim());
+        let deadline = Clock::system().instant() + Duration::from_secs(30);
+        // Killed; whoever is its parent by now may not have taken it in yet.
+        while crate::config::read(stat.as_ref()).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(Clock::system().instant() < deadline, "it goes on");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_program_is_not_started() {
+        for path in ["/etc/passwd", "/etc", "/nowhere/at/all"] {
+            let error = run(&[path]).await.unwrap_err();
+            assert_eq!(error.word(), "not_started", "{path}");
+            assert_eq!(error.sentence(), "its command cannot be run", "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_code_that_something_else_waited_for_arrives() {
+        let children = Children::default();
+        let (mut child, status) = children.start(&mut command("/bin/true", &[])).unwrap();
+        let pid = child.id().unwrap();
+        child.wait().await.unwrap();
+        children.ended(pid, Some(7));
+        assert_eq!(status.await.unwrap(), Some(7));
+        children.ended(pid, Some(8));
+    }
+}
