@@ -1,14 +1,16 @@
 //! `POST /v1/hooks/claude-code`: what the hooks of Claude Code tell of its tool calls, and what the
 //! agent is told back: which flows of the call were refused, and that it is policy.
 //!
-//! What comes in only labels records. Who sends it has to have the token of the session.
+//! What comes in only labels records. Who sends it has to have the token of the session. A report is
+//! the agent's (`tidegate.call.trust` is `verified`) where the agent's own process, as `exec` started
+//! it, holds the connection; any other process of the session may have made it up.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
@@ -16,8 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::gate::Gate;
-use crate::identity::{Grant, Place, Refused as RefusedFlow, ToolCall, Work};
+use crate::identity::{Grant, Place, Refused as RefusedFlow, ToolCall, Trust, Work};
 
+use super::listener::Ends;
 use super::sessions::{Refused, bearer, descends};
 
 /// Bytes of what a tool answered, which comes along and is not looked at.
@@ -50,6 +53,7 @@ struct Told {
 
 async fn hook(
     State(gate): State<Arc<Gate>>,
+    Extension(ends): Extension<Ends>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refused> {
@@ -59,7 +63,20 @@ async fn hook(
     })?;
     let told = read(request.into_body()).await?;
     descends(&gate, &grant, &told.session_id)?;
-    Ok(Json(take(&gate, &grant, &told)).into_response())
+    let trust = reporter(&gate, &grant, ends).await;
+    Ok(Json(take(&gate, &grant, &told, trust)).into_response())
+}
+
+/// Whether the agent itself reports, or any process of its session may.
+async fn reporter(gate: &Gate, grant: &Grant, ends: Ends) -> Trust {
+    let agent = grant.root.as_ref().and_then(|root| {
+        let snapshot = gate.snapshot.load();
+        snapshot.identity.sessions().agent_of(root)
+    });
+    match (agent, ends.0) {
+        (Some(agent), Some((client, local))) if agent.is_at(client, local).await => Trust::Verified,
+        _ => Trust::Asserted,
+    }
 }
 
 async fn read(body: Body) -> Result<Told, Refused> {
@@ -86,11 +103,14 @@ async fn read(body: Body) -> Result<Told, Refused> {
 }
 
 /// Takes up what was told; the answer for the agent.
-fn take(gate: &Gate, grant: &Grant, told: &Told) -> Value {
+fn take(gate: &Gate, grant: &Grant, told: &Told, trust: Trust) -> Value {
     let snapshot = gate.snapshot.load();
     let sessions = snapshot.identity.sessions();
     let session: Arc<str> = told.session_id.as_str().into();
-    if let Some(mode) = &told.permission_mode {
+    // Where the agent itself can be told from its commands, they do not say its mode.
+    let agent = (grant.root.as_deref()).and_then(|root| sessions.agent_of(root));
+    let believed = trust == Trust::Verified || agent.is_none();
+    if let Some(mode) = told.permission_mode.as_ref().filter(|_| believed) {
         let work = sessions.live(&session).map(|live| live.work);
         let work = work.unwrap_or_else(|| grant.work.clone());
         if work.permission_mode.as_deref() != Some(mode) {
@@ -112,6 +132,7 @@ fn take(gate: &Gate, grant: &Grant, told: &Told) -> Value {
     match told.hook_event_name.as_str() {
         "PreToolUse" => {
             let call = ToolCall {
+                trust,
                 id: Some(id.as_str().into()),
                 prompt: shared(&told.prompt_id),
                 agent: shared(&told.agent_id),
@@ -124,7 +145,7 @@ fn take(gate: &Gate, grant: &Grant, told: &Told) -> Value {
             json!({})
         }
         event @ ("PostToolUse" | "PostToolUseFailure") => {
-            answer(event, &sessions.calls().close(&session, id))
+            answer(event, &sessions.calls().close(&session, id, trust))
         }
         _ => json!({}),
     }

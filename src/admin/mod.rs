@@ -98,11 +98,12 @@ pub struct Status {
 
 /// Answers until `stop` is cancelled; then lets answers under way end, for at most a second.
 pub async fn serve(mut listener: AdminListener, door: Door, admin: Admin, stop: CancellationToken) {
-    let service = TowerToHyperService::new(routes(admin, door));
+    let routes = routes(admin, door);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let tasks = TaskTracker::new();
     while let Some((connection, place)) = accept(&mut listener, &room, &stop).await {
-        let (service, stop) = (service.clone(), stop.clone());
+        let routes = routes.clone().layer(Extension(connection.ends()));
+        let (service, stop) = (TowerToHyperService::new(routes), stop.clone());
         tasks.spawn(async move {
             converse(connection, service, stop).await;
             drop(place);

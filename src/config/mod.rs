@@ -20,6 +20,7 @@ mod session;
 mod tls;
 mod upstream;
 mod value;
+mod workspace;
 mod written;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +43,7 @@ pub use record::{OnFailure, Record};
 pub use session::{HeaderMismatch, Local, PrivateKey, Session, private_key};
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
 pub use upstream::{OwnCertificate, Pin, TlsVersion, Upstream};
+pub use workspace::Workspaces;
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.
 #[derive(Clone, Debug)]
@@ -66,6 +68,8 @@ pub struct Config {
     pub identity: Identity,
     /// What `[inspect]` says besides policy.
     pub inspect: Inspect,
+    /// `[[workspace]]`: which folders are working copies of which repository.
+    pub workspaces: Workspaces,
     /// `[upstream.*]`: how to speak TLS with some destinations.
     pub upstreams: Vec<Upstream>,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[rule]]`, `[[trial]]`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{Config, CredentialKey, Limits, Listener};
+use crate::config::{Config, CredentialKey, Limits, Listener, Workspaces};
 use crate::dial::Dialer;
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub credentials: Option<CredentialKey>,
     /// How old versions of packages are.
     pub ages: Ages,
+    /// Which folders are working copies of which repository.
+    pub workspaces: Workspaces,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -120,6 +122,7 @@ impl Snapshot {
                 key.unwrap_or_else(|| CredentialKey::new("", &config.digest))
             }),
             ages: Ages::default(),
+            workspaces: config.workspaces.clone(),
             listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
             policy,
         }

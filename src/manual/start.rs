@@ -39,7 +39,8 @@
 //! tidegate exec --join http://127.0.0.1:3128 -- npm install   # behind a gate that runs
 //! ```
 //!
-//! `exec` reads repository, branch and commit from the working copy, starts a session, sets every
+//! `exec` reads repository, branch and commit from the working copy, whose word can make the tier only
+//! stricter ([`identity`](super::identity) says what is evidence), starts a session, sets every
 //! variable, and says at the end what was allowed, asked and refused. Only processes below the
 //! command can use its gate: a stolen token of it is worth nothing elsewhere. The exit code is the
 //! command's own (128 and the signal that ended it; 126 and 127 as a shell has them). With `--jail`

@@ -263,6 +263,7 @@ impl Connection {
             Refusal::from(error)
         })?;
         flow.identified(&known.caller);
+        flow.note_checkout(&known.caller).await;
         Ok(known)
     }
 

@@ -182,6 +182,7 @@ impl Stub {
         };
         flow.aim(target.clone());
         flow.identified(&known.caller);
+        flow.note_checkout(&known.caller).await;
         if let Err(refusal) = flow.judge(&known, &target, &Asked::Connect) {
             flow.refuse(&refusal);
         } else {

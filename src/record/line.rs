@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::identity::{Process, ToolCall, Work};
+use crate::identity::{Process, RepositorySaid, ToolCall, Trust, Work};
 use crate::policy::{Action, Basis, Category, Deed, Mode, TierBasis, Verdict};
 
 /// Schema version of every line.
@@ -140,10 +140,12 @@ pub struct FlowFacts {
     pub user: Option<Arc<str>>,
     /// `user.groups`.
     pub groups: Option<Arc<[Arc<str>]>>,
-    /// `vcs.repository.url.full`.
-    pub repository: Option<Arc<str>>,
+    /// `vcs.repository.url.full`, `tidegate.repository.trust`, `tidegate.repository.basis`.
+    pub repository: Option<RepositorySaid>,
     /// The agent, branch, commit, permission mode and CI job.
     pub work: Option<Arc<Work>>,
+    /// `tidegate.call.trust`: who says that the flow belongs to `call`.
+    pub call_trust: Trust,
     /// `tool_use_id`, `prompt.id`, `agent_id`, `parent_agent_id`.
     pub call: Option<Arc<ToolCall>>,
     /// `process.*`.
@@ -251,8 +253,8 @@ pub struct SessionFacts {
     pub trust: &'static str,
     /// `user.id`.
     pub user: Option<Arc<str>>,
-    /// `vcs.repository.url.full`.
-    pub repository: Option<Arc<str>>,
+    /// `vcs.repository.url.full`, `tidegate.repository.trust`, `tidegate.repository.basis`.
+    pub repository: Option<RepositorySaid>,
     /// The agent, branch, commit, permission mode and CI job.
     pub work: Option<Arc<Work>>,
     /// `tidegate.detail`: why it ended, or of which session it is a child.
@@ -282,6 +284,8 @@ pub enum Event {
     SessionStarted(Box<SessionFacts>),
     /// A session ended, or was revoked.
     SessionEnded(Box<SessionFacts>),
+    /// No session was started: the working copy is not what its pin says.
+    SessionRefused(Box<SessionFacts>),
     /// Lines that are missing, and why.
     RecordGap {
         /// How many lines were lost (`tidegate.gap.lost`).

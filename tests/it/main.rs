@@ -23,6 +23,7 @@ mod credentials;
 mod deploy;
 mod doctor;
 mod drain;
+mod evidence;
 mod exec;
 mod forward;
 mod hooks;

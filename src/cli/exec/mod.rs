@@ -5,6 +5,7 @@ mod child;
 mod jailed;
 mod joined;
 mod summary;
+mod workplace;
 
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,17 +22,17 @@ use crate::app::{Plan, Running};
 use crate::config::{self, AdminAddress, Listener};
 use crate::diag;
 use crate::gate::{Gate, Ground, Started, Wish, session_facts};
-use crate::identity::{Evidence, Family, Grant};
+use crate::identity::{AgentProcess, Evidence, Family, Grant, Program};
 use crate::policy::{self, Catalogue};
 use crate::proxy::{self, Bound, Tenant};
 use crate::record::{Event, Tally};
 use crate::tls;
-use crate::vcs;
 
 use super::env::Proxy;
 use super::{Answer, admin, print};
 
 use child::Child;
+use workplace::FolderEvidence;
 
 /// For how long the token of a command holds: sessions of agents are left open for days.
 const LIFETIME: Duration = Duration::from_hours(24 * 30);
@@ -169,7 +170,7 @@ impl Exec {
 
     fn joined(&self, proxy: &Proxy) -> ExitCode {
         let id = self.session.unwrap_or_else(Uuid::now_v7);
-        let (mut wish, channel) = self.wish(id);
+        let (mut wish, channel) = self.wish(id, &FolderEvidence::at(self.folder(), None, false));
         wish.channel = Some(channel.to_owned());
         wish.lifetime = None;
         let control = self.control.clone().or_else(default_control);
@@ -195,7 +196,9 @@ impl Exec {
 
     async fn run(&self, plan: Plan, catalogue: Catalogue) -> anyhow::Result<u8> {
         let adapt = if self.config.is_some() { own } else { observed };
-        let hide = jailed::hidden(&plan.config);
+        let mut hide = jailed::hidden(&plan.config);
+        hide.extend(workplace::folder_of_pins().filter(|_| self.jail));
+        let found = FolderEvidence::at(self.folder(), Some(&plan.config.workspaces), self.jail);
         let mut plan = adapt(plan);
         let id = self.session.unwrap_or_else(Uuid::now_v7);
         let limit = child::descriptors();
@@ -210,7 +213,12 @@ impl Exec {
         let own = front.as_ref().map(Front::place);
         let own = own.map_or_else(Vec::new, |own| vec![own.proxy, own.admin]);
         let running = Running::start(plan, own, spare)?;
-        let session = self.session(&running.gate, id)?;
+        if found.refuses(&running.gate, &id.to_string()) {
+            running.close().await;
+            return Ok(Answer::Wrong.code());
+        }
+        let session = self.session(&running.gate, id, &found)?;
+        found.remember(&running.gate.clock);
         running.attend(catalogue, None, adapt);
         let (words, mut variables) = (self.words(id), session.variables(place)?);
         if let Some(bundle) = &running.bundle {
@@ -255,9 +263,8 @@ impl Exec {
     }
 
     /// What the session of the command is to be, and its channel.
-    fn wish(&self, id: Uuid) -> (Wish, &'static str) {
-        let folder = self.repo.as_deref().unwrap_or(Path::new("."));
-        let copy = vcs::working_copy(folder);
+    fn wish(&self, id: Uuid, found: &FolderEvidence) -> (Wish, &'static str) {
+        let copy = found.copy.clone();
         let (agent, channel) = match self.name() {
             "claude" => (Some("claude-code".to_owned()), "main"),
             "codex" => (Some("codex".to_owned()), "main"),
@@ -271,18 +278,31 @@ impl Exec {
             commit: copy.commit,
             pid: Some(std::process::id()),
             lifetime: Some(LIFETIME.as_secs()),
+            folder: found.folder(),
+            working_copy: true,
             ..Wish::default()
         };
         (wish, channel)
     }
 
-    fn session(&self, gate: &Gate, id: Uuid) -> anyhow::Result<Session> {
-        let (wish, channel) = self.wish(id);
+    /// The folder that the command works in, as far as evidence goes.
+    fn folder(&self) -> &Path {
+        self.repo.as_deref().unwrap_or(Path::new("."))
+    }
+
+    fn session(&self, gate: &Gate, id: Uuid, found: &FolderEvidence) -> anyhow::Result<Session> {
+        let (wish, channel) = self.wish(id, found);
         let tally = Arc::new(Tally::default());
         gate.recorder.count_into(&tally);
-        let started = gate.start_session(&wish, Ground::Launcher)?;
+        let started = gate.start_session(&wish, Ground::Launcher(&found.workplace))?;
         let identity = &gate.snapshot.load().identity;
         let shown = identity.session(&started.token)?;
+        let family = Arc::new(Family::of_this_process());
+        let program = self.command.first().map(OsString::as_os_str);
+        let agent = AgentProcess::new(family.clone(), program.and_then(Program::of_command));
+        identity
+            .sessions()
+            .agent_is(started.session.as_str().into(), agent);
         Ok(Session {
             started,
             // The listener is the session's own for as long as it is there.
@@ -292,7 +312,7 @@ impl Exec {
                 channel: Some(channel.into()),
                 ..Grant::clone(&shown)
             }),
-            family: Arc::new(Family::of_this_process()),
+            family,
             channel,
             tally,
         })

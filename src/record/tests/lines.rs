@@ -29,6 +29,22 @@ async fn every_kind_of_line_fits_the_schema() {
         generation: 1,
         detail: "x".repeat(500).into(),
     });
+    for event in [
+        Event::SessionStarted,
+        Event::SessionEnded,
+        Event::SessionRefused,
+    ] {
+        let facts = SessionFacts {
+            session: full().session,
+            repository: full().repository,
+            work: full().work,
+            evidence: "listener",
+            trust: "verified",
+            detail: Some("d".into()),
+            ..SessionFacts::default()
+        };
+        recorder.event(&event(Box::new(facts)));
+    }
     recorder.event(&Event::RecordGap {
         lost: 1,
         flows: vec![Uuid::nil()],
@@ -55,6 +71,9 @@ async fn every_kind_of_line_fits_the_schema() {
         "policy_loaded",
         "policy_rejected",
         "record_gap",
+        "session_ended",
+        "session_refused",
+        "session_started",
     ];
     assert_eq!(kinds, expected.map(str::to_owned).into());
     assert_valid(&all);
@@ -90,6 +109,7 @@ fn what_is_not_known_is_not_written() {
         [
             "event.name",
             "tidegate.flow.id",
+            "tidegate.repository.trust",
             "tidegate.verdict",
             "timestamp"
         ]
