@@ -1,23 +1,36 @@
 //! What a folder is a working copy of: its repository, branch and commit, from git's own files.
 //!
 //! Read here and not asked of `git`: a repository's configuration names programs (hooks, file
-//! monitors, pagers) that git would run, and who wrote the repository is not known yet. Variables
-//! like `GIT_DIR` are not looked at: whoever can set them could claim another repository.
+//! monitors, pagers) that git would run. Variables like `GIT_DIR` are not looked at: a process that
+//! sets them could claim another repository.
+//!
+//! All of these files may be an agent's to write, so what they say is its word, not evidence. Files
+//! of another user do not count, as in git (`safe.directory`).
 
+mod head;
 mod origin;
+mod owner;
+mod pins;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::policy::canonical_repository;
 
-/// Bytes of one of git's files that are looked at.
-const LONGEST: u64 = 4 << 20;
-/// How far a symbolic reference is followed.
-const HOPS: usize = 5;
+pub use head::{Head, Readers};
+pub use owner::{Foreign, Owners};
+pub use pins::{By, Pin, PinError, Pinned, Pins, default_file};
 
-/// What a folder is a working copy of; what is not known is not said.
+/// Bytes of one of git's files that are looked at.
+const MAX_FILE_SIZE: u64 = 4 << 20;
+/// How far a symbolic reference is followed.
+const MAX_REF_HOPS: usize = 5;
+
+/// What a folder is a working copy of.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct WorkingCopy {
     /// The clone URL of `origin` without scheme, user and `.git`; of the only remote, where there
@@ -27,61 +40,115 @@ pub struct WorkingCopy {
     pub branch: Option<String>,
     /// The commit, in hex.
     pub commit: Option<String>,
+    /// The top folder of the working copy, without symbolic links.
+    pub top: Option<PathBuf>,
+    /// A working copy was found, and is not read because another user owns a part of it.
+    pub foreign: Option<Foreign>,
 }
 
-/// Reads what the nearest working copy at or above `folder` is of.
+/// Where git keeps the files of one working copy.
+struct GitFolder {
+    /// The top folder of the working copy.
+    top: PathBuf,
+    /// Its own files.
+    git: PathBuf,
+    /// What it shares with other worktrees.
+    common: PathBuf,
+}
+
+/// Reads what the nearest working copy at or above `folder` is of, for the user of this process.
 pub fn working_copy(folder: &Path) -> WorkingCopy {
+    working_copy_of(folder, &Owners::of_this_process())
+}
+
+/// As [`working_copy`], for a working copy that one of `owners` has to own.
+fn working_copy_of(folder: &Path, owners: &Owners) -> WorkingCopy {
+    match find(folder, owners) {
+        Ok(Some(found)) => read(found),
+        Ok(None) => WorkingCopy::default(),
+        Err(foreign) => WorkingCopy {
+            foreign: Some(foreign),
+            ..WorkingCopy::default()
+        },
+    }
+}
+
+/// The branch and the commit that are checked out in the nearest working copy at or above `folder`;
+/// `None` where there is none of the user of this process.
+fn checkout(folder: &Path) -> Option<(Option<String>, Option<String>)> {
+    let found = find(folder, &Owners::of_this_process()).ok()??;
+    Some(checked_out(&found))
+}
+
+/// The nearest working copy at or above a folder.
+fn find(folder: &Path, owners: &Owners) -> Result<Option<GitFolder>, Foreign> {
     let Ok(folder) = folder.canonicalize() else {
-        return WorkingCopy::default();
+        return Ok(None);
     };
     let mut folders = folder.ancestors();
-    folders
-        .find_map(git_folder)
-        .map(|git| read(&git))
-        .unwrap_or_default()
+    let Some(found) = folders.find_map(git_folder) else {
+        return Ok(None);
+    };
+    let GitFolder { top, git, common } = &found;
+    owners.check([&**top, &top.join(".git"), git, common])?;
+    Ok(Some(found))
 }
 
-/// Where git keeps its files: a folder, or what a file of a worktree or submodule points to.
-fn git_folder(folder: &Path) -> Option<PathBuf> {
+/// The working copy at a folder: `.git` is a folder, or a file that a worktree or submodule has.
+fn git_folder(folder: &Path) -> Option<GitFolder> {
     let at = folder.join(".git");
     if at.join("HEAD").is_file() {
-        return Some(at);
+        return Some(GitFolder::new(folder, at));
     }
     if at.is_file() {
         let to = folder.join(text(&at)?.trim().strip_prefix("gitdir:")?.trim());
-        return to.join("HEAD").is_file().then_some(to);
+        let is_git = to.join("HEAD").is_file();
+        return is_git.then(|| GitFolder::new(folder, to));
     }
     let bare = folder.join("HEAD").is_file() && folder.join("objects").is_dir();
-    (bare && folder.join("refs").is_dir()).then(|| folder.to_owned())
+    (bare && folder.join("refs").is_dir()).then(|| GitFolder::new(folder, folder.to_owned()))
 }
 
-fn read(git: &Path) -> WorkingCopy {
-    let common = common(git);
-    let head = text(&git.join("HEAD")).unwrap_or_default();
-    let branch = head.trim().strip_prefix("ref:").map(str::trim);
-    let url = text(&common.join("config")).and_then(|config| origin::url(&config));
+impl GitFolder {
+    fn new(top: &Path, git: PathBuf) -> Self {
+        let common = match text(&git.join("commondir")) {
+            Some(to) => git.join(to.trim()),
+            None => git.clone(),
+        };
+        Self {
+            top: top.to_owned(),
+            git,
+            common,
+        }
+    }
+}
+
+fn read(found: GitFolder) -> WorkingCopy {
+    let url = text(&found.common.join("config")).and_then(|config| origin::url(&config));
+    let (branch, commit) = checked_out(&found);
     WorkingCopy {
         repository: url.and_then(|url| canonical_repository(&url)),
-        branch: branch
-            .and_then(|name| name.strip_prefix("refs/heads/"))
-            .filter(|name| sound(name))
-            .map(str::to_owned),
-        commit: commit(git, &common, &head),
+        branch,
+        commit,
+        top: Some(found.top),
+        foreign: None,
     }
 }
 
-/// Where a worktree keeps what it shares with the others.
-fn common(git: &Path) -> PathBuf {
-    match text(&git.join("commondir")) {
-        Some(to) => git.join(to.trim()),
-        None => git.to_owned(),
-    }
+/// The branch and the commit that are checked out.
+fn checked_out(GitFolder { git, common, .. }: &GitFolder) -> (Option<String>, Option<String>) {
+    let head = text(&git.join("HEAD")).unwrap_or_default();
+    let branch = head.trim().strip_prefix("ref:").map(str::trim);
+    let branch = branch
+        .and_then(|name| name.strip_prefix("refs/heads/"))
+        .filter(|name| sound(name));
+    (branch.map(str::to_owned), commit(git, common, &head))
 }
 
 /// Follows a head to its commit.
 fn commit(git: &Path, common: &Path, head: &str) -> Option<String> {
     let mut at = head.trim().to_owned();
-    for _ in 0..HOPS {
+    for _ in 0..MAX_REF_HOPS {
         let Some(name) = at.strip_prefix("ref:").map(str::trim) else {
             return is_hash(&at).then_some(at);
         };
@@ -118,15 +185,25 @@ fn sound(name: &str) -> bool {
         && name.split('/').all(|part| !matches!(part, "" | "." | ".."))
 }
 
-/// The text of a plain file: nothing that could be waited for, and nothing endless.
+/// The text of a regular file of at most [`MAX_FILE_SIZE`] bytes.
 fn text(path: &Path) -> Option<String> {
-    if !path.metadata().ok()?.is_file() {
-        return None;
-    }
+    let file = open_regular(path)?;
     let mut text = String::new();
-    let file = File::open(path).ok()?;
-    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    file.take(MAX_FILE_SIZE).read_to_string(&mut text).ok()?;
     Some(text)
+}
+
+/// Opens a regular file. Opening never waits for a writer, and the type is that of the file that was
+/// opened: a FIFO that takes its place meanwhile is not waited for.
+fn open_regular(path: &Path) -> Option<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = i32::try_from(flags.bits()).ok()?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)
+        .ok()?;
+    file.metadata().ok()?.is_file().then_some(file)
 }
 
 #[cfg(test)]
@@ -225,5 +302,48 @@ mod tests {
             let found = working_copy(folder.path());
             assert_eq!((found.branch, found.commit), (None, None), "{head}");
         }
+    }
+    #[test]
+    fn a_working_copy_of_another_user_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        repository(folder.path(), Some("https://forge.example/acme/web"));
+        let own = Owners::of_this_process();
+        let found = working_copy_of(folder.path(), &own);
+        assert_eq!(found.repository.as_deref(), Some("forge.example/acme/web"));
+        let other = Owners::only(u32::MAX - 1);
+        let found = working_copy_of(folder.path(), &other);
+        assert_eq!((found.repository, found.top), (None, None));
+        let foreign = found.foreign.unwrap().to_string();
+        assert!(foreign.contains(&folder.path().display().to_string()));
+        assert!(foreign.contains("belongs to user"), "{foreign}");
+    }
+
+    #[test]
+    fn hostile_files_are_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        repository(folder.path(), Some("https://forge.example/acme/web"));
+        let git = folder.path().join(".git");
+        let fifo = |name: &str| {
+            let path = git.join(name);
+            let _ = std::fs::remove_file(&path);
+            let made = Command::new("mkfifo").arg(&path).status().unwrap();
+            assert!(made.success());
+        };
+        fifo("config");
+        assert_eq!(working_copy(folder.path()).repository, None);
+        fifo("commondir");
+        fifo("packed-refs");
+        fifo("refs/heads/main");
+        assert_eq!(working_copy(folder.path()).commit, None);
+        fifo("HEAD");
+        assert_eq!(working_copy(folder.path()), WorkingCopy::default());
+        // Opened as it is when it took the place of a file that was looked at.
+        assert!(open_regular(&git.join("HEAD")).is_none());
+        let endless = folder.path().join("loop");
+        std::os::unix::fs::symlink("loop", &endless).unwrap();
+        assert!(open_regular(&endless).is_none());
+        std::fs::remove_file(git.join("HEAD")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", git.join("HEAD")).unwrap();
+        assert_eq!(working_copy(folder.path()), WorkingCopy::default());
     }
 }

@@ -100,6 +100,20 @@ fn every_key_arrives_where_it_belongs() {
     let socket = PathBuf::from("/run/tidegate/admin.sock");
     assert_eq!(listen.admin, Some(AdminAddress::Unix(socket)));
 
+    let mapped = |folder: &str| {
+        let found = config.workspaces.repository_of(Path::new(folder));
+        found.map(ToString::to_string)
+    };
+    assert_eq!(
+        mapped("/srv/src/web/below").as_deref(),
+        Some("github.com/acme/web")
+    );
+    assert_eq!(
+        mapped("/srv/people/ana/payments").as_deref(),
+        Some("github.com/acme/payments")
+    );
+    assert_eq!(mapped("/srv/people/ana/payments-2"), None);
+
     assert_eq!(config.record.file, None);
     assert_eq!(config.record.on_failure, OnFailure::Continue);
     assert_eq!(

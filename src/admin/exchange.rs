@@ -68,6 +68,7 @@ struct Granted {
     tier: Arc<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
+    repository_trust: &'static str,
     trust: &'static str,
 }
 
@@ -177,6 +178,7 @@ fn granted(started: Started, scope: Option<String>, now: i64) -> Response {
         session: started.session,
         tier: started.tier,
         repository: started.repository,
+        repository_trust: started.repository_trust,
         trust: started.trust,
     };
     ([(header::CACHE_CONTROL, "no-store")], Json(granted)).into_response()

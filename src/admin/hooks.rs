@@ -1,7 +1,9 @@
 //! `POST /v1/hooks/claude-code`: what the hooks of Claude Code tell of its tool calls, and what the
 //! agent is told back: which flows of the call were refused, and that it is policy.
 //!
-//! What comes in only labels records. Who sends it has to have the token of the session.
+//! What comes in only labels records. Who sends it has to have the token of the session. A report is
+//! the agent's (`tidegate.call.trust` is `verified`) where the agent's own process, as `exec` started
+//! it, holds the connection; any other process of the session may have made it up.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,10 +20,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::gate::{Gate, Hold};
-use crate::identity::{CallerKey, Grant, Place, Refused as RefusedFlow, ToolCall, Work};
+use crate::identity::{CallerKey, Grant, Place, Refused as RefusedFlow, ToolCall, Trust, Work};
 use crate::record::{Asker, CallFacts, Event};
 
 use super::body::{BODY_TIMEOUT, Calls, too_slow};
+use super::listener::Ends;
 use super::sessions::{Refused, bearer, descends};
 
 /// Bytes of what a tool answered, which comes along and is not looked at.
@@ -58,6 +61,7 @@ struct Told {
 async fn hook(
     State(gate): State<Arc<Gate>>,
     Extension(asker): Extension<Asker>,
+    Extension(ends): Extension<Ends>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refused> {
@@ -69,7 +73,20 @@ async fn hook(
     let body = tokio::time::timeout(BODY_TIMEOUT, read).await;
     let told = parse(&body.unwrap_or_else(|_| Err(too_slow()))?)?;
     descends(&gate, &grant, &told.session_id)?;
-    Ok(Json(take(&gate, &grant, &told, asker)).into_response())
+    let trust = reporter(&gate, &grant, ends).await;
+    Ok(Json(take(&gate, &grant, &told, (trust, asker))).into_response())
+}
+
+/// Whether the agent itself reports, or any process of its session may.
+async fn reporter(gate: &Gate, grant: &Grant, ends: Ends) -> Trust {
+    let agent = grant.root.as_ref().and_then(|root| {
+        let snapshot = gate.snapshot.load();
+        snapshot.identity.sessions().agent_of(root)
+    });
+    match (agent, ends.0) {
+        (Some(agent), Some((client, local))) if agent.is_at(client, local).await => Trust::Verified,
+        _ => Trust::Asserted,
+    }
 }
 
 /// Reads a body. Its memory counts as its session's: one session does not hold what others need.
@@ -118,11 +135,14 @@ fn parse(body: &[u8]) -> Result<Told, Refused> {
 }
 
 /// Takes up what was told; the answer for the agent.
-fn take(gate: &Gate, grant: &Grant, told: &Told, asker: Asker) -> Value {
+fn take(gate: &Gate, grant: &Grant, told: &Told, (trust, asker): (Trust, Asker)) -> Value {
     let snapshot = gate.snapshot.load();
     let sessions = snapshot.identity.sessions();
     let session: Arc<str> = told.session_id.as_str().into();
-    if let Some(mode) = &told.permission_mode {
+    // Where the agent itself can be told from its commands, they do not say its mode.
+    let agent = (grant.root.as_deref()).and_then(|root| sessions.agent_of(root));
+    let believed = trust == Trust::Verified || agent.is_none();
+    if let Some(mode) = told.permission_mode.as_ref().filter(|_| believed) {
         let work = sessions.live(&session).map(|live| live.work);
         let work = work.unwrap_or_else(|| grant.work.clone());
         if work.permission_mode.as_deref() != Some(mode) {
@@ -142,6 +162,7 @@ fn take(gate: &Gate, grant: &Grant, told: &Told, asker: Asker) -> Value {
     };
     let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
     let call = ToolCall {
+        trust,
         id: Some(id.as_str().into()),
         prompt: shared(&told.prompt_id),
         agent: shared(&told.agent_id),
@@ -163,7 +184,7 @@ fn take(gate: &Gate, grant: &Grant, told: &Told, asker: Asker) -> Value {
         }
         event @ ("PostToolUse" | "PostToolUseFailure") => {
             gate.recorder.event(&Event::ToolCallEnded(facts));
-            answer(event, &sessions.calls().close(&session, id))
+            answer(event, &sessions.calls().close(&session, id, trust))
         }
         _ => json!({}),
     }

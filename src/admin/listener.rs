@@ -1,7 +1,7 @@
 //! TCP or a Unix socket, accepted alike.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -87,6 +87,20 @@ pub(super) enum Connection {
     Tcp(TcpStream),
     Tls(Box<ServerStream>),
     Unix(UnixStream),
+}
+
+/// The two ends of a TCP connection, to look its process up by; `None` for a Unix socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ends(pub(super) Option<(SocketAddr, SocketAddr)>);
+
+impl Connection {
+    /// Its two ends.
+    pub(super) fn ends(&self) -> Ends {
+        let Self::Tcp(stream) = self else {
+            return Ends(None);
+        };
+        Ends(stream.peer_addr().ok().zip(stream.local_addr().ok()))
+    }
 }
 
 impl AsyncRead for Connection {

@@ -196,10 +196,12 @@ async fn converse(
         }
         (_, connection) => connection,
     };
+    let ends = connection.ends();
     let connection = Paced::new(connection, seat.clone());
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         room.asked(&seat);
         request.extensions_mut().insert(asker.clone());
+        request.extensions_mut().insert(ends);
         request.extensions_mut().insert(seat.clone());
         service.call(request)
     });

@@ -21,6 +21,7 @@ mod session;
 mod shell;
 mod test;
 mod tree;
+mod workspace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -65,6 +66,9 @@ enum Verb {
     /// Start, end and revoke sessions; the command for the hooks of an agent.
     #[command(subcommand)]
     Session(Box<session::Session>),
+    /// Pin working copies to their repositories, list the pins, and forget them.
+    #[command(subcommand)]
+    Workspace(workspace::Workspace),
     /// Say what a rule writes for a credential.
     #[command(subcommand)]
     Credential(credential::Credential),
@@ -133,6 +137,7 @@ impl Verb {
             Self::Health(health) => health.perform(),
             Self::Ca(ca) => ca.perform(),
             Self::Session(session) => session.perform(),
+            Self::Workspace(workspace) => workspace.perform(),
             Self::Credential(credential) => credential.perform(),
             Self::Init(init) => init.perform(),
             Self::Completions(completions) => completions.perform(),
@@ -210,6 +215,10 @@ mod tests {
             "session end",
             "session keygen gate.key",
             "session hook",
+            "workspace pin",
+            "workspace pin src/web --json",
+            "workspace list --json",
+            "workspace forget src/web --json",
             "init claude-code",
             "init claude-code --managed --write",
             "init claude-code --project --json",

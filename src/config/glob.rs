@@ -74,7 +74,7 @@ fn names_in(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Whether `name` fits `pattern`, in which `*` is any run of characters, also an empty one.
-fn matches(pattern: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
         return false;

@@ -12,8 +12,10 @@ use super::files::{Files, Reading, read_text};
 use super::names::Names;
 use super::record::Record;
 use super::written::{Written, includes_of, keys_by_section};
-use super::{Config, Dial, Identity, Inspect, Limits, Listen};
-use super::{dial, identity, inspect, issuer, limits, listen, parent, record, session, upstream};
+use super::{Config, Dial, Identity, Inspect, Limits, Listen, Workspaces};
+use super::{
+    dial, identity, inspect, issuer, limits, listen, parent, record, session, upstream, workspace,
+};
 
 /// Of a file with more mistakes of syntax, the first ones are shown.
 const SYNTAX_ERRORS: usize = 100;
@@ -76,6 +78,7 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         limits: Limits::default(),
         identity: Identity::default(),
         inspect: Inspect::default(),
+        workspaces: Workspaces::default(),
         upstreams: Vec::new(),
         policy: crate::policy::source::Policy::default(),
     }
@@ -177,6 +180,7 @@ fn check(
         parents: parent::parents(&written.parents, &mut secrets, findings),
         ..dial::dial(written.dial.as_ref(), findings)
     };
+    let workspaces = workspace::workspaces(&written.workspaces, &names, findings);
     let inspect = inspect::inspect(written.inspect.as_ref(), &mut secrets, findings);
     let upstreams = upstream::upstreams(&written.upstreams, &mut secrets, findings);
     let mut policy = written.policy;
@@ -197,6 +201,7 @@ fn check(
         limits: limits::limits(written.limits.as_ref(), findings),
         identity,
         inspect,
+        workspaces,
         upstreams,
         policy,
     }

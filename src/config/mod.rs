@@ -22,6 +22,7 @@ mod strict_modes;
 mod tls;
 mod upstream;
 mod value;
+mod workspace;
 mod written;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ pub use strict_modes::{
 };
 pub use tls::{ClientCertificates, ListenerTls, NameKind, PemFile};
 pub use upstream::{OwnCertificate, Pin, TlsVersion, Upstream};
+pub use workspace::Workspaces;
 
 /// Everything that was written, checked for form; mechanisms are built from its sections.
 #[derive(Clone, Debug)]
@@ -72,6 +74,8 @@ pub struct Config {
     pub identity: Identity,
     /// What `[inspect]` says besides policy.
     pub inspect: Inspect,
+    /// `[[workspace]]`: which folders are working copies of which repository.
+    pub workspaces: Workspaces,
     /// `[upstream.*]`: how to speak TLS with some destinations.
     pub upstreams: Vec<Upstream>,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[rule]]`, `[[trial]]`.

@@ -13,11 +13,11 @@ use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
 use super::{
     admin_tls, dial, identity, inspect, issuer, limits, listen, parent, record, session, tls,
-    upstream,
+    upstream, workspace,
 };
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 16] = [
+const SECTIONS: [&str; 17] = [
     "dial",
     "group",
     "identity",
@@ -34,6 +34,7 @@ const SECTIONS: [&str; 16] = [
     "tiers",
     "trial",
     "upstream",
+    "workspace",
 ];
 
 /// What later versions have at the top of a file.
@@ -60,6 +61,7 @@ pub(super) struct Written {
     pub(super) session: Option<Placed<session::Section>>,
     pub(super) upstreams: Vec<(Spanned<String>, Placed<upstream::Section>)>,
     pub(super) users: Vec<Placed<identity::UserSection>>,
+    pub(super) workspaces: Vec<Placed<workspace::Section>>,
 }
 
 impl Written {
@@ -105,6 +107,7 @@ impl Written {
                     let value = of("[upstream.NAME]");
                     named(&mut self.upstreams, "upstream", value, findings);
                 }
+                "workspace" => many(&mut self.workspaces, of("[[workspace]]"), findings),
                 unknown => findings.push(unknown_section(place, unknown)),
             }
         }
@@ -423,5 +426,6 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[mcp.NAME]", keys_of::<source::Mcp>()),
         ("[[trial]]", keys_of::<source::Trial>()),
         ("[upstream.NAME]", keys_of::<upstream::Section>()),
+        ("[[workspace]]", keys_of::<workspace::Section>()),
     ]
 }

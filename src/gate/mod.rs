@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::identity::RevokeError;
 use crate::metrics::Metrics;
 use crate::record::Recorder;
+use crate::vcs::Readers;
 
 pub use advisory::Advisory;
 pub use ages::{Ages, Turn};
@@ -31,7 +32,7 @@ pub use programs::ProgramRecord;
 pub use rates::{CallerRates, Delay, RATE_LIMIT_DELAY, RateKey, RateKind, RateLimited, Rates};
 pub use report_tokens::ReportTokens;
 pub use snapshot::{Parts, Snapshot};
-pub use start::{Ground, StartError, Started, Wish, by_hand, session_facts};
+pub use start::{Ground, StartError, Started, Wish, Workplace, by_hand, session_facts};
 
 /// The running whole.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub struct Gate {
     pub attendants: TaskTracker,
     /// Cancelled when shutdown begins: nothing new is taken.
     pub draining: CancellationToken,
+    /// Threads that read which branches are checked out.
+    pub readers: Readers,
     /// The one that tells time.
     pub clock: Clock,
     /// What `Via` calls this instance, so that a loop is seen.
@@ -83,6 +86,7 @@ impl Gate {
             tasks: TaskTracker::new(),
             attendants: TaskTracker::new(),
             draining: CancellationToken::new(),
+            readers: Readers::default(),
             clock,
             pseudonym: pseudonym(),
             stale: ArcSwap::from_pointee(None),

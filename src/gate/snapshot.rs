@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{AdminTls, Config, CredentialKey, Limits, Listener};
+use crate::config::{AdminTls, Config, CredentialKey, Limits, Listener, Workspaces};
 use crate::dial::{Dialer, Programs};
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub admin_names: Arc<[Arc<str>]>,
     /// Which programs may be started, and where each start goes on record.
     pub programs: Programs,
+    /// Which folders are working copies of which repository.
+    pub workspaces: Workspaces,
     /// What each listener says of its callers, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
@@ -148,6 +150,7 @@ impl Snapshot {
             admin_tls: config.listen.admin_tls.clone(),
             admin_names: config.listen.admin_names.clone().into(),
             programs: parts.programs.clone(),
+            workspaces: config.workspaces.clone(),
             listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
             policy,
         }

@@ -1,5 +1,6 @@
 //! Starting sessions: what a new token says, and that it never says more than what it came from.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use uuid::Uuid;
 
 use crate::config;
 use crate::identity::{
-    BoundClaim, Channel, Claims, Evidence, Grant, Live, NarrowClaim, Presented, Proof, RevokeError,
-    TokenError, Tokens,
+    BoundClaim, Channel, Claims, Evidence, Grant, Live, NarrowClaim, Presented, Proof,
+    RepositoryBasis, RevokeError, TokenError, Tokens, Trust,
 };
 use crate::policy::Within;
 use crate::record::{Asker, Event, SessionFacts};
+use crate::vcs::Head;
 
 use super::{Gate, Snapshot};
 
@@ -47,6 +49,20 @@ pub struct Wish {
     pub bound: BoundClaim,
     /// For how many seconds it holds; none: as long as tokens may.
     pub lifetime: Option<u64>,
+    /// The folder that it works in, for `[[workspace]]` and for what is checked out there.
+    pub folder: Option<String>,
+    /// Whether `repository` was read from a working copy: then it is that one's own word, whoever
+    /// starts the session.
+    pub working_copy: bool,
+}
+
+/// What the launcher of a command found out about the folder that the command works in.
+#[derive(Clone, Debug, Default)]
+pub struct Workplace {
+    /// The repository that the folder is pinned to, and whether the pin is evidence.
+    pub pin: Option<(String, Trust)>,
+    /// Repositories that the folder may be of besides.
+    pub hints: Vec<String>,
 }
 
 /// What a new session is worth.
@@ -54,8 +70,9 @@ pub struct Wish {
 pub enum Ground<'a> {
     /// What a grant shows: it becomes a child, or an exchange, and no wider.
     Grant(&'a Arc<Grant>),
-    /// Whoever started it is believed: it launched the agent, or holds the key.
-    Launcher,
+    /// The launcher of the command shows the session. Which repository it is needs evidence: a
+    /// `[[workspace]]`, or a pin that is evidence.
+    Launcher(&'a Workplace),
     /// Somebody at the control socket: worth what `identity.session.local` says.
     Local,
 }
@@ -76,6 +93,11 @@ pub struct Started {
     pub repository: Option<String>,
     /// How far it is trusted: `verified` or `asserted`.
     pub trust: &'static str,
+    /// How far its repository is trusted: `verified`, `asserted` or `none`.
+    pub repository_trust: &'static str,
+    /// What says which repository it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository_basis: Option<&'static str>,
 }
 
 /// Why no session was started.
@@ -98,6 +120,8 @@ const LONGEST: usize = 512;
 const MOST: usize = 64;
 /// Names that a session may have of what it was made of: a token has to fit into a header.
 const MOST_NAMES: usize = 32;
+/// Bytes of the path of a folder.
+const MAX_FOLDER: usize = 4096;
 /// Repositories that it may say it works on.
 const MOST_SAID: usize = 8;
 
@@ -114,7 +138,7 @@ impl Gate {
         sound(wish)?;
         let claims = match ground {
             Ground::Grant(grant) => child(&snapshot, wish, grant, now)?,
-            Ground::Launcher => fresh(snapshot.identity.tokens(), wish, now),
+            Ground::Launcher(workplace) => launched(&snapshot, wish, workplace, now)?,
             Ground::Local => local(&snapshot, wish, now)?,
         };
         let root = claims.root.as_deref().unwrap_or(&claims.sid);
@@ -130,25 +154,34 @@ impl Gate {
             _ => StartError::Ground,
         })?;
         let caller = caller_of(&snapshot, &grant).ok_or(StartError::Ground)?;
-        self.enter_session(&grant, wish.pid, now, asker);
+        self.enter_session(&grant, wish, now, asker);
+        let said = grant.repository_said();
         Ok(Started {
             session: claims.sid,
             expires: grant.expires.unwrap_or(now),
             tier: caller.tier,
             repository: text(grant.works_on()),
             trust: caller.trust.as_str(),
+            repository_trust: said
+                .as_ref()
+                .map_or(Trust::None, |said| said.trust)
+                .as_str(),
+            repository_basis: said.map(|said| said.basis.as_str()),
             token,
         })
     }
 
-    fn enter_session(&self, grant: &Arc<Grant>, pid: Option<u32>, now: Timestamp, asker: &Asker) {
+    fn enter_session(&self, grant: &Arc<Grant>, wish: &Wish, now: Timestamp, asker: &Asker) {
         let Some(session) = &grant.session else {
             return;
         };
+        let folder = wish.folder.as_deref().map(PathBuf::from);
+        let head = folder.map(|folder| Arc::new(Head::of(folder, self.readers.clone())));
         let live = Live {
+            head,
             root: grant.root.clone(),
             work: grant.work.clone(),
-            pid,
+            pid: wish.pid,
             expires: grant.expires.unwrap_or(now),
             grant: grant.clone(),
             tokens: vec![grant.id.clone()],
@@ -236,7 +269,7 @@ pub fn session_facts(grant: &Grant, detail: Option<Box<str>>, asker: &Asker) -> 
             "asserted"
         },
         user: grant.subject.clone(),
-        repository: grant.works_on().cloned(),
+        repository: grant.repository_said(),
         work: Some(grant.work.clone()),
         detail,
         asker: asker.clone(),
@@ -274,6 +307,12 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
     {
         return Err(StartError::Wish("the repository is no clone URL"));
     }
+    if let Some(folder) = &wish.folder {
+        let plain = folder.len() <= MAX_FOLDER && !folder.chars().any(char::is_control);
+        if !plain || !folder.starts_with('/') {
+            return Err(StartError::Wish("a folder is an absolute path"));
+        }
+    }
     let narrow = &wish.narrow;
     if narrow.tiers.len() > MOST || narrow.within.as_ref().is_some_and(|all| all.len() > MOST) {
         return Err(StartError::Wish(
@@ -292,7 +331,75 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
 /// What a token says that whoever holds the key makes by hand.
 pub fn by_hand(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
     sound(wish)?;
-    Ok(fresh(tokens, wish, now))
+    let mut claims = fresh(tokens, wish, now);
+    place(&mut claims, wish, None, !wish.working_copy);
+    Ok(claims)
+}
+
+/// The session of a command that its launcher starts.
+fn launched(
+    snapshot: &Snapshot,
+    wish: &Wish,
+    workplace: &Workplace,
+    now: Timestamp,
+) -> Result<Claims, StartError> {
+    let mut claims = fresh(snapshot.identity.tokens(), wish, now);
+    let mapped = mapped(snapshot, wish);
+    if let (None, Some((pinned, trust))) = (&mapped, &workplace.pin) {
+        claims.basis = Some(RepositoryBasis::Pin);
+        claims.repository = None;
+        match trust {
+            Trust::Verified => claims.repository = Some(pinned.clone()),
+            Trust::Asserted | Trust::None => claims.said.push(pinned.clone()),
+        }
+    } else {
+        place(&mut claims, wish, mapped, !wish.working_copy);
+    }
+    hint(&mut claims, workplace.hints.iter().cloned())?;
+    Ok(claims)
+}
+
+/// The repository that the configuration maps the folder of a session to.
+fn mapped(snapshot: &Snapshot, wish: &Wish) -> Option<String> {
+    let folder = wish.folder.as_deref().map(Path::new)?;
+    text(snapshot.workspaces.repository_of(folder))
+}
+
+/// Settles which repository a new session works on: the one that its folder is mapped to, else the
+/// one that it names, which counts where `believed`.
+fn place(claims: &mut Claims, wish: &Wish, mapped: Option<String>, believed: bool) {
+    let named = claims.repository.take();
+    let (repository, basis, believed) = match mapped {
+        Some(mapped) => {
+            let other = named.filter(|named| !named.eq_ignore_ascii_case(&mapped));
+            claims.hints.extend(other);
+            (Some(mapped), RepositoryBasis::Workspace, true)
+        }
+        None if wish.working_copy => (named, RepositoryBasis::WorkingCopy, believed),
+        None => (named, RepositoryBasis::Session, believed),
+    };
+    claims.basis = Some(basis);
+    // Nothing of a session that is asserted is evidence, wherever it stands.
+    if believed || claims.asserted {
+        claims.repository = repository;
+    } else {
+        claims.said.extend(repository);
+    }
+}
+
+/// Adds repositories that the folder may be of besides.
+fn hint(claims: &mut Claims, hints: impl IntoIterator<Item = String>) -> Result<(), StartError> {
+    for hint in hints {
+        if !claims.hints.contains(&hint) {
+            claims.hints.push(hint);
+        }
+    }
+    if claims.hints.len() > MOST_SAID {
+        return Err(StartError::Wish(
+            "its folder may be of too many repositories",
+        ));
+    }
+    Ok(())
 }
 
 /// A session of its own, as wished.
@@ -329,13 +436,21 @@ fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, Sta
     let identity = &snapshot.identity;
     let mut claims = fresh(identity.tokens(), wish, now);
     let trusts = identity.local() == config::Local::Trust;
+    claims.asserted = !trusts;
+    place(
+        &mut claims,
+        wish,
+        mapped(snapshot, wish),
+        trusts && !wish.working_copy,
+    );
+    let named = claims.said.last().or(claims.repository.as_ref());
     if let Some(live) = identity.sessions().live(&claims.sid) {
         let before = &live.grant;
         if before.verified && !trusts {
             return Err(StartError::Ground);
         }
         claims.narrow = (&before.narrow.and(&narrow_of(wish)?)).into();
-        if claims.repository.as_deref() != before.repository.as_deref() {
+        if named.map(String::as_str) != before.works_on().map(|known| &**known) {
             let tier = caller_of(snapshot, before).map(|caller| caller.tier.to_string());
             claims.narrow.tiers.extend(tier);
         }
@@ -348,7 +463,6 @@ fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, Sta
             "groups need evidence: exchange a token, or set `identity.session.local`",
         ));
     }
-    claims.asserted = true;
     Ok(claims)
 }
 
@@ -384,8 +498,17 @@ fn child(
     claims.job = grant.work.job.as_ref().map(Into::into);
     claims.narrow = (&grant.narrow.and(&narrow_of(wish)?)).into();
     claims.from = grant.hands_on().map(ToString::to_string).collect();
-    claims.said = said(grant, claims.repository.take());
+    claims.issued_ref = grant.work.issued_ref && wish.r#ref.is_none() && wish.commit.is_none();
+    claims.said = Vec::new();
+    claims.hints = grant.line.hints.iter().map(ToString::to_string).collect();
+    place(&mut claims, wish, mapped(snapshot, wish), true);
+    let named = claims.repository.take();
+    claims.said = said(grant, named);
+    if claims.said.last().map(String::as_str) == grant.line.said.last().map(|said| &**said) {
+        claims.basis = Some(grant.basis);
+    }
     claims.repository = text(grant.repository.as_ref());
+    hint(&mut claims, [])?;
     if claims.from.len() > MOST_NAMES || claims.said.len() > MOST_SAID {
         return Err(StartError::Wish(
             "it comes from too many sessions, or names too many repositories",

@@ -7,11 +7,12 @@ use jiff::Timestamp;
 
 use crate::config::{Listener, SecretHash};
 use crate::policy::{CallerKey, Who};
+use crate::vcs::Head;
 
-use super::Labels;
 use super::certificate::Certificate;
 use super::grant::{Grant, Process, Work};
 use super::process::Kin;
+use super::{Labels, RepositorySaid};
 
 /// Who is asking, and what showed it.
 #[derive(Clone, Debug)]
@@ -20,8 +21,8 @@ pub struct Caller {
     pub subject: Option<Arc<str>>,
     /// The caller as policy sees it.
     pub who: Who,
-    /// Its repository: from verified evidence, else as its session says, which grants nothing.
-    pub repository: Option<Arc<str>>,
+    /// Its repository, and who says so: what has no evidence can only make its tier stricter.
+    pub repository: Option<RepositorySaid>,
     /// The name of its tier.
     pub tier: Arc<str>,
     /// The names of its groups.
@@ -40,6 +41,8 @@ pub struct Caller {
     pub trust: Trust,
     /// What it works on.
     pub work: Arc<Work>,
+    /// What is checked out where it works, where the gate can read it.
+    pub head: Option<Arc<Head>>,
     /// The process that asks, where it is known.
     pub process: Option<Arc<Process>>,
 }
@@ -75,10 +78,11 @@ impl Evidence {
     }
 }
 
-/// How far a caller's session is trusted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// How far a statement about a caller is trusted: its session, its repository, its tool call.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Trust {
     /// It only says so itself.
+    #[default]
     Asserted,
     /// Nothing is known.
     None,
@@ -87,7 +91,7 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// `tidegate.session.trust`.
+    /// `tidegate.session.trust`, `tidegate.repository.trust`, `tidegate.call.trust`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Asserted => "asserted",

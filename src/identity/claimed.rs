@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use crate::config::{Issuer, Piece};
 use crate::policy::canonical_repository;
 
-use super::Evidence;
 use super::grant::{Bound, Grant, Job, Line, Narrow, Work};
+use super::{Evidence, RepositoryBasis};
 
 /// Claims that members of groups can name, and how long each may be.
 const MOST: usize = 128;
@@ -51,6 +51,7 @@ pub(super) fn grant(
         groups: groups(issuer, claims),
         claims: exposed(claims),
         repository: repository(issuer, claims),
+        basis: RepositoryBasis::Issuer,
         beside: text("beside")
             .and_then(|text| canonical_repository(&text))
             .map(Arc::from),
@@ -63,6 +64,7 @@ pub(super) fn grant(
             agent: text("agent"),
             ref_name: text("ref").map(|name| branch(&name)),
             revision: text("commit"),
+            issued_ref: true,
             permission_mode: None,
             organization: text("organization"),
             job: job(issuer, claims),

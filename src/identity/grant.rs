@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use crate::policy::Within;
 
-use super::Evidence;
+use super::caller::Trust;
+use super::{Evidence, RepositoryBasis};
 
 /// What a session token, an OIDC token, a certificate or a per-session listener says of a caller.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Grant {
     pub claims: Vec<(Arc<str>, Arc<str>)>,
     /// The clone URL without scheme, user and `.git`.
     pub repository: Option<Arc<str>>,
+    /// Who says which repository it works on.
+    pub basis: RepositoryBasis,
     /// Another repository that it can do harm to, as a fork's job to its parent: it is no looser than
     /// what is known of that one.
     pub beside: Option<Arc<str>>,
@@ -69,6 +72,9 @@ pub struct Line {
     pub names: Vec<Arc<str>>,
     /// Repositories that one of them, or itself, only says it works on, the latest last.
     pub said: Vec<Arc<str>>,
+    /// Repositories that the folder may be of besides: where `[[repository]]` lists one, its tier
+    /// can make the session's stricter. They are not on record as its repository.
+    pub hints: Vec<Arc<str>>,
 }
 
 /// Where a token may be used; what is not said is not bound.
@@ -89,6 +95,8 @@ pub struct Work {
     pub ref_name: Option<Arc<str>>,
     /// `vcs.ref.head.revision`.
     pub revision: Option<Arc<str>>,
+    /// Whether an issuer's token says branch and commit, not the working copy or the session.
+    pub issued_ref: bool,
     /// `tidegate.permission_mode`.
     pub permission_mode: Option<Arc<str>>,
     /// `organization.id`.
@@ -113,6 +121,9 @@ pub struct Job {
 /// A tool call of the agent, as its hooks tell it: a label.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ToolCall {
+    /// Who reported it: `verified` where the agent's own process did, `asserted` where any process
+    /// of the session may have.
+    pub trust: Trust,
     /// `tool_use_id`.
     pub id: Option<Arc<str>>,
     /// `prompt.id`.
@@ -136,6 +147,18 @@ pub struct Process {
     pub command: Arc<str>,
     /// `process.ancestry`: the names of its parents up to the agent, nearest first.
     pub ancestry: Vec<Arc<str>>,
+    /// The process ids of itself and of these parents, as this host has them and as the process
+    /// itself sees them.
+    pub lineage: Vec<Pids>,
+}
+
+/// One process under both of its numbers.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Pids {
+    /// Its number on this host.
+    pub outer: u32,
+    /// Its number in its own process namespace.
+    pub inner: u32,
 }
 
 impl Grant {
@@ -144,9 +167,10 @@ impl Grant {
         self.session == self.root
     }
 
-    /// Whether all that it says of its session is evidence, none of it the session's own word.
+    /// Whether evidence shows the session. Which repository it works on needs evidence of its own:
+    /// [`Grant::repository_said`].
     pub fn is_vouched(&self) -> bool {
-        self.verified && self.is_root() && self.line.said.is_empty()
+        self.verified && self.is_root()
     }
 
     /// Repositories that are only the session's own word.

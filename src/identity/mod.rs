@@ -19,6 +19,7 @@ mod keyring;
 mod label;
 mod oidc;
 mod process;
+mod repository;
 mod sessions;
 mod token;
 
@@ -29,18 +30,19 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::config::{self, IdentityDemand, Listener};
-use crate::policy::{Facts, Policy, Who};
+use crate::policy::{Facts, Policy, TierBasis, Who};
 
 pub use crate::policy::CallerKey;
 pub use basic::Credentials;
 pub use caller::{Caller, Channel, Evidence, Presented, Proof, Trust, network_of};
-pub use calls::{Calls, Place, Refused};
+pub use calls::{Attributed, Calls, Place, Refused};
 pub use certificate::Certificate;
-pub use grant::{Bound, Grant, Job, Line, Narrow, Process, ToolCall, Work};
+pub use grant::{Bound, Grant, Job, Line, Narrow, Pids, Process, ToolCall, Work};
 pub use journal::{Deciding, FetchEnd, Journal, OpenFetch, OwnFetch, Refusing};
 pub use label::Labels;
 pub use oidc::Reach;
-pub use process::{Family, Kin, client_user};
+pub use process::{AgentProcess, Family, Kin, Program, client_user};
+pub use repository::{RepositoryBasis, RepositorySaid};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{
     BoundClaim, Claims, JobClaim, NarrowClaim, PublicKey, Signer, TYP, TokenError, Tokens,
@@ -309,9 +311,17 @@ impl Identity {
         let grants: Vec<_> = presented.grants().collect();
         let first = |of: fn(&Grant) -> Option<&Arc<str>>| grants.iter().find_map(|it| of(it));
         // What only the session itself says can make it stricter, never looser.
-        let repository = first(|it| it.repository.as_ref().filter(|_| it.verified))
-            .or(user.and_then(|user| user.repository.as_ref()))
-            .or(listener.repository.as_ref());
+        let shown = |basis| move |name: &Arc<str>| RepositorySaid::verified(name, basis);
+        let granted = grants.iter().find_map(|it| {
+            let name = it.repository.as_ref().filter(|_| it.verified)?;
+            Some(RepositorySaid::verified(name, it.basis))
+        });
+        let by_user = user.and_then(|user| user.repository.as_ref());
+        let by_listener = listener.repository.as_ref();
+        let verified = granted
+            .or_else(|| by_user.map(shown(RepositoryBasis::User)))
+            .or_else(|| by_listener.map(shown(RepositoryBasis::Listener)));
+        let repository = verified.as_ref().map(|said| &said.name);
         let subject = first(|it| it.subject.as_ref().filter(|_| it.verified))
             .or(certificate.and_then(|it| it.subject.as_ref()))
             .or(user.map(|user| &user.name))
@@ -343,9 +353,13 @@ impl Identity {
         let said: Vec<_> = grants.iter().flat_map(|grant| grant.said()).collect();
         let beside = grants.iter().filter_map(|grant| grant.beside.as_ref());
         for repository in said.iter().copied().chain(beside) {
-            tighten(&mut who, repository, policy);
+            tighten(&mut who, repository, policy, &[]);
         }
-        let works_on = first(|it| it.line.said.last());
+        for hint in grants.iter().flat_map(|grant| &grant.line.hints) {
+            tighten(&mut who, hint, policy, &[TierBasis::Repository]);
+        }
+        let works_on = grants.iter().find_map(|it| it.last_said());
+        let own_word = grants.iter().find_map(|it| it.repository_said());
         let session = first(|it| it.session.as_ref());
         let root = first(|it| it.root.as_ref());
         let live = session.and_then(|session| self.sessions.live(session));
@@ -354,16 +368,14 @@ impl Identity {
             subject: subject.cloned(),
             tier: policy.tier_name(who.tier).clone(),
             groups: policy.group_names(who.groups).cloned().collect(),
-            repository: works_on
-                .or(who.repository.as_ref())
-                .or(said.first().copied())
-                .cloned(),
+            repository: works_on.or(verified).or(own_word),
             who,
             channel: (presented.labels.channel.as_ref())
                 .or(first(|it| it.channel.as_ref()))
                 .cloned(),
             evidence: evidence(presented),
             trust: trust(presented),
+            head: live.as_ref().and_then(|live| live.head.clone()),
             work: live
                 .map(|live| live.work)
                 .or(grants.first().map(|grant| grant.work.clone()))
@@ -413,13 +425,15 @@ fn belongs(grant: &Grant, labels: &Labels, channel: &Channel) -> Result<(), Iden
     Ok(())
 }
 
-/// A repository that only the session itself names, or that stands beside its own, can make its tier stricter, never looser.
-fn tighten(who: &mut Who, said: &Arc<str>, policy: &Policy) {
+/// A repository that only the session itself names, or that stands beside its own, can make its tier
+/// stricter, never looser. Where `only` lists any, only a tier on one of these grounds counts.
+fn tighten(who: &mut Who, said: &Arc<str>, policy: &Policy, only: &[TierBasis]) {
     let other = policy.who(&Facts {
         repository: Some(said),
         ..Facts::default()
     });
-    if other.tier > who.tier {
+    let counts = only.is_empty() || only.contains(&other.tier_basis);
+    if counts && other.tier > who.tier {
         who.enforced |= policy.enforces(who);
         who.tier = other.tier;
         who.tier_basis = other.tier_basis;

@@ -3,18 +3,21 @@
 //! A label on every record, never a grant: it can only refuse. A gate that belongs to one command
 //! takes no flow of a process that is not below that command, whatever it presents.
 
+mod agent;
 mod mask;
 mod table;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
-use super::grant::Process;
+use super::grant::{Pids, Process};
 use table::Table;
+
+pub use agent::{AgentProcess, Program};
 
 /// Searches at once; others wait their turn.
 const SEARCHES: usize = 4;
@@ -44,6 +47,8 @@ pub struct Family {
     head: u32,
     /// The command itself, once it runs: its network is the one to look in.
     command: AtomicU32,
+    /// When the command began, in the kernel's ticks since the start of the machine.
+    command_began: AtomicU64,
     searches: Semaphore,
 }
 
@@ -53,12 +58,15 @@ impl Family {
         Self {
             head: std::process::id(),
             command: AtomicU32::new(0),
+            command_began: AtomicU64::new(0),
             searches: Semaphore::new(SEARCHES),
         }
     }
 
     /// Says which process the command is.
     pub fn command_is(&self, pid: u32) {
+        let began = table::began(pid).unwrap_or_default();
+        self.command_began.store(began, Ordering::Release);
         self.command.store(pid, Ordering::Release);
     }
 
@@ -69,26 +77,27 @@ impl Family {
         local: SocketAddr,
     ) -> (Kin, Option<Arc<Process>>) {
         let family = self.clone();
-        self.search(move || family.find(client, local)).await
+        let found = self.search(move || Some(family.find(client, local))).await;
+        found.unwrap_or((Kin::Unknown, None))
     }
 
     /// Whose datagram from `client` is, which waits for an answer. As [`Family::owner`].
     pub async fn asker(self: &Arc<Self>, client: SocketAddr) -> (Kin, Option<Arc<Process>>) {
         let family = self.clone();
-        let find = move || family.holder(table::asker(&family.network(), client));
-        self.search(find).await
+        let find = move || Some(family.holder(table::asker(&family.network(), client)));
+        self.search(find).await.unwrap_or((Kin::Unknown, None))
     }
 
-    /// On a thread for that.
-    async fn search(
+    /// On a thread for that; the default where nothing can be found.
+    async fn search<T: Default + Send + 'static>(
         &self,
-        find: impl FnOnce() -> (Kin, Option<Arc<Process>>) + Send + 'static,
-    ) -> (Kin, Option<Arc<Process>>) {
+        find: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
         let Ok(_turn) = self.searches.acquire().await else {
-            return (Kin::Unknown, None);
+            return T::default();
         };
         let found = tokio::task::spawn_blocking(find).await;
-        found.unwrap_or((Kin::Unknown, None))
+        found.unwrap_or_default()
     }
 
     /// As [`Family::owner`], on this thread.
@@ -130,14 +139,21 @@ impl Family {
 
     fn describe(&self, table: &Table, pid: u32) -> Process {
         let command = mask::masked(&table::command(pid));
+        let above = table.above(pid, self.head);
+        let pids = |outer| Pids {
+            outer,
+            inner: table::inner(outer).unwrap_or(outer),
+        };
+        let lineage = [pid].into_iter().chain(above.iter().map(|(pid, _)| *pid));
         Process {
+            lineage: lineage.take(ANCESTORS).map(pids).collect(),
             path: table::executable(pid).map(Arc::from),
             pid,
             command: command.chars().take(COMMAND).collect::<String>().into(),
-            ancestry: table
-                .above(pid, self.head)
+            ancestry: above
                 .into_iter()
                 .take(ANCESTORS)
+                .map(|(_, name)| name)
                 .collect(),
         }
     }
@@ -187,6 +203,11 @@ mod tests {
         assert!(process.command.starts_with("bash -c exec 3"), "{process:?}");
         assert!(!process.command.contains("hush"), "{process:?}");
         assert_eq!(process.ancestry, []);
+        let own = Pids {
+            outer: child.id(),
+            inner: child.id(),
+        };
+        assert_eq!(process.lineage, [own]);
         // To a gate whose command it is not below, it is a stranger.
         let elsewhere = Family {
             head: child.id(),

@@ -10,9 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::calls::Calls;
+use crate::vcs::Head;
+
+use super::caller::Caller;
+use super::calls::{Attributed, Calls};
 use super::grant::{Grant, Work};
 use super::kept::Kept;
+use super::process::AgentProcess;
 
 /// Revocations that are kept: more than anybody revokes while tokens live.
 const MOST_REVOKED: usize = 100_000;
@@ -32,6 +36,8 @@ const MOST_TOKENS: usize = 256;
 pub struct Sessions {
     known: Mutex<Known>,
     calls: Calls,
+    /// The agent that this process started, and its session.
+    agent: Mutex<Option<(Arc<str>, AgentProcess)>>,
     /// Grows with every revocation: what was looked up before is looked up again.
     epoch: AtomicU64,
     /// Where revocations outlive this process.
@@ -52,6 +58,8 @@ pub struct Live {
     pub root: Option<Arc<str>>,
     /// What it works on now: hooks tell, tokens are older.
     pub work: Arc<Work>,
+    /// What is checked out where it works, where the gate can read it.
+    pub head: Option<Arc<Head>>,
     /// The process of the agent, where it is on this host.
     pub pid: Option<u32>,
     /// When its token expires.
@@ -175,6 +183,7 @@ impl Sessions {
             live.tokens = tokens.split_off(tokens.len().saturating_sub(MOST_TOKENS));
             live.expires = live.expires.max(before.expires);
             live.pid = live.pid.or(before.pid);
+            live.head = live.head.or_else(|| before.head.clone());
             if before.grant.expires.is_none_or(|until| until > now) {
                 live.grant = before.grant.clone();
             }
@@ -221,6 +230,26 @@ impl Sessions {
         &self.calls
     }
 
+    /// Says which process is the agent of a session that this process started.
+    pub fn agent_is(&self, session: Arc<str>, agent: AgentProcess) {
+        let mut known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some((session, agent));
+    }
+
+    /// The agent's process of the session that descends from `root`, where this process started it.
+    pub fn agent_of(&self, root: &str) -> Option<AgentProcess> {
+        let known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, agent) = known.as_ref().filter(|(session, _)| **session == *root)?;
+        Some(agent.clone())
+    }
+
+    /// The tool call that a flow belongs to, and who says so.
+    pub fn call_of(&self, caller: &Caller, here: bool) -> Option<Attributed> {
+        let session = caller.root.as_ref().or(caller.session.as_ref())?;
+        let agent = self.agent_of(session).map(|agent| agent.pid());
+        self.calls.of(caller, here, agent)
+    }
+
     /// What a session is doing.
     pub fn live(&self, session: &str) -> Option<Live> {
         self.lock().live.get(session).cloned()
@@ -263,6 +292,7 @@ mod tests {
             groups: Vec::new(),
             claims: Vec::new(),
             repository: None,
+            basis: crate::identity::RepositoryBasis::Session,
             beside: None,
             tier: None,
             narrow: Narrow::default(),
@@ -277,6 +307,7 @@ mod tests {
         Live {
             root: Some(root.into()),
             work: Arc::default(),
+            head: None,
             pid: None,
             expires: now() + jiff::SignedDuration::from_secs(seconds),
             grant: Arc::new(grant(root, root)),

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Within;
 
-use super::Evidence;
 use super::grant::{Bound, Grant, Job, Line, Narrow, Work};
+use super::{Evidence, RepositoryBasis};
 
 /// `typ` of a session token.
 pub const TYP: &str = "tidegate-session+jwt";
@@ -63,6 +63,9 @@ pub struct Claims {
     /// Repositories that only the session, or one that it was made of, says it works on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub said: Vec<String>,
+    /// Repositories that its folder may be of besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
     /// What is only the session's own word: whoever started it had no evidence.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asserted: bool,
@@ -72,6 +75,9 @@ pub struct Claims {
     /// The clone URL without scheme, user and `.git`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
+    /// Who says which repository it works on; none: who started the session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basis: Option<RepositoryBasis>,
     /// Another repository: it is no looser than what is known of that one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beside: Option<String>,
@@ -81,6 +87,9 @@ pub struct Claims {
     /// The commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
+    /// Whether an issuer's token says branch and commit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub issued_ref: bool,
     /// Groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
@@ -517,6 +526,7 @@ fn grant(claims: Claims, kid: Arc<str>) -> Result<Grant, TokenError> {
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         repository: shared(claims.repository),
+        basis: claims.basis.unwrap_or(RepositoryBasis::Session),
         beside: shared(claims.beside),
         tier: shared(claims.tier),
         narrow,
@@ -527,12 +537,14 @@ fn grant(claims: Claims, kid: Arc<str>) -> Result<Grant, TokenError> {
         line: Line {
             names: all(claims.from),
             said: all(claims.said),
+            hints: all(claims.hints),
         },
         channel: shared(claims.channel),
         work: Arc::new(Work {
             agent: shared(claims.agent),
             ref_name: shared(claims.r#ref),
             revision: shared(claims.commit),
+            issued_ref: claims.issued_ref,
             permission_mode: shared(claims.mode),
             organization: shared(claims.organization),
             job: claims.job.map(|job| Job {

@@ -24,6 +24,20 @@
 //! when the call ends, in words of closed lists and canonical names. All of it labels records; none
 //! of it grants anything.
 //!
+//! `tidegate.call.trust` says who told of the call. It is `verified` where both are shown:
+//!
+//! - The report came from the agent's own process: the process that `exec` started, by its id and its
+//!   start time, runs the executable that it was started with, and it alone holds the connection.
+//!   A script counts as its interpreter (`#!/usr/bin/env node`: the `node` of the PATH). An agent that a
+//!   wrapper replaces (`exec` in a shell script) is another program: its reports are `asserted`.
+//! - The flow came from a process below the shell that the agent itself started for the call, or from
+//!   the agent's process (`WebFetch`). What was left running in the background is `asserted`.
+//!
+//! It is `asserted` in every other case: any process of the session has its token and can make a report
+//! up. Command hooks (`tidegate session hook`), MCP servers and every session of `tidegate run` are
+//! among them. A made-up report neither ends nor replaces a call that the agent reported. A process
+//! that can trace the agent (`ptrace`), and code that runs in it, speak as the agent.
+//!
 //! An MCP server on standard input and output keeps the environment that it was started with. To
 //! give it a channel, start it through a shell: `sh -c 'eval "$(tidegate env --channel mcp)"; exec
 //! SERVER'`, which needs `TIDEGATE_TOKEN` in the agent's environment.

@@ -21,9 +21,9 @@
 //!   (`tidegate session keygen`). `--narrow-tier`, `--within`, `--bind-address` and `--bind-listener`
 //!   take away from it; `tidegate session revoke NAME` ends it and its open flows.
 //!   What a session only says of itself makes it stricter, never looser: one that is started at the
-//!   control socket without evidence (`identity.session.local = "narrow"`) is `asserted`, and the id
-//!   and the repository that a child names are its own word (`tidegate.session.root` has the
-//!   evidence). Open flows end when a token or session is revoked or its key is gone, not when it
+//!   control socket without evidence (`identity.session.local = "narrow"`) is `asserted`, and so are
+//!   the id (`tidegate.session.trust`; `tidegate.session.root` has the evidence) and the repository
+//!   (`tidegate.repository.trust`) that a child names. Open flows end when a token or session is revoked or its key is gone, not when it
 //!   expires.
 //!   Where TLS is ended, the agent names its session itself (`x-claude-code-session-id`). Where that
 //!   is not the session of verified evidence the record says `tidegate.session.mismatch = "header"`;
@@ -82,6 +82,62 @@
 //!   minute to a day), and are fetched again for an unknown key at most once a minute
 //!   (`tidegate_issuer_fetches_total`). Where an issuer cannot be reached they are used for `stale`
 //!   longer; then its tokens are refused.
+//!
+//! # Which repository it is
+//!
+//! The repository of a caller needs evidence of its own, whatever shows its session. Each record has
+//! `tidegate.repository.trust` (`verified`, `asserted`, `none`) and `tidegate.repository.basis`:
+//!
+//! | basis | what says it | trust |
+//! |---|---|---|
+//! | `issuer` | a claim of an issuer's token | verified |
+//! | `workspace` | a `[[workspace]]` that has the folder of the session | verified where a launcher (`exec`) or a believed client (`identity.session.local = "trust"`) names the folder; else asserted |
+//! | `pin` | `tidegate workspace pin`, or the first use of the folder | verified for a pin of the operator in `exec --jail`; else asserted |
+//! | `listener`, `user` | `repository` of a `[[listener]]` or an `[[identity.user]]` | verified |
+//! | `session` | who started the session by URL (`session start --repository`) | as the session: verified with a key or `local = "trust"`; of a child, asserted |
+//! | `working-copy` | the files in `.git` | asserted |
+//!
+//! An **asserted** repository can make the tier stricter, never looser: the tier is the strictest of
+//! the tier without a repository and the tier of the repository that is named. So `git remote set-url`
+//! in one session gives the next one no tier.
+//!
+//! ```toml
+//! [[workspace]]
+//! path       = "/srv/src/payments/**"
+//! repository = "github.com/acme/payments"
+//! ```
+//!
+//! - A **workspace** is the folder and all below it, by the path without symbolic links. It is as strong
+//!   as the file that it stands in: keep that file where agents cannot write. It says which repository
+//!   the *folder* is for, not what lies in it: an agent that can write two folders can copy from one to
+//!   the other. Where a user other than root can put another folder in its place, `tidegate check`
+//!   warns. A working copy in it that names a repository of a stricter tier makes the tier as strict.
+//!   No folder may be in two workspaces of different repositories.
+//! - A **pin** is for folders without a workspace. `exec` pins a working copy at its first use:
+//!   path, device, inode and birth of its top folder, and the repository that it named.
+//!   A first use is no evidence, because an earlier session may have written what is found there. It
+//!   makes changes visible: where the working copy of a pinned folder names another repository
+//!   or none, or another folder has its path, `exec` runs nothing, says both values, exits with 2, and
+//!   leaves a `session_refused` line. `tidegate workspace forget PATH` settles it.
+//!   `tidegate workspace pin [PATH]` makes a pin of the operator, `tidegate workspace list` shows all
+//!   (each with `--json`).
+//!   The pins are one JSON file, `$XDG_STATE_HOME/tidegate/workspaces.json` (mode 0600, replaced as a
+//!   whole, held locked while it changes), which does not exist in a jail. **A process of the same user
+//!   outside a jail can rewrite it**, as it can that user's policy: a pin is evidence only where every
+//!   command that is not trusted runs in a jail. A gate that runs for others (`tidegate run`) reads no
+//!   pins: write a `[[workspace]]`.
+//! - The **working copy** counts only where its top folder, its `.git`, and what these point to
+//!   (`gitdir:`, `commondir`, symbolic links) belong to the user of the process, or, for root under
+//!   `sudo`, to the user who called it, as git's `safe.directory` has it. One of another user does not
+//!   count, and `exec` says so. `GIT_DIR` and its kin, `include` and `url.*.insteadOf` are not looked
+//!   at.
+//! - Clone URLs are one repository whatever their spelling: scheme, user, usual port, a final dot or
+//!   capitals of the host, needless percent-encoding and `.git` do not count.
+//!
+//! **Branch and commit** (`vcs.ref.head.name`, `vcs.ref.head.revision`) are read from the working copy
+//! when a flow is decided, at most once a second; a file system that does not answer within 250 ms
+//! leaves them as they were. `tidegate.vcs.trust` is `verified` where an issuer's token says them, and
+//! `asserted` otherwise, because an agent can write the files of its working copy.
 //!
 //! A caller can never choose a looser tier than its evidence gives. After a failed authentication
 //! the next request starts from nothing.

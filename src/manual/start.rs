@@ -83,7 +83,8 @@
 //! could rewrite yours. `--summary FILE` writes the summary as JSON to a file or descriptor
 //! (`/dev/fd/3`); with `--json` it is the last line on standard error.
 //!
-//! It reads repository, branch and commit from the working copy, starts a session, sets every
+//! It reads repository, branch and commit from the working copy, whose word can make the tier only
+//! stricter ([`identity`](super::identity) says what is evidence), starts a session, sets every
 //! variable, and says at the end what was allowed, asked and refused. Only processes below the
 //! command can use its gate: a stolen token of it is worth nothing elsewhere. The exit code is the
 //! command's own (128 and the signal that ended it; 126 and 127 as a shell has them). With `--jail`

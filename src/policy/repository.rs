@@ -3,7 +3,8 @@
 use super::glob::{Case, Glob};
 
 /// Brings a clone URL into the form that patterns and records use: no scheme, no user, no `.git`,
-/// the host in lower case, e.g. `github.com/acme/payments`.
+/// the host in lower case without a final dot or the usual port, no needless percent-encoding, e.g.
+/// `github.com/acme/payments`.
 ///
 /// Takes URLs (`https://`, `ssh://`, `git://`), what `git` writes for ssh (`git@host:path`) and
 /// what is in this form already. `None` where it names no host with a path.
@@ -14,30 +15,71 @@ pub fn canonical_repository(text: &str) -> Option<String> {
     };
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let (authority, path) = split_authority(&scheme, rest)?;
-    let host = authority
-        .rsplit('@')
-        .next()
-        .unwrap_or_default()
-        .to_ascii_lowercase();
-    let host = match host.rsplit_once(':') {
-        Some((name, port)) if is_default_port(&scheme, port) => name.to_owned(),
-        _ => host,
-    };
-    let path = path.strip_suffix('/').unwrap_or(path);
+    let host = canonical_host(&scheme, authority.rsplit('@').next().unwrap_or_default())?;
+    let path = unescaped(path)?;
+    let path = path.strip_suffix('/').unwrap_or(&path);
     let path = path.strip_suffix(".git").unwrap_or(path);
-    let sound = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_graphic() || byte >= 0x80)
-    };
     let parts = path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    (!host.is_empty() && parts && sound(&host) && sound(path)).then(|| format!("{host}/{path}"))
+    let sound = path
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() || byte >= 0x80);
+    (parts && sound).then(|| format!("{host}/{path}"))
+}
+
+/// The host in lower case, without the dot of the DNS root; behind it a port that is not the usual.
+fn canonical_host(scheme: &str, text: &str) -> Option<String> {
+    let text = unescaped(text)?.to_ascii_lowercase();
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => (name, port),
+        _ => (text.as_str(), ""),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let letters = |letter: char| {
+        letter.is_ascii_alphanumeric() || "-._~[]:".contains(letter) || !letter.is_ascii()
+    };
+    if name.is_empty() || name.starts_with('.') || name.ends_with('.') || !name.chars().all(letters)
+    {
+        return None;
+    }
+    if port.is_empty() {
+        return Some(name.to_owned());
+    }
+    let port: u16 = port.parse().ok()?;
+    let usual = is_default_port(scheme, port);
+    Some(if usual {
+        name.to_owned()
+    } else {
+        format!("{name}:{port}")
+    })
+}
+
+/// Decodes what needs no percent-encoding (RFC 3986 section 2.3) and writes the rest in capitals.
+/// `None` where a `%` begins no byte.
+fn unescaped(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut plain = parts.next()?.to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        let sound = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let byte = u8::from_str_radix(digits, 16).ok().filter(|_| sound)?;
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            plain.push(char::from(byte));
+        } else {
+            plain.push('%');
+            plain.push_str(&digits.to_ascii_uppercase());
+        }
+        plain.push_str(rest);
+    }
+    Some(plain)
 }
 
 /// The authority and the path; `host:path` only where no scheme was written and no port is meant.
 fn split_authority<'a>(scheme: &str, rest: &'a str) -> Option<(&'a str, &'a str)> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     match authority.split_once(':') {
-        Some((_, front)) if scheme.is_empty() && front.parse::<u16>().is_err() => {
+        Some((host, front))
+            if scheme.is_empty() && !host.starts_with('[') && front.parse::<u16>().is_err() =>
+        {
             let (host, path) = rest.split_once(':')?;
             Some((host, path.trim_start_matches('/')))
         }
@@ -45,10 +87,10 @@ fn split_authority<'a>(scheme: &str, rest: &'a str) -> Option<(&'a str, &'a str)
     }
 }
 
-fn is_default_port(scheme: &str, port: &str) -> bool {
+fn is_default_port(scheme: &str, port: u16) -> bool {
     matches!(
         (scheme, port),
-        ("https", "443") | ("http", "80") | ("ssh", "22") | ("git", "9418")
+        ("https", 443) | ("http", 80) | ("ssh", 22) | ("git", 9418)
     )
 }
 
@@ -97,6 +139,15 @@ mod tests {
             "git@github.com:acme/payments.git",
             "github.com:acme/payments",
             "  https://github.com/acme/payments.git?x=y#z ",
+            "https://github.com./acme/payments",
+            "https://GitHub.com.:443/acme/payments",
+            "https://github.com:/acme/payments",
+            "https://github.com:0443/acme/payments",
+            "git@github.com.:acme/payments.git",
+            "https://github.com/acme/pay%6Dents.git",
+            "https://github.com/acme/payments%2egit",
+            "https://github%2Ecom/%61cme/payments",
+            "https://ana:p%40ss@github.com/acme/payments",
         ] {
             let found = canonical_repository(text);
             assert_eq!(found.as_deref(), Some("github.com/acme/payments"), "{text}");
@@ -125,9 +176,33 @@ mod tests {
             "a/../b",
             "a//b",
             "a/b c",
+            "https://github.com/acme/%2e%2e/payments",
+            "https://github.com/acme/pay%6",
+            "https://github.com/acme/pay%zzents",
+            "https://github.com/acme/pay%+6ents",
+            "https://github.com../acme/payments",
+            "https://./acme/payments",
+            "https://github.com:x/acme/payments",
+            "https://github.com:99999/acme/payments",
+            "https://evil.example\\@github.com\\/acme/payments",
         ] {
             assert_eq!(canonical_repository(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_canonical_form_stays_as_it_is() {
+        for text in [
+            "github.com/acme/payments",
+            "git.example.com:8443/a/b",
+            "forge.example/a/b%2Fc",
+            "[::1]/a/b",
+            "[::1]:8443/a/b",
+        ] {
+            assert_eq!(canonical_repository(text).as_deref(), Some(text));
+        }
+        let found = canonical_repository("https://[::1]:443/a/b%2fc");
+        assert_eq!(found.as_deref(), Some("[::1]/a/b%2Fc"));
     }
 
     fn matches(pattern: &str, repository: &str) -> bool {

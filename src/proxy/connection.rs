@@ -269,6 +269,7 @@ impl Connection {
         })?;
         flow.identified(&known.caller);
         self.count_connection(&known)?;
+        flow.note_checkout(&known.caller).await;
         Ok(known)
     }
 

@@ -183,6 +183,7 @@ impl Stub {
         };
         flow.aim(target.clone());
         flow.identified(&known.caller);
+        flow.note_checkout(&known.caller).await;
         let gate = &self.shared.gate;
         let key = known.caller.key(Ipv4Addr::LOCALHOST.into());
         let rates = gate.rates.of(RateKey::of_caller(key, self.channel.local));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, Place, Snapshot};
-use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Refused};
+use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Refused, Work};
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::Target;
 use crate::policy::{Attempt, Category, Decision, Query, TierId, Verdict, explain};
@@ -158,9 +158,32 @@ impl Flow {
             .client_address
             .is_some_and(|client| client.is_loopback());
         let sessions = self.snapshot().identity.sessions().clone();
-        self.facts.call = sessions.calls().of(caller, here);
+        if let Some(found) = sessions.call_of(caller, here) {
+            self.facts.call = Some(found.call);
+            self.facts.call_trust = found.trust;
+        } else {
+            self.facts.call = None;
+        }
         let facts = &self.facts;
         self.gate.metrics.attributed(facts.evidence, facts.trust);
+    }
+
+    /// Says what is checked out now where the caller works, as far as the gate can read it.
+    pub(super) async fn note_checkout(&mut self, caller: &Caller) {
+        let Some(head) = &caller.head else { return };
+        let Some((branch, commit)) = head.now(self.gate.clock.instant()).await else {
+            return;
+        };
+        let work = &caller.work;
+        if work.ref_name == branch && work.revision == commit {
+            return;
+        }
+        self.facts.work = Some(Arc::new(Work {
+            ref_name: branch,
+            revision: commit,
+            issued_ref: false,
+            ..Work::clone(work)
+        }));
     }
 
     /// Says whose token it was that is no evidence.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::identity::{Process, ToolCall, Work};
+use crate::identity::{Process, RepositorySaid, ToolCall, Trust, Work};
 use crate::policy::{Action, Basis, Deed, Mode, TierBasis, Verdict};
 
 use super::json::Object;
@@ -143,6 +143,9 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         }),
         Event::ToolCallEnded(facts) => line(at, "tool_call_ended", Says::Nothing, |object| {
             reported_call(object, facts);
+        }),
+        Event::SessionRefused(facts) => line(at, "session_refused", Says::Nothing, |object| {
+            session(object, facts);
         }),
         Event::RecordGap {
             lost,
@@ -321,12 +324,7 @@ fn caller(object: &mut Object, facts: &FlowFacts) {
     if let Some(groups) = &facts.groups {
         object.texts("user.groups", groups.iter().map(AsRef::as_ref), NAME);
     }
-    some(
-        object,
-        "vcs.repository.url.full",
-        facts.repository.as_deref(),
-        PLACE,
-    );
+    repository(object, facts.repository.as_ref());
     work(object, facts.work.as_deref());
     process(object, facts.process.as_deref());
     if let Some(address) = facts.client_address {
@@ -346,6 +344,14 @@ fn call(object: &mut Object, facts: &FlowFacts) {
     some(object, "prompt.id", call.prompt.as_deref(), NAME);
     some(object, "tool_use_id", id.or(call.id.as_deref()), NAME);
     some(object, "tidegate.tool.name", call.tool.as_deref(), NAME);
+    // What the request itself says of its call is the word of its process.
+    let shown = id.is_none_or(|id| call.id.as_deref() == Some(id));
+    if let Some(trust) = match facts.call {
+        Some(_) if shown => Some(facts.call_trust),
+        _ => id.map(|_| Trust::Asserted),
+    } {
+        object.word("tidegate.call.trust", trust.as_str());
+    }
     some(object, "agent_id", agent, NAME);
     let parent = parent.or(call.parent_agent.as_deref());
     some(object, "parent_agent_id", parent, NAME);
@@ -391,6 +397,14 @@ fn work(object: &mut Object, work: Option<&Work>) {
         work.revision.as_deref(),
         NAME,
     );
+    if work.ref_name.is_some() || work.revision.is_some() {
+        let trust = if work.issued_ref {
+            Trust::Verified
+        } else {
+            Trust::Asserted
+        };
+        object.word("tidegate.vcs.trust", trust.as_str());
+    }
     let Some(job) = &work.job else { return };
     some(object, "cicd.pipeline.name", job.pipeline.as_deref(), NAME);
     some(object, "cicd.pipeline.run.id", job.run.as_deref(), NAME);
@@ -421,12 +435,7 @@ fn session(object: &mut Object, facts: &SessionFacts) {
     object.word("tidegate.session.evidence", facts.evidence);
     object.word("tidegate.session.trust", facts.trust);
     some(object, "user.id", facts.user.as_deref(), NAME);
-    some(
-        object,
-        "vcs.repository.url.full",
-        facts.repository.as_deref(),
-        PLACE,
-    );
+    repository(object, facts.repository.as_ref());
     work(object, facts.work.as_deref());
     asker(object, &facts.asker);
 }
@@ -467,6 +476,17 @@ fn asker(object: &mut Object, asker: &Asker) {
         asker.session.as_deref(),
         NAME,
     );
+}
+
+/// Which repository it is, and who says so: evidence of its own beside the session's.
+fn repository(object: &mut Object, said: Option<&RepositorySaid>) {
+    let Some(said) = said else {
+        object.word("tidegate.repository.trust", Trust::None.as_str());
+        return;
+    };
+    object.text("vcs.repository.url.full", &said.name, PLACE);
+    object.word("tidegate.repository.trust", said.trust.as_str());
+    object.word("tidegate.repository.basis", said.basis.as_str());
 }
 
 fn destination(object: &mut Object, facts: &FlowFacts) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::identity::{Process, ToolCall, Work};
+use crate::identity::{Process, RepositorySaid, ToolCall, Trust, Work};
 use crate::policy::{Action, Basis, Category, Deed, Mode, TierBasis, Verdict};
 
 /// Schema version of every line.
@@ -142,10 +142,12 @@ pub struct FlowFacts {
     pub user: Option<Arc<str>>,
     /// `user.groups`.
     pub groups: Option<Arc<[Arc<str>]>>,
-    /// `vcs.repository.url.full`.
-    pub repository: Option<Arc<str>>,
+    /// `vcs.repository.url.full`, `tidegate.repository.trust`, `tidegate.repository.basis`.
+    pub repository: Option<RepositorySaid>,
     /// The agent, branch, commit, permission mode and CI job.
     pub work: Option<Arc<Work>>,
+    /// `tidegate.call.trust`: who says that the flow belongs to `call`.
+    pub call_trust: Trust,
     /// `tool_use_id`, `prompt.id`, `agent_id`, `parent_agent_id`.
     pub call: Option<Arc<ToolCall>>,
     /// `process.*`.
@@ -255,8 +257,8 @@ pub struct SessionFacts {
     pub trust: &'static str,
     /// `user.id`.
     pub user: Option<Arc<str>>,
-    /// `vcs.repository.url.full`.
-    pub repository: Option<Arc<str>>,
+    /// `vcs.repository.url.full`, `tidegate.repository.trust`, `tidegate.repository.basis`.
+    pub repository: Option<RepositorySaid>,
     /// The agent, branch, commit, permission mode and CI job.
     pub work: Option<Arc<Work>>,
     /// `tidegate.detail`: why it ended, or of which session it is a child.
@@ -355,6 +357,8 @@ pub enum Event {
     ToolCallStarted(Box<CallFacts>),
     /// A hook reported that a tool call ended.
     ToolCallEnded(Box<CallFacts>),
+    /// No session was started: the working copy is not what its pin says.
+    SessionRefused(Box<SessionFacts>),
     /// Lines that are missing, and why.
     RecordGap {
         /// How many lines were lost (`tidegate.gap.lost`).

@@ -3,7 +3,11 @@
 //! Includes are not followed, and `url.*.insteadOf` is not applied: what the file itself says of
 //! its remote is what the repository is.
 
-/// The URL of `origin`; of the only remote, where there is no `origin`.
+/// Remotes of one repository that are looked at.
+const MAX_REMOTES: usize = 256;
+
+/// The URL of `origin`; of the only remote, where there is no `origin`. `None` where the file has
+/// more than [`MAX_REMOTES`].
 pub(super) fn url(config: &str) -> Option<String> {
     let mut remotes: Vec<(String, String)> = Vec::new();
     let mut section = None;
@@ -15,6 +19,9 @@ pub(super) fn url(config: &str) -> Option<String> {
             && key.trim().eq_ignore_ascii_case("url")
             && !remotes.iter().any(|(known, _)| known == name)
         {
+            if remotes.len() >= MAX_REMOTES {
+                return None;
+            }
             remotes.push((name.clone(), plain(value)));
         }
     }
@@ -55,6 +62,9 @@ mod tests {
         assert_eq!(url(two).as_deref(), Some("https://x.example/a/b"));
         let one = "[remote \"up\"]\nurl=ssh://git@x.example/a/b # here\n";
         assert_eq!(url(one).as_deref(), Some("ssh://git@x.example/a/b"));
+        let most = (0..=MAX_REMOTES).map(|at| format!("[remote \"{at}\"]\nurl=x.example/a/b\n"));
+        let most = most.collect::<String>() + "[remote \"origin\"]\nurl=x.example/a/b\n";
+        assert_eq!(url(&most), None);
         let none = "[remote \"a\"]\nurl=x\n[remote \"b\"]\nurl=y\n[branch \"m\"]\nurl=z\n";
         assert_eq!(url(none), None);
     }

@@ -26,9 +26,14 @@ impl World {
 [[repository]]
 match = \"forge.example/acme/web\"
 tier = \"open\"
+
+[[workspace]]
+path = \"{}/web\"
+repository = \"forge.example/acme/web\"
 ",
             names(&[HOST, REFUSED]),
             allow_more("files", HOST, origin.port(), "tiers = [\"open\"]"),
+            home.path().canonicalize().expect("a path").display(),
         );
         std::fs::write(home.path().join("tidegate.toml"), policy).expect("a file");
         let copy = home.path().join("web");
@@ -80,6 +85,9 @@ tier = \"open\"
             ("prompt.id", "prompt-1"),
             ("tidegate.tool.name", "Bash"),
             ("tidegate.session.trust", "verified"),
+            ("tidegate.repository.trust", "verified"),
+            ("tidegate.call.trust", "verified"),
+            ("tidegate.vcs.trust", "asserted"),
             ("tidegate.channel", "bash"),
             ("vcs.repository.url.full", "forge.example/acme/web"),
             ("vcs.ref.head.name", "topic"),

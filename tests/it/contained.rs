@@ -93,7 +93,9 @@ impl World {
         let text = format!(
             "[listen]\ncontrol = \"unix:control.sock\"\n[record]\nfile = \"decisions.jsonl\"\n\
              {TIERS}\n[[repository]]\nmatch = \"forge.example/acme/web\"\ntier = \"open\"\n\n\
+             [[workspace]]\npath = \"{}/web/**\"\nrepository = \"forge.example/acme/web\"\n\n\
              [dial]\nhosts = {{ {} }}\n{rules}",
+            home.path().canonicalize().expect("a path").display(),
             names.join(", ")
         );
         std::fs::write(home.path().join("tidegate.toml"), text).expect("a file");
@@ -208,6 +210,8 @@ impl World {
             assert_eq!(line.text("tidegate.session.trust"), "verified", "{line:#?}");
             let repository = line.text("vcs.repository.url.full");
             assert_eq!(repository, "forge.example/acme/web", "{line:#?}");
+            let trust = line.text("tidegate.repository.trust");
+            assert_eq!(trust, "verified", "{line:#?}");
             assert!(line.has("process.pid"), "{line:#?}");
         }
     }

@@ -33,11 +33,19 @@ impl World {
         let tiers = |name: &str, tier: &str| {
             format!("\n[[repository]]\nmatch = \"forge.example/acme/{name}\"\ntier = \"{tier}\"\n")
         };
+        let real = world.home.path().canonicalize().expect("a path");
+        let mapped = ["web", "payments"].map(|name| {
+            let path = real.join(name).display().to_string();
+            format!(
+                "\n[[workspace]]\npath = \"{path}\"\nrepository = \"forge.example/acme/{name}\"\n"
+            )
+        });
         let policy = format!(
-            "[record]\nfile = \"decisions.jsonl\"\n{TIERS}{}{}{}{rule}",
+            "[record]\nfile = \"decisions.jsonl\"\n{TIERS}{}{}{}{rule}{}",
             tiers("web", "open"),
             tiers("payments", "restricted"),
-            names(&[HOST, REFUSED])
+            names(&[HOST, REFUSED]),
+            mapped.concat()
         );
         std::fs::write(world.path("tidegate.toml"), policy).expect("a file");
         world.working_copy("web");
@@ -161,6 +169,13 @@ fn names_everything(line: &Line, program: &str) {
     assert_eq!(line.text("tidegate.session.trust"), "verified", "{line:?}");
     let repository = line.text("vcs.repository.url.full");
     assert_eq!(repository, "forge.example/acme/web", "{line:?}");
+    for (field, value) in [
+        ("tidegate.repository.trust", "verified"),
+        ("tidegate.repository.basis", "workspace"),
+        ("tidegate.vcs.trust", "asserted"),
+    ] {
+        assert_eq!(line.text(field), value, "{line:?}");
+    }
     assert_eq!(line.text("vcs.ref.head.name"), "main", "{line:?}");
     assert_eq!(line.text("vcs.ref.head.revision").len(), 40, "{line:?}");
     assert_eq!(line.text("tidegate.channel"), "bash", "{line:?}");
@@ -571,6 +586,7 @@ fn the_summary_for_programs() {
       "policy": "HOME/tidegate.toml",
       "record": "HOME/decisions.jsonl",
       "repository": "forge.example/acme/web",
+      "repository_trust": "verified",
       "session": "0195f3c2-7e1a-7bbb-8ccc-0123456789ab",
       "tier": "open"
     }
@@ -583,8 +599,10 @@ fn a_command_can_join_a_gate_that_runs() {
     let rule = allow_more("files", HOST, world.origin.port(), "tiers = [\"open\"]");
     let policy = format!(
         "{TIERS}{}{rule}\n[identity.session]\nlocal = \"trust\"\n
-[[repository]]\nmatch = \"forge.example/acme/web\"\ntier = \"open\"\n",
-        names(&[HOST])
+[[repository]]\nmatch = \"forge.example/acme/web\"\ntier = \"open\"\n
+[[workspace]]\npath = \"{}\"\nrepository = \"forge.example/acme/web\"\n",
+        names(&[HOST]),
+        world.path("web").canonicalize().expect("a path").display()
     );
     let gate = Gate::with(&policy);
     let control = format!("unix:{}", gate.folder().join("control.sock").display());

@@ -27,6 +27,7 @@ mod deploy;
 mod descriptors;
 mod doctor;
 mod drain;
+mod evidence;
 mod exec;
 mod forward;
 mod hello;

@@ -221,6 +221,8 @@ fn a_job_is_known_by_its_token() {
         ("tidegate.tier", "open"),
         ("user.id", "ana"),
         ("vcs.repository.url.full", OPEN),
+        ("tidegate.repository.trust", "verified"),
+        ("tidegate.repository.basis", "issuer"),
         ("vcs.ref.head.name", "main"),
         ("cicd.pipeline.name", "build"),
         ("cicd.pipeline.run.id", "99"),

@@ -132,6 +132,8 @@ fn a_token_says_the_repository_and_with_it_the_tier() {
         ("session.id", &*session.id),
         ("tidegate.session.evidence", "token"),
         ("tidegate.session.trust", "verified"),
+        ("tidegate.repository.trust", "verified"),
+        ("tidegate.repository.basis", "session"),
         ("tidegate.tier.basis", "repository"),
         ("tidegate.channel", "bash"),
         ("tidegate.agent", "claude-code"),
@@ -202,7 +204,7 @@ fn two_sessions_have_two_tiers_at_the_same_time_and_neither_gets_the_others() {
     // A child that says it works on the other's repository.
     let child = bench.gate.child(&secret, &json!({ "repository": OPEN }));
     assert_eq!(
-        (child.text("tier"), child.text("trust")),
+        (child.text("tier"), child.text("repository_trust")),
         ("restricted", "asserted")
     );
     assert_eq!(bench.tier_of(&child.id, &child.token).0, "restricted");
@@ -239,6 +241,7 @@ fn what_a_session_says_of_itself_makes_it_stricter_and_never_looser() {
         "on record all the same"
     );
     assert_eq!(line.text("tidegate.session.trust"), "asserted");
+    assert_eq!(line.text("tidegate.repository.trust"), "asserted");
 
     let secret = bench.gate.session(&json!({ "repository": SECRET }));
     assert_eq!(bench.tier_of(&secret.id, &secret.token).0, "restricted");
@@ -633,7 +636,7 @@ groups = [\"contractors\"]
         &parent,
         &json!({ "repository": "github.com/acme/open-docs" }),
     );
-    assert_eq!(other.text("trust"), "asserted");
+    assert_eq!(other.text("repository_trust"), "asserted");
     let target = format!("{}:{port}", host("open"));
     for session in [&parent, &other] {
         let mut client = gate.client().known_as(&session.id, &session.token);

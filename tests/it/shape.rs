@@ -29,6 +29,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("identity", "dial"),
     ("identity", "tls"),
     ("identity", "metrics"),
+    ("identity", "vcs"),
 ];
 
 /// A file of the source.

@@ -6,6 +6,7 @@ mod jailed;
 mod joined;
 mod summary;
 mod summary_file;
+mod workplace;
 
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,18 +24,18 @@ use crate::config::{self, AdminAddress, Listener, Owners};
 use crate::diag;
 use crate::dial::Programs;
 use crate::gate::{Gate, Ground, Started, Wish, session_facts};
-use crate::identity::{Evidence, Family, Grant};
+use crate::identity::{AgentProcess, Evidence, Family, Grant, Program};
 use crate::policy::{self, Catalogue};
 use crate::proxy::{self, Bound, Tenant};
 use crate::record::{Asker, Event, Tally};
 use crate::tls;
-use crate::vcs;
 
 use super::env::Proxy;
 use super::{Answer, admin, load, print};
 
 use child::Child;
 use summary_file::SummaryFile;
+use workplace::FolderEvidence;
 
 /// For how long the token of a command holds: sessions of agents are left open for days.
 const LIFETIME: Duration = Duration::from_hours(24 * 30);
@@ -209,7 +210,7 @@ impl Exec {
 
     fn joined(&self, proxy: &Proxy) -> ExitCode {
         let id = self.session.unwrap_or_else(Uuid::now_v7);
-        let (mut wish, channel) = self.wish(id);
+        let (mut wish, channel) = self.wish(id, &FolderEvidence::at(self.folder(), None, false));
         wish.channel = Some(channel.to_owned());
         wish.lifetime = None;
         let control = self.control.clone().or_else(default_control);
@@ -241,7 +242,9 @@ impl Exec {
             summary,
         } = start;
         let adapt = if self.observe { observed } else { own };
-        let hide = jailed::hidden(&plan.config);
+        let mut hide = jailed::hidden(&plan.config);
+        hide.extend(workplace::folder_of_pins().filter(|_| self.jail));
+        let found = FolderEvidence::at(self.folder(), Some(&plan.config.workspaces), self.jail);
         let mut plan = adapt(plan);
         let id = self.session.unwrap_or_else(Uuid::now_v7);
         let limit = child::descriptors();
@@ -258,7 +261,12 @@ impl Exec {
         let programs = Programs::of(owners);
         let children = programs.children();
         let running = Running::start(plan, own, spare, programs)?;
-        let session = self.session(&running.gate, id)?;
+        if found.refuses(&running.gate, &id.to_string()) {
+            running.close().await;
+            return Ok(Answer::Wrong.code());
+        }
+        let session = self.session(&running.gate, id, &found)?;
+        found.remember(&running.gate.clock);
         running.keep_copy(catalogue, adapt);
         running.sample();
         let (words, mut variables) = (self.words(id), session.variables(place)?);
@@ -305,9 +313,8 @@ impl Exec {
     }
 
     /// What the session of the command is to be, and its channel.
-    fn wish(&self, id: Uuid) -> (Wish, &'static str) {
-        let folder = self.repo.as_deref().unwrap_or(Path::new("."));
-        let copy = vcs::working_copy(folder);
+    fn wish(&self, id: Uuid, found: &FolderEvidence) -> (Wish, &'static str) {
+        let copy = found.copy.clone();
         let (agent, channel) = match self.name() {
             "claude" => (Some("claude-code".to_owned()), "main"),
             "codex" => (Some("codex".to_owned()), "main"),
@@ -321,18 +328,32 @@ impl Exec {
             commit: copy.commit,
             pid: Some(std::process::id()),
             lifetime: Some(LIFETIME.as_secs()),
+            folder: found.folder(),
+            working_copy: true,
             ..Wish::default()
         };
         (wish, channel)
     }
 
-    fn session(&self, gate: &Gate, id: Uuid) -> anyhow::Result<Session> {
-        let (wish, channel) = self.wish(id);
+    /// The folder that the command works in, as far as evidence goes.
+    fn folder(&self) -> &Path {
+        self.repo.as_deref().unwrap_or(Path::new("."))
+    }
+
+    fn session(&self, gate: &Gate, id: Uuid, found: &FolderEvidence) -> anyhow::Result<Session> {
+        let (wish, channel) = self.wish(id, found);
         let tally = Arc::new(Tally::default());
         gate.recorder.count_into(&tally);
-        let started = gate.start_session(&wish, Ground::Launcher, &asker())?;
+        let ground = Ground::Launcher(&found.workplace);
+        let started = gate.start_session(&wish, ground, &asker())?;
         let identity = &gate.snapshot.load().identity;
         let shown = identity.session(&started.token)?;
+        let family = Arc::new(Family::of_this_process());
+        let program = self.command.first().map(OsString::as_os_str);
+        let agent = AgentProcess::new(family.clone(), program.and_then(Program::of_command));
+        identity
+            .sessions()
+            .agent_is(started.session.as_str().into(), agent);
         Ok(Session {
             started,
             // The listener is the session's own for as long as it is there.
@@ -342,7 +363,7 @@ impl Exec {
                 channel: Some(channel.into()),
                 ..Grant::clone(&shown)
             }),
-            family: Arc::new(Family::of_this_process()),
+            family,
             channel,
             tally,
         })

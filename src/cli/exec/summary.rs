@@ -74,8 +74,13 @@ impl End<'_> {
         let mut text = String::new();
         let repository = self.session.repository.as_deref();
         let who = format!(
-            "tidegate: {}, tier {}, session {}",
+            "tidegate: {}{}, tier {}, session {}",
             repository.unwrap_or("no repository"),
+            if self.is_asserted() {
+                " (asserted)"
+            } else {
+                ""
+            },
             self.session.tier,
             self.session.session
         );
@@ -97,6 +102,13 @@ impl End<'_> {
             );
         }
         let _ = writeln!(text, "tidegate: {}", self.records());
+        if self.is_asserted() && !self.of("refused").is_empty() {
+            line(
+                &mut text,
+                "tidegate: what only a working copy says makes no tier looser; a [[workspace]] \
+                 is evidence",
+            );
+        }
         if let Some(next) = self.next() {
             let _ = writeln!(text, "tidegate: next: {next}");
         }
@@ -123,6 +135,7 @@ impl End<'_> {
         let summary = json!({
             "session": self.session.session,
             "repository": self.session.repository,
+            "repository_trust": self.session.repository_trust,
             "tier": self.session.tier,
             "policy": self.config,
             "observed": self.observed,
@@ -132,6 +145,11 @@ impl End<'_> {
             "next": self.next(),
         });
         format!("{summary}\n")
+    }
+
+    /// Whether only the working copy says which repository it is.
+    fn is_asserted(&self) -> bool {
+        self.session.repository_trust == "asserted"
     }
 
     /// The kinds of a group, the most frequent first.
@@ -167,7 +185,10 @@ impl End<'_> {
         if let Some(config) = self.config {
             let _ = write!(next, " --config {}", quoted(&config.display().to_string()));
         }
-        if let Some(repository) = &self.session.repository {
+        if self.is_asserted() {
+            // Supposed as a caller's, the repository would give its tier.
+            let _ = write!(next, " --tier {}", quoted(&self.session.tier));
+        } else if let Some(repository) = &self.session.repository {
             let _ = write!(next, " --repo {}", quoted(repository));
         }
         Some(next)
@@ -221,6 +242,10 @@ mod tests {
     }
 
     fn said(kinds: &[(Kind, u64)], config: Option<&Path>) -> String {
+        said_of(kinds, config, "verified")
+    }
+
+    fn said_of(kinds: &[(Kind, u64)], config: Option<&Path>, trust: &'static str) -> String {
         let session = Started {
             session: "0195f3c2-7e1a-7bbb-8ccc-0123456789ab".into(),
             token: String::new(),
@@ -228,6 +253,8 @@ mod tests {
             tier: "standard".into(),
             repository: Some("github.com/acme/web".into()),
             trust: "verified",
+            repository_trust: trust,
+            repository_basis: Some("workspace"),
         };
         let end = End {
             counts: Counts {
@@ -240,6 +267,20 @@ mod tests {
             observed: false,
         };
         end.text()
+    }
+
+    #[test]
+    fn what_only_the_working_copy_says_is_told_as_that() {
+        let kinds = [(kind(Outcome::Deny, None, "b.example", "not_allowed"), 2)];
+        let text = said_of(&kinds, None, "asserted");
+        for part in [
+            "github.com/acme/web (asserted), tier standard",
+            "a [[workspace]] is evidence",
+            "tidegate explain https://b.example/ --tier standard",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("--repo"), "{text}");
     }
 
     #[test]

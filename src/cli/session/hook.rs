@@ -108,6 +108,8 @@ impl Hook {
             session: Some(told.session_id.clone()),
             agent: Some("claude-code".to_owned()),
             repository: copy.repository,
+            folder: told.cwd.as_deref().and_then(super::start::plain_folder),
+            working_copy: true,
             r#ref: copy.branch,
             commit: copy.commit,
             permission_mode: told.permission_mode.clone(),

@@ -1,7 +1,7 @@
 //! `tidegate session start`: through a gate, or by hand with the key.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -88,6 +88,13 @@ pub(in crate::cli) struct Start {
     door: Door,
 }
 
+/// A folder as a gate is told it: without symbolic links. `None` where it is not plain text.
+pub(super) fn plain_folder(folder: &Path) -> Option<String> {
+    let folder = folder.canonicalize().ok()?;
+    let text = folder.to_str()?;
+    (!text.chars().any(char::is_control)).then(|| text.to_owned())
+}
+
 fn network(text: &str) -> Result<IpNet, String> {
     let alone = || text.parse::<std::net::IpAddr>().map(IpNet::from);
     let net = text.parse::<IpNet>().ok().or_else(|| alone().ok());
@@ -140,6 +147,8 @@ impl Start {
                 listener: self.bind_listener,
             },
             lifetime,
+            folder: self.repo.as_deref().and_then(plain_folder),
+            working_copy: self.repo.is_some(),
             ..Wish::default()
         })
     }

@@ -58,8 +58,8 @@ impl Table {
         found
     }
 
-    /// The names of the parents of a process, the nearest first, up to but without `head`.
-    pub(super) fn above(&self, pid: u32, head: u32) -> Vec<Arc<str>> {
+    /// The parents of a process with their names, the nearest first, up to but without `head`.
+    pub(super) fn above(&self, pid: u32, head: u32) -> Vec<(u32, Arc<str>)> {
         let mut names = Vec::new();
         let mut seen = HashSet::from([pid]);
         let mut at = self.0.get(&pid).map(|(parent, _)| *parent);
@@ -67,7 +67,7 @@ impl Table {
             let Some((above, name)) = self.0.get(&parent) else {
                 break;
             };
-            names.push(name.clone());
+            names.push((parent, name.clone()));
             at = Some(*above);
         }
         names
@@ -80,6 +80,23 @@ fn stat(line: &str) -> Option<(u32, Arc<str>)> {
     let (_, name) = front.split_once('(')?;
     let parent = rest.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some((parent, name.into()))
+}
+
+/// When a process began, in the kernel's ticks since the start of the machine.
+pub(super) fn began(pid: u32) -> Option<u64> {
+    let line = lossy(pid, "stat")?;
+    let (_, rest) = line.rsplit_once(')')?;
+    // The 22nd field of the line; the first two are the number and the name.
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The number of a process in its own process namespace.
+pub(super) fn inner(pid: u32) -> Option<u32> {
+    let status = lossy(pid, "status")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// Whether a process has that socket open; `false` where that cannot be seen.

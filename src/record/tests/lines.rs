@@ -43,6 +43,22 @@ async fn every_kind_of_line_fits_the_schema() {
         code: Some(0),
         took: Duration::from_millis(3),
     });
+    for event in [
+        Event::SessionStarted,
+        Event::SessionEnded,
+        Event::SessionRefused,
+    ] {
+        let facts = SessionFacts {
+            session: full().session,
+            repository: full().repository,
+            work: full().work,
+            evidence: "listener",
+            trust: "verified",
+            detail: Some("d".into()),
+            ..SessionFacts::default()
+        };
+        recorder.event(&event(Box::new(facts)));
+    }
     recorder.event(&Event::RecordGap {
         lost: 1,
         flows: vec![Uuid::nil()],
@@ -106,6 +122,7 @@ async fn every_kind_of_line_fits_the_schema() {
         "program_started",
         "record_gap",
         "session_ended",
+        "session_refused",
         "session_started",
         "tool_call_ended",
         "tool_call_started",
@@ -144,6 +161,7 @@ fn what_is_not_known_is_not_written() {
         [
             "event.name",
             "tidegate.flow.id",
+            "tidegate.repository.trust",
             "tidegate.verdict",
             "timestamp"
         ]

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::{self, OnFailure};
-use crate::identity::{Job, Process, ToolCall, Work};
+use crate::identity::{Job, Process, RepositoryBasis, RepositorySaid, ToolCall, Trust, Work};
 use crate::metrics::Metrics;
 use crate::policy::{Action, Basis, Category, Deed, McpCall, Mode, TierBasis, Verdict};
 
@@ -179,11 +179,16 @@ fn full() -> FlowFacts {
         span_id: Some("00f067aa0ba902b7".into()),
         user: Some("ana".into()),
         groups: Some(Arc::from([Arc::from("eng"), Arc::from("a\"b")])),
-        repository: Some("git.example/app".into()),
+        repository: Some(RepositorySaid {
+            name: "git.example/app".into(),
+            trust: Trust::Verified,
+            basis: RepositoryBasis::Workspace,
+        }),
         work: Some(Arc::new(Work {
             agent: Some("claude-code".into()),
             ref_name: Some("main".into()),
             revision: Some("4bf92f35".into()),
+            issued_ref: false,
             permission_mode: Some("plan".into()),
             organization: Some("acme".into()),
             job: Some(Job {
@@ -193,7 +198,9 @@ fn full() -> FlowFacts {
                 worker: Some("runner-1".into()),
             }),
         })),
+        call_trust: Trust::Verified,
         call: Some(Arc::new(ToolCall {
+            trust: Trust::Verified,
             id: Some("toolu_1".into()),
             prompt: Some("p-1".into()),
             agent: Some("a-2".into()),
@@ -205,6 +212,7 @@ fn full() -> FlowFacts {
             pid: 77,
             command: "curl https://docs.example/".into(),
             ancestry: vec!["bash".into(), "claude".into()],
+            lineage: Vec::new(),
         })),
         client_address: Some([127, 0, 0, 1].into()),
         server_address: Some("docs.example".into()),

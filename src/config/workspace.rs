@@ -1,0 +1,250 @@
+//! `[[workspace]]`: which folders are working copies of which repository.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::diag::{Diagnostic, Place};
+use crate::policy::source::Placed;
+
+use super::glob;
+use super::names::Names;
+use super::value::shortened;
+
+/// Which folders are working copies of which repository; at most one for each folder.
+#[derive(Clone, Debug, Default)]
+pub struct Workspaces(Arc<[Workspace]>);
+
+/// Folders that are working copies of one repository, with all that is below them.
+#[derive(Debug)]
+struct Workspace {
+    /// The names of the folders from the root on; `*` in one is any run of characters.
+    path: Vec<Box<str>>,
+    repository: Arc<str>,
+}
+
+/// `[[workspace]]` as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Section {
+    path: Option<Spanned<String>>,
+    repository: Option<Spanned<String>>,
+}
+
+impl Workspaces {
+    /// The repository of a folder, whose path is without symbolic links.
+    pub fn repository_of(&self, folder: &Path) -> Option<&Arc<str>> {
+        let found = self.0.iter().find(|workspace| workspace.holds(folder));
+        found.map(|workspace| &workspace.repository)
+    }
+}
+
+impl Workspace {
+    /// Whether a folder is one of these or below one.
+    fn holds(&self, folder: &Path) -> bool {
+        let mut names = folder.iter().skip(1);
+        folder.is_absolute()
+            && self.path.iter().all(|pattern| {
+                let name = names.next().and_then(|name| name.to_str());
+                name.is_some_and(|name| glob::matches(pattern, name))
+            })
+    }
+
+    /// Whether some folder may be in both.
+    fn overlaps(&self, other: &Self) -> bool {
+        let mut both = self.path.iter().zip(&other.path);
+        both.all(|(one, other)| may_be_one(one, other))
+    }
+}
+
+/// Whether some name may fit both patterns.
+fn may_be_one(one: &str, other: &str) -> bool {
+    match (one.split_once('*'), other.split_once('*')) {
+        (None, None) => one == other,
+        (None, Some(_)) => glob::matches(other, one),
+        (Some(_), None) => glob::matches(one, other),
+        (Some((front, _)), Some((other_front, _))) => {
+            let ends = |text: &str| text.rsplit('*').next().unwrap_or_default().to_owned();
+            let (end, other_end) = (ends(one), ends(other));
+            (front.starts_with(other_front) || other_front.starts_with(front))
+                && (end.ends_with(&other_end) || other_end.ends_with(&end))
+        }
+    }
+}
+
+/// The workspaces that are written.
+pub(super) fn workspaces(
+    sections: &[Placed<Section>],
+    names: &Names<'_>,
+    findings: &mut Vec<Diagnostic>,
+) -> Workspaces {
+    let mut workspaces: Vec<Workspace> = Vec::new();
+    let mut places: Vec<Place> = Vec::new();
+    for section in sections {
+        let Section { path, repository } = &section.value;
+        let (Some(path), Some(repository)) = (path, repository) else {
+            findings.push(missing(section));
+            continue;
+        };
+        let repository = names.repository(section, repository, findings);
+        let place = section.at(path);
+        let parsed = parse(path.get_ref()).map_err(|why| {
+            let message = format!("`{}` names no folder: {why}", shortened(path.get_ref()));
+            let finding = Diagnostic::error("bad-path", place.clone(), message);
+            findings.push(finding.help("write e.g. `path = \"/srv/src/payments/**\"`"));
+        });
+        let (Ok(parsed), Some(repository)) = (parsed, repository) else {
+            continue;
+        };
+        let workspace = Workspace {
+            path: parsed,
+            repository,
+        };
+        findings.extend(replaceable(&workspace, &place));
+        let mut before = workspaces.iter().zip(&places);
+        let clash = before.find(|(other, _)| {
+            other.repository != workspace.repository && other.overlaps(&workspace)
+        });
+        if let Some((other, first)) = clash {
+            let message = format!(
+                "a folder would be a working copy of both `{}` and `{}`",
+                other.repository, workspace.repository
+            );
+            let finding = Diagnostic::error("workspace-overlap", place.clone(), message);
+            let finding = finding
+                .label("a folder may fit this")
+                .related(first.clone(), "and this");
+            findings.push(finding.help("write paths of which none is inside another one"));
+        }
+        workspaces.push(workspace);
+        places.push(place);
+    }
+    Workspaces(workspaces.into())
+}
+
+fn missing(section: &Placed<Section>) -> Diagnostic {
+    let key = match section.value.path {
+        None => "path",
+        Some(_) => "repository",
+    };
+    let message = "`[[workspace]]` needs a `path` and a `repository`";
+    Diagnostic::error("missing-key", section.place(), message)
+        .label(format!("`{key}` is missing"))
+        .help("write e.g. `path = \"/srv/src/web/**\"` and `repository = \"github.com/acme/web\"`")
+}
+
+/// The names of an absolute path, without the `/**` that may end it.
+fn parse(text: &str) -> Result<Vec<Box<str>>, &'static str> {
+    let path = text.strip_suffix("/**").unwrap_or(text);
+    if matches!(path, "" | "/") && text.starts_with('/') {
+        return Err("the whole file system is no working copy");
+    }
+    let rest = path.strip_prefix('/').ok_or("it has to begin with `/`")?;
+    let names: Vec<Box<str>> = rest.split('/').map(Into::into).collect();
+    for name in &names {
+        match &**name {
+            "" => return Err("a name in it is empty"),
+            "." | ".." => return Err("`.` and `..` are no names of folders here"),
+            name if name.contains("**") => return Err("`**` may only be its end, behind a `/`"),
+            _ => {}
+        }
+    }
+    Ok(names)
+}
+
+/// A warning where a user other than root can put another folder, or a symbolic link, in the place
+/// of one that is mapped.
+fn replaceable(workspace: &Workspace, place: &Place) -> Option<Diagnostic> {
+    let mut at = PathBuf::from("/");
+    for name in workspace.path.iter().take_while(|name| !name.contains('*')) {
+        let folder = std::fs::metadata(&at).ok()?;
+        let mode = folder.permissions().mode();
+        let why = if folder.uid() != 0 {
+            format!("{} belongs to user {}", at.display(), folder.uid())
+        } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            format!("{} has the mode {:o}", at.display(), mode & 0o7777)
+        } else {
+            at.push(&**name);
+            continue;
+        };
+        let message = format!("a user can put another folder in the place of this one: {why}");
+        let finding = Diagnostic::warning("workspace-writable", place.clone(), message);
+        return Some(finding.help(
+            "that folder would be taken for this repository: keep working copies below folders of root",
+        ));
+    }
+    let is_link = at.symlink_metadata().is_ok_and(|it| it.is_symlink());
+    is_link.then(|| {
+        let message = format!(
+            "{} is a symbolic link: no folder has this path",
+            at.display()
+        );
+        let finding = Diagnostic::warning("workspace-link", place.clone(), message);
+        match at.canonicalize() {
+            Ok(real) => finding.help(format!("write `{}`", real.display())),
+            Err(_) => finding,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workspace(path: &str) -> Workspace {
+        Workspace {
+            path: parse(path).unwrap(),
+            repository: "github.com/acme/web".into(),
+        }
+    }
+
+    #[test]
+    fn a_folder_and_what_is_below_it_belong_to_it() {
+        for path in ["/srv/src/payments/**", "/srv/src/payments"] {
+            let payments = workspace(path);
+            for inside in ["/srv/src/payments", "/srv/src/payments/a/b"] {
+                assert!(payments.holds(Path::new(inside)), "{inside}");
+            }
+            for outside in [
+                "/srv/src",
+                "/srv/src/payments-api",
+                "/srv/src/Payments",
+                "srv/src/payments",
+                "/x/srv/src/payments",
+            ] {
+                assert!(!payments.holds(Path::new(outside)), "{outside}");
+            }
+        }
+        let all = workspace("/home/*/src/web-*/**");
+        assert!(all.holds(Path::new("/home/ana/src/web-1/x")));
+        assert!(!all.holds(Path::new("/home/ana/x/src/web-1")));
+    }
+
+    #[test]
+    fn folders_that_may_be_the_same_overlap() {
+        for (one, other, overlap) in [
+            ("/srv/a", "/srv/a/b", true),
+            ("/srv/a/**", "/srv/b/**", false),
+            ("/srv/a*/x", "/srv/ab/x/y", true),
+            ("/srv/a*/x", "/srv/*b/x", true),
+            ("/srv/a*", "/srv/b*", false),
+            ("/srv/*-a", "/srv/*-b", false),
+        ] {
+            let (one, other) = (workspace(one), workspace(other));
+            assert_eq!(one.overlaps(&other), overlap, "{one:?} {other:?}");
+            assert_eq!(other.overlaps(&one), overlap, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_folder_is_refused() {
+        for text in [
+            "", "/", "/**", "srv/a", "./a", "/a/../b", "/a//b", "/a/**/b", "/a**",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Whether a report comes from the agent's own process, not from a process that the agent started.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Family;
+use super::table::{self, Table};
+
+/// Bytes of the first line of a script that the kernel looks at.
+const SCRIPT_LINE: u64 = 256;
+/// How often, and after what pause, a socket that two processes hold is looked at again: between
+/// `fork` and `exec` a child holds what its parent does.
+const ATTEMPTS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The process of an agent that this process started.
+#[derive(Clone, Debug)]
+pub struct AgentProcess {
+    family: Arc<Family>,
+    /// The executable that it was started with.
+    program: Option<Program>,
+}
+
+/// An executable, by its file system and inode: another file that takes its path is another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Program {
+    device: u64,
+    inode: u64,
+}
+
+impl Program {
+    /// What runs where `name` is started: for a script its interpreter, and for
+    /// `#!/usr/bin/env NAME` the program of that name in the PATH.
+    pub fn of_command(name: &OsStr) -> Option<Self> {
+        let file = find(name)?;
+        let Some(line) = script_line(&file) else {
+            return Self::at(&file);
+        };
+        let mut words = line.split_ascii_whitespace();
+        let interpreter = Path::new(words.next()?);
+        let is_env = interpreter.file_name() == Some(OsStr::new("env"));
+        match words.find(|word| *word != "-S") {
+            Some(named) if is_env => Self::at(&find(OsStr::new(named))?),
+            _ => Self::at(interpreter),
+        }
+    }
+
+    fn at(path: &Path) -> Option<Self> {
+        let file = fs::metadata(path).ok()?;
+        Some(Self {
+            device: file.dev(),
+            inode: file.ino(),
+        })
+    }
+
+    /// What a process runs now.
+    fn of_process(pid: u32) -> Option<Self> {
+        Self::at(Path::new(&format!("/proc/{pid}/exe")))
+    }
+}
+
+/// A program by its path, or by its name in the PATH.
+fn find(name: &OsStr) -> Option<PathBuf> {
+    let path = Path::new(name);
+    if path.components().count() > 1 || path.is_absolute() {
+        return Some(path.to_owned());
+    }
+    let folders = std::env::var_os("PATH")?;
+    let mut found = std::env::split_paths(&folders).map(|folder| folder.join(name));
+    found.find(|file| file.is_file())
+}
+
+/// What stands behind the `#!` of a script.
+fn script_line(file: &Path) -> Option<String> {
+    let mut begin = Vec::new();
+    let file = File::open(file).ok()?;
+    file.take(SCRIPT_LINE).read_to_end(&mut begin).ok()?;
+    let text = String::from_utf8_lossy(begin.strip_prefix(b"#!")?).into_owned();
+    text.lines().next().map(str::to_owned)
+}
+
+impl AgentProcess {
+    /// The command of a family, which was started with `program`.
+    pub fn new(family: Arc<Family>, program: Option<Program>) -> Self {
+        Self { family, program }
+    }
+
+    /// Its process id; 0 before it runs.
+    pub fn pid(&self) -> u32 {
+        self.family.command.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection from `client` to `local` is the agent's: its process, which still runs
+    /// the executable that it was started with, holds the socket, and no other process does.
+    pub async fn is_at(&self, client: SocketAddr, local: SocketAddr) -> bool {
+        let agent = self.clone();
+        let find = move || agent.holds_alone(client, local);
+        self.family.search(find).await
+    }
+
+    fn holds_alone(&self, client: SocketAddr, local: SocketAddr) -> bool {
+        let pid = self.pid();
+        if pid == 0 || !self.is_itself(pid) {
+            return false;
+        }
+        let Some(inode) = self.family.inode(client, local) else {
+            return false;
+        };
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(PAUSE);
+            }
+            if !table::holds(pid, inode) {
+                return false;
+            }
+            let table = Table::read();
+            let mut others = table.pids().filter(|other| *other != pid);
+            if !others.any(|other| table::holds(other, inode)) {
+                return self.is_itself(pid);
+            }
+        }
+        false
+    }
+
+    /// Whether the process of that id is the one that was started, and runs what it was started
+    /// with.
+    fn is_itself(&self, pid: u32) -> bool {
+        let began = self.family.command_began.load(Ordering::Acquire);
+        began != 0
+            && table::began(pid) == Some(began)
+            && self.program.is_some()
+            && Program::of_process(pid) == self.program
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// A command with a connection to us on which it said that it is ready; it ends with that.
+    struct Connected {
+        child: Child,
+        agent: AgentProcess,
+        stream: TcpStream,
+    }
+
+    impl Connected {
+        fn is_the_agent_s(&self) -> bool {
+            let (client, local) = (self.stream.peer_addr(), self.stream.local_addr());
+            self.agent.holds_alone(client.unwrap(), local.unwrap())
+        }
+
+        fn end(mut self) {
+            drop(self.stream);
+            self.child.wait().unwrap();
+        }
+    }
+
+    fn connected(script: &str) -> Connected {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        let script = script.replace("PORT", &local.port().to_string());
+        let child = Command::new("bash").args(["-c", &script]).spawn().unwrap();
+        let family = Arc::new(Family::of_this_process());
+        family.command_is(child.id());
+        let agent = AgentProcess::new(family, Program::of_command(OsStr::new("bash")));
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut ready = [0; 6];
+        stream.read_exact(&mut ready).unwrap();
+        Connected {
+            child,
+            agent,
+            stream,
+        }
+    }
+
+    #[test]
+    fn only_the_process_itself_speaks_for_the_agent() {
+        let own = connected("exec 3<>/dev/tcp/127.0.0.1/PORT; echo ready >&3; read -t 60 <&3");
+        assert!(own.is_the_agent_s());
+        own.end();
+    }
+
+    #[test]
+    fn a_child_of_the_agent_does_not_speak_for_it() {
+        let child =
+            connected("(exec 3<>/dev/tcp/127.0.0.1/PORT; echo ready >&3; read -t 60 <&3); :");
+        assert!(!child.is_the_agent_s());
+        child.end();
+    }
+
+    #[test]
+    fn a_socket_that_a_child_holds_as_well_does_not_speak_for_it() {
+        let both =
+            connected("exec 3<>/dev/tcp/127.0.0.1/PORT; (echo ready >&3; read -t 60 <&3); :");
+        assert!(!both.is_the_agent_s());
+        both.end();
+    }
+
+    #[test]
+    fn a_process_that_became_another_program_does_not_speak_for_it() {
+        let other = connected(
+            "exec 3<>/dev/tcp/127.0.0.1/PORT; \
+             exec python3 -c 'import os; os.write(3, b\"ready\\n\"); os.read(3, 1)'",
+        );
+        assert!(!other.is_the_agent_s());
+        other.end();
+    }
+
+    #[test]
+    fn a_script_runs_as_its_interpreter() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            Program::of_command(path.as_os_str())
+        };
+        let sh = Program::at(Path::new("/bin/sh"));
+        assert!(sh.is_some());
+        assert_eq!(script("one", "#!/bin/sh\n"), sh);
+        assert_eq!(script("two", "#! /usr/bin/env sh\n"), sh);
+        assert_eq!(script("three", "#!/usr/bin/env -S sh -e\n"), sh);
+        assert_eq!(script("four", "#!/nowhere\n"), None);
+    }
+}

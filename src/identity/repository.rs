@@ -1,0 +1,96 @@
+//! Which repository a caller works on, and who says so: evidence of its own, whatever shows the
+//! session.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::caller::Trust;
+use super::grant::Grant;
+
+/// Who says which repository it is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RepositoryBasis {
+    /// A claim of an issuer's token.
+    Issuer,
+    /// `repository` of a `[[listener]]`.
+    Listener,
+    /// A pin of the working copy (`tidegate workspace pin`).
+    Pin,
+    /// Who started the session, or the session itself.
+    Session,
+    /// `repository` of an `[[identity.user]]`.
+    User,
+    /// The working copy, by the files in `.git`.
+    WorkingCopy,
+    /// A `[[workspace]]` of the configuration.
+    Workspace,
+}
+
+impl RepositoryBasis {
+    /// `tidegate.repository.basis`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::Listener => "listener",
+            Self::Pin => "pin",
+            Self::Session => "session",
+            Self::User => "user",
+            Self::WorkingCopy => "working-copy",
+            Self::Workspace => "workspace",
+        }
+    }
+}
+
+/// The repository of a caller or session, and who says so.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RepositorySaid {
+    /// `vcs.repository.url.full`.
+    pub name: Arc<str>,
+    /// `tidegate.repository.trust`: `verified` where evidence shows it, `asserted` where it can
+    /// only make the tier stricter.
+    pub trust: Trust,
+    /// `tidegate.repository.basis`.
+    pub basis: RepositoryBasis,
+}
+
+impl RepositorySaid {
+    /// A repository that evidence shows.
+    pub(super) fn verified(name: &Arc<str>, basis: RepositoryBasis) -> Self {
+        Self {
+            name: name.clone(),
+            trust: Trust::Verified,
+            basis,
+        }
+    }
+
+    fn asserted(name: &Arc<str>, basis: RepositoryBasis) -> Self {
+        Self {
+            name: name.clone(),
+            trust: Trust::Asserted,
+            basis,
+        }
+    }
+}
+
+impl Grant {
+    /// The repository that it works on: what it says last, else what evidence shows, else its own
+    /// word.
+    pub fn repository_said(&self) -> Option<RepositorySaid> {
+        self.last_said().or_else(|| {
+            let name = self.repository.as_ref()?;
+            Some(if self.verified {
+                RepositorySaid::verified(name, self.basis)
+            } else {
+                RepositorySaid::asserted(name, self.basis)
+            })
+        })
+    }
+
+    /// The repository that the session says it works on besides its evidence.
+    pub(super) fn last_said(&self) -> Option<RepositorySaid> {
+        let name = self.line.said.last()?;
+        Some(RepositorySaid::asserted(name, self.basis))
+    }
+}
