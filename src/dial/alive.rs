@@ -72,11 +72,13 @@ mod tests {
         keep_alive(&listener);
         let address = listener.local_addr().expect("bound");
         let one = [address];
-        let (dialled, accepted) = tokio::join!(race::connect(&one), listener.accept());
+        let budget = Arc::new(Descriptors::new(8));
+        let take = || budget.take(None, 1);
+        let (dialled, accepted) = tokio::join!(race::connect(&one, take), listener.accept());
         is_set(&dialled.expect("connected").0);
         is_set(&accepted.expect("accepted").0);
         // The way of several addresses sets the same.
-        let dialled = race::connect(&[address, address]).await;
+        let dialled = race::connect(&[address, address], take).await;
         is_set(&dialled.expect("connected").0);
     }
 }

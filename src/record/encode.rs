@@ -445,6 +445,7 @@ fn reported_call(object: &mut Object, facts: &CallFacts) {
     some(object, "session.id", facts.session.as_deref(), NAME);
     some(object, "prompt.id", call.prompt.as_deref(), NAME);
     some(object, "tool_use_id", call.id.as_deref(), NAME);
+    object.word("tidegate.call.trust", call.trust.as_str());
     some(object, "tidegate.tool.name", call.tool.as_deref(), NAME);
     some(object, "agent_id", call.agent.as_deref(), NAME);
     some(
