@@ -40,10 +40,12 @@ pub fn keep_alive<S: AsFd>(socket: &S) {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::dial::race;
+    use crate::dial::{Descriptors, race};
 
     fn is_set(socket: &TcpStream) {
         let socket = SockRef::from(socket);
