@@ -38,7 +38,7 @@ pub fn keep_alive<S: AsFd>(socket: &S) {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
@@ -62,6 +62,7 @@ mod tests {
             socket.tcp_keepalive_retries().expect("an option"),
             KEEPALIVE_PROBES
         );
+        #[cfg(target_os = "linux")]
         assert_eq!(
             socket.tcp_user_timeout().expect("an option"),
             Some(USER_TIMEOUT)

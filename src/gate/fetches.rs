@@ -63,13 +63,11 @@ impl Journal for Fetches {
                 facts,
                 permit: Some(permit),
             });
-            match written {
-                Ok(()) => Some(open as Box<dyn OpenFetch>),
-                Err(_) => {
-                    open.close(Err("record_unavailable"));
-                    None
-                }
+            if written.is_err() {
+                open.close(Err("record_unavailable"));
+                return None;
             }
+            Some(open as Box<dyn OpenFetch>)
         })
     }
 

@@ -57,8 +57,8 @@ codes! {
         "The destination is, or resolves to, an address that is not reachable from here."
         "If it is an internal service, name its network in `addresses` of the rule that allows it.";
     BadClientHello "bad_client_hello" 0 "tls_protocol_error" Client
-        "The ClientHello of TLS in the tunnel is not well-formed."
-        "Send a ClientHello as RFC 8446 writes it; the detail says what is wrong with this one.";
+        "TLS in the tunnel does not begin with a well-formed hello."
+        "Send a hello as RFC 8446 writes it; the detail says what is wrong with this one.";
     BadPath "bad_path" 400 "http_request_error" Client
         "The path is not in canonical form."
         "Send the path without dot segments, empty segments, backslashes or needless escapes.";
