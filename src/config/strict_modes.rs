@@ -444,7 +444,7 @@ fn fixed(pattern: &str) -> &str {
 mod tests {
     use super::*;
 
-    const USERS: &str = "root:x:0:0::/root:/bin/sh\nana:x:1000:1000::/home/ana:/bin/sh\n\
+    const USERS: &str = "root:x:0:0::/:/bin/sh\nana:x:1000:1000::/home/ana:/bin/sh\n\
                          ben:x:1001:1001::/home/ben:/bin/sh\ncem:x:1002:1003::/:/bin/sh\n";
 
     #[test]
