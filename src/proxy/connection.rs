@@ -342,6 +342,8 @@ impl Connection {
         head_only: bool,
     ) -> bool {
         flow.refuse(refusal);
+        let unrecorded = flow.recorded(refusal).await;
+        let refusal = unrecorded.as_ref().unwrap_or(refusal);
         let target = flow.target.clone();
         self.answer(refusal, &flow.facts, target.as_ref(), close, head_only)
             .await

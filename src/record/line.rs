@@ -282,13 +282,4 @@ pub enum Event {
     SessionStarted(Box<SessionFacts>),
     /// A session ended, or was revoked.
     SessionEnded(Box<SessionFacts>),
-    /// Lines that are missing, and why.
-    RecordGap {
-        /// How many lines were lost (`tidegate.gap.lost`).
-        lost: u64,
-        /// Flows whose `close` is missing (`tidegate.gap.flows`, at most 1000 listed).
-        flows: Vec<Uuid>,
-        /// `tidegate.detail`.
-        detail: Box<str>,
-    },
 }

@@ -46,6 +46,7 @@ mod mcp;
 mod oidc;
 mod parents;
 mod records;
+mod records_whole;
 mod reload;
 mod sameness;
 mod session_cli;
