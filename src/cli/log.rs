@@ -117,7 +117,7 @@ impl Verify {
         };
         let report = ordered(&self.files).and_then(|files| Report::of(&files, key, ending));
         match report {
-            Ok(report) if report.verifier.counts().0 == 0 && report.flaws.is_empty() => {
+            Ok(report) if report.verifier.counts().0 == 0 => {
                 print::err("tidegate: these files hold no line of a decision log with a chain\n");
                 Answer::Wrong
             }
@@ -231,44 +231,55 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let mut text = String::new();
-        for Found { file, line, flaw } in &self.flaws {
-            text += &format!("{}:{line}: {flaw}\n", file.display());
-        }
-        if self.more > 0 {
-            text += &format!("and {} more\n", self.more);
-        }
+        let flaw = |found: &Found| {
+            let Found { file, line, flaw } = found;
+            format!("{}:{line}: {flaw}", file.display())
+        };
+        let more = (self.more > 0).then(|| format!("and {} more", self.more));
+        let verdict = if self.flaws.is_empty() {
+            "whole"
+        } else {
+            "not whole"
+        };
+        let mut lines: Vec<String> = self.flaws.iter().map(flaw).collect();
+        lines.extend(more);
+        lines.extend(self.extent());
+        lines.push(self.signed_by());
+        lines.push(verdict.to_owned());
+        lines.join("\n") + "\n"
+    }
+
+    /// What lines there are.
+    fn extent(&self) -> Vec<String> {
         let verifier = &self.verifier;
         let (lines, checkpoints) = verifier.counts();
         let (first, last) = (verifier.first(), verifier.last());
-        text += &format!("lines {first} to {last}: {lines} lines, {checkpoints} checkpoints\n");
-        if first > 1 {
-            text += &format!(
-                "begins with line {first}: earlier files are not here, as `retain` or a shipper \
-                 leaves it\n"
-            );
-        }
-        if verifier.unchained_lines() > 0 {
-            let count = verifier.unchained_lines();
-            text += &format!("{count} lines before it have no chain and are not verified\n");
-        }
-        if verifier.unsigned_lines() > 0 {
-            let count = verifier.unsigned_lines();
-            text += &format!("{count} lines after the last signed checkpoint\n");
-        }
-        text += &match verifier.key() {
-            None => "not signed: who can write the files can write another chain\n".to_owned(),
-            Some((key, true)) => format!("signed by {key}\n"),
+        let (older, loose) = (verifier.unchained_lines(), verifier.unsigned_lines());
+        let all = format!("lines {first} to {last}: {lines} lines, {checkpoints} checkpoints");
+        let notes = [
+            (first > 1).then(|| {
+                format!(
+                    "begins with line {first}: earlier files are not here, as `retain` or a \
+                     shipper leaves it"
+                )
+            }),
+            (older > 0)
+                .then(|| format!("{older} lines before it have no chain and are not verified")),
+            (loose > 0).then(|| format!("{loose} lines after the last signed checkpoint")),
+        ];
+        std::iter::once(all)
+            .chain(notes.into_iter().flatten())
+            .collect()
+    }
+
+    fn signed_by(&self) -> String {
+        match self.verifier.key() {
+            None => "not signed: a process that can write the files can write another chain".into(),
+            Some((key, true)) => format!("signed by {key}"),
             Some((key, false)) => {
-                format!("signed by {key}, which was not compared: give --public-key\n")
+                format!("signed by {key}, which was not compared: give --public-key")
             }
-        };
-        text += if self.flaws.is_empty() {
-            "whole\n"
-        } else {
-            "not whole\n"
-        };
-        text
+        }
     }
 
     fn json(&self) -> serde_json::Value {

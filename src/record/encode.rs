@@ -147,7 +147,7 @@ pub(super) fn gap(at: Timestamp, gap: &Gap<'_>) -> Line {
 
 /// The line that opens or closes a count of what repeats; which of both, the count says.
 pub(super) fn repeated(at: Timestamp, count: &Count) -> Line {
-    let opens = count.count == 0;
+    let opens = count.total == 0;
     let says = if opens {
         Says::Counts(count.stands.clone())
     } else {
@@ -163,7 +163,7 @@ pub(super) fn repeated(at: Timestamp, count: &Count) -> Line {
             "tidegate.repeat.state",
             if opens { "open" } else { "ended" },
         );
-        object.number("tidegate.repeat.count", count.count);
+        object.number("tidegate.repeat.count", count.total);
         object.plain("tidegate.repeat.since", format_args!("{:.6}", count.since));
         object.plain("tidegate.repeat.until", format_args!("{:.6}", count.until));
         if let Some(targets) = count.targets {

@@ -301,10 +301,10 @@ impl Queue {
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         } else {
-            let idle =
-                |state: &mut State| state.lines.is_empty() && !state.reopen && !self.closing();
-            state.idle = idle(&mut state);
-            let waited = self.wake.wait_timeout_while(state, TICK, idle);
+            state.idle = self.is_idle(&state);
+            let waited = self
+                .wake
+                .wait_timeout_while(state, TICK, |state| self.is_idle(state));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.idle = false;
@@ -380,6 +380,10 @@ impl Queue {
         self.metrics.record_queue(0);
         self.health.send_replace(Health::Ended);
         self.room.close();
+    }
+
+    fn is_idle(&self, state: &State) -> bool {
+        state.lines.is_empty() && !state.reopen && !self.closing()
     }
 
     fn closing(&self) -> bool {

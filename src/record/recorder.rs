@@ -88,13 +88,13 @@ impl Recorder {
             (Some(key), None) => Some(Signer::open(key, Path::new("stdout"))?),
             _ => None,
         };
-        let signed = signer.as_ref().map(|signer| signer.head);
-        let signed = signed.filter(|_| sink.is_file());
+        let last_checkpoint = signer.as_ref().map(|signer| signer.head);
+        let last_checkpoint = last_checkpoint.filter(|_| sink.is_file());
         let queue = Arc::new(Queue::new(flows, config, clock, metrics.clone()));
-        writer::begin(&queue, &found, signed);
+        writer::begin(&queue, &found, last_checkpoint);
         // A log that ends before what was signed goes on behind it: the hole shows.
-        let head = signed
-            .filter(|signed| signed.seq >= found.head.seq)
+        let head = last_checkpoint
+            .filter(|checkpoint| checkpoint.seq >= found.head.seq)
             .unwrap_or(found.head);
         let mut writer = Writer::new(queue.clone(), sink, signer, head);
         writer.begin(&found);

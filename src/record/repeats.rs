@@ -55,7 +55,7 @@ pub(super) struct Count {
     /// Joins the opening and the closing line.
     pub(super) id: Uuid,
     /// How many were counted.
-    pub(super) count: u64,
+    pub(super) total: u64,
     /// When the first of them came.
     pub(super) since: Timestamp,
     /// When the last of them came.
@@ -269,7 +269,7 @@ impl Count {
     fn first(at: Timestamp, about: About) -> Self {
         Self {
             id: Uuid::now_v7(),
-            count: 1,
+            total: 1,
             since: at,
             until: at,
             about,
@@ -280,7 +280,7 @@ impl Count {
 
     fn opening(&self) -> Self {
         Self {
-            count: 0,
+            total: 0,
             ..self.clone()
         }
     }
@@ -290,7 +290,7 @@ impl Count {
         if !self.stands.load(Ordering::Acquire) {
             return Noted::Line;
         }
-        self.count += 1;
+        self.total += 1;
         self.until = self.until.max(at);
         Noted::Counted
     }

@@ -275,7 +275,7 @@ impl Writer {
     fn close_counts(&mut self, all: bool) {
         let now = self.queue.clock.now();
         for count in self.queue.repeats.ended(self.queue.clock.instant(), all) {
-            self.queue.metrics.records_repeated(count.count);
+            self.queue.metrics.records_repeated(count.total);
             self.make(encode::repeated(now, &count));
         }
     }

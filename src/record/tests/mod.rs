@@ -76,7 +76,7 @@ impl Log {
     /// The lines of all files, the oldest first.
     fn all_lines(&self) -> Vec<Value> {
         let numbered = |number: u32| PathBuf::from(format!("{}.{number}", self.path().display()));
-        let count = (1..)
+        let count = (1..1000)
             .take_while(|number| numbered(*number).exists())
             .count();
         let count = u32::try_from(count).expect("few");
