@@ -155,11 +155,14 @@ impl Recorder {
     pub fn event(&self, event: &Event) {
         let queue = self.queue();
         let (at, now) = (queue.clock.now(), queue.clock.instant());
-        let noted = match event {
-            Event::SessionStarted(facts) => queue.repeats.event(at, now, "session_started", facts),
-            Event::SessionEnded(facts) => queue.repeats.event(at, now, "session_ended", facts),
-            Event::PolicyLoaded { .. } | Event::PolicyRejected { .. } => Noted::Line,
+        let session = match event {
+            Event::SessionStarted(facts) => Some(("session_started", facts)),
+            Event::SessionEnded(facts) => Some(("session_ended", facts)),
+            _ => None,
         };
+        let noted = session.map_or(Noted::Line, |(name, facts)| {
+            queue.repeats.event(at, now, name, facts)
+        });
         match noted {
             Noted::Counted => {}
             Noted::Opens(count) => queue.push_event(encode::repeated(at, &count)),
