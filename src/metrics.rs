@@ -97,6 +97,9 @@ impl Metrics {
             declared.policy_reloads.series(&[result]);
             declared.issuer_fetches.series(&[result]);
         }
+        for cause in ["appended", "moved", "removed", "replaced", "truncated"] {
+            declared.record_file_changes.series(&[cause]);
+        }
         Self(Arc::new(Inner {
             connect: Table::new(declared.upstream_connect.clone(), CATEGORIES),
             duration: Table::new(declared.flow_duration.clone(), CATEGORIES),
@@ -314,6 +317,24 @@ impl Metrics {
     /// `tidegate_records_lost_total`.
     pub fn records_lost(&self, lines: u64) {
         self.0.declared.records_lost.inc_by(lines);
+    }
+
+    /// `tidegate_records_repeated_total`.
+    pub fn records_repeated(&self, refusals: u64) {
+        self.0.declared.records_repeated.inc_by(refusals);
+    }
+
+    /// `tidegate_record_file_changes_total`.
+    pub fn record_file_changed(&self, cause: &'static str) {
+        self.0.declared.record_file_changes.series(&[cause]).inc();
+    }
+
+    /// `tidegate_records_retention_short`; says whether it is so since now.
+    pub fn retention_short(&self, short: bool) -> bool {
+        let gauge = &self.0.declared.records_retention_short;
+        let before = gauge.get();
+        gauge.set(short.into());
+        short && before == 0
     }
 
     /// `tidegate_record_queue_length`.

@@ -15,6 +15,7 @@ mod explain;
 mod health;
 mod init;
 mod load;
+mod log;
 mod print;
 mod records;
 mod session;
@@ -72,6 +73,9 @@ enum Verb {
     /// Say what a rule writes for a credential.
     #[command(subcommand)]
     Credential(credential::Credential),
+    /// Verify that records are whole; print the key that signs them.
+    #[command(subcommand)]
+    Log(log::Log),
     /// Write the settings that make an agent use the gate.
     #[command(subcommand)]
     Init(init::Init),
@@ -140,6 +144,7 @@ impl Verb {
             Self::Workspace(workspace) => workspace.perform(),
             Self::Credential(credential) => credential.perform(),
             Self::Init(init) => init.perform(),
+            Self::Log(log) => log.perform(),
             Self::Completions(completions) => completions.perform(),
         }
         .into()
@@ -223,6 +228,9 @@ mod tests {
             "init claude-code --managed --write",
             "init claude-code --project --json",
             "init claude-code --user",
+            "log verify decisions.jsonl decisions.jsonl.1 --public-key gate.pub --running --json",
+            "log verify decisions.jsonl --through 1000",
+            "log key --config a.toml",
             "health --admin 127.0.0.1:3130",
             "health --admin unix:/run/tidegate/admin.sock --json",
         ] {

@@ -38,7 +38,10 @@ pub(super) enum Missing {
     #[error("records go to standard output here; `[record] file` names no file to look into")]
     NoFile,
     /// No line names it.
-    #[error("no record of it in {0}, nor in what it was rotated to")]
+    #[error(
+        "no record of it in {0}, nor in what it was rotated to; a refusal that repeated is only \
+         counted, in a `refusals_repeated` line"
+    )]
     Unknown(PathBuf),
 }
 
@@ -47,7 +50,7 @@ pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
     let newest = record.file.as_ref().ok_or(Missing::NoFile)?;
     let mut flows: Vec<Lines> = Vec::new();
     let mut left = MOST;
-    for path in files(newest, record.rotate_keep) {
+    for path in files(newest) {
         match File::open(&path) {
             Ok(file) => search(file, part, &mut left, &mut flows)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -65,13 +68,14 @@ pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
 }
 
 /// The log, newest file first.
-fn files(newest: &Path, rotated: u32) -> impl Iterator<Item = PathBuf> {
+fn files(newest: &Path) -> impl Iterator<Item = PathBuf> {
     let numbered = move |number: u32| {
         let mut name = OsString::from(newest);
         name.push(format!(".{number}"));
         PathBuf::from(name)
     };
-    std::iter::once(newest.to_owned()).chain((1..=rotated).map(numbered))
+    let rotated = (1..).map(numbered).take_while(|path| path.exists());
+    std::iter::once(newest.to_owned()).chain(rotated)
 }
 
 /// Adds what one file says of flows whose id begins or ends with `part`.

@@ -1,6 +1,7 @@
 //! `[record]`: the decision log.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -19,8 +20,25 @@ pub struct Record {
     pub on_failure: OnFailure,
     /// Rotate when the file has this many bytes (`rotate-size`, default 256 MiB; 0: never).
     pub rotate_size: u64,
-    /// How many rotated files are kept (`rotate-keep`, default 10).
+    /// How many rotated files are kept (`rotate-keep`, default 10); with `retain`, more are kept
+    /// where they are young enough.
     pub rotate_keep: u32,
+    /// How long rotated files are kept (`retain`, default 30 days; zero: `rotate-keep` alone
+    /// decides).
+    pub retain: Duration,
+    /// How long repeated refusals of one caller are counted together (`repeat-window`, default
+    /// 10 s; zero: each refusal has a line).
+    pub repeat_window: Duration,
+    /// How many refusals of one caller for one target, reason and rule have lines of their own in
+    /// a window (`repeat-after`, default 20).
+    pub repeat_after: u32,
+    /// The key that signs checkpoints (`key`, default `record.key` beside the file); `None` where
+    /// records go to standard output and no key is named: nothing is signed.
+    pub key: Option<PathBuf>,
+    /// The group that may read the files (`group`); `None` leaves the group as it is.
+    pub group: Option<u32>,
+    /// The permissions of the files (`mode`, default `0600`).
+    pub mode: u32,
 }
 
 /// What happens to new flows while records cannot be kept.
@@ -41,12 +59,26 @@ pub(super) struct Section {
     on_failure: Option<Spanned<String>>,
     rotate_size: Option<Spanned<Size>>,
     rotate_keep: Option<Spanned<i64>>,
+    retain: Option<Spanned<String>>,
+    repeat_window: Option<Spanned<String>>,
+    repeat_after: Option<Spanned<i64>>,
+    key: Option<Spanned<String>>,
+    group: Option<Spanned<String>>,
+    mode: Option<Spanned<String>>,
 }
 
 const FILE: &str = "decisions.jsonl";
 /// Smaller files would be rotated with every few lines.
 const ROTATE_SIZE: (u64, u64) = (4 << 10, 1 << 40);
 const ROTATE_KEEP: (u32, u32) = (0, 10_000);
+const DAY: Duration = Duration::from_hours(24);
+const RETAIN: (Duration, Duration) = (Duration::ZERO, Duration::from_hours(24 * 3650));
+const REPEAT_WINDOW: (Duration, Duration) = (Duration::ZERO, Duration::from_mins(10));
+const REPEAT_AFTER: (u32, u32) = (1, 10_000);
+/// The name of the key beside the file.
+const KEY: &str = "record.key";
+/// Where groups have their numbers.
+const GROUPS: &str = "/etc/group";
 
 impl Record {
     /// The defaults, with the file in `folder`.
@@ -56,6 +88,12 @@ impl Record {
             on_failure: OnFailure::default(),
             rotate_size: 256 << 20,
             rotate_keep: 10,
+            retain: DAY * 30,
+            repeat_window: Duration::from_secs(10),
+            repeat_after: 20,
+            key: Some(folder.join(KEY)),
+            group: None,
+            mode: 0o600,
         }
     }
 }
@@ -82,6 +120,15 @@ pub(super) fn record(
         let meaning = value::word(word.get_ref(), &words, section.at(word), findings);
         record.on_failure = meaning.unwrap_or_default();
     }
+    record.key = key_of(section, record.file.as_deref(), findings);
+    files(section, &mut record, findings);
+    bounds(section, &mut record, findings);
+    record
+}
+
+/// What the files are, and how long they are kept.
+fn files(section: &Placed<Section>, record: &mut Record, findings: &mut Vec<Diagnostic>) {
+    let written = &section.value;
     if let Some(size) = &written.rotate_size
         && *size.get_ref() != Size::Bytes(0)
     {
@@ -94,7 +141,92 @@ pub(super) fn record(
         let keep = value::number(*keep.get_ref(), ROTATE_KEEP, section.at(keep), findings);
         record.rotate_keep = keep.unwrap_or(record.rotate_keep);
     }
-    record
+    if let Some(mode) = &written.mode {
+        record.mode = mode_of(section, mode, findings).unwrap_or(record.mode);
+    }
+    if let Some(group) = &written.group {
+        record.group = group_of(section, group, findings);
+    }
+}
+
+/// How long files are kept, and when refusals are counted.
+fn bounds(section: &Placed<Section>, record: &mut Record, findings: &mut Vec<Diagnostic>) {
+    let written = &section.value;
+    let mut time = |text: &Option<Spanned<String>>, bounds, otherwise| {
+        let Some(text) = text else { return otherwise };
+        let time = value::duration(text.get_ref(), bounds, section.at(text), findings);
+        time.unwrap_or(otherwise)
+    };
+    record.retain = time(&written.retain, RETAIN, record.retain);
+    record.repeat_window = time(&written.repeat_window, REPEAT_WINDOW, record.repeat_window);
+    if let Some(after) = &written.repeat_after {
+        let after = value::number(*after.get_ref(), REPEAT_AFTER, section.at(after), findings);
+        record.repeat_after = after.unwrap_or(record.repeat_after);
+    }
+}
+
+fn key_of(
+    section: &Placed<Section>,
+    file: Option<&Path>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<PathBuf> {
+    let Some(key) = &section.value.key else {
+        return Some(file?.with_file_name(KEY));
+    };
+    if key.get_ref().is_empty() {
+        let finding = Diagnostic::error("empty", section.at(key), "`key` names no file");
+        let help = "write the path of a file that agents cannot read; it is made at first start";
+        findings.push(finding.help(help));
+        return None;
+    }
+    Some(super::folder_of(&section.source.path).join(key.get_ref()))
+}
+
+/// The permissions of a file, in octal as `chmod` takes them.
+fn mode_of(
+    section: &Placed<Section>,
+    mode: &Spanned<String>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<u32> {
+    let text = mode.get_ref();
+    let message = match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode & 0o022 != 0 => {
+            format!("`{text}` lets others than the owner write the records")
+        }
+        Ok(mode) if mode & 0o600 != 0o600 || mode & !0o644 != 0 => {
+            format!("`{text}` is not a mode of a file that the gate writes and others at most read")
+        }
+        Ok(mode) => return Some(mode),
+        Err(_) => format!("`{text}` is not a mode"),
+    };
+    let finding = Diagnostic::error("bad-mode", section.at(mode), message);
+    let help = "write \"0600\", or \"0640\" with `group` so that a log shipper can read";
+    findings.push(finding.help(help));
+    None
+}
+
+/// The number of a group, which is written as a name or as the number itself.
+fn group_of(
+    section: &Placed<Section>,
+    group: &Spanned<String>,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<u32> {
+    let text = group.get_ref();
+    if let Ok(number) = text.parse() {
+        return Some(number);
+    }
+    let groups = super::read(Path::new(GROUPS)).unwrap_or_default();
+    let found = groups.lines().find_map(|line| {
+        let mut words = line.split(':');
+        let named = words.next() == Some(text) && !text.is_empty();
+        words.nth(1).filter(|_| named)?.parse().ok()
+    });
+    if found.is_none() {
+        let message = format!("there is no group `{text}` in {GROUPS}");
+        let finding = Diagnostic::error("unknown-group", section.at(group), message);
+        findings.push(finding.help("make it with `groupadd`, or write its number"));
+    }
+    found
 }
 
 fn file_of(

@@ -109,7 +109,9 @@ pub(super) fn duration(
 
 /// Whole days of 24 hours.
 fn days(text: &str) -> Option<SignedDuration> {
-    let number: u16 = text.strip_suffix('d')?.trim_end().parse().ok()?;
+    let ends = ["days", "day", "d"];
+    let number = ends.iter().find_map(|end| text.strip_suffix(end))?;
+    let number: u16 = number.trim_end().parse().ok()?;
     Some(SignedDuration::from_hours(i64::from(number) * 24))
 }
 

@@ -1,10 +1,72 @@
 //! Records, metrics, reload, drain, limits.
 //!
 //! **Records**: JSON lines, schema `record/1` (`config/record.schema.json`). A refused flow leaves
-//! one `decision`; one that may pass leaves a `decision` before it acts and a `close` at its end,
-//! with the same `tidegate.flow.id`. While the log cannot be written new flows are refused
-//! (`on-failure = "refuse"`). After a crash the first line of the next run (`record_gap`) says
-//! which flows have no end. SIGHUP opens the file anew; `rotate-size` rotates it.
+//! one `decision`; a flow that may pass leaves a `decision` before it acts and a `close` at its end,
+//! with the same `tidegate.flow.id`. The gate writes the line of a refusal before it answers the
+//! client: killing the gate behind an answer loses no line. While the log cannot be written, new
+//! flows are refused (`on-failure = "refuse"`). After a crash the next run begins with a
+//! `record_gap`, which says which flows have no end. SIGHUP opens the file anew; `rotate-size`
+//! rotates it.
+//!
+//! **Repeated refusals**: after `repeat-after` refusals of one caller for one target, reason and
+//! rule within `repeat-window`, or three times as many of one caller in all, the gate counts instead
+//! of writing. A line `refusals_repeated` with `tidegate.repeat.state` = `open` stands in the log
+//! before the first refusal that is only counted is answered. At the end of the window, at a
+//! rotation and at the end of the run, a line with the same `tidegate.repeat.id` and the state `ended`
+//! has the exact count and the times of the first and last refusal. A caller that varies its
+//! targets has 16 counts, then one for "various targets" with the number of targets
+//! (`tidegate.repeat.targets`, at most 1000). The caller is the root session or the user where the
+//! evidence is `verified`, else the client address (IPv6: the /64). 256 callers are told apart, the
+//! others share their counts. If the gate is killed, the counts that are open are lost:
+//! `tidegate.gap.repeats` of the next `record_gap` says how many. `events_repeated` is the same for
+//! `session_started` and `session_ended` of one user (8 users are told apart). A counted refusal has no line of its own:
+//! `tidegate explain` of its flow id finds none.
+//!
+//! **How long records are kept**: files older than `retain` are removed, younger ones never, even
+//! where `rotate-keep` files are full. Then more disk is used than planned, and the gate says so:
+//! `tidegate_records_retention_short` is 1, and a `records_retention_short` line is written. A full
+//! disk refuses flows. `records_removed` says which files were removed.
+//!
+//! **Chain and signatures**: each line ends with `tidegate.chain.seq` (its number, across rotations
+//! and restarts), `.prev` (the hash of the line before) and `.hash`: the SHA-256, in hex, of the line
+//! without its newline and without the field `tidegate.chain.hash`. By hand:
+//! `tail -n 1 FILE | sed 's/,"tidegate.chain.hash":"[0-9a-f]*"}$/}/' | tr -d '\n' | sha256sum`.
+//! A `checkpoint` line is written each minute in which there are lines, at the beginning of each
+//! file and at the end of a run. It holds an Ed25519 signature with the key of this gate
+//! (`[record] key`, by default `record.key` beside the log), which covers all lines before it.
+//!
+//! `tidegate log verify FILES…` finds lines that were changed, removed, moved, doubled or cut off,
+//! and says file, line and number. Give all files, in any order, and the public key
+//! (`tidegate log key` prints it; keep it where agents cannot write): without `--public-key` the
+//! command believes the key in the log. `--running` accepts that the last two minutes are not signed
+//! yet. `--through SEQ` demands that the log reaches a line whose number was kept elsewhere. Exit
+//! code 0: whole; 1: not whole; 2: the input is wrong.
+//!
+//! | tampering | found by |
+//! |---|---|
+//! | a line before the last checkpoint is changed, removed, added, moved | `log verify` |
+//! | the end is cut off | `log verify`: no checkpoint of a stop; the running gate (`record_gap`, `truncated`); the next start, which remembers the last checkpoint beside the key |
+//! | the end is cut off at the stop of an earlier run, and the memory beside the key is changed too | `log verify --through SEQ` only |
+//! | the oldest files are removed | `log verify` says with which line the log begins; compare with `retain` |
+//! | lines of the last minute are changed or made up before the next checkpoint | the running gate, if the length changes; else not |
+//!
+//! A thief of the private key can write any log and sign it; only copies that left the machine
+//! before show it. A process that can write the files, but not read the key, can destroy records
+//! and is found out; it cannot make others that verify. So keep the key, like the records, where
+//! agents cannot read: they run as another user, or in the jail. Records on standard output have a
+//! new chain with each start.
+//!
+//! **The file**: each second the gate compares the file with what it wrote, and says in a
+//! `record_gap` what became of it (`tidegate.gap.cause`), and in
+//! `tidegate_record_file_changes_total`: `appended` (another process wrote to it), `truncated`,
+//! `removed`, `replaced`, or `moved`. It goes on at its path, with the same chain. It writes to no
+//! symbolic link, pipe or device that was put there: then the log fails until that is removed. A log
+//! rotation from outside moves the file and sends SIGHUP within two seconds: that is no gap, the new
+//! file begins with a `checkpoint` of cause `opened`. `copytruncate` is a truncation: do not use it.
+//!
+//! **A log shipper** that is not root reads the files where `[record] group` names its group and
+//! `mode` is `"0640"`; rotated files keep both. A folder that the gate makes is then open to the group
+//! as well. A mode that lets others write is an error.
 //!
 //! **Metrics** on the admin listener at `/metrics`; alert rules and a dashboard are under
 //! `deploy/`. Labels come from closed sets: never a host, session, user or repository.
@@ -36,9 +98,12 @@
 //! | `tidegate_policy_reloads_total` | counter | result | Attempts to load the policy anew. |
 //! | `tidegate_policy_stale` | gauge |  | 1 while the files do not load and an earlier policy goes on. |
 //! | `tidegate_rate_limited_total` | counter | kind | What callers did beyond their rate, and were told 429: `connections`, `refusals`, `sessions`, `admin`. |
+//! | `tidegate_record_file_changes_total` | counter | cause | Changes of the decision log's file that the gate did not make: `appended`, `moved`, `removed`, `replaced`, `truncated`. |
 //! | `tidegate_record_queue_length` | gauge |  | Lines of the decision log that wait to be written. |
 //! | `tidegate_records_total` | counter |  | Lines written to the decision log. |
 //! | `tidegate_records_lost_total` | counter |  | Lines that will never be in the decision log, whatever the cause. |
+//! | `tidegate_records_repeated_total` | counter |  | Refusals and events that repeated and are counted in one line instead of having their own; counted at the end of a window. |
+//! | `tidegate_records_retention_short` | gauge |  | 1 while `rotate-keep` files do not hold the age that `retain` asks for: more disk is used. |
 //! | `tidegate_sessions_attributed_total` | counter | evidence, trust | Flows by what told their session, and how far it is trusted. |
 //! | `tidegate_tls_handshakes_total` | counter | side, result | TLS handshakes: `ok`, or why there was none. Sides: `client` (an https:// proxy), `inside` (clients of inspected tunnels), `upstream` (destinations). |
 //! | `tidegate_upstream_connect_duration_seconds` | histogram | category | Time to connect to an origin. |

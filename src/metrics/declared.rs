@@ -82,10 +82,17 @@ declare! {
         "1 while the files do not load and an earlier policy goes on.";
     rate_limited: IntCounterVec = "tidegate_rate_limited_total" ["kind"],
         "What callers did beyond their rate, and were told 429.";
+    record_file_changes: IntCounterVec = "tidegate_record_file_changes_total" ["cause"],
+        "Changes of the decision log's file that the gate did not make: appended, moved, removed, \
+         replaced, truncated.";
     record_queue: IntGauge = "tidegate_record_queue_length" [],
         "Lines of the decision log that wait to be written.";
     records: IntCounter = "tidegate_records_total" [],
         "Lines written to the decision log.";
+    records_repeated: IntCounter = "tidegate_records_repeated_total" [],
+        "Refusals and events that repeated and are counted in one line instead of having their own.";
+    records_retention_short: IntGauge = "tidegate_records_retention_short" [],
+        "1 while rotate-keep files do not hold the age that retain asks for: more disk is used.";
     records_lost: IntCounter = "tidegate_records_lost_total" [],
         "Lines that will never be in the decision log, whatever the cause.";
     sessions: IntCounterVec = "tidegate_sessions_attributed_total" ["evidence", "trust"],

@@ -50,6 +50,9 @@ fn all() -> Metrics {
     metrics.records_written(7);
     metrics.records_lost(2);
     metrics.record_queue(3);
+    metrics.records_repeated(5);
+    metrics.record_file_changed("moved");
+    assert!(metrics.retention_short(true) && !metrics.retention_short(true));
     metrics
 }
 

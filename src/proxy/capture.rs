@@ -162,6 +162,7 @@ pub(super) async fn serve(
             flow.refuse(limited.as_ref().unwrap_or(&refusal));
             // Nobody was told a status.
             flow.facts.status = None;
+            let _ = flow.recorded(&refusal).await;
             drop(flow);
             turn_away(connection).await;
             None

@@ -351,6 +351,8 @@ impl Connection {
         let limited = self.limit_refusal(flow, refusal).await;
         let refusal = limited.as_ref().unwrap_or(refusal);
         flow.refuse(refusal);
+        let unrecorded = flow.recorded(refusal).await;
+        let refusal = unrecorded.as_ref().unwrap_or(refusal);
         let target = flow.target.clone();
         self.answer(refusal, &flow.facts, target.as_ref(), close, head_only)
             .await

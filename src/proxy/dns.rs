@@ -7,7 +7,7 @@ mod datagrams;
 mod message;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -166,7 +166,7 @@ impl Stub {
 
     /// Puts a refused name on record, once.
     async fn refuse(&self, snapshot: &Snapshot, name: &HostName, asker: Asker) -> Answer {
-        if !self.is_new(name) {
+        if self.is_recorded(name) {
             return Answer::NoSuchName;
         }
         let channel = self.channel_of(asker).await;
@@ -190,28 +190,44 @@ impl Stub {
         if let Some(limited) = rates::over_refusals(gate, &rates) {
             rates::hold_back(gate, &rates).await;
             flow.refuse(&limited);
-        } else if let Err(refusal) = flow.judge(&known, &target, &Asked::Connect) {
-            flow.refuse(&refusal);
-        } else {
+            flow.facts.status = None;
+            let _ = flow.recorded(&limited).await;
+            return Answer::Failed;
+        }
+        let judged = flow.judge(&known, &target, &Asked::Connect);
+        let refusal = judged.err().unwrap_or_else(|| {
             // Allowed at a port that is not captured.
-            flow.refuse(&super::Refusal::because(
+            super::Refusal::because(
                 super::Code::PortDenied,
                 "no port of it is captured in this jail",
-            ));
-        }
+            )
+        });
+        flow.refuse(&refusal);
         flow.facts.status = None;
-        Answer::NoSuchName
+        match flow.recorded(&refusal).await {
+            None => {
+                self.remember(name);
+                Answer::NoSuchName
+            }
+            Some(_) => Answer::Failed,
+        }
     }
 
-    fn is_new(&self, name: &HostName) -> bool {
-        let mut refused = self
-            .refused
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if refused.len() >= REMEMBERED {
-            refused.clear();
+    /// Whether the refusal of a name stands in the log already.
+    fn is_recorded(&self, name: &HostName) -> bool {
+        self.recorded().contains(name)
+    }
+
+    fn remember(&self, name: &HostName) {
+        let mut recorded = self.recorded();
+        if recorded.len() >= REMEMBERED {
+            recorded.clear();
         }
-        refused.insert(name.clone())
+        recorded.insert(name.clone());
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, HashSet<HostName>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -345,7 +345,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Marks the flow as told no; the line is written when it is dropped.
+    /// Marks the flow as refused. [`Flow::recorded`] writes the line, before the client is answered.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let code = refusal.code;
         self.refused = Some(code);
@@ -384,6 +384,25 @@ impl Flow {
             (Blame::Policy, _) => Outcome::Deny,
             _ => Outcome::Error,
         };
+    }
+
+    /// Writes the decision line of a refused flow, where it has none yet. Called before the client
+    /// is told anything. Returns the refusal that the client is to be told: where the line could
+    /// not be written, that of an unavailable log.
+    pub(super) async fn recorded(&mut self, refusal: &Refusal) -> Option<Refusal> {
+        if self.settled || self.refused.is_none() {
+            return None;
+        }
+        let permit = self.permit.take()?;
+        self.finish_refused();
+        let recorded = permit.refused(&self.facts).await;
+        (recorded.is_err() && refusal.code != Code::RecordUnavailable)
+            .then(|| Code::RecordUnavailable.into())
+    }
+
+    fn finish_refused(&mut self) {
+        self.facts.ms.total = Some(millis(self.began.elapsed()));
+        self.count(self.refused.map_or(0, Code::index));
     }
 
     /// Keeps a refusal for the agent whose tool call it happened in.
@@ -483,9 +502,8 @@ impl Drop for Flow {
         if self.refused.is_none() {
             self.refuse(&Refusal::because(Code::Draining, "the flow was abandoned"));
         }
-        self.facts.ms.total = Some(millis(self.began.elapsed()));
-        self.count(self.refused.map_or(0, Code::index));
-        permit.refused(&self.facts);
+        self.finish_refused();
+        permit.abandoned(&self.facts);
     }
 }
 

@@ -1,5 +1,8 @@
 //! From facts to lines: the names of `record/1`, in the order of its table.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -11,6 +14,7 @@ use super::line::{
     Asker, Blame, CallFacts, CloseFacts, Event, FlowFacts, Outcome, Said, SessionFacts, Timings,
     TlsMode,
 };
+use super::repeats::{About, Count};
 
 /// Names that a client chose, and most else, are cut here (characters).
 const NAME: usize = 253;
@@ -33,13 +37,17 @@ pub(super) struct Line {
     pub(super) split: usize,
     /// What it says of a flow's being open.
     pub(super) says: Says,
+    /// Whether it is signed: a checkpoint.
+    pub(super) signed: bool,
 }
 
 /// What a line says of a flow's being open.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) enum Says {
     /// It has ended.
     Closed(Uuid),
+    /// Refusals are counted under this line from here on.
+    Counts(Arc<AtomicBool>),
     /// Nothing.
     Nothing,
     /// It may pass from here on.
@@ -49,7 +57,8 @@ pub(super) enum Says {
 /// Lines that are missing, and why.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gap<'a> {
-    /// A word of a closed list: `stopped`, `failing`, `slow`, `removed`, `reported`.
+    /// A word of a closed list: `appended`, `failing`, `moved`, `removed`, `replaced`, `slow`,
+    /// `stopped`, `truncated`, `unsaid`.
     pub(super) cause: &'static str,
     /// Since when, where it is known.
     pub(super) since: Option<Timestamp>,
@@ -59,6 +68,10 @@ pub(super) struct Gap<'a> {
     pub(super) refused: u64,
     /// Flows whose end is not known: how many, and as many of them as fit.
     pub(super) open: (u64, &'a [Uuid]),
+    /// Bytes that the file lacks, or has more than it should.
+    pub(super) bytes: u64,
+    /// Windows of repeated refusals or events whose count is not known.
+    pub(super) repeats: u64,
     /// In words.
     pub(super) detail: &'a str,
 }
@@ -147,26 +160,6 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         Event::SessionRefused(facts) => line(at, "session_refused", Says::Nothing, |object| {
             session(object, facts);
         }),
-        Event::RecordGap {
-            lost,
-            flows,
-            detail,
-        } => {
-            let open = (
-                u64::try_from(flows.len()).unwrap_or(u64::MAX),
-                flows.as_slice(),
-            );
-            gap(
-                at,
-                &Gap {
-                    cause: "reported",
-                    lost: *lost,
-                    open,
-                    detail,
-                    ..Gap::default()
-                },
-            )
-        }
     }
 }
 
@@ -184,18 +177,92 @@ pub(super) fn gap(at: Timestamp, gap: &Gap<'_>) -> Line {
         if !gap.open.1.is_empty() {
             object.ids("tidegate.gap.flows", gap.open.1.iter().take(GAP_FLOWS));
         }
+        if gap.bytes > 0 {
+            object.number("tidegate.gap.bytes", gap.bytes);
+        }
+        if gap.repeats > 0 {
+            object.number("tidegate.gap.repeats", gap.repeats);
+        }
     })
 }
 
-/// A `checkpoint` line: some of the flows that were open when a file began, and how many in all.
-pub(super) fn checkpoint(at: Timestamp, open: &[Uuid], count: usize) -> Line {
-    line(at, "checkpoint", Says::Nothing, |object| {
+/// The line that opens or closes a count of what repeats; which of both, the count says.
+pub(super) fn repeated(at: Timestamp, count: &Count) -> Line {
+    let opens = count.total == 0;
+    let says = if opens {
+        Says::Counts(count.stands.clone())
+    } else {
+        Says::Nothing
+    };
+    let name = match count.about {
+        About::Events(..) => "events_repeated",
+        About::Refusals(_) | About::Various(_) => "refusals_repeated",
+    };
+    line(at, name, says, |object| {
+        object.id("tidegate.repeat.id", &count.id);
+        object.word(
+            "tidegate.repeat.state",
+            if opens { "open" } else { "ended" },
+        );
+        object.number("tidegate.repeat.count", count.total);
+        object.plain("tidegate.repeat.since", format_args!("{:.6}", count.since));
+        object.plain("tidegate.repeat.until", format_args!("{:.6}", count.until));
+        if let Some(targets) = count.targets {
+            object.number("tidegate.repeat.targets", targets);
+        }
+        match &count.about {
+            About::Events(name, facts) => {
+                object.word("tidegate.repeat.event", name);
+                some(object, "user.id", facts.user.as_deref(), NAME);
+            }
+            About::Refusals(facts) => {
+                decided(object, facts);
+                caller(object, facts);
+                destination(object, facts);
+            }
+            About::Various(facts) => caller(object, facts),
+        }
+    })
+}
+
+/// The line of a change of the files of the log, or of what they can keep.
+pub(super) fn files(at: Timestamp, name: &str, detail: &str) -> Line {
+    line(at, name, Says::Nothing, |object| {
+        object.text("tidegate.detail", detail, DETAIL);
+    })
+}
+
+/// What a `checkpoint` line says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checkpoint<'a> {
+    /// Why it is written: `opened` (a file begins), `started`, `running` (each minute), `stopped`.
+    pub(super) cause: &'static str,
+    /// How many flows are open.
+    pub(super) count: usize,
+    /// Some of these flows, where a file begins.
+    pub(super) open: &'a [Uuid],
+    /// The public key that belongs to the signature, in hex.
+    pub(super) key: Option<&'a str>,
+}
+
+/// A `checkpoint` line.
+pub(super) fn checkpoint(at: Timestamp, checkpoint: &Checkpoint<'_>) -> Line {
+    let mut line = line(at, "checkpoint", Says::Nothing, |object| {
+        object.word("tidegate.checkpoint.cause", checkpoint.cause);
         object.number(
             "tidegate.checkpoint.count",
-            u64::try_from(count).unwrap_or(u64::MAX),
+            u64::try_from(checkpoint.count).unwrap_or(u64::MAX),
         );
-        object.ids("tidegate.checkpoint.open", open.iter());
-    })
+        if checkpoint.cause == "opened" {
+            object.ids("tidegate.checkpoint.open", checkpoint.open.iter());
+        }
+        object.word(
+            "tidegate.checkpoint.key",
+            checkpoint.key.unwrap_or_default(),
+        );
+    });
+    line.signed = true;
+    line
 }
 
 fn line(at: Timestamp, name: &str, says: Says, write: impl FnOnce(&mut Object)) -> Line {
@@ -206,6 +273,7 @@ fn line(at: Timestamp, name: &str, says: Says, write: impl FnOnce(&mut Object)) 
         bytes: object.end(),
         split,
         says,
+        signed: false,
     }
 }
 

@@ -359,13 +359,4 @@ pub enum Event {
     ToolCallEnded(Box<CallFacts>),
     /// No session was started: the working copy is not what its pin says.
     SessionRefused(Box<SessionFacts>),
-    /// Lines that are missing, and why.
-    RecordGap {
-        /// How many lines were lost (`tidegate.gap.lost`).
-        lost: u64,
-        /// Flows whose `close` is missing (`tidegate.gap.flows`, at most 1000 listed).
-        flows: Vec<Uuid>,
-        /// `tidegate.detail`.
-        detail: Box<str>,
-    },
 }

@@ -9,21 +9,28 @@
 //! Why not `fdatasync` before a flow acts: it would cost each flow milliseconds to guard against
 //! the machine's end, while the process's own end, which is what happens, is guarded by `write`.
 
+mod chain;
 mod encode;
 mod json;
+mod key;
 mod line;
 mod queue;
 mod recorder;
+mod repeats;
+mod rotation;
 mod scan;
 mod sink;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
+pub use key::public_key;
 pub use line::{
     Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, Outcome, SCHEMA, Said,
     SessionFacts, Timings, TlsMode,
 };
 pub use recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
 pub use tally::{Counts, Kind, Tally};
+pub use verify::{Ending, Flaw, Verifier, parse_public_key};

@@ -13,15 +13,18 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::clock::Clock;
-use crate::config::OnFailure;
+use crate::config::{self, OnFailure};
 use crate::metrics::Metrics;
 
 use super::encode::Line;
+use super::repeats::Repeats;
 
 /// Events that may wait to be written.
 const EVENTS: usize = 1024;
 /// How often a sink that fails is tried again.
 const RETRY: Duration = Duration::from_millis(250);
+/// How often the writing thread looks after the file and what is due, without lines to write.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Orders that follow the last within this time are a sign of load.
 const BUSY: Duration = Duration::from_millis(1);
@@ -39,6 +42,8 @@ pub(super) struct Queue {
     pub(super) clock: Clock,
     /// Counts.
     pub(super) metrics: Metrics,
+    /// What is counted instead of written.
+    pub(super) repeats: Repeats,
     health: watch::Sender<Health>,
     state: Mutex<State>,
     wake: Condvar,
@@ -62,17 +67,28 @@ pub(super) enum Health {
 pub(super) struct Queued {
     /// The line.
     pub(super) line: Line,
-    /// Told `true` when the line is written, `false` when it was taken back.
-    pub(super) waiter: Option<oneshot::Sender<bool>>,
+    /// The flow that waits until the line is written.
+    pub(super) waiter: Option<Waiter>,
     /// The flow's room, where this is its last line: free when it is written.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
 
+/// A flow that waits until its line is written.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    /// Gets `true` when the line is written, `false` when the sink fails.
+    pub(super) written: oneshot::Sender<bool>,
+    /// Whether the line is removed when the flow stops waiting: a line that lets a flow pass must
+    /// not be written after that flow was refused. The line of a refusal stays.
+    pub(super) removable: bool,
+}
+
 /// What the next `record_gap` tells.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Missing {
-    /// `failing`, `slow`, `unsaid`, `removed`.
+    /// `failing`, `slow`, `unsaid`, or a change of the file: `appended`, `moved`, `removed`,
+    /// `replaced`, `truncated`.
     pub(super) cause: &'static str,
     /// When it began.
     pub(super) since: Timestamp,
@@ -80,6 +96,8 @@ pub(super) struct Missing {
     pub(super) lost: u64,
     /// Flows refused without a line.
     pub(super) refused: u64,
+    /// Bytes that the file lacks, or has more than it should.
+    pub(super) bytes: u64,
 }
 
 /// What the writing thread is to do next.
@@ -108,12 +126,18 @@ struct State {
 }
 
 impl Queue {
-    pub(super) fn new(flows: usize, on_failure: OnFailure, clock: Clock, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        flows: usize,
+        config: &config::Record,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             room: Arc::new(Semaphore::new(flows.clamp(1, Semaphore::MAX_PERMITS))),
-            on_failure,
+            on_failure: config.on_failure,
             clock,
             metrics,
+            repeats: Repeats::new(config.repeat_window, config.repeat_after),
             health: watch::Sender::new(Health::Writing),
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -148,22 +172,58 @@ impl Queue {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.lock();
         let waiter = match self.health() {
-            Health::Closing | Health::Writing => Some(sender),
+            Health::Closing | Health::Writing => Some(Waiter {
+                written: sender,
+                removable: true,
+            }),
             Health::Failing if self.on_failure == OnFailure::Continue => {
                 let _ = sender.send(true);
                 None
             }
             Health::Ended | Health::Failing => return None,
         };
-        state.lines.push(Queued {
-            line,
-            waiter,
-            room: None,
-        });
-        self.metrics.record_queue(state.lines.len() + state.held);
-        self.rouse(&mut state);
+        self.add(&mut state, line, waiter, None);
         drop(state);
         Some(receiver)
+    }
+
+    /// Queues the line of a refusal and says how to wait for it; the line is written even if the
+    /// flow stops waiting. `None` where the sink fails or has ended.
+    pub(super) fn push_refusal(
+        &self,
+        line: Line,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Option<oneshot::Receiver<bool>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        let (waiter, receiver) = match self.health() {
+            Health::Ended => {
+                self.lose(&mut state, "unsaid", 1, 0);
+                return None;
+            }
+            Health::Failing => (None, None),
+            Health::Closing | Health::Writing => {
+                let waiter = Waiter {
+                    written: sender,
+                    removable: false,
+                };
+                (Some(waiter), Some(receiver))
+            }
+        };
+        self.add(&mut state, line, waiter, room);
+        receiver
+    }
+
+    fn add(
+        &self,
+        state: &mut State,
+        line: Line,
+        waiter: Option<Waiter>,
+        room: Option<OwnedSemaphorePermit>,
+    ) {
+        state.lines.push(Queued { line, waiter, room });
+        self.metrics.record_queue(state.lines.len() + state.held);
+        self.rouse(state);
     }
 
     /// Queues the line of an event, where there is room.
@@ -185,6 +245,23 @@ impl Queue {
     /// Counts lines that will never be written.
     pub(super) fn lost(&self, cause: &'static str, lines: u64) {
         self.lose(&mut self.lock(), cause, lines, 0);
+    }
+
+    /// Tells of a change of the file.
+    pub(super) fn changed(&self, cause: &'static str, lost: u64, bytes: u64) {
+        let mut state = self.lock();
+        self.metrics.records_lost(lost);
+        let now = self.clock.now();
+        let missing = state.missing.get_or_insert(Missing {
+            cause,
+            since: now,
+            lost: 0,
+            refused: 0,
+            bytes: 0,
+        });
+        missing.cause = cause;
+        missing.lost += lost;
+        missing.bytes += bytes;
     }
 
     /// Counts a flow that was refused and has no line.
@@ -212,7 +289,7 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Waits for something to do: at most [`RETRY`] while the sink fails, else without end.
+    /// Waits for something to do: at most [`RETRY`] while the sink fails, else [`TICK`].
     ///
     /// Where the `last` orders are not long gone there is load, and then a short rest lets lines
     /// gather: a thread that woke for each line would cost every flow two switches.
@@ -224,16 +301,15 @@ impl Queue {
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         } else {
-            while state.lines.is_empty() && !state.reopen && !self.closing() {
-                state.idle = true;
-                state = self
-                    .wake
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
+            state.idle = self.is_idle(&state);
+            let waited = self
+                .wake
+                .wait_timeout_while(state, TICK, |state| self.is_idle(state));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.idle = false;
-        if !failing && self.clock.instant().duration_since(last) < BUSY {
+        let busy = !state.lines.is_empty();
+        if busy && !failing && self.clock.instant().duration_since(last) < BUSY {
             drop(state);
             thread::sleep(REST);
             state = self.lock();
@@ -247,6 +323,11 @@ impl Queue {
             reopen: mem::take(&mut state.reopen),
             closing: self.closing(),
         }
+    }
+
+    /// The writing thread makes lines itself.
+    pub(super) fn holds(&self, lines: usize) {
+        self.lock().held += lines;
     }
 
     /// Lines that the writing thread held are written, or taken back.
@@ -301,6 +382,10 @@ impl Queue {
         self.room.close();
     }
 
+    fn is_idle(&self, state: &State) -> bool {
+        state.lines.is_empty() && !state.reopen && !self.closing()
+    }
+
     fn closing(&self) -> bool {
         matches!(self.health(), Health::Closing | Health::Ended)
     }
@@ -328,6 +413,7 @@ impl Queue {
             since: now,
             lost: 0,
             refused: 0,
+            bytes: 0,
         });
         missing.lost += lost;
         missing.refused += refused;
@@ -339,17 +425,14 @@ impl Queue {
     }
 }
 
-/// Whether a line stays queued while the sink fails. One that a flow waits for is taken back, so
-/// that it cannot be written after the flow was refused; a flow that goes on is told so.
+/// Whether a line stays queued while the sink fails. Tells the flow that waits for the line: with
+/// `on-failure = "continue"` it goes on; otherwise it is refused, and the line that would have let
+/// it pass is removed.
 pub(super) fn keep(queued: &mut Queued, on_failure: OnFailure) -> bool {
-    match queued.waiter.take() {
-        None => true,
-        Some(waiter) => match on_failure {
-            OnFailure::Continue => {
-                let _ = waiter.send(true);
-                true
-            }
-            OnFailure::Refuse => waiter.send(false).is_err(),
-        },
-    }
+    let Some(Waiter { written, removable }) = queued.waiter.take() else {
+        return true;
+    };
+    let goes_on = on_failure == OnFailure::Continue;
+    let told = written.send(goes_on).is_ok();
+    goes_on || !removable || !told
 }

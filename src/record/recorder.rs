@@ -1,6 +1,7 @@
 //! Hands out the right to write records.
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -12,9 +13,13 @@ use crate::clock::Clock;
 use crate::config::{self, OnFailure};
 use crate::metrics::Metrics;
 
+#[cfg(test)]
+use super::chain::Head;
 use super::encode::{self, Line};
+use super::key::Signer;
 use super::line::{CloseFacts, Event, FlowFacts};
 use super::queue::{Health, Queue, Queued};
+use super::repeats::Noted;
 use super::sink::Sink;
 use super::tally::Tally;
 use super::writer::{self, Writer};
@@ -77,9 +82,22 @@ impl Recorder {
         metrics: &Metrics,
     ) -> io::Result<Self> {
         let (sink, found) = Sink::open(config)?;
-        let queue = Arc::new(Queue::new(flows, config.on_failure, clock, metrics.clone()));
-        writer::begin(&queue, &found);
-        let writer = Writer::new(queue.clone(), sink);
+        // A device is no file that a key could lie beside, or that is there at the next start.
+        let signer = match (&config.key, &config.file) {
+            (Some(key), Some(log)) if sink.is_file() => Some(Signer::open(key, log)?),
+            (Some(key), None) => Some(Signer::open(key, Path::new("stdout"))?),
+            _ => None,
+        };
+        let last_checkpoint = signer.as_ref().map(|signer| signer.head);
+        let last_checkpoint = last_checkpoint.filter(|_| sink.is_file());
+        let queue = Arc::new(Queue::new(flows, config, clock, metrics.clone()));
+        writer::begin(&queue, &found, last_checkpoint);
+        // A log that ends before what was signed goes on behind it: the hole shows.
+        let head = last_checkpoint
+            .filter(|checkpoint| checkpoint.seq >= found.head.seq)
+            .unwrap_or(found.head);
+        let mut writer = Writer::new(queue.clone(), sink, signer, head);
+        writer.begin(&found);
         Self::run(queue, writer)
     }
 
@@ -92,8 +110,12 @@ impl Recorder {
         clock: Clock,
         metrics: &Metrics,
     ) -> io::Result<Self> {
-        let queue = Arc::new(Queue::new(flows, on_failure, clock, metrics.clone()));
-        let writer = Writer::new(queue.clone(), sink);
+        let config = config::Record {
+            on_failure,
+            ..config::embedded().record
+        };
+        let queue = Arc::new(Queue::new(flows, &config, clock, metrics.clone()));
+        let writer = Writer::new(queue.clone(), sink, None, Head::default());
         Self::run(queue, writer)
     }
 
@@ -128,9 +150,24 @@ impl Recorder {
     }
 
     /// Writes an event that is not a flow's.
+    ///
+    /// Sessions that one user starts or ends faster than a person could follow are counted.
     pub fn event(&self, event: &Event) {
-        self.queue()
-            .push_event(encode::event(self.queue().clock.now(), event));
+        let queue = self.queue();
+        let (at, now) = (queue.clock.now(), queue.clock.instant());
+        let session = match event {
+            Event::SessionStarted(facts) => Some(("session_started", facts)),
+            Event::SessionEnded(facts) => Some(("session_ended", facts)),
+            _ => None,
+        };
+        let noted = session.map_or(Noted::Line, |(name, facts)| {
+            queue.repeats.event(at, now, name, facts)
+        });
+        match noted {
+            Noted::Counted => {}
+            Noted::Opens(count) => queue.push_event(encode::repeated(at, &count)),
+            Noted::Line => queue.push_event(encode::event(at, event)),
+        }
     }
 
     /// Counts every decision from now on; the first one that asks for it has it.
@@ -259,18 +296,68 @@ impl Permit {
             self.waiting = None;
             return Ok(());
         }
-        let written = self.written().await;
+        let written = written(&self.recorder.0.queue, &mut self.waiting).await;
         if written.is_err() {
             self.said = Said::Untold;
         }
         written.map_err(RecordUnavailable)
     }
 
-    /// Writes the one `decision` line of a flow that does not pass.
-    pub fn refused(self, facts: &FlowFacts) {
+    /// Writes the one `decision` line of a flow that does not pass and waits until the log has it
+    /// (with `on-failure = "continue"`: does not fail). Only then may the client be answered.
+    ///
+    /// After an error, and where the caller stops waiting, the line stays queued.
+    pub async fn refused(mut self, facts: &FlowFacts) -> Result<(), RecordUnavailable> {
+        if self.said == Said::Untold {
+            // The log could not be written a moment ago: the client has waited for that already.
+            self.abandoned(facts);
+            return Err(RecordUnavailable(Unavailable::Failing));
+        }
+        let queue = self.recorder.0.queue.clone();
+        let Some(line) = self.refusal(facts) else {
+            return Ok(());
+        };
+        let waiting = queue.push_refusal(line, self.room.take());
+        let written = match waiting {
+            Some(waiting) => written(&queue, &mut Some(waiting)).await,
+            None => Err(Unavailable::Failing),
+        };
+        match queue.on_failure {
+            OnFailure::Continue => Ok(()),
+            OnFailure::Refuse => written.map_err(RecordUnavailable),
+        }
+    }
+
+    /// Queues the one `decision` line of a flow that does not pass and whose client is not
+    /// answered.
+    pub fn abandoned(mut self, facts: &FlowFacts) {
+        if let Some(line) = self.refusal(facts) {
+            let room = self.room.take();
+            self.queue().push(Queued {
+                line,
+                waiter: None,
+                room,
+            });
+        }
+    }
+
+    /// The line that a refusal is to leave; none where it is counted, or there is no room for it.
+    fn refusal(&mut self, facts: &FlowFacts) -> Option<Line> {
         self.recorder.counted(facts);
-        let line = encode::decision(self.queue().clock.now(), facts);
-        self.last(line);
+        self.said = Said::All;
+        let queue = self.queue();
+        let at = queue.clock.now();
+        let noted = queue.repeats.refusal(at, queue.clock.instant(), facts);
+        let line = match noted {
+            Noted::Counted => return None,
+            Noted::Opens(count) => encode::repeated(at, &count),
+            Noted::Line => encode::decision(at, facts),
+        };
+        if !self.has_room() {
+            self.queue().lost("slow", 1);
+            return None;
+        }
+        Some(line)
     }
 
     /// Writes the `close` line of a flow that passed.
@@ -294,41 +381,6 @@ impl Permit {
         }
     }
 
-    /// Waits for the `decision` line. Measured on the machine's clock, because the thread that
-    /// writes knows no other.
-    async fn written(&mut self) -> Result<(), Unavailable> {
-        let Some(waiting) = &mut self.waiting else {
-            return Err(Unavailable::Failing);
-        };
-        let queue = &self.recorder.0.queue;
-        let carries_on = queue.on_failure == OnFailure::Continue;
-        let patience = if carries_on {
-            WRITTEN_CONTINUE
-        } else {
-            WRITTEN
-        };
-        let began = queue.clock.instant();
-        while let Some(left) = patience.checked_sub(began.elapsed()) {
-            match timeout(left, &mut *waiting).await {
-                Err(_) => {}
-                Ok(Ok(true)) => {
-                    self.waiting = None;
-                    return Ok(());
-                }
-                Ok(_) => {
-                    self.waiting = None;
-                    return Err(Unavailable::Failing);
-                }
-            }
-        }
-        if carries_on {
-            return Ok(());
-        }
-        // Nobody waits any more: the line is not to be written.
-        self.waiting = None;
-        Err(Unavailable::Full)
-    }
-
     /// Whether there is room; where there was none, there may be now.
     fn has_room(&mut self) -> bool {
         if self.room.is_none() {
@@ -350,6 +402,43 @@ impl Drop for Permit {
             Said::Untold => self.queue().refused_untold("failing"),
         }
     }
+}
+
+/// Waits until a line is written. Measured on the machine's clock, because the thread that writes
+/// has no other.
+async fn written(
+    queue: &Queue,
+    waiting: &mut Option<oneshot::Receiver<bool>>,
+) -> Result<(), Unavailable> {
+    let carries_on = queue.on_failure == OnFailure::Continue;
+    let longest = if carries_on {
+        WRITTEN_CONTINUE
+    } else {
+        WRITTEN
+    };
+    let began = queue.clock.instant();
+    while let Some(left) = longest.checked_sub(began.elapsed()) {
+        let Some(line) = waiting.as_mut() else {
+            return Err(Unavailable::Failing);
+        };
+        match timeout(left, line).await {
+            Err(_) => {}
+            Ok(Ok(true)) => {
+                *waiting = None;
+                return Ok(());
+            }
+            Ok(_) => {
+                *waiting = None;
+                return Err(Unavailable::Failing);
+            }
+        }
+    }
+    if carries_on {
+        return Ok(());
+    }
+    // The flow stops waiting: a line that would let it pass is removed.
+    *waiting = None;
+    Err(Unavailable::Full)
 }
 
 fn cause(why: Unavailable) -> &'static str {

@@ -9,6 +9,8 @@ use hashbrown::HashSet;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use super::chain::{Head, from_hex};
+
 /// Flows remembered at once; more are counted only.
 const OPEN: usize = 1 << 20;
 /// The longest line that is looked at.
@@ -21,6 +23,12 @@ pub(super) struct Found {
     pub(super) open: Vec<Uuid>,
     /// How many there are beyond those.
     pub(super) more: u64,
+    /// How many counts of repeated refusals or events have no closing line.
+    pub(super) repeats: u64,
+    /// The last line of the chain.
+    pub(super) head: Head,
+    /// Whether the last line is a checkpoint: nothing after it is unsigned.
+    pub(super) signed: bool,
     /// What is at the end of the file.
     pub(super) tail: Tail,
 }
@@ -103,16 +111,42 @@ struct Seen<'a> {
     checkpoint: Vec<&'a str>,
     #[serde(rename = "tidegate.gap.cause")]
     gap: Option<&'a str>,
+    #[serde(rename = "tidegate.repeat.id")]
+    repeat: Option<&'a str>,
+    #[serde(rename = "tidegate.repeat.state")]
+    state: Option<&'a str>,
+    #[serde(rename = "tidegate.chain.seq")]
+    seq: Option<u64>,
+    #[serde(rename = "tidegate.chain.hash")]
+    hash: Option<&'a str>,
 }
 
 #[derive(Default)]
 struct Open {
     flows: HashSet<Uuid>,
     more: u64,
+    repeats: HashSet<Uuid>,
+    head: Head,
+    signed: bool,
 }
 
 impl Open {
     fn note(&mut self, seen: &Seen<'_>) {
+        let hash = seen.hash.and_then(|hash| from_hex(hash.as_bytes()));
+        if let (Some(seq), Some(hash)) = (seen.seq, hash) {
+            self.head = Head { seq, hash };
+            self.signed = seen.name == "checkpoint";
+        }
+        let repeat = seen.repeat.and_then(|id| Uuid::parse_str(id).ok());
+        match (seen.state, repeat) {
+            (Some("open"), Some(id)) if self.repeats.len() < OPEN => {
+                self.repeats.insert(id);
+            }
+            (Some(_), Some(id)) => {
+                self.repeats.remove(&id);
+            }
+            _ => {}
+        }
         let flow = seen.flow.and_then(|flow| Uuid::parse_str(flow).ok());
         match (seen.name, flow) {
             ("decision", Some(flow)) if seen.verdict == Some("allow") => self.add(flow),
@@ -129,7 +163,11 @@ impl Open {
                 }
             }
             // An earlier start has told of all that was open before it.
-            ("record_gap", _) if seen.gap == Some("stopped") => *self = Self::default(),
+            ("record_gap", _) if seen.gap == Some("stopped") => {
+                self.flows.clear();
+                self.repeats.clear();
+                self.more = 0;
+            }
             _ => {}
         }
     }
@@ -148,6 +186,9 @@ impl Open {
         Found {
             open,
             more: self.more,
+            repeats: u64::try_from(self.repeats.len()).unwrap_or(u64::MAX),
+            head: self.head,
+            signed: self.signed,
             tail,
         }
     }
@@ -213,6 +254,20 @@ mod tests {
         let running = gap.replace("stopped", "failing");
         let text = decision(1, "allow") + &running;
         assert_eq!(found(&text).open, [Uuid::from_u128(1)]);
+    }
+
+    #[test]
+    fn a_count_without_its_closing_line_is_found() {
+        let line = |id: u128, state: &str| {
+            let id = Uuid::from_u128(id);
+            format!(
+                "{{\"event.name\":\"refusals_repeated\",\"tidegate.repeat.id\":\"{id}\",\
+                 \"tidegate.repeat.state\":\"{state}\"}}\n"
+            )
+        };
+        let text = [line(1, "open"), line(2, "open"), line(1, "ended")].concat();
+        assert_eq!(found(&text).repeats, 1);
+        assert_eq!(found(&(text + &line(2, "ended"))).repeats, 0);
     }
 
     #[test]

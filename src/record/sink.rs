@@ -1,18 +1,27 @@
 //! Where lines go: a file of whole lines that is rotated, or standard output.
 
-use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    fchown,
+};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::config;
 
+use super::rotation::{self, Kept, Retention, absent_is_fine, folder, numbered, suffixed};
 use super::scan::{Found, Tail, scan};
+
+/// How long a file that was moved is written on before that is told: a log rotation from outside
+/// moves the file first and sends SIGHUP then.
+const MOVED_GRACE: Duration = Duration::from_secs(2);
 
 /// Where lines go.
 #[derive(Debug)]
@@ -20,14 +29,18 @@ pub(super) struct Sink {
     out: Out,
     /// Where the file is; absent for a stream, which is neither scanned nor rotated.
     path: Option<PathBuf>,
+    /// Who may read the files.
+    access: Access,
     /// Bytes of the file, up to its last whole line.
     length: u64,
     /// The file ends in part of a line that could not be cut off.
     torn: bool,
     rotate_size: u64,
-    rotate_keep: u32,
+    retention: Retention,
     /// Rotate at this length: later than `rotate_size` after a rotation that failed.
     rotate_at: u64,
+    /// Since when the file has not been at its path.
+    moved: Option<Instant>,
 }
 
 /// What lines are written to.
@@ -38,6 +51,28 @@ enum Out {
     Faulty(faulty::Faulty),
     /// A file, or any other descriptor.
     File(File),
+    /// The file is gone, and no new one can be opened.
+    Lost,
+}
+
+/// A change of the file that the gate did not make.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Change {
+    /// `appended`, `moved`, `removed`, `replaced`, `truncated`.
+    pub(super) cause: &'static str,
+    /// Whether all lines of the file are gone with it.
+    pub(super) lines_gone: bool,
+    /// Whether the path has to be opened anew.
+    pub(super) elsewhere: bool,
+    /// How many bytes there are too few, or too many.
+    pub(super) bytes: u64,
+}
+
+/// Who may read the files.
+#[derive(Clone, Copy, Debug)]
+struct Access {
+    mode: u32,
+    group: Option<u32>,
 }
 
 impl Sink {
@@ -55,13 +90,9 @@ impl Sink {
     }
 
     fn open_file(path: &Path, config: &config::Record) -> io::Result<(Self, Found)> {
-        if let Some(folder) = folder(path) {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)?;
-        }
-        let file = open(path)?;
+        let access = Access::new(config);
+        access.make_folder(path)?;
+        let file = open(path, access)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Ok((Self::new(Out::File(file), None, config), Found::default()));
@@ -72,6 +103,7 @@ impl Sink {
                 "the file was replaced while it was opened",
             ));
         }
+        access.grant(&file)?;
         let mut found = scan(&file)?;
         if metadata.len() == 0
             && let Ok(before) = File::open(numbered(path, 1))
@@ -96,12 +128,19 @@ impl Sink {
         Self {
             out,
             path,
+            access: Access::new(config),
             length: 0,
             torn: false,
             rotate_size: config.rotate_size,
-            rotate_keep: config.rotate_keep,
+            retention: Retention::new(config),
             rotate_at,
+            moved: None,
         }
+    }
+
+    /// Whether it is a file without a line.
+    pub(super) fn is_empty(&self) -> bool {
+        self.path.is_some() && self.length == 0
     }
 
     /// Writes whole lines, which end at `ends`. Says how many of them are in the file, and, where
@@ -134,12 +173,92 @@ impl Sink {
         self.path.is_some() && self.length >= self.rotate_at
     }
 
-    /// Whether someone removed the file from under us.
-    pub(super) fn is_gone(&self) -> bool {
-        match (&self.out, &self.path) {
-            (Out::File(file), Some(_)) => file.metadata().is_ok_and(|found| found.nlink() == 0),
-            _ => false,
+    /// Compares the file with what was written, and its place with where it was opened.
+    pub(super) fn changed(&mut self, now: Instant) -> Option<Change> {
+        let (Out::File(file), Some(path)) = (&self.out, &self.path) else {
+            return None;
+        };
+        let ours = file.metadata().ok()?;
+        let there = fs::symlink_metadata(path).ok();
+        let lines_gone = ours.nlink() == 0;
+        if is_same(&ours, there.as_ref()) {
+            self.moved = None;
+            return self.resized(ours.len());
         }
+        let since = *self.moved.get_or_insert(now);
+        if !lines_gone && now.duration_since(since) < MOVED_GRACE {
+            return None;
+        }
+        self.moved = None;
+        let cause = match (there, lines_gone) {
+            (Some(_), _) => "replaced",
+            (None, true) => "removed",
+            (None, false) => "moved",
+        };
+        Some(Change {
+            cause,
+            lines_gone,
+            elsewhere: true,
+            bytes: 0,
+        })
+    }
+
+    /// Whether the file has another length than it was left with.
+    fn resized(&mut self, length: u64) -> Option<Change> {
+        if self.torn || length == self.length {
+            return None;
+        }
+        let cause = if length < self.length {
+            "truncated"
+        } else {
+            "appended"
+        };
+        let bytes = length.abs_diff(self.length);
+        self.length = length;
+        let mut last = [b'\n'];
+        if let (Out::File(file), Some(end)) = (&self.out, length.checked_sub(1)) {
+            let _ = file.read_exact_at(&mut last, end);
+        }
+        self.torn = last != [b'\n'];
+        self.length += u64::from(self.torn);
+        Some(Change {
+            cause,
+            lines_gone: false,
+            elsewhere: false,
+            bytes,
+        })
+    }
+
+    /// Whether the file that is written is the one at the path; a stream always is.
+    pub(super) fn is_in_place(&self) -> bool {
+        match (&self.out, &self.path) {
+            (Out::File(file), Some(path)) => is_at(file, path),
+            (Out::Lost, _) => false,
+            _ => true,
+        }
+    }
+
+    /// Whether there is nothing to write to.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.out, Out::Lost)
+    }
+
+    /// Writes nowhere until the path can be opened.
+    pub(super) fn lose(&mut self) {
+        self.out = Out::Lost;
+    }
+
+    /// Removes rotated files that need not be kept.
+    pub(super) fn keep_files(&self, now: Timestamp) -> io::Result<Kept> {
+        match &self.path {
+            Some(path) if matches!(self.out, Out::File(_)) => self.retention.apply(path, now),
+            _ => Ok(Kept::default()),
+        }
+    }
+
+    /// Whether it is a regular file, and no stream.
+    pub(super) fn is_file(&self) -> bool {
+        self.path.is_some()
     }
 
     /// Goes on in a new file that begins with `opening`; the old one becomes `.1`, and so on. Where
@@ -158,10 +277,12 @@ impl Sink {
         };
         let fresh_path = suffixed(&path, ".new");
         absent_is_fine(fs::remove_file(&fresh_path))?;
-        let mut fresh = open(&fresh_path)?;
+        let mut fresh = open(&fresh_path, self.access)?;
         lock(&fresh)?;
+        let access = self.access;
         let moved = fresh.write_all(opening).and_then(|()| {
-            shift(&path, self.rotate_keep)?;
+            access.grant(&fresh)?;
+            rotation::shift(&path)?;
             fs::rename(&fresh_path, &path)
         });
         if let Err(error) = moved {
@@ -174,24 +295,23 @@ impl Sink {
     }
 
     /// Opens the path anew, where another file than ours is there by now, or none. `opening` goes
-    /// to it first. Says whether it did.
+    /// to it first. Says whether it did. Refuses what is no regular file, and follows no link.
     pub(super) fn reopen(&mut self, opening: &[u8]) -> io::Result<bool> {
         let Some(path) = self.path.clone() else {
             return Ok(false);
         };
-        if let Out::File(file) = &self.out
-            && is_at(file, &path)
-        {
+        if self.is_in_place() {
             return Ok(false);
         }
-        if let Some(folder) = folder(&path) {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)?;
+        self.access.make_folder(&path)?;
+        let mut file = open(&path, self.access)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other(
+                "what is at the path of the log is no regular file: remove it",
+            ));
         }
-        let mut file = open(&path)?;
         lock(&file)?;
+        self.access.grant(&file)?;
         let length = file.metadata()?.len();
         let mut last = [b'\n'];
         if length > 0 {
@@ -214,6 +334,7 @@ impl Sink {
         self.out = Out::File(file);
         self.length = length;
         self.torn = false;
+        self.moved = None;
         self.rotate_at = match self.rotate_size {
             0 => u64::MAX,
             // A file that begins with more than a whole one would be rotated without end.
@@ -257,6 +378,10 @@ impl Out {
             #[cfg(test)]
             Self::Faulty(faulty) => faulty.write(bytes),
             Self::File(file) => file.write(bytes),
+            Self::Lost => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the file of the log is gone and cannot be opened anew",
+            )),
         }
     }
 
@@ -268,18 +393,76 @@ impl Out {
                 Ok(())
             }
             Self::File(file) => file.set_len(length),
+            Self::Lost => Ok(()),
         }
     }
 }
 
-/// Opens for appending, and for reading what is there; only the owner may.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+impl Access {
+    fn new(config: &config::Record) -> Self {
+        Self {
+            mode: config.mode,
+            group: config.group,
+        }
+    }
+
+    /// Makes the folder of a log, where there is none: a group that may read the files may look
+    /// into it.
+    fn make_folder(self, path: &Path) -> io::Result<()> {
+        let Some(folder) = folder(path).filter(|folder| !folder.exists()) else {
+            return Ok(());
+        };
+        let mode = if self.group.is_some() { 0o750 } else { 0o700 };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(folder)?;
+        if let Some(group) = self.group {
+            fchown(File::open(folder)?, None, Some(group))
+                .map_err(|error| no_group(&error, group))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a file to the group, with the permissions that are configured.
+    fn grant(self, file: &File) -> io::Result<()> {
+        let found = file.metadata()?;
+        if let Some(group) = self.group.filter(|group| *group != found.gid()) {
+            fchown(file, None, Some(group)).map_err(|error| no_group(&error, group))?;
+        }
+        if found.mode() & 0o7777 != self.mode {
+            file.set_permissions(Permissions::from_mode(self.mode))?;
+        }
+        Ok(())
+    }
+}
+
+fn no_group(error: &io::Error, group: u32) -> io::Error {
+    let message = format!(
+        "cannot be given to group {group} (`[record] group`): {error}; the user of the gate has to \
+         be a member of it"
+    );
+    io::Error::new(error.kind(), message)
+}
+
+/// Opens for appending, and for reading what is there. A link at the path is not followed: another
+/// user could have put it there.
+fn open(path: &Path, access: Access) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NOCTTY;
+    let opened = OpenOptions::new()
         .read(true)
         .append(true)
         .create(true)
-        .mode(0o600)
-        .open(path)
+        .mode(access.mode)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path);
+    opened.map_err(|error| match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => io::Error::other(
+            "the path of the log is a symbolic link, which is not followed: name the file itself \
+             (`-` is standard output)",
+        ),
+        _ => error,
+    })
 }
 
 /// Two writers of one file would each cut off the other's lines.
@@ -298,46 +481,12 @@ fn lock(file: &File) -> io::Result<()> {
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
-        _ => false,
-    }
+    let ours = file.metadata();
+    ours.is_ok_and(|ours| is_same(&ours, fs::symlink_metadata(path).ok().as_ref()))
 }
 
-/// Makes place at `path`: each file gets the next number, and the last is written over.
-fn shift(path: &Path, keep: u32) -> io::Result<()> {
-    if keep == 0 {
-        return Ok(());
-    }
-    for number in (1..keep).rev() {
-        absent_is_fine(fs::rename(
-            numbered(path, number),
-            numbered(path, number + 1),
-        ))?;
-    }
-    absent_is_fine(fs::rename(path, numbered(path, 1)))
-}
-
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
-}
-
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    suffixed(path, &format!(".{number}"))
-}
-
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn folder(path: &Path) -> Option<&Path> {
-    path.parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
+fn is_same(ours: &fs::Metadata, there: Option<&fs::Metadata>) -> bool {
+    there.is_some_and(|there| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
 }
 
 /// Makes new names last. Where the file system cannot, the names are there all the same.
@@ -380,9 +529,8 @@ pub(super) mod faulty {
         pub(in super::super) fn sink(&self, cuts: bool) -> Sink {
             let config = config::Record {
                 file: None,
-                on_failure: config::OnFailure::Refuse,
                 rotate_size: 0,
-                rotate_keep: 0,
+                ..config::embedded().record
             };
             let path = cuts.then(|| "faulty".into());
             Sink::new(Out::Faulty(self.clone()), path, &config)

@@ -3,16 +3,20 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use hashbrown::HashSet;
-use tokio::sync::oneshot;
+use jiff::Timestamp;
 use uuid::{NoContext, Uuid};
 
 use crate::config::OnFailure;
 
-use super::encode::{self, Gap, Line, Says};
+use super::chain::{Head, public_hex};
+use super::encode::{self, Checkpoint, Gap, Line, Says};
 use super::json::digits;
+use super::key::Signer;
 use super::line::SCHEMA;
 use super::queue::{Missing, Orders, Queue, Queued, keep};
 use super::scan::{Found, Tail};
@@ -24,27 +28,36 @@ const BATCH: usize = 1 << 20;
 /// up on lines of more than 32 KiB.
 const CHECKPOINT: usize = 10_000;
 const CHECKPOINT_LINE: usize = 500;
-/// How often a look is taken whether the file is still there.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the log is signed while lines are written, and old files are looked for.
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// The thread that writes.
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: Arc<Queue>,
     sink: Sink,
+    signer: Option<Signer>,
+    /// The public key, as checkpoints say it.
+    key: Option<String>,
     /// What every line says of us, behind its number.
     service: String,
     /// The number of the next line.
     sequence: u64,
+    /// The last line written.
+    head: Head,
     /// Lines not yet in the file.
     pending: VecDeque<Queued>,
     /// Flows that may pass and have not ended, as the file tells it.
     open: HashSet<Uuid>,
     batch: Batch,
     failing: bool,
-    looked: Instant,
-    /// Lines written since the last look.
-    unlooked: u64,
+    kept: Instant,
+    /// When the last checkpoint was written, by the time of day: a machine that slept signs first.
+    signed: Timestamp,
+    /// Whether lines were written after the last checkpoint.
+    unsigned: bool,
+    /// Lines written to this file.
+    in_file: u64,
 }
 
 /// Numbered lines, ready to be written at once.
@@ -52,28 +65,49 @@ pub(super) struct Writer {
 struct Batch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// The head of the chain behind each line.
+    heads: Vec<Head>,
+    /// The last line that is signed, counted from one; 0: none.
+    signed: usize,
 }
 
 impl Writer {
-    pub(super) fn new(queue: Arc<Queue>, sink: Sink) -> Self {
-        let looked = queue.clock.instant();
+    pub(super) fn new(queue: Arc<Queue>, sink: Sink, signer: Option<Signer>, head: Head) -> Self {
+        let now = queue.clock.instant();
         Self {
             service: service(&queue),
+            key: signer.as_ref().map(|signer| public_hex(&signer.key)),
+            signed: queue.clock.now(),
             queue,
             sink,
+            signer,
             sequence: 1,
+            head,
             pending: VecDeque::new(),
             open: HashSet::new(),
             batch: Batch::default(),
             failing: false,
-            looked,
-            unlooked: 0,
+            kept: now,
+            unsigned: false,
+            in_file: 0,
+        }
+    }
+
+    /// Begins a file that follows another with a checkpoint, and signs what an earlier run left
+    /// unsigned.
+    pub(super) fn begin(&mut self, found: &Found) {
+        if self.sink.is_empty() && self.head.seq > 0 {
+            self.checkpoint_now("opened");
+        } else if self.head.seq > 0 && !found.signed {
+            self.checkpoint_now("started");
         }
     }
 
     /// Writes until it is told to end.
     pub(super) fn run(mut self) {
-        let mut last = self.looked;
+        let mut last = self.kept;
+        self.keep_files();
+        self.write(None);
         loop {
             let orders = self.queue.next(self.failing, last);
             let Orders {
@@ -85,9 +119,11 @@ impl Writer {
             let done = closing && lines.is_empty();
             self.pending.extend(lines);
             if reopen {
-                self.reopen();
+                self.reopen(None);
             }
             self.look();
+            self.close_counts(done);
+            self.sign(done);
             self.write(missing);
             if done || closing && self.failing {
                 break;
@@ -130,7 +166,7 @@ impl Writer {
             let abandoned = queued
                 .waiter
                 .as_ref()
-                .is_some_and(oneshot::Sender::is_closed);
+                .is_some_and(|waiter| waiter.removable && waiter.written.is_closed());
             !abandoned
         });
         self.queue.settled(before - self.pending.len());
@@ -142,19 +178,23 @@ impl Writer {
         if let Some(missing) = missing {
             self.add(&encode::gap(self.queue.clock.now(), &told(&missing)));
         }
+        let key = self.signer.as_ref().map(|signer| &signer.key);
         let first = self.sequence + u64::try_from(self.batch.ends.len()).unwrap_or(0);
         for (sequence, queued) in (first..).zip(&self.pending) {
             if self.batch.bytes.len() >= BATCH {
                 break;
             }
-            self.batch.add(&queued.line, sequence, &self.service);
+            self.batch
+                .add(&queued.line, (self.head, sequence), &self.service, key);
         }
     }
 
     /// Adds a line that nobody queued.
     fn add(&mut self, line: &Line) {
+        let key = self.signer.as_ref().map(|signer| &signer.key);
         let sequence = self.sequence + u64::try_from(self.batch.ends.len()).unwrap_or(0);
-        self.batch.add(line, sequence, &self.service);
+        self.batch
+            .add(line, (self.head, sequence), &self.service, key);
     }
 
     /// Writes the batch; says how many of its lines are in the file.
@@ -164,11 +204,24 @@ impl Writer {
         (written, result)
     }
 
-    fn numbered(&mut self, written: usize) {
-        let written = u64::try_from(written).unwrap_or(0);
+    fn numbered(&mut self, lines: usize) {
+        let Some(last) = lines.checked_sub(1) else {
+            return;
+        };
+        let written = u64::try_from(lines).unwrap_or(0);
         self.sequence += written;
-        self.unlooked += written;
+        self.in_file += written;
+        self.head = self.batch.heads.get(last).copied().unwrap_or(self.head);
         self.queue.metrics.records_written(written);
+        self.unsigned = true;
+        if let Some(signed) = self.batch.signed.checked_sub(1).filter(|it| *it <= last) {
+            self.unsigned = signed < last;
+            self.signed = self.queue.clock.now();
+            let head = self.batch.heads.get(signed).copied();
+            if let (Some(signer), Some(head)) = (&mut self.signer, head) {
+                signer.remember(head);
+            }
+        }
     }
 
     /// The first lines pending are in the file.
@@ -178,13 +231,14 @@ impl Writer {
                 Says::Closed(flow) => {
                     self.open.remove(&flow);
                 }
+                Says::Counts(stands) => stands.store(true, Ordering::Release),
                 Says::Nothing => {}
                 Says::Opened(flow) => {
                     self.open.insert(flow);
                 }
             }
             if let Some(waiter) = queued.waiter {
-                let _ = waiter.send(true);
+                let _ = waiter.written.send(true);
             }
         }
         self.queue.settled(lines);
@@ -193,12 +247,12 @@ impl Writer {
     fn fail(&mut self, error: &io::Error) {
         if !self.failing {
             tracing::error!(%error, "the decision log cannot be written");
-            let since = self.queue.clock.now();
             self.queue.untold(Missing {
                 cause: "failing",
-                since,
+                since: self.queue.clock.now(),
                 lost: 0,
                 refused: 0,
+                bytes: 0,
             });
         }
         self.failing = true;
@@ -217,29 +271,94 @@ impl Writer {
         }
     }
 
-    /// Sees whether the file is still there, now and then.
-    fn look(&mut self) {
-        let now = self.queue.clock.instant();
-        if now.duration_since(self.looked) < LOOK {
-            return;
+    /// Queues the closing lines of counts whose windows have ended, or of `all`.
+    fn close_counts(&mut self, all: bool) {
+        let now = self.queue.clock.now();
+        for count in self.queue.repeats.ended(self.queue.clock.instant(), all) {
+            self.queue.metrics.records_repeated(count.total);
+            self.make(encode::repeated(now, &count));
         }
-        self.looked = now;
-        if self.sink.is_gone() {
-            tracing::error!(
-                lines = self.unlooked,
-                "the decision log was removed: it begins anew"
-            );
-            self.queue.lost("removed", self.unlooked);
-            self.reopen();
-        }
-        self.unlooked = 0;
     }
 
-    fn reopen(&mut self) {
-        self.checkpoint();
+    /// Queues a checkpoint where one is due: each minute, and at the end. While the sink fails the
+    /// lines that wait are signed when it works again.
+    fn sign(&mut self, last: bool) {
+        let since = self.queue.clock.now().duration_since(self.signed);
+        let due = Duration::try_from(since).map_or(true, |since| since >= MINUTE);
+        let wrote = self.sequence > 1 || !self.pending.is_empty();
+        let signs = !self.failing && (self.unsigned || !self.pending.is_empty());
+        if last && wrote && !self.failing {
+            let line = self.checkpoint("stopped", &[]);
+            self.make(line);
+        } else if due && signs {
+            let line = self.checkpoint("running", &[]);
+            self.queue.holds(1);
+            self.pending.push_front(Queued {
+                line,
+                waiter: None,
+                room: None,
+            });
+        }
+        let now = self.queue.clock.instant();
+        if now.duration_since(self.kept) >= MINUTE {
+            self.kept = now;
+            self.keep_files();
+        }
+    }
+
+    /// Queues a line of the writer's own.
+    fn make(&mut self, line: Line) {
+        self.queue.holds(1);
+        self.pending.push_back(Queued {
+            line,
+            waiter: None,
+            room: None,
+        });
+    }
+
+    /// Compares the file with what was written, before each write: two system calls.
+    fn look(&mut self) {
+        if self.sink.is_lost() {
+            self.reopen(Some("removed"));
+        }
+        let Some(change) = self.sink.changed(self.queue.clock.instant()) else {
+            return;
+        };
+        tracing::error!(
+            cause = change.cause,
+            "the file of the decision log was changed"
+        );
+        self.queue.metrics.record_file_changed(change.cause);
+        let lost = if change.lines_gone { self.in_file } else { 0 };
+        self.queue.changed(change.cause, lost, change.bytes);
+        if change.elsewhere {
+            self.reopen(Some(change.cause));
+        }
+    }
+
+    /// Goes on in the file that is at the path by now. Where the old file is gone and there is no
+    /// new one, the log fails.
+    fn reopen(&mut self, cause: Option<&'static str>) {
+        if self.sink.is_in_place() {
+            return;
+        }
+        if cause.is_none() {
+            self.settle_file();
+        }
+        self.opening();
         match self.sink.reopen(&self.batch.bytes) {
-            Ok(true) => self.numbered(self.batch.ends.len()),
+            Ok(true) => {
+                self.in_file = 0;
+                self.numbered(self.batch.ends.len());
+            }
             Ok(false) => {}
+            Err(error) if cause.is_some() => {
+                if !self.sink.is_lost() {
+                    tracing::error!(%error, "the decision log cannot be opened anew");
+                }
+                self.sink.lose();
+                self.fail(&error);
+            }
             Err(error) => {
                 tracing::error!(%error, "the decision log cannot be opened anew: the old goes on");
             }
@@ -247,28 +366,76 @@ impl Writer {
     }
 
     fn rotate(&mut self) {
-        self.checkpoint();
+        self.settle_file();
+        self.opening();
         match self.sink.rotate(&self.batch.bytes) {
-            Ok(()) => self.numbered(self.batch.ends.len()),
+            Ok(()) => {
+                self.in_file = 0;
+                self.numbered(self.batch.ends.len());
+                self.keep_files();
+            }
             Err(error) => {
                 tracing::error!(%error, "the decision log cannot be rotated: the old goes on");
             }
         }
     }
 
-    /// Puts into the batch what a new file begins with.
-    fn checkpoint(&mut self) {
+    /// Closes all counts in the file that they were opened in: a start looks into the newest only.
+    fn settle_file(&mut self) {
+        self.close_counts(true);
+        self.write(None);
+    }
+
+    /// Removes rotated files that are too old, and says what was removed or cannot be kept.
+    fn keep_files(&mut self) {
+        let found = match self.sink.keep_files(self.queue.clock.now()) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(%error, "old files of the decision log cannot be looked after");
+                return;
+            }
+        };
         let now = self.queue.clock.now();
+        if self.queue.metrics.retention_short(found.short.is_some())
+            && let Some(short) = found.short
+        {
+            tracing::warn!("{short}");
+            self.make(encode::files(now, "records_retention_short", &short));
+        }
+        if let Some(removed) = found.removed {
+            tracing::info!("{removed}");
+            self.make(encode::files(now, "records_removed", &removed));
+        }
+    }
+
+    fn checkpoint(&self, cause: &'static str, open: &[Uuid]) -> Line {
+        let checkpoint = Checkpoint {
+            cause,
+            count: self.open.len(),
+            open,
+            key: self.key.as_deref(),
+        };
+        encode::checkpoint(self.queue.clock.now(), &checkpoint)
+    }
+
+    fn checkpoint_now(&mut self, cause: &'static str) {
+        let line = self.checkpoint(cause, &[]);
+        self.make(line);
+    }
+
+    /// Puts into the batch what a new file begins with.
+    fn opening(&mut self) {
         let mut open: Vec<_> = self.open.iter().copied().collect();
         open.sort_unstable();
-        let count = open.len();
         open.truncate(CHECKPOINT);
         self.batch.clear();
         if open.is_empty() {
-            self.add(&encode::checkpoint(now, &[], 0));
+            let line = self.checkpoint("opened", &[]);
+            self.add(&line);
         }
         for some in open.chunks(CHECKPOINT_LINE) {
-            self.add(&encode::checkpoint(now, some, count));
+            let line = self.checkpoint("opened", some);
+            self.add(&line);
         }
     }
 }
@@ -278,16 +445,34 @@ impl Batch {
         self.bytes.clear();
         self.bytes.shrink_to(2 * BATCH);
         self.ends.clear();
+        self.heads.clear();
+        self.signed = 0;
     }
 
-    fn add(&mut self, line: &Line, sequence: u64, service: &str) {
-        let (head, rest) = line.bytes.split_at(line.split.min(line.bytes.len()));
-        self.bytes.extend_from_slice(head);
+    /// Adds a line behind those that are here; `head` and `sequence` are those before the batch.
+    fn add(
+        &mut self,
+        line: &Line,
+        (head, sequence): (Head, u64),
+        service: &str,
+        key: Option<&Ed25519KeyPair>,
+    ) {
+        let start = self.bytes.len();
+        let (first, rest) = line.bytes.split_at(line.split.min(line.bytes.len()));
+        self.bytes.extend_from_slice(first);
         self.bytes.extend_from_slice(b",\"event.sequence\":");
         digits(&mut self.bytes, sequence);
         self.bytes.extend_from_slice(service.as_bytes());
+        let rest = rest.strip_suffix(b"}\n").unwrap_or(rest);
         self.bytes.extend_from_slice(rest);
+        let before = self.heads.last().copied().unwrap_or(head);
+        let key = key.filter(|_| line.signed);
+        let after = before.seal(&mut self.bytes, start, key);
         self.ends.push(self.bytes.len());
+        self.heads.push(after);
+        if line.signed {
+            self.signed = self.ends.len();
+        }
     }
 }
 
@@ -297,6 +482,7 @@ fn told(missing: &Missing) -> Gap<'static> {
         since: Some(missing.since),
         lost: missing.lost,
         refused: missing.refused,
+        bytes: missing.bytes,
         detail: words(missing.cause),
         ..Gap::default()
     }
@@ -304,33 +490,65 @@ fn told(missing: &Missing) -> Gap<'static> {
 
 fn words(cause: &str) -> &'static str {
     match cause {
+        "appended" => "another process wrote to the file",
         "failing" => "the log could not be written",
-        "removed" => "the file was removed while it was written",
+        "moved" => "the file was moved while it was written: it goes on at its path",
+        "removed" => "the file was removed while it was written: it begins anew",
+        "replaced" => "another file was put in the place of the log",
         "slow" => "the log did not keep up",
+        "truncated" => "the file was cut short while it was written",
         _ => "a flow was dropped without its last line",
     }
 }
 
 /// Queues what is to be said of an earlier run before anything else, where there is something.
-pub(super) fn begin(queue: &Queue, found: &Found) {
+/// `signed` is what the last checkpoint of that run was, as it is remembered beside the key.
+pub(super) fn begin(queue: &Queue, found: &Found, signed: Option<Head>) {
     let torn = matches!(found.tail, Tail::Torn(_));
-    if found.open.is_empty() && found.more == 0 && !torn {
-        return;
-    }
     let open = u64::try_from(found.open.len())
         .unwrap_or(u64::MAX)
         .saturating_add(found.more);
-    tracing::warn!(
-        flows = open,
-        torn,
-        "an earlier run ended without closing its log"
-    );
-    queue.metrics.records_lost(u64::from(torn));
+    if open > 0 || found.repeats > 0 || torn {
+        tracing::warn!(
+            flows = open,
+            counts = found.repeats,
+            torn,
+            "an earlier run ended without closing its log"
+        );
+        queue.metrics.records_lost(u64::from(torn) + found.repeats);
+        let gap = Gap {
+            cause: "stopped",
+            lost: u64::from(torn),
+            open: (open, &found.open),
+            repeats: found.repeats,
+            detail: "an earlier run ended without the end of these flows or counts",
+            ..Gap::default()
+        };
+        queue.push_event(encode::gap(queue.clock.now(), &gap));
+    }
+    let cut = signed.map_or(0, |signed| signed.seq.saturating_sub(found.head.seq));
+    if cut > 0 {
+        cut_off(queue, found, cut);
+    }
+}
+
+/// Says that the log ends before the last checkpoint that was signed.
+fn cut_off(queue: &Queue, found: &Found, lines: u64) {
+    let whole = found.head.seq == 0;
+    let cause = if whole { "removed" } else { "truncated" };
+    tracing::error!(lines, cause, "lines of the decision log are gone");
+    queue.metrics.record_file_changed(cause);
+    let detail = if whole {
+        "the log of earlier runs is not here: it was moved or removed between two runs"
+    } else {
+        "the log ends before the last checkpoint that was signed: lines were cut off"
+    };
+    let lost = if whole { 0 } else { lines };
+    queue.metrics.records_lost(lost);
     let gap = Gap {
-        cause: "stopped",
-        lost: u64::from(torn),
-        open: (open, &found.open),
-        detail: "an earlier run ended without the end of these flows",
+        cause,
+        lost,
+        detail,
         ..Gap::default()
     };
     queue.push_event(encode::gap(queue.clock.now(), &gap));

@@ -54,6 +54,7 @@ mod mcp;
 mod oidc;
 mod parents;
 mod records;
+mod records_whole;
 mod reload;
 mod retries;
 mod sameness;

@@ -322,7 +322,7 @@ fn sighup_opens_the_file_anew() {
 fn a_file_that_has_grown_is_rotated_and_old_ones_go() {
     let origin = Origin::echo();
     let gate = Gate::plan(&loopback(origin.port()))
-        .record("rotate-size = 20000\nrotate-keep = 2")
+        .record("rotate-size = 20000\nrotate-keep = 2\nretain = \"0 s\"")
         .start();
     for sent in 1..=120 {
         assert_eq!(gate.client().connect("evil.example.org:443").status(), 403);

@@ -34,7 +34,8 @@ pub(super) fn begin(
     child: &Child<'_>,
     hide: &[PathBuf],
 ) -> Result<Jailed, NotContained> {
-    let record = running.config.record.file.iter();
+    let record = &running.config.record;
+    let record = record.file.iter().chain(&record.key);
     let hide = record
         .chain(hide)
         .filter_map(|path| path.canonicalize().ok());
@@ -92,6 +93,7 @@ pub(super) fn hidden(config: &Config) -> Vec<PathBuf> {
     let hashing = config.inspect.credential_key.iter().map(|it| &it.path);
     let places = admin.into_iter().chain(control).chain(&config.record.file);
     let places = places.chain(vouching).chain(hashing);
+    let places = places.chain(&config.record.key);
     places.cloned().collect()
 }
 

@@ -1,5 +1,6 @@
 //! Disks that fill up, and logs that do not keep up.
 
+use super::super::chain::Head;
 use super::super::queue::Queue;
 use super::super::writer::Writer;
 use super::*;
@@ -10,6 +11,11 @@ fn over(disk: &Faulty, on_failure: OnFailure, flows: usize, cuts: bool) -> (Reco
     let clock = Clock::system();
     let recorder = Recorder::over(disk.sink(cuts), on_failure, flows, clock, &metrics);
     (recorder.expect("started"), metrics)
+}
+
+/// What a disk holds, but for checkpoints.
+fn held(disk: &Faulty) -> Vec<Value> {
+    without_checkpoints(lines(&disk.text()))
 }
 
 async fn failing(recorder: &Recorder) -> Permit {
@@ -24,16 +30,18 @@ async fn a_full_disk_refuses_flows_and_tells_of_them_later() {
     let disk = Faulty::with_room(usize::MAX / 2);
     let (recorder, metrics) = over(&disk, OnFailure::Refuse, 100, true);
     pass(&recorder).await;
-    eventually("two lines", || lines(&disk.text()).len() == 2).await;
+    eventually("two lines", || held(&disk).len() == 2).await;
     disk.set_room(100);
     let refused = failing(&recorder).await;
     let untold = failing_or_unavailable(&recorder).await;
     assert!(untold.is_none(), "no permit while the disk is full");
-    refused.refused(&FlowFacts {
+    let error = FlowFacts {
         outcome: Outcome::Error,
         ..denied()
-    });
-    let full = lines(&disk.text());
+    };
+    let result = refused.refused(&error).await;
+    assert_eq!(result, Err(RecordUnavailable(Unavailable::Failing)));
+    let full = held(&disk);
     disk.set_room(usize::MAX / 2);
     let began = Clock::system().instant();
     while recorder.permit().await.is_err() {
@@ -42,7 +50,7 @@ async fn a_full_disk_refuses_flows_and_tells_of_them_later() {
     }
     pass(&recorder).await;
     recorder.close().await;
-    let lines = lines(&disk.text());
+    let lines = held(&disk);
     assert_eq!(names(&lines[..full.len()]), names(&full));
     assert_eq!(lines[full.len()]["event.name"], "record_gap");
     assert_eq!(lines[full.len()]["tidegate.gap.cause"], "failing");
@@ -86,7 +94,7 @@ async fn a_flow_dropped_after_a_failure_is_counted_in_the_gap() {
     drop(failing(&recorder).await);
     disk.set_room(usize::MAX / 2);
     recorder.close().await;
-    let lines = lines(&disk.text());
+    let lines = held(&disk);
     assert_eq!(names(&lines), ["record_gap"]);
     assert_eq!(lines[0]["tidegate.gap.refused"], 1);
     assert_eq!(metric(&metrics, "tidegate_records_lost_total "), 1);
@@ -97,12 +105,16 @@ fn a_line_is_not_written_after_its_flow_was_refused_for_it() {
     for (on_failure, written) in [(OnFailure::Refuse, 0), (OnFailure::Continue, 1)] {
         let disk = Faulty::with_room(usize::MAX / 2);
         let (clock, metrics) = (Clock::system(), Metrics::new(&["allowed"]));
-        let queue = Arc::new(Queue::new(1, on_failure, clock.clone(), metrics));
+        let config = config::Record {
+            on_failure,
+            ..config::embedded().record
+        };
+        let queue = Arc::new(Queue::new(1, &config, clock.clone(), metrics));
         let waiting = queue.push_awaited(encode::decision(clock.now(), &allowed()));
         drop(waiting.expect("a log that works"));
         queue.close();
-        Writer::new(queue, disk.sink(true)).run();
-        assert_eq!(lines(&disk.text()).len(), written, "{on_failure:?}");
+        Writer::new(queue, disk.sink(true), None, Head::default()).run();
+        assert_eq!(held(&disk).len(), written, "{on_failure:?}");
     }
 }
 
@@ -115,7 +127,7 @@ async fn with_continue_flows_pass_and_queued_lines_are_written_later() {
     }
     disk.set_room(usize::MAX / 2);
     recorder.close().await;
-    let lines = lines(&disk.text());
+    let lines = held(&disk);
     let lost = lines[0]["tidegate.gap.lost"].as_u64().expect("a count");
     assert_eq!(lines[0]["event.name"], "record_gap");
     assert_eq!(lost, metric(&metrics, "tidegate_records_lost_total "));
@@ -139,7 +151,10 @@ async fn part_of_a_line_is_cut_off_a_file_and_ended_in_a_stream() {
         } else {
             text.split_once('\n').expect("ended").1.to_owned()
         };
-        assert_eq!(names(&lines(&whole)), ["record_gap", "decision", "close"]);
+        assert_eq!(
+            names(&without_checkpoints(lines(&whole))),
+            ["record_gap", "decision", "close"]
+        );
     }
 }
 
@@ -150,11 +165,11 @@ async fn a_flow_waits_two_seconds_for_room() {
     let permit = recorder.permit().await.expect("room");
     let error = recorder.permit().await.expect_err("no room");
     assert_eq!(error, RecordUnavailable(Unavailable::Full));
-    permit.refused(&denied());
+    permit.refused(&denied()).await.expect("written");
     let freed = async { while recorder.permit().await.is_err() {} };
     freed.await;
     recorder.close().await;
-    let lines = lines(&disk.text());
+    let lines = held(&disk);
     assert_eq!(
         lines
             .iter()

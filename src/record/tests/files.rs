@@ -53,7 +53,13 @@ async fn only_so_many_rotated_files_are_kept() {
     found.sort_unstable();
     assert_eq!(
         found,
-        ["decisions.jsonl", "decisions.jsonl.1", "decisions.jsonl.2"]
+        [
+            "decisions.jsonl",
+            "decisions.jsonl.1",
+            "decisions.jsonl.2",
+            "decisions.jsonl.chain",
+            "record.key"
+        ]
     );
 }
 
@@ -196,5 +202,5 @@ async fn a_removed_file_is_noticed() {
         .iter()
         .find(|line| line["tidegate.gap.cause"] == "removed")
         .expect("a gap");
-    assert!(gap["tidegate.gap.lost"].as_u64() >= Some(2));
+    assert!(gap["tidegate.gap.lost"].as_u64() >= Some(1));
 }

@@ -14,7 +14,11 @@ async fn a_flow_that_may_pass_leaves_two_lines_and_a_refused_one_leaves_one() {
     assert_eq!(numbers(&lines), [1, 2, 3]);
     assert_eq!(lines[0]["tidegate.flow.id"], flow.to_string());
     assert_eq!(lines[1]["tidegate.flow.id"], flow.to_string());
-    assert_eq!(metric(&log.metrics, "tidegate_records_total "), 3);
+    assert_eq!(
+        metric(&log.metrics, "tidegate_records_total "),
+        4,
+        "with a checkpoint"
+    );
     assert_eq!(metric(&log.metrics, "tidegate_records_lost_total "), 0);
     assert_eq!(metric(&log.metrics, "tidegate_record_queue_length "), 0);
 }
@@ -68,4 +72,31 @@ async fn a_permit_that_says_nothing_leaves_nothing() {
     recorder.close().await;
     assert!(log.lines().is_empty());
     assert_eq!(metric(&log.metrics, "tidegate_records_lost_total "), 0);
+}
+
+#[tokio::test]
+async fn a_refusal_is_in_the_file_when_its_client_is_answered() {
+    let log = Log::new();
+    let recorder = log.start();
+    for count in 1..=10 {
+        refuse(&recorder).await;
+        assert_eq!(log.lines().len(), count);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_whose_client_left_is_written_all_the_same() {
+    let log = Log::new();
+    let recorder = log.start();
+    let facts = denied();
+    let mut waiting = Box::pin(recorder.permit().await.expect("room").refused(&facts));
+    // Polled once, so that the line is queued, then given up.
+    let polled = std::future::poll_fn(|context| {
+        let _ = waiting.as_mut().poll(context);
+        std::task::Poll::Ready(())
+    });
+    polled.await;
+    drop(waiting);
+    recorder.close().await;
+    assert_eq!(names(&log.lines()), ["decision"]);
 }

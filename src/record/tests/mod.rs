@@ -1,9 +1,12 @@
 //! The recorder as flows use it, with files, and with disks that fill up.
 
+mod chain;
+mod changes;
 mod failures;
 mod files;
 mod flows;
 mod lines;
+mod repeats;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -48,6 +51,10 @@ impl Log {
             on_failure: OnFailure::Refuse,
             rotate_size: 0,
             rotate_keep: 1000,
+            retain: Duration::ZERO,
+            repeat_window: Duration::ZERO,
+            key: Some(folder.path().join("log/record.key")),
+            ..config::embedded().record
         };
         Self {
             folder,
@@ -64,21 +71,21 @@ impl Log {
         self.folder.path().join("log/decisions.jsonl")
     }
 
+    /// The lines of the newest file, but for checkpoints that do not begin it.
     fn lines(&self) -> Vec<Value> {
-        lines(&text(&self.path()))
+        without_checkpoints(lines(&text(&self.path())))
     }
 
     /// The lines of all files, the oldest first.
     fn all_lines(&self) -> Vec<Value> {
         let numbered = |number: u32| PathBuf::from(format!("{}.{number}", self.path().display()));
-        let kept = self.config.rotate_keep;
-        let count = (1..=kept)
-            .filter(|number| numbered(*number).exists())
+        let count = (1..1000)
+            .take_while(|number| numbered(*number).exists())
             .count();
         let count = u32::try_from(count).expect("few");
         let mut all: Vec<_> = (1..=count)
             .rev()
-            .flat_map(|number| lines(&text(&numbered(number))))
+            .flat_map(|number| without_checkpoints(lines(&text(&numbered(number)))))
             .collect();
         all.extend(self.lines());
         all
@@ -97,6 +104,13 @@ fn lines(text: &str) -> Vec<Value> {
     text.lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect()
+}
+
+fn without_checkpoints(mut lines: Vec<Value>) -> Vec<Value> {
+    lines.retain(|line| {
+        line["event.name"] != "checkpoint" || line["tidegate.checkpoint.cause"] == "opened"
+    });
+    lines
 }
 
 fn names(lines: &[Value]) -> Vec<&str> {
@@ -292,7 +306,8 @@ async fn pass(recorder: &Recorder) -> Uuid {
 }
 
 async fn refuse(recorder: &Recorder) {
-    recorder.permit().await.expect("room").refused(&denied());
+    let permit = recorder.permit().await.expect("room");
+    permit.refused(&denied()).await.expect("written");
 }
 
 fn schema() -> jsonschema::Validator {

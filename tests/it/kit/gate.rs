@@ -68,6 +68,7 @@ impl Plan {
             plan: self,
             folder,
             running: Some(running),
+            tampered: false,
         }
     }
 
@@ -79,7 +80,13 @@ impl Plan {
         } else {
             "file = \"decisions.jsonl\"\n"
         };
-        let record = format!("[record]\n{file}{}\n", self.record);
+        // A test looks for the line of each refusal, unless it is about those that repeat.
+        let repeat = if self.record.contains("repeat-window") {
+            ""
+        } else {
+            "repeat-window = \"0 s\"\n"
+        };
+        let record = format!("[record]\n{file}{repeat}{}\n", self.record);
         // Keys of the top level have to come before the first table.
         let (top, tables) = policy.split_at(policy.find("\n[").map_or(0, |at| at + 1));
         let (top, tables) = if policy.starts_with('[') {
@@ -97,6 +104,8 @@ pub(crate) struct Gate {
     plan: Plan,
     folder: TempDir,
     running: Option<Running>,
+    /// Whether the test itself changed the log.
+    tampered: bool,
 }
 
 impl Gate {
@@ -141,6 +150,11 @@ impl Gate {
     /// The configuration file.
     pub(crate) fn config(&self) -> PathBuf {
         self.folder().join("tidegate.toml")
+    }
+
+    /// Says that the test changed the log itself.
+    pub(crate) fn tampered(&mut self) {
+        self.tampered = true;
     }
 
     /// The decision log.
@@ -410,6 +424,18 @@ impl Running {
             .and_then(Pid::from_raw)
             .expect("a pid");
         kill_process(pid, signal).expect("a signal");
+    }
+}
+
+impl Drop for Gate {
+    /// Whatever a test did, the records that it left have to be whole.
+    fn drop(&mut self) {
+        self.running = None;
+        if self.tampered || thread::panicking() {
+            return;
+        }
+        let flaw = super::chain::flaw(&self.log());
+        assert!(flaw.is_none(), "the records of this test: {flaw:?}");
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Everything is blocking and has a deadline; a test reads like the story it tells.
 
+mod chain;
 mod client;
 mod control;
 mod dns;
@@ -27,6 +28,7 @@ mod squid;
 mod web;
 mod wire;
 
+pub(crate) use chain::log_files;
 pub(crate) use client::Client;
 pub(crate) use control::Session;
 pub(crate) use dns::Dns;

@@ -1,0 +1,110 @@
+//! The hash chain of the log, and the signatures that fasten it.
+//!
+//! Each line ends with `tidegate.chain.seq`, `.prev` and `.hash`. The hash is the SHA-256, in hex, of
+//! the line without its newline and without the field `tidegate.chain.hash`; since the line holds the
+//! hash of the line before, each hash covers all lines before it. A `checkpoint` line also holds a
+//! signature over the same bytes without the signature: Ed25519, with the key of this instance.
+
+use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+
+use super::json::digits;
+
+/// What a signature covers begins with this, so that it is a signature of nothing else.
+pub(super) const DOMAIN: &[u8] = b"tidegate-checkpoint-1\n";
+/// The fields, as they stand in a line.
+pub(super) const SEQ: &[u8] = b",\"tidegate.chain.seq\":";
+pub(super) const PREV: &[u8] = b",\"tidegate.chain.prev\":\"";
+pub(super) const SIGNATURE: &[u8] = b",\"tidegate.checkpoint.signature\":\"";
+pub(super) const HASH: &[u8] = b",\"tidegate.chain.hash\":\"";
+
+/// A SHA-256 hash.
+pub(super) type Hash = [u8; 32];
+
+/// The last line of a chain.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Head {
+    /// Its number; 0 before the first line.
+    pub(super) seq: u64,
+    /// Its hash; zeros before the first line.
+    pub(super) hash: Hash,
+}
+
+impl Head {
+    /// Ends a line that begins at `start` and lacks only its last brace: adds the chain, and a
+    /// signature where there is a key. Says what the head is afterwards.
+    pub(super) fn seal(
+        &self,
+        bytes: &mut Vec<u8>,
+        start: usize,
+        key: Option<&Ed25519KeyPair>,
+    ) -> Self {
+        let seq = self.seq + 1;
+        bytes.extend_from_slice(SEQ);
+        digits(bytes, seq);
+        bytes.extend_from_slice(PREV);
+        hex(bytes, &self.hash);
+        bytes.push(b'"');
+        if let Some(key) = key {
+            let line = bytes.get(start..).unwrap_or_default();
+            let signature = key.sign(&[DOMAIN, line, b"}"].concat());
+            bytes.extend_from_slice(SIGNATURE);
+            hex(bytes, signature.as_ref());
+            bytes.push(b'"');
+        }
+        let hash = hash(bytes.get(start..).unwrap_or_default());
+        bytes.extend_from_slice(HASH);
+        hex(bytes, &hash);
+        bytes.extend_from_slice(b"\"}\n");
+        Self { seq, hash }
+    }
+}
+
+/// The hash of a line that lacks its last brace.
+pub(super) fn hash(line: &[u8]) -> Hash {
+    let mut context = Context::new(&SHA256);
+    context.update(line);
+    context.update(b"}");
+    let mut hash = Hash::default();
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+/// The public key of a pair, in hex.
+pub(super) fn public_hex(key: &Ed25519KeyPair) -> String {
+    to_hex(key.public_key().as_ref())
+}
+
+/// Appends bytes in hex.
+pub(super) fn hex(bytes: &mut Vec<u8>, value: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| DIGITS.get(usize::from(half)).copied().unwrap_or(b'0');
+    for byte in value {
+        bytes.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+}
+
+/// Bytes in hex.
+pub(super) fn to_hex(value: &[u8]) -> String {
+    let mut bytes = Vec::with_capacity(value.len() * 2);
+    hex(&mut bytes, value);
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// Bytes from lower-case hex; none where it is not exactly that.
+pub(super) fn from_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
+        return None;
+    }
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut value = [0; N];
+    for (byte, pair) in value.iter_mut().zip(text.chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(value)
+}

@@ -1,0 +1,175 @@
+//! The files that the log was rotated to: their numbers, and how long they are kept.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::config;
+
+/// How long, and how many, rotated files are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retention {
+    size: u64,
+    keep: u32,
+    age: Duration,
+}
+
+/// What became of the rotated files.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Which were removed, and why.
+    pub(super) removed: Option<String>,
+    /// Why `rotate-keep` files are too few for `retain`, where they are.
+    pub(super) short: Option<String>,
+}
+
+#[derive(Debug)]
+struct Rotated {
+    number: u32,
+    path: PathBuf,
+    /// When its last line was written.
+    ended: Timestamp,
+}
+
+impl Retention {
+    pub(super) fn new(config: &config::Record) -> Self {
+        Self {
+            size: config.rotate_size,
+            keep: config.rotate_keep,
+            age: config.retain,
+        }
+    }
+
+    /// Removes what need not be kept: what is older than `retain`, or, without it, what is beyond
+    /// `rotate-keep`.
+    pub(super) fn apply(self, path: &Path, now: Timestamp) -> io::Result<Kept> {
+        let (gone, kept): (Vec<_>, Vec<_>) = rotated(path)?
+            .into_iter()
+            .partition(|file| self.is_over(file, now));
+        for file in &gone {
+            absent_is_fine(fs::remove_file(&file.path))?;
+        }
+        let names = |files: &[Rotated]| {
+            let name = |file: &Rotated| {
+                let name = file.path.file_name().unwrap_or_default();
+                name.to_string_lossy().into_owned()
+            };
+            match files {
+                [] => String::new(),
+                [one] => name(one),
+                [first, .., last] => {
+                    format!("{} files, {} to {}", files.len(), name(first), name(last))
+                }
+            }
+        };
+        let why = if self.age.is_zero() {
+            format!("rotate-keep is {}", self.keep)
+        } else {
+            format!("older than {} days", self.age.as_secs() / 86_400)
+        };
+        Ok(Kept {
+            removed: (!gone.is_empty()).then(|| format!("removed {}: {why}", names(&gone))),
+            short: self.short(&kept),
+        })
+    }
+
+    fn is_over(self, file: &Rotated, now: Timestamp) -> bool {
+        if self.age.is_zero() {
+            return file.number > self.keep;
+        }
+        let age = Duration::try_from(now.duration_since(file.ended));
+        age.is_ok_and(|age| age > self.age)
+    }
+
+    /// Age wins: no file that is young enough is removed, so that more space is used than
+    /// `rotate-size` and `rotate-keep` say.
+    fn short(self, kept: &[Rotated]) -> Option<String> {
+        let planned = usize::try_from(self.keep).unwrap_or(usize::MAX);
+        if self.age.is_zero() || kept.len() < planned.max(1) {
+            return None;
+        }
+        let oldest = kept.last()?;
+        Some(format!(
+            "{} rotated files ({} MiB each at most) do not hold {} days, the oldest ends {:.0}: \
+             nothing is removed, more disk is used",
+            kept.len(),
+            self.size >> 20,
+            self.age.as_secs() / 86_400,
+            oldest.ended,
+        ))
+    }
+}
+
+/// Makes place at `path`: each file gets the next number.
+pub(super) fn shift(path: &Path) -> io::Result<()> {
+    let mut last = 0;
+    while numbered(path, last + 1).symlink_metadata().is_ok() {
+        last += 1;
+    }
+    for number in (1..=last).rev() {
+        absent_is_fine(fs::rename(
+            numbered(path, number),
+            numbered(path, number + 1),
+        ))?;
+    }
+    absent_is_fine(fs::rename(path, numbered(path, 1)))
+}
+
+/// The rotated files of a log, the newest first.
+fn rotated(path: &Path) -> io::Result<Vec<Rotated>> {
+    let folder = folder(path).unwrap_or(Path::new("."));
+    let own = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(&*own)?.strip_prefix('.'))
+            .filter(|number| !number.starts_with(['0', '+']))
+            .and_then(|number| number.parse().ok());
+        let (Some(number), Ok(metadata)) = (number, entry.metadata()) else {
+            continue;
+        };
+        if let Ok(ended) = metadata
+            .modified()
+            .and_then(|it| Timestamp::try_from(it).map_err(|_| io::ErrorKind::InvalidData.into()))
+            && metadata.is_file()
+        {
+            let path = entry.path();
+            files.push(Rotated {
+                number,
+                path,
+                ended,
+            });
+        }
+    }
+    files.sort_unstable_by_key(|file| file.number);
+    Ok(files)
+}
+
+pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {
+    suffixed(path, &format!(".{number}"))
+}
+
+pub(super) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+pub(super) fn folder(path: &Path) -> Option<&Path> {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+}
+
+pub(super) fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
