@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::app::Loaded;
 use crate::clock::Clock;
 use crate::config;
 use crate::record::{Ending, Flaw, Verifier, parse_public_key, public_key};
 
-use super::{Answer, load::Loaded, print};
+use super::{Answer, load, print};
 
 /// The longest line that is read, in bytes.
 const MAX_LINE: u64 = 1 << 20;
@@ -78,8 +79,7 @@ impl Log {
 
 impl Key {
     fn perform(&self) -> Answer {
-        let path = self.config.clone().or_else(super::exec::default_config);
-        let loaded = Loaded::new(path.as_deref());
+        let loaded = Loaded::discovered(&load::find(self.config.as_deref(), false));
         let Some(config) = loaded.config else {
             print::err("tidegate: the configuration cannot be read; see `tidegate check`\n");
             return Answer::Wrong;

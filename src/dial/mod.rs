@@ -3,8 +3,8 @@
 //! The one place that dials. A name is resolved after its verdict, each answer is judged, and the
 //! address connected to is one of those; nothing is resolved twice (no rebinding).
 
-mod descriptors;
 mod alive;
+mod descriptors;
 mod document;
 mod parent;
 mod pool;
@@ -25,8 +25,8 @@ use crate::config;
 use crate::name::{Host, Target};
 use crate::policy::{CallerKey, Category, Decision, Guard, Policy};
 
-pub use descriptors::{Descriptors, NoDescriptor, Split, Taken};
 pub use alive::{KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, KEEPALIVE_TIME, USER_TIMEOUT, keep_alive};
+pub use descriptors::{Descriptors, NoDescriptor, Split, Taken};
 pub use document::{Document, DocumentError, Sought, Wanted};
 pub use parent::{Errand, Parent, ParentError, Purpose, Through};
 pub use pool::{Idle, Pool, PoolKey, TlsKey};
