@@ -275,7 +275,7 @@ fn revocation_lists_are_heeded_and_fail_closed() {
     let no_authority = [list(&root, &[100], 2099), list(&between, &[], 2099)];
     assert_eq!(asked(&deep, &no_authority), "certificate_revoked");
     let cannot_sign = below(&root, |params| {
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign]
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     });
     let origin = origin(&cannot_sign, &[&cannot_sign], b"", |_| {});
     let lists = [list(&root, &[], 2099), list(&between, &[], 2099)];
