@@ -82,7 +82,8 @@ impl Journal for Fetches {
                 "address_denied" => Outcome::Deny,
                 _ => Outcome::Error,
             };
-            permit.refused(&facts);
+            // Nothing is answered to a client here: where the log fails, its health says so.
+            let _ = permit.refused(&facts).await;
         })
     }
 }
