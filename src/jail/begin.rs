@@ -53,6 +53,9 @@ fn seal(walls: &Walls) -> Result<(), Message> {
         step("a session of its own", session.map_err(io::Error::from))?;
     }
     step("dropping capabilities", sealed::drop_privileges())?;
-    step("Landlock", landlock::restrict(&walls.writable, &walls.missing))?;
+    step(
+        "Landlock",
+        landlock::restrict(&walls.writable, &walls.missing),
+    )?;
     step("the system call filter", system_calls::filter())
 }

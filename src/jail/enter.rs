@@ -15,7 +15,7 @@ use rustix::thread::UnshareFlags;
 
 use super::promise::{Missing, Promise};
 use super::wire::{self, Message};
-use super::{NOT_CONTAINED, Stage, VERB, descriptors, sealed, tend, begin};
+use super::{NOT_CONTAINED, Stage, VERB, begin, descriptors, sealed, tend};
 
 /// Does one stage of a jail, and all that follow from it.
 pub fn enter(stage: Stage, command: &[OsString]) -> ExitCode {
@@ -67,9 +67,13 @@ pub(super) fn close_stdin() -> io::Result<()> {
 fn start(control: &OwnedFd, command: &[OsString]) -> Result<std::process::Child, Message> {
     let missing = namespaces()?;
     step("keeping capabilities", sealed::keep_privileges())?;
-    step("the gate", wire::send(control, &Message::Namespaces(missing), &[]))?;
+    step(
+        "the gate",
+        wire::send(control, &Message::Namespaces(missing), &[]),
+    )?;
     let mut init = Command::new("/proc/self/exe");
-    init.args([VERB, "--stage", Stage::Init.name(), "--"]).args(command);
+    init.args([VERB, "--stage", Stage::Init.name(), "--"])
+        .args(command);
     step("the first process", init.spawn())
 }
 

@@ -33,7 +33,9 @@ pub(super) fn missing() -> Vec<Missing> {
             format!("no Landlock of ABI 2: {error}"),
         ));
     }
-    let signals = hard().scope(Scope::from_all(SCOPES)).and_then(Ruleset::create);
+    let signals = hard()
+        .scope(Scope::from_all(SCOPES))
+        .and_then(Ruleset::create);
     if let Err(error) = signals {
         missing.push(Missing::new(
             Promise::Signals,

@@ -262,12 +262,12 @@ pub fn start(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
         walls,
         missing: Vec::new(),
     };
-    let orders = Orders {
+    let orders = Box::new(Orders {
         ports: plan.ports.clone(),
         proxy_port: plan.proxy_port,
         local: plan.local.clone(),
         view,
-    };
+    });
     let sockets = starting.prepare(plan, orders, its_lifeline)?;
     let command = starting.command()?;
     let proxy_address = sockets.proxy.local_addr()?;
@@ -317,7 +317,7 @@ impl Starting<'_> {
     fn prepare(
         &mut self,
         plan: &Plan,
-        orders: Orders,
+        orders: Box<Orders>,
         lifeline: OwnedFd,
     ) -> Result<Sockets, NotContained> {
         match wire::receive(self.control)?.0 {
@@ -349,7 +349,11 @@ impl Starting<'_> {
                 return Err(NotContained::Missing(one));
             }
             self.walls.missing.push(one.promise);
-            if self.missing.iter().all(|other| other.promise != one.promise) {
+            if self
+                .missing
+                .iter()
+                .all(|other| other.promise != one.promise)
+            {
                 self.missing.push(one);
             }
         }

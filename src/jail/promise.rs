@@ -121,11 +121,11 @@ impl FromStr for Promise {
         if let Some(promise) = named.filter(|one| one.may_be_missing()) {
             return Ok(promise);
         }
-        let names = Self::ALL.into_iter().filter(|one| one.may_be_missing());
-        let names = names.map(Self::name).collect::<Vec<_>>().join(", ");
+        let others = Self::ALL.into_iter().filter(|one| one.may_be_missing());
+        let others = others.map(Self::name).collect::<Vec<_>>().join(", ");
         Err(match named {
-            Some(_) => format!("without `{name}` there is no jail: only {names} may be missing"),
-            None => format!("no such promise: write one of {names}"),
+            Some(_) => format!("without `{name}` there is no jail: only {others} may be missing"),
+            None => format!("no such promise: write one of {others}"),
         })
     }
 }

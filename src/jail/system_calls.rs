@@ -93,7 +93,10 @@ fn argument(
 }
 
 fn refuse(calls: Vec<i64>, rules: &[SeccompRule], errno: u32) -> Result<(), seccompiler::Error> {
-    let rules: BTreeMap<_, _> = calls.into_iter().map(|call| (call, rules.to_vec())).collect();
+    let rules: BTreeMap<_, _> = calls
+        .into_iter()
+        .map(|call| (call, rules.to_vec()))
+        .collect();
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,

@@ -43,7 +43,10 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
     };
     let own_processes = rustix::process::getpid().is_init();
     if !own_processes {
-        step("orphans", set_child_subreaper(Some(rustix::process::getpid())).map_err(Into::into))?;
+        step(
+            "orphans",
+            set_child_subreaper(Some(rustix::process::getpid())).map_err(Into::into),
+        )?;
     }
     let ipv6 = step("local routes", routes::everything_is_local())?;
     let sockets = step("listeners", listen(&orders, ipv6))?;
@@ -63,10 +66,15 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
         own_session,
     };
     let borrowed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    step("handing out sockets", wire::send(control, &ready, &borrowed))?;
+    step(
+        "handing out sockets",
+        wire::send(control, &ready, &borrowed),
+    )?;
     drop(sockets);
     let mut third = Command::new("/proc/self/exe");
-    third.args([VERB, "--stage", Stage::Command.name(), "--"]).args(command);
+    third
+        .args([VERB, "--stage", Stage::Command.name(), "--"])
+        .args(command);
     third.current_dir(&orders.view.directory);
     let child = step("the command's process", third.spawn())?;
     step("the control socket", close_stdin())?;

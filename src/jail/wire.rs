@@ -26,7 +26,7 @@ pub(super) enum Message {
     /// From the first stage: the namespaces stand, but for those that this kernel does not give.
     Namespaces(Vec<Missing>),
     /// To the second stage, with its end of the lifeline.
-    Orders(Orders),
+    Orders(Box<Orders>),
     /// From the second stage, with the sockets: the proxy's, DNS over UDP, over TCP, then the local
     /// ones, then the captured.
     Ready {

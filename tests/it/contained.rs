@@ -31,14 +31,14 @@ const UNSET: &str = "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY ALL_PRO
 
 /// Who runs the command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum User {
+pub(crate) enum User {
     Me,
     Nobody,
 }
 
 impl User {
     /// Who runs the tests and, where that is root, an ordinary user as well.
-    fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         if is_root() {
             vec![Self::Me, Self::Nobody]
         } else {
@@ -47,12 +47,12 @@ impl User {
         }
     }
 
-    fn ordinary() -> Self {
+    pub(crate) fn ordinary() -> Self {
         if is_root() { Self::Nobody } else { Self::Me }
     }
 
     /// A program that this user runs.
-    fn program(self, path: &Path, home: &Path) -> Program {
+    pub(crate) fn program(self, path: &Path, home: &Path) -> Program {
         match self {
             Self::Me => Program::at(path, home),
             Self::Nobody => {
@@ -66,21 +66,21 @@ impl User {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// A home with a copy of the program, a policy, an authority and a working copy.
-struct World {
-    user: User,
-    home: TempDir,
-    binary: PathBuf,
+pub(crate) struct World {
+    pub(crate) user: User,
+    pub(crate) home: TempDir,
+    pub(crate) binary: PathBuf,
     ca: PathBuf,
 }
 
 impl World {
     /// With these rules, and more names for the gate than its own.
-    fn new(user: User, pki: &Pki, hosts: &[(&str, Ipv4Addr)], rules: &str) -> Self {
+    pub(crate) fn new(user: User, pki: &Pki, hosts: &[(&str, Ipv4Addr)], rules: &str) -> Self {
         let home = TempDir::new().expect("a home");
         let binary = home.path().join("tidegate");
         std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), &binary).expect("a copy");
@@ -109,11 +109,11 @@ impl World {
     }
 
     /// With one origin over TLS.
-    fn of(user: User, pki: &Pki, origin: &Origin) -> Self {
+    pub(crate) fn of(user: User, pki: &Pki, origin: &Origin) -> Self {
         Self::new(user, pki, &[], &allow("files", HOST, origin.port()))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
@@ -133,14 +133,14 @@ impl World {
     }
 
     /// Everything in the home is its user's.
-    fn hand_over(&self) {
+    pub(crate) fn hand_over(&self) {
         if self.user == User::Nobody {
             give(self.home.path());
         }
     }
 
     /// Whether this user can make a jail here; says so where not.
-    fn can(&self) -> bool {
+    pub(crate) fn can(&self) -> bool {
         let home = self.home.path();
         let tried = self.user.program(&need("unshare"), home);
         let outcome = tried.args(["-Urnm", "true"]).run();
@@ -151,7 +151,7 @@ impl World {
         outcome.success
     }
 
-    fn command(&self) -> Program {
+    pub(crate) fn command(&self) -> Program {
         let home = self.home.path();
         let mut program = self
             .user
@@ -173,14 +173,14 @@ impl World {
     }
 
     /// Runs a script in a jail.
-    fn jail(&self, script: &str) -> Outcome {
+    pub(crate) fn jail(&self, script: &str) -> Outcome {
         self.command()
             .args(["--jail", "--", "bash", "-c", script])
             .run()
     }
 
     /// The process of the gate that runs.
-    fn gate(&self) -> u32 {
+    pub(crate) fn gate(&self) -> u32 {
         let begin = format!("{}\0exec\0", self.binary.display());
         let entries = std::fs::read_dir("/proc").expect("processes").flatten();
         let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -191,7 +191,7 @@ impl World {
         pids.find(is_gate).expect("a gate")
     }
 
-    fn decisions(&self) -> Vec<Line> {
+    pub(crate) fn decisions(&self) -> Vec<Line> {
         let lines = read_log(&self.path("decisions.jsonl"));
         lines.into_iter().filter(Line::is_decision).collect()
     }
@@ -235,7 +235,7 @@ fn give(path: &Path) {
     }
 }
 
-fn hello(pki: &Pki) -> Origin {
+pub(crate) fn hello(pki: &Pki) -> Origin {
     let site = Site::default().file("/hello.txt", "text/plain", "hello from the origin\n");
     Origin::https(pki, &[HOST, REFUSED], site.answers())
 }
@@ -732,7 +732,10 @@ fn what_leads_to_another_gate_is_not_there() {
         let text = std::fs::read_to_string(world.path("decisions.jsonl")).expect("records");
         assert!(text.starts_with("{\"old\":1}\n"), "{text}");
         assert!(!text.contains("\nx\n"), "{text}");
-        assert!(world.path("web/.git").exists(), "the working copy was moved");
+        assert!(
+            world.path("web/.git").exists(),
+            "the working copy was moved"
+        );
     }
 }
 

@@ -52,3 +52,4 @@ mod session_cli;
 mod sessions;
 mod shape;
 mod upstreams;
+mod walls;

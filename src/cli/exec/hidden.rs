@@ -60,7 +60,11 @@ fn is_hidden(path: &Path) -> bool {
     }
     let is_program = status.is_file() && status.permissions().mode() & 0o111 != 0;
     let is_public = |text: String| {
-        let public = ["BEGIN CERTIFICATE-----", "BEGIN X509 CRL-----", "BEGIN PUBLIC KEY-----"];
+        let public = [
+            "BEGIN CERTIFICATE-----",
+            "BEGIN X509 CRL-----",
+            "BEGIN PUBLIC KEY-----",
+        ];
         let secret = text.contains("PRIVATE KEY");
         !secret && public.iter().any(|word| text.contains(word))
     };
@@ -91,7 +95,11 @@ mod tests {
         let text = "a = 'key.pem'\nb = ['roots.pem', 'both.pem']\n[[c.d]]\ne = 'password'\n\
                     f = 'program'\ng = 'none'\nh = 1\n";
         let mut found = Vec::new();
-        named(&Value::Table(text.parse().unwrap()), folder.path(), &mut found);
+        named(
+            &Value::Table(text.parse().unwrap()),
+            folder.path(),
+            &mut found,
+        );
         found.sort();
         assert_eq!(found, [at("both.pem"), at("key.pem"), at("password")]);
     }

@@ -101,11 +101,14 @@ fn tell(running: &Running, session: &Session, plan: &jail::Plan, jailed: &Jailed
             print::clean(&one.why, print::WIDTH)
         ));
     }
-    running.gate.recorder.event(&Event::JailStarted(Box::new(JailFacts {
-        session: session.grant.session.clone(),
-        shared: shared.into_iter().map(Into::into).collect(),
-        missing: missing.into(),
-    })));
+    running
+        .gate
+        .recorder
+        .event(&Event::JailStarted(Box::new(JailFacts {
+            session: session.grant.session.clone(),
+            shared: shared.into_iter().map(Into::into).collect(),
+            missing: missing.into(),
+        })));
 }
 
 /// Runs it to its end.
@@ -142,4 +145,17 @@ pub(super) fn code(why: &NotContained) -> u8 {
         NotContained::View(_) => super::Answer::Wrong.code(),
         _ => super::Answer::NotContained.code(),
     }
+}
+
+/// What to type where the program, or its interpreter, is outside the view.
+pub(super) fn hint(why: &NotContained) -> Option<String> {
+    let NotContained::Command { program, error } = why else {
+        return None;
+    };
+    let outside = error.kind() == std::io::ErrorKind::NotFound && program.is_file();
+    outside.then(|| {
+        "tidegate: the program or its interpreter lies in a folder that the jail does not show: \
+         add --share FOLDER:ro\n"
+            .to_owned()
+    })
 }

@@ -171,7 +171,11 @@ impl Exec {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 print::err(&format!("tidegate: {error:#}\n"));
-                let contained = error.downcast_ref().map(jailed::code);
+                let contained = error.downcast_ref();
+                if let Some(hint) = contained.and_then(jailed::hint) {
+                    print::err(&hint);
+                }
+                let contained = contained.map(jailed::code);
                 ExitCode::from(contained.unwrap_or(Answer::Failed.code()))
             }
         }

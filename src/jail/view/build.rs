@@ -223,7 +223,9 @@ impl Root {
         };
         let parent = self.folder(parent)?;
         if !self.own.contains(&fstat(&parent)?.st_dev) {
-            return Err(io::Error::other("nothing is created in a folder of the user"));
+            return Err(io::Error::other(
+                "nothing is created in a folder of the user",
+            ));
         }
         Ok(Some((parent, Path::new(name))))
     }
@@ -238,7 +240,8 @@ impl Root {
         for mount in table.lines().filter_map(Mounted::of) {
             if is_read_only(&mount.path, view) && !mount.flags.contains(MountFlags::RDONLY) {
                 let flags = mount.flags | MountFlags::RDONLY | MountFlags::BIND;
-                mount_remount(&mount.path, flags, "").map_err(|error| at(&mount.path, &error.into()))?;
+                mount_remount(&mount.path, flags, "")
+                    .map_err(|error| at(&mount.path, &error.into()))?;
             }
         }
         Ok(())
@@ -291,7 +294,9 @@ fn name_service(root: &mut Root) -> io::Result<()> {
     let switch = Path::new("/etc/nsswitch.conf");
     if let Ok(file) = root.outside(switch, OFlags::RDONLY) {
         let mut text = String::new();
-        File::from(file).take(settings::MAX_COPY).read_to_string(&mut text)?;
+        File::from(file)
+            .take(settings::MAX_COPY)
+            .read_to_string(&mut text)?;
         root.write(switch, hosts_by_dns(&text).as_bytes())?;
     }
     Ok(())

@@ -59,7 +59,11 @@ fn terminals(root: &mut Root) -> io::Result<()> {
     mount("devpts", pts, "devpts", flags, options).map_err(|error| at(pts, &error.into()))?;
     let named = [1, 2].map(|number| {
         let path = Path::new("/proc/self/fd").join(number.to_string());
-        rustix::fs::readlinkat(&root.old, path.strip_prefix("/").unwrap_or(&path), Vec::new())
+        rustix::fs::readlinkat(
+            &root.old,
+            path.strip_prefix("/").unwrap_or(&path),
+            Vec::new(),
+        )
     });
     for name in named.into_iter().flatten() {
         let Ok(name) = name.into_string() else {

@@ -4,8 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, readlinkat, statat};
 use rustix::fs::AtFlags;
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, readlinkat, statat};
 
 use super::build::Root;
 
@@ -37,10 +37,12 @@ fn has_secrets(root: &Root, path: &Path) -> io::Result<bool> {
     }
     let mut found = false;
     each(root, path, |name, status, is| {
-        found = found || !is_public(status, is) || match is {
-            FileType::Directory => has_secrets(root, &path.join(name)).unwrap_or(true),
-            _ => false,
-        };
+        found = found
+            || !is_public(status, is)
+            || match is {
+                FileType::Directory => has_secrets(root, &path.join(name)).unwrap_or(true),
+                _ => false,
+            };
         Ok(())
     })?;
     Ok(found)
@@ -75,7 +77,10 @@ fn entries(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> 
                 let to = readlinkat(&folder, name, Vec::new())?;
                 if !OWN.map(Path::new).contains(&&*entry) {
                     use std::os::unix::ffi::OsStrExt;
-                    root.link(&entry, Path::new(std::ffi::OsStr::from_bytes(to.to_bytes())))?;
+                    root.link(
+                        &entry,
+                        Path::new(std::ffi::OsStr::from_bytes(to.to_bytes())),
+                    )?;
                 }
             }
             FileType::Directory | FileType::RegularFile => {
@@ -97,8 +102,10 @@ fn entries(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> 
 }
 
 /// A file has no entries, nor has a folder that this user cannot read.
-const NO_ENTRIES: [io::ErrorKind; 2] =
-    [io::ErrorKind::NotADirectory, io::ErrorKind::PermissionDenied];
+const NO_ENTRIES: [io::ErrorKind; 2] = [
+    io::ErrorKind::NotADirectory,
+    io::ErrorKind::PermissionDenied,
+];
 
 /// Calls with each entry of a folder of the old root.
 fn each(

@@ -220,7 +220,11 @@ fn check_working_copy(folder: &Path, home: Option<&Path>) -> Result<(), String> 
     if !is_wide && !has_home {
         return Ok(());
     }
-    let what = if has_home { "holds your home" } else { "is not one project's" };
+    let what = if has_home {
+        "holds your home"
+    } else {
+        "is not one project's"
+    };
     Err(format!(
         "the command may write in its working folder, and {} {what}: start it in the folder of a \
          project (`cd PROJECT`)",
@@ -347,7 +351,11 @@ impl Planning {
     /// No read-only place is a folder of what is hidden: it could not be left out of itself.
     fn check_hidden(&self, hidden: &[PathBuf]) -> Result<(), String> {
         for file in hidden {
-            let folder = if file.is_dir() { Some(file.as_path()) } else { file.parent() };
+            let folder = if file.is_dir() {
+                Some(file.as_path())
+            } else {
+                file.parent()
+            };
             let Some(folder) = folder.filter(|folder| self.view.shows(folder)) else {
                 continue;
             };

@@ -93,7 +93,9 @@ mod tests {
         symlink(root.join("a"), root.join("x")).unwrap();
         symlink("b/../b", root.join("a/y")).unwrap();
         symlink("z", root.join("z")).unwrap();
-        let links: Vec<_> = Links::of(&root.join("x/y/file")).map(|(at, _)| at).collect();
+        let links: Vec<_> = Links::of(&root.join("x/y/file"))
+            .map(|(at, _)| at)
+            .collect();
         assert_eq!(links, [root.join("x"), root.join("a/y")]);
         assert_eq!(Links::of(&root.join("z/file")).count(), MAX_LINKS);
         assert_eq!(plain(Path::new("/a/./b/../c")), Path::new("/a/c"));

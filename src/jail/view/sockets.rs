@@ -10,13 +10,13 @@ use super::{Content, Share, View};
 
 /// Covers every bound socket that the view would show, unless it is shared by its exact path.
 pub(super) fn cover(view: &mut View, shares: &[Share]) {
-    let shared: Vec<PathBuf> = shares
+    let exact: Vec<PathBuf> = shares
         .iter()
         .filter_map(|share| view.directory.join(&share.path).canonicalize().ok())
         .collect();
     let table = config::read(Path::new("/proc/net/unix")).unwrap_or_default();
     for socket in bound(&table) {
-        if view.shows(&socket) && !shared.contains(&socket) {
+        if view.shows(&socket) && !exact.contains(&socket) {
             view.places.insert(socket, Content::Covered);
         }
     }
@@ -30,7 +30,11 @@ fn bound(table: &str) -> Vec<PathBuf> {
     if !relative.is_empty() {
         // A name that is relative to the folder in which its process was when it bound it.
         for folder in working_directories() {
-            found.extend(relative.iter().filter_map(|name| socket_at(folder.join(name))));
+            found.extend(
+                relative
+                    .iter()
+                    .filter_map(|name| socket_at(folder.join(name))),
+            );
         }
     }
     found.sort_unstable();

@@ -121,7 +121,8 @@ impl Tools<'_> {
             self.plan.put(&folder, Content::Private(0o755));
         }
         self.folder(&folder.join("bin"));
-        self.plan.copy(&folder.join("config.toml"), Content::Settings);
+        self.plan
+            .copy(&folder.join("config.toml"), Content::Settings);
     }
 
     fn path_folder(&mut self, folder: &Path) {
@@ -129,7 +130,12 @@ impl Tools<'_> {
         let Ok(real) = folder.canonicalize() else {
             return;
         };
-        if self.plan.view.nearest(&real).is_none_or(|(at, _)| at != real) {
+        if self
+            .plan
+            .view
+            .nearest(&real)
+            .is_none_or(|(at, _)| at != real)
+        {
             return;
         }
         if let Some(prefix) = real.parent().filter(|_| real.ends_with("bin")) {
@@ -155,7 +161,9 @@ impl Tools<'_> {
                 continue;
             };
             let share = self.home.map(|home| home.join(".local/share"));
-            let below = share.as_deref().and_then(|share| target.strip_prefix(share).ok());
+            let below = share
+                .as_deref()
+                .and_then(|share| target.strip_prefix(share).ok());
             let tool = below.and_then(|below| below.iter().next());
             match (share.as_deref(), tool) {
                 (Some(share), Some(tool)) if tool != "keyrings" => self.folder(&share.join(tool)),

@@ -50,7 +50,9 @@ fn linked(folder: &Path) -> Option<PathBuf> {
     }
     let worktrees = own.parent()?;
     let common = worktrees.parent()?;
-    let is_git = ["objects", "refs"].iter().all(|name| common.join(name).is_dir());
+    let is_git = ["objects", "refs"]
+        .iter()
+        .all(|name| common.join(name).is_dir());
     (worktrees.ends_with("worktrees") && is_git).then(|| common.to_owned())
 }
 
@@ -63,8 +65,12 @@ mod tests {
         let folder = tempfile::TempDir::new().unwrap();
         let root = folder.path().canonicalize().unwrap();
         let own = root.join("main/.git/worktrees/side");
-        for part in ["main/.git/objects", "main/.git/refs", "main/.git/worktrees/side", "side/src"]
-        {
+        for part in [
+            "main/.git/objects",
+            "main/.git/refs",
+            "main/.git/worktrees/side",
+            "side/src",
+        ] {
             std::fs::create_dir_all(root.join(part)).unwrap();
         }
         let side = root.join("side");
@@ -76,7 +82,10 @@ mod tests {
         assert_eq!(all(&side.join("src")), [side.clone()]);
         let back = format!("{}\n", side.join(".git").display());
         std::fs::write(own.join("gitdir"), back).unwrap();
-        assert_eq!(all(&side.join("src")), [side.clone(), root.join("main/.git")]);
+        assert_eq!(
+            all(&side.join("src")),
+            [side.clone(), root.join("main/.git")]
+        );
         // A home that is a repository is no working copy of a folder in it.
         assert_eq!(of(&side.join("src"), Some(&side)).folder, side.join("src"));
     }
