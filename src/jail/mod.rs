@@ -44,6 +44,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
@@ -62,6 +63,9 @@ pub const VERB: &str = "jail-init";
 /// Exit codes of the helper: not contained, and a command that cannot be run.
 const NOT_CONTAINED: u8 = 3;
 const NOT_RUN: u8 = 127;
+
+/// How long one step of making a jail may take.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A stage of the helper.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -252,6 +256,9 @@ pub fn start(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
     .map_err(io::Error::from)?;
     // With it, the kernel says of each message which process sent it, in our numbers.
     sockopt::set_socket_passcred(&ours, true).map_err(io::Error::from)?;
+    // A path on a file system that does not answer ends the making of the jail.
+    sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(START_TIMEOUT))
+        .map_err(io::Error::from)?;
     let (lifeline, its_lifeline) = Lifeline::pair()?;
     let mut helper = helper(plan, &mut streams);
     let child = helper.stdin(Stdio::from(theirs)).spawn()?;

@@ -71,6 +71,11 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
         wire::send(control, &ready, &borrowed),
     )?;
     drop(sockets);
+    // Before the command is there: it is of the same user.
+    step(
+        "closing itself",
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Into::into),
+    )?;
     let mut third = Command::new("/proc/self/exe");
     third
         .args([VERB, "--stage", Stage::Command.name(), "--"])
@@ -79,10 +84,6 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
     let child = step("the command's process", third.spawn())?;
     step("the control socket", close_stdin())?;
     step("dropping capabilities", sealed::drop_privileges())?;
-    step(
-        "closing itself",
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Into::into),
-    )?;
     Ok((child, Lifeline::of(lifeline)))
 }
 

@@ -123,6 +123,10 @@ pub(super) fn receive_from(socket: impl std::os::fd::AsFd) -> io::Result<Receive
         let mut parts = [IoSliceMut::new(&mut text)];
         match recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                let why = "its helper did not answer in time";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
             // It ended with something of ours unread.
             Err(rustix::io::Errno::CONNRESET) => break 0,
             other => break other?.bytes,

@@ -78,8 +78,8 @@
 //!   `node_modules/.bin`. They are not read-only inside: git, npm and pre-commit write them, and
 //!   each has a neighbour that does the same. Look at changes before you run them, or work on a
 //!   clone of its own.
-//! - Sockets and named pipes that a process outside makes in the working copy or a shared folder
-//!   after the start. Named pipes that are there at the start.
+//! - Sockets that a process outside makes after the start, in the working copy or any other folder
+//!   that is shown. Named pipes there.
 //! - A shared terminal: the command writes to it, with every sequence that it understands.
 //! - Root: a command of root owns root's files in `/usr`, `/opt` and shared folders, and reads
 //!   those that only root reads. Run agents as an ordinary user.

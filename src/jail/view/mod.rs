@@ -157,6 +157,10 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
     check_working_copy(&copy.folder, home.as_deref())?;
     let hidden: Vec<PathBuf> = request.hide.iter().filter_map(|at| hidden(at)).collect();
     let mut plan = Planning::new(directory, folders(&hidden));
+    plan.written = copy.all().map(Path::to_owned).collect();
+    let written = request.shares.iter().filter(|share| !share.read_only);
+    let written = written.filter_map(|share| real(&plan.view.directory.join(&share.path)).ok());
+    plan.written.extend(written);
     plan.system();
     if let Some(home) = &home {
         plan.put(home, Content::Private(0o700));
@@ -248,6 +252,8 @@ fn keep_apart(folder: &Path, hidden: &[PathBuf], name: &str) -> Result<(), Strin
 /// A view that is being planned.
 struct Planning {
     view: View,
+    /// Folders in which the command writes: their links choose nothing that is shown.
+    written: Vec<PathBuf>,
 }
 
 impl Planning {
@@ -258,7 +264,17 @@ impl Planning {
             without,
             directory,
         };
-        Self { view }
+        Self {
+            view,
+            written: Vec::new(),
+        }
+    }
+
+    /// Whether a path leads into no folder in which the command writes, nor through one.
+    fn is_fixed(&self, path: &Path) -> bool {
+        let is_written = |at: &Path| self.written.iter().any(|folder| at.starts_with(folder));
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        !is_written(&real) && !Links::of(path).any(|(at, _)| is_written(&at))
     }
 
     fn put(&mut self, path: &Path, content: Content) {
@@ -280,6 +296,9 @@ impl Planning {
     }
 
     fn copy(&mut self, file: &Path, content: Content) {
+        if !self.is_fixed(file) {
+            return;
+        }
         self.links(file);
         if let Ok(file) = real(file)
             && !self.view.shows(&file)
@@ -290,6 +309,9 @@ impl Planning {
 
     /// A folder or a file that programs are in.
     fn read_only(&mut self, path: &Path) {
+        if !self.is_fixed(path) {
+            return;
+        }
         self.links(path);
         if let Ok(path) = real(path)
             && !self.view.shows(&path)
@@ -437,6 +459,25 @@ mod tests {
             let planned = planned(&home, at, hide, shares);
             assert!(planned.is_err(), "{at:?} {hide:?} {shares:?}");
         }
+    }
+
+    #[test]
+    fn links_in_a_working_copy_choose_nothing_that_is_shown() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for part in ["web", "keys", "tools"] {
+            std::fs::create_dir_all(root.join(part)).unwrap();
+        }
+        std::os::unix::fs::symlink(root.join("keys"), root.join("web/bin")).unwrap();
+        std::os::unix::fs::symlink(root.join("web/bin"), root.join("tools/bin")).unwrap();
+        let mut plan = Planning::new(root.join("web"), Vec::new());
+        plan.written = vec![root.join("web")];
+        for at in ["web", "web/bin", "tools/bin"] {
+            plan.read_only(&root.join(at));
+        }
+        assert!(plan.view.places.is_empty(), "{:?}", plan.view.places);
+        plan.read_only(&root.join("tools"));
+        assert!(plan.view.shows(&root.join("tools")));
     }
 
     #[test]

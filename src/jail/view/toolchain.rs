@@ -114,7 +114,7 @@ impl Tools<'_> {
             return;
         };
         let own = |home: &Path| home.starts_with(&folder) || folder.starts_with(home);
-        if folder.parent().is_none() {
+        if folder.parent().is_none() || !self.plan.is_fixed(&folder) {
             return;
         }
         if !self.home.is_some_and(own) {
@@ -170,7 +170,9 @@ impl Tools<'_> {
                 _ if target.is_file() => self.file(&target),
                 _ => {}
             }
-            self.plan.links(&link);
+            if self.plan.is_fixed(&link) {
+                self.plan.links(&link);
+            }
         }
     }
 
