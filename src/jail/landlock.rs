@@ -66,6 +66,6 @@ pub(super) fn restrict(writable: &[PathBuf], missing: &[Promise]) -> io::Result<
     Ok(())
 }
 
-fn other(error: landlock::RulesetError) -> io::Error {
+fn other(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("Landlock: {error}"))
 }

@@ -27,7 +27,7 @@ pub enum Promise {
     Descriptors,
     /// No variable names a socket or an agent outside.
     Environment,
-    /// No system call reaches what namespaces do not hold: kernel keyrings, mounts, io_uring.
+    /// No system call reaches what namespaces do not hold: kernel keyrings, mounts, `io_uring`.
     SystemCalls,
     /// No capability, and no way to gain one.
     Privileges,
@@ -79,7 +79,7 @@ impl Promise {
             Self::Descriptors => "all but 0, 1, 2 closed; those checked, sockets become pipes",
             Self::Environment => "variables that name sockets outside are removed",
             Self::SystemCalls => "seccomp filter",
-            Self::Privileges => "no capability, bounding set empty, no_new_privs",
+            Self::Privileges => "no capability, an empty bounding set, no new privileges",
         }
     }
 

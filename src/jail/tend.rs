@@ -23,7 +23,7 @@ pub(super) fn run(control: OwnedFd, command: &[OsString]) -> ExitCode {
     match prepare(&control, command) {
         Ok((child, lifeline)) => {
             drop(control);
-            tend(&child, lifeline).into()
+            tend(&child, &lifeline).into()
         }
         Err(why) => {
             let _ = wire::send(&control, &why, &[]);
@@ -88,7 +88,7 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
 }
 
 /// Takes in what ends until the command has; its code as a shell says it.
-fn tend(child: &Child, lifeline: Lifeline) -> u8 {
+fn tend(child: &Child, lifeline: &Lifeline) -> u8 {
     if let Ok(lifeline) = lifeline.another() {
         std::thread::spawn(move || end_with_gate(&lifeline));
     }

@@ -22,7 +22,7 @@
 //! | `descriptors` | all but 0, 1, 2 closed; those checked, sockets become pipes | none | `walls::sockets_as_standard_streams_become_pipes_and_folders_are_refused` |
 //! | `environment` | variables that name sockets outside are removed | none | `walls::variables_that_name_sockets_outside_are_removed` |
 //! | `system-calls` | seccomp filter | seccomp | `walls::system_calls_that_no_namespace_holds_are_refused` |
-//! | `privileges` | no capability, bounding set empty, no_new_privs | none | `jail::nothing_that_is_tried_from_inside_gets_out` |
+//! | `privileges` | no capability, an empty bounding set, no new privileges | none | `jail::nothing_that_is_tried_from_inside_gets_out` |
 //!
 //! Where the kernel does not give `writes`, `processes`, `signals` or `ipc`, `exec --jail` names the
 //! promise and the reason, and exits with 3. `--allow-missing=NAME` runs the command without that

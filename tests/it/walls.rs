@@ -154,7 +154,7 @@ fn a_linked_worktree_commits_and_cargo_builds() {
 /// Runs a script in a jail whose standard streams are these.
 fn streamed(world: &World, script: &str, input: OwnedFd, output: OwnedFd) -> i32 {
     let setpriv = need("setpriv");
-    let id = rustix::fs::stat(&world.path("web"))
+    let id = rustix::fs::stat(world.path("web"))
         .expect("a folder")
         .st_uid;
     let id = id.to_string();

@@ -68,7 +68,8 @@ fn is_hidden(path: &Path) -> bool {
         let secret = text.contains("PRIVATE KEY");
         !secret && public.iter().any(|word| text.contains(word))
     };
-    !is_program && !(status.is_file() && config::read(path).is_ok_and(is_public))
+    let is_certificate = status.is_file() && config::read(path).is_ok_and(is_public);
+    !is_program && !is_certificate
 }
 
 #[cfg(test)]

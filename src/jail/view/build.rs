@@ -171,15 +171,14 @@ impl Root {
         let Ok(target) = self.inside(path, OFlags::PATH) else {
             return Ok(());
         };
-        let blank = match &self.blank {
-            Some(blank) => blank,
-            None => {
-                let memory = memory(0o755)?;
-                let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
-                let mode = Mode::from_raw_mode(0o444);
-                rustix::fs::openat(&memory, "blank", flags, mode)?;
-                self.blank.insert(memory)
-            }
+        let blank = if let Some(blank) = &self.blank {
+            blank
+        } else {
+            let memory = memory(0o755)?;
+            let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+            let mode = Mode::from_raw_mode(0o444);
+            rustix::fs::openat(&memory, "blank", flags, mode)?;
+            self.blank.insert(memory)
         };
         put(&open_tree(blank, "blank", CLONE)?, &target)
     }
@@ -313,7 +312,7 @@ fn hosts_by_dns(text: &str) -> String {
     out
 }
 
-/// A line of mountinfo (proc_pid_mountinfo(5)).
+/// A line of mountinfo (`proc_pid_mountinfo(5)`).
 struct Mounted {
     path: PathBuf,
     flags: MountFlags,
@@ -348,15 +347,12 @@ fn unescaped(path: &str) -> PathBuf {
     while let Some((first, after)) = rest.split_first() {
         let octal = after.get(..3).filter(|_| *first == b'\\');
         let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
+        if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(byte);
+            rest = after.get(3..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = after;
         }
     }
     std::ffi::OsString::from_vec(bytes).into()

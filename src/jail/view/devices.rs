@@ -81,15 +81,13 @@ fn processes(root: &mut Root) -> io::Result<Vec<Missing>> {
     root.folder(path)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mut missing = Vec::new();
-    if rustix::process::getpid().is_init() {
-        if let Err(error) = mount("proc", path, "proc", flags, c"") {
-            missing.push(Missing::new(
-                Promise::Processes,
-                format!("a /proc of its own cannot be mounted: {error}"),
-            ));
-        }
+    let own = rustix::process::getpid().is_init();
+    let mounted = own.then(|| mount("proc", path, "proc", flags, c""));
+    if let Some(Err(error)) = &mounted {
+        let why = format!("a /proc of its own cannot be mounted: {error}");
+        missing.push(Missing::new(Promise::Processes, why));
     }
-    if !missing.is_empty() || !rustix::process::getpid().is_init() {
+    if !matches!(mounted, Some(Ok(()))) {
         root.bind(path, path)?;
     }
     for name in OF_THE_KERNEL {

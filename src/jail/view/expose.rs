@@ -1,7 +1,9 @@
 //! A read-only place: the folder of the system as it is, or, where something in it must not be
 //! seen, a folder of our own with its other entries. What appears outside later is not in there.
 
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
@@ -76,11 +78,7 @@ fn entries(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> 
                 let name = entry.file_name().unwrap_or_default();
                 let to = readlinkat(&folder, name, Vec::new())?;
                 if !OWN.map(Path::new).contains(&&*entry) {
-                    use std::os::unix::ffi::OsStrExt;
-                    root.link(
-                        &entry,
-                        Path::new(std::ffi::OsStr::from_bytes(to.to_bytes())),
-                    )?;
+                    root.link(&entry, Path::new(OsStr::from_bytes(to.to_bytes())))?;
                 }
             }
             FileType::Directory | FileType::RegularFile => {
@@ -123,8 +121,7 @@ fn each(
         if bytes == b"." || bytes == b".." {
             continue;
         }
-        use std::os::unix::ffi::OsStrExt;
-        let name = Path::new(std::ffi::OsStr::from_bytes(bytes));
+        let name = Path::new(OsStr::from_bytes(bytes));
         let Ok(status) = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };

@@ -192,9 +192,12 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
 fn folders(hidden: &[PathBuf]) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = hidden
         .iter()
-        .filter_map(|path| match path.is_dir() {
-            true => Some(path.clone()),
-            false => path.parent().map(Path::to_owned),
+        .filter_map(|path| {
+            if path.is_dir() {
+                Some(path.clone())
+            } else {
+                path.parent().map(Path::to_owned)
+            }
         })
         .collect();
     folders.sort_unstable();
