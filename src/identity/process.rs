@@ -137,7 +137,10 @@ impl Family {
         PathBuf::from(format!("/proc/{whose}/net"))
     }
 
+    /// A process, with its parents up to the command: what starts the command is not named.
     fn describe(&self, table: &Table, pid: u32) -> Process {
+        let command_pid = self.command.load(Ordering::Acquire);
+        let top = table.parent(command_pid).unwrap_or(self.head);
         let command = mask::masked(&table::command(pid));
         let above = table.above(pid, self.head);
         let pids = |outer| Pids {
@@ -152,6 +155,7 @@ impl Family {
             command: command.chars().take(COMMAND).collect::<String>().into(),
             ancestry: above
                 .into_iter()
+                .take_while(|(pid, _)| *pid != top)
                 .take(ANCESTORS)
                 .map(|(_, name)| name)
                 .collect(),

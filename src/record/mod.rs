@@ -28,7 +28,7 @@ mod writer;
 
 pub use key::public_key;
 pub use line::{
-    Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, Outcome, SCHEMA, Said,
+    Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, JailFacts, Outcome, SCHEMA, Said,
     SessionFacts, Timings, TlsMode,
 };
 pub use recorder::{Permit, RecordUnavailable, Recorder, Unavailable};

@@ -63,3 +63,4 @@ mod sessions;
 mod shape;
 mod trusted_files;
 mod upstreams;
+mod walls;

@@ -2,6 +2,7 @@
 //! terminal.
 
 mod child;
+mod hidden;
 mod jailed;
 mod joined;
 mod summary;
@@ -25,6 +26,7 @@ use crate::diag;
 use crate::dial::Programs;
 use crate::gate::{Gate, Ground, Started, Wish, session_facts};
 use crate::identity::{AgentProcess, Evidence, Family, Grant, Program};
+use crate::jail::{Promise, Share};
 use crate::policy::{self, Catalogue};
 use crate::proxy::{self, Bound, Tenant};
 use crate::record::{Asker, Event, Tally};
@@ -64,6 +66,14 @@ pub(super) struct Exec {
     /// Leave it no other way out (Linux).
     #[arg(long)]
     jail: bool,
+    /// Give a file, folder or socket back to the jailed command; `:ro`: for reading only. May be
+    /// repeated.
+    #[arg(long, value_name = "PATH[:ro]", requires = "jail")]
+    share: Vec<Share>,
+    /// Run the jailed command although this kernel does not give that promise of the jail. May be
+    /// repeated.
+    #[arg(long, value_name = "PROMISE", requires = "jail")]
+    allow_missing: Vec<Promise>,
     /// Join a gate that runs already: http://HOST:PORT, as clients reach it. Its policy decides and
     /// its records tell; what the session is worth is `identity.session.local` there.
     #[arg(long, value_name = "URL", conflicts_with_all = ["config", "jail", "json", "observe", "summary"])]
@@ -202,7 +212,11 @@ impl Exec {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 print::err(&format!("tidegate: {error:#}\n"));
-                let contained = error.downcast_ref().map(jailed::code);
+                let contained = error.downcast_ref();
+                if let Some(hint) = contained.and_then(jailed::hint) {
+                    print::err(&hint);
+                }
+                let contained = contained.map(jailed::code);
                 ExitCode::from(contained.unwrap_or(Answer::Failed.code()))
             }
         }
@@ -242,8 +256,13 @@ impl Exec {
             summary,
         } = start;
         let adapt = if self.observe { observed } else { own };
-        let mut hide = jailed::hidden(&plan.config);
+        let mut hide = hidden::files(&plan.config);
         hide.extend(workplace::folder_of_pins().filter(|_| self.jail));
+        let wishes = jailed::Wishes {
+            shares: self.share.clone(),
+            allow_missing: self.allow_missing.clone(),
+            hide,
+        };
         let found = FolderEvidence::at(self.folder(), Some(&plan.config.workspaces), self.jail);
         let mut plan = adapt(plan);
         let id = self.session.unwrap_or_else(Uuid::now_v7);
@@ -276,7 +295,7 @@ impl Exec {
         let tasks = &running.gate.attendants;
         let mut child = Child::new(&words, &variables, limit, tasks, children);
         let ended = match front {
-            None => jailed::run(&running, &session, &mut child, &hide).await?,
+            None => jailed::run(&running, &session, &mut child, &wishes).await?,
             Some(front) => {
                 front.serve(&running, session.tenant());
                 child.run(&session.family).await
