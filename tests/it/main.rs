@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod adversary;
 mod agent;
 mod ages;
 mod authority;

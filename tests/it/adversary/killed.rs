@@ -1,0 +1,1 @@
+//! Ways at the identity: which repository, which session, which tool call.
