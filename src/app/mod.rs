@@ -6,6 +6,8 @@ mod reload;
 mod running;
 mod sockets;
 mod trust;
+#[cfg(target_os = "linux")]
+mod walls;
 
 use std::path::Path;
 use std::process::ExitCode;

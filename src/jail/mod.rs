@@ -19,6 +19,7 @@ mod enter;
 mod mounts;
 mod routes;
 mod sealed;
+mod watch;
 mod wire;
 
 use std::ffi::OsString;
@@ -35,6 +36,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use wire::{Message, Orders};
 
 pub use enter::enter;
+pub use watch::{Fallen, Walls, Watch};
 
 /// The hidden verb of the command line that becomes the command.
 pub const VERB: &str = "jail-init";

@@ -106,6 +106,9 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         Event::SessionEnded(facts) => line(at, "session_ended", Says::Nothing, |object| {
             session(object, facts);
         }),
+        Event::ContainmentLost(facts) => line(at, "containment_lost", Says::Nothing, |object| {
+            session(object, facts);
+        }),
         Event::RecordGap {
             lost,
             flows,

@@ -282,6 +282,8 @@ pub enum Event {
     SessionStarted(Box<SessionFacts>),
     /// A session ended, or was revoked.
     SessionEnded(Box<SessionFacts>),
+    /// A wall of the session's jail no longer stands (`tidegate.detail`): its flows are ended.
+    ContainmentLost(Box<SessionFacts>),
     /// Lines that are missing, and why.
     RecordGap {
         /// How many lines were lost (`tidegate.gap.lost`).

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::app::Running;
 use crate::config::{AdminAddress, Config, Listener};
+use crate::gate::session_facts;
 use crate::jail::{self, Jailed, NotContained};
 use crate::proxy::{Inside, Tenant};
 
@@ -62,6 +63,7 @@ pub(super) fn begin(
     };
     running.serve_jail(inside, CONNECTIONS)?;
     jailed.go()?;
+    running.watch_jail(jailed.pid(), session_facts(&session.grant, None))?;
     Ok(jailed)
 }
 

@@ -13,3 +13,4 @@ mod records;
 mod rows;
 mod scene;
 mod sockets;
+mod tampered;

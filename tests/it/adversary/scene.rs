@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::{Origin, Outcome, Pki, Program, TIERS, Visit, allow, names, need};
+use crate::kit::{Origin, Outcome, Pki, Program, TIERS, Visit, allow_more, names, need};
 
 use super::rows::Rows;
 
@@ -163,7 +163,8 @@ impl Scene {
              tls = { cert = \"keys/proxy.pem\", key = \"keys/proxy.key\" }\n";
         self.write("home/gate/tidegate.toml", text);
         self.write("home/gate/tiers.toml", TIERS);
-        self.write("home/gate/rules.toml", &allow("files", HOST, port));
+        let rule = allow_more("files", HOST, port, "raw = true");
+        self.write("home/gate/rules.toml", &rule);
         self.write("home/gate/rules.d/a.toml", "# no rules yet\n");
         let parents = format!(
             "{}[[dial.parent]]\nurl = \"https://parent.example.com:3129\"\n\
