@@ -41,6 +41,10 @@ pub use watch::{Fallen, Walls, Watch};
 /// The hidden verb of the command line that becomes the command.
 pub const VERB: &str = "jail-init";
 
+/// The variable that says to a command that it is in a jail: the folders of the gate that must not be
+/// there, as in `PATH`. It is no evidence: any program can set it.
+pub const VARIABLE: &str = "TIDEGATE_JAIL";
+
 /// What runs in a jail, and what is let through to the gate.
 #[derive(Clone, Debug)]
 pub struct Plan {

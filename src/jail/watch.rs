@@ -162,7 +162,10 @@ impl Watch {
             sealed(pid, &status, own.get("user") == self.inside.get("user"))?;
         }
         let Some(network) = own.get("net") else {
-            return Err(fallen("network", format!("process {pid} has no network namespace")));
+            return Err(fallen(
+                "network",
+                format!("process {pid} has no network namespace"),
+            ));
         };
         if networks.insert(network.clone()) {
             only_loopback(pid)?;
@@ -256,8 +259,16 @@ mod tests {
             ("NoNewPrivs:\t1", "NoNewPrivs:\t0", "no_new_privs"),
             ("NoNewPrivs:\t1\n", "", "no_new_privs"),
             ("Seccomp:\t2", "Seccomp:\t0", "filter"),
-            ("CapEff:\t0000000000000000", "CapEff:\t0000000000000100", "CapEff"),
-            ("CapBnd:\t0000000000000000", "CapBnd:\t000001ffffffffff", "CapBnd"),
+            (
+                "CapEff:\t0000000000000000",
+                "CapEff:\t0000000000000100",
+                "CapEff",
+            ),
+            (
+                "CapBnd:\t0000000000000000",
+                "CapBnd:\t000001ffffffffff",
+                "CapBnd",
+            ),
         ] {
             let found = seen(&SEALED.replace(from, to));
             assert!(found.contains(what), "{to}: {found}");

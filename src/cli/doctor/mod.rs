@@ -3,6 +3,8 @@
 //! Run it where the agent runs, with the agent's environment: what is true for the gate's own
 //! account says nothing about the agent's.
 
+#[cfg(target_os = "linux")]
+mod inside;
 mod noproxy;
 mod proxy;
 mod reach;
@@ -38,6 +40,10 @@ pub(super) struct Doctor {
     /// Tell the gate whether this place is contained: ADDRESS:PORT or unix:PATH of its admin.
     #[arg(long, value_name = "ADDRESS", value_parser = admin::parse_address)]
     report: Option<AdminAddress>,
+    /// Try the last wall in this process, which the try changes.
+    #[cfg(target_os = "linux")]
+    #[arg(long, hide = true)]
+    try_namespaces: bool,
     #[command(flatten)]
     targets: Targets,
 }
@@ -66,6 +72,14 @@ struct Targets {
 
 impl Doctor {
     pub(super) fn perform(self) -> Answer {
+        #[cfg(target_os = "linux")]
+        if self.try_namespaces {
+            return if inside::namespaces_give_nothing() {
+                Answer::Yes
+            } else {
+                Answer::No
+            };
+        }
         let around = Surroundings::of_this_process();
         let loaded = Loaded::new(self.config.as_deref());
         if !self.json {
@@ -87,8 +101,7 @@ impl Doctor {
         }
         items.extend(runtimes::look(&around));
         items.extend(noproxy::look(&around));
-        items.extend(reach::look(&self.targets));
-        items.extend(sockets::look(&around));
+        items.extend(self.walls(&around));
         let report = Report::new(items, loaded.policy.is_some());
         if self.json {
             print::json(&report.as_json());
@@ -102,6 +115,27 @@ impl Doctor {
             }
             _ => report.answer(Answer::Yes),
         }
+    }
+}
+
+impl Doctor {
+    /// In a jail, its promises, each tried; elsewhere, what is reached without the proxy.
+    fn walls(&self, around: &Surroundings) -> Vec<Item> {
+        #[cfg(target_os = "linux")]
+        if let Some(inside) = inside::Inside::here(around) {
+            let mut items = inside.look();
+            // On a network of the machine's, the targets are outside.
+            if items
+                .iter()
+                .all(|item| item.subject != "network" || item.state == report::State::Fine)
+            {
+                items.extend(reach::look(&self.targets));
+            }
+            return items;
+        }
+        let mut items = reach::look(&self.targets);
+        items.extend(sockets::look(around));
+        items
     }
 }
 

@@ -67,6 +67,15 @@ pub(super) fn begin(
     Ok(jailed)
 }
 
+/// The variable that tells `tidegate doctor` what to look for inside: the gate's folders.
+pub(super) fn variable(config: &Config) -> (&'static str, String) {
+    let files = config.path.iter().chain(&config.record.file);
+    let real = files.filter_map(|file| file.canonicalize().ok());
+    let folders = real.filter_map(|file| Some(file.parent()?.to_owned()));
+    let joined = std::env::join_paths(folders).unwrap_or_default();
+    (jail::VARIABLE, joined.to_string_lossy().into_owned())
+}
+
 /// Runs it to its end.
 pub(super) async fn run(
     running: &Running,

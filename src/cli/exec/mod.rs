@@ -216,6 +216,9 @@ impl Exec {
         if let Some(bundle) = &running.bundle {
             super::env::add(&mut variables, super::ca::variables(bundle));
         }
+        if front.is_none() {
+            variables.push(jailed::variable(&running.config));
+        }
         let mut child = Child::new(&words, &variables, limit, &running.gate.attendants);
         self.begin();
         let ended = match front {

@@ -4,6 +4,7 @@
 //! (the control: every way succeeds, so a broken probe is noticed) and in `exec --jail` (none does).
 
 mod descriptors;
+mod doctor;
 mod group;
 mod kernel;
 mod keys;

@@ -45,7 +45,11 @@ fn command_below(gate: &str) -> Option<String> {
         if line.starts_with("python3\0hold.py") {
             return Some(pid);
         }
-        for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        for task in std::fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let children = std::fs::read_to_string(task.path().join("children"));
             let children = children.unwrap_or_default();
             waiting.extend(children.split_ascii_whitespace().map(str::to_owned));
@@ -55,7 +59,9 @@ fn command_below(gate: &str) -> Option<String> {
 }
 
 fn outside(words: &[&str]) -> Outcome {
-    Program::new(words[0], Path::new("/")).args(&words[1..]).run()
+    Program::new(words[0], Path::new("/"))
+        .args(&words[1..])
+        .run()
 }
 
 /// Runs the command that holds a tunnel, and takes a wall away once it does.
@@ -72,7 +78,9 @@ fn tampered(user: User, tamper: impl Fn(&str) -> Outcome) -> Option<Tampered> {
     let command = scene.program(&words);
     let outcome = std::thread::scope(|scope| {
         let ran = scope.spawn(|| command.run());
-        until("a tunnel", || scene.web("held").exists() || ran.is_finished());
+        until("a tunnel", || {
+            scene.web("held").exists() || ran.is_finished()
+        });
         let gate = std::fs::read_to_string(scene.web("gate.pid")).unwrap_or_default();
         if let Some(pid) = command_below(&gate) {
             tamper(&pid).succeeded();
@@ -94,20 +102,31 @@ fn ends_the_flows(promise: &str, tamper: impl Fn(&str) -> Outcome) {
             continue;
         };
         let said = &outcome.stdout;
-        assert!(said.contains("answer HTTP/1.1 200"), "{user:?}: {outcome:#?}");
-        assert!(said.contains("closed True\nagain refused"), "{user:?}: {outcome:#?}");
+        assert!(
+            said.contains("answer HTTP/1.1 200"),
+            "{user:?}: {outcome:#?}"
+        );
+        assert!(
+            said.contains("closed True\nagain refused"),
+            "{user:?}: {outcome:#?}"
+        );
         let wanted = format!("the jail no longer holds: {promise}: ");
         assert!(outcome.stderr.contains(&wanted), "{user:?}: {outcome:#?}");
         let lost = lines.iter().find(|line| line.name() == "containment_lost");
         let lost = lost.unwrap_or_else(|| panic!("{user:?}: {lines:#?}"));
-        assert!(lost.text("tidegate.detail").starts_with(promise), "{lost:?}");
+        assert!(
+            lost.text("tidegate.detail").starts_with(promise),
+            "{lost:?}"
+        );
     }
 }
 
 #[test]
 fn an_interface_that_is_added_ends_the_flows() {
     ends_the_flows("network", |pid| {
-        let link = ["ip", "link", "add", "name", "tamper0", "type", "veth", "peer", "tamper1"];
+        let link = [
+            "ip", "link", "add", "name", "tamper0", "type", "veth", "peer", "tamper1",
+        ];
         outside(&[&["nsenter", "-t", pid, "-n"], &link[..]].concat())
     });
 }
@@ -123,6 +142,14 @@ fn a_mount_that_is_added_ends_the_flows() {
 #[test]
 fn a_mount_that_is_removed_ends_the_flows() {
     ends_the_flows("files", |pid| {
-        outside(&["nsenter", "-t", pid, "-m", "umount", "-l", "/etc/resolv.conf"])
+        outside(&[
+            "nsenter",
+            "-t",
+            pid,
+            "-m",
+            "umount",
+            "-l",
+            "/etc/resolv.conf",
+        ])
     });
 }
