@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::Gate;
-use crate::jail::{Fallen, Walls, Watch};
+use crate::jail::{Fallen, WallState, Watch};
 use crate::record::{Event, SessionFacts};
 
 use super::{Running, banner};
@@ -51,17 +51,17 @@ async fn attend(
             () = quiet.cancelled() => return,
         }
         match look(watch.clone()).await {
-            Walls::Stand => {}
-            Walls::Ended => return,
-            Walls::Fell(fallen) => return end_flows(&gate, session, &fallen),
+            WallState::Stand => {}
+            WallState::Ended => return,
+            WallState::Fell(fallen) => return end_flows(&gate, session, &fallen),
         }
     }
 }
 
-async fn look(watch: Arc<Watch>) -> Walls {
+async fn look(watch: Arc<Watch>) -> WallState {
     let looked = tokio::task::spawn_blocking(move || watch.look());
     let fallen = |what: &str| {
-        Walls::Fell(Fallen {
+        WallState::Fell(Fallen {
             promise: "processes",
             what: what.to_owned(),
         })

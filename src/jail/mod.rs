@@ -36,7 +36,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use wire::{Message, Orders};
 
 pub use enter::enter;
-pub use watch::{Fallen, Walls, Watch};
+pub use watch::{Fallen, WallState, Watch};
 
 /// The hidden verb of the command line that becomes the command.
 pub const VERB: &str = "jail-init";

@@ -34,7 +34,7 @@ pub struct Watch {
 
 /// What a look has found.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Walls {
+pub enum WallState {
     /// Each wall stands.
     Stand,
     /// The first process has ended, and the jail with it.
@@ -92,12 +92,12 @@ impl Watch {
     }
 
     /// Looks once. Blocks while it reads `/proc`: some milliseconds.
-    pub fn look(&self) -> Walls {
+    pub fn look(&self) -> WallState {
         match self.examine() {
-            Ok(()) => Walls::Stand,
-            Err(Stop::Fallen(fallen)) => Walls::Fell(fallen),
-            Err(Stop::Unreadable(_)) if !self.lives() => Walls::Ended,
-            Err(Stop::Unreadable(error)) => Walls::Fell(Fallen {
+            Ok(()) => WallState::Stand,
+            Err(Stop::Fallen(fallen)) => WallState::Fell(fallen),
+            Err(Stop::Unreadable(_)) if !self.lives() => WallState::Ended,
+            Err(Stop::Unreadable(error)) => WallState::Fell(Fallen {
                 promise: "processes",
                 what: format!("/proc no longer shows the jail: {error}"),
             }),
