@@ -6,8 +6,10 @@
 mod descriptors;
 mod doctor;
 mod group;
+mod identity;
 mod kernel;
 mod keys;
+mod killed;
 mod policy;
 mod process;
 mod records;

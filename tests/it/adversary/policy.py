@@ -95,7 +95,9 @@ def _():
 @way("make the folder of the configuration writable")
 def _():
     os.chmod(GATE, 0o777)
-    return True
+    with open(f"{GATE}/dropped.toml", "w") as file:
+        file.write(MARKER)
+    return Effect(f"{GATE}/dropped.toml")
 
 
 @way("replace the authority's key")

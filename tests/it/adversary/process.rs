@@ -6,7 +6,8 @@ use super::scene::{DECOY_WORD, Scene, User};
 
 const WAYS: &str = include_str!("process.py");
 /// What the kernel or the system may refuse outside as well.
-const OPTIONAL: [&str; 5] = [
+const OPTIONAL: [&str; 6] = [
+    "enter its namespaces",
     "freeze its control group",
     "profile it",
     "move its memory",
