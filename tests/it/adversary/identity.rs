@@ -4,7 +4,7 @@ use std::os::unix::fs::chown;
 
 use serde_json::json;
 
-use crate::kit::{Line, Lines, TIERS, allow_more, names, read_log};
+use crate::kit::{Line, Lines, TIERS, allow_more, read_log};
 
 use super::scene::{HOST, Scene, User, is_root};
 
