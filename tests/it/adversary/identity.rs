@@ -213,7 +213,7 @@ fn a_working_copy_gives_no_tier_that_is_looser() {
     for (name, change, variables) in COPIES {
         let scene = copy(User::Me, false);
         let change = format!(
-            "export OPEN={OPEN} WEB={WEB}; git config user.name A; git config user.email a@a.example; {change}"
+            "export OPEN={OPEN} WEB={WEB}; export GIT_AUTHOR_NAME=A GIT_AUTHOR_EMAIL=a@a.example GIT_COMMITTER_NAME=A GIT_COMMITTER_EMAIL=a@a.example; {change}"
         );
         scene.program(&["bash", "-ec", &change]).run().succeeded();
         if is_open(&scene, variables) {
@@ -236,6 +236,7 @@ fn a_folder_of_another_user_above_the_working_copy_gives_no_repository() {
     let git = |words: &[&str]| {
         crate::kit::Program::new("git", &home)
             .within(&home)
+            .args(["-c", "safe.directory=*"])
             .args(words)
             .run()
             .succeeded()

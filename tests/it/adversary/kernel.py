@@ -25,28 +25,43 @@ def unshare(flags):
     return call(libc.unshare, flags) == 0
 
 
-@way("make a user namespace")
-def _():
-    return unshare(NEWUSER)
+def mounts():
+    """In a user and mount namespace of its own, a process has every capability there is."""
+    return call(libc.mount, b"none", b"/proc", b"tmpfs", ctypes.c_ulong(0), None) == 0
 
 
-@way("make a user namespace by clone")
+@way("mount in a user namespace made by unshare")
 def _():
-    child = syscall(56, ctypes.c_ulong(NEWUSER | signal.SIGCHLD), 0, 0, 0, 0)
+    return unshare(NEWUSER | NEWNS) and mounts()
+
+
+def child_mounts(child):
     if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    return True
+        try:
+            os._exit(0 if mounts() else 1)
+        except OSError as error:
+            os._exit(error.errno)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) == 0
 
 
-@way("make a user namespace by clone3")
+@way("mount in a user namespace made by clone")
 def _():
-    arguments = (ctypes.c_uint64 * 11)(NEWUSER, 0, 0, 0, signal.SIGCHLD)
-    child = syscall(435, arguments, ctypes.c_ulong(88))
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    return True
+    flags = ctypes.c_ulong(NEWUSER | NEWNS | signal.SIGCHLD)
+    return child_mounts(syscall(56, flags, 0, 0, 0, 0))
+
+
+@way("mount in a user namespace made by clone3")
+def _():
+    arguments = (ctypes.c_uint64 * 11)(NEWUSER | NEWNS, 0, 0, 0, signal.SIGCHLD)
+    return child_mounts(syscall(435, arguments, ctypes.c_ulong(88)))
+
+
+@way("remount in a user namespace")
+def _():
+    unshare(NEWUSER | NEWNS)
+    # MS_REMOUNT | MS_BIND
+    return call(libc.mount, b"none", b"/", None, ctypes.c_ulong(32 | 4096), None) == 0
 
 
 for namespace_name, flag in [
