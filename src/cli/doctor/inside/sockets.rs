@@ -84,7 +84,7 @@ fn collect(folder: &Path, depth: usize, room: &mut usize, found: &mut BTreeSet<P
                 found.insert(entry.path());
             }
             Ok(kind) if kind.is_dir() && depth > 0 => {
-                collect(&entry.path(), depth - 1, room, found)
+                collect(&entry.path(), depth - 1, room, found);
             }
             _ => {}
         }
