@@ -71,7 +71,8 @@ fn lines(body: &[u8]) -> Result<Option<(Vec<&[u8]>, &[u8])>, &'static str> {
     Ok(None)
 }
 
-fn length(digits: [u8; 4]) -> Option<usize> {
+/// The length that a pkt-line begins with, in hexadecimal.
+pub(super) fn length(digits: [u8; 4]) -> Option<usize> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let number = digits
         .into_iter()
@@ -197,7 +198,7 @@ fn command(line: &[u8]) -> Result<Command<'_>, &'static str> {
 }
 
 /// The hexadecimal digits of SHA-1 or SHA-256.
-fn is_object_id(text: &[u8]) -> bool {
+pub(super) fn is_object_id(text: &[u8]) -> bool {
     matches!(text.len(), 40 | 64) && text.iter().all(u8::is_ascii_hexdigit)
 }
 

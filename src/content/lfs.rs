@@ -1,9 +1,13 @@
-//! The batch request of Git LFS (git-lfs, docs/api/batch.md).
+//! The POSTs of Git LFS that may read: a batch (git-lfs, docs/api/batch.md) and the question for
+//! locks (docs/api/locking.md). A body with more in it than these pages list is a write.
 
 use crate::policy::{Action, Deed};
 
-use super::json::Object;
-use super::{Fields, git, is_plain, told};
+use super::json::{Object, elements};
+use super::{Fields, git, is_plain, told, unreadable};
+
+/// Bytes of one text: an object id, a cursor, a name of a ref.
+const MAX_TEXT_SIZE: usize = 1024;
 
 /// Reads a batch. What cannot be read may be an upload, and is one.
 pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
@@ -27,23 +31,107 @@ pub(super) fn unread(head: &Deed) -> Deed {
     told(head, Some("lfs-upload"), Action::Write)
 }
 
+/// Reads the question for locks that comes before a push.
+pub(super) fn read_verify(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
+    let text = is_plain(fields)
+        .then(|| str::from_utf8(body).ok())
+        .flatten();
+    match text.ok_or(Unreadable).and_then(verify) {
+        Ok(reference) => Deed {
+            reference,
+            ..told(head, Some("lfs-locks"), Action::Read)
+        },
+        Err(Unreadable) => unreadable(head),
+    }
+}
+
+/// The body is not what these requests carry.
+struct Unreadable;
+
 /// Whether a batch uploads, and for which ref.
 fn batch(body: &[u8]) -> Option<(bool, Option<Box<str>>)> {
-    let object = Object::unambiguous(str::from_utf8(body).ok()?)?;
-    if object.varies(&["operation", "ref"]) {
-        return None;
-    }
+    let keys = ["operation", "transfers", "ref", "objects", "hash_algo"];
+    let object = only(str::from_utf8(body).ok()?, &keys)?;
     let uploads = match &*object.text("operation")? {
         "download" => false,
         "upload" => true,
         _ => return None,
     };
-    let reference = object
-        .get("ref")
-        .and_then(|value| Object::unambiguous(value.get()))
-        .and_then(|reference| reference.text("name"))
-        .filter(|name| git::is_ref(name));
-    Some((uploads, reference.map(|name| name.into_owned().into())))
+    if !uploads && !is_download(&object) {
+        return None;
+    }
+    Some((uploads, reference(&object).ok()?))
+}
+
+/// Whether a batch that says it downloads carries nothing but object ids and words.
+fn is_download(batch: &Object<'_>) -> bool {
+    let all = |key: &str, sound: fn(&str) -> bool| {
+        let list = batch.get(key).map(|list| elements(list.get()));
+        list.is_none_or(|list| list.is_some_and(|list| list.iter().all(|one| sound(one.get()))))
+    };
+    let algorithm = batch
+        .get("hash_algo")
+        .is_none_or(|word| is_word(word.get()));
+    algorithm && all("objects", is_object) && all("transfers", is_word)
+}
+
+/// `{"oid": "HEX", "size": NUMBER}`.
+fn is_object(text: &str) -> bool {
+    only(text, &["oid", "size"]).is_some_and(|object| {
+        let id = object.text("oid").is_some_and(|id| {
+            (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+        let size = object.get("size").is_none_or(|size| is_count(size.get()));
+        id && size
+    })
+}
+
+fn is_count(text: &str) -> bool {
+    (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A quoted word of letters, digits and dashes, e.g. `"lfs-standalone-file"`.
+fn is_word(text: &str) -> bool {
+    let inside = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    inside.is_some_and(|word| word.len() <= 64 && word.bytes().all(plain))
+}
+
+/// The ref of a question for locks, where it carries nothing else.
+fn verify(text: &str) -> Result<Option<Box<str>>, Unreadable> {
+    let object = only(text, &["cursor", "limit", "ref"]).ok_or(Unreadable)?;
+    let limit = object
+        .get("limit")
+        .is_none_or(|limit| is_count(limit.get()));
+    let cursor = object.get("cursor").is_none_or(|_| {
+        object
+            .text("cursor")
+            .is_some_and(|cursor| cursor.len() <= MAX_TEXT_SIZE)
+    });
+    if !(limit && cursor) {
+        return Err(Unreadable);
+    }
+    reference(&object)
+}
+
+/// The name in `"ref": {"name": …}`, where the request has one.
+fn reference(object: &Object<'_>) -> Result<Option<Box<str>>, Unreadable> {
+    let Some(value) = object.get("ref").filter(|value| value.get() != "null") else {
+        return Ok(None);
+    };
+    let reference = only(value.get(), &["name"]).ok_or(Unreadable)?;
+    let name = reference.text("name").filter(|name| git::is_ref(name));
+    let name = name.ok_or(Unreadable)?;
+    Ok(Some(name.into_owned().into()))
+}
+
+/// The object that `text` is, where it has these keys only, each once and in this spelling.
+fn only<'a>(text: &'a str, keys: &[&str]) -> Option<Object<'a>> {
+    let object = Object::unambiguous(text)?;
+    let known = object.members().all(|(key, _)| keys.contains(&key));
+    known.then_some(object)
 }
 
 #[cfg(test)]
@@ -61,6 +149,55 @@ mod tests {
         let download = r#"{"operation":"download","transfers":["basic"],"objects":[]}"#;
         assert_eq!(action(download), Some(Action::Read));
         assert_eq!(action(r#"{"operation":"upload"}"#), Some(Action::Write));
+    }
+
+    #[test]
+    fn a_download_carries_object_ids_and_nothing_else() {
+        let good = r#"{"operation":"download","transfers":["basic","lfs-standalone-file"],
+            "ref":{"name":"refs/heads/main"},"hash_algo":"sha256",
+            "objects":[{"oid":"ab12","size":3}]}"#;
+        assert_eq!(action(good), Some(Action::Read));
+        for text in [
+            r#"{"operation":"download","note":"secret"}"#,
+            r#"{"operation":"download","objects":[{"oid":"secret words","size":3}]}"#,
+            r#"{"operation":"download","objects":[{"oid":"ab","size":3,"note":"x"}]}"#,
+            r#"{"operation":"download","objects":"secret"}"#,
+            r#"{"operation":"download","transfers":["two words"]}"#,
+            r#"{"operation":"download","ref":{"name":"refs/heads/a","note":"x"}}"#,
+            r#"{"operation":"download","ref":{"name":"secret"}}"#,
+        ] {
+            assert_eq!(action(text), Some(Action::Write), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_question_for_locks_reads_and_carries_nothing_else() {
+        let told = |text: &str| {
+            let head = body(Body::LfsVerify);
+            let deed = read_verify(&head, &Fields::default(), text.as_bytes());
+            (deed.action, deed.operation.unwrap_or_default().to_string())
+        };
+        let locks = (Some(Action::Read), "lfs-locks".to_owned());
+        for text in [
+            "{}",
+            r#"{"ref":{"name":"refs/heads/main"},"limit":100,"cursor":"7"}"#,
+        ] {
+            assert_eq!(told(text), locks, "{text}");
+        }
+        let long = format!(r#"{{"cursor":"{}"}}"#, "x".repeat(MAX_TEXT_SIZE + 1));
+        for text in [
+            "",
+            "secret",
+            r#"{"note":"secret"}"#,
+            r#"{"limit":"x"}"#,
+            &long,
+        ] {
+            assert_eq!(
+                told(text),
+                (Some(Action::Write), "other".to_owned()),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //!
 //! A body that two readers could understand differently is refused where passing it on would be
 //! guessing ([`Progress::Malformed`]: a push, an MCP message), and is a write where that is enough
-//! (GraphQL, Git LFS).
+//! (a fetch, GraphQL, Git LFS).
 
 mod form;
 mod git;
+mod git_fetch;
 mod graphql;
 mod json;
 mod lfs;
@@ -74,8 +75,10 @@ pub fn read(
         Some(Body::Model) => Progress::Done(vec![told(head, None, Action::Call)]),
         Some(Body::GitPush) => git::read(head, fields, body, ended),
         Some(_) if !ended => Progress::More,
+        Some(Body::GitFetch) => Progress::Done(vec![git_fetch::read(head, fields, body)]),
         Some(Body::GraphQl) => Progress::Done(graphql::read(head, fields, method, path, body)),
         Some(Body::LfsBatch) => Progress::Done(vec![lfs::read(head, fields, body)]),
+        Some(Body::LfsVerify) => Progress::Done(vec![lfs::read_verify(head, fields, body)]),
         Some(Body::Mcp) => mcp::read(head, fields, method, body),
     }
 }
@@ -86,6 +89,7 @@ pub fn too_long(head: &Deed) -> Progress {
     match head.body {
         None => Progress::Done(vec![whole(head)]),
         Some(Body::Model) => Progress::Done(vec![told(head, None, Action::Call)]),
+        Some(Body::GitFetch | Body::LfsVerify) => Progress::Done(vec![unreadable(head)]),
         Some(Body::GraphQl) => Progress::Done(vec![graphql::unread(head)]),
         Some(Body::LfsBatch) => Progress::Done(vec![lfs::unread(head)]),
         Some(Body::GitPush) => {
@@ -172,6 +176,11 @@ fn told(head: &Deed, operation: Option<&str>, action: Action) -> Deed {
         action: Some(action),
         ..whole(head)
     }
+}
+
+/// A request whose body is not what its path says: a write that no operation describes.
+fn unreadable(head: &Deed) -> Deed {
+    told(head, Some("other"), Action::Write)
 }
 
 /// Whether the bytes of a body are what its reader sees: not compressed, and text only as UTF-8.

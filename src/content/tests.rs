@@ -5,11 +5,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::McpCall;
 
-const BODIES: [Option<Body>; 6] = [
+const BODIES: [Option<Body>; 8] = [
     None,
+    Some(Body::GitFetch),
     Some(Body::GitPush),
     Some(Body::GraphQl),
     Some(Body::LfsBatch),
+    Some(Body::LfsVerify),
     Some(Body::Mcp),
     Some(Body::Model),
 ];
@@ -69,7 +71,12 @@ fn a_request_to_a_model_is_a_call() {
 
 #[test]
 fn what_is_too_long_is_a_write_or_refused() {
-    for kind in [Body::GraphQl, Body::LfsBatch] {
+    for kind in [
+        Body::GitFetch,
+        Body::GraphQl,
+        Body::LfsBatch,
+        Body::LfsVerify,
+    ] {
         let deeds = deeds(too_long(&body(kind)));
         assert_eq!(deeds[0].action, Some(Action::Write));
     }

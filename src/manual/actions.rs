@@ -1,8 +1,8 @@
 //! What a request does: read, write or call, in the words of its service.
 //!
 //! Where a request is seen (plain HTTP, or inspected TLS), its head is read by the service of its
-//! destination. The catalogue names the service of a host; git is understood on every host. A file
-//! per service, `config/services/NAME.toml`, lists its operations: which methods, paths and
+//! destination. The catalogue and rules name the service of a host; a host of the category `source-control`
+//! for which none is named speaks git. A file per service, `config/services/NAME.toml`, lists its operations: which methods, paths and
 //! parameters, and whether that reads, writes or calls. They are data, dated, and reviewed like
 //! code.
 //!
@@ -16,7 +16,9 @@
 //!   `group:artifact`; a Go module has its capitals. Images are repositories, not packages.
 //!
 //! Some requests tell what they do only in their body: a GraphQL query or mutation, an LFS batch,
-//! the refs of a push, the method of an MCP message. Their body is read before it goes on.
+//! the refs of a push, the wants and haves of a fetch, the method of an MCP message. Their body is
+//! read before it goes on. A POST to `git-upload-pack` whose body is not a fetch, or is longer than
+//! 1 MiB, is a write (`other`): a read-only rule for a forge carries no upload.
 //!
 //! # The services
 //!
@@ -27,7 +29,7 @@
 //! | `bedrock` | models through Amazon Bedrock | `invoke`, `count-tokens`, `guardrail`, `async-invoke`, `list` |
 //! | `cargo` | registries of Rust crates | `publish`, `yank`, `unyank`, `owner`, `edit`, `token`, `oidc`, `download`, `view`, `query`, `index` |
 //! | `gcs` | Google Cloud Storage | `batch`, `upload`, `copy`, `delete`, `edit`, `list`, `get`, `put` |
-//! | `git` | git over HTTP and Git LFS, on any host | `fetch`, `push`, `lfs-batch`, `lfs-locks`, `lfs-lock`, `lfs-unlock`, `lfs-download`, `lfs-upload` |
+//! | `git` | git over HTTP and Git LFS, at any forge | `fetch`, `push`, `lfs-batch`, `lfs-locks`, `lfs-lock`, `lfs-unlock`, `lfs-download`, `lfs-upload` |
 //! | `github` | GitHub: git, REST and GraphQL | `graphql`, `render`, `sign-in`, `sign-out`, `copilot`, `gist`, `create-repository`, `fork`, `commit`, `merge`, `comment`, `review`, `pull-request`, `issue`, `release`, `dispatch`, `actions`, `administer`, `edit`, `download`, `view`, `query` |
 //! | `gitlab` | GitLab: git, REST and GraphQL | `graphql`, `render`, `mcp`, `duo`, `sign-in`, `sign-out`, `pull-token`, `push-token`, `snippet`, `create-project`, `fork`, `commit`, `merge`, `comment`, `merge-request`, `issue`, `pipeline`, `release`, `publish`, `administer`, `edit`, `install`, `view`, `query` |
 //! | `go` | the module proxy of Go | `sumdb`, `download`, `list` |

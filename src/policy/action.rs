@@ -36,14 +36,12 @@ impl Action {
         Self::ALL.into_iter().find(|action| action.as_str() == word)
     }
 
-    /// Says what a request does: by service where its protocol is known (git smart HTTP), else by
-    /// method. What cannot be told is a write.
+    /// What a request does at a host whose service is not known: by method, and what else its
+    /// category tells. The announcement of a git push is a write anywhere.
     pub fn of(category: Category, method: &str, path: &Path) -> Self {
         match method {
             "GET" | "HEAD" | "OPTIONS" if announces_push(path) => Self::Write,
             "GET" | "HEAD" | "OPTIONS" => Self::Read,
-            "POST" if path.path().ends_with("/git-upload-pack") => Self::Read,
-            "POST" if path.path().ends_with("/git-receive-pack") => Self::Write,
             "POST" => Self::of_post(category, path),
             _ => Self::Write,
         }
@@ -107,7 +105,7 @@ mod tests {
             git("GET", "/a/b.git/info/refs?service=git-receive-pack"),
             Action::Write
         );
-        assert_eq!(git("POST", "/a/b.git/git-upload-pack"), Action::Read);
+        assert_eq!(git("POST", "/a/b.git/git-upload-pack"), Action::Write);
         assert_eq!(git("POST", "/a/b.git/git-receive-pack"), Action::Write);
         assert_eq!(git("GET", "/a/b.git/info/refs"), Action::Read);
     }

@@ -21,12 +21,16 @@ pub enum Seen {
 /// What the body of a request has to be read for before it may pass.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Body {
+    /// The negotiation of git-upload-pack: whether the request is a fetch and nothing else.
+    GitFetch,
     /// The commands of git-receive-pack: which refs are pushed.
     GitPush,
     /// A GraphQL operation: query or mutation.
     GraphQl,
     /// A Git LFS batch: upload or download.
     LfsBatch,
+    /// The question of Git LFS for locks: whether the request carries anything else.
+    LfsVerify,
     /// JSON-RPC of the Model Context Protocol: method and tool.
     Mcp,
     /// A request to a model: its server-side tools.

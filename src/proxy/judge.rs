@@ -174,8 +174,12 @@ impl Request<'_> {
         let Some(inside) = connection.inside.clone() else {
             return Ok(());
         };
-        // A batch of Git LFS may be asked of any host: its path says nothing of what is there.
-        if deed.mcp.is_some() || !matches!(deed.body, None | Some(Body::LfsBatch)) {
+        // The path of a fetch or of Git LFS does not show what the server does with the body.
+        let git = matches!(
+            deed.body,
+            Some(Body::GitFetch | Body::LfsBatch | Body::LfsVerify)
+        );
+        if deed.mcp.is_some() || !(deed.body.is_none() || git) {
             return Ok(());
         }
         let suspicion = content::looks_like_mcp(self.method(), &self.fields(), inside.http2);

@@ -29,8 +29,8 @@ pub use published::{Element, Listing, Place, Published};
 /// The operation of a request that no operation of its service describes.
 const OTHER: &str = "other";
 
-/// The service that any host may speak.
-const EVERYWHERE: &str = "git";
+/// The service of a host in the category `source-control` for which no other service is named.
+const FORGE: &str = "git";
 
 /// What is known of the protocols of services.
 #[derive(Clone, Debug, Default)]
@@ -149,8 +149,11 @@ impl Services {
         words.into_iter()
     }
 
-    /// What the head of a request tells of its deed: by the service where one is known, else by
-    /// what any host may speak (git smart HTTP), else by method.
+    /// What the head of a request tells of its deed: by the service of its host, where one is named
+    /// (git for `source-control` where none is), else by method.
+    ///
+    /// Git is not looked for on other hosts: `POST /x/git-upload-pack` reads at a forge, and carries
+    /// anything anywhere else.
     pub fn read(
         &self,
         service: Option<&str>,
@@ -158,19 +161,20 @@ impl Services {
         method: &str,
         path: &Path,
     ) -> Deed {
+        let forge = (category == Category::SourceControl).then_some(FORGE);
         let known = service.and_then(|name| self.find(name));
+        let known = known.or_else(|| self.find(forge?));
         if query::overrides_method(path.query()) {
             return Self::unknown(known, Action::Write);
         }
         let request = Request::new(method, path);
-        let name = known.map_or(EVERYWHERE, |service| &*service.name);
+        let Some(service) = known else {
+            return Self::unknown(None, Action::of(category, method, path));
+        };
         let found = self
-            .with_included(name)
+            .with_included(&service.name)
             .find_map(|service| service.read(&request));
-        found.unwrap_or_else(|| match known {
-            Some(_) => Self::unknown(known, by_method(method)),
-            None => Self::unknown(None, Action::of(category, method, path)),
-        })
+        found.unwrap_or_else(|| Self::unknown(known, by_method(method)))
     }
 
     /// The deed of a request that no operation describes.

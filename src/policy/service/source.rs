@@ -62,10 +62,12 @@ struct OperationEntry {
     body: Option<Spanned<String>>,
 }
 
-const BODIES: [(&str, Body); 5] = [
+const BODIES: [(&str, Body); 7] = [
+    ("git-fetch", Body::GitFetch),
     ("git-push", Body::GitPush),
     ("graphql", Body::GraphQl),
     ("lfs-batch", Body::LfsBatch),
+    ("lfs-verify", Body::LfsVerify),
     ("mcp", Body::Mcp),
     ("model", Body::Model),
 ];

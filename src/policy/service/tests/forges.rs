@@ -5,12 +5,12 @@ const GIT: &str = "
     GET /acme/app/info/refs?service=git-upload-pack       -> fetch read repository=acme/app
     GET /g/sub/app.git/info/refs                          -> fetch read repository=g/sub/app
     GET /acme/app.git/info/refs?service=git-receive-pack  -> push write repository=acme/app
-    POST /acme/app.git/git-upload-pack                    -> fetch read repository=acme/app
+    POST /acme/app.git/git-upload-pack                    -> fetch ? GitFetch repository=acme/app
     POST /acme/app.git/git-receive-pack                   -> push write GitPush repository=acme/app
     GET /acme/app.git/objects/info/packs                  -> fetch read repository=acme/app
     POST /acme/app.git/info/lfs/objects/batch             -> lfs-batch ? LfsBatch repository=acme/app
     GET /acme/app.git/info/lfs/locks?path=x               -> lfs-locks read repository=acme/app
-    POST /acme/app.git/info/lfs/locks/verify              -> lfs-locks read repository=acme/app
+    POST /acme/app.git/info/lfs/locks/verify              -> lfs-locks ? LfsVerify repository=acme/app
     POST /acme/app.git/info/lfs/locks                     -> lfs-lock write repository=acme/app
     POST /acme/app.git/info/lfs/locks/7/unlock            -> lfs-unlock write repository=acme/app
     PUT /acme/app.git/info/lfs/objects/abc                -> lfs-upload write repository=acme/app
@@ -22,11 +22,32 @@ fn git() {
 }
 
 #[test]
-fn git_is_recognised_on_any_host() {
+fn a_forge_without_a_service_of_its_own_speaks_git() {
     for line in GIT.lines().filter(|line| line.contains("->")) {
         let (request, expected) = line.trim().split_once("->").unwrap();
-        let found = told(None, Category::Webfetch, request.trim());
+        let found = told(None, Category::SourceControl, request.trim());
         assert_eq!(found, expected.trim(), "{request}");
+    }
+}
+
+#[test]
+fn git_reads_by_post_at_forges_only() {
+    for category in Category::ALL {
+        for path in [
+            "git-upload-pack",
+            "info/lfs/locks/verify",
+            "info/lfs/objects/batch",
+        ] {
+            let found = told(None, category, &format!("POST /x/{path}"));
+            let expected = match category {
+                Category::SourceControl => continue,
+                Category::Mcp | Category::ModelApi => "- call",
+                _ => "- write",
+            };
+            assert_eq!(found, expected, "{category:?} {path}");
+        }
+        let announced = told(None, category, "GET /x/info/refs?service=git-receive-pack");
+        assert!(announced.contains(" write"), "{category:?}: {announced}");
     }
 }
 
