@@ -9,6 +9,8 @@ mod running;
 mod sockets;
 mod standing;
 mod trust;
+#[cfg(target_os = "linux")]
+mod walls;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -34,6 +34,7 @@ mod sealed;
 mod system_calls;
 mod tend;
 mod view;
+mod watch;
 mod wire;
 
 use std::ffi::OsString;
@@ -56,9 +57,14 @@ use wire::{Message, Orders, Walls};
 pub use enter::enter;
 pub use promise::{Missing, Promise};
 pub use view::Share;
+pub use watch::{Fallen, WallState, Watch};
 
 /// The hidden verb of the command line that becomes the command.
 pub const VERB: &str = "jail-init";
+
+/// The variable that says to a command that it is in a jail: the folders of the gate that must not be
+/// there, as in `PATH`. It is no evidence: any program can set it.
+pub const VARIABLE: &str = "TIDEGATE_JAIL";
 
 /// Exit codes of the helper: not contained, and a command that cannot be run.
 const NOT_CONTAINED: u8 = 3;

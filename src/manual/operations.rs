@@ -249,5 +249,18 @@
 //! issuers; random text; what is piped to a program that reads a password. In doubt a word is masked.
 //! A secret that looks like an ordinary word and stands where no rule expects one is not seen.
 //!
+//! In a jail `doctor` tries each promise of the jail from inside, and prints `yes` or `no` with what
+//! it saw: `network`, `files`, `writes`, `processes`, `signals`, `ipc`, `sockets`, `descriptors`,
+//! `environment`, `system-calls`, `privileges`. It says `contained` only where every row says `yes`;
+//! a `no` makes exit code 1. `TIDEGATE_JAIL`, which `exec --jail` sets, only makes it print these
+//! rows. The report is as good as the account that runs `doctor`: an agent can replace the program.
+//!
+//! **Watch**: while a command runs in a jail, its gate looks at the jail from outside every two
+//! seconds. It ends the flows and takes no more where a process of the jail is in a namespace of the
+//! gate, has a capability, has lost `no_new_privs` or the filter of system calls, or sees a network
+//! interface beside `lo`, and where the mounts of the jail have changed. The record is
+//! `containment_lost`; `tidegate.detail` and standard error name the promise and what was seen. The
+//! kernel shows no other process's Landlock rules: the watch does not cover them.
+//!
 //! **Exit codes**: 0 yes; 1 no (a trial failed, a gate is not ready); 2 the input is wrong; 3 not
 //! contained; 4 something outside failed.

@@ -167,6 +167,9 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         Event::SessionRefused(facts) => line(at, "session_refused", Says::Nothing, |object| {
             session(object, facts);
         }),
+        Event::ContainmentLost(facts) => line(at, "containment_lost", Says::Nothing, |object| {
+            session(object, facts);
+        }),
     }
 }
 

@@ -357,6 +357,8 @@ pub enum Event {
     JailStarted(Box<JailFacts>),
     /// A session ended, or was revoked.
     SessionEnded(Box<SessionFacts>),
+    /// A wall of the session's jail no longer stands (`tidegate.detail`): its flows are ended.
+    ContainmentLost(Box<SessionFacts>),
     /// A doctor reported whether the place it ran in is contained.
     ContainmentReported {
         /// `tidegate.contained.inside`: the probes that did not get out.

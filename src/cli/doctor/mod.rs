@@ -3,6 +3,8 @@
 //! Run it where the agent runs, with the agent's environment: what is true for the gate's own
 //! account says nothing about the agent's.
 
+#[cfg(target_os = "linux")]
+mod inside;
 mod noproxy;
 mod proxy;
 mod reach;
@@ -56,6 +58,10 @@ pub(super) struct Doctor {
         hide_env_values = true
     )]
     with_report_token: Option<String>,
+    /// Try the last wall in this process, which the try changes.
+    #[cfg(target_os = "linux")]
+    #[arg(long, hide = true)]
+    try_namespaces: bool,
     #[command(flatten)]
     targets: Targets,
 }
@@ -87,6 +93,14 @@ impl Doctor {
         if let Some(reports) = self.report_token {
             return self.print_token(reports);
         }
+        #[cfg(target_os = "linux")]
+        if self.try_namespaces {
+            return if inside::namespaces_give_nothing() {
+                Answer::Yes
+            } else {
+                Answer::No
+            };
+        }
         let around = Surroundings::of_this_process();
         let discovered = load::find(self.config.as_deref(), self.json);
         let loaded = loaded(&discovered);
@@ -110,8 +124,7 @@ impl Doctor {
         }
         items.extend(runtimes::look(&around));
         items.extend(noproxy::look(&around));
-        items.extend(reach::look(&self.targets));
-        items.extend(sockets::look(&around));
+        items.extend(self.walls(&around));
         let report = Report::new(items, loaded.policy.is_some());
         if self.json {
             print::json(&report.as_json());
@@ -186,6 +199,27 @@ fn loaded(discovered: &Discovered) -> Loaded {
         return Loaded::new(None, &crate::policy::built_in());
     }
     loaded
+}
+
+impl Doctor {
+    /// In a jail, its promises, each tried; elsewhere, what is reached without the proxy.
+    fn walls(&self, around: &Surroundings) -> Vec<Item> {
+        #[cfg(target_os = "linux")]
+        if let Some(inside) = inside::Inside::here(around) {
+            let mut items = inside.look();
+            // On a network of the machine's, the targets are outside.
+            if items
+                .iter()
+                .all(|item| item.subject != "network" || item.state == report::State::Fine)
+            {
+                items.extend(reach::look(&self.targets));
+            }
+            return items;
+        }
+        let mut items = reach::look(&self.targets);
+        items.extend(sockets::look(around));
+        items
+    }
 }
 
 /// Whether the configuration loads: what `tidegate check` says.

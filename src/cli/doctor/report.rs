@@ -10,7 +10,8 @@ use crate::config::AdminAddress;
 use crate::metrics::PROBES;
 
 /// The groups, in the order in which they are drawn.
-const CHECKS: [&str; 7] = [
+const CHECKS: [&str; 8] = [
+    "jail",
     "proxy",
     "policy",
     "upstreams",
@@ -118,6 +119,15 @@ impl Item {
         Self::new(check, subject.into(), State::Open, text.into())
     }
 
+    /// Whether this leaves no way out: a promise of a jail that is not kept is one.
+    fn holds(&self) -> bool {
+        match self.state {
+            State::Open => false,
+            State::Finding => self.check != "jail",
+            State::Fine | State::Unknown => true,
+        }
+    }
+
     /// What to do about it.
     pub(super) fn fix(mut self, fix: impl Into<String>) -> Self {
         self.fix = Some(fix.into());
@@ -149,6 +159,11 @@ impl Report {
         self.items.iter().any(|item| item.state == state)
     }
 
+    /// Whether nothing leads out, and every promise of a jail holds.
+    fn is_contained(&self) -> bool {
+        self.items.iter().all(Item::holds)
+    }
+
     /// The exit code; `otherwise` where nothing worse was found than a finding.
     pub(super) fn answer(&self, otherwise: Answer) -> Answer {
         if self.has(State::Open) {
@@ -169,10 +184,10 @@ impl Report {
                 .items
                 .iter()
                 .filter(|item| item.probe == Some(probe))
-                .map(|item| item.state)
+                .map(Item::holds)
                 .peekable();
             states.peek()?;
-            Some(states.all(|state| state != State::Open))
+            Some(states.all(|state| state))
         };
         let known = PROBES
             .iter()
@@ -204,7 +219,7 @@ impl Report {
         });
         json!({
             "ok": self.answer(Answer::Yes) == Answer::Yes,
-            "contained": !self.has(State::Open),
+            "contained": self.is_contained(),
             "probes": self.probes(),
             "items": items.collect::<Vec<_>>(),
         })
@@ -212,7 +227,10 @@ impl Report {
 
     /// As a tree, at most 100 columns wide.
     pub(super) fn draw(&self) -> String {
+        let jailed = self.items.iter().any(|item| item.check == "jail");
         let verdict = match self.answer(Answer::Yes) {
+            _ if !self.is_contained() => "not contained",
+            Answer::Yes if jailed => "contained",
             Answer::Yes => "fine",
             Answer::NotContained => "not contained",
             _ => "contained, with findings",

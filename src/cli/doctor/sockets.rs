@@ -8,7 +8,7 @@ use super::surroundings::Surroundings;
 
 /// What somebody at the other end does for whoever connects.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Power {
+pub(super) enum Power {
     /// Starts programs outside.
     Runs,
     /// Lends a key or a screen.
@@ -61,7 +61,7 @@ fn fix(name: &str) -> &'static str {
 }
 
 /// Where they are, as the variables and the customs say.
-fn places(around: &Surroundings) -> Vec<(&'static str, Power, PathBuf)> {
+pub(super) fn places(around: &Surroundings) -> Vec<(&'static str, Power, PathBuf)> {
     let mut all: Vec<(&'static str, Power, PathBuf)> = vec![
         ("docker", Power::Runs, "/run/docker.sock".into()),
         ("docker", Power::Runs, "/var/run/docker.sock".into()),

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::app::Running;
 use crate::config::{Config, Listener};
+use crate::gate::session_facts;
 use crate::jail::{self, Jailed, NotContained, Promise, Share};
 use crate::proxy::{Inside, Tenant};
 use crate::record::{Event, JailFacts};
@@ -81,6 +82,7 @@ fn begin(
     };
     running.serve_jail(inside, CONNECTIONS)?;
     jailed.go()?;
+    running.watch_jail(jailed.pid(), session_facts(&session.grant, None))?;
     Ok(jailed)
 }
 
@@ -110,6 +112,15 @@ fn tell(running: &Running, session: &Session, plan: &jail::Plan, jailed: &Jailed
             shared: shared.into_iter().map(Into::into).collect(),
             missing: missing.into(),
         })));
+}
+
+/// The variable that tells `tidegate doctor` what to look for inside: the gate's folders.
+pub(super) fn variable(config: &Config) -> (&'static str, String) {
+    let files = config.path.iter().chain(&config.record.file);
+    let real = files.filter_map(|file| file.canonicalize().ok());
+    let folders = real.filter_map(|file| Some(file.parent()?.to_owned()));
+    let joined = std::env::join_paths(folders).unwrap_or_default();
+    (jail::VARIABLE, joined.to_string_lossy().into_owned())
 }
 
 /// Runs it to its end.

@@ -292,6 +292,9 @@ impl Exec {
         if let Some(bundle) = &running.bundle {
             super::env::add(&mut variables, super::ca::variables(bundle));
         }
+        if front.is_none() {
+            variables.push(jailed::variable(&running.config));
+        }
         let tasks = &running.gate.attendants;
         let mut child = Child::new(&words, &variables, limit, tasks, children);
         let ended = match front {

@@ -1,0 +1,82 @@
+//! Whether the gate's folders and the user's secrets are absent, and the system cannot be written.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+use super::{Inside, Tried};
+
+/// Where people keep secrets, below their home.
+const SECRETS: [&str; 10] = [
+    ".ssh",
+    ".gnupg",
+    ".aws",
+    ".azure",
+    ".config/gcloud",
+    ".config/gh",
+    ".docker/config.json",
+    ".git-credentials",
+    ".kube",
+    ".netrc",
+];
+/// How far below a folder of the gate files are looked for, and how many entries are looked at.
+const MAX_DEPTH: usize = 3;
+const MAX_ENTRIES: usize = 10_000;
+/// Folders of the system that no command in a jail writes.
+const SYSTEM: [&str; 4] = ["/usr", "/etc", "/bin", "/usr/bin"];
+
+pub(super) fn are_absent(inside: &Inside<'_>) -> Tried {
+    for folder in &inside.absent {
+        let mut room = MAX_ENTRIES;
+        if let Some(file) = file_of_the_gate(folder, MAX_DEPTH, &mut room) {
+            return Err(format!("a file of the gate is here: {}", file.display()));
+        }
+    }
+    let home = inside.around.get("HOME").map(PathBuf::from);
+    for secret in home
+        .iter()
+        .flat_map(|home| SECRETS.map(|name| home.join(name)))
+    {
+        if !is_empty(&secret) {
+            return Err(format!("{} is here", secret.display()));
+        }
+    }
+    Ok("the gate's folders and the usual secrets of the home are not here".to_owned())
+}
+
+/// A file in a folder of the gate, but for the certificates that it publishes for clients to trust.
+fn file_of_the_gate(folder: &Path, depth: usize, room: &mut usize) -> Option<PathBuf> {
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let published = entry.file_name().to_string_lossy().starts_with("trust-");
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        *room = room.saturating_sub(1);
+        if *room == 0 || is_folder && depth == 0 || !is_folder && !published {
+            return Some(entry.path());
+        }
+        if is_folder && let Some(file) = file_of_the_gate(&entry.path(), depth - 1, room) {
+            return Some(file);
+        }
+    }
+    None
+}
+
+/// Whether nothing is there, or a folder without entries.
+fn is_empty(path: &Path) -> bool {
+    match path.read_dir() {
+        Ok(mut entries) => entries.next().is_none(),
+        // A file that cannot be opened is not readable either.
+        Err(_) => std::fs::File::open(path).is_err() || path.is_dir(),
+    }
+}
+
+pub(super) fn are_read_only() -> Tried {
+    let name = format!(".tidegate-doctor-{}", std::process::id());
+    for folder in SYSTEM {
+        let path = Path::new(folder).join(&name);
+        let made = OpenOptions::new().write(true).create_new(true).open(&path);
+        if made.is_ok() {
+            let _ = std::fs::remove_file(&path);
+            return Err(format!("{folder} can be written"));
+        }
+    }
+    Ok("no file can be made in the folders of the system".to_owned())
+}

@@ -1,0 +1,285 @@
+//! The watch over a jail, from outside: whether its walls still are what they were when the command
+//! began.
+//!
+//! A look holds the first process of the jail, and each process below it, against these:
+//!
+//! - No namespace (user, network, mount, process) is the gate's own.
+//! - The first process is in the namespaces that were made for it, and its mounts are unchanged.
+//! - `no_new_privs` is set and a seccomp filter is in force.
+//! - No capability, but in a user namespace that the process has made for itself.
+//! - No network interface but `lo`.
+//!
+//! The kernel shows no other process's Landlock rules: a look does not cover them.
+
+mod table;
+
+use std::collections::BTreeSet;
+use std::io;
+
+use table::{Namespaces, Stat, Status, below, first_inside, interfaces, mounts, namespaces};
+
+/// The walls of one jail, as they were when its command began.
+#[derive(Debug)]
+pub struct Watch {
+    /// The first process of the jail, and when it began: another process may get its number.
+    first: (u32, Box<str>),
+    /// The process of the command.
+    command: u32,
+    /// The namespaces that were made.
+    inside: Namespaces,
+    /// The namespaces of this process.
+    outside: Namespaces,
+    mounts: Vec<Box<str>>,
+}
+
+/// What a look has found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum WallState {
+    /// Each wall stands.
+    Stand,
+    /// The first process has ended, and the jail with it.
+    Ended,
+    /// A wall no longer stands.
+    Fell(Fallen),
+}
+
+/// A wall that no longer stands.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{promise}: {what}")]
+pub struct Fallen {
+    /// The name of the promise that no longer holds.
+    pub promise: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+/// Why a look stopped.
+enum Stop {
+    Fallen(Fallen),
+    Unreadable(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+impl Watch {
+    /// The walls of the jail whose command is that process, which has begun; `None` where it has
+    /// ended already.
+    pub fn of(command: u32) -> io::Result<Option<Self>> {
+        match Self::while_it_runs(command) {
+            Err(_) if Stat::of(command).is_ok_and(|stat| !stat.has_ended()) => {
+                // Once more: the jail may have been about to end.
+                Self::while_it_runs(command).map(Some)
+            }
+            Err(_) => Ok(None),
+            Ok(watch) => Ok(Some(watch)),
+        }
+    }
+
+    fn while_it_runs(command: u32) -> io::Result<Self> {
+        let outside = namespaces("self")?;
+        let first = first_inside(command, &outside)?;
+        Ok(Self {
+            first: (first, Stat::of(first)?.began),
+            command,
+            inside: namespaces(&first.to_string())?,
+            mounts: mounts(first)?,
+            outside,
+        })
+    }
+
+    /// Looks once. Blocks while it reads `/proc`: some milliseconds.
+    pub fn look(&self) -> WallState {
+        match self.examine() {
+            Ok(()) => WallState::Stand,
+            Err(Stop::Fallen(fallen)) => WallState::Fell(fallen),
+            Err(Stop::Unreadable(_)) if !self.lives() => WallState::Ended,
+            Err(Stop::Unreadable(error)) => WallState::Fell(Fallen {
+                promise: "processes",
+                what: format!("/proc no longer shows the jail: {error}"),
+            }),
+        }
+    }
+
+    /// Whether the first process is still there.
+    fn lives(&self) -> bool {
+        let (pid, began) = &self.first;
+        Stat::of(*pid).is_ok_and(|stat| stat.began == *began && !stat.has_ended())
+    }
+
+    fn examine(&self) -> Result<(), Stop> {
+        if !self.lives() {
+            return Err(Stop::Unreadable(io::ErrorKind::NotFound.into()));
+        }
+        self.first_is_where_it_was()?;
+        let mut networks = BTreeSet::new();
+        for pid in below(self.first.0)? {
+            match self.process(pid, &mut networks) {
+                // The process has ended since it was listed.
+                Err(Stop::Unreadable(_)) if Stat::of(pid).is_err() => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn first_is_where_it_was(&self) -> Result<(), Stop> {
+        let now = namespaces(&self.first.0.to_string())?;
+        if now == self.inside {
+            return match mounts(self.first.0)? {
+                now if now == self.mounts => Ok(()),
+                _ => Err(fallen("files", "its mounts are not what they were")),
+            };
+        }
+        // A command may make namespaces of its own.
+        if self.first.0 == self.command {
+            return Ok(());
+        }
+        Err(fallen(
+            "processes",
+            "its first process has entered other namespaces",
+        ))
+    }
+
+    fn process(&self, pid: u32, networks: &mut BTreeSet<Box<str>>) -> Result<(), Stop> {
+        let status = Status::of(pid)?;
+        if status.has_ended() {
+            return Ok(());
+        }
+        let own = match namespaces(&pid.to_string()) {
+            // The kernel hides the namespaces of a program that its user may run but not read.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return sealed(pid, &status, false);
+            }
+            own => own?,
+        };
+        self.is_inside(pid, &own)?;
+        // The first process only waits, and drops its privileges while the command begins.
+        if pid != self.first.0 || pid == self.command {
+            sealed(pid, &status, own.get("user") == self.inside.get("user"))?;
+        }
+        let Some(network) = own.get("net") else {
+            return Err(fallen(
+                "network",
+                format!("process {pid} has no network namespace"),
+            ));
+        };
+        if networks.insert(network.clone()) {
+            only_loopback(pid)?;
+        }
+        Ok(())
+    }
+
+    fn is_inside(&self, pid: u32, own: &Namespaces) -> Result<(), Stop> {
+        for (kind, namespace) in own {
+            let outside = self.outside.get(kind);
+            // Where the kernel gave the jail none of this kind, there is none to leave.
+            if outside == Some(namespace) && outside != self.inside.get(kind) {
+                let promise = match *kind {
+                    "net" => "network",
+                    "mnt" => "files",
+                    "pid" => "processes",
+                    _ => "privileges",
+                };
+                let what = format!("process {pid} is in the {kind} namespace of the gate");
+                return Err(fallen(promise, what));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Holds a process to `no_new_privs`, a filter, and no capability where `in_user_namespace` of the
+/// jail: in one of its own it has every capability there, and none outside.
+fn sealed(pid: u32, status: &Status, in_user_namespace: bool) -> Result<(), Stop> {
+    if !status.has_no_new_privs() {
+        let what = format!("process {pid} may gain privileges: no_new_privs is not set");
+        return Err(fallen("privileges", what));
+    }
+    if !status.has_filter() {
+        let what = format!("process {pid} has no filter of system calls");
+        return Err(fallen("system-calls", what));
+    }
+    match status.capability() {
+        Some(field) if in_user_namespace => {
+            let what = format!("process {pid} has capabilities ({field})");
+            Err(fallen("privileges", what))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn only_loopback(pid: u32) -> Result<(), Stop> {
+    let more = interfaces(pid)?.into_iter().find(|name| &**name != "lo");
+    match more {
+        Some(name) => {
+            let what = format!("process {pid} has the network interface {name}");
+            Err(fallen("network", what))
+        }
+        None => Ok(()),
+    }
+}
+
+fn fallen(promise: &'static str, what: impl Into<String>) -> Stop {
+    Stop::Fallen(Fallen {
+        promise,
+        what: what.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(lines: &str) -> Status {
+        Status::from(lines.to_owned())
+    }
+
+    const SEALED: &str = "State:\tS (sleeping)\nCapInh:\t0000000000000000\n\
+                          CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
+                          CapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\n\
+                          NoNewPrivs:\t1\nSeccomp:\t2\n";
+
+    fn why(found: Result<(), Stop>) -> String {
+        match found {
+            Ok(()) => String::new(),
+            Err(Stop::Fallen(fallen)) => fallen.to_string(),
+            Err(Stop::Unreadable(error)) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn each_seal_is_held_against_the_status() {
+        let seen = |text: &str| why(sealed(7, &status(text), true));
+        assert_eq!(seen(SEALED), "");
+        for (from, to, what) in [
+            ("NoNewPrivs:\t1", "NoNewPrivs:\t0", "no_new_privs"),
+            ("NoNewPrivs:\t1\n", "", "no_new_privs"),
+            ("Seccomp:\t2", "Seccomp:\t0", "filter"),
+            (
+                "CapEff:\t0000000000000000",
+                "CapEff:\t0000000000000100",
+                "CapEff",
+            ),
+            (
+                "CapBnd:\t0000000000000000",
+                "CapBnd:\t000001ffffffffff",
+                "CapBnd",
+            ),
+        ] {
+            let found = seen(&SEALED.replace(from, to));
+            assert!(found.contains(what), "{to}: {found}");
+        }
+        let nested = SEALED.replace("CapEff:\t0000000000000000", "CapEff:\t000001ffffffffff");
+        assert_eq!(why(sealed(7, &status(&nested), false)), "");
+    }
+
+    #[test]
+    fn a_process_of_the_gate_s_own_namespaces_is_no_jail() {
+        let error = Watch::of(std::process::id()).expect_err("no jail");
+        assert!(error.to_string().contains("no jail"), "{error}");
+    }
+}
