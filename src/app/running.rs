@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::signal::unix::Signal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminListener, Door};
@@ -38,6 +38,16 @@ pub struct Running {
     pub(super) quiet: CancellationToken,
 }
 
+/// A record file that reaches the limit of file sizes (`ulimit -f`) is a failed write, as any
+/// other, and not the end of the gate. The handler stays; programs that are started do not inherit
+/// it.
+fn outlive_file_limit() {
+    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    if let Err(error) = signal(kind) {
+        tracing::warn!(%error, "SIGXFSZ ends this gate");
+    }
+}
+
 impl Running {
     /// Opens the log and puts the plan in force. Nothing is accepted yet; `own` are the addresses
     /// that it will be accepted at, `spare` is the log where another gate writes the usual one.
@@ -51,6 +61,7 @@ impl Running {
             ..
         } = plan;
         let descriptors = sockets::raise_descriptors();
+        outlive_file_limit();
         let clock = Clock::system();
         let metrics = Metrics::new(proxy::REASONS);
         // Those over the limit need room as well: their refusal is on record.

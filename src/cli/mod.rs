@@ -80,6 +80,9 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct JailInit {
+    /// Which part of the jail is made.
+    #[arg(long, default_value = "namespaces")]
+    stage: crate::jail::Stage,
     /// The program and its arguments.
     #[arg(last = true)]
     command: Vec<std::ffi::OsString>,
@@ -117,7 +120,7 @@ pub fn main() -> ExitCode {
 impl Verb {
     fn perform(self) -> ExitCode {
         match self {
-            Self::JailInit(jail) => return crate::jail::enter(&jail.command),
+            Self::JailInit(jail) => return crate::jail::enter(jail.stage, &jail.command),
             Self::Run(run) => return crate::app::run_command(run.config.as_deref()),
             Self::Exec(exec) => return exec.perform(),
             Self::Check(check) => check.perform(),

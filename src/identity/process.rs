@@ -128,17 +128,16 @@ impl Family {
         PathBuf::from(format!("/proc/{whose}/net"))
     }
 
+    /// A process, with its parents up to the command: what starts the command is not named.
     fn describe(&self, table: &Table, pid: u32) -> Process {
+        let command_pid = self.command.load(Ordering::Acquire);
+        let top = table.parent(command_pid).unwrap_or(self.head);
         let command = mask::masked(&table::command(pid));
         Process {
             path: table::executable(pid).map(Arc::from),
             pid,
             command: command.chars().take(COMMAND).collect::<String>().into(),
-            ancestry: table
-                .above(pid, self.head)
-                .into_iter()
-                .take(ANCESTORS)
-                .collect(),
+            ancestry: table.above(pid, top).into_iter().take(ANCESTORS).collect(),
         }
     }
 }

@@ -1,10 +1,15 @@
 //! A jail for a command: every way out of it is the gate.
 //!
-//! No root, container, forwarder or packet filter. A helper (this program again, single-threaded,
-//! see [`enter`]) makes a user, a network and a mount namespace with nothing but a loopback
-//! interface in it, and declares every address there is to be local. It binds listeners inside and
-//! hands them out: what connects to any address in the jail is accepted by the gate, outside, which
-//! sees where it was meant to go. A port without a listener refuses at once.
+//! No root, container, forwarder or packet filter. A helper (this program again, see [`enter`])
+//! makes namespaces: of users, of the network, of mounts, of processes and of IPC. The network has
+//! nothing but a loopback interface, to which every address is local. The helper binds listeners
+//! inside and hands them out: the gate, outside, accepts what connects to any address in the jail,
+//! and sees where it was meant to go. A port without a listener refuses at once. The file system is
+//! built for the command: its working copy, the programs of the system, folders in memory.
+//!
+//! The helper has three stages, each this program again: [`enter`] makes the namespaces and waits
+//! outside; its child is process 1 inside, makes the mounts and takes in orphans; the child of that
+//! drops privileges and becomes the command.
 //!
 //! ```text
 //! let (mut jailed, sockets) = jail::start(&Plan { ports, ..Plan::of(words) })?;
@@ -13,12 +18,22 @@
 //! let status = jailed.wait()?;        // jail::exit_code(status)
 //! ```
 //!
-//! A jail that cannot be made is [`NotContained`]: the command never runs without it.
+//! A jail that cannot be made is [`NotContained`]: the command never runs without it. What each
+//! jail promises is [`Promise`]; one that this kernel cannot give is refused unless
+//! [`Plan::allow_missing`] names it.
 
+mod begin;
+mod descriptors;
 mod enter;
-mod mounts;
+mod environment;
+mod landlock;
+mod listen;
+mod promise;
 mod routes;
 mod sealed;
+mod system_calls;
+mod tend;
+mod view;
 mod watch;
 mod wire;
 
@@ -29,18 +44,63 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 
-use wire::{Message, Orders};
+use descriptors::{Lifeline, Streams};
+use view::View;
+use wire::{Message, Orders, Walls};
 
 pub use enter::enter;
+pub use promise::{Missing, Promise};
+pub use view::Share;
 pub use watch::{Fallen, WallState, Watch};
 
 /// The hidden verb of the command line that becomes the command.
 pub const VERB: &str = "jail-init";
 
+/// Exit codes of the helper: not contained, and a command that cannot be run.
+const NOT_CONTAINED: u8 = 3;
+const NOT_RUN: u8 = 127;
+
+/// How long one step of making a jail may take.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A stage of the helper.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Stage {
+    /// Outside: makes the namespaces.
+    #[default]
+    Namespaces,
+    /// The first process inside.
+    Init,
+    /// Becomes the command.
+    Command,
+}
+
+impl Stage {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Init => "init",
+            Self::Command => "command",
+        }
+    }
+}
+
+impl std::str::FromStr for Stage {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        [Self::Namespaces, Self::Init, Self::Command]
+            .into_iter()
+            .find(|stage| stage.name() == name)
+            .ok_or("no such stage")
+    }
+}
 /// The variable that says to a command that it is in a jail: the folders of the gate that must not be
 /// there, as in `PATH`. It is no evidence: any program can set it.
 pub const VARIABLE: &str = "TIDEGATE_JAIL";
@@ -58,14 +118,20 @@ pub struct Plan {
     pub proxy_port: u16,
     /// More ports on 127.0.0.1 whose listeners are handed out, beside the proxy's.
     pub local: Vec<u16>,
-    /// Files and folders that are not to be seen inside: an admin or control socket, the records.
+    /// Files of the gate (policy, records, keys) that must not exist inside; with each, its folder.
     pub hide: Vec<PathBuf>,
-    /// The program that knows the verb [`VERB`]; none: this one.
+    /// Paths of the user that are given back.
+    pub shares: Vec<Share>,
+    /// Files of the gate that the command reads: each gets a copy at the same path.
+    pub copies: Vec<PathBuf>,
+    /// Promises that may be missing on this kernel.
+    pub allow_missing: Vec<Promise>,
+    /// The program that has the verb [`VERB`]; none: this one.
     pub helper: Option<PathBuf>,
 }
 
 impl Plan {
-    /// A command, the usual ports captured, nothing hidden.
+    /// A command, the usual ports captured, nothing hidden and nothing shared.
     pub fn of(command: Vec<OsString>) -> Self {
         Self {
             command,
@@ -74,8 +140,29 @@ impl Plan {
             proxy_port: 0,
             local: Vec::new(),
             hide: Vec::new(),
+            shares: Vec::new(),
+            copies: Vec::new(),
+            allow_missing: Vec::new(),
             helper: None,
         }
+    }
+
+    fn view(&self) -> Result<View, NotContained> {
+        let request = view::Request {
+            directory: std::env::current_dir()?,
+            home: std::env::var_os("HOME").map(PathBuf::from),
+            program: self.command.first(),
+            shares: &self.shares,
+            hide: &self.hide,
+            copies: &self.copies,
+        };
+        view::plan(&request).map_err(NotContained::View)
+    }
+
+    /// The paths that are shared, without symbolic links.
+    fn shared(&self) -> Vec<PathBuf> {
+        let paths = self.shares.iter().map(|share| &share.path);
+        paths.filter_map(|path| path.canonicalize().ok()).collect()
     }
 }
 
@@ -96,6 +183,17 @@ pub enum NotContained {
         /// What the system said.
         error: String,
     },
+    /// This kernel cannot give a promise.
+    #[error(
+        "this kernel does not give the promise `{}` ({}): it needs {}. Use a kernel that has it, \
+         or run without this promise: --allow-missing={}",
+        .0.promise, .0.why, .0.promise.requirement(), .0.promise
+    )]
+    Missing(Missing),
+    /// The files that the command would see cannot be kept apart. `tidegate exec` answers it with
+    /// exit code 2.
+    #[error("{0}")]
+    View(String),
     /// A step failed.
     #[error("the jail could not be made: {0}")]
     Failed(String),
@@ -117,8 +215,17 @@ pub enum NotContained {
 pub struct Jailed {
     /// Where the proxy is inside, for the variables of the command.
     pub proxy_address: SocketAddr,
+    /// What this kernel does not give, each allowed by [`Plan::allow_missing`].
+    pub missing: Vec<Missing>,
     child: Child,
+    /// The process that becomes the command.
+    command: Pid,
     control: OwnedFd,
+    lifeline: Lifeline,
+    stdin: OwnedFd,
+    walls: Walls,
+    /// Copy what the command writes to sockets outside.
+    copiers: Vec<JoinHandle<()>>,
 }
 
 /// What a jail hands out; non-blocking.
@@ -138,6 +245,13 @@ pub struct Sockets {
 
 /// Makes a jail. Blocks for some milliseconds: asynchronous callers use a thread for it.
 pub fn start(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
+    let view = plan.view()?;
+    let walls = Walls {
+        writable: view.writable(),
+        missing: Vec::new(),
+        own_session: false,
+    };
+    let mut streams = Streams::of_this_process()?;
     let (ours, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -145,47 +259,145 @@ pub fn start(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
         None,
     )
     .map_err(io::Error::from)?;
-    let mut child = helper(plan).stdin(Stdio::from(theirs)).spawn()?;
-    match prepare(plan, &ours) {
-        Ok(sockets) => {
-            let jailed = Jailed {
-                proxy_address: sockets.proxy.local_addr()?,
-                child,
-                control: ours,
-            };
-            Ok((jailed, sockets))
-        }
-        Err(error) => {
-            // Without a jail there is nothing to spare.
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(error)
-        }
-    }
-}
-
-fn helper(plan: &Plan) -> Command {
-    let program = plan.helper.clone();
-    let mut command = Command::new(program.unwrap_or_else(|| "/proc/self/exe".into()));
-    command.arg(VERB).arg("--").args(&plan.command);
-    command.envs(plan.variables.iter().map(|(name, value)| (name, value)));
-    command
-}
-
-fn prepare(plan: &Plan, control: &OwnedFd) -> Result<Sockets, NotContained> {
-    let orders = Orders {
+    // With it, the kernel says of each message which process sent it, in our numbers.
+    sockopt::set_socket_passcred(&ours, true).map_err(io::Error::from)?;
+    // A path on a file system that does not answer ends the making of the jail.
+    sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(START_TIMEOUT))
+        .map_err(io::Error::from)?;
+    let (lifeline, its_lifeline) = Lifeline::pair()?;
+    let mut helper = helper(plan, &mut streams);
+    let child = helper.stdin(Stdio::from(theirs)).spawn()?;
+    drop(helper);
+    let mut starting = Starting {
+        child: Some(child),
+        control: &ours,
+        walls,
+        missing: Vec::new(),
+    };
+    let orders = Box::new(Orders {
         ports: plan.ports.clone(),
         proxy_port: plan.proxy_port,
         local: plan.local.clone(),
-        hide: plan.hide.clone(),
+        view,
+    });
+    let sockets = starting.prepare(plan, orders, its_lifeline)?;
+    let command = starting.command()?;
+    let proxy_address = sockets.proxy.local_addr()?;
+    let missing = std::mem::take(&mut starting.missing);
+    let (child, walls) = starting.done()?;
+    drop(starting);
+    let jailed = Jailed {
+        proxy_address,
+        missing,
+        child,
+        command,
+        control: ours,
+        lifeline,
+        stdin: streams.stdin,
+        walls,
+        copiers: streams.copiers,
     };
-    // The helper's own standard input is the socket: the command's goes over it.
-    let stdin = io::stdin();
-    wire::send(control, &Message::Orders(orders), &[stdin.as_fd()])?;
-    let (message, descriptors) = wire::receive(control)?;
-    match message {
-        Some(Message::Ready { local, captured }) => Ok(Sockets::of(descriptors, local, captured)?),
-        other => Err(why_not(other)),
+    Ok((jailed, sockets))
+}
+
+fn helper(plan: &Plan, streams: &mut Streams) -> Command {
+    let program = plan.helper.clone();
+    let mut command = Command::new(program.unwrap_or_else(|| "/proc/self/exe".into()));
+    command.args([VERB, "--"]).args(&plan.command);
+    for name in environment::removed(&plan.shared()) {
+        command.env_remove(name);
+    }
+    command.envs(plan.variables.iter().map(|(name, value)| (name, value)));
+    if let Some(stdout) = streams.stdout.take() {
+        command.stdout(stdout);
+    }
+    if let Some(stderr) = streams.stderr.take() {
+        command.stderr(stderr);
+    }
+    command
+}
+
+/// A jail that is being made; ended with all of it unless it is done.
+struct Starting<'a> {
+    child: Option<Child>,
+    control: &'a OwnedFd,
+    walls: Walls,
+    missing: Vec<Missing>,
+}
+
+impl Starting<'_> {
+    fn prepare(
+        &mut self,
+        plan: &Plan,
+        orders: Box<Orders>,
+        lifeline: OwnedFd,
+    ) -> Result<Sockets, NotContained> {
+        match wire::receive(self.control)?.0 {
+            Some(Message::Namespaces(missing)) => self.allow(plan, missing)?,
+            other => return Err(why_not(other)),
+        }
+        wire::send(self.control, &Message::Orders(orders), &[lifeline.as_fd()])?;
+        drop(lifeline);
+        let (message, descriptors) = wire::receive(self.control)?;
+        match message {
+            Some(Message::Ready {
+                local,
+                captured,
+                missing,
+                own_session,
+            }) => {
+                self.walls.own_session = own_session;
+                self.allow(plan, missing)?;
+                Ok(Sockets::of(descriptors, local, captured)?)
+            }
+            other => Err(why_not(other)),
+        }
+    }
+
+    /// Goes on without what is missing where that is allowed.
+    fn allow(&mut self, plan: &Plan, missing: Vec<Missing>) -> Result<(), NotContained> {
+        for one in missing {
+            if !plan.allow_missing.contains(&one.promise) {
+                return Err(NotContained::Missing(one));
+            }
+            self.walls.missing.push(one.promise);
+            if self
+                .missing
+                .iter()
+                .all(|other| other.promise != one.promise)
+            {
+                self.missing.push(one);
+            }
+        }
+        Ok(())
+    }
+
+    /// The process that becomes the command, as seen from outside.
+    fn command(&self) -> Result<Pid, NotContained> {
+        let received = wire::receive_from(self.control)?;
+        match (received.message, received.sender) {
+            (Some(Message::Waiting), Some(pid)) => Ok(pid),
+            (other, _) => Err(why_not(other)),
+        }
+    }
+
+    fn done(&mut self) -> io::Result<(Child, Walls)> {
+        let child = self.child.take().ok_or(io::ErrorKind::NotFound)?;
+        let walls = Walls {
+            writable: std::mem::take(&mut self.walls.writable),
+            missing: std::mem::take(&mut self.walls.missing),
+            own_session: self.walls.own_session,
+        };
+        Ok((child, walls))
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -236,7 +448,12 @@ impl Sockets {
 impl Jailed {
     /// Lets the command begin; returns when it has, or could not.
     pub fn go(&mut self) -> Result<(), NotContained> {
-        wire::send(&self.control, &Message::Go, &[])?;
+        let walls = Message::Go(Walls {
+            writable: self.walls.writable.clone(),
+            missing: self.walls.missing.clone(),
+            own_session: self.walls.own_session,
+        });
+        wire::send(&self.control, &walls, &[self.stdin.as_fd()])?;
         match wire::receive(&self.control)? {
             // The socket closes when the command takes the helper's place.
             (None, _) => Ok(()),
@@ -246,35 +463,67 @@ impl Jailed {
 
     /// The process of the command, as seen from outside.
     pub fn pid(&self) -> u32 {
+        self.command.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// The child of this process to wait for: it ends with the jail, with the command's code.
+    pub fn child(&self) -> u32 {
         self.child.id()
     }
 
     /// Passes a signal on to the command.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or(io::ErrorKind::NotFound)?;
-        Ok(kill_process(pid, signal)?)
+        Ok(kill_process(self.command, signal)?)
+    }
+
+    /// Hears when the command stops, e.g. by `kill -STOP`.
+    pub fn stops(&self) -> io::Result<Stops> {
+        Ok(Stops(self.lifeline.another()?))
     }
 
     /// Waits for the end of the command.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait()
+        let status = self.child.wait()?;
+        self.finish();
+        Ok(status)
     }
 
     /// As [`Jailed::wait`], without waiting.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.child.try_wait()
+        let status = self.child.try_wait()?;
+        if status.is_some() {
+            self.finish();
+        }
+        Ok(status)
+    }
+
+    /// Waits until everything that the command wrote has been copied.
+    fn finish(&mut self) {
+        for copier in self.copiers.drain(..) {
+            let _ = copier.join();
+        }
+    }
+}
+
+/// Hears when a command stops.
+#[derive(Debug)]
+pub struct Stops(Lifeline);
+
+impl Stops {
+    /// Waits until the command stops; `false` where the jail has ended.
+    pub fn wait(&self) -> bool {
+        self.0.hear()
     }
 }
 
 impl Drop for Jailed {
-    /// A command that never began does not outlive its gate; one that began has no way out without
-    /// it.
+    /// A command does not outlive its gate: the jail ends with its first process.
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+        self.finish();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the gate and the helper say to each other: one JSON text a packet, with descriptors.
+//! What the gate and the helper's stages say to each other: one JSON text a packet, with descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -9,38 +9,50 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::promise::{Missing, Promise};
+use super::view::View;
+
 /// The longest packet.
-const LONGEST: usize = 64 * 1024;
+const LONGEST: usize = 128 * 1024;
 /// The most descriptors in one: what Linux allows is 253.
 pub(super) const MOST: usize = 200;
 
 /// One packet.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum Message {
-    /// To the helper, with the command's standard input.
-    Orders(Orders),
-    /// From the helper, with the sockets: the proxy's, DNS over UDP, over TCP, then the local ones,
-    /// then the captured.
+    /// From the first stage: the namespaces stand, but for those that this kernel does not give.
+    Namespaces(Vec<Missing>),
+    /// To the second stage, with its end of the lifeline.
+    Orders(Box<Orders>),
+    /// From the second stage, with the sockets: the proxy's, DNS over UDP, over TCP, then the local
+    /// ones, then the captured.
     Ready {
         /// How many more listen on loopback alone.
         local: usize,
         /// How many listeners capture.
         captured: usize,
+        /// What this kernel does not give.
+        missing: Vec<Missing>,
+        /// Whether the command gets a session of its own.
+        own_session: bool,
     },
-    /// From the helper: the system forbids it.
+    /// From the third stage: it becomes the command when it is told to.
+    Waiting,
+    /// From a stage: the system forbids it.
     Forbidden { what: String, error: String },
-    /// From the helper: a step failed.
+    /// From a stage: a step failed.
     Failed(String),
-    /// From the helper: the command does not begin.
+    /// From the third stage: the command does not begin.
     NoCommand {
         program: PathBuf,
         /// What the system said, by number.
         error: i32,
     },
-    /// To the helper: everything listens.
-    Go,
+    /// To the third stage, with the command's standard input: everything listens.
+    Go(Walls),
 }
 
 /// What the jail is like.
@@ -49,7 +61,28 @@ pub(super) struct Orders {
     pub(super) ports: Vec<u16>,
     pub(super) proxy_port: u16,
     pub(super) local: Vec<u16>,
-    pub(super) hide: Vec<PathBuf>,
+    pub(super) view: View,
+}
+
+/// What the command is restricted to, beside its namespaces.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Walls {
+    /// Where it may write.
+    pub(super) writable: Vec<PathBuf>,
+    /// What this kernel does not give.
+    pub(super) missing: Vec<Promise>,
+    /// Whether it gets a session of its own.
+    pub(super) own_session: bool,
+}
+
+/// A packet that was received.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// `None` where the other side has closed.
+    pub(super) message: Option<Message>,
+    pub(super) descriptors: Vec<OwnedFd>,
+    /// The process that sent it, where the socket tells.
+    pub(super) sender: Option<Pid>,
 }
 
 /// Sends a packet.
@@ -76,25 +109,40 @@ pub(super) fn send(
 pub(super) fn receive(
     socket: impl std::os::fd::AsFd,
 ) -> io::Result<(Option<Message>, Vec<OwnedFd>)> {
+    let received = receive_from(socket)?;
+    Ok((received.message, received.descriptors))
+}
+
+/// As [`receive`], with the sender.
+pub(super) fn receive_from(socket: impl std::os::fd::AsFd) -> io::Result<Received> {
     let mut text = vec![0; LONGEST];
-    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut space =
+        vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = loop {
+    let length = loop {
         let mut parts = [IoSliceMut::new(&mut text)];
         match recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                let why = "its helper did not answer in time";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
             // It ended with something of ours unread.
             Err(rustix::io::Errno::CONNRESET) => break 0,
             other => break other?.bytes,
         }
     };
-    let mut descriptors = Vec::new();
+    let mut received = Received::default();
     for part in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(some) = part {
-            descriptors.extend(some);
+        match part {
+            RecvAncillaryMessage::ScmRights(some) => received.descriptors.extend(some),
+            RecvAncillaryMessage::ScmCredentials(sender) => received.sender = Some(sender.pid),
+            _ => {}
         }
     }
-    let text = text.get(..received).unwrap_or_default();
-    let message = (!text.is_empty()).then(|| serde_json::from_slice(text));
-    Ok((message.transpose()?, descriptors))
+    let text = text.get(..length).unwrap_or_default();
+    if !text.is_empty() {
+        received.message = Some(serde_json::from_slice(text)?);
+    }
+    Ok(received)
 }

@@ -1,29 +1,95 @@
 //! # The jail
 //!
-//! A command in a jail has one way out, the gate, whether it heeds proxy variables or not.
+//! A command in a jail has one way out, the gate, whether it uses proxy variables or not.
 //! Linux, no root, no container, no packet filter.
 //!
-//! - It has a user, a network and a mount namespace of its own, with a loopback interface in which
-//!   every address is local. What it connects to is accepted by the gate, which knows the address
-//!   that was meant, and judges it like a CONNECT (`network.protocol.name` is `captured`). On port
-//!   80 it is judged like a plain request, and `Host` must be where the connection was meant to go.
-//!   Ports 22, 80, 443 and those that rules name are captured; any other refuses at once.
+//! ```text
+//! $ tidegate exec --config ~/.config/tidegate/tidegate.toml --jail --share ~/.claude -- claude
+//! tidegate: shared: /home/ana/.claude
+//! ```
+//!
+//! # What the jail does and does not contain
+//!
+//! | Promise | Mechanism | The kernel needs | Test |
+//! |---|---|---|---|
+//! | `network` | user and network namespace in which every address is local | user namespaces; Linux 5.6 | `jail::nothing_that_is_tried_from_inside_gets_out` |
+//! | `files` | mount namespace with a root that is built for the command | mount namespaces; Linux 5.6 | `walls::files_of_the_user_do_not_exist_unless_they_are_shared` |
+//! | `writes` | Landlock: writing below the writable folders only | Landlock ABI 2 (Linux 5.19) | `walls::inherited_descriptors_are_closed_and_none_is_opened_again_for_writing` |
+//! | `processes` | PID namespace with its own /proc | PID namespaces and a /proc that is not masked | `walls::a_jail_leaves_no_process_behind` |
+//! | `signals` | Landlock scope, or a session of its own without a terminal | Landlock ABI 6 (Linux 6.12), or no terminal | `walls::no_signal_leaves_and_the_gate_tells_the_end` |
+//! | `ipc` | IPC namespace | IPC namespaces | `walls::shared_memory_outside_is_not_reachable` |
+//! | `sockets` | sockets of processes outside are not in the view, or covered | none | `walls::sockets_outside_are_not_there_unless_shared` |
+//! | `descriptors` | all but 0, 1, 2 closed; those checked, sockets become pipes | none | `walls::sockets_as_standard_streams_become_pipes_and_folders_are_refused` |
+//! | `environment` | variables that name sockets outside are removed | none | `walls::variables_that_name_sockets_outside_are_removed` |
+//! | `system-calls` | seccomp filter | seccomp | `walls::system_calls_that_no_namespace_holds_are_refused` |
+//! | `privileges` | no capability, an empty bounding set, no new privileges | none | `jail::nothing_that_is_tried_from_inside_gets_out` |
+//!
+//! Where the kernel does not give `writes`, `processes`, `signals` or `ipc`, `exec --jail` names the
+//! promise and the reason, and exits with 3. `--allow-missing=NAME` runs the command without that
+//! promise: the first line says so, and the event `jail_started` of the records
+//! (`tidegate.jail.missing`). Without the other promises there is no jail. Where user namespaces are
+//! forbidden, the command is not run: exit code 3. Use Linux 6.12 or later for every promise.
+//!
+//! # The network
+//!
+//! - What the command connects to is accepted by the gate, which sees the address that was meant
+//!   and judges it like a CONNECT (`network.protocol.name` is `captured`). On port 80 it is judged
+//!   like a plain request, and `Host` must be where the connection was meant to go. Ports 22, 80,
+//!   443 and those that rules name are captured; any other refuses at once.
 //! - Its name server resolves nothing, and is whichever one a program asks, over UDP or TCP, IPv4 or
 //!   IPv6. A name that the policy could allow gets an address that stands for it (`198.18.0.0/15`,
 //!   `100::/64`); any other does not exist, and leaves one record with `network.protocol.name`
 //!   `dns`, which names the process that asked first.
 //! - A refused client over TLS is sent an alert, over port 80 the usual answer; others are reset.
-//! - It has no capability and cannot gain any, no socket but Unix, IPv4, IPv6 and netlink, no
-//!   `io_uring`, and cannot type into the terminal. Programs of another architecture are ended.
-//! - A refused name or connection is told to the client like any other, and is on record.
-//! - It sees neither the records nor the control and admin sockets that the configuration names. The
-//!   gate itself is closed to all other processes of its user: no ptrace, memory, variables,
-//!   descriptors.
 //!
-//! It does not contain Unix sockets that lead out (docker, ssh-agent, D-Bus, X11), files that
-//! processes outside read, and, when root runs it, what files of root can do outside: run agents as
-//! an ordinary user. Processes outside are seen in `/proc` and can be signalled by the same user,
-//! but not looked into: that a user namespace keeps. There is no process namespace: tools and
-//! records would disagree about process numbers, and nothing gets out by them.
+//! # The files
 //!
-//! Where user namespaces are forbidden there is no jail, and the command is not run: exit code 3.
+//! The root of the command is built when it starts. What is not listed here does not exist inside,
+//! whatever it is named, and whatever it is renamed to later:
+//!
+//! | Path | Inside |
+//! |---|---|
+//! | the working copy: the nearest git top level that this user owns, below the home; else the working directory | as outside, for reading and writing; with the git folder of a linked worktree |
+//! | `/usr`, `/bin`, `/sbin`, `/lib*`, `/opt`, `/nix`, `/gnu` | read-only |
+//! | `/etc` | read-only, the entries that are there at the start; for root without those that other users cannot read; `resolv.conf` and `nsswitch.conf` ask the gate |
+//! | `/dev`, `/proc` | devices that hold nothing (null, zero, full, random, urandom, tty), own terminals; the processes of the jail |
+//! | parts of `/sys` and `/var/lib`: processors, limits of containers, installed packages, authorities | read-only |
+//! | `/tmp`, `/var/tmp`, `/run`, `/dev/shm`, the home, `CARGO_HOME` | empty, in memory, gone at the end |
+//! | toolchains (`~/.cargo/bin`, `~/.rustup`, `~/.pyenv`, `~/.nvm`, `~/.local/bin`, …), folders of `PATH` with the `lib` beside a `bin`, the program itself | read-only |
+//! | files of certificates that variables name (`SSL_CERT_FILE`, `NODE_EXTRA_CA_CERTS`, …) | a copy, unless there is a key in it |
+//! | `~/.gitconfig`, `~/.npmrc`, `~/.cargo/config.toml` and the like | a copy, unless a line of it looks like a credential |
+//! | what `--share PATH` names; `--share PATH:ro` | as outside; for reading only |
+//!
+//! The configuration with everything that it includes and names, keys, records and sockets of the
+//! gate are never inside. Where one of them lies in the working copy or in a shared folder, or the
+//! working directory is the home or no project's folder, `exec --jail` says what to move and exits
+//! with 2. What is shared is said in the first line and is on record
+//! (`tidegate.jail.shared` of the event `jail_started`).
+//!
+//! `--share` is for an agent's own settings (`--share ~/.claude`), caches (`--share ~/.npm`), a
+//! socket that the command is to reach (`--share $SSH_AUTH_SOCK`), or another folder to write in.
+//! Each share is a way to what lies in it; a program outside that executes files of a shared folder
+//! executes what the command wrote there.
+//!
+//! # What is left
+//!
+//! - Files of the working copy that are executed outside later: `.git/hooks` and `.git/config`
+//!   (`core.fsmonitor`, filters, aliases), scripts of packages, `Makefile`, settings of editors,
+//!   `node_modules/.bin`. They are not read-only inside: git, npm and pre-commit write them, and
+//!   each has a neighbour that does the same. Look at changes before you run them, or work on a
+//!   clone of its own.
+//! - Sockets that a process outside makes after the start, in the working copy or any other folder
+//!   that is shown. Named pipes there.
+//! - A shared terminal: the command writes to it, with every sequence that it understands.
+//! - Root: a command of root owns root's files in `/usr`, `/opt` and shared folders, and reads
+//!   those that only root reads. Run agents as an ordinary user.
+//! - Memory: `/tmp` and the home inside are in memory, each up to half of it; what a command uses is
+//!   not limited otherwise.
+//! - Timing, load and other side channels; defects of the kernel. User namespaces can be nested
+//!   inside (browsers need them), which gives a command more of the kernel to attack.
+//! - Where `writes` is missing, a file that is the standard input can be opened again for writing.
+//! - Processes of the same user outside the jail: they can end the gate, and with it the jail.
+//!   The gate is closed to them otherwise: no ptrace, memory, variables, descriptors.
+//!
+//! Descriptors other than 0, 1 and 2 are closed: `<(…)` of a shell and the job server of make do not
+//! reach into the jail. Mounts cannot be made inside, so containers cannot be started there.

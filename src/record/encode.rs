@@ -103,6 +103,13 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         Event::SessionStarted(facts) => line(at, "session_started", Says::Nothing, |object| {
             session(object, facts);
         }),
+        Event::JailStarted(facts) => line(at, "jail_started", Says::Nothing, |object| {
+            some(object, "session.id", facts.session.as_deref(), NAME);
+            let shared = facts.shared.iter().map(AsRef::as_ref);
+            object.texts("tidegate.jail.shared", shared, PLACE);
+            let missing = facts.missing.iter().copied();
+            object.texts("tidegate.jail.missing", missing, NAME);
+        }),
         Event::SessionEnded(facts) => line(at, "session_ended", Says::Nothing, |object| {
             session(object, facts);
         }),

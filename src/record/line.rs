@@ -259,6 +259,17 @@ pub struct SessionFacts {
     pub detail: Option<Box<str>>,
 }
 
+/// A jail that was made for a session.
+#[derive(Clone, Debug)]
+pub struct JailFacts {
+    /// `session.id`.
+    pub session: Option<Arc<str>>,
+    /// `tidegate.jail.shared`: paths that the operator gave back, `:ro` for reading only.
+    pub shared: Vec<Box<str>>,
+    /// `tidegate.jail.missing`: promises that this kernel does not give.
+    pub missing: Box<[&'static str]>,
+}
+
 /// What happens besides flows.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -280,6 +291,8 @@ pub enum Event {
     },
     /// A session was started.
     SessionStarted(Box<SessionFacts>),
+    /// A command in a jail is about to begin.
+    JailStarted(Box<JailFacts>),
     /// A session ended, or was revoked.
     SessionEnded(Box<SessionFacts>),
     /// A wall of the session's jail no longer stands (`tidegate.detail`): its flows are ended.

@@ -22,7 +22,8 @@ mod tests;
 mod writer;
 
 pub use line::{
-    Blame, CloseFacts, End, Event, FlowFacts, Outcome, SCHEMA, Said, SessionFacts, Timings, TlsMode,
+    Blame, CloseFacts, End, Event, FlowFacts, JailFacts, Outcome, SCHEMA, Said, SessionFacts,
+    Timings, TlsMode,
 };
 pub use recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
 pub use tally::{Counts, Kind, Tally};

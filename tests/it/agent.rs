@@ -137,7 +137,9 @@ fn every_flow_of_an_agent_in_a_jail_is_tied_to_its_call() {
     let url = format!("http://{HOST}:{}", world.origin.port());
     let command = format!("curl -sf {url}/file && git clone -q {url}/repo.git clone");
 
-    let outcome = world.agent(&["--jail"], &[command]);
+    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/agent.py:ro");
+    let package = package.display().to_string();
+    let outcome = world.agent(&["--jail", "--share", &package], &[command]);
 
     if outcome.code == Some(3) {
         eprintln!("NOT TESTED HERE: {}", outcome.stderr.trim());

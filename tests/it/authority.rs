@@ -458,9 +458,11 @@ fn curl_node_and_a_strict_python_believe_what_the_authority_makes() {
 fn a_command_in_a_jail_does_not_see_the_key() {
     let bench = Bench::new(&format!("{TIERS}{INSPECT}"));
     bench.run("ca init --config tidegate.toml").succeeded();
-    let script = "cat ca.key; head -n 1 $SSL_CERT_FILE";
+    std::fs::create_dir(bench.path("web")).expect("a folder");
+    let script = "cat ../ca.key; head -n 1 $SSL_CERT_FILE";
     let ran = Program::at(Path::new(env!("CARGO_BIN_EXE_tidegate")), bench.0.path())
-        .args(["exec", "--jail", "--config", "tidegate.toml"])
+        .within(&bench.path("web"))
+        .args(["exec", "--jail", "--config", "../tidegate.toml"])
         .args(["--", "bash", "-c", script])
         .run();
     if ran.code == Some(3) {

@@ -31,14 +31,14 @@ const UNSET: &str = "unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY ALL_PRO
 
 /// Who runs the command.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum User {
+pub(crate) enum User {
     Me,
     Nobody,
 }
 
 impl User {
     /// Who runs the tests and, where that is root, an ordinary user as well.
-    fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         if is_root() {
             vec![Self::Me, Self::Nobody]
         } else {
@@ -47,12 +47,12 @@ impl User {
         }
     }
 
-    fn ordinary() -> Self {
+    pub(crate) fn ordinary() -> Self {
         if is_root() { Self::Nobody } else { Self::Me }
     }
 
     /// A program that this user runs.
-    fn program(self, path: &Path, home: &Path) -> Program {
+    pub(crate) fn program(self, path: &Path, home: &Path) -> Program {
         match self {
             Self::Me => Program::at(path, home),
             Self::Nobody => {
@@ -66,21 +66,21 @@ impl User {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// A home with a copy of the program, a policy, an authority and a working copy.
-struct World {
-    user: User,
-    home: TempDir,
-    binary: PathBuf,
+pub(crate) struct World {
+    pub(crate) user: User,
+    pub(crate) home: TempDir,
+    pub(crate) binary: PathBuf,
     ca: PathBuf,
 }
 
 impl World {
     /// With these rules, and more names for the gate than its own.
-    fn new(user: User, pki: &Pki, hosts: &[(&str, Ipv4Addr)], rules: &str) -> Self {
+    pub(crate) fn new(user: User, pki: &Pki, hosts: &[(&str, Ipv4Addr)], rules: &str) -> Self {
         let home = TempDir::new().expect("a home");
         let binary = home.path().join("tidegate");
         std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), &binary).expect("a copy");
@@ -109,11 +109,11 @@ impl World {
     }
 
     /// With one origin over TLS.
-    fn of(user: User, pki: &Pki, origin: &Origin) -> Self {
+    pub(crate) fn of(user: User, pki: &Pki, origin: &Origin) -> Self {
         Self::new(user, pki, &[], &allow("files", HOST, origin.port()))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
@@ -133,14 +133,14 @@ impl World {
     }
 
     /// Everything in the home is its user's.
-    fn hand_over(&self) {
+    pub(crate) fn hand_over(&self) {
         if self.user == User::Nobody {
             give(self.home.path());
         }
     }
 
     /// Whether this user can make a jail here; says so where not.
-    fn can(&self) -> bool {
+    pub(crate) fn can(&self) -> bool {
         let home = self.home.path();
         let tried = self.user.program(&need("unshare"), home);
         let outcome = tried.args(["-Urnm", "true"]).run();
@@ -151,7 +151,7 @@ impl World {
         outcome.success
     }
 
-    fn command(&self) -> Program {
+    pub(crate) fn command(&self) -> Program {
         let home = self.home.path();
         let mut program = self
             .user
@@ -173,13 +173,25 @@ impl World {
     }
 
     /// Runs a script in a jail.
-    fn jail(&self, script: &str) -> Outcome {
+    pub(crate) fn jail(&self, script: &str) -> Outcome {
         self.command()
             .args(["--jail", "--", "bash", "-c", script])
             .run()
     }
 
-    fn decisions(&self) -> Vec<Line> {
+    /// The process of the gate that runs.
+    pub(crate) fn gate(&self) -> u32 {
+        let begin = format!("{}\0exec\0", self.binary.display());
+        let entries = std::fs::read_dir("/proc").expect("processes").flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let is_gate = |pid: &u32| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline"));
+            command.is_ok_and(|words| words.starts_with(begin.as_bytes()))
+        };
+        pids.find(is_gate).expect("a gate")
+    }
+
+    pub(crate) fn decisions(&self) -> Vec<Line> {
         let lines = read_log(&self.path("decisions.jsonl"));
         lines.into_iter().filter(Line::is_decision).collect()
     }
@@ -223,7 +235,7 @@ fn give(path: &Path) {
     }
 }
 
-fn hello(pki: &Pki) -> Origin {
+pub(crate) fn hello(pki: &Pki) -> Origin {
     let site = Site::default().file("/hello.txt", "text/plain", "hello from the origin\n");
     Origin::https(pki, &[HOST, REFUSED], site.answers())
 }
@@ -348,8 +360,8 @@ fn a_java_program_is_captured() {
         if !world.can() {
             continue;
         }
-        std::fs::write(world.path("Fetch.java"), JAVA).expect("a file");
-        let words = "-importcert -noprompt -alias test -file ca.pem -keystore trust.p12 \
+        std::fs::write(world.path("web/Fetch.java"), JAVA).expect("a file");
+        let words = "-importcert -noprompt -alias test -file ca.pem -keystore web/trust.p12 \
                      -storetype PKCS12 -storepass changeit";
         Program::new("keytool", world.home.path())
             .args(words.split_ascii_whitespace())
@@ -357,8 +369,8 @@ fn a_java_program_is_captured() {
             .succeeded();
         world.hand_over();
         let outcome = world.jail(&format!(
-            "{UNSET}; java -Djavax.net.ssl.trustStore=../trust.p12 \
-             -Djavax.net.ssl.trustStorePassword=changeit ../Fetch.java {}",
+            "{UNSET}; java -Djavax.net.ssl.trustStore=trust.p12 \
+             -Djavax.net.ssl.trustStorePassword=changeit Fetch.java {}",
             urls(origin.port()).join(" ")
         ));
         let said = format!(
@@ -551,9 +563,9 @@ for host in sys.argv[2:]:
     except OSError as error:
         print('refused', type(error).__name__)
 ";
-    std::fs::write(world.path("ssh.py"), script).expect("a file");
+    std::fs::write(world.path("web/ssh.py"), script).expect("a file");
     let outcome = world.jail(&format!(
-        "python3 ../ssh.py {port} ssh.example.com tls.example.com {REFUSED} {NOWHERE}"
+        "python3 ssh.py {port} ssh.example.com tls.example.com {REFUSED} {NOWHERE}"
     ));
     let said: Vec<_> = outcome.stdout.lines().collect();
     assert_eq!(said.len(), 4, "{outcome:#?}");
@@ -620,9 +632,9 @@ fn any_name_server_answers_from_its_own_address() {
         if !world.can() {
             continue;
         }
-        std::fs::write(world.path("resolve.py"), RESOLVE).expect("a file");
+        std::fs::write(world.path("web/resolve.py"), RESOLVE).expect("a file");
         world.hand_over();
-        let outcome = world.jail(&format!("python3 ../resolve.py {HOST} {REFUSED}"));
+        let outcome = world.jail(&format!("python3 resolve.py {HOST} {REFUSED}"));
         let one = "known 0 198.18.0.1\nknown 0 100::1\nunknown 3\n";
         assert_eq!(outcome.stdout, one.repeat(12), "{user:?}: {outcome:#?}");
         world.recorded(&[(REFUSED, "deny", "resolve.py")]);
@@ -668,27 +680,29 @@ fn nobody_of_the_same_user_looks_into_the_gate() {
     if !world.can() {
         return;
     }
-    std::fs::write(world.path("look.py"), LOOK).expect("a file");
+    std::fs::write(world.path("web/look.py"), LOOK).expect("a file");
     world.hand_over();
     let look = |pid: &str| {
-        let bash = user.program(&need("bash"), world.home.path());
+        let bash = user.program(&need("bash"), &world.path("web"));
         bash.args(["-c", &format!("python3 look.py {pid}")]).run()
     };
     // Of a process of its own a user sees all that the system lets it.
     let own = look("$$");
     assert!(own.stdout.contains("seen variables"), "{own:#?}");
-    let script = "python3 ../look.py $PPID; echo $PPID >../part; mv ../part ../gate; \
-                  until test -e ../tried; do sleep 0.05; done";
+    let script = "touch begun; until test -e gate; do sleep 0.05; done; \
+                  python3 look.py $(cat gate); python3 look.py 1";
     let (inside, outside) = std::thread::scope(|scope| {
         let inside = scope.spawn(|| world.jail(script));
-        until("the gate's number", || {
-            world.path("gate").exists() || inside.is_finished()
+        until("the beginning", || {
+            world.path("web/begun").exists() || inside.is_finished()
         });
-        let outside = look("$(cat gate)");
-        std::fs::write(world.path("tried"), "").expect("a file");
+        let gate = world.gate();
+        let outside = look(&gate.to_string());
+        std::fs::write(world.path("part"), gate.to_string()).expect("a file");
+        std::fs::rename(world.path("part"), world.path("web/gate")).expect("a name");
         (inside.join().expect("a command"), outside)
     });
-    assert_eq!(inside.stdout, KEPT, "{inside:#?}");
+    assert_eq!(inside.stdout, KEPT.repeat(2), "{inside:#?}");
     assert_eq!(outside.stdout, KEPT, "{outside:#?}");
 }
 
@@ -706,12 +720,22 @@ fn what_leads_to_another_gate_is_not_there() {
         std::fs::write(world.path("decisions.jsonl"), "{\"old\":1}\n").expect("a file");
         world.hand_over();
         let script = format!(
-            "test -S ../control.sock || echo no socket; test -s ../decisions.jsonl || echo empty; \
-             echo x >>../decisions.jsonl || echo kept; curl -s https://{REFUSED}/; true"
+            "test -e ../control.sock || echo no socket; test -e ../decisions.jsonl || echo none; \
+             test -e ../tidegate.toml || echo no policy; \
+             echo x >>../decisions.jsonl; rm -rf ../decisions.jsonl; mv ../web ../other; \
+             curl -s https://{REFUSED}/; true"
         );
         let outcome = world.jail(&script);
-        assert_eq!(outcome.stdout, "no socket\nempty\nkept\n", "{outcome:#?}");
+        let said = "no socket\nnone\nno policy\n";
+        assert_eq!(outcome.stdout, said, "{outcome:#?}");
         assert_eq!(world.decisions().len(), 1);
+        let text = std::fs::read_to_string(world.path("decisions.jsonl")).expect("records");
+        assert!(text.starts_with("{\"old\":1}\n"), "{text}");
+        assert!(!text.contains("\nx\n"), "{text}");
+        assert!(
+            world.path("web/.git").exists(),
+            "the working copy was moved"
+        );
     }
 }
 
@@ -725,8 +749,8 @@ fn where_user_namespaces_are_forbidden_nothing_is_run() {
         }
         // In a user namespace of the test's own, where no other may be made.
         let script = format!(
-            "echo 0 >/proc/sys/user/max_user_namespaces || exit 99; \
-             {} exec --config tidegate.toml --jail -- touch ran",
+            "echo 0 >/proc/sys/user/max_user_namespaces || exit 99; cd web; \
+             {} exec --config ../tidegate.toml --jail -- touch ran",
             world.binary.display()
         );
         let outcome = user
@@ -740,6 +764,6 @@ fn where_user_namespaces_are_forbidden_nothing_is_run() {
         assert_eq!(outcome.code, Some(3), "{user:?}: {outcome:#?}");
         let outcome = outcome.showed("user.max_user_namespaces");
         outcome.showed("or run without --jail");
-        assert!(!world.path("ran").exists(), "{user:?}: it was run");
+        assert!(!world.path("web/ran").exists(), "{user:?}: it was run");
     }
 }

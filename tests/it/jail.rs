@@ -10,7 +10,7 @@ use tidegate::app::Plan;
 use tidegate::clock::Clock;
 use tidegate::config::Listener;
 use tidegate::gate::{Gate, Parts, Snapshot};
-use tidegate::jail::{self, NotContained};
+use tidegate::jail::{self, NotContained, Share};
 use tidegate::metrics::Metrics;
 use tidegate::policy::{Guard, built_in};
 use tidegate::proxy::{self, Inside};
@@ -52,9 +52,9 @@ impl Jails {
         }
     }
 
-    /// Runs a script in a jail to its end; what it says goes to a file.
+    /// Runs a script in a jail to its end; what it says goes to a file in a folder that is shared.
     fn run(&self, script: &str) -> Left {
-        let said = self.folder.path().join("said");
+        let said = self.shared().join("said");
         let script = format!("exec >{} 2>&1\n{script}", said.display());
         let code = self.command(&[&need("bash"), Path::new("-c"), Path::new(&script)]);
         let code = code.unwrap_or_else(|error| panic!("{error}"));
@@ -63,6 +63,13 @@ impl Jails {
             said: std::fs::read_to_string(said).unwrap_or_default(),
             records: read_log(&self.folder.path().join("decisions.jsonl")),
         }
+    }
+
+    /// The only folder of this test that its commands see.
+    fn shared(&self) -> PathBuf {
+        let shared = self.folder.path().join("shared");
+        std::fs::create_dir_all(&shared).expect("a folder");
+        shared
     }
 
     fn command(&self, words: &[&Path]) -> Result<u8, NotContained> {
@@ -77,6 +84,11 @@ impl Jails {
             variables: self.variables(),
             ports: self.ports.clone(),
             hide: vec![self.folder.path().join("decisions.jsonl")],
+            shares: vec![
+                share(&self.shared(), false),
+                share(&self.ca, true),
+                share(&python(), true),
+            ],
             helper: Some(env!("CARGO_BIN_EXE_tidegate").into()),
             ..jail::Plan::of(words.iter().map(|word| word.as_os_str().into()).collect())
         })?;
@@ -121,6 +133,20 @@ impl Jails {
     fn variables(&self) -> Vec<(OsString, OsString)> {
         let ca = ["CURL_CA_BUNDLE", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"];
         ca.map(|name| (name.into(), self.ca.clone().into())).into()
+    }
+}
+
+/// Where the interpreter of the tests lies; a link of the package may lead there.
+fn python() -> PathBuf {
+    let program = need("python3");
+    let prefix = program.parent().and_then(Path::parent);
+    prefix.expect("a prefix").canonicalize().expect("a folder")
+}
+
+fn share(path: &Path, read_only: bool) -> Share {
+    Share {
+        path: path.to_owned(),
+        read_only,
     }
 }
 
@@ -220,11 +246,11 @@ fn nothing_that_is_tried_from_inside_gets_out() {
         return;
     }
     let outside = std::process::id();
-    let script = jails.folder.path().join("attack.py");
+    let script = jails.shared().join("attack.py");
     std::fs::write(&script, ATTACKS).expect("a file");
     let left = jails.run(&format!(
         "{} {} {outside} {}",
-        need("python3").display(),
+        python().join("bin/python3").display(),
         script.display(),
         origin.port()
     ));

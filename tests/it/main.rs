@@ -53,3 +53,4 @@ mod session_cli;
 mod sessions;
 mod shape;
 mod upstreams;
+mod walls;

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config;
 use crate::identity::Family;
+use crate::jail::Stops;
 
 use super::super::print;
 
@@ -69,7 +70,7 @@ impl<'a> Child<'a> {
         match self.limited(|| self.command().spawn()) {
             Ok(child) => {
                 family.command_is(child.id());
-                self.wait_for(child.id()).await
+                self.wait_for(child.id(), child.id()).await
             }
             Err(error) => not_begun(self.words, &error),
         }
@@ -84,15 +85,16 @@ impl<'a> Child<'a> {
         started
     }
 
-    /// Waits for its end and passes on signals until then.
-    pub(super) async fn wait_for(&mut self, pid: u32) -> u8 {
-        let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+    /// Waits for the end of our child and passes signals on to the command until then. Without a
+    /// jail the two are one process.
+    pub(super) async fn wait_for(&mut self, child: u32, command: u32) -> u8 {
+        let (Some(child), Some(command)) = (process(child), process(command)) else {
             return u8::MAX;
         };
-        let ended = tokio::task::spawn_blocking(move || reap(pid));
+        let ended = tokio::task::spawn_blocking(move || reap(child));
         tokio::select! {
             code = ended => code.unwrap_or(u8::MAX),
-            () = self.signals.pass_on(pid) => u8::MAX,
+            () = self.signals.pass_on(command) => u8::MAX,
         }
     }
 
@@ -167,6 +169,19 @@ fn reap(command: Pid) -> u8 {
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return u8::MAX,
+        }
+    }
+}
+
+fn process(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}
+
+/// Stops when a jailed command stops, so that the shell above sees it; ends with the jail.
+pub(super) fn stop_with(stops: &Stops, command: u32) {
+    while stops.wait() {
+        if process(command).is_some_and(is_stopped) {
+            let _ = kill_process(getpid(), Signal::STOP);
         }
     }
 }

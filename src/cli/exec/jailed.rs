@@ -7,11 +7,13 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::app::Running;
-use crate::config::{AdminAddress, Config, Listener};
+use crate::config::{Config, Listener};
 use crate::gate::session_facts;
-use crate::jail::{self, Jailed, NotContained};
+use crate::jail::{self, Jailed, NotContained, Promise, Share};
 use crate::proxy::{Inside, Tenant};
+use crate::record::{Event, JailFacts};
 
+use super::super::print;
 use super::child::{self, Child};
 use super::{Place, Session};
 
@@ -28,28 +30,44 @@ const USUAL: [u16; 3] = [22, 80, 443];
 /// Clients that may be connected at once.
 const CONNECTIONS: usize = 4096;
 
+/// What the command line says of the jail.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// Paths that are given back.
+    pub(super) shares: Vec<Share>,
+    /// Promises that may be missing.
+    pub(super) allow_missing: Vec<Promise>,
+    /// Files that the command must not see.
+    pub(super) hide: Vec<PathBuf>,
+}
+
 /// Makes the jail, serves it and lets the command begin.
-pub(super) fn begin(
+fn begin(
     running: &Running,
     session: &Session,
     child: &Child<'_>,
-    hide: &[PathBuf],
+    wishes: &Wishes,
 ) -> Result<Jailed, NotContained> {
+    let bundle = running.bundle.iter();
     let record = running.config.record.file.iter();
-    let hide = record
-        .chain(hide)
-        .filter_map(|path| path.canonicalize().ok());
     let plan = jail::Plan {
         variables: child.variables(),
         ports: ports(&running.config),
         proxy_port: ADDRESS.port(),
         local: vec![ADMIN.port()],
-        hide: hide.collect(),
+        hide: record.chain(&wishes.hide).cloned().collect(),
+        shares: wishes.shares.clone(),
+        copies: bundle
+            .flat_map(|it| [&it.whole, &it.own, &it.java])
+            .cloned()
+            .collect(),
+        allow_missing: wishes.allow_missing.clone(),
         ..jail::Plan::of(child.words.to_vec())
     };
     jail::keep_to_ourselves()?;
     let (mut jailed, mut sockets) = child.limited(|| jail::start(&plan))?;
     session.family.command_is(jailed.pid());
+    tell(running, session, &plan, &jailed);
     for admin in sockets.local.drain(..) {
         running.serve_admin(TcpListener::from_std(admin)?);
     }
@@ -76,34 +94,48 @@ pub(super) fn variable(config: &Config) -> (&'static str, String) {
     (jail::VARIABLE, joined.to_string_lossy().into_owned())
 }
 
+/// Says, and records, what is shared and what is missing.
+fn tell(running: &Running, session: &Session, plan: &jail::Plan, jailed: &Jailed) {
+    let shared: Vec<String> = plan.shares.iter().map(Share::to_string).collect();
+    let missing = jailed.missing.iter().map(|one| one.promise.name());
+    let missing: Vec<&'static str> = missing.collect();
+    if !shared.is_empty() {
+        print::err(&format!(
+            "tidegate: shared: {}\n",
+            print::clean(&shared.join(", "), print::WIDTH)
+        ));
+    }
+    for one in &jailed.missing {
+        print::err(&format!(
+            "tidegate: missing: {} ({})\n",
+            one.promise,
+            print::clean(&one.why, print::WIDTH)
+        ));
+    }
+    running
+        .gate
+        .recorder
+        .event(&Event::JailStarted(Box::new(JailFacts {
+            session: session.grant.session.clone(),
+            shared: shared.into_iter().map(Into::into).collect(),
+            missing: missing.into(),
+        })));
+}
+
 /// Runs it to its end.
 pub(super) async fn run(
     running: &Running,
     session: &Session,
     child: &mut Child<'_>,
-    hide: &[PathBuf],
+    wishes: &Wishes,
 ) -> Result<u8, NotContained> {
-    let jailed = begin(running, session, child, hide)?;
-    let code = child.wait_for(jailed.pid()).await;
+    let jailed = begin(running, session, child, wishes)?;
+    let (stops, command) = (jailed.stops()?, jailed.pid());
+    let stopping = tokio::task::spawn_blocking(move || child::stop_with(&stops, command));
+    let code = child.wait_for(jailed.child(), command).await;
     drop(jailed);
+    let _ = stopping.await;
     Ok(code)
-}
-
-/// What a command is not to see of a gate that runs beside: its records, where it is asked, and the
-/// keys of inspection.
-pub(super) fn hidden(config: &Config) -> Vec<PathBuf> {
-    let listen = &config.listen;
-    let admin = listen.admin.as_ref().and_then(|admin| match admin {
-        AdminAddress::Unix(path) => Some(path),
-        AdminAddress::Tcp(_) => None,
-    });
-    let control = listen.control.as_ref().map(|control| &control.path);
-    // With it, a command could vouch for anything that it wants to be taken for.
-    let vouching = config.inspect.authority.iter().map(|it| &it.key);
-    let hashing = config.inspect.credential_key.iter().map(|it| &it.path);
-    let places = admin.into_iter().chain(control).chain(&config.record.file);
-    let places = places.chain(vouching).chain(hashing);
-    places.cloned().collect()
 }
 
 fn ports(config: &Config) -> Vec<u16> {
@@ -121,6 +153,20 @@ fn ports(config: &Config) -> Vec<u16> {
 pub(super) fn code(why: &NotContained) -> u8 {
     match why {
         NotContained::Command { program, error } => child::code_of(program, error),
+        NotContained::View(_) => super::Answer::Wrong.code(),
         _ => super::Answer::NotContained.code(),
     }
+}
+
+/// What to type where the program, or its interpreter, is outside the view.
+pub(super) fn hint(why: &NotContained) -> Option<String> {
+    let NotContained::Command { program, error } = why else {
+        return None;
+    };
+    let outside = error.kind() == std::io::ErrorKind::NotFound && program.is_file();
+    outside.then(|| {
+        "tidegate: the program or its interpreter lies in a folder that the jail does not show: \
+         add --share FOLDER:ro\n"
+            .to_owned()
+    })
 }

@@ -2,6 +2,7 @@
 //! terminal.
 
 mod child;
+mod hidden;
 mod jailed;
 mod joined;
 mod summary;
@@ -22,6 +23,7 @@ use crate::config::{self, AdminAddress, Listener};
 use crate::diag;
 use crate::gate::{Gate, Ground, Started, Wish, session_facts};
 use crate::identity::{Evidence, Family, Grant};
+use crate::jail::{Promise, Share};
 use crate::policy::{self, Catalogue};
 use crate::proxy::{self, Bound, Tenant};
 use crate::record::{Event, Tally};
@@ -53,6 +55,14 @@ pub(super) struct Exec {
     /// Leave it no other way out (Linux).
     #[arg(long)]
     jail: bool,
+    /// Give a file, folder or socket back to the jailed command; `:ro`: for reading only. May be
+    /// repeated.
+    #[arg(long, value_name = "PATH[:ro]", requires = "jail")]
+    share: Vec<Share>,
+    /// Run the jailed command although this kernel does not give that promise of the jail. May be
+    /// repeated.
+    #[arg(long, value_name = "PROMISE", requires = "jail")]
+    allow_missing: Vec<Promise>,
     /// Join a gate that runs already: http://HOST:PORT, as clients reach it. Its policy decides and
     /// its records tell; what the session is worth is `identity.session.local` there.
     #[arg(long, value_name = "URL", conflicts_with_all = ["config", "jail", "json"])]
@@ -161,7 +171,11 @@ impl Exec {
             Ok(code) => ExitCode::from(code),
             Err(error) => {
                 print::err(&format!("tidegate: {error:#}\n"));
-                let contained = error.downcast_ref().map(jailed::code);
+                let contained = error.downcast_ref();
+                if let Some(hint) = contained.and_then(jailed::hint) {
+                    print::err(&hint);
+                }
+                let contained = contained.map(jailed::code);
                 ExitCode::from(contained.unwrap_or(Answer::Failed.code()))
             }
         }
@@ -195,7 +209,11 @@ impl Exec {
 
     async fn run(&self, plan: Plan, catalogue: Catalogue) -> anyhow::Result<u8> {
         let adapt = if self.config.is_some() { own } else { observed };
-        let hide = jailed::hidden(&plan.config);
+        let wishes = jailed::Wishes {
+            shares: self.share.clone(),
+            allow_missing: self.allow_missing.clone(),
+            hide: hidden::files(&plan.config),
+        };
         let mut plan = adapt(plan);
         let id = self.session.unwrap_or_else(Uuid::now_v7);
         let limit = child::descriptors();
@@ -222,7 +240,7 @@ impl Exec {
         let mut child = Child::new(&words, &variables, limit, &running.gate.attendants);
         self.begin();
         let ended = match front {
-            None => jailed::run(&running, &session, &mut child, &hide).await?,
+            None => jailed::run(&running, &session, &mut child, &wishes).await?,
             Some(front) => {
                 front.serve(&running, session.tenant());
                 child.run(&session.family).await

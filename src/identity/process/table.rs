@@ -37,6 +37,11 @@ impl Table {
         self.0.keys().copied()
     }
 
+    /// The parent of a process.
+    pub(super) fn parent(&self, pid: u32) -> Option<u32> {
+        self.0.get(&pid).map(|(parent, _)| *parent)
+    }
+
     /// The processes below one, parents before their children: who opened a socket is found before
     /// who inherited it.
     pub(super) fn below(&self, head: u32) -> Vec<u32> {

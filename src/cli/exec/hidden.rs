@@ -1,0 +1,107 @@
+//! Files that a jailed command must not see: every file that the configuration names, but
+//! certificates and programs.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use toml::Value;
+
+use crate::config::{self, AdminAddress, Config};
+
+/// The configuration with its includes, secrets and keys, the records, and the sockets at which a
+/// gate is asked.
+pub(super) fn files(config: &Config) -> Vec<PathBuf> {
+    let listen = &config.listen;
+    let admin = listen.admin.as_ref().and_then(|admin| match admin {
+        AdminAddress::Unix(path) => Some(path.clone()),
+        AdminAddress::Tcp(_) => None,
+    });
+    let control = listen.control.as_ref().map(|control| control.path.clone());
+    let mut files: Vec<PathBuf> = admin.into_iter().chain(control).collect();
+    files.extend(config.record.file.clone());
+    files.extend(config.path.clone());
+    // The built-in configuration has no file.
+    let sources = config.sources.iter().filter(|_| config.path.is_some());
+    for source in sources {
+        files.push(source.path.clone());
+        let folder = source.path.parent().unwrap_or(Path::new(""));
+        if let Ok(table) = source.text.parse::<toml::Table>() {
+            named(&Value::Table(table), folder, &mut files);
+        }
+    }
+    files.sort_unstable();
+    files.dedup();
+    files
+}
+
+/// The files that a value names, whatever its key is: what a later version adds is among them.
+fn named(value: &Value, folder: &Path, into: &mut Vec<PathBuf>) {
+    match value {
+        Value::String(text) => {
+            let path = folder.join(text.strip_prefix("unix:").unwrap_or(text));
+            if is_hidden(&path) {
+                into.push(path);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| named(value, folder, into)),
+        Value::Table(table) => table.values().for_each(|value| named(value, folder, into)),
+        _ => {}
+    }
+}
+
+/// Certificates are public, and a program is no secret; both may lie in folders that every command
+/// needs. A file that this user cannot read is hidden.
+fn is_hidden(path: &Path) -> bool {
+    let Ok(status) = path.metadata() else {
+        return false;
+    };
+    if status.is_dir() {
+        return false;
+    }
+    let is_program = status.is_file() && status.permissions().mode() & 0o111 != 0;
+    let is_public = |text: String| {
+        let public = [
+            "BEGIN CERTIFICATE-----",
+            "BEGIN X509 CRL-----",
+            "BEGIN PUBLIC KEY-----",
+        ];
+        let secret = text.contains("PRIVATE KEY");
+        !secret && public.iter().any(|word| text.contains(word))
+    };
+    let is_certificate = status.is_file() && config::read(path).is_ok_and(is_public);
+    !is_program && !is_certificate
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_that_is_named_is_hidden_but_certificates_and_programs() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let key = "-----BEGIN PRIVATE KEY-----\n";
+        let certificate = "-----BEGIN CERTIFICATE-----\n";
+        for (name, text) in [
+            ("key.pem", key),
+            ("roots.pem", certificate),
+            ("both.pem", &format!("{certificate}{key}")),
+            ("password", "hush"),
+            ("program", ""),
+        ] {
+            std::fs::write(at(name), text).unwrap();
+        }
+        let program = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(at("program"), program).unwrap();
+        let text = "a = 'key.pem'\nb = ['roots.pem', 'both.pem']\n[[c.d]]\ne = 'password'\n\
+                    f = 'program'\ng = 'none'\nh = 1\n";
+        let mut found = Vec::new();
+        named(
+            &Value::Table(text.parse().unwrap()),
+            folder.path(),
+            &mut found,
+        );
+        found.sort();
+        assert_eq!(found, [at("both.pem"), at("key.pem"), at("password")]);
+    }
+}

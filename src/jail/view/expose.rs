@@ -1,0 +1,131 @@
+//! A read-only place: the folder of the system as it is, or, where something in it must not be
+//! seen, a folder of our own with its other entries. What appears outside later is not in there.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::AtFlags;
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, readlinkat, statat};
+
+use super::build::Root;
+
+/// The settings of the system: each entry by itself, without those that only root reads.
+const ETC: &str = "/etc";
+/// Written anew in the view.
+const OWN: [&str; 2] = ["/etc/resolv.conf", "/etc/nsswitch.conf"];
+
+/// Shows what is at `path`, without the folders `without`.
+pub(super) fn read_only(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> {
+    if without.iter().any(|folder| folder == path) || OWN.map(Path::new).contains(&path) {
+        return Ok(());
+    }
+    let below = without.iter().any(|folder| folder.starts_with(path));
+    if below || path.starts_with(ETC) && has_secrets(root, path)? {
+        return entries(root, path, without);
+    }
+    root.bind(path, path)
+}
+
+/// Whether a folder of the settings has something that others cannot read, or is the whole.
+fn has_secrets(root: &Root, path: &Path) -> io::Result<bool> {
+    if path == Path::new(ETC) {
+        return Ok(true);
+    }
+    // The kernel keeps these from any other user.
+    if !rustix::process::geteuid().is_root() {
+        return Ok(false);
+    }
+    let mut found = false;
+    each(root, path, |name, status, is| {
+        found = found
+            || !is_public(status, is)
+            || match is {
+                FileType::Directory => has_secrets(root, &path.join(name)).unwrap_or(true),
+                _ => false,
+            };
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Whether every user can read it.
+fn is_public(status: &Stat, is: FileType) -> bool {
+    let mode = Mode::from_raw_mode(status.st_mode);
+    match is {
+        FileType::Directory => mode.contains(Mode::ROTH | Mode::XOTH),
+        FileType::RegularFile => mode.contains(Mode::ROTH),
+        _ => true,
+    }
+}
+
+/// A folder of our own with the entries that are there now.
+fn entries(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> {
+    root.folder(path)?;
+    let is_settings = path.starts_with(ETC) && rustix::process::geteuid().is_root();
+    let mut found = Vec::new();
+    each(root, path, |name, status, is| {
+        if !is_settings || is_public(status, is) {
+            found.push((path.join(name), is));
+        }
+        Ok(())
+    })?;
+    for (entry, is) in found {
+        match is {
+            FileType::Symlink => {
+                let folder = root.outside(path, OFlags::PATH | OFlags::DIRECTORY)?;
+                let name = entry.file_name().unwrap_or_default();
+                let to = readlinkat(&folder, name, Vec::new())?;
+                if !OWN.map(Path::new).contains(&&*entry) {
+                    root.link(&entry, Path::new(OsStr::from_bytes(to.to_bytes())))?;
+                }
+            }
+            FileType::Directory | FileType::RegularFile => {
+                match read_only(root, &entry, without) {
+                    // It was removed meanwhile, or is closed to this user.
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                        ) => {}
+                    other => other?,
+                }
+            }
+            // Sockets, pipes and devices are nobody's settings.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A file has no entries, nor has a folder that this user cannot read.
+const NO_ENTRIES: [io::ErrorKind; 2] = [
+    io::ErrorKind::NotADirectory,
+    io::ErrorKind::PermissionDenied,
+];
+
+/// Calls with each entry of a folder of the old root.
+fn each(
+    root: &Root,
+    path: &Path,
+    mut call: impl FnMut(&Path, &Stat, FileType) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = match root.outside(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Err(error) if NO_ENTRIES.contains(&error.kind()) => return Ok(()),
+        other => other?,
+    };
+    for entry in Dir::read_from(&folder)? {
+        let entry = entry?;
+        let bytes = entry.file_name().to_bytes();
+        if bytes == b"." || bytes == b".." {
+            continue;
+        }
+        let name = Path::new(OsStr::from_bytes(bytes));
+        let Ok(status) = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            continue;
+        };
+        call(name, &status, FileType::from_raw_mode(status.st_mode))?;
+    }
+    Ok(())
+}

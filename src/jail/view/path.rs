@@ -1,0 +1,103 @@
+//! Paths with symbolic links: the view has the same links as the system outside.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::path::{Component, Path, PathBuf};
+
+/// Links that are followed in one path, as Linux does it.
+const MAX_LINKS: usize = 40;
+
+/// The symbolic links on the way along a path, each with where it leads.
+pub(super) struct Links {
+    at: PathBuf,
+    rest: VecDeque<OsString>,
+    left: usize,
+}
+
+impl Links {
+    pub(super) fn of(path: &Path) -> Self {
+        let mut this = Self {
+            at: PathBuf::from("/"),
+            rest: VecDeque::new(),
+            left: MAX_LINKS,
+        };
+        this.lead_to(path);
+        this
+    }
+
+    /// Goes on with this path.
+    fn lead_to(&mut self, path: &Path) {
+        if path.is_absolute() {
+            self.at = PathBuf::from("/");
+        }
+        let parts: Vec<_> = path.components().collect();
+        for part in parts.into_iter().rev() {
+            match part {
+                Component::Normal(name) => self.rest.push_front(name.to_owned()),
+                Component::ParentDir => self.rest.push_front("..".into()),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Iterator for Links {
+    type Item = (PathBuf, PathBuf);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while let Some(name) = self.rest.pop_front() {
+            if name == ".." {
+                self.at.pop();
+                continue;
+            }
+            let here = self.at.join(name);
+            match std::fs::read_link(&here) {
+                Ok(to) if self.left > 0 => {
+                    self.left -= 1;
+                    self.lead_to(&to);
+                    return Some((here, to));
+                }
+                _ => self.at = here,
+            }
+        }
+        None
+    }
+}
+
+/// The path without `.` and `..`, with its symbolic links as they are.
+pub(super) fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => {
+                plain.pop();
+            }
+            _ => {}
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn every_link_on_the_way_is_found() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        symlink(root.join("a"), root.join("x")).unwrap();
+        symlink("b/../b", root.join("a/y")).unwrap();
+        symlink("z", root.join("z")).unwrap();
+        let links: Vec<_> = Links::of(&root.join("x/y/file"))
+            .map(|(at, _)| at)
+            .collect();
+        assert_eq!(links, [root.join("x"), root.join("a/y")]);
+        assert_eq!(Links::of(&root.join("z/file")).count(), MAX_LINKS);
+        assert_eq!(plain(Path::new("/a/./b/../c")), Path::new("/a/c"));
+    }
+}

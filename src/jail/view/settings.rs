@@ -1,0 +1,118 @@
+//! Files of the home that a command gets a copy of: certificates that variables name, and settings
+//! of tools without credentials.
+
+use std::path::Path;
+
+use super::{Content, Planning};
+
+/// Bytes of a file that is copied.
+pub(super) const MAX_COPY: u64 = 4 << 20;
+/// Variables that name files of certificates.
+const CERTIFICATES: [&str; 14] = [
+    "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
+    "CURL_CA_BUNDLE",
+    "DENO_CERT",
+    "GIT_SSL_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "NIX_SSL_CERT_FILE",
+    "NODE_EXTRA_CA_CERTS",
+    "NPM_CONFIG_CAFILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "UV_SYSTEM_CERTS_FILE",
+    "npm_config_cafile",
+];
+/// Settings of tools, below the home.
+const SETTINGS: [&str; 11] = [
+    ".bunfig.toml",
+    ".cargo/config.toml",
+    ".config/git/attributes",
+    ".config/git/config",
+    ".config/git/ignore",
+    ".config/pip/pip.conf",
+    ".gitconfig",
+    ".gitignore",
+    ".npmrc",
+    ".yarnrc",
+    ".yarnrc.yml",
+];
+/// Words of a line that holds credentials.
+const CREDENTIALS: [&str; 10] = [
+    "_auth",
+    "apikey",
+    "api_key",
+    "authorization",
+    "extraheader",
+    "passw",
+    "private key",
+    "pwd",
+    "secret",
+    "token",
+];
+
+pub(super) fn add(plan: &mut Planning, home: Option<&Path>) {
+    for name in CERTIFICATES {
+        if let Some(file) = std::env::var_os(name) {
+            let file = plan.view.directory.join(file);
+            if file.is_file() {
+                plan.copy(&file, Content::Certificates);
+            }
+        }
+    }
+    let Some(home) = home else { return };
+    for name in SETTINGS {
+        let file = home.join(name);
+        if file.is_file() {
+            plan.copy(&file, Content::Settings);
+        }
+    }
+}
+
+/// Whether a text has certificates and no key.
+pub(super) fn is_certificates(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    text.contains("-----BEGIN CERTIFICATE-----") && !text.contains("PRIVATE KEY")
+}
+
+/// Whether a text of settings holds nothing that looks like a credential: none of the words, and
+/// no user in a URL.
+pub(super) fn is_without_credentials(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text).to_lowercase();
+    let user = |line: &str| {
+        let after = line.split("://").skip(1);
+        after
+            .filter_map(|rest| rest.split(['/', '"', '\'', ' ']).next())
+            .any(|authority| authority.contains('@'))
+    };
+    let bare = |line: &str| !CREDENTIALS.iter().any(|word| line.contains(word)) && !user(line);
+    text.lines().all(bare)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_with_credentials_are_told_from_others() {
+        for text in [
+            "[user]\n\tname = Ana\n\temail = ana@acme.example\n[credential]\n\thelper = store\n",
+            "registry=https://npm.example.com/\n",
+            "",
+        ] {
+            assert!(is_without_credentials(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "//npm.example.com/:_authToken=abc\n",
+            "[url \"https://ana:abc@forge.example/\"]\n",
+            "[http]\n\textraHeader = Authorization: Basic abc\n",
+            "index-url = https://abc@pypi.example.com/simple\n",
+            "npmAuthToken: abc\n",
+        ] {
+            assert!(!is_without_credentials(text.as_bytes()), "{text}");
+        }
+        assert!(!is_certificates(b"-----BEGIN PRIVATE KEY-----"));
+        assert!(is_certificates(b"-----BEGIN CERTIFICATE-----\n"));
+    }
+}
