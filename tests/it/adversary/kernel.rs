@@ -59,9 +59,9 @@ fn a_jailed_command_finds_no_way_through_the_kernel() {
         }
         let keyrings = ["python3", "-c", KEYRINGS];
         let unshare = if user.is_root() {
-            ["unshare", "-mn"]
+            ["unshare", "-mnu"]
         } else {
-            ["unshare", "-Urmn"]
+            ["unshare", "-Urmnu"]
         };
         let own = ["sh", "-c", OWN, "sh"];
         let mut found = control.control(&[&keyrings[..], &unshare, &own].concat());
