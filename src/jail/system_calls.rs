@@ -33,6 +33,13 @@ const IOCTL: &[i64] = &[16, X32 + 16, X32 + 514];
 #[cfg(target_arch = "aarch64")]
 const IOCTL: &[i64] = &[29];
 
+/// `setpriority` and `ioprio_set`. A process group may have members outside, and no namespace holds
+/// these calls back from them.
+#[cfg(target_arch = "x86_64")]
+const PRIORITIES: [(i64, u64); 2] = [(141, 1), (251, 2)];
+#[cfg(target_arch = "aarch64")]
+const PRIORITIES: [(i64, u64); 2] = [(140, 1), (30, 2)];
+
 /// `io_uring_setup`: its rings make system calls that no filter sees. Programs fall back.
 const RINGS: &[i64] = &[425];
 
@@ -74,6 +81,10 @@ fn filters() -> Result<(), seccompiler::Error> {
     refuse(SOCKET.to_vec(), &sockets, NO_SUCH_FAMILY)?;
     refuse(IOCTL.to_vec(), &typing, NOT_PERMITTED)?;
     refuse(with_variants(RINGS), &[], NO_SUCH_CALL)?;
+    for (call, of_group) in PRIORITIES {
+        let of_group = SeccompRule::new(vec![argument(0, SeccompCmpOp::Eq, of_group)?])?;
+        refuse(with_variants(&[call]), &[of_group], NOT_PERMITTED)?;
+    }
     refuse(with_variants(&[OLDER, NEWER].concat()), &[], NOT_PERMITTED)
 }
 
