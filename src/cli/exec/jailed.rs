@@ -82,7 +82,10 @@ fn begin(
     };
     running.serve_jail(inside, CONNECTIONS)?;
     jailed.go()?;
-    running.watch_jail(jailed.pid(), session_facts(&session.grant, None))?;
+    running.watch_jail(
+        jailed.pid(),
+        session_facts(&session.grant, None, &super::asker()),
+    )?;
     Ok(jailed)
 }
 
