@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::kit::{Line, Lines, Outcome, TIERS, allow_more, read_log};
 
-use super::scene::{HOST, Scene, User, has, is_root};
+use super::scene::{HOST, Scene, User, is_root};
 
 const WAYS: &str = include_str!("identity.py");
 /// The session that the adversary would like to be.
@@ -44,9 +44,6 @@ fn wrong(way: &str, line: &Line) -> Option<String> {
 }
 
 fn identity(options: &[&str]) {
-    if !has(&["workspace"], "pin") {
-        return;
-    }
     for user in User::all() {
         let scene = Scene::new(user);
         if !scene.can() {
@@ -214,17 +211,11 @@ fn next_run(scene: &Scene, variables: &[&str]) -> Outcome {
 
 #[test]
 fn the_operator_s_mapping_gives_a_repository() {
-    if !has(&["workspace"], "pin") {
-        return;
-    }
     next_run(&copy(User::Me, true), &[]).showed("hello");
 }
 
 #[test]
 fn a_working_copy_gives_no_tier_that_is_looser() {
-    if !has(&["workspace"], "pin") {
-        return;
-    }
     let mut wrong = Vec::new();
     for (name, change, variables) in COPIES {
         let scene = copy(User::Me, false);
@@ -241,9 +232,6 @@ fn a_working_copy_gives_no_tier_that_is_looser() {
 
 #[test]
 fn a_folder_of_another_user_above_the_working_copy_gives_no_repository() {
-    if !has(&["workspace"], "pin") {
-        return;
-    }
     if !is_root() {
         eprintln!("NOT TESTED HERE: folders of two users: run as root");
         return;
