@@ -16,6 +16,9 @@ use super::{Fields, git, is_identity, told, unreadable};
 const MAX_REQUEST_SIZE: u64 = 1024 * 1024;
 /// Bytes of all capabilities and other free text of a request.
 const MAX_TEXT_SIZE: usize = 8 * 1024;
+/// Object ids of a request. The client chooses each of them, so they carry data as well: 20 bytes
+/// an id. A clone wants one for each branch and tag; a later fetch has some thousands.
+const MAX_IDS: usize = 8_192;
 /// Bytes of one ref, prefix of refs, filter or capability.
 const MAX_WORD_SIZE: usize = 1024;
 
@@ -52,6 +55,15 @@ fn decompressed(fields: &Fields<'_>, body: &[u8]) -> Option<Vec<u8>> {
     whole.then_some(content)
 }
 
+/// What a request holds of that its client chooses.
+#[derive(Default)]
+struct Used {
+    /// Bytes of free text.
+    text: usize,
+    /// Object ids.
+    ids: usize,
+}
+
 /// One packet of the protocol.
 enum Packet<'a> {
     /// `0000`.
@@ -67,12 +79,15 @@ fn is_request(body: &[u8]) -> bool {
     let Some(packets) = packets(body) else {
         return false;
     };
-    let mut text = 0;
+    let mut used = Used::default();
     let mut sound = packets.iter().map(|packet| match packet {
         Packet::Flush | Packet::Delimiter => true,
-        Packet::Line(line) => is_line(line, &mut text),
+        Packet::Line(line) => is_line(line, &mut used),
     });
-    !packets.is_empty() && sound.all(|sound| sound) && text <= MAX_TEXT_SIZE
+    !packets.is_empty()
+        && sound.all(|sound| sound)
+        && used.text <= MAX_TEXT_SIZE
+        && used.ids <= MAX_IDS
 }
 
 fn packets(body: &[u8]) -> Option<Vec<Packet<'_>>> {
@@ -94,8 +109,8 @@ fn packets(body: &[u8]) -> Option<Vec<Packet<'_>>> {
     Some(packets)
 }
 
-/// Whether a line is one that a fetch has; counts its free text.
-fn is_line(line: &[u8], text: &mut usize) -> bool {
+/// Whether a line is one that a fetch has; counts what its client chooses.
+fn is_line(line: &[u8], used: &mut Used) -> bool {
     let (word, value) = match line.iter().position(|byte| b" =".contains(byte)) {
         Some(at) => (line.get(..at), line.get(at + 1..)),
         None => (Some(line), None),
@@ -106,9 +121,9 @@ fn is_line(line: &[u8], text: &mut usize) -> bool {
         b"want" => {
             let mut parts = value.splitn(2, |byte| *byte == b' ');
             let id = parts.next().unwrap_or_default();
-            git::is_object_id(id) && parts.next().is_none_or(|more| is_text(more, text))
+            is_id(id, used) && parts.next().is_none_or(|more| is_text(more, used))
         }
-        b"have" | b"shallow" | b"oid" => git::is_object_id(value),
+        b"have" | b"shallow" | b"oid" => is_id(value, used),
         b"deepen" | b"deepen-since" => {
             (1..=20).contains(&value.len()) && value.iter().all(u8::is_ascii_digit)
         }
@@ -117,7 +132,7 @@ fn is_line(line: &[u8], text: &mut usize) -> bool {
             commands.contains(&value)
         }
         b"deepen-not" | b"want-ref" | b"ref-prefix" | b"filter" | b"agent" | b"object-format"
-        | b"packfile-uris" | b"session-id" | b"server-option" => is_text(value, text),
+        | b"packfile-uris" | b"session-id" | b"server-option" => is_text(value, used),
         b"done" | b"peel" | b"symrefs" | b"unborn" | b"thin-pack" | b"no-progress"
         | b"include-tag" | b"ofs-delta" | b"deepen-relative" | b"sideband-all"
         | b"wait-for-done" | b"size" => line == word,
@@ -125,9 +140,14 @@ fn is_line(line: &[u8], text: &mut usize) -> bool {
     }
 }
 
+fn is_id(value: &[u8], used: &mut Used) -> bool {
+    used.ids += 1;
+    git::is_object_id(value)
+}
+
 /// Whether free text is short and printable; counts it.
-fn is_text(value: &[u8], text: &mut usize) -> bool {
-    *text += value.len();
+fn is_text(value: &[u8], used: &mut Used) -> bool {
+    used.text += value.len();
     let printable = |byte: &u8| !byte.is_ascii_control();
     value.len() <= MAX_WORD_SIZE && value.iter().all(printable)
 }
@@ -266,18 +286,20 @@ mod tests {
     }
 
     #[test]
-    fn a_small_body_cannot_grow_without_end() {
+    fn object_ids_are_counted_and_a_small_body_cannot_grow_without_end() {
         let have = packet(&format!("have {ID}\n"));
-        let most = usize::try_from(MAX_REQUEST_SIZE).unwrap();
-        let large = have.repeat(most / have.len() + 1);
+        let most = have.repeat(MAX_IDS);
+        assert!(fetches(most.as_bytes()));
+        assert!(!fetches(format!("{most}{have}").as_bytes()));
+        assert_eq!(
+            action(Some(b"gzip"), &gzip(most.as_bytes())).0,
+            Some(Action::Read)
+        );
+        let size = usize::try_from(MAX_REQUEST_SIZE).unwrap();
+        let large = "0000".repeat(size / 4 + 1);
         assert_eq!(
             action(Some(b"gzip"), &gzip(large.as_bytes())).0,
             Some(Action::Write)
-        );
-        let enough = have.repeat(most / have.len() - 1);
-        assert_eq!(
-            action(Some(b"gzip"), &gzip(enough.as_bytes())).0,
-            Some(Action::Read)
         );
     }
 }

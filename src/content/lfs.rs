@@ -6,8 +6,19 @@ use crate::policy::{Action, Deed};
 use super::json::{Object, elements};
 use super::{Fields, git, is_plain, told, unreadable};
 
-/// Bytes of one text: an object id, a cursor, a name of a ref.
-const MAX_TEXT_SIZE: usize = 1024;
+/// Bytes of a cursor.
+const MAX_TEXT_SIZE: usize = 256;
+/// Objects of a batch; git-lfs asks for 100 at once.
+const MAX_OBJECTS: usize = 1_000;
+/// The ways of transfer that clients know (git-lfs, docs/custom-transfers.md, docs/api/batch.md).
+const TRANSFERS: [&str; 6] = [
+    "\"basic\"",
+    "\"lfs-standalone-file\"",
+    "\"multipart-basic\"",
+    "\"ssh\"",
+    "\"tus\"",
+    "\"xet\"",
+];
 
 /// Reads a batch. What cannot be read may be an upload, and is one.
 pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
@@ -63,24 +74,28 @@ fn batch(body: &[u8]) -> Option<(bool, Option<Box<str>>)> {
     Some((uploads, reference(&object).ok()?))
 }
 
-/// Whether a batch that says it downloads carries nothing but object ids and words.
+/// Whether a batch that says it downloads carries nothing but object ids and known words.
 fn is_download(batch: &Object<'_>) -> bool {
-    let all = |key: &str, sound: fn(&str) -> bool| {
+    let list = |key: &str, most: usize, sound: fn(&str) -> bool| {
         let list = batch.get(key).map(|list| elements(list.get()));
-        list.is_none_or(|list| list.is_some_and(|list| list.iter().all(|one| sound(one.get()))))
+        list.is_none_or(|list| {
+            list.is_some_and(|list| list.len() <= most && list.iter().all(|one| sound(one.get())))
+        })
     };
-    let algorithm = batch
-        .get("hash_algo")
-        .is_none_or(|word| is_word(word.get()));
-    algorithm && all("objects", is_object) && all("transfers", is_word)
+    let algorithm = batch.get("hash_algo");
+    algorithm.is_none_or(|word| word.get() == "\"sha256\"")
+        && list("objects", MAX_OBJECTS, is_object)
+        && list("transfers", TRANSFERS.len(), |word| {
+            TRANSFERS.contains(&word)
+        })
 }
 
-/// `{"oid": "HEX", "size": NUMBER}`.
+/// `{"oid": "64 HEX DIGITS", "size": NUMBER}`.
 fn is_object(text: &str) -> bool {
     only(text, &["oid", "size"]).is_some_and(|object| {
-        let id = object.text("oid").is_some_and(|id| {
-            (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit())
-        });
+        let id = object
+            .text("oid")
+            .is_some_and(|id| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let size = object.get("size").is_none_or(|size| is_count(size.get()));
         id && size
     })
@@ -88,15 +103,6 @@ fn is_object(text: &str) -> bool {
 
 fn is_count(text: &str) -> bool {
     (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// A quoted word of letters, digits and dashes, e.g. `"lfs-standalone-file"`.
-fn is_word(text: &str) -> bool {
-    let inside = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    inside.is_some_and(|word| word.len() <= 64 && word.bytes().all(plain))
 }
 
 /// The ref of a question for locks, where it carries nothing else.
@@ -153,14 +159,30 @@ mod tests {
 
     #[test]
     fn a_download_carries_object_ids_and_nothing_else() {
-        let good = r#"{"operation":"download","transfers":["basic","lfs-standalone-file"],
-            "ref":{"name":"refs/heads/main"},"hash_algo":"sha256",
-            "objects":[{"oid":"ab12","size":3}]}"#;
-        assert_eq!(action(good), Some(Action::Read));
+        let id = "ab12".repeat(16);
+        let object = format!(r#"{{"oid":"{id}","size":3}}"#);
+        let of = |objects: &str, transfers: &str| {
+            format!(
+                r#"{{"operation":"download","transfers":[{transfers}],
+                "ref":{{"name":"refs/heads/main"}},"hash_algo":"sha256","objects":[{objects}]}}"#
+            )
+        };
+        let good = of(&object, r#""basic","lfs-standalone-file""#);
+        assert_eq!(action(&good), Some(Action::Read));
+        let many = vec![object.as_str(); MAX_OBJECTS + 1].join(",");
+        let words = [r#""basic""#; 7].join(",");
+        for text in [
+            of(&many, ""),
+            of(&object, &words),
+            of(&object, r#""aGVsbG8""#),
+        ] {
+            assert_eq!(action(&text), Some(Action::Write), "{text}");
+        }
         for text in [
             r#"{"operation":"download","note":"secret"}"#,
             r#"{"operation":"download","objects":[{"oid":"secret words","size":3}]}"#,
-            r#"{"operation":"download","objects":[{"oid":"ab","size":3,"note":"x"}]}"#,
+            r#"{"operation":"download","objects":[{"oid":"ab12","size":3}]}"#,
+            r#"{"operation":"download","hash_algo":"secret"}"#,
             r#"{"operation":"download","objects":"secret"}"#,
             r#"{"operation":"download","transfers":["two words"]}"#,
             r#"{"operation":"download","ref":{"name":"refs/heads/a","note":"x"}}"#,

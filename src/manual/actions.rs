@@ -18,7 +18,9 @@
 //! Some requests tell what they do only in their body: a GraphQL query or mutation, an LFS batch,
 //! the refs of a push, the wants and haves of a fetch, the method of an MCP message. Their body is
 //! read before it goes on. A POST to `git-upload-pack` whose body is not a fetch, or is longer than
-//! 1 MiB, is a write (`other`): a read-only rule for a forge carries no upload.
+//! 1 MiB, is a write (`other`). A fetch carries object ids that its client chooses, at most 8,192 in
+//! a request (20 bytes each), as every read carries its path: a rule that only reads makes sending
+//! data to a forge slow and leaves a line for each request, it does not make it impossible.
 //!
 //! # The services
 //!
