@@ -49,7 +49,7 @@
 //!
 //! # What to know before relying on it
 //!
-//! - **No spelling is harmless by accident.** Methods and paths are case-sensitive; a path that is
+//! - **An unusual spelling counts as a write.** Methods and paths are case-sensitive; a path that is
 //!   not exactly the listed one writes, unless the method reads. Where the query decides (a fetch
 //!   of git, a token for a pull), a parameter that stands twice, in other case or with escapes
 //!   counts as the write.
