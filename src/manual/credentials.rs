@@ -20,7 +20,8 @@
 //!
 //! A request with another credential is refused (`credential_denied`) before any byte of it leaves. A
 //! request without a credential may pass: the forge answers it as an anonymous request. Where a request
-//! presents several credentials, each is compared. The rule needs to see the request: plain HTTP, or inspected TLS.
+//! presents several credentials, each is compared. The rule needs to see the request: plain HTTP, or
+//! inspected TLS.
 //!
 //! # Writing one
 //!

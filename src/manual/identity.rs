@@ -10,25 +10,25 @@
 //!   ASCII, or a certificate without a name, is no evidence, and the connection ends. The certificate is
 //!   verified again with every reload: flows end whose certificate was revoked, or whose authority was
 //!   removed. A certificate satisfies `identity = "required"`.
-//! - A **credential** may name the caller: `Proxy-Authorization: Basic` with a user of `[[identity.user]]`, whose
-//!   secret is kept as SHA-256 (random tokens) or argon2id (passwords). A credential that is
-//!   presented must be right, whether or not the listener requires one.
+//! - A **credential** may name the caller: `Proxy-Authorization: Basic` with a user of
+//!   `[[identity.user]]`, whose secret is kept as SHA-256 (random tokens) or argon2id (passwords). A
+//!   credential that is presented must be right, whether or not the listener requires one.
 //! - The **username** may carry labels: `<user>.<session>.<channel>[.<traceparent>]`, the session a
 //!   UUID, the channel one of `main`, `bash`, `mcp`, `hook`, `lsp`, `plugin`. They are recorded as
 //!   `asserted` and never grant anything. Where no users are configured, the whole username is a label.
 //! - A **session token** may name the caller. `tidegate session start` makes one at the control socket,
 //!   as the child of another session (`TIDEGATE_TOKEN`; with its rights or fewer), or with `--key`
 //!   (`tidegate session keygen`). `--narrow-tier`, `--within`, `--bind-address` and `--bind-listener`
-//!   reduce its rights; `tidegate session revoke NAME` ends it and its open flows.
-//!   Statements of a session about itself make it stricter, never looser. A session that is started at
-//!   the control socket without evidence (`identity.session.local = "narrow"`) is `asserted`, and so are
-//!   the id (`tidegate.session.trust`; `tidegate.session.root` has the evidence) and the repository
+//!   reduce its rights; `tidegate session revoke NAME` ends it and its open flows. Statements of a
+//!   session about itself make it stricter, never looser. A session that is started at the control
+//!   socket without evidence (`identity.session.local = "narrow"`) is `asserted`, and so are the id
+//!   (`tidegate.session.trust`; `tidegate.session.root` has the evidence) and the repository
 //!   (`tidegate.repository.trust`) that a child names. Open flows end when a token or session is
-//!   revoked or its key is removed, not when the token expires.
-//!   Where TLS is inspected, the agent names its session in a header (`x-claude-code-session-id`). Where
-//!   that differs from the session of verified evidence the record has `tidegate.session.mismatch = "header"`;
-//!   with `identity.session.header-mismatch = "deny"` the request is refused (403 `denied`, by the
-//!   rule of that name).
+//!   revoked or its key is removed, not when the token expires. Where TLS is inspected, the agent names
+//!   its session in a header (`x-claude-code-session-id`). Where that differs from the session of
+//!   verified evidence the record has `tidegate.session.mismatch = "header"`; with
+//!   `identity.session.header-mismatch = "deny"` the request is refused (403 `denied`, by the rule of
+//!   that name).
 //!
 //! - A **token of an issuer** may name the caller: CI jobs and Claude Code on hosts of your own have one
 //!   (`[[identity.issuer]]`). The client presents it as `Bearer`, or as the password of `Basic`.
@@ -85,8 +85,9 @@
 //!
 //! # Which repository it is
 //!
-//! The repository of a caller needs evidence of its own; evidence of the session is not enough. Each record has
-//! `tidegate.repository.trust` (`verified`, `asserted`, `none`) and `tidegate.repository.basis`:
+//! The repository of a caller needs evidence of its own; evidence of the session is not enough. Each
+//! record has `tidegate.repository.trust` (`verified`, `asserted`, `none`) and
+//! `tidegate.repository.basis`:
 //!
 //! | basis | what names the repository | trust |
 //! |---|---|---|
@@ -108,11 +109,12 @@
 //! ```
 //!
 //! - A **workspace** is the folder and all below it, by the path without symbolic links. An agent that
-//!   can write the file of the policy can change the workspace: keep that file where agents cannot write.
-//!   A workspace says which repository the *folder* is for, not which files are in the folder: an agent that can write two folders can copy from one to
-//!   the other. Where a user other than root can put another folder in its place, `tidegate check`
-//!   warns. A working copy in it that names a repository of a stricter tier makes the tier as strict.
-//!   No folder may be in two workspaces of different repositories.
+//!   can write the file of the policy can change the workspace: keep that file where agents cannot
+//!   write. A workspace says which repository the *folder* is for, not which files are in the folder:
+//!   an agent that can write two folders can copy from one to the other. Where a user other than root
+//!   can put another folder in its place, `tidegate check` warns. A working copy in it that names a
+//!   repository of a stricter tier makes the tier as strict. No folder may be in two workspaces of
+//!   different repositories.
 //! - A **pin** is for folders without a workspace. `exec` pins a working copy at its first use:
 //!   path, device, inode and birth of its top folder, and the repository that it named.
 //!   A first use is no evidence, because an earlier session may have written what is found there. It
@@ -128,9 +130,9 @@
 //!   pins: write a `[[workspace]]`.
 //! - The **working copy** counts only where its top folder, its `.git`, and what these point to
 //!   (`gitdir:`, `commondir`, symbolic links) belong to the user of the process, or, for root under
-//!   `sudo`, to the user who called it, as git's `safe.directory` has it. A working copy of
-//!   another user does not count, and `exec` says so. `GIT_DIR` and similar variables, `include` and `url.*.insteadOf` are not looked
-//!   at.
+//!   `sudo`, to the user who called it, as git's `safe.directory` has it. A working copy of another
+//!   user does not count, and `exec` says so. `GIT_DIR` and similar variables, `include` and
+//!   `url.*.insteadOf` are not looked at.
 //! - Clone URLs that differ only in spelling name the same repository: scheme, user, usual port, a final
 //!   dot or capitals of the host, needless percent-encoding and `.git` do not count.
 //!

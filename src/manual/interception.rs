@@ -35,10 +35,10 @@
 //!
 //! # Clients that show certificates
 //!
-//! `client-ca` in `[inspect]` names who signs the certificates of clients: the gate asks each client for one, as the
-//! destination would; the certificate is verified, and its SHA-256 is on record (`tls.client.hash.sha256`).
-//! `client-cert = "require"` ends the tunnels of those without. It is never sent on: the destination
-//! sees that of an `[upstream.NAME]`, or none.
+//! `client-ca` in `[inspect]` names who signs the certificates of clients: the gate asks each client
+//! for one, as the destination would; the certificate is verified, and its SHA-256 is on record
+//! (`tls.client.hash.sha256`). `client-cert = "require"` ends the tunnels of those without. It is never
+//! sent on: the destination sees that of an `[upstream.NAME]`, or none.
 //!
 //! # Clients that pin
 //!
@@ -59,10 +59,9 @@
 //! The tunnel and each request in it are flows; a request names its tunnel (`tidegate.flow.parent`),
 //! both have `tidegate.tls.mode = "inspected"`. Of a request there are the method and what it does:
 //! `tidegate.action`, `tidegate.service`, `tidegate.operation`, `tidegate.destination.repository`,
-//! `tidegate.destination.ref`, `tidegate.package.name` and `.version`, the MCP server, method and
-//! tool; `tidegate.model.tools` are tools that a model's own side runs. The headers in which an agent names itself
-//! are labels ([`claude_code`]). Paths, queries, bodies, credentials and
-//! arguments are not.
+//! `tidegate.destination.ref`, `tidegate.package.name` and `.version`, the MCP server, method and tool;
+//! `tidegate.model.tools` are tools that a model's own side runs. The headers in which an agent names
+//! itself are labels ([`claude_code`]). Paths, queries, bodies, credentials and arguments are not.
 //!
 //! # What breaks, and how to recognise it
 //!
@@ -102,13 +101,13 @@
 //! | `tidegate ca install --config FILE` | As root, makes the system trust it; else says what to run. `--bundle FILE` and `--java [KEYSTORE]` only write that one file. |
 //! | `tidegate ca rotate --config FILE` | A new one for what the policy inspects now. The old one is written into the first file of `previous` and published beside it until it ends. |
 //!
-//! The authority is as limited as possible. Critical name constraints permit what the policy inspects (hosts of
-//! rules, tiers, `[inspect]`, and the catalogue's hosts of inspected categories) and no other name
-//! or address; path length 0; servers only. A subtree of names always holds its own root and all
+//! The authority is as limited as possible. Critical name constraints permit what the policy inspects
+//! (hosts of rules, tiers, `[inspect]`, and the catalogue's hosts of inspected categories) and no other
+//! name or address; path length 0; servers only. A subtree of names always holds its own root and all
 //! that is below it, so `a.example.com` permits `x.a.example.com` as well. Where a tier inspects
-//! everything there are no constraints, and `ca init` warns: a thief of that key can
-//! impersonate any server to each client that trusts the authority. The gate itself makes a certificate only for the name that
-//! was asked for, and for none that the constraints do not permit.
+//! everything there are no constraints, and `ca init` warns: a thief of that key can impersonate any
+//! server to each client that trusts the authority. The gate itself makes a certificate only for the
+//! name that was asked for, and for none that the constraints do not permit.
 //!
 //! When the policy comes to inspect more, `tidegate check` and every load warn with `ca-too-narrow`:
 //! run `ca rotate`, then `ca install` wherever the old one is trusted. A running gate takes the new
@@ -119,11 +118,12 @@
 //! A key file that its group or others can read is refused. In a jail the key does not exist.
 //!
 //! An authority of your own (PKCS#8 or SEC1 in PEM; P-256, P-384, RSA) does as well: the first
-//! certificate of `ca-cert` signs, those behind it lead to a root and are sent along. It has to be
-//! an authority that may sign for servers; the constraints of every certificate of the chain are
-//! heeded, and the first end in it counts. A certificate that a client could read in another way than
-//! the gate is refused at the load (`bad-pem`): an extension that cannot be read, a critical one that is unknown,
-//! name constraints with a network that is none, with directory names or with an unknown kind of name.
+//! certificate of `ca-cert` signs, those behind it lead to a root and are sent along. It has to be an
+//! authority that may sign for servers; the constraints of every certificate of the chain are heeded,
+//! and the first end in it counts. A certificate that a client could read in another way than the gate
+//! is refused at the load (`bad-pem`): an extension that cannot be read, a critical one that is
+//! unknown, name constraints with a network that is none, with directory names or with an unknown kind
+//! of name.
 //!
 //! # Certificates of destinations
 //!

@@ -146,23 +146,23 @@
 //! **Advice**: `policy_advisory` is on record once, with the reason, where the gate runs as a person or
 //! where a caller on this host is its own user ([`start`](super::start)).
 //!
-//! **Certificates** of listeners, keys, authorities and revocation lists are files of the
-//! configuration like any other: an error in one keeps the last good generation in force. No TLS
-//! session is resumed under another generation. A handshake has `limits.header-timeout`. Why one failed
-//! is counted (`tidegate_tls_handshakes_total`): `certificate_expired`, `certificate_invalid`,
+//! **Certificates** of listeners, keys, authorities and revocation lists are files of the configuration
+//! like any other: an error in one keeps the last good generation in force. No TLS session is resumed
+//! under another generation. A handshake has `limits.header-timeout`. Why one failed is counted
+//! (`tidegate_tls_handshakes_total`): `certificate_expired`, `certificate_invalid`,
 //! `certificate_nameless`, `certificate_revoked`, `certificate_unknown_issuer`, `crl_missing` (none is
 //! fresh for one of its certificates), `no_certificate`, `not_tls`, `plain_http`, `timeout`, `failed`.
-//! Inside inspected tunnels there are `authority_not_trusted` (a client that pins, or that has not the authority),
-//! `no_authority` and `not_minted` as well; towards destinations the words in [`upstreams`].
+//! Inside inspected tunnels there are `authority_not_trusted` (a client that pins, or that has not the
+//! authority), `no_authority` and `not_minted` as well; towards destinations the words in
+//! [`upstreams`].
 //!
-//! **What to watch where TLS is inspected**: the ends of `inspect-ca`, `upstream`,
-//! `upstream-root` and `upstream-crl`;
-//! handshakes of side `inside` that are not `ok` (a client does not trust the authority, or the policy
-//! inspects hosts that the authority does not permit: `ca-too-narrow` at a load); of side `upstream` that speak of certificates (ours was
-//! revoked, theirs has expired); `tidegate_parent_dials_total` that is not `ok`. A rate of
-//! `tidegate_certificates_minted_total` that stays high is a client that asks for ever new names.
-//! `deploy/prometheus/alerts.yaml` has alerts for each. The end of a certificate that the gate shows to
-//! a parent proxy is of kind `parent`.
+//! **What to watch where TLS is inspected**: the ends of `inspect-ca`, `upstream`, `upstream-root` and
+//! `upstream-crl`; handshakes of side `inside` that are not `ok` (a client does not trust the
+//! authority, or the policy inspects hosts that the authority does not permit: `ca-too-narrow` at a
+//! load); of side `upstream` that speak of certificates (ours was revoked, theirs has expired);
+//! `tidegate_parent_dials_total` that is not `ok`. A rate of `tidegate_certificates_minted_total` that
+//! stays high is a client that asks for ever new names. `deploy/prometheus/alerts.yaml` has alerts for
+//! each. The end of a certificate that the gate shows to a parent proxy is of kind `parent`.
 //!
 //! [`upstreams`]: super::upstreams
 //!

@@ -63,9 +63,9 @@
 //!
 //! # What is not seen
 //!
-//! What an opaque tunnel does after its `ClientHello` is not seen: a host behind a shared front (a CDN) may be
-//! asked for another of its tenants inside TLS, and a client that may reach a forge may push with a
-//! stolen credential. Name hosts exactly, and no domain in which anyone can register a name;
+//! What an opaque tunnel does after its `ClientHello` is not seen: a host behind a shared front (a CDN)
+//! may be asked for another of its tenants inside TLS, and a client that may reach a forge may push
+//! with a stolen credential. Name hosts exactly, and no domain in which anyone can register a name;
 //! `tidegate check` warns of those. Or inspect the host, and allow only certain requests.
 //!
 //! # A name behind the name
@@ -85,11 +85,11 @@
 //! | Firefox | `network.dns.echconfig.enabled` and `security.tls.ech.grease_probability` = `0` |
 //! | curl, Go, rustls, OpenSSL | send none unless told to |
 //!
-//! Where TLS is inspected, the gate is the server and has no ECH key: it ignores the extension and never
-//! uses the inner name, and `ech` does not apply. `ech` does not apply to `raw = true` either, where the
-//! gate reads no hello. A second
-//! `ClientHello`, after a `HelloRetryRequest`, is not looked at in an opaque tunnel: an origin that works
-//! with the client against the policy can agree on another name there, as on anything else inside. Inspect where that matters.
+//! Where TLS is inspected, the gate is the server and has no ECH key: it ignores the extension and
+//! never uses the inner name, and `ech` does not apply. `ech` does not apply to `raw = true` either,
+//! where the gate reads no hello. A second `ClientHello`, after a `HelloRetryRequest`, is not looked at
+//! in an opaque tunnel: an origin that works with the client against the policy can agree on another
+//! name there, as on anything else inside. Inspect where that matters.
 //!
 //! # Examples
 //!

@@ -46,8 +46,8 @@
 //!
 //! # Details of some refusals
 //!
-//! - `bad_request`: the detail says what is wrong. The gate also refuses requests that an
-//!   origin could read as another request than the one that the gate decides: a field that names another method
+//! - `bad_request`: the detail says what is wrong. The gate also refuses requests that an origin could
+//!   read as another request than the one that the gate decides: a field that names another method
 //!   (`X-HTTP-Method-Override` and its kin), another path or host (`X-Original-URL`, `X-Rewrite-URL`,
 //!   `X-Original-Host` and their kin), and content of a `GET`, `HEAD` or `OPTIONS`, which are judged as
 //!   reading. Status 408 (`error.type` is `request_timeout`): the client announced a body and did not
@@ -59,10 +59,10 @@
 //!   byte), `unexpected_eof` or `connection_reset` (in the head of its answer);
 //!   `response_proxy_authentication` (it answered 407: a client would send it the credential that is
 //!   for the gate). `response_chunks` stands in records only: the answer had begun.
-//! - `action_denied`: a request that only reads would pass, this one does not. `tidegate explain ID` says what the request
-//!   does in the words of its service. A push is refused before a byte of its pack leaves: push to a
-//!   branch that `refs` of a rule names. Where the tunnel is opaque and the tier says
-//!   `opaque = "deny"`, the operator has to inspect the host.
+//! - `action_denied`: a request that only reads would pass, this one does not. `tidegate explain ID`
+//!   says what the request does in the words of its service. A push is refused before a byte of its
+//!   pack leaves: push to a branch that `refs` of a rule names. Where the tunnel is opaque and the tier
+//!   says `opaque = "deny"`, the operator has to inspect the host.
 //! - `mcp_tool_denied`: inside MCP it is an error of JSON-RPC with status 200, which the agent reads;
 //!   over the older transport it is a 403 ([`mcp`](super::mcp)).
 //! - `credential_denied`: every other condition of a rule holds, but the request presents another

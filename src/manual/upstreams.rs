@@ -48,8 +48,8 @@
 //! warning.
 //!
 //! **Watching**: `tidegate_certificate_not_after_timestamp_seconds` says when the first one ends, of
-//! kind `upstream` (our own), `upstream-root` and `upstream-crl`; `tidegate doctor` names each, and those that end
-//! within two weeks are findings.
+//! kind `upstream` (our own), `upstream-root` and `upstream-crl`; `tidegate doctor` names each, and
+//! those that end within two weeks are findings.
 //!
 //! **When it fails**, refusal, record (`error.type`) and `tidegate_tls_handshakes_total` say why:
 //!
