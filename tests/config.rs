@@ -362,7 +362,6 @@ fn a_new_authority_changes_the_digest() {
     assert_ne!(config::digest_of_files(&before).unwrap(), before.digest);
 }
 
-/// Files for listeners with TLS; what they say is read later.
 /// Files for TLS; what they say is read later.
 fn write_certs(folder: &Path) {
     let certs = folder.join("certs");
@@ -380,6 +379,7 @@ fn write_certs(folder: &Path) {
         "agent.key",
         "agent.pass",
         "internal-ca.pem",
+        "internal-ca.crl.pem",
         "acme-ca.pem",
         "gate.pem",
         "gate.key",

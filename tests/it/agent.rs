@@ -109,7 +109,7 @@ fn every_flow_of_an_agent_behind_exec_is_tied_to_its_call() {
         "git clone -q {url}/repo.git clone && curl -sf {url}/file && \
          npm view --registry={url}/ demo name; curl -s http://{REFUSED}/; false"
     );
-    let second = format!("for n in 1 2 3; do curl -sf {url}/file?second; done");
+    let second = format!("for n in 1 2 3; do curl -sf -A second {url}/file; done");
 
     let outcome = world.agent(&[], &[first, second]);
 

@@ -316,7 +316,7 @@ fn a_hello_that_is_bent_opens_nothing() {
     assert!(bench.origin.requests().is_empty());
     bench.is_healthy();
     let refused = |lines: &[Line]| {
-        let codes = ["sni_mismatch", "sni_missing", "not_tls"];
+        let codes = ["bad_client_hello", "sni_mismatch", "sni_missing", "not_tls"];
         let all = lines
             .iter()
             .filter(|line| codes.contains(&line.text("error.type")));

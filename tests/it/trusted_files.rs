@@ -420,12 +420,17 @@ impl World {
         self.home.path().join(name)
     }
 
+    /// Runs a script in the home; the command begins in a folder of its own, as a jail wants it.
     fn exec(&self, options: &[&str], script: &str) -> Outcome {
+        let work = self.path("work");
+        std::fs::create_dir_all(&work).expect("a folder");
+        let script = format!("cd {} && {script}", self.home.path().display());
         tidegate(self.home.path())
+            .within(&work)
             .args(["exec", "--config"])
             .args([self.path("conf/tidegate.toml")])
             .args(options)
-            .args(["--", "bash", "-c", script])
+            .args(["--", "bash", "-c", &script])
             .run()
     }
 
@@ -560,8 +565,11 @@ fn each_start_of_a_program_is_on_record_and_has_an_empty_environment() {
 fn without_a_configuration_exec_enforces_what_run_does_and_observes_where_it_is_asked_to() {
     let home = TempDir::new().expect("a home");
     let ask = format!("curl -s -o /dev/null -w '%{{http_connect}}' https://{REFUSED}/; true");
+    let work = home.path().join("work");
+    std::fs::create_dir(&work).expect("a folder");
     let run = |options: &[&str]| {
-        let exec = tidegate(home.path()).args(["exec"]).args(options);
+        let exec = tidegate(home.path()).within(&work);
+        let exec = exec.args(["exec"]).args(options);
         exec.args(["--", "bash", "-c", &ask]).run().succeeded()
     };
     let enforced = run(&[]);

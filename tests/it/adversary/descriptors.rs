@@ -64,7 +64,7 @@ fn jailed(scene: &Scene, before: &[&str], command: &[&str]) -> Outcome {
 fn a_jailed_command_has_nothing_that_was_left_open() {
     for user in User::all() {
         let control = scene(user, true);
-        if !control.has_walls() {
+        if !control.can() {
             continue;
         }
         let found = control.control(&["python3", "inherit.py", "control.json"]);
@@ -87,7 +87,7 @@ fn a_standard_stream_of_a_jailed_command_is_no_socket() {
     let mut wrong = Vec::new();
     for user in User::all() {
         let scene = scene(user, false);
-        if !scene.has_walls() {
+        if !scene.can() {
             continue;
         }
         for kind in ["tcp", "unix"] {

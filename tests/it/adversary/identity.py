@@ -37,15 +37,15 @@ def post(path, value, token=TOKEN):
         return answer.status
 
 
-def hook(name, **more):
+def hook(session):
+    """Says that a tool call of that session's agent has begun."""
     told = {
-        "session_id": SESSION,
+        "session_id": session,
         "hook_event_name": "PreToolUse",
-        "tool_use_id": f"toolu_{name}",
-        "tool_name": "WebFetch",
+        "tool_use_id": "toolu_1",
+        "tool_name": "Bash",
         "prompt_id": "prompt-of-the-adversary",
-        "tool_input": {"command": "python3 try.py", "url": f"http://{name}.example.net/"},
-        **more,
+        "tool_input": {"command": "true"},
     }
     return post("/v1/hooks/claude-code", told)
 
@@ -73,15 +73,8 @@ TRIES = {
         "forwarded.example.net", fields=["X-Forwarded-For: 10.9.8.7", "Forwarded: for=10.9.8.7"]
     ),
     "channel": lambda: ask("channel.example.net", f"{SESSION}.main"),
-    "hook": lambda: (hook("hook"), ask("hook.example.net")),
-    "hook-of-other": lambda: (
-        hook("hook-of-other", session_id=OTHER),
-        ask("hook-of-other.example.net"),
-    ),
-    "hook-of-agent": lambda: (
-        hook("hook-of-agent", agent_id="agent-of-another"),
-        ask("hook-of-agent.example.net"),
-    ),
+    "hook": lambda: hook(SESSION),
+    "hook-of-other": lambda: hook(OTHER),
 }
 for name, function in TRIES.items():
     print(json.dumps({"way": name, **outcome(function)}), flush=True)

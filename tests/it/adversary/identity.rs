@@ -4,9 +4,9 @@ use std::os::unix::fs::chown;
 
 use serde_json::json;
 
-use crate::kit::{Line, Lines, TIERS, allow_more, read_log};
+use crate::kit::{Line, Lines, Outcome, TIERS, allow_more, read_log};
 
-use super::scene::{HOST, Scene, User, has, is_root};
+use super::scene::{HOST, Scene, User, is_root};
 
 const WAYS: &str = include_str!("identity.py");
 /// The session that the adversary would like to be.
@@ -15,7 +15,7 @@ const OWN: &str = "0197a000-0000-7000-8000-00000000000a";
 const WEB: &str = "https://forge.example/acme/web.git";
 const OPEN: &str = "https://forge.example/acme/open.git";
 
-fn run(scene: &Scene, options: &[&str], command: &[&str]) -> crate::kit::Outcome {
+fn run(scene: &Scene, options: &[&str], command: &[&str]) -> Outcome {
     let words = scene.exec(options, command);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     scene.program(&words).run()
@@ -30,26 +30,20 @@ fn stolen(scene: &Scene) -> String {
 }
 
 /// What is wrong with the line about a way; nothing where the adversary got nothing by it.
+/// A caller names its channel in its username: a label, which decides nothing.
 fn wrong(way: &str, line: &Line) -> Option<String> {
     let session = line.text("session.id");
     let other = session == OTHER && line.text("tidegate.session.trust") != "none";
-    let spoofed = way == "channel" && line.text("tidegate.channel") == "main";
     let address = line.text("client.address") == "10.9.8.7";
-    let called = line.has("tool_use_id") && line.text("tidegate.call.trust") != "asserted";
     let what = [
         (other, "it is taken for the other session"),
-        (spoofed, "it has chosen its channel"),
         (address, "it has chosen its address"),
-        (called, "its made-up tool call is believed"),
     ];
     let what = what.iter().find(|(wrong, _)| *wrong)?.1;
     Some(format!("{way}: {what}: {line:?}"))
 }
 
 fn identity(options: &[&str]) {
-    if !has(&["workspace"], "pin") {
-        return;
-    }
     for user in User::all() {
         let scene = Scene::new(user);
         if !scene.can() {
@@ -69,6 +63,13 @@ fn identity(options: &[&str]) {
         let own = of("own").unwrap_or_else(|| panic!("no control: {outcome:#?}"));
         assert_eq!(own.text("session.id"), OWN, "{own:?}");
         assert_eq!(own.text("tidegate.session.trust"), "verified", "{own:?}");
+        // The reports of tool calls: its own session's are taken (as asserted), no other's.
+        let said = |way: &str, state: &str| {
+            let row = format!("\"way\": \"{way}\", \"state\": \"{state}\"");
+            outcome.stdout.contains(&row)
+        };
+        assert!(said("hook", "got"), "no control: {outcome:#?}");
+        assert!(said("hook-of-other", "held"), "{user:?}: {outcome:#?}");
         let ways = [
             "name",
             "bare-name",
@@ -78,9 +79,6 @@ fn identity(options: &[&str]) {
             "header",
             "forwarded",
             "channel",
-            "hook",
-            "hook-of-other",
-            "hook-of-agent",
         ];
         let tried: Vec<_> = ways
             .iter()
@@ -190,34 +188,34 @@ fn copy(user: User, workspace: bool) -> Scene {
         scene.write("home/gate/rules.d/workspace.toml", &text);
     }
     scene.hand_over();
-    let git = format!("git init -q -b main && git remote add origin {WEB}");
+    // What a copy says tightens what the mapping says: in the control they agree.
+    let origin = if workspace { OPEN } else { WEB };
+    let git = format!("git init -q -b main && git remote add origin {origin}");
     scene.program(&["sh", "-c", &git]).run().succeeded();
     scene
 }
 
 /// Whether the next run has the tier of `open`.
 fn is_open(scene: &Scene, variables: &[&str]) -> bool {
+    next_run(scene, variables).stdout.contains("hello")
+}
+
+fn next_run(scene: &Scene, variables: &[&str]) -> Outcome {
     let url = format!("http://{HOST}:{}/", scene.origin.port());
     let mut words = vec!["env"];
     words.extend(variables);
     let exec = scene.exec(&[], &["curl", "-sS", &url]);
     words.extend(exec.iter().map(String::as_str));
-    scene.program(&words).run().stdout.contains("hello")
+    scene.program(&words).run()
 }
 
 #[test]
 fn the_operator_s_mapping_gives_a_repository() {
-    if !has(&["workspace"], "pin") {
-        return;
-    }
-    assert!(is_open(&copy(User::Me, true), &[]));
+    next_run(&copy(User::Me, true), &[]).showed("hello");
 }
 
 #[test]
 fn a_working_copy_gives_no_tier_that_is_looser() {
-    if !has(&["workspace"], "pin") {
-        return;
-    }
     let mut wrong = Vec::new();
     for (name, change, variables) in COPIES {
         let scene = copy(User::Me, false);
@@ -234,9 +232,6 @@ fn a_working_copy_gives_no_tier_that_is_looser() {
 
 #[test]
 fn a_folder_of_another_user_above_the_working_copy_gives_no_repository() {
-    if !has(&["workspace"], "pin") {
-        return;
-    }
     if !is_root() {
         eprintln!("NOT TESTED HERE: folders of two users: run as root");
         return;

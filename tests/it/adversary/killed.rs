@@ -6,7 +6,6 @@ use std::sync::Mutex;
 
 use rustix::process::Signal;
 
-use super::scene::has;
 use crate::kit::{DEADLINE, Gate, Lines, Origin, TIERS, Visit, names};
 
 /// How often the gate is killed, and how many clients wait for an answer then.
@@ -43,9 +42,6 @@ fn status(proxy: SocketAddr, request: &str) -> Option<String> {
 
 #[test]
 fn no_line_of_an_answer_is_lost_with_a_gate_that_is_killed_behind_it() {
-    if !has(&["log"], "verify") {
-        return;
-    }
     let origin = Origin::http(|visit: &mut Visit, _| visit.answer("200 OK", "text/plain", b"a"));
     let port = origin.port();
     let mut gate = Gate::with(&policy(port));

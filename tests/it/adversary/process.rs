@@ -28,7 +28,7 @@ fn scene(user: User) -> Scene {
 fn a_jailed_command_reaches_no_process_outside() {
     for user in User::all() {
         let (control, tried) = (scene(user), scene(user));
-        if !control.has_walls() {
+        if !control.can() {
             continue;
         }
         let control = control.control(&[]);

@@ -34,7 +34,7 @@ fn scene(user: User, control: bool) -> Scene {
 fn a_jailed_command_touches_no_record() {
     for user in User::all() {
         let (control, tried) = (scene(user, true), scene(user, false));
-        if !control.has_walls() {
+        if !control.can() {
             continue;
         }
         let control = control.control(&[]);

@@ -1,6 +1,5 @@
 //! A user's home with a working copy and the folder of a gate, and scripts that run in it.
 
-use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -8,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::{Origin, Outcome, Pki, Program, TIERS, Visit, allow_more, names, need, tidegate};
+use crate::kit::{Origin, Outcome, Pki, Program, TIERS, Visit, allow_more, names, need};
 
 use super::rows::Rows;
 
@@ -194,11 +193,6 @@ impl Scene {
         outcome.success
     }
 
-    /// Whether this user can make a jail here, and the program makes one with a view of its own.
-    pub(super) fn has_walls(&self) -> bool {
-        has(&["exec"], "--share") && self.can()
-    }
-
     /// A command line that this user runs in the working copy, in a session of its own: what is sent
     /// to its process group does not reach the test.
     pub(super) fn program(&self, words: &[&str]) -> Program {
@@ -286,19 +280,6 @@ impl Scene {
     pub(super) fn who(&self) -> String {
         format!("{:?} in a jail", self.user)
     }
-}
-
-/// Whether a command of the program has that option or subcommand; says so where not.
-pub(super) fn has(command: &[&str], word: &str) -> bool {
-    let words: Vec<&OsStr> = command.iter().chain(&["--help"]).map(OsStr::new).collect();
-    let has = tidegate(&words).stdout.contains(word);
-    if !has {
-        eprintln!(
-            "NOT TESTED HERE: `{}` has no `{word}` yet",
-            command.join(" ")
-        );
-    }
-    has
 }
 
 /// A folder and everything in it, to the ordinary user; links are not followed.

@@ -110,7 +110,7 @@ fn scene(user: User) -> Scene {
 fn a_jailed_command_reaches_no_socket_outside() {
     for user in User::all() {
         let scene = scene(user);
-        if !scene.has_walls() {
+        if !scene.can() {
             continue;
         }
         let exec = scene.exec(&["--jail"], &["python3", "try.py", "jailed.json"]);
