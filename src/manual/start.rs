@@ -62,8 +62,8 @@
 //! 65534) counts as a service's, any other as a person's. Where a caller on this host turns out to
 //! have the gate's own user id, the gate says once that its policy is advice to that caller, whichever
 //! user it is (it looks at one new connection a second). Two commands make the policy a wall, which its
-//! callers cannot change:
-//! `tidegate exec --jail -- COMMAND`, or `sudo systemctl enable --now tidegate.socket tidegate.service`.
+//! callers cannot change: `tidegate exec --jail -- COMMAND`, or
+//! `sudo systemctl enable --now tidegate.socket tidegate.service`.
 //!
 //! # One command
 //!
@@ -75,6 +75,9 @@
 //! tidegate exec --config tidegate.toml --jail -- npm install
 //! tidegate exec --join http://127.0.0.1:3128 -- npm install   # behind a gate that runs
 //! ```
+//!
+//! `--observe` does not lift the floor: metadata, link-local and private addresses, and malformed
+//! requests, are refused all the same.
 //!
 //! `exec` reads its configuration once, with all files that it names. Changes of these files have no
 //! effect until the command has ended. Two things are read again: a `credential-file`, after its
@@ -93,5 +96,5 @@
 //! way; where no jail can be made, `exec` runs nothing and exits with 3.
 //!
 //! `TIDEGATE_ADMIN` is the admin address for calls of the session (`POST /v1/sessions` with
-//! `TIDEGATE_TOKEN` starts a child session with fewer rights). The token is valid for 30 days, whatever
+//! `TIDEGATE_TOKEN` starts a child session with the same rights or fewer). The token is valid for 30 days, whatever
 //! `identity.session.longest` says: its key is in the memory of this gate and ends with it.
