@@ -1,16 +1,15 @@
-//! tidegate: the one way out for a coding agent.
+//! tidegate: an egress-filtering forward proxy for coding agents.
 //!
-//! An egress-filtering forward proxy. It knows what each connection is *for* (its [`Category`]),
-//! who asks ([`Caller`]) and how exposed that caller's repository may be (its tier); it allows,
-//! asks or denies by a policy that people review like code; and it leaves a record of every
-//! outcome.
+//! The gate (a running tidegate) decides each connection by what it is *for* (its [`Category`]), who
+//! asks ([`Caller`]) and the tier of that caller's repository. Its policy allows, asks or denies, and
+//! people review that policy like code. Every outcome is in a log, the record.
 //!
 //! # Tenets, in this order
 //!
-//! 1. **Fail closed.** What cannot be parsed, identified, judged or recorded does not pass.
+//! 1. **Fail closed.** What cannot be parsed, identified, decided or recorded does not pass.
 //! 2. **Say why.** Every refusal names its reason, its rule and the next step.
 //! 3. **Lose nothing.** One record per outcome; what is missing is itself on record.
-//! 4. **Stay small.** Short files, few concepts, nothing that no one asked for.
+//! 4. **Stay small.** Short files, few concepts, no feature without a user.
 //! 5. **Be fast.** Measured, against the limit of the machine.
 //!
 //! Where two of them disagree, the earlier one wins.
@@ -20,38 +19,51 @@
 //! ```text
 //!          listen       connection        flow             connect · forward                                         drop(flow)
 //! client ─▶ accept ─▶ HTTP head ─▶ permit ─▶ parse ─▶ identify ─▶ decide ─▶ resolve ─▶ decision ─▶ dial ─▶ 200 ─▶ hello ─▶ relay ─▶ close
-//!                      │ 400         │ 503     │ 400      │ 407        │ 403     │ 403/502   line      │ 502/504     │ closed          line
+//!                      │ 400         │ 503     │ 400      │ 407 429    │ 403 429 │ 403 429   line      │ 429 502    │ closed          line
+//!                                                                                │ 502                 │ 504
+//!                      refused: line ─▶ answer
 //! ```
 //!
 //! A flow is one attempt of one caller to reach one target: a CONNECT, one plain-HTTP request, or one
 //! request inside a tunnel that is inspected.
 //!
 //! 1. **accept** ([`proxy`]). Listeners are bound before anything else, or inherited from the
-//!    service manager. Out of descriptors, accepting rests instead of spinning.
-//! 2. **head**. One request head, read within its bounds and taken apart once, strictly. Whatever
-//!    two readers could take in two ways is refused: the origin is sent what was understood,
-//!    written anew, never what was received.
-//! 3. **permit** ([`record`]). Room to write every line of the flow, taken before it does
-//!    anything. Where the log cannot be kept, the flow is refused (503 `record_unavailable`): that
-//!    nothing passes unrecorded is a type, not a promise.
-//! 4. **parse** ([`name`]). A canonical [`Target`]: what is decided is what is dialled and what is
-//!    written out.
-//! 5. **identify** ([`identity`]). The listener and `Proxy-Authorization` say who asks. Tier,
-//!    groups and repository come only from verified evidence or from the listener; a session id in
-//!    the username is a label.
+//!    service manager. After an error of `accept` the listener waits before it tries again.
+//! 2. **head**. One request head, read within its bounds and parsed once, strictly. A head that two
+//!    parsers could read in two ways is refused. The origin is sent what the gate understood, written
+//!    anew, never the bytes that were received.
+//! 3. **permit** ([`record`]). Room to write every line of the flow, taken before the flow does
+//!    anything. Where the log cannot be written, the flow is refused (503 `record_unavailable`). The
+//!    permit is a type: without one there is no flow.
+//! 4. **parse** ([`name`]). A canonical [`Target`]: the gate decides, dials and writes the same value.
+//! 5. **identify** ([`identity`]). The listener and `Proxy-Authorization` say who asks; a session id in
+//!    the username is a label. Groups and tier come from verified evidence or from the listener. The
+//!    repository has evidence of its own: an issuer's claim, a `[[workspace]]`, a pin, a listener or
+//!    user. A repository that only the working copy names is *asserted*: it can make the tier
+//!    stricter, never looser. Branch and commit are read from the working copy here, and cached for a
+//!    second. A caller that opens connections beyond its rate is refused (429 `rate_limited`).
 //! 6. **decide** ([`policy`]). *The floor, then an exception, then deny, then ask, then allow, then
 //!    the tier's default: the first that matches decides.* Pure, total, below a microsecond. A
-//!    denied name causes no DNS query.
-//! 7. **resolve** ([`dial`]). Every answer is judged: metadata and link-local addresses never pass,
-//!    private ones only where the rule names them, the proxy's own never.
-//! 8. **decision line**. Written, and in the log, before anything goes out.
-//! 9. **dial**. One of the judged addresses; nothing is resolved twice. Before the 200, so that the
-//!    client's status tells the truth.
-//! 10. **hello**. The whole `ClientHello`, however fragmented: the name inside must be the name that
-//!     was asked for. Nothing of the origin passes before.
+//!    denied name causes no DNS query. A flow that may pass takes a place among the open flows
+//!    (`limits.flows`, `limits.flows-per-caller`; none left: 429 `too_many_flows`).
+//! 7. **resolve** ([`dial`]). Every address is checked: metadata and link-local addresses never pass,
+//!    private ones only where the rule names them, the proxy's own never. A look-up takes descriptors
+//!    from the caller's share of the budget; none left is a 429 (`too_many_flows`).
+//! 8. **decision line**. In the log before the gate connects.
+//! 9. **dial**. One of the checked addresses, with a descriptor from the caller's share; no name is
+//!    resolved twice. Before the 200, so that the client's status tells whether the origin was reached.
+//! 10. **hello**. The whole `ClientHello`, however fragmented: its server name must be the host of the
+//!     CONNECT. The gate passes no byte of the origin before.
 //! 11. **relay**. Both directions in one task; half-close is passed on; bytes are counted as they
-//!     move; no buffer is held while a tunnel rests.
-//! 12. **close line**. Written when the flow is dropped, for whatever reason.
+//!     move; an idle tunnel holds no buffer.
+//! 12. **close line**. Written when the flow is dropped, whatever the reason.
+//!
+//! **Refusals.** Before the gate answers, the line of the refusal stands in the log. Refusals that one
+//! caller repeats are counted in one line (`refusals_repeated`), which stands in the log before the
+//! first refusal that it counts is answered. A caller beyond its rate of refusals is answered 429,
+//! after a short wait; its flows that may pass go on.
+//!
+//! Each line has the hash of the line before; the gate signs the log each minute.
 //!
 //! Where the policy inspects, steps 9 to 12 differ, and each request inside is a flow of its own,
 //! from step 2 on, with `tidegate.flow.parent`:
@@ -62,19 +74,19 @@
 //! ```
 //!
 //! - **TLS** ([`tls`]) with the origin first, its certificate verified: so the status of the CONNECT
-//!   tells the truth, and the client is offered HTTP/2 where its origin speaks it. Then with the
-//!   client, by a certificate of the local authority for exactly the name that was asked for.
-//! - **head**. The host of each request is the host of its tunnel, or it is refused (421).
-//! - **read** ([`content`]). What the request does, in the words of its service: by the head, and
-//!   where only the body tells (a push, GraphQL, MCP), by the part of it that does. That is read
-//!   before anything is sent on, and then sent on as it was.
-//! - **exchange**. On a connection that is shared only with what was judged the same way.
+//!   tells whether the origin was reached, and the client is offered HTTP/2 where its origin has it.
+//!   Then with the client, by a certificate of the local authority for exactly the host of the CONNECT.
+//! - **head**. The host of each request is the host of its tunnel, or the request is refused (421).
+//! - **read** ([`content`]). What the request does, in the words of its service. The head says it;
+//!   for a push, GraphQL or MCP a part of the body says it. The gate reads that part before it sends
+//!   anything on, and then sends it on unchanged.
+//! - **exchange**. On a connection to the origin that only requests of the same caller share.
 //!
-//! Open flows are judged again when the policy changes, and closed if they would no longer pass.
+//! Open flows are decided again when the policy changes, and closed if they would no longer pass.
 //!
 //! # Layers
 //!
-//! Each module looks only at those below it (a test keeps it so): `cli`, `app` · `proxy`, `admin` ·
+//! Each module uses only those below it (a test keeps it so): `cli`, `app` · `proxy`, `admin` ·
 //! `gate` · `identity`, `dial`, `record`, `metrics`, `tls`, `jail`, `vcs`, `content` · `config` · `policy` ·
 //! `name`, `diag`, `clock`. [`policy`] and [`name`] do no I/O and read no time.
 //!

@@ -31,7 +31,8 @@ pub(super) struct Verify {
     /// The files, in any order: the log and all that it was rotated to.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The public key of the gate: its hex, or a file that holds it [default: the log's own word].
+    /// The public key of the gate: its hex, or a file that holds it [default: the key that the log
+    /// itself names].
     #[arg(long, value_name = "FILE|HEX")]
     public_key: Option<String>,
     /// A gate still writes to the log: its last lines need no signature yet.
@@ -47,7 +48,8 @@ pub(super) struct Verify {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Key {
-    /// The configuration [default: tidegate/tidegate.toml in ~/.config, then in /etc].
+    /// The configuration [default: `$TIDEGATE_CONFIG`,
+    /// /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml, the built-in policy].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -47,7 +47,7 @@ pub struct Args {
 enum Verb {
     /// Run the proxy.
     Run(Run),
-    /// Say everything that is wrong with a configuration, and what it amounts to.
+    /// Validate a configuration and summarise it.
     Check(check::Check),
     /// Run the examples of the rules and the trials.
     Test(test::Test),
@@ -61,7 +61,7 @@ enum Verb {
     Exec(exec::Exec),
     /// Ask a running gate whether it takes flows.
     Health(health::Health),
-    /// Make and install the authority that vouches for inspected destinations.
+    /// Make and install the authority that signs certificates for inspected hosts.
     #[command(subcommand)]
     Ca(Box<ca::Ca>),
     /// Start, end and revoke sessions; the command for the hooks of an agent.
@@ -70,7 +70,7 @@ enum Verb {
     /// Pin working copies to their repositories, list the pins, and forget them.
     #[command(subcommand)]
     Workspace(workspace::Workspace),
-    /// Say what a rule writes for a credential.
+    /// Hash a credential for use in a rule.
     #[command(subcommand)]
     Credential(credential::Credential),
     /// Verify that records are whole; print the key that signs them.

@@ -1,10 +1,10 @@
 //! What a request does: read, write or call, in the words of its service.
 //!
 //! Where a request is seen (plain HTTP, or inspected TLS), its head is read by the service of its
-//! destination. The catalogue and rules name the service of a host; a host of the category `source-control`
-//! for which none is named speaks git. A file per service, `config/services/NAME.toml`, lists its operations: which methods, paths and
-//! parameters, and whether that reads, writes or calls. They are data, dated, and reviewed like
-//! code.
+//! destination. The catalogue and rules name the service of a host; a host of the category
+//! `source-control` for which none is named speaks git. A file per service,
+//! `config/services/NAME.toml`, lists its operations: which methods, paths and parameters, and whether
+//! that reads, writes or calls. They are data, dated, and reviewed like code.
 //!
 //! # What a rule can say of it
 //!
@@ -51,7 +51,7 @@
 //!
 //! # What to know before relying on it
 //!
-//! - **No spelling is harmless by accident.** Methods and paths are case-sensitive; a path that is
+//! - **An unusual spelling counts as a write.** Methods and paths are case-sensitive; a path that is
 //!   not exactly the listed one writes, unless the method reads. Where the query decides (a fetch
 //!   of git, a token for a pull), a parameter that stands twice, in other case or with escapes
 //!   counts as the write.

@@ -1,7 +1,7 @@
 //! Rules that say how old a version of a package has to be.
 //!
-//! Most packages that were tampered with are found out within days. A rule that asks for an age lets
-//! pass only what others have had the time to look at:
+//! Most malicious versions of packages are found within days. A rule with `min-age` lets pass only
+//! versions that are older than that:
 //!
 //! ```toml
 //! [[rule]]
@@ -16,16 +16,16 @@
 //! Ages are in days (`7 d`) or hours (`36 h`). Before a download goes on, the gate asks the registry
 //! when that version was published. A version that is younger is refused (`package_too_new`), and
 //! installers show the reason: `left-pad 1.3.1 was published 2 days ago; rule registry asks 7 days`.
-//! Whoever only looks around (an index, the document of a package) is not refused, so installers still
-//! choose the newest version: name an older one, or set the age in the installer too (`npm
+//! Requests for an index or the document of a package are not refused, so installers still choose the
+//! newest version: name an older one, or set the age in the installer too (`npm
 //! install --before`, `uv --exclude-newer`).
 //!
 //! The age counts where the rule decides: an allow that is named before it, by a more specific host or
 //! by standing first, asks for none.
 //!
-//! # Where it is told
+//! # Where the gate finds the age
 //!
-//! | service | document | what it is worth |
+//! | service | document | what the time means |
 //! |---|---|---|
 //! | `npm` | `/PACKAGE`, `time` | when the registry took it |
 //! | `pypi` | `/simple/PACKAGE/` as JSON, `upload-time` of the file | when the index took that file |
@@ -33,10 +33,10 @@
 //! | `rubygems` | `/api/v1/versions/GEM.json`, `created_at`; the youngest platform | when it was built or pushed |
 //! | `go` | `/MODULE/@v/VERSION.info`, `Time` | the time of the commit: its author chose it |
 //!
-//! The places stand in `[published]` of the files of services. The document is asked for on the same
-//! host, but for public registries whose files are on a host of their own. Redirects are not followed;
-//! 16 MiB and `limits.connect-timeout` are the bounds. At most two documents of one registry are fetched
-//! at once, and eight in all: a slow registry does not hold the others up.
+//! `[published]` in the files of services has these places. The gate asks the same host for the document,
+//! except for public registries whose files are on another host. It follows no redirect, and reads at
+//! most 16 MiB within `limits.connect-timeout`. At most two documents of one registry are fetched
+//! at once, and eight in all: a slow registry does not delay others.
 //!
 //! Each fetch is a flow of its own: `user.id` is `tidegate`, `tidegate.channel` is `gate`, and
 //! `tidegate.flow.parent` the request that it is for. The policy judges it as a read of the caller of that
@@ -45,14 +45,14 @@
 //!
 //! The gate asks without a credential. Only where the registry answers 401, 403 or 404, and only on the
 //! host of the request itself, it asks again with the `Authorization` of the request; the record of that
-//! second flow says so (`tidegate.detail`). What was told is kept until the next reload, but not what
-//! was told to a credential.
+//! second flow says so (`tidegate.detail`). An answer is cached until the next reload, except an answer
+//! to a request with a credential.
 //!
 //! # What is refused
 //!
 //! - A version that is younger, or of a time that is still to come.
-//! - A version whose age is not told: no answer, another status than 200, no time, something that is
-//!   no time, a document that is too long.
+//! - A version of unknown age: no answer, another status than 200, no time, a value that is not a time,
+//!   a document that is too long.
 //! - A download that does not say which version it is for, and a request that no operation of the
 //!   service describes: it may be one. A mirror whose paths are not those of the registry cannot be
 //!   used with `min-age`.

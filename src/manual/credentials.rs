@@ -1,8 +1,8 @@
 //! Rules that name the only credentials for a destination.
 //!
-//! A host is not one place: whoever may push to a forge may push to anybody's repository there, with
-//! anybody's token. A rule with `credentials` lets pass only what is done with the credentials that
-//! were issued for the work:
+//! A host has many owners: a client that may push to a forge may push to any repository there, with any
+//! token. A rule with `credentials` lets pass only requests with the credentials that were issued for
+//! the work:
 //!
 //! ```toml
 //! [inspect]
@@ -18,9 +18,10 @@
 //! credentials = ["hmac-sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]
 //! ```
 //!
-//! A request that presents another one is refused (`credential_denied`) before anything of it leaves.
-//! A request that presents none may pass: a forge answers it as it answers everybody. Several are all
-//! of them compared. The rule needs to see the request: plain HTTP, or inspected TLS.
+//! A request with another credential is refused (`credential_denied`) before any byte of it leaves. A
+//! request without a credential may pass: the forge answers it as an anonymous request. Where a request
+//! presents several credentials, each is compared. The rule needs to see the request: plain HTTP, or
+//! inspected TLS.
 //!
 //! # Writing one
 //!
@@ -31,8 +32,8 @@
 //!
 //! `credential hash` reads one credential from standard input, never from its arguments, and prints
 //! what the rule says (`--json`: an object with `credential`). The hash is HMAC-SHA-256 under
-//! `credential-key`: without the key nobody can test guesses against it, so a policy may be shown to
-//! reviewers. A new key means new hashes; a configuration whose rules name credentials without a key
+//! `credential-key`: without the key a reader cannot test guesses against the hash, so reviewers
+//! may see the policy. A new key means new hashes; a configuration whose rules name credentials without a key
 //! does not load. Neither a credential nor its hash is ever written to a record, a log or a refusal.
 //!
 //! # What counts as a credential

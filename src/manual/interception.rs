@@ -1,24 +1,24 @@
-//! Looking inside TLS: what is inspected, and how clients come to trust it.
+//! Looking inside TLS: what is inspected, and how clients come to trust the authority.
 //!
-//! A host name is a capability: whoever may reach a host may do there whatever their credentials
-//! allow. Where the operator chooses to inspect, each request is judged by what it does.
+//! A client that may reach a host may do there whatever its credentials allow. Where the operator
+//! chooses to inspect, the gate decides each request by what it does.
 //!
 //! # Turning it on
 //!
 //! 1. Say where: `inspect = true` in a rule, `inspect = ["package-registry"]` in a tier (`"all"`:
 //!    everything), or `hosts` and `categories` in `[inspect]` for every tier. This only says what is
-//!    looked into; a rule or tier has to allow it as ever. The rule with the most specific host
+//!    inspected; a rule or tier still has to allow it. The rule with the most specific host
 //!    decides; where none says anything, `[inspect]` and the tier do.
 //! 2. Name the files of an authority in `[inspect]` and run `tidegate ca init --config FILE`. Until
 //!    then the file does not load (`no-such-file`).
 //! 3. Make callers trust it: `eval "$(tidegate env --config FILE)"`, `tidegate exec --config FILE`, or
 //!    `tidegate ca install --config FILE` as root.
-//! 4. Look: `tidegate explain --config FILE --method PUT https://…` says `TLS is ended here`, what
+//! 4. Check: `tidegate explain --config FILE --method PUT https://…` says `TLS is ended here`, what
 //!    the request does, and what decides. `CLONE`, `PUSH` and `TOOL` stand in examples and trials.
 //!
 //! `config/inspect.toml` is a whole policy with registries, branches, tools and mTLS. Where a tier's
-//! allow names an action (`package-registry:read`), say `opaque = "deny"` too: what cannot be seen
-//! does not pass then.
+//! allow names an action (`package-registry:read`), say `opaque = "deny"` too: then opaque tunnels
+//! do not pass.
 //!
 //! # What each request needs
 //!
@@ -35,15 +35,15 @@
 //!
 //! # Clients that show certificates
 //!
-//! `client-ca` in `[inspect]` names who signs the certificates of clients: each is asked for one as its
-//! destination would, it is verified, and its SHA-256 is on record (`tls.client.hash.sha256`).
-//! `client-cert = "require"` ends the tunnels of those without. It is never sent on: the destination
-//! sees that of an `[upstream.NAME]`, or none.
+//! `client-ca` in `[inspect]` names who signs the certificates of clients: the gate asks each client
+//! for one, as the destination would; the certificate is verified, and its SHA-256 is on record
+//! (`tls.client.hash.sha256`). `client-cert = "require"` ends the tunnels of those without. It is never
+//! sent on: the destination sees that of an `[upstream.NAME]`, or none.
 //!
 //! # Clients that pin
 //!
-//! Some programs trust one certificate and no authority. Pass their hosts through by a rule that says
-//! so; the record has `tidegate.tls.mode = "opaque"`, and the host and port decide:
+//! Some programs trust one certificate and no authority. Pass their hosts through by a rule with
+//! `inspect = false`; the record has `tidegate.tls.mode = "opaque"`, and the host and port decide:
 //!
 //! ```toml
 //! [[rule]]
@@ -59,12 +59,11 @@
 //! The tunnel and each request in it are flows; a request names its tunnel (`tidegate.flow.parent`),
 //! both have `tidegate.tls.mode = "inspected"`. Of a request there are the method and what it does:
 //! `tidegate.action`, `tidegate.service`, `tidegate.operation`, `tidegate.destination.repository`,
-//! `tidegate.destination.ref`, `tidegate.package.name` and `.version`, the MCP server, method and
-//! tool; `tidegate.model.tools` are tools that a model's own side runs. What an agent says of itself
-//! in its headers is there as a label ([`claude_code`]). Paths, queries, bodies, credentials and
-//! arguments are not.
+//! `tidegate.destination.ref`, `tidegate.package.name` and `.version`, the MCP server, method and tool;
+//! `tidegate.model.tools` are tools that a model's own side runs. The headers in which an agent names
+//! itself are labels ([`claude_code`]). Paths, queries, bodies, credentials and arguments are not.
 //!
-//! # What breaks, and how it looks
+//! # What breaks, and how to recognise it
 //!
 //! | what is seen | why | what to do |
 //! |---|---|---|
@@ -84,8 +83,8 @@
 //!
 //! # The authority
 //!
-//! For what is inspected, the gate shows a certificate of its own. A local authority vouches for it,
-//! and callers have to trust that authority.
+//! For inspected hosts the gate presents a certificate of its own. A local authority signs that
+//! certificate, and callers have to trust the authority.
 //!
 //! ```toml
 //! [inspect]
@@ -98,17 +97,17 @@
 //! | command | what it does |
 //! |---|---|
 //! | `tidegate ca init --config FILE` | Makes it: a P-256 key (mode 600) and a certificate for one year. Never over one that is there, but for `--force`. |
-//! | `tidegate ca show --config FILE` | What it is and what it can vouch for; exit code 1 where the policy inspects more, or it has expired. |
+//! | `tidegate ca show --config FILE` | The authority and the hosts that it may sign for; exit code 1 where the policy inspects more, or it has expired. |
 //! | `tidegate ca install --config FILE` | As root, makes the system trust it; else says what to run. `--bundle FILE` and `--java [KEYSTORE]` only write that one file. |
 //! | `tidegate ca rotate --config FILE` | A new one for what the policy inspects now. The old one is written into the first file of `previous` and published beside it until it ends. |
 //!
-//! It is as weak as can be. Critical name constraints permit what the policy inspects (hosts of
-//! rules, tiers, `[inspect]`, and the catalogue's hosts of inspected categories) and no other name
-//! or address; path length 0; servers only. A subtree of names always holds its own root and all
+//! The authority is as limited as possible. Critical name constraints permit what the policy inspects
+//! (hosts of rules, tiers, `[inspect]`, and the catalogue's hosts of inspected categories) and no other
+//! name or address; path length 0; servers only. A subtree of names always holds its own root and all
 //! that is below it, so `a.example.com` permits `x.a.example.com` as well. Where a tier inspects
-//! everything there are no constraints, and `ca init` says so loudly: whoever gets that key can pass
-//! for any server to whoever trusts it. The gate itself makes a certificate only for the name that
-//! was asked for, and for none that the constraints do not permit.
+//! everything there are no constraints, and `ca init` warns: a thief of that key can impersonate any
+//! server to each client that trusts the authority. The gate itself makes a certificate only for the
+//! name that was asked for, and for none that the constraints do not permit.
 //!
 //! When the policy comes to inspect more, `tidegate check` and every load warn with `ca-too-narrow`:
 //! run `ca rotate`, then `ca install` wherever the old one is trusted. A running gate takes the new
@@ -116,14 +115,15 @@
 //! before has to be started anew. `tidegate_certificate_not_after_timestamp_seconds` of kind
 //! `inspect-ca` says when it ends; loading warns from 30 days before.
 //!
-//! A key file that its group or others can read is refused. In a jail the key is hidden.
+//! A key file that its group or others can read is refused. In a jail the key does not exist.
 //!
 //! An authority of your own (PKCS#8 or SEC1 in PEM; P-256, P-384, RSA) does as well: the first
-//! certificate of `ca-cert` signs, those behind it lead to a root and are sent along. It has to be
-//! an authority that may sign for servers; the constraints of every certificate of the chain are
-//! heeded, and the first end in it counts. What a client could read in another way than the gate is
-//! refused at the load (`bad-pem`): an extension that cannot be read, a critical one that is unknown,
-//! name constraints with a network that is none, with directory names or with an unknown kind of name.
+//! certificate of `ca-cert` signs, those behind it lead to a root and are sent along. It has to be an
+//! authority that may sign for servers; the constraints of every certificate of the chain are heeded,
+//! and the first end in it counts. A certificate that a client could read in another way than the gate
+//! is refused at the load (`bad-pem`): an extension that cannot be read, a critical one that is
+//! unknown, name constraints with a network that is none, with directory names or with an unknown kind
+//! of name.
 //!
 //! # Certificates of destinations
 //!

@@ -1,6 +1,6 @@
 //! # The jail
 //!
-//! A command in a jail has one way out, the gate, whether it uses proxy variables or not.
+//! A command in a jail has one way to the network, the gate, whether it uses proxy variables or not.
 //! Linux, no root, no container, no packet filter.
 //!
 //! ```text
@@ -32,55 +32,57 @@
 //!
 //! # The network
 //!
-//! - What the command connects to is accepted by the gate, which sees the address that was meant
-//!   and judges it like a CONNECT (`network.protocol.name` is `captured`). On port 80 it is judged
-//!   like a plain request, and `Host` must be where the connection was meant to go. Ports 22, 80,
+//! - The gate accepts each connection of the command, sees the address that the command meant, and
+//!   decides it like a CONNECT (`network.protocol.name` is `captured`). On port 80 it decides each plain
+//!   request, and `Host` must name the destination of the connection. Ports 22, 80,
 //!   443 and those that rules name are captured; any other refuses at once.
-//! - Its name server resolves nothing, and is whichever one a program asks, over UDP or TCP, IPv4 or
-//!   IPv6. A name that the policy could allow gets an address that stands for it (`198.18.0.0/15`,
-//!   `100::/64`); any other does not exist, and leaves one record with `network.protocol.name`
-//!   `dns`, which names the process that asked first.
+//! - The gate answers each DNS query of the command, whichever name server a program asks, over UDP or
+//!   TCP, IPv4 or IPv6, and resolves nothing for it. A name that the policy could allow gets a placeholder
+//!   address (`198.18.0.0/15`,
+//!   `100::/64`); any other name does not exist, and leaves one record with
+//!   `network.protocol.name` `dns`, which names the process that asked first.
 //! - A refused client over TLS is sent an alert, over port 80 the usual answer; others are reset.
 //!
 //! # The files
 //!
-//! The root of the command is built when it starts. What is not listed here does not exist inside,
-//! whatever it is named, and whatever it is renamed to later:
+//! The gate builds the root of the command at its start. A path that is not listed here does not exist
+//! inside, also after it is renamed outside:
 //!
 //! | Path | Inside |
 //! |---|---|
 //! | the working copy: the nearest git top level that this user owns, below the home; else the working directory | as outside, for reading and writing; with the git folder of a linked worktree |
 //! | `/usr`, `/bin`, `/sbin`, `/lib*`, `/opt`, `/nix`, `/gnu` | read-only |
-//! | `/etc` | read-only, the entries that are there at the start; for root without those that other users cannot read; `resolv.conf` and `nsswitch.conf` ask the gate |
-//! | `/dev`, `/proc` | devices that hold nothing (null, zero, full, random, urandom, tty), own terminals; the processes of the jail |
+//! | `/etc` | read-only, the entries that exist at the start; for root without those that other users cannot read; `resolv.conf` and `nsswitch.conf` ask the gate |
+//! | `/dev`, `/proc` | devices that store nothing (null, zero, full, random, urandom, tty), terminals of the jail's own; the processes of the jail |
 //! | parts of `/sys` and `/var/lib`: processors, limits of containers, installed packages, authorities | read-only |
 //! | `/tmp`, `/var/tmp`, `/run`, `/dev/shm`, the home, `CARGO_HOME` | empty, in memory, gone at the end |
 //! | toolchains (`~/.cargo/bin`, `~/.rustup`, `~/.pyenv`, `~/.nvm`, `~/.local/bin`, …), folders of `PATH` with the `lib` beside a `bin`, the program itself | read-only |
 //! | files of certificates that variables name (`SSL_CERT_FILE`, `NODE_EXTRA_CA_CERTS`, …) | a copy, unless there is a key in it |
 //! | `~/.gitconfig`, `~/.npmrc`, `~/.cargo/config.toml` and the like | a copy, unless a line of it looks like a credential |
-//! | what `--share PATH` names; `--share PATH:ro` | as outside; for reading only |
+//! | the path of `--share PATH` | as outside |
+//! | the path of `--share PATH:ro` | read-only |
 //!
 //! The configuration with everything that it includes and names, keys, records and sockets of the
 //! gate are never inside. Where one of them lies in the working copy or in a shared folder, or the
 //! working directory is the home or no project's folder, `exec --jail` says what to move and exits
-//! with 2. What is shared is said in the first line and is on record
+//! with 2. The first line names shared paths, and they are on record
 //! (`tidegate.jail.shared` of the event `jail_started`).
 //!
 //! `--share` is for an agent's own settings (`--share ~/.claude`), caches (`--share ~/.npm`), a
 //! socket that the command is to reach (`--share $SSH_AUTH_SOCK`), or another folder to write in.
-//! Each share is a way to what lies in it; a program outside that executes files of a shared folder
-//! executes what the command wrote there.
+//! Each share gives the command all files below it; a program outside that executes files of a shared
+//! folder executes what the command wrote there.
 //!
 //! # What is left
 //!
 //! - Files of the working copy that are executed outside later: `.git/hooks` and `.git/config`
 //!   (`core.fsmonitor`, filters, aliases), scripts of packages, `Makefile`, settings of editors,
 //!   `node_modules/.bin`. They are not read-only inside: git, npm and pre-commit write them, and
-//!   each has a neighbour that does the same. Look at changes before you run them, or work on a
-//!   clone of its own.
+//!   each has other files with the same effect. Look at changes before you run them, or give
+//!   the command a clone of its own.
 //! - Sockets that a process outside makes after the start, in the working copy or any other folder
-//!   that is shown. Named pipes there.
-//! - A shared terminal: the command writes to it, with every sequence that it understands.
+//!   that exists inside. Named pipes there.
+//! - A shared terminal: the command can write every control sequence to it.
 //! - Root: a command of root owns root's files in `/usr`, `/opt` and shared folders, and reads
 //!   those that only root reads. Run agents as an ordinary user.
 //! - Memory: `/tmp` and the home inside are in memory, each up to half of it; what a command uses is
@@ -88,8 +90,8 @@
 //! - Timing, load and other side channels; defects of the kernel. User namespaces can be nested
 //!   inside (browsers need them), which gives a command more of the kernel to attack.
 //! - Where `writes` is missing, a file that is the standard input can be opened again for writing.
-//! - Processes of the same user outside the jail: they can end the gate, and with it the jail.
-//!   The gate is closed to them otherwise: no ptrace, memory, variables, descriptors.
+//! - Processes of the same user outside the jail: they can end the gate, and with it the jail. They
+//!   cannot trace the gate, or read its memory, variables and descriptors.
 //!
 //! Descriptors other than 0, 1 and 2 are closed: `<(…)` of a shell and the job server of make do not
 //! reach into the jail. Mounts cannot be made inside, so containers cannot be started there.

@@ -13,8 +13,8 @@
 //! denies  = ["TOOL https://mcp.example.com/mcp delete_issue"]
 //! ```
 //!
-//! **Listing a server**: `url` is its endpoint, exactly; the query is not looked at. A rule with
-//! `servers` needs no `hosts`, `ports` or `category`: the servers say them, and are inspected
+//! **Listing a server**: `url` is its endpoint, exactly, without regard to the query. A rule with
+//! `servers` needs no `hosts`, `ports` or `category`: the servers set them, and are inspected
 //! (`[inspect]` is needed). Another path of that host is not that server.
 //!
 //! **Tools**: `allow` names those that may be called (none: all), `deny` those that may not, whatever
@@ -26,12 +26,13 @@
 //! **Every other server** is unlisted: where its messages are seen, by their headers, by JSON-RPC in a
 //! body, or by the older transport's stream, they are of the category `mcp` whatever their host is
 //! for, and pass only where a rule says `category = "mcp"` of that host. In a tunnel that is not
-//! inspected they are not seen: `opaque = "deny"`, or host rules, are what holds there. A server that
-//! the agent starts on its standard input and output is no traffic; what it sends itself is.
+//! inspected the gate does not see these messages: use `opaque = "deny"` or host rules there. Messages
+//! to a server on the agent's standard input and output do not pass the gate; requests that such a
+//! server sends to the network do.
 //!
 //! # What is judged
 //!
-//! The body, element by element where it is a batch. What two readers could take in two ways is
+//! The body, element by element where it is a batch. A body that two readers could read in two ways is
 //! refused (400 `bad_request`): a key that stands twice or in other casing, a compressed body, more
 //! than 1 MiB, a batch in a version that has none, and headers (`Mcp-Method`, `Mcp-Name`,
 //! `MCP-Protocol-Version`) that say something else than the body. Where a version requires those
@@ -45,9 +46,9 @@
 //!   `error` (`mcp_tool_denied` as a rule), `rule`, `flow`, `tier` and `explain`, the command that
 //!   tells a person more.
 //! - A client that does not accept both `application/json` and `text/event-stream` gets the usual
-//!   403 instead, as does what nobody answers: notifications.
-//! - `tools/list` shows only the tools that may be called, up to 4 MiB at a time; what is called is
-//!   judged all the same. Nothing else of answers is changed.
+//!   403 instead. So does a client for a refused notification, which has no answer in JSON-RPC.
+//! - `tools/list` shows only the tools that may be called, up to 4 MiB at a time; each call is
+//!   decided all the same. Nothing else of answers is changed.
 //!
 //! # The older transport
 //!

@@ -1,18 +1,18 @@
 //! The user manual, beside the code it describes.
 //!
 //! - [`start`]: point a shell, a container or a job at a gate.
-//! - [`policy`]: how to write one, and how a decision comes about.
+//! - [`policy`]: how to write a policy, and how the gate decides.
 //! - [`actions`]: what requests do, in the words of their services.
 //! - [`ages`]: rules that say how old a version of a package has to be.
 //! - [`claude_code`]: sessions, tool calls and settings of Claude Code.
 //! - [`credentials`]: rules that name the only credentials for a destination.
-//! - [`identity`]: who asks, and what that is worth.
-//! - [`interception`]: what is looked into, and how clients come to trust it.
-//! - [`jail`]: a command whose only way out is the gate.
+//! - [`identity`]: who asks, which repository it is, and what counts as evidence.
+//! - [`interception`]: which TLS is inspected, and how clients come to trust the authority.
+//! - [`jail`]: a command whose only way to the network is the gate.
 //! - [`mcp`]: servers and tools that agents may use.
 //! - [`operations`]: records, metrics, reload, drain, limits.
-//! - [`parents`]: targets that are reached by another proxy.
-//! - [`refusals`]: every way to be told no, and what to do then.
+//! - [`parents`]: targets that are reached through another proxy.
+//! - [`refusals`]: every reason for a refusal, and what to do then.
 //! - [`upstreams`]: mTLS to destinations, for callers without keys.
 
 pub mod actions;

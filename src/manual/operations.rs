@@ -3,10 +3,10 @@
 //! **Records**: JSON lines, schema `record/1` (`config/record.schema.json`). A refused flow leaves
 //! one `decision`; a flow that may pass leaves a `decision` before it acts and a `close` at its end,
 //! with the same `tidegate.flow.id`. The gate writes the line of a refusal before it answers the
-//! client: killing the gate behind an answer loses no line. While the log cannot be written, new
+//! client: killing the gate after an answer loses no line. While the log cannot be written, new
 //! flows are refused (`on-failure = "refuse"`). After a crash the next run begins with a
-//! `record_gap`, which says which flows have no end. SIGHUP opens the file anew; `rotate-size`
-//! rotates it.
+//! `record_gap`, which lists the flows without a close record. SIGHUP opens the file anew;
+//! `rotate-size` rotates it.
 //!
 //! **Repeated refusals**: after `repeat-after` refusals of one caller for one target, reason and
 //! rule within `repeat-window`, or three times as many of one caller in all, the gate counts instead
@@ -16,11 +16,11 @@
 //! has the exact count and the times of the first and last refusal. A caller that varies its
 //! targets has 16 counts, then one for "various targets" with the number of targets
 //! (`tidegate.repeat.targets`, at most 1000). The caller is the root session or the user where the
-//! evidence is `verified`, else the client address (IPv6: the /64). 256 callers are told apart, the
-//! others share their counts. If the gate is killed, the counts that are open are lost:
+//! evidence is `verified`, else the client address (IPv6: the /64). 256 callers have counts of their own, the
+//! others share counts. If the gate is killed, the counts that are open are lost:
 //! `tidegate.gap.repeats` of the next `record_gap` says how many. `events_repeated` is the same for
-//! `session_started` and `session_ended` of one user (8 users are told apart). A counted refusal has no line of its own:
-//! `tidegate explain` of its flow id finds none.
+//! `session_started` and `session_ended` of one user (8 users have counts of their own). A counted
+//! refusal has no line of its own: `tidegate explain` finds no record for its flow id.
 //!
 //! **How long records are kept**: files older than `retain` are removed, younger ones never, even
 //! where `rotate-keep` files are full. Then more disk is used than planned, and the gate says so:
@@ -39,30 +39,31 @@
 //! and says file, line and number. Give all files, in any order, and the public key
 //! (`tidegate log key` prints it; keep it where agents cannot write): without `--public-key` the
 //! command believes the key in the log. `--running` accepts that the last two minutes are not signed
-//! yet. `--through SEQ` demands that the log reaches a line whose number was kept elsewhere. Exit
+//! yet. `--through SEQ` requires that the log reaches line SEQ, a number that you kept elsewhere. Exit
 //! code 0: whole; 1: not whole; 2: the input is wrong.
 //!
 //! | tampering | found by |
 //! |---|---|
 //! | a line before the last checkpoint is changed, removed, added, moved | `log verify` |
-//! | the end is cut off | `log verify`: no checkpoint of a stop; the running gate (`record_gap`, `truncated`); the next start, which remembers the last checkpoint beside the key |
-//! | the end is cut off at the stop of an earlier run, and the memory beside the key is changed too | `log verify --through SEQ` only |
+//! | the end is cut off | `log verify`: no checkpoint of a stop; the running gate (`record_gap`, `truncated`); the next start, which compares the log with the last checkpoint (a file beside the key) |
+//! | the end is cut off at the stop of an earlier run, and the file beside the key is changed too | `log verify --through SEQ` only |
 //! | the oldest files are removed | `log verify` says with which line the log begins; compare with `retain` |
 //! | lines of the last minute are changed or made up before the next checkpoint | the running gate, if the length changes; else not |
 //!
 //! A thief of the private key can write any log and sign it; only copies that left the machine
-//! before show it. A process that can write the files, but not read the key, can destroy records
-//! and is found out; it cannot make others that verify. So keep the key, like the records, where
-//! agents cannot read: they run as another user, or in the jail. Records on standard output have a
-//! new chain with each start.
+//! before can show that. A process that can write the files, but not read the key, can destroy
+//! records, which `log verify` finds; it cannot make records that verify. So keep the key, like the
+//! records, where agents cannot read: run agents as another user, or in the jail. Records on standard
+//! output have a new chain with each start.
 //!
-//! **The file**: each second the gate compares the file with what it wrote, and says in a
-//! `record_gap` what became of it (`tidegate.gap.cause`), and in
+//! **The file**: each second the gate compares the file with what it wrote, and reports a
+//! change in a `record_gap` (`tidegate.gap.cause`) and in
 //! `tidegate_record_file_changes_total`: `appended` (another process wrote to it), `truncated`,
-//! `removed`, `replaced`, or `moved`. It goes on at its path, with the same chain. It writes to no
-//! symbolic link, pipe or device that was put there: then the log fails until that is removed. A log
-//! rotation from outside moves the file and sends SIGHUP within two seconds: that is no gap, the new
-//! file begins with a `checkpoint` of cause `opened`. `copytruncate` is a truncation: do not use it.
+//! `removed`, `replaced`, or `moved`. The gate goes on at the path of the log, with the same
+//! chain. It does not write to a symbolic link, pipe or device at that path: the log fails until that
+//! is removed. A log rotation from outside moves the file and sends SIGHUP within two seconds: that is
+//! no gap, and the new file begins with a `checkpoint` of cause `opened`. `copytruncate` is a
+//! truncation: do not use it.
 //!
 //! **A log shipper** that is not root reads the files where `[record] group` names its group and
 //! `mode` is `"0640"`; rotated files keep both. A folder that the gate makes is then open to the group
@@ -70,7 +71,7 @@
 //!
 //! **Metrics** on the admin listener at `/metrics`; alert rules and a dashboard are under
 //! `deploy/`. Labels come from closed sets: never a host, session, user or repository.
-//! `/healthz` says that the process lives, `/readyz` that it takes flows, `/v1/policy` which
+//! `/healthz` says that the process runs, `/readyz` that it takes flows, `/v1/policy` which
 //! generation is in force.
 //!
 //! | metric | kind | labels | meaning |
@@ -109,59 +110,59 @@
 //! | `tidegate_upstream_connect_duration_seconds` | histogram | category | Time to connect to an origin. |
 //! | `tidegate_upstream_errors_total` | counter | error, category | Flows that failed on the way out. |
 //!
-//! **Reload**: on SIGHUP, or two seconds after the files' content changes. All or nothing: what
-//! does not load leaves the last good generation in force, sets `tidegate_policy_stale`, and is
-//! on record as `policy_rejected`. Open flows are judged again. `[listen]` and `[record]` take
+//! **Reload**: on SIGHUP, or two seconds after the files' content changes. All or nothing: files
+//! that do not load leave the last good generation in force, set `tidegate_policy_stale`, and
+//! write `policy_rejected`. Open flows are decided again. `[listen]` and `[record]` take
 //! effect at the next start.
 //!
-//! **Connections**: a peer that vanished without a word is found by TCP keep-alive on both sides
-//! (probes after 60 s of rest, every 15 s); a peer that takes nothing for 10 minutes although bytes
-//! wait for it is given up (`TCP_USER_TIMEOUT`). A peer that answers probes may rest for as long as
-//! `limits.idle` says. Where a listener cannot accept, it rests a tenth of a second between tries, logs
-//! at most every ten seconds, and counts in `tidegate_accept_errors_total`.
+//! **Connections**: TCP keep-alive on both sides finds a peer that vanished (probes after 60 s
+//! without traffic, every 15 s). The gate closes the connection of a peer that takes no byte for
+//! 10 minutes although bytes wait for it (`TCP_USER_TIMEOUT`). A peer that answers probes may be silent
+//! for as long as `limits.idle` says. A listener that cannot accept waits a tenth of a second between
+//! tries, logs at most every ten seconds, and counts in `tidegate_accept_errors_total`.
 //!
 //! **Who could change the policy**: `run` refuses, at its start and at each reload, a policy, include,
 //! key, certificate, list, password file or program, and any folder above them up to `/`, that a user
-//! other than root and its own owns, or that the group or everybody may write to (as `StrictModes` of
-//! sshd). Of a symbolic link, the link, its folders and those of its target are looked at. A folder
-//! that everybody may write to is fine where it is sticky (`/tmp`): no other user can replace what
-//! lies in there. The group may write where it is the private group of the gate's own user. An owner
+//! other than root and the gate's own owns, or that the group or the world may write to (as
+//! `StrictModes` of sshd). Of a symbolic link, `run` checks the link, its folders and those of its
+//! target. A folder that the world may write to passes where it is sticky (`/tmp`): no other user can
+//! replace files there. The group may write where it is the private group of the gate's own user. An owner
 //! who is no caller is named at the start: `run --policy-owner 1000` (a bind mount of a container keeps
-//! its owner). Each finding names the path, its owner or mode and the command that mends it;
-//! `tidegate check` shows the same as warnings. A file whose mode alone changes is found at the next
-//! reload. What is read is what lies there after the folders were looked at: a file that changes in
-//! between is an error.
+//! its owner). Each finding names the path, its owner or mode, and the command that corrects it;
+//! `tidegate check` shows the same as warnings. A change of the mode alone is found at
+//! the next reload. Files are read after the folders were checked: a file that changes in between is
+//! an error.
 //!
 //! **Programs** that the gate starts: `credential-command` of a parent, no other. The program is named
-//! by its absolute path and is a regular file that may be run; it, arguments that are files, and the
-//! folders above them are looked at as the policy is, at each load and before each start (in `exec`,
-//! they have to be root's). It runs in `/`, with the environment `PATH=/usr/bin:/bin` and nothing
+//! by its absolute path and is an executable regular file. The gate checks the program, arguments that
+//! are files, and the folders above them as it checks the policy, at each load and before each start
+//! (in `exec`, root must own them). It runs in `/`, with the environment `PATH=/usr/bin:/bin` and nothing
 //! else, without input, for at most 10 seconds, and may write 16 KiB; then its process group is killed.
 //! `program_started` is on record before it starts, `program_ended` after, with
 //! `process.executable.path`, what it is for, `tidegate.program.result` (`ok`, `failed`,
 //! `not_started`, `timeout`, `too_much_output`, `cancelled`), `process.exit.code` and
-//! `tidegate.ms.total`. What the program itself reads or runs is the operator's to protect.
+//! `tidegate.ms.total`. The operator protects the files that the program itself reads or runs.
 //!
 //! **Advice**: `policy_advisory` is on record once, with the reason, where the gate runs as a person or
 //! where a caller on this host is its own user ([`start`](super::start)).
 //!
-//! **Certificates** of listeners, keys, authorities and revocation lists are files of the
-//! configuration like any other: what is wrong with one keeps the generation in force, and no TLS
-//! session goes on under another generation. A handshake has `limits.header-timeout`. Why one failed
-//! is counted (`tidegate_tls_handshakes_total`): `certificate_expired`, `certificate_invalid`,
+//! **Certificates** of listeners, keys, authorities and revocation lists are files of the configuration
+//! like any other: an error in one keeps the last good generation in force. No TLS session is resumed
+//! under another generation. A handshake has `limits.header-timeout`. Why one failed is counted
+//! (`tidegate_tls_handshakes_total`): `certificate_expired`, `certificate_invalid`,
 //! `certificate_nameless`, `certificate_revoked`, `certificate_unknown_issuer`, `crl_missing` (none is
 //! fresh for one of its certificates), `no_certificate`, `not_tls`, `plain_http`, `timeout`, `failed`.
-//! Inside inspected tunnels there are `authority_not_trusted` (a client that pins, or was not told),
-//! `no_authority` and `not_minted` as well; towards destinations the words of [`upstreams`].
+//! Inside inspected tunnels there are `authority_not_trusted` (a client that pins, or that has not the
+//! authority), `no_authority` and `not_minted` as well; towards destinations the words in
+//! [`upstreams`].
 //!
-//! **What to watch where TLS is inspected**: the ends of `inspect-ca`, `upstream`,
-//! `upstream-root` and `upstream-crl`;
-//! handshakes of side `inside` that are not `ok` (someone does not trust the authority, or the policy
-//! outgrew it: `ca-too-narrow` at a load); of side `upstream` that speak of certificates (ours was
-//! revoked, theirs has expired); `tidegate_parent_dials_total` that is not `ok`. A rate of
-//! `tidegate_certificates_minted_total` that stays high is somebody who asks for ever new names.
-//! `deploy/prometheus/alerts.yaml` has alerts for each. The end of a certificate that the gate shows to
-//! a parent proxy is of kind `parent`.
+//! **What to watch where TLS is inspected**: the ends of `inspect-ca`, `upstream`, `upstream-root` and
+//! `upstream-crl`; handshakes of side `inside` that are not `ok` (a client does not trust the
+//! authority, or the policy inspects hosts that the authority does not permit: `ca-too-narrow` at a
+//! load); of side `upstream` that speak of certificates (ours was revoked, theirs has expired);
+//! `tidegate_parent_dials_total` that is not `ok`. A rate of `tidegate_certificates_minted_total` that
+//! stays high is a client that asks for ever new names. `deploy/prometheus/alerts.yaml` has alerts for
+//! each. The end of a certificate that the gate shows to a parent proxy is of kind `parent`.
 //!
 //! [`upstreams`]: super::upstreams
 //!
@@ -169,57 +170,72 @@
 //! `limits.header-size`, and `limits.header-count` fields, each crumb of a cookie counted; five
 //! CONTINUATION frames; 1000 frames that carry nothing (PING, SETTINGS, PRIORITY, `RST_STREAM`, unknown
 //! ones) and 100 more in each second after; 100 empty DATA frames; 256 streams that we had to reset
-//! for what came on them. Who goes beyond is told `ENHANCE_YOUR_CALM`, and the connection ends
+//! for what came on them. A peer beyond a bound is sent `ENHANCE_YOUR_CALM`, and its connection ends
 //! (`tidegate_http2_ended_total`); a client may begin another one.
 //!
 //! **Descriptors** (`RLIMIT_NOFILE`, raised to its hard limit at the start): 256 stay free for the log,
 //! the admin listener and name servers, half of the rest is for clients, half for what is dialled for
-//! them: connections to origins, also those that rest between requests, look-ups, and the pipes of
-//! bulk transfers. A caller may have twice as many as are free, so one caller alone two thirds; each
-//! further caller finds some. Over that a flow is refused (429 `too_many_flows`), after what rests for
-//! the caller was closed. `tidegate_connections` counts clients until their socket is closed: one that
-//! does not read is given a second after its answer.
+//! them: connections to origins (also idle ones), look-ups, and the pipes of bulk transfers. A caller
+//! may have twice as many as are free: a caller alone has at most two thirds, and each further caller
+//! finds some free. Beyond that, the gate closes idle connections of the caller, and then refuses the
+//! flow (429 `too_many_flows`). `tidegate_connections` counts clients until their socket is closed; a
+//! client that does not read has a second after its answer.
 //!
-//! **A request is sent once more**, over a new connection and as the same flow, where its origin has not
-//! looked at it (the connection was closed before, `REFUSED_STREAM`, GOAWAY) or may do it twice (`GET`,
-//! `HEAD`, `OPTIONS`, `PUT`, `DELETE`), and at most 64 KiB of its body were read.
+//! **Retries**: the gate sends a request once more, over a new connection and as the same flow, where
+//! the origin has not processed it (the connection was closed before, `REFUSED_STREAM`, GOAWAY) or where
+//! the method is idempotent (`GET`, `HEAD`, `OPTIONS`, `PUT`, `DELETE`), and at most 64 KiB of the body
+//! were read.
 //!
 //! **Balancers** that `proxy-protocol` names have to begin with a PROXY header (version 1 or 2); the
-//! client is then who they say. From anyone else such a header is a malformed request.
+//! client address is then the one in that header. From any other peer such a header is a malformed
+//! request.
 //!
 //! **Drain**: SIGTERM takes no new flows and waits `limits.drain` for open ones; a second signal
-//! ends them at once. Each leaves its `close`.
+//! ends them at once. Each flow leaves its `close` line.
 //!
 //! **Doctor**: `tidegate doctor`, run where the agent runs. It looks at the variables, the proxy and
 //! the policy; runs each program it finds against a proxy of its own on loopback, with the
 //! variables that are set, for a name below `.invalid`; and tries to get out. `tcp`, `ipv6` and
 //! `metadata` are reached where a connection is taken, `udp` where something answers QUIC, `dns`
-//! where a name is resolved, `unix` where a socket answers whose owner runs programs outside. What
-//! is refused or silent is contained. The targets are public resolvers, 169.254.169.254 for
+//! where a name is resolved, `unix` where a socket answers whose owner runs programs outside. A target
+//! that refuses or is silent counts as contained. The targets are public resolvers, 169.254.169.254 for
 //! metadata; `--probe-tcp ADDRESS:PORT` and the like replace them. `--report ADMIN` sends the result
 //! (`POST /v1/contained`). A report needs a token, which the control socket makes: doctor asks there
 //! (`--control unix:PATH`), or takes `TIDEGATE_REPORT_TOKEN`. For a place without the control socket,
 //! make one at the gate: `tidegate doctor --report-token 168` prints a token for 168 reports within a
-//! week. The record has each report and who sent it (`containment_reported`). An agent that reads the
+//! week. Each report and its sender are on record (`containment_reported`). An agent that reads the
 //! token, or that changes the doctor's surroundings, can send a false report; so can a process of the
-//! gate's own user outside a jail, which can open the control socket. `tidegate_contained` is good for
-//! an alert, never a ground for a permission.
+//! gate's own user outside a jail, which can open the control socket. Use `tidegate_contained` for
+//! alerts, never to permit anything.
+//!
+//! In a jail `doctor` tries each promise of the jail from inside, and prints `yes` or `no` with what
+//! it saw: `network`, `files`, `writes`, `processes`, `signals`, `ipc`, `sockets`, `descriptors`,
+//! `environment`, `system-calls`, `privileges`. It says `contained` only where every row says `yes`;
+//! a `no` makes exit code 1. `TIDEGATE_JAIL`, which `exec --jail` sets, only makes it print these
+//! rows. The report is as good as the account that runs `doctor`: an agent can replace the program.
+//!
+//! **Watch**: while a command runs in a jail, its gate looks at the jail from outside every two
+//! seconds. It ends the flows and takes no more where a process of the jail is in a namespace of the
+//! gate, has a capability, has lost `no_new_privs` or the filter of system calls, or sees a network
+//! interface beside `lo`, and where the mounts of the jail have changed. The record is
+//! `containment_lost`; `tidegate.detail` and standard error name the promise and what was seen. The
+//! kernel shows no other process's Landlock rules: the watch does not cover them.
 //!
 //! **Admin listener**: a request's head and its body have 5 s each, an answer has to be read within 5 s.
-//! At most 64 connections are open at each listener. Where one more comes, the gate ends the connection
-//! that has waited longest, of the client that has the most; so idle or slow clients keep neither
-//! health nor metrics from answering. Bodies have at most 64 KiB (a report 4 KiB, a hook 16 MiB).
+//! At most 64 connections are open at each listener. Where one more comes, the gate closes the connection
+//! that has waited longest, of the client with the most connections. So idle or slow clients cannot
+//! block health or metrics. Bodies have at most 64 KiB (a report 4 KiB, a hook 16 MiB).
 //!
 //! **Who asked**: `session_started`, `session_ended`, `tool_call_started`, `tool_call_ended` and
 //! `containment_reported` carry `tidegate.asker.door` (`admin`, `admin-tls`, `control`, `exec`), and
-//! what is known of who asked: at a Unix socket `tidegate.asker.uid` and `.pid` as the kernel gives
+//! facts about the asker: at a Unix socket `tidegate.asker.uid` and `.pid` as the kernel gives
 //! them, by TCP `.address`, the name in a client certificate (`.certificate`), and the session whose
 //! token was shown (`.session`). A process that has ended may have left its pid to another one.
 //!
 //! **Other hosts** (`[listen.admin-tls]`, off by default): health, and the exchange of tokens, for CI
 //! jobs elsewhere. `/metrics` and `/v1/policy` need a client certificate or the token of `token-file`;
-//! sessions are neither started nor revoked there. Its certificate, authorities, revocation lists and
-//! token are taken anew when their files change. `admin-names` has the names by which clients reach
+//! no client can start or revoke sessions there. Its certificate, authorities, revocation lists and
+//! token are read again when their files change. `admin-names` has the names by which clients reach
 //! it, e.g. that of a Kubernetes Service; another `Host` is refused with 421.
 //!
 //! ```toml
@@ -236,10 +252,10 @@
 //! **Rates** (`[limits]`): each caller has a rate for connections, refused flows, sessions that it
 //! starts and calls of the admin listener; ten seconds' worth may come at once. Beyond its rate a
 //! caller is answered 429 `rate_limited` with `Retry-After`, up to eight answers at a time after 250 ms,
-//! and counted (`tidegate_rate_limited_total`). A stream of HTTP/2 to an https:// proxy counts as a
+//! and is counted (`tidegate_rate_limited_total`). A stream of HTTP/2 to an https:// proxy counts as a
 //! connection. Flows that may pass go on while refused ones are
 //! limited. A caller is its session (children count as their root), else its user, else its address
-//! (IPv6: its /64) at the listener. Where callers share an address and none says who it is, they share
+//! (IPv6: its /64) at the listener. Where callers share an address and none presents an identity, they share
 //! its rates: give them sessions or users. The table has room for 65536 callers; idle ones are
 //! dropped after a minute, and while it is full new callers share one entry.
 //!
@@ -247,20 +263,7 @@
 //! secret; passwords where programs take them (`-p…`, `-u user:pass`); header fields, bodies and
 //! cookies of requests; a URL's user, query and fragment; connection strings; the tokens of well-known
 //! issuers; random text; what is piped to a program that reads a password. In doubt a word is masked.
-//! A secret that looks like an ordinary word and stands where no rule expects one is not seen.
-//!
-//! In a jail `doctor` tries each promise of the jail from inside, and prints `yes` or `no` with what
-//! it saw: `network`, `files`, `writes`, `processes`, `signals`, `ipc`, `sockets`, `descriptors`,
-//! `environment`, `system-calls`, `privileges`. It says `contained` only where every row says `yes`;
-//! a `no` makes exit code 1. `TIDEGATE_JAIL`, which `exec --jail` sets, only makes it print these
-//! rows. The report is as good as the account that runs `doctor`: an agent can replace the program.
-//!
-//! **Watch**: while a command runs in a jail, its gate looks at the jail from outside every two
-//! seconds. It ends the flows and takes no more where a process of the jail is in a namespace of the
-//! gate, has a capability, has lost `no_new_privs` or the filter of system calls, or sees a network
-//! interface beside `lo`, and where the mounts of the jail have changed. The record is
-//! `containment_lost`; `tidegate.detail` and standard error name the promise and what was seen. The
-//! kernel shows no other process's Landlock rules: the watch does not cover them.
+//! A secret that looks like an ordinary word, at a place for which there is no rule, is not masked.
 //!
 //! **Exit codes**: 0 yes; 1 no (a trial failed, a gate is not ready); 2 the input is wrong; 3 not
 //! contained; 4 something outside failed.

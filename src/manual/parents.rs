@@ -1,4 +1,4 @@
-//! Targets that are reached by another proxy.
+//! Targets that are reached through another proxy.
 //!
 //! ```toml
 //! [[dial.parent]]
@@ -19,8 +19,8 @@
 //! issuers) is dialled directly.
 //!
 //! **How**: a tunnel is asked for with CONNECT; a plain request is sent to the parent in absolute form.
-//! Both carry `Via` with our name, so that a circle of proxies is refused (508) by whoever sees
-//! itself. No session, user, trace or header of ours goes to a parent besides `Via` and the
+//! Both carry `Via` with our name, so that a proxy in a loop refuses the request that it has sent
+//! before (508). No session, user, trace or header of ours goes to a parent besides `Via` and the
 //! credential; what a client says to its proxy (`Proxy-Authorization`) ends here.
 //!
 //! **Names** are looked up by the parent (`resolve = "parent"`): the gate then sees no address, so the
@@ -31,7 +31,7 @@
 //!
 //! **Order**: of the parents that are for a target the first is asked. One that cannot be reached (no
 //! connection, no TLS, no HTTP) is passed over for 1 s, then 2 s, up to 30 s, and the next is
-//! asked within the same `limits.connect-timeout`. A parent that says no has the last word. Where
+//! asked within the same `limits.connect-timeout`. A parent that refuses has the last word. Where
 //! none can be reached the flow is refused with `parent_failed`: never silently past them, unless each
 //! of them says `fall-back = "direct"`; then the target is resolved, judged and dialled here.
 //!
@@ -39,7 +39,7 @@
 //! or `Basic …` or `Bearer …` as they are. A file belongs to the configuration: a change is a reload. A
 //! command (never through a shell; at most 10 s and 16 KiB) is run again after
 //! `credential-lifetime`. Where the parent answers 407 the file is read, or the command run, once more.
-//! A 407 of the parent is never passed on: the client would take it for ours.
+//! A 407 of the parent is never passed on: the client would take it for a 407 of the gate.
 //!
 //! **Records** have the parent in `tidegate.parent` and its address in `network.peer.address`; the
 //! detail of a `parent_failed` says what it answered. `tidegate_parent_dials_total` counts, and the

@@ -1,4 +1,4 @@
-//! Every way to be told no, and what to do then.
+//! Every reason for a refusal, and what to do then.
 //!
 //! A refused CONNECT carries the code in the HTTP reason phrase, in `Proxy-Status`, and in the JSON
 //! body; the flow id in `X-Tidegate-Flow` finds its record: `tidegate explain ID`. Status `closed`
@@ -44,10 +44,10 @@
 //! | `tls_failed` | 502 | The destination is allowed but there is no TLS with it. | Look at the certificates that the detail names; the policy is not the cause. |
 //! | `too_many_flows` | 429 | Too many flows are open at once. | Close some, or try again in a moment. |
 //!
-//! # Some of them in more words
+//! # Details of some refusals
 //!
-//! - `bad_request`: the detail says what is wrong. Refused are also requests that an origin could take
-//!   for another one than the one that is judged: a field that names another method
+//! - `bad_request`: the detail says what is wrong. The gate also refuses requests that an origin could
+//!   read as another request than the one that the gate decides: a field that names another method
 //!   (`X-HTTP-Method-Override` and its kin), another path or host (`X-Original-URL`, `X-Rewrite-URL`,
 //!   `X-Original-Host` and their kin), and content of a `GET`, `HEAD` or `OPTIONS`, which are judged as
 //!   reading. Status 408 (`error.type` is `request_timeout`): the client announced a body and did not
@@ -59,14 +59,14 @@
 //!   byte), `unexpected_eof` or `connection_reset` (in the head of its answer);
 //!   `response_proxy_authentication` (it answered 407: a client would send it the credential that is
 //!   for the gate). `response_chunks` stands in records only: the answer had begun.
-//! - `action_denied`: reading would pass, this does not. `tidegate explain ID` says what the request
-//!   does in the words of its service. A push is refused before a byte of its pack leaves: push to a
-//!   branch that `refs` of a rule names. Where nothing of a tunnel can be seen and the tier says
-//!   `opaque = "deny"`, the operator has to inspect the host.
+//! - `action_denied`: a request that only reads would pass, this one does not. `tidegate explain ID`
+//!   says what the request does in the words of its service. A push is refused before a byte of its
+//!   pack leaves: push to a branch that `refs` of a rule names. Where the tunnel is opaque and the tier
+//!   says `opaque = "deny"`, the operator has to inspect the host.
 //! - `mcp_tool_denied`: inside MCP it is an error of JSON-RPC with status 200, which the agent reads;
 //!   over the older transport it is a 403 ([`mcp`](super::mcp)).
-//! - `credential_denied`: all else of a rule fits, but not the token that the request shows. It was not
-//!   sent on; take the one that was issued for this work out of the environment that should have it.
+//! - `credential_denied`: every other condition of a rule holds, but the request presents another
+//!   credential. The gate sent nothing on. Use the credential that was issued for this work.
 //! - `bad_client_hello`: the client gets the TLS alert `decode_error`. A hello that is well-formed, but
 //!   names another host, two, or none that DNS could have, is `sni_mismatch` (`unrecognized_name`).
 //! - `ech_denied`: the client gets the TLS alert `access_denied`. Which clients send the extension, and
@@ -74,19 +74,19 @@
 //! - `inspect_unavailable`: the detail says why: `[inspect]` names no authority, the authority has
 //!   expired, or its name constraints do not permit the host (`ca-too-narrow` at the load). The
 //!   `CONNECT` is refused before the host is resolved or dialled.
-//! - `host_mismatch`: a client asks for one host on a connection that was opened for another. Those
-//!   of HTTP/2 repeat it on a connection of its own, others need to be told: no `Host` by hand.
-//! - `too_many_flows`: `limits.flows` or `limits.flows-per-caller` is reached; or too much is held of
-//!   bodies that have to be judged; or the caller has its share of the descriptors: of what one caller
-//!   and those that ask later may open, a third stays free ([`operations`](super::operations)).
-//! - `tls_failed`: nothing of the request was sent. The detail begins with a word for what is wrong,
-//!   the destination's certificate or ours; [`upstreams`](super::upstreams) lists them. The tunnel
-//!   itself is refused, where that is known before it opens. A fault of the network is
+//! - `host_mismatch`: a client asks for one host on a connection that was opened for another. Clients
+//!   of HTTP/2 repeat the request on another connection. Other clients must not set `Host` by hand.
+//! - `too_many_flows`: `limits.flows` or `limits.flows-per-caller` is reached; or the gate holds too many
+//!   bytes of bodies that it has to read before it decides; or the caller has used its share of the
+//!   descriptors ([`operations`](super::operations)).
+//! - `tls_failed`: nothing of the request was sent. The detail begins with a word for the
+//!   error; [`upstreams`](super::upstreams) lists these words. Where the gate finds the error before the
+//!   tunnel opens, it refuses the tunnel itself. A fault of the network is
 //!   `connect_failed` or `connect_timeout` instead.
 //! - `parent_failed`: the detail says what the parent answered, or that none could be reached
 //!   ([`parents`](super::parents)). Nothing went past the parents.
 //!
-//! # What only the gate says
+//! # Marks that only the gate sets
 //!
 //! An origin cannot mark an answer as a refusal of the gate. Of every answer that the gate reads (plain
 //! HTTP, requests inside inspected tunnels, upgrades, 1xx) these are left out: `X-Deny-Reason`,

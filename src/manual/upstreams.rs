@@ -1,8 +1,8 @@
 //! mTLS for callers without keys: `[upstream.NAME]`.
 //!
-//! Where the gate ends TLS (`inspect`), or makes a plain request TLS, it can show a certificate of
-//! its own to the destination. The agent asks for `https://internal.example/` and has neither key
-//! nor certificate: nothing that it could lose.
+//! Where the gate ends TLS (`inspect`), or makes a plain request TLS, it can present a client
+//! certificate of its own to the destination. The agent asks for `https://internal.example/` and has
+//! neither key nor certificate.
 //!
 //! ```toml
 //! [upstream.internal-mtls]
@@ -19,9 +19,9 @@
 //! is refused. An encrypted key is PKCS#8 with PBES2 (AES; PBKDF2 or scrypt), as `openssl pkcs8
 //! -topk8` writes it; `client-key-passphrase` names the file of its passphrase, one line.
 //!
-//! **Whom to believe**: `roots` replace the system's for these destinations. `pins` come on top: the
+//! **Trust**: `roots` replace the system's for these destinations. `pins` come on top: the
 //! chain is verified as always, and then one key of that chain, leaf, authority or root, has to be
-//! pinned. There is no key that leaves the verification out. `server-name` is for a destination that
+//! pinned. No key of the configuration turns verification off. `server-name` is for a destination that
 //! is reached under another name than its certificate has.
 //!
 //! **Revocation**: `crl` names revocation lists in PEM, for internal authorities. Every certificate of
@@ -39,17 +39,17 @@
 //! **What is not looked at**: the signature and the content of that OCSP response; OCSP servers; lists
 //! that a certificate names (`cRLDistributionPoints`); signed certificate timestamps (CT); the lists of
 //! revoked certificates that browsers ship. Without `crl`, a certificate that its authority revoked is
-//! taken until it ends: `certificate_revoked` is only told of destinations with `crl`.
+//! taken until it ends: only destinations with `crl` can fail with `certificate_revoked`.
 //!
-//! **Rotation**: write the new certificate and its key; within seconds the gate takes both. What is
-//! half written, or does not fit together, changes nothing (`tidegate_policy_stale`). Requests that
+//! **Rotation**: write the new certificate and its key; within seconds the gate takes both. A file that
+//! is half written, or a key that does not match, changes nothing (`tidegate_policy_stale`). Requests that
 //! are under way go on; from the next one on, in open tunnels as well, the new certificate is shown,
 //! and no TLS session is resumed across a change. A certificate that has expired is taken with a
 //! warning.
 //!
 //! **Watching**: `tidegate_certificate_not_after_timestamp_seconds` says when the first one ends, of
-//! kind `upstream` (our own), `upstream-root` and `upstream-crl`; `tidegate doctor` names each, and those that end
-//! within two weeks are findings.
+//! kind `upstream` (our own), `upstream-root` and `upstream-crl`; `tidegate doctor` names each, and
+//! those that end within two weeks are findings.
 //!
 //! **When it fails**, refusal, record (`error.type`) and `tidegate_tls_handshakes_total` say why:
 //!

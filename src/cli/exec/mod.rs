@@ -60,10 +60,11 @@ pub(super) struct Exec {
     /// The session to join, a UUID [default: a new one].
     #[arg(long, value_name = "ID")]
     session: Option<Uuid>,
-    /// Refuse nothing: what would be refused passes, and is shown at the end.
+    /// Let pass what the rules would refuse, and show it at the end. The floor still refuses:
+    /// metadata, link-local and private addresses.
     #[arg(long)]
     observe: bool,
-    /// Leave it no other way out (Linux).
+    /// Run the command in a jail whose only way to the network is the gate (Linux).
     #[arg(long)]
     jail: bool,
     /// Give a file, folder or socket back to the jailed command; `:ro`: for reading only. May be
@@ -74,8 +75,8 @@ pub(super) struct Exec {
     /// repeated.
     #[arg(long, value_name = "PROMISE", requires = "jail")]
     allow_missing: Vec<Promise>,
-    /// Join a gate that runs already: http://HOST:PORT, as clients reach it. Its policy decides and
-    /// its records tell; what the session is worth is `identity.session.local` there.
+    /// Join a gate that runs already: http://HOST:PORT, as clients reach it. Its policy decides, its
+    /// log has the records, and its `identity.session.local` says how far the session is trusted.
     #[arg(long, value_name = "URL", conflicts_with_all = ["config", "jail", "json", "observe", "summary"])]
     #[arg(value_parser = Proxy::parse_short)]
     join: Option<Proxy>,

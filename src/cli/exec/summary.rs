@@ -105,8 +105,8 @@ impl End<'_> {
         if self.is_asserted() && !self.of("refused").is_empty() {
             line(
                 &mut text,
-                "tidegate: what only a working copy says makes no tier looser; a [[workspace]] \
-                 is evidence",
+                "tidegate: only .git names the repository, so it gives no looser tier; \
+                 a [[workspace]] is evidence",
             );
         }
         if let Some(next) = self.next() {
