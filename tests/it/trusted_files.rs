@@ -584,11 +584,12 @@ fn without_a_configuration_exec_enforces_what_run_does_and_observes_where_it_is_
     let observed = run(&["--observe"]);
     assert_ne!(observed.stdout, "403", "{observed:?}");
     let lines: Vec<&str> = observed.stderr.lines().collect();
-    let first = "tidegate: OBSERVING: nothing is refused; what would be is shown at the end";
+    let first =
+        "tidegate: OBSERVING: the rules refuse nothing; the end shows what they would refuse";
     assert_eq!(lines.first(), Some(&first));
     assert_eq!(
         lines.last(),
-        Some(&"tidegate: OBSERVED: nothing was refused")
+        Some(&"tidegate: OBSERVED: the rules refused nothing")
     );
 }
 

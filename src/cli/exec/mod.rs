@@ -43,7 +43,7 @@ use workplace::FolderEvidence;
 const LIFETIME: Duration = Duration::from_hours(24 * 30);
 /// The first line of a command that is observed.
 const OBSERVING: &str =
-    "tidegate: OBSERVING: nothing is refused; what would be is shown at the end\n";
+    "tidegate: OBSERVING: the rules refuse nothing; the end shows what they would refuse\n";
 /// Options of `claude` that say which session it is.
 const CLAUDE_SESSION: &[&str] = &["--session-id", "--resume", "--continue", "--from-pr"];
 

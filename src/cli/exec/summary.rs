@@ -10,6 +10,8 @@ use crate::record::{Counts, Kind, Outcome};
 
 use super::super::print;
 
+/// Characters of the line that names repository, tier and session.
+const MAX_WHO: usize = 400;
 /// Lines of one group.
 const LINES: usize = 20;
 
@@ -19,7 +21,7 @@ pub(super) struct End<'a> {
     pub(super) session: &'a Started,
     pub(super) record: Option<PathBuf>,
     pub(super) config: Option<&'a Path>,
-    /// Whether nothing was refused.
+    /// Whether the rules refused nothing (`--observe`).
     pub(super) observed: bool,
 }
 
@@ -45,7 +47,7 @@ impl End<'_> {
             self.flows()
         };
         if self.observed {
-            text.push_str("tidegate: OBSERVED: nothing was refused\n");
+            text.push_str("tidegate: OBSERVED: the rules refused nothing\n");
         }
         text
     }
@@ -84,7 +86,8 @@ impl End<'_> {
             self.session.tier,
             self.session.session
         );
-        line(&mut text, &who);
+        // Not cut: the session is there to be copied.
+        let _ = writeln!(text, "{}", print::clean(&who, MAX_WHO));
         for name in GROUPS {
             let of = self.of(name);
             for (kind, count) in of.iter().take(LINES) {
