@@ -210,7 +210,7 @@ fn each_of_many_streams_is_judged_by_its_own_path() {
         let (clean, cut) = (plain(PATH_ADDED, "/a"), plain(PATH_ADDED, "/a#b"));
         for round in 0..20_u32 {
             let streams: Vec<u32> = (0..20).map(|place| (round * 20 + place) * 2 + 1).collect();
-            let has_hash = |stream: u32| stream % 3 == 0;
+            let has_hash = |stream: u32| stream.is_multiple_of(3);
             let frames = streams.iter().flat_map(|stream| {
                 let path = if has_hash(*stream) { &cut } else { &clean };
                 Frame::new(kind::HEADERS, flag::WHOLE, *stream, side.block(path)).bytes()

@@ -107,7 +107,7 @@ impl HeaderBlocks {
     pub(super) fn begin(&mut self, kind: u8, flags: u8, stream: u32, length: usize) {
         if self.is_readable {
             let begun = self.try_begin(kind, flags, stream, length);
-            self.stop_at(begun);
+            self.stop_unless(begun.is_ok());
         }
     }
 
@@ -115,12 +115,12 @@ impl HeaderBlocks {
     pub(super) fn take(&mut self, payload: &[u8]) {
         if self.is_readable && self.open.is_some() {
             let taken = self.try_take(payload);
-            self.stop_at(taken);
+            self.stop_unless(taken.is_ok());
         }
     }
 
-    fn stop_at(&mut self, result: Result<(), Malformed>) {
-        if result.is_err() {
+    fn stop_unless(&mut self, is_readable: bool) {
+        if !is_readable {
             self.is_readable = false;
             self.found.lock().is_unreadable = true;
         }
@@ -238,7 +238,9 @@ mod tests {
         let mut blocks = HeaderBlocks::new(found.clone());
         for (kind, flags, stream, payload) in frames {
             blocks.begin(*kind, *flags, *stream, payload.len());
-            payload.chunks(size).for_each(|piece| blocks.take(piece));
+            for piece in payload.chunks(size) {
+                blocks.take(piece);
+            }
         }
         found.take(STREAM)
     }
@@ -304,7 +306,9 @@ mod tests {
     #[test]
     fn the_streams_are_bounded() {
         let found = Fragments::default();
-        (0..1024).for_each(|stream| found.add(stream));
+        for stream in 0..1024 {
+            found.add(stream);
+        }
         assert_eq!(found.take(7), Fragment::Present);
         assert_eq!(found.take(7), Fragment::Absent);
         found.add(7);

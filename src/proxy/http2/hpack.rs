@@ -254,7 +254,9 @@ impl Text {
     fn take(&mut self, part: &[u8]) -> Result<(), Malformed> {
         self.missing = self.missing.saturating_sub(part.len());
         let Some(mut huffman) = self.huffman.take() else {
-            part.iter().for_each(|octet| self.see(*octet));
+            for octet in part {
+                self.see(*octet);
+            }
             return Ok(());
         };
         for octet in part {
