@@ -14,7 +14,7 @@
 //! | `bad_path` | 400 | The path is not in canonical form. | Send the path without dot segments, empty segments, backslashes or needless escapes. |
 //! | `bad_request` | 400 | The request is not well-formed HTTP/1.1. | Send one well-formed request; use CONNECT for https. |
 //! | `bad_response` | 502 | The destination is allowed but its answer cannot be passed on. | Tell the operator of the service: the detail says what is wrong with its answer. |
-//! | `bad_target` | 400 | The destination is not a canonical host and port. | Send a plain host name or address with a port from 1 to 65535. |
+//! | `bad_target` | 400 | The destination is not a canonical host and port, or the URL contains `#` (in HTTP/2: the `:path`). | Send a plain host name or address with a port from 1 to 65535, and no fragment. |
 //! | `category_denied` | 403 | The tier denies this category of destination. | Do without it; this repository's tier is set by its operator. |
 //! | `connect_failed` | 502 | The destination is allowed but did not accept a connection. | Check that the service is up; the policy is not the cause. |
 //! | `connect_timeout` | 504 | The destination is allowed but did not answer in time. | Try again later; the policy is not the cause. |

@@ -35,6 +35,7 @@ mod hello;
 mod hooks;
 mod http2;
 mod http2_conformance;
+mod http2_fragments;
 mod http2_hostile;
 mod http2_origin;
 mod identity;

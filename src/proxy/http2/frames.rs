@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 
 use super::STREAMS;
+use super::fragments::{Fragments, HeaderBlocks};
 
 /// Frames that carry nothing: at once, and more in each second after.
 const BURST: u64 = 1000;
@@ -30,9 +31,11 @@ const PREFACE: usize = 24;
 const HEAD: usize = 9;
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const PUSH_PROMISE: u8 = 5;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 
 /// A connection whose frames are counted; no more is read of it once they are too many.
@@ -43,9 +46,16 @@ pub(super) struct Counted<S> {
     flooded: CancellationToken,
 }
 
-/// Counts what a client sends; the token is cancelled when it is too much.
-pub(super) fn from_client<S>(io: S, clock: Clock) -> (Counted<S>, CancellationToken) {
-    counted(io, clock, PREFACE, None)
+/// Counts what a client sends; the token is cancelled when it is too much. The streams whose
+/// `:path` contains `#` are added to `fragments`.
+pub(super) fn from_client<S>(
+    io: S,
+    clock: Clock,
+    fragments: Fragments,
+) -> (Counted<S>, CancellationToken) {
+    let (mut counted, flooded) = counted(io, clock, PREFACE, None);
+    counted.heads.blocks = Some(HeaderBlocks::new(fragments));
+    (counted, flooded)
 }
 
 /// What is known of an origin besides its frames.
@@ -86,6 +96,7 @@ fn counted<S>(
             asked,
             answered: 0,
             goaway: Goaway::default(),
+            blocks: None,
         },
         allowance: Allowance {
             left: BURST,
@@ -108,6 +119,8 @@ struct Heads {
     /// Heads of responses that it sent.
     answered: u64,
     goaway: Goaway,
+    /// The header blocks of a client.
+    blocks: Option<HeaderBlocks>,
 }
 
 /// The beginning of the payload of a GOAWAY frame: the number of a stream.
@@ -142,18 +155,26 @@ impl Heads {
             if let (Some(last), Some(asked)) = (self.goaway.take(passed), &self.asked) {
                 asked.last.fetch_min(last, Ordering::AcqRel);
             }
+            if let Some(blocks) = &mut self.blocks {
+                blocks.take(passed);
+            }
             let (part, rest) = rest.split_at((HEAD - self.head.len()).min(rest.len()));
             self.head.extend_from_slice(part);
             bytes = rest;
-            if let [a, b, c, kind, flags, ..] = *self.head.as_slice()
-                && self.head.len() == HEAD
+            if let [a, b, c, kind, flags, stream @ ..] = self.head.as_slice()
+                && let Ok(stream) = <[u8; 4]>::try_from(stream)
             {
+                let [a, b, c, kind, flags] = [*a, *b, *c, *kind, *flags];
                 self.head.clear();
                 self.before = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
                 self.goaway = Goaway {
                     missing: if kind == GOAWAY { 4 } else { 0 },
                     stream: 0,
                 };
+                if let Some(blocks) = &mut self.blocks {
+                    let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+                    blocks.begin(kind, flags, stream, self.before);
+                }
                 cost += self.cost_of(kind, flags);
             }
         }
@@ -286,6 +307,7 @@ mod tests {
             }),
             answered: 0,
             goaway: Goaway::default(),
+            blocks: None,
         }
     }
 

@@ -9,6 +9,7 @@ use super::super::http1::{
     BodyLength, HeadError, HeadLimits, Method, Name, RequestHead, ResponseHead, Version,
     parse_request,
 };
+use super::fragments::Fragment;
 
 /// The one protocol that a stream may become.
 const WEBSOCKET: &str = "websocket";
@@ -19,6 +20,7 @@ const WEBSOCKET: &str = "websocket";
 /// that a stream may become a WebSocket (RFC 8441).
 pub(super) fn request(
     parts: &Parts,
+    fragment: Fragment,
     ended: bool,
     limits: HeadLimits,
     sockets: bool,
@@ -29,7 +31,7 @@ pub(super) fn request(
         return Err(HeadError::TooLarge);
     }
     let mut text = BytesMut::new();
-    write(parts, extended, &mut text)?;
+    write(parts, fragment, extended, &mut text)?;
     let mut head = parse_request(&mut text, limits)?.ok_or(HeadError::RequestLine)?;
     if !text.is_empty() {
         return Err(HeadError::RequestLine);
@@ -82,10 +84,21 @@ fn is_socket(parts: &Parts, ended: bool, offered: bool) -> Result<bool, HeadErro
     Ok(true)
 }
 
-fn write(parts: &Parts, extended: bool, text: &mut BytesMut) -> Result<(), HeadError> {
+fn write(
+    parts: &Parts,
+    fragment: Fragment,
+    extended: bool,
+    text: &mut BytesMut,
+) -> Result<(), HeadError> {
     let uri = &parts.uri;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("", |path| path.as_str());
+    // The library cut the fragment off: with an empty one the target is refused as in HTTP/1.
+    let hash: &[u8] = match fragment {
+        Fragment::Absent => b"",
+        Fragment::Present => b"#",
+        Fragment::Unknown => return Err(HeadError::RequestLine),
+    };
     let method = if extended {
         "GET"
     } else {
@@ -99,7 +112,7 @@ fn write(parts: &Parts, extended: bool, text: &mut BytesMut) -> Result<(), HeadE
     match uri.scheme_str() {
         // RFC 9113 section 8.5: only the authority.
         _ if parts.method == http::Method::CONNECT && !extended => {
-            if uri.scheme().is_some() || !path.is_empty() {
+            if uri.scheme().is_some() || !path.is_empty() || !hash.is_empty() {
                 return Err(HeadError::RequestLine);
             }
             put(text, &[authority.as_bytes()]);
@@ -111,9 +124,10 @@ fn write(parts: &Parts, extended: bool, text: &mut BytesMut) -> Result<(), HeadE
                 b"://",
                 authority.as_bytes(),
                 path.as_bytes(),
+                hash,
             ],
         ),
-        _ => put(text, &[path.as_bytes()]),
+        _ => put(text, &[path.as_bytes(), hash]),
     }
     put(
         text,
@@ -254,6 +268,16 @@ mod tests {
         fields: 32,
     };
 
+    /// As [`request`], of a `:path` without `#`.
+    fn read(
+        parts: &Parts,
+        ended: bool,
+        limits: HeadLimits,
+        sockets: bool,
+    ) -> Result<RequestHead, HeadError> {
+        request(parts, Fragment::Absent, ended, limits, sockets)
+    }
+
     fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::builder().method(method).uri(uri);
         for (name, value) in fields {
@@ -264,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_connect_names_host_and_port_and_nothing_else() {
-        let head = request(
+        let head = read(
             &parts("CONNECT", "a.example:443", &[]),
             false,
             LIMITS,
@@ -277,7 +301,7 @@ mod tests {
             (BodyLength::None, Version::Http2)
         );
         let whole = parts("CONNECT", "https://a.example:443/", &[]);
-        assert!(request(&whole, false, LIMITS, false).is_err());
+        assert!(read(&whole, false, LIMITS, false).is_err());
     }
 
     fn extended(protocol: &'static str, uri: &str, fields: &[(&str, &str)]) -> Parts {
@@ -290,7 +314,7 @@ mod tests {
     fn an_extended_connect_is_read_as_the_upgrade_that_it_stands_for() {
         let version = [("sec-websocket-version", "13")];
         let asked = extended("websocket", "https://a.example/ws?q", &version);
-        let head = request(&asked, false, LIMITS, true).expect("good");
+        let head = read(&asked, false, LIMITS, true).expect("good");
         assert_eq!(head.target(), b"https://a.example/ws?q");
         assert_eq!(
             (&head.method, head.upgrade(), head.extended, head.body),
@@ -319,7 +343,7 @@ mod tests {
         const URL: &str = "https://a.example/ws";
         let wrong = |protocol, uri: &str, fields: &[(&str, &str)], ended, offered| {
             let parts = extended(protocol, uri, fields);
-            request(&parts, ended, LIMITS, offered).expect_err("wrong")
+            read(&parts, ended, LIMITS, offered).expect_err("wrong")
         };
         for (protocol, offered) in [
             ("websocket", false),
@@ -348,7 +372,7 @@ mod tests {
         }
         let mut get = parts("GET", URL, &[]);
         get.extensions.insert(Protocol::from_static("websocket"));
-        let error = request(&get, false, LIMITS, true).expect_err("wrong");
+        let error = read(&get, false, LIMITS, true).expect_err("wrong");
         assert_eq!(error, HeadError::Socket);
     }
 
@@ -356,7 +380,7 @@ mod tests {
     fn a_request_is_read_as_one_of_http1() {
         let cookies = [("cookie", "a=1"), ("cookie", "b=2"), ("host", "A.example")];
         let asked = parts("GET", "http://a.example/p?q", &cookies);
-        let head = request(&asked, true, LIMITS, false).expect("good");
+        let head = read(&asked, true, LIMITS, false).expect("good");
         assert_eq!(head.target(), b"http://a.example/p?q");
         let fields: Vec<_> = head.fields.iter().map(|field| field.value).collect();
         assert_eq!(fields, [&b"a.example"[..], b"a=1; b=2"]);
@@ -366,7 +390,7 @@ mod tests {
     fn what_two_readers_could_take_in_two_ways_is_refused() {
         let wrong = |method: &str, fields: &[(&str, &str)], ended| {
             let parts = parts(method, "http://a.example/", fields);
-            request(&parts, ended, LIMITS, false).expect_err("wrong")
+            read(&parts, ended, LIMITS, false).expect_err("wrong")
         };
         assert_eq!(
             wrong("GET", &[("host", "b.example")], true),
@@ -387,7 +411,7 @@ mod tests {
     fn a_body_without_a_length_lasts_until_its_stream_ends() {
         let asked = |fields: &[(&str, &str)], ended| {
             let parts = parts("POST", "http://a.example/", fields);
-            request(&parts, ended, LIMITS, false).expect("good").body
+            read(&parts, ended, LIMITS, false).expect("good").body
         };
         assert_eq!(asked(&[], false), BodyLength::UntilClose);
         assert_eq!(asked(&[], true), BodyLength::None);

@@ -6,8 +6,11 @@
 //! were reset, windows. What it can make us do for nothing is bounded in [`frames`].
 
 mod carrier;
+mod fragments;
 mod frames;
 mod head;
+mod hpack;
+mod huffman;
 mod stream;
 
 use std::sync::Arc;
@@ -32,6 +35,7 @@ use super::inspect::Inside;
 pub(super) use carrier::{
     Carrier as OriginCarrier, Exchange, RequestHalf, ResponseHalf, is_unprocessed,
 };
+use fragments::Fragments;
 pub(super) use stream::{ReadHalf, Stream, WriteHalf};
 
 /// Requests and tunnels of one connection at once. One more is refused, and may be tried again.
@@ -91,7 +95,9 @@ where
     if sockets {
         builder.enable_connect_protocol();
     }
-    let (io, flooded) = frames::from_client(io, shared.gate.clock.clone());
+    let fragments = Fragments::default();
+    let clock = shared.gate.clock.clone();
+    let (io, flooded) = frames::from_client(io, clock, fragments.clone());
     let handshake = builder.handshake(io);
     let Ok(Ok(carrier)) = tokio::time::timeout(limits.header_timeout, handshake).await else {
         return;
@@ -103,6 +109,7 @@ where
         inside,
         sockets,
         flooded,
+        fragments,
         open: Arc::new(()),
     };
     service.run(carrier).await;
@@ -135,6 +142,8 @@ struct Service {
     sockets: bool,
     /// Cancelled when the client sends too many frames that carry nothing.
     flooded: CancellationToken,
+    /// The streams of the client whose `:path` contains `#`.
+    fragments: Fragments,
     /// Held by every stream: how many are open.
     open: Arc<()>,
 }
@@ -217,6 +226,7 @@ impl Service {
             self.inside.clone(),
         );
         let open = self.open.clone();
+        let fragment = self.fragments.take(body.stream_id().as_u32());
         self.shared.gate.tasks.spawn(async move {
             let mut ended = body.is_end_stream();
             if !ended && head::has_no_content(&parts) {
@@ -224,7 +234,7 @@ impl Service {
                 let ending = tokio::time::timeout(patience, is_empty(&mut body));
                 ended = ending.await.unwrap_or(false);
             }
-            let head = head::request(&parts, ended, bounds, sockets);
+            let head = head::request(&parts, fragment, ended, bounds, sockets);
             drop(parts);
             let extended = head.as_ref().is_ok_and(|head| head.extended);
             let stream = ClientStream::Http2(Box::new(Stream::new(body, respond, extended)));
