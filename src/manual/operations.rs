@@ -260,10 +260,14 @@
 //! dropped after a minute, and while it is full new callers share one entry.
 //!
 //! **`process.command`** is masked: the values of flags, variables, fields and keys with the name of a
-//! secret; passwords where programs take them (`-p…`, `-u user:pass`); header fields, bodies and
-//! cookies of requests; a URL's user, query and fragment; connection strings; the tokens of well-known
-//! issuers; random text; what is piped to a program that reads a password. In doubt a word is masked.
-//! A secret that looks like an ordinary word, at a place for which there is no rule, is not masked.
+//! secret; passwords where programs take them (`-p…`, `-u user:pass`); what stands behind subcommands
+//! that take a secret (`login X`, `config set NAME X`, `secret set NAME X`); the value of every
+//! variable that is set (`export NAME=X`, `env NAME=X`, `--env NAME=X`, `--arg NAME X`), a few like
+//! `PATH` excepted; header fields, bodies and cookies of requests; a URL's user, query and fragment;
+//! connection strings; the tokens of well-known issuers; random text; code behind `-c` and `-e`, of
+//! which only the hosts of its URLs stay (the commands of a shell's script are masked word by word);
+//! what is piped to a program that reads a password. In doubt a word is masked.
+//! A secret that looks like an ordinary word and stands where no rule expects one is written as it is.
 //!
 //! **Exit codes**: 0 yes; 1 no (a trial failed, a gate is not ready); 2 the input is wrong; 3 not
 //! contained; 4 something outside failed.

@@ -14,7 +14,7 @@ use hashbrown::HashSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::gate::{Asked, RateKey, Snapshot};
+use crate::gate::{Asked, Delay, RATE_LIMIT_DELAY, RateKey, Snapshot};
 use crate::identity::{Channel, Family};
 use crate::metrics::FlowKind;
 use crate::name::{Host, HostName, Path, Target};
@@ -42,6 +42,26 @@ const REMEMBERED: usize = 4096;
 enum Asker {
     Datagram(SocketAddr),
     Stream(SocketAddr, SocketAddr),
+}
+
+/// What a client is told of a name, and when.
+struct Told {
+    answer: Answer,
+    /// Its place among the answers that wait, since its caller is over its rate of refusals.
+    delay: Option<Delay>,
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Self {
+        let delay = None;
+        Self { answer, delay }
+    }
+}
+
+/// A message that answers another.
+struct Reply {
+    message: Vec<u8>,
+    delay: Option<Delay>,
 }
 
 /// What answers.
@@ -74,30 +94,43 @@ impl Stub {
     }
 
     /// The answer to a message; none where it is no question.
-    async fn answer(&self, message: &[u8], asker: Asker) -> Option<Vec<u8>> {
+    async fn answer(&self, message: &[u8], asker: Asker) -> Option<Reply> {
         let question = Question::parse(message)?;
-        let answer = match &question.name {
+        let told = match &question.name {
             Some(name) if question.is_internet => self.tell(name, question.kind, asker).await,
-            _ => Answer::NoSuchName,
+            _ => Answer::NoSuchName.into(),
         };
-        Some(question.answer(&answer))
+        Some(Reply {
+            message: question.answer(&told.answer),
+            delay: told.delay,
+        })
     }
 
-    async fn tell(&self, name: &HostName, kind: Kind, asker: Asker) -> Answer {
+    /// Waits before a delayed answer is sent, and gives its place back.
+    async fn hold_back(&self, delay: Option<Delay>) {
+        let Some(_delay) = delay else { return };
+        tokio::select! {
+            () = tokio::time::sleep(RATE_LIMIT_DELAY) => {}
+            () = self.shared.gate.draining.cancelled() => {}
+        }
+    }
+
+    async fn tell(&self, name: &HostName, kind: Kind, asker: Asker) -> Told {
         let snapshot = self.shared.gate.snapshot.load_full();
         let Some(known) = self.known(&snapshot, &self.channel).await else {
-            return Answer::Failed;
+            return Answer::Failed.into();
         };
         let own = super::internal::is_own_name(name) && self.ports.contains(&80);
         if !own && !self.could_pass(&snapshot, &known, name) {
             return self.refuse(&snapshot, name, asker).await;
         }
-        match (kind, self.names.place(name)) {
+        let answer = match (kind, self.names.place(name)) {
             (_, None) => Answer::Failed,
             (Kind::A, Some(place)) => Answer::A(v4(place)),
             (Kind::Aaaa, Some(place)) => Answer::Aaaa(v6(place)),
             (Kind::Other, Some(_)) => Answer::Nothing,
-        }
+        };
+        answer.into()
     }
 
     async fn known(&self, snapshot: &Snapshot, channel: &Arc<Channel>) -> Option<Known> {
@@ -165,17 +198,17 @@ impl Stub {
     }
 
     /// Puts a refused name on record, once.
-    async fn refuse(&self, snapshot: &Snapshot, name: &HostName, asker: Asker) -> Answer {
+    async fn refuse(&self, snapshot: &Snapshot, name: &HostName, asker: Asker) -> Told {
         if self.is_recorded(name) {
-            return Answer::NoSuchName;
+            return Answer::NoSuchName.into();
         }
         let channel = self.channel_of(asker).await;
         let Some(known) = self.known(snapshot, &channel).await else {
-            return Answer::Failed;
+            return Answer::Failed.into();
         };
         let begun = Flow::begin(&self.shared.gate, FlowKind::Dns, Ipv4Addr::LOCALHOST.into());
         let Ok(mut flow) = begun.await else {
-            return Answer::Failed;
+            return Answer::Failed.into();
         };
         let target = Target {
             host: Host::Name(name.clone()),
@@ -188,11 +221,13 @@ impl Stub {
         let key = known.caller.key(Ipv4Addr::LOCALHOST.into());
         let rates = gate.rates.of(RateKey::of_caller(key, self.channel.local));
         if let Some(limited) = rates::over_refusals(gate, &rates) {
-            rates::hold_back(gate, &rates).await;
             flow.refuse(&limited);
             flow.facts.status = None;
             let _ = flow.recorded(&limited).await;
-            return Answer::Failed;
+            return Told {
+                answer: Answer::Failed,
+                delay: rates.delay(),
+            };
         }
         let judged = flow.judge(&known, &target, &Asked::Connect);
         let refusal = judged.err().unwrap_or_else(|| {
@@ -207,9 +242,9 @@ impl Stub {
         match flow.recorded(&refusal).await {
             None => {
                 self.remember(name);
-                Answer::NoSuchName
+                Answer::NoSuchName.into()
             }
-            Some(_) => Answer::Failed,
+            Some(_) => Answer::Failed.into(),
         }
     }
 
@@ -231,8 +266,11 @@ impl Stub {
     }
 }
 
-/// Answers questions over UDP, one after another: a client that asks faster is heard later.
+/// Answers questions over UDP, one after another. A refusal over its caller's rate is put on record
+/// in its turn; its answer waits in a task of its own, so that it holds up no other answer. A caller
+/// has a few such places ([`Delay`]); beyond them its answers do not wait.
 pub(super) async fn serve(stub: Arc<Stub>, socket: Datagrams) {
+    let socket = Arc::new(socket);
     let mut buffer = vec![0; LONGEST];
     let draining = stub.shared.gate.draining.clone();
     loop {
@@ -247,9 +285,19 @@ pub(super) async fn serve(stub: Arc<Stub>, socket: Datagrams) {
         let Some(client) = way.client() else {
             continue;
         };
-        if let Some(answer) = stub.answer(message, Asker::Datagram(client)).await {
-            let _ = socket.answer(&answer, &way).await;
+        let Some(reply) = stub.answer(message, Asker::Datagram(client)).await else {
+            continue;
+        };
+        if reply.delay.is_none() {
+            let _ = socket.answer(&reply.message, &way).await;
+            continue;
         }
+        let (stub, socket) = (stub.clone(), socket.clone());
+        let tasks = stub.shared.gate.tasks.clone();
+        tasks.spawn(async move {
+            stub.hold_back(reply.delay).await;
+            let _ = socket.answer(&reply.message, &way).await;
+        });
     }
 }
 
@@ -293,7 +341,9 @@ async fn one_over_tcp(stub: &Stub, stream: &mut TcpStream, asker: Asker) -> Opti
     let length = stream.read_u16().await.ok()?;
     let mut message = vec![0; usize::from(length)];
     stream.read_exact(&mut message).await.ok()?;
-    let answer = stub.answer(&message, asker).await?;
+    let reply = stub.answer(&message, asker).await?;
+    stub.hold_back(reply.delay).await;
+    let answer = reply.message;
     stream
         .write_u16(u16::try_from(answer.len()).ok()?)
         .await

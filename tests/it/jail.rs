@@ -38,11 +38,16 @@ struct Jails {
 
 impl Jails {
     fn new(origin: &Origin, pki: &Pki) -> Self {
+        Self::with(origin, pki, "")
+    }
+
+    /// With more tables of a configuration.
+    fn with(origin: &Origin, pki: &Pki, tables: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         let ca = pki.write(folder.path());
         let rules = allow("files", HOST, origin.port());
         let text = format!(
-            "[listen]\nproxy = [\"127.0.0.1:0\"]\n[record]\nfile = \"decisions.jsonl\"\n{TIERS}{}{rules}",
+            "[listen]\nproxy = [\"127.0.0.1:0\"]\n[record]\nfile = \"decisions.jsonl\"\n{tables}{TIERS}{}{rules}",
             names(&[HOST, REFUSED])
         );
         std::fs::write(folder.path().join("tidegate.toml"), text).expect("a file");
@@ -273,5 +278,58 @@ fn nothing_that_is_tried_from_inside_gets_out() {
         .filter(|line| line.starts_with("out"))
         .collect();
     assert!(out.is_empty(), "{}", left.said);
+    origin.saw_nothing();
+}
+
+/// Asks for refused names until one answer is a failure (its caller is over its rate), then for one
+/// more refused name and an allowed one, up to a hundred times. Prints which of the two was
+/// answered first.
+const FLOOD_OF_NAMES: &str = r#"
+import socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.settimeout(20)
+client.connect(("9.9.9.9", 53))
+def ask(number, name):
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    head = number.to_bytes(2, "big") + b"\1\0\0\1\0\0\0\0\0\0"
+    client.send(head + labels + b"\0\0\1\0\1")
+def answer():
+    message = client.recv(512)
+    return int.from_bytes(message[:2], "big"), message[3] & 15
+number = 0
+for _ in range(100):
+    code = 0
+    while code != 2:
+        number += 1
+        ask(number, f"n{number}.elsewhere.example.net")
+        code = answer()[1]
+    refused, allowed = number + 1, number + 2
+    number += 2
+    ask(refused, f"n{refused}.elsewhere.example.net")
+    ask(allowed, sys.argv[1])
+    answers = [answer(), answer()]
+    assert (allowed, 0) in answers, answers
+    if answers[0][0] == allowed:
+        print("the allowed name came first")
+        break
+"#;
+
+#[test]
+fn refused_names_over_the_rate_hold_up_no_allowed_name() {
+    let pki = Pki::new();
+    let origin = site(&pki);
+    let jails = Jails::with(&origin, &pki, "[limits]\nrefusal-rate = 1\n");
+    if !possible(&jails) {
+        return;
+    }
+    let script = jails.shared().join("names.py");
+    std::fs::write(&script, FLOOD_OF_NAMES).expect("a file");
+    let left = jails.run(&format!(
+        "{} {} {HOST}",
+        python().join("bin/python3").display(),
+        script.display()
+    ));
+    assert_eq!(left.code, 0, "{}", left.said);
+    assert!(left.said.contains("came first"), "{}", left.said);
     origin.saw_nothing();
 }

@@ -2,15 +2,20 @@
 //!
 //! A word that may be a secret is masked. A masked word that was none costs a label; a secret that
 //! is written stays in every copy of the log. Three things mark a secret: the name in front of it
-//! ([`names`]), its own form ([`shapes`]), and the place where a program expects one ([`programs`]).
+//! ([`names`]), its own form ([`shapes`]), and the place where a program ([`programs`]) or its
+//! subcommand ([`commands`]) expects one.
 
+mod commands;
 mod names;
+mod parts;
 mod programs;
 mod shapes;
 #[cfg(test)]
 mod tests;
 
+use commands::Places;
 use names::Named;
+use parts::{closes, ends_with_quote, heredoc, is_flag, is_operator};
 use programs::Program;
 
 /// Stands for a secret.
@@ -26,8 +31,9 @@ pub(super) fn masked(words: &[String]) -> String {
     };
     let mut is_script = false;
     for word in words {
-        line.word(word, is_script);
-        is_script = programs::takes_script(word);
+        line.word(word, is_script || line.program.runs_words());
+        let goes_on = is_script && word.starts_with('-') && !word.contains(' ');
+        is_script = (goes_on || programs::takes_script(word)) && line.program.is_shell();
     }
     line.text.join(" ")
 }
@@ -43,6 +49,16 @@ enum Expects {
     Pair,
     /// A header field.
     Header,
+    /// `NAME=secret`.
+    Assignment,
+    /// A name, and a secret behind it.
+    Name,
+    /// Code of a language that is no shell's.
+    Code,
+    /// More of such code, up to a part that ends with this quote.
+    CodeUntil(char),
+    /// Code, if it is more than one word.
+    Words,
     /// More of a secret, up to a part that ends with a quote, or to the end of the word.
     Rest,
     /// More of a secret, up to the end of the word.
@@ -57,6 +73,7 @@ struct Line {
     text: Vec<String>,
     expects: Expects,
     program: Program,
+    places: Places,
     /// Whether the next part names a program.
     begins: bool,
     /// Whether a program of this line reads a secret from its standard input.
@@ -85,7 +102,15 @@ impl Line {
                     self.text.push(MASK.to_owned());
                     return;
                 }
+                Expects::Code | Expects::Words => {
+                    self.expects = Expects::Nothing;
+                    self.text.push(shapes::hosts(word));
+                    return;
+                }
                 Expects::Nothing
+                | Expects::Assignment
+                | Expects::Name
+                | Expects::CodeUntil(_)
                 | Expects::Header
                 | Expects::Rest
                 | Expects::Word
@@ -106,7 +131,7 @@ impl Line {
         }
         if matches!(
             self.expects,
-            Expects::Rest | Expects::Word | Expects::Until(_)
+            Expects::Rest | Expects::Word | Expects::Until(_) | Expects::CodeUntil(_)
         ) {
             self.expects = Expects::Nothing;
         }
@@ -131,10 +156,43 @@ impl Line {
                 }
                 return MASK.to_owned();
             }
-            Expects::Secret if !is_flag(part) => return self.secret(part),
+            Expects::Secret if !is_flag(part) => {
+                let text = self.secret(part);
+                // A flag whose name has a secret's word may take no value: `-genkey -keypass X`.
+                if self.expects == Expects::Nothing && names::is_secret_flag(part, &self.program) {
+                    self.expects = Expects::Secret;
+                }
+                return text;
+            }
+            Expects::Name => {
+                self.expects = Expects::Secret;
+                return shapes::masked(part);
+            }
+            Expects::Assignment => {
+                if let Some((name, value)) = part.split_once('=')
+                    && !part.starts_with('-')
+                {
+                    let text = self.assignment(name, value);
+                    // Some flags take several: `--parameter-overrides A=X B=Y`.
+                    if self.expects == Expects::Nothing {
+                        self.expects = Expects::Assignment;
+                    }
+                    return text;
+                }
+            }
+            Expects::Code => return self.code(part),
+            Expects::CodeUntil(quote) => {
+                if !ends_with_quote(part, quote) {
+                    self.expects = Expects::CodeUntil(quote);
+                }
+                return shapes::hosts(part);
+            }
+            Expects::Words if part.starts_with(['\'', '"']) && self.quoted.is_open => {
+                return self.code(part);
+            }
             Expects::Pair if !is_flag(part) && self.is_pair(part) => return self.secret(part),
             Expects::Header => return self.header(part),
-            Expects::Nothing | Expects::Secret | Expects::Pair => {}
+            Expects::Nothing | Expects::Secret | Expects::Pair | Expects::Words => {}
         }
         if part.contains("-----BEGIN") {
             self.expects = Expects::Word;
@@ -157,10 +215,26 @@ impl Line {
         if let Some(text) = self.flag(part) {
             return text;
         }
+        if self.program.is_code(part) {
+            return self.code(part);
+        }
+        if let Some(text) = self.item(part).or_else(|| self.variable(part)) {
+            return text;
+        }
         if let Some((kept, value)) = names::assigned(part) {
             let text = format!("{kept}{MASK}");
             self.goes_on(value);
             return text;
+        }
+        if !self.begins
+            && !self.quoted.is_value
+            && !is_operator(part)
+            && self.places.is_secret(part)
+        {
+            return match part.split_once('=') {
+                Some((name, value)) if !value.is_empty() => self.assignment(name, value),
+                _ => self.secret(part),
+            };
         }
         let text = shapes::masked(part);
         let before = self.text.last().map_or("", String::as_str);
@@ -176,9 +250,12 @@ impl Line {
         if !part.starts_with('-') {
             return None;
         }
-        if part.starts_with("-H")
-            && let Some(text) = self.attached(part)
-        {
+        if let Some(text) = self.attached(part) {
+            // The whole word may as well be a flag (`-privatekey`), and its secret the next word.
+            let both = self.expects == Expects::Nothing && !self.program.attaches_passwords();
+            if both && names::is_secret_flag(part, &self.program) {
+                self.expects = Expects::Secret;
+            }
             return Some(text);
         }
         let (flag, value) = match part.split_once('=') {
@@ -202,7 +279,22 @@ impl Line {
             (Named::Secret | Named::Body, None) => Some(self.await_value(flag, Expects::Secret)),
             (Named::Pair, None) => Some(self.await_value(flag, Expects::Pair)),
             (Named::Header, None) => Some(self.await_value(flag, Expects::Header)),
-            _ => self.attached(part),
+            (Named::Assignment, Some(value)) => {
+                let (name, value) = value.split_once('=')?;
+                Some(self.assignment(&format!("{flag}={name}"), value))
+            }
+            (Named::Assignment, None) => Some(self.await_value(flag, Expects::Assignment)),
+            (Named::Name, None) => Some(self.await_value(flag, Expects::Name)),
+            (Named::Code | Named::Words, Some(value)) => {
+                Some(format!("{flag}={}", self.code(value)))
+            }
+            (Named::Code, None) => Some(self.await_value(flag, Expects::Code)),
+            (Named::Words, None) => Some(self.await_value(flag, Expects::Words)),
+            (Named::Script, None) => {
+                self.begins = true;
+                Some(flag.to_owned())
+            }
+            _ => None,
         }
     }
 
@@ -213,7 +305,7 @@ impl Line {
 
     /// `-pSECRET`, `-uUSER:SECRET`, `-HName: SECRET`.
     fn attached(&mut self, part: &str) -> Option<String> {
-        if part.starts_with("--") {
+        if part.starts_with("--") || self.program.flag(part).is_some() {
             return None;
         }
         let (flag, value) = programs::attached(part, &self.program)?;
@@ -223,12 +315,79 @@ impl Line {
                 let text = self.header(value);
                 Some(format!("{flag}{text}"))
             }
-            Named::Nothing => None,
+            Named::Assignment => {
+                let (name, value) = value.split_once('=')?;
+                Some(self.assignment(&format!("{flag}{name}"), value))
+            }
+            Named::Code if self.program.attaches_code() => {
+                Some(format!("{flag}{}", self.code(value)))
+            }
+            Named::Nothing | Named::Name | Named::Code | Named::Words | Named::Script => None,
             Named::Secret | Named::Body | Named::Pair => {
                 self.goes_on(value);
                 Some(format!("{flag}{MASK}"))
             }
         }
+    }
+
+    /// `name=value` or `Name:value`, of which a client of HTTP makes a request.
+    fn item(&mut self, part: &str) -> Option<String> {
+        if !self.program.takes_items() || part.contains("://") {
+            return None;
+        }
+        let at = part.find(['=', ':']).filter(|at| *at > 0)?;
+        let (name, value) = (part.get(..=at)?, part.get(at + 1..)?);
+        let is_port = value
+            .split('/')
+            .next()?
+            .bytes()
+            .all(|byte| byte.is_ascii_digit());
+        if is_port && name.ends_with(':') {
+            return None;
+        }
+        self.goes_on(value);
+        Some(format!("{name}{MASK}"))
+    }
+
+    /// `NAME=VALUE` where a variable is set: in front of a command, or behind `export`.
+    fn variable(&mut self, part: &str) -> Option<String> {
+        if !self.begins && !self.program.sets_variables() {
+            return None;
+        }
+        let (name, value) = part.split_once('=')?;
+        let bare = name.trim_start_matches(['\'', '"', '(', '{']);
+        let bare = bare.trim_end_matches('+');
+        if value.is_empty() || !names::is_variable(bare) || names::is_plain_variable(bare) {
+            return None;
+        }
+        let command = value.trim_start_matches('"').strip_prefix("$(");
+        if let Some(command) = command.filter(|it| !it.is_empty() && !names::is_secret(bare)) {
+            self.begins = true;
+            self.program_of(command);
+            return Some(shapes::masked(part));
+        }
+        Some(self.assignment(name, value))
+    }
+
+    fn assignment(&mut self, name: &str, value: &str) -> String {
+        self.goes_on(value);
+        format!("{name}={MASK}")
+    }
+
+    /// Code that begins here: only the hosts of its URLs stay.
+    fn code(&mut self, part: &str) -> String {
+        let quote = part
+            .chars()
+            .next()
+            .filter(|first| matches!(first, '\'' | '"'));
+        if self.quoted.is_value {
+            self.expects = Expects::Word;
+        } else if let Some(quote) = quote
+            && (part.len() == 1 || !ends_with_quote(part, quote))
+        {
+            self.expects = Expects::CodeUntil(quote);
+        }
+        shapes::hosts(part)
     }
 
     /// A value that begins here is a secret.
@@ -280,47 +439,25 @@ impl Line {
     /// Notes which program the next parts are for.
     fn program_of(&mut self, part: &str) {
         if is_operator(part) {
-            self.begins = true;
-            self.program = Program::default();
+            self.begin();
             return;
         }
-        if self.begins && !is_flag(part) && !part.contains('=') && !programs::is_wrapper(part) {
+        let names_client = !self.quoted.is_value && self.program.runs_another(part);
+        let names_program = !is_flag(part) && !part.contains('=') && !programs::is_wrapper(part);
+        if names_client || self.begins && names_program {
             self.program = Program::named(part);
+            self.places = Places::of(self.program.name());
             self.begins = false;
         }
         if part.ends_with(';') {
-            self.begins = true;
-            self.program = Program::default();
+            self.begin();
         }
     }
-}
 
-fn is_flag(part: &str) -> bool {
-    part.len() > 2 && part.starts_with("--") || part.len() == 2 && part.starts_with('-')
-}
-
-fn is_operator(part: &str) -> bool {
-    matches!(
-        part,
-        "|" | "||" | "&&" | ";" | "&" | "|&" | "(" | "{" | "then" | "do"
-    )
-}
-
-/// Whether a part ends what a quote or a bracket began.
-fn closes(part: &str) -> bool {
-    part.trim_end_matches([';', ',', '}', ']', '|', '&'])
-        .ends_with(['\'', '"', ')', '`'])
-        || part.ends_with(['}', ']'])
-}
-
-/// Input that is written into the command: `<<END` up to END, `<<<WORD`.
-fn heredoc(part: &str) -> Option<Expects> {
-    let (_, after) = part.split_once("<<")?;
-    if let Some(word) = after.strip_prefix('<') {
-        return word.is_empty().then_some(Expects::Secret);
+    /// A command begins with the next part.
+    fn begin(&mut self) {
+        self.begins = true;
+        self.program = Program::default();
+        self.places = Places::default();
     }
-    let end = after
-        .trim_start_matches('-')
-        .trim_matches(['\'', '"', '\\']);
-    Some(Expects::Until(end.to_owned()))
 }

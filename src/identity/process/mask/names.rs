@@ -15,6 +15,16 @@ pub(super) enum Named {
     Header,
     /// What a request sends: a body, a form, a cookie.
     Body,
+    /// `NAME=secret`.
+    Assignment,
+    /// A name, and a secret in the word behind it.
+    Name,
+    /// Code.
+    Code,
+    /// Code, if it is more than one word.
+    Words,
+    /// A script of a shell.
+    Script,
 }
 
 /// A name with one of these in it, whatever is between its words, has a secret.
@@ -98,6 +108,51 @@ const BODIES: &[&str] = &[
     "--raw",
     "--url-query",
 ];
+/// Long flags whose value is `NAME=secret`.
+const ASSIGNMENTS: &[&str] = &[
+    "--build-arg",
+    "--build-env",
+    "--env",
+    "--env-vars",
+    "--extra-vars",
+    "--from-literal",
+    "--parameter-overrides",
+    "--parameters",
+    "--set",
+    "--set-env-vars",
+    "--set-json",
+    "--set-literal",
+    "--set-string",
+    "--update-env-vars",
+    "--var",
+    "-var",
+];
+/// Long flags with code.
+const CODE: &[&str] = &[
+    "--command",
+    "--eval",
+    "--execute",
+    "--exec",
+    "--print",
+    "--query",
+];
+/// Variables that have no secret.
+const PLAIN_VARIABLES: &[&str] = &[
+    "CI",
+    "DEBIAN_FRONTEND",
+    "GOARCH",
+    "GOOS",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "NODE_ENV",
+    "PATH",
+    "PWD",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+    "TERM",
+    "TZ",
+];
 /// Words that stand before a secret without being a flag.
 const ANNOUNCING: &[&str] = &["bearer", "basic", "password", "passphrase", "psk"];
 
@@ -150,13 +205,42 @@ pub(super) fn flag(flag: &str, program: &Program) -> Named {
     if BODIES.contains(&flag) {
         return Named::Body;
     }
+    if ASSIGNMENTS.contains(&flag) {
+        return Named::Assignment;
+    }
+    if CODE.contains(&flag) {
+        return Named::Words;
+    }
     match flag {
         "-H" | "--header" | "--proxy-header" | "--add-header" => Named::Header,
         "-u" | "-U" => Named::Pair,
+        "--arg" | "--argjson" | "--argstr" => Named::Name,
+        "-c" | "-e" => Named::Words,
         "-p" | "-P" if program.may_take_password() => Named::Secret,
         _ if flag.len() > 2 && is_secret(flag.trim_start_matches('-')) => Named::Secret,
         _ => Named::Nothing,
     }
+}
+
+/// Whether a word is a flag in letters, like `-keypass`, and has a secret's name.
+pub(super) fn is_secret_flag(part: &str, program: &Program) -> bool {
+    let letters = part.strip_prefix('-').unwrap_or_default();
+    letters.len() > 2
+        && letters
+            .bytes()
+            .all(|byte| byte.is_ascii_alphabetic() || byte == b'-')
+        && flag(part, program) == Named::Secret
+}
+
+/// Whether a name can be a variable's.
+pub(super) fn is_variable(name: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !name.is_empty() && name.bytes().all(inside)
+}
+
+/// Whether a variable has no secret.
+pub(super) fn is_plain_variable(name: &str) -> bool {
+    PLAIN_VARIABLES.contains(&name)
 }
 
 /// `NAME=SECRET`, `name: SECRET`, `{"name":"SECRET"`, wherever it stands in a part: what is kept

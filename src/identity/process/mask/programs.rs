@@ -9,9 +9,9 @@ pub(super) struct Program(String);
 /// Programs whose `-p` and `-P` are no password.
 const OTHER_P: &[&str] = &[
     "bash", "cargo", "claude", "cp", "git", "grep", "install", "jest", "kill", "less", "make",
-    "mkdir", "mypy", "node", "nc", "npm", "patch", "perl", "ping", "ps", "pytest", "python",
-    "python3", "read", "rm", "rmdir", "rsync", "scp", "sftp", "sh", "ssh", "strace", "tar", "test",
-    "touch", "tsc", "xargs",
+    "ls", "mkdir", "mypy", "node", "nc", "npm", "npx", "patch", "perl", "ping", "ps", "pytest",
+    "python", "python3", "read", "rm", "rmdir", "rsync", "scp", "sftp", "sh", "ssh", "strace",
+    "tar", "test", "touch", "tsc", "xargs",
 ];
 /// Programs all of whose words may be secrets.
 const SECRETS_ONLY: &[&str] = &[
@@ -25,13 +25,170 @@ const SECRETS_ONLY: &[&str] = &[
 /// Programs that write their words to another one's input.
 const WRITERS: &[&str] = &["echo", "printf"];
 /// Programs whose `-u` and `-d` are a request's.
-const HTTP_CLIENTS: &[&str] = &["curl", "http", "https", "httpie", "wget", "xh"];
+const HTTP_CLIENTS: &[&str] = &["curl", "http", "https", "httpie", "wget", "xh", "xhs"];
 /// Programs that run another one.
 const WRAPPERS: &[&str] = &[
-    "command", "doas", "env", "exec", "nice", "nohup", "sudo", "time", "timeout",
+    "command", "doas", "env", "eval", "exec", "nice", "nohup", "sudo", "time", "timeout",
+];
+
+/// Programs whose script is a shell's.
+const SHELLS: &[&str] = &[
+    "", "ash", "bash", "busybox", "dash", "fish", "flock", "ksh", "runuser", "script", "sh", "su",
+    "zsh",
+];
+/// Languages and clients whose `-c` or `-e` has code.
+const INTERPRETERS: &[&str] = &[
+    "bun",
+    "deno",
+    "elixir",
+    "expect",
+    "julia",
+    "lua",
+    "mariadb",
+    "mysql",
+    "node",
+    "osascript",
+    "perl",
+    "php",
+    "psql",
+    "pwsh",
+    "powershell",
+    "python",
+    "python2",
+    "python3",
+    "Rscript",
+    "ruby",
+    "sed",
+];
+/// Programs whose `-e` sets a variable.
+const CONTAINERS: &[&str] = &[
+    "act",
+    "ansible",
+    "ansible-playbook",
+    "docker",
+    "docker-compose",
+    "nerdctl",
+    "podman",
+];
+/// Programs that set variables by their words.
+const SETTERS: &[&str] = &[
+    "declare", "export", "local", "readonly", "set", "setenv", "typeset",
+];
+/// Programs that take a password in the same word as its flag.
+const ATTACHING: &[&str] = &[
+    "7z",
+    "7za",
+    "ldapadd",
+    "ldapmodify",
+    "ldapsearch",
+    "mariadb",
+    "mysql",
+    "mysqladmin",
+    "mysqldump",
+    "rar",
+    "sshpass",
+    "unrar",
+    "zip",
+];
+/// Programs that run another one, which may take secrets.
+const RUNNERS: &[&str] = &[
+    "chroot", "docker", "kubectl", "npx", "nsenter", "oc", "parallel", "podman", "poetry",
+    "screen", "ssh", "sshpass", "strace", "tmux", "unshare", "uv", "watch", "xargs",
+];
+/// Programs that may take secrets, as runners name them.
+const CLIENTS: &[&str] = &[
+    "7z",
+    "bash",
+    "chpasswd",
+    "curl",
+    "env",
+    "expect",
+    "http",
+    "ldapsearch",
+    "mariadb",
+    "mysql",
+    "mysqladmin",
+    "mysqldump",
+    "node",
+    "openssl",
+    "perl",
+    "php",
+    "psql",
+    "python",
+    "python3",
+    "redis-cli",
+    "rsync",
+    "ruby",
+    "scp",
+    "sh",
+    "smbclient",
+    "sqlplus",
+    "ssh",
+    "vault",
+    "wget",
+    "xh",
+];
+/// Programs whose `-t` is a token.
+const TOKEN_T: &[&str] = &[
+    "codecov", "doctl", "fly", "flyctl", "gh", "glab", "heroku", "influx", "netlify", "railway",
+    "snyk", "surge", "vercel",
 ];
 
 impl Program {
+    pub(super) fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether what stands behind its `-c` is a script of commands.
+    pub(super) fn is_shell(&self) -> bool {
+        self.is(SHELLS)
+    }
+
+    /// Whether a word of it with blanks is a script of commands.
+    pub(super) fn runs_words(&self) -> bool {
+        self.is(&["parallel", "ssh", "tmux", "watch"])
+    }
+
+    /// Whether `word` names the program that this one runs.
+    pub(super) fn runs_another(&self, word: &str) -> bool {
+        let word = word.trim_matches(['\'', '"']);
+        let name = word.rsplit('/').next().unwrap_or(word);
+        self.is(RUNNERS) && CLIENTS.contains(&name)
+    }
+
+    /// Whether its words set variables.
+    pub(super) fn sets_variables(&self) -> bool {
+        self.is(SETTERS)
+    }
+
+    /// Whether a value that is written into a word with a flag is a password.
+    pub(super) fn attaches_passwords(&self) -> bool {
+        self.is(ATTACHING)
+    }
+
+    /// Whether a word of it is code: `s/TEXT/SECRET/` of `sed`.
+    pub(super) fn is_code(&self, word: &str) -> bool {
+        let word = word.trim_start_matches(['\'', '"']);
+        let mut letters = word.chars();
+        let is_substitution = letters.next() == Some('s')
+            && letters
+                .next()
+                .is_some_and(|it| it.is_ascii_punctuation() && it != '-' && it != '.');
+        self.is(&["sed", "gsed"]) && is_substitution
+    }
+
+    /// Whether `name=value` and `Name:value` are parts of a request.
+    pub(super) fn takes_items(&self) -> bool {
+        self.is(&["http", "https", "httpie", "xh", "xhs"])
+    }
+
+    /// Whether code may be written into the word of its flag.
+    pub(super) fn attaches_code(&self) -> bool {
+        self.is(&[
+            "perl", "php", "psql", "python", "python2", "python3", "ruby", "sed", "mysql",
+        ])
+    }
+
     /// The program of a word in the place of a command.
     pub(super) fn named(word: &str) -> Self {
         let word = word.trim_start_matches(['\'', '"', '(', '{', '$', '`']);
@@ -72,6 +229,24 @@ impl Program {
             "-pass" | "-passin" | "-passout" => Named::Secret,
             "-hp" if self.is(&["rar", "unrar", "7z"]) => Named::Secret,
             "-P" if self.is(&["curl", "wget"]) => Named::Nothing,
+            "-p" if self.is(&["mysql", "mysqldump", "mysqladmin", "mariadb", "sshpass"]) => {
+                Named::Secret
+            }
+            "-N" | "-P" if self.is(&["ssh-keygen"]) => Named::Secret,
+            "-b" if self.is(&["gh", "glab"]) => Named::Secret,
+            "-t" if self.is(TOKEN_T) => Named::Secret,
+            "-k" if self.is(&["dotnet", "gem", "nuget"]) => Named::Secret,
+            "-w" if self.is(&["security"]) => Named::Secret,
+            "-c" | "-A" | "-X" if starts("snmp") => Named::Secret,
+            "-c" if self.is(&["git"]) => Named::Assignment,
+            "-c" if self.is_shell() => Named::Script,
+            "-e" if self.is(CONTAINERS) => Named::Assignment,
+            "-c" | "-e" | "-r" | "-pe" | "-ne" | "-lne" | "-E" if self.is(INTERPRETERS) => {
+                Named::Code
+            }
+            "-p" if self.is(&["bun", "node"]) => Named::Code,
+            "-q" | "-Q" if self.is(&["sqlcmd", "clickhouse-client"]) => Named::Words,
+            "--secret" | "--plaintext" if self.is(&["pulumi"]) => Named::Nothing,
             "-u" | "-U" if self.is(&["docker", "podman", "sudo", "git", "date", "sort"]) => {
                 Named::Nothing
             }
@@ -107,7 +282,9 @@ pub(super) fn takes_script(word: &str) -> bool {
     short && flags.ends_with('c') || word == "eval"
 }
 
-/// Whether a word only runs the program behind it.
+/// Whether a word only runs the program behind it, or is the time that `timeout` gives it.
 pub(super) fn is_wrapper(word: &str) -> bool {
-    WRAPPERS.contains(&word.rsplit('/').next().unwrap_or(word))
+    let number = word.trim_end_matches(['s', 'm', 'h', 'd']);
+    let is_time = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_time || WRAPPERS.contains(&word.rsplit('/').next().unwrap_or(word))
 }

@@ -133,6 +133,27 @@ pub(super) fn masked(part: &str) -> String {
     text + &pieces(rest)
 }
 
+/// Nothing of a text but the hosts of its URLs.
+pub(super) fn hosts(text: &str) -> String {
+    let mut hosts = String::new();
+    for (at, separator) in text.match_indices("://") {
+        let (before, after) = text.split_at(at);
+        let after = after.get(separator.len()..).unwrap_or_default();
+        let scheme = before.rsplit(|letter: char| !letter.is_ascii_lowercase());
+        let scheme = scheme.map(str::to_owned).next().unwrap_or_default();
+        let end = after.find(|letter: char| !is_word(letter) && !".:@%[]".contains(letter));
+        let authority = after.get(..end.unwrap_or(after.len())).unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        if !host.is_empty() && pieces(host) == host {
+            hosts.push_str(&format!("{scheme}://{host}/{MASK}"));
+        }
+    }
+    if hosts.is_empty() {
+        return MASK.to_owned();
+    }
+    hosts
+}
+
 /// A URL behind its scheme: host, port and the path's plain segments.
 fn located(url: &str) -> String {
     let (url, tail) = match url.find(['?', '#']) {
