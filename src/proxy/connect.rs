@@ -406,9 +406,15 @@ impl Tunnel {
 
     /// Closes the tunnel, with an alert where TLS would show it.
     async fn shut(mut self, code: Option<Code>) {
-        let Some(code) = code else { return };
+        let Some(code) = code else {
+            self.flow.record_end().await;
+            return;
+        };
         let detail = self.flow.facts.detail.take().unwrap_or_default();
-        self.flow.refuse(&Refusal::because(code, detail));
+        let refusal = Refusal::because(code, detail);
+        self.flow.refuse(&refusal);
+        // A log that cannot be written has no alert of its own: the tunnel ends all the same.
+        let _ = self.flow.recorded(&refusal).await;
         if let Some(alert) = alert(code) {
             let saying = self.connection.say(alert);
             let _ = tokio::time::timeout(LINGER, saying).await;
@@ -465,6 +471,7 @@ async fn pass(mut flow: Flow, mut connection: Connection, mut upstream: Stream) 
             flow.relayed(relayed);
         }
     }
+    flow.record_end().await;
 }
 
 impl Flow {

@@ -1,8 +1,9 @@
 //! One caller's one attempt, from its first byte to its record.
 //!
 //! A [`Flow`] collects facts as the stages learn them. It takes its permit to write before it does
-//! anything else, writes its decision before it acts, and its end when it is dropped, for whatever
-//! reason: so nothing passes unrecorded, and nothing ends without a line.
+//! anything else, writes its decision before it acts, and its end before the client is told of it
+//! where the gate refuses or ends it, else when it is dropped: so nothing passes unrecorded, and
+//! nothing ends without a line.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -345,7 +346,7 @@ impl Flow {
         Ok(())
     }
 
-    /// Marks the flow as refused. [`Flow::recorded`] writes the line, before the client is answered.
+    /// Marks the flow as refused. [`Flow::recorded`] writes its last line, before the client is answered.
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let code = refusal.code;
         self.refused = Some(code);
@@ -386,18 +387,33 @@ impl Flow {
         };
     }
 
-    /// Writes the decision line of a refused flow, where it has none yet. Called before the client
-    /// is told anything. Returns the refusal that the client is to be told: where the line could
-    /// not be written, that of an unavailable log.
+    /// Writes the last line of a refused flow: its `decision`, or its `close` where the decision let
+    /// it pass. Called before the client is told anything. Returns the refusal that the client is
+    /// to be told: where the line could not be written, that of an unavailable log.
     pub(super) async fn recorded(&mut self, refusal: &Refusal) -> Option<Refusal> {
-        if self.settled || self.refused.is_none() {
-            return None;
-        }
+        self.refused?;
         let permit = self.permit.take()?;
-        self.finish_refused();
-        let recorded = permit.refused(&self.facts).await;
+        let recorded = if self.settled {
+            self.finish_passed();
+            permit.closed_first(&self.facts, &self.close).await
+        } else {
+            self.finish_refused();
+            permit.refused(&self.facts).await
+        };
         (recorded.is_err() && refusal.code != Code::RecordUnavailable)
             .then(|| Code::RecordUnavailable.into())
+    }
+
+    /// Writes the `close` line of a flow that the gate itself ends. Called before the client's
+    /// connection closes. Flows that a client or an origin ended get their line when dropped.
+    pub(super) async fn record_end(&mut self) {
+        if !self.settled || !matches!(self.close.blame, Some(Blame::Policy | Blame::Proxy)) {
+            return;
+        }
+        if let Some(permit) = self.permit.take() {
+            self.finish_passed();
+            let _ = permit.closed_first(&self.facts, &self.close).await;
+        }
     }
 
     fn finish_refused(&mut self) {
@@ -468,7 +484,7 @@ impl Flow {
         );
     }
 
-    fn write_close(&mut self, permit: Permit) {
+    fn finish_passed(&mut self) {
         let age = self.age();
         self.facts.ms.total = Some(millis(age));
         let (mut out, mut back) = (0, 0);
@@ -485,7 +501,6 @@ impl Flow {
         // The error may be more exact than a label of a metric is.
         let reason = self.refused.map(Code::as_str).or(self.close.error);
         self.gate.metrics.flow_end(self.close.end, reason);
-        permit.closed(&self.facts, &self.close);
     }
 }
 
@@ -496,7 +511,8 @@ impl Drop for Flow {
             return;
         };
         if self.settled {
-            self.write_close(permit);
+            self.finish_passed();
+            permit.closed(&self.facts, &self.close);
             return;
         }
         if self.refused.is_none() {

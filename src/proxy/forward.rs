@@ -36,7 +36,10 @@ pub(super) async fn forward(connection: &mut Connection, mut head: RequestHead) 
         return After::Close;
     };
     match Box::pin(request(connection, &mut flow, &mut head)).await {
-        Ok(after) => after,
+        Ok(after) => {
+            flow.record_end().await;
+            after
+        }
         Err(refusal) => {
             // A body that nobody reads would be taken for the next request, and so would bytes
             // sent ahead into a tunnel that did not open (RFC 9931).

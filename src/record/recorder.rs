@@ -318,14 +318,7 @@ impl Permit {
             return Ok(());
         };
         let waiting = queue.push_refusal(line, self.room.take());
-        let written = match waiting {
-            Some(waiting) => written(&queue, &mut Some(waiting)).await,
-            None => Err(Unavailable::Failing),
-        };
-        match queue.on_failure {
-            OnFailure::Continue => Ok(()),
-            OnFailure::Refuse => written.map_err(RecordUnavailable),
-        }
+        kept(&queue, waiting).await
     }
 
     /// Queues the one `decision` line of a flow that does not pass and whose client is not
@@ -367,6 +360,27 @@ impl Permit {
         self.last(line);
     }
 
+    /// As [`Permit::closed`], and waits until the log has the line (with
+    /// `on-failure = "continue"`: does not fail). Only then may the client be told of the end.
+    ///
+    /// After an error, and where the caller stops waiting, the line stays queued.
+    pub async fn closed_first(
+        mut self,
+        facts: &FlowFacts,
+        close: &CloseFacts,
+    ) -> Result<(), RecordUnavailable> {
+        self.recorder.counted_again(facts, close);
+        self.said = Said::All;
+        let queue = self.recorder.0.queue.clone();
+        if !self.has_room() {
+            queue.lost("slow", 1);
+            return Ok(());
+        }
+        let line = encode::close(queue.clock.now(), facts, close);
+        let waiting = queue.push_refusal(line, self.room.take());
+        kept(&queue, waiting).await
+    }
+
     fn last(mut self, line: Line) {
         self.said = Said::All;
         if self.has_room() {
@@ -401,6 +415,21 @@ impl Drop for Permit {
             Said::MayPass => self.queue().lost("unsaid", 1),
             Said::Untold => self.queue().refused_untold("failing"),
         }
+    }
+}
+
+/// Waits for a line that stays queued. With `on-failure = "continue"` the wait does not fail.
+async fn kept(
+    queue: &Queue,
+    waiting: Option<oneshot::Receiver<bool>>,
+) -> Result<(), RecordUnavailable> {
+    let written = match waiting {
+        Some(waiting) => written(queue, &mut Some(waiting)).await,
+        None => Err(Unavailable::Failing),
+    };
+    match queue.on_failure {
+        OnFailure::Continue => Ok(()),
+        OnFailure::Refuse => written.map_err(RecordUnavailable),
     }
 }
 
