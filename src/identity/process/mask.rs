@@ -31,7 +31,8 @@ pub(super) fn masked(words: &[String]) -> String {
     };
     let mut is_script = false;
     for word in words {
-        line.word(word, is_script || line.program.runs_words());
+        let is_command = line.program.runs_words() && word.contains(char::is_whitespace);
+        line.word(word, is_script || is_command);
         let goes_on = is_script && word.starts_with('-') && !word.contains(' ');
         is_script = (goes_on || programs::takes_script(word)) && line.program.is_shell();
     }

@@ -72,7 +72,7 @@ const CONTAINERS: &[&str] = &[
 ];
 /// Programs that set variables by their words.
 const SETTERS: &[&str] = &[
-    "declare", "export", "local", "readonly", "set", "setenv", "typeset",
+    "declare", "env", "export", "local", "readonly", "set", "setenv", "typeset",
 ];
 /// Programs that take a password in the same word as its flag.
 const ATTACHING: &[&str] = &[

@@ -145,7 +145,7 @@ pub(super) fn hosts(text: &str) -> String {
         let authority = after.get(..end.unwrap_or(after.len())).unwrap_or_default();
         let host = authority.rsplit('@').next().unwrap_or_default();
         if !host.is_empty() && pieces(host) == host {
-            hosts.push_str(&format!("{scheme}://{host}/{MASK}"));
+            hosts.extend([&*scheme, separator, host, "/", MASK]);
         }
     }
     if hosts.is_empty() {

