@@ -135,7 +135,8 @@
 //! **Programs** that the gate starts: `credential-command` of a parent, no other. The program is named
 //! by its absolute path and is a regular file that may be run; it, arguments that are files, and the
 //! folders above them are looked at as the policy is, at each load and before each start (in `exec`,
-//! they have to be root's). It runs in `/`, with the environment `PATH=/usr/bin:/bin` and nothing
+//! they have to be root's, outside what the command writes, no interpreter such as `sh`, `python` or
+//! `env`, with arguments of letters, digits and `-_.,:=@+`: name a script of root's). It runs in `/`, with the environment `PATH=/usr/bin:/bin` and nothing
 //! else, without input, for at most 10 seconds, and may write 16 KiB; then its process group is killed.
 //! `program_started` is on record before it starts, `program_ended` after, with
 //! `process.executable.path`, what it is for, `tidegate.program.result` (`ok`, `failed`,

@@ -52,6 +52,7 @@ mod kit;
 mod limits;
 mod lingering;
 mod mcp;
+mod next_run;
 mod oidc;
 mod parents;
 mod records;
