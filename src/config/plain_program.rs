@@ -23,8 +23,8 @@ pub(super) fn is_interpreter(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let version = |c: char| c.is_ascii_digit() || ['.', '-'].contains(&c);
     let stem = name.trim_end_matches(version);
-    let is = |known: &&str| name == **known || *stem == **known;
-    INTERPRETERS.iter().any(|known| is(&known))
+    let is = |known: &str| name == known || stem == known;
+    INTERPRETERS.iter().any(|known| is(known))
         || BEGINNINGS.iter().any(|start| name.starts_with(start))
 }
 

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, renameat, unlinkat};
@@ -43,7 +44,6 @@ impl SummaryFile {
         if is_descriptor(path) {
             // What has no folder to write to is not replaced, even where it is a regular file.
             let custom = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-            use std::os::unix::fs::OpenOptionsExt;
             let mut options = OpenOptions::new();
             return Self::stream(options.write(true).custom_flags(custom).open(path)?);
         }
