@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 const MACHINE: &str = "/etc/tidegate/tidegate.toml";
 /// The configuration of a user, below the folder of configurations.
 const USER: &str = "tidegate/tidegate.toml";
+/// The pins of a user, below the home, where no variable says otherwise.
+const PINS: &str = ".local/state/tidegate/workspaces.json";
 
 /// Why a command uses this configuration.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,11 +54,18 @@ struct Surroundings {
     variable: Option<PathBuf>,
     machine: PathBuf,
     user: Option<PathBuf>,
+    home: Option<PathBuf>,
 }
 
 /// Finds the configuration of a command whose command line names `named`.
 pub fn discover(named: Option<&Path>) -> Discovered {
     Surroundings::of_this_process().discover(named)
+}
+
+/// Every file that another run of this user could take for its configuration or its pins, with the
+/// variables of this run or without them, whether it exists or not.
+pub fn every_place() -> Vec<PathBuf> {
+    Surroundings::of_this_process().every_place()
 }
 
 impl Surroundings {
@@ -70,12 +79,27 @@ impl Surroundings {
             let path = text(name).map(PathBuf::from);
             path.filter(|path| path.is_absolute())
         };
-        let home = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
+        let home = absolute("HOME");
+        let folder = absolute("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
         Self {
             variable: text("TIDEGATE_CONFIG").map(PathBuf::from),
             machine: PathBuf::from(MACHINE),
-            user: home.map(|folder| folder.join(USER)),
+            user: folder.map(|folder| folder.join(USER)),
+            home,
         }
+    }
+
+    fn every_place(self) -> Vec<PathBuf> {
+        let usual = self.home.map(|home| {
+            let user = home.join(".config").join(USER);
+            [user, home.join(PINS)]
+        });
+        let named = self.variable.into_iter().chain(self.user);
+        let mut places: Vec<PathBuf> = named.chain(usual.into_iter().flatten()).collect();
+        places.push(self.machine);
+        places.sort_unstable();
+        places.dedup();
+        places
     }
 
     fn discover(self, named: Option<&Path>) -> Discovered {
@@ -174,6 +198,7 @@ mod tests {
                 variable: variable.map(PathBuf::from),
                 machine: self.path("etc/t.toml"),
                 user: Some(self.path("home/t.toml")),
+                home: Some(self.path("home")),
             };
             surroundings.discover(named.map(Path::new))
         }
@@ -220,6 +245,24 @@ mod tests {
             alone.discover(None, Some("b.toml")).line().unwrap(),
             "tidegate: policy b.toml (from TIDEGATE_CONFIG)"
         );
+    }
+
+    #[test]
+    fn every_place_of_another_run_is_named_whether_it_exists_or_not() {
+        let surroundings = Surroundings {
+            variable: Some("a.toml".into()),
+            machine: "/etc/t.toml".into(),
+            user: Some("/xdg/tidegate/tidegate.toml".into()),
+            home: Some("/home/ana".into()),
+        };
+        let places = [
+            "/etc/t.toml",
+            "/home/ana/.config/tidegate/tidegate.toml",
+            "/home/ana/.local/state/tidegate/workspaces.json",
+            "/xdg/tidegate/tidegate.toml",
+            "a.toml",
+        ];
+        assert_eq!(surroundings.every_place(), places.map(PathBuf::from));
     }
 
     #[test]

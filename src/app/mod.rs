@@ -28,7 +28,7 @@ use crate::gate::Gate;
 use crate::policy::{self, Catalogue};
 
 pub use banner::colour;
-pub use discovery::{Discovered, Origin, discover};
+pub use discovery::{Discovered, Origin, discover, every_place};
 pub use plan::{Loaded, Plan};
 pub use running::Running;
 pub use standing::{Standing, WALLS};

@@ -14,6 +14,7 @@ mod listen;
 mod load;
 mod names;
 mod parent;
+mod plain_program;
 mod preset;
 mod record;
 mod section;

@@ -28,7 +28,7 @@ use rustix::process::{getegid, geteuid};
 
 use crate::diag::Diagnostic;
 
-use super::{Config, Credential, files, folder_of};
+use super::{Config, Credential, files, folder_of, plain_program};
 
 /// Links that are followed on the way to one file: as many as the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -48,7 +48,11 @@ pub struct Owners {
     users: BTreeSet<u32>,
     /// The group of the gate's own user that has no other member.
     private_group: Option<u32>,
-    /// Whether programs have to be root's.
+    /// The user of the gate.
+    own: u32,
+    /// Whether root does not exist in this user namespace.
+    root_is_unmapped: bool,
+    /// Whether programs have to be root's, and each with plain words.
     programs_of_root: bool,
     /// Whether system accounts may own files.
     services: bool,
@@ -61,7 +65,8 @@ impl Owners {
         let mut users = BTreeSet::from([0, own]);
         // Where root does not exist in this user namespace, its files seem to be those of this one.
         let map = super::read(Path::new("/proc/self/uid_map")).unwrap_or_default();
-        if !map.trim().is_empty() && !maps_root(&map) {
+        let root_is_unmapped = !map.trim().is_empty() && !maps_root(&map);
+        if root_is_unmapped {
             users.insert(OVERFLOW_UID);
         }
         let group = getegid().as_raw();
@@ -70,6 +75,8 @@ impl Owners {
         Self {
             users,
             private_group: private.then_some(group),
+            own,
+            root_is_unmapped,
             programs_of_root: false,
             services: false,
         }
@@ -109,7 +116,12 @@ impl Owners {
     pub fn for_programs(&self) -> Self {
         let mut owners = self.clone();
         if self.programs_of_root {
-            owners.users.retain(|user| [0, OVERFLOW_UID].contains(user));
+            // Of users who do not exist in this namespace, root alone is meant: where root exists,
+            // they are others; where this user has that number, they are this user.
+            let unmapped = self.root_is_unmapped && self.own != OVERFLOW_UID;
+            owners
+                .users
+                .retain(|user| *user == 0 || *user == OVERFLOW_UID && unmapped);
             owners.private_group = None;
         }
         owners
@@ -202,12 +214,16 @@ enum How {
     Group(u32, u32),
     /// It is a program that cannot be run, or no regular file.
     NoProgram,
+    /// It is a program that runs what its arguments say.
+    Interpreter,
+    /// The program has this argument, which may name a file or hold a script.
+    Argument(String),
 }
 
 impl fmt::Display for Exposure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
-        match self.how {
+        match &self.how {
             How::Owner(user) => write!(
                 f,
                 "{path}: its owner is user {user}, who can change it and is neither root nor the \
@@ -227,6 +243,17 @@ impl fmt::Display for Exposure {
                 f,
                 "{path}: this is no program: no regular file that may be run"
             ),
+            How::Interpreter => write!(
+                f,
+                "{path}: it runs what its arguments or files of the user say, and the command of \
+                 `exec` can change those"
+            ),
+            How::Argument(word) => write!(
+                f,
+                "{path}: its argument `{}` may name a file or hold a script, which the command of \
+                 `exec` could change",
+                word.escape_default()
+            ),
         }
     }
 }
@@ -240,7 +267,7 @@ impl Exposure {
     /// What to run.
     fn help(&self) -> String {
         let path = self.path.display();
-        match self.how {
+        match &self.how {
             How::Owner(user) => format!(
                 "run `chown root {path}`; where no caller is user {user}, start the gate with \
                  `run --policy-owner {user}`"
@@ -248,14 +275,20 @@ impl Exposure {
             How::World(_) => format!("run `chmod go-w {path}`"),
             How::Group(..) => format!("run `chmod g-w {path}`"),
             How::NoProgram => format!("name a program, or run `chmod +x {path}`"),
+            How::Interpreter | How::Argument(_) => "write a script of root's own, e.g. \
+                 /usr/local/bin/proxy-token (`chown root`, `chmod 755`), and name it alone: \
+                 `credential-command = [\"/usr/local/bin/proxy-token\"]`; its arguments are words \
+                 of letters, digits and `-_.,:=@+`"
+                .to_owned(),
         }
     }
 
     fn finding(&self) -> Diagnostic {
-        let code = match self.how {
+        let code = match &self.how {
             How::Owner(_) => "foreign-owner",
             How::World(_) | How::Group(..) => "writable-by-others",
             How::NoProgram => "no-program",
+            How::Interpreter | How::Argument(_) => "program-runs-others",
         };
         Diagnostic::unplaced(code, self.to_string()).help(self.help())
     }
@@ -323,8 +356,11 @@ impl<'a> Walk<'a> {
             }
             let (at, is_program) = match self.file(&path) {
                 Some((at, meta)) => (at, meta.is_file() && meta.mode() & EXECUTE != 0),
-                None => (path, false),
+                None => (path.clone(), false),
             };
+            if place == 0 && self.owners.programs_of_root {
+                self.plain(&path, &at, words);
+            }
             if place == 0 && !is_program {
                 self.found.insert(Exposure {
                     path: at,
@@ -332,6 +368,20 @@ impl<'a> Walk<'a> {
                 });
             }
         }
+    }
+
+    /// A program that is to be root's has plain words; `at` is where it really is.
+    fn plain(&mut self, path: &Path, at: &Path, words: &[String]) {
+        let is_interpreter = [path, at].into_iter().any(plain_program::is_interpreter);
+        let arguments = words.iter().skip(1);
+        let wrong = arguments.filter(|word| !plain_program::is_plain(word));
+        let wrong = wrong.map(|word| How::Argument(word.clone()));
+        let interpreter = is_interpreter.then_some(How::Interpreter);
+        self.found
+            .extend(interpreter.into_iter().chain(wrong).map(|how| Exposure {
+                path: path.to_owned(),
+                how,
+            }));
     }
 
     /// Looks at a file and everything that leads to it; says where it really is.
@@ -505,6 +555,46 @@ mod tests {
             (of_root.users, of_root.private_group),
             (BTreeSet::from([0]), None)
         );
+    }
+
+    #[test]
+    fn unmapped_users_own_programs_only_where_one_of_them_is_root() {
+        let of = |own, root_is_unmapped| {
+            let owners = Owners {
+                users: BTreeSet::from([0, own, OVERFLOW_UID]),
+                own,
+                root_is_unmapped,
+                programs_of_root: true,
+                ..Owners::default()
+            };
+            owners.for_programs().users.contains(&OVERFLOW_UID)
+        };
+        assert!(of(1000, true));
+        assert!(!of(1000, false) && !of(OVERFLOW_UID, false) && !of(OVERFLOW_UID, true));
+    }
+
+    #[test]
+    fn programs_of_root_are_no_interpreters_and_have_plain_words() {
+        let found = |words: &[&str], programs_of_root| {
+            let owners = Owners {
+                programs_of_root,
+                ..Owners::of_this_process()
+            };
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            let exposed = exposed_program(&words, &owners.and_services());
+            exposed.is_some_and(|it| matches!(it.how, How::Interpreter | How::Argument(_)))
+        };
+        for words in [
+            &["/bin/sh", "x"][..],
+            &["/usr/bin/env", "x"],
+            &["/bin/cat", "/home/ana/token"],
+            &["/bin/cat", "~ana"],
+            &["/bin/cat", "a b"],
+        ] {
+            assert!(found(words, true), "{words:?}");
+            assert!(!found(words, false), "{words:?}");
+        }
+        assert!(!found(&["/bin/echo", "ana:hunter2"], true));
     }
 
     #[test]

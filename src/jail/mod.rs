@@ -56,7 +56,7 @@ use wire::{Message, Orders, Walls};
 
 pub use enter::enter;
 pub use promise::{Missing, Promise};
-pub use view::Share;
+pub use view::{Share, planted};
 pub use watch::{Fallen, WallState, Watch};
 
 /// The hidden verb of the command line that becomes the command.
@@ -121,6 +121,8 @@ pub struct Plan {
     pub local: Vec<u16>,
     /// Files of the gate (policy, records, keys) that must not exist inside; with each, its folder.
     pub hide: Vec<PathBuf>,
+    /// Programs that the gate starts, which the command must not be able to change.
+    pub programs: Vec<PathBuf>,
     /// Paths of the user that are given back.
     pub shares: Vec<Share>,
     /// Files of the gate that the command reads: each gets a copy at the same path.
@@ -141,6 +143,7 @@ impl Plan {
             proxy_port: 0,
             local: Vec::new(),
             hide: Vec::new(),
+            programs: Vec::new(),
             shares: Vec::new(),
             copies: Vec::new(),
             allow_missing: Vec::new(),
@@ -151,10 +154,12 @@ impl Plan {
     fn view(&self) -> Result<View, NotContained> {
         let request = view::Request {
             directory: std::env::current_dir()?,
+            came_by: std::env::var_os("PWD").map(PathBuf::from),
             home: std::env::var_os("HOME").map(PathBuf::from),
             program: self.command.first(),
             shares: &self.shares,
             hide: &self.hide,
+            programs: &self.programs,
             copies: &self.copies,
         };
         view::plan(&request).map_err(NotContained::View)

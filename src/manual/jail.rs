@@ -63,7 +63,11 @@
 //! | the path of `--share PATH:ro` | read-only |
 //!
 //! The configuration with everything that it includes and names, keys, records and sockets of the
-//! gate are never inside. Where one of them lies in the working copy or in a shared folder, or the
+//! gate are never inside, nor are the places where another run looks for a configuration
+//! (`$TIDEGATE_CONFIG`, `/etc/tidegate`, `$XDG_CONFIG_HOME/tidegate`, `~/.config/tidegate`), whether a
+//! file is there or not. The way to each leads through no folder in which the command writes, and the
+//! programs of the gate lie in none. A share, a working folder or a `--summary` that a symbolic link
+//! of an earlier command could lead elsewhere is refused: name the real path. Where one of them lies in the working copy or in a shared folder, or the
 //! working directory is the home or no project's folder, `exec --jail` says what to move and exits
 //! with 2. The first line names shared paths, and they are on record
 //! (`tidegate.jail.shared` of the event `jail_started`).
@@ -80,6 +84,11 @@
 //!   `node_modules/.bin`. They are not read-only inside: git, npm and pre-commit write them, and
 //!   each has other files with the same effect. Look at changes before you run them, or give
 //!   the command a clone of its own.
+//!   In a linked worktree these are the hooks and settings of its main repository.
+//! - Symbolic links count only in folders of the system, the home itself, `~/.config`, `~/.local` and
+//!   the folders of toolchains; elsewhere an earlier command can have made them. What is shared there
+//!   shares the right to make such links. A working folder that a link leads to is refused where
+//!   `PWD` tells; a program that changes the folder without it is not seen.
 //! - Sockets that a process outside makes after the start, in the working copy or any other folder
 //!   that exists inside. Named pipes there.
 //! - A shared terminal: the command can write every control sequence to it.

@@ -135,8 +135,10 @@
 //!
 //! **Programs** that the gate starts: `credential-command` of a parent, no other. The program is named
 //! by its absolute path and is an executable regular file. The gate checks the program, arguments that
-//! are files, and the folders above them as it checks the policy, at each load and before each start
-//! (in `exec`, root must own them). It runs in `/`, with the environment `PATH=/usr/bin:/bin` and nothing
+//! are files, and the folders above them as it checks the policy, at each load and before each start.
+//! In `exec`, root must own them, they lie outside what the command writes, the program is no
+//! interpreter (`sh`, `python`, `env` …), and arguments have letters, digits and `-_.,:=@+` only: name
+//! a script of root's. The program runs in `/`, with the environment `PATH=/usr/bin:/bin` and nothing
 //! else, without input, for at most 10 seconds, and may write 16 KiB; then its process group is killed.
 //! `program_started` is on record before it starts, `program_ended` after, with
 //! `process.executable.path`, what it is for, `tidegate.program.result` (`ok`, `failed`,

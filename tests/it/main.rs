@@ -53,6 +53,7 @@ mod kit;
 mod limits;
 mod lingering;
 mod mcp;
+mod next_run;
 mod oidc;
 mod parents;
 mod records;

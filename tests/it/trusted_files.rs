@@ -510,6 +510,43 @@ fn a_gate_of_a_command_starts_programs_of_root_alone() {
 }
 
 #[test]
+fn a_gate_of_a_command_starts_no_interpreter_and_gives_plain_words_alone() {
+    let world = World::new();
+    let config = world.path("conf/tidegate.toml");
+    let plain = std::fs::read_to_string(&config).expect("text");
+    let script = world.path("token").display().to_string();
+    let (exec, split) = (format!("exec {script}"), format!("--split-string={script}"));
+    let (option, shell) = (format!("--file={script}"), need("sh").display().to_string());
+    for (words, what) in [
+        (
+            vec![shell.as_str(), "-c", &exec],
+            "it runs what its arguments",
+        ),
+        (vec![&shell, &script], "it runs what its arguments"),
+        (vec![&shell], "it runs what its arguments"),
+        (vec!["/usr/bin/env", &split], "it runs what its arguments"),
+        (vec!["/usr/bin/cat", &script], "may name a file"),
+        (vec!["/usr/bin/cat", &option], "may name a file"),
+        (vec!["/usr/bin/cat", "~/x"], "may name a file"),
+    ] {
+        let parent = format!(
+            "\n[[dial.parent]]\nurl = \"http://127.0.0.1:1\"\ncredential-command = {words:?}\n"
+        );
+        std::fs::write(&config, format!("{plain}{parent}")).expect("a file");
+        let outcome = world.exec(&[], "touch begun");
+        assert_eq!(outcome.code, Some(2), "{words:?}: {outcome:?}");
+        let outcome = outcome.showed(what);
+        outcome.showed("write a script of root's own");
+        assert!(!world.path("begun").exists() && !world.path("ran").exists());
+    }
+    // A gate whose callers are other users starts them; plain words pass here as well.
+    let parent = "\n[[dial.parent]]\nurl = \"http://127.0.0.1:1\"\n\
+                  credential-command = [\"/usr/bin/echo\", \"ana:hunter2\"]\n";
+    std::fs::write(&config, format!("{plain}{parent}")).expect("a file");
+    world.exec(&[], "true").succeeded();
+}
+
+#[test]
 fn each_start_of_a_program_is_on_record_and_has_an_empty_environment() {
     let world = World::new();
     let seen = world.path("seen");

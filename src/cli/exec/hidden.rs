@@ -1,15 +1,21 @@
 //! Files that a jailed command must not see: every file that the configuration names, but
 //! certificates and programs.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use crate::config::{self, AdminAddress, Config};
+use crate::app;
+use crate::config::{self, AdminAddress, Config, Credential};
 
-/// The configuration with its includes, secrets and keys, the records, and the sockets at which a
-/// gate is asked.
+/// How a script and a program of Linux begin.
+const PROGRAM: [&[u8]; 2] = [b"#!", b"\x7fELF"];
+
+/// The configuration with its includes, secrets and keys, the places where another run looks for
+/// one, the records, and the sockets at which a gate is asked.
 pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     let listen = &config.listen;
     let admin = listen.admin.as_ref().and_then(|admin| match admin {
@@ -21,18 +27,49 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     files.extend(config.record.file.clone());
     files.extend(config.record.key.clone());
     files.extend(config.path.clone());
+    files.extend(app::every_place());
     // The built-in configuration has no file.
     let sources = config.sources.iter().filter(|_| config.path.is_some());
     for source in sources {
         files.push(source.path.clone());
         let folder = source.path.parent().unwrap_or(Path::new(""));
         if let Ok(table) = source.text.parse::<toml::Table>() {
+            files.extend(includes(&table, folder));
             named(&Value::Table(table), folder, &mut files);
         }
     }
     files.sort_unstable();
     files.dedup();
     files
+}
+
+/// The programs that the gate starts.
+pub(super) fn programs(config: &Config) -> Vec<PathBuf> {
+    let credentials = config.dial.parents.iter().map(|parent| &parent.credential);
+    let commands = credentials.filter_map(|credential| match credential {
+        Some(Credential::Command { words, .. }) => words.first(),
+        _ => None,
+    });
+    commands.map(PathBuf::from).collect()
+}
+
+/// What a file includes: the file, or the folder in which a pattern finds files. There may be none
+/// yet.
+fn includes(table: &toml::Table, folder: &Path) -> Vec<PathBuf> {
+    let patterns = match table.get("include") {
+        Some(Value::Array(patterns)) => patterns.as_slice(),
+        Some(pattern) => std::slice::from_ref(pattern),
+        None => &[],
+    };
+    let place = |pattern: &str| {
+        let path = folder.join(pattern);
+        match path.parent().filter(|_| pattern.contains('*')) {
+            Some(parent) => parent.to_owned(),
+            None => path,
+        }
+    };
+    let patterns = patterns.iter().filter_map(Value::as_str);
+    patterns.map(place).collect()
 }
 
 /// The files that a value names, whatever its key is: what a later version adds is among them.
@@ -59,7 +96,8 @@ fn is_hidden(path: &Path) -> bool {
     if status.is_dir() {
         return false;
     }
-    let is_program = status.is_file() && status.permissions().mode() & 0o111 != 0;
+    let may_run = status.is_file() && status.permissions().mode() & 0o111 != 0;
+    let is_program = may_run && is_program(path);
     let is_public = |text: String| {
         let public = [
             "BEGIN CERTIFICATE-----",
@@ -71,6 +109,13 @@ fn is_hidden(path: &Path) -> bool {
     };
     let is_certificate = status.is_file() && config::read(path).is_ok_and(is_public);
     !is_program && !is_certificate
+}
+
+/// Whether a file begins as programs do: file systems without modes let every file be run.
+fn is_program(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut head));
+    read.is_ok() && PROGRAM.iter().any(|start| head.starts_with(start))
 }
 
 #[cfg(test)]
@@ -88,14 +133,16 @@ mod tests {
             ("roots.pem", certificate),
             ("both.pem", &format!("{certificate}{key}")),
             ("password", "hush"),
-            ("program", ""),
+            ("program", "#!/bin/sh\n"),
+            ("secret", "hush"),
         ] {
             std::fs::write(at(name), text).unwrap();
         }
         let program = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(at("program"), program).unwrap();
+        std::fs::set_permissions(at("program"), program.clone()).unwrap();
+        std::fs::set_permissions(at("secret"), program).unwrap();
         let text = "a = 'key.pem'\nb = ['roots.pem', 'both.pem']\n[[c.d]]\ne = 'password'\n\
-                    f = 'program'\ng = 'none'\nh = 1\n";
+                    f = 'program'\ng = 'none'\nh = 1\ni = 'secret'\n";
         let mut found = Vec::new();
         named(
             &Value::Table(text.parse().unwrap()),
@@ -103,6 +150,18 @@ mod tests {
             &mut found,
         );
         found.sort();
-        assert_eq!(found, [at("both.pem"), at("key.pem"), at("password")]);
+        assert_eq!(
+            found,
+            [at("both.pem"), at("key.pem"), at("password"), at("secret")]
+        );
+    }
+
+    #[test]
+    fn what_a_file_includes_is_hidden_before_it_is_there() {
+        let of = |text: &str| includes(&text.parse().unwrap(), Path::new("/gate"));
+        assert_eq!(of("include = 'a.toml'"), [Path::new("/gate/a.toml")]);
+        let found = of("include = ['d/*.toml', '*.toml', '/x/y*']");
+        assert_eq!(found, ["/gate/d", "/gate", "/x"].map(PathBuf::from));
+        assert!(of("").is_empty());
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Wishes {
     pub(super) allow_missing: Vec<Promise>,
     /// Files that the command must not see.
     pub(super) hide: Vec<PathBuf>,
+    /// Programs of the gate, which the command must not change.
+    pub(super) programs: Vec<PathBuf>,
 }
 
 /// Makes the jail, serves it and lets the command begin.
@@ -57,6 +59,7 @@ fn begin(
         proxy_port: ADDRESS.port(),
         local: vec![ADMIN.port()],
         hide: record.chain(&wishes.hide).cloned().collect(),
+        programs: wishes.programs.clone(),
         shares: wishes.shares.clone(),
         copies: bundle
             .flat_map(|it| [&it.whole, &it.own, &it.java])

@@ -263,6 +263,7 @@ impl Exec {
             shares: self.share.clone(),
             allow_missing: self.allow_missing.clone(),
             hide,
+            programs: hidden::programs(&plan.config),
         };
         let found = FolderEvidence::at(self.folder(), Some(&plan.config.workspaces), self.jail);
         let mut plan = adapt(plan);

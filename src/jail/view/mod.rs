@@ -4,7 +4,9 @@
 pub(super) mod build;
 mod devices;
 mod expose;
+mod hidden;
 mod path;
+mod planted;
 mod settings;
 mod sockets;
 mod toolchain;
@@ -16,7 +18,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use path::Links;
+use hidden::Hidden;
+
+pub use planted::planted;
 
 /// Folders of the system that every command gets, read-only.
 const SYSTEM: [&str; 11] = [
@@ -136,6 +140,8 @@ impl View {
 pub(super) struct Request<'a> {
     /// The working directory.
     pub(super) directory: PathBuf,
+    /// The path by which the shell came to it (`PWD`).
+    pub(super) came_by: Option<PathBuf>,
     /// The command's home.
     pub(super) home: Option<PathBuf>,
     /// The program, as it was named.
@@ -144,6 +150,8 @@ pub(super) struct Request<'a> {
     pub(super) shares: &'a [Share],
     /// Files that must not be seen: each with its folder.
     pub(super) hide: &'a [PathBuf],
+    /// Programs that the gate starts: the command must not be able to change them.
+    pub(super) programs: &'a [PathBuf],
     /// Files of the gate that the command reads.
     pub(super) copies: &'a [PathBuf],
 }
@@ -155,8 +163,10 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
     let home = home.filter(|home| home.is_dir() && home.parent().is_some());
     let copy = working_copy::of(&directory, home.as_deref());
     check_working_copy(&copy.folder, home.as_deref())?;
-    let hidden: Vec<PathBuf> = request.hide.iter().filter_map(|at| hidden(at)).collect();
-    let mut plan = Planning::new(directory, folders(&hidden));
+    check_way(request, &directory, home.as_deref())?;
+    let hidden = Hidden::of(request.hide, request.programs);
+    let mut plan = Planning::new(directory, hidden.folders());
+    plan.home.clone_from(&home);
     plan.written = copy.all().map(Path::to_owned).collect();
     let written = request.shares.iter().filter(|share| !share.read_only);
     let written = written.filter_map(|share| real(&plan.view.directory.join(&share.path)).ok());
@@ -173,51 +183,24 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
     toolchain::add(&mut plan, home.as_deref(), request.program);
     plan.links(&request.directory);
     for folder in copy.all() {
-        keep_apart(folder, &hidden, "the working copy")?;
+        hidden.keep_apart(folder, true, "the working copy")?;
         plan.put(folder, Content::Writable);
     }
     for share in request.shares {
-        plan.share(share, &hidden, &copy.folder, home.as_deref())?;
+        plan.share(share, &hidden)?;
     }
     for file in request.copies.iter().filter(|file| file.is_file()) {
         plan.copy(file, Content::Copy);
     }
     settings::add(&mut plan, home.as_deref());
-    plan.check_hidden(&hidden)?;
+    plan.check_hidden(&hidden.files)?;
     sockets::cover(&mut plan.view, request.shares);
     Ok(plan.view)
-}
-
-/// The folders that hold what is hidden.
-fn folders(hidden: &[PathBuf]) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = hidden
-        .iter()
-        .filter_map(|path| {
-            if path.is_dir() {
-                Some(path.clone())
-            } else {
-                path.parent().map(Path::to_owned)
-            }
-        })
-        .collect();
-    folders.sort_unstable();
-    folders.dedup();
-    folders
 }
 
 fn real(path: &Path) -> Result<PathBuf, String> {
     path.canonicalize()
         .map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// Where a hidden file is, or will be.
-fn hidden(path: &Path) -> Option<PathBuf> {
-    let path = std::path::absolute(path).ok()?;
-    if let Ok(real) = path.canonicalize() {
-        return Some(real);
-    }
-    let folder = path.parent()?.canonicalize().ok()?;
-    Some(folder.join(path.file_name()?))
 }
 
 fn check_working_copy(folder: &Path, home: Option<&Path>) -> Result<(), String> {
@@ -239,15 +222,19 @@ fn check_working_copy(folder: &Path, home: Option<&Path>) -> Result<(), String> 
     ))
 }
 
-/// Nothing that is hidden may lie in a folder that the command sees whole.
-fn keep_apart(folder: &Path, hidden: &[PathBuf], name: &str) -> Result<(), String> {
-    match hidden.iter().find(|file| file.starts_with(folder)) {
+/// The folder that a person names is the one that the command works in: an earlier command can have
+/// put a link to another one in its place.
+fn check_way(request: &Request<'_>, directory: &Path, home: Option<&Path>) -> Result<(), String> {
+    let came_by = request.came_by.as_deref().filter(|it| it.is_absolute());
+    // A stale PWD names another folder.
+    let came_by = came_by.filter(|it| real(it).is_ok_and(|it| it == directory));
+    match came_by.and_then(|it| planted::on_the_way(it, home)) {
         None => Ok(()),
-        Some(file) => Err(format!(
-            "{} lies in {name} ({}), where the command could read or change it: move it outside, \
-             e.g. to ~/.config/tidegate/, and name it with --config",
-            file.display(),
-            folder.display()
+        Some(link) => Err(format!(
+            "the working folder was reached by the symbolic link {}, which an earlier command can \
+             have put there; it leads to {1}: run `cd {1}`",
+            link.display(),
+            directory.display()
         )),
     }
 }
@@ -257,6 +244,8 @@ struct Planning {
     view: View,
     /// Folders in which the command writes: their links choose nothing that is shown.
     written: Vec<PathBuf>,
+    /// Without symbolic links.
+    home: Option<PathBuf>,
 }
 
 impl Planning {
@@ -270,14 +259,23 @@ impl Planning {
         Self {
             view,
             written: Vec::new(),
+            home: None,
         }
     }
 
     /// Whether a path leads into no folder in which the command writes, nor through one.
-    fn is_fixed(&self, path: &Path) -> bool {
+    fn is_unwritten(&self, path: &Path) -> bool {
         let is_written = |at: &Path| self.written.iter().any(|folder| at.starts_with(folder));
         let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        !is_written(&real) && !Links::of(path).any(|(at, _)| is_written(&at))
+        !is_written(&real) && !path::links(path).any(|(at, _)| is_written(&at))
+    }
+
+    /// Whether no command, of this run or an earlier one, chose where a path leads. Where one may
+    /// have, the path counts only if it leads to what is shown already.
+    fn is_fixed(&self, path: &Path) -> bool {
+        let shown = || path.canonicalize().is_ok_and(|real| self.view.shows(&real));
+        let planted = || planted::on_the_way(path, self.home.as_deref()).is_some();
+        self.is_unwritten(path) && (!planted() || shown())
     }
 
     fn put(&mut self, path: &Path, content: Content) {
@@ -291,7 +289,7 @@ impl Planning {
 
     /// The symbolic links that lead to a path.
     fn links(&mut self, path: &Path) {
-        for (at, to) in Links::of(path) {
+        for (at, to) in path::links(path) {
             if !self.view.shows(&at) {
                 self.offer(&at, Content::Link(to));
             }
@@ -299,7 +297,12 @@ impl Planning {
     }
 
     fn copy(&mut self, file: &Path, content: Content) {
-        if !self.is_fixed(file) {
+        let fixed = match content {
+            // A file of the gate's own.
+            Content::Copy => self.is_unwritten(file),
+            _ => self.is_fixed(file),
+        };
+        if !fixed {
             return;
         }
         self.links(file);
@@ -341,20 +344,16 @@ impl Planning {
         }
     }
 
-    fn share(
-        &mut self,
-        share: &Share,
-        hidden: &[PathBuf],
-        copy: &Path,
-        home: Option<&Path>,
-    ) -> Result<(), String> {
+    fn share(&mut self, share: &Share, hidden: &Hidden) -> Result<(), String> {
         let at = self.view.directory.join(&share.path);
         let path = real(&at).map_err(|error| format!("--share {error}"))?;
         let name = format!("--share {}", share.path.display());
-        // The command can write links in the working copy: none of them chooses what is shared.
-        if path::plain(&at).starts_with(copy) && !path.starts_with(copy) {
+        let home = self.home.as_deref();
+        if let Some(link) = planted::on_the_way(&at, home) {
             return Err(format!(
-                "{name} leads out of the working copy by a symbolic link: name {}",
+                "{name} leads through the symbolic link {}, which an earlier command can have put \
+                 there: name {}",
+                link.display(),
                 path.display()
             ));
         }
@@ -362,7 +361,7 @@ impl Planning {
         if wide {
             return Err(format!("{name} holds your home: share folders inside it"));
         }
-        keep_apart(&path, hidden, &name)?;
+        hidden.keep_apart(&path, !share.read_only, &name)?;
         self.links(&at);
         let content = if share.read_only {
             Content::ReadOnly
@@ -418,10 +417,12 @@ mod tests {
     fn planned(home: &Path, at: &Path, hide: &[PathBuf], shares: &[Share]) -> Result<View, String> {
         plan(&Request {
             directory: at.to_owned(),
+            came_by: None,
             home: Some(home.to_owned()),
             program: None,
             shares,
             hide,
+            programs: &[],
             copies: &[],
         })
     }

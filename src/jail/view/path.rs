@@ -8,13 +8,19 @@ use std::path::{Component, Path, PathBuf};
 const MAX_LINKS: usize = 40;
 
 /// The symbolic links on the way along a path, each with where it leads.
-pub(super) struct Links {
+pub(super) fn links(path: &Path) -> impl Iterator<Item = (PathBuf, PathBuf)> + use<> {
+    Way::of(path).filter_map(|(at, to)| Some((at, to?)))
+}
+
+/// Every name that is looked up on the way along a path, the last one included; for a symbolic
+/// link, where it leads. The folder above each has no symbolic link in it.
+pub(super) struct Way {
     at: PathBuf,
     rest: VecDeque<OsString>,
     left: usize,
 }
 
-impl Links {
+impl Way {
     pub(super) fn of(path: &Path) -> Self {
         let mut this = Self {
             at: PathBuf::from("/"),
@@ -41,8 +47,8 @@ impl Links {
     }
 }
 
-impl Iterator for Links {
-    type Item = (PathBuf, PathBuf);
+impl Iterator for Way {
+    type Item = (PathBuf, Option<PathBuf>);
 
     fn next(&mut self) -> Option<Self::Item> {
         while let Some(name) = self.rest.pop_front() {
@@ -55,9 +61,12 @@ impl Iterator for Links {
                 Ok(to) if self.left > 0 => {
                     self.left -= 1;
                     self.lead_to(&to);
-                    return Some((here, to));
+                    return Some((here, Some(to)));
                 }
-                _ => self.at = here,
+                _ => {
+                    self.at.clone_from(&here);
+                    return Some((here, None));
+                }
             }
         }
         None
@@ -93,11 +102,25 @@ mod tests {
         symlink(root.join("a"), root.join("x")).unwrap();
         symlink("b/../b", root.join("a/y")).unwrap();
         symlink("z", root.join("z")).unwrap();
-        let links: Vec<_> = Links::of(&root.join("x/y/file"))
-            .map(|(at, _)| at)
-            .collect();
+        let found = |path: &str| links(&root.join(path)).map(|(at, _)| at);
+        let links: Vec<_> = found("x/y/file").collect();
         assert_eq!(links, [root.join("x"), root.join("a/y")]);
-        assert_eq!(Links::of(&root.join("z/file")).count(), MAX_LINKS);
+        assert_eq!(found("z/file").count(), MAX_LINKS);
+        let way: Vec<_> = Way::of(&root.join("x/y/../b/none/file"))
+            .map(|(at, _)| at)
+            .filter(|at| at.starts_with(&root) && *at != root)
+            .collect();
+        let expected = [
+            "x",
+            "a",
+            "a/y",
+            "a/b",
+            "a/b",
+            "a/b",
+            "a/b/none",
+            "a/b/none/file",
+        ];
+        assert_eq!(way, expected.map(|name| root.join(name)));
         assert_eq!(plain(Path::new("/a/./b/../c")), Path::new("/a/c"));
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Content, Planning};
 
 /// Toolchains in a home, read-only; none of these folders holds credentials.
-const IN_HOME: [&str; 24] = [
+pub(super) const IN_HOME: [&str; 24] = [
     ".asdf",
     ".bun/bin",
     ".cargo/bin",
@@ -110,11 +110,12 @@ impl Tools<'_> {
         let Some(folder) = std::env::var_os("CARGO_HOME").map(PathBuf::from) else {
             return;
         };
-        let Ok(folder) = folder.canonicalize() else {
+        let named = folder;
+        let Ok(folder) = named.canonicalize() else {
             return;
         };
         let own = |home: &Path| home.starts_with(&folder) || folder.starts_with(home);
-        if folder.parent().is_none() || !self.plan.is_fixed(&folder) {
+        if folder.parent().is_none() || !self.plan.is_fixed(&named) {
             return;
         }
         if !self.home.is_some_and(own) {
@@ -157,6 +158,9 @@ impl Tools<'_> {
         let links = entries.filter(|entry| entry.file_type().is_ok_and(|is| is.is_symlink()));
         let links: Vec<_> = links.take(MAX_LINKS).map(|link| link.path()).collect();
         for link in links {
+            if !self.plan.is_fixed(&link) {
+                continue;
+            }
             let Ok(target) = link.canonicalize() else {
                 continue;
             };
@@ -170,9 +174,7 @@ impl Tools<'_> {
                 _ if target.is_file() => self.file(&target),
                 _ => {}
             }
-            if self.plan.is_fixed(&link) {
-                self.plan.links(&link);
-            }
+            self.plan.links(&link);
         }
     }
 

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 
+use super::path;
+
 /// What a command writes in.
 pub(super) struct WorkingCopy {
     pub(super) folder: PathBuf,
@@ -38,14 +40,15 @@ pub(super) fn of(directory: &Path, home: Option<&Path>) -> WorkingCopy {
 /// git wrote that, outside the working copy.
 fn linked(folder: &Path) -> Option<PathBuf> {
     let file = folder.join(".git");
-    if !file.is_file() {
+    if !file.symlink_metadata().is_ok_and(|status| status.is_file()) {
         return None;
     }
     let text = config::read(&file).ok()?;
     let own = folder.join(text.trim().strip_prefix("gitdir:")?.trim());
     let own = own.canonicalize().ok()?;
     let back = config::read(&own.join("gitdir")).ok()?;
-    if Path::new(back.trim()).canonicalize().ok()? != file.canonicalize().ok()? {
+    // As it is written: a symbolic link on its way could lead here from another worktree.
+    if path::plain(&own.join(back.trim())) != file {
         return None;
     }
     let worktrees = own.parent()?;
@@ -86,7 +89,43 @@ mod tests {
             all(&side.join("src")),
             [side.clone(), root.join("main/.git")]
         );
+        // git may write it relative to the worktree's own folder.
+        std::fs::write(own.join("gitdir"), "../../../../side/.git\n").unwrap();
+        assert_eq!(all(&side).len(), 2);
         // A home that is a repository is no working copy of a folder in it.
         assert_eq!(of(&side.join("src"), Some(&side)).folder, side.join("src"));
+    }
+
+    #[test]
+    fn the_git_folder_of_another_worktree_does_not_count() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::TempDir::new().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let own = root.join("main/.git/worktrees/side");
+        for part in [
+            "main/.git/objects",
+            "main/.git/refs",
+            "linked",
+            "file",
+            "side",
+        ] {
+            std::fs::create_dir_all(root.join(part)).unwrap();
+        }
+        std::fs::create_dir_all(&own).unwrap();
+        let (side, text) = (
+            root.join("side/.git"),
+            format!("gitdir: {}\n", own.display()),
+        );
+        std::fs::write(&side, &text).unwrap();
+        std::fs::write(own.join("gitdir"), format!("{}\n", side.display())).unwrap();
+        assert_eq!(of(&root.join("side"), None).all().count(), 2);
+        // A link to its file, a copy of its file, and a link in its place that leads here.
+        symlink(&side, root.join("linked/.git")).unwrap();
+        std::fs::write(root.join("file/.git"), &text).unwrap();
+        let alone = |name: &str| of(&root.join(name), None).all().count() == 1;
+        assert!(alone("linked") && alone("file"));
+        std::fs::rename(root.join("side"), root.join("moved")).unwrap();
+        symlink(root.join("file"), root.join("side")).unwrap();
+        assert!(alone("file") && alone("moved"));
     }
 }
