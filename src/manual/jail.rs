@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! $ tidegate exec --config ~/.config/tidegate/tidegate.toml --jail --share ~/.claude -- claude
+//! tidegate: jail: no other way out; writable: /home/ana/.claude, /home/ana/web
 //! tidegate: shared: /home/ana/.claude
 //! ```
 //!
@@ -63,7 +64,8 @@
 //! The configuration with everything that it includes and names, keys, records and sockets of the
 //! gate are never inside. Where one of them lies in the working copy or in a shared folder, or the
 //! working directory is the home or no project's folder, `exec --jail` says what to move and exits
-//! with 2. What is shared is said in the first line and is on record
+//! with 2. The first lines say where the command may write, what is
+//! shared and which settings are left out; what is shared is on record
 //! (`tidegate.jail.shared` of the event `jail_started`).
 //!
 //! `--share` is for an agent's own settings (`--share ~/.claude`), caches (`--share ~/.npm`), a
@@ -78,8 +80,10 @@
 //!   `node_modules/.bin`. They are not read-only inside: git, npm and pre-commit write them, and
 //!   each has a neighbour that does the same. Look at changes before you run them, or work on a
 //!   clone of its own.
-//! - Sockets that a process outside makes after the start, in the working copy or any other folder
-//!   that is shown. Named pipes there.
+//! - Sockets that a process outside makes or renames after the start, in the working copy or any
+//!   other folder that is shown. Named pipes there. At the start, the sockets in
+//!   `/proc/net/unix` are covered, and those among 50,000 entries of the writable folders that do
+//!   not refuse a connection; where there are more entries, the first lines say so.
 //! - A shared terminal: the command writes to it, with every sequence that it understands.
 //! - Root: a command of root owns root's files in `/usr`, `/opt` and shared folders, and reads
 //!   those that only root reads. Run agents as an ordinary user.
@@ -89,7 +93,13 @@
 //!   inside (browsers need them), which gives a command more of the kernel to attack.
 //! - Where `writes` is missing, a file that is the standard input can be opened again for writing.
 //! - Processes of the same user outside the jail: they can end the gate, and with it the jail.
-//!   The gate is closed to them otherwise: no ptrace, memory, variables, descriptors.
+//!   The gate is closed to them otherwise: no ptrace, memory, variables, descriptors. They can also
+//!   enter the network of the jail (`nsenter -U -n -t PID`) and listen there for the command: the
+//!   watch looks only at processes below the first one of the jail.
+//!
+//! A file that is shared by itself cannot be renamed or replaced inside (`EBUSY`): share its folder
+//! for programs that write a new file and rename it. Where it is replaced outside, the command keeps
+//! the old one. Neither ends the jail; a mount that is added, widened or taken away does.
 //!
 //! Descriptors other than 0, 1 and 2 are closed: `<(…)` of a shell and the job server of make do not
 //! reach into the jail. Mounts cannot be made inside, so containers cannot be started there.

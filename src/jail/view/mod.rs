@@ -4,6 +4,7 @@
 pub(super) mod build;
 mod devices;
 mod expose;
+mod home;
 mod path;
 mod settings;
 mod sockets;
@@ -106,6 +107,8 @@ pub(super) struct View {
     pub(super) without: Vec<PathBuf>,
     /// The working directory.
     pub(super) directory: PathBuf,
+    /// What the user is told: what is left out, and how it is given back.
+    pub(super) notes: Vec<String>,
 }
 
 impl View {
@@ -154,7 +157,8 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
     let home = request.home.as_deref().and_then(|home| real(home).ok());
     let home = home.filter(|home| home.is_dir() && home.parent().is_some());
     let copy = working_copy::of(&directory, home.as_deref());
-    check_working_copy(&copy.folder, home.as_deref())?;
+    let homes: Vec<PathBuf> = home.iter().cloned().chain(home::of_account()).collect();
+    check_working_copy(&copy.folder, &homes)?;
     let hidden: Vec<PathBuf> = request.hide.iter().filter_map(|at| hidden(at)).collect();
     let mut plan = Planning::new(directory, folders(&hidden));
     plan.written = copy.all().map(Path::to_owned).collect();
@@ -177,7 +181,7 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
         plan.put(folder, Content::Writable);
     }
     for share in request.shares {
-        plan.share(share, &hidden, &copy.folder, home.as_deref())?;
+        plan.share(share, &hidden, &copy.folder, &homes)?;
     }
     for file in request.copies.iter().filter(|file| file.is_file()) {
         plan.copy(file, Content::Copy);
@@ -185,6 +189,7 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
     settings::add(&mut plan, home.as_deref());
     plan.check_hidden(&hidden)?;
     sockets::cover(&mut plan.view, request.shares);
+    home::note(&mut plan.view, &copy.folder);
     Ok(plan.view)
 }
 
@@ -220,10 +225,10 @@ fn hidden(path: &Path) -> Option<PathBuf> {
     Some(folder.join(path.file_name()?))
 }
 
-fn check_working_copy(folder: &Path, home: Option<&Path>) -> Result<(), String> {
+fn check_working_copy(folder: &Path, homes: &[PathBuf]) -> Result<(), String> {
     let wide = NO_WORKING_COPY.iter().chain(&SYSTEM);
     let is_wide = wide.map(Path::new).any(|wide| wide == folder);
-    let has_home = home.is_some_and(|home| home.starts_with(folder));
+    let has_home = homes.iter().any(|home| home.starts_with(folder));
     if !is_wide && !has_home {
         return Ok(());
     }
@@ -266,6 +271,7 @@ impl Planning {
             places,
             without,
             directory,
+            notes: Vec::new(),
         };
         Self {
             view,
@@ -346,7 +352,7 @@ impl Planning {
         share: &Share,
         hidden: &[PathBuf],
         copy: &Path,
-        home: Option<&Path>,
+        homes: &[PathBuf],
     ) -> Result<(), String> {
         let at = self.view.directory.join(&share.path);
         let path = real(&at).map_err(|error| format!("--share {error}"))?;
@@ -358,7 +364,7 @@ impl Planning {
                 path.display()
             ));
         }
-        let wide = path.parent().is_none() || home.is_some_and(|home| home.starts_with(&path));
+        let wide = path.parent().is_none() || homes.iter().any(|home| home.starts_with(&path));
         if wide {
             return Err(format!("{name} holds your home: share folders inside it"));
         }
