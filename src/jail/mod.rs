@@ -196,6 +196,12 @@ pub enum NotContained {
         .0.promise, .0.why, .0.promise.requirement(), .0.promise
     )]
     Missing(Missing),
+    /// A jail makes no other.
+    #[error(
+        "already in a jail ({VARIABLE} is set), where no other can be made ({0}): run the command \
+         without `exec --jail`. The gate of this jail decides for it as well"
+    )]
+    Nested(String),
     /// The files that the command would see cannot be kept apart. `tidegate exec` answers it with
     /// exit code 2.
     #[error("{0}")]
@@ -223,6 +229,10 @@ pub struct Jailed {
     pub proxy_address: SocketAddr,
     /// What this kernel does not give, each allowed by [`Plan::allow_missing`].
     pub missing: Vec<Missing>,
+    /// Where outside the command may write.
+    pub writable: Vec<PathBuf>,
+    /// What is left out that the user may miss, and what to type to have it.
+    pub notes: Vec<String>,
     child: Child,
     /// The process that becomes the command.
     command: Pid,
@@ -251,7 +261,23 @@ pub struct Sockets {
 
 /// Makes a jail. Blocks for some milliseconds: asynchronous callers use a thread for it.
 pub fn start(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
-    let view = plan.view()?;
+    let in_jail = std::env::var_os(VARIABLE).is_some();
+    make(plan).map_err(|why| match why {
+        NotContained::Forbidden { what, error, .. } if in_jail => {
+            NotContained::Nested(format!("{what}: {error}"))
+        }
+        NotContained::Failed(why) if in_jail => NotContained::Nested(why),
+        NotContained::Missing(missing) if in_jail => NotContained::Nested(missing.why.to_string()),
+        other => other,
+    })
+}
+
+fn make(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
+    let mut view = plan.view()?;
+    let notes = std::mem::take(&mut view.notes);
+    let places = view.places.iter();
+    let writable = places.filter(|(_, is)| matches!(is, view::Content::Writable));
+    let writable = writable.map(|(path, _)| path.clone()).collect();
     let walls = Walls {
         writable: view.writable(),
         missing: Vec::new(),
@@ -295,6 +321,8 @@ pub fn start(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
     let jailed = Jailed {
         proxy_address,
         missing,
+        writable,
+        notes,
         child,
         command,
         control: ours,

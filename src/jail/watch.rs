@@ -4,19 +4,22 @@
 //! A look holds the first process of the jail, and each process below it, against these:
 //!
 //! - No namespace (user, network, mount, process) is the gate's own.
-//! - The first process is in the namespaces that were made for it, and its mounts are unchanged.
+//! - The first process is in the namespaces that were made for it, and shows no more files than
+//!   then: see [`mounts`].
 //! - `no_new_privs` is set and a seccomp filter is in force.
 //! - No capability, but in a user namespace that the process has made for itself.
 //! - No network interface but `lo`.
 //!
 //! The kernel shows no other process's Landlock rules: a look does not cover them.
 
+mod mounts;
 mod table;
 
 use std::collections::BTreeSet;
 use std::io;
 
-use table::{Namespaces, Stat, Status, below, first_inside, interfaces, mounts, namespaces};
+use mounts::Mounts;
+use table::{Namespaces, Stat, Status, below, first_inside, interfaces, mountinfo, namespaces};
 
 /// The walls of one jail, as they were when its command began.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub struct Watch {
     inside: Namespaces,
     /// The namespaces of this process.
     outside: Namespaces,
-    mounts: Vec<Box<str>>,
+    mounts: Mounts,
 }
 
 /// What a look has found.
@@ -86,7 +89,7 @@ impl Watch {
             first: (first, Stat::of(first)?.began),
             command,
             inside: namespaces(&first.to_string())?,
-            mounts: mounts(first)?,
+            mounts: Mounts::of(first, &mountinfo(&first.to_string())?, &mountinfo("self")?)?,
             outside,
         })
     }
@@ -129,9 +132,10 @@ impl Watch {
     fn first_is_where_it_was(&self) -> Result<(), Stop> {
         let now = namespaces(&self.first.0.to_string())?;
         if now == self.inside {
-            return match mounts(self.first.0)? {
-                now if now == self.mounts => Ok(()),
-                _ => Err(fallen("files", "its mounts are not what they were")),
+            let mounts = mountinfo(&self.first.0.to_string())?;
+            return match self.mounts.fallen(self.first.0, &mounts)? {
+                None => Ok(()),
+                Some(what) => Err(fallen("files", what)),
             };
         }
         // A command may make namespaces of its own.

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! $ tidegate exec --config ~/.config/tidegate/tidegate.toml --jail --share ~/.claude -- claude
+//! tidegate: jail: no other way out; writable: /home/ana/.claude, /home/ana/web
 //! tidegate: shared: /home/ana/.claude
 //! ```
 //!
@@ -69,7 +70,8 @@
 //! programs of the gate lie in none. A share, a working folder or a `--summary` that a symbolic link
 //! of an earlier command could lead elsewhere is refused: name the real path. Where one of them lies in the working copy or in a shared folder, or the
 //! working directory is the home or no project's folder, `exec --jail` says what to move and exits
-//! with 2. The first line names shared paths, and they are on record
+//! with 2. The first lines say where the command may write, which paths are shared and which settings
+//! are left out; the shared paths are on record
 //! (`tidegate.jail.shared` of the event `jail_started`).
 //!
 //! `--share` is for an agent's own settings (`--share ~/.claude`), caches (`--share ~/.npm`), a
@@ -89,8 +91,10 @@
 //!   the folders of toolchains; elsewhere an earlier command can have made them. What is shared there
 //!   shares the right to make such links. A working folder that a link leads to is refused where
 //!   `PWD` tells; a program that changes the folder without it is not seen.
-//! - Sockets that a process outside makes after the start, in the working copy or any other folder
-//!   that exists inside. Named pipes there.
+//! - Sockets that a process outside makes or renames after the start, in the working copy or any
+//!   other folder that exists inside. Named pipes there. At the start, the sockets in
+//!   `/proc/net/unix` are covered, and those among 50,000 entries of the writable folders that do
+//!   not refuse a connection; where there are more entries, the first lines say so.
 //! - A shared terminal: the command can write every control sequence to it.
 //! - Root: a command of root owns root's files in `/usr`, `/opt` and shared folders, and reads
 //!   those that only root reads. Run agents as an ordinary user.
@@ -100,7 +104,13 @@
 //!   inside (browsers need them), which gives a command more of the kernel to attack.
 //! - Where `writes` is missing, a file that is the standard input can be opened again for writing.
 //! - Processes of the same user outside the jail: they can end the gate, and with it the jail. They
-//!   cannot trace the gate, or read its memory, variables and descriptors.
+//!   cannot trace the gate, or read its memory, variables and descriptors. They can enter the network
+//!   of the jail (`nsenter -U -n -t PID`) and listen there for the command: the watch looks only at
+//!   processes below the first one of the jail.
+//!
+//! A file that is shared by itself cannot be renamed or replaced inside (`EBUSY`): share its folder
+//! for programs that write a new file and rename it. Where it is replaced outside, the command keeps
+//! the old one. Neither ends the jail; a mount that is added, widened or taken away does.
 //!
 //! Descriptors other than 0, 1 and 2 are closed: `<(…)` of a shell and the job server of make do not
 //! reach into the jail. Mounts cannot be made inside, so containers cannot be started there.

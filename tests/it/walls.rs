@@ -80,8 +80,12 @@ fn files_of_the_user_do_not_exist_unless_they_are_shared() {
         let outcome = outcome.succeeded();
         let said = "none\nmine\nanother project\n";
         assert_eq!(outcome.stdout, said, "{outcome:#?}");
-        let first = format!("tidegate: shared: {settings}, {other}\n");
-        assert!(outcome.stderr.starts_with(&first), "{outcome:#?}");
+        let web = world.path("web").display().to_string();
+        let first = outcome.stderr.lines().next().unwrap_or_default();
+        let stands = "tidegate: jail: no other way out; writable: ";
+        assert!(first.starts_with(stands) && first.contains(&web), "{first}");
+        let shared = format!("tidegate: shared: {settings}, {other}\n");
+        assert!(outcome.stderr.contains(&shared), "{outcome:#?}");
         assert_eq!(world.read(".config/agent/settings"), "mine\nnew\n");
         assert_eq!(world.read("other/src"), "another project\n");
         let line = format!("{:?}", world.jail_started());
@@ -341,6 +345,92 @@ fn sockets_outside_are_not_there_unless_shared() {
             std::fs::write(world.path("web/done"), "").expect("a file");
             listening.join().expect("a script");
         });
+    }
+}
+
+#[test]
+fn sockets_that_have_another_name_than_the_kernel_has_are_covered() {
+    for world in worlds() {
+        world.write("web/connect.py", CONNECT);
+        let deep = world.path("web/a/b/c/d/e/f");
+        std::fs::create_dir_all(&deep).expect("a folder");
+        let _bound = UnixListener::bind(deep.join("bound")).expect("a socket");
+        std::fs::rename(deep.join("bound"), deep.join("renamed")).expect("another name");
+        let _linked = UnixListener::bind(world.path("elsewhere")).expect("a socket");
+        std::fs::hard_link(world.path("elsewhere"), world.path("web/linked")).expect("a link");
+        drop(UnixListener::bind(world.path("web/stale")).expect("a socket"));
+        world.hand_over();
+        let connect = "python3 connect.py a/b/c/d/e/f/renamed linked";
+        assert_eq!(world.outside(connect).stdout, "got\ngot\n");
+        let outcome = world.with(&[], &format!("{connect}; rm stale && echo removed"));
+        assert_eq!(outcome.stdout, "none\nnone\nremoved\n", "{outcome:#?}");
+    }
+}
+
+#[test]
+fn what_a_jail_leaves_out_is_said() {
+    for world in worlds() {
+        world.write(".gitconfig", "[alias]\n\ttok = !echo token\n");
+        world.write("above/HEAD", "ref: refs/heads/main\n");
+        world.write("above/refs/x", "");
+        world.write("sub/.git", "gitdir: ../above\n");
+        let again = format!("{} exec --jail -- true", world.binary.display());
+        let outcome = world.with(&[], &again);
+        assert_eq!(outcome.code, Some(3), "{outcome:#?}");
+        outcome
+            .showed("already in a jail")
+            .showed(".gitconfig is left out: line 2 looks like a credential");
+        let outcome = world.outside("cd ../sub && $EXEC -- true").succeeded();
+        outcome
+            .showed("git does not work inside: ")
+            .showed("--share");
+    }
+}
+
+#[test]
+fn the_home_of_the_account_counts_whatever_the_variable_says() {
+    if !crate::contained::is_root() {
+        eprintln!("NOT TESTED HERE: a HOME that is not the account's: run as root");
+        return;
+    }
+    for world in worlds() {
+        if world.user == User::Me {
+            let outcome = world.outside("cd ~root && $EXEC -- true");
+            assert_eq!(outcome.code, Some(2), "{outcome:#?}");
+            outcome.showed("holds your home");
+        }
+    }
+}
+
+#[test]
+fn credentials_beside_programs_are_left_out() {
+    for world in worlds() {
+        for name in [
+            ".local/share/uv/credentials/credentials.toml",
+            ".dotnet/corefx/cryptography/x509stores/my/a.pfx",
+            ".nvm/versions/node/v1/etc/npmrc",
+            ".local/share/mise/installs/node/1/etc/npmrc",
+            ".local/share/opencode/auth.json",
+        ] {
+            world.write(name, "hush\n");
+        }
+        world.write(".nvm/versions/node/v1/bin/node", "program\n");
+        world.write(".local/share/opencode/bin/opencode", "program\n");
+        std::fs::create_dir_all(world.path(".local/bin")).expect("a folder");
+        symlink(
+            world.path(".local/share/opencode/bin/opencode"),
+            world.path(".local/bin/opencode"),
+        )
+        .expect("a link");
+        world.hand_over();
+        let look = "cat ~/.nvm/versions/node/v1/bin/node; \
+                    PATH=~/.local/bin:$PATH; cd ~; grep -rl hush . 2>/dev/null; true";
+        let control = world.outside(look);
+        assert_eq!(control.stdout.lines().count(), 6, "{control:#?}");
+        let outcome = world.outside(&format!(
+            "PATH=~/.local/bin:$PATH $EXEC -- bash -c '{look}'"
+        ));
+        assert_eq!(outcome.stdout, "program\n", "{outcome:#?}");
     }
 }
 

@@ -97,7 +97,7 @@ impl<'a> Child<'a> {
             return u8::MAX;
         };
         let programs = self.programs.clone();
-        let ended = tokio::task::spawn_blocking(move || reap(child, &programs));
+        let ended = tokio::task::spawn_blocking(move || reap(child, command, &programs));
         tokio::select! {
             code = ended => code.unwrap_or(u8::MAX),
             () = self.signals.pass_on(command) => u8::MAX,
@@ -162,14 +162,22 @@ fn is_seen(name: &Path) -> bool {
 
 /// Takes in whatever ends below us until the command itself has; stops when it stops, so that the
 /// shell above sees it.
-fn reap(command: Pid, programs: &Children) -> u8 {
+/// Where the child is no command, it is the helper of a jail.
+fn reap(child: Pid, command: Pid, programs: &Children) -> u8 {
     loop {
         match wait(WaitOptions::UNTRACED) {
-            Ok(Some((pid, status))) if pid == command => {
+            Ok(Some((pid, status))) if pid == child => {
+                if let Some(signal) = status.terminating_signal().filter(|_| child != command) {
+                    print::err(&format!(
+                        "tidegate: the helper of the jail (process {}) was ended by signal \
+                         {signal}, and the command with it\n",
+                        pid.as_raw_nonzero()
+                    ));
+                }
                 if let Some(code) = code(status) {
                     return code;
                 }
-                if status.stopped() && is_stopped(command) {
+                if status.stopped() && is_stopped(child) {
                     let _ = kill_process(getpid(), Signal::STOP);
                 }
             }

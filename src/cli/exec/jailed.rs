@@ -27,6 +27,8 @@ pub(super) const PLACE: Place = Place {
 };
 /// The ports that are captured, beside those that rules name.
 const USUAL: [u16; 3] = [22, 80, 443];
+/// Characters of a line that says what is left out.
+const MAX_NOTE: usize = 1_000;
 /// Clients that may be connected at once.
 const CONNECTIONS: usize = 4096;
 
@@ -92,11 +94,26 @@ fn begin(
     Ok(jailed)
 }
 
-/// Says, and records, what is shared and what is missing.
+/// Says that a jail stands and where the command may write; says, and records, what is shared and
+/// what is missing.
 fn tell(running: &Running, session: &Session, plan: &jail::Plan, jailed: &Jailed) {
     let shared: Vec<String> = plan.shares.iter().map(Share::to_string).collect();
     let missing = jailed.missing.iter().map(|one| one.promise.name());
     let missing: Vec<&'static str> = missing.collect();
+    let writable = jailed
+        .writable
+        .iter()
+        .map(|path| path.display().to_string());
+    print::err(&format!(
+        "tidegate: jail: no other way out; writable: {}\n",
+        print::clean(&writable.collect::<Vec<_>>().join(", "), print::WIDTH)
+    ));
+    for note in &jailed.notes {
+        print::err(&format!(
+            "tidegate: jail: {}\n",
+            print::clean(note, MAX_NOTE)
+        ));
+    }
     if !shared.is_empty() {
         print::err(&format!(
             "tidegate: shared: {}\n",

@@ -340,7 +340,7 @@ impl Mounted {
 }
 
 /// Blanks and the like are written as three octal digits.
-fn unescaped(path: &str) -> PathBuf {
+pub(in crate::jail) fn unescaped(path: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut bytes = Vec::new();
     let mut rest = path.as_bytes();

@@ -5,6 +5,7 @@ pub(super) mod build;
 mod devices;
 mod expose;
 mod hidden;
+mod home;
 mod path;
 mod planted;
 mod settings;
@@ -110,6 +111,8 @@ pub(super) struct View {
     pub(super) without: Vec<PathBuf>,
     /// The working directory.
     pub(super) directory: PathBuf,
+    /// What the user is told: what is left out, and how it is given back.
+    pub(super) notes: Vec<String>,
 }
 
 impl View {
@@ -162,7 +165,8 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
     let home = request.home.as_deref().and_then(|home| real(home).ok());
     let home = home.filter(|home| home.is_dir() && home.parent().is_some());
     let copy = working_copy::of(&directory, home.as_deref());
-    check_working_copy(&copy.folder, home.as_deref())?;
+    let homes: Vec<PathBuf> = home.iter().cloned().chain(home::of_account()).collect();
+    check_working_copy(&copy.folder, &homes)?;
     check_way(request, &directory, home.as_deref())?;
     let hidden = Hidden::of(request.hide, request.programs);
     let mut plan = Planning::new(directory, hidden.folders());
@@ -187,7 +191,7 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
         plan.put(folder, Content::Writable);
     }
     for share in request.shares {
-        plan.share(share, &hidden)?;
+        plan.share(share, &hidden, &homes)?;
     }
     for file in request.copies.iter().filter(|file| file.is_file()) {
         plan.copy(file, Content::Copy);
@@ -195,6 +199,7 @@ pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
     settings::add(&mut plan, home.as_deref());
     plan.check_hidden(&hidden.files)?;
     sockets::cover(&mut plan.view, request.shares);
+    home::note(&mut plan.view, &copy.folder);
     Ok(plan.view)
 }
 
@@ -203,10 +208,10 @@ fn real(path: &Path) -> Result<PathBuf, String> {
         .map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn check_working_copy(folder: &Path, home: Option<&Path>) -> Result<(), String> {
+fn check_working_copy(folder: &Path, homes: &[PathBuf]) -> Result<(), String> {
     let wide = NO_WORKING_COPY.iter().chain(&SYSTEM);
     let is_wide = wide.map(Path::new).any(|wide| wide == folder);
-    let has_home = home.is_some_and(|home| home.starts_with(folder));
+    let has_home = homes.iter().any(|home| home.starts_with(folder));
     if !is_wide && !has_home {
         return Ok(());
     }
@@ -255,6 +260,7 @@ impl Planning {
             places,
             without,
             directory,
+            notes: Vec::new(),
         };
         Self {
             view,
@@ -344,7 +350,7 @@ impl Planning {
         }
     }
 
-    fn share(&mut self, share: &Share, hidden: &Hidden) -> Result<(), String> {
+    fn share(&mut self, share: &Share, hidden: &Hidden, homes: &[PathBuf]) -> Result<(), String> {
         let at = self.view.directory.join(&share.path);
         let path = real(&at).map_err(|error| format!("--share {error}"))?;
         let name = format!("--share {}", share.path.display());
@@ -357,7 +363,7 @@ impl Planning {
                 path.display()
             ));
         }
-        let wide = path.parent().is_none() || home.is_some_and(|home| home.starts_with(&path));
+        let wide = path.parent().is_none() || homes.iter().any(|home| home.starts_with(&path));
         if wide {
             return Err(format!("{name} holds your home: share folders inside it"));
         }

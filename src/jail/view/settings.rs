@@ -39,13 +39,14 @@ const SETTINGS: [&str; 11] = [
     ".yarnrc.yml",
 ];
 /// Words of a line that holds credentials.
-const CREDENTIALS: [&str; 10] = [
+const CREDENTIALS: [&str; 11] = [
     "_auth",
     "apikey",
     "api_key",
     "authorization",
     "extraheader",
-    "passw",
+    "authident",
+    "pass",
     "private key",
     "pwd",
     "secret",
@@ -76,18 +77,32 @@ pub(super) fn is_certificates(text: &[u8]) -> bool {
     text.contains("-----BEGIN CERTIFICATE-----") && !text.contains("PRIVATE KEY")
 }
 
-/// Whether a text of settings holds nothing that looks like a credential: none of the words, and
-/// no user in a URL.
+/// Whether a text of settings holds nothing that looks like a credential.
 pub(super) fn is_without_credentials(text: &[u8]) -> bool {
+    credential(text).is_none()
+}
+
+/// The number of the first line of settings that looks like a credential: it has one of the words,
+/// or names a user before a host, with a scheme or without. An address of mail is none.
+pub(super) fn credential(text: &[u8]) -> Option<usize> {
     let text = String::from_utf8_lossy(text).to_lowercase();
-    let user = |line: &str| {
+    let after = |line: &str| {
         let after = line.split("://").skip(1);
         after
             .filter_map(|rest| rest.split(['/', '"', '\'', ' ']).next())
             .any(|authority| authority.contains('@'))
     };
-    let bare = |line: &str| !CREDENTIALS.iter().any(|word| line.contains(word)) && !user(line);
-    text.lines().all(bare)
+    // `user:password@host`.
+    let bare = |line: &str| {
+        let before = line.split('@').rev().skip(1);
+        before
+            .filter_map(|it| it.rsplit([' ', '\t', '=', '"', '\'', ',']).next())
+            .any(|user| user.contains(':') && !user.starts_with("git:"))
+    };
+    let looks = |line: &str| {
+        CREDENTIALS.iter().any(|word| line.contains(word)) || after(line) || bare(line)
+    };
+    text.lines().position(looks).map(|at| at + 1)
 }
 
 #[cfg(test)]
@@ -109,6 +124,10 @@ mod tests {
             "[http]\n\textraHeader = Authorization: Basic abc\n",
             "index-url = https://abc@pypi.example.com/simple\n",
             "npmAuthToken: abc\n",
+            "npmAuthIdent: \"ana:abc\"\n",
+            "[sendemail]\n\tsmtpPass = abc\n",
+            "[imap]\n\tpass = abc\n",
+            "[global]\nproxy = ana:abc@proxy.example:3128\n",
         ] {
             assert!(!is_without_credentials(text.as_bytes()), "{text}");
         }

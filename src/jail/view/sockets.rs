@@ -1,25 +1,81 @@
 //! Unix sockets of processes outside: each that lies in a folder that the command sees is covered.
 //! A read-only mount does not keep a process from connecting.
 
+use std::collections::VecDeque;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::config;
 
 use super::{Content, Share, View};
 
-/// Covers every bound socket that the view would show, unless it is shared by its exact path.
+/// How many entries of the writable and the shared folders are looked at for sockets.
+const MAX_ENTRIES: usize = 50_000;
+
+/// Covers every bound socket that the view would show, unless it is shared by its exact path: those
+/// that the kernel lists, and those that are found in the folders of the user, where a socket may
+/// have another name than the kernel has, or be of another network namespace. Says where not every
+/// entry could be looked at.
 pub(super) fn cover(view: &mut View, shares: &[Share]) {
     let exact: Vec<PathBuf> = shares
         .iter()
         .filter_map(|share| view.directory.join(&share.path).canonicalize().ok())
         .collect();
     let table = config::read(Path::new("/proc/net/unix")).unwrap_or_default();
-    for socket in bound(&table) {
+    let places = view.places.iter();
+    let writable = places.filter(|(_, is)| matches!(is, Content::Writable));
+    let mut folders: Vec<PathBuf> = writable.map(|(path, _)| path.clone()).collect();
+    folders.extend(exact.iter().cloned());
+    let (found, whole) = below(folders, MAX_ENTRIES);
+    if !whole {
+        view.notes.push(format!(
+            "only {MAX_ENTRIES} entries of the writable folders were looked at for sockets of \
+             processes outside: one that was renamed may be reachable"
+        ));
+    }
+    let alive = found.into_iter().filter(|socket| may_answer(socket));
+    for socket in bound(&table).into_iter().chain(alive) {
         if view.shows(&socket) && !exact.contains(&socket) {
             view.places.insert(socket, Content::Covered);
         }
     }
+}
+
+/// The sockets below some folders, the nearest first, and whether every entry was looked at.
+fn below(folders: Vec<PathBuf>, mut room: usize) -> (Vec<PathBuf>, bool) {
+    let mut waiting = VecDeque::from(folders);
+    let mut found = Vec::new();
+    while let Some(folder) = waiting.pop_front() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if room == 0 {
+                return (found, false);
+            }
+            room -= 1;
+            match entry.file_type() {
+                Ok(is) if is.is_socket() => found.push(entry.path()),
+                Ok(is) if is.is_dir() => waiting.push_back(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    (found, true)
+}
+
+/// Whether a process may hold a socket: one that nobody holds refuses. It is left to the command,
+/// whose servers remove what an earlier run has left.
+fn may_answer(path: &Path) -> bool {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+    let (Ok(socket), Ok(address)) = (socket, SocketAddrUnix::new(path)) else {
+        return true;
+    };
+    !matches!(
+        connect(&socket, &address),
+        Err(Errno::CONNREFUSED | Errno::NOENT)
+    )
 }
 
 /// The paths in `/proc/net/unix` at which a socket is, without symbolic links.
@@ -78,6 +134,21 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+
+    #[test]
+    fn sockets_are_found_by_what_lies_in_a_folder() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let deep = folder.path().join("a/b/c/d/e/f");
+        std::fs::create_dir_all(&deep).unwrap();
+        let listener = UnixListener::bind(deep.join("bound")).unwrap();
+        std::fs::rename(deep.join("bound"), deep.join("renamed")).unwrap();
+        let (found, whole) = below(vec![folder.path().to_owned()], 7);
+        assert_eq!(found, [deep.join("renamed")]);
+        assert!(whole && may_answer(&found[0]));
+        assert!(!below(vec![folder.path().to_owned()], 6).1);
+        drop(listener);
+        assert!(!may_answer(&found[0]), "nobody holds it");
+    }
 
     #[test]
     fn sockets_are_found_by_what_the_kernel_lists() {

@@ -5,13 +5,21 @@ use std::path::{Path, PathBuf};
 
 use super::{Content, Planning};
 
-/// Toolchains in a home, read-only; none of these folders holds credentials.
-pub(super) const IN_HOME: [&str; 24] = [
+/// Toolchains in a home, read-only, without [`SECRETS`]. Where a tool keeps credentials beside its
+/// programs, the folders of the programs are named.
+pub(super) const IN_HOME: [&str; 36] = [
     ".asdf",
     ".bun/bin",
     ".cargo/bin",
     ".deno/bin",
-    ".dotnet",
+    ".dotnet/host",
+    ".dotnet/packs",
+    ".dotnet/sdk",
+    ".dotnet/sdk-manifests",
+    ".dotnet/shared",
+    ".dotnet/store",
+    ".dotnet/templates",
+    ".dotnet/tools",
     ".fnm",
     ".ghcup/bin",
     ".juliaup",
@@ -19,18 +27,43 @@ pub(super) const IN_HOME: [&str; 24] = [
     ".local/lib",
     ".local/pipx",
     ".local/share/fnm",
-    ".local/share/mise",
+    ".local/share/mise/installs",
+    ".local/share/mise/plugins",
+    ".local/share/mise/shims",
     ".local/share/pipx",
     ".local/share/pnpm",
-    ".local/share/uv",
-    ".npm-global",
+    ".local/share/uv/python",
+    ".local/share/uv/tools",
+    ".npm-global/bin",
+    ".npm-global/lib",
     ".nvm",
-    ".pixi",
+    ".pixi/bin",
+    ".pixi/envs",
     ".pyenv",
     ".rbenv",
     ".rustup",
     ".sdkman/candidates",
     ".volta",
+];
+/// Files of credentials in the folder of a toolchain; `*` is any one name.
+const SECRETS: [&str; 17] = [
+    ".condarc",
+    ".netrc",
+    ".npmrc",
+    "corefx",
+    "credentials",
+    "credentials.toml",
+    "etc/npmrc",
+    "installs/node/*/etc/npmrc",
+    "installs/nodejs/*/etc/npmrc",
+    "maven/*/conf/settings.xml",
+    "node-versions/*/installation/etc/npmrc",
+    "node/*/etc/npmrc",
+    "pip.conf",
+    "tools/image/node/*/etc/npmrc",
+    "venvs/*/pip.conf",
+    "versions/*/pip.conf",
+    "versions/node/*/etc/npmrc",
 ];
 /// Variables that name the folder of a toolchain.
 const VARIABLES: [&str; 14] = [
@@ -55,7 +88,11 @@ const BESIDE_BIN: [&str; 5] = ["include", "lib", "lib64", "libexec", "pyvenv.cfg
 const MAX_LINKS: usize = 1_000;
 
 pub(super) fn add(plan: &mut Planning, home: Option<&Path>, program: Option<&OsString>) {
-    let mut tools = Tools { plan, home };
+    let mut tools = Tools {
+        plan,
+        home,
+        secrets: Vec::new(),
+    };
     if let Some(home) = home {
         for name in IN_HOME {
             tools.folder(&home.join(name));
@@ -77,11 +114,48 @@ pub(super) fn add(plan: &mut Planning, home: Option<&Path>, program: Option<&OsS
     if let Ok(own) = std::env::current_exe() {
         tools.file(&own);
     }
+    let secrets = tools.secrets;
+    plan.view.without.extend(secrets);
+}
+
+/// The files below a folder whose path is that pattern.
+fn matching(folder: &Path, pattern: &[&str], found: &mut Vec<PathBuf>) {
+    match pattern {
+        [] => found.push(folder.to_owned()),
+        ["*", rest @ ..] => {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            for entry in entries.take(MAX_LINKS) {
+                matching(&entry.path(), rest, found);
+            }
+        }
+        [name, rest @ ..] => {
+            let at = folder.join(name);
+            if at.symlink_metadata().is_ok() {
+                matching(&at, rest, found);
+            }
+        }
+    }
+}
+
+/// How far above a program, given by its path below ~/.local/share, its own folder is; `None`
+/// where that is the folder of the whole tool, which may hold credentials: its file alone is shown.
+fn of_program(below: &Path) -> Option<usize> {
+    let parts: Vec<_> = below.iter().collect();
+    let in_bin = parts.iter().rev().nth(1).is_some_and(|part| *part == "bin");
+    match parts.len() {
+        0..=2 => None,
+        // TOOL/…/VERSION/bin/PROGRAM.
+        4.. if in_bin => Some(2),
+        // TOOL/VERSION/PROGRAM, TOOL/bin/PROGRAM.
+        _ => Some(1),
+    }
 }
 
 struct Tools<'a> {
     plan: &'a mut Planning,
     home: Option<&'a Path>,
+    /// Files of credentials that are left out of toolchains.
+    secrets: Vec<PathBuf>,
 }
 
 impl Tools<'_> {
@@ -95,6 +169,10 @@ impl Tools<'_> {
         let wide = real.parent().is_none() || self.home.is_some_and(holds);
         if real.is_dir() && !wide && !hidden {
             self.plan.read_only(folder);
+            for pattern in SECRETS {
+                let parts: Vec<&str> = pattern.split('/').collect();
+                matching(&real, &parts, &mut self.secrets);
+            }
         }
     }
 
@@ -139,17 +217,30 @@ impl Tools<'_> {
         {
             return;
         }
-        if let Some(prefix) = real.parent().filter(|_| real.ends_with("bin")) {
-            for name in BESIDE_BIN {
-                let beside = prefix.join(name);
-                if beside.is_file() {
-                    self.file(&beside);
-                } else {
-                    self.folder(&beside);
-                }
+        self.beside_bin(&real);
+        self.targets(&real);
+    }
+
+    fn beside_bin(&mut self, bin: &Path) {
+        let Some(prefix) = bin.parent().filter(|_| bin.ends_with("bin")) else {
+            return;
+        };
+        for name in BESIDE_BIN {
+            let beside = prefix.join(name);
+            if beside.is_file() {
+                self.file(&beside);
+            } else {
+                self.folder(&beside);
             }
         }
-        self.targets(&real);
+    }
+
+    /// The folder of a program, which lies that many folders above it.
+    fn beside(&mut self, target: &Path, above: usize) {
+        if let Some(folder) = target.ancestors().nth(above) {
+            self.folder(folder);
+            self.beside_bin(folder);
+        }
     }
 
     /// What programs of a folder are links to, e.g. below ~/.local/share.
@@ -168,11 +259,10 @@ impl Tools<'_> {
             let below = share
                 .as_deref()
                 .and_then(|share| target.strip_prefix(share).ok());
-            let tool = below.and_then(|below| below.iter().next());
-            match (share.as_deref(), tool) {
-                (Some(share), Some(tool)) if tool != "keyrings" => self.folder(&share.join(tool)),
-                _ if target.is_file() => self.file(&target),
-                _ => {}
+            match below.and_then(of_program) {
+                Some(program) => self.beside(&target, program),
+                None if target.is_file() => self.file(&target),
+                None => {}
             }
             self.plan.links(&link);
         }

@@ -1,6 +1,9 @@
 //! A wall that is taken away in mid-run, by root from outside: the gate ends the flows.
 
-use std::path::Path;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use tidegate::jail::{WallState, Watch};
 
 use crate::kit::{Line, Outcome, Program, read_log, until};
 
@@ -164,4 +167,85 @@ fn a_mount_that_is_removed_ends_the_flows() {
         let place = places.last().expect("a mount of the jail's");
         in_view(pid, &format!("umount2(b'{place}', 2)"))
     });
+}
+
+/// Files that people and programs outside replace every day: no wall falls by that. The same look
+/// still finds a cover that was taken away.
+#[test]
+fn files_that_are_replaced_outside_are_no_fall_and_a_cover_that_is_removed_is() {
+    for user in User::all() {
+        let scene = Scene::new(user);
+        if !scene.can() {
+            continue;
+        }
+        for name in ["agent.json", "moved.json", "caches/file", ".local/bin/tool"] {
+            scene.write(&format!("home/{name}"), "old");
+        }
+        std::fs::create_dir_all(scene.web("below")).expect("a folder");
+        let sockets = ["removed", "renamed", "below/moved", "replaced", "covered"];
+        let sockets = sockets.map(|name| UnixListener::bind(scene.web(name)).expect("a socket"));
+        scene.write("home/web/wait.py", WAIT);
+        scene.hand_over();
+        let shares = ["agent.json", "moved.json", "caches", ".local/bin/tool"];
+        let shares = shares.map(|name| scene.path("home").join(name).display().to_string());
+        let options = shares.iter().flat_map(|share| ["--share", share]);
+        let options: Vec<&str> = std::iter::once("--jail").chain(options).collect();
+        let words = scene.exec(&options, &["python3", "hold.py"]);
+        std::fs::rename(scene.web("wait.py"), scene.web("hold.py")).expect("a script");
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let command = scene.program(&words);
+        std::thread::scope(|scope| {
+            let ran = scope.spawn(|| command.run());
+            until("the command", || {
+                scene.web("held").exists() || ran.is_finished()
+            });
+            let gate = std::fs::read_to_string(scene.web("gate.pid")).unwrap_or_default();
+            let pid = command_below(&gate).expect("a command");
+            let mounts = || std::fs::read_to_string(format!("/proc/{pid}/mountinfo"));
+            let watch = Watch::of(pid.parse().expect("a number")).expect("a jail");
+            let watch = watch.expect("a jail that lives");
+            assert_eq!(watch.look(), WallState::Stand, "{user:?}");
+            let before = mounts().expect("a table");
+            replace(&scene);
+            let after = mounts().expect("a table");
+            assert!(before != after && after.contains("//deleted"), "{after}");
+            let look = watch.look();
+            let mut removed = !is_root();
+            if look == WallState::Stand && is_root() {
+                let covered = scene.web("covered").canonicalize().expect("a socket");
+                let covered = covered.display();
+                in_view(&pid, &format!("umount2(b'{covered}', 2)")).succeeded();
+                let fallen = format!("{:?}", watch.look());
+                removed = fallen.contains(&format!("{covered} is no longer mounted"));
+            }
+            std::fs::write(scene.web("done"), "").expect("a file");
+            ran.join().expect("a command");
+            assert_eq!(look, WallState::Stand, "{user:?}: {before}\n{after}");
+            assert!(removed, "{user:?}: a socket is seen");
+        });
+        drop(sockets);
+    }
+}
+
+const WAIT: &str = "
+import os
+open('held', 'w').close()
+while not os.path.exists('done'):
+    pass
+";
+
+fn replace(scene: &Scene) {
+    let home = |name: &str| scene.path("home").join(name);
+    let rename = |from: PathBuf, to: PathBuf| std::fs::rename(from, to).expect("another name");
+    for name in ["agent.json", ".local/bin/tool"] {
+        std::fs::write(home("new"), "new").expect("a file");
+        rename(home("new"), home(name));
+    }
+    rename(home("moved.json"), home("moved.json.bak"));
+    rename(home("caches"), home("caches.old"));
+    std::fs::remove_file(scene.web("removed")).expect("a socket");
+    rename(scene.web("renamed"), scene.web("renamed.old"));
+    rename(scene.web("below"), scene.web("beyond"));
+    std::fs::remove_file(scene.web("replaced")).expect("a socket");
+    drop(UnixListener::bind(scene.web("replaced")).expect("a socket"));
 }

@@ -6,10 +6,18 @@ use std::path::{Path, PathBuf};
 use super::{Inside, Tried};
 
 /// Where people keep secrets, below their home.
-const SECRETS: [&str; 10] = [
+const SECRETS: [&str; 18] = [
     ".ssh",
     ".gnupg",
     ".aws",
+    ".npm-global/etc/npmrc",
+    ".dotnet/corefx",
+    ".local/share/keyrings",
+    ".local/share/opencode/auth.json",
+    ".local/share/uv/credentials",
+    ".m2/settings.xml",
+    ".pypirc",
+    ".cargo/credentials.toml",
     ".azure",
     ".config/gcloud",
     ".config/gh",

@@ -12,8 +12,8 @@ use super::super::surroundings::Surroundings;
 use super::{Inside, Tried, network};
 
 /// How far below a folder sockets are looked for, and how many entries are looked at.
-const MAX_DEPTH: usize = 4;
-const MAX_ENTRIES: usize = 20_000;
+const MAX_DEPTH: usize = 64;
+const MAX_ENTRIES: usize = 1_000_000;
 /// Variables that name a socket or an agent outside.
 const VARIABLES: [&str; 14] = [
     "CONTAINER_HOST",
@@ -55,6 +55,11 @@ pub(super) fn lead_nowhere(inside: &Inside<'_>) -> Tried {
     let mut room = MAX_ENTRIES;
     for folder in &folders {
         collect(folder, MAX_DEPTH, &mut room, &mut found);
+    }
+    if room == 0 {
+        return Err(format!(
+            "not every folder was looked at for sockets: there are more than {MAX_ENTRIES} entries"
+        ));
     }
     found.extend(places(inside.around).into_iter().map(|(_, _, path)| path));
     for path in found {
