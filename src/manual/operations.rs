@@ -11,15 +11,19 @@
 //! **Repeated refusals**: after `repeat-after` refusals of one caller for one target, reason and
 //! rule within `repeat-window`, or three times as many of one caller in all, the gate counts instead
 //! of writing. A line `refusals_repeated` with `tidegate.repeat.state` = `open` stands in the log
-//! before the first refusal that is only counted is answered. At the end of the window, at a
-//! rotation and at the end of the run, a line with the same `tidegate.repeat.id` and the state `ended`
-//! has the exact count and the times of the first and last refusal. A caller that varies its
+//! before the first refusal that is only counted is answered. At the end of the
+//! window and at the end of the run, a line with the same `tidegate.repeat.id` and the state `ended`
+//! has the exact count and the times of the first and last refusal; a file that begins in between
+//! names the open counts in `tidegate.checkpoint.repeats`. A caller that varies its
 //! targets has 16 counts, then one for "various targets" with the number of targets
 //! (`tidegate.repeat.targets`, at most 1000). The caller is the root session or the user where the
-//! evidence is `verified`, else the client address (IPv6: the /64). 256 callers are told apart, the
-//! others share their counts. If the gate is killed, the counts that are open are lost:
-//! `tidegate.gap.repeats` of the next `record_gap` says how many. `events_repeated` is the same for
-//! `session_started` and `session_ended` of one user (8 users are told apart). A counted refusal has no line of its own:
+//! evidence is `verified`, else the network of the client address (IPv6: the /64; all loopback
+//! addresses are one). 256 addresses are told apart, 256 verified sessions (then their users) and 256
+//! verified users; the others of each share counts that name no caller. If the gate is killed, the
+//! counts that are open are lost: `tidegate.gap.repeats` of the next `record_gap` says how many.
+//! `events_repeated` is the same for `session_started`, `session_ended` and `session_refused` of one
+//! user (8 users are told apart), and for `tool_call_started` and `tool_call_ended` of one session (64
+//! sessions). A counted refusal has no line of its own:
 //! `tidegate explain` of its flow id finds none.
 //!
 //! **How long records are kept**: files older than `retain` are removed, younger ones never, even
