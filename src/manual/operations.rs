@@ -26,7 +26,7 @@
 //! sessions). A counted refusal has no line of its own:
 //! `tidegate explain` of its flow id finds none.
 //!
-//! **How long records are kept**: files older than `retain` are removed, younger ones never, even
+//! **How long records are kept**: files whose last line is older than `retain` are removed, younger ones never, even
 //! where `rotate-keep` files are full. Then more disk is used than planned, and the gate says so:
 //! `tidegate_records_retention_short` is 1, and a `records_retention_short` line is written. A full
 //! disk refuses flows. `records_removed` says which files were removed.
@@ -35,15 +35,17 @@
 //! and restarts), `.prev` (the hash of the line before) and `.hash`: the SHA-256, in hex, of the line
 //! without its newline and without the field `tidegate.chain.hash`. By hand:
 //! `tail -n 1 FILE | sed 's/,"tidegate.chain.hash":"[0-9a-f]*"}$/}/' | tr -d '\n' | sha256sum`.
-//! A `checkpoint` line is written each minute in which there are lines, at the beginning of each
-//! file and at the end of a run. It holds an Ed25519 signature with the key of this gate
+//! A `checkpoint` line is written each minute (without a key: each in which there are lines), at the
+//! beginning of each further file and run, and at the end of a run. It holds an Ed25519 signature with the key of this gate
 //! (`[record] key`, by default `record.key` beside the log), which covers all lines before it.
 //!
 //! `tidegate log verify FILES…` finds lines that were changed, removed, moved, doubled or cut off,
 //! and says file, line and number. Give all files, in any order, and the public key
 //! (`tidegate log key` prints it; keep it where agents cannot write): without `--public-key` the
-//! command believes the key in the log. `--running` accepts that the last two minutes are not signed
-//! yet. `--through SEQ` demands that the log reaches a line whose number was kept elsewhere. Exit
+//! command believes the key in the log. With it, a log that nothing signs is not whole. Between a
+//! checkpoint and an unsigned line there are two minutes at most. `--running` accepts that the last
+//! two minutes are not signed yet, and demands a signature younger than that. The last line of the
+//! answer says up to which line the log is signed, and when. `--through SEQ` demands that the log reaches a line whose number was kept elsewhere. Exit
 //! code 0: whole; 1: not whole; 2: the input is wrong.
 //!
 //! | tampering | found by |
