@@ -58,7 +58,7 @@ impl Retention {
     pub(super) fn apply(self, path: &Path, now: Timestamp) -> io::Result<Kept> {
         let mut files = rotated(path)?;
         if !self.age.is_zero() {
-            // Anybody who may write a file sets its time: its last line is read before it goes.
+            // A process that may write a file can set its time: its last line decides.
             for file in files.iter_mut().filter(|file| self.is_over(file, now)) {
                 file.ended = last_line_time(&file.path).unwrap_or(file.changed);
             }
