@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -173,7 +174,11 @@ fn ordered(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
 fn reader(path: &Path) -> io::Result<BufReader<File>> {
     let annotate =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let file = File::open(path).map_err(annotate)?;
+    // A pipe without a writer is told, not waited for.
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(nonblock).open(path);
+    let file = file.map_err(annotate)?;
     if !file.metadata().map_err(annotate)?.is_file() {
         return Err(annotate(io::Error::other("no regular file")));
     }
@@ -238,16 +243,11 @@ impl Report {
             format!("{}:{line}: {flaw}", file.display())
         };
         let more = (self.more > 0).then(|| format!("and {} more", self.more));
-        let verdict = if self.flaws.is_empty() {
-            "whole"
-        } else {
-            "not whole"
-        };
         let mut lines: Vec<String> = self.flaws.iter().map(flaw).collect();
         lines.extend(more);
         lines.extend(self.extent());
         lines.push(self.signed_by());
-        lines.push(verdict.to_owned());
+        lines.push(self.verdict());
         lines.join("\n") + "\n"
     }
 
@@ -274,8 +274,18 @@ impl Report {
             .collect()
     }
 
+    /// Whether all is whole, and up to which line a signature says so.
+    fn verdict(&self) -> String {
+        match self.verifier.signed() {
+            _ if !self.flaws.is_empty() => "not whole".to_owned(),
+            None => "whole".to_owned(),
+            Some((line, at)) => format!("whole up to line {line}, signed at {at:.0}"),
+        }
+    }
+
     fn signed_by(&self) -> String {
-        match self.verifier.key() {
+        let key = self.verifier.key();
+        match key.filter(|_| self.verifier.signed().is_some()) {
             None => "not signed: a process that can write the files can write another chain".into(),
             Some((key, true)) => format!("signed by {key}"),
             Some((key, false)) => {
@@ -302,6 +312,8 @@ impl Report {
             "checkpoints": checkpoints,
             "unchained": verifier.unchained_lines(),
             "unsigned": verifier.unsigned_lines(),
+            "signed_through": verifier.signed().map(|(line, _)| line),
+            "signed_at": verifier.signed().map(|(_, at)| format!("{at:.0}")),
             "key": verifier.key().map(|(key, _)| key),
             "key_given": verifier.key().is_some_and(|(_, given)| given),
             "flaws": self.flaws.iter().map(flaw).collect::<Vec<_>>(),

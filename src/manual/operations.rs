@@ -11,18 +11,22 @@
 //! **Repeated refusals**: after `repeat-after` refusals of one caller for one target, reason and
 //! rule within `repeat-window`, or three times as many of one caller in all, the gate counts instead
 //! of writing. A line `refusals_repeated` with `tidegate.repeat.state` = `open` stands in the log
-//! before the first refusal that is only counted is answered. At the end of the window, at a
-//! rotation and at the end of the run, a line with the same `tidegate.repeat.id` and the state `ended`
-//! has the exact count and the times of the first and last refusal. A caller that varies its
+//! before the first refusal that is only counted is answered. At the end of the
+//! window and at the end of the run, a line with the same `tidegate.repeat.id` and the state `ended`
+//! has the exact count and the times of the first and last refusal; a file that begins in between
+//! names the open counts in `tidegate.checkpoint.repeats`. A caller that varies its
 //! targets has 16 counts, then one for "various targets" with the number of targets
 //! (`tidegate.repeat.targets`, at most 1000). The caller is the root session or the user where the
-//! evidence is `verified`, else the client address (IPv6: the /64). 256 callers have counts of their own, the
-//! others share counts. If the gate is killed, the counts that are open are lost:
-//! `tidegate.gap.repeats` of the next `record_gap` says how many. `events_repeated` is the same for
-//! `session_started` and `session_ended` of one user (8 users have counts of their own). A counted
-//! refusal has no line of its own: `tidegate explain` finds no record for its flow id.
+//! evidence is `verified`, else the network of the client address (IPv6: the /64; all loopback
+//! addresses are one). 256 addresses are told apart, 256 verified sessions (then their users) and 256
+//! verified users; the others of each share counts that name no caller. If the gate is killed, the
+//! counts that are open are lost: `tidegate.gap.repeats` of the next `record_gap` says how many.
+//! `events_repeated` is the same for `session_started`, `session_ended` and `session_refused` of one
+//! user (8 users are told apart), and for `tool_call_started` and `tool_call_ended` of one session (64
+//! sessions). A counted refusal has no line of its own:
+//! `tidegate explain` of its flow id finds none.
 //!
-//! **How long records are kept**: files older than `retain` are removed, younger ones never, even
+//! **How long records are kept**: files whose last line is older than `retain` are removed, younger ones never, even
 //! where `rotate-keep` files are full. Then more disk is used than planned, and the gate says so:
 //! `tidegate_records_retention_short` is 1, and a `records_retention_short` line is written. A full
 //! disk refuses flows. `records_removed` says which files were removed.
@@ -31,15 +35,17 @@
 //! and restarts), `.prev` (the hash of the line before) and `.hash`: the SHA-256, in hex, of the line
 //! without its newline and without the field `tidegate.chain.hash`. By hand:
 //! `tail -n 1 FILE | sed 's/,"tidegate.chain.hash":"[0-9a-f]*"}$/}/' | tr -d '\n' | sha256sum`.
-//! A `checkpoint` line is written each minute in which there are lines, at the beginning of each
-//! file and at the end of a run. It holds an Ed25519 signature with the key of this gate
+//! A `checkpoint` line is written each minute (without a key: each in which there are lines), at the
+//! beginning of each further file and run, and at the end of a run. It holds an Ed25519 signature with the key of this gate
 //! (`[record] key`, by default `record.key` beside the log), which covers all lines before it.
 //!
 //! `tidegate log verify FILES…` finds lines that were changed, removed, moved, doubled or cut off,
 //! and says file, line and number. Give all files, in any order, and the public key
 //! (`tidegate log key` prints it; keep it where agents cannot write): without `--public-key` the
-//! command believes the key in the log. `--running` accepts that the last two minutes are not signed
-//! yet. `--through SEQ` requires that the log reaches line SEQ, a number that you kept elsewhere. Exit
+//! command believes the key in the log. With it, a log that nothing signs is not whole. Between a
+//! checkpoint and an unsigned line there are two minutes at most. `--running` accepts that the last
+//! two minutes are not signed yet, and demands a signature younger than that. The last line of the
+//! answer says up to which line the log is signed, and when. `--through SEQ` demands that the log reaches a line whose number was kept elsewhere. Exit
 //! code 0: whole; 1: not whole; 2: the input is wrong.
 //!
 //! | tampering | found by |

@@ -223,6 +223,7 @@ pub(super) fn repeated(at: Timestamp, count: &Count) -> Line {
         match &count.about {
             About::Events(name, facts) => {
                 object.word("tidegate.repeat.event", name);
+                some(object, "session.id", facts.session.as_deref(), NAME);
                 some(object, "user.id", facts.user.as_deref(), NAME);
             }
             About::Refusals(facts) => {
@@ -251,6 +252,8 @@ pub(super) struct Checkpoint<'a> {
     pub(super) count: usize,
     /// Some of these flows, where a file begins.
     pub(super) open: &'a [Uuid],
+    /// Some of the counts of repeated refusals and events that are open, where a file begins.
+    pub(super) repeats: &'a [Uuid],
     /// The public key that belongs to the signature, in hex.
     pub(super) key: Option<&'a str>,
 }
@@ -265,6 +268,9 @@ pub(super) fn checkpoint(at: Timestamp, checkpoint: &Checkpoint<'_>) -> Line {
         );
         if checkpoint.cause == "opened" {
             object.ids("tidegate.checkpoint.open", checkpoint.open.iter());
+            if !checkpoint.repeats.is_empty() {
+                object.ids("tidegate.checkpoint.repeats", checkpoint.repeats.iter());
+            }
         }
         object.word(
             "tidegate.checkpoint.key",

@@ -2,7 +2,7 @@
 //!
 //! The queue needs no bound of its own: every line in it stands in the room of a permit, and a
 //! permit's room is free again only when its flow's last line is written. Events, which have no
-//! permit, are bounded by [`EVENTS`].
+//! permit, are bounded by [`MAX_EVENTS`].
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use super::encode::Line;
 use super::repeats::Repeats;
 
 /// Events that may wait to be written.
-const EVENTS: usize = 1024;
+pub(super) const MAX_EVENTS: usize = 1024;
 /// How often a sink that fails is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 /// How often the writing thread looks after the file and what is due, without lines to write.
@@ -226,10 +226,10 @@ impl Queue {
         self.rouse(state);
     }
 
-    /// Queues the line of an event, where there is room.
-    pub(super) fn push_event(&self, line: Line) {
+    /// Queues the line of an event, where fewer than `capacity` events wait.
+    pub(super) fn push_event(&self, line: Line, capacity: usize) {
         let mut state = self.lock();
-        if self.health() == Health::Ended || state.events >= EVENTS {
+        if self.health() == Health::Ended || state.events >= capacity {
             self.lose(&mut state, "slow", 1, 0);
             return;
         }

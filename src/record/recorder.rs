@@ -18,7 +18,7 @@ use super::chain::Head;
 use super::encode::{self, Line};
 use super::key::Signer;
 use super::line::{CloseFacts, Event, FlowFacts};
-use super::queue::{Health, Queue, Queued};
+use super::queue::{Health, MAX_EVENTS, Queue, Queued};
 use super::repeats::Noted;
 use super::sink::Sink;
 use super::tally::Tally;
@@ -151,23 +151,17 @@ impl Recorder {
 
     /// Writes an event that is not a flow's.
     ///
-    /// Sessions that one user starts or ends faster than a person could follow are counted.
+    /// Sessions that one user starts or ends, and tool calls that one session reports, faster than
+    /// a person could follow are counted.
     pub fn event(&self, event: &Event) {
         let queue = self.queue();
         let (at, now) = (queue.clock.now(), queue.clock.instant());
-        let session = match event {
-            Event::SessionStarted(facts) => Some(("session_started", facts)),
-            Event::SessionEnded(facts) => Some(("session_ended", facts)),
-            _ => None,
+        let line = match queue.repeats.event(at, now, event) {
+            Noted::Counted => return,
+            Noted::Opens(count) => encode::repeated(at, &count),
+            Noted::Line => encode::event(at, event),
         };
-        let noted = session.map_or(Noted::Line, |(name, facts)| {
-            queue.repeats.event(at, now, name, facts)
-        });
-        match noted {
-            Noted::Counted => {}
-            Noted::Opens(count) => queue.push_event(encode::repeated(at, &count)),
-            Noted::Line => queue.push_event(encode::event(at, event)),
-        }
+        queue.push_event(line, event_capacity(event));
     }
 
     /// Counts every decision from now on; the first one that asks for it has it.
@@ -474,5 +468,18 @@ fn cause(why: Unavailable) -> &'static str {
     match why {
         Unavailable::Full => "slow",
         Unavailable::Closed | Unavailable::Failing => "failing",
+    }
+}
+
+/// How many events may wait, so that this one may wait as well: those of callers leave room to
+/// those of the gate, and tool calls leave room to sessions.
+fn event_capacity(event: &Event) -> usize {
+    match event {
+        Event::ToolCallEnded(_) | Event::ToolCallStarted(_) => MAX_EVENTS / 4,
+        Event::ContainmentReported { .. }
+        | Event::SessionEnded(_)
+        | Event::SessionRefused(_)
+        | Event::SessionStarted(_) => MAX_EVENTS / 2,
+        _ => MAX_EVENTS,
     }
 }

@@ -5,8 +5,10 @@
 //! times as many in all. What comes on top is counted: an opening line stands in the log before the
 //! first refusal that is only counted is answered, and a closing line with the exact count follows
 //! at the end of the window. A caller that varies its targets is counted under "various targets".
+//! Verified sessions, verified users and addresses have tables of their own: a client that takes many
+//! addresses fills the table of the addresses only.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,14 +18,18 @@ use jiff::Timestamp;
 use std::hash::BuildHasher as _;
 use uuid::Uuid;
 
-use super::line::{FlowFacts, SessionFacts};
+use crate::identity::network_of;
 
-/// Callers that are told apart; the others share one count.
+use super::line::{Event, FlowFacts, SessionFacts};
+
+/// Callers of one table that are told apart; the others share one count, which names no caller.
 const MAX_CALLERS: usize = 256;
 /// Targets, reasons and rules of one caller that are told apart; the others share one count.
 const MAX_KINDS: usize = 16;
-/// Users whose events are told apart: a user may be a name that a caller chose.
-const MAX_EVENT_OWNERS: usize = 8;
+/// Users whose events of one name are told apart: a user may be a name that a caller chose.
+const MAX_EVENT_USERS: usize = 8;
+/// Sessions whose tool calls of one name are told apart.
+const MAX_EVENT_SESSIONS: usize = 64;
 /// Distinct targets that a shared count tells; more are told as this many.
 const MAX_TARGETS: usize = 1000;
 /// Whole lines of one caller, as a multiple of those for one target.
@@ -35,7 +41,16 @@ pub(super) struct Repeats {
     window: Duration,
     after: u32,
     hasher: DefaultHashBuilder,
-    callers: Mutex<HashMap<Owner, Caller>>,
+    callers: Mutex<Callers>,
+}
+
+/// Callers and their counts.
+#[derive(Debug, Default)]
+struct Callers {
+    addresses: HashMap<Owner, Caller>,
+    events: HashMap<Owner, Caller>,
+    sessions: HashMap<Owner, Caller>,
+    users: HashMap<Owner, Caller>,
 }
 
 /// What becomes of one refusal or event.
@@ -71,7 +86,7 @@ pub(super) struct Count {
 /// What counted refusals or events have in common.
 #[derive(Clone, Debug)]
 pub(super) enum About {
-    /// Events of one name and one user.
+    /// Events of one name, and of one user or session.
     Events(&'static str, Box<SessionFacts>),
     /// Refusals for one target, reason and rule.
     Refusals(Box<FlowFacts>),
@@ -83,6 +98,7 @@ pub(super) enum About {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Owner {
     Address(IpAddr),
+    /// The events of this name, of this user or session; none: of the others.
     Events(&'static str, Option<Arc<str>>),
     Others,
     Session(Arc<str>),
@@ -138,15 +154,18 @@ impl Repeats {
             return Noted::Line;
         }
         let mut callers = self.lock();
-        let caller = caller(&mut callers, owner(facts), now);
+        let (owner, caller) = callers.refused(facts, now);
         let spent = caller.lines >= self.after.saturating_mul(LINES_PER_CALLER);
-        let key = Key::of(facts);
+        let key = Key::of(&owner, facts);
         let target = self.hasher.hash_one((&key.host, key.port));
         let room = caller.kinds.len() < MAX_KINDS;
         let kind = match caller.kinds.get_mut(&key) {
             Some(kind) => kind,
             None if room => caller.kinds.entry(key).or_default(),
-            None if spent => return note_various(&mut caller.various, at, facts, target),
+            None if spent => {
+                let about = || About::Various(common(&owner, facts, false));
+                return note_various(&mut caller.various, at, target, about);
+            }
             None => {
                 caller.lines += 1;
                 return Noted::Line;
@@ -157,43 +176,25 @@ impl Repeats {
             caller.lines += 1;
             return Noted::Line;
         }
-        note(&mut kind.count, at, || About::Refusals(common(facts, true)))
+        note(&mut kind.count, at, || {
+            About::Refusals(common(&owner, facts, true))
+        })
     }
 
-    /// Notes an event of a session.
-    pub(super) fn event(
-        &self,
-        at: Timestamp,
-        now: Instant,
-        name: &'static str,
-        facts: &SessionFacts,
-    ) -> Noted {
-        if self.window.is_zero() {
+    /// Notes an event; those of the gate itself are never counted.
+    pub(super) fn event(&self, at: Timestamp, now: Instant, event: &Event) -> Noted {
+        let Some((name, facts)) = by_caller(event).filter(|_| !self.window.is_zero()) else {
             return Noted::Line;
-        }
-        let mut callers = self.lock();
-        let own = Owner::Events(name, facts.user.clone());
-        let is_event = |owner: &&Owner| matches!(owner, Owner::Events(..));
-        let full = callers.keys().filter(is_event).count() >= MAX_EVENT_OWNERS;
-        let owner = if full && !callers.contains_key(&own) {
-            Owner::Events(name, None)
-        } else {
-            own
         };
-        let caller = caller(&mut callers, owner, now);
+        let mut callers = self.lock();
+        let (named, caller) = callers.reported(name, &facts, now);
         let kind = caller.kinds.entry(Key::default()).or_default();
         if kind.lines < self.after.saturating_mul(LINES_PER_CALLER) {
             kind.lines += 1;
             return Noted::Line;
         }
         note(&mut kind.count, at, || {
-            About::Events(
-                name,
-                Box::new(SessionFacts {
-                    user: facts.user.clone(),
-                    ..SessionFacts::default()
-                }),
-            )
+            About::Events(name, Box::new(if named { facts } else { <_>::default() }))
         })
     }
 
@@ -201,28 +202,117 @@ impl Repeats {
     pub(super) fn ended(&self, now: Instant, all: bool) -> Vec<Count> {
         let mut callers = self.lock();
         let window = self.window;
-        let over =
-            callers.extract_if(|_, caller| all || now.duration_since(caller.began) >= window);
-        over.flat_map(|(_, caller)| caller.counts()).collect()
+        let mut counts = Vec::new();
+        for table in callers.tables() {
+            let over =
+                table.extract_if(|_, caller| all || now.duration_since(caller.began) >= window);
+            counts.extend(over.flat_map(|(_, caller)| caller.counts()));
+        }
+        counts
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, Caller>> {
+    /// The counts whose opening lines stand in the log and whose windows have not ended.
+    pub(super) fn standing(&self) -> Vec<Uuid> {
+        let mut callers = self.lock();
+        let tables = callers.tables().into_iter();
+        let counts = tables.flat_map(|table| table.values().flat_map(Caller::open_counts));
+        let standing = counts.filter(|count| count.stands.load(Ordering::Acquire));
+        standing.map(|count| count.id).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Callers> {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn caller(callers: &mut HashMap<Owner, Caller>, owner: Owner, now: Instant) -> &mut Caller {
-    let owner = if callers.len() < MAX_CALLERS || callers.contains_key(&owner) {
-        owner
-    } else {
-        Owner::Others
+impl Callers {
+    /// The caller of a refusal. A session or user that the caller itself chose does not make it
+    /// another caller: then its address says who it is. Where there is no room for a verified
+    /// session, its user says who it is.
+    fn refused(&mut self, facts: &FlowFacts, now: Instant) -> (Owner, &mut Caller) {
+        let verified = facts.trust == "verified";
+        let session = facts.root.as_ref().or(facts.session.as_ref());
+        let session = session.filter(|_| verified).cloned().map(Owner::Session);
+        let user = facts.user.clone().filter(|_| verified).map(Owner::User);
+        let (table, owner) = match (session, user) {
+            (Some(session), None) => (&mut self.sessions, session),
+            (Some(session), _) if has_room(&self.sessions, &session) => {
+                (&mut self.sessions, session)
+            }
+            (_, Some(user)) => (&mut self.users, user),
+            (None, None) => {
+                let address = facts.client_address.map(network_of);
+                let owner = address.map_or(Owner::Unknown, Owner::Address);
+                (&mut self.addresses, owner)
+            }
+        };
+        let owner = if has_room(table, &owner) {
+            owner
+        } else {
+            Owner::Others
+        };
+        let caller = table.entry(owner.clone());
+        (owner, caller.or_insert_with(|| Caller::new(now)))
+    }
+
+    /// The caller of an event, and whether its counts name that caller.
+    fn reported(
+        &mut self,
+        name: &'static str,
+        facts: &SessionFacts,
+        now: Instant,
+    ) -> (bool, &mut Caller) {
+        let max = match facts.session {
+            Some(_) => MAX_EVENT_SESSIONS,
+            None => MAX_EVENT_USERS,
+        };
+        let id = facts.session.as_ref().or(facts.user.as_ref());
+        let own = Owner::Events(name, id.cloned());
+        let is_same_event =
+            |owner: &&Owner| matches!(owner, Owner::Events(same, Some(_)) if *same == name);
+        let named = self.events.contains_key(&own)
+            || self.events.keys().filter(is_same_event).count() < max;
+        let owner = if named {
+            own
+        } else {
+            Owner::Events(name, None)
+        };
+        let named = named && id.is_some();
+        let caller = self.events.entry(owner);
+        (named, caller.or_insert_with(|| Caller::new(now)))
+    }
+
+    fn tables(&mut self) -> [&mut HashMap<Owner, Caller>; 4] {
+        [
+            &mut self.addresses,
+            &mut self.events,
+            &mut self.sessions,
+            &mut self.users,
+        ]
+    }
+}
+
+fn has_room(table: &HashMap<Owner, Caller>, owner: &Owner) -> bool {
+    table.len() < MAX_CALLERS || table.contains_key(owner)
+}
+
+/// An event that a caller brings about, with its name and what the caller is told apart by: the
+/// session of a tool call; else the user, because a user starts as many sessions as it likes.
+fn by_caller(event: &Event) -> Option<(&'static str, SessionFacts)> {
+    let (name, session, user) = match event {
+        Event::SessionEnded(facts) => ("session_ended", None, &facts.user),
+        Event::SessionRefused(facts) => ("session_refused", None, &facts.user),
+        Event::SessionStarted(facts) => ("session_started", None, &facts.user),
+        Event::ToolCallEnded(facts) => ("tool_call_ended", facts.session.clone(), &None),
+        Event::ToolCallStarted(facts) => ("tool_call_started", facts.session.clone(), &None),
+        _ => return None,
     };
-    callers.entry(owner).or_insert_with(|| Caller {
-        began: now,
-        lines: 0,
-        kinds: HashMap::new(),
-        various: None,
-    })
+    let facts = SessionFacts {
+        session,
+        user: user.clone(),
+        ..SessionFacts::default()
+    };
+    Some((name, facts))
 }
 
 fn note(count: &mut Option<Count>, at: Timestamp, about: impl FnOnce() -> About) -> Noted {
@@ -235,13 +325,13 @@ fn note(count: &mut Option<Count>, at: Timestamp, about: impl FnOnce() -> About)
 fn note_various(
     various: &mut Option<Various>,
     at: Timestamp,
-    facts: &FlowFacts,
     target: u64,
+    about: impl FnOnce() -> About,
 ) -> Noted {
     let (noted, various) = match various {
         None => {
             let various = various.insert(Various {
-                count: Count::first(at, About::Various(common(facts, false))),
+                count: Count::first(at, about()),
                 targets: HashSet::new(),
             });
             (Noted::Opens(Box::new(various.count.opening())), various)
@@ -255,6 +345,21 @@ fn note_various(
 }
 
 impl Caller {
+    fn new(began: Instant) -> Self {
+        Self {
+            began,
+            lines: 0,
+            kinds: HashMap::new(),
+            various: None,
+        }
+    }
+
+    fn open_counts(&self) -> impl Iterator<Item = &Count> {
+        let various = self.various.as_ref().map(|various| &various.count);
+        let kinds = self.kinds.values().filter_map(|kind| kind.count.as_ref());
+        kinds.chain(various)
+    }
+
     fn counts(self) -> impl Iterator<Item = Count> {
         let various = self.various.map(|various| Count {
             targets: Some(u64::try_from(various.targets.len()).unwrap_or(u64::MAX)),
@@ -297,10 +402,12 @@ impl Count {
 }
 
 impl Key {
-    fn of(facts: &FlowFacts) -> Self {
+    fn of(owner: &Owner, facts: &FlowFacts) -> Self {
+        // The count of the others names no caller.
+        let named = *owner != Owner::Others;
         Self {
-            session: facts.session.clone(),
-            user: facts.user.clone(),
+            session: facts.session.clone().filter(|_| named),
+            user: facts.user.clone().filter(|_| named),
             host: facts.server_address.clone(),
             port: facts.server_port,
             reason: facts.reason,
@@ -309,41 +416,9 @@ impl Key {
     }
 }
 
-/// The caller of a refusal. A session or user that the caller itself chose does not make it another
-/// caller: then its address says who it is.
-fn owner(facts: &FlowFacts) -> Owner {
-    let session = facts.root.as_ref().or(facts.session.as_ref());
-    match (facts.trust, session, &facts.user, facts.client_address) {
-        ("verified", Some(session), _, _) => Owner::Session(session.clone()),
-        ("verified", None, Some(user), _) => Owner::User(user.clone()),
-        (_, _, _, Some(address)) => Owner::Address(network(address)),
-        _ => Owner::Unknown,
-    }
-}
-
-/// An IPv6 client has a whole /64 to choose addresses from.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() & (u128::MAX << 64)).into(),
-    }
-}
-
 /// What counted refusals have in common: the caller, and with `target` the target and the verdict.
-fn common(facts: &FlowFacts, target: bool) -> Box<FlowFacts> {
-    // Various targets may be those of several sessions and users, where these are only asserted.
-    let same = target || facts.trust == "verified";
-    let caller = FlowFacts {
-        session: facts.session.clone().filter(|_| target),
-        root: facts.root.clone().filter(|_| same),
-        evidence: facts.evidence,
-        trust: facts.trust,
-        user: facts.user.clone().filter(|_| same),
-        groups: facts.groups.clone().filter(|_| same),
-        repository: facts.repository.clone().filter(|_| same),
-        client_address: facts.client_address,
-        ..FlowFacts::default()
-    };
+fn common(owner: &Owner, facts: &FlowFacts, target: bool) -> Box<FlowFacts> {
+    let caller = common_caller(owner, facts, target);
     if !target {
         return Box::new(caller);
     }
@@ -365,4 +440,29 @@ fn common(facts: &FlowFacts, target: bool) -> Box<FlowFacts> {
         protocol: facts.protocol,
         ..caller
     })
+}
+
+/// What the callers of counted refusals have in common. Various targets may be those of several
+/// sessions and users, where these are only asserted, and of several sessions of one user.
+fn common_caller(owner: &Owner, facts: &FlowFacts, target: bool) -> FlowFacts {
+    if *owner == Owner::Others {
+        return FlowFacts {
+            evidence: "none",
+            trust: "none",
+            ..FlowFacts::default()
+        };
+    }
+    let one_user = target || facts.trust == "verified";
+    let one_session = target || matches!(owner, Owner::Session(_));
+    FlowFacts {
+        session: facts.session.clone().filter(|_| target),
+        root: facts.root.clone().filter(|_| one_session),
+        evidence: facts.evidence,
+        trust: facts.trust,
+        user: facts.user.clone().filter(|_| one_user),
+        groups: facts.groups.clone().filter(|_| one_user),
+        repository: facts.repository.clone().filter(|_| one_session),
+        client_address: facts.client_address.map(network_of),
+        ..FlowFacts::default()
+    }
 }

@@ -2,13 +2,20 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
+use serde::Deserialize;
 
 use crate::config;
+
+/// Bytes at the end of a file in which its last line is looked for.
+const MAX_TAIL: u64 = 256 * 1024;
 
 /// How long, and how many, rotated files are kept.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +40,8 @@ struct Rotated {
     path: PathBuf,
     /// When its last line was written.
     ended: Timestamp,
+    /// When the file system last changed it, its name and its times; no program can set this.
+    changed: Timestamp,
 }
 
 impl Retention {
@@ -47,9 +56,15 @@ impl Retention {
     /// Removes what need not be kept: what is older than `retain`, or, without it, what is beyond
     /// `rotate-keep`.
     pub(super) fn apply(self, path: &Path, now: Timestamp) -> io::Result<Kept> {
-        let (gone, kept): (Vec<_>, Vec<_>) = rotated(path)?
-            .into_iter()
-            .partition(|file| self.is_over(file, now));
+        let mut files = rotated(path)?;
+        if !self.age.is_zero() {
+            // A process that may write a file can set its time: its last line decides.
+            for file in files.iter_mut().filter(|file| self.is_over(file, now)) {
+                file.ended = last_line_time(&file.path).unwrap_or(file.changed);
+            }
+        }
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            files.into_iter().partition(|file| self.is_over(file, now));
         for file in &gone {
             absent_is_fine(fs::remove_file(&file.path))?;
         }
@@ -135,21 +150,47 @@ fn rotated(path: &Path) -> io::Result<Vec<Rotated>> {
         let (Some(number), Ok(metadata)) = (number, entry.metadata()) else {
             continue;
         };
-        if let Ok(ended) = metadata
-            .modified()
-            .and_then(|it| Timestamp::try_from(it).map_err(|_| io::ErrorKind::InvalidData.into()))
-            && metadata.is_file()
-        {
-            let path = entry.path();
+        let ended = metadata.modified().ok();
+        let ended = ended.and_then(|ended| Timestamp::try_from(ended).ok());
+        let changed = Timestamp::from_second(metadata.ctime()).ok();
+        if let (Some(ended), Some(changed), true) = (ended, changed, metadata.is_file()) {
             files.push(Rotated {
                 number,
-                path,
+                path: entry.path(),
                 ended,
+                changed,
             });
         }
     }
     files.sort_unstable_by_key(|file| file.number);
     Ok(files)
+}
+
+#[derive(Deserialize)]
+struct Timed {
+    timestamp: Timestamp,
+}
+
+/// The latest time of the lines at the end of a file; none where no line there is readable.
+fn last_line_time(path: &Path) -> Option<Timestamp> {
+    let mut file = open_to_read(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    let begins = length.saturating_sub(MAX_TAIL);
+    file.seek(SeekFrom::Start(begins)).ok()?;
+    let mut tail = Vec::new();
+    file.take(MAX_TAIL).read_to_end(&mut tail).ok()?;
+    let lines = tail.split(|byte| *byte == b'\n');
+    let times = lines.filter_map(|line| serde_json::from_slice::<Timed>(line).ok());
+    times.map(|line| line.timestamp).max()
+}
+
+/// Opens a file to read it; a pipe at the path does not hold the caller up.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(i32::try_from(flags.bits()).unwrap_or_default())
+        .open(path)
 }
 
 pub(super) fn numbered(path: &Path, number: u32) -> PathBuf {

@@ -109,6 +109,8 @@ struct Seen<'a> {
     verdict: Option<&'a str>,
     #[serde(borrow, default, rename = "tidegate.checkpoint.open")]
     checkpoint: Vec<&'a str>,
+    #[serde(borrow, default, rename = "tidegate.checkpoint.repeats")]
+    repeats: Vec<&'a str>,
     #[serde(rename = "tidegate.gap.cause")]
     gap: Option<&'a str>,
     #[serde(rename = "tidegate.repeat.id")]
@@ -161,6 +163,11 @@ impl Open {
                 {
                     self.add(flow);
                 }
+                let ids = seen
+                    .repeats
+                    .iter()
+                    .filter_map(|id| Uuid::parse_str(id).ok());
+                self.repeats.extend(ids);
             }
             // An earlier start has told of all that was open before it.
             ("record_gap", _) if seen.gap == Some("stopped") => {

@@ -1,11 +1,11 @@
 //! Where lines go: a file of whole lines that is rotated, or standard output.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, FileType, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-    fchown,
+    DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
+    PermissionsExt as _, fchown,
 };
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,6 +22,10 @@ use super::scan::{Found, Tail, scan};
 /// How long a file that was moved is written on before that is told: a log rotation from outside
 /// moves the file first and sends SIGHUP then.
 const MOVED_GRACE: Duration = Duration::from_secs(2);
+
+/// What is told of a path that holds no regular file.
+const NO_FILE: &str = "what is at the path of the log is no regular file: remove it, or name another \
+                       file (`[record] file`; `-` is standard output)";
 
 /// Where lines go.
 #[derive(Debug)]
@@ -95,6 +99,7 @@ impl Sink {
         let file = open(path, access)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
+            is_stream(path, metadata.file_type())?;
             return Ok((Self::new(Out::File(file), None, config), Found::default()));
         }
         lock(&file)?;
@@ -106,7 +111,8 @@ impl Sink {
         access.grant(&file)?;
         let mut found = scan(&file)?;
         if metadata.len() == 0
-            && let Ok(before) = File::open(numbered(path, 1))
+            && let Ok(before) = rotation::open_to_read(&numbered(path, 1))
+            && before.metadata()?.is_file()
         {
             found = Found {
                 tail: Tail::Clean,
@@ -306,9 +312,7 @@ impl Sink {
         self.access.make_folder(&path)?;
         let mut file = open(&path, self.access)?;
         if !file.metadata()?.is_file() {
-            return Err(io::Error::other(
-                "what is at the path of the log is no regular file: remove it",
-            ));
+            return Err(io::Error::other(NO_FILE));
         }
         lock(&file)?;
         self.access.grant(&file)?;
@@ -443,6 +447,15 @@ fn no_group(error: &io::Error, group: u32) -> io::Error {
          be a member of it"
     );
     io::Error::new(error.kind(), message)
+}
+
+/// Refuses what is no device: a pipe or socket at the path of a log would take the only record away,
+/// and its other end could hold the writer up. No user but root makes a device.
+fn is_stream(path: &Path, found: FileType) -> io::Result<()> {
+    if path.starts_with("/dev") && found.is_char_device() {
+        return Ok(());
+    }
+    Err(io::Error::other(NO_FILE))
 }
 
 /// Opens for appending, and for reading what is there. A link at the path is not followed: another

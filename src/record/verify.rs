@@ -44,6 +44,18 @@ pub enum Flaw {
     /// No checkpoint where there should be one.
     #[error("no checkpoint for more than two minutes at line {0}: a gate signs each minute")]
     Unfastened(u64),
+    /// No checkpoint at all.
+    #[error(
+        "no line is signed by the key {0}: this is no log of that gate, or it began less than a \
+         minute ago (then verify again in a minute)"
+    )]
+    NeverSigned(String),
+    /// The last checkpoint is too old for a gate that runs.
+    #[error(
+        "the log ends with a checkpoint of {0:.0}: a gate that runs signs each minute, so lines \
+         after line {1} are missing, or the gate does not run (then leave out --running)"
+    )]
+    Stale(Timestamp, u64),
     /// The end is missing, or the gate still runs, or was killed.
     #[error(
         "the log does not end with the checkpoint of a gate that stopped: lines after line {0} \
@@ -75,11 +87,12 @@ pub struct Verifier {
     first: u64,
     lines: u64,
     checkpoints: u64,
-    /// The last line that a checkpoint signs.
-    signed: u64,
-    /// When the first line after the last checkpoint was written.
+    /// The last line that a checkpoint signs, and when.
+    signed: Option<(u64, Timestamp)>,
+    /// Since when lines are unsigned: the time of the last checkpoint, or of the first line.
     unsigned_since: Option<Timestamp>,
     stopped: bool,
+    checkpoint_is_last: bool,
     /// Lines of an older version, before the chain.
     unchained: u64,
 }
@@ -132,6 +145,7 @@ impl Verifier {
         });
         self.lines += 1;
         self.stopped = false;
+        self.checkpoint_is_last = line.name == "checkpoint";
         if before.is_none() {
             self.first = line.seq;
         }
@@ -149,7 +163,10 @@ impl Verifier {
         if let Some(through) = ending.through.filter(|through| *through > last) {
             return Err(Flaw::Short(last, through));
         }
-        let Some(now) = ending.running.filter(|_| !self.stopped) else {
+        if let (None, true, Some((key, true))) = (self.signed, self.lines > 0, self.key()) {
+            return Err(Flaw::NeverSigned(key));
+        }
+        let Some(now) = ending.running else {
             return if self.stopped || self.lines == 0 {
                 Ok(())
             } else {
@@ -158,10 +175,16 @@ impl Verifier {
         };
         let age = self.unsigned_since.map(|since| now.duration_since(since));
         let age = age.and_then(|age| Duration::try_from(age).ok());
-        if age.is_some_and(|age| age > MAX_UNSIGNED) {
-            return Err(Flaw::Unfastened(last));
+        match (age, self.signed) {
+            (Some(age), Some((line, at))) if age > MAX_UNSIGNED && line == last => {
+                Err(Flaw::Stale(at, last))
+            }
+            // Without a key, an idle gate writes nothing.
+            (Some(age), _) if age > MAX_UNSIGNED && !self.checkpoint_is_last => {
+                Err(Flaw::Unfastened(last))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// The number of the first line.
@@ -176,7 +199,13 @@ impl Verifier {
 
     /// How many lines are not signed by a checkpoint yet.
     pub fn unsigned_lines(&self) -> u64 {
-        self.last().saturating_sub(self.signed)
+        self.last()
+            .saturating_sub(self.signed.map_or(0, |(line, _)| line))
+    }
+
+    /// The last line that a checkpoint signs, and when it was signed.
+    pub fn signed(&self) -> Option<(u64, Timestamp)> {
+        self.signed
     }
 
     /// How many lines were verified, and how many of them are checkpoints.
@@ -234,7 +263,7 @@ impl Verifier {
     fn checkpoint(&mut self, line: &Line<'_>, prefix: &[u8]) -> Result<(), Flaw> {
         self.checkpoints += 1;
         self.stopped = line.cause == Some("stopped");
-        self.unsigned_since = None;
+        self.unsigned_since = Some(line.timestamp);
         let said: Option<[u8; 32]> = line.key.and_then(|key| from_hex(key.as_bytes()));
         let Some(key) = self.key.or(said) else {
             // Nothing is signed in a log without a key.
@@ -253,15 +282,16 @@ impl Verifier {
         UnparsedPublicKey::new(&ED25519, key)
             .verify(&message, &signature)
             .map_err(|_| refused())?;
-        self.signed = line.seq;
+        self.signed = Some((line.seq, line.timestamp));
         Ok(())
     }
 
     fn unsigned(&mut self, line: &Line<'_>) -> Result<(), Flaw> {
         let since = *self.unsigned_since.get_or_insert(line.timestamp);
         let took = Duration::try_from(line.timestamp.duration_since(since)).unwrap_or_default();
-        // A log that could not be written for a while has a `record_gap` first.
-        if took > MAX_UNSIGNED && matches!(line.name, "decision" | "close") {
+        // A gate that could not write for a while, or was idle, signs first; only the `record_gap`
+        // that tells of it stands before that.
+        if took > MAX_UNSIGNED && line.name != "record_gap" {
             self.unsigned_since = Some(line.timestamp);
             return Err(Flaw::Unfastened(line.seq));
         }

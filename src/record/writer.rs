@@ -18,7 +18,7 @@ use super::encode::{self, Checkpoint, Gap, Line, Says};
 use super::json::digits;
 use super::key::Signer;
 use super::line::SCHEMA;
-use super::queue::{Missing, Orders, Queue, Queued, keep};
+use super::queue::{MAX_EVENTS, Missing, Orders, Queue, Queued, keep};
 use super::scan::{Found, Tail};
 use super::sink::Sink;
 
@@ -93,12 +93,12 @@ impl Writer {
         }
     }
 
-    /// Begins a file that follows another with a checkpoint, and signs what an earlier run left
-    /// unsigned.
+    /// Begins a run that follows another with a checkpoint: it signs what that left unsigned, and
+    /// from when on there are new lines.
     pub(super) fn begin(&mut self, found: &Found) {
         if self.sink.is_empty() && self.head.seq > 0 {
             self.checkpoint_now("opened");
-        } else if self.head.seq > 0 && !found.signed {
+        } else if self.head.seq > 0 && (!found.signed || self.signer.is_some()) {
             self.checkpoint_now("started");
         }
     }
@@ -280,30 +280,41 @@ impl Writer {
         }
     }
 
-    /// Queues a checkpoint where one is due: each minute, and at the end. While the sink fails the
-    /// lines that wait are signed when it works again.
+    /// Queues a checkpoint where one is due: each minute, with a key also without lines, and at the
+    /// end. It stands before the lines that wait. While the sink fails, it is renewed: then it says
+    /// when the sink worked again.
     fn sign(&mut self, last: bool) {
         let since = self.queue.clock.now().duration_since(self.signed);
         let due = Duration::try_from(since).map_or(true, |since| since >= MINUTE);
         let wrote = self.sequence > 1 || !self.pending.is_empty();
-        let signs = !self.failing && (self.unsigned || !self.pending.is_empty());
+        let signs = self.signer.is_some() && wrote || self.unsigned || !self.pending.is_empty();
         if last && wrote && !self.failing {
-            let line = self.checkpoint("stopped", &[]);
+            let line = self.checkpoint("stopped", &[], &[]);
             self.make(line);
         } else if due && signs {
-            let line = self.checkpoint("running", &[]);
-            self.queue.holds(1);
-            self.pending.push_front(Queued {
-                line,
-                waiter: None,
-                room: None,
-            });
+            self.sign_first();
         }
         let now = self.queue.clock.instant();
         if now.duration_since(self.kept) >= MINUTE {
             self.kept = now;
             self.keep_files();
         }
+    }
+
+    fn sign_first(&mut self) {
+        let line = self.checkpoint("running", &[], &[]);
+        if let Some(first) = self.pending.front_mut().filter(|first| first.line.signed) {
+            if !self.sink.is_empty() {
+                first.line = line;
+            }
+            return;
+        }
+        self.queue.holds(1);
+        self.pending.push_front(Queued {
+            line,
+            waiter: None,
+            room: None,
+        });
     }
 
     /// Queues a line of the writer's own.
@@ -343,7 +354,7 @@ impl Writer {
             return;
         }
         if cause.is_none() {
-            self.settle_file();
+            self.write(None);
         }
         self.opening();
         match self.sink.reopen(&self.batch.bytes) {
@@ -366,7 +377,7 @@ impl Writer {
     }
 
     fn rotate(&mut self) {
-        self.settle_file();
+        self.write(None);
         self.opening();
         match self.sink.rotate(&self.batch.bytes) {
             Ok(()) => {
@@ -378,12 +389,6 @@ impl Writer {
                 tracing::error!(%error, "the decision log cannot be rotated: the old goes on");
             }
         }
-    }
-
-    /// Closes all counts in the file that they were opened in: a start looks into the newest only.
-    fn settle_file(&mut self) {
-        self.close_counts(true);
-        self.write(None);
     }
 
     /// Removes rotated files that are too old, and says what was removed or cannot be kept.
@@ -408,34 +413,42 @@ impl Writer {
         }
     }
 
-    fn checkpoint(&self, cause: &'static str, open: &[Uuid]) -> Line {
+    fn checkpoint(&self, cause: &'static str, open: &[Uuid], repeats: &[Uuid]) -> Line {
         let checkpoint = Checkpoint {
             cause,
             count: self.open.len(),
             open,
+            repeats,
             key: self.key.as_deref(),
         };
         encode::checkpoint(self.queue.clock.now(), &checkpoint)
     }
 
     fn checkpoint_now(&mut self, cause: &'static str) {
-        let line = self.checkpoint(cause, &[]);
+        let line = self.checkpoint(cause, &[], &[]);
         self.make(line);
     }
 
-    /// Puts into the batch what a new file begins with.
+    /// Puts into the batch what a new file begins with: a start looks into the newest file only, so
+    /// it says which flows and counts are open.
     fn opening(&mut self) {
         let mut open: Vec<_> = self.open.iter().copied().collect();
         open.sort_unstable();
         open.truncate(CHECKPOINT);
+        let mut repeats = self.queue.repeats.standing();
+        repeats.truncate(CHECKPOINT);
         self.batch.clear();
-        if open.is_empty() {
-            let line = self.checkpoint("opened", &[]);
-            self.add(&line);
+        let mut lines: Vec<_> = open
+            .chunks(CHECKPOINT_LINE)
+            .map(|some| self.checkpoint("opened", some, &[]))
+            .collect();
+        let repeats = repeats.chunks(CHECKPOINT_LINE);
+        lines.extend(repeats.map(|some| self.checkpoint("opened", &[], some)));
+        if lines.is_empty() {
+            lines.push(self.checkpoint("opened", &[], &[]));
         }
-        for some in open.chunks(CHECKPOINT_LINE) {
-            let line = self.checkpoint("opened", some);
-            self.add(&line);
+        for line in &lines {
+            self.add(line);
         }
     }
 }
@@ -524,7 +537,7 @@ pub(super) fn begin(queue: &Queue, found: &Found, signed: Option<Head>) {
             detail: "an earlier run ended without the end of these flows or counts",
             ..Gap::default()
         };
-        queue.push_event(encode::gap(queue.clock.now(), &gap));
+        queue.push_event(encode::gap(queue.clock.now(), &gap), MAX_EVENTS);
     }
     let cut = signed.map_or(0, |signed| signed.seq.saturating_sub(found.head.seq));
     if cut > 0 {
@@ -551,7 +564,7 @@ fn cut_off(queue: &Queue, found: &Found, lines: u64) {
         detail,
         ..Gap::default()
     };
-    queue.push_event(encode::gap(queue.clock.now(), &gap));
+    queue.push_event(encode::gap(queue.clock.now(), &gap), MAX_EVENTS);
 }
 
 fn service(queue: &Queue) -> String {

@@ -150,6 +150,13 @@ fn a_log_over_rotations_restarts_and_a_crash_is_whole_and_signed() {
     assert!(said.contains(&through), "{said}");
 }
 
+/// The first lines of a log, before any checkpoint.
+fn unsigned_lines(log: &str) -> String {
+    let lines = log.split_inclusive('\n');
+    let unsigned = lines.take_while(|line| !line.contains("\"checkpoint\""));
+    unsigned.collect()
+}
+
 #[test]
 fn tampering_is_told_with_file_line_and_number() {
     let mut gate = Gate::with(&loopback(1));
@@ -186,9 +193,34 @@ fn tampering_is_told_with_file_line_and_number() {
             "{wanted}: {said}"
         );
     }
+    // A chain that anybody could compute, without a signature.
+    let forged = unsigned_lines(&whole);
+    let key = public_key(&gate);
+    std::fs::write(&file, forged).expect("written");
+    for running in [&["--running"][..], &[]] {
+        let options = [
+            &["verify", "decisions.jsonl", "--public-key", &key],
+            running,
+        ]
+        .concat();
+        let (code, said) = log(&gate, &options, &[]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("no line is signed by the key"), "{said}");
+        assert!(!said.contains("\nsigned by"), "{said}");
+    }
     assert_eq!(verify(whole).0, 0);
     assert_eq!(log(&gate, &["verify", "tidegate.toml"], &[]).0, 2);
     assert_eq!(log(&gate, &["verify", "nowhere"], &[]).0, 2);
+    let pipe = file.with_file_name("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .expect("run")
+            .success()
+    );
+    let (code, said) = log(&gate, &["verify"], &[pipe]);
+    assert_eq!(code, 2, "a pipe is not waited for: {said}");
     let (code, said) = log(
         &gate,
         &["verify", "decisions.jsonl", "--public-key", &"0".repeat(64)],

@@ -164,6 +164,12 @@ async fn a_running_log_is_whole_for_two_minutes_after_its_last_checkpoint() {
     for line in &lines[..100] {
         verifier.line(line).expect("whole");
     }
+    let never = verifier.end(Ending::default());
+    assert!(matches!(never, Err(Flaw::NeverSigned(_))), "{never:?}");
+    let mut verifier = Verifier::new(None);
+    for line in &lines[..100] {
+        verifier.line(line).expect("whole");
+    }
     let now = Clock::system().now();
     let running = |now| Ending {
         running: Some(now),
@@ -197,6 +203,63 @@ async fn a_log_is_signed_each_minute_in_which_lines_are_written() {
     assert_eq!(causes.last(), Some(&"stopped"));
     assert_valid(&lines);
     assert_eq!(flaws(Verifier::new(None), &files(&log).concat()), None);
+}
+
+/// The lines of a gate by hand: signed each minute, idle for an hour, at work, signed and stopped.
+async fn run_with_an_idle_hour() -> Vec<Vec<u8>> {
+    let log = Log::new();
+    let clock = Clock::by_hand(Timestamp::UNIX_EPOCH);
+    let recorder = Recorder::start(&log.config, 10, clock.clone(), &log.metrics).expect("started");
+    pass(&recorder).await;
+    for seconds in [61, 3600, 61] {
+        let held = text(&log.path()).len();
+        clock.advance(SignedDuration::from_secs(seconds));
+        // Nothing is recorded: the gate signs even so.
+        eventually("a checkpoint", || text(&log.path()).len() > held).await;
+    }
+    clock.advance(SignedDuration::from_secs(3600));
+    pass(&recorder).await;
+    recorder.close().await;
+    clock.advance(SignedDuration::from_hours(5));
+    let recorder = Recorder::start(&log.config, 10, clock, &log.metrics).expect("started");
+    pass(&recorder).await;
+    recorder.close().await;
+    files(&log).concat()
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_at_an_old_checkpoint_is_not_whole() {
+    let lines = run_with_an_idle_hour().await;
+    assert_eq!(flaws(Verifier::new(None), &lines), None);
+    let text = |line: &[u8]| String::from_utf8(line.to_vec()).expect("UTF-8");
+    let is = |line: &[u8], what: &str| text(line).contains(what);
+    let first = lines.iter().position(|line| is(line, "running"));
+    let first = first.expect("a checkpoint");
+    let mut verifier = Verifier::new(None);
+    for line in &lines[..=first] {
+        verifier.line(line).expect("whole");
+    }
+    let now = Timestamp::UNIX_EPOCH + SignedDuration::from_mins(30);
+    let running = Ending {
+        running: Some(now),
+        through: None,
+    };
+    let stale = verifier.end(running);
+    assert!(matches!(stale, Err(Flaw::Stale(..))), "{stale:?}");
+    // Lines that were made up behind it, with a chain, stamped now.
+    for name in ["record_gap", "session_started", "decision"] {
+        let mut verifier = verifier.clone();
+        let mut bytes = format!(r#"{{"timestamp":"{now}","event.name":"{name}""#).into_bytes();
+        let last = text(&lines[first]);
+        let hash = &last[last.len() - 66..last.len() - 2];
+        let hash = super::super::chain::from_hex(hash.as_bytes()).expect("a hash");
+        let seq = verifier.last();
+        super::super::chain::Head { seq, hash }.seal(&mut bytes, 0, None);
+        bytes.pop();
+        let line = verifier.line(&bytes);
+        let found = line.and_then(|()| verifier.end(running));
+        assert_eq!(found, Err(Flaw::Unfastened(seq + 1)), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -200,6 +200,9 @@ async fn age_wins_over_size_and_old_files_go() {
 
     let old = Clock::system().now() - SignedDuration::from_hours(25);
     for number in 3..=u32::try_from(count).expect("few") {
+        let held = text(&numbered(number));
+        let line = "{\"timestamp\":\"2020-01-01T00:00:00Z\"}\n".repeat(held.lines().count());
+        std::fs::write(numbered(number), line).expect("written");
         let file = std::fs::OpenOptions::new()
             .write(true)
             .open(numbered(number));

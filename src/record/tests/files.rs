@@ -204,3 +204,55 @@ async fn a_removed_file_is_noticed() {
         .expect("a gap");
     assert!(gap["tidegate.gap.lost"].as_u64() >= Some(1));
 }
+
+#[tokio::test]
+async fn a_pipe_at_the_path_of_the_log_is_refused() {
+    let log = Log::new();
+    log.start().close().await;
+    std::fs::remove_file(log.path()).expect("moved away");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        log.path(),
+        rustix::fs::FileType::Fifo,
+        mode,
+        0,
+    )
+    .expect("a pipe");
+    let started = Recorder::start(&log.config, 10, Clock::system(), &log.metrics);
+    let error = started.expect_err("a pipe is no log").to_string();
+    assert!(error.contains("is no regular file: remove it"), "{error}");
+    // A rotated file that is a pipe does not hold the start up.
+    std::fs::rename(log.path(), format!("{}.1", log.path().display())).expect("renamed");
+    log.start().close().await;
+}
+
+#[tokio::test]
+async fn a_file_goes_by_the_time_of_its_last_line() {
+    let mut log = Log::new();
+    log.config.retain = Duration::from_hours(24);
+    let recorder = log.start();
+    pass(&recorder).await;
+    recorder.close().await;
+    let rotated = |number: u32| PathBuf::from(format!("{}.{number}", log.path().display()));
+    let held = text(&log.path());
+    let today = &held[r#"{"timestamp":""#.len()..][..10];
+    std::fs::rename(log.path(), rotated(1)).expect("renamed");
+    let torn = format!("{held}{{\"event.na");
+    std::fs::write(rotated(2), &torn).expect("written");
+    std::fs::write(rotated(3), "x".repeat(1 << 20)).expect("written");
+    std::fs::write(rotated(4), held.replace(today, "2020-01-01")).expect("written");
+    let earlier = std::time::SystemTime::now() - Duration::from_hours(72);
+    for number in 1..=4 {
+        let file = std::fs::File::options().write(true).open(rotated(number));
+        file.expect("a file")
+            .set_modified(earlier)
+            .expect("touched");
+    }
+    log.start().close().await;
+    for number in 1..=3 {
+        assert!(rotated(number).exists(), "{number} is not old");
+    }
+    assert!(!rotated(4).exists(), "an old file is removed");
+    assert!(text(&log.path()).contains("removed decisions.jsonl.4"));
+}

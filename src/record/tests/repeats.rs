@@ -207,3 +207,187 @@ async fn a_flood_of_sessions_is_counted() {
     assert_eq!(repeated.len(), 2);
     assert_eq!(repeated[1]["tidegate.repeat.event"], "session_started");
 }
+
+#[tokio::test]
+async fn a_process_with_many_loopback_addresses_is_one_caller() {
+    let log = counting();
+    let recorder = log.start();
+    let victim = |number: u8| denied_at(&format!("h{number}.example"), Some("victim"));
+    for number in 0..600_u16 {
+        let [high, low] = number.to_be_bytes();
+        let facts = FlowFacts {
+            client_address: Some([127, 7, high, low].into()),
+            ..denied_at(&format!("h{number}.evil.example"), None)
+        };
+        refuse_at(&recorder, &facts).await;
+    }
+    let flood = log.lines().len();
+    assert!(flood < 60, "{flood} lines of one process");
+    for number in 0..10 {
+        refuse_at(&recorder, &victim(number)).await;
+    }
+    assert_eq!(log.lines().len(), flood + 10, "the session has its lines");
+    recorder.close().await;
+    let lines = log.lines();
+    assert_valid(&lines);
+    assert_eq!(named(&lines, "decision").len() as u64 + counts(&lines), 610);
+    for line in named(&lines, "refusals_repeated") {
+        assert_eq!(line["client.address"], "127.0.0.1");
+    }
+}
+
+#[tokio::test]
+async fn a_full_table_of_addresses_takes_no_lines_from_sessions_and_names_no_caller() {
+    let log = counting();
+    let recorder = log.start();
+    let from = |address: [u8; 4], host: &str, session: Option<&str>| FlowFacts {
+        client_address: Some(address.into()),
+        ..denied_at(host, session)
+    };
+    for number in 0..300_u16 {
+        let [high, low] = number.to_be_bytes();
+        let facts = FlowFacts {
+            trust: "asserted",
+            ..from([192, 0, high, low], "evil.example", Some("claimed"))
+        };
+        refuse_at(&recorder, &facts).await;
+    }
+    let before = log.lines().len();
+    for number in 0..10 {
+        let host = format!("h{number}.example");
+        refuse_at(&recorder, &from([192, 0, 9, 9], &host, Some("victim"))).await;
+    }
+    assert_eq!(log.lines().len(), before + 10, "the session has its lines");
+    recorder.close().await;
+    let lines = log.lines();
+    assert_valid(&lines);
+    let ended = named(&lines, "refusals_repeated");
+    assert!(!ended.is_empty(), "the others are counted");
+    for line in ended {
+        for field in ["client.address", "session.id", "user.id"] {
+            assert!(line.get(field).is_none(), "{field} of the others: {line}");
+        }
+        assert_eq!(line["tidegate.session.trust"], "none");
+    }
+}
+
+#[tokio::test]
+async fn more_sessions_of_one_user_than_are_told_apart_are_that_user() {
+    let log = counting();
+    let recorder = log.start();
+    let of = |session: &str, user: &str| FlowFacts {
+        user: Some(user.into()),
+        ..denied_at("evil.example", Some(session))
+    };
+    for number in 0..400 {
+        refuse_at(&recorder, &of(&format!("s{number}"), "eve")).await;
+    }
+    let before = log.lines().len();
+    for _ in 0..5 {
+        refuse_at(&recorder, &of("victim", "ana")).await;
+    }
+    let lines = log.lines();
+    assert_eq!(lines.len(), before + 5, "another user has its lines");
+    recorder.close().await;
+    let lines = log.lines();
+    assert_valid(&lines);
+    for line in named(&lines, "refusals_repeated") {
+        assert_eq!(line["user.id"], "eve");
+    }
+}
+
+fn call_started(session: &str, number: u32) -> Event {
+    Event::ToolCallStarted(Box::new(CallFacts {
+        session: Some(session.into()),
+        call: ToolCall {
+            trust: Trust::Verified,
+            id: Some(format!("toolu_{number}").into()),
+            prompt: None,
+            agent: None,
+            parent_agent: None,
+            tool: Some("Bash".into()),
+        },
+        asker: Asker {
+            door: "control",
+            ..Asker::default()
+        },
+    }))
+}
+
+#[tokio::test]
+async fn a_flood_of_tool_calls_is_counted_by_session() {
+    let log = counting();
+    let recorder = log.start();
+    for number in 0..500 {
+        recorder.event(&call_started("s-1", number));
+        // Events are not waited for: a flow is, behind them.
+        pass(&recorder).await;
+    }
+    recorder.event(&call_started("s-2", 0));
+    recorder.close().await;
+    let lines = log.lines();
+    assert_valid(&lines);
+    let started = named(&lines, "tool_call_started");
+    assert_eq!(started.len(), 16);
+    assert_eq!(started[15]["session.id"], "s-2");
+    let repeated = named(&lines, "events_repeated");
+    assert_eq!(repeated[1]["tidegate.repeat.event"], "tool_call_started");
+    assert_eq!(repeated[1]["tidegate.repeat.count"], 485);
+    assert_eq!(repeated[1]["session.id"], "s-1");
+}
+
+#[tokio::test]
+async fn events_of_callers_leave_room_to_those_of_the_gate() {
+    let disk = Faulty::with_room(usize::MAX / 2);
+    let metrics = Metrics::new(&["allowed"]);
+    let (on_failure, clock) = (OnFailure::Refuse, Clock::system());
+    let recorder = Recorder::over(disk.sink(true), on_failure, 10, clock, &metrics);
+    let recorder = recorder.expect("started");
+    let stalled = disk.0.lock().expect("whole");
+    for number in 0..3000 {
+        recorder.event(&call_started(&format!("s-{}", number / 50), number));
+    }
+    for generation in 0..400 {
+        recorder.event(&Event::PolicyLoaded {
+            digest: "abc".into(),
+            generation,
+        });
+    }
+    drop(stalled);
+    recorder.close().await;
+    let lines = lines(&disk.text());
+    assert_eq!(named(&lines, "policy_loaded").len(), 400);
+    let gap = &named(&lines, "record_gap")[0];
+    assert_eq!(gap["tidegate.gap.cause"], "slow");
+}
+
+#[tokio::test]
+async fn small_files_do_not_make_lines_of_what_is_counted() {
+    let mut log = counting();
+    log.config.rotate_size = 4096;
+    let recorder = log.start();
+    for _ in 0..100 {
+        for _ in 0..20 {
+            refuse_at(&recorder, &denied_at("evil.example", None)).await;
+        }
+        // Other lines rotate the file.
+        pass(&recorder).await;
+    }
+    let before = log.all_lines();
+    recorder.close().await;
+    let lines = log.all_lines();
+    assert_valid(&lines);
+    assert_eq!(named(&lines, "decision").len(), 100 + 5);
+    assert_eq!(counts(&lines), 1995);
+    assert_eq!(named(&lines, "refusals_repeated").len(), 2);
+    // The gate was killed before it closed: the newest file says what is open.
+    let opened = before
+        .iter()
+        .rfind(|line| line["event.name"] == "checkpoint");
+    let open = named(&lines, "refusals_repeated")[0]["tidegate.repeat.id"].clone();
+    let opened = opened.expect("a rotation");
+    assert_eq!(
+        opened["tidegate.checkpoint.repeats"],
+        serde_json::json!([open])
+    );
+}
