@@ -17,6 +17,7 @@ use crate::identity::NarrowClaim;
 use crate::record::Asker;
 
 use super::body::{Calls, session_within};
+use super::sessions::Refused;
 
 /// Bytes of a form.
 const BODY_SIZE: usize = 64 * 1024;
@@ -122,13 +123,19 @@ async fn exchange(
     if let Err(limited) = session_within(&gate, &by, Some(&grant)).await {
         return Ok(limited);
     }
-    let started = gate.start_session(&wish(&asked), Ground::Grant(&grant), &by);
+    let wish = wish(&asked);
+    let started = gate.start_session(&wish, Ground::Grant(&grant), &by).await;
+    if let Err(StartError::Record(error)) = started {
+        return Ok(Refused::from(error).into_response());
+    }
     let started = started.map_err(|error| {
         let why = error.to_string();
         match error {
             StartError::NoKey => Problem::new("unsupported_grant_type", why),
             StartError::Wish(_) if asked.scope.is_some() => Problem::new("invalid_scope", why),
-            StartError::Wish(_) | StartError::Ground => Problem::new("invalid_request", why),
+            StartError::Wish(_) | StartError::Ground | StartError::Record(_) => {
+                Problem::new("invalid_request", why)
+            }
         }
     })?;
     let now = gate.clock.now().as_second();
