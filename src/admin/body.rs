@@ -34,6 +34,8 @@ pub(super) const MAX_CALLS: usize = 16;
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     gate: Arc<Gate>,
+    /// Whether the calls count themselves, because their credential is in the body.
+    count_themselves: bool,
     max_body: Option<usize>,
     turns: Arc<Semaphore>,
 }
@@ -51,8 +53,17 @@ impl Calls {
     pub(super) fn that_read(gate: &Arc<Gate>) -> Self {
         Self {
             gate: gate.clone(),
+            count_themselves: false,
             max_body: None,
             turns: Arc::new(Semaphore::new(MAX_CALLS)),
+        }
+    }
+
+    /// Calls that count themselves when they have read their credential.
+    pub(super) fn that_count(self) -> Self {
+        Self {
+            count_themselves: true,
+            ..self
         }
     }
 
@@ -66,9 +77,18 @@ impl Calls {
             .unwrap_or_default();
         asker.session = grant.as_ref().and_then(|grant| grant.session.clone());
         request.extensions_mut().insert(asker.clone());
-        let rates = self.gate.rates.of(rate_key(&asker, grant.as_deref()));
-        if let Err(limited) = within(&self.gate, &rates, RateKind::Admin).await {
-            return limited;
+        if !self.count_themselves {
+            let report = bearer_token(request.headers()).and_then(|token| {
+                self.gate
+                    .report_tokens
+                    .is_good(token, self.gate.clock.now())
+            });
+            let key =
+                report.map_or_else(|| rate_key(&asker, grant.as_deref()), RateKey::ReportToken);
+            let rates = self.gate.rates.of(key);
+            if let Err(limited) = within(&self.gate, &rates, RateKind::Admin).await {
+                return limited;
+            }
         }
         let Some(max_body) = self.max_body else {
             return next.run(request).await;
@@ -124,13 +144,20 @@ fn busy() -> Response {
     ([(header::RETRY_AFTER, "1")], refused).into_response()
 }
 
-/// By what a caller is counted: its session, its user where it asks at a Unix socket, its address.
+/// By what a caller is counted: its session or subject where it shows a valid token. Callers without
+/// one are counted apart from these, by their user at a Unix socket, else by their address.
 pub(super) fn rate_key(asker: &Asker, grant: Option<&Grant>) -> RateKey {
-    let session = grant.and_then(|grant| grant.root.clone().or_else(|| grant.session.clone()));
-    match (session, asker.uid, asker.address) {
-        (Some(session), ..) => RateKey::Caller(CallerKey::Session(session)),
-        (None, Some(uid), _) => RateKey::Uid(uid),
-        (None, None, address) => {
+    if let Some(grant) = grant {
+        let session = grant.root.as_ref().or(grant.session.as_ref());
+        return RateKey::Caller(match (session, &grant.subject) {
+            (Some(session), _) => CallerKey::Session(session.clone()),
+            (None, Some(subject)) => CallerKey::Subject(subject.clone()),
+            (None, None) => CallerKey::Session(grant.id.clone()),
+        });
+    }
+    match (asker.uid, asker.address) {
+        (Some(uid), _) => RateKey::Uid(uid),
+        (None, address) => {
             let address = address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
             // Callers of the admin listener are counted apart from those of proxy listeners.
             let nowhere = (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
@@ -159,6 +186,16 @@ pub(super) async fn within(
     let detail = format!("this caller asks more often than `limits.{key}` allows; try again later");
     let refused = Refused::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
     Err(([(header::RETRY_AFTER, "5")], refused).into_response())
+}
+
+/// Counts a call whose credential is in its body: a valid one apart from calls without one.
+pub(super) async fn call_within(
+    gate: &Gate,
+    asker: &Asker,
+    grant: Option<&Grant>,
+) -> Result<(), Response> {
+    let rates = gate.rates.of(rate_key(asker, grant));
+    within(gate, &rates, RateKind::Admin).await
 }
 
 /// Counts a session that is to be started.

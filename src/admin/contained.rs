@@ -91,11 +91,12 @@ async fn contained(
         let named = probes.iter().filter(|(_, found)| *found == Some(wanted));
         named.map(|(name, _)| *name).collect()
     };
-    gate.recorder.event(&Event::ContainmentReported {
+    let event = gate.recorder.queue_event(&Event::ContainmentReported {
         inside: those(true),
         outside: those(false),
         asker,
     });
+    event.written().await?;
     gate.metrics.contained(&probes, now.as_second());
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,10 +13,11 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use crate::gate::{Gate, Ground, StartError, Started, Wish};
-use crate::identity::NarrowClaim;
+use crate::identity::{Grant, NarrowClaim};
 use crate::record::Asker;
 
-use super::body::{Calls, session_within};
+use super::body::{Calls, call_within, session_within};
+use super::sessions::Refused;
 
 /// Bytes of a form.
 const BODY_SIZE: usize = 64 * 1024;
@@ -28,7 +29,7 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
 /// The route.
 pub(super) fn routes(gate: &Arc<Gate>) -> Router {
-    let calls = Calls::new(gate, BODY_SIZE);
+    let calls = Calls::new(gate, BODY_SIZE).that_count();
     Router::new()
         .route("/v1/sessions/exchange", post(exchange))
         .layer(from_fn(move |request, next| {
@@ -109,6 +110,39 @@ async fn exchange(
     Extension(by): Extension<Asker>,
     form: Result<Form<Asked>, FormRejection>,
 ) -> Result<Response, Problem> {
+    let presented = presented(&gate, form).await;
+    let valid = presented.as_ref().ok().map(|(_, grant)| &**grant);
+    if let Err(limited) = call_within(&gate, &by, valid).await {
+        return Ok(limited);
+    }
+    let (asked, grant) = presented?;
+    if let Err(limited) = session_within(&gate, &by, Some(&grant)).await {
+        return Ok(limited);
+    }
+    let wish = wish(&asked);
+    let started = gate.start_session(&wish, Ground::Grant(&grant), &by).await;
+    if let Err(StartError::Record(error)) = started {
+        return Ok(Refused::from(error).into_response());
+    }
+    let started = started.map_err(|error| {
+        let why = error.to_string();
+        match error {
+            StartError::NoKey => Problem::new("unsupported_grant_type", why),
+            StartError::Wish(_) if asked.scope.is_some() => Problem::new("invalid_scope", why),
+            StartError::Wish(_) | StartError::Ground | StartError::Record(_) => {
+                Problem::new("invalid_request", why)
+            }
+        }
+    })?;
+    let now = gate.clock.now().as_second();
+    Ok(granted(started, asked.scope, now))
+}
+
+/// The form, and what its token grants.
+async fn presented(
+    gate: &Gate,
+    form: Result<Form<Asked>, FormRejection>,
+) -> Result<(Asked, Arc<Grant>), Problem> {
     let Form(asked) = form.map_err(|_| {
         let why = "each known parameter once: grant_type, subject_token, subject_token_type, \
                    requested_token_type, scope, tier, session, agent, channel, permission_mode, \
@@ -119,20 +153,7 @@ async fn exchange(
     let snapshot = gate.snapshot.load_full();
     let grant = snapshot.identity.granted(&asked.subject_token).await;
     let grant = grant.map_err(|why| Problem::new("invalid_request", why.to_string()))?;
-    if let Err(limited) = session_within(&gate, &by, Some(&grant)).await {
-        return Ok(limited);
-    }
-    let started = gate.start_session(&wish(&asked), Ground::Grant(&grant), &by);
-    let started = started.map_err(|error| {
-        let why = error.to_string();
-        match error {
-            StartError::NoKey => Problem::new("unsupported_grant_type", why),
-            StartError::Wish(_) if asked.scope.is_some() => Problem::new("invalid_scope", why),
-            StartError::Wish(_) | StartError::Ground => Problem::new("invalid_request", why),
-        }
-    })?;
-    let now = gate.clock.now().as_second();
-    Ok(granted(started, asked.scope, now))
+    Ok((asked, grant))
 }
 
 fn understood(asked: &Asked) -> Result<(), Problem> {

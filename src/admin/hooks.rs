@@ -74,7 +74,8 @@ async fn hook(
     let told = parse(&body.unwrap_or_else(|_| Err(too_slow()))?)?;
     descends(&gate, &grant, &told.session_id)?;
     let trust = reporter(&gate, &grant, ends).await;
-    Ok(Json(take(&gate, &grant, &told, (trust, asker))).into_response())
+    let answer = take(&gate, &grant, &told, (trust, asker)).await?;
+    Ok(Json(answer).into_response())
 }
 
 /// Whether the agent itself reports, or any process of its session may.
@@ -134,9 +135,14 @@ fn parse(body: &[u8]) -> Result<Told, Refused> {
     Ok(told)
 }
 
-/// Takes up what was told; the answer for the agent.
-fn take(gate: &Gate, grant: &Grant, told: &Told, (trust, asker): (Trust, Asker)) -> Value {
-    let snapshot = gate.snapshot.load();
+/// Takes up what was told, when it stands in the log; the answer for the agent.
+async fn take(
+    gate: &Gate,
+    grant: &Grant,
+    told: &Told,
+    (trust, asker): (Trust, Asker),
+) -> Result<Value, Refused> {
+    let snapshot = gate.snapshot.load_full();
     let sessions = snapshot.identity.sessions();
     let session: Arc<str> = told.session_id.as_str().into();
     // Where the agent itself can be told from its commands, they do not say its mode.
@@ -155,10 +161,10 @@ fn take(gate: &Gate, grant: &Grant, told: &Told, (trust, asker): (Trust, Asker))
         }
     }
     let (Some(tool), Some(id)) = (&told.tool_name, &told.tool_use_id) else {
-        return json!({});
+        return Ok(json!({}));
     };
     let Some(place) = Place::of_tool(tool) else {
-        return json!({});
+        return Ok(json!({}));
     };
     let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
     let call = ToolCall {
@@ -176,17 +182,19 @@ fn take(gate: &Gate, grant: &Grant, told: &Told, (trust, asker): (Trust, Asker))
     });
     match told.hook_event_name.as_str() {
         "PreToolUse" => {
-            gate.recorder.event(&Event::ToolCallStarted(facts));
+            let event = gate.recorder.queue_event(&Event::ToolCallStarted(facts));
+            event.written().await?;
             let command = told.tool_input.get("command").and_then(Value::as_str);
             let calls = sessions.calls();
             calls.open(&session, (call, place), command, gate.clock.now());
-            json!({})
+            Ok(json!({}))
         }
         event @ ("PostToolUse" | "PostToolUseFailure") => {
-            gate.recorder.event(&Event::ToolCallEnded(facts));
-            answer(event, &sessions.calls().close(&session, id, trust))
+            let queued = gate.recorder.queue_event(&Event::ToolCallEnded(facts));
+            queued.written().await?;
+            Ok(answer(event, &sessions.calls().close(&session, id, trust)))
         }
-        _ => json!({}),
+        _ => Ok(json!({})),
     }
 }
 

@@ -15,9 +15,9 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use crate::gate::{Gate, Ground, StartError, Wish};
+use crate::gate::{EndedSession, Gate, Ground, StartError, Wish};
 use crate::identity::{Grant, RevokeError, TokenError};
-use crate::record::Asker;
+use crate::record::{Asker, RecordUnavailable};
 
 use super::Door;
 use super::body::{Calls, bearer_token, session_within};
@@ -78,8 +78,16 @@ impl From<StartError> for Refused {
             StartError::NoKey => (StatusCode::CONFLICT, "no_key"),
             StartError::Wish(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             StartError::Ground => (StatusCode::UNAUTHORIZED, "identity_invalid"),
+            StartError::Record(error) => return error.into(),
         };
         Self::new(status, word, error.to_string())
+    }
+}
+
+impl From<RecordUnavailable> for Refused {
+    fn from(error: RecordUnavailable) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "record_unavailable", error.to_string())
     }
 }
 
@@ -128,7 +136,7 @@ async fn start(
     if let Err(limited) = session_within(&gate, &asker, grant.as_deref()).await {
         return Ok(limited);
     }
-    let started = gate.start_session(&wish, ground, &asker)?;
+    let started = gate.start_session(&wish, ground, &asker).await?;
     Ok((StatusCode::CREATED, Json(started)).into_response())
 }
 
@@ -159,7 +167,15 @@ async fn revoke(
     }
     // Writing may wait for a disk.
     let done = tokio::task::spawn_blocking(move || gate.revoke_by_name(&revoke.name, &asker)).await;
-    done.unwrap_or(Err(RevokeError::Name))?;
+    ended(done.unwrap_or_else(|_| Err(RevokeError::Name).into())).await
+}
+
+/// The answer to an end, when its event is written. An end holds even if it cannot be recorded.
+async fn ended(end: EndedSession) -> Result<StatusCode, Refused> {
+    if let Some(event) = end.event {
+        event.written().await?;
+    }
+    end.revoked?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -191,10 +207,10 @@ async fn end(
     let done = tokio::task::spawn_blocking(move || match (grant, named) {
         (_, Some(named)) => gate.finish_session(&named, "it ended", &asker),
         (Some(grant), None) => gate.end_session(&grant, "it ended", &asker),
-        (None, None) => Ok(()),
+        (None, None) => Ok(()).into(),
     });
-    done.await.unwrap_or(Err(RevokeError::Name))?;
-    Ok(StatusCode::NO_CONTENT)
+    let done = done.await;
+    ended(done.unwrap_or_else(|_| Err(RevokeError::Name).into())).await
 }
 
 /// A token speaks for its own session and for those that descend from it; one that was made for a

@@ -32,7 +32,9 @@ pub use programs::ProgramRecord;
 pub use rates::{CallerRates, Delay, RATE_LIMIT_DELAY, RateKey, RateKind, RateLimited, Rates};
 pub use report_tokens::ReportTokens;
 pub use snapshot::{Parts, Snapshot};
-pub use start::{Ground, StartError, Started, Wish, Workplace, by_hand, session_facts};
+pub use start::{
+    EndedSession, Ground, StartError, Started, Wish, Workplace, by_hand, session_facts,
+};
 
 /// The running whole.
 #[derive(Debug)]

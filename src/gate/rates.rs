@@ -85,6 +85,8 @@ pub enum RateKey {
     Caller(CallerKey),
     /// A client address at a listener, where the caller is not identified.
     Address(IpAddr, SocketAddr),
+    /// A token for reports of a doctor, by its hash.
+    ReportToken([u8; 32]),
     /// A user of this host, at a Unix socket.
     Uid(u32),
 }

@@ -48,6 +48,14 @@ impl ReportTokens {
         Some(token)
     }
 
+    /// The hash of a token that is good for a report; `None` where it is not. Takes none.
+    pub fn is_good(&self, token: &str, now: Timestamp) -> Option<[u8; 32]> {
+        let hash = hash(token);
+        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = tokens.get(&hash)?;
+        (allowed.expires > now && allowed.reports > 0).then_some(hash)
+    }
+
     /// Takes one report of a token; whether it was good for one.
     pub fn take(&self, token: &str, now: Timestamp) -> bool {
         let hash = hash(token);
@@ -83,6 +91,9 @@ mod tests {
         let token = tokens.make(HOUR, 2, now).unwrap();
         assert!(tokens.take(&token, now));
         assert!(!tokens.take("tgreport_x", now));
+        assert!(tokens.is_good(&token, now).is_some());
+        assert_eq!(tokens.is_good("tgreport_x", now), None);
+        assert_eq!(tokens.is_good(&token, now + HOUR), None);
         assert!(tokens.take(&token, now));
         assert!(!tokens.take(&token, now), "used up");
         let token = tokens.make(HOUR, 2, now).unwrap();

@@ -14,7 +14,7 @@ use crate::identity::{
     RepositoryBasis, RevokeError, TokenError, Tokens, Trust,
 };
 use crate::policy::Within;
-use crate::record::{Asker, Event, SessionFacts};
+use crate::record::{Asker, Event, QueuedEvent, RecordUnavailable, SessionFacts};
 use crate::vcs::Head;
 
 use super::{Gate, Snapshot};
@@ -112,6 +112,27 @@ pub enum StartError {
     /// What it came from is no longer good.
     #[error("what this session comes from is no longer good")]
     Ground,
+    /// Its start cannot be put on record.
+    #[error(transparent)]
+    Record(#[from] RecordUnavailable),
+}
+
+/// What became of a session's end.
+#[derive(Debug)]
+pub struct EndedSession {
+    /// Its event; none where nothing ended. The caller waits for it before it answers.
+    pub event: Option<QueuedEvent>,
+    /// Whether the end holds, and holds after a restart.
+    pub revoked: Result<(), RevokeError>,
+}
+
+impl From<Result<(), RevokeError>> for EndedSession {
+    fn from(revoked: Result<(), RevokeError>) -> Self {
+        Self {
+            event: None,
+            revoked,
+        }
+    }
 }
 
 /// Longest text of a wish, in bytes.
@@ -126,8 +147,8 @@ const MAX_FOLDER: usize = 4096;
 const MOST_SAID: usize = 8;
 
 impl Gate {
-    /// Starts a session and puts it on record.
-    pub fn start_session(
+    /// Starts a session when its start stands in the log.
+    pub async fn start_session(
         &self,
         wish: &Wish,
         ground: Ground<'_>,
@@ -154,7 +175,10 @@ impl Gate {
             _ => StartError::Ground,
         })?;
         let caller = caller_of(&snapshot, &grant).ok_or(StartError::Ground)?;
-        self.enter_session(&grant, wish, now, asker);
+        let facts = Box::new(session_facts(&grant, None, asker));
+        let event = self.recorder.queue_event(&Event::SessionStarted(facts));
+        event.written().await?;
+        self.enter_session(&grant, wish, now);
         let said = grant.repository_said();
         Ok(Started {
             session: claims.sid,
@@ -171,7 +195,7 @@ impl Gate {
         })
     }
 
-    fn enter_session(&self, grant: &Arc<Grant>, wish: &Wish, now: Timestamp, asker: &Asker) {
+    fn enter_session(&self, grant: &Arc<Grant>, wish: &Wish, now: Timestamp) {
         let Some(session) = &grant.session else {
             return;
         };
@@ -188,12 +212,10 @@ impl Gate {
         };
         let snapshot = self.snapshot.load();
         snapshot.identity.sessions().enter(session, live, now);
-        let facts = session_facts(grant, None, asker);
-        self.recorder.event(&Event::SessionStarted(Box::new(facts)));
     }
 
-    /// Revokes a token or a session by its id, and puts it on record with who asked.
-    pub fn revoke_by_name(&self, name: &str, asker: &Asker) -> Result<(), RevokeError> {
+    /// Revokes a token or a session by its id; the event has who asked.
+    pub fn revoke_by_name(&self, name: &str, asker: &Asker) -> EndedSession {
         self.end(name, || SessionFacts {
             session: Some(name.into()),
             evidence: "none",
@@ -205,14 +227,14 @@ impl Gate {
     }
 
     /// Ends a session: its tokens are no evidence from now on, and its open flows end.
-    pub fn end_session(&self, grant: &Grant, why: &str, asker: &Asker) -> Result<(), RevokeError> {
+    pub fn end_session(&self, grant: &Grant, why: &str, asker: &Asker) -> EndedSession {
         let Some(name) = grant.own_name() else {
-            return Ok(());
+            return Ok(()).into();
         };
         let snapshot = self.snapshot.load();
         let sessions = snapshot.identity.sessions();
         if !sessions.may_end(grant) {
-            return Err(RevokeError::Full);
+            return Err(RevokeError::Full).into();
         }
         let why: String = why.chars().take(160).collect();
         let ended = self.end(&name, || session_facts(grant, Some(why.into()), asker));
@@ -220,40 +242,41 @@ impl Gate {
         ended
     }
 
-    /// Revokes, and puts it on record where it is in force, even if it cannot be kept.
-    fn end(&self, name: &str, facts: impl FnOnce() -> SessionFacts) -> Result<(), RevokeError> {
+    /// Revokes. There is an event where the revocation is in force, even if it cannot be kept.
+    fn end(&self, name: &str, facts: impl FnOnce() -> SessionFacts) -> EndedSession {
         let revoked = self.revoke(name);
-        if !matches!(revoked, Err(RevokeError::Name | RevokeError::Full)) {
-            let facts = Box::new(facts());
-            self.recorder.event(&Event::SessionEnded(facts));
+        let holds = !matches!(revoked, Err(RevokeError::Name | RevokeError::Full));
+        EndedSession {
+            event: holds.then(|| self.queue_end(facts())),
+            revoked,
         }
-        revoked
+    }
+
+    fn queue_end(&self, facts: SessionFacts) -> QueuedEvent {
+        let facts = Box::new(facts);
+        self.recorder.queue_event(&Event::SessionEnded(facts))
     }
 }
 
 impl Gate {
     /// Ends a session that may come back: the tokens that it had are no evidence from now on.
-    pub fn finish_session(
-        &self,
-        session: &str,
-        why: &str,
-        asker: &Asker,
-    ) -> Result<(), RevokeError> {
+    pub fn finish_session(&self, session: &str, why: &str, asker: &Asker) -> EndedSession {
         let snapshot = self.snapshot.load_full();
         let sessions = snapshot.identity.sessions();
         let Some(live) = sessions.live(session) else {
-            return Ok(());
+            return Ok(()).into();
         };
         if !sessions.may_end(&live.grant) {
-            return Err(RevokeError::Full);
+            return Err(RevokeError::Full).into();
         }
         sessions.forget(session);
-        for token in &live.tokens {
-            self.revoke(token)?;
-        }
+        let mut tokens = live.tokens.iter();
+        let revoked = tokens.try_for_each(|token| self.revoke(token));
         let facts = session_facts(&live.grant, Some(why.into()), asker);
-        self.recorder.event(&Event::SessionEnded(Box::new(facts)));
-        Ok(())
+        EndedSession {
+            event: Some(self.queue_end(facts)),
+            revoked,
+        }
     }
 }
 

@@ -263,7 +263,9 @@
 //! and is counted (`tidegate_rate_limited_total`). A stream of HTTP/2 to an https:// proxy counts as a
 //! connection. Flows that may pass go on while refused ones are
 //! limited. A caller is its session (children count as their root), else its user, else its address
-//! (IPv6: its /64) at the listener. Where callers share an address and none presents an identity, they share
+//! (IPv6: its /64) at the listener. An admin call with a valid token (of a session, of an issuer, for
+//! reports) counts for that token's session, user or report; calls without one never spend its rate.
+//! Where callers share an address and none presents an identity, they share
 //! its rates: give them sessions or users. The table has room for 65536 callers; idle ones are
 //! dropped after a minute, and while it is full new callers share one entry.
 //!

@@ -31,6 +31,6 @@ pub use line::{
     Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, JailFacts, Outcome, SCHEMA, Said,
     SessionFacts, Timings, TlsMode,
 };
-pub use recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
+pub use recorder::{Permit, QueuedEvent, RecordUnavailable, Recorder, Unavailable};
 pub use tally::{Counts, Kind, Tally};
 pub use verify::{Ending, Flaw, Verifier, parse_public_key};

@@ -67,7 +67,7 @@ pub(super) enum Health {
 pub(super) struct Queued {
     /// The line.
     pub(super) line: Line,
-    /// The flow that waits until the line is written.
+    /// The flow or the call that waits until the line is written.
     pub(super) waiter: Option<Waiter>,
     /// The flow's room, where this is its last line: free when it is written.
     #[expect(dead_code, reason = "it is held, not read")]
@@ -234,12 +234,35 @@ impl Queue {
             return;
         }
         state.events += 1;
-        state.lines.push(Queued {
-            line,
-            waiter: None,
-            room: None,
-        });
-        self.rouse(&mut state);
+        self.add(&mut state, line, None, None);
+    }
+
+    /// Queues the line of an event and says how to wait for it, where there is room. `None` where
+    /// the line will not be written soon: the sink fails, has ended, or is too slow.
+    ///
+    /// A `removable` line is only queued where the sink works.
+    pub(super) fn push_event_awaited(
+        &self,
+        line: Line,
+        capacity: usize,
+        removable: bool,
+    ) -> Option<oneshot::Receiver<bool>> {
+        let (written, receiver) = oneshot::channel();
+        let mut state = self.lock();
+        let health = self.health();
+        let fails = matches!(health, Health::Ended | Health::Failing);
+        if fails && removable && self.on_failure == OnFailure::Refuse {
+            return None;
+        }
+        if health == Health::Ended || state.events >= capacity {
+            self.lose(&mut state, "slow", 1, 0);
+            return None;
+        }
+        state.events += 1;
+        let waiter = (!fails).then_some(Waiter { written, removable });
+        let receiver = waiter.is_some().then_some(receiver);
+        self.add(&mut state, line, waiter, None);
+        receiver
     }
 
     /// Counts lines that will never be written.

@@ -154,14 +154,35 @@ impl Recorder {
     /// Sessions that one user starts or ends, and tool calls that one session reports, faster than
     /// a person could follow are counted.
     pub fn event(&self, event: &Event) {
+        if let Some(line) = self.event_line(event) {
+            self.queue().push_event(line, event_capacity(event));
+        }
+    }
+
+    /// Queues the event of a change; the change is answered when the event is written.
+    ///
+    /// The line of a session that ended stays queued whatever happens, because the end is in force.
+    /// Other lines are removed where the caller stops waiting: the change is not made then.
+    pub fn queue_event(&self, event: &Event) -> QueuedEvent {
+        let removable = !matches!(event, Event::SessionEnded(_));
+        let line = self.event_line(event);
+        let capacity = event_capacity(event);
+        let queue = self.queue();
+        QueuedEvent {
+            queue: self.0.queue.clone(),
+            waiting: line.map(|line| queue.push_event_awaited(line, capacity, removable)),
+        }
+    }
+
+    /// The line that an event is to leave; none where it is counted.
+    fn event_line(&self, event: &Event) -> Option<Line> {
         let queue = self.queue();
         let (at, now) = (queue.clock.now(), queue.clock.instant());
-        let line = match queue.repeats.event(at, now, event) {
-            Noted::Counted => return,
-            Noted::Opens(count) => encode::repeated(at, &count),
-            Noted::Line => encode::event(at, event),
-        };
-        queue.push_event(line, event_capacity(event));
+        match queue.repeats.event(at, now, event) {
+            Noted::Counted => None,
+            Noted::Opens(count) => Some(encode::repeated(at, &count)),
+            Noted::Line => Some(encode::event(at, event)),
+        }
     }
 
     /// Counts every decision from now on; the first one that asks for it has it.
@@ -238,6 +259,25 @@ impl Recorder {
                 Err(Unavailable::Failing)
             }
             Health::Failing | Health::Writing => Ok(()),
+        }
+    }
+}
+
+/// The event of a change, on its way to the log.
+#[derive(Debug)]
+#[must_use = "a change is answered when its event is written"]
+pub struct QueuedEvent {
+    queue: Arc<Queue>,
+    /// `None`: the event is counted under a line that stands in the log.
+    waiting: Option<Option<oneshot::Receiver<bool>>>,
+}
+
+impl QueuedEvent {
+    /// Waits until the log has the event (with `on-failure = "continue"`: does not fail).
+    pub async fn written(self) -> Result<(), RecordUnavailable> {
+        match self.waiting {
+            None => Ok(()),
+            Some(waiting) => kept(&self.queue, waiting).await,
         }
     }
 }

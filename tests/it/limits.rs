@@ -321,3 +321,33 @@ fn sessions_and_calls_have_their_rates() {
     let kind = [("kind", "admin")];
     assert!(gate.metrics().sum("tidegate_rate_limited_total", &kind) >= 1.0);
 }
+
+#[test]
+fn calls_without_a_token_do_not_spend_the_rate_of_calls_with_one() {
+    let origin = Origin::echo();
+    let gate = with_limits(&origin, "admin-rate = 1");
+    let session = gate.session(&serde_json::json!({}));
+    let report = gate.report_token();
+    let nothing = serde_json::json!({});
+    until_limited(|| gate.post("/v1/sessions/end", None, &nothing));
+    until_limited(|| gate.post("/v1/contained", Some("tgreport_wrong"), &nothing));
+
+    assert_eq!(gate.contained_with(&report, r#"{"tcp":true}"#), 204);
+    let exchange = |token: &str| {
+        let form = format!(
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
+             &subject_token={token}\
+             &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt"
+        );
+        let mut client = Client::dial(gate.admin());
+        client.send(format!(
+            "POST /v1/sessions/exchange HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+            form.len()
+        ));
+        client.answer("POST")
+    };
+    until_limited(|| exchange("wrong"));
+    let exchanged = exchange(&session.token);
+    assert_eq!(exchanged.status(), 200, "{exchanged:?}");
+}

@@ -286,7 +286,7 @@ impl Exec {
             running.close().await;
             return Ok(Answer::Wrong.code());
         }
-        let session = self.session(&running.gate, id, &found)?;
+        let session = self.session(&running.gate, id, &found).await?;
         found.remember(&running.gate.clock);
         running.keep_copy(catalogue, adapt);
         running.sample();
@@ -364,12 +364,17 @@ impl Exec {
         self.repo.as_deref().unwrap_or(Path::new("."))
     }
 
-    fn session(&self, gate: &Gate, id: Uuid, found: &FolderEvidence) -> anyhow::Result<Session> {
+    async fn session(
+        &self,
+        gate: &Gate,
+        id: Uuid,
+        found: &FolderEvidence,
+    ) -> anyhow::Result<Session> {
         let (wish, channel) = self.wish(id, found);
         let tally = Arc::new(Tally::default());
         gate.recorder.count_into(&tally);
         let ground = Ground::Launcher(&found.workplace);
-        let started = gate.start_session(&wish, ground, &asker())?;
+        let started = gate.start_session(&wish, ground, &asker()).await?;
         let identity = &gate.snapshot.load().identity;
         let shown = identity.session(&started.token)?;
         let family = Arc::new(Family::of_this_process());
