@@ -267,7 +267,7 @@ pub fn start(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
             NotContained::Nested(format!("{what}: {error}"))
         }
         NotContained::Failed(why) if in_jail => NotContained::Nested(why),
-        NotContained::Missing(missing) if in_jail => NotContained::Nested(missing.why.to_string()),
+        NotContained::Missing(missing) if in_jail => NotContained::Nested(missing.why.clone()),
         other => other,
     })
 }

@@ -170,7 +170,9 @@ impl Recorder {
         let queue = self.queue();
         QueuedEvent {
             queue: self.0.queue.clone(),
-            waiting: line.map(|line| queue.push_event_awaited(line, capacity, removable)),
+            line: line.map_or(EventLine::Counted, |line| {
+                EventLine::Queued(queue.push_event_awaited(line, capacity, removable))
+            }),
         }
     }
 
@@ -268,16 +270,24 @@ impl Recorder {
 #[must_use = "a change is answered when its event is written"]
 pub struct QueuedEvent {
     queue: Arc<Queue>,
-    /// `None`: the event is counted under a line that stands in the log.
-    waiting: Option<Option<oneshot::Receiver<bool>>>,
+    line: EventLine,
+}
+
+/// Where the line of an event is.
+#[derive(Debug)]
+enum EventLine {
+    /// The event is counted under a line that stands in the log.
+    Counted,
+    /// It is queued; `None`: it will not be written soon.
+    Queued(Option<oneshot::Receiver<bool>>),
 }
 
 impl QueuedEvent {
     /// Waits until the log has the event (with `on-failure = "continue"`: does not fail).
     pub async fn written(self) -> Result<(), RecordUnavailable> {
-        match self.waiting {
-            None => Ok(()),
-            Some(waiting) => kept(&self.queue, waiting).await,
+        match self.line {
+            EventLine::Counted => Ok(()),
+            EventLine::Queued(waiting) => kept(&self.queue, waiting).await,
         }
     }
 }

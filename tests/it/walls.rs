@@ -243,7 +243,7 @@ fn no_signal_leaves_and_the_gate_tells_the_end() {
         });
         assert_eq!(outcome.code, Some(137), "{outcome:#?}");
         let lines = read_log(&world.path("decisions.jsonl"));
-        let names: Vec<&str> = lines.iter().map(|line| line.name()).collect();
+        let names: Vec<&str> = lines.iter().map(crate::kit::Line::name).collect();
         assert!(
             names.ends_with(&["session_ended", "checkpoint"]),
             "{names:?}"

@@ -242,7 +242,8 @@ async fn a_file_goes_by_the_time_of_its_last_line() {
     std::fs::write(rotated(2), &torn).expect("written");
     std::fs::write(rotated(3), "x".repeat(1 << 20)).expect("written");
     std::fs::write(rotated(4), held.replace(today, "2020-01-01")).expect("written");
-    let earlier = std::time::SystemTime::now() - Duration::from_hours(72);
+    let now = std::fs::metadata(rotated(3)).and_then(|file| file.modified());
+    let earlier = now.expect("a time") - Duration::from_hours(72);
     for number in 1..=4 {
         let file = std::fs::File::options().write(true).open(rotated(number));
         file.expect("a file")
