@@ -3,7 +3,7 @@
 
 use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -229,8 +229,12 @@ impl World {
     }
 }
 
-fn give(path: &Path) {
-    chown(path, Some(NOBODY), Some(NOBODY)).expect("an owner");
+/// Gives a folder and everything in it to the ordinary user; links are not followed.
+pub(crate) fn give(path: &Path) {
+    lchown(path, Some(NOBODY), Some(NOBODY)).expect("an owner");
+    if path.is_symlink() {
+        return;
+    }
     if path.is_dir() {
         std::fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a mode");
         for entry in std::fs::read_dir(path).expect("a folder").flatten() {

@@ -1,12 +1,13 @@
 //! A user's home with a working copy and the folder of a gate, and scripts that run in it.
 
 use std::fs::Permissions;
-use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::contained::give;
 use crate::kit::{Origin, Outcome, Pki, Program, TIERS, Visit, allow_more, names, need};
 
 use super::rows::Rows;
@@ -279,21 +280,6 @@ impl Scene {
 
     pub(super) fn who(&self) -> String {
         format!("{:?} in a jail", self.user)
-    }
-}
-
-/// A folder and everything in it, to the ordinary user; links are not followed.
-fn give(path: &Path) {
-    if path.is_symlink() {
-        lchown(path, Some(NOBODY), Some(NOBODY)).expect("an owner");
-        return;
-    }
-    chown(path, Some(NOBODY), Some(NOBODY)).expect("an owner");
-    if path.is_dir() {
-        std::fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a mode");
-        for entry in std::fs::read_dir(path).expect("a folder").flatten() {
-            give(&entry.path());
-        }
     }
 }
 
