@@ -1,8 +1,8 @@
 //! Room for connections: bounded, and no client can keep it full.
 //!
-//! Where there is no room, the connection that has waited longest is ended, of the peer that has the
-//! most of them. A connection whose request is being carried out is not ended, nor one that was
-//! accepted a moment ago: its request may be on the way.
+//! When all places are taken, the listener ends one connection of the peer that has the most
+//! connections: the one that has waited longest. It does not end a connection whose request is
+//! being answered, nor one that it accepted a moment ago: that request may be on the way.
 
 use std::collections::HashMap;
 use std::io;
@@ -101,7 +101,7 @@ impl Room {
 }
 
 impl Table {
-    /// The connection to end: the one that waits longest, of the peer that has the most.
+    /// The connection to end: the one that has waited longest, of the peer with the most.
     fn longest_waiting(&self, now: Instant) -> Option<u64> {
         let mut of_peer: HashMap<(Option<std::net::IpAddr>, Option<u32>), usize> = HashMap::new();
         for seat in self.seats.values() {
@@ -172,8 +172,8 @@ impl<S> Paced<S> {
         }
     }
 
-    /// From the first byte that waits to the last one that is taken, whatever the client reads
-    /// between.
+    /// Bounds the time from the first byte that waits to be sent to the last byte that the client
+    /// reads. Bytes that the client reads in between do not extend it.
     fn wait<T>(&mut self, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         let waits = self
             .waits

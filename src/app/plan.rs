@@ -142,8 +142,8 @@ impl Plan {
         if path.is_none_or(|path| !path.is_file()) {
             return Ok(plan);
         }
-        // The files were read before their folders were looked at. What they say now, they say
-        // where nobody else can write: it has to be what was read.
+        // The files were read before their folders were checked. Now no other user can write there:
+        // if the files still have the same text, that text can be trusted.
         match config::digest_of_files(&plan.config) {
             Ok(digest) if digest == plan.config.digest => Ok(plan),
             Ok(_) => Err(vec![changed("the files changed while they were read")]),

@@ -138,7 +138,7 @@ impl Running {
         self.follow(catalogue, source);
     }
 
-    /// Keeps to the configuration that was read at the start, whatever becomes of its files.
+    /// Keeps the configuration that was read at the start; changes of its files have no effect.
     /// `adapt` was done to its plan, and is done again where the machine's addresses change.
     pub fn keep_copy(&self, catalogue: Catalogue, adapt: fn(Plan) -> Plan) {
         self.follow(catalogue, Source::Copy { adapt });

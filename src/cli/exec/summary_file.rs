@@ -97,7 +97,7 @@ fn link_at(path: &Path) -> Option<std::path::PathBuf> {
     status.is_symlink().then(|| path.to_owned())
 }
 
-/// Puts a new file in the place of whatever is there by now, without opening that.
+/// Puts a new file at the name, in place of the file that is there; does not open that file.
 fn replace(folder: &OwnedFd, name: &OsStr, text: &str) -> io::Result<()> {
     let mut beside = name.to_owned();
     beside.push(format!(".{}.new", std::process::id()));

@@ -92,7 +92,7 @@ fn entries(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> 
                     other => other?,
                 }
             }
-            // Sockets, pipes and devices are nobody's settings.
+            // Sockets, pipes and devices hold no settings.
             _ => {}
         }
     }

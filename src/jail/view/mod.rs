@@ -1,5 +1,5 @@
-//! What a command sees of the files: a root that is built for it. Whatever is not put there does
-//! not exist for the command, under any name, before or after it is renamed outside.
+//! The file system that a jailed command sees: a root that is built for it. A file that is not put
+//! there does not exist for the command under any name, also after it is renamed outside.
 
 pub(super) mod build;
 mod devices;
