@@ -24,9 +24,18 @@ pub(super) fn say(text: &str) {
 /// Whether standard error may have colour: it is a terminal, and the user does not forbid it
 /// (`NO_COLOR`, `TERM=dumb`).
 pub fn colour() -> bool {
+    std::io::stderr().is_terminal() && wants_colour()
+}
+
+/// Whether standard output may be coloured, as [`colour`] says it of standard error.
+pub fn colour_of_output() -> bool {
+    std::io::stdout().is_terminal() && wants_colour()
+}
+
+fn wants_colour() -> bool {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let dumb = set("TERM").is_some_and(|term| term == "dumb");
-    std::io::stderr().is_terminal() && set("NO_COLOR").is_none() && !dumb
+    set("NO_COLOR").is_none() && !dumb
 }
 
 /// What the log says where `TIDEGATE_LOG` does not say otherwise. The library of HTTP/2 warns of

@@ -27,7 +27,7 @@ use crate::dial::Programs;
 use crate::gate::Gate;
 use crate::policy::{self, Catalogue};
 
-pub use banner::colour;
+pub use banner::{colour, colour_of_output};
 pub use discovery::{Discovered, Origin, discover, every_place};
 pub use plan::{Loaded, Plan};
 pub use running::Running;

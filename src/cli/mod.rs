@@ -13,6 +13,7 @@ mod env;
 mod exec;
 mod explain;
 mod health;
+mod help;
 mod init;
 mod load;
 mod log;
@@ -33,10 +34,15 @@ pub use answer::Answer;
 
 /// The one way out for a coding agent: a forward proxy that lets out only what a policy allows.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, max_term_width = 100)]
+#[command(
+    name = "tidegate",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 #[command(
     after_help = "Exit codes: 0 yes, 1 no, 2 the input is wrong, 3 not contained, \
-    4 something outside failed."
+    4 something outside failed.\n`tidegate help` lists the chapters of the manual."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -79,6 +85,8 @@ enum Verb {
     /// Write the settings that make an agent use the gate.
     #[command(subcommand)]
     Init(init::Init),
+    /// Print a chapter of the manual, or the options of a command.
+    Help(help::Help),
     /// Print completions for a shell.
     Completions(Completions),
     /// Becomes a command in a jail; only `exec --jail` says it.
@@ -148,6 +156,7 @@ impl Verb {
             Self::Credential(credential) => credential.perform(),
             Self::Init(init) => init.perform(),
             Self::Log(log) => log.perform(),
+            Self::Help(help) => help.perform(),
             Self::Completions(completions) => completions.perform(),
         }
         .into()
@@ -205,6 +214,9 @@ mod tests {
             "doctor --probe-tcp 127.0.0.1:9 --probe-dns 127.0.0.1:53 --report 127.0.0.1:3130",
             "env --channel mcp",
             "completions zsh",
+            "help",
+            "help policy",
+            "help session start --json",
             "ca init --config a.toml --json",
             "ca init --cert ca.pem --key ca.key --config a.toml --force",
             "ca show --cert ca.pem",

@@ -23,7 +23,7 @@ pub(super) fn json(value: &impl Serialize) {
     out(&format!("{text}\n"));
 }
 
-pub(super) use crate::app::colour;
+pub(super) use crate::app::{colour, colour_of_output};
 
 /// A text that somebody else wrote, as it may be shown: no control or invisible characters (they
 /// could draw another answer on a terminal), at most `longest` characters.

@@ -593,7 +593,7 @@ fn a_limit_of_file_sizes_does_not_end_the_gate() {
 
 #[test]
 fn every_promise_names_its_test_in_the_manual() {
-    let manual = include_str!("../../src/manual/jail.rs");
+    let manual = include_str!("../../docs/jail.md");
     let tests = [
         include_str!("walls.rs"),
         include_str!("jail.rs"),
