@@ -50,6 +50,7 @@ macro_rules! chapters {
 
 chapters! {
     start
+    first_policy
     policy
     actions
     identity

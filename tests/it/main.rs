@@ -66,4 +66,5 @@ mod sessions;
 mod shape;
 mod trusted_files;
 mod upstreams;
+mod walkthrough;
 mod walls;
