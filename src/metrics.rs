@@ -299,6 +299,11 @@ impl Metrics {
         self.0.declared.connections.add(more);
     }
 
+    /// `tidegate_connections_evicted_total`.
+    pub fn connection_evicted(&self) {
+        self.0.declared.connections_evicted.inc();
+    }
+
     /// `tidegate_rate_limited_total{kind}`: `kind` is a word of a closed list.
     pub fn rate_limited(&self, kind: &'static str) {
         self.0.declared.rate_limited.series(&[kind]).inc();

@@ -88,6 +88,7 @@
 //! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`, `upstream-crl`, `parent`. |
 //! | `tidegate_certificates_minted_total` | counter |  | Certificates made for inspected destinations. |
 //! | `tidegate_connections` | gauge |  | Clients that are connected, also those that were answered and are waited for. |
+//! | `tidegate_connections_evicted_total` | counter |  | Waiting connections that were ended to make room for new ones. |
 //! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
 //! | `tidegate_contained_timestamp_seconds` | gauge |  | When a doctor last reported; 0 before the first report. |
 //! | `tidegate_decision_duration_seconds` | histogram |  | Time to decide one flow by the policy. |
@@ -126,6 +127,20 @@
 //! 10 minutes although bytes wait for it (`TCP_USER_TIMEOUT`). A peer that answers probes may be silent
 //! for as long as `limits.idle` says. A listener that cannot accept waits a tenth of a second between
 //! tries, logs at most every ten seconds, and counts in `tidegate_accept_errors_total`.
+//!
+//! **Room for clients**: as many clients as the descriptors permit (see there), at most `limits.flows`,
+//! may be connected at once. Where one more comes, the gate ends one connection that *waits*: whose
+//! client has not sent a whole PROXY header, TLS handshake or request head, or is between two
+//! requests, or reads the end of an answer. It ends the connection that has waited longest, of the
+//! network (an IPv4 address, an IPv6 /64) with the most waiting connections, and none that has waited
+//! for less than 20 ms. The gate never ends a connection whose request it is answering, nor a tunnel;
+//! where no connection waits, it turns the new client away (`tidegate_flows_unstarted_total`). So a
+//! client that opens connections and sends nothing keeps no other client out. Behind a balancer the
+//! network is that of the client in the PROXY header. All processes of one host are one network: among
+//! them the oldest connection makes room, and an idle client of that host may have to connect again.
+//! Connections that were ended are counted in `tidegate_connections_evicted_total`, and on record in
+//! `connections_evicted` (`tidegate.evicted.count`; `client.address` is the network of the last one):
+//! a line at once, then at most one each minute, and at the end.
 //!
 //! **Who could change the policy**: `run` refuses, at its start and at each reload, a policy, include,
 //! key, certificate, list, password file or program, and any folder above them up to `/`, that a user

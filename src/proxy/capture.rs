@@ -18,12 +18,13 @@ use crate::jail::Sockets;
 use crate::metrics::FlowKind;
 use crate::name::{Host, HostName, Path, Target, Url};
 
+use super::admission::Connections;
 use super::connect::{Tunnel, tunnel_to};
 use super::connection::Connection;
 use super::http1::{Method, RequestHead};
 use super::listen::{Front, accept};
 use super::refusal::{Code, Refusal};
-use super::{Connections, Shared, Tenant, dns};
+use super::{Shared, Tenant, dns};
 
 /// The port whose connections speak plain HTTP.
 const HTTP: u16 = 80;
@@ -60,12 +61,13 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
         buffers: Arc::new(super::buffers_of(gate)),
         listeners: vec![inside.listener],
         nobody: Arc::new(super::nobody()),
-        connections: Arc::new(Connections::new(connections, &gate.metrics)),
+        connections: Arc::new(Connections::new(connections, gate)),
         tenants: vec![inside.tenant],
     });
     let names = Arc::new(Names::default());
     let mut ports = Vec::new();
     let tasks = &gate.tasks;
+    tasks.spawn(shared.connections.clone().report_evictions(gate.clone()));
     let sockets = inside.sockets;
     for listener in sockets.captured {
         ports.push(listener.local_addr()?.port());

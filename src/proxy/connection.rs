@@ -16,6 +16,7 @@ use crate::name::Target;
 use crate::record::FlowFacts;
 
 use super::Shared;
+use super::admission::Seat;
 use super::client::ClientStream;
 use super::connect::{self, Tunnel};
 use super::flow::{Flow, Known};
@@ -57,6 +58,8 @@ pub(super) struct Origin {
     pub(super) channel: Arc<Channel>,
     /// Which listener it came by.
     pub(super) listener: usize,
+    /// Its turn among the connections.
+    pub(super) seat: Arc<Seat>,
 }
 
 /// The caller of the last request, for the next one that presents the same.
@@ -214,8 +217,10 @@ impl Connection {
         }
     }
 
-    /// Begins a flow, or answers that it cannot be recorded.
+    /// Begins a flow, or answers that it cannot be recorded. `None` also where the connection was
+    /// ended to make room for another one.
     pub(super) async fn begin(&mut self, kind: FlowKind) -> Option<Flow> {
+        let busy = self.origin.seat.begin_request()?;
         let client = match self.captured {
             // In a jail every address is local: what a socket there is bound to says nothing.
             Some(_) => Ipv4Addr::LOCALHOST.into(),
@@ -223,6 +228,7 @@ impl Connection {
         };
         match Flow::begin(&self.shared.gate, kind, client).await {
             Ok(mut flow) => {
+                flow.busy = Some(busy);
                 if self.captured.is_some() {
                     // However it spoke, it asked nobody.
                     flow.facts.protocol = Some("captured");
@@ -235,6 +241,7 @@ impl Connection {
             Err(facts) => {
                 self.answer(&Code::RecordUnavailable.into(), &facts, None, true, false)
                     .await;
+                drop(busy);
                 self.linger().await;
                 None
             }

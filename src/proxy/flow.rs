@@ -19,6 +19,7 @@ use crate::name::Target;
 use crate::policy::{Attempt, Category, Decision, Query, TierId, Verdict, explain};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
 
+use super::admission::Busy;
 use super::refusal::{Code, Refusal};
 
 /// Bytes that room is taken for at once.
@@ -54,6 +55,8 @@ pub(super) struct Flow {
     settled: bool,
     kind: FlowKind,
     began: Instant,
+    /// Keeps the client's connection from being ended to make room for another one.
+    pub(super) busy: Option<Busy>,
 }
 
 /// A caller that was identified on a connection before.
@@ -116,6 +119,7 @@ impl Flow {
             settled: false,
             kind,
             began,
+            busy: None,
         })
     }
 

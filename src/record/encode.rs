@@ -117,6 +117,12 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         Event::PolicyAdvisory { detail } => line(at, "policy_advisory", Says::Nothing, |object| {
             object.text("tidegate.detail", detail, DETAIL);
         }),
+        Event::ConnectionsEvicted { count, network } => {
+            line(at, "connections_evicted", Says::Nothing, |object| {
+                object.number("tidegate.evicted.count", *count);
+                object.plain("client.address", network);
+            })
+        }
         Event::ProgramStarted { path, detail } => {
             line(at, "program_started", Says::Nothing, |object| {
                 program(object, path, detail);

@@ -330,6 +330,13 @@ pub enum Event {
         /// `tidegate.detail`: which caller.
         detail: Box<str>,
     },
+    /// Waiting connections were ended to make room for new ones.
+    ConnectionsEvicted {
+        /// `tidegate.evicted.count`: how many, since the last such line.
+        count: u64,
+        /// `client.address`: the network of the last one, which had most waiting connections.
+        network: IpAddr,
+    },
     /// The gate is about to start a program.
     ProgramStarted {
         /// `process.executable.path`.

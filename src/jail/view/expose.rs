@@ -1,6 +1,7 @@
 //! A read-only place: the folder of the system as it is, or, where something in it must not be
 //! seen, a folder of our own with its other entries. What appears outside later is not in there.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -18,36 +19,51 @@ const OWN: [&str; 2] = ["/etc/resolv.conf", "/etc/nsswitch.conf"];
 
 /// Shows what is at `path`, without the folders `without`.
 pub(super) fn read_only(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> {
-    if without.iter().any(|folder| folder == path) || OWN.map(Path::new).contains(&path) {
+    let mut closed = HashSet::new();
+    if path.starts_with(ETC) {
+        note_closed(root, path, &mut closed);
+    }
+    show(root, path, &Left { without, closed })
+}
+
+/// What a read-only place leaves out.
+struct Left<'a> {
+    /// Folders that are left out.
+    without: &'a [PathBuf],
+    /// Folders of the settings that are shown entry by entry.
+    closed: HashSet<PathBuf>,
+}
+
+fn show(root: &mut Root, path: &Path, left: &Left<'_>) -> io::Result<()> {
+    let is_left_out = left.without.iter().any(|folder| folder == path);
+    if is_left_out || OWN.map(Path::new).contains(&path) {
         return Ok(());
     }
-    let below = without.iter().any(|folder| folder.starts_with(path));
-    if below || path.starts_with(ETC) && has_secrets(root, path)? {
-        return entries(root, path, without);
+    let below = left.without.iter().any(|folder| folder.starts_with(path));
+    if below || left.closed.contains(path) {
+        return entries(root, path, left);
     }
     root.bind(path, path)
 }
 
-/// Whether a folder of the settings has something that others cannot read, or is the whole.
-fn has_secrets(root: &Root, path: &Path) -> io::Result<bool> {
-    if path == Path::new(ETC) {
-        return Ok(true);
+/// Notes the folders of the settings that hold something that other users cannot read, the whole of
+/// the settings always; each folder is read once. Returns whether `path` is one of them.
+fn note_closed(root: &Root, path: &Path, closed: &mut HashSet<PathBuf>) -> bool {
+    let mut found = path == Path::new(ETC);
+    // From any other user the kernel keeps these files itself.
+    if rustix::process::geteuid().is_root() {
+        let read = each(root, path, |name, status, is| {
+            let is_folder = is == FileType::Directory;
+            found |=
+                !is_public(status, is) || is_folder && note_closed(root, &path.join(name), closed);
+            Ok(())
+        });
+        found |= read.is_err();
     }
-    // The kernel keeps these from any other user.
-    if !rustix::process::geteuid().is_root() {
-        return Ok(false);
+    if found {
+        closed.insert(path.to_owned());
     }
-    let mut found = false;
-    each(root, path, |name, status, is| {
-        found = found
-            || !is_public(status, is)
-            || match is {
-                FileType::Directory => has_secrets(root, &path.join(name)).unwrap_or(true),
-                _ => false,
-            };
-        Ok(())
-    })?;
-    Ok(found)
+    found
 }
 
 /// Whether every user can read it.
@@ -61,7 +77,7 @@ fn is_public(status: &Stat, is: FileType) -> bool {
 }
 
 /// A folder of our own with the entries that are there now.
-fn entries(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> {
+fn entries(root: &mut Root, path: &Path, left: &Left<'_>) -> io::Result<()> {
     root.folder(path)?;
     let is_settings = path.starts_with(ETC) && rustix::process::geteuid().is_root();
     let mut found = Vec::new();
@@ -82,7 +98,7 @@ fn entries(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> 
                 }
             }
             FileType::Directory | FileType::RegularFile => {
-                match read_only(root, &entry, without) {
+                match show(root, &entry, left) {
                     // It was removed meanwhile, or is closed to this user.
                     Err(error)
                         if matches!(

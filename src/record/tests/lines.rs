@@ -32,6 +32,10 @@ async fn every_kind_of_line_fits_the_schema() {
     recorder.event(&Event::PolicyAdvisory {
         detail: "d".repeat(500).into(),
     });
+    recorder.event(&Event::ConnectionsEvicted {
+        count: 384,
+        network: [192, 0, 2, 7].into(),
+    });
     recorder.event(&Event::ProgramStarted {
         path: "/usr/local/bin/proxy-token".into(),
         detail: "d".into(),
@@ -108,6 +112,7 @@ async fn every_kind_of_line_fits_the_schema() {
     let expected = [
         "checkpoint",
         "close",
+        "connections_evicted",
         "containment_reported",
         "decision",
         "policy_advisory",
