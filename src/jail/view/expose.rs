@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, readlinkat, statat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, readlinkat, statat};
 
 use super::build::Root;
 
@@ -52,11 +52,9 @@ fn note_closed(root: &Root, path: &Path, closed: &mut HashSet<PathBuf>) -> bool 
     let mut found = path == Path::new(ETC);
     // From any other user the kernel keeps these files itself.
     if rustix::process::geteuid().is_root() {
-        let read = each(root, path, |name, status, is| {
+        let read = each(root, path, |name, is, is_public| {
             let is_folder = is == FileType::Directory;
-            found |=
-                !is_public(status, is) || is_folder && note_closed(root, &path.join(name), closed);
-            Ok(())
+            found |= !is_public || is_folder && note_closed(root, &path.join(name), closed);
         });
         found |= read.is_err();
     }
@@ -67,8 +65,7 @@ fn note_closed(root: &Root, path: &Path, closed: &mut HashSet<PathBuf>) -> bool 
 }
 
 /// Whether every user can read it.
-fn is_public(status: &Stat, is: FileType) -> bool {
-    let mode = Mode::from_raw_mode(status.st_mode);
+fn is_public(mode: Mode, is: FileType) -> bool {
     match is {
         FileType::Directory => mode.contains(Mode::ROTH | Mode::XOTH),
         FileType::RegularFile => mode.contains(Mode::ROTH),
@@ -81,11 +78,10 @@ fn entries(root: &mut Root, path: &Path, left: &Left<'_>) -> io::Result<()> {
     root.folder(path)?;
     let is_settings = path.starts_with(ETC) && rustix::process::geteuid().is_root();
     let mut found = Vec::new();
-    each(root, path, |name, status, is| {
-        if !is_settings || is_public(status, is) {
+    each(root, path, |name, is, is_public| {
+        if !is_settings || is_public {
             found.push((path.join(name), is));
         }
-        Ok(())
     })?;
     for (entry, is) in found {
         match is {
@@ -121,12 +117,9 @@ const NO_ENTRIES: [io::ErrorKind; 2] = [
     io::ErrorKind::PermissionDenied,
 ];
 
-/// Calls with each entry of a folder of the old root.
-fn each(
-    root: &Root,
-    path: &Path,
-    mut call: impl FnMut(&Path, &Stat, FileType) -> io::Result<()>,
-) -> io::Result<()> {
+/// Calls with each entry of a folder of the old root: its name, what it is, and whether every user
+/// can read it.
+fn each(root: &Root, path: &Path, mut call: impl FnMut(&Path, FileType, bool)) -> io::Result<()> {
     let folder = match root.outside(path, OFlags::RDONLY | OFlags::DIRECTORY) {
         Err(error) if NO_ENTRIES.contains(&error.kind()) => return Ok(()),
         other => other?,
@@ -138,10 +131,16 @@ fn each(
             continue;
         }
         let name = Path::new(OsStr::from_bytes(bytes));
+        // Every user can read a symbolic link, and most settings are links.
+        if entry.file_type() == FileType::Symlink {
+            call(name, FileType::Symlink, true);
+            continue;
+        }
         let Ok(status) = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        call(name, &status, FileType::from_raw_mode(status.st_mode))?;
+        let is = FileType::from_raw_mode(status.st_mode);
+        call(name, is, is_public(Mode::from_raw_mode(status.st_mode), is));
     }
     Ok(())
 }
