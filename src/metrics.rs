@@ -93,6 +93,9 @@ impl Metrics {
             .build_info
             .series(&[env!("CARGO_PKG_VERSION")])
             .set(1);
+        for error in ["aborted", "exhausted", "other"] {
+            declared.accept_errors.series(&[error]);
+        }
         for result in ["failed", "ok"] {
             declared.policy_reloads.series(&[result]);
             declared.issuer_fetches.series(&[result]);

@@ -226,7 +226,8 @@
 //! (`POST /v1/contained`). A report needs a token, which the control socket makes: doctor asks there
 //! (`--control unix:PATH`), or takes `TIDEGATE_REPORT_TOKEN`. For a place without the control socket,
 //! make one at the gate: `tidegate doctor --report-token 168` prints a token for 168 reports within a
-//! week. Each report and its sender are on record (`containment_reported`). An agent that reads the
+//! week. Each token (`report_token_made`) and each report
+//! (`containment_reported`) is on record with its sender. An agent that reads the
 //! token, or that changes the doctor's surroundings, can send a false report; so can a process of the
 //! gate's own user outside a jail, which can open the control socket. Use `tidegate_contained` for
 //! alerts, never to permit anything.
@@ -249,8 +250,8 @@
 //! that has waited longest, of the client with the most connections. So idle or slow clients cannot
 //! block health or metrics. Bodies have at most 64 KiB (a report 4 KiB, a hook 16 MiB).
 //!
-//! **Who asked**: `session_started`, `session_ended`, `tool_call_started`, `tool_call_ended` and
-//! `containment_reported` carry `tidegate.asker.door` (`admin`, `admin-tls`, `control`, `exec`), and
+//! **Who asked**: `session_started`, `session_ended`, `tool_call_started`, `tool_call_ended`,
+//! `containment_reported` and `report_token_made` carry `tidegate.asker.door` (`admin`, `admin-tls`, `control`, `exec`), and
 //! facts about the asker: at a Unix socket `tidegate.asker.uid` and `.pid` as the kernel gives
 //! them, by TCP `.address`, the name in a client certificate (`.certificate`), and the session whose
 //! token was shown (`.session`). A process that has ended may have left its pid to another one.

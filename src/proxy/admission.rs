@@ -164,10 +164,9 @@ impl Connections {
         let Some((network, step, oldest)) = oldest else {
             return Eviction::AllBusy;
         };
-        let Some(task) = oldest.task_to_end(self.clock.instant()) else {
+        let Some(task) = oldest.task_to_end(self.clock.instant()).cloned() else {
             return Eviction::TooYoung;
         };
-        task.abort();
         table.remove(network, step);
         let count = table.unreported.as_ref().map_or(0, |before| before.count);
         table.unreported = Some(Evictions {
@@ -175,6 +174,7 @@ impl Connections {
             network,
         });
         drop(table);
+        task.abort();
         self.metrics.connection_evicted();
         self.evicted.notify_one();
         Eviction::Done

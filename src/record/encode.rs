@@ -164,6 +164,15 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
             object.texts("tidegate.contained.outside", outside.iter().copied(), NAME);
             asker(object, by);
         }),
+        Event::ReportTokenMade {
+            lifetime,
+            count,
+            asker: by,
+        } => line(at, "report_token_made", Says::Nothing, |object| {
+            object.number("tidegate.report.lifetime", u64::from(*lifetime));
+            object.number("tidegate.report.count", u64::from(*count));
+            asker(object, by);
+        }),
         Event::ToolCallStarted(facts) => line(at, "tool_call_started", Says::Nothing, |object| {
             reported_call(object, facts);
         }),

@@ -375,6 +375,15 @@ pub enum Event {
         /// Who reported it.
         asker: Asker,
     },
+    /// A token for reports of a doctor was made.
+    ReportTokenMade {
+        /// `tidegate.report.lifetime`: seconds for which it holds.
+        lifetime: u32,
+        /// `tidegate.report.count`: reports for which it is good.
+        count: u32,
+        /// Who asked for it.
+        asker: Asker,
+    },
     /// A hook reported that a tool call began.
     ToolCallStarted(Box<CallFacts>),
     /// A hook reported that a tool call ended.

@@ -76,6 +76,11 @@ async fn every_kind_of_line_fits_the_schema() {
         outside: vec!["dns"],
         asker: asker.clone(),
     });
+    recorder.event(&Event::ReportTokenMade {
+        lifetime: 900,
+        count: 1,
+        asker: asker.clone(),
+    });
     let started = SessionFacts {
         session: Some("s".into()),
         evidence: "token",
@@ -120,6 +125,7 @@ async fn every_kind_of_line_fits_the_schema() {
         "policy_rejected",
         "program_ended",
         "program_started",
+        "report_token_made",
         "session_ended",
         "session_refused",
         "session_started",
