@@ -204,7 +204,7 @@ fn a_short_key_and_an_old_hash_are_no_new_key_of_an_authority() {
     ];
     for (authority, hash, leaf, signature, expected) in cases {
         let bench = Bench::new();
-        bench.write("leaf.ext", &format!("subjectAltName=DNS:{}\n", HOST));
+        bench.write("leaf.ext", &format!("subjectAltName=DNS:{HOST}\n"));
         bench.openssl(&format!(
             "req -x509 {hash} -newkey {authority} -nodes -keyout weak.key -subj /CN=weak -days 30 -out weak.pem"
         ));
