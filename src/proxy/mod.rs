@@ -1,38 +1,12 @@
 //! The data path: accept, identify, decide, dial, relay, record.
 
-mod admission;
-mod age;
-mod balancer;
-mod buffers;
-mod capture;
-mod client;
-mod connect;
+mod accept;
 mod connection;
-mod credentials;
-mod dns;
-mod exchange;
 mod flow;
-mod forward;
-mod front;
-mod hello;
-mod http1;
-mod http2;
-mod index;
 mod inspect;
-mod internal;
-mod judge;
-mod listen;
-mod origin;
-mod peek;
-mod rates;
 mod refusal;
-mod relay;
-mod reply;
-mod route;
-mod said;
-mod splice;
-mod tools;
-mod upload;
+mod request;
+mod tunnel;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -44,12 +18,12 @@ use crate::config::{IdentityDemand, Listener};
 use crate::gate::Gate;
 use crate::identity::{Channel, Family, Grant, Kin};
 
-use admission::Connections;
-use buffers::Buffers;
-use listen::Front;
+use accept::Front;
+use accept::admission::Connections;
+use tunnel::buffers::Buffers;
 
-pub use capture::{Inside, serve_jail};
-pub use listen::bind;
+pub use accept::bind;
+pub use accept::capture::{Inside, serve_jail};
 pub use refusal::{Code, REASONS, Refusal};
 
 /// What every connection shares.
@@ -127,7 +101,7 @@ pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
     let reporting = shared.connections.clone().report_evictions(gate.clone());
     gate.tasks.spawn(reporting);
     for (index, bound) in bound.into_iter().enumerate() {
-        gate.tasks.spawn(listen::accept(
+        gate.tasks.spawn(accept::accept(
             shared.clone(),
             bound.socket,
             Front::Proxy(index),
