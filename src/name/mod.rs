@@ -11,7 +11,7 @@ mod special;
 mod suffix;
 mod target;
 
-pub use address::{AddressClass, canonical, classify};
+pub use address::{AddressClass, canonical, classify, closed_networks};
 pub use host::{Host, HostName};
 pub use path::{Path, PathError};
 pub use special::{SpecialName, special};

@@ -87,7 +87,7 @@ impl<'a> Fields<'a> {
 
 /// Takes percent-encoding away, as the server will: `%40acme` is a spelling of `@acme` that must
 /// not pass by a rule for it. What does not decode is left as it is.
-pub(super) fn decode(text: &str) -> Cow<'_, str> {
+pub(in crate::policy) fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }
