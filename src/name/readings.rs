@@ -34,7 +34,10 @@ const SERVERS: [Server; 4] = [
 /// As [`Path::readings`](super::Path::readings), of a canonical path without its query.
 pub(super) fn of(path: &str) -> Vec<Box<str>> {
     let mut readings: Vec<Box<str>> = Vec::with_capacity(1);
-    for server in SERVERS {
+    let (has_escape, has_parameters) = (path.contains('%'), path.contains(['%', ';']));
+    let differs =
+        |server: &Server| (has_escape || server.divides) && (has_parameters || server.cuts);
+    for server in SERVERS.into_iter().filter(differs) {
         let reading = server.read(path);
         if !readings.contains(&reading) {
             readings.push(reading);
