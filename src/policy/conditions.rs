@@ -8,7 +8,7 @@ use super::paths::PathPattern;
 use super::query::Attempt;
 use super::rule::Flow;
 use super::servers::ServerId;
-use super::{Action, readings};
+use super::Action;
 
 /// The conditions of one rule; each part that is not empty must hold.
 ///
@@ -130,7 +130,7 @@ impl Conditions {
             Some(named) => {
                 let nothing = Deed::default();
                 let done = flow.deed.unwrap_or(&nothing);
-                let parts = named.parts(done, flow, path).into_iter();
+                let parts = named.parts(done, flow, path, narrow).into_iter();
                 (
                     parts.fold(held, Held::min),
                     named.tool(done, flow.unread(), narrow),
@@ -154,7 +154,7 @@ impl Conditions {
         if self.path(path, narrow) != Met::Yes {
             return "paths";
         }
-        let parts = named.parts(done, flow, path);
+        let parts = named.parts(done, flow, path, narrow);
         let keys = ["servers", "operations", "repositories", "packages", "refs"];
         let mut missed = parts.into_iter().zip(keys);
         let missed = missed.find(|(held, _)| *held != Held::Yes);
@@ -185,16 +185,15 @@ impl Conditions {
         if self.paths.is_empty() {
             return Met::Yes;
         }
-        let path = path.path();
         let reads = |reading: &str| self.paths.iter().any(|it| it.matches_reading(reading));
         if !narrow {
-            return Met::of(readings::of(path).iter().any(|reading| reads(reading)));
+            return Met::of(path.readings().iter().any(|reading| reads(reading)));
         }
-        let as_written = self.paths.iter().any(|pattern| pattern.matches(path));
-        let is_plain = !path.contains("//") && !path.contains(['%', ';']);
+        let as_written = self.paths.iter().any(|pattern| pattern.matches(path.path()));
+        let is_plain = !path.path().contains("//") && !path.path().contains(['%', ';']);
         match as_written {
             false => Met::No,
-            true if is_plain || readings::of(path).iter().all(|reading| reads(reading)) => Met::Yes,
+            true if is_plain || path.readings().iter().all(|reading| reads(reading)) => Met::Yes,
             true => Met::ButPath,
         }
     }
@@ -202,7 +201,7 @@ impl Conditions {
 
 impl NamedConditions {
     /// Servers, operations, repositories, packages, refs.
-    fn parts(&self, deed: &Deed, flow: &Flow<'_>, path: &Path) -> [Held; 5] {
+    fn parts(&self, deed: &Deed, flow: &Flow<'_>, path: &Path, narrow: bool) -> [Held; 5] {
         let unread = flow.unread();
         let named = |server| self.servers.contains(&server);
         let server = self.servers.is_empty() || flow.server.is_some_and(named);
@@ -210,7 +209,7 @@ impl NamedConditions {
             Held::of(server),
             // The body may name another operation than the head: the word of the head binds only
             // where it fits.
-            match names(&self.operations, deed.operation.as_deref(), unread) {
+            match operation(&self.operations, deed, unread, narrow) {
                 Held::No => Held::unknown(unread),
                 held => held,
             },
@@ -245,6 +244,19 @@ impl NamedConditions {
     fn calls(&self, call: &McpCall) -> bool {
         let named = |tool: &str| self.tools.iter().any(|pattern| pattern.matches(tool));
         call.tool.as_deref().is_some_and(named)
+    }
+}
+
+/// Whether one of the patterns, where there are any, names the operation or a word that includes it.
+fn operation(patterns: &[Glob], deed: &Deed, unread: bool, narrow: bool) -> Held {
+    if patterns.is_empty() {
+        return Held::Yes;
+    }
+    let words = deed.operation_words(narrow);
+    let named = |word: &&str| patterns.iter().any(|pattern| pattern.matches(word));
+    match words.as_slice() {
+        [] => Held::unknown(unread),
+        words => Held::of(words.iter().any(named)),
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::name::Host;
+use crate::name::{Host, Path};
 
 use super::category::{Categories, Category};
 use super::index::{HostMap, HostMapBuilder};
 use super::paths::PathPattern;
 use super::pattern::HostPattern;
-use super::readings;
 
 /// What one `[[destination]]` says about its hosts.
 #[derive(Debug)]
@@ -43,7 +42,7 @@ impl Destination {
     }
 
     /// The categories under every reading of a path that some server is known to make.
-    pub(super) fn all_splits(&self, path: &str) -> Categories {
+    pub(super) fn all_splits(&self, path: &Path) -> Categories {
         if self.splits.is_empty() {
             return [self.category].into_iter().collect();
         }
@@ -52,8 +51,8 @@ impl Destination {
             let found = splits.find(|(_, pattern)| pattern.matches_reading(reading));
             found.map_or(self.category, |(category, _)| *category)
         };
-        let exact = self.split(path).unwrap_or(self.category);
-        let mut all: Categories = readings::of(path).iter().map(|it| folded(it)).collect();
+        let exact = self.split(path.path()).unwrap_or(self.category);
+        let mut all: Categories = path.readings().iter().map(|it| folded(it)).collect();
         all.insert(exact);
         all
     }

@@ -156,7 +156,7 @@ fn by_path<'p>(label: Label<'p>, query: &Query<'_>) -> (Label<'p>, Categories) {
     let (Some(entry), Attempt::Request { path, .. }) = (label.entry, query.attempt) else {
         return (label, whole);
     };
-    let categories = entry.all_splits(path.path());
+    let categories = entry.all_splits(path);
     match entry.split(path.path()) {
         Some(category) if label.basis == Basis::Host => {
             let basis = Basis::Path;

@@ -12,7 +12,7 @@
 //! | What a host is for comes from the most specific `[[destination]]`, else the catalogue (by path where the path is seen), else it is `unknown`. Rules select by these labels and never change them. | `directory`, `label` |
 //! | An entry of a tier's list is a rule with `from.tiers`, `to.categories` and `does.actions`. Entries of `deny` are denies like any other; entries of `ask` and `allow` come after all rules. | `source`, `tiers` |
 //! | Among the rules of the winning kind, a record names the one with the most specific host (an exact name or address, the longer suffix or network, then rules without hosts); at a tie the first written. Grants come from the named rule. | `index`, `decide` |
-//! | An allow reads narrowly: its conditions hold of the request exactly as it is forwarded. A deny and an ask read widely: they hold of any reading that some server is known to make (letter case, a trailing slash, `;parameters`, doubled slashes, `%2F`). | `conditions`, `readings` |
+//! | An allow reads narrowly: its conditions hold of the request exactly as it is forwarded. A deny and an ask read widely: they hold of any reading that some server is known to make (letter case, a trailing slash, `;parameters`, doubled slashes, `%2F`). | `conditions`, [`Path::readings`](crate::name::Path::readings) |
 //! | Where an allow covers the path as written but not as some server reads it, the path is refused (`bad_path`). | `conditions` |
 //! | Inside a tunnel that is not inspected no request is seen: a deny or ask with `does` does not match, an allow with `does` matches where the tier says `opaque = "allow"`, and nothing of `unless` holds. | `conditions`, `rule` |
 //! | Until a body is read, its conditions count as met for an allow and as unmet for a deny or an ask. Then the request is decided again. | `conditions` |
@@ -55,7 +55,6 @@ mod lint;
 mod paths;
 mod pattern;
 mod query;
-mod readings;
 mod repository;
 mod routing;
 mod rule;
@@ -81,7 +80,7 @@ pub use host_list::{BadHost, HostList};
 pub use inspection::Names;
 pub use query::{Attempt, GroupId, GroupSet, Query, TierId, Who};
 pub use repository::canonical_repository;
-pub use service::{Element, Listing, Place, Published, Services, names_method};
+pub use service::{Element, Listing, Place, Published, Services, Words, names_method};
 pub use source::compile::{compile, default_source};
 pub use trial::{Expected, TrialResult, run_trials};
 pub use verdict::{

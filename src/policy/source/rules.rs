@@ -16,7 +16,7 @@ use crate::policy::rule::{Callers, Destinations, Grant, Ports, Rule, Unless};
 use crate::policy::servers::{Server, ServerId, Servers};
 use crate::policy::tiers::Tiers;
 use crate::policy::verdict::{Reason, Verdict};
-use crate::policy::{Services, source};
+use crate::policy::source;
 
 use super::Placed;
 use super::compile::{Findings, named, unknown};
@@ -37,7 +37,6 @@ pub(super) struct Known<'a> {
     pub(super) callers: &'a Membership,
     pub(super) servers: &'a Servers,
     pub(super) routing: &'a TlsRouting,
-    pub(super) services: &'a Services,
 }
 
 /// Compiles `[[rule]]`, in the order in which they were written.
