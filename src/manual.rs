@@ -53,6 +53,7 @@ chapters! {
     first_policy
     policy
     actions
+    commands
     identity
     claude_code
     jail

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// What an address is, as far as a guard cares.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -18,7 +18,7 @@ pub enum AddressClass {
     Private,
     /// An ordinary unicast address.
     Public,
-    /// Unspecified, multicast, broadcast, reserved, or a form nobody should dial: never reachable.
+    /// Unspecified, multicast, broadcast, reserved, or a form that is not to be dialled: never reachable.
     Unroutable,
 }
 
@@ -62,6 +62,16 @@ pub fn canonical(address: IpAddr) -> IpAddr {
 /// Says what `address` is, after [`canonical`].
 pub fn classify(address: IpAddr) -> AddressClass {
     bare_class(canonical(address))
+}
+
+/// The networks whose addresses are never reached ([`AddressClass::is_never`]).
+///
+/// A narrower network within one of them may be of another class: [`classify`] decides.
+pub fn closed_networks() -> impl Iterator<Item = IpNet> {
+    let v4 = V4.iter().map(|(net, class)| (IpNet::from(*net), *class));
+    let v6 = V6.iter().map(|(net, class)| (IpNet::from(*net), *class));
+    let closed = v4.chain(v6).filter(|(_, class)| class.is_never());
+    closed.map(|(net, _)| net)
 }
 
 fn severity(address: IpAddr) -> u8 {
@@ -182,7 +192,7 @@ const V6: [(Ipv6Net, AddressClass); 20] = {
             Public,
         ),
         (net6(0x64, 0xff9b, 0, 0, 96), Public),
-        // NAT64 of one network only (RFC 8215): where its IPv4 address stands, that network knows.
+        // NAT64 of one network only (RFC 8215): each network places the IPv4 address differently.
         (
             Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
             Private,

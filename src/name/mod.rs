@@ -7,13 +7,14 @@
 mod address;
 mod host;
 mod path;
+mod readings;
 mod special;
 mod suffix;
 mod target;
 
-pub use address::{AddressClass, canonical, classify};
+pub use address::{AddressClass, canonical, classify, closed_networks};
 pub use host::{Host, HostName};
 pub use path::{Path, PathError};
 pub use special::{SpecialName, special};
-pub use suffix::{is_public_suffix, registrable_domain};
+pub use suffix::{is_public_suffix, is_shared_domain, registrable_domain};
 pub use target::{Target, TargetError, Url};

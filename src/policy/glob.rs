@@ -36,12 +36,29 @@ impl Glob {
     }
 
     /// A pattern over words that have no segments: `*` is any run at all.
-    pub(super) fn parse_word(text: &str) -> Result<Self, &'static str> {
+    pub(super) fn parse_word(text: &str, case: Case) -> Result<Self, &'static str> {
         let mut whole = text.replace('*', "**");
         while whole.contains("***") {
             whole = whole.replace("***", "**");
         }
-        Self::parse(&whole, Case::Kept)
+        Self::parse(&whole, case)
+    }
+
+    /// A pattern over the names of users, claims and certificates: `*` at either end is any run of
+    /// characters.
+    pub(super) fn parse_text(text: &str) -> Result<Self, &'static str> {
+        let inner = text.strip_prefix('*').unwrap_or(text);
+        let inner = inner.strip_suffix('*').unwrap_or(inner);
+        if text.is_empty() {
+            return Err("nothing to match");
+        }
+        if inner.contains('*') {
+            return Err("`*` stands only at the beginning and at the end");
+        }
+        Ok(Self {
+            pattern: text.replace('*', "**").into_bytes().into(),
+            case: Case::Kept,
+        })
     }
 
     /// Whether the whole text matches.
@@ -97,7 +114,9 @@ mod tests {
 
     #[test]
     fn a_star_over_words_takes_everything() {
-        let matches = |pattern: &str, text: &str| Glob::parse_word(pattern).unwrap().matches(text);
+        let matches = |pattern: &str, text: &str| {
+            Glob::parse_word(pattern, Case::Kept).unwrap().matches(text)
+        };
         assert!(matches("search_*", "search_issues"));
         assert!(matches("*", "files/read"));
         assert!(matches("tools/*", "tools/call"));

@@ -15,7 +15,8 @@ pub(super) struct PathPattern {
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Segment {
     Any,
-    Exact(Box<str>),
+    /// As written, and as every server reads it: decoded, in lower case.
+    Exact(Box<str>, Box<str>),
 }
 
 impl PathPattern {
@@ -54,12 +55,17 @@ impl PathPattern {
             return false;
         };
         let mut found = inside.split('/');
-        for segment in &self.segments {
-            if !found.next().is_some_and(|text| segment.matches(text)) {
-                return false;
-            }
-        }
-        self.rest || found.next().is_none()
+        let mut segments = self.segments.iter();
+        segments.all(|segment| found.next().is_some_and(|text| segment.matches(text)))
+            && (self.rest || found.next().is_none())
+    }
+
+    /// Whether one reading of a path matches ([`name::Path::readings`]).
+    pub(super) fn matches_reading(&self, reading: &str) -> bool {
+        let mut found = reading.split('/').filter(|segment| !segment.is_empty());
+        let mut segments = self.segments.iter().filter(|segment| !segment.is_empty());
+        segments.all(|segment| found.next().is_some_and(|text| segment.reads(text)))
+            && (self.rest || found.next().is_none())
     }
 }
 
@@ -69,16 +75,33 @@ impl Segment {
             "*" => Ok(Self::Any),
             "**" => Err("`**` stands only at the end".into()),
             _ if text.contains('*') => Err("`*` stands for a whole segment".into()),
-            _ => Ok(Self::Exact(text.into())),
+            _ => Ok(Self::Exact(text.into(), fold(text))),
         }
     }
 
     fn matches(&self, text: &str) -> bool {
         match self {
             Self::Any => !text.is_empty(),
-            Self::Exact(exact) => **exact == *text,
+            Self::Exact(exact, _) => **exact == *text,
         }
     }
+
+    fn reads(&self, text: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(_, folded) => **folded == *text,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Exact(exact, _) if exact.is_empty())
+    }
+}
+
+/// A segment as [`name::Path::readings`] writes it.
+fn fold(segment: &str) -> Box<str> {
+    let decoded = super::service::decode(segment).to_lowercase();
+    decoded.replace('/', "%2f").into()
 }
 
 #[cfg(test)]
@@ -134,6 +157,5 @@ mod tests {
         assert_eq!(error("/a**"), "`**` stands alone, after a `/`");
         assert_eq!(error("/a*/b"), "`*` stands for a whole segment");
         assert!(PathPattern::parse("/a/../b").is_err());
-        assert!(PathPattern::parse("/a//b").is_err());
     }
 }

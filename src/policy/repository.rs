@@ -99,6 +99,12 @@ fn is_default_port(scheme: &str, port: u16) -> bool {
 #[derive(Clone, Debug)]
 pub(super) struct RepositoryPattern(Glob);
 
+impl From<RepositoryPattern> for Glob {
+    fn from(pattern: RepositoryPattern) -> Self {
+        pattern.0
+    }
+}
+
 impl RepositoryPattern {
     /// Parses a pattern; the error says what is wrong and what to write.
     pub(super) fn parse(text: &str) -> Result<Self, (&'static str, String)> {

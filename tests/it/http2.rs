@@ -47,7 +47,7 @@ tls = {{ cert = \"proxy.pem\", key = \"proxy.key\" }}
 {lines}",
             names(&[HOST, RAW]),
             allow("files", HOST, origin.port()),
-            allow_more("raw", RAW, raw, "raw = true\n"),
+            allow_more("raw", RAW, raw, "grant.raw = true\n"),
         );
         let gate = Gate::plan(&policy)
             .file("proxy.pem", &cert)

@@ -64,9 +64,9 @@ fn agrees(shown: &[&str], printed: &[&str]) -> bool {
     match shown.split_first() {
         None => printed.is_empty(),
         Some((&"…", rest)) => (0..=printed.len()).any(|skip| agrees(rest, &printed[skip..])),
-        Some((line, rest)) => printed
-            .split_first()
-            .is_some_and(|(first, others)| first.trim_end() == line.trim_end() && agrees(rest, others)),
+        Some((line, rest)) => printed.split_first().is_some_and(|(first, others)| {
+            first.trim_end() == line.trim_end() && agrees(rest, others)
+        }),
     }
 }
 
@@ -75,7 +75,9 @@ fn console(desk: &Desk, block: &[&str], wrong: &mut String) -> String {
     let mut now = String::new();
     let mut lines = block.iter().peekable();
     while let Some(line) = lines.next() {
-        let command = line.strip_prefix("$ ").unwrap_or_else(|| panic!("not a command: {line}"));
+        let command = line
+            .strip_prefix("$ ")
+            .unwrap_or_else(|| panic!("not a command: {line}"));
         let mut shown = Vec::new();
         while let Some(line) = lines.next_if(|line| !line.starts_with("$ ")) {
             shown.push(*line);
@@ -97,7 +99,9 @@ fn console(desk: &Desk, block: &[&str], wrong: &mut String) -> String {
 
 /// Does every step of a chapter.
 fn walk(chapter: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs").join(chapter);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("docs")
+        .join(chapter);
     let text = std::fs::read_to_string(&path).expect("the chapter");
     let desk = Desk::new();
     let (mut now, mut wrong, mut steps) = (String::new(), String::new(), 0);
@@ -140,7 +144,11 @@ fn your_first_policy_works_as_printed() {
 fn a_step_that_prints_something_else_is_found() {
     let desk = Desk::new();
     let mut wrong = String::new();
-    let now = console(&desk, &["$ echo a; echo b", "a", "…", "$ echo c", "d"], &mut wrong);
+    let now = console(
+        &desk,
+        &["$ echo a; echo b", "a", "…", "$ echo c", "d"],
+        &mut wrong,
+    );
     assert_eq!(now, "$ echo a; echo b\na\n…\n$ echo c\nc\n");
     assert_eq!(wrong, "$ echo c\nc\n\n");
 }

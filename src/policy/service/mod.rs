@@ -2,8 +2,8 @@
 //! (`config/services/*.toml`), one per protocol.
 //!
 //! A file lists operations; the first that matches method, path and query says what the request
-//! does. What matches none reads where its method reads and writes otherwise, so a spelling that
-//! the file does not know is never the harmless one.
+//! does. A request that matches none reads if its method reads, and writes otherwise: so a spelling
+//! that the file does not list is a write.
 
 mod fields;
 mod names;
@@ -14,6 +14,7 @@ mod query;
 mod source;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::sync::Arc;
 
@@ -22,9 +23,11 @@ use crate::name::Path;
 
 use super::{Action, Category, Deed, Seen};
 use fields::Fields;
+pub(super) use fields::decode;
 use names::{FileForm, PackageForm};
 use operation::{Operation, Request};
 pub use published::{Element, Listing, Place, Published};
+pub use words::Words;
 
 /// The operation of a request that no operation of its service describes.
 const OTHER: &str = "other";
@@ -32,7 +35,7 @@ const OTHER: &str = "other";
 /// The service of a host in the category `source-control` for which no other service is named.
 const FORGE: &str = "git";
 
-/// What is known of the protocols of services.
+/// The services of the data files.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     services: Arc<[Service]>,
@@ -46,9 +49,11 @@ struct Service {
     operations: Box<[Operation]>,
     /// Services whose operations count before its own, e.g. git at a forge.
     includes: Box<[Box<str>]>,
+    /// Which of its words, and of those that it has from included services, include which.
+    words: Arc<Words>,
     packages: PackageForm,
     files: FileForm,
-    /// Where it tells when versions were published.
+    /// Where the service says when versions were published.
     published: Option<published::Source>,
     /// [`OTHER`], made once.
     other: Arc<str>,
@@ -94,8 +99,8 @@ pub(super) fn known() -> Vec<&'static str> {
     FILES.iter().map(|(name, _)| *name).collect()
 }
 
-/// Whether the query of a request names a method, which servers and frameworks may take for that of
-/// the request.
+/// Whether the query of a request names a method that servers and frameworks may use instead of
+/// the method of the request.
 pub fn names_method(path: &Path) -> bool {
     query::overrides_method(path.query())
 }
@@ -112,10 +117,22 @@ impl Services {
     /// said.
     fn parse(files: &[(&str, &str)]) -> (Self, Vec<Diagnostic>) {
         let mut findings = Vec::new();
-        let services: Vec<_> = files
+        let mut services: Vec<_> = files
             .iter()
             .filter_map(|(name, text)| source::parse(name, text, &mut findings))
             .collect();
+        let own: Vec<_> = services
+            .iter()
+            .map(|service| (service.name.clone(), service.words.clone()))
+            .collect();
+        for service in services.iter_mut().filter(|it| !it.includes.is_empty()) {
+            let mut words = Words::clone(&service.words);
+            let included = own
+                .iter()
+                .filter(|(name, _)| service.includes.contains(&(**name).into()));
+            included.for_each(|(_, of)| words.add(of));
+            service.words = words.into();
+        }
         let services = services.into();
         (Self { services }, findings)
     }
@@ -133,13 +150,15 @@ impl Services {
     }
 
     /// The words for what may be done at a service, each once: of the services that it includes, its
-    /// own, then `other`. Nothing where there is no such service.
+    /// own, then `other`. The words that only a body shows are among them; `mutation:*` stands for
+    /// each field of a GraphQL mutation. Empty if there is no such service.
     pub fn operations(&self, name: &str) -> impl Iterator<Item = &str> {
         let mut words: Vec<&str> = Vec::new();
         for service in self.with_included(name) {
-            for operation in &service.operations {
-                if !words.contains(&&*operation.name) {
-                    words.push(&operation.name);
+            let of_heads = service.operations.iter().map(|operation| &*operation.name);
+            for word in of_heads.chain(service.words.listed()) {
+                if !words.contains(&word) {
+                    words.push(word);
                 }
             }
         }
@@ -149,11 +168,31 @@ impl Services {
         words.into_iter()
     }
 
-    /// What the head of a request tells of its deed: by the service of its host, where one is named
-    /// (git for `source-control` where none is), else by method.
+    /// Whether some service has that word. A field of a GraphQL mutation is one wherever GraphQL is
+    /// spoken.
+    pub fn has_operation(&self, word: &str) -> bool {
+        let is_field = |known: &str| {
+            known
+                .strip_suffix('*')
+                .is_some_and(|it| word.starts_with(it))
+        };
+        let mut known = self.names().flat_map(|(name, _)| self.operations(name));
+        known.any(|known| known == word || is_field(known))
+    }
+
+    /// Which words of a service include which; `None` where there is no such service.
+    pub fn words(&self, service: &str) -> Option<&Words> {
+        self.find(service).map(|service| &*service.words)
+    }
+
+    /// Reads the facts of a request from its head: by the service of its host, if one is named (git
+    /// for `source-control` if none is), else by method.
     ///
-    /// Git is not looked for on other hosts: `POST /x/git-upload-pack` reads at a forge, and carries
-    /// anything anywhere else.
+    /// A request by a reading method is also read as other servers would read its path
+    /// ([`Path::readings`]): if it writes by one reading, that is what it does.
+    ///
+    /// Other hosts are not read as git: `POST /x/git-upload-pack` reads at a forge, and may carry any
+    /// data to another host.
     pub fn read(
         &self,
         service: Option<&str>,
@@ -167,14 +206,23 @@ impl Services {
         if query::overrides_method(path.query()) {
             return Self::unknown(known, Action::Write);
         }
-        let request = Request::new(method, path);
         let Some(service) = known else {
             return Self::unknown(None, Action::of(category, method, path));
         };
-        let found = self
-            .with_included(&service.name)
-            .find_map(|service| service.read(&request));
-        found.unwrap_or_else(|| Self::unknown(known, by_method(method)))
+        let read = |text: &str| {
+            let request = Request::new(method, text, path.query());
+            let mut services = self.with_included(&service.name);
+            services.find_map(|of| of.read(&request, &service.words))
+        };
+        let by_default = by_method(method);
+        let found = read(path.path()).unwrap_or_else(|| Self::unknown(known, by_default));
+        if by_default != Action::Read || found.action != Some(Action::Read) {
+            return found;
+        }
+        let readings = path.readings();
+        let mut others = readings.iter().filter(|text| ***text != *path.path());
+        let writes = |text: &Box<str>| read(text).filter(|it| it.action != Some(Action::Read));
+        others.find_map(writes).unwrap_or(found)
     }
 
     /// The deed of a request that no operation describes.
@@ -183,6 +231,7 @@ impl Services {
             service: service.map(|service| service.name.clone()),
             operation: service.map(|service| service.other.clone()),
             action: Some(action),
+            words: service.map(|service| service.words.clone()),
             ..Deed::default()
         }
     }
@@ -202,7 +251,7 @@ impl Services {
 
 impl Service {
     /// What a request does, where an operation describes it.
-    fn read(&self, request: &Request<'_>) -> Option<Deed> {
+    fn read(&self, request: &Request<'_>, words: &Arc<Words>) -> Option<Deed> {
         let (operation, fields) = self
             .operations
             .iter()
@@ -220,6 +269,7 @@ impl Service {
             package,
             version,
             body: operation.body,
+            words: Some(words.clone()),
             ..Deed::default()
         })
     }

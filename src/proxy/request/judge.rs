@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
+use crate::content::mcp::Recognised;
 use crate::content::{self, Fields, Progress, Suspicion};
 use crate::gate;
 use crate::http::http1::RequestHead;
@@ -23,6 +24,8 @@ use super::said;
 /// at, since nothing depends on it.
 const MOST: usize = 1024 * 1024;
 const MOST_OF_MODEL: usize = 8 * 1024 * 1024;
+/// What is read of a body that may still turn out to be a message of MCP.
+const MAX_UNDECIDED_SIZE: usize = 8 * 1024 * 1024;
 /// The error of JSON-RPC for what the policy refuses: of those that are left to servers.
 const REFUSED: i64 = -32043;
 /// Fields that say how a body is to be read: of two, the next reader might take the other.
@@ -93,14 +96,20 @@ impl Request<'_> {
         }
         let presented = std::mem::take(&mut deed.credentials);
         let deeds = self.read(connection, flow, &deed, &mut peek).await?;
-        let mut last = None;
+        let mut all: Option<(Decision, Deed)> = None;
         for mut deed in deeds {
             deed.credentials.clone_from(&presented);
             let judged = self.judge(flow, &deed);
             let decision = judged.map_err(|refusal| self.answer(flow, refusal, &peek.content))?;
-            last = Some((decision, deed));
+            all = Some(match all {
+                Some((before, _)) if before.would < decision.would => (before.and(decision), deed),
+                Some((before, strictest)) => (before.and(decision), strictest),
+                None => (decision, deed),
+            });
         }
-        let (decision, deed) = last.ok_or(Code::BadRequest)?;
+        let (decision, deed) = all.ok_or(Code::BadRequest)?;
+        // The record names the strictest of several facts.
+        flow.note(&decision, &deed);
         Ok((decision, self.asked(deed)))
     }
 
@@ -203,7 +212,7 @@ impl Request<'_> {
         }
     }
 
-    /// Recognises the Model Context Protocol where nobody announced it.
+    /// Recognises the Model Context Protocol at a server that the policy does not list.
     async fn look_for_mcp(
         &mut self,
         connection: &mut Connection,
@@ -211,9 +220,6 @@ impl Request<'_> {
         deed: &mut Deed,
         peek: &mut Peek,
     ) -> Result<(), Refusal> {
-        let Some(inside) = connection.inside.clone() else {
-            return Ok(());
-        };
         // The path of a fetch or of Git LFS does not show what the server does with the body.
         let git = matches!(
             deed.body,
@@ -222,8 +228,12 @@ impl Request<'_> {
         if deed.mcp.is_some() || !(deed.body.is_none() || git) {
             return Ok(());
         }
-        let suspicion = content::looks_like_mcp(self.method(), &self.fields(), inside.http2);
-        let found = match suspicion {
+        let http2 = connection
+            .inside
+            .as_ref()
+            .is_some_and(|inside| inside.http2);
+        let has_body = !self.head.body.is_empty();
+        let found = match content::looks_like_mcp(&self.fields(), has_body, http2) {
             Suspicion::No => false,
             Suspicion::Headers => true,
             Suspicion::Body => {
@@ -231,7 +241,13 @@ impl Request<'_> {
                 if !flow.would_pass(self.known, &self.url.target, self.attempt(deed)) {
                     return Ok(());
                 }
-                self.has_message(connection, flow, peek).await?
+                match self.recognise(connection, flow, peek).await? {
+                    Recognised::Undecided => {
+                        self.may_be_mcp(flow, deed)?;
+                        false
+                    }
+                    recognised => recognised == Recognised::Yes,
+                }
             }
         };
         if found {
@@ -243,33 +259,65 @@ impl Request<'_> {
     }
 
     /// Whether the body has a message of MCP in it, as far as that is read.
-    async fn has_message(
+    async fn recognise(
         &mut self,
         connection: &mut Connection,
         flow: &mut Flow,
         peek: &mut Peek,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Recognised, Refusal> {
+        if !content::mcp::is_readable(&self.fields()) {
+            return Ok(Recognised::Undecided);
+        }
         // Blanks and a mark are no beginning: what they lead to is waited for.
         let mut passed = 0;
         let begins = loop {
-            match content::mcp::may_begin(&peek.content, &mut passed) {
+            match content::mcp::may_begin(&self.fields(), &peek.content, &mut passed) {
                 None if peek.ended => break false,
-                None if peek.content.len() > MOST => return Ok(true),
+                None if peek.content.len() > MOST => return Ok(Recognised::Yes),
                 None => self.more(connection, flow, peek).await?,
                 Some(begins) => break begins,
             }
         };
         // What does not begin as JSON may be a stream that waits for an answer.
-        if begins {
-            self.fill(connection, flow, peek, MOST).await?;
+        if !begins {
+            return Ok(Recognised::No);
         }
-        Ok(begins && content::mcp::is_message(&peek.content, !peek.ended))
+        for most in [MOST, MAX_UNDECIDED_SIZE] {
+            self.fill(connection, flow, peek, most).await?;
+            let found = content::mcp::recognise(&self.fields(), &peek.content, peek.ended);
+            if found != Recognised::Undecided {
+                return Ok(found);
+            }
+        }
+        Ok(Recognised::Undecided)
+    }
+
+    /// Refuses a body that may be a message of MCP and cannot be read to its end, where such a
+    /// message would not pass. A request that the service of its host describes is none.
+    fn may_be_mcp(&self, flow: &Flow, deed: &Deed) -> Result<(), Refusal> {
+        let operation = deed.operation.as_deref();
+        if deed.service.is_some() && operation.is_some_and(|operation| operation != "other") {
+            return Ok(());
+        }
+        let message = Deed {
+            mcp: Some(McpCall::default()),
+            seen: Seen::Whole,
+            body: None,
+            ..deed.clone()
+        };
+        if flow.would_pass(self.known, &self.url.target, self.attempt(&message)) {
+            return Ok(());
+        }
+        let detail = "the body is JSON of more than 8 MiB (4 MiB if compressed), or in a coding \
+                      that the gate does not read, so it may be an MCP message, which the policy \
+                      refuses here: send it in smaller parts, or with gzip or no Content-Encoding";
+        Err(Refusal::because(Code::BadRequest, detail))
     }
 
     /// Decides one deed; the flow says so.
     fn judge(&self, flow: &mut Flow, deed: &Deed) -> Result<Decision, Refusal> {
         flow.facts.deed = Some(Box::new(Deed {
-            // Nothing is known of them but whether they may pass.
+            // The record tells nothing of credentials but whether they may pass.
             credentials: Vec::new(),
             ..deed.clone()
         }));
