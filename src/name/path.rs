@@ -11,7 +11,8 @@ use super::target::MAX_TEXT;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Path {
     text: Box<str>,
-    path_len: usize,
+    /// Where the path ends: at the `?` of the query, or at the end of the text.
+    query_at: usize,
     /// The path with the hex digits of its escapes in upper case, where that differs.
     upper: Option<Box<str>>,
 }
@@ -49,11 +50,11 @@ impl Path {
             Cow::Borrowed(_) => None,
             Cow::Owned(upper) => Some(upper.into()),
         };
-        let path_len = canonical.len();
+        let query_at = canonical.len();
         write_query(query, &mut canonical)?;
         Ok(Self {
             text: canonical.into(),
-            path_len,
+            query_at,
             upper,
         })
     }
@@ -64,13 +65,13 @@ impl Path {
     pub fn path(&self) -> &str {
         match &self.upper {
             Some(upper) => upper,
-            None => self.text.get(..self.path_len).unwrap_or_default(),
+            None => self.text.get(..self.query_at).unwrap_or_default(),
         }
     }
 
     /// The query, without its `?`. Read to classify an action; never written to any record.
     pub fn query(&self) -> Option<&str> {
-        self.text.get(self.path_len + 1..)
+        self.text.get(self.query_at + 1..)
     }
 
     /// Path and query as they go on the wire.
