@@ -125,7 +125,7 @@ fn done(kind: Body, fields: &Fields<'_>, bytes: &[u8]) -> Vec<Deed> {
     }
 }
 
-/// Whether a document has the word `mutation` outside of strings, comments and braces.
+/// Whether a document has the word `mutation` outside of strings, comments and brackets.
 fn mutates(document: &str) -> bool {
     let mut rest = document;
     let (mut depth, mut plain) = (0_i32, String::new());
@@ -152,12 +152,12 @@ fn mutates(document: &str) -> bool {
                 let end = rest.find(['\n', '\r']).unwrap_or(rest.len());
                 rest = &rest[end..];
             }
-            '{' => depth += 1,
-            '}' => depth -= 1,
+            '{' | '(' | '[' => depth += 1,
+            '}' | ')' | ']' => depth -= 1,
             _ if depth == 0 => plain.push(first),
             _ => {}
         }
-        if matches!(first, '{' | '}' | '"' | '#') {
+        if matches!(first, '{' | '}' | '(' | ')' | '"' | '#') {
             plain.push(' ');
         }
     }
