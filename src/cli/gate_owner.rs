@@ -24,10 +24,14 @@ pub(super) fn require_tcp(stream: &TcpStream, gate_user: Option<&str>) -> io::Re
     // The connection may wait to be accepted: then it has no owner yet, and its listener has.
     let mut owners = crate::identity::listener_users(peer);
     if owners.is_empty() {
-        return Err(refused(&format!("{peer} is no port of a process that this user can see")));
+        return Err(refused(&format!(
+            "{peer} is no port of a process that this user can see"
+        )));
     }
     owners.extend(crate::identity::client_user(peer, local));
-    owners.into_iter().try_for_each(|owner| require(owner, gate_user))
+    owners
+        .into_iter()
+        .try_for_each(|owner| require(owner, gate_user))
 }
 
 /// Fails where the other end of a connection to a socket in the file system is a process of another
@@ -86,7 +90,10 @@ mod tests {
         assert!(require(own, None).is_ok() && require(0, None).is_ok());
         let other = own.wrapping_add(4242);
         let why = require(other, None).unwrap_err().to_string();
-        assert!(why.contains("not sent") && why.contains("--gate-user"), "{why}");
+        assert!(
+            why.contains("not sent") && why.contains("--gate-user"),
+            "{why}"
+        );
         assert!(require(other, Some(&other.to_string())).is_ok());
         assert!(require(other, Some("no-such-user")).is_err());
         assert_eq!(number("root"), Some(0));

@@ -96,7 +96,8 @@ fn agent_of<'a>(
 
 impl Agent {
     fn add(&mut self, id: &str, trust: Trust) {
-        self.ids.retain(|(known, _)| !known.eq_ignore_ascii_case(id));
+        self.ids
+            .retain(|(known, _)| !known.eq_ignore_ascii_case(id));
         if self.ids.len() >= MAX_IDS {
             self.ids.pop_front();
         }

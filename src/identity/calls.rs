@@ -360,18 +360,23 @@ mod tests {
         let calls = Calls::default();
         for at in 0..MAX_CALLS * 2 {
             let id = at.to_string();
-            open(&calls, call(&id, "p"), Some(&format!("curl host-{at}.example")));
+            open(
+                &calls,
+                call(&id, "p"),
+                Some(&format!("curl host-{at}.example")),
+            );
         }
         for at in 0..MAX_SPANS * 2 {
             let call = MAX_CALLS * 2 - 1 - at % MAX_CALLS;
-            of(&calls, &at.to_string(), Some(&format!("curl host-{call}.example")));
+            of(
+                &calls,
+                &at.to_string(),
+                Some(&format!("curl host-{call}.example")),
+            );
         }
         let books = calls.lock();
         let book = &books[SESSION];
-        assert_eq!(
-            (book.calls.len(), book.spans.len()),
-            (MAX_CALLS, MAX_SPANS)
-        );
+        assert_eq!((book.calls.len(), book.spans.len()), (MAX_CALLS, MAX_SPANS));
     }
 
     #[test]

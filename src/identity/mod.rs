@@ -44,9 +44,7 @@ pub use grant::{Bound, Grant, Job, Line, Narrow, Pids, Process, ToolCall, Work};
 pub use journal::{Deciding, FetchEnd, Journal, OpenFetch, OwnFetch, Refusing};
 pub use label::Labels;
 pub use oidc::Reach;
-pub use process::{
-    AgentProcess, AgentReport, Family, Kin, Program, client_user, listener_users,
-};
+pub use process::{AgentProcess, AgentReport, Family, Kin, Program, client_user, listener_users};
 pub use repository::{RepositoryBasis, RepositorySaid};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{

@@ -21,7 +21,6 @@ use table::Table;
 
 pub use agent::{AgentProcess, AgentReport, Program};
 
-
 /// Searches at once; others wait their turn.
 const SEARCHES: usize = 4;
 /// Names of ancestors that are kept.

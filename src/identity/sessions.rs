@@ -12,8 +12,8 @@ use jiff::Timestamp;
 
 use crate::vcs::Head;
 
-use super::caller::{Caller, Trust};
 use super::agent_ids::AgentIds;
+use super::caller::{Caller, Trust};
 use super::calls::{Attribution, Calls, FlowClues};
 use super::grant::{Grant, Work};
 use super::kept::Kept;

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::identity::{Attributed, Attribution, CallBasis, Caller, FlowClues, Refused, Sessions, Trust};
+use crate::identity::{
+    Attributed, Attribution, CallBasis, Caller, FlowClues, Refused, Sessions, Trust,
+};
 use crate::policy::{Attempt, Category, McpCall};
 use crate::record::FlowFacts;
 
@@ -52,7 +54,9 @@ impl Flow {
         if by_agent && self.facts.category.is_some_and(is_of_agent) {
             self.set_call(Attribution::None);
         }
-        if let Attempt::Request { deed: Some(deed), .. } = attempt
+        if let Attempt::Request {
+            deed: Some(deed), ..
+        } = attempt
             && let Some(mcp) = &deed.mcp
         {
             self.agree_with_meta(caller, mcp);
@@ -184,7 +188,11 @@ fn attempt(facts: &FlowFacts) -> String {
     if !is_request {
         return format!("connection to {target}");
     }
-    let scheme = if facts.parent.is_some() { "https" } else { "http" };
+    let scheme = if facts.parent.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let method = facts.method.as_deref().filter(|method| {
         method.len() <= 16 && method.bytes().all(|byte| byte.is_ascii_uppercase())
     });

@@ -61,7 +61,10 @@ fn belongs(flow: &Flow, id: &str) -> bool {
         return true;
     };
     let root = facts.root.as_deref().unwrap_or(own);
-    if [own, root].iter().any(|known| known.eq_ignore_ascii_case(id)) {
+    if [own, root]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(id))
+    {
         return true;
     }
     let snapshot = flow.snapshot();

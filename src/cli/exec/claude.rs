@@ -66,10 +66,16 @@ fn add_settings(words: &mut Vec<OsString>, hooks: &Settings) -> Result<(), Strin
         words.splice(1..1, [SETTINGS.into(), settings.compact().into()]);
         return Ok(());
     };
-    let word = words.get(at).map(|word| word.to_string_lossy().into_owned());
-    let inside = word.as_deref().and_then(|word| word.strip_prefix("--settings="));
+    let word = words
+        .get(at)
+        .map(|word| word.to_string_lossy().into_owned());
+    let inside = word
+        .as_deref()
+        .and_then(|word| word.strip_prefix("--settings="));
     let at = if inside.is_some() { at } else { at + 1 };
-    let next = words.get(at).map(|word| word.to_string_lossy().into_owned());
+    let next = words
+        .get(at)
+        .map(|word| word.to_string_lossy().into_owned());
     let given = inside.map(str::to_owned).or(next).unwrap_or_default();
     if !given.trim_start().starts_with('{') {
         return Err(format!(

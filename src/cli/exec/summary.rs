@@ -187,7 +187,11 @@ impl End<'_> {
         };
         let mut next = format!("tidegate explain {scheme}://{}{port}/", kind.host);
         if let Some(config) = self.config {
-            let _ = write!(next, " --config {}", shell_word(&config.display().to_string()));
+            let _ = write!(
+                next,
+                " --config {}",
+                shell_word(&config.display().to_string())
+            );
         }
         if self.is_asserted() {
             // Supposed as a caller's, the repository would give its tier.

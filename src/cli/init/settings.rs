@@ -163,9 +163,19 @@ mod tests {
             {"type":"http","url":"http://127.0.0.1:3130/v1/hooks/claude-code"}]}],
             "SessionStart":[{"hooks":[{"type":"command","command":"'/a b/tidegate' session hook"}]}]}}"#;
         let after = put(before, false).unwrap();
-        assert!(!after.contains("http://127.0.0.1:3130") && !after.contains("/a b/"), "{after}");
-        assert_eq!(after.matches("/opt/tidegate session hook").count(), 7, "{after}");
-        assert!(!after.contains("TIDEGATE_ADMIN") && !after.contains("TIDEGATE_TOKEN"), "{after}");
+        assert!(
+            !after.contains("http://127.0.0.1:3130") && !after.contains("/a b/"),
+            "{after}"
+        );
+        assert_eq!(
+            after.matches("/opt/tidegate session hook").count(),
+            7,
+            "{after}"
+        );
+        assert!(
+            !after.contains("TIDEGATE_ADMIN") && !after.contains("TIDEGATE_TOKEN"),
+            "{after}"
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::name::{Path, Target};
 
 use super::super::caller::{Caller, Trust};
-use super::super::grant::{Process, ToolCall};
+use super::super::grant::{Pids, Process, ToolCall};
 use super::super::process;
 use super::command_text::{bare, command_line, holds, overlap, shell_number};
 use super::{Book, Calls, Entry, MAX_SPANS, Place};
@@ -122,10 +122,12 @@ pub(super) struct Server {
     name: Option<Box<str>>,
 }
 
-/// A process, by its number and its start.
+/// A process that the agent started, by its number and its start.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Child {
     pid: u32,
+    /// Its number as it sees itself.
+    inner: u32,
     began: u64,
 }
 
@@ -247,9 +249,10 @@ impl Calls {
             return Attribution::None;
         };
         let names = |it: &&Entry| match it.place {
-            Place::Page => it.page.as_ref().is_some_and(|page| {
-                target.is_some_and(|target| target.host == page.host)
-            }),
+            Place::Page => it
+                .page
+                .as_ref()
+                .is_some_and(|page| target.is_some_and(|target| target.host == page.host)),
             Place::Mcp => server.is_some() && server_of(it) == server,
             Place::Bash | Place::Provider => false,
         };
@@ -318,9 +321,12 @@ fn server_of(entry: &Entry) -> Option<&str> {
 fn child_of_agent(process: &Process, agent: Option<u32>) -> Option<Child> {
     let agent = agent?;
     let at = process.lineage.iter().position(|it| it.outer == agent)?;
-    let pid = process.lineage.get(at.checked_sub(1)?)?.outer;
-    let began = process::start_of(pid)?;
-    Some(Child { pid, began })
+    let Pids { outer, inner } = *process.lineage.get(at.checked_sub(1)?)?;
+    Some(Child {
+        pid: outer,
+        inner,
+        began: process::start_of(outer)?,
+    })
 }
 
 impl Book {
@@ -332,11 +338,7 @@ impl Book {
             .iter()
             .filter(|it| it.open && holds(it))
             .collect();
-        let verified: Vec<&Entry> = open
-            .iter()
-            .filter(|it| it.is_verified())
-            .copied()
-            .collect();
+        let verified: Vec<&Entry> = open.iter().filter(|it| it.is_verified()).copied().collect();
         if verified.is_empty() { open } else { verified }
     }
 
@@ -347,7 +349,9 @@ impl Book {
         let (numbers, basis) = match (by_span, by_shell) {
             (Some(span), None) => ((span?.number, span?.number), CallBasis::Environment),
             (None, Some(shell)) => ((shell?.number, shell?.number), CallBasis::Ancestry),
-            (Some(span), Some(Some(shell))) => ((span?.number, shell.number), CallBasis::Environment),
+            (Some(span), Some(Some(shell))) => {
+                ((span?.number, shell.number), CallBasis::Environment)
+            }
             // A shell whose text fits no call: the variables alone say it.
             (Some(span), Some(None)) => ((span?.number, span?.number), CallBasis::Environment),
             (None, None) => return None,
@@ -388,7 +392,7 @@ impl Book {
         if self.shells.len() >= MAX_SPANS {
             self.shells.pop_front();
         }
-        let Child { pid, began } = child;
+        let Child { pid, began, .. } = child;
         self.shells.push_back(Shell { pid, began, number });
     }
 
@@ -404,7 +408,6 @@ impl Book {
         if self.spans.iter().any(|span| span.name == *name) {
             return;
         }
-        // The span has to name the shell above the process: another one is another command's.
         let own = child.and_then(|child| self.shell(child));
         let by_shell = match own {
             Some(shell) => Fit::One(shell.number),
@@ -427,10 +430,15 @@ impl Book {
         if self.spans.len() >= MAX_SPANS {
             self.spans.pop_front();
         }
+        // A span that names another shell than the one above the process is not that shell's own.
+        let is_own = |shell: &Shell| {
+            let inner = child.map(|child| child.inner);
+            child.map(|child| child.pid) == Some(shell.pid) && inner == shell_number(name)
+        };
         self.spans.push_back(Span {
             name: name.clone(),
             number,
-            shell: own.map(|shell| shell.pid),
+            shell: own.filter(is_own).map(|shell| shell.pid),
         });
     }
 
@@ -446,7 +454,10 @@ impl Book {
     fn fit(&self, text: &str, began: Option<u64>, fits: fn(&str, &str) -> bool) -> Fit {
         let runs = |it: &&Entry| {
             let command = it.command.as_deref().unwrap_or_default();
-            let after = it.not_before.zip(began).is_none_or(|(hook, shell)| shell >= hook);
+            let after = it
+                .not_before
+                .zip(began)
+                .is_none_or(|(hook, shell)| shell >= hook);
             it.place == Place::Bash && after && fits(text, command)
         };
         for verified in [true, false] {

@@ -165,7 +165,11 @@ pub(super) fn listeners(folder: &Path, local: SocketAddr) -> Vec<u32> {
     const LISTENS: &str = "0A";
     let port = format!(":{:04X}", local.port());
     let places = [written(local), Some(mapped(local))];
-    let every = |place: &str| place.strip_suffix(&*port).is_some_and(|it| it.bytes().all(|b| b == b'0'));
+    let every = |place: &str| {
+        place
+            .strip_suffix(&*port)
+            .is_some_and(|it| it.bytes().all(|b| b == b'0'))
+    };
     let of = |table: &str| {
         let text = config::read(&folder.join(table)).unwrap_or_default();
         let users = text.lines().filter_map(|line| {
@@ -173,7 +177,9 @@ pub(super) fn listeners(folder: &Path, local: SocketAddr) -> Vec<u32> {
             let place = *words.get(1)?;
             let here = places.iter().flatten().any(|it| it == place) || every(place);
             let listens = words.get(3) == Some(&LISTENS);
-            (here && listens).then(|| words.get(USER)?.parse().ok()).flatten()
+            (here && listens)
+                .then(|| words.get(USER)?.parse().ok())
+                .flatten()
         });
         users.collect::<Vec<u32>>()
     };
