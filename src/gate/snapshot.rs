@@ -1,5 +1,6 @@
 //! One numbered generation: how a configuration becomes one.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// SHA-256 over every text of the configuration.
     pub digest: Arc<str>,
+    /// The file of the configuration; `None`: the built-in policy.
+    pub config_file: Option<Arc<str>>,
     /// The compiled policy.
     pub policy: Policy,
     /// `[refusal]`: the contact text of refusals by the policy.
@@ -128,6 +131,7 @@ impl Snapshot {
                 None => parts.upstreams.clone(),
             },
             generation,
+            config_file: config.path.as_deref().map(absolute),
             digest: config.digest.clone(),
             identity: Identity::new(
                 &config.identity,
@@ -182,4 +186,11 @@ impl Snapshot {
         }
         self.identity.caller(&presented, &self.policy)
     }
+}
+
+/// The file as it is named from any folder.
+fn absolute(path: &Path) -> Arc<str> {
+    let real = path.canonicalize().or_else(|_| std::path::absolute(path));
+    let path = real.unwrap_or_else(|_| path.to_owned());
+    path.to_string_lossy().into()
 }

@@ -58,6 +58,8 @@ pub enum Evidence {
     Certificate,
     /// The listener is this caller's own.
     Listener,
+    /// The process of an agent that its own hook registered.
+    Process,
     /// A username: with the right secret, or only a label.
     Username,
     /// Nothing.
@@ -72,6 +74,7 @@ impl Evidence {
             Self::Listener => "listener",
             Self::None => "none",
             Self::Oidc => "oidc",
+            Self::Process => "process",
             Self::Token => "token",
             Self::Username => "username",
         }
@@ -112,6 +115,8 @@ pub struct Channel {
     pub certificate: Option<Arc<Certificate>>,
     /// The session that this listener belongs to.
     pub grant: Option<Arc<Grant>>,
+    /// The session of the agent whose process the client is, where its hook registered it.
+    pub agent_session: Option<Arc<str>>,
     /// Whether the client is one that the listener is for.
     pub kin: Kin,
     /// The process, where it is on this host and was looked for.
@@ -126,6 +131,7 @@ impl Channel {
             local,
             certificate: None,
             grant: None,
+            agent_session: None,
             kin: Kin::Any,
             process: None,
         }
@@ -193,6 +199,14 @@ pub fn network_of(address: IpAddr) -> IpAddr {
 }
 
 impl Caller {
+    /// Whether evidence shows its session; a username only names one.
+    pub fn is_shown(&self) -> bool {
+        match self.evidence {
+            Evidence::Listener => self.trust == Trust::Verified,
+            evidence => matches!(evidence, Evidence::Process | Evidence::Token),
+        }
+    }
+
     /// The key for limits, for a client at `address`.
     pub fn key(&self, address: IpAddr) -> CallerKey {
         // Children count as where they come from: they would be a way round the limit.

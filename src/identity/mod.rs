@@ -5,6 +5,7 @@
 //! verified evidence or from the listener. What a caller says of itself besides (session, channel,
 //! trace in the username) is a label: recorded as `asserted`, never a grant.
 
+mod agent_ids;
 mod basic;
 mod cache;
 mod caller;
@@ -19,6 +20,7 @@ mod keyring;
 mod label;
 mod oidc;
 mod process;
+mod registered;
 mod repository;
 mod sessions;
 mod token;
@@ -35,13 +37,15 @@ use crate::policy::{Facts, Policy, TierBasis, Who};
 pub use crate::policy::CallerKey;
 pub use basic::Credentials;
 pub use caller::{Caller, Channel, Evidence, Presented, Proof, Trust, network_of};
-pub use calls::{Attributed, Calls, Place, Refused};
+pub use calls::{
+    Attributed, Attribution, CallBasis, Calls, FlowClues, NewCall, Place, Refused, WebAddress,
+};
 pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Line, Narrow, Pids, Process, ToolCall, Work};
 pub use journal::{Deciding, FetchEnd, Journal, OpenFetch, OwnFetch, Refusing};
 pub use label::Labels;
 pub use oidc::Reach;
-pub use process::{AgentProcess, Family, Kin, Program, client_user};
+pub use process::{AgentProcess, AgentReport, Family, Kin, Program, client_user, listener_users};
 pub use repository::{RepositoryBasis, RepositorySaid};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{
@@ -382,7 +386,10 @@ impl Identity {
                 .unwrap_or_default(),
             process: presented.channel.process.clone(),
             root: root.filter(|root| session != Some(*root)).cloned(),
-            session: session.or(presented.labels.session.as_ref()).cloned(),
+            session: session
+                .or(presented.labels.session.as_ref())
+                .or(presented.channel.agent_session.as_ref())
+                .cloned(),
             labels: presented.labels.clone(),
         })
     }
@@ -450,6 +457,7 @@ fn evidence(presented: &Presented) -> Evidence {
         _ if channel.grant.is_some() => Evidence::Listener,
         Proof::User(..) => Evidence::Username,
         Proof::None if presented.labels.session.is_some() => Evidence::Username,
+        Proof::None if channel.agent_session.is_some() => Evidence::Process,
         Proof::None
             if listener.user.is_some()
                 || listener.repository.is_some()
@@ -468,6 +476,7 @@ fn trust(presented: &Presented) -> Trust {
     match (sessions.next(), &presented.labels.session) {
         (Some(grant), _) if grant.is_vouched() => Trust::Verified,
         (Some(_), _) | (None, Some(_)) => Trust::Asserted,
+        (None, None) if evidence(presented) == Evidence::Process => Trust::Asserted,
         (None, None) if evidence(presented) == Evidence::None => Trust::None,
         (None, None) => Trust::Verified,
     }

@@ -1,6 +1,7 @@
 //! The data path: accept, identify, decide, dial, relay, record.
 
 mod accept;
+mod attribution;
 mod connection;
 mod flow;
 mod inspect;
@@ -13,6 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::config::{IdentityDemand, Listener};
 use crate::gate::Gate;
@@ -37,7 +39,12 @@ struct Shared {
     /// A caller of a listener that nothing is known of.
     nobody: Arc<Listener>,
     connections: Arc<Connections>,
+    /// Turns to look up the process of a client.
+    searches: Semaphore,
 }
+
+/// Clients whose processes are looked up at once.
+const MAX_SEARCHES: usize = 4;
 
 /// A listener that was bound.
 #[derive(Debug)]
@@ -97,6 +104,7 @@ pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
         tenants: bound.iter().map(|bound| bound.tenant.clone()).collect(),
         nobody: Arc::new(nobody()),
         connections: Arc::new(Connections::new(connections, gate)),
+        searches: Semaphore::new(MAX_SEARCHES),
     });
     let reporting = shared.connections.clone().report_evictions(gate.clone());
     gate.tasks.spawn(reporting);

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use uuid::Uuid;
+
 use crate::policy::{Category, Verdict};
 
 use super::line::{CloseFacts, End, FlowFacts, Outcome};
@@ -36,11 +38,22 @@ pub struct Kind {
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<Counts>);
 
+/// How often a kind was decided, and the first flow of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counted {
+    /// How often.
+    pub count: u64,
+    /// The first flow, which has a line of its own on record.
+    pub first: Uuid,
+    /// Whether the first was a CONNECT: host and port are all that was asked.
+    pub is_connect: bool,
+}
+
 /// How often each kind was decided.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// By kind.
-    pub kinds: HashMap<Kind, u64>,
+    pub kinds: HashMap<Kind, Counted>,
     /// Of kinds beyond the bound.
     pub others: u64,
 }
@@ -48,7 +61,7 @@ pub struct Counts {
 impl Tally {
     /// Counts one decision.
     pub(super) fn add(&self, facts: &FlowFacts) {
-        self.lock().count(Kind::of(facts));
+        self.lock().count(Kind::of(facts), facts);
     }
 
     /// Counts what passed the policy and was refused for what it then turned out to be as refused.
@@ -64,7 +77,7 @@ impl Tally {
         };
         let mut counts = self.lock();
         if counts.forget(&before) {
-            counts.count(now);
+            counts.count(now, facts);
         }
     }
 
@@ -94,21 +107,26 @@ impl Kind {
 }
 
 impl Counts {
-    fn count(&mut self, kind: Kind) {
+    fn count(&mut self, kind: Kind, facts: &FlowFacts) {
         if self.kinds.len() >= KINDS && !self.kinds.contains_key(&kind) {
             self.others += 1;
-        } else {
-            *self.kinds.entry(kind).or_default() += 1;
+            return;
         }
+        let first = Counted {
+            count: 0,
+            first: facts.flow,
+            is_connect: facts.protocol == Some("connect"),
+        };
+        self.kinds.entry(kind).or_insert(first).count += 1;
     }
 
     /// Takes one back; says whether there was one.
     fn forget(&mut self, kind: &Kind) -> bool {
-        let Some(count) = self.kinds.get_mut(kind) else {
+        let Some(counted) = self.kinds.get_mut(kind) else {
             return false;
         };
-        *count -= 1;
-        if *count == 0 {
+        counted.count -= 1;
+        if counted.count == 0 {
             self.kinds.remove(kind);
         }
         true

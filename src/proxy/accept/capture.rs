@@ -62,6 +62,7 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
         listeners: vec![inside.listener],
         nobody: Arc::new(crate::proxy::nobody()),
         connections: Arc::new(Connections::new(connections, gate)),
+        searches: tokio::sync::Semaphore::new(crate::proxy::MAX_SEARCHES),
         tenants: vec![inside.tenant],
     });
     let names = Arc::new(Names::default());
