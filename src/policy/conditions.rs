@@ -2,13 +2,13 @@
 
 use crate::name::Path;
 
+use super::Action;
 use super::facts::{Deed, McpCall};
 use super::glob::Glob;
 use super::paths::PathPattern;
 use super::query::Attempt;
 use super::rule::Flow;
 use super::servers::ServerId;
-use super::Action;
 
 /// The conditions of one rule; each part that is not empty must hold.
 ///
@@ -189,7 +189,10 @@ impl Conditions {
         if !narrow {
             return Met::of(path.readings().iter().any(|reading| reads(reading)));
         }
-        let as_written = self.paths.iter().any(|pattern| pattern.matches(path.path()));
+        let as_written = self
+            .paths
+            .iter()
+            .any(|pattern| pattern.matches(path.path()));
         let is_plain = !path.path().contains("//") && !path.path().contains(['%', ';']);
         match as_written {
             false => Met::No,
