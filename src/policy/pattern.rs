@@ -30,6 +30,7 @@ pub(super) use host::{BadPattern, HostPattern, Width, is_public, parse_network};
 pub(super) use ports::PortSet;
 pub(super) use product::{Atom, TooComplex, atoms, witness};
 
+use fold::Server;
 use matching::Piece;
 
 /// The most `*` and `**` in one pattern: more would make comparisons of patterns expensive.
@@ -99,10 +100,8 @@ enum Reading {
     Exact,
     /// In lower case.
     AnyCase,
-    /// As a server may read a path: [`fold::Fold`], an encoded slash stays what it is.
-    Folded,
-    /// The same, and an encoded slash is a slash.
-    Decoded,
+    /// As such a server reads a path.
+    Path(Server),
 }
 
 /// One way to match.
@@ -147,22 +146,31 @@ impl Pattern {
     /// The pattern of a rule that denies or asks: it also matches each other spelling that some
     /// server takes for a matching one.
     ///
-    /// For names and words: any letter case. For paths also trailing and doubled slashes,
-    /// `;parameters`, and percent-encoding, with an encoded slash read both ways. A path that climbs
-    /// by `..` behind an encoded slash matches each widened pattern, because where it leads depends
-    /// on the server. Subjects and other texts stay as they are: an issuer writes them one way.
+    /// For names and words: any letter case (ASCII). For paths each of [`name::Path::readings`].
+    /// Subjects and other texts stay as they are: an issuer writes them one way.
     #[must_use]
     pub fn widened(&self) -> Self {
-        let readings: &[Reading] = match self.kind {
-            Kind::Path => &[Reading::Exact, Reading::Folded, Reading::Decoded],
-            Kind::Name | Kind::Repository | Kind::Word => &[Reading::AnyCase],
-            Kind::Text => &[Reading::Exact],
+        let machines = match self.kind {
+            Kind::Path if self.is_widened() => return self.clone(),
+            Kind::Path => Server::ALL
+                .map(|server| self.read(Reading::Path(server)))
+                .into(),
+            Kind::Name | Kind::Repository | Kind::Word => [self.read(Reading::AnyCase)].into(),
+            Kind::Text => return self.clone(),
         };
-        let machines = readings.iter().map(|reading| self.read(*reading));
         Self {
-            machines: machines.collect(),
+            machines,
             ..self.clone()
         }
+    }
+
+    /// The parts of a [widened](Self::widened) pattern, one for each way in which servers read.
+    pub(super) fn readings(&self) -> Vec<Self> {
+        let part = |machine: &Machine| Self {
+            machines: [machine.clone()].into(),
+            ..self.clone()
+        };
+        self.widened().machines.iter().map(part).collect()
     }
 
     /// As it was written.
@@ -211,14 +219,18 @@ impl Pattern {
         }
     }
 
+    fn is_widened(&self) -> bool {
+        let mut readings = self.machines.iter().map(|machine| machine.reading);
+        readings.any(|reading| reading != Reading::Exact)
+    }
+
     fn read(&self, reading: Reading) -> Machine {
         let pieces = self.machines.first().map(|machine| &*machine.pieces);
         let pieces = pieces.unwrap_or_default();
         let pieces = match reading {
             Reading::Exact => pieces.into(),
             Reading::AnyCase => pieces.iter().map(Piece::to_lower_case).collect(),
-            Reading::Folded => fold::pieces(pieces, false),
-            Reading::Decoded => fold::pieces(pieces, true),
+            Reading::Path(server) => fold::pieces(pieces, server),
         };
         Machine { reading, pieces }
     }
@@ -227,15 +239,12 @@ impl Pattern {
 impl Machine {
     fn matches(&self, text: &str) -> bool {
         let text = text.as_bytes();
-        let decode = match self.reading {
-            Reading::Exact => return matching::matches(&self.pieces, text, false),
-            Reading::AnyCase => return matching::matches(&self.pieces, text, true),
-            Reading::Folded => false,
-            Reading::Decoded => true,
-        };
-        match fold::fold(text, decode) {
-            Some(folded) => matching::matches(&self.pieces, &folded, false),
-            None => true,
+        match self.reading {
+            Reading::Exact => matching::matches(&self.pieces, text, false),
+            Reading::AnyCase => matching::matches(&self.pieces, text, true),
+            Reading::Path(server) => {
+                matching::matches(&self.pieces, &fold::fold(text, server), false)
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The spelling of a path that servers have in common, for rules that deny or ask.
+//! The text as which a server may read a path, for rules that deny or ask.
 //!
-//! Servers differ in what they take for the same path: they ignore letter case, drop `;parameters`
-//! and trailing slashes, collapse doubled slashes, and decode percent-encoding, some of them also
-//! `%2F` and twice. [`Fold`] removes all of it, a byte at a time, so that a text can be folded and a
-//! set of texts can be followed through it.
+//! Servers differ in what they take for the same path: they ignore letter case, decode escapes, merge
+//! slashes and drop the last one, and some cut `;parameters` or take an escaped slash for a slash.
+//! [`Fold`] does that a byte at a time, so that a text can be folded and a set of texts can be
+//! followed through it. It agrees with [`crate::name::Path::readings`] but for letters outside of
+//! ASCII, whose case stays. A path has no dot segments and no escaped escapes.
 
 use super::matching::Piece;
 
@@ -13,11 +14,33 @@ const STAR: u8 = 0x01;
 /// Stands for `**` in a folded pattern.
 const TWO_STARS: u8 = 0x02;
 
+/// What a server does with a path, besides what all do.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Server {
+    /// It takes an escaped slash for a slash.
+    pub(super) divides: bool,
+    /// It cuts a segment at `;`.
+    pub(super) cuts: bool,
+}
+
+impl Server {
+    /// Every kind; the one that makes the fewest distinctions first.
+    pub(super) const ALL: [Self; 4] = [
+        Self::new(true, true),
+        Self::new(true, false),
+        Self::new(false, true),
+        Self::new(false, false),
+    ];
+
+    const fn new(divides: bool, cuts: bool) -> Self {
+        Self { divides, cuts }
+    }
+}
+
 /// Folds a path, a byte at a time.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Fold {
-    /// Whether an encoded slash is a slash.
-    decode: bool,
+    server: Server,
     escape: Escape,
     segment: Segment,
     /// Whether nothing was written.
@@ -36,20 +59,15 @@ enum Escape {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Segment {
     Start,
-    Dot,
-    DotDot,
     Inside,
+    /// Behind a `;` where the server cuts.
     Parameters,
 }
 
-/// The path climbs: where it leads depends on the server.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Climbs;
-
 impl Fold {
-    pub(super) fn new(decode: bool) -> Self {
+    pub(super) fn new(server: Server) -> Self {
         Self {
-            decode,
+            server,
             escape: Escape::None,
             segment: Segment::Start,
             empty: true,
@@ -57,135 +75,101 @@ impl Fold {
     }
 
     /// Reads one byte and writes what is certain now.
-    pub(super) fn step(&mut self, byte: u8, out: &mut impl FnMut(u8)) -> Result<(), Climbs> {
+    pub(super) fn step(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
         let digit = |byte: u8| char::from(byte).to_digit(16);
         match (self.escape, digit(byte)) {
-            (Escape::None, _) if byte == b'%' => {
-                self.escape = Escape::Percent;
-                Ok(())
-            }
+            (Escape::None, _) if byte == b'%' => self.escape = Escape::Percent,
             (Escape::None, _) => self.plain(byte, out),
-            (Escape::Percent, Some(_)) => {
-                self.escape = Escape::High(byte);
-                Ok(())
-            }
+            (Escape::Percent, Some(_)) => self.escape = Escape::High(byte),
             (Escape::High(high), Some(low)) => {
                 self.escape = Escape::None;
                 let value = digit(high).unwrap_or(0) * 16 + low;
-                self.decoded(u8::try_from(value).unwrap_or(0), out)
+                self.decoded(u8::try_from(value).unwrap_or(0), out);
             }
             (Escape::Percent | Escape::High(_), None) => {
-                self.unfinished(out)?;
-                self.step(byte, out)
+                self.unfinished(out);
+                self.step(byte, out);
             }
         }
     }
 
     /// Ends the path.
-    pub(super) fn finish(mut self, out: &mut impl FnMut(u8)) -> Result<(), Climbs> {
-        self.unfinished(out)?;
-        if self.segment == Segment::DotDot {
-            return Err(Climbs);
-        }
+    pub(super) fn finish(mut self, out: &mut impl FnMut(u8)) {
+        self.unfinished(out);
         if self.empty {
             out(b'/');
         }
-        Ok(())
     }
 
-    /// Writes an escape that is none.
-    fn unfinished(&mut self, out: &mut impl FnMut(u8)) -> Result<(), Climbs> {
+    /// Writes the beginning of an escape that goes on as none.
+    fn unfinished(&mut self, out: &mut impl FnMut(u8)) {
         let escape = std::mem::replace(&mut self.escape, Escape::None);
         if escape != Escape::None {
-            self.plain(b'%', out)?;
+            self.plain(b'%', out);
         }
-        match escape {
-            Escape::High(high) => self.plain(high, out),
-            Escape::None | Escape::Percent => Ok(()),
-        }
-    }
-
-    fn decoded(&mut self, byte: u8, out: &mut impl FnMut(u8)) -> Result<(), Climbs> {
-        match byte {
-            b'%' if self.decode => {
-                self.escape = Escape::Percent;
-                Ok(())
-            }
-            b'/' | b'\\' if !self.decode => {
-                let digits: &[u8] = if byte == b'/' { b"%2f" } else { b"%5c" };
-                digits.iter().try_for_each(|byte| self.plain(*byte, out))
-            }
-            byte => self.plain(byte, out),
+        if let Escape::High(high) = escape {
+            self.plain(high, out);
         }
     }
 
-    fn plain(&mut self, byte: u8, out: &mut impl FnMut(u8)) -> Result<(), Climbs> {
-        let dots: &[u8] = match (self.segment, byte) {
-            (Segment::DotDot, b'/' | b'\\' | b';') => return Err(Climbs),
-            (_, b'/' | b'\\') => {
-                self.segment = Segment::Start;
-                return Ok(());
+    fn decoded(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
+        if byte == b'/' && !self.server.divides {
+            b"%2f".iter().for_each(|byte| self.plain(*byte, out));
+        } else {
+            self.plain(byte, out);
+        }
+    }
+
+    fn plain(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
+        match (self.segment, byte) {
+            (_, b'/') => self.segment = Segment::Start,
+            (Segment::Parameters, _) => {}
+            (_, b';') if self.server.cuts => self.segment = Segment::Parameters,
+            (segment, _) => {
+                if segment == Segment::Start {
+                    out(b'/');
+                }
+                out(byte.to_ascii_lowercase());
+                (self.segment, self.empty) = (Segment::Inside, false);
             }
-            (Segment::Parameters, _) => return Ok(()),
-            (_, b';') => {
-                self.segment = Segment::Parameters;
-                return Ok(());
-            }
-            (Segment::Start, b'.') => {
-                self.segment = Segment::Dot;
-                return Ok(());
-            }
-            (Segment::Dot, b'.') => {
-                self.segment = Segment::DotDot;
-                return Ok(());
-            }
-            (Segment::Start, _) => b"/",
-            (Segment::Dot, _) => b"/.",
-            (Segment::DotDot, _) => b"/..",
-            (Segment::Inside, _) => b"",
-        };
-        dots.iter().for_each(|byte| out(*byte));
-        out(byte.to_ascii_lowercase());
-        (self.segment, self.empty) = (Segment::Inside, false);
-        Ok(())
+        }
     }
 }
 
-/// The folded path; `None` where it climbs.
-pub(super) fn fold(text: &[u8], decode: bool) -> Option<Vec<u8>> {
+/// The folded path.
+pub(super) fn fold(text: &[u8], server: Server) -> Vec<u8> {
     let mut folded = Vec::with_capacity(text.len());
-    let mut fold = Fold::new(decode);
+    let mut fold = Fold::new(server);
     let mut out = |byte| folded.push(byte);
-    for byte in text {
-        fold.step(*byte, &mut out).ok()?;
-    }
-    fold.finish(&mut out).ok()?;
-    Some(folded)
+    text.iter().for_each(|byte| fold.step(*byte, &mut out));
+    fold.finish(&mut out);
+    folded
 }
 
 /// The pieces of a path pattern, folded like the paths that it is compared with.
-pub(super) fn pieces(pieces: &[Piece], decode: bool) -> Box<[Piece]> {
+pub(super) fn pieces(pieces: &[Piece], server: Server) -> Box<[Piece]> {
     let mut text = Vec::with_capacity(pieces.len());
     for piece in pieces {
         match piece {
             Piece::Byte(byte) => text.push(*byte),
-            Piece::One => {}
             Piece::Within => text.push(STAR),
             Piece::Below => text.extend([b'/', TWO_STARS]),
-            Piece::Across => {}
+            Piece::One | Piece::Across => {}
         }
     }
-    let folded = fold(&text, decode).unwrap_or(text);
+    let folded = fold(&text, server);
+    let is_slash = |at: Option<usize>| {
+        let byte = at.and_then(|at| folded.get(at));
+        byte.is_none_or(|byte| *byte == b'/')
+    };
     let mut pieces = Vec::with_capacity(folded.len());
     for (place, byte) in folded.iter().enumerate() {
-        let slash =
-            |at: Option<usize>| at.is_none_or(|at| folded.get(at).is_none_or(|byte| *byte == b'/'));
         match *byte {
             TWO_STARS => {
                 pieces.pop();
                 pieces.extend([Piece::Below, Piece::Across]);
             }
-            STAR if slash(place.checked_sub(1)) && slash(Some(place + 1)) => {
+            STAR if is_slash(place.checked_sub(1)) && is_slash(Some(place + 1)) => {
                 pieces.extend([Piece::One, Piece::Within]);
             }
             STAR => pieces.push(Piece::Within),

