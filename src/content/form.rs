@@ -1,10 +1,13 @@
 //! `application/x-www-form-urlencoded`, as the query of a URL has it (WHATWG URL section 5).
 
-/// The most pairs that are looked at.
-const MOST: usize = 256;
+use percent_encoding::percent_decode_str;
 
-/// The pairs of a form; `None` where servers would not read it alike: more than a few pairs, a
-/// semicolon (some separate by it), escapes that are none, text that is not UTF-8.
+/// The most pairs that a form may have.
+const MAX_PAIRS: usize = 256;
+
+/// The pairs of a form. `None` where servers read the form differently: it has more than
+/// [`MAX_PAIRS`] pairs, a semicolon (which some take for a separator), an escape without two hex
+/// digits, or text that is not UTF-8.
 pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     if text.contains(';') {
         return None;
@@ -13,7 +16,7 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let mut pairs = Vec::new();
     for part in parts {
         let (key, value) = part.split_once('=').unwrap_or((part, ""));
-        if pairs.len() >= MOST {
+        if pairs.len() >= MAX_PAIRS {
             return None;
         }
         pairs.push((decoded(key)?, decoded(value)?));
@@ -21,23 +24,18 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     Some(pairs)
 }
 
+/// Decodes one part; `None` if an escape has no two hex digits, or the bytes are not UTF-8.
 fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        match (first, after) {
-            (b'%', [high, low, after @ ..]) => {
-                let digit = |byte: &u8| char::from(*byte).to_digit(16);
-                bytes.push(u8::try_from(digit(high)? * 16 + digit(low)?).ok()?);
-                rest = after;
-            }
-            (b'%', _) => return None,
-            (b'+', _) => bytes.push(b' '),
-            (byte, _) => bytes.push(*byte),
-        }
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !text.split('%').skip(1).all(is_escape) {
+        return None;
     }
-    String::from_utf8(bytes).ok()
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
+    Some(decoded.into_owned())
 }
 
 #[cfg(test)]

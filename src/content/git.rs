@@ -83,12 +83,18 @@ pub(super) fn length(digits: [u8; 4]) -> Option<usize> {
 /// One command: a ref that is created, moved or deleted.
 struct Command<'a> {
     reference: &'a str,
+    creates: bool,
     deletes: bool,
 }
 
 impl Command<'_> {
     fn deed(&self, head: &Deed) -> Deed {
-        let operation = if self.deletes { "delete" } else { "push" };
+        let operation = match (self.creates, self.deletes) {
+            (_, true) => "delete",
+            (true, false) => "create",
+            // Whether the ref only moves forward, or is forced, is not on the wire.
+            (false, false) => "push",
+        };
         Deed {
             reference: Some(self.reference.into()),
             ..told(head, Some(operation), Action::Write)
@@ -193,6 +199,7 @@ fn command(line: &[u8]) -> Result<Command<'_>, &'static str> {
     let reference = str::from_utf8(reference).ok().filter(|text| is_ref(text));
     Ok(Command {
         reference: reference.ok_or("a command of the push has no sound ref")?,
+        creates: old.iter().all(|byte| *byte == b'0'),
         deletes: new.iter().all(|byte| *byte == b'0'),
     })
 }
@@ -270,7 +277,7 @@ mod tests {
         let wanted = [
             ("push", "refs/heads/main"),
             ("delete", "refs/heads/old"),
-            ("push", "refs/tags/v1"),
+            ("create", "refs/tags/v1"),
         ];
         assert_eq!(told(&bytes), pairs(&wanted));
     }
@@ -310,7 +317,7 @@ mod tests {
             "-----END SSH SIGNATURE-----\n",
             "push-cert-end\n",
         ]);
-        assert_eq!(told(&bytes), pairs(&[("push", "refs/heads/main")]));
+        assert_eq!(told(&bytes), pairs(&[("create", "refs/heads/main")]));
     }
 
     #[test]
@@ -413,7 +420,7 @@ mod tests {
             );
         }
         for name in ["refs/heads/ä", "refs/for/main%submit", "refs/heads/a.b-c@d"] {
-            assert_eq!(told(&push(&[&create(name)])), pairs(&[("push", name)]));
+            assert_eq!(told(&push(&[&create(name)])), pairs(&[("create", name)]));
         }
     }
 

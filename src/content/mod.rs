@@ -19,6 +19,7 @@ pub mod model;
 mod published;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::sync::Arc;
 
@@ -80,6 +81,7 @@ pub fn read(
         Some(Body::LfsBatch) => Progress::Done(vec![lfs::read(head, fields, body)]),
         Some(Body::LfsVerify) => Progress::Done(vec![lfs::read_verify(head, fields, body)]),
         Some(Body::Mcp) => mcp::read(head, fields, method, body),
+        Some(Body::OciToken) => Progress::Done(vec![token::read(head, fields, body)]),
     }
 }
 
@@ -92,6 +94,7 @@ pub fn too_long(head: &Deed) -> Progress {
         Some(Body::GitFetch | Body::LfsVerify) => Progress::Done(vec![unreadable(head)]),
         Some(Body::GraphQl) => Progress::Done(vec![graphql::unread(head)]),
         Some(Body::LfsBatch) => Progress::Done(vec![lfs::unread(head)]),
+        Some(Body::OciToken) => Progress::Done(vec![token::unread(head)]),
         Some(Body::GitPush) => {
             Progress::Malformed("the commands of the push are too long to judge")
         }

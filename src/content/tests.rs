@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::McpCall;
 
-const BODIES: [Option<Body>; 8] = [
+const BODIES: [Option<Body>; 9] = [
     None,
     Some(Body::GitFetch),
     Some(Body::GitPush),
@@ -14,6 +14,7 @@ const BODIES: [Option<Body>; 8] = [
     Some(Body::LfsVerify),
     Some(Body::Mcp),
     Some(Body::Model),
+    Some(Body::OciToken),
 ];
 
 /// The deed of a head whose body has to be read.

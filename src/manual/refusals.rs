@@ -11,7 +11,7 @@
 //! | `action_denied` | 403 | What the request does is not allowed at this destination. | Ask for a rule that allows the action, or use a read-only form of the request. |
 //! | `address_denied` | 403 | The destination is, or resolves to, an address that is not reachable from here. | If it is an internal service, name its network in `addresses` of the rule that allows it. |
 //! | `bad_client_hello` | closed | TLS in the tunnel does not begin with a well-formed hello. | Send a hello as RFC 8446 writes it; the detail says what is wrong with this one. |
-//! | `bad_path` | 400 | The path is not in canonical form. | Send the path without dot segments, empty segments, backslashes or needless escapes. |
+//! | `bad_path` | 400 | The path has a dot segment, a backslash, a needless or double escape; or a rule with `paths` decides it differently for servers that read it differently. | Send the path without them. |
 //! | `bad_request` | 400 | The request is not well-formed HTTP/1.1. | Send one well-formed request; use CONNECT for https. |
 //! | `bad_response` | 502 | The destination is allowed but its answer cannot be passed on. | Tell the operator of the service: the detail says what is wrong with its answer. |
 //! | `bad_target` | 400 | The destination is not a canonical host and port, or the URL contains `#` (in HTTP/2: the `:path`). | Send a plain host name or address with a port from 1 to 65535, and no fragment. |

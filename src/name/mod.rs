@@ -7,6 +7,7 @@
 mod address;
 mod host;
 mod path;
+mod readings;
 mod special;
 mod suffix;
 mod target;

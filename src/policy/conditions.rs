@@ -155,7 +155,7 @@ impl Conditions {
         let nothing = Deed::default();
         let done = flow.deed.unwrap_or(&nothing);
         let held = deed
-            .parts(done, flow, path)
+            .parts(done, flow, path, is_allow)
             .into_iter()
             .fold(held, Held::min);
         let tool = deed.tool(done, flow.unread(), is_allow);
@@ -173,7 +173,7 @@ impl Conditions {
         if self.line(method, path) != Held::Yes {
             return "paths";
         }
-        let parts = deed.parts(done, flow, path);
+        let parts = deed.parts(done, flow, path, true);
         let keys = ["servers", "operations", "repositories", "packages", "refs"];
         let missed = parts
             .into_iter()
@@ -206,14 +206,14 @@ impl Conditions {
 
 impl DeedConditions {
     /// What is asked but tools and credentials: servers, operations, repositories, packages, refs.
-    fn parts(&self, deed: &Deed, flow: &Flow<'_>, path: &Path) -> [Held; 5] {
+    fn parts(&self, deed: &Deed, flow: &Flow<'_>, path: &Path, is_allow: bool) -> [Held; 5] {
         let unread = flow.unread();
         let named = |server| self.servers.contains(&server);
         let server = self.servers.is_empty() || flow.server.is_some_and(named);
         [
             Held::of(server),
             // The body may tell better what is done: what the head says binds only where it fits.
-            match names(&self.operations, deed.operation.as_deref(), unread) {
+            match operation(&self.operations, deed, unread, is_allow) {
                 Held::No => Held::unknown(unread),
                 held => held,
             },
@@ -281,6 +281,19 @@ impl DeedConditions {
             }
             (_, Tool::Held(_), false) => Met::ButCredential,
         }
+    }
+}
+
+/// Whether one of the patterns, where there are any, names the operation or a word that includes it.
+fn operation(patterns: &[Glob], deed: &Deed, unread: bool, is_allow: bool) -> Held {
+    if patterns.is_empty() {
+        return Held::Yes;
+    }
+    let words = deed.operation_words(is_allow);
+    let named = |word: &&str| patterns.iter().any(|pattern| pattern.matches(word));
+    match words.as_slice() {
+        [] => Held::unknown(unread),
+        words => Held::of(words.iter().any(named)),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Action;
+use super::service::Words;
 
 /// How much of a request its deed was read from.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -35,6 +36,8 @@ pub enum Body {
     Mcp,
     /// A request to a model: its server-side tools.
     Model,
+    /// A form that asks for a token of a registry of images: for a pull, or for more.
+    OciToken,
 }
 
 /// One thing that a request does.
@@ -62,6 +65,24 @@ pub struct Deed {
     pub credentials: Vec<Box<str>>,
     /// What the body has to be read for; `None` once it was, or where nothing needs it.
     pub body: Option<Body>,
+    /// Which words of the service include which.
+    pub words: Option<Arc<Words>>,
+}
+
+impl Deed {
+    /// The words by which a rule names the operation: the operation, and each word that includes
+    /// it. Empty where the operation is not known.
+    ///
+    /// An allow reads `narrow`. A deny or ask does not: for a GraphQL request whose mutations
+    /// cannot be told, the words of all mutations are among them.
+    pub fn operation_words(&self, narrow: bool) -> Vec<&str> {
+        match (self.operation.as_deref(), &self.words) {
+            (None, _) => Vec::new(),
+            (Some(operation), None) => vec![operation],
+            (Some(operation), Some(words)) if narrow => words.above(operation),
+            (Some(operation), Some(words)) => words.possible(operation),
+        }
+    }
 }
 
 /// What a message asks of an MCP server.

@@ -106,7 +106,7 @@ pub use host_list::{BadHost, HostList};
 pub use inspected::Names;
 pub use pattern::{Kind as PatternKind, Pattern, PatternError};
 pub use repository::canonical_repository;
-pub use service::{Element, Listing, Place, Published, Services, names_method};
+pub use service::{Element, Listing, Place, Published, Services, Words, names_method};
 pub use trial::{Expected, TrialResult, run_trials};
 pub use verdict::{Basis, Decision, Mode, Named, Reason, TierBasis, Verdict};
 pub use within::Within;

@@ -1,8 +1,10 @@
-//! What a path names: the parts that a pattern captures.
+//! The parts of a path that a pattern captures: repository, package, version and file.
 
 use std::borrow::Cow;
 
-/// Something that a pattern can capture.
+use percent_encoding::percent_decode_str;
+
+/// A part that a pattern can capture.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Field {
     Repository,
@@ -26,7 +28,7 @@ impl Field {
     }
 }
 
-/// The captures of one path, still as they are written in it.
+/// The captures of one path, not decoded.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields<'a> {
     repository: Option<Cow<'a, str>>,
@@ -45,7 +47,7 @@ impl<'a> Fields<'a> {
         } = Some(text);
     }
 
-    /// As written, where it was captured.
+    /// The capture as the path has it; `None` where the pattern has no such field.
     pub(super) fn get(&self, field: Field) -> Option<&str> {
         match field {
             Field::Repository => self.repository.as_deref(),
@@ -55,7 +57,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes over what was captured elsewhere, where all of it is sound.
+    /// Copies the captures of `other`; `None` if one of them is not `sound`.
     pub(super) fn adopt(&mut self, other: &Fields<'_>, sound: fn(&str) -> bool) -> Option<()> {
         for (_, field) in Field::ALL {
             if let Some(text) = other.get(field) {
@@ -85,30 +87,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Takes percent-encoding away, as the server will: `%40acme` is a spelling of `@acme` that must
-/// not pass by a rule for it. What does not decode is left as it is.
+/// Decodes the escapes of a name: `%40acme` is a spelling of `@acme`, which a rule for `@acme` has
+/// to match. A text that does not decode to UTF-8 is returned as it is.
 pub(super) fn decode(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let triplet = match rest {
-            [b'%', high, low, after @ ..] => hex(*high).zip(hex(*low)).map(|pair| (pair, after)),
-            _ => None,
-        };
-        let (byte, after) = match triplet {
-            Some(((high, low), after)) => (high << 4 | low, after),
-            None => (*first, after),
-        };
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_or(Cow::Borrowed(text), Cow::Owned)
-}
-
-fn hex(byte: u8) -> Option<u8> {
-    let digit = char::from(byte).to_digit(16)?;
-    u8::try_from(digit).ok()
+    percent_decode_str(text)
+        .decode_utf8()
+        .unwrap_or(Cow::Borrowed(text))
 }

@@ -14,6 +14,7 @@ mod query;
 mod source;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use fields::Fields;
 use names::{FileForm, PackageForm};
 use operation::{Operation, Request};
 pub use published::{Element, Listing, Place, Published};
+pub use words::Words;
 
 /// The operation of a request that no operation of its service describes.
 const OTHER: &str = "other";
@@ -46,6 +48,8 @@ struct Service {
     operations: Box<[Operation]>,
     /// Services whose operations count before its own, e.g. git at a forge.
     includes: Box<[Box<str>]>,
+    /// Which of its words, and of those that it has from included services, include which.
+    words: Arc<Words>,
     packages: PackageForm,
     files: FileForm,
     /// Where it tells when versions were published.
@@ -112,10 +116,22 @@ impl Services {
     /// said.
     fn parse(files: &[(&str, &str)]) -> (Self, Vec<Diagnostic>) {
         let mut findings = Vec::new();
-        let services: Vec<_> = files
+        let mut services: Vec<_> = files
             .iter()
             .filter_map(|(name, text)| source::parse(name, text, &mut findings))
             .collect();
+        let own: Vec<_> = services
+            .iter()
+            .map(|service| (service.name.clone(), service.words.clone()))
+            .collect();
+        for service in services.iter_mut().filter(|it| !it.includes.is_empty()) {
+            let mut words = Words::clone(&service.words);
+            let included = own
+                .iter()
+                .filter(|(name, _)| service.includes.contains(&(**name).into()));
+            included.for_each(|(_, of)| words.add(of));
+            service.words = words.into();
+        }
         let services = services.into();
         (Self { services }, findings)
     }
@@ -133,13 +149,15 @@ impl Services {
     }
 
     /// The words for what may be done at a service, each once: of the services that it includes, its
-    /// own, then `other`. Nothing where there is no such service.
+    /// own, then `other`. Those that only a body tells are among them; `mutation:*` stands for each
+    /// field of a GraphQL mutation. Nothing where there is no such service.
     pub fn operations(&self, name: &str) -> impl Iterator<Item = &str> {
         let mut words: Vec<&str> = Vec::new();
         for service in self.with_included(name) {
-            for operation in &service.operations {
-                if !words.contains(&&*operation.name) {
-                    words.push(&operation.name);
+            let of_heads = service.operations.iter().map(|operation| &*operation.name);
+            for word in of_heads.chain(service.words.listed()) {
+                if !words.contains(&word) {
+                    words.push(word);
                 }
             }
         }
@@ -149,8 +167,16 @@ impl Services {
         words.into_iter()
     }
 
+    /// Which words of a service include which; `None` where there is no such service.
+    pub fn words(&self, service: &str) -> Option<&Words> {
+        self.find(service).map(|service| &*service.words)
+    }
+
     /// What the head of a request tells of its deed: by the service of its host, where one is named
     /// (git for `source-control` where none is), else by method.
+    ///
+    /// A request by a reading method is also read as other servers would read its path
+    /// ([`Path::readings`]): if it writes by one reading, that is what it does.
     ///
     /// Git is not looked for on other hosts: `POST /x/git-upload-pack` reads at a forge, and carries
     /// anything anywhere else.
@@ -167,13 +193,26 @@ impl Services {
         if query::overrides_method(path.query()) {
             return Self::unknown(known, Action::Write);
         }
-        let request = Request::new(method, path);
         let Some(service) = known else {
             return Self::unknown(None, Action::of(category, method, path));
         };
-        let found = self
-            .with_included(&service.name)
-            .find_map(|service| service.read(&request));
+        let read = |text: &str| {
+            let request = Request::new(method, text, path.query());
+            let mut services = self.with_included(&service.name);
+            services.find_map(|of| of.read(&request, &service.words))
+        };
+        let found = read(path.path());
+        let harmless = found
+            .as_ref()
+            .map_or(by_method(method), |it| it.action.unwrap_or(Action::Write));
+        if harmless == Action::Read {
+            let readings = path.readings();
+            let others = readings.iter().filter(|it| ***it != *path.path());
+            let worse = others.filter_map(|text| read(text));
+            if let Some(worse) = worse.filter(|it| it.action != Some(Action::Read)).next() {
+                return worse;
+            }
+        }
         found.unwrap_or_else(|| Self::unknown(known, by_method(method)))
     }
 
@@ -183,6 +222,7 @@ impl Services {
             service: service.map(|service| service.name.clone()),
             operation: service.map(|service| service.other.clone()),
             action: Some(action),
+            words: service.map(|service| service.words.clone()),
             ..Deed::default()
         }
     }
@@ -202,7 +242,7 @@ impl Services {
 
 impl Service {
     /// What a request does, where an operation describes it.
-    fn read(&self, request: &Request<'_>) -> Option<Deed> {
+    fn read(&self, request: &Request<'_>, words: &Arc<Words>) -> Option<Deed> {
         let (operation, fields) = self
             .operations
             .iter()
@@ -220,6 +260,7 @@ impl Service {
             package,
             version,
             body: operation.body,
+            words: Some(words.clone()),
             ..Deed::default()
         })
     }

@@ -1,4 +1,4 @@
-//! The one spelling of a repository or package that rules see, and what file names tell.
+//! The spelling of repositories and packages that rules match, and the names in file names.
 
 /// How a service tells names of packages apart.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -44,10 +44,13 @@ pub(super) enum FileForm {
     Gem,
     /// `name-version.tar`.
     Hex,
+    /// `name@version`.
+    At,
 }
 
 impl FileForm {
-    pub(super) const ALL: [(&'static str, Self); 3] = [
+    pub(super) const ALL: [(&'static str, Self); 4] = [
+        ("at", Self::At),
         ("gem", Self::Gem),
         ("hex", Self::Hex),
         ("python", Self::Python),
@@ -64,6 +67,10 @@ impl FileForm {
                     .or(file.strip_suffix(".gemspec.rz"))?;
                 split_at_version(stem)
             }
+            Self::At => {
+                let (name, version) = file.rsplit_once('@').filter(|(name, _)| !name.is_empty())?;
+                Some((name.into(), version.into()))
+            }
             Self::Hex => {
                 let (name, version) = file.strip_suffix(".tar")?.split_once('-')?;
                 Some((name.into(), version.into()))
@@ -72,9 +79,11 @@ impl FileForm {
     }
 }
 
-/// A repository without `.git`, as forges take either.
+/// A repository without `.git` and with single slashes: forges take either spelling.
 pub(super) fn repository(text: &str) -> Box<str> {
-    text.strip_suffix(".git").unwrap_or(text).into()
+    let segments: Vec<&str> = text.split('/').filter(|it| !it.is_empty()).collect();
+    let text = segments.join("/");
+    text.strip_suffix(".git").unwrap_or(&text).into()
 }
 
 fn python(name: &str) -> String {
@@ -197,5 +206,9 @@ mod tests {
             "github.com/BurntSushi/toml"
         );
         assert_eq!(&*repository("acme/app.git"), "acme/app");
+        assert_eq!(&*repository("acme//app.git/"), "acme/app");
+        let split = FileForm::At.split("@acme/ui@1.0.0").unwrap();
+        assert_eq!((&*split.0, &*split.1), ("@acme/ui", "1.0.0"));
+        assert_eq!(FileForm::At.split("@acme"), None);
     }
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::name::Path;
-
 use super::super::{Action, Body};
 use super::fields::Fields;
 use super::pattern::{Pattern, Segments};
@@ -48,16 +46,16 @@ pub(super) struct Request<'a> {
 impl<'a> Request<'a> {
     /// `HEAD` is taken as `GET`, and for both a slash at the end does not count, because servers
     /// redirect one spelling to the other. For other methods only the exact path is the operation.
-    pub(super) fn new(method: &'a str, path: &'a Path) -> Self {
+    pub(super) fn new(method: &'a str, path: &'a str, query: Option<&'a str>) -> Self {
         let method = if method == "HEAD" { "GET" } else { method };
-        let text = match path.path().strip_suffix('/') {
+        let path = match path.strip_suffix('/') {
             Some(front) if method == "GET" && !front.is_empty() => front,
-            _ => path.path(),
+            _ => path,
         };
         Self {
             method,
-            path: Segments::of(text),
-            query: path.query(),
+            path: Segments::of(path),
+            query,
         }
     }
 }

@@ -120,7 +120,7 @@ impl Pattern {
             if let Piece::One(segment) = piece {
                 segment.matches(inside.get(at..end)?, &mut fields)?;
             }
-            self.close(place, inside, end, &opened, &mut fields);
+            self.close(place, inside, end, &opened, &mut fields)?;
             // Past the slash; nothing was taken where several are none.
             at = if taken == 0 {
                 at
@@ -140,7 +140,8 @@ impl Pattern {
         }
     }
 
-    /// Keeps the captures that end with a piece.
+    /// Keeps the captures that end with a piece. `None`: a capture of several segments has an
+    /// escaped slash, so that servers do not agree about its segments.
     fn close<'a>(
         &self,
         place: usize,
@@ -148,13 +149,17 @@ impl Pattern {
         end: usize,
         opened: &[usize; 4],
         fields: &mut Fields<'a>,
-    ) {
+    ) -> Option<()> {
         for ((field, range), start) in self.groups.iter().zip(opened) {
             if range.end == place + 1 {
                 let text = inside.get(*start..end).unwrap_or_default();
+                if text.contains("%2F") {
+                    return None;
+                }
                 fields.set(*field, Cow::Borrowed(text));
             }
         }
+        Some(())
     }
 
     /// Whether it matches whatever follows some beginning: its end is open.
@@ -272,7 +277,7 @@ fn field(name: &str) -> Result<Field, String> {
 /// The name without its scope: `ui` of `@acme/ui`.
 fn last_part(text: &str) -> &str {
     let text = text.rsplit('/').next().unwrap_or(text);
-    text.rsplit("%2f").next().unwrap_or(text)
+    text.rsplit("%2F").next().unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -294,7 +299,7 @@ mod tests {
         for (pattern, path, expected) in [
             ("/a/b", "/a/b", ""),
             ("/{package}", "/lodash", "package=lodash"),
-            ("/{package}", "/@acme%2fui", "package=@acme%2fui"),
+            ("/{package}", "/@acme%2Fui", "package=@acme%2Fui"),
             ("/{package=@*/*}", "/@acme/ui", "package=@acme/ui"),
             (
                 "/{package}/-/{package}-{version}.tgz",
@@ -308,8 +313,8 @@ mod tests {
             ),
             (
                 "/{package}/-/{package}-{version}.tgz",
-                "/@acme%2fui/-/ui-1.0.0.tgz",
-                "package=@acme%2fui version=1.0.0",
+                "/@acme%2Fui/-/ui-1.0.0.tgz",
+                "package=@acme%2Fui version=1.0.0",
             ),
             (
                 "/v2/{repository=**}/manifests/{version}",
@@ -335,6 +340,8 @@ mod tests {
             ("/a/**", "/a", ""),
             ("/a/**/z", "/a/z", ""),
             ("/m/*:invoke", "/m/x:invoke", ""),
+            ("/m/*/invoke", "/m/arn:x%2Fy/invoke", ""),
+            ("/p/{repository}/x", "/p/a%2Fb/x", "repository=a%2Fb"),
         ] {
             assert_eq!(
                 captured(pattern, path).as_deref(),
@@ -362,6 +369,11 @@ mod tests {
             ("/{repository=**}/info/refs", "/info/refs"),
             ("/repos/{repository=*/*}/issues/**", "/repos/acme/issues"),
             ("/a/**/z", "/a/z/y"),
+            (
+                "/repos/{repository=*/*}/issues/**",
+                "/repos/acme%2Fa/b/issues",
+            ),
+            ("/{repository=**}/info/refs", "/acme%2Fapp/info/refs"),
         ] {
             assert_eq!(captured(pattern, path), None, "{pattern} {path}");
         }

@@ -11,6 +11,8 @@ use super::pattern::Segment;
 pub(super) struct Conditions {
     /// Parameters that must be there, once, with such a value.
     pub(super) present: Box<[(Box<str>, Segment)]>,
+    /// Parameters that must be there, once or more, each with such a value.
+    pub(super) each: Box<[(Box<str>, Segment)]>,
     /// Parameters that must not be there.
     pub(super) absent: Box<[Box<str>]>,
 }
@@ -18,7 +20,7 @@ pub(super) struct Conditions {
 impl Conditions {
     /// Whether they hold, and what the query names.
     pub(super) fn hold<'a>(&self, query: Option<&'a str>, fields: &mut Fields<'a>) -> Option<()> {
-        if self.present.is_empty() && self.absent.is_empty() {
+        if self.present.is_empty() && self.each.is_empty() && self.absent.is_empty() {
             return Some(());
         }
         if parameters(query).any(|(key, _)| is_doubtful(key)) {
@@ -39,8 +41,28 @@ impl Conditions {
             }
             has_value(expected, value, fields)?;
         }
-        Some(())
+        self.each
+            .iter()
+            .try_for_each(|(key, expected)| every_value(key, expected, query, fields))
     }
+}
+
+/// Whether a parameter is there and each of its values is as expected. What a value names is
+/// captured where there is only one.
+fn every_value<'a>(
+    key: &str,
+    expected: &Segment,
+    query: Option<&'a str>,
+    fields: &mut Fields<'a>,
+) -> Option<()> {
+    let values: Vec<_> = named(query, key).collect();
+    if let [(spelled, value)] = values.as_slice() {
+        return (*spelled == key).then(|| has_value(expected, value, fields))?;
+    }
+    let is_expected = |(spelled, value): &(&str, &'a str)| {
+        *spelled == key && has_value(expected, value, &mut Fields::default()).is_some()
+    };
+    (!values.is_empty() && values.iter().all(is_expected)).then_some(())
 }
 
 /// Whether a value is as expected. One that is expected to the letter is compared as it is

@@ -14,7 +14,7 @@ use super::names::{FileForm, PackageForm};
 use super::operation::Operation;
 use super::pattern::{Pattern, Segment};
 use super::query::Conditions;
-use super::{OTHER, Service, published};
+use super::{OTHER, Service, Words, published};
 
 /// One file: a service.
 #[derive(Debug, Deserialize)]
@@ -30,6 +30,9 @@ struct ServiceFile {
     /// Services whose operations count before its own.
     #[serde(default)]
     includes: Vec<String>,
+    /// Words that include other words, as `push` includes `delete`.
+    #[serde(default)]
+    words: BTreeMap<String, Vec<String>>,
     /// How names of packages are told apart.
     packages: Option<Spanned<String>>,
     /// How `{file}` names a package and a version.
@@ -55,6 +58,9 @@ struct OperationEntry {
     /// Parameters that must be there, once.
     #[serde(default)]
     query: BTreeMap<String, Spanned<String>>,
+    /// Parameters that must be there, once or more, each with such a value.
+    #[serde(default)]
+    each: BTreeMap<String, Spanned<String>>,
     /// Parameters that must not be there.
     #[serde(default)]
     absent: Vec<String>,
@@ -62,7 +68,7 @@ struct OperationEntry {
     body: Option<Spanned<String>>,
 }
 
-const BODIES: [(&str, Body); 7] = [
+const BODIES: [(&str, Body); 8] = [
     ("git-fetch", Body::GitFetch),
     ("git-push", Body::GitPush),
     ("graphql", Body::GraphQl),
@@ -70,6 +76,7 @@ const BODIES: [(&str, Body); 7] = [
     ("lfs-verify", Body::LfsVerify),
     ("mcp", Body::Mcp),
     ("model", Body::Model),
+    ("oci-token", Body::OciToken),
 ];
 
 /// Reads one file; what cannot be used is left out and said.
@@ -107,6 +114,7 @@ pub(super) fn parse(name: &str, text: &str, findings: &mut Vec<Diagnostic>) -> O
             .filter_map(|entry| reader.operation(entry))
             .collect(),
         published: file.published,
+        words: Words::new(&file.words).into(),
         includes: file.includes.into_iter().map(Into::into).collect(),
         other: OTHER.into(),
     })
@@ -185,14 +193,19 @@ impl Reader<'_> {
     }
 
     fn conditions(&mut self, entry: &OperationEntry) -> Conditions {
-        let present = entry.query.iter().filter_map(|(key, value)| {
+        Conditions {
+            present: self.parameters(&entry.query),
+            each: self.parameters(&entry.each),
+            absent: entry.absent.iter().map(|key| key.as_str().into()).collect(),
+        }
+    }
+
+    fn parameters(&mut self, of: &BTreeMap<String, Spanned<String>>) -> Box<[(Box<str>, Segment)]> {
+        let parsed = of.iter().filter_map(|(key, value)| {
             let value = self.part(value, Segment::parse)?;
             Some((Box::from(key.as_str()), value))
         });
-        Conditions {
-            present: present.collect(),
-            absent: entry.absent.iter().map(|key| key.as_str().into()).collect(),
-        }
+        parsed.collect()
     }
 
     fn part<T>(

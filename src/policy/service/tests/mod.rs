@@ -175,26 +175,111 @@ fn a_file_that_is_wrong_says_where_and_decides_nothing() {
 }
 
 #[test]
-fn the_manual_lists_every_operation() {
+fn the_manual_lists_every_word() {
     let manual = include_str!("../../../manual/actions.rs");
     let services = Services::built_in();
+    let mut missing = String::new();
     for service in services.services.iter() {
-        let mut words: Vec<String> = Vec::new();
-        for operation in &service.operations {
-            let word = format!("`{}`", operation.name);
-            if !words.contains(&word) {
-                words.push(word);
-            }
-        }
+        let of_heads = service.operations.iter().map(|operation| &*operation.name);
+        let own = source_words(service);
+        let of_bodies = own.listed().filter(|word| !word.starts_with("mutation:"));
         let row = format!(
             "//! | `{}` | {} | {} |\n",
             service.name,
             service.about,
-            words.join(", ")
+            quoted(of_heads.chain(of_bodies))
         );
+        let above = own.listed().collect::<std::collections::BTreeSet<_>>();
+        let includes = above.into_iter().filter_map(|word| {
+            let below = quoted(own.below(word));
+            let row = format!("//! | `{}` | `{word}` | {below} |\n", service.name);
+            (!below.is_empty()).then_some(row)
+        });
+        let rows = std::iter::once(row).chain(includes);
+        rows.filter(|row| !manual.contains(row))
+            .for_each(|row| missing.push_str(&row));
+    }
+    assert!(
+        missing.is_empty(),
+        "write in src/manual/actions.rs:\n{missing}"
+    );
+}
+
+/// The pairs of a service without those of the services that it includes.
+fn source_words(service: &Service) -> Words {
+    let text = FILES.iter().find(|(name, _)| *name == &*service.name);
+    let mut findings = Vec::new();
+    let parsed = source::parse(&service.name, text.unwrap().1, &mut findings);
+    Words::clone(&parsed.unwrap().words)
+}
+
+fn quoted<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let mut once: Vec<String> = Vec::new();
+    for word in words.map(|word| format!("`{word}`")) {
+        if !once.contains(&word) {
+            once.push(word);
+        }
+    }
+    once.join(", ")
+}
+
+/// A word that nothing tells would make rules that never match.
+#[test]
+fn every_word_is_one_that_a_head_or_a_body_tells() {
+    let of_bodies = [
+        "create",
+        "delete",
+        "push-probe",
+        "lfs-upload",
+        "lfs-download",
+        "graphql-query",
+        "graphql-subscription",
+        "graphql-mutation",
+        "graphql-unreadable",
+        "pull-token",
+        "push-token",
+    ];
+    let services = Services::built_in();
+    for service in services.services.iter() {
+        let of_heads: Vec<&str> = services
+            .with_included(&service.name)
+            .flat_map(|it| it.operations.iter().map(|operation| &*operation.name))
+            .collect();
+        for word in service.words.listed() {
+            let told = of_heads.contains(&word) || of_bodies.contains(&word);
+            assert!(
+                told || word.starts_with("mutation:"),
+                "{}: {word}",
+                service.name
+            );
+        }
+    }
+}
+
+#[test]
+fn a_word_holds_before_and_after_the_body() {
+    let services = Services::built_in();
+    for (service, before, after) in [
+        ("git", "push", "create"),
+        ("git", "push", "delete"),
+        ("git", "push", "push-probe"),
+        ("git", "lfs-batch", "lfs-upload"),
+        ("git", "lfs-batch", "lfs-download"),
+        ("github", "graphql", "graphql-query"),
+        ("github", "graphql", "graphql-unreadable"),
+        ("github", "graphql", "mutation:anything"),
+        ("github", "comment", "mutation:addComment"),
+        ("github", "push", "mutation:createCommitOnBranch"),
+        ("gitlab", "comment", "mutation:createNote"),
+        ("huggingface", "push", "create"),
+        ("oci", "token", "push-token"),
+        ("oci", "push", "push-token"),
+    ] {
+        let words = services.words(service).unwrap();
+        assert!(words.includes(before, after), "{service}: {before} {after}");
         assert!(
-            manual.contains(&row),
-            "write in src/manual/actions.rs:\n{row}"
+            !words.includes(after, before),
+            "{service}: {after} {before}"
         );
     }
 }

@@ -21,6 +21,15 @@ fn npm() {
         GET /-/v1/search?text=x                           -> query read
         GET /-/whoami                                     -> query read
         GET /-/package/lodash/dist-tags                   -> view read package=lodash
+        GET /-/package/@acme%2fui/dist-tags               -> view read package=@acme/ui
+        GET /-/package/@acme%2Fui/visibility              -> view read package=@acme/ui
+        GET /-/package/@acme%2fui/collaborators           -> view read package=@acme/ui
+        GET /-/npm/v1/attestations/@acme%2fui@1.0.0       -> view read package=@acme/ui version=1.0.0
+        GET /-/npm/v1/attestations/@acme/ui@1.0.0         -> view read package=@acme/ui version=1.0.0
+        GET /-/npm/v1/attestations/lodash@4.17.21         -> view read package=lodash version=4.17.21
+        GET /-%2Fv1%2Fdone                                -> login write
+        GET //-//v1/done                                  -> login write
+        GET /-/v1/DONE;x                                  -> login write
         POST /-/npm/v1/security/advisories/bulk           -> audit read
         POST /-/npm/v1/security/audits/quick              -> audit read
         POST /-/npm/v1/security/other                     -> other write
@@ -132,7 +141,11 @@ fn oci() {
         GET /token?scope[]=repository:a:push              -> push-token write
         GET /token?service=s;scope=repository:a:push      -> push-token write
         GET /v2/token?scope=repository:a:*                -> push-token write
-        POST /token                                       -> push-token write
+        GET /token?scope=repository:a:pull&scope=repository:b:pull -> pull-token read
+        GET /token?scope=repository:a:pull&Scope=repository:b:pull -> push-token write
+        POST /token                                       -> token ? OciToken
+        POST /token/                                      -> other write
+        POST /oauth2/exchange                             -> token ? OciToken
         ",
     );
 }

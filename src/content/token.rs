@@ -1,0 +1,146 @@
+//! The form that asks a registry of images for a token (distribution, docs/spec/auth/oauth.md).
+
+use crate::policy::{Action, Deed};
+
+use super::{Fields, essence, form, is_plain, told};
+
+/// Bytes of one value; refresh tokens are signed documents of some kilobytes.
+const MAX_VALUE_SIZE: usize = 8 * 1024;
+/// Repositories that one token may be for.
+const MAX_SCOPES: usize = 100;
+/// The keys of the form. Only `scope` may stand twice.
+const KEYS: [&str; 8] = [
+    "access_type",
+    "client_id",
+    "grant_type",
+    "password",
+    "refresh_token",
+    "scope",
+    "service",
+    "username",
+];
+
+/// Reads a form. It reads if each scope is for a pull, or it has none; all else is for a push.
+pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
+    let kind = essence(fields.content_type);
+    let is_form = kind.as_deref() == Some("application/x-www-form-urlencoded");
+    let pulled = (is_form && is_plain(fields))
+        .then(|| pulled(body))
+        .flatten();
+    let Some(repositories) = pulled else {
+        return unread(head);
+    };
+    let repository = match repositories.as_slice() {
+        [one] => Some(one.as_str().into()),
+        _ => None,
+    };
+    Deed {
+        repository,
+        ..told(head, Some("pull-token"), Action::Read)
+    }
+}
+
+/// What is decided where a form cannot be read.
+pub(super) fn unread(head: &Deed) -> Deed {
+    told(head, Some("push-token"), Action::Write)
+}
+
+/// The repositories that a form asks to pull from; `None` if it asks for anything else.
+fn pulled(body: &[u8]) -> Option<Vec<String>> {
+    let pairs = form::pairs(str::from_utf8(body).ok()?)?;
+    let sound = |(key, value): &(String, String)| {
+        let alike = pairs.iter().filter(|(other, _)| other == key).count();
+        KEYS.contains(&&**key) && value.len() <= MAX_VALUE_SIZE && (alike == 1 || key == "scope")
+    };
+    if !pairs.iter().all(sound) {
+        return None;
+    }
+    let scopes = pairs.iter().filter(|(key, _)| key == "scope");
+    let scopes: Vec<&str> = scopes.flat_map(|(_, value)| value.split(' ')).collect();
+    if scopes.len() > MAX_SCOPES {
+        return None;
+    }
+    scopes.into_iter().map(repository).collect()
+}
+
+/// `NAME` of `repository:NAME:pull`.
+fn repository(scope: &str) -> Option<String> {
+    let name = scope.strip_prefix("repository:")?.strip_suffix(":pull")?;
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-".contains(&byte);
+    (!name.is_empty() && name.bytes().all(plain)).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::body;
+    use super::*;
+    use crate::policy::Body;
+
+    fn told(form: &str) -> String {
+        let fields = Fields {
+            content_type: Some(b"application/x-www-form-urlencoded"),
+            ..Fields::default()
+        };
+        let head = Deed {
+            repository: None,
+            ..body(Body::OciToken)
+        };
+        let deed = read(&head, &fields, form.as_bytes());
+        let repository = deed.repository.unwrap_or_default();
+        format!("{} {repository}", deed.operation.unwrap())
+    }
+
+    #[test]
+    fn a_token_for_pulls_reads() {
+        for (form, expected) in [
+            (
+                "grant_type=password&service=registry.example&client_id=docker&username=ana\
+                 &password=x&access_type=offline&scope=repository%3Alibrary%2Fbusybox%3Apull",
+                "pull-token library/busybox",
+            ),
+            (
+                "grant_type=refresh_token&refresh_token=a.b.c&service=r&client_id=c",
+                "pull-token ",
+            ),
+            ("scope=repository:a/b:pull+repository:c:pull", "pull-token "),
+            (
+                "scope=repository:a/b:pull&scope=repository:c:pull",
+                "pull-token ",
+            ),
+        ] {
+            assert_eq!(told(form), expected, "{form}");
+        }
+    }
+
+    #[test]
+    fn a_token_for_anything_else_writes() {
+        for form in [
+            "scope=repository:a:push",
+            "scope=repository:a:pull,push",
+            "scope=repository:a:pull&scope=repository:a:push",
+            "scope=repository:a:pull+repository:a:push",
+            "scope=repository:a:pull&SCOPE=repository:a:push",
+            "scope=repository:a:pull&data=secret",
+            "scope=repository:a:pull&username=a&username=b",
+            "scope=repository:a:push:pull",
+            "scope=repository:A:pull",
+            "scope=registry:catalog:*",
+            "scope=",
+            "scope=repository:a:pull;scope=repository:a:push",
+            "{\"scope\":\"repository:a:pull\"}",
+            "%",
+        ] {
+            assert_eq!(told(form), "push-token ", "{form}");
+        }
+        let long = format!("password={}", "a".repeat(MAX_VALUE_SIZE + 1));
+        assert_eq!(told(&long), "push-token ");
+        let head = body(Body::OciToken);
+        let json = Fields {
+            content_type: Some(b"application/json"),
+            ..Fields::default()
+        };
+        let deed = read(&head, &json, b"scope=repository:a:pull");
+        assert_eq!(deed.action, Some(Action::Write));
+    }
+}

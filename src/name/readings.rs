@@ -1,0 +1,77 @@
+//! The texts as which servers may read one path.
+
+use percent_encoding::percent_decode_str;
+
+/// What a server does with the text of a path.
+#[derive(Clone, Copy)]
+struct Server {
+    /// It takes an escaped slash for a slash, and so for the end of a segment.
+    divides: bool,
+    /// It cuts a segment at `;` (parameters, RFC 3986 section 3.3).
+    cuts: bool,
+}
+
+/// The server that makes the fewest distinctions comes first.
+const SERVERS: [Server; 4] = [
+    Server {
+        divides: true,
+        cuts: true,
+    },
+    Server {
+        divides: true,
+        cuts: false,
+    },
+    Server {
+        divides: false,
+        cuts: true,
+    },
+    Server {
+        divides: false,
+        cuts: false,
+    },
+];
+
+/// As [`Path::readings`](super::Path::readings), of a canonical path without its query.
+pub(super) fn of(path: &str) -> Vec<Box<str>> {
+    let mut readings: Vec<Box<str>> = Vec::with_capacity(1);
+    for server in SERVERS {
+        let reading = server.read(path);
+        if !readings.contains(&reading) {
+            readings.push(reading);
+        }
+    }
+    readings
+}
+
+impl Server {
+    fn read(self, path: &str) -> Box<str> {
+        let mut reading = String::with_capacity(path.len());
+        for segment in path.split('/') {
+            // Without loss: the escapes of a `Path` are UTF-8.
+            let decoded = percent_decode_str(segment).decode_utf8_lossy();
+            if self.divides {
+                decoded
+                    .split('/')
+                    .for_each(|part| self.push(part, &mut reading));
+            } else {
+                self.push(&decoded, &mut reading);
+            }
+        }
+        if reading.is_empty() {
+            reading.push('/');
+        }
+        reading.into()
+    }
+
+    /// Adds a segment; an empty one is left out, as servers merge slashes.
+    fn push(self, segment: &str, reading: &mut String) {
+        let segment = match segment.split_once(';') {
+            Some((front, _)) if self.cuts => front,
+            _ => segment,
+        };
+        if !segment.is_empty() {
+            reading.push('/');
+            reading.push_str(&segment.to_lowercase().replace('/', "%2f"));
+        }
+    }
+}
