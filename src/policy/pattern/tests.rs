@@ -434,3 +434,34 @@ fn host_patterns_nest_or_are_apart() {
     let wrapped = Host::parse(b"[::ffff:10.0.0.1]").unwrap();
     assert!(host("10.0.0.0/8").matches(&wrapped));
 }
+
+#[test]
+fn a_path_is_folded_as_its_readings_are() {
+    for text in [
+        "/",
+        "//",
+        "/A//b%2Fc;v=1/",
+        "/;x",
+        "/a;b%2Fc/d",
+        "/a%3Bb/c",
+        "/100%25",
+        "/%40Scope%2fname/-/x",
+        "/%2F%2f;",
+        "/[slug]|^",
+    ] {
+        let path = name::Path::parse(text.as_bytes()).unwrap();
+        let folded: Vec<String> = Server::ALL
+            .map(|server| fold::fold(path.path().as_bytes(), server))
+            .map(|folded| String::from_utf8(folded).unwrap())
+            .into();
+        let readings: Vec<String> = path.readings().into_iter().map(Into::into).collect();
+        assert!(
+            readings.iter().all(|reading| folded.contains(reading)),
+            "{text}: {folded:?}"
+        );
+        assert!(
+            folded.iter().all(|folded| readings.contains(folded)),
+            "{text}: {readings:?}"
+        );
+    }
+}
