@@ -42,12 +42,12 @@
 //!    user. A repository that only the working copy names is *asserted*: it can make the tier
 //!    stricter, never looser. Branch and commit are read from the working copy here, and cached for a
 //!    second. A caller that opens connections beyond its rate is refused (429 `rate_limited`).
-//! 6. **decide** ([`policy`]). *The floor, then an exception, then deny, then ask, then allow, then
-//!    the tier's default: the first that matches decides.* Pure, total, below a microsecond. A
+//! 6. **decide** ([`policy`]). *The floor, then deny, then ask, then allow, then the tier's own word
+//!    (ask, allow, default): the first that matches decides.* Pure, total, below a microsecond. A
 //!    denied name causes no DNS query. A flow that may pass takes a place among the open flows
 //!    (`limits.flows`, `limits.flows-per-caller`; none left: 429 `too_many_flows`).
 //! 7. **resolve** ([`dial`]). Every address is checked: metadata and link-local addresses never pass,
-//!    private ones only where the rule names them, the proxy's own never. A look-up takes descriptors
+//!    private ones only where the rule grants them, the proxy's own never. A look-up takes descriptors
 //!    from the caller's share of the budget; none left is a 429 (`too_many_flows`).
 //! 8. **decision line**. In the log before the gate connects.
 //! 9. **dial**. One of the checked addresses, with a descriptor from the caller's share; no name is

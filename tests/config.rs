@@ -284,7 +284,15 @@ fn the_reference_shows_every_key_of_every_section() {
         } else if let Some((key, _)) = line.split_once(" = ")
             && !line.starts_with(' ')
         {
-            shown.insert((section.clone(), key.to_owned()));
+            // `from.tiers` is the key `tiers` of `from`.
+            let (around, key) = match key.split_once('.') {
+                Some((prefix, key)) => {
+                    shown.insert((section.clone(), prefix.to_owned()));
+                    (prefix.to_owned(), key)
+                }
+                None => (section.clone(), key),
+            };
+            shown.insert((around, key.to_owned()));
         }
     }
     for (section, keys) in config::keys() {
@@ -703,15 +711,18 @@ fn a_hundred_thousand_hosts_load_in_one_rule_and_in_many() {
     let host = |n: usize| format!("\"host-{n}.example.com\"");
     let hosts: Vec<_> = (0..100_000).map(host).collect();
     let one = format!(
-        "[[rule]]\nid = \"a\"\nverdict = \"deny\"\nhosts = [{}]\n",
+        "[[rule]]\nid = \"a\"\nverdict = \"deny\"\nto.hosts = [{}]\n",
         hosts.join(", ")
     );
     let (config, findings) = config::load_text(Path::new("a.toml"), &one);
     assert!(findings.is_empty());
-    assert_eq!(config.unwrap().policy.rules[0].value.hosts.len(), 100_000);
+    assert_eq!(
+        config.unwrap().policy.rules[0].value.to.hosts.len(),
+        100_000
+    );
     let rule = |n: usize| {
         format!(
-            "[[rule]]\nid = \"{n}\"\nverdict = \"deny\"\nhosts = [{}]\n",
+            "[[rule]]\nid = \"{n}\"\nverdict = \"deny\"\nto.hosts = [{}]\n",
             host(n)
         )
     };

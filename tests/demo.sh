@@ -113,8 +113,8 @@ if [ -n "$networks" ]; then
     start demo "[[rule]]
 id = \"registry-mirror\"
 verdict = \"allow\"
-hosts = [${quoted%, }]
-addresses = [$networks]
+to.hosts = [${quoted%, }]
+grant.addresses = [$networks]
 reason = \"the registries' names lead to a mirror here\""
 else
     say "the built-in policy, and one rule file"

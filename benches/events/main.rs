@@ -233,28 +233,28 @@ roots = ["origins.pem"]
 hosts = {{ {hosts} }}
 
 [[rule]]
-id        = "opaque"
-verdict   = "allow"
-hosts     = ["{OPAQUE}"]
-ports     = [{h1}, {h2}]
-addresses = ["127.0.0.0/8"]
+id              = "opaque"
+verdict         = "allow"
+to.hosts        = ["{OPAQUE}"]
+to.ports        = [{h1}, {h2}]
+grant.addresses = ["127.0.0.0/8"]
 
 [[rule]]
-id        = "inspected"
-verdict   = "allow"
-hosts     = ["{INSPECTED}", "*.new.example.com"]
-ports     = [{h1}, {h2}]
-addresses = ["127.0.0.0/8"]
-inspect   = true
-upstream  = "origins"
+id              = "inspected"
+verdict         = "allow"
+to.hosts        = ["{INSPECTED}", "*.new.example.com"]
+to.ports        = [{h1}, {h2}]
+grant.addresses = ["127.0.0.0/8"]
+grant.inspect   = true
+grant.upstream  = "origins"
 
 [[rule]]
-id        = "tools"
-verdict   = "allow"
-servers   = ["tools-h1", "tools-h2"]
-tools     = {{ allow = ["search"] }}
-addresses = ["127.0.0.0/8"]
-upstream  = "origins"
+id              = "tools"
+verdict         = "allow"
+does.servers    = ["tools-h1", "tools-h2"]
+does.tools      = ["search"]
+grant.addresses = ["127.0.0.0/8"]
+grant.upstream  = "origins"
 
 [mcp.tools-h1]
 url = "https://{TOOLS}:{h1}/mcp"

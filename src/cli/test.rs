@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn trials_that_hold_trials_that_fail_and_files_that_are_wrong_differ() {
-        let trial = "[[trial]]\nname = \"paste\"\ntier = \"only\"\n";
+        let trial = "[[trial]]\nname = \"paste\"\nfrom.tiers = [\"only\"]\n";
         assert_eq!(
             perform(&format!("{trial}denies = [\"pastebin.com:443\"]\n")),
             Answer::Yes
@@ -162,7 +162,7 @@ mod tests {
         let file = folder.path().join("tidegate.toml");
         let long = "l".repeat(30);
         let rule = format!(
-            "[[rule]]\nid = \"{long}\"\nverdict = \"allow\"\nhosts = [\"docs.example\"]\n\
+            "[[rule]]\nid = \"{long}\"\nverdict = \"allow\"\nto.hosts = [\"docs.example\"]\n\
              allows = [\"docs.example:443\"]\ndenies = [\"https://docs.example.other.example/\"]\n"
         );
         std::fs::write(&file, format!("{TIERS}{rule}")).unwrap();

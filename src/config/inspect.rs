@@ -177,7 +177,10 @@ pub(super) fn demand_credential_key(
     if section.is_some_and(|section| section.value.credential_key.is_some()) {
         return;
     }
-    for rule in rules.iter().filter(|it| !it.value.credentials.is_empty()) {
+    for rule in rules
+        .iter()
+        .filter(|it| !it.value.unless.credentials.is_empty())
+    {
         let id = &rule.value.id;
         let message = format!(
             "rule `{}` names credentials, but there is no key to hash those of requests with",
@@ -186,7 +189,7 @@ pub(super) fn demand_credential_key(
         let finding = Diagnostic::error("missing-key", rule.at(id), message);
         findings.push(
             finding
-                .label("has `credentials`")
+                .label("has `unless.credentials`")
                 .help("write `credential-key = \"credentials.key\"` in [inspect]"),
         );
     }

@@ -14,7 +14,8 @@ use super::record::Record;
 use super::written::{Written, includes_of, keys_by_section};
 use super::{Config, Dial, Identity, Inspect, Limits, Listen, Workspaces};
 use super::{
-    dial, identity, inspect, issuer, limits, listen, parent, record, session, upstream, workspace,
+    dial, identity, inspect, issuer, limits, listen, parent, record, refusal, session, upstream,
+    workspace,
 };
 
 /// Of a file with more mistakes of syntax, the first ones are shown.
@@ -80,6 +81,7 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         inspect: Inspect::default(),
         workspaces: Workspaces::default(),
         upstreams: Vec::new(),
+        contact: None,
         policy: crate::policy::source::Policy::default(),
     }
 }
@@ -203,6 +205,7 @@ fn check(
         inspect,
         workspaces,
         upstreams,
+        contact: refusal::contact(written.refusal.as_ref(), findings),
         policy,
     }
 }

@@ -13,10 +13,12 @@ mod limits;
 mod listen;
 mod load;
 mod names;
+mod old_spelling;
 mod parent;
 mod plain_program;
 mod preset;
 mod record;
+mod refusal;
 mod section;
 mod session;
 mod strict_modes;
@@ -79,7 +81,10 @@ pub struct Config {
     pub workspaces: Workspaces,
     /// `[upstream.*]`: how to speak TLS with some destinations.
     pub upstreams: Vec<Upstream>,
-    /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[rule]]`, `[[trial]]`.
+    /// `[refusal]`: the contact text of refusals by the policy.
+    pub contact: Option<Arc<str>>,
+    /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[destination]]`, `[[rule]]`,
+    /// `[[trial]]` and the like.
     pub policy: source::Policy,
 }
 

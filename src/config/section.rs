@@ -13,8 +13,8 @@ use serde::forward_to_deserialize_any;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
-use crate::diag::{Diagnostic, Place, Source, did_you_mean};
-use crate::policy::source::Placed;
+use crate::diag::{Diagnostic, Place, Source, closest, did_you_mean};
+use crate::policy::source::{self, Placed};
 
 /// The finding for something that a later version knows.
 pub(super) fn not_yet(place: Place, what: &str) -> Diagnostic {
@@ -119,10 +119,29 @@ impl Reading<'_, '_> {
         let unknown: Vec<_> = self.table.keys().filter(is_unknown).cloned().collect();
         for key in &unknown {
             let (place, key) = (Place::new(source, key.span()), key_str(key));
-            self.findings.push(unknown_key(place, key, what, known));
+            let mut finding = unknown_key(place, key, what, known);
+            if let Some(help) = nested(key, known) {
+                finding = finding.help(help);
+            }
+            self.findings.push(finding);
             self.table.remove(key);
         }
-        unknown.is_empty()
+        let mut sound = unknown.is_empty();
+        for (prefix, known) in prefixes().into_iter().filter(|(it, _)| known.contains(it)) {
+            let Some(DeValue::Table(inner)) = self.table.get_mut(prefix).map(Spanned::get_mut)
+            else {
+                continue;
+            };
+            let is_unknown = |key: &&Spanned<_>| !known.contains(&key_str(key));
+            let unknown: Vec<_> = inner.keys().filter(is_unknown).cloned().collect();
+            for key in &unknown {
+                let (place, key) = (Place::new(source, key.span()), key_str(key));
+                self.findings.push(unknown_key(place, key, prefix, known));
+                inner.remove(key);
+            }
+            sound &= unknown.is_empty();
+        }
+        sound
     }
 
     fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
@@ -163,14 +182,14 @@ impl Reading<'_, '_> {
         if key.as_ref().is_some_and(|key| self.assumed.contains(key)) || span.is_empty() {
             return false;
         }
-        let whole = key.as_ref().and_then(|key| self.table.get(key.as_str()));
+        let whole = key.as_ref().and_then(|key| value_at(&self.table, key));
         let within = whole.is_some_and(|value| value.span() != span);
         let key_name = key.as_deref().unwrap_or(self.what);
         let place = Place::new(self.source, span);
         self.findings
             .push(wrong_type(place, key_name, within, error.message()));
         let Some(key) = key else { return false };
-        self.table.remove(key.as_str());
+        remove_at(&mut self.table, &key);
         self.assumed.push(key);
         true
     }
@@ -185,13 +204,66 @@ impl Reading<'_, '_> {
             .is_none()
     }
 
-    /// The key whose value `span` lies in.
+    /// The key whose value `span` lies in: `id`, or `to.hosts`.
     fn key_around(&self, span: &Range<usize>) -> Option<String> {
-        let (key, _) = self
-            .table
-            .iter()
-            .find(|(_, value)| value.span().start <= span.start && span.end <= value.span().end)?;
+        let around = |value: &Spanned<DeValue<'_>>| {
+            value.span().start <= span.start && span.end <= value.span().end
+        };
+        for (prefix, _) in prefixes() {
+            if let Some(DeValue::Table(inner)) = self.table.get(prefix).map(Spanned::get_ref)
+                && let Some((key, _)) = inner.iter().find(|(_, value)| around(value))
+            {
+                return Some(format!("{prefix}.{}", key.get_ref()));
+            }
+        }
+        let (key, _) = self.table.iter().find(|(_, value)| around(value))?;
         Some(key.get_ref().to_string())
+    }
+}
+
+/// The help for a key that belongs, or comes near to one that belongs, below a prefix.
+fn nested(key: &str, known: &[&str]) -> Option<String> {
+    let prefixes = prefixes()
+        .into_iter()
+        .filter(|(prefix, _)| known.contains(prefix));
+    let all: Vec<_> = prefixes
+        .flat_map(|(prefix, keys)| keys.iter().map(move |it| (prefix, *it)))
+        .collect();
+    let near = closest(key, all.iter().map(|(_, key)| *key))?;
+    let (prefix, key) = all.iter().find(|(_, key)| *key == near)?;
+    if closest(near, known.iter().copied()).is_some() {
+        return None;
+    }
+    Some(format!("did you mean `{prefix}.{key}`?"))
+}
+
+/// The tables within a rule, an exception, a trial or an invariant, with their keys.
+fn prefixes() -> [(&'static str, &'static [&'static str]); 5] {
+    [
+        ("from", keys_of::<source::From>()),
+        ("to", keys_of::<source::To>()),
+        ("does", keys_of::<source::Does>()),
+        ("unless", keys_of::<source::Unless>()),
+        ("grant", keys_of::<source::Grant>()),
+    ]
+}
+
+/// The value of `id` or `to.hosts`.
+fn value_at<'t, 'i>(table: &'t DeTable<'i>, key: &str) -> Option<&'t Spanned<DeValue<'i>>> {
+    match key.split_once('.') {
+        Some((prefix, key)) => table.get(prefix)?.get_ref().as_table()?.get(key),
+        None => table.get(key),
+    }
+}
+
+fn remove_at(table: &mut DeTable<'_>, key: &str) {
+    match key.split_once('.') {
+        Some((prefix, key)) => {
+            if let Some(DeValue::Table(inner)) = table.get_mut(prefix).map(Spanned::get_mut) {
+                inner.remove(key);
+            }
+        }
+        None => drop(table.remove(key)),
     }
 }
 
@@ -311,13 +383,14 @@ mod tests {
 
     #[test]
     fn a_struct_tells_its_keys() {
-        assert_eq!(keys_of::<Trial>().len(), 8);
-        assert!(keys_of::<Rule>().contains(&"methods"));
+        assert_eq!(keys_of::<Trial>().len(), 6);
+        assert!(keys_of::<Rule>().contains(&"does"));
     }
 
     #[test]
     fn all_that_is_wrong_in_a_table_is_found_at_once() {
-        let text = "id = 5\nhosts = \"a\"\nhots = []\nraw = 1\ninspect = 1\nports = [\"1\"]\n";
+        let text = "id = 5\nto.hosts = \"a\"\nto.hots = []\ngrant.raw = 1\ngrant.inspect = 1\n\
+                    to.ports = [\"1\"]\n";
         let found = findings_of::<Rule>(text);
         let codes: Vec<_> = found.iter().map(|(code, _, line)| (*code, *line)).collect();
         for expected in [
@@ -337,7 +410,7 @@ mod tests {
     #[test]
     fn what_is_right_is_found_right() {
         assert_eq!(
-            findings_of::<Rule>("id = \"a\"\nverdict = \"allow\"\nports = [443]\n"),
+            findings_of::<Rule>("id = \"a\"\nverdict = \"allow\"\nto.ports = [443]\n"),
             []
         );
     }

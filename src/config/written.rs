@@ -12,13 +12,17 @@ use crate::policy::source::{self, Placed};
 use super::blot::Secrets;
 use super::section::{Value, keys_of, not_yet, unknown_key};
 use super::{
-    admin_tls, dial, identity, inspect, issuer, limits, listen, parent, record, session, tls,
-    upstream, workspace,
+    admin_tls, dial, identity, inspect, issuer, limits, listen, old_spelling, parent, record,
+    refusal, session, tls, upstream, workspace,
 };
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 17] = [
+const SECTIONS: [&str; 23] = [
+    "always",
+    "catalogue",
+    "destination",
     "dial",
+    "exception",
     "group",
     "identity",
     "include",
@@ -27,7 +31,9 @@ const SECTIONS: [&str; 17] = [
     "listen",
     "listener",
     "mcp",
+    "never",
     "record",
+    "refusal",
     "repository",
     "rule",
     "tier",
@@ -38,11 +44,7 @@ const SECTIONS: [&str; 17] = [
 ];
 
 /// What later versions have at the top of a file.
-const NOT_YET: [(&str, &str); 3] = [
-    ("exception", "`[[exception]]`"),
-    ("exceptions", "`[exceptions]`"),
-    ("never", "`[[never]]`"),
-];
+const NOT_YET: [(&str, &str); 1] = [("exceptions", "`[exceptions]`")];
 
 /// The sections of all files.
 #[derive(Debug, Default)]
@@ -56,6 +58,7 @@ pub(super) struct Written {
     pub(super) parents: Vec<Placed<parent::Section>>,
     pub(super) policy: source::Policy,
     pub(super) record: Option<Placed<record::Section>>,
+    pub(super) refusal: Option<Placed<refusal::Section>>,
     /// Where secrets stand, or what may be meant for one.
     pub(super) secrets: Secrets,
     pub(super) session: Option<Placed<session::Section>>,
@@ -87,7 +90,13 @@ impl Written {
             };
             let policy = &mut self.policy;
             match key.get_ref().as_ref() {
+                "always" => not_supported::<source::Invariant>(of("[[always]]"), findings),
+                "catalogue" => once(&mut policy.catalogue, of("[catalogue]"), findings),
+                "destination" => {
+                    many(&mut policy.destinations, of("[[destination]]"), findings);
+                }
                 "dial" => self.add_dial(of("[dial]"), findings),
+                "exception" => not_supported::<source::Exception>(of("[[exception]]"), findings),
                 "group" => named(&mut policy.groups, "group", of("[group.NAME]"), findings),
                 "identity" => self.add_identity(of("[identity]"), findings),
                 // Followed before: see `includes_of`.
@@ -97,7 +106,9 @@ impl Written {
                 "listen" => once(&mut self.listen, of("[listen]"), findings),
                 "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
                 "mcp" => named(&mut policy.mcp, "mcp", of("[mcp.NAME]"), findings),
+                "never" => not_supported::<source::Invariant>(of("[[never]]"), findings),
                 "record" => once(&mut self.record, of("[record]"), findings),
+                "refusal" => once(&mut self.refusal, of("[refusal]"), findings),
                 "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
                 "rule" => many(&mut policy.rules, of("[[rule]]"), findings),
                 "tier" => named(&mut policy.tier, "tier", of("[tier.NAME]"), findings),
@@ -327,6 +338,12 @@ fn many<T: DeserializeOwned>(
         return;
     };
     for value in items {
+        if let DeValue::Table(table) = value.get_ref()
+            && let Some(finding) = old_spelling::finding(source, what, table)
+        {
+            findings.push(finding);
+            continue;
+        }
         list.extend(
             Value {
                 source,
@@ -334,6 +351,24 @@ fn many<T: DeserializeOwned>(
                 content: value,
             }
             .read(findings),
+        );
+    }
+}
+
+/// Tables that a later version supports: what is wrong with them is found all the same.
+fn not_supported<T: DeserializeOwned>(value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
+    let what = value.what.to_owned();
+    let mut tables: Vec<Placed<T>> = Vec::new();
+    many(&mut tables, value, findings);
+    for table in tables {
+        findings.push(
+            Diagnostic::error(
+                "not-yet",
+                table.place(),
+                format!("`{what}` is not supported yet"),
+            )
+            .label("it is not ignored")
+            .help("take it out: every table of a file that loads has its effect"),
         );
     }
 }
@@ -384,10 +419,12 @@ fn unknown_section(place: Place, key: &str) -> Diagnostic {
     if let Some((_, what)) = NOT_YET.iter().find(|(name, _)| *name == key) {
         return not_yet(place, what);
     }
+    let homes = ["issuer", "session", "user"];
     let home = keys_by_section()
         .into_iter()
         .find(|(_, keys)| keys.contains(&key));
     let help = match home {
+        _ if homes.contains(&key) => format!("write `identity.{key}` within its brackets"),
         Some((section, _)) => format!("`{key}` belongs below `{section}`"),
         None => did_you_mean(key, &SECTIONS),
     };
@@ -411,6 +448,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ),
         ("[[listener]]", keys_of::<listen::ListenerSection>()),
         ("[record]", keys_of::<record::Section>()),
+        ("[refusal]", keys_of::<refusal::Section>()),
         ("[dial]", keys_of::<dial::Section>()),
         (parent::WHAT, keys_of::<parent::Section>()),
         ("[inspect]", keys_of::<inspect::Section>()),
@@ -422,7 +460,14 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[tier.NAME]", keys_of::<source::Tier>()),
         ("[[repository]]", keys_of::<source::Repository>()),
         ("[group.NAME]", keys_of::<source::Group>()),
+        ("[catalogue]", keys_of::<source::CatalogueUse>()),
+        ("[[destination]]", keys_of::<source::Destination>()),
         ("[[rule]]", keys_of::<source::Rule>()),
+        ("from", keys_of::<source::From>()),
+        ("to", keys_of::<source::To>()),
+        ("does", keys_of::<source::Does>()),
+        ("unless", keys_of::<source::Unless>()),
+        ("grant", keys_of::<source::Grant>()),
         ("[mcp.NAME]", keys_of::<source::Mcp>()),
         ("[[trial]]", keys_of::<source::Trial>()),
         ("[upstream.NAME]", keys_of::<upstream::Section>()),

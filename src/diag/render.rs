@@ -278,8 +278,12 @@ fn last_chars(text: &str, many: usize) -> &str {
     text.get(begin..).unwrap_or(text)
 }
 
-/// Breaks lines between words; what stands between backticks is one word where that fits.
+/// Breaks lines between words; what stands between backticks is one word where that fits. Lines
+/// behind the first are text to copy, and stay as they are.
 fn wrap(text: &str, width: usize) -> String {
+    if let Some((first, rest)) = text.split_once('\n') {
+        return format!("{}\n{rest}", wrap(first, width));
+    }
     let mut wrapped = String::with_capacity(text.len());
     let mut column = 0;
     for word in words(text) {

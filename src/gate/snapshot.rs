@@ -21,8 +21,10 @@ pub struct Snapshot {
     pub generation: u64,
     /// SHA-256 over every text of the configuration.
     pub digest: Arc<str>,
-    /// The compiled rules.
+    /// The compiled policy.
     pub policy: Policy,
+    /// `[refusal]`: the contact text of refusals by the policy.
+    pub contact: Option<Arc<str>>,
     /// Who may say who they are.
     pub identity: Identity,
     /// Bounds.
@@ -133,6 +135,7 @@ impl Snapshot {
                 parts.clock.clone(),
                 reach,
             ),
+            contact: config.contact.clone(),
             limits: config.limits.clone(),
             dialer,
             guard: parts.guard.clone(),

@@ -438,6 +438,7 @@ fn tighten(who: &mut Who, said: &Arc<str>, policy: &Policy, only: &[TierBasis]) 
         who.tier = other.tier;
         who.tier_basis = other.tier_basis;
     }
+    who.claimed.push(said.clone());
 }
 
 fn evidence(presented: &Presented) -> Evidence {

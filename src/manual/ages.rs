@@ -1,27 +1,36 @@
-//! Rules that say how old a version of a package has to be.
+//! Denies of packages that are too young.
 //!
-//! Most malicious versions of packages are found within days. A rule with `min-age` lets pass only
-//! versions that are older than that:
+//! Most malicious versions of packages are found within days. A deny with `unless.min-age` refuses
+//! versions that are younger:
 //!
 //! ```toml
+//! [[destination]]
+//! category = "package-registry"
+//! hosts = ["packages.example.com"]
+//! service = "npm"
+//!
 //! [[rule]]
 //! id = "registry"
 //! verdict = "allow"
-//! hosts = ["packages.example.com"]
-//! service = "npm"
-//! inspect = true
-//! min-age = "7 d"
+//! to.hosts = ["packages.example.com"]
+//! grant.inspect = true
+//!
+//! [[rule]]
+//! id = "no-young-packages"
+//! verdict = "deny"
+//! to.categories = ["package-registry"]
+//! unless.min-age = "7 days"
 //! ```
 //!
-//! Ages are in days (`7 d`) or hours (`36 h`). Before a download goes on, the gate asks the registry
+//! Ages are in days (`7 days`) or hours (`36 h`). Before a download goes on, the gate asks the registry
 //! when that version was published. A version that is younger is refused (`package_too_new`), and
-//! installers show the reason: `left-pad 1.3.1 was published 2 days ago; rule registry asks 7 days`.
+//! installers show the reason: `left-pad 1.3.1 was published 2 days ago; rule no-young-packages asks 7
+//! days`. A tunnel that is not inspected is refused as well: the gate cannot see what it fetches.
 //! Requests for an index or the document of a package are not refused, so installers still choose the
 //! newest version: name an older one, or set the age in the installer too (`npm
 //! install --before`, `uv --exclude-newer`).
 //!
-//! The age counts where the rule decides: an allow that is named before it, by a more specific host or
-//! by standing first, asks for none.
+//! No allow lifts the deny. Of several, the one that asks the greatest age counts.
 //!
 //! # Where the gate finds the age
 //!

@@ -1,8 +1,8 @@
-//! Rules that name the only credentials for a destination.
+//! Denies of all credentials but those that are meant for a destination.
 //!
 //! A host has many owners: a client that may push to a forge may push to any repository there, with any
-//! token. A rule with `credentials` lets pass only requests with the credentials that were issued for
-//! the work:
+//! token. A deny with `unless.credentials` refuses every request with a credential that was not issued
+//! for the work:
 //!
 //! ```toml
 //! [inspect]
@@ -13,15 +13,20 @@
 //! [[rule]]
 //! id = "forge"
 //! verdict = "allow"
-//! hosts = ["forge.example.com"]
-//! inspect = true
-//! credentials = ["hmac-sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]
+//! to.hosts = ["forge.example.com"]
+//! grant.inspect = true
+//!
+//! [[rule]]
+//! id = "own-credentials"
+//! verdict = "deny"
+//! to.hosts = ["forge.example.com"]
+//! unless.credentials = ["hmac-sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"]
 //! ```
 //!
 //! A request with another credential is refused (`credential_denied`) before any byte of it leaves. A
 //! request without a credential may pass: the forge answers it as an anonymous request. Where a request
-//! presents several credentials, each is compared. The rule needs to see the request: plain HTTP, or
-//! inspected TLS.
+//! presents several credentials, each is compared. A tunnel that is not inspected is refused: the gate
+//! cannot see its credentials.
 //!
 //! # Writing one
 //!

@@ -5,7 +5,7 @@
 //!
 //! # Turning it on
 //!
-//! 1. Say where: `inspect = true` in a rule, `inspect = ["package-registry"]` in a tier (`"all"`:
+//! 1. Say where: `grant.inspect = true` in a rule, `inspect = ["package-registry"]` in a tier (`"all"`:
 //!    everything), or `hosts` and `categories` in `[inspect]` for every tier. This only says what is
 //!    inspected; a rule or tier still has to allow it. The rule with the most specific host
 //!    decides; where none says anything, `[inspect]` and the tier do.
@@ -26,8 +26,8 @@
 //!   included; else the tunnel ends (`sni_mismatch`, `sni_missing`), or the request is answered 421
 //!   (`host_mismatch`). Clients that share connections between names (HTTP/2) ask again by their own.
 //! - It is well-formed HTTP/1.1 or HTTP/2; HTTP/2 is offered where the origin speaks it. What is not
-//!   HTTP ends the tunnel; what a rule with `raw = true` allows is not inspected.
-//! - WebSocket and other protocols within HTTP need `upgrade = true` in the rule.
+//!   HTTP ends the tunnel; what a rule with `grant.raw = true` allows is not inspected.
+//! - WebSocket and other protocols within HTTP need `grant.upgrade = true` in the rule.
 //! - A body that has to be judged (the refs of a push, GraphQL, LFS, MCP) is read up to 1 MiB before
 //!   it goes on. All else is streamed as it comes: events, gRPC, trailers, 1xx. Of the trailers of
 //!   requests only digests, checksums and those of gRPC go on. Bodies are not
@@ -47,11 +47,11 @@
 //!
 //! ```toml
 //! [[rule]]
-//! id      = "updater"
-//! verdict = "allow"
-//! hosts   = ["updates.example.com"]
-//! inspect = false
-//! reason  = "its updater pins its certificate"
+//! id            = "updater"
+//! verdict       = "allow"
+//! to.hosts      = ["updates.example.com"]
+//! grant.inspect = false
+//! reason        = "its updater pins its certificate"
 //! ```
 //!
 //! # What is recorded
@@ -70,11 +70,11 @@
 //! | `self-signed certificate in certificate chain`, `unable to get local issuer certificate`, `UnknownIssuer`, `SELF_SIGNED_CERT_IN_CHAIN`, `x509: certificate signed by unknown authority` | The client does not trust the authority. | See [Trust](#trust). Start programs anew; a variable is read once. |
 //! | the same for one host only, after the policy changed | The client trusts an older authority. | `tidegate ca install`. |
 //! | 503 `inspect_unavailable` on the CONNECT | The authority may not make a certificate for the host (`ca-too-narrow`), or has expired. | `tidegate ca rotate`, `tidegate ca install`. |
-//! | the record of the tunnel has `error.type` `authority_not_trusted`; so does `tidegate_tls_handshakes_total{side="inside"}` | The client rejects the certificate: it pins, or has roots of its own. | A rule with `inspect = false`, or its own variable for roots. |
+//! | the record of the tunnel has `error.type` `authority_not_trusted`; so does `tidegate_tls_handshakes_total{side="inside"}` | The client rejects the certificate: it pins, or has roots of its own. | A rule with `grant.inspect = false`, or its own variable for roots. |
 //! | 502 `tls_failed` | The certificate of the destination is not good, or it wants one of ours. | The detail has the word: see [`upstreams`]. No switch turns verification off. |
 //! | 421 `host_mismatch` | One connection for two hosts. | Nothing; or HTTP/1.1, for a client that gives up. |
 //! | 403 inside TLS, with `X-Tidegate-Flow` | A request is refused. | `tidegate explain ID`. |
-//! | a protocol of its own at port 443 ends at once | It is not HTTP. | `inspect = false`, or `raw = true`. |
+//! | a protocol of its own at port 443 ends at once | It is not HTTP. | `inspect = false`, or `grant.raw = true`. |
 //! | an answer 400 from a server that knows no certificate | The client's own certificate ends at the gate. | [`upstreams`]: the gate shows one. |
 //!
 //! [`mcp`]: super::mcp
@@ -135,9 +135,9 @@
 //!
 //! # WebSocket
 //!
-//! A WebSocket is a permission of its own: a rule has to say `upgrade = true`. It is judged and on
+//! A WebSocket is a permission of its own: a rule has to say `grant.upgrade = true`. It is judged and on
 //! record as the `GET` that opens it (status 101), with the bytes of both ways; it ends when the
-//! policy no longer lets it pass, when a rule loses `upgrade`, or after `limits.idle` of silence.
+//! policy no longer lets it pass, when a rule loses `grant.upgrade`, or after `limits.idle` of silence.
 //!
 //! Over HTTP/1.1 it has a connection of its own to the origin, also where that speaks HTTP/2
 //! besides. Over HTTP/2 (RFC 8441) it is a stream: offered to the client only where the connection

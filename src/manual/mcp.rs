@@ -5,27 +5,34 @@
 //! url = "https://mcp.example.com/mcp"
 //!
 //! [[rule]]
-//! id      = "issues"
-//! verdict = "allow"
-//! servers = ["issues"]
-//! tools   = { allow = ["search_*", "get_*"], deny = ["get_secret*"] }
-//! allows  = ["TOOL https://mcp.example.com/mcp search_issues"]
-//! denies  = ["TOOL https://mcp.example.com/mcp delete_issue"]
+//! id           = "issues"
+//! verdict      = "allow"
+//! does.servers = ["issues"]
+//! does.tools   = ["search_*", "get_*"]
+//! allows       = ["TOOL https://mcp.example.com/mcp search_issues"]
+//! denies       = ["TOOL https://mcp.example.com/mcp delete_issue"]
+//!
+//! [[rule]]
+//! id = "no-secrets"
+//! verdict = "deny"
+//! does.servers = ["issues"]
+//! does.tools = ["get_secret*"]
 //! ```
 //!
 //! **Listing a server**: `url` is its endpoint, exactly, without regard to the query. A rule with
-//! `servers` needs no `hosts`, `ports` or `category`: the servers set them, and are inspected
+//! `does.servers` needs no `to`: the servers set hosts and ports, and are inspected
 //! (`[inspect]` is needed). Another path of that host is not that server.
 //!
-//! **Tools**: `allow` names those that may be called (none: all), `deny` those that may not, whatever
-//! another rule says; `*` is any run of characters, letters of either case differ. A rule that denies
-//! or asks has only `deny`: the tools that it is about. **Methods**: `mcp-methods` names which other
+//! **Tools**: `does.tools` of an allow names those that may be called (none: all), of a deny those that
+//! may not; `*` is any run of characters. An allow compares letters as they are written, a deny whatever
+//! their case. **Methods**: `does.mcp-methods` names which other
 //! messages may be sent (none: all), as `initialize`, `notifications/*`, `tools/list`,
 //! `resources/read`; put those of the handshake in, or nothing works.
 //!
 //! **Every other server** is unlisted: where its messages are seen, by their headers, by JSON-RPC in a
 //! body, or by the older transport's stream, they are of the category `mcp` whatever their host is
-//! for, and pass only where a rule says `category = "mcp"` of that host. In a tunnel that is not
+//! for, and no rule allows them unless a `[[destination]]` says that the host is for `mcp`. In a tunnel
+//! that is not
 //! inspected the gate does not see these messages: use `opaque = "deny"` or host rules there. Messages
 //! to a server on the agent's standard input and output do not pass the gate; requests that such a
 //! server sends to the network do.

@@ -5,7 +5,7 @@
 //! - [`actions`]: what requests do, in the words of their services.
 //! - [`ages`]: rules that say how old a version of a package has to be.
 //! - [`claude_code`]: sessions, tool calls and settings of Claude Code.
-//! - [`credentials`]: rules that name the only credentials for a destination.
+//! - [`credentials`]: denies of all credentials but those that are meant for a destination.
 //! - [`identity`]: who asks, which repository it is, and what counts as evidence.
 //! - [`interception`]: which TLS is inspected, and how clients come to trust the authority.
 //! - [`jail`]: a command whose only way to the network is the gate.

@@ -1,59 +1,107 @@
 //! How to write a policy, and how the gate decides.
 //!
-//! **The floor, then an exception, then deny, then ask, then allow, then the tier's default: the
-//! first that matches decides.** How specific a rule is never matters to the verdict: a deny is
-//! final for what it names, however broad. Among several rules of the winning kind the record
-//! names the one with the most specific host.
+//! **The floor, then deny, then ask, then allow, then the tier's own word (its ask list, its allow
+//! list, its default): the first that matches decides.** A tier's deny list is a deny like any other.
+//! How specific a rule is never matters to the verdict: a deny is final for what it names, however
+//! broad. Among several rules of the winning kind the record names the one with the most specific host.
 //!
-//! - The **floor** cannot be configured away: malformed targets, metadata and link-local
-//!   addresses, the gate's own listeners, and private addresses unless the deciding rule names
-//!   them in `addresses`. It holds in `observe` mode too.
+//! - The **floor** cannot be configured away: malformed targets, metadata and link-local addresses, the
+//!   gate's own listeners, and private addresses unless an allow grants them (`grant.addresses`). It
+//!   holds in `observe` mode too. Where an allow for this caller and destination grants a private
+//!   address, a refusal tells the rules' own reason (a port, a method), not `address_denied`.
 //! - The **tier** of a caller is the strictest of its repository's tier, the floors of its groups
 //!   and the tier of the listener; without a repository, `tiers.unattributed`. Several
 //!   `[[repository]]` patterns that match: the strictest.
-//! - The **category** is the purpose of a host: a rule with `category` and `hosts`, else the
-//!   built-in catalogue by path (where the path is seen) or by host, else `unknown`. Only a tier or
-//!   a rule says whether it may be reached.
+//! - The **category** is the purpose of a host: the most specific `[[destination]]`, else the
+//!   built-in catalogue by path (where the path is seen) or by host, else `unknown`. Rules select by
+//!   category and never change it. Only a tier or a rule says whether a host may be reached.
 //! - The **action** (`read`, `write`, `call`) is seen in plain HTTP and where TLS is inspected. Any
-//!   other tunnel is *opaque*: a deny or ask rule with a condition on the request never matches it. An
-//!   allow rule with such a condition matches only where the tier says `opaque = "allow"`, and the
-//!   record then has `tidegate.action = "any"`. Where TLS is inspected, the CONNECT passes if a request
-//!   could pass, and then each request is decided in the same order.
-//! - **Ports**: a rule without `ports` means 443 for CONNECT and 80 for plain HTTP in an allow or ask,
-//!   and every port in a deny.
-//! - `raw = true` lets bytes that are not TLS pass in a CONNECT; `upgrade = true` lets a plain or
-//!   inspected request become another protocol (WebSocket).
+//!   other tunnel is *opaque*: a deny or ask with `does` never matches it. An allow with `does` matches
+//!   only where the tier says `opaque = "allow"`, and the record then has `tidegate.action = "any"`.
+//!   Where TLS is inspected, the CONNECT passes if a request could pass, and then each request is
+//!   decided in the same order.
+//! - **Ports**: a deny without `to.ports` is for every port. An allow or ask without them is for the
+//!   ports of the destination; where it has none, 443. Plain HTTP on port 80 passes where a rule names
+//!   the host, or where the destination has `ports = [80]`.
 //!
-//! # Conditions of a rule on a request
+//! # A rule
 //!
-//! All conditions of a rule have to hold; of a list, one entry. No condition changes the order of a
-//! decision.
+//! ```toml
+//! [[rule]]
+//! id      = "agents-push-to-their-branches"
+//! verdict = "allow"
+//! from.tiers        = ["standard"]
+//! to.hosts          = ["github.com"]
+//! does.operations   = ["push"]
+//! does.repositories = ["acme/*"]
+//! does.refs         = ["agent/**"]
+//! grant.inspect     = true
+//! reason            = "agents propose on branches of their own"
+//! allows = ["PUSH https://github.com/acme/app agent/x"]
+//! denies = ["PUSH https://github.com/acme/app main"]
+//! ```
+//!
+//! All keys of a rule have to hold; of a list, one entry. A key that is not written always holds.
 //!
 //! | key | holds where |
 //! |---|---|
-//! | `methods` | the method is one of these; `GET` stands for `HEAD` too |
-//! | `paths` | the path is one of these; `*` is one segment, a `**` at the end the rest |
-//! | `actions` | the request reads, writes or calls |
-//! | `operations` | the request is one of these operations of its service, e.g. `push`; `*` is any run of characters ([`actions`]) |
-//! | `repositories` | the request names a repository there, e.g. `acme/*`; `*` within a segment, `**` across |
-//! | `packages` | the request names a package there, e.g. `@acme/*` |
-//! | `refs` | each ref that a push changes is one of these: branches, unless they begin with `refs/` |
-//! | `servers` | the request goes to that `[mcp.NAME]`; this sets hosts, ports, category and `inspect`, too ([`mcp`]) |
-//! | `tools` | the message calls a tool of `allow`; a tool of `deny` is refused whatever other rules allow |
-//! | `mcp-methods` | the message has that method |
-//! | `credentials` | the request presents only these, by keyed hash; where every other condition holds, the refusal is `credential_denied` ([`credentials`]) |
+//! | `from.tiers`, `from.groups` | the caller is in one of these tiers, in one of these groups |
+//! | `from.repositories` | the caller's own verified repository is one of these, as `match` of `[[repository]]`. A repository that the caller only claims counts for a deny or ask |
+//! | `from.subjects` | the verified user is one of these; `*` at either end |
+//! | `to.hosts` | the host is one of these names or addresses, below `*.suffix`, or in a network. A deny of a network also denies names that resolve into it |
+//! | `to.categories`, `to.ports` | the destination is for one of these, on one of these ports |
+//! | `does.methods` | the method is one of these; `GET` stands for `HEAD` too |
+//! | `does.paths` | the path is one of these; `*` is one segment, a `**` at the end the rest |
+//! | `does.actions` | the request reads, writes or calls |
+//! | `does.operations` | the request is one of these operations of its service, e.g. `push`; `*` is any run of characters ([`actions`]) |
+//! | `does.repositories` | the request names a repository there, e.g. `acme/*`; `*` within a segment, `**` across |
+//! | `does.packages` | the request names a package there, e.g. `@acme/*` |
+//! | `does.refs` | each ref that a push changes is one of these: branches, unless they begin with `refs/` |
+//! | `does.servers` | the request goes to that `[mcp.NAME]`; this sets hosts, ports and `grant.inspect`, too ([`mcp`]) |
+//! | `does.tools` | the message calls one of these tools |
+//! | `does.mcp-methods` | the message has that method |
 //!
-//! Other keys of a rule:
+//! An allow holds of the request exactly as it is forwarded. A deny or an ask holds of every spelling
+//! that some server takes for the same: letters of either case, a slash at the end, `;parameters`,
+//! doubled slashes, `%2F`. A path that an allow covers as written, but not as some server reads it,
+//! is refused (`bad_path`).
 //!
-//! | key | meaning |
+//! | key of an allow | what it grants |
 //! |---|---|
-//! | `inspect` | whether TLS is ended there; the rule with the most specific host decides ([`interception`]) |
-//! | `service` | the service of the hosts, where the catalogue does not list them |
-//! | `upstream` | the `[upstream.NAME]` for TLS with the destination ([`upstreams`]) |
-//! | `min-age` | how old a version of a package has to be, where its registry tells |
+//! | `grant.addresses` | private networks that it may reach |
+//! | `grant.raw` | bytes that are not TLS in a CONNECT |
+//! | `grant.upgrade` | another protocol in a plain or inspected request (WebSocket) |
+//! | `grant.inspect` | TLS is ended there, or (`false`) passed through; the rule with the most specific host decides ([`interception`]) |
+//! | `grant.upstream` | the `[upstream.NAME]` for TLS with the destination ([`upstreams`]) |
+//!
+//! | key of a deny | where it does not match |
+//! |---|---|
+//! | `unless.min-age` | the version of the package was published so long ago; an unknown age does not count ([`ages`](super::ages)) |
+//! | `unless.credentials` | every credential of the request is one of these, by keyed hash ([`credentials`]) |
+//!
+//! In an opaque tunnel nothing of `unless` holds: such a deny matches every tunnel that is not inspected.
 //!
 //! `tidegate check` warns of a condition that the gate cannot see (`unseen`). Examples may
-//! say `CLONE URL`, `PUSH URL REF` and `TOOL URL NAME`.
+//! say `CLONE URL`, `PUSH URL REF` and `TOOL URL NAME`. `reason` stands in the refusals of a deny or ask;
+//! `[refusal] contact` adds whom to ask.
+//!
+//! # What hosts are for
+//!
+//! ```toml
+//! [[destination]]
+//! category = "package-registry"
+//! hosts    = ["npm.acme.example", "*.mirror.acme.example"]
+//! service  = "npm"
+//! ```
+//!
+//! A `[[destination]]` goes before the built-in catalogue; of several, the most specific host counts.
+//! `service` names the data file that reads requests there. `[catalogue] agents` leaves out the model
+//! APIs, logins, telemetry, updates and plugins that only other agents need.
+//!
+//! # Tiers
+//!
+//! `extend = "standard"` takes every key that is not written from that tier. A file without `[tiers]`
+//! changes the built-in tiers key by key: `[tier.standard]` with `default = "deny"` keeps its lists.
 //!
 //! [`actions`]: super::actions
 //! [`credentials`]: super::credentials

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// What an address is, as far as a guard cares.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -62,6 +62,22 @@ pub fn canonical(address: IpAddr) -> IpAddr {
 /// Says what `address` is, after [`canonical`].
 pub fn classify(address: IpAddr) -> AddressClass {
     bare_class(canonical(address))
+}
+
+/// The networks whose addresses are never reached ([`AddressClass::is_never`]).
+///
+/// A narrower network within one of them may be of another class: [`classify`] decides.
+pub fn closed_networks() -> impl Iterator<Item = IpNet> {
+    let v4 = V4.iter().map(|(net, class)| (IpNet::from(*net), *class));
+    let v6 = V6.iter().map(|(net, class)| (IpNet::from(*net), *class));
+    let closed = v4.chain(v6).filter(|(_, class)| class.is_never());
+    closed.map(|(net, _)| net)
+}
+
+/// Every network that is not simply public.
+pub fn special_networks() -> impl Iterator<Item = IpNet> {
+    let v4 = V4.iter().map(|(net, _)| IpNet::from(*net));
+    v4.chain(V6.iter().map(|(net, _)| IpNet::from(*net)))
 }
 
 fn severity(address: IpAddr) -> u8 {

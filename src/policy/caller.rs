@@ -1,17 +1,11 @@
-//! Callers: from what identity knows to tier, groups and repository.
+//! Callers: from verified evidence to tier, groups and repository.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use toml::Spanned;
-
-use crate::diag::Diagnostic;
-
-use super::compile::{Findings, Policy, unknown};
-use super::decide::{GroupId, GroupSet, TierId, Who};
-use super::repository::RepositoryPattern;
-use super::source::{self, Placed};
-use super::tiers::Tiers;
+use super::compiled::Policy;
+use super::pattern::{Kind, Pattern, PatternError};
+use super::query::{GroupId, GroupSet, TierId, Who};
 use super::verdict::{Mode, TierBasis};
 use super::within::Within;
 
@@ -26,13 +20,13 @@ pub enum CallerKey {
     Subject(Arc<str>),
 }
 
-/// As many groups as a policy can have.
-pub(super) const MOST_GROUPS: usize = 128;
+/// The groups of one policy: a bit each in [`GroupSet`].
+pub(super) const MAX_GROUPS: usize = 128;
 
-/// What identity knows of a caller, for the policy to make a [`Who`] of.
+/// The verified evidence on a caller, from which the policy makes a [`Who`].
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
-    /// `ana@acme.example`; empty where nobody was identified.
+    /// `ana@acme.example`; empty for a caller without identity.
     pub subject: &'a str,
     /// Claims of a verified token.
     pub claims: &'a [(Arc<str>, Arc<str>)],
@@ -52,11 +46,11 @@ pub struct Facts<'a> {
     pub within: Option<&'a Arc<Within>>,
 }
 
-/// Who belongs where.
+/// `[group.NAME]` and `[[repository]]`: which caller belongs to which group and tier.
 #[derive(Debug, Default)]
-pub(super) struct Callers {
+pub(super) struct Membership {
     pub(super) groups: Vec<Group>,
-    repositories: Vec<(RepositoryPattern, TierId)>,
+    pub(super) repositories: Vec<(Pattern, TierId)>,
 }
 
 /// `[group.NAME]`.
@@ -64,22 +58,15 @@ pub(super) struct Callers {
 pub(super) struct Group {
     pub(super) name: Arc<str>,
     pub(super) floor: Option<TierId>,
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
 }
 
-/// One way to be a member.
+/// The evidence that makes a caller a member.
 #[derive(Debug)]
-enum Member {
-    Claim(Box<str>, Text),
-    San(Text),
-    Subject(Text),
-}
-
-/// A text, or the beginning of one.
-#[derive(Debug)]
-enum Text {
-    Prefix(Box<str>),
-    Whole(Box<str>),
+pub(super) enum Member {
+    Claim(Box<str>, Pattern),
+    San(Pattern),
+    Subject(Pattern),
 }
 
 impl Policy {
@@ -133,7 +120,11 @@ impl Policy {
             tier,
             tier_basis,
             groups,
+            subject: Some(facts.subject)
+                .filter(|it| !it.is_empty())
+                .map(Into::into),
             repository: facts.repository.cloned(),
+            claimed: Vec::new(),
             within: facts.within.cloned(),
         }
     }
@@ -149,7 +140,7 @@ fn strictest<'e>(
         .max_by_key(|(tier, _)| *tier)
 }
 
-impl Callers {
+impl Membership {
     /// The strictest floor of some groups.
     pub(super) fn floor(&self, groups: GroupSet) -> Option<TierId> {
         groups
@@ -161,21 +152,6 @@ impl Callers {
     pub(super) fn find(&self, name: &str) -> Option<GroupId> {
         let at = self.groups.iter().position(|group| *group.name == *name)?;
         u8::try_from(at).ok().map(GroupId)
-    }
-
-    /// The group that a name stands for, or a finding.
-    pub(super) fn resolve<T>(
-        &self,
-        placed: &Placed<T>,
-        name: &Spanned<String>,
-        findings: &mut Findings,
-    ) -> Option<GroupId> {
-        let found = self.find(name.get_ref());
-        if found.is_none() {
-            let known = self.groups.iter().map(|group| &*group.name);
-            findings.push(unknown("group", placed.at(name), name.get_ref(), known));
-        }
-        found
     }
 
     fn groups_of(&self, facts: &Facts<'_>) -> GroupSet {
@@ -199,21 +175,24 @@ impl Callers {
 }
 
 impl Member {
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        let (kind, value) = text.split_once(':').ok_or("no kind in front")?;
+    pub(super) fn parse(member: &str) -> Result<Self, String> {
+        let text = |value: &str| {
+            Pattern::parse(value, Kind::Text).map_err(|error: PatternError| error.to_string())
+        };
+        let (kind, value) = member.split_once(':').ok_or("no kind in front")?;
         match kind {
-            "subject" => Ok(Self::Subject(Text::parse(value)?)),
-            "san" => Ok(Self::San(Text::parse(value)?)),
+            "subject" => Ok(Self::Subject(text(value)?)),
+            "san" => Ok(Self::San(text(value)?)),
             "claim" => {
                 let (name, value) = value
                     .split_once('=')
                     .ok_or("no `=` behind the claim's name")?;
                 match name {
-                    "" => Err("no name of the claim"),
-                    _ => Ok(Self::Claim(name.into(), Text::parse(value)?)),
+                    "" => Err("no name of the claim".into()),
+                    _ => Ok(Self::Claim(name.into(), text(value)?)),
                 }
             }
-            _ => Err("not a kind of evidence"),
+            _ => Err("not a kind of evidence".into()),
         }
     }
 
@@ -222,106 +201,9 @@ impl Member {
             Self::Claim(name, text) => facts
                 .claims
                 .iter()
-                .any(|(known, value)| **known == **name && text.is(value)),
-            Self::San(text) => facts.sans.iter().any(|san| text.is(san)),
-            Self::Subject(text) => !facts.subject.is_empty() && text.is(facts.subject),
+                .any(|(known, value)| **known == **name && text.matches(value)),
+            Self::San(text) => facts.sans.iter().any(|san| text.matches(san)),
+            Self::Subject(text) => !facts.subject.is_empty() && text.matches(facts.subject),
         }
     }
-}
-
-impl Text {
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        match text.strip_suffix('*') {
-            _ if text.is_empty() => Err("nothing to match"),
-            Some(front) if front.contains('*') => Err("`*` stands only at the end"),
-            Some(front) => Ok(Self::Prefix(front.into())),
-            None if text.contains('*') => Err("`*` stands only at the end"),
-            None => Ok(Self::Whole(text.into())),
-        }
-    }
-
-    fn is(&self, text: &str) -> bool {
-        match self {
-            Self::Prefix(front) => text.starts_with(&**front),
-            Self::Whole(whole) => text == &**whole,
-        }
-    }
-}
-
-/// Compiles `[group.NAME]` and `[[repository]]`.
-pub(super) fn compile(source: &source::Policy, tiers: &Tiers, findings: &mut Findings) -> Callers {
-    let mut callers = Callers::default();
-    for (name, group) in &source.groups {
-        if let Some(first) = callers.find(name.get_ref()) {
-            let related = source.groups.get(usize::from(first.0));
-            let finding = Diagnostic::error(
-                "group-twice",
-                group.at(name),
-                format!("group `{}` is written twice", name.get_ref()),
-            )
-            .label("again here");
-            findings.push(match related {
-                Some((first, place)) => finding.related(place.at(first), "first here"),
-                None => finding,
-            });
-            continue;
-        }
-        if callers.groups.len() == MOST_GROUPS {
-            findings.push(
-                Diagnostic::error(
-                    "too-many-groups",
-                    group.at(name),
-                    "there are more than 128 groups",
-                )
-                .label("one too many")
-                .help("groups that reach the same destinations can be one group"),
-            );
-            break;
-        }
-        callers.groups.push(Group {
-            name: name.get_ref().as_str().into(),
-            floor: group
-                .value
-                .floor
-                .as_ref()
-                .and_then(|floor| tiers.resolve(group, floor, findings)),
-            members: members(group, findings),
-        });
-    }
-    for repository in &source.repositories {
-        let pattern = &repository.value.r#match;
-        let tier = tiers.resolve(repository, &repository.value.tier, findings);
-        match RepositoryPattern::parse(pattern.get_ref()) {
-            Ok(parsed) => callers.repositories.extend(tier.map(|tier| (parsed, tier))),
-            Err((label, help)) => findings.push(
-                Diagnostic::error(
-                    "bad-repository",
-                    repository.at(pattern),
-                    format!("`{}` matches no repository", pattern.get_ref()),
-                )
-                .label(label)
-                .help(help),
-            ),
-        }
-    }
-    callers
-}
-
-fn members(group: &Placed<source::Group>, findings: &mut Findings) -> Vec<Member> {
-    let mut members = Vec::new();
-    for text in &group.value.members {
-        match Member::parse(text.get_ref()) {
-            Ok(member) => members.push(member),
-            Err(label) => findings.push(
-                Diagnostic::error(
-                    "bad-member",
-                    group.at(text),
-                    format!("`{}` names nobody", text.get_ref()),
-                )
-                .label(label)
-                .help("write `subject:NAME`, `claim:NAME=VALUE` or `san:NAME`; `*` may end it"),
-            ),
-        }
-    }
-    members
 }

@@ -1,52 +1,24 @@
 //! The built-in catalogue: what destinations are for, as dated data.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use crate::diag::{Diagnostic, Place, Source};
+use crate::name::Host;
 
-use crate::diag::{Diagnostic, Place, Source, did_you_mean};
-use crate::name::{Host, HostName};
-
-use super::paths::PathPattern;
-use super::pattern::HostPattern;
-use super::source::{CatalogueFile, Destination, Placed};
-use super::{Category, Services, service};
+use super::Services;
+use super::directory::Directory;
+use super::source::compile::Findings;
+use super::source::{CatalogueFile, Placed, destinations};
 
 /// Destinations by category. Made once, shared by every policy that is compiled over it.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     /// The files, in the order of their names.
     pub files: Vec<(&'static str, CatalogueFile)>,
-    index: Arc<Index>,
-    /// What is known of the protocols that are spoken there.
+    pub(super) directory: Arc<Directory>,
+    /// The data files that read requests to them.
     pub(super) services: Services,
-}
-
-/// What the catalogue says of one destination.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) category: Category,
-    pub(super) ports: Box<[u16]>,
-    /// Whose protocol is spoken there: a name of [`super::Services`].
-    pub(super) service: Option<Arc<str>>,
-    /// `model-api.toml:14`.
-    pub(super) location: Box<str>,
-    paths: Box<[(Category, PathPattern)]>,
-}
-
-/// Entries by host: for the name itself, and for the names below it.
-#[derive(Debug, Default)]
-struct Index {
-    entries: Vec<Entry>,
-    names: HashMap<Box<str>, Site, FixedState>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Site {
-    exact: Option<u32>,
-    below: Option<u32>,
 }
 
 /// The catalogue that is compiled into the binary (`config/catalogue/*.toml`).
@@ -78,19 +50,18 @@ const FILES: [(&str, &str); 9] = files![
 impl Catalogue {
     /// Reads files, each a name and a text; what cannot be used is left out and said.
     pub fn parse(files: &[(&'static str, &str)]) -> (Self, Vec<Diagnostic>) {
-        let mut findings = Vec::new();
-        let mut index = Index::default();
+        let mut findings = Findings::default();
         let mut parsed = Vec::new();
+        let mut placed = Vec::new();
         for (name, text) in files {
-            let source = Arc::new(Source::new(
-                PathBuf::from("config/catalogue").join(name),
-                (*text).to_owned(),
-            ));
+            let source = Arc::new(Source::new(*name, (*text).to_owned()));
             match toml::from_str::<CatalogueFile>(text) {
                 Ok(file) => {
-                    for destination in &file.destination {
-                        index.add(name, &source, destination, &mut findings);
-                    }
+                    placed.extend(file.destination.iter().map(|destination| Placed {
+                        source: source.clone(),
+                        span: destination.category.span(),
+                        value: destination.clone(),
+                    }));
                     parsed.push((*name, file));
                 }
                 Err(error) => findings.push(Diagnostic::error(
@@ -100,186 +71,30 @@ impl Catalogue {
                 )),
             }
         }
-        (
-            Self {
-                files: parsed,
-                index: Arc::new(index),
-                services: Services::built_in(),
-            },
-            findings,
-        )
-    }
-
-    /// Every host of a category, or of one of its paths.
-    pub(super) fn hosts_of(&self, category: Category) -> impl Iterator<Item = HostPattern> {
-        let is_of = move |id: Option<u32>| {
-            let entry = self.index.entries.get(id? as usize)?;
-            let splits = || entry.paths.iter().any(|(split, _)| *split == category);
-            (entry.category == category || splits()).then_some(())
+        let catalogue = Self {
+            files: parsed,
+            directory: Arc::new(Directory::new(destinations::read_all(
+                &placed,
+                &mut findings,
+            ))),
+            services: Services::built_in(),
         };
-        self.index.names.iter().flat_map(move |(name, site)| {
-            let host = HostName::parse(name.as_bytes()).ok();
-            let exact = is_of(site.exact).and(host.clone()).map(HostPattern::Exact);
-            let below = is_of(site.below).and(host).map(HostPattern::Below);
-            exact.into_iter().chain(below)
-        })
+        (catalogue, findings.into_inner())
     }
 
-    /// The service whose protocol is spoken at a host, where it is known.
+    /// The service that reads requests to a host, where there is one.
     pub fn service(&self, host: &Host) -> Option<&str> {
-        self.find(host)?.service.as_deref()
+        self.directory.find(host)?.service.as_deref()
     }
 
-    /// The entry for a host: its own, else that of the longest suffix.
-    pub(super) fn find(&self, host: &Host) -> Option<&Entry> {
-        let Host::Name(name) = host else { return None };
-        let mut sites = name.suffixes().enumerate().filter_map(|(depth, suffix)| {
-            let site = self.index.names.get(suffix)?;
-            if depth == 0 { site.exact } else { site.below }
-        });
-        self.index.entries.get(sites.next()? as usize)
+    /// Every agent that some destination names.
+    pub(super) fn agents(&self) -> BTreeSet<&str> {
+        let destinations = self.files.iter().flat_map(|(_, file)| &file.destination);
+        destinations
+            .flat_map(|it| &it.agents)
+            .map(String::as_str)
+            .collect()
     }
-}
-
-impl Entry {
-    /// The category of a path that was seen, where a split says one.
-    pub(super) fn split(&self, path: &str) -> Option<Category> {
-        let mut splits = self.paths.iter();
-        splits
-            .find(|(_, pattern)| pattern.matches(path))
-            .map(|(category, _)| *category)
-    }
-}
-
-impl Index {
-    fn add(
-        &mut self,
-        file: &str,
-        source: &Arc<Source>,
-        destination: &Destination,
-        findings: &mut Vec<Diagnostic>,
-    ) {
-        let placed = Placed {
-            source: source.clone(),
-            span: destination.domain.span(),
-            value: (),
-        };
-        let Some(entry) = entry(file, &placed, destination, findings) else {
-            return;
-        };
-        let Ok(id) = u32::try_from(self.entries.len()) else {
-            return;
-        };
-        self.entries.push(entry);
-        for label in &destination.hosts {
-            let text = expand(label.get_ref(), destination.domain.get_ref());
-            let (below, name) = match HostPattern::parse(&text) {
-                Ok(HostPattern::Below(name)) => (true, name),
-                Ok(HostPattern::Exact(name)) => (false, name),
-                Ok(HostPattern::Network(_)) => continue,
-                Err(bad) => {
-                    findings.push(
-                        Diagnostic::error("bad-catalogue", placed.at(label), format!("`{text}`"))
-                            .label(bad.label)
-                            .help(bad.help),
-                    );
-                    continue;
-                }
-            };
-            self.claim(below, &name, id, placed.at(label), findings);
-        }
-    }
-
-    fn claim(
-        &mut self,
-        below: bool,
-        name: &HostName,
-        id: u32,
-        place: Place,
-        findings: &mut Vec<Diagnostic>,
-    ) {
-        let site = self.names.entry(name.as_str().into()).or_default();
-        let slot = if below {
-            &mut site.below
-        } else {
-            &mut site.exact
-        };
-        match *slot {
-            None => *slot = Some(id),
-            Some(other) => {
-                let other = self
-                    .entries
-                    .get(other as usize)
-                    .map_or("", |entry| &entry.location);
-                findings.push(
-                    Diagnostic::error(
-                        "host-twice",
-                        place,
-                        format!("`{name}` belongs to two destinations"),
-                    )
-                    .label(format!("the first is at {other}")),
-                );
-            }
-        }
-    }
-}
-
-/// A label of `hosts` with its domain: `@` is the domain itself.
-fn expand(label: &str, domain: &str) -> String {
-    match label {
-        "@" => domain.to_owned(),
-        _ => format!("{label}.{domain}"),
-    }
-}
-
-fn entry(
-    file: &str,
-    placed: &Placed<()>,
-    destination: &Destination,
-    findings: &mut Vec<Diagnostic>,
-) -> Option<Entry> {
-    let mut category = |word: &toml::Spanned<String>| {
-        let found = Category::from_word(word.get_ref()).filter(|found| *found != Category::Unknown);
-        if found.is_none() {
-            let message = format!("`{}` is no category", word.get_ref());
-            findings.push(Diagnostic::error("bad-catalogue", placed.at(word), message));
-        }
-        found
-    };
-    let whole = category(&destination.category);
-    let splits: Vec<_> = destination
-        .paths
-        .iter()
-        .map(|split| (category(&split.category), &split.r#match))
-        .collect();
-    let mut paths = Vec::new();
-    for (category, pattern) in splits {
-        match PathPattern::parse(pattern.get_ref()) {
-            Ok(parsed) => paths.extend(category.map(|category| (category, parsed))),
-            Err(label) => findings.push(
-                Diagnostic::error("bad-catalogue", placed.at(pattern), "not a path pattern")
-                    .label(label),
-            ),
-        }
-    }
-    let ports = destination
-        .ports
-        .iter()
-        .filter_map(|port| u16::try_from(*port.get_ref()).ok());
-    let service = destination.service.as_ref();
-    if let Some(word) = service.filter(|word| !service::is_built_in(word.get_ref())) {
-        let message = format!("`{}` is no service", word.get_ref());
-        let help = did_you_mean(word.get_ref(), &service::known());
-        findings.push(Diagnostic::error("bad-catalogue", placed.at(word), message).help(help));
-    }
-    let line = placed.place().line_column().0;
-    Some(Entry {
-        service: service.map(|word| word.get_ref().as_str().into()),
-        category: whole?,
-        ports: ports.collect(),
-        location: format!("{file}:{line}").into(),
-        paths: paths.into(),
-    })
 }
 
 #[cfg(test)]
@@ -287,9 +102,15 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::policy::Category;
+    use crate::policy::directory;
+    use crate::policy::pattern::HostPattern;
+    use crate::policy::source::Destination;
 
-    fn entry<'a>(catalogue: &'a Catalogue, host: &str) -> Option<&'a Entry> {
-        catalogue.find(&Host::parse(host.as_bytes()).unwrap())
+    fn entry<'a>(catalogue: &'a Catalogue, host: &str) -> Option<&'a directory::Destination> {
+        catalogue
+            .directory
+            .find(&Host::parse(host.as_bytes()).unwrap())
     }
 
     fn parse(text: &str) -> (Catalogue, Vec<Diagnostic>) {
@@ -379,7 +200,7 @@ mod tests {
         let host = Host::parse(b"npm.example.com").unwrap();
         assert_eq!(catalogue.service(&host), Some("npm"));
         let (_, findings) = parse(&text("nmp"));
-        assert_eq!(findings[0].message, "`nmp` is no service");
+        assert_eq!(findings[0].message, "unknown service `nmp`");
         assert_eq!(findings[0].help.as_deref(), Some("did you mean `npm`?"));
     }
 
@@ -435,7 +256,7 @@ mod tests {
             finding.message,
             "`a.example.com` belongs to two destinations"
         );
-        assert_eq!(finding.label, "the first is at test.toml:5");
+        assert_eq!(finding.label, "again here");
     }
 
     #[test]
@@ -452,10 +273,10 @@ mod tests {
     #[test]
     fn no_entry_of_the_built_in_catalogue_is_open_to_strangers() {
         let mut wide = Vec::new();
-        for (file, destination) in destinations(&built_in()) {
+        for (file, destination) in all(&built_in()) {
             for label in &destination.hosts {
-                let text = expand(label.get_ref(), destination.domain.get_ref());
-                let pattern = HostPattern::parse(&text).unwrap();
+                let pattern = destinations::pattern(&destination, label.get_ref()).unwrap();
+                let text = pattern.to_string();
                 let above = ABOVE.contains(&text.trim_start_matches("*."));
                 if pattern.width().is_some() || (above && matches!(pattern, HostPattern::Below(_)))
                 {
@@ -480,9 +301,10 @@ mod tests {
 
     #[test]
     fn every_entry_of_the_built_in_catalogue_says_its_source() {
-        for (file, destination) in destinations(&built_in()) {
-            let domain = destination.domain.get_ref();
-            assert!(!destination.source.trim().is_empty(), "{file}: {domain}");
+        for (file, destination) in all(&built_in()) {
+            let domain = destination.domain.as_ref().expect(file).get_ref();
+            let source = destination.source.as_deref().unwrap_or_default();
+            assert!(!source.trim().is_empty(), "{file}: {domain}");
             assert!(!destination.hosts.is_empty(), "{file}: {domain}");
             assert!(
                 destination
@@ -496,7 +318,7 @@ mod tests {
     #[test]
     fn the_built_in_catalogue_covers_every_category() {
         let mut counts: BTreeMap<Category, usize> = BTreeMap::new();
-        for (_, destination) in destinations(&built_in()) {
+        for (_, destination) in all(&built_in()) {
             let category = Category::from_word(destination.category.get_ref()).unwrap();
             *counts.entry(category).or_default() += destination.hosts.len();
         }
@@ -508,7 +330,7 @@ mod tests {
         }
     }
 
-    fn destinations(catalogue: &Catalogue) -> Vec<(&'static str, Destination)> {
+    fn all(catalogue: &Catalogue) -> Vec<(&'static str, Destination)> {
         let files = catalogue.files.iter();
         files
             .flat_map(|(name, file)| file.destination.iter().map(|found| (*name, found.clone())))

@@ -22,7 +22,7 @@ pub enum Category {
     SourceControl,
     /// What agents report home.
     Telemetry,
-    /// No catalogue entry or rule says.
+    /// Neither a `[[destination]]` nor the catalogue says.
     Unknown,
     /// Updates of agents and editors.
     Update,
@@ -72,5 +72,47 @@ impl Category {
 impl fmt::Display for Category {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A set of categories.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Categories(u16);
+
+impl Categories {
+    pub(super) const ALL: Self = Self(u16::MAX);
+
+    pub(super) fn insert(&mut self, category: Category) {
+        self.0 |= 1 << category as u16;
+    }
+
+    pub(super) fn contains(self, category: Category) -> bool {
+        self.0 & (1 << category as u16) != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[must_use]
+    pub(super) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Category> {
+        let all = Category::ALL.into_iter();
+        all.filter(move |category| self.contains(*category))
+    }
+}
+
+impl FromIterator<Category> for Categories {
+    fn from_iter<I: IntoIterator<Item = Category>>(categories: I) -> Self {
+        let mut set = Self::default();
+        categories.into_iter().for_each(|it| set.insert(it));
+        set
     }
 }

@@ -1,63 +1,57 @@
-//! What a rule asks of a request, and how a request stands to it.
+//! `does`: what a rule demands of a request, and how a request stands to it.
 
 use crate::name::Path;
 
-use super::clause::Flow;
-use super::glob::Glob;
+use super::Action;
+use super::facts::{Deed, McpCall};
 use super::paths::PathPattern;
+use super::pattern::{Pattern, Readings};
+use super::query::Attempt;
+use super::rule::Flow;
 use super::servers::ServerId;
-use super::verdict::{Reason, Verdict};
-use super::{Action, Attempt, Deed, McpCall};
 
-/// What a clause asks of a request; each part that is not empty must hold.
+/// The conditions of one rule; each part that is not empty must hold.
+///
+/// An allow reads narrowly: the condition holds of the request exactly as it is forwarded. A deny
+/// and an ask read widely: it holds of some reading that a server is known to make.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    /// None of them: any.
+    /// None: any action.
     pub(super) actions: Actions,
     pub(super) methods: Box<[Box<str>]>,
     pub(super) paths: Box<[PathPattern]>,
-    /// What few rules ask.
-    pub(super) deed: Option<Box<DeedConditions>>,
+    /// The parts that few rules have.
+    pub(super) named: Option<Box<NamedConditions>>,
 }
 
-/// What a clause asks of that which a request does.
+/// Conditions on what a request names.
 #[derive(Debug, Default)]
-pub(super) struct DeedConditions {
+pub(super) struct NamedConditions {
     pub(super) servers: Box<[ServerId]>,
-    /// Where those servers are, for tunnels: the first server at each target.
+    /// The places of those servers, for tunnels: the first server at each target.
     pub(super) sites: Box<[ServerId]>,
-    pub(super) operations: Box<[Glob]>,
-    pub(super) repositories: Box<[Glob]>,
-    pub(super) packages: Box<[Glob]>,
-    pub(super) refs: Box<[Glob]>,
-    pub(super) tools: Tools,
-    pub(super) mcp_methods: Box<[Glob]>,
-    pub(super) credentials: Box<[Box<str>]>,
-}
-
-/// Names of tools.
-#[derive(Debug, Default)]
-pub(super) struct Tools {
-    pub(super) allow: Box<[Glob]>,
-    pub(super) deny: Box<[Glob]>,
+    pub(super) operations: Box<[Pattern]>,
+    pub(super) repositories: Box<[Pattern]>,
+    pub(super) packages: Box<[Pattern]>,
+    pub(super) refs: Box<[Pattern]>,
+    pub(super) tools: Box<[Pattern]>,
+    pub(super) mcp_methods: Box<[Pattern]>,
 }
 
 /// A set of actions.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Actions(u8);
 
-/// How a request stands to what a clause asks.
+/// How a request stands to the conditions of a rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Met {
-    /// All of it holds, or will be seen before anything goes on.
+    /// All hold; or the rule allows, and the rest will be read before a byte goes on.
     Yes,
     No,
     /// All but the tool or the method of MCP.
     ButTool,
-    /// All but the credentials; what the body tells is still to come.
-    ButCredential,
-    /// All but something that an allow does not only leave out, but forbids.
-    Barred(Reason),
+    /// All of the path as written, but not of the path as some server reads it.
+    ButPath,
 }
 
 /// Whether one condition holds, weakest first.
@@ -67,13 +61,6 @@ enum Held {
     /// Only the body tells.
     Unread,
     Yes,
-}
-
-/// How a message of MCP stands to names of tools and methods.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Tool {
-    Held(Held),
-    Denied,
 }
 
 impl Actions {
@@ -95,90 +82,82 @@ impl Actions {
     }
 }
 
-impl From<Option<Action>> for Actions {
-    fn from(action: Option<Action>) -> Self {
-        let mut actions = Self::default();
-        if let Some(action) = action {
-            actions.insert(action);
-        }
-        actions
+impl FromIterator<Action> for Actions {
+    fn from_iter<I: IntoIterator<Item = Action>>(actions: I) -> Self {
+        let mut set = Self::default();
+        actions.into_iter().for_each(|action| set.insert(action));
+        set
     }
 }
 
 impl Conditions {
-    /// Whether any part asks something.
+    /// Whether the rule demands nothing of a request.
     pub(super) fn is_empty(&self) -> bool {
         self.actions.is_empty()
             && self.methods.is_empty()
             && self.paths.is_empty()
-            && self.deed.is_none()
+            && self.named.is_none()
     }
 
-    /// Whether an allow can forbid: what it says of tools or credentials.
-    pub(super) fn can_bar(&self) -> bool {
-        let bars =
-            |deed: &DeedConditions| !deed.credentials.is_empty() || !deed.tools.deny.is_empty();
-        self.deed.as_deref().is_some_and(bars)
-    }
-
-    pub(super) fn names_credentials(&self) -> bool {
-        let deed = self.deed.as_deref();
-        deed.is_some_and(|deed| !deed.credentials.is_empty())
-    }
-
-    /// Whether an MCP server is named.
     pub(super) fn names_server(&self, server: Option<ServerId>) -> bool {
-        let named = self.deed.as_deref().map_or(&[][..], |deed| &deed.servers);
+        let named = self
+            .named
+            .as_deref()
+            .map_or(&[][..], |named| &named.servers);
         server.is_some_and(|server| named.contains(&server))
     }
 
-    /// Whether a target is one of the servers that are named, where some are.
+    /// Whether a target is the place of one of the named servers, where some are named.
     pub(super) fn is_site(&self, site: Option<ServerId>) -> bool {
-        let sites = self.deed.as_deref().map_or(&[][..], |deed| &deed.sites);
+        let sites = self.named.as_deref().map_or(&[][..], |named| &named.sites);
         sites.is_empty() || site.is_some_and(|site| sites.contains(&site))
     }
 
-    /// How a flow stands to all of it.
-    pub(super) fn met(&self, flow: &Flow<'_>, verdict: Verdict) -> Met {
-        let is_allow = verdict == Verdict::Allow;
+    /// How a flow stands to all conditions.
+    pub(super) fn met(&self, flow: &Flow<'_>, narrow: bool) -> Met {
         if self.is_empty() {
             return Met::Yes;
         }
         let Attempt::Request { method, path, .. } = flow.attempt else {
             let seen = flow.inspected || flow.opaque;
-            return Met::of(is_allow && seen && self.is_site(flow.site));
+            return Met::of(narrow && seen && self.is_site(flow.site));
         };
-        let held = self.action(flow).min(self.line(method, path));
-        let Some(deed) = self.deed.as_deref() else {
-            return held.settled(is_allow);
+        let held = self
+            .action(flow)
+            .min(Held::of(self.has_method(method, narrow)));
+        let (rest, tool) = match self.named.as_deref() {
+            None => (held, Held::Yes),
+            Some(named) => {
+                let nothing = Deed::default();
+                let done = flow.deed.unwrap_or(&nothing);
+                let parts = named.parts(done, flow, path, narrow).into_iter();
+                (
+                    parts.fold(held, Held::min),
+                    named.tool(done, flow.unread(), narrow),
+                )
+            }
         };
-        let nothing = Deed::default();
-        let done = flow.deed.unwrap_or(&nothing);
-        let held = deed
-            .parts(done, flow, path, is_allow)
-            .into_iter()
-            .fold(held, Held::min);
-        let tool = deed.tool(done, flow.unread(), is_allow);
-        let credentials = deed.credentials(done, is_allow);
-        DeedConditions::together(held, tool, credentials, is_allow)
+        match self.path(path, narrow) {
+            Met::Yes if rest.settled(narrow) && !tool.settled(narrow) => Met::ButTool,
+            met if rest.settled(narrow) && tool.settled(narrow) => met,
+            _ => Met::No,
+        }
     }
 
     /// The first key that does not hold.
-    pub(super) fn key(&self, flow: &Flow<'_>) -> &'static str {
-        let (Some(deed), Some(done), Attempt::Request { method, path, .. }) =
-            (self.deed.as_deref(), flow.deed, flow.attempt)
+    pub(super) fn key(&self, flow: &Flow<'_>, narrow: bool) -> &'static str {
+        let (Some(named), Some(done), Attempt::Request { path, .. }) =
+            (self.named.as_deref(), flow.deed, flow.attempt)
         else {
             return "paths";
         };
-        if self.line(method, path) != Held::Yes {
+        if self.path(path, narrow) != Met::Yes {
             return "paths";
         }
-        let parts = deed.parts(done, flow, path, true);
+        let parts = named.parts(done, flow, path, narrow);
         let keys = ["servers", "operations", "repositories", "packages", "refs"];
-        let missed = parts
-            .into_iter()
-            .zip(keys)
-            .find(|(held, _)| *held != Held::Yes);
+        let mut missed = parts.into_iter().zip(keys);
+        let missed = missed.find(|(held, _)| *held != Held::Yes);
         missed.map_or("tools", |(_, key)| key)
     }
 
@@ -190,30 +169,51 @@ impl Conditions {
         }
     }
 
-    fn line(&self, method: &str, path: &Path) -> Held {
-        let paths = &self.paths;
-        let method = self.methods.is_empty() || self.has_method(method);
-        let named = |path: &str| paths.iter().any(|pattern| pattern.matches(path));
-        Held::of(method && (paths.is_empty() || named(path.path())))
+    /// Whether the method is named; `GET` implies `HEAD`.
+    pub(super) fn has_method(&self, method: &str, narrow: bool) -> bool {
+        let same = |named: &str, method: &str| match narrow {
+            true => named == method,
+            false => named.eq_ignore_ascii_case(method),
+        };
+        let named = |method: &str| self.methods.iter().any(|named| same(named, method));
+        self.methods.is_empty() || named(method) || (method == "HEAD" && named("GET"))
     }
 
-    /// Whether the method is named; `GET` implies `HEAD`.
-    pub(super) fn has_method(&self, method: &str) -> bool {
-        let named = |method: &str| self.methods.iter().any(|named| **named == *method);
-        named(method) || (method == "HEAD" && named("GET"))
+    /// An allow covers the path as it is forwarded, and as each kind of server reads it: between
+    /// those no allow may choose.
+    pub(super) fn path(&self, path: &Path, narrow: bool) -> Met {
+        if self.paths.is_empty() {
+            return Met::Yes;
+        }
+        let path = path.path();
+        if narrow && !self.paths.iter().any(|pattern| pattern.matches(path)) {
+            return Met::No;
+        }
+        let readings = Readings::of(path);
+        let reads = |server: usize| {
+            let mut paths = self.paths.iter();
+            paths.any(|pattern| pattern.matches_reading(&readings, server))
+        };
+        let mut servers = 0..Readings::COUNT;
+        match narrow {
+            false => Met::of(servers.any(reads)),
+            true if servers.all(reads) => Met::Yes,
+            true => Met::ButPath,
+        }
     }
 }
 
-impl DeedConditions {
-    /// What is asked but tools and credentials: servers, operations, repositories, packages, refs.
-    fn parts(&self, deed: &Deed, flow: &Flow<'_>, path: &Path, is_allow: bool) -> [Held; 5] {
+impl NamedConditions {
+    /// Servers, operations, repositories, packages, refs.
+    fn parts(&self, deed: &Deed, flow: &Flow<'_>, path: &Path, narrow: bool) -> [Held; 5] {
         let unread = flow.unread();
         let named = |server| self.servers.contains(&server);
         let server = self.servers.is_empty() || flow.server.is_some_and(named);
         [
             Held::of(server),
-            // The body may tell better what is done: what the head says binds only where it fits.
-            match operation(&self.operations, deed, unread, is_allow) {
+            // The body may name another operation than the head: the word of the head binds only
+            // where it fits.
+            match operation(&self.operations, deed, unread, narrow) {
                 Held::No => Held::unknown(unread),
                 held => held,
             },
@@ -226,79 +226,33 @@ impl DeedConditions {
         ]
     }
 
-    /// What is asked of a message of MCP.
-    fn tool(&self, deed: &Deed, unread: bool, is_allow: bool) -> Tool {
-        let tools = !self.tools.allow.is_empty() || !self.tools.deny.is_empty();
-        if !tools && self.mcp_methods.is_empty() {
-            return Tool::Held(Held::Yes);
+    /// Tools and methods of MCP. In an allow, `tools` limits calls of tools alone: the other
+    /// messages of a session pass, but for those that `mcp-methods` leaves out.
+    fn tool(&self, deed: &Deed, unread: bool, narrow: bool) -> Held {
+        if self.tools.is_empty() && self.mcp_methods.is_empty() {
+            return Held::Yes;
         }
         let Some(call) = &deed.mcp else {
-            return Tool::Held(Held::No);
+            return Held::No;
         };
         if unread {
-            return Tool::Held(Held::Unread);
+            return Held::Unread;
         }
-        match call.method.as_deref() {
-            Some("tools/call") if tools => self.called(call, is_allow),
-            _ if tools && !is_allow => Tool::Held(Held::No),
-            method => Tool::Held(names(&self.mcp_methods, method, false)),
+        let is_call = call.method.as_deref() == Some("tools/call");
+        if !self.tools.is_empty() && (is_call || !narrow) {
+            return Held::of(is_call && self.calls(call));
         }
+        names(&self.mcp_methods, call.method.as_deref(), false)
     }
 
-    fn called(&self, call: &McpCall, is_allow: bool) -> Tool {
-        let Some(tool) = call.tool.as_deref() else {
-            return Tool::Held(Held::No);
-        };
-        let denied = self.tools.deny.iter().any(|glob| glob.matches(tool));
-        match (is_allow, denied) {
-            (true, true) => Tool::Denied,
-            (true, false) => Tool::Held(names(&self.tools.allow, Some(tool), false)),
-            (false, denied) => Tool::Held(Held::of(denied)),
-        }
-    }
-
-    /// Whether an allow lets all credentials pass; whether another rule means one of them.
-    fn credentials(&self, deed: &Deed, is_allow: bool) -> bool {
-        if self.credentials.is_empty() {
-            return true;
-        }
-        let mut shown = deed.credentials.iter();
-        if is_allow {
-            shown.all(|shown| self.credentials.contains(shown))
-        } else {
-            shown.any(|shown| self.credentials.contains(shown))
-        }
-    }
-
-    fn together(held: Held, tool: Tool, credentials: bool, is_allow: bool) -> Met {
-        match (held, tool, credentials) {
-            (Held::No, ..) | (_, Tool::Held(Held::No), false) => Met::No,
-            (_, Tool::Denied, _) => Met::Barred(Reason::McpToolDenied),
-            (_, Tool::Held(Held::No), true) => Met::ButTool,
-            (_, Tool::Held(tool), true) => held.min(tool).settled(is_allow),
-            (Held::Yes, Tool::Held(Held::Yes), false) if is_allow => {
-                Met::Barred(Reason::CredentialDenied)
-            }
-            (_, Tool::Held(_), false) => Met::ButCredential,
-        }
-    }
-}
-
-/// Whether one of the patterns, where there are any, names the operation or a word that includes it.
-fn operation(patterns: &[Glob], deed: &Deed, unread: bool, is_allow: bool) -> Held {
-    if patterns.is_empty() {
-        return Held::Yes;
-    }
-    let words = deed.operation_words(is_allow);
-    let named = |word: &&str| patterns.iter().any(|pattern| pattern.matches(word));
-    match words.as_slice() {
-        [] => Held::unknown(unread),
-        words => Held::of(words.iter().any(named)),
+    fn calls(&self, call: &McpCall) -> bool {
+        let named = |tool: &str| self.tools.iter().any(|pattern| pattern.matches(tool));
+        call.tool.as_deref().is_some_and(named)
     }
 }
 
 /// The repository as patterns name it.
-fn repository(deed: &Deed) -> Option<&str> {
+pub(super) fn repository(deed: &Deed) -> Option<&str> {
     let repository = deed.repository.as_deref()?;
     Some(repository.strip_suffix(".git").unwrap_or(repository))
 }
@@ -308,9 +262,23 @@ fn announces_push(deed: &Deed, path: &Path) -> bool {
     deed.action == Some(Action::Write) && path.path().ends_with("/info/refs")
 }
 
-/// Whether one of the patterns, where there are any, matches what is known.
-fn names(patterns: &[Glob], known: Option<&str>, unread: bool) -> Held {
-    match known {
+/// Whether one of the patterns, where there are any, names the operation or a word that includes it.
+fn operation(patterns: &[Pattern], deed: &Deed, unread: bool, narrow: bool) -> Held {
+    if patterns.is_empty() {
+        return Held::Yes;
+    }
+    match deed.operation_words(narrow) {
+        words if words.is_empty() => Held::unknown(unread),
+        words => {
+            let named = |word: &&str| patterns.iter().any(|pattern| pattern.matches(word));
+            Held::of(words.iter().any(named))
+        }
+    }
+}
+
+/// Whether one of the patterns, where there are any, matches the fact.
+fn names(patterns: &[Pattern], fact: Option<&str>, unread: bool) -> Held {
+    match fact {
         _ if patterns.is_empty() => Held::Yes,
         Some(text) => Held::of(patterns.iter().any(|pattern| pattern.matches(text))),
         None => Held::unknown(unread),
@@ -326,9 +294,10 @@ impl Held {
         if unread { Self::Unread } else { Self::No }
     }
 
-    /// An allow waits for the body, as the whole is judged again; a deny and an ask wait too.
-    fn settled(self, is_allow: bool) -> Met {
-        Met::of(self == Self::Yes || (is_allow && self == Self::Unread))
+    /// Until the body is read, a condition on it counts as met for an allow and as unmet for a deny
+    /// or an ask. Then the request is decided again.
+    fn settled(self, narrow: bool) -> bool {
+        self == Self::Yes || (narrow && self == Self::Unread)
     }
 }
 

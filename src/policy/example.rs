@@ -1,17 +1,18 @@
-//! Flows that somebody wrote down: in the examples of a rule, and in trials.
+//! Flows that are written down: in the examples of rules, and in trials.
 
 use crate::name::{Path, Target, Url};
 
-use super::compile::Policy;
-use super::decide::{Attempt, Query, Who};
+use super::Action;
+use super::compiled::Policy;
+use super::facts::{Deed, Inspect, Seen};
+use super::query::{Attempt, Query, Who};
 use super::verdict::{Decision, Verdict};
-use super::{Action, Deed, Inspect, Seen};
 
-/// A flow that somebody wrote.
+/// A flow that is written down.
 #[derive(Debug)]
 pub(super) struct Example {
     target: Target,
-    /// What is asked for; `None` for a CONNECT of which nothing more is said.
+    /// The request; `None` for a CONNECT alone.
     request: Option<Request>,
 }
 
@@ -20,14 +21,14 @@ struct Request {
     tls: bool,
     method: String,
     path: Path,
-    says: Says,
+    body: Contents,
 }
 
-/// What the body says.
+/// The contents of the body.
 #[derive(Debug)]
-enum Says {
-    /// Nothing that is known.
-    Nothing,
+enum Contents {
+    /// Not known.
+    Unknown,
     /// A push of that ref.
     Push(Box<str>),
     /// A call of that tool.
@@ -65,7 +66,7 @@ impl Example {
         })
     }
 
-    /// What is said of it: of https the CONNECT first, then, where TLS is ended, the request.
+    /// Decides the flow: of https the CONNECT first, then, where TLS is inspected, the request.
     pub(super) fn decide(&self, policy: &Policy, who: &Who) -> Decision {
         let ask = |attempt| {
             let target = &self.target;
@@ -109,7 +110,7 @@ impl Request {
             let text = format!("{}{rest}", path.path().trim_end_matches('/'));
             Path::parse(text.as_bytes()).map_err(|error| error.to_string())
         };
-        let (method, path, says) = match (method, fact) {
+        let (method, path, body) = match (method, fact) {
             (Some("PUSH"), Some(reference)) => {
                 let whole = match reference.strip_prefix("refs/") {
                     Some(_) => reference.to_owned(),
@@ -118,36 +119,36 @@ impl Request {
                 (
                     "POST",
                     below("/git-receive-pack")?,
-                    Says::Push(whole.into()),
+                    Contents::Push(whole.into()),
                 )
             }
             (Some("PUSH"), None) => return Err("a push needs a ref behind the URL".into()),
-            (Some("TOOL"), Some(tool)) => ("POST", path, Says::Tool(tool.into())),
+            (Some("TOOL"), Some(tool)) => ("POST", path, Contents::Tool(tool.into())),
             (Some("TOOL"), None) => return Err("a tool needs its name behind the URL".into()),
             (Some("CLONE"), _) => {
                 let path = below("/info/refs?service=git-upload-pack")?;
-                ("GET", path, Says::Nothing)
+                ("GET", path, Contents::Unknown)
             }
-            (method, _) => (method.unwrap_or("GET"), path, Says::Nothing),
+            (method, _) => (method.unwrap_or("GET"), path, Contents::Unknown),
         };
         Ok(Self {
             tls,
             method: method.to_owned(),
             path,
-            says,
+            body,
         })
     }
 
-    /// What its head tells, and what is said of its body.
+    /// The facts of its head, and of its body as written.
     fn deed(&self, policy: &Policy, target: &Target) -> Deed {
         let mut deed = policy.read(target, &self.method, &self.path);
-        match &self.says {
-            Says::Nothing => return deed,
-            Says::Push(reference) => {
+        match &self.body {
+            Contents::Unknown => return deed,
+            Contents::Push(reference) => {
                 deed.action = Some(Action::Write);
                 deed.reference = Some(reference.clone());
             }
-            Says::Tool(tool) => {
+            Contents::Tool(tool) => {
                 let call = deed.mcp.get_or_insert_default();
                 call.method = Some("tools/call".into());
                 call.tool = Some(tool.clone());

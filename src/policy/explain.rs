@@ -8,18 +8,20 @@ use std::sync::Arc;
 
 use crate::name::{AddressClass, Host, HostName, canonical, classify, is_public_suffix};
 
-use super::Deed;
-use super::clause::{Clause, Fit, Miss, Ports};
-use super::compile::Policy;
-use super::decide::{Attempt, Judgement, Query, Settled, deed};
-use super::verdict::{Basis, Decision, Named, Reason, TierBasis, Verdict};
+use super::answer::facts_of;
+use super::compiled::Policy;
+use super::decide::{self, Judgement};
+use super::facts::Deed;
+use super::query::{Attempt, GroupSet, Query};
+use super::rule::{Fit, Miss, Ports, Rule};
+use super::verdict::{Basis, Decision, Named, TierBasis, Verdict};
 
-/// As many clauses as are looked at; further ones count as far away.
-const MOST_CLAUSES: usize = 2048;
+/// As many rules as are looked at; further ones count as far away.
+const MAX_RULES: usize = 2048;
 /// As many rules as are shown.
-const MOST_SHOWN: usize = 5;
+const MAX_SHOWN: usize = 5;
 /// The longest that [`Explanation::nearest`] gets, in bytes of ASCII.
-const MOST_NEAREST: usize = 160;
+const MAX_NEAREST: usize = 160;
 
 /// The stages of one decision, for a person.
 #[derive(Clone, Debug)]
@@ -95,7 +97,7 @@ impl Stage {
 /// Explains a decision; slower than deciding, and equal to it in its answer.
 pub fn explain(policy: &Policy, query: &Query<'_>) -> Explanation {
     let read = policy.read_for(query);
-    let judgement = policy.judge(query, deed(query, read.as_ref()));
+    let judgement = policy.judge(query, facts_of(query, read.as_ref()));
     let decision = judgement.answer(policy);
     let view = View {
         policy,
@@ -114,10 +116,10 @@ pub fn explain(policy: &Policy, query: &Query<'_>) -> Explanation {
         stage: stage(&judgement),
         looked_at: ranked
             .iter()
-            .take(MOST_SHOWN)
+            .take(MAX_SHOWN)
             .map(|near| view.looked(near))
             .collect(),
-        others: policy.clauses.len().saturating_sub(MOST_SHOWN),
+        others: policy.rules.len().saturating_sub(MAX_SHOWN),
         nearest_allow: near.map(|near| view.looked(near)),
         suggestion: refused.then(|| view.suggestion()).flatten(),
         decision,
@@ -125,12 +127,11 @@ pub fn explain(policy: &Policy, query: &Query<'_>) -> Explanation {
 }
 
 fn stage(judgement: &Judgement<'_>) -> Stage {
-    match judgement.settled() {
-        Settled::Default => Stage::Default,
-        Settled::Floor => Stage::Floor,
-        Settled::Narrowed => Stage::Narrowed,
-        Settled::Barred(..) => Stage::Deny,
-        Settled::Clause(clause) => match clause.verdict {
+    match judgement.stage() {
+        decide::Stage::Default => Stage::Default,
+        decide::Stage::Floor => Stage::Floor,
+        decide::Stage::Narrowed => Stage::Narrowed,
+        decide::Stage::Rule(rule) => match rule.verdict {
             Verdict::Allow => Stage::Allow,
             Verdict::Ask => Stage::Ask,
             Verdict::Deny => Stage::Deny,
@@ -138,14 +139,14 @@ fn stage(judgement: &Judgement<'_>) -> Stage {
     }
 }
 
-/// A clause and how far it is from the flow.
+/// A rule and how far it is from the flow.
 #[derive(Debug)]
 struct Near<'p> {
-    clause: &'p Clause,
+    rule: &'p Rule,
     distance: Distance,
 }
 
-/// How far a clause is from a flow, nearest first.
+/// How far a rule is from a flow, nearest first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Distance {
     Matches,
@@ -155,21 +156,16 @@ enum Distance {
     Misses(Miss),
     /// Another host of the same owner: so many labels are shared, and it is that one of the rule's.
     SameOwner(Reverse<usize>, usize),
-    /// Another host of the same category.
-    SameCategory,
     Far,
 }
 
 impl Near<'_> {
     fn is_near_allow(&self) -> bool {
         let near = match self.distance {
-            Distance::Misses(_)
-            | Distance::NoAddress
-            | Distance::SameCategory
-            | Distance::SameOwner(..) => true,
+            Distance::Misses(_) | Distance::NoAddress | Distance::SameOwner(..) => true,
             Distance::Matches | Distance::Far => false,
         };
-        near && self.clause.verdict == Verdict::Allow
+        near && self.rule.verdict == Verdict::Allow
     }
 }
 
@@ -181,20 +177,20 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// All clauses, nearest first; equally near ones as they were written.
+    /// All rules, nearest first; equally near ones as they were written.
     fn ranked(&self) -> Vec<Near<'a>> {
         let mut named = Vec::new();
         self.policy
             .hosts
             .each(&self.query.target.host, |id| named.push(id));
         let mut ranked: Vec<Near<'a>> = (0..)
-            .zip(&self.policy.clauses)
-            .take(MOST_CLAUSES)
-            .map(|(id, clause)| {
-                let reached = clause.hosts == 0 || named.contains(&id);
+            .zip(&self.policy.rules)
+            .take(MAX_RULES)
+            .map(|(id, rule)| {
+                let reached = rule.to.hosts == 0 || named.contains(&id);
                 Near {
-                    clause,
-                    distance: self.distance(clause, reached),
+                    rule,
+                    distance: self.distance(rule, reached),
                 }
             })
             .collect();
@@ -202,44 +198,38 @@ impl<'a> View<'a> {
         ranked
     }
 
-    fn distance(&self, clause: &Clause, reached: bool) -> Distance {
+    fn distance(&self, rule: &Rule, reached: bool) -> Distance {
         let flow = &self.judgement.flow;
         if reached {
-            let other = |selected| selected != flow.category;
-            return match clause.fit(flow) {
-                Fit::Matches if self.is_floored() && clause.verdict == Verdict::Allow => {
+            let selected = rule.to.categories;
+            let other = !selected.is_empty() && !selected.contains(flow.category);
+            return match rule.fit(flow) {
+                Fit::Matches if self.is_floored() && rule.verdict == Verdict::Allow => {
                     Distance::NoAddress
                 }
                 Fit::Matches => Distance::Matches,
-                Fit::Bars(Reason::CredentialDenied) => Distance::Misses(Miss::Credential),
-                Fit::Bars(_) => Distance::Misses(Miss::Tool),
+                Fit::UnlessOld(_) => Distance::Misses(Miss::Unless),
                 // Nothing to do with this flow, whatever the tier.
                 Fit::Misses(Miss::Category) => Distance::Far,
-                Fit::Misses(Miss::Tier) if clause.category.is_some_and(other) => Distance::Far,
+                Fit::Misses(Miss::Tier) if other => Distance::Far,
                 Fit::Misses(miss) => Distance::Misses(miss),
             };
         }
-        let shared = clause.sample.iter().enumerate().filter_map(|(at, host)| {
+        let shared = rule.to.sample.iter().enumerate().filter_map(|(at, host)| {
             let labels = shared_labels(&self.query.target.host, host)?;
             Some(Distance::SameOwner(Reverse(labels), at))
         });
-        shared
-            .min()
-            .unwrap_or(if clause.assigns == Some(flow.category) {
-                Distance::SameCategory
-            } else {
-                Distance::Far
-            })
+        shared.min().unwrap_or(Distance::Far)
     }
 
     fn is_floored(&self) -> bool {
-        matches!(self.judgement.settled(), Settled::Floor)
+        matches!(self.judgement.stage(), decide::Stage::Floor)
     }
 
     fn looked(&self, near: &Near<'_>) -> Looked {
         Looked {
-            rule: near.clause.named.clone(),
-            verdict: near.clause.verdict,
+            rule: near.rule.named.clone(),
+            verdict: near.rule.verdict,
             miss: self.miss(near, &|host| {
                 format!("host {host} \u{2260} {}", self.query.target.host)
             }),
@@ -251,7 +241,7 @@ impl<'a> View<'a> {
         let miss = self
             .miss(near, &|host| format!("host {host}"))
             .unwrap_or_default();
-        let name = &near.clause.named.name;
+        let name = &near.rule.named.name;
         let kind = if name.starts_with("tier.") {
             ""
         } else {
@@ -260,25 +250,29 @@ impl<'a> View<'a> {
         let text = format!("nearest {kind}{name}: {miss}");
         text.chars()
             .filter(char::is_ascii)
-            .take(MOST_NEAREST)
+            .take(MAX_NEAREST)
             .collect()
     }
 
     /// The first condition that is not met, in words.
     fn miss(&self, near: &Near<'_>, host: &dyn Fn(&str) -> String) -> Option<String> {
-        let clause = near.clause;
-        let first = |at: usize| clause.sample.get(at).map_or("", |host| &**host);
+        let rule = near.rule;
+        let first = |at: usize| rule.to.sample.get(at).map_or("", |host| &**host);
         Some(match near.distance {
             Distance::Matches => return None,
             Distance::SameOwner(_, at) => host(first(at)),
             Distance::NoAddress => "addresses do not name it".into(),
-            Distance::SameCategory | Distance::Far if clause.hosts > 0 => host(first(0)),
-            Distance::SameCategory | Distance::Far | Distance::Misses(Miss::Category) => {
-                let selected = clause.category.map_or("", super::Category::as_str);
-                format!("category {selected}")
+            Distance::Far if rule.to.hosts > 0 => host(first(0)),
+            Distance::Far | Distance::Misses(Miss::Category) => {
+                let selected = rule.to.categories.iter().map(super::Category::as_str);
+                format!("category {}", selected.collect::<Vec<_>>().join(", "))
             }
+            Distance::Misses(Miss::Repository) => "from.repositories".into(),
+            Distance::Misses(Miss::Subject) => "from.subjects".into(),
+            Distance::Misses(Miss::Unless) => "unless".into(),
+            Distance::Misses(Miss::Path) => "paths, in two readings".into(),
             Distance::Misses(Miss::Groups) => {
-                let groups = super::GroupSet(clause.groups);
+                let groups = GroupSet(rule.from.groups);
                 let names: Vec<&str> = self
                     .policy
                     .group_names(groups)
@@ -286,61 +280,60 @@ impl<'a> View<'a> {
                     .collect();
                 format!("groups {}", names.join(", "))
             }
-            Distance::Misses(Miss::Port | Miss::PortAndRequest) => self.port_miss(clause),
-            Distance::Misses(Miss::Request) => self.request_miss(clause),
+            Distance::Misses(Miss::Port | Miss::PortAndRequest) => self.port_miss(rule),
+            Distance::Misses(Miss::Request) => self.request_miss(rule),
             Distance::Misses(Miss::Tool) => "tools".into(),
-            Distance::Misses(Miss::Credential) => "credentials".into(),
             Distance::Misses(Miss::Tier) => format!("not for tier {}", self.judgement.tier.name),
         })
     }
 
-    fn port_miss(&self, clause: &Clause) -> String {
+    fn port_miss(&self, rule: &Rule) -> String {
         let flow = &self.judgement.flow;
-        let ports = match &clause.ports {
+        let ports = match &rule.to.ports {
             Ports::Listed(ports) => ports,
             Ports::Destination if !flow.destination_ports.is_empty() => flow.destination_ports,
-            Ports::Any | Ports::Default | Ports::Destination => &[flow.default_port()],
+            Ports::Any | Ports::Default | Ports::Destination => &[flow.attempt.default_port()],
         };
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         format!("port {} not in {}", flow.port, ports.join(", "))
     }
 
-    fn request_miss(&self, clause: &Clause) -> String {
+    fn request_miss(&self, rule: &Rule) -> String {
         let flow = &self.judgement.flow;
         let Attempt::Request { method, .. } = flow.attempt else {
             return "not seen in a tunnel".into();
         };
-        let actions = clause.request.actions;
+        let actions = rule.does.actions;
         if !actions.is_empty() && !flow.action.is_some_and(|seen| actions.contains(seen)) {
             return match flow.action {
                 Some(action) => format!("action {}", action.as_str()),
                 None => format!("actions {}", actions.words()),
             };
         }
-        if !clause.request.methods.is_empty() && !clause.request.has_method(method) {
-            return format!("methods {}", clause.request.methods.join(", "));
+        if !rule.does.has_method(method, rule.is_allow()) {
+            return format!("methods {}", rule.does.methods.join(", "));
         }
         // What the request says is not repeated: it may hold content.
-        clause.request.key(flow).into()
+        rule.does.key(flow, rule.is_allow()).into()
     }
 
     fn category_from(&self) -> String {
-        let source = &self.judgement.source;
-        match source.basis {
-            Basis::Host | Basis::Path => format!("catalogue {}", source.location),
+        let label = &self.judgement.label;
+        match label.basis {
+            Basis::Host | Basis::Path => format!("catalogue {}", label.location),
             Basis::Content => "messages of MCP".into(),
             Basis::None => String::new(),
-            Basis::Rule => format!("rule {}", source.location),
+            Basis::Rule => format!("destination {}", label.location),
         }
     }
 
     /// A rule that would let exactly this flow pass; none where a deny or the floor is final.
     fn suggestion(&self) -> Option<String> {
         let target = &self.query.target;
-        let addresses = match self.judgement.settled() {
-            Settled::Default => None,
-            Settled::Barred(..) | Settled::Clause(_) | Settled::Narrowed => return None,
-            Settled::Floor => Some(private_addresses(&target.host)?),
+        let addresses = match self.judgement.stage() {
+            decide::Stage::Default => None,
+            decide::Stage::Rule(_) | decide::Stage::Narrowed => return None,
+            decide::Stage::Floor => Some(private_addresses(&target.host)?),
         };
         let id: String = target
             .host
@@ -356,16 +349,17 @@ impl<'a> View<'a> {
             })
             .collect();
         let mut text = format!(
-            "[[rule]]\nid = \"allow-{}\"\nverdict = \"allow\"\ntiers = [\"{}\"]\nhosts = [\"{}\"]\n",
+            "[[rule]]\nid = \"allow-{}\"\nverdict = \"allow\"\nfrom.tiers = [\"{}\"]\n\
+             to.hosts = [\"{}\"]\n",
             id.trim_matches('-'),
             self.judgement.tier.name,
             target.host,
         );
-        if target.port != self.judgement.flow.default_port() {
-            let _ = writeln!(text, "ports = [{}]", target.port);
+        if target.port != self.judgement.flow.attempt.default_port() {
+            let _ = writeln!(text, "to.ports = [{}]", target.port);
         }
         if let Some(addresses) = addresses {
-            let _ = writeln!(text, "addresses = [{addresses}]");
+            let _ = writeln!(text, "grant.addresses = [{addresses}]");
         }
         text.push_str("reason = \"\"\n");
         Some(text)

@@ -2,7 +2,7 @@
 
 use crate::name::Host;
 
-use super::addresses;
+use super::floor;
 use super::pattern::HostPattern;
 
 /// Exact names, the names below a suffix, addresses and networks.
@@ -44,7 +44,7 @@ impl HostList {
                 .skip(1)
                 .any(|suffix| suffix == above.as_str()),
             (HostPattern::Network(network), Host::Address(address)) => {
-                addresses::cover(std::slice::from_ref(network), *address)
+                floor::cover(std::slice::from_ref(network), *address)
             }
             _ => false,
         })

@@ -8,9 +8,10 @@ use toml::Spanned;
 
 use crate::diag::{Diagnostic, closest};
 
-use super::clause::{Clause, Ports};
-use super::compile::{Findings, Policy};
+use super::compiled::Policy;
 use super::pattern::HostPattern;
+use super::rule::{self, Ports};
+use super::source::compile::Findings;
 use super::source::{self, Placed, Rule};
 use super::unseen::Seen;
 use super::verdict::Verdict;
@@ -20,11 +21,11 @@ pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Find
     ids(source, findings);
     twins(source, findings);
     let seen = Seen::new(policy);
-    for (rule, clause) in source.rules.iter().zip(&policy.clauses) {
-        seen.look(rule, clause, findings);
+    for (rule, compiled) in source.rules.iter().zip(&policy.rules) {
+        seen.look(rule, compiled, findings);
         operations(rule, policy, findings);
-        grants(rule, clause, findings);
-        denied_everywhere(rule, clause, policy, findings);
+        grants(rule, compiled, findings);
+        denied_everywhere(rule, compiled, policy, findings);
     }
     empty_tiers(source, policy, findings);
     blind_trust(source, policy, findings);
@@ -106,47 +107,26 @@ fn twins(source: &source::Policy, findings: &mut Findings) {
 fn fingerprint(rule: &Rule, state: &FixedState) -> u64 {
     let mut hasher = state.build_hasher();
     rule.verdict.hash(&mut hasher);
-    rule.category.hash(&mut hasher);
-    rule.hosts.hash(&mut hasher);
+    for host in &rule.to.hosts {
+        host.hash(&mut hasher);
+    }
     hasher.finish()
 }
 
 /// Whether two rules match the same flows and grant the same.
 fn same(left: &Rule, right: &Rule) -> bool {
     left.verdict == right.verdict
-        && left.category == right.category
-        && left.tiers == right.tiers
-        && left.groups == right.groups
-        && left.hosts == right.hosts
-        && left.ports == right.ports
-        && left.methods == right.methods
-        && left.paths == right.paths
-        && left.addresses == right.addresses
-        && left.raw == right.raw
-        && left.upgrade == right.upgrade
-        && asks_the_same(left, right)
-        && left.inspect == right.inspect
-        && left.upstream == right.upstream
-        && left.min_age == right.min_age
-}
-
-fn asks_the_same(left: &Rule, right: &Rule) -> bool {
-    left.service == right.service
-        && left.actions == right.actions
-        && left.operations == right.operations
-        && left.repositories == right.repositories
-        && left.packages == right.packages
-        && left.refs == right.refs
-        && left.servers == right.servers
-        && left.tools == right.tools
-        && left.mcp_methods == right.mcp_methods
-        && left.credentials == right.credentials
+        && left.from == right.from
+        && left.to == right.to
+        && left.does == right.does
+        && left.unless == right.unless
+        && left.grant == right.grant
 }
 
 /// Words that no service has.
 fn operations(rule: &Placed<Rule>, policy: &Policy, findings: &mut Findings) {
     let services = &policy.catalogue.services;
-    for word in &rule.value.operations {
+    for word in &rule.value.does.operations {
         let names = || services.names().map(|(name, _)| name);
         let mut known = names().flat_map(|name| services.operations(name));
         if word.get_ref().contains('*') || known.any(|known| known == word.get_ref()) {
@@ -170,40 +150,32 @@ fn operations(rule: &Placed<Rule>, policy: &Policy, findings: &mut Findings) {
 }
 
 /// Grants on a rule that lets nothing pass.
-fn grants(rule: &Placed<Rule>, clause: &Clause, findings: &mut Findings) {
-    if clause.verdict == Verdict::Allow {
+fn grants(rule: &Placed<Rule>, compiled: &rule::Rule, findings: &mut Findings) {
+    if compiled.is_allow() {
         return;
     }
-    let written = &rule.value;
+    let grant = &rule.value.grant;
     let on = |flag: &Option<Spanned<bool>>| {
-        flag.as_ref()
-            .filter(|flag| *flag.get_ref())
-            .map(|flag| rule.at(flag))
+        let flag = flag.as_ref().filter(|flag| *flag.get_ref());
+        flag.map(|flag| rule.at(flag))
     };
     let places = [
         (
             "addresses",
-            written.addresses.first().map(|first| rule.at(first)),
+            grant.addresses.first().map(|first| rule.at(first)),
         ),
-        ("min-age", written.min_age.as_ref().map(|age| rule.at(age))),
-        ("raw", on(&written.raw)),
-        ("upgrade", on(&written.upgrade)),
-        ("upstream", written.upstream.as_ref().map(|at| rule.at(at))),
-        ("min-age", written.min_age.as_ref().map(|at| rule.at(at))),
+        ("raw", on(&grant.raw)),
+        ("upgrade", on(&grant.upgrade)),
+        ("upstream", grant.upstream.as_ref().map(|at| rule.at(at))),
     ];
     for (key, place) in places {
         let Some(place) = place else { continue };
+        let verdict = compiled.verdict;
+        let message = format!("`grant.{key}` has no effect in a rule that says {verdict}");
         findings.push(
-            Diagnostic::warning(
-                "no-effect",
-                place,
-                format!(
-                    "`{key}` has no effect in a rule that says {}",
-                    clause.verdict
-                ),
-            )
-            .label("only an allow grants anything")
-            .help("leave it out; the rule matches whatever it would grant"),
+            Diagnostic::warning("no-effect", place, message)
+                .label("only an allow grants anything")
+                .help("leave it out; the rule matches whatever it would grant"),
         );
     }
 }
@@ -211,14 +183,15 @@ fn grants(rule: &Placed<Rule>, clause: &Clause, findings: &mut Findings) {
 /// An allow or ask none of whose flows ever gets as far.
 fn denied_everywhere(
     rule: &Placed<Rule>,
-    clause: &Clause,
+    compiled: &rule::Rule,
     policy: &Policy,
     findings: &mut Findings,
 ) {
-    if clause.verdict == Verdict::Deny {
+    if compiled.verdict == Verdict::Deny {
         return;
     }
-    let Some(deny) = denied_hosts(rule, clause, policy).or_else(|| denied_category(clause, policy))
+    let Some(deny) =
+        denied_hosts(rule, compiled, policy).or_else(|| denied_category(compiled, policy))
     else {
         return;
     };
@@ -239,17 +212,17 @@ fn denied_everywhere(
 /// The deny that covers the first host, where each host is covered by some deny.
 fn denied_hosts<'p>(
     rule: &Placed<Rule>,
-    clause: &Clause,
+    compiled: &rule::Rule,
     policy: &'p Policy,
-) -> Option<&'p Clause> {
+) -> Option<&'p rule::Rule> {
     let mut found = None;
-    for text in &rule.value.hosts {
+    for text in &rule.value.to.hosts {
         let pattern = HostPattern::parse(text.get_ref()).ok()?;
         let mut covering = None;
         policy.hosts.covering(&pattern, |id| {
             let deny = policy
-                .clause(id)
-                .filter(|deny| covers(deny, clause, policy));
+                .rule(id)
+                .filter(|deny| covers(deny, compiled, policy));
             covering = covering.or(deny);
         });
         found = found.or(Some(covering?));
@@ -257,39 +230,59 @@ fn denied_hosts<'p>(
     found
 }
 
-/// The deny of a tier's list, where each tier of the rule denies its category as a whole.
-fn denied_category<'p>(clause: &Clause, policy: &'p Policy) -> Option<&'p Clause> {
-    let category = clause.category.or(clause.assigns)?;
-    let lists = policy.clauses.get(policy.rules..).unwrap_or_default();
+/// The deny without hosts that covers each tier of the rule, where each tier has one.
+fn denied_category<'p>(compiled: &rule::Rule, policy: &'p Policy) -> Option<&'p rule::Rule> {
     let mut found = None;
-    for tier in policy
+    let reached = policy
         .tiers
         .ids()
-        .filter(|tier| clause.tiers & tier.bit() != 0)
-    {
-        let deny = lists.iter().find(|deny| {
-            deny.verdict == Verdict::Deny
-                && deny.tiers == tier.bit()
-                && deny.category == Some(category)
-                && deny.request.is_empty()
+        .filter(|tier| compiled.from.tiers & tier.bit() != 0);
+    for tier in reached {
+        let category = |deny: &&rule::Rule| {
+            let (denied, wanted) = (deny.to.categories, compiled.to.categories);
+            let all = !wanted.is_empty() && wanted.iter().all(|it| denied.contains(it));
+            denied.is_empty() || (compiled.to.hosts == 0 && all)
+        };
+        let mut denies = policy.rules.iter().filter(|deny| {
+            deny.to.hosts == 0 && deny.from.tiers & tier.bit() != 0 && is_whole(deny)
         });
+        let deny = denies.find(|deny| category(deny) && deny.to.ports == Ports::Any);
         found = found.or(Some(deny?));
     }
     found
 }
 
-/// Whether a deny is met by every flow that meets `clause`, hosts apart.
-fn covers(deny: &Clause, clause: &Clause, policy: &Policy) -> bool {
+/// Whether a deny asks nothing of callers but their tier, and nothing of requests.
+fn is_whole(deny: &rule::Rule) -> bool {
+    let from = &deny.from;
+    deny.verdict == Verdict::Deny
+        && deny.does.is_empty()
+        && deny.unless.is_none()
+        && from.groups == 0
+        && from.repositories.is_empty()
+        && from.subjects.is_empty()
+}
+
+/// Whether a deny that names the hosts of `compiled` is met by every flow that meets it.
+fn covers(deny: &rule::Rule, compiled: &rule::Rule, policy: &Policy) -> bool {
     let all = policy.tiers.ids().fold(0, |bits, tier| bits | tier.bit());
-    let tiers = clause.tiers & all & !deny.tiers == 0;
-    let groups = deny.groups == 0 || (clause.groups != 0 && clause.groups & !deny.groups == 0);
-    let ports = match (&deny.ports, &clause.ports) {
+    let tiers = compiled.from.tiers & all & !deny.from.tiers == 0;
+    let groups = deny.from.groups == 0
+        || (compiled.from.groups != 0 && compiled.from.groups & !deny.from.groups == 0);
+    let ports = match (&deny.to.ports, &compiled.to.ports) {
         (Ports::Any, _) => true,
         (Ports::Listed(deny), Ports::Listed(ports)) => ports.iter().all(|port| deny.contains(port)),
-        (Ports::Listed(deny), Ports::Default) => deny.contains(&443) && deny.contains(&80),
         _ => false,
     };
-    deny.verdict == Verdict::Deny && deny.request.is_empty() && tiers && groups && ports
+    let callers = deny.from.repositories.is_empty() && deny.from.subjects.is_empty();
+    deny.verdict == Verdict::Deny
+        && deny.does.is_empty()
+        && deny.unless.is_none()
+        && deny.to.categories.is_empty()
+        && callers
+        && tiers
+        && groups
+        && ports
 }
 
 /// A tier in which nothing can pass.
@@ -298,10 +291,11 @@ fn empty_tiers(source: &source::Policy, policy: &Policy, findings: &mut Findings
         let Some(id) = policy.tier(name.get_ref()) else {
             continue;
         };
-        let passes =
-            |clause: &Clause| clause.verdict != Verdict::Deny && clause.tiers & id.bit() != 0;
+        let passes = |compiled: &rule::Rule| {
+            compiled.verdict != Verdict::Deny && compiled.from.tiers & id.bit() != 0
+        };
         let denies = policy.tiers.tier(id).default == Verdict::Deny;
-        if denies && !policy.clauses.iter().any(passes) {
+        if denies && !policy.rules.iter().any(passes) {
             findings.push(
                 Diagnostic::warning(
                     "empty-tier",
@@ -315,13 +309,13 @@ fn empty_tiers(source: &source::Policy, policy: &Policy, findings: &mut Findings
     }
 }
 
-/// A list that means to let strangers be read from, and lets every tunnel pass.
+/// A list that allows reading from unknown hosts, and so lets every tunnel pass.
 fn blind_trust(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
     for (name, tier) in &source.tier {
         let opaque = policy
             .tier(name.get_ref())
             .is_some_and(|id| policy.tiers.tier(id).opaque);
-        let items = tier.value.allow.iter();
+        let items = tier.value.allow.iter().flatten();
         for item in items.filter(|item| opaque && item.get_ref().starts_with("unknown:")) {
             findings.push(
                 Diagnostic::warning(
@@ -342,7 +336,7 @@ fn unused_groups(source: &source::Policy, findings: &mut Findings) {
         source
             .rules
             .iter()
-            .any(|rule| rule.value.groups.contains(name))
+            .any(|rule| rule.value.from.groups.contains(name))
     };
     for (name, group) in &source.groups {
         if group.value.floor.is_none() && !used(name) {

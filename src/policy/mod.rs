@@ -1,92 +1,66 @@
-//! The policy language: what people write, compiled to one pure decision.
+//! What a policy means, and the one place that decides.
 //!
-//! **The floor, then an exception, then deny, then ask, then allow, then the tier's default: the
-//! first that matches decides.** Nothing else in the program says yes or no.
+//! **The floor, then an exception, then deny, then ask, then allow, then the tier's own word (its ask
+//! list, its allow list, its default): the first that matches decides.** [`Policy::decide`] is the
+//! only function in the program that allows or refuses.
 //!
-//! # What a policy means, where its words alone do not say
+//! A rule answers four questions: `from` whom, `to` where, `does` what, and what an allow `grant`s
+//! besides. A deny may say `unless`. Of each key, an empty list means all.
 //!
-//! *Tiers.* `tiers.order` and the `[tier.NAME]` tables name the same tiers. A policy that writes
-//! neither has the tiers of the embedded `config/default.toml`; one that writes either has only its
-//! own. A repository that several patterns match has the strictest of their tiers; a caller whose
-//! repository is not known, or that no pattern matches, starts from `tiers.unattributed`.
+//! | sentence | where |
+//! |---|---|
+//! | What a host is for comes from the most specific `[[destination]]`, else the catalogue (by path where the path is seen), else it is `unknown`. Rules select by these labels and never change them. | `directory`, `label` |
+//! | An entry of a tier's list is a rule with `from.tiers`, `to.categories` and `does.actions`. Entries of `deny` are denies like any other; entries of `ask` and `allow` come after all rules. | `source`, `tiers` |
+//! | Among the rules of the winning kind, a record names the one with the most specific host (an exact name or address, the longer suffix or network, then rules without hosts); at a tie the first written. Grants come from the named rule. | `index`, `decide` |
+//! | An allow reads narrowly: its conditions hold of the request exactly as it is forwarded. A deny and an ask read widely: they hold of any reading that some server is known to make (letter case, a trailing slash, `;parameters`, doubled slashes, `%2F`). | `conditions`, `readings` |
+//! | Where an allow covers the path as written but not as some server reads it, the path is refused (`bad_path`). | `conditions` |
+//! | Inside a tunnel that is not inspected no request is seen: a deny or ask with `does` does not match, an allow with `does` matches where the tier says `opaque = "allow"`, and nothing of `unless` holds. | `conditions`, `rule` |
+//! | Until a body is read, its conditions count as met for an allow and as unmet for a deny or an ask. Then the request is decided again. | `conditions` |
+//! | Only a deny forbids. `unless.min-age` and `unless.credentials` say where it does not match; an unknown age does not hold. | `rule` |
+//! | A private address, or a name of private networks, is `address_denied` where no allow for this caller and destination grants it. Else the rules' own reason is told. A matching deny is always named. | `floor`, `decide` |
+//! | A denied network denies the names that resolve into it. | [`Policy::judge_address`] |
+//! | `observe` passes what rules refuse, and records it in `would`. It passes neither the floor nor the limits of a session (`session.narrow`). | `answer` |
+//! | Several facts of one request must each pass; the grants are the intersection, and the record names the strictest. | [`Decision::and`] |
+//! | An allow without ports is for those of the destination; else 443, and 80 for plain HTTP where the rule names the host or nothing labels it. A deny without ports is for every port. | `rule` |
+//! | A message to a listed MCP server passes by rules with its name in `does.servers` or lists of its category; a message to another host only where the host's category is `mcp`. | `rule` |
+//! | Whether TLS is ended: the rule that reaches the tunnel, says `grant.inspect` and has the most specific host; else `[inspect]` and the tier. | `inspection` |
 //!
-//! *Which rule is named.* The verdict comes from the kind alone: deny over ask over allow. Among the
-//! matching rules of that kind the one with the most specific host is named: an exact name or
-//! address, then the longer suffix or network, then rules without hosts, then the tier's own lists
-//! (`tier.NAME.deny`); at a tie the one that was written first. Grants (`addresses`, `raw`,
-//! `upgrade`) come from the named rule only; a tier's list grants none.
+//! An IPv4 address in an IPv6 wrapping is judged as the address it wraps. Unless the wrapping is the
+//! mapped form, which dials the IPv4 address itself, the wrapping must be granted as well.
 //!
-//! *Category.* A rule with `category` and `hosts` says what those hosts are for, whatever else it
-//! says (most specific host first, then first written); else the catalogue, by path where the path
-//! is seen, by host where it is not; else `unknown`. A rule with `category` alone selects the flows
-//! of that category.
-//!
-//! *Ports.* An allow or ask that names none means 443 for CONNECT and `https`, 80 for `http`; a list
-//! of a tier means the ports of the catalogue's entry, or of the rule that gave the category. A
-//! deny that names no port means every port: what is denied is denied there too.
-//!
-//! *What is not seen.* Inside a tunnel that is not inspected nothing of a request is seen. A deny or
-//! ask that asks for it never matches there; an allow that does matches only where the tier says
-//! `opaque = "allow"`. A tunnel that is inspected is let in by such an allow and by no such deny or
-//! ask: each request is judged. Of a request whose body was not read yet, what only that tells is
-//! waited for in the same way; of one that was read whole, what is not known meets no condition.
-//!
-//! *Inspection.* Among the rules that reach a tunnel, whatever they ask of requests, the one with the
-//! most specific host that writes `inspect` decides (`raw = true` writes `false`); then `[inspect]`
-//! and the tier.
-//!
-//! *What an allow forbids.* A tool in `tools.deny` of an allow that matches otherwise is denied by
-//! that rule. So is a credential that is not among its `credentials`, unless another allow that
-//! matches names it.
-//!
-//! *MCP.* Messages to a listed server are allowed by rules that name it in `servers` and by lists of
-//! their category; messages to any other place only where a rule or the catalogue says that its host
-//! is for MCP, by a rule that says so or by lists.
-//!
-//! *The floor.* Metadata and other never-addresses, and names that mean none, are denied whatever is
-//! written. A private address, or a name that only private networks know, needs a matching allow
-//! rule with `addresses`; for an address, with that address in them. An IPv4 address in an IPv6
-//! wrapping is judged as what it wraps; unless the wrapping is the mapped form (which dials the IPv4
-//! address itself), the address as written must be named as well.
-//!
-//! *Observe.* Would-be refusals pass and say so in `would`, with their reason. They pass without
-//! grants, and the floor holds.
-//!
-//! *Narrowing.* A session may carry less than its repository has: a stricter tier, and the categories
-//! and actions it may reach at most. What lies outside is denied behind the floor by
-//! `session.narrow`, in observe mode and under an exception too.
-//!
-//! An exception, when there is one, stands between the floor and deny in [`Policy::decide`].
+//! The modules: `source` reads TOML and compiles it to `compiled` (the [`Policy`]); `decide` takes
+//! the order over `rule`s that the `index` finds; `answer` makes the [`Decision`]; `explain`, `trial`
+//! and `lint` report over the same rules; `service` reads requests. Exceptions are read, and refused
+//! until they are supported.
 
 mod action;
-mod addresses;
-mod bearing;
+mod answer;
 mod caller;
 mod catalogue;
 mod category;
-mod clause;
-mod compile;
+mod compiled;
 mod conditions;
 mod decide;
-mod deed;
+mod directory;
 mod example;
 mod explain;
-mod glob;
+mod facts;
+mod floor;
 mod host_list;
-mod hosts;
-mod inspected;
+mod index;
+mod inspection;
+mod label;
 mod lint;
-mod passage;
 mod paths;
-#[expect(dead_code, reason = "the rest is for the rules of the second edition")]
 mod pattern;
+mod query;
+mod regions;
 mod repository;
-mod requests;
-mod rules;
+mod routing;
+mod rule;
 mod servers;
 mod service;
 pub mod source;
-mod survey;
 mod tiers;
 mod trial;
 mod unseen;
@@ -98,17 +72,21 @@ pub use action::Action;
 pub use caller::{CallerKey, Facts};
 pub use catalogue::{Catalogue, built_in};
 pub use category::Category;
-pub use compile::{Policy, compile, default_source};
-pub use decide::{Attempt, GroupId, GroupSet, Guard, Query, TierId, Who};
-pub use deed::{Body, Deed, Inspect, McpCall, Seen};
+pub use compiled::Policy;
 pub use explain::{Explanation, Looked, Stage, explain};
+pub use facts::{Body, Deed, Inspect, McpCall, Seen};
+pub use floor::Guard;
 pub use host_list::{BadHost, HostList};
-pub use inspected::Names;
+pub use inspection::Names;
 pub use pattern::{Kind as PatternKind, Pattern, PatternError};
+pub use query::{Attempt, GroupId, GroupSet, Query, TierId, Who};
 pub use repository::canonical_repository;
 pub use service::{Element, Listing, Place, Published, Services, Words, names_method};
+pub use source::compile::{compile, default_source};
 pub use trial::{Expected, TrialResult, run_trials};
-pub use verdict::{Basis, Decision, Mode, Named, Reason, TierBasis, Verdict};
+pub use verdict::{
+    AddressRefusal, Basis, Decision, DeniedNetwork, MinAge, Mode, Named, Reason, TierBasis, Verdict,
+};
 pub use within::Within;
 
 #[cfg(test)]

@@ -104,6 +104,11 @@ enum Reading {
     Path(Server),
 }
 
+/// A path as each kind of server reads it. Equal to [`name::Path::readings`] but for the case of
+/// letters outside of ASCII.
+#[derive(Clone, Debug)]
+pub(super) struct Readings(Vec<Vec<u8>>);
+
 /// One way to match.
 #[derive(Clone, Debug)]
 struct Machine {
@@ -164,13 +169,12 @@ impl Pattern {
         }
     }
 
-    /// The parts of a [widened](Self::widened) pattern, one for each way in which servers read.
-    pub(super) fn readings(&self) -> Vec<Self> {
-        let part = |machine: &Machine| Self {
-            machines: [machine.clone()].into(),
+    /// The parts of the [widened](Self::widened) pattern of a path, one for each kind of server.
+    pub(super) fn readings(&self) -> [Self; Readings::COUNT] {
+        Server::ALL.map(|server| Self {
+            machines: [self.read(Reading::Path(server))].into(),
             ..self.clone()
-        };
-        self.widened().machines.iter().map(part).collect()
+        })
     }
 
     /// As it was written.
@@ -233,6 +237,31 @@ impl Pattern {
             Reading::Path(server) => fold::pieces(pieces, server),
         };
         Machine { reading, pieces }
+    }
+}
+
+impl Readings {
+    /// How many kinds of servers there are.
+    pub(super) const COUNT: usize = Server::ALL.len();
+
+    /// The readings of a canonical path without its query.
+    pub(super) fn of(path: &str) -> Self {
+        // Only escapes and parameters are read in several ways.
+        let servers = if path.contains(['%', ';']) {
+            &Server::ALL[..]
+        } else {
+            &Server::ALL[..1]
+        };
+        let fold = |server: &Server| fold::fold(path.as_bytes(), *server);
+        Self(servers.iter().map(fold).collect())
+    }
+
+    /// Whether a part of a pattern ([`Pattern::readings`]) matches as that kind of server reads.
+    pub(super) fn is_matched(&self, pattern: &Pattern, server: usize) -> bool {
+        let text = self.0.get(server).or(self.0.first());
+        let machine = pattern.machines.first();
+        let both = machine.zip(text);
+        both.is_some_and(|(machine, text)| matching::matches(&machine.pieces, text, false))
     }
 }
 

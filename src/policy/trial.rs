@@ -7,15 +7,16 @@ use toml::Spanned;
 
 use crate::diag::{Diagnostic, Place, closest};
 
-use super::Facts;
-use super::compile::{Findings, Policy};
-use super::decide::{GroupId, GroupSet, TierId, Who};
+use super::caller::Facts;
+use super::compiled::Policy;
 use super::example::Example;
+use super::query::{TierId, Who};
 use super::repository::canonical_repository;
+use super::source::compile::Findings;
 use super::source::{self, Placed};
 use super::verdict::{Decision, Named, Reason, TierBasis, Verdict};
 
-/// How one example or one entry of a trial came out.
+/// The result of one example or one entry of a trial.
 #[derive(Clone, Debug)]
 pub struct TrialResult {
     /// `rule docs`, or the name of the trial.
@@ -60,7 +61,7 @@ pub(super) struct Trial {
     rule: Option<Arc<str>>,
 }
 
-/// Runs every trial and example, and says how each came out.
+/// Runs every trial and example, and returns each result.
 pub fn run_trials(policy: &Policy) -> Vec<TrialResult> {
     let run = |trial| Trial::run(trial, policy);
     policy.trials.iter().flat_map(run).collect()
@@ -88,7 +89,7 @@ pub(super) fn compile(
     trials
 }
 
-/// The examples of one rule: in each of its tiers, for each of its groups alone.
+/// The examples of one rule, for each kind of caller that it is for.
 fn examples(
     rule: &Placed<source::Rule>,
     policy: &Policy,
@@ -96,44 +97,36 @@ fn examples(
     trials: &mut Vec<Trial>,
 ) {
     let written = &rule.value;
-    let tiers: Vec<TierId> = match written.tiers.as_slice() {
-        [] => policy.tiers.ids().collect(),
-        named => named
-            .iter()
-            .filter_map(|name| policy.tier(name.get_ref()))
-            .collect(),
-    };
-    let groups: Vec<Option<GroupId>> = match written.groups.as_slice() {
-        [] => vec![None],
-        named => named
-            .iter()
-            .map(|name| policy.group(name.get_ref()))
-            .collect(),
-    };
-    let who = |tier: TierId, group: Option<GroupId>| {
-        let mut groups = GroupSet::default();
-        if let Some(group) = group {
-            groups.insert(group);
-        }
-        Who {
-            tier,
-            tier_basis: TierBasis::Unattributed,
-            groups,
-            repository: None,
-            enforced: false,
-            within: None,
-        }
-    };
-    let callers: Vec<Who> = tiers
-        .iter()
-        .flat_map(|tier| groups.iter().map(|group| who(*tier, *group)))
-        .collect();
-    let id: Arc<str> = written.id.get_ref().as_str().into();
-    let name: Arc<str> = format!("rule {id}").into();
     let kinds = [
         (&written.allows, Expected::Verdict(Verdict::Allow, None)),
         (&written.denies, Expected::NotAllowed),
     ];
+    if kinds.iter().all(|(texts, _)| texts.is_empty()) {
+        return;
+    }
+    // A pattern stands for one of the callers that it matches.
+    let plain = |text: &Spanned<String>| text.get_ref().replace("**", "x").replace('*', "x");
+    let mut tiers = written
+        .from
+        .tiers
+        .iter()
+        .filter_map(|name| policy.tier(name.get_ref()));
+    let tiers: Vec<TierId> = match written.from.tiers.as_slice() {
+        [] => policy.tiers.ids().collect(),
+        _ => tiers.by_ref().collect(),
+    };
+    let callers = callers(
+        &written.from,
+        |facts| {
+            tiers
+                .iter()
+                .map(|tier| in_tier(policy, facts, *tier))
+                .collect()
+        },
+        plain,
+    );
+    let id: Arc<str> = written.id.get_ref().as_str().into();
+    let name: Arc<str> = format!("rule {id}").into();
     for (texts, expected) in kinds {
         for text in texts {
             let Some(flow) = read(rule, text, findings) else {
@@ -152,6 +145,47 @@ fn examples(
     }
 }
 
+/// A caller in exactly that tier, as an example of a rule means it.
+fn in_tier(policy: &Policy, facts: &Facts<'_>, tier: TierId) -> Who {
+    Who {
+        tier,
+        tier_basis: TierBasis::Unattributed,
+        ..policy.who(facts)
+    }
+}
+
+/// Every kind of caller of a `from`: each repository, as each user, in each group alone; `who` says
+/// in which tiers.
+fn callers(
+    from: &source::From,
+    who: impl Fn(&Facts<'_>) -> Vec<Who>,
+    text: impl Fn(&Spanned<String>) -> String,
+) -> Vec<Who> {
+    let each = |written: &[Spanned<String>]| -> Vec<Option<Arc<str>>> {
+        let named = written.iter().map(|it| Some(Arc::from(text(it))));
+        if written.is_empty() {
+            vec![None]
+        } else {
+            named.collect()
+        }
+    };
+    let mut callers = Vec::new();
+    for subject in each(&from.subjects) {
+        for repository in each(&from.repositories) {
+            for group in each(&from.groups) {
+                let groups: Vec<Arc<str>> = group.into_iter().collect();
+                callers.extend(who(&Facts {
+                    subject: subject.as_deref().unwrap_or_default(),
+                    groups: &groups,
+                    repository: repository.as_ref(),
+                    ..Facts::default()
+                }));
+            }
+        }
+    }
+    callers
+}
+
 /// The entries of one trial.
 fn entries(
     trial: &Placed<source::Trial>,
@@ -160,7 +194,7 @@ fn entries(
     trials: &mut Vec<Trial>,
 ) {
     let written = &trial.value;
-    let caller = caller(trial, policy, findings);
+    let callers = trial_callers(trial, policy, findings);
     let rule: Option<Arc<str>> = written
         .rule
         .as_ref()
@@ -194,7 +228,7 @@ fn entries(
                 entry: text.get_ref().as_str().into(),
                 place: trial.at(text),
                 flow,
-                callers: caller.iter().cloned().collect(),
+                callers: callers.clone(),
                 expected: Expected::Verdict(verdict, rule.clone()),
                 rule: None,
             });
@@ -202,52 +236,80 @@ fn entries(
     }
 }
 
-/// The caller of a trial; `None` (with findings) where its words mean nobody.
-fn caller(trial: &Placed<source::Trial>, policy: &Policy, findings: &mut Findings) -> Option<Who> {
-    let written = &trial.value;
+/// The callers of a trial: the tier of each is the strictest of the one that is named, that of its
+/// repository and the floor of its group. None (with findings) where a name is unknown.
+fn trial_callers(
+    trial: &Placed<source::Trial>,
+    policy: &Policy,
+    findings: &mut Findings,
+) -> Vec<Who> {
+    let from = &trial.value.from;
     let mut sound = true;
-    for group in &written.groups {
+    for group in &from.groups {
         sound &= policy.callers.resolve(trial, group, findings).is_some();
     }
-    let groups: Vec<Arc<str>> = written
-        .groups
-        .iter()
-        .map(|group| group.get_ref().as_str().into())
-        .collect();
-    let mut repository = None;
-    if let Some(text) = &written.repository {
-        let Some(canonical) = canonical_repository(text.get_ref()) else {
+    let mut tiers = Vec::new();
+    for name in &from.tiers {
+        let tier = policy.tiers.resolve(trial, name, findings);
+        sound &= tier.is_some();
+        tiers.extend(tier);
+    }
+    for text in &from.repositories {
+        if canonical_repository(text.get_ref()).is_none() || text.get_ref().contains('*') {
+            sound = false;
             findings.push(
                 Diagnostic::error("bad-repository", trial.at(text), "not a repository")
-                    .label("no host with a path")
+                    .label("a trial names one repository, with its host")
                     .help("write e.g. `github.com/acme/payments`"),
             );
-            return None;
-        };
-        repository = Some(Arc::<str>::from(canonical));
+        }
     }
-    let facts = Facts {
-        groups: &groups,
-        repository: repository.as_ref(),
-        ..Facts::default()
+    for text in from
+        .subjects
+        .iter()
+        .filter(|text| text.get_ref().contains('*'))
+    {
+        sound = false;
+        findings.push(
+            Diagnostic::error("bad-subject", trial.at(text), "not a user")
+                .label("a trial names one user")
+                .help("write e.g. `ana@acme.example`"),
+        );
+    }
+    if !sound {
+        return Vec::new();
+    }
+    let who = |facts: &Facts<'_>| match tiers.as_slice() {
+        [] => vec![policy.who(facts)],
+        named => named
+            .iter()
+            .map(|tier| at_least(policy, facts, *tier))
+            .collect(),
     };
-    let mut who = policy.who(&facts);
-    if let (Some(name), None) = (&written.tier, &repository) {
-        let tier = policy.tiers.resolve(trial, name, findings)?;
-        let floor = policy.callers.floor(who.groups);
-        who.tier = floor.map_or(tier, |floor| floor.max(tier));
-    }
-    sound.then_some(who)
+    callers(from, who, |text| {
+        canonical_repository(text.get_ref()).unwrap_or_else(|| text.get_ref().clone())
+    })
+}
+
+/// A caller whose evidence is all that is given, and who has at least that tier.
+fn at_least(policy: &Policy, facts: &Facts<'_>, tier: TierId) -> Who {
+    let who = policy.who(facts);
+    let known = facts.repository.is_some().then_some(who.tier);
+    let tier = [known, policy.callers.floor(who.groups)]
+        .into_iter()
+        .flatten()
+        .fold(tier, TierId::max);
+    Who { tier, ..who }
 }
 
 /// A trial that names a rule which does not exist can never hold: better said at the name.
 fn demand_rule(policy: &Policy, rule: &str, place: Place, findings: &mut Findings) {
-    let clauses = policy.clauses.iter().map(|clause| &*clause.named.name);
+    let rules = policy.rules.iter().map(|rule| &*rule.named.name);
     let tiers = policy
         .tiers
         .ids()
         .map(|tier| &*policy.tiers.tier(tier).named.name);
-    let known: Vec<&str> = clauses.chain(tiers).chain(["floor"]).collect();
+    let known: Vec<&str> = rules.chain(tiers).chain(["floor"]).collect();
     if known.contains(&rule) {
         return;
     }
@@ -319,6 +381,10 @@ fn caller_text(policy: &Policy, who: &Who) -> Arc<str> {
     for group in policy.group_names(who.groups) {
         text.push_str(", group ");
         text.push_str(group);
+    }
+    if let Some(subject) = &who.subject {
+        text.push_str(", user ");
+        text.push_str(subject);
     }
     if let Some(repository) = &who.repository {
         text.push_str(", repository ");

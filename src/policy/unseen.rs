@@ -1,14 +1,15 @@
-//! Rules that ask for what nobody will see.
+//! Conditions that an opaque tunnel hides.
 
 use toml::Spanned;
 
 use crate::diag::{Diagnostic, Place};
 use crate::name::Host;
 
-use super::clause::{Clause, Ports};
-use super::compile::{Findings, Policy};
-use super::hosts::{HostMap, HostMapBuilder};
+use super::compiled::Policy;
+use super::index::{HostMap, HostMapBuilder};
 use super::pattern::HostPattern;
+use super::rule::{self, Ports};
+use super::source::compile::Findings;
 use super::source::{Placed, Rule};
 use super::verdict::Verdict;
 
@@ -23,10 +24,10 @@ impl<'p> Seen<'p> {
     pub(super) fn new(policy: &'p Policy) -> Self {
         let all = || {
             policy
-                .inspects
+                .inspected
                 .hosts
                 .iter()
-                .chain(&policy.passages.patterns)
+                .chain(&policy.routing.patterns)
         };
         let mut hosts = HostMapBuilder::with_capacity(all().count());
         for pattern in all() {
@@ -39,60 +40,63 @@ impl<'p> Seen<'p> {
     }
 
     /// Finds conditions of one rule that tunnels keep from being seen.
-    pub(super) fn look(&self, rule: &Placed<Rule>, clause: &Clause, findings: &mut Findings) {
+    pub(super) fn look(&self, rule: &Placed<Rule>, compiled: &rule::Rule, findings: &mut Findings) {
         let Some((key, place, inside)) = first_condition(rule) else {
             return;
         };
-        let tunnels = match &clause.ports {
+        let tunnels = match &compiled.to.ports {
             Ports::Listed(ports) => ports.contains(&443),
             Ports::Any | Ports::Default | Ports::Destination => true,
         };
-        if !tunnels || self.inspects(rule, clause) {
+        if !tunnels || self.inspects(rule, compiled) {
             return;
         }
         let tiers = &self.policy.tiers;
-        let mut reached = tiers.ids().filter(|tier| clause.tiers & tier.bit() != 0);
+        let mut reached = tiers
+            .ids()
+            .filter(|tier| compiled.from.tiers & tier.bit() != 0);
         let opaque = reached.any(|tier| tiers.tier(tier).opaque);
-        let finding = match (clause.verdict, inside) {
+        let finding = match (compiled.verdict, inside) {
             (Verdict::Allow, _) if opaque => Diagnostic::warning(
                 "unseen",
                 place,
-                format!("`{key}` are not seen in a tunnel: a CONNECT passes whole"),
+                format!("`does.{key}` are not seen in a tunnel: a CONNECT passes whole"),
             )
             .label("holds for plain HTTP only")
             .help(if inside {
-                "write `inspect = true`, or set `opaque = \"deny\"` in the tier"
+                "write `grant.inspect = true`, or set `opaque = \"deny\"` in the tier"
             } else {
-                "write `ports = [80]` where plain HTTP is meant, or set `opaque = \"deny\"` in the tier"
+                "write `to.ports = [80]` where plain HTTP is meant, or set `opaque = \"deny\"` in the tier"
             }),
             (_, true) => Diagnostic::warning(
                 "never-seen",
                 place,
                 "nothing is inspected here: this condition never holds for https",
             )
-            .label(format!("`{key}` are not seen in a tunnel"))
-            .help("write `inspect = true`"),
+            .label(format!("`does.{key}` are not seen in a tunnel"))
+            .help("write `grant.inspect = true`"),
             (Verdict::Allow, false) => return,
             (Verdict::Ask | Verdict::Deny, false) => Diagnostic::warning(
                 "unseen",
                 place,
-                format!("`{key}` are not seen in a tunnel: a CONNECT never matches this rule"),
+                format!("`does.{key}` are not seen in a tunnel: a CONNECT never matches this rule"),
             )
             .label("holds for plain HTTP only")
-            .help("leave them out to cover tunnels, or write `ports = [80]` where plain HTTP is meant"),
+            .help("leave them out to cover tunnels, or write `to.ports = [80]` where plain HTTP is meant"),
         };
         findings.push(finding);
     }
 
     /// Whether requests are seen wherever the rule holds.
-    fn inspects(&self, rule: &Placed<Rule>, clause: &Clause) -> bool {
-        let categories = self.policy.inspects.categories;
-        let of_category = clause.category.or(clause.assigns);
-        if clause.inspect == Some(true) || of_category.is_some_and(|it| categories.contains(it)) {
+    fn inspects(&self, rule: &Placed<Rule>, compiled: &rule::Rule) -> bool {
+        let inspected = self.policy.inspected.categories;
+        let of_rule = compiled.to.categories;
+        let all = !of_rule.is_empty() && of_rule.iter().all(|it| inspected.contains(it));
+        if compiled.grant.inspect == Some(true) || all {
             return true;
         }
-        let mut hosts = rule.value.hosts.iter();
-        !rule.value.hosts.is_empty() && hosts.all(|host| self.inspects_host(host.get_ref()))
+        let mut hosts = rule.value.to.hosts.iter();
+        !rule.value.to.hosts.is_empty() && hosts.all(|host| self.inspects_host(host.get_ref()))
     }
 
     fn inspects_host(&self, text: &str) -> bool {
@@ -105,25 +109,25 @@ impl<'p> Seen<'p> {
             HostPattern::Exact(name) | HostPattern::Below(name) => Host::Name(name),
             HostPattern::Network(_) => return covered,
         };
-        let entry = self.policy.catalogue.find(&name);
+        let own = self.policy.destinations.find(&name);
+        let entry = own.or_else(|| self.policy.catalogue.directory.find(&name));
         let category = entry.map(|entry| entry.category);
-        covered || category.is_some_and(|it| self.policy.inspects.categories.contains(it))
+        covered || category.is_some_and(|it| self.policy.inspected.categories.contains(it))
     }
 }
 
 /// The first key that asks for something of a request, and whether only inspection can tell.
 fn first_condition(rule: &Placed<Rule>) -> Option<(&'static str, Place, bool)> {
     let rule_at = |list: &[Spanned<String>]| list.first().map(|first| rule.at(first));
-    let written = &rule.value;
+    let does = &rule.value.does;
     let keys = [
-        ("methods", &written.methods, false),
-        ("paths", &written.paths, false),
-        ("actions", &written.actions, true),
-        ("operations", &written.operations, true),
-        ("repositories", &written.repositories, true),
-        ("packages", &written.packages, true),
-        ("refs", &written.refs, true),
-        ("credentials", &written.credentials, true),
+        ("methods", &does.methods, false),
+        ("paths", &does.paths, false),
+        ("actions", &does.actions, true),
+        ("operations", &does.operations, true),
+        ("repositories", &does.repositories, true),
+        ("packages", &does.packages, true),
+        ("refs", &does.refs, true),
     ];
     let mut found = keys
         .into_iter()

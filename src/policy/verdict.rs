@@ -1,13 +1,17 @@
 //! What a decision says.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Action, Category, Inspect};
+use super::action::Action;
+use super::category::Category;
+use super::facts::Inspect;
+use super::floor;
 
 /// What happens to a flow.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -42,18 +46,22 @@ pub enum Reason {
     ActionDenied,
     /// An allow matches.
     Allowed,
+    /// Servers read the path in two ways, and an allow covers one of them only.
+    BadPath,
     /// A category of the tier denies it.
     CategoryDenied,
-    /// A rule that allows it names other credentials.
+    /// A deny rule names other credentials (`unless.credentials`).
     CredentialDenied,
     /// A deny rule names it.
     Denied,
-    /// A message to a listed MCP server whose method or tool no rule allows, or whose tool is denied.
+    /// A message to a listed MCP server whose method or tool no rule allows, or a rule denies.
     McpToolDenied,
     /// An ask matches, or asking is the tier's default.
     NeedsApproval,
     /// Nothing allows it.
     NotAllowed,
+    /// A deny rule asks for an older version of the package (`unless.min-age`).
+    PackageTooNew,
     /// Everything fits an allow but the port.
     PortDenied,
 }
@@ -65,12 +73,14 @@ impl Reason {
             Self::ActionDenied => "action_denied",
             Self::AddressDenied => "address_denied",
             Self::Allowed => "allowed",
+            Self::BadPath => "bad_path",
             Self::CategoryDenied => "category_denied",
             Self::CredentialDenied => "credential_denied",
             Self::Denied => "denied",
             Self::McpToolDenied => "mcp_tool_denied",
             Self::NeedsApproval => "needs_approval",
             Self::NotAllowed => "not_allowed",
+            Self::PackageTooNew => "package_too_new",
             Self::PortDenied => "port_denied",
         }
     }
@@ -80,7 +90,7 @@ impl Reason {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Basis {
-    /// What is said there: messages of MCP, where nothing else says that it is for them.
+    /// The body: a message of MCP to a host that nothing labels `mcp`.
     Content,
     /// A destination of the catalogue, by host.
     Host,
@@ -88,7 +98,7 @@ pub enum Basis {
     None,
     /// A split of the catalogue, by path.
     Path,
-    /// A rule with `category` and `hosts`.
+    /// A `[[destination]]` of the policy, or an `[mcp.NAME]`.
     Rule,
 }
 
@@ -146,8 +156,84 @@ pub struct Decision {
     pub inspect: Inspect,
     /// The `[upstream.NAME]` that says how to speak TLS onward; `None`: the system's way.
     pub upstream: Option<Arc<str>>,
-    /// How old a version of a package has to be, where the deciding rule says.
-    pub min_age: Option<Duration>,
+    /// A deny that matches unless the package is old enough. The registry has to be asked before a
+    /// byte goes on.
+    pub min_age: Option<MinAge>,
+    /// Networks of deny rules that this flow meets: no address in them is dialled.
+    pub denied: Option<Arc<[DeniedNetwork]>>,
+    /// The operator's `reason` of the deciding rule, where it does not let the flow pass.
+    pub why: Option<Arc<str>>,
+}
+
+/// The age that a deny rule asks of a package.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MinAge {
+    /// The least age.
+    pub least: Duration,
+    /// The rule.
+    pub rule: Arc<Named>,
+    /// The operator's `reason`.
+    pub why: Option<Arc<str>>,
+}
+
+/// A network in `to.hosts` of a deny rule.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DeniedNetwork {
+    /// The network.
+    pub network: IpNet,
+    /// The rule.
+    pub rule: Arc<Named>,
+}
+
+/// Why an address may not be dialled.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AddressRefusal {
+    /// The floor: the address is special, or no allow grants it.
+    Floor,
+    /// A deny rule names a network around it.
+    Denied(Arc<Named>),
+}
+
+impl Decision {
+    /// The deny rule that names a network around an address.
+    pub fn denies(&self, address: IpAddr) -> Option<&Arc<Named>> {
+        let mut denied = self.denied.iter().flat_map(|all| all.iter());
+        let found = denied.find(|it| floor::touches(&it.network, address));
+        found.map(|denied| &denied.rule)
+    }
+
+    /// Joins the decisions on two facts of one request that both pass: the grants are the
+    /// intersection, and the strictest is named.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let strictest = |it: &Self| it.would.unwrap_or(it.verdict);
+        let (mut named, other) = if strictest(&other) > strictest(&self) {
+            (other, self)
+        } else {
+            (self, other)
+        };
+        let in_other = |net: &&IpNet| other.addresses.iter().any(|around| around.contains(*net));
+        let in_named = |net: &&IpNet| named.addresses.iter().any(|around| around.contains(*net));
+        if named.addresses != other.addresses {
+            let both = named.addresses.iter().filter(in_other);
+            let all = both.chain(other.addresses.iter().filter(in_named));
+            named.addresses = all.copied().collect();
+        }
+        named.raw &= other.raw;
+        named.upgrade &= other.upgrade;
+        if named.upstream != other.upstream {
+            named.upstream = None;
+        }
+        let least = |age: &Option<MinAge>| age.as_ref().map(|age| age.least);
+        if least(&other.min_age) > least(&named.min_age) {
+            named.min_age = other.min_age;
+        }
+        named.denied = match (named.denied, other.denied) {
+            (Some(one), Some(other)) => Some(one.iter().chain(other.iter()).cloned().collect()),
+            (one, other) => one.or(other),
+        };
+        named
+    }
 }
 
 impl fmt::Display for Verdict {

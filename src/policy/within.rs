@@ -1,12 +1,12 @@
-//! What a caller may reach at most, whatever the policy allows: how a session is narrowed.
+//! The limits of a session: the most that it may reach, whatever the policy allows.
 
-use super::clause::Flow;
-use super::{Action, Attempt, Category};
+use super::action::Action;
+use super::category::Category;
 
-/// The categories and actions that a caller may reach at most.
+/// The categories and actions that a session may reach.
 ///
-/// A flow outside of it is denied with `category_denied` by `session.narrow`, in `observe` mode
-/// too: whoever hands on less than it has means it.
+/// A flow outside of them is denied with `category_denied` by `session.narrow`, in `observe` mode
+/// too: narrowing is always enforced.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Within(Box<[(Category, Option<Action>)]>);
 
@@ -37,7 +37,7 @@ impl Within {
         })
     }
 
-    /// What both hold.
+    /// The intersection of two limits.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         let both = self.0.iter().filter(|item| other.has(**item));
@@ -55,19 +55,10 @@ impl Within {
         self.0.iter().any(covers)
     }
 
-    /// Whether a flow stays inside. As for an allow of a tier: what cannot be seen passes where the
-    /// tier lets opaque flows pass, and what will be seen waits for that.
-    pub(super) fn holds(&self, flow: &Flow<'_>) -> bool {
-        self.0.iter().any(|(category, action)| {
-            *category == flow.category
-                && action.is_none_or(|action| match flow.attempt {
-                    Attempt::Connect => flow.opaque || flow.inspected,
-                    Attempt::Request { .. } => match flow.action {
-                        Some(seen) => seen == action,
-                        None => flow.unread(),
-                    },
-                })
-        })
+    /// Whether a flow of a category, with an action that `fits`, may be reached.
+    pub(super) fn allows(&self, category: Category, fits: impl Fn(Action) -> bool) -> bool {
+        let mut items = self.0.iter();
+        items.any(|(known, action)| *known == category && action.is_none_or(&fits))
     }
 }
 

@@ -1,8 +1,8 @@
-//! How old a version of a package is that a request asks for, where a rule says how old it has to be.
+//! Refuses a version of a package that is younger than a deny rule asks (`unless.min-age`).
 //!
 //! The gate asks the registry before anything of the request goes on: a flow of its own
-//! ([`index`](super::index)), and only where the caller may read there too. A version whose age the
-//! registry does not tell is too young.
+//! ([`index`](super::index)), and only where the caller may read there too. A version of unknown age
+//! counts as too young.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::gate::{Asked, Snapshot};
 use crate::name::Url;
-use crate::policy::{Decision, Deed, Element, Inspect, Listing, Mode, Published, Verdict};
+use crate::policy::{Decision, Deed, Element, Listing, Mode, Named, Published, Verdict};
 
 use super::flow::{Flow, Known};
 use super::http1::RequestHead;
@@ -21,7 +21,7 @@ const HOUR: u64 = 3600;
 /// As much of a package's name and version as is repeated, in letters.
 const NAMED: usize = 64;
 
-/// A request that a rule lets pass for what is old enough.
+/// A request that the policy lets pass unless the package is too young.
 pub(super) struct Request<'r> {
     pub(super) known: &'r Known,
     pub(super) url: &'r Url,
@@ -32,30 +32,24 @@ pub(super) struct Request<'r> {
 /// Why a version may not pass, in words.
 type Young = String;
 
-/// A tunnel that nobody looks into cannot be let pass by a rule that asks how old things are.
-pub(super) fn of_tunnel(flow: &mut Flow, decision: &Decision) -> Result<(), Refusal> {
-    if decision.min_age.is_none() || decision.inspect == Inspect::Yes {
-        return Ok(());
-    }
-    let why = "how old a package is cannot be seen in a tunnel: the rule needs `inspect = true`";
-    refuse(flow, decision, why)
-}
-
 impl Request<'_> {
     /// Refuses what is too young, or of no known age.
     pub(super) async fn check(&self, flow: &mut Flow, asked: &Asked) -> Result<(), Refusal> {
-        let (Some(least), Asked::Request { deed, .. }) = (self.decision.min_age, asked) else {
+        let (Some(age), Asked::Request { deed, .. }) = (&self.decision.min_age, asked) else {
             return Ok(());
         };
         let Some(deed) = deed.as_deref() else {
             return Ok(());
         };
-        match self.young(flow, deed, least).await {
+        match self.young(flow, deed, age.least).await {
             None => Ok(()),
             Some(why) => {
-                let rule = &self.decision.rule.name;
-                let why = format!("{why}; rule {rule} asks {}", exactly(least));
-                refuse(flow, self.decision, &why)
+                let rule = &age.rule.name;
+                let mut why = format!("{why}; rule {rule} asks {}", exactly(age.least));
+                if let Some(reason) = &age.why {
+                    why = format!("{why}: {reason}");
+                }
+                refuse(flow, self.decision, &age.rule, &why)
             }
         }
     }
@@ -136,8 +130,10 @@ impl Request<'_> {
     }
 }
 
-/// Says no; where the tier only observes, says so to the record.
-fn refuse(flow: &mut Flow, decision: &Decision, why: &str) -> Result<(), Refusal> {
+/// Refuses the request by a rule; where the tier observes, only records the refusal.
+fn refuse(flow: &mut Flow, decision: &Decision, rule: &Named, why: &str) -> Result<(), Refusal> {
+    flow.facts.rule = Some(rule.name.clone());
+    flow.facts.rule_location = Some(rule.location.clone());
     let why: String = why.chars().take(160).collect();
     if decision.mode == Mode::Observe {
         flow.facts.would = Some(Verdict::Deny);

@@ -14,7 +14,6 @@ use crate::name::{Host, Target};
 use crate::policy::{Decision, Inspect, Mode, Verdict};
 use crate::record::{Blame, End, TlsMode};
 
-use super::age;
 use super::connection::{Connection, LINGER};
 use super::flow::{Flow, millis};
 use super::hello::{ClientHello, Hello, HelloReader};
@@ -105,7 +104,6 @@ pub(super) async fn tunnel_to(
         return Err(super::internal::no_tunnel());
     }
     let decision = flow.judge(known, target, &Asked::Connect)?;
-    age::of_tunnel(flow, &decision)?;
     flow.facts.tls_mode = match decision.inspect {
         _ if decision.raw => None,
         Inspect::Yes => Some(TlsMode::Inspected),
@@ -175,7 +173,7 @@ async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<
         flow.facts.ms.dns = Some(millis(took));
         flow.gate.metrics.dns(took);
     }
-    let route = found.map_err(|error| no_route(flow, error))?;
+    let route = found.map_err(|error| no_route(flow, decision, error))?;
     if named {
         flow.facts.dns_answers = Some(route.answers.clone());
     }
@@ -246,7 +244,7 @@ async fn dial_past(
         .dialer
         .route_direct(target, decision, &snapshot.policy, &snapshot.guard)
         .await;
-    let route = found.map_err(|error| no_route(flow, error))?;
+    let route = found.map_err(|error| no_route(flow, decision, error))?;
     flow.facts.parent_proxy = None;
     flow.facts.dns_answers = Some(route.answers.clone());
     dial_route(flow, &route, decision).await
@@ -258,12 +256,22 @@ fn no_descriptors() -> Refusal {
     Refusal::because(Code::TooManyFlows, detail)
 }
 
-fn no_route(flow: &mut Flow, error: NoRoute) -> Refusal {
+fn no_route(flow: &mut Flow, decision: &Decision, error: NoRoute) -> Refusal {
     match error {
         NoRoute::Denied(answers) => {
+            let denied = answers
+                .iter()
+                .find_map(|it| Some((*it, decision.denies(*it)?.clone())));
+            if let Some((address, rule)) = denied {
+                flow.facts.dns_answers = Some(answers);
+                flow.facts.rule = Some(rule.name.clone());
+                flow.facts.rule_location = Some(rule.location.clone());
+                let detail = format!("resolves to {address}, which rule {} denies", rule.name);
+                return Refusal::because(Code::Denied, detail);
+            }
             let detail = match answers.first() {
                 Some(first) => format!(
-                    "resolves to {first}, which no `addresses` of rule {} names",
+                    "resolves to {first}, which no `grant.addresses` of rule {} names",
                     flow.facts.rule.as_deref().unwrap_or("-")
                 ),
                 None => String::new(),

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, Place, Snapshot};
 use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Refused, Work};
 use crate::metrics::{FlowKind, GenerationMetrics};
-use crate::name::Target;
-use crate::policy::{Attempt, Category, Decision, Query, TierId, Verdict, explain};
+use crate::name::{Host, Target};
+use crate::policy::{Attempt, Category, Decision, Deed, Query, Reason, TierId, Verdict, explain};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
 
 use super::refusal::{Code, Refusal};
@@ -223,7 +223,8 @@ impl Flow {
         let decision = snapshot.policy.decide(&query);
         let took = began.elapsed();
         self.judged = Some((caller.who.tier, decision.category));
-        self.decided(&decision, took);
+        self.facts.ms.decide = Some(millis(took));
+        self.decided(&decision);
         refused(&snapshot, &query, &decision)?;
         if self.place.is_none() {
             self.enter(known)?;
@@ -266,7 +267,17 @@ impl Flow {
         missing == 0 || own.grow(missing.next_multiple_of(HELD_AT_ONCE))
     }
 
-    fn decided(&mut self, decision: &Decision, took: Duration) {
+    /// Notes the decision and the facts that the record names.
+    pub(super) fn note(&mut self, decision: &Decision, deed: &Deed) {
+        self.facts.deed = Some(Box::new(Deed {
+            // The record tells nothing of credentials but whether they may pass.
+            credentials: Vec::new(),
+            ..deed.clone()
+        }));
+        self.decided(decision);
+    }
+
+    fn decided(&mut self, decision: &Decision) {
         let facts = &mut self.facts;
         facts.outcome = outcome(decision.verdict);
         facts.mode = Some(decision.mode);
@@ -279,7 +290,6 @@ impl Flow {
         facts.category_basis = Some(decision.basis);
         facts.action = decision.action;
         facts.action_any = decision.action.is_none() && decision.verdict == Verdict::Allow;
-        facts.ms.decide = Some(millis(took));
     }
 
     fn enter(&mut self, known: &Known) -> Result<(), Refusal> {
@@ -523,13 +533,48 @@ impl Drop for Flow {
     }
 }
 
-/// The refusal of a decision that is none to pass.
+/// The refusal of a decision that does not let the flow pass: with the operator's reason, else the
+/// rule that comes nearest.
 fn refused(snapshot: &Snapshot, query: &Query<'_>, decision: &Decision) -> Result<(), Refusal> {
     if decision.verdict == Verdict::Allow {
         return Ok(());
     }
-    let nearest = explain(&snapshot.policy, query).nearest;
-    Err(Refusal::because(decision.reason.into(), nearest))
+    let unseen = match (decision.reason, query.attempt) {
+        (Reason::PackageTooNew, Attempt::Connect) => Some("the age of packages"),
+        (Reason::CredentialDenied, Attempt::Connect) => Some("credentials"),
+        _ => None,
+    };
+    let detail = match (&decision.why, unseen) {
+        (Some(why), None) => why.to_string(),
+        (why, Some(what)) => {
+            let why = why
+                .as_ref()
+                .map(|why| format!("{why}: "))
+                .unwrap_or_default();
+            format!("{why}{what} cannot be seen in a tunnel that is not inspected")
+        }
+        (None, None) if decision.reason == Reason::AddressDenied && is_loopback(query.target) => {
+            "a loopback address; clients reach it directly with NO_PROXY=127.0.0.1,localhost".into()
+        }
+        (None, None) => explain(&snapshot.policy, query).nearest,
+    };
+    let refusal = Refusal::because(decision.reason.into(), detail);
+    let Some(contact) = &snapshot.contact else {
+        return Err(refusal);
+    };
+    let tier = snapshot.policy.tier_name(query.who.tier);
+    let contact = contact
+        .replace("{host}", &query.target.host.to_string())
+        .replace("{rule}", &decision.rule.name)
+        .replace("{tier}", tier);
+    Err(refusal.with_contact(contact))
+}
+
+fn is_loopback(target: &Target) -> bool {
+    match &target.host {
+        Host::Address(address) => address.to_canonical().is_loopback(),
+        Host::Name(name) => name.as_str() == "localhost" || name.as_str().ends_with(".localhost"),
+    }
 }
 
 fn outcome(verdict: Verdict) -> Outcome {

@@ -93,14 +93,20 @@ impl Request<'_> {
         }
         let presented = std::mem::take(&mut deed.credentials);
         let deeds = self.read(connection, flow, &deed, &mut peek).await?;
-        let mut last = None;
+        let mut all: Option<(Decision, Deed)> = None;
         for mut deed in deeds {
             deed.credentials.clone_from(&presented);
             let judged = self.judge(flow, &deed);
             let decision = judged.map_err(|refusal| self.answer(flow, refusal, &peek.content))?;
-            last = Some((decision, deed));
+            all = Some(match all {
+                Some((before, _)) if before.would < decision.would => (before.and(decision), deed),
+                Some((before, strictest)) => (before.and(decision), strictest),
+                None => (decision, deed),
+            });
         }
-        let (decision, deed) = last.ok_or(Code::BadRequest)?;
+        let (decision, deed) = all.ok_or(Code::BadRequest)?;
+        // The record names the strictest of several facts.
+        flow.note(&decision, &deed);
         Ok((decision, self.asked(deed)))
     }
 
@@ -269,7 +275,7 @@ impl Request<'_> {
     /// Decides one deed; the flow says so.
     fn judge(&self, flow: &mut Flow, deed: &Deed) -> Result<Decision, Refusal> {
         flow.facts.deed = Some(Box::new(Deed {
-            // Nothing is known of them but whether they may pass.
+            // The record tells nothing of credentials but whether they may pass.
             credentials: Vec::new(),
             ..deed.clone()
         }));

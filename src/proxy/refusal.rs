@@ -179,6 +179,7 @@ impl From<Reason> for Code {
         match reason {
             Reason::ActionDenied => Self::ActionDenied,
             Reason::AddressDenied => Self::AddressDenied,
+            Reason::BadPath => Self::BadPath,
             Reason::CategoryDenied => Self::CategoryDenied,
             Reason::CredentialDenied => Self::CredentialDenied,
             Reason::Denied => Self::Denied,
@@ -186,6 +187,7 @@ impl From<Reason> for Code {
             Reason::NeedsApproval => Self::NeedsApproval,
             // `Allowed` is never refused; were it to happen, closed is the safe side.
             Reason::Allowed | Reason::NotAllowed => Self::NotAllowed,
+            Reason::PackageTooNew => Self::PackageTooNew,
             Reason::PortDenied => Self::PortDenied,
         }
     }
@@ -205,6 +207,8 @@ pub struct Refusal {
     own_status: Option<u16>,
     /// The JSON-RPC error that the agent reads, where an MCP message was refused.
     message: Option<Box<[u8]>>,
+    /// The operator's contact text, of refusals by the policy.
+    contact: Box<str>,
 }
 
 impl Refusal {
@@ -216,6 +220,7 @@ impl Refusal {
             exact: None,
             own_status: None,
             message: None,
+            contact: Box::default(),
         }
     }
 
@@ -227,6 +232,7 @@ impl Refusal {
             exact: None,
             own_status: Some(status),
             message: None,
+            contact: Box::default(),
         }
     }
 
@@ -248,6 +254,15 @@ impl Refusal {
         Self {
             own_status: Some(200),
             message: Some(message.into()),
+            ..self
+        }
+    }
+
+    /// Adds the operator's contact text.
+    #[must_use]
+    pub(super) fn with_contact(self, contact: String) -> Self {
+        Self {
+            contact: contact.into(),
             ..self
         }
     }
@@ -275,6 +290,7 @@ impl From<Code> for Refusal {
             exact: None,
             own_status: None,
             message: None,
+            contact: Box::default(),
         }
     }
 }
@@ -444,6 +460,9 @@ fn detail(refusal: &Refusal) -> String {
         let _ = write!(text, " ({})", refusal.detail);
     }
     let _ = write!(text, " {}", code.next_step());
+    if !refusal.contact.is_empty() {
+        let _ = write!(text, " {}", refusal.contact);
+    }
     if code.blame() == Blame::Policy {
         text.push_str(
             " This is policy, not a network fault: do not retry, do not look for another way.",

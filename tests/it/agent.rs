@@ -32,7 +32,7 @@ path = \"{}/web\"
 repository = \"forge.example/acme/web\"
 ",
             names(&[HOST, REFUSED]),
-            allow_more("files", HOST, origin.port(), "tiers = [\"open\"]"),
+            allow_more("files", HOST, origin.port(), "from.tiers = [\"open\"]"),
             home.path().canonicalize().expect("a path").display(),
         );
         std::fs::write(home.path().join("tidegate.toml"), policy).expect("a file");

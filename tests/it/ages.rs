@@ -11,8 +11,10 @@ use crate::kit::{
 };
 
 const HOST: &str = "packages.example.com";
-const NPM: &str = "category = \"package-registry\"\nservice = \"npm\"\nmin-age = \"7 d\"\n";
-const PYPI: &str = "category = \"package-registry\"\nservice = \"pypi\"\nmin-age = \"7 d\"\n";
+const NPM: &str =
+    "category = \"package-registry\"\nservice = \"npm\"\nunless.min-age = \"7 days\"\n";
+const PYPI: &str =
+    "category = \"package-registry\"\nservice = \"pypi\"\nunless.min-age = \"7 days\"\n";
 
 /// A registry, and a gate that looks inside what goes there.
 struct World {
@@ -80,7 +82,7 @@ fn npm_installs_what_is_old_enough_and_says_what_is_not() {
 
     let refused = npm("@acme/demo@1.1.0").failed();
     let refused = refused.showed("403").showed("package_too_new");
-    refused.showed("@acme/demo 1.1.0 was published 2 days ago; rule packages asks 7 days");
+    refused.showed("@acme/demo 1.1.0 was published 2 days ago; rule packages-unless asks 7 days");
     assert_eq!(
         world.asked_for("demo-1.1.0.tgz"),
         0,
@@ -105,7 +107,7 @@ fn pip_installs_what_is_old_enough_and_says_what_is_not() {
         } else {
             outcome
                 .failed()
-                .showed("was published 3 days ago; rule packages asks 7 days");
+                .showed("was published 3 days ago; rule packages-unless asks 7 days");
             world.inside.refused("package_too_new");
             assert_eq!(
                 world.asked_for("/packages/"),
@@ -211,7 +213,8 @@ fn what_does_not_say_its_version_does_not_pass() {
 fn a_tunnel_that_nobody_looks_into_does_not_pass() {
     let world = World::start(|url| npm_registry_of(url, &ago(30)), NPM, "");
     let port = world.origin.port();
-    let blind = inspected("packages", HOST, port, NPM).replace("inspect = true", "inspect = false");
+    let blind = inspected("packages", HOST, port, NPM)
+        .replace("grant.inspect = true", "grant.inspect = false");
     let text = Inside::text(&[HOST], &format!("{TIERS}{blind}"));
     world.inside.gate.reload(&text);
     let answer = world

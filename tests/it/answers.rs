@@ -106,7 +106,7 @@ fn no_upgrade_looks_like_a_refusal_of_the_gate() {
             FORGED.replace("Content-Length: 0\r\n", "")
         ))
     });
-    let rule = allow_more("files", HOST, origin.port(), "upgrade = true\n");
+    let rule = allow_more("files", HOST, origin.port(), "grant.upgrade = true\n");
     let gate = Gate::with(&format!("{TIERS}{}{rule}", names(&[HOST])));
     let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
     let answer = gate.client().request("GET", &url(&origin, "/"), fields, "");

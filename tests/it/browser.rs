@@ -55,8 +55,8 @@ fn a_browser_loads_a_page_asks_over_http_2_and_talks_over_a_websocket() {
         serve(visit, request, later.get().expect("a page"))
     });
     html.set(page(origin.port(), api.port())).expect("set once");
-    let rules = inspected("page", PAGE, origin.port(), "upgrade = true\n")
-        + &inspected("api", API, api.port(), "upgrade = true\n");
+    let rules = inspected("page", PAGE, origin.port(), "grant.upgrade = true\n")
+        + &inspected("api", API, api.port(), "grant.upgrade = true\n");
     let inside = Inside::start(&pki, &[PAGE, API], &format!("{TIERS}{rules}"));
     trust(&inside);
 

@@ -186,12 +186,12 @@ fn text(policy: &str, port: u16, dns: &Dns, (proxy, admin): (u16, u16)) -> Strin
          \"meta.example.com\" = [\"169.254.169.254\"], \"self.example.com\" = [\"127.0.0.1\"] }}\n",
         dns.section()
     );
-    let loopback = "addresses = [\"127.0.0.0/8\"]";
+    let loopback = "grant.addresses = [\"127.0.0.0/8\"]";
     let base = format!(
-        "{dial}[[rule]]\nid = \"allowed\"\nverdict = \"allow\"\nhosts = [\"{GOOD}\"]\n\
-         ports = [{port}, 443]\n{loopback}\n\
-         [[rule]]\nid = \"wide\"\nverdict = \"allow\"\nhosts = [\"*.wide.example.com\"]\n\
-         ports = [{port}, 443]\n{loopback}\n"
+        "{dial}[[rule]]\nid = \"allowed\"\nverdict = \"allow\"\nto.hosts = [\"{GOOD}\"]\n\
+         to.ports = [{port}, 443]\n{loopback}\n\
+         [[rule]]\nid = \"wide\"\nverdict = \"allow\"\nto.hosts = [\"*.wide.example.com\"]\n\
+         to.ports = [{port}, 443]\n{loopback}\n"
     );
     let rest = match policy {
         "base" | "resolving" => base,
@@ -199,27 +199,27 @@ fn text(policy: &str, port: u16, dns: &Dns, (proxy, admin): (u16, u16)) -> Strin
             let tiers = TIERS.replace("default = \"deny\"", "default = \"allow\"");
             return format!(
                 "{tiers}{base}[[rule]]\nid = \"no\"\nverdict = \"deny\"\n\
-                 hosts = [\"denied.example.org\", \"*.denied-below.example.org\"]\n"
+                 to.hosts = [\"denied.example.org\", \"*.denied-below.example.org\"]\n"
             );
         }
         "named" => format!(
             "{dial}[[rule]]\nid = \"named\"\nverdict = \"allow\"\n\
-             hosts = [\"169.254.169.254\", \"100.100.100.200\", \"168.63.129.16\", \
-             \"fd00:ec2::254\", \"meta.example.com\"]\nports = [80, 443]\n\
-             addresses = [\"0.0.0.0/0\", \"::/0\"]\n"
+             to.hosts = [\"169.254.169.254\", \"100.100.100.200\", \"168.63.129.16\", \
+             \"fd00:ec2::254\", \"meta.example.com\"]\nto.ports = [80, 443]\n\
+             grant.addresses = [\"0.0.0.0/0\", \"::/0\"]\n"
         ),
         "itself" => format!(
             "{dial}[[rule]]\nid = \"itself\"\nverdict = \"allow\"\n\
-             hosts = [\"127.0.0.1\", \"127.0.0.2\", \"0.0.0.0\", \"self.example.com\"]\n\
-             ports = [{proxy}, {admin}]\naddresses = [\"127.0.0.0/8\", \"0.0.0.0/8\"]\n"
+             to.hosts = [\"127.0.0.1\", \"127.0.0.2\", \"0.0.0.0\", \"self.example.com\"]\n\
+             to.ports = [{proxy}, {admin}]\ngrant.addresses = [\"127.0.0.0/8\", \"0.0.0.0/8\"]\n"
         ),
         "scoped" => format!(
-            "{dial}[[rule]]\nid = \"docs\"\nverdict = \"allow\"\nhosts = [\"{GOOD}\"]\n\
-             ports = [{port}]\n{loopback}\nmethods = [\"GET\"]\npaths = [\"/docs/**\"]\n"
+            "{dial}[[rule]]\nid = \"docs\"\nverdict = \"allow\"\nto.hosts = [\"{GOOD}\"]\n\
+             to.ports = [{port}]\n{loopback}\ndoes.methods = [\"GET\"]\ndoes.paths = [\"/docs/**\"]\n"
         ),
         "tiered" => format!(
-            "{dial}[[rule]]\nid = \"open\"\nverdict = \"allow\"\ntiers = [\"open\"]\n\
-             hosts = [\"{GOOD}\"]\nports = [{port}]\n{loopback}\n\
+            "{dial}[[rule]]\nid = \"open\"\nverdict = \"allow\"\nfrom.tiers = [\"open\"]\n\
+             to.hosts = [\"{GOOD}\"]\nto.ports = [{port}]\n{loopback}\n\
              [[repository]]\nmatch = \"github.com/acme/open\"\ntier = \"open\"\n"
         ),
         "empty" => return dial,

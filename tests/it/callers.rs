@@ -40,7 +40,7 @@ impl Bench {
         let (pki, origin) = (Pki::new(), Origin::echo());
         let (cert, key) = server(&pki);
         let port = origin.port();
-        let only_ci = allow_more("ci", ONLY_CI, port, "groups = [\"ci\"]\n");
+        let only_ci = allow_more("ci", ONLY_CI, port, "from.groups = [\"ci\"]\n");
         let policy = format!(
             "{TIERS}{}{}{only_ci}
 [group.ci]

@@ -214,8 +214,8 @@ fn git_clones_and_pushes_to_the_branches_of_agents_alone() {
         let place = root.path().to_owned();
         let origin = origin("https", &pki, HOST, move |_| git_backend(place));
         let port = origin.port();
-        let read = "category = \"source-control\"\nactions = [\"read\"]\n";
-        let write = "actions = [\"write\"]\nrefs = [\"refs/heads/agent/**\"]\n";
+        let read = "category = \"source-control\"\ndoes.actions = [\"read\"]\n";
+        let write = "does.actions = [\"write\"]\ndoes.refs = [\"refs/heads/agent/**\"]\n";
         let rules = inspected("clone", HOST, port, read) + &inspected("agents", HOST, port, write);
         let world = World::start(chain, &pki, &format!("{TIERS}{rules}"), &[port]);
 
@@ -311,9 +311,9 @@ fn a_tool_is_called_and_another_one_gets_an_error_of_its_protocol() {
         let origin = Origin::tls(&pki, &[HOST]);
         let port = origin.port();
         let rules = format!(
-            "\n[[rule]]\nid = \"docs-tools\"\nverdict = \"allow\"\nservers = [\"docs\"]\n\
-             tools = {{ allow = [\"sea*\"], deny = [\"delete\"] }}\n\
-             addresses = [\"127.0.0.0/8\"]\nupstream = \"test\"\n\
+            "\n[[rule]]\nid = \"docs-tools\"\nverdict = \"allow\"\ndoes.servers = [\"docs\"]\n\
+             does.tools = [\"sea*\"]\n\
+             grant.addresses = [\"127.0.0.0/8\"]\ngrant.upstream = \"test\"\n[[rule]]\nid = \"docs-tools-tools\"\nverdict = \"deny\"\ndoes.servers = [\"docs\"]\ndoes.tools = [\"delete\"]\n\
              \n[mcp.docs]\nurl = \"https://{HOST}:{port}/mcp\"\n"
         );
         let world = World::start(chain, &pki, &format!("{TIERS}{rules}"), &[port]);
@@ -347,7 +347,7 @@ fn a_service_that_wants_a_certificate_is_reached_without_a_key() {
         let config = pki.server_for_certificates(&[HOST], &[]);
         let origin = Origin::https_with(config, Visit::echo);
         let port = origin.port();
-        let lines = "upstream = \"internal\"\n";
+        let lines = "grant.upstream = \"internal\"\n";
         let inspected = allow_more("tls", HOST, port, &format!("{lines}inspect = true\n"));
         let policy = format!("{TIERS}{inspected}");
         let world = World::start(chain, &pki, &policy, &[port]);
@@ -376,7 +376,7 @@ fn a_plain_request_that_is_made_tls_goes_through_a_tunnel_of_the_parent() {
         let config = pki.server_for_certificates(&[HOST], &[]);
         let origin = Origin::https_with(config, Visit::echo);
         let port = origin.port();
-        let rule = allow_more("plain", HOST, port, "upstream = \"internal\"\n");
+        let rule = allow_more("plain", HOST, port, "grant.upstream = \"internal\"\n");
         let world = World::start(chain, &pki, &format!("{TIERS}{rule}"), &[port]);
         let mut client = world.inside.gate.client();
         for _ in 0..2 {
@@ -437,7 +437,7 @@ fn a_websocket_passes_where_a_rule_lets_it() {
         let pki = Pki::new();
         let origin = Origin::https(&pki, &[HOST], socket::echo);
         let port = origin.port();
-        let rule = inspected("sockets", HOST, port, "upgrade = true\n");
+        let rule = inspected("sockets", HOST, port, "grant.upgrade = true\n");
         let world = World::start(chain, &pki, &format!("{TIERS}{rule}"), &[port]);
         let mut client = world.inside.enter(HOST, port);
         client.send(format!(
@@ -459,7 +459,7 @@ fn http_2_is_spoken_on_both_sides() {
         let pki = Pki::new();
         let origin = Origin2::start(pki.serving(&[HOST], |_| {}), false);
         let port = origin.port();
-        let rule = inspected("h2", HOST, port, "paths = [\"/docs/**\"]\n");
+        let rule = inspected("h2", HOST, port, "does.paths = [\"/docs/**\"]\n");
         let world = World::start(chain, &pki, &format!("{TIERS}{rule}"), &[port]);
         let url = |path: &str| format!("https://{HOST}:{port}{path}");
         let words = ["-sS", "--http2", "-w", "%{http_version} %{http_code}\n"];
@@ -486,7 +486,7 @@ fn plain_requests_are_passed_on_and_judged() {
     for chain in CHAINS {
         let (pki, origin) = (Pki::new(), Origin::echo());
         let port = origin.port();
-        let rule = allow_more("plain", HOST, port, "actions = [\"read\"]\n");
+        let rule = allow_more("plain", HOST, port, "does.actions = [\"read\"]\n");
         let world = World::start(chain, &pki, &format!("{TIERS}{rule}"), &[port]);
         let mut client = world.inside.gate.client();
         let url = format!("http://{HOST}:{port}/page?a=b");

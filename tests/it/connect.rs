@@ -603,7 +603,7 @@ fn tls_works_over_a_network_that_dribbles() {
 #[test]
 fn a_raw_rule_lets_any_bytes_pass() {
     let origin = Origin::bytes();
-    let gate = Gate::with(&policy_with(origin.port(), "raw = true"));
+    let gate = Gate::with(&policy_with(origin.port(), "grant.raw = true"));
 
     let mut client = gate.client();
     client
@@ -616,7 +616,7 @@ fn a_raw_rule_lets_any_bytes_pass() {
 #[test]
 fn a_raw_rule_lets_the_server_speak_first() {
     let origin = Origin::raw(|visit: &mut Visit| visit.say("220 mail.example.net ESMTP\r\n"));
-    let gate = Gate::with(&policy_with(origin.port(), "raw = true"));
+    let gate = Gate::with(&policy_with(origin.port(), "grant.raw = true"));
 
     let mut client = gate.client();
     client.tunnel(&target(&origin));
@@ -646,7 +646,7 @@ fn another_port_of_an_allowed_host_is_refused() {
 fn a_rule_decides_over_another_and_deny_wins() {
     let origin = Origin::bytes();
     let deny = format!(
-        "\n[[rule]]\nid = \"no\"\nverdict = \"deny\"\nhosts = [\"{HOST}\"]\nports = [{}]\n",
+        "\n[[rule]]\nid = \"no\"\nverdict = \"deny\"\nto.hosts = [\"{HOST}\"]\nto.ports = [{}]\n",
         origin.port()
     );
     let gate = Gate::with(&format!("{}{deny}", loopback(origin.port())));
@@ -663,7 +663,7 @@ fn a_rule_decides_over_another_and_deny_wins() {
 
 #[test]
 fn a_rule_that_asks_is_refused_until_someone_approves() {
-    let ask = "\n[[rule]]\nid = \"later\"\nverdict = \"ask\"\nhosts = [\"later.example.com\"]\n";
+    let ask = "\n[[rule]]\nid = \"later\"\nverdict = \"ask\"\nto.hosts = [\"later.example.com\"]\n";
     let gate = Gate::with(&format!("{TIERS}{ask}"));
 
     let answer = gate.client().connect("later.example.com:443");
@@ -682,8 +682,8 @@ fn a_denied_category_is_named() {
         "[tier.standard]\n",
         "[tier.standard]\ndeny = [\"webfetch\"]\n",
     );
-    let rule = "\n[[rule]]\nid = \"docs\"\nverdict = \"allow\"\ncategory = \"webfetch\"\n\
-                hosts = [\"docs.example.com\"]\n";
+    let rule = "\n[[destination]]\ncategory = \"webfetch\"\nhosts = [\"docs.example.com\"]\n[[rule]]\nid = \"docs\"\nverdict = \"allow\"\n\
+                to.hosts = [\"docs.example.com\"]\n";
     let gate = Gate::with(&format!("{policy}{rule}"));
 
     let answer = gate.client().connect("docs.example.com:443");
@@ -720,8 +720,8 @@ fn a_name_that_comes_to_mean_loopback_is_refused() {
     let origin = Origin::bytes();
     let dns = Dns::start(&[("allowed.example.com", &["127.0.0.1"])]);
     let rule = format!(
-        "\n[[rule]]\nid = \"r\"\nverdict = \"allow\"\nhosts = [\"allowed.example.com\"]\n\
-         ports = [{}]\n",
+        "\n[[rule]]\nid = \"r\"\nverdict = \"allow\"\nto.hosts = [\"allowed.example.com\"]\n\
+         to.ports = [{}]\n",
         origin.port()
     );
     let gate = Gate::with(&format!("{TIERS}{}{rule}", dns.section()));
@@ -749,8 +749,8 @@ fn of_mixed_answers_only_the_permitted_are_dialled() {
     let trap = Origin::bytes();
     let dns = Dns::start(&[("mixed.example.com", &["127.0.0.1", "127.0.0.2"])]);
     let rule = format!(
-        "\n[[rule]]\nid = \"r\"\nverdict = \"allow\"\nhosts = [\"mixed.example.com\"]\n\
-         ports = [{}]\naddresses = [\"127.0.0.2/32\"]\n",
+        "\n[[rule]]\nid = \"r\"\nverdict = \"allow\"\nto.hosts = [\"mixed.example.com\"]\n\
+         to.ports = [{}]\ngrant.addresses = [\"127.0.0.2/32\"]\n",
         trap.port()
     );
     let gate = Gate::with(&format!("{TIERS}{}{rule}", dns.section()));

@@ -553,7 +553,7 @@ fn ssh_is_judged_like_any_target() {
     };
     let port = origin.port();
     let rules = [
-        allow_more("forge", "ssh.example.com", port, "raw = true"),
+        allow_more("forge", "ssh.example.com", port, "grant.raw = true"),
         allow("tls", "tls.example.com", port),
     ];
     let hosts = [("ssh.example.com", at), ("tls.example.com", at)];

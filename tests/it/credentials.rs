@@ -26,7 +26,7 @@ fn hash(credential: &str) -> String {
 }
 
 fn only_ours() -> String {
-    format!("credentials = [\"{}\"]\n", hash(OURS))
+    format!("unless.credentials = [\"{}\"]\n", hash(OURS))
 }
 
 /// Words for curl that carry a credential.

@@ -193,8 +193,8 @@ fn connections_that_rest_in_the_pool_make_room() {
     let origins: Vec<Origin> = (0..SHARE + 10).map(|_| Origin::echo()).collect();
     let ports: Vec<_> = origins.iter().map(|it| it.port().to_string()).collect();
     let rule = format!(
-        "\n[[rule]]\nid = \"files\"\nverdict = \"allow\"\nhosts = [\"{HOST}\"]\nports = [{}]\n\
-         addresses = [\"127.0.0.0/8\"]\n",
+        "\n[[rule]]\nid = \"files\"\nverdict = \"allow\"\nto.hosts = [\"{HOST}\"]\nto.ports = [{}]\n\
+         grant.addresses = [\"127.0.0.0/8\"]\n",
         ports.join(", ")
     );
     let gate = Gate::plan(&format!("{TIERS}{}{rule}", names(&[HOST])))

@@ -21,7 +21,7 @@ const PAYMENTS: &str = "forge.example/acme/payments";
 /// Each tier reaches a host of its own; `web` is open, `payments` restricted, others standard.
 fn policy(port: u16) -> String {
     let allow = |tier: &str, host| {
-        let tiers = format!("tiers = [\"{tier}\"]");
+        let tiers = format!("from.tiers = [\"{tier}\"]");
         allow_more(tier, host, port, &tiers)
     };
     format!(

@@ -29,7 +29,12 @@ impl World {
     fn of(origin: Origin) -> Self {
         let home = TempDir::new().expect("a home");
         let world = Self { home, origin };
-        let rule = allow_more("files", HOST, world.origin.port(), "tiers = [\"open\"]");
+        let rule = allow_more(
+            "files",
+            HOST,
+            world.origin.port(),
+            "from.tiers = [\"open\"]",
+        );
         let tiers = |name: &str, tier: &str| {
             format!("\n[[repository]]\nmatch = \"forge.example/acme/{name}\"\ntier = \"{tier}\"\n")
         };
@@ -596,7 +601,12 @@ fn the_summary_for_programs() {
 #[test]
 fn a_command_can_join_a_gate_that_runs() {
     let world = World::new();
-    let rule = allow_more("files", HOST, world.origin.port(), "tiers = [\"open\"]");
+    let rule = allow_more(
+        "files",
+        HOST,
+        world.origin.port(),
+        "from.tiers = [\"open\"]",
+    );
     let policy = format!(
         "{TIERS}{}{rule}\n[identity.session]\nlocal = \"trust\"\n
 [[repository]]\nmatch = \"forge.example/acme/web\"\ntier = \"open\"\n

@@ -352,7 +352,7 @@ fn an_upgrade_passes_where_a_rule_says_so() {
         visit.wire.half_close();
         Ok(())
     });
-    let gate = gate_with(&origin, "upgrade = true");
+    let gate = gate_with(&origin, "grant.upgrade = true");
 
     let mut client = gate.client();
     client.send(format!(
@@ -378,7 +378,7 @@ fn an_upgrade_passes_where_a_rule_says_so() {
 #[test]
 fn an_upgrade_to_h2c_is_not_passed_on() {
     let origin = Origin::echo();
-    let gate = gate_with(&origin, "upgrade = true");
+    let gate = gate_with(&origin, "grant.upgrade = true");
 
     for fields in [
         "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
@@ -398,7 +398,7 @@ fn an_upgrade_to_h2c_is_not_passed_on() {
 #[test]
 fn a_101_that_nobody_asked_for_is_a_502() {
     let origin = Origin::http(|visit, _| visit.say("HTTP/1.1 101 Switching Protocols\r\n\r\nxx"));
-    let gate = gate_with(&origin, "upgrade = true");
+    let gate = gate_with(&origin, "grant.upgrade = true");
 
     let answer = gate.client().get(&url(&origin, "/"));
 
@@ -596,7 +596,10 @@ fn a_path_with_dot_segments_is_refused() {
 #[test]
 fn methods_and_paths_of_a_rule_hold() {
     let origin = Origin::echo();
-    let gate = gate_with(&origin, "methods = [\"GET\"]\npaths = [\"/docs/**\"]");
+    let gate = gate_with(
+        &origin,
+        "does.methods = [\"GET\"]\ndoes.paths = [\"/docs/**\"]",
+    );
 
     let ask = |method: &str, path: &str| {
         gate.client()
@@ -617,7 +620,7 @@ fn where_a_request_copies_to_has_to_pass_as_well() {
     let origin = Origin::echo();
     let gate = gate_with(
         &origin,
-        "methods = [\"COPY\", \"MOVE\", \"PUT\"]\npaths = [\"/public/**\"]",
+        "does.methods = [\"COPY\", \"MOVE\", \"PUT\"]\ndoes.paths = [\"/public/**\"]",
     );
     let there = url(&origin, "");
     let ask = |method: &str, destination: &str| {
@@ -669,8 +672,9 @@ fn an_action_that_the_tier_does_not_allow_is_refused() {
         "[tier.standard]\nallow = [\"package-registry:read\"]\ndeny = [\"package-registry:write\"]\n",
     );
     let rule = format!(
-        "\n[[rule]]\nid = \"registry\"\nverdict = \"allow\"\ncategory = \"package-registry\"\n\
-         hosts = [\"{HOST}\"]\nports = [{}]\naddresses = [\"127.0.0.0/8\"]\n",
+        "\n[[destination]]\ncategory = \"package-registry\"\nhosts = [\"{HOST}\"]\nports = [{0}]\n\
+         [[rule]]\nid = \"registry\"\nverdict = \"allow\"\nto.hosts = [\"{HOST}\"]\n\
+         to.ports = [{0}]\ngrant.addresses = [\"127.0.0.0/8\"]\n",
         origin.port()
     );
     let gate = Gate::with(&format!("{policy}{}{rule}", names(&[HOST])));

@@ -20,7 +20,7 @@ const REFUSED: &str = "blocked.example.com";
 const OPEN: &str = "github.com/acme/open-tools";
 
 fn policy(port: u16) -> String {
-    let all = "tiers = [\"open\", \"standard\"]";
+    let all = "from.tiers = [\"open\", \"standard\"]";
     format!(
         "{TIERS}{}{}{}{}
 [identity.session]
@@ -37,7 +37,7 @@ tier = \"restricted\"
         names(&[HOST, OTHER, STRICT, REFUSED]),
         allow_more("files", HOST, port, all),
         allow_more("other", OTHER, port, all),
-        allow_more("strict", STRICT, port, "tiers = [\"restricted\"]"),
+        allow_more("strict", STRICT, port, "from.tiers = [\"restricted\"]"),
     )
 }
 

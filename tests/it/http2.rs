@@ -42,7 +42,7 @@ tls = {{ cert = \"proxy.pem\", key = \"proxy.key\" }}
 ",
             names(&[HOST, RAW]),
             allow("files", HOST, origin.port()),
-            allow_more("raw", RAW, raw, "raw = true\n"),
+            allow_more("raw", RAW, raw, "grant.raw = true\n"),
         );
         let gate = Gate::plan(&policy)
             .file("proxy.pem", &cert)

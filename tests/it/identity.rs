@@ -23,7 +23,7 @@ pub(crate) fn hashed(secret: &str) -> String {
 /// Each tier has one host of its own at the origin.
 fn policy(port: u16) -> String {
     let per_tier = |tier: &str| {
-        let lines = format!("tiers = [\"{tier}\"]");
+        let lines = format!("from.tiers = [\"{tier}\"]");
         allow_more(tier, &format!("{tier}.example.com"), port, &lines)
     };
     format!(
@@ -494,7 +494,7 @@ fn a_listener_that_becomes_stricter_ends_the_tunnels_that_came_by_it() {
         "only",
         "standard.example.com",
         origin.port(),
-        "tiers = [\"standard\"]",
+        "from.tiers = [\"standard\"]",
     );
     let policy = format!(
         "{TIERS}{}{files}{listener}",

@@ -57,7 +57,7 @@ impl Bench {
 
 #[test]
 fn each_request_of_a_tunnel_is_judged() {
-    let bench = Bench::start("paths = [\"/docs/**\"]\n");
+    let bench = Bench::start("does.paths = [\"/docs/**\"]\n");
     let mut client = bench.client();
     assert_eq!(bench.ask(&mut client, "/docs/a").status(), 200);
     let refused = bench.ask(&mut client, "/secret?token=x");
@@ -173,7 +173,12 @@ fn a_policy_that_changes_ends_what_is_open() {
     let bench = Bench::start("");
     let mut client = bench.client();
     assert_eq!(bench.ask(&mut client, "/").status(), 200);
-    let narrower = inspected("files", HOST, bench.origin.port(), "methods = [\"PUT\"]\n");
+    let narrower = inspected(
+        "files",
+        HOST,
+        bench.origin.port(),
+        "does.methods = [\"PUT\"]\n",
+    );
     let text = Inside::text(&[HOST], &format!("{TIERS}{narrower}"));
     bench.inside.gate.reload(&text);
     let before = bench.origin.requests().len();
@@ -475,7 +480,7 @@ fn early_hints_pass() {
 #[test]
 fn an_upload_that_waits_for_leave_passes_once_it_was_judged() {
     const BULK: usize = 10 * 1024 * 1024;
-    let bench = Bench::start("paths = [\"/up/**\"]\n");
+    let bench = Bench::start("does.paths = [\"/up/**\"]\n");
     let mut client = bench.client();
     let head = |path: &str| {
         format!(
@@ -561,7 +566,7 @@ fn sockets(pki: &Pki, names: &[&str]) -> Origin {
 
 #[test]
 fn a_websocket_passes_where_a_rule_lets_it() {
-    let bench = Bench::before(sockets, "upgrade = true\n");
+    let bench = Bench::before(sockets, "grant.upgrade = true\n");
     let mut client = bench.client();
     client.send(format!(
         "GET /ws HTTP/1.1\r\nHost: {}\r\n{}\r\n",
@@ -582,7 +587,7 @@ fn a_websocket_passes_where_a_rule_lets_it() {
 
 #[test]
 fn a_websocket_whose_rule_no_longer_lets_it_is_ended() {
-    let bench = Bench::before(sockets, "upgrade = true\n");
+    let bench = Bench::before(sockets, "grant.upgrade = true\n");
     let mut client = bench.client();
     client.send(format!(
         "GET /ws HTTP/1.1\r\nHost: {}\r\n{}\r\n",
@@ -626,7 +631,7 @@ fn an_upgrade_that_nobody_asked_for_is_not_passed_on() {
             visit.say("anything")
         })
     };
-    let bench = Bench::before(origin, "upgrade = true\n");
+    let bench = Bench::before(origin, "grant.upgrade = true\n");
     let answer = bench.ask(&mut bench.client(), "/");
     assert_eq!(answer.status(), 502, "{answer:?}");
 }
@@ -652,7 +657,7 @@ fn what_no_rule_inspects_stays_opaque() {
 fn a_rule_that_says_so_passes_a_host_through_that_is_inspected_otherwise() {
     let pki = Pki::new();
     let origin = Origin::tls(&pki, &[HOST]);
-    let rules = allow("pinned", HOST, origin.port()) + "inspect = false\n";
+    let rules = allow("pinned", HOST, origin.port()) + "grant.inspect = false\n";
     let tiers = TIERS.replace(
         "[tier.standard]\n",
         "[tier.standard]\ninspect = [\"all\"]\n",
@@ -670,7 +675,8 @@ fn a_rule_that_says_so_passes_a_host_through_that_is_inspected_otherwise() {
 fn a_tier_may_have_everything_inspected() {
     let pki = Pki::new();
     let origin = Origin::tls(&pki, &[HOST]);
-    let rules = allow("files", HOST, origin.port()) + "upstream = \"test\"\nmethods = [\"GET\"]\n";
+    let rules = allow("files", HOST, origin.port())
+        + "grant.upstream = \"test\"\ndoes.methods = [\"GET\"]\n";
     let tiers = TIERS.replace(
         "[tier.standard]\n",
         "[tier.standard]\ninspect = [\"all\"]\n",
@@ -688,7 +694,7 @@ fn a_tier_may_have_everything_inspected() {
 
 #[test]
 fn curl_node_and_python_are_served() {
-    let bench = Bench::start("actions = [\"read\"]\n");
+    let bench = Bench::start("does.actions = [\"read\"]\n");
     let url = format!("https://{}/hello", bench.authority());
     let shown = "\"target\":\"/hello\"";
     for version in ["--http1.1", "--http2"] {

@@ -76,7 +76,7 @@ fn said(query: &str) -> String {
 
 #[test]
 fn a_query_passes_and_arrives_as_it_was_sent() {
-    let bench = Bench::start("actions = [\"read\"]\n");
+    let bench = Bench::start("does.actions = [\"read\"]\n");
     for query in [
         "query { viewer { login } }",
         "{ viewer { login } }",
@@ -95,7 +95,7 @@ fn a_query_passes_and_arrives_as_it_was_sent() {
 
 #[test]
 fn a_mutation_is_refused_wherever_it_hides() {
-    let bench = Bench::start("actions = [\"read\"]\n");
+    let bench = Bench::start("does.actions = [\"read\"]\n");
     let plain = "mutation { createIssue(input: {}) { id } }";
     let documents = [
         plain,
@@ -130,7 +130,7 @@ fn a_mutation_is_refused_wherever_it_hides() {
 
 #[test]
 fn a_mutation_is_refused_in_a_url_in_gzip_and_in_other_types() {
-    let bench = Bench::start("actions = [\"read\"]\n");
+    let bench = Bench::start("does.actions = [\"read\"]\n");
     let plain = said("mutation { createIssue(input: {}) { id } }");
     let packed = gzip(plain.as_bytes());
     let kind = "Content-Type: application/json\r\n";
@@ -201,7 +201,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_query_in_gzip_passes_as_it_was_sent_or_is_refused() {
-    let bench = Bench::start("actions = [\"read\"]\n");
+    let bench = Bench::start("does.actions = [\"read\"]\n");
     let packed = gzip(said("{ viewer { login } }").as_bytes());
     let fields = "Content-Type: application/json\r\nContent-Encoding: gzip\r\n";
     let answer = bench.ask("POST", "/graphql", fields, &packed);
@@ -214,7 +214,7 @@ fn a_query_in_gzip_passes_as_it_was_sent_or_is_refused() {
 
 #[test]
 fn a_type_or_coding_that_is_said_twice_is_refused() {
-    let bench = Bench::start("actions = [\"read\"]\n");
+    let bench = Bench::start("does.actions = [\"read\"]\n");
     let body = said("{ viewer { login } }");
     for fields in [
         "Content-Type: application/json\r\nContent-Type: application/graphql\r\n",
@@ -228,7 +228,7 @@ fn a_type_or_coding_that_is_said_twice_is_refused() {
 
 #[test]
 fn reading_the_rest_api_passes_and_writing_does_not() {
-    let bench = Bench::start("actions = [\"read\"]\n");
+    let bench = Bench::start("does.actions = [\"read\"]\n");
     bench.passes("an issue", |it| {
         it.ask("GET", "/repos/acme/app/issues/1", "", b"")
     });
@@ -250,7 +250,7 @@ fn reading_the_rest_api_passes_and_writing_does_not() {
 
 #[test]
 fn a_rule_may_name_repositories_of_an_api() {
-    let bench = Bench::start("repositories = [\"acme/app\"]\n");
+    let bench = Bench::start("does.repositories = [\"acme/app\"]\n");
     bench.passes("ours", |it| {
         it.ask("POST", "/repos/acme/app/issues", "", b"{}")
     });

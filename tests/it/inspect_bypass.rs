@@ -127,14 +127,17 @@ fn nothing_gets_round_a_narrow_policy_inside() {
 
 #[test]
 fn nothing_gets_round_a_rule_with_paths_inside() {
-    run("scoped", "methods = [\"GET\"]\npaths = [\"/docs/**\"]\n");
+    run(
+        "scoped",
+        "does.methods = [\"GET\"]\ndoes.paths = [\"/docs/**\"]\n",
+    );
 }
 
 // --- What only a tunnel makes possible ----------------------------------------------------------
 
 #[test]
 fn what_comes_behind_a_refused_request_with_a_body_is_not_a_request() {
-    let bench = Bench::start("methods = [\"GET\"]\n");
+    let bench = Bench::start("does.methods = [\"GET\"]\n");
     let mut client = bench.inside.enter(HOST, bench.origin.port());
     let hidden = format!(
         "GET /hidden HTTP/1.1\r\nHost: {}\r\n\r\n",
@@ -153,7 +156,7 @@ fn what_comes_behind_a_refused_request_with_a_body_is_not_a_request() {
 
 #[test]
 fn requests_in_one_piece_are_judged_one_by_one() {
-    let bench = Bench::start("paths = [\"/docs/**\"]\n");
+    let bench = Bench::start("does.paths = [\"/docs/**\"]\n");
     let mut client = bench.inside.enter(HOST, bench.origin.port());
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", bench.authority());
     client.send(get("/docs/a") + &get("/secret") + &get("/docs/b"));
@@ -221,7 +224,7 @@ fn a_connection_is_not_used_for_what_it_was_not_judged_for() {
 
 #[test]
 fn a_query_that_hides_a_push_is_a_push() {
-    let lines = "category = \"source-control\"\nactions = [\"read\"]\n";
+    let lines = "category = \"source-control\"\ndoes.actions = [\"read\"]\n";
     let bench = Bench::start(lines);
     for query in [
         "service=git-receive-pack",
@@ -253,7 +256,7 @@ fn a_query_that_hides_a_push_is_a_push() {
 
 #[test]
 fn a_body_that_is_too_large_to_be_read_does_not_pass_unread() {
-    let lines = "category = \"source-control\"\nservice = \"github\"\nactions = [\"read\"]\n";
+    let lines = "category = \"source-control\"\nservice = \"github\"\ndoes.actions = [\"read\"]\n";
     let bench = Bench::start(lines);
     let hidden = format!(
         "{{\"x\":\"{}\",\"query\":\"mutation {{ x }}\"}}",

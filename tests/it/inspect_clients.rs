@@ -157,8 +157,8 @@ fn npm_may_ask_what_is_known_to_be_unsafe() {
 
 #[test]
 fn a_rule_may_name_packages() {
-    let lines = "category = \"package-registry\"\nservice = \"npm\"\nactions = [\"read\"]\n\
-                 packages = [\"@acme/*\"]\n";
+    let lines = "category = \"package-registry\"\nservice = \"npm\"\ndoes.actions = [\"read\"]\n\
+                 does.packages = [\"@acme/*\"]\n";
     let rules = |port| inspected("packages", HOST, port, lines);
     let world = World::start(npm_registry, rules);
     npmrc(&world, world.home());
@@ -390,7 +390,7 @@ fn branches(world: &World, root: &TempDir) -> Vec<String> {
         .collect()
 }
 
-const READ: &str = "category = \"source-control\"\nactions = [\"read\"]\n";
+const READ: &str = "category = \"source-control\"\ndoes.actions = [\"read\"]\n";
 
 #[test]
 fn git_clones_and_does_not_push() {
@@ -409,7 +409,7 @@ fn git_clones_and_does_not_push() {
 
 /// Everyone may read, and write to `agent/**`.
 fn agents_branches(port: u16) -> String {
-    let write = "actions = [\"write\"]\nrefs = [\"refs/heads/agent/**\"]\n";
+    let write = "does.actions = [\"write\"]\ndoes.refs = [\"refs/heads/agent/**\"]\n";
     inspected("clone", HOST, port, READ) + &inspected("agents", HOST, port, write)
 }
 

@@ -142,9 +142,9 @@ fn a_push_cannot_hide_behind_a_query_that_names_a_method() {
 [[rule]]
 id = \"not-main\"
 verdict = \"deny\"
-hosts = [\"allowed.example.com\"]
-ports = [PORT]
-refs = [\"refs/heads/main\"]
+to.hosts = [\"allowed.example.com\"]
+to.ports = [PORT]
+does.refs = [\"refs/heads/main\"]
 ";
     let pki = Pki::new();
     let origin = Origin::tls(&pki, &[HOST]);
@@ -217,7 +217,7 @@ fn a_tunnel_that_is_to_be_looked_into_from_now_on_is_ended() {
     let mut client = client.enter(&pki, HOST);
     let authority = format!("{HOST}:{}", origin.port());
     assert_eq!(client.inside("GET", &authority, "/").status(), 200);
-    let seen = inspected("allowed", HOST, origin.port(), "methods = [\"GET\"]\n");
+    let seen = inspected("allowed", HOST, origin.port(), "does.methods = [\"GET\"]\n");
     inside
         .gate
         .reload(&Inside::text(&[HOST], &format!("{TIERS}{seen}")));
@@ -236,7 +236,7 @@ fn a_websocket_ends_where_no_rule_lets_it_any_more() {
             inspected("allowed", HOST, origin.port(), lines)
         )
     };
-    let inside = Inside::start(&pki, &[HOST], &rules("upgrade = true\n"));
+    let inside = Inside::start(&pki, &[HOST], &rules("grant.upgrade = true\n"));
     let mut client = inside.enter(HOST, origin.port());
     let port = origin.port();
     let upgrade = socket::UPGRADE;

@@ -145,7 +145,7 @@ impl Bench {
 
 #[test]
 fn streams_are_judged_one_by_one() {
-    let (origin, bench) = both(false, "paths = [\"/docs/**\"]\n");
+    let (origin, bench) = both(false, "does.paths = [\"/docs/**\"]\n");
     let client = bench.connect();
     assert_eq!(bench.get(&client, "/docs/a").0, 200);
     let (status, body) = bench.get(&client, "/secret");
@@ -279,7 +279,7 @@ fn an_authority_that_is_not_the_one_of_the_tunnel_is_refused() {
 
 #[test]
 fn a_tunnel_in_a_tunnel_is_refused() {
-    let (origin, bench) = both(false, "upgrade = true\n");
+    let (origin, bench) = both(false, "grant.upgrade = true\n");
     let client = bench.connect();
     let target = format!("{HOST}:{}", bench.port);
     let request = Request::builder().method("CONNECT").uri(target);

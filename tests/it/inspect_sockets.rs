@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::inspect_http2::{Bench, END_HEADERS, HEADERS, HOST, RST_STREAM, SETTINGS, both, frame};
 use crate::kit::{Inside, Line, TIERS, inspected, until};
 
-const UPGRADE: &str = "upgrade = true\n";
+const UPGRADE: &str = "grant.upgrade = true\n";
 
 type Client = SendRequest<Bytes>;
 type Opened = (Response<RecvStream>, SendStream<Bytes>);
@@ -125,7 +125,10 @@ fn a_websocket_over_http_2_does_not_pass_where_no_rule_lets_it() {
 
 #[test]
 fn a_websocket_over_http_2_is_judged_by_its_path() {
-    let (origin, bench) = both(true, "upgrade = true\npaths = [\"/first\", \"/live/**\"]\n");
+    let (origin, bench) = both(
+        true,
+        "grant.upgrade = true\ndoes.paths = [\"/first\", \"/live/**\"]\n",
+    );
     let client = offered(&bench);
     assert_eq!(ask(&bench, &client, "/secret").0.status(), 403);
     assert_eq!(ask(&bench, &client, "/live/../secret").0.status(), 400);

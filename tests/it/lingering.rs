@@ -38,7 +38,7 @@ impl Bench {
             let name = NAME.try_into().expect("ASCII");
             params.subject_alt_names = vec![SanType::DnsName(name)];
         });
-        let rule = allow_more("files", HOST, origin.port(), "upgrade = true\n");
+        let rule = allow_more("files", HOST, origin.port(), "grant.upgrade = true\n");
         let listener = "\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
                         tls = { cert = \"proxy.pem\", key = \"proxy.key\" }\n";
         let gate = Gate::plan(&format!(

@@ -36,10 +36,15 @@ fn listed(port: u16, path: &str) -> String {
 [[rule]]
 id = \"docs-tools\"
 verdict = \"allow\"
-servers = [\"docs\"]
-tools = {{ allow = [\"sea*\"], deny = [\"delete\"] }}
-addresses = [\"127.0.0.0/8\"]
-upstream = \"test\"
+does.servers = [\"docs\"]
+does.tools = [\"sea*\"]
+grant.addresses = [\"127.0.0.0/8\"]
+grant.upstream = \"test\"
+[[rule]]
+id = \"docs-tools-tools\"
+verdict = \"deny\"
+does.servers = [\"docs\"]
+does.tools = [\"delete\"]
 
 [mcp.docs]
 url = \"https://{HOST}:{port}{path}\"

@@ -133,7 +133,12 @@ impl Bench {
         let origin = Origin::bytes();
         let host = |tier: &str| {
             let name = format!("{tier}.example.com");
-            allow_more(tier, &name, origin.port(), &format!("tiers = [\"{tier}\"]"))
+            allow_more(
+                tier,
+                &name,
+                origin.port(),
+                &format!("from.tiers = [\"{tier}\"]"),
+            )
         };
         let policy = format!(
             "{TIERS}{dial}{open}{restricted}

@@ -14,7 +14,7 @@ use crate::kit::{
 };
 
 const HOST: &str = "files.example.net";
-const RAW: &str = "raw = true\n";
+const RAW: &str = "grant.raw = true\n";
 const OPENED: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// A `[[dial.parent]]` with more lines.
@@ -577,8 +577,8 @@ fn addresses_are_judged_before_a_parent_is_asked() {
     let proxy = answering(OPENED);
     let rule = |addresses: &str| {
         format!(
-            "\n[[rule]]\nid = \"r\"\nverdict = \"allow\"\nhosts = [\"{HOST}\", \"10.1.2.3\"]\n\
-             ports = [9999]\nraw = true\n{addresses}"
+            "\n[[rule]]\nid = \"r\"\nverdict = \"allow\"\nto.hosts = [\"{HOST}\", \"10.1.2.3\"]\n\
+             to.ports = [9999]\ngrant.raw = true\n{addresses}"
         )
     };
     let policy = |addresses: &str, more: &str| {
@@ -601,7 +601,7 @@ fn addresses_are_judged_before_a_parent_is_asked() {
     proxy.saw_nothing();
 
     gate.reload(&policy(
-        "addresses = [\"127.0.0.0/8\", \"10.0.0.0/8\"]",
+        "grant.addresses = [\"127.0.0.0/8\", \"10.0.0.0/8\"]",
         local,
     ));
     let mut client = gate.client();
@@ -610,7 +610,7 @@ fn addresses_are_judged_before_a_parent_is_asked() {
     let mut literal = gate.client();
     echoes(literal.tunnel("10.1.2.3:9999"));
     // What no longer passes is ended, though the parent is at an address that does.
-    gate.reload(&policy("addresses = [\"127.0.0.0/8\"]", local));
+    gate.reload(&policy("grant.addresses = [\"127.0.0.0/8\"]", local));
     until("the end of the tunnel", || literal.was_closed());
     echoes(&mut client);
 }

@@ -172,7 +172,7 @@ fn an_open_response_that_would_no_longer_pass_is_closed() {
 #[test]
 fn what_a_reload_denies_while_its_name_is_resolved_is_not_dialled() {
     let (origin, dns) = (Origin::bytes(), Dns::start(&[(HOST, &["127.0.0.1"])]));
-    let raw = allow_more("files", HOST, origin.port(), "raw = true");
+    let raw = allow_more("files", HOST, origin.port(), "grant.raw = true");
     let gate = Gate::with(&format!("{TIERS}{}{raw}", dns.section()));
     dns.hold();
     let mut client = gate.client();

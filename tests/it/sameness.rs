@@ -27,14 +27,14 @@ fn policy(port: u16, mode: &str) -> String {
         ("wide", "allow", "*.wide.example.net"),
     ] {
         let addresses = if verdict == "allow" {
-            "addresses = [\"127.0.0.0/8\"]"
+            "grant.addresses = [\"127.0.0.0/8\"]"
         } else {
             ""
         };
         let _ = write!(
             text,
-            "\n[[rule]]\nid = \"{id}\"\nverdict = \"{verdict}\"\nhosts = [\"{host}\"]\n\
-             ports = [{port}]\n{addresses}\n"
+            "\n[[rule]]\nid = \"{id}\"\nverdict = \"{verdict}\"\nto.hosts = [\"{host}\"]\n\
+             to.ports = [{port}]\n{addresses}\n"
         );
     }
     // More listeners that say nothing of their callers.

@@ -18,7 +18,7 @@ const TRUST: &str = "\n[identity.session]\nlocal = \"trust\"\n";
 /// Each tier has one host of its own; one repository is open, one restricted.
 fn policy(port: u16, identity: &str) -> String {
     let per_tier = |tier: &str| {
-        let lines = format!("tiers = [\"{tier}\"]");
+        let lines = format!("from.tiers = [\"{tier}\"]");
         allow_more(tier, &host(tier), port, &lines)
     };
     format!(
@@ -625,9 +625,9 @@ members = [\"subject:ana@acme.example\"]
 [[rule]]
 id = \"contractors\"
 verdict = \"deny\"
-hosts = [\"open.example.com\"]
-ports = [PORT]
-groups = [\"contractors\"]
+to.hosts = [\"open.example.com\"]
+to.ports = [PORT]
+from.groups = [\"contractors\"]
 "
     .replace("PORT", &port.to_string());
     let gate = Gate::with(&policy(port, &format!("{groups}{TRUST}")));

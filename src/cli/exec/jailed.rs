@@ -164,7 +164,7 @@ pub(super) async fn run(
 
 fn ports(config: &Config) -> Vec<u16> {
     let rules = config.policy.rules.iter();
-    let named = rules.flat_map(|rule| &rule.value.ports);
+    let named = rules.flat_map(|rule| &rule.value.to.ports);
     let named = named.filter_map(|port| u16::try_from(*port.get_ref()).ok());
     let mut ports: Vec<u16> = named.chain(USUAL).filter(|port| *port != 53).collect();
     ports.sort_unstable();

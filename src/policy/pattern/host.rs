@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::name::{AddressClass, Host, HostName, SpecialName, canonical, classify, special};
 
 /// One entry of `hosts`, parsed.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(in crate::policy) enum HostPattern {
     /// The names below a name, at any depth; not the name itself.
     Below(HostName),

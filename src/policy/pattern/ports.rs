@@ -24,6 +24,11 @@ impl PortSet {
         before.is_some_and(|(_, last)| port <= *last)
     }
 
+    /// Each port of the set.
+    pub(in crate::policy) fn members(&self) -> impl Iterator<Item = u16> {
+        self.0.iter().flat_map(|(first, last)| *first..=*last)
+    }
+
     /// Whether no port is in the set.
     pub(in crate::policy) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -23,6 +23,7 @@ use crate::name::Path;
 
 use super::{Action, Category, Deed, Seen};
 use fields::Fields;
+pub(super) use fields::decode;
 use names::{FileForm, PackageForm};
 use operation::{Operation, Request};
 pub use published::{Element, Listing, Place, Published};

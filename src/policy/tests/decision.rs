@@ -13,11 +13,11 @@ fn deny_is_final_however_broad_the_allow_beside_it() {
         [[rule]]
         id = "exact"
         verdict = "allow"
-        hosts = ["a.b.example.com"]
+        to.hosts = ["a.b.example.com"]
         [[rule]]
         id = "broad"
         verdict = "deny"
-        hosts = ["*.example.com"]
+        to.hosts = ["*.example.com"]
         "#,
     );
     let decision = asking(&policy, "standard").connect("a.b.example.com:443");
@@ -32,15 +32,15 @@ fn ask_stands_between_deny_and_allow() {
         [[rule]]
         id = "may"
         verdict = "allow"
-        hosts = ["a.example.com", "b.example.com"]
+        to.hosts = ["a.example.com", "b.example.com"]
         [[rule]]
         id = "first-ask"
         verdict = "ask"
-        hosts = ["*.example.com"]
+        to.hosts = ["*.example.com"]
         [[rule]]
         id = "never"
         verdict = "deny"
-        hosts = ["b.example.com"]
+        to.hosts = ["b.example.com"]
         "#,
     );
     let standard = asking(&policy, "standard");
@@ -61,23 +61,23 @@ fn the_most_specific_host_of_the_winning_kind_is_named() {
         [[rule]]
         id = "category"
         verdict = "allow"
-        category = "package-registry"
+        to.categories = ["package-registry"]
         [[rule]]
         id = "short"
         verdict = "allow"
-        hosts = ["*.packages.example"]
+        to.hosts = ["*.packages.example"]
         [[rule]]
         id = "long"
         verdict = "allow"
-        hosts = ["*.b.packages.example"]
+        to.hosts = ["*.b.packages.example"]
         [[rule]]
         id = "exact"
         verdict = "allow"
-        hosts = ["a.b.packages.example"]
+        to.hosts = ["a.b.packages.example"]
         [[rule]]
         id = "exact-too"
         verdict = "allow"
-        hosts = ["a.b.packages.example"]
+        to.hosts = ["a.b.packages.example"]
         "#,
     );
     let standard = asking(&policy, "standard");
@@ -180,19 +180,24 @@ fn a_path_that_is_seen_splits_a_host() {
 fn a_rule_with_hosts_assigns_its_category_whatever_else_it_says() {
     let policy = with_rules(
         r#"
-        [[rule]]
-        id = "ours"
-        verdict = "deny"
+        [[destination]]
         category = "package-registry"
-        tiers = ["restricted"]
         hosts = ["*.acme.example", "api.model.example"]
         ports = [8443]
         [[rule]]
+        id = "ours"
+        verdict = "deny"
+        from.tiers = ["restricted"]
+        to.hosts = ["*.acme.example", "api.model.example"]
+        to.ports = [8443]
+        [[destination]]
+        category = "telemetry"
+        hosts = ["t.acme.example"]
+        [[rule]]
         id = "theirs"
         verdict = "ask"
-        category = "telemetry"
-        tiers = ["restricted"]
-        hosts = ["t.acme.example"]
+        from.tiers = ["restricted"]
+        to.hosts = ["t.acme.example"]
         "#,
     );
     let standard = asking(&policy, "standard");
@@ -227,8 +232,8 @@ fn a_rule_with_a_category_alone_selects_its_flows() {
         [[rule]]
         id = "forges"
         verdict = "allow"
-        category = "source-control"
-        tiers = ["standard"]
+        to.categories = ["source-control"]
+        from.tiers = ["standard"]
         "#,
     );
     let allowed = asking(&policy, "standard").connect("forge.example:443");
@@ -248,7 +253,7 @@ fn no_port_means_443_for_tunnels_and_80_for_plain_http() {
         [[rule]]
         id = "docs"
         verdict = "allow"
-        hosts = ["docs.example.com"]
+        to.hosts = ["docs.example.com"]
         "#,
     );
     let standard = asking(&policy, "standard");
@@ -295,12 +300,12 @@ fn a_deny_without_ports_denies_on_every_port() {
         [[rule]]
         id = "wide"
         verdict = "allow"
-        hosts = ["*.example.com"]
-        ports = [443, 8443]
+        to.hosts = ["*.example.com"]
+        to.ports = [443, 8443]
         [[rule]]
         id = "narrow"
         verdict = "deny"
-        hosts = ["bad.example.com"]
+        to.hosts = ["bad.example.com"]
         "#,
     );
     let standard = asking(&policy, "standard");
@@ -326,10 +331,10 @@ fn methods_and_paths_are_conditions_on_what_is_seen() {
         [[rule]]
         id = "docs"
         verdict = "allow"
-        hosts = ["docs.example.com"]
-        ports = [80]
-        methods = ["GET"]
-        paths = ["/crate/*/docs/**"]
+        to.hosts = ["docs.example.com"]
+        to.ports = [80]
+        does.methods = ["GET"]
+        does.paths = ["/crate/*/docs/**"]
         "#,
     );
     let standard = asking(&policy, "standard");
@@ -374,12 +379,12 @@ fn a_rule_for_a_group_is_for_its_members_alone() {
         [[rule]]
         id = "staff-only"
         verdict = "allow"
-        groups = ["staff"]
-        hosts = ["intra.example.com"]
+        from.groups = ["staff"]
+        to.hosts = ["intra.example.com"]
         [[rule]]
         id = "not-others"
         verdict = "deny"
-        groups = ["other"]
+        from.groups = ["other"]
         "#,
     );
     let host = "intra.example.com:443";
@@ -428,9 +433,9 @@ fn no_rule_reaches_metadata_or_names_that_are_none() {
         [[rule]]
         id = "all"
         verdict = "allow"
-        hosts = ["*.internal", "metadata.google.internal", "169.254.0.0/16", "x.onion", "10.0.0.0/8"]
-        addresses = ["10.0.0.0/8"]
-        ports = [80, 443]
+        to.hosts = ["*.internal", "metadata.google.internal", "169.254.0.0/16", "x.onion", "10.0.0.0/8"]
+        grant.addresses = ["10.0.0.0/8"]
+        to.ports = [80, 443]
         "#,
     );
     for tier in ["open", "standard", "restricted"] {
@@ -467,12 +472,12 @@ fn private_addresses_need_an_allow_that_names_them() {
         [[rule]]
         id = "named"
         verdict = "allow"
-        hosts = ["10.2.0.0/16", "registry.internal"]
-        addresses = ["10.2.0.0/24", "::1"]
+        to.hosts = ["10.2.0.0/16", "registry.internal"]
+        grant.addresses = ["10.2.0.0/24", "::1"]
         [[rule]]
         id = "unnamed"
         verdict = "allow"
-        hosts = ["192.168.0.0/16", "other.internal", "localhost"]
+        to.hosts = ["192.168.0.0/16", "other.internal", "localhost"]
         "#,
     );
     let standard = asking(&policy, "standard");
@@ -505,12 +510,12 @@ fn an_allow_with_addresses_does_not_outdo_a_deny() {
         [[rule]]
         id = "named"
         verdict = "allow"
-        hosts = ["10.2.0.7"]
-        addresses = ["10.2.0.7"]
+        to.hosts = ["10.2.0.7"]
+        grant.addresses = ["10.2.0.7"]
         [[rule]]
         id = "no"
         verdict = "deny"
-        hosts = ["10.0.0.0/8"]
+        to.hosts = ["10.0.0.0/8"]
         "#,
     );
     let decision = asking(&policy, "standard").connect("10.2.0.7:443");
@@ -524,7 +529,7 @@ fn a_public_address_is_matched_by_no_name() {
         [[rule]]
         id = "resolver"
         verdict = "allow"
-        hosts = ["9.9.9.9", "dns.example.com"]
+        to.hosts = ["9.9.9.9", "dns.example.com"]
         "#,
     );
     let standard = asking(&policy, "standard");
@@ -540,14 +545,14 @@ fn grants_come_from_the_deciding_allow_alone() {
         [[rule]]
         id = "broad"
         verdict = "allow"
-        hosts = ["*.example.com"]
-        raw = true
-        upgrade = true
-        addresses = ["10.0.0.0/8"]
+        to.hosts = ["*.example.com"]
+        grant.raw = true
+        grant.upgrade = true
+        grant.addresses = ["10.0.0.0/8"]
         [[rule]]
         id = "exact"
         verdict = "allow"
-        hosts = ["a.example.com"]
+        to.hosts = ["a.example.com"]
         "#,
     );
     let standard = asking(&policy, "standard");
@@ -569,8 +574,8 @@ fn addresses_are_judged_again_when_they_are_known() {
         [[rule]]
         id = "named"
         verdict = "allow"
-        hosts = ["*.example.com"]
-        addresses = ["10.2.0.0/16", "127.0.0.0/8"]
+        to.hosts = ["*.example.com"]
+        grant.addresses = ["10.2.0.0/16", "127.0.0.0/8"]
         "#,
     );
     let guard = Guard {
@@ -632,7 +637,7 @@ fn addresses_are_judged_again_when_they_are_known() {
     assert!(!judge(&plain, "8.8.8.8:443"));
     let address: IpAddr = "127.0.0.1".parse().unwrap();
     let refused = policy.judge_address(&plain, address, 443, &guard);
-    assert_eq!(refused, Err(Reason::AddressDenied));
+    assert_eq!(refused, Err(AddressRefusal::Floor));
 }
 
 #[test]

@@ -95,7 +95,8 @@ fn the_restricted_tier_has_no_documentation() {
 
 #[test]
 fn rules_alone_keep_the_default_tiers_and_tiers_replace_them_whole() {
-    let policy = compiled("[[rule]]\nid = \"x\"\nverdict = \"allow\"\nhosts = [\"example.com\"]\n");
+    let policy =
+        compiled("[[rule]]\nid = \"x\"\nverdict = \"allow\"\nto.hosts = [\"example.com\"]\n");
     assert_eq!(policy.tiers().len(), 3);
     assert_eq!(
         said(&asking(&policy, "standard").connect("example.com:443")).2,

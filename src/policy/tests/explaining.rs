@@ -5,30 +5,32 @@ use super::*;
 const RULES: &str = r#"
 [group.staff]
 members = ["subject:s"]
+[[destination]]
+category = "webfetch"
+hosts = ["docs.example.com", "*.pages.example.org"]
 [[rule]]
 id = "docs"
 verdict = "allow"
-category = "webfetch"
-tiers = ["standard"]
-hosts = ["docs.example.com", "*.pages.example.org"]
+from.tiers = ["standard"]
+to.hosts = ["docs.example.com", "*.pages.example.org"]
 [[rule]]
 id = "staff"
 verdict = "allow"
-groups = ["staff"]
-hosts = ["intra.example.net"]
+from.groups = ["staff"]
+to.hosts = ["intra.example.net"]
 [[rule]]
 id = "restricted-only"
 verdict = "allow"
-tiers = ["restricted"]
-hosts = ["special.example.net"]
+from.tiers = ["restricted"]
+to.hosts = ["special.example.net"]
 [[rule]]
 id = "box"
 verdict = "allow"
-hosts = ["box.internal"]
+to.hosts = ["box.internal"]
 [[rule]]
 id = "no"
 verdict = "deny"
-hosts = ["bad.example.com"]
+to.hosts = ["bad.example.com"]
 "#;
 
 fn policy() -> Policy {
@@ -94,7 +96,7 @@ fn a_refusal_names_what_was_nearest() {
 fn what_is_nearest_is_short_ascii() {
     let long = "a".repeat(60);
     let policy = with_rules(&format!(
-        "[[rule]]\nid = \"{long}\"\nverdict = \"allow\"\nhosts = [\"{long}.{long}.{long}.example.com\"]\n"
+        "[[rule]]\nid = \"{long}\"\nverdict = \"allow\"\nto.hosts = [\"{long}.{long}.{long}.example.com\"]\n"
     ));
     let nearest = asking(&policy, "standard")
         .explain("x.example.com:443")
@@ -109,7 +111,7 @@ fn the_stage_category_and_tier_are_told() {
     let standard = asking(&policy, "standard");
     let docs = standard.explain("docs.example.com:443");
     assert_eq!(docs.stage, Stage::Allow);
-    assert_eq!(docs.category_from, "rule test.toml:18");
+    assert_eq!(docs.category_from, "destination test.toml:18");
     assert_eq!(&*docs.tier, "standard");
     assert_eq!(docs.looked_at[0].miss, None);
     assert_eq!(docs.nearest_allow, None);
@@ -146,7 +148,7 @@ fn rules_looked_at_say_the_first_condition_that_failed() {
         "deny no: host bad.example.com \u{2260} www.example.com"
     );
     assert_eq!(shown.len(), 5);
-    assert_eq!(explained.others, policy.clauses.len() - 5);
+    assert_eq!(explained.others, policy.rules.len() - 5);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use crate::diag::{Diagnostic, Severity, Source};
 use crate::name::{Target, Url};
 
+use super::verdict::*;
 use super::*;
 
 /// Three tiers in a row, each of which allows nothing; tests add to it.
@@ -34,10 +35,10 @@ allow = ["package-registry:read"]
 
 fn read(text: &str) -> source::Policy {
     let source = Arc::new(Source::new("test.toml", text));
-    compile::parse(&source).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    source::compile::parse(&source).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-fn try_compile(text: &str) -> (Option<Policy>, Vec<Diagnostic>) {
+pub(super) fn try_compile(text: &str) -> (Option<Policy>, Vec<Diagnostic>) {
     compile(&read(text), &catalogue())
 }
 
@@ -87,6 +88,7 @@ fn parse_catalogue() -> Catalogue {
         category = "source-control"
         domain = "forge.example"
         hosts = ["@"]
+        ports = [80, 443]
         source = "test"
         [[destination]]
         category = "telemetry"
@@ -110,7 +112,9 @@ fn asking<'p>(policy: &'p Policy, tier: &str) -> Asking<'p> {
         tier: policy.tier(tier).expect("a tier of the policy"),
         tier_basis: TierBasis::Unattributed,
         groups: GroupSet::default(),
+        subject: None,
         repository: None,
+        claimed: Vec::new(),
         enforced: false,
         within: None,
     };

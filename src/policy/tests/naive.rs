@@ -1,8 +1,9 @@
-//! The compiled policy says what an interpreter says that looks at every rule in turn.
+//! The compiled policy decides as an interpreter that looks at every rule in turn, by the text alone.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -52,29 +53,44 @@ const ITEMS: [&str; 8] = [
     "unknown",
     "unknown:read",
 ];
-
 const SECRETS: [&str; 2] = [
     "hmac-sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "hmac-sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+];
+const PATTERNS: [&str; 4] = ["/x", "/x/**", "/*", "/x/*"];
+/// Paths, some of them other spellings of `/x`, `/x/y` and `/events/z`.
+const PATHS: [&str; 10] = [
+    "/",
+    "/x",
+    "/X",
+    "/x/",
+    "/x;p",
+    "/x/;p",
+    "/x/y",
+    "/x/Y",
+    "/events/z",
+    "/Events/z",
 ];
 
 #[derive(Clone, Debug)]
 struct Rule {
     id: usize,
     verdict: &'static str,
-    category: Option<&'static str>,
     tiers: Vec<&'static str>,
     groups: Vec<&'static str>,
+    own: Option<&'static str>,
     hosts: Vec<&'static str>,
+    categories: Vec<&'static str>,
     ports: Vec<u16>,
     methods: Vec<&'static str>,
     path: Option<&'static str>,
-    addresses: bool,
-    inspect: Option<bool>,
     actions: Vec<&'static str>,
     repository: Option<&'static str>,
     reference: Option<&'static str>,
+    /// Only in a deny.
     credential: Option<&'static str>,
+    addresses: bool,
+    inspect: Option<bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -86,10 +102,20 @@ struct Tier {
     lists: [Vec<&'static str>; 3],
 }
 
+/// A whole policy: its labels are a category and ports for each host pattern.
+#[derive(Clone, Debug)]
+struct Written {
+    labels: BTreeMap<&'static str, (&'static str, Vec<u16>)>,
+    rules: Vec<Rule>,
+    tiers: [Tier; 2],
+}
+
 #[derive(Clone, Debug)]
 struct Ask {
     tier: usize,
     groups: Vec<&'static str>,
+    own: Option<&'static str>,
+    claimed: Option<&'static str>,
     host: &'static str,
     port: u16,
     /// Method, path, whether over TLS.
@@ -97,7 +123,7 @@ struct Ask {
     done: Done,
 }
 
-/// What a request does, where it was read from more than method and path.
+/// The facts of a request that were read from more than method and path.
 #[derive(Clone, Debug)]
 struct Done {
     unread: bool,
@@ -108,63 +134,72 @@ struct Done {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let selection = (
+    let from = (
         select(&WORDS[..]),
-        option::of(select(&CATEGORIES[..])),
         subsequence(&NAMES[..], 0..=2),
         prop_oneof![3 => Just(vec![]), 1 => subsequence(&NAMES[..], 1..=2)],
+        option::weighted(
+            0.2,
+            select(&["git.example/acme/*", "git.example/acme/app"][..]),
+        ),
+    );
+    let to = (
         subsequence(&HOSTS[..], 0..=3),
-    );
-    let conditions = (
+        prop_oneof![2 => Just(vec![]), 1 => subsequence(&CATEGORIES[..], 1..=2)],
         prop_oneof![3 => Just(vec![]), 1 => subsequence(vec![80, 443, 8443], 1..=2)],
-        prop_oneof![3 => Just(vec![]), 1 => subsequence(vec!["GET", "POST"], 1..=1)],
-        option::weighted(0.2, select(&["/x", "/x/**", "/*"][..])),
-        any::<bool>(),
     );
-    let asks = (
-        option::weighted(0.4, any::<bool>()),
+    let does = (
+        prop_oneof![3 => Just(vec![]), 1 => subsequence(vec!["GET", "POST"], 1..=1)],
+        option::weighted(0.3, select(&PATTERNS[..])),
         prop_oneof![3 => Just(vec![]), 1 => subsequence(&["read", "write"][..], 1..=2)],
         option::weighted(0.2, select(&["acme/*", "acme/app"][..])),
         option::weighted(0.2, select(&["agent/**", "refs/tags/*"][..])),
-        option::weighted(0.2, select(&SECRETS[..])),
     );
-    (selection, conditions, asks).prop_map(|(selection, conditions, asks)| {
-        let (verdict, category, tiers, groups, mut hosts) = selection;
-        let (ports, methods, path, addresses) = conditions;
-        let (inspect, actions, repository, reference, credential) = asks;
-        if verdict == "allow" && category.is_none() && hosts.is_empty() {
+    let rest = (
+        option::weighted(0.3, select(&SECRETS[..])),
+        any::<bool>(),
+        option::weighted(0.4, any::<bool>()),
+    );
+    (from, to, does, rest).prop_map(|(from, to, does, rest)| {
+        let (verdict, tiers, groups, own) = from;
+        let (mut hosts, categories, ports) = to;
+        let (methods, path, actions, repository, reference) = does;
+        let (credential, addresses, inspect) = rest;
+        if verdict == "allow" && categories.is_empty() && hosts.is_empty() {
             hosts = vec!["a.example.com"];
         }
         Rule {
             id: 0,
             verdict,
-            category,
             tiers,
             groups,
+            own,
             hosts,
+            categories,
             ports,
             methods,
             path,
-            addresses,
-            inspect,
             actions,
             repository,
             reference,
-            credential,
+            credential: credential.filter(|_| verdict == "deny"),
+            addresses,
+            inspect,
         }
     })
 }
 
 fn tier() -> impl Strategy<Value = Tier> {
     let list = || subsequence(&ITEMS[..], 0..=3);
+    let lists = [list(), list(), list()];
+    let words = (select(&WORDS[..]), any::<bool>());
     (
         prop::bool::weighted(0.2),
-        select(&WORDS[..]),
-        any::<bool>(),
+        words,
         subsequence(&CATEGORIES[..], 0..=2),
-        [list(), list(), list()],
+        lists,
     )
-        .prop_map(|(observe, default, opaque, inspect, lists)| Tier {
+        .prop_map(|(observe, (default, opaque), inspect, lists)| Tier {
             observe,
             default,
             opaque,
@@ -176,7 +211,7 @@ fn tier() -> impl Strategy<Value = Tier> {
 fn ask() -> impl Strategy<Value = Ask> {
     let seen = (
         select(&["GET", "HEAD", "POST", "PUT"][..]),
-        select(&["/", "/x", "/x/y", "/events/z"][..]),
+        select(&PATHS[..]),
         any::<bool>(),
     );
     let done = (
@@ -184,7 +219,12 @@ fn ask() -> impl Strategy<Value = Ask> {
         option::of(select(&["read", "write"][..])),
         option::of(select(&["acme/app", "ACME/other.git", "evil/app"][..])),
         option::of(select(
-            &["refs/heads/agent/x", "refs/heads/main", "refs/tags/v1"][..],
+            &[
+                "refs/heads/agent/x",
+                "refs/heads/Agent/x",
+                "refs/heads/main",
+                "refs/tags/v1",
+            ][..],
         )),
         option::of(select(&SECRETS[..])),
     );
@@ -195,79 +235,217 @@ fn ask() -> impl Strategy<Value = Ask> {
         reference,
         credential,
     });
-    (
-        0..2_usize,
-        subsequence(&NAMES[..], 0..=2),
-        select(&TARGETS[..]),
-        select(&[80, 443, 8443][..]),
-        option::of(seen),
-        done,
-    )
-        .prop_map(|(tier, groups, host, port, seen, done)| Ask {
+    let own = || {
+        option::weighted(
+            0.4,
+            select(&["git.example/acme/app", "git.example/b/c"][..]),
+        )
+    };
+    let who = (0..2_usize, subsequence(&NAMES[..], 0..=2), own(), own());
+    let to = (select(&TARGETS[..]), select(&[80, 443, 8443][..]));
+    (who, to, option::of(seen), done).prop_map(|(who, to, seen, done)| {
+        let (tier, groups, own, claimed) = who;
+        let (host, port) = to;
+        Ask {
             tier,
             groups,
+            own,
+            claimed,
             host,
             port,
             seen,
             done,
-        })
-}
-
-fn policies() -> impl Strategy<Value = (Vec<Rule>, [Tier; 2])> {
-    (vec(rule(), 0..7), [tier(), tier()]).prop_map(|(mut rules, tiers)| {
-        for (id, rule) in rules.iter_mut().enumerate() {
-            rule.id = id;
         }
-        (rules, tiers)
     })
 }
 
-fn written(rules: &[Rule], tiers: &[Tier; 2]) -> String {
-    let mut lines = vec!["[tiers]".to_owned(), "order = [\"one\", \"two\"]".into()];
-    for (name, tier) in NAMES.iter().zip(tiers) {
-        let mode = if tier.observe { "observe" } else { "enforce" };
-        let opaque = if tier.opaque { "allow" } else { "deny" };
-        lines.push(format!(
-            "[tier.{name}]\nmode = \"{mode}\"\nopaque = \"{opaque}\""
-        ));
-        lines.push(format!("inspect = {:?}", tier.inspect));
-        lines.push(format!("default = \"{}\"", tier.default));
-        for (word, list) in WORDS.iter().zip(&tier.lists) {
-            lines.push(format!("{word} = {list:?}"));
+fn policies() -> impl Strategy<Value = Written> {
+    let label = (
+        select(&CATEGORIES[..]),
+        prop_oneof![2 => Just(vec![]), 1 => subsequence(vec![80, 443, 8443], 1..=2)],
+    );
+    let labels = btree_map(select(&HOSTS[..]), label, 0..4);
+    (labels, vec(rule(), 0..7), [tier(), tier()]).prop_map(|(labels, mut rules, tiers)| {
+        for (id, rule) in rules.iter_mut().enumerate() {
+            rule.id = id;
         }
+        Written {
+            labels,
+            rules,
+            tiers,
+        }
+    })
+}
+
+impl Written {
+    fn text(&self) -> String {
+        let mut lines = vec!["[tiers]".to_owned(), "order = [\"one\", \"two\"]".into()];
+        for (name, tier) in NAMES.iter().zip(&self.tiers) {
+            let mode = if tier.observe { "observe" } else { "enforce" };
+            let opaque = if tier.opaque { "allow" } else { "deny" };
+            lines.push(format!(
+                "[tier.{name}]\nmode = \"{mode}\"\nopaque = \"{opaque}\""
+            ));
+            lines.push(format!(
+                "inspect = {:?}\ndefault = \"{}\"",
+                tier.inspect, tier.default
+            ));
+            for (word, list) in WORDS.iter().zip(&tier.lists) {
+                lines.push(format!("{word} = {list:?}"));
+            }
+        }
+        lines.push("[group.one]\n[group.two]".into());
+        for (host, (category, ports)) in &self.labels {
+            lines.push(format!(
+                "[[destination]]\nhosts = [\"{host}\"]\nports = {ports:?}"
+            ));
+            lines.push(format!("category = \"{category}\""));
+        }
+        lines.extend(self.rules.iter().map(Rule::text));
+        lines.join("\n")
     }
-    lines.push("[group.one]\n[group.two]".into());
-    for rule in rules {
-        lines.push(format!(
-            "[[rule]]\nid = \"r{}\"\nverdict = \"{}\"",
-            rule.id, rule.verdict
-        ));
-        lines.extend(rule.category.map(|word| format!("category = \"{word}\"")));
-        lines.push(format!(
-            "tiers = {:?}\ngroups = {:?}",
-            rule.tiers, rule.groups
-        ));
-        lines.push(format!(
-            "hosts = {:?}\nports = {:?}",
-            rule.hosts, rule.ports
-        ));
-        lines.push(format!("methods = {:?}", rule.methods));
-        lines.extend(rule.path.map(|path| format!("paths = [\"{path}\"]")));
-        lines.extend(rule.inspect.map(|inspect| format!("inspect = {inspect}")));
-        lines.push(format!("actions = {:?}", rule.actions));
+}
+
+impl Rule {
+    fn text(&self) -> String {
+        let mut lines = vec![
+            format!(
+                "[[rule]]\nid = \"r{}\"\nverdict = \"{}\"",
+                self.id, self.verdict
+            ),
+            format!(
+                "from.tiers = {:?}\nfrom.groups = {:?}",
+                self.tiers, self.groups
+            ),
+            format!(
+                "to.hosts = {:?}\nto.categories = {:?}",
+                self.hosts, self.categories
+            ),
+            format!(
+                "to.ports = {:?}\ndoes.methods = {:?}",
+                self.ports, self.methods
+            ),
+            format!("does.actions = {:?}", self.actions),
+        ];
         let lists = [
-            ("repositories", rule.repository),
-            ("refs", rule.reference),
-            ("credentials", rule.credential),
+            ("from.repositories", self.own),
+            ("does.paths", self.path),
+            ("does.repositories", self.repository),
+            ("does.refs", self.reference),
+            ("unless.credentials", self.credential),
+            ("grant.addresses", self.addresses.then_some("10.0.0.0/16")),
         ];
         for (key, word) in lists {
             lines.extend(word.map(|word| format!("{key} = [\"{word}\"]")));
         }
-        if rule.addresses {
-            lines.push("addresses = [\"10.0.0.0/16\"]".into());
+        lines.extend(
+            self.inspect
+                .map(|inspect| format!("grant.inspect = {inspect}")),
+        );
+        lines.join("\n")
+    }
+
+    fn is_wide(&self) -> bool {
+        self.verdict != "allow"
+    }
+
+    /// How specific the rule's best host is for a host, 0 for a rule without hosts.
+    fn rank(&self, host: &str) -> Option<usize> {
+        if self.hosts.is_empty() {
+            return Some(0);
+        }
+        let ranks = self
+            .hosts
+            .iter()
+            .filter_map(|pattern| specific(pattern, host));
+        ranks.max().map(|rank| rank + 1)
+    }
+
+    fn is_for(&self, ask: &Ask) -> bool {
+        let owns = |own: &&str| match self.own {
+            Some("git.example/acme/*") => own.starts_with("git.example/acme/"),
+            Some(named) => *own == named,
+            None => true,
+        };
+        let claimed = ask.claimed.filter(|_| self.is_wide());
+        let own = ask.own.iter().chain(&claimed).any(owns) || self.own.is_none();
+        (self.tiers.is_empty() || self.tiers.contains(&NAMES[ask.tier]))
+            && (self.groups.is_empty() || self.groups.iter().any(|it| ask.groups.contains(it)))
+            && own
+    }
+
+    fn selects(&self, place: &Place) -> bool {
+        let of = |category: &&str| {
+            *category == place.category || (self.is_wide() && place.others.contains(category))
+        };
+        self.categories.is_empty() || self.categories.iter().any(|it| of(it))
+    }
+
+    fn opens(&self, place: &Place, ask: &Ask) -> bool {
+        match (self.ports.as_slice(), self.verdict) {
+            ([], "deny") => true,
+            ([], _) => place.opens(ask, self.hosts.is_empty()),
+            (ports, _) => ports.contains(&ask.port),
         }
     }
-    lines.join("\n")
+
+    fn asks_nothing(&self) -> bool {
+        self.methods.is_empty()
+            && self.path.is_none()
+            && self.actions.is_empty()
+            && self.repository.is_none()
+            && self.reference.is_none()
+    }
+}
+
+/// What a destination is for.
+struct Place {
+    category: &'static str,
+    /// Other categories, by other readings of the path.
+    others: Vec<&'static str>,
+    ports: Vec<u16>,
+}
+
+impl Place {
+    fn of(written: &Written, ask: &Ask) -> Self {
+        let labels = written.labels.iter();
+        let named = labels.filter_map(|(host, label)| Some((specific(host, ask.host)?, label)));
+        if let Some((_, (category, ports))) = named.max_by_key(|(rank, _)| *rank) {
+            return Self {
+                category,
+                others: vec![],
+                ports: ports.clone(),
+            };
+        }
+        let path = ask.seen.map_or("", |(_, path, _)| path);
+        let (category, others, ports) = match ask.host {
+            "api.model.example" if path.starts_with("/events/") => ("telemetry", vec![], vec![]),
+            "api.model.example" if path.starts_with("/Events/") => {
+                ("model-api", vec!["telemetry"], vec![])
+            }
+            "api.model.example" => ("model-api", vec![], vec![]),
+            host if host.ends_with("packages.example") => {
+                ("package-registry", vec![], vec![443, 8443])
+            }
+            _ => ("unknown", vec![], vec![]),
+        };
+        Self {
+            category,
+            others,
+            ports,
+        }
+    }
+
+    /// Whether an allow or ask without ports is for the port; one without hosts is not for plain
+    /// HTTP to a known destination.
+    fn opens(&self, ask: &Ask, hostless: bool) -> bool {
+        let plain = ask.seen.is_some_and(|(_, _, tls)| !tls);
+        match self.ports.as_slice() {
+            [] if hostless && self.category != "unknown" => ask.port == 443 && !plain,
+            [] => ask.port == if plain { 80 } else { 443 },
+            ports => ports.contains(&ask.port),
+        }
+    }
 }
 
 /// Verdict, reason, name of what decides, category.
@@ -280,150 +458,144 @@ fn specific(pattern: &str, host: &str) -> Option<usize> {
     }
     if let Ok(network) = pattern.parse::<ipnet::IpNet>() {
         let address: std::net::IpAddr = host.parse().ok()?;
-        return network
-            .contains(&address)
-            .then(|| usize::from(network.prefix_len()) + 1);
+        let rank = usize::from(network.prefix_len()) + 1;
+        return network.contains(&address).then_some(rank);
     }
     let suffix = pattern.strip_prefix('*')?;
     host.ends_with(suffix).then_some(suffix.len())
 }
 
-fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
-    let tier = &tiers[ask.tier];
-    let on_host = |rule: &Rule| {
-        rule.hosts
-            .iter()
-            .filter_map(|host| specific(host, ask.host))
-            .max()
+/// The readings of a path, without parameters and with them.
+fn readings(path: &str) -> [String; 2] {
+    let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
+    let join = |segments: Vec<String>| {
+        let kept: Vec<_> = segments.into_iter().filter(|it| !it.is_empty()).collect();
+        format!("/{}", kept.join("/").to_lowercase())
     };
+    let segments = || path.split('/');
+    [
+        join(segments().map(cut).collect()),
+        join(segments().map(str::to_owned).collect()),
+    ]
+}
 
-    // What the destination is for, and on which ports.
-    let split = ask
-        .seen
-        .is_some_and(|(_, path, _)| path.starts_with("/events/"));
-    let assigned = rules
-        .iter()
-        .filter(|rule| rule.category.is_some())
-        .filter_map(|rule| Some((on_host(rule)?, Reverse(rule.id), rule)))
-        .max_by_key(|(specific, id, _)| (*specific, *id));
-    let (category, ports) = match (assigned, ask.host) {
-        (Some((_, _, rule)), _) => (rule.category.unwrap(), rule.ports.clone()),
-        (None, "api.model.example") if split => ("telemetry", vec![]),
-        (None, "api.model.example") => ("model-api", vec![]),
-        (None, host) if host.ends_with("packages.example") => ("package-registry", vec![443, 8443]),
-        _ => ("unknown", vec![]),
-    };
-    let action = ask.seen.and(ask.done.action);
-    let default_port = if ask.seen.is_some_and(|(_, _, tls)| !tls) {
-        80
-    } else {
-        443
-    };
-    let open = |ports: &[u16]| match ports {
-        [] => ask.port == default_port,
-        ports => ports.contains(&ask.port),
-    };
+fn path_matches(pattern: &str, path: &str) -> bool {
+    let segments: Vec<&str> = path[1..].split('/').collect();
+    match (pattern, segments.as_slice()) {
+        ("/x", ["x"]) | ("/x/**", ["x", ..]) => true,
+        ("/*", [one]) | ("/x/*", ["x", one]) => !one.is_empty(),
+        _ => false,
+    }
+}
 
-    // Whether TLS is ended: the most specific rule that says so, else the tier, by the host alone.
-    let by_host = match (assigned, ask.host) {
-        (None, "api.model.example") => "model-api",
-        _ => category,
-    };
-    let about = |rule: &Rule| {
-        (rule.tiers.is_empty() || rule.tiers.contains(&NAMES[ask.tier]))
-            && (rule.groups.is_empty()
-                || rule.groups.iter().any(|group| ask.groups.contains(group)))
-            && ((rule.verdict == "deny" && rule.ports.is_empty()) || open(&rule.ports))
-    };
-    let says = rules
-        .iter()
-        .filter(|rule| about(rule))
-        .filter_map(|rule| {
-            let specific = match (rule.hosts.is_empty(), rule.category) {
-                (true, Some(selected)) if selected != by_host => None,
-                (true, _) => Some(0),
-                (false, _) => on_host(rule).map(|specific| specific + 1),
-            };
-            Some((specific?, Reverse(rule.id), rule.inspect?))
-        })
-        .max_by_key(|(specific, id, _)| (*specific, *id));
-    let inspected =
-        ask.seen.is_none() && says.map_or(tier.inspect.contains(&by_host), |(_, _, says)| says);
-    let unseen = |verdict: &str| verdict == "allow" && (tier.opaque || inspected);
-
-    // Everything that fits, with how specific it is; rules before lists.
-    let mut fits: Vec<(&str, usize, usize, String, &str, bool)> = Vec::new();
-    let (mut near_port, mut near_request, mut near_credential) = (false, false, false);
-    let (mut foreign, mut vouched) = (Vec::new(), false);
-    let private = ask.host == "10.0.0.7" || ask.host == "box.internal";
-    for rule in rules {
-        let specific = if rule.hosts.is_empty() {
-            Some(0)
+/// How a request stands to the conditions of a rule: `Err(true)` where only the path's reading is
+/// the reason.
+fn does(rule: &Rule, tier: &Tier, inspected: bool, ask: &Ask) -> Result<(), bool> {
+    let Some((method, path, _)) = ask.seen else {
+        let seen = tier.opaque || inspected;
+        return if rule.asks_nothing() || (!rule.is_wide() && seen) {
+            Ok(())
         } else {
-            on_host(rule)
+            Err(false)
         };
-        let Some(specific) = specific else { continue };
-        let selected = rule.hosts.is_empty().then_some(rule.category).flatten();
-        let reached = (rule.tiers.is_empty() || rule.tiers.contains(&NAMES[ask.tier]))
-            && (rule.groups.is_empty()
-                || rule.groups.iter().any(|group| ask.groups.contains(group)))
-            && selected.is_none_or(|selected| selected == category);
-        let port = (rule.verdict == "deny" && rule.ports.is_empty()) || open(&rule.ports);
-        let request = match ask.seen {
-            _ if asks_nothing(rule) => true,
-            None => unseen(rule.verdict),
-            Some((method, path, _)) => {
-                let method = if method == "HEAD" && !rule.methods.contains(&"HEAD") {
-                    "GET"
+    };
+    let named = |method: &str| rule.methods.contains(&method);
+    let method = rule.methods.is_empty() || named(method) || (method == "HEAD" && named("GET"));
+    let parts = [
+        rule.actions
+            .is_empty()
+            .then_some(Some(true))
+            .unwrap_or(ask.done.action.map(|action| rule.actions.contains(&action))),
+        match (rule.repository, ask.done.repository) {
+            (None, _) => Some(true),
+            (Some("acme/app"), found) => found.map(|it| it == "acme/app"),
+            (Some(_), found) => found.map(|it| it != "evil/app"),
+        },
+        match (rule.reference, ask.done.reference) {
+            (None, _) => Some(true),
+            (Some("agent/**"), found) => found.map(|it| {
+                let spelt = if rule.is_wide() {
+                    it.to_lowercase()
                 } else {
-                    method
+                    it.to_owned()
                 };
-                (rule.methods.is_empty() || rule.methods.contains(&method))
-                    && match rule.path {
-                        None => true,
-                        Some("/x/**") => path == "/x" || path.starts_with("/x/"),
-                        // `/x`, or `/*`: no other path has one segment.
-                        Some(_) => path == "/x",
-                    }
-                    && does(rule, &ask.done)
-            }
+                spelt == "refs/heads/agent/x"
+            }),
+            (Some(_), found) => found.map(|it| it == "refs/tags/v1"),
+        },
+    ];
+    let waits = ask.done.unread && !rule.is_wide();
+    if !method || !parts.iter().all(|part| part.unwrap_or(waits)) {
+        return Err(false);
+    }
+    let Some(pattern) = rule.path else {
+        return Ok(());
+    };
+    let reads = |reading: &String| path_matches(pattern, reading);
+    if rule.is_wide() {
+        return if readings(path).iter().any(reads) {
+            Ok(())
+        } else {
+            Err(false)
         };
-        let named = rule.credential.is_none() || rule.credential == ask.done.credential;
-        let shown =
-            ask.seen.is_some() && rule.credential.is_some() && ask.done.credential.is_some();
-        let strange = rule.verdict == "allow" && shown && !named;
-        let request = request && (rule.verdict == "allow" || ask.seen.is_none() || named);
-        if rule.verdict == "allow" && reached {
-            near_port |= !port && request && !strange;
-            near_request |= port && !request;
+    }
+    match path_matches(pattern, path) {
+        false => Err(false),
+        true if path.contains(';') && !readings(path).iter().all(reads) => Err(true),
+        true => Ok(()),
+    }
+}
+
+/// What stands for a match: rank, place in the text, name, reason, whether it lifts the floor.
+type Fit = (usize, Reverse<usize>, String, &'static str);
+
+fn naive(written: &Written, ask: &Ask) -> Answer {
+    let (tier, name) = (&written.tiers[ask.tier], NAMES[ask.tier]);
+    let place = Place::of(written, ask);
+    let private = ["10.0.0.7", "box.internal"].contains(&ask.host);
+    let never = ask.host == "169.254.169.254";
+    let reaching: Vec<(usize, &Rule)> = written
+        .rules
+        .iter()
+        .filter(|rule| rule.is_for(ask) && rule.selects(&place))
+        .filter_map(|rule| Some((rule.rank(ask.host)?, rule)))
+        .collect();
+
+    // Whether TLS is ended: the most specific rule that says so, else the tier.
+    let says = reaching.iter().filter(|(_, rule)| rule.opens(&place, ask));
+    let says = says.filter_map(|(rank, rule)| Some((*rank, Reverse(rule.id), rule.inspect?)));
+    let says = says.max_by_key(|(rank, id, _)| (*rank, *id));
+    let inspected = says.map_or(tier.inspect.contains(&place.category), |(_, _, says)| says);
+
+    // Everything that matches, and how near the allows came.
+    let mut fits: BTreeMap<(&str, bool), Vec<Fit>> = BTreeMap::new();
+    let (mut near_port, mut near_path, mut near_request, mut lifts) = (false, false, false, false);
+    for (rank, rule) in reaching {
+        let lifted = !never && (!private || rule.addresses);
+        lifts |= rule.verdict == "allow" && lifted;
+        let (port, request) = (rule.opens(&place, ask), does(rule, tier, inspected, ask));
+        if rule.verdict == "allow" {
+            near_port |= !port && request.is_ok();
+            near_path |= port && request == Err(true);
+            near_request |= port && request == Err(false);
         }
-        if reached && port && request && strange {
-            // What waits for the body is refused, but does not stop what another rule allows.
-            if surely(rule, &ask.done) {
-                foreign.push((specific + 1, Reverse(rule.id), format!("r{}", rule.id)));
-            } else {
-                near_credential = true;
-            }
-            continue;
-        }
-        if reached && port && request {
-            vouched |= rule.verdict == "allow"
-                && rule.credential.is_some()
-                && (!private || rule.addresses);
+        let foreign = rule.credential.is_none()
+            || match ask.seen {
+                None => !inspected,
+                Some(_) => ask
+                    .done
+                    .credential
+                    .is_some_and(|it| Some(it) != rule.credential),
+            };
+        if port && request.is_ok() && foreign && (rule.verdict != "allow" || lifted) {
             let reason = match rule.verdict {
                 "allow" => "allowed",
                 "ask" => "needs_approval",
+                _ if rule.credential.is_some() => "credential_denied",
                 _ => "denied",
             };
-            let name = format!("r{}", rule.id);
-            fits.push((
-                rule.verdict,
-                specific + 1,
-                rule.id,
-                name,
-                reason,
-                rule.addresses,
-            ));
+            let fit = (rank, Reverse(rule.id), format!("r{}", rule.id), reason);
+            fits.entry((rule.verdict, false)).or_default().push(fit);
         }
     }
     for (word, list) in WORDS.iter().zip(&tier.lists) {
@@ -431,16 +603,20 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
             let (of, wanted) = item
                 .split_once(':')
                 .map_or((*item, None), |(of, it)| (of, Some(it)));
-            if of != category {
+            let is_other_reading = *word != "allow" && place.others.contains(&of);
+            if of != place.category && !is_other_reading {
                 continue;
             }
-            let port = *word == "deny" || open(&ports);
-            let request = wanted.is_none()
-                || match (ask.seen, action) {
-                    (None, _) => unseen(word),
-                    (Some(_), None) => *word == "allow" && ask.done.unread,
-                    (Some(_), action) => wanted == action,
-                };
+            let port = *word == "deny" || place.opens(ask, true);
+            let action = ask.done.action;
+            let request = match (wanted, ask.seen) {
+                (None, _) => true,
+                (Some(_), None) => *word == "allow" && (tier.opaque || inspected),
+                (Some(_), Some(_)) if action.is_none() => *word == "allow" && ask.done.unread,
+                (Some(_), Some(_)) => wanted == action,
+            };
+            let lifted = !private && !never;
+            lifts |= *word == "allow" && lifted;
             if *word == "allow" {
                 near_port |= !port && request;
                 near_request |= port && !request;
@@ -451,90 +627,50 @@ fn naive(rules: &[Rule], tiers: &[Tier; 2], ask: &Ask) -> Answer {
                 (_, None) => "category_denied",
                 _ => "action_denied",
             };
-            if port && request {
-                let name = format!("tier.{}.{word}", NAMES[ask.tier]);
-                fits.push((word, 0, at, name, reason, false));
+            if port && request && (*word != "allow" || lifted) {
+                // An own category comes before that of another reading.
+                let order = at + if of == place.category { 1000 } else { 2000 };
+                let fit = (0, Reverse(order), format!("tier.{name}.{word}"), reason);
+                let is_list = *word != "deny";
+                fits.entry((word, is_list)).or_default().push(fit);
             }
         }
     }
 
-    let best = |verdict: &str| {
-        fits.iter()
-            .filter(|fit| fit.0 == verdict && (verdict != "allow" || !private || fit.5))
-            .max_by_key(|fit| (fit.1, Reverse(fit.2)))
-    };
+    let best = |key| Some((key, fits.get(&key)?.iter().max()?));
     let answer = |verdict: &str, reason: &str, name: &str| {
-        (
-            verdict.to_owned(),
-            reason.to_owned(),
-            name.to_owned(),
-            category.to_owned(),
-        )
+        let words = [verdict, reason, name, place.category];
+        let [verdict, reason, name, category] = words.map(str::to_owned);
+        (verdict, reason, name, category)
     };
-    if ask.host == "169.254.169.254" || (private && best("allow").is_none()) {
-        return answer("deny", "address_denied", "floor");
-    }
-    let decided = ["deny", "ask", "allow"].into_iter().find_map(best);
-    let foreign = foreign.iter().max().filter(|_| !vouched);
-    let default = format!("tier.{}.default", NAMES[ask.tier]);
+    let floored = never || (private && !lifts);
+    let order = [
+        ("ask", false),
+        ("allow", false),
+        ("ask", true),
+        ("allow", true),
+    ];
+    let denied = best(("deny", false));
+    let decided = match denied {
+        None if floored => return answer("deny", "address_denied", "floor"),
+        None => order.into_iter().find_map(best),
+        denied => denied,
+    };
+    let default = format!("tier.{name}.default");
     let (verdict, reason, name) = match (decided, tier.default) {
-        (decided, _) if foreign.is_some() && decided.is_none_or(|fit| fit.0 != "deny") => {
-            let (_, _, name) = foreign.unwrap();
-            ("deny", "credential_denied", name.as_str())
-        }
-        (Some(fit), _) => (fit.0, fit.4, fit.3.as_str()),
+        (Some(((verdict, _), fit)), _) => (verdict, fit.3, fit.2.as_str()),
+        (None, "allow") if private => return answer("deny", "address_denied", "floor"),
         (None, "allow") => ("allow", "allowed", default.as_str()),
         (None, "ask") => ("ask", "needs_approval", default.as_str()),
         _ if near_port => ("deny", "port_denied", default.as_str()),
-        _ if near_credential => ("deny", "credential_denied", default.as_str()),
+        _ if near_path => ("deny", "bad_path", default.as_str()),
         _ if near_request => ("deny", "action_denied", default.as_str()),
         _ => ("deny", "not_allowed", default.as_str()),
     };
-    if tier.observe && verdict != "allow" {
+    if tier.observe && verdict != "allow" && !floored {
         return answer(&format!("allow, would {verdict}"), reason, name);
     }
     answer(verdict, reason, name)
-}
-
-fn asks_nothing(rule: &Rule) -> bool {
-    rule.methods.is_empty()
-        && rule.path.is_none()
-        && rule.actions.is_empty()
-        && rule.repository.is_none()
-        && rule.reference.is_none()
-        && rule.credential.is_none()
-}
-
-/// What a rule asks of that which is done, each as `Some(holds)`; `None` where only the body tells.
-fn parts(rule: &Rule, done: &Done) -> [Option<bool>; 3] {
-    let known = |holds: Option<bool>| holds.or((!done.unread).then_some(false));
-    let action = done.action.map(|action| rule.actions.contains(&action));
-    let repository = done.repository.map(|repository| match rule.repository {
-        Some("acme/app") => repository == "acme/app",
-        _ => repository != "evil/app",
-    });
-    let reference = done.reference.map(|reference| match rule.reference {
-        Some("agent/**") => reference == "refs/heads/agent/x",
-        _ => reference == "refs/tags/v1",
-    });
-    [
-        if rule.actions.is_empty() {
-            Some(true)
-        } else {
-            known(action)
-        },
-        rule.repository.map_or(Some(true), |_| known(repository)),
-        rule.reference.map_or(Some(true), |_| known(reference)),
-    ]
-}
-
-fn surely(rule: &Rule, done: &Done) -> bool {
-    parts(rule, done).iter().all(|part| *part == Some(true))
-}
-
-fn does(rule: &Rule, done: &Done) -> bool {
-    let possible = parts(rule, done).iter().all(|part| *part != Some(false));
-    surely(rule, done) || (rule.verdict == "allow" && possible)
 }
 
 fn decided(policy: &Policy, ask: &Ask) -> Answer {
@@ -555,6 +691,8 @@ fn decided(policy: &Policy, ask: &Ask) -> Answer {
     for group in &ask.groups {
         who.groups.insert(policy.group(group).unwrap());
     }
+    who.repository = ask.own.map(Into::into);
+    who.claimed = ask.claimed.map(Into::into).into_iter().collect();
     let target = Target::from_connect(format!("{}:{}", ask.host, ask.port).as_bytes()).unwrap();
     let path = ask
         .seen
@@ -586,37 +724,101 @@ fn decided(policy: &Policy, ask: &Ask) -> Answer {
     )
 }
 
+/// The verdict in enforce mode, strictest last.
+fn strictness(answer: &Answer) -> usize {
+    let verdict = answer.0.split_whitespace().last().unwrap_or_default();
+    WORDS
+        .iter()
+        .position(|word| *word == verdict)
+        .unwrap_or(WORDS.len())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn compiled_and_naive_say_the_same((rules, tiers) in policies(), asks in vec(ask(), 24)) {
-        let text = written(&rules, &tiers);
+    fn compiled_and_naive_decide_alike(written in policies(), asks in vec(ask(), 24)) {
+        let text = written.text();
         let policy = compiled(&text);
         for ask in &asks {
-            prop_assert_eq!(decided(&policy, ask), naive(&rules, &tiers, ask), "{:?}\n{}", ask, text);
+            prop_assert_eq!(decided(&policy, ask), naive(&written, ask), "{:?}\n{}", ask, text);
         }
     }
 
     #[test]
     fn the_order_of_rules_never_matters_to_the_verdict(
-        (rules, tiers) in policies(),
+        written in policies(),
         asks in vec(ask(), 24),
     ) {
-        // Which of several rules names a category may depend on their order: leave one at most.
-        let mut rules = rules;
-        for rule in rules.iter_mut().filter(|rule| !rule.hosts.is_empty()).skip(1) {
-            rule.category = None;
-        }
-        // So may which of them says whether a tunnel is inspected.
-        for rule in rules.iter_mut().filter(|rule| rule.inspect.is_some()).skip(1) {
+        // Which of two rules says whether a tunnel is inspected may depend on their order.
+        let mut written = written;
+        for rule in written.rules.iter_mut().filter(|rule| rule.inspect.is_some()).skip(1) {
             rule.inspect = None;
         }
-        let forward = compiled(&written(&rules, &tiers));
-        rules.reverse();
-        let backward = compiled(&written(&rules, &tiers));
+        let forward = compiled(&written.text());
+        written.rules.reverse();
+        let backward = compiled(&written.text());
         for ask in &asks {
             prop_assert_eq!(decided(&forward, ask).0, decided(&backward, ask).0, "{:?}", ask);
+        }
+    }
+
+    #[test]
+    fn one_more_deny_never_widens_and_one_more_allow_never_narrows(
+        written in policies(),
+        more in rule(),
+        asks in vec(ask(), 24),
+    ) {
+        let before = compiled(&written.text());
+        let with = |verdict| {
+            let mut more = Rule { id: 99, verdict, inspect: None, credential: None, ..more.clone() };
+            if more.hosts.is_empty() && more.categories.is_empty() {
+                more.hosts = vec!["*.example.com"];
+            }
+            let mut written = written.clone();
+            written.rules.push(more);
+            compiled(&written.text())
+        };
+        let (denied, allowed) = (with("deny"), with("allow"));
+        for ask in &asks {
+            let plain = strictness(&decided(&before, ask));
+            prop_assert!(strictness(&decided(&denied, ask)) >= plain, "{:?}", ask);
+            prop_assert!(strictness(&decided(&allowed, ask)) <= plain, "{:?}", ask);
+        }
+    }
+
+    #[test]
+    fn a_label_changes_the_decisions_on_its_own_hosts_alone(
+        written in policies(),
+        label in select(&CATEGORIES[..]),
+        host in select(&HOSTS[..]),
+        asks in vec(ask(), 24),
+    ) {
+        let before = compiled(&written.text());
+        let mut more = written.clone();
+        more.labels.insert(host, (label, vec![]));
+        let after = compiled(&more.text());
+        for ask in asks.iter().filter(|ask| specific(host, ask.host).is_none()) {
+            prop_assert_eq!(decided(&before, ask), decided(&after, ask), "{:?}", ask);
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_a_path_is_denied_alike(
+        written in policies(),
+        asks in vec(ask(), 12),
+        spelling in select(&[("/x", "/X"), ("/x", "/x/"), ("/x", "/x;p"), ("/x/y", "/x/Y")][..]),
+    ) {
+        let policy = compiled(&written.text());
+        for mut ask in asks {
+            let Some((method, _, tls)) = ask.seen else { continue };
+            ask.seen = Some((method, spelling.0, tls));
+            let plain = decided(&policy, &ask);
+            ask.seen = Some((method, spelling.1, tls));
+            let other = decided(&policy, &ask);
+            if plain.0.ends_with("deny") && plain.2.starts_with('r') {
+                prop_assert!(other.0.ends_with("deny"), "{:?}: {:?}, {:?}", ask, plain, other);
+            }
         }
     }
 }

@@ -12,44 +12,59 @@ url = "https://mcp.example.com/mcp"
 [mcp.other]
 url = "https://mcp.example.com/other"
 
+[[destination]]
+category = "source-control"
+hosts = ["git.example.com"]
 [[rule]]
 id = "git"
 verdict = "allow"
-category = "source-control"
-hosts = ["git.example.com"]
-inspect = true
-actions = ["read"]
+to.hosts = ["git.example.com"]
+grant.inspect = true
+does.actions = ["read"]
 
 [[rule]]
 id = "push"
 verdict = "allow"
-hosts = ["git.example.com"]
-repositories = ["acme/*"]
-operations = ["push"]
-refs = ["agent/**", "refs/tags/v*"]
+to.hosts = ["git.example.com"]
+does.repositories = ["acme/*"]
+does.operations = ["push"]
+does.refs = ["agent/**", "refs/tags/v*"]
 
+[[destination]]
+category = "package-registry"
+hosts = ["registry.example.com"]
+service = "npm"
 [[rule]]
 id = "npm"
 verdict = "allow"
-category = "package-registry"
-service = "npm"
-hosts = ["registry.example.com"]
-inspect = true
-actions = ["read"]
-packages = ["@acme/*", "left-pad"]
-min-age = "7d"
+to.hosts = ["registry.example.com"]
+grant.inspect = true
+does.actions = ["read"]
+does.packages = ["@acme/*", "left-pad"]
+[[rule]]
+id = "npm-age"
+verdict = "deny"
+to.hosts = ["registry.example.com"]
+does.packages = ["@acme/*", "left-pad"]
+grant.inspect = true
+unless.min-age = "7d"
 
 [[rule]]
 id = "issues"
 verdict = "allow"
-servers = ["issues"]
-tools = { allow = ["search_*", "get_*"], deny = ["get_secret*"] }
+does.servers = ["issues"]
+does.tools = ["search_*", "get_*"]
+[[rule]]
+id = "issues-tools"
+verdict = "deny"
+does.servers = ["issues"]
+does.tools = ["get_secret*"]
 
 [[rule]]
 id = "pinned"
 verdict = "allow"
-hosts = ["pinned.example.com"]
-inspect = false
+to.hosts = ["pinned.example.com"]
+grant.inspect = false
 "#;
 
 fn deed(policy: &Policy, method: &str, url: &str) -> Deed {
@@ -115,7 +130,7 @@ fn a_rule_that_says_no_is_named_where_something_else_inspects() {
 fn bytes_that_need_not_be_tls_are_not_inspected_by_a_list() {
     let text = format!(
         "{TIERS}inspect = [\"all\"]\n[[rule]]\nid = \"ssh\"\nverdict = \"allow\"\n\
-         hosts = [\"git.example.com\"]\nports = [22]\nraw = true\n"
+         to.hosts = [\"git.example.com\"]\nto.ports = [22]\ngrant.raw = true\n"
     );
     let policy = compiled(&text);
     let ssh = asking(&policy, "restricted").connect("git.example.com:22");
@@ -166,8 +181,8 @@ fn what_only_the_body_tells_waits_for_the_body() {
 #[test]
 fn a_deny_waits_for_the_body_too() {
     let policy = with_rules(&format!(
-        "{RULES}\n[[rule]]\nid = \"main\"\nverdict = \"deny\"\nhosts = [\"git.example.com\"]\n\
-         refs = [\"main\"]\n"
+        "{RULES}\n[[rule]]\nid = \"main\"\nverdict = \"deny\"\nto.hosts = [\"git.example.com\"]\n\
+         does.refs = [\"main\"]\n"
     ));
     let url = "https://git.example.com/acme/app.git/git-receive-pack";
     let head = deed(&policy, "POST", url);
@@ -207,7 +222,8 @@ fn packages_are_told_by_the_service_of_the_host() {
     };
     let acme = get("/@acme%2fui");
     assert_eq!(said(&acme), (Verdict::Allow, "allowed", "npm"));
-    assert_eq!(acme.min_age, Some(Duration::from_hours(7 * 24)));
+    let least = acme.min_age.map(|age| age.least);
+    assert_eq!(least, Some(Duration::from_hours(7 * 24)));
     assert_eq!(get("/left-pad").verdict, Verdict::Allow);
     // In this tier the list of categories lets the rest be read.
     assert_eq!(&*get("/@evil%2fui").rule.name, "tier.restricted.allow");
@@ -242,7 +258,10 @@ fn tools_of_a_listed_server_are_allowed_and_denied_by_name() {
     let default = "tier.restricted.default";
     for (name, expected) in [
         ("search_issues", (Verdict::Allow, "allowed", "issues")),
-        ("get_secret", (Verdict::Deny, "mcp_tool_denied", "issues")),
+        (
+            "get_secret",
+            (Verdict::Deny, "mcp_tool_denied", "issues-tools"),
+        ),
         ("delete_all", (Verdict::Deny, "mcp_tool_denied", default)),
     ] {
         let (verdict, reason, rule) = tool(name);
@@ -253,13 +272,16 @@ fn tools_of_a_listed_server_are_allowed_and_denied_by_name() {
     assert_eq!((other.category, other.basis), (Category::Mcp, Basis::Rule));
     // A tool that is denied stays denied where everything else is allowed.
     let open = called(&policy, "open", url, "tools/call", Some("get_secret_x"));
-    assert_eq!(said(&open), (Verdict::Deny, "mcp_tool_denied", "issues"));
+    assert_eq!(
+        said(&open),
+        (Verdict::Deny, "mcp_tool_denied", "issues-tools")
+    );
 }
 
 #[test]
 fn a_server_is_allowed_only_by_rules_that_name_it() {
     let policy = with_rules(&format!(
-        "{RULES}\n[[rule]]\nid = \"host\"\nverdict = \"allow\"\nhosts = [\"mcp.example.com\"]\n"
+        "{RULES}\n[[rule]]\nid = \"host\"\nverdict = \"allow\"\nto.hosts = [\"mcp.example.com\"]\n"
     ));
     let other = "https://mcp.example.com/other";
     let decision = called(&policy, "restricted", other, "tools/call", Some("search_x"));
@@ -278,9 +300,8 @@ fn a_server_is_allowed_only_by_rules_that_name_it() {
 #[test]
 fn messages_to_a_server_that_is_not_listed_are_a_category_of_their_own() {
     let policy = with_rules(
-        "[[rule]]\nid = \"host\"\nverdict = \"allow\"\nhosts = [\"api.example.com\"]\n\
-         [[rule]]\nid = \"mcp\"\nverdict = \"allow\"\nhosts = [\"tools.example.com\"]\n\
-         category = \"mcp\"\ninspect = true\n",
+        "[[rule]]\nid = \"host\"\nverdict = \"allow\"\nto.hosts = [\"api.example.com\"]\n\
+         [[destination]]\ncategory = \"mcp\"\nhosts = [\"tools.example.com\"]\n[[rule]]\nid = \"mcp\"\nverdict = \"allow\"\nto.hosts = [\"tools.example.com\"]\ngrant.inspect = true\n",
     );
     let hidden = "https://api.example.com/rpc";
     let decision = called(&policy, "restricted", hidden, "tools/call", Some("x"));
@@ -300,14 +321,13 @@ fn messages_to_a_server_that_is_not_listed_are_a_category_of_their_own() {
 #[test]
 fn a_foreign_credential_is_refused() {
     let hash = |digit: &str| format!("hmac-sha256:{}", digit.repeat(64));
-    let rule = |id: &str, digit: &str| {
-        format!(
-            "[[rule]]\nid = \"{id}\"\nverdict = \"allow\"\ncategory = \"package-registry\"\n\
-             hosts = [\"p.example.com\"]\ninspect = true\ncredentials = [\"{}\"]\n",
-            hash(digit)
-        )
-    };
-    let text = format!("{}{}", rule("ours", "a"), rule("theirs", "b"));
+    let text = format!(
+        "[[destination]]\ncategory = \"package-registry\"\nhosts = [\"p.example.com\"]\n\
+         [[rule]]\nid = \"ours\"\nverdict = \"deny\"\nto.hosts = [\"p.example.com\"]\n\
+         unless.credentials = [\"{}\", \"{}\"]\n",
+        hash("a"),
+        hash("b")
+    );
     let policy = with_rules(&text);
     assert!(policy.asks_credentials());
     assert!(!with_rules(RULES).asks_credentials());
@@ -318,20 +338,23 @@ fn a_foreign_credential_is_refused() {
         let decision = judged(&policy, "restricted", "GET", url, &done);
         (decision.reason.code(), decision.rule.name.to_string())
     };
-    let answer = |reason, rule: &str| (reason, rule.to_owned());
-    assert_eq!(shown(&[]), answer("allowed", "ours"));
-    assert_eq!(shown(&["a"]), answer("allowed", "ours"));
-    assert_eq!(shown(&["b"]), answer("allowed", "theirs"));
-    // Though the tier lets this category be read.
-    assert_eq!(shown(&["c"]), answer("credential_denied", "ours"));
-    assert_eq!(shown(&["a", "c"]), answer("credential_denied", "ours"));
+    let allowed = ("allowed", "tier.restricted.allow".to_owned());
+    let refused = ("credential_denied", "ours".to_owned());
+    assert_eq!(shown(&[]), allowed);
+    assert_eq!(shown(&["a"]), allowed);
+    assert_eq!(shown(&["a", "b"]), allowed);
+    assert_eq!(shown(&["c"]), refused);
+    assert_eq!(shown(&["a", "c"]), refused);
+    // In an opaque tunnel no credential is seen.
+    let tunnel = asking(&policy, "open").connect("p.example.com:443");
+    assert_eq!(said(&tunnel), (Verdict::Deny, "credential_denied", "ours"));
 }
 
 #[test]
 fn upstreams_are_chosen_by_rule_then_host_then_category() {
     let mut source = read(&format!(
-        "{TIERS}[[rule]]\nid = \"r\"\nverdict = \"allow\"\nhosts = [\"a.example.com\", \"b.example.com\"]\n\
-         upstream = \"one\"\n[[rule]]\nid = \"s\"\nverdict = \"allow\"\nhosts = [\"*.example.com\"]\n"
+        "{TIERS}[[rule]]\nid = \"r\"\nverdict = \"allow\"\nto.hosts = [\"a.example.com\", \"b.example.com\"]\n\
+         grant.upstream = \"one\"\n[[rule]]\nid = \"s\"\nverdict = \"allow\"\nto.hosts = [\"*.example.com\"]\n"
     ));
     let word = |text: &str| toml::Spanned::new(0..0, text.to_owned());
     let placed = |value| source::Placed {
@@ -373,7 +396,7 @@ fn examples_are_judged_as_the_tunnel_and_then_as_the_request() {
         "{RULES}
 [[trial]]
 name = \"what an agent may do\"
-tier = \"restricted\"
+from.tiers = [\"restricted\"]
 allows = [
     \"https://git.example.com/acme/app.git/info/refs?service=git-upload-pack\",
     \"CLONE https://git.example.com/any/thing.git\",
@@ -440,9 +463,9 @@ fn a_plain_request_is_not_inspected() {
 fn a_deny_names_the_tools_it_is_about() {
     let policy = with_rules(
         "[mcp.a]\nurl = \"https://m.example.com/a\"\n[mcp.b]\nurl = \"https://m.example.com/b\"\n\
-         [[rule]]\nid = \"both\"\nverdict = \"allow\"\nservers = [\"a\", \"b\"]\n\
-         [[rule]]\nid = \"no\"\nverdict = \"deny\"\nservers = [\"b\"]\ntools = { deny = [\"rm*\"] }\n\
-         [[rule]]\nid = \"quiet\"\nverdict = \"deny\"\nservers = [\"b\"]\nmcp-methods = [\"prompts/*\"]\n",
+         [[rule]]\nid = \"both\"\nverdict = \"allow\"\ndoes.servers = [\"a\", \"b\"]\n\
+         [[rule]]\nid = \"no\"\nverdict = \"deny\"\ndoes.servers = [\"b\"]\ndoes.tools = [\"rm*\"]\n\
+         [[rule]]\nid = \"quiet\"\nverdict = \"deny\"\ndoes.servers = [\"b\"]\ndoes.mcp-methods = [\"prompts/*\"]\n",
     );
     let rule = |url: &str, method: &str, tool: Option<&str>| {
         let decision = called(&policy, "restricted", url, method, tool);
@@ -461,8 +484,8 @@ fn a_deny_names_the_tools_it_is_about() {
 #[test]
 fn a_rule_without_hosts_inspects_its_category() {
     let policy = with_rules(
-        "[[rule]]\nid = \"look\"\nverdict = \"deny\"\ncategory = \"package-registry\"\n\
-         inspect = true\nactions = [\"write\"]\ntiers = [\"restricted\"]\n",
+        "[[rule]]\nid = \"look\"\nverdict = \"deny\"\nto.categories = [\"package-registry\"]\n\
+         grant.inspect = true\ndoes.actions = [\"write\"]\nfrom.tiers = [\"restricted\"]\n",
     );
     let inspect = |tier: &str, host: &str| asking(&policy, tier).connect(host).inspect;
     assert_eq!(inspect("restricted", "packages.example:443"), Inspect::Yes);
@@ -487,32 +510,40 @@ fn what_a_rule_asks_is_checked() {
         url = "https://mcp.example.com/mcp"
         [mcp.later]
         url = "https://MCP.example.com:443/mcp"
+        [[destination]]
+        category = "unknown"
+        hosts = ["a.example.com"]
+        service = "nmp"
         [[rule]]
         id = "words"
         verdict = "allow"
-        hosts = ["a.example.com"]
-        service = "nmp"
-        actions = ["reed"]
-        refs = ["/main"]
-        repositories = ["https://git.example.com/acme/app"]
-        packages = [""]
-        credentials = ["hunter2"]
-        min-age = "7"
-        upstream = "internal"
+        to.hosts = ["a.example.com"]
+        does.actions = ["reed"]
+        does.refs = ["/main"]
+        does.repositories = ["https://git.example.com/acme/app"]
+        does.packages = [""]
+        grant.upstream = "internal"
+        unless.min-age = "7 days"
+        [[rule]]
+        id = "unless"
+        verdict = "deny"
+        to.hosts = ["a.example.com"]
+        unless.credentials = ["hunter2"]
+        unless.min-age = "7"
         [[rule]]
         id = "blind"
         verdict = "allow"
-        hosts = ["b.example.com"]
-        raw = true
-        inspect = true
-        tools = { allow = ["x"] }
+        to.hosts = ["b.example.com"]
+        grant.raw = true
+        grant.inspect = true
+        does.tools = ["x"]
         [[rule]]
         id = "servers"
         verdict = "deny"
-        hosts = ["c.example.com"]
-        servers = ["issue", "issues"]
-        inspect = false
-        tools = { allow = ["x"] }
+        to.hosts = ["c.example.com"]
+        does.servers = ["issue", "issues"]
+        grant.inspect = false
+        does.tools = ["x"]
         "#,
         Severity::Error,
     );
@@ -521,7 +552,6 @@ fn what_a_rule_asks_is_checked() {
     assert_eq!(
         codes,
         [
-            "allow-in-deny",
             "bad-age",
             "bad-credential",
             "bad-pattern",
@@ -538,6 +568,7 @@ fn what_a_rule_asks_is_checked() {
             "unknown-name",
             "unknown-name",
             "unknown-name",
+            "unless-in-allow",
         ]
     );
     assert!(found.iter().all(|finding| finding.help.is_some()));
@@ -548,18 +579,18 @@ fn what_a_rule_asks_is_checked() {
 #[test]
 fn a_condition_that_nobody_will_see_is_said() {
     let warned = |rule: &str| {
-        let text = format!("{TIERS}[[rule]]\nid = \"x\"\nhosts = [\"a.example.com\"]\n{rule}");
+        let text = format!("{TIERS}[[rule]]\nid = \"x\"\nto.hosts = [\"a.example.com\"]\n{rule}");
         let found = of_severity(&text, Severity::Warning);
         found.iter().map(|finding| finding.code).collect::<Vec<_>>()
     };
-    let deny = "verdict = \"deny\"\nactions = [\"write\"]\n";
+    let deny = "verdict = \"deny\"\ndoes.actions = [\"write\"]\n";
     assert_eq!(warned(deny), ["never-seen"]);
-    assert!(warned(&format!("{deny}inspect = true\n")).is_empty());
-    assert!(warned(&format!("{deny}ports = [80]\n")).is_empty());
-    let allow = "verdict = \"allow\"\npackages = [\"x\"]\n";
+    assert!(warned(&format!("{deny}grant.inspect = true\n")).is_empty());
+    assert!(warned(&format!("{deny}to.ports = [80]\n")).is_empty());
+    let allow = "verdict = \"allow\"\ndoes.packages = [\"x\"]\n";
     assert_eq!(warned(allow), ["unseen"]);
-    let strict = format!("{allow}tiers = [\"restricted\"]\n");
+    let strict = format!("{allow}from.tiers = [\"restricted\"]\n");
     assert_eq!(warned(&strict), ["never-seen"]);
-    let word = "verdict = \"deny\"\ninspect = true\noperations = [\"publsh\"]\n";
+    let word = "verdict = \"deny\"\ngrant.inspect = true\ndoes.operations = [\"publsh\"]\n";
     assert_eq!(warned(word), ["unknown-operation"]);
 }

@@ -17,8 +17,8 @@ fn examples_that_hold_are_listed_for_each_tier_of_their_rule() {
         [[rule]]
         id = "docs"
         verdict = "allow"
-        tiers = ["open", "standard"]
-        hosts = ["docs.example.com"]
+        from.tiers = ["open", "standard"]
+        to.hosts = ["docs.example.com"]
         allows = ["https://docs.example.com/x", "docs.example.com:443", "http://docs.example.com/"]
         denies = ["https://docs.example.com.evil.example/", "docs.example.com:22"]
         "#,
@@ -53,8 +53,8 @@ fn an_example_that_does_not_hold_is_an_error_with_its_verdict_rule_and_reason() 
         [[rule]]
         id = "docs"
         verdict = "allow"
-        tiers = ["standard"]
-        hosts = ["docs.example.com"]
+        from.tiers = ["standard"]
+        to.hosts = ["docs.example.com"]
         allows = ["docs.example.com:8443"]
         denies = ["api.model.example:443"]
         "#,
@@ -85,14 +85,14 @@ fn a_rule_with_groups_is_tried_with_each_alone() {
         [[rule]]
         id = "not-b"
         verdict = "deny"
-        groups = ["b"]
-        hosts = ["x.example.com"]
+        from.groups = ["b"]
+        to.hosts = ["x.example.com"]
         [[rule]]
         id = "both"
         verdict = "allow"
-        tiers = ["standard"]
-        groups = ["a", "b"]
-        hosts = ["x.example.com"]
+        from.tiers = ["standard"]
+        from.groups = ["a", "b"]
+        to.hosts = ["x.example.com"]
         allows = ["x.example.com:443"]
         "#,
     );
@@ -110,7 +110,7 @@ fn the_default_of_a_tier_may_allow_what_an_example_denies() {
         [[rule]]
         id = "docs"
         verdict = "allow"
-        hosts = ["docs.example.com"]
+        to.hosts = ["docs.example.com"]
         denies = ["other.example.com:443"]
         "#,
     );
@@ -120,8 +120,8 @@ fn the_default_of_a_tier_may_allow_what_an_example_denies() {
         [[rule]]
         id = "docs"
         verdict = "allow"
-        tiers = ["open"]
-        hosts = ["*.example.com"]
+        from.tiers = ["open"]
+        to.hosts = ["*.example.com"]
         denies = ["docs.example.com:443"]
         "#,
     );
@@ -161,18 +161,18 @@ fn a_trial_says_who_by_repository_tier_or_group() {
         floor = "restricted"
         [[trial]]
         name = "by repository"
-        repository = "git@github.com:acme/payments.git"
+        from.repositories = ["git@github.com:acme/payments.git"]
         denies = ["pastebin.example:443"]
         rule = "tier.restricted.default"
         [[trial]]
         name = "by tier"
-        tier = "standard"
+        from.tiers = ["standard"]
         allows = ["api.model.example:443"]
         asks = ["POST https://forge.example/", "POST http://forge.example/"]
         [[trial]]
         name = "by group"
-        tier = "open"
-        groups = ["contractors"]
+        from.tiers = ["open"]
+        from.groups = ["contractors"]
         denies = ["example.com:443"]
         rule = "tier.restricted.default"
         [[trial]]
@@ -196,7 +196,7 @@ fn a_trial_asserts_the_rule_and_not_only_the_verdict() {
         r#"
         [[trial]]
         name = "telemetry"
-        tier = "standard"
+        from.tiers = ["standard"]
         denies = ["report.example:443"]
         rule = "tier.standard.default"
         "#,
@@ -216,8 +216,8 @@ fn what_is_no_flow_rule_tier_or_group_is_said_at_the_place() {
         r#"
         [[trial]]
         name = "wrong"
-        tier = "standart"
-        groups = ["nobody"]
+        from.tiers = ["standart"]
+        from.groups = ["nobody"]
         rule = "tier.standard.defualt"
         allows = ["example.com", "get http://example.com/", "GET example.com:443", "ftp://example.com/"]
         "#,
@@ -240,7 +240,7 @@ fn what_is_no_flow_rule_tier_or_group_is_said_at_the_place() {
 #[test]
 fn a_policy_whose_trials_fail_does_not_compile() {
     let (policy, _) = try_compile(&format!(
-        "{TIERS}[[trial]]\nname = \"x\"\ntier = \"standard\"\nallows = [\"example.com:443\"]\n"
+        "{TIERS}[[trial]]\nname = \"x\"\nfrom.tiers = [\"standard\"]\nallows = [\"example.com:443\"]\n"
     ));
     assert!(policy.is_none());
 }

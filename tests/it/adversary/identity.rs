@@ -172,7 +172,7 @@ const COPIES: [(&str, &str, &[&str]); 13] = [
 /// A working copy of `web`, in a scene whose policy lets the tier of `open` reach more.
 fn copy(user: User, workspace: bool) -> Scene {
     let scene = Scene::new(user);
-    let rule = allow_more("open", HOST, scene.origin.port(), "tiers = [\"open\"]");
+    let rule = allow_more("open", HOST, scene.origin.port(), "from.tiers = [\"open\"]");
     let tiers = format!(
         "{TIERS}\n[[repository]]\nmatch = \"forge.example/acme/open\"\ntier = \"open\"\n\
          [[repository]]\nmatch = \"forge.example/acme/web\"\ntier = \"restricted\"\n"

@@ -24,8 +24,8 @@ fn policy(port: u16) -> String {
     let allowed: Vec<String> = every.filter(|it| it.1).map(|it| it.0).collect();
     let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
     format!(
-        "{TIERS}{}\n[[rule]]\nid = \"all\"\nverdict = \"allow\"\nhosts = [\"*.example.com\"]\n\
-         ports = [{port}]\naddresses = [\"127.0.0.0/8\"]\n",
+        "{TIERS}{}\n[[rule]]\nid = \"all\"\nverdict = \"allow\"\nto.hosts = [\"*.example.com\"]\n\
+         to.ports = [{port}]\ngrant.addresses = [\"127.0.0.0/8\"]\n",
         names(&allowed)
     )
 }

@@ -3,7 +3,7 @@
 HOME = aims["home"]
 GATE = aims["gate"]
 CONFIG = f"{GATE}/tidegate.toml"
-RULE = f'\n# {MARKER}\n[[rule]]\nid = "x"\nverdict = "allow"\nhosts = ["*.example.net"]\n'
+RULE = f'\n# {MARKER}\n[[rule]]\nid = "x"\nverdict = "allow"\nto.hosts = ["*.example.net"]\n'
 
 
 def append(path, text=RULE):

@@ -164,7 +164,7 @@ impl Scene {
              tls = { cert = \"keys/proxy.pem\", key = \"keys/proxy.key\" }\n";
         self.write("home/gate/tidegate.toml", text);
         self.write("home/gate/tiers.toml", TIERS);
-        let rule = allow_more("files", HOST, port, "raw = true");
+        let rule = allow_more("files", HOST, port, "grant.raw = true");
         self.write("home/gate/rules.toml", &rule);
         self.write("home/gate/rules.d/a.toml", "# no rules yet\n");
         let parents = format!(

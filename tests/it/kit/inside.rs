@@ -21,7 +21,7 @@ pub(crate) struct Inside {
 
 /// A rule that lets everyone reach that host and port on loopback, and looks inside.
 pub(crate) fn inspected(id: &str, host: &str, port: u16, lines: &str) -> String {
-    let more = format!("inspect = true\nupstream = \"test\"\n{lines}");
+    let more = format!("grant.inspect = true\ngrant.upstream = \"test\"\n{lines}");
     allow_more(id, host, port, &more)
 }
 

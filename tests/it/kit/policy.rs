@@ -41,13 +41,38 @@ pub(crate) fn allow(id: &str, host: &str, port: u16) -> String {
     allow_more(id, host, port, "")
 }
 
-/// As [`allow`], with more lines.
+/// As [`allow`], with more lines. Lines of a `[[destination]]` (`category`, `service`) label the host;
+/// an `unless.…` makes a second rule, the deny `ID-unless`.
 pub(crate) fn allow_more(id: &str, host: &str, port: u16, lines: &str) -> String {
-    let mut rule = String::from("\n[[rule]]\n");
+    let of = |keys: &'static [&str]| {
+        let wanted = move |line: &&str| keys.iter().any(|key| line.trim_start().starts_with(key));
+        lines.lines().filter(wanted).collect::<Vec<_>>().join("\n")
+    };
+    const LABELS: &[&str] = &["category = ", "service = "];
+    let (label, unless) = (of(LABELS), of(&["unless."]));
+    let rest = lines.lines().filter(|line| {
+        let line = line.trim_start();
+        !line.starts_with("unless.") && !LABELS.iter().any(|key| line.starts_with(key))
+    });
+    let rest = rest.collect::<Vec<_>>().join("\n");
+    let mut rule = String::new();
+    if !label.is_empty() {
+        let _ = write!(
+            rule,
+            "\n[[destination]]\nhosts = [\"{host}\"]\nports = [{port}]\n{label}\n"
+        );
+    }
     let _ = write!(
         rule,
-        "id = \"{id}\"\nverdict = \"allow\"\nhosts = [\"{host}\"]\nports = [{port}]\n\
-         addresses = [\"127.0.0.0/8\"]\n{lines}\n"
+        "\n[[rule]]\nid = \"{id}\"\nverdict = \"allow\"\nto.hosts = [\"{host}\"]\n\
+         to.ports = [{port}]\ngrant.addresses = [\"127.0.0.0/8\"]\n{rest}\n"
     );
+    if !unless.is_empty() {
+        let _ = write!(
+            rule,
+            "\n[[rule]]\nid = \"{id}-unless\"\nverdict = \"deny\"\nto.hosts = [\"{host}\"]\n\
+             to.ports = [{port}]\n{unless}\n"
+        );
+    }
     rule
 }

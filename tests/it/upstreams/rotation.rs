@@ -31,7 +31,7 @@ impl World {
             visit.answer("200 OK", "text/plain", serial.as_bytes())
         });
         let port = origin.port();
-        let rules = rule("tls", port, "inspect = true\n") + &rule("plain", PLAIN, "");
+        let rules = rule("tls", port, "grant.inspect = true\n") + &rule("plain", PLAIN, "");
         let gate = gate_with(&bench, &trust, port, &rules);
         Self {
             bench,

@@ -28,7 +28,7 @@ pub(super) fn rule(id: &str, asked: u16, lines: &str) -> String {
         id,
         HOST,
         asked,
-        &format!("upstream = \"internal\"\n{lines}"),
+        &format!("grant.upstream = \"internal\"\n{lines}"),
     )
 }
 
@@ -68,7 +68,12 @@ fn mentions(lines: &[Line], word: &str) -> bool {
 fn an_agent_without_a_key_reaches_a_service_that_wants_a_certificate() {
     let bench = Bench::new();
     let origin = Origin::https_with(picky(&bench, &[]), Visit::echo);
-    let gate = gate(&bench, origin.port(), origin.port(), "inspect = true\n");
+    let gate = gate(
+        &bench,
+        origin.port(),
+        origin.port(),
+        "grant.inspect = true\n",
+    );
     let url = format!("https://{HOST}:{}/report", origin.port());
     let answer = curl(&gate, &url).run().succeeded();
     let seen: Value = serde_json::from_str(&answer.stdout).expect("JSON");

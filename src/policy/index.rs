@@ -1,9 +1,9 @@
-//! From a host to the clauses that name it, most specific first.
+//! From a host to the rules that name it, most specific first.
 //!
-//! One hash look-up for each suffix of the name. An unseeded hash is safe here: those who choose
-//! the look-ups never choose what is in the table. A host costs one node of two numbers and its
-//! text; the lists of clauses are chains that share their tails, so a million hosts in one rule
-//! share one cell.
+//! One hash look-up for each suffix of the name. An unseeded hash is safe here: callers choose the
+//! look-ups, but operators alone choose the contents of the table. A host costs one node of two
+//! numbers and its text. Lists of rules are chains that share their tails, so a million hosts in
+//! one rule share one cell.
 
 use std::net::IpAddr;
 
@@ -15,13 +15,13 @@ use crate::name::{Host, HostName, canonical};
 
 use super::pattern::HostPattern;
 
-/// A clause, by its place in the policy.
-pub(super) type ClauseId = u32;
+/// A rule, by its place in the policy.
+pub(super) type RuleId = u32;
 
 /// The end of a chain.
 const END: u32 = u32::MAX;
 
-/// A name that nothing leads from yet.
+/// A name that no rule names yet.
 const NOWHERE: Node = Node {
     exact: END,
     below: END,
@@ -29,7 +29,7 @@ const NOWHERE: Node = Node {
 
 type Names = HashMap<Box<str>, Node, FixedState>;
 
-/// Which clauses name which hosts.
+/// Which rules name which hosts.
 #[derive(Debug, Default)]
 pub(super) struct HostMap {
     names: Names,
@@ -48,16 +48,16 @@ struct Node {
     below: u32,
 }
 
-/// One clause, and where the chain goes on.
+/// One rule, and where the chain goes on.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Cell {
-    clause: ClauseId,
+    rule: RuleId,
     next: u32,
 }
 
 impl HostMap {
-    /// Visits the clauses that name `host`, most specific first; within one host, as written.
-    pub(super) fn each(&self, host: &Host, mut visit: impl FnMut(ClauseId)) {
+    /// Visits the rules that name `host`, most specific first; within one host, as written.
+    pub(super) fn each(&self, host: &Host, mut visit: impl FnMut(RuleId)) {
         match host {
             Host::Name(name) => {
                 let labels = labels(name);
@@ -80,8 +80,36 @@ impl HostMap {
         }
     }
 
-    /// Visits the clauses that name everything that `pattern` names.
-    pub(super) fn covering(&self, pattern: &HostPattern, mut visit: impl FnMut(ClauseId)) {
+    /// The first rule that [`HostMap::each`] visits.
+    pub(super) fn first(&self, host: &Host) -> Option<RuleId> {
+        let mut first = None;
+        self.each(host, |id| first = first.or(Some(id)));
+        first
+    }
+
+    /// Every pattern whose first rule is wanted.
+    pub(super) fn patterns(
+        &self,
+        wanted: impl Fn(RuleId) -> bool + Copy,
+    ) -> impl Iterator<Item = HostPattern> {
+        let is_wanted = move |head: u32| {
+            let cell = self.cells.get(head as usize);
+            cell.is_some_and(|cell| wanted(cell.rule))
+        };
+        let names = self.names.iter().flat_map(move |(name, node)| {
+            let host = HostName::parse(name.as_bytes()).ok();
+            let exact = host.clone().filter(|_| is_wanted(node.exact));
+            let below = host.filter(|_| is_wanted(node.below));
+            let exact = exact.map(HostPattern::Exact).into_iter();
+            exact.chain(below.map(HostPattern::Below))
+        });
+        let networks = self.networks.iter();
+        let networks = networks.filter(move |(_, head)| is_wanted(**head));
+        names.chain(networks.map(|(network, _)| HostPattern::Network(*network)))
+    }
+
+    /// Visits the rules that name everything that `pattern` names.
+    pub(super) fn covering(&self, pattern: &HostPattern, mut visit: impl FnMut(RuleId)) {
         let (name, exact) = match pattern {
             HostPattern::Below(name) => (name, false),
             HostPattern::Exact(name) => (name, true),
@@ -111,7 +139,7 @@ impl HostMap {
         &self,
         address: IpAddr,
         lengths: impl Iterator<Item = &'a u8>,
-        visit: &mut impl FnMut(ClauseId),
+        visit: &mut impl FnMut(RuleId),
     ) {
         for length in lengths {
             let network = IpNet::new(address, *length).map(|network| network.trunc());
@@ -121,15 +149,15 @@ impl HostMap {
         }
     }
 
-    fn chain(&self, mut at: u32, visit: &mut impl FnMut(ClauseId)) {
+    fn chain(&self, mut at: u32, visit: &mut impl FnMut(RuleId)) {
         while let Some(cell) = self.cells.get(at as usize) {
-            visit(cell.clause);
+            visit(cell.rule);
             at = cell.next;
         }
     }
 }
 
-/// Builds a [`HostMap`] from the last clause to the first, so that the first heads every chain.
+/// Builds a [`HostMap`] from the last rule to the first, so that the first heads every chain.
 #[derive(Debug, Default)]
 pub(super) struct HostMapBuilder {
     map: HostMap,
@@ -144,8 +172,8 @@ impl HostMapBuilder {
         builder
     }
 
-    /// Adds a host of a clause, which must not stand behind any clause that was added before.
-    pub(super) fn add(&mut self, pattern: &HostPattern, clause: ClauseId) {
+    /// Adds a host of a rule, which must not stand behind any rule that was added before.
+    pub(super) fn add(&mut self, pattern: &HostPattern, rule: RuleId) {
         if let HostPattern::Below(name) = pattern {
             self.map.suffixes |= labels_bit(labels(name));
         }
@@ -162,14 +190,11 @@ impl HostMapBuilder {
         };
         if cells
             .get(*head as usize)
-            .is_some_and(|cell| cell.clause == clause)
+            .is_some_and(|cell| cell.rule == rule)
         {
             return;
         }
-        let cell = Cell {
-            clause,
-            next: *head,
-        };
+        let cell = Cell { rule, next: *head };
         *head = *self.cells.entry(cell).or_insert_with(|| {
             cells.push(cell);
             u32::try_from(cells.len() - 1).unwrap_or(END)
@@ -216,10 +241,10 @@ mod tests {
         builder.build()
     }
 
-    fn found(map: &HostMap, host: &str) -> Vec<ClauseId> {
+    fn found(map: &HostMap, host: &str) -> Vec<RuleId> {
         let mut found = Vec::new();
-        map.each(&Host::parse(host.as_bytes()).unwrap(), |clause| {
-            found.push(clause);
+        map.each(&Host::parse(host.as_bytes()).unwrap(), |rule| {
+            found.push(rule);
         });
         found
     }

@@ -1,0 +1,131 @@
+//! From a judgement to the decision that records and the proxy see.
+
+use std::sync::Arc;
+
+use super::compiled::Policy;
+use super::decide::{Judgement, Stage};
+use super::facts::{Deed, Inspect};
+use super::inspection::Inspection;
+use super::query::{Attempt, Query};
+use super::rule::{Fit, Miss, Rule};
+use super::verdict::{Decision, DeniedNetwork, MinAge, Mode, Named, Reason, Verdict};
+use crate::name::Host;
+
+impl Policy {
+    /// Decides one flow by its name, before anything is resolved or dialled.
+    pub fn decide(&self, query: &Query<'_>) -> Decision {
+        let read = self.read_for(query);
+        self.judge(query, facts_of(query, read.as_ref()))
+            .answer(self)
+    }
+}
+
+/// The facts that the query gives, or else the facts that were read from its head.
+pub(super) fn facts_of<'q>(query: &Query<'q>, read: Option<&'q Deed>) -> Option<&'q Deed> {
+    match query.attempt {
+        Attempt::Connect => None,
+        Attempt::Request { deed, .. } => deed.or(read),
+    }
+}
+
+impl Judgement<'_> {
+    pub(super) fn answer(&self, policy: &Policy) -> Decision {
+        let stage = self.stage();
+        let (verdict, reason, named) = match stage {
+            Stage::Rule(rule) => (rule.verdict, rule.reason, &rule.named),
+            Stage::Default => (self.tier.default, self.default_reason(), &self.tier.named),
+            Stage::Floor => (Verdict::Deny, Reason::AddressDenied, &policy.floor),
+            Stage::Narrowed => (Verdict::Deny, Reason::CategoryDenied, &policy.narrowed),
+        };
+        let mode = if self.flow.who.enforced {
+            Mode::Enforce
+        } else {
+            self.tier.mode
+        };
+        let observed = mode == Mode::Observe && verdict != Verdict::Allow && !self.is_final();
+        let passes = observed || verdict == Verdict::Allow;
+        let (decides, grants) = match stage {
+            Stage::Rule(rule) => (Some(rule), (verdict == Verdict::Allow).then_some(rule)),
+            Stage::Default | Stage::Floor | Stage::Narrowed => (None, None),
+        };
+        // A refusal that is only observed reaches the private addresses that an allow grants there.
+        let lifts = self.found.lifts.filter(|_| observed);
+        let addresses = grants.or(lifts).map(|rule| &rule.grant.addresses);
+        // Most rules grant none: sharing one empty list spares a cache line.
+        let addresses = addresses.filter(|all| !all.is_empty());
+        let upstream = grants.and_then(|rule| rule.grant.upstream.as_ref());
+        Decision {
+            verdict: if passes { Verdict::Allow } else { verdict },
+            would: observed.then_some(verdict),
+            mode,
+            reason,
+            rule: named.clone(),
+            category: self.flow.category,
+            basis: self.label.basis,
+            action: self.flow.action,
+            addresses: addresses.unwrap_or(&policy.no_addresses).clone(),
+            raw: grants.is_some_and(|rule| rule.grant.raw),
+            upgrade: grants.is_some_and(|rule| rule.grant.upgrade),
+            inspect: match self.inspection {
+                Inspection::Passed(named) if passes || verdict == Verdict::Ask => {
+                    Inspect::Passed(named.name.clone())
+                }
+                Inspection::Yes if passes || verdict == Verdict::Ask => Inspect::Yes,
+                Inspection::No | Inspection::Passed(_) | Inspection::Yes => Inspect::No,
+            },
+            upstream: upstream
+                .or_else(|| {
+                    policy
+                        .routing
+                        .upstream(&self.query.target.host, self.flow.category)
+                })
+                .cloned(),
+            min_age: self.found.unless_old.filter(|_| passes).and_then(min_age),
+            denied: self.denied_networks(policy).filter(|_| passes && !observed),
+            why: decides
+                .and_then(|rule| rule.why.clone())
+                .filter(|_| !passes),
+        }
+    }
+
+    /// The reason of a tier's default.
+    fn default_reason(&self) -> Reason {
+        match (self.tier.default, self.found.near) {
+            (Verdict::Allow, _) => Reason::Allowed,
+            (Verdict::Ask, _) => Reason::NeedsApproval,
+            (Verdict::Deny, Some(Miss::Port)) => Reason::PortDenied,
+            (Verdict::Deny, Some(Miss::Path)) => Reason::BadPath,
+            (Verdict::Deny, Some(Miss::Tool)) => Reason::McpToolDenied,
+            (Verdict::Deny, Some(Miss::Request)) => Reason::ActionDenied,
+            (Verdict::Deny, _) => Reason::NotAllowed,
+        }
+    }
+
+    /// The networks of deny rules that this flow meets but for its host, which is a name.
+    fn denied_networks(&self, policy: &Policy) -> Option<Arc<[DeniedNetwork]>> {
+        if policy.network_denies.is_empty() || !matches!(self.query.target.host, Host::Name(_)) {
+            return None;
+        }
+        let denies = policy
+            .network_denies
+            .iter()
+            .filter_map(|id| policy.rule(*id));
+        let met = denies.filter(|rule| rule.fit(&self.flow) == Fit::Matches);
+        let named = |rule: &Arc<Named>, network| DeniedNetwork {
+            network,
+            rule: rule.clone(),
+        };
+        let denied: Arc<[DeniedNetwork]> = met
+            .flat_map(|rule| rule.to.networks.iter().map(|net| named(&rule.named, *net)))
+            .collect();
+        (!denied.is_empty()).then_some(denied)
+    }
+}
+
+fn min_age(rule: &Rule) -> Option<MinAge> {
+    Some(MinAge {
+        least: rule.min_age()?,
+        rule: rule.named.clone(),
+        why: rule.why.clone(),
+    })
+}

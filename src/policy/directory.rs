@@ -1,0 +1,113 @@
+//! What destinations are for: the only place that labels hosts.
+
+use std::sync::Arc;
+
+use crate::name::Host;
+
+use super::category::{Categories, Category};
+use super::index::{HostMap, HostMapBuilder};
+use super::paths::PathPattern;
+use super::pattern::HostPattern;
+use super::pattern::Readings;
+
+/// What one `[[destination]]` says about its hosts.
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) category: Category,
+    /// None: 443 for tunnels and https; plain HTTP only where a rule names the host.
+    pub(super) ports: Box<[u16]>,
+    /// The data file that reads requests to these hosts: a name of [`super::Services`].
+    pub(super) service: Option<Arc<str>>,
+    /// `model-api.toml:14`, `policy/web.toml:31`.
+    pub(super) location: Box<str>,
+    /// The agents that use it; none: any.
+    pub(super) agents: Box<[Box<str>]>,
+    /// Paths with a category of their own; the first that matches counts.
+    pub(super) splits: Box<[(Category, PathPattern)]>,
+}
+
+/// Destinations by host; the most specific entry of a host counts.
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    entries: Vec<Destination>,
+    hosts: HostMap,
+}
+
+impl Destination {
+    /// The category of a path, where a split names one.
+    pub(super) fn split(&self, path: &str) -> Option<Category> {
+        let mut splits = self.splits.iter();
+        splits
+            .find(|(_, pattern)| pattern.matches(path))
+            .map(|(category, _)| *category)
+    }
+
+    /// The categories under every reading of a path that some server is known to make.
+    pub(super) fn all_splits(&self, path: &str) -> Categories {
+        if self.splits.is_empty() {
+            return [self.category].into_iter().collect();
+        }
+        let readings = Readings::of(path);
+        let read = |server: usize| {
+            let mut splits = self.splits.iter();
+            let found = splits.find(|(_, pattern)| pattern.matches_reading(&readings, server));
+            found.map_or(self.category, |(category, _)| *category)
+        };
+        let exact = self.split(path).unwrap_or(self.category);
+        let mut all: Categories = (0..Readings::COUNT).map(read).collect();
+        all.insert(exact);
+        all
+    }
+
+    /// Whether every agent in use is another than those that need this destination.
+    pub(super) fn is_of_other_agents(&self, in_use: &[Arc<str>]) -> bool {
+        let by_agent = matches!(
+            self.category,
+            Category::Auth
+                | Category::ModelApi
+                | Category::Plugin
+                | Category::Telemetry
+                | Category::Update
+        );
+        let used = |agent: &Box<str>| in_use.iter().any(|it| **it == **agent);
+        by_agent && !self.agents.is_empty() && !self.agents.iter().any(used)
+    }
+}
+
+impl Directory {
+    /// Builds a directory from destinations, each with its hosts.
+    pub(super) fn new(destinations: Vec<(Destination, Vec<HostPattern>)>) -> Self {
+        let total = destinations.iter().map(|(_, hosts)| hosts.len()).sum();
+        let mut hosts = HostMapBuilder::with_capacity(total);
+        for (at, (_, patterns)) in destinations.iter().enumerate().rev() {
+            let Ok(id) = u32::try_from(at) else { continue };
+            patterns.iter().for_each(|pattern| hosts.add(pattern, id));
+        }
+        Self {
+            entries: destinations.into_iter().map(|(entry, _)| entry).collect(),
+            hosts: hosts.build(),
+        }
+    }
+
+    /// The most specific entry of a host.
+    pub(super) fn find(&self, host: &Host) -> Option<&Destination> {
+        self.entries.get(self.hosts.first(host)? as usize)
+    }
+
+    /// Every pattern of the entries.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = HostPattern> {
+        self.hosts.patterns(|_| true)
+    }
+
+    /// Every host of a category, or of one of its paths.
+    pub(super) fn hosts_of(&self, category: Category) -> impl Iterator<Item = HostPattern> {
+        let is_of = move |id: u32| {
+            let Some(entry) = self.entries.get(id as usize) else {
+                return false;
+            };
+            let mut splits = entry.splits.iter();
+            entry.category == category || splits.any(|(split, _)| *split == category)
+        };
+        self.hosts.patterns(is_of)
+    }
+}

@@ -1,0 +1,197 @@
+//! What the destination of a flow is for, and who says so.
+
+use crate::name::{Path, Target};
+
+use super::category::{Categories, Category};
+use super::compiled::Policy;
+use super::directory::Destination;
+use super::facts::{Body, Deed, McpCall, Seen};
+use super::query::{Attempt, Query};
+use super::rule::{Flow, Recipient};
+use super::servers::ServerId;
+use super::tiers::Tier;
+use super::verdict::Basis;
+
+/// What a destination is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Label<'p> {
+    pub(super) category: Category,
+    pub(super) basis: Basis,
+    /// The ports of the destination; none: the default.
+    pub(super) ports: &'p [u16],
+    /// `policy/web.toml:31`, `model-api.toml:14`, or nothing.
+    pub(super) location: &'p str,
+    pub(super) entry: Option<&'p Destination>,
+}
+
+const UNKNOWN: Label<'static> = Label {
+    category: Category::Unknown,
+    basis: Basis::None,
+    ports: &[],
+    location: "",
+    entry: None,
+};
+
+impl Policy {
+    /// The facts of a request, as its head tells: by the service of its destination, from the data
+    /// files beside the catalogue. Messages to a listed MCP server have to be read further.
+    pub fn read(&self, target: &Target, method: &str, path: &Path) -> Deed {
+        let label = self.label(target);
+        let service = label.entry.and_then(|entry| entry.service.as_deref());
+        let split = label.entry.and_then(|entry| entry.split(path.path()));
+        let server = self.servers.endpoint(target, path);
+        let server = server.and_then(|id| self.servers.get(id));
+        let category = match server {
+            Some(_) => Category::Mcp,
+            None => split.unwrap_or(label.category),
+        };
+        let services = &self.catalogue.services;
+        let mut deed = services.read(service, category, method, path);
+        if let Some(server) = server {
+            deed.seen = Seen::Head;
+            deed.body = Some(Body::Mcp);
+            deed.mcp = Some(McpCall {
+                server: Some(server.name.clone()),
+                ..McpCall::default()
+            });
+        }
+        deed
+    }
+
+    /// The facts that the head of a query tells, where it has none yet.
+    pub(super) fn read_for(&self, query: &Query<'_>) -> Option<Deed> {
+        match query.attempt {
+            Attempt::Connect | Attempt::Request { deed: Some(_), .. } => None,
+            Attempt::Request { method, path, .. } => Some(self.read(query.target, method, path)),
+        }
+    }
+
+    /// A flow as rules see it, and the label of its destination. Whether it is inspected is not
+    /// known yet.
+    pub(super) fn flow<'p>(
+        &'p self,
+        query: &Query<'p>,
+        deed: Option<&'p Deed>,
+        tier: &Tier,
+    ) -> (Flow<'p>, Label<'p>) {
+        let call = deed.and_then(|deed| deed.mcp.as_ref());
+        let server = call.and_then(|call| self.servers.find(call.server.as_deref()?));
+        let by_host = self.label(query.target);
+        let (label, categories) = by_path(by_host, query);
+        let (label, mcp) = match (call, self.listed(server)) {
+            (None, _) => (label, None),
+            (Some(_), Some(listed)) => (listed, Some(Recipient::Listed)),
+            (Some(_), None) if label.category == Category::Mcp => (label, Some(Recipient::Known)),
+            (Some(_), None) => {
+                let (category, basis) = (Category::Mcp, Basis::Content);
+                (
+                    Label {
+                        category,
+                        basis,
+                        ..label
+                    },
+                    Some(Recipient::Unlisted),
+                )
+            }
+        };
+        let message: Categories = [label.category].into_iter().collect();
+        let flow = Flow {
+            who: query.who,
+            attempt: query.attempt,
+            port: query.target.port,
+            category: label.category,
+            categories: categories.union(message),
+            deed,
+            action: deed.and_then(|deed| deed.action),
+            server,
+            site: self.servers.at(query.target),
+            mcp,
+            inspected: false,
+            destination_ports: label.ports,
+            opaque: tier.opaque,
+        };
+        (flow, label)
+    }
+
+    /// What a host is for: the most specific `[[destination]]`, else the catalogue, else a listed
+    /// MCP server.
+    pub(super) fn label(&self, target: &Target) -> Label<'_> {
+        let own = self.destinations.find(&target.host);
+        let found = own.map(|entry| (entry, Basis::Rule)).or_else(|| {
+            let entry = self.catalogue.directory.find(&target.host)?;
+            let hidden = self
+                .agents
+                .as_deref()
+                .is_some_and(|it| entry.is_of_other_agents(it));
+            (!hidden).then_some((entry, Basis::Host))
+        });
+        let Some((entry, basis)) = found else {
+            return self.listed(self.servers.at(target)).unwrap_or(UNKNOWN);
+        };
+        Label {
+            category: entry.category,
+            basis,
+            ports: &entry.ports,
+            location: &entry.location,
+            entry: Some(entry),
+        }
+    }
+
+    /// The categories that a flow to a destination may have, whatever it does there.
+    pub(super) fn possible_categories(&self, target: &Target) -> Categories {
+        let label = self.label(target);
+        let splits = label.entry.map_or(&[][..], |entry| &entry.splits);
+        let splits = splits.iter().map(|(category, _)| *category);
+        splits.chain([label.category, Category::Mcp]).collect()
+    }
+
+    /// The categories of a path, as it is written and as servers may read it.
+    pub(super) fn path_categories(&self, target: &Target, path: &Path) -> Categories {
+        let label = self.label(target);
+        match label.entry {
+            Some(entry) => entry.all_splits(path.path()),
+            None => [label.category].into_iter().collect(),
+        }
+    }
+
+    /// The service that reads requests to a destination, where its entry names one.
+    pub(super) fn service_of(&self, target: &Target) -> Option<&str> {
+        self.label(target).entry?.service.as_deref()
+    }
+
+    /// The label of a listed MCP server.
+    fn listed(&self, server: Option<ServerId>) -> Option<Label<'_>> {
+        let server = self.servers.get(server?)?;
+        Some(Label {
+            category: Category::Mcp,
+            basis: Basis::Rule,
+            ports: &server.ports,
+            location: &server.location,
+            entry: None,
+        })
+    }
+}
+
+/// The label of a path that is seen, and every category that some server may read it as.
+fn by_path<'p>(label: Label<'p>, query: &Query<'_>) -> (Label<'p>, Categories) {
+    let whole: Categories = [label.category].into_iter().collect();
+    let (Some(entry), Attempt::Request { path, .. }) = (label.entry, query.attempt) else {
+        return (label, whole);
+    };
+    let categories = entry.all_splits(path.path());
+    match entry.split(path.path()) {
+        Some(category) if label.basis == Basis::Host => {
+            let basis = Basis::Path;
+            (
+                Label {
+                    category,
+                    basis,
+                    ..label
+                },
+                categories,
+            )
+        }
+        Some(category) => (Label { category, ..label }, categories),
+        None => (label, categories),
+    }
+}

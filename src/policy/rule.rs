@@ -1,0 +1,310 @@
+//! One rule: from whom, to where, what it does, and what an allow grants besides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::Action;
+use super::category::{Categories, Category};
+use super::conditions::{Conditions, Met};
+use super::facts::{Deed, Seen};
+use super::pattern::Pattern;
+use super::query::{Attempt, Who};
+use super::servers::ServerId;
+use super::verdict::{Named, Reason, Verdict};
+use super::within::Within;
+
+/// A `[[rule]]`, or one entry of a list of a tier.
+#[derive(Debug)]
+pub(super) struct Rule {
+    /// The name and place that a record gives when this rule decides.
+    pub(super) named: Arc<Named>,
+    pub(super) verdict: Verdict,
+    /// The reason of a flow that this rule decides.
+    pub(super) reason: Reason,
+    /// Whether it is an entry of a tier's `ask` or `allow` list: those come after all rules.
+    pub(super) is_list: bool,
+    pub(super) from: Callers,
+    pub(super) to: Destinations,
+    pub(super) does: Conditions,
+    /// Only in a deny.
+    pub(super) unless: Option<Box<Unless>>,
+    pub(super) grant: Grant,
+    /// The operator's `reason`, for the refusal.
+    pub(super) why: Option<Arc<str>>,
+}
+
+/// `from`: the callers that a rule is for.
+#[derive(Debug)]
+pub(super) struct Callers {
+    /// The tiers, a bit each.
+    pub(super) tiers: u16,
+    /// The groups, a bit each; none: everybody.
+    pub(super) groups: u128,
+    /// None: callers of every repository and of none.
+    pub(super) repositories: Box<[Pattern]>,
+    /// None: every user, and callers without a name.
+    pub(super) subjects: Box<[Pattern]>,
+}
+
+/// `to`: the destinations that a rule is for.
+#[derive(Debug)]
+pub(super) struct Destinations {
+    /// How many hosts are named; the index leads from them to the rule. 0: every host.
+    pub(super) hosts: usize,
+    /// The first hosts, as written, to explain with.
+    pub(super) sample: Box<[Box<str>]>,
+    /// Whether some host is a network.
+    pub(super) networks: Box<[IpNet]>,
+    /// None: every category.
+    pub(super) categories: Categories,
+    pub(super) ports: Ports,
+}
+
+/// The ports that a rule is for.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Ports {
+    /// Every port.
+    Any,
+    /// Those of the destination; else 443 for CONNECT and https, 80 for plain HTTP.
+    Default,
+    /// Those of the destination; else 443; where nothing labels the host as [`Ports::Default`].
+    Destination,
+    Listed(Box<[u16]>),
+}
+
+/// `unless`: a deny does not match where all of this holds.
+#[derive(Debug, Default)]
+pub(super) struct Unless {
+    /// The version of the package is at least so old. An unknown age does not hold.
+    pub(super) min_age: Option<Duration>,
+    /// Every credential of the request is one of these keyed hashes.
+    pub(super) credentials: Box<[Box<str>]>,
+}
+
+/// `grant`: what a flow may do besides passing.
+#[derive(Debug, Default)]
+pub(super) struct Grant {
+    /// Private networks that may be reached.
+    pub(super) addresses: Arc<[IpNet]>,
+    /// Whether bytes that are not TLS may pass in a tunnel.
+    pub(super) raw: bool,
+    /// Whether a request may become another protocol.
+    pub(super) upgrade: bool,
+    /// Whether TLS is ended here, where the rule says.
+    pub(super) inspect: Option<bool>,
+    /// The `[upstream.NAME]` that says how to speak TLS onward.
+    pub(super) upstream: Option<Arc<str>>,
+}
+
+/// A flow as rules see it.
+#[derive(Clone, Debug)]
+pub(super) struct Flow<'a> {
+    pub(super) who: &'a Who,
+    pub(super) attempt: Attempt<'a>,
+    pub(super) port: u16,
+    /// What the destination is for.
+    pub(super) category: Category,
+    /// The same under every reading of the path.
+    pub(super) categories: Categories,
+    /// The request facts, as far as they were read; `None` in a tunnel.
+    pub(super) deed: Option<&'a Deed>,
+    pub(super) action: Option<Action>,
+    /// The listed MCP server that a message goes to.
+    pub(super) server: Option<ServerId>,
+    /// The first listed MCP server at the target.
+    pub(super) site: Option<ServerId>,
+    /// The recipient of a message of MCP; `None` for any other request.
+    pub(super) mcp: Option<Recipient>,
+    /// Whether TLS is ended here, so that each request inside is judged.
+    pub(super) inspected: bool,
+    /// The ports of the destination; empty: the default.
+    pub(super) destination_ports: &'a [u16],
+    /// Whether the tier lets an allow with `does` match an opaque tunnel.
+    pub(super) opaque: bool,
+}
+
+/// The recipient of a message of MCP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Recipient {
+    /// A listed server.
+    Listed,
+    /// A host whose category is `mcp`.
+    Known,
+    /// Any other host.
+    Unlisted,
+}
+
+/// How a flow stands to a rule.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fit {
+    Matches,
+    /// A deny matches unless the package is at least so old: the registry tells.
+    UnlessOld(Duration),
+    Misses(Miss),
+}
+
+/// The first condition that a flow does not meet, nearest first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Miss {
+    /// Everything else fits.
+    Port,
+    /// `unless` holds; everything fits.
+    Unless,
+    /// Everything else fits; servers read the path in two ways.
+    Path,
+    /// Everything else fits, but not the tool or the method of MCP.
+    Tool,
+    /// Everything else fits, but not what the request does.
+    Request,
+    /// Neither port nor request.
+    PortAndRequest,
+    Repository,
+    Subject,
+    Groups,
+    Tier,
+    Category,
+}
+
+impl Rule {
+    /// How `flow` stands to this rule. Hosts are not compared: the index leads from them here.
+    pub(super) fn fit(&self, flow: &Flow<'_>) -> Fit {
+        let outside = self.from.miss(flow.who, self.is_allow());
+        if let Some(miss) = outside.or_else(|| self.category_miss(flow)) {
+            return Fit::Misses(miss);
+        }
+        match (
+            self.to.ports.hold(flow),
+            self.does.met(flow, self.is_allow()),
+        ) {
+            (true, Met::Yes) => self
+                .unless
+                .as_deref()
+                .map_or(Fit::Matches, |it| it.fit(flow)),
+            (false, Met::Yes) => Fit::Misses(Miss::Port),
+            (true, Met::ButTool) => Fit::Misses(Miss::Tool),
+            (true, Met::ButPath) => Fit::Misses(Miss::Path),
+            (true, Met::No) => Fit::Misses(Miss::Request),
+            (false, _) => Fit::Misses(Miss::PortAndRequest),
+        }
+    }
+
+    /// The age that `unless.min-age` asks.
+    pub(super) fn min_age(&self) -> Option<Duration> {
+        self.unless.as_deref()?.min_age
+    }
+
+    pub(super) fn is_allow(&self) -> bool {
+        self.verdict == Verdict::Allow
+    }
+
+    /// Whether the rule is for this caller and destination, whatever port or request.
+    pub(super) fn reaches(&self, flow: &Flow<'_>) -> bool {
+        self.from.miss(flow.who, self.is_allow()).is_none()
+            && self.category_miss(flow).is_none()
+            && self.does.is_site(flow.site)
+    }
+
+    fn category_miss(&self, flow: &Flow<'_>) -> Option<Miss> {
+        let selected = self.to.categories;
+        let other = match self.verdict {
+            Verdict::Allow => !selected.contains(flow.category),
+            Verdict::Ask | Verdict::Deny => !selected.intersects(flow.categories),
+        };
+        let other = other && !selected.is_empty();
+        let is_other_recipient = || flow.mcp.is_some_and(|to| !self.speaks_mcp_with(to, flow));
+        (other || is_other_recipient()).then_some(Miss::Category)
+    }
+
+    /// Whether a rule can mean a message of MCP. A deny or an ask can mean every message.
+    fn speaks_mcp_with(&self, recipient: Recipient, flow: &Flow<'_>) -> bool {
+        let selects = self.to.categories.contains(Category::Mcp);
+        !self.is_allow()
+            || match recipient {
+                Recipient::Listed => selects || self.does.names_server(flow.server),
+                Recipient::Known => selects || self.to.hosts > 0,
+                Recipient::Unlisted => false,
+            }
+    }
+}
+
+impl Callers {
+    /// The first condition that a caller does not meet. A repository that the caller only claims
+    /// counts for a deny or an ask.
+    fn miss(&self, who: &Who, is_allow: bool) -> Option<Miss> {
+        if self.tiers & who.tier.bit() == 0 {
+            return Some(Miss::Tier);
+        }
+        if self.groups != 0 && self.groups & who.groups.0 == 0 {
+            return Some(Miss::Groups);
+        }
+        let subject = who.subject.as_deref();
+        if !self.subjects.is_empty() && !subject.is_some_and(|it| matches(&self.subjects, it)) {
+            return Some(Miss::Subject);
+        }
+        let claimed = who.claimed.iter().filter(|_| !is_allow);
+        let mut known = who.repository.iter().chain(claimed);
+        let meets = self.repositories.is_empty() || known.any(|it| matches(&self.repositories, it));
+        (!meets).then_some(Miss::Repository)
+    }
+}
+
+fn matches(patterns: &[Pattern], text: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(text))
+}
+
+impl Ports {
+    pub(super) fn hold(&self, flow: &Flow<'_>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Default | Self::Destination if !flow.destination_ports.is_empty() => {
+                flow.destination_ports.contains(&flow.port)
+            }
+            Self::Destination if flow.category != Category::Unknown => {
+                flow.port == 443 && flow.attempt.default_port() == 443
+            }
+            Self::Default | Self::Destination => flow.port == flow.attempt.default_port(),
+            Self::Listed(ports) => ports.contains(&flow.port),
+        }
+    }
+}
+
+impl Unless {
+    /// How a flow stands to a deny whose other conditions it meets. Nothing of this holds in an
+    /// opaque tunnel; in an inspected one each request is judged.
+    fn fit(&self, flow: &Flow<'_>) -> Fit {
+        let Attempt::Request { .. } = flow.attempt else {
+            let opaque = !flow.inspected;
+            return if opaque {
+                Fit::Matches
+            } else {
+                Fit::Misses(Miss::Unless)
+            };
+        };
+        let shown = flow.deed.map_or(&[][..], |deed| &deed.credentials);
+        let foreign = |credential: &Box<str>| !self.credentials.contains(credential);
+        match self.min_age {
+            _ if !self.credentials.is_empty() && shown.iter().any(foreign) => Fit::Matches,
+            Some(age) => Fit::UnlessOld(age),
+            None => Fit::Misses(Miss::Unless),
+        }
+    }
+}
+
+impl Flow<'_> {
+    /// Whether some facts stand in a body that was not read yet.
+    pub(super) fn unread(&self) -> bool {
+        let unread = |deed: &Deed| deed.seen == Seen::Head && deed.body.is_some();
+        self.deed.is_some_and(unread)
+    }
+
+    /// Whether a flow stays inside of what its session may reach. As for an allow of a tier: an
+    /// action that cannot be seen passes where the tier lets opaque flows pass.
+    pub(super) fn is_within(&self, within: &Within) -> bool {
+        within.allows(self.category, |action| match self.attempt {
+            Attempt::Connect => self.opaque || self.inspected,
+            Attempt::Request { .. } => self.action.map_or(self.unread(), |seen| seen == action),
+        })
+    }
+}

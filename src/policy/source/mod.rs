@@ -1,0 +1,470 @@
+//! The policy as it is written in TOML, with spans, and its compilation to [`Policy`](super::Policy).
+//!
+//! No `flatten` and no `untagged` here: both lose the spans that findings need.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+
+use crate::diag::{Place, Source};
+
+mod callers;
+pub(super) mod compile;
+mod conditions;
+pub(super) mod destinations;
+mod routing;
+mod rules;
+mod servers;
+mod tiers;
+
+/// Something written in a file, with the file and its extent.
+#[derive(Clone, Debug)]
+pub struct Placed<T> {
+    /// The text it stands in; inner spans point into it.
+    pub source: Arc<Source>,
+    /// The extent of the whole (a table's header line for a table).
+    pub span: std::ops::Range<usize>,
+    /// What was written.
+    pub value: T,
+}
+
+impl<T> Placed<T> {
+    /// The place of the whole.
+    pub fn place(&self) -> Place {
+        Place::new(&self.source, self.span.clone())
+    }
+
+    /// The place of a part.
+    pub fn at<U>(&self, part: &Spanned<U>) -> Place {
+        Place::new(&self.source, part.span())
+    }
+}
+
+/// All that was written about policy, in the order of the files.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// `[tiers]`; at most one file may say it.
+    pub tiers: Option<Placed<Tiers>>,
+    /// `[tier.NAME]`.
+    pub tier: Vec<(Spanned<String>, Placed<Tier>)>,
+    /// `[[repository]]`.
+    pub repositories: Vec<Placed<Repository>>,
+    /// `[group.NAME]`.
+    pub groups: Vec<(Spanned<String>, Placed<Group>)>,
+    /// `[[destination]]`.
+    pub destinations: Vec<Placed<Destination>>,
+    /// `[[rule]]`.
+    pub rules: Vec<Placed<Rule>>,
+    /// `[[trial]]`.
+    pub trials: Vec<Placed<Trial>>,
+    /// What `[inspect]` says of destinations.
+    pub inspect: Option<Placed<Inspect>>,
+    /// `[catalogue]`.
+    pub catalogue: Option<Placed<CatalogueUse>>,
+    /// `[mcp.NAME]`.
+    pub mcp: Vec<(Spanned<String>, Placed<Mcp>)>,
+    /// What `[upstream.NAME]` says of destinations.
+    pub upstreams: Vec<(Spanned<String>, Placed<Upstream>)>,
+}
+
+/// Which destinations are inspected, besides those that rules and tiers name: the part of
+/// `[inspect]` that is policy.
+#[derive(Clone, Debug, Default)]
+pub struct Inspect {
+    /// Host patterns, as in a rule.
+    pub hosts: Vec<Spanned<String>>,
+    /// Categories.
+    pub categories: Vec<Spanned<String>>,
+}
+
+/// `[mcp.NAME]`: an MCP server that rules may name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Mcp {
+    /// Its endpoint, exactly; https.
+    pub url: Spanned<String>,
+}
+
+/// Which destinations an `[upstream.NAME]` is for, besides those of rules that name it.
+#[derive(Clone, Debug, Default)]
+pub struct Upstream {
+    /// Host patterns, as in a rule.
+    pub hosts: Vec<Spanned<String>>,
+    /// Categories.
+    pub categories: Vec<Spanned<String>>,
+}
+
+/// `[tiers]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tiers {
+    /// From loosest to strictest.
+    pub order: Vec<Spanned<String>>,
+    /// The tier of callers without a known repository; the strictest where it is not said.
+    pub unattributed: Option<Spanned<String>>,
+}
+
+/// `[tier.NAME]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Tier {
+    /// The tier that gives every key which is not written here.
+    pub extend: Option<Spanned<String>>,
+    /// `enforce` (default) or `observe`.
+    pub mode: Option<Spanned<String>>,
+    /// `deny` (default), `ask` or `allow`.
+    pub default: Option<Spanned<String>>,
+    /// `category` or `category:action`.
+    pub allow: Option<Vec<Spanned<String>>>,
+    /// As `allow`.
+    pub ask: Option<Vec<Spanned<String>>>,
+    /// As `allow`.
+    pub deny: Option<Vec<Spanned<String>>>,
+    /// Do allows that name an action match flows whose action cannot be seen? `allow` (default) or `deny`.
+    pub opaque: Option<Spanned<String>>,
+    /// May a tunnel begin with a `ClientHello` that has an encrypted client hello extension (RFC
+    /// 9849)? `allow` (default) or `deny`.
+    pub ech: Option<Spanned<String>>,
+    /// Categories that are inspected; `all` for every one.
+    pub inspect: Option<Vec<Spanned<String>>>,
+}
+
+/// `[[repository]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Repository {
+    /// Clone URLs without scheme, user and `.git`; `*` within a segment, `**` across.
+    pub r#match: Words,
+    /// The tier of what matches.
+    pub tier: Spanned<String>,
+}
+
+/// One text, or a list of them.
+#[derive(Clone, Debug, Default)]
+pub struct Words(pub Vec<Spanned<String>>);
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Spanned::<OneOrMany>::deserialize(deserializer)?;
+        let span = written.span();
+        Ok(Self(match written.into_inner() {
+            OneOrMany::One(text) => vec![Spanned::new(span, text)],
+            OneOrMany::Many(texts) => texts,
+        }))
+    }
+}
+
+enum OneOrMany {
+    One(String),
+    Many(Vec<Spanned<String>>),
+}
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrManyVisitor)
+    }
+}
+
+struct OneOrManyVisitor;
+
+impl<'de> Visitor<'de> for OneOrManyVisitor {
+    type Value = OneOrMany;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<OneOrMany, E> {
+        Ok(OneOrMany::One(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = list.next_element()? {
+            texts.push(text);
+        }
+        Ok(OneOrMany::Many(texts))
+    }
+}
+
+/// `[group.NAME]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Group {
+    /// `subject:…`, `claim:NAME=VALUE`, `san:…`; `*` at either end matches any run of characters.
+    #[serde(default)]
+    pub members: Vec<Spanned<String>>,
+    /// The loosest tier its members may have.
+    pub floor: Option<Spanned<String>>,
+}
+
+/// `[[rule]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Rule {
+    /// The name in records, metrics and refusals; unique.
+    pub id: Spanned<String>,
+    /// `allow`, `ask` or `deny`.
+    pub verdict: Spanned<String>,
+    /// The callers; nothing: all.
+    #[serde(default)]
+    pub from: From,
+    /// The destinations; nothing: all.
+    #[serde(default)]
+    pub to: To,
+    /// The requests; nothing: all.
+    #[serde(default)]
+    pub does: Does,
+    /// Where a deny does not match.
+    #[serde(default)]
+    pub unless: Unless,
+    /// What a flow may do besides passing.
+    #[serde(default)]
+    pub grant: Grant,
+    /// Why, for the reviewer, the record and the refusal.
+    pub reason: Option<Spanned<String>>,
+    /// Examples that must be allowed.
+    #[serde(default)]
+    pub allows: Vec<Spanned<String>>,
+    /// Examples that must not be allowed.
+    #[serde(default)]
+    pub denies: Vec<Spanned<String>>,
+}
+
+/// `from` of a rule, an exception, a trial or an invariant: the callers.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct From {
+    /// None: all.
+    #[serde(default)]
+    pub tiers: Vec<Spanned<String>>,
+    /// None: all.
+    #[serde(default)]
+    pub groups: Vec<Spanned<String>>,
+    /// The caller's own repository: `github.com/acme/ledger*`; none: any.
+    #[serde(default)]
+    pub repositories: Vec<Spanned<String>>,
+    /// The verified user: `*@acme.example`; none: any.
+    #[serde(default)]
+    pub subjects: Vec<Spanned<String>>,
+}
+
+/// `to`: the destinations.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct To {
+    /// Exact names or addresses, networks, or `*.suffix` = the names below it.
+    #[serde(default)]
+    pub hosts: Vec<Spanned<String>>,
+    /// What the destination is for.
+    #[serde(default)]
+    pub categories: Vec<Spanned<String>>,
+    /// None: in a deny every port; else those of the destination, or 443 (80 for plain HTTP).
+    #[serde(default)]
+    pub ports: Vec<Spanned<i64>>,
+}
+
+/// `does`: the requests; seen in plain HTTP, and where TLS is inspected.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Does {
+    /// `read`, `write`, `call`.
+    #[serde(default)]
+    pub actions: Vec<Spanned<String>>,
+    /// The words of the service's data file, e.g. `publish`; `*` any run of characters.
+    #[serde(default)]
+    pub operations: Vec<Spanned<String>>,
+    /// Repositories at the destination; `*` within a segment, `**` across.
+    #[serde(default)]
+    pub repositories: Vec<Spanned<String>>,
+    /// Refs that are pushed; below `refs/heads/` where they do not begin with `refs/`.
+    #[serde(default)]
+    pub refs: Vec<Spanned<String>>,
+    /// `GET` implies `HEAD`.
+    #[serde(default)]
+    pub methods: Vec<Spanned<String>>,
+    /// Segments, `*` one, a trailing `**` the rest.
+    #[serde(default)]
+    pub paths: Vec<Spanned<String>>,
+    /// MCP servers, by the names of their `[mcp.NAME]`.
+    #[serde(default)]
+    pub servers: Vec<Spanned<String>>,
+    /// Tools of those servers; `*` any run of characters.
+    #[serde(default)]
+    pub tools: Vec<Spanned<String>>,
+    /// Methods of MCP, e.g. `tools/*`.
+    #[serde(default)]
+    pub mcp_methods: Vec<Spanned<String>>,
+    /// Packages at the destination; `*` any run without `/`.
+    #[serde(default)]
+    pub packages: Vec<Spanned<String>>,
+}
+
+/// `unless` of a deny: it does not match where all of this holds.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Unless {
+    /// The version of the package is at least so old, e.g. `7 days`.
+    pub min_age: Option<Spanned<String>>,
+    /// Every credential of the request is one of these keyed hashes.
+    #[serde(default)]
+    pub credentials: Vec<Spanned<String>>,
+}
+
+/// `grant`: what a flow may do besides passing.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Grant {
+    /// Networks of private addresses that may be reached.
+    #[serde(default)]
+    pub addresses: Vec<Spanned<String>>,
+    /// Whether bytes that are not TLS may pass in a CONNECT.
+    pub raw: Option<Spanned<bool>>,
+    /// Whether a request may become another protocol (`Upgrade`, e.g. WebSocket).
+    pub upgrade: Option<Spanned<bool>>,
+    /// Whether TLS is ended here, so that each request is judged.
+    pub inspect: Option<Spanned<bool>>,
+    /// The `[upstream.NAME]` that says how to speak TLS onward.
+    pub upstream: Option<Spanned<String>>,
+}
+
+/// `[[trial]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Trial {
+    /// What it shows.
+    pub name: Spanned<String>,
+    /// The callers: each tier, with each repository, as each user, in each group alone.
+    #[serde(default)]
+    pub from: From,
+    /// `host:port` (a CONNECT), `[METHOD ]URL`, `PUSH URL REF`, `CLONE URL`, `TOOL URL NAME`.
+    #[serde(default)]
+    pub allows: Vec<Spanned<String>>,
+    /// As `allows`.
+    #[serde(default)]
+    pub asks: Vec<Spanned<String>>,
+    /// As `allows`.
+    #[serde(default)]
+    pub denies: Vec<Spanned<String>>,
+    /// The rule that must decide each of them, e.g. `docs` or `tier.restricted.default`.
+    pub rule: Option<Spanned<String>>,
+}
+
+/// `[[exception]]`: read, and refused until exceptions are supported.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Exception {
+    /// The name in records.
+    pub id: Spanned<String>,
+    /// The callers.
+    #[serde(default)]
+    pub from: From,
+    /// The destinations.
+    #[serde(default)]
+    pub to: To,
+    /// The requests.
+    #[serde(default)]
+    pub does: Does,
+    /// What a flow may do besides passing.
+    #[serde(default)]
+    pub grant: Grant,
+    /// The command, for the reviewer.
+    pub tool: Option<Spanned<String>>,
+    /// Why.
+    pub reason: Spanned<String>,
+    /// Who takes responsibility.
+    pub reviewer: Spanned<String>,
+    /// The compensating control.
+    pub control: Option<Spanned<String>>,
+    /// Bounds that are enforced.
+    pub limit: Option<BTreeMap<String, toml::Value>>,
+    /// The end.
+    pub expires: toml::value::Datetime,
+}
+
+/// `[[never]]` and `[[always]]`: read, and refused until invariants are supported.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Invariant {
+    /// What it says.
+    pub name: Option<Spanned<String>>,
+    /// The callers.
+    #[serde(default)]
+    pub from: From,
+    /// The destinations.
+    #[serde(default)]
+    pub to: To,
+    /// The requests.
+    #[serde(default)]
+    pub does: Does,
+    /// The verdict.
+    pub verdict: Spanned<String>,
+}
+
+/// `[catalogue]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CatalogueUse {
+    /// The agents in use. Destinations that only other agents need have no category.
+    #[serde(default)]
+    pub agents: Vec<Spanned<String>>,
+}
+
+/// One file of the catalogue.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CatalogueFile {
+    /// The day on which its facts were last checked.
+    pub dated: String,
+    /// Destinations, grouped by the domain whose owner is trusted.
+    #[serde(default)]
+    pub destination: Vec<Destination>,
+}
+
+/// `[[destination]]`: what hosts are for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Destination {
+    /// What it is for.
+    pub category: Spanned<String>,
+    /// The domain whose owner is trusted; without it, `hosts` are whole names.
+    pub domain: Option<Spanned<String>>,
+    /// Labels below `domain` (`@` the domain itself, `*` the names below it), or whole names.
+    pub hosts: Vec<Spanned<String>>,
+    /// Splits by path, for requests that are seen.
+    #[serde(default)]
+    pub paths: Vec<PathSplit>,
+    /// None: 443.
+    #[serde(default)]
+    pub ports: Vec<Spanned<i64>>,
+    /// The data file that reads requests there, e.g. `npm`.
+    pub service: Option<Spanned<String>>,
+    /// The agents that use it; none: any.
+    #[serde(default)]
+    pub agents: Vec<String>,
+    /// The package ecosystem that it belongs to.
+    pub ecosystem: Option<String>,
+    /// Whether an agent is stranded without it.
+    #[serde(default)]
+    pub needed: bool,
+    /// A second hop, a trap.
+    pub note: Option<String>,
+    /// Where the entry comes from.
+    pub source: Option<String>,
+    /// Why, for the reviewer.
+    pub reason: Option<String>,
+}
+
+/// One split of a destination by path.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PathSplit {
+    /// What these paths are for.
+    pub category: Spanned<String>,
+    /// Segments, `*` one, a trailing `**` the rest.
+    pub r#match: Spanned<String>,
+}
