@@ -5,16 +5,16 @@ use hashbrown::HashSet;
 
 use crate::policy::{Action, Deed};
 
-use super::{Fields, Progress, is_identity, told};
+use super::{Fields, Progress, is_identity, with_action};
 
-/// The most refs that one push may name.
-const MOST_COMMANDS: usize = 1000;
-/// The most lines before the pack: commands, `shallow` lines and those of a certificate.
-const MOST_LINES: usize = 4 * MOST_COMMANDS;
-/// The longest name of a ref, in bytes.
-const LONGEST_REF: usize = 1024;
-/// The longest pkt-line, with its length.
-const LONGEST_LINE: usize = 65520;
+/// Refs that one push may name.
+const MAX_COMMANDS: usize = 1000;
+/// Lines before the pack: commands, `shallow` lines and those of a certificate.
+const MAX_LINES: usize = 4 * MAX_COMMANDS;
+/// Bytes of the name of a ref.
+const MAX_REF_SIZE: usize = 1024;
+/// Bytes of a pkt-line, with the four digits of its length.
+const MAX_PACKET_SIZE: usize = 65520;
 
 /// Reads the commands of a push; nothing after them is needed.
 pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8], ended: bool) -> Progress {
@@ -39,7 +39,7 @@ pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8], ended: bool) -
 /// A push of nothing: git sends one before a large pack, to learn whether it may push at all.
 fn probe(head: &Deed, rest: &[u8], ended: bool) -> Progress {
     match (rest, ended) {
-        ([], true) => Progress::Done(vec![told(head, Some("push-probe"), Action::Read)]),
+        ([], true) => Progress::Done(vec![with_action(head, Some("push-probe"), Action::Read)]),
         ([], false) => Progress::More,
         _ => Progress::Malformed("the push has a pack but no command"),
     }
@@ -56,10 +56,10 @@ fn lines(body: &[u8]) -> Result<Option<(Vec<&[u8]>, &[u8])>, &'static str> {
     while let Some((digits, after)) = rest.split_first_chunk::<4>() {
         let length = match length(*digits).ok_or("the push is not made of pkt-lines")? {
             0 => return Ok(Some((found, after))),
-            length @ 5..=LONGEST_LINE => length - 4,
+            length @ 5..=MAX_PACKET_SIZE => length - 4,
             _ => return Err("the push has a pkt-line of impossible length"),
         };
-        if found.len() >= MOST_LINES {
+        if found.len() >= MAX_LINES {
             return Err("the push has too many commands");
         }
         let Some((line, after)) = after.split_at_checked(length) else {
@@ -97,7 +97,7 @@ impl Command<'_> {
         };
         Deed {
             reference: Some(self.reference.into()),
-            ..told(head, Some(operation), Action::Write)
+            ..with_action(head, Some(operation), Action::Write)
         }
     }
 }
@@ -134,7 +134,7 @@ fn sound(commands: Vec<Command<'_>>) -> Result<Vec<Command<'_>>, &'static str> {
     if commands.is_empty() {
         return Err("the push has no command");
     }
-    if commands.len() > MOST_COMMANDS {
+    if commands.len() > MAX_COMMANDS {
         return Err("the push has too many commands");
     }
     let mut seen = HashSet::with_capacity(commands.len());
@@ -217,7 +217,7 @@ pub(super) fn is_ref(name: &str) -> bool {
         let lock = part.as_bytes().ends_with(b".lock");
         !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !lock
     };
-    name.len() <= LONGEST_REF
+    name.len() <= MAX_REF_SIZE
         && name.starts_with("refs/")
         && !name.contains(odd)
         && !name.contains("..")
@@ -432,10 +432,10 @@ mod tests {
                 .collect()
         };
         let bytes = |lines: &[String]| push(&lines.iter().map(|line| &**line).collect::<Vec<_>>());
-        assert_eq!(told(&bytes(&of(MOST_COMMANDS))).len(), MOST_COMMANDS);
-        let more = judged(&bytes(&of(MOST_COMMANDS + 1)));
+        assert_eq!(told(&bytes(&of(MAX_COMMANDS))).len(), MAX_COMMANDS);
+        let more = judged(&bytes(&of(MAX_COMMANDS + 1)));
         assert!(matches!(more, Progress::Malformed(_)));
-        let endless = "0005x".repeat(MOST_LINES + 1);
+        let endless = "0005x".repeat(MAX_LINES + 1);
         assert!(matches!(judged(endless.as_bytes()), Progress::Malformed(_)));
     }
 

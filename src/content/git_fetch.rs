@@ -10,7 +10,7 @@ use flate2::bufread::GzDecoder;
 
 use crate::policy::{Action, Deed};
 
-use super::{Fields, git, is_identity, told, unreadable};
+use super::{Fields, git, is_identity, unreadable, with_action};
 
 /// Bytes of a request, decompressed. A clone with a long history sends some 50 bytes a commit.
 const MAX_REQUEST_SIZE: u64 = 1024 * 1024;
@@ -30,7 +30,7 @@ pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
         decompressed(fields, body).is_some_and(|body| is_request(&body))
     };
     if is_fetch {
-        told(head, Some("fetch"), Action::Read)
+        with_action(head, Some("fetch"), Action::Read)
     } else {
         unreadable(head)
     }

@@ -13,8 +13,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The most members of an object, or elements of an array, that are looked at.
-const MOST: usize = 4096;
+/// Members of an object, or elements of an array.
+const MAX_MEMBERS: usize = 4096;
 
 /// The members of an object, in their order.
 pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -141,7 +141,7 @@ impl<'de> Visitor<'de> for Collect<Object<'de>> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
         while let Some((Text(key), value)) = map.next_entry()? {
-            if members.len() >= MOST {
+            if members.len() >= MAX_MEMBERS {
                 return Err(de::Error::custom("too many members"));
             }
             members.push((key, value));
@@ -160,7 +160,7 @@ impl<'de> Visitor<'de> for Collect<Elements<'de>> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut elements = Vec::new();
         while let Some(value) = list.next_element()? {
-            if elements.len() >= MOST {
+            if elements.len() >= MAX_MEMBERS {
                 return Err(de::Error::custom("too many elements"));
             }
             elements.push(value);
@@ -219,8 +219,8 @@ mod tests {
     }
 
     #[test]
-    fn there_are_not_more_members_than_anybody_needs() {
-        let many = format!("[{}1]", "1,".repeat(MOST));
+    fn an_array_of_thousands_is_not_read() {
+        let many = format!("[{}1]", "1,".repeat(MAX_MEMBERS));
         assert!(elements(&many).is_none());
     }
 

@@ -4,7 +4,7 @@
 use crate::policy::{Action, Deed};
 
 use super::json::{Object, elements};
-use super::{Fields, git, is_plain, told, unreadable};
+use super::{Fields, git, is_plain, unreadable, with_action};
 
 /// Bytes of a cursor.
 const MAX_TEXT_SIZE: usize = 256;
@@ -33,13 +33,13 @@ pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
     };
     Deed {
         reference,
-        ..told(head, Some(operation), action)
+        ..with_action(head, Some(operation), action)
     }
 }
 
 /// What is judged where a batch cannot be read.
 pub(super) fn unread(head: &Deed) -> Deed {
-    told(head, Some("lfs-upload"), Action::Write)
+    with_action(head, Some("lfs-upload"), Action::Write)
 }
 
 /// Reads the question for locks that comes before a push.
@@ -50,7 +50,7 @@ pub(super) fn read_verify(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed
     match text.ok_or(Unreadable).and_then(verify) {
         Ok(reference) => Deed {
             reference,
-            ..told(head, Some("lfs-locks"), Action::Read)
+            ..with_action(head, Some("lfs-locks"), Action::Read)
         },
         Err(Unreadable) => unreadable(head),
     }

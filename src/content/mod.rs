@@ -1,12 +1,11 @@
 //! What the body of a request does, where its head cannot tell.
 //!
 //! A push, a GraphQL operation, a Git LFS batch and a message of the Model Context Protocol all look
-//! alike from outside: a POST. Each reader here turns such a body into deeds, which are then judged
-//! like any other. All of it is pure: bytes in, deeds out.
+//! alike from outside: a POST. Each reader here turns such a body into request facts, and the policy
+//! decides each of them. All of it is pure: bytes in, facts out.
 //!
-//! A body that two readers could understand differently is refused where passing it on would be
-//! guessing ([`Progress::Malformed`]: a push, an MCP message), and is a write where that is enough
-//! (a fetch, GraphQL, Git LFS).
+//! A body that two readers could understand differently is refused if it is a push or an MCP message
+//! ([`Progress::Malformed`]), and is a write if it is a fetch, GraphQL, Git LFS or a form.
 
 mod form;
 mod git;
@@ -16,6 +15,8 @@ mod json;
 mod lfs;
 pub mod mcp;
 pub mod model;
+#[cfg(test)]
+mod mutated;
 mod published;
 #[cfg(test)]
 mod tests;
@@ -58,11 +59,11 @@ pub enum Progress {
     Malformed(&'static str),
 }
 
-/// Reads what a body does. `head` is the deed that the head told, `body` what came so far, `ended`
-/// whether that is all of it.
+/// Reads what a body does. `head` has the facts of the head, `body` the bytes so far; `ended` says
+/// that these are all.
 ///
 /// Nothing is kept between calls. Only a push can be read before its end: its commands stand before
-/// the pack, so that it is judged before a byte of the pack is there.
+/// the pack, so that a push is decided before its pack has come.
 pub fn read(
     head: &Deed,
     fields: &Fields<'_>,
@@ -73,7 +74,7 @@ pub fn read(
 ) -> Progress {
     match head.body {
         None => Progress::Done(vec![whole(head)]),
-        Some(Body::Model) => Progress::Done(vec![told(head, None, Action::Call)]),
+        Some(Body::Model) => Progress::Done(vec![with_action(head, None, Action::Call)]),
         Some(Body::GitPush) => git::read(head, fields, body, ended),
         Some(_) if !ended => Progress::More,
         Some(Body::GitFetch) => Progress::Done(vec![git_fetch::read(head, fields, body)]),
@@ -85,12 +86,12 @@ pub fn read(
     }
 }
 
-/// What is judged where a body is longer than what is read of it: what is enough for a write is one,
-/// and the rest is refused.
+/// The facts of a body that is longer than the gate reads: a write, or refused where a write has to
+/// name a ref or tool.
 pub fn too_long(head: &Deed) -> Progress {
     match head.body {
         None => Progress::Done(vec![whole(head)]),
-        Some(Body::Model) => Progress::Done(vec![told(head, None, Action::Call)]),
+        Some(Body::Model) => Progress::Done(vec![with_action(head, None, Action::Call)]),
         Some(Body::GitFetch | Body::LfsVerify) => Progress::Done(vec![unreadable(head)]),
         Some(Body::GraphQl) => Progress::Done(vec![graphql::unread(head)]),
         Some(Body::LfsBatch) => Progress::Done(vec![lfs::unread(head)]),
@@ -109,17 +110,18 @@ pub enum Suspicion {
     No,
     /// It has headers of the protocol.
     Headers,
-    /// Its body has to be looked into: [`mcp::is_message`].
+    /// Only its body tells ([`mcp::recognise`]).
     Body,
 }
 
-/// Whether a request looks like the Model Context Protocol, from its head. Every POST may: servers
-/// of the older transport read any body, whatever its type. What is in another charset, or
-/// compressed and asked for as the protocol asks, counts as it: nobody can look into it here.
+/// Whether a request looks like the Model Context Protocol, from its head. Every request with a
+/// body may: servers of the older transport read any body, whatever its type and method. A body in
+/// another charset, and one that is compressed by a coding that is not read and comes with the
+/// `Accept` of the protocol, count as the protocol.
 ///
 /// Only a stream of gRPC is left alone, where `http2` says that its origin could speak it: its
-/// client may wait for an answer before it says a word.
-pub fn looks_like_mcp(method: &str, fields: &Fields<'_>, http2: bool) -> Suspicion {
+/// client may wait for an answer before it sends anything.
+pub fn looks_like_mcp(fields: &Fields<'_>, has_body: bool, http2: bool) -> Suspicion {
     let headers = [
         fields.mcp_method,
         fields.mcp_name,
@@ -128,11 +130,11 @@ pub fn looks_like_mcp(method: &str, fields: &Fields<'_>, http2: bool) -> Suspici
     if fields.mcp_session || headers.iter().any(Option::is_some) {
         return Suspicion::Headers;
     }
-    if method != "POST" {
+    if !has_body {
         return Suspicion::No;
     }
-    let compressed = !is_identity(fields) && accepts_both(fields);
-    if compressed || has_wide_charset(fields.content_type) {
+    let unreadable = !mcp::is_readable(fields) && accepts_both(fields);
+    if unreadable || has_wide_charset(fields.content_type) {
         return Suspicion::Headers;
     }
     let streams = ["application/grpc", "application/connect+"];
@@ -163,7 +165,7 @@ fn has_wide_charset(content_type: Option<&[u8]>) -> bool {
     !has_known_charset(content_type) && wide.iter().any(|charset| contains(kind, charset))
 }
 
-/// The deed of the head once there is nothing more to read.
+/// The facts of the head once there is nothing more to read.
 fn whole(head: &Deed) -> Deed {
     Deed {
         seen: Seen::Whole,
@@ -172,8 +174,9 @@ fn whole(head: &Deed) -> Deed {
     }
 }
 
-/// As [`whole`], with what the body told. Without an operation it keeps that of the head.
-fn told(head: &Deed, operation: Option<&str>, action: Action) -> Deed {
+/// As [`whole`], with the operation and action that the body shows. `None` keeps the operation of
+/// the head.
+fn with_action(head: &Deed, operation: Option<&str>, action: Action) -> Deed {
     Deed {
         operation: operation.map(Arc::from).or_else(|| head.operation.clone()),
         action: Some(action),
@@ -183,7 +186,7 @@ fn told(head: &Deed, operation: Option<&str>, action: Action) -> Deed {
 
 /// A request whose body is not what its path says: a write that no operation describes.
 fn unreadable(head: &Deed) -> Deed {
-    told(head, Some("other"), Action::Write)
+    with_action(head, Some("other"), Action::Write)
 }
 
 /// Whether the bytes of a body are what its reader sees: not compressed, and text only as UTF-8.

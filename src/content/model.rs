@@ -10,10 +10,10 @@ use crate::name::Url;
 
 use super::json::{self, Object};
 
-/// The most names of a kind that are kept.
-const MOST: usize = 64;
-/// The longest name that is kept whole, in bytes.
-const LONGEST: usize = 64;
+/// Names of a kind that are kept.
+const MAX_NAMES: usize = 64;
+/// Characters of a name that are kept.
+const MAX_NAME_SIZE: usize = 64;
 /// Types of tools that run at the client, or their first parts (`bash_20250124`).
 const AT_CLIENT: &[&str] = &[
     "apply_patch",
@@ -137,9 +137,13 @@ fn note(into: &mut Vec<Box<str>>, name: &str) {
     let name: String = name
         .chars()
         .filter(|c| !c.is_control())
-        .take(LONGEST)
+        .take(MAX_NAME_SIZE)
         .collect();
-    let name = if into.len() < MOST { &name } else { UNREADABLE };
+    let name = if into.len() < MAX_NAMES {
+        &name
+    } else {
+        UNREADABLE
+    };
     if !into.iter().any(|known| **known == *name) {
         into.push(name.into());
     }
@@ -232,7 +236,7 @@ mod tests {
             "{},".repeat(5000)
         );
         assert_eq!(tools(&crowd), ["?".into()]);
-        let kinds: Vec<_> = (0..MOST)
+        let kinds: Vec<_> = (0..MAX_NAMES)
             .map(|at| format!(r#"{{"type":"x{at}"}}"#))
             .collect();
         let kinds = kinds.join(",");
@@ -241,7 +245,7 @@ mod tests {
         ));
         assert_eq!(
             (many.len(), many.last().map(|last| &**last)),
-            (MOST + 1, Some("?"))
+            (MAX_NAMES + 1, Some("?"))
         );
         assert_eq!(tools(r#"{"tools":["web_search"]}"#), ["?".into()]);
         assert!(tools(r#"{"tools":null}"#).is_empty());

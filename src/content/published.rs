@@ -1,4 +1,4 @@
-//! When a version was published, as a document of its registry tells. Nothing else of the document
+//! The time at which a version was published, from a document of its registry. Nothing else of the document
 //! is kept: those of some packages have tens of thousands of versions.
 
 use std::borrow::Cow;

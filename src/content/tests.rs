@@ -88,7 +88,7 @@ fn what_is_too_long_is_a_write_or_refused() {
 
 #[test]
 fn mcp_is_suspected_by_its_headers_and_json_is_looked_into() {
-    let of = |method, fields: Fields<'_>| looks_like_mcp(method, &fields, true);
+    let of = |method, fields: Fields<'_>| looks_like_mcp(&fields, method != "GET", true);
     let plain = Fields::default();
     let typed = |kind: &'static [u8]| Fields {
         content_type: Some(kind),
@@ -120,7 +120,7 @@ fn mcp_is_suspected_by_its_headers_and_json_is_looked_into() {
 
 #[test]
 fn mcp_cannot_hide_behind_a_type_a_charset_or_a_coding() {
-    let of = |fields: Fields<'_>, http2| looks_like_mcp("POST", &fields, http2);
+    let of = |fields: Fields<'_>, http2| looks_like_mcp(&fields, true, http2);
     let typed = |kind: &'static [u8]| Fields {
         content_type: Some(kind),
         ..Fields::default()
@@ -133,12 +133,13 @@ fn mcp_cannot_hide_behind_a_type_a_charset_or_a_coding() {
     assert_eq!(of(stream, false), Suspicion::Body, "no origin of gRPC");
     let wide = typed(b"application/json; charset=UTF-16le");
     assert_eq!(of(wide, true), Suspicion::Headers);
-    let zipped = Fields {
-        content_encoding: Some(b"gzip"),
+    let coded = |coding: &'static [u8]| Fields {
+        content_encoding: Some(coding),
         accept: Some(b"application/json, text/event-stream"),
         ..typed(b"application/json")
     };
-    assert_eq!(of(zipped, true), Suspicion::Headers);
+    assert_eq!(of(coded(b"br"), true), Suspicion::Headers);
+    assert_eq!(of(coded(b"gzip"), true), Suspicion::Body, "which is read");
 }
 
 #[test]
@@ -187,7 +188,7 @@ proptest! {
                 prop_assert!(progress != Progress::More || !ended);
             }
         }
-        looks_like_mcp(&method, &fields, ended);
+        looks_like_mcp(&fields, !method.is_empty(), ended);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::policy::{Action, Deed};
 
-use super::{Fields, essence, form, is_plain, told};
+use super::{Fields, essence, form, is_plain, with_action};
 
 /// Bytes of one value; refresh tokens are signed documents of some kilobytes.
 const MAX_VALUE_SIZE: usize = 8 * 1024;
@@ -36,13 +36,13 @@ pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
     };
     Deed {
         repository,
-        ..told(head, Some("pull-token"), Action::Read)
+        ..with_action(head, Some("pull-token"), Action::Read)
     }
 }
 
 /// What is decided where a form cannot be read.
 pub(super) fn unread(head: &Deed) -> Deed {
-    told(head, Some("push-token"), Action::Write)
+    with_action(head, Some("push-token"), Action::Write)
 }
 
 /// The repositories that a form asks to pull from; `None` if it asks for anything else.

@@ -44,7 +44,7 @@
 //! | `oci` | registries of container images | `mount`, `push`, `cancel`, `delete`, `upload-status`, `pull`, `tags`, `catalog`, `ping`, `pull-token`, `push-token`, `token` |
 //! | `openai` | the model API that many vendors imitate | `responses`, `count-tokens`, `chat`, `embeddings`, `moderations`, `audio`, `images`, `realtime`, `models`, `upload`, `store`, `batch`, `telemetry` |
 //! | `pypi` | indexes of Python packages | `upload`, `oidc`, `oidc-audience`, `browse`, `legacy-action`, `index`, `view`, `download` |
-//! | `rubygems` | registries of Ruby gems | `push`, `yank`, `unyank`, `owner`, `sign-in`, `oidc`, `web-hook`, `download`, `index`, `view` |
+//! | `rubygems` | registries of Ruby gems | `push`, `yank`, `unyank`, `owner`, `sign-in`, `oidc`, `web-hook`, `download`, `index`, `view`, `query` |
 //! | `s3` | object stores that speak S3 | `list`, `get`, `multipart`, `delete`, `put` |
 //! | `vertex` | models through Google Cloud and the Gemini API | `predict`, `generate`, `count-tokens`, `embed`, `upload`, `delete-file`, `cache`, `models` |
 //!

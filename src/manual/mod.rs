@@ -5,6 +5,7 @@
 //! - [`actions`]: what requests do, in the words of their services.
 //! - [`ages`]: rules that say how old a version of a package has to be.
 //! - [`claude_code`]: sessions, tool calls and settings of Claude Code.
+//! - [`commands`]: what everyday commands of package managers and forges do.
 //! - [`credentials`]: denies of all credentials but those that are meant for a destination.
 //! - [`identity`]: who asks, which repository it is, and what counts as evidence.
 //! - [`interception`]: which TLS is inspected, and how clients come to trust the authority.
@@ -18,6 +19,7 @@
 pub mod actions;
 pub mod ages;
 pub mod claude_code;
+pub mod commands;
 pub mod credentials;
 pub mod identity;
 pub mod interception;

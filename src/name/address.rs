@@ -18,7 +18,7 @@ pub enum AddressClass {
     Private,
     /// An ordinary unicast address.
     Public,
-    /// Unspecified, multicast, broadcast, reserved, or a form nobody should dial: never reachable.
+    /// Unspecified, multicast, broadcast, reserved, or a form that is not to be dialled: never reachable.
     Unroutable,
 }
 
@@ -198,7 +198,7 @@ const V6: [(Ipv6Net, AddressClass); 20] = {
             Public,
         ),
         (net6(0x64, 0xff9b, 0, 0, 96), Public),
-        // NAT64 of one network only (RFC 8215): where its IPv4 address stands, that network knows.
+        // NAT64 of one network only (RFC 8215): each network places the IPv4 address differently.
         (
             Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
             Private,

@@ -20,8 +20,8 @@ impl Path {
     /// Parses `/path[?query]` strictly (RFC 3986 section 3.3): at most 16 KiB of ASCII, no fragment.
     /// `*` (the asterisk-form of OPTIONS) is not a path.
     ///
-    /// The path is forwarded byte for byte as the client spelled it. Refused is what has no harmless
-    /// reading: a dot segment (also behind an escaped slash, and before `;` or an escape, as some
+    /// The path is forwarded byte for byte as the client spelled it. A path with one of these parts is
+    /// refused, because servers read them in hostile ways: a dot segment (also behind an escaped slash, and before `;` or an escape, as some
     /// servers cut there), a backslash, an escaped backslash, an escaped control character, an
     /// escape of a character that needs none, an escape of an escape (`%252F`), and escaped bytes
     /// that are not UTF-8.

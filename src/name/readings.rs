@@ -33,14 +33,27 @@ const SERVERS: [Server; 4] = [
 
 /// As [`Path::readings`](super::Path::readings), of a canonical path without its query.
 pub(super) fn of(path: &str) -> Vec<Box<str>> {
+    if is_plain(path) {
+        return vec![path.into()];
+    }
     let mut readings: Vec<Box<str>> = Vec::with_capacity(1);
-    for server in SERVERS {
+    let (has_escape, has_parameters) = (path.contains('%'), path.contains(['%', ';']));
+    let differs =
+        |server: &Server| (has_escape || server.divides) && (has_parameters || server.cuts);
+    for server in SERVERS.into_iter().filter(differs) {
         let reading = server.read(path);
         if !readings.contains(&reading) {
             readings.push(reading);
         }
     }
     readings
+}
+
+/// Whether every server reads a path as it is written.
+fn is_plain(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase() && !b"%;".contains(&byte);
+    let slash = path.len() > 1 && path.ends_with('/');
+    !slash && !path.contains("//") && path.bytes().all(plain)
 }
 
 impl Server {

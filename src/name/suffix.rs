@@ -1,15 +1,33 @@
-//! Registrable domains and public suffixes.
+//! Registrable domains, public suffixes and domains that many customers share.
 
 use super::HostName;
 
-/// Whether anybody can get a name right below `name`: it is in the public suffix list (either
-/// section), or a top-level domain that the list does not know.
+/// Domains that many customers share and the public suffix list does not have, one a line.
+const SHARED: &str = include_str!("../../config/shared-domains.txt");
+
+/// Whether names below `name` belong to unrelated customers of its owner, by the list of this
+/// program (`config/shared-domains.txt`). The public suffix list is not asked.
+pub fn is_shared_domain(name: &HostName) -> bool {
+    shared_domains().any(|line| match line.strip_prefix("*.") {
+        Some(domain) => name.suffixes().any(|suffix| suffix == domain),
+        None => line == name.as_str(),
+    })
+}
+
+/// The lines of the list.
+fn shared_domains() -> impl Iterator<Item = &'static str> {
+    let lines = SHARED.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Whether anyone can get a name right below `name`: it is in the public suffix list (either
+/// section), or a top-level domain that the list does not have.
 pub fn is_public_suffix(name: &HostName) -> bool {
     psl::suffix_str(name.as_str()) == Some(name.as_str())
 }
 
-/// The domain that somebody registered: one label below the public suffix, by the whole list. A
-/// customer's name below a shared suffix (`acme.github.io`) so counts as the customer's own.
+/// The domain that was registered: one label below the public suffix, by the whole list. A
+/// customer's name below a shared suffix (`acme.github.io`) counts as the customer's own.
 /// `None` for a public suffix itself.
 pub fn registrable_domain(name: &HostName) -> Option<&str> {
     psl::domain_str(name.as_str())
@@ -43,6 +61,51 @@ mod tests {
             "host.unlisted",
         ] {
             assert!(!is_public_suffix(&name(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn domains_of_many_customers_are_shared() {
+        for text in [
+            "amazonaws.com",
+            "eu-west-1.amazonaws.com",
+            "execute-api.eu-west-1.amazonaws.com",
+            "windows.net",
+            "core.windows.net",
+            "azure.com",
+            "oss-cn-hangzhou.aliyuncs.com",
+            "compat.objectstorage.eu-frankfurt-1.oraclecloud.com",
+            "digitaloceanspaces.com",
+            "sharepoint.com",
+        ] {
+            assert!(is_shared_domain(&name(text)), "{text}");
+        }
+        for text in [
+            "example.com",
+            "acme.sharepoint.com",
+            "com",
+            "notamazonaws.com",
+        ] {
+            assert!(!is_shared_domain(&name(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_list_of_shared_domains_is_sound() {
+        let mut seen = std::collections::BTreeSet::new();
+        for line in shared_domains() {
+            let domain = line.strip_prefix("*.").unwrap_or(line);
+            assert_eq!(name(domain).as_str(), domain, "{line}");
+            assert!(seen.insert(domain), "{line} stands twice");
+            let within = |other: &&str| {
+                let wide = other.strip_prefix("*.").filter(|wide| *wide != domain);
+                wide.is_some_and(|wide| domain.ends_with(&format!(".{wide}")))
+            };
+            assert_eq!(
+                shared_domains().find(within),
+                None,
+                "{line} is within a wider line"
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::name::Host;
+use crate::name::{Host, Path};
 
 use super::category::{Categories, Category};
 use super::index::{HostMap, HostMapBuilder};
@@ -43,17 +43,17 @@ impl Destination {
     }
 
     /// The categories under every reading of a path that some server is known to make.
-    pub(super) fn all_splits(&self, path: &str) -> Categories {
+    pub(super) fn all_splits(&self, path: &Path) -> Categories {
         if self.splits.is_empty() {
             return [self.category].into_iter().collect();
         }
-        let readings = Readings::of(path);
+        let readings = Readings::of(path.path());
         let read = |server: usize| {
             let mut splits = self.splits.iter();
             let found = splits.find(|(_, pattern)| pattern.matches_reading(&readings, server));
             found.map_or(self.category, |(category, _)| *category)
         };
-        let exact = self.split(path).unwrap_or(self.category);
+        let exact = self.split(path.path()).unwrap_or(self.category);
         let mut all: Categories = (0..Readings::COUNT).map(read).collect();
         all.insert(exact);
         all

@@ -149,7 +149,7 @@ impl Policy {
     pub(super) fn path_categories(&self, target: &Target, path: &Path) -> Categories {
         let label = self.label(target);
         match label.entry {
-            Some(entry) => entry.all_splits(path.path()),
+            Some(entry) => entry.all_splits(path),
             None => [label.category].into_iter().collect(),
         }
     }
@@ -178,7 +178,7 @@ fn by_path<'p>(label: Label<'p>, query: &Query<'_>) -> (Label<'p>, Categories) {
     let (Some(entry), Attempt::Request { path, .. }) = (label.entry, query.attempt) else {
         return (label, whole);
     };
-    let categories = entry.all_splits(path.path());
+    let categories = entry.all_splits(path);
     match entry.split(path.path()) {
         Some(category) if label.basis == Basis::Host => {
             let basis = Basis::Path;

@@ -1,8 +1,11 @@
 //! What a client inside a tunnel might hide: from the reader of its bodies, behind a second method,
 //! behind a reload, behind another session's name.
 
+use std::io::Write;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::json;
 
 use crate::kit::{
@@ -40,11 +43,15 @@ impl Bench {
     }
 
     fn post(&self, path: &str, fields: &str, body: &[u8]) -> Message {
+        self.ask("POST", path, fields, body)
+    }
+
+    fn ask(&self, method: &str, path: &str, fields: &str, body: &[u8]) -> Message {
         let mut client = self.client();
         let fields = format!("{fields}Content-Length: {}\r\n", body.len());
-        client.send(self.head(&format!("POST {path}"), &fields));
+        client.send(self.head(&format!("{method} {path}"), &fields));
         client.send(body);
-        client.answer("POST")
+        client.answer(method)
     }
 
     /// Nothing but these reached the origin.
@@ -131,6 +138,38 @@ fn a_message_of_mcp_is_found_where_a_batch_of_lfs_could_be() {
     let answer = bench.post("/x/info/lfs/objects/batch", "", CALL.as_bytes());
     assert_eq!(answer.status(), 403, "{answer:?}");
     bench.asked(&[]);
+}
+
+#[test]
+fn a_message_of_mcp_is_found_in_any_encoding_and_method() {
+    let bench = Bench::start("");
+    let wide: Vec<u8> = CALL.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let wider: Vec<u8> = CALL
+        .chars()
+        .flat_map(|it| u32::from(it).to_le_bytes())
+        .collect();
+    let mut zipped = GzEncoder::new(Vec::new(), Compression::fast());
+    zipped.write_all(CALL.as_bytes()).expect("memory");
+    let zipped = zipped.finish().expect("memory");
+    let behind = format!("{{\"{}\":1,{}", "a".repeat(2 << 20), &CALL[1..]);
+    let json = "Content-Type: application/json\r\n";
+    for (method, fields, body) in [
+        ("POST", json, wide.as_slice()),
+        ("POST", json, &wider),
+        ("POST", "Content-Encoding: gzip\r\n", &zipped),
+        ("POST", "Content-Encoding: br\r\n", b"\x8b\x00\x80"),
+        ("POST", json, behind.as_bytes()),
+        ("PUT", json, CALL.as_bytes()),
+        ("PATCH", json, CALL.as_bytes()),
+    ] {
+        let answer = bench.ask(method, "/mcp", fields, body);
+        let shown = body.get(..20).unwrap_or(body).escape_ascii();
+        assert!([400, 403].contains(&answer.status()), "{shown}: {answer:?}");
+    }
+    bench.asked(&[]);
+    let long = format!("{{\"a\":\"{}\"}}", "a".repeat(2 << 20));
+    let answer = bench.ask("PUT", "/x", json, long.as_bytes());
+    assert_eq!(answer.status(), 200, "a long body that is no message");
 }
 
 // --- Another method -----------------------------------------------------------------------------

@@ -56,6 +56,7 @@ mod mcp;
 mod next_run;
 mod oidc;
 mod parents;
+mod paths;
 mod records;
 mod records_whole;
 mod reload;

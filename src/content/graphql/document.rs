@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::lexer::{Lexer, Token};
 
-/// How deep selections or values may be nested.
-const DEEPEST: usize = 200;
-/// The most definitions of a document.
-const MOST_DEFINITIONS: usize = 1000;
-/// The longest name of a field that is told.
-const LONGEST_FIELD: usize = 100;
+/// Levels to which selections or values may be nested.
+const MAX_DEPTH: usize = 200;
+/// Definitions of a document.
+const MAX_DEFINITIONS: usize = 1000;
+/// Bytes of the name of a field.
+const MAX_FIELD_SIZE: usize = 100;
 
 /// What an operation is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,7 +51,7 @@ impl<'a> Document<'a> {
         };
         while let Some(token) = reader.next {
             document.define(token, &mut reader)?;
-            if document.operations.len() + document.fragments.len() > MOST_DEFINITIONS {
+            if document.operations.len() + document.fragments.len() > MAX_DEFINITIONS {
                 return None;
             }
         }
@@ -128,7 +128,7 @@ impl<'a> Document<'a> {
             }
         }
         let longest = fields.iter().map(|field| field.len()).max();
-        (longest.unwrap_or(0) <= LONGEST_FIELD).then_some(fields)
+        (longest.unwrap_or(0) <= MAX_FIELD_SIZE).then_some(fields)
     }
 }
 
@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
                 }
                 _ => {}
             }
-            if open.len() > DEEPEST {
+            if open.len() > MAX_DEPTH {
                 return None;
             }
             self.step()?;
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
             if let Some(inner) = self.selected(top, &mut selection)? {
                 open.push(inner);
             }
-            if open.len() > DEEPEST {
+            if open.len() > MAX_DEPTH {
                 return None;
             }
         }

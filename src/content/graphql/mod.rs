@@ -14,13 +14,13 @@ use crate::name::Path;
 use crate::policy::{Action, Deed};
 
 use super::json::{self, Object};
-use super::{Fields, essence, form, is_plain, told};
+use super::{Fields, essence, form, is_plain, with_action};
 use document::{Document, Kind};
 
-/// The most requests in a batch.
-const MOST_REQUESTS: usize = 100;
-/// The most fields that are judged each on its own.
-const MOST_FIELDS: usize = 100;
+/// Requests in a batch.
+const MAX_REQUESTS: usize = 100;
+/// Fields of mutations that are decided one by one; more are one `graphql-mutation`.
+const MAX_FIELDS: usize = 100;
 /// The keys of a request. Another key may name a stored document, which may be a mutation.
 const KEYS: &[&str] = &["query", "operationName", "variables", "extensions"];
 
@@ -42,7 +42,7 @@ pub(super) fn read(
 
 /// What is judged where a request cannot be read.
 pub(super) fn unread(head: &Deed) -> Deed {
-    told(head, Some("graphql-unreadable"), Action::Write)
+    with_action(head, Some("graphql-unreadable"), Action::Write)
 }
 
 /// What a request does.
@@ -84,14 +84,14 @@ impl Said {
             } else {
                 "graphql-query"
             };
-            return vec![told(head, Some(operation), Action::Read)];
+            return vec![with_action(head, Some(operation), Action::Read)];
         }
         match self.changes {
-            Some(fields) if (1..=MOST_FIELDS).contains(&fields.len()) => fields
+            Some(fields) if (1..=MAX_FIELDS).contains(&fields.len()) => fields
                 .iter()
-                .map(|field| told(head, Some(&format!("mutation:{field}")), Action::Write))
+                .map(|field| with_action(head, Some(&format!("mutation:{field}")), Action::Write))
                 .collect(),
-            _ => vec![told(head, Some("graphql-mutation"), Action::Write)],
+            _ => vec![with_action(head, Some("graphql-mutation"), Action::Write)],
         }
     }
 }
@@ -151,7 +151,7 @@ fn posted(fields: &Fields<'_>, body: &[u8]) -> Option<Said> {
 
 fn batch(text: &str) -> Option<Said> {
     let elements = json::elements(text)?;
-    if !(1..=MOST_REQUESTS).contains(&elements.len()) {
+    if !(1..=MAX_REQUESTS).contains(&elements.len()) {
         return None;
     }
     let mut said = elements.iter().map(|element| request(element.get()));

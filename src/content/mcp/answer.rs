@@ -5,10 +5,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::json::{self, Object};
-use super::MOST_MESSAGES;
+use super::MAX_MESSAGES;
 
-/// The longest id that is repeated, in bytes.
-const LONGEST_ID: usize = 256;
+/// Bytes of an id that the answer repeats; a longer id is left out.
+const MAX_ID_SIZE: usize = 256;
 
 /// The JSON-RPC error (section 5.1 of its specification) that refuses a request, with its id; for a
 /// batch an array of them. `None` where nothing waits for an answer: a notification, an answer.
@@ -27,7 +27,7 @@ pub fn refusal(request: &[u8], code: i64, message: &str, data: Option<&Value>) -
     };
     let answers: Vec<_> = elements
         .into_iter()
-        .take(MOST_MESSAGES)
+        .take(MAX_MESSAGES)
         .filter_map(|element| Answer::to(element.get(), &error))
         .collect();
     if answers.is_empty() {
@@ -63,7 +63,7 @@ impl<'a> Answer<'a> {
             Some(object) => Some(object.get("id")?),
         };
         let plain = |id: &&RawValue| {
-            !id.get().starts_with(['{', '[', 't', 'f']) && id.get().len() <= LONGEST_ID
+            !id.get().starts_with(['{', '[', 't', 'f']) && id.get().len() <= MAX_ID_SIZE
         };
         Some(Self {
             jsonrpc: "2.0",

@@ -1,11 +1,13 @@
-//! Finds messages of the Model Context Protocol where nobody announced them.
+//! Finds messages of the Model Context Protocol in requests to servers that no policy lists.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::super::Fields;
 use super::super::json::{Text, same};
+use super::encoded;
 
 /// The first parts of the methods of the protocol. What has no slash is a whole method.
 const METHODS: &[&str] = &[
@@ -24,53 +26,73 @@ const METHODS: &[&str] = &[
     "tasks/",
     "tools/",
 ];
-/// The most values, one after the other, that are looked at.
-const MOST_VALUES: usize = 16;
+/// Values, one after the other, that are looked at.
+const MAX_VALUES: usize = 16;
+
+/// What a body is, as far as it was read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Recognised {
+    /// No message of the protocol.
+    No,
+    /// A message, or something with a message in it.
+    Yes,
+    /// What was read is no message, and what is missing could make one of it; or the body is
+    /// compressed by a coding that is not read.
+    Undecided,
+}
 
 /// Whether a body is a message of the Model Context Protocol, or has one in it: an object, or an
-/// array of objects, with `"jsonrpc":"2.0"` and one of its methods.
+/// array of objects, with `"jsonrpc":"2.0"` and one of its methods. gzip and deflate are undone,
+/// UTF-16 and UTF-32 are read.
 ///
 /// It is found as servers would find it, who are not strict: keys in any casing or twice, several
 /// values one after the other, something behind them. A body may be cut off: what stands before the
 /// cut counts.
 ///
-/// Where the rest is `cut` off, one of the two words is enough; and what is no JSON to this reader,
-/// but might be to another (half a surrogate pair in a key), counts where it names the protocol.
-pub fn is_message(body: &[u8], cut: bool) -> bool {
-    let text = String::from_utf8_lossy(body.strip_prefix(MARK).unwrap_or(body));
-    let mut reader = serde_json::Deserializer::from_str(&text);
-    for _ in 0..MOST_VALUES {
-        let mut glance = Glance::default();
-        let read = glance.deserialize(&mut reader);
-        if glance.found {
-            return true;
-        }
-        match read {
-            Ok(()) => {}
-            Err(error) if error.is_eof() => return cut && glance.may_be_one(),
-            Err(_) => return names_it(&text),
-        }
+/// Where the rest is cut off (the body has not `ended`), one of the two words is enough; and what is
+/// no JSON to this reader, but might be to another (half a surrogate pair in a key), counts where it
+/// names the protocol.
+pub fn recognise(fields: &Fields<'_>, body: &[u8], ended: bool) -> Recognised {
+    match encoded::content(fields, body) {
+        Some((content, true)) if content.is_empty() => Recognised::Undecided,
+        Some((content, cut)) => in_text(&encoded::text(&content), cut || !ended),
+        None => Recognised::Undecided,
     }
-    false
 }
 
-/// The mark that some readers pass over at the start of UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+/// Whether the codings of a body are among those that are undone.
+pub fn is_readable(fields: &Fields<'_>) -> bool {
+    encoded::content(fields, b"").is_some()
+}
 
 /// Whether a body may begin as JSON does; `None` where more of it has to be there to tell.
 ///
 /// `passed` counts the bytes that need no second look when more of the same body has come.
-pub fn may_begin(body: &[u8], passed: &mut usize) -> Option<bool> {
-    if body.len() < MARK.len() && MARK.starts_with(body) {
-        return None;
+pub fn may_begin(fields: &Fields<'_>, body: &[u8], passed: &mut usize) -> Option<bool> {
+    if encoded::is_compressed(fields) {
+        return Some(true);
     }
-    if *passed == 0 && body.starts_with(MARK) {
-        *passed = MARK.len();
+    encoded::may_begin(body, passed)
+}
+
+fn in_text(text: &str, cut: bool) -> Recognised {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    for _ in 0..MAX_VALUES {
+        let mut glance = Glance::default();
+        let read = glance.deserialize(&mut reader);
+        if glance.found {
+            return Recognised::Yes;
+        }
+        match read {
+            Ok(()) => {}
+            Err(error) if error.is_eof() => return glance.at_the_end(cut),
+            Err(_) if names_it(text) => return Recognised::Yes,
+            // Nested too deep for this reader, or no JSON: what follows is not known.
+            Err(_) if cut && glance.began => return Recognised::Undecided,
+            Err(_) => return Recognised::No,
+        }
     }
-    let rest = body.get(*passed..).unwrap_or_default();
-    let text = rest.trim_ascii_start();
-    *passed += rest.len() - text.len();
-    text.first().map(|first| matches!(first, b'{' | b'['))
+    Recognised::No
 }
 
 /// Whether a text could name the protocol in a key.
@@ -84,6 +106,8 @@ fn names_it(text: &str) -> bool {
 /// What was seen of a value so far.
 #[derive(Default)]
 struct Glance {
+    /// Whether it is an object or array.
+    began: bool,
     /// How many arrays it is inside of.
     depth: u8,
     jsonrpc: bool,
@@ -93,9 +117,14 @@ struct Glance {
 }
 
 impl Glance {
-    /// Whether what was cut off could make a message of it.
-    fn may_be_one(&self) -> bool {
-        self.method.unwrap_or(self.jsonrpc)
+    /// What a text is that ends before its value does.
+    fn at_the_end(&self, cut: bool) -> Recognised {
+        match (self.method, self.jsonrpc) {
+            _ if !cut || !self.began => Recognised::No,
+            (Some(true), _) | (None, true) => Recognised::Yes,
+            (Some(false), _) if self.depth == 0 => Recognised::No,
+            _ => Recognised::Undecided,
+        }
     }
 
     fn note(&mut self, key: &str, value: &RawValue) {
@@ -133,6 +162,7 @@ impl<'de> Visitor<'de> for &mut Glance {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.began = true;
         (self.jsonrpc, self.method) = (false, None);
         while let Some(Text(key)) = map.next_key()? {
             let wanted = same(&key, "jsonrpc") || same(&key, "method");
@@ -146,6 +176,7 @@ impl<'de> Visitor<'de> for &mut Glance {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        self.began = true;
         if self.depth > 0 {
             while list.next_element::<IgnoredAny>()?.is_some() {}
             return Ok(());

@@ -4,6 +4,7 @@
 //! the same, so that a server that believes them does nothing else.
 
 mod answer;
+mod encoded;
 mod events;
 mod glance;
 mod headers;
@@ -18,21 +19,21 @@ use serde_json::value::RawValue;
 use crate::policy::{Action, Deed, McpCall};
 
 use super::json::{self, Object};
-use super::{Fields, Progress, is_plain, told, whole};
+use super::{Fields, Progress, is_plain, whole, with_action};
 
 pub use answer::refusal;
 pub use events::whole_events;
-pub use glance::{is_message, may_begin};
+pub use glance::{Recognised, is_readable, may_begin, recognise};
 pub use listing::allowed_tools;
 
-/// How deep a message may be nested.
-const DEEPEST: usize = 64;
-/// The longest name of a method, tool or prompt, in bytes.
-const LONGEST_NAME: usize = 128;
-/// The longest URI of a resource, in bytes.
-const LONGEST_URI: usize = 1024;
-/// The most messages in a batch.
-const MOST_MESSAGES: usize = 256;
+/// Levels to which a message may be nested.
+const MAX_DEPTH: usize = 64;
+/// Bytes of the name of a method, tool or prompt.
+const MAX_NAME_SIZE: usize = 128;
+/// Bytes of the URI of a resource.
+const MAX_URI_SIZE: usize = 1024;
+/// Messages in a batch.
+const MAX_MESSAGES: usize = 256;
 
 /// The keys of a message; none may stand there in another casing.
 const KEYS: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
@@ -48,11 +49,15 @@ pub(super) fn read(head: &Deed, fields: &Fields<'_>, method: &str, body: &[u8]) 
         let action = head.action.unwrap_or(action);
         Progress::Done(vec![Deed {
             mcp: Some(call(head)),
-            ..told(head, Some(operation), action)
+            ..with_action(head, Some(operation), action)
         }])
     };
     match method {
         "POST" => posted(head, fields, body).map_or_else(Progress::Malformed, Progress::Done),
+        // A server that no policy lists may read a message whatever the method.
+        _ if !body.is_empty() && call(head).server.is_none() => {
+            posted(head, fields, body).map_or_else(Progress::Malformed, Progress::Done)
+        }
         _ if !body.is_empty() => Progress::Malformed("only a POST carries an MCP message"),
         "GET" | "HEAD" => bare("stream", Action::Read),
         "DELETE" => bare("end-session", Action::Call),
@@ -74,7 +79,7 @@ fn posted(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Result<Vec<Deed>, &'
         return Err("an MCP message that is compressed, or not UTF-8, cannot be judged");
     }
     let text = str::from_utf8(body).map_err(|_| "the MCP message is not UTF-8")?;
-    if !json::is_shallow(text, DEEPEST) {
+    if !json::is_shallow(text, MAX_DEPTH) {
         return Err("the MCP message is nested too deep");
     }
     if text.trim_ascii_start().starts_with('[') {
@@ -92,7 +97,7 @@ fn batch(head: &Deed, fields: &Fields<'_>, text: &str) -> Result<Vec<Deed>, &'st
     if elements.is_empty() {
         return Err("the MCP batch is empty");
     }
-    if elements.len() > MOST_MESSAGES {
+    if elements.len() > MAX_MESSAGES {
         return Err("the MCP batch has too many messages");
     }
     let one = |element: &RawValue| {
@@ -151,7 +156,7 @@ impl<'a> Message<'a> {
         let meta = members(parameters.as_ref().and_then(|all| all.get("_meta")), &[])?;
         let name = named(&method, parameters.as_ref())?;
         let noted = |key: &str| meta.as_ref().and_then(|meta| meta.text(key));
-        let id = noted(TOOL_USE_ID).filter(|id| is_name(id, LONGEST_NAME));
+        let id = noted(TOOL_USE_ID).filter(|id| is_name(id, MAX_NAME_SIZE));
         Ok(Self {
             has_id: object.get("id").is_some(),
             name,
@@ -172,7 +177,7 @@ impl<'a> Message<'a> {
         let operation = self.method.as_deref().unwrap_or("response");
         Deed {
             mcp: Some(call),
-            ..told(head, Some(operation), Action::Call)
+            ..with_action(head, Some(operation), Action::Call)
         }
     }
 }
@@ -195,11 +200,11 @@ fn members<'a>(
 /// The parameter that names what a method is about, and how long it may be.
 fn name_of(method: &str) -> Option<(&'static str, usize)> {
     match method {
-        "tools/call" | "prompts/get" => Some(("name", LONGEST_NAME)),
+        "tools/call" | "prompts/get" => Some(("name", MAX_NAME_SIZE)),
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
-            Some(("uri", LONGEST_URI))
+            Some(("uri", MAX_URI_SIZE))
         }
-        _ if method.starts_with("tasks/") => Some(("taskId", LONGEST_NAME)),
+        _ if method.starts_with("tasks/") => Some(("taskId", MAX_NAME_SIZE)),
         _ => None,
     }
 }
@@ -208,7 +213,7 @@ fn named<'a>(
     method: &str,
     parameters: Option<&Object<'a>>,
 ) -> Result<Option<Cow<'a, str>>, &'static str> {
-    let Some((key, longest)) = name_of(method) else {
+    let Some((key, max_size)) = name_of(method) else {
         return Ok(None);
     };
     let value = parameters.and_then(|parameters| parameters.get(key));
@@ -217,7 +222,7 @@ fn named<'a>(
     }
     let name = value
         .and_then(json::text)
-        .filter(|name| is_name(name, longest));
+        .filter(|name| is_name(name, max_size));
     name.map(Some).ok_or("the MCP message has no sound name")
 }
 
@@ -225,13 +230,13 @@ fn named<'a>(
 /// tool, by passing over spaces or case.
 fn is_method(method: &str) -> bool {
     let lower = method.to_ascii_lowercase();
-    is_name(method, LONGEST_NAME)
+    is_name(method, MAX_NAME_SIZE)
         && method.bytes().all(|byte| byte.is_ascii_graphic())
         && (lower == method || name_of(&lower).is_none())
 }
 
 /// Whether a name can be matched and recorded as it is.
-fn is_name(name: &str, longest: usize) -> bool {
+fn is_name(name: &str, max_size: usize) -> bool {
     let bare = name.trim() == name && !name.contains(char::is_control);
-    (1..=longest).contains(&name.len()) && bare
+    (1..=max_size).contains(&name.len()) && bare
 }

@@ -1,3 +1,8 @@
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+
 use super::super::tests::{body, deeds};
 use super::*;
 use crate::policy::Body;
@@ -22,6 +27,14 @@ fn calls(progress: Progress) -> Vec<McpCall> {
 
 fn is_refused(progress: &Progress) -> bool {
     matches!(progress, Progress::Malformed(_))
+}
+
+fn seen(bytes: &[u8], ended: bool) -> Recognised {
+    recognise(&Fields::default(), bytes, ended)
+}
+
+fn recognised(text: &str, ended: bool) -> bool {
+    seen(text.as_bytes(), ended) == Recognised::Yes
 }
 
 fn message(method: &str, rest: &str) -> String {
@@ -97,7 +110,7 @@ fn each_message_of_a_batch_is_judged() {
     assert!(is_refused(&plain("[]")));
     assert!(is_refused(&plain(&format!("[[{CALL}]]"))));
     assert!(is_refused(&plain(&format!("[{CALL},1]"))));
-    let long = format!("[{}{CALL}]", format!("{CALL},").repeat(MOST_MESSAGES));
+    let long = format!("[{}{CALL}]", format!("{CALL},").repeat(MAX_MESSAGES));
     assert!(is_refused(&plain(&long)));
 }
 
@@ -258,7 +271,7 @@ fn messages_are_found_where_nobody_announced_them() {
         r#"{"method":"x","method":"tools/list","jsonrpc":"2.0"}"#,
         r#"{"m\u0065thod":"tools\/list","jsonrpc":"2.0"}"#,
     ] {
-        assert!(is_message(text.as_bytes(), false), "{text}");
+        assert!(recognised(text, true), "{text}");
     }
     for text in [
         "",
@@ -269,9 +282,9 @@ fn messages_are_found_where_nobody_announced_them() {
         r#"[{"jsonrpc":"2.0"},{"method":"tools/list"}]"#,
         r#"{"jsonrpc":"2.0","result":{}}"#,
     ] {
-        assert!(!is_message(text.as_bytes(), false), "{text}");
+        assert!(!recognised(text, true), "{text}");
     }
-    assert!(!is_message("[".repeat(1 << 20).as_bytes(), true));
+    assert!(!recognised(&"[".repeat(1 << 20), true));
 }
 
 #[test]
@@ -281,21 +294,115 @@ fn a_message_cannot_hide_behind_its_length_or_a_key_that_is_no_text() {
         r#"{"jsonrpc":"2.0","id":1,"params":{"x":"aaa"#,
         r#"[{}, {"jsonrpc":"2.0","x":"#,
     ] {
-        assert!(is_message(text.as_bytes(), true), "{text}");
-        assert!(!is_message(text.as_bytes(), false), "{text}");
+        assert!(recognised(text, false), "{text}");
+        assert!(!recognised(text, true), "{text}");
     }
     for text in [
         r#"{"jsonrpc":"2.0","method":"eth_call","params":["aaa"#,
         r#"{"index":{}}"#,
-        r#"{"x":"aaa"#,
+        r#""{"#,
     ] {
-        assert!(!is_message(text.as_bytes(), true), "{text}");
+        assert_eq!(seen(text.as_bytes(), false), Recognised::No, "{text}");
+    }
+    let deep = format!("{{\"x\":{}", "[".repeat(1000));
+    for text in [
+        r#"{"x":"aaa"#,
+        r#"{"aaaaaa"#,
+        "{",
+        "[1, 2, ",
+        r#"[{"jsonrpc":"2.0","method":"eth_call"}, "#,
+        &deep,
+    ] {
+        assert_eq!(
+            seen(text.as_bytes(), false),
+            Recognised::Undecided,
+            "{text}"
+        );
+        assert_eq!(seen(text.as_bytes(), true), Recognised::No, "{text}");
     }
     let odd = r#"{"\ud800":1,"jsonrpc":"2.0","method":"tools/call"}"#;
-    assert!(is_message(odd.as_bytes(), false), "half a surrogate pair");
+    assert!(recognised(odd, true), "half a surrogate pair");
     let latin = b"{\"\xe9\":1,\"jsonrpc\":\"2.0\",\"method\":\"tools/call\"}";
-    assert!(is_message(latin, false), "another charset");
-    assert!(!is_message(b"{a: 1}", false));
+    assert_eq!(seen(latin, true), Recognised::Yes, "another charset");
+    assert!(!recognised("{a: 1}", true));
+}
+
+/// Compressed by a coding of that name.
+fn coded(coding: &str, bytes: &[u8], ended: bool) -> Recognised {
+    let fields = Fields {
+        content_encoding: Some(coding.as_bytes()),
+        ..Fields::default()
+    };
+    recognise(&fields, bytes, ended)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_message_cannot_hide_in_an_encoding() {
+    for big in [false, true] {
+        let unit = |it: u16| {
+            if big {
+                it.to_be_bytes()
+            } else {
+                it.to_le_bytes()
+            }
+        };
+        let wide: Vec<u8> = CALL.encode_utf16().flat_map(unit).collect();
+        let mark = unit(0xfeff).to_vec();
+        assert_eq!(seen(&wide, true), Recognised::Yes);
+        assert_eq!(seen(&[mark, wide.clone()].concat(), true), Recognised::Yes);
+        let zipped = gzip(&wide);
+        assert_eq!(coded("gzip", &zipped, true), Recognised::Yes);
+        let unit = |it: char| {
+            if big {
+                u32::from(it).to_be_bytes()
+            } else {
+                u32::from(it).to_le_bytes()
+            }
+        };
+        let wide: Vec<u8> = CALL.chars().flat_map(unit).collect();
+        assert_eq!(seen(&wide, true), Recognised::Yes);
+    }
+}
+
+#[test]
+fn a_message_cannot_hide_in_a_coding() {
+    let zipped = gzip(CALL.as_bytes());
+    let mut deflated = DeflateEncoder::new(Vec::new(), Compression::fast());
+    deflated.write_all(CALL.as_bytes()).unwrap();
+    let deflated = deflated.finish().unwrap();
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+    zlib.write_all(CALL.as_bytes()).unwrap();
+    let zlib = zlib.finish().unwrap();
+    for (coding, bytes) in [
+        ("gzip", &zipped),
+        ("X-GZIP", &zipped),
+        ("identity, gzip", &zipped),
+        ("deflate", &deflated),
+        ("deflate", &zlib),
+    ] {
+        assert_eq!(coded(coding, bytes, true), Recognised::Yes, "{coding}");
+    }
+    let twice = [gzip(b" "), zipped.clone()].concat();
+    assert_eq!(coded("gzip", &twice, true), Recognised::Yes, "two members");
+    let bomb = gzip(&[&b"{\"a\":\""[..], &vec![b'a'; 9 << 20]].concat());
+    assert_eq!(coded("gzip", &bomb, true), Recognised::Undecided);
+    assert_eq!(coded("gzip", &gzip(b"{}"), true), Recognised::No);
+    assert_eq!(coded("gzip", &gzip(b"GIF89a"), true), Recognised::No);
+    assert_eq!(coded("gzip", b"\x1f\x8b", false), Recognised::Undecided);
+    assert_eq!(coded("gzip", b"\x1f\x8b", true), Recognised::Undecided);
+    for coding in ["br", "zstd", "gzip, gzip", "gzip, br", "x"] {
+        assert_eq!(coded(coding, b"x", true), Recognised::Undecided, "{coding}");
+    }
+    assert_eq!(
+        coded("aws-chunked", b"5;chunk-signature", true),
+        Recognised::No
+    );
 }
 
 #[test]
@@ -310,7 +417,11 @@ fn blanks_and_a_mark_are_waited_out() {
         (b"\xef\xbbx", Some(false)),
         (b"--x", Some(false)),
     ] {
-        assert_eq!(may_begin(text, &mut 0), begins, "{text:?}");
+        assert_eq!(
+            may_begin(&Fields::default(), text, &mut 0),
+            begins,
+            "{text:?}"
+        );
     }
 }
 
@@ -405,7 +516,10 @@ fn whole_events_end_with_an_empty_line() {
 proptest! {
     #[test]
     fn any_bytes_can_be_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        is_message(&bytes, true);
+        let _ = seen(&bytes, true);
+        for coding in ["gzip", "deflate", "br"] {
+            let _ = coded(coding, &bytes, false);
+        }
         refusal(&bytes, 1, "no", None);
         allowed_tools(&bytes, &|_| false);
         prop_assert!(whole_events(&bytes) <= bytes.len());
@@ -414,7 +528,7 @@ proptest! {
     #[test]
     fn any_text_of_events_and_json_can_be_read(text in "(data: |event: endpoint|\r|\n|\\{\"result\":|\\{\"tools\":\\[|\\{\"name\":\"a\"\\}|[\\]}:,{\\[]|\"jsonrpc\":\"2.0\"|\"id\":1|\"method\":\"ping\"){0,20}") {
         let bytes = text.as_bytes();
-        is_message(bytes, true);
+        let _ = seen(bytes, true);
         refusal(bytes, 1, "no", None);
         if let Some(cut) = allowed_tools(bytes, &|_| false) {
             prop_assert!(allowed_tools(&cut, &|_| false).is_none());
@@ -422,7 +536,7 @@ proptest! {
         // What is judged as a message is found as one.
         if let Progress::Done(deeds) = plain(&text) {
             let asks = deeds.iter().any(|deed| deed.mcp.as_ref().unwrap().method.is_some());
-            prop_assert_eq!(asks, is_message(bytes, false));
+            prop_assert_eq!(asks, recognised(&text, true));
         }
     }
 }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::name::{AddressClass, Host, HostName, SpecialName, canonical, classify, special};
+use crate::name::{
+    AddressClass, Host, HostName, SpecialName, canonical, classify, is_shared_domain, special,
+};
 
 /// One entry of `hosts`, parsed.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -30,7 +32,8 @@ pub(in crate::policy) struct BadPattern {
 /// How wide a pattern is, where somebody should know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::policy) enum Width {
-    /// Anybody can get a name there, as a customer of the owner (the private section of the list).
+    /// Anyone can get a name there as a customer of the owner: by the private section of the
+    /// public suffix list, or by the list of shared domains.
     Customers,
     /// Anybody can register a domain there.
     Registry,
@@ -69,10 +72,14 @@ impl HostPattern {
         if text.contains('.') && special(name) == Some(SpecialName::Private) {
             return None;
         }
-        let suffix = psl::suffix(text.as_bytes()).filter(|suffix| *suffix == text)?;
-        match suffix.typ()? {
-            psl::Type::Icann => Some(Width::Registry),
-            psl::Type::Private => Some(Width::Customers),
+        let suffix = psl::suffix(text.as_bytes()).filter(|suffix| *suffix == text);
+        match suffix.and_then(|suffix| suffix.typ()) {
+            Some(psl::Type::Icann) => Some(Width::Registry),
+            Some(psl::Type::Private) => Some(Width::Customers),
+            None => {
+                let is_shared = matches!(self, Self::Below(name) if is_shared_domain(name));
+                is_shared.then_some(Width::Customers)
+            }
         }
     }
 
@@ -256,10 +263,13 @@ fn refuse_shape(text: &str) -> Result<(), BadPattern> {
         let suffix = suffix
             .split_once('.')
             .map_or("example.com", |(_, suffix)| suffix);
-        return bad(
-            "`*` stands only in front, for whole labels",
-            format!("write `*.{suffix}` to match every host below {suffix}"),
-        );
+        let wide = HostPattern::parse(&format!("*.{suffix}"));
+        let help = if wide.is_ok_and(|wide| wide.width().is_some()) {
+            format!("name the exact hosts: anyone can have a host below {suffix}")
+        } else {
+            format!("write `*.{suffix}` to match every host below {suffix}")
+        };
+        return bad("`*` stands only in front, for whole labels", help);
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::policy::tests::try_compile;
 use crate::policy::{Action, Verdict};
 
 /// So many regions of each policy are looked at from their witness.
-const MAX_REGIONS: usize = 60;
+const MAX_REGIONS: usize = 24;
 
 const HOSTS: [&str; 9] = [
     "a.example.com",
@@ -229,12 +229,12 @@ fn decided(policy: &Policy, point: &Point) -> (Verdict, Option<Verdict>, String,
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn each_flow_is_in_one_region_and_decided_as_its_witness(
         text in policy(),
-        points in vec(point(), 24),
+        points in vec(point(), 16),
     ) {
         let (Some(policy), _) = try_compile(&text) else {
             return Err(TestCaseError::reject("no policy"));

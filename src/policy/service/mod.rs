@@ -2,8 +2,8 @@
 //! (`config/services/*.toml`), one per protocol.
 //!
 //! A file lists operations; the first that matches method, path and query says what the request
-//! does. What matches none reads where its method reads and writes otherwise, so a spelling that
-//! the file does not know is never the harmless one.
+//! does. A request that matches none reads if its method reads, and writes otherwise: so a spelling
+//! that the file does not list is a write.
 
 mod fields;
 mod names;
@@ -35,7 +35,7 @@ const OTHER: &str = "other";
 /// The service of a host in the category `source-control` for which no other service is named.
 const FORGE: &str = "git";
 
-/// What is known of the protocols of services.
+/// The services of the data files.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     services: Arc<[Service]>,
@@ -53,7 +53,7 @@ struct Service {
     words: Arc<Words>,
     packages: PackageForm,
     files: FileForm,
-    /// Where it tells when versions were published.
+    /// Where the service says when versions were published.
     published: Option<published::Source>,
     /// [`OTHER`], made once.
     other: Arc<str>,
@@ -99,8 +99,8 @@ pub(super) fn known() -> Vec<&'static str> {
     FILES.iter().map(|(name, _)| *name).collect()
 }
 
-/// Whether the query of a request names a method, which servers and frameworks may take for that of
-/// the request.
+/// Whether the query of a request names a method that servers and frameworks may use instead of
+/// the method of the request.
 pub fn names_method(path: &Path) -> bool {
     query::overrides_method(path.query())
 }
@@ -150,8 +150,8 @@ impl Services {
     }
 
     /// The words for what may be done at a service, each once: of the services that it includes, its
-    /// own, then `other`. Those that only a body tells are among them; `mutation:*` stands for each
-    /// field of a GraphQL mutation. Nothing where there is no such service.
+    /// own, then `other`. The words that only a body shows are among them; `mutation:*` stands for
+    /// each field of a GraphQL mutation. Empty if there is no such service.
     pub fn operations(&self, name: &str) -> impl Iterator<Item = &str> {
         let mut words: Vec<&str> = Vec::new();
         for service in self.with_included(name) {
@@ -168,19 +168,31 @@ impl Services {
         words.into_iter()
     }
 
+    /// Whether some service has that word. A field of a GraphQL mutation is one wherever GraphQL is
+    /// spoken.
+    pub fn has_operation(&self, word: &str) -> bool {
+        let is_field = |known: &str| {
+            known
+                .strip_suffix('*')
+                .is_some_and(|it| word.starts_with(it))
+        };
+        let mut known = self.names().flat_map(|(name, _)| self.operations(name));
+        known.any(|known| known == word || is_field(known))
+    }
+
     /// Which words of a service include which; `None` where there is no such service.
     pub fn words(&self, service: &str) -> Option<&Words> {
         self.find(service).map(|service| &*service.words)
     }
 
-    /// What the head of a request tells of its deed: by the service of its host, where one is named
-    /// (git for `source-control` where none is), else by method.
+    /// Reads the facts of a request from its head: by the service of its host, if one is named (git
+    /// for `source-control` if none is), else by method.
     ///
     /// A request by a reading method is also read as other servers would read its path
     /// ([`Path::readings`]): if it writes by one reading, that is what it does.
     ///
-    /// Git is not looked for on other hosts: `POST /x/git-upload-pack` reads at a forge, and carries
-    /// anything anywhere else.
+    /// Other hosts are not read as git: `POST /x/git-upload-pack` reads at a forge, and may carry any
+    /// data to another host.
     pub fn read(
         &self,
         service: Option<&str>,
@@ -202,19 +214,15 @@ impl Services {
             let mut services = self.with_included(&service.name);
             services.find_map(|of| of.read(&request, &service.words))
         };
-        let found = read(path.path());
-        let harmless = found
-            .as_ref()
-            .map_or(by_method(method), |it| it.action.unwrap_or(Action::Write));
-        if harmless == Action::Read {
-            let readings = path.readings();
-            let others = readings.iter().filter(|it| ***it != *path.path());
-            let worse = others.filter_map(|text| read(text));
-            if let Some(worse) = worse.filter(|it| it.action != Some(Action::Read)).next() {
-                return worse;
-            }
+        let by_default = by_method(method);
+        let found = read(path.path()).unwrap_or_else(|| Self::unknown(known, by_default));
+        if by_default != Action::Read || found.action != Some(Action::Read) {
+            return found;
         }
-        found.unwrap_or_else(|| Self::unknown(known, by_method(method)))
+        let readings = path.readings();
+        let mut others = readings.iter().filter(|text| ***text != *path.path());
+        let writes = |text: &Box<str>| read(text).filter(|it| it.action != Some(Action::Read));
+        others.find_map(writes).unwrap_or(found)
     }
 
     /// The deed of a request that no operation describes.

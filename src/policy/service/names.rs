@@ -1,6 +1,6 @@
 //! The spelling of repositories and packages that rules match, and the names in file names.
 
-/// How a service tells names of packages apart.
+/// How the names of packages of a service are compared.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum PackageForm {
     #[default]

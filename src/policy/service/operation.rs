@@ -11,7 +11,7 @@ use super::query::Conditions;
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) name: Arc<str>,
-    /// `None` where only the body tells.
+    /// `None`: the body has to be read.
     pub(super) action: Option<Action>,
     /// As on the wire; `GET` stands for `HEAD` as well.
     pub(super) methods: Box<[Box<str>]>,

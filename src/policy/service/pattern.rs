@@ -162,7 +162,7 @@ impl Pattern {
         Some(())
     }
 
-    /// Whether it matches whatever follows some beginning: its end is open.
+    /// Whether it matches any path with a certain beginning.
     #[cfg(test)]
     pub(super) fn is_open(&self) -> bool {
         matches!(self.pieces.last(), Some(Piece::Many))

@@ -1,4 +1,4 @@
-//! Where a registry tells when a version of a package was published.
+//! The documents in which registries say when a version of a package was published.
 
 use serde::Deserialize;
 
@@ -8,25 +8,25 @@ use super::super::{Action, Deed};
 use super::names::PackageForm;
 use super::{OTHER, Services};
 
-/// What is known of the age of that which a request asks for.
+/// How to learn the age of the version that a request asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Published {
-    /// It asks for no version of a package: it looks around, or writes.
+    /// The request asks for no version of a package: it lists, views or writes.
     NoVersion,
-    /// It may ask for one, and nothing tells its age: why.
+    /// The request may ask for a version, and no document has its age; the text says why.
     Untold(&'static str),
-    /// A document tells.
+    /// This document has the time.
     At(Box<Listing>),
 }
 
-/// A document of a registry that tells when a version was published.
+/// A document of a registry with the time at which a version was published.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listing {
     /// The host that has it.
     pub target: Target,
     /// Where it is there.
     pub path: Path,
-    /// The media type that tells it.
+    /// The media type to ask for.
     pub accept: Box<str>,
     /// Where in it.
     pub place: Place,
@@ -93,7 +93,7 @@ struct Version<'a> {
 }
 
 impl Services {
-    /// Where it is told how old that is which a request to `target` asks for.
+    /// The document that has the age of the version that a request to `target` asks for.
     pub(in super::super) fn published(
         &self,
         deed: &Deed,

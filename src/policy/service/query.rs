@@ -1,4 +1,4 @@
-//! Conditions on a query, read so that no spelling of it passes for a harmless one.
+//! Conditions on a query. A spelling that servers read differently meets no condition.
 //!
 //! Servers differ: some take the first of two parameters of a name, some the last, some decode
 //! names, some split at `;`. So a condition holds only where all of them would agree.
@@ -89,7 +89,7 @@ fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
         .map(|part| part.split_once('=').unwrap_or((part, "")))
 }
 
-/// The parameters of that name, in whatever case.
+/// The parameters of that name, in any case.
 fn named<'a>(query: Option<&'a str>, key: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
     parameters(query).filter(move |(name, _)| name.eq_ignore_ascii_case(key))
 }

@@ -37,7 +37,7 @@ struct ServiceFile {
     packages: Option<Spanned<String>>,
     /// How `{file}` names a package and a version.
     files: Option<Spanned<String>>,
-    /// Where it is told when a version was published.
+    /// The document with the time at which a version was published.
     published: Option<published::Source>,
     /// The first that matches decides.
     operation: Vec<OperationEntry>,
@@ -49,7 +49,7 @@ struct ServiceFile {
 struct OperationEntry {
     /// The word in rules and records.
     name: Spanned<String>,
-    /// May be left out where the body tells.
+    /// May be left out where `body` is given.
     action: Option<Spanned<String>>,
     /// As on the wire; `GET` stands for `HEAD` as well.
     methods: Vec<Spanned<String>>,
@@ -79,7 +79,7 @@ const BODIES: [(&str, Body); 8] = [
     ("oci-token", Body::OciToken),
 ];
 
-/// Reads one file; what cannot be used is left out and said.
+/// Reads one file. A part that is wrong is left out, with a finding.
 pub(super) fn parse(name: &str, text: &str, findings: &mut Vec<Diagnostic>) -> Option<Service> {
     let path = PathBuf::from(format!("config/services/{name}.toml"));
     let source = Arc::new(Source::new(path, text));

@@ -68,7 +68,6 @@ fn build(
         callers: &callers,
         servers: &servers,
         routing: &routing,
-        services: &catalogue.services,
     };
     let written = rules::compile(source, &known, findings);
     let inspected = inspected(&written, &lists, &known);

@@ -14,9 +14,9 @@ use crate::policy::query::{GroupId, TierId};
 use crate::policy::routing::TlsRouting;
 use crate::policy::rule::{Callers, Destinations, Grant, Ports, Rule, Unless};
 use crate::policy::servers::{Server, ServerId, Servers};
+use crate::policy::source;
 use crate::policy::tiers::Tiers;
 use crate::policy::verdict::{Reason, Verdict};
-use crate::policy::{Services, source};
 
 use super::Placed;
 use super::compile::{Findings, named, unknown};
@@ -37,7 +37,6 @@ pub(super) struct Known<'a> {
     pub(super) callers: &'a Membership,
     pub(super) servers: &'a Servers,
     pub(super) routing: &'a TlsRouting,
-    pub(super) services: &'a Services,
 }
 
 /// Compiles `[[rule]]`, in the order in which they were written.

@@ -1,3 +1,4 @@
+mod commands;
 mod forges;
 mod models;
 mod registries;
@@ -254,6 +255,21 @@ fn every_word_is_one_that_a_head_or_a_body_tells() {
             );
         }
     }
+}
+
+#[test]
+fn words_of_bodies_are_words_of_rules() {
+    let services = Services::built_in();
+    for word in [
+        "push",
+        "create",
+        "graphql-query",
+        "mutation:anyField",
+        "push-token",
+    ] {
+        assert!(services.has_operation(word), "{word}");
+    }
+    assert!(!services.has_operation("force"), "which is not on the wire");
 }
 
 #[test]
