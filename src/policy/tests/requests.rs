@@ -590,7 +590,7 @@ fn a_condition_that_nobody_will_see_is_said() {
         found.iter().map(|finding| finding.code).collect::<Vec<_>>()
     };
     let deny = "verdict = \"deny\"\ndoes.actions = [\"write\"]\n";
-    assert_eq!(warned(deny), ["never-seen"]);
+    assert_eq!(warned(deny), ["not-enforced"]);
     assert!(warned(&format!("{deny}grant.inspect = true\n")).is_empty());
     assert!(warned(&format!("{deny}to.ports = [80]\n")).is_empty());
     let allow = "verdict = \"allow\"\ndoes.packages = [\"x\"]\n";
