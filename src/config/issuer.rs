@@ -13,8 +13,8 @@ use toml::Spanned;
 
 use crate::diag::{Diagnostic, did_you_mean};
 use crate::name::{Host, Url};
-use crate::policy::canonical_repository;
 use crate::policy::source::Placed;
+use crate::policy::{PatternError, canonical_repository};
 
 use super::claim::{Template, Wanted};
 use super::files::read_text;
@@ -336,18 +336,23 @@ impl Reader<'_> {
         let section = self.section;
         let mut require: Vec<(Arc<str>, Wanted)> = Vec::new();
         for (claim, text) in &section.value.require {
-            let Some(wanted) = Wanted::parse(text.get_ref()) else {
-                let message = "an empty text is no value of a claim".to_owned();
-                let help = "write what it has to be: `\"1234\"`, `\"1234|5678\"`, `\"acme/*\"`";
-                self.say("bad-claim", text, message, help);
-                continue;
-            };
-            require.push((claim.get_ref().as_str().into(), wanted));
+            match Wanted::parse(text.get_ref()) {
+                Ok(wanted) => require.push((claim.get_ref().as_str().into(), wanted)),
+                Err(error) => {
+                    let message = match error {
+                        PatternError::Empty => "an empty text is no value of a claim".to_owned(),
+                        error => format!("this text is no value of a claim: {error}"),
+                    };
+                    let help = "write what it has to be: `\"1234\"`, `\"1234|5678\"`, `\"acme/*\"`";
+                    self.say("bad-claim", text, message, help);
+                }
+            }
         }
         for (claim, text) in preset.map(|preset| preset.require).unwrap_or_default() {
             let said = require.iter().any(|(known, _)| **known == **claim);
             require.extend(
                 Wanted::parse(text)
+                    .ok()
                     .filter(|_| !said)
                     .map(|it| ((*claim).into(), it)),
             );

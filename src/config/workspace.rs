@@ -9,8 +9,8 @@ use toml::Spanned;
 
 use crate::diag::{Diagnostic, Place};
 use crate::policy::source::Placed;
+use crate::policy::{Pattern, PatternKind};
 
-use super::glob;
 use super::names::Names;
 use super::value::shortened;
 
@@ -22,7 +22,7 @@ pub struct Workspaces(Arc<[Workspace]>);
 #[derive(Debug)]
 struct Workspace {
     /// The names of the folders from the root on; `*` in one is any run of characters.
-    path: Vec<Box<str>>,
+    path: Vec<Pattern>,
     repository: Arc<str>,
 }
 
@@ -49,29 +49,14 @@ impl Workspace {
         folder.is_absolute()
             && self.path.iter().all(|pattern| {
                 let name = names.next().and_then(|name| name.to_str());
-                name.is_some_and(|name| glob::matches(pattern, name))
+                name.is_some_and(|name| pattern.matches(name))
             })
     }
 
     /// Whether some folder may be in both.
     fn overlaps(&self, other: &Self) -> bool {
         let mut both = self.path.iter().zip(&other.path);
-        both.all(|(one, other)| may_be_one(one, other))
-    }
-}
-
-/// Whether some name may fit both patterns.
-fn may_be_one(one: &str, other: &str) -> bool {
-    match (one.split_once('*'), other.split_once('*')) {
-        (None, None) => one == other,
-        (None, Some(_)) => glob::matches(other, one),
-        (Some(_), None) => glob::matches(one, other),
-        (Some((front, _)), Some((other_front, _))) => {
-            let ends = |text: &str| text.rsplit('*').next().unwrap_or_default().to_owned();
-            let (end, other_end) = (ends(one), ends(other));
-            (front.starts_with(other_front) || other_front.starts_with(front))
-                && (end.ends_with(&other_end) || other_end.ends_with(&end))
-        }
+        both.all(|(one, other)| one.intersects(other))
     }
 }
 
@@ -137,29 +122,30 @@ fn missing(section: &Placed<Section>) -> Diagnostic {
 }
 
 /// The names of an absolute path, without the `/**` that may end it.
-fn parse(text: &str) -> Result<Vec<Box<str>>, &'static str> {
+fn parse(text: &str) -> Result<Vec<Pattern>, String> {
     let path = text.strip_suffix("/**").unwrap_or(text);
     if matches!(path, "" | "/") && text.starts_with('/') {
-        return Err("the whole file system is no working copy");
+        return Err("the whole file system is no working copy".into());
     }
     let rest = path.strip_prefix('/').ok_or("it has to begin with `/`")?;
-    let names: Vec<Box<str>> = rest.split('/').map(Into::into).collect();
-    for name in &names {
-        match &**name {
-            "" => return Err("a name in it is empty"),
-            "." | ".." => return Err("`.` and `..` are no names of folders here"),
-            name if name.contains("**") => return Err("`**` may only be its end, behind a `/`"),
-            _ => {}
-        }
+    rest.split('/').map(folder).collect()
+}
+
+fn folder(name: &str) -> Result<Pattern, String> {
+    match name {
+        "" => Err("a name in it is empty".into()),
+        "." | ".." => Err("`.` and `..` are no names of folders here".into()),
+        name if name.contains("**") => Err("`**` may only be its end, behind a `/`".into()),
+        name => Pattern::parse(name, PatternKind::Text).map_err(|error| error.to_string()),
     }
-    Ok(names)
 }
 
 /// A warning where a user other than root can put another folder, or a symbolic link, in the place
 /// of one that is mapped.
 fn replaceable(workspace: &Workspace, place: &Place) -> Option<Diagnostic> {
     let mut at = PathBuf::from("/");
-    for name in workspace.path.iter().take_while(|name| !name.contains('*')) {
+    let names = workspace.path.iter().map(Pattern::as_str);
+    for name in names.take_while(|name| !name.contains('*')) {
         let folder = std::fs::metadata(&at).ok()?;
         let mode = folder.permissions().mode();
         let why = if folder.uid() != 0 {
@@ -167,7 +153,7 @@ fn replaceable(workspace: &Workspace, place: &Place) -> Option<Diagnostic> {
         } else if mode & 0o022 != 0 && mode & 0o1000 == 0 {
             format!("{} has the mode {:o}", at.display(), mode & 0o7777)
         } else {
-            at.push(&**name);
+            at.push(name);
             continue;
         };
         let message = format!("a user can put another folder in the place of this one: {why}");

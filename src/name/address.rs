@@ -74,6 +74,12 @@ pub fn closed_networks() -> impl Iterator<Item = IpNet> {
     closed.map(|(net, _)| net)
 }
 
+/// Every network that is not simply public.
+pub fn special_networks() -> impl Iterator<Item = IpNet> {
+    let v4 = V4.iter().map(|(net, _)| IpNet::from(*net));
+    v4.chain(V6.iter().map(|(net, _)| IpNet::from(*net)))
+}
+
 fn severity(address: IpAddr) -> u8 {
     bare_class(address).severity()
 }

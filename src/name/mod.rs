@@ -12,9 +12,9 @@ mod special;
 mod suffix;
 mod target;
 
-pub use address::{AddressClass, canonical, classify, closed_networks};
+pub use address::{AddressClass, canonical, classify, closed_networks, special_networks};
 pub use host::{Host, HostName};
 pub use path::{Path, PathError};
-pub use special::{SpecialName, special};
+pub use special::{SpecialName, special, special_suffixes};
 pub use suffix::{is_public_suffix, is_shared_domain, registrable_domain};
 pub use target::{Target, TargetError, Url};

@@ -30,6 +30,11 @@ pub fn special(name: &HostName) -> Option<SpecialName> {
     (!text.contains('.')).then_some(SpecialName::Private)
 }
 
+/// The names that are special with those below them.
+pub fn special_suffixes() -> impl Iterator<Item = &'static str> {
+    METADATA.into_iter().chain(PRIVATE).chain(NEVER)
+}
+
 /// Names by which clouds offer their instance metadata.
 const METADATA: [&str; 11] = [
     "api.metadata.cloud.ibm.com",

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::compiled::Policy;
-use super::glob::Glob;
+use super::pattern::{Kind, Pattern, PatternError};
 use super::query::{GroupId, GroupSet, TierId, Who};
-use super::repository::RepositoryPattern;
 use super::verdict::{Mode, TierBasis};
 use super::within::Within;
 
@@ -51,7 +50,7 @@ pub struct Facts<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Membership {
     pub(super) groups: Vec<Group>,
-    pub(super) repositories: Vec<(RepositoryPattern, TierId)>,
+    pub(super) repositories: Vec<(Pattern, TierId)>,
 }
 
 /// `[group.NAME]`.
@@ -65,9 +64,9 @@ pub(super) struct Group {
 /// The evidence that makes a caller a member.
 #[derive(Debug)]
 pub(super) enum Member {
-    Claim(Box<str>, Glob),
-    San(Glob),
-    Subject(Glob),
+    Claim(Box<str>, Pattern),
+    San(Pattern),
+    Subject(Pattern),
 }
 
 impl Policy {
@@ -176,21 +175,24 @@ impl Membership {
 }
 
 impl Member {
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
-        let (kind, value) = text.split_once(':').ok_or("no kind in front")?;
+    pub(super) fn parse(member: &str) -> Result<Self, String> {
+        let text = |value: &str| {
+            Pattern::parse(value, Kind::Text).map_err(|error: PatternError| error.to_string())
+        };
+        let (kind, value) = member.split_once(':').ok_or("no kind in front")?;
         match kind {
-            "subject" => Ok(Self::Subject(Glob::parse_text(value)?)),
-            "san" => Ok(Self::San(Glob::parse_text(value)?)),
+            "subject" => Ok(Self::Subject(text(value)?)),
+            "san" => Ok(Self::San(text(value)?)),
             "claim" => {
                 let (name, value) = value
                     .split_once('=')
                     .ok_or("no `=` behind the claim's name")?;
                 match name {
-                    "" => Err("no name of the claim"),
-                    _ => Ok(Self::Claim(name.into(), Glob::parse_text(value)?)),
+                    "" => Err("no name of the claim".into()),
+                    _ => Ok(Self::Claim(name.into(), text(value)?)),
                 }
             }
-            _ => Err("not a kind of evidence"),
+            _ => Err("not a kind of evidence".into()),
         }
     }
 

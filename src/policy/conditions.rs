@@ -4,8 +4,8 @@ use crate::name::Path;
 
 use super::Action;
 use super::facts::{Deed, McpCall};
-use super::glob::Glob;
 use super::paths::PathPattern;
+use super::pattern::{Pattern, Readings};
 use super::query::Attempt;
 use super::rule::Flow;
 use super::servers::ServerId;
@@ -30,12 +30,12 @@ pub(super) struct NamedConditions {
     pub(super) servers: Box<[ServerId]>,
     /// The places of those servers, for tunnels: the first server at each target.
     pub(super) sites: Box<[ServerId]>,
-    pub(super) operations: Box<[Glob]>,
-    pub(super) repositories: Box<[Glob]>,
-    pub(super) packages: Box<[Glob]>,
-    pub(super) refs: Box<[Glob]>,
-    pub(super) tools: Box<[Glob]>,
-    pub(super) mcp_methods: Box<[Glob]>,
+    pub(super) operations: Box<[Pattern]>,
+    pub(super) repositories: Box<[Pattern]>,
+    pub(super) packages: Box<[Pattern]>,
+    pub(super) refs: Box<[Pattern]>,
+    pub(super) tools: Box<[Pattern]>,
+    pub(super) mcp_methods: Box<[Pattern]>,
 }
 
 /// A set of actions.
@@ -179,24 +179,25 @@ impl Conditions {
         self.methods.is_empty() || named(method) || (method == "HEAD" && named("GET"))
     }
 
-    /// An allow covers the path as it is forwarded, and as the servers read it that decode an
-    /// escaped slash or merge two slashes: between those no allow may choose.
-    fn path(&self, path: &Path, narrow: bool) -> Met {
+    /// An allow covers the path as it is forwarded, and as each kind of server reads it: between
+    /// those no allow may choose.
+    pub(super) fn path(&self, path: &Path, narrow: bool) -> Met {
         if self.paths.is_empty() {
             return Met::Yes;
         }
-        let reads = |reading: &str| self.paths.iter().any(|it| it.matches_reading(reading));
-        if !narrow {
-            return Met::of(path.readings().iter().any(|reading| reads(reading)));
+        let path = path.path();
+        if narrow && !self.paths.iter().any(|pattern| pattern.matches(path)) {
+            return Met::No;
         }
-        let as_written = self
-            .paths
-            .iter()
-            .any(|pattern| pattern.matches(path.path()));
-        let is_plain = !path.path().contains("//") && !path.path().contains(['%', ';']);
-        match as_written {
-            false => Met::No,
-            true if is_plain || path.readings().iter().all(|reading| reads(reading)) => Met::Yes,
+        let readings = Readings::of(path);
+        let reads = |server: usize| {
+            let mut paths = self.paths.iter();
+            paths.any(|pattern| pattern.matches_reading(&readings, server))
+        };
+        let mut servers = 0..Readings::COUNT;
+        match narrow {
+            false => Met::of(servers.any(reads)),
+            true if servers.all(reads) => Met::Yes,
             true => Met::ButPath,
         }
     }
@@ -250,21 +251,8 @@ impl NamedConditions {
     }
 }
 
-/// Whether one of the patterns, where there are any, names the operation or a word that includes it.
-fn operation(patterns: &[Glob], deed: &Deed, unread: bool, narrow: bool) -> Held {
-    if patterns.is_empty() {
-        return Held::Yes;
-    }
-    let words = deed.operation_words(narrow);
-    let named = |word: &&str| patterns.iter().any(|pattern| pattern.matches(word));
-    match words.as_slice() {
-        [] => Held::unknown(unread),
-        words => Held::of(words.iter().any(named)),
-    }
-}
-
 /// The repository as patterns name it.
-fn repository(deed: &Deed) -> Option<&str> {
+pub(super) fn repository(deed: &Deed) -> Option<&str> {
     let repository = deed.repository.as_deref()?;
     Some(repository.strip_suffix(".git").unwrap_or(repository))
 }
@@ -274,8 +262,22 @@ fn announces_push(deed: &Deed, path: &Path) -> bool {
     deed.action == Some(Action::Write) && path.path().ends_with("/info/refs")
 }
 
+/// Whether one of the patterns, where there are any, names the operation or a word that includes it.
+fn operation(patterns: &[Pattern], deed: &Deed, unread: bool, narrow: bool) -> Held {
+    if patterns.is_empty() {
+        return Held::Yes;
+    }
+    match deed.operation_words(narrow) {
+        words if words.is_empty() => Held::unknown(unread),
+        words => {
+            let named = |word: &&str| patterns.iter().any(|pattern| pattern.matches(word));
+            Held::of(words.iter().any(named))
+        }
+    }
+}
+
 /// Whether one of the patterns, where there are any, matches the fact.
-fn names(patterns: &[Glob], fact: Option<&str>, unread: bool) -> Held {
+fn names(patterns: &[Pattern], fact: Option<&str>, unread: bool) -> Held {
     match fact {
         _ if patterns.is_empty() => Held::Yes,
         Some(text) => Held::of(patterns.iter().any(|pattern| pattern.matches(text))),

@@ -8,6 +8,7 @@ use super::category::{Categories, Category};
 use super::index::{HostMap, HostMapBuilder};
 use super::paths::PathPattern;
 use super::pattern::HostPattern;
+use super::pattern::Readings;
 
 /// What one `[[destination]]` says about its hosts.
 #[derive(Debug)]
@@ -46,13 +47,14 @@ impl Destination {
         if self.splits.is_empty() {
             return [self.category].into_iter().collect();
         }
-        let folded = |reading: &str| {
+        let readings = Readings::of(path.path());
+        let read = |server: usize| {
             let mut splits = self.splits.iter();
-            let found = splits.find(|(_, pattern)| pattern.matches_reading(reading));
+            let found = splits.find(|(_, pattern)| pattern.matches_reading(&readings, server));
             found.map_or(self.category, |(category, _)| *category)
         };
         let exact = self.split(path.path()).unwrap_or(self.category);
-        let mut all: Categories = path.readings().iter().map(|it| folded(it)).collect();
+        let mut all: Categories = (0..Readings::COUNT).map(read).collect();
         all.insert(exact);
         all
     }
@@ -90,6 +92,11 @@ impl Directory {
     /// The most specific entry of a host.
     pub(super) fn find(&self, host: &Host) -> Option<&Destination> {
         self.entries.get(self.hosts.first(host)? as usize)
+    }
+
+    /// Every pattern of the entries.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = HostPattern> {
+        self.hosts.patterns(|_| true)
     }
 
     /// Every host of a category, or of one of its paths.

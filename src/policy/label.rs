@@ -18,10 +18,10 @@ pub(super) struct Label<'p> {
     pub(super) category: Category,
     pub(super) basis: Basis,
     /// The ports of the destination; none: the default.
-    ports: &'p [u16],
+    pub(super) ports: &'p [u16],
     /// `policy/web.toml:31`, `model-api.toml:14`, or nothing.
     pub(super) location: &'p str,
-    entry: Option<&'p Destination>,
+    pub(super) entry: Option<&'p Destination>,
 }
 
 const UNKNOWN: Label<'static> = Label {
@@ -115,7 +115,7 @@ impl Policy {
 
     /// What a host is for: the most specific `[[destination]]`, else the catalogue, else a listed
     /// MCP server.
-    fn label(&self, target: &Target) -> Label<'_> {
+    pub(super) fn label(&self, target: &Target) -> Label<'_> {
         let own = self.destinations.find(&target.host);
         let found = own.map(|entry| (entry, Basis::Rule)).or_else(|| {
             let entry = self.catalogue.directory.find(&target.host)?;
@@ -135,6 +135,28 @@ impl Policy {
             location: &entry.location,
             entry: Some(entry),
         }
+    }
+
+    /// The categories that a flow to a destination may have, whatever it does there.
+    pub(super) fn possible_categories(&self, target: &Target) -> Categories {
+        let label = self.label(target);
+        let splits = label.entry.map_or(&[][..], |entry| &entry.splits);
+        let splits = splits.iter().map(|(category, _)| *category);
+        splits.chain([label.category, Category::Mcp]).collect()
+    }
+
+    /// The categories of a path, as it is written and as servers may read it.
+    pub(super) fn path_categories(&self, target: &Target, path: &Path) -> Categories {
+        let label = self.label(target);
+        match label.entry {
+            Some(entry) => entry.all_splits(path),
+            None => [label.category].into_iter().collect(),
+        }
+    }
+
+    /// The service that reads requests to a destination, where its entry names one.
+    pub(super) fn service_of(&self, target: &Target) -> Option<&str> {
+        self.label(target).entry?.service.as_deref()
     }
 
     /// The label of a listed MCP server.

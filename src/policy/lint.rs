@@ -10,11 +10,12 @@ use crate::diag::{Diagnostic, closest};
 
 use super::compiled::Policy;
 use super::pattern::HostPattern;
-use super::rule::{self, Ports};
+use super::reach::{Reach, Reaches, Unenforced};
+use super::rule;
 use super::source::compile::Findings;
 use super::source::{self, Placed, Rule};
 use super::unseen::Seen;
-use super::verdict::Verdict;
+use super::verdict::{Named, Verdict};
 
 /// Looks at a compiled policy beside what was written.
 pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
@@ -25,8 +26,8 @@ pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Find
         seen.look(rule, compiled, findings);
         operations(rule, policy, findings);
         grants(rule, compiled, findings);
-        denied_everywhere(rule, compiled, policy, findings);
     }
+    reaches(source, policy, findings);
     empty_tiers(source, policy, findings);
     blind_trust(source, policy, findings);
     unused_groups(source, findings);
@@ -179,109 +180,103 @@ fn grants(rule: &Placed<Rule>, compiled: &rule::Rule, findings: &mut Findings) {
     }
 }
 
-/// An allow or ask none of whose flows ever gets as far.
-fn denied_everywhere(
-    rule: &Placed<Rule>,
-    compiled: &rule::Rule,
-    policy: &Policy,
-    findings: &mut Findings,
-) {
-    if compiled.verdict == Verdict::Deny {
-        return;
-    }
-    let Some(deny) =
-        denied_hosts(rule, compiled, policy).or_else(|| denied_category(compiled, policy))
+/// Rules that decide no flow, or that tunnels escape.
+fn reaches(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
+    let Some(reaches) = (!source.rules.is_empty())
+        .then(|| Reaches::new(policy))
+        .flatten()
     else {
         return;
     };
-    findings.push(
-        Diagnostic::warning(
-            "never-matches",
-            rule.at(&rule.value.id),
-            format!("rule `{}` can never match", rule.value.id.get_ref()),
-        )
-        .label(format!(
-            "denied first by {} ({})",
-            deny.named.name, deny.named.location
-        ))
-        .help("a deny is final: narrow it, or leave this rule out"),
-    );
-}
-
-/// The deny that covers the first host, where each host is covered by some deny.
-fn denied_hosts<'p>(
-    rule: &Placed<Rule>,
-    compiled: &rule::Rule,
-    policy: &'p Policy,
-) -> Option<&'p rule::Rule> {
-    let mut found = None;
-    for text in &rule.value.to.hosts {
-        let pattern = HostPattern::parse(text.get_ref()).ok()?;
-        let mut covering = None;
-        policy.hosts.covering(&pattern, |id| {
-            let deny = policy
-                .rule(id)
-                .filter(|deny| covers(deny, compiled, policy));
-            covering = covering.or(deny);
-        });
-        found = found.or(Some(covering?));
+    for (id, rule) in (0..).zip(&source.rules) {
+        match reaches.of(id) {
+            Reach::Decides => {}
+            reach => findings.push(useless(rule, &reach)),
+        }
+        if let Some(finding) = unenforced(rule, &reaches.unenforced(id)) {
+            findings.push(finding);
+        }
     }
-    found
 }
 
-/// The deny without hosts that covers each tier of the rule, where each tier has one.
-fn denied_category<'p>(compiled: &rule::Rule, policy: &'p Policy) -> Option<&'p rule::Rule> {
-    let mut found = None;
-    let reached = policy
-        .tiers
-        .ids()
-        .filter(|tier| compiled.from.tiers & tier.bit() != 0);
-    for tier in reached {
-        let category = |deny: &&rule::Rule| {
-            let (denied, wanted) = (deny.to.categories, compiled.to.categories);
-            let all = !wanted.is_empty() && wanted.iter().all(|it| denied.contains(it));
-            denied.is_empty() || (compiled.to.hosts == 0 && all)
-        };
-        let mut denies = policy.rules.iter().filter(|deny| {
-            deny.to.hosts == 0 && deny.from.tiers & tier.bit() != 0 && is_whole(deny)
-        });
-        let deny = denies.find(|deny| category(deny) && deny.to.ports == Ports::Any);
-        found = found.or(Some(deny?));
-    }
-    found
-}
-
-/// Whether a deny asks nothing of callers but their tier, and nothing of requests.
-fn is_whole(deny: &rule::Rule) -> bool {
-    let from = &deny.from;
-    deny.verdict == Verdict::Deny
-        && deny.does.is_empty()
-        && deny.unless.is_none()
-        && from.groups == 0
-        && from.repositories.is_empty()
-        && from.subjects.is_empty()
-}
-
-/// Whether a deny that names the hosts of `compiled` is met by every flow that meets it.
-fn covers(deny: &rule::Rule, compiled: &rule::Rule, policy: &Policy) -> bool {
-    let all = policy.tiers.ids().fold(0, |bits, tier| bits | tier.bit());
-    let tiers = compiled.from.tiers & all & !deny.from.tiers == 0;
-    let groups = deny.from.groups == 0
-        || (compiled.from.groups != 0 && compiled.from.groups & !deny.from.groups == 0);
-    let ports = match (&deny.to.ports, &compiled.to.ports) {
-        (Ports::Any, _) => true,
-        (Ports::Listed(deny), Ports::Listed(ports)) => ports.iter().all(|port| deny.contains(port)),
-        _ => false,
+/// A rule that decides no flow, and why.
+fn useless(rule: &Placed<Rule>, reach: &Reach) -> Diagnostic {
+    let id = rule.value.id.get_ref();
+    let (code, is) = match reach {
+        Reach::Shadowed(_) => ("shadowed", "makes no difference"),
+        _ => ("never-matches", "can never match"),
     };
-    let callers = deny.from.repositories.is_empty() && deny.from.subjects.is_empty();
-    deny.verdict == Verdict::Deny
-        && deny.does.is_empty()
-        && deny.unless.is_none()
-        && deny.to.categories.is_empty()
-        && callers
-        && tiers
-        && groups
-        && ports
+    let place = |named: &Named| format!("{} ({})", named.name, named.location);
+    let (label, help) = match reach {
+        Reach::Shadowed(named) => (
+            format!("{} says the same first", place(named)),
+            "leave it out, or let it name more hosts, ports or requests than the other".into(),
+        ),
+        Reach::Overruled(named, Verdict::Deny) => (
+            format!("denied first by {}", place(named)),
+            "a deny is final: narrow it, or leave this rule out".into(),
+        ),
+        Reach::Overruled(named, _) => (
+            format!("{} decides first", place(named)),
+            "an ask comes before an allow: narrow it, or leave this rule out".into(),
+        ),
+        Reach::Floored => (
+            "refused by the floor: the destination is private, and no rule grants it".into(),
+            granted(rule),
+        ),
+        Reach::Decides | Reach::Empty => (
+            "no caller, host, port and request meets all its conditions".into(),
+            "take out the condition that excludes the others".to_owned(),
+        ),
+    };
+    let message = format!("rule `{id}` {is}");
+    Diagnostic::warning(code, rule.at(&rule.value.id), message)
+        .label(label)
+        .help(help)
+}
+
+/// The grant to write for the networks that a rule names.
+fn granted(rule: &Placed<Rule>) -> String {
+    let hosts = rule.value.to.hosts.iter();
+    let networks = hosts.filter(|host| {
+        matches!(
+            HostPattern::parse(host.get_ref()),
+            Ok(HostPattern::Network(_))
+        )
+    });
+    let networks: Vec<String> = networks.map(|it| format!("\"{}\"", it.get_ref())).collect();
+    if networks.is_empty() || rule.value.grant.addresses.first().is_some() {
+        return "write the private networks of the host: `grant.addresses = [\"10.2.0.0/16\"]`"
+            .into();
+    }
+    format!(
+        "write `grant.addresses = [{}]` beside `to.hosts`",
+        networks.join(", ")
+    )
+}
+
+/// A rule that opaque tunnels of some tiers escape.
+fn unenforced(rule: &Placed<Rule>, found: &[Unenforced]) -> Option<Diagnostic> {
+    let first = found.first()?;
+    let tiers: Vec<String> = found.iter().map(|it| format!("`{}`", it.tier)).collect();
+    let message = format!(
+        "rule `{}` is not enforced in {} {}",
+        rule.value.id.get_ref(),
+        if tiers.len() == 1 { "tier" } else { "tiers" },
+        tiers.join(", "),
+    );
+    let help = format!(
+        "write `grant.inspect = true` in the rule that allows {}, or `opaque = \"deny\"` in the tier",
+        first.host
+    );
+    Some(
+        Diagnostic::warning("not-enforced", rule.at(&rule.value.id), message)
+            .label(format!(
+                "a tunnel to {} passes without inspection",
+                first.host
+            ))
+            .help(help),
+    )
 }
 
 /// A tier in which nothing can pass.

@@ -1,161 +1,39 @@
-//! Path patterns: segments, `*` for one, a trailing `**` for the rest.
+//! Patterns over paths, and the texts as which servers may read one path.
 //!
 //! Why not prefixes or regular expressions: a prefix lets `/repos/x-evil` pass where `/repos/x` was
 //! meant, and the difference of two policies could not be told exactly.
 
-use crate::name;
+use super::pattern::{Kind, Pattern, PatternError, Readings};
 
-/// A pattern over the segments of a path.
+/// A pattern over the segments of a path: `*` for one or a part of one, `**` for any number.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct PathPattern {
-    segments: Box<[Segment]>,
-    rest: bool,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Segment {
-    Any,
-    /// As written, and as every server reads it: decoded, in lower case.
-    Exact(Box<str>, Box<str>),
+    exact: Pattern,
+    /// The same pattern as each kind of server reads it.
+    readings: [Pattern; Readings::COUNT],
 }
 
 impl PathPattern {
-    /// Parses a pattern; the error says what is wrong, without a full stop.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let Some(inside) = text.strip_prefix('/') else {
-            return Err("a path begins with `/`".into());
-        };
-        if text.contains('?') {
-            return Err("a query is never matched".into());
-        }
-        name::Path::parse(text.as_bytes()).map_err(|error| error.to_string())?;
-        let (inside, rest) = match inside.strip_suffix("**") {
-            Some("") => {
-                return Ok(Self {
-                    segments: Box::default(),
-                    rest: true,
-                });
-            }
-            Some(front) => match front.strip_suffix('/') {
-                Some(front) => (front, true),
-                None => return Err("`**` stands alone, after a `/`".into()),
-            },
-            None => (inside, false),
-        };
-        let segments = inside
-            .split('/')
-            .map(Segment::parse)
-            .collect::<Result<_, _>>()?;
-        Ok(Self { segments, rest })
+    /// Parses a pattern. `Display` of the error is a label without a full stop.
+    pub(super) fn parse(text: &str) -> Result<Self, PatternError> {
+        let exact = Pattern::parse(text, Kind::Path)?;
+        let readings = exact.readings();
+        Ok(Self { exact, readings })
     }
 
-    /// Whether a canonical path, without its query, matches.
+    /// Whether a canonical path, without its query, matches as it is written.
     pub(super) fn matches(&self, path: &str) -> bool {
-        let Some(inside) = path.strip_prefix('/') else {
-            return false;
-        };
-        let mut found = inside.split('/');
-        let mut segments = self.segments.iter();
-        segments.all(|segment| found.next().is_some_and(|text| segment.matches(text)))
-            && (self.rest || found.next().is_none())
+        self.exact.matches(path)
     }
 
-    /// Whether one reading of a path matches ([`name::Path::readings`]).
-    pub(super) fn matches_reading(&self, reading: &str) -> bool {
-        let mut found = reading.split('/').filter(|segment| !segment.is_empty());
-        let mut segments = self.segments.iter().filter(|segment| !segment.is_empty());
-        segments.all(|segment| found.next().is_some_and(|text| segment.reads(text)))
-            && (self.rest || found.next().is_none())
-    }
-}
-
-impl Segment {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "*" => Ok(Self::Any),
-            "**" => Err("`**` stands only at the end".into()),
-            _ if text.contains('*') => Err("`*` stands for a whole segment".into()),
-            _ => Ok(Self::Exact(text.into(), fold(text))),
-        }
+    /// Whether the path matches as one kind of server reads it.
+    pub(super) fn matches_reading(&self, readings: &Readings, server: usize) -> bool {
+        let pattern = self.readings.get(server);
+        pattern.is_some_and(|pattern| readings.is_matched(pattern, server))
     }
 
-    fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Any => !text.is_empty(),
-            Self::Exact(exact, _) => **exact == *text,
-        }
-    }
-
-    fn reads(&self, text: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exact(_, folded) => **folded == *text,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        matches!(self, Self::Exact(exact, _) if exact.is_empty())
-    }
-}
-
-/// A segment as [`name::Path::readings`] writes it.
-fn fold(segment: &str) -> Box<str> {
-    let decoded = super::service::decode(segment).to_lowercase();
-    decoded.replace('/', "%2f").into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn matches(pattern: &str, path: &str) -> bool {
-        PathPattern::parse(pattern).unwrap().matches(path)
-    }
-
-    #[test]
-    fn segments_match_whole() {
-        assert!(matches("/repos/x", "/repos/x"));
-        assert!(!matches("/repos/x", "/repos/x-evil"));
-        assert!(!matches("/repos/x", "/repos/x/y"));
-        assert!(!matches("/repos/x", "/repos/x/"));
-        assert!(!matches("/repos/x", "/repos"));
-        assert!(!matches("/repos/x", "/Repos/x"));
-    }
-
-    #[test]
-    fn a_star_is_one_segment() {
-        assert!(matches("/crate/*/docs", "/crate/tokio/docs"));
-        assert!(!matches("/crate/*/docs", "/crate/docs"));
-        assert!(!matches("/crate/*/docs", "/crate/a/b/docs"));
-        assert!(!matches("/crate/*", "/crate/"));
-    }
-
-    #[test]
-    fn two_stars_are_zero_or_more_segments() {
-        assert!(matches("/a/**", "/a"));
-        assert!(matches("/a/**", "/a/"));
-        assert!(matches("/a/**", "/a/b/c"));
-        assert!(!matches("/a/**", "/ab"));
-        assert!(matches("/**", "/"));
-        assert!(matches("/**", "/anything/at/all"));
-    }
-
-    #[test]
-    fn a_slash_at_the_end_is_a_segment() {
-        assert!(matches("/", "/"));
-        assert!(!matches("/", "/a"));
-        assert!(matches("/a/", "/a/"));
-        assert!(!matches("/a/", "/a"));
-    }
-
-    #[test]
-    fn what_is_no_pattern_is_refused() {
-        let error = |text: &str| PathPattern::parse(text).unwrap_err();
-        assert_eq!(error("a/b"), "a path begins with `/`");
-        assert_eq!(error("/a?b=c"), "a query is never matched");
-        assert_eq!(error("/a/**/b"), "`**` stands only at the end");
-        assert_eq!(error("/a**"), "`**` stands alone, after a `/`");
-        assert_eq!(error("/a*/b"), "`*` stands for a whole segment");
-        assert!(PathPattern::parse("/a/../b").is_err());
+    /// What the pattern tells apart: the text as it is written, and each reading.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        std::iter::once(&self.exact).chain(&self.readings)
     }
 }

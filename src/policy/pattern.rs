@@ -1,299 +1,378 @@
-//! What a rule may say about hosts: an exact name, an address, a network, the names below a suffix.
+//! Patterns with `*`, for paths, for names and for hosts: the only ones in the crate.
+//!
+//! | kind | `*` | `**` | letter case |
+//! |---|---|---|---|
+//! | [`Kind::Path`] | a segment, or a run within one | segments, also none | kept |
+//! | [`Kind::Name`] | a run without `/` | any run | kept |
+//! | [`Kind::Repository`] | a run without `/` | any run | ignored |
+//! | [`Kind::Word`] | any run, no blanks | the same | kept |
+//! | [`Kind::Text`] | any run | the same | kept |
+//!
+//! A [`HostPattern`] is a name, the names below a name, or a network.
+//!
+//! Matching takes at most (length of pattern) × (length of text) steps. The questions about whole
+//! patterns ([`Pattern::covers`], [`Pattern::intersects`], [`witness`], [`atoms`]) are answered
+//! exactly, by following all patterns through one text at a time (`product.rs`).
+
+mod fold;
+mod host;
+mod matching;
+mod ports;
+mod product;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
-use std::net::IpAddr;
 
-use ipnet::IpNet;
+use crate::name::{self, PathError};
 
-use crate::name::{AddressClass, HostName, SpecialName, classify, is_shared_domain, special};
+pub(super) use host::{BadPattern, HostPattern, Width, is_public, parse_network};
+pub(super) use ports::PortSet;
+pub(super) use product::{Atom, TooComplex, atoms, witness};
 
-/// One entry of `hosts`, parsed.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(super) enum HostPattern {
-    /// The names below a name, at any depth; not the name itself.
-    Below(HostName),
-    /// That name.
-    Exact(HostName),
-    /// Address literals within a network; an address alone is a network of one.
-    Network(IpNet),
+use fold::Server;
+use matching::Piece;
+
+/// The most `*` and `**` in one pattern: more would make comparisons of patterns expensive.
+const MAX_WILDCARDS: usize = 10;
+
+/// The longest pattern, in bytes.
+const MAX_PATTERN_BYTES: usize = 1024;
+
+/// A pattern over texts of one kind.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    kind: Kind,
+    /// As it was written.
+    text: Box<str>,
+    /// The pattern matches if one of them does.
+    machines: Box<[Machine]>,
 }
 
-/// What is wrong with a pattern.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct BadPattern {
-    /// What stands at the place.
-    pub(super) label: String,
-    /// What to write instead.
-    pub(super) help: String,
+/// What a pattern is about; decides what `*` stands for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Kind {
+    /// The path of a request, without its query.
+    Path,
+    /// A name with segments, e.g. a package or a ref.
+    Name,
+    /// A repository. Forges tell no two repositories apart by letter case (ASCII).
+    Repository,
+    /// A name without segments, e.g. a tool or an operation.
+    Word,
+    /// Any text, e.g. a subject or the value of a claim.
+    Text,
 }
 
-/// How wide a pattern is, where somebody should know.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Width {
-    /// Anyone can get a name there as a customer of the owner: by the private section of the
-    /// public suffix list, or by the list of shared domains.
-    Customers,
-    /// Anybody can register a domain there.
-    Registry,
+/// Why a text is no pattern. `Display` is a label: no capital letter, no full stop.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PatternError {
+    /// Nothing is written.
+    #[error("an empty pattern")]
+    Empty,
+    /// A blank or control character in a name.
+    #[error("a blank or control character")]
+    Character,
+    /// More than [`MAX_PATTERN_BYTES`].
+    #[error("longer than {MAX_PATTERN_BYTES} bytes")]
+    TooLong,
+    /// More than [`MAX_WILDCARDS`].
+    #[error("more than {MAX_WILDCARDS} wildcards")]
+    Wildcards,
+    /// A path without a slash in front.
+    #[error("a path begins with `/`")]
+    NotAbsolute,
+    /// `?` in a path.
+    #[error("a query is never matched")]
+    Query,
+    /// `**` beside other characters of its segment.
+    #[error("`**` stands alone, between slashes")]
+    PartOfSegment,
+    /// Not a path that a request can have.
+    #[error(transparent)]
+    Path(#[from] PathError),
 }
 
-impl HostPattern {
-    /// Parses what a person wrote; U-labels become A-labels.
-    pub(super) fn parse(text: &str) -> Result<Self, BadPattern> {
-        if let Some(network) = parse_network(text)? {
-            return Ok(Self::Network(network));
+/// How a text is read before it is compared.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Reading {
+    /// As it is.
+    Exact,
+    /// In lower case.
+    AnyCase,
+    /// As such a server reads a path.
+    Path(Server),
+}
+
+/// A path as each kind of server reads it. Equal to [`name::Path::readings`] but for the case of
+/// letters outside of ASCII.
+#[derive(Clone, Debug)]
+pub(super) struct Readings(Vec<Vec<u8>>);
+
+/// One way to match.
+#[derive(Clone, Debug)]
+struct Machine {
+    reading: Reading,
+    pieces: Box<[Piece]>,
+}
+
+impl Pattern {
+    /// Parses a pattern.
+    pub fn parse(text: &str, kind: Kind) -> Result<Self, PatternError> {
+        if text.is_empty() {
+            return Err(PatternError::Empty);
         }
-        refuse_shape(text)?;
-        let (below, name) = match text.strip_prefix("*.") {
-            Some(name) => (true, name),
-            None => (false, text),
+        if text.len() > MAX_PATTERN_BYTES {
+            return Err(PatternError::TooLong);
+        }
+        let pieces = match kind {
+            Kind::Path => path_pieces(&canonical_path(text)?)?,
+            Kind::Name => name_pieces(graphic(text)?),
+            Kind::Repository => name_pieces(&graphic(text)?.to_ascii_lowercase()),
+            Kind::Word => word_pieces(graphic(text)?),
+            Kind::Text => word_pieces(text),
         };
-        let host = HostName::from_unicode(name).map_err(|error| BadPattern {
-            label: error.to_string(),
-            help: "write a name such as `docs.example.com` or `*.example.com`".into(),
-        })?;
-        Ok(if below {
-            Self::Below(host)
-        } else {
-            Self::Exact(host)
+        let wildcards = pieces.iter().filter(|piece| piece.is_run()).count();
+        if wildcards > MAX_WILDCARDS {
+            return Err(PatternError::Wildcards);
+        }
+        let reading = match kind {
+            Kind::Repository => Reading::AnyCase,
+            _ => Reading::Exact,
+        };
+        let pieces = pieces.into();
+        Ok(Self {
+            kind,
+            text: text.into(),
+            machines: [Machine { reading, pieces }].into(),
         })
     }
 
-    /// Whether strangers can stand behind the pattern.
+    /// The pattern of a rule that denies or asks: it also matches each other spelling that some
+    /// server takes for a matching one.
     ///
-    /// Suffixes that only private networks know are nobody's; reaching them takes `addresses`.
-    pub(super) fn width(&self) -> Option<Width> {
-        let (Self::Below(name) | Self::Exact(name)) = self else {
-            return None;
+    /// For names and words: any letter case (ASCII). For paths each of [`name::Path::readings`].
+    /// Subjects and other texts stay as they are: an issuer writes them one way.
+    #[must_use]
+    pub fn widened(&self) -> Self {
+        let machines = match self.kind {
+            Kind::Path if self.is_widened() => return self.clone(),
+            Kind::Path => Server::ALL
+                .map(|server| self.read(Reading::Path(server)))
+                .into(),
+            Kind::Name | Kind::Repository | Kind::Word => [self.read(Reading::AnyCase)].into(),
+            Kind::Text => return self.clone(),
         };
-        let text = name.as_str();
-        if text.contains('.') && special(name) == Some(SpecialName::Private) {
-            return None;
+        Self {
+            machines,
+            ..self.clone()
         }
-        let suffix = psl::suffix(text.as_bytes()).filter(|suffix| *suffix == text);
-        match suffix.and_then(|suffix| suffix.typ()) {
-            Some(psl::Type::Icann) => Some(Width::Registry),
-            Some(psl::Type::Private) => Some(Width::Customers),
-            None => {
-                let is_shared = matches!(self, Self::Below(name) if is_shared_domain(name));
-                is_shared.then_some(Width::Customers)
+    }
+
+    /// The parts of the [widened](Self::widened) pattern of a path, one for each kind of server.
+    pub(super) fn readings(&self) -> [Self; Readings::COUNT] {
+        Server::ALL.map(|server| Self {
+            machines: [self.read(Reading::Path(server))].into(),
+            ..self.clone()
+        })
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the whole text matches. The text of a path is canonical and has no query.
+    pub fn matches(&self, text: &str) -> bool {
+        self.machines.iter().any(|machine| machine.matches(text))
+    }
+
+    /// Whether this pattern matches each text that `other` matches.
+    pub fn covers(&self, other: &Self) -> bool {
+        if let Some(only) = other.only_text() {
+            return self.matches(only);
+        }
+        matches!(witness(&[other], &[self]), Ok(None))
+    }
+
+    /// Whether there is a text that both patterns match. `true` where the answer takes too long.
+    pub fn intersects(&self, other: &Self) -> bool {
+        if let Some(only) = other.only_text() {
+            return self.matches(only);
+        }
+        !matches!(witness(&[self, other], &[]), Ok(None))
+    }
+
+    /// A text that matches: the shortest.
+    pub(super) fn witness(&self) -> Option<String> {
+        witness(&[self], &[]).ok().flatten()
+    }
+
+    /// Whether no text matches.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(witness(&[self], &[]), Ok(None))
+    }
+
+    /// The text, where the pattern matches that text and no other.
+    fn only_text(&self) -> Option<&str> {
+        match &*self.machines {
+            [machine] if machine.reading == Reading::Exact && !self.text.contains(['*', '%']) => {
+                Some(&self.text)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_widened(&self) -> bool {
+        let mut readings = self.machines.iter().map(|machine| machine.reading);
+        readings.any(|reading| reading != Reading::Exact)
+    }
+
+    fn read(&self, reading: Reading) -> Machine {
+        let pieces = self.machines.first().map(|machine| &*machine.pieces);
+        let pieces = pieces.unwrap_or_default();
+        let pieces = match reading {
+            Reading::Exact => pieces.into(),
+            Reading::AnyCase => pieces.iter().map(Piece::to_lower_case).collect(),
+            Reading::Path(server) => fold::pieces(pieces, server),
+        };
+        Machine { reading, pieces }
+    }
+}
+
+impl Readings {
+    /// How many kinds of servers there are.
+    pub(super) const COUNT: usize = Server::ALL.len();
+
+    /// The readings of a canonical path without its query.
+    pub(super) fn of(path: &str) -> Self {
+        // Only escapes and parameters are read in several ways.
+        let servers = if path.contains(['%', ';']) {
+            &Server::ALL[..]
+        } else {
+            &Server::ALL[..1]
+        };
+        let fold = |server: &Server| fold::fold(path.as_bytes(), *server);
+        Self(servers.iter().map(fold).collect())
+    }
+
+    /// Whether a part of a pattern ([`Pattern::readings`]) matches as that kind of server reads.
+    pub(super) fn is_matched(&self, pattern: &Pattern, server: usize) -> bool {
+        let text = self.0.get(server).or(self.0.first());
+        let machine = pattern.machines.first();
+        let both = machine.zip(text);
+        both.is_some_and(|(machine, text)| matching::matches(&machine.pieces, text, false))
+    }
+}
+
+impl Machine {
+    fn matches(&self, text: &str) -> bool {
+        let text = text.as_bytes();
+        match self.reading {
+            Reading::Exact => matching::matches(&self.pieces, text, false),
+            Reading::AnyCase => matching::matches(&self.pieces, text, true),
+            Reading::Path(server) => {
+                matching::matches(&self.pieces, &fold::fold(text, server), false)
             }
         }
     }
 }
 
-/// The canonical spelling.
-impl fmt::Display for HostPattern {
+/// As it was written.
+impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Below(name) => write!(f, "*.{name}"),
-            Self::Exact(name) => name.fmt(f),
-            Self::Network(net) if net.prefix_len() == net.max_prefix_len() => net.addr().fmt(f),
-            Self::Network(net) => net.fmt(f),
+        f.write_str(&self.text)
+    }
+}
+
+/// Patterns are equal that were written and are read alike.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        let alike = |(left, right): (&Machine, &Machine)| left.reading == right.reading;
+        self.kind == other.kind
+            && self.text == other.text
+            && self.machines.len() == other.machines.len()
+            && self.machines.iter().zip(&other.machines).all(alike)
+    }
+}
+
+impl Eq for Pattern {}
+
+fn graphic(text: &str) -> Result<&str, PatternError> {
+    let sound = |byte: u8| byte.is_ascii_graphic() || byte >= 0x80;
+    if text.bytes().all(sound) {
+        return Ok(text);
+    }
+    Err(PatternError::Character)
+}
+
+/// The spelling that requests have when they are judged.
+fn canonical_path(text: &str) -> Result<String, PatternError> {
+    if !text.starts_with('/') {
+        return Err(PatternError::NotAbsolute);
+    }
+    if text.contains('?') {
+        return Err(PatternError::Query);
+    }
+    Ok(name::Path::parse(text.as_bytes())?.path().to_owned())
+}
+
+fn path_pieces(text: &str) -> Result<Vec<Piece>, PatternError> {
+    let mut pieces = Vec::with_capacity(text.len());
+    for segment in text.split('/').skip(1) {
+        match segment {
+            "**" if pieces.ends_with(&[Piece::Below, Piece::Across]) => {}
+            "**" => pieces.extend([Piece::Below, Piece::Across]),
+            "*" => pieces.extend([Piece::Byte(b'/'), Piece::One, Piece::Within]),
+            _ if segment.contains("**") => return Err(PatternError::PartOfSegment),
+            _ => {
+                pieces.push(Piece::Byte(b'/'));
+                pieces.extend(segment.bytes().map(|byte| match byte {
+                    b'*' => Piece::Within,
+                    byte => Piece::Byte(byte),
+                }));
+            }
         }
     }
+    Ok(pieces)
 }
 
-/// Parses an address or a network; `None` where the text is neither and may be a name.
-pub(super) fn parse_network(text: &str) -> Result<Option<IpNet>, BadPattern> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok(Some(IpNet::from(address)));
+fn name_pieces(text: &str) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let (piece, after) = match (first, after) {
+            (b'*', [b'*', after @ ..]) => (Piece::Across, after),
+            (b'*', _) => (Piece::Within, after),
+            (byte, _) => (Piece::Byte(*byte), after),
+        };
+        push_run(&mut pieces, piece);
+        rest = after;
     }
-    let Ok(network) = text.parse::<IpNet>() else {
-        return Ok(None);
-    };
-    if network.trunc() == network {
-        return Ok(Some(network));
-    }
-    Err(BadPattern {
-        label: "bits are set behind the prefix".into(),
-        help: format!("write `{}`", network.trunc()),
-    })
+    pieces
 }
 
-/// Says whether every address of a network is an ordinary one.
-pub(super) fn is_public(network: &IpNet) -> bool {
-    classify(network.network()) == AddressClass::Public
-        && classify(network.broadcast()) == AddressClass::Public
+fn word_pieces(text: &str) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(text.len());
+    for byte in text.bytes() {
+        let piece = match byte {
+            b'*' => Piece::Across,
+            byte => Piece::Byte(byte),
+        };
+        push_run(&mut pieces, piece);
+    }
+    pieces
 }
 
-/// Finds the mistakes that have a better answer than "not a name".
-fn refuse_shape(text: &str) -> Result<(), BadPattern> {
-    let bad = |label: &str, help: String| {
-        Err(BadPattern {
-            label: label.into(),
-            help,
-        })
-    };
-    let rest = text.strip_prefix("*.").unwrap_or(text);
-    if text.contains("://") {
-        let host = text
-            .split("://")
-            .nth(1)
-            .and_then(|rest| rest.split(['/', ':']).next());
-        return bad(
-            "a URL",
-            format!("write the host alone: `{}`", host.unwrap_or_default()),
-        );
-    }
-    if text.is_empty() {
-        return bad(
-            "an empty name",
-            "write a name such as `docs.example.com`".into(),
-        );
-    }
-    if text == "*" || text == "*." {
-        let help = "set `default = \"allow\"` in a tier that may reach everything".into();
-        return bad("every host there is", help);
-    }
-    if text.contains('/') {
-        return bad(
-            "neither a network nor a name",
-            "paths go into `paths`".into(),
-        );
-    }
-    if rest.contains(':') {
-        let host = text.split(':').next().unwrap_or_default();
-        return bad(
-            "a port",
-            format!("write `{host}` here and the port into `ports`"),
-        );
-    }
-    if text.starts_with('.') {
-        return bad(
-            "empty label in front of the dot",
-            format!("write `*{text}`"),
-        );
-    }
-    if text.contains("..") {
-        let mut better = text.to_owned();
-        while better.contains("..") {
-            better = better.replace("..", ".");
+/// Adds a piece; of runs that follow each other only the widest stays.
+fn push_run(pieces: &mut Vec<Piece>, piece: Piece) {
+    match (pieces.last_mut(), piece) {
+        (Some(Piece::Across), Piece::Across | Piece::Within) => {}
+        (Some(last @ Piece::Within), Piece::Across | Piece::Within) => {
+            if piece == Piece::Across {
+                *last = piece;
+            }
         }
-        let help = match better.strip_prefix("*.") {
-            Some(suffix) => format!("write `{better}` to match every host below {suffix}"),
-            None => format!("write `{better}`"),
-        };
-        return bad("empty label between the dots", help);
-    }
-    if rest.contains('*') {
-        let suffix = rest.rsplit('*').next().unwrap_or_default();
-        let suffix = suffix
-            .split_once('.')
-            .map_or("example.com", |(_, suffix)| suffix);
-        let wide = HostPattern::parse(&format!("*.{suffix}"));
-        let help = if wide.is_ok_and(|wide| wide.width().is_some()) {
-            format!("name the exact hosts: anyone can have a host below {suffix}")
-        } else {
-            format!("write `*.{suffix}` to match every host below {suffix}")
-        };
-        return bad("`*` stands only in front, for whole labels", help);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(text: &str) -> (String, String) {
-        let bad = HostPattern::parse(text).unwrap_err();
-        (bad.label, bad.help)
-    }
-
-    #[test]
-    fn names_addresses_and_networks_are_told_apart() {
-        let name = |text: &str| HostName::from_unicode(text).unwrap();
-        let parse = |text: &str| HostPattern::parse(text).unwrap();
-        assert_eq!(parse("docs.rs"), HostPattern::Exact(name("docs.rs")));
-        assert_eq!(
-            parse("*.Example.COM"),
-            HostPattern::Below(name("example.com"))
-        );
-        assert_eq!(
-            parse("10.2.0.0/16"),
-            HostPattern::Network("10.2.0.0/16".parse().unwrap())
-        );
-        assert_eq!(
-            parse("192.0.2.7"),
-            HostPattern::Network("192.0.2.7/32".parse().unwrap())
-        );
-        assert_eq!(
-            parse("[2001:db8::1]"),
-            HostPattern::Network("2001:db8::1/128".parse().unwrap())
-        );
-        assert_eq!(
-            parse("2001:db8::/32"),
-            HostPattern::Network("2001:db8::/32".parse().unwrap())
-        );
-    }
-
-    #[test]
-    fn names_of_other_alphabets_become_a_labels() {
-        let HostPattern::Below(name) = HostPattern::parse("*.bücher.example").unwrap() else {
-            panic!("not a suffix");
-        };
-        assert_eq!(name.as_str(), "xn--bcher-kva.example");
-    }
-
-    #[test]
-    fn each_mistake_has_its_help() {
-        assert_eq!(
-            error("*.openai..com"),
-            (
-                "empty label between the dots".into(),
-                "write `*.openai.com` to match every host below openai.com".into()
-            )
-        );
-        assert_eq!(
-            error("a*.b.com"),
-            (
-                "`*` stands only in front, for whole labels".into(),
-                "write `*.b.com` to match every host below b.com".into()
-            )
-        );
-        assert_eq!(
-            error("*.*.x.com").1,
-            "write `*.x.com` to match every host below x.com"
-        );
-        assert_eq!(error("*").0, "every host there is");
-        assert_eq!(
-            error("https://docs.rs/x").1,
-            "write the host alone: `docs.rs`"
-        );
-        assert_eq!(
-            error("docs.rs:443").1,
-            "write `docs.rs` here and the port into `ports`"
-        );
-        assert_eq!(error(".docs.rs").1, "write `*.docs.rs`");
-        assert_eq!(error("docs.rs/crate").1, "paths go into `paths`");
-        assert_eq!(error("10.2.0.1/16").1, "write `10.2.0.0/16`");
-        assert_eq!(error("").0, "an empty name");
-    }
-
-    #[test]
-    fn what_a_resolver_would_take_for_an_address_is_no_name() {
-        for text in ["127.1", "0x7f.0.0.1", "2130706433", "1.2.3"] {
-            assert!(HostPattern::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn registries_and_hosters_are_wide() {
-        let width = |text: &str| HostPattern::parse(text).unwrap().width();
-        assert_eq!(width("*.com"), Some(Width::Registry));
-        assert_eq!(width("*.co.uk"), Some(Width::Registry));
-        assert_eq!(width("*.github.io"), Some(Width::Customers));
-        assert_eq!(width("*.s3.amazonaws.com"), Some(Width::Customers));
-        assert_eq!(width("com"), Some(Width::Registry));
-        assert_eq!(width("*.example.com"), None);
-        assert_eq!(width("gitea"), None);
-        assert_eq!(width("*.internal"), None);
-        assert_eq!(width("*.home.arpa"), None);
-        assert_eq!(width("10.0.0.0/8"), None);
+        _ => pieces.push(piece),
     }
 }

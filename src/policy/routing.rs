@@ -50,6 +50,12 @@ impl TlsRouting {
         self.categories.contains(category) || hosts.is_some_and(|it| it.first(host).is_some())
     }
 
+    /// Whether `[inspect]` names this host.
+    pub(super) fn inspects_host(&self, host: &Host) -> bool {
+        let hosts = self.inspected.as_ref();
+        hosts.is_some_and(|it| it.first(host).is_some())
+    }
+
     /// The upstream of a destination: by its most specific host, else by category.
     pub(super) fn upstream(&self, host: &Host, category: Category) -> Option<&Arc<str>> {
         let hosts = self.upstream_hosts.as_ref();

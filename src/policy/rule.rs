@@ -9,7 +9,7 @@ use super::Action;
 use super::category::{Categories, Category};
 use super::conditions::{Conditions, Met};
 use super::facts::{Deed, Seen};
-use super::glob::Glob;
+use super::pattern::Pattern;
 use super::query::{Attempt, Who};
 use super::servers::ServerId;
 use super::verdict::{Named, Reason, Verdict};
@@ -43,9 +43,9 @@ pub(super) struct Callers {
     /// The groups, a bit each; none: everybody.
     pub(super) groups: u128,
     /// None: callers of every repository and of none.
-    pub(super) repositories: Box<[Glob]>,
+    pub(super) repositories: Box<[Pattern]>,
     /// None: every user, and callers without a name.
-    pub(super) subjects: Box<[Glob]>,
+    pub(super) subjects: Box<[Pattern]>,
 }
 
 /// `to`: the destinations that a rule is for.
@@ -250,7 +250,7 @@ impl Callers {
     }
 }
 
-fn matches(patterns: &[Glob], text: &str) -> bool {
+fn matches(patterns: &[Pattern], text: &str) -> bool {
     patterns.iter().any(|pattern| pattern.matches(text))
 }
 

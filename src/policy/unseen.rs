@@ -5,6 +5,7 @@ use toml::Spanned;
 use crate::diag::{Diagnostic, Place};
 use crate::name::Host;
 
+use super::category::Category;
 use super::compiled::Policy;
 use super::index::{HostMap, HostMapBuilder};
 use super::pattern::HostPattern;
@@ -68,21 +69,15 @@ impl<'p> Seen<'p> {
             } else {
                 "write `to.ports = [80]` where plain HTTP is meant, or set `opaque = \"deny\"` in the tier"
             }),
-            (_, true) => Diagnostic::warning(
+            (Verdict::Allow, true) => Diagnostic::warning(
                 "never-seen",
                 place,
                 "nothing is inspected here: this condition never holds for https",
             )
             .label(format!("`does.{key}` are not seen in a tunnel"))
             .help("write `grant.inspect = true`"),
-            (Verdict::Allow, false) => return,
-            (Verdict::Ask | Verdict::Deny, false) => Diagnostic::warning(
-                "unseen",
-                place,
-                format!("`does.{key}` are not seen in a tunnel: a CONNECT never matches this rule"),
-            )
-            .label("holds for plain HTTP only")
-            .help("leave them out to cover tunnels, or write `to.ports = [80]` where plain HTTP is meant"),
+            // `not-enforced` says it of denies and asks.
+            (Verdict::Allow, false) | (Verdict::Ask | Verdict::Deny, _) => return,
         };
         findings.push(finding);
     }
@@ -112,7 +107,8 @@ impl<'p> Seen<'p> {
         let own = self.policy.destinations.find(&name);
         let entry = own.or_else(|| self.policy.catalogue.directory.find(&name));
         let category = entry.map(|entry| entry.category);
-        covered || category.is_some_and(|it| self.policy.inspected.categories.contains(it))
+        let category = category.unwrap_or(Category::Unknown);
+        covered || self.policy.inspected.categories.contains(category)
     }
 }
 

@@ -5,7 +5,7 @@ use toml::Spanned;
 use crate::diag::Diagnostic;
 use crate::policy::caller::{Group, MAX_GROUPS, Member, Membership};
 use crate::policy::query::GroupId;
-use crate::policy::repository::RepositoryPattern;
+use crate::policy::repository::repository_pattern;
 use crate::policy::source;
 use crate::policy::tiers::Tiers;
 
@@ -59,7 +59,7 @@ pub(super) fn compile(
     for repository in &source.repositories {
         let tier = tiers.resolve(repository, &repository.value.tier, findings);
         for text in &repository.value.r#match.0 {
-            match RepositoryPattern::parse(text.get_ref()) {
+            match repository_pattern(text.get_ref()) {
                 Ok(parsed) => callers.repositories.extend(tier.map(|tier| (parsed, tier))),
                 Err((label, help)) => findings.push(
                     Diagnostic::error(

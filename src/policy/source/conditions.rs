@@ -7,10 +7,9 @@ use toml::Spanned;
 use crate::diag::Diagnostic;
 use crate::policy::Action;
 use crate::policy::conditions::{Actions, Conditions, NamedConditions};
-use crate::policy::glob::{Case, Glob};
 use crate::policy::paths::PathPattern;
-use crate::policy::pattern::BadPattern;
-use crate::policy::repository::RepositoryPattern;
+use crate::policy::pattern::{BadPattern, Kind, Pattern, PatternError};
+use crate::policy::repository::repository_pattern;
 use crate::policy::servers::ServerId;
 use crate::policy::verdict::Verdict;
 
@@ -20,15 +19,18 @@ use super::rules::Reader;
 impl Reader<'_> {
     /// The conditions on a request. Those of a deny or an ask hold whatever the case of letters.
     pub(super) fn conditions(&mut self, verdict: Verdict, servers: &[ServerId]) -> Conditions {
-        let case = match verdict {
-            Verdict::Allow => Case::Kept,
-            Verdict::Ask | Verdict::Deny => Case::Ignored,
+        let read = |text: &str, kind| {
+            let pattern = Pattern::parse(text, kind)?;
+            Ok(match verdict {
+                Verdict::Allow => pattern,
+                Verdict::Ask | Verdict::Deny => pattern.widened(),
+            })
         };
         let does = &self.rule.value.does;
         self.demand_servers(does.tools.first(), "tools");
         self.demand_servers(does.mcp_methods.first(), "mcp-methods");
         let sites = servers.iter().map(|id| self.known.servers.site(*id));
-        let word = |text: &str| Glob::parse_word(text, case);
+        let word = |text: &str| read(text, Kind::Word);
         let named = NamedConditions {
             servers: servers.into(),
             sites: sites.collect(),
@@ -38,8 +40,8 @@ impl Reader<'_> {
                 "e.g. `acme/app`",
                 destination_repository,
             ),
-            packages: self.globs(&does.packages, "e.g. `@acme/*`", |it| Glob::parse(it, case)),
-            refs: self.globs(&does.refs, "e.g. `agent/**`", |text| reference(text, case)),
+            packages: self.globs(&does.packages, "e.g. `@acme/*`", |it| read(it, Kind::Name)),
+            refs: self.globs(&does.refs, "e.g. `agent/**`", |text| reference(text, read)),
             tools: self.globs(&does.tools, "e.g. `search_*`", word),
             mcp_methods: self.globs(&does.mcp_methods, "e.g. `tools/*`", word),
         };
@@ -100,7 +102,8 @@ impl Reader<'_> {
         for text in &self.rule.value.does.paths {
             match PathPattern::parse(text.get_ref()) {
                 Ok(path) => paths.push(path),
-                Err(label) => {
+                Err(error) => {
+                    let label = error.to_string();
                     let help = "write e.g. `/crate/*/docs/**`".into();
                     self.refuse(
                         "bad-path",
@@ -115,13 +118,12 @@ impl Reader<'_> {
     }
 
     /// `from.repositories`: the caller's own.
-    pub(super) fn own_repositories(&mut self) -> Box<[Glob]> {
+    pub(super) fn own_repositories(&mut self) -> Box<[Pattern]> {
         let mut globs = Vec::new();
         for text in &self.rule.value.from.repositories {
-            match RepositoryPattern::parse(text.get_ref()) {
-                Ok(pattern) => globs.push(pattern.into()),
+            match repository_pattern(text.get_ref()) {
+                Ok(pattern) => globs.push(pattern),
                 Err((label, help)) => {
-                    let label = label.into();
                     let is = "matches no repository";
                     self.refuse("bad-repository", text, is, BadPattern { label, help });
                 }
@@ -175,18 +177,18 @@ impl Reader<'_> {
         age
     }
 
-    pub(super) fn globs(
+    pub(super) fn globs<E: ToString>(
         &mut self,
         written: &[Spanned<String>],
         example: &str,
-        parse: impl Fn(&str) -> Result<Glob, &'static str>,
-    ) -> Box<[Glob]> {
+        parse: impl Fn(&str) -> Result<Pattern, E>,
+    ) -> Box<[Pattern]> {
         let mut globs = Vec::with_capacity(written.len());
         for text in written {
             match parse(text.get_ref()) {
                 Ok(glob) => globs.push(glob),
                 Err(label) => {
-                    let (label, help) = (label.into(), format!("write {example}"));
+                    let (label, help) = (label.to_string(), format!("write {example}"));
                     let bad = BadPattern { label, help };
                     self.refuse("bad-pattern", text, "cannot be matched", bad);
                 }
@@ -197,22 +199,27 @@ impl Reader<'_> {
 }
 
 /// A repository at the destination.
-fn destination_repository(text: &str) -> Result<Glob, &'static str> {
+fn destination_repository(text: &str) -> Result<Pattern, String> {
     if text.contains("://") || text.starts_with('/') || text.ends_with('/') {
-        return Err("only the path at the destination is matched");
+        return Err("only the path at the destination is matched".into());
     }
-    Glob::parse(text.strip_suffix(".git").unwrap_or(text), Case::Ignored)
+    let text = text.strip_suffix(".git").unwrap_or(text);
+    Pattern::parse(text, Kind::Repository).map_err(|error| error.to_string())
 }
 
 /// A branch, or a ref by its whole name.
-fn reference(text: &str, case: Case) -> Result<Glob, &'static str> {
+fn reference(
+    text: &str,
+    read: impl Fn(&str, Kind) -> Result<Pattern, PatternError>,
+) -> Result<Pattern, String> {
     if text.starts_with('/') || text.is_empty() {
-        return Err("not the name of a branch, nor a ref");
+        return Err("not the name of a branch, nor a ref".into());
     }
-    match text.strip_prefix("refs/") {
-        Some(_) => Glob::parse(text, case),
-        None => Glob::parse(&format!("refs/heads/{text}"), case),
-    }
+    let whole = match text.strip_prefix("refs/") {
+        Some(_) => text.to_owned(),
+        None => format!("refs/heads/{text}"),
+    };
+    read(&whole, Kind::Name).map_err(|error| error.to_string())
 }
 
 impl NamedConditions {

@@ -122,9 +122,9 @@ fn destination(
         let found = category(written, &split.category, findings);
         match PathPattern::parse(split.r#match.get_ref()) {
             Ok(pattern) => splits.extend(found.map(|category| (category, pattern))),
-            Err(label) => findings.push(
+            Err(error) => findings.push(
                 Diagnostic::error("bad-path", written.at(&split.r#match), "not a path pattern")
-                    .label(label)
+                    .label(error.to_string())
                     .help("write e.g. `/v1/**`"),
             ),
         }

@@ -8,8 +8,8 @@ use crate::diag::Diagnostic;
 use crate::policy::caller::Membership;
 use crate::policy::category::Categories;
 use crate::policy::floor;
-use crate::policy::glob::Glob;
 use crate::policy::pattern::{BadPattern, HostPattern, Width};
+use crate::policy::pattern::{Kind, Pattern};
 use crate::policy::query::{GroupId, TierId};
 use crate::policy::routing::TlsRouting;
 use crate::policy::rule::{Callers, Destinations, Grant, Ports, Rule, Unless};
@@ -155,7 +155,9 @@ impl Reader<'_> {
             tiers,
             groups,
             repositories: self.own_repositories(),
-            subjects: self.globs(&from.subjects, "e.g. `*@acme.example`", Glob::parse_text),
+            subjects: self.globs(&from.subjects, "e.g. `*@acme.example`", |it| {
+                Pattern::parse(it, Kind::Text)
+            }),
         }
     }
 

@@ -4,6 +4,7 @@ mod decision;
 mod defaults;
 mod diagnostics;
 mod explaining;
+mod meaning;
 mod naive;
 mod requests;
 mod tiers;
@@ -38,7 +39,7 @@ fn read(text: &str) -> source::Policy {
     source::compile::parse(&source).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-fn try_compile(text: &str) -> (Option<Policy>, Vec<Diagnostic>) {
+pub(super) fn try_compile(text: &str) -> (Option<Policy>, Vec<Diagnostic>) {
     compile(&read(text), &catalogue())
 }
 

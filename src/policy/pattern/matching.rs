@@ -1,0 +1,91 @@
+//! Matching one text, without recursion and without memory.
+
+/// One step of a pattern.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Piece {
+    /// That byte.
+    Byte(u8),
+    /// One byte that is no slash.
+    One,
+    /// A run without slashes, also an empty one.
+    Within,
+    /// Any run.
+    Across,
+    /// Nothing, or a slash and the run that follows: always before [`Piece::Across`].
+    Below,
+}
+
+impl Piece {
+    /// Whether it stands for texts of any length.
+    pub(super) fn is_run(self) -> bool {
+        matches!(self, Self::Within | Self::Across)
+    }
+
+    pub(super) fn to_lower_case(&self) -> Self {
+        match self {
+            Self::Byte(byte) => Self::Byte(byte.to_ascii_lowercase()),
+            piece => *piece,
+        }
+    }
+}
+
+/// Whether the whole text matches; `lower` reads the text in lower case.
+///
+/// On a mismatch the last [`Piece::Within`] takes one byte more (never a slash), or else the last
+/// [`Piece::Across`] does. Earlier runs need no second chance: what follows them was found at the
+/// first place where it can stand, and a later place leaves less for the rest.
+pub(super) fn matches(pieces: &[Piece], text: &[u8], lower: bool) -> bool {
+    let (mut at, mut next) = (0, 0);
+    let mut within: Option<(usize, usize)> = None;
+    let mut across: Option<(usize, usize)> = None;
+    loop {
+        let byte = text.get(next).map(|byte| match lower {
+            true => byte.to_ascii_lowercase(),
+            false => *byte,
+        });
+        match (pieces.get(at), byte) {
+            (None, None) => return true,
+            (Some(Piece::Across), _) => {
+                at += 1;
+                (across, within) = (Some((at, next)), None);
+                continue;
+            }
+            (Some(Piece::Within), _) => {
+                at += 1;
+                within = Some((at, next));
+                continue;
+            }
+            (Some(Piece::Below), None) => {
+                at += 2;
+                continue;
+            }
+            (Some(Piece::Below), Some(b'/')) => {
+                at += 2;
+                (across, within) = (Some((at, next)), None);
+                continue;
+            }
+            (Some(Piece::One), Some(byte)) if byte != b'/' => {
+                (at, next) = (at + 1, next + 1);
+                continue;
+            }
+            (Some(Piece::Byte(wanted)), Some(byte)) if *wanted == byte => {
+                (at, next) = (at + 1, next + 1);
+                continue;
+            }
+            _ => {}
+        }
+        if let Some((after, taken)) = within
+            && text.get(taken).is_some_and(|byte| *byte != b'/')
+        {
+            (at, next) = (after, taken + 1);
+            within = Some((after, taken + 1));
+        } else if let Some((after, taken)) = across
+            && taken < text.len()
+        {
+            (at, next) = (after, taken + 1);
+            (across, within) = (Some((after, taken + 1)), None);
+        } else {
+            return false;
+        }
+    }
+}

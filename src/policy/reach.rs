@@ -1,0 +1,168 @@
+//! What becomes of the flows of one rule: whether the rule decides some, and where tunnels escape it.
+
+use std::sync::Arc;
+
+use super::compiled::Policy;
+use super::decide::Stage;
+use super::index::RuleId;
+use super::inspection::Inspection;
+use super::query::TierId;
+use super::regions::{HostGroups, Region, Scope};
+use super::rule::{Fit, Rule};
+use super::verdict::{Named, Verdict};
+
+/// The most regions that are looked at for one rule; where they are more, nothing is claimed.
+const MAX_REGIONS: usize = 400;
+
+/// The most hosts of a policy whose rules are looked at: the groups of more take too long to load.
+const MAX_HOSTS: usize = 50_000;
+
+/// What becomes of the flows of a rule.
+#[derive(Clone, Debug)]
+pub(super) enum Reach {
+    /// The rule decides some flow, or whether it does is not known.
+    Decides,
+    /// Other rules with the same verdict decide each flow first: the rule makes no difference.
+    Shadowed(Arc<Named>),
+    /// A deny or an ask decides each flow first.
+    Overruled(Arc<Named>, Verdict),
+    /// The floor refuses each flow: the address is private, and the rule grants none.
+    Floored,
+    /// No flow meets the conditions.
+    Empty,
+}
+
+/// A rule that opaque tunnels of a tier escape.
+#[derive(Clone, Debug)]
+pub struct Unenforced {
+    /// The tier.
+    pub tier: Arc<str>,
+    /// The rule, or the list of the tier.
+    pub rule: Arc<Named>,
+    /// A host that such a tunnel reaches.
+    pub host: String,
+}
+
+/// The rules of a policy, followed through its regions.
+#[derive(Debug)]
+pub(super) struct Reaches<'p> {
+    policy: &'p Policy,
+    groups: HostGroups,
+}
+
+impl Policy {
+    /// The rules that deny or ask by what a request does and that tunnels escape, by tier: TLS is
+    /// not inspected there, and the tunnel passes. Nothing for policies that name very many hosts.
+    pub fn unenforced(&self) -> Vec<Unenforced> {
+        let Some(reaches) = Reaches::new(self) else {
+            return Vec::new();
+        };
+        let ids = 0..u32::try_from(self.rules.len()).unwrap_or(0);
+        let rules = ids.flat_map(|id| reaches.unenforced(id));
+        let mut found: Vec<Unenforced> = rules.collect();
+        found.sort_by_key(|it| self.tier(&it.tier));
+        found
+    }
+}
+
+impl<'p> Reaches<'p> {
+    /// `None` where the policy names too many hosts.
+    pub(super) fn new(policy: &'p Policy) -> Option<Self> {
+        (policy.host_count() <= MAX_HOSTS).then(|| Self {
+            policy,
+            groups: policy.host_groups(),
+        })
+    }
+
+    /// What becomes of the flows of a rule.
+    pub(super) fn of(&self, id: RuleId) -> Reach {
+        let Some(rule) = self.policy.rule(id) else {
+            return Reach::Decides;
+        };
+        let scope = Scope {
+            rule: Some(id),
+            ..Scope::default()
+        };
+        let mut first: Option<Reach> = None;
+        for (count, region) in self.policy.regions(&self.groups, scope).enumerate() {
+            let (Ok(region), true) = (region, count < MAX_REGIONS) else {
+                return Reach::Decides;
+            };
+            let Some(reach) = self.in_region(rule, &region) else {
+                continue;
+            };
+            first = match (first, reach) {
+                (_, Reach::Decides) => return Reach::Decides,
+                (None | Some(Reach::Shadowed(_)), reach) => Some(reach),
+                (first, _) => first,
+            };
+        }
+        first.unwrap_or(Reach::Empty)
+    }
+
+    /// What becomes of the witness of a region; `None` where the rule does not match it.
+    fn in_region(&self, rule: &Rule, region: &Region) -> Option<Reach> {
+        let judgement = region.witness.judge(self.policy);
+        let stage = judgement.stage();
+        let fit = rule.fit(&judgement.flow);
+        match (stage, fit) {
+            (Stage::Rule(decides), _) if Arc::ptr_eq(&decides.named, &rule.named) => {
+                Some(Reach::Decides)
+            }
+            (_, Fit::Misses(_)) => None,
+            // The age decides, behind the rules.
+            (Stage::Rule(decides), Fit::UnlessOld(_)) if decides.verdict != Verdict::Deny => {
+                Some(Reach::Decides)
+            }
+            (Stage::Rule(decides), _) => Some(if decides.verdict == rule.verdict {
+                Reach::Shadowed(decides.named.clone())
+            } else {
+                Reach::Overruled(decides.named.clone(), decides.verdict)
+            }),
+            (Stage::Floor, _) => Some(Reach::Floored),
+            (Stage::Default | Stage::Narrowed, _) => Some(Reach::Decides),
+        }
+    }
+
+    /// Each tier in which tunnels escape a rule that denies or asks by what a request does.
+    pub(super) fn unenforced(&self, id: RuleId) -> Vec<Unenforced> {
+        let conditional = |rule: &&Rule| !rule.is_allow() && !rule.does.is_empty();
+        let Some(rule) = self.policy.rule(id).filter(conditional) else {
+            return Vec::new();
+        };
+        let tiers = self.policy.tiers.ids();
+        tiers
+            .filter(|tier| rule.from.tiers & tier.bit() != 0)
+            .filter_map(|tier| self.escape(id, rule, tier))
+            .collect()
+    }
+
+    /// A tunnel that reaches what the rule is about, is not inspected, and may pass.
+    fn escape(&self, id: RuleId, rule: &Rule, tier: TierId) -> Option<Unenforced> {
+        let scope = Scope {
+            rule: Some(id),
+            tier: Some(tier),
+            tunnels: true,
+            ..Scope::default()
+        };
+        let regions = self.policy.regions(&self.groups, scope).take(MAX_REGIONS);
+        let mut open = regions.flatten().filter(|region| {
+            let judgement = region.witness.judge(self.policy);
+            let passes = match judgement.stage() {
+                Stage::Rule(decides) => decides.verdict != Verdict::Deny,
+                Stage::Default => judgement.tier.default != Verdict::Deny,
+                Stage::Floor | Stage::Narrowed => false,
+            };
+            let is_about = rule.reaches(&judgement.flow) && rule.to.ports.hold(&judgement.flow);
+            // Without `raw` a tunnel to port 80 carries no plain HTTP.
+            let is_https = judgement.flow.port != 80;
+            is_https && passes && is_about && !matches!(judgement.inspection, Inspection::Yes)
+        });
+        let region = open.next()?;
+        Some(Unenforced {
+            tier: self.policy.tier_name(tier).clone(),
+            rule: rule.named.clone(),
+            host: region.witness.target.host.to_string(),
+        })
+    }
+}

@@ -1,0 +1,452 @@
+//! The regions of a policy: what its rules can tell apart.
+//!
+//! A [`Region`] is a set of flows (caller × host × port × request) that the policy decides alike: the
+//! same stage, by the same rule, with the same grants. It has a witness, one of its flows. The
+//! regions of a policy do not overlap, and each flow is in one of them, except flows of sessions
+//! that are narrowed, of callers that only claim a repository, and requests whose body was not read
+//! yet: those are judged again when it was.
+//!
+//! The regions are the leaves of a tree. Each level splits what is left by one [`Dimension`], and only
+//! by the conditions of rules that can still decide: a deny that matches whatever the request does
+//! ends the branch. [`Regions`] visits the leaves one after the other, so a search for one region
+//! costs one.
+
+mod cell;
+mod hosts;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::name::{Path, Target};
+
+use super::compiled::Policy;
+use super::decide::Judgement;
+use super::facts::{Deed, McpCall, Seen};
+use super::index::RuleId;
+use super::pattern::{PortSet, TooComplex};
+use super::query::{Attempt, GroupSet, Query, TierId, Who};
+use super::rule::Rule;
+use super::servers::ServerId;
+use super::verdict::{TierBasis, Verdict};
+
+use cell::Cell;
+use hosts::HostGroup;
+pub(super) use hosts::HostGroups;
+
+/// One flow, owned.
+#[derive(Clone, Debug)]
+pub(super) struct Point {
+    pub(super) who: Who,
+    pub(super) target: Target,
+    /// `None`: a tunnel.
+    pub(super) request: Option<Request>,
+}
+
+/// The request of a flow.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) tls: bool,
+    pub(super) method: Box<str>,
+    pub(super) path: Path,
+    pub(super) facts: Deed,
+}
+
+/// A set of flows that the policy decides alike.
+#[derive(Clone, Debug)]
+pub(super) struct Region {
+    cells: Vec<Cell>,
+    /// One of the flows.
+    pub(super) witness: Point,
+    /// The rules that can decide some flow here, in the order in which the policy looks at them.
+    pub(super) rules: Vec<RuleId>,
+}
+
+/// Whether there is a request with the facts of a witness.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Feasible {
+    /// The reader of the service reads these facts from this method and path.
+    Yes,
+    /// It reads a part of them from the head; the rest stands in a body.
+    InBody,
+    /// The reader reads other facts from this method and path. Another path may have them.
+    Unproved,
+}
+
+/// What is split, in this order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Dimension {
+    Host,
+    Tier,
+    Groups,
+    Subject,
+    Repository,
+    Protocol,
+    Port,
+    Message,
+    Path,
+    Method,
+    Action,
+    Operation,
+    Names(Name),
+    Credentials,
+}
+
+/// What a request names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Name {
+    Repository,
+    Package,
+    Reference,
+    McpMethod,
+    Tool,
+}
+
+impl Dimension {
+    const ALL: [Self; 18] = [
+        Self::Host,
+        Self::Tier,
+        Self::Groups,
+        Self::Subject,
+        Self::Repository,
+        Self::Protocol,
+        Self::Port,
+        Self::Message,
+        Self::Path,
+        Self::Method,
+        Self::Action,
+        Self::Operation,
+        Self::Names(Name::Repository),
+        Self::Names(Name::Package),
+        Self::Names(Name::Reference),
+        Self::Names(Name::McpMethod),
+        Self::Names(Name::Tool),
+        Self::Credentials,
+    ];
+
+    /// Whether only requests have it.
+    fn is_of_requests(self) -> bool {
+        !matches!(
+            self,
+            Self::Host
+                | Self::Tier
+                | Self::Groups
+                | Self::Subject
+                | Self::Repository
+                | Self::Protocol
+                | Self::Port
+        )
+    }
+}
+
+/// Which regions are visited.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scope<'p> {
+    /// Only the region of this flow.
+    pub(super) point: Option<&'p Point>,
+    /// Only flows for which this rule is: its callers, destinations and requests.
+    pub(super) rule: Option<RuleId>,
+    /// Only callers in this tier.
+    pub(super) tier: Option<TierId>,
+    /// Only tunnels, whatever the rule asks of requests.
+    pub(super) tunnels: bool,
+}
+
+/// The regions of a policy, one after the other.
+pub(super) struct Regions<'p> {
+    policy: &'p Policy,
+    groups: &'p HostGroups,
+    scope: Scope<'p>,
+    /// What is not split to its end, the next one last.
+    open: Vec<Branch>,
+}
+
+/// A set of flows that is split as far as to a dimension.
+#[derive(Clone, Debug)]
+struct Branch {
+    region: Region,
+    /// The place in [`Dimension::ALL`] of the next split.
+    next: usize,
+}
+
+impl Policy {
+    /// The hosts of the policy, grouped by what rules, destinations and the floor say of them.
+    pub(super) fn host_groups(&self) -> HostGroups {
+        HostGroups::new(self)
+    }
+
+    /// The regions of the policy within a scope. `Err` for a part whose patterns are too many to
+    /// compare; the rest follows.
+    pub(super) fn regions<'p>(&'p self, groups: &'p HostGroups, scope: Scope<'p>) -> Regions<'p> {
+        let holds = |group: &&Arc<HostGroup>| {
+            let host = scope.point.map(|point| &point.target.host);
+            host.is_none_or(|host| groups.holds(self, group, host))
+        };
+        let hosts = groups.within(scope.rule).into_iter().rev().filter(holds);
+        let open = hosts.map(|group| Branch {
+            region: Region {
+                cells: vec![Cell::Host(group.clone())],
+                witness: Point {
+                    who: anyone(),
+                    target: Target {
+                        host: group.witness.clone(),
+                        port: 443,
+                    },
+                    request: None,
+                },
+                rules: group
+                    .rules
+                    .iter()
+                    .chain(&groups.hostless)
+                    .copied()
+                    .collect(),
+            },
+            next: 1,
+        });
+        Regions {
+            policy: self,
+            groups,
+            scope,
+            open: open.collect(),
+        }
+    }
+}
+
+/// A caller of which nothing is known.
+fn anyone() -> Who {
+    Who {
+        tier: TierId(0),
+        tier_basis: TierBasis::Unattributed,
+        groups: GroupSet::default(),
+        subject: None,
+        repository: None,
+        claimed: Vec::new(),
+        enforced: false,
+        within: None,
+    }
+}
+
+impl Iterator for Regions<'_> {
+    type Item = Result<Region, TooComplex>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let branch = self.open.pop()?;
+            let dimension = Dimension::ALL.get(branch.next).copied();
+            let Some(dimension) = dimension.filter(|it| branch.has(*it)) else {
+                return Some(Ok(branch.region));
+            };
+            let parts = match self.split(&branch.region, dimension) {
+                Ok(parts) => parts,
+                Err(error) => return Some(Err(error)),
+            };
+            let next = branch.next + 1;
+            let branches = parts
+                .into_iter()
+                .rev()
+                .map(|region| Branch { region, next });
+            self.open.extend(branches);
+        }
+    }
+}
+
+impl Branch {
+    fn has(&self, dimension: Dimension) -> bool {
+        !dimension.is_of_requests() || self.region.witness.request.is_some()
+    }
+}
+
+impl Regions<'_> {
+    /// The parts of a region by one dimension. A part without a rule of the scope is left out.
+    fn split(&self, region: &Region, dimension: Dimension) -> Result<Vec<Region>, TooComplex> {
+        let policy = self.policy;
+        let rules: Vec<&Rule> = region
+            .rules
+            .iter()
+            .filter_map(|id| policy.rule(*id))
+            .collect();
+        let cells = match dimension {
+            Dimension::Host => vec![Cell::Any],
+            Dimension::Tier => self.tiers(),
+            Dimension::Groups => cell::groups(&rules)?,
+            Dimension::Subject => cell::subjects(&rules)?,
+            Dimension::Repository => cell::repositories(&rules)?,
+            Dimension::Protocol => cell::protocols(self.scope.tunnels),
+            Dimension::Port => cell::ports(&rules, self.default_ports(region)),
+            Dimension::Message => requests::messages(policy, region),
+            Dimension::Path => requests::paths(policy, region, &rules)?,
+            Dimension::Method => requests::methods(&rules)?,
+            Dimension::Action => requests::actions(&rules),
+            Dimension::Operation => requests::operations(policy, region, &rules)?,
+            Dimension::Names(name) => requests::names(name, region, &rules)?,
+            Dimension::Credentials => requests::credentials(&rules),
+        };
+        let holds = |cell: &Cell| {
+            let point = self.scope.point;
+            point.is_none_or(|point| cell.contains(policy, self.groups, point))
+        };
+        let part = |cell: Cell| self.part(region, dimension, cell);
+        Ok(cells.into_iter().filter(holds).filter_map(part).collect())
+    }
+
+    fn tiers(&self) -> Vec<Cell> {
+        let wanted = |tier: &TierId| self.scope.tier.is_none_or(|only| only == *tier);
+        let tiers = self.policy.tiers.ids().filter(wanted);
+        tiers.map(Cell::Tier).collect()
+    }
+
+    /// The ports that conditions without ports may mean.
+    fn default_ports(&self, region: &Region) -> PortSet {
+        let target = &region.witness.target;
+        let of_entry = self.policy.label(target).ports.iter().copied();
+        let servers = self.policy.servers.all();
+        let here = servers.filter(|server| server.target.host == target.host);
+        let of_servers = here.map(|server| server.target.port);
+        PortSet::of(of_entry.chain(of_servers).chain([80, 443]))
+    }
+
+    /// One part of a region; `None` where the rule of the scope is for none of its flows.
+    fn part(&self, region: &Region, dimension: Dimension, cell: Cell) -> Option<Region> {
+        let mut part = region.clone();
+        cell.write(&mut part.witness);
+        let matched = |id: &RuleId| {
+            let rule = self.policy.rule(*id);
+            rule.is_some_and(|rule| cell.may_match(rule, &part.witness))
+        };
+        part.rules.retain(matched);
+        part.cells.push(cell);
+        if dimension == Dimension::Port {
+            self.drop_overruled(&mut part);
+        }
+        let wanted = self.scope.rule.is_none_or(|rule| {
+            part.rules.contains(&rule) || dimension.is_of_requests() && self.scope.tunnels
+        });
+        wanted.then_some(part)
+    }
+
+    /// Leaves out the rules that a deny overrules, whatever the request does: all but the denies
+    /// before it, of which a record may name one.
+    fn drop_overruled(&self, part: &mut Region) {
+        let rule = |id: RuleId| self.policy.rule(id);
+        let settled = |id: &RuleId| rule(*id).is_some_and(|rule| is_deny(rule) && is_whole(rule));
+        let Some(place) = part.rules.iter().position(settled) else {
+            return;
+        };
+        let mut at = 0;
+        part.rules.retain(|id| {
+            let before = at <= place;
+            at += 1;
+            (before && rule(*id).is_some_and(is_deny)) || self.scope.rule == Some(*id)
+        });
+    }
+}
+
+fn is_deny(rule: &Rule) -> bool {
+    rule.verdict == Verdict::Deny
+}
+
+/// Whether a rule matches each flow of its callers, hosts and ports.
+fn is_whole(rule: &Rule) -> bool {
+    rule.does.is_empty()
+        && rule.unless.is_none()
+        && rule.to.categories.is_empty()
+        && cell::has_plain_ports(rule)
+}
+
+impl Region {
+    /// Whether a flow is in the region.
+    pub(super) fn contains(&self, policy: &Policy, groups: &HostGroups, point: &Point) -> bool {
+        let who = &point.who;
+        who.claimed.is_empty()
+            && who.within.is_none()
+            && self
+                .cells
+                .iter()
+                .all(|cell| cell.contains(policy, groups, point))
+    }
+
+    /// How many hosts of the policy are in the region.
+    pub(super) fn hosts(&self) -> usize {
+        let hosts = self.cells.iter().find_map(|cell| match cell {
+            Cell::Host(group) => Some(group.count),
+            _ => None,
+        });
+        hosts.unwrap_or(0)
+    }
+}
+
+impl Point {
+    /// The flow as a question to the policy.
+    pub(super) fn query(&self) -> Query<'_> {
+        Query {
+            who: &self.who,
+            target: &self.target,
+            attempt: match &self.request {
+                None => Attempt::Connect,
+                Some(request) => Attempt::Request {
+                    method: &request.method,
+                    path: &request.path,
+                    upgrade: false,
+                    tls: request.tls,
+                    deed: Some(&request.facts),
+                },
+            },
+        }
+    }
+
+    /// What the policy makes of the flow.
+    pub(super) fn judge<'p>(&'p self, policy: &'p Policy) -> Judgement<'p> {
+        let facts = self.request.as_ref().map(|request| &request.facts);
+        policy.judge(&self.query(), facts)
+    }
+
+    /// Whether the reader of the service reads the facts of the flow from its method and path.
+    pub(super) fn feasible(&self, policy: &Policy) -> Feasible {
+        let Some(request) = &self.request else {
+            return Feasible::Yes;
+        };
+        let read = policy.read(&self.target, &request.method, &request.path);
+        let (facts, in_body) = (&request.facts, read.seen == Seen::Head);
+        let same = |read: Option<&str>, fact: Option<&str>| match (read, fact) {
+            (Some(read), Some(fact)) => read == fact,
+            (None, Some(_)) => in_body,
+            (Some(_), None) => false,
+            (None, None) => true,
+        };
+        let names = same(read.repository.as_deref(), facts.repository.as_deref())
+            && same(read.package.as_deref(), facts.package.as_deref())
+            && same(read.reference.as_deref(), facts.reference.as_deref())
+            && (in_body || read.operation == facts.operation)
+            && (in_body || read.action == facts.action)
+            && (in_body || read.mcp.is_some() == facts.mcp.is_some());
+        match (names, in_body) {
+            (true, false) => Feasible::Yes,
+            (true, true) => Feasible::InBody,
+            (false, _) => Feasible::Unproved,
+        }
+    }
+}
+
+/// A request of which nothing is known.
+fn blank(tls: bool) -> Option<Request> {
+    let path = Path::parse(b"/").ok()?;
+    Some(Request {
+        tls,
+        method: "GET".into(),
+        path,
+        facts: Deed {
+            seen: Seen::Whole,
+            ..Deed::default()
+        },
+    })
+}
+
+/// A call of a tool, or another message, to an MCP server.
+fn message(policy: &Policy, server: Option<ServerId>) -> McpCall {
+    let server = server.and_then(|id| policy.servers.get(id));
+    McpCall {
+        server: server.map(|server| Arc::clone(&server.name)),
+        ..McpCall::default()
+    }
+}

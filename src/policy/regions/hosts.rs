@@ -1,0 +1,282 @@
+//! Hosts, grouped by what the policy says of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::name::{Host, HostName, Target, special_networks, special_suffixes};
+use crate::policy::category::{Categories, Category};
+use crate::policy::compiled::Policy;
+use crate::policy::floor::AddressFloor;
+use crate::policy::index::RuleId;
+use crate::policy::pattern::HostPattern;
+
+/// Hosts of which the policy says the same.
+#[derive(Debug)]
+pub(in crate::policy) struct HostGroup {
+    key: Key,
+    /// One of the hosts.
+    pub(super) witness: Host,
+    /// How many patterns of the policy lead here.
+    pub(super) count: usize,
+    /// The rules that name the hosts, most specific host first.
+    pub(super) rules: Vec<RuleId>,
+    /// The categories that a flow to these hosts may have.
+    pub(super) categories: Categories,
+}
+
+/// All groups of a policy.
+#[derive(Debug, Default)]
+pub(in crate::policy) struct HostGroups {
+    groups: Vec<Arc<HostGroup>>,
+    of_rules: HashMap<RuleId, Vec<usize>, FixedState>,
+    /// For rules without hosts what they select.
+    selecting: HashMap<RuleId, Categories, FixedState>,
+    /// The rules without hosts, as the policy looks at them.
+    pub(super) hostless: Vec<RuleId>,
+}
+
+/// What the policy says of a host.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+struct Key {
+    rules: Vec<RuleId>,
+    category: Category,
+    ports: Box<[u16]>,
+    service: Option<Arc<str>>,
+    /// The place of the entry, where it splits its hosts by path.
+    splits: Option<Box<str>>,
+    inspected: bool,
+    upstream: Option<Arc<str>>,
+    /// The listed MCP servers there.
+    servers: Vec<Arc<str>>,
+    floor: Floor,
+    /// The rules whose grants lift a flow over the floor.
+    lifted_by: Vec<RuleId>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Floor {
+    Open,
+    Never,
+    Address,
+    Addresses,
+}
+
+/// Names that stand for all those that the policy does not name.
+const OTHER_NAMES: [&str; 6] = [
+    "x.example",
+    "x.example.net",
+    "x.example.org",
+    "x.example.dev",
+    "x",
+    "instance-data.x.internal",
+];
+
+impl HostGroups {
+    pub(super) fn new(policy: &Policy) -> Self {
+        let patterns = patterns(policy);
+        let exact: HashSet<&HostName> = patterns
+            .iter()
+            .filter_map(|pattern| match pattern {
+                HostPattern::Exact(name) => Some(name),
+                HostPattern::Below(_) | HostPattern::Network(_) => None,
+            })
+            .collect();
+        let networks: Vec<&HostPattern> = patterns
+            .iter()
+            .filter(|pattern| matches!(pattern, HostPattern::Network(_)))
+            .collect();
+        let mut groups = Self {
+            hostless: hostless(policy),
+            ..Self::default()
+        };
+        for id in &groups.hostless {
+            let selected = policy.rule(*id).map(|rule| rule.to.categories);
+            groups.selecting.extend(selected.map(|it| (*id, it)));
+        }
+        let mut seen: HashMap<Key, usize, FixedState> = HashMap::default();
+        let mut counts: Vec<usize> = Vec::new();
+        let mut found: Vec<(Key, Host)> = Vec::new();
+        let mut add = |host: Host, count: usize| {
+            let key = Key::of(policy, &groups.hostless, &host);
+            let at = *seen.entry(key.clone()).or_insert_with(|| {
+                found.push((key, host));
+                counts.push(0);
+                counts.len() - 1
+            });
+            if let Some(counted) = counts.get_mut(at) {
+                *counted += count;
+            }
+        };
+        for pattern in &patterns {
+            let host = match pattern {
+                HostPattern::Exact(name) => Some(Host::Name(name.clone())),
+                HostPattern::Below(name) => fresh_below(name, &exact),
+                HostPattern::Network(_) => {
+                    let inner = networks.iter().filter(|other| pattern != **other);
+                    let inner = inner.filter(|other| pattern.covers(other));
+                    pattern.witness_outside(&inner.copied().collect::<Vec<_>>())
+                }
+            };
+            host.into_iter().for_each(|host| add(host, 1));
+        }
+        let others = OTHER_NAMES
+            .iter()
+            .filter_map(|name| HostName::parse(name.as_bytes()).ok());
+        others.for_each(|name| add(Host::Name(name), 0));
+        for ((key, witness), count) in found.into_iter().zip(counts) {
+            groups.push(policy, key, witness, count);
+        }
+        groups
+    }
+
+    fn push(&mut self, policy: &Policy, key: Key, witness: Host, count: usize) {
+        for rule in &key.rules {
+            let of_rule = self.of_rules.entry(*rule).or_default();
+            if of_rule.last() != Some(&self.groups.len()) {
+                of_rule.push(self.groups.len());
+            }
+        }
+        let target = Target {
+            host: witness.clone(),
+            port: 443,
+        };
+        let mut rules = key.rules.clone();
+        let mut kept = HashSet::new();
+        rules.retain(|rule| kept.insert(*rule));
+        self.groups.push(Arc::new(HostGroup {
+            rules,
+            categories: policy.possible_categories(&target),
+            key,
+            witness,
+            count,
+        }));
+    }
+
+    /// The groups that a rule names or selects; without a rule all.
+    pub(super) fn within(&self, rule: Option<RuleId>) -> Vec<&Arc<HostGroup>> {
+        let Some(rule) = rule else {
+            return self.groups.iter().collect();
+        };
+        if let Some(places) = self.of_rules.get(&rule) {
+            return places
+                .iter()
+                .filter_map(|at| self.groups.get(*at))
+                .collect();
+        }
+        let Some(selected) = self.selecting.get(&rule) else {
+            return Vec::new();
+        };
+        let wanted =
+            |group: &&Arc<HostGroup>| selected.is_empty() || selected.intersects(group.categories);
+        self.groups.iter().filter(wanted).collect()
+    }
+
+    /// Whether a host is in a group.
+    pub(super) fn holds(&self, policy: &Policy, group: &HostGroup, host: &Host) -> bool {
+        Key::of(policy, &self.hostless, host) == group.key
+    }
+}
+
+impl Key {
+    fn of(policy: &Policy, hostless: &[RuleId], host: &Host) -> Self {
+        let mut rules = Vec::new();
+        policy.hosts.each(host, |id| rules.push(id));
+        let target = Target {
+            host: host.clone(),
+            port: 443,
+        };
+        let label = policy.label(&target);
+        let floor = AddressFloor::of(host);
+        let named = match floor {
+            AddressFloor::Open | AddressFloor::Never => &[][..],
+            AddressFloor::NeedsAddress(_) | AddressFloor::NeedsAddresses => &rules,
+        };
+        let lifts = |id: &&RuleId| {
+            let rule = policy.rule(**id);
+            rule.is_some_and(|rule| floor.is_lifted_by(&rule.grant.addresses))
+        };
+        let hostless = hostless
+            .iter()
+            .filter(|_| !named.is_empty() || !is_open(floor));
+        let lifted_by = named
+            .iter()
+            .chain(hostless)
+            .filter(lifts)
+            .copied()
+            .collect();
+        let entry = label.entry;
+        let servers = policy
+            .servers
+            .all()
+            .filter(|server| server.target.host == *host);
+        Self {
+            category: label.category,
+            ports: label.ports.into(),
+            service: entry.and_then(|entry| entry.service.clone()),
+            splits: entry
+                .filter(|entry| !entry.splits.is_empty())
+                .map(|entry| entry.location.clone()),
+            inspected: policy.routing.inspects_host(host),
+            upstream: policy.routing.upstream(host, label.category).cloned(),
+            servers: servers.map(|server| server.name.clone()).collect(),
+            floor: match floor {
+                AddressFloor::Open => Floor::Open,
+                AddressFloor::Never => Floor::Never,
+                AddressFloor::NeedsAddress(_) => Floor::Address,
+                AddressFloor::NeedsAddresses => Floor::Addresses,
+            },
+            lifted_by,
+            rules,
+        }
+    }
+}
+
+fn is_open(floor: AddressFloor) -> bool {
+    matches!(floor, AddressFloor::Open)
+}
+
+fn hostless(policy: &Policy) -> Vec<RuleId> {
+    let rules = (0..).zip(&policy.rules);
+    rules
+        .filter(|(_, rule)| rule.to.hosts == 0)
+        .map(|(id, _)| id)
+        .collect()
+}
+
+/// Every pattern that the policy, its catalogue or the floor tells apart.
+fn patterns(policy: &Policy) -> Vec<HostPattern> {
+    let mut patterns: Vec<HostPattern> = policy.hosts.patterns(|_| true).collect();
+    patterns.extend(policy.destinations.patterns());
+    patterns.extend(policy.catalogue.directory.patterns());
+    patterns.extend(
+        policy
+            .servers
+            .all()
+            .map(super::super::servers::Server::pattern),
+    );
+    patterns.extend(policy.routing.patterns.iter().cloned());
+    let granted = policy
+        .rules
+        .iter()
+        .flat_map(|rule| rule.grant.addresses.iter().copied());
+    patterns.extend(granted.chain(special_networks()).map(HostPattern::Network));
+    let suffixes = special_suffixes().filter_map(|name| HostName::parse(name.as_bytes()).ok());
+    patterns.extend(
+        suffixes.flat_map(|name| [HostPattern::Exact(name.clone()), HostPattern::Below(name)]),
+    );
+    let mut seen = HashSet::new();
+    patterns.retain(|pattern| seen.insert(pattern.clone()));
+    patterns
+}
+
+/// A name right below `above` that is not named itself.
+fn fresh_below(above: &HostName, exact: &HashSet<&HostName>) -> Option<Host> {
+    let labels = std::iter::once("x".to_owned()).chain((1..).map(|number| format!("x{number}")));
+    let mut names = labels
+        .take(exact.len() + 1)
+        .map_while(|label| HostName::parse(format!("{label}.{above}").as_bytes()).ok());
+    names.find(|name| !exact.contains(name)).map(Host::Name)
+}

@@ -1,0 +1,220 @@
+//! The dimensions of requests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::cell::{Cell, Operation, Text, distinct, names_operation};
+use super::{Name, Region, message};
+use crate::name::Path;
+use crate::policy::Action;
+use crate::policy::category::Category;
+use crate::policy::compiled::Policy;
+use crate::policy::facts::{Deed, McpCall};
+use crate::policy::pattern::{Kind, Pattern, TooComplex};
+use crate::policy::rule::Rule;
+
+/// No message, one to an unlisted server, and one to each listed server at the destination.
+pub(super) fn messages(policy: &Policy, region: &Region) -> Vec<Cell> {
+    let target = &region.witness.target;
+    let listed = policy
+        .servers
+        .all()
+        .filter(|server| server.target == *target);
+    let listed = listed.filter_map(|server| policy.servers.find(&server.name));
+    let calls = [None, Some(McpCall::default())].into_iter();
+    let all = calls.chain(listed.map(|id| Some(message(policy, Some(id)))));
+    all.map(Cell::Message).collect()
+}
+
+/// Parts by the paths of rules, by the splits of the destination, and by the endpoints there.
+pub(super) fn paths(
+    policy: &Policy,
+    region: &Region,
+    rules: &[&Rule],
+) -> Result<Vec<Cell>, TooComplex> {
+    let target = &region.witness.target;
+    let label = policy.label(target);
+    let splits = label.entry.map_or(&[][..], |entry| &entry.splits);
+    let mut patterns: Vec<Pattern> = splits
+        .iter()
+        .flat_map(|(_, pattern)| pattern.patterns().cloned())
+        .collect();
+    for rule in rules {
+        // A deny does not tell the spelling from its readings.
+        let skipped = usize::from(!rule.is_allow());
+        let paths = rule.does.paths.iter();
+        patterns.extend(paths.flat_map(|path| path.patterns().skip(skipped).cloned()));
+    }
+    let servers = policy
+        .servers
+        .all()
+        .filter(|server| server.target == *target);
+    patterns.extend(servers.filter_map(|it| Pattern::parse(it.path.path(), Kind::Path).ok()));
+    let is_message = region
+        .witness
+        .request
+        .as_ref()
+        .is_some_and(|it| it.facts.mcp.is_some());
+    let categories = |text: &Text| {
+        let path = text.witness().unwrap_or("/");
+        let path = Path::parse(path.as_bytes()).ok()?;
+        let mut categories = policy.path_categories(target, &path);
+        if is_message {
+            categories.insert(Category::Mcp);
+        }
+        Some(categories)
+    };
+    let parts = Text::split(distinct(patterns.into_iter()), false)?.into_iter();
+    Ok(parts
+        .map(|text| Cell::Path {
+            categories: categories(&text),
+            text,
+        })
+        .collect())
+}
+
+pub(super) fn methods(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
+    let mut patterns = Vec::new();
+    for rule in rules {
+        let get = rule
+            .does
+            .methods
+            .iter()
+            .any(|it| it.eq_ignore_ascii_case("GET"));
+        let named = rule.does.methods.iter().map(|method| &**method);
+        for method in named.chain(get.then_some("HEAD")) {
+            let Ok(pattern) = Pattern::parse(method, Kind::Word) else {
+                continue;
+            };
+            // `GET` stands for `HEAD` in this spelling only.
+            let exact = rule.is_allow() || method == "HEAD";
+            patterns.push(if exact { pattern } else { pattern.widened() });
+        }
+    }
+    let parts = Text::split(distinct(patterns.into_iter()), false)?;
+    Ok(parts.into_iter().map(Cell::Method).collect())
+}
+
+pub(super) fn actions(rules: &[&Rule]) -> Vec<Cell> {
+    if rules.iter().all(|rule| rule.does.actions.is_empty()) {
+        return vec![Cell::Any];
+    }
+    let known = Action::ALL.into_iter().map(Some);
+    known.chain([None]).map(Cell::Action).collect()
+}
+
+/// One part for each set of rules that name an operation, among those of the service and others.
+pub(super) fn operations(
+    policy: &Policy,
+    region: &Region,
+    rules: &[&Rule],
+) -> Result<Vec<Cell>, TooComplex> {
+    let named = rules.iter().filter_map(|rule| rule.does.named.as_deref());
+    let patterns = distinct(named.flat_map(|named| &named.operations).cloned());
+    if patterns.is_empty() {
+        return Ok(vec![Cell::Any]);
+    }
+    let services = &policy.catalogue.services;
+    let service = policy.service_of(&region.witness.target);
+    let words = service
+        .and_then(|name| services.words(name))
+        .cloned()
+        .map(Arc::new);
+    let of_service = service
+        .into_iter()
+        .flat_map(|name| services.operations(name));
+    let fact = |operation: &str, words: &Option<Arc<_>>| Deed {
+        operation: Some(operation.into()),
+        words: words.clone(),
+        ..Deed::default()
+    };
+    let mut facts: Vec<Deed> = of_service.map(|word| fact(word, &words)).collect();
+    facts.push(Deed::default());
+    let other = Text::split(patterns.clone(), false)?;
+    facts.extend(
+        other
+            .iter()
+            .filter_map(Text::witness)
+            .map(|it| fact(it, &None)),
+    );
+    let patterns: Arc<[Pattern]> = patterns.into();
+    let mut parts: BTreeMap<Box<[(bool, bool)]>, Deed> = BTreeMap::new();
+    for fact in facts {
+        let found = patterns
+            .iter()
+            .map(|pattern| names_operation(pattern, &fact));
+        parts.entry(found.collect()).or_insert(fact);
+    }
+    let cell = |(found, witness)| {
+        Cell::Operation(Operation {
+            patterns: patterns.clone(),
+            found,
+            witness,
+        })
+    };
+    Ok(parts.into_iter().map(cell).collect())
+}
+
+/// Parts by what the rules ask of one name.
+pub(super) fn names(name: Name, region: &Region, rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
+    let named = rules.iter().filter_map(|rule| rule.does.named.as_deref());
+    let patterns = named.flat_map(|named| match name {
+        Name::Repository => named.repositories.to_vec(),
+        Name::Package => named.packages.to_vec(),
+        Name::Reference => named.refs.to_vec(),
+        Name::McpMethod if named.tools.is_empty() => named.mcp_methods.to_vec(),
+        Name::McpMethod => {
+            let call = Pattern::parse("tools/call", Kind::Word).into_iter();
+            named.mcp_methods.iter().cloned().chain(call).collect()
+        }
+        Name::Tool => named.tools.to_vec(),
+    });
+    let patterns = distinct(patterns);
+    let is_message = region
+        .witness
+        .request
+        .as_ref()
+        .is_some_and(|it| it.facts.mcp.is_some());
+    let exists = is_message || !matches!(name, Name::McpMethod | Name::Tool);
+    if patterns.is_empty() || !exists {
+        return Ok(vec![Cell::Any]);
+    }
+    let parts = Text::split(patterns, true)?;
+    Ok(parts
+        .into_iter()
+        .map(|text| Cell::Name(name, text))
+        .collect())
+}
+
+/// Parts by which rules with `unless.credentials` a request shows another credential to.
+pub(super) fn credentials(rules: &[&Rule]) -> Vec<Cell> {
+    let unless = rules.iter().filter_map(|rule| rule.unless.as_deref());
+    let named = unless.map(|unless| unless.credentials.clone());
+    let named: Arc<[Box<[Box<str>]>]> = named.filter(|named| !named.is_empty()).collect();
+    if named.is_empty() {
+        return vec![Cell::Any];
+    }
+    let foreign = |shown: &[Box<str>]| -> Box<[bool]> {
+        let is_foreign = |named: &Box<[Box<str>]>| shown.iter().any(|it| !named.contains(it));
+        named.iter().map(is_foreign).collect()
+    };
+    let other: Box<str> = "hmac-sha256:".into();
+    let mut single: Vec<Box<str>> = named.iter().flatten().cloned().chain([other]).collect();
+    single.sort_unstable();
+    single.dedup();
+    let mut parts: BTreeMap<Box<[bool]>, Vec<Box<str>>> = BTreeMap::new();
+    parts.insert(foreign(&[]), Vec::new());
+    for credential in single {
+        let shown: Vec<_> = parts.values().cloned().collect();
+        for mut shown in shown {
+            shown.push(credential.clone());
+            parts.entry(foreign(&shown)).or_insert(shown);
+        }
+    }
+    let cell = |(foreign, witness)| Cell::Credentials {
+        named: named.clone(),
+        foreign,
+        witness,
+    };
+    parts.into_iter().map(cell).collect()
+}
