@@ -261,7 +261,8 @@ impl Gate {
         let config = format!(
             "[listen]\nproxy = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
              [record]\nfile = \"decisions.jsonl\"\n[dial]\nhosts = {{ \"{HOST}\" = [\"127.0.0.1\"] }}\n\
-             [limits]\n{limits}\n[[rule]]\nid = \"files\"\nverdict = \"allow\"\nto.hosts = [\"{HOST}\"]\n\
+             [limits]\n{limits}\n[[rule]]\nid = \"files\"\nverdict = \"allow\"\n\
+             to.hosts = [\"{HOST}\"]\n\
              to.ports = [{}]\ngrant.addresses = [\"127.0.0.0/8\"]\n",
             origin.port()
         );

@@ -263,6 +263,24 @@ fn every_example_loads_without_findings() {
 }
 
 #[test]
+fn a_bank_with_two_hundred_repositories_loads_and_its_trials_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("bank.d")).unwrap();
+    write_certs(folder.path());
+    let mut copied = toml_files("tests/config/good/bank.d");
+    copied.push("tests/config/good/bank.toml".into());
+    for path in &copied {
+        let below = path.strip_prefix("tests/config/good").unwrap();
+        fs::copy(path, folder.path().join(below)).unwrap();
+    }
+    let config = good(folder.path().join("bank.toml").to_str().unwrap());
+    let repositories = config.policy.repositories.iter();
+    let count: usize = repositories.map(|it| it.value.r#match.0.len()).sum();
+    assert_eq!(count, 200);
+    compiles(&config);
+}
+
+#[test]
 fn the_reference_shows_every_key_of_every_section() {
     let text = config::read(Path::new("config/tidegate.toml")).unwrap();
     let mut shown: BTreeSet<(String, String)> = BTreeSet::new();

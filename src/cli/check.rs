@@ -114,9 +114,15 @@ fn amounts(config: &Config, policy: &Policy) -> String {
         policy.rule_count(),
         policy.host_count(),
         config.policy.groups.len(),
-        config.policy.repositories.len(),
+        repositories(config),
         run_trials(policy).len(),
     )
+}
+
+/// How many patterns of repositories there are.
+fn repositories(config: &Config) -> usize {
+    let written = config.policy.repositories.iter();
+    written.map(|it| it.value.r#match.0.len()).sum()
 }
 
 /// What a reload would do to the gate that runs, where one does.
@@ -165,7 +171,7 @@ fn as_json(loaded: &Loaded, unenforced: &[Unenforced], running: Option<&Running>
         object.insert("groups".into(), json!(config.policy.groups.len()));
         object.insert(
             "repositories".into(),
-            json!(config.policy.repositories.len()),
+            json!(repositories(config)),
         );
         object.insert("trials".into(), json!(run_trials(policy).len()));
     }

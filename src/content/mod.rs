@@ -1,8 +1,9 @@
 //! What the body of a request does, where its head cannot tell.
 //!
-//! A push, a GraphQL operation, a Git LFS batch and a message of the Model Context Protocol all look
-//! alike from outside: a POST. Each reader here turns such a body into request facts, and the policy
-//! decides each of them. All of it is pure: bytes in, facts out.
+//! A push, a GraphQL operation, a Git LFS batch, the form for a token of a registry of images and a
+//! message of the Model Context Protocol look alike from outside: a POST. Each reader here turns such
+//! a body into request facts, and the policy decides each of them. All of it is pure: bytes in, facts
+//! out.
 //!
 //! A body that two readers could understand differently is refused if it is a push or an MCP message
 //! ([`Progress::Malformed`]), and is a write if it is a fetch, GraphQL, Git LFS or a form.

@@ -104,7 +104,6 @@ mod tests {
     use super::*;
     use crate::policy::Category;
     use crate::policy::directory;
-    use crate::policy::pattern::HostPattern;
     use crate::policy::source::Destination;
 
     fn entry<'a>(catalogue: &'a Catalogue, host: &str) -> Option<&'a directory::Destination> {

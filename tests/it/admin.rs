@@ -158,7 +158,8 @@ fn no_rule_leads_back_to_the_proxy() {
     hosts.extend(own_addresses());
     let listed: Vec<String> = hosts.iter().map(|host| format!("\"{host}\"")).collect();
     gate.reload(&format!(
-        "{TIERS}{}\n[[rule]]\nid = \"self\"\nverdict = \"allow\"\nto.hosts = [{}]\nto.ports = [{}, {}]\n\
+        "{TIERS}{}\n[[rule]]\nid = \"self\"\nverdict = \"allow\"\nto.hosts = [{}]\n\
+         to.ports = [{}, {}]\n\
          grant.addresses = [\"127.0.0.0/8\", \"::1/128\", \"10.0.0.0/8\", \
          \"172.16.0.0/12\", \"192.168.0.0/16\"]\n",
         names(&["self.example.com"]),
@@ -225,7 +226,8 @@ fn a_listener_on_every_interface_is_reached_by_none_of_them() {
     let listed: Vec<String> = hosts.iter().map(|host| format!("\"{host}\"")).collect();
     gate.reload(&format!(
         "{TIERS}{listeners}\n[[rule]]\nid = \"self\"\nverdict = \"allow\"\nto.hosts = [{}]\n\
-         to.ports = [{port}]\ngrant.addresses = [\"127.0.0.0/8\", \"10.0.0.0/8\", \"172.16.0.0/12\", \
+         to.ports = [{port}]\n\
+         grant.addresses = [\"127.0.0.0/8\", \"10.0.0.0/8\", \"172.16.0.0/12\", \
          \"192.168.0.0/16\"]\ngrant.raw = true\n",
         listed.join(", ")
     ));

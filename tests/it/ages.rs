@@ -90,7 +90,11 @@ fn npm_installs_what_is_old_enough_and_says_what_is_not() {
         world.origin.asked()
     );
     let line = world.inside.refused("package_too_new");
-    assert_eq!(line.text("security_rule.name"), "packages", "{line:?}");
+    assert_eq!(
+        line.text("security_rule.name"),
+        "packages-unless",
+        "{line:?}"
+    );
 }
 
 #[test]
@@ -193,7 +197,7 @@ fn a_registry_that_never_answers_holds_nobody_up() {
 
 #[test]
 fn whoever_may_not_read_the_index_is_not_told_by_it() {
-    let lines = format!("{NPM}operations = [\"download\"]\n");
+    let lines = format!("{NPM}does.operations = [\"download\"]\n");
     let world = World::start(|url| npm_registry_of(url, &ago(30)), &lines, "");
     world.refuses("/demo/-/demo-1.0.0.tgz", "may not be read");
     assert!(world.origin.requests().is_empty());
@@ -266,7 +270,7 @@ fn the_gates_own_fetch_is_a_flow_on_record_before_the_request_is() {
 
 #[test]
 fn a_fetch_that_may_not_be_is_on_record_as_refused() {
-    let lines = format!("{NPM}operations = [\"download\"]\n");
+    let lines = format!("{NPM}does.operations = [\"download\"]\n");
     let world = World::start(|url| npm_registry_of(url, &ago(30)), &lines, "");
     world.refuses("/demo/-/demo-1.0.0.tgz", "may not be read");
     let fetches = world.inside.fetched();

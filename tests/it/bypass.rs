@@ -211,11 +211,12 @@ fn text(policy: &str, port: u16, dns: &Dns, (proxy, admin): (u16, u16)) -> Strin
         "itself" => format!(
             "{dial}[[rule]]\nid = \"itself\"\nverdict = \"allow\"\n\
              to.hosts = [\"127.0.0.1\", \"127.0.0.2\", \"0.0.0.0\", \"self.example.com\"]\n\
-             to.ports = [{proxy}, {admin}]\ngrant.addresses = [\"127.0.0.0/8\", \"0.0.0.0/8\"]\n"
+             to.ports = [{proxy}, {admin}]\ngrant.addresses = [\"127.0.0.0/8\"]\n"
         ),
         "scoped" => format!(
             "{dial}[[rule]]\nid = \"docs\"\nverdict = \"allow\"\nto.hosts = [\"{GOOD}\"]\n\
-             to.ports = [{port}]\n{loopback}\ndoes.methods = [\"GET\"]\ndoes.paths = [\"/docs/**\"]\n"
+             to.ports = [{port}]\n{loopback}\ndoes.methods = [\"GET\"]\n\
+             does.paths = [\"/docs/**\"]\n"
         ),
         "tiered" => format!(
             "{dial}[[rule]]\nid = \"open\"\nverdict = \"allow\"\nfrom.tiers = [\"open\"]\n\

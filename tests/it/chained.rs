@@ -313,7 +313,9 @@ fn a_tool_is_called_and_another_one_gets_an_error_of_its_protocol() {
         let rules = format!(
             "\n[[rule]]\nid = \"docs-tools\"\nverdict = \"allow\"\ndoes.servers = [\"docs\"]\n\
              does.tools = [\"sea*\"]\n\
-             grant.addresses = [\"127.0.0.0/8\"]\ngrant.upstream = \"test\"\n[[rule]]\nid = \"docs-tools-tools\"\nverdict = \"deny\"\ndoes.servers = [\"docs\"]\ndoes.tools = [\"delete\"]\n\
+             grant.addresses = [\"127.0.0.0/8\"]\ngrant.upstream = \"test\"\n[[rule]]\n\
+             id = \"docs-no-delete\"\nverdict = \"deny\"\ndoes.servers = [\"docs\"]\n\
+             does.tools = [\"delete\"]\n\
              \n[mcp.docs]\nurl = \"https://{HOST}:{port}/mcp\"\n"
         );
         let world = World::start(chain, &pki, &format!("{TIERS}{rules}"), &[port]);
@@ -348,7 +350,7 @@ fn a_service_that_wants_a_certificate_is_reached_without_a_key() {
         let origin = Origin::https_with(config, Visit::echo);
         let port = origin.port();
         let lines = "grant.upstream = \"internal\"\n";
-        let inspected = allow_more("tls", HOST, port, &format!("{lines}inspect = true\n"));
+        let inspected = allow_more("tls", HOST, port, &format!("{lines}grant.inspect = true\n"));
         let policy = format!("{TIERS}{inspected}");
         let world = World::start(chain, &pki, &policy, &[port]);
         let url = format!("https://{HOST}:{port}/report");

@@ -682,7 +682,8 @@ fn a_denied_category_is_named() {
         "[tier.standard]\n",
         "[tier.standard]\ndeny = [\"webfetch\"]\n",
     );
-    let rule = "\n[[destination]]\ncategory = \"webfetch\"\nhosts = [\"docs.example.com\"]\n[[rule]]\nid = \"docs\"\nverdict = \"allow\"\n\
+    let rule = "\n[[destination]]\ncategory = \"webfetch\"\nhosts = [\"docs.example.com\"]\n\
+    [[rule]]\nid = \"docs\"\nverdict = \"allow\"\n\
                 to.hosts = [\"docs.example.com\"]\n";
     let gate = Gate::with(&format!("{policy}{rule}"));
 

@@ -97,7 +97,7 @@ fn a_foreign_credential_does_not_leave_in_plain_http() {
     let answer = client.request("GET", &url, &format!("X-Api-Key: {THEIRS}\r\n"), "");
     assert_eq!(answer.refusal(), "credential_denied", "{answer:?}");
     let line = gate.decision(answer.field("x-tidegate-flow").unwrap_or_default());
-    assert_eq!(line.text("security_rule.name"), "forge", "{line:?}");
+    assert_eq!(line.text("security_rule.name"), "forge-unless", "{line:?}");
     // Nobody's credential is fine; two at once are not.
     assert_eq!(gate.client().get(&url).status(), 200);
     let both = format!("Authorization: Bearer {OURS}\r\nX-Api-Key: {THEIRS}\r\n");
@@ -118,7 +118,7 @@ fn asks_inside(inside: &Inside, port: u16, version: &str) {
     let refused = statuses(curl, &url, THEIRS);
     assert!(refused.iter().all(|status| status == "403"), "{refused:?}");
     let line = inside.refused("credential_denied");
-    assert_eq!(line.text("security_rule.name"), "forge", "{line:?}");
+    assert_eq!(line.text("security_rule.name"), "forge-unless", "{line:?}");
     kept_none(&inside.gate);
 }
 

@@ -193,7 +193,8 @@ fn connections_that_rest_in_the_pool_make_room() {
     let origins: Vec<Origin> = (0..SHARE + 10).map(|_| Origin::echo()).collect();
     let ports: Vec<_> = origins.iter().map(|it| it.port().to_string()).collect();
     let rule = format!(
-        "\n[[rule]]\nid = \"files\"\nverdict = \"allow\"\nto.hosts = [\"{HOST}\"]\nto.ports = [{}]\n\
+        "\n[[rule]]\nid = \"files\"\nverdict = \"allow\"\nto.hosts = [\"{HOST}\"]\n\
+         to.ports = [{}]\n\
          grant.addresses = [\"127.0.0.0/8\"]\n",
         ports.join(", ")
     );

@@ -484,7 +484,7 @@ fn a_large_push_is_refused_before_a_byte_of_it_leaves() {
 
 #[test]
 fn a_rule_may_name_repositories_at_the_destination() {
-    let read = format!("{READ}repositories = [\"acme/*\"]\n");
+    let read = format!("{READ}does.repositories = [\"acme/*\"]\n");
     let pki = Pki::new();
     let root = TempDir::new().expect("a folder");
     repository(root.path());

@@ -41,7 +41,7 @@ does.tools = [\"sea*\"]
 grant.addresses = [\"127.0.0.0/8\"]
 grant.upstream = \"test\"
 [[rule]]
-id = \"docs-tools-tools\"
+id = \"docs-no-delete\"
 verdict = \"deny\"
 does.servers = [\"docs\"]
 does.tools = [\"delete\"]
@@ -126,7 +126,7 @@ impl World {
             [("search", "allow"), ("delete", "deny"), ("search", "allow")]
         );
         assert_eq!(calls[1].reason(), "mcp_tool_denied");
-        assert_eq!(calls[1].text("security_rule.name"), "docs-tools");
+        assert_eq!(calls[1].text("security_rule.name"), "docs-no-delete");
         assert!(
             calls
                 .iter()

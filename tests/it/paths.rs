@@ -1,6 +1,7 @@
 //! Paths as clients of registries, forges and clouds write them: each arrives at the origin as it was
-//! sent, in plain HTTP and inside TLS.
+//! sent, in plain HTTP and inside TLS, over HTTP/1.1 and HTTP/2.
 
+use crate::inspect_http2::both;
 use crate::kit::{Gate, Inside, Origin, Pki, TIERS, inspected, loopback};
 
 const HOST: &str = "files.example.net";
@@ -53,5 +54,18 @@ fn a_path_inside_tls_arrives_as_it_was_sent() {
         let answer = client.inside("GET", &authority, path);
         assert_eq!(answer.status(), 200, "{path}: {answer:?}");
         assert_eq!(origin.last().target(), *path);
+    }
+}
+
+#[test]
+fn a_path_over_http2_arrives_as_it_was_sent() {
+    let (origin, bench) = both(false, "");
+    let client = bench.connect();
+    for path in PATHS {
+        let (status, body) = bench.get(&client, path);
+        assert_eq!(status, 200, "{path}: {body}");
+        let requests = origin.requests();
+        let seen = requests.last().expect("a request");
+        assert_eq!(Some(seen.target()), path.split('?').next());
     }
 }

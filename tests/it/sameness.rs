@@ -95,23 +95,27 @@ fn observe_marks_what_would_be_denied_and_the_floor_holds_all_the_same() {
     let origin = Origin::echo();
     let gate = Gate::with(&policy(origin.port(), "observe"));
 
-    // Nothing names the private address of a denied host, and the floor holds in observe mode too.
-    let denied = gate
-        .client()
-        .get(&format!("http://{}:{}/", HOSTS[1], origin.port()));
+    // No allow grants the private address of this host: the floor holds in observe mode too.
+    let url = |host: &str| format!("http://{host}:{}/", origin.port());
+    let floored = gate.client().get(&url(HOSTS[2]));
     assert_eq!(
-        (denied.status(), denied.refusal().as_str()),
+        (floored.status(), floored.refusal().as_str()),
         (403, "address_denied")
     );
-
-    // The decision itself is known before any address is: it would have been a denial.
-    let line = crate::kit::eventually("a decision", || {
-        gate.records()
-            .iter()
-            .find(|line| line.is_decision())
-            .cloned()
-    });
+    let decision = || {
+        let mut records = gate.records().into_iter();
+        records.find(|line| line.is_decision() && line.text("tidegate.would") == "ask")
+    };
+    // The decision itself is known before any address is: an approval would have been needed.
+    let line = crate::kit::eventually("a decision", decision);
     assert_eq!(line.text("tidegate.mode"), "observe");
-    assert_eq!(line.text("tidegate.would"), "deny");
     origin.saw_nothing();
+
+    // An allow grants the address of this host, and a deny refuses it: observed, it passes.
+    assert_eq!(gate.client().get(&url(HOSTS[1])).status(), 200);
+    let denied = crate::kit::eventually("a denial", || {
+        let mut records = gate.records().into_iter();
+        records.find(|line| line.is_decision() && line.text("tidegate.would") == "deny")
+    });
+    assert_eq!(denied.text("security_rule.name"), "denied");
 }

@@ -243,7 +243,8 @@ mod tests {
         [tier.open]\ndefault = \"allow\"\n[tier.closed]\ndefault = \"deny\"\n\
         [group.ops]\n\
         [[repository]]\nmatch = \"github.com/acme/site\"\ntier = \"open\"\n\
-        [[destination]]\ncategory = \"webfetch\"\nhosts = [\"docs.example\"]\n[[rule]]\nid = \"docs\"\nverdict = \"allow\"\nto.hosts = [\"docs.example\"]\n";
+        [[destination]]\ncategory = \"webfetch\"\nhosts = [\"docs.example\"]\n[[rule]]\n\
+        id = \"docs\"\nverdict = \"allow\"\nto.hosts = [\"docs.example\"]\n";
 
     fn policy() -> Policy {
         let (config, findings) = crate::config::load_text("a.toml".as_ref(), POLICY);

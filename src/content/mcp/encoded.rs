@@ -74,20 +74,22 @@ pub(super) fn text(content: &[u8]) -> Cow<'_, str> {
         Encoding::Utf8 => String::from_utf8_lossy(content.strip_prefix(MARK).unwrap_or(content)),
         Encoding::Utf16 { big } => {
             let (units, _) = content.as_chunks::<2>();
-            let unit = |it: &[u8; 2]| match big {
-                true => u16::from_be_bytes(*it),
-                false => u16::from_le_bytes(*it),
+            let read = if big {
+                u16::from_be_bytes
+            } else {
+                u16::from_le_bytes
             };
-            let text = char::decode_utf16(units.iter().map(unit));
+            let text = char::decode_utf16(units.iter().copied().map(read));
             without_mark(text.map(|it| replaced(it.ok())).collect())
         }
         Encoding::Utf32 { big } => {
             let (units, _) = content.as_chunks::<4>();
-            let unit = |it: &[u8; 4]| match big {
-                true => u32::from_be_bytes(*it),
-                false => u32::from_le_bytes(*it),
+            let read = if big {
+                u32::from_be_bytes
+            } else {
+                u32::from_le_bytes
             };
-            let text = units.iter().map(|it| replaced(char::from_u32(unit(it))));
+            let text = units.iter().map(|it| replaced(char::from_u32(read(*it))));
             without_mark(text.collect())
         }
     }

@@ -220,9 +220,10 @@ impl Services {
             return found;
         }
         let readings = path.readings();
-        let mut others = readings.iter().filter(|text| ***text != *path.path());
-        let writes = |text: &Box<str>| read(text).filter(|it| it.action != Some(Action::Read));
-        others.find_map(writes).unwrap_or(found)
+        let others = readings.iter().filter(|text| ***text != *path.path());
+        let mut read = others.filter_map(|text| read(text));
+        let writing = read.find(|it| it.action != Some(Action::Read));
+        writing.unwrap_or(found)
     }
 
     /// The deed of a request that no operation describes.

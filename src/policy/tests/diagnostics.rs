@@ -396,7 +396,8 @@ fn a_rule_that_can_never_match_is_a_warning() {
 fn a_rule_that_says_what_an_earlier_one_says_is_a_warning() {
     let rule = |id: &str, tier: &str| {
         format!(
-            "[[rule]]\nid = \"{id}\"\nverdict = \"allow\"\nfrom.tiers = [\"{tier}\"]\nto.hosts = [\"a.example.com\"]\n"
+            "[[rule]]\nid = \"{id}\"\nverdict = \"allow\"\nfrom.tiers = [\"{tier}\"]\n\
+             to.hosts = [\"a.example.com\"]\n"
         )
     };
     let found = warnings(&[rule("a", "open"), rule("b", "standard"), rule("c", "open")].concat());
@@ -414,7 +415,8 @@ fn a_rule_that_says_what_an_earlier_one_says_is_a_warning() {
 fn methods_and_paths_of_tunnels_are_a_warning() {
     let rule = |lines: &str| {
         format!(
-            "[[rule]]\nid = \"x\"\nto.hosts = [\"a.example.com\"]\ndoes.methods = [\"GET\"]\n{lines}\n"
+            "[[rule]]\nid = \"x\"\nto.hosts = [\"a.example.com\"]\ndoes.methods = [\"GET\"]\n\
+             {lines}\n"
         )
     };
     assert_eq!(

@@ -96,7 +96,8 @@ fn a_refusal_names_what_was_nearest() {
 fn what_is_nearest_is_short_ascii() {
     let long = "a".repeat(60);
     let policy = with_rules(&format!(
-        "[[rule]]\nid = \"{long}\"\nverdict = \"allow\"\nto.hosts = [\"{long}.{long}.{long}.example.com\"]\n"
+        "[[rule]]\nid = \"{long}\"\nverdict = \"allow\"\n\
+         to.hosts = [\"{long}.{long}.{long}.example.com\"]\n"
     ));
     let nearest = asking(&policy, "standard")
         .explain("x.example.com:443")

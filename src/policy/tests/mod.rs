@@ -4,6 +4,7 @@ mod decision;
 mod defaults;
 mod diagnostics;
 mod explaining;
+mod meaning;
 mod naive;
 mod reaching;
 mod requests;

@@ -301,7 +301,9 @@ fn a_server_is_allowed_only_by_rules_that_name_it() {
 fn messages_to_a_server_that_is_not_listed_are_a_category_of_their_own() {
     let policy = with_rules(
         "[[rule]]\nid = \"host\"\nverdict = \"allow\"\nto.hosts = [\"api.example.com\"]\n\
-         [[destination]]\ncategory = \"mcp\"\nhosts = [\"tools.example.com\"]\n[[rule]]\nid = \"mcp\"\nverdict = \"allow\"\nto.hosts = [\"tools.example.com\"]\ngrant.inspect = true\n",
+         [[destination]]\ncategory = \"mcp\"\nhosts = [\"tools.example.com\"]\n[[rule]]\n\
+         id = \"mcp\"\nverdict = \"allow\"\nto.hosts = [\"tools.example.com\"]\n\
+         grant.inspect = true\n",
     );
     let hidden = "https://api.example.com/rpc";
     let decision = called(&policy, "restricted", hidden, "tools/call", Some("x"));
@@ -353,8 +355,10 @@ fn a_foreign_credential_is_refused() {
 #[test]
 fn upstreams_are_chosen_by_rule_then_host_then_category() {
     let mut source = read(&format!(
-        "{TIERS}[[rule]]\nid = \"r\"\nverdict = \"allow\"\nto.hosts = [\"a.example.com\", \"b.example.com\"]\n\
-         grant.upstream = \"one\"\n[[rule]]\nid = \"s\"\nverdict = \"allow\"\nto.hosts = [\"*.example.com\"]\n"
+        "{TIERS}[[rule]]\nid = \"r\"\nverdict = \"allow\"\n\
+         to.hosts = [\"a.example.com\", \"b.example.com\"]\n\
+         grant.upstream = \"one\"\n[[rule]]\nid = \"s\"\nverdict = \"allow\"\n\
+         to.hosts = [\"*.example.com\"]\n"
     ));
     let word = |text: &str| toml::Spanned::new(0..0, text.to_owned());
     let placed = |value| source::Placed {
@@ -464,8 +468,10 @@ fn a_deny_names_the_tools_it_is_about() {
     let policy = with_rules(
         "[mcp.a]\nurl = \"https://m.example.com/a\"\n[mcp.b]\nurl = \"https://m.example.com/b\"\n\
          [[rule]]\nid = \"both\"\nverdict = \"allow\"\ndoes.servers = [\"a\", \"b\"]\n\
-         [[rule]]\nid = \"no\"\nverdict = \"deny\"\ndoes.servers = [\"b\"]\ndoes.tools = [\"rm*\"]\n\
-         [[rule]]\nid = \"quiet\"\nverdict = \"deny\"\ndoes.servers = [\"b\"]\ndoes.mcp-methods = [\"prompts/*\"]\n",
+         [[rule]]\nid = \"no\"\nverdict = \"deny\"\ndoes.servers = [\"b\"]\n\
+         does.tools = [\"rm*\"]\n\
+         [[rule]]\nid = \"quiet\"\nverdict = \"deny\"\ndoes.servers = [\"b\"]\n\
+         does.mcp-methods = [\"prompts/*\"]\n",
     );
     let rule = |url: &str, method: &str, tool: Option<&str>| {
         let decision = called(&policy, "restricted", url, method, tool);

@@ -240,7 +240,8 @@ fn what_is_no_flow_rule_tier_or_group_is_said_at_the_place() {
 #[test]
 fn a_policy_whose_trials_fail_does_not_compile() {
     let (policy, _) = try_compile(&format!(
-        "{TIERS}[[trial]]\nname = \"x\"\nfrom.tiers = [\"standard\"]\nallows = [\"example.com:443\"]\n"
+        "{TIERS}[[trial]]\nname = \"x\"\nfrom.tiers = [\"standard\"]\n\
+         allows = [\"example.com:443\"]\n"
     ));
     assert!(policy.is_none());
 }

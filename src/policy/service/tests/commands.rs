@@ -14,7 +14,8 @@ struct Commands {
 #[derive(Deserialize)]
 struct Command {
     service: String,
-    command: String,
+    #[serde(rename = "command")]
+    line: String,
     basis: String,
     /// `REQUEST -> OPERATION ACTION …`.
     requests: Vec<String>,
@@ -49,10 +50,7 @@ impl Command {
             }
         }
         let words = once.join(", ");
-        format!(
-            "//! | `{}` | `{}` | {words} |\n",
-            self.command, self.service
-        )
+        format!("//! | `{}` | `{}` | {words} |\n", self.line, self.service)
     }
 }
 
@@ -65,7 +63,7 @@ fn each_request_of_a_command_is_read_as_listed() {
     let services = Services::built_in();
     let mut wrong = String::new();
     for command in commands() {
-        assert!(!command.basis.is_empty(), "{}", command.command);
+        assert!(!command.basis.is_empty(), "{}", command.line);
         for (request, expected) in command.requests() {
             let found = tell(
                 &services,
@@ -74,7 +72,9 @@ fn each_request_of_a_command_is_read_as_listed() {
                 request,
             );
             if found != expected {
-                wrong += &format!("{} | {request} | {expected} | {found}\n", command.service);
+                let row = [command.service.as_str(), request, expected, &found].join(" | ");
+                wrong.push_str(&row);
+                wrong.push('\n');
             }
         }
     }
