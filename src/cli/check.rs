@@ -169,10 +169,7 @@ fn as_json(loaded: &Loaded, unenforced: &[Unenforced], running: Option<&Running>
         object.insert("rules".into(), json!(policy.rule_count()));
         object.insert("hosts".into(), json!(policy.host_count()));
         object.insert("groups".into(), json!(config.policy.groups.len()));
-        object.insert(
-            "repositories".into(),
-            json!(repositories(config)),
-        );
+        object.insert("repositories".into(), json!(repositories(config)));
         object.insert("trials".into(), json!(run_trials(policy).len()));
     }
     value

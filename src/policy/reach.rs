@@ -223,13 +223,24 @@ fn useless(rule: &Placed<source::Rule>, reach: &Reach) -> Diagnostic {
         ),
         Reach::Decides | Reach::Empty => (
             "no caller, host, port and request meets all its conditions".into(),
-            "take out the condition that excludes the others".to_owned(),
+            excluded(rule),
         ),
     };
     let message = format!("rule `{id}` {is}");
     Diagnostic::warning(code, rule.at(&rule.value.id), message)
         .label(label)
         .help(help)
+}
+
+/// What to do about conditions of which each flow misses one.
+fn excluded(rule: &Placed<source::Rule>) -> String {
+    let to = &rule.value.to;
+    if to.hosts.is_empty() || to.categories.is_empty() {
+        return "take out the condition that excludes the others".into();
+    }
+    "`to.hosts` and `to.categories` must both hold: leave `to.categories` out, or label the hosts by \
+     a `[[destination]]`"
+        .into()
 }
 
 /// The grant to write for the networks that a rule names.
