@@ -81,7 +81,7 @@ pub use host_list::{BadHost, HostList};
 pub use inspection::Names;
 pub use pattern::{Kind as PatternKind, Pattern, PatternError};
 pub use query::{Attempt, GroupId, GroupSet, Query, TierId, Who};
-pub use reach::Unenforced;
+pub use reach::{Unenforced, reach_findings};
 pub use repository::canonical_repository;
 pub use service::{Element, Listing, Place, Published, Services, Words, names_method};
 pub use source::compile::{compile, default_source};

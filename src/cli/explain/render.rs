@@ -32,6 +32,8 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
     tree.stage("caller", show_caller(caller));
     let basis = if caller.tier_supposed {
         "as supposed"
+    } else if explanation.tier_basis == TierBasis::Unattributed && caller.repository.is_some() {
+        "no `[[repository]]` matches the repository (tiers.unattributed)"
     } else {
         tier_basis(explanation.tier_basis)
     };
