@@ -247,6 +247,47 @@ fn every_bad_file_is_explained_as_expected() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What `check` says of policies that a reviewer could write in a first hour. `TIDEGATE_BLESS=1`
+/// writes what is said now: read the difference before it is committed.
+#[test]
+fn every_wrong_policy_is_explained_as_expected() {
+    let bless = std::env::var_os("TIDEGATE_BLESS").is_some();
+    let mut wrong = Vec::new();
+    for path in toml_files("tests/config/policy") {
+        let (config, mut findings) = config::load(&path);
+        if let Some(config) = &config {
+            let (policy, more) = policy::compile(&config.policy, &policy::built_in());
+            findings.extend(more);
+            let policy = policy.as_ref();
+            findings.extend(
+                policy
+                    .iter()
+                    .flat_map(|policy| policy::reach_findings(&config.policy, policy)),
+            );
+        }
+        let said = diag::render(&findings, false);
+        let expected = path.with_extension("stderr");
+        if bless {
+            fs::write(&expected, &said).unwrap();
+        } else if config::read(&expected).unwrap_or_default() != said {
+            wrong.push(format!("{}:\n{said}", path.display()));
+        }
+        assert!(
+            !findings.is_empty(),
+            "{}: nothing was found",
+            path.display()
+        );
+        // A trial that fails says what decides: only its author can say what is wrong.
+        for finding in findings.iter().filter(|it| it.code != "trial-failed") {
+            assert!(finding.help.is_some(), "{}: {finding:?}", path.display());
+        }
+        for line in said.lines() {
+            assert!(line.chars().count() <= 100, "{}: {line}", path.display());
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_example_loads_without_findings() {
     for path in toml_files("config") {

@@ -1,5 +1,6 @@
 //! `tidegate check`: everything that is wrong with a configuration, and what it amounts to.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 use crate::app::Loaded;
 use crate::config::Config;
 use crate::diag::{Diagnostic, Severity};
-use crate::policy::{Policy, run_trials};
+use crate::policy::{Policy, Unenforced, reach_findings, run_trials};
 
 use super::admin::{self, Running};
 use super::{Answer, load, print};
@@ -21,6 +22,9 @@ pub(super) struct Check {
     /// The same, as other commands have it.
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
+    /// Fail on warnings too, and on rules that a tier does not enforce.
+    #[arg(long)]
+    strict: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -29,24 +33,54 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn perform(self) -> Answer {
         let named = self.config.as_deref().or(self.file.as_deref());
-        let loaded = Loaded::discovered(&load::find(named, self.json));
+        let mut loaded = Loaded::discovered(&load::find(named, self.json));
+        if let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy) {
+            loaded
+                .findings
+                .extend(reach_findings(&config.policy, policy));
+        }
+        let unenforced = loaded
+            .policy
+            .as_ref()
+            .map(Policy::unenforced)
+            .unwrap_or_default();
         let address = match &loaded.config {
             Some(config) => config.listen.admin.clone(),
             None => Some(admin::default_address()),
         };
         let running = address.as_ref().and_then(admin::running);
         if self.json {
-            print::json(&as_json(&loaded, running.as_ref()));
+            print::json(&as_json(&loaded, &unenforced, running.as_ref()));
         } else {
             loaded.show();
+            print::out(&not_enforced(&unenforced));
             print::out(&summary(&loaded, running.as_ref()));
         }
-        if loaded.policy.is_some() {
-            Answer::Yes
-        } else {
-            Answer::Wrong
+        let is_clean = loaded.findings.is_empty() && unenforced.is_empty();
+        match &loaded.policy {
+            None => Answer::Wrong,
+            Some(_) if self.strict => Answer::whether(is_clean),
+            Some(_) => Answer::Yes,
         }
     }
+}
+
+/// The rules and lists that tunnels escape, a line for each tier.
+fn not_enforced(unenforced: &[Unenforced]) -> String {
+    let mut text = String::new();
+    let mut rest = unenforced;
+    while let Some(first) = rest.first() {
+        let (of_tier, others) = rest.split_at(rest.partition_point(|it| it.tier == first.tier));
+        let names: Vec<&str> = of_tier.iter().map(|it| &*it.rule.name).collect();
+        let names = print::clean(&names.join(", "), 68);
+        let _ = writeln!(
+            text,
+            "not enforced  {names}\n              in tier {}: tunnels are not inspected",
+            first.tier
+        );
+        rest = others;
+    }
+    text
 }
 
 fn summary(loaded: &Loaded, running: Option<&Running>) -> String {
@@ -120,10 +154,11 @@ fn gate(loaded: &Loaded, running: Option<&Running>) -> String {
     format!("{has}{stale}\n              {next}\n")
 }
 
-fn as_json(loaded: &Loaded, running: Option<&Running>) -> Value {
+fn as_json(loaded: &Loaded, unenforced: &[Unenforced], running: Option<&Running>) -> Value {
     let mut value = json!({
         "ok": loaded.policy.is_some(),
         "findings": loaded.findings.iter().map(finding).collect::<Vec<_>>(),
+        "unenforced": unenforced.iter().map(escape).collect::<Vec<_>>(),
         "gate": running,
     });
     if let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy)
@@ -134,13 +169,19 @@ fn as_json(loaded: &Loaded, running: Option<&Running>) -> Value {
         object.insert("rules".into(), json!(policy.rule_count()));
         object.insert("hosts".into(), json!(policy.host_count()));
         object.insert("groups".into(), json!(config.policy.groups.len()));
-        object.insert(
-            "repositories".into(),
-            json!(repositories(config)),
-        );
+        object.insert("repositories".into(), json!(repositories(config)));
         object.insert("trials".into(), json!(run_trials(policy).len()));
     }
     value
+}
+
+fn escape(unenforced: &Unenforced) -> Value {
+    json!({
+        "tier": unenforced.tier,
+        "rule": unenforced.rule.name,
+        "location": unenforced.rule.location,
+        "host": unenforced.host,
+    })
 }
 
 /// One finding as data.
@@ -189,7 +230,7 @@ mod tests {
                 .all(|line| line.chars().count() <= print::WIDTH),
             "{said}"
         );
-        assert_eq!(as_json(&loaded, None).get("ok"), Some(&json!(true)));
+        assert_eq!(as_json(&loaded, &[], None).get("ok"), Some(&json!(true)));
     }
 
     #[test]
@@ -213,7 +254,7 @@ mod tests {
         let said = summary(&loaded, Some(&running("ab", false)));
         assert!(said.contains("1 error: it does not load"), "{said}");
         assert!(said.contains("a reload keeps that"), "{said}");
-        let value = as_json(&loaded, None);
+        let value = as_json(&loaded, &[], None);
         assert_eq!(value.get("ok"), Some(&json!(false)));
         assert_eq!(value.pointer("/findings/0/severity"), Some(&json!("error")));
     }

@@ -17,10 +17,13 @@ impl Loaded {
         Self::new(discovered.path(), &policy::built_in()).with_exposures(&owners, Severity::Warning)
     }
 
-    /// As [`Loaded::discovered`], where anything else is no use: shows what was found.
+    /// As [`Loaded::discovered`]; `None` where it does not load, with the findings shown. Warnings
+    /// of a configuration that loads are for `tidegate check`.
     pub(super) fn whole(discovered: &Discovered) -> Option<(Config, Policy)> {
         let loaded = Self::discovered(discovered);
-        loaded.show();
+        if loaded.errors().next().is_some() {
+            loaded.show();
+        }
         Some((loaded.config?, loaded.policy?))
     }
 

@@ -333,10 +333,13 @@ fn warn_if_open(
     let required = listener.identity == IdentityDemand::Required;
     let asked = required || listener.asks_for_certificates();
     if !asked && !listener.address.ip().is_loopback() {
-        let message = format!("anybody who can reach {} is a caller", listener.address);
+        let message = format!(
+            "every client that can reach {} is a caller",
+            listener.address
+        );
         findings.push(
             Diagnostic::warning("listener-open", place.clone(), message)
-                .label("not on loopback, and nobody has to say who they are")
+                .label("not on loopback, and no client has to identify itself")
                 .help("listen here with a `[[listener]]` that says `identity = \"required\"`"),
         );
     }
@@ -344,12 +347,12 @@ fn warn_if_open(
         .tls
         .as_ref()
         .is_some_and(|tls| tls.clients.is_some());
-    if required && !has_certificates && !names.has_users() {
-        let message = "nobody can say who they are: no user is written";
+    if required && !has_certificates && !names.has_credentials() {
+        let message = "no client can identify itself: there is no user, session or issuer";
         findings.push(
             Diagnostic::warning("no-users", place.clone(), message)
                 .label("every caller of this listener is refused")
-                .help("write an `[[identity.user]]`"),
+                .help("write an `[[identity.user]]` or an `[[identity.issuer]]`"),
         );
     }
 }

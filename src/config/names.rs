@@ -15,7 +15,8 @@ use super::written::Written;
 pub(super) struct Names<'w> {
     tiers: Vec<&'w str>,
     groups: Vec<&'w str>,
-    users: bool,
+    /// Whether a user, an issuer or `[identity.session]` is written.
+    identifies: bool,
 }
 
 impl<'w> Names<'w> {
@@ -43,13 +44,15 @@ impl<'w> Names<'w> {
                 .iter()
                 .map(|(name, _)| name.get_ref().as_str())
                 .collect(),
-            users: !written.users.is_empty(),
+            identifies: !written.users.is_empty()
+                || !written.issuers.is_empty()
+                || written.session.is_some(),
         }
     }
 
-    /// Whether anybody can say who they are.
-    pub(super) fn has_users(&self) -> bool {
-        self.users
+    /// Whether a client can identify itself by a credential.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.identifies
     }
 
     /// A tier.

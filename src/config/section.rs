@@ -95,9 +95,13 @@ pub(super) fn keys_of<T: DeserializeOwned>() -> &'static [&'static str] {
 
 /// The finding for a key that is not known.
 pub(super) fn unknown_key(place: Place, key: &str, what: &str, known: &[&str]) -> Diagnostic {
+    let help = match (what, key) {
+        ("[[rule]]", "action") => "write `verdict`; `does.actions` is what a request does".into(),
+        _ => did_you_mean(key, known),
+    };
     Diagnostic::error("unknown-key", place, format!("`{what}` has no key `{key}`"))
         .label("not known here")
-        .help(did_you_mean(key, known))
+        .help(help)
 }
 
 /// A table that is read again and again, without what was found to be wrong.
@@ -120,7 +124,8 @@ impl Reading<'_, '_> {
         for key in &unknown {
             let (place, key) = (Place::new(source, key.span()), key_str(key));
             let mut finding = unknown_key(place, key, what, known);
-            if let Some(help) = nested(key, known) {
+            // `action = "allow"` means the verdict.
+            if let Some(help) = nested(key, known).filter(|_| key != "action") {
                 finding = finding.help(help);
             }
             self.findings.push(finding);
@@ -169,8 +174,12 @@ impl Reading<'_, '_> {
             let message = format!("`{}` lacks its `{key}`", self.what);
             let place = Place::new(self.source, self.span.clone());
             let finding = Diagnostic::error("missing-key", place, message);
-            self.findings
-                .push(finding.label(format!("`{key}` is missing")));
+            let help = match key {
+                "verdict" => "write `verdict = \"allow\"`, `\"ask\"` or `\"deny\"`".into(),
+                _ => format!("write `{key} = …` in this section"),
+            };
+            let finding = finding.label(format!("`{key}` is missing"));
+            self.findings.push(finding.help(help));
         }
         self.assume(key)
     }

@@ -11,7 +11,7 @@ use crate::name::{AddressClass, Host, HostName, canonical, classify, is_public_s
 use super::answer::facts_of;
 use super::compiled::Policy;
 use super::decide::{self, Judgement};
-use super::facts::Deed;
+use super::facts::RequestFacts;
 use super::query::{Attempt, GroupSet, Query};
 use super::rule::{Fit, Miss, Ports, Rule};
 use super::verdict::{Basis, Decision, Named, TierBasis, Verdict};
@@ -38,7 +38,7 @@ pub struct Explanation {
     /// empty where nothing says one.
     pub category_from: String,
     /// What the request does, as far as it was read; `None` in a tunnel.
-    pub deed: Option<Deed>,
+    pub deed: Option<RequestFacts>,
     /// The stage that decided.
     pub stage: Stage,
     /// The rules and lists that came nearest, nearest first; at most five.
@@ -327,6 +327,31 @@ impl<'a> View<'a> {
         }
     }
 
+    /// What `does` would say of the request, where it is seen: the words of its service, or else its
+    /// method. No path: a path may hold a secret.
+    fn request_conditions(&self, add: &mut impl FnMut(&str, Option<&str>)) {
+        let Attempt::Request { method, .. } = self.query.attempt else {
+            return;
+        };
+        let flow = &self.judgement.flow;
+        let nothing = RequestFacts::default();
+        let facts = flow.deed.unwrap_or(&nothing);
+        let call = facts.mcp.as_ref();
+        let operation = facts.operation.as_deref().filter(|word| *word != "other");
+        match operation {
+            Some(word) => add("does.operations", Some(word)),
+            None if call.is_none() => add("does.methods", Some(method)),
+            None => {}
+        }
+        add("does.repositories", facts.repository.as_deref());
+        add("does.refs", facts.reference.as_deref());
+        add("does.packages", facts.package.as_deref());
+        let server = call.and_then(|call| call.server.as_deref());
+        add("does.servers", server);
+        let tool = call.and_then(|call| call.tool.as_deref());
+        add("does.tools", tool.filter(|_| server.is_some()));
+    }
+
     /// A rule that would let exactly this flow pass; none where a deny or the floor is final.
     fn suggestion(&self) -> Option<String> {
         let target = &self.query.target;
@@ -349,12 +374,21 @@ impl<'a> View<'a> {
             })
             .collect();
         let mut text = format!(
-            "[[rule]]\nid = \"allow-{}\"\nverdict = \"allow\"\nfrom.tiers = [\"{}\"]\n\
-             to.hosts = [\"{}\"]\n",
+            "[[rule]]\nid = \"allow-{}\"\nverdict = \"allow\"\nfrom.tiers = [\"{}\"]\n",
             id.trim_matches('-'),
             self.judgement.tier.name,
-            target.host,
         );
+        let mut add = |key: &str, value: Option<&str>| {
+            if let Some(value) = value.filter(|value| is_plain(value)) {
+                let _ = writeln!(text, "{key} = [\"{value}\"]");
+            }
+        };
+        add("from.repositories", self.query.who.repository.as_deref());
+        add(
+            "to.hosts",
+            Some(&target.host.to_string().replace(['[', ']'], "")),
+        );
+        self.request_conditions(&mut add);
         if target.port != self.judgement.flow.attempt.default_port() {
             let _ = writeln!(text, "to.ports = [{}]", target.port);
         }
@@ -364,6 +398,12 @@ impl<'a> View<'a> {
         text.push_str("reason = \"\"\n");
         Some(text)
     }
+}
+
+/// Whether a text can be written as it is in a list of patterns, for itself alone.
+fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && !b"*\"\\".contains(&byte);
+    !text.is_empty() && text.bytes().all(plain)
 }
 
 /// What `addresses` would have to say for a host that the floor denied; `None` where nothing

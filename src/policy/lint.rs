@@ -9,13 +9,11 @@ use toml::Spanned;
 use crate::diag::{Diagnostic, closest};
 
 use super::compiled::Policy;
-use super::pattern::HostPattern;
-use super::reach::{Reach, Reaches, Unenforced};
 use super::rule;
 use super::source::compile::Findings;
 use super::source::{self, Placed, Rule};
 use super::unseen::Seen;
-use super::verdict::{Named, Verdict};
+use super::verdict::Verdict;
 
 /// Looks at a compiled policy beside what was written.
 pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
@@ -27,7 +25,6 @@ pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Find
         operations(rule, policy, findings);
         grants(rule, compiled, findings);
     }
-    reaches(source, policy, findings);
     empty_tiers(source, policy, findings);
     blind_trust(source, policy, findings);
     unused_groups(source, findings);
@@ -115,7 +112,7 @@ fn fingerprint(rule: &Rule, state: &FixedState) -> u64 {
 }
 
 /// Whether two rules match the same flows and grant the same.
-fn same(left: &Rule, right: &Rule) -> bool {
+pub(super) fn same(left: &Rule, right: &Rule) -> bool {
     left.verdict == right.verdict
         && left.from == right.from
         && left.to == right.to
@@ -178,105 +175,6 @@ fn grants(rule: &Placed<Rule>, compiled: &rule::Rule, findings: &mut Findings) {
                 .help("leave it out; the rule matches whatever it would grant"),
         );
     }
-}
-
-/// Rules that decide no flow, or that tunnels escape.
-fn reaches(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
-    let Some(reaches) = (!source.rules.is_empty())
-        .then(|| Reaches::new(policy))
-        .flatten()
-    else {
-        return;
-    };
-    for (id, rule) in (0..).zip(&source.rules) {
-        match reaches.of(id) {
-            Reach::Decides => {}
-            reach => findings.push(useless(rule, &reach)),
-        }
-        if let Some(finding) = unenforced(rule, &reaches.unenforced(id)) {
-            findings.push(finding);
-        }
-    }
-}
-
-/// A rule that decides no flow, and why.
-fn useless(rule: &Placed<Rule>, reach: &Reach) -> Diagnostic {
-    let id = rule.value.id.get_ref();
-    let (code, is) = match reach {
-        Reach::Shadowed(_) => ("shadowed", "makes no difference"),
-        _ => ("never-matches", "can never match"),
-    };
-    let place = |named: &Named| format!("{} ({})", named.name, named.location);
-    let (label, help) = match reach {
-        Reach::Shadowed(named) => (
-            format!("{} says the same first", place(named)),
-            "leave it out, or let it name more hosts, ports or requests than the other".into(),
-        ),
-        Reach::Overruled(named, Verdict::Deny) => (
-            format!("denied first by {}", place(named)),
-            "a deny is final: narrow it, or leave this rule out".into(),
-        ),
-        Reach::Overruled(named, _) => (
-            format!("{} decides first", place(named)),
-            "an ask comes before an allow: narrow it, or leave this rule out".into(),
-        ),
-        Reach::Floored => (
-            "refused by the floor: the destination is private, and no rule grants it".into(),
-            granted(rule),
-        ),
-        Reach::Decides | Reach::Empty => (
-            "no caller, host, port and request meets all its conditions".into(),
-            "take out the condition that excludes the others".to_owned(),
-        ),
-    };
-    let message = format!("rule `{id}` {is}");
-    Diagnostic::warning(code, rule.at(&rule.value.id), message)
-        .label(label)
-        .help(help)
-}
-
-/// The grant to write for the networks that a rule names.
-fn granted(rule: &Placed<Rule>) -> String {
-    let hosts = rule.value.to.hosts.iter();
-    let networks = hosts.filter(|host| {
-        matches!(
-            HostPattern::parse(host.get_ref()),
-            Ok(HostPattern::Network(_))
-        )
-    });
-    let networks: Vec<String> = networks.map(|it| format!("\"{}\"", it.get_ref())).collect();
-    if networks.is_empty() || rule.value.grant.addresses.first().is_some() {
-        return "write the private networks of the host: `grant.addresses = [\"10.2.0.0/16\"]`"
-            .into();
-    }
-    format!(
-        "write `grant.addresses = [{}]` beside `to.hosts`",
-        networks.join(", ")
-    )
-}
-
-/// A rule that opaque tunnels of some tiers escape.
-fn unenforced(rule: &Placed<Rule>, found: &[Unenforced]) -> Option<Diagnostic> {
-    let first = found.first()?;
-    let tiers: Vec<String> = found.iter().map(|it| format!("`{}`", it.tier)).collect();
-    let message = format!(
-        "rule `{}` is not enforced in {} {}",
-        rule.value.id.get_ref(),
-        if tiers.len() == 1 { "tier" } else { "tiers" },
-        tiers.join(", "),
-    );
-    let help = format!(
-        "write `grant.inspect = true` in the rule that allows {}, or `opaque = \"deny\"` in the tier",
-        first.host
-    );
-    Some(
-        Diagnostic::warning("not-enforced", rule.at(&rule.value.id), message)
-            .label(format!(
-                "a tunnel to {} passes without inspection",
-                first.host
-            ))
-            .help(help),
-    )
 }
 
 /// A tier in which nothing can pass.

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
+use crate::diag::Diagnostic;
+
 use super::compiled::Policy;
 use super::decide::Stage;
 use super::index::RuleId;
 use super::inspection::Inspection;
+use super::lint;
+use super::pattern::HostPattern;
 use super::query::TierId;
 use super::regions::{HostGroups, Region, Scope};
 use super::rule::{Fit, Rule};
+use super::source::{self, Placed};
 use super::verdict::{Named, Verdict};
 
 /// The most regions that are looked at for one rule; where they are more, nothing is claimed.
@@ -165,4 +170,119 @@ impl<'p> Reaches<'p> {
             host: region.witness.target.host.to_string(),
         })
     }
+}
+
+/// The rules that decide no flow, and those that tunnels escape, as warnings. Slower than
+/// compiling: for `check`. Nothing for policies that name very many hosts.
+pub fn reach_findings(source: &source::Policy, policy: &Policy) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    let reaches = (!source.rules.is_empty()).then(|| Reaches::new(policy));
+    let Some(reaches) = reaches.flatten() else {
+        return findings;
+    };
+    for (id, rule) in (0..).zip(&source.rules) {
+        let reach = reaches.of(id);
+        // `same-rule` says it of twins.
+        let mut before = source
+            .rules
+            .iter()
+            .take_while(|other| !std::ptr::eq(*other, rule));
+        let mut is_twin = || before.any(|other| lint::same(&other.value, &rule.value));
+        if !matches!(reach, Reach::Decides) && !is_twin() {
+            findings.push(useless(rule, &reach));
+        }
+        findings.extend(unenforced(rule, &reaches.unenforced(id)));
+    }
+    findings
+}
+
+/// A rule that decides no flow, and why.
+fn useless(rule: &Placed<source::Rule>, reach: &Reach) -> Diagnostic {
+    let id = rule.value.id.get_ref();
+    let (code, is) = match reach {
+        Reach::Shadowed(_) => ("shadowed", "makes no difference"),
+        _ => ("never-matches", "can never match"),
+    };
+    let place = |named: &Named| format!("{} ({})", named.name, named.location);
+    let (label, help) = match reach {
+        Reach::Shadowed(named) => (
+            format!("{} says the same first", place(named)),
+            "leave it out, or let it name more hosts, ports or requests than the other".into(),
+        ),
+        Reach::Overruled(named, Verdict::Deny) => (
+            format!("denied first by {}", place(named)),
+            "a deny is final: narrow it, or leave this rule out".into(),
+        ),
+        Reach::Overruled(named, _) => (
+            format!("{} decides first", place(named)),
+            "an ask comes before an allow: narrow it, or leave this rule out".into(),
+        ),
+        Reach::Floored => (
+            "refused by the floor: the destination is private, and no rule grants it".into(),
+            granted(rule),
+        ),
+        Reach::Decides | Reach::Empty => (
+            "no caller, host, port and request meets all its conditions".into(),
+            excluded(rule),
+        ),
+    };
+    let message = format!("rule `{id}` {is}");
+    Diagnostic::warning(code, rule.at(&rule.value.id), message)
+        .label(label)
+        .help(help)
+}
+
+/// What to do about conditions of which each flow misses one.
+fn excluded(rule: &Placed<source::Rule>) -> String {
+    let to = &rule.value.to;
+    if to.hosts.is_empty() || to.categories.is_empty() {
+        return "take out the condition that excludes the others".into();
+    }
+    "`to.hosts` and `to.categories` must both hold: leave `to.categories` out, or label the hosts by \
+     a `[[destination]]`"
+        .into()
+}
+
+/// The grant to write for the networks that a rule names.
+fn granted(rule: &Placed<source::Rule>) -> String {
+    let hosts = rule.value.to.hosts.iter();
+    let networks = hosts.filter(|host| {
+        matches!(
+            HostPattern::parse(host.get_ref()),
+            Ok(HostPattern::Network(_))
+        )
+    });
+    let networks: Vec<String> = networks.map(|it| format!("\"{}\"", it.get_ref())).collect();
+    if networks.is_empty() || !rule.value.grant.addresses.is_empty() {
+        return "write the private networks of the host: `grant.addresses = [\"10.2.0.0/16\"]`"
+            .into();
+    }
+    format!(
+        "write `grant.addresses = [{}]` beside `to.hosts`",
+        networks.join(", ")
+    )
+}
+
+/// A rule that opaque tunnels of some tiers escape.
+fn unenforced(rule: &Placed<source::Rule>, found: &[Unenforced]) -> Option<Diagnostic> {
+    let first = found.first()?;
+    let tiers: Vec<String> = found.iter().map(|it| format!("`{}`", it.tier)).collect();
+    let message = format!(
+        "rule `{}` is not enforced in {} {}",
+        rule.value.id.get_ref(),
+        if tiers.len() == 1 { "tier" } else { "tiers" },
+        tiers.join(", "),
+    );
+    let help = format!(
+        "write `grant.inspect = true` in the rule that allows {}, or `opaque = \"deny\"` in the tier",
+        first.host
+    );
+    Some(
+        Diagnostic::warning("not-enforced", rule.at(&rule.value.id), message)
+            .label(format!(
+                "a tunnel to {} passes without inspection",
+                first.host
+            ))
+            .help(help),
+    )
 }

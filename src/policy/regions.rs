@@ -23,7 +23,7 @@ use crate::name::{Path, Target};
 
 use super::compiled::Policy;
 use super::decide::Judgement;
-use super::facts::{Deed, McpCall, Seen};
+use super::facts::{McpCall, RequestFacts, Seen};
 use super::index::RuleId;
 use super::pattern::{PortSet, TooComplex};
 use super::query::{Attempt, GroupSet, Query, TierId, Who};
@@ -50,7 +50,7 @@ pub(super) struct Request {
     pub(super) tls: bool,
     pub(super) method: Box<str>,
     pub(super) path: Path,
-    pub(super) facts: Deed,
+    pub(super) facts: RequestFacts,
 }
 
 /// A set of flows that the policy decides alike.
@@ -435,9 +435,9 @@ fn blank(tls: bool) -> Option<Request> {
         tls,
         method: "GET".into(),
         path,
-        facts: Deed {
+        facts: RequestFacts {
             seen: Seen::Whole,
-            ..Deed::default()
+            ..RequestFacts::default()
         },
     })
 }

@@ -67,7 +67,7 @@ impl<'p> Seen<'p> {
             .help(if inside {
                 "write `grant.inspect = true`, or set `opaque = \"deny\"` in the tier"
             } else {
-                "write `to.ports = [80]` where plain HTTP is meant, or set `opaque = \"deny\"` in the tier"
+                "write `grant.inspect = true`, or `to.ports = [80]` where plain HTTP is meant"
             }),
             (Verdict::Allow, true) => Diagnostic::warning(
                 "never-seen",

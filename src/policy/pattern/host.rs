@@ -258,6 +258,11 @@ fn refuse_shape(text: &str) -> Result<(), BadPattern> {
         };
         return bad("empty label between the dots", help);
     }
+    if rest.ends_with('*') {
+        let help =
+            "name each host, e.g. `docs.example.com`, or the names below one: `*.example.com`";
+        return bad("`*` at the end would be any top-level domain", help.into());
+    }
     if rest.contains('*') {
         let suffix = rest.rsplit('*').next().unwrap_or_default();
         let suffix = suffix

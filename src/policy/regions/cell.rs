@@ -10,7 +10,7 @@ use crate::policy::Action;
 use crate::policy::category::Categories;
 use crate::policy::compiled::Policy;
 use crate::policy::conditions::{Met, repository};
-use crate::policy::facts::{Deed, McpCall};
+use crate::policy::facts::{McpCall, RequestFacts};
 use crate::policy::pattern::{Pattern, PortSet, TooComplex, atoms};
 use crate::policy::query::{GroupSet, TierId};
 use crate::policy::rule::{Ports, Rule};
@@ -69,7 +69,7 @@ pub(super) struct Operation {
     /// For each pattern whether it names the operation, read by an allow and by a deny.
     pub(super) found: Box<[(bool, bool)]>,
     /// The facts that name it: operation and words.
-    pub(super) witness: Deed,
+    pub(super) witness: RequestFacts,
 }
 
 impl Text {
@@ -258,7 +258,7 @@ impl Cell {
 }
 
 /// Whether a pattern names an operation, read by an allow and by a deny or ask.
-pub(super) fn names_operation(pattern: &Pattern, facts: &Deed) -> (bool, bool) {
+pub(super) fn names_operation(pattern: &Pattern, facts: &RequestFacts) -> (bool, bool) {
     let named = |narrow| {
         facts
             .operation_words(narrow)

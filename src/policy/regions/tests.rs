@@ -204,13 +204,13 @@ fn point() -> impl Strategy<Value = Point> {
             tls,
             method: method.into(),
             path: Path::parse(path.as_bytes()).expect("a path"),
-            facts: Deed {
+            facts: RequestFacts {
                 action: facts.0,
                 operation: facts.1.map(Into::into),
                 repository: facts.2.map(Into::into),
                 reference: facts.3.map(Into::into),
                 mcp: facts.4.then(McpCall::default),
-                ..Deed::default()
+                ..RequestFacts::default()
             },
         }),
     })

@@ -424,7 +424,7 @@ fn methods_and_paths_of_tunnels_are_a_warning() {
         [words(
             "`does.methods` are not seen in a tunnel: a CONNECT passes whole",
             "holds for plain HTTP only",
-            "write `to.ports = [80]` where plain HTTP is meant, or set `opaque = \"deny\"` in the tier"
+            "write `grant.inspect = true`, or `to.ports = [80]` where plain HTTP is meant"
         )]
     );
     assert_eq!(warnings(&rule("verdict = \"allow\"\nto.ports = [80]")), []);
@@ -434,7 +434,7 @@ fn methods_and_paths_of_tunnels_are_a_warning() {
     );
     assert_eq!(
         warnings(&rule("verdict = \"deny\""))[0].0,
-        "`does.methods` are not seen in a tunnel: a CONNECT never matches this rule"
+        "rule `x` is not enforced in tier `open`"
     );
 }
 

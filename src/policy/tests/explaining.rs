@@ -187,3 +187,49 @@ fn nothing_is_suggested_where_nothing_helps() {
         );
     }
 }
+
+#[test]
+fn a_suggestion_is_as_narrow_as_the_flow() {
+    let policy = policy();
+    let mut who = asking(&policy, "standard").who;
+    who.repository = Some("github.com/acme/app".into());
+    let url = crate::name::Url::parse(b"http://cdn.example.net:8080/x").unwrap();
+    let attempt = Attempt::Request {
+        method: "POST",
+        path: &url.path,
+        upgrade: false,
+        tls: false,
+        deed: None,
+    };
+    let query = |who| Query {
+        who,
+        target: &url.target,
+        attempt,
+    };
+    let suggestion = explain(&policy, &query(&who)).suggestion.expect("a rule");
+    for line in [
+        "from.tiers = [\"standard\"]",
+        "from.repositories = [\"github.com/acme/app\"]",
+        "to.hosts = [\"cdn.example.net\"]",
+        "to.ports = [8080]",
+        "does.methods = [\"POST\"]",
+    ] {
+        assert!(
+            suggestion.lines().any(|found| found == line),
+            "{line}: {suggestion}"
+        );
+    }
+    let better = with_rules(&format!("{RULES}{suggestion}"));
+    assert_eq!(
+        better.decide(&query(&who)).verdict,
+        Verdict::Allow,
+        "{suggestion}"
+    );
+    let mut other = who.clone();
+    other.repository = Some("github.com/acme/other".into());
+    assert_eq!(
+        better.decide(&query(&other)).verdict,
+        Verdict::Deny,
+        "{suggestion}"
+    );
+}

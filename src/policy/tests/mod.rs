@@ -6,6 +6,7 @@ mod diagnostics;
 mod explaining;
 mod meaning;
 mod naive;
+mod reaching;
 mod requests;
 mod tiers;
 mod trials;
@@ -55,7 +56,12 @@ fn with_rules(text: &str) -> Policy {
 }
 
 fn of_severity(text: &str, severity: Severity) -> Vec<Diagnostic> {
-    let (_, findings) = try_compile(text);
+    let (policy, mut findings) = try_compile(text);
+    findings.extend(
+        policy
+            .iter()
+            .flat_map(|policy| reach_findings(&read(text), policy)),
+    );
     findings
         .into_iter()
         .filter(|finding| finding.severity == severity)
