@@ -39,7 +39,7 @@ struct Shared {
     /// A caller of a listener that nothing is known of.
     nobody: Arc<Listener>,
     connections: Arc<Connections>,
-    /// Turns to look up the process of a client.
+    /// Turns to look the process of a client up.
     searches: Semaphore,
 }
 

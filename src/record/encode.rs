@@ -28,7 +28,7 @@ const ANSWERS: usize = 32;
 /// Flows that one `record_gap` names.
 const GAP_FLOWS: usize = 1000;
 
-/// A line, but for what only the writer knows.
+/// A line without the fields that the writer adds.
 #[derive(Debug)]
 pub(super) struct Line {
     /// The whole line, its newline included.

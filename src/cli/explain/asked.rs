@@ -1,12 +1,12 @@
 //! What `explain` was asked about.
 
 use crate::name::{Path, Target, Url};
-use crate::policy::Deed;
+use crate::policy::RequestFacts;
 
 /// What was asked about.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Asked {
-    /// A flow that somebody thinks of.
+    /// A flow that was not attempted yet.
     Flow(Flow),
     /// The beginning or end of a flow's id, or all of it.
     Recorded(String),
@@ -23,7 +23,7 @@ pub(super) struct Flow {
     /// Whether the request is one inside a tunnel.
     pub(super) tls: bool,
     /// What the request does, where the record says it; its path is not on record then.
-    pub(super) recorded: Option<Box<Deed>>,
+    pub(super) recorded: Option<Box<RequestFacts>>,
     /// What has to be said about the question.
     pub(super) notes: Vec<&'static str>,
 }

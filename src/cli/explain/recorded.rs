@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::name::{Path, Target};
-use crate::policy::{Action, Deed, Explanation, Facts, McpCall, Policy, Verdict, Who};
+use crate::policy::{Action, RequestFacts, Explanation, Facts, McpCall, Policy, Verdict, Who};
 use crate::proxy::Code;
 
 use super::super::records::Lines;
@@ -78,7 +78,7 @@ impl Recorded {
     }
 
     /// What the request did, as far as the record says.
-    fn deed(&self) -> Deed {
+    fn deed(&self) -> RequestFacts {
         let some = |name| Some(self.text(name)).filter(|text| !text.is_empty());
         let shared = |name| some(name).map(Arc::from);
         let boxed = |name| some(name).map(String::into_boxed_str);
@@ -86,7 +86,7 @@ impl Recorded {
         let action = |it: &Action| action.as_deref() == Some(it.as_str());
         let method = boxed("mcp.method.name");
         let server: Option<Arc<str>> = shared("tidegate.mcp.server");
-        Deed {
+        RequestFacts {
             service: shared("tidegate.service"),
             operation: shared("tidegate.operation"),
             action: Action::ALL.into_iter().find(action),
@@ -100,7 +100,7 @@ impl Recorded {
                 tool: boxed("mcp.tool.name"),
                 tool_use_id: None,
             }),
-            ..Deed::default()
+            ..RequestFacts::default()
         }
     }
 
@@ -224,7 +224,7 @@ impl Recorded {
         listed(&parts, " · ")
     }
 
-    /// The session and what it is worth; nothing where nobody said one.
+    /// The session and how far it is trusted; empty where the record names none.
     fn session(&self) -> String {
         match &*self.text("session.id") {
             "" => String::new(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use hashbrown::HashMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 use crate::config::Listener;
 use crate::gate::Gate;
@@ -21,7 +22,7 @@ use crate::name::{Host, HostName, Path, Target, Url};
 use crate::proxy::connection::Connection;
 use crate::proxy::refusal::{Code, Refusal};
 use crate::proxy::tunnel::{Tunnel, tunnel_to};
-use crate::proxy::{Shared, Tenant};
+use crate::proxy::{MAX_SEARCHES, Shared, Tenant};
 
 use super::admission::Connections;
 use super::{Front, accept, dns};
@@ -62,7 +63,7 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
         listeners: vec![inside.listener],
         nobody: Arc::new(crate::proxy::nobody()),
         connections: Arc::new(Connections::new(connections, gate)),
-        searches: tokio::sync::Semaphore::new(crate::proxy::MAX_SEARCHES),
+        searches: Semaphore::new(MAX_SEARCHES),
         tenants: vec![inside.tenant],
     });
     let names = Arc::new(Names::default());

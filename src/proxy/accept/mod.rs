@@ -38,7 +38,7 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) enum Front {
     /// To a proxy, by the listener of that number.
     Proxy(usize),
-    /// From a jail, meaning to reach somebody else.
+    /// From a jail, on the way to another target.
     Captured(Arc<Names>),
 }
 
