@@ -17,7 +17,7 @@
 //! # The life of a flow
 //!
 //! ```text
-//!          listen       connection        flow             connect · forward                                         drop(flow)
+//!          accept       connection        flow             tunnel · request                                          drop(flow)
 //! client ─▶ accept ─▶ HTTP head ─▶ permit ─▶ parse ─▶ identify ─▶ decide ─▶ resolve ─▶ decision ─▶ dial ─▶ 200 ─▶ hello ─▶ relay ─▶ close
 //!                      │ 400         │ 503     │ 400      │ 407 429    │ 403 429 │ 403 429   line      │ 429 502    │ closed          line
 //!                                                                                │ 502                 │ 504

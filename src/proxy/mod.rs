@@ -2,6 +2,7 @@
 
 mod accept;
 mod connection;
+mod dial;
 mod flow;
 mod inspect;
 mod refusal;

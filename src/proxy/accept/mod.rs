@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::dial::keep_alive;
@@ -61,6 +61,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Front) {
     let gate = shared.gate.clone();
     keep_alive(&listener);
+    // Accepted connections inherit it (`tcp(7)`).
+    let _ = SockRef::from(&listener).set_tcp_nodelay(true);
+    let bound = address_of_all(&listener, &front);
     let mut failures = Failures::default();
     loop {
         let accepted = tokio::select! {
@@ -70,7 +73,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Fr
         match accepted {
             Ok((stream, peer)) => {
                 failures.in_a_row = 0;
-                welcome(&shared, stream, peer, &front);
+                welcome(&shared, stream, (peer, bound), &front);
             }
             Err(error) => {
                 gate.metrics.accept_failed(AcceptError::of(&error).as_str());
@@ -170,19 +173,33 @@ impl AcceptError {
     }
 }
 
-fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Front) {
+/// The address that every connection of a listener comes to; `None` where each has to be asked: a
+/// listener of all addresses, or one of a jail, whose callers mean to reach another address.
+fn address_of_all(listener: &TcpListener, front: &Front) -> Option<SocketAddr> {
+    let bound = listener.local_addr().ok()?;
+    let one = matches!(front, Front::Proxy(_)) && !bound.ip().is_unspecified();
+    one.then(|| canonical(bound))
+}
+
+fn welcome(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    (peer, bound): (SocketAddr, Option<SocketAddr>),
+    front: &Front,
+) {
     let Ok(turn) = shared.connections.clone().try_acquire_owned() else {
         // Closed at once: nothing was asked, so there is nothing to record, only to count.
         shared.gate.metrics.flow_unstarted();
         return;
     };
-    let _ = stream.set_nodelay(true);
-    let local = stream.local_addr().map_or(peer, canonical);
+    let local = bound.unwrap_or_else(|| stream.local_addr().map_or(peer, canonical));
     let channel = Channel::plain(canonical(peer), local);
     let (shared, front) = (shared.clone(), front.clone());
-    shared.gate.tasks.clone().spawn(async move {
-        // Boxed, and made in here: a tunnel that rests must not hold what it took to open it.
-        let tunnel = Box::pin(serving(shared, stream, channel, front)).await;
+    let tasks = shared.gate.tasks.clone();
+    // Boxed: a tunnel that rests must not hold what it took to open it.
+    let serving = Box::pin(serving(shared, stream, channel, front));
+    tasks.spawn(async move {
+        let tunnel = serving.await;
         if let Some(tunnel) = tunnel {
             tunnel.carry().await;
         }

@@ -54,7 +54,7 @@ impl Request<'_> {
         let Some(deed) = deed.as_deref() else {
             return Ok(());
         };
-        match self.young(flow, deed, least).await {
+        match Box::pin(self.young(flow, deed, least)).await {
             None => Ok(()),
             Some(why) => {
                 let rule = &self.decision.rule.name;

@@ -8,10 +8,10 @@ use crate::dial::{self, PoolKey, Stream, Through, TlsKey, Upstream};
 use crate::gate;
 use crate::name::Target;
 use crate::policy::Decision;
+use crate::proxy::dial::{connect, find};
 use crate::proxy::flow::{Flow, Known, millis};
 use crate::proxy::inspect::Inside;
 use crate::proxy::refusal::{Code, Refusal};
-use crate::proxy::tunnel::reach;
 use crate::tls::{Alpn, TlsFailure};
 
 use super::origin::OriginStream;
@@ -98,14 +98,24 @@ impl<'w> Way<'w> {
             }
             return Ok(kept);
         }
-        let targets = (self.target, &self.key.target);
-        let upstream = reach(flow, self.known, targets, asked, self.decision).await?;
+        // Boxed: most requests take a connection that rests.
+        Box::pin(self.dial(flow, asked)).await
+    }
+
+    /// Dials a connection of its own, and writes the decision before.
+    async fn dial(&self, flow: &mut Flow, asked: gate::Asked) -> Result<Route, Refusal> {
+        // Another port may be dialled than was asked for.
+        let route = find(flow, &self.key.target, self.decision).await?;
+        flow.settle(self.known, self.target, asked, self.decision)
+            .await?;
+        let upstream = connect(flow, route, self.decision).await?;
         self.enter(flow, upstream).await
     }
 
     /// Another try after a kept connection turned out to be closed: resolved and judged anew.
     pub(super) async fn redial(&self, flow: &mut Flow) -> Result<Route, Refusal> {
-        let upstream = crate::proxy::tunnel::dial(flow, &self.key.target, self.decision).await?;
+        let route = find(flow, &self.key.target, self.decision).await?;
+        let upstream = connect(flow, route, self.decision).await?;
         self.enter(flow, upstream).await
     }
 
