@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::dial::{self, PoolKey, Stream, Through, TlsKey, Upstream};
+use crate::dial::{self, Idle, PoolKey, Stream, Through, TlsKey, Upstream};
 use crate::gate;
 use crate::name::Target;
 use crate::policy::Decision;
@@ -23,6 +23,8 @@ pub(in crate::proxy) struct Route {
     /// The parent that it leads through.
     pub(in crate::proxy) through: Option<Through>,
     pub(in crate::proxy) reused: bool,
+    /// Whether the origin speaks no HTTP/2: it was offered that.
+    pub(in crate::proxy) only_http1: bool,
 }
 
 /// How a request goes to its origin.
@@ -128,7 +130,13 @@ impl<'w> Way<'w> {
                 parent: route.through.as_ref().map(|it| it.name().clone()),
                 ..self.key.clone()
             };
-            pool.put(key, (stream, route.address), route.through, now);
+            let idle = Idle {
+                stream,
+                address: route.address,
+                through: route.through,
+                only_http1: route.only_http1,
+            };
+            pool.put(key, idle, now);
         }
     }
 
@@ -162,6 +170,7 @@ impl<'w> Way<'w> {
             address: kept.address,
             through: kept.through,
             reused: true,
+            only_http1: kept.only_http1,
         })
     }
 
@@ -172,6 +181,7 @@ impl<'w> Way<'w> {
                 address: upstream.address,
                 through: upstream.parent,
                 reused: false,
+                only_http1: false,
             });
         };
         let carrier = self.inside.filter(|inside| inside.http2 && !self.upgrade);
@@ -190,6 +200,7 @@ impl<'w> Way<'w> {
             address,
             through,
             reused: false,
+            only_http1: self.inside.is_some_and(|inside| !inside.http2),
         })
     }
 }

@@ -121,6 +121,10 @@ pub(super) async fn tunnel_to(
     flow.opaque = !looked_into;
     if looked_into {
         crate::proxy::inspect::require_authority(flow, &target.host)?;
+        let resumed = Box::pin(Inside::resume(flow, known, target, &decision)).await?;
+        if let Some(inside) = resumed {
+            return Ok(Way::Inspected(inside));
+        }
     }
     let route = dial::find(flow, target, &decision).await?;
     flow.settle(known, target, Asked::Connect, &decision)
