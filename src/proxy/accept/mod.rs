@@ -1,5 +1,6 @@
 //! Sockets: bound eagerly or inherited, accepted with back-off.
 
+pub(super) mod admission;
 mod balancer;
 pub(super) mod capture;
 mod detect;
@@ -20,6 +21,7 @@ use crate::proxy::connection::client::ClientStream;
 use crate::proxy::connection::{Connection, Origin};
 use crate::proxy::tunnel::Tunnel;
 
+use admission::Seat;
 use capture::Names;
 
 /// Connections that wait to be accepted.
@@ -73,7 +75,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Fr
         match accepted {
             Ok((stream, peer)) => {
                 failures.in_a_row = 0;
-                welcome(&shared, stream, (peer, bound), &front);
+                handle_accepted(&shared, stream, (peer, bound), &front).await;
             }
             Err(error) => {
                 gate.metrics.accept_failed(AcceptError::of(&error).as_str());
@@ -181,37 +183,39 @@ fn address_of_all(listener: &TcpListener, front: &Front) -> Option<SocketAddr> {
     one.then(|| canonical(bound))
 }
 
-fn welcome(
+/// Admits a client and serves it in a task of its own.
+async fn handle_accepted(
     shared: &Arc<Shared>,
     stream: TcpStream,
     (peer, bound): (SocketAddr, Option<SocketAddr>),
     front: &Front,
 ) {
-    let Ok(turn) = shared.connections.clone().try_acquire_owned() else {
-        // Closed at once: nothing was asked, so there is nothing to record, only to count.
+    let Some(turn) = shared.connections.admit(peer.ip()).await else {
+        // The client asked nothing, so there is nothing to record, only to count.
         shared.gate.metrics.flow_unstarted();
         return;
     };
     let local = bound.unwrap_or_else(|| stream.local_addr().map_or(peer, canonical));
     let channel = Channel::plain(canonical(peer), local);
-    let (shared, front) = (shared.clone(), front.clone());
+    let (shared, front, seat) = (shared.clone(), front.clone(), turn.seat());
     let tasks = shared.gate.tasks.clone();
     // Boxed: a tunnel that rests must not hold what it took to open it.
-    let serving = Box::pin(serving(shared, stream, channel, front));
-    tasks.spawn(async move {
+    let serving = Box::pin(serving(shared, stream, (channel, turn.seat()), front));
+    let task = tasks.spawn(async move {
         let tunnel = serving.await;
         if let Some(tunnel) = tunnel {
             tunnel.carry().await;
         }
         drop(turn);
     });
+    seat.set_task(task.abort_handle());
 }
 
 /// Serves a client as it came; hands back a tunnel that opened.
 async fn serving(
     shared: Arc<Shared>,
     stream: TcpStream,
-    mut channel: Channel,
+    (mut channel, seat): (Channel, Arc<Seat>),
     front: Front,
 ) -> Option<Box<Tunnel>> {
     let index = match front {
@@ -222,13 +226,15 @@ async fn serving(
         Some(Some(tenant)) => tenant.receive(&mut channel).await,
         _ => look_at(&shared, &channel),
     }
+    seat.set_served();
     match front {
-        Front::Proxy(index) => detect::serve(shared, stream, channel, index).await,
+        Front::Proxy(index) => detect::serve(shared, stream, (channel, seat), index).await,
         Front::Captured(names) => {
             let local = channel.local;
             let origin = Origin {
                 channel: Arc::new(channel),
                 listener: 0,
+                seat,
             };
             let connection = Connection::new(shared, ClientStream::Plain(stream), origin);
             Box::pin(capture::serve(connection, &names, local)).await
