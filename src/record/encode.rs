@@ -120,7 +120,7 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         Event::ConnectionsEvicted { count, network } => {
             line(at, "connections_evicted", Says::Nothing, |object| {
                 object.number("tidegate.evicted.count", *count);
-                object.plain("client.address", network);
+                object.address("client.address", *network);
             })
         }
         Event::ProgramStarted { path, detail } => {
