@@ -379,11 +379,11 @@ impl Queue {
     pub(super) fn wait(&self, failing: bool, last: Instant) {
         let mut state = self.lock();
         if failing {
-            if !self.closing() && !state.reopen {
-                let waited = self.wake.wait_timeout(state, RETRY);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-            state.call = Call::None;
+            // Lines that come meanwhile wait for the next try as well.
+            let waited = self
+                .wake
+                .wait_timeout_while(state, RETRY, |state| !state.reopen && !self.closing());
+            waited.unwrap_or_else(PoisonError::into_inner).0.call = Call::None;
             return;
         }
         state = self.wait_for(state, Call::Soon, TICK);
@@ -405,7 +405,7 @@ impl Queue {
     ) -> MutexGuard<'q, State> {
         let waited = self
             .wake
-            .wait_timeout_while(state, longest, |state| state.call < call);
+            .wait_timeout_while(state, longest, |state| state.call < call && !self.closing());
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
