@@ -17,7 +17,7 @@
 //! # The life of a flow
 //!
 //! ```text
-//!          listen       connection        flow             connect · forward                                         drop(flow)
+//!          accept       connection        flow             tunnel · request                                          drop(flow)
 //! client ─▶ accept ─▶ HTTP head ─▶ permit ─▶ parse ─▶ identify ─▶ decide ─▶ resolve ─▶ decision ─▶ dial ─▶ 200 ─▶ hello ─▶ relay ─▶ close
 //!                      │ 400         │ 503     │ 400      │ 407 429    │ 403 429 │ 403 429   line      │ 429 502    │ closed          line
 //!                                                                                │ 502                 │ 504
@@ -76,6 +76,7 @@
 //!
 //! - **TLS** ([`tls`]) with the origin first, its certificate verified: so the status of the CONNECT
 //!   tells whether the origin was reached, and the client is offered HTTP/2 where its origin has it.
+//!   A connection that rests from another tunnel of the same caller takes the place of a new one.
 //!   Then with the client, by a certificate of the local authority for exactly the host of the CONNECT.
 //! - **head**. The host of each request is the host of its tunnel, or the request is refused (421).
 //! - **read** ([`content`]). What the request does, in the words of its service. The head says it;

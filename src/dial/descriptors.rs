@@ -5,10 +5,10 @@
 //! are counted by themselves, for the caller that causes them: what one caller takes must not leave
 //! another without.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hashbrown::HashMap;
 use rustix::process::{Resource, Rlimit, getrlimit};
 
 use crate::policy::CallerKey;

@@ -3,10 +3,11 @@
 //! A pool lives in one generation: a new policy begins with an empty one, so no connection
 //! outlives the judgement that opened it. A connection taken out is judged again by its address.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
 
 use crate::name::Target;
 use crate::policy::{CallerKey, TierId};
@@ -54,6 +55,14 @@ pub struct Idle {
     pub address: SocketAddr,
     /// The parent that it leads through.
     pub through: Option<Through>,
+    /// Whether the origin speaks no HTTP/2: it was offered that.
+    pub only_http1: bool,
+}
+
+/// A connection that rests, and since when.
+#[derive(Debug)]
+struct Rested {
+    idle: Idle,
     since: Instant,
 }
 
@@ -63,7 +72,7 @@ pub struct Pool(Mutex<Shelf>);
 
 #[derive(Debug, Default)]
 struct Shelf {
-    idle: HashMap<PoolKey, Vec<Idle>>,
+    idle: HashMap<PoolKey, Vec<Rested>>,
     count: usize,
 }
 
@@ -76,13 +85,36 @@ impl Pool {
         now: Instant,
         judge: impl Fn(SocketAddr) -> bool,
     ) -> Option<Idle> {
+        self.take_where(key, now, judge, |_| true)
+    }
+
+    /// As [`Pool::take`], only a connection whose origin speaks no HTTP/2.
+    pub fn take_http1(
+        &self,
+        key: &PoolKey,
+        now: Instant,
+        judge: impl Fn(SocketAddr) -> bool,
+    ) -> Option<Idle> {
+        self.take_where(key, now, judge, |idle| idle.only_http1)
+    }
+
+    fn take_where(
+        &self,
+        key: &PoolKey,
+        now: Instant,
+        judge: impl Fn(SocketAddr) -> bool,
+        fits: impl Fn(&Idle) -> bool,
+    ) -> Option<Idle> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (found, gone) = {
             let idle = kept.idle.get_mut(key)?;
             let before = idle.len();
             let mut found = None;
-            while let Some(mut candidate) = idle.pop() {
-                let rested = now.saturating_duration_since(candidate.since);
+            // The last one first: it has rested least.
+            while let Some(at) = idle.iter().rposition(|rested| fits(&rested.idle)) {
+                let rested = idle.remove(at);
+                let (mut candidate, since) = (rested.idle, rested.since);
+                let rested = now.saturating_duration_since(since);
                 let judged = super::judged(candidate.address, candidate.through.as_ref());
                 let good = rested < LONGEST_REST && judged.is_none_or(&judge);
                 if good && matches!(candidate.stream.unasked(), Unasked::Nothing) {
@@ -100,13 +132,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose last exchange ended cleanly; drops it where there is no room.
-    pub fn put(
-        &self,
-        key: PoolKey,
-        (stream, address): (Stream, SocketAddr),
-        through: Option<Through>,
-        now: Instant,
-    ) {
+    pub fn put(&self, key: PoolKey, rests: Idle, now: Instant) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.count >= MOST {
             kept.sweep(now);
@@ -116,10 +142,8 @@ impl Pool {
         }
         let idle = kept.idle.entry(key).or_default();
         if idle.len() < MOST_OF_A_KEY {
-            idle.push(Idle {
-                stream,
-                address,
-                through,
+            idle.push(Rested {
+                idle: rests,
                 since: now,
             });
             kept.count += 1;
@@ -189,6 +213,15 @@ mod tests {
         (dialled.unwrap().0, accepted.unwrap().0, address)
     }
 
+    fn rests(stream: Socket, address: SocketAddr) -> Idle {
+        Idle {
+            stream: Stream::Tcp(stream),
+            address,
+            through: None,
+            only_http1: false,
+        }
+    }
+
     fn key(tier: u8) -> PoolKey {
         key_of("a", tier)
     }
@@ -207,17 +240,34 @@ mod tests {
     async fn a_connection_is_never_shared_across_tiers() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), (Stream::Tcp(stream), address), None, now);
+        pool.put(key(0), rests(stream, address), now);
         assert!(pool.take(&key(1), now, |_| true).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_some());
         assert!(pool.take(&key(0), now, |_| true).is_none());
     }
 
     #[tokio::test]
+    async fn a_connection_whose_origin_may_speak_http2_is_not_taken_for_http1() {
+        let (stream, _origin, address) = pair().await;
+        let (other, _other_origin, other_address) = pair().await;
+        let (pool, now) = (Pool::default(), Clock::system().instant());
+        let only_http1 = Idle {
+            only_http1: true,
+            ..rests(stream, address)
+        };
+        pool.put(key(0), only_http1, now);
+        pool.put(key(0), rests(other, other_address), now);
+        let taken = pool.take_http1(&key(0), now, |_| true).expect("one fits");
+        assert_eq!(taken.address, address);
+        assert!(pool.take_http1(&key(0), now, |_| true).is_none());
+        assert!(pool.take(&key(0), now, |_| true).is_some());
+    }
+
+    #[tokio::test]
     async fn a_connection_is_never_shared_by_callers() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key_of("a", 0), (Stream::Tcp(stream), address), None, now);
+        pool.put(key_of("a", 0), rests(stream, address), now);
         let session = PoolKey {
             caller: CallerKey::Session("a".into()),
             ..key(0)
@@ -236,7 +286,7 @@ mod tests {
     async fn a_connection_is_closed_where_its_caller_needs_the_descriptor() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key_of("a", 0), (Stream::Tcp(stream), address), None, now);
+        pool.put(key_of("a", 0), rests(stream, address), now);
         assert!(!pool.close_one_of(&CallerKey::Subject("b".into())));
         assert!(pool.close_one_of(&CallerKey::Subject("a".into())));
         assert!(!pool.close_one() && pool.take(&key_of("a", 0), now, |_| true).is_none());
@@ -246,7 +296,7 @@ mod tests {
     async fn a_connection_whose_address_no_longer_passes_is_dropped() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), (Stream::Tcp(stream), address), None, now);
+        pool.put(key(0), rests(stream, address), now);
         assert!(pool.take(&key(0), now, |_| false).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_none());
     }
@@ -255,7 +305,7 @@ mod tests {
     async fn a_connection_that_rested_too_long_is_dropped() {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
-        pool.put(key(0), (Stream::Tcp(stream), address), None, now);
+        pool.put(key(0), rests(stream, address), now);
         assert!(pool.take(&key(0), now + LONGEST_REST, |_| true).is_none());
     }
 }

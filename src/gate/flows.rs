@@ -1,9 +1,10 @@
 //! Open flows: counted, listed, judged again when the policy changes.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hashbrown::{DefaultHashBuilder, HashMap};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -237,6 +238,8 @@ const PARTS: usize = 16;
 pub struct Flows {
     open: [Mutex<HashMap<Uuid, Arc<OpenFlow>>>; PARTS],
     callers: [Mutex<HashMap<CallerKey, usize>>; PARTS],
+    /// Says which part of `callers` a caller is in.
+    hasher: DefaultHashBuilder,
     count: AtomicUsize,
     /// Set when all were ended: one that is added later ends as well.
     over: AtomicBool,
@@ -332,11 +335,7 @@ impl Flows {
     }
 
     fn callers_of(&self, caller: &CallerKey) -> MutexGuard<'_, HashMap<CallerKey, usize>> {
-        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-        part_of(
-            &self.callers,
-            BuildHasherDefault::<DefaultHasher>::default().hash_one(caller),
-        )
+        part_of(&self.callers, self.hasher.hash_one(caller))
     }
 }
 

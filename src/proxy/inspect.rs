@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::dial::{Stream, Through, TlsKey, Unasked, Upstream};
+use crate::dial::{self, PoolKey, Stream, Through, TlsKey, Unasked, Upstream};
+use crate::gate::Asked;
 use crate::http::http1::{Method, RequestHead};
 use crate::http::http2;
 use crate::identity::{Certificate, Presented};
@@ -86,6 +87,7 @@ impl Peer {
             address: self.address,
             through: self.through.clone(),
             reused: true,
+            only_http1: true,
         }
     }
 }
@@ -111,7 +113,44 @@ impl Inside {
         } else {
             Link::Http1(secured.stream, peer)
         };
-        Ok(Arc::new(Self {
+        Ok(Self::new(flow, known, target, (server, http2), link))
+    }
+
+    /// Takes a connection that rests in place of one that is dialled for the tunnel: made for the
+    /// same caller, with the same TLS, to an address that still passes, and by an origin that speaks
+    /// no HTTP/2, so that the client is offered what a new connection would offer. Writes the
+    /// decision; `None` where no connection rests.
+    pub(super) async fn resume(
+        flow: &mut Flow,
+        known: &Known,
+        target: &Target,
+        decision: &Decision,
+    ) -> Result<Option<Arc<Self>>, Refusal> {
+        let Some((stream, peer)) = resting(flow, known, target, decision) else {
+            return Ok(None);
+        };
+        flow.facts.tls_mode = Some(TlsMode::Inspected);
+        flow.facts.peer_address = Some(peer.address.ip());
+        flow.facts.parent_proxy = peer.through.as_ref().map(|it| it.name().clone());
+        flow.facts.upstream.clone_from(&peer.tls.upstream);
+        let server = server_for(flow, &target.host, false)?;
+        flow.settle(known, target, Asked::Connect, decision).await?;
+        let judged = dial::judged(peer.address, peer.through.as_ref());
+        if let (Some(open), Some(judged)) = (&flow.open, judged) {
+            open.dialled(judged);
+        }
+        let link = Link::Http1(stream, peer);
+        Ok(Some(Self::new(flow, known, target, (server, false), link)))
+    }
+
+    fn new(
+        flow: &Flow,
+        known: &Known,
+        target: &Target,
+        (server, http2): (Arc<Server>, bool),
+        link: Link,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             parent: flow.facts.flow,
             target: target.clone(),
             presented: known.presented.clone(),
@@ -121,7 +160,7 @@ impl Inside {
             requests: AtomicU64::new(0),
             certificate: OnceLock::new(),
             link: Mutex::new(link),
-        }))
+        })
     }
 
     /// Says of a request that it came inside.
@@ -196,6 +235,40 @@ impl Inside {
     fn let_go(&self) {
         *self.link.lock().unwrap_or_else(PoisonError::into_inner) = Link::Gone;
     }
+}
+
+/// A connection to the origin of a tunnel that rests, see [`Inside::resume`].
+fn resting(
+    flow: &Flow,
+    known: &Known,
+    target: &Target,
+    decision: &Decision,
+) -> Option<(Stream, Peer)> {
+    let snapshot = flow.snapshot();
+    let tls = tls_key(flow, decision);
+    let key = PoolKey {
+        caller: flow.caller_key(known),
+        tier: known.caller.who.tier,
+        parent: snapshot.dialer.first_parent(target, decision.category),
+        target: target.clone(),
+        tls: Some(tls.clone()),
+    };
+    let passes = |address: SocketAddr| {
+        let (ip, port) = (address.ip(), address.port());
+        let judged = snapshot
+            .policy
+            .judge_address(decision, ip, port, &snapshot.guard);
+        judged.is_ok()
+    };
+    let now = flow.gate.clock.instant();
+    let idle = snapshot.dialer.pool.take_http1(&key, now, passes)?;
+    let peer = Peer {
+        address: idle.address,
+        through: idle.through,
+        tls,
+        generation: snapshot.generation,
+    };
+    Some((idle.stream, peer))
 }
 
 /// Whether a request goes over a connection on which nothing was asked: not where the origin has

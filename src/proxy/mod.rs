@@ -3,6 +3,7 @@
 mod accept;
 mod attribution;
 mod connection;
+mod dial;
 mod flow;
 mod inspect;
 mod refusal;

@@ -120,7 +120,7 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         Event::ConnectionsEvicted { count, network } => {
             line(at, "connections_evicted", Says::Nothing, |object| {
                 object.number("tidegate.evicted.count", *count);
-                object.plain("client.address", network);
+                object.address("client.address", *network);
             })
         }
         Event::ProgramStarted { path, detail } => {
@@ -194,7 +194,7 @@ pub(super) fn gap(at: Timestamp, gap: &Gap<'_>) -> Line {
         object.text("tidegate.detail", gap.detail, DETAIL);
         object.word("tidegate.gap.cause", gap.cause);
         if let Some(since) = gap.since {
-            object.plain("tidegate.gap.since", format_args!("{since:.6}"));
+            object.time("tidegate.gap.since", since);
         }
         object.number("tidegate.gap.lost", gap.lost);
         object.number("tidegate.gap.refused", gap.refused);
@@ -230,8 +230,8 @@ pub(super) fn repeated(at: Timestamp, count: &Count) -> Line {
             if opens { "open" } else { "ended" },
         );
         object.number("tidegate.repeat.count", count.total);
-        object.plain("tidegate.repeat.since", format_args!("{:.6}", count.since));
-        object.plain("tidegate.repeat.until", format_args!("{:.6}", count.until));
+        object.time("tidegate.repeat.since", count.since);
+        object.time("tidegate.repeat.until", count.until);
         if let Some(targets) = count.targets {
             object.number("tidegate.repeat.targets", targets);
         }
@@ -427,7 +427,7 @@ fn caller(object: &mut Object, facts: &FlowFacts) {
     work(object, facts.work.as_deref());
     process(object, facts.process.as_deref());
     if let Some(address) = facts.client_address {
-        object.plain("client.address", address);
+        object.address("client.address", address);
     }
 }
 
@@ -581,7 +581,7 @@ fn asker(object: &mut Object, asker: &Asker) {
         object.number("tidegate.asker.pid", pid.into());
     }
     if let Some(address) = asker.address {
-        object.plain("tidegate.asker.address", address);
+        object.address("tidegate.asker.address", address);
     }
     let certificate = asker.certificate.as_deref();
     some(object, "tidegate.asker.certificate", certificate, NAME);
@@ -615,7 +615,7 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
         object.number("server.port", port.into());
     }
     if let Some(address) = facts.peer_address {
-        object.plain("network.peer.address", address);
+        object.address("network.peer.address", address);
     }
     some(
         object,
@@ -624,7 +624,7 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
         NAME,
     );
     if let Some(answers) = &facts.dns_answers {
-        object.plains("dns.answers", answers.iter().take(ANSWERS));
+        object.addresses("dns.answers", answers.iter().take(ANSWERS));
     }
     object.word("network.protocol.name", facts.protocol.unwrap_or_default());
     some(object, "http.request.method", facts.method.as_deref(), NAME);
@@ -671,6 +671,11 @@ fn timings(object: &mut Object, ms: &Timings) {
     }
 }
 
+#[expect(
+    clippy::inline_always,
+    reason = "with a name known at compile time, a copy of it costs a few instructions"
+)]
+#[inline(always)]
 fn some(object: &mut Object, name: &str, text: Option<&str>, limit: usize) {
     if let Some(text) = text {
         object.text(name, text, limit);

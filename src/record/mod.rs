@@ -2,9 +2,15 @@
 //! unrecorded.
 //!
 //! A flow takes a [`Permit`] before it does anything else: room in memory for every line it will
-//! leave. Lines are made where they happen, queued in the room of their permit, and written by one
-//! thread of their own (`writer`), many at once, so that a stuck disk holds up that thread and no
-//! other. A flow that may pass acts only when its `decision` line is in the file.
+//! leave. Lines are made where they happen and queued in the room of their permit (`queue`). A flow
+//! that may pass acts only when its `decision` line is in the file.
+//!
+//! **Who writes** (`writer`). A flow that waits for its line writes the queue itself, lines of other
+//! flows included: waking a thread for each line would cost more than the line. It does so only
+//! where a write ends soon: to a regular file on a file system of this machine, whose last writes
+//! took less than 5 ms. Else a thread of its own writes, so that a stuck disk, network file system
+//! or pipe holds up that thread and no other. The thread also writes lines that no flow waits for,
+//! signs, rotates and removes files.
 //!
 //! Why not `fdatasync` before a flow acts: it would cost each flow milliseconds to guard against
 //! the machine's end, while the process's own end, which is what happens, is guarded by `write`.

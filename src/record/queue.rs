@@ -1,10 +1,14 @@
-//! What flows hand to the thread that writes: lines in order, and what could not be kept.
+//! Lines on their way to the log, in order, and what could not be kept.
+//!
+//! A flow that waits for its line writes the queue itself where it may ([`Queue::is_direct`]): no
+//! thread has to be woken. Else, and for lines that no flow waits for, the writing thread does.
 //!
 //! The queue needs no bound of its own: every line in it stands in the room of a permit, and a
 //! permit's room is free again only when its flow's last line is written. Events, which have no
 //! permit, are bounded by [`MAX_EVENTS`].
 
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,8 +32,11 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Orders that follow the last within this time are a sign of load.
 const BUSY: Duration = Duration::from_millis(1);
-/// How long lines gather under load.
-const REST: Duration = Duration::from_micros(250);
+/// How long lines gather under load, before the writing thread writes them.
+const LOAD_GATHER_TIME: Duration = Duration::from_micros(250);
+/// How long lines that no flow waits for gather before the writing thread writes them. A flow that
+/// writes before takes them along.
+const IDLE_GATHER_TIME: Duration = Duration::from_millis(10);
 
 /// What all handles and the writing thread share.
 #[derive(Debug)]
@@ -45,6 +52,8 @@ pub(super) struct Queue {
     /// What is counted instead of written.
     pub(super) repeats: Repeats,
     health: watch::Sender<Health>,
+    /// Whether flows may write the queue themselves.
+    direct: AtomicBool,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -121,8 +130,22 @@ struct State {
     events: usize,
     missing: Option<Missing>,
     reopen: bool,
-    /// The writing thread sleeps and has to be woken.
-    idle: bool,
+    /// What the writing thread was last woken for.
+    call: Call,
+    /// When lines were last taken to be written.
+    taken: Option<Instant>,
+}
+
+/// How urgently the writing thread has to look at the queue.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+enum Call {
+    /// Not before the next tick.
+    #[default]
+    None,
+    /// After [`IDLE_GATHER_TIME`].
+    Soon,
+    /// At once.
+    Now,
 }
 
 impl Queue {
@@ -139,6 +162,7 @@ impl Queue {
             metrics,
             repeats: Repeats::new(config.repeat_window, config.repeat_after),
             health: watch::Sender::new(Health::Writing),
+            direct: AtomicBool::new(false),
             state: Mutex::default(),
             wake: Condvar::new(),
         }
@@ -147,6 +171,30 @@ impl Queue {
     /// How the writing goes now.
     pub(super) fn health(&self) -> Health {
         *self.health.borrow()
+    }
+
+    /// Whether a flow may write the queue itself.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct.load(Ordering::Acquire) && self.health() == Health::Writing
+    }
+
+    /// Sets whether flows may write the queue themselves.
+    pub(super) fn set_direct(&self, direct: bool) {
+        self.direct.store(direct, Ordering::Release);
+    }
+
+    /// Whether a flow that writes the queue should let other flows add their lines first: there is
+    /// load.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.lock();
+        let now = self.clock.instant();
+        let recent = |taken: Instant| now.saturating_duration_since(taken) < BUSY;
+        state.lines.len() > 1 || state.taken.is_some_and(recent)
+    }
+
+    /// Whether lines wait that nobody has taken.
+    pub(super) fn has_lines(&self) -> bool {
+        !self.lock().lines.is_empty()
     }
 
     /// To wait for a change of health.
@@ -163,7 +211,7 @@ impl Queue {
         }
         state.lines.push(queued);
         self.metrics.record_queue(state.lines.len() + state.held);
-        self.rouse(&mut state);
+        self.call_for_lines(&mut state);
         true
     }
 
@@ -182,7 +230,16 @@ impl Queue {
             }
             Health::Ended | Health::Failing => return None,
         };
-        self.add(&mut state, line, waiter, None);
+        state.lines.push(Queued {
+            line,
+            waiter,
+            room: None,
+        });
+        self.metrics.record_queue(state.lines.len() + state.held);
+        // The flow writes it; where the flow is dropped first, the line is not wanted any more.
+        if !self.is_direct() {
+            self.call(&mut state, Call::Now);
+        }
         drop(state);
         Some(receiver)
     }
@@ -223,7 +280,7 @@ impl Queue {
     ) {
         state.lines.push(Queued { line, waiter, room });
         self.metrics.record_queue(state.lines.len() + state.held);
-        self.rouse(state);
+        self.call_for_lines(state);
     }
 
     /// Queues the line of an event, where fewer than `capacity` events wait.
@@ -235,6 +292,7 @@ impl Queue {
         }
         state.events += 1;
         self.add(&mut state, line, None, None);
+        self.call(&mut state, Call::Now);
     }
 
     /// Queues the line of an event and says how to wait for it, where there is room. `None` where
@@ -262,6 +320,7 @@ impl Queue {
         let waiter = (!fails).then_some(Waiter { written, removable });
         let receiver = waiter.is_some().then_some(receiver);
         self.add(&mut state, line, waiter, None);
+        self.call(&mut state, Call::Now);
         receiver
     }
 
@@ -296,12 +355,12 @@ impl Queue {
     pub(super) fn reopen(&self) {
         let mut state = self.lock();
         state.reopen = true;
-        self.wake.notify_one();
+        self.call(&mut state, Call::Now);
     }
 
     /// No new flows; the thread ends when all is written.
     pub(super) fn close(&self) {
-        let _state = self.lock();
+        let mut state = self.lock();
         self.health.send_if_modified(|health| {
             let changes = !matches!(health, Health::Closing | Health::Ended);
             if changes {
@@ -309,43 +368,80 @@ impl Queue {
             }
             changes
         });
-        self.wake.notify_one();
+        self.call(&mut state, Call::Now);
     }
 
-    /// Waits for something to do: at most [`RETRY`] while the sink fails, else [`TICK`].
+    /// Waits, on the writing thread, for something to do: at most [`RETRY`] while the sink fails,
+    /// else [`TICK`].
     ///
-    /// Where the `last` orders are not long gone there is load, and then a short rest lets lines
+    /// Where the `last` turn was not long ago there is load, and then a short rest lets lines
     /// gather: a thread that woke for each line would cost every flow two switches.
-    pub(super) fn next(&self, failing: bool, last: Instant) -> Orders {
+    pub(super) fn wait(&self, failing: bool, last: Instant) {
         let mut state = self.lock();
         if failing {
-            if !self.closing() && !state.reopen {
-                let waited = self.wake.wait_timeout(state, RETRY);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-        } else {
-            state.idle = self.is_idle(&state);
+            // Lines that come meanwhile wait for the next try as well.
             let waited = self
                 .wake
-                .wait_timeout_while(state, TICK, |state| self.is_idle(state));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                .wait_timeout_while(state, RETRY, |state| !state.reopen && !self.closing());
+            waited.unwrap_or_else(PoisonError::into_inner).0.call = Call::None;
+            return;
         }
-        state.idle = false;
-        let busy = !state.lines.is_empty();
-        if busy && !failing && self.clock.instant().duration_since(last) < BUSY {
+        state = self.wait_for(state, Call::Soon, TICK);
+        if state.call == Call::Soon {
+            state = self.wait_for(state, Call::Now, IDLE_GATHER_TIME);
+        }
+        let urgent = mem::take(&mut state.call) == Call::Now && !state.lines.is_empty();
+        if urgent && self.clock.instant().duration_since(last) < BUSY {
             drop(state);
-            thread::sleep(REST);
-            state = self.lock();
+            thread::sleep(LOAD_GATHER_TIME);
         }
+    }
+
+    fn wait_for<'q>(
+        &self,
+        state: MutexGuard<'q, State>,
+        call: Call,
+        longest: Duration,
+    ) -> MutexGuard<'q, State> {
+        let waited = self
+            .wake
+            .wait_timeout_while(state, longest, |state| state.call < call && !self.closing());
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Takes what there is to do.
+    pub(super) fn take(&self) -> Orders {
+        let mut state = self.lock();
         state.events = 0;
         let lines = mem::take(&mut state.lines);
         state.held += lines.len();
+        if !lines.is_empty() {
+            state.taken = Some(self.clock.instant());
+        }
         Orders {
             lines,
             missing: state.missing.take(),
             reopen: mem::take(&mut state.reopen),
             closing: self.closing(),
         }
+    }
+
+    /// Takes lines for a flow that writes them itself; `None` where there is more to do than that.
+    pub(super) fn take_lines(&self) -> Option<Vec<Queued>> {
+        let mut state = self.lock();
+        if state.reopen || state.missing.is_some() || self.health() != Health::Writing {
+            return None;
+        }
+        state.events = 0;
+        state.taken = Some(self.clock.instant());
+        let lines = mem::take(&mut state.lines);
+        state.held += lines.len();
+        Some(lines)
+    }
+
+    /// Has the writing thread look at the queue at once.
+    pub(super) fn hurry(&self) {
+        self.call(&mut self.lock(), Call::Now);
     }
 
     /// The writing thread makes lines itself.
@@ -405,10 +501,6 @@ impl Queue {
         self.room.close();
     }
 
-    fn is_idle(&self, state: &State) -> bool {
-        state.lines.is_empty() && !state.reopen && !self.closing()
-    }
-
     fn closing(&self) -> bool {
         matches!(self.health(), Health::Closing | Health::Ended)
     }
@@ -423,8 +515,19 @@ impl Queue {
         });
     }
 
-    fn rouse(&self, state: &mut State) {
-        if mem::take(&mut state.idle) {
+    /// Wakes the writing thread for new lines: at once where flows do not write themselves.
+    fn call_for_lines(&self, state: &mut State) {
+        let call = if self.is_direct() {
+            Call::Soon
+        } else {
+            Call::Now
+        };
+        self.call(state, call);
+    }
+
+    fn call(&self, state: &mut State, call: Call) {
+        if state.call < call {
+            state.call = call;
             self.wake.notify_one();
         }
     }

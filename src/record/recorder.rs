@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError, oneshot};
 use tokio::time::timeout;
 
@@ -59,6 +60,7 @@ pub struct Recorder(Arc<Handle>);
 #[derive(Debug)]
 struct Handle {
     queue: Arc<Queue>,
+    writer: Arc<Mutex<Writer>>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
     /// Who counts along.
     tally: OnceLock<Arc<Tally>>,
@@ -120,11 +122,14 @@ impl Recorder {
     }
 
     fn run(queue: Arc<Queue>, writer: Writer) -> io::Result<Self> {
+        let writer = Arc::new(Mutex::new(writer));
+        let shared = writer.clone();
         let thread = thread::Builder::new()
             .name("record".to_owned())
-            .spawn(|| writer.run())?;
+            .spawn(move || Writer::run(&shared))?;
         Ok(Self(Arc::new(Handle {
             queue,
+            writer,
             thread: Mutex::new(Some(thread)),
             tally: OnceLock::new(),
         })))
@@ -216,6 +221,17 @@ impl Recorder {
 
     fn queue(&self) -> &Queue {
         &self.0.queue
+    }
+
+    /// Writes the queue on this thread, where that may be. Under load the flows that are ready to
+    /// run add their lines first: one write, and no thread to wake.
+    async fn write_directly(&self) {
+        if self.queue().is_direct() && self.queue().is_busy() {
+            tokio::task::yield_now().await;
+        }
+        if self.queue().has_lines() {
+            Writer::write_directly(&self.0.writer, self.queue());
+        }
     }
 
     fn counted(&self, facts: &FlowFacts) {
@@ -340,6 +356,7 @@ impl Permit {
             self.waiting = None;
             return Ok(());
         }
+        self.recorder.write_directly().await;
         let written = written(&self.recorder.0.queue, &mut self.waiting).await;
         if written.is_err() {
             self.said = Said::Untold;
@@ -362,6 +379,7 @@ impl Permit {
             return Ok(());
         };
         let waiting = queue.push_refusal(line, self.room.take());
+        self.recorder.write_directly().await;
         kept(&queue, waiting).await
     }
 
@@ -422,6 +440,7 @@ impl Permit {
         }
         let line = encode::close(queue.clock.now(), facts, close);
         let waiting = queue.push_refusal(line, self.room.take());
+        self.recorder.write_directly().await;
         kept(&queue, waiting).await
     }
 
@@ -489,6 +508,18 @@ async fn written(
     } else {
         WRITTEN
     };
+    // Most lines were written by their own flow: no timer for them.
+    match waiting.as_mut().map(oneshot::Receiver::try_recv) {
+        None | Some(Err(TryRecvError::Empty)) => {}
+        Some(Ok(true)) => {
+            *waiting = None;
+            return Ok(());
+        }
+        Some(Ok(false) | Err(TryRecvError::Closed)) => {
+            *waiting = None;
+            return Err(Unavailable::Failing);
+        }
+    }
     let began = queue.clock.instant();
     while let Some(left) = longest.checked_sub(began.elapsed()) {
         let Some(line) = waiting.as_mut() else {

@@ -45,6 +45,8 @@ pub(super) struct Sink {
     rotate_at: u64,
     /// Since when the file has not been at its path.
     moved: Option<Instant>,
+    /// Whether the file is on a file system of this machine.
+    local: bool,
 }
 
 /// What lines are written to.
@@ -121,6 +123,7 @@ impl Sink {
         }
         let mut sink = Self::new(Out::File(file), Some(path.to_owned()), config);
         sink.length = metadata.len();
+        sink.local = sink.out.is_local();
         sink.mend(found.tail)?;
         Ok((sink, found))
     }
@@ -141,6 +144,7 @@ impl Sink {
             retention: Retention::new(config),
             rotate_at,
             moved: None,
+            local: false,
         }
     }
 
@@ -209,6 +213,15 @@ impl Sink {
         })
     }
 
+    /// Whether the file is as long as it was left, and not removed.
+    pub(super) fn is_as_left(&self) -> bool {
+        let Out::File(file) = &self.out else {
+            return false;
+        };
+        let found = file.metadata();
+        !self.torn && found.is_ok_and(|it| it.nlink() > 0 && it.len() == self.length)
+    }
+
     /// Whether the file has another length than it was left with.
     fn resized(&mut self, length: u64) -> Option<Change> {
         if self.torn || length == self.length {
@@ -265,6 +278,13 @@ impl Sink {
     /// Whether it is a regular file, and no stream.
     pub(super) fn is_file(&self) -> bool {
         self.path.is_some()
+    }
+
+    /// Whether a write waits for memory and, at worst, for a disk of this machine: the log is a
+    /// regular file, and on none of the file systems that another machine or a process serves, where
+    /// a write may wait without end.
+    pub(super) fn is_on_local_disk(&self) -> bool {
+        self.path.is_some() && self.local
     }
 
     /// Goes on in a new file that begins with `opening`; the old one becomes `.1`, and so on. Where
@@ -336,6 +356,7 @@ impl Sink {
 
     fn go_on(&mut self, file: File, length: u64) {
         self.out = Out::File(file);
+        self.local = self.out.is_local();
         self.length = length;
         self.torn = false;
         self.moved = None;
@@ -363,6 +384,33 @@ impl Sink {
 }
 
 impl Out {
+    #[cfg(target_os = "linux")]
+    fn is_local(&self) -> bool {
+        /// Magic numbers of `statfs(2)`: ext4, XFS, Btrfs, F2FS, tmpfs, overlayfs.
+        const LOCAL: [u32; 6] = [
+            0x0000_ef53,
+            0x5846_5342,
+            0x9123_683e,
+            0xf2f5_2010,
+            0x0102_1994,
+            0x794c_7630,
+        ];
+        let Self::File(file) = self else {
+            return false;
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the numbers have 32 bits"
+        )]
+        rustix::fs::fstatfs(file).is_ok_and(|found| LOCAL.contains(&(found.f_type as u32)))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Writes until all is written or it fails; says how much there is in either case.
     fn write_on(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
         let mut written = 0;

@@ -1,9 +1,10 @@
-//! The thread that writes: batches of whole lines, numbered in the order of the file.
+//! Writes batches of whole lines, numbered in the order of the file: on a thread of its own, or on
+//! that of a flow that waits for its line.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
@@ -31,7 +32,13 @@ const CHECKPOINT_LINE: usize = 500;
 /// How often the log is signed while lines are written, and old files are looked for.
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// The thread that writes.
+/// A write that took longer shows a slow disk: flows hand their lines to the thread for a while, so
+/// that no thread of the data path waits for the disk.
+const SLOW_WRITE: Duration = Duration::from_millis(5);
+/// How long flows write nothing themselves after a slow write.
+const SLOW_DISK_PAUSE: Duration = Duration::from_secs(5);
+
+/// What writes.
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: Arc<Queue>,
@@ -51,6 +58,8 @@ pub(super) struct Writer {
     open: HashSet<Uuid>,
     batch: Batch,
     failing: bool,
+    /// Until when the disk counts as slow.
+    slow_until: Option<Instant>,
     kept: Instant,
     /// When the last checkpoint was written, by the time of day: a machine that slept signs first.
     signed: Timestamp,
@@ -87,6 +96,7 @@ impl Writer {
             open: HashSet::new(),
             batch: Batch::default(),
             failing: false,
+            slow_until: None,
             kept: now,
             unsigned: false,
             in_file: 0,
@@ -103,37 +113,112 @@ impl Writer {
         }
     }
 
-    /// Writes until it is told to end.
-    pub(super) fn run(mut self) {
-        let mut last = self.kept;
-        self.keep_files();
-        self.write(None);
+    /// Writes on the thread of its own until it is told to end.
+    pub(super) fn run(writer: &Mutex<Self>) {
+        let mut guard = lock(writer);
+        guard.keep_files();
+        guard.write(None);
+        guard.judge_disk();
+        let (queue, mut last) = (guard.queue.clone(), guard.kept);
         loop {
-            let orders = self.queue.next(self.failing, last);
-            let Orders {
-                lines,
-                missing,
-                reopen,
-                closing,
-            } = orders;
-            let done = closing && lines.is_empty();
-            self.pending.extend(lines);
-            if reopen {
-                self.reopen(None);
+            let failing = guard.failing;
+            drop(guard);
+            queue.wait(failing, last);
+            // After a panic in a write the state of the file is unknown: the log ends, and with it
+            // every flow is refused.
+            guard = match writer.lock() {
+                Ok(guard) => guard,
+                Err(poisoned) => return poisoned.into_inner().end(),
+            };
+            let orders = queue.take();
+            if guard.turn(orders) {
+                return guard.end();
             }
-            self.look();
-            self.close_counts(done);
-            self.sign(done);
-            self.write(missing);
-            if done || closing && self.failing {
-                break;
-            }
-            if self.sink.rotation_due() {
-                self.rotate();
-            }
-            last = self.queue.clock.instant();
+            last = queue.clock.instant();
         }
+    }
+
+    /// Closes the file, so that another gate may write it, and ends the queue.
+    fn end(&mut self) {
+        self.sink.lose();
+        self.queue.set_direct(false);
         self.queue.ended(self.pending.len());
+    }
+
+    /// Does what there is to do; whether that was the end.
+    fn turn(&mut self, orders: Orders) -> bool {
+        let Orders {
+            lines,
+            missing,
+            reopen,
+            closing,
+        } = orders;
+        let done = closing && lines.is_empty();
+        self.pending.extend(lines);
+        if reopen {
+            self.reopen(None);
+        }
+        self.look();
+        self.close_counts(done);
+        self.sign(done);
+        self.write(missing);
+        if done || closing && self.failing {
+            return true;
+        }
+        if self.sink.rotation_due() {
+            self.rotate();
+        }
+        self.judge_disk();
+        false
+    }
+
+    /// Writes the lines that are queued on the thread of the caller, where there is nothing else to
+    /// do and no other thread writes. Everything else is left to the writing thread: it alone looks
+    /// at the path of the file, which may lead to a file system that does not answer.
+    pub(super) fn write_directly(writer: &Mutex<Self>, queue: &Queue) {
+        let wrote = writer
+            .try_lock()
+            .is_ok_and(|mut writer| writer.write_queued());
+        if !wrote {
+            queue.hurry();
+        }
+    }
+
+    /// Whether it wrote all that was queued.
+    fn write_queued(&mut self) -> bool {
+        if !self.may_write_directly() {
+            return false;
+        }
+        let Some(lines) = self.queue.take_lines() else {
+            return false;
+        };
+        let began = self.queue.clock.instant();
+        self.pending.extend(lines);
+        self.write(None);
+        if began.elapsed() >= SLOW_WRITE {
+            self.slow_until = Some(began + SLOW_DISK_PAUSE);
+        }
+        self.judge_disk();
+        !self.failing
+    }
+
+    /// Whether nothing is to be done but to write lines, to the file as it was left.
+    fn may_write_directly(&self) -> bool {
+        let now = self.queue.clock.instant();
+        self.queue.is_direct()
+            && !self.failing
+            && !self.sink.rotation_due()
+            && !self.is_signature_due()
+            && now.duration_since(self.kept) < MINUTE
+            && self.sink.is_as_left()
+    }
+
+    /// Decides whether flows may write themselves: to a file on a local disk that is not slow.
+    fn judge_disk(&mut self) {
+        let now = self.queue.clock.instant();
+        self.slow_until = self.slow_until.filter(|until| *until > now);
+        let direct = self.sink.is_on_local_disk() && !self.failing && self.slow_until.is_none();
+        self.queue.set_direct(direct);
     }
 
     /// Writes what is missing, then what is pending, as far as it goes.
@@ -284,8 +369,7 @@ impl Writer {
     /// end. It stands before the lines that wait. While the sink fails, it is renewed: then it says
     /// when the sink worked again.
     fn sign(&mut self, last: bool) {
-        let since = self.queue.clock.now().duration_since(self.signed);
-        let due = Duration::try_from(since).map_or(true, |since| since >= MINUTE);
+        let due = self.is_signature_due();
         let wrote = self.sequence > 1 || !self.pending.is_empty();
         let signs = self.signer.is_some() && wrote || self.unsigned || !self.pending.is_empty();
         if last && wrote && !self.failing {
@@ -299,6 +383,11 @@ impl Writer {
             self.kept = now;
             self.keep_files();
         }
+    }
+
+    fn is_signature_due(&self) -> bool {
+        let since = self.queue.clock.now().duration_since(self.signed);
+        Duration::try_from(since).map_or(true, |since| since >= MINUTE)
     }
 
     fn sign_first(&mut self) {
@@ -487,6 +576,10 @@ impl Batch {
             self.signed = self.ends.len();
         }
     }
+}
+
+fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn told(missing: &Missing) -> Gap<'static> {

@@ -53,6 +53,53 @@ impl Bench {
     }
 }
 
+// --- Connections to the origin ------------------------------------------------------------------
+
+/// A tunnel whose one request is answered, and that is closed in order.
+fn one_request(bench: &Bench) {
+    let mut client = bench.client();
+    let before = bench
+        .inside
+        .gate
+        .records()
+        .iter()
+        .filter(|line| line.is_close())
+        .count();
+    assert_eq!(bench.ask(&mut client, "/docs/a").status(), 200);
+    drop(client);
+    // The request and the tunnel: then the connection to the origin rests.
+    until("both close lines", || {
+        let lines = bench.inside.gate.records();
+        lines.iter().filter(|line| line.is_close()).count() >= before + 2
+    });
+}
+
+#[test]
+fn tunnels_of_one_caller_share_the_connection_to_the_origin() {
+    let bench = Bench::start("paths = [\"/docs/**\"]\n");
+    one_request(&bench);
+    one_request(&bench);
+    assert_eq!(bench.origin.connections(), 1);
+    let decisions = bench.inside.gate.records();
+    let tunnels: Vec<_> = decisions
+        .iter()
+        .filter(|line| line.is_decision() && line.text("http.request.method") == "CONNECT")
+        .collect();
+    assert_eq!(tunnels.len(), 2, "{decisions:?}");
+    for tunnel in &tunnels {
+        assert_eq!(
+            tunnel.text("network.peer.address"),
+            "127.0.0.1",
+            "{tunnel:?}"
+        );
+        assert_eq!(tunnel.text("tidegate.tls.mode"), "inspected", "{tunnel:?}");
+    }
+    // What is refused inside is refused on a shared connection as well.
+    let mut client = bench.client();
+    assert_eq!(bench.ask(&mut client, "/secret").status(), 403);
+    assert_eq!(bench.origin.asked(), ["GET /docs/a", "GET /docs/a"]);
+}
+
 // --- Each request is judged ---------------------------------------------------------------------
 
 #[test]

@@ -4,7 +4,9 @@
 //! proxy is not told to origins, and the framing is ours. The rest keeps its order and spelling.
 
 use crate::dial::Through;
-use crate::name::{Path, Target};
+use crate::name::{Host, Path, Target};
+use std::net::IpAddr;
+
 use bytes::{BufMut, BytesMut};
 
 use super::fields::{Field, Fields, Name, contains_gate, elements, names_gate};
@@ -190,13 +192,14 @@ fn is_listed(fields: &Fields, field: Field<'_>) -> bool {
 }
 
 fn put_host(target: &Target, tls: bool, out: &mut BytesMut) {
-    let text = target.to_string();
-    let host = match (target.port, tls) {
-        (80, false) => text.strip_suffix(":80"),
-        (443, true) => text.strip_suffix(":443"),
-        _ => None,
-    };
-    put(out, &[host.unwrap_or(&text).as_bytes()]);
+    match &target.host {
+        Host::Name(name) => put(out, &[name.as_str().as_bytes()]),
+        Host::Address(IpAddr::V6(address)) => put(out, &[format!("[{address}]").as_bytes()]),
+        Host::Address(address) => put(out, &[address.to_string().as_bytes()]),
+    }
+    if target.port != if tls { 443 } else { 80 } {
+        put(out, &[b":", target.port.to_string().as_bytes()]);
+    }
 }
 
 fn put_field(field: Field<'_>, out: &mut BytesMut) {

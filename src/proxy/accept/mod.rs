@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::dial::keep_alive;
@@ -63,6 +63,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Front) {
     let gate = shared.gate.clone();
     keep_alive(&listener);
+    // Accepted connections inherit it (`tcp(7)`).
+    let _ = SockRef::from(&listener).set_tcp_nodelay(true);
+    let bound = address_of_all(&listener, &front);
     let mut failures = Failures::default();
     loop {
         let accepted = tokio::select! {
@@ -72,7 +75,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Fr
         match accepted {
             Ok((stream, peer)) => {
                 failures.in_a_row = 0;
-                handle_accepted(&shared, stream, peer, &front).await;
+                handle_accepted(&shared, stream, (peer, bound), &front).await;
             }
             Err(error) => {
                 gate.metrics.accept_failed(AcceptError::of(&error).as_str());
@@ -172,20 +175,34 @@ impl AcceptError {
     }
 }
 
+/// The address that every connection of a listener comes to; `None` where each has to be asked: a
+/// listener of all addresses, or one of a jail, whose callers mean to reach another address.
+fn address_of_all(listener: &TcpListener, front: &Front) -> Option<SocketAddr> {
+    let bound = listener.local_addr().ok()?;
+    let one = matches!(front, Front::Proxy(_)) && !bound.ip().is_unspecified();
+    one.then(|| canonical(bound))
+}
+
 /// Admits a client and serves it in a task of its own.
-async fn handle_accepted(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Front) {
+async fn handle_accepted(
+    shared: &Arc<Shared>,
+    stream: TcpStream,
+    (peer, bound): (SocketAddr, Option<SocketAddr>),
+    front: &Front,
+) {
     let Some(turn) = shared.connections.admit(peer.ip()).await else {
         // The client asked nothing, so there is nothing to record, only to count.
         shared.gate.metrics.flow_unstarted();
         return;
     };
-    let _ = stream.set_nodelay(true);
-    let local = stream.local_addr().map_or(peer, canonical);
+    let local = bound.unwrap_or_else(|| stream.local_addr().map_or(peer, canonical));
     let channel = Channel::plain(canonical(peer), local);
     let (shared, front, seat) = (shared.clone(), front.clone(), turn.seat());
-    let task = shared.gate.tasks.clone().spawn(async move {
-        // Boxed, and made in here: a tunnel that rests must not hold what it took to open it.
-        let tunnel = Box::pin(serving(shared, stream, (channel, turn.seat()), front)).await;
+    let tasks = shared.gate.tasks.clone();
+    // Boxed: a tunnel that rests must not hold what it took to open it.
+    let serving = Box::pin(serving(shared, stream, (channel, turn.seat()), front));
+    let task = tasks.spawn(async move {
+        let tunnel = serving.await;
         if let Some(tunnel) = tunnel {
             tunnel.carry().await;
         }

@@ -303,15 +303,14 @@ impl Connection {
         self.known = None;
         let epoch = snapshot.identity.sessions().epoch();
         let listener = self.listener(snapshot);
-        let presented = match &self.inside {
+        let presented = if let Some(inside) = &self.inside {
             // Who asked for the tunnel asks for all that is inside.
-            Some(inside) => inside.presented.clone(),
-            None => {
-                snapshot
-                    .identity
-                    .present(&listener, &self.origin.channel, authorization)
-                    .await?
-            }
+            inside.presented.clone()
+        } else {
+            // Boxed: most requests come on a connection whose caller was identified before.
+            let identity = &snapshot.identity;
+            let presenting = identity.present(&listener, &self.origin.channel, authorization);
+            Box::pin(presenting).await?
         };
         let caller = snapshot.caller(&presented).ok_or(IdentityError::Invalid)?;
         Ok(Known {

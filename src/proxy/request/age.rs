@@ -45,7 +45,7 @@ impl Request<'_> {
         let Some(deed) = deed.as_deref() else {
             return Ok(());
         };
-        match self.young(flow, deed, age.least).await {
+        match Box::pin(self.young(flow, deed, age.least)).await {
             None => Ok(()),
             Some(why) => {
                 let rule = &age.rule.name;

@@ -133,7 +133,7 @@ impl Exchange<'_> {
         flow.facts.ms.first_byte = answer.first_byte.map(millis);
         match ended {
             Ended::Replied(Ok(Replied::Upgraded)) => {
-                Ok(self.upgraded(connection, flow, route, buffer).await)
+                Ok(Box::pin(self.upgraded(connection, flow, route, buffer)).await)
             }
             Ended::Replied(Ok(Replied::Whole { client, origin })) => {
                 flow.ended(End::Closed, None, None);

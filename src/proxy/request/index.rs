@@ -14,9 +14,9 @@ use crate::gate::{Asked, Snapshot};
 use crate::metrics::FlowKind;
 use crate::name::{Target, Url};
 use crate::policy::{Attempt, Decision, Listing, Query, RequestFacts};
+use crate::proxy::dial;
 use crate::proxy::flow::{Flow, Known};
 use crate::proxy::refusal::{Code, Refusal};
-use crate::proxy::tunnel::reach;
 use crate::record::{Blame, End, TlsMode};
 use crate::tls::Alpn;
 
@@ -150,7 +150,9 @@ impl Index<'_> {
             tls: self.tls,
             deed: Some(Box::new(self.deed.clone())),
         };
-        let upstream = reach(own, self.known, (target, &dialled), asked, &decision).await?;
+        let route = dial::find(own, &dialled, &decision).await?;
+        own.settle(self.known, target, asked, &decision).await?;
+        let upstream = dial::connect(own, route, &decision).await?;
         let stream = if secured {
             let tls = tls_key(own, &decision);
             secure(own, &dialled, &tls, Alpn::Http1, upstream)

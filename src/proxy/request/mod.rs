@@ -83,7 +83,7 @@ async fn request(
         return Err(Code::Draining.into());
     }
     if internal::is_own(&url.target) {
-        return internal::answer(connection, flow, head, &url, &known).await;
+        return Box::pin(internal::answer(connection, flow, head, &url, &known)).await;
     }
     let (decision, asked) = judge::request(connection, flow, &known, &url, head).await?;
     if head.upgrade().is_some() && !decision.upgrade {
@@ -139,10 +139,10 @@ async fn run(
             Ok(after) => return Ok(after),
             Err(Broken::Unknown) if !named_again => {
                 named_again = true;
-                route = way.redial(flow).await?;
+                route = Box::pin(way.redial(flow)).await?;
             }
             Err(Broken::Unknown) => return Err(unknown_to_parent()),
-            Err(Broken::Stale) if reused => route = way.redial(flow).await?,
+            Err(Broken::Stale) if reused => route = Box::pin(way.redial(flow)).await?,
             Err(Broken::Stale) => return Err(silent_origin()),
             Err(Broken::Before(refusal)) => return Err(refusal),
         }

@@ -4,14 +4,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::dial::{self, PoolKey, Stream, Through, TlsKey, Upstream};
+use crate::dial::{self, Idle, PoolKey, Stream, Through, TlsKey, Upstream};
 use crate::gate;
 use crate::name::Target;
 use crate::policy::Decision;
+use crate::proxy::dial::{connect, find};
 use crate::proxy::flow::{Flow, Known, millis};
 use crate::proxy::inspect::Inside;
 use crate::proxy::refusal::{Code, Refusal};
-use crate::proxy::tunnel::reach;
 use crate::tls::{Alpn, TlsFailure};
 
 use super::origin::OriginStream;
@@ -23,6 +23,8 @@ pub(in crate::proxy) struct Route {
     /// The parent that it leads through.
     pub(in crate::proxy) through: Option<Through>,
     pub(in crate::proxy) reused: bool,
+    /// Whether the origin speaks no HTTP/2: it was offered that.
+    pub(in crate::proxy) only_http1: bool,
 }
 
 /// How a request goes to its origin.
@@ -98,14 +100,24 @@ impl<'w> Way<'w> {
             }
             return Ok(kept);
         }
-        let targets = (self.target, &self.key.target);
-        let upstream = reach(flow, self.known, targets, asked, self.decision).await?;
+        // Boxed: most requests take a connection that rests.
+        Box::pin(self.dial(flow, asked)).await
+    }
+
+    /// Dials a connection of its own, and writes the decision before.
+    async fn dial(&self, flow: &mut Flow, asked: gate::Asked) -> Result<Route, Refusal> {
+        // Another port may be dialled than was asked for.
+        let route = find(flow, &self.key.target, self.decision).await?;
+        flow.settle(self.known, self.target, asked, self.decision)
+            .await?;
+        let upstream = connect(flow, route, self.decision).await?;
         self.enter(flow, upstream).await
     }
 
     /// Another try after a kept connection turned out to be closed: resolved and judged anew.
     pub(super) async fn redial(&self, flow: &mut Flow) -> Result<Route, Refusal> {
-        let upstream = crate::proxy::tunnel::dial(flow, &self.key.target, self.decision).await?;
+        let route = find(flow, &self.key.target, self.decision).await?;
+        let upstream = connect(flow, route, self.decision).await?;
         self.enter(flow, upstream).await
     }
 
@@ -118,7 +130,13 @@ impl<'w> Way<'w> {
                 parent: route.through.as_ref().map(|it| it.name().clone()),
                 ..self.key.clone()
             };
-            pool.put(key, (stream, route.address), route.through, now);
+            let idle = Idle {
+                stream,
+                address: route.address,
+                through: route.through,
+                only_http1: route.only_http1,
+            };
+            pool.put(key, idle, now);
         }
     }
 
@@ -152,6 +170,7 @@ impl<'w> Way<'w> {
             address: kept.address,
             through: kept.through,
             reused: true,
+            only_http1: kept.only_http1,
         })
     }
 
@@ -162,6 +181,7 @@ impl<'w> Way<'w> {
                 address: upstream.address,
                 through: upstream.parent,
                 reused: false,
+                only_http1: false,
             });
         };
         let carrier = self.inside.filter(|inside| inside.http2 && !self.upgrade);
@@ -180,6 +200,7 @@ impl<'w> Way<'w> {
             address,
             through,
             reused: false,
+            only_http1: self.inside.is_some_and(|inside| !inside.http2),
         })
     }
 }

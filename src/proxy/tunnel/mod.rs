@@ -9,16 +9,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
-use crate::dial::{
-    DialError, Errand, NoDescriptor, NoRoute, ParentError, Purpose, Route, Stream, Upstream,
-};
+use crate::dial::Stream;
 use crate::gate::Asked;
 use crate::http::http1::{RequestHead, via_before, via_has};
 use crate::metrics::FlowKind;
 use crate::name::{Host, Target};
-use crate::policy::{Decision, Inspect, Mode, Verdict};
+use crate::policy::{Inspect, Mode, Verdict};
 use crate::proxy::connection::{Connection, LINGER};
-use crate::proxy::flow::{Flow, millis};
+use crate::proxy::dial;
+use crate::proxy::flow::Flow;
 use crate::proxy::inspect::Inside;
 use crate::proxy::refusal::{Code, Refusal};
 use crate::record::{Blame, End, TlsMode};
@@ -120,9 +119,15 @@ pub(super) async fn tunnel_to(
     flow.opaque = !looked_into;
     if looked_into {
         crate::proxy::inspect::require_authority(flow, &target.host)?;
+        let resumed = Box::pin(Inside::resume(flow, known, target, &decision)).await?;
+        if let Some(inside) = resumed {
+            return Ok(Way::Inspected(inside));
+        }
     }
-    let targets = (target, target);
-    let upstream = reach(flow, known, targets, Asked::Connect, &decision).await?;
+    let route = dial::find(flow, target, &decision).await?;
+    flow.settle(known, target, Asked::Connect, &decision)
+        .await?;
+    let upstream = dial::connect(flow, route, &decision).await?;
     if looked_into {
         let began = Inside::begin(flow, known, target, &decision, upstream);
         return Box::pin(began).await.map(Way::Inspected);
@@ -131,179 +136,6 @@ pub(super) async fn tunnel_to(
         upstream: upstream.stream,
         raw: decision.raw,
     })
-}
-
-/// Resolves and judges the addresses, writes the decision, dials: in this order. What is dialled
-/// may be another port than was asked for.
-pub(super) async fn reach(
-    flow: &mut Flow,
-    known: &crate::proxy::flow::Known,
-    (target, dialled): (&Target, &Target),
-    asked: Asked,
-    decision: &Decision,
-) -> Result<Upstream, Refusal> {
-    let route = route(flow, dialled, decision).await?;
-    flow.settle(known, target, asked, decision).await?;
-    dial_route(flow, &route, decision).await
-}
-
-/// As [`reach`], for a flow whose decision stands in the log already.
-pub(super) async fn dial(
-    flow: &mut Flow,
-    target: &Target,
-    decision: &Decision,
-) -> Result<Upstream, Refusal> {
-    let route = route(flow, target, decision).await?;
-    dial_route(flow, &route, decision).await
-}
-
-async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<Route, Refusal> {
-    let snapshot = flow.snapshot();
-    // A look-up asks for addresses of both families at once.
-    let room = match &target.host {
-        Host::Name(_) => snapshot.dialer.descriptors_for(flow.caller(), 2),
-        Host::Address(_) => snapshot.dialer.descriptors_for(flow.caller(), 1),
-    };
-    let _room = room.ok_or_else(no_descriptors)?;
-    let began = flow.gate.clock.instant();
-    let found = snapshot
-        .dialer
-        .route(target, decision, &snapshot.policy, &snapshot.guard)
-        .await;
-    let looked_up = !matches!(&found, Ok(route) if route.addresses.is_empty());
-    let named = looked_up && matches!(target.host, Host::Name(_));
-    if named {
-        let took = began.elapsed();
-        flow.facts.ms.dns = Some(millis(took));
-        flow.gate.metrics.dns(took);
-    }
-    let route = found.map_err(|error| no_route(flow, decision, error))?;
-    if named {
-        flow.facts.dns_answers = Some(route.answers.clone());
-    }
-    flow.facts.parent_proxy = route.parents.first().map(|parent| parent.name().clone());
-    Ok(route)
-}
-
-async fn dial_route(
-    flow: &mut Flow,
-    route: &Route,
-    decision: &Decision,
-) -> Result<Upstream, Refusal> {
-    let snapshot = flow.snapshot();
-    let Some(open) = flow.open.clone() else {
-        return Err(Code::RecordUnavailable.into());
-    };
-    let via = match &flow.via {
-        Some(before) => format!("{before}, 1.1 {}", flow.gate.pseudonym),
-        None => format!("1.1 {}", flow.gate.pseudonym),
-    };
-    let errand = Errand {
-        purpose: match open.asked {
-            Asked::Request { tls: false, .. } if decision.upstream.is_none() && !flow.is_own => {
-                Purpose::Request
-            }
-            _ => Purpose::Tunnel { via: &via },
-        },
-        guard: &snapshot.guard,
-        metrics: &flow.gate.metrics,
-        caller: flow.caller(),
-    };
-    // The policy may have changed while the name was resolved or the decision was written.
-    let dialled = tokio::select! {
-        biased;
-        cut = open.cut() => return Err(Refusal::cut(cut)),
-        dialled = snapshot.dialer.reach(route, errand) => dialled,
-    };
-    let upstream = match dialled {
-        Ok(upstream) => upstream,
-        Err(DialError::Parent(error)) if error.leaves_out() && route.falls_back() => {
-            return Box::pin(dial_past(flow, &route.target, decision)).await;
-        }
-        Err(DialError::Parent(ParentError::NoDescriptor)) => return Err(no_descriptors()),
-        Err(DialError::Parent(error)) => {
-            return Err(Refusal::because(Code::ParentFailed, error.to_string()));
-        }
-        Err(DialError::Failed(error)) if NoDescriptor::is_in(&error) => {
-            return Err(no_descriptors());
-        }
-        Err(DialError::Failed(error)) => {
-            let why = crate::proxy::io_reason(&error);
-            return Err(Refusal::because(Code::ConnectFailed, why));
-        }
-        Err(DialError::TimedOut) => return Err(Code::ConnectTimeout.into()),
-    };
-    flow.dialled(&upstream, decision);
-    Ok(upstream)
-}
-
-/// Dials a target itself whose parents are out of reach, where they may be left out.
-async fn dial_past(
-    flow: &mut Flow,
-    target: &Target,
-    decision: &Decision,
-) -> Result<Upstream, Refusal> {
-    let snapshot = flow.snapshot();
-    let found = snapshot
-        .dialer
-        .route_direct(target, decision, &snapshot.policy, &snapshot.guard)
-        .await;
-    let route = found.map_err(|error| no_route(flow, decision, error))?;
-    flow.facts.parent_proxy = None;
-    flow.facts.dns_answers = Some(route.answers.clone());
-    dial_route(flow, &route, decision).await
-}
-
-/// The refusal of a caller whose share in the descriptors is spent.
-fn no_descriptors() -> Refusal {
-    let detail = "as many connections to the outside are open as this caller may have";
-    Refusal::because(Code::TooManyFlows, detail)
-}
-
-fn no_route(flow: &mut Flow, decision: &Decision, error: NoRoute) -> Refusal {
-    match error {
-        NoRoute::Denied(answers) => {
-            let denied = answers
-                .iter()
-                .find_map(|it| Some((*it, decision.denies(*it)?.clone())));
-            if let Some((address, rule)) = denied {
-                flow.facts.dns_answers = Some(answers);
-                flow.facts.rule = Some(rule.name.clone());
-                flow.facts.rule_location = Some(rule.location.clone());
-                let detail = format!("resolves to {address}, which rule {} denies", rule.name);
-                return Refusal::because(Code::Denied, detail);
-            }
-            let detail = match answers.first() {
-                Some(first) => format!(
-                    "resolves to {first}, which no `grant.addresses` of rule {} names",
-                    flow.facts.rule.as_deref().unwrap_or("-")
-                ),
-                None => String::new(),
-            };
-            flow.facts.dns_answers = Some(answers);
-            Refusal::because(
-                Code::AddressDenied,
-                detail.chars().take(160).collect::<String>(),
-            )
-        }
-        NoRoute::Unresolved(error) => Refusal::because(Code::DnsFailed, error.to_string()),
-    }
-}
-
-impl Flow {
-    /// Says which address was dialled.
-    pub(super) fn dialled(&mut self, upstream: &Upstream, decision: &Decision) {
-        self.facts.peer_address = Some(upstream.address.ip());
-        self.facts.ms.connect = Some(millis(upstream.took));
-        self.gate
-            .metrics
-            .connected(decision.category, upstream.took);
-        let parent = upstream.parent.as_ref();
-        self.facts.parent_proxy = parent.map(|through| through.name().clone());
-        if let (Some(open), Some(judged)) = (&self.open, upstream.judged()) {
-            open.dialled(judged);
-        }
-    }
 }
 
 impl Tunnel {
@@ -318,26 +150,66 @@ impl Tunnel {
 
     /// Judges what the tunnel begins with, then moves bytes both ways, or answers the requests
     /// inside, until either side is done.
-    pub(super) async fn carry(mut self) {
+    pub(super) async fn carry(mut self: Box<Self>) {
         if !matches!(self.way, Way::Opaque { raw: true, .. })
             && let Err(code) = Box::pin(self.greet()).await
         {
-            self.shut(code).await;
+            Box::pin(self.shut(code)).await;
             return;
         }
-        match self.way {
+        match &self.way {
             Way::Inspected(inside) => {
-                Box::pin(crate::proxy::inspect::carry(
-                    self.flow,
-                    self.connection,
-                    inside,
-                ))
-                .await;
+                let inside = inside.clone();
+                let Self {
+                    flow, connection, ..
+                } = *self;
+                Box::pin(crate::proxy::inspect::carry(flow, connection, inside)).await;
             }
-            Way::Opaque { upstream, .. } => {
-                pass(self.flow, self.connection, upstream).await;
+            Way::Opaque { .. } => self.pass().await,
+        }
+    }
+
+    /// Moves bytes both ways until either side is done. In place: a tunnel that rests has one copy
+    /// of what it needs.
+    async fn pass(&mut self) {
+        let Self {
+            flow,
+            connection,
+            way: Way::Opaque { upstream, .. },
+        } = self
+        else {
+            return;
+        };
+        let Some(open) = flow.open.clone() else {
+            return;
+        };
+        let early = Early {
+            to_upstream: connection.early(),
+            to_client: Bytes::new(),
+        };
+        let idle = flow.snapshot().limits.idle;
+        flow.rest();
+        let shared = connection.shared.clone();
+        let moved = relay(
+            &mut connection.stream,
+            upstream,
+            early,
+            &shared.buffers,
+            &open.bytes,
+            idle,
+        );
+        // The cut first: not one byte may pass after it.
+        tokio::select! {
+            biased;
+            cut = open.cut() => flow.was_cut(cut),
+            relayed = moved => {
+                if let Relayed::Reset { side: Side::Upstream, .. } = relayed {
+                    connection.stream.upstream_broke_off();
+                }
+                flow.relayed(relayed);
             }
         }
+        Box::pin(flow.record_end()).await;
     }
 
     /// Reads the whole `ClientHello`; nothing of the origin's passes before it was judged.
@@ -422,7 +294,7 @@ impl Tunnel {
     }
 
     /// Closes the tunnel, with an alert where TLS would show it.
-    async fn shut(mut self, code: Option<Code>) {
+    async fn shut(mut self: Box<Self>, code: Option<Code>) {
         let Some(code) = code else {
             self.flow.record_end().await;
             return;
@@ -440,7 +312,7 @@ impl Tunnel {
             flow,
             mut connection,
             way,
-        } = self;
+        } = *self;
         drop(way);
         drop(flow);
         connection.linger().await;
@@ -455,40 +327,6 @@ fn alert(code: Code) -> Option<&'static [u8]> {
         Code::EchDenied => Some(ACCESS_DENIED),
         _ => None,
     }
-}
-
-/// Moves bytes both ways until either side is done.
-async fn pass(mut flow: Flow, mut connection: Connection, mut upstream: Stream) {
-    let Some(open) = flow.open.clone() else {
-        return;
-    };
-    let early = Early {
-        to_upstream: connection.early(),
-        to_client: Bytes::new(),
-    };
-    let idle = flow.snapshot().limits.idle;
-    flow.rest();
-    let shared = connection.shared.clone();
-    let moved = relay(
-        &mut connection.stream,
-        &mut upstream,
-        early,
-        &shared.buffers,
-        &open.bytes,
-        idle,
-    );
-    // The cut first: not one byte may pass after it.
-    tokio::select! {
-        biased;
-        cut = open.cut() => flow.was_cut(cut),
-        relayed = moved => {
-            if let Relayed::Reset { side: Side::Upstream, .. } = relayed {
-                connection.stream.upstream_broke_off();
-            }
-            flow.relayed(relayed);
-        }
-    }
-    flow.record_end().await;
 }
 
 impl Flow {

@@ -14,7 +14,6 @@ mod way;
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -166,11 +165,13 @@ struct Both<'a> {
 }
 
 impl Both<'_> {
-    async fn run(
+    /// A plain function, with one future that is polled in place: an `async fn` would keep what it
+    /// was given beside what it made of it, in every tunnel that rests.
+    fn run(
         self,
         (from_client, to_client): (impl Source, impl Sink),
         (from_upstream, to_upstream): (impl Source, impl Sink),
-    ) -> Relayed {
+    ) -> impl Future<Output = Relayed> {
         let Self {
             early,
             buffers,
@@ -192,9 +193,9 @@ impl Both<'_> {
             buffers,
         );
         (out.early, back.early) = (early.to_upstream, early.to_client);
-        let mut silence = pin!(silence(counters, idle));
+        let mut silence = Box::pin(silence(counters, idle));
         let mut first = None;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             if let Some(end) = look(out.poll(cx), Side::Client, &mut first) {
                 return Poll::Ready(end);
             }
@@ -208,7 +209,6 @@ impl Both<'_> {
                 _ => silence.as_mut().poll(cx).map(|()| Relayed::Idle),
             }
         })
-        .await
     }
 
     /// As for two sockets; a client on a stream says that it is gone even where nobody reads or

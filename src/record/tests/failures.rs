@@ -1,5 +1,7 @@
 //! Disks that fill up, and logs that do not keep up.
 
+use std::sync::Mutex;
+
 use super::super::chain::Head;
 use super::super::queue::Queue;
 use super::super::writer::Writer;
@@ -113,7 +115,8 @@ fn a_line_is_not_written_after_its_flow_was_refused_for_it() {
         let waiting = queue.push_awaited(encode::decision(clock.now(), &allowed()));
         drop(waiting.expect("a log that works"));
         queue.close();
-        Writer::new(queue, disk.sink(true), None, Head::default()).run();
+        let writer = Writer::new(queue, disk.sink(true), None, Head::default());
+        Writer::run(&Mutex::new(writer));
         assert_eq!(held(&disk).len(), written, "{on_failure:?}");
     }
 }
