@@ -13,6 +13,7 @@ mod admin_hostile;
 mod admin_tls;
 mod adversary;
 mod agent;
+mod agents;
 mod ages;
 mod answers;
 mod authority;
