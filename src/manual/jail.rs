@@ -39,8 +39,7 @@
 //!   443 and those that rules name are captured; any other refuses at once.
 //! - The gate answers each DNS query of the command, whichever name server a program asks, over UDP or
 //!   TCP, IPv4 or IPv6, and resolves nothing for it. A name that the policy could allow gets a placeholder
-//!   address (`198.18.0.0/15`,
-//!   `100::/64`); any other name does not exist, and leaves one record with
+//!   address (`28.0.0.0/16`, `3000::/64`: agents refuse to fetch from special blocks); any other name does not exist, and leaves one record with
 //!   `network.protocol.name` `dns`, which names the process that asked first.
 //! - A refused client over TLS is sent an alert, over port 80 the usual answer; others are reset.
 //!

@@ -83,8 +83,8 @@ pub struct Query<'a> {
 pub struct Guard {
     /// Own listeners; an unspecified address stands for every interface.
     pub listeners: Vec<SocketAddr>,
-    /// Addresses of own interfaces.
-    pub interfaces: Vec<IpAddr>,
+    /// Addresses of own interfaces, and networks that this machine answers for.
+    pub interfaces: Vec<IpNet>,
 }
 
 impl Policy {
@@ -522,6 +522,6 @@ impl Guard {
     }
 
     fn owns(&self, address: IpAddr) -> bool {
-        self.interfaces.iter().any(|own| canonical(*own) == address)
+        self.interfaces.iter().any(|own| own.contains(&address))
     }
 }

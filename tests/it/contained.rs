@@ -643,7 +643,7 @@ fn any_name_server_answers_from_its_own_address() {
         std::fs::write(world.path("web/resolve.py"), RESOLVE).expect("a file");
         world.hand_over();
         let outcome = world.jail(&format!("python3 resolve.py {HOST} {REFUSED}"));
-        let one = "known 0 198.18.0.1\nknown 0 100::1\nunknown 3\n";
+        let one = "known 0 28.0.0.1\nknown 0 3000::1\nunknown 3\n";
         assert_eq!(outcome.stdout, one.repeat(12), "{user:?}: {outcome:#?}");
         world.recorded(&[(REFUSED, "deny", "resolve.py")]);
         // One record for all who asked.

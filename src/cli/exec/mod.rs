@@ -1,15 +1,18 @@
 //! `tidegate exec`: a command behind a gate of its own, as if nothing stood between it and its
 //! terminal.
 
+mod agent;
 mod child;
 mod hidden;
 mod jailed;
 mod joined;
+mod joined_trust;
+mod loopback;
 mod summary;
 mod summary_file;
 mod workplace;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,6 +38,7 @@ use crate::tls;
 use super::env::Proxy;
 use super::{Answer, admin, load, print};
 
+use agent::{Agent, Recognised};
 use child::Child;
 use summary_file::SummaryFile;
 use workplace::FolderEvidence;
@@ -89,6 +93,13 @@ pub(super) struct Exec {
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS")]
     #[arg(value_parser = admin::parse_address)]
     admin: Option<AdminAddress>,
+    /// The agent that the command starts [default: told by the name of its program, also behind a
+    /// wrapper (`npx`, `env`, …) or in a script of a shell].
+    #[arg(long, value_name = "NAME")]
+    agent: Option<Agent>,
+    /// Switch the telemetry of agents off by their variables.
+    #[arg(long)]
+    no_telemetry: bool,
     /// Write the summary as JSON: the last line on standard error.
     #[arg(long)]
     json: bool,
@@ -294,6 +305,9 @@ impl Exec {
         if let Some(bundle) = &running.bundle {
             super::env::add(&mut variables, super::ca::variables(bundle));
         }
+        if self.no_telemetry {
+            variables.extend(super::env::no_telemetry());
+        }
         if front.is_none() {
             variables.push(jailed::variable(&running.config));
         }
@@ -339,11 +353,8 @@ impl Exec {
     /// What the session of the command is to be, and its channel.
     fn wish(&self, id: Uuid, found: &FolderEvidence) -> (Wish, &'static str) {
         let copy = found.copy.clone();
-        let (agent, channel) = match self.name() {
-            "claude" => (Some("claude-code".to_owned()), "main"),
-            "codex" => (Some("codex".to_owned()), "main"),
-            _ => (None, "bash"),
-        };
+        let agent = self.recognised().map(|it| it.agent.name().to_owned());
+        let channel = if agent.is_some() { "main" } else { "bash" };
         let wish = Wish {
             session: Some(id.to_string()),
             agent,
@@ -378,7 +389,8 @@ impl Exec {
         let identity = &gate.snapshot.load().identity;
         let shown = identity.session(&started.token)?;
         let family = Arc::new(Family::of_this_process());
-        let program = self.command.first().map(OsString::as_os_str);
+        let word = self.recognised().and_then(|it| it.word).unwrap_or(0);
+        let program = self.command.get(word).map(OsString::as_os_str);
         let agent = AgentProcess::new(family.clone(), program.and_then(Program::of_command));
         identity
             .sessions()
@@ -398,11 +410,9 @@ impl Exec {
         })
     }
 
-    /// The name of the program.
-    fn name(&self) -> &str {
-        let first = self.command.first().map(Path::new);
-        let name = first.and_then(Path::file_name).and_then(OsStr::to_str);
-        name.unwrap_or_default()
+    /// The agent that the command starts.
+    fn recognised(&self) -> Option<Recognised> {
+        Recognised::of(&self.command, self.agent)
     }
 
     /// The command; `claude` is told which session it is, unless it was already.
@@ -415,8 +425,10 @@ impl Exec {
             let short = name.starts_with('-') && !name.starts_with("--");
             CLAUDE_SESSION.contains(&name) || short && name.contains(['r', 'c'])
         };
-        if self.name() == "claude" && !self.command.iter().any(says) {
-            words.splice(1..1, ["--session-id".into(), id.to_string().into()]);
+        let claude = self.recognised().filter(|it| it.agent == Agent::Claude);
+        let behind = claude.and_then(|it| it.word).map(|word| word + 1);
+        if let Some(at) = behind.filter(|_| !self.command.iter().any(says)) {
+            words.splice(at..at, ["--session-id".into(), id.to_string().into()]);
         }
         words
     }

@@ -48,7 +48,7 @@ function answer(headers, { messages, tools = [] }) {
   const at = blocks.filter(({ role, content }) => role === "assistant" && content.some((block) => block.type === "tool_use")).length;
   const prompt = texts(blocks.find(({ role }) => role === "user")?.content ?? []).join("\n");
   const { text, calls } = turn(at, prompt, names, () => newId("toolu"));
-  const who = { session: headers["x-claude-code-session-id"] ?? headers["x-session-affinity"], subagent: headers["x-claude-code-agent-id"] };
+  const who = { session: headers["x-claude-code-session-id"], subagent: headers["x-claude-code-agent-id"] };
   asked("anthropic", who, calls);
   return [{ type: "text", text }, ...calls.map(({ id, name, args }) => ({ type: "tool_use", id, name, input: args }))];
 }

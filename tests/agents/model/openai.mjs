@@ -24,7 +24,7 @@ export function respond(headers, { input = [], tools = [], model }) {
   const { text, calls } = turn(turnsPlayed(items), "", names, () => newId("call"));
   const output = [{ type: "message", id: newId("msg"), role: "assistant", status: "completed", content: [{ type: "output_text", text, annotations: [] }] }];
   output.push(...(script && calls.length ? [scripted(script, calls)] : calls.map(called)));
-  asked("openai", { session: headers["session_id"] ?? headers["session-id"] }, calls);
+  asked("openai", { thread: headers.session_id ?? headers["session-id"] }, calls);
   return described(output, model);
 }
 

@@ -25,9 +25,9 @@ export function turn(at, prompt, tools, newId) {
 }
 
 /** Writes down what the model asked for. */
-export function asked(agent, headers, calls) {
+export function asked(agent, who, calls) {
   for (const { id, as, name, args } of calls) {
-    note("asked", { agent, call: id, as, tool: name, args, session: headers.session, subagent: headers.subagent });
+    note("asked", { agent, call: id, as, tool: name, args, ...who });
   }
 }
 

@@ -38,8 +38,7 @@ impl Agent {
 
 /// Where `tests/run` installs agents.
 pub(super) fn installed() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-agents");
-    std::env::var_os("TIDEGATE_TEST_AGENTS").map_or(own, PathBuf::from)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-agents")
 }
 
 /// What Claude Code needs for one prompt without questions, and its own telemetry.

@@ -129,11 +129,11 @@ impl Played {
             let owner = self.owner(line);
             let (call, session) = (line.text("tool_use_id"), line.text("session.id"));
             if !call.is_empty() && owner.is_none_or(|asked| asked.call != call) {
-                wrong.push(format!("the call of {line:?} is {owner:?}"));
+                wrong.push(format!("{} has {call}, and is of {owner:?}", about(line)));
             }
             let known = owner.map_or("", |asked| &*asked.session);
             if !session.is_empty() && !known.is_empty() && known != session {
-                wrong.push(format!("the session of {line:?} is {known}"));
+                wrong.push(format!("{} has session {session}, and is of {known}", about(line)));
             }
             wrong.extend(self.contradicts_the_agent(line));
         }
@@ -149,7 +149,10 @@ impl Played {
         let differs = pairs.iter().find(|(ours, its)| {
             line.has(ours) && told.has(its) && line.text(ours) != told.text(its)
         });
-        differs.map(|(ours, _)| format!("{ours} of {line:?} is not that of {told:?}"))
+        differs.map(|(ours, _)| {
+            let value = line.text(ours);
+            format!("{ours} of {} is {value}, the agent says {told:?}", about(line))
+        })
     }
 
     /// Calls with a flow that is tied to none, by tool, with the flows.
@@ -157,8 +160,7 @@ impl Played {
         let mut untied: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for line in self.decisions().filter(|line| !line.has("tool_use_id")) {
             if let Some(asked) = self.owner(line) {
-                let what = format!("{} {}", line.text("server.address"), line.text("network.protocol.name"));
-                untied.entry(class(&asked.tool)).or_default().push(what);
+                untied.entry(class(&asked.tool)).or_default().push(about(line));
             }
         }
         untied
@@ -225,6 +227,12 @@ impl Played {
         names.dedup();
         names
     }
+}
+
+/// A flow in a few words.
+fn about(line: &Line) -> String {
+    let fields = ["network.protocol.name", "server.address", "url.path", "mcp.tool.name"];
+    fields.map(|field| line.text(field)).join(" ").trim().to_owned()
 }
 
 /// Hosts of `refused.example.com` that a text names.
