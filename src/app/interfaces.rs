@@ -60,7 +60,9 @@ fn local_v6(line: &str) -> Option<Ipv6Net> {
     let mut fields = line.split_ascii_whitespace();
     let (_, prefix) = (fields.next()?, fields.next()?);
     let flags = u32::from_str_radix(fields.nth(6)?, 16).ok()?;
-    (flags & LOCAL != 0).then(|| network_v6(line, prefix)).flatten()
+    (flags & LOCAL != 0)
+        .then(|| network_v6(line, prefix))
+        .flatten()
 }
 
 /// The address at the beginning of a line, in 32 hex digits, with a prefix in hex digits.
@@ -93,7 +95,10 @@ mod tests {
         let none = "00000000000000000000000000000000 00";
         let line = |flags: &str| {
             let network = "20010db8000000000000000000000000 40";
-            format!("{network} {none} {} 00000000 1 0 {flags}       lo", "0".repeat(32))
+            format!(
+                "{network} {none} {} 00000000 1 0 {flags}       lo",
+                "0".repeat(32)
+            )
         };
         let own = local_v6(&line("80200001")).expect("a network");
         assert_eq!(own.to_string(), "2001:db8::/64");

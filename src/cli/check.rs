@@ -10,7 +10,7 @@ use crate::diag::{Diagnostic, Severity};
 use crate::policy::{Policy, run_trials};
 
 use super::admin::{self, Running};
-use super::{Answer, load, print};
+use super::{Answer, load, print, unseen};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
@@ -52,7 +52,7 @@ impl Check {
 fn summary(loaded: &Loaded, running: Option<&Running>) -> String {
     let gate = gate(loaded, running);
     if let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy) {
-        return format!("{}{gate}", amounts(config, policy));
+        return format!("{}{}{gate}", amounts(config, policy), passes_unseen(policy));
     }
     let errors = loaded.errors().count();
     let noun = if errors == 1 { "error" } else { "errors" };
@@ -82,6 +82,19 @@ fn amounts(config: &Config, policy: &Policy) -> String {
         config.policy.groups.len(),
         config.policy.repositories.len(),
         run_trials(policy).len(),
+    )
+}
+
+/// What a tunnel hides that rules refuse; nothing where no tunnel does.
+fn passes_unseen(policy: &Policy) -> String {
+    let hosts = unseen::telemetry(policy);
+    if hosts.is_empty() {
+        return String::new();
+    }
+    format!(
+        "unseen        telemetry in tunnels to {}:\n              {}\n",
+        hosts.join(", "),
+        unseen::NEXT
     )
 }
 
@@ -133,6 +146,7 @@ fn as_json(loaded: &Loaded, running: Option<&Running>) -> Value {
             json!(config.policy.repositories.len()),
         );
         object.insert("trials".into(), json!(run_trials(policy).len()));
+        object.insert("unseen_telemetry".into(), json!(unseen::telemetry(policy)));
     }
     value
 }

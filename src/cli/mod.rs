@@ -22,6 +22,7 @@ mod session;
 mod shell;
 mod test;
 mod tree;
+mod unseen;
 mod workspace;
 
 use std::path::PathBuf;

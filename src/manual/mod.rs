@@ -3,6 +3,7 @@
 //! - [`start`]: point a shell, a container or a job at a gate.
 //! - [`policy`]: how to write a policy, and how the gate decides.
 //! - [`actions`]: what requests do, in the words of their services.
+//! - [`agents`]: coding agents: what is tied to their calls, and what they contact.
 //! - [`ages`]: rules that say how old a version of a package has to be.
 //! - [`claude_code`]: sessions, tool calls and settings of Claude Code.
 //! - [`credentials`]: rules that name the only credentials for a destination.
@@ -16,6 +17,7 @@
 //! - [`upstreams`]: mTLS to destinations, for callers without keys.
 
 pub mod actions;
+pub mod agents;
 pub mod ages;
 pub mod claude_code;
 pub mod credentials;

@@ -88,7 +88,9 @@ impl Agent {
             None | Some(0) => word,
             Some(at) => word.get(..at).unwrap_or_default(),
         };
-        let installed = word.rsplit_once("node_modules/").map_or("", |(_, rest)| rest);
+        let installed = word
+            .rsplit_once("node_modules/")
+            .map_or("", |(_, rest)| rest);
         Self::ALL.into_iter().find(|agent| {
             agent.programs().iter().any(|program| {
                 let inside = installed.strip_prefix(program);
@@ -107,7 +109,9 @@ impl Recognised {
         match said {
             Some(agent) => Some(Self {
                 agent,
-                word: found.filter(|found| found.agent == agent).and_then(|it| it.word),
+                word: found
+                    .filter(|found| found.agent == agent)
+                    .and_then(|it| it.word),
             }),
             None => found,
         }
@@ -143,9 +147,15 @@ impl Recognised {
             });
         }
         let mut text = String::new();
-        File::open(&path).ok()?.take(MAX_SCRIPT).read_to_string(&mut text).ok()?;
+        File::open(&path)
+            .ok()?
+            .take(MAX_SCRIPT)
+            .read_to_string(&mut text)
+            .ok()?;
         let (first, lines) = text.split_once('\n')?;
-        let shell = first.strip_prefix("#!").is_some_and(|interpreter| interpreter.ends_with("sh"));
+        let shell = first
+            .strip_prefix("#!")
+            .is_some_and(|interpreter| interpreter.ends_with("sh"));
         let of_line = |line: &str| {
             let words = line.split_ascii_whitespace().map(unquoted);
             let words: Vec<OsString> = words.map(OsString::from).collect();
@@ -195,7 +205,11 @@ mod tests {
             ("env A=1 nice -n 5 codex exec go", Agent::Codex, 5),
             ("npx -y @openai/codex@0.171.0 exec", Agent::Codex, 2),
             ("npx @google/gemini-cli", Agent::Gemini, 1),
-            ("node /x/node_modules/@google/gemini-cli/bundle/gemini.js", Agent::Gemini, 1),
+            (
+                "node /x/node_modules/@google/gemini-cli/bundle/gemini.js",
+                Agent::Gemini,
+                1,
+            ),
             ("timeout 60 opencode run go", Agent::Opencode, 2),
             ("uvx aider-chat --message go", Agent::Aider, 1),
             ("python3 -m aider", Agent::Aider, 2),

@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use crate::app::Running;
 use crate::config::{Config, Listener};
 use crate::gate::session_facts;
-use crate::name::Url;
 use crate::jail::{self, Jailed, NotContained, Promise, Share};
+use crate::name::Url;
 use crate::proxy::{Inside, Tenant};
 use crate::record::{Event, JailFacts};
 
@@ -178,7 +178,10 @@ fn ports(config: &Config) -> Vec<u16> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let variables = variables.iter().map(|(name, value)| (&**name, &**value));
-    let wanted = named.chain(servers).chain(loopback::ports(variables)).chain(USUAL);
+    let wanted = named
+        .chain(servers)
+        .chain(loopback::ports(variables))
+        .chain(USUAL);
     let mut ports: Vec<u16> = wanted.filter(|port| *port != 53).collect();
     ports.sort_unstable();
     ports.dedup();

@@ -42,7 +42,10 @@ mod tests {
     fn ports_of_loopback_urls_are_captured_but_not_those_of_proxies() {
         let variables = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
-            ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://localhost:4317/v1/logs"),
+            (
+                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+                "http://localhost:4317/v1/logs",
+            ),
             ("ANTHROPIC_BASE_URL", "http://[::1]:8080/"),
             ("HTTPS_PROXY", "http://127.0.0.1:3129"),
             ("TIDEGATE_ADMIN", "http://127.0.0.1:3131"),

@@ -114,12 +114,18 @@ impl Other {
 
     fn tell(&self, agent: Agent, changes: &[Change], written: bool, backups: &[PathBuf]) {
         if self.json {
-            let files = changes.iter().map(|it| json!({"file": it.path, "changes": it.lines()}));
+            let files = changes
+                .iter()
+                .map(|it| json!({"file": it.path, "changes": it.lines()}));
             let files: Vec<_> = files.collect();
             print::json(&json!({"files": files, "written": written, "backups": backups}));
             return;
         }
-        let said = if written { "wrote them" } else { "nothing was written; --write does" };
+        let said = if written {
+            "wrote them"
+        } else {
+            "nothing was written; --write does"
+        };
         print::err(&format!("tidegate: {said}\n"));
         if agent.variables().is_none() && !self.launched {
             print::err(
@@ -162,7 +168,10 @@ impl Other {
         if let Some(path) = load::find(self.config.as_deref(), true).path {
             let config = config::load(&path).0;
             let config = config.ok_or_else(|| {
-                format!("{} does not load: `tidegate check` says why", path.display())
+                format!(
+                    "{} does not load: `tidegate check` says why",
+                    path.display()
+                )
             })?;
             if let Some(bundle) = ca::trusted(&config) {
                 let bundle = bundle.map_err(|error| error.to_string())?;
@@ -170,8 +179,11 @@ impl Other {
             }
         }
         // Java's and git's options are lists: those of the user's shell would be lost.
-        variables.retain(|(name, _)| !["JAVA_TOOL_OPTIONS", "GIT_CONFIG_PARAMETERS"].contains(name));
-        let lines = variables.iter().map(|(name, value)| format!("{name}=\"{value}\"\n"));
+        variables
+            .retain(|(name, _)| !["JAVA_TOOL_OPTIONS", "GIT_CONFIG_PARAMETERS"].contains(name));
+        let lines = variables
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\"\n"));
         Ok(lines.collect())
     }
 }
@@ -195,7 +207,11 @@ impl Change {
             (None, None) => format!("{}\n\n{ours}", old.trim_end_matches('\n')),
             _ => return Err(unpaired(&path)),
         };
-        Ok(Self { path, before, after })
+        Ok(Self {
+            path,
+            before,
+            after,
+        })
     }
 
     fn lines(&self) -> Vec<String> {
@@ -225,12 +241,18 @@ mod tests {
     #[test]
     fn what_the_user_wrote_stays_and_ours_is_replaced() {
         let ours = change("").unwrap();
-        assert!(ours.contains("Words.\n") && ours.lines().count() == 3, "{ours}");
+        assert!(
+            ours.contains("Words.\n") && ours.lines().count() == 3,
+            "{ours}"
+        );
         let beside = change("# Mine\n").unwrap();
         assert_eq!(beside, format!("# Mine\n\n{ours}"));
         let older = beside.replace("Words.", "Other words.");
         assert_eq!(change(&older).unwrap(), beside);
-        assert_eq!(change(&format!("{ours}after\n")).unwrap(), format!("{ours}after\n"));
+        assert_eq!(
+            change(&format!("{ours}after\n")).unwrap(),
+            format!("{ours}after\n")
+        );
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) struct Agent {
     pub(super) variables: &'static [(&'static str, &'static str)],
     /// Its command line for one prompt.
     pub(super) words: &'static [&'static str],
+    /// Its command line at a terminal.
+    pub(super) at_terminal: &'static [&'static str],
     /// How `tidegate init` makes it use a gate that runs already; a command of a shell.
     pub(super) init: &'static str,
     /// Its settings: a path below the home, and a text in which `WORLD` is the folder of the run.
@@ -55,22 +57,23 @@ const CLAUDE: &[(&str, &str)] = &[
 const CLAUDE_WORDS: &[&str] = &["-p", "Go.", "--permission-mode", "bypassPermissions"];
 const CLAUDE_INIT: &str = "tidegate init claude-code --write >&2 && ";
 /// Questions that Claude Code asks once at a terminal are answered here.
-const CLAUDE_SETTINGS: &[(&str, &str)] = &[
-    (
-        ".claude.json",
-        r#"{"hasCompletedOnboarding":true,"theme":"dark",
+const CLAUDE_SETTINGS: &[(&str, &str)] = &[(
+    ".claude.json",
+    r#"{"hasCompletedOnboarding":true,"theme":"dark",
             "customApiKeyResponses":{"approved":["sk-ant-no-key"],"rejected":[]},
             "bypassPermissionsModeAccepted":true,
             "projects":{"WORLD/home/web":{"hasTrustDialogAccepted":true}}}"#,
-    ),
-    (
-        ".mcp-servers.json",
-        r#"{"mcpServers":{
-            "remote":{"type":"http","url":"https://mcp.example.com/mcp"},
-            "loopback":{"type":"http","url":"http://127.0.0.1:4318/mcp"},
-            "program":{"command":"node","args":["WORLD/model/mcp.mjs"]}}}"#,
-    ),
-];
+)];
+
+/// The MCP servers of the scenario, as Claude Code reads them: over the network, on loopback, and a
+/// program.
+pub(super) fn mcp_servers(world: &Path) -> String {
+    let servers = r#"{"mcpServers":{
+        "remote":{"type":"http","url":"https://mcp.example.com/mcp"},
+        "loopback":{"type":"http","url":"http://127.0.0.1:4318/mcp"},
+        "program":{"command":"node","args":["WORLD/model/mcp.mjs"]}}}"#;
+    servers.replace("WORLD", &world.display().to_string())
+}
 
 /// Claude Code as one native program.
 pub(super) static CLAUDE_NATIVE: Agent = Agent {
@@ -79,6 +82,7 @@ pub(super) static CLAUDE_NATIVE: Agent = Agent {
     program: "@anthropic-ai/claude-code/bin/claude.exe",
     variables: CLAUDE,
     words: CLAUDE_WORDS,
+    at_terminal: &["--permission-mode", "bypassPermissions"],
     init: CLAUDE_INIT,
     settings: CLAUDE_SETTINGS,
 };
@@ -90,6 +94,7 @@ pub(super) static CLAUDE_NODE: Agent = Agent {
     program: "claude-code-js/cli.js",
     variables: CLAUDE,
     words: CLAUDE_WORDS,
+    at_terminal: &["--permission-mode", "bypassPermissions"],
     init: CLAUDE_INIT,
     settings: CLAUDE_SETTINGS,
 };
@@ -99,8 +104,17 @@ pub(super) static CODEX: Agent = Agent {
     name: "Codex 0.171.0",
     command: "codex",
     program: "@openai/codex/bin/codex.js",
-    variables: &[("OPENAI_API_KEY", "sk-no-key"), ("CODEX_API_KEY", "sk-no-key")],
-    words: &["exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "Go."],
+    variables: &[
+        ("OPENAI_API_KEY", "sk-no-key"),
+        ("CODEX_API_KEY", "sk-no-key"),
+    ],
+    words: &[
+        "exec",
+        "--skip-git-repo-check",
+        "--dangerously-bypass-approvals-and-sandbox",
+        "Go.",
+    ],
+    at_terminal: &[],
     init: "tidegate init codex --write >&2 && ",
     settings: &[],
 };
@@ -111,7 +125,15 @@ pub(super) static GEMINI: Agent = Agent {
     command: "gemini",
     program: "@google/gemini-cli/bundle/gemini.js",
     variables: &[("GEMINI_API_KEY", "no-key")],
-    words: &["-p", "Go.", "--yolo", "--skip-trust", "-m", "gemini-2.5-flash"],
+    words: &[
+        "-p",
+        "Go.",
+        "--yolo",
+        "--skip-trust",
+        "-m",
+        "gemini-2.5-flash",
+    ],
+    at_terminal: &[],
     init: "tidegate init gemini --write >&2 && ",
     settings: &[],
 };
@@ -123,6 +145,7 @@ pub(super) static OPENCODE: Agent = Agent {
     program: "opencode-ai/bin/opencode.exe",
     variables: &[("ANTHROPIC_API_KEY", "sk-ant-no-key")],
     words: &["run", "Go.", "-m", "anthropic/claude-sonnet-4-5"],
+    at_terminal: &[],
     init: "tidegate init opencode --write >&2 && ",
     settings: &[],
 };

@@ -1,6 +1,6 @@
 //! What a run left: the records of the gate beside what the model asked for, showed and was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -15,7 +15,7 @@ const DOMAIN: &str = ".example.com";
 
 /// A run that was made.
 pub(super) struct Played {
-    folder: TempDir,
+    folder: Option<TempDir>,
     pub(super) agent: &'static str,
     pub(super) way: Way,
     pub(super) outcome: Outcome,
@@ -70,7 +70,10 @@ impl Played {
         });
         let shown = shown.collect();
         let mut lines = Vec::new();
-        for file in std::fs::read_dir(folder.path()).expect("a folder").flatten() {
+        for file in std::fs::read_dir(folder.path())
+            .expect("a folder")
+            .flatten()
+        {
             let name = file.file_name().to_string_lossy().into_owned();
             if name.starts_with("decisions") && name.ends_with(".jsonl") {
                 lines.extend(read_log(&file.path()));
@@ -85,24 +88,17 @@ impl Played {
             telemetry: notes("telemetry.jsonl"),
             mcp: notes("mcp.jsonl"),
             requests: notes("requests.jsonl"),
-            folder,
+            folder: Some(folder),
             outcome,
         }
     }
 
     pub(super) fn folder(&self) -> &Path {
-        self.folder.path()
+        self.folder.as_ref().expect("a folder").path()
     }
 
-    /// Keeps the files, for a person to look at, where `TIDEGATE_KEEP` names a folder.
-    pub(super) fn keep(self) {
-        if let Some(place) = std::env::var_os("TIDEGATE_KEEP") {
-            let kept = PathBuf::from(place).join(self.folder.path().file_name().expect("a name"));
-            eprintln!("kept: {}", kept.display());
-            let _ = std::fs::write(self.folder().join("stdout"), &self.outcome.stdout);
-            let _ = std::fs::write(self.folder().join("stderr"), &self.outcome.stderr);
-            std::fs::rename(self.folder.keep(), kept).expect("a folder of the same file system");
-        }
+    pub(super) fn into_folder(mut self) -> TempDir {
+        self.folder.take().expect("a folder")
     }
 
     pub(super) fn decisions(&self) -> impl Iterator<Item = &Line> {
@@ -118,7 +114,9 @@ impl Played {
         }
         let tool = line.text("mcp.tool.name");
         let is_it = |asked: &&Asked| asked.tool.ends_with(&format!("__{tool}"));
-        (!tool.is_empty()).then(|| self.asked.values().find(is_it)).flatten()
+        (!tool.is_empty())
+            .then(|| self.asked.values().find(is_it))
+            .flatten()
     }
 
     /// Panics unless every flow is tied to its call or to none, and to its session or to none.
@@ -133,25 +131,39 @@ impl Played {
             }
             let known = owner.map_or("", |asked| &*asked.session);
             if !session.is_empty() && !known.is_empty() && known != session {
-                wrong.push(format!("{} has session {session}, and is of {known}", about(line)));
+                wrong.push(format!(
+                    "{} has session {session}, and is of {known}",
+                    about(line)
+                ));
             }
             wrong.extend(self.contradicts_the_agent(line));
         }
-        assert!(wrong.is_empty(), "{} ({:?}): {wrong:#?}", self.agent, self.way);
+        assert!(
+            wrong.is_empty(),
+            "{} ({:?}): {wrong:#?}",
+            self.agent,
+            self.way
+        );
         self
     }
 
     /// What the agent itself reports of the call of a flow, where that is something else.
     fn contradicts_the_agent(&self, line: &Line) -> Option<String> {
         let call = line.text("tool_use_id");
-        let told = self.telemetry.iter().find(|told| !call.is_empty() && told.text("call") == call)?;
+        let told = self
+            .telemetry
+            .iter()
+            .find(|told| !call.is_empty() && told.text("call") == call)?;
         let pairs = [("session.id", "session"), ("prompt.id", "prompt")];
         let differs = pairs.iter().find(|(ours, its)| {
             line.has(ours) && told.has(its) && line.text(ours) != told.text(its)
         });
         differs.map(|(ours, _)| {
             let value = line.text(ours);
-            format!("{ours} of {} is {value}, the agent says {told:?}", about(line))
+            format!(
+                "{ours} of {} is {value}, the agent says {told:?}",
+                about(line)
+            )
         })
     }
 
@@ -160,7 +172,10 @@ impl Played {
         let mut untied: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for line in self.decisions().filter(|line| !line.has("tool_use_id")) {
             if let Some(asked) = self.owner(line) {
-                untied.entry(class(&asked.tool)).or_default().push(about(line));
+                untied
+                    .entry(class(&asked.tool))
+                    .or_default()
+                    .push(about(line));
             }
         }
         untied
@@ -184,8 +199,15 @@ impl Played {
     pub(super) fn all_are_tied(&self, classes: &[&str]) -> &Self {
         let (used, untied) = (self.used(), self.untied());
         for class in classes {
-            assert!(used.contains(class), "no flow of {class}: {used:?} {:#?}", self.outcome);
-            assert!(!untied.contains_key(class), "{class} is not tied: {untied:#?}");
+            assert!(
+                used.contains(class),
+                "no flow of {class}: {used:?} {:#?}",
+                self.outcome
+            );
+            assert!(
+                !untied.contains_key(class),
+                "{class} is not tied: {untied:#?}"
+            );
         }
         self
     }
@@ -199,7 +221,8 @@ impl Played {
             let turn: Vec<&str> = self.calls_of_the_turn(shown);
             let before = self.shown[..at].iter().map(|shown| shown.call.as_str());
             let known: Vec<&str> = before.chain(turn).collect();
-            for host in shown.beside.iter().flat_map(|text| refused_hosts(text)) {
+            let texts = shown.beside.iter().chain([&shown.result]);
+            for host in texts.flat_map(|text| refused_hosts(text)) {
                 let name = host.split('.').next().unwrap_or_default();
                 let asked = self.asked.get(name);
                 if !asked.is_some_and(|asked| known.contains(&asked.call.as_str())) {
@@ -211,28 +234,136 @@ impl Played {
         self
     }
 
+    /// Names of the calls with a flow that was refused.
+    fn refused(&self) -> BTreeSet<String> {
+        let refused = self.decisions().filter(|line| line.verdict() == "deny");
+        let hosts = refused.filter_map(|line| line.text("server.address").strip_suffix(DOMAIN));
+        hosts
+            .filter_map(|host| Some(host.split_once('.')?.0.to_owned()))
+            .collect()
+    }
+
+    /// Panics unless the model was told of each call with a refusal.
+    #[track_caller]
+    pub(super) fn every_refusal_is_told(&self) -> &Self {
+        assert_eq!(self.told(), self.refused(), "{:#?}", self.shown);
+        self
+    }
+
+    /// How the model learns of a refusal, for the manual.
+    pub(super) fn what_it_reads(&self) -> &'static str {
+        match (self.told(), self.refused()) {
+            (told, _) if told.is_empty() => "what the client prints",
+            (told, refused) if told == refused => "each refusal, with its reason and next step",
+            _ => "some refusals, with reason and next step",
+        }
+    }
+
+    /// Ids of the agent's own sessions, as it says them to the model.
+    pub(super) fn sessions_of_the_agent(&self) -> BTreeSet<String> {
+        let sessions = self.asked.values().map(|asked| asked.session.clone());
+        sessions.filter(|session| !session.is_empty()).collect()
+    }
+
+    /// Whether every flow of a call carries the session that the agent used for the call.
+    pub(super) fn has_sessions_of_the_agent(&self) -> bool {
+        let mut owned = self
+            .decisions()
+            .filter_map(|line| Some((line, self.owner(line)?)));
+        owned.all(|(line, asked)| {
+            !asked.session.is_empty() && line.text("session.id") == asked.session
+        })
+    }
+
+    /// Panics unless every flow of a call carries the session that the agent used for the call.
+    #[track_caller]
+    pub(super) fn all_sessions_are_right(&self) -> &Self {
+        let owned = self
+            .decisions()
+            .filter_map(|line| Some((line, self.owner(line)?)));
+        let wrong: Vec<String> = owned
+            .filter(|(line, asked)| line.text("session.id") != asked.session)
+            .map(|(line, asked)| {
+                format!(
+                    "{}: {:?}, not {}",
+                    about(line),
+                    line.text("session.id"),
+                    asked.session
+                )
+            })
+            .collect();
+        assert!(
+            wrong.is_empty(),
+            "{} ({:?}): {wrong:#?}",
+            self.agent,
+            self.way
+        );
+        assert!(
+            !self.used().is_empty(),
+            "nothing was called: {:#?}",
+            self.outcome
+        );
+        self
+    }
+
+    /// Panics unless the records name the agent in every flow, where the gate started it.
+    #[track_caller]
+    pub(super) fn the_agent_is_named(&self, name: &str) {
+        let names: BTreeSet<&str> = self
+            .decisions()
+            .map(|line| line.text("tidegate.agent"))
+            .collect();
+        let expected = if self.way == Way::ByHand { "" } else { name };
+        assert_eq!(names, BTreeSet::from([expected]), "{:?}", self.way);
+    }
+
     /// Calls whose results the model read in one message.
     fn calls_of_the_turn(&self, shown: &Shown) -> Vec<&str> {
         let same = |other: &&Shown| other.beside == shown.beside;
-        self.shown.iter().filter(same).map(|shown| &*shown.call).collect()
+        self.shown
+            .iter()
+            .filter(same)
+            .map(|shown| &*shown.call)
+            .collect()
     }
 
     /// Names of the calls with a refusal that the model was told beside their results, or later.
-    pub(super) fn told(&self) -> Vec<String> {
+    pub(super) fn told(&self) -> BTreeSet<String> {
         let texts = self.shown.iter().flat_map(|shown| &shown.beside);
         let hosts = texts.flat_map(|text| refused_hosts(text));
-        let mut names: Vec<String> =
-            hosts.filter_map(|host| Some(host.split('.').next()?.to_owned())).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        hosts
+            .filter_map(|host| Some(host.split('.').next()?.to_owned()))
+            .collect()
+    }
+}
+
+impl Drop for Played {
+    /// Keeps the files, for a person to look at, where `TIDEGATE_KEEP` names a folder.
+    fn drop(&mut self) {
+        let place = std::env::var_os("TIDEGATE_KEEP").map(PathBuf::from);
+        if let (Some(place), Some(folder)) = (place, self.folder.take()) {
+            let kept = place.join(folder.path().file_name().unwrap_or_default());
+            eprintln!("kept: {}", kept.display());
+            let _ = std::fs::write(folder.path().join("stdout"), &self.outcome.stdout);
+            let _ = std::fs::write(folder.path().join("stderr"), &self.outcome.stderr);
+            let _ = std::fs::rename(folder.keep(), kept);
+        }
     }
 }
 
 /// A flow in a few words.
 fn about(line: &Line) -> String {
-    let fields = ["network.protocol.name", "server.address", "url.path", "mcp.tool.name"];
-    fields.map(|field| line.text(field)).join(" ").trim().to_owned()
+    let fields = [
+        "network.protocol.name",
+        "server.address",
+        "url.path",
+        "mcp.tool.name",
+    ];
+    fields
+        .map(|field| line.text(field))
+        .join(" ")
+        .trim()
+        .to_owned()
 }
 
 /// Hosts of `refused.example.com` that a text names.

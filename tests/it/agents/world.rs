@@ -77,7 +77,11 @@ pub(super) struct Run {
     more: Vec<String>,
     steps: Option<String>,
     websocket: bool,
-    home: Option<PathBuf>,
+    /// Options of `tidegate exec`.
+    options: Vec<String>,
+    has_mcp_servers: bool,
+    /// The folder of an earlier run, which goes on.
+    before: Option<TempDir>,
 }
 
 impl Run {
@@ -91,7 +95,9 @@ impl Run {
             more: Vec::new(),
             steps: None,
             websocket: false,
-            home: None,
+            options: Vec::new(),
+            has_mcp_servers: false,
+            before: None,
         }
     }
 
@@ -109,7 +115,8 @@ impl Run {
 
     /// More words on the agent's command line.
     pub(super) fn words(mut self, words: &[&str]) -> Self {
-        self.more.extend(words.iter().map(|word| (*word).to_owned()));
+        self.more
+            .extend(words.iter().map(|word| (*word).to_owned()));
         self
     }
 
@@ -125,22 +132,42 @@ impl Run {
         self
     }
 
-    /// Begins with the home that another run left.
-    pub(super) fn at_home_of(mut self, played: &Played) -> Self {
-        self.home = Some(played.folder().join("home"));
+    /// More options of `tidegate exec`.
+    pub(super) fn options(mut self, options: &[&str]) -> Self {
+        self.options
+            .extend(options.iter().map(|it| (*it).to_owned()));
+        self
+    }
+
+    /// With the MCP servers of the scenario.
+    pub(super) fn mcp_servers(mut self) -> Self {
+        self.has_mcp_servers = true;
+        self
+    }
+
+    /// In the home of another run, which ended.
+    pub(super) fn after(mut self, played: Played) -> Self {
+        self.before = Some(played.into_folder());
         self
     }
 
     /// Makes the run; `None`, and a line that says why, where this machine cannot.
-    pub(super) fn play(self) -> Option<Played> {
+    pub(super) fn play(mut self) -> Option<Played> {
         if let Some(why) = self.missing() {
             eprintln!("NOT TESTED HERE: {}: {why}", self.agent.name);
             return None;
         }
-        let world = World::new(&self);
+        let world = match self.before.take() {
+            Some(folder) => World::again(folder, &self),
+            None => World::new(&self),
+        };
         let outcome = world.run(&self);
         if outcome.code == Some(125) || outcome.code == Some(3) {
-            eprintln!("NOT TESTED HERE: {}: {}", self.agent.name, outcome.stderr.trim());
+            eprintln!(
+                "NOT TESTED HERE: {}: {}",
+                self.agent.name,
+                outcome.stderr.trim()
+            );
             return None;
         }
         Some(Played::read(world.folder, outcome, &self))
@@ -167,18 +194,46 @@ impl World {
     fn new(run: &Run) -> Self {
         let folder = TempDir::with_prefix("agents-").expect("a folder");
         let world = Self { folder };
-        for name in ["bin", "agents", "model", "program", "notes", "certificates", "forge"] {
+        for name in [
+            "bin",
+            "agents",
+            "model",
+            "program",
+            "notes",
+            "certificates",
+            "forge",
+        ] {
             std::fs::create_dir(world.at(name)).expect("a folder");
         }
         world.certificates();
         world.home(run);
         world.repository();
         world.programs(run);
+        world.written(run)
+    }
+
+    /// The same world, without what an earlier run left beside the home.
+    fn again(folder: TempDir, run: &Run) -> Self {
+        let world = Self { folder };
+        for name in [
+            "notes",
+            "decisions.jsonl",
+            "inspect-ca.pem",
+            "inspect-ca.key",
+        ] {
+            let path = world.at(name);
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+        }
+        std::fs::create_dir(world.at("notes")).expect("a folder");
+        world.written(run)
+    }
+
+    fn written(self, run: &Run) -> Self {
         let scenario = here().join("scenarios").join(run.scenario);
-        std::fs::copy(scenario, world.at("scenario.json")).expect("a scenario");
-        std::fs::write(world.at("tidegate.toml"), policy(run)).expect("a file");
-        world.hand_over();
-        world
+        std::fs::copy(scenario, self.at("scenario.json")).expect("a scenario");
+        std::fs::write(self.at("tidegate.toml"), policy(run)).expect("a file");
+        self.hand_over();
+        self
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -203,16 +258,16 @@ impl World {
 
     fn home(&self, run: &Run) {
         let home = self.at("home");
-        if let Some(before) = &run.home {
-            let copied = Program::new("cp", self.folder.path());
-            copied.args(["-a".as_ref(), before.as_os_str(), home.as_os_str()]).run().succeeded();
-            return;
-        }
         let copy = home.join("web");
         std::fs::create_dir_all(&copy).expect("a folder");
         git(&copy, &["init", "-q", "-b", "main"]);
         git(&copy, &["commit", "-q", "--allow-empty", "-m", "First"]);
-        git(&copy, &["remote", "add", "origin", "https://github.com/acme/web.git"]);
+        git(
+            &copy,
+            &["remote", "add", "origin", "https://github.com/acme/web.git"],
+        );
+        let servers = super::agent::mcp_servers(self.folder.path());
+        std::fs::write(self.at("mcp-servers.json"), servers).expect("a file");
         for (path, text) in run.agent.files(self.folder.path()) {
             let path = home.join(path);
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
@@ -222,28 +277,41 @@ impl World {
 
     fn repository(&self) {
         let copy = self.at("home/web");
-        git(&copy, &["clone", "-q", "--bare", ".", "../../forge/demo.git"]);
+        git(
+            &copy,
+            &["clone", "-q", "--bare", ".", "../../forge/demo.git"],
+        );
     }
 
     /// The programs by the names that users type.
     fn programs(&self, run: &Run) {
         let bin = self.at("bin");
         symlink(self.at("program/tidegate"), bin.join("tidegate")).expect("a link");
-        symlink(run.agent.program(&self.at("agents")), bin.join(run.agent.command)).expect("a link");
+        symlink(
+            run.agent.program(&self.at("agents")),
+            bin.join(run.agent.command),
+        )
+        .expect("a link");
     }
 
     fn hand_over(&self) {
         let owner = format!("{USER}:{USER}");
         let chown = Program::new("chown", self.folder.path());
         let (folder, home) = (self.folder.path(), self.at("home"));
-        chown.args([owner.as_ref(), folder.as_os_str()]).run().succeeded();
+        chown
+            .args([owner.as_ref(), folder.as_os_str()])
+            .run()
+            .succeeded();
         let chown = Program::new("chown", self.folder.path());
         chown
             .args(["-R".as_ref(), owner.as_ref(), home.as_os_str()])
             .run()
             .succeeded();
         let chmod = Program::new("chmod", self.folder.path());
-        chmod.args(["755".as_ref(), folder.as_os_str()]).run().succeeded();
+        chmod
+            .args(["755".as_ref(), folder.as_os_str()])
+            .run()
+            .succeeded();
     }
 
     fn run(&self, run: &Run) -> Outcome {
@@ -271,7 +339,11 @@ impl World {
         let mut words: Vec<String> = Vec::new();
         let mut add = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
         let script = |name: &str| here().join(name).display().to_string();
-        let prepare = if run.inspected { "tidegate ca init --config \"$0\" >&2 && " } else { "" };
+        let prepare = if run.inspected {
+            "tidegate ca init --config \"$0\" >&2 && "
+        } else {
+            ""
+        };
         let init = match run.way {
             Way::ByHand => run.agent.init,
             _ => "",
@@ -281,7 +353,8 @@ impl World {
         if let Some(steps) = &run.steps {
             add(&["python3", &script("terminal.py"), steps, "--"]);
         }
-        let shared = ["agents", "model", "program"].map(|name| format!("{}:ro", path(name)));
+        let shared = ["agents", "model", "program", "mcp-servers.json"]
+            .map(|name| format!("{}:ro", path(name)));
         match run.way {
             Way::Exec => add(&["tidegate", "exec", "--config", &config]),
             Way::Jail => {
@@ -291,7 +364,12 @@ impl World {
             Way::Join => {
                 let control = format!("unix:{}", path("control.sock"));
                 add(&[&script("behind-gate.sh"), &config, "tidegate", "exec"]);
-                add(&["--join", "http://127.0.0.1:3128", "--admin", "127.0.0.1:3130"]);
+                add(&[
+                    "--join",
+                    "http://127.0.0.1:3128",
+                    "--admin",
+                    "127.0.0.1:3130",
+                ]);
                 add(&["--control", &control]);
             }
             Way::ByHand => {
@@ -300,11 +378,17 @@ impl World {
             }
         }
         if run.way != Way::ByHand {
+            run.options.iter().for_each(|option| add(&[option]));
             add(&["--"]);
         }
         add(&[run.agent.command]);
-        if run.steps.is_none() {
-            add(run.agent.words);
+        add(if run.steps.is_some() {
+            run.agent.at_terminal
+        } else {
+            run.agent.words
+        });
+        if run.has_mcp_servers {
+            add(&["--mcp-config", &path("mcp-servers.json")]);
         }
         words.extend(run.more.iter().cloned());
         words
@@ -318,7 +402,10 @@ fn here() -> PathBuf {
 
 fn policy(run: &Run) -> String {
     let read = |name: &str| std::fs::read_to_string(here().join(name)).expect("a policy");
-    let inspect = if run.inspected { read("inspect.toml") } else { String::new() };
+    let inspect = if run.inspected {
+        read("inspect.toml")
+    } else {
+        String::new()
+    };
     read("policy.toml") + &inspect + &run.policy
 }
-
