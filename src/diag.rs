@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 pub use render::render;
-pub use words::{closest, did_you_mean};
+pub use words::{closest, did_you_mean, shell_word};
 
 /// A text that findings can point into: a file, or an embedded default.
 #[derive(Debug)]

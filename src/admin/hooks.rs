@@ -1,11 +1,19 @@
-//! `POST /v1/hooks/claude-code`: what the hooks of Claude Code tell of its tool calls, and what the
-//! agent is told back: which flows of the call were refused, and that it is policy.
+//! `POST /v1/hooks/claude-code`: what the hooks of Claude Code tell of its sessions and tool calls,
+//! and what the agent is told back: which of its flows were refused, and that it is policy.
 //!
-//! What comes in only labels records. Who sends it has to have the token of the session. A report is
-//! the agent's (`tidegate.call.trust` is `verified`) where the agent's own process, as `exec` started
-//! it, holds the connection; any other process of the session may have made it up.
+//! A report only labels records. Its sender shows the token of the session, or connects to the
+//! control socket. A report is the agent's own (`tidegate.call.trust` is `verified`) in two cases:
+//!
+//! - The agent's process, as `exec` started it, holds the connection.
+//! - The gate itself reads the report from the standard input of the hook that asks, and that is an
+//!   end of a pair of sockets that the agent's process made (`POST /v1/hooks/claude-code/stdin`).
+//!
+//! Any other report may come from any process of the session.
 
-use std::fmt::Write as _;
+mod answer;
+mod report;
+
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
@@ -16,214 +24,278 @@ use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::post;
 use http_body_util::BodyExt as _;
-use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
 
 use crate::gate::{Gate, Hold};
-use crate::identity::{CallerKey, Grant, Place, Refused as RefusedFlow, ToolCall, Trust, Work};
+use crate::identity::{
+    AgentProcess, AgentReport, CallerKey, Grant, NewCall, Sessions, ToolCall, Trust, Work,
+};
 use crate::record::{Asker, CallFacts, Event};
 
+use super::Door;
 use super::body::{BODY_TIMEOUT, Calls, too_slow};
 use super::listener::Ends;
-use super::sessions::{Refused, bearer, descends};
+use super::sessions::{Refused, bearer, descends, speaks_for};
+use report::{Report, wrong};
 
-/// Bytes of what a tool answered, which comes along and is not looked at.
-const BODY_SIZE: usize = 16 * 1024 * 1024;
-/// Bytes of an id.
-const LONGEST: usize = 200;
+/// Bytes of a report: what a tool answered comes along, and is not looked at.
+const MAX_REPORT: usize = 16 * 1024 * 1024;
+/// Bytes that are read at once.
+const READ_SIZE: usize = 64 * 1024;
 
-/// The route of the hooks.
+/// The routes of the hooks.
 pub(super) fn routes(gate: &Arc<Gate>) -> Router {
     let calls = Calls::that_read(gate);
     Router::new()
-        .route("/v1/hooks/claude-code", post(hook))
+        .route("/v1/hooks/claude-code", post(posted))
+        .route("/v1/hooks/claude-code/stdin", post(on_stdin))
         .layer(from_fn(move |request, next| {
             calls.clone().run(request, next)
         }))
         .with_state(gate.clone())
 }
 
-/// What a hook tells; there is more in it than is read.
-#[derive(Debug, Deserialize)]
-struct Told {
-    session_id: String,
-    hook_event_name: String,
-    permission_mode: Option<String>,
-    prompt_id: Option<String>,
-    agent_id: Option<String>,
-    parent_agent_id: Option<String>,
-    tool_name: Option<String>,
-    tool_use_id: Option<String>,
-    #[serde(default)]
-    tool_input: Value,
+/// Who reports: the session, and how far the report is trusted.
+struct Reporter {
+    grant: Arc<Grant>,
+    trust: Trust,
+    asker: Asker,
+    /// When the process of the hook began, where that is known.
+    hook_began: Option<u64>,
 }
 
-async fn hook(
+/// The report is the body.
+async fn posted(
     State(gate): State<Arc<Gate>>,
+    Extension(door): Extension<Door>,
     Extension(asker): Extension<Asker>,
     Extension(ends): Extension<Ends>,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refused> {
-    let grant = bearer(&gate, &headers)?.ok_or_else(|| {
-        let detail = "a hook shows the token of its session: `Authorization: Bearer`";
-        Refused::new(StatusCode::UNAUTHORIZED, "identity_required", detail)
-    })?;
-    let read = whole(&gate, &grant, request.into_body());
+    let shown = bearer(&gate, &headers)?;
+    if shown.is_none() && door != Door::Control {
+        return Err(no_token());
+    }
+    let read = whole(&gate, shown.as_deref(), request.into_body());
     let body = tokio::time::timeout(BODY_TIMEOUT, read).await;
-    let told = parse(&body.unwrap_or_else(|_| Err(too_slow()))?)?;
-    descends(&gate, &grant, &told.session_id)?;
-    let trust = reporter(&gate, &grant, ends).await;
-    let answer = take(&gate, &grant, &told, (trust, asker)).await?;
-    Ok(Json(answer).into_response())
-}
-
-/// Whether the agent itself reports, or any process of its session may.
-async fn reporter(gate: &Gate, grant: &Grant, ends: Ends) -> Trust {
-    let agent = grant.root.as_ref().and_then(|root| {
-        let snapshot = gate.snapshot.load();
-        snapshot.identity.sessions().agent_of(root)
-    });
-    match (agent, ends.0) {
+    let report = Report::parse(&body.unwrap_or_else(|_| Err(too_slow()))?)?;
+    let grant = match shown {
+        Some(grant) => grant,
+        None => registered(&gate, &report.session_id)?,
+    };
+    let trust = match (agent_of(&gate, &grant), ends.0) {
         (Some(agent), Some((client, local))) if agent.is_at(client, local).await => Trust::Verified,
         _ => Trust::Asserted,
-    }
+    };
+    let reporter = Reporter {
+        grant,
+        trust,
+        asker,
+        hook_began: None,
+    };
+    Ok(Json(take(&gate, &reporter, &report).await?).into_response())
 }
 
-/// Reads a body. Its memory counts as its session's: one session does not hold what others need.
-async fn whole(gate: &Gate, grant: &Grant, mut body: Body) -> Result<Vec<u8>, Refused> {
-    let session = grant.root.clone().or_else(|| grant.session.clone());
-    let session = session.unwrap_or_else(|| grant.id.clone());
-    let mut hold = Hold::new(&gate.held, CallerKey::Session(session));
+/// The report is on the standard input of the hook that asks.
+async fn on_stdin(
+    State(gate): State<Arc<Gate>>,
+    Extension(asker): Extension<Asker>,
+    Extension(ends): Extension<Ends>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let grant = bearer(&gate, &headers)?.ok_or_else(no_token)?;
+    let (Some(agent), Some((client, local))) = (agent_of(&gate, &grant), ends.0) else {
+        return Err(not_readable());
+    };
+    let found = agent.report_at(client, local).await;
+    let AgentReport { input, began } = found.ok_or_else(not_readable)?;
+    let read = whole_input(&gate, &grant, input);
+    let body = tokio::time::timeout(BODY_TIMEOUT, read).await;
+    let report = Report::parse(&body.unwrap_or_else(|_| Err(too_slow()))?)?;
+    let reporter = Reporter {
+        grant,
+        trust: Trust::Verified,
+        asker,
+        hook_began: Some(began),
+    };
+    let answer = take(&gate, &reporter, &report).await?;
+    Ok(Json(json!({ "report": report.excerpt(), "answer": answer })).into_response())
+}
+
+fn no_token() -> Refused {
+    let detail = "a hook shows the token of its session: `Authorization: Bearer`";
+    Refused::new(StatusCode::UNAUTHORIZED, "identity_required", detail)
+}
+
+/// The command of the hook reads its input itself then, and posts it.
+fn not_readable() -> Refused {
+    let detail = "the standard input of this hook is not an end of a pair of sockets that the agent \
+                  of this gate made: post the report as the body";
+    Refused::new(StatusCode::CONFLICT, "not_readable", detail)
+}
+
+/// The grant of a session that was registered at the control socket.
+fn registered(gate: &Gate, session: &str) -> Result<Arc<Grant>, Refused> {
+    let snapshot = gate.snapshot.load();
+    let live = snapshot.identity.sessions().live(session);
+    let grant = live.map(|live| live.grant).ok_or_else(|| {
+        let detail = "no session of that id is registered: `SessionStart` registers one";
+        Refused::new(StatusCode::NOT_FOUND, "unknown_session", detail)
+    })?;
+    Ok(grant)
+}
+
+fn agent_of(gate: &Gate, grant: &Grant) -> Option<AgentProcess> {
+    let snapshot = gate.snapshot.load();
+    snapshot.identity.sessions().agent_of(grant.root.as_ref()?)
+}
+
+/// Memory for a report: it counts as its session's, so that one session does not hold what others
+/// need.
+fn room(gate: &Gate, grant: Option<&Grant>) -> Hold {
+    let session = grant.map(|grant| {
+        let session = grant.root.clone().or_else(|| grant.session.clone());
+        session.unwrap_or_else(|| grant.id.clone())
+    });
+    let session = session.unwrap_or_else(|| "control".into());
+    Hold::new(&gate.held, CallerKey::Session(session))
+}
+
+fn too_long() -> Refused {
+    let detail = "the report is too long";
+    Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+}
+
+async fn whole(gate: &Gate, grant: Option<&Grant>, mut body: Body) -> Result<Vec<u8>, Refused> {
+    let mut hold = room(gate, grant);
     let mut read = Vec::new();
     while let Some(frame) = body.frame().await {
         let cut_off = |_| wrong("the body is cut off");
         let Ok(data) = frame.map_err(cut_off)?.into_data() else {
             continue;
         };
-        if read.len() + data.len() > BODY_SIZE || !hold.grow(data.len()) {
-            let detail = "the body is too long";
-            let status = StatusCode::PAYLOAD_TOO_LARGE;
-            return Err(Refused::new(status, "too_large", detail));
+        if read.len() + data.len() > MAX_REPORT || !hold.grow(data.len()) {
+            return Err(too_long());
         }
         read.extend_from_slice(&data);
     }
     Ok(read)
 }
 
-fn wrong(detail: &str) -> Refused {
-    Refused::new(StatusCode::BAD_REQUEST, "bad_request", detail)
-}
-
-fn parse(body: &[u8]) -> Result<Told, Refused> {
-    let told: Told = serde_json::from_slice(body).map_err(|_| wrong("this is no hook's JSON"))?;
-    let ids = [
-        Some(&told.session_id),
-        told.permission_mode.as_ref(),
-        told.prompt_id.as_ref(),
-        told.agent_id.as_ref(),
-        told.parent_agent_id.as_ref(),
-        told.tool_name.as_ref(),
-        told.tool_use_id.as_ref(),
-    ];
-    let sound = |id: &String| {
-        id.len() <= LONGEST && !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_graphic())
-    };
-    if !ids.into_iter().flatten().all(sound) {
-        return Err(wrong("ids are printable, without blanks, and short"));
-    }
-    Ok(told)
-}
-
-/// Takes up what was told, when it stands in the log; the answer for the agent.
-async fn take(
+async fn whole_input(
     gate: &Gate,
     grant: &Grant,
-    told: &Told,
-    (trust, asker): (Trust, Asker),
-) -> Result<Value, Refused> {
-    let snapshot = gate.snapshot.load_full();
-    let sessions = snapshot.identity.sessions();
-    let session: Arc<str> = told.session_id.as_str().into();
-    // Where the agent itself can be told from its commands, they do not say its mode.
-    let agent = (grant.root.as_deref()).and_then(|root| sessions.agent_of(root));
-    let believed = trust == Trust::Verified || agent.is_none();
-    if let Some(mode) = told.permission_mode.as_ref().filter(|_| believed) {
-        let work = sessions.live(&session).map(|live| live.work);
-        let work = work.unwrap_or_else(|| grant.work.clone());
-        if work.permission_mode.as_deref() != Some(mode) {
-            let permission_mode = Some(mode.as_str().into());
-            let work = Work {
-                permission_mode,
-                ..Work::clone(&work)
-            };
-            sessions.works(&session, Arc::new(work));
+    input: std::os::unix::net::UnixStream,
+) -> Result<Vec<u8>, Refused> {
+    let unreadable = |_: io::Error| wrong("the standard input of the hook cannot be read");
+    input.set_nonblocking(true).map_err(unreadable)?;
+    let mut input = UnixStream::from_std(input).map_err(unreadable)?;
+    let mut hold = room(gate, Some(grant));
+    let mut read = Vec::new();
+    loop {
+        if read.len() > MAX_REPORT || !hold.grow(READ_SIZE) {
+            return Err(too_long());
+        }
+        read.reserve(READ_SIZE);
+        if input.read_buf(&mut read).await.map_err(unreadable)? == 0 {
+            return Ok(read);
         }
     }
-    let (Some(tool), Some(id)) = (&told.tool_name, &told.tool_use_id) else {
-        return Ok(json!({}));
-    };
-    let Some(place) = Place::of_tool(tool) else {
-        return Ok(json!({}));
-    };
-    let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
-    let call = ToolCall {
-        trust,
-        id: Some(id.as_str().into()),
-        prompt: shared(&told.prompt_id),
-        agent: shared(&told.agent_id),
-        parent_agent: shared(&told.parent_agent_id),
-        tool: Some(tool.as_str().into()),
+}
+
+/// Takes up a report when it stands in the log; the answer for the agent.
+async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value, Refused> {
+    let snapshot = gate.snapshot.load_full();
+    let sessions = snapshot.identity.sessions();
+    let Reporter { grant, trust, .. } = reporter;
+    let root = grant.root.as_ref().or(grant.session.as_ref());
+    let root = root.ok_or_else(|| wrong("the token is of no session"))?;
+    if report.starts_session() {
+        speaks_for(gate, grant, &report.session_id)?;
+        sessions.succeed(root, &report.session_id, *trust);
+    } else {
+        descends(gate, grant, &report.session_id)?;
+    }
+    note_mode(sessions, reporter, report);
+    let event = report.hook_event_name.as_str();
+    let Some((id, call)) = tool_call(report, *trust) else {
+        let earlier = match answer::is_read(event) {
+            true => sessions.calls().untold(root, *trust),
+            false => Vec::new(),
+        };
+        return Ok(answer::context(event, &[], &earlier));
     };
     let facts = Box::new(CallFacts {
-        session: Some(session.clone()),
+        session: Some(report.session_id.as_str().into()),
         call: call.clone(),
-        asker,
+        asker: reporter.asker.clone(),
     });
-    match told.hook_event_name.as_str() {
+    match event {
         "PreToolUse" => {
             let event = gate.recorder.queue_event(&Event::ToolCallStarted(facts));
             event.written().await?;
-            let command = told.tool_input.get("command").and_then(Value::as_str);
-            let calls = sessions.calls();
-            calls.open(&session, (call, place), command, gate.clock.now());
+            if let Some(place) = report.place() {
+                let call = NewCall {
+                    call,
+                    place,
+                    command: report.command(),
+                    page: report.page(),
+                    not_before: reporter.hook_began,
+                };
+                sessions.calls().open(root, call, gate.clock.now());
+            }
             Ok(json!({}))
         }
-        event @ ("PostToolUse" | "PostToolUseFailure") => {
+        "PostToolUse" | "PostToolUseFailure" => {
             let queued = gate.recorder.queue_event(&Event::ToolCallEnded(facts));
             queued.written().await?;
-            Ok(answer(event, &sessions.calls().close(&session, id, trust)))
+            let own = sessions.calls().close(root, id, *trust);
+            let earlier = sessions.calls().untold(root, *trust);
+            Ok(answer::context(event, &own, &earlier))
         }
         _ => Ok(json!({})),
     }
 }
 
-/// Tells the agent what was refused: hosts in canonical form, words of closed lists, the names of
-/// tiers. Nothing in it was written by a stranger.
-fn answer(event: &str, refused: &[RefusedFlow]) -> Value {
-    if refused.is_empty() {
-        return json!({});
+/// The call that a report is about, where its tool reaches the network.
+fn tool_call(report: &Report, trust: Trust) -> Option<(&str, ToolCall)> {
+    report.place()?;
+    let id = report.tool_use_id.as_deref()?;
+    let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
+    let call = ToolCall {
+        trust,
+        id: Some(id.into()),
+        prompt: shared(&report.prompt_id),
+        agent: shared(&report.agent_id),
+        parent_agent: shared(&report.parent_agent_id),
+        tool: shared(&report.tool_name),
+    };
+    Some((id, call))
+}
+
+/// Notes the permission mode. Where the agent itself can be told from its commands, its commands do
+/// not say its mode.
+fn note_mode(sessions: &Sessions, reporter: &Reporter, report: &Report) {
+    let agent = (reporter.grant.root.as_deref()).and_then(|root| sessions.agent_of(root));
+    let believed = reporter.trust == Trust::Verified || agent.is_none();
+    let Some(mode) = report.permission_mode.as_ref().filter(|_| believed) else {
+        return;
+    };
+    let live = sessions.live(&report.session_id).map(|live| live.work);
+    let work = live.unwrap_or_else(|| reporter.grant.work.clone());
+    if work.permission_mode.as_deref() == Some(mode) {
+        return;
     }
-    let mut text = String::from("tidegate, the network policy of this machine, refused:\n");
-    for it in refused {
-        let tier = it.tier.as_deref().unwrap_or("unknown");
-        let RefusedFlow {
-            target,
-            category,
-            reason,
-            ..
-        } = it;
-        let _ = writeln!(
-            text,
-            "- {target}: {reason} (category {category}, tier {tier})"
-        );
+    let permission_mode = Some(mode.as_str().into());
+    let work = Arc::new(Work {
+        permission_mode,
+        ..Work::clone(&work)
+    });
+    sessions.works(&report.session_id, work.clone());
+    if let Some(root) = &reporter.grant.root {
+        sessions.works(root, work);
     }
-    text.push_str(
-        "This is policy, not a network fault: do not retry, do not look for another way. If the \
-         task needs it, say so to the person you work for; they can see why with:",
-    );
-    for it in refused.iter().take(3) {
-        let _ = write!(text, "\n  tidegate explain {}", it.flow);
-    }
-    json!({ "hookSpecificOutput": { "hookEventName": event, "additionalContext": text } })
 }

@@ -213,15 +213,29 @@ async fn end(
     ended(done.unwrap_or_else(|_| Err(RevokeError::Name).into())).await
 }
 
+/// As [`descends`], for a session that begins: it may be new, or one that the agent takes up again.
+pub(super) fn speaks_for(gate: &Gate, grant: &Grant, session: &str) -> Result<(), Refused> {
+    let snapshot = gate.snapshot.load();
+    let sessions = snapshot.identity.sessions();
+    let root = grant.root.as_ref().or(grant.session.as_ref());
+    let taken = root.is_none_or(|root| sessions.is_taken(session, root, gate.clock.now()));
+    let is_agent = grant.channel.as_deref() != Some("bash") && grant.is_root();
+    if is_agent && !taken && uuid::Uuid::try_parse(session).is_ok() {
+        return Ok(());
+    }
+    descends(gate, grant, session)
+}
+
 /// A token speaks for its own session and for those that descend from it; one that was made for a
 /// command speaks for no agent.
 pub(super) fn descends(gate: &Gate, grant: &Grant, session: &str) -> Result<(), Refused> {
     let snapshot = gate.snapshot.load();
-    let root = snapshot.identity.sessions().live(session);
-    let root = root.and_then(|live| live.root);
-    // A child may have named itself as somebody else does now.
+    let sessions = snapshot.identity.sessions();
+    let root = sessions.live(session).and_then(|live| live.root);
+    // A child may have chosen a name that another session has now.
     let own = grant.session.as_deref() == Some(session) && (root.is_none() || root == grant.root);
-    let child = root.is_some() && root == grant.root && grant.is_root();
+    let named = (grant.root.as_deref()).is_some_and(|root| sessions.has_id(root, session));
+    let child = (named || root.is_some() && root == grant.root) && grant.is_root();
     if grant.channel.as_deref() != Some("bash") && (own || child) {
         return Ok(());
     }

@@ -10,10 +10,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::AdminAddress;
 
+use super::gate_owner;
+
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// As much of an answer as is read, in bytes.
 const MOST: u64 = 1 << 20;
 const MOST_FIELDS: usize = 64;
+
+/// The token of a session, and which processes may be sent it.
+#[derive(Clone, Copy)]
+pub(super) struct Bearer<'a> {
+    pub(super) token: &'a str,
+    pub(super) recipient: Recipient<'a>,
+}
+
+/// Which users' processes may be sent a token.
+#[derive(Clone, Copy)]
+pub(super) enum Recipient<'a> {
+    /// This user's, root's, and those of the user of the gate, by name or number.
+    Gate(Option<&'a str>),
+    /// Any: the token is good for one report.
+    Any,
+}
 
 /// What `GET /v1/policy` says.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -65,14 +83,16 @@ pub(super) fn running(address: &AdminAddress) -> Option<Running> {
 
 /// The status and body of `GET path`. Fails where nothing that speaks HTTP answers in time.
 pub(super) fn ask(address: &AdminAddress, path: &str) -> io::Result<(u16, String)> {
-    say(address, &format!("GET {path} HTTP/1.1\r\n"), "", PATIENCE)
+    let head = format!("GET {path} HTTP/1.1\r\n");
+    say(address, &head, "", (None, PATIENCE))
 }
 
-/// As [`ask`], of `POST path` with a JSON document, in the name of a session where there is one.
+/// As [`ask`], of `POST path` with a JSON document, in the name of a session where there is one. A
+/// token is sent to its recipient only.
 pub(super) fn post(
     address: &AdminAddress,
     path: &str,
-    token: Option<&str>,
+    bearer: Option<Bearer<'_>>,
     document: &impl Serialize,
     patience: Duration,
 ) -> io::Result<(u16, String)> {
@@ -81,17 +101,17 @@ pub(super) fn post(
         "POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
         body.len()
     );
-    if let Some(token) = token {
+    if let Some(Bearer { token, .. }) = bearer {
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             let why = "the session token is malformed";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         head = format!("{head}Authorization: Bearer {token}\r\n");
     }
-    say(address, &head, &body, patience)
+    say(address, &head, &body, (bearer, patience))
 }
 
-/// As [`post`], in nobody's name.
+/// As [`post`], without a token.
 pub(super) fn tell(
     address: &AdminAddress,
     path: &str,
@@ -104,9 +124,9 @@ fn say(
     address: &AdminAddress,
     head: &str,
     body: &str,
-    patience: Duration,
+    (bearer, patience): (Option<Bearer<'_>>, Duration),
 ) -> io::Result<(u16, String)> {
-    let said = try_to_say(address, head, body, patience);
+    let said = try_to_say(address, head, body, (bearer, patience));
     said.map_err(|error| spoken(error, patience))
 }
 
@@ -125,19 +145,29 @@ fn try_to_say(
     address: &AdminAddress,
     head: &str,
     body: &str,
-    patience: Duration,
+    (bearer, patience): (Option<Bearer<'_>>, Duration),
 ) -> io::Result<(u16, String)> {
+    let user = bearer.and_then(|bearer| match bearer.recipient {
+        Recipient::Gate(user) => Some(user),
+        Recipient::Any => None,
+    });
     match address {
         AdminAddress::Tcp(address) => {
             let stream = TcpStream::connect_timeout(address, patience)?;
             stream.set_read_timeout(Some(patience))?;
             stream.set_write_timeout(Some(patience))?;
+            if let Some(user) = user {
+                gate_owner::require_tcp(&stream, user)?;
+            }
             exchange(stream, &address.to_string(), head, body)
         }
         AdminAddress::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(patience))?;
             stream.set_write_timeout(Some(patience))?;
+            if let Some(user) = user {
+                gate_owner::require_unix(&stream, user)?;
+            }
             exchange(stream, "localhost", head, body)
         }
     }

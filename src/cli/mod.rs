@@ -12,6 +12,7 @@ mod doctor;
 mod env;
 mod exec;
 mod explain;
+mod gate_owner;
 mod health;
 mod init;
 mod load;

@@ -1,4 +1,4 @@
-//! Words that were meant: what somebody who wrote something unknown probably wanted to write.
+//! Words: the known word that an unknown one was probably meant to be, and the words of a shell.
 
 /// Which of `known` was most likely meant by `word`: at most two letters away, or else beginning
 /// like it.
@@ -80,9 +80,33 @@ fn edit_distance(a: &[char], b: &[char]) -> usize {
     last.last().copied().unwrap_or(a.len())
 }
 
+/// A text as one word of a POSIX shell. Control characters become `?`: a terminal would act on them.
+pub fn shell_word(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@+,=".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    let shown = |c: char| if c.is_control() { '?' } else { c };
+    let text: String = text.chars().map(shown).collect();
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_of_a_shell_is_quoted_where_it_has_to_be() {
+        for (text, word) in [
+            ("/etc/tidegate.toml", "/etc/tidegate.toml"),
+            ("/my policy", "'/my policy'"),
+            ("it's", r"'it'\''s'"),
+            ("a\u{1b}b", "'a?b'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(text), word);
+        }
+    }
 
     const KEYS: [&str; 6] = [
         "flows",

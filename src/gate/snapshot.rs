@@ -1,5 +1,6 @@
 //! One numbered generation: how a configuration becomes one.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::clock::Clock;
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// SHA-256 over every text of the configuration.
     pub digest: Arc<str>,
+    /// The file of the configuration; `None`: the built-in policy.
+    pub config_file: Option<Arc<str>>,
     /// The compiled rules.
     pub policy: Policy,
     /// Who may say who they are.
@@ -126,6 +129,7 @@ impl Snapshot {
                 None => parts.upstreams.clone(),
             },
             generation,
+            config_file: config.path.as_deref().map(absolute),
             digest: config.digest.clone(),
             identity: Identity::new(
                 &config.identity,
@@ -179,4 +183,10 @@ impl Snapshot {
         }
         self.identity.caller(&presented, &self.policy)
     }
+}
+
+/// The file as it is named from any folder.
+fn absolute(path: &Path) -> Arc<str> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.to_string_lossy().into()
 }

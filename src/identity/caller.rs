@@ -193,6 +193,14 @@ pub fn network_of(address: IpAddr) -> IpAddr {
 }
 
 impl Caller {
+    /// Whether evidence shows its session; a username only names one.
+    pub fn is_shown(&self) -> bool {
+        match self.evidence {
+            Evidence::Listener => self.trust == Trust::Verified,
+            evidence => evidence == Evidence::Token,
+        }
+    }
+
     /// The key for limits, for a client at `address`.
     pub fn key(&self, address: IpAddr) -> CallerKey {
         // Children count as where they come from: they would be a way round the limit.

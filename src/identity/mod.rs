@@ -5,6 +5,7 @@
 //! verified evidence or from the listener. What a caller says of itself besides (session, channel,
 //! trace in the username) is a label: recorded as `asserted`, never a grant.
 
+mod agent_ids;
 mod basic;
 mod cache;
 mod caller;
@@ -35,13 +36,15 @@ use crate::policy::{Facts, Policy, TierBasis, Who};
 pub use crate::policy::CallerKey;
 pub use basic::Credentials;
 pub use caller::{Caller, Channel, Evidence, Presented, Proof, Trust, network_of};
-pub use calls::{Attributed, Calls, Place, Refused};
+pub use calls::{
+    Attributed, Attribution, CallBasis, Calls, FlowClues, NewCall, Place, Refused, WebAddress,
+};
 pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Line, Narrow, Pids, Process, ToolCall, Work};
 pub use journal::{Deciding, FetchEnd, Journal, OpenFetch, OwnFetch, Refusing};
 pub use label::Labels;
 pub use oidc::Reach;
-pub use process::{AgentProcess, Family, Kin, Program, client_user};
+pub use process::{AgentProcess, AgentReport, Family, Kin, Program, client_user, listener_users};
 pub use repository::{RepositoryBasis, RepositorySaid};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{

@@ -4,6 +4,8 @@
 //! takes no flow of a process that is not below that command, whatever it presents.
 
 mod agent;
+#[cfg(target_os = "linux")]
+mod input;
 mod mask;
 mod table;
 
@@ -17,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::grant::{Pids, Process};
 use table::Table;
 
-pub use agent::{AgentProcess, Program};
+pub use agent::{AgentProcess, AgentReport, Program};
 
 /// Searches at once; others wait their turn.
 const SEARCHES: usize = 4;
@@ -161,6 +163,17 @@ impl Family {
                 .collect(),
         }
     }
+}
+
+/// The users of the processes that listen at a local address; none where that cannot be seen. Reads
+/// `/proc`.
+pub fn listener_users(local: SocketAddr) -> Vec<u32> {
+    table::listeners(Path::new("/proc/self/net"), local)
+}
+
+/// When a process began, in the kernel's ticks since the start of the machine.
+pub(super) fn start_of(pid: u32) -> Option<u64> {
+    table::began(pid)
 }
 
 /// The user who holds the client's end of a connection on this host; `None` where that cannot be

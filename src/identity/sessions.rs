@@ -12,8 +12,9 @@ use jiff::Timestamp;
 
 use crate::vcs::Head;
 
-use super::caller::Caller;
-use super::calls::{Attributed, Calls};
+use super::agent_ids::AgentIds;
+use super::caller::{Caller, Trust};
+use super::calls::{Attribution, Calls, FlowClues};
 use super::grant::{Grant, Work};
 use super::kept::Kept;
 use super::process::AgentProcess;
@@ -36,6 +37,8 @@ const MOST_TOKENS: usize = 256;
 pub struct Sessions {
     known: Mutex<Known>,
     calls: Calls,
+    /// The ids that agents go by.
+    ids: AgentIds,
     /// The agent that this process started, and its session.
     agent: Mutex<Option<(Arc<str>, AgentProcess)>>,
     /// Grows with every revocation: what was looked up before is looked up again.
@@ -215,6 +218,7 @@ impl Sessions {
     /// Forgets a session by its name; what it was.
     pub fn forget(&self, session: &str) -> Option<Live> {
         self.calls.forget(session);
+        self.ids.forget(session);
         self.lock().live.remove(session)
     }
 
@@ -243,11 +247,47 @@ impl Sessions {
         Some(agent.clone())
     }
 
-    /// The tool call that a flow belongs to, and who says so.
-    pub fn call_of(&self, caller: &Caller, here: bool) -> Option<Attributed> {
-        let session = caller.root.as_ref().or(caller.session.as_ref())?;
+    /// The tool call that a flow belongs to. The process of the agent is looked up here.
+    pub fn call_of(&self, clues: &FlowClues<'_>) -> Attribution {
+        let caller = clues.caller;
+        let Some(session) = caller.root.as_ref().or(caller.session.as_ref()) else {
+            return Attribution::None;
+        };
         let agent = self.agent_of(session).map(|agent| agent.pid());
-        self.calls.of(caller, here, agent)
+        self.calls.of(&FlowClues { agent, ..*clues })
+    }
+
+    /// The agent of `session` goes by the id `id` from now on, as a report of that `trust` says.
+    pub fn succeed(&self, session: &Arc<str>, id: &str, trust: Trust) {
+        self.ids.succeed(session, id, trust);
+    }
+
+    /// The agent of `session` will go by an id that it chooses, such as one that it resumes.
+    pub fn awaits_id(&self, session: &Arc<str>) {
+        self.ids.await_one(session);
+    }
+
+    /// Whether the agent of `session` goes, or went, by that id.
+    pub fn has_id(&self, session: &str, id: &str) -> bool {
+        self.ids.has(session, id)
+    }
+
+    /// As [`Sessions::has_id`], for an id that the agent's own request names. Where the agent was to
+    /// choose its id and has not reported one, the first id that it names is taken as its own.
+    pub fn takes_id(&self, session: &str, id: &str) -> bool {
+        self.ids.takes(session, id)
+    }
+
+    /// The id that the agent of a caller goes by now, where that is another than the caller's
+    /// session, and who says so. A command keeps the id that it was started with.
+    pub fn current_id(&self, caller: &Caller) -> Option<(Arc<str>, Trust)> {
+        let of_command = caller.channel.as_deref() == Some("bash");
+        let session = caller.session.as_ref()?;
+        if caller.root.is_some() || of_command || !caller.is_shown() {
+            return None;
+        }
+        let (id, trust) = self.ids.current(session)?;
+        (id != *session).then_some((id, trust))
     }
 
     /// What a session is doing.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, Place, Snapshot};
-use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Refused, Work};
+use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Work};
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::Target;
 use crate::policy::{Attempt, Category, Decision, Query, TierId, Verdict, explain};
@@ -82,6 +82,7 @@ impl Flow {
             trust: "none",
             policy_digest: Some(snapshot.digest.clone()),
             policy_generation: snapshot.generation,
+            config_file: snapshot.config_file.clone(),
             client_address: Some(client),
             protocol: Some(match kind {
                 FlowKind::Connect => "connect",
@@ -155,16 +156,7 @@ impl Flow {
         facts.trust = caller.trust.as_str();
         facts.work = Some(caller.work.clone());
         facts.process.clone_from(&caller.process);
-        let here = facts
-            .client_address
-            .is_some_and(|client| client.is_loopback());
-        let sessions = self.snapshot().identity.sessions().clone();
-        if let Some(found) = sessions.call_of(caller, here) {
-            self.facts.call = Some(found.call);
-            self.facts.call_trust = found.trust;
-        } else {
-            self.facts.call = None;
-        }
+        self.attribute(caller);
         let facts = &self.facts;
         self.gate.metrics.attributed(facts.evidence, facts.trust);
     }
@@ -224,6 +216,7 @@ impl Flow {
         let took = began.elapsed();
         self.judged = Some((caller.who.tier, decision.category));
         self.decided(&decision, took);
+        self.attribute_judged(caller, &query.attempt);
         refused(&snapshot, &query, &decision)?;
         if self.place.is_none() {
             self.enter(known)?;
@@ -419,24 +412,6 @@ impl Flow {
     fn finish_refused(&mut self) {
         self.facts.ms.total = Some(millis(self.began.elapsed()));
         self.count(self.refused.map_or(0, Code::index));
-    }
-
-    /// Keeps a refusal for the agent whose tool call it happened in.
-    fn tell_agent(&self, code: Code) {
-        let facts = &self.facts;
-        let (Some(session), Some(call), Some(target)) = (&facts.session, &facts.call, &self.target)
-        else {
-            return;
-        };
-        let refused = Refused {
-            target: target.to_string().into(),
-            category: facts.category.unwrap_or(Category::Unknown).as_str(),
-            reason: code.as_str(),
-            tier: facts.tier.clone(),
-            flow: facts.flow,
-        };
-        let sessions = self.snapshot().identity.sessions().clone();
-        sessions.calls().refused(session, call, refused);
     }
 
     /// Says how a flow that passed came to its end.

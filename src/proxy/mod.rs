@@ -1,6 +1,7 @@
 //! The data path: accept, identify, decide, dial, relay, record.
 
 mod age;
+mod attribution;
 mod balancer;
 mod buffers;
 mod capture;

@@ -417,7 +417,7 @@ fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> St
         rule: facts.rule.as_deref(),
         flow: facts.flow,
         request: Request {
-            cli: format!("tidegate explain {}", facts.flow),
+            cli: facts.explain(),
         },
     };
     serde_json::to_string(&document).unwrap_or_default() + "\n"
@@ -432,7 +432,7 @@ pub(super) fn said(refusal: &Refusal, facts: &FlowFacts) -> (String, serde_json:
         "rule": rule,
         "flow": facts.flow,
         "tier": facts.tier.as_deref(),
-        "explain": format!("tidegate explain {}", facts.flow),
+        "explain": facts.explain(),
     });
     (sentence, data)
 }

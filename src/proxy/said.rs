@@ -18,17 +18,16 @@ const LONGEST: usize = 128;
 /// Reads the agent's own header fields.
 pub(super) fn of(head: &RequestHead, flow: &mut Flow) {
     let mut said = Said::default();
-    let known = flow.facts.session.as_deref();
     for field in head.fields.iter() {
         let slot = match () {
             () if SESSIONS.iter().any(|name| is(field.name, name)) => {
                 // One that agrees does not make up for another that does not.
-                let differs = |known: &str| !is(field.value.trim_ascii(), known.as_bytes());
-                said.mismatch |= known.is_some_and(differs);
+                said.mismatch |= !label(field.value).is_some_and(|id| belongs(flow, &id));
                 &mut said.session
             }
             () if is(field.name, b"x-claude-code-agent-id") => &mut said.agent,
             () if is(field.name, b"x-claude-code-parent-agent-id") => &mut said.parent_agent,
+            () if is(field.name, b"x-claude-code-prompt-id") => &mut said.prompt,
             () if is(field.name, b"x-client-request-id") => &mut said.request,
             () if is(field.name, b"traceparent") => {
                 said.trace = trace(field.value);
@@ -47,21 +46,43 @@ pub(super) fn of_model(body: &[u8], flow: &mut Flow) {
         return;
     };
     let mut said = flow.facts.said.take().map_or_else(Said::default, |it| *it);
-    let known = flow.facts.session.as_deref();
-    let differs = |known: &str| {
-        model
-            .session
-            .as_deref()
-            .is_some_and(|it| !it.eq_ignore_ascii_case(known))
-    };
-    said.mismatch |= known.is_some_and(differs);
+    let named = model.session.as_deref();
+    said.mismatch |= named.is_some_and(|id| !belongs(flow, id));
     said.session = said.session.or(model.session);
     said.server_tools = model.server_tools;
     keep(said, flow);
 }
 
-/// Refuses a request that names another session than the evidence shows, where the configuration
-/// says so.
+/// Whether an id that a request names is the session's, one that its agent goes by, or a child's; or
+/// whether the session is not known.
+fn belongs(flow: &Flow, id: &str) -> bool {
+    let facts = &flow.facts;
+    let Some(own) = facts.session.as_deref() else {
+        return true;
+    };
+    let root = facts.root.as_deref().unwrap_or(own);
+    if [own, root]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(id))
+    {
+        return true;
+    }
+    let snapshot = flow.snapshot();
+    let sessions = snapshot.identity.sessions();
+    // A command of the agent does not choose the agent's id.
+    let named = match facts.channel.as_deref() {
+        Some("bash") => sessions.has_id(root, id),
+        _ => sessions.takes_id(root, id),
+    };
+    let child = || {
+        let live = sessions.live(&id.to_ascii_lowercase());
+        live.is_some_and(|live| live.root.as_deref() == Some(root))
+    };
+    named || child()
+}
+
+/// Refuses a request that names another session than its evidence shows, where the configuration
+/// says so. Ids that the agent of the session reported, and ids of its children, are the session's.
 pub(super) fn agrees(known: &Known, flow: &mut Flow) -> Result<(), Refusal> {
     let differs = flow.facts.said.as_ref().is_some_and(|said| said.mismatch);
     let denies = flow.snapshot().identity.header_mismatch() == HeaderMismatch::Deny;
@@ -77,10 +98,7 @@ pub(super) fn agrees(known: &Known, flow: &mut Flow) -> Result<(), Refusal> {
 /// What the record names then.
 const RULE: &str = "identity.session.header-mismatch";
 
-fn keep(mut said: Said, flow: &mut Flow) {
-    let known = flow.facts.session.as_deref();
-    let differs = |session: &str| known.is_some_and(|known| !known.eq_ignore_ascii_case(session));
-    said.mismatch |= said.session.as_deref().is_some_and(differs);
+fn keep(said: Said, flow: &mut Flow) {
     if said != Said::default() {
         flow.facts.said = Some(Box::new(said));
     }

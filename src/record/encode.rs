@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::identity::{Process, RepositorySaid, ToolCall, Trust, Work};
+use crate::identity::{CallBasis, Process, RepositorySaid, ToolCall, Trust, Work};
 use crate::policy::{Action, Basis, Deed, Mode, TierBasis, Verdict};
 
 use super::json::Object;
@@ -416,16 +416,19 @@ fn caller(object: &mut Object, facts: &FlowFacts) {
     }
 }
 
-/// What is known of the tool call; where the request itself says it, that is more exact.
+/// What is known of the tool call; where the request itself says it, that is more exact. Where two
+/// kinds of evidence disagree, no call is named.
 fn call(object: &mut Object, facts: &FlowFacts) {
     let none = (ToolCall::default(), Said::default());
     let call = facts.call.as_deref().unwrap_or(&none.0);
     let said = facts.said.as_deref().unwrap_or(&none.1);
     let mcp = facts.deed.as_deref().and_then(|deed| deed.mcp.as_ref());
     let id = mcp.and_then(|mcp| mcp.tool_use_id.as_deref());
+    let id = id.filter(|_| !facts.call_conflict);
+    let prompt = said.prompt.as_deref().or(call.prompt.as_deref());
     let agent = said.agent.as_deref().or(call.agent.as_deref());
     let parent = said.parent_agent.as_deref();
-    some(object, "prompt.id", call.prompt.as_deref(), NAME);
+    some(object, "prompt.id", prompt, NAME);
     some(object, "tool_use_id", id.or(call.id.as_deref()), NAME);
     some(object, "tidegate.tool.name", call.tool.as_deref(), NAME);
     // What the request itself says of its call is the word of its process.
@@ -435,6 +438,18 @@ fn call(object: &mut Object, facts: &FlowFacts) {
         _ => id.map(|_| Trust::Asserted),
     } {
         object.word("tidegate.call.trust", trust.as_str());
+    }
+    let by_headers = said.agent.is_some() || said.prompt.is_some() || said.request.is_some();
+    if let Some(basis) = match facts.call_basis {
+        Some(basis) if facts.call.is_some() || facts.call_conflict => Some(basis),
+        _ if id.is_some() => Some(CallBasis::Meta.as_str()),
+        _ if by_headers => Some(CallBasis::Header.as_str()),
+        basis => basis,
+    } {
+        object.word("tidegate.call.basis", basis);
+    }
+    if facts.call_conflict {
+        object.boolean("tidegate.call.conflict", true);
     }
     some(object, "agent_id", agent, NAME);
     let parent = parent.or(call.parent_agent.as_deref());

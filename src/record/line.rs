@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::diag::shell_word;
 use crate::identity::{Process, RepositorySaid, ToolCall, Trust, Work};
 use crate::policy::{Action, Basis, Category, Deed, Mode, TierBasis, Verdict};
 
@@ -108,6 +109,8 @@ pub struct FlowFacts {
     pub rule: Option<Arc<str>>,
     /// `tidegate.rule.location`.
     pub rule_location: Option<Arc<str>>,
+    /// The file of the configuration, for commands in answers. Not on record.
+    pub config_file: Option<Arc<str>>,
     /// `tidegate.policy.digest`.
     pub policy_digest: Option<Arc<str>>,
     /// `tidegate.policy.generation`.
@@ -148,6 +151,11 @@ pub struct FlowFacts {
     pub work: Option<Arc<Work>>,
     /// `tidegate.call.trust`: who says that the flow belongs to `call`.
     pub call_trust: Trust,
+    /// `tidegate.call.basis`: what ties the flow to `call`; `none` where nothing does, in a session
+    /// whose hooks report calls.
+    pub call_basis: Option<&'static str>,
+    /// `tidegate.call.conflict`: two kinds of evidence name different calls, so it belongs to none.
+    pub call_conflict: bool,
     /// `tool_use_id`, `prompt.id`, `agent_id`, `parent_agent_id`.
     pub call: Option<Arc<ToolCall>>,
     /// `process.*`.
@@ -190,6 +198,18 @@ pub struct FlowFacts {
     pub ms: Timings,
 }
 
+impl FlowFacts {
+    /// The command that explains the flow, as a person types it.
+    pub fn explain(&self) -> String {
+        let mut text = format!("tidegate explain {}", self.flow);
+        if let Some(file) = &self.config_file {
+            text.push_str(" --config ");
+            text.push_str(&shell_word(file));
+        }
+        text
+    }
+}
+
 /// What the agent says of itself inside a tunnel; labels, no evidence.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Said {
@@ -201,6 +221,8 @@ pub struct Said {
     pub agent: Option<Box<str>>,
     /// `parent_agent_id`.
     pub parent_agent: Option<Box<str>>,
+    /// `prompt.id`.
+    pub prompt: Option<Box<str>>,
     /// `client_request_id`.
     pub request: Option<Box<str>>,
     /// `trace_id` and `span_id` of `traceparent`.

@@ -1,10 +1,10 @@
-"""An agent that behaves like Claude Code behind `tidegate exec`: its hooks, then one Bash call."""
+"""An agent that behaves like Claude Code behind `tidegate exec`: its hooks, then its Bash calls."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
-import urllib.request
 
 TIDEGATE, WORK, COMMANDS = sys.argv[1], sys.argv[2], sys.argv[3:]
 SESSION = os.environ["TIDEGATE_SESSION"]
@@ -26,37 +26,32 @@ def told(event, **more):
     )
 
 
-def command_hook(event):
-    hook = [TIDEGATE, "session", "hook"]
-    subprocess.run(hook, input=told(event, source="startup"), text=True, check=True)
-
-
-def http_hook(event, **more):
-    request = urllib.request.Request(
-        f"http://{os.environ['TIDEGATE_ADMIN']}/v1/hooks/claude-code",
-        told(event, tool_name="Bash", **more).encode(),
-        {
-            "Content-Type": "application/json",
-            "Authorization": "Bearer " + os.environ["TIDEGATE_TOKEN"],
-        },
+def hook(event, **more):
+    """Runs a hook as Claude Code does: by a shell, with one end of a socket pair as its input."""
+    own, its = socket.socketpair()
+    child = subprocess.Popen(
+        f"'{TIDEGATE}' session hook", shell=True, stdin=its, stdout=subprocess.PIPE, text=True
     )
-    # The gate's own listener is not asked through the gate.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=30) as answer:
-        return answer.read().decode()
+    its.close()
+    own.sendall(told(event, **more).encode())
+    own.close()
+    answer = child.communicate(timeout=60)[0]
+    assert child.returncode == 0
+    return answer
 
 
 def begin(number, command):
     name = f"toolu_{number}"
-    http_hook("PreToolUse", tool_use_id=name, tool_input={"command": command})
+    hook("PreToolUse", tool_name="Bash", tool_use_id=name, tool_input={"command": command})
     script = f"source {ENV_FILE} && eval \"$1\" </dev/null"
     return subprocess.Popen(["bash", "-c", script, "bash", command], cwd=os.getcwd())
 
 
-command_hook("SessionStart")
+hook("SessionStart", source="startup")
 running = [(n, begin(n, command)) for n, command in enumerate(COMMANDS, 1)]
 for number, child in running:
     code = child.wait()
     event = "PostToolUse" if code == 0 else "PostToolUseFailure"
-    print(number, code, http_hook(event, tool_use_id=f"toolu_{number}", tool_response={}))
-command_hook("SessionEnd")
+    name = f"toolu_{number}"
+    print(number, code, hook(event, tool_name="Bash", tool_use_id=name, tool_response={}))
+hook("SessionEnd")

@@ -492,6 +492,16 @@ fn claude_is_told_which_session_it_is_unless_it_was() {
             .args(words);
         program.run().succeeded().stdout
     };
+    // Hooks for the run come first, in every case.
+    let run = |words: &[&str]| {
+        let said = run(words);
+        let rest = said.strip_prefix("--settings ").expect("settings");
+        let mut settings = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        let hooks = settings.next().expect("JSON").expect("JSON");
+        assert!(hooks["hooks"]["PreToolUse"].is_array(), "{hooks}");
+        let end = settings.byte_offset();
+        rest.get(end..).expect("the rest").trim_start().to_owned()
+    };
     assert_eq!(run(&["-p", "hi"]), format!("--session-id {id} -p hi\n"));
     for own in ["-c", "-pc", "--resume=x", "-r", "--session-id"] {
         assert_eq!(run(&[own, "hi"]), format!("{own} hi\n"));

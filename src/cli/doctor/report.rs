@@ -198,7 +198,9 @@ impl Report {
     /// Tells the gate, with a token for reports.
     pub(super) fn send(&self, address: &AdminAddress, token: &str) -> io::Result<()> {
         let (path, patience) = ("/v1/contained", admin::PATIENCE);
-        let (status, body) = admin::post(address, path, Some(token), &self.probes(), patience)?;
+        let recipient = admin::Recipient::Any;
+        let bearer = admin::Bearer { token, recipient };
+        let (status, body) = admin::post(address, path, Some(bearer), &self.probes(), patience)?;
         if status == 204 {
             return Ok(());
         }

@@ -35,11 +35,17 @@ pub(super) struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    /// Becomes the command; its code where it could not be begun.
-    pub(super) fn run(&self, wish: &Wish, words: &[OsString]) -> anyhow::Result<u8> {
+    /// Becomes the command, whose words depend on the variables that are set for it; its code where it
+    /// could not be begun.
+    pub(super) fn run(
+        &self,
+        wish: &Wish,
+        words: impl FnOnce(&[(&'static str, String)]) -> Vec<OsString>,
+    ) -> anyhow::Result<u8> {
         let started = start(self.control, wish)?;
         let mut set = self.variables(&started, wish);
         env::add(&mut set, joined_trust::variables(self.control)?);
+        let words = words(&set);
         print::err(&format!(
             "tidegate: joined the gate at {}: session {}, tier {} ({})\n",
             print::clean(&self.proxy.with_credentials(None).url(), 64),
@@ -53,7 +59,7 @@ impl Gate<'_> {
         let mut command = Command::new(program);
         let set = child::over_those_of_the_user(&set);
         let error = command.args(rest).envs(set).exec();
-        Ok(child::not_begun(words, &error))
+        Ok(child::not_begun(&words, &error))
     }
 
     fn variables(&self, started: &Started, wish: &Wish) -> Vec<(&'static str, String)> {

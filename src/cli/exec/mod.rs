@@ -3,6 +3,7 @@
 
 mod agent;
 mod child;
+mod claude;
 mod hidden;
 mod jailed;
 mod joined;
@@ -48,8 +49,6 @@ const LIFETIME: Duration = Duration::from_hours(24 * 30);
 /// The first line of a command that is observed.
 const OBSERVING: &str =
     "tidegate: OBSERVING: the rules refuse nothing; the end shows what they would refuse\n";
-/// Options of `claude` that say which session it is.
-const CLAUDE_SESSION: &[&str] = &["--session-id", "--resume", "--continue", "--from-pr"];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Exec {
@@ -249,7 +248,7 @@ impl Exec {
                     control: &control,
                     admin: &admin,
                 };
-                gate.run(&wish, &self.words(id))
+                gate.run(&wish, |variables| self.words(id, variables))
             });
         match ran {
             Ok(code) => ExitCode::from(code),
@@ -301,7 +300,8 @@ impl Exec {
         found.remember(&running.gate.clock);
         running.keep_copy(catalogue, adapt);
         running.sample();
-        let (words, mut variables) = (self.words(id), session.variables(place)?);
+        let mut variables = session.variables(place)?;
+        let words = self.words(id, &variables);
         if let Some(bundle) = &running.bundle {
             super::env::add(&mut variables, super::ca::variables(bundle));
         }
@@ -314,15 +314,25 @@ impl Exec {
         let tasks = &running.gate.attendants;
         let mut child = Child::new(&words, &variables, limit, tasks, children);
         let ended = match front {
-            None => jailed::run(&running, &session, &mut child, &wishes).await?,
+            None => jailed::run(&running, &session, &mut child, &wishes).await,
             Some(front) => {
                 front.serve(&running, session.tenant());
-                child.run(&session.family).await
+                Ok(child.run(&session.family).await)
             }
         };
         drop(child);
-        self.end(running, &session, summary).await?;
-        Ok(ended)
+        match ended {
+            Ok(code) => {
+                self.end(running, &session, summary).await?;
+                Ok(code)
+            }
+            Err(error) => {
+                running.cut().await;
+                session.record_end(&running.gate, "the command did not start");
+                running.close().await;
+                Err(error.into())
+            }
+        }
     }
 
     async fn end(
@@ -332,9 +342,7 @@ impl Exec {
         summary: Option<SummaryFile>,
     ) -> anyhow::Result<()> {
         running.cut().await;
-        let facts = session_facts(&session.grant, Some("the command ended".into()), &asker());
-        let recorder = &running.gate.recorder;
-        recorder.event(&Event::SessionEnded(Box::new(facts)));
+        session.record_end(&running.gate, "the command ended");
         let end = summary::End {
             counts: session.tally.counts(),
             session: &session.started,
@@ -392,9 +400,11 @@ impl Exec {
         let word = self.recognised().and_then(|it| it.word).unwrap_or(0);
         let program = self.command.get(word).map(OsString::as_os_str);
         let agent = AgentProcess::new(family.clone(), program.and_then(Program::of_command));
-        identity
-            .sessions()
-            .agent_is(started.session.as_str().into(), agent);
+        let root = started.session.as_str().into();
+        if self.claude().is_some() && claude::chooses_its_session(&self.command) {
+            identity.sessions().awaits_id(&root);
+        }
+        identity.sessions().agent_is(root, agent);
         Ok(Session {
             started,
             // The listener is the session's own for as long as it is there.
@@ -415,26 +425,29 @@ impl Exec {
         Recognised::of(&self.command, self.agent)
     }
 
-    /// The command; `claude` is told which session it is, unless it was already.
-    fn words(&self, id: Uuid) -> Vec<OsString> {
-        let mut words = self.command.clone();
-        let says = |word: &OsString| {
-            let word = word.to_string_lossy();
-            let name = word.split('=').next().unwrap_or_default();
-            // `-r` and `-c`, perhaps among other letters.
-            let short = name.starts_with('-') && !name.starts_with("--");
-            CLAUDE_SESSION.contains(&name) || short && name.contains(['r', 'c'])
+    /// The word of the command that is Claude Code's program, where it is one.
+    fn claude(&self) -> Option<usize> {
+        let claude = self.recognised().filter(|it| it.agent == Agent::Claude)?;
+        claude.word
+    }
+
+    /// The command; Claude Code is told which session it is, and gets hooks for this run.
+    fn words(&self, id: Uuid, variables: &[(&'static str, String)]) -> Vec<OsString> {
+        let Some(at) = self.claude() else {
+            return self.command.clone();
         };
-        let claude = self.recognised().filter(|it| it.agent == Agent::Claude);
-        let behind = claude.and_then(|it| it.word).map(|word| word + 1);
-        if let Some(at) = behind.filter(|_| !self.command.iter().any(says)) {
-            words.splice(at..at, ["--session-id".into(), id.to_string().into()]);
-        }
-        words
+        let (before, command) = self.command.split_at(at);
+        let words = claude::words(command, &id.to_string(), variables);
+        before.iter().cloned().chain(words).collect()
     }
 }
 
 impl Session {
+    fn record_end(&self, gate: &Gate, why: &str) {
+        let facts = session_facts(&self.grant, Some(why.into()), &asker());
+        gate.recorder.event(&Event::SessionEnded(Box::new(facts)));
+    }
+
     fn tenant(&self) -> Tenant {
         Tenant {
             grant: self.grant.clone(),

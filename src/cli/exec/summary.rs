@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::diag::shell_word;
 use crate::gate::Started;
 use crate::record::{Counts, Kind, Outcome};
 
@@ -186,13 +187,17 @@ impl End<'_> {
         };
         let mut next = format!("tidegate explain {scheme}://{}{port}/", kind.host);
         if let Some(config) = self.config {
-            let _ = write!(next, " --config {}", quoted(&config.display().to_string()));
+            let _ = write!(
+                next,
+                " --config {}",
+                shell_word(&config.display().to_string())
+            );
         }
         if self.is_asserted() {
             // Supposed as a caller's, the repository would give its tier.
-            let _ = write!(next, " --tier {}", quoted(&self.session.tier));
+            let _ = write!(next, " --tier {}", shell_word(&self.session.tier));
         } else if let Some(repository) = &self.session.repository {
-            let _ = write!(next, " --repo {}", quoted(repository));
+            let _ = write!(next, " --repo {}", shell_word(repository));
         }
         Some(next)
     }
@@ -212,15 +217,6 @@ fn row(name: &str, kind: &Kind, count: u64) -> String {
 fn line(text: &mut String, what: &str) {
     text.push_str(print::clean(what.trim_end(), print::WIDTH).trim_end());
     text.push('\n');
-}
-
-/// A word of a shell.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+".contains(c);
-    if word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", print::clean(word, 1000).replace('\'', "'\\''"))
 }
 
 #[cfg(test)]

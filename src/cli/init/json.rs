@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// A JSON value whose objects keep their order.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Json {
+pub(in crate::cli) enum Json {
     Array(Vec<Self>),
     Object(Vec<(String, Self)>),
     /// Anything else.
@@ -16,28 +16,33 @@ pub(super) enum Json {
 }
 
 impl Json {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::cli) fn parse(text: &str) -> Result<Self, String> {
         let parsed = serde_json::from_str(text.trim_start_matches('\u{feff}'));
         parsed.map_err(|error| format!("this is not JSON that can be added to: {error}"))
     }
 
-    pub(super) fn text(text: impl Into<String>) -> Self {
+    pub(in crate::cli) fn text(text: impl Into<String>) -> Self {
         Self::Plain(Value::String(text.into()))
     }
 
     /// As Claude Code writes its settings.
-    pub(super) fn pretty(&self) -> String {
+    pub(in crate::cli) fn pretty(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
-    pub(super) fn as_text(&self) -> Option<&str> {
+    /// In one line.
+    pub(in crate::cli) fn compact(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    pub(in crate::cli) fn as_text(&self) -> Option<&str> {
         match self {
             Self::Plain(value) => value.as_str(),
             _ => None,
         }
     }
 
-    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+    pub(in crate::cli) fn get(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Object(pairs) => pairs.iter().find(|(name, _)| name == key).map(|(_, it)| it),
             _ => None,
@@ -45,7 +50,7 @@ impl Json {
     }
 
     /// The value of a key, which is made where it is not there; `None` where this is no object.
-    pub(super) fn entry(&mut self, key: &str, made: Self) -> Option<&mut Self> {
+    pub(in crate::cli) fn entry(&mut self, key: &str, made: Self) -> Option<&mut Self> {
         let Self::Object(pairs) = self else {
             return None;
         };
@@ -56,7 +61,7 @@ impl Json {
         pairs.find(|(name, _)| name == key).map(|(_, it)| it)
     }
 
-    pub(super) fn set(&mut self, key: &str, value: Self) -> Option<()> {
+    pub(in crate::cli) fn set(&mut self, key: &str, value: Self) -> Option<()> {
         *self.entry(key, Self::Plain(Value::Null))? = value;
         Some(())
     }

@@ -2,9 +2,9 @@
 
 mod diff;
 mod files;
-mod json;
+pub(super) mod json;
 mod other;
-mod settings;
+pub(super) mod settings;
 
 use std::io::{self, BufRead, IsTerminal};
 use std::path::PathBuf;
@@ -12,12 +12,13 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::config::AdminAddress;
+use crate::diag::shell_word;
 
 use super::env::Proxy;
 use super::{Answer, admin, print};
 
 use json::Json;
-use settings::Settings;
+use settings::{Settings, proxy_variables};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Init {
@@ -59,10 +60,10 @@ pub(super) struct ClaudeCode {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
     #[arg(value_parser = Proxy::parse)]
     proxy: Proxy,
-    /// The admin listener of the gate: ADDRESS:PORT.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3130")]
-    #[arg(value_parser = admin::parse_address)]
-    admin: AdminAddress,
+    /// The admin listener of the gate, for agents that have the token of a session: ADDRESS:PORT or
+    /// unix:PATH [default: as the launcher says, or the control socket].
+    #[arg(long, value_name = "ADDRESS", value_parser = admin::parse_address)]
+    admin: Option<AdminAddress>,
     /// The folder with the settings of this user.
     #[arg(long, env = "CLAUDE_CONFIG_DIR", hide = true)]
     folder: Option<String>,
@@ -99,7 +100,6 @@ impl ClaudeCode {
             None => Json::Object(Vec::new()),
         };
         self.settings()
-            .map_err(wrong)?
             .put_into(&mut settings)
             .map_err(|why| wrong(format!("{}: {why}", path.display())))?;
         let after = settings.pretty();
@@ -152,27 +152,29 @@ impl ClaudeCode {
         Ok(folder.join("settings.json"))
     }
 
-    fn settings(&self) -> Result<Settings, String> {
-        let AdminAddress::Tcp(admin) = &self.admin else {
-            return Err("HTTP hooks reach an admin listener by TCP only".to_owned());
-        };
-        Ok(Settings {
+    fn settings(&self) -> Settings {
+        let mut variables = Vec::new();
+        if !self.launched {
+            variables.extend(proxy_variables(&self.proxy));
+        }
+        if let Some(admin) = &self.admin {
+            variables.push(("TIDEGATE_ADMIN", admin::show_address(admin)));
+        }
+        Settings {
             program: program(self.project),
-            hooks: format!("http://{admin}/v1/hooks/claude-code"),
-            admin: admin.to_string(),
-            proxy: self.proxy.clone(),
-            launched: self.launched,
+            variables,
             managed: self.managed,
-        })
+        }
     }
 }
 
-/// Where everybody has another machine the name has to do; else the file, which no PATH changes.
-fn program(shared: bool) -> String {
+/// The program, as a word of a shell: its name where the settings are for several machines, else its
+/// file, which no PATH changes.
+pub(super) fn program(shared: bool) -> String {
     let own = std::env::current_exe().ok();
     let own = own.and_then(|path| path.into_os_string().into_string().ok());
     own.filter(|_| !shared)
-        .map_or_else(|| "tidegate".to_owned(), |path| files::quoted(&path))
+        .map_or_else(|| "tidegate".to_owned(), |path| shell_word(&path))
 }
 
 fn show(path: &str, lines: Option<&[String]>) {

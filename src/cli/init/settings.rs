@@ -7,66 +7,53 @@ use super::json::Json;
 
 /// Tools that reach the network.
 const TOOLS: &str = "Bash|PowerShell|WebFetch|WebSearch|mcp__.*";
-const COMMAND_EVENTS: [&str; 3] = ["SessionStart", "CwdChanged", "SessionEnd"];
+const SESSION_EVENTS: [&str; 4] = [
+    "SessionStart",
+    "CwdChanged",
+    "UserPromptSubmit",
+    "SessionEnd",
+];
 const TOOL_EVENTS: [&str; 3] = ["PreToolUse", "PostToolUse", "PostToolUseFailure"];
+/// How long an agent waits for a hook, in seconds: longer than the hook waits for its gate.
+const HOOK_TIMEOUT: u32 = 10;
 const COMMAND_END: &str = " session hook";
+/// The end of the URL of HTTP hooks, which earlier versions wrote.
 const URL_END: &str = "/v1/hooks/claude-code";
-const TOKEN: &str = "TIDEGATE_TOKEN";
 
 /// What the settings have to say.
-pub(super) struct Settings {
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Settings {
     /// The program, as a word of a shell.
-    pub(super) program: String,
-    /// The URL of the HTTP hooks.
-    pub(super) hooks: String,
-    /// The admin listener.
-    pub(super) admin: String,
-    /// The proxy.
-    pub(super) proxy: Proxy,
-    /// Whether the launcher of the agent sets the variables.
-    pub(super) launched: bool,
+    pub(in crate::cli) program: String,
+    /// Variables for the agent and its commands.
+    pub(in crate::cli) variables: Vec<(&'static str, String)>,
     /// Whether these are the settings of the machine.
-    pub(super) managed: bool,
+    pub(in crate::cli) managed: bool,
 }
 
 impl Settings {
     /// Puts it among what is there; what is not ours stays as it is, where it is.
-    pub(super) fn put_into(&self, settings: &mut Json) -> Result<(), String> {
+    pub(in crate::cli) fn put_into(&self, settings: &mut Json) -> Result<(), String> {
         let shape = |what: &str| format!("`{what}` is not of the form that Claude Code reads");
         if !matches!(settings, Json::Object(_)) {
             return Err(shape("{ … }"));
         }
         let nothing = || Json::Object(Vec::new());
-        if !self.launched {
+        if !self.variables.is_empty() {
             let env = settings.entry("env", nothing());
             let env = env.ok_or_else(|| shape("env"))?;
-            for (name, value) in self.variables() {
+            for (name, value) in &self.variables {
                 env.set(name, Json::text(value))
                     .ok_or_else(|| shape("env"))?;
             }
         }
         let hooks = settings.entry("hooks", nothing());
         let hooks = hooks.ok_or_else(|| shape("hooks"))?;
-        for event in COMMAND_EVENTS {
-            put_hook(hooks, event, self.command()).ok_or_else(|| shape(event))?;
+        for event in SESSION_EVENTS {
+            put_hook(hooks, event, self.hook(None)).ok_or_else(|| shape(event))?;
         }
         for event in TOOL_EVENTS {
-            put_hook(hooks, event, self.http()).ok_or_else(|| shape(event))?;
-        }
-        // A list of what is allowed takes away all else: it is added to, and made for machines only.
-        for (key, value) in [
-            ("httpHookAllowedEnvVars", TOKEN),
-            ("allowedHttpHookUrls", &self.hooks),
-        ] {
-            if self.managed || settings.get(key).is_some() {
-                let list = settings.entry(key, Json::Array(Vec::new()));
-                let Some(Json::Array(items)) = list else {
-                    return Err(shape(key));
-                };
-                if !items.iter().any(|item| item.as_text() == Some(value)) {
-                    items.push(Json::text(value));
-                }
-            }
+            put_hook(hooks, event, self.hook(Some(TOOLS))).ok_or_else(|| shape(event))?;
         }
         if self.managed {
             let only = Json::Plain(Value::Bool(true));
@@ -75,34 +62,24 @@ impl Settings {
         Ok(())
     }
 
-    fn variables(&self) -> Vec<(&'static str, String)> {
-        // What starts Java or git in the process of the agent is for its commands, which get it.
-        let of_commands = ["GIT_CONFIG_PARAMETERS", "JAVA_TOOL_OPTIONS"];
-        let mut variables = self.proxy.variables();
-        variables.retain(|(name, _)| !of_commands.contains(name));
-        variables.push(("TIDEGATE_PROXY", self.proxy.with_credentials(None).url()));
-        variables.push(("TIDEGATE_ADMIN", self.admin.clone()));
-        variables
-    }
-
-    fn command(&self) -> Json {
+    fn hook(&self, matcher: Option<&str>) -> Json {
         let command = format!("{}{COMMAND_END}", self.program);
-        json!({ "hooks": [{ "type": "command", "command": command }] }).into()
+        let hooks = json!([{ "type": "command", "command": command, "timeout": HOOK_TIMEOUT }]);
+        match matcher {
+            Some(matcher) => json!({ "matcher": matcher, "hooks": hooks }).into(),
+            None => json!({ "hooks": hooks }).into(),
+        }
     }
+}
 
-    fn http(&self) -> Json {
-        json!({
-            "matcher": TOOLS,
-            "hooks": [{
-                "type": "http",
-                "url": self.hooks,
-                "timeout": 5,
-                "headers": { "Authorization": format!("Bearer ${TOKEN}") },
-                "allowedEnvVars": [TOKEN],
-            }]
-        })
-        .into()
-    }
+/// The variables that make an agent use a proxy. What starts Java or git in the process of the agent
+/// is for its commands, which get it from the hook.
+pub(super) fn proxy_variables(proxy: &Proxy) -> Vec<(&'static str, String)> {
+    let of_commands = ["GIT_CONFIG_PARAMETERS", "JAVA_TOOL_OPTIONS"];
+    let mut variables = proxy.variables();
+    variables.retain(|(name, _)| !of_commands.contains(name));
+    variables.push(("TIDEGATE_PROXY", proxy.with_credentials(None).url()));
+    variables
 }
 
 /// Puts a hook in the place of the one that we wrote before, else behind the others.
@@ -141,10 +118,7 @@ mod tests {
     fn settings(managed: bool) -> Settings {
         Settings {
             program: "/opt/tidegate".to_owned(),
-            hooks: "http://127.0.0.1:3130/v1/hooks/claude-code".to_owned(),
-            admin: "127.0.0.1:3130".to_owned(),
-            proxy: Proxy::parse("http://127.0.0.1:3128").unwrap(),
-            launched: false,
+            variables: proxy_variables(&Proxy::parse("http://127.0.0.1:3128").unwrap()),
             managed,
         }
     }
@@ -166,11 +140,7 @@ mod tests {
                 .unwrap_or_else(|| panic!("{text} in {after}"))
         };
         assert!(at("\"zeta\": 1.5") < at("\"env\"") && at("\"env\"") < at("\"alpha\""));
-        assert!(at("\"Z\"") < at("\"A\"") && at("\"mine\"") < at(URL_END));
-        assert!(
-            !after.contains("allowedHttpHookUrls"),
-            "others have HTTP hooks, too"
-        );
+        assert!(at("\"Z\"") < at("\"A\"") && at("\"mine\"") < at("/opt/tidegate"));
         assert_eq!(
             put(&after, false).unwrap(),
             after,
@@ -182,11 +152,30 @@ mod tests {
     fn the_settings_of_a_machine_allow_its_hooks_only() {
         let after: Value = serde_json::from_str(&put("{}", true).unwrap()).unwrap();
         assert_eq!(after["allowManagedHooksOnly"], true);
-        assert_eq!(after["httpHookAllowedEnvVars"], json!([TOKEN]));
-        assert_eq!(after["allowedHttpHookUrls"], json!([settings(true).hooks]));
         assert_eq!(after["env"]["CLAUDE_CODE_PROXY_RESOLVES_HOSTS"], "1");
         let hook = &after["hooks"]["SessionStart"][0]["hooks"][0]["command"];
         assert_eq!(hook, "/opt/tidegate session hook");
+    }
+
+    #[test]
+    fn hooks_that_an_earlier_version_wrote_are_replaced() {
+        let before = r#"{"hooks":{"PreToolUse":[{"matcher":"Bash","hooks":[
+            {"type":"http","url":"http://127.0.0.1:3130/v1/hooks/claude-code"}]}],
+            "SessionStart":[{"hooks":[{"type":"command","command":"'/a b/tidegate' session hook"}]}]}}"#;
+        let after = put(before, false).unwrap();
+        assert!(
+            !after.contains("http://127.0.0.1:3130") && !after.contains("/a b/"),
+            "{after}"
+        );
+        assert_eq!(
+            after.matches("/opt/tidegate session hook").count(),
+            7,
+            "{after}"
+        );
+        assert!(
+            !after.contains("TIDEGATE_ADMIN") && !after.contains("TIDEGATE_TOKEN"),
+            "{after}"
+        );
     }
 
     #[test]
@@ -200,7 +189,6 @@ mod tests {
             "{\"hooks\":{\"PreToolUse\":{}}}",
             "{\"a\":1,\"a\":2}",
             "{ // a comment\n }",
-            "{\"allowedHttpHookUrls\":{}}",
             &"[".repeat(100_000),
         ] {
             assert!(

@@ -1,14 +1,18 @@
-//! `tidegate session hook`: the command of Claude Code's hooks `SessionStart`, `CwdChanged` and
-//! `SessionEnd`.
+//! `tidegate session hook`: the command of every hook of Claude Code.
 //!
-//! It never stops the agent: whatever goes wrong, it says so and exits with 0. Commands are pointed
-//! at the proxy all the same, which refuses whoever it does not know.
+//! The hook reports the event to the gate and prints the gate's answer in the agent's form. At the
+//! start of a session, and where the agent changes its folder, the hook also registers the session for
+//! the agent's commands and writes their variables to `CLAUDE_ENV_FILE`.
+//!
+//! The gate reads the standard input of the hook itself where it can: then it knows that the agent
+//! wrote the report. The hook never stops the agent: whatever goes wrong, it exits with 0. Commands use
+//! the proxy all the same, which refuses a caller that it does not know.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::gate::Wish;
@@ -18,10 +22,14 @@ use super::super::env::Proxy;
 use super::super::{Answer, admin, print};
 use super::{Door, Failure, block};
 
-/// Bytes of what a hook is told.
-const LONGEST: u64 = 1 << 20;
-/// A session's end has 1.5 seconds.
-const END_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of what a hook is told: the answer of a tool is among them.
+const MAX_REPORT: u64 = 16 << 20;
+/// Time for a report: an agent waits for its hook.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(4);
+/// At the end of a session an agent waits for 1.5 seconds.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+const REPORTS: &str = "/v1/hooks/claude-code";
+const STDIN_REPORTS: &str = "/v1/hooks/claude-code/stdin";
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Hook {
@@ -39,13 +47,34 @@ pub(in crate::cli) struct Hook {
     door: Door,
 }
 
-/// What the agent tells.
-#[derive(Debug, Deserialize)]
-struct Told {
+/// What the agent tells, as far as the gate needs it.
+#[derive(Debug, Deserialize, Serialize)]
+struct Report {
     session_id: String,
     hook_event_name: String,
     cwd: Option<PathBuf>,
     permission_mode: Option<String>,
+    source: Option<String>,
+    prompt_id: Option<String>,
+    agent_id: Option<String>,
+    parent_agent_id: Option<String>,
+    tool_name: Option<String>,
+    tool_use_id: Option<String>,
+    tool_input: Option<ToolInput>,
+}
+
+/// Of the input of a tool only what tells its flows from others.
+#[derive(Debug, Deserialize, Serialize)]
+struct ToolInput {
+    command: Option<Value>,
+    url: Option<Value>,
+}
+
+/// A report that the gate has read, and its answer.
+#[derive(Debug, Deserialize)]
+struct Taken {
+    report: Report,
+    answer: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,68 +87,94 @@ struct Started {
 impl Hook {
     pub(super) fn perform(&self) -> Answer {
         match self.answer() {
-            Ok(Some(answer)) => print::json(&answer),
-            Ok(None) => {}
-            Err(failure) => {
+            Ok(answer) if answer == json!({}) => {}
+            Ok(answer) => print::json(&answer),
+            Err(Trouble { failure, is_start }) => {
                 let why = format!("tidegate: {}", failure.why);
                 print::err(&format!("{why}\n"));
-                print::json(&json!({ "systemMessage": why }));
+                // Said once a session, not at each tool call.
+                if is_start {
+                    print::json(&json!({ "systemMessage": why }));
+                }
             }
         }
         Answer::Yes
     }
 
-    fn answer(&self) -> Result<Option<Value>, Failure> {
-        let told = told()?;
-        match told.hook_event_name.as_str() {
-            "SessionEnd" => self.end(&told).map(|()| None),
-            "SessionStart" | "CwdChanged" => self.start(&told),
-            _ => Ok(None),
+    fn answer(&self) -> Result<Value, Trouble> {
+        let launched = self.door.token().is_some();
+        let taken = if launched { self.taken() } else { None };
+        let (report, answer) = match taken {
+            Some(Taken { report, answer }) => (report, Some(answer)),
+            None => (told().map_err(Trouble::at_start)?, None),
+        };
+        let is_start = matches!(&*report.hook_event_name, "SessionStart" | "CwdChanged");
+        let trouble = |failure| Trouble { failure, is_start };
+        if report.hook_event_name == "SessionEnd" {
+            return self.end(&report).map_err(trouble);
         }
+        // Without a launcher a session has to be registered before it can report anything.
+        let context = match is_start {
+            true => self.start(&report).map_err(trouble)?,
+            false => None,
+        };
+        let answer = match answer {
+            Some(answer) => answer,
+            None => self.post(&report).map_err(trouble)?,
+        };
+        Ok(joined(context, answer, &report.hook_event_name))
     }
 
-    fn start(&self, told: &Told) -> Result<Option<Value>, Failure> {
-        let started = self.register(told);
+    /// Lets the gate read the report from our standard input. `None` where the gate cannot be sure that
+    /// the agent wrote it, or no gate answers: the input is still unread then.
+    fn taken(&self) -> Option<Taken> {
+        let text = self.door.post(STDIN_REPORTS, &json!({}), REPORT_TIMEOUT);
+        serde_json::from_str(&text.ok()?).ok()
+    }
+
+    fn post(&self, report: &Report) -> Result<Value, Failure> {
+        let text = self.door.post(REPORTS, report, REPORT_TIMEOUT)?;
+        serde_json::from_str(&text).map_err(|_| not_a_gate())
+    }
+
+    /// Registers the session for the agent's commands; what the model is to know.
+    fn start(&self, report: &Report) -> Result<Option<String>, Failure> {
+        let started = self.register(report);
         let (session, token) = match &started {
             Ok(started) => (&*started.session, Some(&*started.token)),
-            Err(_) => (&*told.session_id, None),
+            Err(_) => (&*report.session_id, None),
         };
         self.write(&block::block(&self.proxy, session, token))?;
         let started = started?;
-        if told.hook_event_name != "SessionStart" {
+        if report.hook_event_name != "SessionStart" {
             return Ok(None);
         }
-        let text = format!(
+        Ok(Some(format!(
             "Commands reach the network through tidegate, which allows what the tier `{}` of this \
              repository allows. A refusal is policy, not a network fault: do not retry it, and do \
              not look for another way; say what you need.",
             print::clean(&started.tier, 64)
-        );
-        let event = "SessionStart";
-        Ok(Some(json!({
-            "hookSpecificOutput": { "hookEventName": event, "additionalContext": text }
-        })))
+        )))
     }
 
-    fn register(&self, told: &Told) -> Result<Started, Failure> {
-        let copy = told.cwd.as_deref().map(vcs::working_copy);
+    fn register(&self, report: &Report) -> Result<Started, Failure> {
+        let copy = report.cwd.as_deref().map(vcs::working_copy);
         let copy = copy.unwrap_or_default();
         let wish = Wish {
-            session: Some(told.session_id.clone()),
+            session: Some(report.session_id.clone()),
             agent: Some("claude-code".to_owned()),
             repository: copy.repository,
-            folder: told.cwd.as_deref().and_then(super::start::plain_folder),
+            folder: report.cwd.as_deref().and_then(super::start::plain_folder),
             working_copy: true,
             r#ref: copy.branch,
             commit: copy.commit,
-            permission_mode: told.permission_mode.clone(),
+            permission_mode: report.permission_mode.clone(),
             channel: Some("bash".to_owned()),
             pid: self.pid.as_deref().and_then(|pid| pid.parse().ok()),
             ..Wish::default()
         };
         let text = self.door.post("/v1/sessions", &wish, admin::PATIENCE)?;
-        serde_json::from_str(&text)
-            .map_err(|_| Failure::new(Answer::Failed, "what answered is no gate"))
+        serde_json::from_str(&text).map_err(|_| not_a_gate())
     }
 
     fn write(&self, block: &str) -> Result<(), Failure> {
@@ -131,23 +186,53 @@ impl Hook {
             .map_err(|error| Failure::new(Answer::Failed, format!("{path}: {error}")))
     }
 
-    /// The session of whoever launched the agent ends with that, not here.
-    fn end(&self, told: &Told) -> Result<(), Failure> {
-        let token = self.door.token.as_deref();
+    /// The session of a launcher ends with the launcher, not here.
+    fn end(&self, report: &Report) -> Result<Value, Failure> {
+        let token = self.door.token();
         let launched = token.and_then(|token| self.proxy.in_session("main", token));
-        let own = format!("//{}.", told.session_id);
+        let own = format!("//{}.", report.session_id);
         if launched.is_some_and(|proxy| proxy.url().contains(&own)) {
-            return Ok(());
+            return Ok(json!({}));
         }
-        let body = json!({ "session": told.session_id });
-        let ended = self.door.post("/v1/sessions/end", &body, END_PATIENCE);
-        ended.map(drop)
+        let body = json!({ "session": report.session_id });
+        let ended = self.door.post("/v1/sessions/end", &body, END_TIMEOUT);
+        ended.map(|_| json!({}))
     }
 }
 
-fn told() -> Result<Told, Failure> {
+/// What went wrong, and whether at the start of a session.
+struct Trouble {
+    failure: Failure,
+    is_start: bool,
+}
+
+impl Trouble {
+    fn at_start(failure: Failure) -> Self {
+        let is_start = true;
+        Self { failure, is_start }
+    }
+}
+
+/// Both texts as one answer.
+fn joined(context: Option<String>, mut answer: Value, event: &str) -> Value {
+    let Some(context) = context else {
+        return answer;
+    };
+    let told = answer.pointer_mut("/hookSpecificOutput/additionalContext");
+    if let Some(Value::String(text)) = told {
+        *text = format!("{context}\n\n{text}");
+        return answer;
+    }
+    json!({ "hookSpecificOutput": { "hookEventName": event, "additionalContext": context } })
+}
+
+fn not_a_gate() -> Failure {
+    Failure::new(Answer::Failed, "the answer is not that of a gate")
+}
+
+fn told() -> Result<Report, Failure> {
     let mut text = String::new();
-    let read = io::stdin().take(LONGEST).read_to_string(&mut text);
-    let told = read.ok().and_then(|_| serde_json::from_str(&text).ok());
-    told.ok_or_else(|| Failure::new(Answer::Wrong, "a hook is told JSON on its standard input"))
+    let read = io::stdin().take(MAX_REPORT).read_to_string(&mut text);
+    let report = read.ok().and_then(|_| serde_json::from_str(&text).ok());
+    report.ok_or_else(|| Failure::new(Answer::Wrong, "a hook is told JSON on its standard input"))
 }

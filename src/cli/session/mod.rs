@@ -24,7 +24,7 @@ pub(super) enum Session {
     End(End),
     /// Make a pair of keys: FILE signs tokens, FILE.pub verifies them.
     Keygen(keygen::Keygen),
-    /// The command for hooks of Claude Code: `SessionStart`, `CwdChanged`, `SessionEnd`.
+    /// The command for hooks of an agent (Claude Code): it reads the event on standard input.
     Hook(hook::Hook),
 }
 
@@ -54,6 +54,10 @@ struct Door {
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS")]
     #[arg(value_parser = admin::parse_address)]
     admin: Option<AdminAddress>,
+    /// The user that the gate runs as, by name or number, beside this user and root: a token goes to
+    /// no other user's process at a local port.
+    #[arg(long, env = "TIDEGATE_GATE_USER", value_name = "USER")]
+    gate_user: Option<String>,
     /// The token of the session that asks.
     #[arg(long, env = "TIDEGATE_TOKEN", hide = true, hide_env_values = true)]
     token: Option<String>,
@@ -126,6 +130,11 @@ impl Failure {
 }
 
 impl Door {
+    /// The token of the session that asks, where there is one.
+    fn token(&self) -> Option<&str> {
+        self.token.as_deref().filter(|token| !token.is_empty())
+    }
+
     /// Asks with the token where there is one, else as the owner of the control socket.
     fn post(
         &self,
@@ -133,12 +142,15 @@ impl Door {
         body: &impl Serialize,
         patience: Duration,
     ) -> Result<String, Failure> {
-        let token = self.token.as_deref().filter(|token| !token.is_empty());
-        let address = match token {
+        let address = match self.token() {
             Some(_) => self.admin.clone().unwrap_or_else(admin::default_address),
             None => self.control()?,
         };
-        Self::exchange(&address, token, path, body, patience)
+        let bearer = self.token().map(|token| admin::Bearer {
+            token,
+            recipient: admin::Recipient::Gate(self.gate_user.as_deref()),
+        });
+        Self::exchange(&address, bearer, path, body, patience)
     }
 
     fn control(&self) -> Result<AdminAddress, Failure> {
@@ -155,13 +167,13 @@ impl Door {
 
     fn exchange(
         address: &AdminAddress,
-        token: Option<&str>,
+        bearer: Option<admin::Bearer<'_>>,
         path: &str,
         body: &impl Serialize,
         patience: Duration,
     ) -> Result<String, Failure> {
         let place = admin::show_address(address);
-        let answered = admin::post(address, path, token, body, patience);
+        let answered = admin::post(address, path, bearer, body, patience);
         let (status, body) = answered.map_err(|error| {
             let why = format!("no gate answers at {place}: {error}");
             Failure::new(Answer::Failed, why)

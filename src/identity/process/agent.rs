@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,15 @@ pub struct AgentProcess {
     family: Arc<Family>,
     /// The executable that it was started with.
     program: Option<Program>,
+}
+
+/// A report that the agent's own process writes to a hook.
+#[derive(Debug)]
+pub struct AgentReport {
+    /// Where to read it.
+    pub input: UnixStream,
+    /// When the hook began, in the kernel's ticks since the start of the machine.
+    pub began: u64,
 }
 
 /// An executable, by its file system and inode: another file that takes its path is another one.
@@ -103,6 +113,32 @@ impl AgentProcess {
         let agent = self.clone();
         let find = move || agent.holds_alone(client, local);
         self.family.search(find).await
+    }
+
+    /// The report that the agent itself writes into the standard input of the hook at the other end of
+    /// that connection; `None` where another process may have written it.
+    pub async fn report_at(&self, client: SocketAddr, local: SocketAddr) -> Option<AgentReport> {
+        let agent = self.clone();
+        self.family
+            .search(move || agent.find_report(client, local))
+            .await
+    }
+
+    #[cfg(target_os = "linux")]
+    fn find_report(&self, client: SocketAddr, local: SocketAddr) -> Option<AgentReport> {
+        let agent = Some(self.pid()).filter(|pid| *pid != 0 && self.is_itself(*pid))?;
+        let inode = self.family.inode(client, local)?;
+        let below = Table::read().below(self.family.head);
+        let hook = below.into_iter().find(|pid| table::holds(*pid, inode))?;
+        let input = super::input::of(hook, agent)?;
+        let began = table::began(hook)?;
+        let report = AgentReport { input, began };
+        self.is_itself(agent).then_some(report)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn find_report(&self, _client: SocketAddr, _local: SocketAddr) -> Option<AgentReport> {
+        None
     }
 
     fn holds_alone(&self, client: SocketAddr, local: SocketAddr) -> bool {

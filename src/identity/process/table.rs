@@ -158,6 +158,34 @@ pub(super) fn user(folder: &Path, client: SocketAddr, local: SocketAddr) -> Opti
     four().or_else(|| of("tcp6", mapped(client), mapped(local)))
 }
 
+/// The users of the sockets that listen at an address, or at that port of every address, in the
+/// network that `folder` shows.
+pub(super) fn listeners(folder: &Path, local: SocketAddr) -> Vec<u32> {
+    const USER: usize = 7;
+    const LISTENS: &str = "0A";
+    let port = format!(":{:04X}", local.port());
+    let places = [written(local), Some(mapped(local))];
+    let every = |place: &str| {
+        place
+            .strip_suffix(&*port)
+            .is_some_and(|it| it.bytes().all(|b| b == b'0'))
+    };
+    let of = |table: &str| {
+        let text = config::read(&folder.join(table)).unwrap_or_default();
+        let users = text.lines().filter_map(|line| {
+            let words: Vec<_> = line.split_ascii_whitespace().take(USER + 1).collect();
+            let place = *words.get(1)?;
+            let here = places.iter().flatten().any(|it| it == place) || every(place);
+            let listens = words.get(3) == Some(&LISTENS);
+            (here && listens)
+                .then(|| words.get(USER)?.parse().ok())
+                .flatten()
+        });
+        users.collect::<Vec<u32>>()
+    };
+    ["tcp", "tcp6"].into_iter().flat_map(of).collect()
+}
+
 /// The number in the line of those two addresses; a socket that nobody holds has none.
 fn listed(table: &Path, from: &str, to: &str) -> Option<u64> {
     number(table, |client, server| client == from && server == to)

@@ -141,6 +141,22 @@ fn a_full_line_reads_as_documented() {
 }
 
 #[test]
+fn a_flow_whose_evidence_disagrees_names_no_call() {
+    let facts = FlowFacts {
+        call: None,
+        call_basis: Some("none"),
+        call_conflict: true,
+        ..full()
+    };
+    let line = encode::decision(Timestamp::UNIX_EPOCH, &facts);
+    let value: Value = serde_json::from_slice(&line.bytes).expect("JSON");
+    assert_eq!(value.get("tool_use_id"), None);
+    assert_eq!(value.get("tidegate.call.trust"), None);
+    assert_eq!(value["tidegate.call.basis"], "none");
+    assert_eq!(value["tidegate.call.conflict"], true);
+}
+
+#[test]
 fn what_is_not_known_is_not_written() {
     let line = encode::decision(Timestamp::UNIX_EPOCH, &FlowFacts::default());
     let value: Value = serde_json::from_slice(&line.bytes).expect("JSON");
@@ -164,8 +180,14 @@ fn what_is_not_known_is_not_written() {
 
 #[test]
 fn the_schema_knows_no_field_that_is_never_written() {
-    let line = encode::close(Timestamp::UNIX_EPOCH, &full(), &ended());
-    let written: Value = serde_json::from_slice(&line.bytes).expect("JSON");
+    let conflict = FlowFacts {
+        call_conflict: true,
+        ..full()
+    };
+    let written = [full(), conflict].map(|facts| {
+        let line = encode::close(Timestamp::UNIX_EPOCH, &facts, &ended());
+        serde_json::from_slice::<Value>(&line.bytes).expect("JSON")
+    });
     let text = text(Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/config/record.schema.json"
@@ -181,7 +203,7 @@ fn the_schema_knows_no_field_that_is_never_written() {
         "service.version",
     ];
     for field in fields.keys() {
-        let known = written.get(field).is_some()
+        let known = written.iter().any(|line| line.get(field).is_some())
             || by_writer.contains(&field.as_str())
             || field.starts_with("tidegate.chain.")
             || field == "tidegate.schema";

@@ -213,6 +213,7 @@ fn full() -> FlowFacts {
             }),
         })),
         call_trust: Trust::Verified,
+        call_basis: Some("environment"),
         call: Some(Arc::new(ToolCall {
             trust: Trust::Verified,
             id: Some("toolu_1".into()),

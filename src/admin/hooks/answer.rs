@@ -1,0 +1,79 @@
+//! What an agent is told of refusals.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::identity::Refused as RefusedFlow;
+
+/// Refusals that one answer lists.
+const MAX_LISTED: usize = 16;
+/// Commands that one answer names.
+const MAX_COMMANDS: usize = 3;
+
+/// Events whose answer the model reads.
+const READ_BY_THE_MODEL: [&str; 4] = [
+    "PostToolUse",
+    "PostToolUseFailure",
+    "SessionStart",
+    "UserPromptSubmit",
+];
+
+/// Whether the model reads what is answered to this event.
+pub(super) fn is_read(event: &str) -> bool {
+    READ_BY_THE_MODEL.contains(&event)
+}
+
+/// An answer in the form of Claude Code's hooks.
+///
+/// It consists of hosts in canonical form, words of closed lists, the ids of calls and the names of
+/// tiers: no text that a third party wrote reaches the model by it.
+pub(super) fn context(event: &str, own: &[RefusedFlow], earlier: &[RefusedFlow]) -> Value {
+    if own.is_empty() && earlier.is_empty() {
+        return json!({});
+    }
+    let mut text = String::new();
+    if !own.is_empty() {
+        text.push_str("tidegate, the network policy of this machine, refused in this call:\n");
+        list(&mut text, own);
+    }
+    if !earlier.is_empty() {
+        text.push_str(
+            "tidegate, the network policy of this machine, refused after an earlier call ended \
+             (its processes went on in the background):\n",
+        );
+        list(&mut text, earlier);
+    }
+    text.push_str(
+        "This is policy, not a network fault: do not retry, and do not look for another way. If the \
+         task needs it, tell the person you work for. To see why, that person types:",
+    );
+    for it in own.iter().chain(earlier).take(MAX_COMMANDS) {
+        let _ = write!(text, "\n  {}", it.explain);
+    }
+    json!({ "hookSpecificOutput": { "hookEventName": event, "additionalContext": text } })
+}
+
+fn list(text: &mut String, refused: &[RefusedFlow]) {
+    for it in refused.iter().take(MAX_LISTED) {
+        let RefusedFlow {
+            attempt,
+            category,
+            reason,
+            count,
+            ..
+        } = it;
+        let tier = it.tier.as_deref().unwrap_or("unknown");
+        let _ = write!(
+            text,
+            "- {attempt}: {reason} (category {category}, tier {tier})"
+        );
+        if *count > 1 {
+            let _ = write!(text, ", {count} times");
+        }
+        text.push('\n');
+    }
+    if refused.len() > MAX_LISTED {
+        let _ = writeln!(text, "- {} more", refused.len() - MAX_LISTED);
+    }
+}

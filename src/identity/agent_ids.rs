@@ -1,0 +1,165 @@
+//! The ids that an agent goes by in one session: it chooses another when its user clears, resumes or
+//! forks a conversation.
+//!
+//! Labels: they say what the agent's own telemetry says, and grant nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::caller::Trust;
+
+/// Sessions whose agents chose ids.
+const MAX_SESSIONS: usize = 4096;
+/// Ids of one agent; of more, the oldest is forgotten.
+const MAX_IDS: usize = 64;
+
+/// Ids by session.
+#[derive(Debug, Default)]
+pub(super) struct AgentIds {
+    agents: Mutex<HashMap<Arc<str>, Agent>>,
+}
+
+#[derive(Debug, Default)]
+struct Agent {
+    /// The newest last.
+    ids: VecDeque<(Arc<str>, Trust)>,
+    /// Whether the agent's own process reported one: then reports of other processes do not count.
+    is_verified: bool,
+    /// Whether the agent was to choose its id and has not said it yet.
+    awaits: bool,
+}
+
+impl AgentIds {
+    /// The agent goes by `id` from now on, as a report of that `trust` says.
+    pub(super) fn succeed(&self, session: &Arc<str>, id: &str, trust: Trust) {
+        let mut agents = self.lock();
+        let Some(agent) = agent_of(&mut agents, session) else {
+            return;
+        };
+        if agent.is_verified && trust != Trust::Verified {
+            return;
+        }
+        agent.is_verified |= trust == Trust::Verified;
+        agent.awaits = false;
+        agent.add(id, trust);
+    }
+
+    /// The agent is going to choose its id.
+    pub(super) fn await_one(&self, session: &Arc<str>) {
+        if let Some(agent) = agent_of(&mut self.lock(), session) {
+            agent.awaits = true;
+        }
+    }
+
+    /// Whether the agent goes, or went, by `id`.
+    pub(super) fn has(&self, session: &str, id: &str) -> bool {
+        let agents = self.lock();
+        agents.get(session).is_some_and(|agent| agent.has(id))
+    }
+
+    /// As [`AgentIds::has`]; takes the first id where the agent was to choose one.
+    pub(super) fn takes(&self, session: &str, id: &str) -> bool {
+        let mut agents = self.lock();
+        let Some(agent) = agents.get_mut(session) else {
+            return false;
+        };
+        if std::mem::take(&mut agent.awaits) {
+            agent.add(id, Trust::Asserted);
+        }
+        agent.has(id)
+    }
+
+    /// The id that the agent goes by now, and who says so.
+    pub(super) fn current(&self, session: &str) -> Option<(Arc<str>, Trust)> {
+        self.lock().get(session)?.ids.back().cloned()
+    }
+
+    pub(super) fn forget(&self, session: &str) {
+        self.lock().remove(session);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Agent>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The agent of a session; `None` where there is no room for one more.
+fn agent_of<'a>(
+    agents: &'a mut HashMap<Arc<str>, Agent>,
+    session: &Arc<str>,
+) -> Option<&'a mut Agent> {
+    if agents.len() >= MAX_SESSIONS && !agents.contains_key(session) {
+        return None;
+    }
+    Some(agents.entry(session.clone()).or_default())
+}
+
+impl Agent {
+    fn add(&mut self, id: &str, trust: Trust) {
+        self.ids
+            .retain(|(known, _)| !known.eq_ignore_ascii_case(id));
+        if self.ids.len() >= MAX_IDS {
+            self.ids.pop_front();
+        }
+        self.ids.push_back((id.to_ascii_lowercase().into(), trust));
+    }
+
+    fn has(&self, id: &str) -> bool {
+        let mut ids = self.ids.iter();
+        ids.any(|(known, _)| known.eq_ignore_ascii_case(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: &str = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab";
+
+    fn current(ids: &AgentIds) -> Option<String> {
+        ids.current(SESSION).map(|(id, _)| id.to_string())
+    }
+
+    #[test]
+    fn an_agent_goes_by_its_last_id_and_keeps_the_earlier_ones() {
+        let ids = AgentIds::default();
+        for id in ["a", "b", "A"] {
+            ids.succeed(&SESSION.into(), id, Trust::Asserted);
+        }
+        assert_eq!(current(&ids).as_deref(), Some("a"));
+        assert!(ids.has(SESSION, "B") && ids.has(SESSION, "a") && !ids.has(SESSION, "c"));
+        ids.forget(SESSION);
+        assert_eq!(current(&ids), None);
+    }
+
+    #[test]
+    fn a_command_does_not_rename_an_agent_that_speaks_for_itself() {
+        let ids = AgentIds::default();
+        ids.succeed(&SESSION.into(), "own", Trust::Verified);
+        ids.succeed(&SESSION.into(), "made-up", Trust::Asserted);
+        assert_eq!(current(&ids).as_deref(), Some("own"));
+        assert!(!ids.has(SESSION, "made-up"));
+    }
+
+    #[test]
+    fn the_id_of_a_resumed_agent_is_the_first_that_it_names() {
+        let ids = AgentIds::default();
+        assert!(!ids.takes(SESSION, "a"));
+        ids.await_one(&SESSION.into());
+        assert!(ids.takes(SESSION, "a") && ids.takes(SESSION, "a"));
+        assert!(!ids.takes(SESSION, "b"));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let ids = AgentIds::default();
+        for at in 0..MAX_IDS * 2 {
+            ids.succeed(&SESSION.into(), &at.to_string(), Trust::Asserted);
+        }
+        assert_eq!(ids.lock()[SESSION].ids.len(), MAX_IDS);
+        for at in 0..MAX_SESSIONS * 2 {
+            ids.succeed(&at.to_string().into(), "a", Trust::Asserted);
+        }
+        assert_eq!(ids.lock().len(), MAX_SESSIONS);
+    }
+}

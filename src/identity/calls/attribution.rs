@@ -1,0 +1,611 @@
+//! Which tool call a flow belongs to.
+//!
+//! Only evidence ties a flow to a call:
+//!
+//! - **Environment**: the span in the username of a command's proxy. It begins with the process id of
+//!   the command's shell, and stays with the call that it was first tied to: what a command leaves in
+//!   the background stays told apart from later calls.
+//! - **Ancestry**: the shell that the agent started, above the process that asks. Its command line is
+//!   that of the call.
+//! - **URL**: the agent's own process asks for the host that an open call names.
+//!
+//! Two that disagree tie the flow to no call. So do two calls that fit equally well.
+
+use std::sync::Arc;
+
+use crate::name::{Path, Target};
+
+use super::super::caller::{Caller, Trust};
+use super::super::grant::{Pids, Process, ToolCall};
+use super::super::process;
+use super::command_text::{bare, command_line, holds, overlap, shell_number};
+use super::{Book, Calls, Entry, MAX_SPANS, Place};
+
+/// What ties a flow to a call: `tidegate.call.basis`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CallBasis {
+    /// The process that asks descends from the shell of the call.
+    Ancestry,
+    /// The variables of the command.
+    Environment,
+    /// A header field of the request.
+    Header,
+    /// `_meta` of a message of MCP.
+    Meta,
+    /// The host that the call names.
+    Url,
+}
+
+impl CallBasis {
+    /// `tidegate.call.basis`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ancestry => "ancestry",
+            Self::Environment => "environment",
+            Self::Header => "header",
+            Self::Meta => "meta",
+            Self::Url => "url",
+        }
+    }
+}
+
+/// The tool call that a flow belongs to.
+#[derive(Clone, Debug)]
+pub struct Attributed {
+    /// The call.
+    pub call: Arc<ToolCall>,
+    /// Who says that it is this one: `verified` where the agent's own process reported the call and
+    /// the flow comes from the shell that the agent started for it, or from the agent itself.
+    pub trust: Trust,
+    /// What ties the flow to it.
+    pub basis: CallBasis,
+}
+
+/// What is found out about the call of a flow.
+#[derive(Clone, Debug, Default)]
+pub enum Attribution {
+    /// Nothing ties the flow to a call.
+    #[default]
+    None,
+    /// It belongs to this call.
+    Call(Attributed),
+    /// Two kinds of evidence name different calls.
+    Conflict,
+}
+
+/// What is known of a flow when its call is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowClues<'a> {
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// Whether the client is on this host.
+    pub here: bool,
+    /// Where to.
+    pub target: Option<&'a Target>,
+    /// The path of a request.
+    pub path: Option<&'a Path>,
+    /// The process of the agent, where this gate started it or was told of it.
+    pub agent: Option<u32>,
+    /// The MCP server that is reached, by its name in the policy.
+    pub server: Option<&'a str>,
+}
+
+impl<'a> FlowClues<'a> {
+    fn asked(&self) -> (Option<&'a Target>, Option<&'a Path>, Option<&'a str>) {
+        (self.target, self.path, self.server)
+    }
+}
+
+/// A span that belongs to a call.
+#[derive(Debug)]
+pub(super) struct Span {
+    name: Arc<str>,
+    number: u64,
+    /// The shell of the call, where the agent itself started it.
+    shell: Option<u32>,
+}
+
+/// A shell that the agent started for a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shell {
+    pid: u32,
+    began: u64,
+    number: u64,
+}
+
+/// A process that the agent started, and the MCP server that it is.
+#[derive(Debug)]
+pub(super) struct Server {
+    pid: u32,
+    began: u64,
+    /// `None` where its flows came during calls of two servers.
+    name: Option<Box<str>>,
+}
+
+/// A process that the agent started, by its number and its start.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Child {
+    pid: u32,
+    /// Its number as it sees itself.
+    inner: u32,
+    began: u64,
+}
+
+/// What is known of the command that makes a flow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Command<'a> {
+    /// The span in its username.
+    span: Option<&'a Arc<str>>,
+    /// The process above it that the agent started.
+    child: Option<Child>,
+    /// Whether its processes can be looked up by their numbers.
+    here: bool,
+    process: Option<&'a Process>,
+}
+
+/// The calls that fit a text.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Fit {
+    None,
+    One(u64),
+    Several,
+}
+
+impl Calls {
+    /// The call that a flow belongs to.
+    pub fn of(&self, clues: &FlowClues<'_>) -> Attribution {
+        let caller = clues.caller;
+        // A caller that only names a session has no part in its calls.
+        let root = caller.root.as_ref().or(caller.session.as_ref());
+        let Some(root) = root.filter(|_| caller.is_shown()) else {
+            return Attribution::None;
+        };
+        if !self.has(root) {
+            return Attribution::None;
+        }
+        let process = caller.process.as_deref();
+        let by_agent = process.is_some_and(|process| Some(process.pid) == clues.agent);
+        let child = process.and_then(|process| child_of_agent(process, clues.agent));
+        let span = caller.labels.span_id.as_ref();
+        let channel = caller.channel.as_deref();
+        if by_agent {
+            return self.of_agent(root, clues.asked(), true);
+        }
+        match channel {
+            Some("bash") if span.is_some() || child.is_some() => {
+                let command = Command {
+                    span,
+                    child,
+                    here: clues.here,
+                    process,
+                };
+                self.of_command(root, &command)
+            }
+            Some("mcp") => self.of_server(root, child, CallBasis::Environment),
+            // A process below the agent that asks in the agent's name.
+            Some("main") | None if child.is_some() => {
+                let command = Command {
+                    span: None,
+                    child,
+                    here: clues.here,
+                    process,
+                };
+                match self.of_command(root, &command) {
+                    Attribution::None => self.of_server(root, child, CallBasis::Ancestry),
+                    found => found,
+                }
+            }
+            // A process that is known not to be the agent.
+            Some("main") | None if process.is_some() && clues.agent.is_some() => Attribution::None,
+            Some("main") | None => self.of_agent(root, clues.asked(), false),
+            Some(_) => Attribution::None,
+        }
+    }
+
+    /// The call of a flow that a command makes.
+    fn of_command(&self, root: &str, command: &Command<'_>) -> Attribution {
+        let Command { span, child, .. } = *command;
+        if let Some(book) = self.lock().get(root)
+            && let Some(known) = book.known(span, child)
+        {
+            return known;
+        }
+        // Read without the lock: the kernel may take its time.
+        let shell = match child {
+            Some(child) => Some(child.pid),
+            None => span
+                .filter(|_| command.here)
+                .and_then(|span| shell_number(span)),
+        };
+        let text = shell.and_then(command_line).map(|text| bare(&text));
+        let began = match child {
+            Some(child) => Some(child.began),
+            None => shell.filter(|_| text.is_some()).and_then(process::start_of),
+        };
+        let own_text = command.process.map(|process| bare(&process.command));
+        let mut books = self.lock();
+        let Some(book) = books.get_mut(root) else {
+            return Attribution::None;
+        };
+        let shell_text = text.as_deref().map(|text| (text, began));
+        if let Some(child) = child {
+            book.bind_shell(child, shell_text);
+        }
+        if let Some(span) = span {
+            book.bind_span(span, child, shell_text, own_text.as_deref());
+        }
+        book.known(span, child).unwrap_or_default()
+    }
+
+    /// The open call that names the host, or the MCP server, which the agent's own process asks.
+    fn of_agent(
+        &self,
+        root: &str,
+        (target, path, server): (Option<&Target>, Option<&Path>, Option<&str>),
+        by_agent: bool,
+    ) -> Attribution {
+        let books = self.lock();
+        let Some(book) = books.get(root) else {
+            return Attribution::None;
+        };
+        let names = |it: &&Entry| match it.place {
+            Place::Page => it
+                .page
+                .as_ref()
+                .is_some_and(|page| target.is_some_and(|target| target.host == page.host)),
+            Place::Mcp => server.is_some() && server_of(it) == server,
+            Place::Bash | Place::Provider => false,
+        };
+        let open: Vec<&Entry> = book.open_calls(names);
+        let by_path = |it: &&&Entry| {
+            let page = it.page.as_ref().and_then(|page| page.path.as_ref());
+            page.is_some() && page == path
+        };
+        let exact: Vec<&Entry> = open.iter().filter(by_path).copied().collect();
+        let only = match (exact.as_slice(), open.as_slice()) {
+            ([one], _) | ([], [one]) => Some(*one),
+            _ => None,
+        };
+        only.map_or(Attribution::None, |entry| {
+            Attribution::Call(Attributed {
+                call: entry.call.clone(),
+                trust: trust_of(entry, by_agent),
+                basis: CallBasis::Url,
+            })
+        })
+    }
+
+    /// The one open call of an MCP server that asks.
+    fn of_server(&self, root: &str, child: Option<Child>, basis: CallBasis) -> Attribution {
+        let mut books = self.lock();
+        let Some(book) = books.get_mut(root) else {
+            return Attribution::None;
+        };
+        let open = book.open_calls(|it| it.place == Place::Mcp);
+        let [only] = open.as_slice() else {
+            return Attribution::None;
+        };
+        let found = Attributed {
+            call: only.call.clone(),
+            trust: Trust::Asserted,
+            basis,
+        };
+        let name: Option<Box<str>> = server_of(only).map(Into::into);
+        let (Some(name), Some(child)) = (name, child) else {
+            return Attribution::Call(found);
+        };
+        if book.is_server(child, &name) {
+            Attribution::Call(found)
+        } else {
+            Attribution::None
+        }
+    }
+}
+
+/// A report of the agent's own process, for a flow that is shown to be of that call.
+fn trust_of(entry: &Entry, shown: bool) -> Trust {
+    if shown && entry.is_verified() {
+        Trust::Verified
+    } else {
+        Trust::Asserted
+    }
+}
+
+/// The server in the name of a tool, `mcp__SERVER__TOOL`.
+fn server_of(entry: &Entry) -> Option<&str> {
+    let name = entry.call.tool.as_deref()?.strip_prefix("mcp__")?;
+    name.split_once("__").map(|(server, _)| server)
+}
+
+/// The process that the agent itself started, above a process or that process itself.
+fn child_of_agent(process: &Process, agent: Option<u32>) -> Option<Child> {
+    let agent = agent?;
+    let at = process.lineage.iter().position(|it| it.outer == agent)?;
+    let Pids { outer, inner } = *process.lineage.get(at.checked_sub(1)?)?;
+    Some(Child {
+        pid: outer,
+        inner,
+        began: process::start_of(outer)?,
+    })
+}
+
+impl Book {
+    /// Open calls for which that holds: of those that the agent reported, else of the others. Reports
+    /// of any process do not hide a call that the agent reported.
+    fn open_calls(&self, holds: impl Fn(&&Entry) -> bool) -> Vec<&Entry> {
+        let open: Vec<&Entry> = self
+            .calls
+            .iter()
+            .filter(|it| it.open && holds(it))
+            .collect();
+        let verified: Vec<&Entry> = open.iter().filter(|it| it.is_verified()).copied().collect();
+        if verified.is_empty() { open } else { verified }
+    }
+
+    /// What is known already of a command's flow; `None` where something has to be looked up.
+    fn known(&self, span: Option<&Arc<str>>, child: Option<Child>) -> Option<Attribution> {
+        let by_span = span.map(|span| self.spans.iter().rfind(|it| it.name == *span));
+        let by_shell = child.map(|child| self.shell(child));
+        let (numbers, basis) = match (by_span, by_shell) {
+            (Some(span), None) => ((span?.number, span?.number), CallBasis::Environment),
+            (None, Some(shell)) => ((shell?.number, shell?.number), CallBasis::Ancestry),
+            (Some(span), Some(Some(shell))) => {
+                ((span?.number, shell.number), CallBasis::Environment)
+            }
+            // A shell whose text fits no call: the variables alone say it.
+            (Some(span), Some(None)) => ((span?.number, span?.number), CallBasis::Environment),
+            (None, None) => return None,
+        };
+        let entry = self.calls.iter().find(|it| it.number == numbers.0)?;
+        if numbers.0 != numbers.1 {
+            return Some(Attribution::Conflict);
+        }
+        let own = child.map(|child| child.pid);
+        let shown = match by_span.flatten() {
+            Some(span) => own.is_some() && span.shell == own,
+            None => own.is_some(),
+        };
+        Some(Attribution::Call(Attributed {
+            call: entry.call.clone(),
+            trust: trust_of(entry, shown),
+            basis,
+        }))
+    }
+
+    fn shell(&self, child: Child) -> Option<Shell> {
+        let mut shells = self.shells.iter();
+        let found = shells.rfind(|it| (it.pid, it.began) == (child.pid, child.began));
+        found.copied()
+    }
+
+    /// Ties a shell that the agent started to the one call whose command it runs.
+    fn bind_shell(&mut self, child: Child, text: Option<(&str, Option<u64>)>) {
+        if self.shell(child).is_some() {
+            return;
+        }
+        let Some((text, began)) = text else { return };
+        let Fit::One(number) = self.fit(text, began, holds) else {
+            return;
+        };
+        self.local = true;
+        self.bind(number);
+        if self.shells.len() >= MAX_SPANS {
+            self.shells.pop_front();
+        }
+        let Child { pid, began, .. } = child;
+        self.shells.push_back(Shell { pid, began, number });
+    }
+
+    /// Ties a span to a call.
+    fn bind_span(
+        &mut self,
+        name: &Arc<str>,
+        child: Option<Child>,
+        shell: Option<(&str, Option<u64>)>,
+        command: Option<&str>,
+    ) {
+        // Another flow of it may have been quicker.
+        if self.spans.iter().any(|span| span.name == *name) {
+            return;
+        }
+        let own = child.and_then(|child| self.shell(child));
+        let by_shell = match own {
+            Some(shell) => Fit::One(shell.number),
+            None => shell.map_or(Fit::None, |(text, began)| self.fit(text, began, overlap)),
+        };
+        self.local |= matches!(by_shell, Fit::One(_));
+        let fit = match (by_shell, command) {
+            (Fit::None, Some(text)) => self.fit(text, None, overlap),
+            (fit, _) => fit,
+        };
+        // The shell of a call that is open lives: one that does not left something behind.
+        let left = self.local && shell.is_none();
+        let number = match fit {
+            Fit::One(number) => Some(number),
+            Fit::Several => None,
+            Fit::None => self.by_elimination(left),
+        };
+        let Some(number) = number else { return };
+        self.bind(number);
+        if self.spans.len() >= MAX_SPANS {
+            self.spans.pop_front();
+        }
+        // A span that names another shell than the one above the process is not that shell's own.
+        let is_own = |shell: &Shell| {
+            let inner = child.map(|child| child.inner);
+            child.map(|child| child.pid) == Some(shell.pid) && inner == shell_number(name)
+        };
+        self.spans.push_back(Span {
+            name: name.clone(),
+            number,
+            shell: own.filter(is_own).map(|shell| shell.pid),
+        });
+    }
+
+    fn bind(&mut self, number: u64) {
+        if let Some(entry) = self.calls.iter_mut().find(|entry| entry.number == number) {
+            entry.bound = true;
+        }
+    }
+
+    /// The call whose command fits a text: of those that the agent reported, else of the others; of
+    /// open calls without a shell, else of open calls, else of all. A shell runs no call that was
+    /// reported after the shell began.
+    fn fit(&self, text: &str, began: Option<u64>, fits: fn(&str, &str) -> bool) -> Fit {
+        let runs = |it: &&Entry| {
+            let command = it.command.as_deref().unwrap_or_default();
+            let after = it
+                .not_before
+                .zip(began)
+                .is_none_or(|(hook, shell)| shell >= hook);
+            it.place == Place::Bash && after && fits(text, command)
+        };
+        for verified in [true, false] {
+            let of = |class: fn(&Entry) -> bool| {
+                let calls = self.calls.iter().filter(runs);
+                one_of(calls.filter(|it| it.is_verified() == verified && class(it)))
+            };
+            for class in [open_and_unbound, is_open, is_any] {
+                match of(class) {
+                    Fit::None => {}
+                    fit => return fit,
+                }
+            }
+        }
+        Fit::None
+    }
+
+    /// The only call that a command without a text can be of. `left`: its shell has ended.
+    fn by_elimination(&self, left: bool) -> Option<u64> {
+        let classes: &[fn(&Entry) -> bool] = if left {
+            &[ended_and_unbound]
+        } else {
+            &[open_and_unbound, is_open, is_unbound]
+        };
+        for class in classes {
+            for verified in [true, false] {
+                let mut calls = self.calls.iter().filter(|it| {
+                    it.place == Place::Bash && it.is_verified() == verified && class(it)
+                });
+                match (calls.next(), calls.next()) {
+                    (Some(only), None) => return Some(only.number),
+                    (Some(_), Some(_)) => return None,
+                    (None, _) => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether that process of the agent is the MCP server of that name, as far as its flows came
+    /// during calls of one server only, and no other process was taken for that server.
+    fn is_server(&mut self, child: Child, name: &str) -> bool {
+        let own = |it: &Server| (it.pid, it.began) == (child.pid, child.began);
+        let named = |it: &&Server| it.name.as_deref() == Some(name);
+        let other = self.servers.iter().filter(named).any(|it| !own(it));
+        let known = self.servers.iter().position(own);
+        let Some(at) = known else {
+            if self.servers.len() >= MAX_SPANS {
+                self.servers.pop_front();
+            }
+            self.servers.push_back(Server {
+                pid: child.pid,
+                began: child.began,
+                name: (!other).then(|| name.into()),
+            });
+            return !other;
+        };
+        let Some(server) = self.servers.get_mut(at) else {
+            return false;
+        };
+        if server.name.as_deref() != Some(name) || other {
+            server.name = None;
+        }
+        server.name.is_some()
+    }
+}
+
+/// The one of several calls that fits: the longest command, where it holds all the others.
+fn one_of<'a>(calls: impl Iterator<Item = &'a Entry>) -> Fit {
+    let calls: Vec<&Entry> = calls.collect();
+    let command = |it: &Entry| it.command.clone().unwrap_or_default();
+    let Some(longest) = calls.iter().max_by_key(|it| command(it).len()) else {
+        return Fit::None;
+    };
+    let whole = command(longest);
+    let is_part = |it: &&&Entry| {
+        let part = command(it);
+        part != whole && whole.contains(&*part)
+    };
+    let parts = calls.iter().filter(is_part).count();
+    if parts + 1 == calls.len() {
+        Fit::One(longest.number)
+    } else {
+        Fit::Several
+    }
+}
+
+fn open_and_unbound(entry: &Entry) -> bool {
+    entry.open && !entry.bound
+}
+
+fn ended_and_unbound(entry: &Entry) -> bool {
+    !entry.open && !entry.bound
+}
+
+fn is_open(entry: &Entry) -> bool {
+    entry.open
+}
+
+fn is_unbound(entry: &Entry) -> bool {
+    !entry.bound
+}
+
+fn is_any(_entry: &Entry) -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::name::Host;
+
+    use super::*;
+
+    impl Calls {
+        /// The call of a command's flow, by its span; a conflict is none.
+        pub(in super::super) fn of_span(
+            &self,
+            session: &str,
+            span: &Arc<str>,
+            process: Option<&Process>,
+            here: bool,
+            agent: Option<u32>,
+        ) -> Option<Attributed> {
+            let command = Command {
+                span: Some(span),
+                child: process.and_then(|process| child_of_agent(process, agent)),
+                here,
+                process,
+            };
+            match self.of_command(session, &command) {
+                Attribution::Call(found) => Some(found),
+                Attribution::None | Attribution::Conflict => None,
+            }
+        }
+
+        /// The call of a flow of the agent's process to that host.
+        pub(in super::super) fn of_page(
+            &self,
+            session: &str,
+            host: &str,
+            by_agent: bool,
+        ) -> Option<Attributed> {
+            let host = Host::parse(host.as_bytes()).unwrap();
+            let target = Target { host, port: 443 };
+            match self.of_agent(session, (Some(&target), None, None), by_agent) {
+                Attribution::Call(found) => Some(found),
+                Attribution::None | Attribution::Conflict => None,
+            }
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Ties a flow to the tool call of an agent, as more of the flow becomes known, and keeps its refusal
+//! for the agent.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crate::identity::{
+    Attributed, Attribution, CallBasis, Caller, FlowClues, Refused, Sessions, Trust,
+};
+use crate::policy::{Attempt, Category, McpCall};
+use crate::record::FlowFacts;
+
+use super::flow::Flow;
+use super::refusal::Code;
+
+/// `tidegate.call.basis` where a flow of a session with tool calls belongs to none of them.
+const NO_CALL: &str = "none";
+
+/// What a flow asks for, as far as it decides which call it belongs to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked<'a> {
+    path: Option<&'a crate::name::Path>,
+    server: Option<&'a str>,
+}
+
+impl Flow {
+    /// Says which session and which tool call the flow is of, by who asks and where to.
+    pub(super) fn attribute(&mut self, caller: &Caller) {
+        let sessions = self.sessions();
+        if let Some((id, trust)) = sessions.current_id(caller) {
+            self.facts.root.clone_from(&caller.session);
+            self.facts.session = Some(id);
+            if trust != Trust::Verified {
+                self.facts.trust = trust.as_str();
+            }
+        }
+        self.look_for_call(caller, Asked::default());
+    }
+
+    /// As [`Flow::attribute`], once the flow is judged: by what is asked for, and by its category.
+    pub(super) fn attribute_judged(&mut self, caller: &Caller, attempt: &Attempt<'_>) {
+        let asked = match attempt {
+            Attempt::Connect => Asked::default(),
+            Attempt::Request { path, deed, .. } => {
+                let mcp = deed.and_then(|deed| deed.mcp.as_ref());
+                Asked {
+                    path: Some(path),
+                    server: mcp.and_then(|mcp| mcp.server.as_deref()),
+                }
+            }
+        };
+        self.look_for_call(caller, asked);
+        let by_agent = self.facts.call_basis == Some(CallBasis::Url.as_str());
+        if by_agent && self.facts.category.is_some_and(is_of_agent) {
+            self.set_call(Attribution::None);
+        }
+        if let Attempt::Request {
+            deed: Some(deed), ..
+        } = attempt
+            && let Some(mcp) = &deed.mcp
+        {
+            self.agree_with_meta(caller, mcp);
+        }
+        self.agree_with_headers();
+    }
+
+    fn look_for_call(&mut self, caller: &Caller, asked: Asked<'_>) {
+        let is_here = |client: std::net::IpAddr| client.is_loopback();
+        let found = self.sessions().call_of(&FlowClues {
+            caller,
+            here: self.facts.client_address.is_some_and(is_here),
+            target: self.target.as_ref(),
+            path: asked.path,
+            agent: None,
+            server: asked.server,
+        });
+        self.facts.call_basis = self.has_calls(caller).then_some(NO_CALL);
+        self.set_call(found);
+    }
+
+    fn has_calls(&self, caller: &Caller) -> bool {
+        let root = caller.root.as_ref().or(caller.session.as_ref());
+        caller.is_shown() && root.is_some_and(|root| self.sessions().calls().has(root))
+    }
+
+    fn set_call(&mut self, found: Attribution) {
+        let facts = &mut self.facts;
+        facts.call_conflict = matches!(found, Attribution::Conflict);
+        if let Attribution::Call(Attributed { call, trust, basis }) = found {
+            facts.call = Some(call);
+            facts.call_trust = trust;
+            facts.call_basis = Some(basis.as_str());
+        } else {
+            facts.call = None;
+            facts.call_trust = Trust::default();
+            facts.call_basis = facts.call_basis.map(|_| NO_CALL);
+        }
+    }
+
+    /// A message of MCP may name its call, by the id or by the tool.
+    fn agree_with_meta(&mut self, caller: &Caller, mcp: &McpCall) {
+        let Some(id) = mcp.tool_use_id.as_deref() else {
+            return;
+        };
+        let named = |call: &crate::identity::ToolCall| call.id.as_deref() == Some(id);
+        if let Some(call) = &self.facts.call {
+            // The same call, said twice: what ties it more closely stays.
+            let found = if named(call) {
+                return self.facts.call_basis = Some(CallBasis::Meta.as_str());
+            } else {
+                Attribution::Conflict
+            };
+            return self.set_call(found);
+        }
+        let root = caller.root.as_ref().or(caller.session.as_ref());
+        let root = root.filter(|_| caller.is_shown());
+        let sessions = self.sessions();
+        let Some(call) = root.and_then(|root| sessions.calls().named(root, id)) else {
+            return;
+        };
+        let same_tool = mcp.tool.as_deref().is_none_or(|tool| {
+            let reported = call.tool.as_deref().unwrap_or_default();
+            reported.rsplit_once("__").is_some_and(|(_, it)| it == tool)
+        });
+        self.set_call(if same_tool {
+            Attribution::Call(Attributed {
+                call,
+                trust: Trust::Asserted,
+                basis: CallBasis::Meta,
+            })
+        } else {
+            Attribution::Conflict
+        });
+    }
+
+    /// The agent's own header fields may name the subagent and the prompt that the request is of.
+    fn agree_with_headers(&mut self) {
+        let (Some(call), Some(said)) = (&self.facts.call, &self.facts.said) else {
+            return;
+        };
+        let differs = |said: &Option<Box<str>>, call: &Option<Arc<str>>| {
+            said.is_some() && said.as_deref() != call.as_deref()
+        };
+        if differs(&said.agent, &call.agent) || differs(&said.prompt, &call.prompt) {
+            self.set_call(Attribution::Conflict);
+        }
+    }
+
+    /// Keeps a refusal for the agent whose tool call it happened in.
+    pub(super) fn tell_agent(&self, code: Code) {
+        let facts = &self.facts;
+        let root = facts.root.as_ref().or(facts.session.as_ref());
+        let (Some(root), Some(call), Some(_)) = (root, &facts.call, &self.target) else {
+            return;
+        };
+        let refused = Refused {
+            attempt: attempt(facts).into(),
+            category: facts.category.unwrap_or(Category::Unknown).as_str(),
+            reason: code.as_str(),
+            tier: facts.tier.clone(),
+            explain: facts.explain().into(),
+            count: 1,
+        };
+        self.sessions().calls().refused(root, call, refused);
+    }
+
+    fn sessions(&self) -> Arc<Sessions> {
+        self.snapshot().identity.sessions().clone()
+    }
+}
+
+/// What an agent asks for on its own account, whatever tool it runs meanwhile.
+fn is_of_agent(category: Category) -> bool {
+    matches!(
+        category,
+        Category::Auth | Category::ModelApi | Category::Telemetry | Category::Update
+    )
+}
+
+/// What was attempted, for a model to read: canonical names and words of closed lists only.
+fn attempt(facts: &FlowFacts) -> String {
+    let host = facts.server_address.as_deref().unwrap_or_default();
+    let target = format!("{host}:{}", facts.server_port.unwrap_or_default());
+    if facts.protocol == Some("dns") {
+        return format!("look-up of the name {host}");
+    }
+    let is_request = facts.protocol == Some("http") || facts.deed.is_some();
+    if !is_request {
+        return format!("connection to {target}");
+    }
+    let scheme = if facts.parent.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let method = facts.method.as_deref().filter(|method| {
+        method.len() <= 16 && method.bytes().all(|byte| byte.is_ascii_uppercase())
+    });
+    let method = method.unwrap_or("request");
+    let mut text = format!("{method} {scheme}://{target}");
+    let deed = facts.deed.as_deref();
+    let service = deed.and_then(|deed| Some((deed.service.as_ref()?, deed.operation.as_ref()?)));
+    if let Some((service, operation)) = service {
+        let _ = write!(text, " ({service} {operation})");
+    }
+    text
+}
