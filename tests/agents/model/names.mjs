@@ -16,7 +16,11 @@ export function nameServer(port, kind, address) {
     const head = Buffer.from(query.subarray(0, 12));
     head.writeUInt16BE(found ? 0x8180 : 0x8183, 2);
     [1, records.length, 0, 0].forEach((count, at) => head.writeUInt16BE(count, 4 + 2 * at));
-    socket.send(Buffer.concat([head, query.subarray(12, end + 4), ...records]), peer.port, peer.address);
+    socket.send(
+      Buffer.concat([head, query.subarray(12, end + 4), ...records]),
+      peer.port,
+      peer.address,
+    );
   });
   socket.bind(port, "127.0.0.1");
 }

@@ -1,4 +1,4 @@
-// What happened, one JSON object a line, in files of the folder $NOTES: the truth that a test reads.
+// What happened, one JSON object a line, in files of $NOTES: the truth for a test.
 import { appendFileSync } from "node:fs";
 
 export function note(kind, value) {
@@ -27,10 +27,14 @@ export function json(response, value, status = 200, headers = {}) {
   response.end(JSON.stringify(value));
 }
 
+const asText = (data) => (typeof data === "string" ? data : JSON.stringify(data));
+
 export function events(response, list) {
   response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache" });
   for (const { name, data } of list) {
-    response.write(`${name ? `event: ${name}\n` : ""}data: ${typeof data === "string" ? data : JSON.stringify(data)}\n\n`);
+    response.write(
+      [name ? `event: ${name}\n` : "", "data: ", asText(data), "\n\n"].join(""),
+    );
   }
   response.end();
 }

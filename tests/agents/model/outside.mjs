@@ -17,7 +17,12 @@ const MODELS = {
   "chatgpt.com": openai,
   "generativelanguage.googleapis.com": gemini,
 };
-const DECODERS = { gzip: zlib.gunzipSync, br: zlib.brotliDecompressSync, deflate: zlib.inflateSync, zstd: zlib.zstdDecompressSync };
+const DECODERS = {
+  gzip: zlib.gunzipSync,
+  br: zlib.brotliDecompressSync,
+  deflate: zlib.inflateSync,
+  zstd: zlib.zstdDecompressSync,
+};
 
 async function serve(request, response) {
   const host = (request.headers[":authority"] ?? request.headers.host ?? "").replace(/:\d+$/, "");
@@ -27,7 +32,14 @@ async function serve(request, response) {
   const raw = Buffer.concat(parts);
   const decode = DECODERS[request.headers["content-encoding"]];
   const body = decode ? decode(raw) : raw;
-  note("requests", { host, method: request.method, path, bytes: raw.length, headers: request.headers, body: body.subarray(0, 300000).toString() });
+  note("requests", {
+    host,
+    method: request.method,
+    path,
+    bytes: raw.length,
+    headers: request.headers,
+    body: body.subarray(0, 300000).toString(),
+  });
   if (MODELS[host]) return MODELS[host](request, response, path, body.toString());
   if (host.endsWith(".git.example.com")) return forge(request, response, path, raw);
   if (host.endsWith(".npm.example.com")) return registry(request, response, path);
@@ -46,7 +58,12 @@ async function answer(request, response) {
 }
 
 const { ADDRESS, CERTIFICATES } = process.env;
-const files = { key: readFileSync(`${CERTIFICATES}/origin.key`), cert: readFileSync(`${CERTIFICATES}/origin.pem`) };
+const files = {
+  key: readFileSync(`${CERTIFICATES}/origin.key`),
+  cert: readFileSync(`${CERTIFICATES}/origin.pem`),
+};
 const tls = http2.createSecureServer({ ...files, allowHTTP1: true }, answer);
 tls.on("upgrade", upgrade);
-tls.listen(443, ADDRESS, () => http.createServer(answer).listen(80, ADDRESS, () => console.log("ready")));
+tls.listen(443, ADDRESS, () =>
+  http.createServer(answer).listen(80, ADDRESS, () => console.log("ready")),
+);

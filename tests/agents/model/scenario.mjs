@@ -1,10 +1,10 @@
 // The script that the model follows, and the list of the calls that it asked for.
 //
 // A scenario is a list of turns. A turn is a list of calls, which the agent makes at once:
-//   { "as": "a", "shell": "curl …" }           the shell tool; "background": true where the agent has it
+//   { "as": "a", "shell": "curl …" }           the shell tool; "background": true has an effect
 //   { "as": "b", "fetch": "https://…" }        the tool that fetches a page
 //   { "as": "c", "mcp": "remote", "tool": "echo_c", "args": {} }
-//   { "as": "d", "agent": "helper" }           a subagent, which follows "agents": { "helper": [turn, …] }
+//   { "as": "d", "agent": "helper" }           a subagent: "agents": { "helper": [turn, …] }
 // Each destination of a call has the call's name as its first label, so a host says which call
 // reached it. The model keeps no state: a conversation says which turn is next.
 import { readFileSync } from "node:fs";
@@ -15,12 +15,16 @@ const SHELLS = ["Bash", "bash", "run_shell_command", "exec_command", "shell", "s
 const FETCHERS = ["WebFetch", "webfetch", "web_fetch"];
 const SUBAGENTS = ["Agent", "Task", "task"];
 
-/** What the model answers at turn `at` of a conversation: its words, and calls with ids of their own. */
+/** What the model answers at turn `at` of a conversation: its words and its calls. */
 export function turn(at, prompt, tools, newId) {
   const name = /\bfollow (\w+)/.exec(prompt)?.[1];
   const turns = (scenario.agents?.[name] ?? scenario.turns).map((calls) =>
-    calls.map((call) => ({ ...translate(call, tools), as: call.as })).filter((call) => call.name));
-  const calls = (turns.filter((calls) => calls.length)[at] ?? []).map((call) => ({ id: newId(), ...call }));
+    calls.map((call) => ({ ...translate(call, tools), as: call.as })).filter((call) => call.name),
+  );
+  const calls = (turns.filter((calls) => calls.length)[at] ?? []).map((call) => ({
+    id: newId(),
+    ...call,
+  }));
   return { text: calls.length ? `Turn ${at}.` : "All turns are done.", calls };
 }
 
@@ -36,7 +40,11 @@ function translate(call, tools) {
   if (call.shell) return shell(first(SHELLS), call);
   if (call.fetch) return fetcher(first(FETCHERS), call.fetch);
   if (call.agent) {
-    const args = { description: call.agent, prompt: `follow ${call.agent}`, subagent_type: "general-purpose" };
+    const args = {
+      description: call.agent,
+      prompt: `follow ${call.agent}`,
+      subagent_type: "general-purpose",
+    };
     return { name: first(SUBAGENTS), args };
   }
   const name = tools.find((tool) => tool.includes(call.mcp) && tool.endsWith(call.tool));

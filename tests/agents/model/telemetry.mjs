@@ -7,7 +7,13 @@ export function telemetry(body) {
   for (const { scopeLogs = [] } of body.resourceLogs ?? []) {
     for (const { attributes = [] } of scopeLogs.flatMap(({ logRecords }) => logRecords)) {
       const of = Object.fromEntries(attributes.map((one) => [one.key, value(one.value)]));
-      note("telemetry", { event: of["event.name"], session: of["session.id"], prompt: of["prompt.id"], call: of.tool_use_id, tool: of.tool_name });
+      note("telemetry", {
+        event: of["event.name"],
+        session: of["session.id"],
+        prompt: of["prompt.id"],
+        call: of.tool_use_id,
+        tool: of.tool_name,
+      });
     }
   }
 }

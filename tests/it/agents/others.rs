@@ -49,3 +49,21 @@ fn opencode_is_named_in_every_way() {
         }
     }
 }
+
+#[test]
+fn codex_and_gemini_report_nothing_home_where_their_settings_say_so() {
+    let gemini = r#"{"privacy":{"usageStatisticsEnabled":false}}"#;
+    let codex = "[analytics]\nenabled = false\n";
+    for (agent, path, text) in [
+        (&CODEX, ".codex/config.toml", codex),
+        (&GEMINI, ".gemini/settings.json", gemini),
+    ] {
+        let run = Run::of(agent, Way::Exec, "short.json").setting(path, text);
+        let Some(played) = run.play() else { continue };
+        let hosts = played
+            .decisions()
+            .map(|line| line.text("tidegate.category"));
+        let reported = hosts.filter(|category| *category == "telemetry").count();
+        assert_eq!(reported, 0, "{}", agent.name);
+    }
+}

@@ -80,6 +80,8 @@ pub(super) struct Run {
     /// Options of `tidegate exec`.
     options: Vec<String>,
     has_mcp_servers: bool,
+    /// Settings of the agent: a path below the home, and the text.
+    settings: Vec<(&'static str, &'static str)>,
     /// The folder of an earlier run, which goes on.
     before: Option<TempDir>,
 }
@@ -97,6 +99,7 @@ impl Run {
             websocket: false,
             options: Vec::new(),
             has_mcp_servers: false,
+            settings: Vec::new(),
             before: None,
         }
     }
@@ -142,6 +145,12 @@ impl Run {
     /// With the MCP servers of the scenario.
     pub(super) fn mcp_servers(mut self) -> Self {
         self.has_mcp_servers = true;
+        self
+    }
+
+    /// With a file of settings in the home.
+    pub(super) fn setting(mut self, path: &'static str, text: &'static str) -> Self {
+        self.settings.push((path, text));
         self
     }
 
@@ -268,7 +277,11 @@ impl World {
         );
         let servers = super::agent::mcp_servers(self.folder.path());
         std::fs::write(self.at("mcp-servers.json"), servers).expect("a file");
-        for (path, text) in run.agent.files(self.folder.path()) {
+        let own = run
+            .settings
+            .iter()
+            .map(|(path, text)| (*path, (*text).to_owned()));
+        for (path, text) in run.agent.files(self.folder.path()).into_iter().chain(own) {
             let path = home.join(path);
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
             std::fs::write(path, text).expect("a file");
