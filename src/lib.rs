@@ -87,8 +87,14 @@
 //! # Layers
 //!
 //! Each module uses only those below it (a test keeps it so): `cli`, `app` · `proxy`, `admin` ·
-//! `gate` · `identity`, `dial`, `record`, `metrics`, `tls`, `jail`, `vcs`, `content` · `config` · `policy` ·
-//! `name`, `diag`, `clock`. [`policy`] and [`name`] do no I/O and read no time.
+//! `gate`, `http` · `identity`, `dial`, `record`, `metrics`, `tls`, `jail`, `vcs`, `content` · `config` · `policy` ·
+//! `name`, `diag`, `clock`. [`policy`] and [`name`] do no I/O and read no time. `http` turns bytes
+//! into typed heads and bodies and back; it decides nothing.
+//!
+//! [`proxy`] has one room for each part of a flow's way: `accept` (sockets, PROXY protocol, protocol
+//! detection, what comes from a jail), `connection` (the client's side, request after request),
+//! `tunnel` (CONNECT, hello, relay), `request` (aim, judge, exchange, upgrade), `inspect` (TLS that
+//! ends here), `refusal` and `flow` (facts, decision and close record).
 //!
 //! [`Category`]: policy::Category
 //! [`Caller`]: identity::Caller
@@ -111,6 +117,8 @@ pub mod metrics;
 pub mod record;
 pub mod tls;
 pub mod vcs;
+
+mod http;
 
 pub mod gate;
 

@@ -17,9 +17,8 @@ use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Wor
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::Target;
 use crate::policy::{Attempt, Category, Decision, Query, TierId, Verdict, explain};
+use crate::proxy::refusal::{Code, Refusal};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
-
-use super::refusal::{Code, Refusal};
 
 /// Bytes that room is taken for at once.
 const HELD_AT_ONCE: usize = 256 * 1024;

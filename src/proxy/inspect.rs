@@ -13,20 +13,20 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::dial::{Stream, Through, TlsKey, Unasked, Upstream};
+use crate::http::http1::{Method, RequestHead};
+use crate::http::http2;
 use crate::identity::{Certificate, Presented};
 use crate::name::{Host, Path, Target, Url};
 use crate::policy::Decision;
+use crate::proxy::connection::client::ClientStream;
+use crate::proxy::connection::streams;
+use crate::proxy::connection::{Connection, LINGER};
+use crate::proxy::flow::{Flow, Known};
+use crate::proxy::refusal::{Code, Refusal};
+use crate::proxy::request::origin::OriginStream;
+use crate::proxy::request::route::{Route, Secured, secure, tls_key};
 use crate::record::{Blame, End, FlowFacts, TlsMode};
 use crate::tls::{Alpn, HandshakeError, MintError, Server, TlsFailure};
-
-use super::client::ClientStream;
-use super::connection::{Connection, LINGER};
-use super::flow::{Flow, Known};
-use super::http1::{Method, RequestHead};
-use super::http2;
-use super::origin::OriginStream;
-use super::refusal::{Code, Refusal};
-use super::route::{Route, Secured, secure, tls_key};
 
 /// What the requests inside one tunnel share.
 pub(super) struct Inside {
@@ -243,12 +243,17 @@ fn no_certificate(flow: &Flow, word: &'static str, why: &'static str) -> Refusal
 
 async fn carrier(flow: &Flow, stream: Stream) -> Result<http2::OriginCarrier, Refusal> {
     let longest = flow.snapshot().limits.connect_timeout;
-    let beginning = http2::OriginCarrier::begin(stream, &flow.gate);
+    let beginning = http2::OriginCarrier::begin(
+        stream,
+        flow.gate.clock.clone(),
+        flow.gate.metrics.clone(),
+        &flow.gate.tasks,
+    );
     match tokio::time::timeout(longest, beginning).await {
         Ok(Ok(carrier)) => Ok(carrier),
         Ok(Err(error)) => Err(Refusal::because(
             Code::ConnectFailed,
-            super::io_reason(&error),
+            crate::proxy::io_reason(&error),
         )),
         Err(_) => Err(Code::ConnectTimeout.into()),
     }
@@ -297,7 +302,7 @@ pub(super) async fn carry(mut flow: Flow, connection: Connection, inside: Arc<In
 
 async fn serve(connection: Connection, http2: bool) {
     if http2 {
-        http2::serve_inside(connection).await;
+        streams::serve_inside(connection).await;
     } else {
         // Nothing inside a tunnel opens another one.
         let _none = connection.serve(None).await;

@@ -1,38 +1,13 @@
 //! The data path: accept, identify, decide, dial, relay, record.
 
-mod age;
+mod accept;
 mod attribution;
-mod balancer;
-mod buffers;
-mod capture;
-mod client;
-mod connect;
 mod connection;
-mod credentials;
-mod dns;
-mod exchange;
 mod flow;
-mod forward;
-mod front;
-mod hello;
-mod http1;
-mod http2;
-mod index;
 mod inspect;
-mod internal;
-mod judge;
-mod listen;
-mod origin;
-mod peek;
-mod rates;
 mod refusal;
-mod relay;
-mod reply;
-mod route;
-mod said;
-mod splice;
-mod tools;
-mod upload;
+mod request;
+mod tunnel;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -46,11 +21,11 @@ use crate::gate::Gate;
 use crate::identity::{Channel, Family, Grant, Kin};
 use crate::metrics::Metrics;
 
-use buffers::Buffers;
-use listen::Front;
+use accept::Front;
+use tunnel::buffers::Buffers;
 
-pub use capture::{Inside, serve_jail};
-pub use listen::bind;
+pub use accept::bind;
+pub use accept::capture::{Inside, serve_jail};
 pub use refusal::{Code, REASONS, Refusal};
 
 /// What every connection shares.
@@ -163,7 +138,7 @@ pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
         connections: Arc::new(Connections::new(connections, &gate.metrics)),
     });
     for (index, bound) in bound.into_iter().enumerate() {
-        gate.tasks.spawn(listen::accept(
+        gate.tasks.spawn(accept::accept(
             shared.clone(),
             bound.socket,
             Front::Proxy(index),

@@ -9,6 +9,7 @@ mod bundle;
 mod client;
 mod constraints;
 mod failure;
+pub(crate) mod hello;
 mod inside;
 mod leaf;
 mod material;

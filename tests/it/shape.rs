@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "content", "dial", "identity", "jail", "metrics", "record", "tls", "vcs",
     ],
-    &["gate"],
+    &["gate", "http"],
     &["proxy", "admin"],
     &["app"],
     &["cli"],

@@ -1,0 +1,162 @@
+//! HTTP/1 by hand (RFC 9110, RFC 9112): heads, bodies, and what a proxy writes on.
+//!
+//! A proxy that judges requests must read them exactly as the origin will. So a head is taken
+//! apart once, strictly; whatever two readers could take in two ways is refused; and what goes on
+//! is written anew from what was understood, with a framing of our own.
+//!
+//! Why not a ready-made server: the cost of a tunnel is system calls, and everything between them
+//! is what separates a proxy from the limit of the machine. A head is one `Bytes`, its fields are
+//! ranges into it, and a body is passed on in the pieces in which it came.
+
+mod body;
+mod chunks;
+mod credential_fields;
+mod encode;
+mod fields;
+mod head;
+mod response;
+mod seen;
+
+use bytes::{Buf, BytesMut};
+
+pub(crate) use body::{BodyError, BodySink, BodySource, Passage, Sender, copy_body};
+pub(crate) use chunks::Chunks;
+pub(crate) use credential_fields::carries_credential;
+pub(crate) use encode::{Client, Onward, encode_request, encode_response};
+pub(crate) use fields::{Name, via_before, via_has};
+pub(crate) use head::{
+    HeadError, HeadLimits, Method, RequestHead, is_idempotent, parse_request, scan_request,
+};
+pub(crate) use response::{Asked, ResponseHead, parse_response, scan_response};
+
+/// The version of a message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Version {
+    /// HTTP/1.0: no chunks, no interim responses, closes unless asked to keep.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+    /// One stream of HTTP/2, whose end is that of the message: no chunks, and no second request.
+    Http2,
+}
+
+/// How long the body of a message is (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum BodyLength {
+    /// Chunks, each with its size, and one of size 0 at the end.
+    Chunked,
+    /// So many bytes, perhaps 0.
+    Length(u64),
+    /// No body, and nothing said about one.
+    None,
+    /// Whatever comes until the connection ends, or the stream of HTTP/2; requests only there.
+    UntilClose,
+}
+
+impl BodyLength {
+    /// Whether not one byte of body follows the head.
+    pub(crate) fn is_empty(self) -> bool {
+        matches!(self, Self::None | Self::Length(0))
+    }
+
+    /// How the body of a request goes on: its end cannot be that of the connection.
+    pub(crate) fn onward(self) -> Self {
+        match self {
+            Self::UntilClose => Self::Chunked,
+            known => known,
+        }
+    }
+}
+
+/// How far a head was looked through that has not come whole: each byte is looked at once, however
+/// small the pieces are in which the head comes.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// Bytes that were looked at.
+    seen: usize,
+    line_start: usize,
+    previous: u8,
+    /// Whether an empty line before the head was taken away.
+    skipped: bool,
+}
+
+impl Scan {
+    /// Where the head at the start of `bytes` ends, if it ends there. `bytes` begin as they did
+    /// before.
+    ///
+    /// Refuses line ends other than CR LF and control characters other than a tab as soon as they
+    /// are seen, so that a peer that speaks something else is not waited for.
+    fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Unprintable> {
+        let fresh = bytes.get(self.seen..).unwrap_or_default();
+        for &byte in fresh {
+            let at = self.seen;
+            match byte {
+                b'\n' if self.previous != b'\r' => return Err(Unprintable::LineEnd),
+                b'\n' if at == self.line_start + 1 => return Ok(Some(at + 1)),
+                b'\n' => self.line_start = at + 1,
+                _ if self.previous == b'\r' => return Err(Unprintable::LineEnd),
+                b'\t' | b'\r' | b' '.. => {}
+                _ => return Err(Unprintable::Control),
+            }
+            self.previous = byte;
+            self.seen += 1;
+        }
+        Ok(None)
+    }
+
+    /// Takes away the one empty line that may precede a request (RFC 9112 section 2.2); whether
+    /// more has to come to tell.
+    fn skips(&mut self, buffer: &mut BytesMut) -> bool {
+        if self.seen > 0 || self.skipped {
+            return false;
+        }
+        if buffer.starts_with(b"\r\n") {
+            buffer.advance(2);
+            self.skipped = true;
+        }
+        **buffer == *b"\r"
+    }
+}
+
+/// Bytes that no head may hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Unprintable {
+    Control,
+    LineEnd,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that were looked at are spoilt: a second look at them would end in an error.
+    #[test]
+    fn each_byte_of_a_dribbled_head_is_looked_at_once() {
+        let mut text = b"GET / HTTP/1.1\r\n".to_vec();
+        for number in 0..4000 {
+            text.extend(format!("A{number}: b\r\n").bytes());
+        }
+        text.extend(b"\r\n");
+        for step in [1, 2, 3, 7, 4096] {
+            let (mut scan, mut come, mut end) = (Scan::default(), Vec::new(), None);
+            for piece in text.chunks(step) {
+                come.extend(piece);
+                end = scan.end(&come).expect("no error");
+                come.fill(0);
+            }
+            assert_eq!(end, Some(text.len()), "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn an_empty_line_before_a_request_is_taken_away_once() {
+        let mut scan = Scan::default();
+        let mut buffer = BytesMut::from(&b"\r"[..]);
+        assert!(scan.skips(&mut buffer));
+        buffer.extend_from_slice(b"\n\r\n");
+        assert!(!scan.skips(&mut buffer));
+        assert_eq!(buffer, b"\r\n"[..]);
+        assert!(!scan.skips(&mut buffer));
+        assert_eq!(buffer, b"\r\n"[..]);
+    }
+}

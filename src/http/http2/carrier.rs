@@ -1,0 +1,375 @@
+//! A connection of HTTP/2 with an origin, and one exchange on it.
+//!
+//! A carrier belongs to one inspected tunnel: it is never shared with another caller or judgement.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::dial::Stream;
+use crate::http::http1::RequestHead;
+use crate::metrics::Metrics;
+
+use super::frames::Asked;
+use super::stream::{broken, poll_body, put_trailers, trailer_fields};
+use super::{
+    CONNECTION_WINDOW, FLOOD, RESET_CAUSED, RESET_KEPT, SEND_BUFFER, SMALL_DATA, STREAM_WINDOW,
+    frames, head, note,
+};
+
+/// Which side of the gate it is on, for what is counted.
+const SIDE: &str = "upstream";
+/// Bytes of a response's header list.
+const HEADER_LIST: u32 = 64 * 1024;
+/// Streams at once before the origin's SETTINGS have come: more than those can say, which is how
+/// their coming is seen.
+const UNGREETED: usize = usize::MAX - 1;
+/// How long a new connection's SETTINGS are waited for where a WebSocket depends on them.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// A connection of HTTP/2 with an origin; closed when it and all its exchanges are dropped: one that
+/// takes its place does not break off what is under way.
+pub(crate) struct Carrier {
+    send: SendRequest<Bytes>,
+    /// Cancelled when the origin's SETTINGS have come, or never will.
+    greeted: CancellationToken,
+    over: Arc<AtomicBool>,
+    /// As many answers may come.
+    asked: Asked,
+    stop: Arc<DropGuard>,
+}
+
+/// One request and its answer.
+pub(crate) struct Exchange {
+    handle: Option<SendRequest<Bytes>>,
+    greeted: CancellationToken,
+    asked: Asked,
+    sending: Option<SendStream<Bytes>>,
+    receiving: Receiving,
+    _stop: Arc<DropGuard>,
+}
+
+/// What the origin answers.
+pub(crate) struct ResponseHalf<'e>(&'e mut Receiving);
+
+/// What the origin is asked.
+pub(crate) struct RequestHalf<'e>(&'e mut Option<SendStream<Bytes>>);
+
+enum Receiving {
+    /// Nothing was asked yet.
+    Unasked,
+    /// The head has not come yet.
+    Head {
+        response: ResponseFuture,
+        asked: Asked,
+        /// Whether a WebSocket was asked for.
+        extended: bool,
+    },
+    /// The head as HTTP/1 writes it, then the body.
+    Body {
+        head: Bytes,
+        rest: Bytes,
+        body: RecvStream,
+    },
+}
+
+impl Carrier {
+    /// Begins HTTP/2 on a connection; what moves its frames is one of `tasks`.
+    pub(crate) async fn begin(
+        io: Stream,
+        clock: Clock,
+        metrics: Metrics,
+        tasks: &TaskTracker,
+    ) -> io::Result<Self> {
+        let asked = Asked::nothing();
+        let (io, flooded) = frames::from_origin(io, clock, asked.clone());
+        let handshake = Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADER_LIST)
+            .max_concurrent_reset_streams(RESET_KEPT)
+            .initial_max_send_streams(UNGREETED)
+            .max_local_error_reset_streams(Some(RESET_CAUSED))
+            .data_frame_budget(SMALL_DATA)
+            .max_send_buffer_size(SEND_BUFFER)
+            .handshake::<_, Bytes>(io);
+        let (send, connection) = handshake.await.map_err(broken)?;
+        let stop = CancellationToken::new();
+        let over = Arc::new(AtomicBool::new(false));
+        let greeted = CancellationToken::new();
+        let moving = carry(connection, send.clone(), greeted.clone().drop_guard());
+        let (stopped, ended) = (stop.clone(), over.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                ended = moving => {
+                    if let Err(error) = ended {
+                        note(&metrics, SIDE, &error);
+                    }
+                }
+                () = flooded.cancelled() => metrics.http2_ended(SIDE, FLOOD),
+                () = stopped.cancelled() => {}
+            }
+            ended.store(true, Ordering::Release);
+        });
+        Ok(Self {
+            send,
+            greeted,
+            over,
+            asked,
+            stop: Arc::new(stop.drop_guard()),
+        })
+    }
+
+    /// Whether it is known to take no more requests.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Whether a stream of it may become a WebSocket (RFC 8441); waits until the origin has said it.
+    pub(crate) fn takes_sockets(&self) -> impl Future<Output = bool> + use<> {
+        let (send, greeted) = (self.send.clone(), self.greeted.clone());
+        async move {
+            greeted.cancelled().await;
+            send.is_extended_connect_protocol_enabled()
+        }
+    }
+
+    /// An exchange that has not begun.
+    pub(crate) fn exchange(&self) -> Exchange {
+        Exchange {
+            handle: Some(self.send.clone()),
+            greeted: self.greeted.clone(),
+            asked: self.asked.clone(),
+            sending: None,
+            receiving: Receiving::Unasked,
+            _stop: self.stop.clone(),
+        }
+    }
+}
+
+/// Moves frames until the connection ends; lets go of `greeting` when the origin's SETTINGS have
+/// come.
+async fn carry<S>(
+    connection: Connection<S, Bytes>,
+    seen: SendRequest<Bytes>,
+    greeting: DropGuard,
+) -> Result<(), h2::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut connection = pin!(connection);
+    let mut waiting = Some((seen, greeting));
+    poll_fn(|cx| {
+        let turn = connection.as_mut().poll(cx);
+        waiting.take_if(|(seen, _)| seen.current_max_send_streams() != UNGREETED);
+        turn
+    })
+    .await
+}
+
+impl Exchange {
+    /// Sends the head of a request that was written for HTTP/1; waits until the origin has room for
+    /// one more. `Unsupported` where it would be a WebSocket and the origin takes none.
+    pub(crate) async fn begin(&mut self, request: &RequestHead, authority: &str) -> io::Result<()> {
+        let handle = self.handle.take().ok_or(io::ErrorKind::NotConnected)?;
+        let mut send = handle.ready().await.map_err(broken)?;
+        let extended = request.extended;
+        if extended {
+            let _ = tokio::time::timeout(GREETING, self.greeted.cancelled()).await;
+            if !send.is_extended_connect_protocol_enabled() {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+        }
+        let ended = request.body.is_empty() && !extended;
+        let request = head::onward(request, authority).ok_or(io::ErrorKind::InvalidInput)?;
+        self.asked.requests.fetch_add(1, Ordering::Relaxed);
+        let (response, sending) = send.send_request(request, ended).map_err(broken)?;
+        self.sending = (!ended).then_some(sending);
+        self.receiving = Receiving::Head {
+            response,
+            asked: self.asked.clone(),
+            extended,
+        };
+        Ok(())
+    }
+
+    /// Both ways apart.
+    pub(crate) fn split(&mut self) -> (ResponseHalf<'_>, RequestHalf<'_>) {
+        (
+            ResponseHalf(&mut self.receiving),
+            RequestHalf(&mut self.sending),
+        )
+    }
+}
+
+impl ResponseHalf<'_> {
+    /// Whether nothing follows the head that was read.
+    pub(crate) fn is_over(&self) -> bool {
+        match &*self.0 {
+            Receiving::Unasked | Receiving::Head { .. } => false,
+            Receiving::Body { head, rest, body } => {
+                head.is_empty() && rest.is_empty() && body.is_end_stream()
+            }
+        }
+    }
+
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match self.0 {
+                Receiving::Unasked => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+                Receiving::Head {
+                    response,
+                    asked,
+                    extended,
+                } => {
+                    let stream = response.stream_id().as_u32();
+                    let unanswered = |error| {
+                        let last = asked.last.load(Ordering::Acquire);
+                        unanswered(error, stream > last)
+                    };
+                    if let Some(interim) = poll_interim(response, cx).map_err(unanswered)? {
+                        // What does not fit now would be lost: a head is small, a buffer is not.
+                        return Poll::Ready(put_whole(&interim, into));
+                    }
+                    let response = ready!(Pin::new(response).poll(cx)).map_err(unanswered)?;
+                    let (parts, body) = response.into_parts();
+                    let opened = *extended && parts.status.is_success();
+                    let head = head::written(parts.status, &parts.headers, opened);
+                    *self.0 = Receiving::Body {
+                        head,
+                        rest: Bytes::new(),
+                        body,
+                    };
+                }
+                Receiving::Body { head, .. } if !head.is_empty() => {
+                    put_some(head, into);
+                    return Poll::Ready(Ok(()));
+                }
+                Receiving::Body { rest, body, .. } => return poll_rest(rest, body, cx, into),
+            }
+        }
+    }
+
+    pub(crate) fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let Receiving::Body { body, .. } = self.0 else {
+            return Poll::Ready(Ok(Bytes::new()));
+        };
+        let trailers = ready!(body.poll_trailers(cx)).map_err(broken)?;
+        Poll::Ready(Ok(trailers.map(|it| put_trailers(&it)).unwrap_or_default()))
+    }
+}
+
+/// The origin says that it has not looked at the request (RFC 9113 section 8.7).
+#[derive(Debug, thiserror::Error)]
+#[error("the origin has not looked at the request")]
+struct Unprocessed;
+
+/// Whether an origin says that it has not looked at the request that failed so.
+pub(crate) fn is_unprocessed(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner
+        .and_then(|inner| inner.downcast_ref::<Unprocessed>())
+        .is_some()
+}
+
+/// The error of a request that gets no answer; `passed_over`: whether the origin will look at no
+/// stream of that number any more.
+fn unanswered(error: h2::Error, passed_over: bool) -> io::Error {
+    let refused =
+        error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+    if refused || passed_over {
+        io::Error::new(io::ErrorKind::ConnectionReset, Unprocessed)
+    } else {
+        broken(error)
+    }
+}
+
+/// An interim response, where one is there.
+fn poll_interim(
+    response: &mut ResponseFuture,
+    cx: &mut Context<'_>,
+) -> Result<Option<Bytes>, h2::Error> {
+    match response.poll_informational(cx) {
+        Poll::Ready(Some(Ok(interim))) => {
+            let (status, fields) = (interim.status(), interim.headers());
+            Ok(Some(head::written(status, fields, false)))
+        }
+        Poll::Ready(Some(Err(error))) => Err(error),
+        Poll::Ready(None) | Poll::Pending => Ok(None),
+    }
+}
+
+fn poll_rest(
+    rest: &mut Bytes,
+    body: &mut RecvStream,
+    cx: &mut Context<'_>,
+    into: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    while rest.is_empty() {
+        match ready!(body.poll_data(cx)) {
+            Some(Ok(data)) => *rest = data,
+            Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+            None => return Poll::Ready(Ok(())),
+        }
+    }
+    let taken = put_some(rest, into);
+    let released = body.flow_control().release_capacity(taken);
+    Poll::Ready(released.map_err(broken))
+}
+
+fn put_some(from: &mut Bytes, into: &mut ReadBuf<'_>) -> usize {
+    let take = from.len().min(into.remaining());
+    into.put_slice(from.get(..take).unwrap_or_default());
+    from.advance(take);
+    take
+}
+
+fn put_whole(text: &[u8], into: &mut ReadBuf<'_>) -> io::Result<()> {
+    if text.len() > into.remaining() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    into.put_slice(text);
+    Ok(())
+}
+
+impl RequestHalf<'_> {
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.0 {
+            Some(body) => poll_body(body, cx, bytes),
+            None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// Ends the request, with trailers where there are some.
+    pub(crate) fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        let Some(mut body) = self.0.take() else {
+            return Ok(());
+        };
+        let ended = match trailer_fields(trailers) {
+            Some(fields) => body.send_trailers(fields),
+            None => body.send_data(Bytes::new(), true),
+        };
+        ended.map_err(broken)
+    }
+}

@@ -1,0 +1,423 @@
+//! Heads, from HTTP/2 to the one reader of heads and back.
+
+use crate::http::http1::{
+    BodyLength, HeadError, HeadLimits, Method, Name, RequestHead, ResponseHead, Version,
+    parse_request,
+};
+use bytes::{BufMut, BytesMut};
+use h2::ext::Protocol;
+use http::header::{COOKIE, HOST, HeaderName, HeaderValue};
+use http::request::Parts;
+
+use super::fragments::Fragment;
+
+/// The one protocol that a stream may become.
+const WEBSOCKET: &str = "websocket";
+
+/// The head of a request, read as strictly as any other: written as HTTP/1.1 and taken apart.
+///
+/// Without a length the body lasts until the stream ends. `sockets`: whether the client was told
+/// that a stream may become a WebSocket (RFC 8441).
+pub(super) fn request(
+    parts: &Parts,
+    fragment: Fragment,
+    ended: bool,
+    limits: HeadLimits,
+    sockets: bool,
+) -> Result<RequestHead, HeadError> {
+    let extended = is_socket(parts, ended, sockets)?;
+    // Crumbs of a cookie are joined below, so they are counted before.
+    if parts.headers.len() > limits.fields {
+        return Err(HeadError::TooLarge);
+    }
+    let mut text = BytesMut::new();
+    write(parts, fragment, extended, &mut text)?;
+    let mut head = parse_request(&mut text, limits)?.ok_or(HeadError::RequestLine)?;
+    if !text.is_empty() {
+        return Err(HeadError::RequestLine);
+    }
+    head.version = Version::Http2;
+    head.keep_alive = false;
+    if extended {
+        // It must not go on as a mere GET, whatever its fields did to the upgrade.
+        if head.upgrade() != Some(WEBSOCKET) || !head.body.is_empty() {
+            return Err(HeadError::Socket);
+        }
+        head.extended = true;
+        return Ok(head);
+    }
+    if !ended && head.body == BodyLength::None && head.method != Method::Connect {
+        if has_no_content(parts) {
+            return Err(HeadError::UnexpectedBody);
+        }
+        head.body = BodyLength::UntilClose;
+    }
+    Ok(head)
+}
+
+/// Whether the method of a request is one that only reads: it is judged as reading, so that content
+/// would go out unjudged.
+pub(super) fn has_no_content(parts: &Parts) -> bool {
+    let method = &parts.method;
+    let reads = [http::Method::GET, http::Method::HEAD, http::Method::OPTIONS];
+    reads.contains(method) && parts.extensions.get::<Protocol>().is_none()
+}
+
+/// Whether the request is an extended CONNECT (RFC 8441 section 4): of all that those may be, only
+/// a WebSocket over TLS, where it was offered.
+fn is_socket(parts: &Parts, ended: bool, offered: bool) -> Result<bool, HeadError> {
+    let Some(protocol) = parts.extensions.get::<Protocol>() else {
+        return Ok(false);
+    };
+    if !offered || protocol.as_str() != WEBSOCKET {
+        return Err(HeadError::Protocol);
+    }
+    let uri = &parts.uri;
+    let path = uri.path_and_query().map_or("", |path| path.as_str());
+    let whole = uri.scheme_str() == Some("https")
+        && uri.authority().is_some()
+        && path.starts_with('/')
+        && parts.method == http::Method::CONNECT;
+    if !whole || ended {
+        return Err(HeadError::Socket);
+    }
+    Ok(true)
+}
+
+fn write(
+    parts: &Parts,
+    fragment: Fragment,
+    extended: bool,
+    text: &mut BytesMut,
+) -> Result<(), HeadError> {
+    let uri = &parts.uri;
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let path = uri.path_and_query().map_or("", |path| path.as_str());
+    // The library cut the fragment off: with an empty one the target is refused as in HTTP/1.
+    let hash: &[u8] = match fragment {
+        Fragment::Absent => b"",
+        Fragment::Present => b"#",
+        Fragment::Unknown => return Err(HeadError::RequestLine),
+    };
+    let method = if extended {
+        "GET"
+    } else {
+        parts.method.as_str()
+    };
+    // RFC 9113 section 8.3.1.
+    if !(path.is_empty() || path == "*" || path.starts_with('/')) {
+        return Err(HeadError::RequestLine);
+    }
+    put(text, &[method.as_bytes(), b" "]);
+    match uri.scheme_str() {
+        // RFC 9113 section 8.5: only the authority.
+        _ if parts.method == http::Method::CONNECT && !extended => {
+            if uri.scheme().is_some() || !path.is_empty() || !hash.is_empty() {
+                return Err(HeadError::RequestLine);
+            }
+            put(text, &[authority.as_bytes()]);
+        }
+        Some(scheme) if path != "*" => put(
+            text,
+            &[
+                scheme.as_bytes(),
+                b"://",
+                authority.as_bytes(),
+                path.as_bytes(),
+                hash,
+            ],
+        ),
+        _ => put(text, &[path.as_bytes(), hash]),
+    }
+    put(
+        text,
+        &[b" HTTP/1.1\r\nHost: ", authority.as_bytes(), b"\r\n"],
+    );
+    if extended {
+        let upgrade = b"Connection: Upgrade\r\nUpgrade: ";
+        put(text, &[upgrade, WEBSOCKET.as_bytes(), b"\r\n"]);
+    }
+    for (name, value) in &parts.headers {
+        match *name {
+            // RFC 9113 section 8.3.1: it must not differ.
+            HOST if value.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {}
+            HOST => return Err(HeadError::Host),
+            COOKIE => {}
+            _ => put(
+                text,
+                &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],
+            ),
+        }
+    }
+    write_cookies(parts, text);
+    put(text, &[b"\r\n"]);
+    Ok(())
+}
+
+/// RFC 9113 section 8.2.3: what came in pieces goes on as one.
+fn write_cookies(parts: &Parts, text: &mut BytesMut) {
+    let mut before: &[u8] = b"cookie: ";
+    for crumb in parts.headers.get_all(COOKIE) {
+        put(text, &[before, crumb.as_bytes()]);
+        before = b"; ";
+    }
+    if before == b"; " {
+        put(text, &[b"\r\n"]);
+    }
+}
+
+/// The head of an answer, without what belongs to one connection of HTTP/1 only (RFC 9113 section
+/// 8.2.2); a stream changes its protocol with 200 (RFC 8441 section 5).
+pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
+    let mut response = http::Response::new(());
+    if !head.is_upgrade() {
+        *response.status_mut() = http::StatusCode::from_u16(head.status).ok()?;
+    }
+    for field in head.fields.iter() {
+        if !belongs_to_http1(field.known) {
+            response.headers_mut().append(
+                HeaderName::from_bytes(field.name).ok()?,
+                HeaderValue::from_bytes(field.value).ok()?,
+            );
+        }
+    }
+    Some(response)
+}
+
+/// A request for an origin, of a head that was written for one: the same target and fields, without
+/// what belongs to HTTP/1 only.
+pub(super) fn onward(head: &RequestHead, authority: &str) -> Option<http::Request<()>> {
+    let path = std::str::from_utf8(head.target()).ok()?;
+    let uri = http::Uri::builder()
+        .scheme("https")
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .ok()?;
+    let mut request = http::Request::new(());
+    if head.extended {
+        *request.method_mut() = http::Method::CONNECT;
+        let protocol = Protocol::from_static(WEBSOCKET);
+        request.extensions_mut().insert(protocol);
+    } else {
+        let method = http::Method::from_bytes(head.method.as_str().as_bytes());
+        *request.method_mut() = method.ok()?;
+    }
+    *request.uri_mut() = uri;
+    *request.version_mut() = http::Version::HTTP_2;
+    for field in head.fields.iter() {
+        if field.known != Name::Host && !belongs_to_http1(field.known) {
+            request.headers_mut().append(
+                HeaderName::from_bytes(field.name).ok()?,
+                HeaderValue::from_bytes(field.value).ok()?,
+            );
+        }
+    }
+    Some(request)
+}
+
+/// The head of an answer as HTTP/1 writes it; `opened`: whether the stream speaks WebSocket now.
+pub(super) fn written(
+    status: http::StatusCode,
+    fields: &http::HeaderMap,
+    opened: bool,
+) -> bytes::Bytes {
+    let mut text = BytesMut::with_capacity(1024);
+    if opened {
+        let upgrade = b"HTTP/1.1 101 \r\nConnection: Upgrade\r\nUpgrade: ";
+        put(&mut text, &[upgrade, WEBSOCKET.as_bytes(), b"\r\n"]);
+    } else {
+        put(
+            &mut text,
+            &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" \r\n"],
+        );
+    }
+    for (name, value) in fields {
+        put(
+            &mut text,
+            &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],
+        );
+    }
+    put(&mut text, &[b"\r\n"]);
+    text.freeze()
+}
+
+fn belongs_to_http1(name: Name) -> bool {
+    matches!(
+        name,
+        Name::Connection
+            | Name::KeepAlive
+            | Name::ProxyConnection
+            | Name::TransferEncoding
+            | Name::Upgrade
+    )
+}
+
+fn put(text: &mut BytesMut, parts: &[&[u8]]) {
+    for part in parts {
+        text.put_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits {
+        bytes: 4096,
+        fields: 32,
+    };
+
+    /// As [`request`], of a `:path` without `#`.
+    fn read(
+        parts: &Parts,
+        ended: bool,
+        limits: HeadLimits,
+        sockets: bool,
+    ) -> Result<RequestHead, HeadError> {
+        request(parts, Fragment::Absent, ended, limits, sockets)
+    }
+
+    fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    #[test]
+    fn a_connect_names_host_and_port_and_nothing_else() {
+        let head = read(
+            &parts("CONNECT", "a.example:443", &[]),
+            false,
+            LIMITS,
+            false,
+        )
+        .expect("good");
+        assert_eq!(head.target(), b"a.example:443");
+        assert_eq!(
+            (head.body, head.version),
+            (BodyLength::None, Version::Http2)
+        );
+        let whole = parts("CONNECT", "https://a.example:443/", &[]);
+        assert!(read(&whole, false, LIMITS, false).is_err());
+    }
+
+    fn extended(protocol: &'static str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut parts = parts("CONNECT", uri, fields);
+        parts.extensions.insert(Protocol::from_static(protocol));
+        parts
+    }
+
+    #[test]
+    fn an_extended_connect_is_read_as_the_upgrade_that_it_stands_for() {
+        let version = [("sec-websocket-version", "13")];
+        let asked = extended("websocket", "https://a.example/ws?q", &version);
+        let head = read(&asked, false, LIMITS, true).expect("good");
+        assert_eq!(head.target(), b"https://a.example/ws?q");
+        assert_eq!(
+            (&head.method, head.upgrade(), head.extended, head.body),
+            (&Method::Get, Some("websocket"), true, BodyLength::None)
+        );
+        let onward = parse_request(
+            &mut BytesMut::from(
+                &b"GET /ws?q HTTP/1.1\r\nHost: a.example\r\nSec-WebSocket-Version: 13\r\n\
+                   Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"[..],
+            ),
+            LIMITS,
+        );
+        let mut again = onward.expect("good").expect("whole");
+        again.extended = true;
+        let (sent, ()) = super::onward(&again, "a.example")
+            .expect("a request")
+            .into_parts();
+        assert_eq!((&sent.method, &sent.uri), (&asked.method, &asked.uri));
+        assert_eq!(sent.headers, asked.headers);
+        let protocol = sent.extensions.get::<Protocol>().expect("a protocol");
+        assert_eq!(protocol.as_str(), "websocket");
+    }
+
+    #[test]
+    fn an_extended_connect_is_for_a_websocket_over_tls_where_it_is_offered() {
+        const URL: &str = "https://a.example/ws";
+        let wrong = |protocol, uri: &str, fields: &[(&str, &str)], ended, offered| {
+            let parts = extended(protocol, uri, fields);
+            read(&parts, ended, LIMITS, offered).expect_err("wrong")
+        };
+        for (protocol, offered) in [
+            ("websocket", false),
+            ("connect-udp", true),
+            ("connect-ip", true),
+            ("webtransport", true),
+            ("WebSocket", true),
+            ("", true),
+        ] {
+            let error = wrong(protocol, URL, &[], false, offered);
+            assert_eq!((error, error.status()), (HeadError::Protocol, 501));
+        }
+        for uri in ["http://a.example/ws", "wss://a.example/ws", "a.example:443"] {
+            let error = wrong("websocket", uri, &[], false, true);
+            assert_eq!((error, error.status()), (HeadError::Socket, 400), "{uri}");
+        }
+        assert_eq!(wrong("websocket", URL, &[], true, true), HeadError::Socket);
+        for (fields, error) in [
+            ([("content-length", "5")], HeadError::UnexpectedBody),
+            ([("host", "b.example")], HeadError::Host),
+            // Two of them are none, and what is no upgrade must not go on as a GET.
+            ([("upgrade", "websocket")], HeadError::Socket),
+            ([("upgrade", "other")], HeadError::Socket),
+        ] {
+            assert_eq!(wrong("websocket", URL, &fields, false, true), error);
+        }
+        let mut get = parts("GET", URL, &[]);
+        get.extensions.insert(Protocol::from_static("websocket"));
+        let error = read(&get, false, LIMITS, true).expect_err("wrong");
+        assert_eq!(error, HeadError::Socket);
+    }
+
+    #[test]
+    fn a_request_is_read_as_one_of_http1() {
+        let cookies = [("cookie", "a=1"), ("cookie", "b=2"), ("host", "A.example")];
+        let asked = parts("GET", "http://a.example/p?q", &cookies);
+        let head = read(&asked, true, LIMITS, false).expect("good");
+        assert_eq!(head.target(), b"http://a.example/p?q");
+        let fields: Vec<_> = head.fields.iter().map(|field| field.value).collect();
+        assert_eq!(fields, [&b"a.example"[..], b"a=1; b=2"]);
+    }
+
+    #[test]
+    fn what_two_readers_could_take_in_two_ways_is_refused() {
+        let wrong = |method: &str, fields: &[(&str, &str)], ended| {
+            let parts = parts(method, "http://a.example/", fields);
+            read(&parts, ended, LIMITS, false).expect_err("wrong")
+        };
+        assert_eq!(
+            wrong("GET", &[("host", "b.example")], true),
+            HeadError::Host
+        );
+        assert_eq!(wrong("GET", &[], false), HeadError::UnexpectedBody);
+        let chunked = [("transfer-encoding", "gzip")];
+        assert_eq!(wrong("POST", &chunked, false), HeadError::TransferEncoding);
+        let disguised = [("transfer_encoding", "chunked")];
+        assert_eq!(wrong("POST", &disguised, false), HeadError::DisguisedField);
+        let huge = "x".repeat(5000);
+        assert_eq!(wrong("GET", &[("a", &huge)], true), HeadError::TooLarge);
+        let crumbs = [("cookie", "a=1"); 33];
+        assert_eq!(wrong("GET", &crumbs, true), HeadError::TooLarge);
+    }
+
+    #[test]
+    fn a_body_without_a_length_lasts_until_its_stream_ends() {
+        let asked = |fields: &[(&str, &str)], ended| {
+            let parts = parts("POST", "http://a.example/", fields);
+            read(&parts, ended, LIMITS, false).expect("good").body
+        };
+        assert_eq!(asked(&[], false), BodyLength::UntilClose);
+        assert_eq!(asked(&[], true), BodyLength::None);
+        assert_eq!(
+            asked(&[("content-length", "5")], false),
+            BodyLength::Length(5)
+        );
+    }
+}

@@ -1,0 +1,352 @@
+//! The jail's name server: it resolves nothing.
+//!
+//! A name that the policy could allow gets an address that stands for it; any other does not exist.
+//! So nothing is asked outside before a verdict, and a name is no way to carry anything out.
+
+mod datagrams;
+mod message;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashSet;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::gate::{Asked, Delay, RATE_LIMIT_DELAY, RateKey, Snapshot};
+use crate::identity::{Channel, Family};
+use crate::metrics::FlowKind;
+use crate::name::{Host, HostName, Path, Target};
+use crate::policy::{Attempt, Query, Reason, Verdict};
+use crate::proxy::Shared;
+use crate::proxy::connection::rates;
+use crate::proxy::flow::{Flow, Known};
+
+use super::canonical;
+use super::capture::{Names, v4, v6};
+pub(in crate::proxy) use datagrams::Datagrams;
+use message::{Answer, Kind, Question};
+
+/// The longest question over UDP that is read.
+const LONGEST: usize = 1500;
+/// How long a client over TCP may be silent.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long accepting rests when the machine cannot.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// Refused names that are remembered, so that a client that asks again leaves one record.
+const REMEMBERED: usize = 4096;
+
+/// Who asks, and by what.
+#[derive(Clone, Copy)]
+enum Asker {
+    Datagram(SocketAddr),
+    Stream(SocketAddr, SocketAddr),
+}
+
+/// What a client is told of a name, and when.
+struct Told {
+    answer: Answer,
+    /// Its place among the answers that wait, since its caller is over its rate of refusals.
+    delay: Option<Delay>,
+}
+
+impl From<Answer> for Told {
+    fn from(answer: Answer) -> Self {
+        let delay = None;
+        Self { answer, delay }
+    }
+}
+
+/// A message that answers another.
+struct Reply {
+    message: Vec<u8>,
+    delay: Option<Delay>,
+}
+
+/// What answers.
+pub(super) struct Stub {
+    shared: Arc<Shared>,
+    names: Arc<Names>,
+    /// The ports that are captured: a name that may be reached at none of them is not told.
+    ports: Vec<u16>,
+    channel: Arc<Channel>,
+    /// Whose processes ask.
+    family: Option<Arc<Family>>,
+    refused: Mutex<HashSet<HostName>>,
+}
+
+impl Stub {
+    pub(in crate::proxy) fn new(shared: Arc<Shared>, names: Arc<Names>, ports: Vec<u16>) -> Self {
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
+        let mut channel = Channel::plain(nowhere, nowhere);
+        let tenant = shared.tenants.first().and_then(Option::as_ref);
+        channel.grant = tenant.map(|tenant| tenant.grant.clone());
+        let family = tenant.and_then(|tenant| tenant.family.clone());
+        Self {
+            shared,
+            names,
+            ports,
+            family,
+            channel: Arc::new(channel),
+            refused: Mutex::default(),
+        }
+    }
+
+    /// The answer to a message; none where it is no question.
+    async fn answer(&self, message: &[u8], asker: Asker) -> Option<Reply> {
+        let question = Question::parse(message)?;
+        let told = match &question.name {
+            Some(name) if question.is_internet => self.tell(name, question.kind, asker).await,
+            _ => Answer::NoSuchName.into(),
+        };
+        Some(Reply {
+            message: question.answer(&told.answer),
+            delay: told.delay,
+        })
+    }
+
+    /// Waits before a delayed answer is sent, and gives its place back.
+    async fn hold_back(&self, delay: Option<Delay>) {
+        let Some(_delay) = delay else { return };
+        tokio::select! {
+            () = tokio::time::sleep(RATE_LIMIT_DELAY) => {}
+            () = self.shared.gate.draining.cancelled() => {}
+        }
+    }
+
+    async fn tell(&self, name: &HostName, kind: Kind, asker: Asker) -> Told {
+        let snapshot = self.shared.gate.snapshot.load_full();
+        let Some(known) = self.known(&snapshot, &self.channel).await else {
+            return Answer::Failed.into();
+        };
+        let own = crate::proxy::request::internal::is_own_name(name) && self.ports.contains(&80);
+        if !own && !self.could_pass(&snapshot, &known, name) {
+            return self.refuse(&snapshot, name, asker).await;
+        }
+        let answer = match (kind, self.names.place(name)) {
+            (_, None) => Answer::Failed,
+            (Kind::A, Some(place)) => Answer::A(v4(place)),
+            (Kind::Aaaa, Some(place)) => Answer::Aaaa(v6(place)),
+            (Kind::Other, Some(_)) => Answer::Nothing,
+        };
+        answer.into()
+    }
+
+    async fn known(&self, snapshot: &Snapshot, channel: &Arc<Channel>) -> Option<Known> {
+        let listener = self.shared.listeners.first().unwrap_or(&self.shared.nobody);
+        let listener = snapshot.listener(listener);
+        let presented = snapshot.identity.present(&listener, channel, None);
+        let presented = presented.await.ok()?;
+        let caller = Arc::new(snapshot.caller(&presented)?);
+        Some(Known {
+            presented,
+            caller,
+            epoch: 0,
+        })
+    }
+
+    /// Whether a connection to some captured port, or a request over it, could be let through.
+    fn could_pass(&self, snapshot: &Snapshot, known: &Known, name: &HostName) -> bool {
+        let Ok(path) = Path::parse(b"/") else {
+            return false;
+        };
+        let request = Attempt::Request {
+            method: "GET",
+            path: &path,
+            upgrade: false,
+            tls: false,
+            deed: None,
+        };
+        self.ports.iter().any(|port| {
+            let target = Target {
+                host: Host::Name(name.clone()),
+                port: *port,
+            };
+            let attempt = if *port == 80 {
+                request
+            } else {
+                Attempt::Connect
+            };
+            let decision = snapshot.policy.decide(&Query {
+                who: &known.caller.who,
+                target: &target,
+                attempt,
+            });
+            // Another path, method, tool or credential might pass.
+            let of_request = matches!(
+                decision.reason,
+                Reason::ActionDenied | Reason::CredentialDenied | Reason::McpToolDenied
+            );
+            decision.verdict != Verdict::Deny || of_request
+        })
+    }
+
+    /// What is known of who asks; only of a refused one, since it takes a search.
+    async fn channel_of(&self, asker: Asker) -> Arc<Channel> {
+        let Some(family) = &self.family else {
+            return self.channel.clone();
+        };
+        let (_, process) = match asker {
+            Asker::Datagram(client) => family.asker(client).await,
+            Asker::Stream(client, local) => family.owner(client, local).await,
+        };
+        Arc::new(Channel {
+            process,
+            ..Channel::clone(&self.channel)
+        })
+    }
+
+    /// Puts a refused name on record, once.
+    async fn refuse(&self, snapshot: &Snapshot, name: &HostName, asker: Asker) -> Told {
+        if self.is_recorded(name) {
+            return Answer::NoSuchName.into();
+        }
+        let channel = self.channel_of(asker).await;
+        let Some(known) = self.known(snapshot, &channel).await else {
+            return Answer::Failed.into();
+        };
+        let begun = Flow::begin(&self.shared.gate, FlowKind::Dns, Ipv4Addr::LOCALHOST.into());
+        let Ok(mut flow) = begun.await else {
+            return Answer::Failed.into();
+        };
+        let target = Target {
+            host: Host::Name(name.clone()),
+            port: 443,
+        };
+        flow.aim(target.clone());
+        flow.identified(&known.caller);
+        flow.note_checkout(&known.caller).await;
+        let gate = &self.shared.gate;
+        let key = known.caller.key(Ipv4Addr::LOCALHOST.into());
+        let rates = gate.rates.of(RateKey::of_caller(key, self.channel.local));
+        if let Some(limited) = rates::over_refusals(gate, &rates) {
+            flow.refuse(&limited);
+            flow.facts.status = None;
+            let _ = flow.recorded(&limited).await;
+            return Told {
+                answer: Answer::Failed,
+                delay: rates.delay(),
+            };
+        }
+        let judged = flow.judge(&known, &target, &Asked::Connect);
+        let refusal = judged.err().unwrap_or_else(|| {
+            // Allowed at a port that is not captured.
+            crate::proxy::Refusal::because(
+                crate::proxy::Code::PortDenied,
+                "no port of it is captured in this jail",
+            )
+        });
+        flow.refuse(&refusal);
+        flow.facts.status = None;
+        match flow.recorded(&refusal).await {
+            None => {
+                self.remember(name);
+                Answer::NoSuchName.into()
+            }
+            Some(_) => Answer::Failed.into(),
+        }
+    }
+
+    /// Whether the refusal of a name stands in the log already.
+    fn is_recorded(&self, name: &HostName) -> bool {
+        self.recorded().contains(name)
+    }
+
+    fn remember(&self, name: &HostName) {
+        let mut recorded = self.recorded();
+        if recorded.len() >= REMEMBERED {
+            recorded.clear();
+        }
+        recorded.insert(name.clone());
+    }
+
+    fn recorded(&self) -> MutexGuard<'_, HashSet<HostName>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Answers questions over UDP, one after another. A refusal over its caller's rate is put on record
+/// in its turn; its answer waits in a task of its own, so that it holds up no other answer. A caller
+/// has a few such places ([`Delay`]); beyond them its answers do not wait.
+pub(in crate::proxy) async fn serve(stub: Arc<Stub>, socket: Datagrams) {
+    let socket = Arc::new(socket);
+    let mut buffer = vec![0; LONGEST];
+    let draining = stub.shared.gate.draining.clone();
+    loop {
+        let received = tokio::select! {
+            received = socket.receive(&mut buffer) => received,
+            () = draining.cancelled() => return,
+        };
+        let Ok((length, way)) = received else {
+            continue;
+        };
+        let message = buffer.get(..length).unwrap_or_default();
+        let Some(client) = way.client() else {
+            continue;
+        };
+        let Some(reply) = stub.answer(message, Asker::Datagram(client)).await else {
+            continue;
+        };
+        if reply.delay.is_none() {
+            let _ = socket.answer(&reply.message, &way).await;
+            continue;
+        }
+        let (stub, socket) = (stub.clone(), socket.clone());
+        let tasks = stub.shared.gate.tasks.clone();
+        tasks.spawn(async move {
+            stub.hold_back(reply.delay).await;
+            let _ = socket.answer(&reply.message, &way).await;
+        });
+    }
+}
+
+/// Answers questions over TCP.
+pub(super) async fn serve_tcp(stub: Arc<Stub>, listener: TcpListener) {
+    let gate = stub.shared.gate.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = gate.draining.cancelled() => return,
+        };
+        let Ok((stream, client)) = accepted else {
+            tokio::time::sleep(BACK_OFF).await;
+            continue;
+        };
+        let Ok(turn) = stub.shared.connections.clone().try_acquire_owned() else {
+            continue;
+        };
+        let local = stream.local_addr().unwrap_or(client);
+        let asker = Asker::Stream(canonical(client), canonical(local));
+        let stub = stub.clone();
+        let draining = gate.draining.clone();
+        gate.tasks.spawn(async move {
+            tokio::select! {
+                () = converse(&stub, stream, asker) => {}
+                () = draining.cancelled() => {}
+            }
+            drop(turn);
+        });
+    }
+}
+
+async fn converse(stub: &Stub, mut stream: TcpStream, asker: Asker) {
+    let mut next =
+        async || tokio::time::timeout(PATIENCE, one_over_tcp(stub, &mut stream, asker)).await;
+    while let Ok(Some(())) = next().await {}
+}
+
+/// One question, after its length (RFC 1035 section 4.2.2).
+async fn one_over_tcp(stub: &Stub, stream: &mut TcpStream, asker: Asker) -> Option<()> {
+    let length = stream.read_u16().await.ok()?;
+    let mut message = vec![0; usize::from(length)];
+    stream.read_exact(&mut message).await.ok()?;
+    let reply = stub.answer(&message, asker).await?;
+    stub.hold_back(reply.delay).await;
+    let answer = reply.message;
+    stream
+        .write_u16(u16::try_from(answer.len()).ok()?)
+        .await
+        .ok()?;
+    stream.write_all(&answer).await.ok()
+}

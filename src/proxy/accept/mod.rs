@@ -1,0 +1,298 @@
+//! Sockets: bound eagerly or inherited, accepted with back-off.
+
+mod balancer;
+pub(super) mod capture;
+mod detect;
+mod dns;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::dial::keep_alive;
+use crate::identity::Channel;
+use crate::proxy::Shared;
+use crate::proxy::connection::client::ClientStream;
+use crate::proxy::connection::{Connection, Origin};
+use crate::proxy::tunnel::Tunnel;
+
+use capture::Names;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// How long accepting rests after an error that may last.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Clients in a row that may have left before they were accepted: more, and accepting rests.
+const MAX_ABORTED_IN_A_ROW: u32 = 64;
+/// How long after a line about errors of accepting the next one may be logged.
+const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How a client came, and so what it says first.
+#[derive(Clone)]
+pub(super) enum Front {
+    /// To a proxy, by the listener of that number.
+    Proxy(usize),
+    /// From a jail, meaning to reach somebody else.
+    Captured(Arc<Names>),
+}
+
+/// Binds a listener; a port of 0 takes a free one.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts clients until shutdown begins.
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Front) {
+    let gate = shared.gate.clone();
+    keep_alive(&listener);
+    let mut failures = Failures::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = gate.draining.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                failures.in_a_row = 0;
+                welcome(&shared, stream, peer, &front);
+            }
+            Err(error) => {
+                gate.metrics.accept_failed(AcceptError::of(&error).as_str());
+                let response = failures.add(&error, gate.clock.instant());
+                if let Some(count) = response.log {
+                    tracing::warn!(%error, count, "cannot accept clients");
+                }
+                if response.pause {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Errors of accepting at one listener.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Since the last client that was accepted.
+    in_a_row: u32,
+    /// Since the last line in the log.
+    unlogged: u32,
+    logged: Option<Instant>,
+}
+
+/// What follows from an error of accepting.
+#[derive(Debug, Eq, PartialEq)]
+struct Response {
+    /// Whether accepting rests before the next try.
+    pause: bool,
+    /// How many errors a line in the log stands for; `None`: no line.
+    log: Option<u32>,
+}
+
+impl Failures {
+    fn add(&mut self, error: &io::Error, now: Instant) -> Response {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        let aborted = AcceptError::of(error) == AcceptError::Aborted;
+        // An error of the listener itself comes again at once: trying again would only spin.
+        let pause = !aborted || self.in_a_row > MAX_ABORTED_IN_A_ROW;
+        if !pause {
+            return Response { pause, log: None };
+        }
+        self.unlogged = self.unlogged.saturating_add(1);
+        let recent = |logged: Instant| now.saturating_duration_since(logged) < ACCEPT_LOG_INTERVAL;
+        if self.logged.is_some_and(recent) {
+            return Response { pause, log: None };
+        }
+        self.logged = Some(now);
+        let log = Some(std::mem::take(&mut self.unlogged));
+        Response { pause, log }
+    }
+}
+
+/// A kind of error of accepting: a label of `tidegate_accept_errors_total`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum AcceptError {
+    /// The client left, or the network failed for this one client (`accept(2)`).
+    Aborted,
+    /// Out of descriptors or memory.
+    Exhausted,
+    /// Anything else: the listener itself does not work.
+    Other,
+}
+
+impl AcceptError {
+    fn of(error: &io::Error) -> Self {
+        use rustix::io::Errno;
+        const OF_ONE_CLIENT: [Errno; 8] = [
+            Errno::CONNABORTED,
+            Errno::CONNRESET,
+            Errno::HOSTDOWN,
+            Errno::HOSTUNREACH,
+            Errno::NETDOWN,
+            Errno::NETUNREACH,
+            Errno::PERM,
+            Errno::PROTO,
+        ];
+        const OF_THE_MACHINE: [Errno; 4] =
+            [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+        let is = |errno: &Errno| error.raw_os_error() == Some(errno.raw_os_error());
+        if OF_ONE_CLIENT.iter().any(is) || error.kind() == io::ErrorKind::Interrupted {
+            return Self::Aborted;
+        }
+        if OF_THE_MACHINE.iter().any(is) {
+            return Self::Exhausted;
+        }
+        Self::Other
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Aborted => "aborted",
+            Self::Exhausted => "exhausted",
+            Self::Other => "other",
+        }
+    }
+}
+
+fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Front) {
+    let Ok(turn) = shared.connections.clone().try_acquire_owned() else {
+        // Closed at once: nothing was asked, so there is nothing to record, only to count.
+        shared.gate.metrics.flow_unstarted();
+        return;
+    };
+    let _ = stream.set_nodelay(true);
+    let local = stream.local_addr().map_or(peer, canonical);
+    let channel = Channel::plain(canonical(peer), local);
+    let (shared, front) = (shared.clone(), front.clone());
+    shared.gate.tasks.clone().spawn(async move {
+        // Boxed, and made in here: a tunnel that rests must not hold what it took to open it.
+        let tunnel = Box::pin(serving(shared, stream, channel, front)).await;
+        if let Some(tunnel) = tunnel {
+            tunnel.carry().await;
+        }
+        drop(turn);
+    });
+}
+
+/// Serves a client as it came; hands back a tunnel that opened.
+async fn serving(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    mut channel: Channel,
+    front: Front,
+) -> Option<Box<Tunnel>> {
+    let index = match front {
+        Front::Proxy(index) => index,
+        Front::Captured(_) => 0,
+    };
+    match shared.tenants.get(index) {
+        Some(Some(tenant)) => tenant.receive(&mut channel).await,
+        _ => look_at(&shared, &channel),
+    }
+    match front {
+        Front::Proxy(index) => detect::serve(shared, stream, channel, index).await,
+        Front::Captured(names) => {
+            let local = channel.local;
+            let origin = Origin {
+                channel: Arc::new(channel),
+                listener: 0,
+            };
+            let connection = Connection::new(shared, ClientStream::Plain(stream), origin);
+            Box::pin(capture::serve(connection, &names, local)).await
+        }
+    }
+}
+
+/// Looks, beside the connection, whether its client is the user of the gate.
+fn look_at(shared: &Shared, channel: &Channel) {
+    let (gate, client, local) = (shared.gate.clone(), channel.peer, channel.local);
+    if gate.is_look_due(client, local) {
+        let tasks = gate.tasks.clone();
+        tasks.spawn_blocking(move || gate.look_at_caller(client, local));
+    }
+}
+
+/// A client that came over an IPv6 socket with an IPv4 address is an IPv4 client.
+pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+    use rustix::net::{Shutdown, shutdown};
+
+    use super::*;
+    use crate::clock::Clock;
+
+    fn error(errno: Errno) -> io::Error {
+        io::Error::from_raw_os_error(errno.raw_os_error())
+    }
+
+    #[test]
+    fn any_error_that_lasts_rests_and_is_logged_at_a_bounded_rate() {
+        let lasting = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOMEM,
+            Errno::INVAL,
+            Errno::BADF,
+            Errno::NOTSOCK,
+            Errno::OPNOTSUPP,
+        ];
+        for errno in lasting {
+            let (clock, mut failures) = (Clock::system(), Failures::default());
+            let now = clock.instant();
+            let log = |failures: &mut Failures, after: u64| {
+                let response = failures.add(&error(errno), now + Duration::from_secs(after));
+                assert!(response.pause, "{errno:?}");
+                response.log
+            };
+            assert_eq!(log(&mut failures, 0), Some(1), "{errno:?}");
+            for second in 0..10 {
+                assert_eq!(log(&mut failures, second), None, "{errno:?}");
+            }
+            assert_eq!(log(&mut failures, 10), Some(11), "{errno:?}");
+        }
+    }
+
+    #[test]
+    fn clients_that_leave_do_not_hold_the_others_up_unless_there_are_only_such() {
+        let (now, mut failures) = (Clock::system().instant(), Failures::default());
+        for errno in [Errno::CONNABORTED, Errno::PERM, Errno::NETUNREACH] {
+            assert!(!failures.add(&error(errno), now).pause, "{errno:?}");
+        }
+        for _ in failures.in_a_row..MAX_ABORTED_IN_A_ROW {
+            assert!(!failures.add(&error(Errno::CONNABORTED), now).pause);
+        }
+        assert!(failures.add(&error(Errno::CONNABORTED), now).pause);
+        failures.in_a_row = 0;
+        assert!(!failures.add(&error(Errno::CONNABORTED), now).pause);
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_no_longer_listens_is_no_client_that_left() {
+        let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+        shutdown(&listener, Shutdown::Both).expect("shut down");
+        for _ in 0..3 {
+            let error = listener.accept().await.expect_err("it is shut down");
+            assert_eq!(AcceptError::of(&error), AcceptError::Other, "{error}");
+        }
+    }
+}

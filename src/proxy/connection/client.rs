@@ -1,0 +1,239 @@
+//! The client's side of a connection: a socket, TLS over one, or one stream of HTTP/2.
+//!
+//! The stages ask all of them the same. What only a socket can do (to be waited for without a
+//! buffer, to be moved by the kernel) is asked for by name, and stays as cheap as it is without
+//! the others.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, tcp};
+
+use crate::http::http1::{BodySink, BodySource};
+use crate::http::http2;
+use crate::tls;
+
+/// Bytes asked for while a client is only watched.
+const WATCHED: usize = 2048;
+
+/// The client's side of a connection.
+pub(in crate::proxy) enum ClientStream {
+    /// A socket.
+    Plain(TcpStream),
+    /// TLS that ends here.
+    Tls(Box<tls::ServerStream>),
+    /// TLS that ends here, inside a tunnel that any of the others carries.
+    Inside(Box<tls::InsideStream<Self>>),
+    /// One request of a connection that carries many.
+    Http2(Box<http2::Stream>),
+}
+
+/// What a client sends.
+pub(in crate::proxy) enum ClientRead<'c> {
+    Plain(tcp::ReadHalf<'c>),
+    Tls(tokio::io::ReadHalf<&'c mut tls::ServerStream>),
+    Inside(tokio::io::ReadHalf<&'c mut tls::InsideStream<ClientStream>>),
+    Http2(http2::ReadHalf<'c>),
+}
+
+/// What a client is sent.
+pub(in crate::proxy) enum ClientWrite<'c> {
+    Plain(tcp::WriteHalf<'c>),
+    Tls(tokio::io::WriteHalf<&'c mut tls::ServerStream>),
+    Inside(tokio::io::WriteHalf<&'c mut tls::InsideStream<ClientStream>>),
+    Http2(http2::WriteHalf<'c>),
+}
+
+impl ClientStream {
+    /// Both ways apart, to move bytes both ways at once.
+    pub(in crate::proxy) fn split(&mut self) -> (ClientRead<'_>, ClientWrite<'_>) {
+        match self {
+            Self::Plain(socket) => {
+                let (read, write) = socket.split();
+                (ClientRead::Plain(read), ClientWrite::Plain(write))
+            }
+            Self::Tls(stream) => {
+                let (read, write) = tokio::io::split(&mut **stream);
+                (ClientRead::Tls(read), ClientWrite::Tls(write))
+            }
+            Self::Inside(stream) => {
+                let (read, write) = tokio::io::split(&mut **stream);
+                (ClientRead::Inside(read), ClientWrite::Inside(write))
+            }
+            Self::Http2(stream) => {
+                let (read, write) = stream.split();
+                (ClientRead::Http2(read), ClientWrite::Http2(write))
+            }
+        }
+    }
+
+    /// Waits until the client says something or is gone. A socket is waited for without a buffer;
+    /// of the others the first byte is taken into `buffer`.
+    pub(super) async fn wakes(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
+        if let Self::Plain(socket) = self {
+            return socket.readable().await;
+        }
+        let mut byte = [0];
+        if self.read(&mut byte).await? > 0 {
+            buffer.extend_from_slice(&byte);
+        }
+        Ok(())
+    }
+
+    /// Makes the end one that nobody takes for an orderly one: what was sent is not whole.
+    pub(in crate::proxy) fn break_off(&mut self) {
+        match self {
+            Self::Plain(socket) => {
+                let _ = socket.set_zero_linger();
+            }
+            Self::Tls(stream) => {
+                let _ = stream.get_ref().0.set_zero_linger();
+            }
+            Self::Inside(stream) => stream.get_mut().0.carrier().break_off(),
+            Self::Http2(stream) => stream.break_off(),
+        }
+    }
+
+    /// Says that the other side of a tunnel broke off, where the protocol has a word for it.
+    pub(in crate::proxy) fn upstream_broke_off(&mut self) {
+        if let Self::Http2(stream) = self {
+            stream.upstream_broke_off();
+        }
+    }
+}
+
+impl ClientRead<'_> {
+    /// Waits until the client says more or is gone: 0 where it will say no more. What had to be
+    /// read to learn that is in `buffer`.
+    pub(in crate::proxy) async fn watch(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Plain(read) => read.peek(&mut [0]).await,
+            Self::Tls(read) => {
+                buffer.reserve(WATCHED);
+                read.read_buf(buffer).await
+            }
+            Self::Inside(read) => {
+                buffer.reserve(WATCHED);
+                read.read_buf(buffer).await
+            }
+            Self::Http2(read) => Err(read.reset().await),
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, into),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Inside(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Http2(stream) => stream.poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Inside(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Http2(stream) => stream.poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Inside(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Http2(stream) => Poll::Ready(stream.flush()),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Inside(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Http2(stream) => Poll::Ready(stream.end()),
+        }
+    }
+}
+
+impl AsyncRead for ClientRead<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(read) => Pin::new(read).poll_read(cx, into),
+            Self::Tls(read) => Pin::new(read).poll_read(cx, into),
+            Self::Inside(read) => Pin::new(read).poll_read(cx, into),
+            Self::Http2(read) => Pin::new(read).poll_read(cx, into),
+        }
+    }
+}
+
+impl BodySource for ClientRead<'_> {
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        match self {
+            Self::Http2(read) => read.poll_trailers(cx),
+            _ => Poll::Ready(Ok(Bytes::new())),
+        }
+    }
+}
+
+impl BodySink for ClientWrite<'_> {
+    fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Http2(write) => write.finish(trailers),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl AsyncWrite for ClientWrite<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(write) => Pin::new(write).poll_write(cx, bytes),
+            Self::Tls(write) => Pin::new(write).poll_write(cx, bytes),
+            Self::Inside(write) => Pin::new(write).poll_write(cx, bytes),
+            Self::Http2(write) => Pin::new(write).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(write) => Pin::new(write).poll_flush(cx),
+            Self::Tls(write) => Pin::new(write).poll_flush(cx),
+            Self::Inside(write) => Pin::new(write).poll_flush(cx),
+            Self::Http2(write) => Pin::new(write).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(write) => Pin::new(write).poll_shutdown(cx),
+            Self::Tls(write) => Pin::new(write).poll_shutdown(cx),
+            Self::Inside(write) => Pin::new(write).poll_shutdown(cx),
+            Self::Http2(write) => Pin::new(write).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! One client connection: request after request, until a tunnel takes it over or it ends.
+
+pub(super) mod client;
+pub(super) mod rates;
+pub(super) mod streams;
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::config::Listener;
+use crate::gate::{Gate, Snapshot};
+use crate::http::http1::{HeadError, HeadLimits, Method, RequestHead, Scan, scan_request};
+use crate::identity::{Channel, IdentityError};
+use crate::metrics::FlowKind;
+use crate::name::Target;
+use crate::proxy::Shared;
+use crate::proxy::flow::{Flow, Known};
+use crate::proxy::inspect::Inside;
+use crate::proxy::refusal::{self, Code, Refusal};
+use crate::proxy::request::{self, After};
+use crate::proxy::tunnel::{self, Tunnel};
+use crate::record::FlowFacts;
+
+use client::ClientStream;
+use rates::ConnectionRates;
+
+/// Bytes read at once while a head is read.
+const READ_SIZE: usize = 4096;
+/// How long, and how many bytes of, a refused client's remaining words are listened to, so that it
+/// can read the answer before the connection is reset.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// One client connection.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stream: ClientStream,
+    /// What was read and not yet used; empty, and without memory, while the connection rests.
+    pub(super) buffer: BytesMut,
+    pub(super) origin: Origin,
+    known: Option<Remembered>,
+    /// Where a captured client wanted to go.
+    pub(super) captured: Option<Target>,
+    /// The tunnel that it is inside of.
+    pub(super) inside: Option<Arc<Inside>>,
+    /// Whether a request came on it before.
+    asked: bool,
+    /// How often its caller may do what costs others something.
+    pub(super) rates: Option<ConnectionRates>,
+}
+
+/// Where a connection comes from, and by what.
+#[derive(Clone)]
+pub(super) struct Origin {
+    /// What the connection itself shows of its client.
+    pub(super) channel: Arc<Channel>,
+    /// Which listener it came by.
+    pub(super) listener: usize,
+}
+
+/// The caller of the last request, for the next one that presents the same.
+struct Remembered {
+    generation: u64,
+    authorization: Option<Bytes>,
+    known: Known,
+}
+
+/// A head that was read, or why it is none.
+pub(super) type HeadRead = Result<RequestHead, HeadError>;
+
+/// What the next request is.
+enum Next {
+    /// The client is done, or never began.
+    End,
+    /// No request could be read.
+    Malformed(HeadError),
+    /// A whole head.
+    Request(Box<RequestHead>),
+}
+
+impl From<HeadRead> for Next {
+    fn from(read: HeadRead) -> Self {
+        match read {
+            Ok(head) => Self::Request(Box::new(head)),
+            Err(error) => Self::Malformed(error),
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn new(shared: Arc<Shared>, stream: ClientStream, origin: Origin) -> Self {
+        Self {
+            shared,
+            stream,
+            origin,
+            buffer: BytesMut::new(),
+            known: None,
+            captured: None,
+            inside: None,
+            asked: false,
+            rates: None,
+        }
+    }
+
+    /// Answers requests until the connection ends; a tunnel that opened is handed back, so that
+    /// what it took to open one is not kept while it rests.
+    ///
+    /// A stream of HTTP/2 comes with its head `read`.
+    pub(super) async fn serve(mut self, read: Option<HeadRead>) -> Option<Box<Tunnel>> {
+        let mut read = read.map(Next::from);
+        loop {
+            let next = match read.take() {
+                Some(read) => read,
+                None => self.next().await,
+            };
+            let head = match next {
+                Next::End => return None,
+                Next::Malformed(error) => {
+                    self.malformed(error).await;
+                    return None;
+                }
+                Next::Request(head) => head,
+            };
+            let tunnels = self.captured.is_none() && self.inside.is_none();
+            if head.method == Method::Connect && tunnels {
+                return tunnel::connect(self, *head).await;
+            }
+            match request::forward(&mut self, *head).await {
+                After::Keep => {}
+                After::Close => {
+                    self.linger().await;
+                    return None;
+                }
+                After::Abort => {
+                    self.stream.break_off();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// The running whole.
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.shared.gate
+    }
+
+    /// Gives up what was read and not used: an empty rest would still hold the memory of the head
+    /// that it was read with.
+    pub(super) fn early(&mut self) -> Bytes {
+        let early = std::mem::take(&mut self.buffer);
+        if early.is_empty() {
+            Bytes::new()
+        } else {
+            early.freeze()
+        }
+    }
+
+    /// Reads the next head, within its bounds.
+    async fn next(&mut self) -> Next {
+        let snapshot = self.gate().snapshot.load_full();
+        let limits = &snapshot.limits;
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            // A client that never asked anything gets less patience than one that may ask again.
+            let longest = if self.asked {
+                limits.keep_alive
+            } else {
+                limits.header_timeout
+            };
+            if !self.wakes(longest).await {
+                return Next::End;
+            }
+        }
+        let bounds = HeadLimits {
+            bytes: limits.header_size,
+            fields: limits.header_count,
+        };
+        let reading = self.head(bounds);
+        tokio::time::timeout(limits.header_timeout, reading)
+            .await
+            .unwrap_or(Next::End)
+    }
+
+    /// Waits without a buffer until the client says something; `false` where it does not.
+    async fn wakes(&mut self, longest: Duration) -> bool {
+        let draining = match &self.inside {
+            Some(inside) => &inside.ending,
+            None => &self.shared.gate.draining,
+        };
+        tokio::select! {
+            woken = self.stream.wakes(&mut self.buffer) => woken.is_ok(),
+            () = draining.cancelled() => false,
+            () = tokio::time::sleep(longest) => false,
+        }
+    }
+
+    async fn head(&mut self, bounds: HeadLimits) -> Next {
+        let mut scan = Scan::default();
+        loop {
+            match scan_request(&mut self.buffer, bounds, &mut scan) {
+                Ok(Some(head)) => {
+                    self.asked = true;
+                    return Next::Request(Box::new(head));
+                }
+                Err(error) => return Next::Malformed(error),
+                Ok(None) => {}
+            }
+            self.buffer.reserve(READ_SIZE);
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(0) | Err(_) => return Next::End,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Begins a flow, or answers that it cannot be recorded.
+    pub(super) async fn begin(&mut self, kind: FlowKind) -> Option<Flow> {
+        let client = match self.captured {
+            // In a jail every address is local: what a socket there is bound to says nothing.
+            Some(_) => Ipv4Addr::LOCALHOST.into(),
+            None => self.origin.channel.peer.ip(),
+        };
+        match Flow::begin(&self.shared.gate, kind, client).await {
+            Ok(mut flow) => {
+                if self.captured.is_some() {
+                    // However it spoke, it asked nobody.
+                    flow.facts.protocol = Some("captured");
+                }
+                if let Some(inside) = &self.inside {
+                    inside.note(&mut flow.facts);
+                }
+                Some(flow)
+            }
+            Err(facts) => {
+                self.answer(&Code::RecordUnavailable.into(), &facts, None, true, false)
+                    .await;
+                self.linger().await;
+                None
+            }
+        }
+    }
+
+    /// Who asks, and says so in the flow.
+    pub(super) async fn identify(
+        &mut self,
+        flow: &mut Flow,
+        head: &RequestHead,
+    ) -> Result<Known, Refusal> {
+        let known = self.identify_by(flow, head.proxy_authorization()).await?;
+        // Behind a CONNECT no request follows.
+        if head.method != Method::Connect {
+            self.remember(flow, head.proxy_authorization(), &known);
+        }
+        Ok(known)
+    }
+
+    /// As [`Connection::identify`], by a credential or by none; nothing is remembered.
+    pub(super) async fn identify_by(
+        &mut self,
+        flow: &mut Flow,
+        authorization: Option<&[u8]>,
+    ) -> Result<Known, Refusal> {
+        let snapshot = flow.snapshot();
+        let known = self.known_as(&snapshot, authorization).await;
+        let known = known.map_err(|error| {
+            flow.not_identified(&error);
+            Refusal::from(error)
+        })?;
+        flow.identified(&known.caller);
+        self.count_connection(&known)?;
+        flow.note_checkout(&known.caller).await;
+        Ok(known)
+    }
+
+    /// Verified once for a connection that keeps presenting the same.
+    async fn known_as(
+        &mut self,
+        snapshot: &Snapshot,
+        authorization: Option<&[u8]>,
+    ) -> Result<Known, IdentityError> {
+        if let Some(last) = &self.known
+            && last.generation == snapshot.generation
+            && last.authorization.as_deref() == authorization
+            && snapshot
+                .identity
+                .still_holds(last.known.epoch, last.known.presented.until())
+        {
+            return Ok(last.known.clone());
+        }
+        // A credential that fails leaves nothing behind: the next request starts from nothing.
+        self.known = None;
+        let epoch = snapshot.identity.sessions().epoch();
+        let listener = self.listener(snapshot);
+        let presented = match &self.inside {
+            // Who asked for the tunnel asks for all that is inside.
+            Some(inside) => inside.presented.clone(),
+            None => {
+                snapshot
+                    .identity
+                    .present(&listener, &self.origin.channel, authorization)
+                    .await?
+            }
+        };
+        let caller = snapshot.caller(&presented).ok_or(IdentityError::Invalid)?;
+        Ok(Known {
+            presented,
+            caller: Arc::new(caller),
+            epoch,
+        })
+    }
+
+    fn remember(&mut self, flow: &Flow, authorization: Option<&[u8]>, known: &Known) {
+        let generation = flow.snapshot().generation;
+        let again =
+            |last: &Remembered| last.generation == generation && last.known.epoch == known.epoch;
+        if self.known.as_ref().is_some_and(again) {
+            return;
+        }
+        self.known = Some(Remembered {
+            generation,
+            authorization: authorization.map(Bytes::copy_from_slice),
+            known: known.clone(),
+        });
+    }
+
+    /// What the listener says of its callers in a generation.
+    fn listener(&self, snapshot: &Snapshot) -> Arc<Listener> {
+        let bound = self.shared.listeners.get(self.origin.listener);
+        snapshot.listener(bound.unwrap_or(&self.shared.nobody))
+    }
+
+    async fn malformed(&mut self, error: HeadError) {
+        let Some(mut flow) = self.begin(FlowKind::Http).await else {
+            return;
+        };
+        let refusal = Refusal::malformed(error.status(), error.to_string());
+        self.refuse(&mut flow, &refusal, true, false).await;
+        drop(flow);
+        self.linger().await;
+    }
+
+    /// Refuses a flow and says so to the client; `false` where it did not take all of the answer.
+    pub(super) async fn refuse(
+        &mut self,
+        flow: &mut Flow,
+        refusal: &Refusal,
+        close: bool,
+        head_only: bool,
+    ) -> bool {
+        let limited = self.limit_refusal(flow, refusal).await;
+        let refusal = limited.as_ref().unwrap_or(refusal);
+        flow.refuse(refusal);
+        let unrecorded = flow.recorded(refusal).await;
+        let refusal = unrecorded.as_ref().unwrap_or(refusal);
+        let target = flow.target.clone();
+        self.answer(refusal, &flow.facts, target.as_ref(), close, head_only)
+            .await
+    }
+
+    async fn answer(
+        &mut self,
+        refusal: &Refusal,
+        facts: &FlowFacts,
+        target: Option<&Target>,
+        close: bool,
+        head_only: bool,
+    ) -> bool {
+        let bytes = refusal::response(refusal, facts, target, close, head_only);
+        let written = tokio::time::timeout(LINGER, self.say(&bytes)).await;
+        matches!(written, Ok(Ok(())))
+    }
+
+    /// Writes to the client, as far as its socket.
+    pub(super) async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
+    }
+
+    /// Ends our side and lets the client finish reading: what it still sends is thrown away
+    /// unread (RFC 9931), within bounds.
+    ///
+    /// The one deadline covers our end as well: a client of TLS that does not read takes no alert.
+    pub(super) async fn linger(&mut self) {
+        self.buffer = BytesMut::new();
+        let _ = tokio::time::timeout(LINGER, async {
+            let _ = self.stream.shutdown().await;
+            let mut left = LINGER_BYTES;
+            let mut scratch = [0; 2048];
+            while left > 0 {
+                match self.stream.read(&mut scratch).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(read) => left = left.saturating_sub(read),
+                }
+            }
+        })
+        .await;
+    }
+}
+
+impl From<IdentityError> for Refusal {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Invalid => Code::IdentityInvalid.into(),
+            IdentityError::Required => Code::IdentityRequired.into(),
+            IdentityError::Stranger => Self::because(
+                Code::IdentityInvalid,
+                "this proxy belongs to another session",
+            ),
+            IdentityError::Token { why, .. } => {
+                Self::because(Code::IdentityInvalid, why.to_string())
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! How old a version of a package is that a request asks for, where a rule says how old it has to be.
+//!
+//! The gate asks the registry before anything of the request goes on: a flow of its own
+//! ([`index`](super::index)), and only where the caller may read there too. A version whose age the
+//! registry does not tell is too young.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::gate::{Asked, Snapshot};
+use crate::http::http1::RequestHead;
+use crate::name::Url;
+use crate::policy::{Decision, Deed, Element, Inspect, Listing, Mode, Published, Verdict};
+use crate::proxy::flow::{Flow, Known};
+use crate::proxy::refusal::{Code, Refusal};
+
+use super::index::{Index, Untold};
+
+const HOUR: u64 = 3600;
+/// As much of a package's name and version as is repeated, in letters.
+const NAMED: usize = 64;
+
+/// A request that a rule lets pass for what is old enough.
+pub(in crate::proxy) struct Request<'r> {
+    pub(in crate::proxy) known: &'r Known,
+    pub(in crate::proxy) url: &'r Url,
+    pub(in crate::proxy) head: &'r RequestHead,
+    pub(in crate::proxy) decision: &'r Decision,
+}
+
+/// Why a version may not pass, in words.
+type Young = String;
+
+/// A tunnel that nobody looks into cannot be let pass by a rule that asks how old things are.
+pub(in crate::proxy) fn of_tunnel(flow: &mut Flow, decision: &Decision) -> Result<(), Refusal> {
+    if decision.min_age.is_none() || decision.inspect == Inspect::Yes {
+        return Ok(());
+    }
+    let why = "how old a package is cannot be seen in a tunnel: the rule needs `inspect = true`";
+    refuse(flow, decision, why)
+}
+
+impl Request<'_> {
+    /// Refuses what is too young, or of no known age.
+    pub(in crate::proxy) async fn check(
+        &self,
+        flow: &mut Flow,
+        asked: &Asked,
+    ) -> Result<(), Refusal> {
+        let (Some(least), Asked::Request { deed, .. }) = (self.decision.min_age, asked) else {
+            return Ok(());
+        };
+        let Some(deed) = deed.as_deref() else {
+            return Ok(());
+        };
+        match self.young(flow, deed, least).await {
+            None => Ok(()),
+            Some(why) => {
+                let rule = &self.decision.rule.name;
+                let why = format!("{why}; rule {rule} asks {}", exactly(least));
+                refuse(flow, self.decision, &why)
+            }
+        }
+    }
+
+    async fn young(&self, flow: &Flow, deed: &Deed, least: Duration) -> Option<Young> {
+        let snapshot = flow.snapshot();
+        let (target, path) = (&self.url.target, &self.url.path);
+        let listing = match snapshot.policy.published(deed, target, path) {
+            Published::NoVersion => return None,
+            Published::Untold(why) => return Some(why.to_owned()),
+            Published::At(listing) => listing,
+        };
+        let name = named(deed);
+        let told = self.published(flow, &snapshot, deed, &listing).await;
+        let published = match told {
+            Ok(published) => published,
+            Err(why) => return Some(format!("nobody tells how old {name} is: {why}")),
+        };
+        let age = flow.gate.clock.now().duration_since(published);
+        match Duration::try_from(age) {
+            Err(_) => Some(format!("{name} is of a day that is still to come")),
+            Ok(age) if age < least => Some(format!("{name} was published {} ago", about(age))),
+            Ok(_) => None,
+        }
+    }
+
+    /// When a version was published. The registry is asked without the caller's credential; only a
+    /// registry that does not tell then, and only the host of the request itself, is asked with it.
+    async fn published(
+        &self,
+        flow: &Flow,
+        snapshot: &Snapshot,
+        deed: &Deed,
+        listing: &Listing,
+    ) -> Result<Timestamp, String> {
+        let mut fields = self.head.fields.iter();
+        let own = listing.target == self.url.target;
+        let authorization = fields
+            .find(|field| own && field.name.eq_ignore_ascii_case(b"authorization"))
+            .map(|field| field.value);
+        let index = |authorization: Option<&'_ [u8]>| Deed {
+            credentials: match authorization {
+                Some(_) => deed.credentials.clone(),
+                None => Vec::new(),
+            },
+            ..snapshot.policy.read(&listing.target, "GET", &listing.path)
+        };
+        let anonymous = Index {
+            known: self.known,
+            listing,
+            tls: self.url.tls,
+            deed: index(None),
+            authorization: None,
+        };
+        let longest = snapshot.limits.connect_timeout;
+        if authorization.is_none() || anonymous.would_pass(flow) {
+            let key = key(listing, &anonymous.decide(snapshot));
+            if let Some(told) = snapshot.ages.get(&key) {
+                return Ok(told);
+            }
+            match anonymous.ask(flow, snapshot, longest).await {
+                Ok(told) => {
+                    snapshot.ages.put(&key, told);
+                    return Ok(told);
+                }
+                Err(Untold::NotToAnyone(_)) if authorization.is_some() => {}
+                Err(untold) => return Err(untold.to_string()),
+            }
+        }
+        let with_credential = Index {
+            deed: index(authorization),
+            authorization,
+            ..anonymous
+        };
+        // What only some may know is asked anew each time.
+        let told = with_credential.ask(flow, snapshot, longest).await;
+        told.map_err(|untold| untold.to_string())
+    }
+}
+
+/// Says no; where the tier only observes, says so to the record.
+fn refuse(flow: &mut Flow, decision: &Decision, why: &str) -> Result<(), Refusal> {
+    let why: String = why.chars().take(160).collect();
+    if decision.mode == Mode::Observe {
+        flow.facts.would = Some(Verdict::Deny);
+        flow.facts.reason = Code::PackageTooNew.as_str();
+        flow.facts.detail = Some(why.into());
+        return Ok(());
+    }
+    Err(Refusal::because(Code::PackageTooNew, why))
+}
+
+/// A version by that upstream: no two are told as one.
+fn key(listing: &Listing, decision: &Decision) -> String {
+    let place = &listing.place;
+    let by = |element: &Element| format!("{} {}", element.key, element.value);
+    format!(
+        "{} {} {} {} {}",
+        decision.upstream.as_deref().unwrap_or_default(),
+        listing.target,
+        listing.path.as_str(),
+        place.keys.join("/"),
+        place.element.as_ref().map(by).unwrap_or_default()
+    )
+}
+
+/// `left-pad 1.3.1`, in letters that may stand anywhere.
+fn named(deed: &Deed) -> String {
+    let package = deed.package.as_deref().unwrap_or_default();
+    let version = deed.version.as_deref().unwrap_or_default();
+    let plain = |letter: char| letter.is_ascii_graphic() || letter == ' ';
+    let text = format!("{package} {version}");
+    text.chars().filter(|it| plain(*it)).take(NAMED).collect()
+}
+
+/// `7 days`, `36 hours`: an age that a rule asks, which is in whole hours.
+fn exactly(age: Duration) -> String {
+    let hours = age.as_secs() / HOUR;
+    match (hours / 24, hours % 24) {
+        (days @ 2.., 0) => format!("{days} days"),
+        _ => format!("{hours} hours"),
+    }
+}
+
+/// `2 days`, `5 hours`, `less than an hour`: an age that something has, never said to be more.
+fn about(age: Duration) -> String {
+    let hours = age.as_secs() / HOUR;
+    match (hours / 24, hours) {
+        (days @ 2.., _) => format!("{days} days"),
+        (_, 0) => "less than an hour".into(),
+        (_, 1) => "1 hour".into(),
+        (_, hours) => format!("{hours} hours"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_said_in_whole_hours_or_days() {
+        let hours = |hours| Duration::from_secs(hours * HOUR);
+        assert_eq!(exactly(hours(36)), "36 hours");
+        assert_eq!(exactly(hours(48)), "2 days");
+        assert_eq!(exactly(hours(50)), "50 hours");
+        assert_eq!(about(Duration::from_secs(3599)), "less than an hour");
+        assert_eq!(about(hours(1)), "1 hour");
+        assert_eq!(about(hours(47)), "47 hours");
+        assert_eq!(about(hours(167)), "6 days");
+    }
+
+    #[test]
+    fn what_a_request_names_is_said_in_plain_letters_and_not_at_length() {
+        let deed = Deed {
+            package: Some(format!("a\r\n\u{202e}{}", "b".repeat(200)).into()),
+            version: Some("1".into()),
+            ..Deed::default()
+        };
+        let name = named(&deed);
+        assert_eq!(name.len(), NAMED);
+        assert!(name.starts_with("abb"), "{name}");
+    }
+}

@@ -1,0 +1,430 @@
+//! One request to its origin and its answer back, both at the same time.
+//!
+//! What goes on is written anew from what was understood: the target that was judged is the one in
+//! `Host`, the path that was judged is the one that is sent. An origin may answer before it has
+//! read everything.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+
+use crate::clock::Clock;
+use crate::dial::Through;
+use crate::gate::{self, OpenFlow};
+use crate::http::http1::{
+    BodyError, BodyLength, HeadLimits, Onward, Passage, RequestHead, Sender, Version, copy_body,
+    encode_request, is_idempotent, parse_request,
+};
+use crate::name::Url;
+use crate::proxy::connection::Connection;
+use crate::proxy::flow::{Flow, millis};
+use crate::proxy::refusal::{Code, Refusal};
+use crate::proxy::tunnel::relay::{Early, Relayed, relay_upgraded, silence};
+use crate::record::{Blame, End};
+use crate::tls::TlsFailure;
+
+use super::After;
+use super::origin::{OriginStream, OriginWrite};
+use super::reply::{Answer, Replied, ReplyError};
+use super::route::{Route, Way, tls_failed};
+use super::tools::Tools;
+use super::upload::Upload;
+
+/// How long a client that closed its side is answered while nothing moves: it may be gone.
+const HALF_CLOSED: Duration = Duration::from_mins(1);
+
+/// One request on its way.
+pub(super) struct Exchange<'a> {
+    pub(in crate::proxy) head: &'a RequestHead,
+    pub(in crate::proxy) url: &'a Url,
+    pub(in crate::proxy) upgrade: bool,
+    /// What of an MCP server's tools is shown.
+    pub(in crate::proxy) tools: Option<Tools>,
+    pub(in crate::proxy) open: Arc<OpenFlow>,
+    pub(in crate::proxy) clock: Clock,
+    pub(in crate::proxy) began: Instant,
+}
+
+/// Why an exchange did not come to an end of its own.
+pub(super) enum Broken {
+    /// Nothing was sent to the client yet: it can be told.
+    Before(Refusal),
+    /// The parent does not know us, and there is another credential by now: worth another try.
+    Unknown,
+    /// The kept connection turned out to be closed before anything came, and all of the request is
+    /// still here: worth another try.
+    Stale,
+}
+
+/// How far a request went.
+pub(super) struct Progress {
+    /// Whether any of it was handed to the connection to its origin.
+    begun: AtomicBool,
+    /// Whether all of it was.
+    whole: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+}
+
+impl Exchange<'_> {
+    /// Sends the request and passes the answer on, both at the same time.
+    pub(in crate::proxy) async fn run(
+        &self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        mut route: Route,
+        way: &Way<'_>,
+    ) -> Result<After, Broken> {
+        let snapshot = flow.snapshot();
+        let idle = snapshot.limits.idle;
+        let mut buffer = BytesMut::new();
+        let Connection {
+            stream,
+            buffer: early,
+            shared,
+            ..
+        } = connection;
+        let (from_client, mut to_client) = stream.split();
+        // Only what goes over a connection that was there before may have to be sent again.
+        let keep = route.reused && !self.head.body.is_empty();
+        let mut upload = Upload::new(from_client, early, keep);
+        let progress = Progress {
+            // The head of a stream of HTTP/2 was sent before.
+            begun: matches!(route.stream, OriginStream::Http2(_)).into(),
+            whole: false.into(),
+        };
+        let through = route.through.as_ref();
+        let (mut from_origin, mut to_origin) = route.stream.split();
+        let mut answer = Answer {
+            by_parent: through.is_some_and(|through| through.absolute),
+            ..Answer::default()
+        };
+        let ended = {
+            let via = (&*shared.gate.pseudonym, through);
+            let mut send = pin!(self.send(&mut upload, early, &mut to_origin, via, &progress));
+            let origin = (&mut from_origin, &mut buffer);
+            let mut reply = pin!(self.reply(origin, &mut to_client, &mut answer, &progress));
+            let mut quiet = pin!(silence(&self.open.bytes, idle));
+            tokio::select! {
+                biased;
+                cut = self.open.cut() => Ended::Cut(cut),
+                replied = &mut reply => Ended::Replied(replied),
+                error = &mut send => Ended::Unsent(error),
+                () = &mut quiet => Ended::Quiet,
+            }
+        };
+        let sent = progress.is_whole();
+        let waited = upload.waits() && !sent;
+        let kept = upload.into_kept();
+        flow.facts.status = answer.status.or(flow.facts.status);
+        flow.facts.ms.first_byte = answer.first_byte.map(millis);
+        match ended {
+            Ended::Replied(Ok(Replied::Upgraded)) => {
+                Ok(self.upgraded(connection, flow, route, buffer).await)
+            }
+            Ended::Replied(Ok(Replied::Whole { client, origin })) => {
+                flow.ended(End::Closed, None, None);
+                if origin && sent && buffer.is_empty() && !binds_connection(self.head) {
+                    way.keep(flow, route);
+                }
+                Ok(if client && sent {
+                    After::Keep
+                } else {
+                    After::Close
+                })
+            }
+            Ended::Replied(Err(ReplyError::Unknown)) => Err(self.unknown(through).await),
+            Ended::Replied(Err(ReplyError::Silent { refused })) if answer.status.is_none() => {
+                let untouched = refused || !progress.has_begun();
+                let again = self.may_go_again(untouched, kept, early);
+                Err(again.unwrap_or_else(|| Broken::Before(silent_origin())))
+            }
+            ended => self.broken(flow, &answer, ended, waited),
+        }
+    }
+
+    /// Whether a request is sent once more that was not answered: where its origin has not looked
+    /// at it, or may do it twice (RFC 9110 section 9.2.2), and its body is still here. What was
+    /// read of the body goes back in front of what follows.
+    fn may_go_again(
+        &self,
+        untouched: bool,
+        kept: Option<BytesMut>,
+        early: &mut BytesMut,
+    ) -> Option<Broken> {
+        if !untouched && !is_idempotent(&self.head.method) {
+            return None;
+        }
+        if !self.head.body.is_empty() {
+            *early = kept?;
+        }
+        Some(Broken::Stale)
+    }
+
+    /// What a request is worth whose parent did not take our credential.
+    async fn unknown(&self, through: Option<&Through>) -> Broken {
+        let again = self.head.body.is_empty() && is_idempotent(&self.head.method);
+        match through {
+            Some(through) if through.has_other_credential().await && again => Broken::Unknown,
+            _ => Broken::Before(unknown_to_parent()),
+        }
+    }
+
+    /// Moves bytes both ways: the connection speaks another protocol now.
+    async fn upgraded(
+        &self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        mut route: Route,
+        buffer: BytesMut,
+    ) -> After {
+        let to_client = if buffer.is_empty() {
+            Bytes::new()
+        } else {
+            buffer.freeze()
+        };
+        let early = Early {
+            to_upstream: connection.early(),
+            to_client,
+        };
+        let idle = flow.snapshot().limits.idle;
+        let shared = connection.shared.clone();
+        let (client, bytes) = (&mut connection.stream, &self.open.bytes);
+        let upstream = &mut route.stream;
+        let relaying = relay_upgraded(client, upstream, early, &shared.buffers, bytes, idle);
+        let whole = tokio::select! {
+            biased;
+            cut = self.open.cut() => {
+                flow.was_cut(cut);
+                false
+            }
+            relayed = relaying => {
+                flow.relayed(relayed);
+                matches!(relayed, Relayed::Closed { .. })
+            }
+        };
+        // The end of a stream would look like an orderly one.
+        if self.head.extended && !whole {
+            After::Abort
+        } else {
+            After::Close
+        }
+    }
+
+    /// What an exchange that broke off means to the record and the client.
+    ///
+    /// `waited`: whether it was the client that did not go on.
+    fn broken(
+        &self,
+        flow: &mut Flow,
+        answer: &Answer,
+        ended: Ended,
+        waited: bool,
+    ) -> Result<After, Broken> {
+        let told = answer.status.is_some();
+        // A length or chunks tell the client that something is missing; the end of the connection
+        // would not. A stream has a way to say it, and its end says that nothing is missing.
+        let after = if answer.until_close || self.head.version == Version::Http2 {
+            After::Abort
+        } else {
+            After::Close
+        };
+        match ended {
+            Ended::Cut(cut) => {
+                flow.was_cut(cut);
+                return Ok(after);
+            }
+            Ended::Quiet if !told && waited => return Err(Broken::Before(stalled_client())),
+            Ended::Quiet if !told => return Err(Broken::Before(Code::ConnectTimeout.into())),
+            Ended::Quiet => flow.refuse(&Code::Idle.into()),
+            Ended::Unsent(BodyError::Chunk(why)) if !told => {
+                let refusal = Refusal::because(Code::BadRequest, why);
+                return Err(Broken::Before(refusal.exactly("request_chunks")));
+            }
+            Ended::Unsent(error) => {
+                let word = body_code(&error, Sender::Client);
+                flow.ended(End::Failed, Some(Blame::Client), Some(word));
+            }
+            Ended::Replied(Err(ReplyError::Tls(error))) if !told => {
+                let failure = TlsFailure::in_error(&error).unwrap_or(TlsFailure::NETWORK);
+                return Err(Broken::Before(tls_failed(failure)));
+            }
+            Ended::Replied(Err(ReplyError::Malformed(word, why))) if !told => {
+                let refusal = Refusal::because(Code::BadResponse, why).exactly(word);
+                return Err(Broken::Before(refusal));
+            }
+            Ended::Replied(Err(ReplyError::Body(error))) => {
+                let blame = match error {
+                    BodyError::Write(_) => Blame::Client,
+                    _ => Blame::Upstream,
+                };
+                let word = body_code(&error, Sender::Origin);
+                flow.ended(End::Failed, Some(blame), Some(word));
+            }
+            Ended::Replied(..) => flow.ended(End::Failed, Some(Blame::Upstream), Some("io_error")),
+        }
+        Ok(after)
+    }
+
+    /// Sends the request, then looks after the client while the origin answers; ends only where
+    /// the client is to blame.
+    async fn send(
+        &self,
+        from: &mut Upload<'_>,
+        early: &mut BytesMut,
+        to: &mut OriginWrite<'_>,
+        via: (&str, Option<&Through>),
+        progress: &Progress,
+    ) -> BodyError {
+        match self.send_all(from, early, to, via, progress).await {
+            Ok(()) => progress.whole.store(true, Ordering::Relaxed),
+            // The origin stopped reading: it may still say why.
+            Err(error) if blames_origin(&error) => {}
+            Err(error) => return error,
+        }
+        BodyError::Read(self.gone(from, early).await)
+    }
+
+    /// Waits until the client is gone. One that closed its side may still read the answer (RFC 9112
+    /// section 9.6), but holds its place no longer than that is likely.
+    async fn gone(&self, from: &mut Upload<'_>, early: &mut BytesMut) -> io::Error {
+        match from.watch(early).await {
+            Ok(0) => {}
+            // It says more already: it is there.
+            Ok(_) => return std::future::pending().await,
+            Err(error) => return error,
+        }
+        let mut moved = self.open.bytes.total();
+        loop {
+            tokio::time::sleep(HALF_CLOSED).await;
+            let now = self.open.bytes.total();
+            if now == moved {
+                return io::ErrorKind::ConnectionAborted.into();
+            }
+            moved = now;
+        }
+    }
+
+    async fn send_all(
+        &self,
+        from: &mut Upload<'_>,
+        early: &mut BytesMut,
+        to: &mut OriginWrite<'_>,
+        via: (&str, Option<&Through>),
+        progress: &Progress,
+    ) -> Result<(), BodyError> {
+        progress.begun.store(true, Ordering::Relaxed);
+        if self.head.extended {
+            // The head went in a frame; what follows waits until the origin has agreed.
+            return Ok(());
+        }
+        let framed = matches!(to, OriginWrite::Http2(_));
+        if !framed {
+            let out = self.written(via);
+            to.write_all(&out).await.map_err(BodyError::Write)?;
+            to.flush().await.map_err(BodyError::Write)?;
+        }
+        let onward = if framed {
+            BodyLength::UntilClose
+        } else {
+            self.head.body.onward()
+        };
+        let passage = Passage {
+            from: self.head.body,
+            to: onward,
+            trailers: self.url.tls,
+            sender: Sender::Client,
+        };
+        copy_body(from, early, to, passage, &self.open.bytes.out).await
+    }
+
+    /// The head as it goes on.
+    fn written(&self, (via, through): (&str, Option<&Through>)) -> BytesMut {
+        let mut out = BytesMut::new();
+        let onward = Onward {
+            target: &self.url.target,
+            path: &self.url.path,
+            via,
+            upgrade: self.upgrade,
+            through,
+            tls: self.url.tls,
+            plain: self.tools.as_ref().is_some_and(Tools::lists),
+        };
+        encode_request(self.head, onward, &mut out);
+        out
+    }
+
+    /// The head as it goes on, read again: what an origin of HTTP/2 is sent is made of it.
+    pub(super) fn onward(&self, via: &str) -> Option<RequestHead> {
+        let limits = HeadLimits {
+            bytes: usize::MAX,
+            fields: 256,
+        };
+        let mut head = parse_request(&mut self.written((via, None)), limits).ok()??;
+        head.body = self.head.body;
+        head.extended = self.head.extended;
+        Some(head)
+    }
+}
+
+enum Ended {
+    Cut(gate::Cut),
+    Quiet,
+    Replied(Result<Replied, ReplyError>),
+    Unsent(BodyError),
+}
+
+/// Whether the origin takes the credentials for those of the connection (RFC 4559 section 6): what
+/// follows on it would be taken for the same caller's.
+fn binds_connection(head: &RequestHead) -> bool {
+    head.fields
+        .iter()
+        .filter(|field| field.name.eq_ignore_ascii_case(b"authorization"))
+        .any(|field| {
+            let mut words = field.value.split(|byte| matches!(byte, b' ' | b'\t'));
+            let scheme = words.next();
+            scheme.is_some_and(|scheme| {
+                scheme.eq_ignore_ascii_case(b"negotiate") || scheme.eq_ignore_ascii_case(b"ntlm")
+            })
+        })
+}
+
+fn blames_origin(error: &BodyError) -> bool {
+    matches!(error, BodyError::Write(_))
+}
+
+fn body_code(error: &BodyError, sender: Sender) -> &'static str {
+    match error {
+        BodyError::Chunk(_) if sender == Sender::Origin => "response_chunks",
+        BodyError::Chunk(_) => "request_chunks",
+        BodyError::Read(error) | BodyError::Write(error) => crate::proxy::io_code(error),
+        BodyError::Truncated => crate::proxy::kind_code(io::ErrorKind::UnexpectedEof),
+    }
+}
+
+pub(super) fn unknown_to_parent() -> Refusal {
+    Refusal::because(Code::ParentFailed, "the parent refused: 407")
+}
+
+pub(super) fn silent_origin() -> Refusal {
+    let detail = "the origin closed before it answered";
+    Refusal::because(Code::BadResponse, detail).exactly("response_missing")
+}
+
+/// A client that does not go on with the body that it announced.
+fn stalled_client() -> Refusal {
+    Refusal::malformed(408, "the body does not come in time").exactly("request_timeout")
+}

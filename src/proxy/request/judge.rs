@@ -1,0 +1,408 @@
+//! What a request does, and whether it may: by its head, then by its body where only that tells.
+//!
+//! A request that does several things is judged for each of them, and passes if all pass.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
+use crate::content::{self, Fields, Progress, Suspicion};
+use crate::gate;
+use crate::http::http1::RequestHead;
+use crate::name::{Path, Url};
+use crate::policy::{self, Attempt, Body, Decision, Deed, McpCall, Mode, Seen};
+use crate::proxy::connection::Connection;
+use crate::proxy::flow::{Flow, Known};
+use crate::proxy::refusal::{self, Code, Refusal};
+
+use super::credentials;
+use super::peek::Peek;
+use super::said;
+
+/// What is read of a body that has to be judged, in bytes; of a request to a model more is looked
+/// at, since nothing depends on it.
+const MOST: usize = 1024 * 1024;
+const MOST_OF_MODEL: usize = 8 * 1024 * 1024;
+/// The error of JSON-RPC for what the policy refuses: of those that are left to servers.
+const REFUSED: i64 = -32043;
+/// Fields that say how a body is to be read: of two, the next reader might take the other.
+const ONCE: [&str; 6] = [
+    "destination",
+    "content-type",
+    "content-encoding",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+];
+/// How long all of a body that has to be judged may take, whatever its pieces do.
+const LONGEST: Duration = Duration::from_mins(5);
+/// What is read of a body without asking for room.
+const FREE: usize = 64 * 1024;
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A request that is being judged.
+struct Request<'r> {
+    known: &'r Known,
+    url: &'r Url,
+    head: &'r mut RequestHead,
+}
+
+/// Judges a request; what it asked is kept to be judged again.
+pub(in crate::proxy) async fn request(
+    connection: &mut Connection,
+    flow: &mut Flow,
+    known: &Known,
+    url: &Url,
+    head: &mut RequestHead,
+) -> Result<(Decision, gate::Asked), Refusal> {
+    said::of(head, flow);
+    let longest = flow.snapshot().limits.idle.min(LONGEST);
+    let judging = Request { known, url, head }.run(connection, flow);
+    let judged = tokio::time::timeout(longest, judging).await;
+    let slow = || Err(Refusal::malformed(408, "the body does not come in time"));
+    let (decision, asked) = judged.unwrap_or_else(|_| slow())?;
+    if decision.mode == Mode::Enforce {
+        said::agrees(known, flow)?;
+    }
+    Ok((decision, asked))
+}
+
+impl Request<'_> {
+    async fn run(
+        mut self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+    ) -> Result<(Decision, gate::Asked), Refusal> {
+        let mut deed = flow
+            .snapshot()
+            .policy
+            .read(&self.url.target, self.method(), &self.url.path);
+        self.is_one_request(flow)?;
+        deed.credentials = self.credentials(flow)?;
+        let mut peek = Peek::new(self.head);
+        self.look_for_mcp(connection, flow, &mut deed, &mut peek)
+            .await?;
+        // A message of MCP is read before it is refused: the record names the tool, and the agent
+        // gets an answer that it can read.
+        if deed.body != Some(Body::Mcp) {
+            let decision = self.judge(flow, &deed)?;
+            self.may_go_on_to(flow)?;
+            if deed.body.is_none() {
+                return Ok((decision, self.asked(deed)));
+            }
+        }
+        let presented = std::mem::take(&mut deed.credentials);
+        let deeds = self.read(connection, flow, &deed, &mut peek).await?;
+        let mut last = None;
+        for mut deed in deeds {
+            deed.credentials.clone_from(&presented);
+            let judged = self.judge(flow, &deed);
+            let decision = judged.map_err(|refusal| self.answer(flow, refusal, &peek.content))?;
+            last = Some((decision, deed));
+        }
+        let (decision, deed) = last.ok_or(Code::BadRequest)?;
+        Ok((decision, self.asked(deed)))
+    }
+
+    /// Refuses what the origin could take for another request than the one that is judged: two
+    /// types or codings, or another method in the query of a service whose requests are read.
+    fn is_one_request(&self, flow: &Flow) -> Result<(), Refusal> {
+        if let Some(name) = self.twice() {
+            let detail = format!("the field {name} comes twice");
+            return Err(Refusal::because(Code::BadRequest, detail));
+        }
+        if !policy::names_method(&self.url.path) {
+            return Ok(());
+        }
+        let bare = Path::parse(self.url.path.path().as_bytes());
+        let bare = bare.map_err(|_| Code::BadPath)?;
+        let policy = &flow.snapshot().policy;
+        let deed = policy.read(&self.url.target, self.method(), &bare);
+        if deed.service.is_some() || deed.mcp.is_some() {
+            let detail = "the query names another method than the request line";
+            return Err(Refusal::because(Code::BadRequest, detail));
+        }
+        Ok(())
+    }
+
+    /// A request that copies or moves says in a field where to (RFC 4918 section 10.3): there it has to
+    /// pass as well.
+    fn may_go_on_to(&self, flow: &Flow) -> Result<(), Refusal> {
+        if !matches!(self.method(), "COPY" | "MOVE") {
+            return Ok(());
+        }
+        let Some(named) = self.first("destination") else {
+            return Ok(());
+        };
+        let path = if named.starts_with(b"/") {
+            Path::parse(named).map_err(|_| Code::BadPath)?
+        } else {
+            let url = Url::parse(named).map_err(|_| Code::BadTarget)?;
+            if url.tls != self.url.tls || url.target != self.url.target {
+                let detail = "the Destination field names another host";
+                return Err(Refusal::because(Code::BadRequest, detail));
+            }
+            url.path
+        };
+        let policy = &flow.snapshot().policy;
+        let deed = policy.read(&self.url.target, self.method(), &path);
+        let attempt = Attempt::Request {
+            method: self.method(),
+            path: &path,
+            upgrade: false,
+            tls: self.url.tls,
+            deed: Some(&deed),
+        };
+        if flow.would_pass(self.known, &self.url.target, attempt) {
+            return Ok(());
+        }
+        let detail = "no rule allows the path that the Destination field names";
+        Err(Refusal::because(Code::NotAllowed, detail))
+    }
+
+    /// The value of the first field of that name.
+    fn first(&self, name: &str) -> Option<&[u8]> {
+        let mut fields = self.head.fields.iter();
+        let found = fields.find(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+        found.map(|field| field.value)
+    }
+
+    fn method(&self) -> &str {
+        self.head.method.as_str()
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        let first = |name| self.first(name);
+        Fields {
+            content_type: first("content-type"),
+            content_encoding: first("content-encoding"),
+            accept: first("accept"),
+            mcp_method: first("mcp-method"),
+            mcp_name: first("mcp-name"),
+            mcp_protocol_version: first("mcp-protocol-version"),
+            mcp_session: first("mcp-session-id").is_some(),
+        }
+    }
+
+    /// A field that may come once and comes more often, or in a spelling that only some read
+    /// (`_` and `.` for `-`, as CGI and its heirs do).
+    fn twice(&self) -> Option<&'static str> {
+        ONCE.into_iter().find(|name| {
+            let fields = self.head.fields.iter();
+            let mut alike = fields.filter(|it| is_alike(it.name, name));
+            let first = alike.next();
+            first.is_some_and(|first| !is_named(first.name, name) || alike.next().is_some())
+        })
+    }
+
+    /// The hashes of the credentials that it presents, where a rule asks for them.
+    fn credentials(&self, flow: &Flow) -> Result<Vec<Box<str>>, Refusal> {
+        match &flow.snapshot().credentials {
+            Some(key) => credentials::of(self.head, &self.url.path, key),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Recognises the Model Context Protocol where nobody announced it.
+    async fn look_for_mcp(
+        &mut self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        deed: &mut Deed,
+        peek: &mut Peek,
+    ) -> Result<(), Refusal> {
+        let Some(inside) = connection.inside.clone() else {
+            return Ok(());
+        };
+        // The path of a fetch or of Git LFS does not show what the server does with the body.
+        let git = matches!(
+            deed.body,
+            Some(Body::GitFetch | Body::LfsBatch | Body::LfsVerify)
+        );
+        if deed.mcp.is_some() || !(deed.body.is_none() || git) {
+            return Ok(());
+        }
+        let suspicion = content::looks_like_mcp(self.method(), &self.fields(), inside.http2);
+        let found = match suspicion {
+            Suspicion::No => false,
+            Suspicion::Headers => true,
+            Suspicion::Body => {
+                // Who may not do this at all is not listened to.
+                if !flow.would_pass(self.known, &self.url.target, self.attempt(deed)) {
+                    return Ok(());
+                }
+                self.has_message(connection, flow, peek).await?
+            }
+        };
+        if found {
+            deed.mcp = Some(McpCall::default());
+            deed.body = Some(Body::Mcp);
+            deed.seen = Seen::Head;
+        }
+        Ok(())
+    }
+
+    /// Whether the body has a message of MCP in it, as far as that is read.
+    async fn has_message(
+        &mut self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        peek: &mut Peek,
+    ) -> Result<bool, Refusal> {
+        // Blanks and a mark are no beginning: what they lead to is waited for.
+        let mut passed = 0;
+        let begins = loop {
+            match content::mcp::may_begin(&peek.content, &mut passed) {
+                None if peek.ended => break false,
+                None if peek.content.len() > MOST => return Ok(true),
+                None => self.more(connection, flow, peek).await?,
+                Some(begins) => break begins,
+            }
+        };
+        // What does not begin as JSON may be a stream that waits for an answer.
+        if begins {
+            self.fill(connection, flow, peek, MOST).await?;
+        }
+        Ok(begins && content::mcp::is_message(&peek.content, !peek.ended))
+    }
+
+    /// Decides one deed; the flow says so.
+    fn judge(&self, flow: &mut Flow, deed: &Deed) -> Result<Decision, Refusal> {
+        flow.facts.deed = Some(Box::new(Deed {
+            // Nothing is known of them but whether they may pass.
+            credentials: Vec::new(),
+            ..deed.clone()
+        }));
+        flow.judge_attempt(self.known, &self.url.target, self.attempt(deed))
+    }
+
+    fn attempt<'a>(&'a self, deed: &'a Deed) -> Attempt<'a> {
+        Attempt::Request {
+            method: self.method(),
+            path: &self.url.path,
+            upgrade: self.head.upgrade().is_some(),
+            tls: self.url.tls,
+            deed: Some(deed),
+        }
+    }
+
+    fn asked(&self, deed: Deed) -> gate::Asked {
+        gate::Asked::Request {
+            method: self.method().into(),
+            path: self.url.path.clone(),
+            upgrade: self.head.upgrade().is_some(),
+            tls: self.url.tls,
+            deed: Some(Box::new(deed)),
+        }
+    }
+
+    /// A refusal as the client of an MCP server reads it, where it waits for an answer.
+    fn answer(&self, flow: &Flow, refusal: Refusal, message: &[u8]) -> Refusal {
+        let is_mcp = flow
+            .facts
+            .deed
+            .as_ref()
+            .is_some_and(|deed| deed.mcp.is_some());
+        let fields = self.fields();
+        let accept = fields.accept.unwrap_or_default().to_ascii_lowercase();
+        let takes = |kind: &[u8]| accept.windows(kind.len()).any(|part| part == kind);
+        // The older transport answers elsewhere: there only the status is seen.
+        let waits = takes(b"application/json") && takes(b"text/event-stream");
+        if !is_mcp || !waits {
+            return refusal;
+        }
+        let said = refusal::said(&refusal, &flow.facts);
+        match content::mcp::refusal(message, REFUSED, &said.0, Some(&said.1)) {
+            Some(answer) => refusal.in_message(answer),
+            None => refusal,
+        }
+    }
+
+    /// Reads the body as far as it takes to tell what it does.
+    async fn read(
+        &mut self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        deed: &Deed,
+        peek: &mut Peek,
+    ) -> Result<Vec<Deed>, Refusal> {
+        if deed.body == Some(Body::Model) {
+            // Nothing depends on it: where there is no room, it passes without a look.
+            let filled = self.fill(connection, flow, peek, MOST_OF_MODEL).await;
+            match filled {
+                Err(refusal) if refusal.code != Code::TooManyFlows => return Err(refusal),
+                Ok(()) | Err(_) => {}
+            }
+            said::of_model(&peek.content, flow);
+        }
+        // A body that comes in small pieces is not read from its beginning for each of them.
+        let mut next = 0;
+        loop {
+            let (content, ended) = (&peek.content, peek.ended);
+            let (fields, path) = (self.fields(), &self.url.path);
+            let progress = if content.len() > MOST && deed.body != Some(Body::Model) {
+                content::too_long(deed)
+            } else if content.len() < next && !ended {
+                Progress::More
+            } else {
+                next = content.len() + content.len() / 16;
+                content::read(deed, &fields, self.method(), path, content, ended)
+            };
+            match progress {
+                Progress::Done(deeds) => return Ok(deeds),
+                Progress::Malformed(why) => return Err(Refusal::because(Code::BadRequest, why)),
+                Progress::More if ended => return Err(Code::BadRequest.into()),
+                Progress::More => self.more(connection, flow, peek).await?,
+            }
+        }
+    }
+
+    /// Reads until the end, or until there is more than `most`.
+    async fn fill(
+        &mut self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        peek: &mut Peek,
+        most: usize,
+    ) -> Result<(), Refusal> {
+        while !peek.ended && peek.content.len() <= most {
+            self.more(connection, flow, peek).await?;
+        }
+        Ok(())
+    }
+
+    async fn more(
+        &mut self,
+        connection: &mut Connection,
+        flow: &mut Flow,
+        peek: &mut Peek,
+    ) -> Result<(), Refusal> {
+        if peek.ended {
+            return Ok(());
+        }
+        if peek.kept() > FREE && !flow.holds(self.known, peek.kept()) {
+            let detail = "too much is held of bodies that have to be judged";
+            return Err(Refusal::because(Code::TooManyFlows, detail));
+        }
+        if std::mem::take(&mut self.head.expect_continue) {
+            // The origin is not asked: it will be sent the body that was judged.
+            let said = async {
+                connection.stream.write_all(CONTINUE).await?;
+                connection.stream.flush().await
+            };
+            said.await.map_err(|_| Refusal::from(Code::BadRequest))?;
+        }
+        peek.more(connection).await
+    }
+}
+
+fn is_named(spelt: &[u8], name: &str) -> bool {
+    spelt.eq_ignore_ascii_case(name.as_bytes())
+}
+
+/// As [`is_named`], for readers to whom `_` and `.` are `-`.
+fn is_alike(spelt: &[u8], name: &str) -> bool {
+    let plain = |byte: u8| if b"._".contains(&byte) { b'-' } else { byte };
+    let same = |(spelt, name): (&u8, u8)| plain(*spelt).eq_ignore_ascii_case(&name);
+    spelt.len() == name.len() && spelt.iter().zip(name.bytes()).all(same)
+}

@@ -1,0 +1,249 @@
+//! One request, judged, sent on, answered: plain HTTP in absolute form, or one inside a tunnel that
+//! is inspected.
+
+pub(super) mod age;
+mod credentials;
+mod exchange;
+mod index;
+pub(super) mod internal;
+mod judge;
+pub(super) mod origin;
+mod peek;
+mod reply;
+pub(super) mod route;
+mod said;
+mod tools;
+mod upload;
+
+use std::io;
+
+use crate::http::http1::{Method, RequestHead, via_before, via_has};
+use crate::metrics::FlowKind;
+use crate::name::{Target, TargetError, Url};
+use crate::proxy::connection::Connection;
+use crate::proxy::flow::Flow;
+use crate::proxy::refusal::{Code, Refusal};
+use crate::record::TlsMode;
+use crate::tls::TlsFailure;
+
+use exchange::{Broken, Exchange, silent_origin, unknown_to_parent};
+use origin::OriginStream;
+use route::{Route, Way, tls_failed};
+use tools::Tools;
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum After {
+    /// Reset: the answer broke off, and must not look whole.
+    Abort,
+    /// Closed in order.
+    Close,
+    /// The next request may come.
+    Keep,
+}
+
+/// Answers one request; says what becomes of the connection.
+pub(super) async fn forward(connection: &mut Connection, mut head: RequestHead) -> After {
+    let Some(mut flow) = connection.begin(FlowKind::Http).await else {
+        return After::Close;
+    };
+    match Box::pin(request(connection, &mut flow, &mut head)).await {
+        Ok(after) => {
+            flow.record_end().await;
+            after
+        }
+        Err(refusal) => {
+            // A body that nobody reads would be taken for the next request, and so would bytes
+            // sent ahead into a tunnel that did not open (RFC 9931).
+            let ahead = head.method == Method::Connect || !head.body.is_empty();
+            let keep = head.keep_alive && !ahead;
+            let head_only = head.method == Method::Head;
+            let told = connection
+                .refuse(&mut flow, &refusal, !keep, head_only)
+                .await;
+            // Behind part of an answer the next one would be read as the rest of it.
+            if keep && told {
+                After::Keep
+            } else {
+                After::Close
+            }
+        }
+    }
+}
+
+/// The stages of a request, in order.
+async fn request(
+    connection: &mut Connection,
+    flow: &mut Flow,
+    head: &mut RequestHead,
+) -> Result<After, Refusal> {
+    let url = aim(connection, flow, head).await?;
+    let known = connection.identify(flow, head).await?;
+    if connection.gate().draining.is_cancelled() {
+        return Err(Code::Draining.into());
+    }
+    if internal::is_own(&url.target) {
+        return internal::answer(connection, flow, head, &url, &known).await;
+    }
+    let (decision, asked) = judge::request(connection, flow, &known, &url, head).await?;
+    if head.upgrade().is_some() && !decision.upgrade {
+        let detail = "no rule lets this request become another protocol";
+        return Err(Refusal::because(Code::ActionDenied, detail));
+    }
+    let aged = age::Request {
+        known: &known,
+        url: &url,
+        head,
+        decision: &decision,
+    };
+    aged.check(flow, &asked).await?;
+    let tools = Tools::of(flow, &known, &url, &asked);
+    let inside = connection.inside.clone();
+    let mut way = Way::new(flow, (&known, &url.target), &decision, inside.as_ref());
+    way.upgrade = head.upgrade().is_some() && !head.extended;
+    let route = way.obtain(flow, asked).await?;
+    let Some(open) = flow.open.clone() else {
+        return Ok(After::Close);
+    };
+    let clock = flow.gate.clock.clone();
+    let began = clock.instant();
+    let exchange = Exchange {
+        head,
+        url: &url,
+        upgrade: decision.upgrade,
+        tools,
+        open,
+        clock,
+        began,
+    };
+    flow.close.requests = 1;
+    run(connection, flow, &exchange, &way, route).await
+}
+
+/// Runs the exchange, anew where the connection turned out to be closed already.
+async fn run(
+    connection: &mut Connection,
+    flow: &mut Flow,
+    exchange: &Exchange<'_>,
+    way: &Way<'_>,
+    mut route: Route,
+) -> Result<After, Refusal> {
+    let mut named_again = false;
+    loop {
+        let reused = route.reused;
+        let ran = match begin(connection, exchange, &mut route).await {
+            Ok(()) => exchange.run(connection, flow, route, way).await,
+            Err(broken) => Err(broken),
+        };
+        match ran {
+            Ok(after) => return Ok(after),
+            Err(Broken::Unknown) if !named_again => {
+                named_again = true;
+                route = way.redial(flow).await?;
+            }
+            Err(Broken::Unknown) => return Err(unknown_to_parent()),
+            Err(Broken::Stale) if reused => route = way.redial(flow).await?,
+            Err(Broken::Stale) => return Err(silent_origin()),
+            Err(Broken::Before(refusal)) => return Err(refusal),
+        }
+    }
+}
+
+/// Sends the head where it goes in a frame of its own.
+async fn begin(
+    connection: &Connection,
+    exchange: &Exchange<'_>,
+    route: &mut Route,
+) -> Result<(), Broken> {
+    let OriginStream::Http2(stream) = &mut route.stream else {
+        if exchange.head.extended {
+            return Err(Broken::Before(no_sockets()));
+        }
+        return Ok(());
+    };
+    let via = &connection.shared.gate.pseudonym;
+    let onward = exchange.onward(via).ok_or_else(|| {
+        let detail = "the request cannot be written in HTTP/2";
+        Broken::Before(Refusal::because(Code::BadRequest, detail))
+    })?;
+    let authority = onward.host().unwrap_or_default();
+    let authority = String::from_utf8_lossy(authority).into_owned();
+    let begun = tokio::select! {
+        begun = stream.begin(&onward, &authority) => begun,
+        cut = exchange.open.cut() => return Err(Broken::Before(Refusal::cut(cut))),
+    };
+    begun.map_err(|error| match TlsFailure::in_error(&error) {
+        Some(failure) => Broken::Before(tls_failed(failure)),
+        None if error.kind() == io::ErrorKind::Unsupported => Broken::Before(no_sockets()),
+        None => Broken::Stale,
+    })
+}
+
+/// The refusal where a new connection to the origin does not take what the first one offered.
+fn no_sockets() -> Refusal {
+    let detail = "the origin no longer takes WebSockets over HTTP/2";
+    Refusal::because(Code::ConnectFailed, detail)
+}
+
+/// Where the request goes, and what its head says besides.
+async fn aim(
+    connection: &mut Connection,
+    flow: &mut Flow,
+    head: &RequestHead,
+) -> Result<Url, Refusal> {
+    flow.facts.user_agent = head.user_agent().map(crate::proxy::user_agent);
+    flow.facts.method = Some(head.method.as_str().into());
+    let url = if let Some(inside) = connection.inside.clone() {
+        flow.aim(inside.target.clone());
+        crate::proxy::inspect::url(head, &inside.target)?
+    } else if let Some(target) = connection.captured.clone() {
+        flow.facts.tls_mode = Some(TlsMode::None);
+        // Whose it is and where it goes is known before a word of it was understood.
+        flow.aim(target.clone());
+        connection.identify(flow, head).await?;
+        crate::proxy::accept::capture::url(head, &target)?
+    } else {
+        flow.facts.tls_mode = Some(TlsMode::None);
+        url(head)?
+    };
+    // The target counts and Host is written anew from it (RFC 9112 section 3.2.2), but one that is
+    // no host at all is not a request (section 3.2).
+    if head
+        .host()
+        .is_some_and(|host| Target::from_authority(host, 80).is_err())
+    {
+        return Err(Refusal::because(
+            Code::BadRequest,
+            "the Host field is not a host",
+        ));
+    }
+    flow.aim(url.target.clone());
+    flow.via = via_before(&head.fields);
+    if via_has(&head.fields, &connection.gate().pseudonym) {
+        return Err(Refusal::malformed(
+            508,
+            "the request has passed this proxy before",
+        ));
+    }
+    Ok(url)
+}
+
+/// The target and path of an absolute-form request (RFC 9112 section 3.2.2).
+fn url(head: &RequestHead) -> Result<Url, Refusal> {
+    let target = head.target();
+    if target.starts_with(b"/") || target == b"*" {
+        let detail = "this is a proxy: the request target must be an absolute http:// URL";
+        return Err(Refusal::because(Code::BadRequest, detail));
+    }
+    let url = Url::parse(target).map_err(|error| match error {
+        TargetError::Path(error) => Refusal::because(Code::BadPath, error.to_string()),
+        error => Refusal::because(Code::BadTarget, error.to_string()),
+    })?;
+    if url.tls {
+        return Err(Refusal::because(
+            Code::BadTarget,
+            "https goes through CONNECT",
+        ));
+    }
+    Ok(url)
+}

@@ -1,0 +1,520 @@
+//! `CONNECT host:port`: open a tunnel, or say why not.
+
+pub(super) mod buffers;
+pub(super) mod relay;
+mod splice;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+
+use crate::dial::{
+    DialError, Errand, NoDescriptor, NoRoute, ParentError, Purpose, Route, Stream, Upstream,
+};
+use crate::gate::Asked;
+use crate::http::http1::{RequestHead, via_before, via_has};
+use crate::metrics::FlowKind;
+use crate::name::{Host, Target};
+use crate::policy::{Decision, Inspect, Mode, Verdict};
+use crate::proxy::connection::{Connection, LINGER};
+use crate::proxy::flow::{Flow, millis};
+use crate::proxy::inspect::Inside;
+use crate::proxy::refusal::{Code, Refusal};
+use crate::proxy::request::age;
+use crate::record::{Blame, End, TlsMode};
+use crate::tls::hello::{ClientHello, Hello, HelloReader};
+
+use relay::{Early, Relayed, Side, relay};
+
+const OPENED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+
+const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
+const DECODE_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 50];
+const ACCESS_DENIED: &[u8] = &[21, 3, 3, 0, 2, 2, 49];
+
+/// A tunnel that is open: both sides connected, the 200 sent.
+pub(super) struct Tunnel {
+    flow: Flow,
+    connection: Connection,
+    way: Way,
+}
+
+/// What becomes of the bytes in a tunnel.
+pub(super) enum Way {
+    /// TLS ends here, and each request inside is judged.
+    Inspected(Arc<Inside>),
+    /// They pass as they are: TLS, or anything.
+    Opaque { upstream: Stream, raw: bool },
+}
+
+/// Answers 200 and hands back the tunnel, or refuses.
+pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Option<Box<Tunnel>> {
+    let mut flow = connection.begin(FlowKind::Connect).await?;
+    let opened = open(&mut connection, &mut flow, &head).await;
+    drop(head);
+    match opened {
+        Ok(way) => {
+            // A client that reads nothing of what it was told before must not be waited for.
+            let told = tokio::time::timeout(LINGER, connection.say(OPENED)).await;
+            if !matches!(told, Ok(Ok(()))) {
+                flow.ended(End::Closed, Some(Blame::Client), None);
+                return None;
+            }
+            Some(Tunnel::untold(flow, connection, way))
+        }
+        Err(refusal) => {
+            connection.refuse(&mut flow, &refusal, true, false).await;
+            drop(flow);
+            connection.linger().await;
+            None
+        }
+    }
+}
+
+/// The stages before the tunnel, in order.
+///
+/// Each leaves its fact in the flow before the next can fail, so that the record tells how far the
+/// flow came.
+async fn open(
+    connection: &mut Connection,
+    flow: &mut Flow,
+    head: &RequestHead,
+) -> Result<Way, Refusal> {
+    flow.facts.user_agent = head.user_agent().map(crate::proxy::user_agent);
+    flow.facts.method = Some("CONNECT".into());
+    let target = Target::from_connect(head.target())
+        .map_err(|error| Refusal::because(Code::BadTarget, error.to_string()))?;
+    flow.aim(target.clone());
+    if via_has(&head.fields, &connection.gate().pseudonym) {
+        let detail = "the request has passed this proxy before";
+        return Err(Refusal::malformed(508, detail));
+    }
+    flow.via = via_before(&head.fields);
+    let known = connection.identify(flow, head).await?;
+    tunnel_to(connection, flow, &known, &target).await
+}
+
+/// Decides and dials, for a tunnel that somebody known asks for.
+pub(super) async fn tunnel_to(
+    connection: &Connection,
+    flow: &mut Flow,
+    known: &crate::proxy::flow::Known,
+    target: &Target,
+) -> Result<Way, Refusal> {
+    if connection.gate().draining.is_cancelled() {
+        return Err(Code::Draining.into());
+    }
+    if crate::proxy::request::internal::is_own(target) {
+        return Err(crate::proxy::request::internal::no_tunnel());
+    }
+    let decision = flow.judge(known, target, &Asked::Connect)?;
+    age::of_tunnel(flow, &decision)?;
+    flow.facts.tls_mode = match decision.inspect {
+        _ if decision.raw => None,
+        Inspect::Yes => Some(TlsMode::Inspected),
+        Inspect::No | Inspect::Passed(_) => Some(TlsMode::Opaque),
+    };
+    if let Inspect::Passed(rule) = &decision.inspect {
+        flow.facts.detail = Some(format!("not inspected: rule {rule} says so").into());
+    }
+    let looked_into = decision.inspect == Inspect::Yes && !decision.raw;
+    flow.opaque = !looked_into;
+    if looked_into {
+        crate::proxy::inspect::require_authority(flow, &target.host)?;
+    }
+    let targets = (target, target);
+    let upstream = reach(flow, known, targets, Asked::Connect, &decision).await?;
+    if looked_into {
+        let began = Inside::begin(flow, known, target, &decision, upstream);
+        return Box::pin(began).await.map(Way::Inspected);
+    }
+    Ok(Way::Opaque {
+        upstream: upstream.stream,
+        raw: decision.raw,
+    })
+}
+
+/// Resolves and judges the addresses, writes the decision, dials: in this order. What is dialled
+/// may be another port than was asked for.
+pub(super) async fn reach(
+    flow: &mut Flow,
+    known: &crate::proxy::flow::Known,
+    (target, dialled): (&Target, &Target),
+    asked: Asked,
+    decision: &Decision,
+) -> Result<Upstream, Refusal> {
+    let route = route(flow, dialled, decision).await?;
+    flow.settle(known, target, asked, decision).await?;
+    dial_route(flow, &route, decision).await
+}
+
+/// As [`reach`], for a flow whose decision stands in the log already.
+pub(super) async fn dial(
+    flow: &mut Flow,
+    target: &Target,
+    decision: &Decision,
+) -> Result<Upstream, Refusal> {
+    let route = route(flow, target, decision).await?;
+    dial_route(flow, &route, decision).await
+}
+
+async fn route(flow: &mut Flow, target: &Target, decision: &Decision) -> Result<Route, Refusal> {
+    let snapshot = flow.snapshot();
+    // A look-up asks for addresses of both families at once.
+    let room = match &target.host {
+        Host::Name(_) => snapshot.dialer.descriptors_for(flow.caller(), 2),
+        Host::Address(_) => snapshot.dialer.descriptors_for(flow.caller(), 1),
+    };
+    let _room = room.ok_or_else(no_descriptors)?;
+    let began = flow.gate.clock.instant();
+    let found = snapshot
+        .dialer
+        .route(target, decision, &snapshot.policy, &snapshot.guard)
+        .await;
+    let looked_up = !matches!(&found, Ok(route) if route.addresses.is_empty());
+    let named = looked_up && matches!(target.host, Host::Name(_));
+    if named {
+        let took = began.elapsed();
+        flow.facts.ms.dns = Some(millis(took));
+        flow.gate.metrics.dns(took);
+    }
+    let route = found.map_err(|error| no_route(flow, error))?;
+    if named {
+        flow.facts.dns_answers = Some(route.answers.clone());
+    }
+    flow.facts.parent_proxy = route.parents.first().map(|parent| parent.name().clone());
+    Ok(route)
+}
+
+async fn dial_route(
+    flow: &mut Flow,
+    route: &Route,
+    decision: &Decision,
+) -> Result<Upstream, Refusal> {
+    let snapshot = flow.snapshot();
+    let Some(open) = flow.open.clone() else {
+        return Err(Code::RecordUnavailable.into());
+    };
+    let via = match &flow.via {
+        Some(before) => format!("{before}, 1.1 {}", flow.gate.pseudonym),
+        None => format!("1.1 {}", flow.gate.pseudonym),
+    };
+    let errand = Errand {
+        purpose: match open.asked {
+            Asked::Request { tls: false, .. } if decision.upstream.is_none() && !flow.is_own => {
+                Purpose::Request
+            }
+            _ => Purpose::Tunnel { via: &via },
+        },
+        guard: &snapshot.guard,
+        metrics: &flow.gate.metrics,
+        caller: flow.caller(),
+    };
+    // The policy may have changed while the name was resolved or the decision was written.
+    let dialled = tokio::select! {
+        biased;
+        cut = open.cut() => return Err(Refusal::cut(cut)),
+        dialled = snapshot.dialer.reach(route, errand) => dialled,
+    };
+    let upstream = match dialled {
+        Ok(upstream) => upstream,
+        Err(DialError::Parent(error)) if error.leaves_out() && route.falls_back() => {
+            return Box::pin(dial_past(flow, &route.target, decision)).await;
+        }
+        Err(DialError::Parent(ParentError::NoDescriptor)) => return Err(no_descriptors()),
+        Err(DialError::Parent(error)) => {
+            return Err(Refusal::because(Code::ParentFailed, error.to_string()));
+        }
+        Err(DialError::Failed(error)) if NoDescriptor::is_in(&error) => {
+            return Err(no_descriptors());
+        }
+        Err(DialError::Failed(error)) => {
+            let why = crate::proxy::io_reason(&error);
+            return Err(Refusal::because(Code::ConnectFailed, why));
+        }
+        Err(DialError::TimedOut) => return Err(Code::ConnectTimeout.into()),
+    };
+    flow.dialled(&upstream, decision);
+    Ok(upstream)
+}
+
+/// Dials a target itself whose parents are out of reach, where they may be left out.
+async fn dial_past(
+    flow: &mut Flow,
+    target: &Target,
+    decision: &Decision,
+) -> Result<Upstream, Refusal> {
+    let snapshot = flow.snapshot();
+    let found = snapshot
+        .dialer
+        .route_direct(target, decision, &snapshot.policy, &snapshot.guard)
+        .await;
+    let route = found.map_err(|error| no_route(flow, error))?;
+    flow.facts.parent_proxy = None;
+    flow.facts.dns_answers = Some(route.answers.clone());
+    dial_route(flow, &route, decision).await
+}
+
+/// The refusal of a caller whose share in the descriptors is spent.
+fn no_descriptors() -> Refusal {
+    let detail = "as many connections to the outside are open as this caller may have";
+    Refusal::because(Code::TooManyFlows, detail)
+}
+
+fn no_route(flow: &mut Flow, error: NoRoute) -> Refusal {
+    match error {
+        NoRoute::Denied(answers) => {
+            let detail = match answers.first() {
+                Some(first) => format!(
+                    "resolves to {first}, which no `addresses` of rule {} names",
+                    flow.facts.rule.as_deref().unwrap_or("-")
+                ),
+                None => String::new(),
+            };
+            flow.facts.dns_answers = Some(answers);
+            Refusal::because(
+                Code::AddressDenied,
+                detail.chars().take(160).collect::<String>(),
+            )
+        }
+        NoRoute::Unresolved(error) => Refusal::because(Code::DnsFailed, error.to_string()),
+    }
+}
+
+impl Flow {
+    /// Says which address was dialled.
+    pub(super) fn dialled(&mut self, upstream: &Upstream, decision: &Decision) {
+        self.facts.peer_address = Some(upstream.address.ip());
+        self.facts.ms.connect = Some(millis(upstream.took));
+        self.gate
+            .metrics
+            .connected(decision.category, upstream.took);
+        let parent = upstream.parent.as_ref();
+        self.facts.parent_proxy = parent.map(|through| through.name().clone());
+        if let (Some(open), Some(judged)) = (&self.open, upstream.judged()) {
+            open.dialled(judged);
+        }
+    }
+}
+
+impl Tunnel {
+    /// A tunnel whose client was told all that it is told.
+    pub(super) fn untold(flow: Flow, connection: Connection, way: Way) -> Box<Self> {
+        Box::new(Self {
+            flow,
+            connection,
+            way,
+        })
+    }
+
+    /// Judges what the tunnel begins with, then moves bytes both ways, or answers the requests
+    /// inside, until either side is done.
+    pub(super) async fn carry(mut self) {
+        if !matches!(self.way, Way::Opaque { raw: true, .. })
+            && let Err(code) = Box::pin(self.greet()).await
+        {
+            self.shut(code).await;
+            return;
+        }
+        match self.way {
+            Way::Inspected(inside) => {
+                Box::pin(crate::proxy::inspect::carry(
+                    self.flow,
+                    self.connection,
+                    inside,
+                ))
+                .await;
+            }
+            Way::Opaque { upstream, .. } => {
+                pass(self.flow, self.connection, upstream).await;
+            }
+        }
+    }
+
+    /// Reads the whole `ClientHello`; nothing of the origin's passes before it was judged.
+    async fn greet(&mut self) -> Result<(), Option<Code>> {
+        let longest = self.flow.snapshot().limits.hello_timeout;
+        let Some(open) = self.flow.open.clone() else {
+            return Err(None);
+        };
+        let hello = tokio::select! {
+            hello = tokio::time::timeout(longest, self.hello()) => hello,
+            cut = open.cut() => {
+                self.flow.was_cut(cut);
+                return Err(None);
+            }
+        };
+        // Silence: a client that waits for the server to speak first does not speak TLS.
+        let hello = hello.unwrap_or(Err(Some(Code::NotTls)))?;
+        self.flow.facts.server_name = hello.server_name.as_ref().map(|name| name.as_str().into());
+        self.flow.facts.ech = hello.ech;
+        names_agree(&self.flow, &hello).map_err(Some)?;
+        self.judge_ech(&hello).map_err(Some)
+    }
+
+    /// Refuses an encrypted client hello where the caller's tier says `ech = "deny"`. Where TLS ends
+    /// here the gate has no ECH key: only the outer name counts, and nothing is hidden.
+    fn judge_ech(&mut self, hello: &ClientHello) -> Result<(), Code> {
+        let Some((tier, _)) = self.flow.judged else {
+            return Ok(());
+        };
+        let opaque = matches!(self.way, Way::Opaque { .. });
+        if !hello.ech || !opaque || self.flow.snapshot().policy.allows_ech(tier) {
+            return Ok(());
+        }
+        let tier = self.flow.facts.tier.as_deref().unwrap_or_default();
+        let detail =
+            format!("tier {tier} says `ech = \"deny\"`; browsers send the extension always");
+        self.flow.facts.detail = Some(detail.into());
+        if self.flow.facts.mode == Some(Mode::Observe) {
+            self.flow.facts.would = Some(Verdict::Deny);
+            self.flow.facts.reason = Code::EchDenied.as_str();
+            return Ok(());
+        }
+        Err(Code::EchDenied)
+    }
+
+    async fn hello(&mut self) -> Result<ClientHello, Option<Code>> {
+        let Connection { stream, buffer, .. } = &mut self.connection;
+        let mut reader = HelloReader::default();
+        loop {
+            match reader.read(buffer) {
+                Hello::Tls(hello) => return Ok(hello),
+                Hello::NotTls => return Err(Some(Code::NotTls)),
+                Hello::Malformed(detail) => {
+                    self.flow.facts.detail = Some(detail.into());
+                    return Err(Some(Code::BadClientHello));
+                }
+                Hello::BadName(detail) => {
+                    self.flow.facts.detail = Some(detail.into());
+                    return Err(Some(Code::SniMismatch));
+                }
+                Hello::TooLarge => return Err(Some(Code::Limit)),
+                Hello::Incomplete => {}
+            }
+            buffer.reserve(2048);
+            match stream.read_buf(buffer).await {
+                Ok(0) if buffer.is_empty() => {
+                    self.flow.ended(End::Closed, Some(Blame::Client), None);
+                    return Err(None);
+                }
+                Ok(0) => return Err(Some(Code::NotTls)),
+                Ok(_) => {}
+                Err(error) => {
+                    self.flow.ended(
+                        End::Failed,
+                        Some(Blame::Client),
+                        Some(crate::proxy::io_code(&error)),
+                    );
+                    return Err(None);
+                }
+            }
+        }
+    }
+
+    /// Closes the tunnel, with an alert where TLS would show it.
+    async fn shut(mut self, code: Option<Code>) {
+        let Some(code) = code else {
+            self.flow.record_end().await;
+            return;
+        };
+        let detail = self.flow.facts.detail.take().unwrap_or_default();
+        let refusal = Refusal::because(code, detail);
+        self.flow.refuse(&refusal);
+        // A log that cannot be written has no alert of its own: the tunnel ends all the same.
+        let _ = self.flow.recorded(&refusal).await;
+        if let Some(alert) = alert(code) {
+            let saying = self.connection.say(alert);
+            let _ = tokio::time::timeout(LINGER, saying).await;
+        }
+        let Self {
+            flow,
+            mut connection,
+            way,
+        } = self;
+        drop(way);
+        drop(flow);
+        connection.linger().await;
+    }
+}
+
+/// The fatal alert (RFC 8446 section 6) that a TLS client shows for a refusal.
+fn alert(code: Code) -> Option<&'static [u8]> {
+    match code {
+        Code::SniMismatch | Code::SniMissing => Some(UNRECOGNIZED_NAME),
+        Code::BadClientHello => Some(DECODE_ERROR),
+        Code::EchDenied => Some(ACCESS_DENIED),
+        _ => None,
+    }
+}
+
+/// Moves bytes both ways until either side is done.
+async fn pass(mut flow: Flow, mut connection: Connection, mut upstream: Stream) {
+    let Some(open) = flow.open.clone() else {
+        return;
+    };
+    let early = Early {
+        to_upstream: connection.early(),
+        to_client: Bytes::new(),
+    };
+    let idle = flow.snapshot().limits.idle;
+    flow.rest();
+    let shared = connection.shared.clone();
+    let moved = relay(
+        &mut connection.stream,
+        &mut upstream,
+        early,
+        &shared.buffers,
+        &open.bytes,
+        idle,
+    );
+    // The cut first: not one byte may pass after it.
+    tokio::select! {
+        biased;
+        cut = open.cut() => flow.was_cut(cut),
+        relayed = moved => {
+            if let Relayed::Reset { side: Side::Upstream, .. } = relayed {
+                connection.stream.upstream_broke_off();
+            }
+            flow.relayed(relayed);
+        }
+    }
+    flow.record_end().await;
+}
+
+impl Flow {
+    /// Says how a relay ended.
+    pub(super) fn relayed(&mut self, relayed: Relayed) {
+        self.close.requests = 1;
+        match relayed {
+            Relayed::Closed { .. } => self.ended(End::Closed, None, None),
+            Relayed::Idle => self.refuse(&Code::Idle.into()),
+            Relayed::Reset { side, error } => {
+                let blame = match side {
+                    Side::Client => Blame::Client,
+                    Side::Upstream => Blame::Upstream,
+                };
+                self.ended(
+                    End::Failed,
+                    Some(blame),
+                    Some(crate::proxy::kind_code(error)),
+                );
+            }
+        }
+    }
+}
+
+/// The name inside must be the name that was asked for; an ECH outer name is only a name like any
+/// other here. To an address TLS names no server.
+fn names_agree(flow: &Flow, hello: &ClientHello) -> Result<(), Code> {
+    match (
+        flow.target.as_ref().map(|target| &target.host),
+        &hello.server_name,
+    ) {
+        (Some(Host::Name(asked)), Some(inside)) if asked == inside => Ok(()),
+        (Some(Host::Address(_)), None) => Ok(()),
+        (_, Some(_)) => Err(Code::SniMismatch),
+        (_, None) => Err(Code::SniMissing),
+    }
+}

@@ -1,0 +1,685 @@
+//! Two sockets, both ways: counted, limited in silence, half-closes passed on.
+//!
+//! Both directions live in one future, so a tunnel costs one task. A direction that rests owns no
+//! buffer: it waits for its socket to be readable first, and borrows one only then. A direction
+//! that fills its small buffer again and again gets a large one, since for bulk the size of the
+//! buffer decides what a byte costs; once it has moved much, the kernel moves the rest alone
+//! ([`splice`](super::splice)). What the reader does not take is kept, and nothing more is
+//! read until it has: that is the back-pressure.
+//!
+//! Why not `copy_bidirectional`: it owns two buffers for as long as the tunnel lives, so they are
+//! either too small for bulk or too dear for ten thousand tunnels at rest.
+
+mod way;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use crate::dial::Stream;
+use crate::gate::Counters;
+
+use self::way::{Sink, Source, Way};
+use super::buffers::Buffers;
+
+use crate::http::http2;
+use crate::proxy::connection::client::{ClientRead, ClientStream, ClientWrite};
+use crate::proxy::request::origin::{OriginRead, OriginStream, OriginWrite, split};
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Relayed {
+    /// Both sides said that they were done, `first` before the other.
+    Closed {
+        /// Who ended it.
+        first: Side,
+    },
+    /// Not one byte moved for as long as allowed.
+    Idle,
+    /// A side broke off.
+    Reset {
+        /// Who did.
+        side: Side,
+        /// What the system called it.
+        error: io::ErrorKind,
+    },
+}
+
+/// A side of a tunnel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Side {
+    /// Who asked for the tunnel.
+    Client,
+    /// Where it leads.
+    Upstream,
+}
+
+/// Moves bytes both ways until both sides are done, one breaks off, or both are silent for `idle`.
+///
+/// The early bytes were read from the other side before and go first; they are given up once they
+/// are written, so that a tunnel at rest does not keep them. The end is `Idle` between
+/// `idle` and five quarters of it after the last byte. Dropping the future stops at once; what
+/// moved until then is in `counters`.
+pub(crate) async fn relay(
+    client: &mut ClientStream,
+    upstream: &mut Stream,
+    early: Early,
+    buffers: &Buffers,
+    counters: &Counters,
+    idle: Duration,
+) -> Relayed {
+    let both = Both {
+        early,
+        buffers,
+        counters,
+        idle,
+    };
+    // What only some tunnels need is apart, so that it does not cost the others memory.
+    match (client, upstream) {
+        (ClientStream::Plain(client), Stream::Tcp(upstream)) => {
+            both.run(client.split(), upstream.split()).await
+        }
+        (client, upstream) => Box::pin(both.run_other(client, split(upstream))).await,
+    }
+}
+
+/// As [`relay`], for a request that became another protocol: its origin may be a stream of HTTP/2.
+pub(crate) async fn relay_upgraded(
+    client: &mut ClientStream,
+    upstream: &mut OriginStream,
+    early: Early,
+    buffers: &Buffers,
+    counters: &Counters,
+    idle: Duration,
+) -> Relayed {
+    if let OriginStream::Wire(upstream) = upstream {
+        return relay(client, upstream, early, buffers, counters, idle).await;
+    }
+    let both = Both {
+        early,
+        buffers,
+        counters,
+        idle,
+    };
+    Box::pin(both.run_other(client, upstream.split())).await
+}
+
+impl Source for ClientRead<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl Sink for ClientWrite<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl Source for OriginRead<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl Sink for OriginWrite<'_> {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(socket) => Some(socket.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl Source for http2::ReadHalf<'_> {}
+impl Sink for http2::WriteHalf<'_> {}
+
+/// What was read from each side before.
+#[derive(Default)]
+pub(crate) struct Early {
+    /// From the client.
+    pub(crate) to_upstream: Bytes,
+    /// From its destination.
+    pub(crate) to_client: Bytes,
+}
+
+/// One relay, but for its sides.
+struct Both<'a> {
+    early: Early,
+    buffers: &'a Buffers,
+    counters: &'a Counters,
+    idle: Duration,
+}
+
+impl Both<'_> {
+    async fn run(
+        self,
+        (from_client, to_client): (impl Source, impl Sink),
+        (from_upstream, to_upstream): (impl Source, impl Sink),
+    ) -> Relayed {
+        let Self {
+            early,
+            buffers,
+            counters,
+            idle,
+        } = self;
+        let mut out = Way::new(
+            from_client,
+            to_upstream,
+            Side::Client,
+            &counters.out,
+            buffers,
+        );
+        let mut back = Way::new(
+            from_upstream,
+            to_client,
+            Side::Upstream,
+            &counters.back,
+            buffers,
+        );
+        (out.early, back.early) = (early.to_upstream, early.to_client);
+        let mut silence = pin!(silence(counters, idle));
+        let mut first = None;
+        poll_fn(|cx| {
+            if let Some(end) = look(out.poll(cx), Side::Client, &mut first) {
+                return Poll::Ready(end);
+            }
+            if let Some(end) = look(back.poll(cx), Side::Upstream, &mut first) {
+                return Poll::Ready(end);
+            }
+            match first {
+                Some(first) if out.is_done() && back.is_done() => {
+                    Poll::Ready(Relayed::Closed { first })
+                }
+                _ => silence.as_mut().poll(cx).map(|()| Relayed::Idle),
+            }
+        })
+        .await
+    }
+
+    /// As for two sockets; a client on a stream says that it is gone even where nobody reads or
+    /// writes.
+    async fn run_other(
+        self,
+        client: &mut ClientStream,
+        upstream: (OriginRead<'_>, OriginWrite<'_>),
+    ) -> Relayed {
+        let ClientStream::Http2(stream) = client else {
+            return self.run(client.split(), upstream).await;
+        };
+        let gone = stream.gone();
+        tokio::select! {
+            biased;
+            relayed = self.run(stream.split(), upstream) => relayed,
+            error = gone => Relayed::Reset { side: Side::Client, error: error.kind() },
+        }
+    }
+}
+
+/// Takes note of which direction ended first; the end where one broke off.
+fn look(turn: Poll<Result<(), Relayed>>, side: Side, first: &mut Option<Side>) -> Option<Relayed> {
+    match turn {
+        Poll::Ready(Err(end)) => return Some(end),
+        Poll::Ready(Ok(())) if first.is_none() => *first = Some(side),
+        _ => {}
+    }
+    None
+}
+
+/// Waits until no byte has been counted for `idle`, give or take a quarter.
+///
+/// Looks four times in that time instead of setting a timer anew for every byte.
+pub(crate) async fn silence(counters: &Counters, idle: Duration) {
+    let mut seen = counters.total();
+    let mut quiet = 0;
+    while quiet < 5 {
+        tokio::time::sleep(idle / 4).await;
+        let total = counters.total();
+        quiet = if total == seen { quiet + 1 } else { 1 };
+        seen = total;
+    }
+}
+
+impl Side {
+    /// The other one.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use socket2::SockRef;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use tokio::io::{AsyncRead, AsyncWrite};
+
+    use super::super::buffers::Size;
+    use super::*;
+    use crate::clock::Clock;
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    type Tunnel = (TcpStream, ClientStream, Stream, TcpStream);
+
+    /// A tunnel: its near end, both sockets inside, its far end.
+    async fn tunnel() -> Tunnel {
+        let ((near, client), (upstream, far)) = tokio::join!(pair(), pair());
+        (
+            near,
+            ClientStream::Plain(client),
+            Stream::Tcp(upstream.into()),
+            far,
+        )
+    }
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .await
+            .expect("bound");
+        let here = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("up");
+        here.set_nonblocking(true).expect("a socket");
+        let (there, _) = listener.accept().await.expect("connected");
+        (TcpStream::from_std(here).expect("a socket"), there)
+    }
+
+    /// Runs a relay beside `talk`, and waits for both, but not forever.
+    async fn beside(
+        client: &mut ClientStream,
+        upstream: &mut Stream,
+        counters: &Counters,
+        talk: impl Future<Output = ()>,
+    ) -> Relayed {
+        let buffers = Buffers::default();
+        let relay = relay(client, upstream, Early::default(), &buffers, counters, LONG);
+        let both = async { tokio::join!(relay, talk).0 };
+        tokio::time::timeout(LONG, both).await.expect("in time")
+    }
+
+    async fn read_all(from: &mut TcpStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        from.read_to_end(&mut all).await.expect("an end");
+        all
+    }
+
+    fn reset(socket: TcpStream) {
+        SockRef::from(&socket)
+            .set_linger(Some(Duration::ZERO))
+            .expect("a socket");
+        drop(socket);
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_whole_after_the_client_has_said_its_last() {
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let counters = Counters::default();
+        let talk = async {
+            near.write_all(b"question").await.expect("open");
+            near.shutdown().await.expect("open");
+            let answer = async {
+                assert_eq!(read_all(&mut far).await, b"question");
+                far.write_all(&vec![7; 1_000_000]).await.expect("half open");
+                far.shutdown().await.expect("half open");
+            };
+            assert_eq!(
+                tokio::join!(answer, read_all(&mut near)).1,
+                vec![7; 1_000_000]
+            );
+        };
+        let end = beside(&mut client, &mut upstream, &counters, talk).await;
+        assert_eq!(
+            end,
+            Relayed::Closed {
+                first: Side::Client
+            }
+        );
+        assert_eq!(
+            (counters.out.into_inner(), counters.back.into_inner()),
+            (8, 1_000_000)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_may_speak_on_after_the_other_side_has_ended() {
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let talk = async {
+            far.write_all(b"bye").await.expect("open");
+            far.shutdown().await.expect("open");
+            assert_eq!(read_all(&mut near).await, b"bye");
+            near.write_all(b"one more thing").await.expect("half open");
+            near.shutdown().await.expect("half open");
+            assert_eq!(read_all(&mut far).await, b"one more thing");
+        };
+        let end = beside(&mut client, &mut upstream, &Counters::default(), talk).await;
+        assert_eq!(
+            end,
+            Relayed::Closed {
+                first: Side::Upstream
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn early_bytes_go_first_and_are_counted() {
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            Early {
+                to_upstream: Bytes::from_static(b"hello "),
+                to_client: Bytes::from_static(b"HI "),
+            },
+            &buffers,
+            &counters,
+            LONG,
+        );
+        let talk = async {
+            near.write_all(b"world").await.expect("open");
+            near.shutdown().await.expect("open");
+            far.write_all(b"WORLD").await.expect("open");
+            far.shutdown().await.expect("open");
+            (read_all(&mut far).await, read_all(&mut near).await)
+        };
+        let (_, (out, back)) = tokio::join!(relay, talk);
+        assert_eq!(
+            (&out[..], &back[..]),
+            (&b"hello world"[..], &b"HI WORLD"[..])
+        );
+        assert_eq!(
+            (counters.out.into_inner(), counters.back.into_inner()),
+            (11, 8)
+        );
+    }
+
+    /// Bytes that differ from place to place: the period is prime to every size of a buffer.
+    fn pattern() -> Vec<u8> {
+        (0..251 * 2048)
+            .map(|at| u8::try_from(at % 251).expect("small"))
+            .collect()
+    }
+
+    async fn send(to: &mut (impl AsyncWrite + Unpin), total: usize) {
+        let pattern = pattern();
+        let mut left = total;
+        while left > 0 {
+            let piece = pattern.len().min(left);
+            to.write_all(&pattern[..piece]).await.expect("open");
+            left -= piece;
+        }
+        to.shutdown().await.expect("open");
+    }
+
+    /// Reads to the end; how much, if it was the pattern.
+    async fn check(from: &mut (impl AsyncRead + Unpin)) -> usize {
+        let (pattern, mut buffer, mut total) = (pattern(), vec![0; 200_000], 0);
+        loop {
+            let len = from.read(&mut buffer).await.expect("open");
+            if len == 0 {
+                return total;
+            }
+            let start = total % 251;
+            assert!(
+                buffer[..len] == pattern[start..start + len],
+                "wrong byte after {total}"
+            );
+            total += len;
+        }
+    }
+
+    #[tokio::test]
+    async fn bulk_arrives_byte_for_byte_both_ways_at_once() {
+        const BULK: usize = 64 * 1024 * 1024;
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.split(), far.split());
+        let counters = Counters::default();
+        let talk = async {
+            let (.., there, back) = tokio::join!(
+                send(&mut near_out, BULK),
+                send(&mut far_out, BULK),
+                check(&mut far_in),
+                check(&mut near_in)
+            );
+            assert_eq!((there, back), (BULK, BULK));
+        };
+        let end = beside(&mut client, &mut upstream, &counters, talk).await;
+        assert!(matches!(end, Relayed::Closed { .. }));
+        assert_eq!(counters.total(), 2 * BULK as u64);
+    }
+
+    #[tokio::test]
+    async fn bulk_goes_through_pipes_that_are_given_back_at_rest() {
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            Early::default(),
+            &buffers,
+            &counters,
+            LONG,
+        );
+        let talk = async {
+            let (pattern, mut seen) = (pattern(), vec![0; 64 * pattern().len()]);
+            let send = async {
+                for _ in 0..64 {
+                    near.write_all(&pattern).await.expect("open");
+                }
+            };
+            let ((), read) = tokio::join!(send, far.read_exact(&mut seen));
+            read.expect("open");
+            assert!(seen.chunks(pattern.len()).all(|piece| piece == pattern));
+            assert_eq!(buffers.pipes().idle(), 1);
+            far.write_all(b"small talk").await.expect("open");
+            near.read_exact(&mut [0; 10]).await.expect("open");
+            drop((near, far));
+        };
+        tokio::join!(relay, talk);
+        assert_eq!(buffers.pipes().idle(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_that_a_reset_left_full_is_thrown_away() {
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            Early::default(),
+            &buffers,
+            &counters,
+            LONG,
+        );
+        let talk = async {
+            let (pattern, stop) = (pattern(), Duration::from_millis(500));
+            let mut seen = vec![0; 16 * 1024 * 1024];
+            let flood = async {
+                while tokio::time::timeout(stop, near.write_all(&pattern))
+                    .await
+                    .is_ok()
+                {}
+            };
+            let ((), read) = tokio::join!(flood, far.read_exact(&mut seen));
+            read.expect("open");
+            reset(far);
+        };
+        let (end, ()) = tokio::join!(relay, talk);
+        assert!(
+            matches!(
+                end,
+                Relayed::Reset {
+                    side: Side::Upstream,
+                    ..
+                }
+            ),
+            "{end:?}"
+        );
+        assert_eq!(buffers.pipes().idle(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_stops_the_writer_and_loses_nothing() {
+        const STOP: Duration = Duration::from_millis(500);
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let (pattern, counters) = (pattern(), Counters::default());
+        let talk = async {
+            let mut sent = 0;
+            while let Ok(written) =
+                tokio::time::timeout(STOP, near.write(&pattern[sent % 251..])).await
+            {
+                sent += written.expect("open");
+                assert!(sent < 256 * 1024 * 1024, "no back-pressure");
+            }
+            near.shutdown().await.expect("open");
+            assert_eq!(check(&mut far).await, sent);
+            far.shutdown().await.expect("open");
+        };
+        let end = beside(&mut client, &mut upstream, &counters, talk).await;
+        assert_eq!(
+            end,
+            Relayed::Closed {
+                first: Side::Client
+            }
+        );
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_at_rest_is_small_and_holds_no_buffer() {
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let (counters, buffers) = (Counters::default(), Buffers::default());
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            Early::default(),
+            &buffers,
+            &counters,
+            LONG,
+        );
+        assert!(size_of_val(&relay) <= 1024, "{}", size_of_val(&relay));
+        let talk = async {
+            near.write_all(b"ping").await.expect("open");
+            far.read_exact(&mut [0; 4]).await.expect("open");
+            far.write_all(b"pong").await.expect("open");
+            near.read_exact(&mut [0; 4]).await.expect("open");
+            assert_eq!(
+                buffers.idle(Size::Small),
+                1,
+                "both ways used one, and gave it back"
+            );
+            drop((near, far));
+        };
+        tokio::join!(relay, talk);
+    }
+
+    #[tokio::test]
+    async fn silence_ends_a_tunnel_but_traffic_does_not() {
+        const IDLE: Duration = Duration::from_millis(200);
+        let (mut near, mut client, mut upstream, mut far) = tunnel().await;
+        let (counters, buffers, clock) = (Counters::default(), Buffers::default(), Clock::system());
+        let began = clock.instant();
+        let relay = relay(
+            &mut client,
+            &mut upstream,
+            Early::default(),
+            &buffers,
+            &counters,
+            IDLE,
+        );
+        let talk = async {
+            while began.elapsed() < IDLE * 3 {
+                near.write_all(b"ping").await.expect("kept open by traffic");
+                far.read_exact(&mut [0; 4])
+                    .await
+                    .expect("kept open by traffic");
+            }
+        };
+        let both = async { tokio::join!(relay, talk).0 };
+        let end = tokio::time::timeout(LONG, both).await.expect("in time");
+        assert_eq!(end, Relayed::Idle);
+        assert!(began.elapsed() >= IDLE * 4);
+    }
+
+    #[tokio::test]
+    async fn whoever_breaks_off_is_named() {
+        let (near, mut client, mut upstream, far) = tunnel().await;
+        let end = beside(&mut client, &mut upstream, &Counters::default(), async {
+            reset(near);
+        })
+        .await;
+        assert!(
+            matches!(
+                end,
+                Relayed::Reset {
+                    side: Side::Client,
+                    ..
+                }
+            ),
+            "{end:?}"
+        );
+        drop(far);
+
+        let (near, mut client, mut upstream, far) = tunnel().await;
+        let end = beside(&mut client, &mut upstream, &Counters::default(), async {
+            reset(far);
+        })
+        .await;
+        assert!(
+            matches!(
+                end,
+                Relayed::Reset {
+                    side: Side::Upstream,
+                    ..
+                }
+            ),
+            "{end:?}"
+        );
+        drop(near);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_is_gone_is_named() {
+        let (mut near, mut client, mut upstream, far) = tunnel().await;
+        let counters = Counters::default();
+        let talk = async {
+            drop(far);
+            // The first write provokes the reset, a later one meets it.
+            for _ in 0..64 {
+                near.write_all(b"x")
+                    .await
+                    .expect("the client's own side is open");
+                tokio::task::yield_now().await;
+            }
+        };
+        let end = beside(&mut client, &mut upstream, &counters, talk).await;
+        assert!(
+            matches!(
+                end,
+                Relayed::Reset {
+                    side: Side::Upstream,
+                    ..
+                }
+            ),
+            "{end:?}"
+        );
+    }
+}
