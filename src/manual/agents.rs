@@ -22,6 +22,23 @@
 //!
 //! | Agent | Started | TLS | Tied to their calls | Session id in records | What the model reads of a refusal |
 //! |---|---|---|---|---|---|
+//! | Claude Code 2.1.112 | `exec --jail` | inspected | commands, fetches | the agent's | each refusal, with its reason and next step |
+//! | Claude Code 2.1.112 | `exec` | opaque | commands, fetches | the agent's | each refusal, with its reason and next step |
+//! | Claude Code 2.1.332 | `exec --jail` | inspected | commands, fetches | the agent's | each refusal, with its reason and next step |
+//! | Claude Code 2.1.332 | `exec --join` | inspected | fetches; not commands | the agent's | some refusals, with reason and next step |
+//! | Claude Code 2.1.332 | `exec` | opaque | commands, fetches | the agent's | each refusal, with its reason and next step |
+//! | Claude Code 2.1.332 | by hand | opaque | none | the gate's | what the client prints |
+//! | Codex 0.171.0 | `exec --jail` | inspected | none | the gate's | what the client prints |
+//! | Codex 0.171.0 | `exec` | opaque | none | the gate's | what the client prints |
+//! | Codex 0.171.0 | by hand | opaque | none | the gate's | what the client prints |
+//! | Gemini CLI 0.61.0 | `exec --jail` | inspected | none | the gate's | what the client prints |
+//! | Gemini CLI 0.61.0 | `exec` | opaque | none | the gate's | what the client prints |
+//! | Gemini CLI 0.61.0 | by hand | opaque | none | the gate's | what the client prints |
+//! | opencode 1.18.33 | `exec --jail` | inspected | none | the gate's | what the client prints |
+//! | opencode 1.18.33 | `exec` | opaque | none | the gate's | what the client prints |
+//!
+//! Where the gate inspects, `gen_ai.conversation.id` is the conversation that the agent names in its
+//! requests: a thread of Codex, a session of opencode. It is a label, never evidence.
 //!
 //! # What agents contact by themselves
 //!
@@ -30,6 +47,21 @@
 //!
 //! | Agent | Host | Category | `open` | `standard` | `restricted` |
 //! |---|---|---|---|---|---|
+//! | Claude Code 2.1.332 | api.anthropic.com | auth | allow | allow | allow |
+//! | Claude Code 2.1.332 | api.anthropic.com | mcp | allow | ask | deny |
+//! | Claude Code 2.1.332 | api.anthropic.com | model-api | allow | allow | allow |
+//! | Claude Code 2.1.332 | api.anthropic.com | telemetry | allow | deny | deny |
+//! | Codex 0.171.0 | ab.chatgpt.com | telemetry | allow | deny | deny |
+//! | Codex 0.171.0 | api.github.com | source-control | allow | allow | allow |
+//! | Codex 0.171.0 | api.openai.com | model-api | allow | allow | allow |
+//! | Codex 0.171.0 | chatgpt.com | model-api | allow | allow | allow |
+//! | Codex 0.171.0 | chatgpt.com | plugin | allow | allow | deny |
+//! | Codex 0.171.0 | github.com | source-control | allow | allow | allow |
+//! | Gemini CLI 0.61.0 | generativelanguage.googleapis.com | model-api | allow | allow | allow |
+//! | Gemini CLI 0.61.0 | play.googleapis.com | telemetry | allow | deny | deny |
+//! | opencode 1.18.33 | api.anthropic.com | model-api | allow | allow | allow |
+//! | opencode 1.18.33 | models.opencode.ai | model-api | allow | allow | allow |
+//! | opencode 1.18.33 | registry.npmjs.org | package-registry | allow | allow | allow |
 //!
 //! # Telemetry
 //!

@@ -33,7 +33,16 @@ pub(super) struct Entry {
     pub(super) service: Option<Arc<str>>,
     /// `model-api.toml:14`.
     pub(super) location: Box<str>,
-    paths: Box<[(Category, PathPattern)]>,
+    paths: Box<[Split]>,
+}
+
+/// What some paths of a destination are for.
+#[derive(Debug)]
+struct Split {
+    category: Category,
+    pattern: PathPattern,
+    /// Whether a request there may ask for another protocol.
+    upgrade: bool,
 }
 
 /// Entries by host: for the name itself, and for the names below it.
@@ -114,7 +123,7 @@ impl Catalogue {
     pub(super) fn hosts_of(&self, category: Category) -> impl Iterator<Item = HostPattern> {
         let is_of = move |id: Option<u32>| {
             let entry = self.index.entries.get(id? as usize)?;
-            let splits = || entry.paths.iter().any(|(split, _)| *split == category);
+            let splits = || entry.paths.iter().any(|split| split.category == category);
             (entry.category == category || splits()).then_some(())
         };
         self.index.names.iter().flat_map(move |(name, site)| {
@@ -128,6 +137,12 @@ impl Catalogue {
     /// The service whose protocol is spoken at a host, where it is known.
     pub fn service(&self, host: &Host) -> Option<&str> {
         self.find(host)?.service.as_deref()
+    }
+
+    /// Whether a request for that path may ask for another protocol.
+    pub(super) fn upgrades(&self, host: &Host, path: &str) -> bool {
+        let split = self.find(host).and_then(|entry| entry.split_of(path));
+        split.is_some_and(|split| split.upgrade)
     }
 
     /// The entry for a host: its own, else that of the longest suffix.
@@ -144,10 +159,12 @@ impl Catalogue {
 impl Entry {
     /// The category of a path that was seen, where a split says one.
     pub(super) fn split(&self, path: &str) -> Option<Category> {
+        self.split_of(path).map(|split| split.category)
+    }
+
+    fn split_of(&self, path: &str) -> Option<&Split> {
         let mut splits = self.paths.iter();
-        splits
-            .find(|(_, pattern)| pattern.matches(path))
-            .map(|(category, _)| *category)
+        splits.find(|split| split.pattern.matches(path))
     }
 }
 
@@ -250,12 +267,17 @@ fn entry(
     let splits: Vec<_> = destination
         .paths
         .iter()
-        .map(|split| (category(&split.category), &split.r#match))
+        .map(|split| (category(&split.category), split))
         .collect();
     let mut paths = Vec::new();
-    for (category, pattern) in splits {
+    for (category, split) in splits {
+        let pattern = &split.r#match;
         match PathPattern::parse(pattern.get_ref()) {
-            Ok(parsed) => paths.extend(category.map(|category| (category, parsed))),
+            Ok(pattern) => paths.extend(category.map(|category| Split {
+                category,
+                pattern,
+                upgrade: split.upgrade,
+            })),
             Err(label) => findings.push(
                 Diagnostic::error("bad-catalogue", placed.at(pattern), "not a path pattern")
                     .label(label),
@@ -294,6 +316,15 @@ mod tests {
 
     fn parse(text: &str) -> (Catalogue, Vec<Diagnostic>) {
         Catalogue::parse(&[("test.toml", text)])
+    }
+
+    #[test]
+    fn a_web_socket_is_expected_at_a_path_and_at_no_other() {
+        let catalogue = built_in();
+        let host = Host::parse(b"api.openai.com").unwrap();
+        assert!(catalogue.upgrades(&host, "/v1/responses"));
+        assert!(!catalogue.upgrades(&host, "/v1/responses/compact"));
+        assert!(!catalogue.upgrades(&host, "/v1/files"));
     }
 
     #[test]

@@ -435,7 +435,8 @@ impl<'p> Judgement<'p> {
             action: self.flow.action,
             addresses: addresses.unwrap_or(&policy.no_addresses).clone(),
             raw: grants.is_some_and(|clause| clause.raw),
-            upgrade: grants.is_some_and(|clause| clause.upgrade),
+            upgrade: grants.is_some_and(|clause| clause.upgrade)
+                || (verdict == Verdict::Allow && self.is_known_upgrade(policy)),
             inspect: match self.inspection {
                 _ if verdict == Verdict::Deny && !observed => Inspect::No,
                 Inspection::No => Inspect::No,
@@ -451,6 +452,18 @@ impl<'p> Judgement<'p> {
                 })
                 .cloned(),
             min_age: grants.and_then(|clause| clause.min_age),
+        }
+    }
+
+    /// Whether the request asks for another protocol where the catalogue expects it.
+    fn is_known_upgrade(&self, policy: &Policy) -> bool {
+        match self.flow.attempt {
+            Attempt::Request {
+                path,
+                upgrade: true,
+                ..
+            } => policy.catalogue.upgrades(&self.target.host, path.path()),
+            _ => false,
         }
     }
 

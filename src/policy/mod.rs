@@ -14,7 +14,8 @@
 //! matching rules of that kind the one with the most specific host is named: an exact name or
 //! address, then the longer suffix or network, then rules without hosts, then the tier's own lists
 //! (`tier.NAME.deny`); at a tie the one that was written first. Grants (`addresses`, `raw`,
-//! `upgrade`) come from the named rule only; a tier's list grants none.
+//! `upgrade`) come from the named rule only; a tier's list grants none. An upgrade is also granted where
+//! the catalogue expects it: the WebSocket of a model API.
 //!
 //! *Category.* A rule with `category` and `hosts` says what those hosts are for, whatever else it
 //! says (most specific host first, then first written); else the catalogue, by path where the path

@@ -309,6 +309,9 @@ pub struct PathSplit {
     pub category: Spanned<String>,
     /// Segments, `*` one, a trailing `**` the rest.
     pub r#match: Spanned<String>,
+    /// Whether a request there may ask for another protocol (a WebSocket of a model API).
+    #[serde(default)]
+    pub upgrade: bool,
 }
 
 /// The sections of [`Policy`], as keys of a file.

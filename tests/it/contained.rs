@@ -652,6 +652,32 @@ fn any_name_server_answers_from_its_own_address() {
     }
 }
 
+#[test]
+fn a_service_on_loopback_that_a_variable_names_is_decided_and_on_record() {
+    for user in User::all() {
+        let pki = Pki::new();
+        let origin = hello(&pki);
+        let world = World::of(user, &pki, &origin);
+        if !world.can() {
+            continue;
+        }
+        let outcome = world
+            .command()
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+            .args(["--jail", "--", "bash", "-c"])
+            .args(["curl -s http://127.0.0.1:4318/; curl -s http://127.0.0.1:4319/; true"])
+            .run()
+            .succeeded();
+        let lines = world.decisions();
+        let asked: Vec<_> = lines
+            .iter()
+            .map(|line| (line.text("server.address"), line.number("server.port")))
+            .collect();
+        assert_eq!(asked, [("127.0.0.1", 4318)], "{user:?}: {outcome:#?}");
+        assert_eq!(lines[0].verdict(), "deny");
+    }
+}
+
 /// Looks into a process in every way that its user has.
 const LOOK: &str = r#"
 import ctypes, os, sys

@@ -496,7 +496,8 @@ fn claude_is_told_which_session_it_is_unless_it_was() {
     let run = |words: &[&str]| {
         let said = run(words);
         let rest = said.strip_prefix("--settings ").expect("settings");
-        let mut settings = serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>();
+        let mut settings =
+            serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>();
         let hooks = settings.next().expect("JSON").expect("JSON");
         assert!(hooks["hooks"]["PreToolUse"].is_array(), "{hooks}");
         let end = settings.byte_offset();

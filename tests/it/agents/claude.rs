@@ -7,8 +7,23 @@ use super::played::Played;
 use super::tables;
 use super::world::{Run, Way};
 
-/// A rule for the tools of the scenario's MCP servers.
+/// A rule for the tools of the scenario's MCP servers, in tiers that do not ask about MCP.
 const MCP: &str = r#"
+[tiers]
+order = ["open", "standard", "restricted"]
+unattributed = "standard"
+
+[tier.open]
+default = "deny"
+
+[tier.standard]
+default = "deny"
+allow   = ["model-api", "auth"]
+opaque  = "allow"
+
+[tier.restricted]
+default = "deny"
+
 [mcp.remote]
 url = "https://mcp.example.com/mcp"
 
@@ -45,6 +60,10 @@ fn behind_exec_every_call_is_tied() {
 fn in_a_jail_every_call_is_tied() {
     for agent in [&CLAUDE_NATIVE, &CLAUDE_NODE] {
         if let Some(played) = calls(agent, Way::Jail, true) {
+            assert!(
+                !played.telemetry.is_empty(),
+                "a rule lets it reach the collector"
+            );
             played
                 .all_are_tied(&["commands", "fetches"])
                 .every_refusal_is_told();
@@ -99,7 +118,7 @@ fn a_session_that_is_resumed_stays_one() {
     };
     first.nothing_is_wrong();
     let before = first.sessions_of_the_agent();
-    let again = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").after(first);
+    let again = Run::of(&CLAUDE_NATIVE, Way::Exec, "resumed.json").after(first);
     let played = again
         .words(&["--continue"])
         .play()
@@ -114,14 +133,15 @@ fn a_session_that_is_resumed_stays_one() {
 
 #[test]
 fn a_session_that_is_cleared_at_a_terminal_is_followed() {
+    let (ready, end) = ("bypass permissions on", "All turns are done");
     let steps = json!([
-        {"after": "for shortcuts", "type": "Go."},
+        {"after": ready, "type": "Go."},
         {"after": "Go.", "type": "\r"},
-        {"after": "All turns are done", "type": "/clear"},
+        {"after": end, "type": "/clear"},
         {"after": "/clear", "type": "\r"},
-        {"after": "for shortcuts", "type": "Go."},
-        {"after": "Go.", "type": "\r"},
-        {"after": "All turns are done", "type": "/exit"},
+        {"after": ready, "type": "Go again."},
+        {"after": "Go again.", "type": "\r"},
+        {"after": end, "type": "/exit"},
         {"after": "/exit", "type": "\r"},
     ]);
     let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").typing(&steps);

@@ -23,8 +23,21 @@ fn calls(agent: &'static Agent, way: Way) -> Option<Played> {
 #[test]
 fn codex_is_named_in_every_way() {
     for way in [Way::Exec, Way::Jail, Way::ByHand] {
-        if let Some(played) = calls(&CODEX, way) {
-            played.the_agent_is_named("codex");
+        let Some(played) = calls(&CODEX, way) else {
+            continue;
+        };
+        played.the_agent_is_named("codex");
+        if way == Way::Jail {
+            let opened = played
+                .requests
+                .iter()
+                .any(|line| line.text("method") == "UPGRADE");
+            assert!(
+                opened,
+                "the WebSocket of the model API passes: {:#?}",
+                played.outcome
+            );
+            assert!(!played.conversations().is_empty());
         }
     }
 }
@@ -44,9 +57,11 @@ fn gemini_is_named_and_fetches_in_a_jail() {
 #[test]
 fn opencode_is_named_in_every_way() {
     for way in [Way::Exec, Way::Jail] {
-        if let Some(played) = calls(&OPENCODE, way) {
-            played.the_agent_is_named("opencode");
-        }
+        let Some(played) = calls(&OPENCODE, way) else {
+            continue;
+        };
+        played.the_agent_is_named("opencode");
+        assert_eq!(played.conversations().len(), usize::from(way == Way::Jail));
     }
 }
 

@@ -250,6 +250,14 @@ impl Played {
         self
     }
 
+    /// Conversations that the agent names to its model, as they are on record.
+    pub(super) fn conversations(&self) -> BTreeSet<&str> {
+        let named = self
+            .decisions()
+            .map(|line| line.text("gen_ai.conversation.id"));
+        named.filter(|id| !id.is_empty()).collect()
+    }
+
     /// How the model learns of a refusal, for the manual.
     pub(super) fn what_it_reads(&self) -> &'static str {
         match (self.told(), self.refused()) {

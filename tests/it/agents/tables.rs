@@ -26,7 +26,7 @@ pub(super) fn ties(played: &Played, inspected: bool) {
     };
     let reads = played.what_it_reads();
     let cells = [played.agent, played.way.name(), tls, &tied, session, reads];
-    row("## What is tied", 3, &cells);
+    row("# What is tied", 3, &cells);
 }
 
 /// A row of the table of what an agent contacts by itself.
@@ -34,7 +34,7 @@ pub(super) fn ties(played: &Played, inspected: bool) {
 pub(super) fn contact(agent: &str, host: &str, category: &str, verdicts: &[String]) {
     let mut cells = vec![agent, host, category];
     cells.extend(verdicts.iter().map(String::as_str));
-    row("## What agents contact", 3, &cells);
+    row("# What agents contact", 3, &cells);
 }
 
 /// Panics unless the row stands in the table below a heading; with `TIDEGATE_BLESS`, writes it.
