@@ -64,6 +64,8 @@ struct Reporter {
     asker: Asker,
     /// When the process of the hook began, where that is known.
     hook_began: Option<u64>,
+    /// Whether it reports at the control socket: no launcher started its agent.
+    by_control: bool,
 }
 
 /// The report is the body.
@@ -95,6 +97,7 @@ async fn posted(
         trust,
         asker,
         hook_began: None,
+        by_control: door == Door::Control,
     };
     Ok(Json(take(&gate, &reporter, &report).await?).into_response())
 }
@@ -120,6 +123,7 @@ async fn on_stdin(
         trust: Trust::Verified,
         asker,
         hook_began: Some(began),
+        by_control: false,
     };
     let answer = take(&gate, &reporter, &report).await?;
     Ok(Json(json!({ "report": report.excerpt(), "answer": answer })).into_response())
@@ -137,7 +141,8 @@ fn not_readable() -> Refused {
     Refused::new(StatusCode::CONFLICT, "not_readable", detail)
 }
 
-/// The grant of a session that was registered at the control socket.
+/// The grant of a session that was registered at the control socket. Its token is for commands; a
+/// caller of the control socket speaks for the agent.
 fn registered(gate: &Gate, session: &str) -> Result<Arc<Grant>, Refused> {
     let snapshot = gate.snapshot.load();
     let live = snapshot.identity.sessions().live(session);
@@ -145,7 +150,10 @@ fn registered(gate: &Gate, session: &str) -> Result<Arc<Grant>, Refused> {
         let detail = "no session of that id is registered: `SessionStart` registers one";
         Refused::new(StatusCode::NOT_FOUND, "unknown_session", detail)
     })?;
-    Ok(grant)
+    Ok(Arc::new(Grant {
+        channel: None,
+        ..Grant::clone(&grant)
+    }))
 }
 
 fn agent_of(gate: &Gate, grant: &Grant) -> Option<AgentProcess> {
@@ -216,6 +224,9 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
     if report.starts_session() {
         speaks_for(gate, grant, &report.session_id)?;
         sessions.succeed(root, &report.session_id, *trust);
+        if let (true, Some(hook)) = (reporter.by_control, reporter.asker.pid) {
+            register(sessions.clone(), root.clone(), hook).await;
+        }
     } else {
         descends(gate, grant, &report.session_id)?;
     }
@@ -258,6 +269,12 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
         }
         _ => Ok(json!({})),
     }
+}
+
+/// Registers the agent of a hook by its process.
+async fn register(sessions: Arc<Sessions>, session: Arc<str>, hook: u32) {
+    let search = move || sessions.register_agent(&session, hook);
+    let _ = tokio::task::spawn_blocking(search).await;
 }
 
 /// The call that a report is about, where its tool reaches the network.

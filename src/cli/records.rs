@@ -1,7 +1,7 @@
 //! Finding one flow in the decision log.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,9 @@ use crate::config::Record;
 const LINE: u64 = 1 << 20;
 /// As many bytes of the log as are read, the newest files first.
 const MOST: u64 = 4 << 30;
+
+/// Logs of runs of `exec` that are looked into.
+const MAX_SPARES: usize = 256;
 
 /// The lines of one flow.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +70,7 @@ pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
     }
 }
 
-/// The log, newest file first.
+/// The log, newest file first, then the logs of runs of `exec` that found it in use.
 fn files(newest: &Path) -> impl Iterator<Item = PathBuf> {
     let numbered = move |number: u32| {
         let mut name = OsString::from(newest);
@@ -75,7 +78,28 @@ fn files(newest: &Path) -> impl Iterator<Item = PathBuf> {
         PathBuf::from(name)
     };
     let rotated = (1..).map(numbered).take_while(|path| path.exists());
-    std::iter::once(newest.to_owned()).chain(rotated)
+    std::iter::once(newest.to_owned())
+        .chain(rotated)
+        .chain(spares(newest))
+}
+
+/// `NAME-SESSION.jsonl` beside `NAME.jsonl`, the latest sessions first: their ids grow with time.
+fn spares(newest: &Path) -> Vec<PathBuf> {
+    let folder = newest.parent().unwrap_or(Path::new(""));
+    let stem = newest.file_stem().unwrap_or_default().to_string_lossy();
+    let is_spare = |name: &str| {
+        let session = name
+            .strip_prefix(&*stem)
+            .and_then(|it| it.strip_prefix('-'));
+        let session = session.and_then(|it| it.strip_suffix(".jsonl"));
+        session.is_some_and(|session| uuid::Uuid::try_parse(session).is_ok())
+    };
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut spares: Vec<String> = names.filter(|name| is_spare(name)).collect();
+    spares.sort_unstable_by(|one, other| other.cmp(one));
+    spares.truncate(MAX_SPARES);
+    spares.into_iter().map(|name| folder.join(name)).collect()
 }
 
 /// Adds what one file says of flows whose id begins or ends with `part`.
@@ -144,8 +168,6 @@ fn annotate(error: &io::Error, path: &Path) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     const FLOW: &str = "0195f3c2-0000-7000-8000-000000000001";
@@ -204,6 +226,14 @@ mod tests {
         assert_eq!(find(&record, "000000000002").unwrap().flow, OTHER);
         let middle = find(&record, "7000-8000");
         assert!(matches!(middle, Err(Missing::Unknown(_))));
+    }
+
+    #[test]
+    fn a_flow_of_a_run_that_found_the_log_in_use_is_found() {
+        let spare = format!("decisions-{OTHER}.jsonl");
+        let text = line("decision", FLOW);
+        let (_folder, record) = log(&[("decisions.jsonl", ""), (&spare, &text)]);
+        assert_eq!(find(&record, FLOW).unwrap().flow, FLOW);
     }
 
     #[test]

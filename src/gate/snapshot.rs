@@ -187,6 +187,7 @@ impl Snapshot {
 
 /// The file as it is named from any folder.
 fn absolute(path: &Path) -> Arc<str> {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let real = path.canonicalize().or_else(|_| std::path::absolute(path));
+    let path = real.unwrap_or_else(|_| path.to_owned());
     path.to_string_lossy().into()
 }

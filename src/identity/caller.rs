@@ -58,6 +58,8 @@ pub enum Evidence {
     Certificate,
     /// The listener is this caller's own.
     Listener,
+    /// The process of an agent that its own hook registered.
+    Process,
     /// A username: with the right secret, or only a label.
     Username,
     /// Nothing.
@@ -72,6 +74,7 @@ impl Evidence {
             Self::Listener => "listener",
             Self::None => "none",
             Self::Oidc => "oidc",
+            Self::Process => "process",
             Self::Token => "token",
             Self::Username => "username",
         }
@@ -112,6 +115,8 @@ pub struct Channel {
     pub certificate: Option<Arc<Certificate>>,
     /// The session that this listener belongs to.
     pub grant: Option<Arc<Grant>>,
+    /// The session of the agent whose process the client is, where its hook registered it.
+    pub agent_session: Option<Arc<str>>,
     /// Whether the client is one that the listener is for.
     pub kin: Kin,
     /// The process, where it is on this host and was looked for.
@@ -126,6 +131,7 @@ impl Channel {
             local,
             certificate: None,
             grant: None,
+            agent_session: None,
             kin: Kin::Any,
             process: None,
         }
@@ -197,7 +203,7 @@ impl Caller {
     pub fn is_shown(&self) -> bool {
         match self.evidence {
             Evidence::Listener => self.trust == Trust::Verified,
-            evidence => evidence == Evidence::Token,
+            evidence => matches!(evidence, Evidence::Process | Evidence::Token),
         }
     }
 

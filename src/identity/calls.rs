@@ -19,7 +19,7 @@ pub use attribution::{Attributed, Attribution, CallBasis, FlowClues};
 pub use web_address::WebAddress;
 
 use attribution::{Server, Shell, Span};
-use command_text::bare;
+use command_text::kept;
 
 /// Sessions whose calls are kept.
 const MAX_SESSIONS: usize = 4096;
@@ -231,7 +231,7 @@ impl Book {
             number: self.next,
             call: Arc::new(new.call),
             place: new.place,
-            command: new.command.map(|text| bare(text).into()),
+            command: new.command.map(|text| kept(text).into()),
             page: new.page,
             not_before: new.not_before,
             began: now,

@@ -20,6 +20,7 @@ mod keyring;
 mod label;
 mod oidc;
 mod process;
+mod registered;
 mod repository;
 mod sessions;
 mod token;
@@ -385,7 +386,10 @@ impl Identity {
                 .unwrap_or_default(),
             process: presented.channel.process.clone(),
             root: root.filter(|root| session != Some(*root)).cloned(),
-            session: session.or(presented.labels.session.as_ref()).cloned(),
+            session: session
+                .or(presented.labels.session.as_ref())
+                .or(presented.channel.agent_session.as_ref())
+                .cloned(),
             labels: presented.labels.clone(),
         })
     }
@@ -452,6 +456,7 @@ fn evidence(presented: &Presented) -> Evidence {
         _ if channel.grant.is_some() => Evidence::Listener,
         Proof::User(..) => Evidence::Username,
         Proof::None if presented.labels.session.is_some() => Evidence::Username,
+        Proof::None if channel.agent_session.is_some() => Evidence::Process,
         Proof::None
             if listener.user.is_some()
                 || listener.repository.is_some()
@@ -470,6 +475,7 @@ fn trust(presented: &Presented) -> Trust {
     match (sessions.next(), &presented.labels.session) {
         (Some(grant), _) if grant.is_vouched() => Trust::Verified,
         (Some(_), _) | (None, Some(_)) => Trust::Asserted,
+        (None, None) if evidence(presented) == Evidence::Process => Trust::Asserted,
         (None, None) if evidence(presented) == Evidence::None => Trust::None,
         (None, None) => Trust::Verified,
     }

@@ -7,7 +7,7 @@ mod agent;
 #[cfg(target_os = "linux")]
 mod input;
 mod mask;
-mod table;
+pub(super) mod table;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ const SEARCHES: usize = 4;
 const ANCESTORS: usize = 16;
 /// Characters of a command that are kept.
 const COMMAND: usize = 200;
+/// Bytes of a JSON document in a command that are kept.
+const MAX_DOCUMENT: usize = 64;
 
 /// Whether a client is one of those that a listener is for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -143,7 +145,8 @@ impl Family {
     fn describe(&self, table: &Table, pid: u32) -> Process {
         let command_pid = self.command.load(Ordering::Acquire);
         let top = table.parent(command_pid).unwrap_or(self.head);
-        let command = mask::masked(&table::command(pid));
+        let words: Vec<String> = table::command(pid).into_iter().map(shortened).collect();
+        let command = mask::masked(&words);
         let above = table.above(pid, self.head);
         let pids = |outer| Pids {
             outer,
@@ -171,9 +174,12 @@ pub fn listener_users(local: SocketAddr) -> Vec<u32> {
     table::listeners(Path::new("/proc/self/net"), local)
 }
 
-/// When a process began, in the kernel's ticks since the start of the machine.
-pub(super) fn start_of(pid: u32) -> Option<u64> {
-    table::began(pid)
+/// A word of a command, or a sign for a long JSON document: settings would hide the other words.
+fn shortened(word: String) -> String {
+    if word.starts_with('{') && word.ends_with('}') && word.len() > MAX_DOCUMENT {
+        return "{…}".to_owned();
+    }
+    word
 }
 
 /// The user who holds the client's end of a connection on this host; `None` where that cannot be

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ use super::calls::{Attribution, Calls, FlowClues};
 use super::grant::{Grant, Work};
 use super::kept::Kept;
 use super::process::AgentProcess;
+use super::registered::Registered;
 
 /// Revocations that are kept: more than anybody revokes while tokens live.
 const MOST_REVOKED: usize = 100_000;
@@ -39,6 +41,8 @@ pub struct Sessions {
     calls: Calls,
     /// The ids that agents go by.
     ids: AgentIds,
+    /// Agents that no launcher started.
+    registered: Registered,
     /// The agent that this process started, and its session.
     agent: Mutex<Option<(Arc<str>, AgentProcess)>>,
     /// Grows with every revocation: what was looked up before is looked up again.
@@ -253,8 +257,29 @@ impl Sessions {
         let Some(session) = caller.root.as_ref().or(caller.session.as_ref()) else {
             return Attribution::None;
         };
-        let agent = self.agent_of(session).map(|agent| agent.pid());
+        let launched = self.agent_of(session).map(|agent| agent.pid());
+        let agent = launched.or_else(|| self.registered.process_of(session));
         self.calls.of(&FlowClues { agent, ..*clues })
+    }
+
+    /// The agent that started the hook of that process id works in `session`. Reads `/proc`.
+    pub fn register_agent(&self, session: &Arc<str>, hook: u32) {
+        self.registered.register(session, hook);
+    }
+
+    /// Whether agents are registered by their processes.
+    pub fn has_registered_agents(&self) -> bool {
+        self.registered.any()
+    }
+
+    /// The session and the process of the registered agent at the other end of a connection. Reads
+    /// `/proc`.
+    pub fn registered_agent(
+        &self,
+        client: SocketAddr,
+        local: SocketAddr,
+    ) -> Option<(Arc<str>, u32)> {
+        self.registered.at(client, local)
     }
 
     /// The agent of `session` goes by the id `id` from now on, as a report of that `trust` says.

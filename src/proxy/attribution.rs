@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::identity::{
     Attributed, Attribution, CallBasis, Caller, FlowClues, Refused, Sessions, Trust,
 };
+use crate::name::{Path, Target};
 use crate::policy::{Attempt, Category, McpCall};
 use crate::record::FlowFacts;
 
@@ -19,7 +20,7 @@ const NO_CALL: &str = "none";
 /// What a flow asks for, as far as it decides which call it belongs to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked<'a> {
-    path: Option<&'a crate::name::Path>,
+    path: Option<&'a Path>,
     server: Option<&'a str>,
 }
 
@@ -150,22 +151,44 @@ impl Flow {
     pub(super) fn tell_agent(&self, code: Code) {
         let facts = &self.facts;
         let root = facts.root.as_ref().or(facts.session.as_ref());
-        let (Some(root), Some(call), Some(_)) = (root, &facts.call, &self.target) else {
-            return;
-        };
-        let refused = Refused {
+        if let (Some(root), Some(call), Some(_)) = (root, &facts.call, &self.target) {
+            let refused = self.refused_for_agent(code);
+            self.sessions().calls().refused(root, call, refused);
+        }
+    }
+
+    /// What an agent is told of a refusal of this flow.
+    pub(super) fn refused_for_agent(&self, code: Code) -> Refused {
+        let facts = &self.facts;
+        Refused {
             attempt: attempt(facts).into(),
             category: facts.category.unwrap_or(Category::Unknown).as_str(),
             reason: code.as_str(),
             tier: facts.tier.clone(),
             explain: facts.explain().into(),
             count: 1,
-        };
-        self.sessions().calls().refused(root, call, refused);
+        }
     }
 
     fn sessions(&self) -> Arc<Sessions> {
         self.snapshot().identity.sessions().clone()
+    }
+}
+
+/// Keeps a refusal for the agent whose tool call it happened in, where no flow of its own is on record:
+/// the same was refused before.
+pub(super) fn tell_again(sessions: &Sessions, caller: &Caller, target: &Target, refused: Refused) {
+    let found = sessions.call_of(&FlowClues {
+        caller,
+        here: true,
+        target: Some(target),
+        path: None,
+        agent: None,
+        server: None,
+    });
+    let root = caller.root.as_ref().or(caller.session.as_ref());
+    if let (Attribution::Call(found), Some(root)) = (found, root) {
+        sessions.calls().refused(root, &found.call, refused);
     }
 }
 

@@ -41,9 +41,14 @@ struct Shared {
     connections: Arc<Connections>,
 }
 
+/// Clients whose processes are looked up at once.
+const MAX_SEARCHES: usize = 4;
+
 /// Clients that may be connected at once, counted from accept until the socket is closed.
 struct Connections {
     turns: Arc<Semaphore>,
+    /// Turns to look a client's process up.
+    searches: Semaphore,
     metrics: Metrics,
 }
 
@@ -57,6 +62,7 @@ impl Connections {
     fn new(most: usize, metrics: &Metrics) -> Self {
         Self {
             turns: Arc::new(Semaphore::new(most)),
+            searches: Semaphore::new(MAX_SEARCHES),
             metrics: metrics.clone(),
         }
     }

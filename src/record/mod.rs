@@ -32,5 +32,5 @@ pub use line::{
     SessionFacts, Timings, TlsMode,
 };
 pub use recorder::{Permit, QueuedEvent, RecordUnavailable, Recorder, Unavailable};
-pub use tally::{Counts, Kind, Tally};
+pub use tally::{Counted, Counts, Kind, Tally};
 pub use verify::{Ending, Flaw, Verifier, parse_public_key};

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use uuid::Uuid;
+
 use crate::policy::{Category, Verdict};
 
 use super::line::{CloseFacts, End, FlowFacts, Outcome};
@@ -24,6 +26,8 @@ pub struct Kind {
     pub port: u16,
     /// Whether it was plain HTTP, and not inside TLS either.
     pub plain: bool,
+    /// Whether it was a CONNECT: host and port are all that was asked.
+    pub connect: bool,
     /// Whether it was a request inside a tunnel that is inspected.
     pub inside: bool,
     /// What it was for.
@@ -36,11 +40,20 @@ pub struct Kind {
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<Counts>);
 
+/// How often a kind was decided, and the first flow of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counted {
+    /// How often.
+    pub count: u64,
+    /// The first flow, which has a line of its own on record.
+    pub first: Uuid,
+}
+
 /// How often each kind was decided.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// By kind.
-    pub kinds: HashMap<Kind, u64>,
+    pub kinds: HashMap<Kind, Counted>,
     /// Of kinds beyond the bound.
     pub others: u64,
 }
@@ -48,7 +61,7 @@ pub struct Counts {
 impl Tally {
     /// Counts one decision.
     pub(super) fn add(&self, facts: &FlowFacts) {
-        self.lock().count(Kind::of(facts));
+        self.lock().count(Kind::of(facts), facts.flow);
     }
 
     /// Counts what passed the policy and was refused for what it then turned out to be as refused.
@@ -64,7 +77,7 @@ impl Tally {
         };
         let mut counts = self.lock();
         if counts.forget(&before) {
-            counts.count(now);
+            counts.count(now, facts.flow);
         }
     }
 
@@ -86,6 +99,7 @@ impl Kind {
             host: facts.server_address.clone().unwrap_or_default(),
             port: facts.server_port.unwrap_or_default(),
             plain: facts.protocol == Some("http") && facts.parent.is_none(),
+            connect: facts.protocol == Some("connect"),
             inside: facts.parent.is_some(),
             category: facts.category,
             reason: facts.reason,
@@ -94,21 +108,25 @@ impl Kind {
 }
 
 impl Counts {
-    fn count(&mut self, kind: Kind) {
+    fn count(&mut self, kind: Kind, flow: Uuid) {
         if self.kinds.len() >= KINDS && !self.kinds.contains_key(&kind) {
             self.others += 1;
-        } else {
-            *self.kinds.entry(kind).or_default() += 1;
+            return;
         }
+        let first = Counted {
+            count: 0,
+            first: flow,
+        };
+        self.kinds.entry(kind).or_insert(first).count += 1;
     }
 
     /// Takes one back; says whether there was one.
     fn forget(&mut self, kind: &Kind) -> bool {
-        let Some(count) = self.kinds.get_mut(kind) else {
+        let Some(counted) = self.kinds.get_mut(kind) else {
             return false;
         };
-        *count -= 1;
-        if *count == 0 {
+        counted.count -= 1;
+        if counted.count == 0 {
             self.kinds.remove(kind);
         }
         true

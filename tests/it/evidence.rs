@@ -636,6 +636,73 @@ bash('curl --silent ' + url)
     );
 }
 
+/// How the agent starts its command hook, and how a command of the agent tries to look like one.
+const HOOKS: &str = r#"
+import socket
+def report(event, name, command=""):
+    return json.dumps({"session_id": SESSION, "hook_event_name": event, "tool_name": "Bash",
+        "prompt_id": "p", "tool_use_id": name, "tool_input": {"command": command}}).encode()
+def hook(event, name, command=""):
+    own, its = socket.socketpair()
+    child = subprocess.Popen([sys.argv[2], "session", "hook"], stdin=its)
+    its.close()
+    own.sendall(report(event, name, command))
+    own.close()
+    assert child.wait() == 0
+def forged(name, command):
+    """Runs in a child of the agent, whose standard output is a pair of sockets of the agent."""
+    text = report("PreToolUse", name, command)
+    # By a pipe, by a pair of its own, and by the agent's own pair while another process writes.
+    read, write = os.pipe()
+    os.write(write, text)
+    os.close(write)
+    subprocess.run([sys.argv[2], "session", "hook"], stdin=read)
+    own, its = socket.socketpair()
+    own.sendall(text.replace(b"_pipe", b"_pair"))
+    own.close()
+    if os.fork() == 0:
+        os.dup2(its.fileno(), 0)
+        os.execv(sys.argv[2], [sys.argv[2], "session", "hook"])
+    os.wait()
+    os.write(1, text.replace(b"_pipe", b"_sent"))
+    subprocess.run([sys.argv[2], "session", "hook"], stdin=1, timeout=60)
+"#;
+
+#[test]
+fn a_hook_speaks_for_the_agent_only_where_the_agent_wrote_its_input() {
+    let world = World::new();
+    let script = "
+url = sys.argv[1]
+hook('PreToolUse', 'toolu_real', 'curl -s ' + url)
+bash('curl -s ' + url)
+hook('PostToolUse', 'toolu_real')
+own, its = socket.socketpair()
+if os.fork() == 0:
+    os.dup2(its.fileno(), 1)
+    own.close(), its.close()
+    forged('toolu_pipe', 'curl --silent ' + url)
+    os._exit(0)
+its.close()
+own.shutdown(socket.SHUT_WR)
+os.wait()
+bash('curl --silent ' + url)
+";
+    let url = format!("http://{STANDARD_HOST}:{}/x", world.origin.port());
+    let program = env!("CARGO_BIN_EXE_tidegate");
+    let lines = agent(&world, &format!("{HOOKS}{script}"), &[&url, program]);
+    let trusts: Vec<_> = calls(&lines).into_iter().map(|(_, trust)| trust).collect();
+    assert_eq!(calls(&lines)[0], ("toolu_real", "verified"));
+    assert_ne!(trusts[1], "verified", "{lines:#?}");
+    let log = read_log(&world.path("decisions.jsonl"));
+    let verified: Vec<_> = log
+        .iter()
+        .filter(|line| line.name() == "tool_call_started")
+        .filter(|line| line.text("tidegate.call.trust") == "verified")
+        .map(|line| line.text("tool_use_id"))
+        .collect();
+    assert_eq!(verified, ["toolu_real"]);
+}
+
 #[test]
 fn a_made_up_report_neither_ends_nor_replaces_a_call_of_the_agent() {
     let world = World::new();

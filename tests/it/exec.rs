@@ -153,8 +153,20 @@ fn every_record_names_session_repository_commit_channel_and_process() {
         outcome.stderr.contains("  refused       1  "),
         "{outcome:?}"
     );
-    let next = format!("next: tidegate explain http://{REFUSED}/ --config ");
-    let outcome = outcome.showed(&next);
+    // What is to be typed next names the flow, and works as it is written.
+    let next = outcome
+        .stderr
+        .lines()
+        .find_map(|line| line.split("next: tidegate ").nth(1));
+    let next = format!(
+        "{} {}",
+        env!("CARGO_BIN_EXE_tidegate"),
+        next.expect("a command")
+    );
+    let explained = Program::new("bash", world.home.path())
+        .args(["-c", &next])
+        .run();
+    explained.showed("not_allowed").showed(REFUSED);
     assert!(!outcome.stderr.contains("hush"), "{outcome:?}");
     let lines = world.decisions();
     assert_eq!(lines.len(), 3, "{lines:?}");
@@ -544,6 +556,13 @@ fn summary(world: &World, options: &[&str]) -> String {
     said.replace(&home.display().to_string(), "HOME")
         .replace(&world.home.path().display().to_string(), "HOME")
         .replace(&world.origin.port().to_string(), "PORT")
+        .split("explain ")
+        .enumerate()
+        .map(|(at, part)| match (at, part.split_once(' ')) {
+            (1.., Some((_flow, rest))) => format!("explain FLOW {rest}"),
+            _ => part.to_owned(),
+        })
+        .collect()
 }
 
 #[test]
@@ -560,7 +579,7 @@ fn the_summary_for_people() {
     allowed 1 files.example.com:PORT unknown
     refused 1 elsewhere.example.net:80 unknown not_allowed
     tidegate: records in HOME/decisions.jsonl
-    tidegate: next: tidegate explain http://elsewhere.example.net/ --config HOME/tidegate.toml --repo forge.example/acme/web
+    tidegate: next: tidegate explain FLOW --config HOME/tidegate.toml
     ");
 }
 
@@ -591,7 +610,7 @@ fn the_summary_for_programs() {
           "reason": "not_allowed"
         }
       ],
-      "next": "tidegate explain http://elsewhere.example.net/ --config HOME/tidegate.toml --repo forge.example/acme/web",
+      "next": "tidegate explain FLOW --config HOME/tidegate.toml",
       "observed": false,
       "others": 0,
       "policy": "HOME/tidegate.toml",

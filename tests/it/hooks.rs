@@ -506,3 +506,151 @@ fn a_hook_that_fails_stops_nothing_and_opens_nothing() {
         "by the proxy all the same"
     );
 }
+
+#[test]
+fn an_agent_that_was_not_launched_is_known_by_its_process() {
+    let bench = Bench::start();
+    let (copy, _) = bench.copy("web", "https://github.com/acme/open-tools.git");
+    let agent = Agent {
+        bench: &bench,
+        session: uuid::Uuid::now_v7().to_string(),
+        token: None,
+        env_file: bench.home.path().join("claude-env"),
+    };
+    // This process is the agent: its own connection presents nothing.
+    let ask = || {
+        let url = format!("{}/file", bench.url(OTHER));
+        bench.gate.client().get(&url).status()
+    };
+    ask();
+    agent.hook("SessionStart", &copy);
+    ask();
+    let lines = bench.decisions();
+    let sessions: Vec<_> = lines.iter().map(|line| line.text("session.id")).collect();
+    assert_eq!(sessions, ["", &*agent.session]);
+    let line = lines.last().expect("a line");
+    assert_eq!(line.text("tidegate.session.evidence"), "process");
+    assert_eq!(line.text("tidegate.session.trust"), "asserted");
+    // A process that the agent started is not the agent.
+    let command = format!(
+        "env -u http_proxy curl -s -x http://{} {}/file",
+        bench.gate.proxy(),
+        bench.url(OTHER)
+    );
+    Program::new("bash", bench.home.path())
+        .args(["-c", &command])
+        .run();
+    let line = bench.decisions().pop().expect("a line");
+    assert_eq!(line.text("session.id"), "", "{line:?}");
+}
+
+#[test]
+fn what_is_refused_after_a_call_is_told_at_the_next_call_once() {
+    let bench = Bench::start();
+    let (copy, _) = bench.copy("web", "https://github.com/acme/open-tools.git");
+    let agent = bench.launched(&json!({ "repository": OPEN }));
+    agent.hook("SessionStart", &copy);
+    let go = bench.home.path().join("go");
+    let later = format!(
+        "(until [ -e {} ]; do read -t 0.05 < <(:) || :; done; curl -s {url}/file; \
+         curl -s {url}/other) > /dev/null 2>&1 &",
+        go.display(),
+        url = bench.url(REFUSED)
+    );
+    let (_, told) = agent.call("toolu_1", &later);
+    assert_eq!(told, json!({}));
+    std::fs::write(&go, "").expect("a file");
+    until("both refusals", || calls_of(&bench, "toolu_1") == 2);
+
+    let (_, told) = agent.call("toolu_2", "true");
+
+    let text = told["hookSpecificOutput"]["additionalContext"].as_str();
+    let text = text.expect("a text");
+    assert!(text.contains("after an earlier call ended"), "{text}");
+    assert!(
+        text.contains(REFUSED) && text.contains(", 2 times"),
+        "{text}"
+    );
+    assert_eq!(agent.call("toolu_3", "true").1, json!({}), "told once");
+}
+
+fn calls_of(bench: &Bench, call: &str) -> usize {
+    let lines = bench.decisions();
+    lines
+        .iter()
+        .filter(|line| line.text("tool_use_id") == call)
+        .count()
+}
+
+#[test]
+fn a_command_that_explains_a_refusal_works_as_it_is_written() {
+    let bench = Bench::start();
+    let (copy, _) = bench.copy("web", "https://github.com/acme/open-tools.git");
+    let agent = bench.launched(&json!({ "repository": OPEN }));
+    agent.hook("SessionStart", &copy);
+    let (_, told) = agent.call("toolu_1", &format!("curl -s {}/file", bench.url(REFUSED)));
+    let text = told["hookSpecificOutput"]["additionalContext"].as_str();
+    let text = text.expect("a text");
+    let command = text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("tidegate "));
+    let command = command.expect("a command");
+    let script = format!("{} {command}", env!("CARGO_BIN_EXE_tidegate"));
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let shown = Program::new("bash", elsewhere.path())
+        .args(["-c", &script])
+        .run();
+    assert_eq!(shown.code, Some(1), "{shown:?}");
+    shown.showed("not_allowed").showed(REFUSED);
+}
+
+#[test]
+fn a_token_goes_to_no_stranger_at_the_port_of_a_gate() {
+    let bench = Bench::start();
+    let agent = bench.launched(&json!({ "repository": OPEN }));
+    let (_listener, stranger) = match stranger() {
+        Ok(found) => found,
+        Err(why) => {
+            eprintln!("NOT TESTED HERE: {why}");
+            return;
+        }
+    };
+    let outcome = Program::at(Path::new(env!("CARGO_BIN_EXE_tidegate")), bench.home.path())
+        .env("TIDEGATE_TOKEN", agent.token.as_deref().expect("a token"))
+        .args(["session", "end", "--admin", &stranger])
+        .run();
+    assert_eq!(outcome.code, Some(4), "{outcome:?}");
+    outcome.showed("the session token was not sent");
+}
+
+/// A process of another user that listens at a port; it ends with the returned guard.
+fn stranger() -> Result<(Ended, String), String> {
+    let script = "import os, socket, sys; os.setuid(65534); s = socket.socket(); \
+        s.bind(('127.0.0.1', 0)); s.listen(); print(s.getsockname()[1], flush=True); \
+        sys.stdin.read()";
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("its output");
+    let read = std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line);
+    let child = Ended(child);
+    match read {
+        Ok(length) if length > 1 => Ok((child, format!("127.0.0.1:{}", line.trim()))),
+        _ => Err("a process cannot take another user".to_owned()),
+    }
+}
+
+/// A process that ends when this is dropped.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

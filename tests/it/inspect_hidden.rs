@@ -306,3 +306,40 @@ fn another_session_in_the_fields_is_recorded_or_refused() {
         assert_eq!(client.answer("GET").status(), 200);
     }
 }
+
+#[test]
+fn an_agent_that_clears_or_resumes_stays_one_session_and_is_not_stopped() {
+    let lines = "\n[identity.session]\nlocal = \"trust\"\nheader-mismatch = \"deny\"\n";
+    let bench = Bench::with("", lines);
+    let gate = &bench.inside.gate;
+    let session = gate.session(&json!({}));
+    let next = "4f1c2b4e-1111-4222-8333-123456789abc";
+    let field = |id: &str| format!("x-claude-code-session-id: {id}\r\n");
+    assert_eq!(as_session(&bench, &session, &field(next)).status(), 403);
+
+    let told = json!({
+        "session_id": next, "hook_event_name": "SessionStart", "source": "clear",
+    });
+    let answer = gate.post("/v1/hooks/claude-code", Some(&session.token), &told);
+    assert_eq!(answer.status(), 200, "{answer:?}");
+
+    for id in [next, &session.id] {
+        assert_eq!(as_session(&bench, &session, &field(id)).status(), 200);
+    }
+    let line = bench.inside.judged().pop().expect("a request");
+    assert_eq!(line.text("session.id"), next);
+    assert_eq!(line.text("tidegate.session.root"), session.id);
+    assert!(!line.has("tidegate.session.mismatch"), "{line:?}");
+    let stranger = field("4f1c2b4e-2222-4222-8333-123456789abc");
+    assert_eq!(as_session(&bench, &session, &stranger).status(), 403);
+    // The token of another session does not rename this one.
+    let other = gate.session(&json!({}));
+    let answer = gate.post(
+        "/v1/hooks/claude-code",
+        Some(&other.token),
+        &json!({
+            "session_id": session.id, "hook_event_name": "SessionStart", "source": "resume",
+        }),
+    );
+    assert_eq!(answer.status(), 403);
+}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::diag::shell_word;
 use crate::gate::Started;
-use crate::record::{Counts, Kind, Outcome};
+use crate::record::{Counted, Counts, Kind, Outcome};
 
 use super::super::print;
 
@@ -91,8 +91,8 @@ impl End<'_> {
         let _ = writeln!(text, "{}", print::clean(&who, MAX_WHO));
         for name in GROUPS {
             let of = self.of(name);
-            for (kind, count) in of.iter().take(LINES) {
-                line(&mut text, &row(name, kind, *count));
+            for (kind, counted) in of.iter().take(LINES) {
+                line(&mut text, &row(name, kind, counted.count));
             }
             if of.len() > LINES {
                 line(&mut text, &format!("  {name:9}  {} more", of.len() - LINES));
@@ -124,10 +124,10 @@ impl End<'_> {
         let flows: Vec<Value> = GROUPS
             .into_iter()
             .flat_map(|name| self.of(name).into_iter().map(move |it| (name, it)))
-            .map(|(name, (kind, count))| {
+            .map(|(name, (kind, counted))| {
                 json!({
                     "outcome": name,
-                    "count": count,
+                    "count": counted.count,
                     "host": kind.host,
                     "port": kind.port,
                     "inside": kind.inside,
@@ -157,25 +157,31 @@ impl End<'_> {
     }
 
     /// The kinds of a group, the most frequent first.
-    fn of(&self, name: &str) -> Vec<(&Kind, u64)> {
+    fn of(&self, name: &str) -> Vec<(&Kind, Counted)> {
         let kinds = self.counts.kinds.iter();
         let mut of: Vec<_> = kinds
             .filter(|(kind, _)| group(kind) == name)
-            .map(|(kind, count)| (kind, *count))
+            .map(|(kind, counted)| (kind, *counted))
             .collect();
-        of.sort_by(|(one, more), (other, less)| less.cmp(more).then_with(|| one.cmp(other)));
+        of.sort_by(|(one, more), (other, less)| {
+            less.count.cmp(&more.count).then_with(|| one.cmp(other))
+        });
         of
     }
 
-    /// What to type about the first that did not pass, or would not.
+    /// What to type about the first that did not pass, or would not. Host and port are all that a
+    /// CONNECT asks; what another flow asked is on record.
     fn next(&self) -> Option<String> {
         let mut groups = ["refused", "asked", "observed"].into_iter();
-        let kind = groups.find_map(|name| {
-            let of = self.of(name);
-            of.iter()
-                .map(|(kind, _)| *kind)
-                .find(|kind| !kind.host.is_empty())
+        let (kind, counted) = groups.find_map(|name| {
+            let mut of = self.of(name).into_iter();
+            of.find(|(kind, _)| !kind.host.is_empty())
         })?;
+        if !kind.connect && self.record.is_some() {
+            let mut next = format!("tidegate explain {}", counted.first);
+            self.add_config(&mut next);
+            return Some(next);
+        }
         let (scheme, usual) = if kind.plain {
             ("http", 80)
         } else {
@@ -186,13 +192,7 @@ impl End<'_> {
             port => format!(":{port}"),
         };
         let mut next = format!("tidegate explain {scheme}://{}{port}/", kind.host);
-        if let Some(config) = self.config {
-            let _ = write!(
-                next,
-                " --config {}",
-                shell_word(&config.display().to_string())
-            );
-        }
+        self.add_config(&mut next);
         if self.is_asserted() {
             // Supposed as a caller's, the repository would give its tier.
             let _ = write!(next, " --tier {}", shell_word(&self.session.tier));
@@ -200,6 +200,16 @@ impl End<'_> {
             let _ = write!(next, " --repo {}", shell_word(repository));
         }
         Some(next)
+    }
+
+    fn add_config(&self, command: &mut String) {
+        if let Some(config) = self.config {
+            let _ = write!(
+                command,
+                " --config {}",
+                shell_word(&config.display().to_string())
+            );
+        }
     }
 }
 
@@ -234,6 +244,7 @@ mod tests {
             host: host.into(),
             port: 443,
             plain: false,
+            connect: true,
             inside: false,
             category: Some(Category::PackageRegistry),
             reason,
@@ -255,9 +266,13 @@ mod tests {
             repository_trust: trust,
             repository_basis: Some("workspace"),
         };
+        let counted = |(kind, count): &(Kind, u64)| {
+            let (count, first) = (*count, uuid::Uuid::nil());
+            (kind.clone(), Counted { count, first })
+        };
         let end = End {
             counts: Counts {
-                kinds: HashMap::from_iter(kinds.to_vec()),
+                kinds: HashMap::from_iter(kinds.iter().map(counted)),
                 others: 0,
             },
             session: &session,
@@ -304,12 +319,13 @@ tidegate: next: tidegate explain https://b.example/ --config '/my policy.toml' \
     fn a_request_inside_tls_is_told_from_its_tunnel() {
         let mut inside = kind(Outcome::Deny, None, "a.example", "action_denied");
         inside.inside = true;
+        inside.connect = false;
         let tunnel = kind(Outcome::Allow, None, "a.example", "allowed");
         let text = said(&[(tunnel, 1), (inside, 1)], None);
         for part in [
             "allowed       1  a.example:443  ",
             "refused       1  https://a.example:443  ",
-            "next: tidegate explain https://a.example/ --repo",
+            "next: tidegate explain 00000000-0000-0000-0000-000000000000\n",
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }

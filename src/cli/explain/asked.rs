@@ -1,6 +1,7 @@
 //! What `explain` was asked about.
 
 use crate::name::{Path, Target, Url};
+use crate::policy::Deed;
 
 /// What was asked about.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,6 +22,8 @@ pub(super) struct Flow {
     pub(super) inside: Option<(String, Path)>,
     /// Whether the request is one inside a tunnel.
     pub(super) tls: bool,
+    /// What the request does, where the record says it; its path is not on record then.
+    pub(super) recorded: Option<Box<Deed>>,
     /// What has to be said about the question.
     pub(super) notes: Vec<&'static str>,
 }
@@ -55,6 +58,7 @@ impl Asked {
                 request: None,
                 inside: Some((method.unwrap_or("GET").to_owned(), path)),
                 tls: false,
+                recorded: None,
                 notes: notes(&[OPAQUE], method),
             }));
         }
@@ -64,6 +68,7 @@ impl Asked {
             request,
             inside: None,
             tls: false,
+            recorded: None,
             notes: Vec::new(),
         }))
     }
@@ -76,7 +81,11 @@ impl Flow {
             None => format!("CONNECT {}", self.target),
             Some((method, path)) => {
                 let scheme = if self.tls { "https" } else { "http" };
-                format!("{method} {scheme}://{}{}", self.target, path.path())
+                let path = match self.recorded {
+                    Some(_) => "",
+                    None => path.path(),
+                };
+                format!("{method} {scheme}://{}{path}", self.target)
             }
         }
     }
@@ -89,6 +98,7 @@ impl Flow {
             request: Some(request),
             inside: None,
             tls: true,
+            recorded: None,
             notes: vec![INSPECTED],
         })
     }
@@ -102,6 +112,7 @@ fn connect(text: &str, method: Option<&str>) -> Result<Flow, String> {
         request: None,
         inside: None,
         tls: false,
+        recorded: None,
         notes: notes(&[], method),
     })
 }

@@ -121,6 +121,8 @@ impl Explain {
         let now = past
             .flow()
             .map(|flow| judge(policy, &past.who(policy), &flow));
+        // What was found by its path is another thing without the path.
+        let now = now.filter(|now| past.is_same_category(now));
         if self.json {
             let now = past
                 .flow()
@@ -209,7 +211,7 @@ fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {
             path,
             upgrade: false,
             tls: flow.tls,
-            deed: None,
+            deed: flow.recorded.as_deref(),
         },
     };
     policy::explain(

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::name::{Path, Target};
-use crate::policy::{Explanation, Facts, Policy, Verdict, Who};
+use crate::policy::{Action, Deed, Explanation, Facts, McpCall, Policy, Verdict, Who};
 use crate::proxy::Code;
 
 use super::super::records::Lines;
 use super::super::tree::Tree;
 use super::asked::Flow;
 use super::render;
+
+/// What is missing where a request is judged anew.
+const NO_PATH: &str = "paths are not on record: judged anew by what it did; a rule that names paths \
+    may decide otherwise";
 
 /// The lines of a flow, read as what they say.
 #[derive(Clone, Debug)]
@@ -43,25 +47,68 @@ impl Recorded {
             format!("{host}:{port}")
         };
         let target = Target::from_connect(authority.as_bytes()).ok()?;
-        if self.text("network.protocol.name") != "http" {
+        if self.is_tunnel() {
             return Some(Flow {
                 target,
                 request: None,
                 inside: None,
                 tls: false,
+                recorded: None,
                 notes: Vec::new(),
             });
         }
         let method = self.text("http.request.method");
         let path = Path::parse(b"/").ok()?;
-        let notes = vec!["paths are not on record: judged anew as a request for /"];
         Some(Flow {
             target,
             request: Some((method, path)),
             inside: None,
             tls: self.is_inside(),
-            notes,
+            recorded: Some(Box::new(self.deed())),
+            notes: vec![NO_PATH],
         })
+    }
+
+    /// Whether host and port are all that was asked.
+    fn is_tunnel(&self) -> bool {
+        let method = self.text("http.request.method");
+        let protocol = self.text("network.protocol.name");
+        let has_method = !method.is_empty() && method != "CONNECT";
+        protocol != "http" && !(protocol == "captured" && has_method)
+    }
+
+    /// What the request did, as far as the record says.
+    fn deed(&self) -> Deed {
+        let some = |name| Some(self.text(name)).filter(|text| !text.is_empty());
+        let shared = |name| some(name).map(Arc::from);
+        let boxed = |name| some(name).map(String::into_boxed_str);
+        let action = some("tidegate.action");
+        let action = |it: &Action| action.as_deref() == Some(it.as_str());
+        let method = boxed("mcp.method.name");
+        let server: Option<Arc<str>> = shared("tidegate.mcp.server");
+        Deed {
+            service: shared("tidegate.service"),
+            operation: shared("tidegate.operation"),
+            action: Action::ALL.into_iter().find(action),
+            repository: boxed("tidegate.destination.repository"),
+            package: boxed("tidegate.package.name"),
+            version: boxed("tidegate.package.version"),
+            reference: boxed("tidegate.destination.ref"),
+            mcp: (method.is_some() || server.is_some()).then(|| McpCall {
+                server,
+                method,
+                tool: boxed("mcp.tool.name"),
+                tool_use_id: None,
+            }),
+            ..Deed::default()
+        }
+    }
+
+    /// Whether the flow, judged anew, is for what it was for: where the path said that, the path is
+    /// missed.
+    pub(super) fn is_same_category(&self, now: &Explanation) -> bool {
+        let was = self.text("tidegate.category");
+        self.text("tidegate.category.basis") != "path" || now.decision.category.as_str() == was
     }
 
     /// Whether it is a request inside a tunnel that is inspected.
@@ -106,6 +153,10 @@ impl Recorded {
         tree.stages("way out", self.way_out());
         tree.stages("end", self.end());
         match now {
+            None if self.flow().is_some() => tree.stage(
+                "now",
+                "not judged anew: the path says what it is for, and paths are not on record",
+            ),
             None => tree.stage("now", "no target was understood, so none can be judged"),
             Some(now) => {
                 let rule = render::named(&now.decision.rule);
@@ -368,7 +419,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
-        assert_eq!(recorded.flow().unwrap().show(), "GET http://[fd00::7]:80/");
+        assert_eq!(recorded.flow().unwrap().show(), "GET http://[fd00::7]:80");
         assert!(text.contains("paths are not on record"), "{text}");
     }
 
@@ -397,7 +448,10 @@ mod tests {
             }
         }
         let flow = recorded.flow().unwrap();
-        assert_eq!(flow.show(), "POST https://cdn.example:443/");
+        assert_eq!(flow.show(), "POST https://cdn.example:443");
+        let deed = flow.recorded.unwrap();
+        assert_eq!(deed.operation.as_deref(), Some("push"));
+        assert_eq!(deed.reference.as_deref(), Some("refs/heads/main"));
         let text = recorded.tree(None).draw();
         for part in [
             "POST https://cdn.example:443",

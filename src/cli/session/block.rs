@@ -47,8 +47,16 @@ pub(super) fn block(proxy: &Proxy, session: &str, token: Option<&str>) -> String
         text.push_str(MAKE_SPAN);
     }
     let known = credentials.is_some();
-    for (name, value) in proxy.with_credentials(credentials).variables() {
+    let proxy = proxy.with_credentials(credentials);
+    // An agent passes the block to its shell with every command: the URL stands in it once.
+    let url = Shell::Bash.export("tidegate_url", &proxy.url());
+    let url = url.strip_prefix("export ").unwrap_or(&url);
+    text.push_str(&url.replace(SPAN, r#"'"$tidegate_span"'"#));
+    text.push('\n');
+    let quoted = format!("'{}'", proxy.url());
+    for (name, value) in proxy.variables() {
         let line = Shell::Bash.export(name, &value);
+        let line = line.replace(&quoted, r#""$tidegate_url""#);
         text.push_str(&line.replace(SPAN, r#"'"$tidegate_span"'"#));
         text.push('\n');
     }
@@ -57,6 +65,7 @@ pub(super) fn block(proxy: &Proxy, session: &str, token: Option<&str>) -> String
         text.push_str(&Shell::Bash.export("TIDEGATE_TOKEN", token));
         text.push('\n');
     }
+    text.push_str("unset tidegate_url\n");
     if known {
         text.push_str(UNSET);
     }
@@ -133,6 +142,14 @@ mod tests {
             assert!(rest.ends_with("-01:a.b.c@127.0.0.1:3128"), "{url}");
             assert_ne!(one, two);
         }
+    }
+
+    #[test]
+    fn the_token_stands_in_the_block_only_where_it_has_to() {
+        let proxy = Proxy::parse("http://127.0.0.1:3128").unwrap();
+        let token = format!("a.{}.c", "b".repeat(1000));
+        let block = block(&proxy, SESSION, Some(&token));
+        assert!(block.len() < 12 * 1024, "{} bytes", block.len());
     }
 
     #[test]

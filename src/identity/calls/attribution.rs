@@ -17,7 +17,7 @@ use crate::name::{Path, Target};
 
 use super::super::caller::{Caller, Trust};
 use super::super::grant::{Pids, Process, ToolCall};
-use super::super::process;
+use super::super::process::table;
 use super::command_text::{bare, command_line, holds, overlap, shell_number};
 use super::{Book, Calls, Entry, MAX_SPANS, Place};
 
@@ -220,7 +220,7 @@ impl Calls {
         let text = shell.and_then(command_line).map(|text| bare(&text));
         let began = match child {
             Some(child) => Some(child.began),
-            None => shell.filter(|_| text.is_some()).and_then(process::start_of),
+            None => shell.filter(|_| text.is_some()).and_then(table::began),
         };
         let own_text = command.process.map(|process| bare(&process.command));
         let mut books = self.lock();
@@ -325,7 +325,7 @@ fn child_of_agent(process: &Process, agent: Option<u32>) -> Option<Child> {
     Some(Child {
         pid: outer,
         inner,
-        began: process::start_of(outer)?,
+        began: table::began(outer)?,
     })
 }
 

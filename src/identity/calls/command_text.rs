@@ -3,10 +3,18 @@
 use std::fs::File;
 use std::io::Read;
 
-/// Bytes of a command line that are compared.
-const MAX_COMMAND_LINE: usize = 32 * 1024;
+/// Bytes of a command line that are compared. An agent writes the variables of its session before the
+/// command: one argument may have 128 KiB.
+const MAX_COMMAND_LINE: usize = 256 * 1024;
+/// Letters of a command that are kept.
+const MAX_COMMAND: usize = 32 * 1024;
 /// Characters of a text that can tell one command from another.
 const MIN_TEXT: usize = 4;
+
+/// The letters of a reported command that are kept, as [`bare`] text.
+pub(super) fn kept(command: &str) -> String {
+    bare(command).chars().take(MAX_COMMAND).collect()
+}
 
 /// A command line without blanks and without what shells quote with: however it was quoted on the
 /// way, it reads the same.

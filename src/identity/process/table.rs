@@ -17,11 +17,11 @@ const DESCRIPTORS: usize = 65_536;
 
 /// Every process that is seen, with its name and its parent.
 #[derive(Debug, Default)]
-pub(super) struct Table(BTreeMap<u32, (u32, Arc<str>)>);
+pub(in crate::identity) struct Table(BTreeMap<u32, (u32, Arc<str>)>);
 
 impl Table {
     /// As it is now.
-    pub(super) fn read() -> Self {
+    pub(in crate::identity) fn read() -> Self {
         let Ok(entries) = fs::read_dir("/proc") else {
             return Self::default();
         };
@@ -33,18 +33,18 @@ impl Table {
     }
 
     /// Every process.
-    pub(super) fn pids(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(in crate::identity) fn pids(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.keys().copied()
     }
 
     /// The parent of a process.
-    pub(super) fn parent(&self, pid: u32) -> Option<u32> {
+    pub(in crate::identity) fn parent(&self, pid: u32) -> Option<u32> {
         self.0.get(&pid).map(|(parent, _)| *parent)
     }
 
     /// The processes below one, parents before their children: who opened a socket is found before
     /// who inherited it.
-    pub(super) fn below(&self, head: u32) -> Vec<u32> {
+    pub(in crate::identity) fn below(&self, head: u32) -> Vec<u32> {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for (pid, (parent, _)) in &self.0 {
             children.entry(*parent).or_default().push(*pid);
@@ -64,7 +64,7 @@ impl Table {
     }
 
     /// The parents of a process with their names, the nearest first, up to but without `head`.
-    pub(super) fn above(&self, pid: u32, head: u32) -> Vec<(u32, Arc<str>)> {
+    pub(in crate::identity) fn above(&self, pid: u32, head: u32) -> Vec<(u32, Arc<str>)> {
         let mut names = Vec::new();
         let mut seen = HashSet::from([pid]);
         let mut at = self.0.get(&pid).map(|(parent, _)| *parent);
@@ -88,7 +88,7 @@ fn stat(line: &str) -> Option<(u32, Arc<str>)> {
 }
 
 /// When a process began, in the kernel's ticks since the start of the machine.
-pub(super) fn began(pid: u32) -> Option<u64> {
+pub(in crate::identity) fn began(pid: u32) -> Option<u64> {
     let line = lossy(pid, "stat")?;
     let (_, rest) = line.rsplit_once(')')?;
     // The 22nd field of the line; the first two are the number and the name.
@@ -96,7 +96,7 @@ pub(super) fn began(pid: u32) -> Option<u64> {
 }
 
 /// The number of a process in its own process namespace.
-pub(super) fn inner(pid: u32) -> Option<u32> {
+pub(in crate::identity) fn inner(pid: u32) -> Option<u32> {
     let status = lossy(pid, "status")?;
     let line = status
         .lines()
@@ -105,7 +105,7 @@ pub(super) fn inner(pid: u32) -> Option<u32> {
 }
 
 /// Whether a process has that socket open; `false` where that cannot be seen.
-pub(super) fn holds(pid: u32, inode: u64) -> bool {
+pub(in crate::identity) fn holds(pid: u32, inode: u64) -> bool {
     let wanted = format!("socket:[{inode}]");
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return false;
@@ -116,13 +116,13 @@ pub(super) fn holds(pid: u32, inode: u64) -> bool {
 }
 
 /// The file that a process runs.
-pub(super) fn executable(pid: u32) -> Option<String> {
+pub(in crate::identity) fn executable(pid: u32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     Some(path.to_string_lossy().into_owned())
 }
 
 /// The words of a command line.
-pub(super) fn command(pid: u32) -> Vec<String> {
+pub(in crate::identity) fn command(pid: u32) -> Vec<String> {
     let text = lossy(pid, "cmdline").unwrap_or_default();
     let text = text.strip_suffix('\0').unwrap_or(&text);
     text.split('\0').map(str::to_owned).collect()
@@ -136,14 +136,22 @@ fn lossy(pid: u32, name: &str) -> Option<String> {
 }
 
 /// The number of the client's end of a connection in the network that `folder` shows.
-pub(super) fn inode(folder: &Path, client: SocketAddr, local: SocketAddr) -> Option<u64> {
+pub(in crate::identity) fn inode(
+    folder: &Path,
+    client: SocketAddr,
+    local: SocketAddr,
+) -> Option<u64> {
     let four = || listed(&folder.join("tcp"), &written(client)?, &written(local)?);
     let six = || listed(&folder.join("tcp6"), &mapped(client), &mapped(local));
     four().or_else(six)
 }
 
 /// The user id of the client's end of a connection in the network that `folder` shows.
-pub(super) fn user(folder: &Path, client: SocketAddr, local: SocketAddr) -> Option<u32> {
+pub(in crate::identity) fn user(
+    folder: &Path,
+    client: SocketAddr,
+    local: SocketAddr,
+) -> Option<u32> {
     const USER: usize = 7;
     let of = |table: &str, from: String, to: String| {
         let text = config::read(&folder.join(table)).ok()?;
@@ -160,7 +168,7 @@ pub(super) fn user(folder: &Path, client: SocketAddr, local: SocketAddr) -> Opti
 
 /// The users of the sockets that listen at an address, or at that port of every address, in the
 /// network that `folder` shows.
-pub(super) fn listeners(folder: &Path, local: SocketAddr) -> Vec<u32> {
+pub(in crate::identity) fn listeners(folder: &Path, local: SocketAddr) -> Vec<u32> {
     const USER: usize = 7;
     const LISTENS: &str = "0A";
     let port = format!(":{:04X}", local.port());
@@ -193,7 +201,7 @@ fn listed(table: &Path, from: &str, to: &str) -> Option<u64> {
 
 /// The number of the socket that asks a name server from that port. It may be bound to no address
 /// and connected to none, so its port has to do.
-pub(super) fn asker(folder: &Path, client: SocketAddr) -> Option<u64> {
+pub(in crate::identity) fn asker(folder: &Path, client: SocketAddr) -> Option<u64> {
     let port = format!(":{:04X}", client.port());
     let asks = |from: &str, to: &str| {
         from.ends_with(&port) && [":0035", ":0000"].iter().any(|server| to.ends_with(server))

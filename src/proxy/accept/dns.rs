@@ -10,16 +10,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::gate::{Asked, Delay, RATE_LIMIT_DELAY, RateKey, Snapshot};
-use crate::identity::{Channel, Family};
+use crate::identity::{Channel, Family, Refused};
 use crate::metrics::FlowKind;
 use crate::name::{Host, HostName, Path, Target};
 use crate::policy::{Attempt, Query, Reason, Verdict};
 use crate::proxy::Shared;
+use crate::proxy::attribution;
 use crate::proxy::connection::rates;
 use crate::proxy::flow::{Flow, Known};
 
@@ -73,7 +74,8 @@ pub(super) struct Stub {
     channel: Arc<Channel>,
     /// Whose processes ask.
     family: Option<Arc<Family>>,
-    refused: Mutex<HashSet<HostName>>,
+    /// Names whose refusal is on record, and what agents are told of it.
+    refused: Mutex<HashMap<HostName, Refused>>,
 }
 
 impl Stub {
@@ -199,7 +201,9 @@ impl Stub {
 
     /// Puts a refused name on record, once.
     async fn refuse(&self, snapshot: &Snapshot, name: &HostName, asker: Asker) -> Told {
-        if self.is_recorded(name) {
+        let refused = self.recorded().get(name).cloned();
+        if let Some(refused) = refused {
+            self.tell_again(snapshot, name, asker, refused).await;
             return Answer::NoSuchName.into();
         }
         let channel = self.channel_of(asker).await;
@@ -241,27 +245,49 @@ impl Stub {
         flow.facts.status = None;
         match flow.recorded(&refusal).await {
             None => {
-                self.remember(name);
+                self.remember(name, flow.refused_for_agent(refusal.code));
                 Answer::NoSuchName.into()
             }
             Some(_) => Answer::Failed.into(),
         }
     }
 
-    /// Whether the refusal of a name stands in the log already.
-    fn is_recorded(&self, name: &HostName) -> bool {
-        self.recorded().contains(name)
+    /// Tells the agent of a refusal that another of its calls met before.
+    async fn tell_again(
+        &self,
+        snapshot: &Snapshot,
+        name: &HostName,
+        asker: Asker,
+        refused: Refused,
+    ) {
+        let sessions = snapshot.identity.sessions();
+        let root = self
+            .channel
+            .grant
+            .as_ref()
+            .and_then(|grant| grant.root.as_ref());
+        if !root.is_some_and(|root| sessions.calls().has(root)) {
+            return;
+        }
+        let channel = self.channel_of(asker).await;
+        if let Some(known) = self.known(snapshot, &channel).await {
+            let target = Target {
+                host: Host::Name(name.clone()),
+                port: 443,
+            };
+            attribution::tell_again(sessions, &known.caller, &target, refused);
+        }
     }
 
-    fn remember(&self, name: &HostName) {
+    fn remember(&self, name: &HostName, refused: Refused) {
         let mut recorded = self.recorded();
         if recorded.len() >= REMEMBERED {
             recorded.clear();
         }
-        recorded.insert(name.clone());
+        recorded.insert(name.clone(), refused);
     }
 
-    fn recorded(&self) -> MutexGuard<'_, HashSet<HostName>> {
+    fn recorded(&self) -> MutexGuard<'_, HashMap<HostName, Refused>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

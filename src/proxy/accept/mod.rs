@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::dial::keep_alive;
-use crate::identity::Channel;
+use crate::identity::{Channel, Process};
 use crate::proxy::Shared;
 use crate::proxy::connection::client::ClientStream;
 use crate::proxy::connection::{Connection, Origin};
@@ -203,7 +203,10 @@ async fn serving(
     };
     match shared.tenants.get(index) {
         Some(Some(tenant)) => tenant.receive(&mut channel).await,
-        _ => look_at(&shared, &channel),
+        _ => {
+            look_at(&shared, &channel);
+            find_agent(&shared, &mut channel).await;
+        }
     }
     match front {
         Front::Proxy(index) => detect::serve(shared, stream, channel, index).await,
@@ -216,6 +219,29 @@ async fn serving(
             let connection = Connection::new(shared, ClientStream::Plain(stream), origin);
             Box::pin(capture::serve(connection, &names, local)).await
         }
+    }
+}
+
+/// Says on a new connection which registered agent the client is, where any agent is registered.
+async fn find_agent(shared: &Shared, channel: &mut Channel) {
+    let snapshot = shared.gate.snapshot.load_full();
+    let sessions = snapshot.identity.sessions().clone();
+    let (client, local) = (channel.peer, channel.local);
+    if !sessions.has_registered_agents() || !client.ip().is_loopback() {
+        return;
+    }
+    // Bounded: each look reads the tables of the kernel.
+    let Ok(_turn) = shared.connections.searches.acquire().await else {
+        return;
+    };
+    let find = move || sessions.registered_agent(client, local);
+    let found = tokio::task::spawn_blocking(find).await;
+    if let Ok(Some((session, pid))) = found {
+        channel.agent_session = Some(session);
+        channel.process = Some(Arc::new(Process {
+            pid,
+            ..Process::default()
+        }));
     }
 }
 

@@ -1,0 +1,132 @@
+//! Agents that no launcher started: their hooks register them, and by their process the flows of an
+//! agent carry its session.
+//!
+//! A label: it grants nothing, and each process of the user can register itself.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::process::table::{self, Table};
+
+/// Agents that are kept; of more, the oldest is forgotten.
+const MAX_AGENTS: usize = 256;
+/// Ancestors of a hook that may be its agent: a shell stands between them.
+const MAX_ANCESTORS: usize = 3;
+/// What the command of a hook says, and no agent does.
+const HOOK: &str = "session hook";
+
+/// Agents by their processes.
+#[derive(Debug, Default)]
+pub(super) struct Registered {
+    agents: Mutex<Vec<Agent>>,
+    /// Whether there is any: most gates look no process up.
+    any: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Agent {
+    session: Arc<str>,
+    pid: u32,
+    /// When it began, in the kernel's ticks since the start of the machine.
+    began: u64,
+}
+
+impl Agent {
+    fn lives(&self) -> bool {
+        table::began(self.pid) == Some(self.began)
+    }
+}
+
+impl Registered {
+    /// The agent above the hook of that process id works in `session` from now on. Reads `/proc`.
+    pub(super) fn register(&self, session: &Arc<str>, hook: u32) {
+        let Some(pid) = agent_above(hook) else { return };
+        let Some(began) = table::began(pid) else {
+            return;
+        };
+        let mut agents = self.lock();
+        agents.retain(|agent| agent.pid != pid && agent.lives());
+        if agents.len() >= MAX_AGENTS {
+            agents.remove(0);
+        }
+        let session = session.clone();
+        agents.push(Agent {
+            session,
+            pid,
+            began,
+        });
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Whether any agent is registered.
+    pub(super) fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// The session and the process of the agent that holds the client's end of a connection. Reads
+    /// `/proc`.
+    pub(super) fn at(&self, client: SocketAddr, local: SocketAddr) -> Option<(Arc<str>, u32)> {
+        let inode = table::inode(Path::new("/proc/self/net"), client, local)?;
+        let agents = self.lock();
+        let mut agents = agents.iter().filter(|agent| agent.lives());
+        let agent = agents.find(|agent| table::holds(agent.pid, inode))?;
+        Some((agent.session.clone(), agent.pid))
+    }
+
+    /// The process of the agent of a session.
+    pub(super) fn process_of(&self, session: &str) -> Option<u32> {
+        if !self.any() {
+            return None;
+        }
+        let agents = self.lock();
+        let agent = agents.iter().find(|agent| *agent.session == *session);
+        agent.map(|agent| agent.pid)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Agent>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The nearest process above a hook that is not the hook's own shell.
+fn agent_above(hook: u32) -> Option<u32> {
+    let processes = Table::read();
+    let above = processes.above(hook, 0);
+    let mut above = above.into_iter().take(MAX_ANCESTORS).map(|(pid, _)| pid);
+    above.find(|pid| !table::command(*pid).join(" ").contains(HOOK))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn the_connections_of_a_registered_agent_are_its_session_s() {
+        let registered = Registered::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        let own = TcpStream::connect(local).unwrap();
+        let client = own.local_addr().unwrap();
+        assert_eq!(registered.at(client, local), None);
+        let mut hook = Command::new("sh")
+            .args(["-c", "read -r _; : tidegate session hook"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        registered.register(&"s".into(), hook.id());
+        let pid = std::process::id();
+        assert_eq!(registered.at(client, local), Some(("s".into(), pid)));
+        assert_eq!(registered.process_of("s"), Some(pid));
+        registered.register(&"t".into(), hook.id());
+        assert_eq!(registered.process_of("s"), None);
+        hook.kill().unwrap();
+        hook.wait().unwrap();
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(registered.at(nobody, local), None);
+    }
+}
