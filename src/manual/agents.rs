@@ -22,12 +22,12 @@
 //!
 //! | Agent | Started | TLS | Tied to their calls | Session id in records | What the model reads of a refusal |
 //! |---|---|---|---|---|---|
-//! | Claude Code 2.1.112 | `exec --jail` | inspected | commands, fetches | the agent's | each refusal, with its reason and next step |
 //! | Claude Code 2.1.112 | `exec` | opaque | commands, fetches | the agent's | each refusal, with its reason and next step |
-//! | Claude Code 2.1.332 | `exec --jail` | inspected | commands, fetches | the agent's | each refusal, with its reason and next step |
-//! | Claude Code 2.1.332 | `exec --join` | inspected | fetches; not commands | the agent's | some refusals, with reason and next step |
+//! | Claude Code 2.1.112 | by hand | opaque | commands, fetches | the agent's | some refusals, with reason and next step |
+//! | Claude Code 2.1.332 | `exec --jail` | inspected | commands, fetches | the agent's | some refusals, with reason and next step |
+//! | Claude Code 2.1.332 | `exec --join` | inspected | commands, fetches | the agent's | each refusal, with its reason and next step |
 //! | Claude Code 2.1.332 | `exec` | opaque | commands, fetches | the agent's | each refusal, with its reason and next step |
-//! | Claude Code 2.1.332 | by hand | opaque | none | the gate's | what the client prints |
+//! | Claude Code 2.1.332 | by hand | opaque | commands, fetches | the agent's | each refusal, with its reason and next step |
 //! | Codex 0.171.0 | `exec --jail` | inspected | none | the gate's | what the client prints |
 //! | Codex 0.171.0 | `exec` | opaque | none | the gate's | what the client prints |
 //! | Codex 0.171.0 | by hand | opaque | none | the gate's | what the client prints |
@@ -61,7 +61,7 @@
 //! | Gemini CLI 0.61.0 | play.googleapis.com | telemetry | allow | deny | deny |
 //! | opencode 1.18.33 | api.anthropic.com | model-api | allow | allow | allow |
 //! | opencode 1.18.33 | models.opencode.ai | model-api | allow | allow | allow |
-//! | opencode 1.18.33 | registry.npmjs.org | package-registry | allow | allow | allow |
+//! | opencode 1.18.33 | npmjs.org [registry] | package-registry | allow | allow | allow |
 //!
 //! # Telemetry
 //!

@@ -32,9 +32,7 @@ const asText = (data) => (typeof data === "string" ? data : JSON.stringify(data)
 export function events(response, list) {
   response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache" });
   for (const { name, data } of list) {
-    response.write(
-      [name ? `event: ${name}\n` : "", "data: ", asText(data), "\n\n"].join(""),
-    );
+    response.write([name ? `event: ${name}\n` : "", "data: ", asText(data), "\n\n"].join(""));
   }
   response.end();
 }

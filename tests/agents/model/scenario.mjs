@@ -2,6 +2,7 @@
 //
 // A scenario is a list of turns. A turn is a list of calls, which the agent makes at once:
 //   { "as": "a", "shell": "curl …" }           the shell tool; "background": true has an effect
+//     "late": true: its connections come after its end
 //   { "as": "b", "fetch": "https://…" }        the tool that fetches a page
 //   { "as": "c", "mcp": "remote", "tool": "echo_c", "args": {} }
 //   { "as": "d", "agent": "helper" }           a subagent: "agents": { "helper": [turn, …] }
@@ -19,7 +20,9 @@ const SUBAGENTS = ["Agent", "Task", "task"];
 export function turn(at, prompt, tools, newId) {
   const name = /\bfollow (\w+)/.exec(prompt)?.[1];
   const turns = (scenario.agents?.[name] ?? scenario.turns).map((calls) =>
-    calls.map((call) => ({ ...translate(call, tools), as: call.as })).filter((call) => call.name),
+    calls
+      .map((call) => ({ ...translate(call, tools), as: call.as, late: call.late }))
+      .filter((call) => call.name),
   );
   const calls = (turns.filter((calls) => calls.length)[at] ?? []).map((call) => ({
     id: newId(),
@@ -30,8 +33,8 @@ export function turn(at, prompt, tools, newId) {
 
 /** Writes down what the model asked for. */
 export function asked(agent, who, calls) {
-  for (const { id, as, name, args } of calls) {
-    note("asked", { agent, call: id, as, tool: name, args, ...who });
+  for (const { id, as, late, name, args } of calls) {
+    note("asked", { agent, call: id, as, late, tool: name, args, ...who });
   }
 }
 

@@ -50,7 +50,7 @@ fn behind_exec_every_call_is_tied() {
     for agent in [&CLAUDE_NATIVE, &CLAUDE_NODE] {
         if let Some(played) = calls(agent, Way::Exec, false) {
             played
-                .all_are_tied(&["commands", "fetches"])
+                .all_are_tied(&["commands", "background commands", "fetches"])
                 .every_refusal_is_told();
         }
     }
@@ -65,7 +65,7 @@ fn in_a_jail_every_call_is_tied() {
                 "a rule lets it reach the collector"
             );
             played
-                .all_are_tied(&["commands", "fetches"])
+                .all_are_tied(&["commands", "background commands", "fetches"])
                 .every_refusal_is_told();
         }
     }
@@ -139,12 +139,12 @@ fn a_session_that_is_cleared_at_a_terminal_is_followed() {
         {"after": "Go.", "type": "\r"},
         {"after": end, "type": "/clear"},
         {"after": "/clear", "type": "\r"},
-        {"after": ready, "type": "Go again."},
-        {"after": "Go again.", "type": "\r"},
+        {"after": ready, "type": "Now follow again."},
+        {"after": "Now follow again.", "type": "\r"},
         {"after": end, "type": "/exit"},
         {"after": "/exit", "type": "\r"},
     ]);
-    let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").typing(&steps);
+    let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "cleared.json").typing(&steps);
     let Some(played) = run.play() else { return };
     played.nothing_is_wrong().all_sessions_are_right();
     let sessions = played.sessions_of_the_agent();
@@ -166,4 +166,16 @@ fn without_telemetry_nothing_is_reported_home() {
         !played.telemetry.is_empty(),
         "the user's own telemetry goes on"
     );
+}
+
+#[test]
+fn behind_a_wrapper_and_in_a_script_it_is_the_same_agent() {
+    for wrapper in [&["env", "A=1", "nice"][..], &["../../bin/work"]] {
+        let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").behind(wrapper);
+        let Some(played) = run.play() else { return };
+        played.nothing_is_wrong().the_agent_is_named("claude-code");
+        if wrapper.len() > 1 {
+            played.all_are_tied(&["commands"]).every_refusal_is_told();
+        }
+    }
 }

@@ -38,6 +38,8 @@ pub(super) struct Played {
 pub(super) struct Asked {
     pub(super) call: String,
     pub(super) tool: String,
+    /// Whether its connections come after its end.
+    late: bool,
     /// The agent's own session at that moment; empty where it says none.
     pub(super) session: String,
 }
@@ -58,6 +60,7 @@ impl Played {
             let asked = Asked {
                 call: line.text("call").to_owned(),
                 tool: line.text("tool").to_owned(),
+                late: line["late"].as_bool().unwrap_or_default(),
                 session: line.text("session").to_owned(),
             };
             (line.text("as").to_owned(), asked)
@@ -172,10 +175,7 @@ impl Played {
         let mut untied: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for line in self.decisions().filter(|line| !line.has("tool_use_id")) {
             if let Some(asked) = self.owner(line) {
-                untied
-                    .entry(class(&asked.tool))
-                    .or_default()
-                    .push(about(line));
+                untied.entry(class(asked)).or_default().push(about(line));
             }
         }
         untied
@@ -186,7 +186,7 @@ impl Played {
         let mut used: Vec<&str> = Vec::new();
         for line in self.decisions() {
             if let Some(asked) = self.owner(line) {
-                used.push(class(&asked.tool));
+                used.push(class(asked));
             }
         }
         used.sort_unstable();
@@ -381,9 +381,10 @@ fn refused_hosts(text: &str) -> Vec<String> {
     hosts.map(str::to_owned).collect()
 }
 
-/// What kind of tool it is, in one word for every agent.
-fn class(tool: &str) -> &str {
-    match tool {
+/// What kind of call it is, in the same words for every agent.
+fn class(asked: &Asked) -> &'static str {
+    match asked.tool.as_str() {
+        _ if asked.late => "background commands",
         "Bash" | "bash" | "run_shell_command" | "exec_command" | "shell" => "commands",
         "WebFetch" | "webfetch" | "web_fetch" => "fetches",
         "Agent" | "Task" | "task" => "subagents",

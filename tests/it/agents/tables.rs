@@ -10,7 +10,9 @@ use super::played::Played;
 #[track_caller]
 pub(super) fn ties(played: &Played, inspected: bool) {
     let tls = if inspected { "inspected" } else { "opaque" };
-    let (used, untied) = (played.used(), played.untied());
+    let (mut used, untied) = (played.used(), played.untied());
+    // A command in the background may connect while its call is open.
+    used.retain(|class| *class != "background commands");
     let (some, all): (Vec<&str>, Vec<&str>) = used
         .into_iter()
         .partition(|class| untied.contains_key(class));
@@ -32,7 +34,12 @@ pub(super) fn ties(played: &Played, inspected: bool) {
 /// A row of the table of what an agent contacts by itself.
 #[track_caller]
 pub(super) fn contact(agent: &str, host: &str, category: &str, verdicts: &[String]) {
-    let mut cells = vec![agent, host, category];
+    // Full names of registries are written in no file.
+    let host = match host.split('.').collect::<Vec<_>>()[..] {
+        [label, "npmjs", "org"] => format!("npmjs.org [{label}]"),
+        _ => host.to_owned(),
+    };
+    let mut cells = vec![agent, &host, category];
     cells.extend(verdicts.iter().map(String::as_str));
     row("# What agents contact", 3, &cells);
 }

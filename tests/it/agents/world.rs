@@ -1,7 +1,7 @@
 //! The world of one run: a home, a working copy, a policy, certificates, and a scripted model as the
 //! only other machine of the network (`tests/agents`).
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ pub(super) struct Run {
     /// Options of `tidegate exec`.
     options: Vec<String>,
     has_mcp_servers: bool,
+    /// Words before the agent's own; a script takes the place of the agent.
+    wrapper: &'static [&'static str],
     /// Settings of the agent: a path below the home, and the text.
     settings: Vec<(&'static str, &'static str)>,
     /// The folder of an earlier run, which goes on.
@@ -99,6 +101,7 @@ impl Run {
             websocket: false,
             options: Vec::new(),
             has_mcp_servers: false,
+            wrapper: &[],
             settings: Vec::new(),
             before: None,
         }
@@ -145,6 +148,12 @@ impl Run {
     /// With the MCP servers of the scenario.
     pub(super) fn mcp_servers(mut self) -> Self {
         self.has_mcp_servers = true;
+        self
+    }
+
+    /// Behind a wrapper, or by a script of one word that starts the agent (`bin/work`).
+    pub(super) fn behind(mut self, words: &'static [&'static str]) -> Self {
+        self.wrapper = words;
         self
     }
 
@@ -300,6 +309,10 @@ impl World {
     fn programs(&self, run: &Run) {
         let bin = self.at("bin");
         symlink(self.at("program/tidegate"), bin.join("tidegate")).expect("a link");
+        let script = format!("#!/bin/sh\nexec {} \"$@\"\n", run.agent.command);
+        std::fs::write(bin.join("work"), script).expect("a script");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(bin.join("work"), mode).expect("a mode");
         symlink(
             run.agent.program(&self.at("agents")),
             bin.join(run.agent.command),
@@ -394,7 +407,10 @@ impl World {
             run.options.iter().for_each(|option| add(&[option]));
             add(&["--"]);
         }
-        add(&[run.agent.command]);
+        add(run.wrapper);
+        if run.wrapper.len() != 1 {
+            add(&[run.agent.command]);
+        }
         add(if run.steps.is_some() {
             run.agent.at_terminal
         } else {
