@@ -233,9 +233,10 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
     note_mode(sessions, reporter, report);
     let event = report.hook_event_name.as_str();
     let Some((id, call)) = tool_call(report, *trust) else {
-        let earlier = match answer::is_read(event) {
-            true => sessions.calls().untold(root, *trust),
-            false => Vec::new(),
+        let earlier = if answer::is_read(event) {
+            sessions.calls().untold(root, *trust)
+        } else {
+            Vec::new()
         };
         return Ok(answer::context(event, &[], &earlier));
     };

@@ -25,8 +25,8 @@
 //!   (`tidegate.session.trust`; `tidegate.session.root` has the evidence) and the repository
 //!   (`tidegate.repository.trust`) that a child names. Open flows end when a token or session is
 //!   revoked or its key is removed, not when the token expires. Where TLS is inspected, the agent names
-//!   its session in a header (`x-claude-code-session-id`). Where that differs from the session of
-//!   verified evidence the record has `tidegate.session.mismatch = "header"`; with
+//!   its session in a header (`x-claude-code-session-id`). Where that is neither the session of
+//!   verified evidence, nor an id that the agent's hooks reported, nor a child's, the record has `tidegate.session.mismatch = "header"`; with
 //!   `identity.session.header-mismatch = "deny"` the request is refused (403 `denied`, by the rule of
 //!   that name).
 //!

@@ -26,8 +26,6 @@ pub struct Kind {
     pub port: u16,
     /// Whether it was plain HTTP, and not inside TLS either.
     pub plain: bool,
-    /// Whether it was a CONNECT: host and port are all that was asked.
-    pub connect: bool,
     /// Whether it was a request inside a tunnel that is inspected.
     pub inside: bool,
     /// What it was for.
@@ -47,6 +45,8 @@ pub struct Counted {
     pub count: u64,
     /// The first flow, which has a line of its own on record.
     pub first: Uuid,
+    /// Whether the first was a CONNECT: host and port are all that was asked.
+    pub is_connect: bool,
 }
 
 /// How often each kind was decided.
@@ -61,7 +61,7 @@ pub struct Counts {
 impl Tally {
     /// Counts one decision.
     pub(super) fn add(&self, facts: &FlowFacts) {
-        self.lock().count(Kind::of(facts), facts.flow);
+        self.lock().count(Kind::of(facts), facts);
     }
 
     /// Counts what passed the policy and was refused for what it then turned out to be as refused.
@@ -77,7 +77,7 @@ impl Tally {
         };
         let mut counts = self.lock();
         if counts.forget(&before) {
-            counts.count(now, facts.flow);
+            counts.count(now, facts);
         }
     }
 
@@ -99,7 +99,6 @@ impl Kind {
             host: facts.server_address.clone().unwrap_or_default(),
             port: facts.server_port.unwrap_or_default(),
             plain: facts.protocol == Some("http") && facts.parent.is_none(),
-            connect: facts.protocol == Some("connect"),
             inside: facts.parent.is_some(),
             category: facts.category,
             reason: facts.reason,
@@ -108,14 +107,15 @@ impl Kind {
 }
 
 impl Counts {
-    fn count(&mut self, kind: Kind, flow: Uuid) {
+    fn count(&mut self, kind: Kind, facts: &FlowFacts) {
         if self.kinds.len() >= KINDS && !self.kinds.contains_key(&kind) {
             self.others += 1;
             return;
         }
         let first = Counted {
             count: 0,
-            first: flow,
+            first: facts.flow,
+            is_connect: facts.protocol == Some("connect"),
         };
         self.kinds.entry(kind).or_insert(first).count += 1;
     }

@@ -177,7 +177,7 @@ impl End<'_> {
             let mut of = self.of(name).into_iter();
             of.find(|(kind, _)| !kind.host.is_empty())
         })?;
-        if !kind.connect && self.record.is_some() {
+        if !counted.is_connect && self.record.is_some() {
             let mut next = format!("tidegate explain {}", counted.first);
             self.add_config(&mut next);
             return Some(next);
@@ -231,7 +231,6 @@ fn line(text: &mut String, what: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
 
     use crate::policy::{Category, Verdict};
 
@@ -244,7 +243,6 @@ mod tests {
             host: host.into(),
             port: 443,
             plain: false,
-            connect: true,
             inside: false,
             category: Some(Category::PackageRegistry),
             reason,
@@ -267,12 +265,16 @@ mod tests {
             repository_basis: Some("workspace"),
         };
         let counted = |(kind, count): &(Kind, u64)| {
-            let (count, first) = (*count, uuid::Uuid::nil());
-            (kind.clone(), Counted { count, first })
+            let counted = Counted {
+                count: *count,
+                first: uuid::Uuid::nil(),
+                is_connect: !kind.inside,
+            };
+            (kind.clone(), counted)
         };
         let end = End {
             counts: Counts {
-                kinds: HashMap::from_iter(kinds.iter().map(counted)),
+                kinds: kinds.iter().map(counted).collect(),
                 others: 0,
             },
             session: &session,
@@ -319,7 +321,6 @@ tidegate: next: tidegate explain https://b.example/ --config '/my policy.toml' \
     fn a_request_inside_tls_is_told_from_its_tunnel() {
         let mut inside = kind(Outcome::Deny, None, "a.example", "action_denied");
         inside.inside = true;
-        inside.connect = false;
         let tunnel = kind(Outcome::Allow, None, "a.example", "allowed");
         let text = said(&[(tunnel, 1), (inside, 1)], None);
         for part in [

@@ -114,9 +114,10 @@ impl Hook {
             return self.end(&report).map_err(trouble);
         }
         // Without a launcher a session has to be registered before it can report anything.
-        let context = match is_start {
-            true => self.start(&report).map_err(trouble)?,
-            false => None,
+        let context = if is_start {
+            self.start(&report).map_err(trouble)?
+        } else {
+            None
         };
         let answer = match answer {
             Some(answer) => answer,

@@ -347,13 +347,14 @@ impl Book {
         let by_span = span.map(|span| self.spans.iter().rfind(|it| it.name == *span));
         let by_shell = child.map(|child| self.shell(child));
         let (numbers, basis) = match (by_span, by_shell) {
-            (Some(span), None) => ((span?.number, span?.number), CallBasis::Environment),
+            // Without a shell, or with one whose text fits no call, the variables alone say it.
+            (Some(span), None | Some(None)) => {
+                ((span?.number, span?.number), CallBasis::Environment)
+            }
             (None, Some(shell)) => ((shell?.number, shell?.number), CallBasis::Ancestry),
             (Some(span), Some(Some(shell))) => {
                 ((span?.number, shell.number), CallBasis::Environment)
             }
-            // A shell whose text fits no call: the variables alone say it.
-            (Some(span), Some(None)) => ((span?.number, span?.number), CallBasis::Environment),
             (None, None) => return None,
         };
         let entry = self.calls.iter().find(|it| it.number == numbers.0)?;

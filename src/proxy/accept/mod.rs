@@ -201,12 +201,11 @@ async fn serving(
         Front::Proxy(index) => index,
         Front::Captured(_) => 0,
     };
-    match shared.tenants.get(index) {
-        Some(Some(tenant)) => tenant.receive(&mut channel).await,
-        _ => {
-            look_at(&shared, &channel);
-            find_agent(&shared, &mut channel).await;
-        }
+    if let Some(Some(tenant)) = shared.tenants.get(index) {
+        tenant.receive(&mut channel).await;
+    } else {
+        look_at(&shared, &channel);
+        find_agent(&shared, &mut channel).await;
     }
     match front {
         Front::Proxy(index) => detect::serve(shared, stream, channel, index).await,
