@@ -23,6 +23,7 @@ use super::{Answer, ca, load, print};
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct Env {
     /// The shell that reads the output, as in eval "$(tidegate env)".
     #[arg(long, value_enum, default_value = "bash")]

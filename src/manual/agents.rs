@@ -37,6 +37,10 @@
 //! | opencode 1.18.33 | `exec --jail` | inspected | none | the gate's | what the client prints |
 //! | opencode 1.18.33 | `exec` | opaque | none | the gate's | what the client prints |
 //!
+//! Calls of MCP tools of Claude Code are tied under `exec` and `exec --jail`: by HTTP where the gate
+//! inspects, and what a program on standard input and output sends. Where a script starts Claude Code,
+//! its hooks come from `tidegate init claude-code --launched --write`.
+//!
 //! Where the gate inspects, `gen_ai.conversation.id` is the conversation that the agent names in its
 //! requests: a thread of Codex, a session of opencode. It is a label, never evidence.
 //!

@@ -32,7 +32,8 @@ pub(super) enum Agent {
     /// GitHub Copilot CLI.
     Copilot,
     /// Cursor's agent.
-    CursorAgent,
+    #[value(name = "cursor-agent")]
+    Cursor,
 }
 
 /// The agent of a command line, and the word that names its program.
@@ -51,7 +52,7 @@ impl Agent {
         Self::Opencode,
         Self::Aider,
         Self::Copilot,
-        Self::CursorAgent,
+        Self::Cursor,
     ];
 
     /// The name in records and in the catalogue (`agents`).
@@ -63,7 +64,7 @@ impl Agent {
             Self::Opencode => "opencode",
             Self::Aider => "aider",
             Self::Copilot => "copilot",
-            Self::CursorAgent => "cursor-agent",
+            Self::Cursor => "cursor-agent",
         }
     }
 
@@ -76,7 +77,7 @@ impl Agent {
             Self::Opencode => &["opencode", "opencode-ai"],
             Self::Aider => &["aider", "aider-chat"],
             Self::Copilot => &["copilot", "@github/copilot"],
-            Self::CursorAgent => &["cursor-agent"],
+            Self::Cursor => &["cursor-agent"],
         }
     }
 
@@ -214,7 +215,7 @@ mod tests {
             ("uvx aider-chat --message go", Agent::Aider, 1),
             ("python3 -m aider", Agent::Aider, 2),
             ("copilot", Agent::Copilot, 0),
-            ("cursor-agent -p go", Agent::CursorAgent, 0),
+            ("cursor-agent -p go", Agent::Cursor, 0),
         ] {
             assert_eq!(of(line), Some((agent, Some(word))), "{line}");
         }

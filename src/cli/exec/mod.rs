@@ -50,7 +50,13 @@ const LIFETIME: Duration = Duration::from_hours(24 * 30);
 const OBSERVING: &str =
     "tidegate: OBSERVING: the rules refuse nothing; the end shows what they would refuse\n";
 
+/// What is said where the words of Claude Code stand in a script.
+const WITHOUT_HOOKS: &str = "tidegate: a script starts Claude Code, so the hooks of this run are not added. \
+    Without them tool calls are not on record, and the agent is not told what is refused. Write them \
+    once: tidegate init claude-code --launched --write\n";
+
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct Exec {
     /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
     /// ~/.config/tidegate/tidegate.toml, the built-in policy]. It is read once, before the command
@@ -434,6 +440,12 @@ impl Exec {
     /// The command; Claude Code is told which session it is, and gets hooks for this run.
     fn words(&self, id: Uuid, variables: &[(&'static str, String)]) -> Vec<OsString> {
         let Some(at) = self.claude() else {
+            if self
+                .recognised()
+                .is_some_and(|it| it.agent == Agent::Claude)
+            {
+                print::err(WITHOUT_HOOKS);
+            }
             return self.command.clone();
         };
         let (before, command) = self.command.split_at(at);

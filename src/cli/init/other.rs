@@ -97,19 +97,19 @@ impl Other {
         let lines: Vec<Vec<String>> = changes.iter().map(Change::lines).collect();
         if !self.json {
             for (change, lines) in changes.iter().zip(&lines) {
-                let changed = (!lines.is_empty()).then_some(&**lines);
-                show(&change.path.display().to_string(), changed);
+                let shown = (!lines.is_empty()).then_some(&**lines);
+                show(&change.path.display().to_string(), shown);
             }
         }
-        let changed = lines.iter().any(|lines| !lines.is_empty());
-        let write = changed && (self.write || (!self.json && agreed()));
+        let differs = lines.iter().any(|lines| !lines.is_empty());
+        let write = differs && (self.write || (!self.json && agreed()));
         let mut backups = Vec::new();
         for change in changes.iter().filter(|it| write && !it.lines().is_empty()) {
             let before = change.before.as_deref();
             backups.extend(files::write(&change.path, before, &change.after).map_err(failed)?);
         }
         self.tell(agent, &changes, write, &backups);
-        Ok(Answer::whether(write || !changed))
+        Ok(Answer::whether(write || !differs))
     }
 
     fn tell(&self, agent: Agent, changes: &[Change], written: bool, backups: &[PathBuf]) {

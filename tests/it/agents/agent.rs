@@ -99,7 +99,7 @@ pub(super) static CLAUDE_NODE: Agent = Agent {
     settings: CLAUDE_SETTINGS,
 };
 
-/// OpenAI's agent.
+/// `OpenAI`'s agent.
 pub(super) static CODEX: Agent = Agent {
     name: "Codex 0.171.0",
     command: "codex",

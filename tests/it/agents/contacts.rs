@@ -20,10 +20,10 @@ fn contacts(agent: &'static Agent) {
     assert!(!seen.0.is_empty(), "{:#?}", played.outcome);
     let mut rows = BTreeSet::new();
     for (host, request) in &seen.0 {
-        let category = seen.ask(&played, host, request, "standard").0;
+        let category = ask(&played, host, request.as_ref(), "standard").0;
         if rows.insert((host.clone(), category.clone())) {
             let tiers = ["open", "standard", "restricted"];
-            let verdicts = tiers.map(|tier| seen.ask(&played, host, request, tier).1);
+            let verdicts = tiers.map(|tier| ask(&played, host, request.as_ref(), tier).1);
             tables::contact(agent.name, host, &category, &verdicts);
         }
     }
@@ -54,31 +54,30 @@ impl Seen {
         }
         Self(seen)
     }
+}
 
-    /// The category of a request, and what a tier says to it.
-    fn ask(
-        &self,
-        played: &Played,
-        host: &str,
-        request: &Option<(String, String)>,
-        tier: &str,
-    ) -> (String, String) {
-        let (method, path) = request
-            .clone()
-            .unwrap_or(("GET".to_owned(), "/".to_owned()));
-        let tidegate = Path::new(env!("CARGO_BIN_EXE_tidegate"));
-        let asked = Program::at(tidegate, played.folder())
-            .args([
-                "explain", "--json", "--tier", tier, "--method", &method, "--config",
-            ])
-            .args([played.folder().join("tidegate.toml")])
-            .args([format!("https://{host}{path}")])
-            .run();
-        let answer: serde_json::Value =
-            serde_json::from_str(&asked.stdout).unwrap_or_else(|_| panic!("{asked:#?}"));
-        let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
-        (text("category"), text("verdict"))
-    }
+/// The category of a request, and what a tier says to it.
+fn ask(
+    played: &Played,
+    host: &str,
+    request: Option<&(String, String)>,
+    tier: &str,
+) -> (String, String) {
+    let (method, path) = request
+        .cloned()
+        .unwrap_or(("GET".to_owned(), "/".to_owned()));
+    let tidegate = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    let asked = Program::at(tidegate, played.folder())
+        .args([
+            "explain", "--json", "--tier", tier, "--method", &method, "--config",
+        ])
+        .args([played.folder().join("tidegate.toml")])
+        .args([format!("https://{host}{path}")])
+        .run();
+    let answer: serde_json::Value =
+        serde_json::from_str(&asked.stdout).unwrap_or_else(|_| panic!("{asked:#?}"));
+    let text = |field: &str| answer[field].as_str().unwrap_or_default().to_owned();
+    (text("category"), text("verdict"))
 }
 
 /// Whether a host is none of the test's own.

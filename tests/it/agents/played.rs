@@ -77,9 +77,10 @@ impl Played {
             .expect("a folder")
             .flatten()
         {
-            let name = file.file_name().to_string_lossy().into_owned();
-            if name.starts_with("decisions") && name.ends_with(".jsonl") {
-                lines.extend(read_log(&file.path()));
+            let (name, path) = (file.file_name(), file.path());
+            let is_log = path.extension().is_some_and(|end| end == "jsonl");
+            if is_log && name.to_string_lossy().starts_with("decisions") {
+                lines.extend(read_log(&path));
             }
         }
         Self {
@@ -234,12 +235,18 @@ impl Played {
         self
     }
 
-    /// Names of the calls with a flow that was refused.
+    /// Names of the calls with a flow that was refused, as far as the model read their results: the
+    /// agent may end before a subagent goes on.
     fn refused(&self) -> BTreeSet<String> {
+        let read = |name: &String| {
+            let asked = self.asked.get(name);
+            asked.is_some_and(|asked| self.shown.iter().any(|shown| shown.call == asked.call))
+        };
         let refused = self.decisions().filter(|line| line.verdict() == "deny");
         let hosts = refused.filter_map(|line| line.text("server.address").strip_suffix(DOMAIN));
         hosts
             .filter_map(|host| Some(host.split_once('.')?.0.to_owned()))
+            .filter(read)
             .collect()
     }
 
@@ -258,12 +265,18 @@ impl Played {
         named.filter(|id| !id.is_empty()).collect()
     }
 
-    /// How the model learns of a refusal, for the manual.
+    /// How the model learns of a refusal, for the manual. A refusal of a command in the background is
+    /// told only where another call follows.
     pub(super) fn what_it_reads(&self) -> &'static str {
-        match (self.told(), self.refused()) {
-            (told, _) if told.is_empty() => "what the client prints",
-            (told, refused) if told == refused => "each refusal, with its reason and next step",
-            _ => "some refusals, with reason and next step",
+        let is_late = |name: &String| self.asked.get(name).is_some_and(|asked| asked.late);
+        let (told, mut refused) = (self.told(), self.refused());
+        refused.retain(|name| !is_late(name));
+        if told.is_superset(&refused) {
+            "each refusal, with its reason and next step"
+        } else if told.is_empty() {
+            "what the client prints"
+        } else {
+            "some refusals, with reason and next step"
         }
     }
 

@@ -18,13 +18,14 @@ pub(super) fn ties(played: &Played, inspected: bool) {
         .partition(|class| untied.contains_key(class));
     let mut tied = all.join(", ");
     if tied.is_empty() {
-        tied = "none".to_owned();
+        "none".clone_into(&mut tied);
     } else if !some.is_empty() {
         tied = format!("{tied}; not {}", some.join(", "));
     }
-    let session = match played.has_sessions_of_the_agent() {
-        true => "the agent's",
-        false => "the gate's",
+    let session = if played.has_sessions_of_the_agent() {
+        "the agent's"
+    } else {
+        "the gate's"
     };
     let reads = played.what_it_reads();
     let cells = [played.agent, played.way.name(), tls, &tied, session, reads];
@@ -55,10 +56,7 @@ fn row(heading: &str, key: usize, cells: &[&str]) {
     let text = std::fs::read_to_string(manual()).expect("the manual");
     let lines: Vec<&str> = text.lines().collect();
     let is_heading = |line: &&str| line.starts_with(&format!("//! {heading}"));
-    let from = lines
-        .iter()
-        .position(|line| is_heading(&line))
-        .expect("the heading");
+    let from = lines.iter().position(is_heading).expect("the heading");
     let table = lines[from..]
         .iter()
         .position(|line| line.starts_with("//! |---"));

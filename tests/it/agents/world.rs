@@ -385,7 +385,9 @@ impl World {
             Way::Exec => add(&["tidegate", "exec", "--config", &config]),
             Way::Jail => {
                 add(&["tidegate", "exec", "--jail", "--config", &config]);
-                shared.iter().for_each(|share| add(&["--share", share]));
+                for share in &shared {
+                    add(&["--share", share]);
+                }
             }
             Way::Join => {
                 let control = format!("unix:{}", path("control.sock"));
@@ -404,7 +406,9 @@ impl World {
             }
         }
         if run.way != Way::ByHand {
-            run.options.iter().for_each(|option| add(&[option]));
+            for option in &run.options {
+                add(&[option]);
+            }
             add(&["--"]);
         }
         add(run.wrapper);
