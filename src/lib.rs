@@ -28,7 +28,8 @@
 //! request inside a tunnel that is inspected.
 //!
 //! 1. **accept** ([`proxy`]). Listeners are bound before anything else, or inherited from the
-//!    service manager. After an error of `accept` the listener waits before it tries again.
+//!    service manager. After an error of `accept` the listener waits before it tries again. Where all
+//!    turns are taken, a connection on which nothing is being answered makes room for the new one.
 //! 2. **head**. One request head, read within its bounds and parsed once, strictly. A head that two
 //!    parsers could read in two ways is refused. The origin is sent what the gate understood, written
 //!    anew, never the bytes that were received.

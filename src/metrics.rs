@@ -93,6 +93,9 @@ impl Metrics {
             .build_info
             .series(&[env!("CARGO_PKG_VERSION")])
             .set(1);
+        for error in ["aborted", "exhausted", "other"] {
+            declared.accept_errors.series(&[error]);
+        }
         for result in ["failed", "ok"] {
             declared.policy_reloads.series(&[result]);
             declared.issuer_fetches.series(&[result]);
@@ -297,6 +300,11 @@ impl Metrics {
     /// `tidegate_connections`.
     pub fn connected_clients(&self, more: i64) {
         self.0.declared.connections.add(more);
+    }
+
+    /// `tidegate_connections_evicted_total`.
+    pub fn connection_evicted(&self) {
+        self.0.declared.connections_evicted.inc();
     }
 
     /// `tidegate_rate_limited_total{kind}`: `kind` is a word of a closed list.

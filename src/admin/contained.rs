@@ -114,17 +114,24 @@ struct TokenRequest {
 async fn token(
     State(gate): State<Arc<Gate>>,
     Extension(door): Extension<Door>,
-    Json(asked): Json<TokenRequest>,
+    Extension(asker): Extension<Asker>,
+    Json(request): Json<TokenRequest>,
 ) -> Result<Response, Refused> {
     if door != Door::Control {
         return Err(control_only("a token for reports is made"));
     }
-    let lifetime = asked.lifetime.unwrap_or(TOKEN_LIFETIME);
-    let reports = asked.reports.unwrap_or(1);
+    let lifetime = request.lifetime.unwrap_or(TOKEN_LIFETIME);
+    let reports = request.reports.unwrap_or(1);
     if !(1..=MAX_TOKEN_LIFETIME).contains(&lifetime) || !(1..=MAX_REPORTS).contains(&reports) {
         let why = "a token holds for 1 to 604800 seconds and is good for 1 to 10000 reports";
         return Err(Refused::new(StatusCode::BAD_REQUEST, "bad_request", why));
     }
+    let event = gate.recorder.queue_event(&Event::ReportTokenMade {
+        lifetime,
+        count: reports,
+        asker,
+    });
+    event.written().await?;
     let span = SignedDuration::from_secs(lifetime.into());
     let made = gate.report_tokens.make(span, reports, gate.clock.now());
     let token = made.ok_or_else(|| {

@@ -40,7 +40,7 @@ pub struct Snapshot {
     pub tls: tls::Servers,
     /// How TLS is spoken with origins.
     pub upstreams: tls::Upstreams,
-    /// Who vouches for inspected destinations; `None`: nothing is inspected.
+    /// The authority for inspected destinations; `None`: nothing is inspected.
     pub authority: Option<Arc<tls::Authority>>,
     /// With what credentials are hashed; `None`: no rule names any.
     pub credentials: Option<CredentialKey>,
@@ -71,7 +71,7 @@ pub struct Parts<'a> {
     pub recorder: &'a Recorder,
     /// How listeners speak TLS.
     pub tls: tls::Servers,
-    /// Who vouches for inspected destinations.
+    /// The authority for inspected destinations.
     pub authority: Option<Arc<tls::Authority>>,
     /// How upstreams are spoken TLS with.
     pub upstreams: tls::Upstreams,

@@ -17,7 +17,7 @@ use super::{Labels, RepositorySaid};
 /// Who is asking, and what showed it.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// `ana@acme.example`; `None` where nobody was identified.
+    /// `ana@acme.example`; `None` where no user was identified.
     pub subject: Option<Arc<str>>,
     /// The caller as policy sees it.
     pub who: Who,

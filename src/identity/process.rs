@@ -38,7 +38,7 @@ pub enum Kin {
     Any,
     /// It is one of the command's processes.
     Own,
-    /// It is a process of somebody else.
+    /// It is a process of another session or user.
     Stranger,
     /// Which process it is could not be seen.
     Unknown,
@@ -252,9 +252,9 @@ mod tests {
     #[test]
     fn a_client_that_is_gone_is_unknown() {
         let (_listener, address) = ends();
-        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 1));
         assert_eq!(
-            Family::of_this_process().find(nobody, address),
+            Family::of_this_process().find(unknown, address),
             (Kin::Unknown, None)
         );
     }

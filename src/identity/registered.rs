@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(registered.process_of("s"), None);
         hook.kill().unwrap();
         hook.wait().unwrap();
-        let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
-        assert_eq!(registered.at(nobody, local), None);
+        let unknown = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(registered.at(unknown, local), None);
     }
 }

@@ -126,8 +126,9 @@
 //!   The pins are one JSON file, `$XDG_STATE_HOME/tidegate/workspaces.json` (mode 0600, replaced as a
 //!   whole, held locked while it changes), which does not exist in a jail. **A process of the same user
 //!   outside a jail can rewrite it**, as it can that user's policy: a pin is evidence only where every
-//!   command that is not trusted runs in a jail. A gate that runs for others (`tidegate run`) reads no
-//!   pins: write a `[[workspace]]`.
+//!   command that is not trusted runs in a jail. `tidegate run` reads no
+//!   pins, because its callers' folders may be on other hosts and it has no folder of its own to
+//!   compare with a pin: write a `[[workspace]]`.
 //! - The **working copy** counts only where its top folder, its `.git`, and what these point to
 //!   (`gitdir:`, `commondir`, symbolic links) belong to the user of the process, or, for root under
 //!   `sudo`, to the user who called it, as git's `safe.directory` has it. A working copy of another

@@ -88,6 +88,7 @@
 //! | `tidegate_certificate_not_after_timestamp_seconds` | gauge | kind | When the first certificate or revocation list of its kind ends: `listener`, `client-ca`, `client-crl`, `inspect-ca`, `upstream`, `upstream-root`, `upstream-crl`, `parent`. |
 //! | `tidegate_certificates_minted_total` | counter |  | Certificates made for inspected destinations. |
 //! | `tidegate_connections` | gauge |  | Clients that are connected, also those that were answered and are waited for. |
+//! | `tidegate_connections_evicted_total` | counter |  | Waiting connections that were ended to make room for new ones. |
 //! | `tidegate_contained` | gauge | probe | 0 where the last report of a doctor reached the outside without the gate, else 1. |
 //! | `tidegate_contained_timestamp_seconds` | gauge |  | When a doctor last reported; 0 before the first report. |
 //! | `tidegate_decision_duration_seconds` | histogram |  | Time to decide one flow by the policy. |
@@ -126,6 +127,20 @@
 //! 10 minutes although bytes wait for it (`TCP_USER_TIMEOUT`). A peer that answers probes may be silent
 //! for as long as `limits.idle` says. A listener that cannot accept waits a tenth of a second between
 //! tries, logs at most every ten seconds, and counts in `tidegate_accept_errors_total`.
+//!
+//! **Room for clients**: as many clients as the descriptors permit (see there), at most `limits.flows`,
+//! may be connected at once. Where one more comes, the gate ends one connection that *waits*: whose
+//! client has not sent a whole PROXY header, TLS handshake or request head, or is between two
+//! requests, or reads the end of an answer. It ends the connection that has waited longest, of the
+//! network (an IPv4 address, an IPv6 /64) with the most waiting connections, and none that has waited
+//! for less than 20 ms. The gate never ends a connection whose request it is answering, nor a tunnel;
+//! where no connection waits, it turns the new client away (`tidegate_flows_unstarted_total`). So a
+//! client that opens connections and sends nothing keeps no other client out. Behind a balancer the
+//! network is that of the client in the PROXY header. All processes of one host are one network: among
+//! them the oldest connection makes room, and an idle client of that host may have to connect again.
+//! Connections that were ended are counted in `tidegate_connections_evicted_total`, and on record in
+//! `connections_evicted` (`tidegate.evicted.count`; `client.address` is the network of the last one):
+//! a line at once, then at most one each minute, and at the end.
 //!
 //! **Who could change the policy**: `run` refuses, at its start and at each reload, a policy, include,
 //! key, certificate, list, password file or program, and any folder above them up to `/`, that a user
@@ -211,7 +226,8 @@
 //! (`POST /v1/contained`). A report needs a token, which the control socket makes: doctor asks there
 //! (`--control unix:PATH`), or takes `TIDEGATE_REPORT_TOKEN`. For a place without the control socket,
 //! make one at the gate: `tidegate doctor --report-token 168` prints a token for 168 reports within a
-//! week. Each report and its sender are on record (`containment_reported`). An agent that reads the
+//! week. Each token (`report_token_made`) and each report
+//! (`containment_reported`) is on record with its sender. An agent that reads the
 //! token, or that changes the doctor's surroundings, can send a false report; so can a process of the
 //! gate's own user outside a jail, which can open the control socket. Use `tidegate_contained` for
 //! alerts, never to permit anything.
@@ -234,8 +250,8 @@
 //! that has waited longest, of the client with the most connections. So idle or slow clients cannot
 //! block health or metrics. Bodies have at most 64 KiB (a report 4 KiB, a hook 16 MiB).
 //!
-//! **Who asked**: `session_started`, `session_ended`, `tool_call_started`, `tool_call_ended` and
-//! `containment_reported` carry `tidegate.asker.door` (`admin`, `admin-tls`, `control`, `exec`), and
+//! **Who asked**: `session_started`, `session_ended`, `tool_call_started`, `tool_call_ended`,
+//! `containment_reported` and `report_token_made` carry `tidegate.asker.door` (`admin`, `admin-tls`, `control`, `exec`), and
 //! facts about the asker: at a Unix socket `tidegate.asker.uid` and `.pid` as the kernel gives
 //! them, by TCP `.address`, the name in a client certificate (`.certificate`), and the session whose
 //! token was shown (`.session`). A process that has ended may have left its pid to another one.

@@ -45,6 +45,8 @@ declare! {
         "Certificates made for inspected destinations.";
     connections: IntGauge = "tidegate_connections" [],
         "Clients that are connected, also those that were answered and are waited for.";
+    connections_evicted: IntCounter = "tidegate_connections_evicted_total" [],
+        "Waiting connections that were ended to make room for new ones.";
     contained: IntGaugeVec = "tidegate_contained" ["probe"],
         "0 where the last report of a doctor reached the outside without the gate, else 1.";
     contained_at: IntGauge = "tidegate_contained_timestamp_seconds" [],

@@ -36,6 +36,7 @@ fn all() -> Metrics {
     metrics.flow_end(End::Refused, Some(REASONS[1]));
     metrics.flow_unstarted();
     metrics.accept_failed("exhausted");
+    metrics.connection_evicted();
     metrics.dns(took);
     metrics.connected(Category::Update, took);
     metrics.upstream_error("connect_failed", Category::Plugin);

@@ -17,6 +17,7 @@ use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Wor
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::Target;
 use crate::policy::{Attempt, Category, Decision, Query, TierId, Verdict, explain};
+use crate::proxy::accept::admission::Busy;
 use crate::proxy::refusal::{Code, Refusal};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
 
@@ -53,6 +54,8 @@ pub(super) struct Flow {
     settled: bool,
     kind: FlowKind,
     began: Instant,
+    /// Keeps the client's connection from being ended to make room for another one.
+    pub(super) busy: Option<Busy>,
 }
 
 /// A caller that was identified on a connection before.
@@ -116,6 +119,7 @@ impl Flow {
             settled: false,
             kind,
             began,
+            busy: None,
         })
     }
 

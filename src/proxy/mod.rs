@@ -14,14 +14,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::Semaphore;
 
 use crate::config::{IdentityDemand, Listener};
 use crate::gate::Gate;
 use crate::identity::{Channel, Family, Grant, Kin};
-use crate::metrics::Metrics;
 
 use accept::Front;
+use accept::admission::Connections;
 use tunnel::buffers::Buffers;
 
 pub use accept::bind;
@@ -39,50 +39,12 @@ struct Shared {
     /// A caller of a listener that nothing is known of.
     nobody: Arc<Listener>,
     connections: Arc<Connections>,
+    /// Turns to look the process of a client up.
+    searches: Semaphore,
 }
 
 /// Clients whose processes are looked up at once.
 const MAX_SEARCHES: usize = 4;
-
-/// Clients that may be connected at once, counted from accept until the socket is closed.
-struct Connections {
-    turns: Arc<Semaphore>,
-    /// Turns to look a client's process up.
-    searches: Semaphore,
-    metrics: Metrics,
-}
-
-/// One connected client.
-struct Turn {
-    _turn: OwnedSemaphorePermit,
-    metrics: Metrics,
-}
-
-impl Connections {
-    fn new(most: usize, metrics: &Metrics) -> Self {
-        Self {
-            turns: Arc::new(Semaphore::new(most)),
-            searches: Semaphore::new(MAX_SEARCHES),
-            metrics: metrics.clone(),
-        }
-    }
-
-    /// Counts a client in, where there is room for one more.
-    fn try_acquire_owned(self: Arc<Self>) -> Result<Turn, TryAcquireError> {
-        let turn = self.turns.clone().try_acquire_owned()?;
-        self.metrics.connected_clients(1);
-        Ok(Turn {
-            _turn: turn,
-            metrics: self.metrics.clone(),
-        })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.metrics.connected_clients(-1);
-    }
-}
 
 /// A listener that was bound.
 #[derive(Debug)]
@@ -141,8 +103,11 @@ pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
         listeners: bound.iter().map(|bound| bound.listener.clone()).collect(),
         tenants: bound.iter().map(|bound| bound.tenant.clone()).collect(),
         nobody: Arc::new(nobody()),
-        connections: Arc::new(Connections::new(connections, &gate.metrics)),
+        connections: Arc::new(Connections::new(connections, gate)),
+        searches: Semaphore::new(MAX_SEARCHES),
     });
+    let reporting = shared.connections.clone().report_evictions(gate.clone());
+    gate.tasks.spawn(reporting);
     for (index, bound) in bound.into_iter().enumerate() {
         gate.tasks.spawn(accept::accept(
             shared.clone(),

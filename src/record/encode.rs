@@ -28,7 +28,7 @@ const ANSWERS: usize = 32;
 /// Flows that one `record_gap` names.
 const GAP_FLOWS: usize = 1000;
 
-/// A line, but for what only the writer knows.
+/// A line without the fields that the writer adds.
 #[derive(Debug)]
 pub(super) struct Line {
     /// The whole line, its newline included.
@@ -117,6 +117,12 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         Event::PolicyAdvisory { detail } => line(at, "policy_advisory", Says::Nothing, |object| {
             object.text("tidegate.detail", detail, DETAIL);
         }),
+        Event::ConnectionsEvicted { count, network } => {
+            line(at, "connections_evicted", Says::Nothing, |object| {
+                object.number("tidegate.evicted.count", *count);
+                object.plain("client.address", network);
+            })
+        }
         Event::ProgramStarted { path, detail } => {
             line(at, "program_started", Says::Nothing, |object| {
                 program(object, path, detail);
@@ -156,6 +162,15 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         } => line(at, "containment_reported", Says::Nothing, |object| {
             object.texts("tidegate.contained.inside", inside.iter().copied(), NAME);
             object.texts("tidegate.contained.outside", outside.iter().copied(), NAME);
+            asker(object, by);
+        }),
+        Event::ReportTokenMade {
+            lifetime,
+            count,
+            asker: by,
+        } => line(at, "report_token_made", Says::Nothing, |object| {
+            object.number("tidegate.report.lifetime", u64::from(*lifetime));
+            object.number("tidegate.report.count", u64::from(*count));
             asker(object, by);
         }),
         Event::ToolCallStarted(facts) => line(at, "tool_call_started", Says::Nothing, |object| {

@@ -354,6 +354,13 @@ pub enum Event {
         /// `tidegate.detail`: which caller.
         detail: Box<str>,
     },
+    /// Waiting connections were ended to make room for new ones.
+    ConnectionsEvicted {
+        /// `tidegate.evicted.count`: how many, since the last such line.
+        count: u64,
+        /// `client.address`: the network of the last one, which had most waiting connections.
+        network: IpAddr,
+    },
     /// The gate is about to start a program.
     ProgramStarted {
         /// `process.executable.path`.
@@ -390,6 +397,15 @@ pub enum Event {
         /// `tidegate.contained.outside`: the probes that got out.
         outside: Vec<&'static str>,
         /// Who reported it.
+        asker: Asker,
+    },
+    /// A token for reports of a doctor was made.
+    ReportTokenMade {
+        /// `tidegate.report.lifetime`: seconds for which it holds.
+        lifetime: u32,
+        /// `tidegate.report.count`: reports for which it is good.
+        count: u32,
+        /// Who asked for it.
         asker: Asker,
     },
     /// A hook reported that a tool call began.

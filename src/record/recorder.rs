@@ -527,6 +527,7 @@ fn event_capacity(event: &Event) -> usize {
     match event {
         Event::ToolCallEnded(_) | Event::ToolCallStarted(_) => MAX_EVENTS / 4,
         Event::ContainmentReported { .. }
+        | Event::ReportTokenMade { .. }
         | Event::SessionEnded(_)
         | Event::SessionRefused(_)
         | Event::SessionStarted(_) => MAX_EVENTS / 2,

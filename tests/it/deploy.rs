@@ -255,6 +255,22 @@ fn the_image_runs_as_nobody_in_particular_and_has_no_shell() {
 }
 
 #[test]
+fn every_builder_of_the_image_leaves_keys_and_history_out() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Beside the Dockerfile only BuildKit would read it, and would prefer it.
+    assert!(!deploy("Dockerfile.dockerignore").exists());
+    let text = std::fs::read_to_string(top.join(".dockerignore")).expect("a list");
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines[0], "*", "nothing gets in unless it is named");
+    for secret in ["**/*.key", "**/*.pem"] {
+        assert!(lines.contains(&secret), "{secret}");
+    }
+    for kept_out in ["!.git", "!certs", "!target"] {
+        assert!(!lines.contains(&kept_out), "{kept_out}");
+    }
+}
+
+#[test]
 fn every_shipped_configuration_loads() {
     let mut found = vec![deploy("compose/tidegate.toml")];
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");

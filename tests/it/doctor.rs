@@ -266,6 +266,12 @@ fn a_report_needs_a_token_that_only_the_control_socket_makes() {
 
     let made = gate.control("/v1/contained/token", None, &asked).json();
     let token = made["token"].as_str().expect("a token").to_owned();
+    // It was on record before it was answered, and none of the refused calls is.
+    let lines = gate.records().named("report_token_made");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(lines[0].number("tidegate.report.count"), 2);
+    assert_eq!(lines[0].text("tidegate.asker.door"), "control");
+    assert!(lines[0].has("tidegate.asker.uid"));
     assert_eq!(gate.contained_with(&token, report), 204);
     assert_eq!(gate.contained_with(&token, report), 204);
     assert_eq!(

@@ -29,6 +29,11 @@ struct Bench {
 
 impl Bench {
     fn start(raw: u16) -> Self {
+        Self::with(raw, "")
+    }
+
+    /// With more lines of a configuration.
+    fn with(raw: u16, lines: &str) -> Self {
         let (pki, origin) = (Pki::new(), Origin::echo());
         let (cert, key) = pki.issue(|params| {
             let name = "proxy.example.net".try_into().expect("ASCII");
@@ -39,7 +44,7 @@ impl Bench {
 [[listener]]
 address = \"127.0.0.1:0\"
 tls = {{ cert = \"proxy.pem\", key = \"proxy.key\" }}
-",
+{lines}",
             names(&[HOST, RAW]),
             allow("files", HOST, origin.port()),
             allow_more("raw", RAW, raw, "raw = true\n"),
@@ -304,4 +309,23 @@ fn whoever_breaks_a_tunnel_off_is_told_to_the_other_side() {
             .count()
             == 2
     });
+}
+
+#[test]
+fn connections_that_open_no_stream_keep_no_other_client_out() {
+    let bench = Bench::with(1, "[limits]\nflows = 16\n");
+    let uri = format!("http://{HOST}:{}/", bench.origin.port());
+    // The first has a stream that goes on, so it is not ended, although it is the oldest.
+    let busy = bench.connect();
+    let target = format!("{HOST}:{}", bench.origin.port());
+    let (opened, _tunnel) = bench.ask(&busy, "CONNECT", &target, false);
+    assert_eq!(opened.status(), 200);
+    let held: Vec<_> = (0..40).map(|_| bench.connect()).collect();
+    let (answer, _) = bench.ask(&bench.connect(), "GET", &uri, true);
+    assert_eq!(answer.status(), 200);
+    let metrics = bench.gate.metrics();
+    assert!(metrics.sum("tidegate_connections_evicted_total", &[]) >= 16.0);
+    let (again, _) = bench.ask(&busy, "GET", &uri, true);
+    assert_eq!(again.status(), 200);
+    drop(held);
 }

@@ -54,7 +54,7 @@ impl Bench {
     }
 }
 
-// --- MCP that nobody listed ---------------------------------------------------------------------
+// --- MCP that is not listed ---------------------------------------------------------------------
 
 #[test]
 fn a_message_of_mcp_is_found_whatever_it_is_called() {
@@ -300,7 +300,7 @@ fn another_session_in_the_fields_is_recorded_or_refused() {
                 );
             }
         }
-        // Nobody vouches for a session: there is nothing to compare with.
+        // Without evidence of a session there is nothing to compare with.
         let mut client = bench.client();
         client.send(bench.head("GET /x", &foreign));
         assert_eq!(client.answer("GET").status(), 200);

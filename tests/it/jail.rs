@@ -333,3 +333,36 @@ fn refused_names_over_the_rate_hold_up_no_allowed_name() {
     assert!(left.said.contains("came first"), "{}", left.said);
     origin.saw_nothing();
 }
+
+#[test]
+fn silent_connections_in_a_jail_keep_no_other_client_out() {
+    let pki = Pki::new();
+    let origin = site(&pki);
+    let jails = Jails::new(&origin, &pki);
+    if !possible(&jails) {
+        return;
+    }
+    // Each is more than twice what may be connected at once.
+    let script = format!(
+        "python3 - <<'END'
+import socket, subprocess
+for end in [('1.2.3.4', 80), ('9.9.9.9', 53)]:
+    held = [socket.create_connection(end) for _ in range(150)]
+    print(subprocess.run(['curl', '-sS', 'https://{HOST}:{port}/']).returncode, flush=True)
+    named = socket.create_connection(('9.9.9.9', 53))
+    labels = b''.join(bytes([len(it)]) + it for it in b'{HOST}'.split(b'.'))
+    question = b'\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0' + labels + b'\\0\\0\\1\\0\\1'
+    named.sendall(len(question).to_bytes(2, 'big') + question)
+    print('named', named.recv(4, socket.MSG_WAITALL)[2:] == b'\\0\\7', flush=True)
+END",
+        port = origin.port()
+    );
+    let left = jails.run(&script);
+    let expected = "from outside0\nnamed True\n".repeat(2);
+    assert_eq!((left.code, left.said.as_str()), (0, expected.as_str()));
+    let mut lines = left.records.iter();
+    assert!(
+        lines.any(|line| line.name() == "connections_evicted"),
+        "none made room"
+    );
+}

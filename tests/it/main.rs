@@ -11,6 +11,7 @@
 mod admin;
 mod admin_hostile;
 mod admin_tls;
+mod admission;
 mod adversary;
 mod agent;
 mod agents;

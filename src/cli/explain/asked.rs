@@ -6,7 +6,7 @@ use crate::policy::Deed;
 /// What was asked about.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Asked {
-    /// A flow that somebody thinks of.
+    /// A flow that was not attempted yet.
     Flow(Flow),
     /// The beginning or end of a flow's id, or all of it.
     Recorded(String),

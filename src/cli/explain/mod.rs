@@ -75,7 +75,7 @@ impl Explain {
         }
     }
 
-    /// Explains a flow that somebody thinks of.
+    /// Explains a flow that was not attempted yet.
     fn future(&self, flow: &Flow, config: &Config, policy: &Policy) -> Result<Answer, Trouble> {
         let (who, caller) = self.caller(policy)?;
         let mut explanation = judge(policy, &who, flow);

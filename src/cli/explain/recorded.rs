@@ -224,7 +224,7 @@ impl Recorded {
         listed(&parts, " · ")
     }
 
-    /// The session and what it is worth; nothing where nobody said one.
+    /// The session and how far it is trusted; empty where the record names none.
     fn session(&self) -> String {
         match &*self.text("session.id") {
             "" => String::new(),

@@ -1,4 +1,4 @@
-//! JSON that keeps the order of its keys: a file of somebody's settings stays theirs.
+//! JSON that keeps the order of its keys, so that a file of settings stays as its user wrote it.
 
 use std::fmt;
 

@@ -47,7 +47,7 @@ pub(super) struct ClaudeCode {
     /// Another file than the usual one.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Leave the proxy to whoever launches the agent: `tidegate exec`, `session start --env`.
+    /// Leave the proxy to the launcher of the agent: `tidegate exec`, `session start --env`.
     #[arg(long)]
     launched: bool,
     /// Write without asking.
@@ -189,7 +189,7 @@ fn show(path: &str, lines: Option<&[String]>) {
     print::out(&text);
 }
 
-/// Whether somebody at a terminal says yes.
+/// Whether the user at the terminal agrees.
 fn agreed() -> bool {
     let stdin = io::stdin();
     if !stdin.is_terminal() {

@@ -4,8 +4,8 @@
 //! start of a session, and where the agent changes its folder, the hook also registers the session for
 //! the agent's commands and writes their variables to `CLAUDE_ENV_FILE`.
 //!
-//! The gate reads the standard input of the hook itself where it can: then it knows that the agent
-//! wrote the report. The hook never stops the agent: whatever goes wrong, it exits with 0. Commands use
+//! The gate reads the standard input of the hook itself where it can: then only the
+//! agent can have written the report. The hook never stops the agent: whatever goes wrong, it exits with 0. Commands use
 //! the proxy all the same, which refuses a caller that it does not know.
 
 use std::io::{self, Read};

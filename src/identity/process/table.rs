@@ -194,7 +194,7 @@ pub(in crate::identity) fn listeners(folder: &Path, local: SocketAddr) -> Vec<u3
     ["tcp", "tcp6"].into_iter().flat_map(of).collect()
 }
 
-/// The number in the line of those two addresses; a socket that nobody holds has none.
+/// The number in the line of those two addresses; a socket without a holder has none.
 fn listed(table: &Path, from: &str, to: &str) -> Option<u64> {
     number(table, |client, server| client == from && server == to)
 }

@@ -1,13 +1,14 @@
 //! A read-only place: the folder of the system as it is, or, where something in it must not be
 //! seen, a folder of our own with its other entries. What appears outside later is not in there.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::AtFlags;
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, readlinkat, statat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, readlinkat, statat};
 
 use super::build::Root;
 
@@ -18,41 +19,53 @@ const OWN: [&str; 2] = ["/etc/resolv.conf", "/etc/nsswitch.conf"];
 
 /// Shows what is at `path`, without the folders `without`.
 pub(super) fn read_only(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> {
-    if without.iter().any(|folder| folder == path) || OWN.map(Path::new).contains(&path) {
+    let mut closed = HashSet::new();
+    if path.starts_with(ETC) {
+        note_closed(root, path, &mut closed);
+    }
+    show(root, path, &Left { without, closed })
+}
+
+/// What a read-only place leaves out.
+struct Left<'a> {
+    /// Folders that are left out.
+    without: &'a [PathBuf],
+    /// Folders of the settings that are shown entry by entry.
+    closed: HashSet<PathBuf>,
+}
+
+fn show(root: &mut Root, path: &Path, left: &Left<'_>) -> io::Result<()> {
+    let is_left_out = left.without.iter().any(|folder| folder == path);
+    if is_left_out || OWN.map(Path::new).contains(&path) {
         return Ok(());
     }
-    let below = without.iter().any(|folder| folder.starts_with(path));
-    if below || path.starts_with(ETC) && has_secrets(root, path)? {
-        return entries(root, path, without);
+    let below = left.without.iter().any(|folder| folder.starts_with(path));
+    if below || left.closed.contains(path) {
+        return entries(root, path, left);
     }
     root.bind(path, path)
 }
 
-/// Whether a folder of the settings has something that others cannot read, or is the whole.
-fn has_secrets(root: &Root, path: &Path) -> io::Result<bool> {
-    if path == Path::new(ETC) {
-        return Ok(true);
+/// Notes the folders of the settings that hold something that other users cannot read, the whole of
+/// the settings always; each folder is read once. Returns whether `path` is one of them.
+fn note_closed(root: &Root, path: &Path, closed: &mut HashSet<PathBuf>) -> bool {
+    let mut found = path == Path::new(ETC);
+    // From any other user the kernel keeps these files itself.
+    if rustix::process::geteuid().is_root() {
+        let read = each(root, path, |name, is, is_public| {
+            let is_folder = is == FileType::Directory;
+            found |= !is_public || is_folder && note_closed(root, &path.join(name), closed);
+        });
+        found |= read.is_err();
     }
-    // The kernel keeps these from any other user.
-    if !rustix::process::geteuid().is_root() {
-        return Ok(false);
+    if found {
+        closed.insert(path.to_owned());
     }
-    let mut found = false;
-    each(root, path, |name, status, is| {
-        found = found
-            || !is_public(status, is)
-            || match is {
-                FileType::Directory => has_secrets(root, &path.join(name)).unwrap_or(true),
-                _ => false,
-            };
-        Ok(())
-    })?;
-    Ok(found)
+    found
 }
 
 /// Whether every user can read it.
-fn is_public(status: &Stat, is: FileType) -> bool {
-    let mode = Mode::from_raw_mode(status.st_mode);
+fn is_public(mode: Mode, is: FileType) -> bool {
     match is {
         FileType::Directory => mode.contains(Mode::ROTH | Mode::XOTH),
         FileType::RegularFile => mode.contains(Mode::ROTH),
@@ -61,15 +74,14 @@ fn is_public(status: &Stat, is: FileType) -> bool {
 }
 
 /// A folder of our own with the entries that are there now.
-fn entries(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> {
+fn entries(root: &mut Root, path: &Path, left: &Left<'_>) -> io::Result<()> {
     root.folder(path)?;
     let is_settings = path.starts_with(ETC) && rustix::process::geteuid().is_root();
     let mut found = Vec::new();
-    each(root, path, |name, status, is| {
-        if !is_settings || is_public(status, is) {
+    each(root, path, |name, is, is_public| {
+        if !is_settings || is_public {
             found.push((path.join(name), is));
         }
-        Ok(())
     })?;
     for (entry, is) in found {
         match is {
@@ -82,7 +94,7 @@ fn entries(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> 
                 }
             }
             FileType::Directory | FileType::RegularFile => {
-                match read_only(root, &entry, without) {
+                match show(root, &entry, left) {
                     // It was removed meanwhile, or is closed to this user.
                     Err(error)
                         if matches!(
@@ -105,12 +117,9 @@ const NO_ENTRIES: [io::ErrorKind; 2] = [
     io::ErrorKind::PermissionDenied,
 ];
 
-/// Calls with each entry of a folder of the old root.
-fn each(
-    root: &Root,
-    path: &Path,
-    mut call: impl FnMut(&Path, &Stat, FileType) -> io::Result<()>,
-) -> io::Result<()> {
+/// Calls with each entry of a folder of the old root: its name, what it is, and whether every user
+/// can read it.
+fn each(root: &Root, path: &Path, mut call: impl FnMut(&Path, FileType, bool)) -> io::Result<()> {
     let folder = match root.outside(path, OFlags::RDONLY | OFlags::DIRECTORY) {
         Err(error) if NO_ENTRIES.contains(&error.kind()) => return Ok(()),
         other => other?,
@@ -122,10 +131,16 @@ fn each(
             continue;
         }
         let name = Path::new(OsStr::from_bytes(bytes));
+        // Every user can read a symbolic link, and most settings are links.
+        if entry.file_type() == FileType::Symlink {
+            call(name, FileType::Symlink, true);
+            continue;
+        }
         let Ok(status) = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else {
             continue;
         };
-        call(name, &status, FileType::from_raw_mode(status.st_mode))?;
+        let is = FileType::from_raw_mode(status.st_mode);
+        call(name, is, is_public(Mode::from_raw_mode(status.st_mode), is));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Files of the home that a command gets a copy of: certificates that variables name, and settings
 //! of tools without credentials.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Content, Planning};
@@ -54,13 +55,11 @@ const CREDENTIALS: [&str; 11] = [
 ];
 
 pub(super) fn add(plan: &mut Planning, home: Option<&Path>) {
-    for name in CERTIFICATES {
-        if let Some(file) = std::env::var_os(name) {
-            let file = plan.view.directory.join(file);
-            if file.is_file() {
-                plan.copy(&file, Content::Certificates);
-            }
-        }
+    let named = CERTIFICATES.iter().filter_map(std::env::var_os);
+    // Most of them name the same file.
+    let files: BTreeSet<_> = named.map(|file| plan.view.directory.join(file)).collect();
+    for file in files.iter().filter(|file| file.is_file()) {
+        plan.copy(file, Content::Certificates);
     }
     let Some(home) = home else { return };
     for name in SETTINGS {

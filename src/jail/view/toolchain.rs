@@ -248,7 +248,12 @@ impl Tools<'_> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let links = entries.filter(|entry| entry.file_type().is_ok_and(|is| is.is_symlink()));
         let links: Vec<_> = links.take(MAX_LINKS).map(|link| link.path()).collect();
-        for link in links {
+        // One that leads to its neighbour leads to what is shown, or to another one of these.
+        let leads_out = |link: &PathBuf| match std::fs::read_link(link) {
+            Ok(to) => to.parent().is_some_and(|folder| folder != Path::new("")),
+            Err(_) => false,
+        };
+        for link in links.into_iter().filter(leads_out) {
             if !self.plan.is_fixed(&link) {
                 continue;
             }

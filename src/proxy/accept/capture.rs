@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use hashbrown::HashMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 use crate::config::Listener;
 use crate::gate::Gate;
@@ -21,8 +22,9 @@ use crate::name::{Host, HostName, Path, Target, Url};
 use crate::proxy::connection::Connection;
 use crate::proxy::refusal::{Code, Refusal};
 use crate::proxy::tunnel::{Tunnel, tunnel_to};
-use crate::proxy::{Connections, Shared, Tenant};
+use crate::proxy::{MAX_SEARCHES, Shared, Tenant};
 
+use super::admission::Connections;
 use super::{Front, accept, dns};
 
 /// The port whose connections speak plain HTTP.
@@ -64,12 +66,14 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
         buffers: Arc::new(crate::proxy::buffers_of(gate)),
         listeners: vec![inside.listener],
         nobody: Arc::new(crate::proxy::nobody()),
-        connections: Arc::new(Connections::new(connections, &gate.metrics)),
+        connections: Arc::new(Connections::new(connections, gate)),
+        searches: Semaphore::new(MAX_SEARCHES),
         tenants: vec![inside.tenant],
     });
     let names = Arc::new(Names::default());
     let mut ports = Vec::new();
     let tasks = &gate.tasks;
+    tasks.spawn(shared.connections.clone().report_evictions(gate.clone()));
     let sockets = inside.sockets;
     for listener in sockets.captured {
         ports.push(listener.local_addr()?.port());

@@ -16,13 +16,14 @@ use crate::proxy::connection::{Connection, Origin};
 use crate::proxy::tunnel::Tunnel;
 use crate::tls::{Accepted, HandshakeError, Server};
 
+use super::admission::Seat;
 use super::balancer;
 
 /// Serves one client from its first byte on; hands back a tunnel that opened.
 pub(in crate::proxy) async fn serve(
     shared: Arc<Shared>,
     mut socket: TcpStream,
-    mut channel: Channel,
+    (mut channel, seat): (Channel, Arc<Seat>),
     index: usize,
 ) -> Option<Box<Tunnel>> {
     let snapshot = shared.gate.snapshot.load_full();
@@ -36,15 +37,17 @@ pub(in crate::proxy) async fn serve(
             return None;
         };
         channel.peer = client.unwrap_or(channel.peer);
+        seat.set_client(channel.peer.ip());
     }
     if listener.tls.is_some() {
-        let arrived = (socket, channel, index);
+        let arrived = (socket, channel, seat, index);
         // Boxed: a plain connection must not carry the room that a handshake takes.
         return Box::pin(with_tls(shared, arrived, &listener, &snapshot)).await;
     }
     let origin = Origin {
         channel: Arc::new(channel),
         listener: index,
+        seat,
     };
     drop((listener, snapshot));
     let connection = Connection::new(shared, ClientStream::Plain(socket), origin);
@@ -60,7 +63,7 @@ fn is_balancer(listener: &Listener, peer: SocketAddr) -> bool {
 
 async fn with_tls(
     shared: Arc<Shared>,
-    (socket, mut channel, index): (TcpStream, Channel, usize),
+    (socket, mut channel, seat, index): (TcpStream, Channel, Arc<Seat>, usize),
     listener: &Arc<Listener>,
     snapshot: &Arc<Snapshot>,
 ) -> Option<Box<Tunnel>> {
@@ -81,6 +84,7 @@ async fn with_tls(
             let origin = Origin {
                 channel: Arc::new(channel),
                 listener: index,
+                seat,
             };
             let connection = Connection::new(shared, ClientStream::Plain(socket), origin);
             return connection.serve(Some(Err(HeadError::Tls))).await;
@@ -107,6 +111,7 @@ async fn with_tls(
     let origin = Origin {
         channel: Arc::new(channel),
         listener: index,
+        seat,
     };
     if http2 {
         streams::serve(shared, stream, origin).await;

@@ -24,6 +24,7 @@ use crate::proxy::attribution;
 use crate::proxy::connection::rates;
 use crate::proxy::flow::{Flow, Known};
 
+use super::admission::Seat;
 use super::canonical;
 use super::capture::{Names, v4, v6};
 pub(in crate::proxy) use datagrams::Datagrams;
@@ -339,34 +340,46 @@ pub(super) async fn serve_tcp(stub: Arc<Stub>, listener: TcpListener) {
             tokio::time::sleep(BACK_OFF).await;
             continue;
         };
-        let Ok(turn) = stub.shared.connections.clone().try_acquire_owned() else {
+        let Some(turn) = stub.shared.connections.admit(client.ip()).await else {
+            gate.metrics.flow_unstarted();
             continue;
         };
         let local = stream.local_addr().unwrap_or(client);
         let asker = Asker::Stream(canonical(client), canonical(local));
-        let stub = stub.clone();
+        let (stub, seat) = (stub.clone(), turn.seat());
         let draining = gate.draining.clone();
-        gate.tasks.spawn(async move {
+        let task = gate.tasks.spawn(async move {
+            let seat = turn.seat();
+            seat.set_served();
             tokio::select! {
-                () = converse(&stub, stream, asker) => {}
+                () = converse(&stub, &seat, stream, asker) => {}
                 () = draining.cancelled() => {}
             }
             drop(turn);
         });
+        seat.set_task(task.abort_handle());
     }
 }
 
-async fn converse(stub: &Stub, mut stream: TcpStream, asker: Asker) {
-    let mut next =
-        async || tokio::time::timeout(PATIENCE, one_over_tcp(stub, &mut stream, asker)).await;
+async fn converse(stub: &Stub, seat: &Arc<Seat>, mut stream: TcpStream, asker: Asker) {
+    let mut next = async || {
+        let one = one_over_tcp(stub, seat, &mut stream, asker);
+        tokio::time::timeout(PATIENCE, one).await
+    };
     while let Ok(Some(())) = next().await {}
 }
 
 /// One question, after its length (RFC 1035 section 4.2.2).
-async fn one_over_tcp(stub: &Stub, stream: &mut TcpStream, asker: Asker) -> Option<()> {
+async fn one_over_tcp(
+    stub: &Stub,
+    seat: &Arc<Seat>,
+    stream: &mut TcpStream,
+    asker: Asker,
+) -> Option<()> {
     let length = stream.read_u16().await.ok()?;
     let mut message = vec![0; usize::from(length)];
     stream.read_exact(&mut message).await.ok()?;
+    let _busy = seat.begin_request()?;
     let reply = stub.answer(&message, asker).await?;
     stub.hold_back(reply.delay).await;
     let answer = reply.message;

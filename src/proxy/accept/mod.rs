@@ -1,5 +1,6 @@
 //! Sockets: bound eagerly or inherited, accepted with back-off.
 
+pub(super) mod admission;
 mod balancer;
 pub(super) mod capture;
 mod detect;
@@ -20,6 +21,7 @@ use crate::proxy::connection::client::ClientStream;
 use crate::proxy::connection::{Connection, Origin};
 use crate::proxy::tunnel::Tunnel;
 
+use admission::Seat;
 use capture::Names;
 
 /// Connections that wait to be accepted.
@@ -36,7 +38,7 @@ const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) enum Front {
     /// To a proxy, by the listener of that number.
     Proxy(usize),
-    /// From a jail, meaning to reach somebody else.
+    /// From a jail, on the way to another target.
     Captured(Arc<Names>),
 }
 
@@ -70,7 +72,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Fr
         match accepted {
             Ok((stream, peer)) => {
                 failures.in_a_row = 0;
-                welcome(&shared, stream, peer, &front);
+                handle_accepted(&shared, stream, peer, &front).await;
             }
             Err(error) => {
                 gate.metrics.accept_failed(AcceptError::of(&error).as_str());
@@ -170,31 +172,33 @@ impl AcceptError {
     }
 }
 
-fn welcome(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Front) {
-    let Ok(turn) = shared.connections.clone().try_acquire_owned() else {
-        // Closed at once: nothing was asked, so there is nothing to record, only to count.
+/// Admits a client and serves it in a task of its own.
+async fn handle_accepted(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, front: &Front) {
+    let Some(turn) = shared.connections.admit(peer.ip()).await else {
+        // The client asked nothing, so there is nothing to record, only to count.
         shared.gate.metrics.flow_unstarted();
         return;
     };
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().map_or(peer, canonical);
     let channel = Channel::plain(canonical(peer), local);
-    let (shared, front) = (shared.clone(), front.clone());
-    shared.gate.tasks.clone().spawn(async move {
+    let (shared, front, seat) = (shared.clone(), front.clone(), turn.seat());
+    let task = shared.gate.tasks.clone().spawn(async move {
         // Boxed, and made in here: a tunnel that rests must not hold what it took to open it.
-        let tunnel = Box::pin(serving(shared, stream, channel, front)).await;
+        let tunnel = Box::pin(serving(shared, stream, (channel, turn.seat()), front)).await;
         if let Some(tunnel) = tunnel {
             tunnel.carry().await;
         }
         drop(turn);
     });
+    seat.set_task(task.abort_handle());
 }
 
 /// Serves a client as it came; hands back a tunnel that opened.
 async fn serving(
     shared: Arc<Shared>,
     stream: TcpStream,
-    mut channel: Channel,
+    (mut channel, seat): (Channel, Arc<Seat>),
     front: Front,
 ) -> Option<Box<Tunnel>> {
     let index = match front {
@@ -207,13 +211,15 @@ async fn serving(
         look_at(&shared, &channel);
         find_agent(&shared, &mut channel).await;
     }
+    seat.set_served();
     match front {
-        Front::Proxy(index) => detect::serve(shared, stream, channel, index).await,
+        Front::Proxy(index) => detect::serve(shared, stream, (channel, seat), index).await,
         Front::Captured(names) => {
             let local = channel.local;
             let origin = Origin {
                 channel: Arc::new(channel),
                 listener: 0,
+                seat,
             };
             let connection = Connection::new(shared, ClientStream::Plain(stream), origin);
             Box::pin(capture::serve(connection, &names, local)).await
@@ -230,7 +236,7 @@ async fn find_agent(shared: &Shared, channel: &mut Channel) {
         return;
     }
     // Bounded: each look reads the tables of the kernel.
-    let Ok(_turn) = shared.connections.searches.acquire().await else {
+    let Ok(_turn) = shared.searches.acquire().await else {
         return;
     };
     let find = move || sessions.registered_agent(client, local);

@@ -19,6 +19,7 @@ use crate::identity::{Channel, IdentityError};
 use crate::metrics::FlowKind;
 use crate::name::Target;
 use crate::proxy::Shared;
+use crate::proxy::accept::admission::Seat;
 use crate::proxy::flow::{Flow, Known};
 use crate::proxy::inspect::Inside;
 use crate::proxy::refusal::{self, Code, Refusal};
@@ -61,6 +62,8 @@ pub(super) struct Origin {
     pub(super) channel: Arc<Channel>,
     /// Which listener it came by.
     pub(super) listener: usize,
+    /// Its turn among the connections.
+    pub(super) seat: Arc<Seat>,
 }
 
 /// The caller of the last request, for the next one that presents the same.
@@ -218,8 +221,10 @@ impl Connection {
         }
     }
 
-    /// Begins a flow, or answers that it cannot be recorded.
+    /// Begins a flow, or answers that it cannot be recorded. `None` also where the connection was
+    /// ended to make room for another one.
     pub(super) async fn begin(&mut self, kind: FlowKind) -> Option<Flow> {
+        let busy = self.origin.seat.begin_request()?;
         let client = match self.captured {
             // In a jail every address is local: what a socket there is bound to says nothing.
             Some(_) => Ipv4Addr::LOCALHOST.into(),
@@ -227,6 +232,7 @@ impl Connection {
         };
         match Flow::begin(&self.shared.gate, kind, client).await {
             Ok(mut flow) => {
+                flow.busy = Some(busy);
                 if self.captured.is_some() {
                     // However it spoke, it asked nobody.
                     flow.facts.protocol = Some("captured");
@@ -239,6 +245,7 @@ impl Connection {
             Err(facts) => {
                 self.answer(&Code::RecordUnavailable.into(), &facts, None, true, false)
                     .await;
+                drop(busy);
                 self.linger().await;
                 None
             }

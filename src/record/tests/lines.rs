@@ -32,6 +32,10 @@ async fn every_kind_of_line_fits_the_schema() {
     recorder.event(&Event::PolicyAdvisory {
         detail: "d".repeat(500).into(),
     });
+    recorder.event(&Event::ConnectionsEvicted {
+        count: 384,
+        network: [192, 0, 2, 7].into(),
+    });
     recorder.event(&Event::ProgramStarted {
         path: "/usr/local/bin/proxy-token".into(),
         detail: "d".into(),
@@ -72,6 +76,11 @@ async fn every_kind_of_line_fits_the_schema() {
         outside: vec!["dns"],
         asker: asker.clone(),
     });
+    recorder.event(&Event::ReportTokenMade {
+        lifetime: 900,
+        count: 1,
+        asker: asker.clone(),
+    });
     let started = SessionFacts {
         session: Some("s".into()),
         evidence: "token",
@@ -108,6 +117,7 @@ async fn every_kind_of_line_fits_the_schema() {
     let expected = [
         "checkpoint",
         "close",
+        "connections_evicted",
         "containment_reported",
         "decision",
         "policy_advisory",
@@ -115,6 +125,7 @@ async fn every_kind_of_line_fits_the_schema() {
         "policy_rejected",
         "program_ended",
         "program_started",
+        "report_token_made",
         "session_ended",
         "session_refused",
         "session_started",

@@ -12,9 +12,10 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 
-use crate::kit::{Origin, Visit};
+use crate::kit::{Gate, Origin, TIERS, Visit, names};
 
-use super::bench::{self, Bench, Server, ask};
+use super::bench::{self, Bench, HOST, Server, ask};
+use super::through::{PLAIN, rule};
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -203,7 +204,7 @@ fn a_short_key_and_an_old_hash_are_no_new_key_of_an_authority() {
     ];
     for (authority, hash, leaf, signature, expected) in cases {
         let bench = Bench::new();
-        bench.write("leaf.ext", &format!("subjectAltName=DNS:{}\n", bench::HOST));
+        bench.write("leaf.ext", &format!("subjectAltName=DNS:{HOST}\n"));
         bench.openssl(&format!(
             "req -x509 {hash} -newkey {authority} -nodes -keyout weak.key -subj /CN=weak -days 30 -out weak.pem"
         ));
@@ -280,6 +281,44 @@ fn revocation_lists_are_heeded_and_fail_closed() {
     let origin = origin(&cannot_sign, &[&cannot_sign], b"", |_| {});
     let lists = [list(&root, &[], 2099), list(&between, &[], 2099)];
     assert_ne!(asked(&origin, &lists), "ok");
+}
+
+#[test]
+fn a_changed_revocation_list_holds_from_the_reload_on() {
+    let root = root(|_| {});
+    let server = origin(&root, &[], b"", |_| {});
+    let policy = format!(
+        "{TIERS}{}{}
+[upstream.internal]
+roots = [\"root.pem\"]
+crl = [\"all.crl\"]
+port = {}
+",
+        names(&[HOST]),
+        rule("plain", PLAIN, ""),
+        server.port(),
+    );
+    let gate = Gate::plan(&policy)
+        .file("root.pem", &root.pem())
+        .file("all.crl", &list(&root, &[], 2099))
+        .start();
+    let ask = || gate.client().get(&format!("http://{HOST}/"));
+    assert_eq!(ask().status(), 200);
+    let refused = || {
+        let answer = ask();
+        assert_eq!(answer.refusal(), "tls_failed", "{answer:?}");
+        let line = gate.close(answer.field("x-tidegate-flow").expect("a flow"));
+        assert_eq!(line.text("error.type"), "certificate_revoked", "{line:?}");
+    };
+    // Not even over the connection that is open from before.
+    gate.replace("all.crl", &list(&root, &[7], 2099));
+    refused();
+    // A list that cannot be read changes nothing.
+    gate.replace("all.crl", "not a list");
+    assert!(gate.metrics().sum("tidegate_policy_stale", &[]) > 0.0);
+    refused();
+    gate.replace("all.crl", &list(&root, &[8], 2099));
+    assert_eq!(ask().status(), 200);
 }
 
 #[test]
