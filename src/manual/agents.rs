@@ -22,9 +22,10 @@
 //!
 //! | Agent | Started | TLS | Tied to their calls | Session id in records | What the model reads of a refusal |
 //! |---|---|---|---|---|---|
+//! | Claude Code 2.1.112 | `exec --jail` | inspected | commands, fetches | the agent's | each refusal, with its reason and next step |
 //! | Claude Code 2.1.112 | `exec` | opaque | commands, fetches | the agent's | each refusal, with its reason and next step |
-//! | Claude Code 2.1.112 | by hand | opaque | commands, fetches | the agent's | some refusals, with reason and next step |
-//! | Claude Code 2.1.332 | `exec --jail` | inspected | commands, fetches | the agent's | some refusals, with reason and next step |
+//! | Claude Code 2.1.112 | by hand | opaque | commands, fetches | the agent's | each refusal, with its reason and next step |
+//! | Claude Code 2.1.332 | `exec --jail` | inspected | commands, fetches | the agent's | each refusal, with its reason and next step |
 //! | Claude Code 2.1.332 | `exec --join` | inspected | commands, fetches | the agent's | each refusal, with its reason and next step |
 //! | Claude Code 2.1.332 | `exec` | opaque | commands, fetches | the agent's | each refusal, with its reason and next step |
 //! | Claude Code 2.1.332 | by hand | opaque | commands, fetches | the agent's | each refusal, with its reason and next step |

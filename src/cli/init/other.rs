@@ -181,6 +181,13 @@ impl Other {
         // Java's and git's options are lists: those of the user's shell would be lost.
         variables
             .retain(|(name, _)| !["JAVA_TOOL_OPTIONS", "GIT_CONFIG_PARAMETERS"].contains(name));
+        let not_plain = |(_, value): &&(&str, String)| value.contains(['"', '\\', '$', '\n']);
+        if let Some((name, _)) = variables.iter().find(not_plain) {
+            return Err(format!(
+                "the value of {name} has a character that a file of variables cannot hold: keep the \
+                 records of the gate in a folder without quotes, backslashes and dollar signs"
+            ));
+        }
         let lines = variables
             .iter()
             .map(|(name, value)| format!("{name}=\"{value}\"\n"));
