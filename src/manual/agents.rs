@@ -66,7 +66,7 @@
 //! | Gemini CLI 0.61.0 | play.googleapis.com | telemetry | allow | deny | deny |
 //! | opencode 1.18.33 | api.anthropic.com | model-api | allow | allow | allow |
 //! | opencode 1.18.33 | models.opencode.ai | model-api | allow | allow | allow |
-//! | opencode 1.18.33 | npmjs.org [registry] | package-registry | allow | allow | allow |
+//! | opencode 1.18.33 | registry of npmjs.org | package-registry | allow | allow | allow |
 //!
 //! # Telemetry
 //!

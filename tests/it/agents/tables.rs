@@ -37,7 +37,7 @@ pub(super) fn ties(played: &Played, inspected: bool) {
 pub(super) fn contact(agent: &str, host: &str, category: &str, verdicts: &[String]) {
     // Full names of registries are written in no file.
     let host = match host.split('.').collect::<Vec<_>>()[..] {
-        [label, "npmjs", "org"] => format!("npmjs.org [{label}]"),
+        [label, "npmjs", "org"] => format!("{label} of npmjs.org"),
         _ => host.to_owned(),
     };
     let mut cells = vec![agent, &host, category];
