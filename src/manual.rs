@@ -56,6 +56,7 @@ chapters! {
     commands
     identity
     claude_code
+    agents
     jail
     interception
     mcp

@@ -9,6 +9,7 @@
 //! A request goes: a place among the connections (`room`), `Host` and method (`guard`), for a
 //! change its rate and its whole body (`body`), then the call itself.
 
+mod authority;
 mod body;
 mod contained;
 mod exchange;
@@ -231,6 +232,7 @@ fn writes(gate: &Arc<Gate>) -> Router {
         .merge(exchange::routes(gate))
         .merge(contained::routes(gate))
         .merge(hooks::routes(gate))
+        .merge(authority::routes(gate))
 }
 
 fn routes(admin: Admin, door: Door) -> Router {

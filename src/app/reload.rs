@@ -8,10 +8,11 @@
 //! file is not taken. What does not load changes nothing: the last good generation goes on, and
 //! record, metric, log and admin listener say so.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
@@ -64,8 +65,8 @@ struct Follower {
     tried: Arc<str>,
     /// The digest seen at the last poll.
     seen: Arc<str>,
-    /// The interface addresses that were tried last.
-    interfaces: Vec<IpAddr>,
+    /// The local addresses and networks that were tried last.
+    interfaces: Vec<IpNet>,
 }
 
 /// How the next plan is made.

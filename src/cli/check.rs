@@ -11,7 +11,7 @@ use crate::diag::{Diagnostic, Severity};
 use crate::policy::{Policy, Unenforced, reach_findings, run_trials};
 
 use super::admin::{self, Running};
-use super::{Answer, load, print};
+use super::{Answer, load, print, unseen};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
@@ -86,7 +86,7 @@ fn not_enforced(unenforced: &[Unenforced]) -> String {
 fn summary(loaded: &Loaded, running: Option<&Running>) -> String {
     let gate = gate(loaded, running);
     if let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy) {
-        return format!("{}{gate}", amounts(config, policy));
+        return format!("{}{}{gate}", amounts(config, policy), passes_unseen(policy));
     }
     let errors = loaded.errors().count();
     let noun = if errors == 1 { "error" } else { "errors" };
@@ -123,6 +123,19 @@ fn amounts(config: &Config, policy: &Policy) -> String {
 fn repositories(config: &Config) -> usize {
     let written = config.policy.repositories.iter();
     written.map(|it| it.value.r#match.0.len()).sum()
+}
+
+/// What a tunnel hides that rules refuse; nothing where no tunnel does.
+fn passes_unseen(policy: &Policy) -> String {
+    let hosts = unseen::telemetry(policy);
+    if hosts.is_empty() {
+        return String::new();
+    }
+    format!(
+        "unseen        telemetry in tunnels to {}:\n              {}\n",
+        hosts.join(", "),
+        unseen::NEXT
+    )
 }
 
 /// What a reload would do to the gate that runs, where one does.
@@ -171,6 +184,7 @@ fn as_json(loaded: &Loaded, unenforced: &[Unenforced], running: Option<&Running>
         object.insert("groups".into(), json!(config.policy.groups.len()));
         object.insert("repositories".into(), json!(repositories(config)));
         object.insert("trials".into(), json!(run_trials(policy).len()));
+        object.insert("unseen_telemetry".into(), json!(unseen::telemetry(policy)));
     }
     value
 }

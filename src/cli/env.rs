@@ -23,6 +23,7 @@ use super::{Answer, ca, load, print};
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct Env {
     /// The shell that reads the output, as in eval "$(tidegate env)".
     #[arg(long, value_enum, default_value = "bash")]
@@ -44,6 +45,9 @@ pub(super) struct Env {
     /// [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print the variables that switch the telemetry of agents off as well.
+    #[arg(long)]
+    no_telemetry: bool,
     /// Say which part of an agent asks, in the name of the session of `TIDEGATE_TOKEN`.
     #[arg(long, value_parser = ["hook", "lsp", "main", "mcp", "plugin"])]
     channel: Option<String>,
@@ -68,6 +72,9 @@ impl Env {
             Ok(Some(bundle)) => add(&mut variables, ca::variables(&bundle)),
             Ok(None) => {}
             Err(answer) => return answer,
+        }
+        if self.no_telemetry {
+            variables.extend(no_telemetry());
         }
         if self.json {
             let object = variables
@@ -132,11 +139,29 @@ impl Env {
     }
 }
 
-/// What clients have to trust, as the configuration says that a gate has without being told.
-pub(super) fn trusted_by_default() -> Option<Bundle> {
-    let config = config::load(&crate::app::discover(None).path?).0?;
-    ca::trusted(&config)?.ok()
+/// Variables that switch off what agents report home of themselves. Telemetry that the agent's user
+/// sets up (OTLP) goes on.
+pub(super) fn no_telemetry() -> impl Iterator<Item = (&'static str, String)> {
+    NO_TELEMETRY
+        .into_iter()
+        .map(|(name, value)| (name, value.to_owned()))
 }
+
+/// As the agents' documentation has them, and as the tests with real agents show them to work.
+const NO_TELEMETRY: [(&str, &str); 7] = [
+    // Claude Code: statistics, error reports, surveys, and checks for newer versions.
+    ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+    ("DISABLE_TELEMETRY", "1"),
+    ("DISABLE_ERROR_REPORTING", "1"),
+    // Gemini CLI.
+    ("GEMINI_TELEMETRY_ENABLED", "false"),
+    // aider.
+    ("AIDER_ANALYTICS", "false"),
+    // opencode: it asks for a newer version at each start.
+    ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
+    // What many programs heed (consoledonottrack.com).
+    ("DO_NOT_TRACK", "1"),
+];
 
 /// Adds variables; where one is a list of options, what it said before goes on.
 pub(super) fn add(variables: &mut Vec<(&'static str, String)>, more: Vec<(&'static str, String)>) {

@@ -24,6 +24,7 @@ mod session;
 mod shell;
 mod test;
 mod tree;
+mod unseen;
 mod workspace;
 
 use std::path::PathBuf;

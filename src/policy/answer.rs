@@ -68,7 +68,8 @@ impl Judgement<'_> {
             action: self.flow.action,
             addresses: addresses.unwrap_or(&policy.no_addresses).clone(),
             raw: grants.is_some_and(|rule| rule.grant.raw),
-            upgrade: grants.is_some_and(|rule| rule.grant.upgrade),
+            upgrade: grants.is_some_and(|rule| rule.grant.upgrade)
+                || verdict == Verdict::Allow && self.is_expected_upgrade(),
             inspect: match self.inspection {
                 Inspection::Passed(named) if passes || verdict == Verdict::Ask => {
                     Inspect::Passed(named.name.clone())
@@ -88,6 +89,22 @@ impl Judgement<'_> {
             why: decides
                 .and_then(|rule| rule.why.clone())
                 .filter(|_| !passes),
+        }
+    }
+
+    /// Whether the request asks for another protocol where the destination's entry expects it: the
+    /// WebSocket of a model API.
+    fn is_expected_upgrade(&self) -> bool {
+        match (self.flow.attempt, self.label.entry) {
+            (
+                Attempt::Request {
+                    path,
+                    upgrade: true,
+                    ..
+                },
+                Some(entry),
+            ) => entry.expects_upgrade(path.path()),
+            _ => false,
         }
     }
 

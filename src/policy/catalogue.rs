@@ -117,6 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn a_web_socket_is_expected_at_a_path_and_at_no_other() {
+        let catalogue = built_in();
+        let openai = entry(&catalogue, "api.openai.com").unwrap();
+        assert!(openai.expects_upgrade("/v1/responses"));
+        assert!(!openai.expects_upgrade("/v1/responses/compact"));
+        assert!(!openai.expects_upgrade("/v1/files"));
+    }
+
+    #[test]
     fn labels_are_expanded_below_their_domain() {
         let (catalogue, findings) = parse(
             r#"

@@ -23,7 +23,16 @@ pub(super) struct Destination {
     /// The agents that use it; none: any.
     pub(super) agents: Box<[Box<str>]>,
     /// Paths with a category of their own; the first that matches counts.
-    pub(super) splits: Box<[(Category, PathPattern)]>,
+    pub(super) splits: Box<[Split]>,
+}
+
+/// What some paths of a destination are for.
+#[derive(Debug)]
+pub(super) struct Split {
+    pub(super) category: Category,
+    pub(super) pattern: PathPattern,
+    /// Whether a request there may ask for another protocol: the WebSocket of a model API.
+    pub(super) upgrade: bool,
 }
 
 /// Destinations by host; the most specific entry of a host counts.
@@ -36,10 +45,17 @@ pub(super) struct Directory {
 impl Destination {
     /// The category of a path, where a split names one.
     pub(super) fn split(&self, path: &str) -> Option<Category> {
+        self.split_of(path).map(|split| split.category)
+    }
+
+    /// Whether a request for that path may ask for another protocol.
+    pub(super) fn expects_upgrade(&self, path: &str) -> bool {
+        self.split_of(path).is_some_and(|split| split.upgrade)
+    }
+
+    fn split_of(&self, path: &str) -> Option<&Split> {
         let mut splits = self.splits.iter();
-        splits
-            .find(|(_, pattern)| pattern.matches(path))
-            .map(|(category, _)| *category)
+        splits.find(|split| split.pattern.matches(path))
     }
 
     /// The categories under every reading of a path that some server is known to make.
@@ -50,8 +66,8 @@ impl Destination {
         let readings = Readings::of(path.path());
         let read = |server: usize| {
             let mut splits = self.splits.iter();
-            let found = splits.find(|(_, pattern)| pattern.matches_reading(&readings, server));
-            found.map_or(self.category, |(category, _)| *category)
+            let found = splits.find(|split| split.pattern.matches_reading(&readings, server));
+            found.map_or(self.category, |split| split.category)
         };
         let exact = self.split(path.path()).unwrap_or(self.category);
         let mut all: Categories = (0..Readings::COUNT).map(read).collect();
@@ -108,7 +124,7 @@ impl Directory {
                 return false;
             };
             let mut splits = entry.splits.iter();
-            entry.category == category || splits.any(|(split, _)| *split == category)
+            entry.category == category || splits.any(|split| split.category == category)
         };
         self.hosts.patterns(is_of)
     }

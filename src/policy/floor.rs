@@ -14,8 +14,8 @@ use super::pattern::{BadPattern, is_public, parse_network};
 pub struct Guard {
     /// Own listeners; an unspecified address stands for every interface.
     pub listeners: Vec<SocketAddr>,
-    /// Addresses of own interfaces.
-    pub interfaces: Vec<IpAddr>,
+    /// Addresses of own interfaces, and networks that this machine answers for.
+    pub interfaces: Vec<IpNet>,
 }
 
 /// What the floor demands before a host may be reached.
@@ -85,7 +85,7 @@ impl Guard {
     }
 
     fn owns(&self, address: IpAddr) -> bool {
-        self.interfaces.iter().any(|own| canonical(*own) == address)
+        self.interfaces.iter().any(|own| own.contains(&address))
     }
 }
 

@@ -141,7 +141,7 @@ impl Policy {
     pub(super) fn possible_categories(&self, target: &Target) -> Categories {
         let label = self.label(target);
         let splits = label.entry.map_or(&[][..], |entry| &entry.splits);
-        let splits = splits.iter().map(|(category, _)| *category);
+        let splits = splits.iter().map(|split| split.category);
         splits.chain([label.category, Category::Mcp]).collect()
     }
 

@@ -469,6 +469,8 @@ fn call(object: &mut Object, facts: &FlowFacts) {
     some(object, "agent_id", agent, NAME);
     let parent = parent.or(call.parent_agent.as_deref());
     some(object, "parent_agent_id", parent, NAME);
+    let conversation = said.conversation.as_deref();
+    some(object, "gen_ai.conversation.id", conversation, NAME);
     some(object, "client_request_id", said.request.as_deref(), NAME);
     if said.mismatch {
         object.word("tidegate.session.mismatch", "header");

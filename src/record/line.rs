@@ -223,6 +223,8 @@ pub struct Said {
     pub parent_agent: Option<Box<str>>,
     /// `prompt.id`.
     pub prompt: Option<Box<str>>,
+    /// `gen_ai.conversation.id`.
+    pub conversation: Option<Box<str>>,
     /// `client_request_id`.
     pub request: Option<Box<str>>,
     /// `trace_id` and `span_id` of `traceparent`.

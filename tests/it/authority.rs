@@ -82,6 +82,44 @@ fn gate() -> Gate {
         .start()
 }
 
+#[test]
+fn a_command_that_joins_a_gate_trusts_its_authority() {
+    let (gate, home) = (gate(), TempDir::new().expect("a home"));
+    let control = format!("unix:{}", gate.folder().join("control.sock").display());
+    let script = "cat \"$NODE_EXTRA_CA_CERTS\"; grep -c BEGIN \"$SSL_CERT_FILE\"";
+    let joined = Program::at(Path::new(env!("CARGO_BIN_EXE_tidegate")), home.path())
+        .args(["exec", "--join", &gate.url(), "--control", &control, "--"])
+        .args(["sh", "-c", script])
+        .run()
+        .succeeded();
+    let authority = config::read(&gate.folder().join("ca.pem")).expect("a file");
+    let line = authority.lines().nth(1).expect("a certificate");
+    assert_eq!(count(&joined.stdout), 1, "{joined:#?}");
+    assert!(joined.stdout.contains(line), "{joined:#?}");
+    let whole: usize = joined
+        .stdout
+        .lines()
+        .last()
+        .and_then(|it| it.parse().ok())
+        .unwrap_or(0);
+    assert!(
+        whole > 1,
+        "the system's roots are trusted as well: {joined:#?}"
+    );
+}
+
+#[test]
+fn an_authority_for_many_names_is_summed_up() {
+    let text = "[inspect]\nca-cert = \"ca.pem\"\nca-key = \"ca.key\"\n\
+                categories = [\"model-api\", \"package-registry\"]\n";
+    let bench = Bench::new(text);
+    let made = bench.run("ca init --config tidegate.toml").succeeded();
+    assert!(made.stdout.lines().count() < 12, "{made:#?}");
+    made.showed("in all: `tidegate ca show` lists them");
+    let shown = bench.run("ca show --config tidegate.toml").succeeded();
+    assert!(shown.stdout.contains("api.anthropic.com"), "{shown:#?}");
+}
+
 fn curl(gate: &Gate, path: &str) -> Outcome {
     Program::at(&need("curl"), gate.folder())
         .args([

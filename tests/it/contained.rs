@@ -643,12 +643,38 @@ fn any_name_server_answers_from_its_own_address() {
         std::fs::write(world.path("web/resolve.py"), RESOLVE).expect("a file");
         world.hand_over();
         let outcome = world.jail(&format!("python3 resolve.py {HOST} {REFUSED}"));
-        let one = "known 0 198.18.0.1\nknown 0 100::1\nunknown 3\n";
+        let one = "known 0 28.0.0.1\nknown 0 3000::1\nunknown 3\n";
         assert_eq!(outcome.stdout, one.repeat(12), "{user:?}: {outcome:#?}");
         world.recorded(&[(REFUSED, "deny", "resolve.py")]);
         // One record for all who asked.
         assert_eq!(world.decisions().len(), 1);
         origin.saw_nothing();
+    }
+}
+
+#[test]
+fn a_service_on_loopback_that_a_variable_names_is_decided_and_on_record() {
+    for user in User::all() {
+        let pki = Pki::new();
+        let origin = hello(&pki);
+        let world = World::of(user, &pki, &origin);
+        if !world.can() {
+            continue;
+        }
+        let outcome = world
+            .command()
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+            .args(["--jail", "--", "bash", "-c"])
+            .args(["curl -s http://127.0.0.1:4318/; curl -s http://127.0.0.1:4319/; true"])
+            .run()
+            .succeeded();
+        let lines = world.decisions();
+        let asked: Vec<_> = lines
+            .iter()
+            .map(|line| (line.text("server.address"), line.number("server.port")))
+            .collect();
+        assert_eq!(asked, [("127.0.0.1", 4318)], "{user:?}: {outcome:#?}");
+        assert_eq!(lines[0].verdict(), "deny");
     }
 }
 

@@ -76,7 +76,7 @@ fn one_request(bench: &Bench) {
 
 #[test]
 fn tunnels_of_one_caller_share_the_connection_to_the_origin() {
-    let bench = Bench::start("paths = [\"/docs/**\"]\n");
+    let bench = Bench::start("does.paths = [\"/docs/**\"]\n");
     one_request(&bench);
     one_request(&bench);
     assert_eq!(bench.origin.connections(), 1);

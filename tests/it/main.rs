@@ -14,6 +14,7 @@ mod admin_tls;
 mod admission;
 mod adversary;
 mod agent;
+mod agents;
 mod ages;
 mod answers;
 mod authority;

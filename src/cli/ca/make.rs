@@ -9,7 +9,7 @@ use crate::config;
 use crate::tls::{self, Facts, NewAuthority};
 
 use super::super::{Answer, print};
-use super::{Done, Failed, Known, Which, as_json, lines, now};
+use super::{Done, Failed, Known, Which, as_json, now, summary};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Init {
@@ -150,7 +150,7 @@ fn say(known: &Known, new: &NewAuthority, previous: Option<&Path>, as_object: bo
         }));
         return;
     }
-    print::out(&lines(&known.cert.display().to_string(), &facts));
+    print::out(&summary(&known.cert.display().to_string(), &facts));
     if let Some(previous) = previous {
         let count = Facts::of_pem(&config::read(previous).unwrap_or_default()).len();
         print::out(&format!(

@@ -20,7 +20,7 @@ use crate::tls::Facts;
 
 use super::{Answer, print};
 
-pub(super) use trust::{trusted, variables};
+pub(super) use trust::{trusted, usual, variables};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Ca {
@@ -211,6 +211,25 @@ fn beside(cert: &Path) -> PathBuf {
 
 fn now() -> Timestamp {
     Clock::system().now()
+}
+
+/// How many names a summary shows.
+const MAX_NAMES: usize = 8;
+
+/// What a certificate says, in a few lines: of many names, the first ones and their number.
+fn summary(title: &str, facts: &Facts) -> String {
+    let all = facts.permitted.len();
+    if all <= MAX_NAMES {
+        return lines(title, facts);
+    }
+    let mut short = facts.clone();
+    short.permitted.truncate(MAX_NAMES);
+    let next = "tidegate ca show";
+    format!(
+        "{}               and {} more, {all} in all: `{next}` lists them\n",
+        lines(title, &short),
+        all - MAX_NAMES
+    )
 }
 
 /// What a certificate says, as lines.

@@ -77,7 +77,7 @@ pub(in crate::cli) fn trusted(config: &Config) -> Option<io::Result<Bundle>> {
 }
 
 /// What the user trusts instead of the system's roots.
-pub(super) fn usual() -> Option<PathBuf> {
+pub(in crate::cli) fn usual() -> Option<PathBuf> {
     std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
 }
 

@@ -23,7 +23,7 @@ use crate::app::{Discovered, Loaded, Origin};
 use crate::clock::Clock;
 use crate::config::AdminAddress;
 
-use super::{Answer, admin, load, print};
+use super::{Answer, admin, load, print, unseen};
 
 use report::{Item, Report};
 use surroundings::Surroundings;
@@ -114,6 +114,7 @@ impl Doctor {
             &around,
         );
         items.push(policy(&loaded));
+        items.extend(telemetry(&loaded));
         items.push(standing::look(&loaded));
         if loaded
             .config
@@ -220,6 +221,13 @@ impl Doctor {
         items.extend(sockets::look(around));
         items
     }
+}
+
+/// Telemetry that passes in tunnels, where it would be refused if it were seen.
+fn telemetry(loaded: &Loaded) -> Option<Item> {
+    let hosts = unseen::telemetry(loaded.policy.as_ref()?);
+    let text = format!("of agents passes unseen in tunnels to {}", hosts.join(", "));
+    (!hosts.is_empty()).then(|| Item::unknown("policy", "telemetry", text).fix(unseen::NEXT))
 }
 
 /// Whether the configuration loads: what `tidegate check` says.

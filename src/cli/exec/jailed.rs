@@ -10,12 +10,13 @@ use crate::app::Running;
 use crate::config::{Config, Listener};
 use crate::gate::session_facts;
 use crate::jail::{self, Jailed, NotContained, Promise, Share};
+use crate::name::Url;
 use crate::proxy::{Inside, Tenant};
 use crate::record::{Event, JailFacts};
 
 use super::super::print;
 use super::child::{self, Child};
-use super::{Place, Session};
+use super::{Place, Session, loopback};
 
 /// Where the proxy is inside: a jail has its own ports.
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
@@ -162,11 +163,26 @@ pub(super) async fn run(
     Ok(code)
 }
 
+/// The ports that are captured: the usual ones, those of rules and of MCP servers, and those of this
+/// machine that the command's variables name.
 fn ports(config: &Config) -> Vec<u16> {
     let rules = config.policy.rules.iter();
     let named = rules.flat_map(|rule| &rule.value.to.ports);
     let named = named.filter_map(|port| u16::try_from(*port.get_ref()).ok());
-    let mut ports: Vec<u16> = named.chain(USUAL).filter(|port| *port != 53).collect();
+    let servers = config.policy.mcp.iter();
+    let servers = servers.filter_map(|(_, server)| {
+        let url = Url::parse(server.value.url.get_ref().as_bytes()).ok()?;
+        Some(url.target.port)
+    });
+    let variables: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let variables = variables.iter().map(|(name, value)| (&**name, &**value));
+    let wanted = named
+        .chain(servers)
+        .chain(loopback::ports(variables))
+        .chain(USUAL);
+    let mut ports: Vec<u16> = wanted.filter(|port| *port != 53).collect();
     ports.sort_unstable();
     ports.dedup();
     ports.retain(|port| ![ADDRESS.port(), ADMIN.port()].contains(port));

@@ -12,8 +12,8 @@ use crate::config::AdminAddress;
 use crate::gate::Wish;
 
 use super::super::env::{self, Proxy};
-use super::super::{admin, ca, print};
-use super::child;
+use super::super::{admin, print};
+use super::{child, joined_trust};
 
 /// What a gate answers that started a session.
 #[derive(Deserialize)]
@@ -43,7 +43,8 @@ impl Gate<'_> {
         words: impl FnOnce(&[(&'static str, String)]) -> Vec<OsString>,
     ) -> anyhow::Result<u8> {
         let started = start(self.control, wish)?;
-        let set = self.variables(&started, wish);
+        let mut set = self.variables(&started, wish);
+        env::add(&mut set, joined_trust::variables(self.control)?);
         let words = words(&set);
         print::err(&format!(
             "tidegate: joined the gate at {}: session {}, tier {} ({})\n",
@@ -72,9 +73,6 @@ impl Gate<'_> {
             ("TIDEGATE_SESSION", session.clone()),
             ("TIDEGATE_TOKEN", token.clone()),
         ]);
-        if let Some(bundle) = env::trusted_by_default() {
-            env::add(&mut set, ca::variables(&bundle));
-        }
         set
     }
 }

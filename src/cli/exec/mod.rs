@@ -1,16 +1,19 @@
 //! `tidegate exec`: a command behind a gate of its own, as if nothing stood between it and its
 //! terminal.
 
+mod agent;
 mod child;
 mod claude;
 mod hidden;
 mod jailed;
 mod joined;
+mod joined_trust;
+mod loopback;
 mod summary;
 mod summary_file;
 mod workplace;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +39,7 @@ use crate::tls;
 use super::env::Proxy;
 use super::{Answer, admin, load, print};
 
+use agent::{Agent, Recognised};
 use child::Child;
 use summary_file::SummaryFile;
 use workplace::FolderEvidence;
@@ -46,7 +50,13 @@ const LIFETIME: Duration = Duration::from_hours(24 * 30);
 const OBSERVING: &str =
     "tidegate: OBSERVING: the rules refuse nothing; the end shows what they would refuse\n";
 
+/// What is said where the words of Claude Code stand in a script.
+const WITHOUT_HOOKS: &str = "tidegate: a script starts Claude Code, so the hooks of this run are not added. \
+    Without them tool calls are not on record, and the agent is not told what is refused. Write them \
+    once: tidegate init claude-code --launched --write\n";
+
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct Exec {
     /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
     /// ~/.config/tidegate/tidegate.toml, the built-in policy]. It is read once, before the command
@@ -88,6 +98,13 @@ pub(super) struct Exec {
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS")]
     #[arg(value_parser = admin::parse_address)]
     admin: Option<AdminAddress>,
+    /// The agent that the command starts [default: told by the name of its program, also behind a
+    /// wrapper (`npx`, `env`, …) or in a script of a shell].
+    #[arg(long, value_name = "NAME")]
+    agent: Option<Agent>,
+    /// Switch the telemetry of agents off by their variables.
+    #[arg(long)]
+    no_telemetry: bool,
     /// Write the summary as JSON: the last line on standard error.
     #[arg(long)]
     json: bool,
@@ -294,6 +311,9 @@ impl Exec {
         if let Some(bundle) = &running.bundle {
             super::env::add(&mut variables, super::ca::variables(bundle));
         }
+        if self.no_telemetry {
+            variables.extend(super::env::no_telemetry());
+        }
         if front.is_none() {
             variables.push(jailed::variable(&running.config));
         }
@@ -347,11 +367,8 @@ impl Exec {
     /// What the session of the command is to be, and its channel.
     fn wish(&self, id: Uuid, found: &FolderEvidence) -> (Wish, &'static str) {
         let copy = found.copy.clone();
-        let (agent, channel) = match self.name() {
-            "claude" => (Some("claude-code".to_owned()), "main"),
-            "codex" => (Some("codex".to_owned()), "main"),
-            _ => (None, "bash"),
-        };
+        let agent = self.recognised().map(|it| it.agent.name().to_owned());
+        let channel = if agent.is_some() { "main" } else { "bash" };
         let wish = Wish {
             session: Some(id.to_string()),
             agent,
@@ -386,10 +403,11 @@ impl Exec {
         let identity = &gate.snapshot.load().identity;
         let shown = identity.session(&started.token)?;
         let family = Arc::new(Family::of_this_process());
-        let program = self.command.first().map(OsString::as_os_str);
+        let word = self.recognised().and_then(|it| it.word).unwrap_or(0);
+        let program = self.command.get(word).map(OsString::as_os_str);
         let agent = AgentProcess::new(family.clone(), program.and_then(Program::of_command));
         let root = started.session.as_str().into();
-        if self.name() == "claude" && claude::chooses_its_session(&self.command) {
+        if self.claude().is_some() && claude::chooses_its_session(&self.command) {
             identity.sessions().awaits_id(&root);
         }
         identity.sessions().agent_is(root, agent);
@@ -408,19 +426,31 @@ impl Exec {
         })
     }
 
-    /// The name of the program.
-    fn name(&self) -> &str {
-        let first = self.command.first().map(Path::new);
-        let name = first.and_then(Path::file_name).and_then(OsStr::to_str);
-        name.unwrap_or_default()
+    /// The agent that the command starts.
+    fn recognised(&self) -> Option<Recognised> {
+        Recognised::of(&self.command, self.agent)
     }
 
-    /// The command; `claude` is told which session it is, and gets hooks for this run.
+    /// The word of the command that is Claude Code's program, where it is one.
+    fn claude(&self) -> Option<usize> {
+        let claude = self.recognised().filter(|it| it.agent == Agent::Claude)?;
+        claude.word
+    }
+
+    /// The command; Claude Code is told which session it is, and gets hooks for this run.
     fn words(&self, id: Uuid, variables: &[(&'static str, String)]) -> Vec<OsString> {
-        match self.name() {
-            "claude" => claude::words(&self.command, &id.to_string(), variables),
-            _ => self.command.clone(),
-        }
+        let Some(at) = self.claude() else {
+            if self
+                .recognised()
+                .is_some_and(|it| it.agent == Agent::Claude)
+            {
+                print::err(WITHOUT_HOOKS);
+            }
+            return self.command.clone();
+        };
+        let (before, command) = self.command.split_at(at);
+        let words = claude::words(command, &id.to_string(), variables);
+        before.iter().cloned().chain(words).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 mod diff;
 mod files;
 pub(super) mod json;
+mod other;
 pub(super) mod settings;
 
 use std::io::{self, BufRead, IsTerminal};
@@ -23,6 +24,12 @@ use settings::{Settings, proxy_variables};
 pub(super) enum Init {
     /// Settings for Claude Code: hooks, and the proxy.
     ClaudeCode(ClaudeCode),
+    /// Settings for `OpenAI` Codex: the proxy, and words for the model.
+    Codex(other::Other),
+    /// Settings for Gemini CLI: the proxy, and words for the model.
+    Gemini(other::Other),
+    /// Settings for opencode: words for the model.
+    Opencode(other::Other),
 }
 
 #[derive(Debug, clap::Args)]
@@ -67,8 +74,13 @@ pub(super) struct ClaudeCode {
 
 impl Init {
     pub(super) fn perform(self) -> Answer {
-        let Self::ClaudeCode(init) = self;
-        init.perform().unwrap_or_else(|(answer, why)| {
+        let done = match self {
+            Self::ClaudeCode(init) => init.perform(),
+            Self::Codex(init) => init.perform(other::Agent::Codex),
+            Self::Gemini(init) => init.perform(other::Agent::Gemini),
+            Self::Opencode(init) => init.perform(other::Agent::Opencode),
+        };
+        done.unwrap_or_else(|(answer, why)| {
             print::err(&format!("tidegate: {}\n", print::clean(&why, 400)));
             answer
         })

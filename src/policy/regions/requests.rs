@@ -37,7 +37,7 @@ pub(super) fn paths(
     let splits = label.entry.map_or(&[][..], |entry| &entry.splits);
     let mut patterns: Vec<Pattern> = splits
         .iter()
-        .flat_map(|(_, pattern)| pattern.patterns().cloned())
+        .flat_map(|split| split.pattern.patterns().cloned())
         .collect();
     for rule in rules {
         // A deny does not tell the spelling from its readings.

@@ -8,7 +8,7 @@ use toml::Spanned;
 use crate::diag::{Diagnostic, Place};
 use crate::policy::catalogue::Catalogue;
 use crate::policy::category::{Categories, Category};
-use crate::policy::directory::Destination;
+use crate::policy::directory::{Destination, Split};
 use crate::policy::paths::PathPattern;
 use crate::policy::pattern::{BadPattern, HostPattern};
 use crate::policy::{service, source};
@@ -121,7 +121,11 @@ fn destination(
     for split in &value.paths {
         let found = category(written, &split.category, findings);
         match PathPattern::parse(split.r#match.get_ref()) {
-            Ok(pattern) => splits.extend(found.map(|category| (category, pattern))),
+            Ok(pattern) => splits.extend(found.map(|category| Split {
+                category,
+                pattern,
+                upgrade: split.upgrade,
+            })),
             Err(error) => findings.push(
                 Diagnostic::error("bad-path", written.at(&split.r#match), "not a path pattern")
                     .label(error.to_string())

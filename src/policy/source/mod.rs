@@ -467,4 +467,7 @@ pub struct PathSplit {
     pub category: Spanned<String>,
     /// Segments, `*` one, a trailing `**` the rest.
     pub r#match: Spanned<String>,
+    /// Whether a request there may ask for another protocol (a WebSocket of a model API).
+    #[serde(default)]
+    pub upgrade: bool,
 }

@@ -584,9 +584,10 @@ fn addresses_are_judged_again_when_they_are_known() {
             "10.2.0.9:3130".parse().unwrap(),
         ],
         interfaces: vec![
-            "10.2.0.9".parse().unwrap(),
-            "203.0.113.9".parse().unwrap(),
-            "8.8.8.8".parse().unwrap(),
+            "10.2.0.9/32".parse().unwrap(),
+            "203.0.113.9/32".parse().unwrap(),
+            "8.8.8.8/32".parse().unwrap(),
+            "45.77.1.0/24".parse().unwrap(),
         ],
     };
     let named = asking(&policy, "standard").connect("a.example.com:443");
@@ -635,6 +636,9 @@ fn addresses_are_judged_again_when_they_are_known() {
     assert!(judge(&named, "10.2.0.9:443"));
     assert!(!judge(&named, "8.8.8.8:443"));
     assert!(!judge(&plain, "8.8.8.8:443"));
+    // A network that a route makes local is the same machine.
+    assert!(!judge(&plain, "45.77.1.200:443"));
+    assert!(judge(&plain, "45.77.2.1:443"));
     let address: IpAddr = "127.0.0.1".parse().unwrap();
     let refused = policy.judge_address(&plain, address, 443, &guard);
     assert_eq!(refused, Err(AddressRefusal::Floor));

@@ -37,10 +37,14 @@ const HANDSHAKE: u8 = 22;
 const FIRST_WORD: Duration = Duration::from_secs(1);
 /// The most names that one jail is given addresses for.
 const MOST_NAMES: u32 = 65_000;
-/// Where the addresses that stand for names begin: 198.18.0.0/15 is for tests of devices (RFC 2544),
-/// `100::/64` is thrown away by routers (RFC 6666). Neither is anybody's.
-const FIRST_V4: u32 = u32::from_be_bytes([198, 18, 0, 1]);
-const FIRST_V6: u128 = 0x0100_u128 << 112;
+/// Where the placeholder addresses begin, in 28.0.0.0/16 and `3000::/64`.
+///
+/// Agents look a host up before they fetch a page, and refuse every address of a special block (Gemini
+/// CLI: 198.18.0.0/15, `100::/64`). These two blocks count as public there: 28.0.0.0/8 is of one
+/// owner (US Department of Defense), `3000::/4` is not allocated. A connection to an address that
+/// stands for a name is decided by that name, and to any other as to an address.
+const FIRST_V4: u32 = u32::from_be_bytes([28, 0, 0, 1]);
+const FIRST_V6: u128 = 0x3000_u128 << 112;
 
 /// What a jail hands out, and whose it is.
 #[derive(Debug)]
@@ -227,10 +231,10 @@ mod tests {
             assert_eq!(names.host(place), Host::Name(name("b.example")));
         }
         for other in [
-            "198.18.0.0",
-            "198.18.0.3",
-            "100::",
-            "100::3",
+            "28.0.0.0",
+            "28.0.0.3",
+            "3000::",
+            "3000::3",
             "127.0.0.1",
             "::1",
             "ffff::",
@@ -250,6 +254,6 @@ mod tests {
         let late = HostName::parse(b"late.example").expect("a name");
         assert_eq!(names.place(&late), None);
         let last = v4(MOST_NAMES - 1).octets();
-        assert!(last < [198, 20, 0, 0], "{last:?}");
+        assert!(last < [28, 1, 0, 0], "{last:?}");
     }
 }

@@ -10,6 +10,8 @@ use crate::record::Said;
 
 /// Fields that name the session.
 const SESSIONS: [&[u8]; 2] = [b"x-claude-code-session-id", b"x-mcp-client-session-id"];
+/// Fields that name the agent's own conversation: Codex's thread, the session of opencode.
+const CONVERSATIONS: [&[u8]; 2] = [b"thread-id", b"x-session-affinity"];
 /// Longest label, in bytes.
 const LONGEST: usize = 128;
 
@@ -26,6 +28,7 @@ pub(in crate::proxy) fn of(head: &RequestHead, flow: &mut Flow) {
             () if is(field.name, b"x-claude-code-agent-id") => &mut said.agent,
             () if is(field.name, b"x-claude-code-parent-agent-id") => &mut said.parent_agent,
             () if is(field.name, b"x-claude-code-prompt-id") => &mut said.prompt,
+            () if CONVERSATIONS.iter().any(|name| is(field.name, name)) => &mut said.conversation,
             () if is(field.name, b"x-client-request-id") => &mut said.request,
             () if is(field.name, b"traceparent") => {
                 said.trace = trace(field.value);

@@ -281,6 +281,7 @@ fn full_said() -> Said {
     Said {
         session: Some("another".into()),
         mismatch: true,
+        conversation: Some("thread-1".into()),
         request: Some("req-1".into()),
         server_tools: vec!["web_search_20250305".into()],
         ..Said::default()

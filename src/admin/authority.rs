@@ -1,0 +1,39 @@
+//! `GET /v1/authority`: the certificates that callers of an inspecting gate have to trust, as PEM.
+//!
+//! At the control socket, where the kernel vouches for the gate's user: a program that asks here
+//! trusts no other process's certificate.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Extension, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::gate::Gate;
+use crate::tls;
+
+use super::Door;
+use super::sessions::control_only;
+
+/// The route.
+pub(super) fn routes(gate: &Arc<Gate>) -> Router {
+    Router::new()
+        .route("/v1/authority", get(authority))
+        .with_state(gate.clone())
+}
+
+/// 204 where the gate inspects nothing.
+async fn authority(State(gate): State<Arc<Gate>>, Extension(door): Extension<Door>) -> Response {
+    if door != Door::Control {
+        return control_only("the authority is told").into_response();
+    }
+    match &gate.snapshot.load().authority {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(authority) => {
+            let kind = [(header::CONTENT_TYPE, "application/x-pem-file")];
+            (kind, tls::pem(authority.published())).into_response()
+        }
+    }
+}

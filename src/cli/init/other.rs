@@ -1,0 +1,270 @@
+//! `tidegate init codex|gemini|opencode`: the proxy, what to trust, and words for the model, for
+//! agents whose hooks tell nothing to a gate.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::super::env::{self, Proxy};
+use super::super::{Answer, ca, load, print};
+use super::{agreed, diff, files, show};
+use crate::config;
+
+/// Lines around what is ours in a file of the user.
+const BEGIN: &str = "tidegate: begin (written by `tidegate init`)";
+const END: &str = "tidegate: end";
+
+/// What the model is told, in a file that the agent reads into each session.
+const CONTEXT: &str = "\
+Network connections of this machine go through tidegate, a filter that decides each of them by policy.
+A refused connection ends with status 403, or its name does not exist. A refusal is a decision, not a
+fault: do not retry it, and do not look for another way. `tidegate explain URL` says why and what to
+ask for. Tell the user which host you needed and why.
+";
+
+/// An agent whose settings are files of text.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Agent {
+    Codex,
+    Gemini,
+    Opencode,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Other {
+    /// Leave the proxy to the program that starts the agent: `tidegate exec`, a shell with
+    /// `tidegate env`.
+    #[arg(long)]
+    launched: bool,
+    /// Write without asking.
+    #[arg(long)]
+    write: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// The proxy, as the agent reaches it: http://HOST:PORT.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
+    #[arg(value_parser = Proxy::parse)]
+    proxy: Proxy,
+    /// The configuration of the gate: where it inspects, the agent is told what to trust [default:
+    /// `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder of the settings [default: the agent's own].
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// The home of this user.
+    #[arg(long, env = "HOME", hide = true)]
+    home: Option<PathBuf>,
+    /// Where Codex has its settings.
+    #[arg(long, env = "CODEX_HOME", hide = true)]
+    codex_home: Option<PathBuf>,
+    /// Where programs have their settings.
+    #[arg(long, env = "XDG_CONFIG_HOME", hide = true)]
+    config_home: Option<PathBuf>,
+}
+
+/// A file, as it is and as it is to be.
+struct Change {
+    path: PathBuf,
+    before: Option<String>,
+    after: String,
+}
+
+impl Agent {
+    /// The file whose variables the agent sets for itself at its start, in its folder.
+    fn variables(self) -> Option<&'static str> {
+        match self {
+            Self::Codex | Self::Gemini => Some(".env"),
+            Self::Opencode => None,
+        }
+    }
+
+    /// The file of words for the model.
+    fn context(self) -> &'static str {
+        match self {
+            Self::Codex | Self::Opencode => "AGENTS.md",
+            Self::Gemini => "GEMINI.md",
+        }
+    }
+}
+
+impl Other {
+    pub(super) fn perform(&self, agent: Agent) -> Result<Answer, (Answer, String)> {
+        let changes = self.changes(agent).map_err(|why| (Answer::Wrong, why))?;
+        let failed = |why: io::Error| (Answer::Failed, why.to_string());
+        let lines: Vec<Vec<String>> = changes.iter().map(Change::lines).collect();
+        if !self.json {
+            for (change, lines) in changes.iter().zip(&lines) {
+                let shown = (!lines.is_empty()).then_some(&**lines);
+                show(&change.path.display().to_string(), shown);
+            }
+        }
+        let differs = lines.iter().any(|lines| !lines.is_empty());
+        let write = differs && (self.write || (!self.json && agreed()));
+        let mut backups = Vec::new();
+        for change in changes.iter().filter(|it| write && !it.lines().is_empty()) {
+            let before = change.before.as_deref();
+            backups.extend(files::write(&change.path, before, &change.after).map_err(failed)?);
+        }
+        self.tell(agent, &changes, write, &backups);
+        Ok(Answer::whether(write || !differs))
+    }
+
+    fn tell(&self, agent: Agent, changes: &[Change], written: bool, backups: &[PathBuf]) {
+        if self.json {
+            let files = changes
+                .iter()
+                .map(|it| json!({"file": it.path, "changes": it.lines()}));
+            let files: Vec<_> = files.collect();
+            print::json(&json!({"files": files, "written": written, "backups": backups}));
+            return;
+        }
+        let said = if written {
+            "wrote them"
+        } else {
+            "nothing was written; --write does"
+        };
+        print::err(&format!("tidegate: {said}\n"));
+        if agent.variables().is_none() && !self.launched {
+            print::err(
+                "tidegate: this agent reads no file of variables: start it with `tidegate exec`, \
+                 or in a shell with eval \"$(tidegate env)\"\n",
+            );
+        }
+    }
+
+    fn changes(&self, agent: Agent) -> Result<Vec<Change>, String> {
+        let folder = self.place(agent).ok_or("HOME is not set")?;
+        let mut changes = vec![Change::of(
+            folder.join(agent.context()),
+            ["<!-- ", " -->"],
+            CONTEXT,
+        )?];
+        if let Some(name) = agent.variables().filter(|_| !self.launched) {
+            let variables = self.variables()?;
+            changes.push(Change::of(folder.join(name), ["# ", ""], &variables)?);
+        }
+        Ok(changes)
+    }
+
+    fn place(&self, agent: Agent) -> Option<PathBuf> {
+        let home = |name: &str| self.home.as_ref().map(|home| home.join(name));
+        let given = self.folder.clone();
+        given.or_else(|| match agent {
+            Agent::Codex => self.codex_home.clone().or_else(|| home(".codex")),
+            Agent::Gemini => home(".gemini"),
+            Agent::Opencode => {
+                let folder = self.config_home.clone().or_else(|| home(".config"))?;
+                Some(folder.join("opencode"))
+            }
+        })
+    }
+
+    /// The variables as lines of a file that the agent reads.
+    fn variables(&self) -> Result<String, String> {
+        let mut variables = self.proxy.variables();
+        if let Some(path) = load::find(self.config.as_deref(), true).path {
+            let config = config::load(&path).0;
+            let config = config.ok_or_else(|| {
+                format!(
+                    "{} does not load: `tidegate check` says why",
+                    path.display()
+                )
+            })?;
+            if let Some(bundle) = ca::trusted(&config) {
+                let bundle = bundle.map_err(|error| error.to_string())?;
+                env::add(&mut variables, ca::variables(&bundle));
+            }
+        }
+        // Java's and git's options are lists: those of the user's shell would be lost.
+        variables
+            .retain(|(name, _)| !["JAVA_TOOL_OPTIONS", "GIT_CONFIG_PARAMETERS"].contains(name));
+        let not_plain = |(_, value): &&(&str, String)| value.contains(['"', '\\', '$', '\n']);
+        if let Some((name, _)) = variables.iter().find(not_plain) {
+            return Err(format!(
+                "the value of {name} has a character that a file of variables cannot hold: keep the \
+                 records of the gate in a folder without quotes, backslashes and dollar signs"
+            ));
+        }
+        let lines = variables
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\"\n"));
+        Ok(lines.collect())
+    }
+}
+
+impl Change {
+    /// Puts a text between our two lines: in place of the text there, else behind everything.
+    fn of(path: PathBuf, comment: [&str; 2], text: &str) -> Result<Self, String> {
+        let before = files::read(&path)?;
+        let [open, close] = comment;
+        let begin = format!("{open}{BEGIN}{close}\n");
+        let end = format!("{open}{END}{close}\n");
+        let ours = format!("{begin}{text}{end}");
+        let old = before.clone().unwrap_or_default();
+        let after = match (old.find(&begin), old.find(&end)) {
+            (Some(from), Some(to)) if from < to => {
+                let (head, rest) = old.split_at(from);
+                let tail = rest.get(to - from + end.len()..).unwrap_or_default();
+                format!("{head}{ours}{tail}")
+            }
+            (None, None) if old.is_empty() => ours,
+            (None, None) => format!("{}\n\n{ours}", old.trim_end_matches('\n')),
+            _ => return Err(unpaired(&path)),
+        };
+        Ok(Self {
+            path,
+            before,
+            after,
+        })
+    }
+
+    fn lines(&self) -> Vec<String> {
+        diff::lines(self.before.as_deref().unwrap_or_default(), &self.after)
+    }
+}
+
+fn unpaired(path: &Path) -> String {
+    format!(
+        "{}: only one of the two lines `{BEGIN}` and `{END}` is there: remove it, and what stands \
+         below it if tidegate wrote that",
+        path.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(before: &str) -> Result<String, String> {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("AGENTS.md");
+        std::fs::write(&path, before).unwrap();
+        Change::of(path, ["<!-- ", " -->"], "Words.\n").map(|change| change.after)
+    }
+
+    #[test]
+    fn what_the_user_wrote_stays_and_ours_is_replaced() {
+        let ours = change("").unwrap();
+        assert!(
+            ours.contains("Words.\n") && ours.lines().count() == 3,
+            "{ours}"
+        );
+        let beside = change("# Mine\n").unwrap();
+        assert_eq!(beside, format!("# Mine\n\n{ours}"));
+        let older = beside.replace("Words.", "Other words.");
+        assert_eq!(change(&older).unwrap(), beside);
+        assert_eq!(
+            change(&format!("{ours}after\n")).unwrap(),
+            format!("{ours}after\n")
+        );
+    }
+
+    #[test]
+    fn a_block_without_its_end_is_not_guessed_at() {
+        let why = change(&format!("<!-- {BEGIN} -->\nWords.\n")).unwrap_err();
+        assert!(why.contains("only one of the two lines"), "{why}");
+    }
+}

@@ -1,0 +1,151 @@
+//! The agents that are tried, as users install and start them.
+
+use std::path::{Path, PathBuf};
+
+/// One agent at one version.
+pub(super) struct Agent {
+    /// Its name and version, as the manual says them.
+    pub(super) name: &'static str,
+    /// The name that users type.
+    pub(super) command: &'static str,
+    /// Its program, below the folder of the agents.
+    program: &'static str,
+    /// What is set for it: keys that are good for nothing.
+    pub(super) variables: &'static [(&'static str, &'static str)],
+    /// Its command line for one prompt.
+    pub(super) words: &'static [&'static str],
+    /// Its command line at a terminal.
+    pub(super) at_terminal: &'static [&'static str],
+    /// How `tidegate init` makes it use a gate that runs already; a command of a shell.
+    pub(super) init: &'static str,
+    /// Its settings: a path below the home, and a text in which `WORLD` is the folder of the run.
+    settings: &'static [(&'static str, &'static str)],
+}
+
+impl Agent {
+    pub(super) fn is_installed(&self) -> bool {
+        self.program(&installed()).exists()
+    }
+
+    pub(super) fn program(&self, agents: &Path) -> PathBuf {
+        agents.join("node_modules").join(self.program)
+    }
+
+    pub(super) fn files(&self, world: &Path) -> Vec<(&'static str, String)> {
+        let world = world.display().to_string();
+        let filled = |(path, text): &(&'static str, &str)| (*path, text.replace("WORLD", &world));
+        self.settings.iter().map(filled).collect()
+    }
+}
+
+/// Where `tests/run` installs agents.
+pub(super) fn installed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-agents")
+}
+
+/// What Claude Code needs for one prompt without questions, and its own telemetry.
+const CLAUDE: &[(&str, &str)] = &[
+    ("ANTHROPIC_API_KEY", "sk-ant-no-key"),
+    ("ENABLE_TOOL_SEARCH", "false"),
+    ("CLAUDE_CODE_ENABLE_TELEMETRY", "1"),
+    ("OTEL_LOGS_EXPORTER", "otlp"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
+    ("OTEL_LOGS_EXPORT_INTERVAL", "500"),
+    ("DISABLE_AUTOUPDATER", "1"),
+];
+const CLAUDE_WORDS: &[&str] = &["-p", "Go.", "--permission-mode", "bypassPermissions"];
+const CLAUDE_INIT: &str = "tidegate init claude-code --write >&2 && ";
+/// Questions that Claude Code asks once at a terminal are answered here.
+const CLAUDE_SETTINGS: &[(&str, &str)] = &[(
+    ".claude.json",
+    r#"{"hasCompletedOnboarding":true,"theme":"dark",
+            "customApiKeyResponses":{"approved":["sk-ant-no-key"],"rejected":[]},
+            "bypassPermissionsModeAccepted":true,
+            "projects":{"WORLD/home/web":{"hasTrustDialogAccepted":true}}}"#,
+)];
+
+/// The MCP servers of the scenario, as Claude Code reads them: over the network, on loopback, and a
+/// program.
+pub(super) fn mcp_servers(world: &Path) -> String {
+    let servers = r#"{"mcpServers":{
+        "remote":{"type":"http","url":"https://mcp.example.com/mcp"},
+        "loopback":{"type":"http","url":"http://127.0.0.1:4318/mcp"},
+        "program":{"command":"node","args":["WORLD/model/mcp.mjs"]}}}"#;
+    servers.replace("WORLD", &world.display().to_string())
+}
+
+/// Claude Code as one native program.
+pub(super) static CLAUDE_NATIVE: Agent = Agent {
+    name: "Claude Code 2.1.332",
+    command: "claude",
+    program: "@anthropic-ai/claude-code/bin/claude.exe",
+    variables: CLAUDE,
+    words: CLAUDE_WORDS,
+    at_terminal: &["--permission-mode", "bypassPermissions"],
+    init: CLAUDE_INIT,
+    settings: CLAUDE_SETTINGS,
+};
+
+/// The last Claude Code that runs on Node.
+pub(super) static CLAUDE_NODE: Agent = Agent {
+    name: "Claude Code 2.1.112",
+    command: "claude",
+    program: "claude-code-js/cli.js",
+    variables: CLAUDE,
+    words: CLAUDE_WORDS,
+    at_terminal: &["--permission-mode", "bypassPermissions"],
+    init: CLAUDE_INIT,
+    settings: CLAUDE_SETTINGS,
+};
+
+/// `OpenAI`'s agent.
+pub(super) static CODEX: Agent = Agent {
+    name: "Codex 0.171.0",
+    command: "codex",
+    program: "@openai/codex/bin/codex.js",
+    variables: &[
+        ("OPENAI_API_KEY", "sk-no-key"),
+        ("CODEX_API_KEY", "sk-no-key"),
+    ],
+    words: &[
+        "exec",
+        "--skip-git-repo-check",
+        "--dangerously-bypass-approvals-and-sandbox",
+        "Go.",
+    ],
+    at_terminal: &[],
+    init: "tidegate init codex --write >&2 && ",
+    settings: &[],
+};
+
+/// Google's agent.
+pub(super) static GEMINI: Agent = Agent {
+    name: "Gemini CLI 0.61.0",
+    command: "gemini",
+    program: "@google/gemini-cli/bundle/gemini.js",
+    variables: &[("GEMINI_API_KEY", "no-key")],
+    words: &[
+        "-p",
+        "Go.",
+        "--yolo",
+        "--skip-trust",
+        "-m",
+        "gemini-2.5-flash",
+    ],
+    at_terminal: &[],
+    init: "tidegate init gemini --write >&2 && ",
+    settings: &[],
+};
+
+/// SST's agent.
+pub(super) static OPENCODE: Agent = Agent {
+    name: "opencode 1.18.33",
+    command: "opencode",
+    program: "opencode-ai/bin/opencode.exe",
+    variables: &[("ANTHROPIC_API_KEY", "sk-ant-no-key")],
+    words: &["run", "Go.", "-m", "anthropic/claude-sonnet-4-5"],
+    at_terminal: &[],
+    init: "tidegate init opencode --write >&2 && ",
+    settings: &[],
+};

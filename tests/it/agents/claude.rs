@@ -1,0 +1,188 @@
+//! Claude Code, native and on Node, in every way that it is started.
+
+use serde_json::json;
+
+use super::agent::{Agent, CLAUDE_NATIVE, CLAUDE_NODE};
+use super::played::Played;
+use super::tables;
+use super::world::{Run, Way};
+
+/// A rule for the tools of the scenario's MCP servers, in tiers that do not ask about MCP.
+const MCP: &str = r#"
+[tiers]
+order = ["open", "standard", "restricted"]
+unattributed = "standard"
+
+[tier.open]
+default = "deny"
+
+[tier.standard]
+default = "deny"
+allow   = ["model-api", "auth"]
+opaque  = "allow"
+
+[tier.restricted]
+default = "deny"
+
+[mcp.remote]
+url = "https://mcp.example.com/mcp"
+
+[[rule]]
+id           = "tools"
+verdict      = "allow"
+does.servers = ["remote"]
+does.tools   = ["echo_*"]
+"#;
+/// Every call of the scenario, started in one way.
+fn calls(agent: &'static Agent, way: Way, inspected: bool) -> Option<Played> {
+    let mut run = Run::of(agent, way, "calls.json");
+    if inspected {
+        run = run.inspected();
+    }
+    let played = run.play()?;
+    played.nothing_is_wrong().what_the_model_read_is_true();
+    tables::ties(&played, inspected);
+    Some(played)
+}
+
+#[test]
+fn behind_exec_every_call_is_tied() {
+    for agent in [&CLAUDE_NATIVE, &CLAUDE_NODE] {
+        if let Some(played) = calls(agent, Way::Exec, false) {
+            played
+                .all_are_tied(&["commands", "background commands", "fetches"])
+                .every_refusal_is_told();
+        }
+    }
+}
+
+#[test]
+fn in_a_jail_every_call_is_tied() {
+    for agent in [&CLAUDE_NATIVE, &CLAUDE_NODE] {
+        if let Some(played) = calls(agent, Way::Jail, true) {
+            assert!(
+                !played.telemetry.is_empty(),
+                "a rule lets it reach the collector"
+            );
+            played
+                .all_are_tied(&["commands", "background commands", "fetches"])
+                .every_refusal_is_told();
+        }
+    }
+}
+
+#[test]
+fn behind_a_joined_gate_every_call_is_tied() {
+    if let Some(played) = calls(&CLAUDE_NATIVE, Way::Join, true) {
+        played.all_are_tied(&["commands", "fetches"]);
+    }
+}
+
+#[test]
+fn by_hand_every_session_is_right() {
+    for agent in [&CLAUDE_NATIVE, &CLAUDE_NODE] {
+        if let Some(played) = calls(agent, Way::ByHand, false) {
+            played.all_sessions_are_right();
+        }
+    }
+}
+
+#[test]
+fn calls_of_mcp_are_tied_by_http_and_behind_standard_input() {
+    for way in [Way::Exec, Way::Jail] {
+        let run = Run::of(&CLAUDE_NATIVE, way, "mcp.json")
+            .inspected()
+            .policy(MCP);
+        let Some(played) = run.mcp_servers().play() else {
+            return;
+        };
+        played.nothing_is_wrong().what_the_model_read_is_true();
+        let called = played
+            .mcp
+            .iter()
+            .filter(|line| line.text("method") == "tools/call");
+        let called: Vec<&str> = called.map(|line| line.text("tool")).collect();
+        assert!(
+            called.contains(&"echo_a") && !called.contains(&"secret_a"),
+            "{called:?}"
+        );
+        assert!(way == Way::Exec || called.contains(&"echo_d"), "{called:?}");
+        played.all_are_tied(&["MCP"]);
+    }
+}
+
+#[test]
+fn a_session_that_is_resumed_stays_one() {
+    let Some(first) = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").play() else {
+        return;
+    };
+    first.nothing_is_wrong();
+    let before = first.sessions_of_the_agent();
+    let again = Run::of(&CLAUDE_NATIVE, Way::Exec, "resumed.json").after(first);
+    let played = again
+        .words(&["--continue"])
+        .play()
+        .expect("it was played before");
+    played.nothing_is_wrong().all_sessions_are_right();
+    assert_eq!(
+        before,
+        played.sessions_of_the_agent(),
+        "the agent goes on with its session"
+    );
+}
+
+#[test]
+fn a_session_that_is_cleared_at_a_terminal_is_followed() {
+    let (ready, end) = ("bypass permissions on", "All turns are done");
+    let steps = json!([
+        {"after": ready, "type": "Go."},
+        {"after": "Go.", "type": "\r"},
+        {"after": end, "type": "/clear"},
+        {"after": "/clear", "type": "\r"},
+        {"after": ready, "type": "Now follow again."},
+        {"after": "Now follow again.", "type": "\r"},
+        {"after": end, "type": "/exit"},
+        {"after": "/exit", "type": "\r"},
+    ]);
+    let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "cleared.json").typing(&steps);
+    let Some(played) = run.play() else { return };
+    played.nothing_is_wrong().all_sessions_are_right();
+    let sessions = played.sessions_of_the_agent();
+    assert_eq!(sessions.len(), 2, "{sessions:?} {:#?}", played.outcome);
+}
+
+#[test]
+fn without_telemetry_nothing_is_reported_home() {
+    let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").inspected();
+    let Some(played) = run.options(&["--no-telemetry"]).play() else {
+        return;
+    };
+    let reported = played
+        .decisions()
+        .filter(|line| line.text("tidegate.category") == "telemetry");
+    let reported: Vec<_> = reported.map(|line| line.text("server.address")).collect();
+    assert!(reported.is_empty(), "{reported:?}");
+    assert!(
+        !played.telemetry.is_empty(),
+        "the user's own telemetry goes on"
+    );
+    let kept = played.folder().join("home/.claude/telemetry");
+    assert!(!kept.exists(), "reports that could not be sent are kept");
+}
+
+#[test]
+fn behind_a_wrapper_and_in_a_script_it_is_the_same_agent() {
+    for wrapper in [&["env", "A=1", "nice"][..], &["../../bin/work"]] {
+        let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").behind(wrapper);
+        let Some(played) = run.play() else { return };
+        played.the_agent_is_named("claude-code");
+        if wrapper.len() > 1 {
+            played.nothing_is_wrong();
+            played.all_are_tied(&["commands"]).every_refusal_is_told();
+        } else {
+            // Its words are out of reach, so there are no hooks: the first lines say so.
+            assert!(played.untied().contains_key("commands"));
+            assert!(played.outcome.shows("init claude-code --launched --write"));
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Agents without hooks for a gate: Codex, Gemini CLI, opencode.
+
+use super::agent::{Agent, CODEX, GEMINI, OPENCODE};
+use super::played::Played;
+use super::tables;
+use super::world::{Run, Way};
+
+fn calls(agent: &'static Agent, way: Way) -> Option<Played> {
+    let run = Run::of(agent, way, "calls.json");
+    let inspected = way == Way::Jail;
+    let run = if inspected {
+        run.inspected().websocket()
+    } else {
+        run
+    };
+    let played = run.play()?;
+    played.nothing_is_wrong().what_the_model_read_is_true();
+    assert!(played.used().contains(&"commands"), "{:#?}", played.outcome);
+    tables::ties(&played, inspected);
+    Some(played)
+}
+
+#[test]
+fn codex_is_named_in_every_way() {
+    for way in [Way::Exec, Way::Jail, Way::ByHand] {
+        let Some(played) = calls(&CODEX, way) else {
+            continue;
+        };
+        played.the_agent_is_named("codex");
+        if way == Way::Jail {
+            let opened = played
+                .requests
+                .iter()
+                .any(|line| line.text("method") == "UPGRADE");
+            assert!(
+                opened,
+                "the WebSocket of the model API passes: {:#?}",
+                played.outcome
+            );
+            assert!(!played.conversations().is_empty());
+        }
+    }
+}
+
+#[test]
+fn gemini_is_named_and_fetches_in_a_jail() {
+    for way in [Way::Exec, Way::Jail, Way::ByHand] {
+        if let Some(played) = calls(&GEMINI, way) {
+            played.the_agent_is_named("gemini-cli");
+            // Its guard against private addresses looks names up: in a jail it lets ours pass.
+            let fetched = played.used().contains(&"fetches");
+            assert_eq!(fetched, way == Way::Jail, "{:?}: {:#?}", way, played.shown);
+        }
+    }
+}
+
+#[test]
+fn opencode_is_named_in_every_way() {
+    for way in [Way::Exec, Way::Jail] {
+        let Some(played) = calls(&OPENCODE, way) else {
+            continue;
+        };
+        played.the_agent_is_named("opencode");
+        assert_eq!(played.conversations().len(), usize::from(way == Way::Jail));
+    }
+}
+
+#[test]
+fn codex_and_gemini_report_nothing_home_where_their_settings_say_so() {
+    let gemini = r#"{"privacy":{"usageStatisticsEnabled":false}}"#;
+    let codex = "[analytics]\nenabled = false\n";
+    for (agent, path, text) in [
+        (&CODEX, ".codex/config.toml", codex),
+        (&GEMINI, ".gemini/settings.json", gemini),
+    ] {
+        let run = Run::of(agent, Way::Exec, "short.json").setting(path, text);
+        let Some(played) = run.play() else { continue };
+        let hosts = played
+            .decisions()
+            .map(|line| line.text("tidegate.category"));
+        let reported = hosts.filter(|category| *category == "telemetry").count();
+        assert_eq!(reported, 0, "{}", agent.name);
+    }
+}

@@ -1,0 +1,411 @@
+//! What a run left: the records of the gate beside what the model asked for, showed and was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::kit::{Line, Outcome, read_log};
+
+use super::world::{Run, Way};
+
+/// The domain of every destination that a call names.
+const DOMAIN: &str = ".example.com";
+
+/// A run that was made.
+pub(super) struct Played {
+    folder: Option<TempDir>,
+    pub(super) agent: &'static str,
+    pub(super) way: Way,
+    pub(super) outcome: Outcome,
+    /// Every line of the records.
+    pub(super) lines: Vec<Line>,
+    /// What the model asked for, by the name of the call.
+    pub(super) asked: BTreeMap<String, Asked>,
+    /// What the model was shown of each call, in order.
+    pub(super) shown: Vec<Shown>,
+    /// What the agent reports of itself.
+    pub(super) telemetry: Vec<Line>,
+    /// Messages that reached the model's MCP servers.
+    pub(super) mcp: Vec<Line>,
+    /// Requests that reached the model.
+    pub(super) requests: Vec<Line>,
+}
+
+/// A call that the model asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) call: String,
+    pub(super) tool: String,
+    /// Whether its connections come after its end.
+    late: bool,
+    /// The agent's own session at that moment; empty where it says none.
+    pub(super) session: String,
+}
+
+/// What the model read of one call.
+#[derive(Debug)]
+pub(super) struct Shown {
+    pub(super) call: String,
+    pub(super) result: String,
+    /// Texts beside the results of a turn: those of hooks.
+    pub(super) beside: Vec<String>,
+}
+
+impl Played {
+    pub(super) fn read(folder: TempDir, outcome: Outcome, run: &Run) -> Self {
+        let notes = |kind: &str| read_log(&folder.path().join("notes").join(kind));
+        let asked = notes("asked.jsonl").into_iter().map(|line| {
+            let asked = Asked {
+                call: line.text("call").to_owned(),
+                tool: line.text("tool").to_owned(),
+                late: line["late"].as_bool().unwrap_or_default(),
+                session: line.text("session").to_owned(),
+            };
+            (line.text("as").to_owned(), asked)
+        });
+        let asked = asked.collect();
+        let shown = notes("shown.jsonl").into_iter().map(|line| Shown {
+            call: line.text("call").to_owned(),
+            result: line.text("result").to_owned(),
+            beside: texts(&line["beside"]),
+        });
+        let shown = shown.collect();
+        let mut lines = Vec::new();
+        for file in std::fs::read_dir(folder.path())
+            .expect("a folder")
+            .flatten()
+        {
+            let (name, path) = (file.file_name(), file.path());
+            let is_log = path.extension().is_some_and(|end| end == "jsonl");
+            if is_log && name.to_string_lossy().starts_with("decisions") {
+                lines.extend(read_log(&path));
+            }
+        }
+        Self {
+            agent: run.agent.name,
+            way: run.way,
+            lines,
+            asked,
+            shown,
+            telemetry: notes("telemetry.jsonl"),
+            mcp: notes("mcp.jsonl"),
+            requests: notes("requests.jsonl"),
+            folder: Some(folder),
+            outcome,
+        }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("a folder").path()
+    }
+
+    pub(super) fn into_folder(mut self) -> TempDir {
+        self.folder.take().expect("a folder")
+    }
+
+    pub(super) fn decisions(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|line| line.is_decision())
+    }
+
+    /// The call that a flow belongs to, by its destination or its MCP tool; `None` where it belongs
+    /// to none: those of the agent itself.
+    pub(super) fn owner(&self, line: &Line) -> Option<&Asked> {
+        let host = line.text("server.address").strip_suffix(DOMAIN);
+        if let Some((name, _)) = host.and_then(|host| host.split_once('.')) {
+            return self.asked.get(name);
+        }
+        let tool = line.text("mcp.tool.name");
+        let is_it = |asked: &&Asked| asked.tool.ends_with(&format!("__{tool}"));
+        (!tool.is_empty())
+            .then(|| self.asked.values().find(is_it))
+            .flatten()
+    }
+
+    /// Panics unless every flow is tied to its call or to none, and to its session or to none.
+    #[track_caller]
+    pub(super) fn nothing_is_wrong(&self) -> &Self {
+        let mut wrong = Vec::new();
+        for line in self.decisions() {
+            let owner = self.owner(line);
+            let (call, session) = (line.text("tool_use_id"), line.text("session.id"));
+            if !call.is_empty() && owner.is_none_or(|asked| asked.call != call) {
+                wrong.push(format!("{} has {call}, and is of {owner:?}", about(line)));
+            }
+            let known = owner.map_or("", |asked| &*asked.session);
+            if !session.is_empty() && !known.is_empty() && known != session {
+                wrong.push(format!(
+                    "{} has session {session}, and is of {known}",
+                    about(line)
+                ));
+            }
+            wrong.extend(self.contradicts_the_agent(line));
+        }
+        assert!(
+            wrong.is_empty(),
+            "{} ({:?}): {wrong:#?}",
+            self.agent,
+            self.way
+        );
+        self
+    }
+
+    /// What the agent itself reports of the call of a flow, where that is something else.
+    fn contradicts_the_agent(&self, line: &Line) -> Option<String> {
+        let call = line.text("tool_use_id");
+        let told = self
+            .telemetry
+            .iter()
+            .find(|told| !call.is_empty() && told.text("call") == call)?;
+        let pairs = [("session.id", "session"), ("prompt.id", "prompt")];
+        let differs = pairs.iter().find(|(ours, its)| {
+            line.has(ours) && told.has(its) && line.text(ours) != told.text(its)
+        });
+        differs.map(|(ours, _)| {
+            let value = line.text(ours);
+            format!(
+                "{ours} of {} is {value}, the agent says {told:?}",
+                about(line)
+            )
+        })
+    }
+
+    /// Calls with a flow that is tied to none, by tool, with the flows.
+    pub(super) fn untied(&self) -> BTreeMap<&str, Vec<String>> {
+        let mut untied: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for line in self.decisions().filter(|line| !line.has("tool_use_id")) {
+            if let Some(asked) = self.owner(line) {
+                untied.entry(class(asked)).or_default().push(about(line));
+            }
+        }
+        untied
+    }
+
+    /// Classes of tools with at least one flow.
+    pub(super) fn used(&self) -> Vec<&str> {
+        let mut used: Vec<&str> = Vec::new();
+        for line in self.decisions() {
+            if let Some(asked) = self.owner(line) {
+                used.push(class(asked));
+            }
+        }
+        used.sort_unstable();
+        used.dedup();
+        used
+    }
+
+    /// Panics unless every call of these classes has flows, and all of them are tied to it.
+    #[track_caller]
+    pub(super) fn all_are_tied(&self, classes: &[&str]) -> &Self {
+        let (used, untied) = (self.used(), self.untied());
+        for class in classes {
+            assert!(
+                used.contains(class),
+                "no flow of {class}: {used:?} {:#?}",
+                self.outcome
+            );
+            assert!(
+                !untied.contains_key(class),
+                "{class} is not tied: {untied:#?}"
+            );
+        }
+        self
+    }
+
+    /// Panics unless each refusal that the model read beside a call is one of that call, or of an
+    /// earlier call of its session.
+    #[track_caller]
+    pub(super) fn what_the_model_read_is_true(&self) -> &Self {
+        let mut wrong = Vec::new();
+        for (at, shown) in self.shown.iter().enumerate() {
+            let turn: Vec<&str> = self.calls_of_the_turn(shown);
+            let before = self.shown[..at].iter().map(|shown| shown.call.as_str());
+            let known: Vec<&str> = before.chain(turn).collect();
+            let texts = shown.beside.iter().chain([&shown.result]);
+            for host in texts.flat_map(|text| refused_hosts(text)) {
+                let name = host.split('.').next().unwrap_or_default();
+                let asked = self.asked.get(name);
+                if !asked.is_some_and(|asked| known.contains(&asked.call.as_str())) {
+                    wrong.push(format!("{host} is told at {}: {asked:?}", shown.call));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        self
+    }
+
+    /// Names of the calls with a flow that was refused, as far as the model read their results: the
+    /// agent may end before a subagent goes on.
+    fn refused(&self) -> BTreeSet<String> {
+        let read = |name: &String| {
+            let asked = self.asked.get(name);
+            asked.is_some_and(|asked| self.shown.iter().any(|shown| shown.call == asked.call))
+        };
+        let refused = self.decisions().filter(|line| line.verdict() == "deny");
+        let hosts = refused.filter_map(|line| line.text("server.address").strip_suffix(DOMAIN));
+        hosts
+            .filter_map(|host| Some(host.split_once('.')?.0.to_owned()))
+            .filter(read)
+            .collect()
+    }
+
+    /// Panics unless the model was told of each call with a refusal.
+    #[track_caller]
+    pub(super) fn every_refusal_is_told(&self) -> &Self {
+        assert_eq!(self.told(), self.refused(), "{:#?}", self.shown);
+        self
+    }
+
+    /// Conversations that the agent names to its model, as they are on record.
+    pub(super) fn conversations(&self) -> BTreeSet<&str> {
+        let named = self
+            .decisions()
+            .map(|line| line.text("gen_ai.conversation.id"));
+        named.filter(|id| !id.is_empty()).collect()
+    }
+
+    /// How the model learns of a refusal, for the manual. A refusal of a command in the background is
+    /// told only where another call follows.
+    pub(super) fn what_it_reads(&self) -> &'static str {
+        let is_late = |name: &String| self.asked.get(name).is_some_and(|asked| asked.late);
+        let (told, mut refused) = (self.told(), self.refused());
+        refused.retain(|name| !is_late(name));
+        if told.is_superset(&refused) {
+            "each refusal, with its reason and next step"
+        } else if told.is_empty() {
+            "what the client prints"
+        } else {
+            "some refusals, with reason and next step"
+        }
+    }
+
+    /// Ids of the agent's own sessions, as it says them to the model.
+    pub(super) fn sessions_of_the_agent(&self) -> BTreeSet<String> {
+        let sessions = self.asked.values().map(|asked| asked.session.clone());
+        sessions.filter(|session| !session.is_empty()).collect()
+    }
+
+    /// Whether every flow of a call carries the session that the agent used for the call.
+    pub(super) fn has_sessions_of_the_agent(&self) -> bool {
+        let mut owned = self
+            .decisions()
+            .filter_map(|line| Some((line, self.owner(line)?)));
+        owned.all(|(line, asked)| {
+            !asked.session.is_empty() && line.text("session.id") == asked.session
+        })
+    }
+
+    /// Panics unless every flow of a call carries the session that the agent used for the call.
+    #[track_caller]
+    pub(super) fn all_sessions_are_right(&self) -> &Self {
+        let owned = self
+            .decisions()
+            .filter_map(|line| Some((line, self.owner(line)?)));
+        let wrong: Vec<String> = owned
+            .filter(|(line, asked)| line.text("session.id") != asked.session)
+            .map(|(line, asked)| {
+                format!(
+                    "{}: {:?}, not {}",
+                    about(line),
+                    line.text("session.id"),
+                    asked.session
+                )
+            })
+            .collect();
+        assert!(
+            wrong.is_empty(),
+            "{} ({:?}): {wrong:#?}",
+            self.agent,
+            self.way
+        );
+        assert!(
+            !self.used().is_empty(),
+            "nothing was called: {:#?}",
+            self.outcome
+        );
+        self
+    }
+
+    /// Panics unless the records name the agent in every flow, where the gate started it.
+    #[track_caller]
+    pub(super) fn the_agent_is_named(&self, name: &str) {
+        let names: BTreeSet<&str> = self
+            .decisions()
+            .map(|line| line.text("tidegate.agent"))
+            .collect();
+        let expected = if self.way == Way::ByHand { "" } else { name };
+        assert_eq!(names, BTreeSet::from([expected]), "{:?}", self.way);
+    }
+
+    /// Calls whose results the model read in one message.
+    fn calls_of_the_turn(&self, shown: &Shown) -> Vec<&str> {
+        let same = |other: &&Shown| other.beside == shown.beside;
+        self.shown
+            .iter()
+            .filter(same)
+            .map(|shown| &*shown.call)
+            .collect()
+    }
+
+    /// Names of the calls with a refusal that the model was told beside their results, or later.
+    pub(super) fn told(&self) -> BTreeSet<String> {
+        let texts = self.shown.iter().flat_map(|shown| &shown.beside);
+        let hosts = texts.flat_map(|text| refused_hosts(text));
+        hosts
+            .filter_map(|host| Some(host.split('.').next()?.to_owned()))
+            .collect()
+    }
+}
+
+impl Drop for Played {
+    /// Keeps the files, for a person to look at, where `TIDEGATE_KEEP` names a folder.
+    fn drop(&mut self) {
+        let place = std::env::var_os("TIDEGATE_KEEP").map(PathBuf::from);
+        if let (Some(place), Some(folder)) = (place, self.folder.take()) {
+            let kept = place.join(folder.path().file_name().unwrap_or_default());
+            eprintln!("kept: {}", kept.display());
+            let _ = std::fs::write(folder.path().join("stdout"), &self.outcome.stdout);
+            let _ = std::fs::write(folder.path().join("stderr"), &self.outcome.stderr);
+            let _ = std::fs::rename(folder.keep(), kept);
+        }
+    }
+}
+
+/// A flow in a few words.
+fn about(line: &Line) -> String {
+    let fields = [
+        "network.protocol.name",
+        "server.address",
+        "url.path",
+        "mcp.tool.name",
+    ];
+    fields
+        .map(|field| line.text(field))
+        .join(" ")
+        .trim()
+        .to_owned()
+}
+
+/// Hosts of `refused.example.com` that a text names.
+fn refused_hosts(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !".-".contains(c));
+    let hosts = words.filter(|word| word.ends_with(".refused.example.com"));
+    hosts.map(str::to_owned).collect()
+}
+
+/// What kind of call it is, in the same words for every agent.
+fn class(asked: &Asked) -> &'static str {
+    match asked.tool.as_str() {
+        _ if asked.late => "background commands",
+        "Bash" | "bash" | "run_shell_command" | "exec_command" | "shell" => "commands",
+        "WebFetch" | "webfetch" | "web_fetch" => "fetches",
+        "Agent" | "Task" | "task" => "subagents",
+        _ => "MCP",
+    }
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    let texts = value.as_array().into_iter().flatten();
+    texts.filter_map(Value::as_str).map(str::to_owned).collect()
+}
