@@ -245,6 +245,11 @@ fn resting(
     decision: &Decision,
 ) -> Option<(Stream, Peer)> {
     let snapshot = flow.snapshot();
+    // An origin may have revoked our certificate since: each tunnel shows it anew.
+    let way = snapshot.upstreams.of(decision.upstream.as_deref());
+    if way.is_none_or(|way| way.shows_certificate()) {
+        return None;
+    }
     let tls = tls_key(flow, decision);
     let key = PoolKey {
         caller: flow.caller_key(known),

@@ -157,6 +157,11 @@ impl Upstream {
         u64::from_be_bytes(*first)
     }
 
+    /// Whether the origin is shown a certificate of ours.
+    pub fn shows_certificate(&self) -> bool {
+        self.http1.client_auth_cert_resolver.has_certs()
+    }
+
     /// The port of requests that are made TLS.
     pub fn port(&self) -> u16 {
         self.port
