@@ -176,7 +176,9 @@ impl Table<'_> {
     }
 
     fn copy(&self, text: &mut String, keys: &[&str]) {
-        keys.iter().for_each(|key| self.line(text, key, key));
+        for key in keys {
+            self.line(text, key, key);
+        }
     }
 
     /// The `[[destination]]` that says what a rule said about its hosts.

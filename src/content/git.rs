@@ -3,7 +3,7 @@
 
 use hashbrown::HashSet;
 
-use crate::policy::{Action, Deed};
+use crate::policy::{Action, RequestFacts};
 
 use super::{Fields, Progress, is_identity, with_action};
 
@@ -17,7 +17,7 @@ const MAX_REF_SIZE: usize = 1024;
 const MAX_PACKET_SIZE: usize = 65520;
 
 /// Reads the commands of a push; nothing after them is needed.
-pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8], ended: bool) -> Progress {
+pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8], ended: bool) -> Progress {
     if !is_identity(fields) {
         return Progress::Malformed("a push that is compressed cannot be judged");
     }
@@ -37,7 +37,7 @@ pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8], ended: bool) -
 }
 
 /// A push of nothing: git sends one before a large pack, to learn whether it may push at all.
-fn probe(head: &Deed, rest: &[u8], ended: bool) -> Progress {
+fn probe(head: &RequestFacts, rest: &[u8], ended: bool) -> Progress {
     match (rest, ended) {
         ([], true) => Progress::Done(vec![with_action(head, Some("push-probe"), Action::Read)]),
         ([], false) => Progress::More,
@@ -88,14 +88,14 @@ struct Command<'a> {
 }
 
 impl Command<'_> {
-    fn deed(&self, head: &Deed) -> Deed {
+    fn deed(&self, head: &RequestFacts) -> RequestFacts {
         let operation = match (self.creates, self.deletes) {
             (_, true) => "delete",
             (true, false) => "create",
             // Whether the ref only moves forward, or is forced, is not on the wire.
             (false, false) => "push",
         };
-        Deed {
+        RequestFacts {
             reference: Some(self.reference.into()),
             ..with_action(head, Some(operation), Action::Write)
         }
@@ -255,7 +255,7 @@ mod tests {
     fn told(bytes: &[u8]) -> Vec<(String, String)> {
         let deeds = deeds(judged(bytes));
         assert!(deeds.iter().all(|deed| deed.action == Some(Action::Write)));
-        let pair = |deed: Deed| {
+        let pair = |deed: RequestFacts| {
             let operation = deed.operation.unwrap().to_string();
             (operation, deed.reference.unwrap().into_string())
         };

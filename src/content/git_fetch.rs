@@ -8,7 +8,7 @@ use std::io::Read;
 
 use flate2::bufread::GzDecoder;
 
-use crate::policy::{Action, Deed};
+use crate::policy::{Action, RequestFacts};
 
 use super::{Fields, git, is_identity, unreadable, with_action};
 
@@ -23,7 +23,7 @@ const MAX_IDS: usize = 8_192;
 const MAX_WORD_SIZE: usize = 1024;
 
 /// Reads the body of a fetch; what is no fetch is a write.
-pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
+pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> RequestFacts {
     let is_fetch = if is_identity(fields) {
         is_request(body)
     } else {

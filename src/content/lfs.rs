@@ -1,7 +1,7 @@
 //! The POSTs of Git LFS that may read: a batch (git-lfs, docs/api/batch.md) and the question for
 //! locks (docs/api/locking.md). A body with more in it than these pages list is a write.
 
-use crate::policy::{Action, Deed};
+use crate::policy::{Action, RequestFacts};
 
 use super::json::{Object, elements};
 use super::{Fields, git, is_plain, unreadable, with_action};
@@ -21,7 +21,7 @@ const TRANSFERS: [&str; 6] = [
 ];
 
 /// Reads a batch. What cannot be read may be an upload, and is one.
-pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
+pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> RequestFacts {
     let batch = is_plain(fields).then(|| batch(body)).flatten();
     let Some((uploads, reference)) = batch else {
         return unread(head);
@@ -31,24 +31,24 @@ pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
     } else {
         ("lfs-download", Action::Read)
     };
-    Deed {
+    RequestFacts {
         reference,
         ..with_action(head, Some(operation), action)
     }
 }
 
 /// What is judged where a batch cannot be read.
-pub(super) fn unread(head: &Deed) -> Deed {
+pub(super) fn unread(head: &RequestFacts) -> RequestFacts {
     with_action(head, Some("lfs-upload"), Action::Write)
 }
 
 /// Reads the question for locks that comes before a push.
-pub(super) fn read_verify(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
+pub(super) fn read_verify(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> RequestFacts {
     let text = is_plain(fields)
         .then(|| str::from_utf8(body).ok())
         .flatten();
     match text.ok_or(Unreadable).and_then(verify) {
-        Ok(reference) => Deed {
+        Ok(reference) => RequestFacts {
             reference,
             ..with_action(head, Some("lfs-locks"), Action::Read)
         },

@@ -26,7 +26,7 @@ mod token;
 use std::sync::Arc;
 
 use crate::name::Path;
-use crate::policy::{Action, Body, Deed, Seen};
+use crate::policy::{Action, Body, RequestFacts, Seen};
 
 pub use published::published;
 
@@ -55,7 +55,7 @@ pub enum Progress {
     /// More bytes are needed.
     More,
     /// All that there is to judge: one deed for each thing that it does, at least one.
-    Done(Vec<Deed>),
+    Done(Vec<RequestFacts>),
     /// It cannot be what it says: it is refused (400) with this sentence.
     Malformed(&'static str),
 }
@@ -66,7 +66,7 @@ pub enum Progress {
 /// Nothing is kept between calls. Only a push can be read before its end: its commands stand before
 /// the pack, so that a push is decided before its pack has come.
 pub fn read(
-    head: &Deed,
+    head: &RequestFacts,
     fields: &Fields<'_>,
     method: &str,
     path: &Path,
@@ -89,7 +89,7 @@ pub fn read(
 
 /// The facts of a body that is longer than the gate reads: a write, or refused where a write has to
 /// name a ref or tool.
-pub fn too_long(head: &Deed) -> Progress {
+pub fn too_long(head: &RequestFacts) -> Progress {
     match head.body {
         None => Progress::Done(vec![whole(head)]),
         Some(Body::Model) => Progress::Done(vec![with_action(head, None, Action::Call)]),
@@ -167,8 +167,8 @@ fn has_wide_charset(content_type: Option<&[u8]>) -> bool {
 }
 
 /// The facts of the head once there is nothing more to read.
-fn whole(head: &Deed) -> Deed {
-    Deed {
+fn whole(head: &RequestFacts) -> RequestFacts {
+    RequestFacts {
         seen: Seen::Whole,
         body: None,
         ..head.clone()
@@ -177,8 +177,8 @@ fn whole(head: &Deed) -> Deed {
 
 /// As [`whole`], with the operation and action that the body shows. `None` keeps the operation of
 /// the head.
-fn with_action(head: &Deed, operation: Option<&str>, action: Action) -> Deed {
-    Deed {
+fn with_action(head: &RequestFacts, operation: Option<&str>, action: Action) -> RequestFacts {
+    RequestFacts {
         operation: operation.map(Arc::from).or_else(|| head.operation.clone()),
         action: Some(action),
         ..whole(head)
@@ -186,7 +186,7 @@ fn with_action(head: &Deed, operation: Option<&str>, action: Action) -> Deed {
 }
 
 /// A request whose body is not what its path says: a write that no operation describes.
-fn unreadable(head: &Deed) -> Deed {
+fn unreadable(head: &RequestFacts) -> RequestFacts {
     with_action(head, Some("other"), Action::Write)
 }
 

@@ -116,7 +116,7 @@ const MESSAGES: &[&[u8]] = &[
     br#"{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:///a"}}"#,
 ];
 
-fn done(kind: Body, fields: &Fields<'_>, bytes: &[u8]) -> Vec<Deed> {
+fn done(kind: Body, fields: &Fields<'_>, bytes: &[u8]) -> Vec<RequestFacts> {
     let path = Path::parse(b"/graphql").unwrap();
     match read(&body(kind), fields, "POST", &path, bytes, true) {
         Progress::Done(deeds) => deeds,

@@ -18,8 +18,8 @@ const BODIES: [Option<Body>; 9] = [
 ];
 
 /// The deed of a head whose body has to be read.
-pub(super) fn body(body: Body) -> Deed {
-    Deed {
+pub(super) fn body(body: Body) -> RequestFacts {
+    RequestFacts {
         seen: Seen::Head,
         service: Some("service".into()),
         repository: Some("acme/app".into()),
@@ -28,12 +28,12 @@ pub(super) fn body(body: Body) -> Deed {
             server: Some("docs".into()),
             ..McpCall::default()
         }),
-        ..Deed::default()
+        ..RequestFacts::default()
     }
 }
 
 /// The deeds of a body that was read, each of them whole.
-pub(super) fn deeds(progress: Progress) -> Vec<Deed> {
+pub(super) fn deeds(progress: Progress) -> Vec<RequestFacts> {
     let Progress::Done(deeds) = progress else {
         panic!("{progress:?}");
     };
@@ -46,18 +46,18 @@ pub(super) fn deeds(progress: Progress) -> Vec<Deed> {
     deeds
 }
 
-fn judged(head: &Deed, fields: &Fields<'_>, bytes: &[u8], ended: bool) -> Progress {
+fn judged(head: &RequestFacts, fields: &Fields<'_>, bytes: &[u8], ended: bool) -> Progress {
     let path = Path::parse(b"/x").unwrap();
     read(head, fields, "POST", &path, bytes, ended)
 }
 
 #[test]
 fn a_body_that_nothing_asks_for_is_not_read() {
-    let head = Deed {
+    let head = RequestFacts {
         seen: Seen::Head,
-        ..Deed::default()
+        ..RequestFacts::default()
     };
-    let whole = Deed::default();
+    let whole = RequestFacts::default();
     assert_eq!(
         judged(&head, &Fields::default(), b"", false),
         Progress::Done(vec![whole])
@@ -181,7 +181,7 @@ proptest! {
         };
         let path = Path::parse(b"/graphql?query=%7Ba%7D").unwrap();
         for kind in BODIES {
-            let head = Deed { body: kind, ..Deed::default() };
+            let head = RequestFacts { body: kind, ..RequestFacts::default() };
             for fields in [&fields, &Fields::default()] {
                 let progress = read(&head, fields, &method, &path, &bytes, ended);
                 prop_assert!(progress != Progress::Done(Vec::new()));

@@ -1,6 +1,6 @@
 //! The form that asks a registry of images for a token (distribution, docs/spec/auth/oauth.md).
 
-use crate::policy::{Action, Deed};
+use crate::policy::{Action, RequestFacts};
 
 use super::{Fields, essence, form, is_plain, with_action};
 
@@ -21,7 +21,7 @@ const KEYS: [&str; 8] = [
 ];
 
 /// Reads a form. It reads if each scope is for a pull, or it has none; all else is for a push.
-pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
+pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> RequestFacts {
     let kind = essence(fields.content_type);
     let is_form = kind.as_deref() == Some("application/x-www-form-urlencoded");
     let pulled = (is_form && is_plain(fields))
@@ -34,14 +34,14 @@ pub(super) fn read(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Deed {
         [one] => Some(one.as_str().into()),
         _ => None,
     };
-    Deed {
+    RequestFacts {
         repository,
         ..with_action(head, Some("pull-token"), Action::Read)
     }
 }
 
 /// What is decided where a form cannot be read.
-pub(super) fn unread(head: &Deed) -> Deed {
+pub(super) fn unread(head: &RequestFacts) -> RequestFacts {
     with_action(head, Some("push-token"), Action::Write)
 }
 
@@ -82,7 +82,7 @@ mod tests {
             content_type: Some(b"application/x-www-form-urlencoded"),
             ..Fields::default()
         };
-        let head = Deed {
+        let head = RequestFacts {
             repository: None,
             ..body(Body::OciToken)
         };

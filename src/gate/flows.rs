@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::identity::{CallerKey, Presented};
 use crate::metrics::GenerationMetrics;
 use crate::name::{Path, Target};
-use crate::policy::{Attempt, Category, Decision, Deed, Inspect, Query, TierId, Verdict};
+use crate::policy::{Attempt, Category, Decision, Inspect, Query, RequestFacts, TierId, Verdict};
 
 use super::Snapshot;
 
@@ -39,7 +39,7 @@ pub enum Asked {
         /// Whether it goes over TLS.
         tls: bool,
         /// What it does; the last of several.
-        deed: Option<Box<Deed>>,
+        deed: Option<Box<RequestFacts>>,
     },
 }
 

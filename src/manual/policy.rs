@@ -81,7 +81,20 @@
 //!
 //! In an opaque tunnel nothing of `unless` holds: such a deny matches every tunnel that is not inspected.
 //!
-//! `tidegate check` warns of a condition that the gate cannot see (`unseen`). Examples may
+//! `tidegate check` follows each rule through every kind of flow, and warns:
+//!
+//! | code | meaning |
+//! |---|---|
+//! | `never-matches` | no flow meets the conditions, or a deny, an ask or the floor decides each of them first |
+//! | `shadowed` | other rules say the same of each of its flows first |
+//! | `not-enforced` | a deny or ask by `does`, and tunnels pass uninspected in the tiers that are named |
+//! | `unseen` | an allow by `does` that lets whole tunnels pass, because `opaque` is `allow` |
+//!
+//! The summary names the tiers' own lists that tunnels escape. `check --strict` exits with 1 on a
+//! warning and on a rule or list that is not enforced. A policy that names more than 50,000 hosts is
+//! not followed.
+//!
+//! Examples may
 //! say `CLONE URL`, `PUSH URL REF` and `TOOL URL NAME`. `reason` stands in the refusals of a deny or ask;
 //! `[refusal] contact` adds whom to ask.
 //!

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::compiled::Policy;
 use super::decide::{Judgement, Stage};
-use super::facts::{Deed, Inspect};
+use super::facts::{Inspect, RequestFacts};
 use super::inspection::Inspection;
 use super::query::{Attempt, Query};
 use super::rule::{Fit, Miss, Rule};
@@ -21,7 +21,10 @@ impl Policy {
 }
 
 /// The facts that the query gives, or else the facts that were read from its head.
-pub(super) fn facts_of<'q>(query: &Query<'q>, read: Option<&'q Deed>) -> Option<&'q Deed> {
+pub(super) fn facts_of<'q>(
+    query: &Query<'q>,
+    read: Option<&'q RequestFacts>,
+) -> Option<&'q RequestFacts> {
     match query.attempt {
         Attempt::Connect => None,
         Attempt::Request { deed, .. } => deed.or(read),
@@ -106,11 +109,9 @@ impl Judgement<'_> {
         if policy.network_denies.is_empty() || !matches!(self.query.target.host, Host::Name(_)) {
             return None;
         }
-        let denies = policy
-            .network_denies
-            .iter()
-            .filter_map(|id| policy.rule(*id));
-        let met = denies.filter(|rule| rule.fit(&self.flow) == Fit::Matches);
+        let rules = policy.network_denies.iter();
+        let rules = rules.filter_map(|id| policy.rule(*id));
+        let met = rules.filter(|rule| rule.fit(&self.flow) == Fit::Matches);
         let named = |rule: &Arc<Named>, network| DeniedNetwork {
             network,
             rule: rule.clone(),

@@ -11,7 +11,7 @@ use super::caller::Membership;
 use super::catalogue::Catalogue;
 use super::category::Category;
 use super::directory::Directory;
-use super::facts::Deed;
+use super::facts::RequestFacts;
 use super::floor::Guard;
 use super::index::{HostMap, RuleId};
 use super::inspection::Inspected;
@@ -75,7 +75,7 @@ impl Policy {
     }
 
     /// Where a registry tells how old the version is that a request asks for.
-    pub fn published(&self, deed: &Deed, target: &Target, path: &Path) -> Published {
+    pub fn published(&self, deed: &RequestFacts, target: &Target, path: &Path) -> Published {
         self.catalogue.services.published(deed, target, path)
     }
 

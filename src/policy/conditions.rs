@@ -3,7 +3,7 @@
 use crate::name::Path;
 
 use super::Action;
-use super::facts::{Deed, McpCall};
+use super::facts::{McpCall, RequestFacts};
 use super::paths::PathPattern;
 use super::pattern::{Pattern, Readings};
 use super::query::Attempt;
@@ -128,7 +128,7 @@ impl Conditions {
         let (rest, tool) = match self.named.as_deref() {
             None => (held, Held::Yes),
             Some(named) => {
-                let nothing = Deed::default();
+                let nothing = RequestFacts::default();
                 let done = flow.deed.unwrap_or(&nothing);
                 let parts = named.parts(done, flow, path, narrow).into_iter();
                 (
@@ -171,9 +171,8 @@ impl Conditions {
 
     /// Whether the method is named; `GET` implies `HEAD`.
     pub(super) fn has_method(&self, method: &str, narrow: bool) -> bool {
-        let same = |named: &str, method: &str| match narrow {
-            true => named == method,
-            false => named.eq_ignore_ascii_case(method),
+        let same = |named: &str, method: &str| {
+            named == method || (!narrow && named.eq_ignore_ascii_case(method))
         };
         let named = |method: &str| self.methods.iter().any(|named| same(named, method));
         self.methods.is_empty() || named(method) || (method == "HEAD" && named("GET"))
@@ -205,7 +204,7 @@ impl Conditions {
 
 impl NamedConditions {
     /// Servers, operations, repositories, packages, refs.
-    fn parts(&self, deed: &Deed, flow: &Flow<'_>, path: &Path, narrow: bool) -> [Held; 5] {
+    fn parts(&self, deed: &RequestFacts, flow: &Flow<'_>, path: &Path, narrow: bool) -> [Held; 5] {
         let unread = flow.unread();
         let named = |server| self.servers.contains(&server);
         let server = self.servers.is_empty() || flow.server.is_some_and(named);
@@ -228,7 +227,7 @@ impl NamedConditions {
 
     /// Tools and methods of MCP. In an allow, `tools` limits calls of tools alone: the other
     /// messages of a session pass, but for those that `mcp-methods` leaves out.
-    fn tool(&self, deed: &Deed, unread: bool, narrow: bool) -> Held {
+    fn tool(&self, deed: &RequestFacts, unread: bool, narrow: bool) -> Held {
         if self.tools.is_empty() && self.mcp_methods.is_empty() {
             return Held::Yes;
         }
@@ -252,18 +251,18 @@ impl NamedConditions {
 }
 
 /// The repository as patterns name it.
-pub(super) fn repository(deed: &Deed) -> Option<&str> {
+pub(super) fn repository(deed: &RequestFacts) -> Option<&str> {
     let repository = deed.repository.as_deref()?;
     Some(repository.strip_suffix(".git").unwrap_or(repository))
 }
 
 /// Whether git only asks where it may push: refs come with the push itself.
-fn announces_push(deed: &Deed, path: &Path) -> bool {
+fn announces_push(deed: &RequestFacts, path: &Path) -> bool {
     deed.action == Some(Action::Write) && path.path().ends_with("/info/refs")
 }
 
 /// Whether one of the patterns, where there are any, names the operation or a word that includes it.
-fn operation(patterns: &[Pattern], deed: &Deed, unread: bool, narrow: bool) -> Held {
+fn operation(patterns: &[Pattern], deed: &RequestFacts, unread: bool, narrow: bool) -> Held {
     if patterns.is_empty() {
         return Held::Yes;
     }

@@ -1,7 +1,7 @@
 //! The decision: total, pure, and free of allocation but for its answer.
 
 use super::compiled::Policy;
-use super::facts::Deed;
+use super::facts::RequestFacts;
 use super::floor::AddressFloor;
 use super::inspection::Inspection;
 use super::label::Label;
@@ -50,14 +50,18 @@ pub(super) enum Stage<'p> {
 impl Policy {
     /// Collects what decides a flow: 1. what its destination is for; 2. whether it is inspected;
     /// 3. every rule that reaches it, in one pass. [`Judgement::stage`] then takes the order.
-    pub(super) fn judge<'p>(&'p self, query: &Query<'p>, deed: Option<&'p Deed>) -> Judgement<'p> {
+    pub(super) fn judge<'p>(
+        &'p self,
+        query: &Query<'p>,
+        deed: Option<&'p RequestFacts>,
+    ) -> Judgement<'p> {
         let tier = self.tiers.tier(query.who.tier);
         let (mut flow, label) = self.flow(query, deed, tier);
         let inspection = self.inspection(&flow, query);
         flow.inspected = matches!(inspection, Inspection::Yes);
         let mut found = Found::new(AddressFloor::of(&query.target.host));
         self.each_rule(&query.target.host, &flow, |rule| {
-            found.consider(rule, &flow)
+            found.consider(rule, &flow);
         });
         Judgement {
             query: *query,

@@ -69,8 +69,8 @@ impl Destination {
                 | Category::Telemetry
                 | Category::Update
         );
-        let used = |agent: &Box<str>| in_use.iter().any(|it| **it == **agent);
-        by_agent && !self.agents.is_empty() && !self.agents.iter().any(used)
+        let used = |agent: &str| in_use.iter().any(|it| **it == *agent);
+        by_agent && !self.agents.is_empty() && !self.agents.iter().any(|it| used(it))
     }
 }
 
@@ -81,7 +81,9 @@ impl Directory {
         let mut hosts = HostMapBuilder::with_capacity(total);
         for (at, (_, patterns)) in destinations.iter().enumerate().rev() {
             let Ok(id) = u32::try_from(at) else { continue };
-            patterns.iter().for_each(|pattern| hosts.add(pattern, id));
+            for pattern in patterns {
+                hosts.add(pattern, id);
+            }
         }
         Self {
             entries: destinations.into_iter().map(|(entry, _)| entry).collect(),

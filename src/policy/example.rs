@@ -4,7 +4,7 @@ use crate::name::{Path, Target, Url};
 
 use super::Action;
 use super::compiled::Policy;
-use super::facts::{Deed, Inspect, Seen};
+use super::facts::{Inspect, RequestFacts, Seen};
 use super::query::{Attempt, Query, Who};
 use super::verdict::{Decision, Verdict};
 
@@ -140,7 +140,7 @@ impl Request {
     }
 
     /// The facts of its head, and of its body as written.
-    fn deed(&self, policy: &Policy, target: &Target) -> Deed {
+    fn deed(&self, policy: &Policy, target: &Target) -> RequestFacts {
         let mut deed = policy.read(target, &self.method, &self.path);
         match &self.body {
             Contents::Unknown => return deed,

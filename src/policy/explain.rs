@@ -11,7 +11,7 @@ use crate::name::{AddressClass, Host, HostName, canonical, classify, is_public_s
 use super::answer::facts_of;
 use super::compiled::Policy;
 use super::decide::{self, Judgement};
-use super::facts::Deed;
+use super::facts::RequestFacts;
 use super::query::{Attempt, GroupSet, Query};
 use super::rule::{Fit, Miss, Ports, Rule};
 use super::verdict::{Basis, Decision, Named, TierBasis, Verdict};
@@ -38,7 +38,7 @@ pub struct Explanation {
     /// empty where nothing says one.
     pub category_from: String,
     /// What the request does, as far as it was read; `None` in a tunnel.
-    pub deed: Option<Deed>,
+    pub deed: Option<RequestFacts>,
     /// The stage that decided.
     pub stage: Stage,
     /// The rules and lists that came nearest, nearest first; at most five.
@@ -334,7 +334,7 @@ impl<'a> View<'a> {
             return;
         };
         let flow = &self.judgement.flow;
-        let nothing = Deed::default();
+        let nothing = RequestFacts::default();
         let facts = flow.deed.unwrap_or(&nothing);
         let call = facts.mcp.as_ref();
         let operation = facts.operation.as_deref().filter(|word| *word != "other");

@@ -1,14 +1,14 @@
-//! What a request does, as far as it was read: from its head first, then from its body.
+//! Request facts: what one request does, read from its head first, then from its body.
 //!
-//! A [`Deed`] is one thing that is done. A request that does several (a push of two branches, a
-//! batch of tool calls) is several deeds, each judged on its own.
+//! A request that does several things (a push of two branches, a batch of tool calls) has several
+//! [`RequestFacts`], each judged on its own.
 
 use std::sync::Arc;
 
 use super::Action;
 use super::service::Words;
 
-/// How much of a request its deed was read from.
+/// The part of a request from which its facts were read.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Seen {
     /// Only the head: what only the body tells is not known yet. A condition that needs it lets an
@@ -40,16 +40,16 @@ pub enum Body {
     OciToken,
 }
 
-/// One thing that a request does.
+/// The facts of one thing that a request does.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Deed {
-    /// How much it was read from.
+pub struct RequestFacts {
+    /// The part of the request that was read.
     pub seen: Seen,
     /// The service whose protocol it speaks, e.g. `npm`, `git`, `github`.
     pub service: Option<Arc<str>>,
     /// What it does in the words of that service, e.g. `publish`, `push`, `tools/call`.
     pub operation: Option<Arc<str>>,
-    /// Read, write or call; `None` where only the body will tell, or nobody can.
+    /// Read, write or call; `None` where only the body tells, or the request does not.
     pub action: Option<Action>,
     /// The repository at the destination, e.g. `acme/app`.
     pub repository: Option<Box<str>>,
@@ -69,7 +69,7 @@ pub struct Deed {
     pub words: Option<Arc<Words>>,
 }
 
-impl Deed {
+impl RequestFacts {
     /// The words by which a rule names the operation: the operation, and each word that includes
     /// it. Empty where the operation is not known.
     ///

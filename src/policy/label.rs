@@ -5,7 +5,7 @@ use crate::name::{Path, Target};
 use super::category::{Categories, Category};
 use super::compiled::Policy;
 use super::directory::Destination;
-use super::facts::{Body, Deed, McpCall, Seen};
+use super::facts::{Body, McpCall, RequestFacts, Seen};
 use super::query::{Attempt, Query};
 use super::rule::{Flow, Recipient};
 use super::servers::ServerId;
@@ -35,7 +35,7 @@ const UNKNOWN: Label<'static> = Label {
 impl Policy {
     /// The facts of a request, as its head tells: by the service of its destination, from the data
     /// files beside the catalogue. Messages to a listed MCP server have to be read further.
-    pub fn read(&self, target: &Target, method: &str, path: &Path) -> Deed {
+    pub fn read(&self, target: &Target, method: &str, path: &Path) -> RequestFacts {
         let label = self.label(target);
         let service = label.entry.and_then(|entry| entry.service.as_deref());
         let split = label.entry.and_then(|entry| entry.split(path.path()));
@@ -59,7 +59,7 @@ impl Policy {
     }
 
     /// The facts that the head of a query tells, where it has none yet.
-    pub(super) fn read_for(&self, query: &Query<'_>) -> Option<Deed> {
+    pub(super) fn read_for(&self, query: &Query<'_>) -> Option<RequestFacts> {
         match query.attempt {
             Attempt::Connect | Attempt::Request { deed: Some(_), .. } => None,
             Attempt::Request { method, path, .. } => Some(self.read(query.target, method, path)),
@@ -71,7 +71,7 @@ impl Policy {
     pub(super) fn flow<'p>(
         &'p self,
         query: &Query<'p>,
-        deed: Option<&'p Deed>,
+        deed: Option<&'p RequestFacts>,
         tier: &Tier,
     ) -> (Flow<'p>, Label<'p>) {
         let call = deed.and_then(|deed| deed.mcp.as_ref());

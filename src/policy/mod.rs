@@ -75,7 +75,7 @@ pub use catalogue::{Catalogue, built_in};
 pub use category::Category;
 pub use compiled::Policy;
 pub use explain::{Explanation, Looked, Stage, explain};
-pub use facts::{Body, Deed, Inspect, McpCall, Seen};
+pub use facts::{Body, Inspect, McpCall, RequestFacts, Seen};
 pub use floor::Guard;
 pub use host_list::{BadHost, HostList};
 pub use inspection::Names;

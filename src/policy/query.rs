@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::name::{Path, Target};
 
-use super::facts::Deed;
+use super::facts::RequestFacts;
 use super::verdict::TierBasis;
 use super::within::Within;
 
@@ -58,7 +58,7 @@ pub enum Attempt<'a> {
         /// Whether the request goes over TLS (port 443 by default).
         tls: bool,
         /// The request facts; `None`: the policy reads them from the head.
-        deed: Option<&'a Deed>,
+        deed: Option<&'a RequestFacts>,
     },
 }
 

@@ -253,7 +253,7 @@ fn granted(rule: &Placed<source::Rule>) -> String {
         )
     });
     let networks: Vec<String> = networks.map(|it| format!("\"{}\"", it.get_ref())).collect();
-    if networks.is_empty() || rule.value.grant.addresses.first().is_some() {
+    if networks.is_empty() || !rule.value.grant.addresses.is_empty() {
         return "write the private networks of the host: `grant.addresses = [\"10.2.0.0/16\"]`"
             .into();
     }

@@ -82,7 +82,9 @@ fn map(lists: &[Vec<HostPattern>]) -> Option<HostMap> {
     let mut hosts = HostMapBuilder::with_capacity(total);
     for (at, list) in lists.iter().enumerate().rev() {
         let id = u32::try_from(at).ok()?;
-        list.iter().for_each(|pattern| hosts.add(pattern, id));
+        for pattern in list {
+            hosts.add(pattern, id);
+        }
     }
     (total > 0).then(|| hosts.build())
 }

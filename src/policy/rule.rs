@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::Action;
 use super::category::{Categories, Category};
 use super::conditions::{Conditions, Met};
-use super::facts::{Deed, Seen};
+use super::facts::{RequestFacts, Seen};
 use super::pattern::Pattern;
 use super::query::{Attempt, Who};
 use super::servers::ServerId;
@@ -109,7 +109,7 @@ pub(super) struct Flow<'a> {
     /// The same under every reading of the path.
     pub(super) categories: Categories,
     /// The request facts, as far as they were read; `None` in a tunnel.
-    pub(super) deed: Option<&'a Deed>,
+    pub(super) deed: Option<&'a RequestFacts>,
     pub(super) action: Option<Action>,
     /// The listed MCP server that a message goes to.
     pub(super) server: Option<ServerId>,
@@ -283,9 +283,9 @@ impl Unless {
             };
         };
         let shown = flow.deed.map_or(&[][..], |deed| &deed.credentials);
-        let foreign = |credential: &Box<str>| !self.credentials.contains(credential);
+        let foreign = |shown: &str| !self.credentials.iter().any(|own| **own == *shown);
         match self.min_age {
-            _ if !self.credentials.is_empty() && shown.iter().any(foreign) => Fit::Matches,
+            _ if !self.credentials.is_empty() && shown.iter().any(|it| foreign(it)) => Fit::Matches,
             Some(age) => Fit::UnlessOld(age),
             None => Fit::Misses(Miss::Unless),
         }
@@ -295,7 +295,7 @@ impl Unless {
 impl Flow<'_> {
     /// Whether some facts stand in a body that was not read yet.
     pub(super) fn unread(&self) -> bool {
-        let unread = |deed: &Deed| deed.seen == Seen::Head && deed.body.is_some();
+        let unread = |deed: &RequestFacts| deed.seen == Seen::Head && deed.body.is_some();
         self.deed.is_some_and(unread)
     }
 

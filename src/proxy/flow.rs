@@ -16,7 +16,9 @@ use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, Place, Snapshot};
 use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Refused, Work};
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::{Host, Target};
-use crate::policy::{Attempt, Category, Decision, Deed, Query, Reason, TierId, Verdict, explain};
+use crate::policy::{
+    Attempt, Category, Decision, Query, Reason, RequestFacts, TierId, Verdict, explain,
+};
 use crate::proxy::accept::admission::Busy;
 use crate::proxy::refusal::{Code, Refusal};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
@@ -271,8 +273,8 @@ impl Flow {
     }
 
     /// Notes the decision and the facts that the record names.
-    pub(super) fn note(&mut self, decision: &Decision, deed: &Deed) {
-        self.facts.deed = Some(Box::new(Deed {
+    pub(super) fn note(&mut self, decision: &Decision, deed: &RequestFacts) {
+        self.facts.deed = Some(Box::new(RequestFacts {
             // The record tells nothing of credentials but whether they may pass.
             credentials: Vec::new(),
             ..deed.clone()

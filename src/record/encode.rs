@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::identity::{Process, RepositorySaid, ToolCall, Trust, Work};
-use crate::policy::{Action, Basis, Deed, Mode, TierBasis, Verdict};
+use crate::policy::{Action, Basis, Mode, RequestFacts, TierBasis, Verdict};
 
 use super::json::Object;
 use super::line::{
@@ -330,7 +330,7 @@ fn flow(object: &mut Object, facts: &FlowFacts) {
     timings(object, &facts.ms);
 }
 
-fn deed(object: &mut Object, deed: Option<&Deed>) {
+fn deed(object: &mut Object, deed: Option<&RequestFacts>) {
     let Some(deed) = deed else { return };
     some(object, "tidegate.service", deed.service.as_deref(), NAME);
     some(

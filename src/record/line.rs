@@ -8,7 +8,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::identity::{Process, RepositorySaid, ToolCall, Trust, Work};
-use crate::policy::{Action, Basis, Category, Deed, Mode, TierBasis, Verdict};
+use crate::policy::{Action, Basis, Category, Mode, RequestFacts, TierBasis, Verdict};
 
 /// Schema version of every line.
 pub const SCHEMA: &str = "record/1";
@@ -183,7 +183,7 @@ pub struct FlowFacts {
     /// `tidegate.upstream`: the `[upstream.NAME]` that TLS was spoken with.
     pub upstream: Option<Arc<str>>,
     /// What a request does, where it was seen.
-    pub deed: Option<Box<Deed>>,
+    pub deed: Option<Box<RequestFacts>>,
     /// What the agent says of itself in its own header fields.
     pub said: Option<Box<Said>>,
     /// `tidegate.ms.decide` and its siblings, in milliseconds (written with 3 decimals).

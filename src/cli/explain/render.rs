@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::policy::{
-    Decision, Deed, Explanation, Inspect, Looked, Named, Stage, TierBasis, Verdict,
+    Decision, Explanation, Inspect, Looked, Named, RequestFacts, Stage, TierBasis, Verdict,
 };
 
 use super::super::tree::Tree;
@@ -157,7 +157,7 @@ fn category(explanation: &Explanation) -> String {
 }
 
 /// `npm publish · package @acme/ui`; nothing where no service is known.
-fn deed(deed: &Deed) -> Option<String> {
+fn deed(deed: &RequestFacts) -> Option<String> {
     let service = deed.service.as_deref()?;
     let mut text = format!("{service} {}", deed.operation.as_deref().unwrap_or("?"));
     let parts = [
@@ -173,7 +173,7 @@ fn deed(deed: &Deed) -> Option<String> {
     Some(text)
 }
 
-fn deed_as_json(deed: &Deed) -> Value {
+fn deed_as_json(deed: &RequestFacts) -> Value {
     json!({
         "service": deed.service,
         "operation": deed.operation,

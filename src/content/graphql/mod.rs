@@ -11,7 +11,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use crate::name::Path;
-use crate::policy::{Action, Deed};
+use crate::policy::{Action, RequestFacts};
 
 use super::json::{self, Object};
 use super::{Fields, essence, form, is_plain, with_action};
@@ -26,12 +26,12 @@ const KEYS: &[&str] = &["query", "operationName", "variables", "extensions"];
 
 /// Reads a whole request.
 pub(super) fn read(
-    head: &Deed,
+    head: &RequestFacts,
     fields: &Fields<'_>,
     method: &str,
     path: &Path,
     body: &[u8],
-) -> Vec<Deed> {
+) -> Vec<RequestFacts> {
     let said = match method {
         "GET" | "HEAD" if body.is_empty() => asked(path.query().unwrap_or_default()),
         "POST" if is_plain(fields) && !has_query(path) => posted(fields, body),
@@ -41,7 +41,7 @@ pub(super) fn read(
 }
 
 /// What is judged where a request cannot be read.
-pub(super) fn unread(head: &Deed) -> Deed {
+pub(super) fn unread(head: &RequestFacts) -> RequestFacts {
     with_action(head, Some("graphql-unreadable"), Action::Write)
 }
 
@@ -77,7 +77,7 @@ impl Said {
         }
     }
 
-    fn deeds(self, head: &Deed) -> Vec<Deed> {
+    fn deeds(self, head: &RequestFacts) -> Vec<RequestFacts> {
         if !self.mutates {
             let operation = if self.subscribes {
                 "graphql-subscription"

@@ -9,7 +9,7 @@ fn path(text: &str) -> Path {
     Path::parse(text.as_bytes()).unwrap()
 }
 
-fn sent(content_type: Option<&'static [u8]>, text: &str) -> Vec<Deed> {
+fn sent(content_type: Option<&'static [u8]>, text: &str) -> Vec<RequestFacts> {
     let fields = Fields {
         content_type,
         ..Fields::default()
@@ -29,12 +29,12 @@ fn operations(document: &str) -> Vec<String> {
     names(&sent(JSON, &text))
 }
 
-fn names(deeds: &[Deed]) -> Vec<String> {
-    let name = |deed: &Deed| deed.operation.as_deref().unwrap().to_owned();
+fn names(deeds: &[RequestFacts]) -> Vec<String> {
+    let name = |deed: &RequestFacts| deed.operation.as_deref().unwrap().to_owned();
     deeds.iter().map(name).collect()
 }
 
-fn action(deeds: &[Deed]) -> Action {
+fn action(deeds: &[RequestFacts]) -> Action {
     let action = deeds[0].action.unwrap();
     assert!(deeds.iter().all(|deed| deed.action == Some(action)));
     action

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::policy::{Action, Deed, McpCall};
+use crate::policy::{Action, McpCall, RequestFacts};
 
 use super::json::{self, Object};
 use super::{Fields, Progress, is_plain, whole, with_action};
@@ -44,10 +44,15 @@ const TOOL_USE_ID: &str = "claudecode/toolUseId";
 const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
 /// Reads a whole request to an MCP server.
-pub(super) fn read(head: &Deed, fields: &Fields<'_>, method: &str, body: &[u8]) -> Progress {
+pub(super) fn read(
+    head: &RequestFacts,
+    fields: &Fields<'_>,
+    method: &str,
+    body: &[u8],
+) -> Progress {
     let bare = |operation: &str, action: Action| {
         let action = head.action.unwrap_or(action);
-        Progress::Done(vec![Deed {
+        Progress::Done(vec![RequestFacts {
             mcp: Some(call(head)),
             ..with_action(head, Some(operation), action)
         }])
@@ -67,14 +72,18 @@ pub(super) fn read(head: &Deed, fields: &Fields<'_>, method: &str, body: &[u8]) 
 }
 
 /// The call of the head: only the server is known.
-fn call(head: &Deed) -> McpCall {
+fn call(head: &RequestFacts) -> McpCall {
     McpCall {
         server: head.mcp.as_ref().and_then(|call| call.server.clone()),
         ..McpCall::default()
     }
 }
 
-fn posted(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Result<Vec<Deed>, &'static str> {
+fn posted(
+    head: &RequestFacts,
+    fields: &Fields<'_>,
+    body: &[u8],
+) -> Result<Vec<RequestFacts>, &'static str> {
     if !is_plain(fields) {
         return Err("an MCP message that is compressed, or not UTF-8, cannot be judged");
     }
@@ -91,7 +100,11 @@ fn posted(head: &Deed, fields: &Fields<'_>, body: &[u8]) -> Result<Vec<Deed>, &'
 }
 
 /// Several messages in an array, as 2025-03-26 allowed.
-fn batch(head: &Deed, fields: &Fields<'_>, text: &str) -> Result<Vec<Deed>, &'static str> {
+fn batch(
+    head: &RequestFacts,
+    fields: &Fields<'_>,
+    text: &str,
+) -> Result<Vec<RequestFacts>, &'static str> {
     headers::allow_batch(fields)?;
     let elements = json::elements(text).ok_or("the MCP batch is not JSON")?;
     if elements.is_empty() {
@@ -166,7 +179,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn deed(&self, head: &Deed) -> Deed {
+    fn deed(&self, head: &RequestFacts) -> RequestFacts {
         let boxed = |text: &Option<Cow<'_, str>>| text.as_deref().map(Box::from);
         let call = McpCall {
             method: boxed(&self.method),
@@ -175,7 +188,7 @@ impl<'a> Message<'a> {
             ..call(head)
         };
         let operation = self.method.as_deref().unwrap_or("response");
-        Deed {
+        RequestFacts {
             mcp: Some(call),
             ..with_action(head, Some(operation), Action::Call)
         }

@@ -10,7 +10,7 @@ use crate::policy::Action;
 use crate::policy::category::Categories;
 use crate::policy::compiled::Policy;
 use crate::policy::conditions::{Met, repository};
-use crate::policy::facts::{Deed, McpCall};
+use crate::policy::facts::{McpCall, RequestFacts};
 use crate::policy::pattern::{Pattern, PortSet, TooComplex, atoms};
 use crate::policy::query::{GroupSet, TierId};
 use crate::policy::rule::{Ports, Rule};
@@ -69,7 +69,7 @@ pub(super) struct Operation {
     /// For each pattern whether it names the operation, read by an allow and by a deny.
     pub(super) found: Box<[(bool, bool)]>,
     /// The facts that name it: operation and words.
-    pub(super) witness: Deed,
+    pub(super) witness: RequestFacts,
 }
 
 impl Text {
@@ -204,7 +204,7 @@ impl Cell {
                 let same = |(pattern, found): (&Pattern, &(bool, bool))| {
                     names_operation(pattern, facts) == *found
                 };
-                found.map(same).all(|same| same)
+                { found }.all(same)
             }
             Self::Name(name, text) => text.contains(fact(*name, point)),
             Self::Credentials { named, foreign, .. } => {
@@ -258,7 +258,7 @@ impl Cell {
 }
 
 /// Whether a pattern names an operation, read by an allow and by a deny or ask.
-pub(super) fn names_operation(pattern: &Pattern, facts: &Deed) -> (bool, bool) {
+pub(super) fn names_operation(pattern: &Pattern, facts: &RequestFacts) -> (bool, bool) {
     let named = |narrow| {
         facts
             .operation_words(narrow)
@@ -342,11 +342,11 @@ pub(super) fn protocols(tunnels: bool) -> Vec<Cell> {
 }
 
 /// Parts of the ports by what the rules list; `usual` are those that others may mean.
-pub(super) fn ports(rules: &[&Rule], usual: PortSet) -> Vec<Cell> {
+pub(super) fn ports(rules: &[&Rule], usual: &PortSet) -> Vec<Cell> {
     let mut parts = vec![PortSet::all()];
     let single = usual.members().map(|port| PortSet::of([port]));
     let listed = rules.iter().filter_map(|rule| match &rule.to.ports {
-        Ports::Listed(ports) => Some(PortSet::of(ports.iter().copied())),
+        Ports::Listed(written) => Some(PortSet::of(written.iter().copied())),
         Ports::Any | Ports::Default | Ports::Destination => None,
     });
     for set in single.chain(listed) {

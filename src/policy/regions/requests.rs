@@ -9,7 +9,7 @@ use crate::name::Path;
 use crate::policy::Action;
 use crate::policy::category::Category;
 use crate::policy::compiled::Policy;
-use crate::policy::facts::{Deed, McpCall};
+use crate::policy::facts::{McpCall, RequestFacts};
 use crate::policy::pattern::{Kind, Pattern, TooComplex};
 use crate::policy::rule::Rule;
 
@@ -123,13 +123,13 @@ pub(super) fn operations(
     let of_service = service
         .into_iter()
         .flat_map(|name| services.operations(name));
-    let fact = |operation: &str, words: &Option<Arc<_>>| Deed {
+    let fact = |operation: &str, words: &Option<Arc<_>>| RequestFacts {
         operation: Some(operation.into()),
         words: words.clone(),
-        ..Deed::default()
+        ..RequestFacts::default()
     };
-    let mut facts: Vec<Deed> = of_service.map(|word| fact(word, &words)).collect();
-    facts.push(Deed::default());
+    let mut facts: Vec<RequestFacts> = of_service.map(|word| fact(word, &words)).collect();
+    facts.push(RequestFacts::default());
     let other = Text::split(patterns.clone(), false)?;
     facts.extend(
         other
@@ -138,7 +138,7 @@ pub(super) fn operations(
             .map(|it| fact(it, &None)),
     );
     let patterns: Arc<[Pattern]> = patterns.into();
-    let mut parts: BTreeMap<Box<[(bool, bool)]>, Deed> = BTreeMap::new();
+    let mut parts: BTreeMap<Box<[(bool, bool)]>, RequestFacts> = BTreeMap::new();
     for fact in facts {
         let found = patterns
             .iter()
@@ -195,8 +195,8 @@ pub(super) fn credentials(rules: &[&Rule]) -> Vec<Cell> {
         return vec![Cell::Any];
     }
     let foreign = |shown: &[Box<str>]| -> Box<[bool]> {
-        let is_foreign = |named: &Box<[Box<str>]>| shown.iter().any(|it| !named.contains(it));
-        named.iter().map(is_foreign).collect()
+        let is_foreign = |named: &[Box<str>]| shown.iter().any(|it| !named.contains(it));
+        named.iter().map(|named| is_foreign(named)).collect()
     };
     let other: Box<str> = "hmac-sha256:".into();
     let mut single: Vec<Box<str>> = named.iter().flatten().cloned().chain([other]).collect();

@@ -89,7 +89,7 @@ impl<'a> Fields<'a> {
 
 /// Decodes the escapes of a name: `%40acme` is a spelling of `@acme`, which a rule for `@acme` has
 /// to match. A text that does not decode to UTF-8 is returned as it is.
-pub(in crate::policy) fn decode(text: &str) -> Cow<'_, str> {
+pub(super) fn decode(text: &str) -> Cow<'_, str> {
     percent_decode_str(text)
         .decode_utf8()
         .unwrap_or(Cow::Borrowed(text))

@@ -21,9 +21,8 @@ use std::sync::Arc;
 use crate::diag::Diagnostic;
 use crate::name::Path;
 
-use super::{Action, Category, Deed, Seen};
+use super::{Action, Category, RequestFacts, Seen};
 use fields::Fields;
-pub(super) use fields::decode;
 use names::{FileForm, PackageForm};
 use operation::{Operation, Request};
 pub use published::{Element, Listing, Place, Published};
@@ -199,7 +198,7 @@ impl Services {
         category: Category,
         method: &str,
         path: &Path,
-    ) -> Deed {
+    ) -> RequestFacts {
         let forge = (category == Category::SourceControl).then_some(FORGE);
         let known = service.and_then(|name| self.find(name));
         let known = known.or_else(|| self.find(forge?));
@@ -227,13 +226,13 @@ impl Services {
     }
 
     /// The deed of a request that no operation describes.
-    fn unknown(service: Option<&Service>, action: Action) -> Deed {
-        Deed {
+    fn unknown(service: Option<&Service>, action: Action) -> RequestFacts {
+        RequestFacts {
             service: service.map(|service| service.name.clone()),
             operation: service.map(|service| service.other.clone()),
             action: Some(action),
             words: service.map(|service| service.words.clone()),
-            ..Deed::default()
+            ..RequestFacts::default()
         }
     }
 
@@ -252,13 +251,13 @@ impl Services {
 
 impl Service {
     /// What a request does, where an operation describes it.
-    fn read(&self, request: &Request<'_>, words: &Arc<Words>) -> Option<Deed> {
+    fn read(&self, request: &Request<'_>, words: &Arc<Words>) -> Option<RequestFacts> {
         let (operation, fields) = self
             .operations
             .iter()
             .find_map(|operation| Some((operation, operation.matches(request)?)))?;
         let [repository, package, version] = self.name_things(&fields);
-        Some(Deed {
+        Some(RequestFacts {
             seen: match operation.body {
                 Some(_) => Seen::Head,
                 None => Seen::Whole,
@@ -271,7 +270,7 @@ impl Service {
             version,
             body: operation.body,
             words: Some(words.clone()),
-            ..Deed::default()
+            ..RequestFacts::default()
         })
     }
 

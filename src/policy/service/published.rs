@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::name::{Host, HostName, Path, Target};
 
-use super::super::{Action, Deed};
+use super::super::{Action, RequestFacts};
 use super::names::PackageForm;
 use super::{OTHER, Services};
 
@@ -96,7 +96,7 @@ impl Services {
     /// The document that has the age of the version that a request to `target` asks for.
     pub(in super::super) fn published(
         &self,
-        deed: &Deed,
+        deed: &RequestFacts,
         target: &Target,
         path: &Path,
     ) -> Published {

@@ -3,6 +3,7 @@
 use toml::Spanned;
 
 use crate::diag::Diagnostic;
+use crate::policy::category::Categories;
 use crate::policy::pattern::HostPattern;
 use crate::policy::routing::{TlsRouting, Upstream};
 use crate::policy::source;
@@ -13,7 +14,7 @@ use super::destinations::categories;
 
 /// Compiles the destinations of `[inspect]` and `[upstream.NAME]`.
 pub(super) fn compile(source: &source::Policy, findings: &mut Findings) -> TlsRouting {
-    let (mut inspected, mut of_inspect) = (Vec::new(), Default::default());
+    let (mut inspected, mut of_inspect) = (Vec::new(), Categories::default());
     if let Some(written) = &source.inspect {
         inspected = patterns(written, &written.value.hosts, findings);
         of_inspect = categories(written, &written.value.categories, findings);

@@ -193,7 +193,7 @@ fn a_suggestion_is_as_narrow_as_the_flow() {
     let policy = policy();
     let mut who = asking(&policy, "standard").who;
     who.repository = Some("github.com/acme/app".into());
-    let url = crate::name::Url::parse(b"http://cdn.example.net:8080/x").unwrap();
+    let url = Url::parse(b"http://cdn.example.net:8080/x").unwrap();
     let attempt = Attempt::Request {
         method: "POST",
         path: &url.path,

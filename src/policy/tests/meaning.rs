@@ -8,7 +8,7 @@ use super::*;
 use Verdict::{Allow, Ask, Deny};
 
 /// The answer to a request with these facts, which are read from its head where none are given.
-fn judged(asking: &Asking<'_>, method: &str, url: &str, facts: Option<&Deed>) -> Decision {
+fn judged(asking: &Asking<'_>, method: &str, url: &str, facts: Option<&RequestFacts>) -> Decision {
     let url = Url::parse(url.as_bytes()).expect("a URL");
     let attempt = Attempt::Request {
         method,
@@ -225,10 +225,10 @@ fn names_in_a_deny_hold_whatever_their_case() {
         does.methods = ["POST"]
         "#,
     );
-    let facts = |reference: &str| Deed {
+    let facts = |reference: &str| RequestFacts {
         action: Some(Action::Read),
         reference: Some(reference.into()),
-        ..Deed::default()
+        ..RequestFacts::default()
     };
     let asking = asking(&policy, "open");
     let url = "https://forge.example/a/b.git/git-receive-pack";

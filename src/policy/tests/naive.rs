@@ -378,7 +378,7 @@ impl Rule {
         let of = |category: &&str| {
             *category == place.category || (self.is_wide() && place.others.contains(category))
         };
-        self.categories.is_empty() || self.categories.iter().any(|it| of(it))
+        self.categories.is_empty() || self.categories.iter().any(of)
     }
 
     fn opens(&self, place: &Place, ask: &Ask) -> bool {
@@ -502,10 +502,10 @@ fn does(rule: &Rule, tier: &Tier, inspected: bool, ask: &Ask) -> Result<(), bool
     let named = |method: &str| rule.methods.contains(&method);
     let method = rule.methods.is_empty() || named(method) || (method == "HEAD" && named("GET"));
     let parts = [
-        rule.actions
-            .is_empty()
-            .then_some(Some(true))
-            .unwrap_or(ask.done.action.map(|action| rule.actions.contains(&action))),
+        match ask.done.action {
+            _ if rule.actions.is_empty() => Some(true),
+            action => action.map(|action| rule.actions.contains(&action)),
+        },
         match (rule.repository, ask.done.repository) {
             (None, _) => Some(true),
             (Some("acme/app"), found) => found.map(|it| it == "acme/app"),
@@ -674,7 +674,7 @@ fn naive(written: &Written, ask: &Ask) -> Answer {
 }
 
 fn decided(policy: &Policy, ask: &Ask) -> Answer {
-    let done = Deed {
+    let done = RequestFacts {
         seen: if ask.done.unread {
             Seen::Head
         } else {
@@ -685,7 +685,7 @@ fn decided(policy: &Policy, ask: &Ask) -> Answer {
         repository: ask.done.repository.map(Into::into),
         reference: ask.done.reference.map(Into::into),
         credentials: ask.done.credential.map(Into::into).into_iter().collect(),
-        ..Deed::default()
+        ..RequestFacts::default()
     };
     let mut who = asking(policy, NAMES[ask.tier]).who;
     for group in &ask.groups {

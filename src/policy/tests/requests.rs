@@ -67,12 +67,12 @@ to.hosts = ["pinned.example.com"]
 grant.inspect = false
 "#;
 
-fn deed(policy: &Policy, method: &str, url: &str) -> Deed {
+fn deed(policy: &Policy, method: &str, url: &str) -> RequestFacts {
     let url = Url::parse(url.as_bytes()).unwrap();
     policy.read(&url.target, method, &url.path)
 }
 
-fn judged(policy: &Policy, tier: &str, method: &str, url: &str, deed: &Deed) -> Decision {
+fn judged(policy: &Policy, tier: &str, method: &str, url: &str, deed: &RequestFacts) -> Decision {
     let url = Url::parse(url.as_bytes()).unwrap();
     let asking = asking(policy, tier);
     let query = Query {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::gate::{Asked, Snapshot};
 use crate::http::http1::RequestHead;
 use crate::name::Url;
-use crate::policy::{Decision, Deed, Element, Listing, Mode, Named, Published, Verdict};
+use crate::policy::{Decision, Element, Listing, Mode, Named, Published, RequestFacts, Verdict};
 use crate::proxy::flow::{Flow, Known};
 use crate::proxy::refusal::{Code, Refusal};
 
@@ -58,7 +58,7 @@ impl Request<'_> {
         }
     }
 
-    async fn young(&self, flow: &Flow, deed: &Deed, least: Duration) -> Option<Young> {
+    async fn young(&self, flow: &Flow, deed: &RequestFacts, least: Duration) -> Option<Young> {
         let snapshot = flow.snapshot();
         let (target, path) = (&self.url.target, &self.url.path);
         let listing = match snapshot.policy.published(deed, target, path) {
@@ -86,7 +86,7 @@ impl Request<'_> {
         &self,
         flow: &Flow,
         snapshot: &Snapshot,
-        deed: &Deed,
+        deed: &RequestFacts,
         listing: &Listing,
     ) -> Result<Timestamp, String> {
         let mut fields = self.head.fields.iter();
@@ -94,7 +94,7 @@ impl Request<'_> {
         let authorization = fields
             .find(|field| own && field.name.eq_ignore_ascii_case(b"authorization"))
             .map(|field| field.value);
-        let index = |authorization: Option<&'_ [u8]>| Deed {
+        let index = |authorization: Option<&'_ [u8]>| RequestFacts {
             credentials: match authorization {
                 Some(_) => deed.credentials.clone(),
                 None => Vec::new(),
@@ -163,7 +163,7 @@ fn key(listing: &Listing, decision: &Decision) -> String {
 }
 
 /// `left-pad 1.3.1`, in letters that may stand anywhere.
-fn named(deed: &Deed) -> String {
+fn named(deed: &RequestFacts) -> String {
     let package = deed.package.as_deref().unwrap_or_default();
     let version = deed.version.as_deref().unwrap_or_default();
     let plain = |letter: char| letter.is_ascii_graphic() || letter == ' ';
@@ -209,10 +209,10 @@ mod tests {
 
     #[test]
     fn what_a_request_names_is_said_in_plain_letters_and_not_at_length() {
-        let deed = Deed {
+        let deed = RequestFacts {
             package: Some(format!("a\r\n\u{202e}{}", "b".repeat(200)).into()),
             version: Some("1".into()),
-            ..Deed::default()
+            ..RequestFacts::default()
         };
         let name = named(&deed);
         assert_eq!(name.len(), NAMED);

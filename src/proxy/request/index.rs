@@ -13,7 +13,7 @@ use crate::dial::{Document, DocumentError, Sought, Stream};
 use crate::gate::{Asked, Snapshot};
 use crate::metrics::FlowKind;
 use crate::name::{Target, Url};
-use crate::policy::{Attempt, Decision, Deed, Listing, Query};
+use crate::policy::{Attempt, Decision, Listing, Query, RequestFacts};
 use crate::proxy::flow::{Flow, Known};
 use crate::proxy::refusal::{Code, Refusal};
 use crate::proxy::tunnel::reach;
@@ -35,7 +35,7 @@ pub(super) struct Index<'a> {
     pub(super) listing: &'a Listing,
     pub(in crate::proxy) tls: bool,
     /// What asking for it does.
-    pub(in crate::proxy) deed: Deed,
+    pub(in crate::proxy) deed: RequestFacts,
     /// The credential of the request.
     pub(in crate::proxy) authorization: Option<&'a [u8]>,
 }

@@ -11,7 +11,7 @@ use crate::content::{self, Fields, Progress, Suspicion};
 use crate::gate;
 use crate::http::http1::RequestHead;
 use crate::name::{Path, Url};
-use crate::policy::{self, Attempt, Body, Decision, Deed, McpCall, Mode, Seen};
+use crate::policy::{self, Attempt, Body, Decision, McpCall, Mode, RequestFacts, Seen};
 use crate::proxy::connection::Connection;
 use crate::proxy::flow::{Flow, Known};
 use crate::proxy::refusal::{self, Code, Refusal};
@@ -96,7 +96,7 @@ impl Request<'_> {
         }
         let presented = std::mem::take(&mut deed.credentials);
         let deeds = self.read(connection, flow, &deed, &mut peek).await?;
-        let mut all: Option<(Decision, Deed)> = None;
+        let mut all: Option<(Decision, RequestFacts)> = None;
         for mut deed in deeds {
             deed.credentials.clone_from(&presented);
             let judged = self.judge(flow, &deed);
@@ -217,7 +217,7 @@ impl Request<'_> {
         &mut self,
         connection: &mut Connection,
         flow: &mut Flow,
-        deed: &mut Deed,
+        deed: &mut RequestFacts,
         peek: &mut Peek,
     ) -> Result<(), Refusal> {
         // The path of a fetch or of Git LFS does not show what the server does with the body.
@@ -294,12 +294,12 @@ impl Request<'_> {
 
     /// Refuses a body that may be a message of MCP and cannot be read to its end, where such a
     /// message would not pass. A request that the service of its host describes is none.
-    fn may_be_mcp(&self, flow: &Flow, deed: &Deed) -> Result<(), Refusal> {
+    fn may_be_mcp(&self, flow: &Flow, deed: &RequestFacts) -> Result<(), Refusal> {
         let operation = deed.operation.as_deref();
         if deed.service.is_some() && operation.is_some_and(|operation| operation != "other") {
             return Ok(());
         }
-        let message = Deed {
+        let message = RequestFacts {
             mcp: Some(McpCall::default()),
             seen: Seen::Whole,
             body: None,
@@ -315,8 +315,8 @@ impl Request<'_> {
     }
 
     /// Decides one deed; the flow says so.
-    fn judge(&self, flow: &mut Flow, deed: &Deed) -> Result<Decision, Refusal> {
-        flow.facts.deed = Some(Box::new(Deed {
+    fn judge(&self, flow: &mut Flow, deed: &RequestFacts) -> Result<Decision, Refusal> {
+        flow.facts.deed = Some(Box::new(RequestFacts {
             // The record tells nothing of credentials but whether they may pass.
             credentials: Vec::new(),
             ..deed.clone()
@@ -324,7 +324,7 @@ impl Request<'_> {
         flow.judge_attempt(self.known, &self.url.target, self.attempt(deed))
     }
 
-    fn attempt<'a>(&'a self, deed: &'a Deed) -> Attempt<'a> {
+    fn attempt<'a>(&'a self, deed: &'a RequestFacts) -> Attempt<'a> {
         Attempt::Request {
             method: self.method(),
             path: &self.url.path,
@@ -334,7 +334,7 @@ impl Request<'_> {
         }
     }
 
-    fn asked(&self, deed: Deed) -> gate::Asked {
+    fn asked(&self, deed: RequestFacts) -> gate::Asked {
         gate::Asked::Request {
             method: self.method().into(),
             path: self.url.path.clone(),
@@ -371,9 +371,9 @@ impl Request<'_> {
         &mut self,
         connection: &mut Connection,
         flow: &mut Flow,
-        deed: &Deed,
+        deed: &RequestFacts,
         peek: &mut Peek,
-    ) -> Result<Vec<Deed>, Refusal> {
+    ) -> Result<Vec<RequestFacts>, Refusal> {
         if deed.body == Some(Body::Model) {
             // Nothing depends on it: where there is no room, it passes without a look.
             let filled = self.fill(connection, flow, peek, MOST_OF_MODEL).await;

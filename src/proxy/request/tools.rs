@@ -16,7 +16,7 @@ use crate::http::http1::{
 };
 use crate::identity::Caller;
 use crate::name::Url;
-use crate::policy::{Action, Attempt, Deed, McpCall, Query, Verdict};
+use crate::policy::{Action, Attempt, McpCall, Query, RequestFacts, Verdict};
 use crate::proxy::flow::{Flow, Known};
 
 /// Bytes that are kept to be looked at; what is longer passes as it is.
@@ -92,7 +92,7 @@ impl Tools {
     }
 
     fn allows(&self, tool: &str) -> bool {
-        let deed = Deed {
+        let deed = RequestFacts {
             action: Some(Action::Call),
             operation: Some("tools/call".into()),
             mcp: Some(McpCall {
@@ -101,7 +101,7 @@ impl Tools {
                 tool: Some(tool.into()),
                 tool_use_id: None,
             }),
-            ..Deed::default()
+            ..RequestFacts::default()
         };
         let query = Query {
             who: &self.caller.who,

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::{self, OnFailure};
 use crate::identity::{Job, Process, RepositoryBasis, RepositorySaid, ToolCall, Trust, Work};
 use crate::metrics::Metrics;
-use crate::policy::{Action, Basis, Category, Deed, McpCall, Mode, TierBasis, Verdict};
+use crate::policy::{Action, Basis, Category, McpCall, Mode, RequestFacts, TierBasis, Verdict};
 
 use super::encode;
 use super::recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
@@ -258,8 +258,8 @@ fn full() -> FlowFacts {
     }
 }
 
-fn full_deed() -> Deed {
-    Deed {
+fn full_deed() -> RequestFacts {
+    RequestFacts {
         service: Some("git".into()),
         operation: Some("push".into()),
         repository: Some("acme/app".into()),
@@ -272,7 +272,7 @@ fn full_deed() -> Deed {
             tool: Some("search".into()),
             tool_use_id: Some("toolu_02".into()),
         }),
-        ..Deed::default()
+        ..RequestFacts::default()
     }
 }
 

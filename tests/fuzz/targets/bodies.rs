@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use tidegate::content::{Fields, Progress, mcp, read};
 use tidegate::name::Path;
-use tidegate::policy::{Body, Deed, Seen};
+use tidegate::policy::{Body, RequestFacts, Seen};
 
 const KINDS: [Body; 7] = [
     Body::GitFetch,
@@ -21,10 +21,10 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let kind = KINDS[usize::from(*first) % KINDS.len()];
-    let head = Deed {
+    let head = RequestFacts {
         seen: Seen::Head,
         body: Some(kind),
-        ..Deed::default()
+        ..RequestFacts::default()
     };
     let content_type: &[u8] = match kind {
         Body::OciToken => b"application/x-www-form-urlencoded",
