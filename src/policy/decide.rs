@@ -22,7 +22,7 @@ pub(super) struct Judgement<'p> {
 }
 
 /// The first rule of each kind that matches, and how near an allow came.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Found<'p> {
     pub(super) floor: AddressFloor,
     deny: Option<&'p Rule>,
@@ -59,7 +59,10 @@ impl Policy {
         let (mut flow, label) = self.flow(query, deed, tier);
         let inspection = self.inspection(&flow, query);
         flow.inspected = matches!(inspection, Inspection::Yes);
-        let mut found = Found::new(AddressFloor::of(&query.target.host));
+        let mut found = Found {
+            floor: AddressFloor::of(&query.target.host),
+            ..Found::default()
+        };
         self.each_rule(&query.target.host, &flow, |rule| {
             found.consider(rule, &flow);
         });
@@ -75,20 +78,6 @@ impl Policy {
 }
 
 impl<'p> Found<'p> {
-    fn new(floor: AddressFloor) -> Self {
-        Self {
-            floor,
-            deny: None,
-            unless_old: None,
-            ask: None,
-            allow: None,
-            listed_ask: None,
-            listed_allow: None,
-            lifts: None,
-            near: None,
-        }
-    }
-
     /// Takes up a rule; the rules with the most specific host come first.
     fn consider(&mut self, rule: &'p Rule, flow: &Flow<'_>) {
         let lifts = rule.is_allow() && self.floor.is_lifted_by(&rule.grant.addresses);

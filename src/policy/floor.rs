@@ -19,9 +19,10 @@ pub struct Guard {
 }
 
 /// What the floor demands before a host may be reached.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) enum AddressFloor {
     /// Nothing.
+    #[default]
     Open,
     /// The host is never reached.
     Never,
