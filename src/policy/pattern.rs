@@ -204,11 +204,13 @@ impl Pattern {
     }
 
     /// A text that matches: the shortest.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for differences of policies"))]
     pub(super) fn witness(&self) -> Option<String> {
         witness(&[self], &[]).ok().flatten()
     }
 
     /// Whether no text matches.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for differences of policies"))]
     pub(super) fn is_empty(&self) -> bool {
         matches!(witness(&[self], &[]), Ok(None))
     }
@@ -233,7 +235,7 @@ impl Pattern {
         let pieces = pieces.unwrap_or_default();
         let pieces = match reading {
             Reading::Exact => pieces.into(),
-            Reading::AnyCase => pieces.iter().map(Piece::to_lower_case).collect(),
+            Reading::AnyCase => pieces.iter().map(|piece| piece.lower_case()).collect(),
             Reading::Path(server) => fold::pieces(pieces, server),
         };
         Machine { reading, pieces }

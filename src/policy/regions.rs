@@ -273,7 +273,7 @@ impl Regions<'_> {
             Dimension::Subject => cell::subjects(&rules)?,
             Dimension::Repository => cell::repositories(&rules)?,
             Dimension::Protocol => cell::protocols(self.scope.tunnels),
-            Dimension::Port => cell::ports(&rules, self.default_ports(region)),
+            Dimension::Port => cell::ports(&rules, &self.default_ports(region)),
             Dimension::Message => requests::messages(policy, region),
             Dimension::Path => requests::paths(policy, region, &rules)?,
             Dimension::Method => requests::methods(&rules)?,
@@ -356,6 +356,7 @@ fn is_whole(rule: &Rule) -> bool {
 
 impl Region {
     /// Whether a flow is in the region.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for differences of policies"))]
     pub(super) fn contains(&self, policy: &Policy, groups: &HostGroups, point: &Point) -> bool {
         let who = &point.who;
         who.claimed.is_empty()
@@ -364,15 +365,6 @@ impl Region {
                 .cells
                 .iter()
                 .all(|cell| cell.contains(policy, groups, point))
-    }
-
-    /// How many hosts of the policy are in the region.
-    pub(super) fn hosts(&self) -> usize {
-        let hosts = self.cells.iter().find_map(|cell| match cell {
-            Cell::Host(group) => Some(group.count),
-            _ => None,
-        });
-        hosts.unwrap_or(0)
     }
 }
 
@@ -402,6 +394,7 @@ impl Point {
     }
 
     /// Whether the reader of the service reads the facts of the flow from its method and path.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for differences of policies"))]
     pub(super) fn feasible(&self, policy: &Policy) -> Feasible {
         let Some(request) = &self.request else {
             return Feasible::Yes;

@@ -141,7 +141,9 @@ pub(super) fn fold(text: &[u8], server: Server) -> Vec<u8> {
     let mut folded = Vec::with_capacity(text.len());
     let mut fold = Fold::new(server);
     let mut out = |byte| folded.push(byte);
-    text.iter().for_each(|byte| fold.step(*byte, &mut out));
+    for byte in text {
+        fold.step(*byte, &mut out);
+    }
     fold.finish(&mut out);
     folded
 }

@@ -21,10 +21,10 @@ impl Piece {
         matches!(self, Self::Within | Self::Across)
     }
 
-    pub(super) fn to_lower_case(&self) -> Self {
+    pub(super) fn lower_case(self) -> Self {
         match self {
             Self::Byte(byte) => Self::Byte(byte.to_ascii_lowercase()),
-            piece => *piece,
+            piece => piece,
         }
     }
 }
@@ -39,10 +39,14 @@ pub(super) fn matches(pieces: &[Piece], text: &[u8], lower: bool) -> bool {
     let mut within: Option<(usize, usize)> = None;
     let mut across: Option<(usize, usize)> = None;
     loop {
-        let byte = text.get(next).map(|byte| match lower {
-            true => byte.to_ascii_lowercase(),
-            false => *byte,
-        });
+        let read = |byte: &u8| {
+            if lower {
+                byte.to_ascii_lowercase()
+            } else {
+                *byte
+            }
+        };
+        let byte = text.get(next).map(read);
         match (pieces.get(at), byte) {
             (None, None) => return true,
             (Some(Piece::Across), _) => {

@@ -72,6 +72,7 @@ impl PortSet {
     }
 
     /// Whether each port of `other` is in this set.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for differences of policies"))]
     pub(in crate::policy) fn covers(&self, other: &Self) -> bool {
         other.difference(self).is_empty()
     }

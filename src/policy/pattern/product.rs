@@ -387,7 +387,8 @@ fn path_symbols(text: &str, into: &mut Vec<String>) {
 }
 
 fn escaped(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let escapes: Vec<String> = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    escapes.concat()
 }
 
 /// Whether a symbol can stand in a canonical path.

@@ -204,7 +204,7 @@ impl Cell {
                 let same = |(pattern, found): (&Pattern, &(bool, bool))| {
                     names_operation(pattern, facts) == *found
                 };
-                found.map(same).all(|same| same)
+                { found }.all(same)
             }
             Self::Name(name, text) => text.contains(fact(*name, point)),
             Self::Credentials { named, foreign, .. } => {
@@ -342,11 +342,11 @@ pub(super) fn protocols(tunnels: bool) -> Vec<Cell> {
 }
 
 /// Parts of the ports by what the rules list; `usual` are those that others may mean.
-pub(super) fn ports(rules: &[&Rule], usual: PortSet) -> Vec<Cell> {
+pub(super) fn ports(rules: &[&Rule], usual: &PortSet) -> Vec<Cell> {
     let mut parts = vec![PortSet::all()];
     let single = usual.members().map(|port| PortSet::of([port]));
     let listed = rules.iter().filter_map(|rule| match &rule.to.ports {
-        Ports::Listed(ports) => Some(PortSet::of(ports.iter().copied())),
+        Ports::Listed(written) => Some(PortSet::of(written.iter().copied())),
         Ports::Any | Ports::Default | Ports::Destination => None,
     });
     for set in single.chain(listed) {

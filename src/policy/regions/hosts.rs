@@ -19,8 +19,6 @@ pub(in crate::policy) struct HostGroup {
     key: Key,
     /// One of the hosts.
     pub(super) witness: Host,
-    /// How many patterns of the policy lead here.
-    pub(super) count: usize,
     /// The rules that name the hosts, most specific host first.
     pub(super) rules: Vec<RuleId>,
     /// The categories that a flow to these hosts may have.
@@ -96,18 +94,12 @@ impl HostGroups {
             let selected = policy.rule(*id).map(|rule| rule.to.categories);
             groups.selecting.extend(selected.map(|it| (*id, it)));
         }
-        let mut seen: HashMap<Key, usize, FixedState> = HashMap::default();
-        let mut counts: Vec<usize> = Vec::new();
+        let mut seen: HashSet<Key> = HashSet::new();
         let mut found: Vec<(Key, Host)> = Vec::new();
-        let mut add = |host: Host, count: usize| {
+        let mut add = |host: Host| {
             let key = Key::of(policy, &groups.hostless, &host);
-            let at = *seen.entry(key.clone()).or_insert_with(|| {
+            if seen.insert(key.clone()) {
                 found.push((key, host));
-                counts.push(0);
-                counts.len() - 1
-            });
-            if let Some(counted) = counts.get_mut(at) {
-                *counted += count;
             }
         };
         for pattern in &patterns {
@@ -120,19 +112,23 @@ impl HostGroups {
                     pattern.witness_outside(&inner.copied().collect::<Vec<_>>())
                 }
             };
-            host.into_iter().for_each(|host| add(host, 1));
+            if let Some(host) = host {
+                add(host);
+            }
         }
         let others = OTHER_NAMES
             .iter()
             .filter_map(|name| HostName::parse(name.as_bytes()).ok());
-        others.for_each(|name| add(Host::Name(name), 0));
-        for ((key, witness), count) in found.into_iter().zip(counts) {
-            groups.push(policy, key, witness, count);
+        for name in others {
+            add(Host::Name(name));
+        }
+        for (key, witness) in found {
+            groups.push(policy, key, witness);
         }
         groups
     }
 
-    fn push(&mut self, policy: &Policy, key: Key, witness: Host, count: usize) {
+    fn push(&mut self, policy: &Policy, key: Key, witness: Host) {
         for rule in &key.rules {
             let of_rule = self.of_rules.entry(*rule).or_default();
             if of_rule.last() != Some(&self.groups.len()) {
@@ -151,7 +147,6 @@ impl HostGroups {
             categories: policy.possible_categories(&target),
             key,
             witness,
-            count,
         }));
     }
 

@@ -195,8 +195,8 @@ pub(super) fn credentials(rules: &[&Rule]) -> Vec<Cell> {
         return vec![Cell::Any];
     }
     let foreign = |shown: &[Box<str>]| -> Box<[bool]> {
-        let is_foreign = |named: &Box<[Box<str>]>| shown.iter().any(|it| !named.contains(it));
-        named.iter().map(is_foreign).collect()
+        let is_foreign = |named: &[Box<str>]| shown.iter().any(|it| !named.contains(it));
+        named.iter().map(|named| is_foreign(named)).collect()
     };
     let other: Box<str> = "hmac-sha256:".into();
     let mut single: Vec<Box<str>> = named.iter().flatten().cloned().chain([other]).collect();

@@ -261,3 +261,47 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn facts_of_a_witness_are_held_against_the_reader() {
+    let text = "[tiers]\norder = [\"one\"]\n[tier.one]\ndefault = \"allow\"\n";
+    let policy = try_compile(text).0.expect("a policy");
+    let feasible = |method: &str, path: &str, facts: RequestFacts| {
+        let point = Point {
+            who: anyone(),
+            target: Target {
+                host: Host::parse(b"forge.example").expect("a host"),
+                port: 443,
+            },
+            request: Some(Request {
+                tls: true,
+                method: method.into(),
+                path: Path::parse(path.as_bytes()).expect("a path"),
+                facts,
+            }),
+        };
+        point.feasible(&policy)
+    };
+    let push = RequestFacts {
+        repository: Some("acme/app".into()),
+        reference: Some("refs/heads/main".into()),
+        operation: Some("push".into()),
+        action: Some(Action::Write),
+        ..RequestFacts::default()
+    };
+    let receive = "/acme/app/git-receive-pack";
+    assert_eq!(feasible("POST", receive, push.clone()), Feasible::InBody);
+    assert_eq!(feasible("POST", "/", push.clone()), Feasible::Unproved);
+    let other = RequestFacts {
+        repository: Some("acme/other".into()),
+        ..push
+    };
+    assert_eq!(feasible("POST", receive, other), Feasible::Unproved);
+    let target = Target {
+        host: Host::parse(b"forge.example").expect("a host"),
+        port: 443,
+    };
+    let path = Path::parse(b"/acme/app/raw/x").expect("a path");
+    let read = policy.read(&target, "GET", &path);
+    assert_eq!(feasible("GET", "/acme/app/raw/x", read), Feasible::Yes);
+}
