@@ -107,7 +107,7 @@ impl Inside {
         let peer = Peer::new(flow, &secured, tls);
         let http2 = secured.http2;
         // Before the client's 200: after it no status could tell the client.
-        let server = server_for(flow, &target.host, http2)?;
+        let server = server_for(flow, &target.host, http2).await?;
         let link = if http2 {
             Link::Http2(carrier(flow, secured.stream).await?, peer)
         } else {
@@ -133,7 +133,7 @@ impl Inside {
         flow.facts.peer_address = Some(peer.address.ip());
         flow.facts.parent_proxy = peer.through.as_ref().map(|it| it.name().clone());
         flow.facts.upstream.clone_from(&peer.tls.upstream);
-        let server = server_for(flow, &target.host, false)?;
+        let server = server_for(flow, &target.host, false).await?;
         flow.settle(known, target, Asked::Connect, decision).await?;
         let judged = dial::judged(peer.address, peer.through.as_ref());
         if let (Some(open), Some(judged)) = (&flow.open, judged) {
@@ -298,14 +298,18 @@ pub(super) fn require_authority(flow: &Flow, host: &Host) -> Result<(), Refusal>
 }
 
 /// With what TLS with the client of a tunnel ends: a certificate for its host.
-fn server_for(flow: &Flow, host: &Host, http2: bool) -> Result<Arc<Server>, Refusal> {
+async fn server_for(flow: &Flow, host: &Host, http2: bool) -> Result<Arc<Server>, Refusal> {
     require_authority(flow, host)?;
     let snapshot = flow.snapshot();
     let Some(authority) = snapshot.authority.as_ref() else {
         return Err(Code::InspectUnavailable.into());
     };
-    authority
-        .server(host, http2)
+    let preparing = authority.prepare(host, http2);
+    let longest = snapshot.limits.connect_timeout;
+    let prepared = tokio::time::timeout(longest, preparing).await;
+    let late = MintError("no certificate was made within `limits.connect-timeout`");
+    prepared
+        .unwrap_or(Err(late))
         .map_err(|MintError(why)| no_certificate(flow, "not_minted", why))
 }
 

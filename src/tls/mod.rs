@@ -6,6 +6,7 @@
 
 mod authority;
 mod bundle;
+mod cache;
 mod client;
 mod constraints;
 mod failure;
