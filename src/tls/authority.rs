@@ -293,7 +293,7 @@ impl Authority {
     }
 
     /// As [`Self::server`], for the reactor: a certificate that has to be made is made on a thread of
-    /// its own, at most [`MAX_MINTING`] at a time.
+    /// its own, at most two at a time.
     pub async fn prepare(self: &Arc<Self>, host: &Host, http2: bool) -> ServerResult {
         self.check(host)?;
         let now = self.clock.now();

@@ -243,7 +243,7 @@ pub(in crate::proxy) async fn secure(
         return Err(Code::RecordUnavailable.into());
     };
     let began = flow.gate.clock.instant();
-    let entering = way.enter(&target.host, alpn, upstream.stream);
+    let entering = way.enter(target, flow.caller(), alpn, upstream.stream);
     let entered = tokio::select! {
         biased;
         cut = open.cut() => return Err(Refusal::cut(cut)),
