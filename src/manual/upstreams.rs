@@ -47,6 +47,14 @@
 //! and no TLS session is resumed across a change. A certificate that has expired is taken with a
 //! warning.
 //!
+//! **Reuse**: a TLS session is resumed only by the caller that began it, at the same host and port, and
+//! for an hour at most; early data (0-RTT) is never sent. A tunnel takes a connection that an earlier
+//! tunnel of the same caller left, where the origin speaks HTTP/1.1: judged by the same policy, with the
+//! same upstream and parent, to an address that still passes, not closed by the origin, unused for less
+//! than 30 seconds and opened less than an hour ago. The record says so: `tidegate.connection.reused`.
+//! With `crl` or `client-cert`, where a certificate can be revoked at any time, each tunnel opens a
+//! connection of its own.
+//!
 //! **Watching**: `tidegate_certificate_not_after_timestamp_seconds` says when the first one ends, of
 //! kind `upstream` (our own), `upstream-root` and `upstream-crl`; `tidegate doctor` names each, and
 //! those that end within two weeks are findings.

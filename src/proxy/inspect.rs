@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -69,6 +69,8 @@ struct Peer {
     tls: TlsKey,
     /// The generation that it was dialled in.
     generation: u64,
+    /// When it was dialled.
+    opened: Instant,
 }
 
 impl Peer {
@@ -78,6 +80,7 @@ impl Peer {
             through: secured.through.clone(),
             tls,
             generation: flow.snapshot().generation,
+            opened: flow.gate.clock.instant(),
         }
     }
 
@@ -88,6 +91,7 @@ impl Peer {
             through: self.through.clone(),
             reused: true,
             only_http1: true,
+            opened: self.opened,
         }
     }
 }
@@ -130,6 +134,7 @@ impl Inside {
             return Ok(None);
         };
         flow.facts.tls_mode = Some(TlsMode::Inspected);
+        flow.facts.reused = true;
         flow.facts.peer_address = Some(peer.address.ip());
         flow.facts.parent_proxy = peer.through.as_ref().map(|it| it.name().clone());
         flow.facts.upstream.clone_from(&peer.tls.upstream);
@@ -245,6 +250,10 @@ fn resting(
     decision: &Decision,
 ) -> Option<(Stream, Peer)> {
     let snapshot = flow.snapshot();
+    let way = snapshot.upstreams.of(decision.upstream.as_deref())?;
+    if !way.may_share() {
+        return None;
+    }
     let tls = tls_key(flow, decision);
     let key = PoolKey {
         caller: flow.caller_key(known),
@@ -267,6 +276,7 @@ fn resting(
         through: idle.through,
         tls,
         generation: snapshot.generation,
+        opened: idle.opened,
     };
     Some((idle.stream, peer))
 }
