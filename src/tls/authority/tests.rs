@@ -267,7 +267,7 @@ fn names_that_nobody_asks_for_any_more_are_forgotten() {
     let ask = |name: &str| {
         let count = || {
             made.set(made.get() + 1);
-            Ok(())
+            Ok::<(), MintError>(())
         };
         cache.get(&host(name), |()| true, count).unwrap();
     };
