@@ -34,19 +34,19 @@ impl<K: Clone + Eq + Hash, T: Clone> Cache<K, T> {
         kept.as_ref().filter(|kept| good(kept)).cloned()
     }
 
-    /// The value of a key, if one is kept and is `good`; else the value that `make` returns.
+    /// The value of a key, if one is kept and is `good`; else the value that `fill` returns.
     pub(super) fn get<E>(
         &self,
         key: &K,
         good: impl Fn(&T) -> bool,
-        make: impl FnOnce() -> Result<T, E>,
+        fill: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         let slot = self.slot(key);
         let mut kept = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = kept.as_ref().filter(|kept| good(kept)) {
             return Ok(kept.clone());
         }
-        let made = make()?;
+        let made = fill()?;
         *kept = Some(made.clone());
         Ok(made)
     }
