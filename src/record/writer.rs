@@ -128,14 +128,21 @@ impl Writer {
             // every flow is refused.
             guard = match writer.lock() {
                 Ok(guard) => guard,
-                Err(_) => return queue.ended(0),
+                Err(poisoned) => return poisoned.into_inner().end(),
             };
             let orders = queue.take();
             if guard.turn(orders) {
-                return queue.ended(guard.pending.len());
+                return guard.end();
             }
             last = queue.clock.instant();
         }
+    }
+
+    /// Closes the file, so that another gate may write it, and ends the queue.
+    fn end(&mut self) {
+        self.sink.lose();
+        self.queue.set_direct(false);
+        self.queue.ended(self.pending.len());
     }
 
     /// Does what there is to do; whether that was the end.

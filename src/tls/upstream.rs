@@ -50,8 +50,6 @@ pub struct Upstream {
     /// `None` where revocation lists are configured: a resumed session is not verified again, and a
     /// list may have expired since.
     sessions: Option<Arc<Sessions>>,
-    /// Whether it shows a certificate of its own.
-    shows_certificate: bool,
     /// SHA-256 of all that it is made of.
     material: [u8; 32],
     /// The name that is sent and verified, instead of the host's.
@@ -102,7 +100,6 @@ impl Upstream {
             http1: offering(&config, &[b"http/1.1"]),
             http2: offering(&config, &[b"h2", b"http/1.1"]),
             sessions: Some(Arc::new(Sessions::new(clock))),
-            shows_certificate: false,
             material: roots.digest,
             server_name: None,
             port: 443,
@@ -143,7 +140,6 @@ impl Upstream {
         Ok(Self {
             http1: offering(&config, &[b"http/1.1"]),
             http2: offering(&config, &[b"h2", b"http/1.1"]),
-            shows_certificate: written.client.is_some(),
             sessions: may_resume.then(|| Arc::new(Sessions::new(clock))),
             material: making.material.finish(),
             server_name: written.server_name.clone(),
@@ -170,6 +166,11 @@ impl Upstream {
         u64::from_be_bytes(*first)
     }
 
+    /// Whether the origin is shown a certificate of ours.
+    fn shows_certificate(&self) -> bool {
+        self.http1.client_auth_cert_resolver.has_certs()
+    }
+
     /// The port of requests that are made TLS.
     pub fn port(&self) -> u16 {
         self.port
@@ -184,7 +185,7 @@ impl Upstream {
     /// the certificates can be revoked at any time: with revocation lists, and where the gate shows a
     /// certificate of its own, each tunnel makes its own handshake.
     pub fn may_share(&self) -> bool {
-        self.sessions.is_some() && !self.shows_certificate
+        self.sessions.is_some() && !self.shows_certificate()
     }
 
     /// Begins TLS with an upstream at that target. Its certificate is verified, unless it resumes a
