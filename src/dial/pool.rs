@@ -17,6 +17,8 @@ use super::{Stream, Through, Unasked};
 /// Idle connections kept for one key, and in all.
 const MOST_OF_A_KEY: usize = 64;
 const MOST: usize = 1024;
+/// How long a connection is used: what TLS verified when it was opened may have ended since.
+const MAX_AGE: Duration = Duration::from_hours(1);
 /// How long a connection may rest: shorter than the keep-alive of most origins.
 const LONGEST_REST: Duration = Duration::from_secs(30);
 
@@ -57,6 +59,8 @@ pub struct Idle {
     pub through: Option<Through>,
     /// Whether the origin speaks no HTTP/2: it was offered that.
     pub only_http1: bool,
+    /// When it was opened, and its certificate verified.
+    pub opened: Instant,
 }
 
 /// A connection that rests, and since when.
@@ -116,7 +120,9 @@ impl Pool {
                 let (mut candidate, since) = (rested.idle, rested.since);
                 let rested = now.saturating_duration_since(since);
                 let judged = super::judged(candidate.address, candidate.through.as_ref());
-                let good = rested < LONGEST_REST && judged.is_none_or(&judge);
+                let age = now.saturating_duration_since(candidate.opened);
+                let fresh = rested < LONGEST_REST && age < MAX_AGE;
+                let good = fresh && judged.is_none_or(&judge);
                 if good && matches!(candidate.stream.unasked(), Unasked::Nothing) {
                     found = Some(candidate);
                     break;
@@ -219,6 +225,7 @@ mod tests {
             address,
             through: None,
             only_http1: false,
+            opened: Clock::system().instant(),
         }
     }
 
@@ -299,6 +306,16 @@ mod tests {
         pool.put(key(0), rests(stream, address), now);
         assert!(pool.take(&key(0), now, |_| false).is_none());
         assert!(pool.take(&key(0), now, |_| true).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_opened_long_ago_is_dropped() {
+        let (stream, _origin, address) = pair().await;
+        let (pool, mut idle) = (Pool::default(), rests(stream, address));
+        let later = Clock::system().instant() + MAX_AGE;
+        idle.opened = later - MAX_AGE;
+        pool.put(key(0), idle, later);
+        assert!(pool.take(&key(0), later, |_| true).is_none());
     }
 
     #[tokio::test]

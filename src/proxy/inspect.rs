@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -69,6 +69,8 @@ struct Peer {
     tls: TlsKey,
     /// The generation that it was dialled in.
     generation: u64,
+    /// When it was dialled.
+    opened: Instant,
 }
 
 impl Peer {
@@ -78,6 +80,7 @@ impl Peer {
             through: secured.through.clone(),
             tls,
             generation: flow.snapshot().generation,
+            opened: flow.gate.clock.instant(),
         }
     }
 
@@ -88,6 +91,7 @@ impl Peer {
             through: self.through.clone(),
             reused: true,
             only_http1: true,
+            opened: self.opened,
         }
     }
 }
@@ -107,7 +111,7 @@ impl Inside {
         let peer = Peer::new(flow, &secured, tls);
         let http2 = secured.http2;
         // Before the client's 200: after it no status could tell the client.
-        let server = server_for(flow, &target.host, http2)?;
+        let server = server_for(flow, &target.host, http2).await?;
         let link = if http2 {
             Link::Http2(carrier(flow, secured.stream).await?, peer)
         } else {
@@ -130,10 +134,11 @@ impl Inside {
             return Ok(None);
         };
         flow.facts.tls_mode = Some(TlsMode::Inspected);
+        flow.facts.reused = true;
         flow.facts.peer_address = Some(peer.address.ip());
         flow.facts.parent_proxy = peer.through.as_ref().map(|it| it.name().clone());
         flow.facts.upstream.clone_from(&peer.tls.upstream);
-        let server = server_for(flow, &target.host, false)?;
+        let server = server_for(flow, &target.host, false).await?;
         flow.settle(known, target, Asked::Connect, decision).await?;
         let judged = dial::judged(peer.address, peer.through.as_ref());
         if let (Some(open), Some(judged)) = (&flow.open, judged) {
@@ -245,9 +250,8 @@ fn resting(
     decision: &Decision,
 ) -> Option<(Stream, Peer)> {
     let snapshot = flow.snapshot();
-    // An origin may have revoked our certificate since: each tunnel shows it anew.
-    let way = snapshot.upstreams.of(decision.upstream.as_deref());
-    if way.is_none_or(|way| way.shows_certificate()) {
+    let way = snapshot.upstreams.of(decision.upstream.as_deref())?;
+    if !way.may_share() {
         return None;
     }
     let tls = tls_key(flow, decision);
@@ -272,6 +276,7 @@ fn resting(
         through: idle.through,
         tls,
         generation: snapshot.generation,
+        opened: idle.opened,
     };
     Some((idle.stream, peer))
 }
@@ -303,14 +308,18 @@ pub(super) fn require_authority(flow: &Flow, host: &Host) -> Result<(), Refusal>
 }
 
 /// With what TLS with the client of a tunnel ends: a certificate for its host.
-fn server_for(flow: &Flow, host: &Host, http2: bool) -> Result<Arc<Server>, Refusal> {
+async fn server_for(flow: &Flow, host: &Host, http2: bool) -> Result<Arc<Server>, Refusal> {
     require_authority(flow, host)?;
     let snapshot = flow.snapshot();
     let Some(authority) = snapshot.authority.as_ref() else {
         return Err(Code::InspectUnavailable.into());
     };
-    authority
-        .server(host, http2)
+    let preparing = authority.prepare(host, http2);
+    let longest = snapshot.limits.connect_timeout;
+    let prepared = tokio::time::timeout(longest, preparing).await;
+    let late = MintError("no certificate was made within `limits.connect-timeout`");
+    prepared
+        .unwrap_or(Err(late))
         .map_err(|MintError(why)| no_certificate(flow, "not_minted", why))
 }
 

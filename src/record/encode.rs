@@ -656,6 +656,9 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
         NAME,
     );
     some(object, "tidegate.upstream", facts.upstream.as_deref(), NAME);
+    if facts.reused {
+        object.boolean("tidegate.connection.reused", true);
+    }
 }
 
 fn timings(object: &mut Object, ms: &Timings) {

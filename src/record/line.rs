@@ -188,6 +188,8 @@ pub struct FlowFacts {
     pub ech: bool,
     /// `tls.client.hash.sha256`: of the certificate that the client showed inside its tunnel, in hex.
     pub client_hash: Option<Arc<str>>,
+    /// `tidegate.connection.reused`: an earlier flow of the same caller opened the connection.
+    pub reused: bool,
     /// `tidegate.upstream`: the `[upstream.NAME]` that TLS was spoken with.
     pub upstream: Option<Arc<str>>,
     /// What a request does, where it was seen.

@@ -9,6 +9,7 @@ use rcgen::{Issuer, KeyPair, PublicKeyData};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
+use tokio::sync::Semaphore;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::clock::Clock;
@@ -18,13 +19,16 @@ use crate::metrics::Metrics;
 use crate::name::Host;
 use crate::policy::Names;
 
+use super::cache::Cache;
 use super::constraints::Constraints;
-use super::leaf::{self, Cache, LeafKey, SKEW, Validity, saturating};
+use super::leaf::{self, LeafKey, SKEW, Validity, saturating};
 use super::signer::{may_sign, may_sign_servers};
 use super::{Server, material, server};
 
 /// Names whose certificates are kept, twice: each takes some kilobytes.
 const KEPT: usize = 2_048;
+/// Certificates that are made at the same time.
+const MAX_MINTING: usize = 2;
 /// How long before its end an authority is said to end.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
@@ -44,7 +48,9 @@ pub struct Authority {
     /// Checks the certificates that clients show, and says which authority it is for.
     clients: Option<(Arc<dyn ClientCertVerifier>, config::ClientCertificates)>,
     key: Mutex<Option<Arc<LeafKey>>>,
-    minted: Cache<Minted>,
+    minted: Cache<Host, Minted>,
+    /// Turns to make a certificate beside the reactor.
+    turns: Arc<Semaphore>,
     metrics: OnceLock<Metrics>,
 }
 
@@ -56,6 +62,19 @@ struct Minted {
     from: Timestamp,
     until: Timestamp,
 }
+
+impl Minted {
+    fn is_good(&self, now: Timestamp) -> bool {
+        (self.from..self.until).contains(&now)
+    }
+
+    fn server(self, http2: bool) -> Arc<Server> {
+        if http2 { self.http2 } else { self.http1 }
+    }
+}
+
+/// What clients of a name shake hands with, or why no certificate was made.
+type ServerResult = Result<Arc<Server>, MintError>;
 
 /// Why no certificate was made for a name.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -148,6 +167,7 @@ impl Authority {
             clients: None,
             key: Mutex::default(),
             minted: Cache::new(KEPT),
+            turns: Arc::new(Semaphore::new(MAX_MINTING)),
             metrics: OnceLock::new(),
         };
         // What it signs would lead nowhere if its name were written in another way.
@@ -272,13 +292,34 @@ impl Authority {
         Ok(())
     }
 
-    /// What a caller that asked for `host` shakes hands with; `http2` where its origin speaks it.
-    pub fn server(&self, host: &Host, http2: bool) -> Result<Arc<Server>, MintError> {
+    /// As [`Self::server`], for the reactor: a certificate that has to be made is made on a thread of
+    /// its own, at most two at a time.
+    pub async fn prepare(self: &Arc<Self>, host: &Host, http2: bool) -> ServerResult {
         self.check(host)?;
         let now = self.clock.now();
-        let good = |minted: &Minted| (minted.from..minted.until).contains(&now);
+        if let Some(minted) = self.minted.find(host, |minted| minted.is_good(now)) {
+            return Ok(minted.server(http2));
+        }
+        let failed = MintError("no certificate can be made while the gate ends");
+        let turn = self.turns.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| failed)?;
+        let (authority, host) = (self.clone(), host.clone());
+        let minting = tokio::task::spawn_blocking(move || {
+            // Held until the certificate is made, also where its client is gone by then.
+            let _turn = turn;
+            authority.server(&host, http2)
+        });
+        minting.await.map_err(|_| failed)?
+    }
+
+    /// What a caller that asked for `host` shakes hands with; `http2` where its origin speaks it.
+    /// Makes a certificate where none is kept: some 0.1 ms of work.
+    pub fn server(&self, host: &Host, http2: bool) -> ServerResult {
+        self.check(host)?;
+        let now = self.clock.now();
+        let good = |minted: &Minted| minted.is_good(now);
         let minted = self.minted.get(host, good, || self.mint(host, now))?;
-        Ok(if http2 { minted.http2 } else { minted.http1 })
+        Ok(minted.server(http2))
     }
 
     fn mint(&self, host: &Host, now: Timestamp) -> Result<Minted, MintError> {

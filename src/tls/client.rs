@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::ClientConfig;
-use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -15,6 +14,7 @@ use crate::diag::Diagnostic;
 use crate::name::Host;
 
 use super::roots::Roots;
+use super::server::provider;
 use super::verifier::Verifier;
 use super::{ClientStream, TlsFailure, material};
 
@@ -117,8 +117,7 @@ fn config(
     if roots.is_empty() {
         return Err(TlsError::NoRoots);
     }
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Provider(error.to_string()))?;
     let builder = builder

@@ -1,9 +1,6 @@
-//! Certificates for single names: made when first asked for, kept for a while, never more than a
-//! bounded number of them.
+//! Certificates for single names, and the key of the day that all of them are for.
 
-use std::collections::HashMap;
-use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use aws_lc_rs::rand;
 use jiff::{SignedDuration, Timestamp};
@@ -117,57 +114,4 @@ pub(super) fn date(at: Timestamp) -> Result<ASN1Time, MintError> {
 
 pub(super) fn saturating(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.saturating_add(by).unwrap_or(at)
-}
-
-/// What is kept for the names that were asked for lately; the others are forgotten.
-///
-/// Two halves: a name that is asked for moves into the young one; when that is full it becomes the
-/// old one, and what was the old one is gone.
-pub(super) struct Cache<T> {
-    halves: Mutex<[HashMap<Host, Slot<T>>; 2]>,
-    most: usize,
-}
-
-/// Locked while it is filled, so that nobody else makes the same.
-type Slot<T> = Arc<Mutex<Option<T>>>;
-
-impl<T: Clone> Cache<T> {
-    /// Keeps at most that many names, twice.
-    pub(super) fn new(most: usize) -> Self {
-        Self {
-            halves: Mutex::default(),
-            most,
-        }
-    }
-
-    /// What is kept for a host, where it is still good; else what is made, once, however many ask.
-    pub(super) fn get(
-        &self,
-        host: &Host,
-        good: impl Fn(&T) -> bool,
-        fill: impl FnOnce() -> Result<T, MintError>,
-    ) -> Result<T, MintError> {
-        let slot = self.slot(host);
-        let mut kept = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = kept.as_ref().filter(|kept| good(kept)) {
-            return Ok(kept.clone());
-        }
-        let made = fill()?;
-        *kept = Some(made.clone());
-        Ok(made)
-    }
-
-    fn slot(&self, host: &Host) -> Slot<T> {
-        let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
-        let [young, old] = &mut *halves;
-        if let Some(slot) = young.get(host) {
-            return slot.clone();
-        }
-        let slot = old.remove(host).unwrap_or_default();
-        if young.len() >= self.most {
-            *old = mem::take(young);
-        }
-        young.insert(host.clone(), slot.clone());
-        slot
-    }
 }

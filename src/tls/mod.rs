@@ -2,10 +2,12 @@
 //!
 //! Everything is built from the texts that the configuration read, anew for each generation: so
 //! keys, authorities and revocation lists follow their files, and no session that was begun under
-//! an earlier generation is resumed; with an upstream, only where nothing about it changed.
+//! an earlier generation is resumed; with an upstream, only by the same caller and only where nothing
+//! about the upstream changed.
 
 mod authority;
 mod bundle;
+mod cache;
 mod client;
 mod constraints;
 mod failure;
@@ -17,6 +19,7 @@ mod rejected;
 mod root;
 mod roots;
 mod server;
+mod sessions;
 mod signer;
 mod stream;
 mod upstream;

@@ -15,15 +15,17 @@ use webpki::{CertRevocationList, OwnedCertRevocationList};
 use crate::clock::Clock;
 use crate::config::{self, PemFile, TlsVersion};
 use crate::diag::Diagnostic;
-use crate::name::Host;
+use crate::name::{Host, Target};
+use crate::policy::CallerKey;
 
 use super::roots::{Material, Roots};
 use super::server::{Time, provider};
+use super::sessions::Sessions;
 use super::verifier::Verifier;
 use super::{ClientStream, TlsFailure, material};
 
 /// Which protocols are offered inside.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Alpn {
     /// HTTP/1.1 only.
     Http1,
@@ -45,6 +47,9 @@ pub struct Entered<S> {
 pub struct Upstream {
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
+    /// `None` where revocation lists are configured: a resumed session is not verified again, and a
+    /// list may have expired since.
+    sessions: Option<Arc<Sessions>>,
     /// SHA-256 of all that it is made of.
     material: [u8; 32],
     /// The name that is sent and verified, instead of the host's.
@@ -94,6 +99,7 @@ impl Upstream {
         Some(Self {
             http1: offering(&config, &[b"http/1.1"]),
             http2: offering(&config, &[b"h2", b"http/1.1"]),
+            sessions: Some(Arc::new(Sessions::new(clock))),
             material: roots.digest,
             server_name: None,
             port: 443,
@@ -127,12 +133,14 @@ impl Upstream {
             pins: written.pins.clone(),
             crls: making.crls()?,
         };
+        let may_resume = trust.crls.is_empty();
         let config = Building { roots, clock }
             .config((written.min, written.max), trust, client)
             .map_err(|why| Box::new(unusable(written, &why)))?;
         Ok(Self {
             http1: offering(&config, &[b"http/1.1"]),
             http2: offering(&config, &[b"h2", b"http/1.1"]),
+            sessions: may_resume.then(|| Arc::new(Sessions::new(clock))),
             material: making.material.finish(),
             server_name: written.server_name.clone(),
             port: written.port,
@@ -146,6 +154,7 @@ impl Upstream {
         if self.material == before.material {
             next.http1 = before.http1.clone();
             next.http2 = before.http2.clone();
+            next.sessions.clone_from(&before.sessions);
         }
         next
     }
@@ -158,7 +167,7 @@ impl Upstream {
     }
 
     /// Whether the origin is shown a certificate of ours.
-    pub fn shows_certificate(&self) -> bool {
+    fn shows_certificate(&self) -> bool {
         self.http1.client_auth_cert_resolver.has_certs()
     }
 
@@ -172,10 +181,19 @@ impl Upstream {
         &self.shown
     }
 
-    /// Begins TLS with an upstream of that name; its certificate is always verified.
+    /// Whether a tunnel may take a connection that another tunnel of its caller left. Not where one of
+    /// the certificates can be revoked at any time: with revocation lists, and where the gate shows a
+    /// certificate of its own, each tunnel makes its own handshake.
+    pub fn may_share(&self) -> bool {
+        self.sessions.is_some() && !self.shows_certificate()
+    }
+
+    /// Begins TLS with an upstream at that target. Its certificate is verified, unless it resumes a
+    /// session that the same caller began with that target; without a caller none is resumed.
     pub async fn enter<S>(
         &self,
-        host: &Host,
+        target: &Target,
+        caller: Option<&CallerKey>,
         alpn: Alpn,
         stream: S,
     ) -> Result<Entered<S>, TlsFailure>
@@ -183,10 +201,14 @@ impl Upstream {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let config = match alpn {
-            Alpn::Http1 => self.http1.clone(),
-            Alpn::Http2 => self.http2.clone(),
+            Alpn::Http1 => &self.http1,
+            Alpn::Http2 => &self.http2,
         };
-        let name = server_name(self.server_name.as_ref().unwrap_or(host))?;
+        let config = match (&self.sessions, caller) {
+            (Some(sessions), Some(caller)) => sessions.resuming((caller, target), alpn, config),
+            _ => config.clone(),
+        };
+        let name = server_name(self.server_name.as_ref().unwrap_or(&target.host))?;
         let connecting = TlsConnector::from(config).connect(name, stream).await;
         let stream = connecting.map_err(|error| TlsFailure::of(&error))?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -370,7 +392,6 @@ impl Building<'_> {
         client: Option<OwnMaterial>,
     ) -> Result<ClientConfig, rustls::Error> {
         let time = Arc::new(Time(self.clock.clone()));
-        let looked_up = !trust.crls.is_empty();
         let verifier = Verifier::new(self.roots.clone(), trust.pins, trust.crls);
         let builder = ClientConfig::builder_with_details(provider(), time)
             .with_protocol_versions(&allowed(versions))?
@@ -381,10 +402,8 @@ impl Building<'_> {
             Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
             None => builder.with_no_client_auth(),
         };
-        if looked_up {
-            // A session that is resumed is not verified again: a list may have expired since.
-            config.resumption = Resumption::disabled();
-        }
+        // Sessions are resumed by caller and target: see `Sessions`.
+        config.resumption = Resumption::disabled();
         Ok(config)
     }
 }

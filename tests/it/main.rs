@@ -49,6 +49,7 @@ mod inspect_clients;
 mod inspect_hidden;
 mod inspect_http2;
 mod inspect_narrow;
+mod inspect_shared;
 mod inspect_sockets;
 mod jail;
 mod kit;

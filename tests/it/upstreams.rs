@@ -409,6 +409,44 @@ fn sessions_are_resumed_while_nothing_of_an_upstream_changes() {
 }
 
 #[test]
+fn a_session_is_resumed_only_by_its_caller_at_its_port() {
+    let bench = Bench::new();
+    let config = bench.pki.server_for_certificates(&[HOST], &[]);
+    let (one, two) = (
+        Origin::https_with(config.clone(), Visit::echo),
+        Origin::https_with(config, Visit::echo),
+    );
+    let upstream = bench.upstream(MTLS);
+    let kind_for = |caller, alpn, address| {
+        now(async {
+            let entered = bench::entered_as(&upstream, alpn, address, caller).await;
+            let mut stream = entered.expect("TLS").stream;
+            say(&mut stream, 0).await.expect("an answer");
+            kind(&stream)
+        })
+    };
+    let (full, resumed) = (HandshakeKind::Full, HandshakeKind::Resumed);
+    let (a, b, at) = (Some("a"), Some("b"), one.address());
+    assert_eq!(kind_for(a, Alpn::Http1, at), full);
+    assert_eq!(kind_for(a, Alpn::Http1, at), resumed);
+    assert_eq!(kind_for(b, Alpn::Http1, at), full, "another caller");
+    assert_eq!(kind_for(b, Alpn::Http1, at), resumed);
+    assert_eq!(kind_for(a, Alpn::Http2, at), full, "another offer");
+    assert_eq!(
+        kind_for(a, Alpn::Http1, two.address()),
+        full,
+        "another port"
+    );
+    assert_eq!(kind_for(None, Alpn::Http1, at), full, "no caller");
+    assert_eq!(kind_for(None, Alpn::Http1, at), full, "no caller");
+    assert_eq!(
+        kind_for(a, Alpn::Http1, at),
+        resumed,
+        "others took none of it"
+    );
+}
+
+#[test]
 fn the_ends_of_certificates_are_seen_by_those_who_look_after_them() {
     let bench = Bench::new();
     let (cert, key) = bench

@@ -44,7 +44,7 @@ pub(super) struct Connection {
     /// What was read and not yet used; empty, and without memory, while the connection rests.
     pub(super) buffer: BytesMut,
     pub(super) origin: Origin,
-    known: Option<Remembered>,
+    known: Option<Box<Remembered>>,
     /// Where a captured client wanted to go.
     pub(super) captured: Option<Target>,
     /// The tunnel that it is inside of.
@@ -150,6 +150,12 @@ impl Connection {
     /// The running whole.
     pub(super) fn gate(&self) -> &Arc<Gate> {
         &self.shared.gate
+    }
+
+    /// Gives up what only further requests need, before the connection becomes a tunnel.
+    pub(super) fn release_caller(&mut self) {
+        self.known = None;
+        self.rates = None;
     }
 
     /// Gives up what was read and not used: an empty rest would still hold the memory of the head
@@ -324,14 +330,14 @@ impl Connection {
         let generation = flow.snapshot().generation;
         let again =
             |last: &Remembered| last.generation == generation && last.known.epoch == known.epoch;
-        if self.known.as_ref().is_some_and(again) {
+        if self.known.as_deref().is_some_and(again) {
             return;
         }
-        self.known = Some(Remembered {
+        self.known = Some(Box::new(Remembered {
             generation,
             authorization: authorization.map(Bytes::copy_from_slice),
             known: known.clone(),
-        });
+        }));
     }
 
     /// What the listener says of its callers in a generation.

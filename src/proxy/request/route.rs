@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::dial::{self, Idle, PoolKey, Stream, Through, TlsKey, Upstream};
 use crate::gate;
@@ -25,6 +26,8 @@ pub(in crate::proxy) struct Route {
     pub(in crate::proxy) reused: bool,
     /// Whether the origin speaks no HTTP/2: it was offered that.
     pub(in crate::proxy) only_http1: bool,
+    /// When the connection was opened, and its certificate verified.
+    pub(in crate::proxy) opened: Instant,
 }
 
 /// How a request goes to its origin.
@@ -89,6 +92,7 @@ impl<'w> Way<'w> {
         asked: gate::Asked,
     ) -> Result<Route, Refusal> {
         if let Some(kept) = self.kept(flow) {
+            flow.facts.reused = true;
             flow.facts.peer_address = Some(kept.address.ip());
             flow.facts.parent_proxy = kept.through.as_ref().map(|it| it.name().clone());
             flow.facts.upstream = self.key.tls.as_ref().and_then(|tls| tls.upstream.clone());
@@ -116,6 +120,7 @@ impl<'w> Way<'w> {
 
     /// Another try after a kept connection turned out to be closed: resolved and judged anew.
     pub(super) async fn redial(&self, flow: &mut Flow) -> Result<Route, Refusal> {
+        flow.facts.reused = false;
         let route = find(flow, &self.key.target, self.decision).await?;
         let upstream = connect(flow, route, self.decision).await?;
         self.enter(flow, upstream).await
@@ -135,6 +140,7 @@ impl<'w> Way<'w> {
                 address: route.address,
                 through: route.through,
                 only_http1: route.only_http1,
+                opened: route.opened,
             };
             pool.put(key, idle, now);
         }
@@ -171,10 +177,12 @@ impl<'w> Way<'w> {
             through: kept.through,
             reused: true,
             only_http1: kept.only_http1,
+            opened: kept.opened,
         })
     }
 
     async fn enter(&self, flow: &mut Flow, upstream: Upstream) -> Result<Route, Refusal> {
+        let opened = flow.gate.clock.instant();
         let Some(tls) = &self.key.tls else {
             return Ok(Route {
                 stream: OriginStream::Wire(upstream.stream),
@@ -182,6 +190,7 @@ impl<'w> Way<'w> {
                 through: upstream.parent,
                 reused: false,
                 only_http1: false,
+                opened,
             });
         };
         let carrier = self.inside.filter(|inside| inside.http2 && !self.upgrade);
@@ -201,6 +210,7 @@ impl<'w> Way<'w> {
             through,
             reused: false,
             only_http1: self.inside.is_some_and(|inside| !inside.http2),
+            opened,
         })
     }
 }
@@ -243,7 +253,7 @@ pub(in crate::proxy) async fn secure(
         return Err(Code::RecordUnavailable.into());
     };
     let began = flow.gate.clock.instant();
-    let entering = way.enter(&target.host, alpn, upstream.stream);
+    let entering = way.enter(target, flow.caller(), alpn, upstream.stream);
     let entered = tokio::select! {
         biased;
         cut = open.cut() => return Err(Refusal::cut(cut)),

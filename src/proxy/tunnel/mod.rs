@@ -189,6 +189,7 @@ impl Tunnel {
         };
         let idle = flow.snapshot().limits.idle;
         flow.rest();
+        connection.release_caller();
         let shared = connection.shared.clone();
         let moved = relay(
             &mut connection.stream,

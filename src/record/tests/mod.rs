@@ -243,6 +243,7 @@ fn full() -> FlowFacts {
         server_name: Some("docs.example".into()),
         parent: Some(Uuid::from_u128(7)),
         ech: true,
+        reused: true,
         client_hash: Some("ab".repeat(32).into()),
         upstream: Some("internal".into()),
         deed: Some(Box::new(full_deed())),

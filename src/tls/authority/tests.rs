@@ -106,6 +106,30 @@ fn at_first_sight_too_many_that_ask_get_one_certificate() {
     );
 }
 
+#[tokio::test]
+async fn the_reactor_gets_the_same_certificate_and_the_same_refusals() {
+    let clock = clock();
+    let (authority, _) = authority(&[".example.com"], &clock);
+    let (authority, metrics) = (Arc::new(authority), Metrics::new(&[]));
+    authority.count_in(&metrics);
+    let name = host("new.example.com");
+    let (one, two) = tokio::join!(
+        authority.prepare(&name, true),
+        authority.prepare(&name, true)
+    );
+    let (one, two) = (one.unwrap(), two.unwrap());
+    let kept = authority.server(&name, true).unwrap();
+    assert!(Arc::ptr_eq(&one, &two) && Arc::ptr_eq(&one, &kept));
+    let minted = metrics.render();
+    assert!(
+        minted.contains("tidegate_certificates_minted_total 1\n"),
+        "{minted}"
+    );
+    assert!(authority.prepare(&host("example.org"), true).await.is_err());
+    clock.advance(SignedDuration::from_hours(24 * 366));
+    assert!(authority.prepare(&name, true).await.is_err());
+}
+
 #[test]
 fn what_it_may_not_vouch_for_is_refused_and_said() {
     let clock = clock();
@@ -243,7 +267,7 @@ fn names_that_nobody_asks_for_any_more_are_forgotten() {
     let ask = |name: &str| {
         let count = || {
             made.set(made.get() + 1);
-            Ok(())
+            Ok::<(), MintError>(())
         };
         cache.get(&host(name), |()| true, count).unwrap();
     };

@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use tidegate::clock::Clock;
 use tidegate::config;
 use tidegate::diag::Diagnostic;
-use tidegate::name::Host;
+use tidegate::name::{Host, Target};
+use tidegate::policy::CallerKey;
 use tidegate::tls::{Alpn, ClientStream, Entered, TlsFailure, Upstream, Upstreams};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -222,9 +223,23 @@ pub(super) async fn entered(
     alpn: Alpn,
     address: SocketAddr,
 ) -> Result<Entered<TcpStream>, TlsFailure> {
+    entered_as(upstream, alpn, address, Some("agent")).await
+}
+
+/// As [`entered`], for that caller.
+pub(super) async fn entered_as(
+    upstream: &Upstream,
+    alpn: Alpn,
+    address: SocketAddr,
+    caller: Option<&str>,
+) -> Result<Entered<TcpStream>, TlsFailure> {
     let socket = TcpStream::connect(address).await.expect("a connection");
-    let host = Host::parse(HOST.as_bytes()).expect("a name");
-    upstream.enter(&host, alpn, socket).await
+    let target = Target {
+        host: Host::parse(HOST.as_bytes()).expect("a name"),
+        port: address.port(),
+    };
+    let caller = caller.map(|name| CallerKey::Subject(name.into()));
+    upstream.enter(&target, caller.as_ref(), alpn, socket).await
 }
 
 /// A request with a body of that size, and the answer; the word of the failure where there is none.
