@@ -1,5 +1,7 @@
 //! Callers over TLS: certificates, HTTP/2, and balancers that say who calls.
 
+use std::io::Write as _;
+
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType, SerialNumber, date_time_ymd};
 
 use crate::kit::{
@@ -249,7 +251,8 @@ fn an_open_flow_of_a_revoked_certificate_ends() {
     std::fs::write(folder.join("caller.pem"), format!("{}{}", good.0, good.1)).expect("a file");
     let url = bench.url(HOST);
     let (proxy, ca) = (bench.gate.listener(1), folder.join("ca.pem"));
-    // An upload that never ends: only the gate can end it.
+    // An upload that begins, since its first bytes are read for the decision, and never ends: only
+    // the gate can end it.
     let mut curl = std::process::Command::new(need("curl"));
     curl.args(["-sS", "--max-time", "60", "-T", "-", "--proxy-cacert"])
         .arg(ca);
@@ -261,6 +264,8 @@ fn an_open_flow_of_a_revoked_certificate_ends() {
         .stderr(std::process::Stdio::null())
         .spawn()
         .expect("curl");
+    let upload = curl.stdin.as_mut().expect("a pipe");
+    upload.write_all(b"an upload\n").expect("a pipe");
     let line = bench.gate.line("a decision", Line::is_decision);
     bench
         .gate

@@ -124,7 +124,7 @@ fn each_tunnel_makes_its_own_handshake_where_a_certificate_can_be_revoked() {
         let pki = Pki::new();
         let (cert, key) = pki.issue(|_| ());
         let origin = Origin::tls(&pki, &[HOST]);
-        let strict = "inspect = true\nupstream = \"strict\"\n";
+        let strict = "grant.inspect = true\ngrant.upstream = \"strict\"\n";
         let rules = allow_more("files", HOST, origin.port(), strict);
         let upstream = format!("\n[upstream.strict]\nroots = [\"origins.pem\"]\n{lines}");
         let policy = Inside::text(&[HOST], &format!("{TIERS}{}{rules}{upstream}", users()));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up; a module looks only down.
 const LAYERS: &[&[&str]] = &[
-    &["name", "diag", "clock"],
+    &["name", "diag", "clock", "manual"],
     &["policy"],
     &["config"],
     &[
@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["proxy", "admin"],
     &["app"],
     &["cli"],
-    &["main", "lib", "manual"],
+    &["main", "lib"],
 ];
 
 /// Edges inside a layer that are wanted.

@@ -51,7 +51,7 @@ mod tests {
         ] {
             assert_eq!(host(text).as_deref(), expected, "{text}");
         }
-        let path = WebAddress::parse("https://docs.rs//a").unwrap().path;
+        let path = WebAddress::parse("https://docs.rs/a/../b").unwrap().path;
         assert_eq!(path, None);
     }
 }
