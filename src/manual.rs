@@ -7,7 +7,7 @@ pub struct Chapter {
     /// The name of its file without `.md`, as `tidegate help` takes it: `claude_code`. `-` may
     /// stand for `_`.
     pub name: &'static str,
-    /// The chapter in Markdown (CommonMark, with tables). The first line is its title.
+    /// The chapter in Markdown (`CommonMark`, with tables). The first line is its title.
     pub text: &'static str,
 }
 
@@ -39,7 +39,6 @@ macro_rules! chapters {
         }),*];
 
         $(
-            #[allow(missing_docs, reason = "the file is the documentation")]
             pub mod $name {
                 #![doc = "[`actions`]: super::actions"]
                 #![doc = include_str!(concat!("../docs/", stringify!($name), ".md"))]

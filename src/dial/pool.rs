@@ -313,7 +313,7 @@ mod tests {
         let (stream, _origin, address) = pair().await;
         let (pool, mut idle) = (Pool::default(), rests(stream, address));
         let later = Clock::system().instant() + MAX_AGE;
-        idle.opened = later - MAX_AGE;
+        idle.opened = later.checked_sub(MAX_AGE).unwrap();
         pool.put(key(0), idle, later);
         assert!(pool.take(&key(0), later, |_| true).is_none());
     }

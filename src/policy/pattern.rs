@@ -73,10 +73,10 @@ pub enum PatternError {
     /// A blank or control character in a name.
     #[error("a blank or control character")]
     Character,
-    /// More than [`MAX_PATTERN_BYTES`].
+    /// More than `MAX_PATTERN_BYTES`.
     #[error("longer than {MAX_PATTERN_BYTES} bytes")]
     TooLong,
-    /// More than [`MAX_WILDCARDS`].
+    /// More than `MAX_WILDCARDS`.
     #[error("more than {MAX_WILDCARDS} wildcards")]
     Wildcards,
     /// A path without a slash in front.

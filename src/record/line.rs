@@ -89,6 +89,7 @@ pub enum TlsMode {
 /// Everything that is known of a flow, learned stage by stage; what is not known is not written.
 /// Serialized flat with the names of `records.md`.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a field of the line")]
 pub struct FlowFacts {
     /// `tidegate.flow.id`: a UUID of version 7.
     pub flow: Uuid,

@@ -207,6 +207,8 @@ fn a_hash_that_is_no_fragment_passes() {
 fn each_of_many_streams_is_judged_by_its_own_path() {
     on_both_sides(|side| {
         let mut client = (side.connect)();
+        // Room for the texts of all refusals.
+        client.frame(kind::WINDOW_UPDATE, 0, 0, [0x40, 0, 0, 0]);
         let (clean, cut) = (plain(PATH_ADDED, "/a"), plain(PATH_ADDED, "/a#b"));
         for round in 0..20_u32 {
             let streams: Vec<u32> = (0..20).map(|place| (round * 20 + place) * 2 + 1).collect();

@@ -1,7 +1,6 @@
 //! The walkthroughs of the manual, step by step as a reader would do them.
 //!
-//! A block whose first line is ```` ```toml FILE ```` is written to that file, ```` ```toml +FILE ```` is
-//! added to it. In a block ```` ```console ```` each line that begins with `$ ` is run by `sh`, and the
+//! A block whose first line is ```` ```toml FILE ```` is written to that file, or added to it. In a block ```` ```console ```` each line that begins with `$ ` is run by `sh`, and the
 //! lines below it are what it prints on standard output and error, in order; a line `…` stands for any
 //! lines. `TIDEGATE_BLESS=1` writes what is printed now: read the difference before it is committed.
 
@@ -22,17 +21,9 @@ impl Desk {
 
     /// Writes a file, or adds to it.
     fn write(&self, name: &str, text: &str) {
-        let (name, before) = match name.strip_prefix('+') {
-            Some(name) => (name, self.read(name) + "\n"),
-            None => (name, String::new()),
-        };
         let path = self.folder.path().join(name);
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        let before = std::fs::read_to_string(&path).map_or_else(|_| String::new(), |it| it + "\n");
         std::fs::write(path, before + text).expect("a file");
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.folder.path().join(name)).expect("a file")
     }
 
     /// Runs a line in a shell; what it printed.

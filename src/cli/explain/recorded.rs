@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::name::{Path, Target};
-use crate::policy::{Action, RequestFacts, Explanation, Facts, McpCall, Policy, Verdict, Who};
+use crate::policy::{Action, Explanation, Facts, McpCall, Policy, RequestFacts, Verdict, Who};
 use crate::proxy::Code;
 
 use super::super::records::Lines;

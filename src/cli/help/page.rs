@@ -157,10 +157,10 @@ impl Page {
             '─'
         };
         if self.colour {
-            self.text.push_str(&format!("{BOLD}{words}{PLAIN}\n\n"));
+            self.text.extend([BOLD, &words, PLAIN, "\n\n"]);
         } else {
             let rule: String = std::iter::repeat_n(line, plain_width(&words).min(WIDTH)).collect();
-            self.text.push_str(&format!("{words}\n{rule}\n\n"));
+            self.text.extend([&words, "\n", &rule, "\n\n"]);
         }
     }
 
@@ -183,7 +183,7 @@ impl Page {
         };
         let indent = self.indent();
         for line in table.lines(WIDTH.saturating_sub(indent.len())) {
-            self.text.push_str(&format!("{indent}{line}\n"));
+            self.text.extend([&indent, line.as_str(), "\n"]);
         }
         self.text.push('\n');
     }

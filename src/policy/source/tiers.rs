@@ -172,27 +172,22 @@ fn outside_order(
 ) -> Diagnostic {
     let text = name.get_ref();
     let message = format!("tier `{text}` is not in the order");
-    let finding = Diagnostic::error("tiers-missing", tier.at(name), message);
-    match &source.tiers {
-        Some(order) => {
-            let known = order.value.order.iter().map(|name| name.get_ref().as_str());
-            let mut finding = unknown("tier", tier.at(name), text, known);
-            finding.message = format!("tier `{text}` is not in the order");
-            finding.related(order.place(), "the order is here")
-        }
-        None => {
-            let written = source.tier.iter();
-            let all: Vec<_> = written
-                .map(|(name, _)| format!("\"{}\"", name.get_ref()))
-                .collect();
-            let all = all.join(", ");
-            finding
-                .label("no `[tiers]` says how strict it is")
-                .help(format!(
-                    "write `[tiers]` with `order = [{all}]`, loosest first"
-                ))
-        }
+    if let Some(order) = &source.tiers {
+        let known = order.value.order.iter().map(|name| name.get_ref().as_str());
+        let mut finding = unknown("tier", tier.at(name), text, known);
+        finding.message = message;
+        return finding.related(order.place(), "the order is here");
     }
+    let written = source.tier.iter();
+    let all: Vec<_> = written
+        .map(|(name, _)| format!("\"{}\"", name.get_ref()))
+        .collect();
+    let all = all.join(", ");
+    Diagnostic::error("tiers-missing", tier.at(name), message)
+        .label("no `[tiers]` says how strict it is")
+        .help(format!(
+            "write `[tiers]` with `order = [{all}]`, loosest first"
+        ))
 }
 
 /// Finds what is wrong with the order as a whole.

@@ -41,6 +41,9 @@ pub(crate) fn allow(id: &str, host: &str, port: u16) -> String {
     allow_more(id, host, port, "")
 }
 
+/// What lines of a `[[destination]]` begin with.
+const LABELS: &[&str] = &["category = ", "service = "];
+
 /// As [`allow`], with more lines. Lines of a `[[destination]]` (`category`, `service`) label the host;
 /// an `unless.…` makes a second rule, the deny `ID-unless`.
 pub(crate) fn allow_more(id: &str, host: &str, port: u16, lines: &str) -> String {
@@ -48,7 +51,6 @@ pub(crate) fn allow_more(id: &str, host: &str, port: u16, lines: &str) -> String
         let wanted = move |line: &&str| keys.iter().any(|key| line.trim_start().starts_with(key));
         lines.lines().filter(wanted).collect::<Vec<_>>().join("\n")
     };
-    const LABELS: &[&str] = &["category = ", "service = "];
     let (label, unless) = (of(LABELS), of(&["unless."]));
     let rest = lines.lines().filter(|line| {
         let line = line.trim_start();
