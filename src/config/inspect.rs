@@ -230,7 +230,7 @@ impl Reader<'_> {
             }
         };
         let Some(besides) = besides else { return };
-        let message = format!("nobody vouches for what is inspected: `{missing}` is missing");
+        let message = format!("`[inspect]` needs `{missing}`");
         let finding = Diagnostic::error("missing-key", self.0.around.at(besides), message);
         let help = "write `ca-cert = \"ca.pem\"` and `ca-key = \"ca.key\"`, and run \
                     `tidegate ca init --config FILE`";

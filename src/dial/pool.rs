@@ -20,7 +20,7 @@ const MOST: usize = 1024;
 /// How long a connection is used: what TLS verified when it was opened may have ended since.
 const MAX_AGE: Duration = Duration::from_hours(1);
 /// How long a connection may rest: shorter than the keep-alive of most origins.
-const LONGEST_REST: Duration = Duration::from_secs(30);
+const MAX_REST: Duration = Duration::from_secs(30);
 
 /// What a connection was opened for.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -121,7 +121,7 @@ impl Pool {
                 let rested = now.saturating_duration_since(since);
                 let judged = super::judged(candidate.address, candidate.through.as_ref());
                 let age = now.saturating_duration_since(candidate.opened);
-                let fresh = rested < LONGEST_REST && age < MAX_AGE;
+                let fresh = rested < MAX_REST && age < MAX_AGE;
                 let good = fresh && judged.is_none_or(&judge);
                 if good && matches!(candidate.stream.unasked(), Unasked::Nothing) {
                     found = Some(candidate);
@@ -191,7 +191,7 @@ impl Pool {
 impl Shelf {
     fn sweep(&mut self, now: Instant) {
         for idle in self.idle.values_mut() {
-            idle.retain(|idle| now.saturating_duration_since(idle.since) < LONGEST_REST);
+            idle.retain(|idle| now.saturating_duration_since(idle.since) < MAX_REST);
         }
         self.idle.retain(|_, idle| !idle.is_empty());
         self.count = self.idle.values().map(Vec::len).sum();
@@ -323,6 +323,6 @@ mod tests {
         let (stream, _origin, address) = pair().await;
         let (pool, now) = (Pool::default(), Clock::system().instant());
         pool.put(key(0), rests(stream, address), now);
-        assert!(pool.take(&key(0), now + LONGEST_REST, |_| true).is_none());
+        assert!(pool.take(&key(0), now + MAX_REST, |_| true).is_none());
     }
 }

@@ -451,7 +451,7 @@ fn lifetime(wish: &Wish) -> Duration {
     wish.lifetime.map_or(Duration::MAX, Duration::from_secs)
 }
 
-/// A session that nobody vouches for, unless whoever can connect is believed.
+/// The claims of a session without evidence: asserted, unless `identity.session.local = "trust"`.
 ///
 /// One that is known already stays no looser than it was, and what has evidence is not overwritten
 /// by what has none.

@@ -380,7 +380,7 @@ fn asked_of_clients(authority: &Authority) -> Option<(&str, bool)> {
 
 /// The policy inspects, and nobody is there to vouch.
 fn unnamed() -> Diagnostic {
-    let message = "the policy inspects destinations, and no authority is named to vouch for them";
+    let message = "the policy inspects destinations, and `[inspect]` names no authority";
     Diagnostic::unplaced("no-authority", message).help(
         "write `[inspect]` with `ca-cert = \"ca.pem\"` and `ca-key = \"ca.key\"`, and run \
          `tidegate ca init --config FILE`",
