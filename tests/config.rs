@@ -814,3 +814,47 @@ proptest! {
         diag::render(&findings, true);
     }
 }
+
+/// What a piece of a policy in the manual may leave out: files, and the authority that inspects.
+const LEFT_OUT: [&str; 2] = ["no-such-file", "no-authority"];
+
+/// The blocks of TOML in a chapter, with the line that each begins at.
+fn toml_blocks(chapter: &str) -> Vec<(usize, String)> {
+    let mut blocks = Vec::new();
+    let mut lines = chapter.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        // A walkthrough has tests of its own.
+        if line == "```toml" {
+            let block = lines.by_ref().map(|(_, line)| line);
+            let block: Vec<_> = block.take_while(|line| *line != "```").collect();
+            blocks.push((at + 2, block.join("\n")));
+        }
+    }
+    blocks
+}
+
+#[test]
+fn every_policy_of_the_manual_loads_and_its_examples_hold() {
+    let (mut ran, mut wrong) = (0, String::new());
+    for chapter in tidegate::manual::CHAPTERS {
+        for (line, block) in toml_blocks(chapter.text) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join("tidegate.toml");
+            fs::write(&file, &block).expect("a file");
+            let (config, mut findings) = config::load(&file);
+            if let Some(config) = &config {
+                let (_, more) = policy::compile(&config.policy, &policy::built_in());
+                ran += config.policy.rules.len();
+                findings.extend(more);
+            }
+            findings.retain(|finding| !LEFT_OUT.contains(&finding.code));
+            if !findings.is_empty() {
+                let shown = diag::render(&findings, false);
+                let place = format!("docs/{}.md:{line}", chapter.name);
+                wrong.extend([&place, "\n", &block, "\n", &shown, "\n"]);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(ran > 5, "the manual has rules");
+}

@@ -1,4 +1,4 @@
-//! The tables of the manual (`src/manual/agents.rs`) that these tests make: each test compares its own
+//! The tables of the manual (`docs/agents.md`) that these tests make: each test compares its own
 //! rows. `TIDEGATE_BLESS=1` writes them.
 
 use std::fs::File;
@@ -29,7 +29,7 @@ pub(super) fn ties(played: &Played, inspected: bool) {
     };
     let reads = played.what_it_reads();
     let cells = [played.agent, played.way.name(), tls, &tied, session, reads];
-    row("# What is tied", 3, &cells);
+    row("## What is tied", 3, &cells);
 }
 
 /// A row of the table of what an agent contacts by itself.
@@ -42,28 +42,28 @@ pub(super) fn contact(agent: &str, host: &str, category: &str, verdicts: &[Strin
     };
     let mut cells = vec![agent, &host, category];
     cells.extend(verdicts.iter().map(String::as_str));
-    row("# What agents contact", 3, &cells);
+    row("## What agents contact", 3, &cells);
 }
 
 /// Panics unless the row stands in the table below a heading; with `TIDEGATE_BLESS`, writes it.
 #[track_caller]
 fn row(heading: &str, key: usize, cells: &[&str]) {
-    let row = format!("//! | {} |", cells.join(" | "));
-    let start = format!("//! | {} |", cells[..key].join(" | "));
+    let row = format!("| {} |", cells.join(" | "));
+    let start = format!("| {} |", cells[..key].join(" | "));
     // Tests are processes of their own: one at a time reads and writes.
     let lock = File::create(place().with_extension("lock")).expect("a file");
     lock.lock().expect("a lock");
     let text = std::fs::read_to_string(manual()).expect("the manual");
     let lines: Vec<&str> = text.lines().collect();
-    let is_heading = |line: &&str| line.starts_with(&format!("//! {heading}"));
+    let is_heading = |line: &&str| line.starts_with(heading);
     let from = lines.iter().position(is_heading).expect("the heading");
     let table = lines[from..]
         .iter()
-        .position(|line| line.starts_with("//! |---"));
+        .position(|line| line.starts_with("|---"));
     let first = from + table.expect("a table") + 1;
     let count = lines[first..]
         .iter()
-        .take_while(|line| line.starts_with("//! |"))
+        .take_while(|line| line.starts_with('|'))
         .count();
     let rows = &lines[first..first + count];
     if rows.contains(&row.as_str()) {
@@ -88,7 +88,7 @@ fn row(heading: &str, key: usize, cells: &[&str]) {
 }
 
 fn manual() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual/agents.rs")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/agents.md")
 }
 
 fn place() -> PathBuf {
