@@ -8,6 +8,7 @@ mod dns;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,16 +56,24 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;
+    set_options(&socket);
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Sets what accepted connections inherit (`tcp(7)`). A client may connect as soon as the socket
+/// listens, so it is set before.
+fn set_options<S: AsFd>(socket: &S) {
+    keep_alive(socket);
+    // An error leaves the default of the system: small writes may wait.
+    let _ = SockRef::from(socket).set_tcp_nodelay(true);
 }
 
 /// Accepts clients until shutdown begins.
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Front) {
     let gate = shared.gate.clone();
-    keep_alive(&listener);
-    // Accepted connections inherit it (`tcp(7)`).
-    let _ = SockRef::from(&listener).set_tcp_nodelay(true);
+    // For a socket that the gate inherited.
+    set_options(&listener);
     let bound = address_of_all(&listener, &front);
     let mut failures = Failures::default();
     loop {
