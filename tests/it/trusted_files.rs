@@ -69,6 +69,11 @@ struct Started {
 }
 
 fn start(command: &mut Command) -> Started {
+    start_and_keep(command).0
+}
+
+/// As [`start`]; the program runs on until the second value is dropped.
+fn start_and_keep(command: &mut Command) -> (Started, Ended) {
     let log = tempfile::NamedTempFile::new().expect("a file");
     let file = log.reopen().expect("a file");
     let child = command
@@ -84,11 +89,12 @@ fn start(command: &mut Command) -> Started {
         }
         child.0.try_wait().expect("a child").map(Some)
     });
-    Started {
+    let started = Started {
         ready: code.is_none(),
         code: code.and_then(|status| status.code()),
         said: said(),
-    }
+    };
+    (started, child)
 }
 
 /// A child that does not outlive the test.
@@ -325,7 +331,7 @@ fn a_person_is_told_that_the_policy_is_advice() {
     let mut gate = Command::new(need("setpriv"));
     gate.args(["--reuid", &id, "--regid", &id, "--clear-groups"])
         .arg(&program);
-    let started = start(gate.args(["run", "--config"]).arg(&config));
+    let (started, running) = start_and_keep(gate.args(["run", "--config"]).arg(&config));
     assert!(started.ready, "{started:?}");
     for part in [
         "THE POLICY IS ADVICE: user 1000 runs the gate",
@@ -340,6 +346,7 @@ fn a_person_is_told_that_the_policy_is_advice() {
             .into_iter()
             .find(|line| line.name() == "policy_advisory")
     });
+    drop(running);
     assert!(
         line.text("tidegate.detail").contains("user 1000"),
         "{line:?}"
