@@ -1,6 +1,6 @@
 //! `GET /v1/authority`: the certificates that callers of an inspecting gate have to trust, as PEM.
 //!
-//! At the control socket, where the kernel vouches for the gate's user: a program that asks here
+//! At the control socket, where the kernel names the user of the gate's process: a program that asks here
 //! trusts no other process's certificate.
 
 use std::sync::Arc;

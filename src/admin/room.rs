@@ -1,7 +1,7 @@
 //! Room for connections: bounded, and no client can keep it full.
 //!
 //! When all places are taken, the listener ends one connection of the peer that has the most
-//! connections: the one that has waited longest. It does not end a connection whose request is
+//! connections: the oldest of those that wait. It does not end a connection whose request is
 //! being answered, nor one that it accepted a moment ago: that request may be on the way.
 
 use std::collections::HashMap;
@@ -101,7 +101,7 @@ impl Room {
 }
 
 impl Table {
-    /// The connection to end: the one that has waited longest, of the peer with the most.
+    /// The connection to end: the oldest waiting connection of the peer with the most.
     fn longest_waiting(&self, now: Instant) -> Option<u64> {
         let mut of_peer: HashMap<(Option<std::net::IpAddr>, Option<u32>), usize> = HashMap::new();
         for seat in self.seats.values() {

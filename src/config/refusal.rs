@@ -8,7 +8,7 @@ use toml::Spanned;
 use crate::diag::Diagnostic;
 use crate::policy::source::Placed;
 
-/// The longest contact text, in bytes.
+/// Bound on the contact text, in bytes.
 const MAX_CONTACT: usize = 300;
 
 /// `[refusal]` as it is written.

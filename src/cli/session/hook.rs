@@ -5,7 +5,7 @@
 //! the agent's commands and writes their variables to `CLAUDE_ENV_FILE`.
 //!
 //! The gate reads the standard input of the hook itself where it can: then only the
-//! agent can have written the report. The hook never stops the agent: whatever goes wrong, it exits with 0. Commands use
+//! agent can have written the report. The hook never stops the agent: after any error it exits with 0. Commands use
 //! the proxy all the same, which refuses a caller that it does not know.
 
 use std::io::{self, Read};

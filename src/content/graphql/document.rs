@@ -127,8 +127,8 @@ impl<'a> Document<'a> {
                 open.push(self.fragments.get(spread)?);
             }
         }
-        let longest = fields.iter().map(|field| field.len()).max();
-        (longest.unwrap_or(0) <= MAX_FIELD_SIZE).then_some(fields)
+        let all_fit = fields.iter().all(|field| field.len() <= MAX_FIELD_SIZE);
+        all_fit.then_some(fields)
     }
 }
 
