@@ -1,12 +1,10 @@
-//! Callers: from verified evidence to tier, groups and repository.
+//! Callers: the evidence on them, and `[group.NAME]` and `[[repository]]`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::compiled::Policy;
 use super::pattern::{Kind, Pattern, PatternError};
-use super::query::{GroupId, GroupSet, TierId, Who};
-use super::verdict::{Mode, TierBasis};
+use super::query::{GroupId, GroupSet, TierId};
 use super::within::Within;
 
 /// What the limits on one caller count by.
@@ -69,77 +67,6 @@ pub(super) enum Member {
     Subject(Pattern),
 }
 
-impl Policy {
-    /// Whether what the policy does not let a caller do is denied, not only observed.
-    pub fn enforces(&self, who: &Who) -> bool {
-        who.enforced || self.tiers.tier(who.tier).mode == Mode::Enforce
-    }
-
-    /// Whether an opaque tunnel of a tier may begin with an encrypted client hello (RFC 9849).
-    pub fn allows_ech(&self, tier: TierId) -> bool {
-        self.tiers.tier(tier).ech
-    }
-
-    /// The tier, groups and repository of a caller: the strictest of the repository's tier, the
-    /// floors of its groups, the listener's tier and what its session was narrowed to.
-    ///
-    /// Where no tier of a repository is known, `tiers.unattributed` stands for it. Groups and tiers
-    /// that the policy does not know are no groups, and the strictest tier.
-    pub fn who(&self, facts: &Facts<'_>) -> Who {
-        let groups = self.callers.groups_of(facts);
-        let named = |name: &str| {
-            self.tiers
-                .find(name)
-                .unwrap_or_else(|| self.tiers.strictest())
-        };
-        let listed = facts.repository.and_then(|name| self.callers.tier_of(name));
-        let repository = listed.max(facts.repository_tier.map(named));
-        let listener = facts.listener_tier.map(named);
-        let narrow = facts.narrow.iter().map(|name| named(name)).max();
-        let unattributed = repository.is_none().then_some(self.tiers.unattributed);
-        let evidence = [
-            (unattributed, TierBasis::Unattributed),
-            (narrow, TierBasis::Session),
-            (listener, TierBasis::Listener),
-            (self.callers.floor(groups), TierBasis::Group),
-            (repository, TierBasis::Repository),
-        ];
-        let whole = strictest(
-            evidence
-                .iter()
-                .filter(|(_, basis)| *basis != TierBasis::Session),
-        );
-        let unknown = (self.tiers.strictest(), TierBasis::Unattributed);
-        let (tier, tier_basis) = strictest(&evidence).unwrap_or(unknown);
-        // A session that could narrow itself to a tier that only observes would be let out by it.
-        let narrowed = tier_basis == TierBasis::Session;
-        let enforced =
-            narrowed && whole.is_some_and(|(tier, _)| self.tiers.tier(tier).mode == Mode::Enforce);
-        Who {
-            enforced,
-            tier,
-            tier_basis,
-            groups,
-            subject: Some(facts.subject)
-                .filter(|it| !it.is_empty())
-                .map(Into::into),
-            repository: facts.repository.cloned(),
-            claimed: Vec::new(),
-            within: facts.within.cloned(),
-        }
-    }
-}
-
-/// The last of equal ones wins: what says most about the caller.
-fn strictest<'e>(
-    evidence: impl IntoIterator<Item = &'e (Option<TierId>, TierBasis)>,
-) -> Option<(TierId, TierBasis)> {
-    let known = evidence.into_iter();
-    known
-        .filter_map(|(tier, basis)| Some(((*tier)?, *basis)))
-        .max_by_key(|(tier, _)| *tier)
-}
-
 impl Membership {
     /// The strictest floor of some groups.
     pub(super) fn floor(&self, groups: GroupSet) -> Option<TierId> {
@@ -154,7 +81,7 @@ impl Membership {
         u8::try_from(at).ok().map(GroupId)
     }
 
-    fn groups_of(&self, facts: &Facts<'_>) -> GroupSet {
+    pub(super) fn groups_of(&self, facts: &Facts<'_>) -> GroupSet {
         let mut set = GroupSet::default();
         for (id, group) in (0..).zip(&self.groups) {
             let named = facts.groups.contains(&group.name);
@@ -165,7 +92,7 @@ impl Membership {
         set
     }
 
-    fn tier_of(&self, repository: &str) -> Option<TierId> {
+    pub(super) fn tier_of(&self, repository: &str) -> Option<TierId> {
         let matching = self
             .repositories
             .iter()

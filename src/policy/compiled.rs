@@ -13,16 +13,16 @@ use super::category::Category;
 use super::directory::Directory;
 use super::facts::RequestFacts;
 use super::floor::Guard;
+use super::flow::Flow;
 use super::index::{HostMap, RuleId};
-use super::inspection::Inspected;
-use super::query::{GroupId, GroupSet, TierId};
-use super::routing::TlsRouting;
-use super::rule::{Flow, Rule};
+use super::query::{GroupId, GroupSet, TierId, Who};
+use super::routing::{Inspected, TlsRouting};
+use super::rule::Rule;
 use super::servers::Servers;
 use super::service::Published;
 use super::tiers::Tiers;
 use super::trial::Trial;
-use super::verdict::{AddressRefusal, Decision, Named};
+use super::verdict::{AddressRefusal, Decision, Mode, Named};
 
 /// One compiled, immutable policy.
 #[derive(Debug)]
@@ -82,6 +82,16 @@ impl Policy {
     /// Observes in every tier: nothing is enforced any more, but the floor.
     pub fn observe(&mut self) {
         self.tiers.observe();
+    }
+
+    /// Whether what the policy does not let a caller do is denied, not only observed.
+    pub fn enforces(&self, who: &Who) -> bool {
+        who.enforced || self.tiers.tier(who.tier).mode == Mode::Enforce
+    }
+
+    /// Whether an opaque tunnel of a tier may begin with an encrypted client hello (RFC 9849).
+    pub fn allows_ech(&self, tier: TierId) -> bool {
+        self.tiers.tier(tier).ech
     }
 
     /// The names of the tiers, loosest first.

@@ -4,10 +4,10 @@ use crate::name::Path;
 
 use super::Action;
 use super::facts::{McpCall, RequestFacts};
+use super::flow::Flow;
 use super::paths::PathPattern;
 use super::pattern::{Pattern, Readings};
 use super::query::Attempt;
-use super::rule::Flow;
 use super::servers::ServerId;
 
 /// The conditions of one rule; each part that is not empty must hold.

@@ -3,10 +3,11 @@
 use super::compiled::Policy;
 use super::facts::RequestFacts;
 use super::floor::AddressFloor;
+use super::flow::Flow;
 use super::inspection::Inspection;
 use super::label::Label;
 use super::query::Query;
-use super::rule::{Fit, Flow, Miss, Rule};
+use super::rule::{Fit, Miss, Rule};
 use super::tiers::Tier;
 use super::verdict::Verdict;
 

@@ -2,31 +2,25 @@
 
 use crate::name::{Path, Target, Url};
 
-use super::Action;
-use super::compiled::Policy;
-use super::facts::{Inspect, RequestFacts, Seen};
-use super::query::{Attempt, Query, Who};
-use super::verdict::{Decision, Verdict};
-
 /// A flow that is written down.
 #[derive(Debug)]
 pub(super) struct Example {
-    target: Target,
+    pub(super) target: Target,
     /// The request; `None` for a CONNECT alone.
-    request: Option<Request>,
+    pub(super) request: Option<Request>,
 }
 
 #[derive(Debug)]
-struct Request {
-    tls: bool,
-    method: String,
-    path: Path,
-    body: Contents,
+pub(super) struct Request {
+    pub(super) tls: bool,
+    pub(super) method: String,
+    pub(super) path: Path,
+    pub(super) body: Contents,
 }
 
 /// The contents of the body.
 #[derive(Debug)]
-enum Contents {
+pub(super) enum Contents {
     /// Not known.
     Unknown,
     /// A push of that ref.
@@ -63,38 +57,6 @@ impl Example {
         Ok(Self {
             request: Some(Request::read(url.tls, url.path, method, fact)?),
             target: url.target,
-        })
-    }
-
-    /// Decides the flow: of https the CONNECT first, then, where TLS is inspected, the request.
-    pub(super) fn decide(&self, policy: &Policy, who: &Who) -> Decision {
-        let ask = |attempt| {
-            let target = &self.target;
-            policy.decide(&Query {
-                who,
-                target,
-                attempt,
-            })
-        };
-        let inside = match &self.request {
-            None => return ask(Attempt::Connect),
-            Some(request) if request.tls => {
-                let connect = ask(Attempt::Connect);
-                let passes = connect.would.unwrap_or(connect.verdict) == Verdict::Allow;
-                if !passes || connect.inspect != Inspect::Yes {
-                    return connect;
-                }
-                request
-            }
-            Some(request) => request,
-        };
-        let deed = inside.deed(policy, &self.target);
-        ask(Attempt::Request {
-            method: &inside.method,
-            path: &inside.path,
-            upgrade: false,
-            tls: inside.tls,
-            deed: Some(&deed),
         })
     }
 }
@@ -137,25 +99,5 @@ impl Request {
             path,
             body,
         })
-    }
-
-    /// The facts of its head, and of its body as written.
-    fn deed(&self, policy: &Policy, target: &Target) -> RequestFacts {
-        let mut deed = policy.read(target, &self.method, &self.path);
-        match &self.body {
-            Contents::Unknown => return deed,
-            Contents::Push(reference) => {
-                deed.action = Some(Action::Write);
-                deed.reference = Some(reference.clone());
-            }
-            Contents::Tool(tool) => {
-                let call = deed.mcp.get_or_insert_default();
-                call.method = Some("tools/call".into());
-                call.tool = Some(tool.clone());
-                deed.action = Some(Action::Call);
-            }
-        }
-        (deed.seen, deed.body) = (Seen::Whole, None);
-        deed
     }
 }

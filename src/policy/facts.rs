@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Action;
-use super::service::Words;
+use super::words::Words;
 
 /// The part of a request from which its facts were read.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]

@@ -2,12 +2,13 @@
 
 use ipnet::IpNet;
 
-use super::category::{Categories, Category};
+use super::category::Category;
 use super::compiled::Policy;
 use super::directory::Directory;
+use super::flow::Flow;
 use super::pattern::HostPattern;
 use super::query::{Attempt, Query};
-use super::rule::{Flow, Rule};
+use super::rule::Rule;
 use super::verdict::Named;
 
 /// Whether TLS is ended here, and which rule says no.
@@ -17,14 +18,6 @@ pub(super) enum Inspection<'p> {
     /// That rule excludes what would be inspected without it.
     Passed(&'p Named),
     Yes,
-}
-
-/// All that a policy inspects for some caller, apart from the hosts of `[inspect]`.
-#[derive(Debug, Default)]
-pub(super) struct Inspected {
-    /// The hosts of rules with `grant.inspect`, and of MCP servers.
-    pub(super) hosts: Vec<HostPattern>,
-    pub(super) categories: Categories,
 }
 
 /// The destinations that the local certificate authority must be able to issue for.

@@ -9,8 +9,8 @@ use toml::Spanned;
 use crate::diag::{Diagnostic, closest};
 
 use super::compiled::Policy;
+use super::findings::Findings;
 use super::rule;
-use super::source::compile::Findings;
 use super::source::{self, Placed, Rule};
 use super::unseen::Seen;
 use super::verdict::Verdict;

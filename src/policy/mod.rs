@@ -10,7 +10,7 @@
 //! | sentence | where |
 //! |---|---|
 //! | What a host is for comes from the most specific `[[destination]]`, else the catalogue (by path where the path is seen), else it is `unknown`. Rules select by these labels and never change them. | `directory`, `label` |
-//! | An entry of a tier's list is a rule with `from.tiers`, `to.categories` and `does.actions`. Entries of `deny` are denies like any other; entries of `ask` and `allow` come after all rules. | `source`, `tiers` |
+//! | An entry of a tier's list is a rule with `from.tiers`, `to.categories` and `does.actions`. Entries of `deny` are denies like any other; entries of `ask` and `allow` come after all rules. | `compile`, `tiers` |
 //! | Among the rules of the winning kind, a record names the one with the most specific host (an exact name or address, the longer suffix or network, then rules without hosts); at a tie the first written. Grants come from the named rule. An upgrade is also granted where the destination's entry expects it (`upgrade` of a path): the WebSocket of a model API. | `index`, `decide` |
 //! | An allow reads narrowly: its conditions hold of the request exactly as it is forwarded. A deny and an ask read widely: they hold of any reading that some server is known to make (letter case, a trailing slash, `;parameters`, doubled slashes, `%2F`). | `conditions`, [`Path::readings`](crate::name::Path::readings) |
 //! | Where an allow covers the path as written but not as some server reads it, the path is refused (`bad_path`). | `conditions` |
@@ -28,9 +28,11 @@
 //! An IPv4 address in an IPv6 wrapping is judged as the address it wraps. Unless the wrapping is the
 //! mapped form, which dials the IPv4 address itself, the wrapping must be granted as well.
 //!
-//! The modules: `source` reads TOML and compiles it to `compiled` (the [`Policy`]); `decide` takes
-//! the order over `rule`s that the `index` finds; `answer` makes the [`Decision`]; `explain`, `trial`
-//! and `lint` report over the same rules; `service` reads requests. Exceptions are read, and refused
+//! The modules, from the bottom up; none uses another in a circle. `source` holds what was written.
+//! `pattern`, `directory`, `facts`, `flow` and `rule` hold what it means, and `compiled` all of it
+//! together: the [`Policy`]. `compile` makes one of the other. `decide` takes the order over the rules
+//! that the `index` finds, and `answer` makes the [`Decision`]. `explain`, `trial_runner`, `lint` and
+//! `reach` report over the same rules. `service` reads requests. Exceptions are read, and refused
 //! until they are supported.
 
 mod action;
@@ -38,6 +40,7 @@ mod answer;
 mod caller;
 mod catalogue;
 mod category;
+mod compile;
 mod compiled;
 mod conditions;
 mod decide;
@@ -45,7 +48,9 @@ mod directory;
 mod example;
 mod explain;
 mod facts;
+mod findings;
 mod floor;
+mod flow;
 mod host_list;
 mod index;
 mod inspection;
@@ -64,15 +69,19 @@ mod service;
 pub mod source;
 mod tiers;
 mod trial;
+mod trial_runner;
 mod unseen;
 mod verdict;
+mod who;
 mod within;
+mod words;
 
 pub use crate::diag::closest as suggest;
 pub use action::Action;
 pub use caller::{CallerKey, Facts};
-pub use catalogue::{Catalogue, built_in};
+pub use catalogue::Catalogue;
 pub use category::Category;
+pub use compile::{built_in, compile, default_source};
 pub use compiled::Policy;
 pub use explain::{Explanation, Looked, Stage, explain};
 pub use facts::{Body, Inspect, McpCall, RequestFacts, Seen};
@@ -83,13 +92,14 @@ pub use pattern::{Kind as PatternKind, Pattern, PatternError};
 pub use query::{Attempt, GroupId, GroupSet, Query, TierId, Who};
 pub use reach::{Unenforced, reach_findings};
 pub use repository::canonical_repository;
-pub use service::{Element, Listing, Place, Published, Services, Words, names_method};
-pub use source::compile::{compile, default_source};
-pub use trial::{Expected, TrialResult, run_trials};
+pub use service::{Element, Listing, Place, Published, Services, names_method};
+pub use trial::{Expected, TrialResult};
+pub use trial_runner::run_trials;
 pub use verdict::{
     AddressRefusal, Basis, Decision, DeniedNetwork, MinAge, Mode, Named, Reason, TierBasis, Verdict,
 };
 pub use within::Within;
+pub use words::Words;
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,14 @@ pub(super) struct Upstream {
     pub(super) categories: Categories,
 }
 
+/// All that a policy inspects for some caller, apart from the hosts of `[inspect]`.
+#[derive(Debug, Default)]
+pub(super) struct Inspected {
+    /// The hosts of rules with `grant.inspect`, and of MCP servers.
+    pub(super) hosts: Vec<HostPattern>,
+    pub(super) categories: Categories,
+}
+
 impl TlsRouting {
     /// `patterns` and `categories` are those of `[inspect]`.
     pub(super) fn new(

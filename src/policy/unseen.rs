@@ -7,10 +7,10 @@ use crate::name::Host;
 
 use super::category::Category;
 use super::compiled::Policy;
+use super::findings::Findings;
 use super::index::{HostMap, HostMapBuilder};
 use super::pattern::HostPattern;
 use super::rule::{self, Ports};
-use super::source::compile::Findings;
 use super::source::{Placed, Rule};
 use super::verdict::Verdict;
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::diag::Place;
+
 use super::action::Action;
 use super::category::Category;
 use super::facts::Inspect;
@@ -125,6 +127,15 @@ pub struct Named {
     pub name: Arc<str>,
     /// `policy/web.toml:31`; empty for the floor.
     pub location: Arc<str>,
+}
+
+impl Named {
+    pub(super) fn at(name: impl Into<Arc<str>>, place: &Place) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            location: place.to_string().into(),
+        })
+    }
 }
 
 /// The answer to a query.

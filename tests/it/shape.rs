@@ -334,3 +334,168 @@ fn every_file_of_a_service_is_built_in() {
         assert!(name.is_some_and(|name| services.knows(name)), "{path:?}");
     }
 }
+
+/// The modules of the policy, and which of them use which.
+#[derive(Default)]
+struct Modules {
+    /// The paths of the modules, e.g. `compile`, `compile::rules`; the policy itself is empty.
+    paths: BTreeSet<Vec<String>>,
+    /// What a module exports from another: its path and the name, then the path it stands for.
+    exports: Vec<(Vec<String>, Vec<String>)>,
+}
+
+impl Modules {
+    fn path_of(file: &File) -> Vec<String> {
+        let path = file.path.with_extension("");
+        let names = path.iter().skip(2).map(|name| name.to_string_lossy());
+        names.filter(|name| name != "mod").map(Into::into).collect()
+    }
+
+    /// What a name below `super::` or `crate::policy::` stands for: a module of the policy.
+    fn resolve(&self, name: &[String]) -> Option<Vec<String>> {
+        for length in (0..=name.len()).rev() {
+            let (module, rest) = name.split_at(length);
+            if !self.paths.contains(module) {
+                continue;
+            }
+            let item = name.get(..=length).filter(|_| !rest.is_empty());
+            let mut exports = self.exports.iter();
+            let exported = exports.find(|(from, _)| Some(from.as_slice()) == item);
+            return exported.map_or(Some(module.to_vec()), |(_, to)| self.resolve(to));
+        }
+        None
+    }
+
+    /// The names that a text uses, each from the policy down.
+    fn used(module: &[String], text: &str) -> Vec<Vec<String>> {
+        let mut names = Vec::new();
+        for (at, _) in text
+            .match_indices("super::")
+            .chain(text.match_indices("crate::"))
+        {
+            let before = text[..at].chars().next_back();
+            if before.is_none_or(|c| !c.is_alphanumeric() && c != '_' && c != ':') {
+                expand(&mut text[at..].chars().peekable(), &[], &mut names);
+            }
+        }
+        names
+            .iter()
+            .filter_map(|name| from_policy(module, name))
+            .collect()
+    }
+}
+
+/// A name as it is written in a module, from the policy down; `None` outside of it.
+fn from_policy(module: &[String], name: &[String]) -> Option<Vec<String>> {
+    if let Some(rest) = name.strip_prefix(&["crate".to_owned()]) {
+        return (rest.first()? == "policy").then(|| rest[1..].to_vec());
+    }
+    let up = name.iter().take_while(|part| *part == "super").count();
+    let base = module.len().checked_sub(up)?;
+    Some([&module[..base], &name[up..]].concat())
+}
+
+/// Reads `a::b::{c, d::e}` as `a::b::c` and `a::b::d::e`.
+fn expand(
+    text: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    front: &[String],
+    names: &mut Vec<Vec<String>>,
+) {
+    let mut name = front.to_vec();
+    loop {
+        let mut word = String::new();
+        while let Some(c) = text.next_if(|c| c.is_alphanumeric() || *c == '_') {
+            word.push(c);
+        }
+        if !word.is_empty() {
+            name.push(word);
+        }
+        if text.next_if_eq(&':').is_some() {
+            text.next_if_eq(&':');
+        } else if text.peek() != Some(&'{') {
+            break;
+        }
+        if text.next_if_eq(&'{').is_some() {
+            while text.peek().is_some_and(|c| *c != '}') {
+                while text.next_if(|c| c.is_whitespace() || *c == ',').is_some() {}
+                if text.peek() != Some(&'}') {
+                    expand(text, &name, names);
+                    // `as OTHER`
+                    while text.next_if(|c| *c != ',' && *c != '}').is_some() {}
+                }
+            }
+            text.next();
+            return;
+        }
+    }
+    names.push(name);
+}
+
+#[test]
+fn no_modules_of_the_policy_use_each_other_in_a_circle() {
+    let is_test = |file: &File| {
+        file.path
+            .iter()
+            .any(|part| part == "tests" || part == "tests.rs")
+    };
+    let files: Vec<File> = files("src/policy")
+        .into_iter()
+        .filter(|it| !is_test(it))
+        .collect();
+    let mut modules = Modules {
+        paths: files.iter().map(Modules::path_of).collect(),
+        ..Modules::default()
+    };
+    for file in &files {
+        let module = Modules::path_of(file);
+        let text = file.statements();
+        for export in text.split("pub").filter_map(|it| it.split_once("use ")) {
+            let mut names = Vec::new();
+            let is_export = export.0.trim().is_empty() || export.0.starts_with('(');
+            if is_export && export.0.len() < 30 {
+                expand(&mut export.1.chars().peekable(), &[], &mut names);
+            }
+            for name in names {
+                let item = [module.as_slice(), &name[name.len() - 1..]].concat();
+                let target = match name[0].as_str() {
+                    "super" | "crate" => from_policy(&module, &name),
+                    _ => Some([module.as_slice(), &name].concat()),
+                };
+                modules.exports.extend(target.map(|target| (item, target)));
+            }
+        }
+    }
+    // Between two modules, an edge joins the two folders or files in which their paths part.
+    let mut edges: BTreeSet<(Vec<String>, Vec<String>)> = BTreeSet::new();
+    for file in &files {
+        let module = Modules::path_of(file);
+        for used in Modules::used(&module, &file.statements()) {
+            let Some(used) = modules.resolve(&used) else {
+                continue;
+            };
+            let same = module.iter().zip(&used).take_while(|(a, b)| a == b).count();
+            if module.len() > same && used.len() > same {
+                edges.insert((module[..=same].to_vec(), used[..=same].to_vec()));
+            }
+        }
+    }
+    assert!(
+        edges.len() > 100,
+        "the reader of `use` is broken: {edges:?}"
+    );
+    // A module that uses none of the rest, or that none of the rest uses, is in no circle.
+    loop {
+        let users: BTreeSet<_> = edges.iter().map(|(from, _)| from.clone()).collect();
+        let used: BTreeSet<_> = edges.iter().map(|(_, to)| to.clone()).collect();
+        let count = edges.len();
+        edges.retain(|(from, to)| users.contains(to) && used.contains(from));
+        if edges.len() == count {
+            break;
+        }
+    }
+    let left: Vec<String> = edges
+        .iter()
+        .map(|(from, to)| format!("{} uses {}", from.join("::"), to.join("::")))
+        .collect();
+    assert!(left.is_empty(), "a circle: {left:#?}");
+}

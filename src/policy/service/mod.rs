@@ -14,19 +14,18 @@ mod query;
 mod source;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::sync::Arc;
 
 use crate::diag::Diagnostic;
 use crate::name::Path;
 
+use super::words::Words;
 use super::{Action, Category, RequestFacts, Seen};
 use fields::Fields;
 use names::{FileForm, PackageForm};
 use operation::{Operation, Request};
 pub use published::{Element, Listing, Place, Published};
-pub use words::Words;
 
 /// The operation of a request that no operation of its service describes.
 const OTHER: &str = "other";

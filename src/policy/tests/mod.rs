@@ -37,7 +37,7 @@ allow = ["package-registry:read"]
 
 fn read(text: &str) -> source::Policy {
     let source = Arc::new(Source::new("test.toml", text));
-    source::compile::parse(&source).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    compile::default_policy::parse(&source).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 pub(super) fn try_compile(text: &str) -> (Option<Policy>, Vec<Diagnostic>) {

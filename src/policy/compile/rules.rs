@@ -16,11 +16,11 @@ use crate::policy::rule::{Callers, Destinations, Grant, Ports, Rule, Unless};
 use crate::policy::servers::{Server, ServerId, Servers};
 use crate::policy::source;
 use crate::policy::tiers::Tiers;
-use crate::policy::verdict::{Reason, Verdict};
+use crate::policy::verdict::{Named, Reason, Verdict};
 
-use super::Placed;
-use super::compile::{Findings, named, unknown};
 use super::destinations;
+use crate::policy::findings::{Findings, unknown};
+use crate::policy::source::Placed;
 
 /// The hosts of a rule that are kept to explain with.
 const MAX_SAMPLE: usize = 16;
@@ -74,7 +74,7 @@ impl Reader<'_> {
         let to = self.destinations(verdict, &hosts, &servers);
         self.demand_reach(verdict, &to);
         let compiled = Rule {
-            named: named(rule.id.get_ref().as_str(), &self.rule.at(&rule.id)),
+            named: Named::at(rule.id.get_ref().as_str(), &self.rule.at(&rule.id)),
             verdict,
             reason: self.reason(verdict),
             is_list: false,

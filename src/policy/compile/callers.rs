@@ -9,8 +9,8 @@ use crate::policy::repository::repository_pattern;
 use crate::policy::source;
 use crate::policy::tiers::Tiers;
 
-use super::Placed;
-use super::compile::{Findings, unknown};
+use crate::policy::findings::{Findings, unknown};
+use crate::policy::source::Placed;
 
 /// Compiles `[group.NAME]` and `[[repository]]`.
 pub(super) fn compile(

@@ -1,4 +1,4 @@
-//! The policy as it is written in TOML, with spans, and its compilation to [`Policy`](super::Policy).
+//! The policy as it is written in TOML, with spans, before it is compiled.
 //!
 //! No `flatten` and no `untagged` here: both lose the spans that findings need.
 
@@ -11,15 +11,6 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::diag::{Place, Source};
-
-mod callers;
-pub(super) mod compile;
-mod conditions;
-pub(super) mod destinations;
-mod routing;
-mod rules;
-mod servers;
-mod tiers;
 
 /// Something written in a file, with the file and its extent.
 #[derive(Clone, Debug)]

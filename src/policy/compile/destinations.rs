@@ -13,8 +13,8 @@ use crate::policy::paths::PathPattern;
 use crate::policy::pattern::{BadPattern, HostPattern};
 use crate::policy::{service, source};
 
-use super::Placed;
-use super::compile::{Findings, unknown};
+use crate::policy::findings::{Findings, unknown};
+use crate::policy::source::Placed;
 
 /// A destination with its hosts.
 pub(in crate::policy) type Written = (Destination, Vec<HostPattern>);

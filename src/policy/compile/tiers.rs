@@ -13,8 +13,8 @@ use crate::policy::tiers::{MAX_TIERS, Tier, Tiers};
 use crate::policy::verdict::{Mode, Named, Reason, Verdict};
 use crate::policy::{Action, source};
 
-use super::Placed;
-use super::compile::{Findings, named, unknown};
+use crate::policy::findings::{Findings, unknown};
+use crate::policy::source::Placed;
 
 type Written<'a> = (&'a Spanned<String>, &'a Placed<source::Tier>);
 
@@ -267,7 +267,7 @@ impl<'a> Layers<'a> {
                 findings,
             ),
             default: word("default", default, Verdict::Deny, verdicts, findings),
-            named: named(format!("tier.{}.default", self.name), &place),
+            named: Named::at(format!("tier.{}.default", self.name), &place),
             opaque: word("opaque", opaque, true, passes, findings),
             ech: word(
                 "ech",
@@ -302,7 +302,7 @@ impl<'a> Layers<'a> {
                 continue;
             };
             let Some(first) = items.first() else { continue };
-            let named = named(format!("tier.{}.{word}", self.name), &placed.at(first));
+            let named = Named::at(format!("tier.{}.{word}", self.name), &placed.at(first));
             for item in items {
                 if let Some((category, action)) = read_item(placed, item, findings) {
                     rules.push(self.rule(named.clone(), verdict, category, action));

@@ -13,8 +13,8 @@ use crate::policy::repository::repository_pattern;
 use crate::policy::servers::ServerId;
 use crate::policy::verdict::Verdict;
 
-use super::compile::unknown;
 use super::rules::Reader;
+use crate::policy::findings::unknown;
 
 impl Reader<'_> {
     /// The conditions on a request. Those of a deny or an ask hold whatever the case of letters.

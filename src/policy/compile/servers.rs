@@ -7,8 +7,8 @@ use crate::name::Url;
 use crate::policy::servers::{Server, ServerId, Servers};
 use crate::policy::source;
 
-use super::Placed;
-use super::compile::{Findings, unknown};
+use crate::policy::findings::{Findings, unknown};
+use crate::policy::source::Placed;
 
 /// Compiles `[mcp.NAME]`.
 pub(super) fn compile(source: &source::Policy, findings: &mut Findings) -> Servers {

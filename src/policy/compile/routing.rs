@@ -8,9 +8,9 @@ use crate::policy::pattern::HostPattern;
 use crate::policy::routing::{TlsRouting, Upstream};
 use crate::policy::source;
 
-use super::Placed;
-use super::compile::Findings;
 use super::destinations::categories;
+use crate::policy::findings::Findings;
+use crate::policy::source::Placed;
 
 /// Compiles the destinations of `[inspect]` and `[upstream.NAME]`.
 pub(super) fn compile(source: &source::Policy, findings: &mut Findings) -> TlsRouting {

@@ -1,0 +1,63 @@
+//! A flow as rules see it.
+
+use super::Action;
+use super::category::{Categories, Category};
+use super::facts::{RequestFacts, Seen};
+use super::query::{Attempt, Who};
+use super::servers::ServerId;
+use super::within::Within;
+
+/// A flow as rules see it.
+#[derive(Clone, Debug)]
+pub(super) struct Flow<'a> {
+    pub(super) who: &'a Who,
+    pub(super) attempt: Attempt<'a>,
+    pub(super) port: u16,
+    /// What the destination is for.
+    pub(super) category: Category,
+    /// The same under every reading of the path.
+    pub(super) categories: Categories,
+    /// The request facts, as far as they were read; `None` in a tunnel.
+    pub(super) deed: Option<&'a RequestFacts>,
+    pub(super) action: Option<Action>,
+    /// The listed MCP server that a message goes to.
+    pub(super) server: Option<ServerId>,
+    /// The first listed MCP server at the target.
+    pub(super) site: Option<ServerId>,
+    /// The recipient of a message of MCP; `None` for any other request.
+    pub(super) mcp: Option<Recipient>,
+    /// Whether TLS is ended here, so that each request inside is judged.
+    pub(super) inspected: bool,
+    /// The ports of the destination; empty: the default.
+    pub(super) destination_ports: &'a [u16],
+    /// Whether the tier lets an allow with `does` match an opaque tunnel.
+    pub(super) opaque: bool,
+}
+
+/// The recipient of a message of MCP.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Recipient {
+    /// A listed server.
+    Listed,
+    /// A host whose category is `mcp`.
+    Known,
+    /// Any other host.
+    Unlisted,
+}
+
+impl Flow<'_> {
+    /// Whether some facts stand in a body that was not read yet.
+    pub(super) fn unread(&self) -> bool {
+        let unread = |deed: &RequestFacts| deed.seen == Seen::Head && deed.body.is_some();
+        self.deed.is_some_and(unread)
+    }
+
+    /// Whether a flow stays inside of what its session may reach. As for an allow of a tier: an
+    /// action that cannot be seen passes where the tier lets opaque flows pass.
+    pub(super) fn is_within(&self, within: &Within) -> bool {
+        within.allows(self.category, |action| match self.attempt {
+            Attempt::Connect => self.opaque || self.inspected,
+            Attempt::Request { .. } => self.action.map_or(self.unread(), |seen| seen == action),
+        })
+    }
+}

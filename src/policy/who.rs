@@ -1,0 +1,67 @@
+//! From the verified evidence on a caller to its tier, groups and repository.
+
+use super::caller::Facts;
+use super::compiled::Policy;
+use super::query::{TierId, Who};
+use super::verdict::{Mode, TierBasis};
+
+impl Policy {
+    /// The tier, groups and repository of a caller: the strictest of the repository's tier, the
+    /// floors of its groups, the listener's tier and what its session was narrowed to.
+    ///
+    /// Where no tier of a repository is known, `tiers.unattributed` stands for it. Groups and tiers
+    /// that the policy does not know are no groups, and the strictest tier.
+    pub fn who(&self, facts: &Facts<'_>) -> Who {
+        let groups = self.callers.groups_of(facts);
+        let named = |name: &str| {
+            self.tiers
+                .find(name)
+                .unwrap_or_else(|| self.tiers.strictest())
+        };
+        let listed = facts.repository.and_then(|name| self.callers.tier_of(name));
+        let repository = listed.max(facts.repository_tier.map(named));
+        let listener = facts.listener_tier.map(named);
+        let narrow = facts.narrow.iter().map(|name| named(name)).max();
+        let unattributed = repository.is_none().then_some(self.tiers.unattributed);
+        let evidence = [
+            (unattributed, TierBasis::Unattributed),
+            (narrow, TierBasis::Session),
+            (listener, TierBasis::Listener),
+            (self.callers.floor(groups), TierBasis::Group),
+            (repository, TierBasis::Repository),
+        ];
+        let whole = strictest(
+            evidence
+                .iter()
+                .filter(|(_, basis)| *basis != TierBasis::Session),
+        );
+        let unknown = (self.tiers.strictest(), TierBasis::Unattributed);
+        let (tier, tier_basis) = strictest(&evidence).unwrap_or(unknown);
+        // A session that could narrow itself to a tier that only observes would be let out by it.
+        let narrowed = tier_basis == TierBasis::Session;
+        let enforced =
+            narrowed && whole.is_some_and(|(tier, _)| self.tiers.tier(tier).mode == Mode::Enforce);
+        Who {
+            enforced,
+            tier,
+            tier_basis,
+            groups,
+            subject: Some(facts.subject)
+                .filter(|it| !it.is_empty())
+                .map(Into::into),
+            repository: facts.repository.cloned(),
+            claimed: Vec::new(),
+            within: facts.within.cloned(),
+        }
+    }
+}
+
+/// The last of equal ones wins: what says most about the caller.
+fn strictest<'e>(
+    evidence: impl IntoIterator<Item = &'e (Option<TierId>, TierBasis)>,
+) -> Option<(TierId, TierBasis)> {
+    let known = evidence.into_iter();
+    known
+        .filter_map(|(tier, basis)| Some(((*tier)?, *basis)))
+        .max_by_key(|(tier, _)| *tier)
+}
