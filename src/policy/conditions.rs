@@ -122,25 +122,53 @@ impl Conditions {
             let seen = flow.inspected || flow.opaque;
             return Met::of(narrow && seen && self.is_site(flow.site));
         };
-        let held = self
-            .action(flow)
-            .min(Held::of(self.has_method(method, narrow)));
-        let (rest, tool) = match self.named.as_deref() {
-            None => (held, Held::Yes),
-            Some(named) => {
-                let nothing = RequestFacts::default();
-                let done = flow.deed.unwrap_or(&nothing);
-                let parts = named.parts(done, flow, path, narrow).into_iter();
-                (
-                    parts.fold(held, Held::min),
-                    named.tool(done, flow.unread(), narrow),
-                )
-            }
-        };
-        match self.path(path, narrow) {
+        if !self.has_method(method, narrow) {
+            return Met::No;
+        }
+        let nothing = RequestFacts::default();
+        let done = flow.deed.unwrap_or(&nothing);
+        let (rest, tool) = self.held(done, flow, path, narrow);
+        let met = match self.path(path, narrow) {
             Met::Yes if rest.settled(narrow) && !tool.settled(narrow) => Met::ButTool,
             met if rest.settled(narrow) && tool.settled(narrow) => met,
             _ => Met::No,
+        };
+        if done.other_readings.is_empty() {
+            return met;
+        }
+        // What only a body tells is never read for another reading: it counts as met.
+        let holds = |other: &RequestFacts| {
+            let (rest, tool) = self.held(other, flow, path, narrow);
+            rest.settled(true) && tool.settled(true)
+        };
+        let mut others = done.other_readings.iter();
+        match met {
+            Met::Yes if narrow && !others.all(holds) => Met::ButPath,
+            Met::No if !narrow && self.path(path, narrow) == Met::Yes && others.any(holds) => {
+                Met::Yes
+            }
+            met => met,
+        }
+    }
+
+    /// What one reading of a request meets: all but the tool, and the tool.
+    fn held(
+        &self,
+        done: &RequestFacts,
+        flow: &Flow<'_>,
+        path: &Path,
+        narrow: bool,
+    ) -> (Held, Held) {
+        let action = self.action(done);
+        match self.named.as_deref() {
+            None => (action, Held::Yes),
+            Some(named) => {
+                let parts = named.parts(done, flow, path, narrow).into_iter();
+                (
+                    parts.fold(action, Held::min),
+                    named.tool(done, done.is_unread(), narrow),
+                )
+            }
         }
     }
 
@@ -161,11 +189,11 @@ impl Conditions {
         missed.map_or("tools", |(_, key)| key)
     }
 
-    fn action(&self, flow: &Flow<'_>) -> Held {
-        match flow.action {
+    fn action(&self, done: &RequestFacts) -> Held {
+        match done.action {
             _ if self.actions.is_empty() => Held::Yes,
             Some(action) => Held::of(self.actions.contains(action)),
-            None => Held::unknown(flow.unread()),
+            None => Held::unknown(done.is_unread()),
         }
     }
 
@@ -205,9 +233,10 @@ impl Conditions {
 impl NamedConditions {
     /// Servers, operations, repositories, packages, refs.
     fn parts(&self, deed: &RequestFacts, flow: &Flow<'_>, path: &Path, narrow: bool) -> [Held; 5] {
-        let unread = flow.unread();
+        let unread = deed.is_unread();
         let named = |server| self.servers.contains(&server);
-        let server = self.servers.is_empty() || flow.server.is_some_and(named);
+        let reached = flow.server.or(flow.server_alike.filter(|_| !narrow));
+        let server = self.servers.is_empty() || reached.is_some_and(named);
         [
             Held::of(server),
             // The body may name another operation than the head: the word of the head binds only

@@ -67,9 +67,31 @@ pub struct RequestFacts {
     pub body: Option<Body>,
     /// Which words of the service include which.
     pub words: Option<Arc<Words>>,
+    /// What the request does where a server reads its path in another way ([`Path::readings`]) and
+    /// takes another operation, repository or package from it. Mostly none. A deny or ask matches by
+    /// any of them, an allow by all of them.
+    ///
+    /// [`Path::readings`]: crate::name::Path::readings
+    pub other_readings: Box<[RequestFacts]>,
 }
 
 impl RequestFacts {
+    /// Whether some of them stand in a body that was not read yet.
+    pub(super) fn is_unread(&self) -> bool {
+        self.seen == Seen::Head && self.body.is_some()
+    }
+
+    /// Whether rules that name an operation, repository or package take both for the same.
+    pub(super) fn names_the_same(&self, other: &Self) -> bool {
+        let alike = |one: &Option<Box<str>>, other: &Option<Box<str>>| match (one, other) {
+            (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
+            (one, other) => one == other,
+        };
+        self.operation == other.operation
+            && alike(&self.repository, &other.repository)
+            && alike(&self.package, &other.package)
+    }
+
     /// The words by which a rule names the operation: the operation, and each word that includes
     /// it. Empty where the operation is not known.
     ///

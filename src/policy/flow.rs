@@ -2,7 +2,7 @@
 
 use super::Action;
 use super::category::{Categories, Category};
-use super::facts::{RequestFacts, Seen};
+use super::facts::RequestFacts;
 use super::query::{Attempt, Who};
 use super::servers::ServerId;
 use super::within::Within;
@@ -22,6 +22,9 @@ pub(super) struct Flow<'a> {
     pub(super) action: Option<Action>,
     /// The listed MCP server that a message goes to.
     pub(super) server: Option<ServerId>,
+    /// The listed MCP server whose endpoint some server takes the path for, though it is spelled
+    /// otherwise. Only a deny or ask matches by it.
+    pub(super) server_alike: Option<ServerId>,
     /// The first listed MCP server at the target.
     pub(super) site: Option<ServerId>,
     /// The recipient of a message of MCP; `None` for any other request.
@@ -48,8 +51,7 @@ pub(super) enum Recipient {
 impl Flow<'_> {
     /// Whether some facts stand in a body that was not read yet.
     pub(super) fn unread(&self) -> bool {
-        let unread = |deed: &RequestFacts| deed.seen == Seen::Head && deed.body.is_some();
-        self.deed.is_some_and(unread)
+        self.deed.is_some_and(RequestFacts::is_unread)
     }
 
     /// Whether a flow stays inside of what its session may reach. As for an allow of a tier: an

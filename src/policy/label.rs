@@ -94,7 +94,15 @@ impl Policy {
                 )
             }
         };
-        let message: Categories = [label.category].into_iter().collect();
+        let site = self.servers.at(query.target);
+        let server_alike = match query.attempt {
+            Attempt::Request { path, .. } if site.is_some() && server.is_none() => {
+                self.servers.alike(query.target, path)
+            }
+            _ => None,
+        };
+        let alike = server_alike.map(|_| Category::Mcp);
+        let message: Categories = [label.category].into_iter().chain(alike).collect();
         let flow = Flow {
             who: query.who,
             attempt: query.attempt,
@@ -104,7 +112,8 @@ impl Policy {
             deed,
             action: deed.and_then(|deed| deed.action),
             server,
-            site: self.servers.at(query.target),
+            server_alike,
+            site,
             mcp,
             inspected: false,
             destination_ports: label.ports,

@@ -57,6 +57,14 @@ impl Servers {
         self.matching(|server| server.target == *target && server.path.path() == path.path())
     }
 
+    /// The server for whose endpoint some server takes this path, however it is spelled
+    /// ([`Path::readings`]).
+    pub(super) fn alike(&self, target: &Target, path: &Path) -> Option<ServerId> {
+        let readings = path.readings();
+        let shares = |of: &Path| of.readings().iter().any(|it| readings.contains(it));
+        self.matching(|server| server.target == *target && shares(&server.path))
+    }
+
     fn matching(&self, matches: impl Fn(&Server) -> bool) -> Option<ServerId> {
         let at = self.0.iter().position(matches)?;
         u16::try_from(at).ok().map(ServerId)

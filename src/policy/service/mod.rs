@@ -186,8 +186,9 @@ impl Services {
     /// Reads the facts of a request from its head: by the service of its host, if one is named (git
     /// for `source-control` if none is), else by method.
     ///
-    /// A request by a reading method is also read as other servers would read its path
-    /// ([`Path::readings`]): if it writes by one reading, that is what it does.
+    /// The path is also read as other servers would read it ([`Path::readings`]). If a request by a
+    /// reading method writes by one reading, that is what it does. The other readings that name
+    /// something else are kept for denies ([`RequestFacts::other_readings`]).
     ///
     /// Other hosts are not read as git: `POST /x/git-upload-pack` reads at a forge, and may carry any
     /// data to another host.
@@ -213,15 +214,20 @@ impl Services {
             services.find_map(|of| of.read(&request, &service.words))
         };
         let by_default = by_method(method);
-        let found = read(path.path()).unwrap_or_else(|| Self::unknown(known, by_default));
-        if by_default != Action::Read || found.action != Some(Action::Read) {
-            return found;
-        }
+        let mut found = read(path.path()).unwrap_or_else(|| Self::unknown(known, by_default));
         let readings = path.readings();
-        let others = readings.iter().filter(|text| ***text != *path.path());
-        let mut read = others.filter_map(|text| read(text));
-        let writing = read.find(|it| it.action != Some(Action::Read));
-        writing.unwrap_or(found)
+        let spelled = readings.iter().filter(|text| ***text != *path.path());
+        let mut others: Vec<RequestFacts> = spelled.filter_map(|text| read(text)).collect();
+        let reads = |facts: &RequestFacts| facts.action == Some(Action::Read);
+        if by_default == Action::Read
+            && reads(&found)
+            && let Some(writing) = others.iter_mut().find(|it| !reads(it))
+        {
+            std::mem::swap(&mut found, writing);
+        }
+        others.retain(|other| !other.names_the_same(&found));
+        found.other_readings = others.into();
+        found
     }
 
     /// The deed of a request that no operation describes.

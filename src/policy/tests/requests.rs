@@ -600,3 +600,142 @@ fn a_condition_that_nobody_will_see_is_said() {
     let word = "verdict = \"deny\"\ngrant.inspect = true\ndoes.operations = [\"publsh\"]\n";
     assert_eq!(warned(word), ["unknown-operation"]);
 }
+
+const DENIED_NAMES: &str = r#"
+[[destination]]
+category = "source-control"
+hosts = ["git.example.com"]
+[[destination]]
+category = "package-registry"
+hosts = ["registry.example.com"]
+service = "npm"
+
+[[rule]]
+id = "all"
+verdict = "allow"
+to.hosts = ["git.example.com", "registry.example.com"]
+grant.inspect = true
+does.actions = ["read", "write"]
+[[rule]]
+id = "secret"
+verdict = "deny"
+does.repositories = ["acme/secret"]
+[[rule]]
+id = "evil"
+verdict = "deny"
+does.packages = ["evil"]
+[[rule]]
+id = "no-push"
+verdict = "deny"
+to.hosts = ["git.example.com"]
+does.operations = ["push"]
+"#;
+
+#[test]
+fn a_deny_by_name_holds_of_each_reading_of_the_path() {
+    let policy = with_rules(DENIED_NAMES);
+    let verdict = |method: &str, url: &str| {
+        let done = deed(&policy, method, url);
+        judged(&policy, "restricted", method, url, &done).verdict
+    };
+    let fetch = "/info/refs?service=git-upload-pack";
+    for front in [
+        "/acme/secret",
+        "/Acme/SECRET.git",
+        "//acme/secret",
+        "/acme//secret.git",
+        "/acme%2Fsecret",
+        "/acme%2fsecret.git",
+        "/acme/secret;v=1",
+        "/acme;v=1/secret.git",
+    ] {
+        let url = format!("https://git.example.com{front}{fetch}");
+        assert_eq!(verdict("GET", &url), Verdict::Deny, "{url}");
+        let url = format!("https://git.example.com{front}/git-upload-pack");
+        assert_eq!(verdict("POST", &url), Verdict::Deny, "{url}");
+    }
+    for path in [
+        "/evil",
+        "/evil/-/evil-1.0.0.tgz",
+        "//evil/-/evil-1.0.0.tgz",
+        "/evil//-/evil-1.0.0.tgz",
+        "/evil;a=b",
+        "/evil;a=b/-/evil-1.0.0.tgz",
+        "/evil%2F-%2Fevil-1.0.0.tgz",
+    ] {
+        let url = format!("https://registry.example.com{path}");
+        assert_eq!(verdict("GET", &url), Verdict::Deny, "{url}");
+    }
+    for path in ["/evil", "//evil", "/evil/", "/EVIL", "/evil;a=b"] {
+        let url = format!("https://registry.example.com{path}");
+        assert_eq!(verdict("PUT", &url), Verdict::Deny, "{url}");
+    }
+    for front in ["/acme/web", "//acme/web", "/acme%2Fweb", "/acme/web;v=1"] {
+        let url = format!("https://git.example.com{front}/git-receive-pack");
+        assert_eq!(verdict("POST", &url), Verdict::Deny, "{url}");
+        let url = format!("https://git.example.com{front}{fetch}");
+        assert_eq!(verdict("GET", &url), Verdict::Allow, "{url}");
+    }
+}
+
+#[test]
+fn an_allow_by_name_does_not_choose_between_readings() {
+    let policy = with_rules(
+        r#"
+[[destination]]
+category = "source-control"
+hosts = ["git.example.com"]
+[[rule]]
+id = "mirrors"
+verdict = "allow"
+to.hosts = ["git.example.com"]
+grant.inspect = true
+does.repositories = ["*/acme/web"]
+"#,
+    );
+    let reason = |front: &str| {
+        let url = format!("https://git.example.com{front}/info/refs?service=git-upload-pack");
+        let done = deed(&policy, "GET", &url);
+        judged(&policy, "restricted", "GET", &url, &done).reason
+    };
+    assert_eq!(reason("/mirror/acme/web"), Reason::Allowed);
+    assert_eq!(reason("/mirror//acme/web"), Reason::Allowed);
+    assert_eq!(reason("/;a/acme/web"), Reason::BadPath);
+    assert_eq!(reason("/acme/web"), Reason::ActionDenied);
+}
+
+#[test]
+fn a_deny_of_an_mcp_server_holds_of_each_spelling_of_its_endpoint() {
+    let policy = compiled(&format!(
+        "{TIERS}{}",
+        r#"
+[mcp.issues]
+url = "https://mcp.example.com/mcp"
+[[rule]]
+id = "tools"
+verdict = "deny"
+does.servers = ["issues"]
+does.tools = ["delete_*"]
+"#
+    ));
+    let called = |path: &str, tool: &str| {
+        let url = format!("https://mcp.example.com{path}");
+        let mut done = deed(&policy, "POST", &url);
+        let server = done.mcp.take().and_then(|call| call.server);
+        done.mcp = Some(McpCall {
+            server,
+            method: Some("tools/call".into()),
+            tool: Some(tool.into()),
+            tool_use_id: None,
+        });
+        (done.seen, done.body) = (Seen::Whole, None);
+        judged(&policy, "open", "POST", &url, &done).verdict
+    };
+    for path in [
+        "/mcp", "/mcp?x=1", "//mcp", "/mcp/", "/MCP", "/mcp;v=1", "/%2Fmcp",
+    ] {
+        assert_eq!(called(path, "delete_all"), Verdict::Deny, "{path}");
+        assert_eq!(called(path, "search"), Verdict::Allow, "{path}");
+    }
+    assert_eq!(called("/other", "delete_all"), Verdict::Allow);
+}
