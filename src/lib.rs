@@ -115,6 +115,7 @@ pub mod dial;
 pub mod identity;
 #[cfg(target_os = "linux")]
 pub mod jail;
+pub mod ledger;
 pub mod metrics;
 pub mod record;
 pub mod tls;

@@ -1,0 +1,251 @@
+//! The ledger in the gate: the folded state, and the one way to change it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+
+use super::entry::{Actor, Change, Entry};
+use super::state::{Refused, State};
+use super::store::{Store, StoreError};
+
+/// How often an append is tried again after another gate was first.
+const MAX_CONFLICTS: usize = 64;
+/// How long one [`Store::follow`] waits for an entry.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an append may take, all tries together.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause after a failed [`Store::follow`].
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// The ledger of a gate.
+#[derive(Debug)]
+pub struct Ledger {
+    store: Arc<dyn Store>,
+    state: ArcSwap<State>,
+    health: ArcSwap<Health>,
+    /// Serializes catching up and appending within this gate.
+    turn: Mutex<()>,
+    changed: watch::Sender<u64>,
+    clock: Clock,
+    instance: Arc<str>,
+}
+
+/// Whether the store answers.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Health {
+    /// When the store last answered.
+    pub answered: Option<Timestamp>,
+    /// Why it does not answer now; `None`: it does.
+    pub failure: Option<StoreError>,
+}
+
+/// Why nothing was appended.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum LedgerError {
+    /// The change cannot follow the state.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Ledger {
+    /// A ledger that knows nothing yet: [`Ledger::catch_up`] reads what is stored.
+    pub fn new(store: Arc<dyn Store>, clock: Clock, instance: impl Into<Arc<str>>) -> Self {
+        Self {
+            store,
+            state: ArcSwap::default(),
+            health: ArcSwap::default(),
+            turn: Mutex::default(),
+            changed: watch::Sender::new(0),
+            clock,
+            instance: instance.into(),
+        }
+    }
+
+    /// The state as far as this gate has read it. Waits for nothing.
+    pub fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Whether the store answers.
+    pub fn health(&self) -> Arc<Health> {
+        self.health.load_full()
+    }
+
+    /// The revision of the state, to wait for changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// An actor of this gate.
+    pub fn actor(&self, principal: impl Into<String>, door: impl Into<String>) -> Actor {
+        Actor {
+            principal: principal.into(),
+            door: door.into(),
+            instance: self.instance.to_string(),
+        }
+    }
+
+    /// Reads the entries that this gate has not read yet.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        self.read_on(Duration::ZERO).await
+    }
+
+    /// Appends the change that `decide` makes of the state. Where another gate appended first,
+    /// `decide` is called again with the new state.
+    ///
+    /// # Errors
+    ///
+    /// What `decide` refuses, and what cannot follow the state (settled or revoked before, an id
+    /// that is taken). Else the store failed: then the entry does not stand, but for
+    /// [`StoreError::Unknown`], where it may.
+    pub async fn append(
+        &self,
+        actor: &Actor,
+        decide: impl FnMut(&State) -> Result<Change, Refused>,
+    ) -> Result<Entry, LedgerError> {
+        let appended = tokio::time::timeout(APPEND_TIMEOUT, self.try_append(actor, decide)).await;
+        let lost = || StoreError::Unknown(format!("no answer within {APPEND_TIMEOUT:?}"));
+        appended.unwrap_or_else(|_| Err(lost().into()))
+    }
+
+    async fn try_append(
+        &self,
+        actor: &Actor,
+        mut decide: impl FnMut(&State) -> Result<Change, Refused>,
+    ) -> Result<Entry, LedgerError> {
+        let _turn = self.turn.lock().await;
+        let id = Uuid::now_v7();
+        for _ in 0..MAX_CONFLICTS {
+            let state = self.state();
+            let change = match decide(&state).and_then(|it| state.accepts(&it).map(|()| it)) {
+                Ok(change) => change,
+                // The state may be old.
+                Err(refused) => {
+                    self.read_on(Duration::ZERO).await?;
+                    if self.state().revision == state.revision {
+                        return Err(refused.into());
+                    }
+                    continue;
+                }
+            };
+            let entry = Entry {
+                revision: state.revision + 1,
+                id,
+                at: self.clock.now(),
+                actor: actor.clone(),
+                change,
+            };
+            match self.store.append(&entry).await {
+                Ok(()) => {
+                    self.fold(std::slice::from_ref(&entry))?;
+                    return Ok(entry);
+                }
+                Err(StoreError::Conflict) => self.read_on(Duration::ZERO).await?,
+                Err(StoreError::Unknown(why)) => return self.find(entry, why).await,
+                Err(error) => return Err(self.failed(error).into()),
+            }
+        }
+        Err(StoreError::Unavailable("other gates append all the time".into()).into())
+    }
+
+    /// Looks whether an entry stands whose answer was lost.
+    async fn find(&self, entry: Entry, why: String) -> Result<Entry, LedgerError> {
+        let before = self.state().revision;
+        let found = self.store.follow(before, Duration::ZERO).await;
+        let Ok(found) = found else {
+            return Err(self.failed(StoreError::Unknown(why)).into());
+        };
+        self.fold(&found)?;
+        match found.first() {
+            Some(first) if first.id == entry.id => Ok(entry),
+            _ => Err(StoreError::Unavailable(why).into()),
+        }
+    }
+
+    /// Reads entries and folds them in, until none is left.
+    async fn read_on(&self, wait: Duration) -> Result<(), StoreError> {
+        let mut wait = wait;
+        loop {
+            let revision = self.state().revision;
+            let read = self.store.follow(revision, wait).await;
+            let entries = read.map_err(|error| self.failed(error))?;
+            self.fold(&entries)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    fn failed(&self, error: StoreError) -> StoreError {
+        let answered = self.health.load().answered;
+        self.health.store(Arc::new(Health {
+            answered,
+            failure: Some(error.clone()),
+        }));
+        error
+    }
+
+    /// Folds entries into the state. Entries that were folded before change nothing.
+    fn fold(&self, entries: &[Entry]) -> Result<(), StoreError> {
+        self.health.store(Arc::new(Health {
+            answered: Some(self.clock.now()),
+            failure: None,
+        }));
+        let before = self.state();
+        let mut entries = entries
+            .iter()
+            .filter(|it| it.revision > before.revision)
+            .peekable();
+        if entries.peek().is_none() {
+            return Ok(());
+        }
+        let mut state = State::clone(&before);
+        for entry in entries {
+            if entry.revision != state.revision + 1 {
+                let message = format!("revision {} is missing", state.revision + 1);
+                return Err(self.failed(StoreError::Damaged(message)));
+            }
+            state.apply(entry);
+        }
+        let revision = state.revision;
+        self.state.store(Arc::new(state));
+        self.changed.send_replace(revision);
+        Ok(())
+    }
+
+    /// Follows the store until it is cancelled.
+    pub async fn run(&self, until: CancellationToken) {
+        while !until.is_cancelled() {
+            let revision = self.state().revision;
+            let followed = tokio::select! {
+                () = until.cancelled() => return,
+                followed = self.store.follow(revision, FOLLOW_TIMEOUT) => followed,
+            };
+            let turn = self.turn.lock().await;
+            let folded = match followed {
+                Ok(entries) => self.fold(&entries),
+                Err(error) => Err(self.failed(error)),
+            };
+            drop(turn);
+            if let Err(error) = folded {
+                tracing::warn!("{error}");
+                tokio::select! {
+                    () = until.cancelled() => return,
+                    () = tokio::time::sleep(RETRY_DELAY) => {}
+                }
+            }
+        }
+    }
+}

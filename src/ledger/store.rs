@@ -1,0 +1,56 @@
+//! What keeps the entries.
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::entry::Entry;
+
+/// The answer of a store, awaited.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// What keeps the entries of a ledger.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Appends an entry with the revision that it has.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Conflict`]: an entry with that revision exists; nothing was written.
+    /// [`StoreError::Unknown`]: the entry may or may not stand; [`Store::follow`] tells.
+    fn append<'a>(&'a self, entry: &'a Entry) -> Answer<'a, ()>;
+
+    /// The entries after a revision, in order, at most [`MAX_BATCH`] of them. Where there are none,
+    /// waits for one at most so long, and then gives an empty list.
+    fn follow(&self, after: u64, wait: Duration) -> Answer<'_, Vec<Entry>>;
+}
+
+/// The most entries that [`Store::follow`] gives at once.
+pub const MAX_BATCH: usize = 1_000;
+
+/// Why a store did not do what it was asked to.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum StoreError {
+    /// Another entry has that revision.
+    #[error("another entry was appended first")]
+    Conflict,
+    /// The connection was lost before the answer came.
+    #[error("the answer of the ledger was lost: {0}")]
+    Unknown(String),
+    /// The store cannot be reached or cannot write now; nothing was written.
+    #[error("the ledger is not available: {0}")]
+    Unavailable(String),
+    /// The stored entries are damaged, or not those of a ledger.
+    #[error("the ledger is damaged: {0}")]
+    Damaged(String),
+    /// A newer version of tidegate wrote the ledger.
+    #[error("the ledger has format {found}, and this version reads up to {known}: update tidegate")]
+    Newer {
+        /// The format that was found.
+        found: i64,
+        /// The newest format that this version reads.
+        known: i64,
+    },
+    /// The file that was opened is no longer the one at its path.
+    #[error("the file of the ledger was replaced while the gate used it: {0}")]
+    Replaced(String),
+}
