@@ -19,7 +19,7 @@ use crate::name::{Host, Target};
 use crate::policy::{
     Attempt, Category, Decision, Query, Reason, RequestFacts, TierId, Verdict, explain,
 };
-use crate::proxy::accept::admission::Busy;
+use crate::proxy::accept::admission::{Busy, Seat};
 use crate::proxy::refusal::{Code, Refusal};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
 
@@ -58,6 +58,8 @@ pub(super) struct Flow {
     began: Instant,
     /// Keeps the client's connection from being ended to make room for another one.
     pub(super) busy: Option<Busy>,
+    /// The connection, while it may be ended although its request has begun.
+    waiting: Option<Arc<Seat>>,
 }
 
 /// A caller that was identified on a connection before.
@@ -122,7 +124,24 @@ impl Flow {
             kind,
             began,
             busy: None,
+            waiting: None,
         })
+    }
+
+    /// Lets the connection be ended to make room for another one: until [`Flow::resume`] its client
+    /// owes the gate a part of a body that has to be judged.
+    pub(super) fn wait_for_client(&mut self) {
+        self.waiting = self.busy.take().map(Busy::into_seat);
+    }
+
+    /// The client sent something: the connection is kept again. Returns `Err` where it was ended.
+    pub(super) fn resume(&mut self) -> Result<(), Refusal> {
+        let Some(seat) = &self.waiting else {
+            return Ok(());
+        };
+        self.busy = Some(seat.begin_request().ok_or_else(evicted)?);
+        self.waiting = None;
+        Ok(())
     }
 
     /// The generation it began with.
@@ -506,11 +525,20 @@ impl Drop for Flow {
             return;
         }
         if self.refused.is_none() {
-            self.refuse(&Refusal::because(Code::Draining, "the flow was abandoned"));
+            self.refuse(&match self.waiting {
+                Some(_) => evicted(),
+                None => Refusal::because(Code::Draining, "the flow was abandoned"),
+            });
         }
         self.finish_refused();
         permit.abandoned(&self.facts);
     }
+}
+
+/// The refusal of a flow whose connection made room for another one.
+fn evicted() -> Refusal {
+    let detail = "its body was waited for, and all connections were taken: ended for a new client";
+    Refusal::because(Code::TooManyFlows, detail)
 }
 
 /// The refusal of a decision that does not let the flow pass: with the operator's reason, else the

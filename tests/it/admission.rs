@@ -233,3 +233,23 @@ fn a_network_with_many_silent_connections_ends_none_of_another_network() {
     assert_ne!(line.text("client.address"), "192.0.2.9");
     drop(held);
 }
+
+#[test]
+fn bodies_that_the_gate_waits_for_keep_no_other_client_out() {
+    let origin = Origin::echo();
+    let gate = Gate::with(&format!("{}{PATIENT}", loopback(origin.port())));
+    // A body that begins like JSON is read to its end before it is decided.
+    let upload = format!(
+        "POST {} HTTP/1.1\r\nHost: {HOST}:{}\r\nContent-Length: 100\r\n\r\n{{",
+        url(&origin),
+        origin.port()
+    );
+    let held = silent(gate.proxy(), 2 * ROOM, &upload);
+    is_answered(|| gate.client(), &origin, "uploads that do not go on");
+    drop(held);
+    assert!(origin.asked().iter().all(|asked| asked.starts_with("GET")));
+    let line = gate.line("an upload that was ended", |line| {
+        line.reason() == "too_many_flows"
+    });
+    assert_eq!(line.verdict(), "error", "{line:?}");
+}

@@ -371,3 +371,30 @@ fn leaves_are_short_lived_and_have_numbers_and_a_key_of_their_own() {
         assert_ne!(serial, other, "two certificates with one number");
     }
 }
+
+#[test]
+fn a_field_that_is_judged_is_not_taken_away_on_the_way() {
+    let bench = Bench::start("");
+    for (field, named) in [
+        ("Content-Type: application/json", "content-type"),
+        ("Content-Encoding: gzip", "close, Content-Encoding"),
+        ("Mcp-Method: ping", "mcp-method"),
+        ("Authorization: Basic eDp5", "keep-alive,AUTHORIZATION"),
+        ("Cookie: a=b", "cookie"),
+        ("X-Api-Key: k", "x-api-key"),
+        ("Git-Protocol: version=2", "git-protocol"),
+    ] {
+        let fields = format!("{field}\r\nConnection: {named}\r\n");
+        let answer = bench.ask("POST", "/docs/good", &fields, b"x");
+        assert_eq!(answer.status(), 400, "{fields}: {answer:?}");
+    }
+    assert!(bench.origin.requests().is_empty());
+    // A field of the hop alone still ends here, and the request goes on.
+    let answer = bench.ask(
+        "GET",
+        "/docs/good",
+        "X-Hop: 1\r\nConnection: x-hop\r\n",
+        b"",
+    );
+    assert_eq!(answer.status(), 200, "{answer:?}");
+}

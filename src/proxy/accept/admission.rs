@@ -1,7 +1,8 @@
 //! Admission of clients: how many may be connected at once, and which connection makes room.
 //!
 //! A connection *waits* while no request of its client is being answered: its client has not sent a
-//! whole TLS handshake or request head yet, or is between two requests, or reads the last answer.
+//! whole TLS handshake or request head yet, or the part of a body by which the request is judged, or
+//! is between two requests, or reads the last answer.
 //! When all turns are taken, the gate ends one waiting connection in favour of the new one: the one
 //! that has waited longest, of the network (IPv6: /64) with the most waiting connections. So a client
 //! that opens connections and sends nothing keeps no other client out.
@@ -295,6 +296,13 @@ impl Seat {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Busy {
+    /// Ends the protection of the request; its connection waits again.
+    pub(in crate::proxy) fn into_seat(self) -> Arc<Seat> {
+        self.0.clone()
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use crate::content::mcp::Recognised;
 use crate::content::{self, Fields, Progress, Suspicion};
 use crate::gate;
-use crate::http::http1::RequestHead;
+use crate::http::http1::{RequestHead, carries_credential};
 use crate::name::{Path, Url};
 use crate::policy::{self, Attempt, Body, Decision, McpCall, Mode, RequestFacts, Seen};
 use crate::proxy::connection::Connection;
@@ -37,6 +37,8 @@ const ONCE: [&str; 6] = [
     "mcp-name",
     "mcp-protocol-version",
 ];
+/// Fields besides that say what a request does or who asks.
+const ALSO_JUDGED: [&str; 4] = ["authorization", "cookie", "git-protocol", "mcp-session-id"];
 /// How long all of a body that has to be judged may take, whatever its pieces do.
 const LONGEST: Duration = Duration::from_mins(5);
 /// What is read of a body without asking for room.
@@ -118,6 +120,12 @@ impl Request<'_> {
     fn is_one_request(&self, flow: &Flow) -> Result<(), Refusal> {
         if let Some(name) = self.twice() {
             let detail = format!("the field {name} comes twice");
+            return Err(Refusal::because(Code::BadRequest, detail));
+        }
+        if let Some(name) = self.taken_away() {
+            let detail = format!(
+                "the Connection field names {name}, which would not reach the origin: leave it out"
+            );
             return Err(Refusal::because(Code::BadRequest, detail));
         }
         if !policy::names_method(&self.url.path) {
@@ -202,6 +210,20 @@ impl Request<'_> {
             let first = alike.next();
             first.is_some_and(|first| !is_named(first.name, name) || alike.next().is_some())
         })
+    }
+
+    /// A field by which the request is judged and which ends at the gate, because `Connection` names
+    /// it (RFC 9110 section 7.6.1): the origin would read another request.
+    fn taken_away(&self) -> Option<String> {
+        let fields = &self.head.fields;
+        let mut judged = fields.iter().filter_map(|field| {
+            let name = std::str::from_utf8(field.name).ok()?.to_ascii_lowercase();
+            let is_judged = ONCE.contains(&&*name)
+                || ALSO_JUDGED.contains(&&*name)
+                || carries_credential(name.as_bytes());
+            is_judged.then_some(name)
+        });
+        judged.find(|name| fields.connection_has(name))
     }
 
     /// The hashes of the credentials that it presents, where a rule asks for them.
@@ -440,7 +462,11 @@ impl Request<'_> {
             };
             said.await.map_err(|_| Refusal::from(Code::BadRequest))?;
         }
-        peek.more(connection).await
+        // Not kept meanwhile: clients that begin bodies and fall silent would take every turn.
+        flow.wait_for_client();
+        let read = peek.more(connection).await;
+        flow.resume()?;
+        read
     }
 }
 
