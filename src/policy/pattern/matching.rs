@@ -34,6 +34,10 @@ impl Piece {
 /// On a mismatch the last [`Piece::Within`] takes one byte more (never a slash), or else the last
 /// [`Piece::Across`] does. Earlier runs need no second chance: what follows them was found at the
 /// first place where it can stand, and a later place leaves less for the rest.
+///
+/// A [`Piece::Within`] that reached the end of its segment has tried every place in that segment. So
+/// the run across begins again where the next segment can be reached, not one byte further: else a
+/// long segment would be searched once for each of its bytes.
 pub(super) fn matches(pieces: &[Piece], text: &[u8], lower: bool) -> bool {
     let (mut at, mut next) = (0, 0);
     let mut within: Option<(usize, usize)> = None;
@@ -86,8 +90,13 @@ pub(super) fn matches(pieces: &[Piece], text: &[u8], lower: bool) -> bool {
         } else if let Some((after, taken)) = across
             && taken < text.len()
         {
-            (at, next) = (after, taken + 1);
-            (across, within) = (Some((after, taken + 1)), None);
+            let again = match within {
+                Some((_, end)) if end >= text.len() => return false,
+                Some((at, end)) => (taken + 1).max((end + 1).saturating_sub(at - after)),
+                None => taken + 1,
+            };
+            (at, next) = (after, again);
+            (across, within) = (Some((after, again)), None);
         } else {
             return false;
         }

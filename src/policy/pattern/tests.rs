@@ -465,3 +465,18 @@ fn a_path_is_folded_as_its_readings_are() {
         );
     }
 }
+
+#[test]
+fn a_long_segment_is_searched_once() {
+    // A search for each byte of the segment would not end.
+    let length = 1 << 22;
+    let text = "a".repeat(length);
+    for (front, back) in [("", ""), ("/", ""), ("", "/b"), ("b/", "/c")] {
+        let text = format!("{front}{text}{back}");
+        for kind in [Kind::Name, Kind::Repository] {
+            let pattern = pattern("**a*ab", kind);
+            assert!(!pattern.matches(&text));
+            assert!(pattern.matches(&format!("{text}/xaxab")));
+        }
+    }
+}
