@@ -72,7 +72,7 @@ pub struct RequestFacts {
     /// any of them, an allow by all of them.
     ///
     /// [`Path::readings`]: crate::name::Path::readings
-    pub other_readings: Box<[RequestFacts]>,
+    pub other_readings: Box<[Self]>,
 }
 
 impl RequestFacts {
