@@ -1,0 +1,338 @@
+//! The client: one process, one thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::figures::Mode;
+use crate::{cpu, origin, tls};
+
+/// How many ask at the same time.
+const CLIENTS: usize = 50;
+const BULK_STREAMS: usize = 4;
+/// What is not measured, until connections and caches are warm.
+const WARM_UP: Duration = Duration::from_millis(500);
+const PACE: Duration = Duration::from_millis(20);
+const FEW_TUNNELS: usize = 1_000;
+/// One caller alone has two thirds of what tidegate may dial with 20,000 descriptors.
+const MANY_TUNNELS: usize = 6_000;
+/// How long a proxy may take to free memory, before it is looked at.
+const TIME_TO_SETTLE: Duration = Duration::from_secs(3);
+/// How long one request may take.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+type Figures = BTreeMap<&'static str, f64>;
+
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+/// What to measure.
+#[derive(Clone, Copy, clap::Args)]
+pub struct Options {
+    mode: Mode,
+    /// The proxy; none: straight to the origin
+    #[arg(long)]
+    proxy: Option<SocketAddr>,
+    /// The process of the proxy
+    #[arg(long)]
+    pid: Option<u32>,
+    #[arg(long)]
+    seconds: f64,
+}
+
+/// Measures and prints the figures as JSON. This process looks at the proxy itself, at the moment: it
+/// has priority, and the suite may have to wait for other work on the machine.
+pub async fn run(options: Options) -> Result<()> {
+    let seconds = Duration::from_secs_f64(options.seconds);
+    let Options {
+        mode, proxy, pid, ..
+    } = options;
+    let pid = pid.unwrap_or_else(std::process::id);
+    let figures = match mode {
+        Mode::Bulk | Mode::TlsBulk => bulk(mode, proxy, pid, seconds).await?,
+        Mode::Idle => idle(proxy, pid).await?,
+        Mode::Latency => latency(proxy, seconds).await?,
+        _ => requests(mode, proxy, pid, seconds).await?,
+    };
+    println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+/// As many requests as can be made.
+async fn requests(
+    mode: Mode,
+    proxy: Option<SocketAddr>,
+    pid: u32,
+    seconds: Duration,
+) -> Result<Figures> {
+    let (times, failed) = (
+        Rc::new(RefCell::new(Vec::new())),
+        Rc::new(RefCell::new(Vec::new())),
+    );
+    let begin = Instant::now() + WARM_UP;
+    for _ in 0..CLIENTS {
+        let (times, failed) = (times.clone(), failed.clone());
+        tokio::task::spawn_local(async move {
+            let mut client = Client {
+                mode,
+                proxy,
+                kept: None,
+            };
+            loop {
+                let asked = Instant::now();
+                match tokio::time::timeout(DEADLINE, client.ask()).await {
+                    Ok(Ok(())) if asked >= begin => times.borrow_mut().push(asked.elapsed()),
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        client.kept = None;
+                        failed.borrow_mut().push(format!("{error:#}"));
+                        tokio::time::sleep(PACE).await;
+                    }
+                    Err(_) => failed.borrow_mut().push("no answer".to_owned()),
+                }
+            }
+        });
+    }
+    tokio::time::sleep_until(begin.into()).await;
+    let (spent, before) = (cpu::spent(pid), times.borrow().len());
+    let begin = Instant::now();
+    tokio::time::sleep(seconds).await;
+    let (took, spent) = (
+        begin.elapsed(),
+        cpu::spent(pid).saturating_sub(spent).as_secs_f64(),
+    );
+    let (mut times, failed) = (times.take().split_off(before), failed.take());
+    ensure!(
+        failed.len() * 100 <= times.len(),
+        "{} of {} requests failed: {}",
+        failed.len(),
+        times.len(),
+        failed.first().map_or("", |it| it.as_str())
+    );
+    Ok(BTreeMap::from([
+        ("operations", times.len() as f64),
+        ("failed", failed.len() as f64),
+        ("cpu_s", spent),
+        ("per_s", times.len() as f64 / took.as_secs_f64()),
+        ("per_cpu_s", times.len() as f64 / spent),
+        ("p50_us", percentile(&mut times, 0.5)),
+        ("p99_us", percentile(&mut times, 0.99)),
+    ]))
+}
+
+/// In microseconds; 0 of no times.
+fn percentile(times: &mut [Duration], share: f64) -> f64 {
+    times.sort();
+    let index = (times.len() as f64 * share) as usize;
+    times.get(index).map_or(0.0, |it| it.as_secs_f64() * 1e6)
+}
+
+/// As many bytes as come.
+async fn bulk(
+    mode: Mode,
+    proxy: Option<SocketAddr>,
+    pid: u32,
+    seconds: Duration,
+) -> Result<Figures> {
+    let bytes = Rc::new(Cell::new(0_u64));
+    for _ in 0..BULK_STREAMS {
+        let mut stream = Client {
+            mode,
+            proxy,
+            kept: None,
+        }
+        .open()
+        .await?;
+        stream.write_all(request("/bulk").as_bytes()).await?;
+        stream.flush().await?;
+        let bytes = bytes.clone();
+        tokio::task::spawn_local(async move {
+            let mut buffer = vec![0; 256 << 10];
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                bytes.set(bytes.get() + count as u64);
+            }
+        });
+    }
+    tokio::time::sleep(WARM_UP).await;
+    let (spent, before) = (cpu::spent(pid), bytes.get());
+    let begin = Instant::now();
+    tokio::time::sleep(seconds).await;
+    let (took, spent) = (
+        begin.elapsed(),
+        cpu::spent(pid).saturating_sub(spent).as_secs_f64(),
+    );
+    let gib = (bytes.get() - before) as f64 / f64::from(1 << 30);
+    ensure!(gib > 0.0, "no bytes came");
+    Ok(BTreeMap::from([
+        ("gib", gib),
+        ("cpu_s", spent),
+        ("cpu_s_per_gib", spent / gib),
+        ("gbit_per_s", gib * 8.589_934_592 / took.as_secs_f64()),
+    ]))
+}
+
+/// Opens few, then many tunnels, then closes them, and looks at the memory of the proxy after each step.
+async fn idle(proxy: Option<SocketAddr>, pid: u32) -> Result<Figures> {
+    let mut tunnels = Vec::new();
+    let mut memory = Vec::new();
+    for count in [FEW_TUNNELS, MANY_TUNNELS] {
+        while tunnels.len() < count {
+            let mut client = Client {
+                mode: Mode::Tunnel,
+                proxy,
+                kept: None,
+            };
+            tokio::time::timeout(DEADLINE, client.ask())
+                .await
+                .context("no answer")??;
+            tunnels.push(client);
+        }
+        tokio::time::sleep(TIME_TO_SETTLE).await;
+        memory.push(cpu::resident(pid) as f64);
+    }
+    tunnels.clear();
+    tokio::time::sleep(TIME_TO_SETTLE).await;
+    memory.push(cpu::resident(pid) as f64);
+    let [few, many, closed] = memory[..] else {
+        bail!("three steps")
+    };
+    let tunnels = (MANY_TUNNELS - FEW_TUNNELS) as f64;
+    Ok(BTreeMap::from([
+        ("tunnels", tunnels),
+        ("bytes_per_tunnel", (many - few) / tunnels),
+        ("kept_bytes_per_tunnel", ((closed - few) / tunnels).max(0.0)),
+    ]))
+}
+
+/// One request at a time.
+async fn latency(proxy: Option<SocketAddr>, seconds: Duration) -> Result<Figures> {
+    let mut figures = Figures::new();
+    for (mode, key) in [
+        (Mode::Connect, "new_us"),
+        (Mode::Tunnel, "kept_us"),
+        (Mode::Http, "http_us"),
+    ] {
+        let mut client = Client {
+            mode,
+            proxy,
+            kept: None,
+        };
+        let mut times = Vec::new();
+        // Peers that have no such mode leave its figure out.
+        if client.ask().await.is_err() {
+            continue;
+        }
+        let mut tick = tokio::time::interval(PACE);
+        let end = Instant::now() + seconds;
+        while Instant::now() < end {
+            tick.tick().await;
+            let asked = Instant::now();
+            tokio::time::timeout(DEADLINE, client.ask())
+                .await
+                .context("no answer")??;
+            times.push(asked.elapsed());
+        }
+        figures.insert(key, percentile(&mut times, 0.5));
+    }
+    Ok(figures)
+}
+
+struct Client {
+    mode: Mode,
+    proxy: Option<SocketAddr>,
+    kept: Option<Box<dyn Stream>>,
+}
+
+impl Client {
+    /// One request, answered.
+    async fn ask(&mut self) -> Result<()> {
+        let keeps = matches!(self.mode, Mode::Http | Mode::Tunnel | Mode::TlsHttp);
+        // A proxy may close a kept connection at any time: then the request is made on a new one.
+        if let Some(mut kept) = self.kept.take()
+            && exchange(&mut kept, self.line()).await.is_ok()
+        {
+            self.kept = Some(kept);
+            return Ok(());
+        }
+        let mut stream = self.open().await?;
+        exchange(&mut stream, self.line()).await?;
+        self.kept = keeps.then_some(stream);
+        Ok(())
+    }
+
+    fn line(&self) -> &'static str {
+        match (self.mode, self.proxy) {
+            (Mode::Http, Some(_)) => "http://127.0.0.1:18000/",
+            _ => "/",
+        }
+    }
+
+    /// A connection on which requests can be made.
+    async fn open(&self) -> Result<Box<dyn Stream>> {
+        let is_tls = matches!(self.mode, Mode::TlsConnect | Mode::TlsHttp | Mode::TlsBulk);
+        let target = if is_tls { origin::TLS } else { origin::PLAIN };
+        let mut stream = TcpStream::connect(self.proxy.unwrap_or(target)).await?;
+        stream.set_nodelay(true)?;
+        if self.proxy.is_some() && self.mode != Mode::Http {
+            let authority = if is_tls {
+                "localhost:18001"
+            } else {
+                "127.0.0.1:18000"
+            };
+            let head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            let answer = read_until(&mut stream, b"\r\n\r\n").await?;
+            ensure!(
+                answer.get(8..12) == Some(b" 200"),
+                "CONNECT: {}",
+                String::from_utf8_lossy(&answer)
+            );
+        }
+        if is_tls {
+            return Ok(Box::new(
+                tls::connector().connect(tls::localhost(), stream).await?,
+            ));
+        }
+        Ok(Box::new(stream))
+    }
+}
+
+fn request(target: &str) -> String {
+    let host = if target.starts_with("http:") {
+        "127.0.0.1:18000"
+    } else {
+        "localhost:18001"
+    };
+    format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: compare\r\nAccept: */*\r\n\r\n")
+}
+
+async fn exchange(stream: &mut Box<dyn Stream>, target: &str) -> Result<()> {
+    stream.write_all(request(target).as_bytes()).await?;
+    stream.flush().await?;
+    let answer = read_until(stream, b"\r\n\r\nok").await?;
+    ensure!(
+        answer.get(8..12) == Some(b" 200"),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    Ok(())
+}
+
+async fn read_until(stream: &mut (impl AsyncRead + Unpin), end: &[u8]) -> Result<Vec<u8>> {
+    let mut answer = Vec::with_capacity(1024);
+    while !answer.ends_with(end) {
+        if stream.read_buf(&mut answer).await? == 0 {
+            bail!("closed after {:?}", String::from_utf8_lossy(&answer));
+        }
+        ensure!(answer.len() < 64 << 10, "the answer is too long");
+        let is_refused = answer.len() > 12 && answer.get(9) != Some(&b'2');
+        ensure!(!is_refused, "{}", String::from_utf8_lossy(&answer));
+    }
+    Ok(answer)
+}

@@ -1,0 +1,264 @@
+//! Runs each peer in each mode, in turns: A B C A B C.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum as _;
+
+use crate::figures::{Machine, Mode, Results, Run};
+use crate::peer::{Peer, Peers, Places};
+use crate::program::{CLIENT_CPU, PROXY_CPU, Program, Starter};
+use crate::{certificates, draw as picture, origin, table};
+
+const TIME_TO_LISTEN: Duration = Duration::from_secs(20);
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The list of peers; configurations lie beside it
+    #[arg(long, default_value = "benches/compare/peers.toml")]
+    peers: PathBuf,
+    /// The program that is measured
+    #[arg(long, default_value = "target/release/tidegate")]
+    tidegate: PathBuf,
+    /// Where figures, table and picture go
+    #[arg(long, default_value = "benches/results")]
+    results: PathBuf,
+    /// Only these peers
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only these modes
+    #[arg(long, value_delimiter = ',')]
+    modes: Vec<Mode>,
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// The name of the files in `results`; the date if not given
+    #[arg(long)]
+    name: Option<String>,
+}
+
+/// Measures and draws.
+pub fn run(options: &Options) -> Result<()> {
+    let folder = options.peers.parent().context("no folder")?.to_path_buf();
+    let scratch = std::env::temp_dir().join(format!("tidegate-compare-{}", std::process::id()));
+    fs::create_dir_all(&scratch)?;
+    let compare = std::env::current_exe()?;
+    let places = Places {
+        certificates: scratch.join("certificates"),
+        built: compare.parent().context("no folder")?.to_path_buf(),
+        tidegate: options
+            .tidegate
+            .canonicalize()
+            .context("build tidegate first")?,
+        compare,
+        scratch,
+    };
+    certificates::make(&places.certificates)?;
+    let suite = Suite {
+        options,
+        places,
+        folder,
+        starter: Starter::new(),
+    };
+    let measured = suite.all();
+    fs::remove_dir_all(&suite.places.scratch)?;
+    let results = measured?;
+    let name = options
+        .name
+        .clone()
+        .unwrap_or_else(|| results.machine.date.clone());
+    fs::create_dir_all(&options.results)?;
+    let file = options.results.join(format!("{name}.json"));
+    fs::write(&file, serde_json::to_string_pretty(&results)? + "\n")?;
+    draw(&file)
+}
+
+/// Draws the table and the picture beside a file of figures.
+pub fn draw(file: &Path) -> Result<()> {
+    let results: Results = serde_json::from_str(&fs::read_to_string(file)?)?;
+    fs::write(file.with_extension("md"), table::markdown(&results))?;
+    fs::write(file.with_extension("svg"), picture::svg(&results))?;
+    println!("{}", file.with_extension("md").display());
+    println!("{}", file.with_extension("svg").display());
+    Ok(())
+}
+
+struct Suite<'a> {
+    options: &'a Options,
+    places: Places,
+    folder: PathBuf,
+    starter: Starter,
+}
+
+impl Suite<'_> {
+    fn all(&self) -> Result<Results> {
+        let peers = self.installed()?;
+        let mut machine = self.machine(&peers)?;
+        let this = self.places.compare.clone();
+        let arguments = [
+            this.as_os_str(),
+            "origin".as_ref(),
+            self.places.certificates.as_os_str(),
+        ];
+        let log = self.places.scratch.join("origin.log");
+        let _origin = self.starter.start(CLIENT_CPU, &arguments, &log)?;
+        listens(origin::TLS, &log)?;
+        let modes = if self.options.modes.is_empty() {
+            Mode::value_variants()
+        } else {
+            &self.options.modes
+        };
+        let mut runs = Vec::new();
+        for mode in modes {
+            for round in 1..=self.options.rounds {
+                for peer in peers.iter().filter(|peer| peer.modes.contains(mode)) {
+                    match self.one(peer, *mode) {
+                        Ok(figures) => {
+                            println!("{mode:?} {round} {}: {figures:.1?}", peer.name);
+                            runs.push(Run {
+                                mode: *mode,
+                                peer: peer.name.clone(),
+                                round,
+                                figures,
+                            });
+                        }
+                        Err(error) => {
+                            println!("{mode:?} {round} {}: NOT MEASURED: {error:#}", peer.name)
+                        }
+                    }
+                    std::io::stdout().flush()?;
+                }
+            }
+        }
+        machine.load.push(load_average());
+        ensure!(!runs.is_empty(), "nothing was measured");
+        Ok(Results { machine, runs })
+    }
+
+    fn installed(&self) -> Result<Vec<Peer>> {
+        let all = Peers::read(&self.options.peers)?.peer;
+        let wanted = all
+            .into_iter()
+            .filter(|it| self.options.only.is_empty() || self.options.only.contains(&it.name));
+        let (here, missing): (Vec<_>, Vec<_>) =
+            wanted.partition(|it| it.is_installed(&self.places));
+        for peer in missing {
+            println!("not installed: {}", peer.name);
+        }
+        Ok(here)
+    }
+
+    fn machine(&self, peers: &[Peer]) -> Result<Machine> {
+        let mut configurations = BTreeMap::new();
+        peers
+            .iter()
+            .for_each(|peer| peer.digests(&self.folder, &mut configurations));
+        let processors = fs::read_to_string("/proc/cpuinfo")?;
+        let processor = processors
+            .lines()
+            .find_map(|it| it.strip_prefix("model name")?.split_once(": "));
+        Ok(Machine {
+            date: said(&["date", "+%Y-%m-%d"])?,
+            processor: processor.map_or_else(|| "unknown".to_owned(), |(_, name)| name.to_owned()),
+            processors: std::thread::available_parallelism()?.get(),
+            kernel: said(&["uname", "-sr"])?,
+            load: vec![load_average()],
+            rounds: self.options.rounds,
+            seconds: self.options.seconds,
+            versions: peers
+                .iter()
+                .map(|it| (it.name.clone(), it.version(&self.places)))
+                .collect(),
+            configurations,
+        })
+    }
+
+    /// One peer, started anew, in one mode.
+    fn one(&self, peer: &Peer, mode: Mode) -> Result<BTreeMap<String, f64>> {
+        let command = peer.prepare(&self.folder, &self.places)?;
+        let log = self.places.scratch.join(format!("{}.log", peer.name));
+        let proxy = self.starter.start(PROXY_CPU, &command, &log)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port));
+        listens(address, &log)?;
+        let this = self.places.compare.as_path();
+        let _spinners = if mode == Mode::Latency {
+            vec![
+                self.starter.spin(CLIENT_CPU, this)?,
+                self.starter.spin(PROXY_CPU, this)?,
+            ]
+        } else {
+            Vec::new()
+        };
+        let mode_name = mode
+            .to_possible_value()
+            .context("no name")?
+            .get_name()
+            .to_owned();
+        let (pid, seconds) = (proxy.id().to_string(), self.options.seconds.to_string());
+        let address_text = address.to_string();
+        let options = [
+            "load",
+            &mode_name,
+            "--proxy",
+            &address_text,
+            "--pid",
+            &pid,
+            "--seconds",
+            &seconds,
+        ];
+        let arguments: Vec<&OsStr> = std::iter::once(this.as_os_str())
+            .chain(options.map(OsStr::new))
+            .collect();
+        let mut load = self.starter.ask(CLIENT_CPU, &arguments)?;
+        let mut said = String::new();
+        load.child
+            .stdout
+            .take()
+            .context("no output")?
+            .read_to_string(&mut said)?;
+        wait_closed(proxy, address);
+        serde_json::from_str(&said).context("the client ended without figures")
+    }
+}
+
+fn listens(address: SocketAddr, log: &Path) -> Result<()> {
+    let end = Instant::now() + TIME_TO_LISTEN;
+    while TcpStream::connect(address).is_err() {
+        let said = fs::read_to_string(log).unwrap_or_default();
+        ensure!(Instant::now() < end, "{address} does not answer: {said}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Ends a proxy and waits until the next can have its port.
+fn wait_closed(proxy: Program, address: SocketAddr) {
+    drop(proxy);
+    let end = Instant::now() + TIME_TO_LISTEN;
+    while TcpStream::connect(address).is_ok() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn said(words: &[&str]) -> Result<String> {
+    let (program, arguments) = words.split_first().context("no program")?;
+    let output = Command::new(program).args(arguments).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ')
+        .next()
+        .and_then(|it| it.parse().ok())
+        .unwrap_or_default()
+}
