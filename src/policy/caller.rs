@@ -60,7 +60,7 @@ pub(super) struct Group {
 }
 
 /// The evidence that makes a caller a member.
-#[derive(Debug)]
+#[derive(Debug, Eq, PartialEq)]
 pub(super) enum Member {
     Claim(Box<str>, Pattern),
     San(Pattern),

@@ -112,6 +112,11 @@ impl Directory {
         self.entries.get(self.hosts.first(host)? as usize)
     }
 
+    /// The place of the most specific entry of a host.
+    pub(super) fn place(&self, host: &Host) -> Option<u32> {
+        self.hosts.first(host)
+    }
+
     /// Every pattern of the entries.
     pub(super) fn patterns(&self) -> impl Iterator<Item = HostPattern> {
         self.hosts.patterns(|_| true)

@@ -87,6 +87,36 @@ impl HostMap {
         first
     }
 
+    /// Adds the heads of the chains that [`HostMap::each`] follows: hosts with equal heads are named
+    /// by the same rules.
+    pub(super) fn heads(&self, host: &Host, into: &mut Vec<u32>) {
+        match host {
+            Host::Name(name) => {
+                let labels = labels(name);
+                for (depth, suffix) in name.suffixes().enumerate() {
+                    if depth > 0 && self.suffixes & labels_bit(labels - depth) == 0 {
+                        continue;
+                    }
+                    if let Some(node) = self.names.get(suffix) {
+                        let head = if depth == 0 { node.exact } else { node.below };
+                        into.extend((head != END).then_some(head));
+                    }
+                }
+            }
+            Host::Address(address) => {
+                let meant = canonical(*address);
+                let both = [Some(*address), (meant != *address).then_some(meant)];
+                for address in both.into_iter().flatten() {
+                    for length in &self.lengths {
+                        let network = IpNet::new(address, *length).map(|network| network.trunc());
+                        let head = network.ok().and_then(|it| self.networks.get(&it));
+                        into.extend(head);
+                    }
+                }
+            }
+        }
+    }
+
     /// Every pattern whose first rule is wanted.
     pub(super) fn patterns(
         &self,

@@ -163,6 +163,15 @@ impl Policy {
         }
     }
 
+    /// The service whose data file reads a request to a destination, where there is one.
+    pub(super) fn reader_of(&self, target: &Target, path: &Path) -> Option<&str> {
+        let label = self.label(target);
+        let split = label.entry.and_then(|entry| entry.split(path.path()));
+        let category = split.unwrap_or(label.category);
+        let service = label.entry.and_then(|entry| entry.service.as_deref());
+        self.catalogue.services.reader(service, category)
+    }
+
     /// The service that reads requests to a destination, where its entry names one.
     pub(super) fn service_of(&self, target: &Target) -> Option<&str> {
         self.label(target).entry?.service.as_deref()

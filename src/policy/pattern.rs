@@ -216,7 +216,7 @@ impl Pattern {
     }
 
     /// The text, where the pattern matches that text and no other.
-    fn only_text(&self) -> Option<&str> {
+    pub(super) fn only_text(&self) -> Option<&str> {
         match &*self.machines {
             [machine] if machine.reading == Reading::Exact && !self.text.contains(['*', '%']) => {
                 Some(&self.text)

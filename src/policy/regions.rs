@@ -11,11 +11,11 @@
 //! ends the branch. [`Regions`] visits the leaves one after the other, so a search for one region
 //! costs one.
 
-mod cell;
+pub(super) mod cell;
 mod hosts;
-mod requests;
+pub(super) mod requests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ enum Dimension {
 
 /// What a request names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Name {
+pub(super) enum Name {
     Repository,
     Package,
     Reference,
@@ -214,7 +214,7 @@ impl Policy {
 }
 
 /// A caller of which nothing is known.
-fn anyone() -> Who {
+pub(super) fn anyone() -> Who {
     Who {
         tier: TierId(0),
         tier_basis: TierBasis::Unattributed,
@@ -273,13 +273,18 @@ impl Regions<'_> {
             Dimension::Subject => cell::subjects(&rules)?,
             Dimension::Repository => cell::repositories(&rules)?,
             Dimension::Protocol => cell::protocols(self.scope.tunnels),
-            Dimension::Port => cell::ports(&rules, &self.default_ports(region)),
-            Dimension::Message => requests::messages(policy, region),
-            Dimension::Path => requests::paths(policy, region, &rules)?,
+            Dimension::Port => {
+                let usual = default_ports(&[policy], &region.witness.target);
+                cell::ports(&rules, &usual)
+            }
+            Dimension::Message => requests::messages(policy, &region.witness.target),
+            Dimension::Path => requests::paths(&[policy], &region.witness, &rules)?,
             Dimension::Method => requests::methods(&rules)?,
             Dimension::Action => requests::actions(&rules),
-            Dimension::Operation => requests::operations(policy, region, &rules)?,
-            Dimension::Names(name) => requests::names(name, region, &rules)?,
+            Dimension::Operation => {
+                requests::operations(&[policy], &region.witness.target, &rules)?
+            }
+            Dimension::Names(name) => requests::names(name, &region.witness, &rules)?,
             Dimension::Credentials => requests::credentials(&rules),
         };
         let holds = |cell: &Cell| {
@@ -296,16 +301,6 @@ impl Regions<'_> {
         tiers.map(Cell::Tier).collect()
     }
 
-    /// The ports that conditions without ports may mean.
-    fn default_ports(&self, region: &Region) -> PortSet {
-        let target = &region.witness.target;
-        let of_entry = self.policy.label(target).ports.iter().copied();
-        let servers = self.policy.servers.all();
-        let here = servers.filter(|server| server.target.host == target.host);
-        let of_servers = here.map(|server| server.target.port);
-        PortSet::of(of_entry.chain(of_servers).chain([80, 443]))
-    }
-
     /// One part of a region; `None` where the rule of the scope is for none of its flows.
     fn part(&self, region: &Region, dimension: Dimension, cell: Cell) -> Option<Region> {
         let mut part = region.clone();
@@ -317,29 +312,42 @@ impl Regions<'_> {
         part.rules.retain(matched);
         part.cells.push(cell);
         if dimension == Dimension::Port {
-            self.drop_overruled(&mut part);
+            drop_overruled(self.policy, &mut part.rules, self.scope.rule);
         }
         let wanted = self.scope.rule.is_none_or(|rule| {
             part.rules.contains(&rule) || dimension.is_of_requests() && self.scope.tunnels
         });
         wanted.then_some(part)
     }
+}
 
-    /// Leaves out the rules that a deny overrules, whatever the request does: all but the denies
-    /// before it, of which a record may name one.
-    fn drop_overruled(&self, part: &mut Region) {
-        let rule = |id: RuleId| self.policy.rule(id);
-        let settled = |id: &RuleId| rule(*id).is_some_and(|rule| is_deny(rule) && is_whole(rule));
-        let Some(place) = part.rules.iter().position(settled) else {
-            return;
-        };
-        let mut at = 0;
-        part.rules.retain(|id| {
-            let before = at <= place;
-            at += 1;
-            (before && rule(*id).is_some_and(is_deny)) || self.scope.rule == Some(*id)
-        });
-    }
+/// The ports that conditions without ports may mean.
+pub(super) fn default_ports(policies: &[&Policy], target: &Target) -> PortSet {
+    let of_policy = |policy: &&Policy| {
+        let servers = policy.servers.all();
+        let here = servers.filter(|server| server.target.host == target.host);
+        let of_entry = policy.label(target).ports.iter().copied();
+        of_entry
+            .chain(here.map(|server| server.target.port))
+            .collect::<Vec<u16>>()
+    };
+    PortSet::of(policies.iter().flat_map(of_policy).chain([80, 443]))
+}
+
+/// Leaves out the rules that a deny overrules, whatever the request does: all but the denies before
+/// it, of which a record may name one, and the rule to `keep`.
+pub(super) fn drop_overruled(policy: &Policy, rules: &mut Vec<RuleId>, keep: Option<RuleId>) {
+    let rule = |id: RuleId| policy.rule(id);
+    let settled = |id: &RuleId| rule(*id).is_some_and(|rule| is_deny(rule) && is_whole(rule));
+    let Some(place) = rules.iter().position(settled) else {
+        return;
+    };
+    let mut at = 0;
+    rules.retain(|id| {
+        let before = at <= place;
+        at += 1;
+        (before && rule(*id).is_some_and(is_deny)) || keep == Some(*id)
+    });
 }
 
 fn is_deny(rule: &Rule) -> bool {
@@ -394,7 +402,6 @@ impl Point {
     }
 
     /// Whether the reader of the service reads the facts of the flow from its method and path.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for differences of policies"))]
     pub(super) fn feasible(&self, policy: &Policy) -> Feasible {
         let Some(request) = &self.request else {
             return Feasible::Yes;

@@ -73,6 +73,17 @@ impl TlsRouting {
         found.map(|upstream| &upstream.name)
     }
 
+    /// The place of the upstream that names this host.
+    pub(super) fn upstream_place(&self, host: &Host) -> Option<u32> {
+        self.upstream_hosts.as_ref()?.first(host)
+    }
+
+    /// Every pattern of the hosts of upstreams.
+    pub(super) fn upstream_patterns(&self) -> impl Iterator<Item = HostPattern> {
+        let hosts = self.upstream_hosts.iter();
+        hosts.flat_map(|hosts| hosts.patterns(|_| true))
+    }
+
     /// The upstream of that name.
     pub(super) fn named(&self, name: &str) -> Option<&Arc<str>> {
         let mut names = self.upstreams.iter().map(|upstream| &upstream.name);

@@ -198,14 +198,25 @@ impl Callers {
         if self.groups != 0 && self.groups & who.groups.0 == 0 {
             return Some(Miss::Groups);
         }
-        let subject = who.subject.as_deref();
-        if !self.subjects.is_empty() && !subject.is_some_and(|it| matches(&self.subjects, it)) {
+        if !self.has_subject(who) {
             return Some(Miss::Subject);
         }
         let claimed = who.claimed.iter().filter(|_| !is_allow);
         let mut known = who.repository.iter().chain(claimed);
         let meets = self.repositories.is_empty() || known.any(|it| matches(&self.repositories, it));
         (!meets).then_some(Miss::Repository)
+    }
+
+    /// Whether the verified user of a caller is among the subjects, where there are any.
+    pub(super) fn has_subject(&self, who: &Who) -> bool {
+        let subject = who.subject.as_deref();
+        self.subjects.is_empty() || subject.is_some_and(|it| matches(&self.subjects, it))
+    }
+
+    /// Whether the verified repository of a caller is among the repositories, where there are any.
+    pub(super) fn has_repository(&self, who: &Who) -> bool {
+        let repository = who.repository.as_deref();
+        self.repositories.is_empty() || repository.is_some_and(|it| matches(&self.repositories, it))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::policy::rule::{Ports, Rule};
 
 /// One part of one dimension.
 #[derive(Clone, Debug)]
-pub(super) enum Cell {
+pub(in crate::policy) enum Cell {
     /// Not split.
     Any,
     Host(Arc<HostGroup>),
@@ -56,7 +56,7 @@ pub(super) enum Cell {
 
 /// Texts that some patterns do not tell apart, or the absence of a text.
 #[derive(Clone, Debug)]
-pub(super) struct Text {
+pub(in crate::policy) struct Text {
     patterns: Arc<[Pattern]>,
     /// `None`: there is no text.
     found: Option<(Box<[bool]>, Box<str>)>,
@@ -64,7 +64,7 @@ pub(super) struct Text {
 
 /// Operations that some rules do not tell apart.
 #[derive(Clone, Debug)]
-pub(super) struct Operation {
+pub(in crate::policy) struct Operation {
     pub(super) patterns: Arc<[Pattern]>,
     /// For each pattern whether it names the operation, read by an allow and by a deny.
     pub(super) found: Box<[(bool, bool)]>,
@@ -74,7 +74,10 @@ pub(super) struct Operation {
 
 impl Text {
     /// One part for each set of texts that the patterns do not tell apart; one more for no text.
-    pub(super) fn split(patterns: Vec<Pattern>, optional: bool) -> Result<Vec<Self>, TooComplex> {
+    pub(in crate::policy) fn split(
+        patterns: Vec<Pattern>,
+        optional: bool,
+    ) -> Result<Vec<Self>, TooComplex> {
         let patterns: Arc<[Pattern]> = patterns.into();
         let all: Vec<&Pattern> = patterns.iter().collect();
         let of = |found| Self {
@@ -94,7 +97,7 @@ impl Text {
         Ok(parts)
     }
 
-    pub(super) fn witness(&self) -> Option<&str> {
+    pub(in crate::policy) fn witness(&self) -> Option<&str> {
         self.found.as_ref().map(|(_, witness)| &**witness)
     }
 
@@ -115,7 +118,7 @@ impl Text {
 
 impl Cell {
     /// Puts the witness of the cell into a flow.
-    pub(super) fn write(&self, point: &mut Point) {
+    pub(in crate::policy) fn write(&self, point: &mut Point) {
         let text = |text: &Text| text.witness().map(Arc::from);
         match self {
             Self::Any | Self::Host(_) => {}
@@ -168,7 +171,12 @@ impl Cell {
     }
 
     /// Whether a flow is in the cell.
-    pub(super) fn contains(&self, policy: &Policy, groups: &HostGroups, point: &Point) -> bool {
+    pub(in crate::policy) fn contains(
+        &self,
+        policy: &Policy,
+        groups: &HostGroups,
+        point: &Point,
+    ) -> bool {
         let who = &point.who;
         match self {
             Self::Any => true,
@@ -219,7 +227,7 @@ impl Cell {
 
     /// Whether the part of a rule that this cell is about can hold of a flow in the cell. What
     /// depends on other cells counts as possible.
-    pub(super) fn may_match(&self, rule: &Rule, point: &Point) -> bool {
+    pub(in crate::policy) fn may_match(&self, rule: &Rule, point: &Point) -> bool {
         let any = |patterns: &[Pattern], text: Option<&str>| {
             let named = |text: &str| patterns.iter().any(|pattern| pattern.matches(text));
             patterns.is_empty() || text.is_some_and(named)
@@ -258,7 +266,7 @@ impl Cell {
 }
 
 /// Whether a pattern names an operation, read by an allow and by a deny or ask.
-pub(super) fn names_operation(pattern: &Pattern, facts: &RequestFacts) -> (bool, bool) {
+pub(in crate::policy) fn names_operation(pattern: &Pattern, facts: &RequestFacts) -> (bool, bool) {
     let named = |narrow| {
         facts
             .operation_words(narrow)
@@ -269,7 +277,7 @@ pub(super) fn names_operation(pattern: &Pattern, facts: &RequestFacts) -> (bool,
 }
 
 /// What a request names.
-pub(super) fn fact(name: Name, point: &Point) -> Option<&str> {
+pub(in crate::policy) fn fact(name: Name, point: &Point) -> Option<&str> {
     let facts = &point.request.as_ref()?.facts;
     let call = facts.mcp.as_ref();
     match name {
@@ -282,7 +290,7 @@ pub(super) fn fact(name: Name, point: &Point) -> Option<&str> {
 }
 
 /// Callers by the sets of groups, one a rule, that they are in.
-pub(super) fn groups(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
+pub(in crate::policy) fn groups(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let sets: BTreeSet<u128> = rules.iter().map(|rule| rule.from.groups).collect();
     let sets: Arc<[u128]> = sets.into_iter().filter(|set| *set != 0).collect();
     let met = |groups: u128| -> Box<[bool]> { sets.iter().map(|set| set & groups != 0).collect() };
@@ -308,13 +316,13 @@ pub(super) fn groups(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
 /// The most sets of groups that are told apart.
 const MAX_GROUP_SETS: usize = 4096;
 
-pub(super) fn subjects(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
+pub(in crate::policy) fn subjects(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let patterns = distinct(rules.iter().flat_map(|rule| &rule.from.subjects).cloned());
     let parts = Text::split(patterns, true)?;
     Ok(parts.into_iter().map(Cell::Subject).collect())
 }
 
-pub(super) fn repositories(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
+pub(in crate::policy) fn repositories(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let patterns = distinct(
         rules
             .iter()
@@ -326,7 +334,7 @@ pub(super) fn repositories(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
 }
 
 /// Each pattern once.
-pub(super) fn distinct(patterns: impl Iterator<Item = Pattern>) -> Vec<Pattern> {
+pub(in crate::policy) fn distinct(patterns: impl Iterator<Item = Pattern>) -> Vec<Pattern> {
     let mut distinct: Vec<Pattern> = Vec::new();
     for pattern in patterns {
         if !distinct.contains(&pattern) {
@@ -336,13 +344,13 @@ pub(super) fn distinct(patterns: impl Iterator<Item = Pattern>) -> Vec<Pattern> 
     distinct
 }
 
-pub(super) fn protocols(tunnels: bool) -> Vec<Cell> {
+pub(in crate::policy) fn protocols(tunnels: bool) -> Vec<Cell> {
     let all = [None, Some(true), Some(false)].map(Cell::Protocol);
     all.into_iter().take(if tunnels { 1 } else { 3 }).collect()
 }
 
 /// Parts of the ports by what the rules list; `usual` are those that others may mean.
-pub(super) fn ports(rules: &[&Rule], usual: &PortSet) -> Vec<Cell> {
+pub(in crate::policy) fn ports(rules: &[&Rule], usual: &PortSet) -> Vec<Cell> {
     let mut parts = vec![PortSet::all()];
     let single = usual.members().map(|port| PortSet::of([port]));
     let listed = rules.iter().filter_map(|rule| match &rule.to.ports {
@@ -361,6 +369,6 @@ pub(super) fn ports(rules: &[&Rule], usual: &PortSet) -> Vec<Cell> {
 }
 
 /// Whether the ports of a rule depend on nothing but the port.
-pub(super) fn has_plain_ports(rule: &Rule) -> bool {
+pub(in crate::policy) fn has_plain_ports(rule: &Rule) -> bool {
     matches!(rule.to.ports, Ports::Any | Ports::Listed(_))
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::cell::{Cell, Operation, Text, distinct, names_operation};
-use super::{Name, Region, message};
-use crate::name::Path;
+use super::{Name, Point, message};
+use crate::name::{Path, Target};
 use crate::policy::Action;
 use crate::policy::category::Category;
 use crate::policy::compiled::Policy;
@@ -14,8 +14,7 @@ use crate::policy::pattern::{Kind, Pattern, TooComplex};
 use crate::policy::rule::Rule;
 
 /// No message, one to an unlisted server, and one to each listed server at the destination.
-pub(super) fn messages(policy: &Policy, region: &Region) -> Vec<Cell> {
-    let target = &region.witness.target;
+pub(in crate::policy) fn messages(policy: &Policy, target: &Target) -> Vec<Cell> {
     let listed = policy
         .servers
         .all()
@@ -26,36 +25,37 @@ pub(super) fn messages(policy: &Policy, region: &Region) -> Vec<Cell> {
     all.map(Cell::Message).collect()
 }
 
-/// Parts by the paths of rules, by the splits of the destination, and by the endpoints there.
-pub(super) fn paths(
-    policy: &Policy,
-    region: &Region,
+/// Parts by the paths of rules, by the splits of the destination, and by the endpoints there. Where
+/// there is one policy, a part has its categories.
+pub(in crate::policy) fn paths(
+    policies: &[&Policy],
+    witness: &Point,
     rules: &[&Rule],
 ) -> Result<Vec<Cell>, TooComplex> {
-    let target = &region.witness.target;
-    let label = policy.label(target);
-    let splits = label.entry.map_or(&[][..], |entry| &entry.splits);
-    let mut patterns: Vec<Pattern> = splits
-        .iter()
-        .flat_map(|split| split.pattern.patterns().cloned())
-        .collect();
+    let target = &witness.target;
+    let mut patterns: Vec<Pattern> = Vec::new();
+    for policy in policies {
+        let splits = policy
+            .label(target)
+            .entry
+            .map_or(&[][..], |entry| &entry.splits);
+        let splits = splits.iter();
+        patterns.extend(splits.flat_map(|split| split.pattern.patterns().cloned()));
+    }
     for rule in rules {
         // A deny does not tell the spelling from its readings.
         let skipped = usize::from(!rule.is_allow());
         let paths = rule.does.paths.iter();
         patterns.extend(paths.flat_map(|path| path.patterns().skip(skipped).cloned()));
     }
-    let servers = policy
-        .servers
-        .all()
-        .filter(|server| server.target == *target);
+    let servers = policies.iter().flat_map(|policy| policy.servers.all());
+    let servers = servers.filter(|server| server.target == *target);
     patterns.extend(servers.filter_map(|it| Pattern::parse(it.path.path(), Kind::Path).ok()));
-    let is_message = region
-        .witness
-        .request
-        .as_ref()
-        .is_some_and(|it| it.facts.mcp.is_some());
+    let is_message = is_message(witness);
     let categories = |text: &Text| {
+        let [policy] = policies else {
+            return None;
+        };
         let path = text.witness().unwrap_or("/");
         let path = Path::parse(path.as_bytes()).ok()?;
         let mut categories = policy.path_categories(target, &path);
@@ -73,7 +73,12 @@ pub(super) fn paths(
         .collect())
 }
 
-pub(super) fn methods(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
+fn is_message(witness: &Point) -> bool {
+    let request = witness.request.as_ref();
+    request.is_some_and(|it| it.facts.mcp.is_some())
+}
+
+pub(in crate::policy) fn methods(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let mut patterns = Vec::new();
     for rule in rules {
         let get = rule
@@ -95,7 +100,7 @@ pub(super) fn methods(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     Ok(parts.into_iter().map(Cell::Method).collect())
 }
 
-pub(super) fn actions(rules: &[&Rule]) -> Vec<Cell> {
+pub(in crate::policy) fn actions(rules: &[&Rule]) -> Vec<Cell> {
     if rules.iter().all(|rule| rule.does.actions.is_empty()) {
         return vec![Cell::Any];
     }
@@ -104,9 +109,9 @@ pub(super) fn actions(rules: &[&Rule]) -> Vec<Cell> {
 }
 
 /// One part for each set of rules that name an operation, among those of the service and others.
-pub(super) fn operations(
-    policy: &Policy,
-    region: &Region,
+pub(in crate::policy) fn operations(
+    policies: &[&Policy],
+    target: &Target,
     rules: &[&Rule],
 ) -> Result<Vec<Cell>, TooComplex> {
     let named = rules.iter().filter_map(|rule| rule.does.named.as_deref());
@@ -114,21 +119,20 @@ pub(super) fn operations(
     if patterns.is_empty() {
         return Ok(vec![Cell::Any]);
     }
-    let services = &policy.catalogue.services;
-    let service = policy.service_of(&region.witness.target);
-    let words = service
-        .and_then(|name| services.words(name))
-        .cloned()
-        .map(Arc::new);
-    let of_service = service
-        .into_iter()
-        .flat_map(|name| services.operations(name));
     let fact = |operation: &str, words: &Option<Arc<_>>| RequestFacts {
         operation: Some(operation.into()),
         words: words.clone(),
         ..RequestFacts::default()
     };
-    let mut facts: Vec<RequestFacts> = of_service.map(|word| fact(word, &words)).collect();
+    let mut facts: Vec<RequestFacts> = Vec::new();
+    for policy in policies {
+        let services = &policy.catalogue.services;
+        let Some(service) = policy.service_of(target) else {
+            continue;
+        };
+        let words = services.words(service).cloned().map(Arc::new);
+        facts.extend(services.operations(service).map(|word| fact(word, &words)));
+    }
     facts.push(RequestFacts::default());
     let other = Text::split(patterns.clone(), false)?;
     facts.extend(
@@ -156,7 +160,11 @@ pub(super) fn operations(
 }
 
 /// Parts by what the rules ask of one name.
-pub(super) fn names(name: Name, region: &Region, rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
+pub(in crate::policy) fn names(
+    name: Name,
+    witness: &Point,
+    rules: &[&Rule],
+) -> Result<Vec<Cell>, TooComplex> {
     let named = rules.iter().filter_map(|rule| rule.does.named.as_deref());
     let patterns = named.flat_map(|named| match name {
         Name::Repository => named.repositories.to_vec(),
@@ -170,12 +178,7 @@ pub(super) fn names(name: Name, region: &Region, rules: &[&Rule]) -> Result<Vec<
         Name::Tool => named.tools.to_vec(),
     });
     let patterns = distinct(patterns);
-    let is_message = region
-        .witness
-        .request
-        .as_ref()
-        .is_some_and(|it| it.facts.mcp.is_some());
-    let exists = is_message || !matches!(name, Name::McpMethod | Name::Tool);
+    let exists = is_message(witness) || !matches!(name, Name::McpMethod | Name::Tool);
     if patterns.is_empty() || !exists {
         return Ok(vec![Cell::Any]);
     }
@@ -187,7 +190,7 @@ pub(super) fn names(name: Name, region: &Region, rules: &[&Rule]) -> Result<Vec<
 }
 
 /// Parts by which rules with `unless.credentials` a request shows another credential to.
-pub(super) fn credentials(rules: &[&Rule]) -> Vec<Cell> {
+pub(in crate::policy) fn credentials(rules: &[&Rule]) -> Vec<Cell> {
     let unless = rules.iter().filter_map(|rule| rule.unless.as_deref());
     let named = unless.map(|unless| unless.credentials.clone());
     let named: Arc<[Box<[Box<str>]>]> = named.filter(|named| !named.is_empty()).collect();

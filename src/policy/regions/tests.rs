@@ -16,7 +16,7 @@ use crate::policy::{Action, Verdict};
 /// So many regions of each policy are looked at from their witness.
 const MAX_REGIONS: usize = 24;
 
-const HOSTS: [&str; 9] = [
+pub(in crate::policy) const HOSTS: [&str; 9] = [
     "a.example.com",
     "*.example.com",
     "packages.example",
@@ -54,7 +54,7 @@ const PATHS: [&str; 9] = [
     "/EVENTS/z",
 ];
 
-fn list(key: &str, values: &[&str]) -> String {
+pub(in crate::policy) fn list(key: &str, values: &[&str]) -> String {
     if values.is_empty() {
         String::new()
     } else {
@@ -63,12 +63,15 @@ fn list(key: &str, values: &[&str]) -> String {
 }
 
 /// One condition in so many rules.
-fn some(weight: f64, values: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
+pub(in crate::policy) fn some(
+    weight: f64,
+    values: &'static [&'static str],
+) -> impl Strategy<Value = Vec<&'static str>> {
     option::weighted(weight, subsequence(values, 1..=2.min(values.len())))
         .prop_map(Option::unwrap_or_default)
 }
 
-fn rule() -> impl Strategy<Value = String> {
+pub(in crate::policy) fn rule() -> impl Strategy<Value = String> {
     let from = (
         some(0.4, &["one", "two"]),
         some(0.3, &["g", "h"]),
@@ -143,7 +146,7 @@ fn tier() -> impl Strategy<Value = String> {
     })
 }
 
-fn policy() -> impl Strategy<Value = String> {
+pub(in crate::policy) fn policy() -> impl Strategy<Value = String> {
     ([tier(), tier()], vec(rule(), 0..6)).prop_map(|([one, two], rules)| {
         let mut text = format!(
             "[tiers]\norder = [\"one\", \"two\"]\n[tier.one]\n{one}[tier.two]\n{two}\
@@ -157,7 +160,7 @@ fn policy() -> impl Strategy<Value = String> {
     })
 }
 
-fn point() -> impl Strategy<Value = Point> {
+pub(in crate::policy) fn point() -> impl Strategy<Value = Point> {
     let who = (
         0..2_u8,
         subsequence(vec![0_u8, 1], 0..=2),

@@ -183,6 +183,31 @@ impl Services {
         self.find(service).map(|service| &*service.words)
     }
 
+    /// The service that reads requests to a host: the one that is named, else git for
+    /// `source-control`.
+    pub(super) fn reader(&self, service: Option<&str>, category: Category) -> Option<&str> {
+        let forge = (category == Category::SourceControl).then_some(FORGE);
+        let known = service.and_then(|name| self.find(name));
+        let known = known.or_else(|| self.find(forge?));
+        known.map(|service| &*service.name)
+    }
+
+    /// Whether some request to a service may do an operation with that action. A word that only a
+    /// body tells may go with any action; a word that is none of the service goes with none.
+    pub(super) fn may_do(&self, service: &str, operation: &str, action: Option<Action>) -> bool {
+        let all = self.with_included(service).flat_map(|of| &of.operations);
+        let mut heads = all.filter(|it| *it.name == *operation).peekable();
+        if heads.peek().is_some() {
+            return heads.any(|it| it.action.is_none() || it.action == action);
+        }
+        let is_field = |known: &str| {
+            let front = known.strip_suffix('*');
+            front.is_some_and(|front| operation.starts_with(front))
+        };
+        let mut words = self.operations(service);
+        words.any(|known| known == operation || is_field(known))
+    }
+
     /// Reads the facts of a request from its head: by the service of its host, if one is named (git
     /// for `source-control` if none is), else by method.
     ///

@@ -1,0 +1,297 @@
+//! Hosts, grouped by what each of some policies says of them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashSet};
+use ipnet::IpNet;
+
+use crate::name::{Host, HostName, Target, special_networks, special_suffixes};
+use crate::policy::category::Categories;
+use crate::policy::compiled::Policy;
+use crate::policy::floor::AddressFloor;
+use crate::policy::index::{HostMap, RuleId};
+use crate::policy::pattern::HostPattern;
+use crate::policy::servers::Server;
+
+/// Names that stand for all those that no policy names.
+const OTHER_NAMES: [&str; 6] = [
+    "x.example",
+    "x.example.net",
+    "x.example.org",
+    "x.example.dev",
+    "x",
+    "instance-data.x.internal",
+];
+
+/// Stands for "none", and between the numbers of two policies.
+const NONE: u32 = u32::MAX;
+
+type Set<T> = HashSet<T, FixedState>;
+
+/// Hosts of which each policy says the same.
+#[derive(Debug)]
+pub(in crate::policy) struct HostSet {
+    /// One of the hosts.
+    pub(in crate::policy) witness: Host,
+    /// The patterns that name the hosts, by their place in [`HostSets::patterns`]; none: hosts that
+    /// nothing names.
+    pub(in crate::policy) patterns: Vec<u32>,
+    /// For each policy the rules that may decide, in the order in which the policy looks at them.
+    pub(super) rules: Vec<Vec<RuleId>>,
+    /// The selectors that name the hosts.
+    pub(super) selectors: Vec<u32>,
+}
+
+/// All hosts.
+#[derive(Debug)]
+pub(in crate::policy) struct HostSets {
+    pub(in crate::policy) sets: Vec<HostSet>,
+    patterns: Vec<HostPattern>,
+}
+
+/// What tells hosts apart, in numbers that are equal for hosts of one set.
+struct Signature<'p> {
+    policies: &'p [&'p Policy],
+    selectors: &'p HostMap,
+    hostless: Vec<Vec<RuleId>>,
+    numbers: Vec<u32>,
+}
+
+impl HostSets {
+    /// Groups every host. `selectors` leads from hosts to the rules that are told apart besides
+    /// those of the policies.
+    pub(super) fn new(policies: &[&Policy], selectors: &HostMap) -> Self {
+        let mut patterns = patterns(policies, selectors);
+        let networks = nested_networks(&patterns);
+        let known: Set<HostPattern> = patterns.iter().cloned().collect();
+        let mut signature = Signature {
+            policies,
+            selectors,
+            hostless: policies.iter().map(|policy| hostless(policy)).collect(),
+            numbers: Vec::new(),
+        };
+        let mut places: HashMap<Box<[u32]>, usize, FixedState> = HashMap::default();
+        let mut sets: Vec<HostSet> = Vec::new();
+        let mut add = |host: Host, pattern: Option<u32>| {
+            signature.read(&host);
+            let place = places.get(&*signature.numbers).copied();
+            let place = place.unwrap_or_else(|| {
+                places.insert(signature.numbers.as_slice().into(), sets.len());
+                sets.push(signature.set(host));
+                sets.len() - 1
+            });
+            if let Some(set) = sets.get_mut(place) {
+                set.patterns.extend(pattern);
+            }
+        };
+        let mut wrapped: Vec<HostPattern> = Vec::new();
+        for (at, pattern) in (0..).zip(&patterns) {
+            let host = match pattern {
+                HostPattern::Exact(name) => Some(Host::Name(name.clone())),
+                HostPattern::Below(name) => fresh_below(name, &known),
+                HostPattern::Network(network) => {
+                    let inner = networks.get(network).map_or(&[][..], |inner| inner);
+                    pattern.witness_outside(&inner.iter().collect::<Vec<_>>())
+                }
+            };
+            let Some(host) = host else { continue };
+            if let Host::Address(IpAddr::V4(address)) = &host {
+                wrapped.extend(wrappings(*address).map(|it| HostPattern::Network(it.into())));
+            }
+            add(host, Some(at));
+        }
+        for name in OTHER_NAMES {
+            if let Ok(name) = HostName::parse(name.as_bytes())
+                && !known.contains(&HostPattern::Exact(name.clone()))
+            {
+                add(Host::Name(name), None);
+            }
+        }
+        for pattern in wrapped {
+            if let HostPattern::Network(network) = &pattern {
+                add(
+                    Host::Address(network.addr()),
+                    u32::try_from(patterns.len()).ok(),
+                );
+                patterns.push(pattern);
+            }
+        }
+        Self { sets, patterns }
+    }
+
+    #[expect(dead_code, reason = "for differences of policies")]
+    /// The patterns of a set: how many, and the first few in the order of their texts.
+    pub(in crate::policy) fn named(&self, set: &HostSet, most: usize) -> (usize, Vec<String>) {
+        let patterns = set.patterns.iter();
+        let patterns = patterns.filter_map(|at| self.patterns.get(*at as usize));
+        let mut texts: Vec<String> = Vec::with_capacity(most + 1);
+        for pattern in patterns {
+            let text = pattern.to_string();
+            let at = texts.partition_point(|known| *known < text);
+            if at < most {
+                texts.insert(at, text);
+                texts.truncate(most);
+            }
+        }
+        (set.patterns.len(), texts)
+    }
+}
+
+impl Signature<'_> {
+    fn read(&mut self, host: &Host) {
+        let numbers = &mut self.numbers;
+        numbers.clear();
+        let floor = AddressFloor::of(host);
+        numbers.push(match floor {
+            AddressFloor::Open => 0,
+            AddressFloor::Never => 1,
+            AddressFloor::NeedsAddress(_) => 2,
+            AddressFloor::NeedsAddresses => 3,
+        });
+        for (policy, hostless) in self.policies.iter().zip(&self.hostless) {
+            policy.hosts.heads(host, numbers);
+            numbers.push(NONE);
+            numbers.push(policy.destinations.place(host).unwrap_or(NONE));
+            numbers.push(policy.catalogue.directory.place(host).unwrap_or(NONE));
+            numbers.push(policy.routing.upstream_place(host).unwrap_or(NONE));
+            numbers.push(policy.routing.inspects_host(host).into());
+            let servers = (0..).zip(policy.servers.all());
+            let here = servers.filter(|(_, server)| server.target.host == *host);
+            numbers.extend(here.map(|(at, _)| at));
+            numbers.push(NONE);
+            if let AddressFloor::NeedsAddress(_) = floor {
+                let mut named = Vec::new();
+                policy.hosts.each(host, |id| named.push(id));
+                let lifts = named.iter().chain(hostless).filter(|id| {
+                    let rule = policy.rule(**id);
+                    rule.is_some_and(|rule| floor.is_lifted_by(&rule.grant.addresses))
+                });
+                numbers.extend(lifts);
+                numbers.push(NONE);
+            }
+        }
+        self.selectors.heads(host, numbers);
+    }
+
+    /// A set of one host.
+    fn set(&self, host: Host) -> HostSet {
+        let target = Target {
+            host: host.clone(),
+            port: 443,
+        };
+        let mut selectors = Vec::new();
+        self.selectors.each(&host, |id| selectors.push(id));
+        selectors.sort_unstable();
+        selectors.dedup();
+        let categories: Vec<Categories> = self
+            .policies
+            .iter()
+            .map(|policy| policy.possible_categories(&target))
+            .collect();
+        let policies = self.policies.iter().zip(&self.hostless).zip(&categories);
+        let rules = policies.map(|((policy, hostless), categories)| {
+            let mut rules: Vec<RuleId> = Vec::new();
+            let mut seen: Set<RuleId> = Set::default();
+            policy.hosts.each(&host, |id| {
+                if seen.insert(id) {
+                    rules.push(id);
+                }
+            });
+            let selects = |id: &&RuleId| {
+                let rule = policy.rule(**id).map(|rule| rule.to.categories);
+                rule.is_some_and(|wanted| wanted.is_empty() || wanted.intersects(*categories))
+            };
+            rules.extend(hostless.iter().filter(selects));
+            rules
+        });
+        HostSet {
+            rules: rules.collect(),
+            witness: host,
+            patterns: Vec::new(),
+            selectors,
+        }
+    }
+}
+
+/// The rules that name no host.
+fn hostless(policy: &Policy) -> Vec<RuleId> {
+    let rules = (0..).zip(&policy.rules);
+    let hostless = rules.filter(|(_, rule)| rule.to.hosts == 0);
+    hostless.map(|(id, _)| id).collect()
+}
+
+/// Every pattern that a policy, its catalogue, a selector or the floor tells apart, each once.
+fn patterns(policies: &[&Policy], selectors: &HostMap) -> Vec<HostPattern> {
+    let mut patterns: Vec<HostPattern> = Vec::new();
+    let mut seen: Set<HostPattern> = Set::default();
+    let mut add = |pattern: HostPattern| {
+        if seen.insert(pattern.clone()) {
+            patterns.push(pattern);
+        }
+    };
+    selectors.patterns(|_| true).for_each(&mut add);
+    for policy in policies {
+        policy.hosts.patterns(|_| true).for_each(&mut add);
+        policy.destinations.patterns().for_each(&mut add);
+        policy.catalogue.directory.patterns().for_each(&mut add);
+        policy.servers.all().map(Server::pattern).for_each(&mut add);
+        policy.routing.patterns.iter().cloned().for_each(&mut add);
+        policy.routing.upstream_patterns().for_each(&mut add);
+        let rules = policy.rules.iter();
+        let granted = rules.flat_map(|rule| rule.grant.addresses.iter().copied());
+        granted.map(HostPattern::Network).for_each(&mut add);
+    }
+    special_networks()
+        .map(HostPattern::Network)
+        .for_each(&mut add);
+    for suffix in special_suffixes() {
+        if let Ok(name) = HostName::parse(suffix.as_bytes()) {
+            add(HostPattern::Exact(name.clone()));
+            add(HostPattern::Below(name));
+        }
+    }
+    patterns
+}
+
+/// For each network the networks right inside of it.
+fn nested_networks(patterns: &[HostPattern]) -> HashMap<IpNet, Vec<HostPattern>, FixedState> {
+    let networks = patterns.iter().filter_map(|pattern| match pattern {
+        HostPattern::Network(network) => Some(*network),
+        HostPattern::Below(_) | HostPattern::Exact(_) => None,
+    });
+    let mut networks: Vec<IpNet> = networks.collect();
+    networks.sort_unstable_by_key(|network| (network.network(), network.prefix_len()));
+    let mut nested: HashMap<IpNet, Vec<HostPattern>, FixedState> = HashMap::default();
+    let mut around: Vec<IpNet> = Vec::new();
+    for network in networks {
+        while around.last().is_some_and(|outer| !outer.contains(&network)) {
+            around.pop();
+        }
+        if let Some(outer) = around.last() {
+            let inner = nested.entry(*outer).or_default();
+            inner.push(HostPattern::Network(network));
+        }
+        around.push(network);
+    }
+    nested
+}
+
+/// A name right below `above` that is not named itself.
+fn fresh_below(above: &HostName, known: &Set<HostPattern>) -> Option<Host> {
+    let labels = std::iter::once("x".to_owned()).chain((1..).map(|number| format!("x{number}")));
+    let names = labels
+        .take(known.len() + 1)
+        .map_while(|label| HostName::parse(format!("{label}.{above}").as_bytes()).ok());
+    let free = |name: &HostName| !known.contains(&HostPattern::Exact(name.clone()));
+    { names }.find(free).map(Host::Name)
+}
+
+/// IPv6 addresses that are read as an IPv4 address: mapped, NAT64 (RFC 6052) and 6to4 (RFC 3056).
+fn wrappings(address: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
+    let bits = u128::from(u32::from(address));
+    let nat64 = Ipv6Addr::from((0x0064_ff9b_u128 << 96) | bits);
+    let six_to_four = Ipv6Addr::from((0x2002_u128 << 112) | (bits << 80));
+    let all = [address.to_ipv6_mapped(), nat64, six_to_four];
+    all.into_iter().map(IpAddr::V6)
+}

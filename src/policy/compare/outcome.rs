@@ -1,0 +1,73 @@
+//! What happens to a flow, with its tunnel counted.
+
+use std::sync::Arc;
+
+use crate::policy::facts::Inspect;
+use crate::policy::verdict::{Decision, Verdict};
+
+/// The tunnel that a request over TLS goes through, in one policy.
+#[derive(Clone, Debug)]
+pub(in crate::policy) struct Tunnel {
+    pub(in crate::policy) decision: Arc<Decision>,
+    /// Whether the requests inside are judged.
+    pub(in crate::policy) is_inspected: bool,
+}
+
+/// What becomes of a flow in one policy.
+#[derive(Clone, Debug)]
+pub(in crate::policy) struct Outcome {
+    /// What decides: the tunnel, where it does not pass or is not inspected; else the request.
+    pub(in crate::policy) decision: Arc<Decision>,
+    #[expect(dead_code, reason = "for differences of policies")]
+    /// Whether that is the decision on the tunnel of a request.
+    pub(in crate::policy) by_tunnel: bool,
+    #[expect(dead_code, reason = "for differences of policies")]
+    /// Whether a tunnel may begin with an encrypted client hello.
+    pub(in crate::policy) ech: bool,
+}
+
+impl Tunnel {
+    pub(super) fn new(decision: Decision) -> Self {
+        Self {
+            is_inspected: decision.inspect == Inspect::Yes,
+            decision: Arc::new(decision),
+        }
+    }
+}
+
+impl Outcome {
+    /// The outcome of a tunnel, or of a request in plain HTTP.
+    pub(super) fn of(decision: Decision) -> Self {
+        Self {
+            decision: Arc::new(decision),
+            by_tunnel: false,
+            ech: false,
+        }
+    }
+
+    /// The outcome of a request through a tunnel.
+    pub(super) fn within(tunnel: &Tunnel, request: impl FnOnce() -> Decision) -> Self {
+        let by_tunnel = Self {
+            decision: tunnel.decision.clone(),
+            by_tunnel: true,
+            ech: false,
+        };
+        if !tunnel.is_inspected {
+            return by_tunnel;
+        }
+        let request = request();
+        if ruled(&tunnel.decision) > ruled(&request) {
+            return by_tunnel;
+        }
+        Self::of(request)
+    }
+
+    /// What the rules say. In `observe` mode a flow passes all the same.
+    pub(in crate::policy) fn ruled(&self) -> Verdict {
+        ruled(&self.decision)
+    }
+}
+
+fn ruled(decision: &Decision) -> Verdict {
+    decision.would.unwrap_or(decision.verdict)
+}

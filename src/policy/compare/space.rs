@@ -1,0 +1,609 @@
+//! The tree of parts.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::name::{Host, Path, Target};
+use crate::policy::category::Categories;
+use crate::policy::compiled::Policy;
+use crate::policy::facts::McpCall;
+use crate::policy::index::{HostMap, HostMapBuilder, RuleId};
+use crate::policy::pattern::{HostPattern, PortSet, TooComplex};
+use crate::policy::query::{Attempt, GroupSet, Query, TierId, Who};
+use crate::policy::regions::cell::{self, Cell};
+use crate::policy::regions::{Name, Point, anyone, default_ports, drop_overruled, requests};
+use crate::policy::rule::Rule;
+use crate::policy::verdict::Decision;
+
+use super::callers::Callers;
+use super::hosts::HostSets;
+use super::outcome::{Outcome, Tunnel};
+
+/// Rules that decide nothing, but whose flows are told apart from others. Their tiers and groups are
+/// those of the first policy.
+#[derive(Debug, Default)]
+pub(in crate::policy) struct Selectors {
+    rules: Vec<Rule>,
+    hosts: HostMap,
+    /// Those without hosts.
+    hostless: Vec<u32>,
+}
+
+/// What one or two policies can tell apart.
+#[derive(Debug)]
+pub(in crate::policy) struct Space<'p> {
+    pub(in crate::policy) policies: Vec<&'p Policy>,
+    selectors: &'p Selectors,
+    pub(in crate::policy) hosts: HostSets,
+    callers: Callers<'p>,
+    /// How requests were split before: the same rules split those to the same hosts alike.
+    splits: RefCell<HashMap<SplitKey, Arc<[Cell]>>>,
+}
+
+/// The level, the hosts where they matter, whether requests are messages and to an endpoint, and the
+/// rules.
+type SplitKey = (
+    Level,
+    Option<usize>,
+    (bool, bool),
+    Vec<Vec<RuleId>>,
+    Vec<u32>,
+);
+
+/// A set of flows that each policy decides alike.
+#[derive(Clone, Debug)]
+pub(in crate::policy) struct Part {
+    /// The place of its hosts in [`HostSets::sets`].
+    hosts: usize,
+    /// The tier of the caller in each policy.
+    pub(in crate::policy) tiers: Vec<TierId>,
+    /// The groups of the caller in each policy.
+    pub(in crate::policy) groups: Vec<GroupSet>,
+    /// One of the flows; its tier and groups are left open.
+    witness: Point,
+    /// The ports.
+    pub(in crate::policy) ports: PortSet,
+    /// The listed MCP server that a message goes to, in each policy.
+    servers: Vec<Option<Arc<str>>>,
+    /// For each policy the rules that can decide some flow here.
+    pub(in crate::policy) rules: Vec<Vec<RuleId>>,
+    /// The selectors that may be about some flow here.
+    pub(in crate::policy) selectors: Vec<u32>,
+    /// The tunnel that a request over TLS goes through, in each policy.
+    pub(in crate::policy) tunnels: Vec<Tunnel>,
+    /// How far it is split.
+    level: Level,
+}
+
+/// What is split next.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+enum Level {
+    Tier,
+    Subject,
+    Groups,
+    Repository,
+    Protocol,
+    Port,
+    Message,
+    Path,
+    Method,
+    Action,
+    Operation,
+    DestinationRepository,
+    Package,
+    Reference,
+    McpMethod,
+    Tool,
+    Credentials,
+    End,
+}
+
+/// The parts, one after the other, without the branches that `keep` leaves out.
+pub(in crate::policy) struct Parts<'s, 'p, K> {
+    space: &'s Space<'p>,
+    keep: K,
+    open: Vec<Part>,
+    /// The hosts that were not looked at yet, the next one last.
+    hosts: Vec<usize>,
+}
+
+impl Selectors {
+    /// Rules with the hosts that they name.
+    pub(in crate::policy) fn new(written: Vec<(Rule, Vec<HostPattern>)>) -> Self {
+        let mut hosts = HostMapBuilder::with_capacity(written.len());
+        let mut hostless = Vec::new();
+        for (at, (rule, patterns)) in written.iter().enumerate().rev() {
+            let Ok(at) = u32::try_from(at) else { continue };
+            patterns.iter().for_each(|pattern| hosts.add(pattern, at));
+            // Names may resolve into a network.
+            if rule.to.hosts == 0 || !rule.to.networks.is_empty() {
+                hostless.push(at);
+            }
+        }
+        Self {
+            hosts: hosts.build(),
+            rules: written.into_iter().map(|(rule, _)| rule).collect(),
+            hostless,
+        }
+    }
+
+    pub(in crate::policy) fn rule(&self, at: u32) -> Option<&Rule> {
+        self.rules.get(at as usize)
+    }
+
+    /// Whether a rule names the host, or names none.
+    pub(in crate::policy) fn names(&self, at: u32, host: &Host) -> bool {
+        let mut named = self.rule(at).is_some_and(|rule| rule.to.hosts == 0);
+        self.hosts.each(host, |id| named |= id == at);
+        named
+    }
+}
+
+impl Level {
+    const ALL: [Self; 18] = [
+        Self::Tier,
+        Self::Subject,
+        Self::Groups,
+        Self::Repository,
+        Self::Protocol,
+        Self::Port,
+        Self::Message,
+        Self::Path,
+        Self::Method,
+        Self::Action,
+        Self::Operation,
+        Self::DestinationRepository,
+        Self::Package,
+        Self::Reference,
+        Self::McpMethod,
+        Self::Tool,
+        Self::Credentials,
+        Self::End,
+    ];
+
+    fn next(self) -> Self {
+        let at = Self::ALL.iter().position(|level| *level == self);
+        let next = at.and_then(|at| Self::ALL.get(at + 1));
+        next.copied().unwrap_or(Self::End)
+    }
+}
+
+impl<'p> Space<'p> {
+    /// The space of some policies. `Err` where their patterns are too many to compare.
+    pub(in crate::policy) fn new(
+        policies: &[&'p Policy],
+        selectors: &'p Selectors,
+    ) -> Result<Self, TooComplex> {
+        let told_apart: Vec<&Rule> = selectors.rules.iter().collect();
+        Ok(Self {
+            callers: Callers::new(policies, &told_apart)?,
+            hosts: HostSets::new(policies, &selectors.hosts),
+            policies: policies.to_vec(),
+            selectors,
+            splits: RefCell::default(),
+        })
+    }
+
+    /// The parts. `keep` is asked about each branch before it is split further.
+    pub(in crate::policy) fn parts<K: Fn(&Part) -> bool>(&self, keep: K) -> Parts<'_, 'p, K> {
+        let mut hosts: Vec<usize> = (0..self.hosts.sets.len()).collect();
+        // In the order of names, so that the same policies give the same first witness.
+        hosts.sort_by_cached_key(|at| {
+            let set = self.hosts.sets.get(*at);
+            std::cmp::Reverse(set.map(|set| set.witness.to_string()))
+        });
+        Parts {
+            space: self,
+            keep,
+            open: Vec::new(),
+            hosts,
+        }
+    }
+
+    /// The flows to one set of hosts.
+    fn whole(&self, at: usize) -> Option<Part> {
+        let set = self.hosts.sets.get(at)?;
+        let mut selectors: Vec<u32> = set.selectors.clone();
+        selectors.extend(&self.selectors.hostless);
+        selectors.sort_unstable();
+        selectors.dedup();
+        Some(Part {
+            hosts: at,
+            tiers: Vec::new(),
+            groups: Vec::new(),
+            witness: Point {
+                who: anyone(),
+                target: Target {
+                    host: set.witness.clone(),
+                    port: 443,
+                },
+                request: None,
+            },
+            ports: PortSet::all(),
+            servers: vec![None; self.policies.len()],
+            rules: set.rules.clone(),
+            selectors,
+            tunnels: Vec::new(),
+            level: Level::Tier,
+        })
+    }
+
+    /// The rules that can decide some flow of a part, for each policy; selectors are with those of
+    /// the first.
+    fn rules_of(&self, part: &Part) -> Vec<Vec<&Rule>> {
+        let sides = self.policies.iter().zip(&part.rules);
+        let of = |(policy, ids): (&&'p Policy, &Vec<RuleId>)| -> Vec<&Rule> {
+            ids.iter().filter_map(|id| policy.rule(*id)).collect()
+        };
+        let mut rules: Vec<Vec<&Rule>> = sides.map(of).collect();
+        if let Some(first) = rules.first_mut() {
+            let selectors = part.selectors.iter();
+            first.extend(selectors.filter_map(|at| self.selectors.rule(*at)));
+        }
+        rules
+    }
+
+    fn split(&self, part: &Part) -> Result<Vec<Part>, TooComplex> {
+        if part.level <= Level::Repository {
+            return self.split_callers(part, &self.rules_of(part));
+        }
+        if part.level == Level::Message {
+            return Ok(self.messages(part));
+        }
+        let key = self.split_key(part);
+        let known = self.splits.borrow().get(&key).cloned();
+        let cells = match known {
+            Some(cells) => cells,
+            None => {
+                let cells: Arc<[Cell]> = self.cells(part)?.into();
+                self.splits.borrow_mut().insert(key, cells.clone());
+                cells
+            }
+        };
+        let parts = cells.iter().filter_map(|cell| self.within(part, cell));
+        Ok(parts.collect())
+    }
+
+    fn split_key(&self, part: &Part) -> SplitKey {
+        let target = &part.witness.target;
+        let is_plain = |policy: &&Policy| {
+            let label = policy.label(target);
+            let splits = label.entry.is_some_and(|entry| !entry.splits.is_empty());
+            let is_place = policy.servers.all().any(|it| it.target.host == target.host);
+            !splits && !is_place && policy.service_of(target).is_none() && label.ports.is_empty()
+        };
+        let hosts = (!self.policies.iter().all(is_plain)).then_some(part.hosts);
+        let message = (part.is_message(), part.is_to_endpoint());
+        let rules = part.rules.clone();
+        (part.level, hosts, message, rules, part.selectors.clone())
+    }
+
+    /// The cells by which a part is split.
+    fn cells(&self, part: &Part) -> Result<Vec<Cell>, TooComplex> {
+        let rules = self.rules_of(part);
+        let flat: Vec<&Rule> = rules.iter().flatten().copied().collect();
+        let witness = &part.witness;
+        Ok(match part.level {
+            Level::Protocol => cell::protocols(false),
+            Level::Port => {
+                let usual = default_ports(&self.policies, &witness.target);
+                let mut cells = cell::ports(&flat, &usual);
+                cells.sort_by_key(|cell| !matches!(cell, Cell::Port(ports) if ports.contains(443)));
+                cells
+            }
+            Level::Path if part.is_to_endpoint() => vec![Cell::Any],
+            Level::Path => requests::paths(&self.policies, witness, &flat)?,
+            Level::Method => requests::methods(&flat)?,
+            Level::Action => requests::actions(&flat),
+            Level::Operation => requests::operations(&self.policies, &witness.target, &flat)?,
+            Level::DestinationRepository => requests::names(Name::Repository, witness, &flat)?,
+            Level::Package => requests::names(Name::Package, witness, &flat)?,
+            Level::Reference => requests::names(Name::Reference, witness, &flat)?,
+            Level::McpMethod => requests::names(Name::McpMethod, witness, &flat)?,
+            Level::Tool => requests::names(Name::Tool, witness, &flat)?,
+            Level::Credentials => requests::credentials(&flat),
+            Level::Tier
+            | Level::Subject
+            | Level::Groups
+            | Level::Repository
+            | Level::Message
+            | Level::End => Vec::new(),
+        })
+    }
+
+    /// The flows of a part that are in a cell; `None` where there are none that matter.
+    fn within(&self, part: &Part, cell: &Cell) -> Option<Part> {
+        let mut inner = part.clone();
+        cell.write(&mut inner.witness);
+        let witness = &inner.witness;
+        self.retain(&mut inner.rules, &mut inner.selectors, |_, rule| {
+            cell.may_match(rule, witness)
+        });
+        match (cell, part.level) {
+            (Cell::Port(ports), _) => self.at_ports(&mut inner, ports)?,
+            (_, Level::Path) => self.at_path(&mut inner),
+            _ => {}
+        }
+        if part.level >= Level::Action && !self.is_possible(&inner) {
+            return None;
+        }
+        inner.level = inner.level_after();
+        Some(inner)
+    }
+
+    /// Leaves out what a deny overrules, and requests through tunnels in which none is judged.
+    fn at_ports(&self, part: &mut Part, ports: &PortSet) -> Option<()> {
+        part.ports = ports.clone();
+        for (policy, rules) in self.policies.iter().zip(&mut part.rules) {
+            drop_overruled(policy, rules, None);
+        }
+        let over_tls = part.witness.request.as_ref().is_some_and(|it| it.tls);
+        if !over_tls {
+            return Some(());
+        }
+        let sides = 0..self.policies.len();
+        part.tunnels = sides
+            .filter_map(|side| Some(Tunnel::new(self.decide_tunnel(part, side)?)))
+            .collect();
+        part.tunnels.iter().any(|it| it.is_inspected).then_some(())
+    }
+
+    /// Leaves out the rules for other categories than a path has.
+    fn at_path(&self, part: &mut Part) {
+        let Some(request) = &part.witness.request else {
+            return;
+        };
+        let target = &part.witness.target;
+        let categories: Vec<Categories> = self
+            .policies
+            .iter()
+            .map(|policy| {
+                let mut categories = policy.path_categories(target, &request.path);
+                if request.facts.mcp.is_some() {
+                    categories.insert(crate::policy::Category::Mcp);
+                }
+                categories
+            })
+            .collect();
+        self.retain(&mut part.rules, &mut part.selectors, |side, rule| {
+            let wanted = rule.to.categories;
+            let of = categories.get(side);
+            wanted.is_empty() || of.is_none_or(|of| wanted.intersects(*of))
+        });
+    }
+
+    fn split_callers(&self, part: &Part, rules: &[Vec<&Rule>]) -> Result<Vec<Part>, TooComplex> {
+        let mut parts = Vec::new();
+        let next = part.level.next();
+        let mut push = |fill: &dyn Fn(&mut Part)| {
+            let mut inner = part.clone();
+            fill(&mut inner);
+            inner.level = next;
+            parts.push(inner);
+        };
+        match part.level {
+            Level::Tier => {
+                for tiers in self.callers.tiers() {
+                    push(&|inner| inner.tiers.clone_from(&tiers));
+                }
+            }
+            Level::Subject => {
+                for (subject, groups) in self.callers.subjects(rules) {
+                    push(&|inner| {
+                        inner.witness.who.subject = subject.map(Into::into);
+                        inner.groups.clone_from(groups);
+                    });
+                }
+            }
+            Level::Groups => {
+                for groups in self.callers.groups(&part.tiers, &part.groups, rules)? {
+                    push(&|inner| inner.groups.clone_from(&groups));
+                }
+            }
+            _ => {
+                let repositories = self.callers.repositories(&part.tiers, &part.groups, rules);
+                for repository in repositories {
+                    push(&|inner| inner.witness.who.repository = repository.map(Into::into));
+                }
+            }
+        }
+        for inner in &mut parts {
+            let (tiers, groups) = (inner.tiers.clone(), inner.groups.clone());
+            let who = inner.witness.who.clone();
+            self.retain(&mut inner.rules, &mut inner.selectors, |side, rule| {
+                let tier = tiers.get(side).copied();
+                match part.level {
+                    Level::Tier => tier.is_some_and(|tier| rule.from.tiers & tier.bit() != 0),
+                    Level::Subject => rule.from.has_subject(&who),
+                    Level::Groups => {
+                        let groups = groups.get(side).map_or(0, |groups| groups.0);
+                        rule.from.groups == 0 || rule.from.groups & groups != 0
+                    }
+                    _ => rule.from.has_repository(&who),
+                }
+            });
+        }
+        Ok(parts)
+    }
+
+    fn retain(
+        &self,
+        rules: &mut [Vec<RuleId>],
+        selectors: &mut Vec<u32>,
+        holds: impl Fn(usize, &Rule) -> bool,
+    ) {
+        for (side, (policy, rules)) in self.policies.iter().zip(rules).enumerate() {
+            rules.retain(|id| policy.rule(*id).is_some_and(|rule| holds(side, rule)));
+        }
+        selectors.retain(|at| self.selectors.rule(*at).is_some_and(|rule| holds(0, rule)));
+    }
+
+    /// No message of MCP, one to a server that no policy lists, and one to each endpoint that one
+    /// lists.
+    fn messages(&self, part: &Part) -> Vec<Part> {
+        let target = &part.witness.target;
+        let servers = self.policies.iter().flat_map(|policy| policy.servers.all());
+        let here = servers.filter(|server| server.target == *target);
+        let mut endpoints: Vec<&Path> = Vec::new();
+        for server in here {
+            if !endpoints
+                .iter()
+                .any(|path| path.path() == server.path.path())
+            {
+                endpoints.push(&server.path);
+            }
+        }
+        let mut parts = Vec::new();
+        let kinds = [None, Some(None)].into_iter();
+        for kind in kinds.chain(endpoints.into_iter().map(|path| Some(Some(path)))) {
+            let mut inner = part.clone();
+            inner.level = Level::Path;
+            let Some(request) = &mut inner.witness.request else {
+                continue;
+            };
+            request.facts.mcp = kind.map(|_| McpCall::default());
+            if let Some(Some(path)) = kind {
+                request.path = path.clone();
+                let of = |policy: &&Policy| {
+                    let server = policy.servers.endpoint(target, path)?;
+                    Some(policy.servers.get(server)?.name.clone())
+                };
+                inner.servers = self.policies.iter().map(of).collect();
+            }
+            parts.push(inner);
+        }
+        parts
+    }
+
+    /// Whether the readers of the services can read such facts from some request. Of a destination
+    /// without a service nothing is read but the action.
+    fn is_possible(&self, part: &Part) -> bool {
+        let Some(request) = &part.witness.request else {
+            return true;
+        };
+        let facts = &request.facts;
+        let names_something = [&facts.repository, &facts.package, &facts.reference]
+            .iter()
+            .any(|fact| fact.is_some());
+        if !names_something && facts.operation.is_none() {
+            return true;
+        }
+        let possible = |policy: &&Policy| {
+            let Some(service) = policy.reader_of(&part.witness.target, &request.path) else {
+                return false;
+            };
+            let services = &policy.catalogue.services;
+            facts
+                .operation
+                .as_deref()
+                .is_none_or(|operation| services.may_do(service, operation, facts.action))
+        };
+        self.policies.iter().any(possible)
+    }
+
+    /// One of the flows of a part, as a policy sees it.
+    pub(in crate::policy) fn point(&self, part: &Part, side: usize) -> Point {
+        let mut point = part.witness.clone();
+        point.who = self.who(part, side);
+        if let Some(request) = &mut point.request {
+            if let Some(call) = &mut request.facts.mcp {
+                call.server = part.servers.get(side).cloned().flatten();
+            }
+            let policy = self.policies.get(side);
+            let reader = policy.and_then(|it| it.reader_of(&point.target, &request.path));
+            if reader.is_none() {
+                let facts = &mut request.facts;
+                facts.operation = None;
+                facts.repository = None;
+                facts.package = None;
+                facts.reference = None;
+            }
+        }
+        point
+    }
+
+    /// The caller of a part, as a policy sees it.
+    fn who(&self, part: &Part, side: usize) -> Who {
+        Who {
+            tier: part.tiers.get(side).copied().unwrap_or(TierId(0)),
+            groups: part.groups.get(side).copied().unwrap_or_default(),
+            ..part.witness.who.clone()
+        }
+    }
+
+    fn decide_tunnel(&self, part: &Part, side: usize) -> Option<Decision> {
+        let policy = self.policies.get(side)?;
+        Some(policy.decide(&Query {
+            who: &self.who(part, side),
+            target: &part.witness.target,
+            attempt: Attempt::Connect,
+        }))
+    }
+
+    /// What becomes of the flows of a part in a policy.
+    pub(in crate::policy) fn outcome(&self, part: &Part, side: usize) -> Option<Outcome> {
+        let policy = self.policies.get(side)?;
+        let decide = || policy.decide(&self.point(part, side).query());
+        Some(match part.tunnels.get(side) {
+            Some(tunnel) => Outcome::within(tunnel, decide),
+            None => {
+                let ech = policy.allows_ech(part.tiers.get(side).copied()?);
+                Outcome {
+                    ech,
+                    ..Outcome::of(decide())
+                }
+            }
+        })
+    }
+}
+
+impl Part {
+    /// Whether its flows are requests; else they are tunnels, or both.
+    pub(in crate::policy) fn is_request(&self) -> bool {
+        self.witness.request.is_some()
+    }
+
+    fn is_message(&self) -> bool {
+        let request = self.witness.request.as_ref();
+        request.is_some_and(|request| request.facts.mcp.is_some())
+    }
+
+    fn is_to_endpoint(&self) -> bool {
+        self.servers.iter().any(Option::is_some)
+    }
+
+    /// A tunnel is split no further than by port.
+    fn level_after(&self) -> Level {
+        match self.level.next() {
+            next if next > Level::Port && !self.is_request() => Level::End,
+            next => next,
+        }
+    }
+}
+
+impl<K: Fn(&Part) -> bool> Iterator for Parts<'_, '_, K> {
+    type Item = Result<Part, TooComplex>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(part) = self.open.pop() else {
+                let whole = self.space.whole(self.hosts.pop()?)?;
+                if (self.keep)(&whole) {
+                    self.open.push(whole);
+                }
+                continue;
+            };
+            if part.level == Level::End {
+                return Some(Ok(part));
+            }
+            match self.space.split(&part) {
+                Ok(parts) => {
+                    let kept = parts.into_iter().rev().filter(|part| (self.keep)(part));
+                    self.open.extend(kept);
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
