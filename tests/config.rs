@@ -264,6 +264,8 @@ fn every_wrong_policy_is_explained_as_expected() {
                     .iter()
                     .flat_map(|policy| policy::reach_findings(&config.policy, policy)),
             );
+            let broken = policy.map(|it| policy::invariant_findings(&config.policy, it));
+            findings.extend(broken.unwrap_or_default());
         }
         let said = diag::render(&findings, false);
         let expected = path.with_extension("stderr");

@@ -17,6 +17,9 @@ pub struct Loaded {
     pub config: Option<Config>,
     /// The compiled rules, where nothing is wrong.
     pub policy: Option<Policy>,
+    /// The compiled rules where nothing is wrong but that an invariant does not hold: to explain
+    /// the flow that breaks it.
+    pub unproved: Option<Policy>,
     /// How upstreams are spoken TLS with, where nothing is wrong with that.
     pub upstreams: Option<tls::Upstreams>,
     /// How listeners speak TLS, where nothing is wrong with that.
@@ -56,6 +59,7 @@ impl Loaded {
             None => Self {
                 config: None,
                 policy: None,
+                unproved: None,
                 upstreams: None,
                 tls: None,
                 authority: None,
@@ -78,9 +82,20 @@ impl Loaded {
         let (upstreams, more) = tls::Upstreams::new(&config.upstreams, &clock);
         findings.extend(more);
         findings.extend(tls::Client::wrong_with(&config.dial.parents));
-        let wrong = findings.iter().any(is_error);
+        let sound = policy.filter(|_| !findings.iter().any(is_error));
+        let broken = sound
+            .as_ref()
+            .map(|it| policy::invariant_findings(&config.policy, it))
+            .unwrap_or_default();
+        let (policy, unproved) = if broken.is_empty() {
+            (sound, None)
+        } else {
+            (None, sound)
+        };
+        findings.extend(broken);
         Self {
-            policy: policy.filter(|_| !wrong),
+            policy,
+            unproved,
             upstreams,
             tls,
             authority: authority.map(Arc::new),

@@ -18,13 +18,14 @@ impl Loaded {
     }
 
     /// As [`Loaded::discovered`]; `None` where it does not load, with the findings shown. Warnings
-    /// of a configuration that loads are for `tidegate check`.
+    /// of a configuration that loads are for `tidegate check`. One that only breaks an invariant is
+    /// taken as well: its flows are what has to be explained.
     pub(super) fn whole(discovered: &Discovered) -> Option<(Config, Policy)> {
         let loaded = Self::discovered(discovered);
         if loaded.errors().next().is_some() {
             loaded.show();
         }
-        Some((loaded.config?, loaded.policy?))
+        Some((loaded.config?, loaded.policy.or(loaded.unproved)?))
     }
 
     /// Draws the findings on standard error.

@@ -203,6 +203,7 @@ mod tests {
             "test --config tidegate.toml",
             "explain https://docs.rs/ --config a.toml --tier open --repo github.com/acme/web --json",
             "explain http://example.com/ --method POST --group ops --group dev",
+            "explain example.com --user ana@acme.example",
             "env",
             "env --shell fish --proxy http://127.0.0.1:3128",
             "env --docker",

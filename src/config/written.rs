@@ -90,7 +90,7 @@ impl Written {
             };
             let policy = &mut self.policy;
             match key.get_ref().as_ref() {
-                "always" => not_supported::<source::Invariant>(of("[[always]]"), findings),
+                "always" => many(&mut policy.always, of("[[always]]"), findings),
                 "catalogue" => once(&mut policy.catalogue, of("[catalogue]"), findings),
                 "destination" => {
                     many(&mut policy.destinations, of("[[destination]]"), findings);
@@ -106,7 +106,7 @@ impl Written {
                 "listen" => once(&mut self.listen, of("[listen]"), findings),
                 "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
                 "mcp" => named(&mut policy.mcp, "mcp", of("[mcp.NAME]"), findings),
-                "never" => not_supported::<source::Invariant>(of("[[never]]"), findings),
+                "never" => many(&mut policy.never, of("[[never]]"), findings),
                 "record" => once(&mut self.record, of("[record]"), findings),
                 "refusal" => once(&mut self.refusal, of("[refusal]"), findings),
                 "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
@@ -470,6 +470,8 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("grant", keys_of::<source::Grant>()),
         ("[mcp.NAME]", keys_of::<source::Mcp>()),
         ("[[trial]]", keys_of::<source::Trial>()),
+        ("[[never]]", keys_of::<source::Invariant>()),
+        ("[[always]]", keys_of::<source::Invariant>()),
         ("[upstream.NAME]", keys_of::<upstream::Section>()),
         ("[[workspace]]", keys_of::<workspace::Section>()),
     ]

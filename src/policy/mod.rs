@@ -40,6 +40,7 @@ mod answer;
 mod caller;
 mod catalogue;
 mod category;
+mod compare;
 mod compile;
 mod compiled;
 mod conditions;
@@ -54,6 +55,7 @@ mod flow;
 mod host_list;
 mod index;
 mod inspection;
+mod invariant;
 mod label;
 mod lint;
 mod paths;
@@ -74,6 +76,7 @@ mod unseen;
 mod verdict;
 mod who;
 mod within;
+mod witness;
 mod words;
 
 pub use crate::diag::closest as suggest;
@@ -88,6 +91,7 @@ pub use facts::{Body, Inspect, McpCall, RequestFacts, Seen};
 pub use floor::Guard;
 pub use host_list::{BadHost, HostList};
 pub use inspection::Names;
+pub use invariant::invariant_findings;
 pub use pattern::{Kind as PatternKind, Pattern, PatternError};
 pub use query::{Attempt, GroupId, GroupSet, Query, TierId, Who};
 pub use reach::{Unenforced, reach_findings};
@@ -99,6 +103,7 @@ pub use verdict::{
     AddressRefusal, Basis, Decision, DeniedNetwork, MinAge, Mode, Named, Reason, TierBasis, Verdict,
 };
 pub use within::Within;
+pub use witness::Witness;
 pub use words::Words;
 
 #[cfg(test)]

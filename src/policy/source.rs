@@ -52,6 +52,10 @@ pub struct Policy {
     pub rules: Vec<Placed<Rule>>,
     /// `[[trial]]`.
     pub trials: Vec<Placed<Trial>>,
+    /// `[[never]]`.
+    pub never: Vec<Placed<Invariant>>,
+    /// `[[always]]`.
+    pub always: Vec<Placed<Invariant>>,
     /// What `[inspect]` says of destinations.
     pub inspect: Option<Placed<Inspect>>,
     /// `[catalogue]`.
@@ -377,11 +381,11 @@ pub struct Exception {
     pub expires: toml::value::Datetime,
 }
 
-/// `[[never]]` and `[[always]]`: read, and refused until invariants are supported.
+/// `[[never]]` and `[[always]]`: what the rules have to say of some flows, whatever they are.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Invariant {
-    /// What it says.
+    /// What it says, for the finding where it does not hold.
     pub name: Option<Spanned<String>>,
     /// The callers.
     #[serde(default)]
@@ -392,7 +396,8 @@ pub struct Invariant {
     /// The requests.
     #[serde(default)]
     pub does: Does,
-    /// The verdict.
+    /// The verdict that no flow (`[[never]]`) or each flow (`[[always]]`) has: `allow`, `ask` or
+    /// `deny`.
     pub verdict: Spanned<String>,
 }
 

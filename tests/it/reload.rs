@@ -107,6 +107,29 @@ fn a_broken_file_keeps_the_last_good_policy_and_says_so() {
 }
 
 #[test]
+fn a_policy_that_breaks_an_invariant_does_not_load_and_the_last_good_one_stays() {
+    let origin = Origin::echo();
+    let never = format!("[[never]]\nto.hosts = [\"{HOST}\"]\nverdict = \"allow\"\n");
+    let gate = Gate::with(&format!("{}{never}", nothing_allowed()));
+    let url = format!("http://{HOST}:{}/", origin.port());
+    assert_eq!(gate.client().get(&url).status(), 403);
+
+    gate.reload(&format!("{}{never}", loopback(origin.port())));
+
+    let rejected = gate.line("a policy_rejected", |line| line.name() == "policy_rejected");
+    let detail = rejected.text("tidegate.detail");
+    assert!(detail.contains("`[[never]]` does not hold"), "{rejected:?}");
+    assert_eq!(gate.client().get(&url).status(), 403);
+    let check = tidegate(&["check".as_ref(), gate.config().as_os_str()]);
+    assert_eq!(check.code, Some(2));
+    check.showed("never-broken").showed(HOST);
+    let file = gate.config();
+    let words = ["explain", HOST, "--config"].map(AsRef::as_ref);
+    let explained = tidegate(&[words.as_slice(), &[file.as_os_str()]].concat());
+    explained.showed("never-broken").showed("CONNECT");
+}
+
+#[test]
 fn an_open_tunnel_that_would_no_longer_pass_is_closed() {
     let origin = Origin::bytes();
     let gate = Gate::with(&loopback(origin.port()));

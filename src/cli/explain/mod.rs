@@ -44,6 +44,9 @@ pub(super) struct Explain {
     /// Suppose that the caller belongs to this group; may be said several times.
     #[arg(long)]
     group: Vec<Arc<str>>,
+    /// Suppose that the caller is this user, e.g. `ana@acme.example`.
+    #[arg(long)]
+    user: Option<String>,
     /// The method of a plain request [default: GET].
     #[arg(long)]
     method: Option<String>,
@@ -159,6 +162,7 @@ impl Explain {
             return Err(wrong(format!("--group {unknown}: no such group")));
         }
         let mut who = policy.who(&Facts {
+            subject: self.user.as_deref().unwrap_or_default(),
             groups: &self.group,
             repository: repository.as_ref(),
             ..Facts::default()
@@ -263,6 +267,7 @@ mod tests {
             repo: None,
             group: Vec::new(),
             method: None,
+            user: None,
             json: false,
         }
     }

@@ -28,6 +28,8 @@ struct Sections {
     destination: Vec<Spanned<source::Destination>>,
     rule: Vec<Spanned<source::Rule>>,
     trial: Vec<Spanned<source::Trial>>,
+    never: Vec<Spanned<source::Invariant>>,
+    always: Vec<Spanned<source::Invariant>>,
     mcp: BTreeMap<Spanned<String>, Spanned<source::Mcp>>,
 }
 
@@ -42,6 +44,8 @@ pub(in crate::policy) fn parse(text: &Arc<Source>) -> Result<source::Policy, tom
         destinations: all(text, sections.destination),
         rules: all(text, sections.rule),
         trials: all(text, sections.trial),
+        never: all(text, sections.never),
+        always: all(text, sections.always),
         mcp: by_name(text, sections.mcp),
         ..source::Policy::default()
     })

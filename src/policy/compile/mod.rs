@@ -5,6 +5,7 @@ mod catalogue;
 mod conditions;
 pub(super) mod default_policy;
 pub(super) mod destinations;
+pub(super) mod invariants;
 mod routing;
 mod rules;
 mod servers;

@@ -47,15 +47,22 @@ pub(super) fn compile(
 ) -> Vec<Written> {
     let rules = source.rules.iter();
     rules
-        .map(|rule| {
-            Reader {
-                rule,
-                known,
-                findings,
-            }
-            .read()
-        })
+        .map(|rule| compile_one(rule, known, findings))
         .collect()
+}
+
+/// Compiles a table that is no `[[rule]]` but has its words.
+pub(super) fn compile_one(
+    rule: &Placed<source::Rule>,
+    known: &Known<'_>,
+    findings: &mut Findings,
+) -> Written {
+    Reader {
+        rule,
+        known,
+        findings,
+    }
+    .read()
 }
 
 /// Reads one rule.

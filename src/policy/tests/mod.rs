@@ -4,6 +4,7 @@ mod decision;
 mod defaults;
 mod diagnostics;
 mod explaining;
+mod invariants;
 mod meaning;
 mod naive;
 mod reaching;
@@ -35,7 +36,7 @@ opaque = "deny"
 allow = ["package-registry:read"]
 "#;
 
-fn read(text: &str) -> source::Policy {
+pub(super) fn read(text: &str) -> source::Policy {
     let source = Arc::new(Source::new("test.toml", text));
     compile::default_policy::parse(&source).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }

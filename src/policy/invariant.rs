@@ -1,0 +1,300 @@
+//! `[[never]]` and `[[always]]`: proved over every caller, host, port and request.
+//!
+//! An invariant is about flows, told by the words of a rule. The proof looks at each part of them
+//! that the policy can tell apart (`compare`), so it is exact: the invariant holds, or a flow breaks
+//! it, which the finding names. A policy with an invariant that does not hold, or that takes too long
+//! to prove, does not load.
+//!
+//! What counts is what the rules say, as in trials: a tier in `observe` mode is looked at as if it
+//! enforced. A tunnel that is not inspected carries any request and any path of its host, so it
+//! counts as each of them. A network stands for the names that may resolve into it as well.
+
+use crate::diag::{Diagnostic, Place};
+use crate::name::Host;
+
+use super::compare::{Outcome, Part, Selectors, Space};
+use super::compile::invariants::{self, Invariant, Kind};
+use super::compiled::Policy;
+use super::decide::Judgement;
+use super::facts::Inspect;
+use super::floor::Guard;
+use super::pattern::{HostPattern, TooComplex};
+use super::regions::Point;
+use super::rule::{Fit, Rule};
+use super::source;
+use super::verdict::{Decision, Verdict};
+use super::witness::Witness;
+use super::{Attempt, Category};
+
+/// The most branches of the tree of parts that one proof looks at.
+const MAX_BRANCHES: usize = 200_000;
+
+/// A flow that breaks an invariant.
+struct Broken {
+    witness: Witness,
+    decision: Decision,
+    how: How,
+}
+
+/// How a flow comes to be one that an invariant is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum How {
+    /// The flow itself.
+    Itself,
+    /// The tunnel is not inspected, and may carry such a request.
+    Carries,
+    /// The name may resolve into a network.
+    Resolves,
+}
+
+/// What is wrong with the invariants of a policy: those that cannot be read, and those that do not
+/// hold. Errors: a policy with one must not load.
+pub fn invariant_findings(source: &source::Policy, policy: &Policy) -> Vec<Diagnostic> {
+    if source.never.is_empty() && source.always.is_empty() {
+        return Vec::new();
+    }
+    let (compiled, mut findings) = invariants::compile(source, policy);
+    let (invariants, selectors): (Vec<Invariant>, Vec<_>) = compiled.into_iter().unzip();
+    let selectors = Selectors::new(selectors);
+    let proof = Proof {
+        policy,
+        selectors: &selectors,
+        invariants: &invariants,
+    };
+    match proof.run() {
+        Ok(broken) => findings.extend(
+            broken
+                .into_iter()
+                .map(|(invariant, broken)| finding(invariant, &broken, source)),
+        ),
+        Err(TooComplex) => findings.extend(invariants.first().map(unproved)),
+    }
+    findings
+}
+
+struct Proof<'p> {
+    policy: &'p Policy,
+    selectors: &'p Selectors,
+    invariants: &'p [Invariant],
+}
+
+impl<'p> Proof<'p> {
+    /// For each invariant the first flow that breaks it.
+    fn run(&self) -> Result<Vec<(&'p Invariant, Broken)>, TooComplex> {
+        let space = Space::new(&[self.policy], self.selectors)?;
+        let count = std::cell::Cell::new(0);
+        let mut broken: Vec<Option<Broken>> = self.invariants.iter().map(|_| None).collect();
+        let open = std::cell::RefCell::new(vec![true; self.invariants.len()]);
+        let keep = |part: &Part| {
+            count.set(count.get() + 1);
+            let open = open.borrow();
+            let matters = |at: &u32| {
+                let is_open = open.get(*at as usize).copied().unwrap_or(false);
+                is_open && self.may_break(*at, part)
+            };
+            part.selectors.iter().any(matters)
+        };
+        for part in space.parts(keep) {
+            let part = part?;
+            if count.get() > MAX_BRANCHES {
+                return Err(TooComplex);
+            }
+            let Some(outcome) = space.outcome(&part, 0) else {
+                continue;
+            };
+            for at in &part.selectors {
+                let place = *at as usize;
+                if !open.borrow().get(place).copied().unwrap_or(false) {
+                    continue;
+                }
+                let found = self.breaks(*at, &space, &part, &outcome);
+                if let (Some(found), Some(slot)) = (found, broken.get_mut(place)) {
+                    *slot = Some(found);
+                    if let Some(open) = open.borrow_mut().get_mut(place) {
+                        *open = false;
+                    }
+                }
+            }
+        }
+        let all = self.invariants.iter().zip(broken);
+        Ok(all
+            .filter_map(|(invariant, it)| Some((invariant, it?)))
+            .collect())
+    }
+
+    /// Whether some flow of a branch may break an invariant.
+    fn may_break(&self, at: u32, part: &Part) -> bool {
+        let Some(invariant) = self.invariants.get(at as usize) else {
+            return false;
+        };
+        if (invariant.kind, invariant.verdict) != (Kind::Never, Verdict::Allow) {
+            return true;
+        }
+        let tiers = &self.policy.tiers;
+        let allows = |tier| tiers.tier(tier).default == Verdict::Allow;
+        let by_default = match part.tiers.first() {
+            Some(tier) => allows(*tier),
+            None => tiers.ids().any(allows),
+        };
+        let rules = part.rules.iter().flatten();
+        // A request may be carried by its tunnel, whatever rules say of the request.
+        by_default || part.is_request() && !part.tunnels.is_empty() || { rules }
+            .any(|id| self.policy.rule(*id).is_some_and(Rule::is_allow))
+    }
+
+    /// The flow of a part, where it breaks an invariant.
+    fn breaks(&self, at: u32, space: &Space<'_>, part: &Part, outcome: &Outcome) -> Option<Broken> {
+        let invariant = self.invariants.get(at as usize)?;
+        let is_broken = match invariant.kind {
+            Kind::Never => outcome.ruled() == invariant.verdict,
+            Kind::Always => outcome.ruled() != invariant.verdict,
+        };
+        if !is_broken {
+            return None;
+        }
+        let point = space.point(part, 0);
+        let judgement = point.judge(self.policy);
+        let how = self.how(at, &point, &judgement, outcome)?;
+        Some(Broken {
+            witness: Witness::new(self.policy, &point, &outcome.decision),
+            decision: Decision::clone(&outcome.decision),
+            how,
+        })
+    }
+
+    /// How the flow is one that the invariant is about; `None` where it is none.
+    fn how(
+        &self,
+        at: u32,
+        point: &Point,
+        judgement: &Judgement<'_>,
+        outcome: &Outcome,
+    ) -> Option<How> {
+        let rule = self.selectors.rule(at)?;
+        let flow = &judgement.flow;
+        let is_tunnel = matches!(flow.attempt, Attempt::Connect);
+        let is_opaque = is_tunnel && outcome.decision.inspect != Inspect::Yes;
+        let how = match rule.fit(flow) {
+            Fit::Matches => How::Itself,
+            _ if is_opaque && self.carries(rule, point, judgement) => How::Carries,
+            _ => return None,
+        };
+        if self.selectors.names(at, &point.target.host) {
+            return Some(how);
+        }
+        if !matches!(point.target.host, Host::Name(_)) {
+            return None;
+        }
+        let passes = outcome.ruled() != Verdict::Deny;
+        let resolves = passes && resolves_into(rule, &outcome.decision, point.target.port);
+        resolves.then_some(How::Resolves)
+    }
+
+    /// Whether an opaque tunnel may carry a request that the rule is about.
+    fn carries(&self, rule: &Rule, point: &Point, judgement: &Judgement<'_>) -> bool {
+        let wanted = rule.to.categories;
+        let label = self.policy.label(&point.target);
+        let splits = label.entry.map_or(&[][..], |entry| &entry.splits);
+        let mut possible = splits
+            .iter()
+            .map(|split| split.category)
+            .chain([label.category]);
+        let selects =
+            wanted.is_empty() || possible.any(|category: Category| wanted.contains(category));
+        let hidden = !rule.does.is_empty() || !wanted.is_empty();
+        hidden
+            && selects
+            && rule.does.is_site(judgement.flow.site)
+            && rule.to.ports.hold(&judgement.flow)
+    }
+}
+
+/// Whether a name may resolve into a network of the rule, at an address that may be dialled.
+fn resolves_into(rule: &Rule, decision: &Decision, port: u16) -> bool {
+    let denied = decision.denied.iter().flat_map(|all| all.iter());
+    let denied = denied.map(|it| HostPattern::Network(it.network));
+    let closed = crate::name::closed_networks().map(HostPattern::Network);
+    let outside: Vec<HostPattern> = denied.chain(closed).collect();
+    let special = crate::name::special_networks().map(HostPattern::Network);
+    let public: Vec<HostPattern> = outside.iter().cloned().chain(special).collect();
+    let guard = Guard::default();
+    let may_dial = |host: Option<Host>| match host {
+        Some(Host::Address(address)) => {
+            decision.denies(address).is_none()
+                && guard.lets_dial(address, port, &decision.addresses)
+        }
+        _ => false,
+    };
+    rule.to.networks.iter().any(|network| {
+        let granted = decision.addresses.iter();
+        let inner = granted.filter_map(|grant| match () {
+            () if network.contains(grant) => Some(*grant),
+            () if grant.contains(network) => Some(*network),
+            () => None,
+        });
+        let mut inner = inner.map(HostPattern::Network);
+        let outside: Vec<&HostPattern> = outside.iter().collect();
+        let public: Vec<&HostPattern> = public.iter().collect();
+        may_dial(HostPattern::Network(*network).witness_outside(&public))
+            || inner.any(|pattern| may_dial(pattern.witness_outside(&outside)))
+    })
+}
+
+fn finding(invariant: &Invariant, broken: &Broken, source: &source::Policy) -> Diagnostic {
+    let kind = invariant.kind.as_str();
+    let name = invariant
+        .name
+        .as_ref()
+        .map_or(String::new(), |name| format!(" \"{name}\""));
+    let ruled = broken.decision.would.unwrap_or(broken.decision.verdict);
+    let does = match ruled {
+        Verdict::Allow => "reach",
+        Verdict::Ask => "may ask for",
+        Verdict::Deny => "do not reach",
+    };
+    let decided = &broken.decision.rule;
+    let message = format!(
+        "`{kind}`{name} does not hold: {} {does} {} by {}",
+        broken.witness.callers, broken.witness.flow, decided.name
+    );
+    let label = match broken.how {
+        How::Itself => format!("it says {} `{}`", word(invariant.kind), invariant.verdict),
+        How::Carries => {
+            "that tunnel is not inspected, and may carry a request that this is about".to_owned()
+        }
+        How::Resolves => "that name may resolve into a network that this names".to_owned(),
+    };
+    let code = match invariant.kind {
+        Kind::Always => "always-broken",
+        Kind::Never => "never-broken",
+    };
+    let finding = Diagnostic::error(code, invariant.place.clone(), message)
+        .label(label)
+        .help(format!("{}; or mend the rule", broken.witness.to_see()));
+    match place_of(source, &decided.name) {
+        Some(place) => finding.related(place, format!("this rule says {ruled}")),
+        None => finding,
+    }
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Always => "always",
+        Kind::Never => "never",
+    }
+}
+
+/// Where a rule stands.
+fn place_of(source: &source::Policy, name: &str) -> Option<Place> {
+    let mut rules = source.rules.iter();
+    let rule = rules.find(|rule| rule.value.id.get_ref() == name)?;
+    Some(rule.at(&rule.value.id))
+}
+
+fn unproved(invariant: &Invariant) -> Diagnostic {
+    let kind = invariant.kind.as_str();
+    let message = format!("the policy is too complex to prove `{kind}` and the like");
+    Diagnostic::error("unproved", invariant.place.clone(), message)
+        .label("this and the other invariants were not proved")
+        .help("name fewer patterns with `*` in the rules that reach the same hosts, or take it out")
+}

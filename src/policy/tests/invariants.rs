@@ -1,0 +1,181 @@
+//! `[[never]]` and `[[always]]`.
+
+use super::*;
+
+/// What is wrong with the invariants of a policy over [`TIERS`]: message and label.
+fn broken(text: &str) -> Vec<(String, String)> {
+    let text = format!("{TIERS}{text}");
+    let found = invariant_findings(&read(&text), &compiled(&text));
+    found
+        .into_iter()
+        .map(|finding| (finding.message, finding.label))
+        .collect()
+}
+
+fn messages(text: &str) -> Vec<String> {
+    broken(text)
+        .into_iter()
+        .map(|(message, _)| message)
+        .collect()
+}
+
+const WEB: &str = "
+[group.contractors]
+members = [\"subject:*@partner.example\"]
+floor = \"standard\"
+[[rule]]
+id = \"web\"
+verdict = \"allow\"
+from.tiers = [\"standard\", \"restricted\"]
+to.hosts = [\"x.example\", \"*.docs.example\"]
+";
+
+#[test]
+fn a_flow_that_breaks_an_invariant_is_named_with_its_rule() {
+    let found = broken(&format!(
+        "{WEB}[[never]]\nname = \"partners stay inside\"\nfrom.groups = [\"contractors\"]\n\
+         to.hosts = [\"x.example\"]\nverdict = \"allow\"\n"
+    ));
+    let message = "`[[never]]` \"partners stay inside\" does not hold: callers in tier standard, in \
+                   group contractors reach x.example:443 by web";
+    assert_eq!(found, [(message.into(), "it says never `allow`".into())]);
+}
+
+#[test]
+fn an_invariant_that_holds_says_nothing() {
+    for invariant in [
+        "[[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"y.example\"]\nverdict = \"allow\"\n",
+        "[[never]]\nfrom.tiers = [\"restricted\"]\nto.categories = [\"model-api\"]\nverdict = \"allow\"\n",
+        "[[always]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"x.example\"]\nverdict = \"allow\"\n",
+        "[[always]]\nto.hosts = [\"169.254.0.0/16\"]\nverdict = \"deny\"\n",
+        "[[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"x.example\"]\nverdict = \"deny\"\n",
+    ] {
+        assert_eq!(
+            messages(&format!("{WEB}{invariant}")),
+            [""; 0],
+            "{invariant}"
+        );
+    }
+}
+
+#[test]
+fn callers_that_no_evidence_makes_break_nothing() {
+    let of = |repository: &str| {
+        messages(&format!(
+            "{WEB}[[repository]]\nmatch = \"github.com/acme/payments*\"\ntier = \"restricted\"\n\
+             [[never]]\nfrom.repositories = [\"{repository}\"]\nto.hosts = [\"*.open.example\"]\n\
+             verdict = \"allow\"\n"
+        ))
+    };
+    // The tier `open` allows every host: no caller of the ledger is in that tier.
+    assert_eq!(of("github.com/acme/payments-ledger"), [""; 0]);
+    let found = of("github.com/acme/**");
+    assert!(
+        found[0].contains("callers in tier open, of github.com/acme/"),
+        "{found:?}"
+    );
+
+    let floor = "[[never]]\nfrom.subjects = [\"*@partner.example\"]\nto.hosts = [\"z.example\"]\n\
+                 verdict = \"allow\"\n";
+    assert_eq!(messages(&format!("{WEB}{floor}")), [""; 0]);
+}
+
+#[test]
+fn every_spelling_and_every_port_counts_for_a_never() {
+    let rule = "[[rule]]\nid = \"files\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+                to.hosts = [\"files.example\"]\nto.ports = [80, 8080]\ndoes.paths = [\"/ADMIN/x\"]\n";
+    let never = "[[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"files.example\"]\n\
+                 does.paths = [\"/admin/**\"]\nverdict = \"allow\"\n";
+    let found = messages(&format!("{rule}{never}"));
+    assert!(found[0].contains("files.example"), "{found:?}");
+    assert!(found[0].ends_with("by files"), "{found:?}");
+}
+
+#[test]
+fn a_tunnel_that_is_not_inspected_counts_as_each_request() {
+    let rule = "[[rule]]\nid = \"api\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+                to.hosts = [\"api.example\"]\ndoes.methods = [\"GET\"]\n";
+    let never = "[[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"api.example\"]\n\
+                 does.methods = [\"POST\"]\nverdict = \"allow\"\n";
+    let found = broken(&format!("{rule}{never}"));
+    assert!(
+        found[0].0.contains("reach api.example:443 by api"),
+        "{found:?}"
+    );
+    assert!(found[0].1.contains("is not inspected"), "{found:?}");
+    let inspected = messages(&format!("{rule}grant.inspect = true\n{never}"));
+    assert_eq!(inspected, [""; 0]);
+}
+
+#[test]
+fn a_path_of_another_category_counts_in_a_tunnel_that_is_not_inspected() {
+    let never = "[[never]]\nfrom.tiers = [\"standard\"]\nto.categories = [\"telemetry\"]\n\
+                 verdict = \"allow\"\n";
+    let found = broken(never);
+    assert!(
+        found[0].0.contains("reach api.model.example:443"),
+        "{found:?}"
+    );
+    assert!(found[0].1.contains("is not inspected"), "{found:?}");
+}
+
+#[test]
+fn a_network_stands_for_the_names_that_may_resolve_into_it() {
+    let rule = "[[rule]]\nid = \"ledger\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+                to.hosts = [\"ledger.example\"]\ngrant.addresses = [\"10.2.0.0/16\"]\n";
+    let never = |network: &str| {
+        format!(
+            "[[never]]\nfrom.tiers = [\"standard\"]\nto.hosts = [\"{network}\"]\nverdict = \"allow\"\n"
+        )
+    };
+    let found = broken(&format!("{rule}{}", never("10.0.0.0/8")));
+    assert!(
+        found[0].0.contains("reach ledger.example:443 by ledger"),
+        "{found:?}"
+    );
+    assert_eq!(
+        found[0].1,
+        "that name may resolve into a network that this names"
+    );
+    assert_eq!(
+        messages(&format!("{rule}{}", never("10.3.0.0/16"))),
+        [""; 0]
+    );
+    let deny = "[[rule]]\nid = \"no\"\nverdict = \"deny\"\nto.hosts = [\"10.0.0.0/8\"]\n";
+    assert_eq!(
+        messages(&format!("{rule}{deny}{}", never("10.0.0.0/8"))),
+        [""; 0]
+    );
+}
+
+#[test]
+fn operations_and_actions_of_a_service_belong_together() {
+    let text = "[[destination]]\ncategory = \"package-registry\"\nhosts = [\"npm.example\"]\n\
+                service = \"npm\"\n";
+    let never = "[[never]]\nfrom.tiers = [\"restricted\"]\nto.hosts = [\"npm.example\"]\n\
+                 does.operations = [\"publish\"]\nverdict = \"allow\"\n";
+    let inspected = format!("{text}{never}");
+    // `restricted` allows reading: a publish does not read.
+    assert_eq!(messages(&inspected), [""; 0]);
+}
+
+#[test]
+fn always_names_a_flow_that_has_another_verdict() {
+    let text = "[[always]]\nfrom.tiers = [\"restricted\"]\nto.hosts = [\"x.example\"]\n\
+                verdict = \"allow\"\n";
+    let found = messages(text);
+    let said = "`[[always]]` does not hold: callers in tier restricted do not reach x.example:443 by \
+                tier.restricted.default";
+    assert_eq!(found, [said]);
+}
+
+#[test]
+fn what_is_wrong_with_the_words_of_an_invariant_is_said_at_its_place() {
+    let found = messages("[[never]]\nfrom.tiers = [\"strict\"]\nverdict = \"allowed\"\n");
+    assert_eq!(found, ["unknown verdict `allowed`"]);
+    let found = messages("[[never]]\nfrom.tiers = [\"strict\"]\nverdict = \"allow\"\n");
+    assert!(
+        found.contains(&"unknown tier `strict`".to_owned()),
+        "{found:?}"
+    );
+}
