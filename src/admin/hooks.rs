@@ -1,5 +1,6 @@
-//! `POST /v1/hooks/claude-code`: what the hooks of Claude Code tell of its sessions and tool calls,
-//! and what the agent is told back: which of its flows were refused, and that it is policy.
+//! `POST /v1/hooks/claude-code`: what the hooks of Claude Code, Codex, Gemini CLI and opencode tell of
+//! their sessions and tool calls, and what the agent is told back: which of its flows were refused, and
+//! that it is policy.
 //!
 //! A report only labels records. Its sender shows the token of the session, or connects to the
 //! control socket. A report is the agent's own (`tidegate.call.trust` is `verified`) in two cases:
@@ -30,7 +31,8 @@ use tokio::net::UnixStream;
 
 use crate::gate::{Gate, Hold};
 use crate::identity::{
-    AgentProcess, AgentReport, CallerKey, Grant, NewCall, Sessions, ToolCall, Trust, Work,
+    AgentProcess, AgentReport, CallerKey, EndedCall, Grant, NewCall, Refused as RefusedFlow,
+    Sessions, ToolCall, Trust, Work,
 };
 use crate::record::{Asker, CallFacts, Event};
 
@@ -38,7 +40,7 @@ use super::Door;
 use super::body::{BODY_TIMEOUT, Calls, too_slow};
 use super::listener::Ends;
 use super::sessions::{Refused, bearer, descends, speaks_for};
-use report::{Report, wrong};
+use report::{EventKind, Report, wrong};
 
 /// Bytes of a report: what a tool answered comes along, and is not looked at.
 const MAX_REPORT: usize = 16 * 1024 * 1024;
@@ -66,6 +68,9 @@ struct Reporter {
     hook_began: Option<u64>,
     /// Whether it reports at the control socket: no launcher started its agent.
     by_control: bool,
+    /// The process that started the hook, where a launcher of this gate started its agent and the
+    /// report may be of another process.
+    above: Option<u32>,
 }
 
 /// The report is the body.
@@ -92,12 +97,17 @@ async fn posted(
         (Some(agent), Some((client, local))) if agent.is_at(client, local).await => Trust::Verified,
         _ => Trust::Asserted,
     };
+    let hook = match (agent_of(&gate, &grant), ends.0) {
+        (Some(agent), Some((client, local))) => agent.hook_at(client, local).await,
+        _ => None,
+    };
     let reporter = Reporter {
         grant,
         trust,
         asker,
-        hook_began: None,
+        hook_began: hook.map(|hook| hook.began),
         by_control: door == Door::Control,
+        above: hook.map(|hook| hook.above),
     };
     Ok(Json(take(&gate, &reporter, &report).await?).into_response())
 }
@@ -124,6 +134,7 @@ async fn on_stdin(
         asker,
         hook_began: Some(began),
         by_control: false,
+        above: None,
     };
     let answer = take(&gate, &reporter, &report).await?;
     Ok(Json(json!({ "report": report.excerpt(), "answer": answer })).into_response())
@@ -224,6 +235,7 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
     if report.starts_session() {
         speaks_for(gate, grant, &report.session_id)?;
         sessions.succeed(root, &report.session_id, *trust);
+        sessions.agent_starts(root, reporter.above);
         if let (true, Some(hook)) = (reporter.by_control, reporter.asker.pid) {
             register(sessions.clone(), root.clone(), hook).await;
         }
@@ -232,8 +244,8 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
     }
     note_mode(sessions, reporter, report);
     let event = report.hook_event_name.as_str();
-    let Some((id, call)) = tool_call(report, *trust) else {
-        let earlier = if answer::is_read(event) {
+    let Some((key, call)) = tool_call(report, *trust) else {
+        let earlier = if report.event().is_read() {
             sessions.calls().untold(root, *trust)
         } else {
             Vec::new()
@@ -245,8 +257,8 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
         call: call.clone(),
         asker: reporter.asker.clone(),
     });
-    match event {
-        "PreToolUse" => {
+    match report.event() {
+        EventKind::BeforeTool => {
             let event = gate.recorder.queue_event(&Event::ToolCallStarted(facts));
             event.written().await?;
             if let Some(place) = report.place() {
@@ -261,15 +273,35 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
             }
             Ok(json!({}))
         }
-        "PostToolUse" | "PostToolUseFailure" => {
+        EventKind::AfterTool => {
             let queued = gate.recorder.queue_event(&Event::ToolCallEnded(facts));
             queued.written().await?;
-            let own = sessions.calls().close(root, id, *trust);
-            let earlier = sessions.calls().untold(root, *trust);
+            let own = close(sessions, root, &key, (reporter, report));
+            let earlier = if report.shows_error_only {
+                Vec::new()
+            } else {
+                sessions.calls().untold(root, *trust)
+            };
             Ok(answer::context(event, &own, &earlier))
         }
         _ => Ok(json!({})),
     }
+}
+
+/// Ends a call; what is to be told of it.
+fn close(
+    sessions: &Sessions,
+    root: &str,
+    key: &str,
+    (reporter, report): (&Reporter, &Report),
+) -> Vec<RefusedFlow> {
+    let ended = EndedCall {
+        key,
+        trust: reporter.trust,
+        is_read: !report.shows_error_only,
+        not_after: reporter.hook_began,
+    };
+    sessions.calls().close(root, &ended)
 }
 
 /// Registers the agent of a hook by its process.
@@ -279,19 +311,19 @@ async fn register(sessions: Arc<Sessions>, session: Arc<str>, hook: u32) {
 }
 
 /// The call that a report is about, where its tool reaches the network.
-fn tool_call(report: &Report, trust: Trust) -> Option<(&str, ToolCall)> {
+fn tool_call(report: &Report, trust: Trust) -> Option<(Arc<str>, ToolCall)> {
     report.place()?;
-    let id = report.tool_use_id.as_deref()?;
     let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
     let call = ToolCall {
         trust,
-        id: Some(id.into()),
-        prompt: shared(&report.prompt_id),
+        id: shared(&report.tool_use_id),
+        handle: report.handle().map(Arc::from),
+        prompt: report.prompt().map(Arc::from),
         agent: shared(&report.agent_id),
         parent_agent: shared(&report.parent_agent_id),
         tool: shared(&report.tool_name),
     };
-    Some((id, call))
+    Some((call.key()?.into(), call))
 }
 
 /// Notes the permission mode. Where the agent itself can be told from its commands, its commands do

@@ -220,10 +220,18 @@ pub(super) fn speaks_for(gate: &Gate, grant: &Grant, session: &str) -> Result<()
     let root = grant.root.as_ref().or(grant.session.as_ref());
     let taken = root.is_none_or(|root| sessions.is_taken(session, root, gate.clock.now()));
     let is_agent = grant.channel.as_deref() != Some("bash") && grant.is_root();
-    if is_agent && !taken && uuid::Uuid::try_parse(session).is_ok() {
+    if is_agent && !taken && is_id_of_agent(session) {
         return Ok(());
     }
     descends(gate, grant, session)
+}
+
+/// Whether a text is such as agents name their sessions: a UUID, or opencode's `ses_…`.
+fn is_id_of_agent(text: &str) -> bool {
+    let of_opencode = text.strip_prefix("ses_").is_some_and(|rest| {
+        (8..=64).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    });
+    of_opencode || uuid::Uuid::try_parse(text).is_ok()
 }
 
 /// A token speaks for its own session and for those that descend from it; one that was made for a

@@ -55,9 +55,9 @@ impl Place {
     /// By the name of the tool; `None` where it reaches nothing.
     pub fn of_tool(name: &str) -> Option<Self> {
         match name {
-            "Bash" | "PowerShell" => Some(Self::Bash),
-            "WebFetch" => Some(Self::Page),
-            "WebSearch" => Some(Self::Provider),
+            "Bash" | "PowerShell" | "bash" | "run_shell_command" => Some(Self::Bash),
+            "WebFetch" | "webfetch" | "web_fetch" => Some(Self::Page),
+            "WebSearch" | "google_web_search" => Some(Self::Provider),
             name if name.starts_with("mcp__") => Some(Self::Mcp),
             _ => None,
         }
@@ -78,6 +78,20 @@ pub struct NewCall<'a> {
     /// When the hook that reported it began, in the kernel's ticks since the start of the machine:
     /// the shell of the call begins later.
     pub not_before: Option<u64>,
+}
+
+/// A tool call that is over.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedCall<'a> {
+    /// Its [`ToolCall::key`].
+    pub key: &'a str,
+    /// How far the report is trusted.
+    pub trust: Trust,
+    /// Whether the model reads the answer to the report: else the refusals are told later.
+    pub is_read: bool,
+    /// When the hook that reported it began, in the kernel's ticks since the start of the machine: the
+    /// shell of the call began earlier.
+    pub not_after: Option<u64>,
 }
 
 /// A flow that was refused during a call. It holds no text of third parties: the host is canonical,
@@ -122,6 +136,7 @@ struct Entry {
     command: Option<Box<str>>,
     page: Option<WebAddress>,
     not_before: Option<u64>,
+    not_after: Option<u64>,
     began: Timestamp,
     open: bool,
     bound: bool,
@@ -144,16 +159,22 @@ impl Calls {
         books.entry(session.clone()).or_default().open(new, now);
     }
 
-    /// A tool was used, as a report of that `trust` says; what was refused meanwhile and not told
-    /// before. A report that may come from any process does not end a call that the agent's own
+    /// A tool was used, as a report says; what was refused meanwhile and not told before. A report that may come from any process does not end a call that the agent's own
     /// process reported.
-    pub fn close(&self, session: &str, id: &str, trust: Trust) -> Vec<Refused> {
+    pub fn close(&self, session: &str, ended: &EndedCall<'_>) -> Vec<Refused> {
         let mut books = self.lock();
-        let entry = books.get_mut(session).and_then(|book| book.entry(id));
-        let entry = entry.filter(|entry| trust == Trust::Verified || !entry.is_verified());
+        let entry = books
+            .get_mut(session)
+            .and_then(|book| book.entry(ended.key));
+        let entry = entry.filter(|entry| ended.trust == Trust::Verified || !entry.is_verified());
         entry.map_or_else(Vec::new, |entry| {
             entry.open = false;
-            std::mem::take(&mut entry.refused)
+            entry.not_after = entry.not_after.or(ended.not_after);
+            if ended.is_read {
+                std::mem::take(&mut entry.refused)
+            } else {
+                Vec::new()
+            }
         })
     }
 
@@ -182,16 +203,16 @@ impl Calls {
     pub fn named(&self, session: &str, id: &str) -> Option<Arc<ToolCall>> {
         let mut books = self.lock();
         let entry = books.get_mut(session)?.entry(id)?;
-        Some(entry.call.clone())
+        (entry.call.id.as_deref() == Some(id)).then(|| entry.call.clone())
     }
 
     /// A flow of that call was refused.
     pub fn refused(&self, session: &str, call: &ToolCall, refused: Refused) {
         let mut books = self.lock();
-        let Some(id) = call.id.as_deref() else {
+        let Some(key) = call.key() else {
             return;
         };
-        let Some(entry) = books.get_mut(session).and_then(|book| book.entry(id)) else {
+        let Some(entry) = books.get_mut(session).and_then(|book| book.entry(key)) else {
             return;
         };
         let same = |it: &Refused| it.attempt == refused.attempt && it.reason == refused.reason;
@@ -218,11 +239,17 @@ impl Entry {
     fn is_verified(&self) -> bool {
         self.call.trust == Trust::Verified
     }
+
+    /// Whether a shell that began then may be the call's own.
+    fn may_have_started(&self, shell: u64) -> bool {
+        let began = self.not_before.is_none_or(|hook| hook <= shell);
+        began && self.not_after.is_none_or(|hook| shell <= hook)
+    }
 }
 
 impl Book {
     fn open(&mut self, new: NewCall<'_>, now: Timestamp) {
-        self.settle(&new.call, now);
+        self.settle(&new, now);
         if !self.has_room_for(&new.call) {
             return;
         }
@@ -234,6 +261,7 @@ impl Book {
             command: new.command.map(|text| kept(text).into()),
             page: new.page,
             not_before: new.not_before,
+            not_after: None,
             began: now,
             open: true,
             bound: false,
@@ -242,11 +270,15 @@ impl Book {
     }
 
     /// Closes calls that were never closed: of an earlier prompt of the same agent, or too old.
-    fn settle(&mut self, next: &ToolCall, now: Timestamp) {
+    fn settle(&mut self, new: &NewCall<'_>, now: Timestamp) {
+        let next = &new.call;
         for entry in &mut self.calls {
             let same = entry.call.agent == next.agent && next.agent.is_none();
             let may = next.trust == Trust::Verified || !entry.is_verified();
             let earlier = may && same && next.prompt.is_some() && entry.call.prompt != next.prompt;
+            if earlier && entry.not_after.is_none() {
+                entry.not_after = new.not_before;
+            }
             entry.open &= !earlier && !is_over(entry, now);
         }
     }
@@ -254,10 +286,10 @@ impl Book {
     /// Whether a new report is taken; makes room for it.
     fn has_room_for(&mut self, next: &ToolCall) -> bool {
         let verified = next.trust == Trust::Verified;
-        let before = next.id.as_deref().and_then(|id| self.entry(id));
+        let before = next.key().and_then(|key| self.entry(key));
         match before.map(|entry| (entry.is_verified(), entry.open)) {
             // The agent's own report takes the place of a made-up one.
-            Some((false, _)) if verified => self.calls.retain(|it| it.call.id != next.id),
+            Some((false, _)) if verified => self.calls.retain(|it| it.call.key() != next.key()),
             Some((true, _)) if !verified => return false,
             Some((_, true)) => return false,
             _ => {}
@@ -273,9 +305,9 @@ impl Book {
         true
     }
 
-    fn entry(&mut self, id: &str) -> Option<&mut Entry> {
+    fn entry(&mut self, key: &str) -> Option<&mut Entry> {
         let mut entries = self.calls.iter_mut();
-        entries.rfind(|entry| entry.call.id.as_deref() == Some(id))
+        entries.rfind(|entry| entry.call.key() == Some(key))
     }
 }
 
@@ -311,6 +343,19 @@ mod tests {
         calls.open(&SESSION.into(), new, Timestamp::UNIX_EPOCH);
     }
 
+    fn ended(key: &str, trust: Trust) -> EndedCall<'_> {
+        EndedCall {
+            key,
+            trust,
+            is_read: true,
+            not_after: None,
+        }
+    }
+
+    fn close(calls: &Calls, key: &str, trust: Trust) -> Vec<Refused> {
+        calls.close(SESSION, &ended(key, trust))
+    }
+
     fn calls(list: &[(&str, &str)]) -> Calls {
         let calls = Calls::default();
         for (id, command) in list {
@@ -333,7 +378,7 @@ mod tests {
     fn a_span_keeps_the_call_that_it_began_in() {
         let calls = calls(&[("one", "curl a.example")]);
         assert_eq!(of(&calls, "a", None).as_deref(), Some("one"));
-        calls.close(SESSION, "one", Trust::Asserted);
+        close(&calls, "one", Trust::Asserted);
         open(&calls, call("two", "p"), None);
         assert_eq!(of(&calls, "a", None).as_deref(), Some("one"));
         assert_eq!(of(&calls, "b", None).as_deref(), Some("two"));
@@ -387,7 +432,11 @@ mod tests {
                 .of_span("another", &"a".into(), None, false, None)
                 .is_none()
         );
-        assert!(calls.close("another", "one", Trust::Asserted).is_empty());
+        assert!(
+            calls
+                .close("another", &ended("one", Trust::Asserted))
+                .is_empty()
+        );
         assert!(calls.of_page(SESSION, "a.example", true).is_none());
     }
 
@@ -425,17 +474,31 @@ mod tests {
     }
 
     #[test]
+    fn what_the_model_does_not_read_is_told_later() {
+        let calls = calls(&[("one", "curl a.example")]);
+        let (call, _) = call("one", "p");
+        calls.refused(SESSION, &call, refused("connection to b.example:443"));
+        let unread = EndedCall {
+            is_read: false,
+            ..ended("one", Trust::Asserted)
+        };
+        assert_eq!(calls.close(SESSION, &unread), []);
+        assert_eq!(calls.untold(SESSION, Trust::Asserted).len(), 1);
+        assert_eq!(calls.untold(SESSION, Trust::Asserted), []);
+    }
+
+    #[test]
     fn a_made_up_report_ends_no_call_of_the_agent() {
         let calls = Calls::default();
         reported(&calls, "one", "p", Trust::Verified, "curl a.example");
         let refused = refused("connection to b.example:443");
         let (call, _) = call("one", "p");
         calls.refused(SESSION, &call, refused.clone());
-        assert_eq!(calls.close(SESSION, "one", Trust::Asserted), []);
+        assert_eq!(close(&calls, "one", Trust::Asserted), []);
         // Of another prompt: would end what was never closed.
         reported(&calls, "made-up", "q", Trust::Asserted, "curl z.example");
         assert_eq!(of(&calls, "a", None).as_deref(), Some("one"));
-        assert_eq!(calls.close(SESSION, "one", Trust::Verified), [refused]);
+        assert_eq!(close(&calls, "one", Trust::Verified), [refused]);
     }
 
     #[test]
@@ -493,7 +556,7 @@ mod tests {
         assert_eq!(of("telemetry.example"), None);
         open_page(&calls, "three", Trust::Verified, "https://docs.example/y");
         assert_eq!(of("docs.example"), None);
-        calls.close(SESSION, "one", Trust::Verified);
+        close(&calls, "one", Trust::Verified);
         assert_eq!(of("docs.example").as_deref(), Some("three"));
     }
 
@@ -513,7 +576,7 @@ mod tests {
         let calls = Calls::default();
         reported(&calls, "one", "p", Trust::Verified, "curl a.example &");
         let (call, _) = call("one", "p");
-        assert_eq!(calls.close(SESSION, "one", Trust::Verified), []);
+        assert_eq!(close(&calls, "one", Trust::Verified), []);
         for _ in 0..3 {
             calls.refused(SESSION, &call, refused("connection to b.example:443"));
         }
@@ -553,5 +616,40 @@ mod tests {
         assert_eq!(trust(&[7], Some(1)), Trust::Asserted);
         assert_eq!(trust(&[7, own, 9, 1], Some(1)), Trust::Asserted);
         assert_eq!(trust(&[7, own, 1], None), Trust::Asserted);
+    }
+
+    #[test]
+    fn a_command_line_shows_no_call_where_another_was_under_way() {
+        let own = std::process::id();
+        let line = command_text::command_line(own).unwrap();
+        let trust = |other_ended: Option<u64>| {
+            let calls = Calls::default();
+            reported(&calls, "other", "p", Trust::Verified, "curl a.example");
+            if other_ended.is_some() {
+                let ended = EndedCall {
+                    not_after: other_ended,
+                    ..ended("other", Trust::Verified)
+                };
+                calls.close(SESSION, &ended);
+            }
+            reported(&calls, "one", "p", Trust::Verified, &line);
+            let span: Arc<str> = format!("{own:08x}00000000").into();
+            let pids = |outer| Pids {
+                outer,
+                inner: outer,
+            };
+            let process = Process {
+                lineage: [own, 1].map(pids).into(),
+                ..Process::default()
+            };
+            let found = calls.of_span(SESSION, &span, Some(&process), true, Some(1));
+            let found = found.unwrap();
+            assert_eq!(found.call.id.as_deref(), Some("one"));
+            found.trust
+        };
+        assert_eq!(trust(None), Trust::Asserted);
+        assert_eq!(trust(Some(u64::MAX)), Trust::Asserted);
+        // It ended before this process began.
+        assert_eq!(trust(Some(1)), Trust::Verified);
     }
 }

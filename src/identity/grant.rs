@@ -126,6 +126,8 @@ pub struct ToolCall {
     pub trust: Trust,
     /// `tool_use_id`.
     pub id: Option<Arc<str>>,
+    /// Tells the call from others where its agent gives it no id. On no record.
+    pub handle: Option<Arc<str>>,
     /// `prompt.id`.
     pub prompt: Option<Arc<str>>,
     /// `agent_id`: a subagent.
@@ -134,6 +136,13 @@ pub struct ToolCall {
     pub parent_agent: Option<Arc<str>>,
     /// `tidegate.tool.name`: `Bash`, `WebFetch`, `mcp__github__get_issue` …
     pub tool: Option<Arc<str>>,
+}
+
+impl ToolCall {
+    /// What tells the call from the other calls of its session: its id, or its handle.
+    pub fn key(&self) -> Option<&str> {
+        self.id.as_deref().or(self.handle.as_deref())
+    }
 }
 
 /// The process at the other end of a connection, where it is on this host: a label.

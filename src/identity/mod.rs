@@ -38,14 +38,17 @@ pub use crate::policy::CallerKey;
 pub use basic::Credentials;
 pub use caller::{Caller, Channel, Evidence, Presented, Proof, Trust, network_of};
 pub use calls::{
-    Attributed, Attribution, CallBasis, Calls, FlowClues, NewCall, Place, Refused, WebAddress,
+    Attributed, Attribution, CallBasis, Calls, EndedCall, FlowClues, NewCall, Place, Refused,
+    WebAddress,
 };
 pub use certificate::Certificate;
 pub use grant::{Bound, Grant, Job, Line, Narrow, Pids, Process, ToolCall, Work};
 pub use journal::{Deciding, FetchEnd, Journal, OpenFetch, OwnFetch, Refusing};
 pub use label::Labels;
 pub use oidc::Reach;
-pub use process::{AgentProcess, AgentReport, Family, Kin, Program, client_user, listener_users};
+pub use process::{
+    AgentProcess, AgentReport, Family, HookProcess, Kin, Program, client_user, listener_users,
+};
 pub use repository::{RepositoryBasis, RepositorySaid};
 pub use sessions::{Live, RevokeError, Sessions};
 pub use token::{

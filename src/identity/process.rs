@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::grant::{Pids, Process};
 use table::Table;
 
-pub use agent::{AgentProcess, AgentReport, Program};
+pub use agent::{AgentProcess, AgentReport, HookProcess, Program};
 
 /// Searches at once; others wait their turn.
 const SEARCHES: usize = 4;

@@ -91,11 +91,23 @@ impl Registered {
 }
 
 /// The nearest process above a hook that is not the hook's own shell.
-fn agent_above(hook: u32) -> Option<u32> {
+pub(super) fn agent_above(hook: u32) -> Option<u32> {
     let processes = Table::read();
     let above = processes.above(hook, 0);
     let mut above = above.into_iter().take(MAX_ANCESTORS).map(|(pid, _)| pid);
-    above.find(|pid| !table::command(*pid).join(" ").contains(HOOK))
+    above.find(|pid| !is_of_hook(&table::command(*pid)))
+}
+
+/// Whether a command line is that of a hook, or of the shell that starts it. An agent may have been
+/// told of its hooks in settings on its own command line.
+fn is_of_hook(words: &[String]) -> bool {
+    let is_setting = |word: &&String| word.starts_with('{') || word.starts_with("hooks={");
+    let words: Vec<&str> = words
+        .iter()
+        .filter(|word| !is_setting(word))
+        .map(String::as_str)
+        .collect();
+    words.join(" ").contains(HOOK)
 }
 
 #[cfg(test)]
@@ -104,6 +116,37 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn an_agent_with_hooks_on_its_command_line_is_no_hook() {
+        let of = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            is_of_hook(&words)
+        };
+        assert!(of(&[
+            "/bin/tidegate",
+            "session",
+            "hook",
+            "--agent",
+            "codex"
+        ]));
+        assert!(of(&[
+            "bash",
+            "-lc",
+            "/bin/tidegate session hook --agent codex"
+        ]));
+        assert!(!of(&[
+            "codex",
+            "-c",
+            "hooks={a=\"tidegate session hook\"}",
+            "exec"
+        ]));
+        assert!(!of(&[
+            "claude",
+            "--settings",
+            "{\"a\":\"tidegate session hook\"}"
+        ]));
+    }
 
     #[test]
     fn the_connections_of_a_registered_agent_are_its_session_s() {

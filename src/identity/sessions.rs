@@ -18,7 +18,7 @@ use super::caller::{Caller, Trust};
 use super::calls::{Attribution, Calls, FlowClues};
 use super::grant::{Grant, Work};
 use super::kept::Kept;
-use super::process::AgentProcess;
+use super::process::{AgentProcess, table};
 use super::registered::Registered;
 
 /// Revocations that are kept: more than anybody revokes while tokens live.
@@ -43,12 +43,33 @@ pub struct Sessions {
     ids: AgentIds,
     /// Agents that no launcher started.
     registered: Registered,
-    /// The agent that this process started, and its session.
-    agent: Mutex<Option<(Arc<str>, AgentProcess)>>,
+    /// The agent that this process started.
+    agent: Mutex<Option<Launched>>,
     /// Grows with every revocation: what was looked up before is looked up again.
     epoch: AtomicU64,
     /// Where revocations outlive this process.
     kept: Mutex<Kept>,
+}
+
+/// An agent that this process started.
+#[derive(Debug)]
+struct Launched {
+    session: Arc<str>,
+    process: AgentProcess,
+    /// Whether its first session began, as a hook reported.
+    has_started: bool,
+    /// The process that started the hook of that report, where that is a process below the one that
+    /// was launched (a script, or Node's part of Codex and Gemini CLI), with its start.
+    inner: Option<(u32, u64)>,
+}
+
+impl Launched {
+    /// The process that starts the agent's commands.
+    fn pid(&self) -> u32 {
+        let inner = self.inner;
+        let inner = inner.filter(|(pid, began)| table::began(*pid) == Some(*began));
+        inner.map_or_else(|| self.process.pid(), |(pid, _)| pid)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -241,14 +262,41 @@ impl Sessions {
     /// Says which process is the agent of a session that this process started.
     pub fn agent_is(&self, session: Arc<str>, agent: AgentProcess) {
         let mut known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = Some((session, agent));
+        *known = Some(Launched {
+            session,
+            process: agent,
+            has_started: false,
+            inner: None,
+        });
+    }
+
+    /// A session of an agent that this process started begins. `above` is the process that started the
+    /// hook of an asserted report. Only the first report counts: it comes before any command of the
+    /// agent runs.
+    pub fn agent_starts(&self, session: &str, above: Option<u32>) {
+        let mut known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        let launched = known.as_mut().filter(|it| *it.session == *session);
+        let Some(launched) = launched.filter(|it| !it.has_started) else {
+            return;
+        };
+        launched.has_started = true;
+        let above = above.filter(|pid| *pid != launched.process.pid());
+        launched.inner = above.and_then(|pid| Some((pid, table::began(pid)?)));
+    }
+
+    /// The process that starts the commands of the agent of a session, where this process started the
+    /// agent.
+    fn launched_pid(&self, session: &str) -> Option<u32> {
+        let known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
+        let launched = known.as_ref().filter(|it| *it.session == *session);
+        launched.map(Launched::pid)
     }
 
     /// The agent's process of the session that descends from `root`, where this process started it.
     pub fn agent_of(&self, root: &str) -> Option<AgentProcess> {
         let known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_, agent) = known.as_ref().filter(|(session, _)| **session == *root)?;
-        Some(agent.clone())
+        let launched = known.as_ref().filter(|it| *it.session == *root)?;
+        Some(launched.process.clone())
     }
 
     /// The tool call that a flow belongs to. The process of the agent is looked up here.
@@ -257,7 +305,7 @@ impl Sessions {
         let Some(session) = caller.root.as_ref().or(caller.session.as_ref()) else {
             return Attribution::None;
         };
-        let launched = self.agent_of(session).map(|agent| agent.pid());
+        let launched = self.launched_pid(session);
         let agent = launched.or_else(|| self.registered.process_of(session));
         self.calls.of(&FlowClues { agent, ..*clues })
     }

@@ -63,7 +63,7 @@ await ready "$NOTES/inside.log"
 cd "$folder/home/web"
 exec 3>&-
 set +e
-timeout --foreground --kill-after=5 "${RUN_SECONDS:-100}" \
+timeout --foreground --kill-after=5 "${RUN_SECONDS:-220}" \
     setpriv --reuid="$uid" --regid="$uid" --clear-groups -- \
     env -i HOME="$folder/home" USER=agent LOGNAME=agent SHELL=/bin/bash TERM=xterm LANG=C.UTF-8 \
     npm_config_globalconfig=/nonexistent npm_config_update_notifier=false \

@@ -566,7 +566,7 @@ fn what_is_refused_after_a_call_is_told_at_the_next_call_once() {
 
     let text = told["hookSpecificOutput"]["additionalContext"].as_str();
     let text = text.expect("a text");
-    assert!(text.contains("after an earlier call ended"), "{text}");
+    assert!(text.contains("refused in an earlier call"), "{text}");
     assert!(
         text.contains(REFUSED) && text.contains(", 2 times"),
         "{text}"

@@ -11,20 +11,7 @@ const MAX_LISTED: usize = 16;
 /// Commands that one answer names.
 const MAX_COMMANDS: usize = 3;
 
-/// Events whose answer the model reads.
-const READ_BY_THE_MODEL: [&str; 4] = [
-    "PostToolUse",
-    "PostToolUseFailure",
-    "SessionStart",
-    "UserPromptSubmit",
-];
-
-/// Whether the model reads what is answered to this event.
-pub(super) fn is_read(event: &str) -> bool {
-    READ_BY_THE_MODEL.contains(&event)
-}
-
-/// An answer in the form of Claude Code's hooks.
+/// An answer in the form of Claude Code's hooks, which Codex and Gemini CLI read as well.
 ///
 /// It consists of hosts in canonical form, words of closed lists, the ids of calls and the names of
 /// tiers: no text that a third party wrote reaches the model by it.
@@ -39,8 +26,8 @@ pub(super) fn context(event: &str, own: &[RefusedFlow], earlier: &[RefusedFlow])
     }
     if !earlier.is_empty() {
         text.push_str(
-            "tidegate, the network policy of this machine, refused after an earlier call ended \
-             (its processes went on in the background):\n",
+            "tidegate, the network policy of this machine, refused in an earlier call, or in what that \
+             call left in the background:\n",
         );
         list(&mut text, earlier);
     }

@@ -1,5 +1,10 @@
-//! What a hook of Claude Code tells, parsed.
+//! What a hook of an agent tells, parsed.
+//!
+//! Claude Code and Codex report in one form. Gemini CLI has other names for its events and gives its
+//! calls no id: the tool and its input tell one call from another. The plugin for opencode
+//! (`opencode.mjs`) reports in the form of Claude Code.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,6 +16,38 @@ use super::super::sessions::Refused;
 /// Bytes of an id.
 const MAX_ID: usize = 200;
 
+/// What an event is, whatever its agent calls it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum EventKind {
+    /// A session begins, or goes on under another id.
+    SessionStart,
+    /// The user's next prompt.
+    Prompt,
+    /// A tool is about to be used.
+    BeforeTool,
+    /// A tool was used, or failed.
+    AfterTool,
+    /// Anything else.
+    Other,
+}
+
+impl EventKind {
+    fn of(name: &str) -> Self {
+        match name {
+            "SessionStart" => Self::SessionStart,
+            "UserPromptSubmit" | "BeforeAgent" => Self::Prompt,
+            "PreToolUse" | "BeforeTool" => Self::BeforeTool,
+            "PostToolUse" | "PostToolUseFailure" | "AfterTool" => Self::AfterTool,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether the model reads the answer to the event.
+    pub(super) fn is_read(self) -> bool {
+        matches!(self, Self::SessionStart | Self::Prompt | Self::AfterTool)
+    }
+}
+
 /// What a hook tells; the other fields of its JSON are not read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Report {
@@ -18,12 +55,17 @@ pub(super) struct Report {
     pub(super) hook_event_name: String,
     pub(super) permission_mode: Option<String>,
     pub(super) prompt_id: Option<String>,
+    /// Codex's name for the prompt.
+    turn_id: Option<String>,
     pub(super) agent_id: Option<String>,
     pub(super) parent_agent_id: Option<String>,
     pub(super) tool_name: Option<String>,
     pub(super) tool_use_id: Option<String>,
     pub(super) cwd: Option<String>,
     pub(super) source: Option<String>,
+    /// Whether the agent shows its model the error of the tool alone, without the answer to the hook.
+    #[serde(default)]
+    pub(super) shows_error_only: bool,
     #[serde(default)]
     tool_input: Value,
 }
@@ -48,6 +90,7 @@ impl Report {
             Some(&report.hook_event_name),
             report.permission_mode.as_ref(),
             report.prompt_id.as_ref(),
+            report.turn_id.as_ref(),
             report.agent_id.as_ref(),
             report.parent_agent_id.as_ref(),
             report.tool_name.as_ref(),
@@ -76,9 +119,35 @@ impl Report {
         }
     }
 
+    /// What the event is.
+    pub(super) fn event(&self) -> EventKind {
+        EventKind::of(&self.hook_event_name)
+    }
+
     /// Whether a session of the agent begins, or goes on under another id.
     pub(super) fn starts_session(&self) -> bool {
-        self.hook_event_name == "SessionStart"
+        self.event() == EventKind::SessionStart
+    }
+
+    /// The prompt that the call is of.
+    pub(super) fn prompt(&self) -> Option<&str> {
+        self.prompt_id.as_deref().or(self.turn_id.as_deref())
+    }
+
+    /// What tells the call from others where the agent gives it no id.
+    pub(super) fn handle(&self) -> Option<String> {
+        if self.tool_use_id.is_some() {
+            return None;
+        }
+        let input = ["command", "url", "prompt"].map(|field| self.input(field));
+        let text = format!("{:?}", (self.tool_name.as_deref(), input));
+        let hash = digest(&SHA256, text.as_bytes());
+        let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
+        Some(digits.collect())
+    }
+
+    fn input(&self, field: &str) -> Option<&str> {
+        self.tool_input.get(field).and_then(Value::as_str)
     }
 
     /// Where the flows of the tool come from; `None` where the tool reaches no network.
@@ -88,17 +157,77 @@ impl Report {
 
     /// The command of a shell.
     pub(super) fn command(&self) -> Option<&str> {
-        self.tool_input.get("command").and_then(Value::as_str)
+        self.input("command")
     }
 
     /// The page that is fetched.
     pub(super) fn page(&self) -> Option<WebAddress> {
-        let text = self.tool_input.get("url").and_then(Value::as_str)?;
-        WebAddress::parse(text)
+        match self.input("url") {
+            Some(url) => WebAddress::parse(url),
+            None => only_page(self.input("prompt")?),
+        }
     }
+}
+
+/// The one page that a text names; `None` where it names several, or none.
+fn only_page(text: &str) -> Option<WebAddress> {
+    let words = text.split(|letter: char| letter.is_whitespace() || "<>\"'`()[]".contains(letter));
+    let urls = words.filter(|word| word.starts_with("https://") || word.starts_with("http://"));
+    let mut urls = urls.map(|url| url.trim_end_matches(['.', ',', ';', ':', '?', '!']));
+    let page = urls.next()?;
+    urls.next().is_none().then(|| WebAddress::parse(page))?
 }
 
 /// Why a report is not taken: its body is wrong.
 pub(super) fn wrong(detail: &str) -> Refused {
     Refused::new(StatusCode::BAD_REQUEST, "bad_request", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(text: &str) -> Report {
+        Report::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn events_of_several_agents_are_the_same_events() {
+        for (name, kind) in [
+            ("BeforeTool", EventKind::BeforeTool),
+            ("PreToolUse", EventKind::BeforeTool),
+            ("AfterTool", EventKind::AfterTool),
+            ("PostToolUseFailure", EventKind::AfterTool),
+            ("BeforeAgent", EventKind::Prompt),
+            ("AfterModel", EventKind::Other),
+        ] {
+            assert_eq!(EventKind::of(name), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_call_without_an_id_is_told_from_others_by_its_input() {
+        let of = |event: &str, command: &str| {
+            let text = format!(
+                r#"{{"session_id":"s","hook_event_name":"{event}","tool_name":"run_shell_command",
+                    "tool_input":{{"command":"{command}"}}}}"#
+            );
+            report(&text).handle().unwrap()
+        };
+        assert_eq!(of("BeforeTool", "make"), of("AfterTool", "make"));
+        assert_ne!(of("BeforeTool", "make"), of("BeforeTool", "make test"));
+        let named = r#"{"session_id":"s","hook_event_name":"PreToolUse","tool_use_id":"t"}"#;
+        assert_eq!(report(named).handle(), None);
+    }
+
+    #[test]
+    fn a_page_is_the_only_one_that_a_prompt_names() {
+        let host = |text: &str| Some(only_page(text)?.host.to_string());
+        assert_eq!(
+            host("What is at https://docs.example.com/a?").as_deref(),
+            Some("docs.example.com")
+        );
+        assert_eq!(host("https://a.example and https://b.example"), None);
+        assert_eq!(host("nothing"), None);
+    }
 }

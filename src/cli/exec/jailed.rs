@@ -44,6 +44,8 @@ pub(super) struct Wishes {
     pub(super) hide: Vec<PathBuf>,
     /// Programs of the gate, which the command must not change.
     pub(super) programs: Vec<PathBuf>,
+    /// Files that the command gets a copy of.
+    pub(super) copies: Vec<PathBuf>,
 }
 
 /// Makes the jail, serves it and lets the command begin.
@@ -66,6 +68,7 @@ fn begin(
         shares: wishes.shares.clone(),
         copies: bundle
             .flat_map(|it| [&it.whole, &it.own, &it.java])
+            .chain(&wishes.copies)
             .cloned()
             .collect(),
         allow_missing: wishes.allow_missing.clone(),

@@ -4,11 +4,14 @@
 mod agent;
 mod child;
 mod claude;
+mod codex;
+mod gemini;
 mod hidden;
 mod jailed;
 mod joined;
 mod joined_trust;
 mod loopback;
+mod opencode;
 mod summary;
 mod summary_file;
 mod workplace;
@@ -275,11 +278,12 @@ impl Exec {
         let adapt = if self.observe { observed } else { own };
         let mut hide = hidden::files(&plan.config);
         hide.extend(workplace::folder_of_pins().filter(|_| self.jail));
-        let wishes = jailed::Wishes {
+        let mut wishes = jailed::Wishes {
             shares: self.share.clone(),
             allow_missing: self.allow_missing.clone(),
             hide,
             programs: hidden::programs(&plan.config),
+            copies: Vec::new(),
         };
         let found = FolderEvidence::at(self.folder(), Some(&plan.config.workspaces), self.jail);
         let mut plan = adapt(plan);
@@ -313,6 +317,10 @@ impl Exec {
         }
         if self.no_telemetry {
             variables.extend(super::env::no_telemetry());
+        }
+        if let Some((plugin, variable)) = self.plugin(&running) {
+            wishes.copies.push(plugin);
+            variables.push(variable);
         }
         if front.is_none() {
             variables.push(jailed::variable(&running.config));
@@ -437,20 +445,45 @@ impl Exec {
         claude.word
     }
 
-    /// The command; Claude Code is told which session it is, and gets hooks for this run.
+    /// The command. Claude Code is told which session it is; Claude Code and Codex get hooks for this
+    /// run.
     fn words(&self, id: Uuid, variables: &[(&'static str, String)]) -> Vec<OsString> {
-        let Some(at) = self.claude() else {
-            if self
-                .recognised()
-                .is_some_and(|it| it.agent == Agent::Claude)
-            {
-                print::err(WITHOUT_HOOKS);
-            }
-            return self.command.clone();
+        let whole = || self.command.clone();
+        let Some(Recognised { agent, word }) = self.recognised() else {
+            return whole();
         };
+        match (agent, word) {
+            (Agent::Claude, None) => print::err(WITHOUT_HOOKS),
+            (Agent::Gemini, _) if !gemini::has_hooks() => print::err(gemini::WITHOUT_HOOKS),
+            _ => {}
+        }
+        let Some(at) = word else { return whole() };
         let (before, command) = self.command.split_at(at);
-        let words = claude::words(command, &id.to_string(), variables);
+        let words = match agent {
+            Agent::Claude => claude::words(command, &id.to_string(), variables),
+            Agent::Codex => codex::words(command),
+            _ => return whole(),
+        };
         before.iter().cloned().chain(words).collect()
+    }
+
+    /// The plugin that opencode loads in this run, and the variable that names it.
+    fn plugin(&self, running: &Running) -> Option<(PathBuf, (&'static str, String))> {
+        self.recognised().filter(|it| it.agent == Agent::Opencode)?;
+        let record = running.config.record.file.as_deref();
+        let written = opencode::write(record).map_err(|error| error.to_string());
+        let found = written.and_then(|path| {
+            let variable = opencode::variable(&path)?;
+            Ok((path, variable))
+        });
+        found
+            .inspect_err(|why| {
+                print::err(&format!(
+                    "tidegate: opencode runs without the plugin of tidegate: {why}. Tool calls are \
+                     not on record, and the model is not told what is refused.\n"
+                ));
+            })
+            .ok()
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) enum Init {
     ClaudeCode(ClaudeCode),
     /// Settings for `OpenAI` Codex: the proxy, and words for the model.
     Codex(other::Other),
-    /// Settings for Gemini CLI: the proxy, and words for the model.
+    /// Settings for Gemini CLI: hooks, the proxy, and words for the model.
     Gemini(other::Other),
     /// Settings for opencode: words for the model.
     Opencode(other::Other),

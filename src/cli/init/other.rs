@@ -1,5 +1,5 @@
-//! `tidegate init codex|gemini|opencode`: the proxy, what to trust, and words for the model, for
-//! agents whose hooks tell nothing to a gate.
+//! `tidegate init codex|gemini|opencode`: the proxy, what to trust, and words for the model; hooks for
+//! Gemini CLI, which takes them from nowhere else.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,9 @@ use serde_json::json;
 
 use super::super::env::{self, Proxy};
 use super::super::{Answer, ca, load, print};
-use super::{agreed, diff, files, show};
+use super::json::Json;
+use super::settings::put_gemini_hooks;
+use super::{agreed, diff, files, program, show};
 use crate::config;
 
 /// Lines around what is ours in a file of the user.
@@ -142,6 +144,9 @@ impl Other {
             ["<!-- ", " -->"],
             CONTEXT,
         )?];
+        if matches!(agent, Agent::Gemini) {
+            changes.push(Change::of_gemini(folder.join("settings.json"))?);
+        }
         if let Some(name) = agent.variables().filter(|_| !self.launched) {
             let variables = self.variables()?;
             changes.push(Change::of(folder.join(name), ["# ", ""], &variables)?);
@@ -213,6 +218,28 @@ impl Change {
             (None, None) if old.is_empty() => ours,
             (None, None) => format!("{}\n\n{ours}", old.trim_end_matches('\n')),
             _ => return Err(unpaired(&path)),
+        };
+        Ok(Self {
+            path,
+            before,
+            after,
+        })
+    }
+
+    /// Hooks among the settings of Gemini CLI.
+    fn of_gemini(path: PathBuf) -> Result<Self, String> {
+        let before = files::read(&path)?;
+        let wrong = |why: String| format!("{}: {why}", path.display());
+        let mut settings = match &before {
+            Some(text) => Json::parse(text).map_err(wrong)?,
+            None => Json::Object(Vec::new()),
+        };
+        let old = settings.pretty();
+        put_gemini_hooks(&mut settings, &program(false)).map_err(wrong)?;
+        let after = match &before {
+            // A file that says the same in another layout is left as it is.
+            Some(text) if settings.pretty() == old => text.clone(),
+            _ => settings.pretty(),
         };
         Ok(Self {
             path,

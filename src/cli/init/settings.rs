@@ -1,4 +1,4 @@
-//! What Claude Code's settings have to say, put among what they say already.
+//! What the settings of Claude Code and of Gemini CLI have to say, put among what they say already.
 
 use serde_json::{Value, json};
 
@@ -17,6 +17,11 @@ const TOOL_EVENTS: [&str; 3] = ["PreToolUse", "PostToolUse", "PostToolUseFailure
 /// How long an agent waits for a hook, in seconds: longer than the hook waits for its gate.
 const HOOK_TIMEOUT: u32 = 10;
 const COMMAND_END: &str = " session hook";
+const GEMINI_COMMAND_END: &str = " session hook --agent gemini-cli";
+/// Tools of Gemini CLI that reach the network, as far as the gate can tell their flows.
+const GEMINI_TOOLS: &str = "run_shell_command|web_fetch";
+const GEMINI_SESSION_EVENTS: [&str; 3] = ["SessionStart", "BeforeAgent", "SessionEnd"];
+const GEMINI_TOOL_EVENTS: [&str; 2] = ["BeforeTool", "AfterTool"];
 /// The end of the URL of HTTP hooks, which earlier versions wrote.
 const URL_END: &str = "/v1/hooks/claude-code";
 
@@ -72,6 +77,26 @@ impl Settings {
     }
 }
 
+/// Puts the hooks of Gemini CLI among what is there.
+pub(super) fn put_gemini_hooks(settings: &mut Json, program: &str) -> Result<(), String> {
+    let shape = |what: &str| format!("`{what}` is not of the form that Gemini CLI reads");
+    let command = format!("{program}{GEMINI_COMMAND_END}");
+    let hook = json!([{
+        "type": "command", "name": "tidegate", "command": command, "timeout": HOOK_TIMEOUT * 1000,
+    }]);
+    let hooks = settings.entry("hooks", Json::Object(Vec::new()));
+    let hooks = hooks.ok_or_else(|| shape("hooks"))?;
+    for event in GEMINI_SESSION_EVENTS {
+        let group = json!({ "hooks": hook });
+        put_hook(hooks, event, group.into()).ok_or_else(|| shape(event))?;
+    }
+    for event in GEMINI_TOOL_EVENTS {
+        let group = json!({ "matcher": GEMINI_TOOLS, "hooks": hook });
+        put_hook(hooks, event, group.into()).ok_or_else(|| shape(event))?;
+    }
+    Ok(())
+}
+
 /// The variables that make an agent use a proxy. What starts Java or git in the process of the agent
 /// is for its commands, which get it from the hook.
 pub(super) fn proxy_variables(proxy: &Proxy) -> Vec<(&'static str, String)> {
@@ -107,7 +132,12 @@ fn is_ours(group: &Json) -> bool {
         text.is_some_and(|text| text.ends_with(end))
     };
     let names = ["tidegate", "tidegate'"];
-    let command = |name: &&str| ends("command", &format!("{name}{COMMAND_END}"));
+    let command = |name: &&str| {
+        let commands = [COMMAND_END, GEMINI_COMMAND_END];
+        commands
+            .iter()
+            .any(|end| ends("command", &format!("{name}{end}")))
+    };
     names.iter().any(command) || ends("url", URL_END)
 }
 
@@ -176,6 +206,24 @@ mod tests {
             !after.contains("TIDEGATE_ADMIN") && !after.contains("TIDEGATE_TOKEN"),
             "{after}"
         );
+    }
+
+    #[test]
+    fn hooks_of_gemini_are_added_once() {
+        let mut json = Json::parse(r#"{"ui":{"theme":"dark"}}"#).unwrap();
+        put_gemini_hooks(&mut json, "/opt/tidegate").unwrap();
+        let once = json.pretty();
+        put_gemini_hooks(&mut json, "/opt/tidegate").unwrap();
+        assert_eq!(json.pretty(), once);
+        let value: Value = serde_json::from_str(&once).unwrap();
+        assert_eq!(value["ui"]["theme"], "dark");
+        let hook = &value["hooks"]["AfterTool"][0]["hooks"][0];
+        assert_eq!(
+            hook["command"],
+            "/opt/tidegate session hook --agent gemini-cli"
+        );
+        assert_eq!(hook["timeout"], 10_000);
+        assert!(put_gemini_hooks(&mut Json::parse("[]").unwrap(), "x").is_err());
     }
 
     #[test]

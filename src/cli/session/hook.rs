@@ -1,8 +1,10 @@
-//! `tidegate session hook`: the command of every hook of Claude Code.
+//! `tidegate session hook`: the command of every hook of Claude Code, Codex, Gemini CLI, and of the
+//! plugin for opencode.
 //!
 //! The hook reports the event to the gate and prints the gate's answer in the agent's form. At the
-//! start of a session, and where the agent changes its folder, the hook also registers the session for
-//! the agent's commands and writes their variables to `CLAUDE_ENV_FILE`.
+//! start of a session of Claude Code, and where it changes its folder, the hook also registers the
+//! session for the agent's commands and writes their variables to `CLAUDE_ENV_FILE`. The commands of
+//! the other agents inherit the variables of the agent.
 //!
 //! The gate reads the standard input of the hook itself where it can: then only the
 //! agent can have written the report. The hook never stops the agent: after any error it exits with 0. Commands use
@@ -31,8 +33,37 @@ const END_TIMEOUT: Duration = Duration::from_secs(1);
 const REPORTS: &str = "/v1/hooks/claude-code";
 const STDIN_REPORTS: &str = "/v1/hooks/claude-code/stdin";
 
+/// What a model is told of an agent whose commands have the agent's own variables.
+const CONTEXT: &str = "Commands reach the network through tidegate, which decides each connection \
+    by policy. A refusal is policy, not a network fault: do not retry it, and do not look for \
+    another way; say what you need.";
+
+/// An agent with hooks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum HookAgent {
+    ClaudeCode,
+    Codex,
+    GeminiCli,
+    Opencode,
+}
+
+impl HookAgent {
+    /// The name in records.
+    fn name(self) -> &'static str {
+        match self {
+            Self::ClaudeCode => "claude-code",
+            Self::Codex => "codex",
+            Self::GeminiCli => "gemini-cli",
+            Self::Opencode => "opencode",
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Hook {
+    /// The agent that the hook is of.
+    #[arg(long, value_name = "NAME", default_value = "claude-code")]
+    agent: HookAgent,
     /// The proxy, as commands reach it: http://HOST:PORT.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
     #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
@@ -56,11 +87,25 @@ struct Report {
     permission_mode: Option<String>,
     source: Option<String>,
     prompt_id: Option<String>,
+    turn_id: Option<String>,
     agent_id: Option<String>,
     parent_agent_id: Option<String>,
     tool_name: Option<String>,
     tool_use_id: Option<String>,
     tool_input: Option<ToolInput>,
+    #[serde(default)]
+    shows_error_only: bool,
+}
+
+/// What a tool of Gemini CLI answered: of one that failed the model reads the error alone.
+#[derive(Debug, Deserialize)]
+struct GeminiReport {
+    tool_response: Option<GeminiResponse>,
+}
+
+#[derive(Debug, Deserialize)]
+struct GeminiResponse {
+    error: Option<Value>,
 }
 
 /// Of the input of a tool only what tells its flows from others.
@@ -68,6 +113,7 @@ struct Report {
 struct ToolInput {
     command: Option<Value>,
     url: Option<Value>,
+    prompt: Option<Value>,
 }
 
 /// A report that the gate has read, and its answer.
@@ -106,7 +152,7 @@ impl Hook {
         let taken = if launched { self.taken() } else { None };
         let (report, answer) = match taken {
             Some(Taken { report, answer }) => (report, Some(answer)),
-            None => (told().map_err(Trouble::at_start)?, None),
+            None => (self.told().map_err(Trouble::at_start)?, None),
         };
         let is_start = matches!(&*report.hook_event_name, "SessionStart" | "CwdChanged");
         let trouble = |failure| Trouble { failure, is_start };
@@ -126,6 +172,22 @@ impl Hook {
         Ok(joined(context, answer, &report.hook_event_name))
     }
 
+    /// The report on standard input.
+    fn told(&self) -> Result<Report, Failure> {
+        let mut text = String::new();
+        let read = io::stdin().take(MAX_REPORT).read_to_string(&mut text);
+        let report = read.ok().and_then(|_| serde_json::from_str(&text).ok());
+        let mut report: Report = report.ok_or_else(|| {
+            Failure::new(Answer::Wrong, "a hook is told JSON on its standard input")
+        })?;
+        if self.agent == HookAgent::GeminiCli {
+            let response = serde_json::from_str::<GeminiReport>(&text).ok();
+            let response = response.and_then(|it| it.tool_response);
+            report.shows_error_only = response.is_some_and(|it| it.error.is_some());
+        }
+        Ok(report)
+    }
+
     /// Lets the gate read the report from our standard input. `None` where the gate cannot be sure that
     /// the agent wrote it, or no gate answers: the input is still unread then.
     fn taken(&self) -> Option<Taken> {
@@ -140,6 +202,12 @@ impl Hook {
 
     /// Registers the session for the agent's commands; what the model is to know.
     fn start(&self, report: &Report) -> Result<Option<String>, Failure> {
+        if self.agent != HookAgent::ClaudeCode {
+            if self.door.token().is_none() {
+                self.register(report)?;
+            }
+            return Ok(Some(CONTEXT.to_owned()));
+        }
         let started = self.register(report);
         let (session, token) = match &started {
             Ok(started) => (&*started.session, Some(&*started.token)),
@@ -163,7 +231,7 @@ impl Hook {
         let copy = copy.unwrap_or_default();
         let wish = Wish {
             session: Some(report.session_id.clone()),
-            agent: Some("claude-code".to_owned()),
+            agent: Some(self.agent.name().to_owned()),
             repository: copy.repository,
             folder: report.cwd.as_deref().and_then(super::start::plain_folder),
             working_copy: true,
@@ -190,6 +258,9 @@ impl Hook {
     /// The session of a launcher ends with the launcher, not here.
     fn end(&self, report: &Report) -> Result<Value, Failure> {
         let token = self.door.token();
+        if token.is_some() && self.agent != HookAgent::ClaudeCode {
+            return Ok(json!({}));
+        }
         let launched = token.and_then(|token| self.proxy.in_session("main", token));
         let own = format!("//{}.", report.session_id);
         if launched.is_some_and(|proxy| proxy.url().contains(&own)) {
@@ -229,11 +300,4 @@ fn joined(context: Option<String>, mut answer: Value, event: &str) -> Value {
 
 fn not_a_gate() -> Failure {
     Failure::new(Answer::Failed, "the answer is not that of a gate")
-}
-
-fn told() -> Result<Report, Failure> {
-    let mut text = String::new();
-    let read = io::stdin().take(MAX_REPORT).read_to_string(&mut text);
-    let report = read.ok().and_then(|_| serde_json::from_str(&text).ok());
-    report.ok_or_else(|| Failure::new(Answer::Wrong, "a hook is told JSON on its standard input"))
 }

@@ -6,10 +6,13 @@
 //!   the command's shell, and stays with the call that it was first tied to: what a command leaves in
 //!   the background stays told apart from later calls.
 //! - **Ancestry**: the shell that the agent started, above the process that asks. Its command line is
-//!   that of the call.
+//!   that of the call, or that of the call's last command, which a shell becomes.
 //! - **URL**: the agent's own process asks for the host that an open call names.
 //!
 //! Two that disagree tie the flow to no call. So do two calls that fit equally well.
+//!
+//! A process can change its command line. So a call is shown (`verified`) only where the time at which
+//! the shell began leaves no other call of the agent: between the reports of its begin and its end.
 
 use std::sync::Arc;
 
@@ -18,7 +21,7 @@ use crate::name::{Path, Target};
 use super::super::caller::{Caller, Trust};
 use super::super::grant::{Pids, Process, ToolCall};
 use super::super::process::table;
-use super::command_text::{bare, command_line, holds, overlap, shell_number};
+use super::command_text::{bare, command_line, holds, is_end_of, overlap, shell_number};
 use super::{Book, Calls, Entry, MAX_SPANS, Place};
 
 /// What ties a flow to a call: `tidegate.call.basis`.
@@ -111,6 +114,8 @@ pub(super) struct Shell {
     pid: u32,
     began: u64,
     number: u64,
+    /// Whether no other call that the agent reported was under way when the shell began.
+    is_sole: bool,
 }
 
 /// A process that the agent started, and the MCP server that it is.
@@ -362,10 +367,11 @@ impl Book {
             return Some(Attribution::Conflict);
         }
         let own = child.map(|child| child.pid);
-        let shown = match by_span.flatten() {
+        let of_shell = match by_span.flatten() {
             Some(span) => own.is_some() && span.shell == own,
             None => own.is_some(),
         };
+        let shown = of_shell && by_shell.flatten().is_some_and(|shell| shell.is_sole);
         Some(Attribution::Call(Attributed {
             call: entry.call.clone(),
             trust: trust_of(entry, shown),
@@ -385,16 +391,33 @@ impl Book {
             return;
         }
         let Some((text, began)) = text else { return };
-        let Fit::One(number) = self.fit(text, began, holds) else {
-            return;
+        let fit = match self.fit(text, began, holds) {
+            // A shell becomes the last command that it runs.
+            Fit::None if began.is_some() => self.fit(text, began, is_end_of),
+            fit => fit,
         };
+        let Fit::One(number) = fit else { return };
         self.local = true;
         self.bind(number);
         if self.shells.len() >= MAX_SPANS {
             self.shells.pop_front();
         }
         let Child { pid, began, .. } = child;
-        self.shells.push_back(Shell { pid, began, number });
+        let is_sole = self.is_sole(number, began);
+        self.shells.push_back(Shell {
+            pid,
+            began,
+            number,
+            is_sole,
+        });
+    }
+
+    /// Whether a shell that began then can be of no other call that the agent reported.
+    fn is_sole(&self, number: u64, began: u64) -> bool {
+        let was_under_way =
+            |it: &&Entry| it.place == Place::Bash && it.is_verified() && it.may_have_started(began);
+        let mut calls = self.calls.iter().filter(was_under_way);
+        calls.all(|it| it.number == number)
     }
 
     /// Ties a span to a call.
@@ -451,15 +474,12 @@ impl Book {
 
     /// The call whose command fits a text: of those that the agent reported, else of the others; of
     /// open calls without a shell, else of open calls, else of all. A shell runs no call that was
-    /// reported after the shell began.
+    /// reported after the shell began, and none that had ended then.
     fn fit(&self, text: &str, began: Option<u64>, fits: fn(&str, &str) -> bool) -> Fit {
         let runs = |it: &&Entry| {
             let command = it.command.as_deref().unwrap_or_default();
-            let after = it
-                .not_before
-                .zip(began)
-                .is_none_or(|(hook, shell)| shell >= hook);
-            it.place == Place::Bash && after && fits(text, command)
+            let may = began.is_none_or(|began| it.may_have_started(began));
+            it.place == Place::Bash && may && fits(text, command)
         };
         for verified in [true, false] {
             let of = |class: fn(&Entry) -> bool| {

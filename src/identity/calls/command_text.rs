@@ -35,6 +35,11 @@ pub(super) fn holds(whole: &str, part: &str) -> bool {
     part.len() >= MIN_TEXT && whole.contains(part)
 }
 
+/// Whether a bare text is the end of another.
+pub(super) fn is_end_of(text: &str, whole: &str) -> bool {
+    text.len() >= MIN_TEXT && whole.ends_with(text)
+}
+
 /// The process id of a shell that a span begins with, as the shell itself sees it.
 pub(super) fn shell_number(span: &str) -> Option<u32> {
     u32::from_str_radix(span.get(..8)?, 16).ok()

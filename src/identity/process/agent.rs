@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::super::registered::agent_above;
 use super::Family;
 use super::table::{self, Table};
 
@@ -35,6 +36,15 @@ pub struct AgentReport {
     /// Where to read it.
     pub input: UnixStream,
     /// When the hook began, in the kernel's ticks since the start of the machine.
+    pub began: u64,
+}
+
+/// A process that reports to the gate, of which nothing shows that the agent started it.
+#[derive(Clone, Copy, Debug)]
+pub struct HookProcess {
+    /// The process above it that is no shell of the hook: the agent, where the report is true.
+    pub above: u32,
+    /// When it began, in the kernel's ticks since the start of the machine.
     pub began: u64,
 }
 
@@ -122,6 +132,26 @@ impl AgentProcess {
         self.family
             .search(move || agent.find_report(client, local))
             .await
+    }
+
+    /// The hook at the other end of that connection, where it is below the command.
+    pub async fn hook_at(&self, client: SocketAddr, local: SocketAddr) -> Option<HookProcess> {
+        let agent = self.clone();
+        let find = move || agent.find_hook(client, local);
+        self.family.search(find).await
+    }
+
+    fn find_hook(&self, client: SocketAddr, local: SocketAddr) -> Option<HookProcess> {
+        let inode = self.family.inode(client, local)?;
+        let table = Table::read();
+        let below = table.below(self.family.head);
+        let hook = below.into_iter().find(|pid| table::holds(*pid, inode))?;
+        let above = agent_above(hook)?;
+        let command = self.pid();
+        let line = table.above(above, self.family.head);
+        let is_below = line.iter().any(|(pid, _)| *pid == command);
+        let began = table::began(hook)?;
+        (above == command || is_below).then_some(HookProcess { above, began })
     }
 
     #[cfg(target_os = "linux")]

@@ -216,6 +216,7 @@ fn full() -> FlowFacts {
         call_basis: Some("environment"),
         call: Some(Arc::new(ToolCall {
             trust: Trust::Verified,
+            handle: None,
             id: Some("toolu_1".into()),
             prompt: Some("p-1".into()),
             agent: Some("a-2".into()),

@@ -301,6 +301,7 @@ fn call_started(session: &str, number: u32) -> Event {
         session: Some(session.into()),
         call: ToolCall {
             trust: Trust::Verified,
+            handle: None,
             id: Some(format!("toolu_{number}").into()),
             prompt: None,
             agent: None,

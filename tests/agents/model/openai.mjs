@@ -42,7 +42,7 @@ export function respond(headers, { input = [], tools = [], model }) {
     },
   ];
   output.push(...(script && calls.length ? [scripted(script, calls)] : calls.map(called)));
-  asked("openai", { thread: headers.session_id ?? headers["session-id"] }, calls);
+  asked("openai", { session: headers.session_id ?? headers["session-id"] }, calls);
   return described(output, model);
 }
 
@@ -115,11 +115,21 @@ function described(output, model) {
   return list.map((event, sequence_number) => ({ ...event, sequence_number }));
 }
 
+/** Notes each result, with the texts that stand between the call and the model's next words: those
+ * of hooks. */
 function seen(items) {
-  for (const item of items.filter(({ type }) => /call_output$/.test(type ?? ""))) {
+  items.forEach((item, at) => {
+    if (!/call_output$/.test(item.type ?? "")) return;
     const { output } = item;
-    noteShown(item.call_id, typeof output === "string" ? output : JSON.stringify(output), []);
-  }
+    const words = ({ type, role }) => type === "message" && role === "assistant";
+    const from = items.findLastIndex((it, place) => place < at && words(it));
+    const next = items.findIndex((it, place) => place > at && words(it));
+    const turn = items.slice(from + 1, next < 0 ? items.length : next);
+    const beside = turn
+      .filter(({ type, role }) => type === "message" && role === "developer")
+      .flatMap(({ content }) => content.map(({ text }) => text));
+    noteShown(item.call_id, typeof output === "string" ? output : JSON.stringify(output), beside);
+  });
 }
 
 function completions(request, response, { messages = [], tools = [], stream, model }) {

@@ -6,7 +6,7 @@ import zlib from "node:zlib";
 import { anthropic } from "./anthropic.mjs";
 import { gemini } from "./gemini.mjs";
 import { mcp } from "./mcp.mjs";
-import { note } from "./notes.mjs";
+import { json, note } from "./notes.mjs";
 import { openai } from "./openai.mjs";
 import { forge, page, registry } from "./web.mjs";
 import { upgrade } from "./websocket.mjs";
@@ -43,6 +43,8 @@ async function serve(request, response) {
   if (MODELS[host]) return MODELS[host](request, response, path, body.toString());
   if (host.endsWith(".git.example.com")) return forge(request, response, path, raw);
   if (host.endsWith(".npm.example.com")) return registry(request, response, path);
+  // The registry that agents ask for their own parts has none of them.
+  if (host.startsWith("registry.")) return json(response, { error: "not_found" }, 404);
   if (host === "mcp.example.com") return mcp(request, response, body.toString());
   return page(response, host, path);
 }

@@ -18,6 +18,10 @@ pub(super) struct Agent {
     pub(super) at_terminal: &'static [&'static str],
     /// How `tidegate init` makes it use a gate that runs already; a command of a shell.
     pub(super) init: &'static str,
+    /// How `tidegate init` writes its hooks where `tidegate exec` cannot; a command of a shell.
+    pub(super) init_launched: &'static str,
+    /// Files of the home that it gets in a jail.
+    pub(super) shares: &'static [&'static str],
     /// Its settings: a path below the home, and a text in which `WORLD` is the folder of the run.
     settings: &'static [(&'static str, &'static str)],
 }
@@ -84,6 +88,8 @@ pub(super) static CLAUDE_NATIVE: Agent = Agent {
     words: CLAUDE_WORDS,
     at_terminal: &["--permission-mode", "bypassPermissions"],
     init: CLAUDE_INIT,
+    init_launched: "",
+    shares: &[],
     settings: CLAUDE_SETTINGS,
 };
 
@@ -96,6 +102,8 @@ pub(super) static CLAUDE_NODE: Agent = Agent {
     words: CLAUDE_WORDS,
     at_terminal: &["--permission-mode", "bypassPermissions"],
     init: CLAUDE_INIT,
+    init_launched: "",
+    shares: &[],
     settings: CLAUDE_SETTINGS,
 };
 
@@ -116,7 +124,10 @@ pub(super) static CODEX: Agent = Agent {
     ],
     at_terminal: &[],
     init: "tidegate init codex --write >&2 && ",
-    settings: &[],
+    init_launched: "",
+    // What it keeps of a session says which id it has for which command.
+    shares: &[".codex"],
+    settings: &[(".codex/version.json", "{}")],
 };
 
 /// Google's agent.
@@ -135,6 +146,8 @@ pub(super) static GEMINI: Agent = Agent {
     ],
     at_terminal: &[],
     init: "tidegate init gemini --write >&2 && ",
+    init_launched: "tidegate init gemini --launched --write >&2 && ",
+    shares: &[".gemini/settings.json:ro"],
     settings: &[],
 };
 
@@ -147,5 +160,7 @@ pub(super) static OPENCODE: Agent = Agent {
     words: &["run", "Go.", "-m", "anthropic/claude-sonnet-4-5"],
     at_terminal: &[],
     init: "tidegate init opencode --write >&2 && ",
+    init_launched: "",
+    shares: &[],
     settings: &[],
 };

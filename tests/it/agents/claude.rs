@@ -51,7 +51,8 @@ fn behind_exec_every_call_is_tied() {
         if let Some(played) = calls(agent, Way::Exec, false) {
             played
                 .all_are_tied(&["commands", "background commands", "fetches"])
-                .every_refusal_is_told();
+                .every_refusal_is_told()
+                .what_the_model_read_works();
         }
     }
 }
@@ -66,7 +67,8 @@ fn in_a_jail_every_call_is_tied() {
             );
             played
                 .all_are_tied(&["commands", "background commands", "fetches"])
-                .every_refusal_is_told();
+                .every_refusal_is_told()
+                .what_the_model_read_works();
         }
     }
 }
@@ -108,6 +110,7 @@ fn calls_of_mcp_are_tied_by_http_and_behind_standard_input() {
         );
         assert!(way == Way::Exec || called.contains(&"echo_d"), "{called:?}");
         played.all_are_tied(&["MCP"]);
+        tables::ties_of(&played, "inspected, MCP servers");
     }
 }
 
@@ -129,6 +132,23 @@ fn a_session_that_is_resumed_stays_one() {
         played.sessions_of_the_agent(),
         "the agent goes on with its session"
     );
+}
+
+#[test]
+fn a_session_that_is_forked_goes_on_under_another_id() {
+    let Some(first) = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").play() else {
+        return;
+    };
+    let before = first.sessions_of_the_agent();
+    let again = Run::of(&CLAUDE_NATIVE, Way::Exec, "resumed.json").after(first);
+    let played = again
+        .words(&["--continue", "--fork-session"])
+        .play()
+        .expect("it was played before");
+    played.nothing_is_wrong().all_sessions_are_right();
+    played.all_are_tied(&["commands"]);
+    let after = played.sessions_of_the_agent();
+    assert!(before.is_disjoint(&after), "{before:?} {after:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Agents without hooks for a gate: Codex, Gemini CLI, opencode.
+//! Codex, Gemini CLI and opencode, in every way that they are started.
 
 use super::agent::{Agent, CODEX, GEMINI, OPENCODE};
 use super::played::Played;
@@ -27,6 +27,12 @@ fn codex_is_named_in_every_way() {
             continue;
         };
         played.the_agent_is_named("codex");
+        if way != Way::ByHand {
+            played.all_are_tied(&["commands"]).all_sessions_are_right();
+            played
+                .refusals_of_open_calls_are_told()
+                .what_the_model_read_works();
+        }
         if way == Way::Jail {
             let opened = played
                 .requests
@@ -47,6 +53,11 @@ fn gemini_is_named_and_fetches_in_a_jail() {
     for way in [Way::Exec, Way::Jail, Way::ByHand] {
         if let Some(played) = calls(&GEMINI, way) {
             played.the_agent_is_named("gemini-cli");
+            if way != Way::ByHand {
+                played
+                    .refusals_of_open_calls_are_told()
+                    .what_the_model_read_works();
+            }
             // Its guard against private addresses looks names up: in a jail it lets ours pass.
             let fetched = played.used().contains(&"fetches");
             assert_eq!(fetched, way == Way::Jail, "{:?}: {:#?}", way, played.shown);
@@ -61,6 +72,10 @@ fn opencode_is_named_in_every_way() {
             continue;
         };
         played.the_agent_is_named("opencode");
+        played.all_are_tied(&["commands", "fetches"]);
+        played
+            .refusals_of_open_calls_are_told()
+            .what_the_model_read_works();
         assert_eq!(played.conversations().len(), usize::from(way == Way::Jail));
     }
 }

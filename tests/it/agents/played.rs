@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::kit::{Line, Outcome, read_log};
+use crate::kit::{Line, Outcome, Program, read_log};
 
 use super::world::{Run, Way};
 
+/// How each text of the gate about refusals begins.
+const TOLD: &str = "tidegate, the network policy of this machine, refused";
 /// The domain of every destination that a call names.
 const DOMAIN: &str = ".example.com";
 
@@ -37,6 +39,8 @@ pub(super) struct Played {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) call: String,
+    /// Ids that the agent itself has for parts of the call: Codex makes several calls in one script.
+    own: Vec<String>,
     pub(super) tool: String,
     /// Whether its connections come after its end.
     late: bool,
@@ -56,9 +60,13 @@ pub(super) struct Shown {
 impl Played {
     pub(super) fn read(folder: TempDir, outcome: Outcome, run: &Run) -> Self {
         let notes = |kind: &str| read_log(&folder.path().join("notes").join(kind));
+        let codex = commands_of_codex(folder.path());
         let asked = notes("asked.jsonl").into_iter().map(|line| {
+            let command = line["args"]["cmd"].as_str();
+            let own = codex.iter().filter(|(_, it)| Some(it.as_str()) == command);
             let asked = Asked {
                 call: line.text("call").to_owned(),
+                own: own.map(|(id, _)| id.clone()).collect(),
                 tool: line.text("tool").to_owned(),
                 late: line["late"].as_bool().unwrap_or_default(),
                 session: line.text("session").to_owned(),
@@ -130,7 +138,7 @@ impl Played {
         for line in self.decisions() {
             let owner = self.owner(line);
             let (call, session) = (line.text("tool_use_id"), line.text("session.id"));
-            if !call.is_empty() && owner.is_none_or(|asked| asked.call != call) {
+            if !call.is_empty() && owner.is_none_or(|asked| !asked.is(call)) {
                 wrong.push(format!("{} has {call}, and is of {owner:?}", about(line)));
             }
             let known = owner.map_or("", |asked| &*asked.session);
@@ -257,6 +265,22 @@ impl Played {
         self
     }
 
+    /// As [`Played::every_refusal_is_told`], but for what commands leave in the background.
+    #[track_caller]
+    pub(super) fn refusals_of_open_calls_are_told(&self) -> &Self {
+        let refused = self.refused_in_open_calls();
+        assert_eq!(self.told(), refused, "{:#?}", self.shown);
+        self
+    }
+
+    /// Names of the calls with a refusal while they were open.
+    fn refused_in_open_calls(&self) -> BTreeSet<String> {
+        let is_late = |name: &String| self.asked.get(name).is_some_and(|asked| asked.late);
+        let mut refused = self.refused();
+        refused.retain(|name| !is_late(name));
+        refused
+    }
+
     /// Conversations that the agent names to its model, as they are on record.
     pub(super) fn conversations(&self) -> BTreeSet<&str> {
         let named = self
@@ -265,12 +289,48 @@ impl Played {
         named.filter(|id| !id.is_empty()).collect()
     }
 
+    /// Panics unless each command that a refusal names explains that refusal, as it is written, and no
+    /// refusal is told twice.
+    #[track_caller]
+    pub(super) fn what_the_model_read_works(&self) -> &Self {
+        let mut told: Vec<&str> = Vec::new();
+        let mut seen: Vec<&Shown> = Vec::new();
+        for shown in &self.shown {
+            if !seen
+                .iter()
+                .any(|it| it.beside == shown.beside && !it.beside.is_empty())
+            {
+                told.extend(shown.told());
+            }
+            seen.push(shown);
+        }
+        let commands: Vec<String> = told.iter().flat_map(|text| commands(text)).collect();
+        let once: BTreeSet<&String> = commands.iter().collect();
+        assert_eq!(once.len(), commands.len(), "told twice: {commands:#?}");
+        assert!(
+            !commands.is_empty(),
+            "no command is named: {:#?}",
+            self.shown
+        );
+        for command in commands {
+            let program = Program::new("sh", &self.folder().join("home/web"))
+                .env(
+                    "PATH",
+                    format!("{}:/usr/bin:/bin", program_folder().display()),
+                )
+                .args(["-c", &command]);
+            let outcome = program.run();
+            assert_eq!(outcome.code, Some(1), "{command}: {outcome:#?}");
+            let shows_host = outcome.stdout.contains(".refused.example.com");
+            assert!(shows_host, "{command}: {outcome:#?}");
+        }
+        self
+    }
+
     /// How the model learns of a refusal, for the manual. A refusal of a command in the background is
     /// told only where another call follows.
     pub(super) fn what_it_reads(&self) -> &'static str {
-        let is_late = |name: &String| self.asked.get(name).is_some_and(|asked| asked.late);
-        let (told, mut refused) = (self.told(), self.refused());
-        refused.retain(|name| !is_late(name));
+        let (told, refused) = (self.told(), self.refused_in_open_calls());
         if told.is_superset(&refused) {
             "each refusal, with its reason and next step"
         } else if told.is_empty() {
@@ -286,14 +346,23 @@ impl Played {
         sessions.filter(|session| !session.is_empty()).collect()
     }
 
-    /// Whether every flow of a call carries the session that the agent used for the call.
-    pub(super) fn has_sessions_of_the_agent(&self) -> bool {
-        let mut owned = self
+    /// Whose id the flows of calls carry as their session, for the manual.
+    pub(super) fn whose_session(&self) -> &'static str {
+        let owned = self
             .decisions()
             .filter_map(|line| Some((line, self.owner(line)?)));
-        owned.all(|(line, asked)| {
-            !asked.session.is_empty() && line.text("session.id") == asked.session
-        })
+        let owned: Vec<_> = owned.collect();
+        let is_of_agent = |(line, asked): &(&Line, &Asked)| {
+            let same = !asked.session.is_empty() && line.text("session.id") == asked.session;
+            same || line.has("tidegate.session.root")
+        };
+        if owned.iter().all(|(line, _)| !line.has("session.id")) {
+            "none"
+        } else if owned.iter().all(is_of_agent) {
+            "the agent's"
+        } else {
+            "the gate's"
+        }
     }
 
     /// Panics unless every flow of a call carries the session that the agent used for the call.
@@ -350,12 +419,66 @@ impl Played {
 
     /// Names of the calls with a refusal that the model was told beside their results, or later.
     pub(super) fn told(&self) -> BTreeSet<String> {
-        let texts = self.shown.iter().flat_map(|shown| &shown.beside);
-        let hosts = texts.flat_map(|text| refused_hosts(text));
+        let texts = self.shown.iter().flat_map(Shown::told);
+        let hosts = texts.flat_map(refused_hosts);
         hosts
             .filter_map(|host| Some(host.split('.').next()?.to_owned()))
             .collect()
     }
+}
+
+impl Asked {
+    /// Whether an id is one of the call.
+    fn is(&self, id: &str) -> bool {
+        self.call == id || self.own.iter().any(|own| own == id)
+    }
+}
+
+impl Shown {
+    /// What the gate told beside the result, or in it.
+    fn told(&self) -> impl Iterator<Item = &str> {
+        let texts = self.beside.iter().chain([&self.result]);
+        texts.filter_map(|text| Some(&text[text.find(TOLD)?..]))
+    }
+}
+
+/// Commands that a text names, each on a line of its own. In a result the line ends may be escaped.
+fn commands(text: &str) -> Vec<String> {
+    let text = text.replace("\\n", "\n");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("  "));
+    let commands = lines.filter(|line| line.starts_with("tidegate "));
+    let commands = commands.map(|line| line.split(['"', '<']).next().unwrap_or_default());
+    commands.map(|line| line.trim().to_owned()).collect()
+}
+
+/// The ids and texts of the commands that Codex ran, as it keeps them.
+fn commands_of_codex(folder: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.join("home/.codex/sessions")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            for line in read_log(&path) {
+                let item = &line["payload"]["item"];
+                let command = item["command"].as_array().and_then(|words| words.last());
+                let command = command.and_then(Value::as_str);
+                if let (Some(id), Some(command)) = (item["id"].as_str(), command) {
+                    found.push((id.to_owned(), command.to_owned()));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The folder of the program that is tested.
+fn program_folder() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    program.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 impl Drop for Played {

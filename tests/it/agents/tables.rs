@@ -10,6 +10,12 @@ use super::played::Played;
 #[track_caller]
 pub(super) fn ties(played: &Played, inspected: bool) {
     let tls = if inspected { "inspected" } else { "opaque" };
+    ties_of(played, tls);
+}
+
+/// As [`ties`], with a text for what the run was beside its agent and its start.
+#[track_caller]
+pub(super) fn ties_of(played: &Played, tls: &str) {
     let (mut used, untied) = (played.used(), played.untied());
     // A command in the background may connect while its call is open.
     used.retain(|class| *class != "background commands");
@@ -22,11 +28,7 @@ pub(super) fn ties(played: &Played, inspected: bool) {
     } else if !some.is_empty() {
         tied = format!("{tied}; not {}", some.join(", "));
     }
-    let session = if played.has_sessions_of_the_agent() {
-        "the agent's"
-    } else {
-        "the gate's"
-    };
+    let session = played.whose_session();
     let reads = played.what_it_reads();
     let cells = [played.agent, played.way.name(), tls, &tied, session, reads];
     row("## What is tied", 3, &cells);

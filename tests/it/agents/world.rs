@@ -16,7 +16,7 @@ use super::played::Played;
 /// The ordinary user that agents run as.
 const USER: u32 = 1000;
 /// How long a run may take.
-const RUN_TIMEOUT: Duration = Duration::from_mins(4);
+const RUN_TIMEOUT: Duration = Duration::from_mins(5);
 /// Names of the model's certificate.
 const NAMES: &[&str] = &[
     "*.allowed.example.com",
@@ -39,6 +39,7 @@ const NAMES: &[&str] = &[
     "models.dev",
     "opencode.ai",
     "*.opencode.ai",
+    concat!("registry.npmjs", ".org"),
 ];
 
 /// How an agent is started.
@@ -372,7 +373,7 @@ impl World {
         };
         let init = match run.way {
             Way::ByHand => run.agent.init,
-            _ => "",
+            _ => run.agent.init_launched,
         };
         let prepared = format!("{prepare}{init}exec \"$@\"");
         add(&["sh", "-c", &prepared, &config]);
@@ -385,7 +386,9 @@ impl World {
             Way::Exec => add(&["tidegate", "exec", "--config", &config]),
             Way::Jail => {
                 add(&["tidegate", "exec", "--jail", "--config", &config]);
-                for share in &shared {
+                let of_home = |name: &&str| self.at("home").join(name).display().to_string();
+                let own: Vec<String> = run.agent.shares.iter().map(|it| of_home(&it)).collect();
+                for share in shared.iter().chain(&own) {
                     add(&["--share", share]);
                 }
             }

@@ -1,0 +1,98 @@
+//! The words that Codex is started with: hooks for this run.
+//!
+//! Codex runs a hook only where its user trusts it, by a hash of its definition
+//! (`hooks.state.KEY.trusted_hash`). The hash of each of our hooks stands beside it on the command line,
+//! so that they run in this process and no other hook gains trust. A version of Codex that hashes in
+//! another way leaves our hooks out, and lists them under `/hooks`.
+
+use std::ffi::OsString;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde_json::json;
+
+use super::super::init::program;
+
+/// Events with the names that Codex has for them in keys.
+const EVENTS: [(&str, &str); 4] = [
+    ("SessionStart", "session_start"),
+    ("UserPromptSubmit", "user_prompt_submit"),
+    ("PreToolUse", "pre_tool_use"),
+    ("PostToolUse", "post_tool_use"),
+];
+/// Where Codex takes the hooks of a command line to stand.
+const SOURCE: &str = "/<session-flags>/config.toml";
+/// How long the agent waits for a hook, in seconds: longer than the hook waits for its gate.
+const HOOK_TIMEOUT: u32 = 10;
+
+/// The command, with hooks. No file of the user is changed.
+pub(super) fn words(command: &[OsString]) -> Vec<OsString> {
+    let mut words = command.to_vec();
+    let hook = format!("{} session hook --agent codex", program(false));
+    words.splice(1..1, ["-c".into(), setting(&hook).into()]);
+    words
+}
+
+/// The value of `-c`, in TOML.
+fn setting(command: &str) -> String {
+    let text = toml::Value::from(command).to_string();
+    let hooks = EVENTS.map(|(event, _)| {
+        format!("{event}=[{{hooks=[{{type=\"command\",command={text},timeout={HOOK_TIMEOUT}}}]}}]")
+    });
+    let state = EVENTS.map(|(_, event)| {
+        let hash = trusted_hash(event, command);
+        format!("\"{SOURCE}:{event}:0:0\"={{trusted_hash=\"{hash}\"}}")
+    });
+    format!(
+        "hooks={{{},state={{{}}}}}",
+        hooks.join(","),
+        state.join(",")
+    )
+}
+
+/// The hash by which Codex knows a hook: of its definition as JSON without blanks, keys in order.
+fn trusted_hash(event: &str, command: &str) -> String {
+    let definition = json!({
+        "event_name": event,
+        "hooks": [{ "async": false, "command": command, "timeout": HOOK_TIMEOUT, "type": "command" }],
+    });
+    let hash = digest(&SHA256, definition.to_string().as_bytes());
+    let digits: String = hash
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("sha256:{digits}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_codex() {
+        // As `hooks/list` of Codex 0.171.0 says it for a hook with this command and timeout.
+        assert_eq!(
+            trusted_hash("pre_tool_use", "/bin/true"),
+            "sha256:c087ff0e50465a7ec5c7d7a19dfc18c0253a9c3526e6bf9a52a52018e8ba53b4"
+        );
+    }
+
+    #[test]
+    fn hooks_stand_before_the_words_of_the_user_and_are_toml() {
+        let words = words(&["codex".into(), "exec".into(), "go".into()]);
+        assert_eq!(words[0], "codex");
+        assert_eq!(words[1], "-c");
+        assert_eq!(words[3..], ["exec", "go"]);
+        let setting = setting("'/a b/tidegate' session hook --agent codex");
+        let table: toml::Table = setting.parse().unwrap();
+        let hook = &table["hooks"]["PreToolUse"][0]["hooks"][0]["command"];
+        assert_eq!(
+            hook.as_str(),
+            Some("'/a b/tidegate' session hook --agent codex")
+        );
+        assert_eq!(
+            table["hooks"]["state"].as_table().unwrap().len(),
+            EVENTS.len()
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! What opencode is started with: a plugin that reports its calls (`opencode.mjs`).
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::tls::replace;
+
+/// The configuration that opencode adds to its files.
+const VARIABLE: &str = "OPENCODE_CONFIG_CONTENT";
+const PLUGIN: &str = include_str!("opencode.mjs");
+const FILE: &str = "opencode-plugin.mjs";
+
+/// Writes the plugin beside the records; where it is.
+pub(super) fn write(record: Option<&Path>) -> io::Result<PathBuf> {
+    let folder = record.and_then(Path::parent);
+    let folder = folder.ok_or_else(|| io::Error::other("the gate keeps no records in a file"))?;
+    let path = std::path::absolute(folder.join(FILE))?;
+    let program = json!(std::env::current_exe()?.to_string_lossy());
+    let text = PLUGIN.replace("\"@PROGRAM@\"", &program.to_string());
+    replace(&path, &text, 0o644)?;
+    Ok(path)
+}
+
+/// The variable that makes opencode load the plugin, beside what the user set there.
+pub(super) fn variable(plugin: &Path) -> Result<(&'static str, String), String> {
+    let before = std::env::var(VARIABLE).unwrap_or_default();
+    with_plugin(&before, plugin).map(|text| (VARIABLE, text))
+}
+
+fn with_plugin(before: &str, plugin: &Path) -> Result<String, String> {
+    let wrong = || format!("{VARIABLE} is set, and is not the JSON of a configuration");
+    let mut config = match before.trim() {
+        "" => json!({}),
+        text => serde_json::from_str(text).map_err(|_| wrong())?,
+    };
+    let Value::Object(fields) = &mut config else {
+        return Err(wrong());
+    };
+    let plugins = fields.entry("plugin").or_insert_with(|| json!([]));
+    let plugins = plugins.as_array_mut().ok_or_else(wrong)?;
+    plugins.push(json!(format!("file://{}", plugin.display())));
+    Ok(config.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_user_configured_stays() {
+        let path = Path::new("/records/opencode-plugin.mjs");
+        let own = r#"{"plugin":["mine"],"model":"a/b"}"#;
+        let both: Value = serde_json::from_str(&with_plugin(own, path).unwrap()).unwrap();
+        let expected = json!({
+            "plugin": ["mine", "file:///records/opencode-plugin.mjs"], "model": "a/b"
+        });
+        assert_eq!(both, expected);
+        assert!(with_plugin("", path).is_ok());
+        for wrong in ["[]", "{", r#"{"plugin":1}"#] {
+            assert!(with_plugin(wrong, path).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_plugin_names_this_program() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = write(Some(&folder.path().join("decisions.jsonl"))).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(!text.contains("@PROGRAM@") && text.contains("const PROGRAM = \"/"));
+        assert!(write(None).is_err());
+    }
+}
