@@ -121,8 +121,8 @@ impl Watch {
         let mut networks = BTreeSet::new();
         for pid in below(self.first.0)? {
             match self.process(pid, &mut networks) {
-                // The process has ended since it was listed.
-                Err(Stop::Unreadable(_)) if Stat::of(pid).is_err() => {}
+                // The process has ended since it was listed, or is about to.
+                Err(Stop::Unreadable(_)) if !Stat::of(pid).is_ok_and(|stat| !stat.has_ended()) => {}
                 other => other?,
             }
         }
@@ -171,8 +171,9 @@ impl Watch {
                 format!("process {pid} has no network namespace"),
             ));
         };
-        if networks.insert(network.clone()) {
+        if !networks.contains(network) {
             only_loopback(pid)?;
+            networks.insert(network.clone());
         }
         Ok(())
     }

@@ -52,10 +52,15 @@ pub(super) fn first_inside(command: u32, outside: &Namespaces) -> io::Result<u32
     Ok(first)
 }
 
-/// Two fields of `/proc/PID/stat`, and the state.
+/// `PF_EXITING` of the kernel: the process gives up its memory, files and namespaces, in this order,
+/// before its state says that it has ended.
+const EXITING: u64 = 0x4;
+
+/// Fields of `/proc/PID/stat`.
 pub(super) struct Stat {
     state: Box<str>,
     parent: u32,
+    flags: u64,
     /// When it began, in ticks of the kernel.
     pub(super) began: Box<str>,
 }
@@ -68,16 +73,20 @@ impl Stat {
         let mut fields = fields.split_ascii_whitespace();
         let state = fields.next().ok_or(io::ErrorKind::InvalidData)?.into();
         let parent = fields.next().and_then(|parent| parent.parse().ok());
-        let began = fields.nth(17).ok_or(io::ErrorKind::InvalidData)?;
+        let flags = fields.nth(4).and_then(|flags| flags.parse().ok());
+        let began = fields.nth(12).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self {
             state,
             parent: parent.ok_or(io::ErrorKind::InvalidData)?,
+            flags: flags.ok_or(io::ErrorKind::InvalidData)?,
             began: began.into(),
         })
     }
 
+    /// Whether it has ended, or is about to: what `/proc` shows of its namespaces and mounts may be
+    /// gone already.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(&*self.state, "Z" | "X")
+        matches!(&*self.state, "Z" | "X") || self.flags & EXITING != 0
     }
 }
 
