@@ -121,6 +121,11 @@ impl Policy {
             .filter_map(|id| Some(&self.callers.groups.get(usize::from(id.0))?.name))
     }
 
+    /// Whether an MCP server without TLS is listed at a target: a loopback address of this machine.
+    pub fn has_plain_server(&self, target: &Target) -> bool {
+        self.servers.is_plain_at(target)
+    }
+
     /// How many rules were written.
     pub fn rule_count(&self) -> usize {
         self.written

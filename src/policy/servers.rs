@@ -1,5 +1,6 @@
 //! `[mcp.NAME]`: the MCP servers that rules may name.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::name::{Host, Path, Target};
@@ -18,6 +19,8 @@ pub(super) struct Server {
     /// The same port, as a list.
     pub(super) ports: [u16; 1],
     pub(super) path: Path,
+    /// Whether it is reached without TLS, on a loopback address of this machine.
+    pub(super) is_plain: bool,
     /// `policy/mcp.toml:3`.
     pub(super) location: Box<str>,
 }
@@ -52,6 +55,13 @@ impl Servers {
         self.matching(|server| server.target == *target)
     }
 
+    /// Whether a server without TLS is reached at a target.
+    pub(super) fn is_plain_at(&self, target: &Target) -> bool {
+        self.0
+            .iter()
+            .any(|server| server.is_plain && server.target == *target)
+    }
+
     /// The server whose endpoint this is; a query is not looked at.
     pub(super) fn endpoint(&self, target: &Target, path: &Path) -> Option<ServerId> {
         self.matching(|server| server.target == *target && server.path.path() == path.path())
@@ -72,6 +82,14 @@ impl Servers {
 }
 
 impl Server {
+    /// The loopback address that an allow for this server grants.
+    pub(super) fn loopback(&self) -> Option<IpAddr> {
+        match self.target.host {
+            Host::Address(address) if self.is_plain => Some(address),
+            _ => None,
+        }
+    }
+
     /// The host, as a rule would name it.
     pub(super) fn pattern(&self) -> HostPattern {
         match &self.target.host {

@@ -89,7 +89,7 @@ impl Reader<'_> {
             to,
             does: self.conditions(verdict, &servers),
             unless: self.unless(verdict),
-            grant: self.grant(verdict),
+            grant: self.grant(verdict, &servers),
             why: rule
                 .reason
                 .as_ref()
@@ -264,12 +264,12 @@ impl Reader<'_> {
         }))
     }
 
-    fn grant(&mut self, verdict: Verdict) -> Grant {
+    fn grant(&mut self, verdict: Verdict, servers: &[ServerId]) -> Grant {
         let grant = &self.rule.value.grant;
         let is_on = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|it| *it.get_ref());
         let raw = is_on(&grant.raw);
         Grant {
-            addresses: self.addresses(),
+            addresses: self.addresses(servers),
             raw,
             upgrade: is_on(&grant.upgrade),
             inspect: self.inspect(raw && verdict == Verdict::Allow),
@@ -306,8 +306,11 @@ impl Reader<'_> {
         servers
     }
 
-    fn addresses(&mut self) -> Arc<[ipnet::IpNet]> {
-        let mut networks = Vec::new();
+    /// What the rule grants. To name a server on loopback is to grant its address.
+    fn addresses(&mut self, servers: &[ServerId]) -> Arc<[ipnet::IpNet]> {
+        let servers = servers.iter().filter_map(|id| self.known.servers.get(*id));
+        let own = servers.filter_map(Server::loopback);
+        let mut networks: Vec<ipnet::IpNet> = own.map(Into::into).collect();
         for text in &self.rule.value.grant.addresses {
             let granted = match floor::parse(text.get_ref()) {
                 Ok(granted) => granted,

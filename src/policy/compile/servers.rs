@@ -1,9 +1,11 @@
 //! `[mcp.NAME]`: from text to servers.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use toml::Spanned;
 
 use crate::diag::{Diagnostic, Place};
-use crate::name::Url;
+use crate::name::{Host, Url};
 use crate::policy::servers::{Server, ServerId, Servers};
 use crate::policy::source;
 
@@ -54,12 +56,15 @@ fn server(
         findings.push(
             Diagnostic::error("bad-url", written.at(text), message)
                 .label(label)
-                .help("write e.g. `https://mcp.example.com/mcp`"),
+                .help(
+                    "write e.g. `https://mcp.example.com/mcp`; a server of this machine may be \
+                     `http://127.0.0.1:4000/mcp`",
+                ),
         );
     };
     let url = match Url::parse(text.get_ref().as_bytes()) {
-        Ok(url) if !url.tls => {
-            refuse("only https is inspected".into());
+        Ok(url) if !url.tls && loopback(&url.target.host).is_none() => {
+            refuse("only https is inspected, and http on a loopback address".into());
             return None;
         }
         Ok(url) if url.path.query().is_some() => {
@@ -72,13 +77,26 @@ fn server(
             return None;
         }
     };
+    let mut target = url.target;
+    if let Some(address) = loopback(&target.host).filter(|_| !url.tls) {
+        target.host = Host::Address(address);
+    }
     Some(Server {
         name: name.get_ref().as_str().into(),
-        ports: [url.target.port],
-        target: url.target,
+        ports: [target.port],
+        target,
         path: url.path,
+        is_plain: !url.tls,
         location: written.place().to_string().into(),
     })
+}
+
+/// The loopback address that a host is; `localhost` is 127.0.0.1.
+fn loopback(host: &Host) -> Option<IpAddr> {
+    match host {
+        Host::Address(address) => Some(*address).filter(IpAddr::is_loopback),
+        Host::Name(name) => (name.as_str() == "localhost").then_some(Ipv4Addr::LOCALHOST.into()),
+    }
 }
 
 impl Servers {

@@ -583,6 +583,29 @@ fn what_a_rule_asks_is_checked() {
 }
 
 #[test]
+fn a_server_of_this_machine_needs_no_tls_and_its_rule_grants_its_address() {
+    for (url, accepted) in [
+        ("http://127.0.0.1:4000/mcp", true),
+        ("http://[::1]:4000/mcp", true),
+        ("http://localhost:4000/mcp", true),
+        ("http://mcp.example.com/mcp", false),
+        ("http://10.0.0.1/mcp", false),
+        ("http://localhost.example.com/mcp", false),
+    ] {
+        let text = format!("{TIERS}[mcp.own]\nurl = \"{url}\"\n");
+        let found = of_severity(&text, Severity::Error);
+        assert_eq!(found.is_empty(), accepted, "{url}: {found:?}");
+    }
+    let rule = "[[rule]]\nid = \"own\"\nverdict = \"allow\"\ndoes.servers = [\"own\"]\n";
+    let policy = compiled(&format!(
+        "{TIERS}[mcp.own]\nurl = \"http://localhost:4000/mcp\"\n{rule}"
+    ));
+    let target = |text: &str| Target::from_authority(text.as_bytes(), 80).unwrap();
+    assert!(policy.has_plain_server(&target("127.0.0.1:4000")));
+    assert!(!policy.has_plain_server(&target("127.0.0.1:4001")));
+}
+
+#[test]
 fn a_condition_that_nobody_will_see_is_said() {
     let warned = |rule: &str| {
         let text = format!("{TIERS}[[rule]]\nid = \"x\"\nto.hosts = [\"a.example.com\"]\n{rule}");

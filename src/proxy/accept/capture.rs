@@ -154,9 +154,12 @@ pub(in crate::proxy) async fn serve(
         port: local.port(),
     };
     connection.captured = Some(target.clone());
-    if target.port == HTTP {
+    let snapshot = connection.gate().snapshot.load_full();
+    if target.port == HTTP || snapshot.policy.has_plain_server(&target) {
+        drop(snapshot);
         return connection.serve(None).await;
     }
+    drop(snapshot);
     let mut flow = connection.begin(FlowKind::Captured).await?;
     flow.aim(target.clone());
     let opened = match connection.identify_by(&mut flow, None).await {
@@ -203,7 +206,7 @@ pub(in crate::proxy) fn url(head: &RequestHead, target: &Target) -> Result<Url, 
     let Some(Ok(host)) = host else {
         return refused("a captured request needs the Host that it was sent to");
     };
-    if host != *target {
+    if host != *target && !is_same_loopback(&host, target) {
         return refused("the Host field is not where this connection was meant to go");
     }
     let path = Path::parse(head.target())
@@ -215,9 +218,27 @@ pub(in crate::proxy) fn url(head: &RequestHead, target: &Target) -> Result<Url, 
     })
 }
 
+/// Whether a client calls the loopback address that it connected to `localhost`.
+fn is_same_loopback(named: &Target, target: &Target) -> bool {
+    let is_localhost = matches!(&named.host, Host::Name(name) if name.as_str() == "localhost");
+    let is_loopback = matches!(target.host, Host::Address(address) if address.is_loopback());
+    is_localhost && is_loopback && named.port == target.port
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn localhost_is_the_loopback_address_that_was_connected_to() {
+        let target = |text: &[u8]| Target::from_authority(text, HTTP).expect("a target");
+        let same = |named: &[u8], at: &[u8]| is_same_loopback(&target(named), &target(at));
+        assert!(same(b"localhost:4000", b"127.0.0.1:4000"));
+        assert!(same(b"localhost:4000", b"[::1]:4000"));
+        assert!(!same(b"localhost:4001", b"127.0.0.1:4000"));
+        assert!(!same(b"localhost:4000", b"10.0.0.1:4000"));
+        assert!(!same(b"a.example:4000", b"127.0.0.1:4000"));
+    }
 
     #[test]
     fn an_address_that_was_given_stands_for_its_name_and_no_other_does() {
