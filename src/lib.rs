@@ -130,5 +130,6 @@ pub mod proxy;
 
 pub mod app;
 pub mod cli;
+pub mod replay;
 
 pub mod manual;

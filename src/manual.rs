@@ -64,5 +64,6 @@ chapters! {
     upstreams
     parents
     operations
+    replay
     refusals
 }

@@ -9,6 +9,7 @@ mod ca;
 mod check;
 mod credential;
 mod doctor;
+mod edit;
 mod env;
 mod exec;
 mod explain;
@@ -20,6 +21,7 @@ mod load;
 mod log;
 mod print;
 mod records;
+mod replay;
 mod session;
 mod shell;
 mod test;
@@ -59,6 +61,8 @@ enum Verb {
     Check(check::Check),
     /// Run the examples of the rules and the trials.
     Test(test::Test),
+    /// Judge recorded flows again under a policy: which verdicts change.
+    Replay(replay::Replay),
     /// Say what would happen to a flow, or what happened to one, and why.
     Explain(explain::Explain),
     /// Say whether the proxy is used here, and whether there is another way out.
@@ -148,6 +152,7 @@ impl Verb {
             Self::Exec(exec) => return exec.perform(),
             Self::Check(check) => check.perform(),
             Self::Test(test) => test.perform(),
+            Self::Replay(replay) => replay.perform(),
             Self::Explain(explain) => explain.perform(),
             Self::Doctor(doctor) => doctor.perform(),
             Self::Env(env) => env.perform(),
@@ -201,9 +206,14 @@ mod tests {
             "check --config tidegate.toml --json",
             "test tidegate.toml --json",
             "test --config tidegate.toml",
+            "test add --from 0195f3c2 --expect deny",
+            "test add --from 0195f3c2 --expect allow --name x --records r --config a.toml --dry-run --json",
             "explain https://docs.rs/ --config a.toml --tier open --repo github.com/acme/web --json",
             "explain http://example.com/ --method POST --group ops --group dev",
             "explain example.com --user ana@acme.example",
+            "replay",
+            "replay decisions.jsonl decisions.jsonl.1.gz - --policy next.toml --json",
+            "replay --config tidegate.toml",
             "env",
             "env --shell fish --proxy http://127.0.0.1:3128",
             "env --docker",

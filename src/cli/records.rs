@@ -70,6 +70,12 @@ pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
     }
 }
 
+/// The files of the log of a configuration that exist; `None` where it goes to standard output.
+pub(super) fn log_files(record: &Record) -> Option<Vec<PathBuf>> {
+    let newest = record.file.as_ref()?;
+    Some(files(newest).filter(|path| path.exists()).collect())
+}
+
 /// The log, newest file first, then the logs of runs of `exec` that found it in use.
 fn files(newest: &Path) -> impl Iterator<Item = PathBuf> {
     let numbered = move |number: u32| {

@@ -1,5 +1,7 @@
 //! `tidegate test`: the examples of the rules and the trials, a line for each.
 
+pub(super) mod add;
+
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -16,7 +18,10 @@ const INDENT: &str = "      ";
 const FAILED: &str = "trial-failed";
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Test {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
     /// ~/.config/tidegate/tidegate.toml, the built-in policy].
     #[arg(value_name = "FILE")]
@@ -29,9 +34,18 @@ pub(super) struct Test {
     json: bool,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Write a trial that is made of a recorded flow, and run it.
+    Add(Box<add::Add>),
+}
+
 impl Test {
     /// A policy whose trials fail does not compile, so what failed is known from its findings only.
     pub(super) fn perform(self) -> Answer {
+        if let Some(Verb::Add(add)) = self.verb {
+            return add.perform();
+        }
         let named = self.config.as_deref().or(self.file.as_deref());
         let loaded = Loaded::discovered(&load::find(named, self.json));
         let results = loaded.policy.as_ref().map(run_trials).unwrap_or_default();
@@ -135,6 +149,7 @@ mod tests {
         let file = folder.path().join("tidegate.toml");
         std::fs::write(&file, format!("{TIERS}{rest}")).unwrap();
         Test {
+            verb: None,
             file: Some(file),
             config: None,
             json: false,

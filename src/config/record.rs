@@ -39,6 +39,8 @@ pub struct Record {
     pub group: Option<u32>,
     /// The permissions of the files (`mode`, default `0600`).
     pub mode: u32,
+    /// Whether the paths of requests are written (`paths`, default no): a path may hold content.
+    pub paths: bool,
 }
 
 /// What happens to new flows while records cannot be kept.
@@ -65,6 +67,7 @@ pub(super) struct Section {
     key: Option<Spanned<String>>,
     group: Option<Spanned<String>>,
     mode: Option<Spanned<String>>,
+    paths: Option<bool>,
 }
 
 const FILE: &str = "decisions.jsonl";
@@ -94,6 +97,7 @@ impl Record {
             key: Some(folder.join(KEY)),
             group: None,
             mode: 0o600,
+            paths: false,
         }
     }
 }
@@ -120,6 +124,7 @@ pub(super) fn record(
         let meaning = value::word(word.get_ref(), &words, section.at(word), findings);
         record.on_failure = meaning.unwrap_or_default();
     }
+    record.paths = written.paths.unwrap_or_default();
     record.key = key_of(section, record.file.as_deref(), findings);
     files(section, &mut record, findings);
     bounds(section, &mut record, findings);

@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub authority: Option<Arc<tls::Authority>>,
     /// With what credentials are hashed; `None`: no rule names any.
     pub credentials: Option<CredentialKey>,
+    /// Whether records name the paths of requests.
+    pub records_paths: bool,
     /// How old versions of packages are.
     pub ages: Ages,
     /// The admin listener for other hosts.
@@ -153,6 +155,7 @@ impl Snapshot {
                 // Loading demands a key. Without one, no credential is one that a rule names.
                 key.unwrap_or_else(|| CredentialKey::new("", &config.digest))
             }),
+            records_paths: config.record.paths,
             ages: Ages::default(),
             admin_tls: config.listen.admin_tls.clone(),
             admin_names: config.listen.admin_names.clone().into(),

@@ -45,6 +45,27 @@ pub struct Caller {
     pub head: Option<Arc<Head>>,
     /// The process that asks, where it is known.
     pub process: Option<Arc<Process>>,
+    /// What else its tier came from.
+    pub grounds: Option<Arc<TierGrounds>>,
+}
+
+/// The grounds of a caller's tier which its other fields do not show, on record so that a flow can
+/// be judged again.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TierGrounds {
+    /// `tidegate.tier.given`: the strictest tier that the listener names or the session was narrowed
+    /// to, where the caller has another.
+    pub given: Option<Arc<str>>,
+    /// `tidegate.tier.issued`: the tier that an issuer's token gives to the repository.
+    pub issued: Option<Arc<str>>,
+    /// `tidegate.repository.verified`: the repository that evidence shows, where the caller says
+    /// that it works on another.
+    pub verified: Option<Arc<str>>,
+    /// `tidegate.repository.claimed`: the repositories that the caller only claims, where these are
+    /// others than the one on record.
+    pub claimed: Option<Box<[Arc<str>]>>,
+    /// `tidegate.repository.hinted`: the repositories that count only where the policy lists them.
+    pub hinted: Box<[Arc<str>]>,
 }
 
 /// What showed who a caller or its session is, the strongest first.

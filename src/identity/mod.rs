@@ -32,11 +32,11 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::config::{self, IdentityDemand, Listener};
-use crate::policy::{Facts, Policy, TierBasis, Who};
+use crate::policy::{Facts, Policy, TierBasis};
 
 pub use crate::policy::CallerKey;
 pub use basic::Credentials;
-pub use caller::{Caller, Channel, Evidence, Presented, Proof, Trust, network_of};
+pub use caller::{Caller, Channel, Evidence, Presented, Proof, TierGrounds, Trust, network_of};
 pub use calls::{
     Attributed, Attribution, CallBasis, Calls, EndedCall, FlowClues, NewCall, Place, Refused,
     WebAddress,
@@ -345,28 +345,42 @@ impl Identity {
         for grant in &grants {
             narrow = narrow.and(&grant.narrow);
         }
+        let issued = first(|it| it.tier.as_ref().filter(|_| it.verified)).map(|tier| &**tier);
         let mut who = policy.who(&Facts {
             subject: subject.map_or("", |subject| subject),
             claims: &claims,
             sans: certificate.map(|it| it.sans.as_slice()).unwrap_or_default(),
             groups: &groups,
             repository,
-            repository_tier: first(|it| it.tier.as_ref().filter(|_| it.verified))
-                .map(|tier| &**tier),
+            repository_tier: issued,
             listener_tier: listener.tier.as_deref(),
             narrow: &narrow.tiers,
             within: narrow.within.as_ref(),
         });
         let said: Vec<_> = grants.iter().flat_map(|grant| grant.said()).collect();
         let beside = grants.iter().filter_map(|grant| grant.beside.as_ref());
-        for repository in said.iter().copied().chain(beside) {
-            tighten(&mut who, repository, policy, &[]);
+        let claimed: Vec<_> = said.iter().copied().chain(beside).cloned().collect();
+        for repository in &claimed {
+            policy.tighten(&mut who, repository, &[]);
         }
-        for hint in grants.iter().flat_map(|grant| &grant.line.hints) {
-            tighten(&mut who, hint, policy, &[TierBasis::Repository]);
+        let hints = grants.iter().flat_map(|grant| &grant.line.hints);
+        let hinted: Box<[_]> = hints.cloned().collect();
+        for hint in &hinted {
+            policy.tighten(&mut who, hint, &[TierBasis::Repository]);
         }
         let works_on = grants.iter().find_map(|it| it.last_said());
         let own_word = grants.iter().find_map(|it| it.repository_said());
+        let shown = verified.as_ref().map(|said| said.name.clone());
+        let issued = issued.map(Arc::from);
+        let repository = works_on.or(verified).or(own_word);
+        let given = policy.strictest(listener.tier.iter().chain(&narrow.tiers));
+        let grounds = TierGrounds {
+            given: given.filter(|it| **it != **policy.tier_name(who.tier) || !who.is_given()),
+            issued,
+            verified: shown.filter(|it| repository.as_ref().is_some_and(|on| on.name != *it)),
+            claimed: (!is_shown_by(repository.as_ref(), &claimed)).then(|| claimed.into()),
+            hinted,
+        };
         let session = first(|it| it.session.as_ref());
         let root = first(|it| it.root.as_ref());
         let live = session.and_then(|session| self.sessions.live(session));
@@ -375,8 +389,9 @@ impl Identity {
             subject: subject.cloned(),
             tier: policy.tier_name(who.tier).clone(),
             groups: policy.group_names(who.groups).cloned().collect(),
-            repository: works_on.or(verified).or(own_word),
+            repository,
             who,
+            grounds: (grounds != TierGrounds::default()).then(|| Arc::new(grounds)),
             channel: (presented.labels.channel.as_ref())
                 .or(first(|it| it.channel.as_ref()))
                 .cloned(),
@@ -435,20 +450,13 @@ fn belongs(grant: &Grant, labels: &Labels, channel: &Channel) -> Result<(), Iden
     Ok(())
 }
 
-/// A repository that only the session itself names, or that stands beside its own, can make its tier
-/// stricter, never looser. Where `only` lists any, only a tier on one of these grounds counts.
-fn tighten(who: &mut Who, said: &Arc<str>, policy: &Policy, only: &[TierBasis]) {
-    let other = policy.who(&Facts {
-        repository: Some(said),
-        ..Facts::default()
-    });
-    let counts = only.is_empty() || only.contains(&other.tier_basis);
-    if counts && other.tier > who.tier {
-        who.enforced |= policy.enforces(who);
-        who.tier = other.tier;
-        who.tier_basis = other.tier_basis;
+/// Whether a record that names a repository shows all that the caller claims.
+fn is_shown_by(named: Option<&RepositorySaid>, claimed: &[Arc<str>]) -> bool {
+    let asserted = named.filter(|it| it.trust == Trust::Asserted);
+    match asserted {
+        Some(said) => claimed == std::slice::from_ref(&said.name),
+        None => claimed.is_empty(),
     }
-    who.claimed.push(said.clone());
 }
 
 fn evidence(presented: &Presented) -> Evidence {

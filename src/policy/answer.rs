@@ -100,10 +100,14 @@ impl Judgement<'_> {
                 Attempt::Request {
                     path,
                     upgrade: true,
+                    deed,
                     ..
                 },
                 Some(entry),
-            ) => entry.expects_upgrade(path.path()),
+            ) => match deed.and_then(|deed| deed.unseen_path) {
+                Some(unseen) => unseen.lenient && entry.may_expect_upgrade(),
+                None => entry.expects_upgrade(path.path()),
+            },
             _ => false,
         }
     }

@@ -128,7 +128,11 @@ impl Conditions {
         let nothing = RequestFacts::default();
         let done = flow.deed.unwrap_or(&nothing);
         let (rest, tool) = self.held(done, flow, path, narrow);
-        let met = match self.path(path, narrow) {
+        let by_path = match done.unseen_path {
+            Some(unseen) if !self.paths.is_empty() => Met::of(narrow == unseen.lenient),
+            Some(_) | None => self.path(path, narrow),
+        };
+        let met = match by_path {
             Met::Yes if rest.settled(narrow) && !tool.settled(narrow) => Met::ButTool,
             met if rest.settled(narrow) && tool.settled(narrow) => met,
             _ => Met::No,
@@ -144,9 +148,7 @@ impl Conditions {
         let mut others = done.other_readings.iter();
         match met {
             Met::Yes if narrow && !others.all(holds) => Met::ButPath,
-            Met::No if !narrow && self.path(path, narrow) == Met::Yes && others.any(holds) => {
-                Met::Yes
-            }
+            Met::No if !narrow && by_path == Met::Yes && others.any(holds) => Met::Yes,
             met => met,
         }
     }
@@ -248,7 +250,7 @@ impl NamedConditions {
             names(&self.repositories, repository(deed), unread),
             names(&self.packages, deed.package.as_deref(), unread),
             match names(&self.refs, deed.reference.as_deref(), unread) {
-                Held::No if announces_push(deed, path) => Held::Unread,
+                Held::No if announces_push(deed, flow, path) => Held::Unread,
                 held => held,
             },
         ]
@@ -286,8 +288,12 @@ pub(super) fn repository(deed: &RequestFacts) -> Option<&str> {
 }
 
 /// Whether git only asks where it may push: refs come with the push itself.
-fn announces_push(deed: &RequestFacts, path: &Path) -> bool {
-    deed.action == Some(Action::Write) && path.path().ends_with("/info/refs")
+fn announces_push(deed: &RequestFacts, flow: &Flow<'_>, path: &Path) -> bool {
+    let announces = match (deed.unseen_path, flow.attempt) {
+        (Some(_), Attempt::Request { method, .. }) => method == "GET",
+        _ => path.path().ends_with("/info/refs"),
+    };
+    deed.action == Some(Action::Write) && announces
 }
 
 /// Whether one of the patterns, where there are any, names the operation or a word that includes it.

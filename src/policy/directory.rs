@@ -48,6 +48,17 @@ impl Destination {
         self.split_of(path).map(|split| split.category)
     }
 
+    /// Whether some path may tell that category.
+    pub(super) fn may_be(&self, category: Category) -> bool {
+        let mut splits = self.splits.iter();
+        category == self.category || splits.any(|split| split.category == category)
+    }
+
+    /// Whether a request may ask for another protocol, for some path.
+    pub(super) fn may_expect_upgrade(&self) -> bool {
+        self.splits.iter().any(|split| split.upgrade)
+    }
+
     /// Whether a request for that path may ask for another protocol.
     pub(super) fn expects_upgrade(&self, path: &str) -> bool {
         self.split_of(path).is_some_and(|split| split.upgrade)

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Action;
+use super::category::Category;
 use super::words::Words;
 
 /// The part of a request from which its facts were read.
@@ -73,6 +74,18 @@ pub struct RequestFacts {
     ///
     /// [`Path::readings`]: crate::name::Path::readings
     pub other_readings: Box<[Self]>,
+    /// How the request is judged where its path is not known: records have none by default.
+    pub unseen_path: Option<UnseenPath>,
+}
+
+/// How a request whose path is not known is judged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct UnseenPath {
+    /// The category that the path told when the request was made, where it told one.
+    pub category: Option<Category>,
+    /// Whether conditions on paths hold in every allow and in no deny or ask; else the other way
+    /// round. Where both ways come to one verdict, the path does not matter.
+    pub lenient: bool,
 }
 
 impl RequestFacts {

@@ -1,16 +1,19 @@
 //! What the destination of a flow is for, and who says so.
 
+use std::sync::Arc;
+
 use crate::name::{Path, Target};
 
 use super::category::{Categories, Category};
 use super::compiled::Policy;
 use super::directory::Destination;
-use super::facts::{Body, McpCall, RequestFacts, Seen};
+use super::facts::{Body, McpCall, RequestFacts, Seen, UnseenPath};
 use super::flow::{Flow, Recipient};
 use super::query::{Attempt, Query};
 use super::servers::ServerId;
 use super::tiers::Tier;
 use super::verdict::Basis;
+use super::words::Words;
 
 /// What a destination is for.
 #[derive(Clone, Copy, Debug)]
@@ -172,6 +175,35 @@ impl Policy {
         self.catalogue.services.reader(service, category)
     }
 
+    /// Whether the path can tell what a request to a destination is for, and cannot have told
+    /// `category`: then a request whose path is not known cannot be judged.
+    pub fn needs_path(&self, target: &Target, category: Category) -> bool {
+        let label = self.label(target);
+        let is_split = |entry: &Destination| !entry.splits.is_empty() && !entry.may_be(category);
+        label.entry.is_some_and(is_split)
+    }
+
+    /// Whether a listed MCP server is at a target: the path tells which requests are for it.
+    pub fn has_server(&self, target: &Target) -> bool {
+        self.servers.at(target).is_some()
+    }
+
+    /// The path of the endpoint of a listed MCP server.
+    pub fn server_path(&self, name: &str) -> Option<&str> {
+        let server = self.servers.get(self.servers.find(name)?)?;
+        Some(server.path.path())
+    }
+
+    /// The words of the service of a destination, else of the service that is named, which include
+    /// other words.
+    pub fn words(&self, target: &Target, service: &str) -> Option<Arc<Words>> {
+        let services = &self.catalogue.services;
+        let own = self
+            .service_of(target)
+            .and_then(|name| services.shared_words(name));
+        own.or_else(|| services.shared_words(service))
+    }
+
     /// The service that reads requests to a destination, where its entry names one.
     pub(super) fn service_of(&self, target: &Target) -> Option<&str> {
         self.label(target).entry?.service.as_deref()
@@ -190,14 +222,28 @@ impl Policy {
     }
 }
 
+fn unseen_path(query: &Query<'_>) -> Option<UnseenPath> {
+    match query.attempt {
+        Attempt::Request { deed, .. } => deed?.unseen_path,
+        Attempt::Connect => None,
+    }
+}
+
 /// The label of a path that is seen, and every category that some server may read it as.
 fn by_path<'p>(label: Label<'p>, query: &Query<'_>) -> (Label<'p>, Categories) {
     let whole: Categories = [label.category].into_iter().collect();
     let (Some(entry), Attempt::Request { path, .. }) = (label.entry, query.attempt) else {
         return (label, whole);
     };
-    let categories = entry.all_splits(path);
-    match entry.split(path.path()) {
+    let (told, categories) = match unseen_path(query) {
+        Some(unseen) => {
+            let told = unseen.category.filter(|it| entry.may_be(*it));
+            let category = told.unwrap_or(entry.category);
+            (told, [category].into_iter().collect())
+        }
+        None => (entry.split(path.path()), entry.all_splits(path)),
+    };
+    match told {
         Some(category) if label.basis == Basis::Host => {
             let basis = Basis::Path;
             (

@@ -87,7 +87,7 @@ pub use category::Category;
 pub use compile::{built_in, compile, default_source};
 pub use compiled::Policy;
 pub use explain::{Explanation, Looked, Stage, explain};
-pub use facts::{Body, Inspect, McpCall, RequestFacts, Seen};
+pub use facts::{Body, Inspect, McpCall, RequestFacts, Seen, UnseenPath};
 pub use floor::Guard;
 pub use host_list::{BadHost, HostList};
 pub use inspection::Names;
@@ -98,7 +98,7 @@ pub use reach::{Unenforced, reach_findings};
 pub use repository::canonical_repository;
 pub use service::{Element, Listing, Place, Published, Services, names_method};
 pub use trial::{Expected, TrialResult};
-pub use trial_runner::run_trials;
+pub use trial_runner::{decide_written, run_trials};
 pub use verdict::{
     AddressRefusal, Basis, Decision, DeniedNetwork, MinAge, Mode, Named, Reason, TierBasis, Verdict,
 };

@@ -6,12 +6,31 @@ use crate::diag::Diagnostic;
 use crate::name::Target;
 
 use super::Action;
+use super::caller::Facts;
 use super::compiled::Policy;
 use super::example::{Contents, Example, Request};
 use super::facts::{Inspect, RequestFacts, Seen};
 use super::query::{Attempt, Query, Who};
 use super::trial::{Expected, Trial, TrialResult};
 use super::verdict::{Decision, Verdict};
+
+/// Decides a flow that is written as in a trial, for a caller of at least that tier.
+///
+/// # Errors
+///
+/// Where the text is no flow, or there is no such tier; the error is for a person.
+pub fn decide_written(
+    policy: &Policy,
+    flow: &str,
+    facts: &Facts<'_>,
+    tier: &str,
+) -> Result<Decision, String> {
+    let tier = policy
+        .tier(tier)
+        .ok_or_else(|| format!("no tier `{tier}`"))?;
+    let who = policy.who_in(facts, tier);
+    Ok(Example::parse(flow)?.decide(policy, &who))
+}
 
 /// Runs every trial and example, and returns each result.
 pub fn run_trials(policy: &Policy) -> Vec<TrialResult> {

@@ -1,5 +1,7 @@
 //! From the verified evidence on a caller to its tier, groups and repository.
 
+use std::sync::Arc;
+
 use super::caller::Facts;
 use super::compiled::Policy;
 use super::query::{TierId, Who};
@@ -53,6 +55,54 @@ impl Policy {
             claimed: Vec::new(),
             within: facts.within.cloned(),
         }
+    }
+}
+
+impl Policy {
+    /// Takes up a repository that only the session itself names, or that stands beside its own: it
+    /// can make the caller's tier stricter, never looser. Where `only` lists any, only a tier on one
+    /// of these grounds counts.
+    pub fn tighten(&self, who: &mut Who, said: &Arc<str>, only: &[TierBasis]) {
+        let other = self.who(&Facts {
+            repository: Some(said),
+            ..Facts::default()
+        });
+        let counts = only.is_empty() || only.contains(&other.tier_basis);
+        if counts && other.tier > who.tier {
+            who.enforced |= self.enforces(who);
+            who.tier = other.tier;
+            who.tier_basis = other.tier_basis;
+        }
+        who.claimed.push(said.clone());
+    }
+
+    /// A caller whose evidence is all that is given, and who has at least that tier.
+    pub(super) fn who_in(&self, facts: &Facts<'_>, tier: TierId) -> Who {
+        let who = self.who(facts);
+        let known = facts.repository.is_some().then_some(who.tier);
+        let tier = [known, self.callers.floor(who.groups)]
+            .into_iter()
+            .flatten()
+            .fold(tier, TierId::max);
+        Who { tier, ..who }
+    }
+
+    /// The strictest of some tiers; a name that the policy does not know stands for its strictest.
+    pub fn strictest<'t>(&self, names: impl Iterator<Item = &'t Arc<str>>) -> Option<Arc<str>> {
+        let known = |name: &Arc<str>| {
+            self.tiers
+                .find(name)
+                .unwrap_or_else(|| self.tiers.strictest())
+        };
+        let tier = names.map(known).max()?;
+        Some(self.tier_name(tier).clone())
+    }
+}
+
+impl Who {
+    /// Whether the tier is one that a listener names or that the session was narrowed to.
+    pub fn is_given(&self) -> bool {
+        matches!(self.tier_basis, TierBasis::Listener | TierBasis::Session)
     }
 }
 

@@ -7,7 +7,7 @@ use super::category::Category;
 ///
 /// A flow outside of them is denied with `category_denied` by `session.narrow`, in `observe` mode
 /// too: narrowing is always enforced.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Within(Box<[(Category, Option<Action>)]>);
 
 impl Within {

@@ -180,6 +180,12 @@ impl Flow {
         facts.trust = caller.trust.as_str();
         facts.work = Some(caller.work.clone());
         facts.process.clone_from(&caller.process);
+        if caller.who.enforced || caller.who.within.is_some() || caller.grounds.is_some() {
+            let again = facts.again();
+            again.enforced = caller.who.enforced;
+            again.within.clone_from(&caller.who.within);
+            again.grounds.clone_from(&caller.grounds);
+        }
         self.attribute(caller);
         let facts = &self.facts;
         self.gate.metrics.attributed(facts.evidence, facts.trust);

@@ -6,13 +6,13 @@ use std::sync::atomic::AtomicBool;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::identity::{CallBasis, Process, RepositorySaid, ToolCall, Trust, Work};
+use crate::identity::{CallBasis, Process, RepositorySaid, TierGrounds, ToolCall, Trust, Work};
 use crate::policy::{Action, Basis, Mode, RequestFacts, TierBasis, Verdict};
 
 use super::json::Object;
 use super::line::{
-    Asker, Blame, CallFacts, CloseFacts, Event, FlowFacts, Outcome, Said, SessionFacts, Timings,
-    TlsMode,
+    Asker, Blame, CallFacts, CloseFacts, Event, FlowFacts, Outcome, ReplayFacts, Said,
+    SessionFacts, Timings, TlsMode,
 };
 use super::repeats::{About, Count};
 
@@ -82,7 +82,10 @@ pub(super) fn decision(at: Timestamp, facts: &FlowFacts) -> Line {
         Outcome::Allow => Says::Opened(facts.flow),
         Outcome::Ask | Outcome::Deny | Outcome::Error => Says::Closed(facts.flow),
     };
-    line(at, "decision", says, |object| flow(object, facts))
+    line(at, "decision", says, |object| {
+        flow(object, facts);
+        replay(object, facts.again.as_deref());
+    })
 }
 
 /// The `close` line.
@@ -658,6 +661,72 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
     some(object, "tidegate.upstream", facts.upstream.as_deref(), NAME);
     if facts.reused {
         object.boolean("tidegate.connection.reused", true);
+    }
+}
+
+/// What only judging the flow again needs: on one line of each flow.
+fn replay(object: &mut Object, again: Option<&ReplayFacts>) {
+    let Some(again) = again else { return };
+    if let Some(within) = &again.within {
+        let words: Vec<String> = within.words().collect();
+        object.texts("tidegate.within", words.iter().map(AsRef::as_ref), NAME);
+    }
+    for (name, set) in [
+        ("tidegate.enforced", again.enforced),
+        ("tidegate.upgrade", again.upgrade),
+    ] {
+        if set {
+            object.boolean(name, true);
+        }
+    }
+    if let Some(grounds) = &again.grounds {
+        tier_grounds(object, grounds);
+    }
+    if let Some(presented) = again.presented {
+        let word = if presented { "some" } else { "none" };
+        object.word("tidegate.presented", word);
+    }
+    if let Some(published) = again.published {
+        object.time("tidegate.package.published", published);
+    }
+    for (name, count, most) in [
+        ("tidegate.request.facts", again.facts, 1),
+        ("tidegate.request.readings", again.readings, 0),
+    ] {
+        if count > most {
+            object.number(name, u64::try_from(count).unwrap_or(u64::MAX));
+        }
+    }
+    if again.head_only {
+        object.word("tidegate.request.seen", "head");
+    }
+    // A path that is cut is another path.
+    let path = again.path.as_deref().filter(|path| path.len() <= PLACE);
+    some(object, "url.path", path, PLACE);
+}
+
+fn tier_grounds(object: &mut Object, grounds: &TierGrounds) {
+    some(
+        object,
+        "tidegate.tier.given",
+        grounds.given.as_deref(),
+        NAME,
+    );
+    some(
+        object,
+        "tidegate.tier.issued",
+        grounds.issued.as_deref(),
+        NAME,
+    );
+    let verified = grounds.verified.as_deref();
+    some(object, "tidegate.repository.verified", verified, PLACE);
+    if let Some(claimed) = &grounds.claimed {
+        let claimed = claimed.iter().map(AsRef::as_ref);
+        object.texts("tidegate.repository.claimed", claimed, PLACE);
+    }
+    if !grounds.hinted.is_empty() {
+        let hinted = grounds.hinted.iter().map(AsRef::as_ref);
+        object.texts("tidegate.repository.hinted", hinted, PLACE);
     }
 }
 

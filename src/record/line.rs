@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::diag::shell_word;
-use crate::identity::{Process, RepositorySaid, ToolCall, Trust, Work};
-use crate::policy::{Action, Basis, Category, Mode, RequestFacts, TierBasis, Verdict};
+use crate::identity::{Process, RepositorySaid, TierGrounds, ToolCall, Trust, Work};
+use crate::policy::{Action, Basis, Category, Mode, RequestFacts, TierBasis, Verdict, Within};
 
 /// Schema version of every line.
 pub const SCHEMA: &str = "record/1";
@@ -197,11 +198,18 @@ pub struct FlowFacts {
     pub deed: Option<Box<RequestFacts>>,
     /// What the agent says of itself in its own header fields.
     pub said: Option<Box<Said>>,
+    /// What only judging the flow again needs.
+    pub again: Option<Box<ReplayFacts>>,
     /// `tidegate.ms.decide` and its siblings, in milliseconds (written with 3 decimals).
     pub ms: Timings,
 }
 
 impl FlowFacts {
+    /// What only judging the flow again needs, to be added to.
+    pub fn again(&mut self) -> &mut ReplayFacts {
+        self.again.get_or_insert_default()
+    }
+
     /// The command that explains the flow, as a person types it.
     pub fn explain(&self) -> String {
         let mut text = format!("tidegate explain {}", self.flow);
@@ -211,6 +219,32 @@ impl FlowFacts {
         }
         text
     }
+}
+
+/// Facts that only judging a flow again needs: on the `decision` line, each only where there is one.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayFacts {
+    /// `tidegate.within`: the most that the session may reach.
+    pub within: Option<Arc<Within>>,
+    /// `tidegate.enforced`: refusals are enforced although the tier observes.
+    pub enforced: bool,
+    /// What else the tier came from.
+    pub grounds: Option<Arc<TierGrounds>>,
+    /// `tidegate.upgrade`: the request asks for another protocol.
+    pub upgrade: bool,
+    /// `tidegate.presented` (`none`, `some`): whether the request has a credential; `None` where no
+    /// rule asks. Neither a credential nor its hash is on record.
+    pub presented: Option<bool>,
+    /// `tidegate.package.published`: when the version was published, where a rule asked its registry.
+    pub published: Option<Timestamp>,
+    /// `tidegate.request.facts`: how many things the request does; written where these are several.
+    pub facts: usize,
+    /// `tidegate.request.readings`: in how many other ways servers may read the request.
+    pub readings: usize,
+    /// `tidegate.request.seen` (`head`): the flow was refused before its body was read.
+    pub head_only: bool,
+    /// `url.path`, without the query; `None` unless `[record] paths` asks for it.
+    pub path: Option<Box<str>>,
 }
 
 /// What the agent says of itself inside a tunnel; labels, no evidence.

@@ -63,6 +63,7 @@ mod paths;
 mod records;
 mod records_whole;
 mod reload;
+mod replay;
 mod retries;
 mod sameness;
 mod session_cli;

@@ -2,6 +2,7 @@
 
 use crate::name::{Path, Target, Url};
 use crate::policy::RequestFacts;
+use crate::replay;
 
 /// What was asked about.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -81,12 +82,23 @@ impl Flow {
             None => format!("CONNECT {}", self.target),
             Some((method, path)) => {
                 let scheme = if self.tls { "https" } else { "http" };
-                let path = match self.recorded {
-                    Some(_) => "",
-                    None => path.path(),
-                };
+                let unseen = self.recorded.as_ref().and_then(|it| it.unseen_path);
+                let path = unseen.map_or(path.path(), |_| "");
                 format!("{method} {scheme}://{}{path}", self.target)
             }
+        }
+    }
+
+    /// A flow that is on record.
+    pub(super) fn recorded(flow: replay::Flow) -> Self {
+        let request = flow.request;
+        Self {
+            target: flow.target,
+            tls: request.as_ref().is_some_and(|it| it.tls),
+            recorded: request.as_ref().map(|it| Box::new(it.facts.clone())),
+            request: request.map(|it| (it.method.into(), it.path)),
+            inside: None,
+            notes: Vec::new(),
         }
     }
 

@@ -121,23 +121,17 @@ impl Explain {
             Trouble::Say(answer, format!("{}: {missing}{hint}", print::clean(id, 40)))
         })?;
         let past = recorded::Recorded::new(lines);
-        let now = past
-            .flow()
-            .map(|flow| judge(policy, &past.who(policy), &flow));
-        // What was found by its path is another thing without the path.
-        let now = now.filter(|now| past.is_same_category(now));
+        let now = past.now(policy);
         if self.json {
-            let now = past
-                .flow()
-                .zip(now.as_ref())
-                .map(|(flow, explanation)| render::as_json(&flow, explanation, &Caller::default()));
+            let now = now.as_ref().ok();
+            let now = now.map(|(flow, now)| render::as_json(flow, now, &Caller::default()));
             print::json(&json!({
                 "decision": past.lines.decision,
                 "close": past.lines.close,
                 "now": now,
             }));
         } else {
-            print::out(&past.tree(now.as_ref()).draw());
+            print::out(&past.tree(now.as_ref().map_err(|why| *why)).draw());
         }
         Ok(Answer::whether(past.text("tidegate.verdict") == "allow"))
     }

@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::name::{Path, Target};
-use crate::policy::{Action, Explanation, Facts, McpCall, Policy, RequestFacts, Verdict, Who};
+use crate::policy::{self, Explanation, Policy, Verdict};
 use crate::proxy::Code;
+use crate::replay::{self, Judge, Judged};
 
 use super::super::records::Lines;
 use super::super::tree::Tree;
 use super::asked::Flow;
 use super::render;
 
-/// What is missing where a request is judged anew.
-const NO_PATH: &str = "paths are not on record: judged anew by what it did; a rule that names paths \
-    may decide otherwise";
+const NO_TARGET: &str = "no target was understood, so none can be judged";
+const NO_RECORD: &str = "its line is not as this version of tidegate writes it";
 
 /// The lines of a flow, read as what they say.
 #[derive(Clone, Debug)]
@@ -38,77 +37,23 @@ impl Recorded {
         }
     }
 
-    /// The same flow, to be judged anew; `None` where no target was understood.
-    pub(super) fn flow(&self) -> Option<Flow> {
-        let (host, port) = (self.text("server.address"), self.text("server.port"));
-        let authority = if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
-        let target = Target::from_connect(authority.as_bytes()).ok()?;
-        if self.is_tunnel() {
-            return Some(Flow {
-                target,
-                request: None,
-                inside: None,
-                tls: false,
-                recorded: None,
-                notes: Vec::new(),
-            });
+    /// The same flow, and what a policy decides about it with the facts on record; `Err` says why it
+    /// is not judged.
+    pub(super) fn now(&self, policy: &Policy) -> Result<(Flow, Explanation), &'static str> {
+        let line = self.line().ok_or(NO_TARGET)?;
+        let line = replay::Recorded::of(&line).map_err(|_| NO_RECORD)?;
+        if let Judged::Undetermined(why) = Judge::new(policy, "").judge(&line) {
+            return Err(why.sentence());
         }
-        let method = self.text("http.request.method");
-        let path = Path::parse(b"/").ok()?;
-        Some(Flow {
-            target,
-            request: Some((method, path)),
-            inside: None,
-            tls: self.is_inside(),
-            recorded: Some(Box::new(self.deed())),
-            notes: vec![NO_PATH],
-        })
+        let flow = replay::Flow::of(&line, policy).ok_or(NO_TARGET)?;
+        let explanation = policy::explain(policy, &flow.query(&replay::who(&line, policy)));
+        Ok((Flow::recorded(flow), explanation))
     }
 
-    /// Whether host and port are all that was asked.
-    fn is_tunnel(&self) -> bool {
-        let method = self.text("http.request.method");
-        let protocol = self.text("network.protocol.name");
-        let has_method = !method.is_empty() && method != "CONNECT";
-        protocol != "http" && !(protocol == "captured" && has_method)
-    }
-
-    /// What the request did, as far as the record says.
-    fn deed(&self) -> RequestFacts {
-        let some = |name| Some(self.text(name)).filter(|text| !text.is_empty());
-        let shared = |name| some(name).map(Arc::from);
-        let boxed = |name| some(name).map(String::into_boxed_str);
-        let action = some("tidegate.action");
-        let action = |it: &Action| action.as_deref() == Some(it.as_str());
-        let method = boxed("mcp.method.name");
-        let server: Option<Arc<str>> = shared("tidegate.mcp.server");
-        RequestFacts {
-            service: shared("tidegate.service"),
-            operation: shared("tidegate.operation"),
-            action: Action::ALL.into_iter().find(action),
-            repository: boxed("tidegate.destination.repository"),
-            package: boxed("tidegate.package.name"),
-            version: boxed("tidegate.package.version"),
-            reference: boxed("tidegate.destination.ref"),
-            mcp: (method.is_some() || server.is_some()).then(|| McpCall {
-                server,
-                method,
-                tool: boxed("mcp.tool.name"),
-                tool_use_id: None,
-            }),
-            ..RequestFacts::default()
-        }
-    }
-
-    /// Whether the flow, judged anew, is for what it was for: where the path said that, the path is
-    /// missed.
-    pub(super) fn is_same_category(&self, now: &Explanation) -> bool {
-        let was = self.text("tidegate.category");
-        self.text("tidegate.category.basis") != "path" || now.decision.category.as_str() == was
+    /// The line that has the facts of the decision.
+    fn line(&self) -> Option<Value> {
+        let line = self.lines.decision.as_ref().or(self.lines.close.as_ref())?;
+        Some(Value::Object(line.clone()))
     }
 
     /// Whether it is a request inside a tunnel that is inspected.
@@ -117,23 +62,8 @@ impl Recorded {
         !self.text("tidegate.flow.parent").is_empty() && !plain
     }
 
-    /// The same caller, as far as the record tells; never looser than the tier on record.
-    pub(super) fn who(&self, policy: &Policy) -> Who {
-        let subject = self.text("user.id");
-        let repository = Some(self.text("vcs.repository.url.full")).filter(|text| !text.is_empty());
-        let repository = repository.map(Arc::<str>::from);
-        let tier = self.text("tidegate.tier");
-        policy.who(&Facts {
-            subject: &subject,
-            groups: &self.groups(),
-            repository: repository.as_ref(),
-            listener_tier: policy.tier(&tier).map(|_| tier.as_str()),
-            ..Facts::default()
-        })
-    }
-
     /// What happened, and what would happen now.
-    pub(super) fn tree(&self, now: Option<&Explanation>) -> Tree {
+    pub(super) fn tree(&self, now: Result<&(Flow, Explanation), &str>) -> Tree {
         let mut tree = Tree::new(self.attempt(), self.verdict());
         tree.stage(
             "flow",
@@ -153,31 +83,25 @@ impl Recorded {
         tree.stages("way out", self.way_out());
         tree.stages("end", self.end());
         match now {
-            None if self.flow().is_some() => tree.stage(
-                "now",
-                "not judged anew: the path says what it is for, and paths are not on record",
-            ),
-            None => tree.stage("now", "no target was understood, so none can be judged"),
-            Some(now) => {
+            Err(why) => tree.stage("now", format!("not judged anew: {why}")),
+            Ok((flow, now)) => {
                 let rule = render::named(&now.decision.rule);
                 tree.stage(
                     "now",
                     format!("{}   {rule}", render::verdict(&now.decision)),
                 );
+                flow.notes.iter().for_each(|note| tree.note("note", *note));
+                if now.decision.verdict == Verdict::Allow {
+                    tree.note("note", render::ADDRESSES);
+                }
             }
-        }
-        self.flow()
-            .iter()
-            .flat_map(|flow| &flow.notes)
-            .for_each(|note| tree.note("note", *note));
-        if now.is_some_and(|now| now.decision.verdict == Verdict::Allow) {
-            tree.note("note", render::ADDRESSES);
         }
         if let Some(code) = self.code() {
             tree.note("what it means", code.sentence());
             tree.note("what to do", code.next_step());
         }
-        if let Some(suggestion) = now.and_then(|now| now.suggestion.as_deref()) {
+        let suggestion = now.ok().and_then(|(_, now)| now.suggestion.as_deref());
+        if let Some(suggestion) = suggestion {
             tree.note("to allow it", suggestion);
         }
         tree
@@ -347,6 +271,22 @@ mod tests {
         object
     }
 
+    fn policy() -> Policy {
+        policy_of("")
+    }
+
+    fn policy_of(rules: &str) -> Policy {
+        let (config, findings) = crate::config::load_text("a.toml".as_ref(), rules);
+        let config = config.unwrap_or_else(|| panic!("{findings:?}"));
+        let (policy, findings) = policy::compile(&config.policy, &policy::built_in());
+        policy.unwrap_or_else(|| panic!("{findings:?}"))
+    }
+
+    fn drawn(recorded: &Recorded) -> String {
+        let now = recorded.now(&policy());
+        recorded.tree(now.as_ref().map_err(|why| *why)).draw()
+    }
+
     fn refused() -> Recorded {
         let decision = object(json!({
             "timestamp": "2026-11-22T10:41:07.000001Z",
@@ -376,8 +316,9 @@ mod tests {
     #[test]
     fn a_recorded_refusal_is_told_and_judged_anew() {
         let recorded = refused();
-        assert_eq!(recorded.flow().unwrap().show(), "CONNECT cdn.example:443");
-        let text = recorded.tree(None).draw();
+        let (flow, _) = recorded.now(&policy()).expect("judged");
+        assert_eq!(flow.show(), "CONNECT cdn.example:443");
+        let text = drawn(&recorded);
         for part in [
             "CONNECT cdn.example:443",
             "deny  not_allowed",
@@ -406,21 +347,24 @@ mod tests {
             "tidegate.blame": "client",
             "error.type": "sni_missing",
             "tidegate.bytes.out": 12,
-            "server.address": "fd00::7",
-            "server.port": 80,
-            "network.protocol.name": "http",
-            "http.request.method": "GET",
         })));
-        let text = recorded.tree(None).draw();
+        if let Some(line) = &mut recorded.lines.decision {
+            line.insert("server.address".into(), json!("fd00::7"));
+            line.insert("server.port".into(), json!(80));
+            line.insert("network.protocol.name".into(), json!("http"));
+            line.insert("http.request.method".into(), json!("GET"));
+        }
+        let text = drawn(&recorded);
         for part in [
             "refused · blame client · sni_missing · bytes out 12",
             "allow  allowed, then sni_missing",
+            "now        deny  address_denied",
             Code::SniMissing.next_step(),
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
-        assert_eq!(recorded.flow().unwrap().show(), "GET http://[fd00::7]:80");
-        assert!(text.contains("paths are not on record"), "{text}");
+        let (flow, _) = recorded.now(&policy()).expect("judged");
+        assert_eq!(flow.show(), "GET http://[fd00::7]:80");
     }
 
     #[test]
@@ -447,12 +391,12 @@ mod tests {
                 line.insert(name.to_owned(), json!(value));
             }
         }
-        let flow = recorded.flow().unwrap();
+        let (flow, now) = recorded.now(&policy()).expect("judged");
         assert_eq!(flow.show(), "POST https://cdn.example:443");
-        let deed = flow.recorded.unwrap();
+        let deed = now.deed.expect("facts");
         assert_eq!(deed.operation.as_deref(), Some("push"));
         assert_eq!(deed.reference.as_deref(), Some("refs/heads/main"));
-        let text = recorded.tree(None).draw();
+        let text = drawn(&recorded);
         for part in [
             "POST https://cdn.example:443",
             "git push · ref refs/heads/main",
@@ -481,7 +425,7 @@ mod tests {
             "tidegate.blame": "upstream",
             "error.type": "client_certificate_revoked",
         })));
-        let text = recorded.tree(None).draw();
+        let text = drawn(&recorded);
         for part in [
             "tls_failed, then client_certificate_revoked",
             Code::TlsFailed.next_step(),
@@ -496,6 +440,29 @@ mod tests {
         if let Some(line) = &mut recorded.lines.decision {
             line.remove("server.address");
         }
-        assert!(recorded.flow().is_none());
+        assert!(recorded.now(&policy()).is_err());
+        assert!(drawn(&recorded).contains("no target was understood"));
+    }
+
+    #[test]
+    fn a_flow_that_a_path_decides_is_not_judged_anew_without_its_path() {
+        let mut recorded = refused();
+        let line = recorded.lines.decision.as_mut().expect("a line");
+        line.insert("server.port".into(), json!(80));
+        line.insert("network.protocol.name".into(), json!("http"));
+        line.insert("http.request.method".into(), json!("GET"));
+        let rule = "[[rule]]\nid = \"docs\"\nverdict = \"allow\"\nto.hosts = [\"cdn.example\"]\n\
+                    does.paths = [\"/docs/**\"]\n";
+        let policy = policy_of(rule);
+        assert!(
+            recorded
+                .now(&policy)
+                .is_err_and(|why| why.contains("paths = true"))
+        );
+        let line = recorded.lines.decision.as_mut().expect("a line");
+        line.insert("url.path".into(), json!("/docs/a"));
+        let (flow, now) = recorded.now(&policy).expect("judged");
+        assert_eq!(now.decision.verdict, Verdict::Allow);
+        assert_eq!(flow.show(), "GET http://cdn.example:80/docs/a");
     }
 }

@@ -4,7 +4,7 @@
 const MOST: usize = 2000;
 
 /// Every line, with `-`, `+` or a blank before it; far from a change nothing is shown.
-pub(super) fn lines(before: &str, after: &str) -> Vec<String> {
+pub(in crate::cli) fn lines(before: &str, after: &str) -> Vec<String> {
     const NEAR: usize = 3;
     let marked = mark(
         &before.lines().collect::<Vec<_>>(),

@@ -13,7 +13,7 @@ const LONGEST: u64 = 1 << 20;
 const MOST_KEPT: usize = 100;
 
 /// The text of the file; `None` where there is none.
-pub(super) fn read(path: &Path) -> Result<Option<String>, String> {
+pub(in crate::cli) fn read(path: &Path) -> Result<Option<String>, String> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("{}: {error}", path.display())),
@@ -27,7 +27,11 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, String> {
 }
 
 /// Replaces the file in one step; where the earlier one was kept.
-pub(super) fn write(path: &Path, before: Option<&str>, after: &str) -> io::Result<Option<PathBuf>> {
+pub(in crate::cli) fn write(
+    path: &Path,
+    before: Option<&str>,
+    after: &str,
+) -> io::Result<Option<PathBuf>> {
     // A link stays one: what it leads to is replaced.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if let Some(folder) = path.parent() {

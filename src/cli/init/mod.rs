@@ -1,7 +1,7 @@
 //! `tidegate init`: the settings that make an agent use the gate, shown before they are written.
 
-mod diff;
-mod files;
+pub(super) mod diff;
+pub(super) mod files;
 pub(super) mod json;
 mod other;
 pub(super) mod settings;

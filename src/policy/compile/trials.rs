@@ -225,23 +225,12 @@ fn trial_callers(
         [] => vec![policy.who(facts)],
         named => named
             .iter()
-            .map(|tier| at_least(policy, facts, *tier))
+            .map(|tier| policy.who_in(facts, *tier))
             .collect(),
     };
     callers(from, who, |text| {
         canonical_repository(text.get_ref()).unwrap_or_else(|| text.get_ref().clone())
     })
-}
-
-/// A caller whose evidence is all that is given, and who has at least that tier.
-fn at_least(policy: &Policy, facts: &Facts<'_>, tier: TierId) -> Who {
-    let who = policy.who(facts);
-    let known = facts.repository.is_some().then_some(who.tier);
-    let tier = [known, policy.callers.floor(who.groups)]
-        .into_iter()
-        .flatten()
-        .fold(tier, TierId::max);
-    Who { tier, ..who }
 }
 
 /// A trial that names a rule which does not exist can never hold: better said at the name.

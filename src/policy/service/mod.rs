@@ -208,6 +208,11 @@ impl Services {
         words.any(|known| known == operation || is_field(known))
     }
 
+    /// As [`Services::words`], for request facts.
+    pub fn shared_words(&self, service: &str) -> Option<Arc<Words>> {
+        self.find(service).map(|service| service.words.clone())
+    }
+
     /// Reads the facts of a request from its head: by the service of its host, if one is named (git
     /// for `source-control` if none is), else by method.
     ///

@@ -45,7 +45,11 @@ impl Request<'_> {
         let Some(deed) = deed.as_deref() else {
             return Ok(());
         };
-        match Box::pin(self.young(flow, deed, age.least)).await {
+        let (published, young) = Box::pin(self.young(flow, deed, age.least)).await;
+        if published.is_some() {
+            flow.facts.again().published = published;
+        }
+        match young {
             None => Ok(()),
             Some(why) => {
                 let rule = &age.rule.name;
@@ -58,26 +62,36 @@ impl Request<'_> {
         }
     }
 
-    async fn young(&self, flow: &Flow, deed: &RequestFacts, least: Duration) -> Option<Young> {
+    /// When the version was published, where its registry told, and why it may not pass.
+    async fn young(
+        &self,
+        flow: &Flow,
+        deed: &RequestFacts,
+        least: Duration,
+    ) -> (Option<Timestamp>, Option<Young>) {
         let snapshot = flow.snapshot();
         let (target, path) = (&self.url.target, &self.url.path);
         let listing = match snapshot.policy.published(deed, target, path) {
-            Published::NoVersion => return None,
-            Published::Untold(why) => return Some(why.to_owned()),
+            Published::NoVersion => return (None, None),
+            Published::Untold(why) => return (None, Some(why.to_owned())),
             Published::At(listing) => listing,
         };
         let name = named(deed);
         let told = self.published(flow, &snapshot, deed, &listing).await;
         let published = match told {
             Ok(published) => published,
-            Err(why) => return Some(format!("nobody tells how old {name} is: {why}")),
+            Err(why) => {
+                let why = format!("nobody tells how old {name} is: {why}");
+                return (None, Some(why));
+            }
         };
         let age = flow.gate.clock.now().duration_since(published);
-        match Duration::try_from(age) {
+        let young = match Duration::try_from(age) {
             Err(_) => Some(format!("{name} is of a day that is still to come")),
             Ok(age) if age < least => Some(format!("{name} was published {} ago", about(age))),
             Ok(_) => None,
-        }
+        };
+        (Some(published), young)
     }
 
     /// When a version was published. The registry is asked without the caller's credential; only a

@@ -61,6 +61,12 @@ pub(in crate::proxy) async fn request(
     head: &mut RequestHead,
 ) -> Result<(Decision, gate::Asked), Refusal> {
     said::of(head, flow);
+    if head.upgrade().is_some() {
+        flow.facts.again().upgrade = true;
+    }
+    if flow.snapshot().records_paths {
+        flow.facts.again().path = Some(url.path.path().into());
+    }
     let longest = flow.snapshot().limits.idle.min(LONGEST);
     let judging = Request { known, url, head }.run(connection, flow);
     let judged = tokio::time::timeout(longest, judging).await;
@@ -98,6 +104,9 @@ impl Request<'_> {
         }
         let presented = std::mem::take(&mut deed.credentials);
         let deeds = self.read(connection, flow, &deed, &mut peek).await?;
+        if deeds.len() > 1 {
+            flow.facts.again().facts = deeds.len();
+        }
         let mut all: Option<(Decision, RequestFacts)> = None;
         for mut deed in deeds {
             deed.credentials.clone_from(&presented);
@@ -343,6 +352,16 @@ impl Request<'_> {
             credentials: Vec::new(),
             ..deed.clone()
         }));
+        let snapshot = flow.snapshot();
+        if snapshot.credentials.is_some() {
+            flow.facts.again().presented = Some(!deed.credentials.is_empty());
+        }
+        if !deed.other_readings.is_empty() {
+            flow.facts.again().readings = deed.other_readings.len();
+        }
+        if flow.facts.again.is_some() || deed.seen == Seen::Head {
+            flow.facts.again().head_only = deed.seen == Seen::Head;
+        }
         flow.judge_attempt(self.known, &self.url.target, self.attempt(deed))
     }
 

@@ -152,6 +152,50 @@ fn a_full_line_reads_as_documented() {
 }
 
 #[test]
+fn facts_for_judging_a_flow_again_are_on_its_decision_line_alone() {
+    let written = |line: encode::Line| -> BTreeSet<String> {
+        let value: Value = serde_json::from_slice(&line.bytes).expect("JSON");
+        value
+            .as_object()
+            .expect("an object")
+            .keys()
+            .cloned()
+            .collect()
+    };
+    let decision = written(encode::decision(Timestamp::UNIX_EPOCH, &full()));
+    let close = written(encode::close(Timestamp::UNIX_EPOCH, &full(), &ended()));
+    let added: Vec<_> = decision.difference(&close).map(String::as_str).collect();
+    assert_eq!(
+        added,
+        [
+            "tidegate.enforced",
+            "tidegate.package.published",
+            "tidegate.presented",
+            "tidegate.repository.claimed",
+            "tidegate.repository.hinted",
+            "tidegate.repository.verified",
+            "tidegate.request.facts",
+            "tidegate.request.readings",
+            "tidegate.request.seen",
+            "tidegate.tier.given",
+            "tidegate.tier.issued",
+            "tidegate.upgrade",
+            "tidegate.within",
+            "url.path",
+        ]
+    );
+}
+
+#[test]
+fn a_path_that_does_not_fit_is_not_written() {
+    let mut facts = full();
+    facts.again().path = Some(format!("/{}", "a".repeat(1024)).into());
+    let line = encode::decision(Timestamp::UNIX_EPOCH, &facts);
+    let value: Value = serde_json::from_slice(&line.bytes).expect("JSON");
+    assert_eq!(value.get("url.path"), None);
+}
+
+#[test]
 fn a_flow_whose_evidence_disagrees_names_no_call() {
     let facts = FlowFacts {
         call: None,

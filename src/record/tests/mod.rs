@@ -22,16 +22,20 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::{self, OnFailure};
-use crate::identity::{Job, Process, RepositoryBasis, RepositorySaid, ToolCall, Trust, Work};
+use crate::identity::{
+    Job, Process, RepositoryBasis, RepositorySaid, TierGrounds, ToolCall, Trust, Work,
+};
 use crate::metrics::Metrics;
-use crate::policy::{Action, Basis, Category, McpCall, Mode, RequestFacts, TierBasis, Verdict};
+use crate::policy::{
+    Action, Basis, Category, McpCall, Mode, RequestFacts, TierBasis, Verdict, Within,
+};
 
 use super::encode;
 use super::recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
 use super::sink::faulty::Faulty;
 use super::{
-    Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, Outcome, Said, SessionFacts,
-    Timings, TlsMode,
+    Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, Outcome, ReplayFacts, Said,
+    SessionFacts, Timings, TlsMode,
 };
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -249,6 +253,7 @@ fn full() -> FlowFacts {
         upstream: Some("internal".into()),
         deed: Some(Box::new(full_deed())),
         said: Some(Box::new(full_said())),
+        again: Some(Box::new(full_again())),
         ms: Timings {
             decide: Some(0.001),
             dns: Some(1.5),
@@ -276,6 +281,27 @@ fn full_deed() -> RequestFacts {
             tool_use_id: Some("toolu_02".into()),
         }),
         ..RequestFacts::default()
+    }
+}
+
+fn full_again() -> ReplayFacts {
+    ReplayFacts {
+        within: Within::parse(["model-api"]).ok().map(Arc::new),
+        enforced: true,
+        grounds: Some(Arc::new(TierGrounds {
+            given: Some("open".into()),
+            issued: Some("standard".into()),
+            verified: Some("git.example/other".into()),
+            claimed: Some([Arc::from("git.example/app")].into()),
+            hinted: [Arc::from("git.example/hint")].into(),
+        })),
+        upgrade: true,
+        presented: Some(true),
+        published: Some(Timestamp::UNIX_EPOCH),
+        facts: 2,
+        readings: 1,
+        head_only: true,
+        path: Some("/acme/app".into()),
     }
 }
 

@@ -1,0 +1,339 @@
+//! What became of all flows in some files of records, in memory that does not grow with them.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher as _;
+use std::io;
+use std::path::Path;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
+use serde_json::{Value, json};
+
+use super::judge::{Effect, Judge, Judged, NotJudged, Outcome, Undetermined};
+use super::lines::{Line, Lines};
+use super::recorded::Recorded;
+
+/// Groups of changed flows that are kept apart; flows of further groups are counted.
+const MAX_GROUPS: usize = 1000;
+/// Sessions of one group that are told apart.
+const MAX_SESSIONS: usize = 1000;
+/// Repositories of one group that are named.
+const MAX_REPOSITORIES: usize = 20;
+/// The longest text of a record that is kept, in characters.
+const MAX_TEXT: usize = 253;
+
+/// What became of recorded flows under a policy.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Flows that were looked at.
+    pub flows: u64,
+    /// Flows whose verdict is the same.
+    pub same: u64,
+    /// Of these, flows that another rule decides, or for another reason.
+    pub by_other_rule: u64,
+    /// Flows whose verdict changes.
+    pub changed: u64,
+    /// Flows whose verdict depends on what is not on record.
+    pub undetermined: BTreeMap<Undetermined, u64>,
+    /// Flows that no policy decided.
+    pub not_judged: BTreeMap<NotJudged, u64>,
+    /// Flows of which the record names this policy: none of them changes.
+    pub own: Own,
+    /// Lines that are no record.
+    pub unreadable: u64,
+    /// Lines of records that are not the decision on a flow.
+    pub others: u64,
+    /// The times of the first and the last decision, as their lines say.
+    pub times: Option<(String, String)>,
+    /// Changed flows of further groups than are kept apart.
+    pub more: u64,
+    groups: HashMap<Change, Group>,
+    hasher: DefaultHashBuilder,
+}
+
+/// Flows of which the record names the policy that judges them again.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Own {
+    /// How many.
+    pub flows: u64,
+    /// Whose verdict changes.
+    pub changed: u64,
+    /// Which another rule decides, or for another reason.
+    pub by_other_rule: u64,
+    /// Whose verdict depends on what is not on record.
+    pub undetermined: u64,
+}
+
+/// What a group of flows has in common.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Change {
+    /// What was.
+    pub was: Effect,
+    /// What is now.
+    pub now: Effect,
+    /// The host and port.
+    pub target: String,
+    /// Which rule decided, its place, and why.
+    pub was_by: [String; 3],
+    /// Which rule decides now, its place, and why.
+    pub now_by: [String; 3],
+}
+
+/// Flows whose verdict changes in the same way.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// How many.
+    pub flows: u64,
+    /// The id of the first of them.
+    pub first: String,
+    /// When the first and the last was.
+    pub times: (String, String),
+    /// Repositories, and how many flows each has.
+    pub repositories: BTreeMap<String, u64>,
+    /// Flows of further repositories, and of none.
+    pub elsewhere: u64,
+    /// Some sessions by name.
+    pub some_sessions: Vec<String>,
+    sessions: HashSet<u64>,
+}
+
+impl Report {
+    /// Judges the flows of a file.
+    ///
+    /// # Errors
+    ///
+    /// Where the file cannot be read.
+    pub fn add_file(&mut self, judge: &Judge<'_>, path: &Path) -> io::Result<()> {
+        let mut lines = Lines::open(path)?;
+        while let Some(line) = lines.next()? {
+            match line {
+                Line::Whole(line) => self.add_line(judge, line),
+                Line::TooLong => self.unreadable += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the flow of a line, where it has one.
+    pub fn add_line(&mut self, judge: &Judge<'_>, line: &[u8]) {
+        if is_close(line) {
+            self.others += 1;
+            return;
+        }
+        let Ok(line) = Recorded::read(line) else {
+            self.unreadable += u64::from(!line.is_empty());
+            return;
+        };
+        let ended = line.repeat_state.as_deref() == Some("ended");
+        match (&*line.event, ended) {
+            ("decision", _) => {
+                let judged = judge.judge(&line);
+                self.count(&line, 1, judged, judge.wrote(&line));
+            }
+            ("refusals_repeated", true) if line.is_tunnel() && line.host.is_some() => {
+                let judged = judge.judge(&line);
+                self.count(&line, line.repeat_count, judged, false);
+            }
+            ("refusals_repeated", true) => {
+                let judged = Judged::NotJudged(NotJudged::Counted);
+                self.count(&line, line.repeat_count, judged, false);
+            }
+            ("", _) => self.unreadable += 1,
+            _ => self.others += 1,
+        }
+    }
+
+    /// The groups of changed flows: by what changes, the largest first.
+    pub fn groups(&self) -> Vec<(&Change, &Group)> {
+        let mut groups: Vec<_> = self.groups.iter().collect();
+        groups.sort_by(|(one, of_one), (other, of_other)| {
+            let effects = (one.was, one.now).cmp(&(other.was, other.now));
+            let sizes = of_other.flows.cmp(&of_one.flows);
+            effects.then(sizes).then_with(|| one.cmp(other))
+        });
+        groups
+    }
+
+    /// The same as data.
+    pub fn as_json(&self) -> Value {
+        let words = |(word, flows): (&'static str, u64)| (word.to_owned(), Value::from(flows));
+        let undetermined = self.undetermined.iter().map(|(it, n)| (it.as_str(), *n));
+        let not_judged = self.not_judged.iter().map(|(it, n)| (it.as_str(), *n));
+        let groups = self.groups();
+        let groups = groups
+            .into_iter()
+            .map(|(change, group)| group.as_json(change));
+        json!({
+            "flows": self.flows,
+            "first": self.times.as_ref().map(|times| &times.0),
+            "last": self.times.as_ref().map(|times| &times.1),
+            "same": self.same,
+            "by_other_rule": self.by_other_rule,
+            "changed": self.changed,
+            "undetermined": undetermined.map(words).collect::<serde_json::Map<_, _>>(),
+            "not_judged": not_judged.map(words).collect::<serde_json::Map<_, _>>(),
+            "own": {
+                "flows": self.own.flows,
+                "changed": self.own.changed,
+                "by_other_rule": self.own.by_other_rule,
+                "undetermined": self.own.undetermined,
+            },
+            "lines": { "unreadable": self.unreadable, "others": self.others },
+            "changes": groups.collect::<Vec<_>>(),
+            "changed_elsewhere": self.more,
+        })
+    }
+
+    fn count(&mut self, line: &Recorded<'_>, flows: u64, judged: Judged, own: bool) {
+        // A line can say any number.
+        let add = |sum: &mut u64| *sum = sum.saturating_add(flows);
+        add(&mut self.flows);
+        let at = text(&line.timestamp);
+        match &mut self.times {
+            Some((first, last)) => {
+                if at < *first {
+                    *first = at;
+                } else if at > *last {
+                    *last = at;
+                }
+            }
+            none => *none = Some((at.clone(), at)),
+        }
+        if own {
+            self.own.count(flows, &judged);
+        }
+        match judged {
+            Judged::Same { by_other_rule } => {
+                add(&mut self.same);
+                if by_other_rule {
+                    add(&mut self.by_other_rule);
+                }
+            }
+            Judged::Undetermined(why) => add(self.undetermined.entry(why).or_default()),
+            Judged::NotJudged(why) => add(self.not_judged.entry(why).or_default()),
+            Judged::Changed { was, now } => {
+                add(&mut self.changed);
+                self.change(line, flows, &was, &now);
+            }
+        }
+    }
+
+    fn change(&mut self, line: &Recorded<'_>, flows: u64, was: &Outcome, now: &Outcome) {
+        let by = |it: &Outcome| [&it.rule, &it.location, &it.reason].map(|it| text(it));
+        let host = line.host.as_deref().unwrap_or_default();
+        let change = Change {
+            was: was.effect,
+            now: now.effect,
+            target: format!("{}:{}", text(host), line.port.unwrap_or_default()),
+            was_by: by(was),
+            now_by: by(now),
+        };
+        if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&change) {
+            self.more = self.more.saturating_add(flows);
+            return;
+        }
+        let session = line.session.as_deref();
+        let hash = session.map(|session| self.hasher.hash_one(session));
+        let group = self.groups.entry(change).or_default();
+        group.add(line, flows, hash);
+    }
+}
+
+impl Own {
+    fn count(&mut self, flows: u64, judged: &Judged) {
+        let add = |sum: &mut u64| *sum = sum.saturating_add(flows);
+        add(&mut self.flows);
+        match judged {
+            Judged::Changed { .. } => add(&mut self.changed),
+            Judged::Undetermined(_) => add(&mut self.undetermined),
+            Judged::Same {
+                by_other_rule: true,
+            } => add(&mut self.by_other_rule),
+            Judged::Same { .. } | Judged::NotJudged(_) => {}
+        }
+    }
+}
+
+impl Group {
+    /// How many sessions, at most [`MAX_SESSIONS`].
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there may be more sessions than are told apart.
+    pub fn has_more_sessions(&self) -> bool {
+        self.sessions.len() >= MAX_SESSIONS
+    }
+
+    fn add(&mut self, line: &Recorded<'_>, flows: u64, session: Option<u64>) {
+        let at = text(&line.timestamp);
+        if self.flows == 0 {
+            self.first = text(&line.flow);
+            self.times = (at.clone(), at.clone());
+        }
+        if at < self.times.0 {
+            self.times.0.clone_from(&at);
+            self.first = text(&line.flow);
+        }
+        if at > self.times.1 {
+            self.times.1 = at;
+        }
+        self.flows = self.flows.saturating_add(flows);
+        if let Some(hash) = session.filter(|_| !self.has_more_sessions())
+            && self.sessions.insert(hash)
+            && self.some_sessions.len() < 3
+        {
+            self.some_sessions.extend(line.session.as_deref().map(text));
+        }
+        let Some(repository) = line.repository.as_deref().map(text) else {
+            self.elsewhere = self.elsewhere.saturating_add(flows);
+            return;
+        };
+        let room = self.repositories.len() < MAX_REPOSITORIES;
+        if let Some(known) = self.repositories.get_mut(&repository) {
+            *known = known.saturating_add(flows);
+        } else if room {
+            self.repositories.insert(repository, flows);
+        } else {
+            self.elsewhere = self.elsewhere.saturating_add(flows);
+        }
+    }
+
+    fn as_json(&self, change: &Change) -> Value {
+        let side = |effect: Effect, [rule, location, reason]: &[String; 3]| {
+            json!({
+                "verdict": effect.verdict,
+                "would": effect.would,
+                "inspected": effect.inspected,
+                "rule": rule,
+                "location": location,
+                "reason": reason,
+            })
+        };
+        json!({
+            "target": change.target,
+            "was": side(change.was, &change.was_by),
+            "now": side(change.now, &change.now_by),
+            "flows": self.flows,
+            "flow": self.first,
+            "first": self.times.0,
+            "last": self.times.1,
+            "sessions": self.sessions(),
+            "more_sessions": self.has_more_sessions(),
+            "some_sessions": self.some_sessions,
+            "repositories": self.repositories,
+            "elsewhere": self.elsewhere,
+        })
+    }
+}
+
+/// Whether a line says how a flow ended, as the gate begins such a line: half of all lines.
+fn is_close(line: &[u8]) -> bool {
+    const NAME: &[u8] = br#","event.name":"close","#;
+    let time = br#"{"timestamp":"2026-01-01T00:00:00.000000Z""#.len();
+    line.get(time..).is_some_and(|rest| rest.starts_with(NAME))
+}
+
+/// A text of a record, no longer than any that a gate writes there.
+fn text(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
+}
