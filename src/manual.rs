@@ -51,6 +51,7 @@ chapters! {
     start
     first_policy
     policy
+    approvals
     actions
     commands
     identity

@@ -235,6 +235,22 @@ impl Metrics {
             .inc();
     }
 
+    /// `tidegate_approvals_pending`.
+    pub fn approvals_pending(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.0.declared.approvals_pending.set(count);
+    }
+
+    /// `tidegate_approval_seconds{result}`.
+    pub fn approval_settled(&self, result: &'static str, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.0
+            .declared
+            .approval_seconds
+            .series(&[result])
+            .observe(seconds);
+    }
+
     /// `tidegate_policy_reloads_total{result}` and `tidegate_policy_stale`.
     pub fn reloaded(&self, ok: bool) {
         self.0

@@ -9,6 +9,7 @@
 //! A request goes: a place among the connections (`room`), `Host` and method (`guard`), for a
 //! change its rate and its whole body (`body`), then the call itself.
 
+mod approvals;
 mod authority;
 mod body;
 mod contained;
@@ -185,11 +186,12 @@ async fn converse(
         ..Asker::default()
     };
     let ended = seat.ended.clone();
+    let mut shown = approvals::Shown::default();
     let connection = match (remote, connection) {
         (Some(remote), Connection::Tcp(socket)) => {
             // It may make room for others from here on.
             seat.reads();
-            let shaking = remote.shake(socket, &mut asker);
+            let shaking = remote.shake(socket, (&mut asker, &mut shown));
             let Some(Some(stream)) = ended.run_until_cancelled(shaking).await else {
                 return;
             };
@@ -203,6 +205,7 @@ async fn converse(
         room.asked(&seat);
         request.extensions_mut().insert(asker.clone());
         request.extensions_mut().insert(ends);
+        request.extensions_mut().insert(shown.clone());
         request.extensions_mut().insert(seat.clone());
         service.call(request)
     });
@@ -233,6 +236,7 @@ fn writes(gate: &Arc<Gate>) -> Router {
         .merge(contained::routes(gate))
         .merge(hooks::routes(gate))
         .merge(authority::routes(gate))
+        .merge(approvals::routes(gate))
 }
 
 fn routes(admin: Admin, door: Door) -> Router {
@@ -245,7 +249,7 @@ fn routes(admin: Admin, door: Door) -> Router {
                 remote.clone(),
                 remote::may_read,
             )),
-            exchange::routes(&remote.gate),
+            exchange::routes(&remote.gate).merge(approvals::routes(&remote.gate)),
         ),
         (None, Some(gate)) => (seen, writes(gate)),
         (None, None) => (seen, Router::new()),

@@ -1,8 +1,8 @@
 //! The admin listener for other hosts: TLS, and less than the one on this host.
 //!
 //! Health and the exchange of tokens are open to any client that TLS lets in: an exchange shows its
-//! own evidence. Metrics and the policy's state need a client certificate or the token of
-//! `token-file`. Nothing else is there.
+//! own evidence; and to reviewers, who show a certificate or an issuer's token. Metrics and the policy's
+//! state need a client certificate or the token of `token-file`. Nothing else is there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::identity::Certificate;
 use crate::record::Asker;
 use crate::tls::ServerStream;
 
+use super::approvals::Shown;
 use super::body::bearer_token;
 
 /// Time for a handshake.
@@ -42,11 +43,11 @@ impl Remote {
         now.unwrap_or(&self.bound).clone()
     }
 
-    /// Shakes hands with a client; the name in its certificate goes to `asker`.
+    /// Shakes hands with a client; its certificate goes to `shown`, the name in it to `asker`.
     pub(super) async fn shake(
         &self,
         socket: TcpStream,
-        asker: &mut Asker,
+        (asker, shown): (&mut Asker, &mut Shown),
     ) -> Option<Box<ServerStream>> {
         let written = self.written();
         let snapshot = self.gate.snapshot.load_full();
@@ -67,11 +68,13 @@ impl Remote {
             let clients = written.tls.clients.as_ref();
             let kinds = clients.map(|clients| clients.identity.as_slice());
             let certificate = Certificate::read(accepted.chain, kinds.unwrap_or_default());
-            let Some(name) = certificate.and_then(|it| it.subject.or(Some(it.fingerprint))) else {
+            let Some(certificate) = certificate else {
                 metrics.handshake("client", "certificate_nameless");
                 return None;
             };
-            asker.certificate = Some(name);
+            let name = certificate.subject.as_ref();
+            asker.certificate = Some(name.unwrap_or(&certificate.fingerprint).clone());
+            shown.0 = Some(Arc::new(certificate));
         }
         metrics.handshake("client", "ok");
         Some(accepted.stream)

@@ -172,6 +172,7 @@ async fn sample(gate: Arc<Gate>, quiet: CancellationToken) {
         for flow in gate.flows.list() {
             flow.sample();
         }
+        gate.tend_requests();
         gate.snapshot.load().dialer.pool.sweep(gate.clock.instant());
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
     }

@@ -2,12 +2,7 @@
 
 use rustix::process::geteuid;
 
-use crate::config::LAST_SYSTEM_UID;
-
-/// The user ids that systemd takes for `DynamicUser=`.
-const DYNAMIC_UIDS: std::ops::RangeInclusive<u32> = 61_184..=65_519;
-/// The user ids that container images take for a service (`nonroot`, `nobody`).
-const IMAGE_UIDS: std::ops::RangeInclusive<u32> = 65_532..=65_534;
+use crate::policy::is_service_user;
 
 /// What the policy of a gate that runs as this user is to its callers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,9 +20,7 @@ impl Standing {
     }
 
     fn of(user: u32) -> Self {
-        let service =
-            user <= LAST_SYSTEM_UID || DYNAMIC_UIDS.contains(&user) || IMAGE_UIDS.contains(&user);
-        if service {
+        if is_service_user(user) {
             Self::Wall
         } else {
             Self::Advice(user)

@@ -87,6 +87,27 @@ pub(super) fn ask(address: &AdminAddress, path: &str) -> io::Result<(u16, String
     say(address, &head, "", (None, PATIENCE))
 }
 
+/// As [`ask`], in the name of the holder of a token where there is one.
+pub(super) fn get(
+    address: &AdminAddress,
+    path: &str,
+    bearer: Option<Bearer<'_>>,
+) -> io::Result<(u16, String)> {
+    let head = with_bearer(format!("GET {path} HTTP/1.1\r\n"), bearer)?;
+    say(address, &head, "", (bearer, PATIENCE))
+}
+
+fn with_bearer(head: String, bearer: Option<Bearer<'_>>) -> io::Result<String> {
+    let Some(Bearer { token, .. }) = bearer else {
+        return Ok(head);
+    };
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let why = "the session token is malformed";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    Ok(format!("{head}Authorization: Bearer {token}\r\n"))
+}
+
 /// As [`ask`], of `POST path` with a JSON document, in the name of a session where there is one. A
 /// token is sent to its recipient only.
 pub(super) fn post(
@@ -97,17 +118,11 @@ pub(super) fn post(
     patience: Duration,
 ) -> io::Result<(u16, String)> {
     let body = serde_json::to_string(document)?;
-    let mut head = format!(
+    let head = format!(
         "POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
         body.len()
     );
-    if let Some(Bearer { token, .. }) = bearer {
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let why = "the session token is malformed";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        }
-        head = format!("{head}Authorization: Bearer {token}\r\n");
-    }
+    let head = with_bearer(head, bearer)?;
     say(address, &head, &body, (bearer, patience))
 }
 
@@ -187,7 +202,7 @@ fn exchange(
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
 }
 
-fn parse_answer(answer: &[u8]) -> Option<(u16, String)> {
+pub(super) fn parse_answer(answer: &[u8]) -> Option<(u16, String)> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(length) = head.parse(answer).ok()? else {

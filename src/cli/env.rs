@@ -244,6 +244,20 @@ impl Proxy {
         }
     }
 
+    /// `HOST:PORT`.
+    pub(super) fn place(&self) -> String {
+        self.target.to_string()
+    }
+
+    /// `Proxy-Authorization`, where there are credentials.
+    pub(super) fn authorization(&self) -> Option<String> {
+        let (user, secret) = decode(self.credentials.as_deref()?)?;
+        Some(format!(
+            "Basic {}",
+            STANDARD.encode(format!("{user}:{secret}"))
+        ))
+    }
+
     /// Commands to the runner of GitHub Actions that keep the credentials out of its logs, in each
     /// form in which a variable or a client may show them.
     fn github_masks(&self) -> String {

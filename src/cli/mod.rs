@@ -5,6 +5,7 @@
 
 mod admin;
 mod answer;
+mod approve;
 mod ca;
 mod check;
 mod credential;
@@ -22,6 +23,7 @@ mod log;
 mod print;
 mod records;
 mod replay;
+mod request;
 mod session;
 mod shell;
 mod test;
@@ -79,6 +81,12 @@ enum Verb {
     /// Start, end and revoke sessions; the command for the hooks of an agent.
     #[command(subcommand)]
     Session(Box<session::Session>),
+    /// List, show, allow, deny and revoke requests for approval.
+    #[command(subcommand)]
+    Approve(Box<approve::Approve>),
+    /// Follow or file requests for approval, as the agent that asks.
+    #[command(subcommand)]
+    Request(Box<request::Request>),
     /// Pin working copies to their repositories, list the pins, and forget them.
     #[command(subcommand)]
     Workspace(workspace::Workspace),
@@ -160,6 +168,8 @@ impl Verb {
             Self::Ca(ca) => ca.perform(),
             Self::Session(session) => session.perform(),
             Self::Workspace(workspace) => workspace.perform(),
+            Self::Approve(approve) => approve.perform(),
+            Self::Request(request) => request.perform(),
             Self::Credential(credential) => credential.perform(),
             Self::Init(init) => init.perform(),
             Self::Log(log) => log.perform(),
@@ -248,6 +258,14 @@ mod tests {
             "session end",
             "session keygen gate.key",
             "session hook",
+            "approve list --all --json",
+            "approve show 0195f3c2-7e1a-7bbb-8ccc-0123456789ab --config a.toml",
+            "approve allow 0123456789ab --for 1h --note why --control unix:/run/control.sock",
+            "approve deny 0123456789ab --json",
+            "approve revoke 0123456789ab",
+            "request list --json",
+            "request show 0195f3c2-7e1a-7bbb-8ccc-0123456789ab --proxy http://127.0.0.1:3128",
+            "request file artifacts.example.net:8443 --reason why",
             "workspace pin",
             "workspace pin src/web --json",
             "workspace list --json",

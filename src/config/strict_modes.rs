@@ -33,7 +33,7 @@ use super::{Config, Credential, files, folder_of, plain_program};
 /// Links that are followed on the way to one file: as many as the kernel follows.
 const MAX_LINKS: usize = 40;
 /// The last user id of a system account (`SYS_UID_MAX` of login.defs).
-pub const LAST_SYSTEM_UID: u32 = 999;
+pub use crate::policy::LAST_SYSTEM_UID;
 /// The owner that the kernel shows for users who do not exist in this user namespace.
 const OVERFLOW_UID: u32 = 65_534;
 const GROUP_WRITE: u32 = 0o020;

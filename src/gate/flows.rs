@@ -14,6 +14,7 @@ use crate::name::{Path, Target};
 use crate::policy::{Attempt, Category, Decision, Inspect, Query, RequestFacts, TierId, Verdict};
 
 use super::Snapshot;
+use super::approvals::Asks;
 
 /// Why an open flow is ended from outside.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,6 +46,26 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// A copy of an attempt.
+    pub fn of(attempt: &Attempt<'_>) -> Self {
+        match attempt {
+            Attempt::Connect => Self::Connect,
+            Attempt::Request {
+                method,
+                path,
+                upgrade,
+                tls,
+                deed,
+            } => Self::Request {
+                method: (*method).into(),
+                path: (*path).clone(),
+                upgrade: *upgrade,
+                tls: *tls,
+                deed: deed.map(|deed| Box::new(deed.clone())),
+            },
+        }
+    }
+
     /// As the policy takes it.
     pub fn attempt(&self) -> Attempt<'_> {
         match self {
@@ -95,6 +116,8 @@ pub struct OpenFlow {
     pub target: Target,
     /// What for.
     pub asked: Asked,
+    /// The approval that let it pass, where one did.
+    pub approval: Option<Arc<str>>,
     /// What it was judged to be for.
     pub category: Category,
     /// The tier it was judged in, and the handles of that generation's metrics.
@@ -117,6 +140,7 @@ impl OpenFlow {
         presented: Presented,
         target: Target,
         asked: Asked,
+        approval: Option<Arc<str>>,
         category: Category,
         tier: (TierId, Arc<GenerationMetrics>),
     ) -> Self {
@@ -125,6 +149,7 @@ impl OpenFlow {
             presented,
             target,
             asked,
+            approval,
             category,
             tier,
             peer: Mutex::new(None),
@@ -197,8 +222,8 @@ impl OpenFlow {
         !(looked_into && self.opaque.load(Ordering::Acquire)) && (decision.upgrade || !upgraded)
     }
 
-    /// Whether a generation still lets the flow pass.
-    fn still_passes(&self, snapshot: &Snapshot) -> bool {
+    /// Whether a generation, and the approvals in force, still let the flow pass.
+    fn still_passes(&self, gate: &super::Gate, snapshot: &Snapshot) -> bool {
         let Some(caller) = snapshot.caller(&self.presented) else {
             return false;
         };
@@ -207,7 +232,9 @@ impl OpenFlow {
             target: &self.target,
             attempt: self.asked.attempt(),
         };
-        let decision = snapshot.policy.decide(&query);
+        let caller = caller.key(self.presented.channel.peer.ip());
+        let asks = Asks::again(&caller, self.approval.as_ref());
+        let (decision, _) = gate.decide(snapshot, &query, &asks);
         let peer = *self.peer.lock().unwrap_or_else(PoisonError::into_inner);
         decision.verdict == Verdict::Allow
             && self.keeps_its_form(&decision)
@@ -279,13 +306,15 @@ impl Flows {
         })
     }
 
-    /// Adds a flow that passed in the generation `judged`. Where `current` is already another, the
+    /// Adds a flow that passed in the generation `judged`. Where the gate's is already another, the
     /// flow is judged again: it may have missed the round that the reload made, or a revocation. One that comes when
-    /// all were ended has missed that.
-    pub fn add(&self, flow: &Arc<OpenFlow>, judged: u64, current: &arc_swap::ArcSwap<Snapshot>) {
+    /// all were ended has missed that. So it is with one that an approval let pass.
+    pub fn add(&self, flow: &Arc<OpenFlow>, judged: u64, gate: &super::Gate) {
         self.part(flow.id).insert(flow.id, flow.clone());
-        let current = current.load();
-        let missed = current.generation != judged && !flow.still_passes(&current);
+        let current = gate.snapshot.load();
+        // An approval may have ended meanwhile.
+        let changed = current.generation != judged || flow.approval.is_some();
+        let missed = changed && !flow.still_passes(gate, &current);
         if missed || !current.identity.stands_by(&flow.presented) {
             flow.end(Cut::Revoke);
         }
@@ -321,9 +350,9 @@ impl Flows {
     }
 
     /// Ends the flows that a generation no longer lets pass.
-    pub fn judge_again(&self, snapshot: &Snapshot) {
+    pub fn judge_again(&self, gate: &super::Gate, snapshot: &Snapshot) {
         for flow in self.list() {
-            if !flow.still_passes(snapshot) {
+            if !flow.still_passes(gate, snapshot) {
                 flow.end(Cut::Revoke);
             }
         }

@@ -2,6 +2,7 @@
 
 mod advisory;
 mod ages;
+pub mod approvals;
 mod fetches;
 mod flows;
 mod held;
@@ -51,6 +52,8 @@ pub struct Gate {
     pub held: Arc<Held>,
     /// How often callers may do what costs others something.
     pub rates: Rates,
+    /// Requests for approval.
+    pub requests: approvals::Requests,
     /// Tokens for reports of a doctor.
     pub report_tokens: ReportTokens,
     /// Every task of the data path: drain waits for them.
@@ -79,6 +82,7 @@ impl Gate {
         let rates = Rates::new(&first.limits, &clock);
         Self {
             rates,
+            requests: approvals::Requests::default(),
             report_tokens: ReportTokens::default(),
             snapshot: ArcSwap::from_pointee(first),
             recorder,
@@ -112,7 +116,7 @@ impl Gate {
             .unwrap_or(jiff::Timestamp::MAX);
         let revoked = identity.sessions().revoke(name, until, now);
         if !matches!(revoked, Err(RevokeError::Name | RevokeError::Full)) {
-            self.flows.judge_again(&snapshot);
+            self.flows.judge_again(self, &snapshot);
         }
         revoked
     }
@@ -122,7 +126,7 @@ impl Gate {
         let next = Arc::new(next);
         self.rates.adopt(&next.limits);
         self.snapshot.store(next.clone());
-        self.flows.judge_again(&next);
+        self.flows.judge_again(self, &next);
     }
 }
 

@@ -206,6 +206,14 @@ impl Calls {
         (entry.call.id.as_deref() == Some(id)).then(|| entry.call.clone())
     }
 
+    /// The command of that call, as it was reported: at most 200 characters, without what shells quote
+    /// with, secrets masked.
+    pub fn command_of(&self, session: &str, id: &str) -> Option<Box<str>> {
+        let mut books = self.lock();
+        let entry = books.get_mut(session)?.entry(id)?;
+        Some(super::process::masked_script(entry.command.as_deref()?))
+    }
+
     /// A flow of that call was refused.
     pub fn refused(&self, session: &str, call: &ToolCall, refused: Refused) {
         let mut books = self.lock();

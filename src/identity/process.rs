@@ -174,6 +174,15 @@ pub fn listener_users(local: SocketAddr) -> Vec<u32> {
     table::listeners(Path::new("/proc/self/net"), local)
 }
 
+/// A text that a shell runs, with every possible secret masked, cut.
+pub(super) fn masked_script(text: &str) -> Box<str> {
+    const SHELL: [&str; 2] = ["sh", "-c"];
+    let words: Vec<String> = SHELL.into_iter().chain([text]).map(str::to_owned).collect();
+    let masked = mask::masked(&words);
+    let script = masked.strip_prefix("sh -c ").unwrap_or(&masked);
+    script.chars().take(COMMAND).collect::<String>().into()
+}
+
 /// A word of a command, or a sign for a long JSON document: settings would hide the other words.
 fn shortened(word: String) -> String {
     if word.starts_with('{') && word.ends_with('}') && word.len() > MAX_DOCUMENT {

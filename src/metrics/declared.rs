@@ -35,6 +35,10 @@ macro_rules! declare {
 declare! {
     accept_errors: IntCounterVec = "tidegate_accept_errors_total" ["error"],
         "Clients that could not be accepted: exhausted (descriptors, memory), aborted, other.";
+    approval_seconds: HistogramVec = "tidegate_approval_seconds" ["result"] in OPEN,
+        "Time from the first attempt of a request to its end: allowed, denied, timed_out.";
+    approvals_pending: IntGauge = "tidegate_approvals_pending" [],
+        "Requests for approval that wait for a reviewer.";
     build_info: IntGaugeVec = "tidegate_build_info" ["version"],
         "Always 1: which version runs.";
     bytes: IntCounterVec = "tidegate_bytes_total" ["direction", "category", "tier"],

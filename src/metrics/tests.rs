@@ -46,6 +46,8 @@ fn all() -> Metrics {
     }
     metrics.reloaded(false);
     metrics.contained(&[("tcp", Some(true)), ("udp", None)], 1);
+    metrics.approvals_pending(2);
+    metrics.approval_settled("allowed", took);
     metrics.rate_limited("refusals");
     metrics.draining();
     metrics.records_written(7);

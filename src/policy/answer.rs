@@ -51,8 +51,14 @@ impl Judgement<'_> {
             Stage::Rule(rule) => (Some(rule), (verdict == Verdict::Allow).then_some(rule)),
             Stage::Default | Stage::Floor | Stage::Narrowed => (None, None),
         };
-        // A refusal that is only observed reaches the private addresses that an allow grants there.
-        let lifts = self.found.lifts.filter(|_| observed);
+        // An approval may let pass what is asked: under the same bounds as what passes.
+        let may_pass = passes || verdict == Verdict::Ask;
+        // A refusal that is only observed, or an ask that is approved, reaches the private addresses
+        // that an allow grants there.
+        let lifts = self
+            .found
+            .lifts
+            .filter(|_| observed || verdict == Verdict::Ask);
         let addresses = grants.or(lifts).map(|rule| &rule.grant.addresses);
         // Most rules grant none: sharing one empty list spares a cache line.
         let addresses = addresses.filter(|all| !all.is_empty());
@@ -71,10 +77,8 @@ impl Judgement<'_> {
             upgrade: grants.is_some_and(|rule| rule.grant.upgrade)
                 || verdict == Verdict::Allow && self.is_expected_upgrade(),
             inspect: match self.inspection {
-                Inspection::Passed(named) if passes || verdict == Verdict::Ask => {
-                    Inspect::Passed(named.name.clone())
-                }
-                Inspection::Yes if passes || verdict == Verdict::Ask => Inspect::Yes,
+                Inspection::Passed(named) if may_pass => Inspect::Passed(named.name.clone()),
+                Inspection::Yes if may_pass => Inspect::Yes,
                 Inspection::No | Inspection::Passed(_) | Inspection::Yes => Inspect::No,
             },
             upstream: upstream
@@ -84,8 +88,10 @@ impl Judgement<'_> {
                         .upstream(&self.query.target.host, self.flow.category)
                 })
                 .cloned(),
-            min_age: self.found.unless_old.filter(|_| passes).and_then(min_age),
-            denied: self.denied_networks(policy).filter(|_| passes && !observed),
+            min_age: self.found.unless_old.filter(|_| may_pass).and_then(min_age),
+            denied: self
+                .denied_networks(policy)
+                .filter(|_| may_pass && !observed),
             why: decides
                 .and_then(|rule| rule.why.clone())
                 .filter(|_| !passes),

@@ -230,8 +230,13 @@ fn unused_groups(source: &source::Policy, findings: &mut Findings) {
             .iter()
             .any(|rule| rule.value.from.groups.contains(name))
     };
+    let reviews = |name: &Spanned<String>| {
+        let tiers = source.tier.iter();
+        let mut reviewers = tiers.flat_map(|(_, tier)| tier.value.reviewers.iter().flatten());
+        reviewers.any(|it| it.get_ref().strip_prefix("group:") == Some(name.get_ref()))
+    };
     for (name, group) in &source.groups {
-        if group.value.floor.is_none() && !used(name) {
+        if group.value.floor.is_none() && !used(name) && !reviews(name) {
             findings.push(
                 Diagnostic::warning(
                     "unused-group",

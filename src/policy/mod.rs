@@ -37,6 +37,7 @@
 
 mod action;
 mod answer;
+mod asking;
 mod caller;
 mod catalogue;
 mod category;
@@ -64,6 +65,7 @@ mod query;
 mod reach;
 mod regions;
 mod repository;
+mod reviewer;
 mod routing;
 mod rule;
 mod servers;
@@ -81,6 +83,7 @@ mod words;
 
 pub use crate::diag::closest as suggest;
 pub use action::Action;
+pub use asking::{Asking, LAST_SYSTEM_UID, is_service_user};
 pub use caller::{CallerKey, Facts};
 pub use catalogue::Catalogue;
 pub use category::Category;

@@ -126,6 +126,14 @@ pub struct Tier {
     pub ech: Option<Spanned<String>>,
     /// Categories that are inspected; `all` for every one.
     pub inspect: Option<Vec<Spanned<String>>>,
+    /// Principals that settle what the tier asks: `uid:0`, `subject:NAME`, `group:NAME`.
+    pub reviewers: Option<Vec<Spanned<String>>>,
+    /// Reviewers who have to allow: 1 (default) or 2.
+    pub approvals: Option<Spanned<i64>>,
+    /// Whether a reviewer may not settle a request of its own user (default).
+    pub not_oneself: Option<Spanned<bool>>,
+    /// The longest that an approval holds; `8h` by default.
+    pub longest_approval: Option<Spanned<String>>,
 }
 
 /// `[[repository]]`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::asking::Asking;
 use super::category::Categories;
 use super::query::TierId;
 use super::verdict::{Mode, Named, Verdict};
@@ -32,6 +33,8 @@ pub(super) struct Tier {
     pub(super) ech: bool,
     /// The categories that are inspected.
     pub(super) inspect: Categories,
+    /// Who settles what it asks.
+    pub(super) asking: Asking,
 }
 
 impl Tiers {

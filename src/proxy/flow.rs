@@ -242,13 +242,22 @@ impl Flow {
         };
         let snapshot = self.snapshot();
         let began = self.gate.clock.instant();
-        let decision = snapshot.policy.decide(&query);
+        let caller_key = self.caller_key(known);
+        let asks = self.asks(&caller_key, true);
+        let (decision, approval) = self.gate.decide(&snapshot, &query, &asks);
         let took = began.elapsed();
         self.judged = Some((caller.who.tier, decision.category));
         self.facts.ms.decide = Some(millis(took));
         self.decided(&decision);
+        self.facts.exception = approval;
         self.attribute_judged(caller, &query.attempt);
-        refused(&snapshot, &query, &decision)?;
+        let refused = refused(&snapshot, &query, &decision);
+        if decision.verdict == Verdict::Ask {
+            return refused
+                .and(Ok(decision))
+                .map_err(|refusal| self.ask(known, &query, refusal));
+        }
+        refused?;
         if self.place.is_none() {
             self.enter(known)?;
         }
@@ -262,7 +271,10 @@ impl Flow {
             target,
             attempt,
         };
-        self.snapshot().policy.decide(&query).verdict == Verdict::Allow
+        let caller = self.caller_key(known);
+        let asks = self.asks(&caller, false);
+        let (decision, _) = self.gate.decide(&self.snapshot(), &query, &asks);
+        decision.verdict == Verdict::Allow
     }
 
     /// The caller, once it has a place among the open flows.
@@ -353,13 +365,14 @@ impl Flow {
             known.presented.clone(),
             target.clone(),
             asked,
+            self.facts.exception.clone(),
             decision.category,
             (known.caller.who.tier, self.metrics.clone()),
         ));
         open.opaque.store(self.opaque, Ordering::Release);
         self.gate
             .flows
-            .add(&open, self.facts.policy_generation, &self.gate.snapshot);
+            .add(&open, self.facts.policy_generation, &self.gate);
         self.open = Some(open);
         Ok(())
     }

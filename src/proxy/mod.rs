@@ -1,6 +1,7 @@
 //! The data path: accept, identify, decide, dial, relay, record.
 
 mod accept;
+mod asking;
 mod attribution;
 mod connection;
 mod dial;

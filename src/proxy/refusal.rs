@@ -56,6 +56,9 @@ codes! {
     AddressDenied "address_denied" 403 "destination_ip_prohibited" Policy
         "The destination is, or resolves to, an address that is not reachable from here."
         "If it is an internal service, name its network in `addresses` of the rule that allows it.";
+    ApprovalRefused "approval_refused" 403 "http_request_denied" Policy
+        "A reviewer denied this destination to this caller."
+        "Do without it; the people who settle such requests decided.";
     BadClientHello "bad_client_hello" 0 "tls_protocol_error" Client
         "TLS in the tunnel does not begin with a well-formed hello."
         "Send a hello as RFC 8446 writes it; the detail says what is wrong with this one.";
@@ -118,7 +121,7 @@ codes! {
         "Use another tool of the server, or ask for a rule that names this one.";
     NeedsApproval "needs_approval" 403 "http_request_denied" Policy
         "A person has to approve this destination first."
-        "Ask a reviewer of the policy for a rule; do not retry until there is one.";
+        "Follow the request with `tidegate request` or at http://tidegate.internal/v1/requests; try again when a reviewer has allowed it.";
     NotAllowed "not_allowed" 403 "http_request_denied" Policy
         "No rule allows this destination."
         "If it should be allowed, ask for a rule in the policy.";
@@ -166,9 +169,11 @@ impl Code {
     /// The name that Anthropic's hosted sessions use (`X-Deny-Reason`).
     fn deny_reason(self) -> &'static str {
         match self {
-            Self::NotAllowed | Self::Denied | Self::CategoryDenied | Self::NeedsApproval => {
-                "host_not_allowed"
-            }
+            Self::ApprovalRefused
+            | Self::CategoryDenied
+            | Self::Denied
+            | Self::NeedsApproval
+            | Self::NotAllowed => "host_not_allowed",
             other => other.as_str(),
         }
     }
@@ -267,6 +272,15 @@ impl Refusal {
         }
     }
 
+    /// Says something particular.
+    #[must_use]
+    pub(super) fn with_detail(self, detail: impl Into<Box<str>>) -> Self {
+        Self {
+            detail: detail.into(),
+            ..self
+        }
+    }
+
     /// Says in a word of a closed list what the code leaves open.
     #[must_use]
     pub(super) fn exactly(self, word: &'static str) -> Self {
@@ -294,6 +308,9 @@ impl From<Code> for Refusal {
         }
     }
 }
+
+/// The host of the gate's own pages.
+const OWN_NAME: &str = "tidegate.internal";
 
 /// Writes the whole response: status line, every carrier, problem document.
 pub(super) fn response(
@@ -343,6 +360,9 @@ pub(super) fn response(
         "X-Tidegate-Flow: {}\r\nVia: 1.1 tidegate\r\nCache-Control: no-store\r\n",
         facts.flow
     );
+    if let Some(request) = facts.request {
+        let _ = write!(text, "X-Tidegate-Request: {request}\r\n");
+    }
     if close {
         text.push_str("Connection: close\r\n");
     }
@@ -416,6 +436,11 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Request {
     cli: String,
+    /// Of a request for approval: its id, and where the caller can follow it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<String>,
 }
 
 fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> String {
@@ -433,7 +458,14 @@ fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> St
         rule: facts.rule.as_deref(),
         flow: facts.flow,
         request: Request {
-            cli: facts.explain(),
+            cli: facts.request.map_or_else(
+                || facts.explain(),
+                |id| format!("tidegate request show {id}"),
+            ),
+            id: facts.request,
+            http: facts
+                .request
+                .map(|id| format!("http://{OWN_NAME}/v1/requests/{id}")),
         },
     };
     serde_json::to_string(&document).unwrap_or_default() + "\n"

@@ -11,8 +11,8 @@ use crate::policy::{Action, Basis, Mode, RequestFacts, TierBasis, Verdict};
 
 use super::json::Object;
 use super::line::{
-    Asker, Blame, CallFacts, CloseFacts, Event, FlowFacts, Outcome, ReplayFacts, Said,
-    SessionFacts, Timings, TlsMode,
+    ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, Event, FlowFacts, Outcome, ReplayFacts,
+    Said, SessionFacts, Timings, TlsMode,
 };
 use super::repeats::{About, Count};
 
@@ -176,6 +176,14 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
             object.number("tidegate.report.count", u64::from(*count));
             asker(object, by);
         }),
+        Event::ApprovalRequested(facts) => {
+            line(at, "approval_requested", Says::Nothing, |object| {
+                approval(object, facts);
+            })
+        }
+        Event::ApprovalSettled(facts) => line(at, "approval_settled", Says::Nothing, |object| {
+            approval(object, facts);
+        }),
         Event::ToolCallStarted(facts) => line(at, "tool_call_started", Says::Nothing, |object| {
             reported_call(object, facts);
         }),
@@ -188,6 +196,63 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
         Event::ContainmentLost(facts) => line(at, "containment_lost", Says::Nothing, |object| {
             session(object, facts);
         }),
+    }
+}
+
+fn approval(object: &mut Object, facts: &ApprovalFacts) {
+    let flow = &facts.flow;
+    object.id("tidegate.request.id", &facts.request);
+    object.text("tidegate.request.operation", &facts.operation, NAME);
+    object.word("tidegate.request.result", facts.result.unwrap_or_default());
+    object.number("tidegate.request.count", facts.count);
+    some(
+        object,
+        "tidegate.request.scope",
+        facts.scope.as_deref(),
+        NAME,
+    );
+    let reviewers = facts.reviewers.iter().map(AsRef::as_ref);
+    if !facts.reviewers.is_empty() {
+        object.texts("tidegate.request.reviewers", reviewers, NAME);
+    }
+    some(
+        object,
+        "tidegate.exception.id",
+        facts.exception.as_deref(),
+        NAME,
+    );
+    if let Some(until) = facts.until {
+        object.time("tidegate.exception.expires", until);
+    }
+    some(object, "tidegate.detail", facts.note.as_deref(), DETAIL);
+    object.id("tidegate.flow.id", &flow.flow);
+    some(object, "security_rule.name", flow.rule.as_deref(), NAME);
+    some(
+        object,
+        "tidegate.rule.location",
+        flow.rule_location.as_deref(),
+        PLACE,
+    );
+    if let Some(digest) = &flow.policy_digest {
+        policy(object, digest, flow.policy_generation);
+    }
+    object.word(
+        "tidegate.category",
+        flow.category.map_or("", |category| category.as_str()),
+    );
+    some(object, "tidegate.tier", flow.tier.as_deref(), NAME);
+    caller(object, flow);
+    some(
+        object,
+        "server.address",
+        flow.server_address.as_deref(),
+        NAME,
+    );
+    if let Some(port) = flow.server_port {
+        object.number("server.port", u64::from(port));
+    }
+    if let Some(by) = &facts.asker {
+        asker(object, by);
     }
 }
 
@@ -393,6 +458,15 @@ fn decided(object: &mut Object, facts: &FlowFacts) {
     );
     if let Some(digest) = &facts.policy_digest {
         policy(object, digest, facts.policy_generation);
+    }
+    some(
+        object,
+        "tidegate.exception.id",
+        facts.exception.as_deref(),
+        NAME,
+    );
+    if let Some(request) = &facts.request {
+        object.id("tidegate.request.id", request);
     }
     object.word(
         "tidegate.category",

@@ -125,6 +125,10 @@ pub struct FlowFacts {
     pub action: Option<Action>,
     /// Whether `tidegate.action` is `any`.
     pub action_any: bool,
+    /// `tidegate.exception.id`: what let the flow pass where the rule would not.
+    pub exception: Option<Arc<str>>,
+    /// `tidegate.request.id`: the request for approval that it is an attempt of.
+    pub request: Option<Uuid>,
     /// `tidegate.tier`.
     pub tier: Option<Arc<str>>,
     /// `tidegate.tier.basis`.
@@ -356,6 +360,34 @@ pub struct CallFacts {
     pub asker: Asker,
 }
 
+/// What is known of a request for approval that was filed or settled.
+#[derive(Clone, Debug, Default)]
+pub struct ApprovalFacts {
+    /// `tidegate.request.id`.
+    pub request: Uuid,
+    /// `tidegate.request.operation`: `connect`, `git push`, `read` …
+    pub operation: Box<str>,
+    /// The facts of its first attempt.
+    pub flow: Arc<FlowFacts>,
+    /// `tidegate.request.count`: attempts so far.
+    pub count: u64,
+    /// `tidegate.request.result`, of a request that was settled: `allowed`, `denied`, `revoked`,
+    /// `timed_out`, or `first_of_two` where one more reviewer has to allow it.
+    pub result: Option<&'static str>,
+    /// `tidegate.request.scope`: `once`, `session`, or seconds.
+    pub scope: Option<Box<str>>,
+    /// `tidegate.exception.expires`.
+    pub until: Option<Timestamp>,
+    /// `tidegate.exception.id`.
+    pub exception: Option<Arc<str>>,
+    /// `tidegate.request.reviewers`: `uid:0`, `subject:sec@acme.example` …
+    pub reviewers: Vec<Arc<str>>,
+    /// `tidegate.detail`: the reviewer's words.
+    pub note: Option<Box<str>>,
+    /// Who settled it.
+    pub asker: Option<Asker>,
+}
+
 /// A jail that was made for a session.
 #[derive(Clone, Debug)]
 pub struct JailFacts {
@@ -445,6 +477,10 @@ pub enum Event {
         /// Who asked for it.
         asker: Asker,
     },
+    /// A flow that the policy asks about left a request for approval.
+    ApprovalRequested(Box<ApprovalFacts>),
+    /// A request for approval was allowed, denied or timed out, or an approval was taken back.
+    ApprovalSettled(Box<ApprovalFacts>),
     /// A hook reported that a tool call began.
     ToolCallStarted(Box<CallFacts>),
     /// A hook reported that a tool call ended.

@@ -17,6 +17,7 @@ mod agent;
 mod agents;
 mod ages;
 mod answers;
+mod approvals;
 mod authority;
 mod browser;
 mod bypass;

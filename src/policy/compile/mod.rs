@@ -1,5 +1,6 @@
 //! From what was written to one immutable policy; every finding a diagnostic, all at once.
 
+mod asking;
 mod callers;
 mod catalogue;
 mod conditions;
@@ -66,6 +67,7 @@ fn build(
     let built_in_tiers = default_source();
     let (tiers, lists) = tiers::compile(source, &built_in_tiers, findings)?;
     let callers = callers::compile(source, &tiers, findings);
+    asking::findings(source, &callers, findings);
     let servers = servers::compile(source, findings);
     let routing = routing::compile(source, findings);
     let destinations = destinations::compile(source, findings);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use toml::Spanned;
 
 use crate::diag::Diagnostic;
+use crate::policy::asking::Asking;
 use crate::policy::category::{Categories, Category};
 use crate::policy::conditions::Conditions;
 use crate::policy::query::TierId;
@@ -276,6 +277,7 @@ impl<'a> Layers<'a> {
                 passes,
                 findings,
             ),
+            asking: Asking::of(&self.tiers),
             inspect: match inspect {
                 Some((_, words)) if words.iter().any(|word| word.get_ref() == "all") => {
                     Categories::ALL

@@ -1,6 +1,6 @@
-//! `http://tidegate.internal/`: what a caller has to trust, and how. Answered by the gate itself, to
-//! whoever may ask it anything; nothing is resolved or dialled, and nothing of the admin surface is
-//! here.
+//! `http://tidegate.internal/`: what a caller has to trust, and how; and its own requests for approval.
+//! Answered by the gate itself, to each caller that it knows; nothing is resolved or dialled, and
+//! nothing of the admin surface is here.
 
 use crate::http::http1::{Method, RequestHead};
 use crate::name::{Host, HostName, Target, Url};
@@ -11,7 +11,7 @@ use crate::proxy::refusal::{Code, Refusal};
 use crate::record::{End, Outcome};
 use crate::tls::{self, Authority};
 
-use super::After;
+use super::{After, requests};
 
 /// Nobody can own it: `.internal` is for private use.
 const NAME: &str = "tidegate.internal";
@@ -20,6 +20,7 @@ const NAME: &str = "tidegate.internal";
 type Page = (u16, &'static str, Vec<u8>);
 
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 /// Whether it is asked for a page of its own.
 pub(in crate::proxy) fn is_own(target: &Target) -> bool {
@@ -46,31 +47,45 @@ pub(in crate::proxy) async fn answer(
     known: &Known,
 ) -> Result<After, Refusal> {
     let head_only = head.method == Method::Head;
-    if !head_only && head.method != Method::Get {
-        return Err(Refusal::malformed(
-            405,
-            "the gate's own pages can only be read",
-        ));
-    }
-    if url.target.port != 80 || !head.body.is_empty() || head.upgrade().is_some() {
-        return Err(Refusal::malformed(
-            400,
-            "ask for http://tidegate.internal/ with a plain GET",
-        ));
+    if url.target.port != 80 || head.upgrade().is_some() {
+        let detail = "the gate's own pages are at http://tidegate.internal/";
+        return Err(Refusal::malformed(400, detail));
     }
     let snapshot = flow.snapshot();
-    let page = page(url.path.path(), snapshot.authority.as_deref());
+    let path = url.path.path();
+    let page = if requests::is_here(path) {
+        let (status, document) = requests::answer(connection, flow, head, (path, known)).await?;
+        (status, JSON, format!("{document}\n").into_bytes())
+    } else {
+        only_reads(head)?;
+        page(path, snapshot.authority.as_deref())
+    };
+    // A body that was read stays in the connection: nothing follows it.
+    let keep_alive = head.keep_alive && head.body.is_empty();
     tell(flow, page.0);
     flow.settle_alone(known).await?;
     flow.close.requests = 1;
-    let bytes = response(flow, page, head.keep_alive, head_only);
+    let bytes = response(flow, page, keep_alive, head_only);
     let patience = snapshot.limits.header_timeout;
     let told = tokio::time::timeout(patience, connection.say(&bytes)).await;
     flow.ended(End::Closed, None, None);
     Ok(match told {
-        Ok(Ok(())) if head.keep_alive => After::Keep,
+        Ok(Ok(())) if keep_alive => After::Keep,
         _ => After::Close,
     })
+}
+
+/// Refuses what is no plain GET.
+fn only_reads(head: &RequestHead) -> Result<(), Refusal> {
+    if !matches!(head.method, Method::Get | Method::Head) {
+        let detail = "the gate's own pages can only be read";
+        return Err(Refusal::malformed(405, detail));
+    }
+    if !head.body.is_empty() {
+        let detail = "ask for http://tidegate.internal/ with a plain GET";
+        return Err(Refusal::malformed(400, detail));
+    }
+    Ok(())
 }
 
 /// What the record says: nobody's policy decides about it.
@@ -88,7 +103,13 @@ fn tell(flow: &mut Flow, status: u16) {
 
 fn response(flow: &Flow, page: Page, keep_alive: bool, head_only: bool) -> Vec<u8> {
     let (status, kind, content) = page;
-    let phrase = if status == 200 { "OK" } else { "Not Found" };
+    let phrase = match status {
+        200 => "OK",
+        404 => "Not Found",
+        429 => "Too Many Requests",
+        403 => "Forbidden",
+        _ => "Bad Request",
+    };
     let close = if keep_alive {
         ""
     } else {

@@ -10,6 +10,7 @@ mod judge;
 pub(super) mod origin;
 mod peek;
 mod reply;
+mod requests;
 pub(super) mod route;
 mod said;
 mod tools;

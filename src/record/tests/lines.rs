@@ -71,6 +71,23 @@ async fn every_kind_of_line_fits_the_schema() {
         certificate: Some("spiffe://acme/ci".into()),
         session: Some("s".into()),
     };
+    let approval = ApprovalFacts {
+        operation: "connect".into(),
+        flow: Arc::new(full()),
+        count: 1,
+        ..ApprovalFacts::default()
+    };
+    recorder.event(&Event::ApprovalRequested(Box::new(approval.clone())));
+    recorder.event(&Event::ApprovalSettled(Box::new(ApprovalFacts {
+        result: Some("allowed"),
+        scope: Some("once".into()),
+        until: Some(Timestamp::UNIX_EPOCH),
+        exception: Some("approval-1".into()),
+        reviewers: vec!["uid:0".into()],
+        note: Some("d".into()),
+        asker: Some(asker.clone()),
+        ..approval
+    })));
     recorder.event(&Event::ContainmentReported {
         inside: vec!["tcp", "udp"],
         outside: vec!["dns"],
@@ -115,6 +132,8 @@ async fn every_kind_of_line_fits_the_schema() {
     all.extend(log.lines());
     let kinds: BTreeSet<_> = names(&all).into_iter().map(str::to_owned).collect();
     let expected = [
+        "approval_requested",
+        "approval_settled",
         "checkpoint",
         "close",
         "connections_evicted",

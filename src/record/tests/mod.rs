@@ -34,8 +34,8 @@ use super::encode;
 use super::recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
 use super::sink::faulty::Faulty;
 use super::{
-    Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, Outcome, ReplayFacts, Said,
-    SessionFacts, Timings, TlsMode,
+    ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, Outcome,
+    ReplayFacts, Said, SessionFacts, Timings, TlsMode,
 };
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -182,6 +182,8 @@ fn full() -> FlowFacts {
         rule_location: Some("policy/web.toml:31".into()),
         policy_digest: Some("abc".into()),
         policy_generation: 3,
+        exception: Some("approval-1".into()),
+        request: Some(Uuid::nil()),
         category: Some(Category::PackageRegistry),
         category_basis: Some(Basis::Host),
         action: Some(Action::Read),

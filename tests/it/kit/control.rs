@@ -28,6 +28,17 @@ impl Gate {
         post(socket, path, bearer, body)
     }
 
+    /// Reads at the control socket.
+    #[track_caller]
+    pub(crate) fn control_get(&self, path: &str) -> Message {
+        let mut socket = UnixStream::connect(self.folder().join("control.sock")).expect("a socket");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        socket.write_all(head.as_bytes()).expect("sent");
+        let answer = Reader::default().answer(&mut socket, "GET");
+        answer.expect("an answer")
+    }
+
     /// Posts JSON at the admin listener.
     #[track_caller]
     pub(crate) fn post(&self, path: &str, bearer: Option<&str>, body: &Value) -> Message {

@@ -1,0 +1,25 @@
+//! Requests for approval: what a policy asks people about, who settled it, and what that allows.
+//!
+//! A flow that the policy *asks* about is refused at once (`needs_approval`) and leaves a request.
+//! Attempts of one caller at one host, port and operation are one request. A reviewer allows it for
+//! a while, or denies it. An approval lifts one ask, of one rule in one tier, for one caller: it
+//! never lifts a deny or the floor, and where the policy changes so that another rule asks, the next
+//! attempt is a new request.
+
+mod approval;
+mod principal;
+mod request;
+mod scope;
+mod settle;
+mod table;
+mod view;
+
+pub use approval::{Approval, Asks};
+pub use principal::Principal;
+pub use request::{ClientUser, Request, RequestKey, RequestState, Settlement, Vote};
+pub use scope::Scope;
+pub use settle::SettleError;
+pub use table::{Filed, Filing, MAX_OPEN_OF_ONE, Requests};
+pub use view::{
+    CallView, CallerView, OwnRequestView, RepositoryView, RequestView, SettlementView, Untrusted,
+};

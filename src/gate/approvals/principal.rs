@@ -1,0 +1,45 @@
+//! Who settles a request, and what showed it.
+
+use std::sync::Arc;
+
+use crate::policy::{Facts, Policy, TierId};
+
+/// Somebody who may settle requests, by what its connection shows: the user of a process at a Unix
+/// socket, a client certificate, or a token of an issuer. A session token is never one: agents have
+/// them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Principal {
+    /// The user of the process at the other end of a Unix socket (`SO_PEERCRED`).
+    pub uid: Option<u32>,
+    /// The verified name in a certificate or a token.
+    pub subject: Option<Arc<str>>,
+    /// Claims of a verified token, for the members of groups.
+    pub claims: Vec<(Arc<str>, Arc<str>)>,
+    /// Subject alternative names of a verified certificate.
+    pub sans: Vec<Arc<str>>,
+    /// Groups that a verified token names outright.
+    pub groups: Vec<Arc<str>>,
+}
+
+impl Principal {
+    /// The entry of a tier's `reviewers` that names it; `None`: it may not settle.
+    pub fn named(&self, policy: &Policy, tier: TierId) -> Option<Arc<str>> {
+        let facts = Facts {
+            subject: self.subject.as_deref().unwrap_or_default(),
+            claims: &self.claims,
+            sans: &self.sans,
+            groups: &self.groups,
+            ..Facts::default()
+        };
+        policy.reviewer(tier, self.uid, &facts).cloned()
+    }
+
+    /// Its name, for records and people: `uid:0`, or its subject.
+    pub fn name(&self) -> Arc<str> {
+        match (&self.subject, self.uid) {
+            (Some(subject), _) => format!("subject:{subject}").into(),
+            (None, Some(uid)) => format!("uid:{uid}").into(),
+            (None, None) => "nobody".into(),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! For how long an approval holds.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+/// How long an attempt that was allowed once may take to come.
+const ONCE_LIFETIME: Duration = Duration::from_hours(1);
+
+/// For how long, and for how much, an approval holds. An approval always ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scope {
+    /// One flow, which has to begin within an hour.
+    Once,
+    /// The rest of the session, at most as long as the tier's longest approval.
+    Session,
+    /// So long.
+    For(Duration),
+}
+
+impl Scope {
+    /// The time for which it holds, where the tier lets an approval hold at most `longest`.
+    pub fn lifetime(self, longest: Duration) -> Duration {
+        match self {
+            Self::Once => ONCE_LIFETIME.min(longest),
+            Self::Session => longest,
+            Self::For(time) => time,
+        }
+    }
+
+    /// The narrower of two: what two reviewers both allow.
+    #[must_use]
+    pub fn and(self, other: Self, longest: Duration) -> Self {
+        match (self, other) {
+            (Self::Once, _) | (_, Self::Once) => Self::Once,
+            (one, other) if one.lifetime(longest) <= other.lifetime(longest) => one,
+            (_, other) => other,
+        }
+    }
+}
+
+impl FromStr for Scope {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "once" => Ok(Self::Once),
+            "session" => Ok(Self::Session),
+            time => {
+                let time: SignedDuration = time.parse().map_err(|_| HOW)?;
+                let time = Duration::try_from(time).map_err(|_| HOW)?;
+                if time < Duration::from_secs(1) {
+                    return Err(HOW);
+                }
+                Ok(Self::For(time))
+            }
+        }
+    }
+}
+
+const HOW: &str = "write `once`, `session`, or a time such as `1h`";
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Once => f.write_str("once"),
+            Self::Session => f.write_str("session"),
+            Self::For(time) => write!(f, "{} s", time.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_once_a_session_or_a_time_and_never_without_an_end() {
+        let hour = Duration::from_hours(1);
+        assert_eq!("1h".parse(), Ok(Scope::For(hour)));
+        assert_eq!("once".parse(), Ok(Scope::Once));
+        assert_eq!("session".parse(), Ok(Scope::Session));
+        for text in ["", "always", "forever", "0s", "-1h", "1", "100 ms"] {
+            assert!(text.parse::<Scope>().is_err(), "{text}");
+        }
+        assert_eq!(Scope::Session.lifetime(hour), hour);
+        assert_eq!(
+            Scope::Once.lifetime(Duration::from_mins(5)),
+            Duration::from_mins(5)
+        );
+    }
+
+    #[test]
+    fn two_reviewers_allow_what_both_allow() {
+        let longest = Duration::from_hours(8);
+        let (hour, minute) = (
+            Scope::For(Duration::from_hours(1)),
+            Scope::For(Duration::from_mins(1)),
+        );
+        assert_eq!(hour.and(minute, longest), minute);
+        assert_eq!(Scope::Session.and(hour, longest), hour);
+        assert_eq!(hour.and(Scope::Once, longest), Scope::Once);
+    }
+}

@@ -1,0 +1,476 @@
+//! Filing and settling: who may, once, on record before it counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::process::geteuid;
+use uuid::Uuid;
+
+use crate::gate::{Asked, Gate};
+use crate::identity::{CallerKey, Presented};
+use crate::policy::{Asking, Decision, Query, TierId, Verdict, is_service_user};
+use crate::record::{ApprovalFacts, Asker, Event, FlowFacts, RecordUnavailable};
+
+use super::approval::Approval;
+use super::table::{Turn, expiry};
+use super::{
+    ClientUser, Filed, Filing, Principal, Request, RequestKey, RequestState, Scope, Settlement,
+    Vote,
+};
+
+/// What a reviewer decided.
+struct Verdicts<'a> {
+    principal: &'a Principal,
+    asker: &'a Asker,
+    note: Option<Box<str>>,
+}
+
+/// Why a request was not settled.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// There is no such request.
+    #[error("there is no such request: it was settled long ago, or the gate was started again")]
+    Unknown,
+    /// Another reviewer was first, or the request timed out.
+    #[error("the request is settled: it is {0}")]
+    Settled(&'static str),
+    /// No policy names the principal as a reviewer of the tier.
+    #[error("`{name}` is no reviewer of tier `{tier}`: `reviewers` in `[tier.{tier}]` names them")]
+    NotReviewer {
+        /// The principal.
+        name: Arc<str>,
+        /// The tier.
+        tier: Arc<str>,
+    },
+    /// The reviewer asks for itself.
+    #[error("`{0}` may be the one who asks: another reviewer has to allow it (`not-oneself`)")]
+    Oneself(Arc<str>),
+    /// The reviewer allowed it before; another one has to.
+    #[error("`{0}` allowed it already: a second reviewer has to")]
+    Twice(Arc<str>),
+    /// The session of the request ended.
+    #[error("whoever asked is gone: its session ended or its credential is no longer good")]
+    CallerGone,
+    /// The policy no longer asks.
+    #[error("the policy no longer asks: it would {0}")]
+    NoLongerAsked(Verdict),
+    /// The policy changed in what the request touches.
+    #[error("the policy changed in what this request touches: look at it again, then settle it")]
+    Changed,
+    /// The scope is longer than the tier lets an approval hold.
+    #[error("the tier lets an approval hold {} s at most (`longest-approval`)", .0.as_secs())]
+    TooLong(Duration),
+    /// The caller has no session that could end.
+    #[error("the caller shows no session: choose `once` or a time")]
+    NoSession,
+    /// Too many approvals are in force.
+    #[error("too many approvals are in force: revoke some")]
+    Full,
+    /// It is not in force.
+    #[error("no approval of this request is in force")]
+    NotInForce,
+    /// It cannot be put on record.
+    #[error(transparent)]
+    Record(#[from] RecordUnavailable),
+}
+
+impl Gate {
+    /// Takes up an attempt that the policy asks about: one more of an open request, or a new one, which
+    /// is on record.
+    pub fn file_request(
+        &self,
+        caller: CallerKey,
+        query: &Query<'_>,
+        presented: &Presented,
+        facts: &FlowFacts,
+    ) -> Filed {
+        let now = self.clock.now();
+        let key = RequestKey::new(caller, query.target, &query.attempt);
+        // Looked up before the table is locked: it takes a while.
+        let client = if self.requests.is_open(&key) {
+            ClientUser::Unknown
+        } else {
+            ClientUser::of(&presented.channel)
+        };
+        let mut make = |id, key| Request {
+            client,
+            ..self.new_request(id, key, (query, presented, facts), now)
+        };
+        let filed = self.requests.file(Filing {
+            key,
+            at: now,
+            request: &mut make,
+        });
+        if let Filed::New(request) = &filed {
+            self.recorder
+                .event(&Event::ApprovalRequested(Box::new(approval_facts(request))));
+            self.count_requests();
+        }
+        filed
+    }
+
+    fn new_request(
+        &self,
+        id: Uuid,
+        key: RequestKey,
+        (query, presented, facts): (&Query<'_>, &Presented, &FlowFacts),
+        now: Timestamp,
+    ) -> Request {
+        let command = facts.call.as_ref().and_then(|call| {
+            let root = facts.root.as_ref().or(facts.session.as_ref())?;
+            let snapshot = self.snapshot.load();
+            let calls = snapshot.identity.sessions().calls();
+            calls.command_of(root, call.id.as_deref()?)
+        });
+        Request {
+            id,
+            key,
+            facts: Arc::new(facts.clone()),
+            presented: presented.clone(),
+            target: query.target.clone(),
+            asked: Arc::new(Asked::of(&query.attempt)),
+            client: ClientUser::Unknown,
+            command,
+            reason: None,
+            first: now,
+            last: now,
+            count: 1,
+            expires: expiry(now),
+            state: RequestState::Pending,
+            votes: Vec::new(),
+        }
+    }
+
+    /// A reviewer allows a request. Returns whether it is in force: else another reviewer has to allow
+    /// it too.
+    pub async fn allow_request(
+        &self,
+        id: Uuid,
+        principal: &Principal,
+        asker: &Asker,
+        scope: Scope,
+        note: Option<Box<str>>,
+    ) -> Result<bool, SettleError> {
+        let now = self.clock.now();
+        let mut turn = self.turn(id, now)?;
+        let snapshot = self.snapshot.load_full();
+        let tier = still_asked(&snapshot, &mut turn)?;
+        let asking = snapshot.policy.asking(tier);
+        let named = |who: &Principal| who.named(&snapshot.policy, tier);
+        if named(principal).is_none() {
+            return Err(not_reviewer(principal, snapshot.policy.tier_name(tier)));
+        }
+        if asking.not_oneself && may_be_oneself(principal, &turn.request) {
+            return Err(SettleError::Oneself(principal.name()));
+        }
+        check_scope(scope, asking, &turn.request)?;
+        // A reviewer who lost the right meanwhile counts no longer.
+        turn.keep_votes(|vote| named(&vote.principal).is_some());
+        if turn
+            .request
+            .votes
+            .iter()
+            .any(|vote| vote.principal.name() == principal.name())
+        {
+            return Err(SettleError::Twice(principal.name()));
+        }
+        let verdicts = Verdicts {
+            principal,
+            asker,
+            note,
+        };
+        if turn.request.votes.len() + 1 < asking.approvals {
+            let how = verdicts.settlement(&turn.request, now, now, Some(scope));
+            self.record_settled("first_of_two", &turn.request, &how, &verdicts)
+                .await?;
+            turn.vote(Vote {
+                principal: principal.clone(),
+                scope,
+            });
+            return Ok(false);
+        }
+        let votes = turn.request.votes.iter();
+        let scope = votes.fold(scope, |all, vote| all.and(vote.scope, asking.longest));
+        let until = after(now, scope.lifetime(asking.longest));
+        let how = verdicts.settlement(&turn.request, now, until, Some(scope));
+        let approval = approval_of(&turn.request, scope, until);
+        self.record_settled("allowed", &turn.request, &how, &verdicts)
+            .await?;
+        if !self.requests.approve(approval, now) {
+            return Err(SettleError::Full);
+        }
+        turn.outcome = RequestState::Allowed(how);
+        self.settled("allowed", &turn.request);
+        drop(turn);
+        self.count_requests();
+        Ok(true)
+    }
+
+    /// A reviewer denies a request: the same is refused without asking again for as long as the tier's
+    /// longest approval.
+    pub async fn deny_request(
+        &self,
+        id: Uuid,
+        principal: &Principal,
+        asker: &Asker,
+        note: Option<Box<str>>,
+    ) -> Result<(), SettleError> {
+        let now = self.clock.now();
+        let mut turn = self.turn(id, now)?;
+        let longest = self.require_reviewer(principal, &turn.request)?;
+        let verdicts = Verdicts {
+            principal,
+            asker,
+            note,
+        };
+        let how = verdicts.settlement(&turn.request, now, after(now, longest), None);
+        self.record_settled("denied", &turn.request, &how, &verdicts)
+            .await?;
+        turn.outcome = RequestState::Denied(how);
+        self.settled("denied", &turn.request);
+        drop(turn);
+        self.count_requests();
+        Ok(())
+    }
+
+    /// A reviewer takes an approval back: it ends at once, and so do the flows that it let pass.
+    pub async fn revoke_approval(
+        &self,
+        id: Uuid,
+        principal: &Principal,
+        asker: &Asker,
+        note: Option<Box<str>>,
+    ) -> Result<(), SettleError> {
+        let request = self.requests.get(id).ok_or(SettleError::Unknown)?;
+        self.require_reviewer(principal, &request)?;
+        if self.requests.withdraw(id).is_none() {
+            return Err(SettleError::NotInForce);
+        }
+        let now = self.clock.now();
+        let verdicts = Verdicts {
+            principal,
+            asker,
+            note,
+        };
+        let how = verdicts.settlement(&request, now, now, None);
+        self.requests
+            .set_state(id, RequestState::Revoked(how.clone()));
+        self.judge_again();
+        // It has ended, whether or not that can be recorded.
+        self.record_settled("revoked", &request, &how, &verdicts)
+            .await?;
+        Ok(())
+    }
+
+    /// Times out requests, and ends approvals and the flows that they let pass.
+    pub fn tend_requests(&self) {
+        let now = self.clock.now();
+        let expired = self.requests.expire(now);
+        for request in &expired {
+            let facts = ApprovalFacts {
+                result: Some("timed_out"),
+                ..approval_facts(request)
+            };
+            self.recorder
+                .event(&Event::ApprovalSettled(Box::new(facts)));
+            self.settled("timed_out", request);
+        }
+        if !expired.is_empty() {
+            self.count_requests();
+        }
+        if self.requests.end_approvals(now) {
+            self.judge_again();
+        }
+    }
+
+    fn judge_again(&self) {
+        self.flows.judge_again(self, &self.snapshot.load_full());
+    }
+
+    fn turn(&self, id: Uuid, now: Timestamp) -> Result<Turn<'_>, SettleError> {
+        self.requests
+            .take_turn(id, now)
+            .map_err(|now| now.map_or(SettleError::Unknown, SettleError::Settled))
+    }
+
+    /// The longest approval of the request's tier, where a principal is one of its reviewers.
+    fn require_reviewer(
+        &self,
+        principal: &Principal,
+        request: &Request,
+    ) -> Result<Duration, SettleError> {
+        let snapshot = self.snapshot.load();
+        let name = request.facts.tier.clone().unwrap_or_default();
+        let tier = snapshot.policy.tier(&name);
+        let named = tier.and_then(|tier| {
+            principal.named(&snapshot.policy, tier)?;
+            Some(snapshot.policy.asking(tier).longest)
+        });
+        named.ok_or_else(|| not_reviewer(principal, &name))
+    }
+
+    async fn record_settled(
+        &self,
+        result: &'static str,
+        request: &Request,
+        how: &Settlement,
+        verdicts: &Verdicts<'_>,
+    ) -> Result<(), RecordUnavailable> {
+        let facts = ApprovalFacts {
+            result: Some(result),
+            scope: how.scope.map(|scope| scope.to_string().into()),
+            until: how.scope.map(|_| how.until),
+            exception: (result == "allowed").then(|| approval_id(request.id)),
+            reviewers: how.by.clone(),
+            note: how.note.clone(),
+            asker: Some(verdicts.asker.clone()),
+            ..approval_facts(request)
+        };
+        let event = self
+            .recorder
+            .queue_event(&Event::ApprovalSettled(Box::new(facts)));
+        event.written().await
+    }
+
+    fn settled(&self, result: &'static str, request: &Request) {
+        let took = self.clock.now().duration_since(request.first);
+        let took = Duration::try_from(took).unwrap_or_default();
+        self.metrics.approval_settled(result, took);
+    }
+
+    fn count_requests(&self) {
+        self.metrics.approvals_pending(self.requests.open());
+    }
+}
+
+impl Verdicts<'_> {
+    fn settlement(
+        &self,
+        request: &Request,
+        at: Timestamp,
+        until: Timestamp,
+        scope: Option<Scope>,
+    ) -> Settlement {
+        let voted = request.votes.iter().map(|vote| vote.principal.name());
+        Settlement {
+            by: voted.chain([self.principal.name()]).collect(),
+            at,
+            until,
+            scope,
+            note: self.note.clone(),
+        }
+    }
+}
+
+/// The tier that asks, where the policy asks still, and for the same reason. Where it asks for
+/// another one, the request says so from here on, and is not settled.
+fn still_asked(
+    snapshot: &crate::gate::Snapshot,
+    turn: &mut Turn<'_>,
+) -> Result<TierId, SettleError> {
+    let request = &turn.request;
+    let caller = snapshot
+        .caller(&request.presented)
+        .ok_or(SettleError::CallerGone)?;
+    let query = Query {
+        who: &caller.who,
+        target: &request.target,
+        attempt: request.asked.attempt(),
+    };
+    let decision = snapshot.policy.decide(&query);
+    if decision.verdict != Verdict::Ask {
+        return Err(SettleError::NoLongerAsked(decision.verdict));
+    }
+    let tier = snapshot.policy.tier_name(caller.who.tier);
+    if is_bound(&request.facts, tier, &decision) {
+        return Ok(caller.who.tier);
+    }
+    let mut facts = FlowFacts::clone(&request.facts);
+    facts.tier = Some(tier.clone());
+    facts.rule = Some(decision.rule.name.clone());
+    facts.rule_location = Some(decision.rule.location.clone());
+    facts.category = Some(decision.category);
+    facts.policy_digest = Some(snapshot.digest.clone());
+    facts.policy_generation = snapshot.generation;
+    turn.request.facts = Arc::new(facts);
+    turn.keep_votes(|_| false);
+    Err(SettleError::Changed)
+}
+
+/// Whether a reviewer may be the one who asks: the same verified user, or a user of this host whose
+/// processes may be agents.
+fn may_be_oneself(principal: &Principal, request: &Request) -> bool {
+    match (&principal.subject, principal.uid) {
+        (Some(subject), _) => request.facts.user.as_ref() == Some(subject),
+        (None, Some(uid)) => {
+            let same = match request.client {
+                ClientUser::Elsewhere => false,
+                ClientUser::Known(client) => client == uid,
+                ClientUser::Unknown => geteuid().as_raw() == uid,
+            };
+            same || !is_service_user(uid)
+        }
+        (None, None) => true,
+    }
+}
+
+/// Whether the names that a request is bound to are those of a decision.
+fn is_bound(facts: &FlowFacts, tier: &Arc<str>, decision: &Decision) -> bool {
+    facts.tier.as_ref() == Some(tier)
+        && facts.rule.as_ref() == Some(&decision.rule.name)
+        && facts.category == Some(decision.category)
+}
+
+fn check_scope(scope: Scope, asking: &Asking, request: &Request) -> Result<(), SettleError> {
+    let has_session = matches!(request.key.caller, CallerKey::Session(_));
+    if scope == Scope::Session && !has_session {
+        return Err(SettleError::NoSession);
+    }
+    if scope.lifetime(asking.longest) > asking.longest {
+        return Err(SettleError::TooLong(asking.longest));
+    }
+    Ok(())
+}
+
+fn not_reviewer(principal: &Principal, tier: &Arc<str>) -> SettleError {
+    SettleError::NotReviewer {
+        name: principal.name(),
+        tier: tier.clone(),
+    }
+}
+
+fn approval_of(request: &Request, scope: Scope, until: Timestamp) -> Approval {
+    let facts = &request.facts;
+    Approval {
+        id: approval_id(request.id),
+        request: request.id,
+        key: request.key.clone(),
+        tier: facts.tier.clone().unwrap_or_default(),
+        rule: facts.rule.clone().unwrap_or_default(),
+        category: facts.category.unwrap_or(crate::policy::Category::Unknown),
+        until,
+        once: scope == Scope::Once,
+        used_by: None,
+    }
+}
+
+/// `tidegate.exception.id` of the approval of a request.
+fn approval_id(request: Uuid) -> Arc<str> {
+    format!("approval-{request}").into()
+}
+
+fn after(now: Timestamp, time: Duration) -> Timestamp {
+    let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+    now.saturating_add(time).unwrap_or(Timestamp::MAX)
+}
+
+fn approval_facts(request: &Request) -> ApprovalFacts {
+    ApprovalFacts {
+        request: request.id,
+        operation: request.key.operation.clone(),
+        flow: request.facts.clone(),
+        count: request.count,
+        ..ApprovalFacts::default()
+    }
+}

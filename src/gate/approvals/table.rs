@@ -1,0 +1,351 @@
+//! The table of requests: bounded for each caller and in all.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::identity::CallerKey;
+
+use super::approval::Approval;
+use super::{Request, RequestKey, RequestState, Vote};
+
+/// Open requests of one caller.
+pub const MAX_OPEN_OF_ONE: usize = 32;
+/// Requests of one caller, settled ones among them.
+const MAX_OF_ONE: usize = 2 * MAX_OPEN_OF_ONE;
+/// Requests in all.
+const MAX_REQUESTS: usize = 1024;
+/// For how long a request waits for a reviewer.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_hours(1);
+/// Approvals in force.
+const MAX_APPROVALS: usize = 10_000;
+
+/// Every request that is open or was settled lately, and the approvals in force.
+#[derive(Debug, Default)]
+pub struct Requests {
+    table: Mutex<Table>,
+    /// Wakes flows that are held for an answer.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    requests: HashMap<Uuid, Request>,
+    /// The newest request of each key.
+    newest: HashMap<RequestKey, Uuid>,
+    approvals: HashMap<RequestKey, Vec<Approval>>,
+}
+
+/// What an attempt leaves.
+pub struct Filing<'a> {
+    /// What it has in common with others.
+    pub key: RequestKey,
+    /// When it came.
+    pub at: Timestamp,
+    /// Makes the request, where it is the first attempt.
+    pub request: &'a mut dyn FnMut(Uuid, RequestKey) -> Request,
+}
+
+/// What became of an attempt that the policy asks about.
+#[derive(Clone, Debug)]
+pub enum Filed {
+    /// A reviewer denied the same a while ago.
+    Denied(Uuid),
+    /// The caller, or all callers together, have too many open requests.
+    Full,
+    /// It is one more attempt of an open request.
+    Known(Uuid),
+    /// It is a new request.
+    New(Box<Request>),
+}
+
+impl Requests {
+    /// Takes up an attempt that the policy asks about.
+    pub fn file(&self, filing: Filing<'_>) -> Filed {
+        let Filing { key, at, request } = filing;
+        let mut table = self.lock();
+        if let Some(known) = table.newest.get(&key).copied()
+            && let Some(known) = table.requests.get_mut(&known)
+        {
+            let denied = |how: &super::Settlement| how.until > at;
+            match &known.state {
+                state if state.is_open() && known.expires > at => {
+                    known.count = known.count.saturating_add(1);
+                    known.last = at;
+                    return Filed::Known(known.id);
+                }
+                RequestState::Denied(how) if denied(how) => {
+                    known.count = known.count.saturating_add(1);
+                    known.last = at;
+                    return Filed::Denied(known.id);
+                }
+                _ => {}
+            }
+        }
+        if !table.make_room(&key.caller) {
+            return Filed::Full;
+        }
+        let new = request(Uuid::now_v7(), key);
+        table.newest.insert(new.key.clone(), new.id);
+        table.requests.insert(new.id, new.clone());
+        Filed::New(Box::new(new))
+    }
+
+    /// Whether there is an open request of that key.
+    pub(super) fn is_open(&self, key: &RequestKey) -> bool {
+        let table = self.lock();
+        let newest = table.newest.get(key);
+        newest.is_some_and(|id| table.requests.get(id).is_some_and(|it| it.state.is_open()))
+    }
+
+    /// A request, by its id.
+    pub fn get(&self, id: Uuid) -> Option<Request> {
+        self.lock().requests.get(&id).cloned()
+    }
+
+    /// Requests that `keep` names, the oldest first.
+    pub fn list(&self, keep: impl Fn(&Request) -> bool) -> Vec<Request> {
+        let table = self.lock();
+        let mut kept: Vec<Request> = table
+            .requests
+            .values()
+            .filter(|it| keep(it))
+            .cloned()
+            .collect();
+        kept.sort_by_key(|request| request.id);
+        kept
+    }
+
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        let table = self.lock();
+        table
+            .requests
+            .values()
+            .filter(|it| it.state.is_open())
+            .count()
+    }
+
+    /// Adds the agent's own words to an open request of `caller`; `false` where there is none.
+    pub fn explain(&self, id: Uuid, caller: &CallerKey, reason: &str) -> bool {
+        let mut table = self.lock();
+        let Some(request) = table.requests.get_mut(&id) else {
+            return false;
+        };
+        let own = request.key.caller == *caller && request.state.is_open();
+        if own {
+            request.reason = Some(reason.into());
+        }
+        own
+    }
+
+    /// Times out what nobody settled; what was timed out.
+    pub fn expire(&self, now: Timestamp) -> Vec<Request> {
+        let mut table = self.lock();
+        let due = |it: &&mut Request| it.state == RequestState::Pending && it.expires <= now;
+        let mut expired = Vec::new();
+        for request in table.requests.values_mut().filter(due) {
+            request.state = RequestState::TimedOut;
+            expired.push(request.clone());
+        }
+        drop(table);
+        if !expired.is_empty() {
+            self.changed.notify_waiters();
+        }
+        expired
+    }
+
+    /// Gives one reviewer the turn to settle an open request: two at once have one outcome. `Err` has
+    /// what became of the request, or nothing where there is none.
+    pub(super) fn take_turn(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Turn<'_>, Option<&'static str>> {
+        let mut table = self.lock();
+        let request = table.requests.get_mut(&id).ok_or(None)?;
+        if request.state != RequestState::Pending || request.expires <= now {
+            let timed_out = request.state == RequestState::Pending;
+            let state = if timed_out {
+                &RequestState::TimedOut
+            } else {
+                &request.state
+            };
+            return Err(Some(state.as_str()));
+        }
+        request.state = RequestState::Settling;
+        Ok(Turn {
+            requests: self,
+            request: request.clone(),
+            outcome: RequestState::Pending,
+        })
+    }
+
+    /// Notes that an approval was taken back.
+    pub(super) fn set_state(&self, id: Uuid, state: RequestState) {
+        if let Some(request) = self.lock().requests.get_mut(&id) {
+            request.state = state;
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until something was settled. Made before the state is looked at, so that no change is
+    /// missed.
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Puts an approval in force.
+    pub(super) fn approve(&self, approval: Approval, now: Timestamp) -> bool {
+        let mut table = self.lock();
+        table.approvals.retain(|_, all| {
+            all.retain(|it| it.until > now);
+            !all.is_empty()
+        });
+        if table.approvals.len() >= MAX_APPROVALS {
+            return false;
+        }
+        let all = table.approvals.entry(approval.key.clone()).or_default();
+        all.retain(|it| it.id != approval.id);
+        all.push(approval);
+        true
+    }
+
+    /// Looks at the approvals of a key, and may use one up.
+    pub(super) fn approvals<T>(
+        &self,
+        key: &RequestKey,
+        look: impl FnOnce(&mut Vec<Approval>) -> T,
+    ) -> Option<T> {
+        self.lock().approvals.get_mut(key).map(look)
+    }
+
+    /// Takes an approval back; it, where it was in force.
+    pub(super) fn withdraw(&self, request: Uuid) -> Option<Approval> {
+        let mut table = self.lock();
+        for all in table.approvals.values_mut() {
+            if let Some(at) = all.iter().position(|it| it.request == request) {
+                return Some(all.remove(at));
+            }
+        }
+        None
+    }
+
+    /// Takes out approvals that ended; whether there were any.
+    pub fn end_approvals(&self, now: Timestamp) -> bool {
+        let mut table = self.lock();
+        let mut ended = false;
+        table.approvals.retain(|_, all| {
+            let before = all.len();
+            all.retain(|it| it.until > now);
+            ended |= all.len() != before;
+            !all.is_empty()
+        });
+        ended
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Makes room for one more request of a caller; `false` where there is none.
+    fn make_room(&mut self, caller: &CallerKey) -> bool {
+        let own = || self.requests.values().filter(|it| it.key.caller == *caller);
+        if own().filter(|it| it.state.is_open()).count() >= MAX_OPEN_OF_ONE {
+            return false;
+        }
+        if own().count() >= MAX_OF_ONE {
+            let settled = own().filter(|it| !it.state.is_open());
+            let oldest = settled.min_by_key(|it| it.id).map(|it| it.id);
+            if let Some(oldest) = oldest {
+                self.forget(oldest);
+            }
+        }
+        if self.requests.len() < MAX_REQUESTS {
+            return true;
+        }
+        let settled = self.requests.values().filter(|it| !it.state.is_open());
+        let oldest = settled.min_by_key(|it| it.id).map(|it| it.id);
+        let crowded = || self.oldest_of_the_most(caller);
+        match oldest.or_else(crowded) {
+            Some(id) => {
+                self.forget(id);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The oldest open request of the caller that has the most, where that is more than `caller` has.
+    fn oldest_of_the_most(&self, caller: &CallerKey) -> Option<Uuid> {
+        let mut counts: HashMap<&CallerKey, usize> = HashMap::new();
+        for request in self.requests.values() {
+            *counts.entry(&request.key.caller).or_default() += 1;
+        }
+        let own = counts.get(caller).copied().unwrap_or_default();
+        let (most, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        if count <= own + 1 {
+            return None;
+        }
+        let of_most = self
+            .requests
+            .values()
+            .filter(|it| it.key.caller == *most && it.state == RequestState::Pending);
+        of_most.min_by_key(|it| it.id).map(|it| it.id)
+    }
+
+    fn forget(&mut self, id: Uuid) {
+        let Some(request) = self.requests.remove(&id) else {
+            return;
+        };
+        if self.newest.get(&request.key) == Some(&id) {
+            self.newest.remove(&request.key);
+        }
+    }
+}
+
+/// One reviewer's turn at a request. It ends as the request's state when dropped.
+pub(super) struct Turn<'r> {
+    requests: &'r Requests,
+    /// The request, as it was found.
+    pub(super) request: Request,
+    /// What becomes of it; pending again where nothing else is said.
+    pub(super) outcome: RequestState,
+}
+
+impl Turn<'_> {
+    /// One reviewer allowed; another one has to.
+    pub(super) fn vote(mut self, vote: Vote) {
+        self.request.votes.push(vote);
+    }
+
+    /// Forgets votes that no longer count.
+    pub(super) fn keep_votes(&mut self, keep: impl Fn(&Vote) -> bool) {
+        self.request.votes.retain(keep);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut table = self.requests.lock();
+        if let Some(request) = table.requests.get_mut(&self.request.id) {
+            request.state = self.outcome.clone();
+            request.votes.clone_from(&self.request.votes);
+            request.facts = self.request.facts.clone();
+        }
+        drop(table);
+        self.requests.changed.notify_waiters();
+    }
+}
+
+/// When a request of now times out.
+pub(super) fn expiry(now: Timestamp) -> Timestamp {
+    let timeout = SignedDuration::try_from(REQUEST_TIMEOUT).unwrap_or(SignedDuration::MAX);
+    now.saturating_add(timeout).unwrap_or(Timestamp::MAX)
+}
