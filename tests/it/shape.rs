@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy"],
     &["config"],
     &[
-        "content", "dial", "identity", "jail", "metrics", "record", "tls", "vcs",
+        "content", "dial", "identity", "jail", "ledger", "metrics", "record", "tls", "vcs",
     ],
     &["gate", "http"],
     &["proxy", "admin"],
