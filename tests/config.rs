@@ -262,7 +262,7 @@ fn every_wrong_policy_is_explained_as_expected() {
             findings.extend(
                 policy
                     .iter()
-                    .flat_map(|policy| policy::reach_findings(&config.policy, policy)),
+                    .flat_map(|policy| policy::reach_findings(&config.policy, policy).0),
             );
             let broken = policy.map(|it| policy::invariant_findings(&config.policy, it));
             findings.extend(broken.unwrap_or_default());
@@ -293,7 +293,7 @@ fn every_wrong_policy_is_explained_as_expected() {
 #[test]
 fn every_example_loads_without_findings() {
     for path in toml_files("config") {
-        // The tiers that the policy brings are no beginning for anybody; the example of inspection
+        // The tiers that the policy brings are no beginning; the example of inspection
         // needs an authority first, and is tried with one in `tests/it/deploy.rs`.
         let apart = ["default.toml", "inspect.toml"];
         if path

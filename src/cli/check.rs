@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use crate::app::Loaded;
 use crate::config::Config;
 use crate::diag::{Diagnostic, Severity};
-use crate::policy::{Policy, Unenforced, reach_findings, run_trials};
+use crate::policy::{Policy, Unenforced, reach_findings};
 
 use super::admin::{self, Running};
-use super::{Answer, load, print, unseen};
+use super::{Answer, load, parents, print, unseen};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
@@ -34,16 +34,13 @@ impl Check {
     pub(super) fn perform(self) -> Answer {
         let named = self.config.as_deref().or(self.file.as_deref());
         let mut loaded = Loaded::discovered(&load::find(named, self.json));
+        let mut unenforced = Vec::new();
         if let (Some(config), Some(policy)) = (&loaded.config, &loaded.policy) {
-            loaded
-                .findings
-                .extend(reach_findings(&config.policy, policy));
+            let (reach, escapes) = reach_findings(&config.policy, policy);
+            loaded.findings.extend(reach);
+            loaded.findings.extend(parents::unjudged(config));
+            unenforced = escapes;
         }
-        let unenforced = loaded
-            .policy
-            .as_ref()
-            .map(Policy::unenforced)
-            .unwrap_or_default();
         let address = match &loaded.config {
             Some(config) => config.listen.admin.clone(),
             None => Some(admin::default_address()),
@@ -55,6 +52,7 @@ impl Check {
             loaded.show();
             print::out(&not_enforced(&unenforced));
             print::out(&summary(&loaded, running.as_ref()));
+            print::out(&loaded.policy.as_ref().map(unlabelled).unwrap_or_default());
         }
         let is_clean = loaded.findings.is_empty() && unenforced.is_empty();
         match &loaded.policy {
@@ -115,7 +113,7 @@ fn amounts(config: &Config, policy: &Policy) -> String {
         policy.host_count(),
         config.policy.groups.len(),
         repositories(config),
-        run_trials(policy).len(),
+        policy.trial_count(),
     )
 }
 
@@ -135,6 +133,26 @@ fn passes_unseen(policy: &Policy) -> String {
         "unseen        telemetry in tunnels to {}:\n              {}\n",
         hosts.join(", "),
         unseen::NEXT
+    )
+}
+
+/// The `[[destination]]` to write for hosts that nothing labels.
+fn unlabelled(policy: &Policy) -> String {
+    let found = policy.unlabelled();
+    let noun = match found.count {
+        0 => return String::new(),
+        1 => "host of an allow rule has",
+        _ => "hosts of allow rules have",
+    };
+    let first = match found.count - found.hosts.len() {
+        0 => String::new(),
+        rest => format!(" (and {rest} more)"),
+    };
+    format!(
+        "unlabelled    {} {noun} no category: records say `unknown`.\n              \
+         To label{first}, with the category that fits:\n{}",
+        found.count,
+        found.destination()
     )
 }
 
@@ -183,7 +201,8 @@ fn as_json(loaded: &Loaded, unenforced: &[Unenforced], running: Option<&Running>
         object.insert("hosts".into(), json!(policy.host_count()));
         object.insert("groups".into(), json!(config.policy.groups.len()));
         object.insert("repositories".into(), json!(repositories(config)));
-        object.insert("trials".into(), json!(run_trials(policy).len()));
+        object.insert("trials".into(), json!(policy.trial_count()));
+        object.insert("unlabelled".into(), json!(policy.unlabelled().hosts));
         object.insert("unseen_telemetry".into(), json!(unseen::telemetry(policy)));
     }
     value

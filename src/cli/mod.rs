@@ -20,6 +20,7 @@ mod help;
 mod init;
 mod load;
 mod log;
+mod parents;
 mod print;
 mod records;
 mod replay;

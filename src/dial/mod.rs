@@ -203,7 +203,7 @@ impl Dialer {
         Ok(Route { parents, ..direct })
     }
 
-    /// As [`Self::route`], whatever parents there are.
+    /// As [`Self::route`], without parents.
     pub async fn route_direct(
         &self,
         target: &Target,
@@ -211,12 +211,14 @@ impl Dialer {
         policy: &Policy,
         guard: &Guard,
     ) -> Result<Route, NoRoute> {
-        let passes = |address: &IpAddr| {
-            policy
-                .judge_address(decision, *address, target.port, guard)
-                .is_ok()
-        };
-        self.routed(target, passes).await
+        let passes = |address: &IpAddr| policy.lets_dial(decision, *address, target.port, guard);
+        let mut route = self.routed(target, passes).await?;
+        // In `observe` mode a denied address is dialled only where each address is denied.
+        let is_allowed = |address: &SocketAddr| decision.denies(address.ip()).is_none();
+        if route.addresses.iter().any(is_allowed) {
+            route.addresses.retain(is_allowed);
+        }
+        Ok(route)
     }
 
     /// Resolves a host that the gate itself asks for something; private addresses pass where they

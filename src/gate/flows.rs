@@ -242,8 +242,7 @@ impl OpenFlow {
                 let guard = &snapshot.guard;
                 snapshot
                     .policy
-                    .judge_address(&decision, peer.ip(), peer.port(), guard)
-                    .is_ok()
+                    .lets_dial(&decision, peer.ip(), peer.port(), guard)
             })
     }
 }

@@ -74,6 +74,25 @@ impl Policy {
         Err(AddressRefusal::Floor)
     }
 
+    /// Whether an address may be dialled: as [`Self::judge_address`], except that a denied network
+    /// only counts for the record where the tier observes.
+    pub fn lets_dial(
+        &self,
+        decision: &Decision,
+        address: IpAddr,
+        port: u16,
+        guard: &Guard,
+    ) -> bool {
+        match self.judge_address(decision, address, port, guard) {
+            Ok(()) => true,
+            Err(AddressRefusal::Denied(_)) => {
+                decision.mode == Mode::Observe
+                    && guard.lets_dial(address, port, &decision.addresses)
+            }
+            Err(AddressRefusal::Floor) => false,
+        }
+    }
+
     /// Where a registry tells how old the version is that a request asks for.
     pub fn published(&self, deed: &RequestFacts, target: &Target, path: &Path) -> Published {
         self.catalogue.services.published(deed, target, path)
@@ -129,6 +148,11 @@ impl Policy {
     /// How many rules were written.
     pub fn rule_count(&self) -> usize {
         self.written
+    }
+
+    /// How many flows the examples of rules and the trials name, each for all its callers.
+    pub fn trial_count(&self) -> usize {
+        self.trials.iter().map(|trial| trial.callers.len()).sum()
     }
 
     /// How many hosts and networks the rules name.

@@ -17,7 +17,7 @@
 //! | Inside a tunnel that is not inspected no request is seen: a deny or ask with `does` does not match, an allow with `does` matches where the tier says `opaque = "allow"`, and nothing of `unless` holds. | `conditions`, `rule` |
 //! | Until a body is read, its conditions count as met for an allow and as unmet for a deny or an ask. Then the request is decided again. | `conditions` |
 //! | Only a deny forbids. `unless.min-age` and `unless.credentials` say where it does not match; an unknown age does not hold. | `rule` |
-//! | A private address, or a name of private networks, is `address_denied` where no allow for this caller and destination grants it. Else the rules' own reason is told. A matching deny is always named. | `floor`, `decide` |
+//! | A private address, or a name of private networks, is `address_denied` where no allow for this caller and destination grants it. Else the record and the refusal have the rules' own reason. A matching deny is always named. | `floor`, `decide` |
 //! | A denied network denies the names that resolve into it. | [`Policy::judge_address`] |
 //! | `observe` passes what rules refuse, and records it in `would`. It passes neither the floor nor the limits of a session (`session.narrow`). | `answer` |
 //! | Several facts of one request must each pass; the grants are the intersection, and the record names the strictest. | [`Decision::and`] |
@@ -74,6 +74,7 @@ pub mod source;
 mod tiers;
 mod trial;
 mod trial_runner;
+mod unlabelled;
 mod unseen;
 mod verdict;
 mod who;
@@ -102,6 +103,7 @@ pub use repository::canonical_repository;
 pub use service::{Element, Listing, Place, Published, Services, names_method};
 pub use trial::{Expected, TrialResult};
 pub use trial_runner::{decide_written, run_trials};
+pub use unlabelled::Unlabelled;
 pub use verdict::{
     AddressRefusal, Basis, Decision, DeniedNetwork, MinAge, Mode, Named, Reason, TierBasis, Verdict,
 };

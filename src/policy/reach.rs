@@ -1,5 +1,7 @@
 //! What becomes of the flows of one rule: whether the rule decides some, and where tunnels escape it.
 
+use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::diag::Diagnostic;
@@ -9,7 +11,7 @@ use super::decide::Stage;
 use super::index::RuleId;
 use super::inspection::Inspection;
 use super::lint;
-use super::pattern::HostPattern;
+use super::pattern::{HostPattern, TooComplex};
 use super::query::TierId;
 use super::regions::{HostGroups, Region, Scope};
 use super::rule::{Fit, Rule};
@@ -19,12 +21,15 @@ use super::verdict::{Named, Verdict};
 /// The most regions that are looked at for one rule; where they are more, nothing is claimed.
 const MAX_REGIONS: usize = 400;
 
-/// The most hosts of a policy whose rules are looked at: the groups of more take too long to load.
-const MAX_HOSTS: usize = 50_000;
+/// The most splits for one rule, some 10 µs each; where it takes more, nothing is claimed.
+const MAX_SPLITS_OF_RULE: usize = 20_000;
+
+/// The most splits for all rules of a policy; the rules that are left then are named in a warning.
+const MAX_SPLITS: usize = 400_000;
 
 /// What becomes of the flows of a rule.
 #[derive(Clone, Debug)]
-pub(super) enum Reach {
+enum Reach {
     /// The rule decides some flow, or whether it does is not known.
     Decides,
     /// Other rules with the same verdict decide each flow first: the rule makes no difference.
@@ -50,37 +55,57 @@ pub struct Unenforced {
 
 /// The rules of a policy, followed through its regions.
 #[derive(Debug)]
-pub(super) struct Reaches<'p> {
+struct Reaches<'p> {
     policy: &'p Policy,
     groups: HostGroups,
-}
-
-impl Policy {
-    /// The rules that deny or ask by what a request does and that tunnels escape, by tier: TLS is
-    /// not inspected there, and the tunnel passes. Nothing for policies that name very many hosts.
-    pub fn unenforced(&self) -> Vec<Unenforced> {
-        let Some(reaches) = Reaches::new(self) else {
-            return Vec::new();
-        };
-        let ids = 0..u32::try_from(self.rules.len()).unwrap_or(0);
-        let rules = ids.flat_map(|id| reaches.unenforced(id));
-        let mut found: Vec<Unenforced> = rules.collect();
-        found.sort_by_key(|it| self.tier(&it.tier));
-        found
-    }
+    /// The splits that are left.
+    left: Cell<usize>,
 }
 
 impl<'p> Reaches<'p> {
-    /// `None` where the policy names too many hosts.
-    pub(super) fn new(policy: &'p Policy) -> Option<Self> {
-        (policy.host_count() <= MAX_HOSTS).then(|| Self {
+    fn new(policy: &'p Policy) -> Self {
+        Self {
             policy,
             groups: policy.host_groups(),
-        })
+            left: Cell::new(MAX_SPLITS),
+        }
+    }
+
+    /// Whether the splits for all rules are spent.
+    fn is_spent(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    /// The first regions of a scope. `Err` where there are more, or where they are too complex.
+    fn first_regions(
+        &self,
+        scope: Scope<'_>,
+        mut visit: impl FnMut(Region) -> ControlFlow<()>,
+    ) -> Result<(), TooComplex> {
+        let scope = Scope {
+            max_splits: Some(self.left.get().min(MAX_SPLITS_OF_RULE)),
+            ..scope
+        };
+        let mut regions = self.policy.regions(&self.groups, scope);
+        let mut result = Err(TooComplex);
+        for _ in 0..MAX_REGIONS {
+            let is_done = match regions.next() {
+                None => true,
+                Some(Err(_)) => break,
+                Some(Ok(region)) => visit(region).is_break(),
+            };
+            if is_done {
+                result = Ok(());
+                break;
+            }
+        }
+        self.left
+            .set(self.left.get().saturating_sub(regions.splits()));
+        result
     }
 
     /// What becomes of the flows of a rule.
-    pub(super) fn of(&self, id: RuleId) -> Reach {
+    fn of(&self, id: RuleId) -> Reach {
         let Some(rule) = self.policy.rule(id) else {
             return Reach::Decides;
         };
@@ -88,21 +113,20 @@ impl<'p> Reaches<'p> {
             rule: Some(id),
             ..Scope::default()
         };
-        let mut first: Option<Reach> = None;
-        for (count, region) in self.policy.regions(&self.groups, scope).enumerate() {
-            let (Ok(region), true) = (region, count < MAX_REGIONS) else {
-                return Reach::Decides;
-            };
-            let Some(reach) = self.in_region(rule, &region) else {
-                continue;
-            };
-            first = match (first, reach) {
-                (_, Reach::Decides) => return Reach::Decides,
-                (None | Some(Reach::Shadowed(_)), reach) => Some(reach),
-                (first, _) => first,
-            };
-        }
-        first.unwrap_or(Reach::Empty)
+        let mut first = Reach::Empty;
+        let looked = self.first_regions(scope, |region| {
+            match (&first, self.in_region(rule, &region)) {
+                (_, None) => {}
+                (_, Some(Reach::Decides)) => {
+                    first = Reach::Decides;
+                    return ControlFlow::Break(());
+                }
+                (Reach::Empty | Reach::Shadowed(_), Some(reach)) => first = reach,
+                (_, Some(_)) => {}
+            }
+            ControlFlow::Continue(())
+        });
+        looked.map_or(Reach::Decides, |()| first)
     }
 
     /// What becomes of the witness of a region; `None` where the rule does not match it.
@@ -130,7 +154,7 @@ impl<'p> Reaches<'p> {
     }
 
     /// Each tier in which tunnels escape a rule that denies or asks by what a request does.
-    pub(super) fn unenforced(&self, id: RuleId) -> Vec<Unenforced> {
+    fn unenforced(&self, id: RuleId) -> Vec<Unenforced> {
         let conditional = |rule: &&Rule| !rule.is_allow() && !rule.does.is_empty();
         let Some(rule) = self.policy.rule(id).filter(conditional) else {
             return Vec::new();
@@ -150,8 +174,7 @@ impl<'p> Reaches<'p> {
             tunnels: true,
             ..Scope::default()
         };
-        let regions = self.policy.regions(&self.groups, scope).take(MAX_REGIONS);
-        let mut open = regions.flatten().filter(|region| {
+        let is_open = |region: &Region| {
             let judgement = region.witness.judge(self.policy);
             let passes = match judgement.stage() {
                 Stage::Rule(decides) => decides.verdict != Verdict::Deny,
@@ -162,25 +185,38 @@ impl<'p> Reaches<'p> {
             // Without `raw` a tunnel to port 80 carries no plain HTTP.
             let is_https = judgement.flow.port != 80;
             is_https && passes && is_about && !matches!(judgement.inspection, Inspection::Yes)
+        };
+        let mut found = None;
+        // Where not all regions were looked at, those that were count.
+        let _ = self.first_regions(scope, |region| {
+            if is_open(&region) {
+                found = Some(region);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
         });
-        let region = open.next()?;
         Some(Unenforced {
             tier: self.policy.tier_name(tier).clone(),
             rule: rule.named.clone(),
-            host: region.witness.target.host.to_string(),
+            host: found?.witness.target.host.to_string(),
         })
     }
 }
 
-/// The rules that decide no flow, and those that tunnels escape, as warnings. Slower than
-/// compiling: for `check`. Nothing for policies that name very many hosts.
-pub fn reach_findings(source: &source::Policy, policy: &Policy) -> Vec<Diagnostic> {
-    let mut findings = Vec::new();
-    let reaches = (!source.rules.is_empty()).then(|| Reaches::new(policy));
-    let Some(reaches) = reaches.flatten() else {
-        return findings;
-    };
+/// The rules that decide no flow, and those that tunnels escape, as warnings; and the second kind as
+/// a list, by tier, with the lists of tiers. Slower than compiling: for `check`. The time is
+/// bounded: a warning names the first rule that is not looked at.
+pub fn reach_findings(
+    source: &source::Policy,
+    policy: &Policy,
+) -> (Vec<Diagnostic>, Vec<Unenforced>) {
+    let (mut findings, mut escapes) = (Vec::new(), Vec::new());
+    let reaches = Reaches::new(policy);
     for (id, rule) in (0..).zip(&source.rules) {
+        if reaches.is_spent() {
+            findings.push(not_compared(rule, source.rules.len() - id as usize));
+            break;
+        }
         let reach = reaches.of(id);
         // `same-rule` says it of twins.
         let mut before = source
@@ -191,9 +227,30 @@ pub fn reach_findings(source: &source::Policy, policy: &Policy) -> Vec<Diagnosti
         if !matches!(reach, Reach::Decides) && !is_twin() {
             findings.push(useless(rule, &reach));
         }
-        findings.extend(unenforced(rule, &reaches.unenforced(id)));
+        let found = reaches.unenforced(id);
+        findings.extend(unenforced(rule, &found));
+        escapes.extend(found);
     }
-    findings
+    let first_list = u32::try_from(source.rules.len()).unwrap_or(u32::MAX);
+    let all = u32::try_from(policy.rules.len()).unwrap_or(u32::MAX);
+    escapes.extend((first_list..all).flat_map(|id| reaches.unenforced(id)));
+    escapes.sort_by_key(|it| policy.tier(&it.tier));
+    (findings, escapes)
+}
+
+/// The rules from this one on were not looked at.
+fn not_compared(rule: &Placed<source::Rule>, count: usize) -> Diagnostic {
+    let id = rule.value.id.get_ref();
+    let message = match count {
+        1 => format!("rule `{id}` was not compared with the others"),
+        _ => format!(
+            "rule `{id}` and the {} after it were not compared",
+            count - 1
+        ),
+    };
+    Diagnostic::warning("not-compared", rule.at(&rule.value.id), message)
+        .label("the policy is too large to look for rules that never decide")
+        .help("the rules are in force; `tidegate explain URL` shows which one decides")
 }
 
 /// A rule that decides no flow, and why.

@@ -7,8 +7,8 @@
 //! yet: those are judged again when it was.
 //!
 //! The regions are the leaves of a tree. Each level splits what is left by one [`Dimension`], and only
-//! by the conditions of rules that can still decide: a deny that matches whatever the request does
-//! ends the branch. [`Regions`] visits the leaves one after the other, so a search for one region
+//! by the conditions of rules that can still decide: a deny that matches every request ends the
+//! branch. [`Regions`] visits the leaves one after the other, so a search for one region
 //! costs one.
 
 pub(super) mod cell;
@@ -149,8 +149,10 @@ pub(super) struct Scope<'p> {
     pub(super) rule: Option<RuleId>,
     /// Only callers in this tier.
     pub(super) tier: Option<TierId>,
-    /// Only tunnels, whatever the rule asks of requests.
+    /// Only tunnels; what the rule asks of requests does not count.
     pub(super) tunnels: bool,
+    /// The most splits; what is left then counts as too complex. `None`: no limit.
+    pub(super) max_splits: Option<usize>,
 }
 
 /// The regions of a policy, one after the other.
@@ -158,8 +160,12 @@ pub(super) struct Regions<'p> {
     policy: &'p Policy,
     groups: &'p HostGroups,
     scope: Scope<'p>,
+    /// The groups of hosts that were not begun, the next one last.
+    hosts: Vec<&'p Arc<HostGroup>>,
     /// What is not split to its end, the next one last.
     open: Vec<Branch>,
+    /// How many splits were made.
+    splits: usize,
 }
 
 /// A set of flows that is split as far as to a dimension.
@@ -184,31 +190,13 @@ impl Policy {
             host.is_none_or(|host| groups.holds(self, group, host))
         };
         let hosts = groups.within(scope.rule).into_iter().rev().filter(holds);
-        let open = hosts.map(|group| Branch {
-            region: Region {
-                cells: vec![Cell::Host(group.clone())],
-                witness: Point {
-                    who: anyone(),
-                    target: Target {
-                        host: group.witness.clone(),
-                        port: 443,
-                    },
-                    request: None,
-                },
-                rules: group
-                    .rules
-                    .iter()
-                    .chain(&groups.hostless)
-                    .copied()
-                    .collect(),
-            },
-            next: 1,
-        });
         Regions {
             policy: self,
             groups,
             scope,
-            open: open.collect(),
+            hosts: hosts.collect(),
+            open: Vec::new(),
+            splits: 0,
         }
     }
 }
@@ -232,11 +220,21 @@ impl Iterator for Regions<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let branch = self.open.pop()?;
+            let branch = self.next_branch()?;
             let dimension = Dimension::ALL.get(branch.next).copied();
             let Some(dimension) = dimension.filter(|it| branch.has(*it)) else {
                 return Some(Ok(branch.region));
             };
+            if self
+                .scope
+                .max_splits
+                .is_some_and(|most| self.splits >= most)
+            {
+                self.open.clear();
+                self.hosts.clear();
+                return Some(Err(TooComplex));
+            }
+            self.splits += 1;
             let parts = match self.split(&branch.region, dimension) {
                 Ok(parts) => parts,
                 Err(error) => return Some(Err(error)),
@@ -258,6 +256,35 @@ impl Branch {
 }
 
 impl Regions<'_> {
+    /// How many splits were made: a measure of the time that was spent.
+    pub(super) fn splits(&self) -> usize {
+        self.splits
+    }
+
+    /// What is split next: what was begun, then the next group of hosts.
+    fn next_branch(&mut self) -> Option<Branch> {
+        if let Some(branch) = self.open.pop() {
+            return Some(branch);
+        }
+        let group = self.hosts.pop()?;
+        let rules = group.rules.iter().chain(&self.groups.hostless);
+        Some(Branch {
+            region: Region {
+                cells: vec![Cell::Host(group.clone())],
+                witness: Point {
+                    who: anyone(),
+                    target: Target {
+                        host: group.witness.clone(),
+                        port: 443,
+                    },
+                    request: None,
+                },
+                rules: rules.copied().collect(),
+            },
+            next: 1,
+        })
+    }
+
     /// The parts of a region by one dimension. A part without a rule of the scope is left out.
     fn split(&self, region: &Region, dimension: Dimension) -> Result<Vec<Region>, TooComplex> {
         let policy = self.policy;
@@ -334,7 +361,7 @@ pub(super) fn default_ports(policies: &[&Policy], target: &Target) -> PortSet {
     PortSet::of(policies.iter().flat_map(of_policy).chain([80, 443]))
 }
 
-/// Leaves out the rules that a deny overrules, whatever the request does: all but the denies before
+/// Leaves out the rules that a deny overrules for every request: all but the denies before
 /// it, of which a record may name one, and the rule to `keep`.
 pub(super) fn drop_overruled(policy: &Policy, rules: &mut Vec<RuleId>, keep: Option<RuleId>) {
     let rule = |id: RuleId| policy.rule(id);

@@ -2,12 +2,14 @@
 //!
 //! Between the two the flow writes its decision ([`Flow::settle`]).
 
+use std::net::IpAddr;
+
 use crate::dial::{
     DialError, Errand, NoDescriptor, NoRoute, ParentError, Purpose, Route, Upstream,
 };
 use crate::gate::{Asked, OpenFlow};
 use crate::name::{Host, Target};
-use crate::policy::Decision;
+use crate::policy::{Decision, Named, Verdict};
 
 use super::flow::{Flow, millis};
 use super::refusal::{Code, Refusal};
@@ -41,6 +43,7 @@ pub(super) async fn find(
     if named {
         flow.facts.dns_answers = Some(route.answers.clone());
     }
+    observe_denied(flow, &route, decision);
     flow.facts.parent_proxy = route.parents.first().map(|parent| parent.name().clone());
     Ok(route)
 }
@@ -114,7 +117,29 @@ async fn past_parents(
     let route = found.map_err(|error| no_route(flow, decision, error))?;
     flow.facts.parent_proxy = None;
     flow.facts.dns_answers = Some(route.answers.clone());
+    observe_denied(flow, &route, decision);
     Ok(route)
+}
+
+/// Records the refusal of a route of which each address is in a denied network: only in `observe`
+/// mode is there such a route.
+fn observe_denied(flow: &mut Flow, route: &Route, decision: &Decision) {
+    let denied = route.addresses.iter().find_map(|address| {
+        let rule = decision.denies(address.ip())?.clone();
+        Some((address.ip(), rule))
+    });
+    if let Some((address, rule)) = denied {
+        flow.facts.would = Some(Verdict::Deny);
+        flow.facts.reason = Code::Denied.as_str();
+        flow.facts.detail = Some(denied_detail(flow, address, &rule).into());
+    }
+}
+
+/// Names the rule that denies an address, and returns what a refusal says about it.
+fn denied_detail(flow: &mut Flow, address: IpAddr, rule: &Named) -> String {
+    flow.facts.rule = Some(rule.name.clone());
+    flow.facts.rule_location = Some(rule.location.clone());
+    format!("resolves to {address}, which rule {} denies", rule.name)
 }
 
 /// The refusal of a caller whose share in the descriptors is spent.
@@ -141,9 +166,7 @@ fn no_route(flow: &mut Flow, decision: &Decision, error: NoRoute) -> Refusal {
                 .find_map(|it| Some((*it, decision.denies(*it)?.clone())));
             if let Some((address, rule)) = denied {
                 flow.facts.dns_answers = Some(answers);
-                flow.facts.rule = Some(rule.name.clone());
-                flow.facts.rule_location = Some(rule.location.clone());
-                let detail = format!("resolves to {address}, which rule {} denies", rule.name);
+                let detail = denied_detail(flow, address, &rule);
                 return Refusal::because(Code::Denied, detail);
             }
             let detail = match answers.first() {

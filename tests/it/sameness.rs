@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use crate::kit::{Client, Gate, Line, Origin, names};
+use crate::kit::{Client, Gate, Line, Origin, TIERS, names};
 
 const HOSTS: [&str; 6] = [
     "allowed.example.com",
@@ -118,4 +118,48 @@ fn observe_marks_what_would_be_denied_and_the_floor_holds_all_the_same() {
         records.find(|line| line.is_decision() && line.text("tidegate.would") == "deny")
     });
     assert_eq!(denied.text("security_rule.name"), "denied");
+}
+
+#[test]
+fn observe_records_an_address_in_a_denied_network_and_prefers_any_other() {
+    let origin = Origin::echo();
+    let port = origin.port();
+    let policy = |mode: &str| {
+        let tiers = TIERS.replace(
+            "[tier.standard]",
+            &format!("[tier.standard]\nmode = \"{mode}\""),
+        );
+        format!(
+            "{tiers}[dial]\n\
+             hosts = {{ \"denied.example.com\" = [\"127.0.0.1\"], \
+             \"both.example.com\" = [\"127.0.0.2\", \"127.0.0.1\"] }}\n\
+             [[rule]]\nid = \"inside\"\nverdict = \"allow\"\nto.hosts = [\"*.example.com\"]\n\
+             to.ports = [{port}]\ngrant.addresses = [\"127.0.0.0/8\"]\n\
+             [[rule]]\nid = \"no-lab\"\nverdict = \"deny\"\nto.hosts = [\"127.0.0.1/32\"]\n"
+        )
+    };
+    let enforcing = Gate::with(&policy("enforce"));
+    let url = |host: &str| format!("http://{host}.example.com:{port}/");
+    let refused = enforcing.client().get(&url("denied"));
+    assert_eq!(
+        (refused.status(), refused.refusal().as_str()),
+        (403, "denied")
+    );
+    origin.saw_nothing();
+
+    let observing = Gate::with(&policy("observe"));
+    // Twice: no connection is taken from the pool without a record of the refusal.
+    for turn in 1..=2 {
+        assert_eq!(observing.client().get(&url("denied")).status(), 200);
+        crate::kit::eventually("the decisions", || {
+            let records = observing.records();
+            let would = records
+                .iter()
+                .filter(|line| line.is_decision() && line.text("tidegate.would") == "deny");
+            let named: Vec<_> = would.map(|line| line.text("security_rule.name")).collect();
+            (named == vec!["no-lab"; turn]).then_some(())
+        });
+    }
+    // As in `enforce` mode the other address is dialled, where nothing listens.
+    assert_eq!(observing.client().get(&url("both")).status(), 502);
 }

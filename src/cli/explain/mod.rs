@@ -17,7 +17,7 @@ use crate::policy::{
 };
 
 use super::records::{self, Missing};
-use super::{Answer, load, print};
+use super::{Answer, load, parents, print};
 
 use asked::{Asked, Flow};
 use render::Caller;
@@ -88,17 +88,20 @@ impl Explain {
             explanation = judge(policy, &who, inside);
         }
         let flow = inside.as_ref().unwrap_or(flow);
-        let parents = parents(flow, config, &explanation);
+        let asked = asked_parents(flow, config, &explanation);
         if self.json {
             let mut value = render::as_json(flow, &explanation, &caller);
             if let Some(object) = value.as_object_mut() {
-                object.insert("parents".into(), parents.into());
+                object.insert("parents".into(), asked.into());
             }
             print::json(&value);
         } else {
             let mut tree = render::tree(flow, &explanation, &caller);
-            if !parents.is_empty() {
-                tree.note("by parent", parents.join(", else "));
+            if explanation.decision.verdict == Verdict::Allow {
+                tree.note("note", addresses(flow, config, &explanation));
+            }
+            if !asked.is_empty() {
+                tree.note("by parent", asked.join(", else "));
             }
             print::out(&tree.draw());
         }
@@ -131,7 +134,9 @@ impl Explain {
                 "now": now,
             }));
         } else {
-            print::out(&past.tree(now.as_ref().map_err(|why| *why)).draw());
+            let now = now.as_ref().map_err(|why| *why);
+            let addresses = now.map(|(flow, now)| addresses(flow, config, now));
+            print::out(&past.tree(now, &addresses.unwrap_or_default()).draw());
         }
         Ok(Answer::whether(past.text("tidegate.verdict") == "allow"))
     }
@@ -191,14 +196,25 @@ fn lets_in(decision: &Decision) -> bool {
 }
 
 /// The parent proxies that would be asked, in order, where the flow may pass.
-fn parents(flow: &Flow, config: &Config, explanation: &Explanation) -> Vec<String> {
+fn asked_parents(flow: &Flow, config: &Config, explanation: &Explanation) -> Vec<String> {
     let decision = &explanation.decision;
-    let allowed = decision.verdict == Verdict::Allow;
-    let parents = config.dial.parents.iter().filter(|_| allowed);
-    parents
-        .filter(|parent| parent.is_for(&flow.target, decision.category))
+    if decision.verdict != Verdict::Allow {
+        return Vec::new();
+    }
+    parents::of(config, &flow.target, decision.category)
         .map(|parent| parent.target.to_string())
         .collect()
+}
+
+/// Which addresses are judged, for a flow that may pass.
+fn addresses(flow: &Flow, config: &Config, explanation: &Explanation) -> String {
+    match parents::resolving(config, &flow.target, explanation.decision.category) {
+        None => render::ADDRESSES.to_owned(),
+        Some(parent) => format!(
+            "the parent {} resolves the name: its addresses are not judged here",
+            parent.target
+        ),
+    }
 }
 
 fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {

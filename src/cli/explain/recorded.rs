@@ -63,7 +63,7 @@ impl Recorded {
     }
 
     /// What happened, and what would happen now.
-    pub(super) fn tree(&self, now: Result<&(Flow, Explanation), &str>) -> Tree {
+    pub(super) fn tree(&self, now: Result<&(Flow, Explanation), &str>, addresses: &str) -> Tree {
         let mut tree = Tree::new(self.attempt(), self.verdict());
         tree.stage(
             "flow",
@@ -92,7 +92,7 @@ impl Recorded {
                 );
                 flow.notes.iter().for_each(|note| tree.note("note", *note));
                 if now.decision.verdict == Verdict::Allow {
-                    tree.note("note", render::ADDRESSES);
+                    tree.note("note", addresses);
                 }
             }
         }
@@ -284,7 +284,7 @@ mod tests {
 
     fn drawn(recorded: &Recorded) -> String {
         let now = recorded.now(&policy());
-        recorded.tree(now.as_ref().map_err(|why| *why)).draw()
+        recorded.tree(now.as_ref().map_err(|why| *why), "").draw()
     }
 
     fn refused() -> Recorded {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::policy::{
-    Decision, Explanation, Inspect, Looked, Named, RequestFacts, Stage, TierBasis, Verdict,
+    Decision, Explanation, Inspect, Looked, Named, RequestFacts, Stage, TierBasis,
 };
 
 use super::super::tree::Tree;
 use super::asked::Flow;
 
-/// What no explanation can know.
+/// The note on addresses: `explain` resolves no name.
 pub(super) const ADDRESSES: &str =
     "the addresses that the name resolves to are judged before one is dialled";
 
@@ -21,7 +21,7 @@ pub(super) const ADDRESSES: &str =
 pub(super) struct Caller {
     pub(super) repository: Option<Arc<str>>,
     pub(super) groups: Vec<Arc<str>>,
-    /// Whether the tier was asked for rather than reckoned.
+    /// Whether the tier is the one of `--tier`, not the one of the policy.
     pub(super) tier_supposed: bool,
 }
 
@@ -57,9 +57,6 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
     tree.stage("verdict", format!("{}   {by}", decision.verdict));
     for note in &flow.notes {
         tree.note("note", *note);
-    }
-    if decision.verdict == Verdict::Allow {
-        tree.note("note", ADDRESSES);
     }
     if let Some(suggestion) = &explanation.suggestion {
         tree.note("to allow it", suggestion.as_str());
@@ -185,7 +182,7 @@ fn deed_as_json(deed: &RequestFacts) -> Value {
     })
 }
 
-/// Whether TLS is ended; nothing where nobody says so.
+/// Whether TLS is ended; `None` where no rule inspects.
 fn inspect(inspect: &Inspect) -> Option<String> {
     match inspect {
         Inspect::No => None,
@@ -194,7 +191,7 @@ fn inspect(inspect: &Inspect) -> Option<String> {
     }
 }
 
-/// How many were looked at, and the nearest.
+/// The number of rules that were compared, and the nearest ones.
 fn rules(explanation: &Explanation) -> Vec<String> {
     let all = explanation.looked_at.len() + explanation.others;
     let matched = explanation

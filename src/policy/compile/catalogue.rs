@@ -78,7 +78,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::name::Host;
+    use crate::name::{Host, Path};
     use crate::policy::Category;
     use crate::policy::directory;
     use crate::policy::source::Destination;
@@ -190,6 +190,20 @@ mod tests {
     }
 
     #[test]
+    fn only_the_bucket_of_chrome_for_testing_is_a_registry() {
+        let catalogue = built_in();
+        let store = entry(&catalogue, "storage.googleapis.com").unwrap();
+        assert_eq!(store.category, Category::Unknown);
+        let bucket = "/chrome-for-testing-public/131.0.6778.85/linux64/chrome-linux64.zip";
+        assert_eq!(store.split(bucket), Some(Category::PackageRegistry));
+        assert_eq!(store.split("/chrome-for-testing-public-2/x"), None);
+        assert_eq!(store.split("/other/x"), None);
+        // No path leads out of the bucket by `..`, in any spelling.
+        let other = Path::parse(b"/chrome-for-testing-public/x%2F..%2F..%2Fother/x");
+        assert!(other.is_err());
+    }
+
+    #[test]
     fn well_known_destinations_have_their_service() {
         let catalogue = built_in();
         for (host, service) in [
@@ -256,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn no_entry_of_the_built_in_catalogue_is_open_to_strangers() {
+    fn no_entry_of_the_built_in_catalogue_matches_hosts_of_other_owners() {
         let mut wide = Vec::new();
         for (file, destination) in all(&built_in()) {
             for label in &destination.hosts {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use ipnet::IpNet;
 
 use crate::name::{Host, HostName, Target, special_networks, special_suffixes};
 use crate::policy::category::{Categories, Category};
@@ -82,10 +83,7 @@ impl HostGroups {
                 HostPattern::Below(_) | HostPattern::Network(_) => None,
             })
             .collect();
-        let networks: Vec<&HostPattern> = patterns
-            .iter()
-            .filter(|pattern| matches!(pattern, HostPattern::Network(_)))
-            .collect();
+        let networks = Networks::new(&patterns);
         let mut groups = Self {
             hostless: hostless(policy),
             ..Self::default()
@@ -106,10 +104,8 @@ impl HostGroups {
             let host = match pattern {
                 HostPattern::Exact(name) => Some(Host::Name(name.clone())),
                 HostPattern::Below(name) => fresh_below(name, &exact),
-                HostPattern::Network(_) => {
-                    let inner = networks.iter().filter(|other| pattern != **other);
-                    let inner = inner.filter(|other| pattern.covers(other));
-                    pattern.witness_outside(&inner.copied().collect::<Vec<_>>())
+                HostPattern::Network(network) => {
+                    pattern.witness_outside(&networks.inside(*network).collect::<Vec<_>>())
                 }
             };
             if let Some(host) = host {
@@ -226,6 +222,31 @@ impl Key {
             lifted_by,
             rules,
         }
+    }
+}
+
+/// The networks that patterns name, in order.
+struct Networks<'p>(Vec<(IpNet, &'p HostPattern)>);
+
+impl<'p> Networks<'p> {
+    fn new(patterns: &'p [HostPattern]) -> Self {
+        let network = |pattern: &'p HostPattern| match pattern {
+            HostPattern::Network(network) => Some((*network, pattern)),
+            HostPattern::Exact(_) | HostPattern::Below(_) => None,
+        };
+        let mut networks: Vec<_> = patterns.iter().filter_map(network).collect();
+        networks.sort_unstable_by_key(|(network, _)| *network);
+        Self(networks)
+    }
+
+    /// The networks inside of one, without itself: they stand right behind it.
+    fn inside(&self, around: IpNet) -> impl Iterator<Item = &'p HostPattern> {
+        let from = self.0.partition_point(|(network, _)| *network <= around);
+        let behind = self.0.get(from..).unwrap_or_default();
+        let inside = behind
+            .iter()
+            .take_while(move |(network, _)| around.contains(network));
+        inside.map(|(_, pattern)| *pattern)
     }
 }
 

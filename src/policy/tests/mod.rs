@@ -61,7 +61,7 @@ fn of_severity(text: &str, severity: Severity) -> Vec<Diagnostic> {
     findings.extend(
         policy
             .iter()
-            .flat_map(|policy| reach_findings(&read(text), policy)),
+            .flat_map(|policy| reach_findings(&read(text), policy).0),
     );
     findings
         .into_iter()

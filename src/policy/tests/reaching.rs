@@ -100,7 +100,7 @@ fn a_rule_is_not_enforced_where_tunnels_pass_uninspected() {
     };
     let policy = with_rules(&deny(""));
     let tiers = |policy: &Policy| -> Vec<String> {
-        let all = policy.unenforced().into_iter();
+        let all = unenforced(policy).into_iter();
         let of_rule = all.filter(|it| &*it.rule.name == "no-push");
         of_rule.map(|it| it.tier.to_string()).collect()
     };
@@ -114,8 +114,7 @@ fn a_rule_is_not_enforced_where_tunnels_pass_uninspected() {
 #[test]
 fn a_tier_list_that_tunnels_escape_is_told_with_its_name() {
     let policy = with_rules("");
-    let found: Vec<String> = policy
-        .unenforced()
+    let found: Vec<String> = unenforced(&policy)
         .iter()
         .map(|it| format!("{} {}", it.tier, it.rule.name))
         .collect();
@@ -123,4 +122,60 @@ fn a_tier_list_that_tunnels_escape_is_told_with_its_name() {
         found.contains(&"standard tier.standard.deny".to_owned()),
         "{found:?}"
     );
+}
+
+#[test]
+fn hosts_of_allow_rules_that_nothing_labels_are_listed() {
+    let policy = with_rules(
+        r#"
+        [[destination]]
+        category = "webfetch"
+        hosts = ["handbook.acme.example", "*.docs.acme.example"]
+        [[rule]]
+        id = "allowed"
+        verdict = "allow"
+        to.hosts = ["handbook.acme.example", "a.docs.acme.example", "*.docs.acme.example",
+          "wiki.acme.example", "*.apps.acme.example", "api.model.example", "10.2.0.0/16"]
+        grant.addresses = ["10.2.0.0/16"]
+        [[rule]]
+        id = "denied"
+        verdict = "deny"
+        to.hosts = ["paste.example"]
+        "#,
+    );
+    let found = policy.unlabelled();
+    assert_eq!(found.hosts, ["*.apps.acme.example", "wiki.acme.example"]);
+    assert_eq!(found.count, 2);
+    // What `check` prints labels them.
+    let labelled = with_rules(&format!(
+        "{}[[rule]]\nid = \"allowed\"\nverdict = \"allow\"\n\
+         to.hosts = [\"wiki.acme.example\", \"*.apps.acme.example\"]\n",
+        found.destination()
+    ));
+    assert_eq!(labelled.unlabelled(), Unlabelled::default());
+}
+
+/// The rules and lists that tunnels escape.
+fn unenforced(policy: &Policy) -> Vec<Unenforced> {
+    reach_findings(&source::Policy::default(), policy).1
+}
+
+#[test]
+fn rules_are_compared_in_a_policy_of_many_hosts() {
+    let rule = |id: &str, hosts: &mut dyn Iterator<Item = usize>| {
+        let hosts: Vec<String> = hosts.map(|at| format!("\"h{at}.acme.example\"")).collect();
+        format!(
+            "[[rule]]\nid = \"{id}\"\nverdict = \"allow\"\nto.hosts = [{}]\n",
+            hosts.join(",")
+        )
+    };
+    let many = rule("many", &mut (0..50_001));
+    let text = format!("{TIERS}{many}{}", rule("again", &mut (7..9)));
+    let (policy, _) = try_compile(&text);
+    let (found, _) = reach_findings(&read(&text), &policy.expect("a policy"));
+    let told: Vec<_> = found
+        .iter()
+        .map(|it| (it.code, it.message.as_str()))
+        .collect();
+    assert_eq!(told, [("shadowed", "rule `again` makes no difference")]);
 }
