@@ -17,7 +17,7 @@ const HOSTS_OF_A_RULE: usize = 1000;
 /// As many targets are asked for in turn: too many for the caches to hold all they lead to.
 const TURNS: usize = 65_536;
 
-/// Every tenth host is a suffix; all stand below names that nobody else uses.
+/// Every tenth host is a suffix; all stand below names of their own.
 fn host(at: usize) -> String {
     let star = if at.is_multiple_of(10) { "*." } else { "" };
     format!(

@@ -1,4 +1,4 @@
-//! What it costs to know who asks: nobody, a session token seen before, one that is new.
+//! The cost of identification: no credential, a session token seen before, a new one.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +21,7 @@ struct Gate {
     clock: Clock,
 }
 
-/// Issuers that nobody asks.
+/// Issuers whose keys are never fetched.
 fn reach(clock: &Clock) -> tidegate::identity::Reach {
     let (dial, limits) = (config::Dial::default(), config::Limits::default());
     tidegate::identity::Reach {

@@ -57,7 +57,7 @@
 //!     CONNECT. The gate passes no byte of the origin before.
 //! 11. **relay**. Both directions in one task; half-close is passed on; bytes are counted as they
 //!     move; an idle tunnel holds no buffer.
-//! 12. **close line**. Written when the flow is dropped, whatever the reason.
+//! 12. **close line**. Written when the flow is dropped, for any reason.
 //!
 //! **Refusals.** Before the gate answers, the line of the refusal stands in the log. Refusals that one
 //! caller repeats are counted in one line (`refusals_repeated`), which stands in the log before the

@@ -1,4 +1,4 @@
-//! Who vouches for origins, and in whose name the gate looks inside.
+//! The authority of the origins, and the local authority of the gate.
 
 use std::sync::Arc;
 

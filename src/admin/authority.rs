@@ -27,7 +27,7 @@ pub(super) fn routes(gate: &Arc<Gate>) -> Router {
 /// 204 where the gate inspects nothing.
 async fn authority(State(gate): State<Arc<Gate>>, Extension(door): Extension<Door>) -> Response {
     if door != Door::Control {
-        return control_only("the authority is told").into_response();
+        return control_only("the authority is shown").into_response();
     }
     match &gate.snapshot.load().authority {
         None => StatusCode::NO_CONTENT.into_response(),

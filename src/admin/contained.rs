@@ -2,7 +2,7 @@
 //!
 //! The gate itself stands outside of the agent's confinement and cannot probe it. A report needs a
 //! token that the operator makes at the control socket. A report that comes from inside the agent's
-//! place may be false all the same: it is good for an alert, never a ground for a permission.
+//! place may still be false: it can raise an alert, but never justify a permission.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Who may ask: nobody's browser for somebody else's page.
+//! Rejects cross-origin and DNS-rebinding requests of browsers.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;

@@ -135,7 +135,7 @@ struct Arrived {
     peer: Peer,
     place: Place,
     room: Room,
-    /// With whom it has to shake hands first.
+    /// The TLS that a client has to speak first.
     remote: Option<Remote>,
 }
 

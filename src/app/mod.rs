@@ -72,7 +72,7 @@ pub fn run_command(discovered: &Discovered, policy_owners: &[u32]) -> ExitCode {
     }
 }
 
-/// Runs a plan until it is told to stop and its flows have ended.
+/// Runs a plan until a stop is requested and its flows have ended.
 async fn run(
     plan: Plan,
     discovered: &Discovered,

@@ -189,7 +189,7 @@ impl Plan {
         }
     }
 
-    /// The same, enforcing nothing: what would be refused passes, and is said to.
+    /// The same in `observe` mode: would-be refusals pass, and the record has them.
     #[must_use]
     pub fn observing(mut self) -> Self {
         self.policy.observe();

@@ -222,7 +222,7 @@ impl Follower {
         gate.recorder
             .event(&Event::PolicyLoaded { digest, generation });
         gate.adopt(next);
-        // Only now: whoever waits for the count may rely on what it counts.
+        // Only now: a client that waits for the count may rely on what it counts.
         gate.metrics.reloaded(true);
         // A policy of a million hosts takes a while to take apart: not on a thread that serves.
         tokio::task::spawn_blocking(move || drop(before));

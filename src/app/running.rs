@@ -1,4 +1,4 @@
-//! A gate that runs in this process, whoever it is for.
+//! A gate that runs in this process, for `run` and for `exec`.
 
 use std::io;
 use std::net::SocketAddr;

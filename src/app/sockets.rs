@@ -120,7 +120,7 @@ fn take_or_bind(
     proxy::bind(address).with_context(|| format!("cannot listen on {address}"))
 }
 
-/// One that nobody asked for may be missing: another gate has it, or the folder cannot be written.
+/// A socket that was not configured may be missing: another gate has it, or the folder is read-only.
 fn bind_control(control: Option<&Control>) -> anyhow::Result<Option<AdminListener>> {
     let Some(Control { path, written }) = control else {
         return Ok(None);
@@ -149,7 +149,7 @@ fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     if stale && refused() {
         fs::remove_file(path)?;
     }
-    // Nobody else may connect, not even between the making of the file and the setting of its mode.
+    // No other user may connect, not even between the making of the file and the setting of its mode.
     let before = umask(Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(path);
     umask(before);

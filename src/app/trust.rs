@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Record;
 use crate::tls::{Authority, Bundle};
 
-/// Writes what clients have to trust; where that cannot be done, flows go on all the same.
+/// Writes what clients have to trust; flows go on where the write fails.
 pub(super) fn publish(record: &Record, authority: &Authority) -> Option<Bundle> {
     let folder = record.file.as_deref().and_then(Path::parent)?;
     let bundle = Bundle::in_folder(folder);

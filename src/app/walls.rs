@@ -1,4 +1,4 @@
-//! The walls of a jail, looked at while its command runs.
+//! Checks the walls of a jail while its command runs.
 
 use std::io;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use crate::record::{Event, SessionFacts};
 
 use super::{Running, banner};
 
-/// How often the walls are looked at.
+/// The interval between two checks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// How long one look may take. A command that makes the look slower than this is not watched, and its
-/// flows are ended.
+/// The longest that one check may take. Where a command slows the check down beyond this, its flows
+/// are ended.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Running {
-    /// Looks at the walls of the jail round this command until it ends. Where one has fallen, every
-    /// flow is ended and no other is taken; record and standard error name the wall. `session` says
-    /// whose jail it is.
+    /// Checks the walls of the jail round this command until it ends. Where a wall has fallen, the
+    /// gate ends every flow and accepts no other; record and standard error name the wall. `session`
+    /// is the session of the jail.
     pub fn watch_jail(&self, command: u32, session: SessionFacts) -> io::Result<()> {
         let Some(watch) = Watch::of(command)? else {
             return Ok(());
@@ -69,7 +69,7 @@ async fn look(watch: Arc<Watch>) -> WallState {
     match tokio::time::timeout(LOOK_TIMEOUT, looked).await {
         Ok(Ok(walls)) => walls,
         Ok(Err(_)) => fallen("the look at it failed"),
-        Err(_) => fallen("the look at it took longer than 30 s"),
+        Err(_) => fallen("the check took longer than 30 s"),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::AdminAddress;
 use super::gate_owner;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// As much of an answer as is read, in bytes.
+/// The most bytes of an answer that are read.
 const MOST: u64 = 1 << 20;
 const MOST_FIELDS: usize = 64;
 
@@ -40,7 +40,7 @@ pub(super) struct Running {
     pub(super) digest: String,
     /// Its generation.
     pub(super) generation: u64,
-    /// Whether the files say something newer that did not load.
+    /// Whether newer files did not load.
     #[serde(default)]
     pub(super) stale: bool,
     /// The first finding, where it is stale.
@@ -48,7 +48,7 @@ pub(super) struct Running {
     pub(super) error: Option<String>,
 }
 
-/// Where a gate listens that was told nothing.
+/// The admin address of a gate without configuration.
 pub(super) fn default_address() -> AdminAddress {
     AdminAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 3130)))
 }
@@ -73,7 +73,7 @@ pub(super) fn show_address(address: &AdminAddress) -> String {
     }
 }
 
-/// Which policy a running gate has; `None` where none answers.
+/// The policy of a running gate; `None` where no gate answers.
 pub(super) fn running(address: &AdminAddress) -> Option<Running> {
     let (status, body) = ask(address, "/v1/policy").ok()?;
     (status == 200)
@@ -81,7 +81,7 @@ pub(super) fn running(address: &AdminAddress) -> Option<Running> {
         .flatten()
 }
 
-/// The status and body of `GET path`. Fails where nothing that speaks HTTP answers in time.
+/// The status and body of `GET path`. Fails where no HTTP answer comes in time.
 pub(super) fn ask(address: &AdminAddress, path: &str) -> io::Result<(u16, String)> {
     let head = format!("GET {path} HTTP/1.1\r\n");
     say(address, &head, "", (None, PATIENCE))
@@ -145,7 +145,7 @@ fn say(
     said.map_err(|error| spoken(error, patience))
 }
 
-/// An error in words: the system's own about a read that took too long are of a non-blocking one.
+/// An error in words. The system reports a time-out of a read as "would block": that is replaced.
 pub(super) fn spoken(error: io::Error, patience: Duration) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(

@@ -1,8 +1,8 @@
 //! `tidegate env`: the variables that make clients use the proxy.
 //!
-//! Clients disagree: curl reads `http_proxy` in lower case only, wget `https_proxy` likewise, Node
-//! nothing unless told, yarn its own, git sends no credentials before it is asked, Java reads no
-//! proxy from the environment at all. So all are set, and all to the same value.
+//! Clients read different variables: curl reads `http_proxy` in lower case only, wget `https_proxy`
+//! in lower case only, yarn variables of its own. Node reads none without an option, Java reads none
+//! at all, and git sends credentials only after a 407. So every variable is set, to the same value.
 
 use std::path::PathBuf;
 
@@ -41,14 +41,14 @@ pub(super) struct Env {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
     #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
     proxy: Proxy,
-    /// The configuration of the gate: where it inspects, what clients have to trust is said too
+    /// The configuration of the gate: where it inspects, the authority to trust is printed as well
     /// [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the variables that switch the telemetry of agents off as well.
     #[arg(long)]
     no_telemetry: bool,
-    /// Say which part of an agent asks, in the name of the session of `TIDEGATE_TOKEN`.
+    /// Mark flows with the part of an agent that they come from; needs the token of a session.
     #[arg(long, value_parser = ["hook", "lsp", "main", "mcp", "plugin"])]
     channel: Option<String>,
     /// The token of the session.
@@ -62,7 +62,9 @@ impl Env {
             let token = self.token.as_deref();
             let proxy = token.and_then(|token| self.proxy.in_session(channel, token));
             let Some(proxy) = proxy else {
-                print::err("tidegate: a channel is of a session: see `tidegate session start`\n");
+                print::err(
+                    "tidegate: --channel needs TIDEGATE_TOKEN: see `tidegate session start`\n",
+                );
                 return Answer::Wrong;
             };
             self.proxy = proxy;
@@ -109,8 +111,8 @@ impl Env {
 }
 
 impl Env {
-    /// What clients have to trust, where the gate inspects. That a configuration which nobody named
-    /// cannot be read is only said: its gate may be another user's.
+    /// The authority that clients have to trust, where the gate inspects. A default configuration
+    /// that cannot be read is only a warning: it may belong to another user's gate.
     fn trusted(&self) -> Result<Option<Bundle>, Answer> {
         let named = self.config.is_some();
         let Some(path) = load::find(self.config.as_deref(), self.json).path else {
@@ -123,7 +125,7 @@ impl Env {
                 return Err(Answer::Wrong);
             }
             print::err(&format!(
-                "tidegate: {} does not load: whether it inspects is not known; \
+                "tidegate: {} does not load, so the authority to trust is not known; \
                  see http://tidegate.internal/ through the proxy\n",
                 path.display()
             ));
@@ -139,15 +141,15 @@ impl Env {
     }
 }
 
-/// Variables that switch off what agents report home of themselves. Telemetry that the agent's user
-/// sets up (OTLP) goes on.
+/// Variables that switch off the agents' own telemetry. Telemetry that a user sets up (OTLP) is not
+/// changed.
 pub(super) fn no_telemetry() -> impl Iterator<Item = (&'static str, String)> {
     NO_TELEMETRY
         .into_iter()
         .map(|(name, value)| (name, value.to_owned()))
 }
 
-/// As the agents' documentation has them, and as the tests with real agents show them to work.
+/// From the agents' documentation, and tested with real agents.
 const NO_TELEMETRY: [(&str, &str); 7] = [
     // Claude Code: statistics, error reports, surveys, and checks for newer versions.
     ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
@@ -159,11 +161,11 @@ const NO_TELEMETRY: [(&str, &str); 7] = [
     ("AIDER_ANALYTICS", "false"),
     // opencode: it asks for a newer version at each start.
     ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
-    // What many programs heed (consoledonottrack.com).
+    // A convention of many programs (consoledonottrack.com).
     ("DO_NOT_TRACK", "1"),
 ];
 
-/// Adds variables; where one is a list of options, what it said before goes on.
+/// Adds variables; to a list of options it appends.
 pub(super) fn add(variables: &mut Vec<(&'static str, String)>, more: Vec<(&'static str, String)>) {
     for (name, value) in more {
         match variables.iter_mut().find(|(known, _)| *known == name) {
@@ -182,14 +184,14 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// The same, asked in the name of a token's session; `None` where it is no session token.
+    /// The same URL with a session token as its secret; `None` where the text is no session token.
     pub(super) fn in_session(&self, channel: &str, token: &str) -> Option<Self> {
         #[derive(serde::Deserialize)]
         struct Claims {
             sid: String,
         }
         let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-        // Read to be written into a URL; whether it is any good, the gate says.
+        // The token is only written into a URL here; the gate verifies it.
         let Claims { sid } = serde_json::from_slice(&claims).ok()?;
         let credentials = format!("{sid}.{channel}:{token}");
         decode(&credentials)?;
@@ -204,7 +206,7 @@ impl Proxy {
         }
     }
 
-    /// As [`Self::parse`]; HOST:PORT alone will do, as a launcher's `TIDEGATE_PROXY` has it.
+    /// As [`Self::parse`], also for HOST:PORT without a scheme, as launchers set `TIDEGATE_PROXY`.
     pub(super) fn parse_short(text: &str) -> Result<Self, String> {
         if text.contains("://") {
             return Self::parse(text);
@@ -289,12 +291,12 @@ impl Proxy {
         .map(|name| (name, NO_PROXY.to_owned()));
         let mut variables: Vec<_> = same.chain(without).collect();
         variables.extend([
-            // Node 22.21, 24 and later; earlier ones know no proxy.
+            // Node 22.21, 24 and later; earlier versions read no proxy variable.
             ("NODE_USE_ENV_PROXY", "1".to_owned()),
             ("ELECTRON_GET_USE_PROXY", "1".to_owned()),
             // Names are resolved by the proxy, if at all.
             ("CLAUDE_CODE_PROXY_RESOLVES_HOSTS", "1".to_owned()),
-            // git otherwise waits for a 407 before it says who it is.
+            // Without it, git sends no credentials before a 407.
             (
                 "GIT_CONFIG_PARAMETERS",
                 "'http.proxyAuthMethod=basic'".to_owned(),
@@ -311,7 +313,7 @@ impl Proxy {
         variables
     }
 
-    /// Java sends no credentials to a proxy by itself; it may at least be asked for them.
+    /// The options of Java. Java sends no credentials to a proxy, unless Basic is allowed for tunnels.
     fn java_options(&self) -> String {
         let Target { host, port } = &self.target;
         format!(

@@ -174,7 +174,7 @@ fn ordered(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
 fn reader(path: &Path) -> io::Result<BufReader<File>> {
     let annotate =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    // A pipe without a writer is told, not waited for.
+    // A pipe without a writer is an error; it is not waited for.
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut options = File::options();
     let file = options.read(true).custom_flags(nonblock).open(path);
@@ -274,7 +274,7 @@ impl Report {
             .collect()
     }
 
-    /// Whether all is whole, and up to which line a signature says so.
+    /// Whether the whole chain is sound, and the last line that a signature covers.
     fn verdict(&self) -> String {
         match self.verifier.signed() {
             _ if !self.flaws.is_empty() => "not whole".to_owned(),

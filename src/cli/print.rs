@@ -25,7 +25,7 @@ pub(super) fn json(value: &impl Serialize) {
 
 pub(super) use crate::app::{colour, colour_of_output};
 
-/// A text that somebody else wrote, as it may be shown: no control or invisible characters (they
+/// A text of another origin, as it may be shown: no control or invisible characters (they
 /// could draw another answer on a terminal), at most `longest` characters.
 pub(super) fn clean(text: &str, longest: usize) -> String {
     let plain = |letter: char| match letter {
@@ -51,7 +51,7 @@ pub(super) fn cut(text: &str, longest: usize) -> String {
 }
 
 fn write(to: &mut impl Write, text: &str) {
-    // Nobody is left to be told.
+    // The output is closed: there is no other place for a message.
     let _ = to.write_all(text.as_bytes());
     let _ = to.flush();
 }

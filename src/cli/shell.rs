@@ -15,7 +15,7 @@ pub(super) enum Shell {
 }
 
 impl Shell {
-    /// The statement that sets and exports a variable. Whatever the value, it stays one word: in
+    /// The statement that sets and exports a variable. Every value stays one word: in
     /// every one of these shells a quoted text has no meaning but its own end.
     pub(super) fn export(self, name: &str, value: &str) -> String {
         match self {

@@ -21,7 +21,7 @@ impl Wanted {
         self.0.iter().any(|pattern| pattern.matches(value))
     }
 
-    /// Whether nobody else's value fits: each is whole, or whole up to a `/`.
+    /// Whether no value of another owner fits: each is whole, or whole up to a `/`.
     pub(super) fn is_tight(&self) -> bool {
         self.0
             .iter()

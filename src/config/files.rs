@@ -70,7 +70,7 @@ pub fn read_regular(path: &Path) -> io::Result<String> {
 
 /// Takes the digest of a configuration's files as they are now: patterns are looked up again, and
 /// only what differs from what was loaded is parsed. Equal to [`Config::digest`] where nothing
-/// changed; two equal ones in a row mean that nobody is writing just now.
+/// changed; two equal ones in a row mean that no file is being written.
 ///
 /// [`Config::digest`]: super::Config::digest
 pub fn digest_of_files(config: &super::Config) -> io::Result<Arc<str>> {

@@ -20,7 +20,7 @@ use super::{ClientCertificates, PemFile};
 /// What `[inspect]` says besides which destinations are inspected.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Inspect {
-    /// `ca-cert`, `ca-key` and `previous`: the authority that vouches for inspected destinations.
+    /// `ca-cert`, `ca-key` and `previous`: the authority that signs for inspected destinations.
     pub authority: Option<Authority>,
     /// `leaf-lifetime`: for how long a certificate that it makes is valid.
     pub leaf_lifetime: Duration,
@@ -298,7 +298,7 @@ impl Reader<'_> {
         let written = &self.0.around.value;
         let Some(ca) = &written.client_ca else {
             if let Some(demand) = &written.client_cert {
-                let message = "`client-cert` needs a `client-ca` that vouches for certificates";
+                let message = "`client-cert` needs a `client-ca` that signs the certificates";
                 let finding = Diagnostic::error("missing-key", self.0.around.at(demand), message);
                 self.0
                     .findings

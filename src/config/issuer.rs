@@ -48,7 +48,7 @@ pub struct Issuer {
     pub stale: Duration,
     /// `addresses`: private addresses at which it may be.
     pub addresses: Vec<IpNet>,
-    /// `roots`: who vouches for its host; none: whom the system trusts.
+    /// `roots`: the certificate authorities for its host; none: the system's.
     pub roots: Vec<CertificateDer<'static>>,
 }
 
@@ -363,7 +363,8 @@ impl Reader<'_> {
         let tells =
             |(claim, wanted): &(Arc<str>, Wanted)| owners.contains(&&**claim) && wanted.is_tight();
         if !require.iter().any(tells) {
-            let message = format!("`{issuer}` signs for everybody, and nothing says for whom");
+            let message =
+                format!("`{issuer}` signs for every account, and no claim says for which");
             let help = format!(
                 "add `require = {{ {} = \"…\" }}` with what is yours, without `*`",
                 owners.first().unwrap_or(&"…")
@@ -458,7 +459,7 @@ impl Reader<'_> {
                 Ok(found) if !found.is_empty() => roots.extend(found),
                 _ => {
                     let message = "this file holds no certificate in PEM".to_owned();
-                    let help = "write the file of the authority that vouches for the issuer's host";
+                    let help = "write the file of the certificate authority of the issuer's host";
                     self.say("bad-certificate", written, message, help);
                 }
             }

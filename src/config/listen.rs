@@ -221,7 +221,7 @@ pub(super) fn listen(
     for (listener, (_, place)) in proxy.iter().zip(&taken) {
         warn_if_open(listener, place.as_ref(), names, findings);
     }
-    nobody_can_connect(section, &taken, findings);
+    refuse_no_listener(section, &taken, findings);
     let remote = section.and_then(|section| {
         let written = section.value.admin_tls.as_ref()?;
         admin_tls::admin_tls(section, written, read, findings)
@@ -322,7 +322,7 @@ fn listener(
     })
 }
 
-/// Whoever can reach a listener calls through it: beyond this machine, that should be said.
+/// Every host that reaches a listener can call through it: warns where other machines can.
 fn warn_if_open(
     listener: &Listener,
     place: Option<&Place>,
@@ -357,7 +357,7 @@ fn warn_if_open(
     }
 }
 
-fn nobody_can_connect(
+fn refuse_no_listener(
     section: Option<&Placed<Section>>,
     taken: &[(SocketAddr, Option<Place>)],
     findings: &mut Vec<Diagnostic>,
@@ -366,7 +366,7 @@ fn nobody_can_connect(
         return;
     };
     if section.value.proxy.as_ref().is_some_and(Vec::is_empty) {
-        let message = "nobody can connect: `proxy` is empty and there is no `[[listener]]`";
+        let message = "no client can connect: `proxy` is empty and there is no `[[listener]]`";
         findings.push(Diagnostic::error("empty", section.place(), message));
     }
 }
@@ -416,7 +416,7 @@ fn control(section: Option<&Placed<Section>>, findings: &mut Vec<Diagnostic>) ->
         let message = "the control socket is a Unix socket";
         findings.push(
             Diagnostic::error("bad-address", place, message)
-                .label("whoever opens it can start and revoke sessions")
+                .label("each client that opens it can start and revoke sessions")
                 .help("write `unix:/PATH`, or `none`"),
         );
         return None;

@@ -30,17 +30,17 @@ pub struct Parent {
     pub target: Target,
     /// Whether TLS is spoken with it (`https://`).
     pub tls: bool,
-    /// `roots`: who vouches for its certificate; none: one of the system's.
+    /// `roots`: the certificate authorities for its host; none: the system's.
     pub roots: Vec<PemFile>,
     /// `client-cert` and `client-key`: who we are to it.
     pub client: Option<(PemFile, PemFile)>,
     /// `credential-file` or `credential-command`: what `Proxy-Authorization` says.
     pub credential: Option<Credential>,
-    /// `categories`: what it is for; none: everything.
+    /// `categories`: the categories that it is asked for; none: every category.
     pub categories: Vec<Category>,
-    /// `hosts`: whom it is for; none: everybody.
+    /// `hosts`: the hosts that it is asked for; none: every host.
     pub hosts: HostList,
-    /// `except`: whom it is not for.
+    /// `except`: the hosts that it is not asked for.
     pub except: HostList,
     /// `resolve`: who looks names up.
     pub resolve: Resolve,

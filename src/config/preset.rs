@@ -1,5 +1,5 @@
 //! What is known of the issuers that many use: their URLs, their algorithms, and which claim says
-//! what. Whatever is written in `[[identity.issuer]]` goes before it.
+//! what. A key that is written in `[[identity.issuer]]` goes before it.
 
 /// An issuer that many use.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ pub(super) const PRESETS: [Preset; 5] = [
     },
 ];
 
-/// Issuers that sign for everybody who has an account: which claims tell whose a token is.
+/// Issuers that sign for every account: the claims that name the account of a token.
 const SHARED: [(&str, &[&str]); 5] = [
     (
         "https://agent.buildkite.com",

@@ -15,7 +15,7 @@ const MAX_CONTACT: usize = 300;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
-    /// Whom to ask; `{host}`, `{rule}` and `{tier}` stand for those of the refusal.
+    /// Where to ask about a refusal; `{host}`, `{rule}` and `{tier}` stand for those of the refusal.
     contact: Option<Spanned<String>>,
 }
 

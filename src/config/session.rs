@@ -31,7 +31,7 @@ pub struct Session {
     pub audience: Arc<str>,
     /// `longest`: for how long a token may hold.
     pub longest: Duration,
-    /// `local`: what a session is worth that was started at the control socket without evidence.
+    /// `local`: how far a session is believed that was started at the control socket without evidence.
     pub local: Local,
     /// `header-mismatch`: what becomes of a request that names another session than its evidence.
     pub header_mismatch: HeaderMismatch,
@@ -41,13 +41,13 @@ pub struct Session {
     pub revoked: Vec<(Arc<str>, Timestamp)>,
 }
 
-/// What a session is worth that was started at the control socket without evidence.
+/// How far a session is believed that was started at the control socket without evidence.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Local {
     /// What it says of its repository can make its tier stricter, never looser.
     #[default]
     Narrow,
-    /// It is believed: whoever can connect to the control socket is.
+    /// It is believed, like every client that can connect to the control socket.
     Trust,
 }
 
@@ -246,7 +246,7 @@ impl Reader<'_> {
             let message = format!("others can read this key: its mode is {mode:o}");
             let finding = Diagnostic::error("key-exposed", self.section.at(file), message);
             self.findings.push(finding.help(format!(
-                "`chmod 600 {}`, and make a new key if anybody may have read it",
+                "`chmod 600 {}`, and make a new key if another user may have read it",
                 path.display()
             )));
             return None;
@@ -306,7 +306,7 @@ impl Reader<'_> {
     }
 }
 
-/// The mode of a file that somebody else can read.
+/// The mode of a file that another user can read.
 fn open_to_others(path: &Path) -> Option<u32> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
     (mode & 0o077 != 0).then_some(mode)

@@ -2,7 +2,7 @@
 //!
 //! Each file that was read, each folder above it up to `/`, and each symbolic link on the way is
 //! looked at: the folders of the link and those of its target. root and the gate's own user may own
-//! them, and no other user may write to them: neither by group nor as everybody. Three exceptions:
+//! them, and no other user may write to them: neither by group nor as other. Three exceptions:
 //!
 //! - A folder that all users may write to is fine where it is sticky (`/tmp`, mode 1777): another
 //!   user cannot rename or remove what root or the gate owns in there, and everything below it is
@@ -44,7 +44,7 @@ const EXECUTE: u32 = 0o111;
 /// The users who may own the files of a policy, and write to them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Owners {
-    /// root, the gate's own user, and whom the operator names.
+    /// root, the gate's own user, and the users that the operator names.
     users: BTreeSet<u32>,
     /// The group of the gate's own user that has no other member.
     private_group: Option<u32>,
@@ -82,7 +82,7 @@ impl Owners {
         }
     }
 
-    /// As these, and other users whom the operator names: no caller is one of them.
+    /// As these, and other users that the operator names: no caller is one of them.
     #[must_use]
     pub fn and(mut self, others: &[u32]) -> Self {
         self.users.extend(others);
@@ -162,12 +162,12 @@ fn maps_root(map: &str) -> bool {
         .any(|first| first == "0")
 }
 
-/// Whether a map of user ids is that of the first user namespace: everybody is in it.
+/// Whether a map of user ids is that of the first user namespace, which holds every user.
 fn is_initial(map: &str) -> bool {
     map.trim().is_empty() || map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Whether a group is that of one user alone: no other member, and nobody else's first group.
+/// Whether a group is that of one user alone: no other member, and no other user's first group.
 fn is_private(user: u32, group: u32, users: &str, groups: &str) -> bool {
     let (user, group) = (user.to_string(), group.to_string());
     let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
@@ -208,7 +208,7 @@ pub struct Exposure {
 enum How {
     /// That user owns it.
     Owner(u32),
-    /// Everybody may write; the mode.
+    /// Every user may write; the mode.
     World(u32),
     /// That group may write; the mode.
     Group(u32, u32),
@@ -259,7 +259,7 @@ impl fmt::Display for Exposure {
 }
 
 impl Exposure {
-    /// Whether it is about a program that cannot be run, whoever could change it.
+    /// Whether it is about a program that cannot be run at all.
     pub fn is_no_program(&self) -> bool {
         self.how == How::NoProgram
     }
@@ -316,14 +316,14 @@ pub fn exposures(config: &Config, owners: &Owners) -> Vec<Diagnostic> {
     walk.found.iter().map(Exposure::finding).collect()
 }
 
-/// Why a program and its arguments may not be run, where anybody but `owners` could change them.
+/// Why a program and its arguments may not be run, where a user besides `owners` could change them.
 pub fn exposed_program(words: &[String], owners: &Owners) -> Option<Exposure> {
     let mut walk = Walk::new(owners);
     walk.words(words);
     walk.found.into_iter().next()
 }
 
-/// Why a file may not be read again, where anybody but `owners` could change it.
+/// Why a file may not be read again, where a user besides `owners` could change it.
 pub fn exposed_file(path: &Path, owners: &Owners) -> Option<Exposure> {
     let mut walk = Walk::new(owners);
     walk.file(path);

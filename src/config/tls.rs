@@ -1,4 +1,4 @@
-//! `proxy-tls` and `tls`: how a listener speaks TLS, and with whom.
+//! `proxy-tls` and `tls`: how a listener speaks TLS, and which clients it accepts.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -287,7 +287,8 @@ impl<T> PemFiles<'_, T> {
         };
         let required = self.word(word, &words)?;
         if required && section.crls.is_empty() {
-            let message = "`crl = \"require\"`, and no `crls` are named: nobody could call";
+            let message =
+                "`crl = \"require\"`, and no `crls` are named: every client would be refused";
             let finding = Diagnostic::error("missing-key", self.around.at(word), message)
                 .label("`crls` is missing")
                 .help("write `crls = [\"certs/callers.crl.pem\"]`");
@@ -304,7 +305,7 @@ impl<T> PemFiles<'_, T> {
                 Ok(crl) => crls = crls.map(|crls| [crls, vec![crl]].concat()),
                 Err(why) if !required && why.code() == "no-such-file" => {
                     self.read.push((self.path(name), String::new()));
-                    let message = format!("{why}: nobody is known to be revoked");
+                    let message = format!("{why}: no certificate counts as revoked");
                     let place = self.around.at(name);
                     self.findings
                         .push(Diagnostic::warning("no-such-file", place, message));

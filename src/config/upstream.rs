@@ -1,5 +1,5 @@
 //! `[upstream.NAME]`: how to speak TLS with some destinations: with which certificate of our own,
-//! and whom to believe. Nothing in here turns the verification of a destination off.
+//! and which authorities to trust. No key turns the verification of a destination off.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// `client-cert`, `client-key`: who we say that we are.
     pub client: Option<OwnCertificate>,
-    /// `roots`: who vouches for it; none: one of the system's.
+    /// `roots`: the certificate authorities for it; none: the system's.
     pub roots: Vec<PemFile>,
     /// `crl`: revocation lists; each certificate of its chain has to be on one, as not revoked. None:
     /// revocation is not looked at.

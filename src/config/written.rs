@@ -355,7 +355,7 @@ fn many<T: DeserializeOwned>(
     }
 }
 
-/// Tables that a later version supports: what is wrong with them is found all the same.
+/// Tables that a later version supports: their mistakes are found as well.
 fn not_supported<T: DeserializeOwned>(value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
     let what = value.what.to_owned();
     let mut tables: Vec<Placed<T>> = Vec::new();

@@ -104,7 +104,7 @@ pub fn too_long(head: &RequestFacts) -> Progress {
     }
 }
 
-/// Whether a request may belong to the Model Context Protocol, whatever its host.
+/// Whether a request to any host may belong to the Model Context Protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Suspicion {
     /// It does not look like it.
@@ -116,7 +116,7 @@ pub enum Suspicion {
 }
 
 /// Whether a request looks like the Model Context Protocol, from its head. Every request with a
-/// body may: servers of the older transport read any body, whatever its type and method. A body in
+/// body may: servers of the older transport read a body of any type and method. A body in
 /// another charset, and one that is compressed by a coding that is not read and comes with the
 /// `Accept` of the protocol, count as the protocol.
 ///

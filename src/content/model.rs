@@ -1,5 +1,5 @@
 //! What a request to a model says besides the conversation: the tools that run at the provider, and
-//! the session. Messages are passed over, whatever their size.
+//! the session. Messages of any size are skipped.
 
 use std::borrow::Cow;
 

@@ -116,7 +116,7 @@ fn one_line(finding: &Diagnostic) -> String {
     }
 }
 
-/// The places of a finding with their text, what is said below them, and the width of the line
+/// The places of a finding with their text, the labels below them, and the width of the line
 /// numbers.
 fn drawing<'a>(
     finding: &'a Diagnostic,

@@ -32,7 +32,7 @@ pub struct Wanted<'a> {
     pub addresses: &'a [IpNet],
     /// What the proxy itself occupies.
     pub guard: &'a Guard,
-    /// Whom to believe that it is there.
+    /// The roots for the server's certificate.
     pub tls: &'a tls::Client,
 }
 
@@ -67,7 +67,7 @@ pub enum DocumentError {
     /// Its name cannot be resolved.
     #[error("its name cannot be resolved: {0}")]
     Unresolved(ResolveError),
-    /// The server says something else than 200.
+    /// The status of the server is not 200.
     #[error("its server answers {0}")]
     Status(StatusCode),
     /// It is longer than documents may be, or was broken off.

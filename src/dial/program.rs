@@ -1,6 +1,6 @@
 //! Programs that the gate starts: which it may start, how, and that each start is on record.
 //!
-//! A program is named by its absolute path. Nobody but root and the gate's user may be able to
+//! A program is named by its absolute path. No user but root and the gate's own may be able to
 //! change it, an argument that is a file, or a folder above them: that is looked at before each
 //! start. It runs in `/` with an empty environment but for a fixed `PATH`, without input, in a
 //! process group of its own, which is killed where the program takes too long, writes too much or
@@ -345,7 +345,7 @@ mod tests {
         let pid = crate::config::read(&file).unwrap();
         let stat = format!("/proc/{}/stat", pid.trim());
         let deadline = Clock::system().instant() + Duration::from_secs(30);
-        // Killed; whoever is its parent by now may not have taken it in yet.
+        // Killed; its present parent may not have reaped it yet.
         while crate::config::read(stat.as_ref()).is_ok_and(|stat| !stat.contains(") Z ")) {
             assert!(Clock::system().instant() < deadline, "it goes on");
             tokio::task::yield_now().await;

@@ -78,7 +78,7 @@ impl RateKind {
     }
 }
 
-/// Whom a rate belongs to.
+/// The caller that a rate belongs to.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum RateKey {
     /// A caller of a proxy listener.

@@ -51,8 +51,8 @@ pub struct Wish {
     pub lifetime: Option<u64>,
     /// The folder that it works in, for `[[workspace]]` and for what is checked out there.
     pub folder: Option<String>,
-    /// Whether `repository` was read from a working copy: then it is that one's own word, whoever
-    /// starts the session.
+    /// Whether `repository` was read from a working copy: then it is only asserted, with any evidence
+    /// for the session.
     pub working_copy: bool,
 }
 
@@ -65,7 +65,7 @@ pub struct Workplace {
     pub hints: Vec<String>,
 }
 
-/// What a new session is worth.
+/// How far a new session is believed.
 #[derive(Clone, Copy, Debug)]
 pub enum Ground<'a> {
     /// What a grant shows: it becomes a child, or an exchange, and no wider.
@@ -73,7 +73,7 @@ pub enum Ground<'a> {
     /// The launcher of the command shows the session. Which repository it is needs evidence: a
     /// `[[workspace]]`, or a pin that is evidence.
     Launcher(&'a Workplace),
-    /// Somebody at the control socket: worth what `identity.session.local` says.
+    /// A client of the control socket: believed as `identity.session.local` says.
     Local,
 }
 
@@ -299,7 +299,7 @@ pub fn session_facts(grant: &Grant, detail: Option<Box<str>>, asker: &Asker) -> 
     }
 }
 
-/// Texts of a wish come from programs that read what strangers wrote.
+/// Texts of a request come from programs that read text of unknown authors.
 fn sound(wish: &Wish) -> Result<(), StartError> {
     let texts = [
         &wish.session,
@@ -351,7 +351,7 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What a token says that whoever holds the key makes by hand.
+/// The claims of a token that a holder of the key makes without a gate.
 pub fn by_hand(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
     sound(wish)?;
     let mut claims = fresh(tokens, wish, now);
@@ -562,7 +562,7 @@ fn inherited(wish: &Wish, grant: &Grant) -> Wish {
         r#ref: or(&wish.r#ref, work.ref_name.as_ref()),
         commit: or(&wish.commit, work.revision.as_ref()),
         permission_mode: or(&wish.permission_mode, work.permission_mode.as_ref()),
-        // A command stays one, whatever it says: it does not speak for its agent.
+        // A command cannot claim to be its agent.
         channel: match grant.channel.as_deref() {
             Some("bash") => Some("bash".to_owned()),
             _ => or(&wish.channel, grant.channel.as_ref()),
@@ -592,7 +592,7 @@ fn pairs(claims: &[(Arc<str>, Arc<str>)]) -> Vec<(String, String)> {
     claims.iter().map(pair).collect()
 }
 
-/// Who somebody with this grant is, listeners apart.
+/// The caller that this grant stands for, without the evidence of a listener.
 fn caller_of(snapshot: &Snapshot, grant: &Arc<Grant>) -> Option<crate::identity::Caller> {
     let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0));
     let presented = Presented {

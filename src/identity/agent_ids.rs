@@ -69,7 +69,7 @@ impl AgentIds {
         agent.has(id)
     }
 
-    /// The id that the agent goes by now, and who says so.
+    /// The present id of the agent, and its evidence.
     pub(super) fn current(&self, session: &str) -> Option<(Arc<str>, Trust)> {
         self.lock().get(session)?.ids.back().cloned()
     }

@@ -10,7 +10,7 @@ pub(super) type Mark = [u8; 32];
 
 /// What verified credentials stand for, by their mark, for at most so many.
 ///
-/// Nothing of a credential is kept that would help somebody who reads this memory later.
+/// The cache keeps keyed hashes, so that a later reader of this memory learns no credential.
 #[derive(Debug)]
 pub(super) struct Verified<T> {
     /// `None` where the machine has no randomness: nothing is remembered then.
@@ -51,8 +51,8 @@ impl<T: Clone> Verified<T> {
         let Some(mark) = mark else { return };
         let mut known = self.lock();
         if known.len() >= self.most {
-            // All of them: whoever presents more than there is room for pays, and nobody else finds
-            // out whose credential was kept.
+            // Clear the whole cache when it is full: to drop single entries would show a client
+            // which other credentials are in use.
             known.clear();
         }
         known.insert(mark, value);

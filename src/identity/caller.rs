@@ -21,7 +21,7 @@ pub struct Caller {
     pub subject: Option<Arc<str>>,
     /// The caller as policy sees it.
     pub who: Who,
-    /// Its repository, and who says so: what has no evidence can only make its tier stricter.
+    /// Its repository and the evidence for it: without evidence it can only make the tier stricter.
     pub repository: Option<RepositorySaid>,
     /// The name of its tier.
     pub tier: Arc<str>,
@@ -105,7 +105,7 @@ impl Evidence {
 /// How far a statement about a caller is trusted: its session, its repository, its tool call.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Trust {
-    /// It only says so itself.
+    /// The caller claims it without evidence.
     #[default]
     Asserted,
     /// Nothing is known.
@@ -125,7 +125,7 @@ impl Trust {
     }
 }
 
-/// What a connection itself shows, whatever is asked on it.
+/// The evidence of a connection, the same for each request on it.
 #[derive(Clone, Debug)]
 pub struct Channel {
     /// The client.

@@ -1,4 +1,4 @@
-//! Tool calls of agents, as their hooks tell them, and the refusals that each call is told of: labels.
+//! Tool calls of agents, as their hooks report them, and the refusals of each call: labels.
 //!
 //! The calls of a session and of all that descends from it stand in one book. Which call a flow
 //! belongs to is in [`attribution`].

@@ -19,7 +19,7 @@ pub struct Certificate {
     pub subject: Option<Arc<str>>,
     /// SHA-256 of the certificate, in hex: what a revocation may name.
     pub fingerprint: Arc<str>,
-    /// From when on it is worth nothing.
+    /// The time from which it is not valid.
     pub expires: Option<Timestamp>,
     /// What was shown, the leaf first, to be verified again by later generations.
     pub chain: Vec<Box<[u8]>>,
@@ -39,7 +39,7 @@ impl Certificate {
     }
 
     /// Reads the names of the kinds that say who the caller is, the best first. `None` where it
-    /// names nobody, or in a way that two readers could take in two ways.
+    /// has no such name, or one that two parsers could read in two ways.
     pub fn read(chain: Vec<Box<[u8]>>, kinds: &[NameKind]) -> Option<Self> {
         let read = Self::of(chain.first()?, kinds)?;
         Some(Self { chain, ..read })

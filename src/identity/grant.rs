@@ -18,7 +18,7 @@ pub struct Grant {
     pub evidence: Evidence,
     /// Its own id, unique with its issuer: what a revocation names.
     pub id: Arc<str>,
-    /// Who vouches: a key id, the name of an issuer, a CA.
+    /// The signer of the evidence: a key id, the name of an issuer, or a CA.
     pub issuer: Arc<str>,
     /// From when on it is no evidence for a new flow.
     pub expires: Option<Timestamp>,
@@ -67,8 +67,8 @@ pub struct Narrow {
 /// What a session took over from those that it was made of.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Line {
-    /// The ids of their tokens, and the names that they chose: whoever revokes one of these revokes
-    /// what was made of it.
+    /// The ids of their tokens, and the names that they chose. A revocation of one of these also
+    /// revokes this session.
     pub names: Vec<Arc<str>>,
     /// Repositories that one of them, or itself, only says it works on, the latest last.
     pub said: Vec<Arc<str>>,

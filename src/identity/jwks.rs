@@ -69,7 +69,7 @@ impl Keys {
                 continue;
             };
             let key = key(&jwk, algorithms);
-            // Of two keys with one id, nobody knows which was meant: neither.
+            // Two keys with one id are ambiguous: neither is used.
             by_id
                 .entry(jwk.kid.as_str().into())
                 .and_modify(|known| *known = None)

@@ -62,7 +62,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Takes away half a line at the end, which a full disk or a sudden end left: the next one would
-/// become part of it. Nobody was told that it was kept. Says how long the file is.
+/// become part of it. No caller was told that this line was kept. Returns the length of the file.
 fn mend(file: &mut File) -> io::Result<u64> {
     let size = file.metadata()?.len();
     let tail = size.min(1024);

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::jwks::Keys;
 
-/// For how long keys hold at least and at most, whatever their server says.
+/// The shortest and longest time for which keys are used, over what their server says.
 const HOLD: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
 /// For how long they hold where it says nothing.
 const USUAL: Duration = Duration::from_mins(5);
@@ -95,7 +95,7 @@ impl Keyring {
         (now < after(held.until, longer)).then_some(held.keys)
     }
 
-    /// Fetches, or waits for whoever does; nothing where somebody did just before.
+    /// Fetches the keys, or waits for a fetch that is under way. Does nothing shortly after a fetch.
     async fn refresh<F>(&self, now: Timestamp, fetch: impl FnOnce() -> F)
     where
         F: Future<Output = Fetched>,
@@ -117,7 +117,7 @@ impl Keyring {
                 };
                 let _ = tokio::time::timeout(PATIENCE, ended.changed()).await;
             }
-            Turn::Nobody => {}
+            Turn::TooEarly => {}
         }
     }
 
@@ -127,7 +127,7 @@ impl Keyring {
             return Turn::Other;
         }
         if state.rests_until.is_some_and(|until| now < until) {
-            return Turn::Nobody;
+            return Turn::TooEarly;
         }
         state.fetching = true;
         Turn::Mine
@@ -141,13 +141,13 @@ impl Keyring {
 enum Turn {
     /// This caller fetches.
     Mine,
-    /// Somebody does.
+    /// Another caller fetches.
     Other,
     /// It is too early.
-    Nobody,
+    TooEarly,
 }
 
-/// A fetch under way; it ends although whoever began it is gone.
+/// A fetch under way; it ends even where the caller that began it is gone.
 struct Fetching<'a> {
     ring: &'a Keyring,
     now: Timestamp,

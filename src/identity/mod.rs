@@ -166,7 +166,7 @@ impl Identity {
         self.signer.as_ref()
     }
 
-    /// What a session that was started without evidence is worth.
+    /// How far a session that was started without evidence is believed.
     pub fn local(&self) -> config::Local {
         self.local
     }
@@ -185,7 +185,7 @@ impl Identity {
             proof,
             labels,
         };
-        if channel.kin == Kin::Stranger {
+        if channel.kin == Kin::Foreign {
             return Err(IdentityError::Stranger);
         }
         // Whose process cannot be seen has to show the session's token.
@@ -417,8 +417,8 @@ impl Identity {
         presented.grants().all(|grant| self.stands(grant))
     }
 
-    /// Whether what vouched for a grant still does: its key is known, nothing of it was revoked.
-    /// That it expired meanwhile ends no flow that is open.
+    /// Whether a grant is still valid: its key is known, and no part of it was revoked. An open flow
+    /// does not end when the grant expires.
     fn stands(&self, grant: &Grant) -> bool {
         let known = match grant.evidence {
             Evidence::Oidc => self.issuers.knows(&grant.issuer),
@@ -480,8 +480,8 @@ fn evidence(presented: &Presented) -> Evidence {
     }
 }
 
-/// A session that only a label names is asserted, whoever presents it; so is the name of a child,
-/// which it chose.
+/// A session that only a label names is asserted, with any evidence beside it; so is the name of a
+/// child, because the child chose that name.
 fn trust(presented: &Presented) -> Trust {
     let mut sessions = presented.grants().filter(|grant| grant.session.is_some());
     match (sessions.next(), &presented.labels.session) {

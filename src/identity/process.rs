@@ -30,16 +30,16 @@ const COMMAND: usize = 200;
 /// Bytes of a JSON document in a command that are kept.
 const MAX_DOCUMENT: usize = 64;
 
-/// Whether a client is one of those that a listener is for.
+/// Whether a listener serves the process of a client.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Kin {
-    /// The listener is for everybody.
+    /// The listener serves every process.
     #[default]
     Any,
     /// It is one of the command's processes.
     Own,
     /// It is a process of another session or user.
-    Stranger,
+    Foreign,
     /// Which process it is could not be seen.
     Unknown,
 }
@@ -57,7 +57,7 @@ pub struct Family {
 }
 
 impl Family {
-    /// Whatever is below this process.
+    /// The descendants of this process.
     pub fn of_this_process() -> Self {
         Self {
             head: std::process::id(),
@@ -123,7 +123,7 @@ impl Family {
             .filter(|pid| *pid != self.head)
             .find(|pid| table::holds(*pid, inode));
         match stranger {
-            Some(pid) => (Kin::Stranger, Some(Arc::new(self.describe(&table, pid)))),
+            Some(pid) => (Kin::Foreign, Some(Arc::new(self.describe(&table, pid)))),
             None => (Kin::Unknown, None),
         }
     }
@@ -240,7 +240,7 @@ mod tests {
             inner: child.id(),
         };
         assert_eq!(process.lineage, [own]);
-        // To a gate whose command it is not below, it is a stranger.
+        // It is not below the command of another gate.
         let elsewhere = Family {
             head: child.id(),
             ..Family::of_this_process()
@@ -251,7 +251,7 @@ mod tests {
             head: other.id(),
             ..Family::of_this_process()
         };
-        assert_eq!(elsewhere.find(client, address).0, Kin::Stranger);
+        assert_eq!(elsewhere.find(client, address).0, Kin::Foreign);
         drop(stream);
         child.wait().unwrap();
         other.kill().unwrap();

@@ -1,4 +1,4 @@
-//! Which repository a caller works on, and who says so: evidence of its own, whatever shows the
+//! The repository that a caller works on, and its evidence, which is separate from what shows the
 //! session.
 
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl RepositoryBasis {
     }
 }
 
-/// The repository of a caller or session, and who says so.
+/// The repository of a caller or session, and its evidence.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RepositorySaid {
     /// `vcs.repository.url.full`.

@@ -21,7 +21,7 @@ use super::kept::Kept;
 use super::process::{AgentProcess, table};
 use super::registered::Registered;
 
-/// Revocations that are kept: more than anybody revokes while tokens live.
+/// The most revocations that are kept: more than an operator revokes during the life of a token.
 const MOST_REVOKED: usize = 100_000;
 /// Of these, as many may come from sessions that end themselves: there is always room for an
 /// operator's own.
@@ -352,7 +352,7 @@ impl Sessions {
     }
 
     /// The id that the agent of a caller goes by now, where that is another than the caller's
-    /// session, and who says so. A command keeps the id that it was started with.
+    /// session, and its evidence. A command keeps the id that it was started with.
     pub fn current_id(&self, caller: &Caller) -> Option<(Arc<str>, Trust)> {
         let of_command = caller.channel.as_deref() == Some("bash");
         let session = caller.session.as_ref()?;

@@ -12,7 +12,7 @@ struct Bench {
     listener: Arc<Listener>,
 }
 
-/// Issuers that nobody asks.
+/// Issuers whose keys are never fetched.
 fn reach(clock: &Clock) -> Reach {
     let (dial, limits) = (config::Dial::default(), config::Limits::default());
     Reach {

@@ -1,7 +1,7 @@
-//! Session tokens: signed by a gate or by whoever starts sessions, verified by any gate.
+//! Session tokens: signed by a gate or by a launcher of sessions, verified by any gate.
 //!
 //! A JWT (RFC 7519) signed with Ed25519 (`EdDSA`, RFC 8037), of a type of its own (RFC 8725 section
-//! 3.11), so that no other token that somebody signs is mistaken for one. Every claim narrows or
+//! 3.11), so that no other signed token is mistaken for one. Every claim narrows or
 //! names; one that this version does not know could be a restriction, so it is refused.
 
 use std::collections::HashMap;
@@ -66,7 +66,7 @@ pub struct Claims {
     /// Repositories that its folder may be of besides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
-    /// What is only the session's own word: whoever started it had no evidence.
+    /// Whether the session was started without evidence, so that its claims are only asserted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub asserted: bool,
     /// The agent.
@@ -218,7 +218,7 @@ pub enum TokenError {
     /// Another algorithm than its issuer signs with.
     #[error("the token is signed with an algorithm that is not its issuer's")]
     Algorithm,
-    /// It is for somebody else.
+    /// The token is for another audience.
     #[error("the token is for another audience")]
     Audience,
     /// It is bound to another address or listener.
@@ -230,7 +230,7 @@ pub enum TokenError {
     /// It is of another session than this listener, or than the username says.
     #[error("the token is of another session")]
     Foreign,
-    /// Its issuer is not one of those that are configured, or its keys cannot be had.
+    /// Its issuer is not configured, or the issuer's keys cannot be fetched.
     #[error("the token's issuer is not known here")]
     Issuer,
     /// No key of that id is known.
@@ -248,7 +248,7 @@ pub enum TokenError {
     /// It was revoked, or its session.
     #[error("the token or its session was revoked")]
     Revoked,
-    /// Somebody else signed it, or it was changed.
+    /// The signature is not by the issuer's key, or the token was changed.
     #[error("the token's signature is wrong")]
     Signature,
     /// It would hold for longer than tokens may here.

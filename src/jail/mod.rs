@@ -251,7 +251,7 @@ pub struct Sockets {
     pub proxy: TcpListener,
     /// Accept what connects to [`Plan::local`], in its order.
     pub local: Vec<TcpListener>,
-    /// Accept whatever else connects: `local_addr()` of what they accept is where it wanted to go.
+    /// Accept every other connection: `local_addr()` of the accepted socket is its destination.
     pub captured: Vec<TcpListener>,
     /// Hears questions to any name server.
     pub dns: UdpSocket,

@@ -1,4 +1,4 @@
-//! What a jail promises, promise by promise: a kernel that cannot give one is told by its name.
+//! The guarantees of a jail, one by one: a missing kernel feature is reported by its name.
 
 use std::fmt;
 use std::str::FromStr;

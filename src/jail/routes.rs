@@ -18,7 +18,7 @@ const LOOPBACK: u32 = 1;
 const UP: u32 = 1;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
-/// The table of local addresses, a route that somebody wrote, of this host, to itself.
+/// The table of local addresses, a route that an administrator wrote, of this host, to itself.
 const TABLE_LOCAL: u8 = 255;
 const PROTOCOL_STATIC: u8 = 4;
 const SCOPE_HOST: u8 = 254;

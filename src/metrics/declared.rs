@@ -100,7 +100,7 @@ declare! {
     records_retention_short: IntGauge = "tidegate_records_retention_short" [],
         "1 while rotate-keep files do not hold the age that retain asks for: more disk is used.";
     records_lost: IntCounter = "tidegate_records_lost_total" [],
-        "Lines that will never be in the decision log, whatever the cause.";
+        "Lines that will never be in the decision log, for any cause.";
     sessions: IntCounterVec = "tidegate_sessions_attributed_total" ["evidence", "trust"],
         "Flows by what told their session, and how far it is trusted.";
     tls_handshakes: IntCounterVec = "tidegate_tls_handshakes_total" ["side", "result"],

@@ -209,7 +209,7 @@ impl<'a> View<'a> {
                 }
                 Fit::Matches => Distance::Matches,
                 Fit::UnlessOld(_) => Distance::Misses(Miss::Unless),
-                // Nothing to do with this flow, whatever the tier.
+                // Nothing to do with this flow in any tier.
                 Fit::Misses(Miss::Category) => Distance::Far,
                 Fit::Misses(Miss::Tier) if other => Distance::Far,
                 Fit::Misses(miss) => Distance::Misses(miss),
@@ -419,7 +419,7 @@ fn private_addresses(host: &Host) -> Option<String> {
     }
 }
 
-/// How many labels two hosts share at the end, where somebody owns what they share.
+/// How many labels two hosts share at the end, where one owner has the shared name.
 fn shared_labels(host: &Host, pattern: &str) -> Option<usize> {
     let Host::Name(name) = host else { return None };
     let pattern = pattern.strip_prefix("*.").unwrap_or(pattern);

@@ -97,7 +97,7 @@ pub(super) struct Granted {
     pub(super) network: IpNet,
     /// Whether all of it is public, so that the grant has no effect.
     pub(super) public: bool,
-    /// A part of it that stays closed whatever a rule says.
+    /// A part of it that no rule can open.
     pub(super) closed: Option<IpNet>,
 }
 

@@ -1,4 +1,4 @@
-//! What the destination of a flow is for, and who says so.
+//! The label of a destination: its category, ports and service, and where they are written.
 
 use std::sync::Arc;
 
@@ -149,7 +149,7 @@ impl Policy {
         }
     }
 
-    /// The categories that a flow to a destination may have, whatever it does there.
+    /// The categories that some flow to a destination can have.
     pub(super) fn possible_categories(&self, target: &Target) -> Categories {
         let label = self.label(target);
         let splits = label.entry.map_or(&[][..], |entry| &entry.splits);

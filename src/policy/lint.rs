@@ -140,7 +140,7 @@ fn operations(rule: &Placed<Rule>, policy: &Policy, findings: &mut Findings) {
                 rule.at(word),
                 format!("no service has an operation `{}`", word.get_ref()),
             )
-            .label("never matches, unless a body says so")
+            .label("matches only if a body contains this word")
             .help(help),
         );
     }
@@ -172,7 +172,7 @@ fn grants(rule: &Placed<Rule>, compiled: &rule::Rule, findings: &mut Findings) {
         findings.push(
             Diagnostic::warning("no-effect", place, message)
                 .label("only an allow grants anything")
-                .help("leave it out; the rule matches whatever it would grant"),
+                .help("leave it out; the rule matches with and without it"),
         );
     }
 }
@@ -222,7 +222,7 @@ fn blind_trust(source: &source::Policy, policy: &Policy, findings: &mut Findings
     }
 }
 
-/// A group that makes no difference to anybody.
+/// A group that makes no difference to any caller.
 fn unused_groups(source: &source::Policy, findings: &mut Findings) {
     let used = |name: &Spanned<String>| {
         source

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_match_whatever_their_case() {
+    fn letters_match_in_either_case() {
         assert!(matches("GitHub.com/Acme/*", "github.com/aCME/x"));
     }
 

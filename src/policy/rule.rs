@@ -37,7 +37,7 @@ pub(super) struct Rule {
 pub(super) struct Callers {
     /// The tiers, a bit each.
     pub(super) tiers: u16,
-    /// The groups, a bit each; none: everybody.
+    /// The groups, a bit each; none: every caller.
     pub(super) groups: u128,
     /// None: callers of every repository and of none.
     pub(super) repositories: Box<[Pattern]>,
@@ -158,7 +158,7 @@ impl Rule {
         self.verdict == Verdict::Allow
     }
 
-    /// Whether the rule is for this caller and destination, whatever port or request.
+    /// Whether the rule is for this caller and destination; port and request do not count.
     pub(super) fn reaches(&self, flow: &Flow<'_>) -> bool {
         self.from.miss(flow.who, self.is_allow()).is_none()
             && self.category_miss(flow).is_none()

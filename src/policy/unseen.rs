@@ -21,7 +21,7 @@ pub(super) struct Seen<'p> {
 }
 
 impl<'p> Seen<'p> {
-    /// Of everything that a policy inspects for somebody.
+    /// Everything that a policy inspects for some caller.
     pub(super) fn new(policy: &'p Policy) -> Self {
         let all = || {
             policy

@@ -34,7 +34,7 @@ pub enum Mode {
     /// They are.
     #[default]
     Enforce,
-    /// Would-be denials pass, and the record says so. The floor holds all the same.
+    /// Would-be denials pass, and the record has `would`. The floor still holds.
     Observe,
 }
 

@@ -1,4 +1,4 @@
-//! The limits of a session: the most that it may reach, whatever the policy allows.
+//! The limits of a session: the most that it may reach of what the policy allows.
 
 use super::action::Action;
 use super::category::Category;

@@ -157,7 +157,7 @@ impl Flow {
         }
     }
 
-    /// What an agent is told of a refusal of this flow.
+    /// The report of a refusal of this flow to its agent.
     pub(super) fn refused_for_agent(&self, code: Code) -> Refused {
         let facts = &self.facts;
         Refused {
@@ -192,7 +192,7 @@ pub(super) fn tell_again(sessions: &Sessions, caller: &Caller, target: &Target, 
     }
 }
 
-/// What an agent asks for on its own account, whatever tool it runs meanwhile.
+/// Requests of the agent itself, also while a tool runs.
 fn is_of_agent(category: Category) -> bool {
     matches!(
         category,

@@ -74,7 +74,7 @@ pub(super) struct Known {
 }
 
 impl Flow {
-    /// Begins a flow: takes the permit to record it. `Err` where that is not to be had; such a flow
+    /// Begins a flow: takes the permit to record it. `Err` where no permit is free; such a flow
     /// does nothing and leaves no line, only a count.
     pub(super) async fn begin(
         gate: &Arc<Gate>,

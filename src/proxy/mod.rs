@@ -38,8 +38,8 @@ struct Shared {
     listeners: Vec<Arc<Listener>>,
     /// Whose each of them is, where it is one session's.
     tenants: Vec<Option<Tenant>>,
-    /// A caller of a listener that nothing is known of.
-    nobody: Arc<Listener>,
+    /// Fallback for an unknown listener: identity required, no tier.
+    unknown: Arc<Listener>,
     connections: Arc<Connections>,
     /// Turns to look the process of a client up.
     searches: Semaphore,
@@ -64,14 +64,14 @@ pub struct Bound {
 pub struct Tenant {
     /// What the listener says of its callers.
     pub grant: Arc<Grant>,
-    /// The processes that it is for; `None`: whoever reaches it.
+    /// The processes that it serves; `None`: every process that reaches it.
     pub family: Option<Arc<Family>>,
-    /// Nobody else can reach it (a jail): who is not seen is one of them.
+    /// Whether only those processes can reach it (a jail): a client whose process is not found is one.
     pub alone: bool,
 }
 
 impl Bound {
-    /// A listener for everybody.
+    /// A listener that serves every process.
     pub fn open(socket: TcpListener, listener: Arc<Listener>) -> Self {
         Self {
             socket,
@@ -104,7 +104,7 @@ pub fn serve(gate: &Arc<Gate>, bound: Vec<Bound>, connections: usize) {
         buffers: Arc::new(buffers_of(gate)),
         listeners: bound.iter().map(|bound| bound.listener.clone()).collect(),
         tenants: bound.iter().map(|bound| bound.tenant.clone()).collect(),
-        nobody: Arc::new(nobody()),
+        unknown: Arc::new(unknown_listener()),
         connections: Arc::new(Connections::new(connections, gate)),
         searches: Semaphore::new(MAX_SEARCHES),
     });
@@ -124,7 +124,7 @@ fn buffers_of(gate: &Gate) -> Buffers {
     Buffers::within(gate.snapshot.load().dialer.descriptors.clone())
 }
 
-fn nobody() -> Listener {
+fn unknown_listener() -> Listener {
     Listener {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         tier: None,

@@ -129,7 +129,7 @@ codes! {
         "The tunnel does not begin with TLS."
         "Use TLS, or have the rule say `raw = true`.";
     PackageTooNew "package_too_new" 403 "http_request_denied" Policy
-        "This version of the package is not as old as it has to be, or nobody tells its age."
+        "This version of the package is not as old as it has to be, or its age is not known."
         "Use an older version; this one may pass when it is old enough.";
     ParentFailed "parent_failed" 502 "destination_unavailable" Upstream
         "The destination is allowed but the parent proxy did not lead there."
@@ -217,7 +217,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal that says something particular.
+    /// A refusal with a detail.
     pub fn because(code: Code, detail: impl Into<Box<str>>) -> Self {
         Self {
             code,
@@ -402,7 +402,7 @@ fn phrase(refusal: &Refusal, target: Option<&Target>, flow: Uuid) -> String {
     text + &tail
 }
 
-/// The end of a long name says who owns it; the front is what a stranger chose.
+/// The end of a long name shows its owner; an unknown party may have chosen the front.
 fn last(text: &str, room: usize) -> String {
     if text.len() <= room {
         return text.to_owned();
@@ -471,7 +471,7 @@ fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> St
     serde_json::to_string(&document).unwrap_or_default() + "\n"
 }
 
-/// What an agent is told in a message: a sentence that names the rule, and the same as data.
+/// The refusal inside a message to an agent: a sentence that names the rule, and the same as data.
 pub(super) fn said(refusal: &Refusal, facts: &FlowFacts) -> (String, serde_json::Value) {
     let rule = facts.rule.as_deref().unwrap_or("-");
     let sentence = format!("tidegate: rule {rule}: {}", detail(refusal));

@@ -672,7 +672,7 @@ fn asker(object: &mut Object, asker: &Asker) {
     );
 }
 
-/// Which repository it is, and who says so: evidence of its own beside the session's.
+/// The repository and its evidence, which is separate from the session's.
 fn repository(object: &mut Object, said: Option<&RepositorySaid>) {
     let Some(said) = said else {
         object.word("tidegate.repository.trust", Trust::None.as_str());

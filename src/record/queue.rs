@@ -192,7 +192,7 @@ impl Queue {
         state.lines.len() > 1 || state.taken.is_some_and(recent)
     }
 
-    /// Whether lines wait that nobody has taken.
+    /// Whether lines wait that the writer has not taken.
     pub(super) fn has_lines(&self) -> bool {
         !self.lock().lines.is_empty()
     }
@@ -469,7 +469,7 @@ impl Queue {
         });
     }
 
-    /// The sink fails: from here on nobody waits for a line. Takes back what was waited for.
+    /// The sink fails: from here on no flow waits for a line. Takes back what was waited for.
     pub(super) fn failed(&self) {
         let mut state = self.lock();
         self.become_unless_closing(Health::Failing);

@@ -19,11 +19,11 @@ use crate::config;
 use super::rotation::{self, Kept, Retention, absent_is_fine, folder, numbered, suffixed};
 use super::scan::{Found, Tail, scan};
 
-/// How long a file that was moved is written on before that is told: a log rotation from outside
+/// How long a file that was moved is written on before it is reported: a log rotation from outside
 /// moves the file first and sends SIGHUP then.
 const MOVED_GRACE: Duration = Duration::from_secs(2);
 
-/// What is told of a path that holds no regular file.
+/// The error for a path that is no regular file.
 const NO_FILE: &str = "what is at the path of the log is no regular file: remove it, or name another \
                        file (`[record] file`; `-` is standard output)";
 
@@ -550,7 +550,7 @@ fn is_same(ours: &fs::Metadata, there: Option<&fs::Metadata>) -> bool {
     there.is_some_and(|there| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
 }
 
-/// Makes new names last. Where the file system cannot, the names are there all the same.
+/// Makes new names last. Where the file system cannot, the names still exist.
 fn sync_folder(path: &Path) {
     let folder = folder(path).unwrap_or(Path::new("."));
     if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {

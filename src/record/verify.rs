@@ -1,6 +1,6 @@
 //! Verifies the chain of a log: that no line was changed, removed, added, moved or cut off.
 //!
-//! What a [`Verifier`] finds out about a line depends on the lines before it only, so that files of
+//! What a [`Verifier`] reports on a line depends on the lines before it only, so that files of
 //! any length are verified in one pass.
 
 use std::time::Duration;

@@ -113,7 +113,7 @@ impl Writer {
         }
     }
 
-    /// Writes on the thread of its own until it is told to end.
+    /// Writes on the thread of its own until an end is requested.
     pub(super) fn run(writer: &Mutex<Self>) {
         let mut guard = lock(writer);
         guard.keep_files();
@@ -274,7 +274,7 @@ impl Writer {
         }
     }
 
-    /// Adds a line that nobody queued.
+    /// Adds a line of the writer's own.
     fn add(&mut self, line: &Line) {
         let key = self.signer.as_ref().map(|signer| &signer.key);
         let sequence = self.sequence + u64::try_from(self.batch.ends.len()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The local authority: vouches for inspected destinations to callers that trust it.
+//! The local authority: signs for inspected destinations, for callers that trust it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -29,7 +29,7 @@ use super::{Server, material, server};
 const KEPT: usize = 2_048;
 /// Certificates that are made at the same time.
 const MAX_MINTING: usize = 2;
-/// How long before its end an authority is said to end.
+/// How long before its expiry an authority is reported.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The local authority: as long as its files say the same, it goes on over generations.
@@ -243,7 +243,7 @@ impl Authority {
             more => format!(" and {more} more"),
         };
         let message = format!(
-            "the policy inspects what this authority cannot vouch for: {}{more}",
+            "the policy inspects what this authority cannot sign for: {}{more}",
             shown.join(", ")
         );
         let finding = Diagnostic::warning("ca-too-narrow", cert.place.clone(), message);
@@ -335,7 +335,7 @@ impl Authority {
             let certified = certified.clone();
             Server::minted(certified, protocols, verifier, &self.provider, &self.clock)
                 .map(Arc::new)
-                .map_err(|_| MintError("TLS is not to be had"))
+                .map_err(|_| MintError("cannot build the TLS configuration"))
         };
         let minted = Minted {
             http1: server(&[b"http/1.1"])?,
@@ -378,7 +378,7 @@ fn asked_of_clients(authority: &Authority) -> Option<(&str, bool)> {
     Some((&clients.ca.text, clients.required))
 }
 
-/// The policy inspects, and nobody is there to vouch.
+/// The policy inspects, and there is no local authority.
 fn unnamed() -> Diagnostic {
     let message = "the policy inspects destinations, and `[inspect]` names no authority";
     Diagnostic::unplaced("no-authority", message).help(

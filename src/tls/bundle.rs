@@ -25,7 +25,7 @@ pub struct Bundle {
     pub whole: PathBuf,
     /// Ours alone: for clients that add it to their own roots.
     pub own: PathBuf,
-    /// The same as `whole` for Java, where somebody made it with its `keytool`.
+    /// The same as `whole` for Java, where it was made with `keytool`.
     pub java: PathBuf,
 }
 
@@ -152,7 +152,7 @@ mod tests {
         let published = || [&*ours].into_iter();
         bundle.write(published(), Some(&usual)).unwrap();
         let whole = crate::config::read(&bundle.whole).unwrap();
-        // The order of the roots is nobody's business.
+        // The order of the roots does not matter.
         let orders = [[&*root, &*ours], [&*ours, &*root]].map(|order| pem(order.into_iter()));
         assert!(orders.contains(&whole), "{whole}");
         assert_eq!(crate::config::read(&bundle.own).unwrap(), pem(published()));

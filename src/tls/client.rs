@@ -18,17 +18,17 @@ use super::server::provider;
 use super::verifier::Verifier;
 use super::{ClientStream, TlsFailure, material};
 
-/// Why there is no TLS with anybody.
+/// Why there is no TLS with any server.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TlsError {
     /// The certificate and the key that we would show do not fit.
     #[error("the client certificate cannot be used with its key: {0}")]
     Identity(String),
-    /// Nobody is trusted to vouch for a server.
+    /// There are no root certificates.
     #[error("no root certificate is known: install the system's, or name `roots`")]
     NoRoots,
     /// The provider of the ciphers has no version of TLS.
-    #[error("TLS is not to be had: {0}")]
+    #[error("cannot build the TLS configuration: {0}")]
     Provider(String),
 }
 
@@ -37,7 +37,7 @@ pub enum TlsError {
 pub struct Client(Arc<ClientConfig>);
 
 impl Client {
-    /// Believes servers whose certificate one of these vouches for; none: one of the system's.
+    /// Trusts servers whose certificate one of these signed; none: one of the system's.
     pub fn trusting(roots: &[CertificateDer<'static>]) -> Result<Self, TlsError> {
         config(roots, None).map(Self)
     }
@@ -72,7 +72,7 @@ impl Client {
         })
     }
 
-    /// Begins TLS with a host; what is wrong is told apart.
+    /// Begins TLS with a host; the error has the kind of failure.
     pub async fn enter_host<S>(&self, host: &Host, stream: S) -> Result<ClientStream<S>, TlsFailure>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -103,7 +103,7 @@ fn identity(cert: &PemFile, key: &PemFile) -> Result<Identity, Box<Diagnostic>> 
     Ok((material::certificates(cert)?, material::key(key)?))
 }
 
-/// How to speak TLS 1.2 and 1.3 with a server whose certificate one of these vouches for; none:
+/// How to speak TLS 1.2 and 1.3 with a server whose certificate one of these signed; none:
 /// one of the system's.
 fn config(
     roots: &[CertificateDer<'static>],

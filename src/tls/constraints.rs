@@ -1,4 +1,4 @@
-//! Name constraints (RFC 5280 section 4.2.1.10): for which names an authority can vouch.
+//! Name constraints (RFC 5280 section 4.2.1.10): the names that an authority can sign for.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,10 +10,10 @@ use x509_parser::extensions::{GeneralName, GeneralSubtree as ReadSubtree};
 use crate::name::Host;
 use crate::policy::Names;
 
-/// A name that nobody has (RFC 6761): permitted where no name is to be.
+/// A name that never exists (RFC 6761): permitted where no name is to be.
 const NOBODY: &str = "tidegate.invalid";
 
-/// For which names an authority can vouch. Where nothing of a kind is permitted explicitly, all of
+/// The names that an authority can sign for. Where nothing of a kind is permitted explicitly, all of
 /// that kind that is not excluded is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Constraints {
@@ -75,7 +75,7 @@ impl Constraints {
         missing
     }
 
-    /// What is permitted, and what is excluded, for a person; nothing: whatever there is.
+    /// What is permitted, and what is excluded, for a person; nothing: every name.
     pub fn texts(&self) -> (Vec<String>, Vec<String>) {
         let texts = |subtrees: &Subtrees| {
             let networks = subtrees.networks.iter().map(ToString::to_string);

@@ -1,4 +1,4 @@
-//! Why there is no TLS with an upstream, told apart so that a person knows whom to ask.
+//! Why there is no TLS with an upstream, by the side that has to mend it.
 
 use std::error::Error as StdError;
 use std::io;
@@ -9,7 +9,7 @@ use super::rejected::Rejected;
 
 /// An error has at most so many causes.
 const DEEPEST: usize = 16;
-/// What an upstream can say of our certificate.
+/// The alerts by which an upstream refuses our certificate.
 const OF_CERTIFICATES: [AlertDescription; 9] = [
     AlertDescription::AccessDenied,
     AlertDescription::BadCertificate,
@@ -32,7 +32,7 @@ pub struct TlsFailure {
 }
 
 impl TlsFailure {
-    /// The connection broke off: no word about TLS.
+    /// The connection broke off without an alert.
     pub const NETWORK: Self = Self {
         word: "network",
         sentence: "the connection broke off during the handshake",
@@ -50,12 +50,12 @@ impl TlsFailure {
         inner.map_or(Self::NETWORK, Self::of_tls)
     }
 
-    /// Why TLS that was established broke off, where TLS is the reason: in TLS 1.3 an upstream says
-    /// what it thinks of our certificate only after the handshake, so the first read tells. `None`
-    /// where it is a fault of the network, or nothing of TLS.
+    /// The TLS failure that ended an established connection: in TLS 1.3 an upstream refuses our
+    /// certificate only after the handshake, so the first read returns the alert. `None` for an
+    /// error of the network, or of another kind.
     ///
-    /// Takes the error of a read or write of a [`ClientStream`](super::ClientStream), or whatever
-    /// was made of it by an HTTP library: its causes are looked through.
+    /// Takes the error of a read or write of a [`ClientStream`](super::ClientStream), or an error of
+    /// an HTTP library with that error among its causes.
     pub fn in_error(error: &(dyn StdError + 'static)) -> Option<Self> {
         let mut next = Some(error);
         for _ in 0..DEEPEST {
@@ -117,7 +117,7 @@ fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
         ),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
             "certificate_not_yet_valid",
-            "the upstream's certificate is not valid yet: look at both clocks",
+            "the upstream's certificate is not valid yet: compare both clocks",
         ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
             "certificate_name",
@@ -125,12 +125,12 @@ fn certificate(why: &CertificateError) -> (&'static str, &'static str) {
         ),
         CertificateError::UnknownIssuer => (
             "certificate_unknown_issuer",
-            "no root that is trusted vouches for the upstream's certificate",
+            "no trusted root has signed the upstream's certificate",
         ),
-        // Found by its name, the key of its authority is not the one that signed it.
+        // The authority was found by its name, but another key signed the certificate.
         CertificateError::BadSignature => (
             "certificate_signature",
-            "a signature of the upstream's certificate does not fit: its authority may have a new key",
+            "the upstream's certificate has a wrong signature: its authority may have a new key",
         ),
         CertificateError::Revoked => (
             "certificate_revoked",
@@ -164,7 +164,7 @@ fn alert_received(alert: AlertDescription) -> (&'static str, &'static str) {
         | AlertDescription::DecryptError
         | AlertDescription::AccessDenied => (
             "client_certificate_rejected",
-            "the upstream does not take our client certificate",
+            "the upstream refuses our client certificate",
         ),
         AlertDescription::ProtocolVersion => (
             "version",

@@ -39,7 +39,7 @@ pub(super) fn crls(
 pub(super) fn own_key(own: &OwnCertificate) -> Result<PrivateKeyDer<'static>, Box<Diagnostic>> {
     let text = &own.key.text;
     if text.contains("Proc-Type: 4,ENCRYPTED") {
-        let why = "it is encrypted in the old way of OpenSSL, which keeps nobody out";
+        let why = "it is encrypted in the old way of OpenSSL, which is weak";
         let help = "run `openssl pkcs8 -topk8 -in OLD -out NEW`, and name the new one";
         return Err(Box::new(wrong(&own.key, why).help(help)));
     }
@@ -124,7 +124,7 @@ pub(super) fn not_before(certificate: &CertificateDer<'_>) -> Option<Timestamp> 
     timestamp(parsed.validity().not_before)
 }
 
-/// Whom a certificate is for, for a person: the names that count, else its subject.
+/// The subject of a certificate, for a person: the names that count, else its subject field.
 pub(super) fn names(certificate: &CertificateDer<'_>) -> String {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return String::new();

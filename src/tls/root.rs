@@ -29,7 +29,7 @@ pub struct NewAuthority {
 }
 
 impl NewAuthority {
-    /// Makes one that can vouch for `names` and for no other: P-256, path length 0, one year,
+    /// Makes an authority that can sign for `names` and no other: P-256, path length 0, one year,
     /// critical name constraints, for servers only.
     pub fn make(names: &Names, now: Timestamp) -> Result<Self, MintError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
@@ -69,9 +69,9 @@ pub struct Facts {
     pub not_before: Timestamp,
     /// Until when.
     pub not_after: Timestamp,
-    /// Names and networks that it can vouch for; empty: whatever is not excluded.
+    /// Names and networks that it can sign for; empty: all that are not excluded.
     pub permitted: Vec<String>,
-    /// Names and networks that it cannot vouch for.
+    /// Names and networks that it cannot sign for.
     pub excluded: Vec<String>,
     /// The same, to compare with.
     pub constraints: Constraints,

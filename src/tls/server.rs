@@ -159,9 +159,9 @@ impl Server {
         })
     }
 
-    /// One that shows a certificate that the local authority made. No session is resumed: whoever
-    /// comes back is shown what holds then, and nothing is kept for names that are never asked for
-    /// again.
+    /// A configuration that shows a certificate of the local authority. No session is resumed: a
+    /// client that comes back sees the current certificate, and no memory is kept for names that are
+    /// never asked for again.
     pub(super) fn minted(
         certified: CertifiedKey,
         protocols: &[&[u8]],

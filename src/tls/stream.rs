@@ -14,8 +14,8 @@ const LAST_WORDS: usize = 64 << 10;
 /// TLS with a server.
 ///
 /// In TLS 1.3 a server says what it thinks of our certificate after the handshake, and may have
-/// hung up when the first request is written. So a write that finds nobody there looks for what the
-/// server said last: the error then has the reason, for
+/// hung up when the first request is written. So a write that fails looks for what the server said
+/// last: the error then has the reason, for
 /// [`TlsFailure::in_error`](super::TlsFailure::in_error).
 #[derive(Debug)]
 pub struct ClientStream<S> {
@@ -39,7 +39,7 @@ impl<S> ClientStream<S> {
 type Written<T> = Poll<io::Result<T>>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
-    /// Writes, and says why where nobody is there.
+    /// Writes; the error says why the server hung up.
     fn write<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -65,7 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         let (socket, session) = self.tls.get_mut();
         let mut bytes = [0; 4096];
         for _ in 0..LAST_WORDS / bytes.len() {
-            // Whoever reads at the same time may have found it.
+            // A read at the same time may have found it.
             if let Err(why) = session.process_new_packets() {
                 return Poll::Ready(Some(io::Error::new(io::ErrorKind::InvalidData, why)));
             }

@@ -1,4 +1,4 @@
-//! How to speak TLS onward: with which certificate, believing whom.
+//! How to speak TLS onward: with which certificate, and which authorities are trusted.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub enum Alpn {
 /// A handshake with an upstream that came to its end.
 #[derive(Debug)]
 pub struct Entered<S> {
-    /// What is said from here on.
+    /// The present configuration.
     pub stream: Box<ClientStream<S>>,
     /// Whether it speaks HTTP/2.
     pub http2: bool,
@@ -87,7 +87,7 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// The way of destinations for which nothing is said: `None` where nobody is trusted.
+    /// The configuration for destinations without an `[upstream]`: `None` without root certificates.
     pub(super) fn system(roots: &Roots, clock: &Clock) -> Option<Self> {
         if roots.is_empty() {
             return None;
@@ -356,8 +356,8 @@ impl Making<'_> {
         Ok(all)
     }
 
-    /// One that is not good now is taken nevertheless, with a warning: a gate that does not start
-    /// helps nobody, and the upstream says what it thinks of ours.
+    /// A certificate that is not valid now is used with a warning: the gate still starts, and the
+    /// upstream refuses what it does not accept.
     fn show(&mut self, file: &PemFile, kind: &'static str, certificate: &CertificateDer<'_>) {
         let Some(shown) = Shown::new(self.written, file, kind, certificate) else {
             return;
@@ -445,7 +445,7 @@ fn unusable(written: &config::Upstream, why: &rustls::Error) -> Diagnostic {
 }
 
 fn no_roots(written: &config::Upstream) -> Diagnostic {
-    let message = "nobody is known who could vouch for it";
+    let message = "no root certificates are known for it";
     Diagnostic::error("no-roots", written.place.clone(), message)
         .help("name `roots`, or install the certificates of the system")
 }

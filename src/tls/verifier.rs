@@ -130,7 +130,7 @@ impl Verifier {
     }
 
     /// Whether one of the keys of a verified chain is pinned. What a server sends beside that chain
-    /// does not count: anybody can send a certificate that is pinned along with their own.
+    /// does not count: a server can send the pinned certificate along with its own.
     fn is_pinned(&self, path: &VerifiedPath<'_>) -> bool {
         let mut between = path.intermediate_certificates();
         let root = sequence(&path.anchor().subject_public_key_info);

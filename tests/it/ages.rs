@@ -196,7 +196,7 @@ fn a_registry_that_never_answers_holds_nobody_up() {
 }
 
 #[test]
-fn whoever_may_not_read_the_index_is_not_told_by_it() {
+fn a_caller_that_may_not_read_the_index_learns_nothing_from_it() {
     let lines = format!("{NPM}does.operations = [\"download\"]\n");
     let world = World::start(|url| npm_registry_of(url, &ago(30)), &lines, "");
     world.refuses("/demo/-/demo-1.0.0.tgz", "may not be read");

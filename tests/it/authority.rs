@@ -1,4 +1,4 @@
-//! The local authority: who may read its key, what it can vouch for, where clients find it.
+//! The local authority: who may read its key, what it can sign for, where clients find it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -135,7 +135,7 @@ fn curl(gate: &Gate, path: &str) -> Outcome {
 }
 
 #[test]
-fn a_new_authority_vouches_for_what_is_inspected_and_for_nothing_else() {
+fn a_new_authority_signs_for_what_is_inspected_and_for_nothing_else() {
     let bench = Bench::new(INSPECT);
     bench.run("ca init --config tidegate.toml").succeeded();
     let mode = std::fs::metadata(bench.path("ca.key"))
@@ -206,7 +206,7 @@ fn an_authority_is_never_written_over_unasked() {
 }
 
 #[test]
-fn where_nothing_is_inspected_there_is_nothing_to_vouch_for() {
+fn without_inspection_no_authority_is_made() {
     let bench = Bench::new("[inspect]\nca-cert = \"ca.pem\"\nca-key = \"ca.key\"\n");
     let refused = bench.run("ca init --config tidegate.toml").failed();
     assert_eq!(refused.code, Some(2));
@@ -393,7 +393,7 @@ fn a_running_gate_takes_a_new_authority_and_publishes_both() {
     );
 }
 
-/// Shakes hands with whoever comes, once; whether it came to its end.
+/// Completes one TLS handshake with the next client; whether it came to its end.
 fn serve(server: &Arc<Server>, listener: std::net::TcpListener) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

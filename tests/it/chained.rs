@@ -18,7 +18,7 @@ const HOST: &str = "services.example.com";
 /// What squid is told, in the forms in which it could leak.
 const SECRETS: [&str; 2] = ["hunter2", "YW5hOmh1bnRlcjI="];
 
-/// Whoever is restricted writes to no registry.
+/// A restricted caller writes to no registry.
 const RESTRICTED: &str = r#"
 [tiers]
 order = ["open", "restricted"]

@@ -198,7 +198,7 @@ impl World {
         lines.into_iter().filter(Line::is_decision).collect()
     }
 
-    /// Each of these is on record once or more, as decided and by whom; and nothing else is.
+    /// Each of these is on record once or more, with its decision and caller; and nothing else is.
     #[track_caller]
     fn recorded(&self, wanted: &[(&str, &str, &str)]) {
         let lines = self.decisions();

@@ -142,7 +142,7 @@ fn a_foreign_credential_does_not_leave_in_http2() {
     saw_only_ours(&origin.requests());
 }
 
-/// A forge that lets in whoever has any password.
+/// A forge that accepts every password.
 fn forge(root: &TempDir, pki: &Pki) -> Origin {
     let backend = git_backend(root.path().to_owned());
     origin("https", pki, HOST, move |_| {

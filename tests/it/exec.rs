@@ -305,7 +305,7 @@ fn a_jail_lets_one_out_and_keeps_the_rest() {
     }
 }
 
-/// Runs a program of somebody else behind a gate of its own; what it asked names everything.
+/// Runs a third-party program behind a gate of its own; the outcome has its requests.
 #[track_caller]
 fn passes(world: &World, ca: &Path, script: &str, program: &str) {
     let mut prepared = world.prepared("web", &[], script);

@@ -282,7 +282,7 @@ fn a_body_without_a_length_goes_on_in_chunks() {
 }
 
 #[test]
-fn whoever_breaks_a_tunnel_off_is_told_to_the_other_side() {
+fn an_end_of_a_tunnel_by_one_side_reaches_the_other_side() {
     let (listener, port) = listener();
     let bench = Bench::start(port);
     let client = bench.connect();

@@ -81,7 +81,7 @@ impl Bench {
         fields(&self.head(method))
     }
 
-    /// Somebody else is served, over both versions.
+    /// Another client is served, over both versions.
     #[track_caller]
     pub(crate) fn serves_others(&self) {
         let url = format!("http://{HOST}:{}/", self.origin.port());
@@ -424,7 +424,7 @@ fn a_client_that_says_it_leaves_still_gets_its_answer() {
 /// What a head is changed into: pseudo-fields and fields in any order, any octets.
 type Head = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// A request that must not reach an origin, whoever reads it.
+/// A request that must not reach an origin, in any reading of it.
 struct Row {
     what: &'static str,
     change: fn(&mut Head),

@@ -302,7 +302,7 @@ fn a_name_inside_that_is_not_the_one_of_the_tunnel_is_refused() {
 }
 
 #[test]
-fn whoever_names_nobody_inside_a_tunnel_to_a_name_is_refused() {
+fn a_client_without_server_name_in_a_tunnel_to_a_name_is_refused() {
     let bench = Bench::start("");
     let outcome = bench
         .inside
@@ -317,7 +317,7 @@ fn whoever_names_nobody_inside_a_tunnel_to_a_name_is_refused() {
 }
 
 #[test]
-fn an_address_is_vouched_for_as_an_address() {
+fn an_address_has_a_certificate_for_an_address() {
     let pki = Pki::new();
     let origin = Origin::tls(&pki, &["127.0.0.1"]);
     let rules = inspected("address", "127.0.0.1", origin.port(), "");
@@ -384,13 +384,13 @@ fn an_upstream_whose_certificate_is_for_another_name_is_refused() {
 }
 
 #[test]
-fn an_upstream_that_nobody_vouches_for_is_refused() {
+fn an_upstream_of_an_unknown_authority_is_refused() {
     let origin = Origin::tls(&Pki::stranger(), &[HOST]);
     refused_for(
         &origin,
         &Pki::new(),
         "certificate_unknown_issuer",
-        "no root",
+        "no trusted root",
     );
 }
 

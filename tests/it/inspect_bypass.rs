@@ -283,7 +283,7 @@ fn a_body_that_is_too_large_to_be_read_does_not_pass_unread() {
 
 #[test]
 fn where_no_certificate_can_be_made_nothing_passes() {
-    // An authority that may not vouch for the host: clients would take its word for another one.
+    // An authority that may not sign for the host.
     let bench = Bench::start("");
     for target in ["[::1]:443", "a_b.example.com:443"] {
         let answer = bench.inside.gate.client().connect(target);

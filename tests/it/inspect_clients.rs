@@ -13,7 +13,7 @@ use crate::kit::{
 
 const HOST: &str = "packages.example.com";
 
-/// Callers are restricted, and whoever is restricted never publishes.
+/// Callers are restricted, and a restricted caller never publishes.
 const RESTRICTED: &str = r#"
 [tiers]
 order = ["open", "restricted"]

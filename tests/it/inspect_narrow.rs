@@ -82,7 +82,7 @@ fn an_authority_that_is_too_narrow_is_told_before_the_200() {
 }
 
 #[test]
-fn an_address_that_an_authority_may_not_vouch_for_is_told_before_the_200() {
+fn an_address_outside_of_the_authoritys_names_is_refused_before_the_200() {
     let no_addresses = |params: &mut CertificateParams| {
         let all = rcgen::CidrSubnet::from_addr_prefix([0, 0, 0, 0].into(), 0);
         let constraints = params.name_constraints.as_mut().expect("constraints");

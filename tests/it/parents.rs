@@ -261,11 +261,11 @@ fn a_parent_that_wants_a_certificate_says_so() {
         "wants a client certificate",
     );
     assert_eq!(dials(&near, "tls"), 1);
-    // Of a parent that nobody vouches for nothing is taken either.
+    // A parent with a certificate of an unknown authority is refused as well.
     let strange = outer(&Pki::new(), &far, &rules, true);
     failed(
         &strange.client().connect(&format!("{HOST}:443")),
-        "a signature of the upstream's certificate does not fit",
+        "the upstream's certificate has a wrong signature",
     );
 }
 

@@ -193,7 +193,7 @@ fn tampering_is_told_with_file_line_and_number() {
             "{wanted}: {said}"
         );
     }
-    // A chain that anybody could compute, without a signature.
+    // A chain without a signature, which any writer could compute.
     let forged = unsigned_lines(&whole);
     let key = public_key(&gate);
     std::fs::write(&file, forged).expect("written");

@@ -12,7 +12,7 @@ use crate::kit::{
 const OPEN: &str = "github.com/acme/open-tools";
 const SECRET: &str = "github.com/acme/payments";
 
-/// Whoever opens the control socket is believed.
+/// Every client of the control socket is believed.
 const TRUST: &str = "\n[identity.session]\nlocal = \"trust\"\n";
 
 /// Each tier has one host of its own; one repository is open, one restricted.
@@ -193,7 +193,7 @@ fn two_sessions_have_two_tiers_at_the_same_time_and_neither_gets_the_others() {
     }
     // A session that only a username names has no repository.
     assert_eq!(bench.tier_of(&open.id, "no-token").0, "standard");
-    // Fields that claim to be somebody.
+    // Fields that claim an identity.
     let mut client = bench.gate.client().known_as(&secret.id, &secret.token);
     let claims = format!(
         "X-Claude-Code-Session-Id: {0}\r\nX-Tidegate-Session: {0}\r\nAuthorization: Bearer {1}\r\n",
@@ -311,7 +311,7 @@ fn a_token_is_good_only_where_it_is_bound() {
         line.text("tidegate.detail"),
         "the token is bound to another address or listener"
     );
-    // A child is bound as its parent is, whatever it wishes.
+    // A child is bound as its parent is, whatever it asks for.
     let child = bench
         .gate
         .child(&far, &json!({ "bound": { "address": "127.0.0.0/8" } }));
@@ -439,7 +439,7 @@ fn a_child_chose_its_own_name_and_ends_nothing_else_by_it() {
     let (_, line) = bench.tier_of(&child.id, &child.token);
     assert_eq!(line.text("session.id"), child.id);
     assert_eq!(line.text("tidegate.session.root"), parent.id);
-    // One that this gate does not know to live could be anybody's: naming it ends nothing of it.
+    // A session that this gate does not hold may belong to another user: naming it ends nothing.
     let stranger = uuid();
     let named = bench.gate.child(&parent, &json!({ "session": stranger }));
     let end = bench

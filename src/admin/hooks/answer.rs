@@ -1,4 +1,4 @@
-//! What an agent is told of refusals.
+//! The report on refusals that an agent receives.
 
 use std::fmt::Write as _;
 

@@ -82,7 +82,7 @@ impl Rotate {
         let kept = kept
             .filter(|it| it.not_after > now())
             .map(|it| it.der.as_slice());
-        // In this order nobody is ever shown a certificate whose authority is not published.
+        // In this order no client sees a certificate whose authority is not published.
         tls::replace(&known.previous, &tls::pem(kept), 0o644)?;
         tls::replace(key, &new.key, 0o600)?;
         tls::replace(&known.cert, &new.cert, 0o644)?;
@@ -120,15 +120,15 @@ fn lists(known: &Known) -> bool {
 fn new(known: &Known) -> Result<NewAuthority, Failed> {
     if known.names.is_empty() {
         return Err(Failed::wrong(
-            "the policy inspects nothing, so there is nothing to vouch for: write `hosts` in \
+            "the policy inspects nothing, so there is nothing to sign for: write `hosts` in \
              `[inspect]`, or `inspect = true` in a rule, and say --config FILE",
         ));
     }
     if known.names.everything {
         print::err(
             "tidegate: WARNING: the policy inspects everything in some tier, so this authority is \
-             not limited:\ntidegate: WARNING: whoever gets its key can pass for every server to \
-             whoever trusts it\n",
+             not limited:\ntidegate: WARNING: a thief of its key can pass for every server to \
+             each client that trusts it\n",
         );
     }
     NewAuthority::make(&known.names, now()).map_err(|error| Failed {

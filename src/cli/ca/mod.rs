@@ -1,4 +1,4 @@
-//! `tidegate ca`: the local authority that vouches for inspected destinations.
+//! `tidegate ca`: the local authority that signs for inspected destinations.
 
 mod install;
 mod java;
@@ -24,9 +24,9 @@ pub(super) use trust::{trusted, usual, variables};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Ca {
-    /// Make an authority that can vouch for what the policy inspects, and for nothing else.
+    /// Make an authority that can sign for what the policy inspects, and for nothing else.
     Init(make::Init),
-    /// Say what the authority is and for what it can vouch; exit code 1 where the policy inspects
+    /// Show the authority and the names that it can sign for; exit code 1 where the policy inspects
     /// more.
     Show(show::Show),
     /// Make this machine trust it, or say what to run; with --bundle or --java, write one file.
@@ -111,7 +111,7 @@ struct Known {
 impl Which {
     fn known(&self) -> Result<Known, Failed> {
         let path = self.config.clone();
-        // A certificate by its path needs no configuration that nobody named.
+        // A certificate by its path needs no configuration.
         let discovered = || super::load::find(None, self.json).path;
         let path = path.or_else(|| self.cert.is_none().then(discovered)?);
         let (config, names) = match &path {
@@ -239,7 +239,7 @@ fn lines(title: &str, facts: &Facts) -> String {
         list => wrapped(list),
     };
     format!(
-        "{title}\n  subject      {}\n  SHA-256      {}\n  valid        {} to {}\n  vouches for  {}\n",
+        "{title}\n  subject      {}\n  SHA-256      {}\n  valid        {} to {}\n  signs for    {}\n",
         print::clean(&facts.subject, 200),
         facts.fingerprint,
         facts.not_before.strftime("%F"),

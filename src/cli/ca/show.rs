@@ -34,7 +34,7 @@ impl Show {
         }
         if !missing.is_empty() {
             print::err(&format!(
-                "tidegate: the policy inspects what it cannot vouch for: {}\n",
+                "tidegate: the policy inspects what it cannot sign for: {}\n",
                 print::clean(&missing.join(", "), 2_000)
             ));
         }

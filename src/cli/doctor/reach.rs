@@ -102,7 +102,7 @@ fn datagram(target: SocketAddr) -> io::Result<Option<UdpSocket>> {
     Ok((!stays(socket.local_addr()?, target)).then_some(socket))
 }
 
-/// A long header of a version that nobody has: a server names those it has (RFC 9000, 6.1).
+/// A long header of an unused version: a server answers with its own versions (RFC 9000, 6.1).
 fn quic(target: SocketAddr) -> io::Result<Outcome> {
     let Some(socket) = datagram(target)? else {
         return Ok(Outcome::Stays);
@@ -145,7 +145,7 @@ fn dns_by_stream(target: SocketAddr) -> io::Result<Outcome> {
     Ok(judged(answer.get(2..).unwrap_or_default()))
 }
 
-/// A resolver that refuses or cannot reaches nobody; one that answers yes or no name does.
+/// A resolver that refuses or fails is no way out; one that answers, also with "no such name", is.
 fn judged(answer: &[u8]) -> Outcome {
     match answer {
         [0x74, 0x64, flags, more, ..] if flags & 0x80 != 0 && matches!(more & 0xf, 0 | 3) => {

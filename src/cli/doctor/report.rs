@@ -92,7 +92,7 @@ impl Item {
         Self::new(check, subject.into(), State::Fine, text.into())
     }
 
-    /// Nobody knows.
+    /// Not known.
     pub(super) fn unknown(
         check: &'static str,
         subject: impl Into<String>,

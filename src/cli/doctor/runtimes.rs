@@ -1,7 +1,7 @@
 //! Which programs here ask the proxy: each is run, against a proxy of our own on loopback.
 //!
 //! The variables that are set here are set for it too, with another value; those that are not
-//! stay unset. It is asked for a name below `.invalid`, which nobody has (RFC 6761).
+//! stay unset. It is asked for a name below `.invalid`, which never exists (RFC 6761).
 
 mod catcher;
 mod tried;
@@ -202,7 +202,7 @@ impl Runtime {
             .stderr(Stdio::null());
         let why = match run(&mut command, || catcher.saw(&host)) {
             Ended::Asked => return Item::fine("runtimes", self.name, "asks the proxy"),
-            Ended::Itself => "asked nobody the proxy knows of",
+            Ended::Itself => "ended without a request to the proxy",
             Ended::Late => "asked the proxy nothing in time, and was ended",
             Ended::Never => "cannot be run",
         };

@@ -1,4 +1,4 @@
-//! Unix sockets that lead out: whoever serves them does things outside of the confinement.
+//! Unix sockets that lead out: their servers act outside of the confinement.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::report::Item;
 use super::surroundings::Surroundings;
 
-/// What somebody at the other end does for whoever connects.
+/// What the server of a socket does for its clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Power {
     /// Starts programs outside.
@@ -39,9 +39,13 @@ fn item(name: &str, power: Power, path: &str) -> Item {
         Power::Runs => Item::open(
             "sockets",
             subject,
-            "starts programs outside for whoever asks",
+            "starts programs outside for every client",
         ),
-        Power::Lends => Item::finding("sockets", subject, "lends what is outside to whoever asks"),
+        Power::Lends => Item::finding(
+            "sockets",
+            subject,
+            "gives every client access to what is outside",
+        ),
     }
     .fix(fix(name))
     .probe("unix")

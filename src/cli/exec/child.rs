@@ -20,7 +20,7 @@ use crate::jail::Stops;
 
 use super::super::print;
 
-/// Signals that are meant for the command, whoever of us gets them.
+/// Signals for the command, also where the gate receives them.
 const PASSED: [Signal; 6] = [
     Signal::TERM,
     Signal::HUP,
@@ -160,7 +160,7 @@ fn is_seen(name: &Path) -> bool {
     !bare || folders.any(|folder| folder.join(name).exists())
 }
 
-/// Takes in whatever ends below us until the command itself has; stops when it stops, so that the
+/// Reaps every process below us until the command ends; stops when it stops, so that the
 /// shell above sees it.
 /// Where the child is no command, it is the helper of a jail.
 fn reap(child: Pid, command: Pid, programs: &Children) -> u8 {
@@ -269,7 +269,7 @@ impl Signals {
     }
 }
 
-/// Tells of a signal for as long as somebody hears it.
+/// Sends a signal on until its receiver is gone.
 async fn tell_of(passed: Signal, mut arrives: unix::Signal, tell: mpsc::Sender<Signal>) {
     loop {
         tokio::select! {

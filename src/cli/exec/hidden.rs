@@ -72,7 +72,7 @@ fn includes(table: &toml::Table, folder: &Path) -> Vec<PathBuf> {
     patterns.map(place).collect()
 }
 
-/// The files that a value names, whatever its key is: what a later version adds is among them.
+/// The files that a value of any key names, so that keys of later versions are among them.
 fn named(value: &Value, folder: &Path, into: &mut Vec<PathBuf>) {
     match value {
         Value::String(text) => {

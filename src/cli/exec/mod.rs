@@ -53,7 +53,7 @@ const LIFETIME: Duration = Duration::from_hours(24 * 30);
 const OBSERVING: &str =
     "tidegate: OBSERVING: the rules refuse nothing; the end shows what they would refuse\n";
 
-/// What is said where the words of Claude Code stand in a script.
+/// The note where the command line of Claude Code stands in a script.
 const WITHOUT_HOOKS: &str = "tidegate: a script starts Claude Code, so the hooks of this run are not added. \
     Without them tool calls are not on record, and the agent is not told what is refused. Write them \
     once: tidegate init claude-code --launched --write\n";

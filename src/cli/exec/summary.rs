@@ -1,4 +1,4 @@
-//! What is said at the end: what passed, what was asked and refused, and what to type next.
+//! The summary at the end: what passed, what was asked and refused, and the next commands.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(super) struct End<'a> {
     pub(super) observed: bool,
 }
 
-/// What became of flows, in the order in which it is said.
+/// The outcomes of flows, in the order of the summary.
 const GROUPS: [&str; 5] = ["allowed", "observed", "asked", "refused", "failed"];
 
 fn group(kind: &Kind) -> &'static str {

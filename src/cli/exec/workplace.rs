@@ -16,7 +16,7 @@ use super::super::print;
 pub(super) struct FolderEvidence {
     /// What its working copy says.
     pub(super) copy: WorkingCopy,
-    /// What the gate is told of it.
+    /// The part of it that is sent to the gate.
     pub(super) workplace: Workplace,
     /// The folder, without symbolic links.
     folder: Option<PathBuf>,
@@ -65,7 +65,7 @@ impl FolderEvidence {
         Ok(())
     }
 
-    /// The folder, as a gate is told it.
+    /// The folder, as it is sent to a gate.
     pub(super) fn folder(&self) -> Option<String> {
         let text = self.folder.as_deref()?.to_str()?;
         (!text.chars().any(char::is_control)).then(|| text.to_owned())

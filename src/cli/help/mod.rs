@@ -101,7 +101,7 @@ fn command(words: &[String]) -> Answer {
     Answer::Yes
 }
 
-/// What is said where no chapter and no command has that name.
+/// The error where no chapter and no command has that name.
 fn unknown(topic: &str) -> String {
     let chapters = CHAPTERS.iter().map(|chapter| chapter.name);
     let shown = print::clean(topic, 40);

@@ -17,7 +17,7 @@ use crate::config;
 const BEGIN: &str = "tidegate: begin (written by `tidegate init`)";
 const END: &str = "tidegate: end";
 
-/// What the model is told, in a file that the agent reads into each session.
+/// The instructions for the model, in a file that the agent reads into each session.
 const CONTEXT: &str = "\
 Network connections of this machine go through tidegate, a filter that decides each of them by policy.
 A refused connection ends with status 403, or its name does not exist. A refusal is a decision, not a
@@ -49,7 +49,7 @@ pub(in crate::cli) struct Other {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
     #[arg(value_parser = Proxy::parse)]
     proxy: Proxy,
-    /// The configuration of the gate: where it inspects, the agent is told what to trust [default:
+    /// The configuration of the gate: where it inspects, the agent gets the authority to trust [default:
     /// `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,

@@ -24,7 +24,7 @@ use super::super::env::Proxy;
 use super::super::{Answer, admin, print};
 use super::{Door, Failure, block};
 
-/// Bytes of what a hook is told: the answer of a tool is among them.
+/// The most bytes of a hook's input, which contains the answer of a tool.
 const MAX_REPORT: u64 = 16 << 20;
 /// Time for a report: an agent waits for its hook.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(4);

@@ -88,7 +88,7 @@ pub(in crate::cli) struct Start {
     door: Door,
 }
 
-/// A folder as a gate is told it: without symbolic links. `None` where it is not plain text.
+/// A folder as it is sent to a gate: without symbolic links. `None` where it is not plain text.
 pub(super) fn plain_folder(folder: &Path) -> Option<String> {
     let folder = folder.canonicalize().ok()?;
     let text = folder.to_str()?;

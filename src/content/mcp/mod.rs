@@ -59,7 +59,7 @@ pub(super) fn read(
     };
     match method {
         "POST" => posted(head, fields, body).map_or_else(Progress::Malformed, Progress::Done),
-        // A server that no policy lists may read a message whatever the method.
+        // A server that no policy lists may read a message with any method.
         _ if !body.is_empty() && call(head).server.is_none() => {
             posted(head, fields, body).map_or_else(Progress::Malformed, Progress::Done)
         }

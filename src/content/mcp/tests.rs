@@ -257,7 +257,7 @@ fn streams_and_the_end_of_a_session_have_no_message() {
 }
 
 #[test]
-fn messages_are_found_where_nobody_announced_them() {
+fn messages_are_found_without_an_announced_server() {
     for text in [
         CALL,
         &format!(" [{CALL}]"),

@@ -20,7 +20,7 @@ const WORD: usize = 40;
 pub(super) struct Answer {
     /// Its status.
     pub(super) status: u16,
-    /// Why, in a word, where it says so.
+    /// The reason, in a word, where the answer has one.
     pub(super) word: Option<Box<str>>,
 }
 
@@ -31,7 +31,7 @@ impl Answer {
     }
 }
 
-/// Reads the answer. What follows an opened tunnel's head is the tunnel's, whatever lengths the
+/// Reads the answer. The bytes after an opened tunnel's head belong to the tunnel, with any lengths the
 /// head names (RFC 9110 section 9.3.6), and stays in the stream.
 pub(super) async fn read(stream: &mut Stream) -> Result<Answer, ParentError> {
     for _ in 0..MOST_INTERIM {

@@ -2,8 +2,8 @@
 //!
 //! A gate that keeps a copy of its configuration reads the file again as well, where the parent
 //! refuses what it said: operators rotate credentials while sessions last for days. The file decides
-//! nothing but what this parent is told, and it is read only where nobody but root and the gate's
-//! user can change it. Which file, which command and which parent stay as they were at the start.
+//! only what this parent is sent, and it is read only where no user but root and the gate's own
+//! can change it. The file, the command and the parent stay as they were at the start.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -98,9 +98,9 @@ impl Keeper {
             return known;
         }
         let Ok(_turn) = self.turn.acquire().await else {
-            return Err(ParentError::Credential("nobody can be asked for it"));
+            return Err(ParentError::Credential("no file or command is configured"));
         };
-        // Somebody else may have had the turn before.
+        // Another task may have had the turn before.
         if let Some(known) = self.newer_than(newer_than) {
             return known;
         }
@@ -116,7 +116,7 @@ impl Keeper {
         let said = self.programs.run(words, &why, &self.clock).await;
         let said = said.map_err(|error| error.sentence())?;
         let said = String::from_utf8(said);
-        let said = said.map_err(|_| "its command says something that is no text")?;
+        let said = said.map_err(|_| "the output of its command is no text")?;
         Authorization::parse(&said)
     }
 
@@ -223,7 +223,7 @@ mod tests {
         let keeper = keeper(source);
         assert_eq!(keeper.other_than(&old).await, None);
         std::fs::write(&path, "a:new").unwrap();
-        // A pipe that nobody writes to does not hold it up.
+        // A pipe without a writer does not block it.
         std::fs::remove_file(&path).unwrap();
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         let fifo = rustix::fs::FileType::Fifo;

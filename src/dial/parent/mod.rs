@@ -1,9 +1,9 @@
 //! Parent proxies: targets that are reached by another proxy, which is asked for a tunnel, or for
 //! the plain request itself.
 //!
-//! The policy has decided before. A parent is somebody whom the operator named: it may be at a
-//! private address, but never at one of our own listeners. One that refuses has the last word; the
-//! next is only tried where one cannot be reached.
+//! The policy has decided before. The operator names each parent: a parent may be at a private
+//! address, but never at one of our own listeners. A refusal by a parent is final: the next parent
+//! is tried only where one cannot be reached.
 
 mod answer;
 mod credential;
@@ -44,7 +44,7 @@ pub struct Parent {
 pub struct Through {
     /// Who takes us there.
     pub parent: Arc<Parent>,
-    /// What is said to it of who we are.
+    /// Our credential for it.
     pub authorization: Option<Authorization>,
     /// The address that was judged, and to which it leads; `None` where the parent alone knows it.
     pub judged: Option<SocketAddr>,
@@ -84,13 +84,13 @@ pub enum ParentError {
     /// Its answer is none.
     #[error("the parent cannot be understood: {0}")]
     Garbled(&'static str),
-    /// The credential for it is not to be had.
+    /// The credential for it cannot be read.
     #[error("there is no credential for the parent: {0}")]
     Credential(&'static str),
     /// The caller may not have one more connection to the outside.
     #[error("as many connections to the outside are open as this caller may have")]
     NoDescriptor,
-    /// Its address is one of our own listeners, or one that nobody may dial.
+    /// Its address is one of our own listeners, or closed by the floor.
     #[error("the parent is this proxy itself, or at an address that is never dialled")]
     Own,
     /// It says no.
@@ -135,8 +135,8 @@ impl ParentError {
         }
     }
 
-    /// Whether it says something about the parent, not about the target or about us. Silence does
-    /// not: whoever asks for a target that never answers could take the parent from everybody.
+    /// Whether the error is about the parent, not about the target or about us. A time-out is
+    /// not: else a caller with a target that never answers could take the parent from all callers.
     fn is_ill_health(&self) -> bool {
         matches!(self, Self::Garbled(_) | Self::Tls(_) | Self::Unreachable(_))
     }

@@ -43,7 +43,7 @@ enum State {
 /// The most digits of a size: 64 bits.
 const MOST_DIGITS: u32 = 16;
 
-/// The most bytes of chunk extensions in one body. Nobody uses them but to flood.
+/// The most bytes of chunk extensions in one body. Only floods use more.
 const MOST_EXTENSIONS: usize = 16 * 1024;
 
 /// The most bytes of trailers.
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_the_same_in_whatever_pieces_it_comes() {
+    fn content_does_not_depend_on_the_pieces_in_which_it_comes() {
         let text = b"5\r\nhello\r\n0006;a=b\r\n world\r\n0\r\nA: b\r\n\r\nGET";
         for step in 1..=text.len() {
             let decoded = decode(text, step).expect("good");
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_exactly_a_chunk_is_refused() {
+    fn a_malformed_chunk_is_refused() {
         for text in [
             "FFFFFFFFFFFFFFFF0\r\n",
             "00000000000000001\r\nx\r\n0\r\n\r\n",

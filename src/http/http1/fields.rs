@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-/// How many fields a head may have, whatever the configuration says.
+/// The most fields of a head; no configuration raises it.
 pub(super) const MOST_FIELDS: usize = 256;
 
 /// The name of a gate, as it stands in what a gate tells its clients.
@@ -296,7 +296,7 @@ pub(super) fn contains_gate(text: &[u8]) -> bool {
         .any(|part| part.eq_ignore_ascii_case(GATE))
 }
 
-/// Who took a message before, as `Via` says; `None`: nobody.
+/// The proxies that forwarded a message before, as `Via` lists them; `None`: no proxy.
 pub(crate) fn via_before(fields: &Fields) -> Option<Box<str>> {
     let elements = fields.elements(Name::Via);
     let elements: Vec<_> = elements.map(String::from_utf8_lossy).collect();

@@ -1,7 +1,7 @@
 //! HTTP/1 by hand (RFC 9110, RFC 9112): heads, bodies, and what a proxy writes on.
 //!
 //! A proxy that judges requests must read them exactly as the origin will. So a head is taken
-//! apart once, strictly; whatever two readers could take in two ways is refused; and what goes on
+//! apart once, strictly; a message that two parsers could read in two ways is refused; and what goes on
 //! is written anew from what was understood, with a framing of our own.
 //!
 //! Why not a ready-made server: the cost of a tunnel is system calls, and everything between them
@@ -49,7 +49,7 @@ pub(crate) enum BodyLength {
     Length(u64),
     /// No body, and nothing said about one.
     None,
-    /// Whatever comes until the connection ends, or the stream of HTTP/2; requests only there.
+    /// All bytes until the connection or the HTTP/2 stream ends; of requests only on HTTP/2.
     UntilClose,
 }
 

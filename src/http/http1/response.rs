@@ -47,7 +47,7 @@ pub(crate) enum ResponseError {
     /// A field that is not `name: value`.
     #[error("a header field of the response is malformed")]
     Field,
-    /// 101, and nobody asked for it.
+    /// 101 to a request that asked for no upgrade.
     #[error("the response changes to a protocol that was not asked for")]
     Protocol,
     /// The first line is not that of a response.

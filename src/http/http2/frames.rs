@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_may_spend_more_than_there_is() {
+    fn no_stream_sends_more_than_its_window() {
         let mut allowance = Allowance {
             left: BURST,
             since: Clock::system().instant(),

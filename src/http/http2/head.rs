@@ -39,7 +39,7 @@ pub(super) fn request(
     head.version = Version::Http2;
     head.keep_alive = false;
     if extended {
-        // It must not go on as a mere GET, whatever its fields did to the upgrade.
+        // It must not go on as a plain GET, even where its fields break the upgrade.
         if head.upgrade() != Some(WEBSOCKET) || !head.body.is_empty() {
             return Err(HeadError::Socket);
         }

@@ -32,7 +32,7 @@ const STREAMS: u32 = 128;
 /// Bytes that a client may send on one stream, and on all, before we have passed them on.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes that small DATA frames may cost us beyond what is in them while nobody takes them: 256 a
+/// Bytes that small DATA frames may cost us beyond what is in them while they wait to be read: 256 a
 /// frame, so about 2048 frames. Of empty ones the library takes 100 in all.
 const SMALL_DATA: usize = 512 * 1024;
 /// Bytes of one stream that wait to be sent.

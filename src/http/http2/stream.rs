@@ -100,7 +100,7 @@ impl Stream {
         lock(&self.sending).poll_write(cx, bytes)
     }
 
-    /// Ready when the client broke off, also while nobody reads or writes.
+    /// Ready when the client broke off, also while there is no read or write.
     pub(crate) fn gone(&self) -> impl Future<Output = io::Error> + use<> {
         let sending = self.sending.clone();
         poll_fn(move |cx| lock(&sending).poll_reset(cx))

@@ -335,7 +335,7 @@ fn child_of_agent(process: &Process, agent: Option<u32>) -> Option<Child> {
 }
 
 impl Book {
-    /// Open calls for which that holds: of those that the agent reported, else of the others. Reports
+    /// Open calls for which `holds` is true: calls that the agent reported, else other calls. Reports
     /// of any process do not hide a call that the agent reported.
     fn open_calls(&self, holds: impl Fn(&&Entry) -> bool) -> Vec<&Entry> {
         let open: Vec<&Entry> = self

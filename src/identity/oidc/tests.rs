@@ -286,7 +286,7 @@ fn a_public_key_is_no_secret_of_hmac() {
 }
 
 #[tokio::test]
-async fn keys_are_fetched_seldom_and_kept_while_nobody_answers() {
+async fn keys_are_fetched_seldom_and_kept_while_the_server_does_not_answer() {
     let key = Signing::new();
     let ring = Keyring::new(Duration::from_hours(1));
     let fetches = std::cell::Cell::new(0);
@@ -296,7 +296,7 @@ async fn keys_are_fetched_seldom_and_kept_while_nobody_answers() {
         async { keys }
     };
     let at = |seconds: i64| Timestamp::from_second(NOW + seconds).unwrap();
-    // Nobody answers: nothing, and not asked again at once.
+    // The server does not answer: no keys, and no second request at once.
     assert!(ring.keys(at(0), || answer(false)).await.is_none());
     assert!(ring.keys(at(1), || answer(true)).await.is_none());
     assert_eq!(fetches.get(), 1);
@@ -314,7 +314,7 @@ async fn keys_are_fetched_seldom_and_kept_while_nobody_answers() {
     assert_eq!(fetches.get(), 2);
     let newer = ring.newer(&first, at(71), || answer(true)).await;
     assert!(newer.is_some() && fetches.get() == 3);
-    // Past their time: still used while nobody answers, and not for ever.
+    // Past their time: still used while the server does not answer, and not for ever.
     assert!(ring.keys(at(400), || answer(false)).await.is_some());
     assert!(
         ring.keys(at(71 + 300 + 3600), || answer(false))

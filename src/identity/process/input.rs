@@ -3,7 +3,7 @@
 //! An agent makes a pair of Unix sockets, keeps one end, and starts its hook with the other end as
 //! standard input. Only the holder of the first end can send to the second, and the kernel says
 //! which process made the pair (`SO_PEERCRED`). So what the gate reads there was written by the
-//! agent, whatever process holds the second end and whatever program that process runs. A pipe gives
+//! agent, independent of the process that holds the second end and of its program. A pipe gives
 //! no such assurance: each process of the user can open it for writing (`/proc/PID/fd`).
 
 use std::os::fd::OwnedFd;

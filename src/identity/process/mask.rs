@@ -93,7 +93,7 @@ struct Quoted {
 
 impl Line {
     /// Takes one word of the command. The words of a script (`sh -c SCRIPT`) are separated by its
-    /// blanks; any other word is one value, whatever blanks it has.
+    /// blanks; any other word is one value, even with blanks in it.
     fn word(&mut self, word: &str, is_script: bool) {
         let has_blanks = word.contains(char::is_whitespace);
         if has_blanks && !is_script {

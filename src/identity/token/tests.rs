@@ -167,7 +167,7 @@ fn a_changed_token_is_none() {
 }
 
 #[test]
-fn the_algorithm_is_ours_whatever_the_header_says() {
+fn the_header_does_not_choose_the_algorithm() {
     let signer = signer();
     let tokens = tokens(&[&signer]);
     for alg in ["none", "None", "HS256", "RS256", "ES256", "EdDSA "] {
@@ -211,7 +211,7 @@ fn a_header_that_says_more_is_refused() {
 }
 
 #[test]
-fn a_token_for_somebody_else_is_none() {
+fn a_token_for_another_audience_is_refused() {
     let signer = signer();
     let tokens = tokens(&[&signer]);
     let with = |change: fn(&mut Claims)| {
@@ -237,7 +237,7 @@ fn a_token_for_somebody_else_is_none() {
 }
 
 #[test]
-fn a_claim_that_nobody_knows_could_be_a_restriction() {
+fn an_unknown_claim_is_refused_because_it_could_be_a_restriction() {
     let signer = signer();
     let tokens = tokens(&[&signer]);
     let mut json = serde_json::to_value(claims(&tokens)).unwrap();

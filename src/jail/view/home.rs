@@ -6,7 +6,7 @@ use crate::config;
 
 use super::{Content, View, settings};
 
-/// The home that the table of users names for this one, whatever `HOME` says.
+/// The home that the table of users names for this user; `HOME` is not read.
 pub(super) fn of_account() -> Option<PathBuf> {
     let table = config::read(Path::new("/etc/passwd")).ok()?;
     let home = home_in(&table, rustix::process::geteuid().as_raw())?;

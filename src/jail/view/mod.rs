@@ -40,7 +40,7 @@ const PARTS: [&str; 7] = [
 ];
 /// Folders that are the command's own, and their modes.
 const PRIVATE: [(&str, u32); 3] = [("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
-/// Folders that belong to everybody or to the system: none is a working copy.
+/// Folders that all users share, or that belong to the system: none is a working copy.
 const NO_WORKING_COPY: [&str; 12] = [
     "/", "/dev", "/home", "/mnt", "/media", "/proc", "/run", "/srv", "/sys", "/tmp", "/var",
     "/var/tmp",
@@ -111,7 +111,7 @@ pub(super) struct View {
     pub(super) without: Vec<PathBuf>,
     /// The working directory.
     pub(super) directory: PathBuf,
-    /// What the user is told: what is left out, and how it is given back.
+    /// The message to the user: what is left out, and how to give it back.
     pub(super) notes: Vec<String>,
 }
 

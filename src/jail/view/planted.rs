@@ -16,7 +16,7 @@ use super::toolchain::IN_HOME;
 const ENTRIES: [&str; 3] = ["", ".config", ".local"];
 /// Folders of the home in which links count at any depth, beside those of toolchains.
 const BELOW: [&str; 4] = ["bin", ".cargo", ".config/git", ".config/pip"];
-/// Where links count for root, to whom everything else may belong.
+/// Where links count for root, the owner of everything else.
 const OF_ROOT: [&str; 11] = [
     "/bin", "/etc", "/gnu", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/sbin", "/usr", "/var",
 ];

@@ -64,7 +64,7 @@ fn below(folders: Vec<PathBuf>, mut room: usize) -> (Vec<PathBuf>, bool) {
     (found, true)
 }
 
-/// Whether a process may hold a socket: one that nobody holds refuses. It is left to the command,
+/// Whether a process may hold a socket: a socket without a process refuses. It is left to the command,
 /// whose servers remove what an earlier run has left.
 fn may_answer(path: &Path) -> bool {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -147,7 +147,7 @@ mod tests {
         assert!(whole && may_answer(&found[0]));
         assert!(!below(vec![folder.path().to_owned()], 6).1);
         drop(listener);
-        assert!(!may_answer(&found[0]), "nobody holds it");
+        assert!(!may_answer(&found[0]), "no process holds it");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::rules::Reader;
 use crate::policy::findings::unknown;
 
 impl Reader<'_> {
-    /// The conditions on a request. Those of a deny or an ask hold whatever the case of letters.
+    /// The conditions on a request. Conditions of a deny or an ask ignore the case of letters.
     pub(super) fn conditions(&mut self, verdict: Verdict, servers: &[ServerId]) -> Conditions {
         let read = |text: &str, kind| {
             let pattern = Pattern::parse(text, kind)?;

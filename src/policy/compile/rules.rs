@@ -220,10 +220,10 @@ impl Reader<'_> {
         self.findings.push(match (pattern, pattern.width()) {
             (_, None) | (HostPattern::Exact(_), Some(Width::Customers)) => return,
             (_, Some(Width::Registry)) => Diagnostic::error("too-wide", place, message)
-                .label("a public suffix: anybody can register a name there")
+                .label("a public suffix: anyone can register a name there")
                 .help("name the domains that are meant, e.g. `*.example.com`"),
             (_, Some(Width::Customers)) => Diagnostic::warning("many-tenants", place, message)
-                .label("multi-tenant suffix: anybody can get a name there")
+                .label("multi-tenant suffix: anyone can get a name there")
                 .help("name the hosts that are meant, each by its whole name"),
         });
     }

@@ -29,13 +29,13 @@ pub(in crate::policy) struct BadPattern {
     pub(in crate::policy) help: String,
 }
 
-/// How wide a pattern is, where somebody should know.
+/// How wide a pattern is, where its author should be warned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::policy) enum Width {
     /// Anyone can get a name there as a customer of the owner: by the private section of the
     /// public suffix list, or by the list of shared domains.
     Customers,
-    /// Anybody can register a domain there.
+    /// Anyone can register a domain there.
     Registry,
 }
 
@@ -61,9 +61,9 @@ impl HostPattern {
         })
     }
 
-    /// Whether strangers can stand behind the pattern.
+    /// Whether hosts of other owners can match the pattern.
     ///
-    /// Suffixes that only private networks know are nobody's; reaching them takes `addresses`.
+    /// Suffixes of private networks have no registrar; to reach them a rule grants `addresses`.
     pub(in crate::policy) fn width(&self) -> Option<Width> {
         let (Self::Below(name) | Self::Exact(name)) = self else {
             return None;

@@ -47,7 +47,7 @@ struct Service {
     operations: Box<[Operation]>,
     /// Services whose operations count before its own, e.g. git at a forge.
     includes: Box<[Box<str>]>,
-    /// Which of its words, and of those that it has from included services, include which.
+    /// Which of its words include which, with the words of included services.
     words: Arc<Words>,
     packages: PackageForm,
     files: FileForm,

@@ -177,7 +177,7 @@ fn a_path_that_is_seen_splits_a_host() {
 }
 
 #[test]
-fn a_rule_with_hosts_assigns_its_category_whatever_else_it_says() {
+fn a_rule_with_hosts_changes_no_category() {
     let policy = with_rules(
         r#"
         [[destination]]

@@ -11,7 +11,7 @@ fn policy() -> Policy {
 }
 
 #[test]
-fn the_default_has_three_tiers_and_nobody_unattributed_is_in_the_loosest() {
+fn the_default_has_three_tiers_and_unattributed_callers_are_not_in_the_loosest() {
     let policy = policy();
     let names: Vec<&str> = policy.tiers().iter().map(|name| &**name).collect();
     assert_eq!(names, ["open", "standard", "restricted"]);

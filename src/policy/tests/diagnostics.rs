@@ -154,7 +154,7 @@ fn a_rule_that_would_allow_everything_is_refused() {
         rule_error("verdict = \"allow\"\nto.hosts = [\"*.co.uk\"]"),
         words(
             "`*.co.uk` is wider than any one owner",
-            "a public suffix: anybody can register a name there",
+            "a public suffix: anyone can register a name there",
             "name the domains that are meant, e.g. `*.example.com`"
         )
     );
@@ -302,7 +302,7 @@ fn what_is_open_to_many_tenants_is_a_warning() {
         warnings(rules),
         [words(
             "`*.github.io` is wider than any one owner",
-            "multi-tenant suffix: anybody can get a name there",
+            "multi-tenant suffix: anyone can get a name there",
             "name the hosts that are meant, each by its whole name"
         )]
     );
@@ -456,7 +456,7 @@ fn a_tier_in_which_nothing_can_pass_is_a_warning() {
 }
 
 #[test]
-fn reading_from_strangers_through_tunnels_is_a_warning() {
+fn reading_from_unknown_hosts_through_tunnels_is_a_warning() {
     let text = |opaque: &str| {
         format!(
             "[tiers]\norder = [\"a\"]\n[tier.a]\nopaque = \"{opaque}\"\nallow = [\"unknown:read\"]\n"

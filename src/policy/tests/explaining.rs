@@ -62,7 +62,7 @@ fn a_refusal_names_what_was_nearest() {
     assert_eq!(
         nearest("x.other.org:443"),
         "",
-        "nobody owns what these share"
+        "no owner has the name that these share"
     );
     let private = nearest("box.internal:443");
     assert_eq!(private, "nearest rule box: addresses do not name it");

@@ -214,7 +214,7 @@ fn another_spelling_of_a_split_path_is_denied_as_what_it_may_be() {
 }
 
 #[test]
-fn names_in_a_deny_hold_whatever_their_case() {
+fn names_in_a_deny_hold_in_either_case() {
     let policy = with_rules(
         r#"
         [[rule]]

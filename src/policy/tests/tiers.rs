@@ -163,7 +163,7 @@ fn members_are_told_by_subject_claim_or_certificate() {
 }
 
 #[test]
-fn nobody_unattributed_is_anything_but_strictest_unless_it_is_said() {
+fn unattributed_callers_are_in_the_strictest_tier_unless_the_policy_names_another() {
     let policy = compiled(TIERS);
     let who = policy.who(&Facts::default());
     assert_eq!(&**policy.tier_name(who.tier), "restricted");
@@ -194,7 +194,7 @@ fn a_session_is_no_looser_than_what_it_was_narrowed_to() {
         narrow(&["open", "restricted"]),
         ("restricted".into(), TierBasis::Session)
     );
-    // A tier that nobody knows is the strictest.
+    // An unknown tier counts as the strictest.
     assert_eq!(
         narrow(&["made-up"]),
         ("restricted".into(), TierBasis::Session)

@@ -83,7 +83,7 @@ async fn version2(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Sock
     let client = match (command, family) {
         (0x21, 0x11) => addresses::<4>(&rest),
         (0x21, 0x21) => addresses::<16>(&rest),
-        // The balancer itself looks whether we live; or nobody knows, or it has a Unix socket.
+        // A health check of the balancer itself, an unknown client, or one on a Unix socket.
         (0x20, _) | (0x21, 0x00 | 0x31) => return Ok(None),
         _ => None,
     };

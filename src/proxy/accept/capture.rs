@@ -51,7 +51,7 @@ const FIRST_V6: u128 = 0x3000_u128 << 112;
 pub struct Inside {
     /// What came out of it.
     pub sockets: Sockets,
-    /// What is said of callers from there.
+    /// The evidence on callers from there.
     pub listener: Arc<Listener>,
     /// The session of the command.
     pub tenant: Option<Tenant>,
@@ -65,7 +65,7 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
         gate: gate.clone(),
         buffers: Arc::new(crate::proxy::buffers_of(gate)),
         listeners: vec![inside.listener],
-        nobody: Arc::new(crate::proxy::nobody()),
+        unknown: Arc::new(crate::proxy::unknown_listener()),
         connections: Arc::new(Connections::new(connections, gate)),
         searches: Semaphore::new(MAX_SEARCHES),
         tenants: vec![inside.tenant],
@@ -171,7 +171,7 @@ pub(in crate::proxy) async fn serve(
         Err(refusal) => {
             let limited = connection.limit_refusal(&flow, &refusal).await;
             flow.refuse(limited.as_ref().unwrap_or(&refusal));
-            // Nobody was told a status.
+            // The client was not sent a status.
             flow.facts.status = None;
             let _ = flow.recorded(&refusal).await;
             drop(flow);

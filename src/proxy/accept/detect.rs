@@ -100,7 +100,7 @@ async fn with_tls(
         let kinds = clients
             .map(|clients| clients.identity.as_slice())
             .unwrap_or_default();
-        // A credential that is presented must be right: one that names nobody is not.
+        // A credential that is presented must be valid: an unknown user is not.
         channel.certificate = Certificate::read(chain, kinds).map(Arc::new);
         if channel.certificate.is_none() {
             metrics.handshake("client", "certificate_nameless");

@@ -46,7 +46,7 @@ enum Asker {
     Stream(SocketAddr, SocketAddr),
 }
 
-/// What a client is told of a name, and when.
+/// The answer about a name, and its time.
 struct Told {
     answer: Answer,
     /// Its place among the answers that wait, since its caller is over its rate of refusals.
@@ -137,7 +137,11 @@ impl Stub {
     }
 
     async fn known(&self, snapshot: &Snapshot, channel: &Arc<Channel>) -> Option<Known> {
-        let listener = self.shared.listeners.first().unwrap_or(&self.shared.nobody);
+        let listener = self
+            .shared
+            .listeners
+            .first()
+            .unwrap_or(&self.shared.unknown);
         let listener = snapshot.listener(listener);
         let presented = snapshot.identity.present(&listener, channel, None);
         let presented = presented.await.ok()?;

@@ -1,8 +1,7 @@
 //! The client's side of a connection: a socket, TLS over one, or one stream of HTTP/2.
 //!
-//! The stages ask all of them the same. What only a socket can do (to be waited for without a
-//! buffer, to be moved by the kernel) is asked for by name, and stays as cheap as it is without
-//! the others.
+//! The stages use one interface for all three. Two operations exist for sockets only, at no extra
+//! cost: to wait without a buffer, and to let the kernel move the bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -25,7 +24,7 @@ pub(in crate::proxy) enum ClientStream {
     Plain(TcpStream),
     /// TLS that ends here.
     Tls(Box<tls::ServerStream>),
-    /// TLS that ends here, inside a tunnel that any of the others carries.
+    /// TLS that ends here, inside a tunnel over any of the other kinds.
     Inside(Box<tls::InsideStream<Self>>),
     /// One request of a connection that carries many.
     Http2(Box<http2::Stream>),
@@ -70,8 +69,8 @@ impl ClientStream {
         }
     }
 
-    /// Waits until the client says something or is gone. A socket is waited for without a buffer;
-    /// of the others the first byte is taken into `buffer`.
+    /// Waits until the client sends a byte or closes. A socket is waited for without a buffer; from
+    /// the other kinds the first byte is read into `buffer`.
     pub(super) async fn wakes(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
         if let Self::Plain(socket) = self {
             return socket.readable().await;
@@ -83,7 +82,7 @@ impl ClientStream {
         Ok(())
     }
 
-    /// Makes the end one that nobody takes for an orderly one: what was sent is not whole.
+    /// Ends the connection with an error that the peer sees: what was sent is not whole.
     pub(in crate::proxy) fn break_off(&mut self) {
         match self {
             Self::Plain(socket) => {
@@ -97,7 +96,7 @@ impl ClientStream {
         }
     }
 
-    /// Says that the other side of a tunnel broke off, where the protocol has a word for it.
+    /// Signals that the other side of a tunnel broke off, where the protocol has a signal for it.
     pub(in crate::proxy) fn upstream_broke_off(&mut self) {
         if let Self::Http2(stream) = self {
             stream.upstream_broke_off();
@@ -106,8 +105,8 @@ impl ClientStream {
 }
 
 impl ClientRead<'_> {
-    /// Waits until the client says more or is gone: 0 where it will say no more. What had to be
-    /// read to learn that is in `buffer`.
+    /// Waits until the client sends more or closes: 0 where it closed. Bytes that had to be read for
+    /// this are in `buffer`.
     pub(in crate::proxy) async fn watch(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Plain(read) => read.peek(&mut [0]).await,

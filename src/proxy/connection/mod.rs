@@ -195,7 +195,7 @@ impl Connection {
             .unwrap_or(Next::End)
     }
 
-    /// Waits without a buffer until the client says something; `false` where it does not.
+    /// Waits without a buffer until the client sends a byte; `false` where it does not.
     async fn wakes(&mut self, longest: Duration) -> bool {
         let draining = match &self.inside {
             Some(inside) => &inside.ending,
@@ -240,7 +240,7 @@ impl Connection {
             Ok(mut flow) => {
                 flow.busy = Some(busy);
                 if self.captured.is_some() {
-                    // However it spoke, it asked nobody.
+                    // No request was read in either protocol.
                     flow.facts.protocol = Some("captured");
                 }
                 if let Some(inside) = &self.inside {
@@ -258,7 +258,7 @@ impl Connection {
         }
     }
 
-    /// Who asks, and says so in the flow.
+    /// Identifies the caller and notes it in the flow.
     pub(super) async fn identify(
         &mut self,
         flow: &mut Flow,
@@ -343,7 +343,7 @@ impl Connection {
     /// What the listener says of its callers in a generation.
     fn listener(&self, snapshot: &Snapshot) -> Arc<Listener> {
         let bound = self.shared.listeners.get(self.origin.listener);
-        snapshot.listener(bound.unwrap_or(&self.shared.nobody))
+        snapshot.listener(bound.unwrap_or(&self.shared.unknown))
     }
 
     async fn malformed(&mut self, error: HeadError) {
@@ -356,7 +356,7 @@ impl Connection {
         self.linger().await;
     }
 
-    /// Refuses a flow and says so to the client; `false` where it did not take all of the answer.
+    /// Refuses a flow and answers the client; `false` where the client did not take the whole answer.
     pub(super) async fn refuse(
         &mut self,
         flow: &mut Flow,

@@ -52,8 +52,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Counts a refusal, and holds its answer back where its caller is over a rate. `Some` is what
-    /// the caller is told instead.
+    /// Counts a refusal, and delays its answer where its caller is over a rate. `Some`: the refusal
+    /// that the caller gets instead.
     pub(in crate::proxy) async fn limit_refusal(
         &mut self,
         flow: &Flow,
@@ -70,7 +70,7 @@ impl Connection {
         }
         let limited = over_refusals(self.gate(), &rates)?;
         hold_back(self.gate(), &rates).await;
-        // A client that has not said who it is has to learn that it must.
+        // A client without credentials has to receive the 407.
         (refusal.code != Code::IdentityRequired).then_some(limited)
     }
 
@@ -91,11 +91,11 @@ impl Connection {
     /// The address of the listener: a client can choose which address of this host it connects to.
     fn bound_address(&self) -> SocketAddr {
         let bound = self.shared.listeners.get(self.origin.listener);
-        bound.unwrap_or(&self.shared.nobody).address
+        bound.unwrap_or(&self.shared.unknown).address
     }
 }
 
-/// Counts one refusal; what the caller is told where there were too many.
+/// Counts one refusal; returns the 429 where there were too many.
 pub(in crate::proxy) fn over_refusals(gate: &Gate, rates: &CallerRates) -> Option<Refusal> {
     rates.take(RateKind::Refusals).err()?;
     gate.metrics.rate_limited(RateKind::Refusals.as_str());
@@ -112,7 +112,7 @@ pub(in crate::proxy) async fn hold_back(gate: &Gate, rates: &Arc<CallerRates>) {
     }
 }
 
-/// Whether a refusal is of the caller's making.
+/// Whether the caller caused a refusal.
 fn is_counted(code: Code) -> bool {
     matches!(code.blame(), Blame::Policy | Blame::Client)
 }

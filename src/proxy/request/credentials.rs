@@ -1,7 +1,7 @@
 //! The credentials that a request presents, as keyed hashes: what rules with `credentials` compare.
 //!
 //! One secret is one hash, however it is carried: a token has the same hash as `Bearer`, as the
-//! password of Basic, in a field of its own and in the query. Whatever a server might take for a
+//! password of Basic, in a field of its own and in the query. Everything that a server might take for a
 //! credential counts as one: too many only refuse, one too few would let it leave.
 
 use base64::Engine;
@@ -13,7 +13,7 @@ use crate::http::http1::{RequestHead, carries_credential};
 use crate::name::Path;
 use crate::proxy::refusal::{Code, Refusal};
 
-/// More different credentials in one request than anybody has reason to send.
+/// The most different credentials in one request.
 const MOST: usize = 64;
 
 /// Parameters that carry a credential, without case.
@@ -80,7 +80,7 @@ pub(in crate::proxy) fn of(
     }
     shown.query(path.query().unwrap_or_default());
     if shown.hashes.len() > MOST {
-        let why = "it presents more credentials than anybody has reason to";
+        let why = "it presents too many different credentials";
         return Err(Refusal::because(Code::BadRequest, why));
     }
     Ok(shown.hashes)
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn more_credentials_than_anybody_has_are_refused() {
+    fn too_many_credentials_in_one_request_are_refused() {
         let many: Vec<_> = (0..100).map(|at| format!("c{at}=v{at}; ")).collect();
         let refused = shown("/", &format!("Cookie: {}z=1\r\n", many.concat())).unwrap_err();
         assert_eq!(refused.status(), 400);

@@ -174,7 +174,7 @@ impl Exchange<'_> {
         Some(Broken::Stale)
     }
 
-    /// What a request is worth whose parent did not take our credential.
+    /// Whether a request can be sent again after its parent refused our credential.
     async fn unknown(&self, through: Option<&Through>) -> Broken {
         let again = self.head.body.is_empty() && is_idempotent(&self.head.method);
         match through {

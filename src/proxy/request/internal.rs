@@ -13,7 +13,7 @@ use crate::tls::{self, Authority};
 
 use super::{After, requests};
 
-/// Nobody can own it: `.internal` is for private use.
+/// No registrar sells it: `.internal` is for private use.
 const NAME: &str = "tidegate.internal";
 
 /// A page: status, type, content.
@@ -151,8 +151,8 @@ const NOTHING: &str = "This is tidegate, the proxy that this machine reaches the
 
 const INSTRUCTIONS: &str = "\
 This is tidegate, the proxy that this machine reaches the outside through.
-For some destinations it looks into TLS. It vouches for them with a certificate of its own, which
-programs have to trust:
+For some destinations it looks into TLS. It shows a certificate of its own for them, which programs
+have to trust:
 
   http://tidegate.internal/ca.pem   PEM: the current certificate, then former ones
   http://tidegate.internal/ca.crt   DER: the current certificate

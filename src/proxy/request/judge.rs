@@ -26,7 +26,7 @@ const MOST: usize = 1024 * 1024;
 const MOST_OF_MODEL: usize = 8 * 1024 * 1024;
 /// What is read of a body that may still turn out to be a message of MCP.
 const MAX_UNDECIDED_SIZE: usize = 8 * 1024 * 1024;
-/// The error of JSON-RPC for what the policy refuses: of those that are left to servers.
+/// The error of JSON-RPC for what the policy refuses, from the range for servers.
 const REFUSED: i64 = -32043;
 /// Fields that say how a body is to be read: of two, the next reader might take the other.
 const ONCE: [&str; 6] = [
@@ -345,7 +345,7 @@ impl Request<'_> {
         Err(Refusal::because(Code::BadRequest, detail))
     }
 
-    /// Decides one deed; the flow says so.
+    /// Decides one fact of a request and notes the decision in the flow.
     fn judge(&self, flow: &mut Flow, deed: &RequestFacts) -> Result<Decision, Refusal> {
         flow.facts.deed = Some(Box::new(RequestFacts {
             // The record tells nothing of credentials but whether they may pass.
@@ -493,7 +493,7 @@ fn is_named(spelt: &[u8], name: &str) -> bool {
     spelt.eq_ignore_ascii_case(name.as_bytes())
 }
 
-/// As [`is_named`], for readers to whom `_` and `.` are `-`.
+/// As [`is_named`], for readers that take `_` and `.` for `-`.
 fn is_alike(spelt: &[u8], name: &str) -> bool {
     let plain = |byte: u8| if b"._".contains(&byte) { b'-' } else { byte };
     let same = |(spelt, name): (&u8, u8)| plain(*spelt).eq_ignore_ascii_case(&name);

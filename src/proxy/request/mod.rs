@@ -54,7 +54,7 @@ pub(super) async fn forward(connection: &mut Connection, mut head: RequestHead) 
             after
         }
         Err(refusal) => {
-            // A body that nobody reads would be taken for the next request, and so would bytes
+            // A body that is not read would be taken for the next request, and so would bytes
             // sent ahead into a tunnel that did not open (RFC 9931).
             let ahead = head.method == Method::Connect || !head.body.is_empty();
             let keep = head.keep_alive && !ahead;

@@ -246,7 +246,7 @@ pub(in crate::proxy) async fn secure(
     let snapshot = flow.snapshot();
     flow.facts.upstream.clone_from(&tls.upstream);
     let Some(way) = snapshot.upstreams.of(tls.upstream.as_deref()) else {
-        let detail = "nobody is trusted to vouch for a server: install root certificates";
+        let detail = "no root certificates are installed: install the certificates of the system";
         return Err(Refusal::because(Code::TlsFailed, detail));
     };
     let Some(open) = flow.open.clone() else {

@@ -1,6 +1,6 @@
 //! What a listed MCP server offers, cut down to what may be called.
 //!
-//! An agent that is not shown a tool does not try it. What is called is judged all the same.
+//! An agent does not call a tool that it is not shown. Each call is still decided.
 
 use std::io;
 use std::sync::Arc;

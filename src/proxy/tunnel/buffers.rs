@@ -27,7 +27,7 @@ pub(crate) enum Size {
     Small,
 }
 
-/// A buffer on loan: holds old bytes of anybody at first; goes back when dropped.
+/// A buffer on loan: not zeroed, may hold another flow's data until written; goes back when dropped.
 pub(crate) struct Buffer<'b> {
     shelf: &'b Shelf,
     bytes: Box<[u8]>,

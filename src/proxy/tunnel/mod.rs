@@ -93,7 +93,7 @@ async fn open(
     tunnel_to(connection, flow, &known, &target).await
 }
 
-/// Decides and dials, for a tunnel that somebody known asks for.
+/// Decides and dials, for a tunnel of an identified caller.
 pub(super) async fn tunnel_to(
     connection: &Connection,
     flow: &mut Flow,
@@ -113,7 +113,7 @@ pub(super) async fn tunnel_to(
         Inspect::No | Inspect::Passed(_) => Some(TlsMode::Opaque),
     };
     if let Inspect::Passed(rule) = &decision.inspect {
-        flow.facts.detail = Some(format!("not inspected: rule {rule} says so").into());
+        flow.facts.detail = Some(format!("not inspected, by rule {rule}").into());
     }
     let looked_into = decision.inspect == Inspect::Yes && !decision.raw;
     flow.opaque = !looked_into;
@@ -139,7 +139,7 @@ pub(super) async fn tunnel_to(
 }
 
 impl Tunnel {
-    /// A tunnel whose client was told all that it is told.
+    /// A tunnel whose client has its whole answer.
     pub(super) fn untold(flow: Flow, connection: Connection, way: Way) -> Box<Self> {
         Box::new(Self {
             flow,
@@ -303,7 +303,7 @@ impl Tunnel {
         let detail = self.flow.facts.detail.take().unwrap_or_default();
         let refusal = Refusal::because(code, detail);
         self.flow.refuse(&refusal);
-        // A log that cannot be written has no alert of its own: the tunnel ends all the same.
+        // A log that cannot be written has no TLS alert of its own: the tunnel just ends.
         let _ = self.flow.recorded(&refusal).await;
         if let Some(alert) = alert(code) {
             let saying = self.connection.say(alert);

@@ -211,7 +211,7 @@ impl Both<'_> {
         })
     }
 
-    /// As for two sockets; a client on a stream says that it is gone even where nobody reads or
+    /// As for two sockets; a client on a stream says that it is gone even without a read or
     /// writes.
     async fn run_other(
         self,
@@ -620,7 +620,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_breaks_off_is_named() {
+    async fn the_side_that_breaks_off_is_named() {
         let (near, mut client, mut upstream, far) = tunnel().await;
         let end = beside(&mut client, &mut upstream, &Counters::default(), async {
             reset(near);

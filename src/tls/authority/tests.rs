@@ -131,7 +131,7 @@ async fn the_reactor_gets_the_same_certificate_and_the_same_refusals() {
 }
 
 #[test]
-fn what_it_may_not_vouch_for_is_refused_and_said() {
+fn names_outside_of_its_constraints_are_refused() {
     let clock = clock();
     let (authority, _) = authority(&["example.com", ".suffix.example"], &clock);
     for good in ["example.com", "a.suffix.example", "a.b.suffix.example"] {
@@ -149,7 +149,7 @@ fn what_it_may_not_vouch_for_is_refused_and_said() {
 }
 
 #[test]
-fn addresses_are_vouched_for_where_their_network_is_inspected() {
+fn addresses_are_signed_for_where_their_network_is_inspected() {
     let clock = clock();
     let inspected = Names {
         networks: vec![
@@ -261,7 +261,7 @@ fn a_certificate_says_its_name_and_nothing_that_repeats() {
 }
 
 #[test]
-fn names_that_nobody_asks_for_any_more_are_forgotten() {
+fn names_that_are_no_longer_asked_for_are_forgotten() {
     let cache = Cache::new(8);
     let made = std::cell::Cell::new(0);
     let ask = |name: &str| {

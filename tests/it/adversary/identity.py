@@ -1,5 +1,5 @@
 # Ways at the identity, from a command behind a gate: each asks for a target of its own, which is
-# refused. The record says afterwards whom the gate took it for.
+# refused. The record names the caller that the gate saw.
 
 import base64
 import urllib.parse

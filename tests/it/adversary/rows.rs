@@ -93,7 +93,7 @@ impl Rows {
         self.0.len()
     }
 
-    /// Panics with the names of the ways that got through, and of those that no control covers.
+    /// Panics with the names of the ways that got through, and of the ways that no control covers.
     /// `optional` ways may fail in the control: its system does not have what they need.
     #[track_caller]
     pub(super) fn held(&self, who: &str, control: &Self, optional: &[&str]) {

@@ -1,4 +1,4 @@
-"""Outside: listens at the usual places of sockets, and greets whoever connects.
+"""Outside: listens at the usual places of sockets, and greets each client.
 
 Its arguments: a JSON file (`places`, `datagrams`: pairs of a name and a path, `sample`), and the file
 that it makes when it listens. It ends when its standard input does.

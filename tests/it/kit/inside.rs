@@ -13,7 +13,7 @@ pub(crate) const CREDENTIAL_KEY: &str = "a key for tests, of thirty-two letters"
 pub(crate) struct Inside {
     /// The gate.
     pub(crate) gate: Gate,
-    /// The authority that vouches to clients.
+    /// The authority that clients trust.
     pub(crate) trust: Pki,
     home: TempDir,
     ca: PathBuf,

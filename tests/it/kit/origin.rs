@@ -172,7 +172,7 @@ impl Origin {
 
     /// Nothing reached it: no request, no byte, no connection.
     ///
-    /// Whoever asks has an answer of the proxy in hand, and the proxy answers a refusal last.
+    /// The caller has an answer of the proxy, and the proxy answers a refusal last.
     #[track_caller]
     pub(crate) fn saw_nothing(&self) {
         let seen = self.seen.lock().expect("seen");

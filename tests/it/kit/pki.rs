@@ -36,10 +36,10 @@ impl Pki {
 
     /// Makes an authority of another name.
     pub(crate) fn stranger() -> Self {
-        Self::made("somebody else", BasicConstraints::Unconstrained)
+        Self::made("another authority", BasicConstraints::Unconstrained)
     }
 
-    /// Makes an authority that vouches for servers and for no other authority.
+    /// Makes an authority that signs for servers and for no other authority.
     pub(crate) fn for_leaves() -> Self {
         Self::made("tidegate test leaves", BasicConstraints::Constrained(0))
     }

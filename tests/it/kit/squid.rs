@@ -28,7 +28,7 @@ impl Squid {
         let address = free.local_addr().expect("an address");
         drop(free);
         let path = folder.path();
-        // It gives up root, where it has it, and writes its logs as somebody else.
+        // It gives up root, where it has it, and writes its logs as another user.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("a mode");
         let hosts: Vec<_> = names.iter().map(|it| format!("127.0.0.1 {it}\n")).collect();
         std::fs::write(path.join("hosts"), hosts.concat()).expect("a file");

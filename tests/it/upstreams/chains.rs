@@ -161,7 +161,7 @@ fn a_leaf_that_may_not_be_a_server_says_why() {
 }
 
 #[test]
-fn a_root_that_has_expired_vouches_for_nothing() {
+fn a_root_that_has_expired_is_not_trusted() {
     let ended = root(|params| params.not_after = date_time_ymd(2021, 1, 1));
     let server = origin(&ended, &[], b"", |_| {});
     assert_eq!(word(&ended, &server, "", &[]), "certificate_root_expired");

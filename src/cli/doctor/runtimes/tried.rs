@@ -1,4 +1,4 @@
-//! A program of somebody else, run until it has shown what is asked, or for a bounded time.
+//! A third-party program, run until it has shown what is asked, or for a bounded time.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};

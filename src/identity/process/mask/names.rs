@@ -27,7 +27,7 @@ pub(super) enum Named {
     Script,
 }
 
-/// A name with one of these in it, whatever is between its words, has a secret.
+/// A name that contains one of these, with any separator between its words, holds a secret.
 const INSIDE: &[&str] = &[
     "accountkey",
     "apikey",

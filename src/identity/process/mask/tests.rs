@@ -379,7 +379,7 @@ fn no_secret_of_a_command_line_is_written() {
 
 #[test]
 fn no_secret_of_a_script_is_written() {
-    // The same commands as somebody writes them for a shell.
+    // The same commands as they are written for a shell.
     let quoted = |words: &&[&str]| {
         let words = words.iter().map(|word| {
             if word.contains([' ', '\n', '&', ';', '{']) {

@@ -32,7 +32,7 @@ impl Datagrams {
     /// Call it within the runtime; the socket does not block.
     pub(in crate::proxy) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         if socket.local_addr()?.is_ipv6() {
-            // IPv6 lets nobody send from an address that only a route makes local.
+            // IPv6 sends nothing from an address that only a route makes local.
             SockRef::from(&socket).set_freebind_v6(true)?;
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         } else {

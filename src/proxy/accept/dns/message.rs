@@ -40,7 +40,7 @@ pub(super) struct Question {
     pub(super) is_internet: bool,
 }
 
-/// What is said to it.
+/// The answer to it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Answer {
     A(Ipv4Addr),
@@ -52,7 +52,7 @@ pub(super) enum Answer {
 }
 
 impl Question {
-    /// Reads a message that asks exactly one question; whatever follows it is left alone.
+    /// Reads a message that asks exactly one question; what follows the question is ignored.
     pub(super) fn parse(message: &[u8]) -> Option<Self> {
         let (header, body) = message.split_first_chunk::<HEADER>()?;
         let [id0, id1, flags, _, 0, 1, ..] = *header else {

@@ -251,7 +251,7 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
             && self.moved.load(Ordering::Relaxed) >= SPLICE_AFTER
     }
 
-    /// Takes what the socket has into a pipe, if there is a pipe to be had.
+    /// Takes what the socket has into a pipe, if a pipe is free.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
         let Some(from) = self.from.socket() else {
             self.no_pipes = true;
