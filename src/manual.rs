@@ -62,6 +62,7 @@ chapters! {
     mcp
     credentials
     ages
+    redteam
     upstreams
     parents
     operations

@@ -1,8 +1,10 @@
 //! `tidegate test`: the examples of the rules and the trials, a line for each.
 
 pub(super) mod add;
+mod redteam;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -29,6 +31,16 @@ pub(super) struct Test {
     /// The same, as other commands have it.
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
+    /// Play the red team: known attacks on coding agents, in every tier.
+    #[arg(long)]
+    redteam: bool,
+    /// Play the red team as a member of this group; may be said several times.
+    #[arg(long, requires = "redteam")]
+    group: Vec<Arc<str>>,
+    /// Play the red team as a caller with this repository (its clone URL) [default: that of each
+    /// scenario].
+    #[arg(long, requires = "redteam")]
+    repo: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -42,12 +54,15 @@ enum Verb {
 
 impl Test {
     /// A policy whose trials fail does not compile, so what failed is known from its findings only.
-    pub(super) fn perform(self) -> Answer {
-        if let Some(Verb::Add(add)) = self.verb {
+    pub(super) fn perform(mut self) -> Answer {
+        if let Some(Verb::Add(add)) = self.verb.take() {
             return add.perform();
         }
         let named = self.config.as_deref().or(self.file.as_deref());
         let loaded = Loaded::discovered(&load::find(named, self.json));
+        if self.redteam {
+            return redteam::perform(&self, &loaded);
+        }
         let results = loaded.policy.as_ref().map(run_trials).unwrap_or_default();
         let failed: Vec<&Diagnostic> = loaded
             .errors()
@@ -152,6 +167,9 @@ mod tests {
             verb: None,
             file: Some(file),
             config: None,
+            redteam: false,
+            group: Vec::new(),
+            repo: None,
             json: false,
         }
         .perform()

@@ -31,7 +31,7 @@
 //! The modules, from the bottom up; none uses another in a circle. `source` holds what was written.
 //! `pattern`, `directory`, `facts`, `flow` and `rule` hold what it means, and `compiled` all of it
 //! together: the [`Policy`]. `compile` makes one of the other. `decide` takes the order over the rules
-//! that the `index` finds, and `answer` makes the [`Decision`]. `explain`, `trial_runner`, `lint` and
+//! that the `index` finds, and `answer` makes the [`Decision`]. `explain`, `trial_runner`, `redteam`, `lint` and
 //! `reach` report over the same rules. `service` reads requests. Exceptions are read, and refused
 //! until they are supported.
 
@@ -63,6 +63,7 @@ mod paths;
 mod pattern;
 mod query;
 mod reach;
+pub mod redteam;
 mod regions;
 mod repository;
 mod reviewer;

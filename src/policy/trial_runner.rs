@@ -97,6 +97,12 @@ fn caller_text(policy: &Policy, who: &Who) -> Arc<str> {
 impl Example {
     /// Decides the flow: of https the CONNECT first, then, where TLS is inspected, the request.
     pub(super) fn decide(&self, policy: &Policy, who: &Who) -> Decision {
+        self.judge(policy, who).0
+    }
+
+    /// As [`Example::decide`], with the facts of the request that was judged; `None` where only the
+    /// CONNECT was.
+    pub(super) fn judge(&self, policy: &Policy, who: &Who) -> (Decision, Option<RequestFacts>) {
         let ask = |attempt| {
             let target = &self.target;
             policy.decide(&Query {
@@ -106,25 +112,26 @@ impl Example {
             })
         };
         let inside = match &self.request {
-            None => return ask(Attempt::Connect),
+            None => return (ask(Attempt::Connect), None),
             Some(request) if request.tls => {
                 let connect = ask(Attempt::Connect);
                 let passes = connect.would.unwrap_or(connect.verdict) == Verdict::Allow;
                 if !passes || connect.inspect != Inspect::Yes {
-                    return connect;
+                    return (connect, None);
                 }
                 request
             }
             Some(request) => request,
         };
         let deed = inside.deed(policy, &self.target);
-        ask(Attempt::Request {
+        let decision = ask(Attempt::Request {
             method: &inside.method,
             path: &inside.path,
             upgrade: false,
             tls: inside.tls,
             deed: Some(&deed),
-        })
+        });
+        (decision, Some(deed))
     }
 }
 

@@ -56,6 +56,15 @@ impl Policy {
             within: facts.within.cloned(),
         }
     }
+
+    /// A caller in exactly that tier, as an example of a rule means it.
+    pub(super) fn in_tier(&self, facts: &Facts<'_>, tier: TierId) -> Who {
+        Who {
+            tier,
+            tier_basis: TierBasis::Unattributed,
+            ..self.who(facts)
+        }
+    }
 }
 
 impl Policy {

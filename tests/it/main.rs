@@ -63,6 +63,7 @@ mod parents;
 mod paths;
 mod records;
 mod records_whole;
+mod redteam;
 mod reload;
 mod replay;
 mod retries;

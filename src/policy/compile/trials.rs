@@ -13,7 +13,7 @@ use crate::policy::query::{TierId, Who};
 use crate::policy::repository::canonical_repository;
 use crate::policy::source::{self, Placed};
 use crate::policy::trial::{Expected, Trial};
-use crate::policy::verdict::{TierBasis, Verdict};
+use crate::policy::verdict::Verdict;
 
 /// Reads all examples and trials.
 pub(super) fn compile(
@@ -62,7 +62,7 @@ fn examples(
         |facts| {
             tiers
                 .iter()
-                .map(|tier| in_tier(policy, facts, *tier))
+                .map(|tier| policy.in_tier(facts, *tier))
                 .collect()
         },
         plain,
@@ -84,15 +84,6 @@ fn examples(
                 rule: Some(id.clone()),
             });
         }
-    }
-}
-
-/// A caller in exactly that tier, as an example of a rule means it.
-fn in_tier(policy: &Policy, facts: &Facts<'_>, tier: TierId) -> Who {
-    Who {
-        tier,
-        tier_basis: TierBasis::Unattributed,
-        ..policy.who(facts)
     }
 }
 
