@@ -90,7 +90,7 @@
 //!
 //! Each module uses only those below it (a test keeps it so): `cli`, `app` · `proxy`, `admin` ·
 //! `gate`, `http` · `identity`, `dial`, `record`, `metrics`, `tls`, `jail`, `vcs`, `content` · `config` · `policy` ·
-//! `name`, `diag`, `clock`. [`policy`] and [`name`] do no I/O and read no time. `http` turns bytes
+//! `name`, `diag`, `clock`, `decimal`. [`policy`] and [`name`] do no I/O and read no time. `http` turns bytes
 //! into typed heads and bodies and back; it decides nothing.
 //!
 //! [`proxy`] has one room for each part of a flow's way: `accept` (sockets, PROXY protocol, protocol
@@ -103,6 +103,7 @@
 //! [`Target`]: name::Target
 
 pub mod clock;
+mod decimal;
 pub mod diag;
 pub mod name;
 

@@ -43,7 +43,7 @@ impl Fetches {
             trust: "none",
             user: Some(USER.into()),
             channel: Some(CHANNEL.into()),
-            server_address: Some(fetch.target.host.to_string().into()),
+            server_address: Some(fetch.target.host.text()),
             server_port: Some(fetch.target.port),
             dns_answers: (!fetch.answers.is_empty()).then(|| fetch.answers.clone()),
             protocol: Some("http"),

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
+use crate::decimal;
+
 use super::TargetError;
 
 /// The longest name in bytes, without a dot at its end (RFC 1035 section 3.1).
@@ -87,6 +89,21 @@ impl Host {
         match parse_text::<Ipv4Addr>(text) {
             Some(address) => Ok(Self::Address(address.into())),
             None => HostName::parse(text).map(Self::Name),
+        }
+    }
+}
+
+impl Host {
+    /// The text of [`Host`]'s `Display`; that of a name is shared, not copied.
+    pub fn text(&self) -> Arc<str> {
+        match self {
+            Self::Address(IpAddr::V4(address)) => {
+                let mut text = Vec::with_capacity(15);
+                decimal::put_ipv4(&mut text, *address);
+                String::from_utf8(text).unwrap_or_default().into()
+            }
+            Self::Address(IpAddr::V6(address)) => address.to_string().into(),
+            Self::Name(HostName(name)) => name.clone(),
         }
     }
 }

@@ -158,7 +158,7 @@ impl Flow {
 
     /// Says where to.
     pub(super) fn aim(&mut self, target: Target) {
-        self.facts.server_address = Some(target.host.to_string().into());
+        self.facts.server_address = Some(target.host.text());
         self.facts.server_port = Some(target.port);
         self.target = Some(target);
     }

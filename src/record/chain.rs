@@ -5,10 +5,10 @@
 //! hash of the line before, each hash covers all lines before it. A `checkpoint` line also holds a
 //! signature over the same bytes without the signature: Ed25519, with the key of this instance.
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 
-use super::json::digits;
+use crate::decimal;
 
 /// What a signature covers begins with this, so that it is a signature of nothing else.
 pub(super) const DOMAIN: &[u8] = b"tidegate-checkpoint-1\n";
@@ -41,7 +41,7 @@ impl Head {
     ) -> Self {
         let seq = self.seq + 1;
         bytes.extend_from_slice(SEQ);
-        digits(bytes, seq);
+        decimal::put(bytes, seq);
         bytes.extend_from_slice(PREV);
         hex(bytes, &self.hash);
         bytes.push(b'"');
@@ -52,7 +52,10 @@ impl Head {
             hex(bytes, signature.as_ref());
             bytes.push(b'"');
         }
-        let hash = hash(bytes.get(start..).unwrap_or_default());
+        // The brace that is hashed goes away again: one call instead of a context on the heap.
+        bytes.push(b'}');
+        let hash = to_hash(&digest(&SHA256, bytes.get(start..).unwrap_or_default()));
+        bytes.pop();
         bytes.extend_from_slice(HASH);
         hex(bytes, &hash);
         bytes.extend_from_slice(b"\"}\n");
@@ -65,8 +68,12 @@ pub(super) fn hash(line: &[u8]) -> Hash {
     let mut context = Context::new(&SHA256);
     context.update(line);
     context.update(b"}");
+    to_hash(&context.finish())
+}
+
+fn to_hash(digest: &Digest) -> Hash {
     let mut hash = Hash::default();
-    hash.copy_from_slice(context.finish().as_ref());
+    hash.copy_from_slice(digest.as_ref());
     hash
 }
 
@@ -77,13 +84,17 @@ pub(super) fn public_hex(key: &Ed25519KeyPair) -> String {
 
 /// Appends bytes in hex.
 pub(super) fn hex(bytes: &mut Vec<u8>, value: &[u8]) {
-    // No table: so the compiler works on many digits at once.
+    // No table and a fixed length: so the compiler works on many digits at once.
     let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
     for piece in value.chunks(32) {
-        let mut text = [0; 64];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(piece) {
-            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+        let (mut padded, mut text) = ([0; 32], [[0; 2]; 32]);
+        for (to, from) in padded.iter_mut().zip(piece) {
+            *to = *from;
         }
+        for (pair, byte) in text.iter_mut().zip(padded) {
+            *pair = [digit(byte >> 4), digit(byte & 15)];
+        }
+        let text = text.as_flattened();
         bytes.extend_from_slice(text.get(..2 * piece.len()).unwrap_or_default());
     }
 }

@@ -6,11 +6,13 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
 use uuid::Uuid;
+
+use crate::decimal;
 
 /// Bytes that most lines of flows fit in.
 const LINE_CAPACITY: usize = 1536;
@@ -89,7 +91,7 @@ impl Object {
     #[inline(always)]
     pub(super) fn number(&mut self, name: &str, value: u64) {
         self.name(name);
-        digits(&mut self.bytes, value);
+        decimal::put(&mut self.bytes, value);
     }
 
     /// `true` or `false`.
@@ -197,27 +199,6 @@ impl Object {
     }
 }
 
-/// Appends a whole number in decimal.
-pub(super) fn digits(bytes: &mut Vec<u8>, value: u64) {
-    padded(bytes, value, 1);
-}
-
-/// Appends a whole number in decimal, with zeros before it where it has fewer than `least` digits.
-fn padded(bytes: &mut Vec<u8>, mut value: u64, least: usize) {
-    // As many digits as a u64 has at most.
-    let mut text = [b'0'; 20];
-    let mut used = 0;
-    for digit in text.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
-        used += 1;
-        if value == 0 && used >= least {
-            break;
-        }
-    }
-    bytes.extend_from_slice(text.get(text.len() - used..).unwrap_or_default());
-}
-
 /// Appends a number that is not negative, with three decimals.
 fn thousandths(bytes: &mut Vec<u8>, value: f64) {
     #[expect(
@@ -226,56 +207,53 @@ fn thousandths(bytes: &mut Vec<u8>, value: f64) {
         reason = "finite and not negative; a time too long for u64 is cut at its end"
     )]
     let all = (value * 1000.0).round() as u64;
-    digits(bytes, all / 1000);
+    decimal::put(bytes, all / 1000);
     bytes.push(b'.');
-    padded(bytes, all % 1000, 3);
+    decimal::put_padded(bytes, all % 1000, 3);
 }
 
 /// Appends a time as RFC 3339 has it, in UTC, with six decimals: what `{at:.6}` prints.
 fn time(bytes: &mut Vec<u8>, at: Timestamp) {
     let civil = Offset::UTC.to_datetime(at);
-    let (Ok(year), Ok(micros)) = (
-        u64::try_from(civil.year()),
-        u64::try_from(civil.subsec_nanosecond() / 1000),
-    ) else {
+    let Ok(year) = u16::try_from(civil.year()) else {
         // Before the year 0.
         let _ = write!(bytes, "{at:.6}");
         return;
     };
-    padded(bytes, year, 4);
-    for (before, value) in [
-        (b'-', civil.month()),
-        (b'-', civil.day()),
-        (b'T', civil.hour()),
-        (b':', civil.minute()),
-        (b':', civil.second()),
+    let micros = civil.subsec_nanosecond().unsigned_abs() / 1000;
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    for (at, digits) in [
+        (0, pair(year / 100)),
+        (2, pair(year % 100)),
+        (5, pair(civil.month())),
+        (8, pair(civil.day())),
+        (11, pair(civil.hour())),
+        (14, pair(civil.minute())),
+        (17, pair(civil.second())),
+        (20, pair(micros / 10_000)),
+        (22, pair(micros / 100 % 100)),
+        (24, pair(micros % 100)),
     ] {
-        bytes.push(before);
-        padded(bytes, u64::from(value.unsigned_abs()), 2);
+        if let Some(place) = text.get_mut(at..at + 2) {
+            place.copy_from_slice(&digits);
+        }
     }
-    bytes.push(b'.');
-    padded(bytes, micros, 6);
-    bytes.push(b'Z');
+    bytes.extend_from_slice(&text);
+}
+
+fn pair(value: impl TryInto<u8>) -> [u8; 2] {
+    decimal::two_digits(value.try_into().unwrap_or(0))
 }
 
 fn quoted_address(bytes: &mut Vec<u8>, address: IpAddr) {
     bytes.push(b'"');
     match address {
-        IpAddr::V4(address) => dotted(bytes, address),
+        IpAddr::V4(address) => decimal::put_ipv4(bytes, address),
         IpAddr::V6(address) => {
             let _ = write!(bytes, "{address}");
         }
     }
     bytes.push(b'"');
-}
-
-fn dotted(bytes: &mut Vec<u8>, address: Ipv4Addr) {
-    let [first, rest @ ..] = address.octets();
-    digits(bytes, first.into());
-    for octet in rest {
-        bytes.push(b'.');
-        digits(bytes, octet.into());
-    }
 }
 
 /// The first `limit` characters.

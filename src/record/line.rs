@@ -169,7 +169,7 @@ pub struct FlowFacts {
     /// `client.address`.
     pub client_address: Option<IpAddr>,
     /// `server.address`: the canonical host.
-    pub server_address: Option<Box<str>>,
+    pub server_address: Option<Arc<str>>,
     /// `server.port`.
     pub server_port: Option<u16>,
     /// `network.peer.address`: the address dialled; absent where denied by name.

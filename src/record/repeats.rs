@@ -119,7 +119,7 @@ struct Caller {
 struct Key {
     session: Option<Arc<str>>,
     user: Option<Arc<str>>,
-    host: Option<Box<str>>,
+    host: Option<Arc<str>>,
     port: Option<u16>,
     reason: &'static str,
     rule: Option<Arc<str>>,

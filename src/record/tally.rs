@@ -2,7 +2,7 @@
 //! file that others write as well.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
@@ -21,7 +21,7 @@ pub struct Kind {
     /// What it would have been, where nothing is enforced.
     pub would: Option<Verdict>,
     /// The host; empty where none was understood.
-    pub host: Box<str>,
+    pub host: Arc<str>,
     /// The port.
     pub port: u16,
     /// Whether it was plain HTTP, and not inside TLS either.

@@ -13,10 +13,10 @@ use jiff::Timestamp;
 use uuid::{NoContext, Uuid};
 
 use crate::config::OnFailure;
+use crate::decimal;
 
 use super::chain::{Head, public_hex};
 use super::encode::{self, Checkpoint, Gap, Line, Says};
-use super::json::digits;
 use super::key::Signer;
 use super::line::SCHEMA;
 use super::queue::{MAX_EVENTS, Missing, Orders, Queue, Queued, keep};
@@ -563,7 +563,7 @@ impl Batch {
         let (first, rest) = line.bytes.split_at(line.split.min(line.bytes.len()));
         self.bytes.extend_from_slice(first);
         self.bytes.extend_from_slice(b",\"event.sequence\":");
-        digits(&mut self.bytes, sequence);
+        decimal::put(&mut self.bytes, sequence);
         self.bytes.extend_from_slice(service.as_bytes());
         let rest = rest.strip_suffix(b"}\n").unwrap_or(rest);
         self.bytes.extend_from_slice(rest);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up; a module looks only down.
 const LAYERS: &[&[&str]] = &[
+    &["decimal"],
     &["name", "diag", "clock", "manual"],
     &["policy"],
     &["config"],

@@ -3,6 +3,7 @@
 //! What concerned only the hop to us ends here (RFC 9110 section 7.6.1), what a client says to its
 //! proxy is not told to origins, and the framing is ours. The rest keeps its order and spelling.
 
+use crate::decimal;
 use crate::dial::Through;
 use crate::name::{Host, Path, Target};
 use std::net::IpAddr;
@@ -69,6 +70,17 @@ pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut B
         let who = who.as_str().as_bytes();
         put(out, &[b"Proxy-Authorization: ", who, b"\r\n"]);
     }
+    onward_fields(head, onward, |name, value| put_field((name, value), out));
+    put(out, &[b"\r\n"]);
+}
+
+/// Hands each field of a request for its origin to `put`, by name and value: all but `Host` and
+/// what a parent is told.
+pub(crate) fn onward_fields(
+    head: &RequestHead,
+    onward: Onward<'_>,
+    mut put: impl FnMut(&[u8], &[u8]),
+) {
     let listed = head.fields.connection_names_fields();
     for field in head.fields.iter() {
         let passes = match field.known {
@@ -81,11 +93,12 @@ pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut B
             _ => false,
         };
         if passes {
-            put_field(field, out);
+            put(field.name, field.value);
         }
     }
-    put_via(head.version, onward.via, out);
-    put_length(head.body.onward(), out);
+    let via = [via_version(head.version), onward.via.as_bytes()].concat();
+    put(b"Via", &via);
+    put_length(head.body.onward(), &mut put);
     let upgrade = head.upgrade().filter(|_| onward.upgrade);
     let trailers = head
         .fields
@@ -93,19 +106,15 @@ pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut B
         .any(|te| te.eq_ignore_ascii_case(b"trailers"));
     match (upgrade, trailers) {
         (Some(protocol), _) => {
-            put(
-                out,
-                &[
-                    b"Connection: Upgrade\r\nUpgrade: ",
-                    protocol.as_bytes(),
-                    b"\r\n",
-                ],
-            );
+            put(b"Connection", b"Upgrade");
+            put(b"Upgrade", protocol.as_bytes());
         }
-        (None, true) => put(out, &[b"TE: trailers\r\nConnection: TE\r\n"]),
+        (None, true) => {
+            put(b"TE", b"trailers");
+            put(b"Connection", b"TE");
+        }
         (None, false) => {}
     }
-    put(out, &[b"\r\n"]);
 }
 
 /// Writes the head of a response for its client, and says what that promised.
@@ -120,12 +129,12 @@ pub(crate) fn encode_response(
 ) -> Answer {
     let answer = answer(head, client);
     out.reserve(head.len() + 128);
-    let mut digits = [0; 3];
-    let status = three_digits(head.status, &mut digits);
     // Many clients show nothing of a refusal but the reason phrase: an origin must not imitate ours.
     let reason = Some(head.reason()).filter(|reason| !contains_gate(reason));
     let reason = reason.unwrap_or_default();
-    put(out, &[b"HTTP/1.1 ", status, b" ", reason, b"\r\n"]);
+    put(out, &[b"HTTP/1.1 "]);
+    decimal::put_padded(out, head.status.into(), 3);
+    put(out, &[b" ", reason, b"\r\n"]);
     let listed = head.fields.connection_names_fields();
     for field in head.fields.iter() {
         let passes = match field.known {
@@ -144,14 +153,19 @@ pub(crate) fn encode_response(
             _ => false,
         };
         if passes {
-            put_field(field, out);
+            put_field((field.name, field.value), out);
         }
     }
-    put_via(head.version, via, out);
+    put(
+        out,
+        &[b"Via: ", via_version(head.version), via.as_bytes(), b"\r\n"],
+    );
     if head.is_upgrade() {
         put(out, &[b"Connection: Upgrade\r\n"]);
     } else if !head.is_interim() {
-        put_length(promised(head, answer), out);
+        put_length(promised(head, answer), &mut |name, value| {
+            put_field((name, value), out);
+        });
         match (answer.keep_alive, client.version) {
             (false, _) => put(out, &[b"Connection: close\r\n"]),
             (true, Version::Http10) => put(out, &[b"Connection: keep-alive\r\n"]),
@@ -191,25 +205,27 @@ fn is_listed(fields: &Fields, field: Field<'_>) -> bool {
         .any(|option| option.eq_ignore_ascii_case(field.name))
 }
 
-fn put_host(target: &Target, tls: bool, out: &mut BytesMut) {
+/// Writes the authority of a target; its port is left out where the scheme has the same.
+pub(crate) fn put_host(target: &Target, tls: bool, out: &mut BytesMut) {
     match &target.host {
         Host::Name(name) => put(out, &[name.as_str().as_bytes()]),
         Host::Address(IpAddr::V6(address)) => put(out, &[format!("[{address}]").as_bytes()]),
-        Host::Address(address) => put(out, &[address.to_string().as_bytes()]),
+        Host::Address(IpAddr::V4(address)) => decimal::put_ipv4(out, *address),
     }
     if target.port != if tls { 443 } else { 80 } {
-        put(out, &[b":", target.port.to_string().as_bytes()]);
+        put(out, &[b":"]);
+        decimal::put(out, target.port.into());
     }
 }
 
-fn put_field(field: Field<'_>, out: &mut BytesMut) {
-    put(out, &[field.name, b": ", field.value, b"\r\n"]);
+fn put_field((name, value): (&[u8], &[u8]), out: &mut BytesMut) {
+    put(out, &[name, b": ", value, b"\r\n"]);
 }
 
 /// Writes who took a response before us, without those that an origin says were gates.
 fn put_foreign_via(field: Field<'_>, out: &mut BytesMut) {
     if !contains_gate(field.value) {
-        return put_field(field, out);
+        return put_field((field.name, field.value), out);
     }
     let mut before: &[u8] = b"Via: ";
     for element in elements(field.value).filter(|element| !names_gate(element)) {
@@ -221,24 +237,22 @@ fn put_foreign_via(field: Field<'_>, out: &mut BytesMut) {
     }
 }
 
-/// RFC 9110 section 7.6.3: the version in which the message came, and who took it.
-fn put_via(version: Version, name: &str, out: &mut BytesMut) {
-    let version: &[u8] = match version {
-        Version::Http10 => b"Via: 1.0 ",
-        Version::Http11 => b"Via: 1.1 ",
-        Version::Http2 => b"Via: 2.0 ",
-    };
-    put(out, &[version, name.as_bytes(), b"\r\n"]);
+/// The version in which a message came, as `Via` begins (RFC 9110 section 7.6.3).
+fn via_version(version: Version) -> &'static [u8] {
+    match version {
+        Version::Http10 => b"1.0 ",
+        Version::Http11 => b"1.1 ",
+        Version::Http2 => b"2.0 ",
+    }
 }
 
-fn put_length(body: BodyLength, out: &mut BytesMut) {
+fn put_length(body: BodyLength, put: &mut impl FnMut(&[u8], &[u8])) {
     match body {
-        BodyLength::Chunked => put(out, &[b"Transfer-Encoding: chunked\r\n"]),
+        BodyLength::Chunked => put(b"Transfer-Encoding", b"chunked"),
         BodyLength::Length(length) => {
-            put(
-                out,
-                &[b"Content-Length: ", length.to_string().as_bytes(), b"\r\n"],
-            );
+            let mut text = Vec::with_capacity(20);
+            decimal::put(&mut text, length);
+            put(b"Content-Length", &text);
         }
         BodyLength::None | BodyLength::UntilClose => {}
     }
@@ -248,14 +262,6 @@ fn put(out: &mut BytesMut, parts: &[&[u8]]) {
     for part in parts {
         out.put_slice(part);
     }
-}
-
-fn three_digits(mut number: u16, digits: &mut [u8; 3]) -> &[u8] {
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-    }
-    digits
 }
 
 #[cfg(test)]

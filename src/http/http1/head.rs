@@ -138,15 +138,7 @@ pub(crate) enum HeadError {
 /// Takes one request head off the start of `buffer`; `None` until all of it is there.
 ///
 /// Bytes after the head stay in `buffer`. After an error the connection is of no use, as nobody
-/// can tell where the next request would begin.
-pub(crate) fn parse_request(
-    buffer: &mut BytesMut,
-    limits: HeadLimits,
-) -> Result<Option<RequestHead>, HeadError> {
-    scan_request(buffer, limits, &mut Scan::default())
-}
-
-/// As [`parse_request`], for a head that comes in pieces.
+/// can tell where the next request would begin. `scan` goes on where it was with the pieces before.
 pub(crate) fn scan_request(
     buffer: &mut BytesMut,
     limits: HeadLimits,
@@ -167,6 +159,15 @@ pub(crate) fn scan_request(
     }
     *scan = Scan::default();
     parse(&buffer.split_to(len).freeze(), limits).map(Some)
+}
+
+/// As [`scan_request`], for a head that is there as a whole.
+#[cfg(test)]
+pub(crate) fn parse_request(
+    buffer: &mut BytesMut,
+    limits: HeadLimits,
+) -> Result<Option<RequestHead>, HeadError> {
+    scan_request(buffer, limits, &mut Scan::default())
 }
 
 impl RequestHead {
@@ -289,18 +290,26 @@ fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     } else {
         Version::Http10
     };
-    let method = request
-        .method
-        .and_then(Method::parse)
-        .ok_or(HeadError::Method)?;
-    let target = request.path.unwrap_or_default();
+    let (method, target) = (request.method, request.path);
+    let line = (method.unwrap_or_default(), target.unwrap_or_default());
+    understand(head, line, request.headers, version)
+}
+
+/// What a head says whose method, target and fields were told apart; all of them lie in `head`.
+fn understand(
+    head: &Bytes,
+    (method, target): (&str, &str),
+    fields: &[httparse::Header<'_>],
+    version: Version,
+) -> Result<RequestHead, HeadError> {
+    let method = Method::parse(method).ok_or(HeadError::Method)?;
     if target.is_empty() || !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(HeadError::RequestLine);
     }
     let target = Span::of(target.as_bytes(), head);
     let mut seen = Seen::default();
     let mut named = [Name::Other; MOST_FIELDS];
-    for (field, named) in request.headers.iter().zip(&mut named) {
+    for (field, named) in fields.iter().zip(&mut named) {
         *named = Name::of(field.name.as_bytes());
         seen.field(*named, field, version)?;
     }
@@ -308,7 +317,7 @@ fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     seen.check_method(&method)?;
     let body = seen.body(&method, version)?;
     let upgrade = seen.upgrade(body).map(|protocol| Span::of(protocol, head));
-    let fields = Fields::new(head.clone(), request.headers, &named);
+    let fields = Fields::new(head.clone(), fields, &named);
     Ok(RequestHead {
         keep_alive: keeps_alive(&fields, version),
         expect_continue: seen.expect_continue && !body.is_empty(),
@@ -320,6 +329,84 @@ fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
         target,
         upgrade,
     })
+}
+
+/// A head that comes in parts, as HTTP/2 has it: read as strictly as one that comes as text.
+#[derive(Debug, Default)]
+pub(crate) struct HeadParts {
+    text: BytesMut,
+    /// The ends of the parts in `text`: method, target, then the name and the value of each field.
+    ends: Vec<usize>,
+}
+
+impl HeadParts {
+    /// A head without fields; the target comes in pieces.
+    pub(crate) fn new(method: &str, target: &[&[u8]]) -> Self {
+        let mut parts = Self::default();
+        parts.add(&[method.as_bytes()]);
+        parts.add(target);
+        parts
+    }
+
+    /// Adds a field, whose value comes in pieces.
+    pub(crate) fn field(&mut self, name: &str, value: &[&[u8]]) {
+        self.add(&[name.as_bytes()]);
+        self.add(value);
+    }
+
+    fn add(&mut self, pieces: &[&[u8]]) {
+        for piece in pieces {
+            self.text.extend_from_slice(piece);
+        }
+        self.ends.push(self.text.len());
+    }
+
+    /// Bytes that the head has as text: request line, fields with `: ` and line end, empty line.
+    fn size(&self) -> usize {
+        let fields = (self.ends.len() / 2).saturating_sub(1);
+        self.text.len() + "  HTTP/1.1\r\n\r\n".len() + fields * ": \r\n".len()
+    }
+
+    /// Reads the head; names and values are those of HTTP, without control characters.
+    pub(crate) fn read(self, limits: HeadLimits) -> Result<RequestHead, HeadError> {
+        if self.size() > limits.bytes {
+            return Err(HeadError::TooLarge);
+        }
+        let head = self.text.freeze();
+        let mut start = 0;
+        let mut parts = self.ends.iter().map(|end| {
+            let part = head.get(start..*end).unwrap_or_default();
+            start = *end;
+            part
+        });
+        let mut next = || parts.next();
+        let (method, target) = (text(next()), text(next()));
+        let mut fields = Vec::with_capacity(self.ends.len() / 2);
+        while let (Some(name), Some(value)) = (next(), next()) {
+            if value.iter().any(|byte| is_control(*byte)) {
+                return Err(HeadError::Control);
+            }
+            fields.push(httparse::Header {
+                name: text(Some(name)),
+                value: value.trim_ascii(),
+            });
+        }
+        if fields.len() > limits.fields.min(MOST_FIELDS) {
+            return Err(HeadError::TooManyFields);
+        }
+        understand(&head, (method, target), &fields, Version::Http11)
+    }
+}
+
+/// A part as text; empty where it is none, which no method, target or name may be.
+fn text(part: Option<&[u8]>) -> &str {
+    let part = part.unwrap_or_default();
+    std::str::from_utf8(part).unwrap_or_default()
+}
+
+/// Whether a byte is one that no value of a field may hold.
+fn is_control(byte: u8) -> bool {
+    byte != b'\t' && (byte < b' ' || byte == 0x7f)
 }
 
 /// Whether the client keeps the connection open after the answer (RFC 9112 section 9.3).

@@ -22,10 +22,12 @@ use bytes::{Buf, BytesMut};
 pub(crate) use body::{BodyError, BodySink, BodySource, Passage, Sender, copy_body};
 pub(crate) use chunks::Chunks;
 pub(crate) use credential_fields::carries_credential;
-pub(crate) use encode::{Client, Onward, encode_request, encode_response};
+pub(crate) use encode::{Client, Onward, encode_request, encode_response, onward_fields, put_host};
 pub(crate) use fields::{Name, via_before, via_has};
+#[cfg(test)]
+pub(crate) use head::parse_request;
 pub(crate) use head::{
-    HeadError, HeadLimits, Method, RequestHead, is_idempotent, parse_request, scan_request,
+    HeadError, HeadLimits, HeadParts, Method, RequestHead, is_idempotent, scan_request,
 };
 pub(crate) use response::{Asked, ResponseHead, parse_response, scan_response};
 
@@ -87,8 +89,8 @@ impl Scan {
     /// Refuses line ends other than CR LF and control characters other than a tab as soon as they
     /// are seen, so that a peer that speaks something else is not waited for.
     fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Unprintable> {
-        let fresh = bytes.get(self.seen..).unwrap_or_default();
-        for &byte in fresh {
+        self.pass_text(bytes);
+        while let Some(&byte) = bytes.get(self.seen) {
             let at = self.seen;
             match byte {
                 b'\n' if self.previous != b'\r' => return Err(Unprintable::LineEnd),
@@ -100,8 +102,26 @@ impl Scan {
             }
             self.previous = byte;
             self.seen += 1;
+            if byte == b'\n' {
+                self.pass_text(bytes);
+            }
         }
         Ok(None)
+    }
+
+    /// Goes over printable bytes at the beginning of a line, many at once.
+    fn pass_text(&mut self, bytes: &[u8]) {
+        if self.previous == b'\r' {
+            return;
+        }
+        let fresh = bytes.get(self.seen..).unwrap_or_default();
+        let pieces = fresh.chunks_exact(TEXT_PIECE);
+        let is_text = |piece: &&[u8]| piece.iter().fold(true, |all, byte| all & (*byte >= b' '));
+        let passed = TEXT_PIECE * pieces.take_while(is_text).count();
+        if let Some(last) = fresh.get(..passed).and_then(<[u8]>::last) {
+            self.previous = *last;
+            self.seen += passed;
+        }
     }
 
     /// Takes away the one empty line that may precede a request (RFC 9112 section 2.2); whether
@@ -117,6 +137,9 @@ impl Scan {
         **buffer == *b"\r"
     }
 }
+
+/// Bytes of a head that are looked at in one step.
+const TEXT_PIECE: usize = 16;
 
 /// Bytes that no head may hold.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

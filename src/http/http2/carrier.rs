@@ -19,10 +19,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::dial::Stream;
-use crate::http::http1::RequestHead;
+use crate::http::http1::{Onward, RequestHead};
 use crate::metrics::Metrics;
 
 use super::frames::Asked;
+use super::head::onward_request;
 use super::stream::{broken, poll_body, put_trailers, trailer_fields};
 use super::{
     CONNECTION_WINDOW, FLOOD, RESET_CAUSED, RESET_KEPT, SEND_BUFFER, SMALL_DATA, STREAM_WINDOW,
@@ -181,20 +182,20 @@ where
 }
 
 impl Exchange {
-    /// Sends the head of a request that was written for HTTP/1; waits until the origin has room for
-    /// one more. `Unsupported` where it would be a WebSocket and the origin takes none.
-    pub(crate) async fn begin(&mut self, request: &RequestHead, authority: &str) -> io::Result<()> {
+    /// Sends the head of a request; waits until the origin has room for one more. `Unsupported` where
+    /// it would be a WebSocket and the origin takes none, `InvalidInput` where HTTP/2 cannot write it.
+    pub(crate) async fn begin(&mut self, head: &RequestHead, onward: Onward<'_>) -> io::Result<()> {
         let handle = self.handle.take().ok_or(io::ErrorKind::NotConnected)?;
         let mut send = handle.ready().await.map_err(broken)?;
-        let extended = request.extended;
+        let extended = head.extended;
         if extended {
             let _ = tokio::time::timeout(GREETING, self.greeted.cancelled()).await;
             if !send.is_extended_connect_protocol_enabled() {
                 return Err(io::ErrorKind::Unsupported.into());
             }
         }
-        let ended = request.body.is_empty() && !extended;
-        let request = head::onward(request, authority).ok_or(io::ErrorKind::InvalidInput)?;
+        let ended = head.body.is_empty() && !extended;
+        let request = onward_request(head, onward).ok_or(io::ErrorKind::InvalidInput)?;
         self.asked.requests.fetch_add(1, Ordering::Relaxed);
         let (response, sending) = send.send_request(request, ended).map_err(broken)?;
         self.sending = (!ended).then_some(sending);

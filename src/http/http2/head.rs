@@ -1,8 +1,8 @@
 //! Heads, from HTTP/2 to the one reader of heads and back.
 
 use crate::http::http1::{
-    BodyLength, HeadError, HeadLimits, Method, Name, RequestHead, ResponseHead, Version,
-    parse_request,
+    BodyLength, HeadError, HeadLimits, HeadParts, Method, Name, Onward, RequestHead, ResponseHead,
+    Version, onward_fields, put_host,
 };
 use bytes::{BufMut, BytesMut};
 use h2::ext::Protocol;
@@ -14,7 +14,7 @@ use super::fragments::Fragment;
 /// The one protocol that a stream may become.
 const WEBSOCKET: &str = "websocket";
 
-/// The head of a request, read as strictly as any other: written as HTTP/1.1 and taken apart.
+/// The head of a request, read as strictly as one of HTTP/1.1: by the same checks of the same parts.
 ///
 /// Without a length the body lasts until the stream ends. `sockets`: whether the client was told
 /// that a stream may become a WebSocket (RFC 8441).
@@ -30,12 +30,7 @@ pub(super) fn request(
     if parts.headers.len() > limits.fields {
         return Err(HeadError::TooLarge);
     }
-    let mut text = BytesMut::new();
-    write(parts, fragment, extended, &mut text)?;
-    let mut head = parse_request(&mut text, limits)?.ok_or(HeadError::RequestLine)?;
-    if !text.is_empty() {
-        return Err(HeadError::RequestLine);
-    }
+    let mut head = told_apart(parts, fragment, extended)?.read(limits)?;
     head.version = Version::Http2;
     head.keep_alive = false;
     if extended {
@@ -84,12 +79,8 @@ fn is_socket(parts: &Parts, ended: bool, offered: bool) -> Result<bool, HeadErro
     Ok(true)
 }
 
-fn write(
-    parts: &Parts,
-    fragment: Fragment,
-    extended: bool,
-    text: &mut BytesMut,
-) -> Result<(), HeadError> {
+/// The parts of a head, as HTTP/1.1 would have them.
+fn told_apart(parts: &Parts, fragment: Fragment, extended: bool) -> Result<HeadParts, HeadError> {
     let uri = &parts.uri;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("", |path| path.as_str());
@@ -108,61 +99,49 @@ fn write(
     if !(path.is_empty() || path == "*" || path.starts_with('/')) {
         return Err(HeadError::RequestLine);
     }
-    put(text, &[method.as_bytes(), b" "]);
-    match uri.scheme_str() {
+    let (authority, path) = (authority.as_bytes(), path.as_bytes());
+    let mut head = match uri.scheme_str() {
         // RFC 9113 section 8.5: only the authority.
         _ if parts.method == http::Method::CONNECT && !extended => {
             if uri.scheme().is_some() || !path.is_empty() || !hash.is_empty() {
                 return Err(HeadError::RequestLine);
             }
-            put(text, &[authority.as_bytes()]);
+            HeadParts::new(method, &[authority])
         }
-        Some(scheme) if path != "*" => put(
-            text,
-            &[
-                scheme.as_bytes(),
-                b"://",
-                authority.as_bytes(),
-                path.as_bytes(),
-                hash,
-            ],
-        ),
-        _ => put(text, &[path.as_bytes(), hash]),
-    }
-    put(
-        text,
-        &[b" HTTP/1.1\r\nHost: ", authority.as_bytes(), b"\r\n"],
-    );
+        Some(scheme) if path != b"*" => {
+            HeadParts::new(method, &[scheme.as_bytes(), b"://", authority, path, hash])
+        }
+        _ => HeadParts::new(method, &[path, hash]),
+    };
+    head.field("Host", &[authority]);
     if extended {
-        let upgrade = b"Connection: Upgrade\r\nUpgrade: ";
-        put(text, &[upgrade, WEBSOCKET.as_bytes(), b"\r\n"]);
+        head.field("Connection", &[b"Upgrade"]);
+        head.field("Upgrade", &[WEBSOCKET.as_bytes()]);
     }
     for (name, value) in &parts.headers {
         match *name {
             // RFC 9113 section 8.3.1: it must not differ.
-            HOST if value.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {}
+            HOST if value.as_bytes().eq_ignore_ascii_case(authority) => {}
             HOST => return Err(HeadError::Host),
             COOKIE => {}
-            _ => put(
-                text,
-                &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"],
-            ),
+            _ => head.field(name.as_str(), &[value.as_bytes()]),
         }
     }
-    write_cookies(parts, text);
-    put(text, &[b"\r\n"]);
-    Ok(())
+    add_cookies(parts, &mut head);
+    Ok(head)
 }
 
 /// RFC 9113 section 8.2.3: what came in pieces goes on as one.
-fn write_cookies(parts: &Parts, text: &mut BytesMut) {
-    let mut before: &[u8] = b"cookie: ";
+fn add_cookies(parts: &Parts, head: &mut HeadParts) {
+    let mut value: Vec<&[u8]> = Vec::new();
     for crumb in parts.headers.get_all(COOKIE) {
-        put(text, &[before, crumb.as_bytes()]);
-        before = b"; ";
+        if !value.is_empty() {
+            value.push(b"; ");
+        }
+        value.push(crumb.as_bytes());
     }
-    if before == b"; " {
-        put(text, &[b"\r\n"]);
+    if !value.is_empty() {
+        head.field(COOKIE.as_str(), &value);
     }
 }
 
@@ -174,24 +153,23 @@ pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
         *response.status_mut() = http::StatusCode::from_u16(head.status).ok()?;
     }
     for field in head.fields.iter() {
-        if !belongs_to_http1(field.known) {
-            response.headers_mut().append(
-                HeaderName::from_bytes(field.name).ok()?,
-                HeaderValue::from_bytes(field.value).ok()?,
-            );
+        let passes = !belongs_to_http1(field.known);
+        if passes && !append(response.headers_mut(), field.name, field.value) {
+            return None;
         }
     }
     Some(response)
 }
 
-/// A request for an origin, of a head that was written for one: the same target and fields, without
-/// what belongs to HTTP/1 only.
-pub(super) fn onward(head: &RequestHead, authority: &str) -> Option<http::Request<()>> {
-    let path = std::str::from_utf8(head.target()).ok()?;
+/// A request for an origin: the target that was judged, and the fields that go on, without what
+/// belongs to HTTP/1 only.
+pub(super) fn onward_request(head: &RequestHead, onward: Onward<'_>) -> Option<http::Request<()>> {
+    let mut authority = BytesMut::new();
+    put_host(onward.target, onward.tls, &mut authority);
     let uri = http::Uri::builder()
         .scheme("https")
-        .authority(authority)
-        .path_and_query(path)
+        .authority(&*authority)
+        .path_and_query(onward.path.as_str())
         .build()
         .ok()?;
     let mut request = http::Request::new(());
@@ -205,15 +183,24 @@ pub(super) fn onward(head: &RequestHead, authority: &str) -> Option<http::Reques
     }
     *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_2;
-    for field in head.fields.iter() {
-        if field.known != Name::Host && !belongs_to_http1(field.known) {
-            request.headers_mut().append(
-                HeaderName::from_bytes(field.name).ok()?,
-                HeaderValue::from_bytes(field.value).ok()?,
-            );
+    let mut whole = true;
+    let fields = request.headers_mut();
+    onward_fields(head, onward, |name, value| {
+        if !belongs_to_http1(Name::of(name)) {
+            whole &= append(fields, name, value);
         }
-    }
-    Some(request)
+    });
+    whole.then_some(request)
+}
+
+/// Adds a field; `false` where it cannot be one.
+fn append(fields: &mut http::HeaderMap, name: &[u8], value: &[u8]) -> bool {
+    let field = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value));
+    let (Ok(name), Ok(value)) = field else {
+        return false;
+    };
+    fields.append(name, value);
+    true
 }
 
 /// The head of an answer as HTTP/1 writes it; `opened`: whether the stream speaks WebSocket now.
@@ -261,6 +248,11 @@ fn put(text: &mut BytesMut, parts: &[&[u8]]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use crate::http::http1::parse_request;
+    use crate::name::{Path, Target};
+
     use super::*;
 
     const LIMITS: HeadLimits = HeadLimits {
@@ -320,18 +312,23 @@ mod tests {
             (&head.method, head.upgrade(), head.extended, head.body),
             (&Method::Get, Some("websocket"), true, BodyLength::None)
         );
-        let onward = parse_request(
-            &mut BytesMut::from(
-                &b"GET /ws?q HTTP/1.1\r\nHost: a.example\r\nSec-WebSocket-Version: 13\r\n\
-                   Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"[..],
-            ),
-            LIMITS,
+        let target = Target::from_connect(b"a.example:443").expect("a target");
+        let path = Path::parse(b"/ws?q").expect("a path");
+        let onward = Onward {
+            target: &target,
+            path: &path,
+            via: "gate",
+            upgrade: true,
+            through: None,
+            tls: true,
+            plain: false,
+        };
+        let sent = onward_request(&head, onward).expect("a request");
+        let (mut sent, ()) = sent.into_parts();
+        assert_eq!(
+            sent.headers.remove("via"),
+            Some(HeaderValue::from_static("2.0 gate"))
         );
-        let mut again = onward.expect("good").expect("whole");
-        again.extended = true;
-        let (sent, ()) = super::onward(&again, "a.example")
-            .expect("a request")
-            .into_parts();
         assert_eq!((&sent.method, &sent.uri), (&asked.method, &asked.uri));
         assert_eq!(sent.headers, asked.headers);
         let protocol = sent.extensions.get::<Protocol>().expect("a protocol");
@@ -419,5 +416,82 @@ mod tests {
             asked(&[("content-length", "5")], false),
             BodyLength::Length(5)
         );
+    }
+
+    /// What HTTP/1 would say: the text of a head, for the reader of texts.
+    fn as_text(parts: &Parts) -> Vec<u8> {
+        let uri = &parts.uri;
+        let authority = uri.authority().expect("an authority").as_str();
+        let mut text = format!("{} {uri} HTTP/1.1\r\nHost: {authority}\r\n", parts.method);
+        let mut text = std::mem::take(&mut text).into_bytes();
+        for (name, value) in &parts.headers {
+            text.extend_from_slice(
+                &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat(),
+            );
+        }
+        text.extend_from_slice(b"\r\n");
+        text
+    }
+
+    /// Names that mean something to the reader, and one that does not.
+    const NAMES: [&str; 16] = [
+        "accept",
+        "connection",
+        "content-length",
+        "content_length",
+        "expect",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "via",
+        "x-http-method-override",
+        "x-original-url",
+        "x-tidegate-flow",
+    ];
+
+    proptest! {
+        #[test]
+        fn a_head_in_parts_is_read_as_its_text(
+            method in "GET|POST|PUT|DELETE|OPTIONS|TRACE|MKCOL|get",
+            path in "/[!-~]{0,12}",
+            fields in proptest::collection::vec(
+                (0..NAMES.len(), "[ \t]{0,2}(chunked|close|5|0|PUT|websocket|upgrade|100-continue|[ -~\u{80}-\u{ff}]{0,8})[ \t]{0,2}"),
+                0..6,
+            ),
+            bytes in 40..400_usize,
+            most in 0..8_usize,
+        ) {
+            let limits = HeadLimits { bytes, fields: most };
+            let mut request = http::Request::builder()
+                .method(&*method)
+                .uri(format!("http://a.example{path}"));
+            for (name, value) in &fields {
+                request = request.header(NAMES[*name], value.as_bytes());
+            }
+            let Ok(request) = request.body(()) else {
+                return Ok(());
+            };
+            let (parts, ()) = request.into_parts();
+            prop_assume!(parts.uri.to_string().ends_with(&path));
+            let ours = told_apart(&parts, Fragment::Absent, false);
+            let ours = ours.and_then(|parts| parts.read(limits));
+            let text = parse_request(&mut BytesMut::from(&as_text(&parts)[..]), limits);
+            let text = text.map(|head| head.expect("whole"));
+            let told = |head: &RequestHead| {
+                let fields: Vec<_> = head.fields.iter().map(|it| it.value.to_vec()).collect();
+                let upgrade = head.upgrade().map(str::to_owned);
+                let target = head.target().to_vec();
+                (head.method.clone(), target, fields, head.body, upgrade, head.expect_continue)
+            };
+            match (&ours, &text) {
+                (Ok(ours), Ok(text)) => prop_assert_eq!(told(ours), told(text)),
+                // Which of two faults is named may differ.
+                _ => prop_assert_eq!(ours.is_err(), text.is_err(), "{:?} {:?}", ours, text),
+            }
+        }
     }
 }

@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::dial::Through;
 use crate::gate::{self, OpenFlow};
 use crate::http::http1::{
-    BodyError, BodyLength, HeadLimits, Onward, Passage, RequestHead, Sender, Version, copy_body,
-    encode_request, is_idempotent, parse_request,
+    BodyError, BodyLength, Onward, Passage, RequestHead, Sender, Version, copy_body,
+    encode_request, is_idempotent,
 };
 use crate::name::Url;
 use crate::proxy::connection::Connection;
@@ -351,10 +351,16 @@ impl Exchange<'_> {
         copy_body(from, early, to, passage, &self.open.bytes.out).await
     }
 
-    /// The head as it goes on.
+    /// The head as HTTP/1 writes it for the origin.
     fn written(&self, (via, through): (&str, Option<&Through>)) -> BytesMut {
         let mut out = BytesMut::new();
-        let onward = Onward {
+        encode_request(self.head, self.onward(via, through), &mut out);
+        out
+    }
+
+    /// Where the request goes, and what is said of its way.
+    pub(super) fn onward<'s>(&'s self, via: &'s str, through: Option<&'s Through>) -> Onward<'s> {
+        Onward {
             target: &self.url.target,
             path: &self.url.path,
             via,
@@ -362,21 +368,7 @@ impl Exchange<'_> {
             through,
             tls: self.url.tls,
             plain: self.tools.as_ref().is_some_and(Tools::lists),
-        };
-        encode_request(self.head, onward, &mut out);
-        out
-    }
-
-    /// The head as it goes on, read again: what an origin of HTTP/2 is sent is made of it.
-    pub(super) fn onward(&self, via: &str) -> Option<RequestHead> {
-        let limits = HeadLimits {
-            bytes: usize::MAX,
-            fields: 256,
-        };
-        let mut head = parse_request(&mut self.written((via, None)), limits).ok()??;
-        head.body = self.head.body;
-        head.extended = self.head.extended;
-        Some(head)
+        }
     }
 }
 

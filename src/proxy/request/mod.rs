@@ -163,19 +163,18 @@ async fn begin(
         return Ok(());
     };
     let via = &connection.shared.gate.pseudonym;
-    let onward = exchange.onward(via).ok_or_else(|| {
-        let detail = "the request cannot be written in HTTP/2";
-        Broken::Before(Refusal::because(Code::BadRequest, detail))
-    })?;
-    let authority = onward.host().unwrap_or_default();
-    let authority = String::from_utf8_lossy(authority).into_owned();
+    let onward = exchange.onward(via, None);
     let begun = tokio::select! {
-        begun = stream.begin(&onward, &authority) => begun,
+        begun = stream.begin(exchange.head, onward) => begun,
         cut = exchange.open.cut() => return Err(Broken::Before(Refusal::cut(cut))),
     };
     begun.map_err(|error| match TlsFailure::in_error(&error) {
         Some(failure) => Broken::Before(tls_failed(failure)),
         None if error.kind() == io::ErrorKind::Unsupported => Broken::Before(no_sockets()),
+        None if error.kind() == io::ErrorKind::InvalidInput => {
+            let detail = "the request cannot be written in HTTP/2";
+            Broken::Before(Refusal::because(Code::BadRequest, detail))
+        }
         None => Broken::Stale,
     })
 }
