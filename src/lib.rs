@@ -59,6 +59,35 @@
 //!     move; an idle tunnel holds no buffer.
 //! 12. **close line**. Written when the flow is dropped, for any reason.
 //!
+//! One CONNECT by its functions, each called in a file that stands before it or in the same one. A
+//! test holds this list to the code. What a function calls within its module, to decide or to encode,
+//! is not in it.
+//!
+//! | step | function | file | called in |
+//! |---|---|---|---|
+//! | accept | `handle_accepted` | `proxy/accept/mod.rs` | `proxy/accept/mod.rs` |
+//! | | `serve_proxied` | `proxy/accept/mod.rs` | `proxy/accept/mod.rs` |
+//! | head | `serve` | `proxy/connection/mod.rs` | `proxy/accept/mod.rs` |
+//! | | `scan_request` | `http/http1/head.rs` | `proxy/connection/mod.rs` |
+//! | | `connect` | `proxy/tunnel/mod.rs` | `proxy/connection/mod.rs` |
+//! | permit | `begin` | `proxy/flow.rs` | `proxy/connection/mod.rs` |
+//! | | `permit` | `record/recorder.rs` | `proxy/flow.rs` |
+//! | parse | `from_connect` | `name/target.rs` | `proxy/tunnel/mod.rs` |
+//! | identify | `identify` | `proxy/connection/mod.rs` | `proxy/tunnel/mod.rs` |
+//! | | `present` | `identity/mod.rs` | `proxy/connection/mod.rs` |
+//! | decide | `judge` | `proxy/flow.rs` | `proxy/tunnel/mod.rs` |
+//! | | `decide` | `policy/answer.rs` | `proxy/flow.rs` |
+//! | resolve | `find` | `proxy/dial.rs` | `proxy/tunnel/mod.rs` |
+//! | | `route` | `dial/mod.rs` | `proxy/dial.rs` |
+//! | decision line | `settle` | `proxy/flow.rs` | `proxy/tunnel/mod.rs` |
+//! | | `decided` | `record/recorder.rs` | `proxy/flow.rs` |
+//! | dial | `connect` | `proxy/dial.rs` | `proxy/tunnel/mod.rs` |
+//! | | `reach` | `dial/mod.rs` | `proxy/dial.rs` |
+//! | hello | `carry` | `proxy/tunnel/mod.rs` | `proxy/accept/mod.rs` |
+//! | | `read` | `tls/hello.rs` | `proxy/tunnel/mod.rs` |
+//! | relay | `relay` | `proxy/tunnel/relay.rs` | `proxy/tunnel/mod.rs` |
+//! | close line | `closed` | `record/recorder.rs` | `proxy/flow.rs` |
+//!
 //! **Refusals.** Before the gate answers, the line of the refusal stands in the log. Refusals that one
 //! caller repeats are counted in one line (`refusals_repeated`), which stands in the log before the
 //! first refusal that it counts is answered. A caller beyond its rate of refusals is answered 429,

@@ -261,6 +261,14 @@ impl Dialer {
         })
     }
 
+    /// Reaches what a route leads to: by its parents, or by itself where it has none.
+    pub async fn reach(&self, route: &Route, errand: Errand<'_>) -> Result<Upstream, DialError> {
+        if route.parents.is_empty() {
+            return self.dial_for(errand.caller, &route.addresses).await;
+        }
+        self.reach_by_parents(route, errand).await
+    }
+
     /// As [`Self::dial_for`], for the gate itself.
     pub async fn dial(&self, addresses: &[SocketAddr]) -> Result<Upstream, DialError> {
         self.dial_for(None, addresses).await

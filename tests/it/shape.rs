@@ -238,6 +238,88 @@ fn files_are_short() {
     );
 }
 
+/// Files that one CONNECT goes through, from accept to its close line.
+const MAX_CONNECT_FILES: usize = 13;
+
+/// One line of the walk of a CONNECT in `src/lib.rs`.
+struct Stage {
+    function: String,
+    file: String,
+    called_in: String,
+}
+
+/// The walk of a CONNECT, as `src/lib.rs` has it.
+fn stages() -> Vec<Stage> {
+    let text = read("src/lib.rs");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("//! | "));
+    let stage = |row: &str| {
+        let mut words = row.split('`').skip(1).step_by(2).map(str::to_owned);
+        Some(Stage {
+            function: words.next()?,
+            file: words.next()?,
+            called_in: words.next()?,
+        })
+    };
+    rows.filter_map(stage).collect()
+}
+
+#[test]
+fn one_connect_goes_through_the_files_that_its_walk_names() {
+    let stages = stages();
+    let files = files("src");
+    let code = |path: &str| {
+        let of = |file: &&File| file.path == Path::new("src").join(path);
+        let file = files.iter().find(of).unwrap_or_else(|| panic!("no {path}"));
+        file.statements()
+    };
+    let (mut reached, mut places) = (BTreeSet::new(), std::collections::BTreeMap::new());
+    let first = stages.first().expect("a walk");
+    reached.insert(first.file.clone());
+    for Stage {
+        function,
+        file,
+        called_in,
+    } in &stages
+    {
+        assert!(
+            code(file).contains(&format!("fn {function}(")),
+            "{file} has no {function}"
+        );
+        assert!(
+            reached.contains(called_in),
+            "{called_in} is not reached before {function}"
+        );
+        reached.insert(file.clone());
+        // The stages before the 200 stand in the tunnel's code in their order.
+        let caller = code(called_in);
+        let call = format!("{function}(");
+        let calls = caller.match_indices(&call);
+        let calls = calls.filter(|(at, _)| {
+            let before = &caller[..*at];
+            before.ends_with(['.', ':', ' ', '(']) && !before.ends_with("fn ")
+        });
+        let after = places.get(called_in).copied().unwrap_or(0);
+        let in_order =
+            called_in == "proxy/tunnel/mod.rs" && !["read", "relay"].contains(&function.as_str());
+        let mut calls = calls
+            .map(|(at, _)| at)
+            .filter(|at| !in_order || *at > after);
+        let at = calls.next();
+        let at = at.unwrap_or_else(|| panic!("{called_in} does not call {function} then"));
+        places.insert(called_in.clone(), at);
+    }
+    assert!(stages.len() > 20, "the reader of the walk is broken");
+    assert_eq!(
+        stages.last().map(|stage| stage.function.as_str()),
+        Some("closed")
+    );
+    assert!(
+        reached.len() <= MAX_CONNECT_FILES,
+        "a CONNECT goes through {} files: {reached:?}",
+        reached.len()
+    );
+}
+
 /// The codes of `src/proxy/refusal.rs`: the second word of each line of its list.
 fn codes() -> Vec<String> {
     let text = read("src/proxy/refusal.rs");

@@ -251,11 +251,12 @@ impl Parent {
 }
 
 impl Dialer {
-    /// Reaches what a route leads to: by its parents, in order, or by itself.
-    pub async fn reach(&self, route: &Route, errand: Errand<'_>) -> Result<Upstream, DialError> {
-        if route.parents.is_empty() {
-            return self.dial_for(errand.caller, &route.addresses).await;
-        }
+    /// Reaches what a route leads to by its parents, in order.
+    pub(super) async fn reach_by_parents(
+        &self,
+        route: &Route,
+        errand: Errand<'_>,
+    ) -> Result<Upstream, DialError> {
         let reached = self.by_parents(route, errand).await;
         let result = reached.as_ref().map_or_else(ParentError::word, |_| "ok");
         errand.metrics.parent_dial(result);

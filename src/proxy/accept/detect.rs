@@ -1,6 +1,5 @@
-//! What comes before HTTP: who the balancer says that the client is, and TLS.
+//! TLS between a client and the gate.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -17,51 +16,9 @@ use crate::proxy::tunnel::Tunnel;
 use crate::tls::{Accepted, HandshakeError, Server};
 
 use super::admission::Seat;
-use super::balancer;
 
-/// Serves one client from its first byte on; hands back a tunnel that opened.
-pub(in crate::proxy) async fn serve(
-    shared: Arc<Shared>,
-    mut socket: TcpStream,
-    (mut channel, seat): (Channel, Arc<Seat>),
-    index: usize,
-) -> Option<Box<Tunnel>> {
-    let snapshot = shared.gate.snapshot.load_full();
-    let bound = shared.listeners.get(index)?;
-    let listener = snapshot.listener(bound);
-    if is_balancer(&listener, channel.peer) {
-        let longest = snapshot.limits.header_timeout;
-        let said = tokio::time::timeout(longest, balancer::read(&mut socket)).await;
-        let Ok(Ok(client)) = said else {
-            shared.gate.metrics.flow_unstarted();
-            return None;
-        };
-        channel.peer = client.unwrap_or(channel.peer);
-        seat.set_client(channel.peer.ip());
-    }
-    if listener.tls.is_some() {
-        let arrived = (socket, channel, seat, index);
-        // Boxed: a plain connection must not carry the room that a handshake takes.
-        return Box::pin(with_tls(shared, arrived, &listener, &snapshot)).await;
-    }
-    let origin = Origin {
-        channel: Arc::new(channel),
-        listener: index,
-        seat,
-    };
-    drop((listener, snapshot));
-    let connection = Connection::new(shared, ClientStream::Plain(socket), origin);
-    connection.serve(None).await
-}
-
-fn is_balancer(listener: &Listener, peer: SocketAddr) -> bool {
-    listener
-        .balancers
-        .iter()
-        .any(|net| net.contains(&peer.ip()))
-}
-
-async fn with_tls(
+/// Serves a client that speaks TLS with the gate; hands back a tunnel that opened.
+pub(super) async fn with_tls(
     shared: Arc<Shared>,
     (socket, mut channel, seat, index): (TcpStream, Channel, Arc<Seat>, usize),
     listener: &Arc<Listener>,

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::config::Listener;
 use crate::dial::keep_alive;
 use crate::identity::{Channel, Process};
 use crate::proxy::Shared;
@@ -239,7 +240,7 @@ async fn serving(
     }
     seat.set_served();
     match front {
-        Front::Proxy(index) => detect::serve(shared, stream, (channel, seat), index).await,
+        Front::Proxy(index) => serve_proxied(shared, stream, (channel, seat), index).await,
         Front::Captured(names) => {
             let local = channel.local;
             let origin = Origin {
@@ -251,6 +252,49 @@ async fn serving(
             Box::pin(capture::serve(connection, &names, local)).await
         }
     }
+}
+
+/// Serves a client of the proxy from its first byte on: what a balancer says of it comes first, then
+/// TLS, where the listener has them. Hands back a tunnel that opened.
+async fn serve_proxied(
+    shared: Arc<Shared>,
+    mut socket: TcpStream,
+    (mut channel, seat): (Channel, Arc<Seat>),
+    index: usize,
+) -> Option<Box<Tunnel>> {
+    let snapshot = shared.gate.snapshot.load_full();
+    let bound = shared.listeners.get(index)?;
+    let listener = snapshot.listener(bound);
+    if is_balancer(&listener, channel.peer) {
+        let longest = snapshot.limits.header_timeout;
+        let said = tokio::time::timeout(longest, balancer::read(&mut socket)).await;
+        let Ok(Ok(client)) = said else {
+            shared.gate.metrics.flow_unstarted();
+            return None;
+        };
+        channel.peer = client.unwrap_or(channel.peer);
+        seat.set_client(channel.peer.ip());
+    }
+    if listener.tls.is_some() {
+        let arrived = (socket, channel, seat, index);
+        // Boxed: a plain connection must not carry the room that a handshake takes.
+        return Box::pin(detect::with_tls(shared, arrived, &listener, &snapshot)).await;
+    }
+    let origin = Origin {
+        channel: Arc::new(channel),
+        listener: index,
+        seat,
+    };
+    drop((listener, snapshot));
+    let connection = Connection::new(shared, ClientStream::Plain(socket), origin);
+    connection.serve(None).await
+}
+
+fn is_balancer(listener: &Listener, peer: SocketAddr) -> bool {
+    listener
+        .balancers
+        .iter()
+        .any(|net| net.contains(&peer.ip()))
 }
 
 /// Says on a new connection which registered agent the client is, where any agent is registered.
