@@ -250,6 +250,9 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
         } else {
             Vec::new()
         };
+        if report.starts_session() && earlier.is_empty() && snapshot.policy.has_reviewers() {
+            return Ok(answer::how_to_ask(event));
+        }
         return Ok(answer::context(event, &[], &earlier));
     };
     let facts = Box::new(CallFacts {

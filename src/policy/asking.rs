@@ -32,6 +32,8 @@ pub struct Asking {
     pub not_oneself: bool,
     /// `longest-approval`: the longest that an approval holds.
     pub longest: Duration,
+    /// `hold`: how long a flow waits for an answer before it is refused; zero: not at all.
+    pub hold: Duration,
 }
 
 impl Default for Asking {
@@ -41,6 +43,7 @@ impl Default for Asking {
             approvals: 1,
             not_oneself: true,
             longest: DEFAULT_LONGEST,
+            hold: Duration::ZERO,
         }
     }
 }

@@ -130,6 +130,9 @@ impl<'p> Proof<'p> {
         if (invariant.kind, invariant.verdict) != (Kind::Never, Verdict::Allow) {
             return true;
         }
+        if self.policy.has_reviewers() {
+            return true;
+        }
         let tiers = &self.policy.tiers;
         let allows = |tier| tiers.tier(tier).default == Verdict::Allow;
         let by_default = match part.tiers.first() {
@@ -146,7 +149,10 @@ impl<'p> Proof<'p> {
     fn breaks(&self, at: u32, space: &Space<'_>, part: &Part, outcome: &Outcome) -> Option<Broken> {
         let invariant = self.invariants.get(at as usize)?;
         let is_broken = match invariant.kind {
-            Kind::Never => outcome.ruled() == invariant.verdict,
+            Kind::Never => {
+                outcome.ruled() == invariant.verdict
+                    || invariant.verdict == Verdict::Allow && self.is_approvable(part, outcome)
+            }
             Kind::Always => outcome.ruled() != invariant.verdict,
         };
         if !is_broken {
@@ -160,6 +166,13 @@ impl<'p> Proof<'p> {
             decision: Decision::clone(&outcome.decision),
             how,
         })
+    }
+
+    /// Whether the flow is asked about and a reviewer may let it pass.
+    fn is_approvable(&self, part: &Part, outcome: &Outcome) -> bool {
+        let tier = part.tiers.first();
+        let reviewed = tier.is_some_and(|tier| self.policy.asking(*tier).has_reviewers());
+        outcome.ruled() == Verdict::Ask && reviewed
     }
 
     /// How the flow is one that the invariant is about; `None` where it is none.
@@ -249,6 +262,9 @@ fn finding(invariant: &Invariant, broken: &Broken, source: &source::Policy) -> D
     let ruled = broken.decision.would.unwrap_or(broken.decision.verdict);
     let does = match ruled {
         Verdict::Allow => "reach",
+        Verdict::Ask if invariant.verdict == Verdict::Allow => {
+            "may be allowed by a reviewer to reach"
+        }
         Verdict::Ask => "may ask for",
         Verdict::Deny => "do not reach",
     };

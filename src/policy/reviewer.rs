@@ -8,6 +8,12 @@ use super::compiled::Policy;
 use super::query::TierId;
 
 impl Policy {
+    /// Whether some tier names a reviewer.
+    pub fn has_reviewers(&self) -> bool {
+        let mut tiers = self.tiers.ids();
+        tiers.any(|tier| self.asking(tier).has_reviewers())
+    }
+
     /// How a tier asks.
     pub fn asking(&self, tier: TierId) -> &Asking {
         &self.tiers.tier(tier).asking

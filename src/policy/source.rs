@@ -134,6 +134,8 @@ pub struct Tier {
     pub not_oneself: Option<Spanned<bool>>,
     /// The longest that an approval holds; `8h` by default.
     pub longest_approval: Option<Spanned<String>>,
+    /// How long a flow waits for an answer before it is refused; not at all by default.
+    pub hold: Option<Spanned<String>>,
 }
 
 /// `[[repository]]`.

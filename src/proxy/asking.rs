@@ -2,8 +2,10 @@
 
 use crate::gate::approvals::{Asks, Filed, MAX_OPEN_OF_ONE};
 use crate::identity::CallerKey;
-use crate::policy::{Decision, Query};
+use crate::name::Target;
+use crate::policy::{Attempt, Decision, Query};
 
+use super::connection::Connection;
 use super::flow::{Flow, Known};
 use super::refusal::{Code, Refusal};
 
@@ -15,6 +17,46 @@ impl Flow {
             flow: takes.then_some(self.facts.flow),
             parent: self.facts.parent,
             before: None,
+        }
+    }
+
+    /// As [`Flow::judge_attempt`]. Where the policy asks and the tier says `hold`, waits so long for a
+    /// reviewer: an approval lets this attempt pass.
+    pub(super) async fn judge_held(
+        &mut self,
+        connection: &Connection,
+        (known, target): (&Known, &Target),
+        attempt: Attempt<'_>,
+    ) -> Result<Decision, Refusal> {
+        let refusal = match self.judge_attempt(known, target, attempt) {
+            Err(refusal) if refusal.code == Code::NeedsApproval => refusal,
+            judged => return judged,
+        };
+        let hold = self.snapshot().policy.asking(known.caller.who.tier).hold;
+        let (Some(request), false) = (self.facts.request, hold.is_zero()) else {
+            return Err(refusal);
+        };
+        let gate = self.gate.clone();
+        let Some(_place) = gate.requests.hold(&self.caller_key(known)) else {
+            return Err(refusal);
+        };
+        let settled = async {
+            loop {
+                let changed = gate.requests.changed();
+                let mut changed = std::pin::pin!(changed);
+                // From here on a change wakes it.
+                changed.as_mut().enable();
+                if !gate.requests.is_pending(request) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::select! {
+            () = settled => self.judge_attempt(known, target, attempt),
+            () = tokio::time::sleep(hold) => Err(refusal.with_code(Code::ApprovalTimedOut)),
+            () = connection.stream.closed() => Err(refusal),
+            () = gate.draining.cancelled() => Err(Code::Draining.into()),
         }
     }
 

@@ -59,6 +59,9 @@ codes! {
     ApprovalRefused "approval_refused" 403 "http_request_denied" Policy
         "A reviewer denied this destination to this caller."
         "Do without it; the people who settle such requests decided.";
+    ApprovalTimedOut "approval_timed_out" 403 "http_request_denied" Policy
+        "A person has to approve this destination first, and no reviewer answered in time."
+        "The request stays open: follow it with `tidegate request` or at http://tidegate.internal/v1/requests; try again when it is allowed.";
     BadClientHello "bad_client_hello" 0 "tls_protocol_error" Client
         "TLS in the tunnel does not begin with a well-formed hello."
         "Send a hello as RFC 8446 writes it; the detail says what is wrong with this one.";
@@ -170,6 +173,7 @@ impl Code {
     fn deny_reason(self) -> &'static str {
         match self {
             Self::ApprovalRefused
+            | Self::ApprovalTimedOut
             | Self::CategoryDenied
             | Self::Denied
             | Self::NeedsApproval
@@ -270,6 +274,12 @@ impl Refusal {
             contact: contact.into(),
             ..self
         }
+    }
+
+    /// The same with another code.
+    #[must_use]
+    pub(super) fn with_code(self, code: Code) -> Self {
+        Self { code, ..self }
     }
 
     /// Says something particular.

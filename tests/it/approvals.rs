@@ -556,3 +556,132 @@ fn a_request_of_a_plain_http_request_names_what_it_does() {
         (eventually("a settled one", || Some(seconds()).filter(|it| *it > 0.5)) - 1.0).abs() < 0.1
     );
 }
+
+#[test]
+fn a_held_flow_passes_when_it_is_allowed_and_is_told_when_no_reviewer_answers() {
+    let bench = Bench::with("hold = \"40s\"");
+    let id = std::thread::scope(|scope| {
+        let held = scope.spawn(|| bench.connect(&bench.session, HOST).status());
+        let id = eventually("a request", || {
+            let all = bench.approvals();
+            Some(all.first()?["id"].as_str()?.to_owned())
+        });
+        let answer = bench.settle(&id, "allow", &json!({ "scope": "1h" }));
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        assert_eq!(held.join().expect("a status"), 200);
+        id
+    });
+    let passed = bench.gate.line("an allowed flow", |line| {
+        line.is_decision() && line.verdict() == "allow"
+    });
+    assert_eq!(passed.text("tidegate.request.id"), id);
+    bench
+        .gate
+        .reload(&policy(bench.origin.port(), "hold = \"1s\""));
+    let other = bench.gate.session(&json!({}));
+    let late = bench.connect(&other, HOST);
+    assert_eq!(late.json()["error"], "approval_timed_out", "{late:?}");
+    assert_eq!(bench.approvals()[1]["state"], "pending");
+    assert_eq!(
+        bench.lines("approval_settled").len(),
+        1,
+        "it creates nothing"
+    );
+}
+
+#[test]
+fn a_client_that_leaves_and_a_shutdown_end_the_wait() {
+    let mut bench = Bench::with("hold = \"55s\"");
+    let target = format!("{HOST}:{}", bench.origin.port());
+    let begin = || {
+        let mut client = bench.gate.client();
+        client.send(format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n",
+            authorization(&bench.session)
+        ));
+        client
+    };
+    let client = begin();
+    until("a request", || !bench.approvals().is_empty());
+    drop(client);
+    bench.gate.line("the end of the wait", |line| {
+        line.is_decision() && line.reason() == "needs_approval"
+    });
+    let mut client = begin();
+    until("a second attempt", || bench.approvals()[0]["count"] == 2);
+    bench.gate.signal(rustix::process::Signal::TERM);
+    assert_eq!(client.answer("CONNECT").json()["error"], "draining");
+    assert!(bench.gate.ended().success());
+}
+
+#[test]
+fn what_a_never_forbids_no_reviewer_can_allow() {
+    let bench = Bench::start();
+    let never = format!(
+        "{}\n[[never]]\nname = \"no artifacts\"\nto.hosts = [\"{HOST}\"]\nverdict = \"allow\"\n",
+        policy(bench.origin.port(), "")
+            .replace(
+                "id = \"reach\"\nverdict = \"allow\"",
+                "id = \"reach\"\nverdict = \"ask\""
+            )
+            .replace("grant.addresses = [\"127.0.0.0/8\"]\n", "")
+    );
+    let before = bench.gate.generation();
+    bench.gate.reload(&never);
+    let after = bench.gate.generation();
+    assert_eq!(after["generation"], before["generation"]);
+    let error = after["error"].as_str().unwrap_or_default();
+    assert!(error.contains("may be allowed by a reviewer"), "{error}");
+}
+
+#[test]
+fn an_hour_for_artifacts() {
+    let bench = Bench::start();
+    let gate = &bench.gate;
+    let session = gate.session(&json!({
+        "repository": "https://github.com/acme/migrator", "agent": "claude-code"
+    }));
+    // The agent begins a tool call, is refused with an id, and asks.
+    let url = format!("https://{HOST}:{}/data", bench.origin.port());
+    let call = json!({
+        "session_id": session.id, "hook_event_name": "PreToolUse", "tool_name": "WebFetch",
+        "tool_use_id": "toolu_01AB", "prompt_id": "p-1", "tool_input": { "url": url },
+        "cwd": "/", "permission_mode": "default",
+    });
+    let told = gate.post("/v1/hooks/claude-code", Some(&session.token), &call);
+    assert_eq!(told.status(), 200, "{told:?}");
+    let id = id_of(&bench.connect(&session, HOST));
+    let words = json!({ "id": id, "reason": "one-off data migration" }).to_string();
+    let asked = own(gate, &session, "POST", "/v1/requests", &words);
+    assert_eq!(asked.json()["state"], "pending", "{asked:?}");
+    // The reviewer sees call, repository and words, each with who says it.
+    let seen = &bench.approvals()[0];
+    assert_eq!(seen["call"]["id"], "toolu_01AB", "{seen}");
+    assert_eq!(seen["untrusted"]["tool"], "WebFetch");
+    assert_eq!(seen["untrusted"]["reason"], "one-off data migration");
+    assert_eq!(seen["repository"]["name"], "github.com/acme/migrator");
+    // The hook after the call tells the agent how to go on.
+    let mut ended = call.clone();
+    ended["hook_event_name"] = "PostToolUseFailure".into();
+    let told = gate.post("/v1/hooks/claude-code", Some(&session.token), &ended);
+    let text = told.json()["hookSpecificOutput"]["additionalContext"].to_string();
+    assert!(text.contains("tidegate request list"), "{text}");
+    // An hour, here of two seconds: the next attempt passes, then its tunnel closes.
+    assert_eq!(
+        bench
+            .settle(&id, "allow", &json!({ "scope": "2s" }))
+            .status(),
+        200
+    );
+    assert_eq!(bench.connect(&session, HOST).status(), 200);
+    let close = gate.last_close();
+    assert_eq!(
+        close.text("tidegate.exception.id"),
+        format!("approval-{id}")
+    );
+    until("the end of the approval", || {
+        bench.connect(&session, HOST).status() == 403
+    });
+    let shown = own(gate, &session, "GET", &format!("/v1/requests/{id}"), "").json();
+    assert_eq!(shown["state"], "allowed", "{shown}");
+}

@@ -11,6 +11,17 @@ const MAX_LISTED: usize = 16;
 /// Commands that one answer names.
 const MAX_COMMANDS: usize = 3;
 
+/// What an agent may do where the policy asks people.
+const HOW_TO_ASK: &str = "What is refused with needs_approval waits for a person: \
+    `tidegate request list` (or http://tidegate.internal/v1/requests) shows whether that person \
+    has allowed it, `tidegate request file HOST --reason TEXT` says why it is needed, and no \
+    command of yours settles it.";
+
+/// What an agent is told at the start of a session whose policy asks people.
+pub(super) fn how_to_ask(event: &str) -> Value {
+    json!({ "hookSpecificOutput": { "hookEventName": event, "additionalContext": HOW_TO_ASK } })
+}
+
 /// An answer in the form of Claude Code's hooks, which Codex and Gemini CLI read as well.
 ///
 /// It consists of hosts in canonical form, words of closed lists, the ids of calls and the names of
@@ -37,6 +48,10 @@ pub(super) fn context(event: &str, own: &[RefusedFlow], earlier: &[RefusedFlow])
     );
     for it in own.iter().chain(earlier).take(MAX_COMMANDS) {
         let _ = write!(text, "\n  {}", it.explain);
+    }
+    let mut all = own.iter().chain(earlier);
+    if all.any(|it| it.reason == "needs_approval") {
+        let _ = write!(text, "\n{HOW_TO_ASK}");
     }
     json!({ "hookSpecificOutput": { "hookEventName": event, "additionalContext": text } })
 }

@@ -19,7 +19,7 @@ pub use principal::Principal;
 pub use request::{ClientUser, Request, RequestKey, RequestState, Settlement, Vote};
 pub use scope::Scope;
 pub use settle::SettleError;
-pub use table::{Filed, Filing, MAX_OPEN_OF_ONE, Requests};
+pub use table::{Filed, Filing, HeldPlace, MAX_OPEN_OF_ONE, Requests};
 pub use view::{
     CallView, CallerView, OwnRequestView, RepositoryView, RequestView, SettlementView, Untrusted,
 };

@@ -21,6 +21,9 @@ const MAX_OF_ONE: usize = 2 * MAX_OPEN_OF_ONE;
 const MAX_REQUESTS: usize = 1024;
 /// For how long a request waits for a reviewer.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_hours(1);
+/// Flows that are held for an answer: of one caller, and in all.
+const MAX_HELD_OF_ONE: usize = 4;
+const MAX_HELD: usize = 64;
 /// Approvals in force.
 const MAX_APPROVALS: usize = 10_000;
 
@@ -38,6 +41,8 @@ struct Table {
     /// The newest request of each key.
     newest: HashMap<RequestKey, Uuid>,
     approvals: HashMap<RequestKey, Vec<Approval>>,
+    /// Callers whose flows are held, one entry for each flow.
+    held: Vec<CallerKey>,
 }
 
 /// What an attempt leaves.
@@ -199,6 +204,28 @@ impl Requests {
         self.changed.notified()
     }
 
+    /// Takes a place among the flows that are held; `None` where all are taken, or those of the caller.
+    pub fn hold(&self, caller: &CallerKey) -> Option<HeldPlace<'_>> {
+        let mut table = self.lock();
+        let own = table.held.iter().filter(|it| *it == caller).count();
+        if table.held.len() >= MAX_HELD || own >= MAX_HELD_OF_ONE {
+            return None;
+        }
+        table.held.push(caller.clone());
+        Some(HeldPlace {
+            requests: self,
+            caller: caller.clone(),
+        })
+    }
+
+    /// Whether a request waits for reviewers.
+    pub fn is_pending(&self, id: Uuid) -> bool {
+        self.lock()
+            .requests
+            .get(&id)
+            .is_some_and(|it| it.state.is_open())
+    }
+
     /// Puts an approval in force.
     pub(super) fn approve(&self, approval: Approval, now: Timestamp) -> bool {
         let mut table = self.lock();
@@ -306,6 +333,22 @@ impl Table {
         };
         if self.newest.get(&request.key) == Some(&id) {
             self.newest.remove(&request.key);
+        }
+    }
+}
+
+/// The place of a flow that is held for an answer; given back when dropped.
+#[derive(Debug)]
+pub struct HeldPlace<'r> {
+    requests: &'r Requests,
+    caller: CallerKey,
+}
+
+impl Drop for HeldPlace<'_> {
+    fn drop(&mut self) {
+        let mut table = self.requests.lock();
+        if let Some(at) = table.held.iter().position(|it| *it == self.caller) {
+            table.held.swap_remove(at);
         }
     }
 }

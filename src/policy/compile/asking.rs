@@ -13,6 +13,8 @@ use crate::policy::source::{self, Placed};
 
 /// The longest approval that a tier may give: an approval always ends.
 const MAX_LONGEST: Duration = Duration::from_hours(24 * 7);
+/// The longest that a flow is held for an answer: many clients give up after a minute.
+const MAX_HOLD: Duration = Duration::from_secs(55);
 /// The shortest bound on an approval.
 const MIN_LONGEST: Duration = Duration::from_mins(1);
 
@@ -45,6 +47,7 @@ impl Asking {
                 .map_or(default.not_oneself, |it| *it.get_ref()),
             longest: span(first(layers, |tier| tier.longest_approval.as_ref()))
                 .unwrap_or(default.longest),
+            hold: span(first(layers, |tier| tier.hold.as_ref())).unwrap_or(default.hold),
         }
     }
 }
@@ -72,13 +75,12 @@ pub(super) fn findings(source: &source::Policy, callers: &Membership, found: &mu
             let finding = Diagnostic::error("bad-approvals", tier.at(count), message);
             found.push(finding.help("write `approvals = 2` where two reviewers have to allow"));
         }
-        let bounds = [(
-            "longest-approval",
-            &tier.value.longest_approval,
-            MIN_LONGEST,
-            MAX_LONGEST,
-            "8h",
-        )];
+        let longest = &tier.value.longest_approval;
+        let hold = &tier.value.hold;
+        let bounds = [
+            ("longest-approval", longest, MIN_LONGEST, MAX_LONGEST, "8h"),
+            ("hold", hold, Duration::ZERO, MAX_HOLD, "20s"),
+        ];
         for (key, written, least, most, example) in bounds {
             let Some(written) = written else { continue };
             let within = |it: &Duration| (least..=most).contains(it);

@@ -82,6 +82,17 @@ impl ClientStream {
         Ok(())
     }
 
+    /// Waits until the client has closed a connection on which it sends nothing. Never comes to an end
+    /// where that cannot be seen without reading: TLS, HTTP/2, a client that sends on.
+    pub(in crate::proxy) async fn closed(&self) {
+        if let Self::Plain(socket) = self
+            && !matches!(socket.peek(&mut [0]).await, Ok(1..))
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
     /// Ends the connection with an error that the peer sees: what was sent is not whole.
     pub(in crate::proxy) fn break_off(&mut self) {
         match self {

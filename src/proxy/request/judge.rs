@@ -96,7 +96,7 @@ impl Request<'_> {
         // A message of MCP is read before it is refused: the record names the tool, and the agent
         // gets an answer that it can read.
         if deed.body != Some(Body::Mcp) {
-            let decision = self.judge(flow, &deed)?;
+            let decision = self.judge(connection, flow, &deed).await?;
             self.may_go_on_to(flow)?;
             if deed.body.is_none() {
                 return Ok((decision, self.asked(deed)));
@@ -110,7 +110,7 @@ impl Request<'_> {
         let mut all: Option<(Decision, RequestFacts)> = None;
         for mut deed in deeds {
             deed.credentials.clone_from(&presented);
-            let judged = self.judge(flow, &deed);
+            let judged = self.judge(connection, flow, &deed).await;
             let decision = judged.map_err(|refusal| self.answer(flow, refusal, &peek.content))?;
             all = Some(match all {
                 Some((before, _)) if before.would < decision.would => (before.and(decision), deed),
@@ -346,7 +346,12 @@ impl Request<'_> {
     }
 
     /// Decides one fact of a request and notes the decision in the flow.
-    fn judge(&self, flow: &mut Flow, deed: &RequestFacts) -> Result<Decision, Refusal> {
+    async fn judge(
+        &self,
+        connection: &Connection,
+        flow: &mut Flow,
+        deed: &RequestFacts,
+    ) -> Result<Decision, Refusal> {
         flow.facts.deed = Some(Box::new(RequestFacts {
             // The record tells nothing of credentials but whether they may pass.
             credentials: Vec::new(),
@@ -362,7 +367,8 @@ impl Request<'_> {
         if flow.facts.again.is_some() || deed.seen == Seen::Head {
             flow.facts.again().head_only = deed.seen == Seen::Head;
         }
-        flow.judge_attempt(self.known, &self.url.target, self.attempt(deed))
+        let judged = (self.known, &self.url.target);
+        Box::pin(flow.judge_held(connection, judged, self.attempt(deed))).await
     }
 
     fn attempt<'a>(&'a self, deed: &'a RequestFacts) -> Attempt<'a> {

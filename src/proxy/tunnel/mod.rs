@@ -14,7 +14,7 @@ use crate::gate::Asked;
 use crate::http::http1::{RequestHead, via_before, via_has};
 use crate::metrics::FlowKind;
 use crate::name::{Host, Target};
-use crate::policy::{Inspect, Mode, Verdict};
+use crate::policy::{Attempt, Inspect, Mode, Verdict};
 use crate::proxy::connection::{Connection, LINGER};
 use crate::proxy::dial;
 use crate::proxy::flow::Flow;
@@ -106,7 +106,8 @@ pub(super) async fn tunnel_to(
     if crate::proxy::request::internal::is_own(target) {
         return Err(crate::proxy::request::internal::no_tunnel());
     }
-    let decision = flow.judge(known, target, &Asked::Connect)?;
+    let judging = flow.judge_held(connection, (known, target), Attempt::Connect);
+    let decision = Box::pin(judging).await?;
     flow.facts.tls_mode = match decision.inspect {
         _ if decision.raw => None,
         Inspect::Yes => Some(TlsMode::Inspected),
