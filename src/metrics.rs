@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prometheus::{Registry, TextEncoder};
 
-use crate::policy::{Category, Mode, TierId};
+use crate::policy::{Category, Mode, TierId, Verdict};
 use crate::record::{End, Outcome};
 
 use declared::Declared;
@@ -30,6 +30,7 @@ const NO_TIER: &str = "none";
 const OTHER: &str = "other";
 
 const OUTCOMES: [Outcome; 4] = [Outcome::Allow, Outcome::Ask, Outcome::Deny, Outcome::Error];
+const VERDICTS: [&str; 3] = ["allow", "ask", "deny"];
 const MODES: [Mode; 2] = [Mode::Enforce, Mode::Observe];
 const CATEGORIES: usize = Category::ALL.len();
 /// Ways in which a flow may end.
@@ -71,6 +72,7 @@ struct Inner {
     duration: Table<Histograms>,
     upstream_errors: Table<Counters>,
     attributed: Table<Counters>,
+    shadow: Table<Counters>,
     active: Table<Gauges>,
     ends: Table<Counters>,
     /// The label values of `tidegate_policy_info` now.
@@ -109,6 +111,10 @@ impl Metrics {
             upstream_errors: Table::new(
                 declared.upstream_errors.clone(),
                 CATEGORIES * (reasons.len() + 1),
+            ),
+            shadow: Table::new(
+                declared.shadow_decisions.clone(),
+                VERDICTS.len() * VERDICTS.len(),
             ),
             attributed: Table::new(declared.sessions.clone(), EVIDENCE.len() * TRUST.len()),
             active: Table::new(declared.flows_active.clone(), FlowKind::ALL.len()),
@@ -249,6 +255,16 @@ impl Metrics {
             .approval_seconds
             .series(&[result])
             .observe(seconds);
+    }
+
+    /// `tidegate_shadow_decisions_total{verdict,shadow}`.
+    pub fn shadow_decided(&self, verdict: Verdict, shadow: Verdict) {
+        let (row, column) = (verdict as usize, shadow as usize);
+        let labels = || [row, column].map(|at| VERDICTS.get(at).copied().unwrap_or(OTHER));
+        self.0
+            .shadow
+            .at(row * VERDICTS.len() + column, labels)
+            .inc();
     }
 
     /// `tidegate_policy_reloads_total{result}` and `tidegate_policy_stale`.

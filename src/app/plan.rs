@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::{self, Config, Owners};
 use crate::diag::{Diagnostic, Severity};
-use crate::gate::Snapshot;
+use crate::gate::{Shadow, Snapshot};
 use crate::policy::{self, Catalogue, Policy};
 use crate::tls;
 
@@ -26,6 +26,8 @@ pub struct Loaded {
     pub tls: Option<tls::Servers>,
     /// The authority for inspected destinations, where there is one.
     pub authority: Option<Arc<tls::Authority>>,
+    /// The policy that decides beside, without effect.
+    pub shadow: Option<Arc<Shadow>>,
     /// All that was found.
     pub findings: Vec<Diagnostic>,
 }
@@ -43,6 +45,8 @@ pub struct Plan {
     pub authority: Option<Arc<tls::Authority>>,
     /// How upstreams are spoken TLS with.
     pub upstreams: tls::Upstreams,
+    /// The policy that decides beside, without effect.
+    pub shadow: Option<Arc<Shadow>>,
     /// Findings that do not keep it from running.
     pub warnings: Vec<Diagnostic>,
 }
@@ -63,6 +67,7 @@ impl Loaded {
                 upstreams: None,
                 tls: None,
                 authority: None,
+                shadow: None,
                 findings,
             },
         }
@@ -93,7 +98,9 @@ impl Loaded {
             (None, sound)
         };
         findings.extend(broken);
+        let shadow = shadow(&config, catalogue, &mut findings);
         Self {
+            shadow,
             policy,
             unproved,
             upstreams,
@@ -135,6 +142,7 @@ impl Loaded {
                 tls,
                 authority: self.authority,
                 upstreams,
+                shadow: self.shadow,
                 warnings: self.findings,
             }),
             _ => Err(self.findings),
@@ -183,6 +191,7 @@ impl Plan {
                 tls: now.tls.clone(),
                 authority: now.authority.clone(),
                 upstreams: now.upstreams.clone(),
+                shadow: now.shadow.clone(),
                 warnings: Vec::new(),
             }),
             _ => Err(findings),
@@ -194,6 +203,24 @@ impl Plan {
     pub fn observing(mut self) -> Self {
         self.policy.observe();
         self
+    }
+}
+
+/// The shadow policy, where there is one that loads: one that does not is a warning, and stops nothing.
+fn shadow(
+    config: &Config,
+    catalogue: &Catalogue,
+    findings: &mut Vec<Diagnostic>,
+) -> Option<Arc<Shadow>> {
+    match Shadow::load(config.shadow.as_deref()?, catalogue) {
+        Ok(shadow) => Some(Arc::new(shadow)),
+        Err(why) => {
+            let message = format!("the shadow policy does not load: {why}");
+            let mut finding = Diagnostic::unplaced("shadow-policy", message);
+            finding.severity = Severity::Warning;
+            findings.push(finding.help("run `tidegate check` on it, then send SIGHUP"));
+            None
+        }
     }
 }
 

@@ -181,6 +181,7 @@ impl Follower {
             tls,
             authority,
             upstreams,
+            shadow,
             warnings,
         } = plan;
         if !warnings.is_empty() {
@@ -208,6 +209,7 @@ impl Follower {
             tls,
             authority,
             upstreams,
+            shadow,
             clock: gate.clock.clone(),
             programs: before.programs.clone(),
             dialer: (!reads_files).then(|| before.dialer.clone()),

@@ -65,6 +65,7 @@ impl Running {
             tls,
             authority,
             upstreams,
+            shadow,
             ..
         } = plan;
         let descriptors = sockets::raise_descriptors();
@@ -90,6 +91,7 @@ impl Running {
             tls,
             authority: authority.clone(),
             upstreams,
+            shadow,
             clock: clock.clone(),
             programs: programs.on_record(Arc::new(ProgramRecord(recorder.clone()))),
             dialer: None,

@@ -43,8 +43,9 @@ fn insert(text: &str, line: usize, table: &str) -> String {
     let (before, after) = (before.concat(), after.concat());
     let before = before.trim_end_matches('\n');
     let after = after.trim_start_matches('\n');
-    let gap = if after.is_empty() { "" } else { "\n" };
-    format!("{before}\n\n{}\n{gap}{after}", table.trim_matches('\n'))
+    let first = if before.is_empty() { "" } else { "\n\n" };
+    let last = if after.is_empty() { "" } else { "\n" };
+    format!("{before}{first}{}\n{last}{after}", table.trim_matches('\n'))
 }
 
 /// Whether a text says what another says, and besides that a list's further table, whatever its
@@ -92,12 +93,13 @@ pub(super) fn compile(path: &Path, text: &str) -> Result<(Config, Policy), Vec<D
     };
     let (policy, more) = policy::compile(&config.policy, &policy::built_in());
     findings.extend(more);
+    if let Some(policy) = &policy {
+        findings.extend(policy::invariant_findings(&config.policy, policy));
+    }
+    findings.retain(|finding| finding.severity == Severity::Error);
     match policy {
-        Some(policy) => Ok((config, policy)),
-        None => {
-            findings.retain(|finding| finding.severity == Severity::Error);
-            Err(findings)
-        }
+        Some(policy) if findings.is_empty() => Ok((config, policy)),
+        _ => Err(findings),
     }
 }
 

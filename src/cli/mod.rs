@@ -22,6 +22,7 @@ mod load;
 mod log;
 mod parents;
 mod print;
+mod promote;
 mod records;
 mod replay;
 mod request;
@@ -66,6 +67,8 @@ enum Verb {
     Test(test::Test),
     /// Judge recorded flows again under a policy: which verdicts change.
     Replay(replay::Replay),
+    /// Propose rules for what an observing tier or rule needs, from records.
+    Promote(promote::Promote),
     /// Say what would happen to a flow, or what happened to one, and why.
     Explain(explain::Explain),
     /// Say whether the proxy is used here, and whether there is another way out.
@@ -162,6 +165,7 @@ impl Verb {
             Self::Check(check) => check.perform(),
             Self::Test(test) => test.perform(),
             Self::Replay(replay) => replay.perform(),
+            Self::Promote(promote) => promote.perform(),
             Self::Explain(explain) => explain.perform(),
             Self::Doctor(doctor) => doctor.perform(),
             Self::Env(env) => env.perform(),
@@ -227,6 +231,8 @@ mod tests {
             "replay",
             "replay decisions.jsonl decisions.jsonl.1.gz - --policy next.toml --json",
             "replay --config tidegate.toml",
+            "promote decisions.jsonl --tier standard --rule docs --refused --config a.toml --write",
+            "promote --json",
             "env",
             "env --shell fish --proxy http://127.0.0.1:3128",
             "env --docker",

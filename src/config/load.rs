@@ -81,6 +81,7 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         inspect: Inspect::default(),
         workspaces: Workspaces::default(),
         upstreams: Vec::new(),
+        shadow: None,
         contact: None,
         policy: crate::policy::source::Policy::default(),
     }
@@ -205,6 +206,7 @@ fn check(
         inspect,
         workspaces,
         upstreams,
+        shadow: written.shadow,
         contact: refusal::contact(written.refusal.as_ref(), findings),
         policy,
     }

@@ -81,6 +81,8 @@ pub struct Config {
     pub workspaces: Workspaces,
     /// `[upstream.*]`: how to speak TLS with some destinations.
     pub upstreams: Vec<Upstream>,
+    /// `shadow`: the configuration whose policy decides beside this one, without effect.
+    pub shadow: Option<PathBuf>,
     /// `[refusal]`: the contact text of refusals by the policy.
     pub contact: Option<Arc<str>>,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[destination]]`, `[[rule]]`,

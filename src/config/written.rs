@@ -1,5 +1,6 @@
 //! The sections of all files, gathered; what stands where it must not is found here.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use super::{
 };
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 23] = [
+const SECTIONS: [&str; 24] = [
     "always",
     "catalogue",
     "destination",
@@ -36,6 +37,7 @@ const SECTIONS: [&str; 23] = [
     "refusal",
     "repository",
     "rule",
+    "shadow",
     "tier",
     "tiers",
     "trial",
@@ -62,6 +64,8 @@ pub(super) struct Written {
     /// Where secrets stand, or what may be meant for one.
     pub(super) secrets: Secrets,
     pub(super) session: Option<Placed<session::Section>>,
+    /// The file of the shadow policy.
+    pub(super) shadow: Option<PathBuf>,
     pub(super) upstreams: Vec<(Spanned<String>, Placed<upstream::Section>)>,
     pub(super) users: Vec<Placed<identity::UserSection>>,
     pub(super) workspaces: Vec<Placed<workspace::Section>>,
@@ -111,6 +115,7 @@ impl Written {
                 "refusal" => once(&mut self.refusal, of("[refusal]"), findings),
                 "repository" => many(&mut policy.repositories, of("[[repository]]"), findings),
                 "rule" => many(&mut policy.rules, of("[[rule]]"), findings),
+                "shadow" => self.add_shadow(of("shadow"), findings),
                 "tier" => named(&mut policy.tier, "tier", of("[tier.NAME]"), findings),
                 "tiers" => once(&mut policy.tiers, of("[tiers]"), findings),
                 "trial" => many(&mut policy.trials, of("[[trial]]"), findings),
@@ -120,6 +125,22 @@ impl Written {
                 }
                 "workspace" => many(&mut self.workspaces, of("[[workspace]]"), findings),
                 unknown => findings.push(unknown_section(place, unknown)),
+            }
+        }
+    }
+
+    /// `shadow` names one file, relative to the file that says so.
+    fn add_shadow(&mut self, value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
+        let place = Place::new(value.source, value.content.span());
+        match value.content.into_inner() {
+            DeValue::String(file) if !file.is_empty() && self.shadow.is_none() => {
+                let folder = super::folder_of(&value.source.path);
+                self.shadow = Some(folder.join(&*file));
+            }
+            _ => {
+                let message = "`shadow` has to be the name of one file, written once";
+                let finding = Diagnostic::error("wrong-type", place, message);
+                findings.push(finding.help("write e.g. `shadow = \"next.toml\"`"));
             }
         }
     }

@@ -9,6 +9,7 @@ mod held;
 mod programs;
 mod rates;
 mod report_tokens;
+mod shadow;
 mod snapshot;
 mod start;
 
@@ -32,6 +33,7 @@ pub use held::{Held, Hold};
 pub use programs::ProgramRecord;
 pub use rates::{CallerRates, Delay, RATE_LIMIT_DELAY, RateKey, RateKind, RateLimited, Rates};
 pub use report_tokens::ReportTokens;
+pub use shadow::Shadow;
 pub use snapshot::{Parts, Snapshot};
 pub use start::{
     EndedSession, Ground, StartError, Started, Wish, Workplace, by_hand, session_facts,

@@ -12,8 +12,8 @@ use crate::policy::{Guard, Policy};
 use crate::record::Recorder;
 use crate::tls;
 
-use super::Ages;
 use super::fetches::Fetches;
+use super::{Ages, Shadow};
 
 /// Everything that a reload changes, immutable; a flow keeps the one it began with.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub config_file: Option<Arc<str>>,
     /// The compiled policy.
     pub policy: Policy,
+    /// The policy that decides beside, without effect.
+    pub shadow: Option<Arc<Shadow>>,
     /// `[refusal]`: the contact text of refusals by the policy.
     pub contact: Option<Arc<str>>,
     /// Who may say who they are.
@@ -79,6 +81,8 @@ pub struct Parts<'a> {
     pub authority: Option<Arc<tls::Authority>>,
     /// How upstreams are spoken TLS with.
     pub upstreams: tls::Upstreams,
+    /// The policy that decides beside, without effect.
+    pub shadow: Option<Arc<Shadow>>,
     /// The clock.
     pub clock: Clock,
     /// Which programs may be started.
@@ -141,6 +145,7 @@ impl Snapshot {
                 parts.clock.clone(),
                 reach,
             ),
+            shadow: parts.shadow.clone(),
             contact: config.contact.clone(),
             limits: config.limits.clone(),
             dialer,
@@ -187,7 +192,12 @@ impl Snapshot {
         if certificate.is_some_and(|it| !self.tls.still_accepts(&presented.listener, &it.chain)) {
             return None;
         }
-        self.identity.caller(&presented, &self.policy)
+        let caller = self.identity.caller(&presented, &self.policy)?;
+        let beside = self.shadow.as_ref().and_then(|shadow| {
+            let caller = self.identity.caller(&presented, &shadow.policy)?;
+            Some(Arc::new(caller.who))
+        });
+        Some(Caller { beside, ..caller })
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Caller {
     pub process: Option<Arc<Process>>,
     /// What else its tier came from.
     pub grounds: Option<Arc<TierGrounds>>,
+    /// The caller as the shadow policy sees it, where there is one.
+    pub beside: Option<Arc<Who>>,
 }
 
 /// The grounds of a caller's tier which its other fields do not show, on record so that a flow can

@@ -391,6 +391,7 @@ impl Identity {
             groups: policy.group_names(who.groups).cloned().collect(),
             repository,
             who,
+            beside: None,
             grounds: (grounds != TierGrounds::default()).then(|| Arc::new(grounds)),
             channel: (presented.labels.channel.as_ref())
                 .or(first(|it| it.channel.as_ref()))

@@ -60,6 +60,8 @@ declare! {
     decisions: IntCounterVec =
         "tidegate_decisions_total" ["verdict", "mode", "category", "tier", "reason"],
         "Flows decided.";
+    shadow_decisions: IntCounterVec = "tidegate_shadow_decisions_total" ["verdict", "shadow"],
+        "Flows that a shadow policy decided: the verdict in force, and that of the shadow.";
     dns_duration: Histogram = "tidegate_dns_duration_seconds" [] in ROUND_TRIP,
         "Time to resolve a name.";
     draining: IntGauge = "tidegate_draining" [],

@@ -55,6 +55,7 @@ fn all() -> Metrics {
     metrics.record_queue(3);
     metrics.records_repeated(5);
     metrics.record_file_changed("moved");
+    metrics.shadow_decided(Verdict::Allow, Verdict::Deny);
     assert!(metrics.retention_short(true) && !metrics.retention_short(true));
     metrics
 }

@@ -16,5 +16,7 @@ pub use address::{AddressClass, canonical, classify, closed_networks, special_ne
 pub use host::{Host, HostName};
 pub use path::{Path, PathError};
 pub use special::{SpecialName, special, special_suffixes};
-pub use suffix::{is_public_suffix, is_shared_domain, registrable_domain};
+pub use suffix::{
+    is_of_shared_domain, is_public_suffix, is_relay, is_shared_domain, registrable_domain,
+};
 pub use target::{Target, TargetError, Url};

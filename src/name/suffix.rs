@@ -5,6 +5,9 @@ use super::HostName;
 /// Domains that many customers share and the public suffix list does not have, one a line.
 const SHARED: &str = include_str!("../../config/shared-domains.txt");
 
+/// Hosts that act for anyone, one a line.
+const RELAYS: &str = include_str!("../../config/relays.txt");
+
 /// Whether names below `name` belong to unrelated customers of its owner, by the list of this
 /// program (`config/shared-domains.txt`). The public suffix list is not asked.
 pub fn is_shared_domain(name: &HostName) -> bool {
@@ -14,9 +17,35 @@ pub fn is_shared_domain(name: &HostName) -> bool {
     })
 }
 
+/// Whether `name` or a domain around it is one that many customers share, by either list: then `name`
+/// may belong to any of them.
+pub fn is_of_shared_domain(name: &HostName) -> bool {
+    let suffix = psl::suffix(name.as_str().as_bytes());
+    if suffix.is_some_and(|it| it.typ() == Some(psl::Type::Private)) {
+        return true;
+    }
+    let mut around = name
+        .suffixes()
+        .filter_map(|it| HostName::from_unicode(it).ok());
+    around.any(|it| is_shared_domain(&it))
+}
+
+/// Whether a host fetches, forwards, stores or answers for anyone, by the list of this program
+/// (`config/relays.txt`): a rule for it allows more than its name says.
+pub fn is_relay(name: &HostName) -> bool {
+    entries(RELAYS).any(|line| match line.strip_prefix("*.") {
+        Some(domain) => name.suffixes().any(|suffix| suffix == domain),
+        None => line == name.as_str(),
+    })
+}
+
 /// The lines of the list.
 fn shared_domains() -> impl Iterator<Item = &'static str> {
-    let lines = SHARED.lines().map(str::trim);
+    entries(SHARED)
+}
+
+fn entries(list: &'static str) -> impl Iterator<Item = &'static str> {
+    let lines = list.lines().map(str::trim);
     lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
@@ -87,6 +116,34 @@ mod tests {
             "notamazonaws.com",
         ] {
             assert!(!is_shared_domain(&name(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn relays_and_names_of_customers_are_told() {
+        for text in ["pastebin.com", "a.webhook.site", "dns.google"] {
+            assert!(is_relay(&name(text)), "{text}");
+        }
+        for text in ["example.com", "a.dns.google", "notpastebin.com"] {
+            assert!(!is_relay(&name(text)), "{text}");
+        }
+        for text in [
+            "acme.github.io",
+            "x.eu-west-1.amazonaws.com",
+            "acme.sharepoint.com",
+        ] {
+            assert!(is_of_shared_domain(&name(text)), "{text}");
+        }
+        assert!(!is_of_shared_domain(&name("docs.example.com")));
+    }
+
+    #[test]
+    fn the_list_of_relays_is_sound() {
+        let mut seen = std::collections::BTreeSet::new();
+        for line in entries(RELAYS) {
+            let domain = line.strip_prefix("*.").unwrap_or(line);
+            assert_eq!(name(domain).as_str(), domain, "{line}");
+            assert!(seen.insert(domain), "{line} stands twice");
         }
     }
 

@@ -465,6 +465,20 @@ pub struct Destination {
     pub reason: Option<String>,
 }
 
+impl Destination {
+    /// The hosts as rules name them: whole names, and `*.` before names below a domain.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.hosts.iter().map(|host| {
+            let host = host.get_ref();
+            match (&self.domain, &**host) {
+                (None, _) => host.clone(),
+                (Some(domain), "@") => domain.get_ref().clone(),
+                (Some(domain), label) => format!("{label}.{}", domain.get_ref()),
+            }
+        })
+    }
+}
+
 /// One split of a destination by path.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

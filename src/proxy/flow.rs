@@ -250,6 +250,9 @@ impl Flow {
         self.facts.ms.decide = Some(millis(took));
         self.decided(&decision);
         self.facts.exception = approval;
+        if let (Some(shadow), Some(who)) = (&snapshot.shadow, &caller.beside) {
+            self.note_shadow(&shadow.policy.decide(&Query { who, ..query }));
+        }
         self.attribute_judged(caller, &query.attempt);
         let refused = refused(&snapshot, &query, &decision);
         if decision.verdict == Verdict::Ask {
@@ -262,6 +265,15 @@ impl Flow {
             self.enter(known)?;
         }
         Ok(decision)
+    }
+
+    /// Notes what the shadow policy would enforce: of several facts, the strictest.
+    fn note_shadow(&mut self, decision: &Decision) {
+        let verdict = decision.would.unwrap_or(decision.verdict);
+        let before = self.facts.shadow.as_ref().map(|(before, _)| *before);
+        if before.is_none_or(|before| before <= verdict) {
+            self.facts.shadow = Some((verdict, decision.rule.name.clone()));
+        }
     }
 
     /// Whether an attempt would pass; nothing is noted.
@@ -495,6 +507,9 @@ impl Flow {
 
     fn count(&self, reason: usize) {
         let facts = &self.facts;
+        if let (Some((shadow, _)), Some(verdict)) = (&facts.shadow, facts.enforced()) {
+            self.gate.metrics.shadow_decided(verdict, *shadow);
+        }
         let reason = match facts.would {
             Some(_) if reason == 0 => Code::ALL
                 .iter()

@@ -84,6 +84,7 @@ pub(super) fn decision(at: Timestamp, facts: &FlowFacts) -> Line {
     };
     line(at, "decision", says, |object| {
         flow(object, facts);
+        shadow(object, facts);
         replay(object, facts.again.as_deref());
     })
 }
@@ -735,6 +736,17 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
     some(object, "tidegate.upstream", facts.upstream.as_deref(), NAME);
     if facts.reused {
         object.boolean("tidegate.connection.reused", true);
+    }
+}
+
+/// What the shadow policy would enforce; its rule only where that is another verdict.
+fn shadow(object: &mut Object, facts: &FlowFacts) {
+    let Some((verdict, rule)) = &facts.shadow else {
+        return;
+    };
+    object.word("tidegate.shadow.verdict", verdict_word(*verdict));
+    if Some(*verdict) != facts.enforced() {
+        object.text("tidegate.shadow.rule", rule, NAME);
     }
 }
 

@@ -202,6 +202,9 @@ pub struct FlowFacts {
     pub deed: Option<Box<RequestFacts>>,
     /// What the agent says of itself in its own header fields.
     pub said: Option<Box<Said>>,
+    /// `tidegate.shadow.verdict`, `tidegate.shadow.rule`: what the shadow policy would enforce, and
+    /// by which rule.
+    pub shadow: Option<(Verdict, Arc<str>)>,
     /// What only judging the flow again needs.
     pub again: Option<Box<ReplayFacts>>,
     /// `tidegate.ms.decide` and its siblings, in milliseconds (written with 3 decimals).
@@ -209,6 +212,16 @@ pub struct FlowFacts {
 }
 
 impl FlowFacts {
+    /// The verdict that `enforce` mode carries out; `None` where the policy reached none.
+    pub fn enforced(&self) -> Option<Verdict> {
+        self.would.or(match self.outcome {
+            Outcome::Allow => Some(Verdict::Allow),
+            Outcome::Ask => Some(Verdict::Ask),
+            Outcome::Deny => Some(Verdict::Deny),
+            Outcome::Error => None,
+        })
+    }
+
     /// What only judging the flow again needs, to be added to.
     pub fn again(&mut self) -> &mut ReplayFacts {
         self.again.get_or_insert_default()

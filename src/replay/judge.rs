@@ -207,7 +207,7 @@ impl<'p> Judge<'p> {
         let [first, ..] = &now;
         if was.is_same(first.effect) {
             // A flow whose way out failed has that as its reason.
-            let failed = &*line.verdict == "error";
+            let failed = &*line.verdict == "error" || line.exception.is_some();
             let by_same = |it: &Outcome| {
                 line.rule.as_deref() == Some(&*it.rule)
                     && (failed || line.reason.as_deref() == Some(&*it.reason))
@@ -309,6 +309,11 @@ impl<'p> Judge<'p> {
     ) -> Result<Outcome, Undetermined> {
         let decision = self.policy.decide(&flow.query(who));
         let mut outcome = Outcome::of(&decision, flow);
+        // A reviewer let the flow pass, or a ledger's entry did: a fact like any other.
+        if line.exception.is_some() && line.is_allowed() && decision.verdict == Verdict::Ask {
+            outcome.effect.verdict = Verdict::Allow;
+            return Ok(outcome);
+        }
         if decision.verdict != Verdict::Allow {
             return Ok(outcome);
         }
@@ -329,11 +334,17 @@ impl<'p> Judge<'p> {
                 }
             }
         }
-        if let Some(refusal) = self.address_refusal(line, flow, &decision) {
-            match refusal {
-                AddressRefusal::Floor => outcome.refuse(Reason::AddressDenied, None),
-                AddressRefusal::Denied(rule) => outcome.refuse(Reason::Denied, Some(&rule)),
+        match self.address_refusal(line, flow, &decision) {
+            None => {}
+            // A denied network is only on record where the tier observes.
+            Some((AddressRefusal::Denied(rule), true)) => {
+                outcome.name(Reason::Denied, &rule);
+                outcome.effect.would = Some(Verdict::Deny);
             }
+            Some((AddressRefusal::Denied(rule), false)) => {
+                outcome.refuse(Reason::Denied, Some(&rule));
+            }
+            Some((AddressRefusal::Floor, _)) => outcome.refuse(Reason::AddressDenied, None),
         }
         Ok(outcome)
     }
@@ -355,26 +366,32 @@ impl<'p> Judge<'p> {
         Ok(age.map_or(true, |age| age < least))
     }
 
-    /// Why none of the recorded addresses may be dialled, where none may.
+    /// Why none of the recorded addresses may be dialled, where none may, and whether that is only
+    /// observed.
     fn address_refusal(
         &self,
         line: &Recorded<'_>,
         flow: &Flow,
         decision: &Decision,
-    ) -> Option<AddressRefusal> {
+    ) -> Option<(AddressRefusal, bool)> {
         let guard = Guard::default();
         let port = flow.target.port;
-        let judge = |address| self.policy.judge_address(decision, address, port, &guard);
+        // The gate's own addresses and listeners are not on record.
+        let own = line.reason.as_deref() == Some("address_denied") && self.wrote(line);
         let mut refused = None;
         for address in &line.answers {
-            match judge(*address) {
-                // The gate's own addresses and listeners are not on record.
-                Ok(()) if line.reason.as_deref() == Some("address_denied") && self.wrote(line) => {
-                    refused = Some(AddressRefusal::Floor);
-                }
+            let why = match self.policy.judge_address(decision, *address, port, &guard) {
+                Ok(()) if own => AddressRefusal::Floor,
                 Ok(()) => return None,
-                Err(AddressRefusal::Denied(rule)) => refused = Some(AddressRefusal::Denied(rule)),
-                Err(floor) => refused = refused.or(Some(floor)),
+                Err(why) => why,
+            };
+            let is_dialled = self.policy.lets_dial(decision, *address, port, &guard) && !own;
+            let is_denied = matches!(why, AddressRefusal::Denied(_));
+            match &refused {
+                Some((_, true)) => {}
+                Some((AddressRefusal::Denied(_), false)) if !is_dialled => {}
+                Some((AddressRefusal::Floor, false)) if !is_dialled && !is_denied => {}
+                _ => refused = Some((why, is_dialled)),
             }
         }
         refused

@@ -56,6 +56,9 @@ pub struct Recorded<'a> {
     /// The digest of the policy that decided.
     #[serde(borrow, rename = "tidegate.policy.digest")]
     pub digest: Option<Text<'a>>,
+    /// What let the flow pass where the rule would not.
+    #[serde(borrow, rename = "tidegate.exception.id")]
+    pub exception: Option<Text<'a>>,
     /// What the destination was for.
     #[serde(borrow, rename = "tidegate.category")]
     pub category: Option<Text<'a>>,
@@ -213,6 +216,11 @@ impl<'a> Recorded<'a> {
     /// Where a field has another type than its schema says.
     pub fn of(object: &'a serde_json::Value) -> Result<Self, serde_json::Error> {
         Self::deserialize(object)
+    }
+
+    /// Whether the flow was let pass.
+    pub fn is_allowed(&self) -> bool {
+        &*self.verdict == "allow"
     }
 
     /// Whether host and port are all that was asked.

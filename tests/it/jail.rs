@@ -134,6 +134,7 @@ impl Jails {
             guard: Guard::default().into(),
             metrics: &metrics,
             recorder: &recorder,
+            shadow: None,
             clock: clock.clone(),
             programs: Programs::of(owners),
             dialer: None,

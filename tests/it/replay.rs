@@ -394,3 +394,317 @@ fn lines_of_another_hand_are_bounded_and_cannot_draw_on_the_terminal() {
         "{report:#}"
     );
 }
+
+// --- A recorded flow becomes a trial ------------------------------------------------------------
+
+fn add(words: &[&str], config: &Path) -> Outcome {
+    let mut all: Vec<&OsStr> = vec!["test".as_ref(), "add".as_ref()];
+    all.extend(words.iter().map(OsStr::new));
+    all.extend([OsStr::new("--config"), config.as_ref()]);
+    tidegate(&all)
+}
+
+#[test]
+fn a_recorded_flow_becomes_a_trial_beside_the_rule_that_decided() {
+    let origin = Origin::echo();
+    let user = format!(
+        "\n# About the paste site.\n[[rule]]\nid = \"paste\"\nverdict = \"deny\"\n\
+         to.hosts = [\"paste.example.net\"] # not here\n\n# Who is who.\n[[identity.user]]\n\
+         name = \"ana\"\nsecret = \"{}\"\nrepository = \"github.com/acme/web\"\n",
+        crate::identity::hashed("ana-secret")
+    );
+    let gate = Gate::with(&(loopback(origin.port()) + &user));
+    let denied = Client::dial(gate.proxy())
+        .known_as("ana", "ana-secret")
+        .connect("paste.example.net:443");
+    let flow = denied.field("x-tidegate-flow").expect("a flow").to_owned();
+    gate.decision(&flow);
+    let config = gate.config();
+    let before = std::fs::read_to_string(&config).expect("a file");
+    // What the policy does not hold to is not written: no such policy would load.
+    let said = add(&["--from", &flow, "--expect", "allow"], &config);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("deny by paste"), "{said:?}");
+    let said = add(&["--from", &flow, "--expect", "deny", "--dry-run"], &config);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(std::fs::read_to_string(&config).expect("a file"), before);
+    let said = add(&["--from", &flow, "--expect", "deny"], &config);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let trial = format!(
+        "to.hosts = [\"paste.example.net\"] # not here\n\n[[trial]]\n\
+         name = \"deny paste.example.net:443, as in flow {flow}\"\nfrom.tiers = [\"standard\"]\n\
+         from.repositories = [\"github.com/acme/web\"]\ndenies = [\"paste.example.net:443\"]\n\n\
+         # Who is who.\n"
+    );
+    let after = std::fs::read_to_string(&config).expect("a file");
+    assert!(after.contains(&trial), "{after}");
+    assert_eq!(
+        after.replace(
+            &trial[trial.find("[[trial]]").expect("a trial")..trial.len() - 14],
+            ""
+        ),
+        before
+    );
+    let said = tidegate(&[OsStr::new("test"), config.as_ref()]);
+    assert!(said.stdout.contains("1 passed, 0 failed"), "{said:?}");
+    let said = add(&["--from", "00000000-dead", "--expect", "deny"], &config);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    // The gate reads its own file again: its records are held to what it says then.
+    drop(gate);
+}
+
+#[test]
+fn a_request_becomes_a_trial_where_its_path_is_on_record() {
+    let origin = Origin::echo();
+    let rules = allow_more("docs", HOST, origin.port(), "does.paths = [\"/docs/**\"]\n");
+    let policy = format!("{TIERS}{}{rules}", names(&[HOST]));
+    for (record, code) in [("paths = true\n", 0), ("", 2)] {
+        let gate = Gate::plan(&policy).record(record).start();
+        let url = format!("http://{HOST}:{}/docs/a", origin.port());
+        assert_eq!(gate.client().get(&url).status(), 200);
+        settle(&gate, 1);
+        let flow = gate
+            .records()
+            .iter()
+            .find(|it| it.is_decision())
+            .expect("a line")
+            .flow()
+            .to_owned();
+        let said = add(&["--from", &flow, "--expect", "allow"], &gate.config());
+        assert_eq!(said.code, Some(code), "{said:?}");
+        let written = format!("allows = [\"GET {url}\"]");
+        assert_eq!(said.stdout.contains(&written), code == 0, "{said:?}");
+    }
+}
+
+// --- From observing to enforcing ----------------------------------------------------------------
+
+/// A line of an observed flow.
+fn observed(session: &str, host: &str, day: u32, more: &str) -> String {
+    denied(host)
+        .replace("2026-11-22", &format!("2026-11-{day:02}"))
+        .replace(
+            "\"deny\"",
+            "\"allow\",\"tidegate.mode\":\"observe\",\"tidegate.would\":\"deny\"",
+        )
+        .replace(
+            "\"tidegate.repository.trust\":\"none\"",
+            &format!(
+                "\"session.id\":\"{session}\",\"vcs.repository.url.full\":\"github.com/acme/web\",\
+                 \"tidegate.repository.trust\":\"verified\",\"tidegate.category\":\"unknown\"{more}"
+            ),
+        )
+}
+
+const OBSERVING: &str = "[tiers]\norder = [\"only\"]\n[tier.only]\nmode = \"observe\"\ndefault = \"deny\"\n\
+    [[repository]]\nmatch = \"github.com/acme/web\"\ntier = \"only\"\n\
+    [[repository]]\nmatch = \"github.com/acme/api\"\ntier = \"only\"\n\
+    # No telemetry.\n[[rule]]\nid = \"telemetry\"\nverdict = \"deny\"\nto.hosts = [\"stats.example.net\"]\n";
+
+#[test]
+fn what_an_observing_tier_needs_is_proposed_as_narrow_as_it_was_seen() {
+    let mut text = String::new();
+    for (session, day) in [("s-1", 20), ("s-2", 21), ("s-2", 22)] {
+        text.push_str(&observed(session, "docs.example.net", day, ""));
+        text.push_str(&observed(session, "stats.example.net", day, ""));
+        text.push_str(&observed(session, "pastebin.com", day, ""));
+        text.push_str(&observed(session, "acme.github.io", day, ""));
+        text.push_str(&observed(
+            session,
+            "page.example.net",
+            day,
+            ",\"tidegate.tool.name\":\"WebFetch\"",
+        ));
+    }
+    text.push_str(&observed("s-3", "once.example.net", 22, ""));
+    let folder = folder(&[
+        ("tidegate.toml", OBSERVING.as_bytes()),
+        ("r.jsonl", text.as_bytes()),
+    ]);
+    let (config, records) = (
+        folder.path().join("tidegate.toml"),
+        folder.path().join("r.jsonl"),
+    );
+    let promote = |more: &[&str]| {
+        let mut all = vec![
+            OsStr::new("promote"),
+            records.as_ref(),
+            OsStr::new("--config"),
+            config.as_ref(),
+        ];
+        all.extend(more.iter().map(OsStr::new));
+        tidegate(&all)
+    };
+    let said = promote(&["--json"]);
+    let found: Value = serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
+    let rules = found["rules"].as_array().expect("rules");
+    assert_eq!(rules.len(), 1, "{found:#}");
+    assert_eq!(
+        rules[0]["hosts"],
+        serde_json::json!(["docs.example.net"]),
+        "{found:#}"
+    );
+    let rule = rules[0]["text"].as_str().expect("a text");
+    for part in [
+        "from.tiers = [\"only\"]",
+        "from.repositories = [\"github.com/acme/web\"]",
+        "allows = [\"docs.example.net:443\"]",
+        "2026-11-20 to 2026-11-22",
+    ] {
+        assert!(rule.contains(part), "{part:?} in {rule}");
+    }
+    let denied: Vec<&Value> = found["left_denied"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .collect();
+    assert_eq!(denied.len(), 1, "{found:#}");
+    assert_eq!(denied[0]["rule"], "telemetry", "{found:#}");
+    let why = |host: &str| {
+        let all = found["to_look_at"].as_array().expect("a list");
+        let one = all.iter().find(|it| it["need"]["host"] == host);
+        one.unwrap_or_else(|| panic!("no {host} in {found:#}"))["why"].to_string()
+    };
+    for (host, part) in [
+        ("pastebin.com", "a relay"),
+        ("acme.github.io", "unrelated customers"),
+        ("page.example.net", "web page was fetched"),
+        ("once.example.net", "one session only"),
+    ] {
+        assert!(why(host).contains(part), "{host}: {}", why(host));
+    }
+    assert_eq!(found["readiness"]["week"]["flows"], 16, "{found:#}");
+    assert_eq!(found["readiness"]["week"]["pass"], 3, "{found:#}");
+    assert_eq!(
+        found["readiness"]["repositories"],
+        serde_json::json!(["github.com/acme/api"])
+    );
+    // The diff is printed, and written when that is asked for; then nothing is left to propose.
+    let said = promote(&[]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.stdout.contains("+ to.hosts = [\"docs.example.net\"]"),
+        "{said:?}"
+    );
+    assert_eq!(std::fs::read_to_string(&config).expect("a file"), OBSERVING);
+    let said = promote(&["--write"]);
+    assert!(said.stderr.contains("written to"), "{said:?}");
+    let written = std::fs::read_to_string(&config).expect("a file");
+    assert!(
+        written.starts_with(OBSERVING) && written.contains("[[rule]]\nid = \"seen-docs"),
+        "{written}"
+    );
+    let again: Value = serde_json::from_str(&promote(&["--json"]).stdout).expect("JSON");
+    assert_eq!(
+        (&again["rules"], &again["pass"]),
+        (&serde_json::json!([]), &3.into()),
+        "{again:#}"
+    );
+}
+
+#[test]
+fn a_proposal_of_another_hand_is_text_and_no_table() {
+    let host = "evil.example.net";
+    let mut text = String::new();
+    for (session, day) in [("s-1", 20), ("s-2", 21)] {
+        let line = observed(session, host, day, "");
+        text.push_str(&line.replace(
+            "github.com/acme/web",
+            "x\\\"]\\n[[rule]]\\nverdict = \\\"allow\\\"\\n#\\u001b[2J",
+        ));
+    }
+    let folder = folder(&[
+        ("tidegate.toml", OBSERVING.as_bytes()),
+        ("r.jsonl", text.as_bytes()),
+    ]);
+    let (config, records) = (
+        folder.path().join("tidegate.toml"),
+        folder.path().join("r.jsonl"),
+    );
+    let said = tidegate(&[
+        OsStr::new("promote"),
+        records.as_ref(),
+        OsStr::new("--config"),
+        config.as_ref(),
+        OsStr::new("--write"),
+    ]);
+    let plain = |letter: char| letter == '\n' || !letter.is_control();
+    assert!(said.stdout.chars().all(plain), "{:?}", said.stdout);
+    let written = std::fs::read_to_string(&config).expect("a file");
+    let table: toml::Table = written.parse().expect("TOML");
+    let rules = table["rule"].as_array().expect("rules");
+    assert!(rules.len() <= 2, "{written}");
+    assert!(
+        rules
+            .iter()
+            .filter(|it| it["verdict"].as_str() == Some("allow"))
+            .all(|it| { it["to"]["hosts"] == toml::Value::Array(vec![host.into()]) }),
+        "{written}"
+    );
+}
+
+// --- The next policy beside the one in force ----------------------------------------------------
+
+#[test]
+fn a_shadow_policy_is_on_record_and_counted_and_decides_nothing() {
+    let origin = Origin::echo();
+    let next = format!(
+        "{TIERS}\n[[rule]]\nid = \"new\"\nverdict = \"allow\"\nto.hosts = [\"new.example.net\"]\n"
+    );
+    let policy = format!("shadow = \"shadow.toml\"\n{}", loopback(origin.port()));
+    let mut gate = Gate::plan(&policy).file("shadow.toml", &next).start();
+    let url = format!("http://{HOST}:{}/", origin.port());
+    assert_eq!(gate.client().get(&url).status(), 200);
+    assert_eq!(gate.client().connect("new.example.net:443").status(), 403);
+    assert_eq!(gate.client().connect("other.example.net:443").status(), 403);
+    let shadow = |host: &str| {
+        let line = gate.line("a decision", |line| {
+            line.is_decision() && line.text("server.address") == host
+        });
+        let text = |name: &str| line.text(name).to_owned();
+        (
+            text("tidegate.verdict"),
+            text("tidegate.shadow.verdict"),
+            text("tidegate.shadow.rule"),
+        )
+    };
+    let words =
+        |one: &str, two: &str, three: &str| (one.to_owned(), two.to_owned(), three.to_owned());
+    assert_eq!(
+        shadow(HOST),
+        words("allow", "deny", "tier.standard.default")
+    );
+    assert_eq!(shadow("new.example.net"), words("deny", "allow", "new"));
+    assert_eq!(shadow("other.example.net"), words("deny", "deny", ""));
+    let counted = |verdict: &str, shadow: &str| {
+        let labels = [("verdict", verdict), ("shadow", shadow)];
+        gate.metrics()
+            .sum("tidegate_shadow_decisions_total", &labels)
+    };
+    assert_eq!(
+        (
+            counted("allow", "deny"),
+            counted("deny", "allow"),
+            counted("deny", "deny")
+        ),
+        (1.0, 1.0, 1.0)
+    );
+    // One that does not load stops nothing.
+    gate.replace("shadow.toml", "nonsense = 1\n");
+    assert_eq!(gate.client().get(&url).status(), 200);
+    assert!(
+        gate.said().contains("the shadow policy does not load"),
+        "{}",
+        gate.said()
+    );
+    std::fs::remove_file(gate.folder().join("shadow.toml")).expect("removed");
+    gate.terminate();
+    gate.restart();
+    assert_eq!(gate.client().get(&url).status(), 200);
+    let last = gate
+        .records()
+        .into_iter()
+        .rfind(Line::is_decision)
+        .expect("a line");
+    assert!(!last.has("tidegate.shadow.verdict"), "{last:?}");
+}

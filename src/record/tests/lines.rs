@@ -196,6 +196,8 @@ fn facts_for_judging_a_flow_again_are_on_its_decision_line_alone() {
             "tidegate.request.facts",
             "tidegate.request.readings",
             "tidegate.request.seen",
+            "tidegate.shadow.rule",
+            "tidegate.shadow.verdict",
             "tidegate.tier.given",
             "tidegate.tier.issued",
             "tidegate.upgrade",

@@ -255,6 +255,7 @@ fn full() -> FlowFacts {
         upstream: Some("internal".into()),
         deed: Some(Box::new(full_deed())),
         said: Some(Box::new(full_said())),
+        shadow: Some((Verdict::Allow, "next".into())),
         again: Some(Box::new(full_again())),
         ms: Timings {
             decide: Some(0.001),
