@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use argon2::{ARGON2ID_IDENT, Params, PasswordHash};
+use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -205,18 +206,7 @@ fn parse(text: &str) -> Result<SecretHash, HashError> {
 
 /// 64 hexadecimal digits.
 fn sha256(hex: &str) -> Option<[u8; 32]> {
-    let digits: Option<Vec<u8>> = hex
-        .chars()
-        .map(|digit| {
-            digit
-                .to_digit(16)
-                .and_then(|digit| u8::try_from(digit).ok())
-        })
-        .collect();
-    let (pairs, []) = digits.as_deref()?.as_chunks::<2>() else {
-        return None;
-    };
-    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?;
     bytes.try_into().ok()
 }
 

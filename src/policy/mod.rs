@@ -7,6 +7,21 @@
 //! A rule answers four questions: `from` whom, `to` where, `does` what, and what an allow `grant`s
 //! besides. A deny may say `unless`. Of each key, an empty list means all.
 //!
+//! | word | meaning |
+//! |---|---|
+//! | flow | a tunnel (CONNECT), a plain request, or a request inside an inspected tunnel |
+//! | tier | a set of defaults for callers; each caller has one |
+//! | floor | the addresses that no configuration opens, and private addresses without a grant |
+//! | opaque | a tunnel that is not inspected: its requests are not seen |
+//! | request facts | what one request does, as the data file of its service reads it: action, operation, repository, package, ref, tool |
+//!
+//! An example. A caller of tier `restricted` sends `POST https://github.com/acme/app/git-receive-pack`
+//! inside an inspected tunnel, a push of `main`. The floor has nothing against a public name. The
+//! catalogue labels the host `source-control`, the service `github` reads the facts: write, `push`,
+//! `acme/app`, `refs/heads/main`. The rule that allows pushes has `does.refs = ["agent/**"]` and misses;
+//! no deny and no ask matches; the tier's `allow` list has `source-control:read`, which is another
+//! action. So the tier's default decides, `deny`, with the reason `action_denied`: an allow came near.
+//!
 //! | sentence | where |
 //! |---|---|
 //! | What a host is for comes from the most specific `[[destination]]`, else the catalogue (by path where the path is seen), else it is `unknown`. Rules select by these labels and never change them. | `directory`, `label` |
@@ -19,7 +34,7 @@
 //! | Only a deny forbids. `unless.min-age` and `unless.credentials` say where it does not match; an unknown age does not hold. | `rule` |
 //! | A private address, or a name of private networks, is `address_denied` where no allow for this caller and destination grants it. Else the record and the refusal have the rules' own reason. A matching deny is always named. | `floor`, `decide` |
 //! | A denied network denies the names that resolve into it. | [`Policy::judge_address`] |
-//! | `observe` passes what rules refuse, and records it in `would`. It passes neither the floor nor the limits of a session (`session.narrow`). | `answer` |
+//! | `observe` passes what rules refuse, and records it in `would`; an address in a denied network is dialled there only if each address of the name is denied. It passes neither the floor nor the limits of a session (`session.narrow`). | `answer` |
 //! | Several facts of one request must each pass; the grants are the intersection, and the record names the strictest. | [`Decision::and`] |
 //! | An allow without ports is for those of the destination; else 443, and 80 for plain HTTP where the rule names the host or nothing labels it. A deny without ports is for every port. | `rule` |
 //! | A message to a listed MCP server passes by rules with its name in `does.servers` or lists of its category; a message to another host only where the host's category is `mcp`. | `rule` |

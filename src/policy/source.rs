@@ -105,7 +105,7 @@ pub struct Tiers {
 
 /// `[tier.NAME]`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Tier {
     /// The tier that gives every key which is not written here.
     pub extend: Option<Spanned<String>>,
@@ -198,10 +198,9 @@ impl<'de> Visitor<'de> for OneOrManyVisitor {
 
 /// `[group.NAME]`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Group {
     /// `subject:…`, `claim:NAME=VALUE`, `san:…`; `*` at either end matches any run of characters.
-    #[serde(default)]
     pub members: Vec<Spanned<String>>,
     /// The loosest tier its members may have.
     pub floor: Option<Spanned<String>>,
@@ -242,90 +241,71 @@ pub struct Rule {
 
 /// `from` of a rule, an exception, a trial or an invariant: the callers.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct From {
     /// None: all.
-    #[serde(default)]
     pub tiers: Vec<Spanned<String>>,
     /// None: all.
-    #[serde(default)]
     pub groups: Vec<Spanned<String>>,
     /// The caller's own repository: `github.com/acme/ledger*`; none: any.
-    #[serde(default)]
     pub repositories: Vec<Spanned<String>>,
     /// The verified user: `*@acme.example`; none: any.
-    #[serde(default)]
     pub subjects: Vec<Spanned<String>>,
 }
 
 /// `to`: the destinations.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct To {
     /// Exact names or addresses, networks, or `*.suffix` = the names below it.
-    #[serde(default)]
     pub hosts: Vec<Spanned<String>>,
     /// What the destination is for.
-    #[serde(default)]
     pub categories: Vec<Spanned<String>>,
     /// None: in a deny every port; else those of the destination, or 443 (80 for plain HTTP).
-    #[serde(default)]
     pub ports: Vec<Spanned<i64>>,
 }
 
 /// `does`: the requests; seen in plain HTTP, and where TLS is inspected.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Does {
     /// `read`, `write`, `call`.
-    #[serde(default)]
     pub actions: Vec<Spanned<String>>,
     /// The words of the service's data file, e.g. `publish`; `*` any run of characters.
-    #[serde(default)]
     pub operations: Vec<Spanned<String>>,
     /// Repositories at the destination; `*` within a segment, `**` across.
-    #[serde(default)]
     pub repositories: Vec<Spanned<String>>,
     /// Refs that are pushed; below `refs/heads/` where they do not begin with `refs/`.
-    #[serde(default)]
     pub refs: Vec<Spanned<String>>,
     /// `GET` implies `HEAD`.
-    #[serde(default)]
     pub methods: Vec<Spanned<String>>,
     /// Segments, `*` one, a trailing `**` the rest.
-    #[serde(default)]
     pub paths: Vec<Spanned<String>>,
     /// MCP servers, by the names of their `[mcp.NAME]`.
-    #[serde(default)]
     pub servers: Vec<Spanned<String>>,
     /// Tools of those servers; `*` any run of characters.
-    #[serde(default)]
     pub tools: Vec<Spanned<String>>,
     /// Methods of MCP, e.g. `tools/*`.
-    #[serde(default)]
     pub mcp_methods: Vec<Spanned<String>>,
     /// Packages at the destination; `*` any run without `/`.
-    #[serde(default)]
     pub packages: Vec<Spanned<String>>,
 }
 
 /// `unless` of a deny: it does not match where all of this holds.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Unless {
     /// The version of the package is at least so old, e.g. `7 days`.
     pub min_age: Option<Spanned<String>>,
     /// Every credential of the request is one of these keyed hashes.
-    #[serde(default)]
     pub credentials: Vec<Spanned<String>>,
 }
 
 /// `grant`: what a flow may do besides passing.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Grant {
     /// Networks of private addresses that may be reached.
-    #[serde(default)]
     pub addresses: Vec<Spanned<String>>,
     /// Whether bytes that are not TLS may pass in a CONNECT.
     pub raw: Option<Spanned<bool>>,
@@ -413,10 +393,9 @@ pub struct Invariant {
 
 /// `[catalogue]`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CatalogueUse {
     /// The agents in use. Destinations that only other agents need have no category.
-    #[serde(default)]
     pub agents: Vec<Spanned<String>>,
 }
 

@@ -7,6 +7,7 @@
 
 use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use data_encoding::HEXLOWER;
 
 use crate::decimal;
 
@@ -79,7 +80,7 @@ fn to_hash(digest: &Digest) -> Hash {
 
 /// The public key of a pair, in hex.
 pub(super) fn public_hex(key: &Ed25519KeyPair) -> String {
-    to_hex(key.public_key().as_ref())
+    HEXLOWER.encode(key.public_key().as_ref())
 }
 
 /// Appends bytes in hex.
@@ -99,27 +100,7 @@ pub(super) fn hex(bytes: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// Bytes in hex.
-pub(super) fn to_hex(value: &[u8]) -> String {
-    let mut bytes = Vec::with_capacity(value.len() * 2);
-    hex(&mut bytes, value);
-    String::from_utf8(bytes).unwrap_or_default()
-}
-
 /// Bytes from lower-case hex; none where it is not exactly that.
 pub(super) fn from_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    if text.len() != 2 * N {
-        return None;
-    }
-    let digit = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    let mut value = [0; N];
-    for (byte, pair) in value.iter_mut().zip(text.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *byte = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(value)
+    HEXLOWER.decode(text).ok()?.try_into().ok()
 }

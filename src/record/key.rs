@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, Open
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
+use data_encoding::HEXLOWER;
 use rustix::fs::OFlags;
 use uuid::Uuid;
 
@@ -42,7 +43,7 @@ impl Signer {
     /// Remembers a checkpoint that stands in the log.
     pub(super) fn remember(&mut self, head: Head) {
         self.head = head;
-        let text = format!("{:020} {}\n", head.seq, chain::to_hex(&head.hash));
+        let text = format!("{:020} {}\n", head.seq, HEXLOWER.encode(&head.hash));
         if let Err(error) = self.memory.write_all_at(text.as_bytes(), 0) {
             tracing::warn!(%error, "the last checkpoint of the decision log cannot be remembered");
         }

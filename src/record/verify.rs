@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::chain::{DOMAIN, HASH, Hash, Head, SIGNATURE, from_hex, hash, to_hex};
+use super::chain::{DOMAIN, HASH, Hash, Head, SIGNATURE, from_hex, hash};
 
 /// The gate signs each minute in which it writes: lines that are longer without a signature were
 /// not left so by a gate.
@@ -220,7 +221,7 @@ impl Verifier {
 
     /// The key of the signatures in hex, and whether it was given.
     pub fn key(&self) -> Option<(String, bool)> {
-        self.key.map(|key| (to_hex(&key), self.given))
+        self.key.map(|key| (HEXLOWER.encode(&key), self.given))
     }
 
     fn unchained(&mut self, bytes: &[u8]) -> Result<(), Flaw> {
@@ -270,7 +271,7 @@ impl Verifier {
             return Ok(());
         };
         self.key = Some(key);
-        let refused = || Flaw::Unsigned(line.seq, to_hex(&key));
+        let refused = || Flaw::Unsigned(line.seq, HEXLOWER.encode(&key));
         let signature = line.signature.ok_or_else(refused)?;
         let signature: [u8; 64] = from_hex(signature.as_bytes()).ok_or_else(refused)?;
         let end = prefix.len().saturating_sub(SIGNATURE.len() + 128 + 1);

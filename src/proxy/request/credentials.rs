@@ -7,6 +7,7 @@
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use percent_encoding::percent_decode_str;
 
 use crate::config::CredentialKey;
 use crate::http::http1::{RequestHead, carries_credential};
@@ -222,27 +223,7 @@ fn before(text: &[u8], end: u8) -> Option<&[u8]> {
 
 /// A name or value of a query, as forms are read.
 fn decoded(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        rest = after;
-        let escaped = after.first_chunk().copied().filter(|_| *byte == b'%');
-        match (byte, escaped.and_then(from_hex)) {
-            (_, Some(byte)) => {
-                out.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            (b'+', None) => out.push(b' '),
-            (byte, None) => out.push(*byte),
-        }
-    }
-    out
-}
-
-fn from_hex(digits: [u8; 2]) -> Option<u8> {
-    let value = |digit: u8| char::from(digit).to_digit(16);
-    let [high, low] = digits;
-    u8::try_from(value(high)? * 16 + value(low)?).ok()
+    percent_decode_str(&text.replace('+', " ")).collect()
 }
 
 #[cfg(test)]
