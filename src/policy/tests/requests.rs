@@ -606,7 +606,7 @@ fn a_server_of_this_machine_needs_no_tls_and_its_rule_grants_its_address() {
 }
 
 #[test]
-fn a_condition_that_nobody_will_see_is_said() {
+fn a_condition_that_tunnels_hide_is_reported() {
     let warned = |rule: &str| {
         let text = format!("{TIERS}[[rule]]\nid = \"x\"\nto.hosts = [\"a.example.com\"]\n{rule}");
         let found = of_severity(&text, Severity::Warning);
