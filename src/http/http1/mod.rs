@@ -110,6 +110,10 @@ impl Scan {
     }
 
     /// Goes over printable bytes at the beginning of a line, many at once.
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "without an early end the compiler looks at many bytes at once"
+    )]
     fn pass_text(&mut self, bytes: &[u8]) {
         if self.previous == b'\r' {
             return;
