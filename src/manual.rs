@@ -52,6 +52,7 @@ chapters! {
     first_policy
     policy
     approvals
+    exceptions
     actions
     commands
     identity

@@ -311,6 +311,16 @@ impl Metrics {
         }
     }
 
+    /// `tidegate_exceptions{state}` and `tidegate_exception_next_expiry_timestamp_seconds`.
+    pub fn exceptions(&self, active: usize, spent: usize, next: Option<Timestamp>) {
+        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let declared = &self.0.declared;
+        declared.exceptions.series(&["active"]).set(count(active));
+        declared.exceptions.series(&["spent"]).set(count(spent));
+        let next = next.map_or(0, Timestamp::as_second);
+        declared.exception_next_expiry.set(next);
+    }
+
     /// `tidegate_certificates_minted_total`.
     pub fn minted(&self) {
         self.0.declared.certificates_minted.inc();

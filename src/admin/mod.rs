@@ -13,6 +13,7 @@ mod approvals;
 mod authority;
 mod body;
 mod contained;
+mod exceptions;
 mod exchange;
 mod guard;
 mod hooks;
@@ -233,6 +234,7 @@ async fn converse(
 fn writes(gate: &Arc<Gate>) -> Router {
     sessions::routes(gate)
         .merge(exchange::routes(gate))
+        .merge(exceptions::routes(gate))
         .merge(contained::routes(gate))
         .merge(hooks::routes(gate))
         .merge(authority::routes(gate))

@@ -3,6 +3,7 @@
 mod banner;
 mod discovery;
 mod interfaces;
+mod ledger;
 mod plan;
 mod reload;
 mod running;

@@ -22,7 +22,7 @@ use crate::record::{Event, Recorder};
 use crate::tls;
 
 use super::reload::{self, Follow, Source};
-use super::{LAST_WORDS, Plan, banner, interfaces, sample, sockets, trust};
+use super::{LAST_WORDS, Plan, banner, interfaces, ledger, sample, sockets, trust};
 
 /// A gate that runs in this process.
 pub struct Running {
@@ -100,11 +100,14 @@ impl Running {
             .as_deref()
             .and_then(|it| trust::publish(&config.record, it));
         let first = Snapshot::new(1, &config, policy, &parts);
-        let gate = Arc::new(Gate::new(first, recorder, metrics, clock));
+        let exceptions = ledger::open(config.ledger.as_ref(), &clock)?;
+        let gate = Gate::new(first, recorder, metrics, clock).with_exceptions(exceptions);
+        let gate = Arc::new(gate);
         gate.recorder.event(&Event::PolicyLoaded {
             digest: config.digest.clone(),
             generation: 1,
         });
+        gate.begin_exceptions();
         Ok(Self {
             gate,
             connections: sockets::connections(config.limits.flows, descriptors),
@@ -158,10 +161,18 @@ impl Running {
         tasks.spawn(reload::follow(gate, follow, quiet));
     }
 
-    /// Samples counters and idle connections until it ends.
+    /// Samples counters and idle connections, and keeps the exceptions in force up to date, until it
+    /// ends.
     pub fn sample(&self) {
         let (gate, quiet) = (self.gate.clone(), self.quiet.clone());
-        self.gate.attendants.spawn(sample(gate, quiet));
+        self.gate.attendants.spawn(sample(gate, quiet.clone()));
+        if let Some(ledger) = self.gate.exceptions.ledger.clone() {
+            let quiet = quiet.clone();
+            let follow = async move { ledger.run(quiet).await };
+            self.gate.attendants.spawn(follow);
+        }
+        let kept = self.gate.clone().keep_exceptions(quiet);
+        self.gate.attendants.spawn(kept);
     }
 
     /// Ends every flow now; their ends are written.

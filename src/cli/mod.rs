@@ -12,6 +12,7 @@ mod credential;
 mod doctor;
 mod edit;
 mod env;
+mod exceptions;
 mod exec;
 mod explain;
 mod gate_owner;
@@ -91,6 +92,11 @@ enum Verb {
     /// Follow or file requests for approval, as the agent that asks.
     #[command(subcommand)]
     Request(Box<request::Request>),
+    /// Grant and revoke exceptions at a running gate.
+    #[command(subcommand)]
+    Exception(exceptions::Exception),
+    /// List the exceptions of a running gate, and retest those that have ended.
+    Exceptions(exceptions::List),
     /// Pin working copies to their repositories, list the pins, and forget them.
     #[command(subcommand)]
     Workspace(workspace::Workspace),
@@ -172,6 +178,8 @@ impl Verb {
             Self::Health(health) => health.perform(),
             Self::Ca(ca) => ca.perform(),
             Self::Session(session) => session.perform(),
+            Self::Exception(exception) => exception.perform(),
+            Self::Exceptions(list) => list.perform(),
             Self::Workspace(workspace) => workspace.perform(),
             Self::Approve(approve) => approve.perform(),
             Self::Request(request) => request.perform(),
@@ -275,6 +283,10 @@ mod tests {
             "request list --json",
             "request show 0195f3c2-7e1a-7bbb-8ccc-0123456789ab --proxy http://127.0.0.1:3128",
             "request file artifacts.example.net:8443 --reason why",
+            "exception grant --host artifacts.example.net --for 1h --reason migration --tier standard",
+            "exception revoke EXC-1 --reason done --control unix:/run/control.sock",
+            "exceptions --retest --json",
+            "exceptions --unused",
             "workspace pin",
             "workspace pin src/web --json",
             "workspace list --json",

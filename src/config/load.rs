@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use crate::clock::Clock;
 use crate::diag::{Diagnostic, Place, Severity, Source};
 
 use super::files::{Files, Reading, read_text};
@@ -14,8 +15,8 @@ use super::record::Record;
 use super::written::{Written, includes_of, keys_by_section};
 use super::{Config, Dial, Identity, Inspect, Limits, Listen, Workspaces};
 use super::{
-    dial, identity, inspect, issuer, limits, listen, parent, record, refusal, session, upstream,
-    workspace,
+    dial, identity, inspect, issuer, ledger, limits, listen, parent, record, refusal, session,
+    upstream, workspace,
 };
 
 /// Of a file with more mistakes of syntax, the first ones are shown.
@@ -82,6 +83,8 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         workspaces: Workspaces::default(),
         upstreams: Vec::new(),
         shadow: None,
+        ledger: None,
+        longest_exception: ledger::DEFAULT_LONGEST,
         contact: None,
         policy: crate::policy::source::Policy::default(),
     }
@@ -193,6 +196,16 @@ fn check(
     let folder = super::folder_of(first);
     let record = record::record(written.record.as_ref(), folder, findings);
     listen.control_beside(record.file.as_deref());
+    let longest_exception = ledger::longest(written.exceptions.as_ref(), findings);
+    let ledger = ledger::ledger(written.ledger.as_ref(), record.file.as_deref(), findings);
+    let now = Clock::system().now();
+    ledger::check_exceptions(
+        &policy.exceptions,
+        longest_exception,
+        written.ledger.is_some(),
+        now,
+        findings,
+    );
     Config {
         path,
         sources: files.sources(),
@@ -207,6 +220,8 @@ fn check(
         workspaces,
         upstreams,
         shadow: written.shadow,
+        ledger,
+        longest_exception,
         contact: refusal::contact(written.refusal.as_ref(), findings),
         policy,
     }

@@ -9,6 +9,7 @@ mod glob;
 mod identity;
 mod inspect;
 mod issuer;
+mod ledger;
 mod limits;
 mod listen;
 mod load;
@@ -41,6 +42,7 @@ pub use files::{Files, digest_of_files, read, read_regular};
 pub use identity::{Identity, SecretHash, User};
 pub use inspect::{Authority, CredentialKey, Inspect};
 pub use issuer::Issuer;
+pub use ledger::Ledger;
 pub use limits::Limits;
 pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{embedded, embedded_with, keys, load, load_text};
@@ -83,6 +85,10 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// `shadow`: the configuration whose policy decides beside this one, without effect.
     pub shadow: Option<PathBuf>,
+    /// `[ledger]`; `None`: there is none.
+    pub ledger: Option<Ledger>,
+    /// `[exceptions] longest`: how long an exception may last.
+    pub longest_exception: std::time::Duration,
     /// `[refusal]`: the contact text of refusals by the policy.
     pub contact: Option<Arc<str>>,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[destination]]`, `[[rule]]`,

@@ -16,17 +16,6 @@ use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 use crate::diag::{Diagnostic, Place, Source, closest, did_you_mean};
 use crate::policy::source::{self, Placed};
 
-/// The finding for something that a later version knows.
-pub(super) fn not_yet(place: Place, what: &str) -> Diagnostic {
-    Diagnostic::error(
-        "not-yet",
-        place,
-        format!("this version does not know {what} yet"),
-    )
-    .label("it is not ignored")
-    .help("take it out: nothing that was written is silently left undone")
-}
-
 /// A value of a file, and where it stands.
 pub(super) struct Value<'i, 's> {
     /// The text it stands in.

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use crate::diag::{Diagnostic, Place, closest};
+pub(super) use crate::policy::source::Size;
 
 /// `IP:PORT`.
 pub(super) fn socket_address(
@@ -192,74 +192,6 @@ pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
-    }
-}
-
-/// A size as it was written: a number of bytes, or a text with a unit.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Size {
-    /// A number of bytes.
-    Bytes(i64),
-    /// A number and a unit.
-    Text(String),
-}
-
-impl Size {
-    const UNITS: [(&str, u64); 7] = [
-        ("B", 1),
-        ("kB", 1_000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-    ];
-
-    fn bytes(&self) -> Option<u64> {
-        match self {
-            Self::Bytes(bytes) => u64::try_from(*bytes).ok(),
-            Self::Text(text) => {
-                let digits = text.find(|letter: char| !letter.is_ascii_digit())?;
-                let (number, unit) = text.split_at_checked(digits)?;
-                let (_, factor) = Self::UNITS
-                    .iter()
-                    .find(|(name, _)| *name == unit.trim_start())?;
-                number.parse::<u64>().ok()?.checked_mul(*factor)
-            }
-        }
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bytes(bytes) => bytes.fmt(f),
-            Self::Text(text) => f.write_str(&shortened(text)),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SizeVisitor)
-    }
-}
-
-struct SizeVisitor;
-
-impl Visitor<'_> for SizeVisitor {
-    type Value = Size;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a size such as `\"64 KiB\"`")
-    }
-
-    fn visit_i64<E: Error>(self, bytes: i64) -> Result<Size, E> {
-        Ok(Size::Bytes(bytes))
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {
-        Ok(Size::Text(text.to_owned()))
     }
 }
 

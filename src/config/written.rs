@@ -11,23 +11,25 @@ use crate::diag::{Diagnostic, Place, Source, did_you_mean};
 use crate::policy::source::{self, Placed};
 
 use super::blot::Secrets;
-use super::section::{Value, keys_of, not_yet, unknown_key};
+use super::section::{Value, keys_of, unknown_key};
 use super::{
-    admin_tls, dial, identity, inspect, issuer, limits, listen, old_spelling, parent, record,
-    refusal, session, tls, upstream, workspace,
+    admin_tls, dial, identity, inspect, issuer, ledger, limits, listen, old_spelling, parent,
+    record, refusal, session, tls, upstream, workspace,
 };
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 24] = [
+const SECTIONS: [&str; 26] = [
     "always",
     "catalogue",
     "destination",
     "dial",
     "exception",
+    "exceptions",
     "group",
     "identity",
     "include",
     "inspect",
+    "ledger",
     "limits",
     "listen",
     "listener",
@@ -45,13 +47,12 @@ const SECTIONS: [&str; 24] = [
     "workspace",
 ];
 
-/// What later versions have at the top of a file.
-const NOT_YET: [(&str, &str); 1] = [("exceptions", "`[exceptions]`")];
-
 /// The sections of all files.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) dial: Option<Placed<dial::Section>>,
+    pub(super) exceptions: Option<Placed<ledger::ExceptionsSection>>,
+    pub(super) ledger: Option<Placed<ledger::Section>>,
     pub(super) inspect: Option<Placed<inspect::Section>>,
     pub(super) issuers: Vec<Placed<issuer::Section>>,
     pub(super) limits: Option<Placed<limits::Section>>,
@@ -100,12 +101,14 @@ impl Written {
                     many(&mut policy.destinations, of("[[destination]]"), findings);
                 }
                 "dial" => self.add_dial(of("[dial]"), findings),
-                "exception" => not_supported::<source::Exception>(of("[[exception]]"), findings),
+                "exception" => many(&mut policy.exceptions, of("[[exception]]"), findings),
+                "exceptions" => once(&mut self.exceptions, of("[exceptions]"), findings),
                 "group" => named(&mut policy.groups, "group", of("[group.NAME]"), findings),
                 "identity" => self.add_identity(of("[identity]"), findings),
                 // Followed before: see `includes_of`.
                 "include" => {}
                 "inspect" => once(&mut self.inspect, of("[inspect]"), findings),
+                "ledger" => once(&mut self.ledger, of("[ledger]"), findings),
                 "limits" => once(&mut self.limits, of("[limits]"), findings),
                 "listen" => once(&mut self.listen, of("[listen]"), findings),
                 "listener" => many(&mut self.listeners, of("[[listener]]"), findings),
@@ -376,24 +379,6 @@ fn many<T: DeserializeOwned>(
     }
 }
 
-/// Tables that a later version supports: their mistakes are found as well.
-fn not_supported<T: DeserializeOwned>(value: Value<'_, '_>, findings: &mut Vec<Diagnostic>) {
-    let what = value.what.to_owned();
-    let mut tables: Vec<Placed<T>> = Vec::new();
-    many(&mut tables, value, findings);
-    for table in tables {
-        findings.push(
-            Diagnostic::error(
-                "not-yet",
-                table.place(),
-                format!("`{what}` is not supported yet"),
-            )
-            .label("it is not ignored")
-            .help("take it out: every table of a file that loads has its effect"),
-        );
-    }
-}
-
 /// Tables by name, which add up over the files.
 fn named<T: DeserializeOwned>(
     list: &mut Vec<(Spanned<String>, Placed<T>)>,
@@ -437,9 +422,6 @@ fn twice(what: &str, second: Place, first: Place) -> Diagnostic {
 }
 
 fn unknown_section(place: Place, key: &str) -> Diagnostic {
-    if let Some((_, what)) = NOT_YET.iter().find(|(name, _)| *name == key) {
-        return not_yet(place, what);
-    }
     let homes = ["issuer", "session", "user"];
     let home = keys_by_section()
         .into_iter()
@@ -470,6 +452,8 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[[listener]]", keys_of::<listen::ListenerSection>()),
         ("[record]", keys_of::<record::Section>()),
         ("[refusal]", keys_of::<refusal::Section>()),
+        ("[ledger]", keys_of::<ledger::Section>()),
+        ("[exceptions]", keys_of::<ledger::ExceptionsSection>()),
         ("[dial]", keys_of::<dial::Section>()),
         (parent::WHAT, keys_of::<parent::Section>()),
         ("[inspect]", keys_of::<inspect::Section>()),
@@ -484,6 +468,8 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("[catalogue]", keys_of::<source::CatalogueUse>()),
         ("[[destination]]", keys_of::<source::Destination>()),
         ("[[rule]]", keys_of::<source::Rule>()),
+        ("[[exception]]", keys_of::<source::Exception>()),
+        ("limit", keys_of::<source::Limit>()),
         ("from", keys_of::<source::From>()),
         ("to", keys_of::<source::To>()),
         ("does", keys_of::<source::Does>()),

@@ -9,9 +9,12 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::identity::{CallerKey, Presented};
+use crate::ledger::Meter;
 use crate::metrics::GenerationMetrics;
 use crate::name::{Path, Target};
-use crate::policy::{Attempt, Category, Decision, Inspect, Query, RequestFacts, TierId, Verdict};
+use crate::policy::{
+    Attempt, ByException, Category, Decision, Inspect, Query, RequestFacts, TierId, Verdict,
+};
 
 use super::Snapshot;
 use super::approvals::Asks;
@@ -23,6 +26,10 @@ pub enum Cut {
     Drain,
     /// The policy no longer lets it pass.
     Revoke,
+    /// Its exception ended or was revoked.
+    ExceptionEnded,
+    /// The budget of its exception is spent.
+    ExceptionSpent,
 }
 
 /// What was attempted, kept so that it can be judged again.
@@ -91,9 +98,9 @@ impl Asked {
 #[derive(Debug, Default)]
 pub struct Counters {
     /// From the client to its destination.
-    pub out: AtomicU64,
+    pub out: Meter,
     /// From the destination to the client.
-    pub back: AtomicU64,
+    pub back: Meter,
 }
 
 impl Counters {
@@ -126,6 +133,8 @@ pub struct OpenFlow {
     pub peer: Mutex<Option<std::net::SocketAddr>>,
     /// What is not looked into: bytes of a tunnel that pass as they are.
     pub opaque: AtomicBool,
+    /// The exceptions that let it pass.
+    pub exceptions: Vec<ByException>,
     /// Bytes that moved so far.
     pub bytes: Counters,
     reported: [AtomicU64; 2],
@@ -143,7 +152,12 @@ impl OpenFlow {
         approval: Option<Arc<str>>,
         category: Category,
         tier: (TierId, Arc<GenerationMetrics>),
+        exceptions: Vec<ByException>,
     ) -> Self {
+        let bytes = Counters::default();
+        bytes
+            .out
+            .charge(exceptions.iter().filter_map(|it| it.allowance.as_ref()));
         Self {
             id,
             presented,
@@ -154,7 +168,8 @@ impl OpenFlow {
             tier,
             peer: Mutex::new(None),
             opaque: AtomicBool::new(false),
-            bytes: Counters::default(),
+            exceptions,
+            bytes,
             reported: [AtomicU64::new(0), AtomicU64::new(0)],
             cut: AtomicU8::new(0),
             wake: Notify::new(),
@@ -166,6 +181,8 @@ impl OpenFlow {
         let why = match why {
             Cut::Drain => 1,
             Cut::Revoke => 2,
+            Cut::ExceptionEnded => 3,
+            Cut::ExceptionSpent => 4,
         };
         let _ = self
             .cut
@@ -188,6 +205,8 @@ impl OpenFlow {
         match self.cut.load(Ordering::Acquire) {
             0 => None,
             1 => Some(Cut::Drain),
+            3 => Some(Cut::ExceptionEnded),
+            4 => Some(Cut::ExceptionSpent),
             _ => Some(Cut::Revoke),
         }
     }
@@ -195,7 +214,7 @@ impl OpenFlow {
     /// Bytes (out, in) moved since this was last asked.
     pub fn unreported(&self) -> (u64, u64) {
         let [out, back] = &self.reported;
-        let step = |total: &AtomicU64, told: &AtomicU64| {
+        let step = |total: &Meter, told: &AtomicU64| {
             let total = total.load(Ordering::Relaxed);
             total.saturating_sub(told.swap(total, Ordering::Relaxed))
         };
@@ -222,7 +241,20 @@ impl OpenFlow {
         !(looked_into && self.opaque.load(Ordering::Acquire)) && (decision.upgrade || !upgraded)
     }
 
-    /// Whether a generation, and the approvals in force, still let the flow pass.
+    /// Why the flow is ended where it no longer passes.
+    fn why_not(&self) -> Cut {
+        let mut all = self
+            .exceptions
+            .iter()
+            .filter_map(|it| it.allowance.as_ref());
+        match self.exceptions.is_empty() {
+            true => Cut::Revoke,
+            false if all.any(|it| it.has_no_bytes()) => Cut::ExceptionSpent,
+            false => Cut::ExceptionEnded,
+        }
+    }
+
+    /// Whether a generation, and the exceptions and approvals in force, still let the flow pass.
     fn still_passes(&self, gate: &super::Gate, snapshot: &Snapshot) -> bool {
         let Some(caller) = snapshot.caller(&self.presented) else {
             return false;
@@ -234,7 +266,7 @@ impl OpenFlow {
         };
         let caller = caller.key(self.presented.channel.peer.ip());
         let asks = Asks::again(&caller, self.approval.as_ref());
-        let (decision, _) = gate.decide(snapshot, &query, &asks);
+        let decision = gate.decide_again(snapshot, &query, &asks);
         let peer = *self.peer.lock().unwrap_or_else(PoisonError::into_inner);
         decision.verdict == Verdict::Allow
             && self.keeps_its_form(&decision)
@@ -311,11 +343,13 @@ impl Flows {
     pub fn add(&self, flow: &Arc<OpenFlow>, judged: u64, gate: &super::Gate) {
         self.part(flow.id).insert(flow.id, flow.clone());
         let current = gate.snapshot.load();
-        // An approval may have ended meanwhile.
-        let changed = current.generation != judged || flow.approval.is_some();
-        let missed = changed && !flow.still_passes(gate, &current);
-        if missed || !current.identity.stands_by(&flow.presented) {
+        // An approval or an exception may have ended meanwhile.
+        let lifted = flow.approval.is_some() || !flow.exceptions.is_empty();
+        let changed = current.generation != judged || lifted;
+        if !current.identity.stands_by(&flow.presented) {
             flow.end(Cut::Revoke);
+        } else if changed && !flow.still_passes(gate, &current) {
+            flow.end(flow.why_not());
         }
         if self.over.load(Ordering::Acquire) {
             flow.end(Cut::Drain);
@@ -352,8 +386,17 @@ impl Flows {
     pub fn judge_again(&self, gate: &super::Gate, snapshot: &Snapshot) {
         for flow in self.list() {
             if !flow.still_passes(gate, snapshot) {
-                flow.end(Cut::Revoke);
+                flow.end(flow.why_not());
             }
+        }
+    }
+
+    /// As [`Flows::judge_again`], of the flows that an exception lets pass.
+    pub fn judge_again_excepted(&self, gate: &super::Gate, snapshot: &Snapshot) {
+        let excepted = self.list();
+        let excepted = excepted.iter().filter(|flow| !flow.exceptions.is_empty());
+        for flow in excepted.filter(|flow| !flow.still_passes(gate, snapshot)) {
+            flow.end(flow.why_not());
         }
     }
 

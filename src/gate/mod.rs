@@ -3,6 +3,8 @@
 mod advisory;
 mod ages;
 pub mod approvals;
+mod exception_report;
+mod exceptions;
 mod fetches;
 mod flows;
 mod held;
@@ -28,6 +30,8 @@ use crate::vcs::Readers;
 
 pub use advisory::Advisory;
 pub use ages::{Ages, Turn};
+pub use exception_report::{ExceptionReport, Now};
+pub use exceptions::ExceptionKeeper;
 pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
 pub use held::{Held, Hold};
 pub use programs::ProgramRecord;
@@ -74,6 +78,8 @@ pub struct Gate {
     pub stale: ArcSwap<Option<Box<str>>>,
     /// Whether the policy is advice to some callers.
     pub advisory: Advisory,
+    /// The exceptions, and the ledger that grants them.
+    pub exceptions: ExceptionKeeper,
     generation: AtomicU64,
 }
 
@@ -99,8 +105,15 @@ impl Gate {
             pseudonym: pseudonym(),
             stale: ArcSwap::from_pointee(None),
             advisory: Advisory::default(),
+            exceptions: ExceptionKeeper::default(),
             generation: AtomicU64::new(generation),
         }
+    }
+
+    /// The gate with a ledger, which was read to its end.
+    #[must_use]
+    pub fn with_exceptions(self, exceptions: ExceptionKeeper) -> Self {
+        Self { exceptions, ..self }
     }
 
     /// The number of the next generation.
@@ -127,8 +140,10 @@ impl Gate {
     pub fn adopt(&self, next: Snapshot) {
         let next = Arc::new(next);
         self.rates.adopt(&next.limits);
+        self.refresh_exceptions(&next);
         self.snapshot.store(next.clone());
         self.flows.judge_again(self, &next);
+        self.exceptions_changed();
     }
 }
 

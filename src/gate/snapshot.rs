@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::clock::Clock;
 use crate::config::{AdminTls, Config, CredentialKey, Limits, Listener, Workspaces};
 use crate::dial::{Dialer, Programs};
 use crate::identity::{Caller, Identity, Presented, Reach};
 use crate::metrics::{GenerationMetrics, Metrics};
-use crate::policy::{Guard, Policy};
+use crate::policy::{Decision, Exceptions, Guard, InForce, Policy, Query};
 use crate::record::Recorder;
 use crate::tls;
 
@@ -28,6 +30,12 @@ pub struct Snapshot {
     pub policy: Policy,
     /// The policy that decides beside, without effect.
     pub shadow: Option<Arc<Shadow>>,
+    /// The exceptions in force, swapped as a whole.
+    pub exceptions: ArcSwap<Exceptions>,
+    /// How long an exception may last.
+    pub longest_exception: std::time::Duration,
+    /// The clock by which exceptions end.
+    pub clock: Clock,
     /// `[refusal]`: the contact text of refusals by the policy.
     pub contact: Option<Arc<str>>,
     /// Who may say who they are.
@@ -166,9 +174,35 @@ impl Snapshot {
             admin_names: config.listen.admin_names.clone().into(),
             programs: parts.programs.clone(),
             workspaces: config.workspaces.clone(),
+            exceptions: ArcSwap::default(),
+            longest_exception: config.longest_exception,
+            clock: parts.clock.clone(),
             listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
             policy,
         }
+    }
+
+    /// Decides a new flow by the policy and the exceptions in force.
+    pub fn decide(&self, query: &Query<'_>) -> Decision {
+        self.decide_at(query, false)
+    }
+
+    /// Decides a flow that is open.
+    pub fn decide_again(&self, query: &Query<'_>) -> Decision {
+        self.decide_at(query, true)
+    }
+
+    fn decide_at(&self, query: &Query<'_>, is_open: bool) -> Decision {
+        let exceptions = self.exceptions.load();
+        if exceptions.is_empty() {
+            return self.policy.decide(query);
+        }
+        let live = InForce {
+            exceptions: &exceptions,
+            now: self.clock.now(),
+            is_open,
+        };
+        self.policy.decide_with(query, Some(live))
     }
 
     /// What a listener says of its callers in this generation; as before where it is no longer

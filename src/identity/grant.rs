@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::policy::Within;
+use crate::policy::{SessionEvidence, Within};
 
 use super::caller::Trust;
 use super::{Evidence, RepositoryBasis};
@@ -171,6 +171,15 @@ pub struct Pids {
 }
 
 impl Grant {
+    /// The session of the grant, as the policy sees it.
+    pub(super) fn session_evidence(&self) -> Option<SessionEvidence> {
+        Some(SessionEvidence {
+            id: self.session.clone()?,
+            root: self.root.clone(),
+            verified: self.verified,
+        })
+    }
+
     /// Whether its session is its own, not one that a child of another session named.
     pub fn is_root(&self) -> bool {
         self.session == self.root

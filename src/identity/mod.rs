@@ -383,6 +383,8 @@ impl Identity {
         };
         let session = first(|it| it.session.as_ref());
         let root = first(|it| it.root.as_ref());
+        let shown = grants.iter().find(|it| it.session.is_some());
+        who.session = shown.and_then(|it| it.session_evidence());
         let live = session.and_then(|session| self.sessions.live(session));
         let live = live.filter(|live| live.root.as_ref() == root);
         Some(Caller {

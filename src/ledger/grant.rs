@@ -76,6 +76,9 @@ pub struct SessionScope {
 pub struct To {
     /// Names, `*.suffix`, addresses or networks; at least one.
     pub hosts: Vec<String>,
+    /// What the destination is for; none: anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<String>,
     /// None: those of the destination, or 443 (80 for plain HTTP).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<u16>,
@@ -104,6 +107,9 @@ pub struct Does {
     /// Paths.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// MCP servers, by the names of their `[mcp.NAME]`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
     /// Tools of MCP servers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,

@@ -15,18 +15,22 @@
 //!
 //! A gate without `[ledger]` in its configuration has no ledger: no file, no task, no thread.
 
+mod allowance;
 mod entry;
 mod grant;
 mod handle;
 mod memory;
+mod meter;
 mod sqlite;
 mod state;
 mod store;
 
+pub use allowance::Allowance;
 pub use entry::{Actor, Change, Entry, Settlement};
 pub use grant::{Does, From, Grant, Limit, SessionScope, To};
 pub use handle::{Health, Ledger, LedgerError};
 pub use memory::MemoryStore;
+pub use meter::Meter;
 pub use sqlite::SqliteStore;
 pub use state::{Budget, Granted, Refused, Revoked, Settled, State};
 pub use store::{Answer, MAX_BATCH, Store, StoreError};

@@ -28,7 +28,7 @@ fn grant(id: &str) -> Grant {
         from: From::default(),
         to: To {
             hosts: vec!["artifacts.example.net".into()],
-            ports: Vec::new(),
+            ..To::default()
         },
         does: Does::default(),
         limit: Limit::default(),

@@ -66,6 +66,10 @@ declare! {
         "Time to resolve a name.";
     draining: IntGauge = "tidegate_draining" [],
         "1 from the beginning of shutdown on.";
+    exception_next_expiry: IntGauge = "tidegate_exception_next_expiry_timestamp_seconds" [],
+        "When the next exception ends; 0 where none is in force.";
+    exceptions: IntGaugeVec = "tidegate_exceptions" ["state"],
+        "Exceptions that have not ended: active, or spent.";
     flow_duration: HistogramVec = "tidegate_flow_duration_seconds" ["category"] in OPEN,
         "Time from a flow's beginning to its end, of flows that passed.";
     flow_ends: IntCounterVec = "tidegate_flow_ends_total" ["end", "reason"],

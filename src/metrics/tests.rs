@@ -50,6 +50,7 @@ fn all() -> Metrics {
     metrics.approval_settled("allowed", took);
     metrics.rate_limited("refusals");
     metrics.draining();
+    metrics.exceptions(1, 2, None);
     metrics.records_written(7);
     metrics.records_lost(2);
     metrics.record_queue(3);

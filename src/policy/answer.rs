@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::compiled::Policy;
 use super::decide::{Judgement, Stage};
+use super::exception::InForce;
 use super::facts::{Inspect, RequestFacts};
 use super::inspection::Inspection;
 use super::query::{Attempt, Query};
@@ -12,10 +13,16 @@ use super::verdict::{Decision, DeniedNetwork, MinAge, Mode, Named, Reason, Verdi
 use crate::name::Host;
 
 impl Policy {
-    /// Decides one flow by its name, before anything is resolved or dialled.
+    /// Decides one flow by its name, before anything is resolved or dialled. No exception is in
+    /// force.
     pub fn decide(&self, query: &Query<'_>) -> Decision {
+        self.decide_with(query, None)
+    }
+
+    /// As [`Policy::decide`], with the exceptions that are in force.
+    pub fn decide_with(&self, query: &Query<'_>, live: Option<InForce<'_>>) -> Decision {
         let read = self.read_for(query);
-        self.judge(query, facts_of(query, read.as_ref()))
+        self.judge(query, facts_of(query, read.as_ref()), live)
             .answer(self)
     }
 }
@@ -35,8 +42,12 @@ impl Judgement<'_> {
     pub(super) fn answer(&self, policy: &Policy) -> Decision {
         let stage = self.stage();
         let (verdict, reason, named) = match stage {
-            Stage::Rule(rule) => (rule.verdict, rule.reason, &rule.named),
-            Stage::Default => (self.tier.default, self.default_reason(), &self.tier.named),
+            Stage::Exception(it) => (Verdict::Allow, Reason::Allowed, &it.named),
+            Stage::Rule(rule) => (rule.verdict, self.spent_or(rule.reason), &rule.named),
+            Stage::Default => {
+                let reason = self.spent_or(self.default_reason());
+                (self.tier.default, reason, &self.tier.named)
+            }
             Stage::Floor => (Verdict::Deny, Reason::AddressDenied, &policy.floor),
             Stage::Narrowed => (Verdict::Deny, Reason::CategoryDenied, &policy.narrowed),
         };
@@ -49,16 +60,18 @@ impl Judgement<'_> {
         let passes = observed || verdict == Verdict::Allow;
         let (decides, grants) = match stage {
             Stage::Rule(rule) => (Some(rule), (verdict == Verdict::Allow).then_some(rule)),
-            Stage::Default | Stage::Floor | Stage::Narrowed => (None, None),
+            Stage::Exception(_) | Stage::Default | Stage::Floor | Stage::Narrowed => (None, None),
         };
         // An approval may let pass what is asked: under the same bounds as what passes.
         let may_pass = passes || verdict == Verdict::Ask;
-        // A refusal that is only observed, or an ask that is approved, reaches the private addresses
-        // that an allow grants there.
-        let lifts = self
-            .found
-            .lifts
-            .filter(|_| observed || verdict == Verdict::Ask);
+        let exception = match stage {
+            Stage::Exception(exception) => Some(exception),
+            _ => None,
+        };
+        // What passes without a rule of its own (a refusal that is only observed, an ask that is
+        // approved, an exception) reaches the private addresses that an allow grants there.
+        let lifts = self.found.lifts;
+        let lifts = lifts.filter(|_| observed || verdict == Verdict::Ask || exception.is_some());
         let addresses = grants.or(lifts).map(|rule| &rule.grant.addresses);
         // Most rules grant none: sharing one empty list spares a cache line.
         let addresses = addresses.filter(|all| !all.is_empty());
@@ -88,7 +101,12 @@ impl Judgement<'_> {
                         .upstream(&self.query.target.host, self.flow.category)
                 })
                 .cloned(),
-            min_age: self.found.unless_old.filter(|_| may_pass).and_then(min_age),
+            min_age: self
+                .found
+                .unless_old
+                .filter(|_| may_pass && exception.is_none())
+                .and_then(min_age),
+            exceptions: exception.map(|it| it.passes()).into_iter().collect(),
             denied: self
                 .denied_networks(policy)
                 .filter(|_| may_pass && !observed),
@@ -115,6 +133,16 @@ impl Judgement<'_> {
                 None => entry.expects_upgrade(path.path()),
             },
             _ => false,
+        }
+    }
+
+    /// The reason of a refusal: where a spent exception would let the flow pass, that one.
+    fn spent_or(&self, reason: Reason) -> Reason {
+        let spent = self.found.excepted.spent.is_some() && reason != Reason::Allowed;
+        if spent {
+            Reason::ExceptionSpent
+        } else {
+            reason
         }
     }
 

@@ -11,6 +11,7 @@ use super::caller::Membership;
 use super::catalogue::Catalogue;
 use super::category::Category;
 use super::directory::Directory;
+use super::exception::Exception;
 use super::facts::RequestFacts;
 use super::floor::Guard;
 use super::flow::Flow;
@@ -52,6 +53,8 @@ pub struct Policy {
     /// What a record names when a session's own limits decide.
     pub(super) narrowed: Arc<Named>,
     pub(super) no_addresses: Arc<[IpNet]>,
+    /// The exceptions of the files.
+    pub(super) exceptions: Vec<Arc<Exception>>,
     pub(super) trials: Vec<Trial>,
 }
 
@@ -96,6 +99,11 @@ impl Policy {
     /// Where a registry tells how old the version is that a request asks for.
     pub fn published(&self, deed: &RequestFacts, target: &Target, path: &Path) -> Published {
         self.catalogue.services.published(deed, target, path)
+    }
+
+    /// The exceptions of the files, also those that have ended.
+    pub fn exceptions(&self) -> &[Arc<Exception>] {
+        &self.exceptions
     }
 
     /// Observes in every tier: nothing is enforced any more, but the floor.

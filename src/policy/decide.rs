@@ -1,6 +1,9 @@
 //! The decision: total, pure, and free of allocation but for its answer.
 
+use std::sync::Arc;
+
 use super::compiled::Policy;
+use super::exception::{Excepted, Exception, InForce};
 use super::facts::RequestFacts;
 use super::floor::AddressFloor;
 use super::flow::Flow;
@@ -36,11 +39,13 @@ pub(super) struct Found<'p> {
     /// An allow for this caller and destination that lifts the flow over the floor.
     pub(super) lifts: Option<&'p Rule>,
     pub(super) near: Option<Miss>,
+    pub(super) excepted: Excepted<'p>,
 }
 
 /// The stage that decides.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stage<'p> {
+    Exception(&'p Arc<Exception>),
     Rule(&'p Rule),
     Default,
     Floor,
@@ -55,6 +60,7 @@ impl Policy {
         &'p self,
         query: &Query<'p>,
         deed: Option<&'p RequestFacts>,
+        live: Option<InForce<'p>>,
     ) -> Judgement<'p> {
         let tier = self.tiers.tier(query.who.tier);
         let (mut flow, label) = self.flow(query, deed, tier);
@@ -67,6 +73,9 @@ impl Policy {
         self.each_rule(&query.target.host, &flow, |rule| {
             found.consider(rule, &flow);
         });
+        if let Some(live) = live {
+            found.excepted = live.of(&query.target.host, &flow);
+        }
         Judgement {
             query: *query,
             tier,
@@ -112,16 +121,21 @@ impl<'p> Judgement<'p> {
     /// The order: the first stage that matches decides.
     pub(super) fn stage(&self) -> Stage<'p> {
         let found = &self.found;
+        if let Some(exception) = found.excepted.holds
+            && !self.is_floored()
+            && !self.is_outside_of_session()
+        {
+            return Stage::Exception(exception);
+        }
         if let Some(deny) = found.deny {
             return Stage::Rule(deny);
         }
-        if found.lifts.is_none() && !matches!(found.floor, AddressFloor::Open) {
+        if self.is_floored() {
             return Stage::Floor;
         }
         if self.is_outside_of_session() {
             return Stage::Narrowed;
         }
-        // An exception goes here.
         let rule = found
             .ask
             .or(found.allow)
@@ -136,8 +150,12 @@ impl<'p> Judgement<'p> {
 
     /// Whether neither `observe` nor anything else lets the flow pass.
     pub(super) fn is_final(&self) -> bool {
-        let floored = self.found.lifts.is_none() && !matches!(self.found.floor, AddressFloor::Open);
-        floored || self.is_outside_of_session() || matches!(self.stage(), Stage::Floor)
+        let outside = self.is_outside_of_session();
+        self.is_floored() || outside || matches!(self.stage(), Stage::Floor)
+    }
+
+    fn is_floored(&self) -> bool {
+        self.found.lifts.is_none() && !matches!(self.found.floor, AddressFloor::Open)
     }
 
     fn is_outside_of_session(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::name::{AddressClass, Host, HostName, canonical, classify, is_public_s
 use super::answer::facts_of;
 use super::compiled::Policy;
 use super::decide::{self, Judgement};
+use super::exception::InForce;
 use super::facts::RequestFacts;
 use super::query::{Attempt, GroupSet, Query};
 use super::rule::{Fit, Miss, Ports, Rule};
@@ -54,6 +55,8 @@ pub struct Explanation {
 /// The stage that decided, in the order of a decision.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Stage {
+    /// An exception.
+    Exception,
     /// What no configuration can change.
     Floor,
     /// What the session was narrowed to.
@@ -87,6 +90,7 @@ impl Stage {
             Self::Allow => "allow",
             Self::Ask => "ask",
             Self::Default => "default",
+            Self::Exception => "exception",
             Self::Deny => "deny",
             Self::Floor => "floor",
             Self::Narrowed => "narrow",
@@ -94,10 +98,16 @@ impl Stage {
     }
 }
 
-/// Explains a decision; slower than deciding, and equal to it in its answer.
+/// Explains a decision; slower than deciding, and equal to it in its answer. No exception is in
+/// force.
 pub fn explain(policy: &Policy, query: &Query<'_>) -> Explanation {
+    explain_with(policy, query, None)
+}
+
+/// As [`explain`], with the exceptions that are in force.
+pub fn explain_with(policy: &Policy, query: &Query<'_>, live: Option<InForce<'_>>) -> Explanation {
     let read = policy.read_for(query);
-    let judgement = policy.judge(query, facts_of(query, read.as_ref()));
+    let judgement = policy.judge(query, facts_of(query, read.as_ref()), live);
     let decision = judgement.answer(policy);
     let view = View {
         policy,
@@ -128,6 +138,7 @@ pub fn explain(policy: &Policy, query: &Query<'_>) -> Explanation {
 
 fn stage(judgement: &Judgement<'_>) -> Stage {
     match judgement.stage() {
+        decide::Stage::Exception(_) => Stage::Exception,
         decide::Stage::Default => Stage::Default,
         decide::Stage::Floor => Stage::Floor,
         decide::Stage::Narrowed => Stage::Narrowed,
@@ -357,7 +368,9 @@ impl<'a> View<'a> {
         let target = &self.query.target;
         let addresses = match self.judgement.stage() {
             decide::Stage::Default => None,
-            decide::Stage::Rule(_) | decide::Stage::Narrowed => return None,
+            decide::Stage::Exception(_) | decide::Stage::Rule(_) | decide::Stage::Narrowed => {
+                return None;
+            }
             decide::Stage::Floor => Some(private_addresses(&target.host)?),
         };
         let id: String = target

@@ -31,6 +31,7 @@
 //! | Where an allow covers the path as written but not as some server reads it, the path is refused (`bad_path`). | `conditions` |
 //! | Inside a tunnel that is not inspected no request is seen: a deny or ask with `does` does not match, an allow with `does` matches where the tier says `opaque = "allow"`, and nothing of `unless` holds. | `conditions`, `rule` |
 //! | Until a body is read, its conditions count as met for an allow and as unmet for a deny or an ask. Then the request is decided again. | `conditions` |
+//! | An exception is an allow with an end. It stands before the denies, behind the floor and the limits of the session. It grants nothing besides: private addresses pass where an allow for the caller and destination grants them, and denied networks stay denied. One with `does` never opens a tunnel that is not inspected. | `exception`, `decide` |
 //! | Only a deny forbids. `unless.min-age` and `unless.credentials` say where it does not match; an unknown age does not hold. | `rule` |
 //! | A private address, or a name of private networks, is `address_denied` where no allow for this caller and destination grants it. Else the record and the refusal have the rules' own reason. A matching deny is always named. | `floor`, `decide` |
 //! | A denied network denies the names that resolve into it. | [`Policy::judge_address`] |
@@ -47,8 +48,8 @@
 //! `pattern`, `directory`, `facts`, `flow` and `rule` hold what it means, and `compiled` all of it
 //! together: the [`Policy`]. `compile` makes one of the other. `decide` takes the order over the rules
 //! that the `index` finds, and `answer` makes the [`Decision`]. `explain`, `trial_runner`, `redteam`, `lint` and
-//! `reach` report over the same rules. `service` reads requests. Exceptions are read, and refused
-//! until they are supported.
+//! `reach` report over the same rules. `service` reads requests.
+//! `exception` holds the allows with an end, which stand in files or in the ledger.
 
 mod action;
 mod answer;
@@ -63,6 +64,7 @@ mod conditions;
 mod decide;
 mod directory;
 mod example;
+mod exception;
 mod explain;
 mod facts;
 mod findings;
@@ -81,6 +83,7 @@ mod reach;
 pub mod redteam;
 mod regions;
 mod repository;
+mod retest;
 mod reviewer;
 mod routing;
 mod rule;
@@ -106,22 +109,25 @@ pub use catalogue::Catalogue;
 pub use category::Category;
 pub use compile::{built_in, compile, default_source};
 pub use compiled::Policy;
-pub use explain::{Explanation, Looked, Stage, explain};
+pub use exception::{Exception, Exceptions, InForce};
+pub use explain::{Explanation, Looked, Stage, explain, explain_with};
 pub use facts::{Body, Inspect, McpCall, RequestFacts, Seen, UnseenPath};
 pub use floor::Guard;
 pub use host_list::{BadHost, HostList};
 pub use inspection::Names;
 pub use invariant::invariant_findings;
 pub use pattern::{Kind as PatternKind, Pattern, PatternError};
-pub use query::{Attempt, GroupId, GroupSet, Query, TierId, Who};
+pub use query::{Attempt, GroupId, GroupSet, Query, SessionEvidence, TierId, Who};
 pub use reach::{Unenforced, reach_findings};
 pub use repository::canonical_repository;
+pub use retest::Retested;
 pub use service::{Element, Listing, Place, Published, Services, names_method};
 pub use trial::{Expected, TrialResult};
 pub use trial_runner::{decide_written, run_trials};
 pub use unlabelled::Unlabelled;
 pub use verdict::{
-    AddressRefusal, Basis, Decision, DeniedNetwork, MinAge, Mode, Named, Reason, TierBasis, Verdict,
+    AddressRefusal, Basis, ByException, Decision, DeniedNetwork, MinAge, Mode, Named, Reason,
+    TierBasis, Verdict,
 };
 pub use within::Within;
 pub use witness::Witness;

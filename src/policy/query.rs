@@ -40,6 +40,19 @@ pub struct Who {
     pub enforced: bool,
     /// The most that the session may reach, where its evidence limits it.
     pub within: Option<Arc<Within>>,
+    /// The session that a token shows.
+    pub session: Option<SessionEvidence>,
+}
+
+/// The session of a caller, as its token shows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SessionEvidence {
+    /// The id of the session.
+    pub id: Arc<str>,
+    /// The session that it is a child of.
+    pub root: Option<Arc<str>>,
+    /// Whether evidence showed who started it; else the session only says so.
+    pub verified: bool,
 }
 
 /// The attempt.

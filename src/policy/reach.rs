@@ -149,7 +149,7 @@ impl<'p> Reaches<'p> {
                 Reach::Overruled(decides.named.clone(), decides.verdict)
             }),
             (Stage::Floor, _) => Some(Reach::Floored),
-            (Stage::Default | Stage::Narrowed, _) => Some(Reach::Decides),
+            (Stage::Exception(_) | Stage::Default | Stage::Narrowed, _) => Some(Reach::Decides),
         }
     }
 
@@ -179,7 +179,7 @@ impl<'p> Reaches<'p> {
             let passes = match judgement.stage() {
                 Stage::Rule(decides) => decides.verdict != Verdict::Deny,
                 Stage::Default => judgement.tier.default != Verdict::Deny,
-                Stage::Floor | Stage::Narrowed => false,
+                Stage::Exception(_) | Stage::Floor | Stage::Narrowed => false,
             };
             let is_about = rule.reaches(&judgement.flow) && rule.to.ports.hold(&judgement.flow);
             // Without `raw` a tunnel to port 80 carries no plain HTTP.

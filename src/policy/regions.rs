@@ -212,6 +212,7 @@ pub(super) fn anyone() -> Who {
         claimed: Vec::new(),
         enforced: false,
         within: None,
+        session: None,
     }
 }
 
@@ -425,7 +426,7 @@ impl Point {
     /// What the policy makes of the flow.
     pub(super) fn judge<'p>(&'p self, policy: &'p Policy) -> Judgement<'p> {
         let facts = self.request.as_ref().map(|request| &request.facts);
-        policy.judge(&self.query(), facts)
+        policy.judge(&self.query(), facts, None)
     }
 
     /// Whether the reader of the service reads the facts of the flow from its method and path.

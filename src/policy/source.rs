@@ -2,7 +2,6 @@
 //!
 //! No `flatten` and no `untagged` here: both lose the spans that findings need.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +10,10 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use crate::diag::{Place, Source};
+
+mod size;
+
+pub use size::Size;
 
 /// Something written in a file, with the file and its extent.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub struct Policy {
     pub destinations: Vec<Placed<Destination>>,
     /// `[[rule]]`.
     pub rules: Vec<Placed<Rule>>,
+    /// `[[exception]]`.
+    pub exceptions: Vec<Placed<Exception>>,
     /// `[[trial]]`.
     pub trials: Vec<Placed<Trial>>,
     /// `[[never]]`.
@@ -339,7 +344,7 @@ pub struct Trial {
     pub rule: Option<Spanned<String>>,
 }
 
-/// `[[exception]]`: read, and refused until exceptions are supported.
+/// `[[exception]]`: an allow with an owner and an end.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Exception {
@@ -354,21 +359,29 @@ pub struct Exception {
     /// The requests.
     #[serde(default)]
     pub does: Does,
-    /// What a flow may do besides passing.
-    #[serde(default)]
-    pub grant: Grant,
     /// The command, for the reviewer.
     pub tool: Option<Spanned<String>>,
     /// Why.
     pub reason: Spanned<String>,
-    /// Who takes responsibility.
-    pub reviewer: Spanned<String>,
+    /// Who takes responsibility: one name, or several.
+    pub reviewer: Words,
     /// The compensating control.
     pub control: Option<Spanned<String>>,
     /// Bounds that are enforced.
-    pub limit: Option<BTreeMap<String, toml::Value>>,
+    #[serde(default)]
+    pub limit: Limit,
     /// The end.
-    pub expires: toml::value::Datetime,
+    pub expires: Spanned<toml::value::Datetime>,
+}
+
+/// `limit` of an exception.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Limit {
+    /// Bytes from clients to the destination, e.g. `50 MiB`.
+    pub bytes_out: Option<Spanned<Size>>,
+    /// Flows: each tunnel that is not inspected, and each request that is seen.
+    pub requests: Option<Spanned<i64>>,
 }
 
 /// `[[never]]` and `[[always]]`: what the rules have to say of some flows, whatever they are.

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use crate::diag::Place;
 
+use crate::ledger::Allowance;
+
 use super::action::Action;
 use super::category::Category;
 use super::facts::Inspect;
@@ -56,6 +58,8 @@ pub enum Reason {
     CredentialDenied,
     /// A deny rule names it.
     Denied,
+    /// An exception would let it pass, but its budget is spent.
+    ExceptionSpent,
     /// A message to a listed MCP server whose method or tool no rule allows, or a rule denies.
     McpToolDenied,
     /// An ask matches, or asking is the tier's default.
@@ -79,6 +83,7 @@ impl Reason {
             Self::CategoryDenied => "category_denied",
             Self::CredentialDenied => "credential_denied",
             Self::Denied => "denied",
+            Self::ExceptionSpent => "exception_spent",
             Self::McpToolDenied => "mcp_tool_denied",
             Self::NeedsApproval => "needs_approval",
             Self::NotAllowed => "not_allowed",
@@ -174,6 +179,23 @@ pub struct Decision {
     pub denied: Option<Arc<[DeniedNetwork]>>,
     /// The operator's `reason` of the deciding rule, where it does not let the flow pass.
     pub why: Option<Arc<str>>,
+    /// The exceptions that let the flow pass: several where one request does several things.
+    pub exceptions: Vec<ByException>,
+}
+
+/// An exception that lets a flow pass.
+#[derive(Clone, Debug)]
+pub struct ByException {
+    /// Its id, and where it is written.
+    pub named: Arc<Named>,
+    /// What is left of its budget; `None`: it has no limit.
+    pub allowance: Option<Arc<Allowance>>,
+}
+
+impl PartialEq for ByException {
+    fn eq(&self, other: &Self) -> bool {
+        self.named == other.named
+    }
 }
 
 /// The age that a deny rule asks of a package.
@@ -230,6 +252,10 @@ impl Decision {
             let all = both.chain(other.addresses.iter().filter(in_named));
             named.addresses = all.copied().collect();
         }
+        let more = other.exceptions.into_iter();
+        let more = more.filter(|it| !named.exceptions.contains(it));
+        let more: Vec<_> = more.collect();
+        named.exceptions.extend(more);
         named.raw &= other.raw;
         named.upgrade &= other.upgrade;
         if named.upstream != other.upstream {

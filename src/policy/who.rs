@@ -54,6 +54,7 @@ impl Policy {
             repository: facts.repository.cloned(),
             claimed: Vec::new(),
             within: facts.within.cloned(),
+            session: None,
         }
     }
 

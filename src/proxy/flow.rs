@@ -25,6 +25,8 @@ use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit};
 
 /// Bytes that room is taken for at once.
 const HELD_AT_ONCE: usize = 256 * 1024;
+/// How long a flow waits until the ledger reserves a part of a budget.
+const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One attempt of one caller to reach one target.
 pub(super) struct Flow {
@@ -333,6 +335,8 @@ impl Flow {
         facts.rule = Some(decision.rule.name.clone());
         facts.rule_location =
             (!decision.rule.location.is_empty()).then(|| decision.rule.location.clone());
+        let exceptions = decision.exceptions.iter();
+        facts.exceptions = exceptions.map(|it| it.named.name.clone()).collect();
         facts.category = Some(decision.category);
         facts.category_basis = Some(decision.basis);
         facts.action = decision.action;
@@ -364,6 +368,7 @@ impl Flow {
         asked: Asked,
         decision: &Decision,
     ) -> Result<(), Refusal> {
+        self.charge(&asked, decision).await?;
         if let Some(permit) = &mut self.permit {
             permit
                 .decided(&self.facts)
@@ -380,12 +385,34 @@ impl Flow {
             self.facts.exception.clone(),
             decision.category,
             (known.caller.who.tier, self.metrics.clone()),
+            decision.exceptions.clone(),
         ));
+        self.gate.exceptions.count_use(&decision.exceptions);
         open.opaque.store(self.opaque, Ordering::Release);
         self.gate
             .flows
             .add(&open, self.facts.policy_generation, &self.gate);
         self.open = Some(open);
+        Ok(())
+    }
+
+    /// Takes one request of the budget of each exception that lets the flow pass. A tunnel that is
+    /// inspected takes none: its requests do.
+    async fn charge(&self, asked: &Asked, decision: &Decision) -> Result<(), Refusal> {
+        if matches!(asked, Asked::Connect) && !self.opaque {
+            return Ok(());
+        }
+        let budgets = decision
+            .exceptions
+            .iter()
+            .filter_map(|it| it.allowance.as_ref());
+        for budget in budgets {
+            let taken = tokio::time::timeout(BUDGET_TIMEOUT, budget.take_request());
+            if !taken.await.unwrap_or(false) {
+                let detail = "no request is left of the limit, or the ledger does not answer";
+                return Err(Refusal::because(Code::ExceptionSpent, detail));
+            }
+        }
         Ok(())
     }
 
@@ -488,16 +515,15 @@ impl Flow {
 
     /// Says that the flow was ended from outside.
     pub(super) fn was_cut(&mut self, cut: Cut) {
-        match cut {
-            Cut::Drain => self.ended(End::Cancelled, Some(Blame::Proxy), Some("draining")),
-            Cut::Revoke => {
-                self.ended(
-                    End::Cancelled,
-                    Some(Blame::Policy),
-                    Some(Code::Revoked.as_str()),
-                );
+        let code = match cut {
+            Cut::Drain => {
+                return self.ended(End::Cancelled, Some(Blame::Proxy), Some("draining"));
             }
-        }
+            Cut::ExceptionEnded => Code::ExceptionEnded,
+            Cut::ExceptionSpent => Code::ExceptionSpent,
+            Cut::Revoke => Code::Revoked,
+        };
+        self.ended(End::Cancelled, Some(Blame::Policy), Some(code.as_str()));
     }
 
     /// Time since the flow began.

@@ -101,6 +101,12 @@ codes! {
     EchDenied "ech_denied" 0 "tls_protocol_error" Policy
         "TLS in the tunnel may hide its true server name (encrypted client hello)."
         "Turn encrypted client hello off in the client, or have the tier say `ech = \"allow\"`.";
+    ExceptionEnded "exception_ended" 0 "connection_terminated" Policy
+        "The exception that let this flow pass has ended."
+        "Ask a reviewer for another exception, or for a rule.";
+    ExceptionSpent "exception_spent" 403 "http_request_denied" Policy
+        "The budget of the exception that would let this flow pass is spent."
+        "Ask a reviewer for another exception, or for a rule.";
     HostMismatch "host_mismatch" 421 "http_request_error" Client
         "The host of the request is not the host of its tunnel."
         "Open a connection of its own to that host.";
@@ -192,6 +198,7 @@ impl From<Reason> for Code {
             Reason::CategoryDenied => Self::CategoryDenied,
             Reason::CredentialDenied => Self::CredentialDenied,
             Reason::Denied => Self::Denied,
+            Reason::ExceptionSpent => Self::ExceptionSpent,
             Reason::McpToolDenied => Self::McpToolDenied,
             Reason::NeedsApproval => Self::NeedsApproval,
             // `Allowed` is never refused; were it to happen, closed is the safe side.
@@ -249,6 +256,11 @@ impl Refusal {
     pub fn cut(why: Cut) -> Self {
         match why {
             Cut::Drain => Code::Draining.into(),
+            Cut::ExceptionEnded => Self {
+                own_status: Some(403),
+                ..Code::ExceptionEnded.into()
+            },
+            Cut::ExceptionSpent => Code::ExceptionSpent.into(),
             Cut::Revoke => Self {
                 own_status: Some(403),
                 ..Code::Revoked.into()

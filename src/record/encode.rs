@@ -11,8 +11,8 @@ use crate::policy::{Action, Basis, Mode, RequestFacts, TierBasis, Verdict};
 
 use super::json::Object;
 use super::line::{
-    ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, Event, FlowFacts, Outcome, ReplayFacts,
-    Said, SessionFacts, Timings, TlsMode,
+    ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, Event, ExceptionFacts, FlowFacts, Outcome,
+    ReplayFacts, Said, SessionFacts, Timings, TlsMode,
 };
 use super::repeats::{About, Count};
 
@@ -176,6 +176,15 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
             object.number("tidegate.report.lifetime", u64::from(*lifetime));
             object.number("tidegate.report.count", u64::from(*count));
             asker(object, by);
+        }),
+        Event::ExceptionGranted(facts) => line(at, "exception_granted", Says::Nothing, |object| {
+            exception(object, facts);
+        }),
+        Event::ExceptionExpired(facts) => line(at, "exception_expired", Says::Nothing, |object| {
+            exception(object, facts);
+        }),
+        Event::ExceptionRevoked(facts) => line(at, "exception_revoked", Says::Nothing, |object| {
+            exception(object, facts);
         }),
         Event::ApprovalRequested(facts) => {
             line(at, "approval_requested", Says::Nothing, |object| {
@@ -377,6 +386,18 @@ fn line(at: Timestamp, name: &str, says: Says, write: impl FnOnce(&mut Object)) 
     }
 }
 
+fn exception(object: &mut Object, facts: &ExceptionFacts) {
+    object.text("tidegate.detail", &facts.detail, DETAIL);
+    object.text("tidegate.rule.location", &facts.location, PLACE);
+    object.text("tidegate.exception.id", &facts.id, NAME);
+    object.time("tidegate.exception.expires", facts.expires);
+    let reviewers = facts.reviewers.iter().map(AsRef::as_ref);
+    object.texts("tidegate.exception.reviewers", reviewers, NAME);
+    let hosts = facts.hosts.iter().map(AsRef::as_ref).take(ANSWERS);
+    object.texts("tidegate.exception.hosts", hosts, NAME);
+    asker(object, &facts.asker);
+}
+
 fn program(object: &mut Object, path: &str, detail: &str) {
     object.text("process.executable.path", path, PLACE);
     object.text("tidegate.detail", detail, DETAIL);
@@ -460,12 +481,11 @@ fn decided(object: &mut Object, facts: &FlowFacts) {
     if let Some(digest) = &facts.policy_digest {
         policy(object, digest, facts.policy_generation);
     }
-    some(
-        object,
-        "tidegate.exception.id",
-        facts.exception.as_deref(),
-        NAME,
-    );
+    let exceptions = facts.exceptions.iter().chain(&facts.exception);
+    let exceptions: Vec<&str> = exceptions.map(AsRef::as_ref).collect();
+    if !exceptions.is_empty() {
+        object.text("tidegate.exception.id", &exceptions.join(" "), NAME);
+    }
     if let Some(request) = &facts.request {
         object.id("tidegate.request.id", request);
     }

@@ -117,6 +117,8 @@ pub struct FlowFacts {
     pub policy_digest: Option<Arc<str>>,
     /// `tidegate.policy.generation`.
     pub policy_generation: u64,
+    /// `tidegate.exception.id`: the exceptions that let the flow pass, before the approval.
+    pub exceptions: Vec<Arc<str>>,
     /// `tidegate.category`.
     pub category: Option<Category>,
     /// `tidegate.category.basis`.
@@ -401,6 +403,25 @@ pub struct ApprovalFacts {
     pub asker: Option<Asker>,
 }
 
+/// An exception that began or ended.
+#[derive(Clone, Debug)]
+pub struct ExceptionFacts {
+    /// `tidegate.exception.id`.
+    pub id: Arc<str>,
+    /// `tidegate.rule.location`: a line of a file, or `ledger:12`.
+    pub location: Arc<str>,
+    /// `tidegate.exception.expires`.
+    pub expires: Timestamp,
+    /// `tidegate.exception.reviewers`.
+    pub reviewers: Vec<Box<str>>,
+    /// `tidegate.exception.hosts`.
+    pub hosts: Vec<Box<str>>,
+    /// `tidegate.detail`: the reason.
+    pub detail: Box<str>,
+    /// Who granted or revoked it.
+    pub asker: Asker,
+}
+
 /// A jail that was made for a session.
 #[derive(Clone, Debug)]
 pub struct JailFacts {
@@ -490,6 +511,12 @@ pub enum Event {
         /// Who asked for it.
         asker: Asker,
     },
+    /// An exception is in force from now on.
+    ExceptionGranted(Box<ExceptionFacts>),
+    /// The time of an exception is over.
+    ExceptionExpired(Box<ExceptionFacts>),
+    /// An exception was ended before its time.
+    ExceptionRevoked(Box<ExceptionFacts>),
     /// A flow that the policy asks about left a request for approval.
     ApprovalRequested(Box<ApprovalFacts>),
     /// A request for approval was allowed, denied or timed out, or an approval was taken back.

@@ -34,8 +34,8 @@ mod writer;
 
 pub use key::public_key;
 pub use line::{
-    ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, End, Event, FlowFacts, JailFacts, Outcome,
-    ReplayFacts, SCHEMA, Said, SessionFacts, Timings, TlsMode,
+    ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, End, Event, ExceptionFacts, FlowFacts,
+    JailFacts, Outcome, ReplayFacts, SCHEMA, Said, SessionFacts, Timings, TlsMode,
 };
 pub use recorder::{Permit, QueuedEvent, RecordUnavailable, Recorder, Unavailable};
 pub use tally::{Counted, Counts, Kind, Tally};

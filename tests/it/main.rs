@@ -32,6 +32,7 @@ mod descriptors;
 mod doctor;
 mod drain;
 mod evidence;
+mod exceptions;
 mod exec;
 mod forward;
 mod hello;

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["decimal"],
     &["name", "diag", "clock", "manual"],
+    &["ledger"],
     &["policy"],
     &["config"],
     &[
-        "content", "dial", "identity", "jail", "ledger", "metrics", "record", "tls", "vcs",
+        "content", "dial", "identity", "jail", "metrics", "record", "tls", "vcs",
     ],
     &["gate", "http"],
     &["proxy", "admin"],

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::app::Loaded;
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::ledger::Allowance;
 use crate::policy::{
-    self, Attempt, Decision, Explanation, Facts, Inspect, Policy, Query, TierBasis, Verdict, Who,
-    canonical_repository, suggest,
+    self, Attempt, Decision, Exceptions, Explanation, Facts, InForce, Inspect, Policy, Query,
+    TierBasis, Verdict, Who, canonical_repository, suggest,
 };
 
 use super::records::{self, Missing};
@@ -228,14 +230,22 @@ fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {
             deed: flow.recorded.as_deref(),
         },
     };
-    policy::explain(
-        policy,
-        &Query {
-            who,
-            target: &flow.target,
-            attempt,
-        },
-    )
+    let query = Query {
+        who,
+        target: &flow.target,
+        attempt,
+    };
+    // What is spent of limits is in the ledger of a gate, and not looked at.
+    let exceptions = Exceptions::new(policy.exceptions().to_vec());
+    for exception in exceptions.iter() {
+        exception.set_allowance(Arc::new(Allowance::full(exception.grant.limit)));
+    }
+    let live = InForce {
+        exceptions: &exceptions,
+        now: Clock::system().now(),
+        is_open: false,
+    };
+    policy::explain_with(policy, &query, Some(live))
 }
 
 fn unknown_tier(name: &str, policy: &Policy) -> String {

@@ -50,6 +50,7 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
         tree.stage("nearest", looked(near));
     }
     let by = match explanation.stage {
+        Stage::Exception => "by an exception, before the rules".to_owned(),
         Stage::Floor => "by the floor, before any rule".to_owned(),
         Stage::Narrowed => "by what the session was narrowed to".to_owned(),
         stage => format!("{} by {}", stage.as_str(), named(&decision.rule)),

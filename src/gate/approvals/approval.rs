@@ -71,7 +71,28 @@ impl Gate {
         query: &Query<'_>,
         asks: &Asks<'_>,
     ) -> (Decision, Option<Arc<str>>) {
-        let mut decision = snapshot.policy.decide(query);
+        self.approved(snapshot, query, asks, snapshot.decide(query))
+    }
+
+    /// As [`Gate::decide`], for a flow that is open.
+    pub(in crate::gate) fn decide_again(
+        &self,
+        snapshot: &Snapshot,
+        query: &Query<'_>,
+        asks: &Asks<'_>,
+    ) -> Decision {
+        let decision = snapshot.decide_again(query);
+        self.approved(snapshot, query, asks, decision).0
+    }
+
+    /// The decision, with an approval that is in force where the policy asks.
+    fn approved(
+        &self,
+        snapshot: &Snapshot,
+        query: &Query<'_>,
+        asks: &Asks<'_>,
+        mut decision: Decision,
+    ) -> (Decision, Option<Arc<str>>) {
         if decision.verdict != Verdict::Ask {
             return (decision, None);
         }

@@ -6,11 +6,13 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::ledger::Meter;
 
 use super::BodyLength;
 use super::chunks::Chunks;
@@ -86,7 +88,7 @@ pub(crate) async fn copy_body<R, W>(
     buffer: &mut BytesMut,
     to: &mut W,
     passage: Passage,
-    moved: &AtomicU64,
+    moved: &Meter,
 ) -> Result<(), BodyError>
 where
     R: BodySource,
@@ -186,7 +188,7 @@ where
 struct Sink<'s, W> {
     to: &'s mut W,
     chunked: bool,
-    moved: &'s AtomicU64,
+    moved: &'s Meter,
 }
 
 impl<W: BodySink> Sink<'_, W> {
@@ -197,6 +199,7 @@ impl<W: BodySink> Sink<'_, W> {
 
     /// Writes content; with `last`, the end of the body and its trailers too.
     async fn put(&mut self, content: &[u8], last: Option<&[u8]>) -> Result<(), BodyError> {
+        poll_fn(|cx| self.moved.poll_ready(cx)).await;
         self.write(content, last).await.map_err(BodyError::Write)?;
         self.moved
             .fetch_add(content.len() as u64, Ordering::Relaxed);
@@ -360,7 +363,7 @@ mod tests {
     #[tokio::test]
     async fn a_chunk_is_one_write_with_its_framing() {
         let (mut from, mut to) = (&b"hello"[..], Writes::default());
-        let (mut buffer, moved) = (BytesMut::new(), AtomicU64::default());
+        let (mut buffer, moved) = (BytesMut::new(), Meter::default());
         let passage = passage(BodyLength::UntilClose, BodyLength::Chunked);
         let result = copy_body(&mut from, &mut buffer, &mut to, passage, &moved).await;
         assert!(result.is_ok());
@@ -373,7 +376,7 @@ mod tests {
     /// What arrives of `text`, what is left over, and how much content was counted.
     async fn pass(text: &[u8], passage: Passage) -> (Result<(), BodyError>, Vec<u8>, Vec<u8>, u64) {
         let (mut from, mut buffer, mut to) = (text, BytesMut::new(), Vec::new());
-        let moved = AtomicU64::default();
+        let moved = Meter::default();
         let result = copy_body(&mut from, &mut buffer, &mut to, passage, &moved).await;
         let left = [&buffer[..], from].concat();
         (result, to, left, moved.into_inner())
@@ -401,7 +404,7 @@ mod tests {
         let (mut from, mut to) = (&b"lo"[..], Vec::new());
         let mut buffer = BytesMut::from(&b"hel"[..]);
         let five = passage(BodyLength::Length(5), BodyLength::Length(5));
-        let moved = AtomicU64::default();
+        let moved = Meter::default();
         let result = copy_body(&mut from, &mut buffer, &mut to, five, &moved).await;
         assert!(result.is_ok());
         assert_eq!(to, b"hello");
@@ -570,7 +573,7 @@ mod tests {
             origin.write_all(b"0\r\n\r\n").await.expect("open");
         };
         let mut buffer = BytesMut::new();
-        let moved = AtomicU64::default();
+        let moved = Meter::default();
         let chunked = passage(BodyLength::Chunked, BodyLength::Chunked);
         let copy = copy_body(&mut from, &mut buffer, &mut to, chunked, &moved);
         let (result, ()) = tokio::join!(copy, events);

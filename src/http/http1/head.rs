@@ -171,6 +171,13 @@ pub(crate) fn parse_request(
 }
 
 impl RequestHead {
+    /// The bytes of the target and of all fields.
+    pub(crate) fn size(&self) -> u64 {
+        let fields = self.fields.iter();
+        let fields: usize = fields.map(|it| it.name.len() + it.value.len()).sum();
+        (self.target().len() + fields) as u64
+    }
+
     /// The target as written: visible ASCII, not empty.
     pub(crate) fn target(&self) -> &[u8] {
         self.target.within(self.fields.head())

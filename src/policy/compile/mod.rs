@@ -6,6 +6,7 @@ mod catalogue;
 mod conditions;
 pub(super) mod default_policy;
 pub(super) mod destinations;
+mod exceptions;
 pub(super) mod invariants;
 mod routing;
 mod rules;
@@ -78,6 +79,7 @@ fn build(
         servers: &servers,
         routing: &routing,
     };
+    let exceptions = exceptions::compile(source, &known, findings);
     let written = rules::compile(source, &known, findings);
     let inspected = inspected(&written, &lists, &known);
     let mut hosts = HostMapBuilder::with_capacity(written.iter().map(|it| it.hosts.len()).sum());
@@ -108,6 +110,7 @@ fn build(
         floor: without_place("floor"),
         narrowed: without_place("session.narrow"),
         no_addresses: Arc::default(),
+        exceptions,
         trials: Vec::new(),
     };
     policy.trials = trials::compile(source, &policy, findings);

@@ -73,7 +73,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn read(mut self) -> Written {
+    pub(super) fn read(mut self) -> Written {
         let rule = &self.rule.value;
         let verdict = self.verdict();
         let servers = self.servers();

@@ -3,6 +3,7 @@
 mod decision;
 mod defaults;
 mod diagnostics;
+mod exceptions;
 mod explaining;
 mod invariants;
 mod meaning;
@@ -125,6 +126,7 @@ fn asking<'p>(policy: &'p Policy, tier: &str) -> Asking<'p> {
         claimed: Vec::new(),
         enforced: false,
         within: None,
+        session: None,
     };
     Asking { policy, who }
 }

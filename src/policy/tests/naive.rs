@@ -674,6 +674,10 @@ fn naive(written: &Written, ask: &Ask) -> Answer {
 }
 
 fn decided(policy: &Policy, ask: &Ask) -> Answer {
+    decided_with(policy, ask, &Exceptions::default())
+}
+
+fn decided_with(policy: &Policy, ask: &Ask, exceptions: &Exceptions) -> Answer {
     let done = RequestFacts {
         seen: if ask.done.unread {
             Seen::Head
@@ -707,11 +711,20 @@ fn decided(policy: &Policy, ask: &Ask) -> Answer {
         },
         _ => Attempt::Connect,
     };
-    let decision = policy.decide(&Query {
+    let query = Query {
         who: &who,
         target: &target,
         attempt,
-    });
+    };
+    let live = InForce {
+        exceptions,
+        now: jiff::Timestamp::UNIX_EPOCH,
+        is_open: false,
+    };
+    let decision = policy.decide_with(&query, Some(live));
+    if exceptions.is_empty() {
+        assert_eq!(decision, policy.decide(&query));
+    }
     let verdict = match decision.would {
         None => decision.verdict.to_string(),
         Some(would) => format!("{}, would {would}", decision.verdict),
@@ -742,6 +755,43 @@ proptest! {
         let policy = compiled(&text);
         for ask in &asks {
             prop_assert_eq!(decided(&policy, ask), naive(&written, ask), "{:?}\n{}", ask, text);
+        }
+    }
+
+    #[test]
+    fn an_exception_lets_its_hosts_pass_and_never_touches_the_floor(
+        written in policies(),
+        asks in vec(ask(), 24),
+        hosts in subsequence(&HOSTS[..], 1..4),
+    ) {
+        let policy = compiled(&written.text());
+        let listed: Vec<String> = hosts.iter().map(|host| format!("\"{host}\"")).collect();
+        let text = format!(
+            "{{\"id\": \"G\", \"reason\": \"r\", \"reviewer\": [\"uid:0\"], \
+             \"expires\": \"2026-01-01T00:00:00Z\", \
+             \"to\": {{\"hosts\": [{}], \"ports\": [80, 443, 8443]}}}}",
+            listed.join(", ")
+        );
+        let grant: crate::ledger::Grant = serde_json::from_str(&text).unwrap();
+        let granted = policy.compile_grant(&grant, "ledger:1").unwrap();
+        let exceptions = Exceptions::new(vec![Arc::new(granted)]);
+        for ask in &asks {
+            let (plain, excepted) = (decided(&policy, ask), decided_with(&policy, ask, &exceptions));
+            // What the exception does not decide is as before.
+            if excepted.2 != "G" {
+                prop_assert_eq!(&plain, &excepted, "{:?}", ask);
+                continue;
+            }
+            prop_assert_eq!(&excepted.0, "allow");
+            let private = ["10.0.0.7", "box.internal"].contains(&ask.host);
+            let granted = written.rules.iter().any(|rule| rule.addresses);
+            prop_assert!(!private || granted, "{:?}", ask);
+            prop_assert!(ask.host != "169.254.169.254", "{:?}", ask);
+            let named = |pattern: &&str| match pattern.strip_prefix("*.") {
+                Some(suffix) => ask.host.ends_with(&format!(".{suffix}")),
+                None => **pattern == *ask.host || pattern.contains('/'),
+            };
+            prop_assert!(hosts.iter().any(named), "{:?} {:?}", ask, hosts);
         }
     }
 

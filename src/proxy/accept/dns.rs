@@ -175,7 +175,7 @@ impl Stub {
             } else {
                 Attempt::Connect
             };
-            let decision = snapshot.policy.decide(&Query {
+            let decision = snapshot.decide(&Query {
                 who: &known.caller.who,
                 target: &target,
                 attempt,

@@ -327,6 +327,7 @@ impl Exchange<'_> {
         progress: &Progress,
     ) -> Result<(), BodyError> {
         progress.begun.store(true, Ordering::Relaxed);
+        self.open.bytes.out.spend(self.head.size());
         if self.head.extended {
             // The head went in a frame; what follows waits until the origin has agreed.
             return Ok(());

@@ -73,7 +73,7 @@ impl Index<'_> {
     }
 
     pub(in crate::proxy) fn decide(&self, snapshot: &Snapshot) -> Decision {
-        snapshot.policy.decide(&Query {
+        snapshot.decide(&Query {
             who: &self.known.caller.who,
             target: &self.listing.target,
             attempt: self.attempt(),

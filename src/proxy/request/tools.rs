@@ -4,7 +4,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -15,6 +14,7 @@ use crate::http::http1::{
     BodyError, BodyLength, BodySink, BodySource, Passage, ResponseHead, copy_body,
 };
 use crate::identity::Caller;
+use crate::ledger::Meter;
 use crate::name::Url;
 use crate::policy::{Action, Attempt, McpCall, Query, RequestFacts, Verdict};
 use crate::proxy::flow::{Flow, Known};
@@ -114,7 +114,7 @@ impl Tools {
                 deed: Some(&deed),
             },
         };
-        self.snapshot.policy.decide(&query).verdict == Verdict::Allow
+        self.snapshot.decide(&query).verdict == Verdict::Allow
     }
 
     fn cut(&self, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -128,7 +128,7 @@ impl Tools {
         (from, buffer): (&mut impl BodySource, &mut BytesMut),
         to: &mut impl BodySink,
         passage: Passage,
-        moved: &AtomicU64,
+        moved: &Meter,
     ) -> Result<(), BodyError> {
         let (mut whole_in, whole_out) = tokio::io::duplex(ROOM);
         let (cut_in, mut cut_out) = tokio::io::duplex(ROOM);
@@ -151,7 +151,7 @@ impl Tools {
                 from: unframed,
                 ..passage
             };
-            let counted = AtomicU64::new(0);
+            let counted = Meter::default();
             copy_body(&mut cut_out, &mut BytesMut::new(), to, onward, &counted).await
         };
         // What was not whole must not be ended as if it were: so the first error is the result, and

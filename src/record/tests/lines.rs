@@ -93,6 +93,22 @@ async fn every_kind_of_line_fits_the_schema() {
         outside: vec!["dns"],
         asker: asker.clone(),
     });
+    let exception = ExceptionFacts {
+        id: "EXC-1".into(),
+        location: "ledger:1".into(),
+        expires: Timestamp::UNIX_EPOCH,
+        reviewers: vec!["uid:0".into()],
+        hosts: vec!["artifacts.example.net".into()],
+        detail: "migration".into(),
+        asker: asker.clone(),
+    };
+    for event in [
+        Event::ExceptionGranted,
+        Event::ExceptionExpired,
+        Event::ExceptionRevoked,
+    ] {
+        recorder.event(&event(Box::new(exception.clone())));
+    }
     recorder.event(&Event::ReportTokenMade {
         lifetime: 900,
         count: 1,
@@ -139,6 +155,9 @@ async fn every_kind_of_line_fits_the_schema() {
         "connections_evicted",
         "containment_reported",
         "decision",
+        "exception_expired",
+        "exception_granted",
+        "exception_revoked",
         "policy_advisory",
         "policy_loaded",
         "policy_rejected",

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp;
+
+use crate::ledger::Meter;
 
 use super::super::buffers::{Buffer, Buffers, Size};
 use super::super::splice::Pipe;
@@ -47,7 +49,7 @@ pub(super) struct Way<'a, R, W> {
     from: R,
     to: W,
     pub(super) side: Side,
-    moved: &'a AtomicU64,
+    moved: &'a Meter,
     buffers: &'a Buffers,
     /// What was read from this side before, not yet written.
     pub(super) early: Bytes,
@@ -85,13 +87,7 @@ enum State {
 }
 
 impl<'a, R: Source, W: Sink> Way<'a, R, W> {
-    pub(super) fn new(
-        from: R,
-        to: W,
-        side: Side,
-        moved: &'a AtomicU64,
-        buffers: &'a Buffers,
-    ) -> Self {
+    pub(super) fn new(from: R, to: W, side: Side, moved: &'a Meter, buffers: &'a Buffers) -> Self {
         Self {
             no_pipes: from.socket().is_none() || to.socket().is_none(),
             from,
@@ -133,6 +129,8 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
                     let _ = ready!(Pin::new(&mut self.to).poll_shutdown(cx));
                     self.state = State::Done;
                 }
+                // No byte is read that may not go out.
+                State::Open if self.moved.poll_ready(cx).is_pending() => return Poll::Pending,
                 State::Open if self.is_bulk() => ready!(self.poll_fill(cx))?,
                 State::Open => ready!(self.poll_read(cx, &mut spare))?,
             }

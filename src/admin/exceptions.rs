@@ -1,0 +1,297 @@
+//! `/v1/exceptions`: granting, revoking and listing exceptions, at the control socket.
+//!
+//! The mode of the control socket lets in its owner, who runs the gate, and root. The user of the
+//! process at the other end is compared once more, and stands in the ledger as the principal. An
+//! agent that runs as the user of the gate is that principal too: there an exception is as much
+//! advice as the policy.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use jiff::{SignedDuration, Timestamp};
+use rustix::process::geteuid;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::gate::{ExceptionReport, Gate};
+use crate::ledger::{
+    Actor, Change, Does, From, Grant, Ledger, LedgerError, Limit, Refused as Reason, StoreError, To,
+};
+use crate::record::Asker;
+
+use super::Door;
+use super::body::Calls;
+use super::sessions::Refused;
+
+/// Bytes of a call.
+const BODY_SIZE: usize = 64 * 1024;
+/// Repetitions within [`REPEAT_WINDOW`] from which a rule is due.
+const MAX_REPEATS: usize = 3;
+/// The time in which repetitions count.
+const REPEAT_WINDOW: SignedDuration = SignedDuration::from_hours(24 * 30);
+
+/// The routes below `/v1/exceptions`.
+pub(super) fn routes(gate: &Arc<Gate>) -> Router {
+    let calls = Calls::new(gate, BODY_SIZE);
+    Router::new()
+        .route("/v1/exceptions", get(list).post(grant))
+        .route("/v1/exceptions/revoke", post(revoke))
+        .layer(from_fn(move |request, next| {
+            calls.clone().run(request, next)
+        }))
+        .with_state(gate.clone())
+}
+
+/// An exception that is asked for. The gate adds the reviewer: the principal that asks.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Asked {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    tool: Option<String>,
+    reason: String,
+    #[serde(default)]
+    control: Option<String>,
+    expires: Timestamp,
+    #[serde(default)]
+    from: From,
+    to: To,
+    #[serde(default)]
+    does: Does,
+    #[serde(default)]
+    limit: Limit,
+}
+
+async fn grant(
+    State(gate): State<Arc<Gate>>,
+    Extension(door): Extension<Door>,
+    Extension(asker): Extension<Asker>,
+    Json(asked): Json<Asked>,
+) -> Result<Response, Refused> {
+    let (ledger, actor) = authorized(&gate, door, &asker)?;
+    let grant = granted(&gate, asked, &actor)?;
+    let change = |_: &_| {
+        let grant = Box::new(grant.clone());
+        Ok(Change::ExceptionGranted { grant })
+    };
+    let entry = ledger.append(&actor, change).await.map_err(refused)?;
+    gate.refresh();
+    let repeats = repeats(&ledger, &grant, gate.clock.now());
+    let rule = (repeats >= MAX_REPEATS).then(|| rule_of(&grant));
+    let answer = json!({
+        "id": grant.id,
+        "revision": entry.revision,
+        "expires": grant.expires,
+        "reviewer": grant.reviewer,
+        "repeats": repeats,
+        "rule": rule,
+    });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// The whole exception, where it may be granted.
+fn granted(gate: &Gate, asked: Asked, actor: &Actor) -> Result<Grant, Refused> {
+    let wrong = |why: String| Refused::new(StatusCode::BAD_REQUEST, "bad_request", why);
+    let snapshot = gate.snapshot.load();
+    let now = gate.clock.now();
+    let longest = SignedDuration::try_from(snapshot.longest_exception);
+    let longest = longest.unwrap_or(SignedDuration::MAX);
+    let left = asked.expires.duration_since(now);
+    if !left.is_positive() || left > longest {
+        let days = longest.as_hours() / 24;
+        return Err(wrong(format!(
+            "an exception ends in the future, at most {days} days from now (`[exceptions] longest`)"
+        )));
+    }
+    let id = asked.id.unwrap_or_else(|| {
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        format!("exc-{}", id.get(..).unwrap_or_default())
+    });
+    let grant = Grant {
+        id,
+        tool: asked.tool,
+        reason: asked.reason,
+        reviewer: vec![actor.principal.clone()],
+        control: asked.control,
+        expires: asked.expires,
+        policy_digest: snapshot.digest.to_string(),
+        from: asked.from,
+        to: asked.to,
+        does: asked.does,
+        limit: asked.limit,
+    };
+    let written = snapshot.policy.exceptions().iter();
+    if written.clone().any(|it| it.grant.id == grant.id) {
+        let why = format!(
+            "exception `{}` stands in the files: choose another id",
+            grant.id
+        );
+        return Err(wrong(why));
+    }
+    match snapshot.policy.compile_grant(&grant, "request") {
+        Ok(_) => Ok(grant),
+        Err(findings) => {
+            let first = findings.first();
+            let help = first.and_then(|it| it.help.clone()).unwrap_or_default();
+            let message = first.map(|it| it.message.to_string()).unwrap_or_default();
+            Err(wrong(format!("{message}: {help}")))
+        }
+    }
+}
+
+/// What is revoked.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    id: String,
+    #[serde(default)]
+    reason: String,
+}
+
+async fn revoke(
+    State(gate): State<Arc<Gate>>,
+    Extension(door): Extension<Door>,
+    Extension(asker): Extension<Asker>,
+    Json(revoke): Json<Revoke>,
+) -> Result<Response, Refused> {
+    let (ledger, actor) = authorized(&gate, door, &asker)?;
+    let snapshot = gate.snapshot.load_full();
+    let mut written = snapshot.policy.exceptions().iter();
+    if let Some(written) = written.find(|it| it.grant.id == revoke.id) {
+        let why = format!(
+            "exception `{}` stands in {}: take it out there",
+            revoke.id, written.named.location
+        );
+        return Err(Refused::new(StatusCode::CONFLICT, "in_file", why));
+    }
+    let change = |_: &_| {
+        Ok(Change::ExceptionRevoked {
+            id: revoke.id.clone(),
+            reason: revoke.reason.clone(),
+        })
+    };
+    let entry = ledger.append(&actor, change).await.map_err(refused)?;
+    gate.refresh();
+    Ok(Json(json!({ "id": revoke.id, "revision": entry.revision })).into_response())
+}
+
+async fn list(
+    State(gate): State<Arc<Gate>>,
+    Extension(door): Extension<Door>,
+    Extension(asker): Extension<Asker>,
+) -> Result<Response, Refused> {
+    principal(door, &asker)?;
+    let reports: Vec<ExceptionReport> = gate.exception_reports();
+    let answer = json!({ "now": gate.clock.now(), "exceptions": reports });
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+/// The ledger, and the principal that changes it.
+fn authorized(gate: &Gate, door: Door, asker: &Asker) -> Result<(Arc<Ledger>, Actor), Refused> {
+    let principal = principal(door, asker)?;
+    let Some(ledger) = gate.exceptions.ledger.clone() else {
+        let why = "this gate has no ledger: write `[ledger]` in its configuration and restart it";
+        return Err(Refused::new(StatusCode::CONFLICT, "no_ledger", why));
+    };
+    let actor = ledger.actor(principal, door.as_str());
+    Ok((ledger, actor))
+}
+
+/// Who asks: root, or the user that runs the gate.
+fn principal(door: Door, asker: &Asker) -> Result<String, Refused> {
+    let refused = |why: &str| Refused::new(StatusCode::FORBIDDEN, "control_only", why);
+    if door != Door::Control {
+        return Err(refused(
+            "exceptions are granted and listed at the control socket only",
+        ));
+    }
+    match asker.uid {
+        Some(uid) if uid == 0 || uid == geteuid().as_raw() => Ok(format!("uid:{uid}")),
+        _ => Err(refused(
+            "only root and the user of the gate grant exceptions",
+        )),
+    }
+}
+
+fn refused(error: LedgerError) -> Refused {
+    let (status, word) = match &error {
+        LedgerError::Refused(Reason::NoException(_)) => (StatusCode::NOT_FOUND, "not_found"),
+        LedgerError::Refused(_) => (StatusCode::CONFLICT, "conflict"),
+        LedgerError::Store(StoreError::Unknown(_)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "ledger_unknown")
+        }
+        LedgerError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable"),
+    };
+    Refused::new(status, word, error.to_string())
+}
+
+/// How often the same was granted lately, this time included.
+fn repeats(ledger: &Ledger, grant: &Grant, now: Timestamp) -> usize {
+    let state = ledger.state();
+    let same = |other: &Grant| other.to == grant.to && other.does == grant.does;
+    let granted = state.granted.values();
+    granted
+        .filter(|it| now.duration_since(it.at) <= REPEAT_WINDOW && same(&it.grant))
+        .count()
+}
+
+/// A rule and a trial that say for good what an exception says for a time.
+fn rule_of(grant: &Grant) -> String {
+    let list = |texts: &[String]| {
+        let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+        format!("[{}]", quoted.join(", "))
+    };
+    let mut lines = vec![
+        "[[rule]]".to_owned(),
+        format!("id = \"{}-rule\"", grant.id),
+        "verdict = \"allow\"".to_owned(),
+    ];
+    let from = &grant.from;
+    for (key, texts) in [
+        ("from.tiers", &from.tiers),
+        ("from.groups", &from.groups),
+        ("from.repositories", &from.repositories),
+        ("from.subjects", &from.subjects),
+        ("to.hosts", &grant.to.hosts),
+        ("does.actions", &grant.does.actions),
+        ("does.operations", &grant.does.operations),
+        ("does.methods", &grant.does.methods),
+        ("does.paths", &grant.does.paths),
+    ] {
+        if !texts.is_empty() {
+            lines.push(format!("{key} = {}", list(texts)));
+        }
+    }
+    if !grant.to.ports.is_empty() {
+        lines.push(format!("to.ports = {:?}", grant.to.ports));
+    }
+    lines.push(format!("reason = {:?}", grant.reason));
+    let exact = grant
+        .to
+        .hosts
+        .iter()
+        .find(|host| !host.contains(['*', '/']));
+    if let Some(host) = exact.filter(|_| grant.does == Does::default()) {
+        let port = grant.to.ports.first().copied().unwrap_or(443);
+        lines.push(String::new());
+        lines.push("[[trial]]".to_owned());
+        lines.push(format!("name = \"{host} can be reached\""));
+        if !from.tiers.is_empty() {
+            lines.push(format!("from.tiers = {}", list(&from.tiers)));
+        }
+        if !from.repositories.is_empty() {
+            lines.push(format!("from.repositories = {}", list(&from.repositories)));
+        }
+        if !from.groups.is_empty() {
+            lines.push(format!("from.groups = {}", list(&from.groups)));
+        }
+        lines.push(format!("allows = [\"{host}:{port}\"]"));
+    }
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,352 @@
+//! The exceptions in force: of the files and of the ledger, kept up to date beside the data path.
+//!
+//! Deciding looks into a set that is built here and swapped as a whole, so no flow waits for the
+//! ledger. The keeper builds the set anew when the ledger or the policy changes and when an exception
+//! ends, and then judges the open flows again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::{Allowance, Change, Grant, Granted, Ledger, Limit, State};
+use crate::policy::{ByException, Exception, Exceptions, Policy};
+use crate::record::{Asker, Event, ExceptionFacts};
+
+use super::{Gate, Snapshot};
+
+/// The longest sleep while an exception is in force: a clock that jumps is noticed after that.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+
+/// What the gate knows of exceptions besides the set that decides.
+#[derive(Debug, Default)]
+pub struct ExceptionKeeper {
+    /// The ledger; `None`: the configuration has no `[ledger]`.
+    pub ledger: Option<Arc<Ledger>>,
+    /// How long what was granted counts while the ledger does not answer.
+    pub stale_after: Duration,
+    /// A budget runs low.
+    low: Arc<Notify>,
+    /// The policy changed.
+    changed: Notify,
+    /// What is left of the budgets, by the exception's id. They outlive a reload.
+    allowances: Mutex<HashMap<String, Arc<Allowance>>>,
+    /// Flows that each exception let pass since the start.
+    uses: Mutex<HashMap<String, u64>>,
+    /// What is on record as in force.
+    announced: Mutex<BTreeMap<String, Announced>>,
+}
+
+/// An exception that is on record as in force.
+#[derive(Clone, Debug)]
+struct Announced {
+    grant: Grant,
+    location: Arc<str>,
+}
+
+impl ExceptionKeeper {
+    /// The keeper of a gate with a ledger.
+    pub fn with_ledger(ledger: Arc<Ledger>, stale_after: Duration) -> Self {
+        Self {
+            ledger: Some(ledger),
+            stale_after,
+            ..Self::default()
+        }
+    }
+
+    /// Counts a flow that exceptions let pass.
+    pub fn count_use(&self, exceptions: &[ByException]) {
+        if exceptions.is_empty() {
+            return;
+        }
+        let mut uses = lock(&self.uses);
+        for exception in exceptions {
+            *uses.entry(exception.named.name.to_string()).or_default() += 1;
+        }
+    }
+
+    /// Flows that an exception let pass since the start.
+    pub(super) fn uses(&self, id: &str) -> u64 {
+        lock(&self.uses).get(id).copied().unwrap_or_default()
+    }
+
+    /// The exceptions that may hold under a policy at a time. Those of the ledger that are in
+    /// `before` are not compiled again.
+    fn in_force(&self, policy: &Policy, before: &Exceptions, now: Timestamp) -> Exceptions {
+        let written = policy.exceptions().iter();
+        let mut all: Vec<Arc<Exception>> = written
+            .filter(|it| now < it.grant.expires)
+            .cloned()
+            .collect();
+        if let Some(ledger) = self.ledger.as_deref().filter(|it| !self.is_stale(it, now)) {
+            let state = ledger.state();
+            let before: HashMap<&str, &Arc<Exception>> =
+                before.iter().map(|it| (&*it.grant.id, it)).collect();
+            all.extend(granted(policy, &state, &before, now));
+        }
+        for exception in &all {
+            self.allow(exception);
+        }
+        Exceptions::new(all)
+    }
+
+    /// Whether the ledger has not answered for too long.
+    fn is_stale(&self, ledger: &Ledger, now: Timestamp) -> bool {
+        let health = ledger.health();
+        let stale_after = SignedDuration::try_from(self.stale_after).unwrap_or(SignedDuration::MAX);
+        health.failure.is_some()
+            && health
+                .answered
+                .is_none_or(|at| now.duration_since(at) > stale_after)
+    }
+
+    /// Gives an exception with a limit what is left of its budget.
+    fn allow(&self, exception: &Arc<Exception>) {
+        let limit = exception.grant.limit;
+        if limit.is_empty() {
+            return;
+        }
+        let mut allowances = lock(&self.allowances);
+        let known = allowances.get(&exception.grant.id);
+        let allowance = match known.filter(|known| known.limit() == limit) {
+            Some(known) => known.clone(),
+            None => Arc::new(Allowance::new(limit, self.low.clone())),
+        };
+        if let Some(ledger) = &self.ledger {
+            allowance.note(reserved(&ledger.state(), &exception.grant.id));
+        }
+        allowances.insert(exception.grant.id.clone(), allowance.clone());
+        exception.set_allowance(allowance);
+    }
+
+    /// Says on record which exceptions began and ended.
+    fn announce(&self, gate: &Gate, exceptions: &Exceptions, now: Timestamp) {
+        let mut announced = lock(&self.announced);
+        let state = self.ledger.as_ref().map(|ledger| ledger.state());
+        let next: BTreeMap<String, Announced> = exceptions
+            .iter()
+            .map(|it| {
+                let grant = it.grant.clone();
+                let location = it.named.location.clone();
+                (grant.id.clone(), Announced { grant, location })
+            })
+            .collect();
+        for (id, began) in next.iter().filter(|(id, _)| !announced.contains_key(*id)) {
+            let by = state.as_ref().and_then(|state| state.granted.get(id));
+            let facts = began.facts(by.map(|it| asker(&it.by)).unwrap_or_default(), None);
+            gate.recorder
+                .event(&Event::ExceptionGranted(Box::new(facts)));
+        }
+        for (id, ended) in announced.iter().filter(|(id, _)| !next.contains_key(*id)) {
+            let revoked = state.as_ref().and_then(|state| state.granted.get(id));
+            let event = match revoked.and_then(|it| it.revoked.as_ref()) {
+                Some(revoked) => {
+                    let facts = ended.facts(asker(&revoked.by), Some(revoked.reason.as_str()));
+                    Event::ExceptionRevoked(Box::new(facts))
+                }
+                None if now < ended.grant.expires => {
+                    let why = "it is no longer in the policy, or the ledger does not answer";
+                    let facts = ended.facts(Asker::default(), Some(why));
+                    Event::ExceptionRevoked(Box::new(facts))
+                }
+                None => {
+                    let facts = ended.facts(Asker::default(), None);
+                    Event::ExceptionExpired(Box::new(facts))
+                }
+            };
+            gate.recorder.event(&event);
+        }
+        *announced = next;
+    }
+
+    /// Reserves more of each budget that runs low.
+    async fn reserve(&self, exceptions: &Exceptions) {
+        let Some(ledger) = &self.ledger else { return };
+        for exception in exceptions.iter() {
+            let Some(allowance) = exception.allowance() else {
+                continue;
+            };
+            let id = &exception.grant.id;
+            if allowance.wanted(reserved(&ledger.state(), id)).is_none() {
+                allowance.note(reserved(&ledger.state(), id));
+                continue;
+            }
+            let actor = ledger.actor("gate", "gate");
+            let taken = ledger.append(&actor, |state| {
+                let taken = allowance.wanted(reserved(state, id)).unwrap_or_default();
+                let id = id.clone();
+                Ok(Change::BudgetTaken { id, taken })
+            });
+            match taken.await {
+                Ok(entry) => {
+                    if let Change::BudgetTaken { taken, .. } = entry.change {
+                        allowance.add(taken);
+                    }
+                }
+                Err(error) => tracing::warn!(exception = %id, "no budget is reserved: {error}"),
+            }
+            allowance.note(reserved(&ledger.state(), id));
+        }
+    }
+}
+
+impl Announced {
+    fn facts(&self, asker: Asker, detail: Option<&str>) -> ExceptionFacts {
+        let grant = &self.grant;
+        ExceptionFacts {
+            id: grant.id.as_str().into(),
+            location: self.location.clone(),
+            expires: grant.expires,
+            reviewers: grant.reviewer.iter().map(|it| it.as_str().into()).collect(),
+            hosts: grant.to.hosts.iter().map(|it| it.as_str().into()).collect(),
+            detail: detail.unwrap_or(&grant.reason).into(),
+            asker,
+        }
+    }
+}
+
+/// The exceptions of the ledger that hold and that the policy can read. One that names a tier or a
+/// group that the policy no longer has lets nothing pass.
+fn granted<'s>(
+    policy: &'s Policy,
+    state: &'s State,
+    before: &'s HashMap<&'s str, &'s Arc<Exception>>,
+    now: Timestamp,
+) -> impl Iterator<Item = Arc<Exception>> + 's {
+    let holding = state.granted.values().filter(move |it| it.holds(now));
+    holding.filter_map(|it| match compiled(policy, it, before) {
+        Ok(exception) => Some(exception),
+        Err(why) => {
+            tracing::warn!(exception = %it.grant.id, "a granted exception is not in force: {why}");
+            None
+        }
+    })
+}
+
+fn compiled(
+    policy: &Policy,
+    granted: &Granted,
+    before: &HashMap<&str, &Arc<Exception>>,
+) -> Result<Arc<Exception>, String> {
+    if let Some(known) = before.get(&*granted.grant.id)
+        && known.named.location.starts_with("ledger:")
+    {
+        return Ok((*known).clone());
+    }
+    let taken = policy.exceptions().iter();
+    if taken.clone().any(|it| it.grant.id == granted.grant.id) {
+        return Err("an exception of the files has the same id".to_owned());
+    }
+    let location = format!("ledger:{}", granted.revision);
+    let compiled = policy.compile_grant(&granted.grant, &location);
+    compiled.map(Arc::new).map_err(|findings| {
+        let first = findings.first().map(|finding| finding.message.to_string());
+        first.unwrap_or_default()
+    })
+}
+
+fn reserved(state: &State, id: &str) -> Limit {
+    let budget = state.budgets.get(id).copied().unwrap_or_default();
+    Limit {
+        bytes_out: Some(budget.bytes_out),
+        requests: Some(budget.requests),
+    }
+}
+
+fn asker(actor: &crate::ledger::Actor) -> Asker {
+    let uid = actor.principal.strip_prefix("uid:");
+    Asker {
+        door: match actor.door.as_str() {
+            "admin" => "admin",
+            "admin-tls" => "admin-tls",
+            "control" => "control",
+            _ => "",
+        },
+        uid: uid.and_then(|uid| uid.parse().ok()),
+        ..Asker::default()
+    }
+}
+
+impl Gate {
+    /// Builds the exceptions in force for a generation.
+    pub(super) fn refresh_exceptions(&self, snapshot: &Snapshot) {
+        let now = self.clock.now();
+        let before = snapshot.exceptions.load_full();
+        let exceptions = self.exceptions.in_force(&snapshot.policy, &before, now);
+        let exceptions = Arc::new(exceptions);
+        self.exceptions.announce(self, &exceptions, now);
+        let spent = exceptions.iter().filter(|it| it.is_spent()).count();
+        let next = exceptions.iter().map(|it| it.grant.expires).min();
+        self.metrics
+            .exceptions(exceptions.iter().count() - spent, spent, next);
+        snapshot.exceptions.store(exceptions);
+    }
+
+    /// Puts the exceptions of the first generation in force.
+    pub fn begin_exceptions(&self) {
+        self.refresh_exceptions(&self.snapshot.load());
+    }
+
+    /// Puts what the ledger says now in force, and ends the open flows that no longer pass.
+    pub fn refresh(&self) {
+        let snapshot = self.snapshot.load_full();
+        self.refresh_exceptions(&snapshot);
+        self.flows.judge_again_excepted(&self, &snapshot);
+        self.exceptions_changed();
+    }
+
+    /// Says that the policy changed.
+    pub(super) fn exceptions_changed(&self) {
+        self.exceptions.changed.notify_one();
+    }
+
+    /// Keeps the exceptions in force up to date until it is cancelled.
+    pub async fn keep_exceptions(self: Arc<Self>, until: CancellationToken) {
+        let keeper = &self.exceptions;
+        let mut revisions = keeper.ledger.as_ref().map(|ledger| ledger.changes());
+        loop {
+            let snapshot = self.snapshot.load_full();
+            self.refresh_exceptions(&snapshot);
+            let exceptions = snapshot.exceptions.load_full();
+            keeper.reserve(&exceptions).await;
+            self.flows.judge_again_excepted(&self, &snapshot);
+            let next = exceptions.iter().map(|it| it.grant.expires).min();
+            let sleep = next.map(|next| {
+                let left = next.duration_since(self.clock.now());
+                Duration::try_from(left).unwrap_or_default().min(MAX_SLEEP)
+            });
+            drop((snapshot, exceptions));
+            tokio::select! {
+                () = until.cancelled() => return,
+                () = keeper.changed.notified() => {}
+                () = keeper.low.notified() => {}
+                () = changed(&mut revisions) => {}
+                () = pause(sleep) => {}
+            }
+        }
+    }
+}
+
+async fn changed(revisions: &mut Option<tokio::sync::watch::Receiver<u64>>) {
+    if let Some(revisions) = revisions
+        && revisions.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+async fn pause(sleep: Option<Duration>) {
+    match sleep {
+        // A clock that is set by hand does not wake a sleeper.
+        Some(sleep) => tokio::time::sleep(sleep.max(Duration::from_millis(20))).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn lock<T>(part: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}

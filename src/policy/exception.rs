@@ -1,0 +1,168 @@
+//! Exceptions: allows with an owner and an end, between the floor and the denies.
+
+use std::sync::{Arc, OnceLock};
+
+use jiff::Timestamp;
+
+use crate::ledger::{Allowance, Grant};
+use crate::name::Host;
+
+use super::flow::Flow;
+use super::index::{HostMap, HostMapBuilder};
+use super::pattern::HostPattern;
+use super::query::{Attempt, Who};
+use super::rule::{Fit, Rule};
+use super::verdict::{ByException, Named};
+
+/// One exception, compiled for one policy.
+#[derive(Debug)]
+pub struct Exception {
+    /// The id in records, and where the exception is written: a line of a file, or `ledger:12`.
+    pub named: Arc<Named>,
+    /// What was written or granted.
+    pub grant: Grant,
+    /// What is left of the budget, where there is a limit. The gate sets it.
+    pub(super) allowance: OnceLock<Arc<Allowance>>,
+    /// The conditions, as those of an allow.
+    pub(super) rule: Rule,
+    pub(super) hosts: Vec<HostPattern>,
+}
+
+/// The exceptions that may hold, by host.
+#[derive(Debug, Default)]
+pub struct Exceptions {
+    all: Vec<Arc<Exception>>,
+    hosts: HostMap,
+}
+
+/// The exceptions that decide at one time.
+#[derive(Clone, Copy, Debug)]
+pub struct InForce<'e> {
+    /// The exceptions.
+    pub exceptions: &'e Exceptions,
+    /// The time.
+    pub now: Timestamp,
+    /// Whether the flow is open already: then a budget of requests that is spent does not end it.
+    pub is_open: bool,
+}
+
+/// The exceptions that match a flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Excepted<'e> {
+    /// The one that lets the flow pass.
+    pub(super) holds: Option<&'e Arc<Exception>>,
+    /// One that would let the flow pass, but that its budget is spent.
+    pub(super) spent: Option<&'e Arc<Exception>>,
+}
+
+impl<'e> InForce<'e> {
+    /// The exceptions that match a flow.
+    pub(super) fn of(self, host: &Host, flow: &Flow<'_>) -> Excepted<'e> {
+        self.exceptions.of(host, flow, self)
+    }
+}
+
+impl Exceptions {
+    /// Exceptions by their hosts.
+    pub fn new(all: Vec<Arc<Exception>>) -> Self {
+        let mut hosts = HostMapBuilder::with_capacity(all.len());
+        for (id, exception) in all.iter().enumerate().rev() {
+            let Ok(id) = u32::try_from(id) else { continue };
+            exception.hosts.iter().for_each(|host| hosts.add(host, id));
+        }
+        Self {
+            all,
+            hosts: hosts.build(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Every exception.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Exception>> {
+        self.all.iter()
+    }
+
+    /// The first that matches a flow: of the most specific host, as written.
+    fn of(&self, host: &Host, flow: &Flow<'_>, live: InForce<'_>) -> Excepted<'_> {
+        let mut found = Excepted::default();
+        self.hosts.each(host, |id| {
+            let Some(exception) = self.all.get(id as usize) else {
+                return;
+            };
+            if found.holds.is_some() || !exception.matches(flow, live.now) {
+                return;
+            }
+            let is_spent = if live.is_open {
+                exception.has_no_bytes()
+            } else {
+                exception.is_spent()
+            };
+            let slot = if is_spent {
+                &mut found.spent
+            } else {
+                &mut found.holds
+            };
+            slot.get_or_insert(exception);
+        });
+        found
+    }
+}
+
+impl Exception {
+    /// What a decision keeps of the exception.
+    pub(super) fn passes(&self) -> ByException {
+        ByException {
+            named: self.named.clone(),
+            allowance: self.allowance.get().cloned(),
+        }
+    }
+
+    /// What is left of the budget; `None`: there is no limit, or the gate has not set it.
+    pub fn allowance(&self) -> Option<&Arc<Allowance>> {
+        self.allowance.get()
+    }
+
+    /// Sets what is left of the budget. The first one stays.
+    pub fn set_allowance(&self, allowance: Arc<Allowance>) {
+        let _ = self.allowance.set(allowance);
+    }
+
+    /// Whether nothing is left of the budget. Without an allowance nothing of a limit is left.
+    pub fn is_spent(&self) -> bool {
+        let left = self.allowance.get();
+        !self.grant.limit.is_empty() && left.is_none_or(|left| left.is_spent())
+    }
+
+    /// As [`Exception::is_spent`], for a flow that is open.
+    pub fn has_no_bytes(&self) -> bool {
+        let left = self.allowance.get();
+        !self.grant.limit.is_empty() && left.is_none_or(|left| left.has_no_bytes())
+    }
+
+    fn matches(&self, flow: &Flow<'_>, now: Timestamp) -> bool {
+        now < self.grant.expires
+            && !self.escapes(flow)
+            && self.is_for(flow.who)
+            && self.rule.fit(flow) == Fit::Matches
+    }
+
+    /// An exception for some requests must not open a tunnel in which no request is seen.
+    fn escapes(&self, flow: &Flow<'_>) -> bool {
+        let unseen = matches!(flow.attempt, Attempt::Connect) && !flow.inspected;
+        unseen && !self.rule.does.is_empty()
+    }
+
+    fn is_for(&self, who: &Who) -> bool {
+        let Some(scope) = &self.grant.from.session else {
+            return true;
+        };
+        who.session.as_ref().is_some_and(|session| {
+            let named = *session.id == *scope.id || session.root.as_deref() == Some(&*scope.id);
+            named && (session.verified || !scope.verified)
+        })
+    }
+}
