@@ -556,7 +556,9 @@ fn cause(why: Unavailable) -> &'static str {
 /// those of the gate, and tool calls leave room to sessions.
 fn event_capacity(event: &Event) -> usize {
     match event {
-        Event::ToolCallEnded(_) | Event::ToolCallStarted(_) => MAX_EVENTS / 4,
+        Event::ApprovalRequested(_) | Event::ToolCallEnded(_) | Event::ToolCallStarted(_) => {
+            MAX_EVENTS / 4
+        }
         Event::ContainmentReported { .. }
         | Event::ReportTokenMade { .. }
         | Event::SessionEnded(_)
