@@ -1,5 +1,7 @@
 //! `tidegate check`: everything that is wrong with a configuration, and what it amounts to.
 
+mod github;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -28,6 +30,16 @@ pub(super) struct Check {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Print the findings as annotations of a CI service.
+    #[arg(long, conflicts_with = "json")]
+    format: Option<Format>,
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// Workflow commands of GitHub Actions, a line for each finding.
+    Github,
 }
 
 impl Check {
@@ -48,6 +60,8 @@ impl Check {
         let running = address.as_ref().and_then(admin::running);
         if self.json {
             print::json(&as_json(&loaded, &unenforced, running.as_ref()));
+        } else if let Some(Format::Github) = self.format {
+            print::out(&github::annotations(&loaded.findings, &unenforced));
         } else {
             loaded.show();
             print::out(&not_enforced(&unenforced));

@@ -31,15 +31,15 @@ pub(super) fn perform(test: &Test, loaded: &Loaded) -> Answer {
             return Answer::Failed;
         }
     };
-    let player = match player(test, policy) {
-        Ok(player) => player,
+    let caller = match player(test, policy) {
+        Ok(caller) => caller,
         Err(error) => {
             print::err(&format!("tidegate: {error}\n"));
             return Answer::Wrong;
         }
     };
-    let played = redteam::play(policy, &scenarios, &player);
-    let remedies = redteam::remedies(&config.policy, policy, &scenarios, &player);
+    let played = redteam::play(policy, &scenarios, &caller);
+    let remedies = redteam::remedies(&config.policy, policy, &scenarios, &caller);
     if test.json {
         print::json(&as_json(&played, &remedies, loaded));
     } else {
