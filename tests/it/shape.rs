@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     ],
     &["gate", "http"],
     &["proxy", "admin"],
-    &["app"],
+    &["app", "replay"],
     &["cli"],
     &["main", "lib"],
 ];
