@@ -8,7 +8,8 @@ use rcgen::SanType;
 use serde_json::{Value, json};
 
 use crate::kit::{
-    Client, Inside, Line, Message, Origin, Outcome, Pki, Service, TIERS, inspected, until,
+    Client, Inside, Line, Lines as _, Message, Origin, Outcome, Pki, Service, TIERS, inspected,
+    until,
 };
 
 const HOST: &str = "mcp.example.com";
@@ -355,4 +356,78 @@ fn another_path_of_a_listed_server_is_not_that_server() {
         assert_eq!(answer.status(), 403, "{path}: {answer:?}");
         assert_eq!(bench.origin.requests().len(), before, "{path}");
     }
+}
+
+// --- A server of this machine -------------------------------------------------------------------
+
+/// An origin without TLS on loopback, listed by one line, and a gate.
+fn on_loopback() -> (Origin, Inside) {
+    let origin = Origin::echo();
+    let rules = format!(
+        "[mcp.own]\nurl = \"http://127.0.0.1:{}/mcp\"\n\
+         [[rule]]\nid = \"own\"\nverdict = \"allow\"\ndoes.servers = [\"own\"]\n\
+         does.tools = [\"sea*\"]\n",
+        origin.port()
+    );
+    let inside = Inside::start(&Pki::new(), &[HOST], &format!("{TIERS}{rules}"));
+    (origin, inside)
+}
+
+fn post_plain(inside: &Inside, place: &str, tool: &str) -> Message {
+    let body = call(1, tool).to_string();
+    let fields = format!(
+        "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
+         Content-Length: {}\r\n",
+        body.len()
+    );
+    let mut client = inside.gate.client();
+    client.request("POST", place, &fields, &body)
+}
+
+#[test]
+fn a_listed_server_on_loopback_needs_no_tls() {
+    let (origin, inside) = on_loopback();
+    let url = format!("http://127.0.0.1:{}/mcp", origin.port());
+    assert_eq!(post_plain(&inside, &url, "search").status(), 200);
+    assert_eq!(origin.requests().len(), 1);
+    for (url, tool) in [
+        (url.clone(), "delete"),
+        (url.replace("/mcp", "/other"), "search"),
+        (url.replace("127.0.0.1", "127.0.0.2"), "search"),
+        (url.replace("127.0.0.1", "localhost"), "search"),
+    ] {
+        let answer = post_plain(&inside, &url, tool);
+        let is_error = answer.status() >= 400 || answer.text().contains("-32043");
+        assert!(is_error, "{url} {tool}: {answer:?}");
+    }
+    let other = Origin::echo();
+    let unnamed = format!("http://127.0.0.1:{}/mcp", other.port());
+    assert_eq!(post_plain(&inside, &unnamed, "search").status(), 403);
+    other.saw_nothing();
+    assert_eq!(origin.requests().len(), 1);
+    let decisions = || inside.gate.records().named("decision");
+    until("a record of each refusal", || {
+        let refused = |line: &&Line| line.verdict() == "deny";
+        decisions().iter().filter(refused).count() == 5
+    });
+    let decisions = decisions();
+    let passed = decisions.iter().find(|line| line.verdict() == "allow");
+    assert_eq!(passed.expect("a flow").text("tidegate.mcp.server"), "own");
+}
+
+#[test]
+fn a_tunnel_to_a_server_on_loopback_carries_no_plain_message() {
+    let (origin, inside) = on_loopback();
+    let mut client = inside.gate.client();
+    let opened = client.connect(&format!("127.0.0.1:{}", origin.port()));
+    if opened.status() == 200 {
+        let body = call(1, "delete").to_string();
+        client.send(format!(
+            "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Length: {}\r\n\r\n{body}",
+            origin.port(),
+            body.len()
+        ));
+        client.rest();
+    }
+    assert!(origin.requests().is_empty(), "{:?}", origin.requests());
 }

@@ -180,7 +180,7 @@ fn base(word: &OsStr) -> &str {
 }
 
 /// Where a program is: its path, or the first of that name in the PATH.
-fn find(program: &Path) -> Option<PathBuf> {
+pub(super) fn find(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return Some(program.to_owned());
     }

@@ -1,15 +1,23 @@
-//! The words that Claude Code is started with: which session it is, and hooks for this run.
+//! The words that Claude Code is started with: which session it is, and hooks for this run. Where a
+//! script starts it by its name, a program of that name, first in the PATH, adds the hooks.
 
 use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::super::init::json::Json;
 use super::super::init::program;
 use super::super::init::settings::Settings;
 use super::super::print;
+use super::agent::find;
+use crate::diag::shell_word;
+use crate::tls::replace;
 
 /// Options that say which session it is.
 const SESSION: [&str; 4] = ["--session-id", "--resume", "--continue", "--from-pr"];
 const SETTINGS: &str = "--settings";
+const NAME: &str = "claude";
+const WRAPPER_FOLDER: &str = "agents-bin";
 
 /// The command, with a session and with hooks. The hooks are added on the command line: no file of the
 /// user is changed. Settings that a file on the command line has cannot be added to.
@@ -34,6 +42,42 @@ pub(super) fn words(
         ));
     }
     words
+}
+
+/// Writes the program that a script finds under the name of Claude Code; its folder.
+pub(super) fn write_wrapper(record: Option<&Path>) -> io::Result<PathBuf> {
+    let missing = |why: &str| io::Error::other(why.to_owned());
+    let folder = record.and_then(Path::parent);
+    let folder = folder.ok_or_else(|| missing("the gate keeps no records in a file"))?;
+    let folder = std::path::absolute(folder.join(WRAPPER_FOLDER))?;
+    let found = find(Path::new(NAME)).filter(|it| it.parent() != Some(&folder));
+    let real = found.ok_or_else(|| missing("`claude` is not in the PATH"))?;
+    std::fs::create_dir_all(&folder)?;
+    replace(
+        &folder.join(NAME),
+        &wrapper(&real).map_err(io::Error::other)?,
+        0o755,
+    )?;
+    Ok(folder)
+}
+
+/// The text of that program. Settings of the script's own stay alone: a second `--settings` would hide
+/// them.
+fn wrapper(real: &Path) -> Result<String, String> {
+    let hooks = Settings {
+        program: program(false),
+        variables: Vec::new(),
+        managed: false,
+    };
+    let mut settings = Json::Object(Vec::new());
+    hooks.put_into(&mut settings)?;
+    let (real, settings) = (real.to_string_lossy(), settings.compact());
+    let (real, settings) = (shell_word(&real), shell_word(&settings));
+    Ok(format!(
+        "#!/bin/sh\n# Written by tidegate exec: Claude Code with hooks for tidegate.\n\
+         for word; do\n  case $word in {SETTINGS}|{SETTINGS}=*) exec {real} \"$@\" ;; esac\ndone\n\
+         exec {real} {SETTINGS} {settings} \"$@\"\n"
+    ))
 }
 
 /// Whether the command says which session it is, so that the agent goes by an id of its own choice.
@@ -120,6 +164,27 @@ mod tests {
         assert_eq!(hook["type"], "command");
         assert_eq!(settings["env"]["TIDEGATE_ADMIN"], "127.0.0.1:2");
         assert!(!words.concat().contains("token"), "{words:?}");
+    }
+
+    #[test]
+    fn a_script_that_starts_claude_gets_hooks_unless_it_has_settings() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let real = folder.path().join("it's claude");
+        std::fs::write(&real, "#!/bin/sh\nfor word; do echo \"$word\"; done\n").unwrap();
+        let path = folder.path().join(NAME);
+        std::fs::write(&path, wrapper(&real).unwrap()).unwrap();
+        let run = |words: &[&str]| {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(&real, mode).unwrap();
+            let mut command = std::process::Command::new("sh");
+            let output = command.arg(&path).args(words).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let text = run(&["-p", "a b"]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[2], lines[3]), (SETTINGS, "-p", "a b"));
+        assert!(lines[1].starts_with('{') && lines[1].contains("session hook"));
+        assert_eq!(run(&["--settings={}", "-p"]), "--settings={}\n-p\n");
     }
 
     #[test]

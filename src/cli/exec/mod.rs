@@ -53,10 +53,9 @@ const LIFETIME: Duration = Duration::from_hours(24 * 30);
 const OBSERVING: &str =
     "tidegate: OBSERVING: the rules refuse nothing; the end shows what they would refuse\n";
 
-/// The note where the command line of Claude Code stands in a script.
-const WITHOUT_HOOKS: &str = "tidegate: a script starts Claude Code, so the hooks of this run are not added. \
-    Without them tool calls are not on record, and the agent is not told what is refused. Write them \
-    once: tidegate init claude-code --launched --write\n";
+/// The end of the note where a script starts Claude Code, and its hooks cannot be added.
+const WITHOUT_HOOKS: &str = "Without them tool calls are not on record, and the agent is not told what \
+    is refused. Write them once: tidegate init claude-code --launched --write\n";
 
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
@@ -318,6 +317,7 @@ impl Exec {
         if self.no_telemetry {
             variables.extend(super::env::no_telemetry());
         }
+        variables.extend(self.wrapper(&running));
         if let Some((plugin, variable)) = self.plugin(&running) {
             wishes.copies.push(plugin);
             variables.push(variable);
@@ -453,7 +453,6 @@ impl Exec {
             return whole();
         };
         match (agent, word) {
-            (Agent::Claude, None) => print::err(WITHOUT_HOOKS),
             (Agent::Gemini, _) if !gemini::has_hooks() => print::err(gemini::WITHOUT_HOOKS),
             _ => {}
         }
@@ -465,6 +464,33 @@ impl Exec {
             _ => return whole(),
         };
         before.iter().cloned().chain(words).collect()
+    }
+
+    /// The PATH in which a script finds Claude Code with hooks.
+    fn wrapper(&self, running: &Running) -> Option<(&'static str, String)> {
+        self.recognised()
+            .filter(|it| it.agent == Agent::Claude && it.word.is_none())?;
+        let record = running.config.record.file.as_deref();
+        let written = if self.jail {
+            Err("its program is not in the jail".to_owned())
+        } else {
+            claude::write_wrapper(record).map_err(|error| error.to_string())
+        };
+        let path = written.and_then(|folder| {
+            let before = std::env::var_os("PATH").unwrap_or_default();
+            let folders = [folder].into_iter().chain(std::env::split_paths(&before));
+            let joined = std::env::join_paths(folders).map_err(|error| error.to_string())?;
+            joined
+                .into_string()
+                .map_err(|_| "the PATH is no text".to_owned())
+        });
+        let without = |why: &String| {
+            print::err(&format!(
+                "tidegate: a script starts Claude Code, and its hooks are not added: {why}. \
+                 {WITHOUT_HOOKS}"
+            ));
+        };
+        Some(("PATH", path.inspect_err(without).ok()?))
     }
 
     /// The plugin that opencode loads in this run, and the variable that names it.

@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+use crate::kit::Line;
+
 use super::agent::{Agent, CLAUDE_NATIVE, CLAUDE_NODE};
 use super::played::Played;
 use super::tables;
@@ -27,10 +29,13 @@ default = "deny"
 [mcp.remote]
 url = "https://mcp.example.com/mcp"
 
+[mcp.loopback]
+url = "http://127.0.0.1:4318/mcp"
+
 [[rule]]
 id           = "tools"
 verdict      = "allow"
-does.servers = ["remote"]
+does.servers = ["remote", "loopback"]
 does.tools   = ["echo_*"]
 "#;
 /// Every call of the scenario, started in one way.
@@ -108,7 +113,12 @@ fn calls_of_mcp_are_tied_by_http_and_behind_standard_input() {
             called.contains(&"echo_a") && !called.contains(&"secret_a"),
             "{called:?}"
         );
-        assert!(way == Way::Exec || called.contains(&"echo_d"), "{called:?}");
+        if way == Way::Jail {
+            assert!(called.contains(&"echo_d"), "{called:?}");
+            let mut seen = played.decisions();
+            let on_loopback = |line: &&Line| line.text("tidegate.mcp.server") == "loopback";
+            assert!(seen.any(|line| on_loopback(&line)), "it is seen in a jail");
+        }
         played.all_are_tied(&["MCP"]);
         tables::ties_of(&played, "inspected, MCP servers");
     }
@@ -196,13 +206,8 @@ fn behind_a_wrapper_and_in_a_script_it_is_the_same_agent() {
         let run = Run::of(&CLAUDE_NATIVE, Way::Exec, "short.json").behind(wrapper);
         let Some(played) = run.play() else { return };
         played.the_agent_is_named("claude-code");
-        if wrapper.len() > 1 {
-            played.nothing_is_wrong();
-            played.all_are_tied(&["commands"]).every_refusal_is_told();
-        } else {
-            // Its words are out of reach, so there are no hooks: the first lines say so.
-            assert!(played.untied().contains_key("commands"));
-            assert!(played.outcome.shows("init claude-code --launched --write"));
-        }
+        // In a script it is found behind a program of its name that adds the hooks.
+        played.nothing_is_wrong();
+        played.all_are_tied(&["commands"]).every_refusal_is_told();
     }
 }
