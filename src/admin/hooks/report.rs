@@ -4,6 +4,8 @@
 //! calls no id: the tool and its input tell one call from another. The plugin for opencode
 //! (`opencode.mjs`) reports in the form of Claude Code.
 
+use std::fmt::Write as _;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -142,8 +144,11 @@ impl Report {
         let input = ["command", "url", "prompt"].map(|field| self.input(field));
         let text = format!("{:?}", (self.tool_name.as_deref(), input));
         let hash = digest(&SHA256, text.as_bytes());
-        let digits = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
-        Some(digits.collect())
+        let mut handle = String::new();
+        for byte in hash.as_ref() {
+            let _ = write!(handle, "{byte:02x}");
+        }
+        Some(handle)
     }
 
     fn input(&self, field: &str) -> Option<&str> {

@@ -6,6 +6,7 @@
 //! another way leaves our hooks out, and lists them under `/hooks`.
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::json;
@@ -56,12 +57,11 @@ fn trusted_hash(event: &str, command: &str) -> String {
         "hooks": [{ "async": false, "command": command, "timeout": HOOK_TIMEOUT, "type": "command" }],
     });
     let hash = digest(&SHA256, definition.to_string().as_bytes());
-    let digits: String = hash
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("sha256:{digits}")
+    let mut text = "sha256:".to_owned();
+    for byte in hash.as_ref() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 #[cfg(test)]

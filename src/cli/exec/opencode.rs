@@ -25,8 +25,8 @@ pub(super) fn write(record: Option<&Path>) -> io::Result<PathBuf> {
 
 /// The variable that makes opencode load the plugin, beside what the user set there.
 pub(super) fn variable(plugin: &Path) -> Result<(&'static str, String), String> {
-    let before = std::env::var(VARIABLE).unwrap_or_default();
-    with_plugin(&before, plugin).map(|text| (VARIABLE, text))
+    let before = std::env::var_os(VARIABLE).unwrap_or_default();
+    with_plugin(&before.to_string_lossy(), plugin).map(|text| (VARIABLE, text))
 }
 
 fn with_plugin(before: &str, plugin: &Path) -> Result<String, String> {
@@ -67,7 +67,7 @@ mod tests {
     fn the_plugin_names_this_program() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = write(Some(&folder.path().join("decisions.jsonl"))).unwrap();
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = crate::config::read(&path).unwrap();
         assert!(!text.contains("@PROGRAM@") && text.contains("const PROGRAM = \"/"));
         assert!(write(None).is_err());
     }

@@ -387,7 +387,7 @@ impl World {
             Way::Jail => {
                 add(&["tidegate", "exec", "--jail", "--config", &config]);
                 let of_home = |name: &&str| self.at("home").join(name).display().to_string();
-                let own: Vec<String> = run.agent.shares.iter().map(|it| of_home(&it)).collect();
+                let own: Vec<String> = run.agent.shares.iter().map(of_home).collect();
                 for share in shared.iter().chain(&own) {
                     add(&["--share", share]);
                 }
