@@ -52,6 +52,7 @@ chapters! {
     first_policy
     policy
     approvals
+    policy_changes
     exceptions
     actions
     commands

@@ -11,6 +11,7 @@ mod head;
 mod origin;
 mod owner;
 mod pins;
+mod revision;
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -24,6 +25,7 @@ use crate::policy::canonical_repository;
 pub use head::{Head, Readers};
 pub use owner::{Foreign, Owners};
 pub use pins::{By, Pin, PinError, Pinned, Pins, default_file};
+pub use revision::{Commit, Repository, RevisionError};
 
 /// Bytes of one of git's files that are looked at.
 const MAX_FILE_SIZE: u64 = 4 << 20;

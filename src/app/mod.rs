@@ -1,6 +1,7 @@
 //! The program: build, bind, say what it does, run until drained.
 
 mod banner;
+mod copies;
 mod discovery;
 mod interfaces;
 mod ledger;
@@ -29,6 +30,7 @@ use crate::gate::Gate;
 use crate::policy::{self, Catalogue};
 
 pub use banner::{colour, colour_of_output};
+pub use copies::{CopyError, PolicyCopies, PolicyCopy};
 pub use discovery::{Discovered, Origin, discover, every_place};
 pub use plan::{Loaded, Plan};
 pub use running::Running;

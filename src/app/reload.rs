@@ -22,6 +22,7 @@ use crate::gate::{Gate, Parts, Snapshot};
 use crate::policy::Catalogue;
 use crate::record::Event;
 
+use super::copies::{self, LoadedChange};
 use super::{Plan, interfaces, trust};
 
 const POLL: Duration = Duration::from_secs(2);
@@ -159,9 +160,13 @@ impl Follower {
     async fn reload(&mut self) {
         let (config, catalogue) = (self.config.clone(), self.catalogue.clone());
         let (loader, now) = (self.loader.clone(), self.gate.snapshot.load_full());
-        let load = move || loader.load(config, &now, &catalogue);
+        let load = move || {
+            let plan = loader.load(config, &now, &catalogue)?;
+            let change = copies::keep_and_compare(&plan.config, Some(&now.policy), &plan.policy);
+            Ok::<_, Vec<Diagnostic>>((plan, change))
+        };
         match tokio::task::spawn_blocking(load).await {
-            Ok(Ok(plan)) => self.adopt(plan),
+            Ok(Ok((plan, change))) => self.adopt(plan, change),
             Ok(Err(findings)) => {
                 if let (Loader::Files(_), Ok(digest)) =
                     (&self.loader, config::digest_of_files(&self.config))
@@ -174,7 +179,7 @@ impl Follower {
         }
     }
 
-    fn adopt(&mut self, plan: Plan) {
+    fn adopt(&mut self, plan: Plan, change: LoadedChange) {
         let Plan {
             config,
             policy,
@@ -221,8 +226,12 @@ impl Follower {
         let digest = config.digest.clone();
         self.config = config;
         gate.stale.store(Arc::new(None));
-        gate.recorder
-            .event(&Event::PolicyLoaded { digest, generation });
+        gate.recorder.event(&Event::PolicyLoaded {
+            digest,
+            generation,
+            copy: change.copy,
+            change: change.words,
+        });
         gate.adopt(next);
         // Only now: a client that waits for the count may rely on what it counts.
         gate.metrics.reloaded(true);

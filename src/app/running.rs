@@ -22,7 +22,7 @@ use crate::record::{Event, Recorder};
 use crate::tls;
 
 use super::reload::{self, Follow, Source};
-use super::{LAST_WORDS, Plan, banner, interfaces, ledger, sample, sockets, trust};
+use super::{LAST_WORDS, Plan, banner, copies, interfaces, ledger, sample, sockets, trust};
 
 /// A gate that runs in this process.
 pub struct Running {
@@ -99,6 +99,8 @@ impl Running {
         let bundle = authority
             .as_deref()
             .and_then(|it| trust::publish(&config.record, it));
+        let before = copies::last(&config.record, &policy.built_over());
+        let change = copies::keep_and_compare(&config, before.as_ref(), &policy);
         let first = Snapshot::new(1, &config, policy, &parts);
         let exceptions = ledger::open(config.ledger.as_ref(), &clock)?;
         let gate = Gate::new(first, recorder, metrics, clock).with_exceptions(exceptions);
@@ -106,6 +108,8 @@ impl Running {
         gate.recorder.event(&Event::PolicyLoaded {
             digest: config.digest.clone(),
             generation: 1,
+            copy: change.copy,
+            change: change.words,
         });
         gate.begin_exceptions();
         Ok(Self {

@@ -9,6 +9,7 @@ mod approve;
 mod ca;
 mod check;
 mod credential;
+mod diff;
 mod doctor;
 mod edit;
 mod env;
@@ -22,6 +23,7 @@ mod init;
 mod load;
 mod log;
 mod parents;
+mod policy;
 mod print;
 mod promote;
 mod records;
@@ -72,6 +74,8 @@ enum Verb {
     Promote(promote::Promote),
     /// Say what would happen to a flow, or what happened to one, and why.
     Explain(explain::Explain),
+    /// Compare two policies: what changes, for whom, by which rule.
+    Diff(diff::Diff),
     /// Say whether the proxy is used here, and whether there is another way out.
     Doctor(doctor::Doctor),
     /// Print the variables that make clients use the proxy.
@@ -103,6 +107,9 @@ enum Verb {
     /// Hash a credential for use in a rule.
     #[command(subcommand)]
     Credential(credential::Credential),
+    /// List, print and compare the policies that a gate had in force.
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
     /// Verify that records are whole; print the key that signs them.
     #[command(subcommand)]
     Log(log::Log),
@@ -173,6 +180,7 @@ impl Verb {
             Self::Replay(replay) => replay.perform(),
             Self::Promote(promote) => promote.perform(),
             Self::Explain(explain) => explain.perform(),
+            Self::Diff(diff) => diff.perform(),
             Self::Doctor(doctor) => doctor.perform(),
             Self::Env(env) => env.perform(),
             Self::Health(health) => health.perform(),
@@ -186,6 +194,7 @@ impl Verb {
             Self::Credential(credential) => credential.perform(),
             Self::Init(init) => init.perform(),
             Self::Log(log) => log.perform(),
+            Self::Policy(policy) => policy.perform(),
             Self::Help(help) => help.perform(),
             Self::Completions(completions) => completions.perform(),
         }
@@ -242,6 +251,9 @@ mod tests {
             "replay --config tidegate.toml",
             "promote decisions.jsonl --tier standard --rule docs --refused --config a.toml --write",
             "promote --json",
+            "diff main..HEAD --path policy/tidegate.toml --require no-wider-in=restricted",
+            "diff a.toml b --require narrower --json",
+            "diff main:tidegate.toml tidegate.toml --format github",
             "env",
             "env --shell fish --proxy http://127.0.0.1:3128",
             "env --docker",
@@ -299,6 +311,9 @@ mod tests {
             "log verify decisions.jsonl decisions.jsonl.1 --public-key gate.pub --running --json",
             "log verify decisions.jsonl --through 1000",
             "log key --config a.toml",
+            "policy list --config a.toml --json",
+            "policy show 0cc0",
+            "policy diff 0cc0 4be1 --json",
             "health --admin 127.0.0.1:3130",
             "health --admin unix:/run/tidegate/admin.sock --json",
         ] {

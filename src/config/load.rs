@@ -42,6 +42,44 @@ pub fn load_text(path: &Path, text: &str) -> (Option<Config>, Vec<Diagnostic>) {
     load_source(&Arc::new(Source::new(path, text)), None)
 }
 
+/// Loads the sections of a file, and of what it includes, that are policy. Other sections are read,
+/// but not given a meaning: the files that they name need not be there. Errors mean no policy.
+pub fn load_policy(path: &Path) -> (Option<LoadedPolicy>, Vec<Diagnostic>) {
+    let source = match read_text(path) {
+        Ok(text) => Arc::new(Source::new(path, text)),
+        Err(why) => {
+            let finding = Diagnostic::unplaced(why.code(), why.to_string());
+            return (None, vec![finding]);
+        }
+    };
+    let mut findings = Vec::new();
+    let (mut written, files) = read_all(&source, &mut findings);
+    let secrets = std::mem::take(&mut written.secrets);
+    let mut policy = written.policy;
+    policy.inspect = written.inspect.as_ref().map(inspect::policy);
+    policy.upstreams = upstream::destinations(&written.upstreams);
+    secrets.blot(&mut findings);
+    let mut files = files.finish();
+    let loaded = LoadedPolicy {
+        policy,
+        digest: files.digest(Vec::new()),
+        sources: files.sources(),
+    };
+    let broken = findings.iter().any(|it| it.severity == Severity::Error);
+    ((!broken).then_some(loaded), findings)
+}
+
+/// What a configuration says about policy.
+#[derive(Debug)]
+pub struct LoadedPolicy {
+    /// The sections.
+    pub policy: crate::policy::source::Policy,
+    /// SHA-256 over the files, in hex.
+    pub digest: Arc<str>,
+    /// The texts that were read.
+    pub sources: Vec<Arc<Source>>,
+}
+
 /// The configuration of a gate that was given none: every default, and the built-in policy.
 /// Records go where a program of the user keeps its state (XDG base directories).
 #[expect(
@@ -97,18 +135,7 @@ pub fn keys() -> Vec<(&'static str, &'static [&'static str])> {
 
 fn load_source(first: &Arc<Source>, path: Option<PathBuf>) -> (Option<Config>, Vec<Diagnostic>) {
     let mut findings = Vec::new();
-    let mut written = Written::default();
-    let mut reading = Reading::begin(first.clone());
-    let mut next = Some(first.clone());
-    while let Some(source) = next {
-        if let Some(table) = parse(&source, &mut findings) {
-            reading.include(includes_of(&source, &table, &mut findings), &mut findings);
-            written.add(&source, table, &mut findings);
-        } else {
-            written.secrets.add_unparsed(&source);
-        }
-        next = reading.next(&mut findings);
-    }
+    let (mut written, reading) = read_all(first, &mut findings);
     let secrets = std::mem::take(&mut written.secrets);
     let config = check(written, reading.finish(), &first.path, path, &mut findings);
     secrets.blot(&mut findings);
@@ -116,6 +143,23 @@ fn load_source(first: &Arc<Source>, path: Option<PathBuf>) -> (Option<Config>, V
         .iter()
         .any(|finding| finding.severity == Severity::Error);
     ((!broken).then_some(config), findings)
+}
+
+/// Reads a file and what it includes.
+fn read_all(first: &Arc<Source>, findings: &mut Vec<Diagnostic>) -> (Written, Reading) {
+    let mut written = Written::default();
+    let mut reading = Reading::begin(first.clone());
+    let mut next = Some(first.clone());
+    while let Some(source) = next {
+        if let Some(table) = parse(&source, findings) {
+            reading.include(includes_of(&source, &table, findings), findings);
+            written.add(&source, table, findings);
+        } else {
+            written.secrets.add_unparsed(&source);
+        }
+        next = reading.next(findings);
+    }
+    (written, reading)
 }
 
 /// The table of a file; nothing where its syntax is wrong: what stands after a mistake would only

@@ -17,6 +17,7 @@ mod names;
 mod old_spelling;
 mod parent;
 mod plain_program;
+mod policy_copy;
 mod preset;
 mod record;
 mod refusal;
@@ -45,8 +46,9 @@ pub use issuer::Issuer;
 pub use ledger::Ledger;
 pub use limits::Limits;
 pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
-pub use load::{embedded, embedded_with, keys, load, load_text};
+pub use load::{LoadedPolicy, embedded, embedded_with, keys, load, load_policy, load_text};
 pub use parent::{Authorization, Credential, FallBack, Parent, Resolve};
+pub use policy_copy::policy_copy;
 pub use record::{OnFailure, Record};
 pub use session::{HeaderMismatch, Local, PrivateKey, Session, private_key};
 pub use strict_modes::{

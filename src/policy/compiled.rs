@@ -176,6 +176,11 @@ impl Policy {
             .any(|unless| !unless.credentials.is_empty())
     }
 
+    /// The catalogue that it was compiled over.
+    pub fn built_over(&self) -> Catalogue {
+        self.catalogue.clone()
+    }
+
     pub(super) fn rule(&self, id: RuleId) -> Option<&Rule> {
         self.rules.get(id as usize)
     }

@@ -162,7 +162,7 @@ impl<'p> Proof<'p> {
         let judgement = point.judge(self.policy);
         let how = self.how(at, &point, &judgement, outcome)?;
         Some(Broken {
-            witness: Witness::new(self.policy, &point, &outcome.decision),
+            witness: Witness::new(self.policy, &point),
             decision: Decision::clone(&outcome.decision),
             how,
         })

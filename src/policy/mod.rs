@@ -62,6 +62,7 @@ mod compile;
 mod compiled;
 mod conditions;
 mod decide;
+mod difference;
 mod directory;
 mod example;
 mod exception;
@@ -107,8 +108,12 @@ pub use asking::{Asking, LAST_SYSTEM_UID, is_service_user};
 pub use caller::{CallerKey, Facts};
 pub use catalogue::Catalogue;
 pub use category::Category;
+pub use compare::Kind as FlowKind;
 pub use compile::{built_in, compile, default_source};
 pub use compiled::Policy;
+pub use difference::{
+    Change, Difference, MAX_NAMED, QUICK, Relation, Ruling, difference, difference_within,
+};
 pub use exception::{Exception, Exceptions, InForce};
 pub use explain::{Explanation, Looked, Stage, explain, explain_with};
 pub use facts::{Body, Inspect, McpCall, RequestFacts, Seen, UnseenPath};

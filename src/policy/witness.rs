@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 use crate::diag::shell_word;
 use crate::name::Target;
 
@@ -9,10 +11,9 @@ use super::compiled::Policy;
 use super::facts::RequestFacts;
 use super::query::Who;
 use super::regions::Point;
-use super::verdict::Decision;
 
 /// One flow, in words and as a command.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Witness {
     /// `callers in tier standard, in group contractors`.
     pub callers: String,
@@ -27,7 +28,7 @@ pub struct Witness {
 
 impl Witness {
     /// The flow of a point.
-    pub(super) fn new(policy: &Policy, point: &Point, decision: &Decision) -> Self {
+    pub(super) fn new(policy: &Policy, point: &Point) -> Self {
         let facts = point.request.as_ref().map(|request| &request.facts);
         let mut command = format!("tidegate explain {}", shell_word(&address(point)));
         let _ = write!(
@@ -47,13 +48,33 @@ impl Witness {
         if let Some(request) = point.request.as_ref().filter(|it| &*it.method != "GET") {
             let _ = write!(command, " --method {}", shell_word(&request.method));
         }
-        let _ = decision;
         Self {
             callers: callers(policy, &point.who),
             flow: flow(point),
             command,
             is_exact: facts.is_none() || point.feasible(policy) == super::regions::Feasible::Yes,
         }
+    }
+
+    /// The kind of a caller, its tier apart: `in group contractors`; `None` for one of which nothing
+    /// else is known.
+    pub(super) fn kind_of_caller(policy: &Policy, who: &Who) -> Option<String> {
+        let all = callers(policy, who);
+        let tier = format!("callers in tier {}, ", policy.tier_name(who.tier));
+        all.strip_prefix(&tier).map(str::to_owned)
+    }
+
+    /// The request of a point: `GET /x (read)`.
+    pub(super) fn request(point: &Point) -> String {
+        let Some(request) = &point.request else {
+            return String::new();
+        };
+        let facts = facts(&request.facts);
+        let path = request.path.path();
+        if facts.is_empty() {
+            return format!("{} {path}", request.method);
+        }
+        format!("{} {path} ({facts})", request.method)
     }
 
     /// What to do to look at the flow.

@@ -19,6 +19,8 @@ use super::repeats::{About, Count};
 /// Names that a client chose, and most else, are cut here (characters).
 const NAME: usize = 253;
 const DETAIL: usize = 160;
+/// Characters of what changes from one policy to the next.
+const CHANGE: usize = 1000;
 const USER_AGENT: usize = 200;
 const COMMAND: usize = 200;
 /// Locations and clone URLs come from files of the operator.
@@ -105,11 +107,20 @@ pub(super) fn close(at: Timestamp, facts: &FlowFacts, end: &CloseFacts) -> Line 
 /// The line of an event that is not a flow's.
 pub(super) fn event(at: Timestamp, event: &Event) -> Line {
     match event {
-        Event::PolicyLoaded { digest, generation } => {
-            line(at, "policy_loaded", Says::Nothing, |object| {
-                policy(object, digest, *generation);
-            })
-        }
+        Event::PolicyLoaded {
+            digest,
+            generation,
+            copy,
+            change,
+        } => line(at, "policy_loaded", Says::Nothing, |object| {
+            policy(object, digest, *generation);
+            object.text(
+                "tidegate.policy.copy",
+                copy.as_deref().unwrap_or_default(),
+                NAME,
+            );
+            object.text("tidegate.policy.change", change, CHANGE);
+        }),
         Event::PolicyRejected {
             digest,
             generation,

@@ -442,6 +442,10 @@ pub enum Event {
         digest: Arc<str>,
         /// `tidegate.policy.generation`.
         generation: u64,
+        /// `tidegate.policy.copy`: the digest of the copy that is kept of it.
+        copy: Option<Box<str>>,
+        /// `tidegate.policy.change`: what changes from the policy before.
+        change: Box<str>,
     },
     /// A file did not load; the last good generation goes on.
     PolicyRejected {

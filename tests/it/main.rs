@@ -62,6 +62,7 @@ mod next_run;
 mod oidc;
 mod parents;
 mod paths;
+mod policy_diff;
 mod records;
 mod records_whole;
 mod redteam;

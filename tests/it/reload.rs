@@ -1,5 +1,6 @@
 //! A policy that changes while flows are open.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -127,6 +128,43 @@ fn a_policy_that_breaks_an_invariant_does_not_load_and_the_last_good_one_stays()
     let words = ["explain", HOST, "--config"].map(AsRef::as_ref);
     let explained = tidegate(&[words.as_slice(), &[file.as_os_str()]].concat());
     explained.showed("never-broken").showed("CONNECT");
+}
+
+#[test]
+fn a_new_policy_is_on_record_with_what_changes_and_kept_for_an_auditor() {
+    let gate = Gate::with(&nothing_allowed());
+    gate.reload(&format!(
+        "{}{}",
+        nothing_allowed(),
+        allow("files", HOST, 8443)
+    ));
+
+    let loaded = gate.records().named("policy_loaded");
+    let said = |at: usize| loaded[at].text("tidegate.policy.change").to_owned();
+    assert_eq!(said(0), "the first policy of this gate");
+    let wider = format!("wider: allow instead of deny for {HOST} at 8443 in ");
+    assert!(said(1).starts_with(&wider), "{}", said(1));
+    let copies = [0, 1].map(|at: usize| loaded[at].text("tidegate.policy.copy").to_owned());
+
+    let file = gate.config();
+    let policy = |words: &[&str]| {
+        let words: Vec<&OsStr> = words.iter().map(AsRef::as_ref).collect();
+        let of = ["--config".as_ref(), file.as_os_str()];
+        tidegate(&[&["policy".as_ref()], words.as_slice(), &of].concat())
+    };
+    let listed = policy(&["list"]).succeeded();
+    assert!(
+        copies.iter().all(|it| listed.shows(&it[..16])),
+        "{listed:#?}"
+    );
+    policy(&["show", &copies[1]]).succeeded().showed(HOST);
+    let compared = policy(&["diff", &copies[0], &copies[1]]).succeeded();
+    compared.showed("WIDENS").showed(HOST);
+
+    // A copy that another process rewrites no longer has its name.
+    let copy = gate.folder().join(format!("policies/{}.toml", copies[1]));
+    std::fs::write(&copy, "[tiers]\n").expect("a file");
+    assert_eq!(policy(&["show", &copies[1]]).code, Some(1));
 }
 
 #[test]

@@ -62,6 +62,11 @@ impl<'p> Callers<'p> {
         })
     }
 
+    /// Whether every policy makes the same caller of the same evidence.
+    pub(super) fn are_alike(&self) -> bool {
+        self.alike
+    }
+
     /// The tiers that a caller may have in each policy. Some may need evidence that there is not:
     /// [`Callers::exists`] tells.
     pub(super) fn tiers(&self) -> Vec<TierIds> {

@@ -36,7 +36,9 @@ pub(in crate::policy) struct HostSet {
     pub(in crate::policy) witness: Host,
     /// The patterns that name the hosts, by their place in [`HostSets::patterns`]; none: hosts that
     /// nothing names.
-    pub(in crate::policy) patterns: Vec<u32>,
+    patterns: Vec<u32>,
+    /// Whether hosts that nothing names are among them.
+    others: bool,
     /// For each policy the rules that may decide, in the order in which the policy looks at them.
     pub(super) rules: Vec<Vec<RuleId>>,
     /// The selectors that name the hosts.
@@ -83,6 +85,7 @@ impl HostSets {
             });
             if let Some(set) = sets.get_mut(place) {
                 set.patterns.extend(pattern);
+                set.others |= pattern.is_none();
             }
         };
         let mut wrapped: Vec<HostPattern> = Vec::new();
@@ -120,9 +123,12 @@ impl HostSets {
         Self { sets, patterns }
     }
 
-    #[expect(dead_code, reason = "for differences of policies")]
-    /// The patterns of a set: how many, and the first few in the order of their texts.
-    pub(in crate::policy) fn named(&self, set: &HostSet, most: usize) -> (usize, Vec<String>) {
+    /// The patterns of a set: how many, the first few in the order of their texts, and whether hosts
+    /// that nothing names are in the set.
+    pub(in crate::policy) fn named(&self, at: usize, most: usize) -> (usize, Vec<String>, bool) {
+        let Some(set) = self.sets.get(at) else {
+            return (0, Vec::new(), false);
+        };
         let patterns = set.patterns.iter();
         let patterns = patterns.filter_map(|at| self.patterns.get(*at as usize));
         let mut texts: Vec<String> = Vec::with_capacity(most + 1);
@@ -134,7 +140,7 @@ impl HostSets {
                 texts.truncate(most);
             }
         }
-        (set.patterns.len(), texts)
+        (set.patterns.len(), texts, set.others)
     }
 }
 
@@ -209,6 +215,7 @@ impl Signature<'_> {
             rules: rules.collect(),
             witness: host,
             patterns: Vec::new(),
+            others: false,
             selectors,
         }
     }

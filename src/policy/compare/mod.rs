@@ -16,9 +16,11 @@ mod callers;
 mod classes;
 mod hosts;
 mod outcome;
+mod same;
 mod space;
 #[cfg(test)]
 mod tests;
 
 pub(super) use outcome::Outcome;
+pub use space::Kind;
 pub(super) use space::{Part, Selectors, Space};

@@ -18,10 +18,8 @@ pub(in crate::policy) struct Tunnel {
 pub(in crate::policy) struct Outcome {
     /// What decides: the tunnel, where it does not pass or is not inspected; else the request.
     pub(in crate::policy) decision: Arc<Decision>,
-    #[expect(dead_code, reason = "for differences of policies")]
     /// Whether that is the decision on the tunnel of a request.
     pub(in crate::policy) by_tunnel: bool,
-    #[expect(dead_code, reason = "for differences of policies")]
     /// Whether a tunnel may begin with an encrypted client hello.
     pub(in crate::policy) ech: bool,
 }

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use crate::name::{Host, Path, Target};
 use crate::policy::category::Categories;
 use crate::policy::compiled::Policy;
@@ -19,6 +21,7 @@ use crate::policy::verdict::Decision;
 use super::callers::Callers;
 use super::hosts::HostSets;
 use super::outcome::{Outcome, Tunnel};
+use super::same::{Meanings, say_the_same_of};
 
 /// Rules that decide nothing, but whose flows are told apart from others. Their tiers and groups are
 /// those of the first policy.
@@ -37,6 +40,7 @@ pub(in crate::policy) struct Space<'p> {
     selectors: &'p Selectors,
     pub(in crate::policy) hosts: HostSets,
     callers: Callers<'p>,
+    meanings: Meanings,
     /// How requests were split before: the same rules split those to the same hosts alike.
     splits: RefCell<HashMap<SplitKey, Arc<[Cell]>>>,
 }
@@ -54,8 +58,10 @@ type SplitKey = (
 /// A set of flows that each policy decides alike.
 #[derive(Clone, Debug)]
 pub(in crate::policy) struct Part {
-    /// The place of its hosts in [`HostSets::sets`].
-    hosts: usize,
+    /// The place of its hosts in [`Space::hosts`].
+    pub(in crate::policy) hosts: usize,
+    /// Whether each policy says the same of its hosts, rules apart.
+    same_hosts: bool,
     /// The tier of the caller in each policy.
     pub(in crate::policy) tiers: Vec<TierId>,
     /// The groups of the caller in each policy.
@@ -68,6 +74,9 @@ pub(in crate::policy) struct Part {
     servers: Vec<Option<Arc<str>>>,
     /// For each policy the rules that can decide some flow here.
     pub(in crate::policy) rules: Vec<Vec<RuleId>>,
+    /// For each policy the rules that deny networks, where the host is a name that may resolve into
+    /// one.
+    network_denies: Vec<Vec<RuleId>>,
     /// The selectors that may be about some flow here.
     pub(in crate::policy) selectors: Vec<u32>,
     /// The tunnel that a request over TLS goes through, in each policy.
@@ -97,6 +106,18 @@ enum Level {
     Tool,
     Credentials,
     End,
+}
+
+/// The kind of a flow.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A CONNECT.
+    Tunnel,
+    /// A request through a tunnel.
+    Https,
+    /// A request in plain HTTP.
+    Http,
 }
 
 /// The parts, one after the other, without the branches that `keep` leaves out.
@@ -179,6 +200,7 @@ impl<'p> Space<'p> {
         Ok(Self {
             callers: Callers::new(policies, &told_apart)?,
             hosts: HostSets::new(policies, &selectors.hosts),
+            meanings: Meanings::new(policies),
             policies: policies.to_vec(),
             selectors,
             splits: RefCell::default(),
@@ -208,8 +230,15 @@ impl<'p> Space<'p> {
         selectors.extend(&self.selectors.hostless);
         selectors.sort_unstable();
         selectors.dedup();
+        let of_networks = |policy: &&Policy| match set.witness {
+            Host::Name(_) => policy.network_denies.to_vec(),
+            Host::Address(_) => Vec::new(),
+        };
+        let is_one = self.policies.len() < 2;
         Some(Part {
             hosts: at,
+            same_hosts: is_one || say_the_same_of(&self.policies, &set.witness),
+            network_denies: self.policies.iter().map(of_networks).collect(),
             tiers: Vec::new(),
             groups: Vec::new(),
             witness: Point {
@@ -229,12 +258,39 @@ impl<'p> Space<'p> {
         })
     }
 
+    /// Whether no flow of a branch can differ between the policies.
+    pub(in crate::policy) fn is_same(&self, part: &Part) -> bool {
+        let has_caller = part.level > Level::Repository;
+        let same_tiers = match part.level {
+            Level::Tier => self.meanings.all_tiers_are_same(),
+            _ => self.meanings.are_same_tiers(&part.tiers),
+        };
+        let says = |tunnel: &Tunnel| {
+            let decision = &tunnel.decision;
+            (tunnel.is_inspected, decision.verdict, decision.would)
+        };
+        let mut tunnels = part.tunnels.iter().map(says);
+        let first = tunnels.next();
+        part.same_hosts
+            && same_tiers
+            && (has_caller || self.callers.are_alike())
+            && self.meanings.are_same(&part.rules, !has_caller)
+            && self.meanings.are_same(&part.network_denies, !has_caller)
+            && tunnels.all(|tunnel| Some(tunnel) == first)
+    }
+
     /// The rules that can decide some flow of a part, for each policy; selectors are with those of
     /// the first.
     fn rules_of(&self, part: &Part) -> Vec<Vec<&Rule>> {
-        let sides = self.policies.iter().zip(&part.rules);
-        let of = |(policy, ids): (&&'p Policy, &Vec<RuleId>)| -> Vec<&Rule> {
-            ids.iter().filter_map(|id| policy.rule(*id)).collect()
+        let sides = self
+            .policies
+            .iter()
+            .zip(&part.rules)
+            .zip(&part.network_denies);
+        let of = |((policy, ids), denies): ((&&'p Policy, &Vec<RuleId>), &Vec<RuleId>)| {
+            let all = ids.iter().chain(denies);
+            all.filter_map(|id| policy.rule(*id))
+                .collect::<Vec<&Rule>>()
         };
         let mut rules: Vec<Vec<&Rule>> = sides.map(of).collect();
         if let Some(first) = rules.first_mut() {
@@ -275,7 +331,7 @@ impl<'p> Space<'p> {
         };
         let hosts = (!self.policies.iter().all(is_plain)).then_some(part.hosts);
         let message = (part.is_message(), part.is_to_endpoint());
-        let rules = part.rules.clone();
+        let rules = [part.rules.as_slice(), &part.network_denies].concat();
         (part.level, hosts, message, rules, part.selectors.clone())
     }
 
@@ -316,10 +372,8 @@ impl<'p> Space<'p> {
     fn within(&self, part: &Part, cell: &Cell) -> Option<Part> {
         let mut inner = part.clone();
         cell.write(&mut inner.witness);
-        let witness = &inner.witness;
-        self.retain(&mut inner.rules, &mut inner.selectors, |_, rule| {
-            cell.may_match(rule, witness)
-        });
+        let point = inner.witness.clone();
+        self.retain(&mut inner, |_, rule| cell.may_match(rule, &point));
         match (cell, part.level) {
             (Cell::Port(ports), _) => self.at_ports(&mut inner, ports)?,
             (_, Level::Path) => self.at_path(&mut inner),
@@ -366,7 +420,7 @@ impl<'p> Space<'p> {
                 categories
             })
             .collect();
-        self.retain(&mut part.rules, &mut part.selectors, |side, rule| {
+        self.retain(part, |side, rule| {
             let wanted = rule.to.categories;
             let of = categories.get(side);
             wanted.is_empty() || of.is_none_or(|of| wanted.intersects(*of))
@@ -411,7 +465,7 @@ impl<'p> Space<'p> {
         for inner in &mut parts {
             let (tiers, groups) = (inner.tiers.clone(), inner.groups.clone());
             let who = inner.witness.who.clone();
-            self.retain(&mut inner.rules, &mut inner.selectors, |side, rule| {
+            self.retain(inner, |side, rule| {
                 let tier = tiers.get(side).copied();
                 match part.level {
                     Level::Tier => tier.is_some_and(|tier| rule.from.tiers & tier.bit() != 0),
@@ -427,15 +481,15 @@ impl<'p> Space<'p> {
         Ok(parts)
     }
 
-    fn retain(
-        &self,
-        rules: &mut [Vec<RuleId>],
-        selectors: &mut Vec<u32>,
-        holds: impl Fn(usize, &Rule) -> bool,
-    ) {
-        for (side, (policy, rules)) in self.policies.iter().zip(rules).enumerate() {
-            rules.retain(|id| policy.rule(*id).is_some_and(|rule| holds(side, rule)));
+    /// Leaves out the rules that cannot match any more.
+    fn retain(&self, part: &mut Part, holds: impl Fn(usize, &Rule) -> bool) {
+        let lists = part.rules.iter_mut().zip(&mut part.network_denies);
+        for (side, (policy, (rules, denies))) in self.policies.iter().zip(lists).enumerate() {
+            let keep = |id: &RuleId| policy.rule(*id).is_some_and(|rule| holds(side, rule));
+            rules.retain(keep);
+            denies.retain(keep);
         }
+        let selectors = &mut part.selectors;
         selectors.retain(|at| self.selectors.rule(*at).is_some_and(|rule| holds(0, rule)));
     }
 
@@ -544,7 +598,15 @@ impl<'p> Space<'p> {
     /// What becomes of the flows of a part in a policy.
     pub(in crate::policy) fn outcome(&self, part: &Part, side: usize) -> Option<Outcome> {
         let policy = self.policies.get(side)?;
-        let decide = || policy.decide(&self.point(part, side).query());
+        let decide = || {
+            let point = self.point(part, side);
+            let mut query = point.query();
+            // Asking for another protocol changes nothing but whether that is granted.
+            if let Attempt::Request { upgrade, .. } = &mut query.attempt {
+                *upgrade = true;
+            }
+            policy.decide(&query)
+        };
         Some(match part.tunnels.get(side) {
             Some(tunnel) => Outcome::within(tunnel, decide),
             None => {
@@ -562,6 +624,15 @@ impl Part {
     /// Whether its flows are requests; else they are tunnels, or both.
     pub(in crate::policy) fn is_request(&self) -> bool {
         self.witness.request.is_some()
+    }
+
+    /// What its flows are.
+    pub(in crate::policy) fn kind(&self) -> Kind {
+        match &self.witness.request {
+            None => Kind::Tunnel,
+            Some(request) if request.tls => Kind::Https,
+            Some(_) => Kind::Http,
+        }
     }
 
     fn is_message(&self) -> bool {

@@ -6,45 +6,47 @@ use proptest::sample::select;
 
 use crate::policy::facts::Inspect;
 use crate::policy::regions::Point;
-use crate::policy::regions::tests::{HOSTS, list, point, policy, some};
+use crate::policy::regions::tests::{HOSTS, list, point, policy, rule, some};
 use crate::policy::rule::Fit;
 use crate::policy::tests::{read, try_compile};
-use crate::policy::verdict::{Decision, Verdict};
-use crate::policy::{Attempt, Policy, Query, invariant_findings};
+use crate::policy::verdict::Decision;
+use crate::policy::{Attempt, Policy, Query, Relation, difference, invariant_findings};
 
-/// The cases of each property. CI sets the number when it builds.
-fn cases() -> u32 {
-    let set = option_env!("TIDEGATE_PROPERTY_CASES");
-    set.and_then(|text| text.parse().ok()).unwrap_or(24)
+use super::{Selectors, Space};
+
+/// The cases of each property where `PROPTEST_CASES` does not say a number. CI says 2,000.
+const CASES: u32 = 8;
+
+fn config() -> ProptestConfig {
+    let written = ProptestConfig::default();
+    let unset = 256;
+    if written.cases == unset {
+        ProptestConfig::with_cases(CASES)
+    } else {
+        written
+    }
 }
 
-/// What a policy says of a flow, with its tunnel counted. `None` for a request that is never seen.
-pub(super) fn ruled(policy: &Policy, point: &Point) -> Option<(Verdict, Decision)> {
-    let of = |decision: &Decision| decision.would.unwrap_or(decision.verdict);
-    let tunnel = || {
-        policy.decide(&Query {
-            who: &point.who,
-            target: &point.target,
-            attempt: Attempt::Connect,
-        })
-    };
+/// What a policy says of a flow, with its tunnel counted: a request through a tunnel that is not
+/// inspected is decided by the tunnel.
+fn effective(policy: &Policy, point: &Point) -> Decision {
     let own = policy.decide(&point.query());
     let over_tls = point.request.as_ref().is_some_and(|request| request.tls);
     if !over_tls {
-        return Some((of(&own), own));
+        return own;
     }
-    let tunnel = tunnel();
-    if tunnel.inspect != Inspect::Yes {
-        return None;
-    }
-    if of(&tunnel) > of(&own) {
-        return Some((of(&tunnel), tunnel));
-    }
-    Some((of(&own), own))
+    let tunnel = policy.decide(&Query {
+        who: &point.who,
+        target: &point.target,
+        attempt: Attempt::Connect,
+    });
+    let ruled = |it: &Decision| it.would.unwrap_or(it.verdict);
+    let decides = tunnel.inspect != Inspect::Yes || ruled(&tunnel) > ruled(&own);
+    if decides { tunnel } else { own }
 }
 
 /// Whether there can be a request with these facts.
-pub(super) fn is_possible(policy: &Policy, point: &Point) -> bool {
+fn is_possible(policy: &Policy, point: &Point) -> bool {
     let Some(request) = &point.request else {
         return true;
     };
@@ -96,7 +98,7 @@ fn invariant() -> impl Strategy<Value = String> {
 }
 
 /// A policy of which one tier is inspected, or none.
-pub(super) fn inspecting(policy: String, inspected: bool) -> String {
+fn inspecting(policy: String, inspected: bool) -> String {
     if inspected {
         policy.replacen("[tier.one]\n", "[tier.one]\ninspect = [\"all\"]\n", 1)
     } else {
@@ -105,7 +107,7 @@ pub(super) fn inspecting(policy: String, inspected: bool) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(cases()))]
+    #![proptest_config(config())]
 
     #[test]
     fn no_flow_breaks_an_invariant_that_is_proved(
@@ -134,9 +136,8 @@ proptest! {
             if !named || rule.fit(&judgement.flow) != Fit::Matches {
                 continue;
             }
-            let Some((verdict, decision)) = ruled(&policy, point) else {
-                continue;
-            };
+            let decision = effective(&policy, point);
+            let verdict = decision.would.unwrap_or(decision.verdict);
             let holds = match invariant.kind.as_str() {
                 "[[never]]" => verdict != invariant.verdict,
                 _ => verdict == invariant.verdict,
@@ -144,4 +145,113 @@ proptest! {
             prop_assert!(holds, "{:#?}\n{:#?}\n{}", point, decision, text);
         }
     }
+
+    #[test]
+    fn a_difference_has_each_flow_that_changes_and_no_other(
+        text in policy(),
+        rules in [rule(), rule()],
+        inspected in any::<(bool, bool)>(),
+        points in vec(point(), 24),
+    ) {
+        let text = inspecting(text, inspected.0 && inspected.1);
+        let [before, after] = rules.map(|rule| format!("{text}[[rule]]\nid = \"extra\"\n{rule}"));
+        check_difference(&before, &after, &points)?;
+    }
+
+    #[test]
+    fn a_policy_is_equal_to_itself_and_no_wider_with_a_deny(
+        text in policy(),
+        deny in rule(),
+        inspected in any::<bool>(),
+    ) {
+        let text = inspecting(text, inspected);
+        let (Some(policy), _) = try_compile(&text) else {
+            return Err(TestCaseError::reject("no policy"));
+        };
+        prop_assert_eq!(difference(&policy, &policy).relation, Relation::Equal, "{}", text);
+        let deny = deny.lines().filter(|line| !line.starts_with("verdict") && !line.starts_with("grant"));
+        let deny = deny.collect::<Vec<_>>().join("\n");
+        let more = format!("{text}[[rule]]\nid = \"deny\"\nverdict = \"deny\"\n{deny}\n");
+        let (Some(stricter), _) = try_compile(&more) else {
+            return Err(TestCaseError::reject("no policy"));
+        };
+        let found = difference(&policy, &stricter);
+        let widens = found.changes.iter().find(|change| change.widens);
+        prop_assert!(widens.is_none(), "{:#?}\n{}", widens, more);
+    }
+}
+
+fn check_difference(before: &str, after: &str, points: &[Point]) -> Result<(), TestCaseError> {
+    let (Some(one), Some(other)) = (try_compile(before).0, try_compile(after).0) else {
+        return Err(TestCaseError::reject("no policy"));
+    };
+    let found = difference(&one, &other);
+    prop_assert!(found.not_compared.is_empty(), "{:?}", found.not_compared);
+    let is_real = |point: &&Point| is_possible(&one, point) && is_possible(&other, point);
+    for point in points.iter().filter(is_real) {
+        let (was, is) = (effective(&one, point), effective(&other, point));
+        let widens = found.changes.iter().any(|change| change.widens);
+        let narrows = found.changes.iter().any(|change| change.narrows);
+        prop_assert!(
+            is.verdict >= was.verdict || widens,
+            "{:#?}\n{}\n---\n{}",
+            point,
+            before,
+            after
+        );
+        prop_assert!(
+            is.verdict <= was.verdict || narrows,
+            "{:#?}\n{}\n---\n{}",
+            point,
+            before,
+            after
+        );
+    }
+    // Each part is decided as the policies decide its witness.
+    let selectors = Selectors::default();
+    let space = Space::new(&[&one, &other], &selectors).expect("patterns that can be compared");
+    for part in space.parts(|part| !space.is_same(part)).take(200) {
+        let part = part.expect("patterns that can be compared");
+        for (side, policy) in [&one, &other].into_iter().enumerate() {
+            let outcome = space.outcome(&part, side).expect("a policy");
+            let decision = effective(policy, &space.point(&part, side));
+            let said = |it: &Decision| {
+                (
+                    it.verdict,
+                    it.would,
+                    it.rule.name.clone(),
+                    it.addresses.clone(),
+                )
+            };
+            prop_assert_eq!(
+                said(&outcome.decision),
+                said(&decision),
+                "{:#?}\n{}\n---\n{}",
+                part,
+                before,
+                after
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The same with many more cases: `cargo test --release --lib -- --ignored random_pairs`.
+#[test]
+#[ignore = "takes an hour: for a nightly run"]
+fn a_hundred_thousand_random_pairs_are_compared() {
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 100_000,
+        max_global_rejects: 1_000_000,
+        ..ProptestConfig::default()
+    });
+    let all = (policy(), policy(), any::<(bool, bool)>(), vec(point(), 24));
+    let ran = runner.run(&all, |(before, after, inspected, points)| {
+        check_difference(
+            &inspecting(before, inspected.0),
+            &inspecting(after, inspected.1),
+            &points,
+        )
+    });
+    ran.expect("each difference is exact");
 }

@@ -1,5 +1,7 @@
 //! Sets of ports, as intervals.
 
+use std::fmt;
+
 /// A set of ports: intervals in order, that neither overlap nor touch.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub(in crate::policy) struct PortSet(Vec<(u16, u16)>);
@@ -89,6 +91,26 @@ impl PortSet {
         usual
             .or_else(lowest)
             .or_else(|| self.0.first().map(|(first, _)| *first))
+    }
+}
+
+/// `443`, `80, 443`, `1-79, 81-65535`, `all`. Port 0 is left out: no flow has it.
+impl fmt::Display for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.contains(1) && self.0.first().is_some_and(|(_, last)| *last == u16::MAX) {
+            return f.write_str("all");
+        }
+        let shown = self.0.iter().filter(|(_, last)| *last > 0);
+        for (at, (first, last)) in shown.enumerate() {
+            let first = (*first).max(1);
+            let gap = if at == 0 { "" } else { ", " };
+            if first == *last {
+                write!(f, "{gap}{first}")?;
+            } else {
+                write!(f, "{gap}{first}-{last}")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 mod decision;
 mod defaults;
 mod diagnostics;
+mod differences;
 mod exceptions;
 mod explaining;
 mod invariants;

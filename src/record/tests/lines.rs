@@ -23,6 +23,8 @@ async fn every_kind_of_line_fits_the_schema() {
     recorder.event(&Event::PolicyLoaded {
         digest: "abc".into(),
         generation: 1,
+        copy: Some("abc".into()),
+        change: "narrower".into(),
     });
     recorder.event(&Event::PolicyRejected {
         digest: "abc".into(),

@@ -352,6 +352,8 @@ async fn events_of_callers_leave_room_to_those_of_the_gate() {
         recorder.event(&Event::PolicyLoaded {
             digest: "abc".into(),
             generation,
+            copy: Some("abc".into()),
+            change: "narrower".into(),
         });
     }
     drop(stalled);

@@ -1,0 +1,222 @@
+//! `tidegate diff`: what changes from one policy to another.
+
+mod render;
+mod side;
+
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use crate::policy::{self, Change, Difference, Relation};
+
+use super::{Answer, print};
+
+use render::Shown;
+use side::{Side, SideError};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Diff {
+    /// Two policies: files, folders with a tidegate.toml, or `REV:PATH` of this git repository; or
+    /// one range of revisions: `main..HEAD`, `main...HEAD` (from the best common ancestor).
+    #[arg(value_name = "POLICY", required = true, num_args = 1..=2)]
+    policies: Vec<String>,
+    /// The file in the commits, from the top of the repository [default: tidegate.toml].
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// Exit with 1 unless the second policy is `equal`, `narrower` (no flow reaches more), or
+    /// `no-wider-in=TIER` (no flow of callers in that tier does).
+    #[arg(long, value_name = "WHAT")]
+    require: Option<Requirement>,
+    /// How the answer is printed.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        conflicts_with = "json"
+    )]
+    format: Format,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How the answer is printed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// For a terminal.
+    Text,
+    /// For a comment on a pull request.
+    Markdown,
+    /// Annotations of GitHub Actions.
+    Github,
+}
+
+/// What the second policy has to be.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Requirement {
+    Equal,
+    Narrower,
+    NoWiderIn(String),
+}
+
+impl FromStr for Requirement {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.strip_prefix("no-wider-in=")) {
+            ("equal", _) => Ok(Self::Equal),
+            ("narrower", _) => Ok(Self::Narrower),
+            (_, Some(tier)) if !tier.is_empty() => Ok(Self::NoWiderIn(tier.to_owned())),
+            _ => Err("write `equal`, `narrower` or `no-wider-in=TIER`"),
+        }
+    }
+}
+
+impl Requirement {
+    /// The change that is against it.
+    fn broken_by<'d>(&self, difference: &'d Difference) -> Option<&'d Change> {
+        let mut changes = difference.changes.iter();
+        match self {
+            Self::Equal => changes.next(),
+            Self::Narrower => changes.find(|change| change.widens),
+            Self::NoWiderIn(tier) => {
+                changes.find(|change| change.widens && change.tiers.iter().any(|it| **it == **tier))
+            }
+        }
+    }
+
+    fn as_words(&self) -> String {
+        match self {
+            Self::Equal => "equal".to_owned(),
+            Self::Narrower => "narrower".to_owned(),
+            Self::NoWiderIn(tier) => format!("no-wider-in={tier}"),
+        }
+    }
+}
+
+impl Diff {
+    /// A comparison of two files, printed as text or JSON.
+    pub(super) fn of_files(files: [String; 2], json: bool) -> Self {
+        Self {
+            policies: files.into(),
+            path: None,
+            require: None,
+            format: Format::Text,
+            json,
+        }
+    }
+
+    /// Yes, unless something is required and does not hold.
+    pub(super) fn perform(self) -> Answer {
+        let places = match side::places(&self.policies, self.path.as_deref()) {
+            Ok(places) => places,
+            Err(text) => return say(Answer::Wrong, &text),
+        };
+        let catalogue = policy::built_in();
+        let [before, after] = places.map(|place| Side::read(&place, &catalogue));
+        let (before, after) = match (before, after) {
+            (Ok(before), Ok(after)) => (before, after),
+            (Err(error), _) | (_, Err(error)) => return trouble(&error),
+        };
+        if let Some(Requirement::NoWiderIn(tier)) = &self.require
+            && after.policy.tier(tier).is_none()
+        {
+            let text = format!("--require no-wider-in={tier}: the second policy has no such tier");
+            return say(Answer::Wrong, &text);
+        }
+        let mut difference = policy::difference(&before.policy, &after.policy);
+        for change in &mut difference.changes {
+            change.before.location = before.rename(&change.before.location).into();
+            change.after.location = after.rename(&change.after.location).into();
+            if let Some(file) = &after.file {
+                let file = crate::diag::shell_word(&file.display().to_string());
+                change.witness.command += &format!(" --config {file}");
+            }
+        }
+        let required = self.require.as_ref().map(|requirement| {
+            let broken = requirement.broken_by(&difference);
+            let holds = broken.is_none() && difference.not_compared.is_empty();
+            (requirement.as_words(), holds, broken)
+        });
+        let shown = Shown {
+            before: &before,
+            after: &after,
+            difference: &difference,
+            others: &changed_sections(&before, &after),
+            required: required
+                .as_ref()
+                .map(|(words, holds, broken)| (words.as_str(), *holds, *broken)),
+        };
+        if self.json {
+            print::json(&as_json(&shown));
+        } else {
+            print::out(&match self.format {
+                Format::Text => shown.text(),
+                Format::Markdown => shown.markdown(),
+                Format::Github => shown.github(),
+            });
+        }
+        Answer::whether(required.is_none_or(|(_, holds, _)| holds))
+    }
+}
+
+fn say(answer: Answer, text: &str) -> Answer {
+    print::err(&format!("tidegate: {text}\n"));
+    answer
+}
+
+fn trouble(error: &SideError) -> Answer {
+    match error {
+        SideError::Wrong(text) => say(Answer::Wrong, text),
+        SideError::Findings(text) => {
+            print::err(text);
+            say(
+                Answer::Wrong,
+                "a policy that does not load cannot be compared",
+            )
+        }
+        SideError::Git(error) => say(Answer::Failed, &error.to_string()),
+    }
+}
+
+/// The names of sections that are not compared and that differ.
+fn changed_sections(before: &Side, after: &Side) -> Vec<String> {
+    let of = |name: &str, side: &Side| -> Vec<String> {
+        let all = side.others.iter().filter(|(known, _)| known == name);
+        all.map(|(_, text)| text.clone()).collect()
+    };
+    let names = before.others.iter().chain(&after.others);
+    let names: std::collections::BTreeSet<&str> = names.map(|(name, _)| name.as_str()).collect();
+    let changed = names
+        .into_iter()
+        .filter(|name| of(name, before) != of(name, after));
+    changed.map(str::to_owned).collect()
+}
+
+fn as_json(shown: &Shown<'_>) -> Value {
+    let side = |side: &Side| json!({ "policy": side.label, "digest": side.digest });
+    json!({
+        "before": side(shown.before),
+        "after": side(shown.after),
+        "relation": shown.difference.relation,
+        "changes": shown.difference.changes,
+        "not_compared": shown.difference.not_compared,
+        "other_sections": shown.others,
+        "required": shown.required.map(|(words, holds, broken)| json!({
+            "what": words,
+            "holds": holds,
+            "counterexample": broken.map(|change| &change.witness),
+        })),
+    })
+}
+
+/// The relation, as a sentence about the second policy.
+fn relation(relation: Relation) -> &'static str {
+    match relation {
+        Relation::Equal => "equal: every flow is decided alike",
+        Relation::Narrower => "narrower: no flow reaches more, some reach less",
+        Relation::Wider => "wider: no flow reaches less, some reach more",
+        Relation::Both => "both: some flows reach more, some less",
+        Relation::SameReach => "same reach: every flow reaches the same, in another way",
+    }
+}

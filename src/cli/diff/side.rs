@@ -1,0 +1,241 @@
+//! The two policies of a comparison: from a file, a folder, or a commit.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::config::{self, LoadedPolicy};
+use crate::diag::{self, Diagnostic, Severity};
+use crate::policy::{self, Catalogue, Policy};
+use crate::vcs::{Commit, Repository, RevisionError};
+
+/// The file of a folder.
+const FILE: &str = "tidegate.toml";
+
+/// One of the two policies.
+#[derive(Debug)]
+pub(super) struct Side {
+    /// What the reader wrote: a path, or a revision and a path.
+    pub(super) label: String,
+    pub(super) digest: String,
+    pub(super) policy: Policy,
+    /// Every key of the sections that are not policy, by section.
+    pub(super) others: Vec<(String, String)>,
+    /// The file, where it is one that `--config` can name.
+    pub(super) file: Option<PathBuf>,
+    /// What stands for the folder of a commit in the places of rules.
+    renamed: Option<(String, String)>,
+    /// The files of a commit; they are removed at the end.
+    _folder: Option<TempDir>,
+}
+
+/// Why there is no policy.
+#[derive(Debug)]
+pub(super) enum SideError {
+    /// The words are wrong; for a person.
+    Wrong(String),
+    /// The policy does not load: drawn findings.
+    Findings(String),
+    /// `git` failed.
+    Git(RevisionError),
+}
+
+/// Where a policy is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Place {
+    /// A file, or a folder with one.
+    File(PathBuf),
+    /// A file in a commit: the revision, and the path from the top of the repository, if it was
+    /// written.
+    Revision(String, Option<String>),
+}
+
+impl From<RevisionError> for SideError {
+    fn from(error: RevisionError) -> Self {
+        Self::Git(error)
+    }
+}
+
+/// The places that the words of a command name: `A B`, or `A..B` with a path.
+pub(super) fn places(words: &[String], path: Option<&str>) -> Result<[Place; 2], String> {
+    let revision = |text: &str| Place::Revision(text.to_owned(), path.map(str::to_owned));
+    match words {
+        [range] if !Path::new(range).exists() => {
+            let parts = range
+                .split_once("...")
+                .map(|(one, other)| (one, other, true));
+            let parts = parts.or_else(|| range.split_once("..").map(|(a, b)| (a, b, false)));
+            let Some((one, other, from_base)) = parts else {
+                return Err(format!(
+                    "`{range}` is neither two policies nor a range: write `A B`, or `main..HEAD`"
+                ));
+            };
+            let head = |text: &str| if text.is_empty() { "HEAD" } else { text }.to_owned();
+            let (one, other) = (head(one), head(other));
+            if from_base {
+                return Ok([revision(&format!("{one}...{other}")), revision(&other)]);
+            }
+            Ok([revision(&one), revision(&other)])
+        }
+        [one, other] => Ok([place(one, path), place(other, path)]),
+        _ => Err("two policies are compared: write `A B`, or `main..HEAD`".to_owned()),
+    }
+}
+
+fn place(text: &str, path: Option<&str>) -> Place {
+    if Path::new(text).exists() || text.ends_with(".toml") && !text.contains(':') {
+        return Place::File(PathBuf::from(text));
+    }
+    match text.split_once(':') {
+        Some((revision, path)) => Place::Revision(revision.to_owned(), Some(path.to_owned())),
+        None => Place::Revision(text.to_owned(), path.map(str::to_owned)),
+    }
+}
+
+impl Side {
+    /// Reads and compiles the policy at a place. `catalogue` is that of this program.
+    pub(super) fn read(place: &Place, catalogue: &Catalogue) -> Result<Self, SideError> {
+        match place {
+            Place::File(path) => Self::of_file(path, catalogue),
+            Place::Revision(revision, path) => {
+                Self::of_revision(revision, path.as_deref(), catalogue)
+            }
+        }
+    }
+
+    fn of_file(path: &Path, catalogue: &Catalogue) -> Result<Self, SideError> {
+        let file = if path.is_dir() {
+            path.join(FILE)
+        } else {
+            path.to_owned()
+        };
+        let label = file.display().to_string();
+        let side = Self::load(&file, label, None, catalogue)?;
+        Ok(Self {
+            file: Some(file),
+            ..side
+        })
+    }
+
+    fn of_revision(
+        revision: &str,
+        path: Option<&str>,
+        catalogue: &Catalogue,
+    ) -> Result<Self, SideError> {
+        let repository = Repository::around(Path::new("."))?;
+        let commit = commit(&repository, revision)?;
+        let path = path.unwrap_or(FILE);
+        let folder = TempDir::new().map_err(RevisionError::from)?;
+        // What is included may stand in any file that ends like this one.
+        let wanted = |name: &str| name == path || name.ends_with(".toml");
+        repository.write_files(&commit, wanted, folder.path())?;
+        let top = folder.path().canonicalize().map_err(RevisionError::from)?;
+        let mut file = top.join(path);
+        if file.is_dir() {
+            file = file.join(FILE);
+        }
+        let short = revision.split("...").next().unwrap_or(revision);
+        let label = format!("{short}:{path}");
+        if !file.is_file() {
+            let message = format!("{label}: the commit has no such file; write `REV:PATH`");
+            return Err(SideError::Wrong(message));
+        }
+        let renamed = (format!("{}/", top.display()), format!("{short}:"));
+        let side = Self::load(&file, label, Some(renamed), catalogue)?;
+        Ok(Self {
+            _folder: Some(folder),
+            ..side
+        })
+    }
+
+    fn load(
+        file: &Path,
+        label: String,
+        renamed: Option<(String, String)>,
+        catalogue: &Catalogue,
+    ) -> Result<Self, SideError> {
+        let (loaded, mut findings) = config::load_policy(file);
+        let compiled = loaded.as_ref().and_then(|loaded| {
+            let (policy, more) = policy::compile(&loaded.policy, catalogue);
+            findings.extend(more);
+            policy
+        });
+        let (Some(loaded), Some(policy)) = (loaded, compiled) else {
+            findings.retain(|finding| finding.severity == Severity::Error);
+            return Err(SideError::Findings(drawn(&findings, renamed.as_ref())));
+        };
+        if let Some(missing) = findings.iter().find(|it| it.code == "include-empty") {
+            return Err(SideError::Findings(drawn(
+                std::slice::from_ref(missing),
+                renamed.as_ref(),
+            )));
+        }
+        Ok(Self {
+            digest: loaded.digest.to_string(),
+            others: other_sections(&loaded),
+            label,
+            policy,
+            file: None,
+            renamed,
+            _folder: None,
+        })
+    }
+
+    /// A place as the reader knows it: `main:policy/web.toml:31`.
+    pub(super) fn rename(&self, location: &str) -> String {
+        match &self.renamed {
+            Some((folder, name)) => location.replace(folder, name),
+            None => location.to_owned(),
+        }
+    }
+}
+
+fn drawn(findings: &[Diagnostic], renamed: Option<&(String, String)>) -> String {
+    let text = diag::render(findings, false);
+    match renamed {
+        Some((folder, name)) => text.replace(folder, name),
+        None => text,
+    }
+}
+
+/// `A...B` is the best common ancestor of both.
+fn commit(repository: &Repository, revision: &str) -> Result<Commit, RevisionError> {
+    match revision.split_once("...") {
+        Some((one, other)) => {
+            let (one, other) = (repository.commit(one)?, repository.commit(other)?);
+            repository.merge_base(&one, &other)
+        }
+        None => repository.commit(revision),
+    }
+}
+
+/// The sections that are not compared, each with its text.
+fn other_sections(loaded: &LoadedPolicy) -> Vec<(String, String)> {
+    const POLICY: [&str; 14] = [
+        "always",
+        "catalogue",
+        "destination",
+        "exception",
+        "group",
+        "include",
+        "mcp",
+        "never",
+        "refusal",
+        "repository",
+        "rule",
+        "tier",
+        "tiers",
+        "trial",
+    ];
+    let mut others: Vec<(String, String)> = Vec::new();
+    for source in &loaded.sources {
+        let table: toml::Table = toml::from_str(&source.text).unwrap_or_default();
+        for (name, value) in table {
+            if !POLICY.contains(&name.as_str()) {
+                others.push((name, value.to_string()));
+            }
+        }
+    }
+    others.sort();
+    others
+}

@@ -1,0 +1,207 @@
+//! Branches that two policies decide alike, without a look at their flows.
+//!
+//! The decision depends on the rules that may match, on the tier, and on what the policy says of the
+//! host. Where all three are the same in both policies, no flow differs.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use crate::name::{Host, Target};
+use crate::policy::compiled::Policy;
+use crate::policy::conditions::NamedConditions;
+use crate::policy::index::RuleId;
+use crate::policy::query::{GroupSet, TierId};
+use crate::policy::rule::Rule;
+use crate::policy::servers::ServerId;
+
+/// What rules say, as numbers that are equal for rules that say the same.
+#[derive(Debug, Default)]
+pub(super) struct Meanings {
+    /// For each policy and rule: with its callers, and without them.
+    rules: Vec<Vec<[u32; 2]>>,
+    /// For each policy and tier.
+    tiers: Vec<Vec<String>>,
+}
+
+impl Meanings {
+    pub(super) fn new(policies: &[&Policy]) -> Self {
+        let mut known: HashMap<String, u32> = HashMap::new();
+        let mut number = |text: String| {
+            let next = u32::try_from(known.len()).unwrap_or(u32::MAX);
+            *known.entry(text).or_insert(next)
+        };
+        let rules = policies.iter().map(|policy| {
+            let rules = policy.rules.iter().map(|rule| {
+                let bare = requests(policy, rule);
+                let whole = format!("{}{bare}", callers(policy, rule));
+                [number(whole), number(bare)]
+            });
+            rules.collect()
+        });
+        let rules = rules.collect();
+        let tiers = policies.iter().map(|policy| {
+            let tiers = policy.tiers.ids();
+            tiers.map(|tier| of_tier(policy, tier)).collect()
+        });
+        Self {
+            rules,
+            tiers: tiers.collect(),
+        }
+    }
+
+    /// Whether each policy has the same rules in the same order.
+    pub(super) fn are_same(&self, rules: &[Vec<RuleId>], with_callers: bool) -> bool {
+        let meaning = |side: usize, id: &RuleId| {
+            let of = self.rules.get(side).and_then(|all| all.get(*id as usize));
+            of.map(|[whole, bare]| if with_callers { *whole } else { *bare })
+        };
+        let Some((first, others)) = rules.split_first() else {
+            return true;
+        };
+        (1..).zip(others).all(|(side, other)| {
+            let first = first.iter().map(|id| meaning(0, id));
+            first.eq(other.iter().map(|id| meaning(side, id)))
+        })
+    }
+
+    /// Whether each policy says the same of its tier.
+    pub(super) fn are_same_tiers(&self, tiers: &[TierId]) -> bool {
+        let of = |(side, tier): (usize, &TierId)| {
+            self.tiers
+                .get(side)
+                .and_then(|all| all.get(usize::from(tier.0)))
+        };
+        let mut all = tiers.iter().enumerate().map(of);
+        let first = all.next();
+        all.all(|it| Some(it) == first)
+    }
+
+    /// Whether each policy says the same of its tiers, one after the other.
+    pub(super) fn all_tiers_are_same(&self) -> bool {
+        self.tiers.windows(2).all(|pair| match pair {
+            [one, other] => one == other,
+            _ => true,
+        })
+    }
+}
+
+/// Whether each policy says the same of a host.
+pub(super) fn say_the_same_of(policies: &[&Policy], host: &Host) -> bool {
+    let mut all = policies.iter().map(|policy| of_host(policy, host));
+    let first = all.next();
+    all.all(|it| Some(it) == first)
+}
+
+fn callers(policy: &Policy, rule: &Rule) -> String {
+    let from = &rule.from;
+    let tiers = policy.tiers.ids();
+    let tiers = tiers.filter(|tier| from.tiers & tier.bit() != 0);
+    let tiers: Vec<&str> = tiers.map(|tier| &**policy.tier_name(tier)).collect();
+    let mut groups: Vec<&str> = policy
+        .group_names(GroupSet(from.groups))
+        .map(|name| &**name)
+        .collect();
+    groups.sort_unstable();
+    format!(
+        "{tiers:?}{groups:?}{:?}{:?}",
+        from.repositories, from.subjects
+    )
+}
+
+/// All but the callers and hosts of a rule.
+fn requests(policy: &Policy, rule: &Rule) -> String {
+    let (to, does) = (&rule.to, &rule.does);
+    let unless = rule.unless.as_deref().map(|unless| {
+        let credentials = &unless.credentials;
+        format!("{:?}{credentials:?}", unless.min_age)
+    });
+    let paths: Vec<_> = does
+        .paths
+        .iter()
+        .flat_map(|path| path.patterns().next())
+        .collect();
+    let mut text = format!(
+        "{:?}{}{:?}{:?}{:?}{:?}{:?}{paths:?}{unless:?}{:?}",
+        rule.verdict,
+        rule.is_list,
+        to.categories,
+        to.ports,
+        to.networks,
+        does.actions,
+        does.methods,
+        rule.grant,
+    );
+    if let Some(named) = does.named.as_deref() {
+        let _ = write!(text, "{}", of_names(policy, named));
+    }
+    text
+}
+
+fn of_names(policy: &Policy, named: &NamedConditions) -> String {
+    let server = |id: &ServerId| {
+        let server = policy.servers.get(*id);
+        server.map(|it| {
+            (
+                it.name.clone(),
+                it.target.to_string(),
+                it.path.path().to_owned(),
+            )
+        })
+    };
+    let servers: Vec<_> = named.servers.iter().map(server).collect();
+    format!(
+        "{servers:?}{:?}{:?}{:?}{:?}{:?}{:?}",
+        named.operations,
+        named.repositories,
+        named.packages,
+        named.refs,
+        named.tools,
+        named.mcp_methods
+    )
+}
+
+fn of_tier(policy: &Policy, tier: TierId) -> String {
+    let tier = policy.tiers.tier(tier);
+    format!(
+        "{:?}{:?}{}{}{:?}",
+        tier.mode, tier.default, tier.opaque, tier.ech, tier.inspect
+    )
+}
+
+fn of_host(policy: &Policy, host: &Host) -> String {
+    let target = Target {
+        host: host.clone(),
+        port: 443,
+    };
+    let label = policy.label(&target);
+    let splits = label.entry.map_or(&[][..], |entry| &entry.splits);
+    let splits: Vec<_> = splits
+        .iter()
+        .map(|split| {
+            let pattern = split.pattern.patterns().next();
+            (split.category, pattern.map(|it| it.as_str()), split.upgrade)
+        })
+        .collect();
+    let categories = policy.possible_categories(&target);
+    let upstreams: Vec<_> = categories
+        .iter()
+        .map(|category| policy.routing.upstream(host, category))
+        .collect();
+    let inspected: Vec<bool> = categories
+        .iter()
+        .map(|category| policy.routing.inspects(host, category))
+        .collect();
+    let servers = policy
+        .servers
+        .all()
+        .filter(|server| server.target.host == *host);
+    let servers: Vec<_> = servers
+        .map(|it| (&it.name, it.target.port, it.path.path()))
+        .collect();
+    format!(
+        "{:?}{:?}{:?}{splits:?}{upstreams:?}{inspected:?}{servers:?}",
+        label.category,
+        label.ports,
+        policy.service_of(&target),
+    )
+}

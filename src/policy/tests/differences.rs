@@ -1,0 +1,197 @@
+//! The difference of two policies, in words.
+
+use super::*;
+
+/// A change in one line: direction, verdicts, hosts, ports, tiers, what else.
+fn lines(before: &str, after: &str) -> Vec<String> {
+    let found = difference(&with_rules(before), &with_rules(after));
+    assert!(found.not_compared.is_empty(), "{:?}", found.not_compared);
+    found.changes.iter().map(line).collect()
+}
+
+fn line(change: &Change) -> String {
+    let direction = match (change.widens, change.narrows) {
+        (true, true) => "both",
+        (true, false) => "widens",
+        (false, true) => "narrows",
+        (false, false) => "changes",
+    };
+    let tiers: Vec<&str> = change.tiers.iter().map(|tier| &**tier).collect();
+    format!(
+        "{direction} {} by {} -> {} by {}: {} at {} in {}{}{}",
+        change.before.verdict,
+        change.before.rule,
+        change.after.verdict,
+        change.after.rule,
+        change.hosts.join(" "),
+        change.ports,
+        tiers.join(" "),
+        change
+            .callers
+            .iter()
+            .map(|it| format!(" {it}"))
+            .collect::<String>(),
+        change
+            .besides
+            .iter()
+            .map(|it| format!("; {it}"))
+            .collect::<String>(),
+    )
+}
+
+const WEB: &str = "[[rule]]\nid = \"web\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+                   to.hosts = [\"docs.example\"]\n";
+
+#[test]
+fn the_same_policy_with_other_names_and_places_is_equal() {
+    let other = format!("# moved\n\n{}", WEB.replace("\"web\"", "\"docs\""));
+    let found = difference(&with_rules(WEB), &with_rules(&other));
+    assert_eq!(found.relation, Relation::Equal, "{:#?}", found.changes);
+    let split = "[[rule]]\nid = \"a\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+                 to.hosts = [\"docs.example\"]\nto.ports = [443]\n\
+                 [[rule]]\nid = \"b\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+                 to.hosts = [\"docs.example\"]\nto.ports = [80]\n";
+    // The one rule is for 443, and for 80 in plain HTTP; the two are for both in either.
+    assert_eq!(
+        lines(WEB, split),
+        [
+            "widens deny by tier.standard.default -> allow by a: docs.example at 443 in standard",
+            "widens deny by tier.standard.default -> allow by b: docs.example at 80 in standard",
+        ]
+    );
+}
+
+#[test]
+fn a_host_more_widens_and_a_host_less_narrows() {
+    let more = WEB.replace("[\"docs.example\"]", "[\"docs.example\", \"wiki.example\"]");
+    assert_eq!(
+        lines(WEB, &more),
+        [
+            "widens deny by tier.standard.default -> allow by web: wiki.example at 80, 443 in standard"
+        ]
+    );
+    assert_eq!(
+        lines(&more, WEB),
+        [
+            "narrows allow by web -> deny by tier.standard.default: wiki.example at 80, 443 in standard"
+        ]
+    );
+    let found = difference(&with_rules(WEB), &with_rules(&more));
+    assert_eq!(found.relation, Relation::Wider);
+    let witness = &found.changes[0].witness;
+    assert_eq!(
+        witness.command,
+        "tidegate explain wiki.example:443 --tier standard"
+    );
+}
+
+#[test]
+fn grants_are_differences() {
+    let with = |grant: &str| format!("{WEB}{grant}");
+    let of = |grant: &str| lines(WEB, &with(grant));
+    let addresses = of("grant.addresses = [\"10.2.0.0/16\"]\n");
+    assert_eq!(
+        addresses,
+        [
+            "widens allow by web -> allow by web: docs.example at 80, 443 in standard; \
+          may reach private addresses in 10.2.0.0/16"
+        ]
+    );
+    let raw = of("grant.raw = true\n");
+    assert!(
+        raw[0].ends_with("; may pass bytes that are not TLS"),
+        "{raw:?}"
+    );
+    let upgrade = of("grant.upgrade = true\n");
+    assert!(upgrade[0].contains("may pass an upgrade"), "{upgrade:?}");
+    // Messages of MCP to a host that is no server are seen, and denied, where TLS is inspected.
+    let inspect = of("grant.inspect = true\n");
+    assert!(
+        inspect.iter().all(|line| line.starts_with("narrows")),
+        "{inspect:?}"
+    );
+    let sealed = "; may no longer pass TLS without inspection";
+    assert!(
+        inspect.iter().any(|line| line.ends_with(sealed)),
+        "{inspect:?}"
+    );
+    let halves = with("grant.addresses = [\"10.2.0.0/17\", \"10.2.128.0/17\"]\n");
+    let whole = with("grant.addresses = [\"10.2.0.0/16\"]\n");
+    assert_eq!(lines(&halves, &whole), [""; 0]);
+}
+
+#[test]
+fn a_request_that_a_tunnel_now_carries_is_wider() {
+    let rule = format!("{WEB}does.methods = [\"GET\"]\ngrant.inspect = true\n");
+    let opaque = rule.replace("grant.inspect = true\n", "");
+    let found = lines(&rule, &opaque);
+    let carried =
+        "widens deny by tier.standard.default -> allow by web: docs.example at 443 in standard";
+    assert!(found.contains(&carried.to_owned()), "{found:#?}");
+}
+
+#[test]
+fn tiers_groups_and_repositories_are_differences() {
+    let observe = compiled(&TIERS.replace(
+        "[tier.restricted]\n",
+        "[tier.restricted]\nmode = \"observe\"\n",
+    ));
+    let found = difference(&compiled(TIERS), &observe);
+    assert_eq!(found.relation, Relation::Wider);
+    assert!(
+        found.changes.iter().all(|change| change.after.observed),
+        "{:#?}",
+        found.changes
+    );
+
+    let listed = "[[repository]]\nmatch = \"github.com/acme/payments\"\ntier = \"restricted\"\n";
+    let found = lines("", listed);
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("of github.com/acme/payments")),
+        "{found:#?}"
+    );
+    assert!(
+        found.iter().all(|line| line.contains("restricted")),
+        "{found:#?}"
+    );
+
+    let group = |member: &str| {
+        format!("[group.web]\nmembers = [\"subject:{member}\"]\n{WEB}from.groups = [\"web\"]\n")
+    };
+    let found = lines(&group("ana@acme.example"), &group("*@acme.example"));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(
+        found[0].starts_with("widens deny by tier.standard.default -> allow by web"),
+        "{found:?}"
+    );
+    assert!(found[0].contains("as x@acme.example"), "{found:?}");
+}
+
+#[test]
+fn labels_are_differences() {
+    let label = "[[destination]]\ncategory = \"model-api\"\nhosts = [\"m.example\"]\n";
+    let found = lines("", label);
+    assert!(
+        found.contains(
+            &"widens deny by tier.standard.default -> allow by tier.standard.allow: \
+                         m.example at 443 in standard; category model-api instead of unknown, for \
+                         sessions that are narrowed by category"
+                .to_owned()
+        ),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn a_deny_of_a_network_narrows_what_names_may_resolve_into() {
+    let deny =
+        format!("{WEB}[[rule]]\nid = \"no\"\nverdict = \"deny\"\nto.hosts = [\"8.8.0.0/16\"]\n");
+    let found = lines(WEB, &deny);
+    assert!(
+        found.iter().any(|line| line.contains("docs.example")
+            && line.contains("may no longer resolve into 8.8.0.0/16")),
+        "{found:#?}"
+    );
+}

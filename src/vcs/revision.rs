@@ -1,0 +1,234 @@
+//! Files as they stand in a commit, asked of `git`.
+//!
+//! The repository may be an agent's to write, and its configuration names programs. The commands that
+//! are run here (`rev-parse`, `merge-base`, `ls-tree`, `cat-file`) start none of them: no hook, pager,
+//! file monitor, filter or helper of a remote. Objects are not fetched, replacement objects are not
+//! followed, and variables like `GIT_DIR` are not passed on. What is read is bounded.
+
+use std::io::{self, Read, Write};
+use std::path::{Component, Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How often a run of `git` is looked at.
+const POLL: Duration = Duration::from_millis(2);
+/// A run that was looked at so often (20 seconds) is ended.
+const MAX_POLLS: usize = 10_000;
+/// The most that one run prints, in bytes.
+const MAX_OUTPUT: u64 = 64 << 20;
+/// The largest file that is taken, in bytes.
+const MAX_FILE: u64 = 8 << 20;
+/// The most files that are taken of a commit.
+const MAX_FILES: usize = 1000;
+
+/// Why a file of a commit was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum RevisionError {
+    /// `git` could not be started, or did not answer.
+    #[error("git cannot be run: {0}")]
+    Run(#[from] io::Error),
+    /// `git` refused.
+    #[error("git {command}: {said}")]
+    Git {
+        /// The command.
+        command: &'static str,
+        /// The first line that it wrote to standard error.
+        said: String,
+    },
+    /// More than is taken.
+    #[error(
+        "the commit has more than {MAX_FILES} such files, or larger ones than {MAX_FILE} bytes"
+    )]
+    TooMuch,
+    /// A name that would leave the folder.
+    #[error("the commit has a file with the name {0:?}")]
+    Name(String),
+}
+
+/// A repository that `git` is asked about.
+#[derive(Clone, Debug)]
+pub struct Repository {
+    folder: PathBuf,
+}
+
+/// A commit, in hex.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Commit(pub String);
+
+impl Repository {
+    /// The repository that a folder lies in.
+    pub fn around(folder: &Path) -> Result<Self, RevisionError> {
+        let start = Self {
+            folder: folder.to_owned(),
+        };
+        let top = start.ask("rev-parse", &["--show-toplevel"])?;
+        let top = String::from_utf8_lossy(&top);
+        Ok(Self {
+            folder: PathBuf::from(top.trim_end_matches('\n')),
+        })
+    }
+
+    /// The top folder.
+    pub fn top(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The commit that a revision names.
+    pub fn commit(&self, revision: &str) -> Result<Commit, RevisionError> {
+        let wanted = format!("{revision}^{{commit}}");
+        let words = ["--verify", "--quiet", "--end-of-options", &wanted];
+        let found = self.ask("rev-parse", &words).map_err(|error| match error {
+            RevisionError::Git { command, said } if said.is_empty() => RevisionError::Git {
+                command,
+                said: format!("there is no revision `{revision}`"),
+            },
+            error => error,
+        })?;
+        Ok(Commit(String::from_utf8_lossy(&found).trim().to_owned()))
+    }
+
+    /// The best common ancestor of two commits.
+    pub fn merge_base(&self, one: &Commit, other: &Commit) -> Result<Commit, RevisionError> {
+        let found = self.ask("merge-base", &[&one.0, &other.0])?;
+        Ok(Commit(String::from_utf8_lossy(&found).trim().to_owned()))
+    }
+
+    /// Writes the files of a commit that `wanted` names into a folder, with their paths. Links and
+    /// submodules are left out.
+    pub fn write_files(
+        &self,
+        commit: &Commit,
+        wanted: impl Fn(&str) -> bool,
+        to: &Path,
+    ) -> Result<(), RevisionError> {
+        let listed = self.ask("ls-tree", &["-r", "-z", "--full-tree", "-l", &commit.0])?;
+        let mut files: Vec<(String, String)> = Vec::new();
+        for entry in listed.split(|byte| *byte == 0).filter(|it| !it.is_empty()) {
+            let entry = String::from_utf8_lossy(entry);
+            let Some((about, path)) = entry.split_once('\t') else {
+                continue;
+            };
+            let [mode, "blob", blob, size] = *about.split_ascii_whitespace().collect::<Vec<_>>()
+            else {
+                continue;
+            };
+            if !["100644", "100755"].contains(&mode) || !wanted(path) {
+                continue;
+            }
+            if files.len() >= MAX_FILES || size.parse::<u64>().is_ok_and(|size| size > MAX_FILE) {
+                return Err(RevisionError::TooMuch);
+            }
+            files.push((path.to_owned(), blob.to_owned()));
+        }
+        for (path, blob) in files {
+            let inside = Path::new(&path);
+            if !inside
+                .components()
+                .all(|it| matches!(it, Component::Normal(_)))
+            {
+                return Err(RevisionError::Name(path));
+            }
+            let text = self.ask("cat-file", &["blob", &blob])?;
+            let file = to.join(inside);
+            if let Some(folder) = file.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            std::fs::File::create(file)?.write_all(&text)?;
+        }
+        Ok(())
+    }
+
+    /// The text of one file of a commit; `None` where there is none.
+    pub fn file(&self, commit: &Commit, path: &str) -> Result<Option<String>, RevisionError> {
+        let listed = self.ask(
+            "ls-tree",
+            &["-z", "--full-tree", "-l", &commit.0, "--", path],
+        )?;
+        let entry = String::from_utf8_lossy(&listed);
+        let entry = entry.trim_end_matches('\0');
+        let about = entry.split_once('\t').map_or("", |(about, _)| about);
+        let [mode, "blob", blob, size] = *about.split_ascii_whitespace().collect::<Vec<_>>() else {
+            return Ok(None);
+        };
+        if !["100644", "100755"].contains(&mode) {
+            return Ok(None);
+        }
+        if size.parse::<u64>().is_ok_and(|size| size > MAX_FILE) {
+            return Err(RevisionError::TooMuch);
+        }
+        let text = self.ask("cat-file", &["blob", blob])?;
+        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Runs `git` and returns what it prints.
+    fn ask(&self, command: &'static str, words: &[&str]) -> Result<Vec<u8>, RevisionError> {
+        let mut git = Command::new("git");
+        git.env_clear()
+            .envs(kept_variables())
+            .args(["--no-pager", "--no-replace-objects", "--no-optional-locks"])
+            .args(["-c", "protocol.allow=never", "-c", "core.fsmonitor=false"])
+            .arg("-C")
+            .arg(&self.folder)
+            .arg(command)
+            .args(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = git.spawn()?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let said = std::thread::spawn(move || read_some(err, 4096));
+        let printed = std::thread::spawn(move || read_some(out, MAX_OUTPUT));
+        let status = wait(&mut child)?;
+        let printed = printed.join().unwrap_or_default();
+        let said = said.join().unwrap_or_default();
+        if status.success() {
+            return Ok(printed);
+        }
+        let said = String::from_utf8_lossy(&said);
+        let first = said.lines().next().unwrap_or_default();
+        Err(RevisionError::Git {
+            command,
+            said: first.trim_start_matches("fatal: ").to_owned(),
+        })
+    }
+}
+
+/// The variables that `git` is given: where programs are, where its user is at home, and that it
+/// fetches nothing and asks nothing.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "git is found as the user of this process finds it"
+)]
+fn kept_variables() -> Vec<(&'static str, String)> {
+    let mut kept = vec![
+        ("GIT_NO_LAZY_FETCH", "1".to_owned()),
+        ("GIT_TERMINAL_PROMPT", "0".to_owned()),
+        ("LC_ALL", "C".to_owned()),
+    ];
+    for name in ["PATH", "HOME"] {
+        kept.extend(std::env::var(name).ok().map(|value| (name, value)));
+    }
+    kept
+}
+
+fn read_some(pipe: Option<impl Read>, most: u64) -> Vec<u8> {
+    let mut read = Vec::new();
+    if let Some(pipe) = pipe {
+        // What is there is what is used; the status says whether it is whole.
+        let _ = pipe.take(most).read_to_end(&mut read);
+    }
+    read
+}
+
+/// Waits for a child, at most [`MAX_POLLS`] times.
+fn wait(child: &mut Child) -> io::Result<std::process::ExitStatus> {
+    for _ in 0..MAX_POLLS {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(POLL);
+    }
+    child.kill()?;
+    child.wait()?;
+    Err(io::ErrorKind::TimedOut.into())
+}

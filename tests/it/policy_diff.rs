@@ -1,0 +1,302 @@
+//! `tidegate diff`, as a reviewer and as CI run it.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::kit::{Outcome, Program};
+
+const TIERS: &str = "[tiers]\norder = [\"standard\", \"restricted\"]\n\
+    [tier.standard]\nallow = [\"package-registry:read\"]\n[tier.restricted]\n";
+
+fn rule(id: &str, hosts: &[&str]) -> String {
+    format!(
+        "\n[[rule]]\nid = \"{id}\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
+         to.hosts = {hosts:?}\n"
+    )
+}
+
+fn write(folder: &Path, name: &str, text: &str) {
+    let file = folder.join(name);
+    std::fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+    std::fs::write(file, text).expect("a file");
+}
+
+fn diff(folder: &Path, words: &[&str]) -> Outcome {
+    Program::new(env!("CARGO_BIN_EXE_tidegate"), folder)
+        .args(&["diff"])
+        .args(words)
+        .within(folder)
+        .run()
+}
+
+fn git(folder: &Path, words: &[&str]) {
+    let identity = ["-c", "user.name=ana", "-c", "user.email=ana@acme.example"];
+    Program::new("git", folder)
+        .args(&identity)
+        .args(words)
+        .within(folder)
+        .run()
+        .succeeded();
+}
+
+/// A folder with two policies.
+fn two(before: &str, after: &str) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    write(folder.path(), "a.toml", before);
+    write(folder.path(), "b/tidegate.toml", after);
+    folder
+}
+
+#[test]
+fn a_reviewer_reads_what_changes_on_one_screen() {
+    let before = format!("{TIERS}{}", rule("web", &["docs.example", "old.example"]));
+    let after = format!(
+        "{TIERS}{}grant.addresses = [\"10.2.0.0/16\"]\n",
+        rule("web", &["docs.example", "*.wiki.example"])
+    );
+    let folder = two(&before, &after);
+
+    let shown = diff(folder.path(), &["a.toml", "b"]);
+
+    assert_eq!(shown.code, Some(0), "{shown:#?}");
+    assert!(shown.stdout.lines().all(|line| line.chars().count() <= 100));
+    insta::assert_snapshot!(shown.stdout, @r"
+    before    a.toml
+    after     b/tidegate.toml
+
+    WIDENS    deny → allow  *.wiki.example, ports 80, 443
+      callers tier standard
+      before  tier.standard.default (a.toml:3)
+      after   web (b/tidegate.toml:8)
+      flows   tunnels, http requests, e.g. GET /
+      see     tidegate explain x.wiki.example:443 --tier standard --config b/tidegate.toml
+
+    WIDENS    allow, as before  docs.example, ports 80, 443
+      callers tier standard
+      also    may reach private addresses in 10.2.0.0/16
+      before  web (a.toml:8)
+      after   web (b/tidegate.toml:8)
+      flows   tunnels, http requests, e.g. GET /
+      see     tidegate explain docs.example:443 --tier standard --config b/tidegate.toml
+
+    NARROWS   allow → deny  old.example, ports 80, 443
+      callers tier standard
+      before  web (a.toml:8)
+      after   tier.standard.default (b/tidegate.toml:3)
+      flows   tunnels, http requests, e.g. GET /
+      see     tidegate explain old.example:443 --tier standard --config b/tidegate.toml
+
+    result    both: some flows reach more, some less
+    ");
+}
+
+#[test]
+fn a_requirement_that_does_not_hold_ends_with_1_and_a_counterexample() {
+    let folder = two(
+        &format!("{TIERS}{}", rule("web", &["docs.example"])),
+        &format!("{TIERS}{}", rule("web", &["docs.example", "wiki.example"])),
+    );
+    let folder = folder.path();
+    for what in ["equal", "narrower", "no-wider-in=standard"] {
+        let outcome = diff(folder, &["a.toml", "b", "--require", what]);
+        assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+        outcome
+            .showed(&format!("required  {what}: does not hold"))
+            .showed("callers in tier standard wiki.example:443");
+    }
+    for (words, what) in [
+        (["b", "a.toml"], "narrower"),
+        (["a.toml", "b"], "no-wider-in=restricted"),
+    ] {
+        let outcome = diff(folder, &[words[0], words[1], "--require", what]);
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    }
+    let unknown = diff(folder, &["a.toml", "b", "--require", "no-wider-in=strict"]);
+    assert_eq!(unknown.code, Some(2), "{unknown:#?}");
+}
+
+#[test]
+fn what_a_witness_says_is_what_explain_says() {
+    let folder = two(
+        &format!("{TIERS}{}", rule("web", &["docs.example"])),
+        &format!("{TIERS}{}", rule("web", &["docs.example", "wiki.example"])),
+    );
+    let shown = diff(folder.path(), &["a.toml", "b", "--json"]).succeeded();
+    let value: serde_json::Value = serde_json::from_str(&shown.stdout).expect("JSON");
+    assert_eq!(value["relation"], "wider");
+    let command = value["changes"][0]["witness"]["command"]
+        .as_str()
+        .expect("a command");
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    let explained = Program::new(env!("CARGO_BIN_EXE_tidegate"), folder.path())
+        .args(&words)
+        .within(folder.path())
+        .run();
+    assert_eq!(explained.code, Some(0), "{command}: {explained:#?}");
+    explained.showed("allow by web");
+}
+
+#[test]
+fn revisions_are_compared_as_their_commits_have_them() {
+    let folder = TempDir::new().expect("a folder");
+    let folder = folder.path();
+    git(folder, &["init", "-q", "-b", "main"]);
+    write(folder, "tidegate.toml", "include = [\"policy/*.toml\"]\n");
+    write(folder, "policy/tiers.toml", TIERS);
+    write(folder, "policy/web.toml", &rule("web", &["docs.example"]));
+    git(folder, &["add", "."]);
+    git(folder, &["commit", "-q", "-m", "one"]);
+    git(folder, &["checkout", "-q", "-b", "change"]);
+    write(
+        folder,
+        "policy/web.toml",
+        &rule("web", &["docs.example", "wiki.example"]),
+    );
+    git(folder, &["commit", "-q", "-a", "-m", "two"]);
+    // The working copy does not count.
+    write(folder, "policy/web.toml", &rule("web", &["*.example"]));
+
+    let shown = diff(folder, &["main..change", "--require", "narrower"]);
+    assert_eq!(shown.code, Some(1), "{shown:#?}");
+    let shown = shown
+        .showed("main:tidegate.toml")
+        .showed("change:policy/web.toml:3")
+        .showed("wiki.example");
+    assert!(!shown.shows("*.example"), "{shown:#?}");
+
+    let one = diff(
+        folder,
+        &["main:tidegate.toml", "change:tidegate.toml", "--json"],
+    )
+    .succeeded();
+    let same = diff(folder, &["main...change", "--json"]).succeeded();
+    let changes = |outcome: &Outcome| {
+        let value: serde_json::Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+        value["changes"].as_array().expect("a list").len()
+    };
+    assert_eq!((changes(&one), changes(&same)), (1, 1));
+
+    let none = diff(folder, &["main..nowhere"]);
+    assert_eq!(none.code, Some(4), "{none:#?}");
+    none.showed("there is no revision `nowhere`");
+}
+
+#[test]
+fn a_repository_that_names_programs_starts_none() {
+    let folder = TempDir::new().expect("a folder");
+    let folder = folder.path();
+    git(folder, &["init", "-q", "-b", "main"]);
+    write(folder, "tidegate.toml", TIERS);
+    write(folder, ".gitattributes", "* filter=evil diff=evil\n");
+    git(folder, &["add", "."]);
+    git(folder, &["commit", "-q", "-m", "one"]);
+    let program = folder.join("evil.sh");
+    let ran = folder.join("ran");
+    write(
+        folder,
+        "evil.sh",
+        &format!("#!/bin/sh\ntouch {}\ncat\n", ran.display()),
+    );
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("a mode");
+    let program = program.to_str().expect("a path");
+    for key in [
+        "core.pager",
+        "core.fsmonitor",
+        "core.sshCommand",
+        "core.hooksPath",
+        "filter.evil.smudge",
+        "filter.evil.clean",
+        "diff.evil.textconv",
+        "pager.cat-file",
+    ] {
+        git(folder, &["config", key, program]);
+    }
+    let shown = diff(folder, &["HEAD:tidegate.toml", "HEAD:tidegate.toml"]).succeeded();
+    shown.showed("equal");
+    assert!(!ran.exists(), "a program of the repository ran");
+}
+
+#[test]
+fn markdown_and_annotations_hold_what_a_policy_can_put_into_them() {
+    let folder = two(
+        TIERS,
+        &format!(
+            "{TIERS}{}from.subjects = [\"*`|::error::b\"]\n",
+            rule("web", &["docs.example"])
+        ),
+    );
+    let markdown = diff(folder.path(), &["a.toml", "b", "--format", "markdown"]).succeeded();
+    let row = markdown
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("| **WIDENS**"));
+    let row = row.unwrap_or_else(|| panic!("{markdown:#?}"));
+    assert!(row.contains("'\\|::error::b"), "{row}");
+    let github = diff(folder.path(), &["a.toml", "b", "--format", "github"]).succeeded();
+    let lines: Vec<&str> = github.stdout.lines().collect();
+    assert!(
+        lines[0].starts_with("::warning file=b/tidegate.toml,line="),
+        "{lines:?}"
+    );
+    assert!(
+        lines.iter().all(|line| !line.starts_with("::error")),
+        "{lines:?}"
+    );
+}
+
+#[test]
+fn the_script_for_pull_requests_posts_the_difference_and_requires_what_it_is_told() {
+    let folder = TempDir::new().expect("a folder");
+    let folder = folder.path();
+    git(folder, &["init", "-q", "-b", "main"]);
+    write(folder, "tidegate.toml", TIERS);
+    git(folder, &["add", "."]);
+    git(folder, &["commit", "-q", "-m", "one"]);
+    git(folder, &["checkout", "-q", "-b", "change"]);
+    write(
+        folder,
+        "tidegate.toml",
+        &format!("{TIERS}{}", rule("web", &["docs.example"])),
+    );
+    git(folder, &["commit", "-q", "-a", "-m", "two"]);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/ci/policy-diff.sh");
+    let programs = Path::new(env!("CARGO_BIN_EXE_tidegate"))
+        .parent()
+        .expect("a folder");
+    let path = std::env::var("PATH").expect("PATH");
+    let path = format!("{}:{path}", programs.display());
+    let summary = folder.join("summary.md");
+    let run = |required: &str| {
+        Program::new(script, folder)
+            .args(&["main", "change"])
+            .env("PATH", &path)
+            .env("GITHUB_ACTIONS", "true")
+            .env("GITHUB_STEP_SUMMARY", summary.to_str().expect("a path"))
+            .env("TIDEGATE_REQUIRE", required)
+            .within(folder)
+            .run()
+    };
+
+    let outcome = run("no-wider-in=restricted").succeeded();
+    assert!(
+        outcome
+            .stdout
+            .starts_with("::warning file=tidegate.toml,line="),
+        "{outcome:#?}"
+    );
+    let comment = std::fs::read_to_string(folder.join("policy-diff.md")).expect("a comment");
+    assert!(comment.contains("| **WIDENS** | deny → allow"), "{comment}");
+    assert!(
+        std::fs::read_to_string(&summary)
+            .expect("a summary")
+            .contains("docs.example")
+    );
+    assert_eq!(run("no-wider-in=standard").code, Some(1));
+    for file in ["github.yml", "gitlab.yml"] {
+        let file = Path::new(script).with_file_name(file);
+        let text = std::fs::read_to_string(file).expect("a file");
+        assert!(text.contains("/usr/share/tidegate/ci/policy-diff.sh"));
+    }
+}
