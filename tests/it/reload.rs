@@ -139,6 +139,9 @@ fn a_new_policy_is_on_record_with_what_changes_and_kept_for_an_auditor() {
         allow("files", HOST, 8443)
     ));
 
+    until("both policies are on record", || {
+        gate.records().named("policy_loaded").len() == 2
+    });
     let loaded = gate.records().named("policy_loaded");
     let said = |at: usize| loaded[at].text("tidegate.policy.change").to_owned();
     assert_eq!(said(0), "the first policy of this gate");
