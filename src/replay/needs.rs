@@ -107,7 +107,7 @@ pub struct Needs {
     pub jobs: Names,
     /// The tiers that observe, by the records.
     pub observing: BTreeSet<String>,
-    needs: HashMap<Need, Seen>,
+    by_need: HashMap<Need, Seen>,
     fetches: HashMap<u64, i64>,
     hasher: DefaultHashBuilder,
 }
@@ -153,12 +153,9 @@ impl Needs {
             return;
         };
         self.flows += 1;
-        let now = match Judge::new(policy, "").weigh(&line) {
-            Ok((_, [now, _])) => now,
-            Err(_) => {
-                self.undetermined += 1;
-                return;
-            }
+        let Ok((_, [now, _])) = Judge::new(policy, "").weigh(&line) else {
+            self.undetermined += 1;
+            return;
         };
         let day = text(line.timestamp.get(..10).unwrap_or_default());
         let passes = now.effect.enforced() == Verdict::Allow;
@@ -178,15 +175,15 @@ impl Needs {
         if line.would.is_none() && !scope.refused {
             return;
         }
-        let fetched = session.and_then(|session| self.fetches.get(&session));
-        let after = |last: &i64| (0..=AFTER_FETCH).contains(&(at.as_second() - last));
-        let after_fetch = fetched.is_some_and(after);
+        let last_fetch = session.and_then(|session| self.fetches.get(&session));
+        let is_near = |last: &i64| (0..=AFTER_FETCH).contains(&(at.as_second() - last));
+        let after_fetch = last_fetch.is_some_and(is_near);
         self.need(policy, &line, now, &day, session, after_fetch);
     }
 
     /// The needs, those with most flows first.
     pub fn all(&self) -> Vec<(&Need, &Seen)> {
-        let mut all: Vec<_> = self.needs.iter().collect();
+        let mut all: Vec<_> = self.by_need.iter().collect();
         all.sort_by(|(one, of_one), (other, of_other)| {
             of_other
                 .flows
@@ -215,11 +212,11 @@ impl Needs {
             port: flow.target.port,
             request: flow.request.as_ref().map(|_| does(line)),
         };
-        if self.needs.len() >= MAX_NEEDS && !self.needs.contains_key(&need) {
+        if self.by_need.len() >= MAX_NEEDS && !self.by_need.contains_key(&need) {
             self.more += 1;
             return;
         }
-        let seen = self.needs.entry(need).or_insert_with(|| Seen {
+        let seen = self.by_need.entry(need).or_insert_with(|| Seen {
             flows: 0,
             days: BTreeMap::new(),
             repositories: BTreeSet::new(),

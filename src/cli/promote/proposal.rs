@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::name::{HostName, is_of_shared_domain, is_public_suffix, is_relay};
+use crate::policy::source::Destination;
 use crate::policy::{Catalogue, Policy};
 use crate::replay::{Need, Needs, Seen};
 
@@ -205,7 +206,7 @@ fn companions(
     let beside = files.filter(|it| {
         it.ecosystem.as_ref() == Some(ecosystem) && *it.category.get_ref() == key.category
     });
-    let names: BTreeSet<String> = beside.flat_map(|it| it.names()).collect();
+    let names: BTreeSet<String> = beside.flat_map(Destination::names).collect();
     let is_seen = |name: &String| needs.iter().any(|(need, _)| need.host == *name);
     let passes = |name: &String| {
         let facts = crate::policy::Facts::default();
@@ -344,7 +345,7 @@ impl Proposed<'_> {
         let sessions = self.needs.iter().map(|(_, seen)| seen.sessions()).max();
         let (first, last) = (days.first(), days.last());
         let span = match first.zip(last) {
-            Some((first, last)) if first == last => first.to_string(),
+            Some((first, last)) if first == last => (*first).clone(),
             Some((first, last)) => format!("{first} to {last}"),
             None => String::new(),
         };

@@ -9,7 +9,7 @@ use crate::replay::{Need, Needs, Seen};
 
 use super::super::init::diff;
 use super::super::print;
-use super::proposal::Proposal;
+use super::proposal::{Proposal, Proposed};
 use super::readiness::Readiness;
 
 /// Needs of one kind that are printed; all are in the JSON.
@@ -39,7 +39,7 @@ pub(super) fn text(
         &format!("{} flows on {days} days; {observing}", needs.flows),
     );
     line("pass already", &needs.covered.to_string());
-    let proposed: u64 = proposal.rules.iter().map(|rule| rule.flows()).sum();
+    let proposed: u64 = proposal.rules.iter().map(Proposed::flows).sum();
     line(
         "proposed",
         &format!("{proposed} by {} rules", proposal.rules.len()),

@@ -126,7 +126,7 @@ impl Add {
             return Err(wrong(format!("{}: not read", file.display())));
         };
         let after = edit::add_behind(before, line, &made.text);
-        self.try_out(&config, &made)?;
+        try_out(&config, &made)?;
         if !self.dry_run {
             edit::replace(&file, before, &after).map_err(|error| (Answer::Failed, error))?;
             let reload = Loaded::new(Some(path), &crate::policy::built_in());
@@ -207,27 +207,27 @@ impl Add {
             location: now.location,
         })
     }
+}
 
-    /// Runs the trial before anything is written.
-    fn try_out(&self, config: &Config, made: &Made) -> Result<(), (Answer, String)> {
-        let path = config.path.clone().unwrap_or_default();
-        let first = config.sources.first().map(|source| &*source.text);
-        let text = edit::at_end(first.unwrap_or_default(), &made.text);
-        let (_, policy) = edit::compile(&path, &text).map_err(|findings| {
-            print::err(&diag::render(&findings, print::colour()));
-            (
-                Answer::No,
-                "not written: the trial does not hold".to_owned(),
-            )
-        })?;
-        let results = run_trials(&policy);
-        let mut own = results.iter().filter(|result| *result.name == *made.name);
-        if own.any(|result| *result.entry == *made.entry && result.ok) {
-            return Ok(());
-        }
-        let message = "not written: the trial was not run".to_owned();
-        Err((Answer::Failed, message))
+/// Runs the trial before anything is written.
+fn try_out(config: &Config, made: &Made) -> Result<(), (Answer, String)> {
+    let path = config.path.clone().unwrap_or_default();
+    let first = config.sources.first().map(|source| &*source.text);
+    let text = edit::at_end(first.unwrap_or_default(), &made.text);
+    let (_, policy) = edit::compile(&path, &text).map_err(|findings| {
+        print::err(&diag::render(&findings, print::colour()));
+        (
+            Answer::No,
+            "not written: the trial does not hold".to_owned(),
+        )
+    })?;
+    let results = run_trials(&policy);
+    let mut own = results.iter().filter(|result| *result.name == *made.name);
+    if own.any(|result| *result.entry == *made.entry && result.ok) {
+        return Ok(());
     }
+    let message = "not written: the trial was not run".to_owned();
+    Err((Answer::Failed, message))
 }
 
 /// The facts of the caller that a trial names: as few as come to the same decision.
@@ -248,9 +248,10 @@ impl Caller {
         tier: &str,
         now: &Outcome,
     ) -> Result<Self, String> {
-        let verified = match line.is_repository_verified() {
-            true => line.repository.as_deref(),
-            false => line.repository_verified.as_deref(),
+        let verified = if line.is_repository_verified() {
+            line.repository.as_deref()
+        } else {
+            line.repository_verified.as_deref()
         };
         let repository: Option<Arc<str>> = verified.map(Arc::from);
         let user: Option<Arc<str>> = line.user.as_deref().map(Arc::from);
