@@ -207,10 +207,13 @@ impl<'p> Judge<'p> {
         let [first, ..] = &now;
         if was.is_same(first.effect) {
             // A flow whose way out failed has that as its reason.
-            let failed = &*line.verdict == "error" || line.exception.is_some();
+            let failed = &*line.verdict == "error";
+            // Which exceptions are in force, and what is left of them, is not judged again.
+            let spent = line.reason.as_deref() == Some(Reason::ExceptionSpent.code());
             let by_same = |it: &Outcome| {
-                line.rule.as_deref() == Some(&*it.rule)
-                    && (failed || line.reason.as_deref() == Some(&*it.reason))
+                let same_reason = line.reason.as_deref() == Some(&*it.reason);
+                let same_rule = line.rule.as_deref() == Some(&*it.rule);
+                line.exception.is_some() || same_rule && (failed || spent || same_reason)
             };
             return Judged::Same {
                 by_other_rule: !now.iter().any(by_same),
@@ -309,9 +312,15 @@ impl<'p> Judge<'p> {
     ) -> Result<Outcome, Undetermined> {
         let decision = self.policy.decide(&flow.query(who));
         let mut outcome = Outcome::of(&decision, flow);
-        // A reviewer let the flow pass, or a ledger's entry did: a fact like any other.
-        if line.exception.is_some() && line.is_allowed() && decision.verdict == Verdict::Ask {
-            outcome.effect.verdict = Verdict::Allow;
+        // An exception or approval let the flow pass: a fact like any other. None lifts the floor.
+        let refuses = decision.would.unwrap_or(decision.verdict) != Verdict::Allow;
+        let excepted = line.exception.is_some() && line.is_allowed();
+        if excepted && refuses && decision.reason != Reason::AddressDenied {
+            outcome.effect = Effect {
+                verdict: Verdict::Allow,
+                would: None,
+                inspected: None,
+            };
             return Ok(outcome);
         }
         if decision.verdict != Verdict::Allow {
