@@ -4,8 +4,9 @@
 //! changed no longer has its name. A process with the uid of the gate can remove copies; the records
 //! still name them.
 
+use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -175,10 +176,9 @@ fn is_digest(text: &str) -> bool {
 }
 
 fn hex(text: &str) -> String {
-    let digest = digest(&SHA256, text.as_bytes());
-    digest
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let mut hex = String::new();
+    for byte in digest(&SHA256, text.as_bytes()).as_ref() {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }

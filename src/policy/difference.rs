@@ -267,9 +267,11 @@ fn relation(changes: &[Change]) -> Relation {
 /// What changes for the flows of a part; `None` where nothing does.
 fn delta(part: &Part, before: &Outcome, after: &Outcome) -> Option<Delta> {
     let (one, other) = (&before.decision, &after.decision);
-    let mut delta = Delta::default();
-    delta.narrows = other.verdict > one.verdict;
-    delta.widens = other.verdict < one.verdict;
+    let mut delta = Delta {
+        narrows: other.verdict > one.verdict,
+        widens: other.verdict < one.verdict,
+        besides: Vec::new(),
+    };
     let observed = |decision: &Decision| decision.would;
     if one.verdict == other.verdict && observed(one) != observed(other) {
         delta.besides.push(match other.would {

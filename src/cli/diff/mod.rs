@@ -130,7 +130,8 @@ impl Diff {
             change.after.location = after.rename(&change.after.location).into();
             if let Some(file) = &after.file {
                 let file = crate::diag::shell_word(&file.display().to_string());
-                change.witness.command += &format!(" --config {file}");
+                change.witness.command.push_str(" --config ");
+                change.witness.command.push_str(&file);
             }
         }
         let required = self.require.as_ref().map(|requirement| {

@@ -83,7 +83,7 @@ pub(super) fn places(words: &[String], path: Option<&str>) -> Result<[Place; 2],
 }
 
 fn place(text: &str, path: Option<&str>) -> Place {
-    if Path::new(text).exists() || text.ends_with(".toml") && !text.contains(':') {
+    if Path::new(text).exists() || is_toml(text) && !text.contains(':') {
         return Place::File(PathBuf::from(text));
     }
     match text.split_once(':') {
@@ -127,7 +127,7 @@ impl Side {
         let path = path.unwrap_or(FILE);
         let folder = TempDir::new().map_err(RevisionError::from)?;
         // What is included may stand in any file that ends like this one.
-        let wanted = |name: &str| name == path || name.ends_with(".toml");
+        let wanted = |name: &str| name == path || is_toml(name);
         repository.write_files(&commit, wanted, folder.path())?;
         let top = folder.path().canonicalize().map_err(RevisionError::from)?;
         let mut file = top.join(path);
@@ -188,6 +188,10 @@ impl Side {
             None => location.to_owned(),
         }
     }
+}
+
+fn is_toml(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|end| end == "toml")
 }
 
 fn drawn(findings: &[Diagnostic], renamed: Option<&(String, String)>) -> String {

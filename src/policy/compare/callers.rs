@@ -18,6 +18,9 @@ pub(super) type Groups = Vec<GroupSet>;
 /// The tier of a caller, for each policy.
 pub(super) type TierIds = Vec<TierId>;
 
+/// A repository, and the tier in which each policy lists it.
+type Listed = (Option<String>, Vec<Option<TierId>>);
+
 /// Which callers there are.
 #[derive(Debug)]
 pub(super) struct Callers<'p> {
@@ -29,7 +32,7 @@ pub(super) struct Callers<'p> {
     /// A user of each kind, and none, with the groups that the name gives.
     subjects: Vec<(Option<String>, Groups)>,
     /// A repository of each kind, and none, with the tier in which each policy lists it.
-    repositories: Vec<(Option<String>, Vec<Option<TierId>>)>,
+    repositories: Vec<Listed>,
     /// Whether every policy makes the same caller of the same evidence.
     alike: bool,
 }
@@ -311,10 +314,7 @@ fn subjects(
 }
 
 /// A repository of each kind, and none, with the tier in which each policy lists it.
-fn repositories(
-    policies: &[&Policy],
-    rules: &[&Rule],
-) -> Result<Vec<(Option<String>, Vec<Option<TierId>>)>, TooComplex> {
+fn repositories(policies: &[&Policy], rules: &[&Rule]) -> Result<Vec<Listed>, TooComplex> {
     let listed = policies.iter().enumerate().flat_map(|(side, policy)| {
         let listed = policy.callers.repositories.iter();
         listed.map(move |(pattern, tier)| (pattern, (side, *tier)))
@@ -392,7 +392,7 @@ fn names_of_groups(policies: &[&Policy]) -> BTreeSet<String> {
 
 /// The group of that name, a bit for each policy.
 fn groups_named(policies: &[&Policy], name: &str) -> Vec<u128> {
-    let bit = |policy: &&Policy| policy.callers.find(name).map_or(0, |group| group.bit());
+    let bit = |policy: &&Policy| policy.callers.find(name).map_or(0, GroupId::bit);
     policies.iter().map(bit).collect()
 }
 

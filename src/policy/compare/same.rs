@@ -10,6 +10,7 @@ use crate::name::{Host, Target};
 use crate::policy::compiled::Policy;
 use crate::policy::conditions::NamedConditions;
 use crate::policy::index::RuleId;
+use crate::policy::pattern::Pattern;
 use crate::policy::query::{GroupSet, TierId};
 use crate::policy::rule::Rule;
 use crate::policy::servers::ServerId;
@@ -118,7 +119,7 @@ fn requests(policy: &Policy, rule: &Rule) -> String {
     let paths: Vec<_> = does
         .paths
         .iter()
-        .flat_map(|path| path.patterns().next())
+        .filter_map(|path| path.patterns().next())
         .collect();
     let mut text = format!(
         "{:?}{}{:?}{:?}{:?}{:?}{:?}{paths:?}{unless:?}{:?}",
@@ -179,7 +180,7 @@ fn of_host(policy: &Policy, host: &Host) -> String {
         .iter()
         .map(|split| {
             let pattern = split.pattern.patterns().next();
-            (split.category, pattern.map(|it| it.as_str()), split.upgrade)
+            (split.category, pattern.map(Pattern::as_str), split.upgrade)
         })
         .collect();
     let categories = policy.possible_categories(&target);

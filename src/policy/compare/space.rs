@@ -136,7 +136,9 @@ impl Selectors {
         let mut hostless = Vec::new();
         for (at, (rule, patterns)) in written.iter().enumerate().rev() {
             let Ok(at) = u32::try_from(at) else { continue };
-            patterns.iter().for_each(|pattern| hosts.add(pattern, at));
+            for pattern in patterns {
+                hosts.add(pattern, at);
+            }
             // Names may resolve into a network.
             if rule.to.hosts == 0 || !rule.to.networks.is_empty() {
                 hostless.push(at);
@@ -309,13 +311,12 @@ impl<'p> Space<'p> {
         }
         let key = self.split_key(part);
         let known = self.splits.borrow().get(&key).cloned();
-        let cells = match known {
-            Some(cells) => cells,
-            None => {
-                let cells: Arc<[Cell]> = self.cells(part)?.into();
-                self.splits.borrow_mut().insert(key, cells.clone());
-                cells
-            }
+        let cells = if let Some(cells) = known {
+            cells
+        } else {
+            let cells: Arc<[Cell]> = self.cells(part)?.into();
+            self.splits.borrow_mut().insert(key, cells.clone());
+            cells
         };
         let parts = cells.iter().filter_map(|cell| self.within(part, cell));
         Ok(parts.collect())
@@ -559,7 +560,7 @@ impl<'p> Space<'p> {
     /// One of the flows of a part, as a policy sees it.
     pub(in crate::policy) fn point(&self, part: &Part, side: usize) -> Point {
         let mut point = part.witness.clone();
-        point.who = self.who(part, side);
+        point.who = Self::who(part, side);
         if let Some(request) = &mut point.request {
             if let Some(call) = &mut request.facts.mcp {
                 call.server = part.servers.get(side).cloned().flatten();
@@ -578,7 +579,7 @@ impl<'p> Space<'p> {
     }
 
     /// The caller of a part, as a policy sees it.
-    fn who(&self, part: &Part, side: usize) -> Who {
+    fn who(part: &Part, side: usize) -> Who {
         Who {
             tier: part.tiers.get(side).copied().unwrap_or(TierId(0)),
             groups: part.groups.get(side).copied().unwrap_or_default(),
@@ -589,7 +590,7 @@ impl<'p> Space<'p> {
     fn decide_tunnel(&self, part: &Part, side: usize) -> Option<Decision> {
         let policy = self.policies.get(side)?;
         Some(policy.decide(&Query {
-            who: &self.who(part, side),
+            who: &Self::who(part, side),
             target: &part.witness.target,
             attempt: Attempt::Connect,
         }))
@@ -607,15 +608,12 @@ impl<'p> Space<'p> {
             }
             policy.decide(&query)
         };
-        Some(match part.tunnels.get(side) {
-            Some(tunnel) => Outcome::within(tunnel, decide),
-            None => {
-                let ech = policy.allows_ech(part.tiers.get(side).copied()?);
-                Outcome {
-                    ech,
-                    ..Outcome::of(decide())
-                }
-            }
+        if let Some(tunnel) = part.tunnels.get(side) {
+            return Some(Outcome::within(tunnel, decide));
+        }
+        Some(Outcome {
+            ech: policy.allows_ech(part.tiers.get(side).copied()?),
+            ..Outcome::of(decide())
         })
     }
 }

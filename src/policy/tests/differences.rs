@@ -17,8 +17,10 @@ fn line(change: &Change) -> String {
         (false, false) => "changes",
     };
     let tiers: Vec<&str> = change.tiers.iter().map(|tier| &**tier).collect();
-    format!(
-        "{direction} {} by {} -> {} by {}: {} at {} in {}{}{}",
+    let callers = change.callers.join(" ");
+    let besides = change.besides.join("; ");
+    let text = format!(
+        "{direction} {} by {} -> {} by {}: {} at {} in {} {callers}",
         change.before.verdict,
         change.before.rule,
         change.after.verdict,
@@ -26,17 +28,13 @@ fn line(change: &Change) -> String {
         change.hosts.join(" "),
         change.ports,
         tiers.join(" "),
-        change
-            .callers
-            .iter()
-            .map(|it| format!(" {it}"))
-            .collect::<String>(),
-        change
-            .besides
-            .iter()
-            .map(|it| format!("; {it}"))
-            .collect::<String>(),
-    )
+    );
+    let text = text.trim_end();
+    if besides.is_empty() {
+        text.to_owned()
+    } else {
+        format!("{text}; {besides}")
+    }
 }
 
 const WEB: &str = "[[rule]]\nid = \"web\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
