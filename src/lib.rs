@@ -75,8 +75,10 @@
 //! | parse | `from_connect` | `name/target.rs` | `proxy/tunnel/mod.rs` |
 //! | identify | `identify` | `proxy/connection/mod.rs` | `proxy/tunnel/mod.rs` |
 //! | | `present` | `identity/mod.rs` | `proxy/connection/mod.rs` |
-//! | decide | `judge` | `proxy/flow.rs` | `proxy/tunnel/mod.rs` |
-//! | | `decide` | `policy/answer.rs` | `proxy/flow.rs` |
+//! | decide | `judge_attempt` | `proxy/flow.rs` | `proxy/tunnel/mod.rs` |
+//! | | `decide` | `gate/approvals/approval.rs` | `proxy/flow.rs` |
+//! | | `decide` | `gate/snapshot.rs` | `gate/approvals/approval.rs` |
+//! | | `decide_with` | `policy/answer.rs` | `gate/snapshot.rs` |
 //! | resolve | `find` | `proxy/dial.rs` | `proxy/tunnel/mod.rs` |
 //! | | `route` | `dial/mod.rs` | `proxy/dial.rs` |
 //! | decision line | `settle` | `proxy/flow.rs` | `proxy/tunnel/mod.rs` |

@@ -72,15 +72,18 @@ async fn grant(
     State(gate): State<Arc<Gate>>,
     Extension(door): Extension<Door>,
     Extension(asker): Extension<Asker>,
-    Json(asked): Json<Asked>,
+    Json(wanted): Json<Asked>,
 ) -> Result<Response, Refused> {
     let (ledger, actor) = authorized(&gate, door, &asker)?;
-    let grant = granted(&gate, asked, &actor)?;
+    let grant = granted(&gate, wanted, &actor)?;
     let change = |_: &_| {
         let grant = Box::new(grant.clone());
         Ok(Change::ExceptionGranted { grant })
     };
-    let entry = ledger.append(&actor, change).await.map_err(refused)?;
+    let entry = ledger
+        .append(&actor, change)
+        .await
+        .map_err(|error| refused(&error))?;
     gate.refresh();
     let repeats = repeats(&ledger, &grant, gate.clock.now());
     let rule = (repeats >= MAX_REPEATS).then(|| rule_of(&grant));
@@ -139,7 +142,7 @@ fn granted(gate: &Gate, asked: Asked, actor: &Actor) -> Result<Grant, Refused> {
         Err(findings) => {
             let first = findings.first();
             let help = first.and_then(|it| it.help.clone()).unwrap_or_default();
-            let message = first.map(|it| it.message.to_string()).unwrap_or_default();
+            let message = first.map(|it| it.message.clone()).unwrap_or_default();
             Err(wrong(format!("{message}: {help}")))
         }
     }
@@ -176,7 +179,10 @@ async fn revoke(
             reason: revoke.reason.clone(),
         })
     };
-    let entry = ledger.append(&actor, change).await.map_err(refused)?;
+    let entry = ledger
+        .append(&actor, change)
+        .await
+        .map_err(|error| refused(&error))?;
     gate.refresh();
     Ok(Json(json!({ "id": revoke.id, "revision": entry.revision })).into_response())
 }
@@ -219,8 +225,8 @@ fn principal(door: Door, asker: &Asker) -> Result<String, Refused> {
     }
 }
 
-fn refused(error: LedgerError) -> Refused {
-    let (status, word) = match &error {
+fn refused(error: &LedgerError) -> Refused {
+    let (status, word) = match error {
         LedgerError::Refused(Reason::NoException(_)) => (StatusCode::NOT_FOUND, "not_found"),
         LedgerError::Refused(_) => (StatusCode::CONFLICT, "conflict"),
         LedgerError::Store(StoreError::Unknown(_)) => {

@@ -84,6 +84,10 @@ pub(super) struct Revoke {
 }
 
 #[derive(Debug, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each option, as clap has them"
+)]
 pub(super) struct List {
     /// Only those that end within a week.
     #[arg(long, group = "which")]
@@ -103,6 +107,11 @@ pub(super) struct List {
     json: bool,
     #[command(flatten)]
     door: Door,
+}
+
+/// What a key of an answer holds; null where there is no such key.
+fn at<'v>(value: &'v Value, key: &str) -> &'v Value {
+    value.get(key).unwrap_or(&Value::Null)
 }
 
 /// The control socket of the gate.
@@ -149,7 +158,7 @@ impl Grant {
             Ok(granted) => granted,
             Err(answer) => return answer,
         };
-        let text = |key: &str| print::clean(granted[key].as_str().unwrap_or_default(), 80);
+        let text = |key: &str| print::clean(at(&granted, key).as_str().unwrap_or_default(), 80);
         print::out(&format!("{}\n", text("id")));
         print::err(&format!(
             "tidegate: exception {} holds until {}; `tidegate exception revoke {}` ends it\n",
@@ -157,8 +166,8 @@ impl Grant {
             text("expires"),
             text("id")
         ));
-        if let Some(rule) = granted["rule"].as_str() {
-            let times = granted["repeats"].as_u64().unwrap_or_default();
+        if let Some(rule) = at(&granted, "rule").as_str() {
+            let times = at(&granted, "repeats").as_u64().unwrap_or_default();
             print::err(&format!(
                 "tidegate: the same was granted {times} times within 30 days: make it a rule\n\n{rule}"
             ));
@@ -183,8 +192,11 @@ impl List {
             Ok(listed) => listed,
             Err(answer) => return answer,
         };
-        let all = listed["exceptions"].as_array().cloned().unwrap_or_default();
-        let now: Option<Timestamp> = listed["now"].as_str().and_then(|it| it.parse().ok());
+        let all = at(&listed, "exceptions")
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let now: Option<Timestamp> = at(&listed, "now").as_str().and_then(|it| it.parse().ok());
         let shown: Vec<Value> = all.into_iter().filter(|it| self.shows(it, now)).collect();
         let replaced = shown.iter().any(|it| !is_denied_again(it));
         if self.json {
@@ -198,7 +210,7 @@ impl List {
     fn shows(&self, exception: &Value, now: Option<Timestamp>) -> bool {
         let state = exception["state"].as_str().unwrap_or_default();
         let has_ended = matches!(state, "expired" | "revoked");
-        let end = exception["grant"]["expires"].as_str();
+        let end = at(at(exception, "grant"), "expires").as_str();
         let end: Option<Timestamp> = end.and_then(|end| end.parse().ok());
         if self.expiring {
             let left = end.zip(now).map(|(end, now)| end.duration_since(now));
@@ -219,7 +231,10 @@ impl List {
             let grant = &exception["grant"];
             let word =
                 |value: &Value, longest| print::clean(value.as_str().unwrap_or_default(), longest);
-            let hosts = grant["to"]["hosts"].as_array().cloned().unwrap_or_default();
+            let hosts = at(at(grant, "to"), "hosts")
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             let hosts: Vec<String> = hosts.iter().map(|host| word(host, 60)).collect();
             let _ = writeln!(
                 text,
@@ -308,7 +323,7 @@ fn understood(
     if (200..300).contains(&status) {
         return Ok(document);
     }
-    let detail = document["detail"].as_str().unwrap_or(body.trim());
+    let detail = at(&document, "detail").as_str().unwrap_or(body.trim());
     let detail = print::clean(detail, 300);
     print::err(&format!("tidegate: {place} says {status}: {detail}\n"));
     Err(match status {

@@ -39,15 +39,12 @@ pub(super) struct ExceptionsSection {
 
 /// The name of the file beside the records.
 const FILE: &str = "ledger.db";
-const HOUR: Duration = Duration::from_secs(3600);
-const STALE_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600 * 168));
-const DAY: Duration = Duration::from_secs(3600 * 24);
-const LONGEST: (Duration, Duration) = (
-    Duration::from_secs(60),
-    Duration::from_secs(3600 * 24 * 3650),
-);
+const HOUR: Duration = Duration::from_hours(1);
+const STALE_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(168));
+const DAY: Duration = Duration::from_hours(24);
+const LONGEST: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24 * 3650));
 /// How long an exception may last where `[exceptions]` does not say.
-pub(super) const DEFAULT_LONGEST: Duration = Duration::from_secs(3600 * 24 * 90);
+pub(super) const DEFAULT_LONGEST: Duration = Duration::from_hours(24 * 90);
 
 /// The ledger that is written; `record` is the file of the records.
 pub(super) fn ledger(

@@ -243,7 +243,7 @@ fn compiled(
     let location = format!("ledger:{}", granted.revision);
     let compiled = policy.compile_grant(&granted.grant, &location);
     compiled.map(Arc::new).map_err(|findings| {
-        let first = findings.first().map(|finding| finding.message.to_string());
+        let first = findings.first().map(|finding| finding.message.clone());
         first.unwrap_or_default()
     })
 }
@@ -294,7 +294,7 @@ impl Gate {
     pub fn refresh(&self) {
         let snapshot = self.snapshot.load_full();
         self.refresh_exceptions(&snapshot);
-        self.flows.judge_again_excepted(&self, &snapshot);
+        self.flows.judge_again_excepted(self, &snapshot);
         self.exceptions_changed();
     }
 
@@ -336,7 +336,7 @@ async fn changed(revisions: &mut Option<tokio::sync::watch::Receiver<u64>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn pause(sleep: Option<Duration>) {

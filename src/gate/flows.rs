@@ -142,6 +142,15 @@ pub struct OpenFlow {
     wake: Notify,
 }
 
+/// What let a flow pass beside the rules.
+#[derive(Debug, Default)]
+pub struct PassedBy {
+    /// The approval, where one did.
+    pub approval: Option<Arc<str>>,
+    /// The exceptions.
+    pub exceptions: Vec<ByException>,
+}
+
 impl OpenFlow {
     /// A flow that has moved nothing yet.
     pub fn new(
@@ -149,11 +158,14 @@ impl OpenFlow {
         presented: Presented,
         target: Target,
         asked: Asked,
-        approval: Option<Arc<str>>,
+        passed_by: PassedBy,
         category: Category,
         tier: (TierId, Arc<GenerationMetrics>),
-        exceptions: Vec<ByException>,
     ) -> Self {
+        let PassedBy {
+            approval,
+            exceptions,
+        } = passed_by;
         let bytes = Counters::default();
         bytes
             .out

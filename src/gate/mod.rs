@@ -32,7 +32,7 @@ pub use advisory::Advisory;
 pub use ages::{Ages, Turn};
 pub use exception_report::{ExceptionReport, Now};
 pub use exceptions::ExceptionKeeper;
-pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, Place, TooMany};
+pub use flows::{Asked, Counters, Cut, Flows, OpenFlow, PassedBy, Place, TooMany};
 pub use held::{Held, Hold};
 pub use programs::ProgramRecord;
 pub use rates::{CallerRates, Delay, RATE_LIMIT_DELAY, RateKey, RateKind, RateLimited, Rates};

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::compiled::Policy;
-use super::exception::{Excepted, Exception, InForce};
+use super::exception::{Exception, InForce};
 use super::facts::RequestFacts;
 use super::floor::AddressFloor;
 use super::flow::Flow;
+use super::found::Found;
 use super::inspection::Inspection;
 use super::label::Label;
 use super::query::Query;
-use super::rule::{Fit, Miss, Rule};
+use super::rule::Rule;
 use super::tiers::Tier;
 use super::verdict::Verdict;
 
@@ -23,23 +24,6 @@ pub(super) struct Judgement<'p> {
     pub(super) label: Label<'p>,
     pub(super) inspection: Inspection<'p>,
     pub(super) found: Found<'p>,
-}
-
-/// The first rule of each kind that matches, and how near an allow came.
-#[derive(Debug, Default)]
-pub(super) struct Found<'p> {
-    pub(super) floor: AddressFloor,
-    deny: Option<&'p Rule>,
-    /// The deny that matches unless the package is old enough: the one that asks the most.
-    pub(super) unless_old: Option<&'p Rule>,
-    ask: Option<&'p Rule>,
-    allow: Option<&'p Rule>,
-    listed_ask: Option<&'p Rule>,
-    listed_allow: Option<&'p Rule>,
-    /// An allow for this caller and destination that lifts the flow over the floor.
-    pub(super) lifts: Option<&'p Rule>,
-    pub(super) near: Option<Miss>,
-    pub(super) excepted: Excepted<'p>,
 }
 
 /// The stage that decides.
@@ -83,36 +67,6 @@ impl Policy {
             label,
             inspection,
             found,
-        }
-    }
-}
-
-impl<'p> Found<'p> {
-    /// Takes up a rule; the rules with the most specific host come first.
-    fn consider(&mut self, rule: &'p Rule, flow: &Flow<'_>) {
-        let lifts = rule.is_allow() && self.floor.is_lifted_by(&rule.grant.addresses);
-        if lifts && self.lifts.is_none() && rule.reaches(flow) {
-            self.lifts = Some(rule);
-        }
-        let slot = match (rule.verdict, rule.is_list) {
-            (Verdict::Deny, _) => &mut self.deny,
-            (Verdict::Ask, false) => &mut self.ask,
-            (Verdict::Ask, true) => &mut self.listed_ask,
-            (Verdict::Allow, false) => &mut self.allow,
-            (Verdict::Allow, true) => &mut self.listed_allow,
-        };
-        if slot.is_some() {
-            return;
-        }
-        match rule.fit(flow) {
-            Fit::Matches if lifts || !rule.is_allow() => *slot = Some(rule),
-            Fit::UnlessOld(age) if self.unless_old.is_none_or(|it| it.min_age() < Some(age)) => {
-                self.unless_old = Some(rule);
-            }
-            Fit::Misses(miss) if rule.is_allow() && miss <= Miss::Request => {
-                self.near = Some(self.near.map_or(miss, |near| near.min(miss)));
-            }
-            Fit::Matches | Fit::UnlessOld(_) | Fit::Misses(_) => {}
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What a policy means, and the one place that decides.
 //!
 //! **The floor, then an exception, then deny, then ask, then allow, then the tier's own word (its ask
-//! list, its allow list, its default): the first that matches decides.** [`Policy::decide`] is the
-//! only function in the program that allows or refuses.
+//! list, its allow list, its default): the first that matches decides.** [`Policy::decide_with`] is
+//! the only function in the program that decides; [`Policy::decide`] is the same without exceptions.
+//! What it asks, a reviewer's approval may let pass for a time (`gate::approvals`).
 //!
 //! A rule answers four questions: `from` whom, `to` where, `does` what, and what an allow `grant`s
 //! besides. A deny may say `unless`. Of each key, an empty list means all.
@@ -71,6 +72,7 @@ mod facts;
 mod findings;
 mod floor;
 mod flow;
+mod found;
 mod host_list;
 mod index;
 mod inspection;

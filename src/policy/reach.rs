@@ -116,13 +116,12 @@ impl<'p> Reaches<'p> {
         let mut first = Reach::Empty;
         let looked = self.first_regions(scope, |region| {
             match (&first, self.in_region(rule, &region)) {
-                (_, None) => {}
                 (_, Some(Reach::Decides)) => {
                     first = Reach::Decides;
                     return ControlFlow::Break(());
                 }
                 (Reach::Empty | Reach::Shadowed(_), Some(reach)) => first = reach,
-                (_, Some(_)) => {}
+                (_, _) => {}
             }
             ControlFlow::Continue(())
         });

@@ -20,15 +20,16 @@ impl Flow {
         }
     }
 
-    /// As [`Flow::judge_attempt`]. Where the policy asks and the tier says `hold`, waits so long for a
-    /// reviewer: an approval lets this attempt pass.
-    pub(super) async fn judge_held(
+    /// What was judged; where the policy asks and the tier says `hold`, waits so long for a reviewer:
+    /// an approval lets this attempt pass.
+    pub(super) async fn hold(
         &mut self,
         connection: &Connection,
         (known, target): (&Known, &Target),
         attempt: Attempt<'_>,
+        judged: Result<Decision, Refusal>,
     ) -> Result<Decision, Refusal> {
-        let refusal = match self.judge_attempt(known, target, attempt) {
+        let refusal = match judged {
             Err(refusal) if refusal.code == Code::NeedsApproval => refusal,
             judged => return judged,
         };

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, Place, Snapshot};
+use crate::gate::{Asked, Cut, Flows, Gate, Hold, OpenFlow, PassedBy, Place, Snapshot};
 use crate::identity::{Caller, CallerKey, Evidence, IdentityError, Presented, Work};
 use crate::metrics::{FlowKind, GenerationMetrics};
 use crate::name::{Host, Target};
@@ -382,10 +382,12 @@ impl Flow {
             known.presented.clone(),
             target.clone(),
             asked,
-            self.facts.exception.clone(),
+            PassedBy {
+                approval: self.facts.exception.clone(),
+                exceptions: decision.exceptions.clone(),
+            },
             decision.category,
             (known.caller.who.tier, self.metrics.clone()),
-            decision.exceptions.clone(),
         ));
         self.gate.exceptions.count_use(&decision.exceptions);
         open.opaque.store(self.opaque, Ordering::Release);

@@ -185,11 +185,11 @@ fn a_tunnel_that_spends_its_budget_is_closed() {
     let mut client = gate.client();
     client.tunnel(&format!("{HOST}:{port}"));
     client.send(Hello::naming(HOST).bytes());
-    let block = [0; 64 * 1024];
+    let block = vec![0; 64 * 1024];
     // The gate closes the connection: a write may fail.
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for _ in 0..64 {
-            client.send(block);
+            client.send(&block);
         }
     }));
     let close = gate.last_close();

@@ -24,7 +24,7 @@ fn write(folder: &Path, name: &str, text: &str) {
 
 fn diff(folder: &Path, words: &[&str]) -> Outcome {
     Program::new(env!("CARGO_BIN_EXE_tidegate"), folder)
-        .args(&["diff"])
+        .args(["diff"])
         .args(words)
         .within(folder)
         .run()
@@ -33,7 +33,7 @@ fn diff(folder: &Path, words: &[&str]) -> Outcome {
 fn git(folder: &Path, words: &[&str]) {
     let identity = ["-c", "user.name=ana", "-c", "user.email=ana@acme.example"];
     Program::new("git", folder)
-        .args(&identity)
+        .args(identity)
         .args(words)
         .within(folder)
         .run()
@@ -270,7 +270,7 @@ fn the_script_for_pull_requests_posts_the_difference_and_requires_what_it_is_tol
     let summary = folder.join("summary.md");
     let run = |required: &str| {
         Program::new(script, folder)
-            .args(&["main", "change"])
+            .args(["main", "change"])
             .env("PATH", &path)
             .env("GITHUB_ACTIONS", "true")
             .env("GITHUB_STEP_SUMMARY", summary.to_str().expect("a path"))

@@ -299,11 +299,11 @@ fn records_of_many_files_packed_and_from_standard_input_are_one_report() {
     packer
         .write_all(denied("b.example.net").as_bytes())
         .expect("packed");
-    let packed = packer.finish().expect("packed");
+    let bytes = packer.finish().expect("packed");
     let folder = folder(&[
         ("tidegate.toml", POLICY.as_bytes()),
         ("one.jsonl", denied("a.example.net").as_bytes()),
-        ("two.jsonl.gz", &packed),
+        ("two.jsonl.gz", &bytes),
     ]);
     let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args([

@@ -161,7 +161,7 @@ fn listed(what: &str, scenarios: &[&Scenario]) -> String {
     for scenario in scenarios {
         if line.len() + 1 + scenario.id.len() > print::WIDTH {
             let _ = writeln!(text, "{line}");
-            line = "#  ".to_owned();
+            "#  ".clone_into(&mut line);
         }
         let _ = write!(line, " {}", scenario.id);
     }

@@ -52,9 +52,9 @@ pub fn compile(
     if let Some(policy) = &policy
         && !findings.has_errors()
     {
-        trial_runner::failures(policy)
-            .into_iter()
-            .for_each(|it| findings.push(it));
+        for failure in trial_runner::failures(policy) {
+            findings.push(failure);
+        }
     }
     let policy = policy.filter(|_| !findings.has_errors());
     (policy, findings.into_inner())

@@ -90,7 +90,7 @@ impl ClientStream {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Ends the connection with an error that the peer sees: what was sent is not whole.

@@ -367,8 +367,9 @@ impl Request<'_> {
         if flow.facts.again.is_some() || deed.seen == Seen::Head {
             flow.facts.again().head_only = deed.seen == Seen::Head;
         }
-        let judged = (self.known, &self.url.target);
-        Box::pin(flow.judge_held(connection, judged, self.attempt(deed))).await
+        let (known, target) = (self.known, &self.url.target);
+        let judged = flow.judge_attempt(known, target, self.attempt(deed));
+        Box::pin(flow.hold(connection, (known, target), self.attempt(deed), judged)).await
     }
 
     fn attempt<'a>(&'a self, deed: &'a RequestFacts) -> Attempt<'a> {

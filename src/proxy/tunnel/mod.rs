@@ -106,8 +106,9 @@ pub(super) async fn tunnel_to(
     if crate::proxy::request::internal::is_own(target) {
         return Err(crate::proxy::request::internal::no_tunnel());
     }
-    let judging = flow.judge_held(connection, (known, target), Attempt::Connect);
-    let decision = Box::pin(judging).await?;
+    let judged = flow.judge_attempt(known, target, Attempt::Connect);
+    let held = flow.hold(connection, (known, target), Attempt::Connect, judged);
+    let decision = Box::pin(held).await?;
     flow.facts.tls_mode = match decision.inspect {
         _ if decision.raw => None,
         Inspect::Yes => Some(TlsMode::Inspected),
