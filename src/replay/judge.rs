@@ -207,7 +207,8 @@ impl<'p> Judge<'p> {
         let [first, ..] = &now;
         if was.is_same(first.effect) {
             // A flow whose way out failed has that as its reason.
-            let failed = &*line.verdict == "error";
+            // What became of a request for approval is another reason than that the policy asks.
+            let failed = &*line.verdict == "error" || was.enforced() == Verdict::Ask;
             // Which exceptions are in force, and what is left of them, is not judged again.
             let spent = line.reason.as_deref() == Some(Reason::ExceptionSpent.code());
             let by_same = |it: &Outcome| {
@@ -411,12 +412,8 @@ impl<'p> Judge<'p> {
 fn recorded(line: &Recorded<'_>) -> Result<Effect, NotJudged> {
     let reason = line.reason.as_deref().unwrap_or_default();
     let verdict = match &*line.verdict {
-        // `[identity]` refused, not a rule.
-        _ if line
-            .rule
-            .as_deref()
-            .is_none_or(|rule| rule.starts_with("identity.")) =>
-        {
+        // `[identity]` refused, or the gate answered itself: no rule.
+        _ if line.rule.as_deref().is_none_or(is_of_the_gate) => {
             return Err(NotJudged::NotDecided);
         }
         "allow" => Verdict::Allow,
@@ -445,6 +442,11 @@ fn recorded(line: &Recorded<'_>) -> Result<Effect, NotJudged> {
         would: would.filter(|_| passes),
         inspected: inspected.filter(|_| passes && line.is_tunnel()),
     })
+}
+
+/// Whether what decided is no rule of a policy: such a flow is not judged.
+fn is_of_the_gate(rule: &str) -> bool {
+    rule == "tidegate.internal" || rule.starts_with("identity.")
 }
 
 /// Whether a flow was let out, and its way out failed.

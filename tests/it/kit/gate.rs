@@ -436,6 +436,8 @@ impl Drop for Gate {
         }
         let flaw = super::chain::flaw(&self.log());
         assert!(flaw.is_none(), "the records of this test: {flaw:?}");
+        let other = super::replayed::difference(&self.config(), &self.log());
+        assert!(other.is_none(), "judged again: {other:?}");
     }
 }
 

@@ -22,6 +22,7 @@ mod policy;
 mod program;
 mod records;
 mod registry;
+mod replayed;
 mod service;
 pub(crate) mod socket;
 mod squid;
