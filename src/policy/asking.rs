@@ -24,7 +24,7 @@ pub fn is_service_user(uid: u32) -> bool {
 /// Who settles what a tier asks, and within which bounds.
 #[derive(Debug)]
 pub struct Asking {
-    /// `reviewers`: principals that may settle. None: nobody can, and every request times out.
+    /// `reviewers`: principals that may settle. None: asks are refused and file no request.
     pub(super) reviewers: Box<[Reviewer]>,
     /// `approvals`: reviewers who have to allow, 1 or 2.
     pub approvals: usize,

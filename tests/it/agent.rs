@@ -79,14 +79,14 @@ repository = \"forge.example/acme/web\"
 
     /// What has to stand in every line of a call.
     #[track_caller]
-    fn names_everything(&self, line: &Line, call: &str) {
+    fn names_everything(&self, line: &Line, call: &str, trust: &str) {
         for (field, value) in [
             ("tool_use_id", call),
             ("prompt.id", "prompt-1"),
             ("tidegate.tool.name", "Bash"),
             ("tidegate.session.trust", "verified"),
             ("tidegate.repository.trust", "verified"),
-            ("tidegate.call.trust", "verified"),
+            ("tidegate.call.trust", trust),
             ("tidegate.vcs.trust", "asserted"),
             ("tidegate.channel", "bash"),
             ("vcs.repository.url.full", "forge.example/acme/web"),
@@ -130,12 +130,14 @@ fn every_flow_of_an_agent_behind_exec_is_tied_to_its_call() {
     );
     for line in &lines {
         let command = line.text("process.command");
-        let call = if command.contains("second") {
-            "toolu_2"
+        // The shell of the second began while the first was under way: only its command line
+        // tells the two apart.
+        let (call, trust) = if command.contains("second") {
+            ("toolu_2", "asserted")
         } else {
-            "toolu_1"
+            ("toolu_1", "verified")
         };
-        world.names_everything(line, call);
+        world.names_everything(line, call, trust);
     }
 }
 
@@ -157,6 +159,6 @@ fn every_flow_of_an_agent_in_a_jail_is_tied_to_its_call() {
     let lines = world.decisions();
     assert!(lines.len() >= 3, "{lines:#?}");
     for line in &lines {
-        world.names_everything(line, "toolu_1");
+        world.names_everything(line, "toolu_1", "verified");
     }
 }

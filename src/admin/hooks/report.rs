@@ -18,7 +18,7 @@ use super::super::sessions::Refused;
 /// Bytes of an id.
 const MAX_ID: usize = 200;
 
-/// What an event is, whatever its agent calls it.
+/// What an event is; agents have names of their own for it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum EventKind {
     /// A session begins, or goes on under another id.

@@ -39,7 +39,7 @@ impl Principal {
         match (&self.subject, self.uid) {
             (Some(subject), _) => format!("subject:{subject}").into(),
             (None, Some(uid)) => format!("uid:{uid}").into(),
-            (None, None) => "nobody".into(),
+            (None, None) => "unknown".into(),
         }
     }
 }

@@ -134,7 +134,7 @@ pub struct Vote {
 /// What became of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RequestState {
-    /// Nobody settled it yet.
+    /// No reviewer settled it yet.
     Pending,
     /// It is being settled: its outcome is not on record yet.
     Settling,
@@ -144,7 +144,7 @@ pub enum RequestState {
     Denied(Settlement),
     /// A reviewer took an approval back.
     Revoked(Settlement),
-    /// Nobody settled it in time: nothing was allowed or denied.
+    /// No reviewer settled it in time: nothing was allowed or denied.
     TimedOut,
 }
 

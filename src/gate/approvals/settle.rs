@@ -50,7 +50,7 @@ pub enum SettleError {
     #[error("`{0}` allowed it already: a second reviewer has to")]
     Twice(Arc<str>),
     /// The session of the request ended.
-    #[error("whoever asked is gone: its session ended or its credential is no longer good")]
+    #[error("the caller is gone: its session ended or its credential is no longer good")]
     CallerGone,
     /// The policy no longer asks.
     #[error("the policy no longer asks: it would {0}")]

@@ -148,7 +148,7 @@ impl Requests {
         own
     }
 
-    /// Times out what nobody settled; what was timed out.
+    /// Times out requests that waited too long; those that timed out.
     pub fn expire(&self, now: Timestamp) -> Vec<Request> {
         let mut table = self.lock();
         let due = |it: &&mut Request| it.state == RequestState::Pending && it.expires <= now;

@@ -81,7 +81,7 @@ impl Request<'_> {
         let published = match told {
             Ok(published) => published,
             Err(why) => {
-                let why = format!("nobody tells how old {name} is: {why}");
+                let why = format!("the age of {name} is not known: {why}");
                 return (None, Some(why));
             }
         };
