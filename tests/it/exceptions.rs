@@ -167,11 +167,15 @@ fn limits_are_enforced_also_over_a_crash() {
     let policy = format!("{}{DENY}{limit}\n[ledger]\n", loopback(port));
     let mut gate = Gate::with(&policy);
     assert_eq!(status(&gate, &origin).0, 200);
+    // A gate that is killed wastes what it had reserved: what it leaves may be one request or none.
     gate.crash_and_restart();
-    assert_eq!(status(&gate, &origin).0, 200);
+    let mut passed = 1;
     until("the budget is spent", || {
-        status(&gate, &origin) == refused("exception_spent")
+        let now = status(&gate, &origin);
+        passed += usize::from(now.0 == 200);
+        now == refused("exception_spent")
     });
+    assert!(passed <= 2, "{passed} requests passed");
     gate.crash_and_restart();
     assert_eq!(status(&gate, &origin), refused("exception_spent"));
 }
