@@ -21,7 +21,7 @@ pub enum CallerKey {
 /// The groups of one policy: a bit each in [`GroupSet`].
 pub(super) const MAX_GROUPS: usize = 128;
 
-/// The verified evidence on a caller, from which the policy makes a [`Who`].
+/// The verified evidence on a caller, from which the policy makes a `Who`.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
     /// `ana@acme.example`; empty for a caller without identity.

@@ -254,7 +254,7 @@ impl Own {
 }
 
 impl Group {
-    /// How many sessions, at most [`MAX_SESSIONS`].
+    /// How many sessions, at most `MAX_SESSIONS`.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }
