@@ -235,7 +235,7 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
     if report.starts_session() {
         speaks_for(gate, grant, &report.session_id)?;
         sessions.succeed(root, &report.session_id, *trust);
-        sessions.agent_starts(root, reporter.above);
+        sessions.agent_starts(root, *trust, reporter.above);
         if let (true, Some(hook)) = (reporter.by_control, reporter.asker.pid) {
             register(sessions.clone(), root.clone(), hook).await;
         }

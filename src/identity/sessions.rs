@@ -271,17 +271,21 @@ impl Sessions {
     }
 
     /// A session of an agent that this process started begins. `above` is the process that started the
-    /// hook of an asserted report. Only the first report counts: it comes before any command of the
-    /// agent runs.
-    pub fn agent_starts(&self, session: &str, above: Option<u32>) {
+    /// hook of an asserted report. Of asserted reports only the first counts: it comes before any command
+    /// of the agent runs. After a report of the agent itself none does: else a process that reported first
+    /// would pass for the agent, and its own children for the shells of calls.
+    pub fn agent_starts(&self, session: &str, trust: Trust, above: Option<u32>) {
         let mut known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
-        let launched = known.as_mut().filter(|it| *it.session == *session);
-        let Some(launched) = launched.filter(|it| !it.has_started) else {
+        let Some(launched) = known.as_mut().filter(|it| *it.session == *session) else {
             return;
         };
+        if trust == Trust::Verified {
+            launched.inner = None;
+        } else if !launched.has_started {
+            let above = above.filter(|pid| *pid != launched.process.pid());
+            launched.inner = above.and_then(|pid| Some((pid, table::began(pid)?)));
+        }
         launched.has_started = true;
-        let above = above.filter(|pid| *pid != launched.process.pid());
-        launched.inner = above.and_then(|pid| Some((pid, table::began(pid)?)));
     }
 
     /// The process that starts the commands of the agent of a session, where this process started the
@@ -426,6 +430,21 @@ mod tests {
             grant: Arc::new(grant(root, root)),
             tokens: Vec::new(),
         }
+    }
+
+    #[test]
+    fn no_process_that_reports_before_the_agent_passes_for_the_agent() {
+        let sessions = Sessions::default();
+        let family = Arc::new(crate::identity::Family::of_this_process());
+        family.command_is(1);
+        sessions.agent_is("root".into(), AgentProcess::new(family, None));
+        let other = std::process::id();
+        sessions.agent_starts("root", Trust::Asserted, Some(other));
+        assert_eq!(sessions.launched_pid("root"), Some(other));
+        sessions.agent_starts("root", Trust::Verified, None);
+        assert_eq!(sessions.launched_pid("root"), Some(1));
+        sessions.agent_starts("root", Trust::Asserted, Some(other));
+        assert_eq!(sessions.launched_pid("root"), Some(1));
     }
 
     #[test]
