@@ -315,14 +315,21 @@ impl<'p> Judge<'p> {
         let mut outcome = Outcome::of(&decision, flow);
         // An exception or approval let the flow pass: a fact like any other. None lifts the floor.
         let refuses = decision.would.unwrap_or(decision.verdict) != Verdict::Allow;
-        let excepted = line.exception.is_some() && line.is_allowed();
-        if excepted && refuses && decision.reason != Reason::AddressDenied {
-            outcome.effect = Effect {
-                verdict: Verdict::Allow,
-                would: None,
-                inspected: None,
-            };
-            return Ok(outcome);
+        if line.exception.is_some() && refuses && decision.reason != Reason::AddressDenied {
+            let reason = line.reason.as_deref().unwrap_or_default();
+            if reason == Reason::AddressDenied.code() {
+                outcome.refuse(Reason::AddressDenied, None);
+                return Ok(outcome);
+            }
+            // A flow whose way out failed had passed before.
+            if line.is_allowed() || is_of_upstream(reason) {
+                outcome.effect = Effect {
+                    verdict: Verdict::Allow,
+                    would: None,
+                    inspected: None,
+                };
+                return Ok(outcome);
+            }
         }
         if decision.verdict != Verdict::Allow {
             return Ok(outcome);

@@ -161,6 +161,30 @@ fn an_approval_lets_the_next_attempt_pass_and_is_on_record() {
 }
 
 #[test]
+fn an_approval_lifts_no_floor_and_its_flow_is_judged_the_same_again() {
+    let origin = Origin::http(Site::default().answers());
+    let port = origin.port();
+    let without_addresses = policy(port, "").replace(&allow("reach", HOST, port), "");
+    let gate = Gate::with(&without_addresses);
+    let session = gate.session(&json!({}));
+    let target = format!("{HOST}:{port}");
+    let id = id_of(&connect(&gate, &session, &target));
+    let path = format!("/v1/approvals/{id}/allow");
+    let answer = gate.control(&path, None, &json!({ "scope": "1h" }));
+    assert_eq!(answer.status(), 200, "{answer:?}");
+    assert_eq!(connect(&gate, &session, &target).status(), 403);
+    let refused = gate.line("a refusal by the floor", |line| {
+        line.is_decision() && line.text("tidegate.reason") == "address_denied"
+    });
+    assert_eq!(
+        refused.text("tidegate.exception.id"),
+        format!("approval-{id}")
+    );
+    origin.saw_nothing();
+    // When the gate is dropped, its records are judged again.
+}
+
+#[test]
 fn a_denial_is_told_and_not_asked_again() {
     let bench = Bench::start();
     let id = id_of(&bench.connect(&bench.session, HOST));
