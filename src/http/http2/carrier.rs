@@ -19,11 +19,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::dial::Stream;
-use crate::http::http1::{Onward, RequestHead};
+use crate::http::http1::RequestHead;
 use crate::metrics::Metrics;
 
 use super::frames::Asked;
-use super::head::onward_request;
 use super::stream::{broken, poll_body, put_trailers, trailer_fields};
 use super::{
     CONNECTION_WINDOW, FLOOD, RESET_CAUSED, RESET_KEPT, SEND_BUFFER, SMALL_DATA, STREAM_WINDOW,
@@ -182,9 +181,15 @@ where
 }
 
 impl Exchange {
-    /// Sends the head of a request; waits until the origin has room for one more. `Unsupported` where
-    /// it would be a WebSocket and the origin takes none, `InvalidInput` where HTTP/2 cannot write it.
-    pub(crate) async fn begin(&mut self, head: &RequestHead, onward: Onward<'_>) -> io::Result<()> {
+    /// Sends `request`, as [`onward_request`] makes it of `head`; waits until the origin has room for one
+    /// more. `Unsupported` where it would be a WebSocket and the origin takes none.
+    ///
+    /// [`onward_request`]: super::onward_request
+    pub(crate) async fn begin(
+        &mut self,
+        head: &RequestHead,
+        request: http::Request<()>,
+    ) -> io::Result<()> {
         let handle = self.handle.take().ok_or(io::ErrorKind::NotConnected)?;
         let mut send = handle.ready().await.map_err(broken)?;
         let extended = head.extended;
@@ -195,7 +200,6 @@ impl Exchange {
             }
         }
         let ended = head.body.is_empty() && !extended;
-        let request = onward_request(head, onward).ok_or(io::ErrorKind::InvalidInput)?;
         self.asked.requests.fetch_add(1, Ordering::Relaxed);
         let (response, sending) = send.send_request(request, ended).map_err(broken)?;
         self.sending = (!ended).then_some(sending);

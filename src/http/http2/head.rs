@@ -162,8 +162,8 @@ pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
 }
 
 /// A request for an origin: the target that was judged, and the fields that go on, without what
-/// belongs to HTTP/1 only.
-pub(super) fn onward_request(head: &RequestHead, onward: Onward<'_>) -> Option<http::Request<()>> {
+/// belongs to HTTP/1 only. `None` where HTTP/2 cannot write it.
+pub(crate) fn onward_request(head: &RequestHead, onward: Onward<'_>) -> Option<http::Request<()>> {
     let mut authority = BytesMut::new();
     put_host(onward.target, onward.tls, &mut authority);
     let uri = http::Uri::builder()

@@ -22,6 +22,7 @@ pub(crate) use carrier::{
     Carrier as OriginCarrier, Exchange, RequestHalf, ResponseHalf, is_unprocessed,
 };
 pub(crate) use client::{Arrival, ClientCarrier};
+pub(crate) use head::onward_request;
 pub(crate) use stream::{ReadHalf, Stream, WriteHalf};
 
 /// Requests and tunnels of one connection at once. One more is refused, and may be tried again.

@@ -19,6 +19,7 @@ mod upload;
 use std::io;
 
 use crate::http::http1::{Method, RequestHead, via_before, via_has};
+use crate::http::http2::onward_request;
 use crate::metrics::FlowKind;
 use crate::name::{Target, TargetError, Url};
 use crate::proxy::connection::Connection;
@@ -163,18 +164,17 @@ async fn begin(
         return Ok(());
     };
     let via = &connection.shared.gate.pseudonym;
-    let onward = exchange.onward(via, None);
+    let request = onward_request(exchange.head, exchange.onward(via, None)).ok_or_else(|| {
+        let detail = "the request cannot be written in HTTP/2";
+        Broken::Before(Refusal::because(Code::BadRequest, detail))
+    })?;
     let begun = tokio::select! {
-        begun = stream.begin(exchange.head, onward) => begun,
+        begun = stream.begin(exchange.head, request) => begun,
         cut = exchange.open.cut() => return Err(Broken::Before(Refusal::cut(cut))),
     };
     begun.map_err(|error| match TlsFailure::in_error(&error) {
         Some(failure) => Broken::Before(tls_failed(failure)),
         None if error.kind() == io::ErrorKind::Unsupported => Broken::Before(no_sockets()),
-        None if error.kind() == io::ErrorKind::InvalidInput => {
-            let detail = "the request cannot be written in HTTP/2";
-            Broken::Before(Refusal::because(Code::BadRequest, detail))
-        }
         None => Broken::Stale,
     })
 }
