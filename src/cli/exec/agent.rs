@@ -180,13 +180,19 @@ fn base(word: &OsStr) -> &str {
 }
 
 /// Where a program is: its path, or the first of that name in the PATH.
-pub(super) fn find(program: &Path) -> Option<PathBuf> {
+fn find(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return Some(program.to_owned());
     }
-    let folders = std::env::var_os("PATH")?;
-    let mut places = std::env::split_paths(&folders).map(|folder| folder.join(program));
-    places.find(|place| place.is_file())
+    in_path(program).next()
+}
+
+/// The files of a name in the folders of the PATH, in their order.
+pub(super) fn in_path(name: &Path) -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").into_iter();
+    let folders = path.flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let places = folders.map(move |folder| folder.join(name));
+    places.filter(|place| place.is_file())
 }
 
 #[cfg(test)]

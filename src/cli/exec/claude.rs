@@ -9,9 +9,9 @@ use super::super::init::json::Json;
 use super::super::init::program;
 use super::super::init::settings::Settings;
 use super::super::print;
-use super::agent::find;
+use super::agent::in_path;
+use super::own_file;
 use crate::diag::shell_word;
-use crate::tls::replace;
 
 /// Options that say which session it is.
 const SESSION: [&str; 4] = ["--session-id", "--resume", "--continue", "--from-pr"];
@@ -46,18 +46,13 @@ pub(super) fn words(
 
 /// Writes the program that a script finds under the name of Claude Code; its folder.
 pub(super) fn write_wrapper(record: Option<&Path>) -> io::Result<PathBuf> {
-    let missing = |why: &str| io::Error::other(why.to_owned());
-    let folder = record.and_then(Path::parent);
-    let folder = folder.ok_or_else(|| missing("the gate keeps no records in a file"))?;
-    let folder = std::path::absolute(folder.join(WRAPPER_FOLDER))?;
-    let found = find(Path::new(NAME)).filter(|it| it.parent() != Some(&folder));
-    let real = found.ok_or_else(|| missing("`claude` is not in the PATH"))?;
+    let folder = own_file::folder(record)?.join(WRAPPER_FOLDER);
+    // In a command of an earlier `exec` the wrapper itself is in the PATH.
+    let real = in_path(Path::new(NAME)).find(|it| it.parent() != Some(&folder));
+    let real = real.ok_or_else(|| io::Error::other("`claude` is not in the PATH"))?;
+    let text = wrapper(&std::path::absolute(real)?).map_err(io::Error::other)?;
     std::fs::create_dir_all(&folder)?;
-    replace(
-        &folder.join(NAME),
-        &wrapper(&real).map_err(io::Error::other)?,
-        0o755,
-    )?;
+    own_file::write(&folder.join(NAME), &text, 0o755)?;
     Ok(folder)
 }
 

@@ -6,9 +6,9 @@
 //! another way leaves our hooks out, and lists them under `/hooks`.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use serde_json::json;
 
 use super::super::init::program;
@@ -57,11 +57,7 @@ fn trusted_hash(event: &str, command: &str) -> String {
         "hooks": [{ "async": false, "command": command, "timeout": HOOK_TIMEOUT, "type": "command" }],
     });
     let hash = digest(&SHA256, definition.to_string().as_bytes());
-    let mut text = "sha256:".to_owned();
-    for byte in hash.as_ref() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    format!("sha256:{}", HEXLOWER.encode(hash.as_ref()))
 }
 
 #[cfg(test)]

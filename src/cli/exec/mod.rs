@@ -12,6 +12,7 @@ mod joined;
 mod joined_trust;
 mod loopback;
 mod opencode;
+mod own_file;
 mod summary;
 mod summary_file;
 mod workplace;
@@ -452,9 +453,8 @@ impl Exec {
         let Some(Recognised { agent, word }) = self.recognised() else {
             return whole();
         };
-        match (agent, word) {
-            (Agent::Gemini, _) if !gemini::has_hooks() => print::err(gemini::WITHOUT_HOOKS),
-            _ => {}
+        if agent == Agent::Gemini && !gemini::has_hooks() {
+            print::err(gemini::WITHOUT_HOOKS);
         }
         let Some(at) = word else { return whole() };
         let (before, command) = self.command.split_at(at);

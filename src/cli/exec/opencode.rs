@@ -3,23 +3,24 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use crate::tls::replace;
+use super::own_file;
 
 /// The configuration that opencode adds to its files.
 const VARIABLE: &str = "OPENCODE_CONFIG_CONTENT";
 const PLUGIN: &str = include_str!("opencode.mjs");
 const FILE: &str = "opencode-plugin.mjs";
+/// What a path of a URL cannot hold as it is.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'?');
 
 /// Writes the plugin beside the records; where it is.
 pub(super) fn write(record: Option<&Path>) -> io::Result<PathBuf> {
-    let folder = record.and_then(Path::parent);
-    let folder = folder.ok_or_else(|| io::Error::other("the gate keeps no records in a file"))?;
-    let path = std::path::absolute(folder.join(FILE))?;
+    let path = own_file::folder(record)?.join(FILE);
     let program = json!(std::env::current_exe()?.to_string_lossy());
     let text = PLUGIN.replace("\"@PROGRAM@\"", &program.to_string());
-    replace(&path, &text, 0o644)?;
+    own_file::write(&path, &text, 0o644)?;
     Ok(path)
 }
 
@@ -40,7 +41,11 @@ fn with_plugin(before: &str, plugin: &Path) -> Result<String, String> {
     };
     let plugins = fields.entry("plugin").or_insert_with(|| json!([]));
     let plugins = plugins.as_array_mut().ok_or_else(wrong)?;
-    plugins.push(json!(format!("file://{}", plugin.display())));
+    let path = plugin.to_string_lossy();
+    plugins.push(json!(format!(
+        "file://{}",
+        utf8_percent_encode(&path, ESCAPED)
+    )));
     Ok(config.to_string())
 }
 
@@ -50,11 +55,11 @@ mod tests {
 
     #[test]
     fn what_the_user_configured_stays() {
-        let path = Path::new("/records/opencode-plugin.mjs");
+        let path = Path::new("/my #1 records/opencode-plugin.mjs");
         let own = r#"{"plugin":["mine"],"model":"a/b"}"#;
         let both: Value = serde_json::from_str(&with_plugin(own, path).unwrap()).unwrap();
         let expected = json!({
-            "plugin": ["mine", "file:///records/opencode-plugin.mjs"], "model": "a/b"
+            "plugin": ["mine", "file:///my%20%231%20records/opencode-plugin.mjs"], "model": "a/b"
         });
         assert_eq!(both, expected);
         assert!(with_plugin("", path).is_ok());
