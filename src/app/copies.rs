@@ -4,7 +4,6 @@
 //! changed no longer has its name. A process with the uid of the gate can remove copies; the records
 //! still name them.
 
-use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -12,6 +11,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 
 use crate::config::{self, Config, Record};
 use crate::policy::{self, Catalogue, Policy};
@@ -176,9 +176,5 @@ fn is_digest(text: &str) -> bool {
 }
 
 fn hex(text: &str) -> String {
-    let mut hex = String::new();
-    for byte in digest(&SHA256, text.as_bytes()).as_ref() {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    hex
+    HEXLOWER.encode(digest(&SHA256, text.as_bytes()).as_ref())
 }

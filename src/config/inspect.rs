@@ -1,11 +1,12 @@
 //! `[inspect]`: with what the gate ends TLS, and where.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -77,12 +78,7 @@ impl CredentialKey {
     pub fn hash(&self, credential: &[u8]) -> Box<str> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.bytes);
         let tag = hmac::sign(&key, credential);
-        let mut text = String::with_capacity(76);
-        text.push_str("hmac-sha256:");
-        for byte in tag.as_ref() {
-            let _ = write!(text, "{byte:02x}");
-        }
-        text.into()
+        format!("hmac-sha256:{}", HEXLOWER.encode(tag.as_ref())).into()
     }
 }
 

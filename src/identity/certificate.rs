@@ -1,9 +1,9 @@
 //! What a verified client certificate says of its holder.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -31,11 +31,7 @@ const LONGEST: usize = 1024;
 impl Certificate {
     /// SHA-256 of a certificate in DER, in hex.
     pub fn fingerprint_of(leaf: &[u8]) -> Arc<str> {
-        let mut text = String::new();
-        for byte in digest(&SHA256, leaf).as_ref() {
-            let _ = write!(text, "{byte:02x}");
-        }
-        text.into()
+        HEXLOWER.encode(digest(&SHA256, leaf).as_ref()).into()
     }
 
     /// Reads the names of the kinds that say who the caller is, the best first. `None` where it

@@ -4,10 +4,9 @@
 //! calls no id: the tool and its input tell one call from another. The plugin for opencode
 //! (`opencode.mjs`) reports in the form of Claude Code.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -143,12 +142,7 @@ impl Report {
         }
         let input = ["command", "url", "prompt"].map(|field| self.input(field));
         let text = format!("{:?}", (self.tool_name.as_deref(), input));
-        let hash = digest(&SHA256, text.as_bytes());
-        let mut handle = String::new();
-        for byte in hash.as_ref() {
-            let _ = write!(handle, "{byte:02x}");
-        }
-        Some(handle)
+        Some(HEXLOWER.encode(digest(&SHA256, text.as_bytes()).as_ref()))
     }
 
     fn input(&self, field: &str) -> Option<&str> {
