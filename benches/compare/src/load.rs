@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::figures::Mode;
-use crate::{cpu, origin, tls};
+use crate::{cpu, tls};
 
 /// How many ask at the same time.
 const CLIENTS: usize = 50;
@@ -36,12 +36,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
 #[derive(Clone, Copy, clap::Args)]
 pub struct Options {
     mode: Mode,
-    /// The proxy; none: straight to the origin
+    /// The proxy
     #[arg(long)]
-    proxy: Option<SocketAddr>,
+    proxy: SocketAddr,
     /// The process of the proxy
     #[arg(long)]
-    pid: Option<u32>,
+    pid: u32,
     #[arg(long)]
     seconds: f64,
 }
@@ -53,7 +53,6 @@ pub async fn run(options: Options) -> Result<()> {
     let Options {
         mode, proxy, pid, ..
     } = options;
-    let pid = pid.unwrap_or_else(std::process::id);
     let figures = match mode {
         Mode::Bulk | Mode::TlsBulk => bulk(mode, proxy, pid, seconds).await?,
         Mode::Idle => idle(proxy, pid).await?,
@@ -67,7 +66,7 @@ pub async fn run(options: Options) -> Result<()> {
 /// As many requests as can be made.
 async fn requests(
     mode: Mode,
-    proxy: Option<SocketAddr>,
+    proxy: SocketAddr,
     pid: u32,
     seconds: Duration,
 ) -> Result<Figures> {
@@ -136,7 +135,7 @@ fn percentile(times: &mut [Duration], share: f64) -> f64 {
 /// As many bytes as come.
 async fn bulk(
     mode: Mode,
-    proxy: Option<SocketAddr>,
+    proxy: SocketAddr,
     pid: u32,
     seconds: Duration,
 ) -> Result<Figures> {
@@ -178,7 +177,7 @@ async fn bulk(
 }
 
 /// Opens few, then many tunnels, then closes them, and looks at the memory of the proxy after each step.
-async fn idle(proxy: Option<SocketAddr>, pid: u32) -> Result<Figures> {
+async fn idle(proxy: SocketAddr, pid: u32) -> Result<Figures> {
     let mut tunnels = Vec::new();
     let mut memory = Vec::new();
     for count in [FEW_TUNNELS, MANY_TUNNELS] {
@@ -211,7 +210,7 @@ async fn idle(proxy: Option<SocketAddr>, pid: u32) -> Result<Figures> {
 }
 
 /// One request at a time.
-async fn latency(proxy: Option<SocketAddr>, seconds: Duration) -> Result<Figures> {
+async fn latency(proxy: SocketAddr, seconds: Duration) -> Result<Figures> {
     let mut figures = Figures::new();
     for (mode, key) in [
         (Mode::Connect, "new_us"),
@@ -245,7 +244,7 @@ async fn latency(proxy: Option<SocketAddr>, seconds: Duration) -> Result<Figures
 
 struct Client {
     mode: Mode,
-    proxy: Option<SocketAddr>,
+    proxy: SocketAddr,
     kept: Option<Box<dyn Stream>>,
 }
 
@@ -267,8 +266,8 @@ impl Client {
     }
 
     fn line(&self) -> &'static str {
-        match (self.mode, self.proxy) {
-            (Mode::Http, Some(_)) => "http://127.0.0.1:18000/",
+        match self.mode {
+            Mode::Http => "http://127.0.0.1:18000/",
             _ => "/",
         }
     }
@@ -276,10 +275,9 @@ impl Client {
     /// A connection on which requests can be made.
     async fn open(&self) -> Result<Box<dyn Stream>> {
         let is_tls = matches!(self.mode, Mode::TlsConnect | Mode::TlsHttp | Mode::TlsBulk);
-        let target = if is_tls { origin::TLS } else { origin::PLAIN };
-        let mut stream = TcpStream::connect(self.proxy.unwrap_or(target)).await?;
+        let mut stream = TcpStream::connect(self.proxy).await?;
         stream.set_nodelay(true)?;
-        if self.proxy.is_some() && self.mode != Mode::Http {
+        if self.mode != Mode::Http {
             let authority = if is_tls {
                 "localhost:18001"
             } else {

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::certificates;
 
 /// Where it speaks plain HTTP.
-pub const PLAIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18000));
+const PLAIN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18000));
 /// Where it speaks HTTPS.
 pub const TLS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 18001));
 /// A small answer, whole.

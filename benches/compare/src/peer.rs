@@ -19,7 +19,7 @@ pub struct Peers {
 }
 
 /// One proxy. `{scratch}`, `{certificates}`, `{compare}`, `{built}` and `{tidegate}` stand for places, in
-/// commands and in configurations.
+/// commands and in configurations; `{rules}` for the rules, in configurations.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
@@ -52,14 +52,9 @@ impl Places {
             ("{built}", &self.built),
             ("{tidegate}", &self.tidegate),
         ];
-        let filled = places.iter().fold(text.to_owned(), |text, (name, path)| {
+        places.iter().fold(text.to_owned(), |text, (name, path)| {
             text.replace(name, &path.to_string_lossy())
-        });
-        if filled.contains("{rules}") {
-            filled.replace("{rules}", &rules())
-        } else {
-            filled
-        }
+        })
     }
 }
 
@@ -87,7 +82,7 @@ impl Peer {
             let file = places
                 .scratch
                 .join(Path::new(name).file_name().context("no name")?);
-            fs::write(file, places.fill(&text))?;
+            fs::write(file, places.fill(&text).replace("{rules}", &rules()))?;
         }
         Ok(self.command.iter().map(|it| places.fill(it)).collect())
     }

@@ -47,14 +47,7 @@ impl Starter {
         arguments: &[S],
         log: &Path,
     ) -> Result<Program> {
-        let mut command = self.command(
-            cpu,
-            if self.has_priority {
-                &["chrt", "-r", "10"]
-            } else {
-                &[]
-            },
-        );
+        let mut command = self.first(cpu);
         let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         command
             .args(arguments)
@@ -66,14 +59,7 @@ impl Starter {
 
     /// The same, with its output to be read.
     pub fn ask<S: AsRef<OsStr>>(self, cpu: usize, arguments: &[S]) -> Result<Program> {
-        let mut command = self.command(
-            cpu,
-            if self.has_priority {
-                &["chrt", "-r", "10"]
-            } else {
-                &[]
-            },
-        );
+        let mut command = self.first(cpu);
         command
             .args(arguments)
             .stdin(Stdio::null())
@@ -83,13 +69,23 @@ impl Starter {
 
     /// Keeps `cpu` from resting with what no other program wants of it: a virtual processor that rests
     /// takes long to wake.
-    pub fn spin(self, cpu: usize, this: &Path) -> Result<Program> {
-        let mut command = self.command(cpu, &["chrt", "-i", "0"]);
+    pub fn spin(cpu: usize, this: &Path) -> Result<Program> {
+        let mut command = Self::command(cpu, &["chrt", "-i", "0"]);
         command.arg(this).arg("spin").stdin(Stdio::null());
         Program::spawn(command)
     }
 
-    fn command(self, cpu: usize, priority: &[&str]) -> Command {
+    /// A command that comes before all other work, where this user may say so.
+    fn first(self, cpu: usize) -> Command {
+        let priority: &[&str] = if self.has_priority {
+            &["chrt", "-r", "10"]
+        } else {
+            &[]
+        };
+        Self::command(cpu, priority)
+    }
+
+    fn command(cpu: usize, priority: &[&str]) -> Command {
         let mut command = Command::new("prlimit");
         command
             .args([LIMIT, "taskset", "-c", &cpu.to_string()])

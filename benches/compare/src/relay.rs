@@ -249,6 +249,5 @@ fn target(line: &[u8]) -> Result<(bool, SocketAddr)> {
         .split('/')
         .next()
         .unwrap_or_default();
-    let authority = authority.replace("localhost", "127.0.0.1");
     Ok((method == "CONNECT", authority.parse()?))
 }

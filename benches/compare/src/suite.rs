@@ -192,8 +192,8 @@ impl Suite<'_> {
         let this = self.places.compare.as_path();
         let _spinners = if mode == Mode::Latency {
             vec![
-                self.starter.spin(CLIENT_CPU, this)?,
-                self.starter.spin(PROXY_CPU, this)?,
+                Starter::spin(CLIENT_CPU, this)?,
+                Starter::spin(PROXY_CPU, this)?,
             ]
         } else {
             Vec::new()
