@@ -1,8 +1,8 @@
 //! Room for connections: bounded, and no client can keep it full.
 //!
 //! When all places are taken, the listener ends one connection of the peer that has the most
-//! connections: the connection that has waited longest. It does not end a connection whose request is
-//! being answered, nor one that it accepted a moment ago: that request may be on the way.
+//! connections: the oldest waiting connection. It does not end a connection whose request is being
+//! answered, nor one that it accepted a moment ago: that request may be on the way.
 
 use std::collections::HashMap;
 use std::io;

@@ -159,8 +159,8 @@ impl Calls {
         books.entry(session.clone()).or_default().open(new, now);
     }
 
-    /// A tool was used, as a report says; what was refused meanwhile and not told before. A report that may come from any process does not end a call that the agent's own
-    /// process reported.
+    /// Ends a call, as a report says; returns the refusals of the call that were not told before. A
+    /// report that may come from any process does not end a call that the agent's own process reported.
     pub fn close(&self, session: &str, ended: &EndedCall<'_>) -> Vec<Refused> {
         let mut books = self.lock();
         let entry = books

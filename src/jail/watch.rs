@@ -122,7 +122,7 @@ impl Watch {
         for pid in below(self.first.0)? {
             match self.process(pid, &mut networks) {
                 // The process has ended since it was listed, or is about to.
-                Err(Stop::Unreadable(_)) if !Stat::of(pid).is_ok_and(|stat| !stat.has_ended()) => {}
+                Err(Stop::Unreadable(_)) if has_gone(pid) => {}
                 other => other?,
             }
         }
@@ -195,6 +195,11 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// Whether a process has ended, or is about to.
+fn has_gone(pid: u32) -> bool {
+    Stat::of(pid).map_or(true, |stat| stat.has_ended())
 }
 
 /// Holds a process to `no_new_privs`, a filter, and no capability where `in_user_namespace` of the

@@ -36,7 +36,7 @@ pub enum Alpn {
 /// A handshake with an upstream that came to its end.
 #[derive(Debug)]
 pub struct Entered<S> {
-    /// The present configuration.
+    /// TLS with the upstream.
     pub stream: Box<ClientStream<S>>,
     /// Whether it speaks HTTP/2.
     pub http2: bool,

@@ -31,8 +31,8 @@ impl Answer {
     }
 }
 
-/// Reads the answer. The bytes after an opened tunnel's head belong to the tunnel, with any lengths the
-/// head names (RFC 9110 section 9.3.6), and stays in the stream.
+/// Reads the answer. The bytes after the head of an opened tunnel belong to the tunnel, also where the
+/// head names a length (RFC 9110 section 9.3.6), and stay in the stream.
 pub(super) async fn read(stream: &mut Stream) -> Result<Answer, ParentError> {
     for _ in 0..MOST_INTERIM {
         let answer = parse(&read_head(stream).await?)?;

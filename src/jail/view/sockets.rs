@@ -64,8 +64,8 @@ fn below(folders: Vec<PathBuf>, mut room: usize) -> (Vec<PathBuf>, bool) {
     (found, true)
 }
 
-/// Whether a process may hold a socket: a socket without a process refuses. It is left to the command,
-/// whose servers remove what an earlier run has left.
+/// Whether a process may hold a socket: a socket without a process refuses connections. Such a socket
+/// is left to the command, whose servers remove what an earlier run has left.
 fn may_answer(path: &Path) -> bool {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);

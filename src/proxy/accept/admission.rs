@@ -3,9 +3,9 @@
 //! A connection *waits* while no request of its client is being answered: its client has not sent a
 //! whole TLS handshake or request head yet, or the part of a body by which the request is judged, or
 //! is between two requests, or reads the last answer.
-//! When all turns are taken, the gate ends one waiting connection in favour of the new one: the one
-//! that has waited longest, of the network (IPv6: /64) with the most waiting connections. So a client
-//! that opens connections and sends nothing keeps no other client out.
+//! When all turns are taken, the gate ends one waiting connection in favour of the new one: the oldest
+//! waiting connection of the network (IPv6: /64) with the most waiting connections. So a client that
+//! opens connections and sends nothing keeps no other client out.
 //!
 //! All processes on this host are one network: which process is at the other end of a TCP
 //! connection costs a search of all sockets. Among them the oldest connection makes room.
@@ -154,7 +154,7 @@ impl Connections {
         }
     }
 
-    /// Ends the connection that has waited longest, of the network with the most.
+    /// Ends the oldest waiting connection of the network with the most.
     fn evict(&self) -> Eviction {
         let mut table = self.table();
         let largest = table.waiting.iter().max_by_key(|(_, seats)| seats.len());

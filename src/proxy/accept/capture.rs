@@ -155,11 +155,11 @@ pub(in crate::proxy) async fn serve(
     };
     connection.captured = Some(target.clone());
     let snapshot = connection.gate().snapshot.load_full();
-    if target.port == HTTP || snapshot.policy.has_plain_server(&target) {
-        drop(snapshot);
+    let is_plain = target.port == HTTP || snapshot.policy.has_plain_server(&target);
+    drop(snapshot);
+    if is_plain {
         return connection.serve(None).await;
     }
-    drop(snapshot);
     let mut flow = connection.begin(FlowKind::Captured).await?;
     flow.aim(target.clone());
     let opened = match connection.identify_by(&mut flow, None).await {

@@ -211,8 +211,8 @@ impl Both<'_> {
         })
     }
 
-    /// As for two sockets; a client on a stream says that it is gone even without a read or
-    /// writes.
+    /// As for two sockets; a client on a stream shows that it is gone also while there is no read or
+    /// write.
     async fn run_other(
         self,
         client: &mut ClientStream,
