@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::clients::repository;
 use crate::kit::{
     Line, Message, Origin, Outcome, Pki, Program, Site, TIERS, Visit, allow, allow_more,
-    git_backend, need, npm_registry, pypi_registry, read_log, until,
+    copy_program, git_backend, need, npm_registry, pypi_registry, read_log, until,
 };
 
 const HOST: &str = "files.example.com";
@@ -83,7 +83,7 @@ impl World {
     pub(crate) fn new(user: User, pki: &Pki, hosts: &[(&str, Ipv4Addr)], rules: &str) -> Self {
         let home = TempDir::new().expect("a home");
         let binary = home.path().join("tidegate");
-        std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), &binary).expect("a copy");
+        copy_program(Path::new(env!("CARGO_BIN_EXE_tidegate")), &binary);
         let ca = pki.write(home.path());
         let local = [(HOST, Ipv4Addr::LOCALHOST), (REFUSED, Ipv4Addr::LOCALHOST)];
         let names = local.iter().chain(hosts);

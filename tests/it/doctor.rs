@@ -1,7 +1,6 @@
 //! `tidegate doctor`, inside a network namespace without a way out: each finding, and its absence.
 
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -38,9 +37,7 @@ fn home() -> TempDir {
 }
 
 fn script(home: &Path, name: &str, text: &str) {
-    let path = home.join("bin").join(name);
-    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a file");
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("a mode");
+    crate::kit::script(&home.join("bin").join(name), text);
 }
 
 fn json(outcome: &Outcome) -> Value {

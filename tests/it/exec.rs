@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::clients;
 use crate::kit::{
     Gate, Line, Origin, Outcome, Pki, Program, Site, TIERS, allow_more, git_backend, names, need,
-    npm_registry, read_log,
+    npm_registry, read_log, script,
 };
 
 const HOST: &str = "files.example.com";
@@ -495,11 +495,9 @@ print(b"17 71" in said, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 #[test]
 fn claude_is_told_which_session_it_is_unless_it_was() {
-    use std::os::unix::fs::PermissionsExt;
     let world = World::new();
     let claude = world.path("claude");
-    std::fs::write(&claude, "#!/bin/sh\necho \"$@\"\n").expect("a file");
-    std::fs::set_permissions(&claude, PermissionsExt::from_mode(0o755)).expect("a mode");
+    script(&claude, "echo \"$@\"");
     let id = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab";
     let run = |words: &[&str]| {
         let at = Path::new(env!("CARGO_BIN_EXE_tidegate"));

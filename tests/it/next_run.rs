@@ -5,7 +5,7 @@
 use std::os::unix::fs::symlink;
 
 use crate::contained::World;
-use crate::kit::Outcome;
+use crate::kit::{Outcome, script};
 use crate::walls::worlds;
 
 impl World {
@@ -242,11 +242,10 @@ fn a_program_of_the_gate_lies_nowhere_that_the_command_writes() {
             eprintln!("NOT TESTED HERE: a program of root in a share: run as root");
             continue;
         }
-        world.write("tools/token", "#!/bin/sh\necho a:b\n");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(world.path("tools/token"), mode).expect("a mode");
-        let policy = world.read("tidegate.toml");
         let token = world.path("tools/token");
+        std::fs::create_dir_all(token.parent().expect("a folder")).expect("a folder");
+        script(&token, "echo a:b");
+        let policy = world.read("tidegate.toml");
         let parent = format!(
             "{policy}\n[[dial.parent]]\nurl = \"http://127.0.0.1:1\"\n\
              hosts = [\"never.example.com\"]\ncredential-command = [{:?}]\n",

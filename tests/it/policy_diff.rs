@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::kit::{Outcome, Program};
+use crate::kit::{Outcome, Program, script};
 
 const TIERS: &str = "[tiers]\norder = [\"standard\", \"restricted\"]\n\
     [tier.standard]\nallow = [\"package-registry:read\"]\n[tier.restricted]\n";
@@ -193,13 +193,7 @@ fn a_repository_that_names_programs_starts_none() {
     git(folder, &["commit", "-q", "-m", "one"]);
     let program = folder.join("evil.sh");
     let ran = folder.join("ran");
-    write(
-        folder,
-        "evil.sh",
-        &format!("#!/bin/sh\ntouch {}\ncat\n", ran.display()),
-    );
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&program, mode).expect("a mode");
+    script(&program, &format!("touch {}\ncat", ran.display()));
     let program = program.to_str().expect("a path");
     for key in [
         "core.pager",

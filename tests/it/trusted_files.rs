@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::kit::{
-    Gate, Line, Origin, Outcome, Program, Site, TIERS, allow, allow_more, eventually, names, need,
-    read_log, until,
+    Gate, Line, Origin, Outcome, Program, Site, TIERS, allow, allow_more, copy_program, eventually,
+    names, need, read_log, script, until,
 };
 
 const HOST: &str = "files.example.com";
@@ -190,8 +190,7 @@ const EXPOSED: [Case; 8] = [
             let folder = files.path("bin");
             std::fs::create_dir(&folder).expect("a folder");
             let program = folder.join("token");
-            std::fs::write(&program, "#!/bin/sh\necho a:b\n").expect("a file");
-            chmod(&program, 0o755);
+            script(&program, "echo a:b");
             chmod(&folder, 0o777);
             let credential = format!(
                 "\n[[dial.parent]]\nurl = \"http://proxy.example:1\"\n\
@@ -317,7 +316,7 @@ fn a_person_is_told_that_the_policy_is_advice() {
     }
     let home = TempDir::new().expect("a home");
     let program = home.path().join("tidegate");
-    std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), &program).expect("a copy");
+    copy_program(Path::new(env!("CARGO_BIN_EXE_tidegate")), &program);
     let text = format!(
         "[listen]\nproxy = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
          [record]\nfile = \"log.jsonl\"\n{TIERS}"
@@ -408,12 +407,8 @@ impl World {
             allow_more("files", HOST, world.origin.port(), ""),
         )
         .expect("a file");
-        let script = format!(
-            "#!/bin/sh\necho ran >>{}\necho a:b\n",
-            world.path("ran").display()
-        );
-        std::fs::write(world.path("token"), script).expect("a file");
-        chmod(&world.path("token"), 0o755);
+        let text = format!("echo ran >>{}\necho a:b", world.path("ran").display());
+        script(&world.path("token"), &text);
         let parent = format!(
             "\n[[dial.parent]]\nurl = \"http://127.0.0.1:{}\"\ncredential-command = [{:?}]\n",
             world.origin.port(),
@@ -557,8 +552,8 @@ fn a_gate_of_a_command_starts_no_interpreter_and_gives_plain_words_alone() {
 fn each_start_of_a_program_is_on_record_and_has_an_empty_environment() {
     let world = World::new();
     let seen = world.path("seen");
-    let script = format!("#!/bin/sh\n(env; pwd) >{}\necho a:b\n", seen.display());
-    std::fs::write(world.path("token"), script).expect("a file");
+    let text = format!("(env; pwd) >{}\necho a:b", seen.display());
+    script(&world.path("token"), &text);
     let parent = std::fs::read_to_string(world.path("parent")).expect("text");
     let rule = allow_more("files", HOST, world.origin.port(), "");
     let gate = Gate::with(&format!("{TIERS}{rule}{parent}"));

@@ -2,13 +2,15 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::contained::give;
-use crate::kit::{Origin, Outcome, Pki, Program, TIERS, Visit, allow_more, names, need};
+use crate::kit::{
+    Origin, Outcome, Pki, Program, TIERS, Visit, allow_more, copy_program, names, need,
+};
 
 use super::rows::Rows;
 
@@ -87,7 +89,7 @@ impl Scene {
         }
         std::fs::create_dir_all(scene.gate("records")).expect("a folder");
         let program = scene.path("bin/tidegate");
-        std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), program).expect("a copy");
+        copy_program(Path::new(env!("CARGO_BIN_EXE_tidegate")), &program);
         symlink("gate", scene.path("home/current")).expect("a link");
         scene.keys();
         scene.configuration();

@@ -1,14 +1,14 @@
 //! The world of one run: a home, a working copy, a policy, certificates, and a scripted model as the
 //! only other machine of the network (`tests/agents`).
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::hooks::git;
-use crate::kit::{Outcome, Pki, Program};
+use crate::kit::{Outcome, Pki, Program, script};
 
 use super::agent::Agent;
 use super::played::Played;
@@ -310,10 +310,10 @@ impl World {
     fn programs(&self, run: &Run) {
         let bin = self.at("bin");
         symlink(self.at("program/tidegate"), bin.join("tidegate")).expect("a link");
-        let script = format!("#!/bin/sh\nexec {} \"$@\"\n", run.agent.command);
-        std::fs::write(bin.join("work"), script).expect("a script");
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(bin.join("work"), mode).expect("a mode");
+        script(
+            &bin.join("work"),
+            &format!("exec {} \"$@\"", run.agent.command),
+        );
         symlink(
             run.agent.program(&self.at("agents")),
             bin.join(run.agent.command),
