@@ -5,7 +5,7 @@
 //! reserved at most.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
@@ -27,15 +27,16 @@ pub struct Allowance {
     no_more_bytes: AtomicBool,
     /// The same of the requests.
     no_more_requests: AtomicBool,
-    waiting: Mutex<Vec<Waker>>,
+    /// Wakers of flows that wait for bytes; each with what lives as long as its flow.
+    waiting: Mutex<Vec<(Weak<()>, Waker)>>,
     /// Tells the keeper of the allowances that more should be reserved.
-    low: std::sync::Arc<Notify>,
+    low: Arc<Notify>,
     requests_changed: Notify,
 }
 
 impl Allowance {
     /// An allowance with nothing reserved.
-    pub fn new(limit: Limit, low: std::sync::Arc<Notify>) -> Self {
+    pub fn new(limit: Limit, low: Arc<Notify>) -> Self {
         Self {
             limit,
             bytes: AtomicI64::new(0),
@@ -50,7 +51,7 @@ impl Allowance {
 
     /// An allowance with the whole limit: of a policy that is only looked at.
     pub fn full(limit: Limit) -> Self {
-        let all = Self::new(limit, std::sync::Arc::default());
+        let all = Self::new(limit, Arc::default());
         all.add(limit);
         all
     }
@@ -88,16 +89,15 @@ impl Allowance {
     }
 
     /// Ready where bytes may go out; else waits until more is reserved. Where nothing is left it
-    /// waits until its flow is ended.
-    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// waits until its flow is ended. The flow keeps `alive`: wakers of flows that ended are dropped.
+    pub fn poll_ready(&self, cx: &mut Context<'_>, alive: &Arc<()>) -> Poll<()> {
         let may_go = || self.limit.bytes_out.is_none() || self.bytes.load(Ordering::Acquire) > 0;
         if may_go() {
             return Poll::Ready(());
         }
         let mut waiting = self.waiting();
-        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
-        }
+        waiting.retain(|(flow, waker)| flow.strong_count() > 0 && !waker.will_wake(cx.waker()));
+        waiting.push((Arc::downgrade(alive), cx.waker().clone()));
         drop(waiting);
         // It may have been granted meanwhile.
         if may_go() {
@@ -192,7 +192,9 @@ impl Allowance {
 
     fn wake(&self) {
         let waiting = std::mem::take(&mut *self.waiting());
-        waiting.into_iter().for_each(Waker::wake);
+        for (_, waker) in waiting {
+            waker.wake();
+        }
         self.requests_changed.notify_waiters();
     }
 
@@ -208,7 +210,7 @@ impl Allowance {
         )
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waker>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<(Weak<()>, Waker)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -223,9 +225,9 @@ mod tests {
             bytes_out: Some(1 << 20),
             requests: Some(2),
         };
-        let allowance = Allowance::new(limit, std::sync::Arc::default());
-        let mut cx = Context::from_waker(Waker::noop());
-        assert!(allowance.poll_ready(&mut cx).is_pending());
+        let allowance = Allowance::new(limit, Arc::default());
+        let (mut cx, alive) = (Context::from_waker(Waker::noop()), Arc::new(()));
+        assert!(allowance.poll_ready(&mut cx, &alive).is_pending());
         assert!(!allowance.is_spent());
 
         let mut reserved = Limit::default();
@@ -249,6 +251,27 @@ mod tests {
         assert_eq!(requests, 2);
         assert!(allowance.is_spent());
         assert!(!allowance.take_request().await);
-        assert!(allowance.poll_ready(&mut cx).is_pending());
+        assert!(allowance.poll_ready(&mut cx, &alive).is_pending());
+    }
+
+    #[test]
+    fn a_flow_that_ended_while_it_waited_leaves_no_waker() {
+        struct Ignored;
+        impl std::task::Wake for Ignored {
+            fn wake(self: Arc<Self>) {}
+        }
+        let limit = Limit {
+            bytes_out: Some(1),
+            requests: None,
+        };
+        let allowance = Allowance::new(limit, Arc::default());
+        for _ in 0..100 {
+            // Each flow has a task of its own, and a waker that equals no other one.
+            let (waker, alive) = (Waker::from(Arc::new(Ignored)), Arc::new(()));
+            let mut cx = Context::from_waker(&waker);
+            assert!(allowance.poll_ready(&mut cx, &alive).is_pending());
+            assert!(allowance.poll_ready(&mut cx, &alive).is_pending());
+            assert_eq!(allowance.waiting().len(), 1);
+        }
     }
 }

@@ -10,7 +10,14 @@ use super::allowance::Allowance;
 #[derive(Debug, Default)]
 pub struct Meter {
     bytes: AtomicU64,
-    budgets: OnceLock<Box<[Arc<Allowance>]>>,
+    charged: OnceLock<Charged>,
+}
+
+#[derive(Debug)]
+struct Charged {
+    budgets: Box<[Arc<Allowance>]>,
+    /// Lives as long as the meter: its waker in a budget is dropped after that.
+    alive: Arc<()>,
 }
 
 impl Meter {
@@ -19,7 +26,8 @@ impl Meter {
         let budgets = budgets.filter(|it| it.limit().bytes_out.is_some());
         let budgets: Box<[_]> = budgets.cloned().collect();
         if !budgets.is_empty() {
-            let _ = self.budgets.set(budgets);
+            let alive = Arc::default();
+            let _ = self.charged.set(Charged { budgets, alive });
         }
     }
 
@@ -31,7 +39,8 @@ impl Meter {
 
     /// Charges bytes that are not counted as moved: the head of a request.
     pub fn spend(&self, bytes: u64) {
-        for budget in self.budgets.get().into_iter().flatten() {
+        let charged = self.charged.get().into_iter();
+        for budget in charged.flat_map(|it| &it.budgets) {
             budget.spend(bytes);
         }
     }
@@ -48,8 +57,11 @@ impl Meter {
 
     /// Ready where each budget has bytes left.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut budgets = self.budgets.get().into_iter().flatten();
-        if budgets.any(|budget| budget.poll_ready(cx).is_pending()) {
+        let Some(Charged { budgets, alive }) = self.charged.get() else {
+            return Poll::Ready(());
+        };
+        let mut budgets = budgets.iter();
+        if budgets.any(|budget| budget.poll_ready(cx, alive).is_pending()) {
             return Poll::Pending;
         }
         Poll::Ready(())
