@@ -16,8 +16,9 @@ use super::{Principal, Scope};
 
 /// The operation of a tunnel: all that passes in it.
 pub(super) const CONNECT: &str = "connect";
-/// Characters of an operation; an MCP tool's name is in it, and its server chose that.
-const MAX_OPERATION: usize = 128;
+/// Characters of an operation. Every MCP method with its tool or URI is shorter: two operations that
+/// were cut to the same text would share an approval.
+const MAX_OPERATION: usize = 2048;
 
 /// What makes two attempts one request.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -192,5 +193,39 @@ impl RequestState {
 impl fmt::Display for RequestKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}:{}", self.operation, self.host, self.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Path;
+    use crate::policy::{McpCall, RequestFacts};
+
+    #[test]
+    fn long_operations_that_begin_alike_are_different_requests() {
+        let path = Path::parse(b"/mcp").expect("a path");
+        let target = Target::from_connect(b"mcp.example.net:443").expect("a target");
+        let named = |uri: &str| {
+            let mcp = McpCall {
+                method: Some("resources/read".into()),
+                tool: Some(uri.into()),
+                ..McpCall::default()
+            };
+            let facts = RequestFacts {
+                mcp: Some(mcp),
+                ..RequestFacts::default()
+            };
+            let attempt = Attempt::Request {
+                method: "POST",
+                path: &path,
+                upgrade: false,
+                tls: false,
+                deed: Some(&facts),
+            };
+            RequestKey::new(CallerKey::Subject("ana".into()), &target, &attempt)
+        };
+        let long = "x".repeat(1000);
+        assert_ne!(named(&format!("{long}/a")), named(&format!("{long}/b")));
     }
 }
