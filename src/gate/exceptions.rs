@@ -2,7 +2,8 @@
 //!
 //! Deciding looks into a set that is built here and swapped as a whole, so no flow waits for the
 //! ledger. The keeper builds the set anew when the ledger or the policy changes and when an exception
-//! ends, and then judges the open flows again.
+//! ends, and then judges the open flows again. Beside that it reserves budgets, which may have to wait
+//! for the ledger.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +19,7 @@ use crate::record::{Asker, Event, ExceptionFacts};
 
 use super::{Gate, Snapshot};
 
-/// The longest sleep while an exception is in force: a clock that jumps is noticed after that.
+/// The bound on a sleep while an exception is in force: a clock that jumps is noticed after that.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// What the gate knows of exceptions besides the set that decides.
@@ -28,7 +29,7 @@ pub struct ExceptionKeeper {
     pub ledger: Option<Arc<Ledger>>,
     /// How long what was granted counts while the ledger does not answer.
     pub stale_after: Duration,
-    /// A budget runs low.
+    /// A budget runs low, or the set was built anew.
     low: Arc<Notify>,
     /// The policy changed.
     changed: Notify,
@@ -123,8 +124,13 @@ impl ExceptionKeeper {
     }
 
     /// Says on record which exceptions began and ended.
-    fn announce(&self, gate: &Gate, exceptions: &Exceptions, now: Timestamp) {
-        let mut announced = lock(&self.announced);
+    fn announce(
+        &self,
+        gate: &Gate,
+        announced: &mut BTreeMap<String, Announced>,
+        exceptions: &Exceptions,
+        now: Timestamp,
+    ) {
         let state = self.ledger.as_ref().map(|ledger| ledger.state());
         let next: BTreeMap<String, Announced> = exceptions
             .iter()
@@ -160,6 +166,18 @@ impl ExceptionKeeper {
             gate.recorder.event(&event);
         }
         *announced = next;
+    }
+
+    /// How long the set stays as it is, changes of the ledger and the policy aside.
+    fn next_change(&self, exceptions: &Exceptions, now: Timestamp) -> Option<Duration> {
+        let next = exceptions.iter().map(|it| it.grant.expires).min();
+        let left =
+            next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default());
+        let ledger = self.ledger.as_deref();
+        // A ledger that answers again has no new revision.
+        let is_stale = ledger.is_some_and(|ledger| self.is_stale(ledger, now));
+        let next = left.or(is_stale.then_some(MAX_SLEEP))?;
+        Some(next.min(MAX_SLEEP))
     }
 
     /// Reserves more of each budget that runs low.
@@ -273,11 +291,14 @@ fn asker(actor: &crate::ledger::Actor) -> Asker {
 impl Gate {
     /// Builds the exceptions in force for a generation.
     pub(super) fn refresh_exceptions(&self, snapshot: &Snapshot) {
+        // One set at a time: a set that was built earlier never replaces a later one.
+        let mut announced = lock(&self.exceptions.announced);
         let now = self.clock.now();
         let before = snapshot.exceptions.load_full();
         let exceptions = self.exceptions.in_force(&snapshot.policy, &before, now);
         let exceptions = Arc::new(exceptions);
-        self.exceptions.announce(self, &exceptions, now);
+        self.exceptions
+            .announce(self, &mut announced, &exceptions, now);
         let spent = exceptions.iter().filter(|it| it.is_spent()).count();
         let next = exceptions.iter().map(|it| it.grant.expires).min();
         self.metrics
@@ -303,29 +324,43 @@ impl Gate {
         self.exceptions.changed.notify_one();
     }
 
-    /// Keeps the exceptions in force up to date until it is cancelled.
+    /// Keeps the exceptions in force and their budgets up to date until it is cancelled.
     pub async fn keep_exceptions(self: Arc<Self>, until: CancellationToken) {
+        let kept = async { tokio::join!(self.keep_in_force(), self.keep_budgets()) };
+        until.run_until_cancelled(kept).await;
+    }
+
+    async fn keep_in_force(&self) {
         let keeper = &self.exceptions;
         let mut revisions = keeper.ledger.as_ref().map(|ledger| ledger.changes());
         loop {
-            let snapshot = self.snapshot.load_full();
-            self.refresh_exceptions(&snapshot);
-            let exceptions = snapshot.exceptions.load_full();
-            keeper.reserve(&exceptions).await;
-            self.flows.judge_again_excepted(&self, &snapshot);
-            let next = exceptions.iter().map(|it| it.grant.expires).min();
-            let sleep = next.map(|next| {
-                let left = next.duration_since(self.clock.now());
-                Duration::try_from(left).unwrap_or_default().min(MAX_SLEEP)
-            });
-            drop((snapshot, exceptions));
+            let sleep = self.renew_exceptions();
+            keeper.low.notify_one();
             tokio::select! {
-                () = until.cancelled() => return,
                 () = keeper.changed.notified() => {}
-                () = keeper.low.notified() => {}
                 () = changed(&mut revisions) => {}
                 () = pause(sleep) => {}
             }
+        }
+    }
+
+    /// Builds the set anew and judges the open flows by it. Returns how long the set stays as it is.
+    fn renew_exceptions(&self) -> Option<Duration> {
+        let snapshot = self.snapshot.load_full();
+        self.refresh_exceptions(&snapshot);
+        self.flows.judge_again_excepted(self, &snapshot);
+        let exceptions = snapshot.exceptions.load();
+        self.exceptions.next_change(&exceptions, self.clock.now())
+    }
+
+    /// Reserves budgets. A ledger that does not answer delays this, and no end of an exception.
+    async fn keep_budgets(&self) {
+        loop {
+            self.exceptions.low.notified().await;
+            let snapshot = self.snapshot.load_full();
+            let exceptions = snapshot.exceptions.load_full();
+            self.exceptions.reserve(&exceptions).await;
+            self.flows.judge_again_excepted(self, &snapshot);
         }
     }
 }

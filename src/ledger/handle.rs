@@ -229,9 +229,14 @@ impl Ledger {
     pub async fn run(&self, until: CancellationToken) {
         while !until.is_cancelled() {
             let revision = self.state().revision;
+            // After a failure, the first answer counts at once.
+            let wait = match self.health().failure {
+                Some(_) => Duration::ZERO,
+                None => FOLLOW_TIMEOUT,
+            };
             let followed = tokio::select! {
                 () = until.cancelled() => return,
-                followed = self.store.follow(revision, FOLLOW_TIMEOUT) => followed,
+                followed = self.store.follow(revision, wait) => followed,
             };
             let turn = self.turn.lock().await;
             let folded = match followed {
