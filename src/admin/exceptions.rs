@@ -18,6 +18,7 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::config::time_in_words;
 use crate::gate::{ExceptionReport, Gate};
 use crate::ledger::{
     Actor, Change, Does, From, Grant, Ledger, LedgerError, Limit, Refused as Reason, StoreError, To,
@@ -86,7 +87,7 @@ async fn grant(
         .map_err(|error| refused(&error))?;
     gate.refresh();
     let repeats = repeats(&ledger, &grant, gate.clock.now());
-    let rule = (repeats >= MAX_REPEATS).then(|| rule_of(&grant));
+    let rule = (repeats >= MAX_REPEATS).then(|| rule_of(&grant)).flatten();
     let answer = json!({
         "id": grant.id,
         "revision": entry.revision,
@@ -103,19 +104,18 @@ fn granted(gate: &Gate, asked: Asked, actor: &Actor) -> Result<Grant, Refused> {
     let wrong = |why: String| Refused::new(StatusCode::BAD_REQUEST, "bad_request", why);
     let snapshot = gate.snapshot.load();
     let now = gate.clock.now();
-    let longest = SignedDuration::try_from(snapshot.longest_exception);
-    let longest = longest.unwrap_or(SignedDuration::MAX);
+    let max = SignedDuration::try_from(snapshot.max_exception).unwrap_or(SignedDuration::MAX);
     let left = asked.expires.duration_since(now);
-    if !left.is_positive() || left > longest {
-        let days = longest.as_hours() / 24;
+    if !left.is_positive() || left > max {
         return Err(wrong(format!(
-            "an exception ends in the future, at most {days} days from now (`[exceptions] longest`)"
+            "`expires` is {}: it has to be in the future, and at most {} from now \
+             (`[exceptions] longest`)",
+            asked.expires,
+            time_in_words(max)
         )));
     }
-    let id = asked.id.unwrap_or_else(|| {
-        let id = uuid::Uuid::now_v7().simple().to_string();
-        format!("exc-{}", id.get(..).unwrap_or_default())
-    });
+    let new_id = || format!("exc-{}", uuid::Uuid::now_v7().simple());
+    let id = asked.id.unwrap_or_else(new_id);
     let grant = Grant {
         id,
         tool: asked.tool,
@@ -247,57 +247,86 @@ fn repeats(ledger: &Ledger, grant: &Grant, now: Timestamp) -> usize {
         .count()
 }
 
-/// A rule and a trial that say for good what an exception says for a time.
-fn rule_of(grant: &Grant) -> String {
-    let list = |texts: &[String]| {
-        let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
-        format!("[{}]", quoted.join(", "))
-    };
-    let mut lines = vec![
-        "[[rule]]".to_owned(),
-        format!("id = \"{}-rule\"", grant.id),
-        "verdict = \"allow\"".to_owned(),
-    ];
-    let from = &grant.from;
-    for (key, texts) in [
-        ("from.tiers", &from.tiers),
-        ("from.groups", &from.groups),
-        ("from.repositories", &from.repositories),
-        ("from.subjects", &from.subjects),
-        ("to.hosts", &grant.to.hosts),
-        ("does.actions", &grant.does.actions),
-        ("does.operations", &grant.does.operations),
-        ("does.methods", &grant.does.methods),
-        ("does.paths", &grant.does.paths),
-    ] {
-        if !texts.is_empty() {
-            lines.push(format!("{key} = {}", list(texts)));
-        }
+/// A rule that allows for good what an exception allows for a time, and a trial of the rule. `None`
+/// for an exception of one session: a rule names no session.
+fn rule_of(grant: &Grant) -> Option<String> {
+    if grant.from.session.is_some() {
+        return None;
     }
-    if !grant.to.ports.is_empty() {
-        lines.push(format!("to.ports = {:?}", grant.to.ports));
-    }
-    lines.push(format!("reason = {:?}", grant.reason));
-    let exact = grant
-        .to
-        .hosts
-        .iter()
-        .find(|host| !host.contains(['*', '/']));
+    let (from, to, does) = (
+        keys("from", &grant.from)?,
+        keys("to", &grant.to)?,
+        keys("does", &grant.does)?,
+    );
+    let text = |text: &str| toml::Value::from(text).to_string();
+    let mut rule = format!(
+        "[[rule]]\nid = {}\nverdict = \"allow\"\n{from}{to}{does}reason = {}\n",
+        text(&format!("{}-rule", grant.id)),
+        text(&grant.reason),
+    );
+    let mut hosts = grant.to.hosts.iter();
+    let exact = hosts.find(|host| !host.contains(['*', '/']));
     if let Some(host) = exact.filter(|_| grant.does == Does::default()) {
         let port = grant.to.ports.first().copied().unwrap_or(443);
-        lines.push(String::new());
-        lines.push("[[trial]]".to_owned());
-        lines.push(format!("name = \"{host} can be reached\""));
-        if !from.tiers.is_empty() {
-            lines.push(format!("from.tiers = {}", list(&from.tiers)));
-        }
-        if !from.repositories.is_empty() {
-            lines.push(format!("from.repositories = {}", list(&from.repositories)));
-        }
-        if !from.groups.is_empty() {
-            lines.push(format!("from.groups = {}", list(&from.groups)));
-        }
-        lines.push(format!("allows = [\"{host}:{port}\"]"));
+        let name = text(&format!("{host} can be reached"));
+        let target = text(&format!("{host}:{port}"));
+        let trial = format!("\n[[trial]]\nname = {name}\n{from}allows = [{target}]\n");
+        rule.push_str(&trial);
     }
-    lines.join("\n") + "\n"
+    Some(rule)
+}
+
+/// The conditions of a part of an exception as lines of TOML: `from.tiers = ["standard"]`.
+fn keys(part: &str, conditions: &impl Serialize) -> Option<String> {
+    let table = toml::Table::try_from(conditions).ok()?;
+    let line = |(key, value): (String, toml::Value)| format!("{part}.{key} = {value}\n");
+    Some(table.into_iter().map(line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(more: &serde_json::Value) -> Grant {
+        let mut grant = json!({
+            "id": "EXC-1", "reason": "a \u{1b} \"word\"", "reviewer": ["uid:0"],
+            "expires": "2026-12-01T18:00:00Z", "to": { "hosts": ["mcp.example.net"] },
+        });
+        for (key, value) in more.as_object().expect("an object") {
+            grant[key] = value.clone();
+        }
+        serde_json::from_value(grant).expect("a grant")
+    }
+
+    #[test]
+    fn the_rule_that_is_suggested_has_each_condition_of_the_exception() {
+        let narrow = grant(&json!({
+            "from": { "tiers": ["standard"] },
+            "does": { "servers": ["files"], "tools": ["read_file"], "mcp-methods": ["tools/call"] },
+        }));
+        let written: toml::Table = rule_of(&narrow).expect("a rule").parse().expect("TOML");
+        let rule = &written["rule"][0];
+        assert_eq!(
+            rule["does"],
+            toml::Value::try_from(&narrow.does).expect("does")
+        );
+        assert_eq!(
+            rule["from"],
+            toml::Value::try_from(&narrow.from).expect("from")
+        );
+        assert_eq!(rule["to"], toml::Value::try_from(&narrow.to).expect("to"));
+        assert_eq!(rule["reason"].as_str(), Some(&*narrow.reason));
+        assert!(!written.contains_key("trial"), "{written}");
+
+        let wide: toml::Table = rule_of(&grant(&json!({})))
+            .expect("a rule")
+            .parse()
+            .expect("TOML");
+        assert_eq!(
+            wide["trial"][0]["allows"][0].as_str(),
+            Some("mcp.example.net:443")
+        );
+        let of_session = json!({ "from": { "session": { "id": "s-1", "verified": true } } });
+        assert_eq!(rule_of(&grant(&of_session)), None);
+    }
 }

@@ -229,8 +229,7 @@ impl List {
         let mut text = String::new();
         for exception in shown {
             let grant = &exception["grant"];
-            let word =
-                |value: &Value, longest| print::clean(value.as_str().unwrap_or_default(), longest);
+            let word = |value: &Value, max| print::clean(value.as_str().unwrap_or_default(), max);
             let hosts = at(at(grant, "to"), "hosts")
                 .as_array()
                 .cloned()

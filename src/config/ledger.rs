@@ -41,10 +41,10 @@ pub(super) struct ExceptionsSection {
 const FILE: &str = "ledger.db";
 const HOUR: Duration = Duration::from_hours(1);
 const STALE_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(168));
-const DAY: Duration = Duration::from_hours(24);
-const LONGEST: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24 * 3650));
+const MAX_EXCEPTION: (Duration, Duration) =
+    (Duration::from_mins(1), Duration::from_hours(24 * 3650));
 /// How long an exception may last where `[exceptions]` does not say.
-pub(super) const DEFAULT_LONGEST: Duration = Duration::from_hours(24 * 90);
+pub(super) const DEFAULT_MAX_EXCEPTION: Duration = Duration::from_hours(24 * 90);
 
 /// The ledger that is written; `record` is the file of the records.
 pub(super) fn ledger(
@@ -82,29 +82,36 @@ pub(super) fn ledger(
 }
 
 /// How long an exception may last.
-pub(super) fn longest(
+pub(super) fn max_exception(
     section: Option<&Placed<ExceptionsSection>>,
     findings: &mut Vec<Diagnostic>,
 ) -> Duration {
     let written = section.and_then(|section| Some((section, section.value.longest.as_ref()?)));
-    let longest = written.and_then(|(section, text)| {
-        value::duration(text.get_ref(), LONGEST, section.at(text), findings)
+    let max = written.and_then(|(section, text)| {
+        value::duration(text.get_ref(), MAX_EXCEPTION, section.at(text), findings)
     });
-    longest.unwrap_or(DEFAULT_LONGEST)
+    max.unwrap_or(DEFAULT_MAX_EXCEPTION)
+}
+
+/// A time for a message: `90 days`, `8h`.
+pub(crate) fn time_in_words(time: SignedDuration) -> String {
+    let days = time.as_hours() / 24;
+    if days >= 2 && time == SignedDuration::from_hours(24 * days) {
+        return format!("{days} days");
+    }
+    format!("{time:#}")
 }
 
 /// Finds exceptions that last too long, have ended, or have a limit that nothing counts.
 pub(super) fn check_exceptions(
     exceptions: &[Placed<source::Exception>],
-    longest: Duration,
+    max: Duration,
     has_ledger: bool,
     now: Timestamp,
     findings: &mut Vec<Diagnostic>,
 ) {
-    let last = SignedDuration::try_from(longest)
-        .ok()
-        .and_then(|longest| now.checked_add(longest).ok())
-        .unwrap_or(Timestamp::MAX);
+    let max = SignedDuration::try_from(max).unwrap_or(SignedDuration::MAX);
+    let last = now.saturating_add(max).unwrap_or(Timestamp::MAX);
     for written in exceptions {
         let exception = &written.value;
         let id = exception.id.get_ref();
@@ -112,11 +119,10 @@ pub(super) fn check_exceptions(
         // What is no point in time is found where exceptions are compiled.
         let expires = exception.expires.get_ref().to_string().parse::<Timestamp>();
         if expires.as_ref().is_ok_and(|end| *end > last) {
-            let days = longest.as_secs() / DAY.as_secs();
             let message = format!("exception `{id}` lasts too long");
             findings.push(
                 Diagnostic::error("lasts-too-long", place, message)
-                    .label(format!("more than {days} days from now"))
+                    .label(format!("more than {} from now", time_in_words(max)))
                     .help("end it earlier, or write a rule; the bound is `[exceptions] longest`"),
             );
         } else if expires.is_ok_and(|end| end <= now) {

@@ -122,7 +122,7 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         upstreams: Vec::new(),
         shadow: None,
         ledger: None,
-        longest_exception: ledger::DEFAULT_LONGEST,
+        max_exception: ledger::DEFAULT_MAX_EXCEPTION,
         contact: None,
         policy: crate::policy::source::Policy::default(),
     }
@@ -240,12 +240,12 @@ fn check(
     let folder = super::folder_of(first);
     let record = record::record(written.record.as_ref(), folder, findings);
     listen.control_beside(record.file.as_deref());
-    let longest_exception = ledger::longest(written.exceptions.as_ref(), findings);
+    let max_exception = ledger::max_exception(written.exceptions.as_ref(), findings);
     let ledger = ledger::ledger(written.ledger.as_ref(), record.file.as_deref(), findings);
     let now = Clock::system().now();
     ledger::check_exceptions(
         &policy.exceptions,
-        longest_exception,
+        max_exception,
         written.ledger.is_some(),
         now,
         findings,
@@ -265,7 +265,7 @@ fn check(
         upstreams,
         shadow: written.shadow,
         ledger,
-        longest_exception,
+        max_exception,
         contact: refusal::contact(written.refusal.as_ref(), findings),
         policy,
     }

@@ -44,6 +44,7 @@ pub use identity::{Identity, SecretHash, User};
 pub use inspect::{Authority, CredentialKey, Inspect};
 pub use issuer::Issuer;
 pub use ledger::Ledger;
+pub(crate) use ledger::time_in_words;
 pub use limits::Limits;
 pub use listen::{AdminAddress, Control, IdentityDemand, Listen, Listener};
 pub use load::{LoadedPolicy, embedded, embedded_with, keys, load, load_policy, load_text};
@@ -90,7 +91,7 @@ pub struct Config {
     /// `[ledger]`; `None`: there is none.
     pub ledger: Option<Ledger>,
     /// `[exceptions] longest`: how long an exception may last.
-    pub longest_exception: std::time::Duration,
+    pub max_exception: std::time::Duration,
     /// `[refusal]`: the contact text of refusals by the policy.
     pub contact: Option<Arc<str>>,
     /// `[tiers]`, `[tier.*]`, `[[repository]]`, `[group.*]`, `[[destination]]`, `[[rule]]`,

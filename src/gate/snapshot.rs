@@ -33,7 +33,7 @@ pub struct Snapshot {
     /// The exceptions in force, swapped as a whole.
     pub exceptions: ArcSwap<Exceptions>,
     /// How long an exception may last.
-    pub longest_exception: std::time::Duration,
+    pub max_exception: std::time::Duration,
     /// The clock by which exceptions end.
     pub clock: Clock,
     /// `[refusal]`: the contact text of refusals by the policy.
@@ -175,7 +175,7 @@ impl Snapshot {
             programs: parts.programs.clone(),
             workspaces: config.workspaces.clone(),
             exceptions: ArcSwap::default(),
-            longest_exception: config.longest_exception,
+            max_exception: config.max_exception,
             clock: parts.clock.clone(),
             listeners: config.listen.proxy.iter().cloned().map(Arc::new).collect(),
             policy,

@@ -17,7 +17,7 @@ const DENY: &str =
     clippy::disallowed_methods,
     reason = "the gate under test has the machine's clock"
 )]
-fn within(seconds: i64) -> Timestamp {
+pub(crate) fn within(seconds: i64) -> Timestamp {
     let end = Timestamp::now() + SignedDuration::from_secs(seconds);
     Timestamp::from_second(end.as_second()).expect("a time")
 }
@@ -139,9 +139,20 @@ fn nothing_is_granted_elsewhere_or_without_a_ledger_or_for_too_long() {
     );
     assert!(!without.folder().join("ledger.db").exists());
 
-    let gate = Gate::with(&format!("{}{DENY}\n[ledger]\n", loopback(origin.port())));
+    let bounded = "[ledger]\n[exceptions]\nlongest = \"8h\"";
+    let gate = Gate::with(&format!("{}{DENY}\n{bounded}\n", loopback(origin.port())));
     let answer = gate.post("/v1/exceptions", None, &wish);
     assert_eq!(answer.status(), 403, "{answer:?}");
+    let long = gate.control(
+        "/v1/exceptions",
+        None,
+        &granted(origin.port(), within(9 * 3600)),
+    );
+    let detail = long.json()["detail"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    assert!(detail.contains("at most 8h from now"), "{detail}");
     let wrong = [
         granted(origin.port(), within(100 * 24 * 3600)),
         granted(origin.port(), within(-1)),
@@ -157,6 +168,29 @@ fn nothing_is_granted_elsewhere_or_without_a_ledger_or_for_too_long() {
         assert_eq!(answer.status(), 400, "{wish} {answer:?}");
     }
     assert_eq!(status(&gate, &origin), refused("denied"));
+}
+
+#[test]
+fn granted_exceptions_end_while_the_ledger_does_not_answer_and_hold_again_after_that() {
+    let origin = Origin::echo();
+    let ledger = "[ledger]\nstale-after = \"1s\"";
+    let gate = Gate::with(&format!("{}{DENY}\n{ledger}\n", loopback(origin.port())));
+    let wish = granted(origin.port(), within(3600));
+    assert_eq!(gate.control("/v1/exceptions", None, &wish).status(), 201);
+    assert_eq!(status(&gate, &origin).0, 200);
+
+    let (path, away) = (gate.folder().join("ledger.db"), gate.folder().join("away"));
+    std::fs::rename(&path, &away).expect("moved");
+    until("the exception ends", || {
+        status(&gate, &origin) == refused("denied")
+    });
+    gate.line("the end on record", |line| {
+        line["event.name"] == "exception_revoked"
+    });
+    std::fs::rename(&away, &path).expect("moved back");
+    until("the exception holds again", || {
+        status(&gate, &origin).0 == 200
+    });
 }
 
 #[test]
