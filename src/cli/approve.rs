@@ -47,7 +47,7 @@ pub(super) struct Show {
 pub(super) struct Allow {
     /// The request, or at least 8 characters of the end of its id.
     id: String,
-    /// For how long: `once`, `session`, or a time such as 1h; the tier has a longest.
+    /// For how long: `once`, `session`, or a time such as 1h; at most `longest-approval` of the tier.
     #[arg(long = "for", value_name = "SCOPE")]
     scope: String,
     #[command(flatten)]
@@ -298,8 +298,8 @@ fn text<'v>(value: &'v Value, path: &[&str]) -> &'v str {
     found.and_then(Value::as_str).unwrap_or_default()
 }
 
-fn shown(request: &Value, path: &[&str], longest: usize) -> String {
-    print::clean(text(request, path), longest)
+fn shown(request: &Value, path: &[&str], max: usize) -> String {
+    print::clean(text(request, path), max)
 }
 
 /// One request on one line.

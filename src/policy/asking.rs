@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::pattern::{Kind, Pattern};
 
-/// The longest approval of a tier that says nothing.
-const DEFAULT_LONGEST: Duration = Duration::from_hours(8);
+/// How long an approval may hold where the tier does not say.
+const DEFAULT_MAX_APPROVAL: Duration = Duration::from_hours(8);
 /// The users of system services, root among them; people have higher ids.
 pub const LAST_SYSTEM_UID: u32 = 999;
 /// The user ids that systemd takes for `DynamicUser=`.
@@ -30,8 +30,8 @@ pub struct Asking {
     pub approvals: usize,
     /// `not-oneself`: whether a reviewer may not settle a request of its own user.
     pub not_oneself: bool,
-    /// `longest-approval`: the longest that an approval holds.
-    pub longest: Duration,
+    /// `longest-approval`: how long an approval may hold.
+    pub max_approval: Duration,
     /// `hold`: how long a flow waits for an answer before it is refused; zero: not at all.
     pub hold: Duration,
 }
@@ -42,7 +42,7 @@ impl Default for Asking {
             reviewers: Box::default(),
             approvals: 1,
             not_oneself: true,
-            longest: DEFAULT_LONGEST,
+            max_approval: DEFAULT_MAX_APPROVAL,
             hold: Duration::ZERO,
         }
     }

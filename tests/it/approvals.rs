@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::exceptions::within;
 use crate::kit::{
     Gate, Line, Lines, Message, Origin, Program, Session, Site, TIERS, allow, eventually, names,
     until,
@@ -192,6 +193,13 @@ fn a_denial_is_told_and_not_asked_again() {
     let again = bench.connect(&bench.session, HOST);
     assert_eq!(again.json()["error"], "approval_refused", "{again:?}");
     assert_eq!(again.json()["request"]["id"], *id);
+    let port = bench.origin.port();
+    let words = json!({ "host": HOST, "port": port, "reason": "please" }).to_string();
+    let asked = own(&bench.gate, &bench.session, "POST", "/v1/requests", &words);
+    assert_eq!(
+        (asked.status(), asked.json()["state"].as_str()),
+        (200, Some("denied"))
+    );
     assert_eq!(bench.lines("approval_requested").len(), 1);
     // It is settled once.
     let late = bench.settle(&id, "allow", &json!({ "scope": "1h" }));
@@ -400,6 +408,48 @@ fn one_session_fills_its_own_share_and_no_other() {
     }
     let other = bench.gate.session(&json!({}));
     id_of(&bench.connect(&other, HOST));
+}
+
+#[test]
+fn an_agent_cannot_push_its_approval_out_of_a_reviewers_reach() {
+    let bench = Bench::start();
+    let port = bench.origin.port();
+    let wide = policy(port, "").replace(
+        &format!("verdict = \"ask\"\nto.hosts = [\"{HOST}\"]"),
+        &format!("verdict = \"ask\"\nto.hosts = [\"{HOST}\", \"*.example.org\"]"),
+    );
+    bench.gate.reload(&wide);
+    let id = id_of(&bench.connect(&bench.session, HOST));
+    let allow = json!({ "scope": "1h" });
+    assert_eq!(bench.settle(&id, "allow", &allow).status(), 200);
+    // More settled requests than the gate keeps of one caller.
+    for at in 0..70 {
+        let body = json!({ "host": format!("h{at}.example.org"), "port": port }).to_string();
+        let filed = own(&bench.gate, &bench.session, "POST", "/v1/requests", &body).json();
+        let other = filed["id"].as_str().expect("an id");
+        assert_eq!(bench.settle(other, "deny", &json!({})).status(), 200);
+    }
+    assert_eq!(bench.approvals().len(), 65, "64, and the one in force");
+    assert_eq!(bench.connect(&bench.session, HOST).status(), 200);
+    assert_eq!(bench.settle(&id, "revoke", &json!({})).status(), 200);
+    id_of(&bench.connect(&bench.session, HOST));
+}
+
+#[test]
+fn what_an_exception_allows_meanwhile_needs_no_approval() {
+    let bench = Bench::start();
+    let port = bench.origin.port();
+    let id = id_of(&bench.connect(&bench.session, HOST));
+    bench.gate.reload(&format!(
+        "{}\n[[exception]]\nid = \"EXC-1\"\nto.hosts = [\"{HOST}\"]\nto.ports = [{port}]\n\
+         reason = \"migration\"\nreviewer = \"sec@acme.example\"\n\
+         expires = {}\n",
+        policy(port, ""),
+        within(3600)
+    ));
+    assert_eq!(bench.connect(&bench.session, HOST).status(), 200);
+    let late = bench.settle(&id, "allow", &json!({ "scope": "1h" }));
+    assert_eq!(late.json()["error"], "no_longer_asked", "{late:?}");
 }
 
 /// Asks the gate's own pages through the proxy.

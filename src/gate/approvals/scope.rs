@@ -14,28 +14,28 @@ const ONCE_LIFETIME: Duration = Duration::from_hours(1);
 pub enum Scope {
     /// One flow, which has to begin within an hour.
     Once,
-    /// The rest of the session, at most as long as the tier's longest approval.
+    /// The rest of the session, at most `longest-approval` of the tier.
     Session,
     /// So long.
     For(Duration),
 }
 
 impl Scope {
-    /// The time for which it holds, where the tier lets an approval hold at most `longest`.
-    pub fn lifetime(self, longest: Duration) -> Duration {
+    /// The time for which it holds, where the tier lets an approval hold at most `max_approval`.
+    pub fn lifetime(self, max_approval: Duration) -> Duration {
         match self {
-            Self::Once => ONCE_LIFETIME.min(longest),
-            Self::Session => longest,
+            Self::Once => ONCE_LIFETIME.min(max_approval),
+            Self::Session => max_approval,
             Self::For(time) => time,
         }
     }
 
     /// The narrower of two: what two reviewers both allow.
     #[must_use]
-    pub fn and(self, other: Self, longest: Duration) -> Self {
+    pub fn and(self, other: Self, max_approval: Duration) -> Self {
         match (self, other) {
             (Self::Once, _) | (_, Self::Once) => Self::Once,
-            (one, other) if one.lifetime(longest) <= other.lifetime(longest) => one,
+            (one, other) if one.lifetime(max_approval) <= other.lifetime(max_approval) => one,
             (_, other) => other,
         }
     }
@@ -94,13 +94,13 @@ mod tests {
 
     #[test]
     fn two_reviewers_allow_what_both_allow() {
-        let longest = Duration::from_hours(8);
+        let max_approval = Duration::from_hours(8);
         let (hour, minute) = (
             Scope::For(Duration::from_hours(1)),
             Scope::For(Duration::from_mins(1)),
         );
-        assert_eq!(hour.and(minute, longest), minute);
-        assert_eq!(Scope::Session.and(hour, longest), hour);
-        assert_eq!(hour.and(Scope::Once, longest), Scope::Once);
+        assert_eq!(hour.and(minute, max_approval), minute);
+        assert_eq!(Scope::Session.and(hour, max_approval), hour);
+        assert_eq!(hour.and(Scope::Once, max_approval), Scope::Once);
     }
 }

@@ -87,11 +87,11 @@ impl Gate {
     ) -> Filed {
         let now = self.clock.now();
         let key = RequestKey::new(caller, query.target, &query.attempt);
-        // Looked up before the table is locked: it takes a while.
-        let client = if self.requests.is_open(&key) {
-            ClientUser::Unknown
-        } else {
+        // Looked up before the table is locked, and only where it is needed: it reads `/proc`.
+        let client = if self.requests.would_be_new(&key) {
             ClientUser::of(&presented.channel)
+        } else {
+            ClientUser::Unknown
         };
         let mut make = |id, key| Request {
             client,
@@ -191,8 +191,8 @@ impl Gate {
             return Ok(false);
         }
         let votes = turn.request.votes.iter();
-        let scope = votes.fold(scope, |all, vote| all.and(vote.scope, asking.longest));
-        let until = after(now, scope.lifetime(asking.longest));
+        let scope = votes.fold(scope, |all, vote| all.and(vote.scope, asking.max_approval));
+        let until = after(now, scope.lifetime(asking.max_approval));
         let how = verdicts.settlement(&turn.request, now, until, Some(scope));
         let approval = approval_of(&turn.request, scope, until);
         self.record_settled("allowed", &turn.request, &how, &verdicts)
@@ -218,13 +218,13 @@ impl Gate {
     ) -> Result<(), SettleError> {
         let now = self.clock.now();
         let mut turn = self.turn(id, now)?;
-        let longest = self.require_reviewer(principal, &turn.request)?;
+        let max_approval = self.require_reviewer(principal, &turn.request)?;
         let verdicts = Verdicts {
             principal,
             asker,
             note,
         };
-        let how = verdicts.settlement(&turn.request, now, after(now, longest), None);
+        let how = verdicts.settlement(&turn.request, now, after(now, max_approval), None);
         self.record_settled("denied", &turn.request, &how, &verdicts)
             .await?;
         turn.outcome = RequestState::Denied(how);
@@ -305,7 +305,7 @@ impl Gate {
         let tier = snapshot.policy.tier(&name);
         let named = tier.and_then(|tier| {
             principal.named(&snapshot.policy, tier)?;
-            Some(snapshot.policy.asking(tier).longest)
+            Some(snapshot.policy.asking(tier).max_approval)
         });
         named.ok_or_else(|| not_reviewer(principal, &name))
     }
@@ -378,7 +378,7 @@ fn still_asked(
         target: &request.target,
         attempt: request.asked.attempt(),
     };
-    let decision = snapshot.policy.decide(&query);
+    let decision = snapshot.decide(&query);
     if decision.verdict != Verdict::Ask {
         return Err(SettleError::NoLongerAsked(decision.verdict));
     }
@@ -427,8 +427,8 @@ fn check_scope(scope: Scope, asking: &Asking, request: &Request) -> Result<(), S
     if scope == Scope::Session && !has_session {
         return Err(SettleError::NoSession);
     }
-    if scope.lifetime(asking.longest) > asking.longest {
-        return Err(SettleError::TooLong(asking.longest));
+    if scope.lifetime(asking.max_approval) > asking.max_approval {
+        return Err(SettleError::TooLong(asking.max_approval));
     }
     Ok(())
 }

@@ -100,11 +100,11 @@ impl Requests {
         Filed::New(Box::new(new))
     }
 
-    /// Whether there is an open request of that key.
-    pub(super) fn is_open(&self, key: &RequestKey) -> bool {
+    /// Whether an attempt would be a new request of its caller.
+    pub(super) fn would_be_new(&self, key: &RequestKey) -> bool {
         let table = self.lock();
-        let newest = table.newest.get(key);
-        newest.is_some_and(|id| table.requests.get(id).is_some_and(|it| it.state.is_open()))
+        let newest = table.newest.get(key).and_then(|id| table.requests.get(id));
+        !newest.is_some_and(|it| it.state.is_open()) && table.open_of(&key.caller) < MAX_OPEN_OF_ONE
     }
 
     /// A request, by its id.
@@ -281,32 +281,50 @@ impl Requests {
 }
 
 impl Table {
-    /// Makes room for one more request of a caller; `false` where there is none.
+    /// Open requests of a caller.
+    fn open_of(&self, caller: &CallerKey) -> usize {
+        let own = self.requests.values().filter(|it| it.key.caller == *caller);
+        own.filter(|it| it.state.is_open()).count()
+    }
+
+    /// Makes room for one more request of a caller; `false` where there is none. A request whose
+    /// approval is in force stays and counts to no bound but [`MAX_APPROVALS`]: without it no
+    /// reviewer could revoke the approval.
     fn make_room(&mut self, caller: &CallerKey) -> bool {
-        let own = || self.requests.values().filter(|it| it.key.caller == *caller);
-        if own().filter(|it| it.state.is_open()).count() >= MAX_OPEN_OF_ONE {
+        if self.open_of(caller) >= MAX_OPEN_OF_ONE {
             return false;
         }
-        if own().count() >= MAX_OF_ONE {
-            let settled = own().filter(|it| !it.state.is_open());
-            let oldest = settled.min_by_key(|it| it.id).map(|it| it.id);
-            if let Some(oldest) = oldest {
-                self.forget(oldest);
-            }
+        let own = |it: &&Request| it.key.caller == *caller;
+        if self.removable().filter(own).count() >= MAX_OF_ONE
+            && let Some(oldest) = self.oldest_settled(own)
+        {
+            self.forget(oldest);
         }
-        if self.requests.len() < MAX_REQUESTS {
+        if self.removable().count() < MAX_REQUESTS {
             return true;
         }
-        let settled = self.requests.values().filter(|it| !it.state.is_open());
-        let oldest = settled.min_by_key(|it| it.id).map(|it| it.id);
-        let crowded = || self.oldest_of_the_most(caller);
-        match oldest.or_else(crowded) {
+        let oldest = self.oldest_settled(|_| true);
+        match oldest.or_else(|| self.oldest_of_the_most(caller)) {
             Some(id) => {
                 self.forget(id);
                 true
             }
             None => false,
         }
+    }
+
+    /// Requests without an approval in force.
+    fn removable(&self) -> impl Iterator<Item = &Request> {
+        let in_force = |request: &Request| {
+            let approvals = self.approvals.get(&request.key);
+            approvals.is_some_and(|all| all.iter().any(|it| it.request == request.id))
+        };
+        self.requests.values().filter(move |it| !in_force(it))
+    }
+
+    fn oldest_settled(&self, keep: impl Fn(&&Request) -> bool) -> Option<Uuid> {
+        let settled = self.removable().filter(|it| !it.state.is_open());
+        settled.filter(keep).map(|it| it.id).min()
     }
 
     /// The oldest open request of the caller that has the most, where that is more than `caller` has.

@@ -45,8 +45,8 @@ impl Asking {
             },
             not_oneself: first(layers, |tier| tier.not_oneself.as_ref())
                 .map_or(default.not_oneself, |it| *it.get_ref()),
-            longest: span(first(layers, |tier| tier.longest_approval.as_ref()))
-                .unwrap_or(default.longest),
+            max_approval: span(first(layers, |tier| tier.longest_approval.as_ref()))
+                .unwrap_or(default.max_approval),
             hold: span(first(layers, |tier| tier.hold.as_ref())).unwrap_or(default.hold),
         }
     }

@@ -88,7 +88,7 @@ fn only_reads(head: &RequestHead) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What the record says: nobody's policy decides about it.
+/// Notes for the record that the gate answers by itself: no rule of the policy decides.
 fn tell(flow: &mut Flow, status: u16) {
     let facts = &mut flow.facts;
     facts.outcome = Outcome::Allow;

@@ -129,31 +129,28 @@ async fn read(connection: &mut Connection, head: &RequestHead) -> Result<Filing,
 
 fn file(flow: &Flow, known: &Known, caller: &CallerKey, filing: &Filing) -> (u16, Value) {
     let reason = filing.reason.as_deref().map(tidy).unwrap_or_default();
-    let id = match (filing.id, &filing.host) {
-        (Some(id), None) => id,
+    let explain = |id| reason.is_empty() || flow.gate.requests.explain(id, caller, &reason);
+    match (filing.id, &filing.host) {
+        (Some(id), None) if explain(id) => one_of(flow, caller, &id.to_string()),
+        (Some(_), None) => {
+            let why = "this caller has no such open request";
+            problem(404, "unknown_request", why)
+        }
         (None, Some(host)) => {
             match file_for(flow, known, caller, (host, filing.port.unwrap_or(443))) {
-                Ok(id) => id,
-                Err(answer) => return answer,
+                Ok(id) => {
+                    // Of a request that a reviewer denied, the answer shows the state.
+                    explain(id);
+                    one_of(flow, caller, &id.to_string())
+                }
+                Err(answer) => answer,
             }
         }
         _ => {
-            return problem(
-                400,
-                "bad_request",
-                "name a `host`, or the `id` of a request",
-            );
+            let why = "name a `host`, or the `id` of a request";
+            problem(400, "bad_request", why)
         }
-    };
-    let requests = &flow.gate.requests;
-    if !reason.is_empty() && !requests.explain(id, caller, &reason) {
-        return problem(
-            404,
-            "unknown_request",
-            "this caller has no such open request",
-        );
     }
-    one_of(flow, caller, &id.to_string())
 }
 
 /// Files a request for a tunnel; its id, or the answer where there is nothing to ask.
