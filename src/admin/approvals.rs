@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Extension, Path, State};
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
@@ -17,9 +18,10 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::gate::Gate;
 use crate::gate::approvals::{Principal, Request, Scope, SettleError};
-use crate::gate::{Gate, Snapshot};
 use crate::identity::{Certificate, Evidence};
+use crate::policy::Policy;
 use crate::record::Asker;
 
 use super::Door;
@@ -50,7 +52,34 @@ pub(super) fn routes(gate: &Arc<Gate>) -> Router {
         .with_state(gate.clone())
 }
 
-/// Who asks, by what its connection shows.
+/// A call, and the principal that its connection or its token shows.
+struct Caller {
+    gate: Arc<Gate>,
+    door: Door,
+    asker: Asker,
+    principal: Principal,
+}
+
+impl FromRequestParts<Arc<Gate>> for Caller {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, gate: &Arc<Gate>) -> Result<Self, Refused> {
+        let extensions = &parts.extensions;
+        let asker: Asker = extensions.get().cloned().unwrap_or_default();
+        let shown: Shown = extensions.get().cloned().unwrap_or_default();
+        let Some(door) = extensions.get().copied() else {
+            return Err(unknown_caller());
+        };
+        let principal = principal(gate, &asker, &shown, &parts.headers).await?;
+        Ok(Self {
+            gate: gate.clone(),
+            door,
+            asker,
+            principal,
+        })
+    }
+}
+
 async fn principal(
     gate: &Gate,
     asker: &Asker,
@@ -68,15 +97,18 @@ async fn principal(
         });
     }
     if asker.uid.is_none() {
-        let why = "show who you are: connect to the control socket, or show a client certificate or \
-                   an issuer's token as `Authorization: Bearer`";
-        let status = StatusCode::UNAUTHORIZED;
-        return Err(Refused::new(status, "identity_required", why));
+        return Err(unknown_caller());
     }
     Ok(Principal {
         uid: asker.uid,
         ..Principal::default()
     })
+}
+
+fn unknown_caller() -> Refused {
+    let why = "show who you are: connect to the control socket, or show a client certificate or an \
+               issuer's token as `Authorization: Bearer`";
+    Refused::new(StatusCode::UNAUTHORIZED, "identity_required", why)
 }
 
 async fn by_token(gate: &Gate, token: &str) -> Result<Principal, Refused> {
@@ -97,41 +129,27 @@ async fn by_token(gate: &Gate, token: &str) -> Result<Principal, Refused> {
     })
 }
 
-/// Whether a principal may see a request.
-fn may_see(snapshot: &Snapshot, door: Door, principal: &Principal, request: &Request) -> bool {
-    let tier = request.facts.tier.as_deref().unwrap_or_default();
-    let tier = snapshot.policy.tier(tier);
-    door == Door::Control || tier.is_some_and(|it| principal.named(&snapshot.policy, it).is_some())
+impl Caller {
+    /// Whether it may see a request.
+    fn may_see(&self, policy: &Policy, request: &Request) -> bool {
+        let tier = policy.tier(request.facts.tier.as_deref().unwrap_or_default());
+        let is_reviewer = |tier| self.principal.named(policy, tier).is_some();
+        self.door == Door::Control || tier.is_some_and(is_reviewer)
+    }
 }
 
-async fn list(
-    State(gate): State<Arc<Gate>>,
-    Extension(door): Extension<Door>,
-    Extension(asker): Extension<Asker>,
-    Extension(shown): Extension<Shown>,
-    headers: HeaderMap,
-) -> Result<Response, Refused> {
-    let principal = principal(&gate, &asker, &shown, &headers).await?;
-    let snapshot = gate.snapshot.load_full();
-    let seen = gate
-        .requests
-        .list(|request| may_see(&snapshot, door, &principal, request));
+async fn list(caller: Caller) -> Response {
+    let snapshot = caller.gate.snapshot.load_full();
+    let may_see = |request: &Request| caller.may_see(&snapshot.policy, request);
+    let seen = caller.gate.requests.list(may_see);
     let views: Vec<_> = seen.iter().map(Request::view).collect();
-    Ok(Json(json!({ "requests": views })).into_response())
+    Json(json!({ "requests": views })).into_response()
 }
 
-async fn show(
-    State(gate): State<Arc<Gate>>,
-    Extension(door): Extension<Door>,
-    Extension(asker): Extension<Asker>,
-    Extension(shown): Extension<Shown>,
-    Path(id): Path<Uuid>,
-    headers: HeaderMap,
-) -> Result<Response, Refused> {
-    let principal = principal(&gate, &asker, &shown, &headers).await?;
-    let request = gate.requests.get(id);
-    let snapshot = gate.snapshot.load_full();
-    let seen = request.filter(|it| may_see(&snapshot, door, &principal, it));
+async fn show(caller: Caller, Path(id): Path<Uuid>) -> Result<Response, Refused> {
+    let request = caller.gate.requests.get(id);
+    let snapshot = caller.gate.snapshot.load_full();
+    let seen = request.filter(|it| caller.may_see(&snapshot.policy, it));
     let request = seen.ok_or(SettleError::Unknown)?;
     Ok(Json(request.view()).into_response())
 }
@@ -165,19 +183,16 @@ fn bad(why: &str) -> Refused {
 }
 
 async fn allow(
-    State(gate): State<Arc<Gate>>,
-    Extension(asker): Extension<Asker>,
-    Extension(shown): Extension<Shown>,
+    caller: Caller,
     Path(id): Path<Uuid>,
-    headers: HeaderMap,
     Json(settling): Json<Settling>,
 ) -> Result<Response, Refused> {
-    let principal = principal(&gate, &asker, &shown, &headers).await?;
     let scope = settling.scope.as_deref().unwrap_or_default();
     let scope: Scope = scope.parse().map_err(bad)?;
     let note = settling.note();
+    let Caller { gate, .. } = &caller;
     let whole = gate
-        .allow_request(id, &principal, &asker, scope, note)
+        .allow_request(id, &caller.principal, &caller.asker, scope, note)
         .await?;
     let state = if whole { "allowed" } else { "pending" };
     let request = gate.requests.get(id).map(|request| request.view());
@@ -185,30 +200,26 @@ async fn allow(
 }
 
 async fn deny(
-    State(gate): State<Arc<Gate>>,
-    Extension(asker): Extension<Asker>,
-    Extension(shown): Extension<Shown>,
+    caller: Caller,
     Path(id): Path<Uuid>,
-    headers: HeaderMap,
     Json(settling): Json<Settling>,
 ) -> Result<Response, Refused> {
-    let principal = principal(&gate, &asker, &shown, &headers).await?;
     let note = settling.without_scope()?.note();
-    gate.deny_request(id, &principal, &asker, note).await?;
+    let Caller { gate, .. } = &caller;
+    gate.deny_request(id, &caller.principal, &caller.asker, note)
+        .await?;
     Ok(Json(json!({ "state": "denied" })).into_response())
 }
 
 async fn revoke(
-    State(gate): State<Arc<Gate>>,
-    Extension(asker): Extension<Asker>,
-    Extension(shown): Extension<Shown>,
+    caller: Caller,
     Path(id): Path<Uuid>,
-    headers: HeaderMap,
     Json(settling): Json<Settling>,
 ) -> Result<Response, Refused> {
-    let principal = principal(&gate, &asker, &shown, &headers).await?;
     let note = settling.without_scope()?.note();
-    gate.revoke_approval(id, &principal, &asker, note).await?;
+    let Caller { gate, .. } = &caller;
+    gate.revoke_approval(id, &caller.principal, &caller.asker, note)
+        .await?;
     Ok(Json(json!({ "state": "revoked" })).into_response())
 }
 
