@@ -161,7 +161,7 @@ pub(super) fn event(at: Timestamp, event: &Event) -> Line {
             session(object, facts);
         }),
         Event::JailStarted(facts) => line(at, "jail_started", Says::Nothing, |object| {
-            some(object, "session.id", facts.session.as_deref(), NAME);
+            object.some("session.id", &facts.session, NAME);
             let shared = facts.shared.iter().map(AsRef::as_ref);
             object.texts("tidegate.jail.shared", shared, PLACE);
             let missing = facts.missing.iter().copied();
@@ -226,34 +226,19 @@ fn approval(object: &mut Object, facts: &ApprovalFacts) {
     object.text("tidegate.request.operation", &facts.operation, NAME);
     object.word("tidegate.request.result", facts.result.unwrap_or_default());
     object.number("tidegate.request.count", facts.count);
-    some(
-        object,
-        "tidegate.request.scope",
-        facts.scope.as_deref(),
-        NAME,
-    );
+    object.some("tidegate.request.scope", &facts.scope, NAME);
     let reviewers = facts.reviewers.iter().map(AsRef::as_ref);
     if !facts.reviewers.is_empty() {
         object.texts("tidegate.request.reviewers", reviewers, NAME);
     }
-    some(
-        object,
-        "tidegate.exception.id",
-        facts.exception.as_deref(),
-        NAME,
-    );
+    object.some("tidegate.exception.id", &facts.exception, NAME);
     if let Some(until) = facts.until {
         object.time("tidegate.exception.expires", until);
     }
-    some(object, "tidegate.detail", facts.note.as_deref(), DETAIL);
+    object.some("tidegate.detail", &facts.note, DETAIL);
     object.id("tidegate.flow.id", &flow.flow);
-    some(object, "security_rule.name", flow.rule.as_deref(), NAME);
-    some(
-        object,
-        "tidegate.rule.location",
-        flow.rule_location.as_deref(),
-        PLACE,
-    );
+    object.some("security_rule.name", &flow.rule, NAME);
+    object.some("tidegate.rule.location", &flow.rule_location, PLACE);
     if let Some(digest) = &flow.policy_digest {
         policy(object, digest, flow.policy_generation);
     }
@@ -261,14 +246,9 @@ fn approval(object: &mut Object, facts: &ApprovalFacts) {
         "tidegate.category",
         flow.category.map_or("", |category| category.as_str()),
     );
-    some(object, "tidegate.tier", flow.tier.as_deref(), NAME);
+    object.some("tidegate.tier", &flow.tier, NAME);
     caller(object, flow);
-    some(
-        object,
-        "server.address",
-        flow.server_address.as_deref(),
-        NAME,
-    );
+    object.some("server.address", &flow.server_address, NAME);
     if let Some(port) = flow.server_port {
         object.number("server.port", u64::from(port));
     }
@@ -327,8 +307,8 @@ pub(super) fn repeated(at: Timestamp, count: &Count) -> Line {
         match &count.about {
             About::Events(name, facts) => {
                 object.word("tidegate.repeat.event", name);
-                some(object, "session.id", facts.session.as_deref(), NAME);
-                some(object, "user.id", facts.user.as_deref(), NAME);
+                object.some("session.id", &facts.session, NAME);
+                object.some("user.id", &facts.user, NAME);
             }
             About::Refusals(facts) => {
                 decided(object, facts);
@@ -433,47 +413,22 @@ fn flow(object: &mut Object, facts: &FlowFacts) {
 
 fn deed(object: &mut Object, deed: Option<&RequestFacts>) {
     let Some(deed) = deed else { return };
-    some(object, "tidegate.service", deed.service.as_deref(), NAME);
-    some(
-        object,
-        "tidegate.operation",
-        deed.operation.as_deref(),
-        NAME,
-    );
-    some(
-        object,
-        "tidegate.destination.repository",
-        deed.repository.as_deref(),
-        PLACE,
-    );
-    some(
-        object,
-        "tidegate.package.name",
-        deed.package.as_deref(),
-        NAME,
-    );
-    some(
-        object,
-        "tidegate.package.version",
-        deed.version.as_deref(),
-        NAME,
-    );
-    some(
-        object,
-        "tidegate.destination.ref",
-        deed.reference.as_deref(),
-        PLACE,
-    );
+    object.some("tidegate.service", &deed.service, NAME);
+    object.some("tidegate.operation", &deed.operation, NAME);
+    object.some("tidegate.destination.repository", &deed.repository, PLACE);
+    object.some("tidegate.package.name", &deed.package, NAME);
+    object.some("tidegate.package.version", &deed.version, NAME);
+    object.some("tidegate.destination.ref", &deed.reference, PLACE);
     let Some(mcp) = &deed.mcp else { return };
-    some(object, "tidegate.mcp.server", mcp.server.as_deref(), NAME);
-    some(object, "mcp.method.name", mcp.method.as_deref(), NAME);
+    object.some("tidegate.mcp.server", &mcp.server, NAME);
+    object.some("mcp.method.name", &mcp.method, NAME);
     // What a method about resources names is a URI, which may hold a query or a password.
     let method = mcp.method.as_deref().unwrap_or_default();
     let tool = mcp
         .tool
         .as_deref()
         .filter(|_| !method.starts_with("resources/"));
-    some(object, "mcp.tool.name", tool, NAME);
+    object.some("mcp.tool.name", &tool, NAME);
 }
 
 fn decided(object: &mut Object, facts: &FlowFacts) {
@@ -481,14 +436,9 @@ fn decided(object: &mut Object, facts: &FlowFacts) {
     object.word("tidegate.mode", facts.mode.map_or("", mode_word));
     object.word("tidegate.would", facts.would.map_or("", verdict_word));
     object.word("tidegate.reason", facts.reason);
-    some(object, "tidegate.detail", facts.detail.as_deref(), DETAIL);
-    some(object, "security_rule.name", facts.rule.as_deref(), NAME);
-    some(
-        object,
-        "tidegate.rule.location",
-        facts.rule_location.as_deref(),
-        PLACE,
-    );
+    object.some("tidegate.detail", &facts.detail, DETAIL);
+    object.some("security_rule.name", &facts.rule, NAME);
+    object.some("tidegate.rule.location", &facts.rule_location, PLACE);
     if let Some(digest) = &facts.policy_digest {
         policy(object, digest, facts.policy_generation);
     }
@@ -510,7 +460,7 @@ fn decided(object: &mut Object, facts: &FlowFacts) {
     );
     let any = if facts.action_any { "any" } else { "" };
     object.word("tidegate.action", facts.action.map_or(any, Action::as_str));
-    some(object, "tidegate.tier", facts.tier.as_deref(), NAME);
+    object.some("tidegate.tier", &facts.tier, NAME);
     object.word(
         "tidegate.tier.basis",
         facts.tier_basis.map_or("", tier_basis_word),
@@ -521,14 +471,14 @@ fn caller(object: &mut Object, facts: &FlowFacts) {
     let said = facts.said.as_deref();
     let session = facts.session.as_deref();
     let session = session.or(said.and_then(|said| said.session.as_deref()));
-    some(object, "session.id", session, NAME);
-    some(object, "tidegate.session.root", facts.root.as_deref(), NAME);
+    object.some("session.id", &session, NAME);
+    object.some("tidegate.session.root", &facts.root, NAME);
     object.word("tidegate.session.evidence", facts.evidence);
     object.word("tidegate.session.trust", facts.trust);
     call(object, facts);
     trace(object, facts);
-    some(object, "tidegate.channel", facts.channel.as_deref(), NAME);
-    some(object, "user.id", facts.user.as_deref(), NAME);
+    object.some("tidegate.channel", &facts.channel, NAME);
+    object.some("user.id", &facts.user, NAME);
     if let Some(groups) = &facts.groups {
         object.texts("user.groups", groups.iter().map(AsRef::as_ref), NAME);
     }
@@ -552,9 +502,9 @@ fn call(object: &mut Object, facts: &FlowFacts) {
     let prompt = said.prompt.as_deref().or(call.prompt.as_deref());
     let agent = said.agent.as_deref().or(call.agent.as_deref());
     let parent = said.parent_agent.as_deref();
-    some(object, "prompt.id", prompt, NAME);
-    some(object, "tool_use_id", id.or(call.id.as_deref()), NAME);
-    some(object, "tidegate.tool.name", call.tool.as_deref(), NAME);
+    object.some("prompt.id", &prompt, NAME);
+    object.some("tool_use_id", &id.or(call.id.as_deref()), NAME);
+    object.some("tidegate.tool.name", &call.tool, NAME);
     // What the request itself says of its call is the word of its process.
     let shown = id.is_none_or(|id| call.id.as_deref() == Some(id));
     if let Some(trust) = match facts.call {
@@ -575,12 +525,11 @@ fn call(object: &mut Object, facts: &FlowFacts) {
     if facts.call_conflict {
         object.boolean("tidegate.call.conflict", true);
     }
-    some(object, "agent_id", agent, NAME);
+    object.some("agent_id", &agent, NAME);
     let parent = parent.or(call.parent_agent.as_deref());
-    some(object, "parent_agent_id", parent, NAME);
-    let conversation = said.conversation.as_deref();
-    some(object, "gen_ai.conversation.id", conversation, NAME);
-    some(object, "client_request_id", said.request.as_deref(), NAME);
+    object.some("parent_agent_id", &parent, NAME);
+    object.some("gen_ai.conversation.id", &said.conversation, NAME);
+    object.some("client_request_id", &said.request, NAME);
     if said.mismatch {
         object.word("tidegate.session.mismatch", "header");
     }
@@ -596,32 +545,17 @@ fn trace(object: &mut Object, facts: &FlowFacts) {
         Some((trace, span)) => (Some(&**trace), Some(&**span)),
         None => (facts.trace_id.as_deref(), facts.span_id.as_deref()),
     };
-    some(object, "trace_id", trace, NAME);
-    some(object, "span_id", span, NAME);
+    object.some("trace_id", &trace, NAME);
+    object.some("span_id", &span, NAME);
 }
 
 fn work(object: &mut Object, work: Option<&Work>) {
     let Some(work) = work else { return };
-    some(object, "tidegate.agent", work.agent.as_deref(), NAME);
-    some(
-        object,
-        "tidegate.permission_mode",
-        work.permission_mode.as_deref(),
-        NAME,
-    );
-    some(
-        object,
-        "organization.id",
-        work.organization.as_deref(),
-        NAME,
-    );
-    some(object, "vcs.ref.head.name", work.ref_name.as_deref(), PLACE);
-    some(
-        object,
-        "vcs.ref.head.revision",
-        work.revision.as_deref(),
-        NAME,
-    );
+    object.some("tidegate.agent", &work.agent, NAME);
+    object.some("tidegate.permission_mode", &work.permission_mode, NAME);
+    object.some("organization.id", &work.organization, NAME);
+    object.some("vcs.ref.head.name", &work.ref_name, PLACE);
+    object.some("vcs.ref.head.revision", &work.revision, NAME);
     if work.ref_name.is_some() || work.revision.is_some() {
         let trust = if work.issued_ref {
             Trust::Verified
@@ -631,20 +565,15 @@ fn work(object: &mut Object, work: Option<&Work>) {
         object.word("tidegate.vcs.trust", trust.as_str());
     }
     let Some(job) = &work.job else { return };
-    some(object, "cicd.pipeline.name", job.pipeline.as_deref(), NAME);
-    some(object, "cicd.pipeline.run.id", job.run.as_deref(), NAME);
-    some(object, "cicd.pipeline.task.name", job.task.as_deref(), NAME);
-    some(object, "cicd.worker.name", job.worker.as_deref(), NAME);
+    object.some("cicd.pipeline.name", &job.pipeline, NAME);
+    object.some("cicd.pipeline.run.id", &job.run, NAME);
+    object.some("cicd.pipeline.task.name", &job.task, NAME);
+    object.some("cicd.worker.name", &job.worker, NAME);
 }
 
 fn process(object: &mut Object, process: Option<&Process>) {
     let Some(process) = process else { return };
-    some(
-        object,
-        "process.executable.path",
-        process.path.as_deref(),
-        PLACE,
-    );
+    object.some("process.executable.path", &process.path, PLACE);
     object.number("process.pid", process.pid.into());
     object.text("process.command", &process.command, COMMAND);
     if !process.ancestry.is_empty() {
@@ -654,12 +583,12 @@ fn process(object: &mut Object, process: Option<&Process>) {
 }
 
 fn session(object: &mut Object, facts: &SessionFacts) {
-    some(object, "tidegate.detail", facts.detail.as_deref(), DETAIL);
-    some(object, "session.id", facts.session.as_deref(), NAME);
-    some(object, "tidegate.session.root", facts.root.as_deref(), NAME);
+    object.some("tidegate.detail", &facts.detail, DETAIL);
+    object.some("session.id", &facts.session, NAME);
+    object.some("tidegate.session.root", &facts.root, NAME);
     object.word("tidegate.session.evidence", facts.evidence);
     object.word("tidegate.session.trust", facts.trust);
-    some(object, "user.id", facts.user.as_deref(), NAME);
+    object.some("user.id", &facts.user, NAME);
     repository(object, facts.repository.as_ref());
     work(object, facts.work.as_deref());
     asker(object, &facts.asker);
@@ -667,18 +596,13 @@ fn session(object: &mut Object, facts: &SessionFacts) {
 
 fn reported_call(object: &mut Object, facts: &CallFacts) {
     let call = &facts.call;
-    some(object, "session.id", facts.session.as_deref(), NAME);
-    some(object, "prompt.id", call.prompt.as_deref(), NAME);
-    some(object, "tool_use_id", call.id.as_deref(), NAME);
+    object.some("session.id", &facts.session, NAME);
+    object.some("prompt.id", &call.prompt, NAME);
+    object.some("tool_use_id", &call.id, NAME);
     object.word("tidegate.call.trust", call.trust.as_str());
-    some(object, "tidegate.tool.name", call.tool.as_deref(), NAME);
-    some(object, "agent_id", call.agent.as_deref(), NAME);
-    some(
-        object,
-        "parent_agent_id",
-        call.parent_agent.as_deref(),
-        NAME,
-    );
+    object.some("tidegate.tool.name", &call.tool, NAME);
+    object.some("agent_id", &call.agent, NAME);
+    object.some("parent_agent_id", &call.parent_agent, NAME);
     asker(object, &facts.asker);
 }
 
@@ -694,14 +618,8 @@ fn asker(object: &mut Object, asker: &Asker) {
     if let Some(address) = asker.address {
         object.address("tidegate.asker.address", address);
     }
-    let certificate = asker.certificate.as_deref();
-    some(object, "tidegate.asker.certificate", certificate, NAME);
-    some(
-        object,
-        "tidegate.asker.session",
-        asker.session.as_deref(),
-        NAME,
-    );
+    object.some("tidegate.asker.certificate", &asker.certificate, NAME);
+    object.some("tidegate.asker.session", &asker.session, NAME);
 }
 
 /// The repository and its evidence, which is separate from the session's.
@@ -716,55 +634,30 @@ fn repository(object: &mut Object, said: Option<&RepositorySaid>) {
 }
 
 fn destination(object: &mut Object, facts: &FlowFacts) {
-    some(
-        object,
-        "server.address",
-        facts.server_address.as_deref(),
-        NAME,
-    );
+    object.some("server.address", &facts.server_address, NAME);
     if let Some(port) = facts.server_port {
         object.number("server.port", port.into());
     }
     if let Some(address) = facts.peer_address {
         object.address("network.peer.address", address);
     }
-    some(
-        object,
-        "tidegate.parent",
-        facts.parent_proxy.as_deref(),
-        NAME,
-    );
+    object.some("tidegate.parent", &facts.parent_proxy, NAME);
     if let Some(answers) = &facts.dns_answers {
         object.addresses("dns.answers", answers.iter().take(ANSWERS));
     }
     object.word("network.protocol.name", facts.protocol.unwrap_or_default());
-    some(object, "http.request.method", facts.method.as_deref(), NAME);
+    object.some("http.request.method", &facts.method, NAME);
     if let Some(status) = facts.status {
         object.number("http.response.status_code", status.into());
     }
-    some(
-        object,
-        "user_agent.original",
-        facts.user_agent.as_deref(),
-        USER_AGENT,
-    );
+    object.some("user_agent.original", &facts.user_agent, USER_AGENT);
     object.word("tidegate.tls.mode", facts.tls_mode.map_or("", tls_word));
-    some(
-        object,
-        "tls.client.server_name",
-        facts.server_name.as_deref(),
-        NAME,
-    );
+    object.some("tls.client.server_name", &facts.server_name, NAME);
     if facts.ech {
         object.boolean("tidegate.tls.ech", true);
     }
-    some(
-        object,
-        "tls.client.hash.sha256",
-        facts.client_hash.as_deref(),
-        NAME,
-    );
-    some(object, "tidegate.upstream", facts.upstream.as_deref(), NAME);
+    object.some("tls.client.hash.sha256", &facts.client_hash, NAME);
+    object.some("tidegate.upstream", &facts.upstream, NAME);
     if facts.reused {
         object.boolean("tidegate.connection.reused", true);
     }
@@ -819,24 +712,13 @@ fn replay(object: &mut Object, again: Option<&ReplayFacts>) {
     }
     // A path that is cut is another path.
     let path = again.path.as_deref().filter(|path| path.len() <= PLACE);
-    some(object, "url.path", path, PLACE);
+    object.some("url.path", &path, PLACE);
 }
 
 fn tier_grounds(object: &mut Object, grounds: &TierGrounds) {
-    some(
-        object,
-        "tidegate.tier.given",
-        grounds.given.as_deref(),
-        NAME,
-    );
-    some(
-        object,
-        "tidegate.tier.issued",
-        grounds.issued.as_deref(),
-        NAME,
-    );
-    let verified = grounds.verified.as_deref();
-    some(object, "tidegate.repository.verified", verified, PLACE);
+    object.some("tidegate.tier.given", &grounds.given, NAME);
+    object.some("tidegate.tier.issued", &grounds.issued, NAME);
+    object.some("tidegate.repository.verified", &grounds.verified, PLACE);
     if let Some(claimed) = &grounds.claimed {
         let claimed = claimed.iter().map(AsRef::as_ref);
         object.texts("tidegate.repository.claimed", claimed, PLACE);
@@ -859,17 +741,6 @@ fn timings(object: &mut Object, ms: &Timings) {
         if let Some(value) = value {
             object.millis(name, value);
         }
-    }
-}
-
-#[expect(
-    clippy::inline_always,
-    reason = "with a name known at compile time, a copy of it costs a few instructions"
-)]
-#[inline(always)]
-fn some(object: &mut Object, name: &str, text: Option<&str>, limit: usize) {
-    if let Some(text) = text {
-        object.text(name, text, limit);
     }
 }
 

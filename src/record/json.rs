@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::ops::Deref;
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
@@ -49,6 +50,24 @@ impl Object {
     pub(super) fn text(&mut self, name: &str, text: &str, limit: usize) {
         self.name(name);
         quote(&mut self.bytes, cut(text, limit));
+    }
+
+    /// A text, cut at `limit` characters; one that is not known is not written.
+    #[expect(
+        clippy::inline_always,
+        clippy::ref_option,
+        reason = "as `text`; a field of facts is given as it is"
+    )]
+    #[inline(always)]
+    pub(super) fn some<T: Deref<Target = str>>(
+        &mut self,
+        name: &str,
+        text: &Option<T>,
+        limit: usize,
+    ) {
+        if let Some(text) = text {
+            self.text(name, text, limit);
+        }
     }
 
     /// A word of ours, which needs no escape; an empty one is not known and not written.
