@@ -2,16 +2,17 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use crate::config::Record;
+use crate::replay::{self, Line};
 
-/// The longest line that is looked at, in bytes.
-const LINE: u64 = 1 << 20;
-/// As many bytes of the log as are read, the newest files first.
+use super::Answer;
+
+/// The most bytes of the log that are read, the newest files first.
 const MOST: u64 = 4 << 30;
 
 /// Logs of runs of `exec` that are looked into.
@@ -70,10 +71,20 @@ pub(super) fn find(record: &Record, part: &str) -> Result<Lines, Missing> {
     }
 }
 
-/// The files of the log of a configuration that exist; `None` where it goes to standard output.
-pub(super) fn log_files(record: &Record) -> Option<Vec<PathBuf>> {
-    let newest = record.file.as_ref()?;
-    Some(files(newest).filter(|path| path.exists()).collect())
+/// The files of the log of a configuration that exist, the oldest first.
+///
+/// # Errors
+///
+/// What to do where the log goes to standard output.
+pub(super) fn log_files(record: &Record) -> Result<Vec<PathBuf>, (Answer, String)> {
+    let newest = record.file.as_ref();
+    let newest = newest.ok_or_else(|| {
+        let message = format!("{}: name the files to read", Missing::NoFile);
+        (Answer::Wrong, message)
+    })?;
+    let mut files: Vec<PathBuf> = files(newest).filter(|path| path.exists()).collect();
+    files.reverse();
+    Ok(files)
 }
 
 /// The log, newest file first, then the logs of runs of `exec` that found it in use.
@@ -109,21 +120,15 @@ fn spares(newest: &Path) -> Vec<PathBuf> {
 }
 
 /// Adds what one file says of flows whose id begins or ends with `part`.
-fn search(file: impl Read, part: &str, left: &mut u64, flows: &mut Vec<Lines>) -> io::Result<()> {
-    let mut reader = BufReader::with_capacity(256 * 1024, file);
-    let mut line = Vec::new();
+fn search(file: File, part: &str, left: &mut u64, flows: &mut Vec<Lines>) -> io::Result<()> {
+    let mut lines = replay::Lines::of(BufReader::with_capacity(256 * 1024, file.take(*left)))?;
     while *left > 0 {
-        line.clear();
-        let read = reader
-            .by_ref()
-            .take(LINE.min(*left))
-            .read_until(b'\n', &mut line)?;
-        if read == 0 {
-            break;
-        }
-        *left -= u64::try_from(read).unwrap_or(*left).min(*left);
-        // A line that is no text, or of which this is only a part, says nothing here.
-        let Ok(text) = str::from_utf8(&line) else {
+        let Some(line) = lines.next()? else { break };
+        let Line::Whole(line) = line else { continue };
+        let read = u64::try_from(line.len()).unwrap_or(u64::MAX);
+        *left = left.saturating_sub(read.saturating_add(1));
+        // A line that is no text says nothing here.
+        let Ok(text) = str::from_utf8(line) else {
             continue;
         };
         if text.contains(part) {

@@ -49,7 +49,7 @@ impl Replay {
         let files = match self.files.as_slice() {
             [] => {
                 let (config, _) = self.load(self.config.as_deref())?;
-                records::log_files(&config.record).ok_or_else(no_log)?
+                records::log_files(&config.record)?
             }
             files => files.to_vec(),
         };
@@ -82,11 +82,6 @@ impl Replay {
         let unloaded = || (Answer::Wrong, "the configuration does not load".to_owned());
         Loaded::whole(&found).ok_or_else(unloaded)
     }
-}
-
-fn no_log() -> (Answer, String) {
-    let message = "records go to standard output here: name the files to read";
-    (Answer::Wrong, message.to_owned())
 }
 
 /// The report for people.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
-/// The longest line that is read, in bytes; no gate writes one so long.
+/// The most bytes of a line that is read; no gate writes so many.
 pub const MAX_LINE: usize = 1 << 20;
 /// Bytes that are read at once.
 const BUFFER: usize = 256 << 10;
@@ -26,6 +26,19 @@ pub enum Line<'l> {
     Whole(&'l [u8]),
     /// A line of more than [`MAX_LINE`] bytes, which was passed over.
     TooLong,
+}
+
+/// Reads each line of a file; `-` is standard input.
+///
+/// # Errors
+///
+/// As [`Lines::open`] and [`Lines::next`].
+pub fn each(path: &Path, mut read: impl FnMut(Line<'_>)) -> io::Result<()> {
+    let mut lines = Lines::open(path)?;
+    while let Some(line) = lines.next()? {
+        read(line);
+    }
+    Ok(())
 }
 
 impl Lines {
@@ -71,8 +84,8 @@ impl Lines {
     )]
     pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         self.line.clear();
-        let longest = u64::try_from(MAX_LINE).unwrap_or(u64::MAX) + 1;
-        let mut part = (&mut self.reader).take(longest);
+        let most = u64::try_from(MAX_LINE).unwrap_or(u64::MAX) + 1;
+        let mut part = (&mut self.reader).take(most);
         let read = part.read_until(b'\n', &mut self.line)?;
         if read == 0 {
             return Ok(None);

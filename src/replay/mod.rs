@@ -21,7 +21,7 @@ mod report;
 
 pub use flow::{Flow, Request, who};
 pub use judge::{Effect, Judge, Judged, NotJudged, Outcome, Undetermined};
-pub use lines::{Line, Lines, MAX_LINE};
+pub use lines::{Line, Lines, MAX_LINE, each as each_line};
 pub use needs::{Does, Names, Need, Needs, Scope, Seen};
 pub use recorded::{Recorded, Text};
 pub use report::{Change, Group, Own, Report};

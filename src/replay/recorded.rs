@@ -6,6 +6,9 @@ use std::ops::Deref;
 
 use serde::Deserialize;
 
+/// The most characters of a text of a record that reports keep.
+const MAX_TEXT: usize = 253;
+
 /// A text of a line: borrowed where it has no escapes.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq)]
 pub struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -29,9 +32,6 @@ pub struct Recorded<'a> {
     /// When the line was made.
     #[serde(borrow)]
     pub timestamp: Text<'a>,
-    /// `record/1`.
-    #[serde(borrow, rename = "tidegate.schema")]
-    pub schema: Text<'a>,
     /// The flow's id.
     #[serde(borrow, rename = "tidegate.flow.id")]
     pub flow: Text<'a>,
@@ -83,9 +83,6 @@ pub struct Recorded<'a> {
     /// The session.
     #[serde(borrow, rename = "session.id")]
     pub session: Option<Text<'a>>,
-    /// The channel of the agent.
-    #[serde(borrow, rename = "tidegate.channel")]
-    pub channel: Option<Text<'a>>,
     /// The tool of the agent, as its hook reported it.
     #[serde(borrow, rename = "tidegate.tool.name")]
     pub tool: Option<Text<'a>>,
@@ -240,4 +237,9 @@ impl<'a> Recorded<'a> {
     pub fn is_repository_verified(&self) -> bool {
         self.repository_trust.as_deref() == Some("verified")
     }
+}
+
+/// A text of a record, as reports keep it: no longer than any that a gate writes there.
+pub(super) fn kept(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
 }

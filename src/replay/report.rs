@@ -9,8 +9,8 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use serde_json::{Value, json};
 
 use super::judge::{Effect, Judge, Judged, NotJudged, Outcome, Undetermined};
-use super::lines::{Line, Lines};
-use super::recorded::Recorded;
+use super::lines::{self, Line};
+use super::recorded::{Recorded, kept as text};
 
 /// Groups of changed flows that are kept apart; flows of further groups are counted.
 const MAX_GROUPS: usize = 1000;
@@ -18,8 +18,6 @@ const MAX_GROUPS: usize = 1000;
 const MAX_SESSIONS: usize = 1000;
 /// Repositories of one group that are named.
 const MAX_REPOSITORIES: usize = 20;
-/// The longest text of a record that is kept, in characters.
-const MAX_TEXT: usize = 253;
 
 /// What became of recorded flows under a policy.
 #[derive(Debug, Default)]
@@ -103,14 +101,10 @@ impl Report {
     ///
     /// Where the file cannot be read.
     pub fn add_file(&mut self, judge: &Judge<'_>, path: &Path) -> io::Result<()> {
-        let mut lines = Lines::open(path)?;
-        while let Some(line) = lines.next()? {
-            match line {
-                Line::Whole(line) => self.add_line(judge, line),
-                Line::TooLong => self.unreadable += 1,
-            }
-        }
-        Ok(())
+        lines::each(path, |line| match line {
+            Line::Whole(line) => self.add_line(judge, line),
+            Line::TooLong => self.unreadable += 1,
+        })
     }
 
     /// Judges the flow of a line, where it has one.
@@ -331,9 +325,4 @@ fn is_close(line: &[u8]) -> bool {
     const NAME: &[u8] = br#","event.name":"close","#;
     let time = br#"{"timestamp":"2026-01-01T00:00:00.000000Z""#.len();
     line.get(time..).is_some_and(|rest| rest.starts_with(NAME))
-}
-
-/// A text of a record, no longer than any that a gate writes there.
-fn text(text: &str) -> String {
-    text.chars().take(MAX_TEXT).collect()
 }

@@ -11,7 +11,7 @@ use crate::app::Loaded;
 use crate::config::Config;
 use crate::diag;
 use crate::policy::Policy;
-use crate::replay::{Line, Lines, Needs, Scope};
+use crate::replay::{Line, Needs, Scope, each_line};
 
 use super::{Answer, edit, load, print, records};
 
@@ -61,8 +61,7 @@ impl Promote {
         let (config, policy) =
             Loaded::whole(&found).ok_or_else(|| wrong("the configuration does not load"))?;
         let files = match self.files.as_slice() {
-            [] => records::log_files(&config.record)
-                .ok_or_else(|| wrong("records go to standard output here: name the files"))?,
+            [] => records::log_files(&config.record)?,
             files => files.to_vec(),
         };
         let needs = self.read(&files, &policy)?;
@@ -102,15 +101,11 @@ impl Promote {
         };
         let mut needs = Needs::default();
         for file in files {
-            let failed =
-                |error: std::io::Error| (Answer::Failed, format!("{}: {error}", file.display()));
-            let mut lines = Lines::open(file).map_err(failed)?;
-            while let Some(line) = lines.next().map_err(failed)? {
-                match line {
-                    Line::Whole(line) => needs.add_line(policy, &scope, line),
-                    Line::TooLong => needs.unreadable += 1,
-                }
-            }
+            let read = each_line(file, |line| match line {
+                Line::Whole(line) => needs.add_line(policy, &scope, line),
+                Line::TooLong => needs.unreadable += 1,
+            });
+            read.map_err(|error| (Answer::Failed, format!("{}: {error}", file.display())))?;
         }
         Ok(needs)
     }
