@@ -55,7 +55,7 @@ pub struct Effect {
 }
 
 /// A decision, as records name it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Outcome {
     /// What happens.
     pub effect: Effect,

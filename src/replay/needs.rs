@@ -1,16 +1,16 @@
 //! What the flows of an observing tier or rule need that the policy does not allow.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher as _;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use jiff::Timestamp;
-use std::hash::BuildHasher as _;
 
 use crate::policy::{Policy, Verdict};
 
 use super::flow::{Flow, who};
 use super::judge::{Judge, Outcome};
-use super::recorded::{Recorded, Text};
+use super::recorded::{Recorded, Text, kept as text};
 
 /// Needs that are kept apart; flows of further ones are counted.
 const MAX_NEEDS: usize = 5000;
@@ -22,12 +22,10 @@ const MAX_NAMES: usize = 500;
 const MAX_DAYS: usize = 1000;
 /// Sessions whose last fetch is remembered.
 const MAX_FETCHES: usize = 10_000;
-/// The longest text of a record that is kept, in characters.
-const MAX_TEXT: usize = 253;
 /// For how long after a page was fetched a flow may come from that page, in seconds.
 const AFTER_FETCH: i64 = 60;
 
-/// What one kind of caller does at one place.
+/// What one kind of caller does at one place, where the policy decides about it in one way.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Need {
     /// The caller's tier.
@@ -38,6 +36,8 @@ pub struct Need {
     pub port: u16,
     /// What is done there; `None` in a tunnel.
     pub request: Option<Does>,
+    /// What the policy decides about it.
+    pub now: Outcome,
 }
 
 /// What a request does.
@@ -74,8 +74,6 @@ pub struct Seen {
     pub flow: String,
     /// The flow as trials write it, where that is possible.
     pub entry: Option<String>,
-    /// What decides about it now.
-    pub now: Outcome,
     /// The category of the destination.
     pub category: String,
     sessions: HashSet<u64>,
@@ -211,6 +209,7 @@ impl Needs {
             host: flow.target.host.to_string(),
             port: flow.target.port,
             request: flow.request.as_ref().map(|_| does(line)),
+            now,
         };
         if self.by_need.len() >= MAX_NEEDS && !self.by_need.contains_key(&need) {
             self.more += 1;
@@ -224,7 +223,6 @@ impl Needs {
             after_fetch: 0,
             flow: text(&line.flow),
             entry: flow.written(line, policy),
-            now,
             category: line.category.as_deref().map(text).unwrap_or_default(),
             sessions: HashSet::new(),
         });
@@ -289,9 +287,4 @@ fn does(line: &Recorded<'_>) -> Does {
         server: of(&line.mcp_server),
         tool: of(&line.mcp_tool),
     }
-}
-
-/// A text of a record, no longer than any that a gate writes there.
-fn text(text: &str) -> String {
-    text.chars().take(MAX_TEXT).collect()
 }

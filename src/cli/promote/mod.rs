@@ -69,17 +69,22 @@ impl Promote {
             return Err(wrong("these files hold no decision on a flow in scope"));
         }
         let catalogue = crate::policy::built_in();
-        let proposal = Proposal::of(&needs, &config, &policy, &catalogue);
+        let mut proposal = Proposal::of(&needs, &config, &policy, &catalogue);
         let first = config.sources.first();
         let before = first.map(|source| source.text.clone()).unwrap_or_default();
-        let after = match proposal.text() {
-            text if text.is_empty() => before.clone(),
-            text => edit::at_end(&before, &text),
-        };
         let path = config
             .path
             .clone()
             .unwrap_or_else(|| "tidegate.toml".into());
+        let with = |rules: &str| match rules {
+            "" => before.clone(),
+            rules => edit::at_end(&before, rules),
+        };
+        let compile = |rules: &str| edit::compile(&path, &with(rules));
+        if compile(&proposal.text()).is_err() {
+            proposal.retain(|rule| compile(rule).is_ok());
+        }
+        let after = with(&proposal.text());
         edit::compile(&path, &after).map_err(|findings| {
             print::err(&diag::render(&findings, print::colour()));
             let message = "the proposal does not hold as it is: nothing was written";

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::name::{HostName, is_of_shared_domain, is_public_suffix, is_relay};
 use crate::policy::source::Destination;
 use crate::policy::{Catalogue, Policy};
-use crate::replay::{Need, Needs, Seen};
+use crate::replay::{Does, Need, Needs, Seen};
 
 use super::super::edit;
 
@@ -70,7 +70,7 @@ impl<'n> Proposal<'n> {
         let mut proposal = Self::default();
         let mut groups: BTreeMap<Key, Vec<(&Need, &Seen)>> = BTreeMap::new();
         for (need, seen) in needs.all() {
-            if is_denied(seen) {
+            if is_denied(need) {
                 proposal.left_denied.push((need, seen));
                 continue;
             }
@@ -101,6 +101,21 @@ impl<'n> Proposal<'n> {
         proposal
     }
 
+    /// Keeps the rules whose text fits the configuration; a person looks at the needs of the others.
+    pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
+        let rules = std::mem::take(&mut self.rules);
+        for rule in rules {
+            if fits(&rule.text()) {
+                self.rules.push(rule);
+                continue;
+            }
+            let why = "a rule for it does not load, or its example is decided otherwise";
+            let needs = rule.needs.into_iter();
+            self.to_look_at
+                .extend(needs.map(|(need, seen)| (need, seen, vec![why])));
+        }
+    }
+
     /// The tables of all rules.
     pub(super) fn text(&self) -> String {
         let rules: Vec<String> = self.rules.iter().map(Proposed::text).collect();
@@ -119,11 +134,12 @@ impl<'n> Proposal<'n> {
 
 /// Whether a rule, a list or the floor refuses it on purpose: a proposal does not undo what people
 /// decided.
-fn is_denied(seen: &Seen) -> bool {
-    !matches!(
-        &*seen.now.reason,
-        "not_allowed" | "needs_approval" | "port_denied" | "action_denied"
-    ) || seen.now.reason.as_ref() == "needs_approval" && !seen.now.rule.ends_with(".default")
+fn is_denied(need: &Need) -> bool {
+    match &*need.now.reason {
+        "not_allowed" | "port_denied" | "action_denied" => false,
+        "needs_approval" => !need.now.rule.ends_with(".default"),
+        _ => true,
+    }
 }
 
 /// Why a need is not proposed.
@@ -145,18 +161,30 @@ fn doubts(need: &Need, seen: &Seen) -> Vec<&'static str> {
     if seen.after_fetch * 2 >= seen.flows {
         doubts.push("came right after a web page was fetched");
     }
-    match &*seen.now.reason {
+    match &*need.now.reason {
         "port_denied" => doubts.push("the policy allows the host, at another port"),
         "action_denied" => doubts.push("the policy allows the host, but not this action"),
         _ => {}
     }
-    if need.request.is_some()
-        && seen.entry.is_none()
-        && need.request.as_ref().is_some_and(|it| it.action.is_none())
-    {
+    let is_known = |it: &Does| {
+        [&it.action, &it.operation, &it.tool]
+            .iter()
+            .any(|it| it.is_some())
+    };
+    if need.request.as_ref().is_some_and(|it| !is_known(it)) {
         doubts.push("what the request does is not on record");
     }
+    if names(need, seen).any(|name| name.contains('*')) {
+        doubts.push("a name with `*`, which a rule would take for any name");
+    }
     doubts
+}
+
+/// Names that callers choose, and that rules take for patterns.
+fn names<'n>(need: &'n Need, seen: &'n Seen) -> impl Iterator<Item = &'n String> {
+    let request = need.request.iter();
+    let named = request.flat_map(|it| [&it.operation, &it.repository, &it.tool]);
+    named.flatten().chain(&seen.repositories)
 }
 
 impl Key {
@@ -275,10 +303,13 @@ impl Proposed<'_> {
                 edit::list(&key.repositories)
             ));
         }
-        line(format!("to.hosts = {}", edit::list(self.hosts())));
-        let is_default = key.port == 443 && key.request.is_none();
-        if !is_default {
-            line(format!("to.ports = [{}]", key.port));
+        let server = key.request.as_ref().and_then(|it| it.server.as_ref());
+        // A listed MCP server gives its host and port.
+        if server.is_none() {
+            line(format!("to.hosts = {}", edit::list(self.hosts())));
+            if key.port != 443 || key.request.is_some() {
+                line(format!("to.ports = [{}]", key.port));
+            }
         }
         if let Some(done) = &key.request {
             self.conditions(done, &mut line);
@@ -302,14 +333,14 @@ impl Proposed<'_> {
     }
 
     fn conditions(&self, done: &Done, line: &mut impl FnMut(String)) {
-        let of = |field: fn(&crate::replay::Does) -> &Option<String>| -> BTreeSet<&str> {
+        let of = |field: fn(&Does) -> &Option<String>| -> BTreeSet<&str> {
             let requests = self
                 .needs
                 .iter()
                 .filter_map(|(need, _)| need.request.as_ref());
             requests.filter_map(|it| field(it).as_deref()).collect()
         };
-        let every = |names: &BTreeSet<&str>, field: fn(&crate::replay::Does) -> &Option<String>| {
+        let every = |names: &BTreeSet<&str>, field: fn(&Does) -> &Option<String>| {
             let mut requests = self
                 .needs
                 .iter()

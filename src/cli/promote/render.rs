@@ -76,7 +76,7 @@ pub(super) fn text(
     for (need, seen) in proposal.left_denied.iter().take(MAX_LINES) {
         let by = format!(
             "{} {} ({})",
-            seen.now.rule, seen.now.location, seen.now.reason
+            need.now.rule, need.now.location, need.now.reason
         );
         line(
             "left denied",
@@ -163,9 +163,9 @@ pub(super) fn as_json(needs: &Needs, proposal: &Proposal<'_>, config: &Config) -
             "repositories": seen.repositories,
             "after_fetch": seen.after_fetch,
             "flow": seen.flow,
-            "rule": seen.now.rule,
-            "location": seen.now.location,
-            "reason": seen.now.reason,
+            "rule": need.now.rule,
+            "location": need.now.location,
+            "reason": need.now.reason,
         })
     };
     let rules = proposal.rules.iter().map(|rule| {
