@@ -10,8 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::kit::{
-    Client, Gate, Inside, Line, Origin, Outcome, Pki, TIERS, allow_more, inspected, loopback,
-    names, tidegate,
+    Client, Gate, Inside, Line, Origin, Outcome, Pki, TIERS, allow_more, difference, inspected,
+    loopback, names, tidegate,
 };
 
 const HOST: &str = "files.example.net";
@@ -157,6 +157,25 @@ fn the_policy_that_wrote_its_records_changes_none_of_them() {
         other["undetermined"]["path"].as_u64() <= Some(3),
         "{other:#}"
     );
+}
+
+/// Each gate of these tests is held to its records when it ends; here a line says otherwise.
+#[test]
+fn a_line_that_the_policy_would_not_write_is_told_where_a_gate_ends() {
+    let mut gate = Gate::with(TIERS);
+    gate.client().connect("a.example.net:443");
+    settle(&gate, 1);
+    gate.tampered();
+    assert_eq!(difference(&gate.config(), &gate.log()), None);
+    let text = std::fs::read_to_string(gate.log()).expect("a log");
+    let other = text.replace(
+        "\"tidegate.verdict\":\"deny\"",
+        "\"tidegate.verdict\":\"allow\"",
+    );
+    let rotated = gate.folder().join("decisions.jsonl.1");
+    std::fs::write(rotated, other).expect("a file");
+    let told = difference(&gate.config(), &gate.log()).expect("a difference");
+    assert!(told.contains("tier.standard.default"), "{told}");
 }
 
 #[test]
@@ -600,6 +619,108 @@ fn what_an_observing_tier_needs_is_proposed_as_narrow_as_it_was_seen() {
         (&serde_json::json!([]), &3.into()),
         "{again:#}"
     );
+}
+
+/// What `promote` proposes for these records under a configuration.
+fn proposed(config: &str, records: &str) -> Value {
+    let folder = folder(&[
+        ("tidegate.toml", config.as_bytes()),
+        ("r.jsonl", records.as_bytes()),
+    ]);
+    let path = |name: &str| folder.path().join(name);
+    let said = tidegate(&[
+        OsStr::new("promote"),
+        path("r.jsonl").as_ref(),
+        OsStr::new("--config"),
+        path("tidegate.toml").as_ref(),
+        OsStr::new("--json"),
+    ]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"))
+}
+
+/// An observed request inside TLS, in two sessions.
+fn observed_request(host: &str, more: &str) -> String {
+    let line = |session, day| observed(session, host, day, more);
+    [line("s-1", 20), line("s-2", 21)].concat().replace(
+        "\"connect\"",
+        "\"http\",\"tidegate.flow.parent\":\"0195f3c2-0000-7000-8000-000000000002\",\
+         \"http.request.method\":\"POST\"",
+    )
+}
+
+#[test]
+fn a_name_that_a_caller_chose_is_no_pattern_of_a_proposed_rule() {
+    let call = |tool: &str| {
+        let more = format!(
+            ",\"tidegate.action\":\"call\",\"tidegate.mcp.server\":\"tickets\",\
+             \"mcp.method.name\":\"tools/call\",\"mcp.tool.name\":\"{tool}\""
+        );
+        observed_request("mcp.example.net", &more)
+    };
+    let push = |host: &str, repository: &str| {
+        let more = format!(
+            ",\"tidegate.action\":\"write\",\"tidegate.service\":\"git\",\
+             \"tidegate.operation\":\"push\",\"tidegate.destination.ref\":\"refs/heads/x\",\
+             \"tidegate.destination.repository\":\"{repository}\""
+        );
+        observed_request(host, &more)
+    };
+    let text = [
+        call("search"),
+        call("*"),
+        push("a.example.net", "acme/**"),
+        push("b.example.net", "https://acme"),
+        observed_request("c.example.net", ",\"url.path\":\"/a\""),
+    ];
+    let config = format!(
+        "{OBSERVING}\n[mcp.tickets]\nurl = \"https://mcp.example.net/mcp\"\n\
+         [[destination]]\nhosts = [\"a.example.net\", \"b.example.net\"]\n\
+         category = \"source-control\"\nservice = \"git\"\n"
+    );
+    let found = proposed(&config, &text.concat());
+    let rules = found["rules"].as_array().expect("rules");
+    assert_eq!(rules.len(), 1, "{found:#}");
+    let rule = rules[0]["text"].as_str().expect("a text");
+    let condition = "does.servers = [\"tickets\"]\ndoes.tools = [\"search\"]\n";
+    assert!(
+        rule.contains(condition) && !rule.contains("to.hosts"),
+        "{rule}"
+    );
+    let why = |host: &str| -> String {
+        let all = found["to_look_at"].as_array().expect("a list");
+        let one = all.iter().find(|it| it["need"]["host"] == host);
+        one.unwrap_or_else(|| panic!("no {host} in {found:#}"))["why"].to_string()
+    };
+    for (host, part) in [
+        ("mcp.example.net", "a name with `*`"),
+        ("a.example.net", "a name with `*`"),
+        ("b.example.net", "a rule for it does not load"),
+        ("c.example.net", "what the request does is not on record"),
+    ] {
+        assert!(why(host).contains(part), "{host}: {}", why(host));
+    }
+}
+
+#[test]
+fn what_a_rule_denies_to_some_callers_is_not_proposed_to_them_with_others() {
+    let config = format!(
+        "{OBSERVING}\n[[rule]]\nid = \"not-api\"\nverdict = \"deny\"\n\
+         from.repositories = [\"github.com/acme/api\"]\nto.hosts = [\"docs.example.net\"]\n"
+    );
+    let mut text = String::new();
+    for (session, day) in [("s-1", 20), ("s-2", 21)] {
+        let line = observed(session, "docs.example.net", day, "");
+        text.push_str(&line);
+        text.push_str(&line.replace("acme/web", "acme/api"));
+    }
+    let found = proposed(&config, &text);
+    let rule = found["rules"][0]["text"].as_str().expect("a text");
+    let from = "from.repositories = [\"github.com/acme/web\"]\n";
+    assert!(rule.contains(from), "{rule}");
+    assert_eq!(found["left_denied"][0]["rule"], "not-api", "{found:#}");
+    assert_eq!(found["left_denied"][0]["flows"], 2, "{found:#}");
+    assert_eq!(found["readiness"]["week"]["pass"], 2, "{found:#}");
 }
 
 #[test]

@@ -53,6 +53,7 @@ pub(crate) use registry::{
     cargo, cargo_registry, github, npm_package, npm_registry, npm_registry_of, oci_image,
     oci_registry, pypi_registry, pypi_registry_of, wheel,
 };
+pub(crate) use replayed::difference;
 pub(crate) use service::Service;
 pub(crate) use squid::Squid;
 pub(crate) use web::{Site, git_backend};

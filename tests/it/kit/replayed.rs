@@ -11,14 +11,16 @@ use super::chain::log_files;
 
 static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(built_in);
 
-/// What differs, where something does; nothing is said of a configuration that does not load.
+/// What differs, where something does; `None` also where the configuration does not load.
 pub(crate) fn difference(config: &Path, log: &Path) -> Option<String> {
     let loaded = Loaded::new(Some(config), &CATALOGUE);
     let (config, policy) = (loaded.config?, loaded.policy?);
     let judge = Judge::new(&policy, &config.digest);
     let mut report = Report::default();
-    for file in log_files(log) {
-        report.add_file(&judge, &file).ok()?;
+    for file in log_files(log).iter().filter(|file| file.exists()) {
+        if let Err(error) = report.add_file(&judge, file) {
+            return Some(format!("{}: {error}", file.display()));
+        }
     }
     let own = report.own;
     (own.changed + own.by_other_rule > 0).then(|| format!("{:#}", report.as_json()))
