@@ -20,121 +20,9 @@ async fn every_kind_of_line_fits_the_schema() {
         permit.closed(&facts, &ended());
     }
     refuse(&recorder).await;
-    recorder.event(&Event::PolicyLoaded {
-        digest: "abc".into(),
-        generation: 1,
-        copy: Some("abc".into()),
-        change: "narrower".into(),
-    });
-    recorder.event(&Event::PolicyRejected {
-        digest: "abc".into(),
-        generation: 1,
-        detail: "x".repeat(500).into(),
-    });
-    recorder.event(&Event::PolicyAdvisory {
-        detail: "d".repeat(500).into(),
-    });
-    recorder.event(&Event::ConnectionsEvicted {
-        count: 384,
-        network: [192, 0, 2, 7].into(),
-    });
-    recorder.event(&Event::ProgramStarted {
-        path: "/usr/local/bin/proxy-token".into(),
-        detail: "d".into(),
-    });
-    recorder.event(&Event::ProgramEnded {
-        path: "/usr/local/bin/proxy-token".into(),
-        detail: "d".into(),
-        result: "ok",
-        code: Some(0),
-        took: Duration::from_millis(3),
-    });
-    for event in [
-        Event::SessionStarted,
-        Event::SessionEnded,
-        Event::SessionRefused,
-    ] {
-        let facts = SessionFacts {
-            session: full().session,
-            repository: full().repository,
-            work: full().work,
-            evidence: "listener",
-            trust: "verified",
-            detail: Some("d".into()),
-            ..SessionFacts::default()
-        };
-        recorder.event(&event(Box::new(facts)));
+    for event in events() {
+        recorder.event(&event);
     }
-    let asker = Asker {
-        door: "control",
-        uid: Some(1000),
-        pid: Some(7),
-        address: Some([192, 0, 2, 7].into()),
-        certificate: Some("spiffe://acme/ci".into()),
-        session: Some("s".into()),
-    };
-    let approval = ApprovalFacts {
-        operation: "connect".into(),
-        flow: Arc::new(full()),
-        count: 1,
-        ..ApprovalFacts::default()
-    };
-    recorder.event(&Event::ApprovalRequested(Box::new(approval.clone())));
-    recorder.event(&Event::ApprovalSettled(Box::new(ApprovalFacts {
-        result: Some("allowed"),
-        scope: Some("once".into()),
-        until: Some(Timestamp::UNIX_EPOCH),
-        exception: Some("approval-1".into()),
-        reviewers: vec!["uid:0".into()],
-        note: Some("d".into()),
-        asker: Some(asker.clone()),
-        ..approval
-    })));
-    recorder.event(&Event::ContainmentReported {
-        inside: vec!["tcp", "udp"],
-        outside: vec!["dns"],
-        asker: asker.clone(),
-    });
-    let exception = ExceptionFacts {
-        id: "EXC-1".into(),
-        location: "ledger:1".into(),
-        expires: Timestamp::UNIX_EPOCH,
-        reviewers: vec!["uid:0".into()],
-        hosts: vec!["artifacts.example.net".into()],
-        detail: "migration".into(),
-        asker: asker.clone(),
-    };
-    for event in [
-        Event::ExceptionGranted,
-        Event::ExceptionExpired,
-        Event::ExceptionRevoked,
-    ] {
-        recorder.event(&event(Box::new(exception.clone())));
-    }
-    recorder.event(&Event::ReportTokenMade {
-        lifetime: 900,
-        count: 1,
-        asker: asker.clone(),
-    });
-    let started = SessionFacts {
-        session: Some("s".into()),
-        evidence: "token",
-        trust: "verified",
-        asker: asker.clone(),
-        ..SessionFacts::default()
-    };
-    recorder.event(&Event::SessionStarted(Box::new(started.clone())));
-    recorder.event(&Event::SessionEnded(Box::new(started)));
-    let call = CallFacts {
-        session: Some("s".into()),
-        call: ToolCall {
-            id: Some("toolu_1".into()),
-            ..ToolCall::default()
-        },
-        asker,
-    };
-    recorder.event(&Event::ToolCallStarted(Box::new(call.clone())));
-    recorder.event(&Event::ToolCallEnded(Box::new(call)));
     let open = allowed();
     let mut permit = recorder.permit().await.expect("room");
     permit.decided(&open).await.expect("written");
@@ -155,11 +43,13 @@ async fn every_kind_of_line_fits_the_schema() {
         "checkpoint",
         "close",
         "connections_evicted",
+        "containment_lost",
         "containment_reported",
         "decision",
         "exception_expired",
         "exception_granted",
         "exception_revoked",
+        "jail_started",
         "policy_advisory",
         "policy_loaded",
         "policy_rejected",
@@ -174,6 +64,166 @@ async fn every_kind_of_line_fits_the_schema() {
     ];
     assert_eq!(kinds, expected.map(str::to_owned).into());
     assert_valid(&all);
+}
+
+/// One event of each kind, as the gate makes them.
+fn events() -> Vec<Event> {
+    let mut events = vec![
+        Event::PolicyLoaded {
+            digest: "abc".into(),
+            generation: 1,
+            copy: Some("abc".into()),
+            change: "narrower".into(),
+        },
+        Event::PolicyRejected {
+            digest: "abc".into(),
+            generation: 1,
+            detail: "x".repeat(500).into(),
+        },
+        Event::PolicyAdvisory {
+            detail: "d".repeat(500).into(),
+        },
+        Event::ConnectionsEvicted {
+            count: 384,
+            network: [192, 0, 2, 7].into(),
+        },
+        Event::ProgramStarted {
+            path: "/usr/local/bin/proxy-token".into(),
+            detail: "d".into(),
+        },
+        Event::ProgramEnded {
+            path: "/usr/local/bin/proxy-token".into(),
+            detail: "d".into(),
+            result: "ok",
+            code: Some(0),
+            took: Duration::from_millis(3),
+        },
+    ];
+    for event in [
+        Event::SessionStarted,
+        Event::SessionEnded,
+        Event::SessionRefused,
+    ] {
+        let facts = SessionFacts {
+            session: full().session,
+            repository: full().repository,
+            work: full().work,
+            evidence: "listener",
+            trust: "verified",
+            detail: Some("d".into()),
+            ..SessionFacts::default()
+        };
+        events.push(event(Box::new(facts)));
+    }
+    let asker = Asker {
+        door: "control",
+        uid: Some(1000),
+        pid: Some(7),
+        address: Some([192, 0, 2, 7].into()),
+        certificate: Some("spiffe://acme/ci".into()),
+        session: Some("s".into()),
+    };
+    let approval = ApprovalFacts {
+        operation: "connect".into(),
+        flow: Arc::new(FlowFacts {
+            flow: Uuid::nil(),
+            ..full()
+        }),
+        count: 1,
+        ..ApprovalFacts::default()
+    };
+    events.push(Event::ApprovalRequested(Box::new(approval.clone())));
+    events.push(Event::ApprovalSettled(Box::new(ApprovalFacts {
+        result: Some("allowed"),
+        scope: Some("once".into()),
+        until: Some(Timestamp::UNIX_EPOCH),
+        exception: Some("approval-1".into()),
+        reviewers: vec!["uid:0".into()],
+        note: Some("d".into()),
+        asker: Some(asker.clone()),
+        ..approval
+    })));
+    events.push(Event::ContainmentReported {
+        inside: vec!["tcp", "udp"],
+        outside: vec!["dns"],
+        asker: asker.clone(),
+    });
+    let exception = ExceptionFacts {
+        id: "EXC-1".into(),
+        location: "ledger:1".into(),
+        expires: Timestamp::UNIX_EPOCH,
+        reviewers: vec!["uid:0".into()],
+        hosts: vec!["artifacts.example.net".into()],
+        detail: "migration".into(),
+        asker: asker.clone(),
+    };
+    for event in [
+        Event::ExceptionGranted,
+        Event::ExceptionExpired,
+        Event::ExceptionRevoked,
+    ] {
+        events.push(event(Box::new(exception.clone())));
+    }
+    events.push(Event::ReportTokenMade {
+        lifetime: 900,
+        count: 1,
+        asker: asker.clone(),
+    });
+    let started = SessionFacts {
+        session: Some("s".into()),
+        evidence: "token",
+        trust: "verified",
+        asker: asker.clone(),
+        ..SessionFacts::default()
+    };
+    events.push(Event::SessionStarted(Box::new(started.clone())));
+    events.push(Event::SessionEnded(Box::new(started)));
+    let call = CallFacts {
+        session: Some("s".into()),
+        call: ToolCall {
+            id: Some("toolu_1".into()),
+            tool: Some("Bash".into()),
+            agent: Some("agent-2".into()),
+            parent_agent: Some("agent-1".into()),
+            prompt: Some("prompt-1".into()),
+            ..ToolCall::default()
+        },
+        asker,
+    };
+    events.push(Event::ToolCallStarted(Box::new(call.clone())));
+    events.push(Event::ToolCallEnded(Box::new(call)));
+    let jail = JailFacts {
+        session: Some("s".into()),
+        shared: vec!["/home/ana/.npm".into()],
+        missing: ["ipc"].into(),
+    };
+    events.push(Event::JailStarted(Box::new(jail)));
+    let lost = SessionFacts {
+        session: full().session,
+        evidence: "listener",
+        trust: "verified",
+        detail: Some("d".into()),
+        ..SessionFacts::default()
+    };
+    events.push(Event::ContainmentLost(Box::new(lost)));
+    events
+}
+
+/// Byte for byte: the chain of a log and the programs that read it depend on the form of each line.
+#[test]
+fn each_kind_of_line_keeps_its_bytes() {
+    let at = Timestamp::from_microsecond(1_700_000_000_000_001).expect("a time");
+    let facts = FlowFacts {
+        flow: Uuid::nil(),
+        ..full()
+    };
+    let mut lines = vec![
+        encode::decision(at, &facts),
+        encode::close(at, &facts, &ended()),
+    ];
+    lines.extend(events().iter().map(|event| encode::event(at, event)));
+    let bytes: Vec<u8> = lines.into_iter().flat_map(|line| line.bytes).collect();
+    insta::assert_snapshot!(String::from_utf8(bytes).expect("UTF-8"));
 }
 
 #[test]

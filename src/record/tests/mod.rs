@@ -35,7 +35,7 @@ use super::recorder::{Permit, RecordUnavailable, Recorder, Unavailable};
 use super::sink::faulty::Faulty;
 use super::{
     ApprovalFacts, Asker, Blame, CallFacts, CloseFacts, End, Event, ExceptionFacts, FlowFacts,
-    Outcome, ReplayFacts, Said, SessionFacts, Timings, TlsMode,
+    JailFacts, Outcome, ReplayFacts, Said, SessionFacts, Timings, TlsMode,
 };
 
 const DEADLINE: Duration = Duration::from_mins(1);
