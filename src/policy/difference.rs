@@ -12,10 +12,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::asking::Asking;
 use super::compare::{Kind, Outcome, Part, Selectors, Space};
 use super::compiled::Policy;
 use super::facts::Inspect;
 use super::pattern::PortSet;
+use super::query::TierId;
+use super::reviewer::NamedReviewer;
 use super::verdict::{Decision, Verdict};
 use super::witness::Witness;
 
@@ -71,6 +74,8 @@ pub struct Change {
     pub besides: Vec<String>,
     /// The tiers of the callers, as the second policy names them.
     pub tiers: Vec<Arc<str>>,
+    /// The tiers of the same callers in the first policy.
+    pub tiers_before: Vec<Arc<str>>,
     /// Of which callers, where not of all; at most [`MAX_NAMED`] are named.
     pub callers: Vec<String>,
     /// How many host patterns the flows go to; 0: only hosts that neither policy names.
@@ -117,7 +122,8 @@ type Key = (Delta, Ruling, Ruling);
 
 /// The parts of one change.
 struct Gathered {
-    tiers: BTreeSet<usize>,
+    /// The tiers of the callers, in the first and in the second policy.
+    tiers: [BTreeSet<TierId>; 2],
     callers: BTreeSet<String>,
     all_callers: bool,
     hosts: BTreeSet<usize>,
@@ -170,13 +176,13 @@ pub fn difference_within(before: &Policy, after: &Policy, branches: usize) -> Di
         let (Some(one), Some(other)) = (space.outcome(&part, 0), space.outcome(&part, 1)) else {
             continue;
         };
-        if let Some(delta) = delta(&part, &one, &other) {
+        if let Some(delta) = delta(&space, &part, &one, &other) {
             gather(&mut gathered, &space, &part, delta, &one, &other);
         }
     }
     let mut changes: Vec<Change> = gathered
         .into_iter()
-        .map(|(key, gathered)| change(&space, after, key, gathered))
+        .map(|(key, gathered)| change(&space, key, gathered))
         .collect();
     changes.sort_by_key(|change| (!change.widens, !change.narrows));
     Difference {
@@ -265,7 +271,7 @@ fn relation(changes: &[Change]) -> Relation {
 }
 
 /// What changes for the flows of a part; `None` where nothing does.
-fn delta(part: &Part, before: &Outcome, after: &Outcome) -> Option<Delta> {
+fn delta(space: &Space<'_>, part: &Part, before: &Outcome, after: &Outcome) -> Option<Delta> {
     let (one, other) = (&before.decision, &after.decision);
     let mut delta = Delta {
         narrows: other.verdict > one.verdict,
@@ -284,6 +290,9 @@ fn delta(part: &Part, before: &Outcome, after: &Outcome) -> Option<Delta> {
     if both_pass {
         delta.compare_addresses(one, other);
         delta.compare_flags(part, before, after);
+    }
+    if one.verdict == Verdict::Ask && other.verdict == Verdict::Ask {
+        delta.compare_asking(space, part);
     }
     // A tunnel has the category of its host, a request that of its path.
     let comparable = before.by_tunnel == after.by_tunnel;
@@ -318,6 +327,46 @@ impl Delta {
         self.narrow(!closed.is_empty(), || {
             format!("may no longer resolve into {}", listed(&closed))
         });
+    }
+
+    /// What reviewers may do about a flow that is asked about in both policies.
+    fn compare_asking(&mut self, space: &Space<'_>, part: &Part) {
+        let sides: Vec<_> = space.policies.iter().zip(&part.tiers).collect();
+        let [(before, old), (after, new)] = sides[..] else {
+            return;
+        };
+        let reviewers = [before.reviewers(*old), after.reviewers(*new)];
+        let [had, has] = reviewers.map(Iterator::collect::<Vec<_>>);
+        let (lost, gained) = (only_in(&had, &has), only_in(&has, &had));
+        self.widen(!gained.is_empty(), || {
+            format!("reviewers may allow it: {}", gained.join(", "))
+        });
+        self.narrow(!lost.is_empty(), || {
+            format!("reviewers may no longer allow it: {}", lost.join(", "))
+        });
+        if had.is_empty() || has.is_empty() {
+            return;
+        }
+        let (old, new) = (before.asking(*old), after.asking(*new));
+        let needed = || format!("{} approvals instead of {}", new.approvals, old.approvals);
+        self.widen(new.approvals < old.approvals, needed);
+        self.narrow(new.approvals > old.approvals, needed);
+        self.flag(!old.not_oneself, !new.not_oneself, "by one's own approval");
+        let seconds = |it: &Asking| it.max_approval.as_secs();
+        let max_approval = || {
+            format!(
+                "approvals of {} s instead of {}",
+                seconds(new),
+                seconds(old)
+            )
+        };
+        self.widen(new.max_approval > old.max_approval, max_approval);
+        self.narrow(new.max_approval < old.max_approval, max_approval);
+        if new.hold != old.hold {
+            let (new, old) = (new.hold.as_secs(), old.hold.as_secs());
+            self.besides
+                .push(format!("waits {new} s for an answer instead of {old}"));
+        }
     }
 
     fn compare_flags(&mut self, part: &Part, before: &Outcome, after: &Outcome) {
@@ -377,6 +426,12 @@ impl Delta {
     }
 }
 
+/// The reviewers of the first list that are not in the second.
+fn only_in<'p>(some: &[NamedReviewer<'p>], others: &[NamedReviewer<'p>]) -> Vec<&'p str> {
+    let new = some.iter().filter(|it| !others.contains(it));
+    new.map(|(written, _)| *written).collect()
+}
+
 /// The networks that only the first, and that only the second list covers.
 fn set_change(before: &[IpNet], after: &[IpNet]) -> (Vec<IpNet>, Vec<IpNet>) {
     let before = IpNet::aggregate(&before.to_vec());
@@ -425,7 +480,7 @@ fn gather(
     let policy = space.policies.get(1).copied();
     let Some(policy) = policy else { return };
     let known = gathered.entry(key).or_insert_with(|| Gathered {
-        tiers: BTreeSet::new(),
+        tiers: Default::default(),
         callers: BTreeSet::new(),
         all_callers: false,
         hosts: BTreeSet::new(),
@@ -434,9 +489,9 @@ fn gather(
         requests: BTreeSet::new(),
         witness: Witness::new(policy, &point),
     });
-    known
-        .tiers
-        .extend(part.tiers.get(1).map(|tier| usize::from(tier.0)));
+    for (tiers, tier) in known.tiers.iter_mut().zip(&part.tiers) {
+        tiers.insert(*tier);
+    }
     match Witness::kind_of_caller(policy, &point.who) {
         Some(kind) => {
             if known.callers.len() <= MAX_NAMED {
@@ -453,7 +508,7 @@ fn gather(
     }
 }
 
-fn change(space: &Space<'_>, after: &Policy, key: Key, gathered: Gathered) -> Change {
+fn change(space: &Space<'_>, key: Key, gathered: Gathered) -> Change {
     let (delta, before, ruled) = key;
     let sets = gathered
         .hosts
@@ -465,11 +520,12 @@ fn change(space: &Space<'_>, after: &Policy, key: Key, gathered: Gathered) -> Ch
         other_hosts |= others;
         hosts.extend(named);
     }
-    let names = after.tiers();
-    let tiers = gathered
-        .tiers
-        .iter()
-        .filter_map(|at| names.get(*at).cloned());
+    let sides = space.policies.iter().zip(&gathered.tiers);
+    let mut tiers = sides.map(|(policy, tiers)| -> Vec<Arc<str>> {
+        let names = tiers.iter().map(|tier| policy.tier_name(*tier).clone());
+        names.collect()
+    });
+    let (tiers_before, tiers) = (tiers.next(), tiers.next());
     let callers = if gathered.all_callers {
         BTreeSet::new()
     } else {
@@ -481,7 +537,8 @@ fn change(space: &Space<'_>, after: &Policy, key: Key, gathered: Gathered) -> Ch
         before,
         after: ruled,
         besides: delta.besides,
-        tiers: tiers.collect(),
+        tiers: tiers.unwrap_or_default(),
+        tiers_before: tiers_before.unwrap_or_default(),
         callers: callers.into_iter().take(MAX_NAMED).collect(),
         host_count,
         hosts: hosts.into_iter().take(MAX_NAMED).collect(),

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use super::asking::{Asking, ReviewerKind};
-use super::caller::Facts;
+use super::caller::{Facts, Member};
 use super::compiled::Policy;
 use super::query::TierId;
+
+/// An entry of `reviewers`, and the members of the group that it names.
+pub(super) type NamedReviewer<'p> = (&'p str, Option<&'p [Member]>);
 
 impl Policy {
     /// Whether some tier names a reviewer.
@@ -17,6 +20,19 @@ impl Policy {
     /// How a tier asks.
     pub fn asking(&self, tier: TierId) -> &Asking {
         &self.tiers.tier(tier).asking
+    }
+
+    /// What `reviewers` of a tier means: each entry, and for a group of this policy its members.
+    pub(super) fn reviewers(&self, tier: TierId) -> impl Iterator<Item = NamedReviewer<'_>> {
+        let reviewers = self.asking(tier).reviewers.iter();
+        reviewers.map(|reviewer| {
+            let group = match &reviewer.kind {
+                ReviewerKind::Group(name) => self.callers.find(name),
+                ReviewerKind::Uid(_) | ReviewerKind::Subject(_) => None,
+            };
+            let group = group.and_then(|id| self.callers.groups.get(usize::from(id.0)));
+            (&*reviewer.written, group.map(|group| &*group.members))
+        })
     }
 
     /// The entry of `reviewers` that names a principal: the user of a process at a Unix socket, or

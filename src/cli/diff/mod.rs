@@ -79,9 +79,10 @@ impl Requirement {
         match self {
             Self::Equal => changes.next(),
             Self::Narrower => changes.find(|change| change.widens),
-            Self::NoWiderIn(tier) => {
-                changes.find(|change| change.widens && change.tiers.iter().any(|it| **it == **tier))
-            }
+            Self::NoWiderIn(tier) => changes.find(|change| {
+                let mut tiers = change.tiers.iter().chain(&change.tiers_before);
+                change.widens && tiers.any(|it| **it == **tier)
+            }),
         }
     }
 

@@ -214,6 +214,9 @@ fn callers(change: &Change) -> String {
     let tiers: Vec<&str> = change.tiers.iter().map(|tier| &**tier).collect();
     let noun = if tiers.len() == 1 { "tier" } else { "tiers" };
     let mut text = format!("{noun} {}", tiers.join(", "));
+    if change.tiers_before != change.tiers {
+        let _ = write!(text, " (before: {})", change.tiers_before.join(", "));
+    }
     for caller in &change.callers {
         let _ = write!(text, "; {caller}");
     }

@@ -162,9 +162,17 @@ fn of_names(policy: &Policy, named: &NamedConditions) -> String {
 }
 
 fn of_tier(policy: &Policy, tier: TierId) -> String {
+    let reviewers: Vec<_> = policy.reviewers(tier).collect();
+    let asking = policy.asking(tier);
+    let bounds = (
+        asking.approvals,
+        asking.not_oneself,
+        asking.max_approval,
+        asking.hold,
+    );
     let tier = policy.tiers.tier(tier);
     format!(
-        "{:?}{:?}{}{}{:?}",
+        "{:?}{:?}{}{}{:?}{reviewers:?}{bounds:?}",
         tier.mode, tier.default, tier.opaque, tier.ech, tier.inspect
     )
 }

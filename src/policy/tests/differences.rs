@@ -193,3 +193,71 @@ fn a_deny_of_a_network_narrows_what_names_may_resolve_into() {
         "{found:#?}"
     );
 }
+
+#[test]
+fn a_caller_has_its_tier_of_both_policies() {
+    let listed = "[[repository]]\nmatch = \"github.com/acme/payments\"\ntier = \"restricted\"\n";
+    let moved = listed.replace("restricted", "standard");
+    let before = with_rules(&format!("{WEB}{listed}"));
+    let found = difference(&before, &with_rules(&format!("{WEB}{moved}")));
+    let wider = found.changes.iter().find(|change| change.widens);
+    let wider = wider.unwrap_or_else(|| panic!("{found:#?}"));
+    assert_eq!(wider.tiers, ["standard".into()], "{wider:#?}");
+    assert_eq!(wider.tiers_before, ["restricted".into()], "{wider:#?}");
+}
+
+#[test]
+fn reviewers_and_what_they_need_are_differences() {
+    let tier = |keys: &str| {
+        let written = "[tier.standard]\n";
+        compiled(&TIERS.replace(written, &format!("{written}{keys}")))
+    };
+    let besides = |before: &str, after: &str| -> Vec<String> {
+        let found = difference(&tier(before), &tier(after));
+        let all = found.changes.into_iter().flat_map(|change| change.besides);
+        let all: std::collections::BTreeSet<String> = all.collect();
+        all.into_iter().collect()
+    };
+    let relation = |before: &str, after: &str| difference(&tier(before), &tier(after)).relation;
+    let one = "reviewers = [\"uid:0\"]\n";
+    let two = "reviewers = [\"uid:0\", \"group:sec\"]\n";
+    assert_eq!(relation(one, one), Relation::Equal);
+    assert_eq!(besides("", one), ["reviewers may allow it: uid:0"]);
+    assert_eq!(relation("", one), Relation::Wider);
+    assert_eq!(besides(one, two), ["reviewers may allow it: group:sec"]);
+    assert_eq!(
+        besides(two, one),
+        ["reviewers may no longer allow it: group:sec"]
+    );
+    assert_eq!(relation(two, one), Relation::Narrower);
+    let strict = format!("{one}approvals = 2\n");
+    assert_eq!(besides(&strict, one), ["1 approvals instead of 2"]);
+    assert_eq!(relation(&strict, one), Relation::Wider);
+    let oneself = format!("{one}not-oneself = false\n");
+    assert_eq!(besides(one, &oneself), ["may pass by one's own approval"]);
+    let brief = format!("{one}longest-approval = \"1h\"\n");
+    assert_eq!(
+        besides(&brief, one),
+        ["approvals of 28800 s instead of 3600"]
+    );
+    let patient = format!("{one}hold = \"20s\"\n");
+    assert_eq!(relation(one, &patient), Relation::SameReach);
+}
+
+#[test]
+fn another_member_of_a_group_that_reviews_is_a_difference() {
+    let tiers = TIERS.replace(
+        "[tier.standard]\n",
+        "[tier.standard]\nreviewers = [\"group:sec\"]\n",
+    );
+    let group = |member: &str| {
+        compiled(&format!(
+            "{tiers}[group.sec]\nmembers = [\"subject:{member}\"]\n"
+        ))
+    };
+    let found = difference(&group("ana@acme.example"), &group("*@acme.example"));
+    assert!(
+        found.changes.iter().any(|change| change.widens),
+        "{found:#?}"
+    );
+}
