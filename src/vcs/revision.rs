@@ -68,11 +68,6 @@ impl Repository {
         })
     }
 
-    /// The top folder.
-    pub fn top(&self) -> &Path {
-        &self.folder
-    }
-
     /// The commit that a revision names.
     pub fn commit(&self, revision: &str) -> Result<Commit, RevisionError> {
         let wanted = format!("{revision}^{{commit}}");
@@ -94,25 +89,30 @@ impl Repository {
     }
 
     /// Writes the files of a commit that `wanted` names into a folder, with their paths. Links and
-    /// submodules are left out.
+    /// submodules are left out. Returns the paths of all other entries.
     pub fn write_files(
         &self,
         commit: &Commit,
         wanted: impl Fn(&str) -> bool,
         to: &Path,
-    ) -> Result<(), RevisionError> {
+    ) -> Result<Vec<String>, RevisionError> {
         let listed = self.ask("ls-tree", &["-r", "-z", "--full-tree", "-l", &commit.0])?;
         let mut files: Vec<(String, String)> = Vec::new();
+        let mut others: Vec<String> = Vec::new();
         for entry in listed.split(|byte| *byte == 0).filter(|it| !it.is_empty()) {
             let entry = String::from_utf8_lossy(entry);
             let Some((about, path)) = entry.split_once('\t') else {
                 continue;
             };
-            let [mode, "blob", blob, size] = *about.split_ascii_whitespace().collect::<Vec<_>>()
-            else {
+            let [mode, _, blob, size] = *about.split_ascii_whitespace().collect::<Vec<_>>() else {
                 continue;
             };
-            if !["100644", "100755"].contains(&mode) || !wanted(path) {
+            let mut parts = Path::new(path).components();
+            if !parts.all(|it| matches!(it, Component::Normal(_))) {
+                return Err(RevisionError::Name(path.to_owned()));
+            }
+            if !is_file(mode) || !wanted(path) {
+                others.push(path.to_owned());
                 continue;
             }
             if files.len() >= MAX_FILES || size.parse::<u64>().is_ok_and(|size| size > MAX_FILE) {
@@ -121,43 +121,14 @@ impl Repository {
             files.push((path.to_owned(), blob.to_owned()));
         }
         for (path, blob) in files {
-            let inside = Path::new(&path);
-            if !inside
-                .components()
-                .all(|it| matches!(it, Component::Normal(_)))
-            {
-                return Err(RevisionError::Name(path));
-            }
             let text = self.ask("cat-file", &["blob", &blob])?;
-            let file = to.join(inside);
+            let file = to.join(path);
             if let Some(folder) = file.parent() {
                 std::fs::create_dir_all(folder)?;
             }
             std::fs::File::create(file)?.write_all(&text)?;
         }
-        Ok(())
-    }
-
-    /// The text of one file of a commit; `None` where there is none.
-    pub fn file(&self, commit: &Commit, path: &str) -> Result<Option<String>, RevisionError> {
-        let listed = self.ask(
-            "ls-tree",
-            &["-z", "--full-tree", "-l", &commit.0, "--", path],
-        )?;
-        let entry = String::from_utf8_lossy(&listed);
-        let entry = entry.trim_end_matches('\0');
-        let about = entry.split_once('\t').map_or("", |(about, _)| about);
-        let [mode, "blob", blob, size] = *about.split_ascii_whitespace().collect::<Vec<_>>() else {
-            return Ok(None);
-        };
-        if !["100644", "100755"].contains(&mode) {
-            return Ok(None);
-        }
-        if size.parse::<u64>().is_ok_and(|size| size > MAX_FILE) {
-            return Err(RevisionError::TooMuch);
-        }
-        let text = self.ask("cat-file", &["blob", blob])?;
-        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+        Ok(others)
     }
 
     /// Runs `git` and returns what it prints.
@@ -191,6 +162,11 @@ impl Repository {
             said: first.trim_start_matches("fatal: ").to_owned(),
         })
     }
+}
+
+/// Whether an entry of a tree is a regular file.
+fn is_file(mode: &str) -> bool {
+    ["100644", "100755"].contains(&mode)
 }
 
 /// The variables that `git` is given: where programs are, where its user is at home, and that it

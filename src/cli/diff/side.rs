@@ -1,5 +1,6 @@
 //! The two policies of a comparison: from a file, a folder, or a commit.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -11,6 +12,10 @@ use crate::vcs::{Commit, Repository, RevisionError};
 
 /// The file of a folder.
 const FILE: &str = "tidegate.toml";
+/// What stands in the place of a file of a commit that is not read. It is no TOML, so a policy that
+/// includes the file does not load.
+const NOT_READ: &str =
+    "`tidegate diff` reads no links, and only files whose names end in .toml: rename this file\n";
 
 /// One of the two policies.
 #[derive(Debug)]
@@ -126,9 +131,9 @@ impl Side {
         let commit = commit(&repository, revision)?;
         let path = path.unwrap_or(FILE);
         let folder = TempDir::new().map_err(RevisionError::from)?;
-        // What is included may stand in any file that ends like this one.
         let wanted = |name: &str| name == path || is_toml(name);
-        repository.write_files(&commit, wanted, folder.path())?;
+        let others = repository.write_files(&commit, wanted, folder.path())?;
+        mark_not_read(&others, folder.path()).map_err(RevisionError::from)?;
         let top = folder.path().canonicalize().map_err(RevisionError::from)?;
         let mut file = top.join(path);
         if file.is_dir() {
@@ -188,6 +193,18 @@ impl Side {
             None => location.to_owned(),
         }
     }
+}
+
+/// Marks the entries of a commit that a pattern of `include` could name, and that are not read.
+/// Patterns name files of one folder: a folder without a file that is read is not there.
+fn mark_not_read(names: &[String], folder: &Path) -> io::Result<()> {
+    for name in names {
+        let file = folder.join(name);
+        if file.parent().is_some_and(Path::is_dir) && !file.is_dir() {
+            std::fs::write(file, NOT_READ)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_toml(path: &str) -> bool {
