@@ -294,3 +294,89 @@ fn the_script_for_pull_requests_posts_the_difference_and_requires_what_it_is_tol
         assert!(text.contains("/usr/share/tidegate/ci/policy-diff.sh"));
     }
 }
+
+#[test]
+fn a_caller_that_leaves_a_tier_counts_as_a_caller_of_it() {
+    let before = format!(
+        "{TIERS}[[repository]]\nmatch = \"forge.example/acme/*\"\ntier = \"restricted\"\n{}",
+        rule("web", &["docs.example"])
+    );
+    let after = before.replace("tier = \"restricted\"", "tier = \"standard\"");
+    let folder = two(&before, &after);
+    let words = ["a.toml", "b", "--require", "no-wider-in=restricted"];
+    let outcome = diff(folder.path(), &words);
+    assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+    outcome
+        .showed("tier standard (before: restricted); of forge.example/acme/x")
+        .showed("no-wider-in=restricted: does not hold");
+}
+
+#[test]
+fn no_requirement_holds_where_an_exception_is_new() {
+    let exception = |host: &str| {
+        format!(
+            "[[exception]]\nid = \"EXC-1\"\nreason = \"a test\"\nreviewer = \"a@acme.example\"\n\
+             expires = 2026-01-01T00:00:00Z\nto.hosts = [\"{host}\"]\n"
+        )
+    };
+    let one = format!("{TIERS}{}", exception("docs.example"));
+    let other = format!("{TIERS}{}", exception("wiki.example"));
+    for before in [TIERS, &one] {
+        let folder = two(before, &other);
+        for what in ["equal", "narrower", "no-wider-in=restricted"] {
+            let outcome = diff(folder.path(), &["a.toml", "b", "--require", what]);
+            assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+            outcome
+                .showed("not compared: exception EXC-1, which is new or changed")
+                .showed("different, and not compared: [exception]");
+        }
+    }
+    let folder = two(&one, TIERS);
+    for (what, code) in [("equal", 1), ("narrower", 0)] {
+        let outcome = diff(folder.path(), &["a.toml", "b", "--require", what]);
+        assert_eq!(outcome.code, Some(code), "{outcome:#?}");
+    }
+}
+
+#[test]
+fn no_requirement_holds_where_a_group_of_an_exception_has_another_member() {
+    let policy = |member: &str| {
+        format!(
+            "{TIERS}[group.migration]\nmembers = [\"subject:{member}\"]\n[[exception]]\n\
+             id = \"EXC-1\"\nreason = \"a test\"\nreviewer = \"a@acme.example\"\n\
+             expires = 2026-01-01T00:00:00Z\nto.hosts = [\"docs.example\"]\n\
+             from.groups = [\"migration\"]\n"
+        )
+    };
+    let folder = two(&policy("ana@acme.example"), &policy("*"));
+    let words = ["a.toml", "b", "--require", "narrower"];
+    let outcome = diff(folder.path(), &words);
+    assert_eq!(outcome.code, Some(1), "{outcome:#?}");
+    outcome.showed("exception EXC-1, which depends on [group], which is changed");
+}
+
+#[test]
+fn a_commit_whose_includes_name_files_that_are_not_read_is_not_compared() {
+    let folder = TempDir::new().expect("a folder");
+    let folder = folder.path();
+    git(folder, &["init", "-q", "-b", "main"]);
+    write(folder, "tidegate.toml", "include = [\"policy/*\"]\n");
+    write(folder, "policy/tiers.toml", TIERS);
+    write(folder, "notes.md", &rule("web", &["evil.example"]));
+    git(folder, &["add", "."]);
+    git(folder, &["commit", "-q", "-m", "one"]);
+    git(folder, &["checkout", "-q", "-b", "link"]);
+    std::os::unix::fs::symlink("../notes.md", folder.join("policy/b.toml")).expect("a link");
+    git(folder, &["add", "."]);
+    git(folder, &["commit", "-q", "-m", "two"]);
+    git(folder, &["checkout", "-q", "-b", "ending", "main"]);
+    write(folder, "policy/b.conf", &rule("web", &["evil.example"]));
+    git(folder, &["add", "."]);
+    git(folder, &["commit", "-q", "-m", "three"]);
+    diff(folder, &["main...main"]).succeeded().showed("equal");
+    for branch in ["link", "ending"] {
+        let outcome = diff(folder, &[&format!("main...{branch}")]);
+        assert_eq!(outcome.code, Some(2), "{outcome:#?}");
+        assert!(outcome.stderr.contains("reads no links"), "{outcome:#?}");
+    }
+}

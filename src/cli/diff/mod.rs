@@ -1,6 +1,7 @@
 //! `tidegate diff`: what changes from one policy to another.
 
 mod render;
+mod sections;
 mod side;
 
 use std::str::FromStr;
@@ -24,7 +25,8 @@ pub(super) struct Diff {
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
     /// Exit with 1 unless the second policy is `equal`, `narrower` (no flow reaches more), or
-    /// `no-wider-in=TIER` (no flow of callers in that tier does).
+    /// `no-wider-in=TIER` (no flow of callers that are or were in that tier does). None holds where
+    /// an exception is new.
     #[arg(long, value_name = "WHAT")]
     require: Option<Requirement>,
     /// How the answer is printed.
@@ -135,16 +137,22 @@ impl Diff {
                 change.witness.command.push_str(&file);
             }
         }
+        let others = sections::not_compared(&before, &after);
+        let exceptions = sections::widened_exceptions(&before, &after);
+        difference.not_compared.extend(exceptions);
         let required = self.require.as_ref().map(|requirement| {
             let broken = requirement.broken_by(&difference);
-            let holds = broken.is_none() && difference.not_compared.is_empty();
+            let loses_exceptions = others.iter().any(|name| name == "exception");
+            let holds = broken.is_none()
+                && difference.not_compared.is_empty()
+                && !(loses_exceptions && *requirement == Requirement::Equal);
             (requirement.as_words(), holds, broken)
         });
         let shown = Shown {
             before: &before,
             after: &after,
             difference: &difference,
-            others: &changed_sections(&before, &after),
+            others: &others,
             required: required
                 .as_ref()
                 .map(|(words, holds, broken)| (words.as_str(), *holds, *broken)),
@@ -179,20 +187,6 @@ fn trouble(error: &SideError) -> Answer {
         }
         SideError::Git(error) => say(Answer::Failed, &error.to_string()),
     }
-}
-
-/// The names of sections that are not compared and that differ.
-fn changed_sections(before: &Side, after: &Side) -> Vec<String> {
-    let of = |name: &str, side: &Side| -> Vec<String> {
-        let all = side.others.iter().filter(|(known, _)| known == name);
-        all.map(|(_, text)| text.clone()).collect()
-    };
-    let names = before.others.iter().chain(&after.others);
-    let names: std::collections::BTreeSet<&str> = names.map(|(name, _)| name.as_str()).collect();
-    let changed = names
-        .into_iter()
-        .filter(|name| of(name, before) != of(name, after));
-    changed.map(str::to_owned).collect()
 }
 
 fn as_json(shown: &Shown<'_>) -> Value {

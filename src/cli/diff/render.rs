@@ -139,7 +139,7 @@ impl Shown<'_> {
         if !self.others.is_empty() {
             let names: Vec<String> = self.others.iter().map(|name| format!("[{name}]")).collect();
             lines.push(format!(
-                "          not policy, not compared, and different: {}",
+                "          different, and not compared: {}",
                 names.join(", ")
             ));
         }

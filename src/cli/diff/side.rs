@@ -24,8 +24,10 @@ pub(super) struct Side {
     pub(super) label: String,
     pub(super) digest: String,
     pub(super) policy: Policy,
-    /// Every key of the sections that are not policy, by section.
-    pub(super) others: Vec<(String, String)>,
+    /// The sections of all files, each with its text.
+    pub(super) sections: Vec<(String, String)>,
+    /// The exceptions of the files.
+    pub(super) exceptions: Vec<toml::Value>,
     /// The file, where it is one that `--config` can name.
     pub(super) file: Option<PathBuf>,
     /// What stands for the folder of a commit in the places of rules.
@@ -177,7 +179,10 @@ impl Side {
         }
         Ok(Self {
             digest: loaded.digest.to_string(),
-            others: other_sections(&loaded),
+            exceptions: exceptions(&loaded),
+            sections: sections(&loaded)
+                .map(|(name, value)| (name, value.to_string()))
+                .collect(),
             label,
             policy,
             file: None,
@@ -230,33 +235,19 @@ fn commit(repository: &Repository, revision: &str) -> Result<Commit, RevisionErr
     }
 }
 
-/// The sections that are not compared, each with its text.
-fn other_sections(loaded: &LoadedPolicy) -> Vec<(String, String)> {
-    const POLICY: [&str; 14] = [
-        "always",
-        "catalogue",
-        "destination",
-        "exception",
-        "group",
-        "include",
-        "mcp",
-        "never",
-        "refusal",
-        "repository",
-        "rule",
-        "tier",
-        "tiers",
-        "trial",
-    ];
-    let mut others: Vec<(String, String)> = Vec::new();
-    for source in &loaded.sources {
+fn exceptions(loaded: &LoadedPolicy) -> Vec<toml::Value> {
+    let written = sections(loaded).filter(|(name, _)| name == "exception");
+    let all = written.flat_map(|(_, value)| match value {
+        toml::Value::Array(all) => all,
+        other => vec![other],
+    });
+    all.collect()
+}
+
+/// The sections of every file that was read.
+fn sections(loaded: &LoadedPolicy) -> impl Iterator<Item = (String, toml::Value)> {
+    loaded.sources.iter().flat_map(|source| {
         let table: toml::Table = toml::from_str(&source.text).unwrap_or_default();
-        for (name, value) in table {
-            if !POLICY.contains(&name.as_str()) {
-                others.push((name, value.to_string()));
-            }
-        }
-    }
-    others.sort();
-    others
+        table
+    })
 }
