@@ -15,9 +15,8 @@ tidegate diff "$range" --path "$path" --format markdown > policy-diff.md
 if [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then
     cat policy-diff.md >> "$GITHUB_STEP_SUMMARY"
 fi
+format=text
 if [ -n "${GITHUB_ACTIONS:-}" ]; then
-    tidegate diff "$range" --path "$path" --format github
+    format=github
 fi
-if [ -n "${TIDEGATE_REQUIRE:-}" ]; then
-    tidegate diff "$range" --path "$path" --require "$TIDEGATE_REQUIRE"
-fi
+tidegate diff "$range" --path "$path" --format "$format" ${TIDEGATE_REQUIRE:+--require "$TIDEGATE_REQUIRE"}
