@@ -34,6 +34,7 @@ use super::verdict::{TierBasis, Verdict};
 use cell::Cell;
 use hosts::HostGroup;
 pub(super) use hosts::HostGroups;
+pub(super) use requests::{Name, RequestDimension};
 
 /// One flow, owned.
 #[derive(Clone, Debug)]
@@ -85,58 +86,28 @@ enum Dimension {
     Protocol,
     Port,
     Message,
-    Path,
-    Method,
-    Action,
-    Operation,
-    Names(Name),
-    Credentials,
-}
-
-/// What a request names.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Name {
-    Repository,
-    Package,
-    Reference,
-    McpMethod,
-    Tool,
+    Request(RequestDimension),
 }
 
 impl Dimension {
-    const ALL: [Self; 18] = [
-        Self::Host,
-        Self::Tier,
-        Self::Groups,
-        Self::Subject,
-        Self::Repository,
-        Self::Protocol,
-        Self::Port,
-        Self::Message,
-        Self::Path,
-        Self::Method,
-        Self::Action,
-        Self::Operation,
-        Self::Names(Name::Repository),
-        Self::Names(Name::Package),
-        Self::Names(Name::Reference),
-        Self::Names(Name::McpMethod),
-        Self::Names(Name::Tool),
-        Self::Credentials,
-    ];
+    /// What is split after this dimension.
+    fn next(self) -> Option<Self> {
+        Some(match self {
+            Self::Host => Self::Tier,
+            Self::Tier => Self::Groups,
+            Self::Groups => Self::Subject,
+            Self::Subject => Self::Repository,
+            Self::Repository => Self::Protocol,
+            Self::Protocol => Self::Port,
+            Self::Port => Self::Message,
+            Self::Message => Self::Request(RequestDimension::Path),
+            Self::Request(dimension) => Self::Request(dimension.next()?),
+        })
+    }
 
     /// Whether only requests have it.
     fn is_of_requests(self) -> bool {
-        !matches!(
-            self,
-            Self::Host
-                | Self::Tier
-                | Self::Groups
-                | Self::Subject
-                | Self::Repository
-                | Self::Protocol
-                | Self::Port
-        )
+        matches!(self, Self::Message | Self::Request(_))
     }
 }
 
@@ -172,8 +143,8 @@ pub(super) struct Regions<'p> {
 #[derive(Clone, Debug)]
 struct Branch {
     region: Region,
-    /// The place in [`Dimension::ALL`] of the next split.
-    next: usize,
+    /// What is split next.
+    next: Option<Dimension>,
 }
 
 impl Policy {
@@ -222,8 +193,7 @@ impl Iterator for Regions<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let branch = self.next_branch()?;
-            let dimension = Dimension::ALL.get(branch.next).copied();
-            let Some(dimension) = dimension.filter(|it| branch.has(*it)) else {
+            let Some(dimension) = branch.next.filter(|it| branch.has(*it)) else {
                 return Some(Ok(branch.region));
             };
             if self
@@ -240,7 +210,7 @@ impl Iterator for Regions<'_> {
                 Ok(parts) => parts,
                 Err(error) => return Some(Err(error)),
             };
-            let next = branch.next + 1;
+            let next = dimension.next();
             let branches = parts
                 .into_iter()
                 .rev()
@@ -282,7 +252,7 @@ impl Regions<'_> {
                 },
                 rules: rules.copied().collect(),
             },
-            next: 1,
+            next: Dimension::Host.next(),
         })
     }
 
@@ -306,14 +276,7 @@ impl Regions<'_> {
                 cell::ports(&rules, &usual)
             }
             Dimension::Message => requests::messages(policy, &region.witness.target),
-            Dimension::Path => requests::paths(&[policy], &region.witness, &rules)?,
-            Dimension::Method => requests::methods(&rules)?,
-            Dimension::Action => requests::actions(&rules),
-            Dimension::Operation => {
-                requests::operations(&[policy], &region.witness.target, &rules)?
-            }
-            Dimension::Names(name) => requests::names(name, &region.witness, &rules)?,
-            Dimension::Credentials => requests::credentials(&rules),
+            Dimension::Request(dimension) => dimension.cells(&[policy], &region.witness, &rules)?,
         };
         let holds = |cell: &Cell| {
             let point = self.scope.point;

@@ -14,7 +14,7 @@ use crate::policy::index::{HostMap, HostMapBuilder, RuleId};
 use crate::policy::pattern::{HostPattern, PortSet, TooComplex};
 use crate::policy::query::{Attempt, GroupSet, Query, TierId, Who};
 use crate::policy::regions::cell::{self, Cell};
-use crate::policy::regions::{Name, Point, anyone, default_ports, drop_overruled, requests};
+use crate::policy::regions::{Point, RequestDimension, anyone, default_ports, drop_overruled};
 use crate::policy::rule::Rule;
 use crate::policy::verdict::Decision;
 
@@ -95,18 +95,12 @@ enum Level {
     Protocol,
     Port,
     Message,
-    Path,
-    Method,
-    Action,
-    Operation,
-    DestinationRepository,
-    Package,
-    Reference,
-    McpMethod,
-    Tool,
-    Credentials,
+    Request(RequestDimension),
     End,
 }
+
+/// The level after [`Level::Message`].
+const PATH: Level = Level::Request(RequestDimension::Path);
 
 /// The kind of a flow.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -164,31 +158,18 @@ impl Selectors {
 }
 
 impl Level {
-    const ALL: [Self; 18] = [
-        Self::Tier,
-        Self::Subject,
-        Self::Groups,
-        Self::Repository,
-        Self::Protocol,
-        Self::Port,
-        Self::Message,
-        Self::Path,
-        Self::Method,
-        Self::Action,
-        Self::Operation,
-        Self::DestinationRepository,
-        Self::Package,
-        Self::Reference,
-        Self::McpMethod,
-        Self::Tool,
-        Self::Credentials,
-        Self::End,
-    ];
-
     fn next(self) -> Self {
-        let at = Self::ALL.iter().position(|level| *level == self);
-        let next = at.and_then(|at| Self::ALL.get(at + 1));
-        next.copied().unwrap_or(Self::End)
+        match self {
+            Self::Tier => Self::Subject,
+            Self::Subject => Self::Groups,
+            Self::Groups => Self::Repository,
+            Self::Repository => Self::Protocol,
+            Self::Protocol => Self::Port,
+            Self::Port => Self::Message,
+            Self::Message => PATH,
+            Self::Request(dimension) => dimension.next().map_or(Self::End, Self::Request),
+            Self::End => Self::End,
+        }
     }
 }
 
@@ -349,17 +330,8 @@ impl<'p> Space<'p> {
                 cells.sort_by_key(|cell| !matches!(cell, Cell::Port(ports) if ports.contains(443)));
                 cells
             }
-            Level::Path if part.is_to_endpoint() => vec![Cell::Any],
-            Level::Path => requests::paths(&self.policies, witness, &flat)?,
-            Level::Method => requests::methods(&flat)?,
-            Level::Action => requests::actions(&flat),
-            Level::Operation => requests::operations(&self.policies, &witness.target, &flat)?,
-            Level::DestinationRepository => requests::names(Name::Repository, witness, &flat)?,
-            Level::Package => requests::names(Name::Package, witness, &flat)?,
-            Level::Reference => requests::names(Name::Reference, witness, &flat)?,
-            Level::McpMethod => requests::names(Name::McpMethod, witness, &flat)?,
-            Level::Tool => requests::names(Name::Tool, witness, &flat)?,
-            Level::Credentials => requests::credentials(&flat),
+            PATH if part.is_to_endpoint() => vec![Cell::Any],
+            Level::Request(dimension) => dimension.cells(&self.policies, witness, &flat)?,
             Level::Tier
             | Level::Subject
             | Level::Groups
@@ -377,10 +349,10 @@ impl<'p> Space<'p> {
         self.retain(&mut inner, |_, rule| cell.may_match(rule, &point));
         match (cell, part.level) {
             (Cell::Port(ports), _) => self.at_ports(&mut inner, ports)?,
-            (_, Level::Path) => self.at_path(&mut inner),
+            (_, PATH) => self.at_path(&mut inner),
             _ => {}
         }
-        if part.level >= Level::Action && !self.is_possible(&inner) {
+        if part.level >= Level::Request(RequestDimension::Action) && !self.is_possible(&inner) {
             return None;
         }
         inner.level = inner.level_after();
@@ -513,7 +485,7 @@ impl<'p> Space<'p> {
         let kinds = [None, Some(None)].into_iter();
         for kind in kinds.chain(endpoints.into_iter().map(|path| Some(Some(path)))) {
             let mut inner = part.clone();
-            inner.level = Level::Path;
+            inner.level = PATH;
             let Some(request) = &mut inner.witness.request else {
                 continue;
             };

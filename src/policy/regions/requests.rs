@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::cell::{Cell, Operation, Text, distinct, names_operation};
-use super::{Name, Point, message};
+use super::{Point, message};
 use crate::name::{Path, Target};
 use crate::policy::Action;
 use crate::policy::category::Category;
@@ -12,6 +12,66 @@ use crate::policy::compiled::Policy;
 use crate::policy::facts::{McpCall, RequestFacts};
 use crate::policy::pattern::{Kind, Pattern, TooComplex};
 use crate::policy::rule::Rule;
+
+/// What requests are split by, in this order.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(in crate::policy) enum RequestDimension {
+    Path,
+    Method,
+    Action,
+    Operation,
+    Names(Name),
+    Credentials,
+}
+
+/// What a request names.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(in crate::policy) enum Name {
+    Repository,
+    Package,
+    Reference,
+    McpMethod,
+    Tool,
+}
+
+impl RequestDimension {
+    const ALL: [Self; 10] = [
+        Self::Path,
+        Self::Method,
+        Self::Action,
+        Self::Operation,
+        Self::Names(Name::Repository),
+        Self::Names(Name::Package),
+        Self::Names(Name::Reference),
+        Self::Names(Name::McpMethod),
+        Self::Names(Name::Tool),
+        Self::Credentials,
+    ];
+
+    /// What is split after this dimension.
+    pub(in crate::policy) fn next(self) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|it| *it == self);
+        all.next()
+    }
+
+    /// The parts of the flows like a witness, as far as some rules of some policies tell them apart.
+    pub(in crate::policy) fn cells(
+        self,
+        policies: &[&Policy],
+        witness: &Point,
+        rules: &[&Rule],
+    ) -> Result<Vec<Cell>, TooComplex> {
+        Ok(match self {
+            Self::Path => paths(policies, witness, rules)?,
+            Self::Method => methods(rules)?,
+            Self::Action => actions(rules),
+            Self::Operation => operations(policies, &witness.target, rules)?,
+            Self::Names(name) => names(name, witness, rules)?,
+            Self::Credentials => credentials(rules),
+        })
+    }
+}
 
 /// No message, one to an unlisted server, and one to each listed server at the destination.
 pub(in crate::policy) fn messages(policy: &Policy, target: &Target) -> Vec<Cell> {
@@ -27,11 +87,7 @@ pub(in crate::policy) fn messages(policy: &Policy, target: &Target) -> Vec<Cell>
 
 /// Parts by the paths of rules, by the splits of the destination, and by the endpoints there. Where
 /// there is one policy, a part has its categories.
-pub(in crate::policy) fn paths(
-    policies: &[&Policy],
-    witness: &Point,
-    rules: &[&Rule],
-) -> Result<Vec<Cell>, TooComplex> {
+fn paths(policies: &[&Policy], witness: &Point, rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let target = &witness.target;
     let mut patterns: Vec<Pattern> = Vec::new();
     for policy in policies {
@@ -78,7 +134,7 @@ fn is_message(witness: &Point) -> bool {
     request.is_some_and(|it| it.facts.mcp.is_some())
 }
 
-pub(in crate::policy) fn methods(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
+fn methods(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let mut patterns = Vec::new();
     for rule in rules {
         let get = rule
@@ -100,7 +156,7 @@ pub(in crate::policy) fn methods(rules: &[&Rule]) -> Result<Vec<Cell>, TooComple
     Ok(parts.into_iter().map(Cell::Method).collect())
 }
 
-pub(in crate::policy) fn actions(rules: &[&Rule]) -> Vec<Cell> {
+fn actions(rules: &[&Rule]) -> Vec<Cell> {
     if rules.iter().all(|rule| rule.does.actions.is_empty()) {
         return vec![Cell::Any];
     }
@@ -109,7 +165,7 @@ pub(in crate::policy) fn actions(rules: &[&Rule]) -> Vec<Cell> {
 }
 
 /// One part for each set of rules that name an operation, among those of the service and others.
-pub(in crate::policy) fn operations(
+fn operations(
     policies: &[&Policy],
     target: &Target,
     rules: &[&Rule],
@@ -160,11 +216,7 @@ pub(in crate::policy) fn operations(
 }
 
 /// Parts by what the rules ask of one name.
-pub(in crate::policy) fn names(
-    name: Name,
-    witness: &Point,
-    rules: &[&Rule],
-) -> Result<Vec<Cell>, TooComplex> {
+fn names(name: Name, witness: &Point, rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let named = rules.iter().filter_map(|rule| rule.does.named.as_deref());
     let patterns = named.flat_map(|named| match name {
         Name::Repository => named.repositories.to_vec(),
@@ -190,7 +242,7 @@ pub(in crate::policy) fn names(
 }
 
 /// Parts by which rules with `unless.credentials` a request shows another credential to.
-pub(in crate::policy) fn credentials(rules: &[&Rule]) -> Vec<Cell> {
+fn credentials(rules: &[&Rule]) -> Vec<Cell> {
     let unless = rules.iter().filter_map(|rule| rule.unless.as_deref());
     let named = unless.map(|unless| unless.credentials.clone());
     let named: Arc<[Box<[Box<str>]>]> = named.filter(|named| !named.is_empty()).collect();
