@@ -7,23 +7,6 @@ use super::*;
 
 use Verdict::{Allow, Ask, Deny};
 
-/// The answer to a request with these facts, which are read from its head where none are given.
-fn judged(asking: &Asking<'_>, method: &str, url: &str, facts: Option<&RequestFacts>) -> Decision {
-    let url = Url::parse(url.as_bytes()).expect("a URL");
-    let attempt = Attempt::Request {
-        method,
-        path: &url.path,
-        upgrade: false,
-        tls: url.tls,
-        deed: facts,
-    };
-    asking.policy.decide(&Query {
-        who: &asking.who,
-        target: &url.target,
-        attempt,
-    })
-}
-
 #[test]
 fn a_rule_selects_by_labels_and_never_changes_them() {
     let policy = with_rules(
@@ -233,10 +216,10 @@ fn names_in_a_deny_hold_in_either_case() {
     let asking = asking(&policy, "open");
     let url = "https://forge.example/a/b.git/git-receive-pack";
     for reference in ["refs/heads/main", "refs/heads/MAIN"] {
-        let decision = judged(&asking, "POST", url, Some(&facts(reference)));
+        let decision = asking.judge("POST", url, Some(&facts(reference)));
         assert_eq!(said(&decision), (Deny, "denied", "main"), "{reference}");
     }
-    let other = judged(&asking, "POST", url, Some(&facts("refs/heads/agent/x")));
+    let other = asking.judge("POST", url, Some(&facts("refs/heads/agent/x")));
     assert_eq!(other.verdict, Allow);
 }
 

@@ -120,14 +120,7 @@ struct Asking<'p> {
 fn asking<'p>(policy: &'p Policy, tier: &str) -> Asking<'p> {
     let who = Who {
         tier: policy.tier(tier).expect("a tier of the policy"),
-        tier_basis: TierBasis::Unattributed,
-        groups: GroupSet::default(),
-        subject: None,
-        repository: None,
-        claimed: Vec::new(),
-        enforced: false,
-        within: None,
-        session: None,
+        ..regions::anyone()
     };
     Asking { policy, who }
 }
@@ -142,32 +135,30 @@ impl Asking<'_> {
 
     fn connect(&self, authority: &str) -> Decision {
         let target = Target::from_connect(authority.as_bytes()).expect("host:port");
-        let query = Query {
-            who: &self.who,
-            target: &target,
-            attempt: Attempt::Connect,
-        };
-        let decision = self.policy.decide(&query);
-        assert_eq!(
-            decision,
-            explain(self.policy, &query).decision,
-            "an explanation differs"
-        );
-        decision
+        self.decide(&target, Attempt::Connect)
     }
 
     fn request(&self, method: &str, url: &str) -> Decision {
+        self.judge(method, url, None)
+    }
+
+    /// The answer to a request with these facts, which are read from its head where none are given.
+    fn judge(&self, method: &str, url: &str, facts: Option<&RequestFacts>) -> Decision {
         let url = Url::parse(url.as_bytes()).expect("a URL");
         let attempt = Attempt::Request {
             method,
             path: &url.path,
             upgrade: false,
             tls: url.tls,
-            deed: None,
+            deed: facts,
         };
+        self.decide(&url.target, attempt)
+    }
+
+    fn decide(&self, target: &Target, attempt: Attempt<'_>) -> Decision {
         let query = Query {
             who: &self.who,
-            target: &url.target,
+            target,
             attempt,
         };
         let decision = self.policy.decide(&query);

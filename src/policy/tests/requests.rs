@@ -73,22 +73,7 @@ fn deed(policy: &Policy, method: &str, url: &str) -> RequestFacts {
 }
 
 fn judged(policy: &Policy, tier: &str, method: &str, url: &str, deed: &RequestFacts) -> Decision {
-    let url = Url::parse(url.as_bytes()).unwrap();
-    let asking = asking(policy, tier);
-    let query = Query {
-        who: &asking.who,
-        target: &url.target,
-        attempt: Attempt::Request {
-            method,
-            path: &url.path,
-            upgrade: false,
-            tls: url.tls,
-            deed: Some(deed),
-        },
-    };
-    let decision = policy.decide(&query);
-    assert_eq!(decision, explain(policy, &query).decision);
-    decision
+    asking(policy, tier).judge(method, url, Some(deed))
 }
 
 fn pushed(policy: &Policy, repository: &str, reference: &str) -> Decision {
