@@ -1,4 +1,4 @@
-//! What a gate says of itself when it starts: a few lines on standard error.
+//! The start messages of a gate: a few lines on standard error.
 
 use std::io::{IsTerminal, Write};
 
@@ -11,23 +11,23 @@ use super::discovery::Discovered;
 use super::sockets::Bound;
 use super::standing::WALLS;
 
-/// What `tidegate env` says without being told.
+/// The proxy URL that `tidegate env` uses by default.
 const DEFAULT: &str = "http://127.0.0.1:3128";
 
-/// Writes to standard error; a closed one is no reason to stop.
+/// Writes to standard error and ignores a failure: a closed standard error does not stop the gate.
 pub(super) fn say(text: &str) {
     let mut error = std::io::stderr().lock();
     let _ = error.write_all(text.as_bytes());
     let _ = error.flush();
 }
 
-/// Whether standard error may have colour: it is a terminal, and the user does not forbid it
-/// (`NO_COLOR`, `TERM=dumb`).
+/// Whether standard error may have colour: it is a terminal, and neither `NO_COLOR` nor `TERM=dumb`
+/// is set.
 pub fn colour() -> bool {
     std::io::stderr().is_terminal() && wants_colour()
 }
 
-/// Whether standard output may be coloured, as [`colour`] says it of standard error.
+/// Whether standard output may have colour, by the same rules as [`colour`].
 pub fn colour_of_output() -> bool {
     std::io::stdout().is_terminal() && wants_colour()
 }
@@ -38,8 +38,8 @@ fn wants_colour() -> bool {
     set("NO_COLOR").is_none() && !dumb
 }
 
-/// What the log says where `TIDEGATE_LOG` does not say otherwise. The library of HTTP/2 warns of
-/// what any peer can do a thousand times a second.
+/// The log filter without `TIDEGATE_LOG`. Warnings of the HTTP/2 library are left out: any peer can
+/// cause thousands a second.
 const USUAL: &str = "info,h2=error";
 
 /// The log for operators; decisions go to the record, not here. `TIDEGATE_LOG` filters it.
@@ -51,7 +51,7 @@ pub(super) fn log_to_stderr() {
     let _ = log.with_env_filter(filter).with_target(false).try_init();
 }
 
-/// Where records go, for a person.
+/// The place of the records, as text for a person.
 pub(super) fn record_place(record: &Record) -> String {
     match &record.file {
         Some(file) => format!("records in {}", file.display()),
@@ -59,7 +59,7 @@ pub(super) fn record_place(record: &Record) -> String {
     }
 }
 
-/// Says what runs here, where its records go and what to export.
+/// Prints the listeners, the policy, the place of the records and the variables to export.
 pub(super) fn started(config: &Config, discovered: &Discovered, gate: &Gate, bound: &Bound) {
     let snapshot = gate.snapshot.load();
     let mut text = String::new();
@@ -113,7 +113,8 @@ pub(super) fn started(config: &Config, discovered: &Discovered, gate: &Gate, bou
     say(&text);
 }
 
-/// That the policy is advice to some callers, why, and what makes it a wall.
+/// The warning that the policy is only advice to some callers, with the reason and the commands
+/// that make it a wall.
 pub(super) fn advice(why: &str) -> String {
     let mut text = String::new();
     line(&mut text, format_args!("THE POLICY IS ADVICE: {why}"));
@@ -123,7 +124,7 @@ pub(super) fn advice(why: &str) -> String {
     text
 }
 
-/// The proxy as a client on this host reaches it.
+/// The URL of the proxy for a client on this host.
 fn url(listener: &Listener) -> String {
     let who = match listener.identity {
         IdentityDemand::Optional => "",

@@ -1,8 +1,8 @@
 //! Copies of the policies that were in force, beside the records.
 //!
-//! The name of a copy is the SHA-256 of its text, and `policy_loaded` has that name: a text that was
-//! changed no longer has its name. A process with the uid of the gate can remove copies; the records
-//! still name them.
+//! Each copy is named by the SHA-256 of its text, and `policy_loaded` records that name: a changed
+//! text no longer matches its name. A process with the uid of the gate can remove copies; the
+//! records still name them.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,11 +18,11 @@ use crate::policy::{self, Catalogue, Policy};
 
 /// The folder beside the records.
 const FOLDER: &str = "policies";
-/// As many copies are kept, the newest.
+/// The number of copies kept: the newest.
 const MAX_COPIES: usize = 50;
-/// A policy of more bytes is not copied.
+/// The size limit of a copied policy, in bytes.
 const MAX_BYTES: usize = 8 << 20;
-/// The longest text about a change, in bytes.
+/// The longest description of a change, in bytes.
 const MAX_WORDS: usize = 900;
 
 /// The copies of one gate.
@@ -31,27 +31,27 @@ pub struct PolicyCopies {
     folder: PathBuf,
 }
 
-/// One copy.
+/// One copy of a policy.
 #[derive(Clone, Debug)]
 pub struct PolicyCopy {
-    /// SHA-256 of its text, in hex.
+    /// The SHA-256 of the copied text, in hex.
     pub digest: String,
-    /// The file.
+    /// The file of the copy.
     pub file: PathBuf,
-    /// When it was last put in force.
+    /// The last time the policy was put in force.
     pub loaded: SystemTime,
 }
 
 /// Why a copy cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// None, or several, have a digest that begins so.
+    /// No copy, or several copies, have a digest with this prefix.
     #[error("{1} copies have a digest that begins with {0}: see `tidegate policy list`")]
     Name(String, usize),
-    /// Its text is not the one that it is named after.
+    /// The text does not match the digest in the file name.
     #[error("{0} was changed: its text does not have the digest that it is named after")]
     Changed(PathBuf),
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -63,7 +63,7 @@ impl PolicyCopies {
         Some(Self { folder })
     }
 
-    /// Every copy, the newest first.
+    /// Lists every copy, the newest first.
     pub fn list(&self) -> io::Result<Vec<PolicyCopy>> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -86,7 +86,7 @@ impl PolicyCopies {
         Ok(copies)
     }
 
-    /// The copy whose digest begins so, and its text.
+    /// Returns the copy whose digest begins with `digest`, and its text.
     pub fn find(&self, digest: &str) -> Result<(PolicyCopy, String), CopyError> {
         let mut found = self.list()?;
         found.retain(|copy| copy.digest.starts_with(digest));
@@ -100,7 +100,7 @@ impl PolicyCopies {
         Ok((copy.clone(), text))
     }
 
-    /// Keeps a text, and removes the oldest copies beyond the newest [`MAX_COPIES`].
+    /// Stores a policy text, and removes the oldest copies beyond [`MAX_COPIES`].
     fn keep(&self, text: &str) -> io::Result<String> {
         if text.len() > MAX_BYTES {
             return Err(io::Error::other("the policy is too large to keep a copy"));
@@ -125,16 +125,16 @@ impl PolicyCopies {
     }
 }
 
-/// What is on record about a policy that is put in force.
+/// The record of a policy that is put in force.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LoadedChange {
-    /// The digest of its copy, where one is kept.
+    /// The digest of its copy; `None` if no copy is kept.
     pub(super) copy: Option<Box<str>>,
-    /// What changed, in words.
+    /// A description of the changes.
     pub(super) words: Box<str>,
 }
 
-/// Keeps a copy of a policy, and says what changes from the policy before.
+/// Keeps a copy of a policy, and describes its changes from the policy before.
 pub(super) fn keep_and_compare(
     config: &Config,
     before: Option<&Policy>,
@@ -162,7 +162,7 @@ pub(super) fn keep_and_compare(
     }
 }
 
-/// The policy that was last in force, from its copy.
+/// Loads the policy that was last in force from its copy.
 pub(super) fn last(record: &Record, catalogue: &Catalogue) -> Option<Policy> {
     let copies = PolicyCopies::beside(record)?;
     let newest = copies.list().ok()?.into_iter().next()?;

@@ -1,15 +1,15 @@
-//! Which configuration a command uses: one order for all of them.
+//! The configuration file of a command: one search order for all commands.
 //!
 //! `--config FILE`, else `$TIDEGATE_CONFIG`, else `/etc/tidegate/tidegate.toml`, else
 //! `$XDG_CONFIG_HOME/tidegate/tidegate.toml` (`~/.config` without the variable), else the built-in
-//! policy. A file of the machine is never passed over for a file of the user: one that exists but
-//! cannot be read is an error, not a reason to look further. A file of the working copy is never
-//! used: its author does not decide what the working copy may reach.
+//! A file of the user never replaces an unreadable file of the machine: a file that exists but
+//! cannot be read is an error. A file of the working copy is never used: its author does not decide
+//! what the working copy may reach.
 //!
 //! `--config` and the variable come before `/etc` because a person who may start `tidegate` may
-//! start any other program as well: the order keeps the operator's file from being replaced by a
-//! file that lies around, it is not a wall. Each command says where its configuration comes from,
-//! and which file of the machine it does not use.
+//! start any other program as well. The order keeps the operator's file from being replaced by
+//! accident; it is not a wall. Each command names its configuration, and the file of the machine
+//! that it does not use.
 
 use std::fmt;
 use std::io;
@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 /// The configuration of the machine.
 const MACHINE: &str = "/etc/tidegate/tidegate.toml";
-/// The configuration of a user, below the folder of configurations.
+/// The configuration of a user, relative to the user's configuration folder.
 const USER: &str = "tidegate/tidegate.toml";
-/// The pins of a user, below the home, where no variable says otherwise.
+/// The default file of pins, relative to the home.
 const PINS: &str = ".local/state/tidegate/workspaces.json";
 
 /// Why a command uses this configuration.
@@ -29,11 +29,11 @@ pub enum Origin {
     CommandLine,
     /// `TIDEGATE_CONFIG` names it.
     Variable,
-    /// It is `/etc/tidegate/tidegate.toml`.
+    /// `/etc/tidegate/tidegate.toml` exists.
     Machine,
-    /// It is the user's own file.
+    /// The user's own file exists.
     User,
-    /// There is no file.
+    /// No file exists.
     BuiltIn,
 }
 
@@ -42,13 +42,13 @@ pub enum Origin {
 pub struct Discovered {
     /// The file; `None` for the built-in policy.
     pub path: Option<PathBuf>,
-    /// Why this one.
+    /// The reason for this choice.
     pub origin: Origin,
-    /// Whether the configuration of the machine exists and is not the one that is used.
+    /// Whether the configuration of the machine exists and is not the one in use.
     pub overrides_machine: bool,
 }
 
-/// What decides, besides the command line.
+/// The environment that decides, besides the command line.
 #[derive(Debug)]
 struct Surroundings {
     variable: Option<PathBuf>,
@@ -62,8 +62,8 @@ pub fn discover(named: Option<&Path>) -> Discovered {
     Surroundings::of_this_process().discover(named)
 }
 
-/// Every file that another run of this user could take for its configuration or its pins, with the
-/// variables of this run or without them, whether it exists or not.
+/// Every file that another run of this user could use as its configuration or its pins, with or
+/// without the variables of this run, whether the file exists or not.
 pub fn every_place() -> Vec<PathBuf> {
     Surroundings::of_this_process().every_place()
 }
@@ -123,8 +123,8 @@ impl Surroundings {
     }
 }
 
-/// Whether there is such a file. Where the system does not tell (a folder that this user may not
-/// enter), the answer is yes: reading the file then fails, and says why.
+/// Whether a file may exist. If the system cannot answer (a folder that this user may not enter),
+/// the result is `true`: reading the file then fails, and reports why.
 fn may_exist(path: &Path) -> bool {
     let missing = |error: &io::Error| {
         matches!(
@@ -145,8 +145,8 @@ impl Discovered {
         self.path.as_deref()
     }
 
-    /// What a command says of its configuration, in one line without its end. `None` where the
-    /// command line says it already.
+    /// One line that names the configuration, without a line end. `None` if the command line names
+    /// the file already.
     pub fn line(&self) -> Option<String> {
         (self.origin != Origin::CommandLine || self.overrides_machine)
             .then(|| format!("tidegate: {self}"))

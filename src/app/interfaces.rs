@@ -1,4 +1,4 @@
-//! The addresses of this machine: a name that is allowed must not lead back to it.
+//! The addresses of this machine, which no allowed name may reach.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::policy::Guard;
 /// The flag of a route to this machine (`RTF_LOCAL` of Linux).
 const LOCAL: u32 = 0x8000_0000;
 
-/// Own listeners and local addresses, as the floor takes them.
+/// The own listeners and local addresses, for the address floor.
 pub(super) fn guard(listeners: &[SocketAddr]) -> Arc<Guard> {
     Arc::new(Guard {
         listeners: listeners.to_vec(),
@@ -20,12 +20,12 @@ pub(super) fn guard(listeners: &[SocketAddr]) -> Arc<Guard> {
     })
 }
 
-/// Every address and network that this machine answers for, sorted; empty where the system does
-/// not say (not Linux).
+/// Every address and network of this machine, sorted; empty if the system does not list them (not
+/// Linux).
 ///
-/// Besides the addresses of interfaces these are networks that a route makes local
-/// (`ip route add local 192.0.2.0/24 dev lo`): a listener on all interfaces answers there. A route
-/// that makes *every* address local is left out: this process is in a jail, whose gate answers.
+/// Besides interface addresses, these are networks that a route makes local (`ip route add local
+/// 192.0.2.0/24 dev lo`): a listener on all interfaces answers there. A route that makes *every*
+/// address local is left out: this process is in a jail, whose gate answers.
 pub(super) fn own() -> Vec<IpNet> {
     let read = |path: &str| config::read(Path::new(path)).unwrap_or_default();
     let (four, six) = (read("/proc/net/fib_trie"), read("/proc/net/ipv6_route"));
@@ -40,8 +40,8 @@ pub(super) fn own() -> Vec<IpNet> {
     all
 }
 
-/// In the kernel's routing trie a local network is a leaf, `|-- ADDRESS`, with `/PREFIX host LOCAL`
-/// below it.
+/// Local IPv4 addresses in the kernel's routing trie. Each is a leaf, `|-- ADDRESS`, with `/PREFIX
+/// host LOCAL` below it.
 fn local_v4(trie: &str) -> impl Iterator<Item = Ipv4Net> {
     let mut leaf: Option<Ipv4Addr> = None;
     trie.lines().filter_map(move |line| {
@@ -55,7 +55,8 @@ fn local_v4(trie: &str) -> impl Iterator<Item = Ipv4Net> {
     })
 }
 
-/// A line of `ipv6_route` begins with the network and its prefix; its flags are the ninth field.
+/// A local network of `ipv6_route`: a line begins with the network and its prefix; the ninth field
+/// has the flags.
 fn local_v6(line: &str) -> Option<Ipv6Net> {
     let mut fields = line.split_ascii_whitespace();
     let (_, prefix) = (fields.next()?, fields.next()?);

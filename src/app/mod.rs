@@ -1,4 +1,4 @@
-//! The program: build, bind, say what it does, run until drained.
+//! The running program: build, bind, report, run until drained.
 
 mod banner;
 mod copies;
@@ -38,14 +38,15 @@ pub use standing::{Standing, WALLS};
 
 use sockets::Bound;
 
-/// How often byte counters of open flows reach the metrics, and idle connections are looked over.
+/// The interval at which byte counters of open flows reach the metrics and idle connections are
+/// closed.
 const SAMPLE: Duration = Duration::from_secs(5);
-/// How long flows that were cut have to write their ends.
+/// How long closed flows may take to write their close records.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// `tidegate run`: exit code 0 after a drain, 2 where the configuration is wrong or another user
-/// could change it, 4 where something outside failed. `policy_owners`: users besides root and that
-/// of this process who may own the policy.
+/// Runs `tidegate run`. Exit code 0 after a drain, 2 if the configuration is wrong or another user
+/// could change it, 4 if the system failed. `policy_owners`: users besides root and the user of
+/// this process who may own the policy.
 pub fn run_command(discovered: &Discovered, policy_owners: &[u32]) -> ExitCode {
     banner::log_to_stderr();
     let catalogue = policy::built_in();
@@ -129,12 +130,12 @@ fn serve_admin(
     stop: &CancellationToken,
 ) {
     let Some(listener) = listener else { return };
-    // Outlives the drain, so that it can be watched; its own token ends it.
+    // Runs during the drain, so that operators can observe it; `stop` ends it.
     let served = crate::admin::serve(listener, door, admin(gate), stop.clone());
     gate.attendants.spawn(served);
 }
 
-/// What an admin listener shows of a gate.
+/// The status, metrics and gate of an admin listener.
 fn admin(gate: &Arc<Gate>) -> Admin {
     let seen = gate.clone();
     let status = move || {
@@ -181,8 +182,8 @@ async fn sample(gate: Arc<Gate>, quiet: CancellationToken) {
     }
 }
 
-/// Takes nothing new, lets flows end by themselves until the deadline or a second signal, then
-/// ends them.
+/// Accepts no new flow, waits for open flows until the deadline or a second signal, then closes
+/// them.
 async fn drain(gate: &Arc<Gate>, stop: &mut Stop) {
     let longest = gate.snapshot.load().limits.drain;
     banner::say(&format!(
@@ -208,7 +209,7 @@ async fn drain(gate: &Arc<Gate>, stop: &mut Stop) {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// The stop signals: SIGTERM and SIGINT.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,

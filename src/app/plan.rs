@@ -1,4 +1,4 @@
-//! From a file to what a gate runs: the one loader of every command.
+//! Loads a configuration and compiles the plan of a gate, for every command.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,44 +10,44 @@ use crate::gate::{Shadow, Snapshot};
 use crate::policy::{self, Catalogue, Policy};
 use crate::tls;
 
-/// What became of a configuration.
+/// The result of loading a configuration.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Everything that was written, where it has the form of a configuration.
+    /// The whole configuration, if the file has the right form.
     pub config: Option<Config>,
-    /// The compiled rules, where nothing is wrong.
+    /// The compiled rules, if there is no error.
     pub policy: Option<Policy>,
-    /// The compiled rules where nothing is wrong but that an invariant does not hold: to explain
-    /// the flow that breaks it.
+    /// The compiled rules, if the only error is a broken invariant: used to explain the flow that
+    /// breaks it.
     pub unproved: Option<Policy>,
-    /// How upstreams are spoken TLS with, where nothing is wrong with that.
+    /// The TLS configuration towards upstreams, if it has no error.
     pub upstreams: Option<tls::Upstreams>,
-    /// How listeners speak TLS, where nothing is wrong with that.
+    /// The TLS configuration of the listeners, if it has no error.
     pub tls: Option<tls::Servers>,
-    /// The authority for inspected destinations, where there is one.
+    /// The certificate authority for inspected destinations, if one is configured.
     pub authority: Option<Arc<tls::Authority>>,
-    /// The policy that decides beside, without effect.
+    /// The shadow policy, whose decisions have no effect.
     pub shadow: Option<Arc<Shadow>>,
-    /// All that was found.
+    /// All findings.
     pub findings: Vec<Diagnostic>,
 }
 
-/// What to run: a configuration whose policy compiled.
+/// A configuration whose policy compiled, ready to run.
 #[derive(Debug)]
 pub struct Plan {
-    /// Everything that was written.
+    /// The whole configuration.
     pub config: Config,
     /// The compiled rules.
     pub policy: Policy,
-    /// How listeners speak TLS.
+    /// The TLS configuration of the listeners.
     pub tls: tls::Servers,
-    /// The authority for inspected destinations.
+    /// The certificate authority for inspected destinations.
     pub authority: Option<Arc<tls::Authority>>,
-    /// How upstreams are spoken TLS with.
+    /// The TLS configuration towards upstreams.
     pub upstreams: tls::Upstreams,
-    /// The policy that decides beside, without effect.
+    /// The shadow policy, whose decisions have no effect.
     pub shadow: Option<Arc<Shadow>>,
-    /// Findings that do not keep it from running.
+    /// Findings that do not prevent the start.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -73,7 +73,7 @@ impl Loaded {
         }
     }
 
-    /// Compiles a configuration that was read.
+    /// Compiles a loaded configuration.
     fn of(config: Config, mut findings: Vec<Diagnostic>, catalogue: &Catalogue) -> Self {
         let clock = Clock::system();
         let (policy, more) = policy::compile(&config.policy, catalogue);
@@ -111,7 +111,7 @@ impl Loaded {
         }
     }
 
-    /// Adds what processes other than root's and the gate's could change of its files.
+    /// Adds a finding for each file that a process of a user outside `owners` could change.
     #[must_use]
     pub fn with_exposures(mut self, owners: &Owners, severity: Severity) -> Self {
         let exposed = self
@@ -126,7 +126,7 @@ impl Loaded {
         self
     }
 
-    /// The findings that keep it from loading.
+    /// The findings that prevent loading.
     pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
         self.findings.iter().filter(|finding| is_error(finding))
     }
@@ -151,8 +151,8 @@ impl Loaded {
 }
 
 impl Plan {
-    /// Loads and compiles a file, or the built-in policy, of which `owners` alone may change
-    /// anything. `Err` has every finding.
+    /// Loads and compiles a file, or the built-in policy. Only `owners` may be able to change the
+    /// files. `Err` has every finding.
     pub fn new(
         path: Option<&Path>,
         catalogue: &Catalogue,
@@ -176,7 +176,7 @@ impl Plan {
         }
     }
 
-    /// The plan of a generation again, compiled from its configuration in memory. No file is read:
+    /// Compiles the configuration of a generation again, from memory. No file is read:
     /// certificates, keys and roots are those of the generation.
     pub(super) fn of_copy(
         config: Config,
@@ -198,7 +198,7 @@ impl Plan {
         }
     }
 
-    /// The same in `observe` mode: would-be refusals pass, and the record has them.
+    /// The same plan in `observe` mode: would-be refusals pass, and are recorded.
     #[must_use]
     pub fn observing(mut self) -> Self {
         self.policy.observe();
@@ -206,7 +206,7 @@ impl Plan {
     }
 }
 
-/// The shadow policy, where there is one that loads: one that does not is a warning, and stops nothing.
+/// The shadow policy, if one is configured and loads. A failure to load is only a warning.
 fn shadow(
     config: &Config,
     catalogue: &Catalogue,

@@ -1,12 +1,12 @@
 //! Reload: on SIGHUP, or when the content of the files changes; all or nothing.
 //!
-//! A gate that was given a copy follows nothing: what it read at its start decides until its end,
-//! and only the addresses of the machine are looked up again.
+//! A gate with a copy of its configuration reads no file again: the configuration of its start
+//! decides until its end. Only the addresses of the machine are looked up again.
 //!
-//! The files are read and digested every two seconds, without watchers: those miss what container
-//! platforms do to mounted files. Two equal digests in a row are waited for, so that a half-written
-//! file is not taken. What does not load changes nothing: the last good generation goes on, and
-//! record, metric, log and admin listener say so.
+//! The files are read and digested every two seconds. File watchers are not used: they miss the way
+//! container platforms replace mounted files. A change is loaded after two equal digests in a row,
+//! so that no half-written file is loaded. If the files do not load, the last good generation
+//! stays, and record, metric, log and admin listener report the error.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,31 +27,31 @@ use super::{Plan, interfaces, trust};
 
 const POLL: Duration = Duration::from_secs(2);
 
-/// What is followed.
+/// The inputs of [`follow`].
 pub(super) struct Follow {
-    /// What was loaded.
+    /// The loaded configuration.
     pub(super) config: Config,
-    /// What hosts are for.
+    /// The categories of hosts.
     pub(super) catalogue: Catalogue,
-    /// Where the next generation comes from.
+    /// The source of the next generation.
     pub(super) source: Source,
-    /// Own listeners, part of the floor.
+    /// Own listener addresses, part of the floor.
     pub(super) own: Vec<SocketAddr>,
 }
 
-/// Where the next generation comes from.
+/// The source of the next generation.
 pub(super) enum Source {
     /// The files of the configuration.
     Files {
-        /// Who may own them and write to them.
+        /// The users who may own the files and write to them.
         owners: Owners,
-        /// SIGHUP asks for a reload. Listened for before the gate says that it is ready: one that
-        /// comes sooner would end the process.
+        /// SIGHUP requests a reload. The handler is installed before the gate reports that it is
+        /// ready: an earlier SIGHUP would end the process.
         hangup: Signal,
     },
     /// The configuration that was read at the start; no file is read again.
     Copy {
-        /// What is made of its plan before it is put in force.
+        /// Applied to the plan before it is put in force.
         adapt: fn(Plan) -> Plan,
     },
 }
@@ -62,15 +62,15 @@ struct Follower {
     config: Config,
     loader: Loader,
     own: Vec<SocketAddr>,
-    /// The digest that was tried last, good or bad.
+    /// The digest of the last attempt, successful or not.
     tried: Arc<str>,
     /// The digest seen at the last poll.
     seen: Arc<str>,
-    /// The local addresses and networks that were tried last.
+    /// The local addresses and networks of the last attempt.
     interfaces: Vec<IpNet>,
 }
 
-/// How the next plan is made.
+/// Makes the next plan.
 #[derive(Clone)]
 enum Loader {
     Files(Owners),
@@ -95,7 +95,7 @@ impl Loader {
     }
 }
 
-/// Follows what is to be followed until `quiet`.
+/// Reloads on changes and on SIGHUP until `quiet`.
 pub(super) async fn follow(gate: Arc<Gate>, follow: Follow, quiet: CancellationToken) {
     let (loader, mut hangup) = match follow.source {
         Source::Files { owners, hangup } => (Loader::Files(owners), Some(hangup)),
@@ -126,7 +126,7 @@ pub(super) async fn follow(gate: Arc<Gate>, follow: Follow, quiet: CancellationT
     }
 }
 
-/// Waits for SIGHUP, where it is listened for.
+/// Waits for SIGHUP; without a handler, forever.
 async fn asked(hangup: &mut Option<Signal>) {
     match hangup {
         Some(hangup) => {
@@ -147,7 +147,7 @@ impl Follower {
         }
     }
 
-    /// Whether the files say something new, and said the same at the last poll.
+    /// Whether the files differ from the last attempt, and had the same digest at the last poll.
     async fn files_changed(&mut self) -> bool {
         let config = self.config.clone();
         let read = tokio::task::spawn_blocking(move || config::digest_of_files(&config)).await;
@@ -233,9 +233,9 @@ impl Follower {
             change: change.words,
         });
         gate.adopt(next);
-        // Only now: a client that waits for the count may rely on what it counts.
+        // After the adoption: a client that waits for this counter relies on the new policy.
         gate.metrics.reloaded(true);
-        // A policy of a million hosts takes a while to take apart: not on a thread that serves.
+        // Dropping a policy of a million hosts is slow: keep it off the threads that serve.
         tokio::task::spawn_blocking(move || drop(before));
         tracing::info!(generation, "policy loaded");
     }
@@ -244,7 +244,7 @@ impl Follower {
         let gate = &self.gate;
         let detail: Box<str> = first_error(findings).chars().take(160).collect();
         let now = gate.snapshot.load();
-        // First: a client that sees that the policy is stale may rely on what is counted.
+        // Before `stale` is set: a client that sees a stale policy relies on the counter.
         gate.metrics.reloaded(false);
         gate.stale.store(Arc::new(Some(detail.clone())));
         gate.recorder.event(&Event::PolicyRejected {

@@ -26,33 +26,32 @@ use super::{LAST_WORDS, Plan, banner, copies, interfaces, ledger, sample, socket
 
 /// A gate that runs in this process.
 pub struct Running {
-    /// The running whole.
+    /// The gate.
     pub gate: Arc<Gate>,
-    /// What it was started from.
+    /// The configuration of the start.
     pub config: Config,
-    /// What clients are pointed to, where the gate inspects.
+    /// The certificate files for clients, if the gate inspects.
     pub bundle: Option<tls::Bundle>,
-    /// Own listeners, part of the floor.
+    /// Own listener addresses, part of the floor.
     own: Vec<SocketAddr>,
     connections: usize,
-    /// Ends what runs beside the data path.
+    /// Stops the tasks beside the data path.
     pub(super) quiet: CancellationToken,
 }
 
-/// A record file that reaches the limit of file sizes (`ulimit -f`) is a failed write, as any
-/// other, and not the end of the gate. The handler stays; programs that are started do not inherit
-/// it.
+/// Ignores SIGXFSZ, so that a record file at the file size limit (`ulimit -f`) is a failed write
+/// and not the end of the gate. Child programs do not inherit the handler.
 fn outlive_file_limit() {
     let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
     if let Err(error) = signal(kind) {
-        tracing::warn!(%error, "SIGXFSZ ends this gate");
+        tracing::warn!(%error, "cannot handle SIGXFSZ: a record file at the file size limit would end this gate");
     }
 }
 
 impl Running {
-    /// Opens the log and puts the plan in force. Nothing is accepted yet; `own` are the addresses
-    /// that it will be accepted at, `spare` is the log where another gate writes the usual one,
-    /// `programs` says which programs the gate may start.
+    /// Opens the log and puts the plan in force, without accepting connections. `own`: the
+    /// addresses of the listeners. `spare`: the log file to use if another gate holds the
+    /// configured one. `programs`: the programs the gate may start.
     pub fn start(
         plan: Plan,
         own: Vec<SocketAddr>,
@@ -72,7 +71,7 @@ impl Running {
         outlive_file_limit();
         let clock = Clock::system();
         let metrics = Metrics::new(proxy::REASONS);
-        // Those over the limit need room as well: their refusal is on record.
+        // Flows over the limit need room as well: their refusals are recorded.
         let room = config.limits.flows + config.limits.flows / 16 + 64;
         let open = |record: &config::Record| Recorder::start(record, room, clock.clone(), &metrics);
         let mut recorder = open(&config.record);
@@ -122,33 +121,32 @@ impl Running {
         })
     }
 
-    /// Takes flows on listeners that were bound.
+    /// Accepts flows on bound listeners.
     pub fn serve(&self, bound: Vec<proxy::Bound>) {
         proxy::serve(&self.gate, bound, self.connections);
     }
 
-    /// Takes flows of a jail; at most `connections` clients at once.
+    /// Accepts flows of a jail, from at most `connections` clients at once.
     #[cfg(target_os = "linux")]
     pub fn serve_jail(&self, inside: proxy::Inside, connections: usize) -> io::Result<()> {
         proxy::serve_jail(&self.gate, inside, connections.min(self.connections))
     }
 
-    /// Lets sessions speak for themselves at a listener that was bound: no other is good for more
-    /// than reading.
+    /// Serves the admin interface of sessions on a bound listener. Operators can only read there.
     pub fn serve_admin(&self, socket: TcpListener) {
         let listener = AdminListener::Tcp(socket);
         super::serve_admin(&self.gate, Some(listener), Door::Admin, &self.quiet);
     }
 
-    /// Follows the files of the configuration, of which `owners` alone may change anything, until
-    /// it ends. `hangup`: the signal that asks for a reload.
+    /// Reloads the configuration when its files change, until `close`. Only `owners` may be able to
+    /// change the files. `hangup`: the signal that requests a reload.
     pub fn follow_files(&self, catalogue: Catalogue, owners: Owners, hangup: Signal) {
         let source = Source::Files { owners, hangup };
         self.follow(catalogue, source);
     }
 
-    /// Keeps the configuration that was read at the start; changes of its files have no effect.
-    /// `adapt` was done to its plan, and is done again where the machine's addresses change.
+    /// Keeps the configuration of the start; changes of its files have no effect. `adapt` was
+    /// applied to its plan, and is applied again when the machine's addresses change.
     pub fn keep_copy(&self, catalogue: Catalogue, adapt: fn(Plan) -> Plan) {
         self.follow(catalogue, Source::Copy { adapt });
     }
@@ -165,8 +163,8 @@ impl Running {
         tasks.spawn(reload::follow(gate, follow, quiet));
     }
 
-    /// Samples counters and idle connections, and keeps the exceptions in force up to date, until it
-    /// ends.
+    /// Samples counters, closes idle connections and updates the exceptions in force, until
+    /// `close`.
     pub fn sample(&self) {
         let (gate, quiet) = (self.gate.clone(), self.quiet.clone());
         self.gate.attendants.spawn(sample(gate, quiet.clone()));
@@ -179,7 +177,7 @@ impl Running {
         self.gate.attendants.spawn(kept);
     }
 
-    /// Ends every flow now; their ends are written.
+    /// Closes every flow now, and waits until the close records are written.
     pub async fn cut(&self) {
         self.gate.draining.cancel();
         self.gate.tasks.close();
@@ -187,7 +185,7 @@ impl Running {
         let _ = tokio::time::timeout(LAST_WORDS, self.gate.tasks.wait()).await;
     }
 
-    /// Ends what runs beside the flows, and the log.
+    /// Stops the tasks beside the flows, and closes the log.
     pub async fn close(self) {
         self.quiet.cancel();
         self.gate.attendants.close();

@@ -1,4 +1,4 @@
-//! Listeners: inherited from the service manager where it holds them, bound eagerly otherwise.
+//! Listeners: inherited from the service manager if it holds them, bound at the start otherwise.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,22 +17,22 @@ use crate::config::{AdminAddress, AdminTls, Control, Listen, Listener};
 use crate::dial::Split;
 use crate::proxy;
 
-/// Every listener, bound.
+/// Every bound listener.
 pub(super) struct Bound {
-    /// Where callers connect.
+    /// The listeners for callers.
     pub(super) proxies: Vec<proxy::Bound>,
-    /// Where operators connect.
+    /// The admin listener.
     pub(super) admin: Option<AdminListener>,
-    /// Where operators connect from other hosts, and what was written of it.
+    /// The listener of the remote admin address, and its configuration.
     pub(super) remote: Option<(AdminListener, Arc<AdminTls>)>,
-    /// Where sessions are started and revoked.
+    /// The control socket, for starting and revoking sessions.
     pub(super) control: Option<AdminListener>,
     admin_address: Option<SocketAddr>,
     remote_address: Option<SocketAddr>,
 }
 
 impl Bound {
-    /// Takes the sockets of the service manager by their address, binds the others.
+    /// Takes inherited sockets by their address, and binds the others.
     pub(super) fn new(listen: &Listen) -> anyhow::Result<Self> {
         let mut inherited = inherited()?;
         let mut proxies = Vec::new();
@@ -76,19 +76,19 @@ impl Bound {
         })
     }
 
-    /// Own addresses: part of the floor.
+    /// The addresses of the listeners: part of the floor.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let proxies = self.proxies.iter().map(|bound| bound.listener.address);
         let admins = self.admin_address.into_iter().chain(self.remote_address);
         proxies.chain(admins).collect()
     }
 
-    /// Where operators connect from other hosts.
+    /// The TCP address of the remote admin listener.
     pub(super) fn remote_address(&self) -> Option<SocketAddr> {
         self.remote_address
     }
 
-    /// Where operators connect, if by TCP.
+    /// The TCP address of the admin listener, if it has one.
     pub(super) fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
     }
@@ -120,7 +120,8 @@ fn take_or_bind(
     proxy::bind(address).with_context(|| format!("cannot listen on {address}"))
 }
 
-/// A socket that was not configured may be missing: another gate has it, or the folder is read-only.
+/// Binds the control socket. A socket at the default path may be missing: another gate holds it, or
+/// the folder is read-only.
 fn bind_control(control: Option<&Control>) -> anyhow::Result<Option<AdminListener>> {
     let Some(Control { path, written }) = control else {
         return Ok(None);
@@ -138,8 +139,8 @@ fn bind_control(control: Option<&Control>) -> anyhow::Result<Option<AdminListene
     }
 }
 
-/// A socket file that a dead process left is taken away. One that answers is not, nor one that may
-/// live: that we may not open, or that speaks another way.
+/// Binds a Unix socket, and first removes the socket file of a dead process. The file stays if its
+/// process answers, or may be alive (no permission to connect, another socket type).
 fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     let stale = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     let refused = || {
@@ -149,7 +150,7 @@ fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     if stale && refused() {
         fs::remove_file(path)?;
     }
-    // No other user may connect, not even between the making of the file and the setting of its mode.
+    // No other user may connect, not even between the creation of the file and `set_permissions`.
     let before = umask(Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(path);
     umask(before);
@@ -158,7 +159,7 @@ fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(socket)
 }
 
-/// Raises the number of descriptors to the hard limit; says what it is now.
+/// Raises the descriptor limit to the hard limit, and returns the new limit.
 pub(super) fn raise_descriptors() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = Rlimit {
@@ -170,7 +171,7 @@ pub(super) fn raise_descriptors() -> usize {
     now.map_or(usize::MAX, |now| usize::try_from(now).unwrap_or(usize::MAX))
 }
 
-/// How many clients may be connected at once: what is dialled for them has a budget of its own.
+/// The number of clients that may be connected at once: upstream connections have their own budget.
 pub(super) fn connections(flows: usize, descriptors: usize) -> usize {
     Split::of(descriptors, flows).clients
 }

@@ -1,10 +1,10 @@
-//! Whether the user of a gate is one that its callers are not.
+//! Whether callers of a gate run as a different user than the gate.
 
 use rustix::process::geteuid;
 
 use crate::policy::is_service_user;
 
-/// What the policy of a gate that runs as this user is to its callers.
+/// The strength of the policy against its callers, by the user that runs the gate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Standing {
     /// The user is root or a service's: callers are other users.
@@ -14,7 +14,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// Of the user of this process.
+    /// The standing of the user of this process.
     pub fn of_this_process() -> Self {
         Self::of(geteuid().as_raw())
     }

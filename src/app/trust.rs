@@ -1,11 +1,11 @@
-//! What clients are pointed to: kept beside the records, the same as the authority at any time.
+//! The certificate files for clients, kept beside the records and updated with the authority.
 
 use std::path::{Path, PathBuf};
 
 use crate::config::Record;
 use crate::tls::{Authority, Bundle};
 
-/// Writes what clients have to trust; flows go on where the write fails.
+/// Writes the certificates that clients have to trust; flows go on if the write fails.
 pub(super) fn publish(record: &Record, authority: &Authority) -> Option<Bundle> {
     let folder = record.file.as_deref().and_then(Path::parent)?;
     let bundle = Bundle::in_folder(folder);
@@ -13,7 +13,7 @@ pub(super) fn publish(record: &Record, authority: &Authority) -> Option<Bundle> 
     let published: Vec<_> = authority.published().collect();
     let written = bundle.write(published.into_iter(), usual.as_deref());
     if let Err(error) = &written {
-        tracing::warn!(%error, "what clients have to trust cannot be written");
+        tracing::warn!(%error, "cannot write the certificates that clients have to trust");
     }
     written.ok().map(|()| bundle)
 }

@@ -14,14 +14,14 @@ use super::{Running, banner};
 
 /// The interval between two checks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// The longest that one check may take. Where a command slows the check down beyond this, its flows
-/// are ended.
+/// The time limit of one check. If a command slows the check down beyond this limit, the gate ends
+/// its flows.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Running {
-    /// Checks the walls of the jail round this command until it ends. Where a wall has fallen, the
-    /// gate ends every flow and accepts no other; record and standard error name the wall. `session`
-    /// is the session of the jail.
+    /// Checks the walls of the jail round this command until it ends. If a wall has fallen, the
+    /// gate ends every flow and accepts no other; record and standard error name the wall.
+    /// `session` is the session of the jail.
     pub fn watch_jail(&self, command: u32, session: SessionFacts) -> io::Result<()> {
         let Some(watch) = Watch::of(command)? else {
             return Ok(());
@@ -68,7 +68,7 @@ async fn look(watch: Arc<Watch>) -> WallState {
     };
     match tokio::time::timeout(LOOK_TIMEOUT, looked).await {
         Ok(Ok(walls)) => walls,
-        Ok(Err(_)) => fallen("the look at it failed"),
+        Ok(Err(_)) => fallen("the check itself failed"),
         Err(_) => fallen("the check took longer than 30 s"),
     }
 }
