@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use bytes::BufMut;
 
-/// Digits that a `u64` has at most.
+/// The digits of the largest `u64`.
 const MAX_DIGITS: usize = 20;
 
 /// Appends a whole number.

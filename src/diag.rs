@@ -1,7 +1,7 @@
-//! Findings about something that was written: what is wrong, where, and what to write instead.
+//! Findings about a configuration or policy text: the error, its place, and the correction.
 //!
-//! A finding is data; [`render`] draws it the way rustc does. All findings of a file are shown at
-//! once, never only the first.
+//! A finding is data; [`render`] draws it in the style of rustc. All findings of a file are shown
+//! at once, never only the first.
 
 mod render;
 mod words;
@@ -14,19 +14,19 @@ use std::sync::{Arc, OnceLock};
 pub use render::render;
 pub use words::{closest, did_you_mean, shell_word};
 
-/// A text that findings can point into: a file, or an embedded default.
+/// A text with findings: a file, or an embedded default.
 #[derive(Debug)]
 pub struct Source {
-    /// The path as the reader should see it.
+    /// The path, as shown to the reader.
     pub path: PathBuf,
     /// The whole text.
     pub text: String,
-    /// Where each line begins; made when first asked for, so that places cost no scan each.
+    /// The offset of each line; computed at the first use, so that a place costs no scan.
     lines: OnceLock<Box<[usize]>>,
 }
 
 impl Source {
-    /// A text, and the path as the reader should see it.
+    /// Creates a source from a text and the path shown to the reader.
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -35,7 +35,7 @@ impl Source {
         }
     }
 
-    /// The number of the line (from 1) that the byte at `offset` is in, and where it begins.
+    /// The line number (from 1) of the byte at `offset`, and the offset of that line.
     fn line_at(&self, offset: usize) -> (usize, usize) {
         let lines = self.lines.get_or_init(|| {
             let breaks = self
@@ -61,14 +61,14 @@ impl Source {
 /// A range of bytes in a [`Source`].
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The text pointed into.
+    /// The text of the range.
     pub source: Arc<Source>,
-    /// The bytes pointed at.
+    /// The range, in bytes.
     pub span: Range<usize>,
 }
 
 impl Place {
-    /// Points at `span` in `source`.
+    /// The range `span` of `source`.
     pub fn new(source: &Arc<Source>, span: Range<usize>) -> Self {
         Self {
             source: source.clone(),
@@ -76,7 +76,7 @@ impl Place {
         }
     }
 
-    /// The line and column (both from 1, columns in characters) where the place begins.
+    /// The line and column of the start of the place (both from 1, columns in characters).
     pub fn line_column(&self) -> (usize, usize) {
         let (line, start) = self
             .source
@@ -95,38 +95,38 @@ impl Place {
     }
 }
 
-/// `path:line`, as records and refusals name a rule.
+/// `path:line`, the form of a rule name in records and refusals.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.source.path.display(), self.line_column().0)
     }
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Severity {
-    /// Worth a look; the file still loads.
+    /// A possible mistake; the file still loads.
     Warning,
     /// The file does not load.
     Error,
 }
 
-/// One finding about something written, with a place and a help.
+/// One finding about a text, with a place and a help.
 #[derive(Clone, Debug)]
 pub struct Diagnostic {
     /// Whether the file still loads.
     pub severity: Severity,
     /// A stable kebab-case name of the kind of finding, e.g. `unknown-key`.
     pub code: &'static str,
-    /// What is wrong, in one sentence without a full stop.
+    /// The error, in one sentence without a full stop.
     pub message: String,
-    /// Where; absent only for findings about no text at all (a file that cannot be read).
+    /// The place; absent only for findings without a text (a file that cannot be read).
     pub place: Option<Place>,
-    /// What stands at the place, e.g. `empty label between the dots`.
+    /// A description of the text at the place, e.g. `empty label between the dots`.
     pub label: String,
-    /// Other places that explain it, each with its own label.
+    /// Other places that explain the finding, each with its own label.
     pub related: Vec<(Place, String)>,
-    /// What to write instead.
+    /// The correction.
     pub help: Option<String>,
 }
 
@@ -139,7 +139,7 @@ impl Diagnostic {
         }
     }
 
-    /// An error about no text at all, e.g. a file that cannot be read.
+    /// An error without a place, e.g. a file that cannot be read.
     pub fn unplaced(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
@@ -160,21 +160,21 @@ impl Diagnostic {
         }
     }
 
-    /// Says what stands at the place.
+    /// Sets the description of the text at the place.
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
 
-    /// Says what to write instead.
+    /// Sets the correction.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// Points at another place that explains this one.
+    /// Adds another place that explains this finding.
     #[must_use]
     pub fn related(mut self, place: Place, label: impl Into<String>) -> Self {
         self.related.push((place, label.into()));

@@ -1,4 +1,4 @@
-//! The program `tidegate`; everything it does is in the library.
+//! The program `tidegate`; the library contains all of its code.
 
 use std::process::ExitCode;
 

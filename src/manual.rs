@@ -1,18 +1,17 @@
-//! The user manual: the Markdown files of `docs/`, as pages beside the documentation of the code and
-//! as the text that `tidegate help TOPIC` prints.
+//! The user manual: the Markdown files of `docs/`, as pages of the code documentation and as the
+//! texts of `tidegate help TOPIC`.
 
 /// One chapter of the manual.
 #[derive(Debug, Clone, Copy)]
 pub struct Chapter {
-    /// The name of its file without `.md`, as `tidegate help` takes it: `claude_code`. `-` may
-    /// stand for `_`.
+    /// The file name without `.md`, e.g. `claude_code`. `tidegate help` accepts `-` for `_`.
     pub name: &'static str,
     /// The chapter in Markdown (`CommonMark`, with tables). The first line is its title.
     pub text: &'static str,
 }
 
 impl Chapter {
-    /// The chapter with that name.
+    /// Returns the chapter with this name.
     pub fn named(name: &str) -> Option<Self> {
         let name = name.replace('-', "_");
         CHAPTERS
@@ -21,15 +20,16 @@ impl Chapter {
             .copied()
     }
 
-    /// The title: the first line without its mark.
+    /// The title: the first line without its `#`.
     pub fn title(&self) -> &'static str {
         let first = self.text.lines().next().unwrap_or_default();
         first.trim_start_matches('#').trim()
     }
 }
 
-/// A page for each file. Chapters link each other by reference (``[`jail`]``), and their last lines
-/// say `jail.md`. On these pages the first definition of a reference counts: the page of the module.
+/// Makes a page of each file. Chapters link each other by reference (``[`jail`]``) and define the
+/// reference as `jail.md` at their end. On these pages the first definition counts: the page of the
+/// module.
 macro_rules! chapters {
     ($($name:ident)*) => {
         /// Every chapter, in the order of reading.

@@ -1,7 +1,7 @@
-//! Every metric, declared once (`declared`); handles resolved the first time they are needed, then
-//! found by index: never by label, never by flow. The only module that names `prometheus`.
+//! Every metric, declared once (`declared`). A handle is resolved at its first use and then found
+//! by index: never by label, never by flow. The only module that names `prometheus`.
 //!
-//! Labels come from closed sets only: never a host, session, user or repository. Those belong in
+//! Labels come from closed sets only: never a host, session, user or repository. Those are in the
 //! records.
 
 mod declared;
@@ -26,14 +26,14 @@ use table::{Counters, Family as _, Gauges, Histograms, Table};
 
 /// The label of a flow without a tier.
 const NO_TIER: &str = "none";
-/// The label of an error that is no code of the closed list.
+/// The label of an error outside the closed list of codes.
 const OTHER: &str = "other";
 
 const OUTCOMES: [Outcome; 4] = [Outcome::Allow, Outcome::Ask, Outcome::Deny, Outcome::Error];
 const VERDICTS: [&str; 3] = ["allow", "ask", "deny"];
 const MODES: [Mode; 2] = [Mode::Enforce, Mode::Observe];
 const CATEGORIES: usize = Category::ALL.len();
-/// Ways in which a flow may end.
+/// The number of ways in which a flow may end.
 const ENDS: usize = 5;
 const EVIDENCE: [&str; 7] = [
     "none",
@@ -44,9 +44,9 @@ const EVIDENCE: [&str; 7] = [
     "token",
     "username",
 ];
-/// What a doctor probes from the agent's place.
+/// The probes of a doctor in the agent's environment.
 pub const PROBES: [&str; 6] = ["tcp", "udp", "dns", "ipv6", "metadata", "unix"];
-/// What may become of a dial through parents.
+/// The results of a dial through parents.
 pub const PARENT_DIALS: [&str; 9] = [
     "unreachable",
     "credential",
@@ -75,7 +75,7 @@ struct Inner {
     shadow: Table<Counters>,
     active: Table<Gauges>,
     ends: Table<Counters>,
-    /// The label values of `tidegate_policy_info` now.
+    /// The current label values of `tidegate_policy_info`.
     policy: Mutex<Option<(String, String)>>,
 }
 
@@ -136,7 +136,7 @@ impl Metrics {
         text
     }
 
-    /// Handles for a generation with these tiers; sets `tidegate_policy_info`.
+    /// Returns the handles of a generation with these tiers; sets `tidegate_policy_info`.
     pub fn generation(
         &self,
         tiers: &[Arc<str>],
@@ -183,8 +183,8 @@ impl Metrics {
         self.0.active.at(kind as usize, || [kind.as_str()]).dec();
     }
 
-    /// `tidegate_flow_ends_total{end,reason}`, of a flow that passed. `error` is a refusal code or
-    /// the name of an I/O error; those are one reason here.
+    /// `tidegate_flow_ends_total{end,reason}`, for a flow that passed. `error` is a refusal code or
+    /// the name of an I/O error; all I/O errors have one label.
     pub fn flow_end(&self, end: End, error: Option<&'static str>) {
         let reasons = self.0.reasons;
         let known = error.map(|error| reasons.iter().position(|reason| *reason == error));
@@ -197,7 +197,7 @@ impl Metrics {
         self.0.ends.at(cell, || [end.as_str(), reason]).inc();
     }
 
-    /// `tidegate_flows_unstarted_total`: clients that left while a flow waited for its permit.
+    /// `tidegate_flows_unstarted_total`: clients that left while their flow waited for its permit.
     pub fn flow_unstarted(&self) {
         self.0.declared.flows_unstarted.inc();
     }
@@ -292,7 +292,7 @@ impl Metrics {
         self.0.declared.http2_ended.series(&[side, reason]).inc();
     }
 
-    /// `tidegate_certificate_not_after_timestamp_seconds{kind}`: the first end of each kind.
+    /// `tidegate_certificate_not_after_timestamp_seconds{kind}`: the earliest end of each kind.
     pub fn certificates(&self, ends: impl Iterator<Item = (&'static str, Timestamp)>) {
         let family = &self.0.declared.certificate_not_after;
         let mut first = std::collections::BTreeMap::new();
@@ -303,7 +303,7 @@ impl Metrics {
         for (kind, end) in &first {
             family.series(&[kind]).set(end.as_second());
         }
-        // What is no longer written does not end any more.
+        // Remove the series of certificates that are no longer configured.
         for gone in ["parent", "upstream", "upstream-crl", "upstream-root"] {
             if !first.contains_key(gone) {
                 family.forget(&[gone]);
@@ -327,7 +327,7 @@ impl Metrics {
     }
 
     /// `tidegate_contained{probe}` and the time of the report, in seconds since 1970. `probe` is a
-    /// word of [`PROBES`]; what was not probed has no series.
+    /// word of [`PROBES`]; a probe without a result has no series.
     pub fn contained(&self, probes: &[(&'static str, Option<bool>)], at: i64) {
         let family = &self.0.declared.contained;
         for (probe, contained) in probes.iter().filter(|(probe, _)| PROBES.contains(probe)) {
@@ -379,7 +379,7 @@ impl Metrics {
         self.0.declared.record_file_changes.series(&[cause]).inc();
     }
 
-    /// `tidegate_records_retention_short`; says whether it is so since now.
+    /// `tidegate_records_retention_short`; returns whether `short` became true with this call.
     pub fn retention_short(&self, short: bool) -> bool {
         let gauge = &self.0.declared.records_retention_short;
         let before = gauge.get();
@@ -396,16 +396,16 @@ impl Metrics {
     }
 }
 
-/// What kind of flow is open.
+/// The kind of an open flow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FlowKind {
     /// A CONNECT.
     Connect,
     /// A plain-HTTP request.
     Http,
-    /// A connection that was captured in a jail.
+    /// A connection that a jail captured.
     Captured,
-    /// A name that was asked for in a jail.
+    /// A DNS query from a jail.
     Dns,
 }
 
@@ -422,11 +422,12 @@ impl FlowKind {
     }
 }
 
-/// Handles whose labels depend on the tiers of a generation; lazily resolved, then an index.
+/// Handles with labels of the tiers of one generation; resolved at the first use, then found by
+/// index.
 #[derive(Debug)]
 pub struct GenerationMetrics {
     all: Arc<Inner>,
-    /// The tiers, and behind them the label of none.
+    /// The tiers, followed by the label for no tier.
     tiers: Box<[Arc<str>]>,
     /// By tier and category; each by verdict, mode and reason.
     decisions: Box<[table::Lazy<Table<Counters>>]>,
@@ -512,7 +513,7 @@ impl GenerationMetrics {
             .observe(took.as_secs_f64());
     }
 
-    /// The place and name of a tier; what is no tier of this generation is none.
+    /// The index and name of a tier; an unknown tier counts as no tier.
     fn tier(&self, tier: Option<TierId>) -> (usize, &str) {
         let none = self.tiers.len().saturating_sub(1);
         let row = tier.map_or(none, |tier| usize::from(tier.0).min(none));
@@ -520,7 +521,7 @@ impl GenerationMetrics {
     }
 }
 
-/// The place of a word in a closed list; a word that is not in it is taken for the first.
+/// The index of a word in a closed list, and the word; an unknown word counts as the first.
 fn word_of(words: &'static [&'static str], word: &str) -> (usize, &'static str) {
     let index = words.iter().position(|known| *known == word).unwrap_or(0);
     (index, words.get(index).copied().unwrap_or(OTHER))

@@ -1,11 +1,11 @@
-//! What a folder is a working copy of: its repository, branch and commit, from git's own files.
+//! The repository, branch and commit of a working copy, read from git's own files.
 //!
-//! Read here and not asked of `git`: a repository's configuration names programs (hooks, file
-//! monitors, pagers) that git would run. Variables like `GIT_DIR` are not looked at: a process that
-//! sets them could claim another repository.
+//! The gate does not run `git`: a repository's configuration names programs (hooks, file monitors,
+//! pagers) that git would start. Variables like `GIT_DIR` are ignored: a process that sets them
+//! could claim another repository.
 //!
-//! All of these files may be an agent's to write, so what they say is its word, not evidence. Files
-//! of another user do not count, as in git (`safe.directory`).
+//! An agent may be able to write all of these files, so their content is a claim, not evidence.
+//! Files of another user do not count, as in git (`safe.directory`).
 
 mod head;
 mod origin;
@@ -27,16 +27,16 @@ pub use owner::{Foreign, Owners};
 pub use pins::{By, Pin, PinError, Pinned, Pins, default_file};
 pub use revision::{Commit, Repository, RevisionError};
 
-/// Bytes of one of git's files that are looked at.
+/// The bytes read of one git file, at most.
 const MAX_FILE_SIZE: u64 = 4 << 20;
-/// How far a symbolic reference is followed.
+/// The number of symbolic references followed, at most.
 const MAX_REF_HOPS: usize = 5;
 
-/// What a folder is a working copy of.
+/// The repository, branch and commit of a folder.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct WorkingCopy {
-    /// The clone URL of `origin` without scheme, user and `.git`; of the only remote, where there
-    /// is no `origin`.
+    /// The clone URL of `origin` without scheme, user and `.git`; without `origin`, the URL of the
+    /// only remote.
     pub repository: Option<String>,
     /// The branch that is checked out; `None` where the head is detached.
     pub branch: Option<String>,
@@ -44,26 +44,26 @@ pub struct WorkingCopy {
     pub commit: Option<String>,
     /// The top folder of the working copy, without symbolic links.
     pub top: Option<PathBuf>,
-    /// A working copy was found, and is not read because another user owns a part of it.
+    /// Set if a working copy was found but not read, because another user owns a part of it.
     pub foreign: Option<Foreign>,
 }
 
-/// Where git keeps the files of one working copy.
+/// The folders in which git keeps the files of one working copy.
 struct GitFolder {
     /// The top folder of the working copy.
     top: PathBuf,
-    /// Its own files.
+    /// The folder of its own files.
     git: PathBuf,
-    /// What it shares with other worktrees.
+    /// The folder of the files shared with other worktrees.
     common: PathBuf,
 }
 
-/// Reads what the nearest working copy at or above `folder` is of, for the user of this process.
+/// Reads the nearest working copy at or above `folder`, for the user of this process.
 pub fn working_copy(folder: &Path) -> WorkingCopy {
     working_copy_of(folder, &Owners::of_this_process())
 }
 
-/// As [`working_copy`], for a working copy that one of `owners` has to own.
+/// Like [`working_copy`], for a working copy that one of `owners` has to own.
 fn working_copy_of(folder: &Path, owners: &Owners) -> WorkingCopy {
     match find(folder, owners) {
         Ok(Some(found)) => read(found),
@@ -75,8 +75,8 @@ fn working_copy_of(folder: &Path, owners: &Owners) -> WorkingCopy {
     }
 }
 
-/// The branch and the commit that are checked out in the nearest working copy at or above `folder`;
-/// `None` where there is none of the user of this process.
+/// The checked-out branch and commit of the nearest working copy at or above `folder`; `None` if
+/// the user of this process has no working copy there.
 fn checkout(folder: &Path) -> Option<(Option<String>, Option<String>)> {
     let found = find(folder, &Owners::of_this_process()).ok()??;
     Some(checked_out(&found))
@@ -166,7 +166,7 @@ fn commit(git: &Path, common: &Path, head: &str) -> Option<String> {
     None
 }
 
-/// `HASH NAME` in the file of references that are rarely written.
+/// Finds `HASH NAME` in `packed-refs`, git's file of references that rarely change.
 fn packed(common: &Path, name: &str) -> Option<String> {
     let all = text(&common.join("packed-refs"))?;
     let mut lines = all.lines().filter_map(|line| line.split_once(' '));
@@ -179,7 +179,7 @@ fn is_hash(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// A name that leads nowhere else and draws nothing.
+/// Whether a reference name is safe: it stays in its folder and has no control characters.
 fn sound(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 512
@@ -195,8 +195,8 @@ fn text(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// Opens a regular file. Opening never waits for a writer, and the type is that of the file that was
-/// opened: a FIFO that takes its place meanwhile is not waited for.
+/// Opens a regular file. Opening never waits for a writer, and the check reads the type of the
+/// opened file: a FIFO that replaces the file meanwhile is rejected.
 fn open_regular(path: &Path) -> Option<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let flags = i32::try_from(flags.bits()).ok()?;
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(working_copy(folder.path()).commit, None);
         fifo("HEAD");
         assert_eq!(working_copy(folder.path()), WorkingCopy::default());
-        // Opened as it is when it took the place of a file that was looked at.
+        // The open itself rejects a FIFO: a regular file may have been there at the look before.
         assert!(open_regular(&git.join("HEAD")).is_none());
         let endless = folder.path().join("loop");
         std::os::unix::fs::symlink("loop", &endless).unwrap();
