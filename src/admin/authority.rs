@@ -1,7 +1,7 @@
 //! `GET /v1/authority`: the certificates that callers of an inspecting gate have to trust, as PEM.
 //!
-//! At the control socket, where the kernel names the user of the gate's process: a program that asks here
-//! trusts no other process's certificate.
+//! Served at the control socket only, where the kernel identifies the user of the gate's process: a
+//! client never trusts the certificate of another process.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) fn routes(gate: &Arc<Gate>) -> Router {
         .with_state(gate.clone())
 }
 
-/// 204 where the gate inspects nothing.
+/// Answers 204 if the gate inspects nothing.
 async fn authority(State(gate): State<Arc<Gate>>, Extension(door): Extension<Door>) -> Response {
     if door != Door::Control {
         return control_only("the authority is shown").into_response();

@@ -1,7 +1,7 @@
-//! What comes before a call that changes something: its rate, its body, its turn.
+//! The steps before a call that changes state: rate limit, body, turn.
 //!
-//! A body is read whole before the call takes a turn, so that a client that sends slowly keeps no
-//! other client waiting.
+//! The whole body is read before the call takes a turn, so that a slow client does not delay other
+//! clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use super::Door;
 use super::room::Seat;
 use super::sessions::{Refused, bearer};
 
-/// Time for all of a body.
+/// The time limit for a whole body.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time to carry out one call. An exchange may have to fetch the keys of an issuer.
+/// The time limit of one call. An exchange may have to fetch the keys of an issuer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// Calls of one kind that are carried out at once.
+/// Calls of one route that are carried out at once.
 pub(super) const MAX_CALLS: usize = 16;
 
-/// What the calls below one route share.
+/// The shared state of the calls of one route.
 #[derive(Clone, Debug)]
 pub(super) struct Calls {
     gate: Arc<Gate>,
@@ -41,7 +41,7 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Calls whose bodies have at most `max_body` bytes.
+    /// Calls with a body of at most `max_body` bytes.
     pub(super) fn new(gate: &Arc<Gate>, max_body: usize) -> Self {
         Self {
             max_body: Some(max_body),
@@ -67,7 +67,7 @@ impl Calls {
         }
     }
 
-    /// Counts the call, reads its body, waits for nothing else, and carries it out.
+    /// Counts the call, reads its body, and carries it out; answers at once if all turns are taken.
     pub(super) async fn run(self, mut request: Request, next: Next) -> Response {
         let grant = bearer(&self.gate, request.headers()).ok().flatten();
         let mut asker = request
@@ -113,7 +113,7 @@ impl Calls {
     }
 }
 
-/// A whole body, or why there is none.
+/// Reads a whole body.
 async fn whole(body: Body, max_body: usize) -> Result<Body, Refused> {
     let Ok(read) = timeout(BODY_TIMEOUT, to_bytes(body, max_body)).await else {
         return Err(too_slow());
@@ -132,7 +132,7 @@ async fn whole(body: Body, max_body: usize) -> Result<Body, Refused> {
     })
 }
 
-/// The body did not come in time.
+/// The refusal of a body that did not arrive in time.
 pub(super) fn too_slow() -> Refused {
     let detail = format!("the body has to come within {} s", BODY_TIMEOUT.as_secs());
     Refused::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
@@ -144,8 +144,8 @@ fn busy() -> Response {
     ([(header::RETRY_AFTER, "1")], refused).into_response()
 }
 
-/// By what a caller is counted: its session or subject where it shows a valid token. Callers without
-/// one are counted apart from these, by their user at a Unix socket, else by their address.
+/// The key by which a caller is counted: the session or subject of a valid token. Callers without a
+/// token are counted separately, by their user at a Unix socket, else by their address.
 pub(super) fn rate_key(asker: &Asker, grant: Option<&Grant>) -> RateKey {
     if let Some(grant) = grant {
         let session = grant.root.as_ref().or(grant.session.as_ref());
@@ -166,7 +166,7 @@ pub(super) fn rate_key(asker: &Asker, grant: Option<&Grant>) -> RateKey {
     }
 }
 
-/// Counts one call; `Err` has the answer where the caller is over its limit, after a while.
+/// Counts one call; `Err` has the answer if the caller is over its limit, after a delay.
 pub(super) async fn within(
     gate: &Gate,
     rates: &Arc<CallerRates>,
@@ -188,7 +188,8 @@ pub(super) async fn within(
     Err(([(header::RETRY_AFTER, "5")], refused).into_response())
 }
 
-/// Counts a call whose credential is in its body: a valid one apart from calls without one.
+/// Counts a call whose credential is in its body: calls with a valid credential are counted
+/// separately.
 pub(super) async fn call_within(
     gate: &Gate,
     asker: &Asker,
@@ -198,7 +199,7 @@ pub(super) async fn call_within(
     within(gate, &rates, RateKind::Admin).await
 }
 
-/// Counts a session that is to be started.
+/// Counts a session before its start.
 pub(super) async fn session_within(
     gate: &Gate,
     asker: &Asker,

@@ -1,8 +1,8 @@
-//! `/v1/contained`: what `tidegate doctor --report` found in the place of an agent.
+//! `/v1/contained`: the results of `tidegate doctor --report` in the environment of an agent.
 //!
-//! The gate itself stands outside of the agent's confinement and cannot probe it. A report needs a
-//! token that the operator makes at the control socket. A report that comes from inside the agent's
-//! place may still be false: it can raise an alert, but never justify a permission.
+//! The gate runs outside of the agent's confinement and cannot probe it. A report needs a token
+//! that the operator makes at the control socket. A report from inside the agent's environment may
+//! be false: it can raise an alert, but never justify a permission.
 
 use std::sync::Arc;
 
@@ -23,12 +23,12 @@ use super::Door;
 use super::body::{Calls, bearer_token};
 use super::sessions::{Refused, control_only};
 
-/// Bytes of a report.
+/// The longest report, in bytes.
 const BODY_SIZE: usize = 4 * 1024;
-/// How long a token holds, by itself and at most.
+/// The default and the maximum lifetime of a token, in seconds.
 const TOKEN_LIFETIME: u32 = 15 * 60;
 const MAX_TOKEN_LIFETIME: u32 = 7 * 24 * 3600;
-/// Reports that one token allows at most.
+/// Reports of one token, at most.
 const MAX_REPORTS: u32 = 10_000;
 
 /// The routes.
@@ -43,7 +43,7 @@ pub(super) fn routes(gate: &Arc<Gate>) -> Router {
         .with_state(gate.clone())
 }
 
-/// By probe: whether it stayed inside. What is left out was not probed.
+/// For each probe, whether the probe stayed inside. An absent probe was not run.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Report {
@@ -101,13 +101,13 @@ async fn contained(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What a token for reports should be.
+/// A request for a report token.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenRequest {
-    /// Seconds for which it holds.
+    /// The lifetime in seconds.
     lifetime: Option<u32>,
-    /// Reports for which it is good; one if not given.
+    /// The number of reports; 1 by default.
     reports: Option<u32>,
 }
 

@@ -1,5 +1,5 @@
-//! `POST /v1/sessions/exchange`: a token of an issuer, or of a session, for a session token (RFC
-//! 8693). What is presented proves itself, so both doors take it.
+//! `POST /v1/sessions/exchange`: exchanges a token of an issuer or of a session for a session token
+//! (RFC 8693). The token is its own evidence, so every listener accepts it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::record::Asker;
 use super::body::{Calls, call_within, session_within};
 use super::sessions::Refused;
 
-/// Bytes of a form.
+/// The longest form, in bytes.
 const BODY_SIZE: usize = 64 * 1024;
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -38,7 +38,7 @@ pub(super) fn routes(gate: &Arc<Gate>) -> Router {
         .with_state(gate.clone())
 }
 
-/// The form. What it does not know could be meant to restrict, so it is refused.
+/// The form. An unknown field could be meant to restrict, so the form is refused.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
@@ -46,9 +46,9 @@ struct Asked {
     subject_token: String,
     subject_token_type: String,
     requested_token_type: Option<String>,
-    /// Categories, or `category:action`: what the session reaches at most.
+    /// Categories, or `category:action`: the limits of the session.
     scope: Option<String>,
-    /// A tier that it is no looser than.
+    /// A tier that limits the session.
     tier: Option<String>,
     session: Option<String>,
     agent: Option<String>,
@@ -73,7 +73,7 @@ struct Granted {
     trust: &'static str,
 }
 
-/// No, as RFC 6749 section 5.2 has it.
+/// An error response (RFC 6749, section 5.2).
 struct Problem {
     status: StatusCode,
     error: &'static str,
@@ -138,7 +138,7 @@ async fn exchange(
     Ok(granted(started, asked.scope, now))
 }
 
-/// The form, and what its token grants.
+/// Reads the form, and verifies its token.
 async fn presented(
     gate: &Gate,
     form: Result<Form<Asked>, FormRejection>,

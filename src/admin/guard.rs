@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::Admin;
 
-/// Refuses what does not come from a tool on its own account: a `Host` that a name server could
-/// have been made to point here (DNS rebinding), a foreign `Origin`, anything but reading, and
-/// writing in a form that a page could not send unasked.
+/// Refuses requests that a browser page could send: a `Host` that a DNS server could have pointed
+/// here (DNS rebinding), a foreign `Origin`, a method besides GET, HEAD and POST, and a body type
+/// that needs no CORS preflight.
 pub(super) async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
     let names = admin
         .gate
@@ -56,8 +56,8 @@ fn check(
     Ok(())
 }
 
-/// Whether a body is JSON, which no page sends without being allowed to, or the form of RFC 8693,
-/// whose route takes only what proves itself.
+/// Whether the body is JSON, which a page cannot send without a CORS preflight, or the form of RFC
+/// 8693, whose route accepts only requests with evidence.
 fn is_for_programs(headers: &HeaderMap) -> bool {
     let kind = only(headers, header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
@@ -65,7 +65,7 @@ fn is_for_programs(headers: &HeaderMap) -> bool {
         || kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-/// The value of a field that is there once.
+/// The value of a field that occurs once.
 fn only(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;

@@ -1,6 +1,6 @@
-//! `POST /v1/hooks/claude-code`: what the hooks of Claude Code, Codex, Gemini CLI and opencode tell of
-//! their sessions and tool calls, and what the agent is told back: which of its flows were refused, and
-//! that it is policy.
+//! `POST /v1/hooks/claude-code`: receives reports of the hooks of Claude Code, Codex, Gemini CLI
+//! and opencode on their sessions and tool calls. The answer lists the refused flows of the agent,
+//! and names the policy as the reason.
 //!
 //! A report only labels records. Its sender shows the token of the session, or connects to the
 //! control socket. A report is the agent's own (`tidegate.call.trust` is `verified`) in two cases:
@@ -42,9 +42,9 @@ use super::listener::Ends;
 use super::sessions::{Refused, bearer, descends, speaks_for};
 use report::{EventKind, Report, wrong};
 
-/// Bytes of a report: what a tool answered comes along, and is not looked at.
+/// The longest report, in bytes. A report includes the answer of the tool, which the gate ignores.
 const MAX_REPORT: usize = 16 * 1024 * 1024;
-/// Bytes that are read at once.
+/// The bytes read at once.
 const READ_SIZE: usize = 64 * 1024;
 
 /// The routes of the hooks.
@@ -59,21 +59,21 @@ pub(super) fn routes(gate: &Arc<Gate>) -> Router {
         .with_state(gate.clone())
 }
 
-/// Who reports: the session, and how far the report is trusted.
+/// The sender of a report: its session, and the trust in the report.
 struct Reporter {
     grant: Arc<Grant>,
     trust: Trust,
     asker: Asker,
-    /// When the process of the hook began, where that is known.
+    /// The start time of the hook's process, if known.
     hook_began: Option<u64>,
-    /// Whether it reports at the control socket: no launcher started its agent.
+    /// Whether the report came by the control socket: no launcher started the agent.
     by_control: bool,
-    /// The process that started the hook, where a launcher of this gate started its agent and the
-    /// report may be of another process.
+    /// The process that started the hook, if a launcher of this gate started the agent and the
+    /// report may come from another process.
     above: Option<u32>,
 }
 
-/// The report is the body.
+/// Takes the report from the request body.
 async fn posted(
     State(gate): State<Arc<Gate>>,
     Extension(door): Extension<Door>,
@@ -112,7 +112,7 @@ async fn posted(
     Ok(Json(take(&gate, &reporter, &report).await?).into_response())
 }
 
-/// The report is on the standard input of the hook that asks.
+/// Takes the report from the standard input of the hook process that sends the request.
 async fn on_stdin(
     State(gate): State<Arc<Gate>>,
     Extension(asker): Extension<Asker>,
@@ -145,15 +145,16 @@ fn no_token() -> Refused {
     Refused::new(StatusCode::UNAUTHORIZED, "identity_required", detail)
 }
 
-/// The command of the hook reads its input itself then, and posts it.
+/// The answer if the gate cannot read the input: the hook command then reads and posts the report
+/// itself.
 fn not_readable() -> Refused {
     let detail = "the standard input of this hook is not an end of a pair of sockets that the agent \
                   of this gate made: post the report as the body";
     Refused::new(StatusCode::CONFLICT, "not_readable", detail)
 }
 
-/// The grant of a session that was registered at the control socket. Its token is for commands; a
-/// caller of the control socket speaks for the agent.
+/// The grant of a session that was registered at the control socket. The token of the session is
+/// for commands; a client of the control socket acts for the agent.
 fn registered(gate: &Gate, session: &str) -> Result<Arc<Grant>, Refused> {
     let snapshot = gate.snapshot.load();
     let live = snapshot.identity.sessions().live(session);
@@ -172,8 +173,8 @@ fn agent_of(gate: &Gate, grant: &Grant) -> Option<AgentProcess> {
     snapshot.identity.sessions().agent_of(grant.root.as_ref()?)
 }
 
-/// Memory for a report: it counts as its session's, so that one session does not hold what others
-/// need.
+/// The memory for a report, counted for its session, so that one session does not use up the memory
+/// of others.
 fn room(gate: &Gate, grant: Option<&Grant>) -> Hold {
     let session = grant.map(|grant| {
         let session = grant.root.clone().or_else(|| grant.session.clone());
@@ -225,7 +226,7 @@ async fn whole_input(
     }
 }
 
-/// Takes up a report when it stands in the log; the answer for the agent.
+/// Applies a report after it is written to the log; returns the answer for the agent.
 async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value, Refused> {
     let snapshot = gate.snapshot.load_full();
     let sessions = snapshot.identity.sessions();
@@ -291,7 +292,7 @@ async fn take(gate: &Gate, reporter: &Reporter, report: &Report) -> Result<Value
     }
 }
 
-/// Ends a call; what is to be told of it.
+/// Ends a call; returns the refused flows to report.
 fn close(
     sessions: &Sessions,
     root: &str,
@@ -313,7 +314,7 @@ async fn register(sessions: Arc<Sessions>, session: Arc<str>, hook: u32) {
     let _ = tokio::task::spawn_blocking(search).await;
 }
 
-/// The call that a report is about, where its tool reaches the network.
+/// The call in a report, if its tool reaches the network.
 fn tool_call(report: &Report, trust: Trust) -> Option<(Arc<str>, ToolCall)> {
     report.place()?;
     let shared = |text: &Option<String>| text.as_deref().map(Arc::from);
@@ -329,8 +330,8 @@ fn tool_call(report: &Report, trust: Trust) -> Option<(Arc<str>, ToolCall)> {
     Some((call.key()?.into(), call))
 }
 
-/// Notes the permission mode. Where the agent itself can be told from its commands, its commands do
-/// not say its mode.
+/// Saves the permission mode. If the gate can distinguish the agent from its commands, a command's
+/// report cannot set the mode.
 fn note_mode(sessions: &Sessions, reporter: &Reporter, report: &Report) {
     let agent = (reporter.grant.root.as_deref()).and_then(|root| sessions.agent_of(root));
     let believed = reporter.trust == Trust::Verified || agent.is_none();

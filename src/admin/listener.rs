@@ -1,4 +1,4 @@
-//! TCP or a Unix socket, accepted alike.
+//! The listeners of the admin interface: TCP, TLS or a Unix socket.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,15 +12,15 @@ use tokio::time::sleep;
 
 use crate::tls::ServerStream;
 
-/// Rest after an accept that failed: out of descriptors, mostly.
+/// The pause after a failed accept; the usual cause is a lack of descriptors.
 const REST: Duration = Duration::from_millis(100);
 
-/// Where operators connect.
+/// A listener of the admin interface.
 #[derive(Debug)]
 pub enum AdminListener {
     /// TCP; keep it on loopback.
     Tcp(TcpListener),
-    /// TCP on which TLS is spoken, for other hosts.
+    /// TCP with TLS, for other hosts.
     Tls(TcpListener),
     /// A socket in the file system.
     Unix(UnixListener),
@@ -33,7 +33,7 @@ pub(super) struct Peer {
     pub(super) address: Option<IpAddr>,
     /// The user of a process that connected to a Unix socket (`SO_PEERCRED`).
     pub(super) uid: Option<u32>,
-    /// That process.
+    /// The process that connected to a Unix socket.
     pub(super) pid: Option<u32>,
 }
 
@@ -57,7 +57,7 @@ impl Peer {
 }
 
 impl AdminListener {
-    /// The next connection; failures are waited out.
+    /// Accepts the next connection; after a failure, waits and tries again.
     pub(super) async fn accept(&mut self) -> (Connection, Peer) {
         loop {
             let accepted = match self {
@@ -89,12 +89,12 @@ pub(super) enum Connection {
     Unix(UnixStream),
 }
 
-/// The two ends of a TCP connection, to look its process up by; `None` for a Unix socket.
+/// The two addresses of a TCP connection, to find its process; `None` for a Unix socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends(pub(super) Option<(SocketAddr, SocketAddr)>);
 
 impl Connection {
-    /// Its two ends.
+    /// The two addresses of the connection.
     pub(super) fn ends(&self) -> Ends {
         let Self::Tcp(stream) = self else {
             return Ends(None);

@@ -1,13 +1,14 @@
-//! Health, metrics, the policy's state and sessions, for operators, their monitoring and agents.
+//! The admin interface: health, metrics, policy state and sessions, for operators, monitoring and
+//! agents.
 //!
-//! There are three doors. The admin listener answers reads, and takes calls that show a session
-//! token. The control socket, which only its owner can open, also starts and revokes sessions. The
-//! admin listener for other hosts speaks TLS and does least. A page in a browser cannot read any of
-//! them: `Host` has to be an address, `localhost` or a configured name, and a foreign `Origin` is
-//! refused.
+//! There are three doors. The admin listener answers reads, and accepts calls with a session token.
+//! The control socket, which only its owner can open, also starts and revokes sessions. The admin
+//! listener for other hosts speaks TLS and offers the fewest calls. A page in a browser cannot read
+//! any of them: `Host` must be an address, `localhost` or a configured name, and a foreign `Origin`
+//! is refused.
 //!
-//! A request goes: a place among the connections (`room`), `Host` and method (`guard`), for a
-//! change its rate and its whole body (`body`), then the call itself.
+//! The steps of a request: a place among the connections (`room`), the checks of `Host` and method
+//! (`guard`), for a change its rate and its whole body (`body`), then the call.
 
 mod approvals;
 mod authority;
@@ -52,37 +53,37 @@ pub use remote::Remote;
 use listener::{Connection, Peer};
 use room::{Paced, Place, Room};
 
-/// How long to wait until a connection can make room for the next one.
+/// The interval between attempts to make room for a connection.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
-/// Time for a request head.
+/// The time limit for a request head.
 const HEAD: Duration = Duration::from_secs(5);
-/// Time a connection may last in all; a scraper opens another.
+/// The maximum duration of a connection; a scraper opens a new one.
 const LIFE: Duration = Duration::from_mins(5);
-/// Bytes of a request head, and fields in it.
+/// The longest request head in bytes, and its maximum number of fields.
 const HEAD_SIZE: usize = 16 * 1024;
 const HEAD_COUNT: usize = 64;
-/// Time for answers under way at the end.
+/// The time limit for unfinished answers at shutdown.
 const END: Duration = Duration::from_secs(1);
 
-/// What the admin listener shows.
+/// The state served by an admin listener.
 #[derive(Clone)]
 pub struct Admin {
     /// `GET /metrics`.
     pub metrics: Metrics,
-    /// Asked anew for every `GET /readyz` and `GET /v1/policy`.
+    /// Called for every `GET /readyz` and `GET /v1/policy`.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
-    /// Whose sessions are started and ended; `None`: it only reads.
+    /// The gate of the sessions; `None`: only reads are served.
     pub gate: Option<Arc<Gate>>,
-    /// The listener for other hosts, where this is it.
+    /// Set for the listener for other hosts.
     pub remote: Option<Remote>,
 }
 
-/// Where a client connected.
+/// The kind of listener that a client connected to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Door {
-    /// The admin listener: by default any process of this host can.
+    /// The admin listener: by default open to any process of this host.
     Admin,
-    /// The control socket: only processes of its owner, and root, can.
+    /// The control socket: open to processes of its owner, and root.
     Control,
     /// The admin listener for other hosts, over TLS.
     Remote,
@@ -94,26 +95,26 @@ impl fmt::Debug for Admin {
     }
 }
 
-/// How the gate is.
+/// The state of the gate.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Whether new flows are welcome.
+    /// Whether the gate accepts new flows.
     pub ready: bool,
-    /// Why they are not.
+    /// The reason if it does not.
     pub why_not: Option<String>,
     /// Whether shutdown has begun.
     pub draining: bool,
-    /// The digest of the policy that decides.
+    /// The digest of the policy in force.
     pub digest: Arc<str>,
-    /// Its generation.
+    /// The generation of the policy.
     pub generation: u64,
-    /// Whether newer files do not load.
+    /// Whether newer files failed to load.
     pub stale: bool,
-    /// Why they do not.
+    /// The error of that failure.
     pub error: Option<String>,
 }
 
-/// Answers until `stop` is cancelled; then lets answers under way end, for at most a second.
+/// Serves requests until `stop` is cancelled; then waits at most a second for unfinished answers.
 pub async fn serve(mut listener: AdminListener, door: Door, admin: Admin, stop: CancellationToken) {
     let remote = admin.remote.clone();
     let service = TowerToHyperService::new(routes(admin, door));
@@ -131,16 +132,16 @@ pub async fn serve(mut listener: AdminListener, door: Door, admin: Admin, stop: 
     let _ = timeout(END, tasks.wait()).await;
 }
 
-/// A connection that was accepted.
+/// An accepted connection.
 struct Arrived {
     peer: Peer,
     place: Place,
     room: Room,
-    /// The TLS that a client has to speak first.
+    /// The TLS handshake to perform first, for the listener for other hosts.
     remote: Option<Remote>,
 }
 
-/// The next connection, and its place.
+/// Accepts the next connection, and finds its place.
 async fn accept(
     listener: &mut AdminListener,
     room: &Room,
@@ -190,7 +191,7 @@ async fn converse(
     let mut shown = approvals::Shown::default();
     let connection = match (remote, connection) {
         (Some(remote), Connection::Tcp(socket)) => {
-            // It may make room for others from here on.
+            // From here on the connection may be closed to make room for others.
             seat.reads();
             let shaking = remote.shake(socket, (&mut asker, &mut shown));
             let Some(Some(stream)) = ended.run_until_cancelled(shaking).await else {
@@ -230,7 +231,7 @@ async fn converse(
     }
 }
 
-/// What changes something, or proves itself.
+/// The routes that change state or verify evidence.
 fn writes(gate: &Arc<Gate>) -> Router {
     sessions::routes(gate)
         .merge(exchange::routes(gate))
@@ -289,7 +290,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
 }
 
-/// What `GET /v1/policy` says.
+/// The answer to `GET /v1/policy`.
 #[derive(Serialize)]
 struct Policy {
     digest: Arc<str>,

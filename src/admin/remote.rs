@@ -1,8 +1,10 @@
-//! The admin listener for other hosts: TLS, and less than the one on this host.
+//! The admin listener for other hosts: with TLS, and with fewer calls than the listener of this
+//! host.
 //!
-//! Health and the exchange of tokens are open to any client that TLS lets in: an exchange shows its
-//! own evidence; and to reviewers, who show a certificate or an issuer's token. Metrics and the policy's
-//! state need a client certificate or the token of `token-file`. Nothing else is there.
+//! Health and the exchange of tokens are open to any client that TLS admits: an exchange carries
+//! its own evidence. Approvals are open to reviewers with a certificate or an issuer's token.
+//! Metrics and the policy's state need a client certificate or the token of `token-file`. There are
+//! no other calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,27 +25,27 @@ use crate::tls::ServerStream;
 use super::approvals::Shown;
 use super::body::bearer_token;
 
-/// Time for a handshake.
+/// The time limit of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The listener for other hosts, as it was bound.
+/// The listener for other hosts.
 #[derive(Clone, Debug)]
 pub struct Remote {
     /// The gate, whose present generation has the certificates.
     pub gate: Arc<Gate>,
-    /// What was written when it was bound.
+    /// The configuration at the time of binding.
     pub bound: Arc<AdminTls>,
 }
 
 impl Remote {
-    /// What is written now; as it was bound where it is no longer written.
+    /// The present configuration; that of the binding if the listener is no longer configured.
     fn written(&self) -> Arc<AdminTls> {
         let snapshot = self.gate.snapshot.load();
         let now = snapshot.admin_tls.as_ref();
         now.unwrap_or(&self.bound).clone()
     }
 
-    /// Shakes hands with a client; its certificate goes to `shown`, the name in it to `asker`.
+    /// Performs the TLS handshake. The client's certificate goes to `shown`, its name to `asker`.
     pub(super) async fn shake(
         &self,
         socket: TcpStream,
@@ -94,7 +96,7 @@ impl Remote {
     }
 }
 
-/// Lets only those read who show a certificate or the token.
+/// Allows reads only with a client certificate or the token.
 pub(super) async fn may_read(
     State(remote): State<Remote>,
     request: Request,

@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Peer;
 
-/// Connections at once.
+/// Connections at once, at most.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may not be ended in favour of another one.
+/// The age below which a connection is not closed to make room.
 const MIN_AGE: Duration = Duration::from_millis(20);
-/// How long a client may take to read an answer that does not fit into its socket.
+/// The time limit for a client to read an answer that does not fit into its socket buffer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Every connection of one listener.
@@ -36,22 +36,22 @@ struct Table {
     seats: HashMap<u64, Arc<Seat>>,
 }
 
-/// One connection, as the others see it.
+/// One connection in the table.
 #[derive(Debug)]
 pub(super) struct Seat {
     peer: Peer,
     accepted: Instant,
-    /// When it was accepted or began its last request, in steps of the table.
+    /// The step at which it was accepted or began its last request.
     since: AtomicU64,
-    /// Whether anything was read from it, or tried to be.
+    /// Whether a read was attempted.
     is_read: AtomicBool,
-    /// Requests that are being carried out.
+    /// The number of requests being carried out.
     busy: AtomicUsize,
-    /// Cancelled when it has to make room.
+    /// Cancelled when the connection has to make room.
     pub(super) ended: CancellationToken,
 }
 
-/// The place of a connection; given back when dropped.
+/// The place of a connection; released when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     room: Room,
@@ -59,12 +59,12 @@ pub(super) struct Place {
     pub(super) seat: Arc<Seat>,
 }
 
-/// A request that is being carried out; over when dropped.
+/// A request being carried out; finished when dropped.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Seat>);
 
 impl Room {
-    /// Takes a place; `None` where all are taken and none of them can be ended yet.
+    /// Takes a place; `None` if all are taken and no connection may be closed yet.
     pub(super) fn enter(&self, peer: Peer, now: Instant) -> Option<Place> {
         let mut table = self.table();
         if table.seats.len() >= MAX_CONNECTIONS {
@@ -88,7 +88,7 @@ impl Room {
         Some(Place { room, id, seat })
     }
 
-    /// Notes that a request began on a connection.
+    /// Counts the start of a request on a connection.
     pub(super) fn asked(&self, seat: &Seat) {
         let mut table = self.table();
         table.step += 1;
@@ -117,14 +117,14 @@ impl Table {
 }
 
 impl Peer {
-    /// Whose connection it is: an address, or a user of this host.
+    /// The owner of a connection: an address, or a user of this host.
     fn owner(self) -> (Option<std::net::IpAddr>, Option<u32>) {
         (self.address, self.uid)
     }
 }
 
 impl Seat {
-    /// Notes that the connection is read from.
+    /// Marks the connection as read.
     pub(super) fn reads(&self) {
         self.is_read.store(true, Ordering::Release);
     }
@@ -135,7 +135,7 @@ impl Seat {
             && now.saturating_duration_since(self.accepted) >= MIN_AGE
     }
 
-    /// Keeps the connection until what it asked for is done.
+    /// Keeps the connection open until the request is done.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::AcqRel);
         Busy(self.clone())
@@ -154,12 +154,12 @@ impl Drop for Place {
     }
 }
 
-/// A connection whose client has to read its answers in time.
+/// A connection with a time limit for the client to read answers.
 #[derive(Debug)]
 pub(super) struct Paced<S> {
     inner: S,
     seat: Arc<Seat>,
-    /// Runs while an answer waits for its client.
+    /// Runs while an answer waits for the client to read.
     waits: Option<Pin<Box<Sleep>>>,
 }
 
@@ -215,7 +215,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         match Pin::new(&mut this.inner).poll_flush(context) {
             Poll::Pending => this.wait(context),
             ready @ Poll::Ready(_) => {
-                // All of the answer is on its way.
+                // The whole answer is sent.
                 this.waits = None;
                 ready
             }

@@ -1,9 +1,9 @@
-//! `/v1/sessions`: starting sessions, narrowing them, ending and revoking them.
+//! `/v1/sessions`: starts, narrows, ends and revokes sessions.
 //!
-//! At the control socket, whose mode lets in its owner alone, sessions are started and any session is
-//! revoked. At the admin listener, which every process of this host can reach, the holder of a session
-//! token starts a child session with less than its own has, or ends its own session. Each change is on
-//! record with who asked for it.
+//! At the control socket, which only its owner can open, clients start sessions and revoke any
+//! session. At the admin listener, which every process of this host can reach, the holder of a
+//! session token starts a narrower child session, or ends its own session. Each change is recorded
+//! with its asker.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::record::{Asker, RecordUnavailable};
 use super::Door;
 use super::body::{Calls, bearer_token, session_within};
 
-/// Bytes of a call.
+/// The longest body of a call, in bytes.
 const BODY_SIZE: usize = 64 * 1024;
 
 /// The routes below `/v1/sessions`.
@@ -38,7 +38,7 @@ pub(super) fn routes(gate: &Arc<Gate>) -> Router {
         .with_state(gate.clone())
 }
 
-/// Why nothing was done.
+/// The refusal of a call.
 #[derive(Debug)]
 pub(super) struct Refused {
     status: StatusCode,
@@ -47,7 +47,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// Says no with a word for programs and a sentence for people.
+    /// Creates a refusal with a word for programs and a sentence for people.
     pub(super) fn new(status: StatusCode, error: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -102,7 +102,7 @@ impl From<RevokeError> for Refused {
     }
 }
 
-/// The session whose token stands in `Authorization: Bearer`; `None` where there is none.
+/// The session of the token in `Authorization: Bearer`; `None` without a token.
 pub(super) fn bearer(gate: &Gate, headers: &HeaderMap) -> Result<Option<Arc<Grant>>, Refused> {
     if !headers.contains_key(header::AUTHORIZATION) {
         return Ok(None);
@@ -148,7 +148,7 @@ pub(super) fn control_only(what: &str) -> Refused {
     )
 }
 
-/// What is revoked.
+/// The body of a revocation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Revoke {
@@ -165,12 +165,13 @@ async fn revoke(
     if door != Door::Control {
         return Err(control_only("something is revoked"));
     }
-    // Writing may wait for a disk.
+    // Writing may block on the disk.
     let done = tokio::task::spawn_blocking(move || gate.revoke_by_name(&revoke.name, &asker)).await;
     ended(done.unwrap_or_else(|_| Err(RevokeError::Name).into())).await
 }
 
-/// The answer to an end, when its event is written. An end holds even if it cannot be recorded.
+/// Waits until the event of an end is written, and answers. The end holds even if it cannot be
+/// recorded.
 async fn ended(end: EndedSession) -> Result<StatusCode, Refused> {
     if let Some(event) = end.event {
         event.written().await?;
@@ -179,12 +180,12 @@ async fn ended(end: EndedSession) -> Result<StatusCode, Refused> {
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What is ended.
+/// The body of a call that ends a session.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct End {
-    /// A session that may come back: the one of the token, or one that descends from it. None: the
-    /// one of the token, for good.
+    /// A session that may resume: the token's own, or one that descends from it. `None`: the
+    /// token's own session, which ends for good.
     session: Option<String>,
 }
 
@@ -203,7 +204,7 @@ async fn end(
         (Some(_), None) => {}
         (None, _) => return Err(control_only("a session is ended")),
     }
-    // Writing may wait for a disk.
+    // Writing may block on the disk.
     let done = tokio::task::spawn_blocking(move || match (grant, named) {
         (_, Some(named)) => gate.finish_session(&named, "it ended", &asker),
         (Some(grant), None) => gate.end_session(&grant, "it ended", &asker),
@@ -213,7 +214,7 @@ async fn end(
     ended(done.unwrap_or_else(|_| Err(RevokeError::Name).into())).await
 }
 
-/// As [`descends`], for a session that begins: it may be new, or one that the agent takes up again.
+/// Like [`descends`], for a session that begins: it may be new, or one that the agent resumes.
 pub(super) fn speaks_for(gate: &Gate, grant: &Grant, session: &str) -> Result<(), Refused> {
     let snapshot = gate.snapshot.load();
     let sessions = snapshot.identity.sessions();
@@ -226,7 +227,7 @@ pub(super) fn speaks_for(gate: &Gate, grant: &Grant, session: &str) -> Result<()
     descends(gate, grant, session)
 }
 
-/// Whether a text is such as agents name their sessions: a UUID, or opencode's `ses_…`.
+/// Whether a text has the form of an agent's session id: a UUID, or opencode's `ses_…`.
 fn is_id_of_agent(text: &str) -> bool {
     let of_opencode = text.strip_prefix("ses_").is_some_and(|rest| {
         (8..=64).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -234,13 +235,13 @@ fn is_id_of_agent(text: &str) -> bool {
     of_opencode || uuid::Uuid::try_parse(text).is_ok()
 }
 
-/// A token speaks for its own session and for those that descend from it; one that was made for a
-/// command speaks for no agent.
+/// Allows a token to act for its own session and for sessions that descend from it. A token made
+/// for a command acts for no agent.
 pub(super) fn descends(gate: &Gate, grant: &Grant, session: &str) -> Result<(), Refused> {
     let snapshot = gate.snapshot.load();
     let sessions = snapshot.identity.sessions();
     let root = sessions.live(session).and_then(|live| live.root);
-    // A child may have chosen a name that another session has now.
+    // A child may have chosen an id that another session has now.
     let own = grant.session.as_deref() == Some(session) && (root.is_none() || root == grant.root);
     let named = (grant.root.as_deref()).is_some_and(|root| sessions.has_id(root, session));
     let child = (named || root.is_some() && root == grant.root) && grant.is_root();

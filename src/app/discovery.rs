@@ -2,9 +2,9 @@
 //!
 //! `--config FILE`, else `$TIDEGATE_CONFIG`, else `/etc/tidegate/tidegate.toml`, else
 //! `$XDG_CONFIG_HOME/tidegate/tidegate.toml` (`~/.config` without the variable), else the built-in
-//! A file of the user never replaces an unreadable file of the machine: a file that exists but
-//! cannot be read is an error. A file of the working copy is never used: its author does not decide
-//! what the working copy may reach.
+//! policy. A file of the user never replaces an unreadable file of the machine: a file that exists
+//! but cannot be read is an error. A file of the working copy is never used: its author does not
+//! decide what the working copy may reach.
 //!
 //! `--config` and the variable come before `/etc` because a person who may start `tidegate` may
 //! start any other program as well. The order keeps the operator's file from being replaced by

@@ -1,4 +1,4 @@
-//! Whether the policy is a wall or advice to its callers: a process of the gate's own user can
+//! Detects that the policy is only advice to some callers: a process of the gate's own user can
 //! change the policy's files, end the gate and read its memory.
 
 use std::net::SocketAddr;
@@ -13,15 +13,15 @@ use crate::record::Event;
 
 use super::Gate;
 
-/// The least time between two looks: the system lists all connections for each.
+/// The minimum time between two looks: the system lists all connections for each look.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is known of callers that are the gate's own user.
+/// The state of the search for callers with the gate's own user.
 #[derive(Debug, Default)]
 pub struct Advisory {
-    /// Whether callers are looked at: a policy that is fixed is no advice.
+    /// Whether to look at callers: a gate with a fixed policy does not look.
     watched: AtomicBool,
-    /// Whether it was said that the policy is advice.
+    /// Whether the advice was reported.
     told: AtomicBool,
     looked: Mutex<Option<Instant>>,
 }
@@ -47,8 +47,8 @@ impl Advisory {
 }
 
 impl Gate {
-    /// Says that the policy is advice to some of its callers, and why: once, in the record, in the
-    /// metrics and in the log.
+    /// Reports once, in record, metrics and log, that the policy is advice to some callers, and
+    /// why.
     pub fn policy_is_advisory(&self, why: &str) {
         if self.advisory.told.swap(true, Ordering::AcqRel) {
             return;
@@ -59,14 +59,14 @@ impl Gate {
         tracing::warn!("the policy is advice only: {why}");
     }
 
-    /// Whether to look at a client: it is on this host, and the last look was a second ago. At most
-    /// one look a second is due, until there was a caller who is the gate's own user.
+    /// Whether to look at a client: it is on this host, and the last look was at least a second
+    /// ago. No look is due after a caller with the gate's own user was found.
     pub fn is_look_due(&self, client: SocketAddr, local: SocketAddr) -> bool {
         let here = client.ip().is_loopback() || client.ip() == local.ip();
         here && self.advisory.is_due(self.clock.instant())
     }
 
-    /// Looks whether a client on this host is the gate's own user. Reads `/proc`.
+    /// Checks whether a client on this host is the gate's own user. Reads `/proc`.
     pub fn look_at_caller(&self, client: SocketAddr, local: SocketAddr) {
         let own = geteuid().as_raw();
         if client_user(client, local) == Some(own) {

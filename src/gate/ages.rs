@@ -1,4 +1,4 @@
-//! When versions of packages were published, as their registries told in this generation.
+//! Publication times of package versions, as reported by their registries in this generation.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,20 +8,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::name::Target;
 
-/// How many times are kept.
+/// The number of times kept.
 const MOST: usize = 8192;
-/// How many documents are fetched at once, of all registries: a document may be long.
+/// Documents fetched at once, from all registries: a document may be long.
 const MAX_FETCHES: usize = 8;
-/// How many of them of one registry: a slow one leaves turns to the others.
+/// Documents fetched at once from one registry, so that a slow registry does not block the others.
 const MAX_FETCHES_PER_REGISTRY: usize = 2;
 
-/// Times that were told, oldest answer first to go.
+/// Reported times; the oldest report is dropped first.
 #[derive(Debug)]
 pub struct Ages {
     told: Mutex<Told>,
-    /// Each fetch holds one.
+    /// One permit for each fetch.
     turns: Semaphore,
-    /// Each fetch holds one of its registry. Registries that nothing is fetched from are forgotten.
+    /// One permit for each fetch of a registry. A registry without a fetch has no entry.
     registries: Mutex<HashMap<Target, Arc<Semaphore>>>,
 }
 
@@ -51,10 +51,11 @@ impl Default for Ages {
 impl Ages {
     /// Waits for the right to fetch a document of a registry; the caller bounds the time.
     ///
-    /// Returns `None` only where the gate ends.
+    /// Returns `None` only if the gate ends.
     pub async fn turn(&self, registry: &Target) -> Option<Turn<'_>> {
         let own = self.turns_of(registry);
-        // The registry's first: a fetch that waits for a slow registry holds no turn of the others.
+        // The registry's permit first: a fetch that waits for a slow registry holds no permit of
+        // the others.
         let registry = own.acquire_owned().await.ok()?;
         Some(Turn {
             _all: self.turns.acquire().await.ok()?,
@@ -75,13 +76,13 @@ impl Ages {
             .clone()
     }
 
-    /// What was told of a version.
+    /// The reported time of a version.
     pub fn get(&self, version: &str) -> Option<Timestamp> {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.times.get(version).copied()
     }
 
-    /// Keeps what was told; it does not change.
+    /// Keeps a reported time.
     pub fn put(&self, version: &str, time: Timestamp) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.times.insert(version.into(), time).is_some() {
@@ -119,7 +120,7 @@ mod tests {
         );
     }
 
-    /// Whether a future is not done at its first poll.
+    /// Whether a future is pending at its first poll.
     fn futures_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         future.poll(&mut context).is_pending()

@@ -8,11 +8,11 @@ use crate::identity::{Deciding, FetchEnd, Journal, OpenFetch, OwnFetch, Refusing
 use crate::policy::{Action, Basis, Category, Mode};
 use crate::record::{Blame, CloseFacts, End, FlowFacts, Outcome, Permit, Recorder};
 
-/// Who asks, as records say it.
+/// The caller of these flows in the records.
 const USER: &str = "tidegate";
 const CHANNEL: &str = "gate";
 
-/// Writes the fetches of one generation.
+/// Records the fetches of one generation.
 #[derive(Clone, Debug)]
 pub(super) struct Fetches {
     pub(super) recorder: Recorder,
@@ -20,7 +20,7 @@ pub(super) struct Fetches {
     pub(super) generation: u64,
 }
 
-/// A fetch that was let pass; dropped without an end, it was cancelled.
+/// A permitted fetch. Dropped without an end, it is recorded as cancelled.
 struct Open {
     facts: FlowFacts,
     permit: Option<Permit>,
@@ -82,7 +82,7 @@ impl Journal for Fetches {
                 "address_denied" => Outcome::Deny,
                 _ => Outcome::Error,
             };
-            // Nothing is answered to a client here: where the log fails, its health says so.
+            // No client waits for an answer: if the log fails, its health reports the failure.
             let _ = permit.refused(&facts).await;
         })
     }

@@ -1,15 +1,16 @@
-//! Memory for what is read before it may pass: bounded for each caller, and in all.
+//! The memory budget for bodies that are read before the decision: a limit for each caller, and for
+//! all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::identity::CallerKey;
 
-/// Bytes held for one caller, and for all of them.
+/// The bytes held for one caller, and for all callers, at most.
 const MOST_OF_CALLER: usize = 64 * 1024 * 1024;
 const MOST: usize = 256 * 1024 * 1024;
 
-/// How much is held.
+/// The memory held for each caller and in all.
 #[derive(Debug, Default)]
 pub struct Held(Mutex<Sums>);
 
@@ -19,7 +20,7 @@ struct Sums {
     callers: HashMap<CallerKey, usize>,
 }
 
-/// What one flow holds; given back when dropped.
+/// The memory held by one flow; released when dropped.
 #[derive(Debug)]
 pub struct Hold {
     held: Arc<Held>,
@@ -28,7 +29,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Holds nothing yet.
+    /// A hold of zero bytes.
     pub fn new(held: &Arc<Held>, caller: CallerKey) -> Self {
         Self {
             held: held.clone(),
@@ -37,12 +38,12 @@ impl Hold {
         }
     }
 
-    /// Bytes that are held.
+    /// The bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes room for more; `false` where there is none.
+    /// Reserves more bytes; `false` if the budget is exhausted.
     #[must_use]
     pub fn grow(&mut self, more: usize) -> bool {
         let mut sums = self.held.sums();

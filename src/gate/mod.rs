@@ -1,4 +1,4 @@
-//! The running whole: what every flow needs, held in one place. No logic.
+//! The state of a running gate: everything that flows share. No logic.
 
 mod advisory;
 mod ages;
@@ -43,10 +43,10 @@ pub use start::{
     EndedSession, Ground, StartError, Started, Wish, Workplace, by_hand, session_facts,
 };
 
-/// The running whole.
+/// A running gate.
 #[derive(Debug)]
 pub struct Gate {
-    /// The generation that new flows begin with.
+    /// The generation of new flows.
     pub snapshot: ArcSwap<Snapshot>,
     /// The decision log.
     pub recorder: Recorder,
@@ -54,25 +54,25 @@ pub struct Gate {
     pub metrics: Metrics,
     /// Open flows.
     pub flows: Flows,
-    /// Bodies that are read before they may pass.
+    /// The memory of bodies that are read before the decision.
     pub held: Arc<Held>,
-    /// How often callers may do what costs others something.
+    /// The rate limits of callers.
     pub rates: Rates,
     /// Requests for approval.
     pub requests: approvals::Requests,
-    /// Tokens for reports of a doctor.
+    /// Tokens for the reports of a doctor.
     pub report_tokens: ReportTokens,
     /// Every task of the data path: drain waits for them.
     pub tasks: TaskTracker,
     /// Tasks beside the data path (admin, reload, sampling): they end after it.
     pub attendants: TaskTracker,
-    /// Cancelled when shutdown begins: nothing new is taken.
+    /// Cancelled when shutdown begins: no new flow is accepted.
     pub draining: CancellationToken,
-    /// Threads that read which branches are checked out.
+    /// Threads that read the checked-out branches.
     pub readers: Readers,
-    /// The one that tells time.
+    /// The clock.
     pub clock: Clock,
-    /// What `Via` calls this instance, so that a loop is seen.
+    /// The name of this instance in `Via`, for loop detection.
     pub pseudonym: Arc<str>,
     /// Whether the last reload failed, and its first finding.
     pub stale: ArcSwap<Option<Box<str>>>,
@@ -84,7 +84,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate with its first generation.
+    /// Creates a gate with its first generation.
     pub fn new(first: Snapshot, recorder: Recorder, metrics: Metrics, clock: Clock) -> Self {
         let generation = first.generation;
         let rates = Rates::new(&first.limits, &clock);
@@ -110,7 +110,7 @@ impl Gate {
         }
     }
 
-    /// The gate with a ledger, which was read to its end.
+    /// Adds the exceptions, whose ledger was read to its end.
     #[must_use]
     pub fn with_exceptions(self, exceptions: ExceptionKeeper) -> Self {
         Self { exceptions, ..self }
@@ -121,7 +121,7 @@ impl Gate {
         self.generation.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Revokes a token by its id, or a session by its own, and ends the open flows of it.
+    /// Revokes a token or a session by its id, and ends its open flows.
     pub fn revoke(&self, name: &str) -> Result<(), RevokeError> {
         let snapshot = self.snapshot.load_full();
         let identity = &snapshot.identity;
@@ -136,7 +136,7 @@ impl Gate {
         revoked
     }
 
-    /// Puts a new generation in force and ends the open flows that it no longer lets pass.
+    /// Puts a new generation in force, and ends the open flows that it no longer allows.
     pub fn adopt(&self, next: Snapshot) {
         let next = Arc::new(next);
         self.rates.adopt(&next.limits);
@@ -147,7 +147,7 @@ impl Gate {
     }
 }
 
-/// A name for this instance: the random end of a version 7 UUID.
+/// A name for this instance: the random part of a version 7 UUID.
 fn pseudonym() -> Arc<str> {
     let id = uuid::Uuid::now_v7().simple().to_string();
     format!("tidegate-{}", id.get(20..).unwrap_or(&id)).into()

@@ -1,9 +1,9 @@
-//! Programs that the gate starts are on record.
+//! Records the programs that the gate starts.
 
 use crate::dial::{ProgramEnd, ProgramStart, ProgramWitness};
 use crate::record::{Event, Recorder};
 
-/// Puts each start of a program, and each end, into the decision log.
+/// Writes each start and each end of a program to the decision log.
 #[derive(Debug)]
 pub struct ProgramRecord(pub Recorder);
 

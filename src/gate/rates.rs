@@ -1,8 +1,8 @@
-//! Rates: how often one caller may do what costs others something.
+//! Rate limits: how often one caller may do an operation that costs resources of others.
 //!
-//! Each caller has a bucket of each kind (GCRA, `governor`). A full bucket allows ten seconds' worth
-//! at once. The table of callers is bounded: idle callers are dropped, and while there is no room
-//! left new callers share one entry, so that a caller with many names gains nothing by them.
+//! Each caller has a bucket of each kind (GCRA, `governor`). A full bucket allows ten seconds'
+//! worth at once. The table of callers is bounded: idle callers are dropped. While the table is
+//! full, new callers share one entry, so that a caller gains nothing by using many names.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -21,31 +21,31 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::identity::{CallerKey, network_of};
 
-/// Seconds' worth that a full bucket allows at once.
+/// The seconds' worth of operations that a full bucket allows at once.
 const BURST_SECONDS: u32 = 10;
 /// Parts of the table, each with its own lock.
 const PARTS: usize = 16;
 /// Callers in one part of the table.
 const MAX_CALLERS_OF_PART: usize = 4096;
-/// A caller that did nothing for this long has full buckets again, and is dropped when room is needed.
+/// The idle time after which a caller has full buckets again and may be dropped from the table.
 const CALLER_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often one part of a full table is searched for idle callers.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an answer over the limit is held back.
+/// The delay of an answer over the limit.
 pub const RATE_LIMIT_DELAY: Duration = Duration::from_millis(250);
-/// Answers of one caller that are held back at once; more are answered immediately.
+/// Delayed answers of one caller at once; further answers are sent immediately.
 const MAX_DELAYED_OF_CALLER: usize = 8;
 
-/// What is limited.
+/// The kind of operation that is limited.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RateKind {
-    /// Connections on which something is asked (`limits.connection-rate`).
+    /// Connections with a request (`limits.connection-rate`).
     Connections,
-    /// Flows that are refused (`limits.refusal-rate`).
+    /// Refused flows (`limits.refusal-rate`).
     Refusals,
-    /// Sessions that are started (`limits.session-rate`).
+    /// Started sessions (`limits.session-rate`).
     Sessions,
-    /// Calls that change something at the admin listener (`limits.admin-rate`).
+    /// Calls that change state at the admin listener (`limits.admin-rate`).
     Admin,
 }
 
@@ -78,22 +78,22 @@ impl RateKind {
     }
 }
 
-/// The caller that a rate belongs to.
+/// The key of a caller's buckets.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum RateKey {
     /// A caller of a proxy listener.
     Caller(CallerKey),
-    /// A client address at a listener, where the caller is not identified.
+    /// A client address at a listener, for an unidentified caller.
     Address(IpAddr, SocketAddr),
-    /// A token for reports of a doctor, by its hash.
+    /// A token for the reports of a doctor, by its hash.
     ReportToken([u8; 32]),
     /// A user of this host, at a Unix socket.
     Uid(u32),
 }
 
 impl RateKey {
-    /// A caller at a listener. A caller that is only known by its address is counted by listener too,
-    /// and an IPv6 address by its /64.
+    /// The key of a caller at a listener. A caller identified only by its address is counted for
+    /// each listener, and an IPv6 address by its /64.
     pub fn of_caller(key: CallerKey, listener: SocketAddr) -> Self {
         match key {
             CallerKey::Address(address) => Self::of_address(address, listener),
@@ -101,13 +101,13 @@ impl RateKey {
         }
     }
 
-    /// A client at a listener, by its network.
+    /// The key of a client at a listener, by its network.
     pub fn of_address(address: IpAddr, listener: SocketAddr) -> Self {
         Self::Address(network_of(address), listener)
     }
 }
 
-/// The clock of the gate, as `governor` takes it.
+/// The gate's clock, in the form that `governor` needs.
 #[derive(Clone, Debug)]
 struct GateClock(Clock);
 
@@ -121,23 +121,23 @@ impl governor::clock::Clock for GateClock {
 
 type Bucket = RateLimiter<NotKeyed, InMemoryState, GateClock, NoOpMiddleware<Instant>>;
 
-/// The rates of one caller. Kept by its connections, so that counting takes no lock.
+/// The buckets of one caller. Connections keep a reference, so that counting takes no lock.
 #[derive(Debug)]
 pub struct CallerRates {
     buckets: [Bucket; 4],
     delayed: AtomicUsize,
-    /// When it was last looked up, in milliseconds since the table was made.
+    /// The last look-up, in milliseconds since the table was made.
     used: AtomicU64,
 }
 
 /// A caller is over its limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RateLimited {
-    /// What is limited.
+    /// The exceeded limit.
     pub kind: RateKind,
 }
 
-/// An answer that is held back; over when dropped.
+/// A delayed answer; the delay ends when dropped.
 #[derive(Debug)]
 pub struct Delay(Arc<CallerRates>);
 
@@ -162,7 +162,7 @@ impl CallerRates {
         }
     }
 
-    /// Counts one; `Err` where the caller is over the limit.
+    /// Counts one operation; `Err` if the caller is over the limit.
     pub fn take(&self, kind: RateKind) -> Result<(), RateLimited> {
         let [connections, refusals, sessions, admin] = &self.buckets;
         let bucket = match kind {
@@ -174,7 +174,7 @@ impl CallerRates {
         bucket.check().map_err(|_| RateLimited { kind })
     }
 
-    /// Takes a place among the answers that are held back; `None` where there are enough.
+    /// Takes a slot for a delayed answer; `None` if no slot is free.
     pub fn delay(self: &Arc<Self>) -> Option<Delay> {
         let delayed = self.delayed.fetch_add(1, Ordering::AcqRel);
         let delay = Delay(self.clone());
@@ -188,11 +188,11 @@ struct Part {
     swept: Duration,
 }
 
-/// The rates of every caller.
+/// The buckets of every caller.
 #[derive(Debug)]
 pub struct Rates {
     parts: [Mutex<Part>; PARTS],
-    /// For callers without room in the table.
+    /// The shared entry of callers without room in the table.
     shared: ArcSwap<CallerRates>,
     limits: ArcSwap<Limits>,
     clock: GateClock,
@@ -200,7 +200,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// No caller yet.
+    /// A table without callers.
     pub fn new(limits: &Limits, clock: &Clock) -> Self {
         let clock = GateClock(clock.clone());
         Self {
@@ -212,8 +212,8 @@ impl Rates {
         }
     }
 
-    /// Takes new limits. Where they differ, every caller begins with full buckets; connections keep
-    /// the buckets that they have.
+    /// Sets new limits. If they differ, every caller begins with full buckets; open connections
+    /// keep their old buckets.
     pub fn adopt(&self, limits: &Limits) {
         let before = self.limits.swap(Arc::new(limits.clone()));
         if RateKind::ALL
@@ -255,7 +255,7 @@ impl Rates {
 }
 
 impl Part {
-    /// Drops idle callers; whether there is room now.
+    /// Drops idle callers; returns whether there is room now.
     fn sweep(&mut self, now: Duration) -> bool {
         if now.saturating_sub(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;

@@ -1,7 +1,7 @@
-//! Tokens that let a doctor report whether the place it runs in is contained.
+//! Tokens for a doctor's reports on the containment of its environment.
 //!
-//! The operator makes them at the control socket. Each is good for a number of reports until it
-//! expires, and for nothing else. They are kept in memory: a restart ends them.
+//! The operator makes them at the control socket. Each allows a number of reports until it expires,
+//! and nothing else. The tokens are kept in memory: a restart invalidates them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,14 +12,14 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 
-/// Tokens at once; the one that ends first makes room.
+/// Tokens at once, at most; the token that expires first makes room.
 const MAX_TOKENS: usize = 256;
 /// Random bytes of a token.
 const TOKEN_SIZE: usize = 24;
-/// What a token begins with.
+/// The prefix of a token.
 const PREFIX: &str = "tgreport_";
 
-/// Tokens that were made and have not ended.
+/// Valid tokens.
 #[derive(Debug, Default)]
 pub struct ReportTokens(Mutex<HashMap<[u8; 32], Allowed>>);
 
@@ -30,7 +30,7 @@ struct Allowed {
 }
 
 impl ReportTokens {
-    /// Makes a token for so many reports. `None` if the system has no random bytes.
+    /// Makes a token for `reports` reports. `None` if the system has no random bytes.
     pub fn make(&self, lifetime: SignedDuration, reports: u32, now: Timestamp) -> Option<String> {
         let mut bytes = [0; TOKEN_SIZE];
         SystemRandom::new().fill(&mut bytes).ok()?;
@@ -48,7 +48,8 @@ impl ReportTokens {
         Some(token)
     }
 
-    /// The hash of a token that is good for a report; `None` where it is not. Takes none.
+    /// Returns the hash of a token that allows a report, without counting one; `None` if it allows
+    /// none.
     pub fn is_good(&self, token: &str, now: Timestamp) -> Option<[u8; 32]> {
         let hash = hash(token);
         let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +57,7 @@ impl ReportTokens {
         (allowed.expires > now && allowed.reports > 0).then_some(hash)
     }
 
-    /// Takes one report of a token; whether it was good for one.
+    /// Counts one report of a token; returns whether the token allowed it.
     pub fn take(&self, token: &str, now: Timestamp) -> bool {
         let hash = hash(token);
         let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,7 +73,7 @@ impl ReportTokens {
     }
 }
 
-/// Tokens are looked up by their hash: the time that takes tells nothing of a token.
+/// Tokens are looked up by their hash: the duration of a look-up reveals nothing about a token.
 fn hash(token: &str) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());

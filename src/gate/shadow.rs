@@ -1,4 +1,4 @@
-//! A policy that decides beside the one in force, without effect.
+//! The shadow policy, which decides beside the policy in force, without effect.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +10,7 @@ use crate::policy::{self, Catalogue, Policy};
 /// The longest file that is read, in bytes.
 const MAX_FILE: u64 = 64 << 20;
 
-/// A policy that decides beside the one in force: its verdicts are on record and counted, and
-/// nothing else depends on them.
+/// A shadow policy: its verdicts are recorded and counted, and nothing else depends on them.
 #[derive(Debug)]
 pub struct Shadow {
     /// The compiled policy.
@@ -25,10 +24,10 @@ impl Shadow {
     ///
     /// # Errors
     ///
-    /// Why there is none, for a person.
+    /// A description of the error, for a person.
     pub fn load(path: &Path, catalogue: &Catalogue) -> Result<Self, String> {
         let named = |why: String| format!("{}: {why}", path.display());
-        // A pipe or a device would be waited for.
+        // Opening a pipe or a device could block.
         let about = std::fs::metadata(path).map_err(|error| named(error.to_string()))?;
         if !about.is_file() || about.len() > MAX_FILE {
             return Err(named("no regular file of at most 64 MiB".to_owned()));

@@ -1,4 +1,4 @@
-//! Starting sessions: what a new token says, and that it never says more than what it came from.
+//! Starts sessions. The claims of a new token are never wider than their evidence.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::vcs::Head;
 
 use super::{Gate, Snapshot};
 
-/// What a new session should be. What is not said is not known, or as its parent has it.
+/// A request for a new session. An absent value is unknown, or inherited from the parent session.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Wish {
-    /// Its id; none: its parent's, or a new one.
+    /// The session id; by default that of the parent, or a new one.
     pub session: Option<String>,
     /// The agent: `claude-code` …
     pub agent: Option<String>,
@@ -43,37 +43,37 @@ pub struct Wish {
     pub channel: Option<String>,
     /// The process of the agent, where it is on this host.
     pub pid: Option<u32>,
-    /// Less than its repository has.
+    /// Restrictions beyond those of the repository.
     pub narrow: NarrowClaim,
-    /// Where its token may be used.
+    /// The address and listener at which the token may be used.
     pub bound: BoundClaim,
-    /// For how many seconds it holds; none: as long as tokens may.
+    /// The lifetime in seconds; by default the maximum of tokens.
     pub lifetime: Option<u64>,
-    /// The folder that it works in, for `[[workspace]]` and for what is checked out there.
+    /// The working folder, for `[[workspace]]` and for the checked-out branch.
     pub folder: Option<String>,
-    /// Whether `repository` was read from a working copy: then it is only asserted, with any evidence
-    /// for the session.
+    /// Whether `repository` was read from a working copy: then the repository is only asserted,
+    /// even if the session has evidence.
     pub working_copy: bool,
 }
 
-/// What the launcher of a command found out about the folder that the command works in.
+/// The launcher's findings about the folder that a command works in.
 #[derive(Clone, Debug, Default)]
 pub struct Workplace {
-    /// The repository that the folder is pinned to, and whether the pin is evidence.
+    /// The repository pinned to the folder, and whether the pin is evidence.
     pub pin: Option<(String, Trust)>,
-    /// Repositories that the folder may be of besides.
+    /// Other possible repositories of the folder.
     pub hints: Vec<String>,
 }
 
-/// How far a new session is believed.
+/// The evidence for a new session.
 #[derive(Clone, Copy, Debug)]
 pub enum Ground<'a> {
-    /// What a grant shows: it becomes a child, or an exchange, and no wider.
+    /// A grant: the new session is its child or an exchange, and no wider.
     Grant(&'a Arc<Grant>),
-    /// The launcher of the command shows the session. Which repository it is needs evidence: a
-    /// `[[workspace]]`, or a pin that is evidence.
+    /// The launcher of the command. The repository needs evidence of its own: a `[[workspace]]`, or
+    /// a pin that is evidence.
     Launcher(&'a Workplace),
-    /// A client of the control socket: believed as `identity.session.local` says.
+    /// A client of the control socket: trusted as `identity.session.local` sets it.
     Local,
 }
 
@@ -84,18 +84,18 @@ pub struct Started {
     pub session: String,
     /// Its token.
     pub token: String,
-    /// Until when the token holds.
+    /// The expiry of the token.
     pub expires: Timestamp,
-    /// The tier that it has, listeners apart.
+    /// The tier of the session, without the effect of listeners.
     pub tier: Arc<str>,
     /// Its repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
-    /// How far it is trusted: `verified` or `asserted`.
+    /// The trust in the session: `verified` or `asserted`.
     pub trust: &'static str,
-    /// How far its repository is trusted: `verified`, `asserted` or `none`.
+    /// The trust in the repository: `verified`, `asserted` or `none`.
     pub repository_trust: &'static str,
-    /// What says which repository it is.
+    /// The source of the repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository_basis: Option<&'static str>,
 }
@@ -103,26 +103,27 @@ pub struct Started {
 /// Why no session was started.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum StartError {
-    /// This gate verifies tokens of others and makes none.
+    /// This gate only verifies tokens; it has no signing key.
     #[error("this gate signs no tokens: give it `identity.session.key`, or start sessions with it")]
     NoKey,
-    /// A part of the wish cannot be.
+    /// A value of the request is invalid.
     #[error("{0}")]
     Wish(&'static str),
-    /// What it came from is no longer good.
+    /// The parent session or token is no longer valid.
     #[error("what this session comes from is no longer good")]
     Ground,
-    /// Its start cannot be put on record.
+    /// The start cannot be recorded.
     #[error(transparent)]
     Record(#[from] RecordUnavailable),
 }
 
-/// What became of a session's end.
+/// The result of ending a session.
 #[derive(Debug)]
 pub struct EndedSession {
-    /// Its event; none where nothing ended. The caller waits for it before it answers.
+    /// The event of the end; `None` if nothing ended. The caller waits for the event before it
+    /// answers.
     pub event: Option<QueuedEvent>,
-    /// Whether the end holds, and holds after a restart.
+    /// Whether the revocation is in force, and will be after a restart.
     pub revoked: Result<(), RevokeError>,
 }
 
@@ -135,19 +136,20 @@ impl From<Result<(), RevokeError>> for EndedSession {
     }
 }
 
-/// Longest text of a wish, in bytes.
+/// The longest text of a request, in bytes.
 const LONGEST: usize = 512;
-/// Longest list of a wish.
+/// The longest list of a request.
 const MOST: usize = 64;
-/// Names that a session may have of what it was made of: a token has to fit into a header.
+/// Names of the tokens and sessions that a session comes from, at most: a token has to fit into a
+/// header.
 const MOST_NAMES: usize = 32;
-/// Bytes of the path of a folder.
+/// The longest path of a folder, in bytes.
 const MAX_FOLDER: usize = 4096;
-/// Repositories that it may say it works on.
+/// Claimed repositories of a session, at most.
 const MOST_SAID: usize = 8;
 
 impl Gate {
-    /// Starts a session when its start stands in the log.
+    /// Starts a session, and returns when its start is written to the log.
     pub async fn start_session(
         &self,
         wish: &Wish,
@@ -214,7 +216,7 @@ impl Gate {
         snapshot.identity.sessions().enter(session, live, now);
     }
 
-    /// Revokes a token or a session by its id; the event has who asked.
+    /// Revokes a token or a session by its id; the event names the asker.
     pub fn revoke_by_name(&self, name: &str, asker: &Asker) -> EndedSession {
         self.end(name, || SessionFacts {
             session: Some(name.into()),
@@ -226,7 +228,7 @@ impl Gate {
         })
     }
 
-    /// Ends a session: its tokens are no evidence from now on, and its open flows end.
+    /// Ends a session: its tokens become invalid, and its open flows end.
     pub fn end_session(&self, grant: &Grant, why: &str, asker: &Asker) -> EndedSession {
         let Some(name) = grant.own_name() else {
             return Ok(()).into();
@@ -242,7 +244,7 @@ impl Gate {
         ended
     }
 
-    /// Revokes. There is an event where the revocation is in force, even if it cannot be kept.
+    /// Revokes. The result has an event if the revocation is in force, even if it cannot be saved.
     fn end(&self, name: &str, facts: impl FnOnce() -> SessionFacts) -> EndedSession {
         let revoked = self.revoke(name);
         let holds = !matches!(revoked, Err(RevokeError::Name | RevokeError::Full));
@@ -259,7 +261,7 @@ impl Gate {
 }
 
 impl Gate {
-    /// Ends a session that may come back: the tokens that it had are no evidence from now on.
+    /// Ends a session that the agent may resume: its present tokens become invalid.
     pub fn finish_session(&self, session: &str, why: &str, asker: &Asker) -> EndedSession {
         let snapshot = self.snapshot.load_full();
         let sessions = snapshot.identity.sessions();
@@ -280,7 +282,7 @@ impl Gate {
     }
 }
 
-/// What the record tells of a session that starts or ends, and who asked for it.
+/// The facts of a session that starts or ends, with the asker, for the record.
 pub fn session_facts(grant: &Grant, detail: Option<Box<str>>, asker: &Asker) -> SessionFacts {
     SessionFacts {
         session: grant.session.clone(),
@@ -299,7 +301,7 @@ pub fn session_facts(grant: &Grant, detail: Option<Box<str>>, asker: &Asker) -> 
     }
 }
 
-/// Texts of a request come from programs that read text of unknown authors.
+/// Checks the texts of a request: they may come from unknown authors.
 fn sound(wish: &Wish) -> Result<(), StartError> {
     let texts = [
         &wish.session,
@@ -359,7 +361,7 @@ pub fn by_hand(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Result<Claims, S
     Ok(claims)
 }
 
-/// The session of a command that its launcher starts.
+/// The claims of the session of a launched command.
 fn launched(
     snapshot: &Snapshot,
     wish: &Wish,
@@ -388,8 +390,8 @@ fn mapped(snapshot: &Snapshot, wish: &Wish) -> Option<String> {
     text(snapshot.workspaces.repository_of(folder))
 }
 
-/// Settles which repository a new session works on: the one that its folder is mapped to, else the
-/// one that it names, which counts where `believed`.
+/// Sets the repository of a new session: the repository mapped to its folder, else the named
+/// repository, which is evidence if `believed`.
 fn place(claims: &mut Claims, wish: &Wish, mapped: Option<String>, believed: bool) {
     let named = claims.repository.take();
     let (repository, basis, believed) = match mapped {
@@ -402,7 +404,7 @@ fn place(claims: &mut Claims, wish: &Wish, mapped: Option<String>, believed: boo
         None => (named, RepositoryBasis::Session, believed),
     };
     claims.basis = Some(basis);
-    // Nothing of a session that is asserted is evidence, wherever it stands.
+    // An asserted session is no evidence, so it may name its repository here.
     if believed || claims.asserted {
         claims.repository = repository;
     } else {
@@ -410,7 +412,7 @@ fn place(claims: &mut Claims, wish: &Wish, mapped: Option<String>, believed: boo
     }
 }
 
-/// Adds repositories that the folder may be of besides.
+/// Adds other possible repositories of the folder.
 fn hint(claims: &mut Claims, hints: impl IntoIterator<Item = String>) -> Result<(), StartError> {
     for hint in hints {
         if !claims.hints.contains(&hint) {
@@ -425,7 +427,7 @@ fn hint(claims: &mut Claims, hints: impl IntoIterator<Item = String>) -> Result<
     Ok(())
 }
 
-/// A session of its own, as wished.
+/// The claims of a new session, as requested.
 fn fresh(tokens: &Tokens, wish: &Wish, now: Timestamp) -> Claims {
     let session = match &wish.session {
         Some(session) => session.to_ascii_lowercase(),
@@ -453,8 +455,8 @@ fn lifetime(wish: &Wish) -> Duration {
 
 /// The claims of a session without evidence: asserted, unless `identity.session.local = "trust"`.
 ///
-/// One that is known already stays no looser than it was, and what has evidence is not overwritten
-/// by what has none.
+/// A session that exists already becomes no looser, and values without evidence do not replace
+/// values with evidence.
 fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, StartError> {
     let identity = &snapshot.identity;
     let mut claims = fresh(identity.tokens(), wish, now);
@@ -489,10 +491,11 @@ fn local(snapshot: &Snapshot, wish: &Wish, now: Timestamp) -> Result<Claims, Sta
     Ok(claims)
 }
 
-/// A session that comes from another one, or from a token of an issuer: no wider than it.
+/// The claims of a session that comes from another session or from an issuer's token: no wider than
+/// its parent.
 ///
-/// It keeps what that shows. Where it works on another repository, that is only its own word: it is
-/// no looser than what it comes from, and what is known of that repository can make it stricter.
+/// The child keeps the evidence of its parent. Another repository is only a claim: it can make the
+/// tier stricter, never looser.
 fn child(
     snapshot: &Snapshot,
     wish: &Wish,
@@ -506,7 +509,8 @@ fn child(
     if grant.evidence == Evidence::Token {
         claims.exp = claims.exp.min(expires);
     }
-    // A job has no session to descend from: its session is its own where this gate names it.
+    // A job has no session to descend from: the session becomes its own root if this gate gives it
+    // an id.
     let named = wish.session.is_some() || grant.session.is_some();
     claims.root = grant
         .root
@@ -540,7 +544,7 @@ fn child(
     Ok(claims)
 }
 
-/// What it says it works on, besides what its parent has: each of these counts.
+/// The repositories that the session claims, besides those of its parent: each of them counts.
 fn said(grant: &Grant, wished: Option<String>) -> Vec<String> {
     let mut said: Vec<_> = grant.line.said.iter().map(ToString::to_string).collect();
     if let Some(wished) = wished.filter(|it| grant.works_on().is_none_or(|known| **known != **it)) {
@@ -550,7 +554,7 @@ fn said(grant: &Grant, wished: Option<String>) -> Vec<String> {
     said
 }
 
-/// The wish, with what it does not say as its parent has it, and what it may not say.
+/// The request, with values of the parent where values are absent or may not be changed.
 fn inherited(wish: &Wish, grant: &Grant) -> Wish {
     let or =
         |wished: &Option<String>, known: Option<&Arc<str>>| wished.clone().or_else(|| text(known));
@@ -592,7 +596,7 @@ fn pairs(claims: &[(Arc<str>, Arc<str>)]) -> Vec<(String, String)> {
     claims.iter().map(pair).collect()
 }
 
-/// The caller that this grant stands for, without the evidence of a listener.
+/// The caller that this grant identifies, without the evidence of a listener.
 fn caller_of(snapshot: &Snapshot, grant: &Arc<Grant>) -> Option<crate::identity::Caller> {
     let nowhere = std::net::SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, 0));
     let presented = Presented {

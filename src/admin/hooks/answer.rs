@@ -6,26 +6,26 @@ use serde_json::{Value, json};
 
 use crate::identity::Refused as RefusedFlow;
 
-/// Refusals that one answer lists.
+/// Refusals listed in one answer.
 const MAX_LISTED: usize = 16;
-/// Commands that one answer names.
+/// Commands named in one answer.
 const MAX_COMMANDS: usize = 3;
 
-/// What an agent may do where the policy asks people.
+/// The instructions for the agent if the policy asks people.
 const HOW_TO_ASK: &str = "What is refused with needs_approval waits for a person: \
     `tidegate request list` (or http://tidegate.internal/v1/requests) shows whether that person \
     has allowed it, `tidegate request file HOST --reason TEXT` says why it is needed, and no \
     command of yours settles it.";
 
-/// What an agent is told at the start of a session whose policy asks people.
+/// The answer to the start of a session whose policy asks people.
 pub(super) fn how_to_ask(event: &str) -> Value {
     json!({ "hookSpecificOutput": { "hookEventName": event, "additionalContext": HOW_TO_ASK } })
 }
 
 /// An answer in the form of Claude Code's hooks, which Codex and Gemini CLI read as well.
 ///
-/// It consists of hosts in canonical form, words of closed lists, the ids of calls and the names of
-/// tiers: no text that a third party wrote reaches the model by it.
+/// The answer consists of hosts in canonical form, words of closed lists, the ids of calls and the
+/// names of tiers: the model receives no text of a third party by it.
 pub(super) fn context(event: &str, own: &[RefusedFlow], earlier: &[RefusedFlow]) -> Value {
     if own.is_empty() && earlier.is_empty() {
         return json!({});

@@ -1,7 +1,7 @@
-//! What a hook of an agent tells, parsed.
+//! Parses the report of an agent's hook.
 //!
-//! Claude Code and Codex report in one form. Gemini CLI has other names for its events and gives its
-//! calls no id: the tool and its input tell one call from another. The plugin for opencode
+//! Claude Code and Codex report in one form. Gemini CLI has other names for its events and gives
+//! its calls no id: a call is identified by its tool and input. The plugin for opencode
 //! (`opencode.mjs`) reports in the form of Claude Code.
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -14,13 +14,13 @@ use crate::identity::{Place, WebAddress};
 
 use super::super::sessions::Refused;
 
-/// Bytes of an id.
+/// The longest id, in bytes.
 const MAX_ID: usize = 200;
 
-/// What an event is; agents have names of their own for it.
+/// The kind of an event; each agent has its own names.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum EventKind {
-    /// A session begins, or goes on under another id.
+    /// A session begins, or continues with another id.
     SessionStart,
     /// The user's next prompt.
     Prompt,
@@ -49,14 +49,14 @@ impl EventKind {
     }
 }
 
-/// What a hook tells; the other fields of its JSON are not read.
+/// The report of a hook; other fields of its JSON are ignored.
 #[derive(Debug, Deserialize)]
 pub(super) struct Report {
     pub(super) session_id: String,
     pub(super) hook_event_name: String,
     pub(super) permission_mode: Option<String>,
     pub(super) prompt_id: Option<String>,
-    /// Codex's name for the prompt.
+    /// Codex's name for `prompt_id`.
     turn_id: Option<String>,
     pub(super) agent_id: Option<String>,
     pub(super) parent_agent_id: Option<String>,
@@ -64,14 +64,15 @@ pub(super) struct Report {
     pub(super) tool_use_id: Option<String>,
     pub(super) cwd: Option<String>,
     pub(super) source: Option<String>,
-    /// Whether the agent shows its model the error of the tool alone, without the answer to the hook.
+    /// Whether the agent shows its model only the error of the tool, without the answer to the
+    /// hook.
     #[serde(default)]
     pub(super) shows_error_only: bool,
     #[serde(default)]
     tool_input: Value,
 }
 
-/// What the command of a hook has to know of a report that the gate read in its stead.
+/// The fields that the hook command needs from a report that the gate read in its stead.
 #[derive(Debug, Serialize)]
 pub(super) struct Excerpt<'a> {
     session_id: &'a str,
@@ -82,7 +83,7 @@ pub(super) struct Excerpt<'a> {
 }
 
 impl Report {
-    /// Reads a body, which has to be one JSON object and nothing else.
+    /// Parses a body, which must be one JSON object and nothing else.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Refused> {
         let report: Self =
             serde_json::from_slice(body).map_err(|_| wrong("the body is no JSON of a hook"))?;
@@ -109,7 +110,7 @@ impl Report {
         Ok(report)
     }
 
-    /// What the command of the hook acts on.
+    /// The fields that the hook command needs.
     pub(super) fn excerpt(&self) -> Excerpt<'_> {
         Excerpt {
             session_id: &self.session_id,
@@ -120,22 +121,22 @@ impl Report {
         }
     }
 
-    /// What the event is.
+    /// The kind of the event.
     pub(super) fn event(&self) -> EventKind {
         EventKind::of(&self.hook_event_name)
     }
 
-    /// Whether a session of the agent begins, or goes on under another id.
+    /// Whether a session of the agent begins, or continues with another id.
     pub(super) fn starts_session(&self) -> bool {
         self.event() == EventKind::SessionStart
     }
 
-    /// The prompt that the call is of.
+    /// The prompt that the call belongs to.
     pub(super) fn prompt(&self) -> Option<&str> {
         self.prompt_id.as_deref().or(self.turn_id.as_deref())
     }
 
-    /// What tells the call from others where the agent gives it no id.
+    /// Identifies a call without an id: a hash of its tool and input.
     pub(super) fn handle(&self) -> Option<String> {
         if self.tool_use_id.is_some() {
             return None;
@@ -149,17 +150,17 @@ impl Report {
         self.tool_input.get(field).and_then(Value::as_str)
     }
 
-    /// Where the flows of the tool come from; `None` where the tool reaches no network.
+    /// The origin of the tool's flows; `None` if the tool reaches no network.
     pub(super) fn place(&self) -> Option<Place> {
         Place::of_tool(self.tool_name.as_deref()?)
     }
 
-    /// The command of a shell.
+    /// The command of a shell tool.
     pub(super) fn command(&self) -> Option<&str> {
         self.input("command")
     }
 
-    /// The page that is fetched.
+    /// The page that the tool fetches.
     pub(super) fn page(&self) -> Option<WebAddress> {
         match self.input("url") {
             Some(url) => WebAddress::parse(url),
@@ -168,7 +169,7 @@ impl Report {
     }
 }
 
-/// The one page that a text names; `None` where it names several, or none.
+/// The only page in a text; `None` if the text names several, or none.
 fn only_page(text: &str) -> Option<WebAddress> {
     let words = text.split(|letter: char| letter.is_whitespace() || "<>\"'`()[]".contains(letter));
     let urls = words.filter(|word| word.starts_with("https://") || word.starts_with("http://"));
@@ -177,7 +178,7 @@ fn only_page(text: &str) -> Option<WebAddress> {
     urls.next().is_none().then(|| WebAddress::parse(page))?
 }
 
-/// Why a report is not taken: its body is wrong.
+/// The refusal of a report with an invalid body.
 pub(super) fn wrong(detail: &str) -> Refused {
     Refused::new(StatusCode::BAD_REQUEST, "bad_request", detail)
 }

@@ -1,28 +1,28 @@
-//! Who settles a request, and what showed it.
+//! The person who settles a request, and the evidence for that person.
 
 use std::sync::Arc;
 
 use crate::policy::{Facts, Policy, TierId};
 
-/// Somebody who may settle requests, by what its connection shows: the user of a process at a Unix
-/// socket, a client certificate, or a token of an issuer. A session token is never one: agents have
-/// them.
+/// A principal who may settle requests. The evidence is the connection: the user of a process at a
+/// Unix socket, a client certificate, or a token of an issuer. A session token is no evidence:
+/// agents have session tokens.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Principal {
     /// The user of the process at the other end of a Unix socket (`SO_PEERCRED`).
     pub uid: Option<u32>,
-    /// The verified name in a certificate or a token.
+    /// The verified name of a certificate or a token.
     pub subject: Option<Arc<str>>,
     /// Claims of a verified token, for the members of groups.
     pub claims: Vec<(Arc<str>, Arc<str>)>,
     /// Subject alternative names of a verified certificate.
     pub sans: Vec<Arc<str>>,
-    /// Groups that a verified token names outright.
+    /// Groups named by a verified token.
     pub groups: Vec<Arc<str>>,
 }
 
 impl Principal {
-    /// The entry of a tier's `reviewers` that names it; `None`: it may not settle.
+    /// The entry of a tier's `reviewers` that matches; `None`: the principal may not settle.
     pub fn named(&self, policy: &Policy, tier: TierId) -> Option<Arc<str>> {
         let facts = Facts {
             subject: self.subject.as_deref().unwrap_or_default(),
@@ -34,7 +34,7 @@ impl Principal {
         policy.reviewer(tier, self.uid, &facts).cloned()
     }
 
-    /// Its name, for records and people: `uid:0`, or its subject.
+    /// The name for records and people: `uid:0`, or the subject.
     pub fn name(&self) -> Arc<str> {
         match (&self.subject, self.uid) {
             (Some(subject), _) => format!("subject:{subject}").into(),
