@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::grant::{Grant, Limit};
+use super::review::Review;
 
 /// One entry of the ledger.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -64,14 +65,23 @@ pub enum Change {
     },
     /// A request for approval was settled. Each request is settled at most once.
     RequestSettled {
-        /// The id of the request.
+        /// What was asked, and what the reviewers decided.
+        review: Box<Review>,
+    },
+    /// An approval ends before its time.
+    ApprovalRevoked {
+        /// The id of the request that was allowed.
         request: Uuid,
-        /// What was decided.
-        settlement: Settlement,
-        /// The reviewers' text.
-        reason: String,
-        /// The exception that the approval grants, in the same entry: both stand, or neither.
-        grant: Option<Box<Grant>>,
+        /// The reviewer's text.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// A flow begins by an approval for one flow, which is used up.
+    ApprovalUsed {
+        /// The id of the request that was allowed.
+        request: Uuid,
+        /// The id of the flow.
+        flow: Uuid,
     },
     /// A working copy was pinned to a repository.
     WorkspacePinned {
@@ -82,16 +92,6 @@ pub enum Change {
     },
 }
 
-/// What was decided on a request.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Settlement {
-    /// Approved.
-    Allowed,
-    /// Refused.
-    Denied,
-}
-
 impl Change {
     /// The name of the kind, as in the stored text.
     pub fn kind(&self) -> &'static str {
@@ -100,6 +100,8 @@ impl Change {
             Self::ExceptionRevoked { .. } => "exception-revoked",
             Self::BudgetTaken { .. } => "budget-taken",
             Self::RequestSettled { .. } => "request-settled",
+            Self::ApprovalRevoked { .. } => "approval-revoked",
+            Self::ApprovalUsed { .. } => "approval-used",
             Self::WorkspacePinned { .. } => "workspace-pinned",
         }
     }
@@ -107,10 +109,7 @@ impl Change {
     /// The exception that the change grants.
     pub fn grant(&self) -> Option<&Grant> {
         match self {
-            Self::ExceptionGranted { grant }
-            | Self::RequestSettled {
-                grant: Some(grant), ..
-            } => Some(grant),
+            Self::ExceptionGranted { grant } => Some(grant),
             _ => None,
         }
     }

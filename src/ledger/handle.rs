@@ -86,6 +86,11 @@ impl Ledger {
         self.changed.subscribe()
     }
 
+    /// The name of this gate in its entries.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// An actor of this gate.
     pub fn actor(&self, principal: impl Into<String>, door: impl Into<String>) -> Actor {
         Actor {
@@ -152,24 +157,33 @@ impl Ledger {
                     return Ok(entry);
                 }
                 Err(StoreError::Conflict) => self.read_on(Duration::ZERO).await?,
-                Err(StoreError::Unknown(why)) => return self.find(entry, why).await,
+                Err(StoreError::Unknown(why)) => {
+                    if self.append_again(&entry, why).await? {
+                        return Ok(entry);
+                    }
+                }
                 Err(error) => return Err(self.failed(error).into()),
             }
         }
         Err(StoreError::Unavailable("other gates append all the time".into()).into())
     }
 
-    /// Looks whether an entry stands whose answer was lost.
-    async fn find(&self, entry: Entry, why: String) -> Result<Entry, LedgerError> {
-        let before = self.state().revision;
-        let found = self.store.follow(before, Duration::ZERO).await;
-        let Ok(found) = found else {
-            return Err(self.failed(StoreError::Unknown(why)).into());
-        };
-        self.fold(&found)?;
-        match found.first() {
-            Some(first) if first.id == entry.id => Ok(entry),
-            _ => Err(StoreError::Unavailable(why).into()),
+    /// Appends an entry once more whose answer was lost: then it stands, or another entry has its
+    /// revision. An append that is still on its way can then no longer be written. Returns whether the
+    /// entry stands.
+    async fn append_again(&self, entry: &Entry, why: String) -> Result<bool, StoreError> {
+        match self.store.append(entry).await {
+            Ok(()) => {
+                self.fold(std::slice::from_ref(entry))?;
+                Ok(true)
+            }
+            Err(StoreError::Conflict) => {
+                let found = self.store.follow(entry.revision - 1, Duration::ZERO).await;
+                let found = found.map_err(|_| self.failed(StoreError::Unknown(why)))?;
+                self.fold(&found)?;
+                Ok(found.first().is_some_and(|first| first.id == entry.id))
+            }
+            Err(_) => Err(self.failed(StoreError::Unknown(why))),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The ledger: what people decided while the gate runs.
 //!
 //! A ledger is a list of [`Entry`]s, numbered from 1 without gaps. Each entry says when, by whom and
-//! what changed: an exception was granted or revoked, a request was settled, an exception took a part
-//! of its budget. Folding the entries in order gives the [`State`].
+//! what changed: an exception was granted or revoked, a request was settled, an approval was revoked or
+//! used up, an exception took a part of its budget. Folding the entries in order gives the [`State`].
 //!
 //! A [`Store`] keeps the entries: `SQLite` in one file, `PostgreSQL` for several gates, memory for tests.
 //! It has two methods. [`Store::append`] writes the entry with the next revision, and fails with
@@ -21,16 +21,18 @@ mod grant;
 mod handle;
 mod memory;
 mod meter;
+mod review;
 mod sqlite;
 mod state;
 mod store;
 
 pub use allowance::Allowance;
-pub use entry::{Actor, Change, Entry, Settlement};
+pub use entry::{Actor, Change, Entry};
 pub use grant::{Does, From, Grant, Limit, SessionScope, To};
 pub use handle::{Health, Ledger, LedgerError};
 pub use memory::MemoryStore;
 pub use meter::Meter;
+pub use review::{Review, ReviewResult, ReviewedCaller};
 pub use sqlite::SqliteStore;
 pub use state::{Budget, Granted, Refused, Revoked, Settled, State};
 pub use store::{Answer, MAX_BATCH, Store, StoreError};

@@ -12,10 +12,8 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::entry::Entry;
-use super::store::{Answer, MAX_BATCH, Store, StoreError};
+use super::store::{Answer, FORMAT, MAX_BATCH, Store, StoreError};
 
-/// The format that this version writes and reads: `PRAGMA user_version`.
-const FORMAT: i64 = 1;
 /// Marks the file as a ledger of tidegate: `PRAGMA application_id`, "tgld".
 const APPLICATION: i64 = 0x7467_6c64;
 /// `SQLITE_IOERR_SHORT_READ`: the file ends before a page that it should have.

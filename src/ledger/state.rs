@@ -3,11 +3,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::entry::{Actor, Change, Entry, Settlement};
+use super::entry::{Actor, Change, Entry};
 use super::grant::{Grant, Limit};
+use super::review::{Review, ReviewResult};
+
+/// For how long a request that was settled is known after its approval or denial ended. No gate has a
+/// request open for as long.
+const SETTLED_RETENTION: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How many entries are folded between two looks for settled requests that can be forgotten.
+const SETTLED_SWEEP: u64 = 1_024;
 
 /// The folded entries of a ledger.
 #[derive(Clone, Debug, Default)]
@@ -16,8 +23,8 @@ pub struct State {
     pub revision: u64,
     /// Every exception that was granted, by its id.
     pub granted: BTreeMap<String, Arc<Granted>>,
-    /// Every request that was settled.
-    pub settled: HashMap<Uuid, Settled>,
+    /// The requests that were settled, until a week after the approval or denial ended.
+    pub settled: HashMap<Uuid, Arc<Settled>>,
     /// What the gates reserved of the budget of an exception, by its id.
     pub budgets: HashMap<String, Budget>,
 }
@@ -51,14 +58,18 @@ pub struct Revoked {
 /// A request that was settled.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settled {
-    /// What was decided.
-    pub settlement: Settlement,
+    /// What was asked and decided.
+    pub review: Review,
+    /// The revision of the entry that settled it.
+    pub revision: u64,
     /// When.
     pub at: Timestamp,
     /// By whom.
     pub by: Actor,
-    /// The exception that was granted.
-    pub exception: Option<String>,
+    /// The revocation of the approval.
+    pub revoked: Option<Revoked>,
+    /// The flow that used up an approval for one flow.
+    pub used_by: Option<Uuid>,
 }
 
 /// What all gates together reserved of an exception's budget.
@@ -101,6 +112,12 @@ pub enum Refused {
         /// By whom.
         by: String,
     },
+    /// The request was not allowed, or its approval was revoked.
+    #[error("no approval of request {0} is in force")]
+    NoApproval(Uuid),
+    /// An approval for one flow was used up by another flow.
+    #[error("the approval of request {0} was used up by another flow")]
+    UsedBefore(Uuid),
     /// Something else that the caller of [`Ledger::append`](super::Ledger::append) found.
     #[error("{0}")]
     Other(String),
@@ -116,18 +133,28 @@ impl State {
         }
         match change {
             Change::ExceptionRevoked { id, .. } => self.may_revoke(id),
-            Change::RequestSettled { request, .. } => match self.settled.get(request) {
+            Change::RequestSettled { review } => match self.settled.get(&review.request) {
                 Some(before) => Err(Refused::SettledBefore {
-                    request: *request,
+                    request: review.request,
                     at: before.at,
                     by: before.by.principal.clone(),
                 }),
+                None => Ok(()),
+            },
+            Change::ApprovalRevoked { request, .. } => self.approval(*request).map(drop),
+            Change::ApprovalUsed { request, .. } => match self.approval(*request)?.used_by {
+                Some(_) => Err(Refused::UsedBefore(*request)),
                 None => Ok(()),
             },
             Change::ExceptionGranted { .. }
             | Change::BudgetTaken { .. }
             | Change::WorkspacePinned { .. } => Ok(()),
         }
+    }
+
+    fn approval(&self, request: Uuid) -> Result<&Settled, Refused> {
+        let settled = self.settled.get(&request).filter(|it| it.is_approval());
+        settled.map(Arc::as_ref).ok_or(Refused::NoApproval(request))
     }
 
     fn may_revoke(&self, id: &str) -> Result<(), Refused> {
@@ -164,31 +191,43 @@ impl State {
         match &entry.change {
             Change::ExceptionRevoked { id, reason } => self.revoke(id, reason, entry),
             Change::BudgetTaken { id, taken } => self.take(id, *taken, entry.at),
-            Change::RequestSettled {
-                request,
-                settlement,
-                grant,
-                ..
-            } => {
+            Change::RequestSettled { review } => {
                 let settled = Settled {
-                    settlement: *settlement,
+                    review: Review::clone(review),
+                    revision: entry.revision,
                     at: entry.at,
                     by: entry.actor.clone(),
-                    exception: grant.as_ref().map(|grant| grant.id.clone()),
+                    revoked: None,
+                    used_by: None,
                 };
-                self.settled.insert(*request, settled);
+                self.settled.insert(review.request, Arc::new(settled));
+            }
+            Change::ApprovalRevoked { request, note } => {
+                let reason = note.clone().unwrap_or_default();
+                self.change_settled(*request, |it| it.revoked = Some(revoked(entry, reason)));
+            }
+            Change::ApprovalUsed { request, flow } => {
+                self.change_settled(*request, |it| it.used_by = Some(*flow));
             }
             Change::ExceptionGranted { .. } | Change::WorkspacePinned { .. } => {}
+        }
+        // By the entry alone: every gate forgets the same.
+        if entry.revision.is_multiple_of(SETTLED_SWEEP) {
+            let now = entry.at;
+            self.settled
+                .retain(|_, it| now.duration_since(it.review.until) < SETTLED_RETENTION);
+        }
+    }
+
+    fn change_settled(&mut self, request: Uuid, change: impl FnOnce(&mut Settled)) {
+        if let Some(settled) = self.settled.get_mut(&request) {
+            change(Arc::make_mut(settled));
         }
     }
 
     fn revoke(&mut self, id: &str, reason: &str, entry: &Entry) {
         if let Some(granted) = self.granted.get_mut(id) {
-            Arc::make_mut(granted).revoked = Some(Revoked {
-                at: entry.at,
-                by: entry.actor.clone(),
-                reason: reason.to_owned(),
-            });
+            Arc::make_mut(granted).revoked = Some(revoked(entry, reason.to_owned()));
         }
     }
 
@@ -205,5 +244,20 @@ impl Granted {
     /// Whether the exception holds at a time.
     pub fn holds(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && now < self.grant.expires
+    }
+}
+
+impl Settled {
+    /// Whether it was allowed, and not revoked.
+    pub fn is_approval(&self) -> bool {
+        self.review.result == ReviewResult::Allowed && self.revoked.is_none()
+    }
+}
+
+fn revoked(entry: &Entry, reason: String) -> Revoked {
+    Revoked {
+        at: entry.at,
+        by: entry.actor.clone(),
+        reason,
     }
 }

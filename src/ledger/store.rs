@@ -27,6 +27,10 @@ pub trait Store: fmt::Debug + Send + Sync {
 /// The most entries that [`Store::follow`] gives at once.
 pub const MAX_BATCH: usize = 1_000;
 
+/// The format of the entries that this version writes, and the newest that it reads. Format 2 has the
+/// kinds `approval-revoked` and `approval-used`. `SQLite` has it as `PRAGMA user_version`.
+pub(super) const FORMAT: i64 = 2;
+
 /// Why a store did not do what it was asked to.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum StoreError {

@@ -1,6 +1,7 @@
 //! One suite for all stores, and the ledger over them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +13,7 @@ use crate::clock::Clock;
 const START: i64 = 1_790_000_000;
 const WAIT: Duration = Duration::from_secs(10);
 
-fn clock() -> Clock {
+pub(super) fn clock() -> Clock {
     Clock::by_hand(Timestamp::from_second(START).unwrap())
 }
 
@@ -35,13 +36,35 @@ fn grant(id: &str) -> Grant {
     }
 }
 
-fn granted(id: &str) -> Change {
+pub(super) fn granted(id: &str) -> Change {
     Change::ExceptionGranted {
         grant: Box::new(grant(id)),
     }
 }
 
-fn entry(revision: u64, change: Change) -> Entry {
+pub(super) fn settled(request: Uuid) -> Change {
+    let review = Review {
+        request,
+        result: ReviewResult::Allowed,
+        caller: ReviewedCaller::Session("s-1".into()),
+        host: "artifacts.example.net".into(),
+        port: 443,
+        operation: "connect".into(),
+        tier: "standard".into(),
+        rule: "artifacts".into(),
+        category: "unknown".into(),
+        policy_digest: "sha256:1".into(),
+        reviewers: vec!["uid:0".into()],
+        until: Timestamp::from_second(START + 3_600).unwrap(),
+        scope: Some("once".into()),
+        note: None,
+    };
+    Change::RequestSettled {
+        review: Box::new(review),
+    }
+}
+
+pub(super) fn entry(revision: u64, change: Change) -> Entry {
     Entry {
         revision,
         id: Uuid::now_v7(),
@@ -84,20 +107,10 @@ async fn settles_each_request_once(store: &Arc<dyn Store>) {
                 let actor = ledger.actor("uid:0", "control");
                 let mut won = Vec::new();
                 for request in requests {
-                    let settle = |_: &State| {
-                        Ok(Change::RequestSettled {
-                            request,
-                            settlement: Settlement::Allowed,
-                            reason: String::new(),
-                            grant: Some(Box::new(grant(&format!("for-{request}")))),
-                        })
-                    };
+                    let settle = |_: &State| Ok(settled(request));
                     match ledger.append(&actor, settle).await {
                         Ok(_) => won.push(request),
-                        // The id of the exception is found first.
-                        Err(LedgerError::Refused(
-                            Refused::SettledBefore { .. } | Refused::SameId(_),
-                        )) => {}
+                        Err(LedgerError::Refused(Refused::SettledBefore { .. })) => {}
                         Err(other) => panic!("{other}"),
                     }
                 }
@@ -222,10 +235,10 @@ async fn a_file_that_is_cut_foreign_newer_or_replaced_is_refused() {
     assert!(matches!(opened, Err(StoreError::Damaged(_))), "{opened:?}");
 
     let newer = rusqlite::Connection::open(&whole).unwrap();
-    newer.execute_batch("PRAGMA user_version = 2").unwrap();
+    newer.execute_batch("PRAGMA user_version = 3").unwrap();
     drop(newer);
     let opened = SqliteStore::open(&whole).map(drop);
-    let expected = StoreError::Newer { found: 2, known: 1 };
+    let expected = StoreError::Newer { found: 3, known: 2 };
     assert_eq!(opened, Err(expected));
 
     let other = folder.path().join("other.db");
@@ -280,4 +293,122 @@ fn a_grant_is_the_text_of_an_exception_in_a_file() {
     assert!(text.contains("[from]\ngroups = [\"platform\"]"), "{text}");
     let json = serde_json::to_string(&grant).unwrap();
     assert_eq!(serde_json::from_str::<Grant>(&json).unwrap(), grant);
+}
+
+#[tokio::test]
+async fn an_approval_is_revoked_once_and_used_once() {
+    let ledger = Ledger::new(Arc::new(MemoryStore::default()), clock(), "one");
+    let actor = ledger.actor("uid:0", "control");
+    let (request, flow) = (Uuid::now_v7(), Uuid::now_v7());
+    let used = || Change::ApprovalUsed { request, flow };
+    let revoked = || Change::ApprovalRevoked {
+        request,
+        note: None,
+    };
+    let early = ledger.append(&actor, |_| Ok(used())).await;
+    assert_eq!(early, Err(Refused::NoApproval(request).into()));
+    ledger
+        .append(&actor, |_| Ok(settled(request)))
+        .await
+        .unwrap();
+    ledger.append(&actor, |_| Ok(used())).await.unwrap();
+    let again = ledger.append(&actor, |_| Ok(used())).await;
+    assert_eq!(again, Err(Refused::UsedBefore(request).into()));
+    ledger.append(&actor, |_| Ok(revoked())).await.unwrap();
+    for change in [used(), revoked()] {
+        let late = ledger.append(&actor, |_| Ok(change.clone())).await;
+        assert_eq!(late, Err(Refused::NoApproval(request).into()));
+    }
+    let state = ledger.state();
+    let settled = &state.settled[&request];
+    assert_eq!(settled.used_by, Some(flow));
+    assert_eq!(settled.revoked.as_ref().unwrap().by, actor);
+}
+
+/// The store of a gate that is killed while it appends: before the entry is written, or after that.
+#[derive(Debug)]
+struct Killing {
+    store: Arc<dyn Store>,
+    before: bool,
+    is_dead: AtomicBool,
+}
+
+impl Store for Killing {
+    fn append<'a>(&'a self, entry: &'a Entry) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let is_dead = self.is_dead.swap(true, Ordering::Relaxed);
+            if !self.before && !is_dead {
+                self.store.append(entry).await?;
+            }
+            Err(StoreError::Unknown("killed".into()))
+        })
+    }
+
+    fn follow(&self, after: u64, wait: Duration) -> Answer<'_, Vec<Entry>> {
+        if self.is_dead.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
+        self.store.follow(after, wait)
+    }
+}
+
+/// A gate is killed while it settles a request, before or after the entry is written. The next one
+/// reads the ledger and settles the request again: one of the two stands. Returns how often the first
+/// one stood.
+async fn kill_while_settling(store: &Arc<dyn Store>, times: usize) -> usize {
+    let mut firsts = 0;
+    for round in 0..times {
+        let request = Uuid::now_v7();
+        let gate = |store: Arc<dyn Store>, name: &str| {
+            Ledger::new(store, clock(), format!("{name}-{round}"))
+        };
+        let settle = async |ledger: &Ledger| {
+            let actor = ledger.actor("uid:0", "control");
+            ledger.append(&actor, |_| Ok(settled(request))).await
+        };
+        let killing = Killing {
+            store: store.clone(),
+            before: round % 2 == 0,
+            is_dead: AtomicBool::new(false),
+        };
+        let dying = gate(Arc::new(killing), "first");
+        dying.catch_up().await.unwrap();
+        let lost = settle(&dying).await;
+        let lost = matches!(lost, Err(LedgerError::Store(StoreError::Unknown(_))));
+        assert!(lost);
+        drop(dying);
+
+        let next = gate(store.clone(), "next");
+        next.catch_up().await.unwrap();
+        let again = settle(&next).await;
+        let state = next.state();
+        let stands = &state.settled[&request].by.instance;
+        let count = state.settled.len();
+        assert_eq!(count, round + 1, "each request is settled once");
+        match again {
+            Ok(_) => assert_eq!(*stands, format!("next-{round}")),
+            Err(LedgerError::Refused(Refused::SettledBefore { .. })) => {
+                assert_eq!(*stands, format!("first-{round}"));
+                firsts += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+        assert_eq!(state.revision, round as u64 + 1);
+    }
+    firsts
+}
+
+#[tokio::test]
+async fn a_gate_that_is_killed_while_it_settles_leaves_one_outcome_500_times() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    assert_eq!(kill_while_settling(&store, 500).await, 250);
+}
+
+/// Each connection to the file is dropped at the kill.
+#[tokio::test]
+async fn a_gate_that_is_killed_while_it_settles_leaves_one_outcome_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&path).unwrap());
+    assert_eq!(kill_while_settling(&store, 20).await, 10);
 }
