@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::gate::Gate;
 use crate::gate::approvals::{Principal, Request, Scope, SettleError};
 use crate::identity::{Certificate, Evidence};
+use crate::ledger::{LedgerError, Refused as Reason, StoreError};
 use crate::policy::Policy;
 use crate::record::Asker;
 
@@ -190,11 +191,13 @@ async fn allow(
     let scope = settling.scope.as_deref().unwrap_or_default();
     let scope: Scope = scope.parse().map_err(bad)?;
     let note = settling.note();
-    let Caller { gate, .. } = &caller;
-    let whole = gate
-        .allow_request(id, &caller.principal, &caller.asker, scope, note)
-        .await?;
-    let state = if whole { "allowed" } else { "pending" };
+    let gate = caller.gate.clone();
+    let whole = finish(&gate, async move {
+        let Caller { gate, .. } = &caller;
+        gate.allow_request(id, &caller.principal, &caller.asker, scope, note)
+            .await
+    });
+    let state = if whole.await? { "allowed" } else { "pending" };
     let request = gate.requests.get(id).map(|request| request.view());
     Ok(Json(json!({ "state": state, "request": request })).into_response())
 }
@@ -205,9 +208,13 @@ async fn deny(
     Json(settling): Json<Settling>,
 ) -> Result<Response, Refused> {
     let note = settling.without_scope()?.note();
-    let Caller { gate, .. } = &caller;
-    gate.deny_request(id, &caller.principal, &caller.asker, note)
-        .await?;
+    let gate = caller.gate.clone();
+    finish(&gate, async move {
+        let Caller { gate, .. } = &caller;
+        gate.deny_request(id, &caller.principal, &caller.asker, note)
+            .await
+    })
+    .await?;
     Ok(Json(json!({ "state": "denied" })).into_response())
 }
 
@@ -217,10 +224,27 @@ async fn revoke(
     Json(settling): Json<Settling>,
 ) -> Result<Response, Refused> {
     let note = settling.without_scope()?.note();
-    let Caller { gate, .. } = &caller;
-    gate.revoke_approval(id, &caller.principal, &caller.asker, note)
-        .await?;
+    let gate = caller.gate.clone();
+    finish(&gate, async move {
+        let Caller { gate, .. } = &caller;
+        gate.revoke_approval(id, &caller.principal, &caller.asker, note)
+            .await
+    })
+    .await?;
     Ok(Json(json!({ "state": "revoked" })).into_response())
+}
+
+/// Settles in a task of its own: a reviewer who closes the connection leaves nothing half done.
+async fn finish<T: Send + 'static>(
+    gate: &Gate,
+    settling: impl Future<Output = Result<T, SettleError>> + Send + 'static,
+) -> Result<T, Refused> {
+    let settled = gate.attendants.spawn(settling).await;
+    let settled = settled.map_err(|error| {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Refused::new(status, "internal_error", error.to_string())
+    })?;
+    Ok(settled?)
 }
 
 impl From<SettleError> for Refused {
@@ -239,6 +263,24 @@ impl From<SettleError> for Refused {
             SettleError::Full => (StatusCode::INSUFFICIENT_STORAGE, "full"),
             SettleError::NotInForce => (StatusCode::CONFLICT, "not_in_force"),
             SettleError::Record(error) => return error.into(),
+            SettleError::Ledger(error) => return (&error).into(),
+            SettleError::EndedHereOnly(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable")
+            }
+        };
+        Self::new(status, word, error.to_string())
+    }
+}
+
+impl From<&LedgerError> for Refused {
+    fn from(error: &LedgerError) -> Self {
+        let (status, word) = match error {
+            LedgerError::Refused(Reason::NoException(_)) => (StatusCode::NOT_FOUND, "not_found"),
+            LedgerError::Refused(_) => (StatusCode::CONFLICT, "conflict"),
+            LedgerError::Store(StoreError::Unknown(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ledger_unknown")
+            }
+            LedgerError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable"),
         };
         Self::new(status, word, error.to_string())
     }

@@ -20,9 +20,7 @@ use serde_json::json;
 
 use crate::config::time_in_words;
 use crate::gate::{ExceptionReport, Gate};
-use crate::ledger::{
-    Actor, Change, Does, From, Grant, Ledger, LedgerError, Limit, Refused as Reason, StoreError, To,
-};
+use crate::ledger::{Actor, Change, Does, From, Grant, Ledger, Limit, To};
 use crate::record::Asker;
 
 use super::Door;
@@ -84,7 +82,7 @@ async fn grant(
     let entry = ledger
         .append(&actor, change)
         .await
-        .map_err(|error| refused(&error))?;
+        .map_err(|error| Refused::from(&error))?;
     gate.refresh();
     let repeats = repeats(&ledger, &grant, gate.clock.now());
     let rule = (repeats >= MAX_REPEATS).then(|| rule_of(&grant)).flatten();
@@ -182,7 +180,7 @@ async fn revoke(
     let entry = ledger
         .append(&actor, change)
         .await
-        .map_err(|error| refused(&error))?;
+        .map_err(|error| Refused::from(&error))?;
     gate.refresh();
     Ok(Json(json!({ "id": revoke.id, "revision": entry.revision })).into_response())
 }
@@ -223,18 +221,6 @@ fn principal(door: Door, asker: &Asker) -> Result<String, Refused> {
             "only root and the user of the gate grant exceptions",
         )),
     }
-}
-
-fn refused(error: &LedgerError) -> Refused {
-    let (status, word) = match error {
-        LedgerError::Refused(Reason::NoException(_)) => (StatusCode::NOT_FOUND, "not_found"),
-        LedgerError::Refused(_) => (StatusCode::CONFLICT, "conflict"),
-        LedgerError::Store(StoreError::Unknown(_)) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "ledger_unknown")
-        }
-        LedgerError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "ledger_unavailable"),
-    };
-    Refused::new(status, word, error.to_string())
 }
 
 /// How often the same was granted lately, this time included.

@@ -40,5 +40,6 @@ pub(super) fn open(
     read.join()
         .unwrap_or_else(|_| bail!("it could not be read"))
         .with_context(cannot)?;
-    Ok(ExceptionKeeper::with_ledger(ledger, configured.stale_after))
+    let stale_after = configured.stale_after;
+    Ok(ExceptionKeeper::with_ledger(ledger, stale_after, false))
 }

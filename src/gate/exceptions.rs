@@ -29,9 +29,11 @@ pub struct ExceptionKeeper {
     pub ledger: Option<Arc<Ledger>>,
     /// How long what was granted counts while the ledger does not answer.
     pub stale_after: Duration,
+    /// Whether gates of other hosts share the ledger.
+    pub is_shared: bool,
     /// A budget runs low, or the set was built anew.
     low: Arc<Notify>,
-    /// The policy changed.
+    /// The policy changed, or an approval is in force.
     changed: Notify,
     /// What is left of the budgets, by the exception's id. They outlive a reload.
     allowances: Mutex<HashMap<String, Arc<Allowance>>>,
@@ -49,13 +51,19 @@ struct Announced {
 }
 
 impl ExceptionKeeper {
-    /// The keeper of a gate with a ledger.
-    pub fn with_ledger(ledger: Arc<Ledger>, stale_after: Duration) -> Self {
+    /// The keeper of a gate with a ledger, which gates of other hosts may share.
+    pub fn with_ledger(ledger: Arc<Ledger>, stale_after: Duration, is_shared: bool) -> Self {
         Self {
             ledger: Some(ledger),
             stale_after,
+            is_shared,
             ..Self::default()
         }
+    }
+
+    /// Whether the gate has a ledger.
+    pub(super) fn has_ledger(&self) -> bool {
+        self.ledger.is_some()
     }
 
     /// Counts a flow that exceptions let pass.
@@ -95,7 +103,7 @@ impl ExceptionKeeper {
     }
 
     /// Whether the ledger has not answered for too long.
-    fn is_stale(&self, ledger: &Ledger, now: Timestamp) -> bool {
+    pub(super) fn is_stale(&self, ledger: &Ledger, now: Timestamp) -> bool {
         let health = ledger.health();
         let stale_after = SignedDuration::try_from(self.stale_after).unwrap_or(SignedDuration::MAX);
         health.failure.is_some()
@@ -168,9 +176,16 @@ impl ExceptionKeeper {
         *announced = next;
     }
 
-    /// How long the set stays as it is, changes of the ledger and the policy aside.
-    fn next_change(&self, exceptions: &Exceptions, now: Timestamp) -> Option<Duration> {
-        let next = exceptions.iter().map(|it| it.grant.expires).min();
+    /// How long what is in force stays as it is, changes of the ledger and the policy aside;
+    /// `approval_ends` is when the next approval ends.
+    fn next_change(
+        &self,
+        exceptions: &Exceptions,
+        approval_ends: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        let ends = exceptions.iter().map(|it| it.grant.expires);
+        let next = ends.chain(approval_ends).min();
         let left =
             next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default());
         let ledger = self.ledger.as_deref();
@@ -274,7 +289,7 @@ fn reserved(state: &State, id: &str) -> Limit {
     }
 }
 
-fn asker(actor: &crate::ledger::Actor) -> Asker {
+pub(super) fn asker(actor: &crate::ledger::Actor) -> Asker {
     let uid = actor.principal.strip_prefix("uid:");
     Asker {
         door: match actor.door.as_str() {
@@ -306,9 +321,10 @@ impl Gate {
         snapshot.exceptions.store(exceptions);
     }
 
-    /// Puts the exceptions of the first generation in force.
+    /// Puts the exceptions of the first generation in force, and the approvals of the ledger.
     pub fn begin_exceptions(&self) {
         self.refresh_exceptions(&self.snapshot.load());
+        self.adopt_settlements();
     }
 
     /// Puts what the ledger says now in force, and ends the open flows that no longer pass.
@@ -319,7 +335,7 @@ impl Gate {
         self.exceptions_changed();
     }
 
-    /// Says that the policy changed.
+    /// Says that the policy changed, or an approval is in force.
     pub(super) fn exceptions_changed(&self) {
         self.exceptions.changed.notify_one();
     }
@@ -344,13 +360,18 @@ impl Gate {
         }
     }
 
-    /// Builds the set anew and judges the open flows by it. Returns how long the set stays as it is.
+    /// Builds the set anew, and the approvals, and judges the open flows by them. Returns how long they
+    /// stay as they are.
     fn renew_exceptions(&self) -> Option<Duration> {
         let snapshot = self.snapshot.load_full();
         self.refresh_exceptions(&snapshot);
         self.flows.judge_again_excepted(self, &snapshot);
+        self.adopt_settlements();
+        self.tend_requests();
         let exceptions = snapshot.exceptions.load();
-        self.exceptions.next_change(&exceptions, self.clock.now())
+        let approval_ends = self.requests.next_end();
+        self.exceptions
+            .next_change(&exceptions, approval_ends, self.clock.now())
     }
 
     /// Reserves budgets. A ledger that does not answer delays this, and no end of an exception.

@@ -369,6 +369,7 @@ impl Flow {
         decision: &Decision,
     ) -> Result<(), Refusal> {
         self.charge(&asked, decision).await?;
+        self.claim_approval().await?;
         if let Some(permit) = &mut self.permit {
             permit
                 .decided(&self.facts)
@@ -416,6 +417,18 @@ impl Flow {
             }
         }
         Ok(())
+    }
+
+    /// Uses up an approval for one flow in the ledger, so that no flow of another gate passes by it.
+    async fn claim_approval(&self) -> Result<(), Refusal> {
+        let Some(approval) = &self.facts.exception else {
+            return Ok(());
+        };
+        if self.gate.claim_approval(approval, self.facts.flow).await {
+            return Ok(());
+        }
+        let detail = "a flow of another gate used the approval up, or the ledger does not answer";
+        Err(Refusal::because(Code::ExceptionSpent, detail))
     }
 
     /// As [`Flow::settle`], where the gate itself answers: nothing goes out that a later policy

@@ -236,7 +236,9 @@ fn approval(object: &mut Object, facts: &ApprovalFacts) {
         object.time("tidegate.exception.expires", until);
     }
     object.some("tidegate.detail", &facts.note, DETAIL);
-    object.id("tidegate.flow.id", &flow.flow);
+    if !flow.flow.is_nil() {
+        object.id("tidegate.flow.id", &flow.flow);
+    }
     object.some("security_rule.name", &flow.rule, NAME);
     object.some("tidegate.rule.location", &flow.rule_location, PLACE);
     if let Some(digest) = &flow.policy_digest {

@@ -11,10 +11,10 @@ use crate::kit::{
     until,
 };
 
-const HOST: &str = "artifacts.example.net";
+pub(crate) const HOST: &str = "artifacts.example.net";
 
 /// A host that the policy asks about, and reviewers who may settle it.
-fn policy(port: u16, tier: &str) -> String {
+pub(crate) fn policy(port: u16, tier: &str) -> String {
     let uid = rustix::process::geteuid().as_raw();
     let asking =
         format!("[tier.standard]\nreviewers = [\"uid:{uid}\"]\nnot-oneself = false\n{tier}\n");
@@ -79,7 +79,7 @@ impl Bench {
     }
 }
 
-fn approvals(gate: &Gate) -> Vec<Value> {
+pub(crate) fn approvals(gate: &Gate) -> Vec<Value> {
     let answer = gate.control_get("/v1/approvals");
     assert_eq!(answer.status(), 200, "{answer:?}");
     answer.json()["requests"]
@@ -88,7 +88,7 @@ fn approvals(gate: &Gate) -> Vec<Value> {
         .clone()
 }
 
-fn connect(gate: &Gate, session: &Session, target: &str) -> Message {
+pub(crate) fn connect(gate: &Gate, session: &Session, target: &str) -> Message {
     let mut client = gate.client();
     client.send(format!(
         "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n",
@@ -97,13 +97,13 @@ fn connect(gate: &Gate, session: &Session, target: &str) -> Message {
     client.answer("CONNECT")
 }
 
-fn authorization(session: &Session) -> String {
+pub(crate) fn authorization(session: &Session) -> String {
     format!("Proxy-Authorization: Bearer {}\r\n", session.token)
 }
 
 /// What a refusal says of its request.
 #[track_caller]
-fn id_of(answer: &Message) -> String {
+pub(crate) fn id_of(answer: &Message) -> String {
     assert_eq!(answer.status(), 403, "{answer:?}");
     let document = answer.json();
     assert_eq!(document["error"], "needs_approval", "{document}");

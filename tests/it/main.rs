@@ -18,6 +18,7 @@ mod agents;
 mod ages;
 mod answers;
 mod approvals;
+mod approvals_ledger;
 mod authority;
 mod browser;
 mod bypass;

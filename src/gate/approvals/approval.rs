@@ -35,6 +35,8 @@ pub struct Approval {
     pub once: bool,
     /// The flow that used it up.
     pub used_by: Option<Uuid>,
+    /// Whether the ledger has that flow; `true` where there is no ledger.
+    pub is_claimed: bool,
 }
 
 /// On whose account a decision is made.

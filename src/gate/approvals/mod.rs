@@ -5,8 +5,12 @@
 //! a while, or denies it. An approval lifts one ask, of one rule in one tier, for one caller: it
 //! never lifts a deny or the floor, and where the policy changes so that another rule asks, the next
 //! attempt is a new request.
+//!
+//! With `[ledger]`, a settlement is an entry of the ledger before the reviewer is answered, and every
+//! gate of the ledger has the approvals that its entries amount to. Without it they are kept in memory.
 
 mod approval;
+mod ledger;
 mod principal;
 mod request;
 mod scope;
@@ -16,7 +20,7 @@ mod view;
 
 pub use approval::{Approval, Asks};
 pub use principal::Principal;
-pub use request::{ClientUser, Request, RequestKey, RequestState, Settlement, Vote};
+pub use request::{Attempted, ClientUser, Request, RequestKey, RequestState, Settlement, Vote};
 pub use scope::Scope;
 pub use settle::SettleError;
 pub use table::{Filed, Filing, HeldPlace, MAX_OPEN_OF_ONE, Requests};

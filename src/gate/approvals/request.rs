@@ -74,12 +74,9 @@ pub struct Request {
     pub key: RequestKey,
     /// The facts of the first attempt.
     pub facts: Arc<FlowFacts>,
-    /// What the caller presented, to decide anew.
-    pub presented: Presented,
-    /// Where to.
-    pub target: Target,
-    /// What was attempted.
-    pub asked: Arc<Asked>,
+    /// What was attempted, to decide anew; `None`: the request was settled at another gate, or before
+    /// the gate was started.
+    pub attempt: Option<Arc<Attempted>>,
     /// The user whose process it was.
     pub client: ClientUser,
     /// The command of the tool call, as the agent's hook reported it: at most 200 characters, secrets
@@ -99,6 +96,17 @@ pub struct Request {
     pub state: RequestState,
     /// Reviewers who allowed it, while one more has to.
     pub votes: Vec<Vote>,
+}
+
+/// What a policy needs to decide on a request anew.
+#[derive(Clone, Debug)]
+pub struct Attempted {
+    /// What the caller presented.
+    pub presented: Presented,
+    /// Where to.
+    pub target: Target,
+    /// What was attempted.
+    pub asked: Asked,
 }
 
 /// The user whose process opened the connection of a request.

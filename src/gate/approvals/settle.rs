@@ -9,14 +9,16 @@ use uuid::Uuid;
 
 use crate::gate::{Asked, Gate};
 use crate::identity::{CallerKey, Presented};
+use crate::ledger::{Change, LedgerError, Refused, ReviewResult};
 use crate::policy::{Asking, Decision, Query, TierId, Verdict, is_service_user};
 use crate::record::{ApprovalFacts, Asker, Event, FlowFacts, RecordUnavailable};
 
 use super::approval::Approval;
+use super::ledger::review;
 use super::table::{Turn, expiry};
 use super::{
-    ClientUser, Filed, Filing, Principal, Request, RequestKey, RequestState, Scope, Settlement,
-    Vote,
+    Attempted, ClientUser, Filed, Filing, Principal, Request, RequestKey, RequestState, Scope,
+    Settlement, Vote,
 };
 
 /// What a reviewer decided.
@@ -30,7 +32,10 @@ struct Verdicts<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// There is no such request.
-    #[error("there is no such request: it was settled long ago, or the gate was started again")]
+    #[error(
+        "there is no such request here: it was settled long ago, or the gate was started again while \
+         the request was open, or another gate has it"
+    )]
     Unknown,
     /// Another reviewer was first, or the request timed out.
     #[error("the request is settled: it is {0}")]
@@ -73,6 +78,15 @@ pub enum SettleError {
     /// It cannot be put on record.
     #[error(transparent)]
     Record(#[from] RecordUnavailable),
+    /// The ledger did not take it.
+    #[error(transparent)]
+    Ledger(LedgerError),
+    /// The approval ended at this gate, and the ledger does not have that.
+    #[error(
+        "the approval ended at this gate, and the ledger does not have that yet: other gates and a \
+         restart still have the approval; revoke it again: {0}"
+    )]
+    EndedHereOnly(LedgerError),
 }
 
 impl Gate {
@@ -127,9 +141,11 @@ impl Gate {
             id,
             key,
             facts: Arc::new(facts.clone()),
-            presented: presented.clone(),
-            target: query.target.clone(),
-            asked: Arc::new(Asked::of(&query.attempt)),
+            attempt: Some(Arc::new(Attempted {
+                presented: presented.clone(),
+                target: query.target.clone(),
+                asked: Asked::of(&query.attempt),
+            })),
             client: ClientUser::Unknown,
             command,
             reason: None,
@@ -194,17 +210,52 @@ impl Gate {
         let scope = votes.fold(scope, |all, vote| all.and(vote.scope, asking.max_approval));
         let until = after(now, scope.lifetime(asking.max_approval));
         let how = verdicts.settlement(&turn.request, now, until, Some(scope));
-        let approval = approval_of(&turn.request, scope, until);
-        self.record_settled("allowed", &turn.request, &how, &verdicts)
-            .await?;
-        if !self.requests.approve(approval, now) {
+        if !self.requests.has_room(now) {
             return Err(SettleError::Full);
         }
+        self.append_settled(ReviewResult::Allowed, &turn.request, &how, &verdicts)
+            .await?;
+        let recorded = self
+            .record_settled("allowed", &turn.request, &how, &verdicts)
+            .await;
+        if let Err(error) = recorded {
+            turn.outcome = self.withdraw_unrecorded(&turn.request, &how).await;
+            return Err(error.into());
+        }
+        let request = turn.request.clone();
+        if !self.exceptions.has_ledger() {
+            let approval = approval_of(&request, scope, until);
+            self.requests.approve(approval);
+        }
         turn.outcome = RequestState::Allowed(how);
-        self.settled("allowed", &turn.request);
         drop(turn);
+        // What the ledger has is put in force as at every other gate.
+        self.adopt_settlements();
+        self.exceptions_changed();
+        self.settled("allowed", &request);
         self.count_requests();
         Ok(true)
+    }
+
+    /// Takes an approval back that the ledger has and the record does not; what becomes of the request.
+    async fn withdraw_unrecorded(&self, request: &Request, how: &Settlement) -> RequestState {
+        if !self.exceptions.has_ledger() {
+            return RequestState::Pending;
+        }
+        let note = "the gate could not put it on record";
+        let change = Change::ApprovalRevoked {
+            request: request.id,
+            note: Some(note.to_owned()),
+        };
+        if let Err(error) = self.append("gate", "gate", &change).await {
+            tracing::error!(request = %request.id, "an approval that is not on record stays in the ledger: {error}");
+        }
+        RequestState::Revoked(Settlement {
+            until: how.at,
+            scope: None,
+            note: Some(note.into()),
+            ..how.clone()
+        })
     }
 
     /// A reviewer denies a request: the same is refused without asking again for as long as the tier's
@@ -225,6 +276,12 @@ impl Gate {
             note,
         };
         let how = verdicts.settlement(&turn.request, now, after(now, max_approval), None);
+        self.append_settled(ReviewResult::Denied, &turn.request, &how, &verdicts)
+            .await?;
+        if self.exceptions.has_ledger() {
+            // It stands, whether or not that can be recorded.
+            turn.outcome = RequestState::Denied(how.clone());
+        }
         self.record_settled("denied", &turn.request, &how, &verdicts)
             .await?;
         turn.outcome = RequestState::Denied(how);
@@ -244,7 +301,8 @@ impl Gate {
     ) -> Result<(), SettleError> {
         let request = self.requests.get(id).ok_or(SettleError::Unknown)?;
         self.require_reviewer(principal, &request)?;
-        if self.requests.withdraw(id).is_none() {
+        let on_ledger = self.stands_on_ledger(id);
+        if !self.requests.withdraw(id) && !on_ledger {
             return Err(SettleError::NotInForce);
         }
         let now = self.clock.now();
@@ -257,10 +315,45 @@ impl Gate {
         self.requests
             .set_state(id, RequestState::Revoked(how.clone()));
         self.judge_again();
-        // It has ended, whether or not that can be recorded.
+        // It has ended here, whether or not that can be appended and recorded.
+        let appended = if on_ledger {
+            self.append_revoked(id, &verdicts).await
+        } else {
+            Ok(())
+        };
         self.record_settled("revoked", &request, &how, &verdicts)
             .await?;
-        Ok(())
+        appended.map_err(SettleError::EndedHereOnly)
+    }
+
+    async fn append_settled(
+        &self,
+        result: ReviewResult,
+        request: &Request,
+        how: &Settlement,
+        verdicts: &Verdicts<'_>,
+    ) -> Result<(), SettleError> {
+        let review = Box::new(review(request, result, how));
+        let change = Change::RequestSettled { review };
+        let (principal, door) = (verdicts.principal.name(), verdicts.asker.door);
+        let appended = self.append(&principal, door, &change).await;
+        appended.map_err(|error| match error {
+            LedgerError::Refused(Refused::SettledBefore { .. }) => SettleError::Settled("settled"),
+            error => SettleError::Ledger(error),
+        })
+    }
+
+    async fn append_revoked(&self, id: Uuid, verdicts: &Verdicts<'_>) -> Result<(), LedgerError> {
+        let change = Change::ApprovalRevoked {
+            request: id,
+            note: verdicts.note.as_deref().map(str::to_owned),
+        };
+        let (principal, door) = (verdicts.principal.name(), verdicts.asker.door);
+        match self.append(&principal, door, &change).await {
+            // Another gate was first.
+            Err(LedgerError::Refused(_)) => Ok(()),
+            appended => appended,
+        }
     }
 
     /// Times out requests, and ends approvals and the flows that they let pass.
@@ -284,7 +377,7 @@ impl Gate {
         }
     }
 
-    fn judge_again(&self) {
+    pub(super) fn judge_again(&self) {
         self.flows.judge_again(self, &self.snapshot.load_full());
     }
 
@@ -339,7 +432,7 @@ impl Gate {
         self.metrics.approval_settled(result, took);
     }
 
-    fn count_requests(&self) {
+    pub(super) fn count_requests(&self) {
         self.metrics.approvals_pending(self.requests.open());
     }
 }
@@ -370,13 +463,14 @@ fn still_asked(
     turn: &mut Turn<'_>,
 ) -> Result<TierId, SettleError> {
     let request = &turn.request;
+    let attempted = request.attempt.as_ref().ok_or(SettleError::Unknown)?;
     let caller = snapshot
-        .caller(&request.presented)
+        .caller(&attempted.presented)
         .ok_or(SettleError::CallerGone)?;
     let query = Query {
         who: &caller.who,
-        target: &request.target,
-        attempt: request.asked.attempt(),
+        target: &attempted.target,
+        attempt: attempted.asked.attempt(),
     };
     let decision = snapshot.decide(&query);
     if decision.verdict != Verdict::Ask {
@@ -452,11 +546,12 @@ fn approval_of(request: &Request, scope: Scope, until: Timestamp) -> Approval {
         until,
         once: scope == Scope::Once,
         used_by: None,
+        is_claimed: true,
     }
 }
 
 /// `tidegate.exception.id` of the approval of a request.
-fn approval_id(request: Uuid) -> Arc<str> {
+pub(super) fn approval_id(request: Uuid) -> Arc<str> {
     format!("approval-{request}").into()
 }
 
@@ -465,7 +560,7 @@ fn after(now: Timestamp, time: Duration) -> Timestamp {
     now.saturating_add(time).unwrap_or(Timestamp::MAX)
 }
 
-fn approval_facts(request: &Request) -> ApprovalFacts {
+pub(super) fn approval_facts(request: &Request) -> ApprovalFacts {
     ApprovalFacts {
         request: request.id,
         operation: request.key.operation.clone(),

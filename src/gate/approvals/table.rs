@@ -36,11 +36,13 @@ pub struct Requests {
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    requests: HashMap<Uuid, Request>,
+pub(super) struct Table {
+    pub(super) requests: HashMap<Uuid, Request>,
     /// The newest request of each key.
-    newest: HashMap<RequestKey, Uuid>,
-    approvals: HashMap<RequestKey, Vec<Approval>>,
+    pub(super) newest: HashMap<RequestKey, Uuid>,
+    pub(super) approvals: HashMap<RequestKey, Vec<Approval>>,
+    /// The revision of the ledger that was read.
+    pub(super) read: u64,
     /// Callers whose flows are held, one entry for each flow.
     held: Vec<CallerKey>,
 }
@@ -195,6 +197,11 @@ impl Requests {
         if let Some(request) = self.lock().requests.get_mut(&id) {
             request.state = state;
         }
+        self.wake();
+    }
+
+    /// Wakes flows that are held for an answer.
+    pub(super) fn wake(&self) {
         self.changed.notify_waiters();
     }
 
@@ -226,20 +233,24 @@ impl Requests {
             .is_some_and(|it| it.state.is_open())
     }
 
+    /// Whether one more approval may be put in force.
+    pub(super) fn has_room(&self, now: Timestamp) -> bool {
+        let table = self.lock();
+        let in_force = table.approvals.values().flatten();
+        in_force.filter(|it| it.until > now).count() < MAX_APPROVALS
+    }
+
     /// Puts an approval in force.
-    pub(super) fn approve(&self, approval: Approval, now: Timestamp) -> bool {
+    pub(super) fn approve(&self, approval: Approval) {
         let mut table = self.lock();
-        table.approvals.retain(|_, all| {
-            all.retain(|it| it.until > now);
-            !all.is_empty()
-        });
-        if table.approvals.len() >= MAX_APPROVALS {
-            return false;
-        }
         let all = table.approvals.entry(approval.key.clone()).or_default();
-        all.retain(|it| it.id != approval.id);
         all.push(approval);
-        true
+    }
+
+    /// When the next approval ends.
+    pub(in crate::gate) fn next_end(&self) -> Option<Timestamp> {
+        let table = self.lock();
+        table.approvals.values().flatten().map(|it| it.until).min()
     }
 
     /// Looks at the approvals of a key, and may use one up.
@@ -251,15 +262,16 @@ impl Requests {
         self.lock().approvals.get_mut(key).map(look)
     }
 
-    /// Takes an approval back; it, where it was in force.
-    pub(super) fn withdraw(&self, request: Uuid) -> Option<Approval> {
+    /// Takes an approval back. Returns whether it was in force.
+    pub(super) fn withdraw(&self, request: Uuid) -> bool {
         let mut table = self.lock();
         for all in table.approvals.values_mut() {
             if let Some(at) = all.iter().position(|it| it.request == request) {
-                return Some(all.remove(at));
+                all.remove(at);
+                return true;
             }
         }
-        None
+        false
     }
 
     /// Takes out approvals that ended; whether there were any.
@@ -275,7 +287,7 @@ impl Requests {
         ended
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -290,7 +302,7 @@ impl Table {
     /// Makes room for one more request of a caller; `false` where there is none. A request whose
     /// approval is in force stays and counts to no bound but [`MAX_APPROVALS`]: without it no
     /// reviewer could revoke the approval.
-    fn make_room(&mut self, caller: &CallerKey) -> bool {
+    pub(super) fn make_room(&mut self, caller: &CallerKey) -> bool {
         if self.open_of(caller) >= MAX_OPEN_OF_ONE {
             return false;
         }

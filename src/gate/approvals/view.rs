@@ -43,11 +43,12 @@ pub struct RequestView {
     pub call: Option<CallView>,
     /// Text that the agent or a third party wrote.
     pub untrusted: Untrusted,
-    /// When it was first attempted.
+    /// When it was first attempted. Of a request that was settled at another gate, or before this one
+    /// was started: when it was settled.
     pub first: Timestamp,
     /// When it was last attempted.
     pub last: Timestamp,
-    /// How often.
+    /// How often, at this gate.
     pub count: u64,
     /// When it times out.
     pub expires: Timestamp,
@@ -57,8 +58,9 @@ pub struct RequestView {
     /// How it was settled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled: Option<SettlementView>,
-    /// The flow of its first attempt: `tidegate explain` tells more.
-    pub flow: Uuid,
+    /// The flow of its first attempt, where that was at this gate: `tidegate explain` tells more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow: Option<Uuid>,
 }
 
 /// Who asks.
@@ -207,7 +209,7 @@ impl Request {
             expires: self.expires,
             allowed_by: self.votes.iter().map(|it| it.principal.name()).collect(),
             settled: self.state.settlement().map(Settlement::view),
-            flow: facts.flow,
+            flow: self.attempt.as_ref().map(|_| facts.flow),
         }
     }
 
