@@ -1,28 +1,29 @@
-//! Finds peers that are gone without a word: TCP keep-alive (RFC 9293 section 3.8.4), and a bound on
-//! how long sent bytes wait for their acknowledgement (RFC 5482).
+//! Detects dead peers: TCP keep-alive (RFC 9293 section 3.8.4), and a limit for the time that sent
+//! bytes wait for their acknowledgement (RFC 5482).
 //!
-//! A peer that answers may rest for as long as `limits.idle` says: probes carry nothing, and count
-//! as nothing that moved.
+//! A peer that answers probes may be idle for `limits.idle`: probes carry no data and do not count
+//! as activity.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-/// How long a connection rests before its peer is probed.
+/// The idle time before the first probe.
 pub const KEEPALIVE_TIME: Duration = Duration::from_mins(1);
-/// How long after a probe that was not answered the next one is sent.
+/// The time between an unanswered probe and the next one.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// How many probes may stay unanswered.
+/// The number of unanswered probes after which the peer is dead.
 pub const KEEPALIVE_PROBES: u32 = 8;
-/// How long a peer may take nothing although bytes wait for it, or leave probes unanswered. Linux
-/// counts a closed window as well, so this is longer than a person pauses a download.
+/// How long sent bytes or probes may stay unacknowledged. Linux counts a closed window as well, so
+/// the limit is longer than a person pauses a download.
 pub const USER_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Sets both on a connection, or on a listener for the connections that it accepts (`tcp(7)`: they
-/// inherit its options).
+/// Sets keep-alive and the timeout on a connection, or on a listener, whose connections inherit its
+/// options (`tcp(7)`).
 ///
-/// An error leaves the defaults of the system: the connection works, a dead peer is found later.
+/// An error leaves the defaults of the system: the connection works, but a dead peer is detected
+/// later.
 pub fn keep_alive<S: AsFd>(socket: &S) {
     let socket = SockRef::from(socket);
     let probes = TcpKeepalive::new()
@@ -80,7 +81,7 @@ mod tests {
         let (dialled, accepted) = tokio::join!(race::connect(&one, take), listener.accept());
         is_set(&dialled.expect("connected").0);
         is_set(&accepted.expect("accepted").0);
-        // The way of several addresses sets the same.
+        // A race of several addresses sets the same options.
         let dialled = race::connect(&[address, address], take).await;
         is_set(&dialled.expect("connected").0);
     }

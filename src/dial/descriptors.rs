@@ -1,9 +1,8 @@
-//! The descriptors that connections to the outside may use: one budget, of which each caller has a
-//! share.
+//! The descriptor budget of upstream connections, of which each caller has a share.
 //!
-//! A stream of HTTP/2 costs its client no descriptor, and its tunnel costs the gate one. So dials
-//! are counted by themselves, for the caller that causes them: what one caller takes must not leave
-//! another without.
+//! An HTTP/2 stream costs its client no descriptor, but its tunnel costs the gate one. Upstream
+//! connections are therefore counted separately, for the caller that causes them: one caller must
+//! not use up the descriptors of another.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,25 +12,26 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 
 use crate::policy::CallerKey;
 
-/// Descriptors that stay free for the log, the admin listener, name servers and files.
+/// Descriptors reserved for the log, the admin listener, name servers and files.
 const RESERVED: usize = 256;
-/// Dials that are possible however few descriptors there are.
+/// The minimum number of upstream connections, however few descriptors there are.
 const MIN_DIALS: usize = 8;
-/// A caller may have so many times what is free. One caller alone gets two thirds of the budget;
-/// each further caller makes the shares of the others smaller, and finds some free.
+/// A caller may hold at most this multiple of the free descriptors. One caller alone gets two
+/// thirds of the budget; each further caller reduces the shares of the others, and gets some of the
+/// free ones.
 const SHARE: usize = 2;
 
-/// How many descriptors are for what.
+/// The division of the descriptors between clients and upstreams.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Split {
     /// Clients that may be connected at once.
     pub clients: usize,
-    /// Descriptors for what is dialled for them.
+    /// Descriptors for upstream connections.
     pub dials: usize,
 }
 
 impl Split {
-    /// Splits `descriptors`, where at most `flows` may be open.
+    /// Splits `descriptors` for at most `flows` open flows.
     pub fn of(descriptors: usize, flows: usize) -> Self {
         let spare = descriptors.saturating_sub(RESERVED);
         let clients = (spare / 2).clamp(1, flows.max(1));
@@ -42,7 +42,7 @@ impl Split {
     }
 }
 
-/// What is left of the budget, and what each caller has of it.
+/// The free part of the budget, and the descriptors held by each caller.
 #[derive(Debug)]
 pub struct Descriptors {
     total: usize,
@@ -55,7 +55,7 @@ struct Used {
     callers: HashMap<CallerKey, usize>,
 }
 
-/// Descriptors that were taken; given back when dropped.
+/// Descriptors taken from the budget; returned when dropped.
 #[derive(Debug)]
 pub struct Taken {
     home: Arc<Descriptors>,
@@ -64,7 +64,7 @@ pub struct Taken {
 }
 
 impl Descriptors {
-    /// A budget of so many.
+    /// A budget of `total` descriptors.
     pub fn new(total: usize) -> Self {
         let used = Used {
             free: total,
@@ -76,15 +76,14 @@ impl Descriptors {
         }
     }
 
-    /// What this process may use, where at most `flows` may be open.
+    /// The budget of this process, for at most `flows` open flows.
     pub fn of_process(flows: usize) -> Self {
         let Rlimit { current, .. } = getrlimit(Resource::Nofile);
         let current = current.map_or(usize::MAX, |it| usize::try_from(it).unwrap_or(usize::MAX));
         Self::new(Split::of(current, flows).dials)
     }
 
-    /// Takes descriptors for a caller, within its share; for the gate itself where there is no
-    /// caller.
+    /// Takes descriptors from the share of a caller; without a caller, for the gate itself.
     pub fn take(self: &Arc<Self>, caller: Option<&CallerKey>, count: usize) -> Option<Taken> {
         let mut used = self.used();
         if used.free < count {
@@ -107,7 +106,7 @@ impl Descriptors {
         })
     }
 
-    /// Takes descriptors for what only makes things faster: a quarter of the budget stays free.
+    /// Takes descriptors for an optimisation: a quarter of the budget stays free.
     pub fn take_spare(self: &Arc<Self>, count: usize) -> Option<Taken> {
         let spare = self.used().free.saturating_sub(self.total / 4);
         if spare < count {
@@ -116,7 +115,7 @@ impl Descriptors {
         self.take(None, count)
     }
 
-    /// Whether nothing is left.
+    /// Whether no descriptor is free.
     pub fn is_spent(&self) -> bool {
         self.used().free == 0
     }
@@ -140,18 +139,18 @@ impl Drop for Taken {
     }
 }
 
-/// The error of a dial for which the caller has no descriptor left.
+/// The error of a dial whose caller has used up its share of the descriptors.
 #[derive(Debug, thiserror::Error)]
 #[error("the share of the caller in the descriptors is spent")]
 pub struct NoDescriptor;
 
 impl NoDescriptor {
-    /// As an error of a dial.
+    /// Converts it to the error of a dial.
     pub(super) fn error() -> io::Error {
         io::Error::new(io::ErrorKind::QuotaExceeded, Self)
     }
 
-    /// Whether a dial failed for it.
+    /// Whether a dial failed with this error.
     pub fn is_in(error: &io::Error) -> bool {
         let inner = error.get_ref();
         inner

@@ -1,7 +1,7 @@
-//! A small document that the gate itself needs, over https: the keys of an issuer.
+//! Fetches small documents for the gate itself, over https, for example the keys of an issuer.
 //!
-//! Dialled like any flow: the floor holds, private addresses only where they are named, nothing is
-//! resolved twice. Redirects are refused; what is too long or takes too long is not taken.
+//! Dialled like any flow: the floor applies, private addresses need to be named, no name is
+//! resolved twice. Redirects are refused, and so are documents that are too long or too slow.
 
 use std::time::Duration;
 
@@ -18,71 +18,71 @@ use crate::tls;
 
 use super::{DialError, Dialer, NoRoute, ResolveError, Route, Stream};
 
-/// For dialling, TLS and the answer.
+/// The time limit for dialling, TLS and the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Longest document, in bytes.
+/// The longest document, in bytes.
 const LONGEST: usize = 256 * 1024;
 
-/// What is asked for, and how.
+/// A document to fetch, with the settings of the connection.
 #[derive(Debug)]
 pub struct Wanted<'a> {
-    /// Where it is.
+    /// The URL of the document.
     pub url: &'a Url,
-    /// Private addresses at which it may be.
+    /// Private addresses that the host may have.
     pub addresses: &'a [IpNet],
-    /// What the proxy itself occupies.
+    /// The addresses of the gate itself, which it never dials.
     pub guard: &'a Guard,
     /// The roots for the server's certificate.
     pub tls: &'a tls::Client,
 }
 
-/// A document of a destination that a caller is about to ask for something else.
+/// A document to fetch on an existing connection, for a caller's request to the same destination.
 #[derive(Debug)]
 pub struct Sought<'a> {
-    /// Where it is.
+    /// The URL of the document.
     pub url: &'a Url,
-    /// The media type that is wanted.
+    /// The accepted media type.
     pub accept: &'a str,
-    /// The credential of the caller, where the destination has it only for callers with one.
+    /// The credential of the caller, if the destination requires one.
     pub authorization: Option<&'a [u8]>,
-    /// The longest that is taken, in bytes.
+    /// The longest document accepted, in bytes.
     pub longest: usize,
 }
 
-/// A document.
+/// A fetched document.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// What it says.
+    /// The content.
     pub body: Bytes,
-    /// For how long its server says that it holds.
+    /// The lifetime set by the server (`max-age`).
     pub max_age: Option<Duration>,
 }
 
-/// Why there is none.
+/// The reason why no document was fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
-    /// Its host has no address that may be dialled.
+    /// The host has no address that may be dialled.
     #[error("its host is at no address that may be dialled")]
     Denied,
-    /// Its name cannot be resolved.
+    /// The name cannot be resolved.
     #[error("its name cannot be resolved: {0}")]
     Unresolved(ResolveError),
     /// The status of the server is not 200.
     #[error("its server answers {0}")]
     Status(StatusCode),
-    /// It is longer than documents may be, or was broken off.
+    /// The document is too long, or was cut off.
     #[error("it is longer than may be, or was broken off")]
     TooLong,
-    /// It took too long.
+    /// The server did not answer in time.
     #[error("its server does not answer in time")]
     TimedOut,
-    /// It cannot be reached.
+    /// The server cannot be reached.
     #[error("its server cannot be reached: {0}")]
     Unreachable(String),
 }
 
 impl DocumentError {
-    /// The code of the closed list of refusals that is nearest.
+    /// The nearest code of the closed list of refusals.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Denied => "address_denied",
@@ -94,7 +94,7 @@ impl DocumentError {
 }
 
 impl Dialer {
-    /// Finds the way to a document: its host is resolved and each address judged.
+    /// Finds the route to a document: resolves its host and checks each address.
     pub async fn find(&self, wanted: &Wanted<'_>) -> Result<Route, DocumentError> {
         let target = &wanted.url.target;
         if !matches!(target.host, Host::Name(_)) {
@@ -107,7 +107,7 @@ impl Dialer {
         })
     }
 
-    /// Fetches a document by a way that [`Self::find`] found.
+    /// Fetches a document by a route of [`Self::find`].
     pub async fn document(
         &self,
         wanted: &Wanted<'_>,
@@ -139,14 +139,15 @@ impl Dialer {
 }
 
 impl Sought<'_> {
-    /// Fetches it on a connection that was judged and is secured already. The caller bounds the time.
+    /// Fetches the document on a connection that is checked and encrypted already. The caller
+    /// limits the time.
     pub async fn fetch(&self, stream: Stream) -> Result<Document, DocumentError> {
         let request = request(self.url, self.accept, self.authorization)?;
         ask(request, self.longest, TokioIo::new(stream)).await
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a connection of its own, and reads the answer.
 async fn ask<S>(
     request: Request<Empty<Bytes>>,
     longest: usize,
@@ -165,7 +166,7 @@ where
     tokio::select! {
         biased;
         done = &mut exchange => return done,
-        // What it said before it closed is still to be read.
+        // The answer received before the close is still to be read.
         _ = connection => {}
     }
     exchange.await
@@ -212,8 +213,7 @@ async fn read(
     Ok(Document { body, max_age })
 }
 
-/// `max-age` of `Cache-Control` (RFC 9111 section 5.2.2.1); what must not be kept is kept for no
-/// time.
+/// `max-age` of `Cache-Control` (RFC 9111 section 5.2.2.1); zero if the answer must not be stored.
 fn max_age(control: &str) -> Option<Duration> {
     let mut words = control.split(',').map(str::trim);
     let says = |word: &str| {

@@ -1,7 +1,8 @@
-//! Reaching a decided target: resolve, judge every address, dial only what was judged.
+//! Reaches an allowed target: resolves its name, checks every address, and dials only checked
+//! addresses.
 //!
-//! The one place that dials. A name is resolved after its verdict, each answer is judged, and the
-//! address connected to is one of those; nothing is resolved twice (no rebinding).
+//! The only module that dials. A name is resolved after its verdict, each answer is checked, and
+//! the gate connects to one of these addresses. No name is resolved twice (no rebinding).
 
 mod alive;
 mod descriptors;
@@ -34,93 +35,93 @@ pub use program::{Children, ProgramEnd, ProgramStart, ProgramWitness, Programs};
 pub use resolve::{ResolveError, Resolver};
 pub use stream::{Socket, Stream, Unasked};
 
-/// Answers that are looked at: more than any honest name has.
+/// The answers of a look-up that are used, at most: more than a normal name has.
 const MOST_ANSWERS: usize = 16;
 
-/// How targets are reached in one generation.
+/// Dials the targets of one generation.
 #[derive(Debug)]
 pub struct Dialer {
     resolver: Arc<Resolver>,
     parents: Vec<Arc<Parent>>,
-    /// Connections of this generation that rest between requests.
+    /// Idle connections of this generation.
     pub pool: Pool,
-    /// What dials may use; all generations share it.
+    /// The descriptor budget, shared by all generations.
     pub descriptors: Arc<Descriptors>,
     connect_timeout: Duration,
     dns_timeout: Duration,
     clock: Clock,
 }
 
-/// How a target is reached: what its name resolved to, judged, or who is asked to take us there.
+/// The route to a target: its checked addresses, or the parents to ask.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Where it leads.
+    /// The target.
     pub target: Target,
-    /// Every answer, as recorded.
+    /// Every answer of the look-up, for the record.
     pub answers: Box<[IpAddr]>,
-    /// Those that may be dialled, in order of preference; empty only where a parent looks the name
-    /// up.
+    /// The answers that may be dialled, in order of preference; empty only if a parent resolves the
+    /// name.
     pub addresses: Vec<SocketAddr>,
-    /// The parents to ask, in order; none: it is dialled itself.
+    /// The parents to ask, in order; empty if the target is dialled directly.
     pub parents: Vec<Arc<Parent>>,
 }
 
 impl Route {
-    /// Whether the target may be dialled itself where no parent can be reached.
+    /// Whether the target may be dialled directly if no parent can be reached.
     pub fn falls_back(&self) -> bool {
         !self.parents.is_empty() && self.parents.iter().all(|it| it.may_be_left_out())
     }
 }
 
-/// Why there is no route.
+/// The reason why there is no route.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum NoRoute {
-    /// No answer may be dialled; the answers, for the record.
+    /// No answer may be dialled. Contains the answers, for the record.
     Denied(Box<[IpAddr]>),
     /// The name could not be resolved.
     Unresolved(ResolveError),
 }
 
-/// An open connection to a judged address.
+/// An open connection to a checked address.
 #[derive(Debug)]
 pub struct Upstream {
-    /// The connection, without Nagle's delay.
+    /// The connection, with `TCP_NODELAY`.
     pub stream: Stream,
     /// The address that was dialled.
     pub address: SocketAddr,
-    /// What connecting took.
+    /// The duration of the dial.
     pub took: Duration,
-    /// The parent that it leads through; `address` is that of the parent then.
+    /// The parent of the connection; `address` is then the parent's.
     pub parent: Option<Through>,
 }
 
 impl Upstream {
-    /// The address that was judged: see [`judged`].
+    /// The checked address: see [`judged`].
     pub fn judged(&self) -> Option<SocketAddr> {
         judged(self.address, self.parent.as_ref())
     }
 }
 
-/// What was judged of a connection to an address: the address, or the one to which a parent leads;
-/// `None` where the parent alone knows it.
+/// The address that was checked: that of the connection, or the address to which a parent leads;
+/// `None` if the parent resolves the name.
 pub fn judged(address: SocketAddr, through: Option<&Through>) -> Option<SocketAddr> {
     through.map_or(Some(address), |through| through.judged)
 }
 
-/// Why a dial failed.
+/// The reason why a dial failed.
 #[derive(Debug)]
 pub enum DialError {
-    /// Every address refused or failed; the last error.
+    /// No address accepted a connection. Contains the last error.
     Failed(io::Error),
-    /// None answered in time.
+    /// No address answered in time.
     TimedOut,
-    /// No parent took us there.
+    /// No parent opened a tunnel.
     Parent(ParentError),
 }
 
 impl Dialer {
-    /// Builds from `[dial]` and `[limits]`. The resolver of an earlier generation, with its cache,
-    /// goes on where it was configured the same.
+    /// Builds the dialer from `[dial]` and `[limits]`. Keeps the resolver of the earlier
+    /// generation, with its cache, if its configuration is the same.
     pub fn new(
         dial: &config::Dial,
         limits: &config::Limits,
@@ -151,13 +152,13 @@ impl Dialer {
         }
     }
 
-    /// The parents that are for a target, in order; none: it is dialled itself.
+    /// The parents of a target, in order; empty if the target is dialled directly.
     pub fn parents(&self, target: &Target, category: Category) -> Vec<Arc<Parent>> {
         let fitting = self.parents.iter().filter(|it| it.is_for(target, category));
         fitting.cloned().collect()
     }
 
-    /// Whether a connection of an earlier generation leads to a target as one of this would.
+    /// Whether the route of an earlier generation's connection is still configured for this target.
     pub fn still_leads(
         &self,
         target: &Target,
@@ -171,7 +172,7 @@ impl Dialer {
         }
     }
 
-    /// The parent that would be asked now.
+    /// The parent that is asked first at present.
     pub fn first_parent(&self, target: &Target, category: Category) -> Option<Arc<str>> {
         let now = self.clock.instant();
         let mut fitting = self.parents.iter().filter(|it| it.is_for(target, category));
@@ -180,8 +181,8 @@ impl Dialer {
             .map(|it| it.name().clone())
     }
 
-    /// Finds the way to an allowed target: its parents, where it has any. Its host is resolved and
-    /// each answer judged, unless its parents do the first.
+    /// Finds the route to an allowed target, with its parents. Resolves the host and checks each
+    /// answer, unless all parents resolve names.
     pub async fn route(
         &self,
         target: &Target,
@@ -203,7 +204,7 @@ impl Dialer {
         Ok(Route { parents, ..direct })
     }
 
-    /// As [`Self::route`], without parents.
+    /// Like [`Self::route`], without parents.
     pub async fn route_direct(
         &self,
         target: &Target,
@@ -213,7 +214,7 @@ impl Dialer {
     ) -> Result<Route, NoRoute> {
         let passes = |address: &IpAddr| policy.lets_dial(decision, *address, target.port, guard);
         let mut route = self.routed(target, passes).await?;
-        // In `observe` mode a denied address is dialled only where each address is denied.
+        // In `observe` mode denied addresses are dialled only if every address is denied.
         let is_allowed = |address: &SocketAddr| decision.denies(address.ip()).is_none();
         if route.addresses.iter().any(is_allowed) {
             route.addresses.retain(is_allowed);
@@ -221,8 +222,8 @@ impl Dialer {
         Ok(route)
     }
 
-    /// Resolves a host that the gate itself asks for something; private addresses pass where they
-    /// are in `named`.
+    /// Resolves a host for the gate's own requests; private addresses pass only if `named` contains
+    /// them.
     async fn route_own(
         &self,
         target: &Target,
@@ -261,7 +262,7 @@ impl Dialer {
         })
     }
 
-    /// Reaches what a route leads to: by its parents, or by itself where it has none.
+    /// Connects to the target of a route: by its parents, or directly if it has none.
     pub async fn reach(&self, route: &Route, errand: Errand<'_>) -> Result<Upstream, DialError> {
         if route.parents.is_empty() {
             return self.dial_for(errand.caller, &route.addresses).await;
@@ -269,13 +270,13 @@ impl Dialer {
         self.reach_by_parents(route, errand).await
     }
 
-    /// As [`Self::dial_for`], for the gate itself.
+    /// Like [`Self::dial_for`], for the gate itself.
     pub async fn dial(&self, addresses: &[SocketAddr]) -> Result<Upstream, DialError> {
         self.dial_for(None, addresses).await
     }
 
-    /// Takes descriptors for a caller. Where its share is spent, connections that rest for it in
-    /// the pool are closed first.
+    /// Takes descriptors for a caller. If its share is used up, closes its idle connections in the
+    /// pool first.
     pub fn descriptors_for(&self, caller: Option<&CallerKey>, count: usize) -> Option<Taken> {
         loop {
             let taken = self.descriptors.take(caller, count);
@@ -289,8 +290,8 @@ impl Dialer {
         }
     }
 
-    /// Connects to the first of the judged addresses that answers (RFC 8305), with descriptors from
-    /// the share of the caller.
+    /// Connects to the first of the checked addresses that answers (RFC 8305), with descriptors
+    /// from the caller's share.
     pub async fn dial_for(
         &self,
         caller: Option<&CallerKey>,
@@ -303,7 +304,7 @@ impl Dialer {
             Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Err(DialError::TimedOut),
             Ok(Err(error)) => Err(DialError::Failed(error)),
             Ok(Ok((stream, address))) => {
-                // Small messages in both directions are the rule here: no Nagle.
+                // Small messages in both directions are the rule: no Nagle.
                 let _ = stream.set_nodelay(true);
                 Ok(Upstream {
                     stream: Stream::Tcp(stream),

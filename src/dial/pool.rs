@@ -1,7 +1,7 @@
-//! Idle HTTP/1 connections, by everything that was judged.
+//! Idle HTTP/1 connections, keyed by everything that the policy checked.
 //!
-//! A pool lives in one generation: a new policy begins with an empty one, so no connection
-//! outlives the judgement that opened it. A connection taken out is judged again by its address.
+//! A pool belongs to one generation: a new policy begins with an empty pool, so that no connection
+//! outlives the decision that opened it. The address of a connection is checked again at each use.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,56 +14,55 @@ use crate::policy::{CallerKey, TierId};
 
 use super::{Stream, Through, Unasked};
 
-/// Idle connections kept for one key, and in all.
+/// Idle connections of one key, and in all, at most.
 const MOST_OF_A_KEY: usize = 64;
 const MOST: usize = 1024;
-/// How long a connection is used: what TLS verified when it was opened may have ended since.
+/// The maximum age of a connection: the certificate verified at its start may have expired since.
 const MAX_AGE: Duration = Duration::from_hours(1);
-/// How long a connection may rest: shorter than the keep-alive of most origins.
+/// The maximum idle time of a connection: shorter than the keep-alive of most origins.
 const MAX_REST: Duration = Duration::from_secs(30);
 
-/// What a connection was opened for.
+/// The purpose of a connection.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct PoolKey {
-    /// The target that was judged.
+    /// The checked target.
     pub target: Target,
-    /// The caller: an origin may take a connection for one client's, and what it answers there for
-    /// that client's.
+    /// The caller: an origin may tie a connection, and its answers, to one client.
     pub caller: CallerKey,
-    /// The tier that was judged.
+    /// The tier of the caller.
     pub tier: TierId,
-    /// How TLS is spoken with it; `None`: not at all.
+    /// The TLS settings; `None` without TLS.
     pub tls: Option<TlsKey>,
-    /// The parent that it leads through: two never share a connection.
+    /// The parent: connections through different parents are never shared.
     pub parent: Option<Arc<str>>,
 }
 
-/// How TLS is spoken on a connection.
+/// The TLS settings of a connection.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct TlsKey {
-    /// The `[upstream.NAME]`; `None`: the system's way.
+    /// The `[upstream.NAME]`; `None`: the system's roots.
     pub upstream: Option<Arc<str>>,
-    /// [`identity`](crate::tls::Upstream::identity) of it: what is behind a name may be another
-    /// certificate tomorrow.
+    /// The [`identity`](crate::tls::Upstream::identity) of the upstream: the same name may have
+    /// another certificate after a reload.
     pub identity: u64,
 }
 
-/// A connection that rests.
+/// An idle connection.
 #[derive(Debug)]
 pub struct Idle {
     /// The connection.
     pub stream: Stream,
     /// The address that was dialled.
     pub address: SocketAddr,
-    /// The parent that it leads through.
+    /// The parent of the connection.
     pub through: Option<Through>,
-    /// Whether the origin speaks no HTTP/2: it was offered that.
+    /// Whether the origin speaks no HTTP/2 although the gate offered it.
     pub only_http1: bool,
-    /// When it was opened, and its certificate verified.
+    /// The time of its opening, when its certificate was verified.
     pub opened: Instant,
 }
 
-/// A connection that rests, and since when.
+/// An idle connection, and the time when it became idle.
 #[derive(Debug)]
 struct Rested {
     idle: Idle,
@@ -81,8 +80,7 @@ struct Shelf {
 }
 
 impl Pool {
-    /// Takes a connection that still lives and whose judged address, where there is one, passes
-    /// `judge`.
+    /// Takes a connection that is still open and whose checked address, if known, passes `judge`.
     pub fn take(
         &self,
         key: &PoolKey,
@@ -92,7 +90,7 @@ impl Pool {
         self.take_where(key, now, judge, |_| true)
     }
 
-    /// As [`Pool::take`], only a connection whose origin speaks no HTTP/2.
+    /// Like [`Pool::take`], but only a connection whose origin speaks no HTTP/2.
     pub fn take_http1(
         &self,
         key: &PoolKey,
@@ -114,7 +112,7 @@ impl Pool {
             let idle = kept.idle.get_mut(key)?;
             let before = idle.len();
             let mut found = None;
-            // The last one first: it has rested least.
+            // The last one first: it was idle for the shortest time.
             while let Some(at) = idle.iter().rposition(|rested| fits(&rested.idle)) {
                 let rested = idle.remove(at);
                 let (mut candidate, since) = (rested.idle, rested.since);
@@ -137,7 +135,7 @@ impl Pool {
         found
     }
 
-    /// Keeps a connection whose last exchange ended cleanly; drops it where there is no room.
+    /// Keeps a connection whose last exchange ended cleanly; closes it if the pool is full.
     pub fn put(&self, key: PoolKey, rests: Idle, now: Instant) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.count >= MOST {
@@ -156,12 +154,12 @@ impl Pool {
         }
     }
 
-    /// Closes a connection that rests for a caller; whether there was one.
+    /// Closes one idle connection of a caller; returns whether there was one.
     pub fn close_one_of(&self, caller: &CallerKey) -> bool {
         self.close_where(|key| key.caller == *caller)
     }
 
-    /// Closes a connection that rests; whether there was one.
+    /// Closes one idle connection; returns whether there was one.
     pub fn close_one(&self) -> bool {
         self.close_where(|_| true)
     }
@@ -179,7 +177,7 @@ impl Pool {
         closed
     }
 
-    /// Closes what has rested too long.
+    /// Closes the connections that have been idle too long.
     pub fn sweep(&self, now: Instant) {
         self.0
             .lock()

@@ -1,10 +1,10 @@
-//! Programs that the gate starts: which it may start, how, and that each start is on record.
+//! Runs the programs that the gate may start, and records each start.
 //!
 //! A program is named by its absolute path. No user but root and the gate's own may be able to
-//! change it, an argument that is a file, or a folder above them: that is looked at before each
-//! start. It runs in `/` with an empty environment but for a fixed `PATH`, without input, in a
-//! process group of its own, which is killed where the program takes too long, writes too much or
-//! is no longer waited for.
+//! change the program, an argument that is a file, or a folder above them: the gate checks this
+//! before each start. The program runs in `/` with an empty environment except for a fixed `PATH`,
+//! without input, in its own process group. The gate kills the group if the program takes too long,
+//! writes too much, or its result is no longer needed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,11 +21,11 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::config::{Exposure, Owners, exposed_file, exposed_program};
 
-/// The whole time of one program.
+/// The time limit of one program.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes that one program may write.
 const MAX_OUTPUT: u64 = 16 * 1024;
-/// Where a program finds others.
+/// The `PATH` of a program.
 const PROGRAM_PATH: &str = "/usr/bin:/bin";
 
 /// A program that is about to start.
@@ -33,30 +33,30 @@ const PROGRAM_PATH: &str = "/usr/bin:/bin";
 pub struct ProgramStart<'a> {
     /// Its absolute path.
     pub path: &'a str,
-    /// What it is started for, in words.
+    /// The purpose of the start, in words.
     pub why: &'a str,
 }
 
-/// How a program ended.
+/// The end of a program.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramEnd {
     /// `ok`, `failed`, `not_started`, `timeout`, `too_much_output`, `cancelled`.
     pub result: &'static str,
-    /// Its exit code, where it has one.
+    /// The exit code, if there is one.
     pub code: Option<i32>,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
 }
 
-/// Learns of programs: puts them on record.
+/// Records the programs that the gate starts.
 pub trait ProgramWitness: fmt::Debug + Send + Sync {
-    /// Before it starts.
+    /// Called before a program starts.
     fn starts(&self, start: &ProgramStart<'_>);
-    /// After it ended, however that was.
+    /// Called after a program ended, for any reason.
     fn ended(&self, start: &ProgramStart<'_>, end: &ProgramEnd);
 }
 
-/// Where no gate runs, nothing is on record.
+/// Records nothing: used without a gate.
 #[derive(Debug)]
 struct NoWitness;
 
@@ -65,7 +65,7 @@ impl ProgramWitness for NoWitness {
     fn ended(&self, _: &ProgramStart<'_>, _: &ProgramEnd) {}
 }
 
-/// Which programs a gate may start, and the files that it may read again.
+/// Starts programs, and checks the files that the gate may read again.
 #[derive(Clone, Debug)]
 pub struct Programs {
     owners: Owners,
@@ -73,26 +73,26 @@ pub struct Programs {
     children: Children,
 }
 
-/// What became of programs that something else in this process waited for.
+/// Receives the exit codes of programs that another part of this process reaped.
 #[derive(Clone, Debug, Default)]
 pub struct Children(Arc<Mutex<HashMap<u32, oneshot::Sender<Option<i32>>>>>);
 
-/// Why a program said nothing that is good for anything.
+/// The reason why a program gave no usable output.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProgramError {
-    /// Another user could change it.
+    /// Another user could change the program.
     #[error("it may not be started: {0}")]
     Exposed(Exposure),
-    /// The system did not start it.
+    /// The system did not start the program.
     #[error("its command cannot be run")]
     NotStarted,
-    /// It did not end in time.
+    /// The program did not end in time.
     #[error("its command takes too long")]
     Timeout,
-    /// It wrote more than is read.
+    /// The program wrote more than [`MAX_OUTPUT`].
     #[error("its command says too much")]
     TooMuchOutput,
-    /// It ended with another code than 0, or its output cannot be read.
+    /// The exit code is not 0, or the output cannot be read.
     #[error("its command failed")]
     Failed(Option<i32>),
 }
@@ -107,7 +107,7 @@ impl ProgramError {
         }
     }
 
-    /// In words without anything of the program's.
+    /// A sentence without any text of the program.
     pub(super) fn sentence(&self) -> &'static str {
         match self {
             Self::Exposed(exposure) if exposure.is_no_program() => "its command cannot be run",
@@ -121,7 +121,7 @@ impl ProgramError {
 }
 
 impl Programs {
-    /// Programs that `owners` alone may change.
+    /// Programs that only `owners` may be able to change.
     pub fn of(owners: Owners) -> Self {
         Self {
             owners,
@@ -130,24 +130,24 @@ impl Programs {
         }
     }
 
-    /// The same, with a witness for each start.
+    /// Adds a witness for each start.
     #[must_use]
     pub fn on_record(self, witness: Arc<dyn ProgramWitness>) -> Self {
         Self { witness, ..self }
     }
 
-    /// What became of programs that something else in this process waits for.
+    /// The receiver of exit codes from another part of this process that reaps children.
     pub fn children(&self) -> Children {
         self.children.clone()
     }
 
-    /// Why a file may not be read again; `None` where `owners` alone may change it.
+    /// The reason why a file may not be read again; `None` if only `owners` can change it.
     pub(super) fn exposed_file(&self, path: &std::path::Path) -> Option<Exposure> {
         exposed_file(path, &self.owners)
     }
 
-    /// Runs a program to its end and gives what it wrote. What it writes on standard error is
-    /// dropped: it may be a secret.
+    /// Runs a program to its end and returns its output. Standard error is discarded: it may
+    /// contain a secret.
     pub(super) async fn run(
         &self,
         words: &[String],
@@ -236,7 +236,7 @@ async fn to_its_end(
     }
     let code = match child.wait().await {
         Ok(status) => status.code(),
-        // Something else in this process waits for every child, and got this one.
+        // Another part of this process reaps every child, and reaped this one.
         Err(_) => status.await.unwrap_or(None),
     };
     match code {
@@ -246,13 +246,13 @@ async fn to_its_end(
 }
 
 impl Children {
-    /// Starts a program whose status may be told by [`Children::ended`].
+    /// Starts a program whose exit code [`Children::ended`] may report.
     fn start(
         &self,
         command: &mut Command,
     ) -> Result<(Child, oneshot::Receiver<Option<i32>>), ProgramError> {
         let (tell, told) = oneshot::channel();
-        // Held over the start: what waits for children cannot look before this one is listed.
+        // Held during the start: another part must not reap this child before it is listed.
         let mut listed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         listed.retain(|_, waiting| !waiting.is_closed());
         let child = command.spawn().map_err(|_| ProgramError::NotStarted)?;
@@ -262,7 +262,7 @@ impl Children {
         Ok((child, told))
     }
 
-    /// Tells that a child of this process ended: its exit code, where it has one.
+    /// Reports the end of a child of this process, with its exit code if there is one.
     pub fn ended(&self, pid: u32, code: Option<i32>) {
         let mut listed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = listed.remove(&pid) {
@@ -271,7 +271,7 @@ impl Children {
     }
 }
 
-/// The process group of a program; killed with it unless the program ended by itself.
+/// The process group of a program; killed when dropped, unless the program ended by itself.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -293,7 +293,7 @@ impl Drop for Group {
     }
 }
 
-/// Says how a program ended when it is dropped, also where it is no longer waited for.
+/// Reports the end of a program when dropped, also if its result is no longer needed.
 struct Account<'a> {
     witness: &'a dyn ProgramWitness,
     start: ProgramStart<'a>,

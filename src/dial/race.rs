@@ -1,4 +1,4 @@
-//! Happy eyeballs (RFC 8305) over addresses that were judged before.
+//! Happy eyeballs (RFC 8305) over checked addresses.
 
 use std::future::Future;
 use std::io;
@@ -24,8 +24,8 @@ pub(super) fn interleave(addresses: impl Iterator<Item = IpAddr>) -> impl Iterat
         .flatten()
 }
 
-/// Connects to the first address that answers. `take` gives the descriptor of each attempt; a second
-/// attempt beside the first is only made where there is one for it as well.
+/// Connects to the first address that answers. `take` gives the descriptor of each attempt; a
+/// second attempt runs beside the first only if there is a descriptor for it as well.
 pub(super) async fn connect(
     addresses: &[SocketAddr],
     take: impl Fn() -> Option<Taken>,
@@ -83,7 +83,7 @@ async fn race(
     }
 }
 
-/// Waits for the first attempt to end, and takes it out.
+/// Waits until one attempt ends, and removes it.
 async fn first_of(running: &mut Vec<Attempt>) -> io::Result<(Socket, SocketAddr)> {
     std::future::poll_fn(|context| {
         for at in 0..running.len() {

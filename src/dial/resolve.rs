@@ -12,19 +12,19 @@ use tokio::sync::Semaphore;
 use crate::config;
 use crate::name::HostName;
 
-/// Look-ups under way at once.
+/// Concurrent look-ups, at most.
 const AT_ONCE: usize = 256;
 
 /// Resolves names; caches by TTL, within bounds.
 pub struct Resolver {
     hosts: HashMap<HostName, Vec<IpAddr>>,
     servers: Vec<SocketAddr>,
-    /// `None` where the system says no name servers: only fixed answers then.
+    /// `None` if the system has no name servers: only fixed answers are used.
     dns: Option<TokioResolver>,
     turns: Semaphore,
 }
 
-/// Why a name has no address.
+/// The reason why a name has no address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum ResolveError {
     /// The name has no address.
@@ -42,7 +42,8 @@ pub enum ResolveError {
 }
 
 impl Resolver {
-    /// Builds from `[dial]`; the system's name servers unless it names others.
+    /// Builds the resolver from `[dial]`; uses the system's name servers unless others are
+    /// configured.
     pub fn new(dial: &config::Dial) -> Self {
         Self {
             hosts: dial.hosts.clone(),
@@ -52,7 +53,7 @@ impl Resolver {
         }
     }
 
-    /// Whether it was built from the same section.
+    /// Whether the resolver was built from the same section.
     pub fn is_for(&self, dial: &config::Dial) -> bool {
         self.hosts == dial.hosts && self.servers == dial.resolvers
     }
@@ -68,7 +69,7 @@ impl Resolver {
             .acquire()
             .await
             .map_err(|_| ResolveError::ServerFailed)?;
-        // The dot at the end keeps search domains out: what was judged is what is looked up.
+        // The final dot prevents search domains: the decided name is the name looked up.
         let answer = dns
             .lookup_ip(format!("{name}.").as_str())
             .await
@@ -99,7 +100,7 @@ fn dns(servers: &[SocketAddr]) -> Option<TokioResolver> {
     let options = builder.options_mut();
     options.attempts = 2;
     options.timeout = Duration::from_secs(2);
-    // A stale answer is a wrong answer; an answer of no duration is a query a flow.
+    // A long lifetime risks wrong answers; a zero lifetime costs one query for each flow.
     options.positive_min_ttl = Some(Duration::from_secs(1));
     options.positive_max_ttl = Some(Duration::from_mins(5));
     options.negative_max_ttl = Some(Duration::from_secs(30));

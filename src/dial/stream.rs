@@ -1,4 +1,5 @@
-//! A connection on the way out: a socket, TLS with a parent over one, TLS with the target over either.
+//! An upstream connection: a socket, TLS with a parent over a socket, or TLS with the target over
+//! either.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -12,7 +13,7 @@ use crate::tls;
 
 use super::Taken;
 
-/// A socket, and the descriptor that it takes from the budget.
+/// A socket with its descriptor from the budget.
 #[derive(Debug)]
 pub struct Socket {
     stream: TcpStream,
@@ -20,7 +21,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket that was dialled.
+    /// A dialled socket.
     pub(super) fn new(stream: TcpStream, taken: Taken) -> Self {
         Self {
             stream,
@@ -29,7 +30,7 @@ impl Socket {
     }
 }
 
-/// A socket that no budget counts, for tests.
+/// A socket outside the budget, for tests.
 #[cfg(test)]
 impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
@@ -54,12 +55,12 @@ impl DerefMut for Socket {
     }
 }
 
-/// A connection on the way out. Bytes that are written to it arrive at the target as they are.
+/// An upstream connection. The target receives the written bytes unchanged.
 #[derive(Debug)]
 pub enum Stream {
-    /// A socket: to the target, or to a parent that took us there.
+    /// A socket: to the target, or to a parent.
     Tcp(Socket),
-    /// TLS with a parent that took us there.
+    /// TLS with a parent.
     Tls(Box<tls::ClientStream<Socket>>),
     /// TLS with the target itself.
     Over(Box<tls::ClientStream<Self>>),
@@ -75,7 +76,7 @@ impl Stream {
         }
     }
 
-    /// What came that was not asked for.
+    /// Checks for bytes that arrived without a request.
     pub fn unasked(&mut self) -> Unasked {
         let mut byte = [0];
         if let Self::Tcp(socket) = self {
@@ -90,14 +91,14 @@ impl Stream {
     }
 }
 
-/// What came on a connection on which nothing was asked.
+/// The state of a connection without a request.
 #[derive(Debug)]
 pub enum Unasked {
-    /// Nothing, as it should be.
+    /// No bytes, as expected.
     Nothing,
-    /// Bytes, or the end.
+    /// Bytes, or the end of the stream.
     Something,
-    /// An error: TLS says in one that a certificate is not taken.
+    /// An error: TLS reports a rejected certificate as an error.
     Error(io::Error),
 }
 

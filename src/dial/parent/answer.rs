@@ -1,4 +1,4 @@
-//! What a parent answers to a CONNECT: its head, read strictly, and not one byte behind it.
+//! The answer of a parent to a CONNECT: the head is read strictly, and no byte after it.
 
 use std::io;
 
@@ -7,20 +7,20 @@ use tokio::io::AsyncReadExt;
 use super::super::Stream;
 use super::ParentError;
 
-/// Longest head, in bytes, and most fields.
+/// The longest head in bytes, and the most fields.
 const LONGEST: usize = 64 * 1024;
 const MOST_FIELDS: usize = 128;
-/// Interim answers: more than any honest parent sends.
+/// Interim answers, at most: more than a normal parent sends.
 const MOST_INTERIM: usize = 8;
-/// Longest word that is taken from an answer.
+/// The longest reason word taken from an answer.
 const WORD: usize = 40;
 
-/// What a parent answered.
+/// The answer of a parent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Answer {
     /// Its status.
     pub(super) status: u16,
-    /// The reason, in a word, where the answer has one.
+    /// The reason, in one word, if the answer contains one.
     pub(super) word: Option<Box<str>>,
 }
 
@@ -31,8 +31,8 @@ impl Answer {
     }
 }
 
-/// Reads the answer. The bytes after the head of an opened tunnel belong to the tunnel, also where the
-/// head names a length (RFC 9110 section 9.3.6), and stay in the stream.
+/// Reads the answer. The bytes after the head of an opened tunnel belong to the tunnel, even if the
+/// head has a length (RFC 9110 section 9.3.6), and stay in the stream.
 pub(super) async fn read(stream: &mut Stream) -> Result<Answer, ParentError> {
     for _ in 0..MOST_INTERIM {
         let answer = parse(&read_head(stream).await?)?;
@@ -71,7 +71,7 @@ async fn read_head(stream: &mut Stream) -> Result<Vec<u8>, ParentError> {
     }
 }
 
-/// Adds bytes up to the end of the head; whether that is there.
+/// Adds bytes up to the end of the head; returns whether the head is complete.
 fn take_over(seen: &[u8], head: &mut Vec<u8>) -> Result<bool, ParentError> {
     const BEGINNING: &[u8] = b"HTTP/1.";
     for byte in seen {
@@ -95,8 +95,8 @@ fn take_over(seen: &[u8], head: &mut Vec<u8>) -> Result<bool, ParentError> {
     Ok(false)
 }
 
-/// Some bytes that have come, without taking them from a socket. Of TLS one byte is taken: what is
-/// decrypted is read without a system call.
+/// Reads available bytes without removing them from a socket. From TLS one byte is removed: reading
+/// decrypted bytes costs no system call.
 async fn look(stream: &mut Stream, piece: &mut [u8]) -> io::Result<usize> {
     match stream {
         Stream::Tcp(socket) => socket.peek(piece).await,
@@ -104,7 +104,7 @@ async fn look(stream: &mut Stream, piece: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Takes bytes that were looked at.
+/// Removes bytes that [`look`] returned.
 async fn forget(stream: &mut Stream, mut count: usize) -> io::Result<()> {
     let Stream::Tcp(socket) = stream else {
         return Ok(());
@@ -140,7 +140,7 @@ fn parse(head: &[u8]) -> Result<Answer, ParentError> {
     })
 }
 
-/// Why a parent refused, in a word: another gate's code, or what RFC 9209 or Squid calls it.
+/// The reason of a refusal, in one word: another gate's code, or the word of RFC 9209 or Squid.
 fn word(fields: &[httparse::Header<'_>]) -> Option<Box<str>> {
     let value = |name: &str| {
         let found = fields
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// What is made of bytes that come in these pieces, and what is left in the stream.
+    /// The result of reading these pieces, and the bytes left in the stream.
     async fn after(pieces: &[&[u8]]) -> (Result<Answer, String>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,9 +1,10 @@
-//! What we say to a parent of who we are: from a file or a command, taken anew when it is not good.
+//! The gate's credential for a parent, from a file or a command, read again if the parent rejects
+//! it.
 //!
-//! A gate that keeps a copy of its configuration reads the file again as well, where the parent
-//! refuses what it said: operators rotate credentials while sessions last for days. The file decides
-//! only what this parent is sent, and it is read only where no user but root and the gate's own
-//! can change it. The file, the command and the parent stay as they were at the start.
+//! A gate that keeps a copy of its configuration also reads the file again, if the parent rejects
+//! the credential: operators rotate credentials while sessions last for days. The file decides only
+//! the credential for this parent, and is read only if no user but root and the gate's own can
+//! change it. The path of the file, the command and the parent stay as they were at the start.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -17,10 +18,10 @@ use crate::config::{self, Authorization, Credential};
 use super::super::program::Programs;
 use super::ParentError;
 
-/// A command is not run again sooner, however often what it says is refused.
+/// The minimum time between two runs of a command, however often the parent rejects its output.
 const LEAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The credential for one parent, and what is known of it.
+/// The credential for one parent, with its state.
 #[derive(Debug)]
 pub(super) struct Keeper {
     source: Option<Credential>,
@@ -28,7 +29,7 @@ pub(super) struct Keeper {
     parent: Box<str>,
     programs: Programs,
     clock: Clock,
-    /// One at a time reads or runs.
+    /// One task at a time reads the file or runs the command.
     turn: Semaphore,
     kept: Mutex<Kept>,
 }
@@ -36,7 +37,7 @@ pub(super) struct Keeper {
 #[derive(Debug, Default)]
 struct Kept {
     value: Option<Authorization>,
-    /// When `value` was got, or last tried to be.
+    /// The time of the last attempt to get `value`.
     since: Option<Instant>,
 }
 
@@ -61,7 +62,7 @@ impl Keeper {
         }
     }
 
-    /// What to say; nothing where no credential is configured.
+    /// The credential to send; `None` if none is configured.
     pub(super) async fn get(&self) -> Result<Option<Authorization>, ParentError> {
         let Some(Credential::Command { words, lifetime }) = &self.source else {
             return Ok(self.kept().value.clone());
@@ -69,7 +70,7 @@ impl Keeper {
         self.ask_command(words, *lifetime).await.map(Some)
     }
 
-    /// After `refused` was not taken: something else, where there is something else by now.
+    /// Returns another credential after the parent rejected `refused`; `None` if there is no other.
     pub(super) async fn other_than(&self, refused: &Authorization) -> Option<Authorization> {
         let now_kept = self.kept().value.clone();
         if let Some(kept) = now_kept.filter(|kept| kept != refused) {
@@ -88,7 +89,7 @@ impl Keeper {
         (fresh != *refused).then_some(fresh)
     }
 
-    /// What a command said at most that long ago, or says now.
+    /// The command's output, if newer than `newer_than`; else runs the command.
     async fn ask_command(
         &self,
         words: &[String],
@@ -100,7 +101,7 @@ impl Keeper {
         let Ok(_turn) = self.turn.acquire().await else {
             return Err(ParentError::Credential("no file or command is configured"));
         };
-        // Another task may have had the turn before.
+        // Another task may have run the command while this one waited.
         if let Some(known) = self.newer_than(newer_than) {
             return known;
         }
@@ -137,10 +138,10 @@ impl Keeper {
     }
 }
 
-/// What a file says now; nothing where another user could have changed it.
+/// Reads the file; `None` if another user could have changed it.
 fn read_again(path: &Path, programs: &Programs) -> Option<String> {
     if let Some(exposed) = programs.exposed_file(path) {
-        tracing::warn!("a credential is not read again: {exposed}");
+        tracing::warn!("the credential file is not read again: {exposed}");
         return None;
     }
     config::read_regular(path).ok()
@@ -231,7 +232,7 @@ mod tests {
         assert_eq!(keeper.other_than(&old).await, None);
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "a:new").unwrap();
-        // What another user could write is not read again.
+        // A file that another user could write is not read again.
         let may = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(&path, may(0o606)).unwrap();
         assert_eq!(keeper.other_than(&old).await, None);

@@ -1,13 +1,13 @@
-//! Whether a parent can be reached: one that could not is passed over for a growing time.
+//! The health of a parent. A parent that could not be reached is skipped for a growing time.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The first pause; each that follows is twice as long.
+/// The first pause; each further pause is twice as long.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// How a parent has done lately.
+/// The recent failures of a parent.
 #[derive(Debug, Default)]
 pub(super) struct Health(Mutex<State>);
 
@@ -18,12 +18,12 @@ struct State {
 }
 
 impl Health {
-    /// Whether it is passed over now.
+    /// Whether the parent is skipped at present.
     pub(super) fn rests(&self, now: Instant) -> bool {
         self.state().rests_until.is_some_and(|until| now < until)
     }
 
-    /// It could not be reached. Flows that find that out at the same time count as one.
+    /// Counts a failure. Concurrent failures count as one.
     pub(super) fn failed(&self, now: Instant) {
         let mut state = self.state();
         if state.rests_until.is_some_and(|until| now < until) {
@@ -33,7 +33,7 @@ impl Health {
         state.rests_until = now.checked_add(state.pause);
     }
 
-    /// It answered.
+    /// Resets the state after an answer.
     pub(super) fn answered(&self) {
         *self.state() = State::default();
     }

@@ -1,9 +1,9 @@
-//! Parent proxies: targets that are reached by another proxy, which is asked for a tunnel, or for
-//! the plain request itself.
+//! Parent proxies: the gate reaches a target through another proxy, by a tunnel or by a plain
+//! request.
 //!
-//! The policy has decided before. The operator names each parent: a parent may be at a private
-//! address, but never at one of our own listeners. A refusal by a parent is final: the next parent
-//! is tried only where one cannot be reached.
+//! The policy has decided before. The operator names each parent. A parent may be at a private
+//! address, but never at one of the gate's own listeners. A refusal by a parent is final: the next
+//! parent is tried only if a parent cannot be reached.
 
 mod answer;
 mod credential;
@@ -32,85 +32,85 @@ use health::Health;
 #[derive(Debug)]
 pub struct Parent {
     written: config::Parent,
-    /// `host:port`, as in records.
+    /// `host:port`, the name in records.
     name: Arc<str>,
     tls: Option<tls::Client>,
     health: Arc<Health>,
     credential: Arc<Keeper>,
 }
 
-/// How a connection that leads through a parent is to be used.
+/// The use of a connection through a parent.
 #[derive(Clone, Debug)]
 pub struct Through {
-    /// Who takes us there.
+    /// The parent.
     pub parent: Arc<Parent>,
-    /// Our credential for it.
+    /// The gate's credential for the parent.
     pub authorization: Option<Authorization>,
-    /// The address that was judged, and to which it leads; `None` where the parent alone knows it.
+    /// The checked address of the target; `None` if the parent resolves the name.
     pub judged: Option<SocketAddr>,
-    /// Whether it is the parent itself that is spoken to: requests are in absolute form. Else the
-    /// connection is a tunnel to the target.
+    /// Whether requests go to the parent itself, in absolute form. Otherwise the connection is a
+    /// tunnel to the target.
     pub absolute: bool,
 }
 
-/// What a dial needs besides its route.
+/// The settings of a dial besides its route.
 #[derive(Clone, Copy, Debug)]
 pub struct Errand<'a> {
-    /// What it is for.
+    /// The purpose of the connection.
     pub purpose: Purpose<'a>,
-    /// What the proxy itself occupies.
+    /// The addresses of the gate itself, which it never dials.
     pub guard: &'a Guard,
-    /// Where dials through parents are counted.
+    /// The metrics of dials through parents.
     pub metrics: &'a Metrics,
-    /// Whose share of the descriptors it takes; `None`: the gate's own.
+    /// The caller whose share of the descriptors is used; `None`: the gate itself.
     pub caller: Option<&'a CallerKey>,
 }
 
-/// What a connection is for, where it leads through a parent.
+/// The purpose of a connection through a parent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Purpose<'a> {
-    /// Requests in plain HTTP, which the parent understands itself.
+    /// Plain HTTP requests, which the parent forwards itself.
     Request,
-    /// Anything: a tunnel.
+    /// A tunnel for any protocol.
     Tunnel {
-        /// What our `Via` says (RFC 9110 section 7.6.3): who took the tunnel before, then us.
+        /// The `Via` value to send (RFC 9110 section 7.6.3): earlier proxies, then the gate.
         via: &'a str,
     },
 }
 
-/// Why no parent took us there.
+/// The reason why no parent opened a connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ParentError {
-    /// Its answer is none.
+    /// The answer of the parent is malformed.
     #[error("the parent cannot be understood: {0}")]
     Garbled(&'static str),
-    /// The credential for it cannot be read.
+    /// The credential cannot be read.
     #[error("there is no credential for the parent: {0}")]
     Credential(&'static str),
-    /// The caller may not have one more connection to the outside.
+    /// The caller's share of the descriptors is used up.
     #[error("as many connections to the outside are open as this caller may have")]
     NoDescriptor,
-    /// Its address is one of our own listeners, or closed by the floor.
+    /// The parent's address is one of the gate's own listeners, or denied by the floor.
     #[error("the parent is this proxy itself, or at an address that is never dialled")]
     Own,
-    /// It says no.
+    /// The parent refused.
     #[error("the parent refused: {status}{}", after_space(word.as_deref()))]
     Refused {
-        /// The status of its answer.
+        /// The status of the answer.
         status: u16,
-        /// Why, in a word.
+        /// The reason, in one word.
         word: Option<Box<str>>,
     },
-    /// Each was found to be out of reach a moment ago.
+    /// No parent could be reached a moment ago, so none was tried.
     #[error("no parent could be reached a moment ago")]
     Resting,
-    /// It does not answer in time.
+    /// The parent did not answer in time.
     #[error("the parent does not answer in time")]
     Silent,
-    /// There is no TLS with it.
+    /// TLS with the parent failed.
     #[error("there is no TLS with the parent: {0}")]
     Tls(&'static str),
-    /// No connection to it.
+    /// The connection to the parent failed.
     #[error("the parent cannot be reached: {0}")]
     Unreachable(&'static str),
 }
@@ -135,13 +135,15 @@ impl ParentError {
         }
     }
 
-    /// Whether the error is about the parent, not about the target or about us. A time-out is
-    /// not: else a caller with a target that never answers could take the parent from all callers.
+    /// Whether the parent itself is at fault, not the target or the gate. A time-out is not its
+    /// fault: otherwise a caller with a target that never answers could make a parent unavailable
+    /// to all callers.
     fn is_ill_health(&self) -> bool {
         matches!(self, Self::Garbled(_) | Self::Tls(_) | Self::Unreachable(_))
     }
 
-    /// Whether no parent had a say, so that a target may be dialled itself where that is configured.
+    /// Whether no parent was reached, so that a target may be dialled directly if this is
+    /// configured.
     pub fn leaves_out(&self) -> bool {
         matches!(self, Self::Resting) || self.is_ill_health()
     }
@@ -158,7 +160,7 @@ impl ParentError {
         })
     }
 
-    /// A stream that broke off.
+    /// The error of a stream that broke off.
     fn broke(error: &io::Error) -> Self {
         match TlsFailure::in_error(error) {
             Some(failure) => Self::no_tls(failure),
@@ -168,13 +170,12 @@ impl ParentError {
 }
 
 impl Through {
-    /// `host:port` of the parent, as in records.
+    /// `host:port` of the parent, the name in records.
     pub fn name(&self) -> &Arc<str> {
         &self.parent.name
     }
 
-    /// After the parent did not take the credential with a plain request: whether there is another
-    /// by now.
+    /// Whether there is another credential, after the parent rejected this one for a plain request.
     pub async fn has_other_credential(&self) -> bool {
         let Some(refused) = &self.authorization else {
             return false;
@@ -184,7 +185,7 @@ impl Through {
 }
 
 impl Parent {
-    /// The parents that are configured; those of `before` that are the same go on.
+    /// The configured parents; those with the same configuration keep their state from `before`.
     pub(super) fn all(
         written: &[config::Parent],
         clock: &Clock,
@@ -204,7 +205,7 @@ impl Parent {
         programs: &Programs,
         before: Option<&Arc<Self>>,
     ) -> Self {
-        // What is wrong with certificates was found when the configuration was loaded.
+        // Errors in the certificates were reported when the configuration was loaded.
         let tls = tls::Client::of_parent(&written).ok();
         let name = written.target.to_string();
         let fresh = || {
@@ -220,27 +221,27 @@ impl Parent {
         }
     }
 
-    /// `host:port`, as in records.
+    /// `host:port`, the name in records.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Whether it is configured as that one.
+    /// Whether both have the same configuration.
     pub(super) fn is_as(&self, other: &Self) -> bool {
         self.written == other.written
     }
 
-    /// Whether it is for that target and category.
+    /// Whether the parent is configured for this target and category.
     pub(super) fn is_for(&self, target: &Target, category: Category) -> bool {
         self.written.is_for(target, category)
     }
 
-    /// Whether it looks names up itself.
+    /// Whether the parent resolves names.
     pub fn resolves(&self) -> bool {
         self.written.resolve == Resolve::Parent
     }
 
-    /// Whether a target may be dialled itself where this parent is out of reach.
+    /// Whether a target may be dialled directly if this parent cannot be reached.
     pub(super) fn may_be_left_out(&self) -> bool {
         self.written.fall_back == FallBack::Direct
     }
@@ -251,7 +252,7 @@ impl Parent {
 }
 
 impl Dialer {
-    /// Reaches what a route leads to by its parents, in order.
+    /// Connects to the target of a route through its parents, in order.
     pub(super) async fn reach_by_parents(
         &self,
         route: &Route,
@@ -269,7 +270,7 @@ impl Dialer {
         let awake: Vec<_> = awake.collect();
         let mut last = ParentError::Resting;
         for (at, parent) in awake.iter().enumerate() {
-            // What is left of the time is shared by those that are left.
+            // The remaining time is shared by the remaining parents.
             let spent = self.clock.instant().saturating_duration_since(began);
             let left = self.connect_timeout.saturating_sub(spent);
             let others = u32::try_from(awake.len() - at).unwrap_or(u32::MAX);
@@ -299,7 +300,7 @@ impl Dialer {
     }
 }
 
-/// One parent, asked for one target.
+/// One attempt to reach a target through one parent.
 struct Attempt<'a> {
     dialer: &'a Dialer,
     parent: &'a Arc<Parent>,
@@ -375,7 +376,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// A connection to the parent, TLS included.
+    /// Connects to the parent, with TLS if configured.
     async fn connect(&self) -> Result<(Stream, SocketAddr), ParentError> {
         let config::Parent { target, tls, .. } = &self.parent.written;
         let found = self
@@ -407,7 +408,7 @@ impl Attempt<'_> {
         Ok((Stream::Tls(Box::new(entered)), address))
     }
 
-    /// Asks for a tunnel (RFC 9110 section 9.3.6).
+    /// Requests a tunnel (RFC 9110 section 9.3.6).
     async fn ask(
         &self,
         stream: &mut Stream,
@@ -437,7 +438,7 @@ impl Attempt<'_> {
         })
     }
 
-    /// Where the tunnel is to lead: to a judged address where names are resolved here.
+    /// The target of the tunnel: a checked address if the gate resolves names.
     fn tunnel_target(&self) -> String {
         let target = &self.route.target;
         match self.judged() {
@@ -446,7 +447,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// The judged address. The parent may well have no IPv6.
+    /// The checked address for the parent. IPv4 is preferred: the parent may have no IPv6.
     fn judged(&self) -> Option<SocketAddr> {
         let Route {
             target, addresses, ..
@@ -479,7 +480,7 @@ fn why(error: &DialError) -> &'static str {
     }
 }
 
-/// Parents may be at any address that is not one of the floor's.
+/// The private networks allowed for parents: all, except for the floor.
 fn everywhere() -> [IpNet; 2] {
     [
         IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
