@@ -1,4 +1,4 @@
-//! A flow that the policy asks people about: its request, and what its client is told.
+//! Flows that need approval: files their requests, and waits for reviewers.
 
 use crate::gate::approvals::{Asks, Filed, MAX_OPEN_OF_ONE};
 use crate::identity::CallerKey;
@@ -10,7 +10,8 @@ use super::flow::{Flow, Known};
 use super::refusal::{Code, Refusal};
 
 impl Flow {
-    /// On whose account the flow is decided; `takes`: an approval for one flow is used up by it.
+    /// The account of the flow for its decision. `takes`: the flow uses up an approval for one
+    /// flow.
     pub(super) fn asks<'a>(&self, caller: &'a CallerKey, takes: bool) -> Asks<'a> {
         Asks {
             caller,
@@ -20,8 +21,8 @@ impl Flow {
         }
     }
 
-    /// What was judged; where the policy asks and the tier says `hold`, waits so long for a reviewer:
-    /// an approval lets this attempt pass.
+    /// If the policy asks and the tier has a `hold` time, waits so long for a reviewer: an approval
+    /// allows this attempt. Otherwise returns `judged`.
     pub(super) async fn hold(
         &mut self,
         connection: &Connection,
@@ -45,7 +46,7 @@ impl Flow {
             loop {
                 let changed = gate.requests.changed();
                 let mut changed = std::pin::pin!(changed);
-                // From here on a change wakes it.
+                // Register before the check, so that no change is missed.
                 changed.as_mut().enable();
                 if !gate.requests.is_pending(request) {
                     return;
@@ -61,7 +62,7 @@ impl Flow {
         }
     }
 
-    /// Files a request that the caller asks for outright, not by an attempt.
+    /// Files a request that the caller sends explicitly, not by an attempt.
     pub(super) fn file_for(&self, known: &Known, query: &Query<'_>, decision: &Decision) -> Filed {
         let mut facts = self.facts.clone();
         facts.server_address = Some(query.target.host.to_string().into());
@@ -74,9 +75,10 @@ impl Flow {
             .file_request(caller, query, &known.presented, &facts)
     }
 
-    /// Files a request for what was refused with `needs_approval`; the refusal, which says so.
+    /// Files a request for a flow refused with `needs_approval`; the returned refusal names the
+    /// request.
     pub(super) fn ask(&mut self, known: &Known, query: &Query<'_>, refusal: Refusal) -> Refusal {
-        // What the gate itself asks for a caller is no attempt of the caller.
+        // A fetch of the gate itself is no attempt of the caller.
         if self.is_own {
             return refusal;
         }

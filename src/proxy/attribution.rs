@@ -1,5 +1,4 @@
-//! Ties a flow to the tool call of an agent, as more of the flow becomes known, and keeps its refusal
-//! for the agent.
+//! Attributes a flow to the tool call of an agent, and keeps the refusal of the flow for the agent.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,10 +13,10 @@ use crate::record::FlowFacts;
 use super::flow::Flow;
 use super::refusal::Code;
 
-/// `tidegate.call.basis` where a flow of a session with tool calls belongs to none of them.
+/// `tidegate.call.basis` of a flow without a call, in a session with tool calls.
 const NO_CALL: &str = "none";
 
-/// What a flow asks for, as far as it decides which call it belongs to.
+/// The parts of a request that help to find its call.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked<'a> {
     path: Option<&'a Path>,
@@ -25,7 +24,7 @@ struct Asked<'a> {
 }
 
 impl Flow {
-    /// Says which session and which tool call the flow is of, by who asks and where to.
+    /// Sets the session and the tool call of the flow, by its caller and its target.
     pub(super) fn attribute(&mut self, caller: &Caller) {
         let sessions = self.sessions();
         if let Some((id, trust)) = sessions.current_id(caller) {
@@ -38,7 +37,7 @@ impl Flow {
         self.look_for_call(caller, Asked::default());
     }
 
-    /// As [`Flow::attribute`], once the flow is judged: by what is asked for, and by its category.
+    /// Like [`Flow::attribute`], after the decision: by the request and its category as well.
     pub(super) fn attribute_judged(&mut self, caller: &Caller, attempt: &Attempt<'_>) {
         let asked = match attempt {
             Attempt::Connect => Asked::default(),
@@ -98,14 +97,14 @@ impl Flow {
         }
     }
 
-    /// A message of MCP may name its call, by the id or by the tool.
+    /// Applies the call that an MCP message names, by id or by tool.
     fn agree_with_meta(&mut self, caller: &Caller, mcp: &McpCall) {
         let Some(id) = mcp.tool_use_id.as_deref() else {
             return;
         };
         let named = |call: &crate::identity::ToolCall| call.id.as_deref() == Some(id);
         if let Some(call) = &self.facts.call {
-            // The same call, said twice: what ties it more closely stays.
+            // Both name the same call: the basis becomes the message.
             let found = if named(call) {
                 return self.facts.call_basis = Some(CallBasis::Meta.as_str());
             } else {
@@ -134,7 +133,7 @@ impl Flow {
         });
     }
 
-    /// The agent's own header fields may name the subagent and the prompt that the request is of.
+    /// Compares the call with the subagent and prompt in the agent's own header fields.
     fn agree_with_headers(&mut self) {
         let (Some(call), Some(said)) = (&self.facts.call, &self.facts.said) else {
             return;
@@ -147,7 +146,7 @@ impl Flow {
         }
     }
 
-    /// Keeps a refusal for the agent whose tool call it happened in.
+    /// Keeps a refusal for the agent whose tool call caused it.
     pub(super) fn tell_agent(&self, code: Code) {
         let facts = &self.facts;
         let root = facts.root.as_ref().or(facts.session.as_ref());
@@ -157,7 +156,7 @@ impl Flow {
         }
     }
 
-    /// The report of a refusal of this flow to its agent.
+    /// The report of a refusal of this flow, for its agent.
     pub(super) fn refused_for_agent(&self, code: Code) -> Refused {
         let facts = &self.facts;
         Refused {
@@ -175,8 +174,8 @@ impl Flow {
     }
 }
 
-/// Keeps a refusal for the agent whose tool call it happened in, where no flow of its own is on record:
-/// the same was refused before.
+/// Keeps a refusal for the agent whose tool call caused it, for a repeated refusal that has no flow
+/// record.
 pub(super) fn tell_again(sessions: &Sessions, caller: &Caller, target: &Target, refused: Refused) {
     let found = sessions.call_of(&FlowClues {
         caller,
@@ -192,7 +191,7 @@ pub(super) fn tell_again(sessions: &Sessions, caller: &Caller, target: &Target, 
     }
 }
 
-/// Requests of the agent itself, also while a tool runs.
+/// Whether requests of this category come from the agent itself, also while a tool runs.
 fn is_of_agent(category: Category) -> bool {
     matches!(
         category,
@@ -200,7 +199,7 @@ fn is_of_agent(category: Category) -> bool {
     )
 }
 
-/// What was attempted, for a model to read: canonical names and words of closed lists only.
+/// A description of the attempt for a model: canonical names and words of closed lists only.
 fn attempt(facts: &FlowFacts) -> String {
     let host = facts.server_address.as_deref().unwrap_or_default();
     let target = format!("{host}:{}", facts.server_port.unwrap_or_default());

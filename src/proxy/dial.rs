@@ -1,6 +1,6 @@
-//! The way out of a flow: its addresses are found and judged, then one of them is dialled.
+//! The upstream side of a flow: finds and checks its addresses, then dials one of them.
 //!
-//! Between the two the flow writes its decision ([`Flow::settle`]).
+//! Between these steps the flow writes its decision ([`Flow::settle`]).
 
 use std::net::IpAddr;
 
@@ -14,14 +14,14 @@ use crate::policy::{Decision, Named, Verdict};
 use super::flow::{Flow, millis};
 use super::refusal::{Code, Refusal};
 
-/// Resolves the host of a target and judges its addresses, or names the parents to ask.
+/// Resolves the host of a target and checks its addresses, or returns the parents to ask.
 pub(super) async fn find(
     flow: &mut Flow,
     target: &Target,
     decision: &Decision,
 ) -> Result<Route, Refusal> {
     let snapshot = flow.snapshot();
-    // A look-up asks for addresses of both families at once.
+    // A look-up queries addresses of both families at once.
     let room = match &target.host {
         Host::Name(_) => snapshot.dialer.descriptors_for(flow.caller(), 2),
         Host::Address(_) => snapshot.dialer.descriptors_for(flow.caller(), 1),
@@ -48,8 +48,8 @@ pub(super) async fn find(
     Ok(route)
 }
 
-/// Dials a route that was found for a flow whose decision stands in the log. Where its parents are
-/// out of reach and may be left out, dials the target itself.
+/// Dials a route for a flow whose decision is written to the log. If the parents cannot be reached
+/// and may be left out, dials the target directly.
 pub(super) async fn connect(
     flow: &mut Flow,
     mut route: Route,
@@ -65,7 +65,7 @@ pub(super) async fn connect(
                 return Ok(upstream);
             }
             Err(DialError::Parent(error)) if error.leaves_out() && route.falls_back() => {
-                // Has no parents: so it is dialled once.
+                // The new route has no parents, so this recursion ends.
                 route = Box::pin(past_parents(flow, &route.target, decision)).await?;
             }
             Err(error) => return Err(not_dialled(error)),
@@ -121,8 +121,8 @@ async fn past_parents(
     Ok(route)
 }
 
-/// Records the refusal of a route of which each address is in a denied network: only in `observe`
-/// mode is there such a route.
+/// Records the refusal of a route whose addresses are all in a denied network. Such a route exists
+/// only in `observe` mode.
 fn observe_denied(flow: &mut Flow, route: &Route, decision: &Decision) {
     let denied = route.addresses.iter().find_map(|address| {
         let rule = decision.denies(address.ip())?.clone();
@@ -135,14 +135,14 @@ fn observe_denied(flow: &mut Flow, route: &Route, decision: &Decision) {
     }
 }
 
-/// Names the rule that denies an address, and returns what a refusal says about it.
+/// Sets the rule that denies an address, and returns the detail of the refusal.
 fn denied_detail(flow: &mut Flow, address: IpAddr, rule: &Named) -> String {
     flow.facts.rule = Some(rule.name.clone());
     flow.facts.rule_location = Some(rule.location.clone());
     format!("resolves to {address}, which rule {} denies", rule.name)
 }
 
-/// The refusal of a caller whose share in the descriptors is spent.
+/// The refusal of a caller that used up its share of the descriptors.
 fn no_descriptors() -> Refusal {
     let detail = "as many connections to the outside are open as this caller may have";
     Refusal::because(Code::TooManyFlows, detail)
@@ -187,7 +187,7 @@ fn no_route(flow: &mut Flow, decision: &Decision, error: NoRoute) -> Refusal {
 }
 
 impl Flow {
-    /// Says which address was dialled.
+    /// Records the dialled address.
     fn dialled(&mut self, upstream: &Upstream, decision: &Decision) {
         self.facts.peer_address = Some(upstream.address.ip());
         self.facts.ms.connect = Some(millis(upstream.took));

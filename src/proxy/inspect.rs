@@ -1,8 +1,9 @@
-//! TLS ended here and begun again: each request inside a tunnel is a flow of its own.
+//! Inspection: TLS ends at the gate and begins anew; each request inside a tunnel is a flow of its
+//! own.
 //!
-//! The origin's handshake comes first, before the client's 200: so the client's status tells the
-//! truth, and the client is offered HTTP/2 only where its origin speaks it. The name in the
-//! `CONNECT`, in SNI and in each request must be the same one.
+//! The origin's handshake comes first, before the client's 200: the status tells the client whether
+//! the origin was reached, and the gate offers HTTP/2 only if the origin speaks it. The name in the
+//! `CONNECT`, in SNI and in each request must be the same.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,47 +30,47 @@ use crate::proxy::request::route::{Route, Secured, secure, tls_key};
 use crate::record::{Blame, End, FlowFacts, TlsMode};
 use crate::tls::{Alpn, HandshakeError, MintError, Server, TlsFailure};
 
-/// What the requests inside one tunnel share.
+/// The shared state of the requests inside one tunnel.
 pub(super) struct Inside {
     /// The flow of the tunnel.
     pub(super) parent: Uuid,
-    /// Where the tunnel leads.
+    /// The target of the tunnel.
     pub(super) target: Target,
-    /// Who asked for it.
+    /// The identity that opened the tunnel.
     pub(super) presented: Presented,
     /// Whether its origin speaks HTTP/2.
     pub(super) http2: bool,
-    /// With what TLS with the client ends.
+    /// The TLS server for the client.
     server: Arc<Server>,
     /// Cancelled when the tunnel has to end, and when shutdown begins.
     pub(super) ending: CancellationToken,
-    /// Requests so far.
+    /// The number of requests so far.
     pub(super) requests: AtomicU64,
-    /// The certificate that the client showed, as its SHA-256.
+    /// The SHA-256 of the client's certificate.
     certificate: OnceLock<Arc<str>>,
     link: Mutex<Link>,
 }
 
-/// The connection to the origin that was made for the tunnel.
+/// The upstream connection that was made for the tunnel.
 enum Link {
-    /// None, or it was given away.
+    /// No connection, or a request took it.
     Gone,
-    /// HTTP/1 that no request has taken yet.
+    /// HTTP/1 that no request has used yet.
     Http1(Stream, Peer),
-    /// HTTP/2 that every request shares.
+    /// HTTP/2, shared by all requests.
     Http2(http2::OriginCarrier, Peer),
 }
 
-/// Who is at the other end, and how TLS is spoken with it.
+/// The other end of an upstream connection, and its TLS settings.
 #[derive(Clone)]
 struct Peer {
     address: SocketAddr,
-    /// The parent that it leads through.
+    /// The parent of the connection.
     through: Option<Through>,
     tls: TlsKey,
-    /// The generation that it was dialled in.
+    /// The generation of the dial.
     generation: u64,
-    /// When it was dialled.
+    /// The time of the dial.
     opened: Instant,
 }
 
@@ -97,7 +98,7 @@ impl Peer {
 }
 
 impl Inside {
-    /// Begins TLS with the origin of a tunnel that was dialled.
+    /// Begins TLS with the origin of a dialled tunnel.
     pub(super) async fn begin(
         flow: &mut Flow,
         known: &Known,
@@ -110,7 +111,7 @@ impl Inside {
         let secured = secure(flow, target, &tls, Alpn::Http2, upstream).await?;
         let peer = Peer::new(flow, &secured, tls);
         let http2 = secured.http2;
-        // Before the client's 200: after it no status could tell the client.
+        // Before the client's 200: after it no status could report an error.
         let server = server_for(flow, &target.host, http2).await?;
         let link = if http2 {
             Link::Http2(carrier(flow, secured.stream).await?, peer)
@@ -120,10 +121,9 @@ impl Inside {
         Ok(Self::new(flow, known, target, (server, http2), link))
     }
 
-    /// Takes a connection that rests in place of one that is dialled for the tunnel: made for the
-    /// same caller, with the same TLS, to an address that still passes, and by an origin that speaks
-    /// no HTTP/2, so that the client is offered what a new connection would offer. Writes the
-    /// decision; `None` where no connection rests.
+    /// Reuses an idle connection instead of a new one: of the same caller, with the same TLS, to an
+    /// address that still passes, and with an origin that speaks no HTTP/2, so that the client is
+    /// offered the same protocols. Writes the decision. `None` if there is no idle connection.
     pub(super) async fn resume(
         flow: &mut Flow,
         known: &Known,
@@ -168,7 +168,7 @@ impl Inside {
         })
     }
 
-    /// Says of a request that it came inside.
+    /// Marks a request as one inside the tunnel.
     pub(super) fn note(&self, facts: &mut FlowFacts) {
         facts.parent = Some(self.parent);
         facts.tls_mode = Some(TlsMode::Inspected);
@@ -179,8 +179,8 @@ impl Inside {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether a stream to the origin may become a WebSocket, as far as it says so within
-    /// `longest`.
+    /// Whether a stream to the origin may become a WebSocket; `false` if the origin does not
+    /// announce it within `longest`.
     pub(super) async fn takes_sockets(&self, longest: Duration) -> bool {
         let said = match &*self.link.lock().unwrap_or_else(PoisonError::into_inner) {
             Link::Http2(carrier, _) => carrier.takes_sockets(),
@@ -189,8 +189,8 @@ impl Inside {
         tokio::time::timeout(longest, said).await.unwrap_or(false)
     }
 
-    /// A place on the tunnel's own connection, where the same TLS is spoken on it and the address
-    /// and the way there still pass.
+    /// A route over the tunnel's own connection, if its TLS settings match and its address and
+    /// parent still pass.
     pub(super) fn take(
         &self,
         tls: &TlsKey,
@@ -216,8 +216,8 @@ impl Inside {
         }
     }
 
-    /// Puts a new connection of HTTP/2 in the place of the one that ended or does not fit. What is
-    /// under way on that one goes on.
+    /// Replaces an HTTP/2 connection that ended or does not fit. Open requests on the old
+    /// connection continue.
     pub(super) async fn carry_on(
         &self,
         flow: &mut Flow,
@@ -228,7 +228,7 @@ impl Inside {
         let carrier = carrier(flow, secured.stream).await?;
         let exchange = carrier.exchange();
         let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        // A request from before a reload must not bring back what the reload replaced.
+        // A request from before a reload must not restore a connection that the reload replaced.
         let newer = matches!(&*link, Link::Http2(_, there) if there.generation > peer.generation);
         if !newer {
             *link = Link::Http2(carrier, peer);
@@ -242,7 +242,7 @@ impl Inside {
     }
 }
 
-/// A connection to the origin of a tunnel that rests, see [`Inside::resume`].
+/// An idle connection to the origin of a tunnel, see [`Inside::resume`].
 fn resting(
     flow: &Flow,
     known: &Known,
@@ -281,8 +281,8 @@ fn resting(
     Some((idle.stream, peer))
 }
 
-/// Whether a request goes over a connection on which nothing was asked: not where the origin has
-/// closed it meanwhile. What TLS says of our certificate is told as the answer.
+/// Whether a request can use a connection without earlier requests: the origin must not have closed
+/// it. A TLS error about the gate's certificate is reported as the answer.
 fn is_usable(unasked: &Unasked) -> bool {
     match unasked {
         Unasked::Nothing => true,
@@ -291,8 +291,8 @@ fn is_usable(unasked: &Unasked) -> bool {
     }
 }
 
-/// Refuses a tunnel that is to be inspected where the local authority cannot make a certificate for
-/// its host: before anything is resolved or dialled.
+/// Refuses an inspected tunnel if the local authority cannot make a certificate for its host,
+/// before anything is resolved or dialled.
 pub(super) fn require_authority(flow: &Flow, host: &Host) -> Result<(), Refusal> {
     let snapshot = flow.snapshot();
     let Some(authority) = snapshot.authority.as_ref() else {
@@ -307,7 +307,7 @@ pub(super) fn require_authority(flow: &Flow, host: &Host) -> Result<(), Refusal>
         .map_err(|MintError(why)| no_certificate(flow, "not_minted", why))
 }
 
-/// With what TLS with the client of a tunnel ends: a certificate for its host.
+/// The TLS server for the client of a tunnel, with a certificate for its host.
 async fn server_for(flow: &Flow, host: &Host, http2: bool) -> Result<Arc<Server>, Refusal> {
     require_authority(flow, host)?;
     let snapshot = flow.snapshot();
@@ -346,8 +346,8 @@ async fn carrier(flow: &Flow, stream: Stream) -> Result<http2::OriginCarrier, Re
     }
 }
 
-/// Ends TLS with a client whose `ClientHello` was read, and answers what it asks inside until it is
-/// done or the tunnel is ended.
+/// Accepts TLS from a client whose `ClientHello` was read, and serves its requests until the client
+/// leaves or the tunnel is ended.
 pub(super) async fn carry(mut flow: Flow, connection: Connection, inside: Arc<Inside>) {
     let Some(open) = flow.open.clone() else {
         return;
@@ -376,7 +376,7 @@ pub(super) async fn carry(mut flow: Flow, connection: Connection, inside: Arc<In
     };
     if cut.is_some() {
         inside.ending.cancel();
-        // Requests that are under way are ended on their own account, each with its own reason.
+        // Open requests are ended separately, each with its own reason.
         let _ = tokio::time::timeout(LINGER, serving).await;
     }
     inside.let_go();
@@ -391,12 +391,12 @@ async fn serve(connection: Connection, http2: bool) {
     if http2 {
         streams::serve_inside(connection).await;
     } else {
-        // Nothing inside a tunnel opens another one.
+        // No request inside a tunnel opens another tunnel.
         let _none = connection.serve(None).await;
     }
 }
 
-/// Shakes hands in the name of the destination.
+/// Performs the TLS handshake with the client, with the certificate of the destination.
 async fn enter(
     flow: &Flow,
     mut connection: Connection,
@@ -437,8 +437,8 @@ fn detail_of(why: &'static str) -> Option<Box<str>> {
     Some(said.into())
 }
 
-/// The target and path of a request inside: the target is where the tunnel leads, and the request
-/// must say the same (RFC 9110 section 7.4).
+/// The target and path of a request inside: the target is that of the tunnel, and the request must
+/// name the same host (RFC 9110 section 7.4).
 pub(super) fn url(head: &RequestHead, target: &Target) -> Result<Url, Refusal> {
     if head.method == Method::Connect {
         let detail = "no tunnel is opened inside a tunnel";

@@ -1,7 +1,7 @@
-//! Every way to be told no: the closed list of codes, and what carries one to the client.
+//! Refusals: the closed list of codes, and the response that carries a code to the client.
 //!
-//! On a refused CONNECT no client shows the body; many show the HTTP/1.1 reason phrase, some only
-//! the number, and coding agents recognise two headers. So each refusal carries all of them
+//! No client shows the body of a refused CONNECT. Many show the HTTP/1.1 reason phrase, some only
+//! the status, and coding agents recognise two headers. Each refusal therefore contains all of them
 //! (RFC 9209 `Proxy-Status`, RFC 9457 problem details).
 
 use std::fmt::Write;
@@ -34,7 +34,7 @@ macro_rules! codes {
             /// The error type of RFC 9209 section 2.3.
             pub fn proxy_status(self) -> &'static str { match self { $(Self::$name => $proxy_status,)* } }
 
-            /// Whose doing it is.
+            /// The party that caused it.
             pub fn blame(self) -> Blame { match self { $(Self::$name => Blame::$blame,)* } }
 
             /// What happened, in one sentence.
@@ -44,7 +44,7 @@ macro_rules! codes {
             pub fn next_step(self) -> &'static str { match self { $(Self::$name => $next,)* } }
         }
 
-        /// What `tidegate_decisions_total{reason}` may say: `allowed`, then every code.
+        /// The values of `tidegate_decisions_total{reason}`: `allowed`, then every code.
         pub const REASONS: &[&str] = &["allowed", $($code,)*];
     };
 }
@@ -170,12 +170,12 @@ codes! {
 }
 
 impl Code {
-    /// The place in [`REASONS`].
+    /// The index in [`REASONS`].
     pub fn index(self) -> usize {
         self as usize + 1
     }
 
-    /// The name that Anthropic's hosted sessions use (`X-Deny-Reason`).
+    /// The name of the reason in Anthropic's hosted sessions (`X-Deny-Reason`).
     fn deny_reason(self) -> &'static str {
         match self {
             Self::ApprovalRefused
@@ -201,7 +201,7 @@ impl From<Reason> for Code {
             Reason::ExceptionSpent => Self::ExceptionSpent,
             Reason::McpToolDenied => Self::McpToolDenied,
             Reason::NeedsApproval => Self::NeedsApproval,
-            // `Allowed` is never refused; were it to happen, closed is the safe side.
+            // `Allowed` never becomes a refusal; if it did, refusing would be the safe side.
             Reason::Allowed | Reason::NotAllowed => Self::NotAllowed,
             Reason::PackageTooNew => Self::PackageTooNew,
             Reason::PortDenied => Self::PortDenied,
@@ -209,17 +209,17 @@ impl From<Reason> for Code {
     }
 }
 
-/// One refusal: the code, and what is particular to this flow.
+/// One refusal: the code, with the details of this flow.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refusal {
     /// The code.
     pub code: Code,
-    /// What is particular, at most 160 characters; never text that a peer chose.
+    /// Details of this flow, at most 160 characters; never text that a peer chose.
     pub detail: Box<str>,
-    /// `error.type` of the record, where it says more than the code.
+    /// `error.type` of the record, if more precise than the code.
     pub(super) exact: Option<&'static str>,
-    /// Where HTTP has a status of its own for what is malformed (405, 417, 431, 501, 505), or where what
-    /// closes tunnels is answered.
+    /// A status that differs from the code's: for malformed requests (405, 417, 431, 501, 505), or
+    /// for a reason that usually closes a tunnel.
     own_status: Option<u16>,
     /// The JSON-RPC error that the agent reads, where an MCP message was refused.
     message: Option<Box<[u8]>>,
@@ -252,7 +252,7 @@ impl Refusal {
         }
     }
 
-    /// A flow that was ended from outside before anything of its answer was sent.
+    /// A flow that was cut before any byte of its answer was sent.
     pub fn cut(why: Cut) -> Self {
         match why {
             Cut::Drain => Code::Draining.into(),
@@ -268,8 +268,8 @@ impl Refusal {
         }
     }
 
-    /// A refusal of an MCP message, in the words of its protocol: as the answer that its client
-    /// waits for, with 200.
+    /// A refusal of an MCP message, in the form of its protocol: the JSON-RPC answer to the
+    /// message, with status 200.
     #[must_use]
     pub(super) fn in_message(self, message: Vec<u8>) -> Self {
         Self {
@@ -288,13 +288,13 @@ impl Refusal {
         }
     }
 
-    /// The same with another code.
+    /// Replaces the code.
     #[must_use]
     pub(super) fn with_code(self, code: Code) -> Self {
         Self { code, ..self }
     }
 
-    /// Says something particular.
+    /// Sets the detail.
     #[must_use]
     pub(super) fn with_detail(self, detail: impl Into<Box<str>>) -> Self {
         Self {
@@ -303,7 +303,7 @@ impl Refusal {
         }
     }
 
-    /// Says in a word of a closed list what the code leaves open.
+    /// Sets a more precise `error.type`, from a closed list.
     #[must_use]
     pub(super) fn exactly(self, word: &'static str) -> Self {
         Self {
@@ -312,7 +312,7 @@ impl Refusal {
         }
     }
 
-    /// The status to answer with.
+    /// The status of the response.
     pub fn status(&self) -> u16 {
         self.own_status.unwrap_or(self.code.status())
     }
@@ -334,7 +334,7 @@ impl From<Code> for Refusal {
 /// The host of the gate's own pages.
 const OWN_NAME: &str = "tidegate.internal";
 
-/// Writes the whole response: status line, every carrier, problem document.
+/// Encodes the whole response: status line, header fields, problem document.
 pub(super) fn response(
     refusal: &Refusal,
     facts: &FlowFacts,
@@ -395,13 +395,13 @@ pub(super) fn response(
     text.into_bytes()
 }
 
-/// At most 160 ASCII characters: the reason phrase that half of the clients show.
+/// The reason phrase, at most 160 ASCII characters.
 fn phrase(refusal: &Refusal, target: Option<&Target>, flow: Uuid) -> String {
     let code = refusal.code;
     let flow = flow.hyphenated().to_string();
     let short = flow.rsplit('-').next().unwrap_or_default();
     if code == Code::PackageTooNew && !refusal.detail.is_empty() {
-        // Which version, and how old, is what installers have to show; where from, they know.
+        // Installers must show the version and its age; they have the target already.
         let tail = format!(" (tidegate explain {short})");
         let text = format!("tidegate denied {}: {}", code.as_str(), refusal.detail);
         let plain = |letter: &char| letter.is_ascii_graphic() || *letter == ' ';
@@ -424,7 +424,7 @@ fn phrase(refusal: &Refusal, target: Option<&Target>, flow: Uuid) -> String {
     text + &tail
 }
 
-/// The end of a long name shows its owner; an unknown party may have chosen the front.
+/// Keeps the end of a long name, which shows its owner; an unknown party may have chosen the start.
 fn last(text: &str, room: usize) -> String {
     if text.len() <= room {
         return text.to_owned();
@@ -454,11 +454,11 @@ struct Document<'a> {
     request: Request,
 }
 
-/// How a person goes on from here.
+/// The next steps for a person.
 #[derive(Serialize)]
 struct Request {
     cli: String,
-    /// Of a request for approval: its id, and where the caller can follow it.
+    /// The id of a request for approval, and the URL where the caller can follow it.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -493,7 +493,8 @@ fn document(refusal: &Refusal, facts: &FlowFacts, target: Option<&Target>) -> St
     serde_json::to_string(&document).unwrap_or_default() + "\n"
 }
 
-/// The refusal inside a message to an agent: a sentence that names the rule, and the same as data.
+/// The refusal inside a message to an agent: a sentence that names the rule, and the same facts as
+/// data.
 pub(super) fn said(refusal: &Refusal, facts: &FlowFacts) -> (String, serde_json::Value) {
     let rule = facts.rule.as_deref().unwrap_or("-");
     let sentence = format!("tidegate: rule {rule}: {}", detail(refusal));

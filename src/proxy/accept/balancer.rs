@@ -1,21 +1,22 @@
-//! The PROXY protocol, versions 1 and 2: who the client is, as a balancer says.
+//! The PROXY protocol, versions 1 and 2: reads the client address that a balancer sends.
 //!
-//! Read only from balancers that the configuration names, and never further than its header: what
-//! follows is the client's. Strict: what is not exactly a header ends the connection.
+//! The header is read only from balancers in the configuration, and no byte after it: those bytes
+//! belong to the client. Any deviation from the format ends the connection.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// What version 2 begins with.
+/// The first bytes of version 2.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest header of version 1, its line end included.
+/// The longest header of version 1, with its line end.
 const LONGEST_LINE: usize = 107;
-/// The most that a header of version 2 may have behind its addresses.
+/// The most bytes after the addresses in a header of version 2.
 const LONGEST_REST: usize = 2048;
 
-/// Reads a header; the client, or nothing where the balancer speaks for itself or does not know.
+/// Reads a header. Returns the client address; `None` for a check by the balancer itself or an
+/// unknown client.
 pub(in crate::proxy) async fn read(
     from: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<Option<SocketAddr>> {
@@ -64,7 +65,7 @@ fn version1(line: &[u8]) -> Option<Option<SocketAddr>> {
     done.then_some(Some(SocketAddr::new(source.to_canonical(), source_port)))
 }
 
-/// Digits only, none of them needless.
+/// A port in digits, without leading zeros.
 fn port(text: &str) -> Option<u16> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     let port = text.parse().ok().filter(|_| plain)?;
@@ -90,7 +91,7 @@ async fn version2(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Sock
     client.map(Some).ok_or_else(malformed)
 }
 
-/// The source of two addresses and two ports; what follows must be whole.
+/// The source of two addresses and two ports; the rest must be well-formed.
 fn addresses<const N: usize>(rest: &[u8]) -> Option<SocketAddr>
 where
     IpAddr: From<[u8; N]>,
@@ -103,7 +104,7 @@ where
     are_whole(rest).then(|| SocketAddr::new(address, u16::from_be_bytes(*port)))
 }
 
-/// Whether it is a row of type, length, value.
+/// Whether the bytes are a sequence of type, length and value.
 fn are_whole(mut rest: &[u8]) -> bool {
     while let [_, high, low, values @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
@@ -125,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// What a header says, and what is left behind it.
+    /// The result of reading a header, and the bytes left behind it.
     fn said(bytes: &[u8]) -> (io::Result<Option<SocketAddr>>, Vec<u8>) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()

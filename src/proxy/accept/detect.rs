@@ -17,7 +17,7 @@ use crate::tls::{Accepted, HandshakeError, Server};
 
 use super::admission::Seat;
 
-/// Serves a client that speaks TLS with the gate; hands back a tunnel that opened.
+/// Serves a client that speaks TLS with the gate; returns a tunnel if the client opened one.
 pub(super) async fn with_tls(
     shared: Arc<Shared>,
     (socket, mut channel, seat, index): (TcpStream, Channel, Arc<Seat>, usize),
@@ -57,7 +57,7 @@ pub(super) async fn with_tls(
         let kinds = clients
             .map(|clients| clients.identity.as_slice())
             .unwrap_or_default();
-        // A credential that is presented must be valid: an unknown user is not.
+        // A presented certificate must be valid: a certificate without an identity is refused.
         channel.certificate = Certificate::read(chain, kinds).map(Arc::new);
         if channel.certificate.is_none() {
             metrics.handshake("client", "certificate_nameless");
@@ -78,11 +78,11 @@ pub(super) async fn with_tls(
     connection.serve(None).await
 }
 
-/// What became of a handshake.
+/// The result of a handshake.
 enum Shaken {
     Accepted(Accepted),
     Failed(HandshakeError),
-    /// The client speaks HTTP, and can be told that TLS is spoken here.
+    /// The client speaks HTTP: the answer can report that the listener needs TLS.
     PlainHttp(TcpStream),
 }
 

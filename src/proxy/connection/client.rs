@@ -1,7 +1,7 @@
 //! The client's side of a connection: a socket, TLS over one, or one stream of HTTP/2.
 //!
-//! The stages use one interface for all three. Two operations exist for sockets only, at no extra
-//! cost: to wait without a buffer, and to let the kernel move the bytes.
+//! The stages use one interface for all three. Two operations work on sockets only, at no extra
+//! cost: waiting without a buffer, and moving the bytes in the kernel.
 
 use std::io;
 use std::pin::Pin;
@@ -15,22 +15,22 @@ use crate::http::http1::{BodySink, BodySource};
 use crate::http::http2;
 use crate::tls;
 
-/// Bytes asked for while a client is only watched.
+/// Bytes read at once while a client is only watched.
 const WATCHED: usize = 2048;
 
 /// The client's side of a connection.
 pub(in crate::proxy) enum ClientStream {
     /// A socket.
     Plain(TcpStream),
-    /// TLS that ends here.
+    /// TLS that ends at the gate.
     Tls(Box<tls::ServerStream>),
-    /// TLS that ends here, inside a tunnel over any of the other kinds.
+    /// TLS that ends at the gate, inside a tunnel over any of the other kinds.
     Inside(Box<tls::InsideStream<Self>>),
-    /// One request of a connection that carries many.
+    /// One stream of an HTTP/2 connection.
     Http2(Box<http2::Stream>),
 }
 
-/// What a client sends.
+/// The read half of a client's stream.
 pub(in crate::proxy) enum ClientRead<'c> {
     Plain(tcp::ReadHalf<'c>),
     Tls(tokio::io::ReadHalf<&'c mut tls::ServerStream>),
@@ -38,7 +38,7 @@ pub(in crate::proxy) enum ClientRead<'c> {
     Http2(http2::ReadHalf<'c>),
 }
 
-/// What a client is sent.
+/// The write half of a client's stream.
 pub(in crate::proxy) enum ClientWrite<'c> {
     Plain(tcp::WriteHalf<'c>),
     Tls(tokio::io::WriteHalf<&'c mut tls::ServerStream>),
@@ -47,7 +47,7 @@ pub(in crate::proxy) enum ClientWrite<'c> {
 }
 
 impl ClientStream {
-    /// Both ways apart, to move bytes both ways at once.
+    /// Splits the stream, to move bytes in both directions at once.
     pub(in crate::proxy) fn split(&mut self) -> (ClientRead<'_>, ClientWrite<'_>) {
         match self {
             Self::Plain(socket) => {
@@ -69,8 +69,8 @@ impl ClientStream {
         }
     }
 
-    /// Waits until the client sends a byte or closes. A socket is waited for without a buffer; from
-    /// the other kinds the first byte is read into `buffer`.
+    /// Waits until the client sends a byte or closes. A socket needs no buffer; from the other
+    /// kinds the first byte is read into `buffer`.
     pub(super) async fn wakes(&mut self, buffer: &mut BytesMut) -> io::Result<()> {
         if let Self::Plain(socket) = self {
             return socket.readable().await;
@@ -82,8 +82,8 @@ impl ClientStream {
         Ok(())
     }
 
-    /// Waits until the client has closed a connection on which it sends nothing. Never comes to an end
-    /// where that cannot be seen without reading: TLS, HTTP/2, a client that sends on.
+    /// Waits until an idle client closes its connection. Never returns if a close cannot be
+    /// detected without reading: TLS, HTTP/2, a client that sends more.
     pub(in crate::proxy) async fn closed(&self) {
         if let Self::Plain(socket) = self
             && !matches!(socket.peek(&mut [0]).await, Ok(1..))
@@ -93,7 +93,7 @@ impl ClientStream {
         std::future::pending::<()>().await;
     }
 
-    /// Ends the connection with an error that the peer sees: what was sent is not whole.
+    /// Ends the connection with an error that the client can detect: the answer is incomplete.
     pub(in crate::proxy) fn break_off(&mut self) {
         match self {
             Self::Plain(socket) => {
@@ -107,7 +107,7 @@ impl ClientStream {
         }
     }
 
-    /// Signals that the other side of a tunnel broke off, where the protocol has a signal for it.
+    /// Signals that the other side of a tunnel broke off, if the protocol has such a signal.
     pub(in crate::proxy) fn upstream_broke_off(&mut self) {
         if let Self::Http2(stream) = self {
             stream.upstream_broke_off();
@@ -116,8 +116,8 @@ impl ClientStream {
 }
 
 impl ClientRead<'_> {
-    /// Waits until the client sends more or closes: 0 where it closed. Bytes that had to be read for
-    /// this are in `buffer`.
+    /// Waits until the client sends more or closes: 0 if it closed. Bytes that had to be read are
+    /// in `buffer`.
     pub(in crate::proxy) async fn watch(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
             Self::Plain(read) => read.peek(&mut [0]).await,

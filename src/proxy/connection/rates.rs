@@ -1,7 +1,7 @@
-//! The rates of a caller: counted on its connections and for the flows that are refused.
+//! The rate limits of a caller: counts its connections and its refused flows.
 //!
-//! A caller over its rate is answered 429 after a short wait. Flows that may pass are not limited by
-//! what was refused: an agent whose program floods can still do its work.
+//! A caller over its rate is answered 429 after a short wait. Refusals do not limit flows that may
+//! pass: an agent can still work while one of its programs floods the gate.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::record::Blame;
 
 use super::Connection;
 
-/// The rates of the caller of a connection.
+/// The buckets of the caller of a connection.
 pub(in crate::proxy) struct ConnectionRates {
     caller: Option<Arc<Caller>>,
     rates: Arc<CallerRates>,
 }
 
 impl Connection {
-    /// Counts a connection at its first request. Requests in a tunnel came by a connection that was
-    /// counted.
+    /// Counts a connection at its first request. Requests inside a tunnel are not counted: their
+    /// connection was counted.
     pub(super) fn count_connection(&mut self, known: &Known) -> Result<(), Refusal> {
         let is_first = self.rates.as_ref().is_none_or(|it| it.caller.is_none());
         let is_same = |it: &ConnectionRates| {
@@ -52,8 +52,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Counts a refusal, and delays its answer where its caller is over a rate. `Some`: the refusal
-    /// that the caller gets instead.
+    /// Counts a refusal, and delays its answer if the caller is over a rate. `Some`: the refusal
+    /// that replaces it.
     pub(in crate::proxy) async fn limit_refusal(
         &mut self,
         flow: &Flow,
@@ -74,7 +74,7 @@ impl Connection {
         (refusal.code != Code::IdentityRequired).then_some(limited)
     }
 
-    /// The rates of the caller; where it is not identified, of its address at this listener.
+    /// The buckets of the caller; for an unidentified caller, of its address at this listener.
     fn caller_rates(&mut self) -> Arc<CallerRates> {
         if let Some(known) = &self.rates {
             return known.rates.clone();
@@ -88,14 +88,15 @@ impl Connection {
         rates
     }
 
-    /// The address of the listener: a client can choose which address of this host it connects to.
+    /// The bound address of the listener: a client can choose the address of this host that it
+    /// connects to.
     fn bound_address(&self) -> SocketAddr {
         let bound = self.shared.listeners.get(self.origin.listener);
         bound.unwrap_or(&self.shared.unknown).address
     }
 }
 
-/// Counts one refusal; returns the 429 where there were too many.
+/// Counts one refusal; returns a 429 if there were too many.
 pub(in crate::proxy) fn over_refusals(gate: &Gate, rates: &CallerRates) -> Option<Refusal> {
     rates.take(RateKind::Refusals).err()?;
     gate.metrics.rate_limited(RateKind::Refusals.as_str());
@@ -103,7 +104,7 @@ pub(in crate::proxy) fn over_refusals(gate: &Gate, rates: &CallerRates) -> Optio
     Some(Refusal::because(Code::RateLimited, detail))
 }
 
-/// Waits a moment, unless enough answers of this caller wait already.
+/// Waits a moment, unless enough answers of this caller are waiting already.
 pub(in crate::proxy) async fn hold_back(gate: &Gate, rates: &Arc<CallerRates>) {
     let Some(_delay) = rates.delay() else { return };
     tokio::select! {

@@ -1,4 +1,4 @@
-//! HTTP/2 from clients: each stream goes through the same stages as a connection of HTTP/1.
+//! HTTP/2 from clients: each stream goes through the same stages as an HTTP/1 connection.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::tls;
 use super::client::ClientStream;
 use super::{Connection, Origin};
 
-/// How long a client that was told to go is waited for.
+/// How long to wait for a client after `GOAWAY`.
 const LEAVING: Duration = Duration::from_secs(1);
 
 /// Serves the streams of a connection until it ends.
@@ -27,7 +27,7 @@ pub(in crate::proxy) async fn serve(
     serve_on(shared, io, origin, None).await;
 }
 
-/// As [`serve`], inside a tunnel.
+/// Like [`serve`], inside a tunnel.
 pub(in crate::proxy) async fn serve_inside(connection: Connection) {
     let Connection {
         shared,
@@ -63,20 +63,20 @@ where
     service.run(carrier).await;
 }
 
-/// One connection and what its streams share.
+/// One connection with the shared state of its streams.
 struct Service {
     shared: Arc<Shared>,
     origin: Origin,
     limits: Limits,
     inside: Option<Arc<Inside>>,
-    /// Whether a stream of the client may become a WebSocket, as one of the origin may.
+    /// Whether a stream of the client may become a WebSocket; true if the origin supports it.
     sockets: bool,
-    /// Held by every stream: how many are open.
+    /// Held by every stream, to count the open streams.
     open: Arc<()>,
 }
 
 impl Service {
-    /// Takes streams until the client leaves, is idle for too long, or shutdown begins.
+    /// Accepts streams until the client leaves, is idle for too long, or shutdown begins.
     async fn run<S>(self, mut carrier: ClientCarrier<S>)
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -127,7 +127,7 @@ impl Service {
         }
     }
 
-    /// Counts a connection that the library ended.
+    /// Counts a connection that the HTTP/2 library ended.
     fn note(&self, error: &h2::Error) {
         note(&self.shared.gate.metrics, self.side(), error);
     }

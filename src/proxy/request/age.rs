@@ -1,8 +1,8 @@
-//! Refuses a version of a package that is younger than a deny rule asks (`unless.min-age`).
+//! Refuses package versions younger than a deny rule requires (`unless.min-age`).
 //!
-//! The gate asks the registry before anything of the request goes on: a flow of its own
-//! ([`index`](super::index)), and only where the caller may read there too. A version of unknown age
-//! counts as too young.
+//! The gate asks the registry before it forwards the request. The query is a flow of its own
+//! ([`index`](super::index)), and is sent only if the caller may read there too. A version of
+//! unknown age counts as too young.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::proxy::refusal::{Code, Refusal};
 use super::index::{Index, Untold};
 
 const HOUR: u64 = 3600;
-/// As much of a package's name and version as is repeated, in letters.
+/// The letters of a package's name and version that a refusal repeats, at most.
 const NAMED: usize = 64;
 
-/// A request that the policy lets pass unless the package is too young.
+/// A request that the policy allows unless the package is too young.
 pub(in crate::proxy) struct Request<'r> {
     pub(in crate::proxy) known: &'r Known,
     pub(in crate::proxy) url: &'r Url,
@@ -29,11 +29,11 @@ pub(in crate::proxy) struct Request<'r> {
     pub(in crate::proxy) decision: &'r Decision,
 }
 
-/// Why a version may not pass, in words.
+/// The reason of a refusal, in words.
 type Young = String;
 
 impl Request<'_> {
-    /// Refuses what is too young, or of no known age.
+    /// Refuses a version that is too young, or of unknown age.
     pub(in crate::proxy) async fn check(
         &self,
         flow: &mut Flow,
@@ -62,7 +62,7 @@ impl Request<'_> {
         }
     }
 
-    /// When the version was published, where its registry told, and why it may not pass.
+    /// The publication time of the version, if known, and the reason of a refusal.
     async fn young(
         &self,
         flow: &Flow,
@@ -94,8 +94,9 @@ impl Request<'_> {
         (Some(published), young)
     }
 
-    /// When a version was published. The registry is asked without the caller's credential; only a
-    /// registry that does not tell then, and only the host of the request itself, is asked with it.
+    /// The publication time of a version. The registry is asked without the caller's credential
+    /// first. Only the host of the request itself is then asked with the credential, if it requires
+    /// one.
     async fn published(
         &self,
         flow: &Flow,
@@ -142,7 +143,7 @@ impl Request<'_> {
             authorization,
             ..anonymous
         };
-        // What only some may know is asked anew each time.
+        // An answer that needs a credential is not cached.
         let told = with_credential.ask(flow, snapshot, longest).await;
         told.map_err(|untold| untold.to_string())
     }
@@ -162,7 +163,7 @@ fn refuse(flow: &mut Flow, decision: &Decision, rule: &Named, why: &str) -> Resu
     Err(Refusal::because(Code::PackageTooNew, why))
 }
 
-/// A version by that upstream: no two are told as one.
+/// The cache key of a version at its upstream: unambiguous.
 fn key(listing: &Listing, decision: &Decision) -> String {
     let place = &listing.place;
     let by = |element: &Element| format!("{} {}", element.key, element.value);
@@ -176,7 +177,7 @@ fn key(listing: &Listing, decision: &Decision) -> String {
     )
 }
 
-/// `left-pad 1.3.1`, in letters that may stand anywhere.
+/// `left-pad 1.3.1`, reduced to letters that are safe in any text.
 fn named(deed: &RequestFacts) -> String {
     let package = deed.package.as_deref().unwrap_or_default();
     let version = deed.version.as_deref().unwrap_or_default();
@@ -185,7 +186,7 @@ fn named(deed: &RequestFacts) -> String {
     text.chars().filter(|it| plain(*it)).take(NAMED).collect()
 }
 
-/// `7 days`, `36 hours`: an age that a rule asks, which is in whole hours.
+/// `7 days`, `36 hours`: the age that a rule requires, in whole hours.
 fn exactly(age: Duration) -> String {
     let hours = age.as_secs() / HOUR;
     match (hours / 24, hours % 24) {
@@ -194,7 +195,7 @@ fn exactly(age: Duration) -> String {
     }
 }
 
-/// `2 days`, `5 hours`, `less than an hour`: an age that something has, never said to be more.
+/// `2 days`, `5 hours`, `less than an hour`: the age of a version, rounded down.
 fn about(age: Duration) -> String {
     let hours = age.as_secs() / HOUR;
     match (hours / 24, hours) {

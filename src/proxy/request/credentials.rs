@@ -1,8 +1,9 @@
-//! The credentials that a request presents, as keyed hashes: what rules with `credentials` compare.
+//! The credentials in a request, as keyed hashes, for rules with `credentials`.
 //!
-//! One secret is one hash, however it is carried: a token has the same hash as `Bearer`, as the
-//! password of Basic, in a field of its own and in the query. Everything that a server might take for a
-//! credential counts as one: too many only refuse, one too few would let it leave.
+//! One secret has one hash, in every form: a token has the same hash as `Bearer`, as the password
+//! of Basic, in a field of its own and in the query. Every value that a server might accept as a
+//! credential counts: an excess value only causes a refusal, a missed one would let a credential
+//! out.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
@@ -14,10 +15,10 @@ use crate::http::http1::{RequestHead, carries_credential};
 use crate::name::Path;
 use crate::proxy::refusal::{Code, Refusal};
 
-/// The most different credentials in one request.
+/// The most different credentials of one request.
 const MOST: usize = 64;
 
-/// Parameters that carry a credential, without case.
+/// Query parameters with a credential, case-insensitive.
 const PARAMETERS: [&str; 22] = [
     "access_token",
     "api-key",
@@ -43,22 +44,23 @@ const PARAMETERS: [&str; 22] = [
     "x-goog-credential",
 ];
 
-/// Subprotocols of WebSocket that carry one, up to the credential.
+/// Prefixes of WebSocket subprotocols that contain a credential.
 const SUBPROTOCOLS: [&str; 2] = [
     "base64url.bearer.authorization.k8s.io.",
     "openai-insecure-api-key.",
 ];
 
-/// A user of Basic that is at least so long may be a token itself.
+/// The length from which a user name of Basic may be a token itself.
 const TOKEN_LENGTH: usize = 20;
 
-/// Some servers take Base64 without its padding.
+/// Some servers accept Base64 without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The hashes of every credential in a request. `Err` where it is not told which of several counts.
+/// The hashes of every credential in a request. `Err` if `Authorization` occurs twice, or if there
+/// are too many credentials.
 pub(in crate::proxy) fn of(
     head: &RequestHead,
     path: &Path,
@@ -87,7 +89,7 @@ pub(in crate::proxy) fn of(
     Ok(shown.hashes)
 }
 
-/// What was found so far.
+/// The credentials found so far.
 struct Shown<'k> {
     key: &'k CredentialKey,
     hashes: Vec<Box<str>>,
@@ -116,7 +118,7 @@ impl Shown<'_> {
         }
     }
 
-    /// A scheme and what it takes (RFC 9110 section 11.4), or a token with nothing before it.
+    /// A scheme with its parameters (RFC 9110 section 11.4), or a token without a scheme.
     fn authorization(&mut self, value: &[u8]) {
         let value = value.trim_ascii();
         let end = value.iter().position(u8::is_ascii_whitespace);
@@ -128,7 +130,7 @@ impl Shown<'_> {
             scheme if scheme.starts_with(b"aws4-") || scheme.starts_with(b"goog4-") => {
                 self.credential(signer(rest).unwrap_or(value));
             }
-            // The name of an account, and a signature that only its key makes.
+            // The name of an account, and a signature made with its key.
             b"aws" | b"goog1" | b"sharedkey" | b"sharedkeylite" => {
                 self.credential(before(rest, b':').unwrap_or(value));
             }
@@ -136,7 +138,7 @@ impl Shown<'_> {
         }
     }
 
-    /// The password, or the user where the user is the token.
+    /// The password, or the user name if it is the token.
     fn basic(&mut self, encoded: &[u8], whole: &[u8]) {
         let Ok(decoded) = BASE64.decode(encoded) else {
             return self.credential(whole);
@@ -149,7 +151,7 @@ impl Shown<'_> {
             return self.credential(user);
         }
         self.credential(password);
-        // A server may look for a token in both.
+        // A server may accept a token in either place.
         let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
         if user.len() >= TOKEN_LENGTH && user.iter().all(plain) {
             self.credential(user);
@@ -176,7 +178,7 @@ impl Shown<'_> {
     fn query(&mut self, query: &str) {
         for part in query.split('&') {
             self.parameter(part);
-            // Some servers end a parameter here.
+            // Some servers treat `;` as the end of a parameter.
             if part.contains(';') {
                 part.split(';').for_each(|part| self.parameter(part));
             }
@@ -202,8 +204,8 @@ impl Shown<'_> {
     }
 }
 
-/// The key id of a request that is signed in the fourth version of AWS, or like it; none where
-/// something else could be taken for it.
+/// The key id of a request signed with AWS signature version 4, or a similar scheme; `None` if the
+/// text is ambiguous.
 fn signer(parameters: &[u8]) -> Option<&[u8]> {
     let word = b"credential";
     let windows = parameters.windows(word.len());
@@ -221,7 +223,7 @@ fn before(text: &[u8], end: u8) -> Option<&[u8]> {
     text.get(..at)
 }
 
-/// A name or value of a query, as forms are read.
+/// A name or value of a query, decoded as forms are.
 fn decoded(text: &str) -> Vec<u8> {
     percent_decode_str(&text.replace('+', " ")).collect()
 }
@@ -237,7 +239,7 @@ mod tests {
         CredentialKey::new("k.key", "a key of at least thirty-two letters")
     }
 
-    /// The hashes that a request of these fields and that path shows.
+    /// The hashes of a request with this path and these fields.
     fn shown(path: &str, fields: &str) -> Result<Vec<Box<str>>, Refusal> {
         let text =
             format!("GET http://a.example{path} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n");
@@ -319,7 +321,7 @@ mod tests {
             fields,
             &["a", "b", "c", "1", "2", "3", "k", "l"],
         );
-        // Which of the two a server takes, only the server knows.
+        // Servers differ in which of the two they accept.
         let both = format!("{}-{}", "a".repeat(20), "b");
         shows("/", &basic(&format!("{both}:good")), &["good", &both]);
         shows("/", &basic("ana@acme.example.com.org:good"), &["good"]);

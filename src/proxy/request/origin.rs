@@ -1,7 +1,7 @@
-//! The origin's side of an exchange: a connection that speaks HTTP/1, or one stream of HTTP/2.
+//! The origin's side of an exchange: an HTTP/1 connection, or one HTTP/2 stream.
 //!
-//! What a stream of HTTP/2 says is read as HTTP/1 would say it, by the same strict reader, so the
-//! stages need not know which HTTP an origin speaks.
+//! An HTTP/2 stream is translated to HTTP/1 and read by the same strict reader, so that the stages
+//! do not depend on the HTTP version of the origin.
 
 use std::io;
 use std::pin::Pin;
@@ -15,29 +15,29 @@ use crate::dial::Stream;
 use crate::http::http1::{BodySink, BodySource};
 use crate::http::http2;
 
-/// Where a request goes.
+/// The connection or stream of a request.
 pub(in crate::proxy) enum OriginStream {
-    /// A connection of HTTP/1.
+    /// An HTTP/1 connection.
     Wire(Stream),
-    /// One exchange of a connection that carries many.
+    /// One exchange on a shared HTTP/2 connection.
     Http2(Box<http2::Exchange>),
 }
 
-/// What an origin sends.
+/// The read half of the origin's side.
 pub(in crate::proxy) enum OriginRead<'o> {
     Plain(tcp::ReadHalf<'o>),
     Wire(tokio::io::ReadHalf<&'o mut Stream>),
     Http2(http2::ResponseHalf<'o>),
 }
 
-/// What it is sent.
+/// The write half of the origin's side.
 pub(in crate::proxy) enum OriginWrite<'o> {
     Plain(tcp::WriteHalf<'o>),
     Wire(tokio::io::WriteHalf<&'o mut Stream>),
     Http2(http2::RequestHalf<'o>),
 }
 
-/// Both ways of a connection apart.
+/// Splits a connection into its two directions.
 pub(in crate::proxy) fn split(stream: &mut Stream) -> (OriginRead<'_>, OriginWrite<'_>) {
     if let Stream::Tcp(socket) = stream {
         let (read, write) = socket.split();
@@ -48,7 +48,7 @@ pub(in crate::proxy) fn split(stream: &mut Stream) -> (OriginRead<'_>, OriginWri
 }
 
 impl OriginStream {
-    /// Both ways apart, to move a request and its answer at once.
+    /// Splits the stream, to move a request and its answer at once.
     pub(in crate::proxy) fn split(&mut self) -> (OriginRead<'_>, OriginWrite<'_>) {
         match self {
             Self::Wire(stream) => split(stream),

@@ -1,7 +1,7 @@
-//! The body of a request, read before it passes: so that what it does can be judged.
+//! Reads the body of a request before the decision that depends on it.
 //!
-//! What was read stays in the connection's buffer, framing and all, and goes on from there once it
-//! was judged.
+//! The bytes read stay in the connection's buffer, with their framing, and are forwarded from there
+//! after the decision.
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
@@ -10,23 +10,23 @@ use crate::http::http1::{BodyLength, Chunks, RequestHead};
 use crate::proxy::connection::Connection;
 use crate::proxy::refusal::{Code, Refusal};
 
-/// Bytes asked for at once.
+/// Bytes read at once.
 const READ: usize = 16 * 1024;
 
-/// The beginning of a body, and how far it was read.
+/// The first part of a body, and the reading position.
 pub(super) struct Peek {
-    /// Its content so far, without framing.
+    /// The content so far, without framing.
     pub(super) content: Vec<u8>,
-    /// Whether that is all of it.
+    /// Whether the content is complete.
     pub(in crate::proxy) ended: bool,
     framing: BodyLength,
     chunks: Chunks,
-    /// Bytes of the buffer that were looked at.
+    /// The bytes of the buffer that were parsed.
     seen: usize,
 }
 
 impl Peek {
-    /// Of a body of which nothing was read.
+    /// A body of which no byte was read.
     pub(in crate::proxy) fn new(head: &RequestHead) -> Self {
         Self {
             content: Vec::new(),
@@ -37,12 +37,12 @@ impl Peek {
         }
     }
 
-    /// Bytes that are kept for it: as they came, and without their framing.
+    /// The bytes kept for the body: in the buffer, and without their framing.
     pub(in crate::proxy) fn kept(&self) -> usize {
         self.seen + self.content.len()
     }
 
-    /// Reads on until there is more, or all of it.
+    /// Reads until there is more content, or all of it.
     pub(in crate::proxy) async fn more(
         &mut self,
         connection: &mut Connection,
@@ -63,7 +63,7 @@ impl Peek {
         }
     }
 
-    /// Takes in what the buffer holds and was not looked at.
+    /// Parses the new bytes of the buffer.
     fn look(&mut self, buffer: &BytesMut) -> Result<(), Refusal> {
         let fresh = buffer.get(self.seen..).unwrap_or_default();
         match self.framing {

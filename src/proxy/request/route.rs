@@ -1,5 +1,5 @@
-//! The way of one request to its origin: a connection that rests, the one of its tunnel, or a new
-//! one; with TLS where it is spoken.
+//! The upstream connection of one request: an idle one, that of its tunnel, or a new one; with TLS
+//! if required.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,32 +21,32 @@ use super::origin::OriginStream;
 pub(in crate::proxy) struct Route {
     pub(in crate::proxy) stream: OriginStream,
     pub(in crate::proxy) address: SocketAddr,
-    /// The parent that it leads through.
+    /// The parent of the connection.
     pub(in crate::proxy) through: Option<Through>,
     pub(in crate::proxy) reused: bool,
-    /// Whether the origin speaks no HTTP/2: it was offered that.
+    /// Whether the origin speaks no HTTP/2 although the gate offered it.
     pub(in crate::proxy) only_http1: bool,
-    /// When the connection was opened, and its certificate verified.
+    /// The time of its opening, when its certificate was verified.
     pub(in crate::proxy) opened: Instant,
 }
 
-/// How a request goes to its origin.
+/// The conditions for the connection of a request.
 pub(in crate::proxy) struct Way<'w> {
-    /// Who asks.
+    /// The caller.
     pub(in crate::proxy) known: &'w Known,
-    /// What was asked for, and judged.
+    /// The requested target, as decided.
     pub(in crate::proxy) target: &'w Target,
-    /// What was decided.
+    /// The decision.
     pub(in crate::proxy) decision: &'w Decision,
-    /// Where the connection goes, and what it may be shared by.
+    /// The target to dial, and the key for sharing the connection.
     pub(in crate::proxy) key: PoolKey,
-    /// The tunnel that it came in.
+    /// The tunnel of the request.
     pub(in crate::proxy) inside: Option<&'w Arc<Inside>>,
-    /// Whether the request becomes another protocol of HTTP/1.1: that takes a connection of its own.
+    /// Whether the request is an upgrade from HTTP/1.1, which needs a connection of its own.
     pub(in crate::proxy) upgrade: bool,
 }
 
-/// TLS with an origin.
+/// A TLS connection with an origin.
 pub(in crate::proxy) struct Secured {
     pub(in crate::proxy) stream: Stream,
     pub(in crate::proxy) address: SocketAddr,
@@ -85,7 +85,7 @@ impl<'w> Way<'w> {
         }
     }
 
-    /// Finds a connection and writes the decision; only then is anything sent.
+    /// Finds a connection and writes the decision, before any byte is sent.
     pub(super) async fn obtain(
         &self,
         flow: &mut Flow,
@@ -104,13 +104,13 @@ impl<'w> Way<'w> {
             }
             return Ok(kept);
         }
-        // Boxed: most requests take a connection that rests.
+        // Boxed: most requests reuse an idle connection.
         Box::pin(self.dial(flow, asked)).await
     }
 
-    /// Dials a connection of its own, and writes the decision before.
+    /// Writes the decision, and dials a new connection.
     async fn dial(&self, flow: &mut Flow, asked: gate::Asked) -> Result<Route, Refusal> {
-        // Another port may be dialled than was asked for.
+        // The dialled port may differ from the requested one.
         let route = find(flow, &self.key.target, self.decision).await?;
         flow.settle(self.known, self.target, asked, self.decision)
             .await?;
@@ -118,7 +118,7 @@ impl<'w> Way<'w> {
         self.enter(flow, upstream).await
     }
 
-    /// Another try after a kept connection turned out to be closed: resolved and judged anew.
+    /// Dials again after a kept connection proved closed; the name is resolved and checked again.
     pub(super) async fn redial(&self, flow: &mut Flow) -> Result<Route, Refusal> {
         flow.facts.reused = false;
         let route = find(flow, &self.key.target, self.decision).await?;
@@ -126,7 +126,7 @@ impl<'w> Way<'w> {
         self.enter(flow, upstream).await
     }
 
-    /// Keeps a connection of HTTP/1 whose exchange ended cleanly.
+    /// Keeps an HTTP/1 connection whose exchange ended cleanly.
     pub(in crate::proxy) fn keep(&self, flow: &Flow, route: Route) {
         if let OriginStream::Wire(stream) = route.stream {
             let now = flow.gate.clock.instant();
@@ -146,7 +146,7 @@ impl<'w> Way<'w> {
         }
     }
 
-    /// A connection that is there and whose address still passes.
+    /// An open connection whose address still passes.
     fn kept(&self, flow: &Flow) -> Option<Route> {
         let snapshot = flow.snapshot();
         let passes = |address: SocketAddr| {
@@ -215,7 +215,7 @@ impl<'w> Way<'w> {
     }
 }
 
-/// Where TLS is spoken with an origin that was asked for in plain HTTP.
+/// The port for TLS with an origin that was requested in plain HTTP.
 pub(super) fn tls_port(flow: &Flow, decision: &Decision, asked: u16) -> u16 {
     if asked != 80 {
         return asked;
@@ -225,7 +225,7 @@ pub(super) fn tls_port(flow: &Flow, decision: &Decision, asked: u16) -> u16 {
     upstream.map_or(443, |upstream| upstream.port())
 }
 
-/// How TLS is spoken with the origin of what was decided.
+/// The TLS settings for the origin of a decision.
 pub(in crate::proxy) fn tls_key(flow: &Flow, decision: &Decision) -> TlsKey {
     let snapshot = flow.snapshot();
     let way = snapshot.upstreams.of(decision.upstream.as_deref());

@@ -1,4 +1,5 @@
-//! What an agent says of itself in its own requests: labels for the record, never evidence.
+//! The statements of an agent about itself in its own requests: labels for the record, never
+//! evidence.
 
 use crate::config::HeaderMismatch;
 use crate::content::model;
@@ -21,7 +22,7 @@ pub(in crate::proxy) fn of(head: &RequestHead, flow: &mut Flow) {
     for field in head.fields.iter() {
         let slot = match () {
             () if SESSIONS.iter().any(|name| is(field.name, name)) => {
-                // One that agrees does not make up for another that does not.
+                // One matching id does not make up for another that differs.
                 said.mismatch |= !label(field.value).is_some_and(|id| belongs(flow, &id));
                 &mut said.session
             }
@@ -41,7 +42,7 @@ pub(in crate::proxy) fn of(head: &RequestHead, flow: &mut Flow) {
     keep(said, flow);
 }
 
-/// Reads what a request to a model says besides.
+/// Reads the labels in the body of a request to a model.
 pub(super) fn of_model(body: &[u8], flow: &mut Flow) {
     let Some(model) = model::said(body) else {
         return;
@@ -54,8 +55,8 @@ pub(super) fn of_model(body: &[u8], flow: &mut Flow) {
     keep(said, flow);
 }
 
-/// Whether an id that a request names is the session's, one that its agent goes by, or a child's; or
-/// whether the session is not known.
+/// Whether an id in a request belongs to the session: its own id, one of its agent, or one of a
+/// child. Also `true` if the session is unknown.
 fn belongs(flow: &Flow, id: &str) -> bool {
     let facts = &flow.facts;
     let Some(own) = facts.session.as_deref() else {
@@ -70,7 +71,7 @@ fn belongs(flow: &Flow, id: &str) -> bool {
     }
     let snapshot = flow.snapshot();
     let sessions = snapshot.identity.sessions();
-    // A command of the agent does not choose the agent's id.
+    // A command of the agent must not set the agent's id.
     let named = match facts.channel.as_deref() {
         Some("bash") => sessions.has_id(root, id),
         _ => sessions.takes_id(root, id),
@@ -82,8 +83,8 @@ fn belongs(flow: &Flow, id: &str) -> bool {
     named || child()
 }
 
-/// Refuses a request that names another session than its evidence shows, where the configuration
-/// says so. Ids that the agent of the session reported, and ids of its children, are the session's.
+/// Refuses a request that names another session than its evidence, if the configuration requires
+/// it. Ids that the agent of the session reported, and ids of its children, belong to the session.
 pub(super) fn agrees(known: &Known, flow: &mut Flow) -> Result<(), Refusal> {
     let differs = flow.facts.said.as_ref().is_some_and(|said| said.mismatch);
     let denies = flow.snapshot().identity.header_mismatch() == HeaderMismatch::Deny;
@@ -96,7 +97,7 @@ pub(super) fn agrees(known: &Known, flow: &mut Flow) -> Result<(), Refusal> {
     Err(Refusal::because(Code::Denied, detail))
 }
 
-/// What the record names then.
+/// The rule name in the record of such a refusal.
 const RULE: &str = "identity.session.header-mismatch";
 
 fn keep(said: Said, flow: &mut Flow) {

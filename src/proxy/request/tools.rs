@@ -1,6 +1,6 @@
-//! What a listed MCP server offers, cut down to what may be called.
+//! Reduces the tool list of a listed MCP server to the tools that may be called.
 //!
-//! An agent does not call a tool that it is not shown. Each call is still decided.
+//! An agent does not call a tool that is not in its list. Each call is still decided.
 
 use std::io;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use crate::name::Url;
 use crate::policy::{Action, Attempt, McpCall, Query, RequestFacts, Verdict};
 use crate::proxy::flow::{Flow, Known};
 
-/// Bytes that are kept to be looked at; what is longer passes as it is.
+/// The longest answer that is parsed, in bytes; a longer one passes unchanged.
 const MOST: usize = 4 * 1024 * 1024;
 const ROOM: usize = 64 * 1024;
 
-/// Which tools of a server may be called.
+/// Decides which tools of a server may be called.
 pub(super) struct Tools {
     snapshot: Arc<Snapshot>,
     caller: Arc<Caller>,
     url: Url,
     server: Arc<str>,
-    /// Whether the request asks for the list.
+    /// Whether the request is `tools/list`.
     lists: bool,
 }
 
-/// How an answer is looked through.
+/// The way in which an answer is parsed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Form {
     /// Event by event.
@@ -43,7 +43,7 @@ pub(super) enum Form {
 }
 
 impl Tools {
-    /// Of a request to a listed server.
+    /// Built for a request to a listed server.
     pub(in crate::proxy) fn of(
         flow: &Flow,
         known: &Known,
@@ -66,12 +66,12 @@ impl Tools {
         })
     }
 
-    /// Whether the request asks for the list, so that its answer has to be readable.
+    /// Whether the request is `tools/list`, so that the answer must not be compressed.
     pub(super) fn lists(&self) -> bool {
         self.lists
     }
 
-    /// How an answer is looked through; `None`: not at all.
+    /// The way to parse an answer; `None`: the answer is not parsed.
     pub(in crate::proxy) fn form(&self, head: &ResponseHead) -> Option<Form> {
         let first = |name: &str| {
             let mut fields = head.fields.iter();
@@ -121,7 +121,7 @@ impl Tools {
         mcp::allowed_tools(bytes, &|tool| self.allows(tool))
     }
 
-    /// As [`copy_body`], with only the tools that may be called.
+    /// Like [`copy_body`], with only the tools that may be called.
     pub(super) async fn copy(
         &self,
         form: Form,
@@ -154,8 +154,8 @@ impl Tools {
             let counted = Meter::default();
             copy_body(&mut cut_out, &mut BytesMut::new(), to, onward, &counted).await
         };
-        // What was not whole must not be ended as if it were: so the first error is the result, and
-        // the end is only written after all that comes before it.
+        // An incomplete body must not be ended like a complete one: so the first error is the
+        // result, and the end is written only after everything before it.
         let taken = async { tokio::try_join!(taking, cutting).map(drop) };
         let (taken, given) = tokio::join!(taken, giving);
         taken.and(given)
@@ -196,7 +196,7 @@ impl Tools {
     }
 }
 
-/// Whether an empty line may end behind the first `seen` bytes, which were looked through before.
+/// Whether an empty line may end after the first `seen` bytes, which were searched before.
 fn may_end_event(held: &[u8], seen: usize) -> bool {
     let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
     let fresh = held.get(seen.saturating_sub(3)..).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The body of a request while it goes on: whether the client is waited for, and what is kept of
-//! the body so that it can be sent once more.
+//! The body of a request during its transfer: detects a slow client, and keeps a short body so that
+//! it can be sent again.
 
 use std::io;
 use std::pin::Pin;
@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::http::http1::BodySource;
 use crate::proxy::connection::client::ClientRead;
 
-/// The most bytes of a body, framing included, that are kept for another try.
+/// The most bytes of a body, with framing, that are kept for another attempt.
 const MAX_KEPT: usize = 64 * 1024;
 
-/// What a client sends, watched as it is read.
+/// The client's part of a transfer, observed during reading.
 pub(super) struct Upload<'c> {
     from: ClientRead<'c>,
     waits: bool,
@@ -22,8 +22,8 @@ pub(super) struct Upload<'c> {
 }
 
 impl<'c> Upload<'c> {
-    /// Reads from a client. With `keep`, what is read is kept as long as it is not too much; of
-    /// that, `early` was read before.
+    /// Reads from a client. With `keep`, the bytes are kept up to [`MAX_KEPT`]; `early` are the
+    /// bytes that were read before.
     pub(in crate::proxy) fn new(from: ClientRead<'c>, early: &[u8], keep: bool) -> Self {
         Self {
             from,
@@ -32,17 +32,17 @@ impl<'c> Upload<'c> {
         }
     }
 
-    /// Whether the client was asked for more and has not sent it.
+    /// Whether the gate waits for the client to send more.
     pub(in crate::proxy) fn waits(&self) -> bool {
         self.waits
     }
 
-    /// All that the client sent since the head, where it was kept.
+    /// All bytes of the client since the head, if they were kept.
     pub(super) fn into_kept(self) -> Option<BytesMut> {
         self.kept
     }
 
-    /// Waits until the client says more or is gone; see [`ClientRead::watch`].
+    /// Waits until the client sends more or closes; see [`ClientRead::watch`].
     pub(in crate::proxy) async fn watch(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         self.waits = false;
         let before = buffer.len();
@@ -86,7 +86,7 @@ impl BodySource for Upload<'_> {
         let trailers = self.from.poll_trailers(cx);
         self.waits = trailers.is_pending();
         if matches!(&trailers, Poll::Ready(Ok(trailers)) if !trailers.is_empty()) {
-            // They come once.
+            // Trailers can be read only once.
             self.kept = None;
         }
         trailers

@@ -1,4 +1,4 @@
-//! Buffers that flows borrow while bytes move, and give back when they rest.
+//! Buffers that flows borrow while bytes move, and return when idle.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -8,17 +8,17 @@ use crate::dial::Descriptors;
 
 use super::splice::Pipes;
 
-/// Keeps buffers for the next who needs one.
+/// A store of idle buffers.
 ///
-/// The bound is on what is kept, not on what is lent: a flow that has bytes to move is never made
-/// to wait for another one, and how many flows there are is bounded elsewhere.
+/// The limit applies to idle buffers, not to borrowed ones: a flow with bytes to move never waits
+/// for another flow, and the number of flows is limited elsewhere.
 pub(crate) struct Buffers {
     large: Shelf,
     small: Shelf,
     pipes: Pipes,
 }
 
-/// How big a buffer is.
+/// The size of a buffer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Size {
     /// 256 KiB, for bulk.
@@ -27,7 +27,8 @@ pub(crate) enum Size {
     Small,
 }
 
-/// A buffer on loan: not zeroed, may hold another flow's data until written; goes back when dropped.
+/// A borrowed buffer: not zeroed, may hold another flow's data until written; returned when
+/// dropped.
 pub(crate) struct Buffer<'b> {
     shelf: &'b Shelf,
     bytes: Box<[u8]>,
@@ -50,7 +51,7 @@ impl Buffers {
         }
     }
 
-    /// Keeps the usual number of each; pipes are made within the budget.
+    /// Keeps the usual number of each size; pipes are made within the budget.
     pub(crate) fn within(budget: Arc<Descriptors>) -> Self {
         Self {
             pipes: Pipes::within(budget),
@@ -58,17 +59,17 @@ impl Buffers {
         }
     }
 
-    /// Lends a buffer.
+    /// Returns an idle buffer, or a new one.
     pub(crate) fn take(&self, size: Size) -> Buffer<'_> {
         self.of(size).take()
     }
 
-    /// How many buffers of a size wait here.
+    /// The number of idle buffers of a size.
     pub(crate) fn idle(&self, size: Size) -> usize {
         self.of(size).with_idle(|idle| idle.len())
     }
 
-    /// Pipes, for what the kernel can move alone.
+    /// The pipes for moving bytes in the kernel.
     pub(crate) fn pipes(&self) -> &Pipes {
         &self.pipes
     }
@@ -81,7 +82,7 @@ impl Buffers {
     }
 }
 
-/// Room for what one or two threads have in hand at a time.
+/// Enough idle buffers for the work of one or two threads.
 impl Default for Buffers {
     fn default() -> Self {
         Self::new(64, 16)

@@ -1,8 +1,8 @@
 //! Pipes through which the kernel moves bytes from socket to socket, uncopied (splice(2)).
 //!
-//! For bulk only: a pipe is two descriptors and two system calls to make, and at the beginning of a
-//! tunnel nothing is gained by it. A pipe is filled only when it is empty. So a fill that would
-//! block can only mean that the socket has nothing, never that the pipe is full.
+//! For bulk only: making a pipe costs two descriptors and two system calls, and gains nothing at
+//! the start of a tunnel. A pipe is filled only when it is empty. A fill that would block therefore
+//! means that the socket has no bytes, never that the pipe is full.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,15 +12,15 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 
 use crate::dial::{Descriptors, Taken};
 
-/// Keeps empty pipes for the next who needs one.
+/// A store of empty pipes.
 #[derive(Debug, Default)]
 pub(crate) struct Pipes {
     idle: Mutex<Vec<Ends>>,
-    /// What pipes may use of the descriptors; `None`: as many as there are.
+    /// The descriptor budget of the pipes; `None`: unlimited.
     budget: Option<Arc<Descriptors>>,
 }
 
-/// A pipe on loan; goes back when dropped, unless bytes are left in it.
+/// A borrowed pipe; returned when dropped, unless bytes are left in it.
 #[derive(Debug)]
 pub(crate) struct Pipe<'p> {
     home: &'p Pipes,
@@ -35,14 +35,14 @@ struct Ends {
     _taken: Option<Taken>,
 }
 
-/// Bytes of a pipe; the system's default of 64 KiB gains nothing over copying.
+/// The size of a pipe in bytes; the system's default of 64 KiB is no faster than copying.
 const BYTES: usize = 256 * 1024;
 
-/// How many pipes are kept.
+/// The number of idle pipes kept.
 const KEPT: usize = 32;
 
 impl Pipes {
-    /// Makes pipes only while the budget has descriptors to spare.
+    /// Makes pipes only while the budget has spare descriptors.
     pub(crate) fn within(budget: Arc<Descriptors>) -> Self {
         Self {
             idle: Mutex::default(),
@@ -50,7 +50,7 @@ impl Pipes {
         }
     }
 
-    /// Lends an empty pipe of full size, if the system has one.
+    /// Returns an empty pipe of full size, if the system can make one.
     pub(crate) fn take(&self) -> Option<Pipe<'_>> {
         let ends = self.with_idle(Vec::pop).or_else(|| self.make())?;
         Some(Pipe {
@@ -68,7 +68,7 @@ impl Pipes {
         Ends::new(taken).ok()
     }
 
-    /// How many pipes wait here.
+    /// The number of idle pipes.
     #[cfg(test)]
     pub(crate) fn idle(&self) -> usize {
         self.with_idle(|idle| idle.len())
@@ -81,12 +81,13 @@ impl Pipes {
 }
 
 impl Pipe<'_> {
-    /// Bytes in it.
+    /// The bytes in the pipe.
     pub(crate) fn held(&self) -> usize {
         self.held
     }
 
-    /// Takes what `from` has, up to the size of the pipe; 0 at its end. Only for an empty pipe.
+    /// Moves the bytes of `from` into the pipe, up to its size; 0 at the end of `from`. The pipe
+    /// must be empty.
     pub(crate) fn fill(&mut self, from: impl AsFd) -> io::Result<usize> {
         let Some(ends) = &self.ends else {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -95,7 +96,7 @@ impl Pipe<'_> {
         Ok(self.held)
     }
 
-    /// Gives `to` what it takes.
+    /// Moves bytes from the pipe to `to`, as many as `to` accepts.
     pub(crate) fn drain(&mut self, to: impl AsFd) -> io::Result<usize> {
         let Some(ends) = &self.ends else {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -120,7 +121,7 @@ impl Drop for Pipe<'_> {
 }
 
 impl Ends {
-    /// Fails where the system grants only a small pipe: copying is better then.
+    /// Fails if the system grants only a small pipe: copying is faster then.
     fn new(taken: Option<Taken>) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         fcntl_setpipe_size(&write, BYTES)?;

@@ -1,5 +1,5 @@
-//! Datagrams in a jail, where every address is local: which one each was sent to, and answers that
-//! come from there. A client that asked one server takes no answer from another.
+//! Datagrams in a jail, where every address is local: the gate reads the destination of each query
+//! and answers from that address. A client accepts an answer only from the server that it asked.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// A socket that is bound to every address.
+/// A UDP socket bound to every address.
 pub(in crate::proxy) struct Datagrams(UdpSocket);
 
-/// Where a datagram came from, and what it was sent to.
+/// The source and the destination of a datagram.
 pub(super) struct Way {
     peer: SockaddrStorage,
     asked: Asked,
@@ -29,10 +29,11 @@ enum Asked {
 }
 
 impl Datagrams {
-    /// Call it within the runtime; the socket does not block.
+    /// Must be called within the runtime; the socket must be non-blocking.
     pub(in crate::proxy) fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         if socket.local_addr()?.is_ipv6() {
-            // IPv6 sends nothing from an address that only a route makes local.
+            // Without this option, IPv6 sends nothing from an address that only a route makes
+            // local.
             SockRef::from(&socket).set_freebind_v6(true)?;
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         } else {
@@ -41,7 +42,7 @@ impl Datagrams {
         Ok(Self(UdpSocket::from_std(socket)?))
     }
 
-    /// The next one, and its length.
+    /// Receives a datagram into `buffer`; returns its length.
     pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Way)> {
         let receive = || self.take(buffer);
         self.0.async_io(Interest::READABLE, receive).await
@@ -62,7 +63,7 @@ impl Datagrams {
         Ok((received.bytes, Way { peer, asked }))
     }
 
-    /// Sends one back the way another came.
+    /// Sends an answer to the source of a query, from the destination of that query.
     pub(super) async fn answer(&self, bytes: &[u8], way: &Way) -> io::Result<()> {
         let from = [match &way.asked {
             Asked::V4(asked) => ControlMessage::Ipv4PacketInfo(asked),
@@ -84,7 +85,7 @@ impl Datagrams {
 }
 
 impl Way {
-    /// Who sent it.
+    /// The sender.
     pub(super) fn client(&self) -> Option<SocketAddr> {
         let four = self.peer.as_sockaddr_in();
         let four = four.map(|client| SocketAddr::V4((*client).into()));

@@ -1,4 +1,4 @@
-//! Just enough of DNS messages (RFC 1035) to answer one question; nothing else in them is read.
+//! The parts of DNS messages (RFC 1035) that are needed to answer one question.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -8,19 +8,19 @@ const HEADER: usize = 12;
 const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
 const INTERNET: u16 = 1;
-/// A response, and an authoritative one; recursion as it was asked for, and available.
+/// Flags: an authoritative response; recursion as requested, and available.
 const RESPONSE: u8 = 0x84;
 const RECURSION_ASKED: u8 = 0x01;
 const RECURSION_AVAILABLE: u8 = 0x80;
-/// A question of the usual kind has no bits set but `RD`.
+/// The `QR` and `OPCODE` bits, which are zero in a standard query.
 const QUERY: u8 = 0xf8;
 const SERVER_FAILURE: u8 = 2;
 const NAME_ERROR: u8 = 3;
-/// Seconds that an answer holds: it stays true, but a reload may say otherwise.
+/// The TTL of an answer in seconds: short, because a reload may change the answer.
 const LIFETIME: u32 = 5;
 const LONGEST_NAME: usize = 255;
 
-/// What is asked of a name.
+/// The type of a question.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     A,
@@ -28,31 +28,31 @@ pub(super) enum Kind {
     Other,
 }
 
-/// A question, and its bytes, which the answer repeats.
+/// A question, with its bytes, which the answer repeats.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Question {
     id: [u8; 2],
     recursion: u8,
     asked: Vec<u8>,
-    /// None: a name that no host can have.
+    /// `None` for a name that no host can have.
     pub(super) name: Option<HostName>,
     pub(super) kind: Kind,
     pub(super) is_internet: bool,
 }
 
-/// The answer to it.
+/// An answer to a question.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Answer {
     A(Ipv4Addr),
     Aaaa(Ipv6Addr),
-    /// The name is there, but nothing of that kind.
+    /// The name exists, but has no record of this type.
     Nothing,
     NoSuchName,
     Failed,
 }
 
 impl Question {
-    /// Reads a message that asks exactly one question; what follows the question is ignored.
+    /// Parses a message with exactly one question; bytes after the question are ignored.
     pub(super) fn parse(message: &[u8]) -> Option<Self> {
         let (header, body) = message.split_first_chunk::<HEADER>()?;
         let [id0, id1, flags, _, 0, 1, ..] = *header else {
@@ -80,7 +80,7 @@ impl Question {
         })
     }
 
-    /// The whole answer.
+    /// Encodes the whole answer.
     pub(super) fn answer(&self, answer: &Answer) -> Vec<u8> {
         let (code, data) = match answer {
             Answer::A(address) => (0, Some((TYPE_A, address.octets().to_vec()))),
@@ -94,7 +94,7 @@ impl Question {
         out.extend([0, 1, 0, u8::from(data.is_some()), 0, 0, 0, 0]);
         out.extend(&self.asked);
         if let Some((kind, data)) = data {
-            // The name is the one that was asked for, right behind the header.
+            // A pointer to the name in the question, which follows the header.
             out.extend([0xc0, 12]);
             out.extend(kind.to_be_bytes());
             out.extend(INTERNET.to_be_bytes());
@@ -106,8 +106,8 @@ impl Question {
     }
 }
 
-/// The name at the start of `bytes`, with dots, and how many bytes it takes. A question has no
-/// earlier name to point to, so a pointer is no name.
+/// The name at the start of `bytes`, with dots, and its length in bytes. A pointer is rejected: a
+/// question follows no earlier name.
 fn name(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut text = Vec::new();
     let mut at = 0;

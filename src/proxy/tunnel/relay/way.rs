@@ -16,17 +16,18 @@ use super::super::buffers::{Buffer, Buffers, Size};
 use super::super::splice::Pipe;
 use super::{Relayed, Side};
 
-/// Where bytes come from.
+/// The reading side of a direction.
 pub(super) trait Source: AsyncRead + Unpin {
-    /// The socket, where it is nothing but one: it can be waited for without a buffer.
+    /// The socket, if there is no other layer over it: a plain socket can be waited for without a
+    /// buffer.
     fn socket(&self) -> Option<&TcpStream> {
         None
     }
 }
 
-/// Where bytes go to.
+/// The writing side of a direction.
 pub(super) trait Sink: AsyncWrite + Unpin {
-    /// The socket, where it is nothing but one.
+    /// The socket, if there is no other layer over it.
     fn socket(&self) -> Option<&TcpStream> {
         None
     }
@@ -51,7 +52,7 @@ pub(super) struct Way<'a, R, W> {
     pub(super) side: Side,
     moved: &'a Meter,
     buffers: &'a Buffers,
-    /// What was read from this side before, not yet written.
+    /// Bytes that were read before the relay began, not yet written.
     pub(super) early: Bytes,
     rest: Option<Rest<'a>>,
     pipe: Option<Pipe<'a>>,
@@ -60,16 +61,16 @@ pub(super) struct Way<'a, R, W> {
     full_reads: u8,
 }
 
-/// Reads in a turn before other tasks get theirs.
+/// Reads in one poll before other tasks get their share.
 const ROUNDS: usize = 16;
 
 /// Full reads in a row that make a direction bulk.
 const BULK_AFTER: u8 = 4;
 
-/// Bytes that a direction moves before the kernel may move the rest alone.
+/// Bytes that a direction moves before the kernel moves the rest.
 const SPLICE_AFTER: u64 = 512 * 1024;
 
-/// What was read and not yet taken by the other side.
+/// Bytes that were read and not yet written to the other side.
 struct Rest<'a> {
     buffer: Buffer<'a>,
     start: usize,
@@ -78,11 +79,11 @@ struct Rest<'a> {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
-    /// The side reads and writes.
+    /// The side is open.
     Open,
-    /// The side has sent its end; it is not passed on yet.
+    /// The side sent its end, which is not yet passed on.
     Ended,
-    /// The end is passed on.
+    /// The end was passed on.
     Done,
 }
 
@@ -107,10 +108,10 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
         self.state == State::Done
     }
 
-    /// Moves what can be moved now; ready when the end was passed on, just now or before.
+    /// Moves all available bytes; ready when the end was passed on.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
         let turn = self.turn(cx);
-        // At rest, an empty pipe is for others.
+        // An idle direction returns its empty pipe for other flows.
         self.pipe.take_if(|pipe| pipe.held() == 0);
         turn
     }
@@ -125,11 +126,11 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
             match self.state {
                 State::Done => return Poll::Ready(Ok(())),
                 State::Ended => {
-                    // Whether the other side still listens does not matter any more.
+                    // The result does not matter: the other side may have stopped reading.
                     let _ = ready!(Pin::new(&mut self.to).poll_shutdown(cx));
                     self.state = State::Done;
                 }
-                // No byte is read that may not go out.
+                // Bytes are read only if they may be sent.
                 State::Open if self.moved.poll_ready(cx).is_pending() => return Poll::Pending,
                 State::Open if self.is_bulk() => ready!(self.poll_fill(cx))?,
                 State::Open => ready!(self.poll_read(cx, &mut spare))?,
@@ -151,7 +152,7 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what was read; leaves the empty buffer in `spare` for the next read.
+    /// Writes the bytes that were read; leaves the empty buffer in `spare` for the next read.
     fn poll_rest(
         &mut self,
         cx: &mut Context<'_>,
@@ -176,13 +177,13 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
         Poll::Ready(Ok(()))
     }
 
-    /// TLS may hold back what its socket did not take; a socket never does.
+    /// Flushes TLS, which may hold back bytes that its socket did not accept.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
         let flushed = Pin::new(&mut self.to).poll_flush(cx);
         flushed.map_err(|error| broken(self.side.other(), &error))
     }
 
-    /// A slow reader must not sit on a large buffer for a few bytes.
+    /// A slow reader must not hold a large buffer for a few bytes.
     fn shrink_rest(&mut self) {
         let Some(rest) = self.rest.take_if(|rest| {
             rest.buffer.len() > Size::Small.bytes() && rest.end - rest.start <= Size::Small.bytes()
@@ -249,7 +250,7 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
             && self.moved.load(Ordering::Relaxed) >= SPLICE_AFTER
     }
 
-    /// Takes what the socket has into a pipe, if a pipe is free.
+    /// Moves the bytes of the socket into a pipe, if a pipe is free.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
         let Some(from) = self.from.socket() else {
             self.no_pipes = true;
@@ -277,7 +278,7 @@ impl<'a, R: Source, W: Sink> Way<'a, R, W> {
         Poll::Ready(Ok(()))
     }
 
-    /// Gives the other side what is in the pipe.
+    /// Moves the bytes of the pipe to the other side.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Relayed>> {
         while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held() > 0) {
             let Some(to) = self.to.socket() else {
