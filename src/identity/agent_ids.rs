@@ -1,19 +1,19 @@
-//! The ids that an agent goes by in one session: it chooses another when its user clears, resumes or
-//! forks a conversation.
+//! The ids of an agent in one session: the agent chooses another id when its user clears, resumes
+//! or forks a conversation.
 //!
-//! Labels: they say what the agent's own telemetry says, and grant nothing.
+//! The ids are labels: they match the agent's own telemetry, and grant nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::caller::Trust;
 
-/// Sessions whose agents chose ids.
+/// Sessions with ids, at most.
 const MAX_SESSIONS: usize = 4096;
-/// Ids of one agent; of more, the oldest is forgotten.
+/// Ids of one agent, at most; the oldest is dropped first.
 const MAX_IDS: usize = 64;
 
-/// Ids by session.
+/// The ids of each session's agent.
 #[derive(Debug, Default)]
 pub(super) struct AgentIds {
     agents: Mutex<HashMap<Arc<str>, Agent>>,
@@ -21,16 +21,16 @@ pub(super) struct AgentIds {
 
 #[derive(Debug, Default)]
 struct Agent {
-    /// The newest last.
+    /// The ids, the newest last.
     ids: VecDeque<(Arc<str>, Trust)>,
-    /// Whether the agent's own process reported one: then reports of other processes do not count.
+    /// Whether the agent's own process reported an id: then reports of other processes are ignored.
     is_verified: bool,
-    /// Whether the agent was to choose its id and has not said it yet.
+    /// Whether the agent is to choose its id and has not reported it yet.
     awaits: bool,
 }
 
 impl AgentIds {
-    /// The agent goes by `id` from now on, as a report of that `trust` says.
+    /// Sets the id of the agent, from a report of that `trust`.
     pub(super) fn succeed(&self, session: &Arc<str>, id: &str, trust: Trust) {
         let mut agents = self.lock();
         let Some(agent) = agent_of(&mut agents, session) else {
@@ -44,20 +44,20 @@ impl AgentIds {
         agent.add(id, trust);
     }
 
-    /// The agent is going to choose its id.
+    /// Marks the agent as about to choose its id.
     pub(super) fn await_one(&self, session: &Arc<str>) {
         if let Some(agent) = agent_of(&mut self.lock(), session) {
             agent.awaits = true;
         }
     }
 
-    /// Whether the agent goes, or went, by `id`.
+    /// Whether `id` is or was an id of the agent.
     pub(super) fn has(&self, session: &str, id: &str) -> bool {
         let agents = self.lock();
         agents.get(session).is_some_and(|agent| agent.has(id))
     }
 
-    /// As [`AgentIds::has`]; takes the first id where the agent was to choose one.
+    /// Like [`AgentIds::has`]; if the agent is to choose its id, accepts `id` as the choice.
     pub(super) fn takes(&self, session: &str, id: &str) -> bool {
         let mut agents = self.lock();
         let Some(agent) = agents.get_mut(session) else {
@@ -69,7 +69,7 @@ impl AgentIds {
         agent.has(id)
     }
 
-    /// The present id of the agent, and its evidence.
+    /// The present id of the agent, and the trust in the report.
     pub(super) fn current(&self, session: &str) -> Option<(Arc<str>, Trust)> {
         self.lock().get(session)?.ids.back().cloned()
     }
@@ -83,7 +83,7 @@ impl AgentIds {
     }
 }
 
-/// The agent of a session; `None` where there is no room for one more.
+/// The agent of a session; `None` if the table is full.
 fn agent_of<'a>(
     agents: &'a mut HashMap<Arc<str>, Agent>,
     session: &Arc<str>,

@@ -16,11 +16,11 @@ use crate::config::{self, SecretHash, User};
 
 use super::cache::Verified;
 
-/// Longest credential that is looked at, in bytes: a token and its session, in base64.
+/// The longest credential, in bytes: a token and its session, in base64.
 const LONGEST: usize = 12 * 1024;
-/// Verified passwords that are remembered, so that argon2 is paid once and not per request.
+/// Verified passwords that are cached, so that argon2 runs once and not for each request.
 const REMEMBERED: usize = 1024;
-/// Passwords that are verified at once: each costs 19 MiB and milliseconds.
+/// Passwords verified at once: each costs 19 MiB and milliseconds.
 const AT_ONCE: usize = 2;
 
 /// The users and their hashed secrets.
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Takes the users of `[identity]`.
+    /// Reads the users of `[identity]`.
     pub fn new(config: &config::Identity) -> Self {
         Self {
             users: config
@@ -52,7 +52,7 @@ impl Credentials {
         }
     }
 
-    /// Whether these are the users of `config`, so that the cache may live on.
+    /// Whether `config` has the same users, so that the cache stays valid.
     pub(super) fn same_users(&self, config: &config::Identity) -> bool {
         self.users.len() == config.users.len()
             && config
@@ -69,7 +69,7 @@ impl Credentials {
         self.users.get(name)
     }
 
-    /// The user's name where the secret is right, and the hash that it was held against.
+    /// Returns the user's name and the matched hash if the secret is right.
     pub(super) async fn verify(
         &self,
         name: &str,
@@ -108,20 +108,20 @@ impl Credentials {
     }
 }
 
-/// What `Proxy-Authorization` carries.
+/// The credential in `Proxy-Authorization`.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Credential {
-    /// Before the colon of `Basic`; empty for `Bearer`.
+    /// The part before the colon of `Basic`; empty for `Bearer`.
     pub(super) username: String,
-    /// Behind it.
+    /// The part after the colon.
     pub(super) secret: Vec<u8>,
     bearer: bool,
 }
 
 impl Credential {
-    /// Whether the secret is a token that speaks for itself, not the password of a user.
+    /// Whether the secret is a token, not the password of a user.
     pub(super) fn is_token(&self) -> bool {
-        // What every JWT begins with: `{"` in base64url.
+        // The start of every JWT: `{"` in base64url.
         let header = |text: &str| {
             let jwt = text.strip_prefix("sk-ant-cc-").unwrap_or(text);
             jwt.starts_with("eyJ") && jwt.split('.').count() == 3
@@ -135,7 +135,7 @@ impl Credential {
     }
 }
 
-/// Takes a `Basic` (RFC 7617) or `Bearer` (RFC 6750) credential apart; `None` where it is neither.
+/// Parses a `Basic` (RFC 7617) or `Bearer` (RFC 6750) credential; `None` for any other.
 pub(super) fn read(value: &[u8]) -> Option<Credential> {
     if value.len() > LONGEST {
         return None;

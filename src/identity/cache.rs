@@ -1,19 +1,19 @@
-//! Credentials that were right before, so that what proves them is paid once and not per request.
+//! A cache of verified credentials, so that their verification is not repeated for each request.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::{hmac, rand};
 
-/// The mark of a credential: its hash under a key that only this process knows.
+/// The mark of a credential: its hash under a key of this process.
 pub(super) type Mark = [u8; 32];
 
-/// What verified credentials stand for, by their mark, for at most so many.
+/// A value for each verified credential, by its mark; bounded.
 ///
 /// The cache keeps keyed hashes, so that a later reader of this memory learns no credential.
 #[derive(Debug)]
 pub(super) struct Verified<T> {
-    /// `None` where the machine has no randomness: nothing is remembered then.
+    /// `None` if the system has no random bytes: then nothing is cached.
     key: Option<hmac::Key>,
     most: usize,
     known: Mutex<HashMap<Mark, T>>,
@@ -29,7 +29,7 @@ impl<T: Clone> Verified<T> {
         }
     }
 
-    /// The mark of a credential that consists of these parts.
+    /// The mark of a credential with these parts.
     pub(super) fn mark(&self, parts: &[&[u8]]) -> Option<Mark> {
         let mut context = hmac::Context::with_key(self.key.as_ref()?);
         for part in parts {
@@ -41,12 +41,12 @@ impl<T: Clone> Verified<T> {
         Some(mark)
     }
 
-    /// What a credential stands for, where it was right before.
+    /// The value of a credential that was verified before.
     pub(super) fn get(&self, mark: Option<Mark>) -> Option<T> {
         self.lock().get(&mark?).cloned()
     }
 
-    /// Remembers a credential that was right.
+    /// Stores a verified credential.
     pub(super) fn put(&self, mark: Option<Mark>, value: T) {
         let Some(mark) = mark else { return };
         let mut known = self.lock();

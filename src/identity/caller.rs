@@ -1,4 +1,4 @@
-//! Who is asking, and what showed it.
+//! The caller of a flow, and its evidence.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,45 +14,45 @@ use super::grant::{Grant, Process, Work};
 use super::process::Kin;
 use super::{Labels, RepositorySaid};
 
-/// Who is asking, and what showed it.
+/// The caller of a flow, and its evidence.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// `ana@acme.example`; `None` where no user was identified.
+    /// The user, e.g. `ana@acme.example`; `None` if no user was identified.
     pub subject: Option<Arc<str>>,
-    /// The caller as policy sees it.
+    /// The caller, as the policy evaluates it.
     pub who: Who,
-    /// Its repository and the evidence for it: without evidence it can only make the tier stricter.
+    /// The repository and its evidence: without evidence it can only make the tier stricter.
     pub repository: Option<RepositorySaid>,
     /// The name of its tier.
     pub tier: Arc<str>,
     /// The names of its groups.
     pub groups: Arc<[Arc<str>]>,
-    /// Its session: from verified evidence, else as it says itself.
+    /// The session: from verified evidence, else from the label.
     pub session: Option<Arc<str>>,
-    /// The session that it is a child of, where it is one: that one has the evidence.
+    /// The parent session, which has the evidence, if this session is a child.
     pub root: Option<Arc<str>>,
-    /// Its channel, likewise.
+    /// The channel: from verified evidence, else from the label.
     pub channel: Option<Arc<str>>,
-    /// What it says of itself.
+    /// The labels in the username.
     pub labels: Labels,
-    /// What showed who it is.
+    /// The evidence for the caller.
     pub evidence: Evidence,
-    /// How far its session is trusted.
+    /// The trust in the session.
     pub trust: Trust,
-    /// What it works on.
+    /// The work of the session.
     pub work: Arc<Work>,
-    /// What is checked out where it works, where the gate can read it.
+    /// The checked-out branch and commit, if the gate can read them.
     pub head: Option<Arc<Head>>,
-    /// The process that asks, where it is known.
+    /// The client process, if known.
     pub process: Option<Arc<Process>>,
-    /// What else its tier came from.
+    /// Other grounds of the tier.
     pub grounds: Option<Arc<TierGrounds>>,
-    /// The caller as the shadow policy sees it, where there is one.
+    /// The caller as the shadow policy evaluates it, if there is one.
     pub beside: Option<Arc<Who>>,
 }
 
-/// The grounds of a caller's tier which its other fields do not show, on record so that a flow can
-/// be judged again.
+/// The grounds of a tier that the other fields do not contain; recorded so that a flow can be
+/// decided again.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct TierGrounds {
     /// `tidegate.tier.given`: the strictest tier that the listener names or the session was narrowed
@@ -60,17 +60,17 @@ pub struct TierGrounds {
     pub given: Option<Arc<str>>,
     /// `tidegate.tier.issued`: the tier that an issuer's token gives to the repository.
     pub issued: Option<Arc<str>>,
-    /// `tidegate.repository.verified`: the repository that evidence shows, where the caller says
-    /// that it works on another.
+    /// `tidegate.repository.verified`: the repository with evidence, if the caller claims to work
+    /// on another.
     pub verified: Option<Arc<str>>,
-    /// `tidegate.repository.claimed`: the repositories that the caller only claims, where these are
-    /// others than the one on record.
+    /// `tidegate.repository.claimed`: the repositories that the caller only claims, other than the
+    /// recorded one.
     pub claimed: Option<Box<[Arc<str>]>>,
-    /// `tidegate.repository.hinted`: the repositories that count only where the policy lists them.
+    /// `tidegate.repository.hinted`: repositories that count only if the policy lists them.
     pub hinted: Box<[Arc<str>]>,
 }
 
-/// What showed who a caller or its session is, the strongest first.
+/// The evidence for a caller or its session, the strongest first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Evidence {
     /// A session token.
@@ -79,13 +79,13 @@ pub enum Evidence {
     Oidc,
     /// A client certificate.
     Certificate,
-    /// The listener is this caller's own.
+    /// A listener that belongs to this caller.
     Listener,
-    /// The process of an agent that its own hook registered.
+    /// The process of an agent, registered by its own hook.
     Process,
-    /// A username: with the right secret, or only a label.
+    /// A username, with the right secret or only as a label.
     Username,
-    /// Nothing.
+    /// No evidence.
     None,
 }
 
@@ -104,15 +104,15 @@ impl Evidence {
     }
 }
 
-/// How far a statement about a caller is trusted: its session, its repository, its tool call.
+/// The trust in a statement about a caller: its session, its repository, its tool call.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Trust {
     /// The caller claims it without evidence.
     #[default]
     Asserted,
-    /// Nothing is known.
+    /// There is no statement.
     None,
-    /// Evidence shows it.
+    /// Evidence supports it.
     Verified,
 }
 
@@ -132,22 +132,22 @@ impl Trust {
 pub struct Channel {
     /// The client.
     pub peer: SocketAddr,
-    /// Where it connected.
+    /// The local address of the connection.
     pub local: SocketAddr,
-    /// The certificate that it proved to have.
+    /// The verified client certificate.
     pub certificate: Option<Arc<Certificate>>,
-    /// The session that this listener belongs to.
+    /// The session of this listener.
     pub grant: Option<Arc<Grant>>,
-    /// The session of the agent whose process the client is, where its hook registered it.
+    /// The session of the agent whose process is the client, if its hook registered it.
     pub agent_session: Option<Arc<str>>,
-    /// Whether the client is one that the listener is for.
+    /// Whether the client process belongs to the listener's session.
     pub kin: Kin,
-    /// The process, where it is on this host and was looked for.
+    /// The client process, if it is on this host and was searched for.
     pub process: Option<Arc<Process>>,
 }
 
 impl Channel {
-    /// A connection that shows nothing but its addresses.
+    /// A connection without evidence except its addresses.
     pub fn plain(peer: SocketAddr, local: SocketAddr) -> Self {
         Self {
             peer,
@@ -161,33 +161,33 @@ impl Channel {
     }
 }
 
-/// What a caller presented, kept so that an open flow can be identified again under a new policy.
+/// The evidence of a caller, kept so that an open flow can be identified again under a new policy.
 #[derive(Clone, Debug)]
 pub struct Presented {
-    /// The listener's part.
+    /// The listener.
     pub listener: Arc<Listener>,
-    /// The connection's part.
+    /// The connection.
     pub channel: Arc<Channel>,
-    /// What was proved on it.
+    /// The verified credential.
     pub proof: Proof,
-    /// What it says of itself.
+    /// The labels.
     pub labels: Labels,
 }
 
-/// What a caller proved with the credential that it presented.
+/// The verified credential of a caller.
 #[derive(Clone, Debug)]
 pub enum Proof {
     /// A session token, or a token of an issuer.
     Grant(Arc<Grant>),
-    /// It presented none, or only labels.
+    /// No credential, or only labels.
     None,
-    /// The user whose secret was right, and the hash it was held against: a user whose secret
-    /// changes has to show the new one.
+    /// The user, and the hash that its secret matched: after a change of the hash the user has to
+    /// present the new secret.
     User(Arc<str>, SecretHash),
 }
 
 impl Presented {
-    /// The grants that speak for the caller, the strongest first.
+    /// The grants of the caller, the strongest first.
     pub(super) fn grants(&self) -> impl Iterator<Item = &Arc<Grant>> {
         let shown = match &self.proof {
             Proof::Grant(grant) => Some(grant),
@@ -196,7 +196,8 @@ impl Presented {
         shown.into_iter().chain(&self.channel.grant)
     }
 
-    /// From when on it has to be looked at anew. An issuer may withdraw its keys: always.
+    /// The time at which the evidence has to be verified again. A token of an issuer: always,
+    /// because the issuer may withdraw its keys.
     pub fn until(&self) -> Option<Timestamp> {
         let certificate = self.channel.certificate.as_ref();
         let until = |grant: &Arc<Grant>| match grant.evidence {
@@ -210,8 +211,8 @@ impl Presented {
     }
 }
 
-/// The address that stands for a client: a client can choose any address of this host, and any of
-/// its IPv6 network (/64), as its own.
+/// The address by which a client is counted: a client can use any address of this host, and any of
+/// its IPv6 network (/64).
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(six) if six.is_loopback() => Ipv4Addr::LOCALHOST.into(),
@@ -222,7 +223,7 @@ pub fn network_of(address: IpAddr) -> IpAddr {
 }
 
 impl Caller {
-    /// Whether evidence shows its session; a username only names one.
+    /// Whether the session has evidence; a username only names one.
     pub fn is_shown(&self) -> bool {
         match self.evidence {
             Evidence::Listener => self.trust == Trust::Verified,
@@ -230,9 +231,9 @@ impl Caller {
         }
     }
 
-    /// The key for limits, for a client at `address`.
+    /// The key for limits of this caller, for a client at `address`.
     pub fn key(&self, address: IpAddr) -> CallerKey {
-        // Children count as where they come from: they would be a way round the limit.
+        // A child counts as its root session: otherwise children would evade the limit.
         let verified = self
             .session
             .as_ref()

@@ -1,7 +1,7 @@
-//! Tool calls of agents, as their hooks report them, and the refusals of each call: labels.
+//! The tool calls of agents, as reported by their hooks, with the refusals of each call: labels.
 //!
-//! The calls of a session and of all that descends from it stand in one book. Which call a flow
-//! belongs to is in [`attribution`].
+//! The calls of a session and of all its descendants are kept together. [`attribution`] finds the
+//! call of a flow.
 
 mod attribution;
 mod command_text;
@@ -21,38 +21,39 @@ pub use web_address::WebAddress;
 use attribution::{Server, Shell, Span};
 use command_text::kept;
 
-/// Sessions whose calls are kept.
+/// Sessions with calls, at most.
 const MAX_SESSIONS: usize = 4096;
-/// Calls of one session, open or over.
+/// Calls of one session, open or ended, at most.
 const MAX_CALLS: usize = 64;
-/// Spans of one session, and shells.
+/// Spans, and shells, of one session, at most.
 const MAX_SPANS: usize = 512;
-/// Different refusals that are kept for one call.
+/// Different refusals kept for one call, at most.
 const MAX_REFUSED: usize = 64;
-/// When a call that no report closed is over: its hook was lost, or a person declined it.
+/// The time after which a call without an end report is over: its hook was lost, or a person
+/// declined it.
 const CALL_LIFETIME: SignedDuration = SignedDuration::from_hours(6);
 
-/// Tool calls by session.
+/// The tool calls of each session.
 #[derive(Debug, Default)]
 pub struct Calls {
     books: Mutex<HashMap<Arc<str>, Book>>,
 }
 
-/// Where the flows of a tool come from.
+/// The origin of a tool's flows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Place {
-    /// A command: a shell that the agent starts, and what descends from it.
+    /// A command: a shell that the agent starts, and its descendants.
     Bash,
-    /// The process of the agent, to the host of one URL.
+    /// The agent's process, which fetches one URL.
     Page,
     /// An MCP server that the agent started, or the agent's own connection to one.
     Mcp,
-    /// The provider of the model: no flow of this host.
+    /// The provider of the model: this host makes no flow.
     Provider,
 }
 
 impl Place {
-    /// By the name of the tool; `None` where it reaches nothing.
+    /// The origin for a tool name; `None` if the tool reaches no network.
     pub fn of_tool(name: &str) -> Option<Self> {
         match name {
             "Bash" | "PowerShell" | "bash" | "run_shell_command" => Some(Self::Bash),
@@ -64,41 +65,41 @@ impl Place {
     }
 }
 
-/// A tool call that begins.
+/// A tool call that starts.
 #[derive(Clone, Debug)]
 pub struct NewCall<'a> {
     /// The call.
     pub call: ToolCall,
-    /// Where its flows come from.
+    /// The origin of its flows.
     pub place: Place,
-    /// The command of a shell.
+    /// The command of a shell tool.
     pub command: Option<&'a str>,
-    /// The page that it fetches.
+    /// The page that the tool fetches.
     pub page: Option<WebAddress>,
-    /// When the hook that reported it began, in the kernel's ticks since the start of the machine:
-    /// the shell of the call begins later.
+    /// The start of the hook that reported the call, in the kernel's ticks since boot: the shell of
+    /// the call starts later.
     pub not_before: Option<u64>,
 }
 
-/// A tool call that is over.
+/// A tool call that ended.
 #[derive(Clone, Copy, Debug)]
 pub struct EndedCall<'a> {
-    /// Its [`ToolCall::key`].
+    /// The [`ToolCall::key`].
     pub key: &'a str,
-    /// How far the report is trusted.
+    /// The trust in the report.
     pub trust: Trust,
-    /// Whether the model reads the answer to the report: else the refusals are told later.
+    /// Whether the model reads the answer to the report: otherwise the refusals are reported later.
     pub is_read: bool,
-    /// When the hook that reported it began, in the kernel's ticks since the start of the machine: the
-    /// shell of the call began earlier.
+    /// The start of the hook that reported the end, in the kernel's ticks since boot: the shell of
+    /// the call started earlier.
     pub not_after: Option<u64>,
 }
 
-/// A flow that was refused during a call. It holds no text of third parties: the host is canonical,
-/// the rest are words of closed lists and of the policy.
+/// A flow that was refused during a call. It contains no text of third parties: the host is
+/// canonical, the rest are words of closed lists and of the policy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Refused {
-    /// What was attempted: `CONNECT docs.rs:443`.
+    /// The attempt: `CONNECT docs.rs:443`.
     pub attempt: Box<str>,
     /// The category.
     pub category: &'static str,
@@ -106,9 +107,9 @@ pub struct Refused {
     pub reason: &'static str,
     /// The tier.
     pub tier: Option<Arc<str>>,
-    /// The command that explains it.
+    /// The command that explains the refusal.
     pub explain: Box<str>,
-    /// How often it was refused.
+    /// The number of refusals.
     pub count: u32,
 }
 
@@ -116,14 +117,14 @@ pub struct Refused {
 #[derive(Debug, Default)]
 struct Book {
     calls: VecDeque<Entry>,
-    /// Spans that belong to a call.
+    /// Spans of these calls.
     spans: VecDeque<Span>,
-    /// Shells that belong to a call.
+    /// Shells of these calls.
     shells: VecDeque<Shell>,
-    /// Processes that are MCP servers of the agent.
+    /// Processes of MCP servers that the agent started.
     servers: VecDeque<Server>,
     next: u64,
-    /// Whether a shell of the session was found among the processes of this host.
+    /// Whether a shell of the session was found on this host.
     local: bool,
 }
 
@@ -132,7 +133,7 @@ struct Entry {
     number: u64,
     call: Arc<ToolCall>,
     place: Place,
-    /// The command, without what shells quote with.
+    /// The command, without the shell's quoting characters.
     command: Option<Box<str>>,
     page: Option<WebAddress>,
     not_before: Option<u64>,
@@ -144,10 +145,10 @@ struct Entry {
 }
 
 impl Calls {
-    /// A tool is about to be used. `session` is the one that all others of the agent descend from.
+    /// Adds a call that starts. `session` is the root session of the agent.
     ///
-    /// A report that may come from any process changes nothing of a call that the agent's own
-    /// process reported.
+    /// A report that may come from any process does not change a call that the agent's own process
+    /// reported.
     pub fn open(&self, session: &Arc<str>, new: NewCall<'_>, now: Timestamp) {
         let mut books = self.lock();
         if books.len() >= MAX_SESSIONS && !books.contains_key(session) {
@@ -159,8 +160,8 @@ impl Calls {
         books.entry(session.clone()).or_default().open(new, now);
     }
 
-    /// Ends a call, as a report says; returns the refusals of the call that were not told before. A
-    /// report that may come from any process does not end a call that the agent's own process reported.
+    /// Ends a call; returns the refusals of the call that were not reported before. A report that
+    /// may come from any process does not end a call that the agent's own process reported.
     pub fn close(&self, session: &str, ended: &EndedCall<'_>) -> Vec<Refused> {
         let mut books = self.lock();
         let entry = books
@@ -178,8 +179,8 @@ impl Calls {
         })
     }
 
-    /// What was refused to calls after they ended, and was not told before. `trust` is that of the
-    /// report that is answered: what a call of the agent is to be told, only the agent is told.
+    /// Returns the refusals of ended calls that were not reported before. `trust` is that of the
+    /// answered report: refusals of a call with a verified report go only to the agent itself.
     pub fn untold(&self, session: &str, trust: Trust) -> Vec<Refused> {
         let mut books = self.lock();
         let Some(book) = books.get_mut(session) else {
@@ -194,27 +195,27 @@ impl Calls {
             .collect()
     }
 
-    /// Whether hooks of that session reported calls.
+    /// Whether hooks of the session reported calls.
     pub fn has(&self, session: &str) -> bool {
         self.lock().contains_key(session)
     }
 
-    /// The call of that id, as it was reported.
+    /// The reported call with this id.
     pub fn named(&self, session: &str, id: &str) -> Option<Arc<ToolCall>> {
         let mut books = self.lock();
         let entry = books.get_mut(session)?.entry(id)?;
         (entry.call.id.as_deref() == Some(id)).then(|| entry.call.clone())
     }
 
-    /// The command of that call, as it was reported: at most 200 characters, without what shells quote
-    /// with, secrets masked.
+    /// The reported command of a call: at most 200 characters, without quoting characters, with
+    /// secrets masked.
     pub fn command_of(&self, session: &str, id: &str) -> Option<Box<str>> {
         let mut books = self.lock();
         let entry = books.get_mut(session)?.entry(id)?;
         Some(super::process::masked_script(entry.command.as_deref()?))
     }
 
-    /// A flow of that call was refused.
+    /// Adds a refusal to a call.
     pub fn refused(&self, session: &str, call: &ToolCall, refused: Refused) {
         let mut books = self.lock();
         let Some(key) = call.key() else {
@@ -232,7 +233,7 @@ impl Calls {
         }
     }
 
-    /// Forgets the calls of a session that ended.
+    /// Removes the calls of a session that ended.
     pub fn forget(&self, session: &str) {
         self.lock().remove(session);
     }
@@ -243,12 +244,12 @@ impl Calls {
 }
 
 impl Entry {
-    /// Whether the agent's own process reported it.
+    /// Whether the agent's own process reported the call.
     fn is_verified(&self) -> bool {
         self.call.trust == Trust::Verified
     }
 
-    /// Whether a shell that began then may be the call's own.
+    /// Whether a shell that started at this time may belong to the call.
     fn may_have_started(&self, shell: u64) -> bool {
         let began = self.not_before.is_none_or(|hook| hook <= shell);
         began && self.not_after.is_none_or(|hook| shell <= hook)
@@ -277,7 +278,7 @@ impl Book {
         });
     }
 
-    /// Closes calls that were never closed: of an earlier prompt of the same agent, or too old.
+    /// Closes calls without an end report: of an earlier prompt of the same agent, or too old.
     fn settle(&mut self, new: &NewCall<'_>, now: Timestamp) {
         let next = &new.call;
         for entry in &mut self.calls {
@@ -291,12 +292,12 @@ impl Book {
         }
     }
 
-    /// Whether a new report is taken; makes room for it.
+    /// Whether a new report is accepted; makes room for it.
     fn has_room_for(&mut self, next: &ToolCall) -> bool {
         let verified = next.trust == Trust::Verified;
         let before = next.key().and_then(|key| self.entry(key));
         match before.map(|entry| (entry.is_verified(), entry.open)) {
-            // The agent's own report takes the place of a made-up one.
+            // The agent's own report replaces a report of another process.
             Some((false, _)) if verified => self.calls.retain(|it| it.call.key() != next.key()),
             Some((true, _)) if !verified => return false,
             Some((_, true)) => return false,
@@ -503,7 +504,7 @@ mod tests {
         let (call, _) = call("one", "p");
         calls.refused(SESSION, &call, refused.clone());
         assert_eq!(close(&calls, "one", Trust::Asserted), []);
-        // Of another prompt: would end what was never closed.
+        // A made-up report of another prompt would end calls that were never closed.
         reported(&calls, "made-up", "q", Trust::Asserted, "curl z.example");
         assert_eq!(of(&calls, "a", None).as_deref(), Some("one"));
         assert_eq!(close(&calls, "one", Trust::Verified), [refused]);
@@ -573,7 +574,7 @@ mod tests {
         let calls = calls(&[("one", "curl a.example"), ("two", "curl a.example")]);
         assert_eq!(of(&calls, "a", Some("curl a.example")), None);
         assert_eq!(of(&calls, "b", None), None);
-        // The longest command that fits holds the other one.
+        // The longest matching command contains the other one.
         open(&calls, call("three", "p"), Some("cd x && curl a.example"));
         let found = of(&calls, "c", Some("cd x && curl a.example"));
         assert_eq!(found.as_deref(), Some("three"));
@@ -618,8 +619,8 @@ mod tests {
         };
         assert_eq!(trust(&[7, own, 1], Some(1)), Trust::Verified);
         assert_eq!(trust(&[own, 1], Some(1)), Trust::Verified);
-        // A process that takes the span of another shell, one below no shell of the agent, and one
-        // below a shell that a command of the agent started.
+        // A process with the span of another shell, a process below no shell of the agent, and a
+        // process below a shell that a command of the agent started.
         assert_eq!(trust(&[7, 8, 1], Some(1)), Trust::Asserted);
         assert_eq!(trust(&[7], Some(1)), Trust::Asserted);
         assert_eq!(trust(&[7, own, 9, 1], Some(1)), Trust::Asserted);
@@ -657,7 +658,7 @@ mod tests {
         };
         assert_eq!(trust(None), Trust::Asserted);
         assert_eq!(trust(Some(u64::MAX)), Trust::Asserted);
-        // It ended before this process began.
+        // The call ended before this process started.
         assert_eq!(trust(Some(1)), Trust::Verified);
     }
 }

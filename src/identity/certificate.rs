@@ -1,4 +1,4 @@
-//! What a verified client certificate says of its holder.
+//! The identity in a verified client certificate.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::name::HostName;
 /// A client certificate that a listener verified.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Certificate {
-    /// Its subject alternative names, as `san:` members of groups are held against them.
+    /// The subject alternative names, compared with `san:` members of groups.
     pub sans: Vec<Arc<str>>,
-    /// Who its holder is: `user.id`.
+    /// The name of the holder: `user.id`.
     pub subject: Option<Arc<str>>,
-    /// SHA-256 of the certificate, in hex: what a revocation may name.
+    /// SHA-256 of the certificate, in hex; a revocation may name it.
     pub fingerprint: Arc<str>,
-    /// The time from which it is not valid.
+    /// The end of its validity.
     pub expires: Option<Timestamp>,
-    /// What was shown, the leaf first, to be verified again by later generations.
+    /// The presented chain, the leaf first; later generations verify it again.
     pub chain: Vec<Box<[u8]>>,
 }
 
-/// The longest name of a caller.
+/// The longest caller name.
 const LONGEST: usize = 1024;
 
 impl Certificate {
@@ -34,8 +34,8 @@ impl Certificate {
         HEXLOWER.encode(digest(&SHA256, leaf).as_ref()).into()
     }
 
-    /// Reads the names of the kinds that say who the caller is, the best first. `None` where it
-    /// has no such name, or one that two parsers could read in two ways.
+    /// Reads the caller's name, of the given kinds, the best first. `None` if the certificate has
+    /// no such name, or one that two parsers could read in two ways.
     pub fn read(chain: Vec<Box<[u8]>>, kinds: &[NameKind]) -> Option<Self> {
         let read = Self::of(chain.first()?, kinds)?;
         Some(Self { chain, ..read })
@@ -76,8 +76,8 @@ impl Certificate {
     }
 }
 
-/// A name that may be a caller's. One that is of another kind, or stands for many, is passed over:
-/// `Some(None)`; one that is malformed spoils the certificate: `None`.
+/// A name that may identify a caller. `Some(None)` for a name of another kind or a wildcard, which
+/// is ignored; `None` for a malformed name, which invalidates the certificate.
 #[expect(
     clippy::option_option,
     reason = "passed over, and malformed, are not the same"
@@ -103,7 +103,7 @@ fn alternative(san: &GeneralName<'_>) -> Option<Option<(NameKind, Arc<str>)>> {
     }
 }
 
-/// Visible ASCII of a bounded length: nothing that ends early, or looks like something else.
+/// Visible ASCII of a bounded length: no NUL, no look-alike characters.
 fn plain(text: &str) -> Option<&str> {
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     (visible && !text.is_empty() && text.len() <= LONGEST).then_some(text)

@@ -1,4 +1,4 @@
-//! What the claims of an issuer's token make of a caller.
+//! Converts the claims of an issuer's token to a grant.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::policy::canonical_repository;
 use super::grant::{Bound, Grant, Job, Line, Narrow, Work};
 use super::{Evidence, RepositoryBasis};
 
-/// Claims that members of groups can name, and how long each may be.
+/// The claims that members of groups can name, at most, and the longest claim.
 const MOST: usize = 128;
 const LONGEST: usize = 512;
 /// Claims about the token, not about its holder.
 const ITS_OWN: [&str; 5] = ["aud", "exp", "iat", "jti", "nbf"];
 
-/// Whether every claim is what the issuer's configuration requires.
+/// Whether all claims have the values that the issuer's configuration requires.
 pub(super) fn meets(issuer: &Issuer, claims: &Map<String, Value>) -> bool {
     issuer.require.iter().all(|(name, wanted)| {
         let found = find(claims, name).and_then(scalar);
@@ -28,7 +28,7 @@ pub(super) fn meets(issuer: &Issuer, claims: &Map<String, Value>) -> bool {
     })
 }
 
-/// The grant; `digest_of` is what tells the token from others where it has no id.
+/// The grant; `digest_of` identifies a token without an id.
 pub(super) fn grant(
     issuer: &Issuer,
     claims: &Map<String, Value>,
@@ -42,7 +42,7 @@ pub(super) fn grant(
         evidence: Evidence::Oidc,
         issuer: issuer.name.clone(),
         expires: Some(expires),
-        // Sessions that name themselves are revoked with the token that they came from.
+        // Sessions without a session claim are revoked together with their token.
         root: Some(session.clone().unwrap_or_else(|| id.clone())),
         id,
         session,
@@ -83,7 +83,7 @@ fn job(issuer: &Issuer, claims: &Map<String, Value>) -> Option<Job> {
     (job != Job::default()).then_some(job)
 }
 
-/// `jti`, where it is one; else the token's digest.
+/// `jti` if present; else the token's digest.
 fn token_id(claims: &Map<String, Value>, token: &str) -> Arc<str> {
     let jti = claims.get("jti").and_then(Value::as_str);
     let sound = |jti: &&str| {
@@ -96,7 +96,7 @@ fn token_id(claims: &Map<String, Value>, token: &str) -> Arc<str> {
     jti.filter(sound).map_or_else(hash, Into::into)
 }
 
-/// The repository, as its clone URL is written everywhere; by the table where there is one.
+/// The repository in canonical form; from the `repositories` table if there is one.
 fn repository(issuer: &Issuer, claims: &Map<String, Value>) -> Option<Arc<str>> {
     let listed = || {
         let pipeline = template(issuer, claims, "pipeline")?;
@@ -109,7 +109,7 @@ fn repository(issuer: &Issuer, claims: &Map<String, Value>) -> Option<Arc<str>> 
     listed().or_else(claimed)
 }
 
-/// Groups that the token names outright, where a claim is said to.
+/// The groups in the token, if the configuration names a claim for them.
 fn groups(issuer: &Issuer, claims: &Map<String, Value>) -> Vec<Arc<str>> {
     let named = issuer
         .claims
@@ -132,7 +132,7 @@ fn groups(issuer: &Issuer, claims: &Map<String, Value>) -> Vec<Arc<str>> {
     }
 }
 
-/// `refs/heads/main` is called `main`.
+/// Shortens `refs/heads/main` to `main`.
 fn branch(name: &Arc<str>) -> Arc<str> {
     let short = ["refs/heads/", "refs/tags/"]
         .iter()
@@ -140,7 +140,7 @@ fn branch(name: &Arc<str>) -> Arc<str> {
     short.map_or_else(|| name.clone(), Into::into)
 }
 
-/// What a field's template makes of the claims: the first alternative of which nothing is missing.
+/// The value of a field's template: the first alternative whose claims are all present.
 fn template(issuer: &Issuer, claims: &Map<String, Value>, field: &str) -> Option<Arc<str>> {
     let template = issuer.claims.get(field)?;
     let made = template.alternatives().iter().find_map(|pieces| {
@@ -164,7 +164,7 @@ fn piece_of(issuer: &Issuer, claims: &Map<String, Value>, piece: &Piece) -> Opti
     }
 }
 
-/// A claim by its name; `act.email` is the `email` of `act` where no claim has that whole name.
+/// A claim by its name; `act.email` is the `email` of `act` if no claim has that whole name.
 fn find<'c>(claims: &'c Map<String, Value>, name: &str) -> Option<&'c Value> {
     claims.get(name).or_else(|| {
         let (first, rest) = name.split_once('.')?;
@@ -181,7 +181,7 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// What members of groups can name as `claim:NAME=VALUE`.
+/// The claims for `claim:NAME=VALUE` members of groups.
 fn exposed(claims: &Map<String, Value>) -> Vec<(Arc<str>, Arc<str>)> {
     let all = claims
         .iter()

@@ -1,4 +1,4 @@
-//! What verified evidence says of a caller.
+//! The statements of verified evidence about a caller.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,82 +11,83 @@ use crate::policy::{SessionEvidence, Within};
 use super::caller::Trust;
 use super::{Evidence, RepositoryBasis};
 
-/// What a session token, an OIDC token, a certificate or a per-session listener says of a caller.
+/// The statements of a session token, OIDC token, certificate or per-session listener about a
+/// caller.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// What it is.
+    /// The kind of evidence.
     pub evidence: Evidence,
-    /// Its own id, unique with its issuer: what a revocation names.
+    /// The id of the evidence, unique for its issuer; a revocation names it.
     pub id: Arc<str>,
     /// The signer of the evidence: a key id, the name of an issuer, or a CA.
     pub issuer: Arc<str>,
-    /// From when on it is no evidence for a new flow.
+    /// The end of its validity for new flows.
     pub expires: Option<Timestamp>,
     /// `session.id`.
     pub session: Option<Arc<str>>,
-    /// The session that this one descends from, or is: what belongs together.
+    /// The root session: the one that this session descends from, or this session itself.
     pub root: Option<Arc<str>>,
-    /// Whether the issuer itself had evidence, or only the session's own word.
+    /// Whether the issuer had evidence for the session; otherwise the session is only claimed.
     pub verified: bool,
-    /// `ana@acme.example`.
+    /// The user: `ana@acme.example`.
     pub subject: Option<Arc<str>>,
-    /// Groups that it names outright.
+    /// Groups in the token.
     pub groups: Vec<Arc<str>>,
     /// Claims, for the members of groups.
     pub claims: Vec<(Arc<str>, Arc<str>)>,
     /// The clone URL without scheme, user and `.git`.
     pub repository: Option<Arc<str>>,
-    /// Who says which repository it works on.
+    /// The source of the repository.
     pub basis: RepositoryBasis,
-    /// Another repository that it can do harm to, as a fork's job to its parent: it is no looser than
-    /// what is known of that one.
+    /// Another repository that the session can harm, e.g. the parent of a fork: the session is no
+    /// looser than that repository's tier.
     pub beside: Option<Arc<str>>,
-    /// The tier of that repository, where its forge says one.
+    /// The tier of the repository, as set by its forge.
     pub tier: Option<Arc<str>>,
-    /// Less than that.
+    /// Further restrictions.
     pub narrow: Narrow,
-    /// Where it may be used.
+    /// The address and listener at which it may be used.
     pub bound: Bound,
-    /// What it was made of.
+    /// The sessions and tokens it comes from.
     pub line: Line,
-    /// The channel it was made for, where it is for one.
+    /// The channel it is restricted to, if any.
     pub channel: Option<Arc<str>>,
-    /// What the record tells besides.
+    /// Further facts for the record.
     pub work: Arc<Work>,
 }
 
-/// How a session is narrower than its repository; what is handed on can only grow narrower.
+/// The restrictions of a session beyond those of its repository; a child can only add restrictions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Narrow {
-    /// It is no looser than any of these tiers.
+    /// Tiers that limit the session: it is no looser than any of them.
     pub tiers: Vec<Arc<str>>,
-    /// It reaches at most these categories and actions.
+    /// The categories and actions that the session may reach, at most.
     pub within: Option<Arc<Within>>,
 }
 
-/// What a session took over from those that it was made of.
+/// The values that a session inherits from its ancestors.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Line {
-    /// The ids of their tokens, and the names that they chose. A revocation of one of these also
-    /// revokes this session.
+    /// The ids of the ancestors' tokens, and the names that the ancestors chose. A revocation of
+    /// one of these also revokes this session.
     pub names: Vec<Arc<str>>,
-    /// Repositories that one of them, or itself, only says it works on, the latest last.
+    /// Repositories that an ancestor or the session itself only claims to work on, the latest last.
     pub said: Vec<Arc<str>>,
-    /// Repositories that the folder may be of besides: where `[[repository]]` lists one, its tier
-    /// can make the session's stricter. They are not on record as its repository.
+    /// Other possible repositories of the folder: if `[[repository]]` lists one, its tier can make
+    /// the session's stricter. They are not recorded as its repository.
     pub hints: Vec<Arc<str>>,
 }
 
-/// Where a token may be used; what is not said is not bound.
+/// The places where a token may be used; an absent value is no restriction.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Bound {
-    /// Only by clients at these addresses.
+    /// The network of allowed clients.
     pub address: Option<IpNet>,
-    /// Only at this listener.
+    /// The only allowed listener.
     pub listener: Option<SocketAddr>,
 }
 
-/// What a session works on, for the record: it grants nothing.
+/// The work of a session, for the record: it grants nothing.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Work {
     /// `claude-code`, `codex` …
@@ -95,7 +96,8 @@ pub struct Work {
     pub ref_name: Option<Arc<str>>,
     /// `vcs.ref.head.revision`.
     pub revision: Option<Arc<str>>,
-    /// Whether an issuer's token says branch and commit, not the working copy or the session.
+    /// Whether branch and commit come from an issuer's token, not from the working copy or the
+    /// session.
     pub issued_ref: bool,
     /// `tidegate.permission_mode`.
     pub permission_mode: Option<Arc<str>>,
@@ -118,15 +120,15 @@ pub struct Job {
     pub worker: Option<Arc<str>>,
 }
 
-/// A tool call of the agent, as its hooks tell it: a label.
+/// A tool call of the agent, as reported by its hooks: a label.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ToolCall {
-    /// Who reported it: `verified` where the agent's own process did, `asserted` where any process
-    /// of the session may have.
+    /// The trust in the report: `verified` if the agent's own process made it, `asserted` if any
+    /// process of the session may have.
     pub trust: Trust,
     /// `tool_use_id`.
     pub id: Option<Arc<str>>,
-    /// Tells the call from others where its agent gives it no id. On no record.
+    /// Identifies a call of an agent that gives its calls no id. Not recorded.
     pub handle: Option<Arc<str>>,
     /// `prompt.id`.
     pub prompt: Option<Arc<str>>,
@@ -139,13 +141,13 @@ pub struct ToolCall {
 }
 
 impl ToolCall {
-    /// What tells the call from the other calls of its session: its id, or its handle.
+    /// Identifies the call in its session: its id, or its handle.
     pub fn key(&self) -> Option<&str> {
         self.id.as_deref().or(self.handle.as_deref())
     }
 }
 
-/// The process at the other end of a connection, where it is on this host: a label.
+/// The process at the other end of a connection, if it is on this host: a label.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Process {
     /// `process.executable.path`.
@@ -154,24 +156,23 @@ pub struct Process {
     pub pid: u32,
     /// `process.command`: at most 200 characters, secrets masked.
     pub command: Arc<str>,
-    /// `process.ancestry`: the names of its parents up to the agent, nearest first.
+    /// `process.ancestry`: the names of its ancestors up to the agent, nearest first.
     pub ancestry: Vec<Arc<str>>,
-    /// The process ids of itself and of these parents, as this host has them and as the process
-    /// itself sees them.
+    /// The process ids of the process and these ancestors, on this host and in their own namespace.
     pub lineage: Vec<Pids>,
 }
 
-/// One process under both of its numbers.
+/// The two ids of one process.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Pids {
-    /// Its number on this host.
+    /// The process id on this host.
     pub outer: u32,
-    /// Its number in its own process namespace.
+    /// The process id in its own namespace.
     pub inner: u32,
 }
 
 impl Grant {
-    /// The session of the grant, as the policy sees it.
+    /// The session of the grant, as evidence for the policy.
     pub(super) fn session_evidence(&self) -> Option<SessionEvidence> {
         Some(SessionEvidence {
             id: self.session.clone()?,
@@ -180,36 +181,36 @@ impl Grant {
         })
     }
 
-    /// Whether its session is its own, not one that a child of another session named.
+    /// Whether the session is a root, not a child that another session named.
     pub fn is_root(&self) -> bool {
         self.session == self.root
     }
 
-    /// Whether evidence shows the session. Which repository it works on needs evidence of its own:
+    /// Whether the session has evidence. The repository needs evidence of its own:
     /// [`Grant::repository_said`].
     pub fn is_vouched(&self) -> bool {
         self.verified && self.is_root()
     }
 
-    /// Repositories that are only the session's own word.
+    /// Repositories that the session only claims.
     pub fn said(&self) -> impl Iterator<Item = &Arc<str>> {
         let own = self.repository.as_ref().filter(|_| !self.verified);
         own.into_iter().chain(&self.line.said)
     }
 
-    /// The repository that it works on: what it says last, else what it has.
+    /// The repository that the session works on: the latest claim, else the one with evidence.
     pub fn works_on(&self) -> Option<&Arc<str>> {
         self.line.said.last().or(self.repository.as_ref())
     }
 
-    /// The names by which what is made of it can be revoked, besides its root's.
+    /// The names by which sessions made from it can be revoked, besides the root's name.
     pub fn hands_on(&self) -> impl Iterator<Item = &Arc<str>> {
         let chosen = self.session.as_ref().filter(|_| !self.is_root());
         self.line.names.iter().chain([&self.id]).chain(chosen)
     }
 
-    /// What its own end revokes: a child may have named itself as it liked, so it ends only in the
-    /// name of where it comes from.
+    /// The name that the end of this session revokes. A child may have chosen any id, so its name
+    /// is qualified by its root.
     pub fn own_name(&self) -> Option<Arc<str>> {
         let session = self.session.as_ref()?;
         match &self.root {
@@ -220,12 +221,12 @@ impl Grant {
 }
 
 impl Narrow {
-    /// Whether it takes nothing away.
+    /// Whether there is no restriction.
     pub fn is_empty(&self) -> bool {
         self.tiers.is_empty() && self.within.is_none()
     }
 
-    /// Both: what is narrower of each.
+    /// Combines both restrictions.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
         let mut tiers = self.tiers.clone();

@@ -1,6 +1,6 @@
-//! The record of what the gate fetches for itself: the keys of issuers.
+//! The record of the gate's own fetches: the keys of issuers.
 //!
-//! The layer above writes it, so that identity needs no log of its own.
+//! The layer above implements it, so that this module needs no log.
 
 use std::fmt;
 use std::future::Future;
@@ -12,20 +12,20 @@ use crate::name::Target;
 /// A fetch of the gate itself.
 #[derive(Clone, Debug)]
 pub struct OwnFetch {
-    /// What allows it: `identity.issuer.NAME`.
+    /// The rule that allows the fetch: `identity.issuer.NAME`.
     pub rule: String,
-    /// Where the document is.
+    /// The host and port of the document.
     pub target: Target,
-    /// What the name resolved to.
+    /// The resolved addresses.
     pub answers: Box<[IpAddr]>,
 }
 
-/// How a fetch ended: the bytes of the document, or a code of the closed list.
+/// The end of a fetch: the bytes of the document, or a code of the closed list.
 pub type FetchEnd = Result<u64, &'static str>;
 
-/// A fetch whose decision is on record and whose end is not.
+/// A fetch whose decision is recorded and whose end is not.
 pub trait OpenFetch: Send {
-    /// Writes its end.
+    /// Writes the end of the fetch.
     fn close(self: Box<Self>, end: FetchEnd);
 }
 
@@ -34,12 +34,12 @@ pub type Deciding<'j> = Pin<Box<dyn Future<Output = Option<Box<dyn OpenFetch>>> 
 /// What [`Journal::refused`] returns.
 pub type Refusing<'j> = Pin<Box<dyn Future<Output = ()> + Send + 'j>>;
 
-/// Writes fetches to the record.
+/// Records fetches.
 pub trait Journal: fmt::Debug + Send + Sync {
-    /// Writes the decision, before anything is dialled. `None` where it cannot be recorded: then
-    /// nothing may be dialled.
+    /// Writes the decision before the dial. `None` if the decision cannot be recorded: then the
+    /// gate must not dial.
     fn decided<'j>(&'j self, fetch: &'j OwnFetch) -> Deciding<'j>;
 
-    /// Writes that a fetch cannot be, for that code of the closed list.
+    /// Writes the refusal of a fetch, with a code of the closed list.
     fn refused<'j>(&'j self, fetch: &'j OwnFetch, code: &'static str) -> Refusing<'j>;
 }

@@ -1,4 +1,4 @@
-//! The keys of an issuer (RFC 7517), taken apart with suspicion: what is not wholly right is no key.
+//! The keys of an issuer (RFC 7517), parsed strictly: any defect makes a key unusable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,28 +9,28 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
-/// Keys of one issuer that are looked at.
+/// Keys of one issuer, at most; others are ignored.
 const MOST: usize = 64;
-/// Bits of an RSA modulus.
+/// The accepted sizes of an RSA modulus, in bits.
 const RSA: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The keys of an issuer, as it published them at one time.
+/// The keys that an issuer published at one time.
 pub(super) struct Keys {
     by_id: HashMap<Arc<str>, Key>,
-    /// What tells this set from another one.
+    /// Identifies this set of keys.
     pub(super) mark: [u8; 32],
 }
 
-/// A key and what it may verify.
+/// A key, with the algorithms it may verify.
 #[derive(Clone)]
 pub(super) struct Key {
-    /// What verifies.
+    /// The verifying key.
     pub(super) decoding: DecodingKey,
     algorithms: Vec<Algorithm>,
 }
 
 impl Key {
-    /// Whether it verifies tokens signed like that.
+    /// Whether the key may verify this algorithm.
     pub(super) fn is_for(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)
     }
@@ -60,7 +60,7 @@ struct Jwk {
 }
 
 impl Keys {
-    /// Reads a set; `None` where it is none, or holds no key for any of these algorithms.
+    /// Parses a key set; `None` if it is malformed, or has no key for any of these algorithms.
     pub(super) fn parse(text: &[u8], algorithms: &[Algorithm]) -> Option<Self> {
         let set: Set = serde_json::from_slice(text).ok()?;
         let mut by_id: HashMap<Arc<str>, Option<Key>> = HashMap::new();
@@ -82,7 +82,7 @@ impl Keys {
         (!by_id.is_empty()).then_some(Self { by_id, mark })
     }
 
-    /// The key of that id.
+    /// The key with this id.
     pub(super) fn get(&self, kid: &str) -> Option<&Key> {
         self.by_id.get(kid)
     }
@@ -139,7 +139,7 @@ fn rsa(jwk: &Jwk) -> Option<DecodingKey> {
     Some(DecodingKey::from_rsa_raw_components(modulus, &exponent))
 }
 
-/// As JWS has it (RFC 7518, RFC 8037).
+/// The name of an algorithm in JWS (RFC 7518, RFC 8037).
 pub(super) fn name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::ES256 => "ES256",
@@ -155,7 +155,7 @@ pub(super) fn name(algorithm: Algorithm) -> &'static str {
     }
 }
 
-/// What that name means, where it is a signature that others can verify.
+/// The algorithm with this name, if it uses a public key.
 pub(super) fn algorithm(text: &str) -> Option<Algorithm> {
     let known: Algorithm = text.parse().ok()?;
     (name(known) == text).then_some(known)

@@ -1,4 +1,4 @@
-//! The file in which revocations outlive the process: one line each, `UNTIL NAME`.
+//! The file that keeps revocations across restarts: one line each, `UNTIL NAME`.
 //!
 //! Several gates may append to one file, so it is locked while it changes.
 
@@ -9,26 +9,26 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-/// A file of more bytes is rid of what no longer counts, whenever it has doubled since.
+/// The size in bytes from which a file is cleaned of expired lines, each time its size has doubled.
 const LARGE: u64 = 1 << 20;
 
-/// Where revocations are kept, if anywhere.
+/// The file of revocations, if configured.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     path: Option<PathBuf>,
-    /// Its size after it was last rid of what no longer counts.
+    /// The size of the file after its last cleaning.
     clean: u64,
 }
 
 impl Kept {
-    /// Where they are kept from now on.
+    /// Sets the file.
     pub(super) fn at(&mut self, path: Option<PathBuf>) {
         if self.path != path {
             *self = Self { path, clean: 0 };
         }
     }
 
-    /// Adds a line that is on the disk when this returns.
+    /// Adds a line, and returns when the line is on the disk.
     pub(super) fn add(&mut self, name: &str, until: Timestamp, now: Timestamp) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
@@ -44,14 +44,14 @@ impl Kept {
     }
 }
 
-/// Opens and locks the file that has this name while the lock is held.
+/// Opens and locks the file; the path must still name this file after locking.
 fn open(path: &Path) -> io::Result<File> {
     loop {
         let mut options = OpenOptions::new();
         options.create(true).read(true).append(true).mode(0o600);
         let file = options.open(path)?;
         file.lock()?;
-        // Another gate may have put a cleaner file in its place meanwhile.
+        // Another gate may have replaced the file meanwhile.
         if std::fs::metadata(path).is_ok_and(|named| {
             file.metadata()
                 .is_ok_and(|ours| (ours.dev(), ours.ino()) == (named.dev(), named.ino()))
@@ -61,8 +61,8 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Takes away half a line at the end, which a full disk or a sudden end left: the next one would
-/// become part of it. No caller was told that this line was kept. Returns the length of the file.
+/// Removes an incomplete last line, left by a full disk or a crash: the next line would become part
+/// of it. No revocation was confirmed for such a line. Returns the length of the file.
 fn mend(file: &mut File) -> io::Result<u64> {
     let size = file.metadata()?.len();
     let tail = size.min(1024);
@@ -77,7 +77,7 @@ fn mend(file: &mut File) -> io::Result<u64> {
     Ok(whole)
 }
 
-/// Puts a file without what no longer counts in its place; its size.
+/// Replaces the file by a copy without expired lines; returns the new size.
 fn clean(path: &Path, file: &mut File, now: Timestamp) -> io::Result<u64> {
     let mut text = String::new();
     file.seek(SeekFrom::Start(0))?;

@@ -1,5 +1,5 @@
-//! The keys of an issuer over time: fetched when they are needed, kept for as long as they hold,
-//! fetched again for a key that is not known; by one at a time, and not often.
+//! The keys of an issuer over time: fetched at the first use, cached for their lifetime, and
+//! fetched again for an unknown key id. Only one fetch runs at a time, and not often.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,22 +9,22 @@ use tokio::sync::{Semaphore, watch};
 
 use super::jwks::Keys;
 
-/// The shortest and longest time for which keys are used, over what their server says.
+/// The shortest and longest lifetime of keys, whatever their server sets.
 const HOLD: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
-/// For how long they hold where it says nothing.
+/// The lifetime of keys if the server sets none.
 const USUAL: Duration = Duration::from_mins(5);
-/// Between two fetches, the first of which went well, and not.
+/// The pause after a successful fetch, and after a failed one.
 const REST: Duration = Duration::from_mins(1);
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// Callers that wait for one fetch.
+/// Callers that wait for one fetch, at most.
 const WAITERS: usize = 256;
-/// How long they wait: longer than a fetch may take.
+/// The maximum wait of such a caller: longer than a fetch may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The keys of one issuer; one for the whole run, as long as it is configured the same.
+/// The keys of one issuer; kept for the whole run while the issuer's configuration is unchanged.
 pub(super) struct Keyring {
     state: Mutex<State>,
-    /// Changes when a fetch has ended.
+    /// Notified when a fetch has ended.
     ended: watch::Sender<u64>,
     places: Semaphore,
     stale: Duration,
@@ -33,7 +33,7 @@ pub(super) struct Keyring {
 #[derive(Default)]
 struct State {
     held: Option<Held>,
-    /// Until when no fetch begins.
+    /// The time before which no fetch begins.
     rests_until: Option<Timestamp>,
     fetching: bool,
 }
@@ -44,12 +44,12 @@ struct Held {
     until: Timestamp,
 }
 
-/// What a fetch brings: keys, and for how long they hold.
+/// The result of a fetch: keys and their lifetime.
 pub(super) type Fetched = Option<(Keys, Option<Duration>)>;
 
 impl Keyring {
-    /// None yet. Keys are used for `stale` longer than they hold where their issuer cannot be
-    /// reached.
+    /// A ring without keys. If the issuer cannot be reached, keys are used for `stale` beyond their
+    /// lifetime.
     pub(super) fn new(stale: Duration) -> Self {
         Self {
             state: Mutex::default(),
@@ -59,7 +59,7 @@ impl Keyring {
         }
     }
 
-    /// Keys that hold at `now`; `None` where there are none and none can be had.
+    /// Keys valid at `now`; `None` if there are none and the fetch fails.
     pub(super) async fn keys<F>(
         &self,
         now: Timestamp,
@@ -75,7 +75,7 @@ impl Keyring {
         self.held(now, self.stale)
     }
 
-    /// Keys newer than these, where they can be had now.
+    /// Keys newer than these, if a fetch brings them.
     pub(super) async fn newer<F>(
         &self,
         than: &Arc<Keys>,
@@ -95,7 +95,7 @@ impl Keyring {
         (now < after(held.until, longer)).then_some(held.keys)
     }
 
-    /// Fetches the keys, or waits for a fetch that is under way. Does nothing shortly after a fetch.
+    /// Fetches the keys, or waits for a running fetch. Does nothing shortly after a fetch.
     async fn refresh<F>(&self, now: Timestamp, fetch: impl FnOnce() -> F)
     where
         F: Future<Output = Fetched>,
@@ -143,11 +143,11 @@ enum Turn {
     Mine,
     /// Another caller fetches.
     Other,
-    /// It is too early.
+    /// The last fetch was too recent.
     TooEarly,
 }
 
-/// A fetch under way; it ends even where the caller that began it is gone.
+/// A running fetch; ended when dropped, also if its caller is gone.
 struct Fetching<'a> {
     ring: &'a Keyring,
     now: Timestamp,

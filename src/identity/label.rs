@@ -1,18 +1,18 @@
-//! What a caller says of itself in its username: `<user>.<session>.<channel>[.<traceparent>]`.
+//! The labels in a caller's username: `<user>.<session>.<channel>[.<traceparent>]`.
 //!
-//! Users may contain dots (`ana@acme.example`), so the labels are taken off from the right, and
-//! only where each has exactly its own form; anything else is part of the user.
+//! Users may contain dots (`ana@acme.example`), so labels are split off from the right, and only if
+//! each has exactly its own form; any other text is part of the user.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-/// What a caller says of itself; never a grant.
+/// The labels of a caller; never a grant.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Labels {
     /// The session, a UUID in canonical form.
     pub session: Option<Arc<str>>,
-    /// The channel: which part of the agent asks.
+    /// The channel: the part of the agent that makes the request.
     pub channel: Option<Arc<str>>,
     /// The trace (W3C Trace Context), 32 hex digits.
     pub trace_id: Option<Arc<str>>,
@@ -22,7 +22,7 @@ pub struct Labels {
 
 const CHANNELS: [&str; 6] = ["bash", "hook", "lsp", "main", "mcp", "plugin"];
 
-/// Splits a username into the user and its labels. With no session nothing is a label.
+/// Splits a username into the user and its labels. Without a session there are no labels.
 pub(super) fn split(username: &str) -> (&str, Labels) {
     let (rest, trace) = match username
         .rsplit_once('.')
@@ -60,7 +60,7 @@ fn session_id(text: &str) -> Option<Arc<str>> {
         .map(|uuid| uuid.hyphenated().to_string().into())
 }
 
-/// `00-TRACE-SPAN-FLAGS` of W3C Trace Context; all-zero ids are not ids.
+/// Parses `00-TRACE-SPAN-FLAGS` of W3C Trace Context; all-zero ids are invalid.
 fn traceparent(text: &str) -> Option<(Arc<str>, Arc<str>)> {
     let mut parts = text.split('-');
     let (version, trace, span, flags) =

@@ -1,9 +1,9 @@
-//! Who is asking: from what the listener, the connection and `Proxy-Authorization` show.
+//! Identifies callers by the evidence of listener, connection and `Proxy-Authorization`.
 //!
 //! Evidence, in order of strength: session token, CI OIDC token, client certificate, per-session
 //! listener, static credential, username label, nothing. Tier, groups and repository come only from
-//! verified evidence or from the listener. What a caller says of itself besides (session, channel,
-//! trace in the username) is a label: recorded as `asserted`, never a grant.
+//! verified evidence or from the listener. Other statements of a caller (session, channel, trace in
+//! the username) are labels: recorded as `asserted`, never a grant.
 
 mod agent_ids;
 mod basic;
@@ -60,35 +60,35 @@ use basic::Credential;
 use cache::Verified;
 use oidc::Issuers;
 
-/// Tokens that are remembered.
+/// Verified tokens that are cached.
 const REMEMBERED: usize = 4096;
-/// The longest that a token holds anywhere: gates that share their revocations may each have another
-/// `longest`, and a reload may make it longer.
+/// The longest lifetime of a token at any gate: gates that share their revocations may have
+/// different `longest`, and a reload may raise it.
 const LONGEST_ANYWHERE: Duration = Duration::from_hours(24 * 7);
 
-/// Why a caller is not known.
+/// The reason why a caller was not identified.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum IdentityError {
-    /// The credential is malformed, unknown or wrong; which of them is not said.
+    /// The credential is malformed, unknown or wrong; the error does not reveal which.
     #[error("the proxy credential is not valid")]
     Invalid,
     /// The listener requires a credential.
     #[error("this listener requires a proxy credential")]
     Required,
-    /// The client is no process of the session that the listener belongs to.
+    /// The client process does not belong to the session of the listener.
     #[error("this proxy is another session's")]
     Stranger,
-    /// A token that is no evidence, and the session that it names where it was one of ours.
+    /// The token is no evidence. Contains the session it names, if a key of this gate signed it.
     #[error("{why}")]
     Token {
-        /// What is wrong with it.
+        /// The defect of the token.
         why: TokenError,
-        /// Whose it was.
+        /// The session of the token.
         session: Option<Arc<str>>,
     },
 }
 
-/// Tells callers apart, for one generation.
+/// Identifies callers, for one generation.
 #[derive(Debug)]
 pub struct Identity {
     credentials: Arc<Credentials>,
@@ -96,7 +96,7 @@ pub struct Identity {
     issuers: Issuers,
     signer: Option<Arc<Signer>>,
     sessions: Arc<Sessions>,
-    /// Tokens that were good before, by all that was presented with them.
+    /// Verified tokens, by the whole presented credential.
     seen: Verified<(Arc<Grant>, Labels)>,
     local: config::Local,
     header_mismatch: config::HeaderMismatch,
@@ -104,8 +104,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Builds from `[identity]`; caches, the key of this process and what is known of sessions come
-    /// from an earlier generation, where there was one.
+    /// Builds it from `[identity]`. Caches, the key of this process and the state of sessions come
+    /// from the earlier generation, if there was one.
     pub fn new(
         config: &config::Identity,
         before: Option<&Self>,
@@ -139,40 +139,41 @@ impl Identity {
         }
     }
 
-    /// What becomes of a request that names another session than its evidence.
+    /// The treatment of a request that names another session than its evidence.
     pub fn header_mismatch(&self) -> config::HeaderMismatch {
         self.header_mismatch
     }
 
-    /// What is known of sessions at run time.
+    /// The state of sessions at run time.
     pub fn sessions(&self) -> &Arc<Sessions> {
         &self.sessions
     }
 
-    /// What verifies session tokens.
+    /// The verifier of session tokens.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 
-    /// For how long something that is presented now could still be presented.
+    /// The longest time for which evidence presented now could be presented again.
     pub fn longest_validity(&self) -> jiff::SignedDuration {
-        // Made by a clock that is ahead, over-long by as much, and taken for as much longer.
+        // The clock of the signer may be ahead, the lifetime too long by the skew, and accepted for
+        // the skew longer.
         let longest = self.tokens.longest().max(LONGEST_ANYWHERE) + token::SKEW * 3;
         jiff::SignedDuration::try_from(longest).unwrap_or(jiff::SignedDuration::MAX)
     }
 
-    /// What signs them, where this gate may.
+    /// The signer of session tokens, if this gate has a key.
     pub fn signer(&self) -> Option<&Arc<Signer>> {
         self.signer.as_ref()
     }
 
-    /// How far a session that was started without evidence is believed.
+    /// The trust in a session that was started without evidence.
     pub fn local(&self) -> config::Local {
         self.local
     }
 
-    /// Verifies what a caller presents. A credential that is presented must be right, whether or
-    /// not the listener requires one.
+    /// Verifies the credential of a caller. A presented credential must be valid, whether or not
+    /// the listener requires one.
     pub async fn present(
         &self,
         listener: &Arc<Listener>,
@@ -188,7 +189,7 @@ impl Identity {
         if channel.kin == Kin::Foreign {
             return Err(IdentityError::Stranger);
         }
-        // Whose process cannot be seen has to show the session's token.
+        // A client whose process is not visible has to present the session's token.
         let unseen = channel.kin == Kin::Unknown;
         let known = !unseen && (channel.grant.is_some() || channel.certificate.is_some());
         self.still_granted(channel)?;
@@ -209,7 +210,7 @@ impl Identity {
         if credential.is_token() {
             let grant = self.token(&credential, channel).await?;
             belongs(&grant, &labels, channel)?;
-            // Keys of issuers may be withdrawn: their tokens are remembered beside those.
+            // An issuer may withdraw its keys: its tokens are cached together with the keys.
             if grant.evidence == Evidence::Token {
                 self.seen.put(mark, (grant.clone(), labels.clone()));
             }
@@ -218,7 +219,7 @@ impl Identity {
         if unseen {
             return Err(IdentityError::Invalid);
         }
-        // Without any user to know, a username can only be a label: agents put their session there.
+        // Without configured users, a username can only be a label: agents put their session there.
         let optional = listener.identity == IdentityDemand::Optional || known;
         if self.credentials.is_empty() && optional {
             return Ok(presented(Proof::None, labels));
@@ -228,7 +229,7 @@ impl Identity {
         Ok(presented(Proof::User(name, secret), labels))
     }
 
-    /// A per-session listener speaks for its session for as long as that holds.
+    /// The grant of a per-session listener counts while the grant is valid.
     fn still_granted(&self, channel: &Channel) -> Result<(), IdentityError> {
         let Some(grant) = &channel.grant else {
             return Ok(());
@@ -236,7 +237,7 @@ impl Identity {
         self.holds(grant, channel)
     }
 
-    /// What a session token grants now, wherever it is presented.
+    /// The grant of a session token, without checks of address and listener.
     pub fn session(&self, token: &str) -> Result<Arc<Grant>, TokenError> {
         let grant = self.tokens.verify(token, self.clock.now())?;
         if self.sessions.is_revoked(&grant) {
@@ -245,7 +246,7 @@ impl Identity {
         Ok(grant)
     }
 
-    /// What a session token or a token of an issuer grants now, wherever it is presented.
+    /// The grant of a session token or an issuer's token, without checks of address and listener.
     pub async fn granted(&self, token: &str) -> Result<Arc<Grant>, TokenError> {
         if token::is_session_token(token) {
             return self.session(token);
@@ -275,7 +276,7 @@ impl Identity {
         Ok(grant)
     }
 
-    /// Whether a grant that was verified may be used here, and now.
+    /// Whether a verified grant may be used at this connection, and now.
     fn holds(&self, grant: &Grant, channel: &Channel) -> Result<(), IdentityError> {
         let refused = |why| {
             Err(IdentityError::Token {
@@ -299,8 +300,8 @@ impl Identity {
         Ok(())
     }
 
-    /// Makes a caller of what was presented, as this generation's policy sees it. `None` where what
-    /// it presented is no longer good: its user, its key or its session is gone.
+    /// Builds the caller from its evidence, under this generation's policy. `None` if the evidence
+    /// is no longer valid: its user, key or session was removed.
     pub fn caller(&self, presented: &Presented, policy: &Policy) -> Option<Caller> {
         let listener = &presented.listener;
         if !self.stands_by(presented) {
@@ -317,7 +318,7 @@ impl Identity {
         let certificate = presented.channel.certificate.as_ref();
         let grants: Vec<_> = presented.grants().collect();
         let first = |of: fn(&Grant) -> Option<&Arc<str>>| grants.iter().find_map(|it| of(it));
-        // What only the session itself says can make it stricter, never looser.
+        // A repository that only the session claims can make it stricter, never looser.
         let shown = |basis| move |name: &Arc<str>| RepositorySaid::verified(name, basis);
         let granted = grants.iter().find_map(|it| {
             let name = it.repository.as_ref().filter(|_| it.verified)?;
@@ -415,7 +416,7 @@ impl Identity {
         })
     }
 
-    /// Whether nothing that speaks for a caller was revoked since it presented it.
+    /// Whether no grant of the caller was revoked since it was presented.
     pub fn stands_by(&self, presented: &Presented) -> bool {
         presented.grants().all(|grant| self.stands(grant))
     }
@@ -431,14 +432,14 @@ impl Identity {
         known && !self.sessions.is_revoked(grant)
     }
 
-    /// Whether what was verified at `epoch` and expires at `until` still is: nothing was revoked,
-    /// and its time has not come.
+    /// Whether evidence that was verified at `epoch` and expires at `until` is still valid: nothing
+    /// was revoked since, and it has not expired.
     pub fn still_holds(&self, epoch: u64, until: Option<Timestamp>) -> bool {
         self.sessions.epoch() == epoch && until.is_none_or(|until| self.clock.now() < until)
     }
 }
 
-/// A token has to be of the session that its username names, and of the one whose listener this is.
+/// Checks that a token belongs to the session in its username, and to the session of its listener.
 fn belongs(grant: &Grant, labels: &Labels, channel: &Channel) -> Result<(), IdentityError> {
     let named = labels.session.as_ref();
     let others = named.is_some_and(|named| grant.session.as_ref().is_some_and(|it| it != named));
@@ -453,7 +454,7 @@ fn belongs(grant: &Grant, labels: &Labels, channel: &Channel) -> Result<(), Iden
     Ok(())
 }
 
-/// Whether a record that names a repository shows all that the caller claims.
+/// Whether the recorded repository covers all claims of the caller.
 fn is_shown_by(named: Option<&RepositorySaid>, claimed: &[Arc<str>]) -> bool {
     let asserted = named.filter(|it| it.trust == Trust::Asserted);
     match asserted {
@@ -483,8 +484,8 @@ fn evidence(presented: &Presented) -> Evidence {
     }
 }
 
-/// A session that only a label names is asserted, with any evidence beside it; so is the name of a
-/// child, because the child chose that name.
+/// The trust in the session: one that only a label names is asserted, whatever other evidence there
+/// is. So is the name of a child, because the child chose that name.
 fn trust(presented: &Presented) -> Trust {
     let mut sessions = presented.grants().filter(|grant| grant.session.is_some());
     match (sessions.next(), &presented.labels.session) {
@@ -496,8 +497,8 @@ fn trust(presented: &Presented) -> Trust {
     }
 }
 
-/// The key that is configured; else one of this process only, unless other keys are named: then
-/// tokens come from elsewhere.
+/// The configured key; without one, a key of this process, unless other public keys are configured:
+/// then another signer makes the tokens.
 fn signer(session: &config::Session, before: Option<&Identity>) -> Option<Arc<Signer>> {
     if let Some(key) = &session.key {
         return Signer::from_pkcs8(key.der()).map(Arc::new);

@@ -1,5 +1,5 @@
-//! Tokens of CI providers and other issuers (`OpenID` Connect): held against exactly one issuer, whose
-//! algorithms, audience and keys are pinned.
+//! Tokens of CI providers and other issuers (`OpenID` Connect): each is verified for exactly one
+//! issuer, whose algorithms, audience and keys are pinned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,19 +24,19 @@ use super::jwks::{self, Key, Keys};
 use super::keyring::{Fetched, Keyring};
 use super::token::{self, SKEW, TokenError};
 
-/// Verified tokens that are remembered, of all issuers.
+/// Verified tokens that are cached, of all issuers.
 const REMEMBERED: usize = 4096;
 
-/// How issuers are reached in one generation.
+/// The means to reach issuers in one generation.
 #[derive(Clone, Debug)]
 pub struct Reach {
-    /// What dials.
+    /// The dialer.
     pub dialer: Arc<Dialer>,
-    /// What the proxy itself occupies.
+    /// The addresses of the gate itself, which it never dials.
     pub guard: Arc<Guard>,
-    /// Where fetches are counted.
+    /// The metrics of fetches.
     pub metrics: Metrics,
-    /// Where fetches are recorded.
+    /// The record of fetches.
     pub journal: Arc<dyn Journal>,
 }
 
@@ -63,8 +63,8 @@ impl std::fmt::Debug for Issuers {
 }
 
 impl Issuers {
-    /// Keys go on from an earlier generation where their issuer is configured the same; what was
-    /// verified is verified again.
+    /// Keeps the keys of the earlier generation if their issuer's configuration is the same;
+    /// verified tokens are verified again.
     pub(super) fn new(issuers: &[config::Issuer], before: Option<&Self>, reach: Reach) -> Self {
         let known = |issuer: &config::Issuer| {
             let before = before.and_then(|before| before.of_config(issuer));
@@ -97,12 +97,12 @@ impl Issuers {
         self.known.iter().find(|known| known.config == *config)
     }
 
-    /// Whether there is an issuer of that name.
+    /// Whether an issuer with this name is configured.
     pub(super) fn knows(&self, name: &str) -> bool {
         self.known.iter().any(|known| *known.config.name == *name)
     }
 
-    /// What a token grants at `now`. Whether it was revoked is not looked at.
+    /// The grant of a token at `now`, without a check of revocations.
     pub(super) async fn verify(
         &self,
         token: &str,
@@ -111,7 +111,7 @@ impl Issuers {
         let (issuer, token) = self.issuer_of(token)?;
         let keys = issuer.keyring.keys(now, || self.fetch(issuer)).await;
         let keys = keys.ok_or(TokenError::Issuer)?;
-        // Keys are a part of the mark: what a key verified that is gone is verified again.
+        // The mark contains the keys, so that a token of a withdrawn key is verified again.
         let mark = |keys: &Keys| {
             let name = issuer.config.name.as_bytes();
             self.verified.mark(&[name, &keys.mark, token.as_bytes()])
@@ -135,7 +135,7 @@ impl Issuers {
         Ok(grant)
     }
 
-    /// The one issuer that a token is held against, and the JWT.
+    /// The issuer for which a token is verified, and the JWT.
     fn issuer_of<'t>(&self, token: &'t str) -> Result<(&Known, &'t str), TokenError> {
         #[derive(Deserialize)]
         struct Unverified {
@@ -167,7 +167,7 @@ impl Issuers {
                 Some((keys, max_age))
             }
             Err(why) => {
-                tracing::warn!(issuer = %name, %why, "the keys of an issuer cannot be had");
+                tracing::warn!(issuer = %name, %why, "the keys of an issuer cannot be fetched");
                 None
             }
         }
@@ -183,7 +183,7 @@ impl Issuers {
         Ok((keys, max_age))
     }
 
-    /// Where an issuer says that its keys are: at its own host, or it is not believed.
+    /// The URL of the issuer's keys, from its discovery document; must be at the issuer's own host.
     async fn discover(&self, issuer: &Known) -> Result<Url, FetchError> {
         #[derive(Deserialize)]
         struct Discovery {
@@ -250,7 +250,7 @@ impl Known {
             return Err(TokenError::Algorithm);
         }
         let mut validation = Validation::new(header.algorithm);
-        // Time is read from the one clock, and looked at below.
+        // The gate's clock gives the time; it is checked below.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.set_required_spec_claims(&["aud", "iss"]);
@@ -266,7 +266,7 @@ impl Known {
         token::in_time(&grant, now).map(|()| grant)
     }
 
-    /// When a token expires, where it holds already and for no longer than it may.
+    /// The expiry of a token, if it is already valid and its lifetime is not too long.
     fn in_time(
         &self,
         claims: &Map<String, Value>,
@@ -292,7 +292,7 @@ fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// A `NumericDate` (RFC 7519 section 2): it may have a fraction.
+/// A `NumericDate` (RFC 7519 section 2), which may have a fraction.
 fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, TokenError> {
     let Some(value) = claims.get(name) else {
         return Ok(None);
@@ -303,7 +303,7 @@ fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, TokenErr
     Ok(Some(seconds))
 }
 
-/// The header of a token, as far as it is looked at: nothing in it says where keys are.
+/// The used fields of a token's header: none of them names the location of keys.
 struct Header {
     algorithm: Algorithm,
     kid: String,
@@ -334,7 +334,7 @@ impl Header {
     }
 }
 
-/// Why there are no keys.
+/// The reason why keys cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("the discovery document cannot be read")]

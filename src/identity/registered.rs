@@ -1,7 +1,7 @@
-//! Agents that no launcher started: their hooks register them, and by their process the flows of an
-//! agent carry its session.
+//! Agents that no launcher started: a hook registers its agent's process, and flows of that process
+//! get the session of the agent.
 //!
-//! A label: it grants nothing, and each process of the user can register itself.
+//! The session is a label: it grants nothing, and each process of the user can register itself.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,18 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::process::table::{self, Table};
 
-/// Agents that are kept; of more, the oldest is forgotten.
+/// Agents kept, at most; the oldest is dropped first.
 const MAX_AGENTS: usize = 256;
-/// Ancestors of a hook that may be its agent: a shell stands between them.
+/// The ancestors of a hook that may be its agent: a shell may be between them.
 const MAX_ANCESTORS: usize = 3;
-/// What the command of a hook says, and no agent does.
+/// A text that the command line of a hook contains, and that of an agent does not.
 const HOOK: &str = "session hook";
 
-/// Agents by their processes.
+/// Agents with their processes.
 #[derive(Debug, Default)]
 pub(super) struct Registered {
     agents: Mutex<Vec<Agent>>,
-    /// Whether there is any: most gates look no process up.
+    /// Whether there is any agent: most gates then look up no process.
     any: AtomicBool,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Registered {
 struct Agent {
     session: Arc<str>,
     pid: u32,
-    /// When it began, in the kernel's ticks since the start of the machine.
+    /// The start of the process, in the kernel's ticks since boot.
     began: u64,
 }
 
@@ -40,7 +40,7 @@ impl Agent {
 }
 
 impl Registered {
-    /// The agent above the hook of that process id works in `session` from now on. Reads `/proc`.
+    /// Registers the agent above the hook with this process id for `session`. Reads `/proc`.
     pub(super) fn register(&self, session: &Arc<str>, hook: u32) {
         let Some(pid) = agent_above(hook) else { return };
         let Some(began) = table::began(pid) else {
@@ -90,7 +90,7 @@ impl Registered {
     }
 }
 
-/// The nearest process above a hook that is not the hook's own shell.
+/// The nearest ancestor of a hook that is not the hook's own shell.
 pub(super) fn agent_above(hook: u32) -> Option<u32> {
     let processes = Table::read();
     let above = processes.above(hook, 0);
@@ -98,8 +98,8 @@ pub(super) fn agent_above(hook: u32) -> Option<u32> {
     above.find(|pid| !is_of_hook(&table::command(*pid)))
 }
 
-/// Whether a command line is that of a hook, or of the shell that starts it. An agent may have been
-/// told of its hooks in settings on its own command line.
+/// Whether a command line is that of a hook, or of the shell that starts it. The command line of an
+/// agent may contain its hooks as settings.
 fn is_of_hook(words: &[String]) -> bool {
     let is_setting = |word: &&String| word.starts_with('{') || word.starts_with("hooks={");
     let words: Vec<&str> = words

@@ -1,4 +1,4 @@
-//! The repository that a caller works on, and its evidence, which is separate from what shows the
+//! The repository that a caller works on, and its evidence, which is separate from that of the
 //! session.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::caller::Trust;
 use super::grant::Grant;
 
-/// Who says which repository it is.
+/// The source of a repository.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RepositoryBasis {
@@ -18,7 +18,7 @@ pub enum RepositoryBasis {
     Listener,
     /// A pin of the working copy (`tidegate workspace pin`).
     Pin,
-    /// Who started the session, or the session itself.
+    /// The launcher of the session, or the session itself.
     Session,
     /// `repository` of an `[[identity.user]]`.
     User,
@@ -48,15 +48,15 @@ impl RepositoryBasis {
 pub struct RepositorySaid {
     /// `vcs.repository.url.full`.
     pub name: Arc<str>,
-    /// `tidegate.repository.trust`: `verified` where evidence shows it, `asserted` where it can
-    /// only make the tier stricter.
+    /// `tidegate.repository.trust`: `verified` with evidence; `asserted` if it can only make the
+    /// tier stricter.
     pub trust: Trust,
     /// `tidegate.repository.basis`.
     pub basis: RepositoryBasis,
 }
 
 impl RepositorySaid {
-    /// A repository that evidence shows.
+    /// A repository with evidence.
     pub(super) fn verified(name: &Arc<str>, basis: RepositoryBasis) -> Self {
         Self {
             name: name.clone(),
@@ -75,8 +75,8 @@ impl RepositorySaid {
 }
 
 impl Grant {
-    /// The repository that it works on: what it says last, else what evidence shows, else its own
-    /// word.
+    /// The repository that the session works on: its latest claim, else the one with evidence, else
+    /// the asserted one.
     pub fn repository_said(&self) -> Option<RepositorySaid> {
         self.last_said().or_else(|| {
             let name = self.repository.as_ref()?;
@@ -88,7 +88,7 @@ impl Grant {
         })
     }
 
-    /// The repository that the session says it works on besides its evidence.
+    /// The latest repository that the session claims besides its evidence.
     pub(super) fn last_said(&self) -> Option<RepositorySaid> {
         let name = self.line.said.last()?;
         Some(RepositorySaid::asserted(name, self.basis))

@@ -1,6 +1,6 @@
-//! Sessions at run time: which were revoked, and what those that live are doing.
+//! The state of sessions at run time: revocations, and the work of live sessions.
 //!
-//! One for the whole run: generations come and go, what was revoked stays so.
+//! One state for the whole run: revocations outlast generations.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,33 +21,32 @@ use super::kept::Kept;
 use super::process::{AgentProcess, table};
 use super::registered::Registered;
 
-/// The most revocations that are kept: more than an operator revokes during the life of a token.
+/// Revocations kept, at most: more than an operator revokes during the life of a token.
 const MOST_REVOKED: usize = 100_000;
-/// Of these, as many may come from sessions that end themselves: there is always room for an
-/// operator's own.
+/// The part of these for sessions that end themselves: the rest is reserved for the operator.
 const MOST_ENDED: usize = MOST_REVOKED / 2;
-/// Of these, as many may be children of one session.
+/// The part of these for children of one session.
 const MOST_ENDED_OF_ONE: usize = 1_000;
-/// Sessions whose work is known, and how many of them may be children of one session.
+/// Live sessions that are children of one session, and live sessions in all, at most.
 const MOST_LIVE_OF_ONE: usize = 1_000;
 const MOST_LIVE: usize = 10_000;
-/// Tokens of one session that are ended with it.
+/// Tokens of one session that end with it, at most.
 const MOST_TOKENS: usize = 256;
 
-/// What is known of sessions at run time.
+/// The state of sessions at run time.
 #[derive(Debug, Default)]
 pub struct Sessions {
     known: Mutex<Known>,
     calls: Calls,
-    /// The ids that agents go by.
+    /// The ids of agents.
     ids: AgentIds,
     /// Agents that no launcher started.
     registered: Registered,
     /// The agent that this process started.
     agent: Mutex<Option<Launched>>,
-    /// Grows with every revocation: what was looked up before is looked up again.
+    /// Grows with every revocation: earlier verifications are repeated.
     epoch: AtomicU64,
-    /// Where revocations outlive this process.
+    /// The file that keeps revocations across restarts.
     kept: Mutex<Kept>,
 }
 
@@ -56,10 +55,10 @@ pub struct Sessions {
 struct Launched {
     session: Arc<str>,
     process: AgentProcess,
-    /// Whether its first session began, as a hook reported.
+    /// Whether a hook reported the start of its first session.
     has_started: bool,
-    /// The process that started the hook of that report, where that is a process below the one that
-    /// was launched (a script, or Node's part of Codex and Gemini CLI), with its start.
+    /// The process that started the hook of that report, with its start time, if it is a process
+    /// below the launched one (a script, or Node's part of Codex and Gemini CLI).
     inner: Option<(u32, u64)>,
 }
 
@@ -74,7 +73,7 @@ impl Launched {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Until when each name could still be presented.
+    /// The revoked names, each with the time after which it cannot be presented.
     revoked: HashMap<Arc<str>, Timestamp>,
     live: HashMap<Arc<str>, Live>,
 }
@@ -82,49 +81,49 @@ struct Known {
 /// A session that was started and has not ended.
 #[derive(Clone, Debug)]
 pub struct Live {
-    /// The session that it descends from, or is.
+    /// The root session: the one it descends from, or itself.
     pub root: Option<Arc<str>>,
-    /// What it works on now: hooks tell, tokens are older.
+    /// Its present work: hooks report it later than the token.
     pub work: Arc<Work>,
-    /// What is checked out where it works, where the gate can read it.
+    /// The checked-out branch and commit, if the gate can read them.
     pub head: Option<Arc<Head>>,
-    /// The process of the agent, where it is on this host.
+    /// The process of the agent, if it is on this host.
     pub pid: Option<u32>,
-    /// When its token expires.
+    /// The expiry of its token.
     pub expires: Timestamp,
-    /// What it was first known by.
+    /// The grant of its first token.
     pub grant: Arc<Grant>,
     /// The ids of its tokens, the newest last.
     pub tokens: Vec<Arc<str>>,
 }
 
-/// A revocation that could not be kept.
+/// A failed revocation.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
-    /// The file cannot be written: it would be forgotten at the next start.
+    /// The file cannot be written: the revocation would be lost at the next start.
     #[error("the revocation cannot be kept: {0}")]
     File(#[from] io::Error),
-    /// There are too many.
+    /// There are too many revocations.
     #[error("more than {MOST_REVOKED} revocations are in force")]
     Full,
-    /// It names nothing.
+    /// The name is no valid name.
     #[error("this names no session or token: at most 253 printable characters without blanks")]
     Name,
 }
 
 impl Sessions {
-    /// Where revocations are kept from now on.
+    /// Sets the file that keeps revocations.
     pub(super) fn keep_in(&self, file: Option<PathBuf>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.at(file);
     }
 
-    /// How many revocations there were: what was verified at an earlier count is looked at again.
+    /// The number of changes of the revocations: a verification at an earlier number is repeated.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Takes up revocations that a file says.
+    /// Adds the revocations of a file.
     pub fn take_up(&self, revoked: &[(Arc<str>, Timestamp)], now: Timestamp) {
         let mut known = self.lock();
         let before = known.revoked.len();
@@ -140,8 +139,8 @@ impl Sessions {
         }
     }
 
-    /// Revokes a token by its id, or a session and its children by theirs, for as long as a token
-    /// of it could hold. In force at once; the caller ends the open flows.
+    /// Revokes a token by its id, or a session and its children by the session's id, until `until`.
+    /// In force at once; the caller ends the open flows.
     pub fn revoke(&self, name: &str, until: Timestamp, now: Timestamp) -> Result<(), RevokeError> {
         let sound = name.bytes().all(|byte| byte.is_ascii_graphic());
         if name.is_empty() || name.len() > 253 || !sound {
@@ -162,7 +161,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// Whether a session may end itself: those that do cannot take the room for revoking them.
+    /// Whether a session may end itself: such ends must not use up the room for the operator's
+    /// revocations.
     pub fn may_end(&self, grant: &Grant) -> bool {
         let known = self.lock();
         let Some(root) = grant.root.as_ref().filter(|_| !grant.is_root()) else {
@@ -173,7 +173,7 @@ impl Sessions {
             && known.revoked.keys().filter(of_root).count() < MOST_ENDED_OF_ONE
     }
 
-    /// Whether a grant, its session or the one it descends from was revoked.
+    /// Whether a grant, its session or its root session was revoked.
     pub fn is_revoked(&self, grant: &Grant) -> bool {
         let known = self.lock();
         if known.revoked.is_empty() {
@@ -192,17 +192,17 @@ impl Sessions {
             || line.any(|name| known.has_revoked(name, grant.root.as_deref()))
     }
 
-    /// Whether a session of that name lives that comes from elsewhere.
+    /// Whether a live session of another root has this name.
     pub fn is_taken(&self, session: &str, root: &str, now: Timestamp) -> bool {
         let known = self.lock();
         let live = known.live.get(session).filter(|live| live.expires > now);
         live.is_some_and(|live| live.root.as_deref() != Some(root))
     }
 
-    /// Remembers a session that started, or what it works on now. What it was first known by stays,
-    /// for as long as that holds.
+    /// Stores a session that started, or its present work. The grant of its first token stays while
+    /// that grant is valid.
     ///
-    /// Of a session with several tokens, the one that holds the longest tells how long it lives.
+    /// The expiry of a session with several tokens is the latest of them.
     pub fn enter(&self, session: &Arc<str>, mut live: Live, now: Timestamp) {
         let mut known = self.lock();
         if let Some(before) = known.live.get(session).filter(|it| it.root == live.root) {
@@ -229,7 +229,7 @@ impl Sessions {
         }
     }
 
-    /// Forgets a session that ended.
+    /// Removes a session that ended.
     pub fn leave(&self, grant: &Grant) {
         let Some(session) = &grant.session else {
             return;
@@ -240,14 +240,14 @@ impl Sessions {
         }
     }
 
-    /// Forgets a session by its name; what it was.
+    /// Removes a session by its name; returns its state.
     pub fn forget(&self, session: &str) -> Option<Live> {
         self.calls.forget(session);
         self.ids.forget(session);
         self.lock().live.remove(session)
     }
 
-    /// What its hooks say that a session works on now.
+    /// Sets the present work of a session, as reported by its hooks.
     pub fn works(&self, session: &str, work: Arc<Work>) {
         if let Some(live) = self.lock().live.get_mut(session) {
             live.work = work;
@@ -259,7 +259,7 @@ impl Sessions {
         &self.calls
     }
 
-    /// Says which process is the agent of a session that this process started.
+    /// Sets the agent process of a session that this process started.
     pub fn agent_is(&self, session: Arc<str>, agent: AgentProcess) {
         let mut known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Some(Launched {
@@ -270,10 +270,11 @@ impl Sessions {
         });
     }
 
-    /// A session of an agent that this process started begins. `above` is the process that started the
-    /// hook of an asserted report. Of asserted reports only the first counts: it comes before any command
-    /// of the agent runs. After a report of the agent itself none does: else a process that reported first
-    /// would pass for the agent, and its own children for the shells of calls.
+    /// Marks the first session of an agent that this process started as begun. `above` is the
+    /// process that started the hook of an asserted report. Only the first asserted report counts:
+    /// it comes before any command of the agent runs. No asserted report counts after a verified
+    /// one: otherwise a process that reported first could pass for the agent, and its children for
+    /// the shells of calls.
     pub fn agent_starts(&self, session: &str, trust: Trust, above: Option<u32>) {
         let mut known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(launched) = known.as_mut().filter(|it| *it.session == *session) else {
@@ -288,22 +289,22 @@ impl Sessions {
         launched.has_started = true;
     }
 
-    /// The process that starts the commands of the agent of a session, where this process started the
-    /// agent.
+    /// The process that starts the agent's commands, if this process started the agent of the
+    /// session.
     fn launched_pid(&self, session: &str) -> Option<u32> {
         let known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
         let launched = known.as_ref().filter(|it| *it.session == *session);
         launched.map(Launched::pid)
     }
 
-    /// The agent's process of the session that descends from `root`, where this process started it.
+    /// The agent process of the root session `root`, if this process started it.
     pub fn agent_of(&self, root: &str) -> Option<AgentProcess> {
         let known = self.agent.lock().unwrap_or_else(PoisonError::into_inner);
         let launched = known.as_ref().filter(|it| *it.session == *root)?;
         Some(launched.process.clone())
     }
 
-    /// The tool call that a flow belongs to. The process of the agent is looked up here.
+    /// The tool call of a flow. Looks up the process of the agent.
     pub fn call_of(&self, clues: &FlowClues<'_>) -> Attribution {
         let caller = clues.caller;
         let Some(session) = caller.root.as_ref().or(caller.session.as_ref()) else {
@@ -314,7 +315,7 @@ impl Sessions {
         self.calls.of(&FlowClues { agent, ..*clues })
     }
 
-    /// The agent that started the hook of that process id works in `session`. Reads `/proc`.
+    /// Registers the agent that started the hook with this process id for `session`. Reads `/proc`.
     pub fn register_agent(&self, session: &Arc<str>, hook: u32) {
         self.registered.register(session, hook);
     }
@@ -334,29 +335,30 @@ impl Sessions {
         self.registered.at(client, local)
     }
 
-    /// The agent of `session` goes by the id `id` from now on, as a report of that `trust` says.
+    /// Sets the present id of the agent of `session`, from a report of that `trust`.
     pub fn succeed(&self, session: &Arc<str>, id: &str, trust: Trust) {
         self.ids.succeed(session, id, trust);
     }
 
-    /// The agent of `session` will go by an id that it chooses, such as one that it resumes.
+    /// Marks the agent of `session` as about to choose its id, for example by resuming a
+    /// conversation.
     pub fn awaits_id(&self, session: &Arc<str>) {
         self.ids.await_one(session);
     }
 
-    /// Whether the agent of `session` goes, or went, by that id.
+    /// Whether `id` is or was an id of the agent of `session`.
     pub fn has_id(&self, session: &str, id: &str) -> bool {
         self.ids.has(session, id)
     }
 
-    /// As [`Sessions::has_id`], for an id that the agent's own request names. Where the agent was to
-    /// choose its id and has not reported one, the first id that it names is taken as its own.
+    /// Like [`Sessions::has_id`], for an id in the agent's own request. If the agent is to choose
+    /// its id and has not reported one, the first id it names becomes its own.
     pub fn takes_id(&self, session: &str, id: &str) -> bool {
         self.ids.takes(session, id)
     }
 
-    /// The id that the agent of a caller goes by now, where that is another than the caller's
-    /// session, and its evidence. A command keeps the id that it was started with.
+    /// The present id of a caller's agent, with its trust, if it differs from the caller's session.
+    /// A command keeps the id of its start.
     pub fn current_id(&self, caller: &Caller) -> Option<(Arc<str>, Trust)> {
         let of_command = caller.channel.as_deref() == Some("bash");
         let session = caller.session.as_ref()?;
@@ -367,7 +369,7 @@ impl Sessions {
         (id != *session).then_some((id, trust))
     }
 
-    /// What a session is doing.
+    /// The state of a live session.
     pub fn live(&self, session: &str) -> Option<Live> {
         self.lock().live.get(session).cloned()
     }
@@ -378,8 +380,8 @@ impl Sessions {
 }
 
 impl Known {
-    /// Whether something that a session was made of was revoked: by its id, by the name it chose,
-    /// or by that name as one of its root's.
+    /// Whether an ancestor of a session was revoked: by its id, by the name it chose, or by that
+    /// name qualified by its root.
     fn has_revoked(&self, name: &str, root: Option<&str>) -> bool {
         let of_root = root.map(|root| format!("{root}/{name}"));
         self.revoked.contains_key(name)

@@ -1,4 +1,4 @@
-//! What is presented again, later or elsewhere.
+//! Tests of evidence that is presented again, later or elsewhere.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -29,7 +29,7 @@ fn reach(clock: &Clock) -> Reach {
     }
 }
 
-/// Records nothing, so that nothing is fetched.
+/// Records nothing, so that no fetch is made.
 #[derive(Debug)]
 struct Unrecorded;
 

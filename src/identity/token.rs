@@ -1,8 +1,8 @@
 //! Session tokens: signed by a gate or by a launcher of sessions, verified by any gate.
 //!
 //! A JWT (RFC 7519) signed with Ed25519 (`EdDSA`, RFC 8037), of a type of its own (RFC 8725 section
-//! 3.11), so that no other signed token is mistaken for one. Every claim narrows or
-//! names; one that this version does not know could be a restriction, so it is refused.
+//! 3.11), so that no other signed token is accepted as one. Every claim narrows or names; an
+//! unknown claim could be a restriction, so the token is refused.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,14 +25,14 @@ use super::{Evidence, RepositoryBasis};
 
 /// `typ` of a session token.
 pub const TYP: &str = "tidegate-session+jwt";
-/// `iss` of a session token: the key says which gate.
+/// `iss` of a session token: the key identifies the gate.
 const ISSUER: &str = "tidegate";
-/// Longest token that is looked at, in bytes.
+/// The longest token, in bytes.
 pub(super) const LONGEST: usize = 8 * 1024;
-/// How far clocks may be apart.
+/// The tolerated difference between clocks.
 pub(super) const SKEW: Duration = Duration::from_mins(1);
 
-/// What a session token says.
+/// The claims of a session token.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
@@ -40,30 +40,30 @@ pub struct Claims {
     pub iss: String,
     /// The gates it is for: `identity.session.audience`.
     pub aud: String,
-    /// The user, where known.
+    /// The user, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub: Option<String>,
-    /// When it was made, in seconds.
+    /// The time of signing, in seconds.
     pub iat: i64,
-    /// From when on it holds, in seconds.
+    /// The start of its validity, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbf: Option<i64>,
-    /// Until when it holds, in seconds.
+    /// The end of its validity, in seconds.
     pub exp: i64,
-    /// Its own id.
+    /// The id of the token.
     pub jti: String,
     /// The session's id.
     pub sid: String,
-    /// The id of the session that it descends from; none: its own.
+    /// The id of the root session; absent: its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
-    /// What it was made of: the ids of tokens, and names that sessions chose.
+    /// Its ancestors: the ids of tokens, and names that sessions chose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<String>,
-    /// Repositories that only the session, or one that it was made of, says it works on.
+    /// Repositories that only the session, or an ancestor, claims to work on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub said: Vec<String>,
-    /// Repositories that its folder may be of besides.
+    /// Other possible repositories of its folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
     /// Whether the session was started without evidence, so that its claims are only asserted.
@@ -75,10 +75,10 @@ pub struct Claims {
     /// The clone URL without scheme, user and `.git`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
-    /// Who says which repository it works on; none: who started the session.
+    /// The source of the repository; absent: the launcher of the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub basis: Option<RepositoryBasis>,
-    /// Another repository: it is no looser than what is known of that one.
+    /// Another repository: the session is no looser than that repository's tier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beside: Option<String>,
     /// The branch or tag.
@@ -87,16 +87,16 @@ pub struct Claims {
     /// The commit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
-    /// Whether an issuer's token says branch and commit.
+    /// Whether branch and commit come from an issuer's token.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub issued_ref: bool,
     /// Groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// Claims of the token that it was exchanged for, for the members of groups.
+    /// The claims of the exchanged token, for the members of groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<(String, String)>,
-    /// The tier of the repository, as its forge says.
+    /// The tier of the repository, as set by its forge.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
     /// The organization.
@@ -108,13 +108,13 @@ pub struct Claims {
     /// The permission mode of the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
-    /// The channel it is for.
+    /// The channel that the token is restricted to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
-    /// Less than the repository has.
+    /// Restrictions beyond those of the repository.
     #[serde(default, skip_serializing_if = "NarrowClaim::is_empty")]
     pub narrow: NarrowClaim,
-    /// Where it may be used.
+    /// The address and listener at which the token may be used.
     #[serde(default, skip_serializing_if = "BoundClaim::is_empty")]
     pub bound: BoundClaim,
 }
@@ -126,7 +126,7 @@ pub struct JobClaim {
     /// The pipeline or workflow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
-    /// Its run.
+    /// The run of the pipeline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
     /// The job or step in it.
@@ -137,32 +137,32 @@ pub struct JobClaim {
     pub worker: Option<String>,
 }
 
-/// What was taken away.
+/// The restrictions of a session.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NarrowClaim {
-    /// No looser than any of these tiers.
+    /// Tiers that limit the session.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tiers: Vec<String>,
-    /// At most these categories, with or without an action.
+    /// The allowed categories, with or without an action.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<Vec<String>>,
 }
 
-/// Where a token may be used.
+/// The address and listener at which a token may be used.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoundClaim {
-    /// Clients.
+    /// The network of allowed clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpNet>,
-    /// The listener.
+    /// The allowed listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<SocketAddr>,
 }
 
 impl NarrowClaim {
-    /// What it takes away; `None` where it names no category.
+    /// Parses the restrictions; `None` if a category is unknown.
     pub fn read(&self) -> Option<Narrow> {
         let within = match &self.within {
             Some(words) => {
@@ -212,61 +212,61 @@ impl BoundClaim {
     }
 }
 
-/// Why a token is no evidence.
+/// The reason why a token is no evidence.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TokenError {
-    /// Another algorithm than its issuer signs with.
+    /// The algorithm is not one of its issuer's.
     #[error("the token is signed with an algorithm that is not its issuer's")]
     Algorithm,
     /// The token is for another audience.
     #[error("the token is for another audience")]
     Audience,
-    /// It is bound to another address or listener.
+    /// The token is bound to another address or listener.
     #[error("the token is bound to another address or listener")]
     Elsewhere,
-    /// It was.
+    /// The token has expired.
     #[error("the token has expired")]
     Expired,
-    /// It is of another session than this listener, or than the username says.
+    /// The token belongs to another session than this listener, or than the username names.
     #[error("the token is of another session")]
     Foreign,
     /// Its issuer is not configured, or the issuer's keys cannot be fetched.
     #[error("the token's issuer is not known here")]
     Issuer,
-    /// No key of that id is known.
+    /// The key id is unknown.
     #[error("the token is signed with a key that is not known here")]
     Key,
-    /// It is no token of this kind.
+    /// The token is malformed or of another kind.
     #[error("the token is malformed")]
     Malformed,
-    /// It will be.
+    /// The token is not valid yet.
     #[error("the token is not valid yet")]
     NotYet,
-    /// A claim that has to be there is not, or not as it has to be.
+    /// A required claim is absent or has another value.
     #[error("the token lacks a claim that is required here")]
     Required,
-    /// It was revoked, or its session.
+    /// The token or its session was revoked.
     #[error("the token or its session was revoked")]
     Revoked,
-    /// The signature is not by the issuer's key, or the token was changed.
+    /// The signature is wrong: not by the issuer's key, or the token was changed.
     #[error("the token's signature is wrong")]
     Signature,
-    /// It would hold for longer than tokens may here.
+    /// The lifetime is longer than this gate allows.
     #[error("the token is valid for longer than tokens may be")]
     TooLong,
 }
 
-/// A public key, known by its id.
+/// A public key with its id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PublicKey {
     /// The first half of its SHA-256, as base64url.
     pub kid: Arc<str>,
-    /// As Ed25519 has it.
+    /// The 32 bytes of an Ed25519 public key.
     pub bytes: [u8; 32],
 }
 
 impl PublicKey {
-    /// Gives a key its id.
+    /// Computes the id of a key.
     pub fn new(bytes: [u8; 32]) -> Self {
         let hash = digest::digest(&digest::SHA256, &bytes);
         let half = hash.as_ref().get(..16).unwrap_or_default();
@@ -293,7 +293,7 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// A key that lives in this process only. `None` where the machine has no randomness.
+    /// A key in the memory of this process only. `None` if the system has no random bytes.
     pub fn ephemeral() -> Option<Self> {
         Some(Self {
             ephemeral: true,
@@ -301,7 +301,7 @@ impl Signer {
         })
     }
 
-    /// A key as PKCS#8 has it (RFC 8410). `None` where it is none.
+    /// Reads a key in PKCS#8 (RFC 8410). `None` if it is malformed.
     pub fn from_pkcs8(der: &[u8]) -> Option<Self> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok()?;
         let public: [u8; 32] = pair.public_key().as_ref().try_into().ok()?;
@@ -312,17 +312,18 @@ impl Signer {
         })
     }
 
-    /// Whether the key lives in this process only.
+    /// Whether the key exists in this process only.
     pub fn is_ephemeral(&self) -> bool {
         self.ephemeral
     }
 
-    /// What verifies its tokens.
+    /// The public key of its tokens.
     pub fn public(&self) -> &PublicKey {
         &self.public
     }
 
-    /// Signs. `None` where the claims cannot be written, which no claims of ours are.
+    /// Signs claims. `None` if they cannot be encoded, which does not happen for the gate's own
+    /// claims.
     pub fn mint(&self, claims: &Claims) -> Option<String> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.typ = Some(TYP.to_owned());
@@ -331,15 +332,15 @@ impl Signer {
     }
 }
 
-/// A new private key, as PKCS#8. `None` where the machine has no randomness.
+/// A new private key in PKCS#8. `None` if the system has no random bytes.
 pub fn new_pkcs8() -> Option<Vec<u8>> {
     let pair = Ed25519KeyPair::generate().ok()?;
     let der = pair.to_pkcs8v1().ok()?;
     Some(der.as_ref().to_vec())
 }
 
-/// The header of a token, before anything of it is believed: what else stands there is refused, so
-/// there are no `crit`, `jku` or `jwk` to be fooled by.
+/// The header of a token before verification. Other fields are refused, so that `crit`, `jku` or
+/// `jwk` cannot mislead the gate.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenHeader {
@@ -348,7 +349,7 @@ struct TokenHeader {
     kid: String,
 }
 
-/// Whether this is meant to be a session token: only its header's type tells.
+/// Whether a token claims to be a session token, by the type in its header.
 pub(super) fn is_session_token(token: &str) -> bool {
     #[derive(Deserialize)]
     struct Typed {
@@ -382,7 +383,7 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Verifies what was signed with one of these keys for that audience.
+    /// Verifies tokens signed with one of these keys for that audience.
     pub fn new(
         keys: impl IntoIterator<Item = PublicKey>,
         audience: Arc<str>,
@@ -399,13 +400,12 @@ impl Tokens {
         }
     }
 
-    /// Whether the key of that id is still accepted.
+    /// Whether the key with this id is still accepted.
     pub fn knows(&self, kid: &str) -> bool {
         self.keys.contains_key(kid)
     }
 
-    /// What a token grants at `now`. Where it may be used, and whether it was revoked, is not
-    /// looked at.
+    /// The grant of a token at `now`, without checks of address, listener and revocations.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Grant>, TokenError> {
         if token.len() > LONGEST {
             return Err(TokenError::Malformed);
@@ -418,7 +418,7 @@ impl Tokens {
         Ok(grant)
     }
 
-    /// The key that a token says it was signed with.
+    /// The key that a token names as its signer.
     fn key_of(&self, token: &str) -> Result<(&Arc<str>, &DecodingKey), TokenError> {
         let json = part(token, 0).ok_or(TokenError::Malformed)?;
         let header: TokenHeader =
@@ -435,7 +435,7 @@ impl Tokens {
 
     fn claims(&self, token: &str, key: &DecodingKey) -> Result<Claims, TokenError> {
         let mut validation = Validation::new(Algorithm::EdDSA);
-        // Time is read from the one clock, and looked at below.
+        // The gate's clock gives the time; it is checked below.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         validation.required_spec_claims.clear();
@@ -447,7 +447,7 @@ impl Tokens {
             .map_err(|error| reason(&error))
     }
 
-    /// Claims for a new token of this gate: what every token has.
+    /// The claims of every new token of this gate.
     pub fn blank(&self, session: &str, now: Timestamp, lifetime: Duration) -> Claims {
         let lifetime = lifetime.min(self.longest);
         let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
@@ -462,13 +462,13 @@ impl Tokens {
         }
     }
 
-    /// The longest that a token may hold.
+    /// The longest lifetime of a token.
     pub fn longest(&self) -> Duration {
         self.longest
     }
 }
 
-/// What a failed verification is called.
+/// The error of a failed verification.
 pub(super) fn reason(error: &jsonwebtoken::errors::Error) -> TokenError {
     use jsonwebtoken::errors::ErrorKind;
     match error.kind() {
@@ -494,7 +494,7 @@ fn lifetime(claims: &Claims, longest: Duration, now: Timestamp) -> Result<(), To
     Ok(())
 }
 
-/// Whether a grant still holds, clocks being as far apart as they may.
+/// Whether a grant is still valid, within the tolerated clock skew.
 pub(super) fn in_time(grant: &Grant, now: Timestamp) -> Result<(), TokenError> {
     let skew = jiff::SignedDuration::from_secs(60);
     let over = |expires: Timestamp| expires.saturating_add(skew).unwrap_or(expires) <= now;

@@ -1,18 +1,19 @@
-//! Which tool call a flow belongs to.
+//! Finds the tool call of a flow.
 //!
 //! Only evidence ties a flow to a call:
 //!
-//! - **Environment**: the span in the username of a command's proxy. It begins with the process id of
-//!   the command's shell, and stays with the call that it was first tied to: what a command leaves in
-//!   the background stays told apart from later calls.
-//! - **Ancestry**: the shell that the agent started, above the process that asks. Its command line is
-//!   that of the call, or that of the call's last command, which a shell becomes.
-//! - **URL**: the agent's own process asks for the host that an open call names.
+//! - **Environment**: the span in the username of a command's proxy. It begins with the process id
+//!   of the command's shell, and stays with its first call: processes that a command leaves in the
+//!   background remain distinct from later calls.
+//! - **Ancestry**: the shell that the agent started, above the client process. Its command line is
+//!   that of the call, or that of the call's last command, which a shell may replace itself with.
+//! - **URL**: the agent's own process connects to the host that an open call names.
 //!
-//! Two that disagree tie the flow to no call. So do two calls that fit equally well.
+//! If two kinds of evidence disagree, or two calls fit equally well, the flow has no call.
 //!
-//! A process can change its command line. So a call is shown (`verified`) only where the time at which
-//! the shell began leaves no other call of the agent: between the reports of its begin and its end.
+//! A process can change its command line. A call is therefore `verified` only if the start time of
+//! the shell excludes every other call of the agent: it lies between the start and end reports of
+//! this call only.
 
 use std::sync::Arc;
 
@@ -24,16 +25,16 @@ use super::super::process::table;
 use super::command_text::{bare, command_line, holds, is_end_of, overlap, shell_number};
 use super::{Book, Calls, Entry, MAX_SPANS, Place};
 
-/// What ties a flow to a call: `tidegate.call.basis`.
+/// The evidence that ties a flow to a call: `tidegate.call.basis`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum CallBasis {
-    /// The process that asks descends from the shell of the call.
+    /// The client process descends from the shell of the call.
     Ancestry,
     /// The variables of the command.
     Environment,
     /// A header field of the request.
     Header,
-    /// `_meta` of a message of MCP.
+    /// `_meta` of an MCP message.
     Meta,
     /// The host that the call names.
     Url,
@@ -52,44 +53,44 @@ impl CallBasis {
     }
 }
 
-/// The tool call that a flow belongs to.
+/// The tool call of a flow.
 #[derive(Clone, Debug)]
 pub struct Attributed {
     /// The call.
     pub call: Arc<ToolCall>,
-    /// Who says that it is this one: `verified` where the agent's own process reported the call and
+    /// The trust in the attribution: `verified` if the agent's own process reported the call and
     /// the flow comes from the shell that the agent started for it, or from the agent itself.
     pub trust: Trust,
-    /// What ties the flow to it.
+    /// The evidence.
     pub basis: CallBasis,
 }
 
-/// What is found out about the call of a flow.
+/// The result of the search for a flow's call.
 #[derive(Clone, Debug, Default)]
 pub enum Attribution {
-    /// Nothing ties the flow to a call.
+    /// No evidence ties the flow to a call.
     #[default]
     None,
-    /// It belongs to this call.
+    /// The flow belongs to this call.
     Call(Attributed),
     /// Two kinds of evidence name different calls.
     Conflict,
 }
 
-/// What is known of a flow when its call is looked for.
+/// The facts of a flow for the search.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowClues<'a> {
-    /// Who asks.
+    /// The caller.
     pub caller: &'a Caller,
     /// Whether the client is on this host.
     pub here: bool,
-    /// Where to.
+    /// The target.
     pub target: Option<&'a Target>,
     /// The path of a request.
     pub path: Option<&'a Path>,
-    /// The process of the agent, where this gate started it or was told of it.
+    /// The process of the agent, if this gate started it or its hook registered it.
     pub agent: Option<u32>,
-    /// The MCP server that is reached, by its name in the policy.
+    /// The name of the MCP server in the policy, if the flow reaches one.
     pub server: Option<&'a str>,
 }
 
@@ -99,12 +100,12 @@ impl<'a> FlowClues<'a> {
     }
 }
 
-/// A span that belongs to a call.
+/// A span of a call.
 #[derive(Debug)]
 pub(super) struct Span {
     name: Arc<str>,
     number: u64,
-    /// The shell of the call, where the agent itself started it.
+    /// The shell of the call, if the agent itself started it.
     shell: Option<u32>,
 }
 
@@ -114,36 +115,36 @@ pub(super) struct Shell {
     pid: u32,
     began: u64,
     number: u64,
-    /// Whether no other call that the agent reported was under way when the shell began.
+    /// Whether no other reported call was open when the shell started.
     is_sole: bool,
 }
 
-/// A process that the agent started, and the MCP server that it is.
+/// A process that the agent started as an MCP server.
 #[derive(Debug)]
 pub(super) struct Server {
     pid: u32,
     began: u64,
-    /// `None` where its flows came during calls of two servers.
+    /// `None` if its flows came during calls of two servers.
     name: Option<Box<str>>,
 }
 
-/// A process that the agent started, by its number and its start.
+/// A process that the agent started, by its process id and start time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Child {
     pid: u32,
-    /// Its number as it sees itself.
+    /// The process id in its own namespace.
     inner: u32,
     began: u64,
 }
 
-/// What is known of the command that makes a flow.
+/// The facts of a command's flow.
 #[derive(Clone, Copy, Debug, Default)]
 struct Command<'a> {
-    /// The span in its username.
+    /// The span in the username.
     span: Option<&'a Arc<str>>,
     /// The process above it that the agent started.
     child: Option<Child>,
-    /// Whether its processes can be looked up by their numbers.
+    /// Whether its processes can be looked up by their process ids.
     here: bool,
     process: Option<&'a Process>,
 }
@@ -157,10 +158,10 @@ enum Fit {
 }
 
 impl Calls {
-    /// The call that a flow belongs to.
+    /// Finds the call of a flow.
     pub fn of(&self, clues: &FlowClues<'_>) -> Attribution {
         let caller = clues.caller;
-        // A caller that only names a session has no part in its calls.
+        // A caller that only names a session must not affect its calls.
         let root = caller.root.as_ref().or(caller.session.as_ref());
         let Some(root) = root.filter(|_| caller.is_shown()) else {
             return Attribution::None;
@@ -187,7 +188,7 @@ impl Calls {
                 self.of_command(root, &command)
             }
             Some("mcp") => self.of_server(root, child, CallBasis::Environment),
-            // A process below the agent that asks in the agent's name.
+            // A process below the agent that uses the agent's name.
             Some("main") | None if child.is_some() => {
                 let command = Command {
                     span: None,
@@ -200,14 +201,14 @@ impl Calls {
                     found => found,
                 }
             }
-            // A process that is known not to be the agent.
+            // A process that is not the agent.
             Some("main") | None if process.is_some() && clues.agent.is_some() => Attribution::None,
             Some("main") | None => self.of_agent(root, clues.asked(), false),
             Some(_) => Attribution::None,
         }
     }
 
-    /// The call of a flow that a command makes.
+    /// The call of a command's flow.
     fn of_command(&self, root: &str, command: &Command<'_>) -> Attribution {
         let Command { span, child, .. } = *command;
         if let Some(book) = self.lock().get(root)
@@ -215,7 +216,7 @@ impl Calls {
         {
             return known;
         }
-        // Read without the lock: the kernel may take its time.
+        // Read without the lock: the kernel may be slow.
         let shell = match child {
             Some(child) => Some(child.pid),
             None => span
@@ -242,7 +243,8 @@ impl Calls {
         book.known(span, child).unwrap_or_default()
     }
 
-    /// The open call that names the host, or the MCP server, which the agent's own process asks.
+    /// The open call that names the host, or the MCP server, of a flow from the agent's own
+    /// process.
     fn of_agent(
         &self,
         root: &str,
@@ -280,7 +282,7 @@ impl Calls {
         })
     }
 
-    /// The one open call of an MCP server that asks.
+    /// The only open call of an MCP server, for a flow of that server.
     fn of_server(&self, root: &str, child: Option<Child>, basis: CallBasis) -> Attribution {
         let mut books = self.lock();
         let Some(book) = books.get_mut(root) else {
@@ -307,7 +309,8 @@ impl Calls {
     }
 }
 
-/// A report of the agent's own process, for a flow that is shown to be of that call.
+/// The trust in an attribution: `verified` for a verified report and a flow with evidence
+/// (`shown`).
 fn trust_of(entry: &Entry, shown: bool) -> Trust {
     if shown && entry.is_verified() {
         Trust::Verified
@@ -322,7 +325,7 @@ fn server_of(entry: &Entry) -> Option<&str> {
     name.split_once("__").map(|(server, _)| server)
 }
 
-/// The process that the agent itself started, above a process or that process itself.
+/// The process in this line of ancestors that the agent itself started.
 fn child_of_agent(process: &Process, agent: Option<u32>) -> Option<Child> {
     let agent = agent?;
     let at = process.lineage.iter().position(|it| it.outer == agent)?;
@@ -335,8 +338,8 @@ fn child_of_agent(process: &Process, agent: Option<u32>) -> Option<Child> {
 }
 
 impl Book {
-    /// Open calls for which `holds` is true: calls that the agent reported, else other calls. Reports
-    /// of any process do not hide a call that the agent reported.
+    /// Open calls for which `holds` is true: calls that the agent reported, else other calls.
+    /// Reports of other processes do not hide a call that the agent reported.
     fn open_calls(&self, holds: impl Fn(&&Entry) -> bool) -> Vec<&Entry> {
         let open: Vec<&Entry> = self
             .calls
@@ -347,12 +350,13 @@ impl Book {
         if verified.is_empty() { open } else { verified }
     }
 
-    /// What is known already of a command's flow; `None` where something has to be looked up.
+    /// The known result for a command's flow; `None` if a look-up is needed.
     fn known(&self, span: Option<&Arc<str>>, child: Option<Child>) -> Option<Attribution> {
         let by_span = span.map(|span| self.spans.iter().rfind(|it| it.name == *span));
         let by_shell = child.map(|child| self.shell(child));
         let (numbers, basis) = match (by_span, by_shell) {
-            // Without a shell, or with one whose text fits no call, the variables alone say it.
+            // Without a shell, or with a shell whose text fits no call, only the variables are
+            // evidence.
             (Some(span), None | Some(None)) => {
                 ((span?.number, span?.number), CallBasis::Environment)
             }
@@ -385,14 +389,14 @@ impl Book {
         found.copied()
     }
 
-    /// Ties a shell that the agent started to the one call whose command it runs.
+    /// Ties a shell that the agent started to the only call with its command.
     fn bind_shell(&mut self, child: Child, text: Option<(&str, Option<u64>)>) {
         if self.shell(child).is_some() {
             return;
         }
         let Some((text, began)) = text else { return };
         let fit = match self.fit(text, began, holds) {
-            // A shell becomes the last command that it runs.
+            // A shell may replace itself with its last command.
             Fit::None if began.is_some() => self.fit(text, began, is_end_of),
             fit => fit,
         };
@@ -412,7 +416,8 @@ impl Book {
         });
     }
 
-    /// Whether a shell that began then can be of no other call that the agent reported.
+    /// Whether a shell that started at this time cannot belong to another call that the agent
+    /// reported.
     fn is_sole(&self, number: u64, began: u64) -> bool {
         let was_under_way =
             |it: &&Entry| it.place == Place::Bash && it.is_verified() && it.may_have_started(began);
@@ -428,7 +433,7 @@ impl Book {
         shell: Option<(&str, Option<u64>)>,
         command: Option<&str>,
     ) {
-        // Another flow of it may have been quicker.
+        // Another flow of the span may have been first.
         if self.spans.iter().any(|span| span.name == *name) {
             return;
         }
@@ -442,7 +447,8 @@ impl Book {
             (Fit::None, Some(text)) => self.fit(text, None, overlap),
             (fit, _) => fit,
         };
-        // The shell of a call that is open lives: one that does not left something behind.
+        // The shell of an open call runs: without its shell, the process is left over from an
+        // earlier call.
         let left = self.local && shell.is_none();
         let number = match fit {
             Fit::One(number) => Some(number),
@@ -454,7 +460,8 @@ impl Book {
         if self.spans.len() >= MAX_SPANS {
             self.spans.pop_front();
         }
-        // A span that names another shell than the one above the process is not that shell's own.
+        // A span with the process id of another shell than the one above the process is not that
+        // shell's own.
         let is_own = |shell: &Shell| {
             let inner = child.map(|child| child.inner);
             child.map(|child| child.pid) == Some(shell.pid) && inner == shell_number(name)
@@ -472,9 +479,9 @@ impl Book {
         }
     }
 
-    /// The call whose command fits a text: of those that the agent reported, else of the others; of
-    /// open calls without a shell, else of open calls, else of all. A shell runs no call that was
-    /// reported after the shell began, and none that had ended then.
+    /// The call whose command fits a text. Calls that the agent reported come first, then others;
+    /// among these, open calls without a shell, then open calls, then all. A shell runs no call
+    /// that was reported after the shell started, and none that had ended by then.
     fn fit(&self, text: &str, began: Option<u64>, fits: fn(&str, &str) -> bool) -> Fit {
         let runs = |it: &&Entry| {
             let command = it.command.as_deref().unwrap_or_default();
@@ -496,7 +503,7 @@ impl Book {
         Fit::None
     }
 
-    /// The only call that a command without a text can be of. `left`: its shell has ended.
+    /// The only possible call of a command without a text. `left`: its shell has ended.
     fn by_elimination(&self, left: bool) -> Option<u64> {
         let classes: &[fn(&Entry) -> bool] = if left {
             &[ended_and_unbound]
@@ -518,8 +525,8 @@ impl Book {
         None
     }
 
-    /// Whether that process of the agent is the MCP server of that name, as far as its flows came
-    /// during calls of one server only, and no other process was taken for that server.
+    /// Whether a process of the agent is the MCP server of that name: its flows came during calls
+    /// of one server only, and no other process counts as that server.
     fn is_server(&mut self, child: Child, name: &str) -> bool {
         let own = |it: &Server| (it.pid, it.began) == (child.pid, child.began);
         let named = |it: &&Server| it.name.as_deref() == Some(name);
@@ -546,7 +553,7 @@ impl Book {
     }
 }
 
-/// The one of several calls that fits: the longest command, where it holds all the others.
+/// The one of several calls that fits: the longest command, if it contains all the others.
 fn one_of<'a>(calls: impl Iterator<Item = &'a Entry>) -> Fit {
     let calls: Vec<&Entry> = calls.collect();
     let command = |it: &Entry| it.command.clone().unwrap_or_default();
@@ -593,7 +600,7 @@ mod tests {
     use super::*;
 
     impl Calls {
-        /// The call of a command's flow, by its span; a conflict is none.
+        /// The call of a command's flow, by its span; a conflict counts as none.
         pub(in super::super) fn of_span(
             &self,
             session: &str,
@@ -614,7 +621,7 @@ mod tests {
             }
         }
 
-        /// The call of a flow of the agent's process to that host.
+        /// The call of a flow from the agent's process to that host.
         pub(in super::super) fn of_page(
             &self,
             session: &str,

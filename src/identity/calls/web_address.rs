@@ -1,4 +1,4 @@
-//! The address of a page, as a tool call names it.
+//! The address of a page in a tool call.
 
 use crate::name::{Host, Path, Url};
 
@@ -7,12 +7,12 @@ use crate::name::{Host, Path, Url};
 pub struct WebAddress {
     /// The host.
     pub host: Host,
-    /// The path with its query; `None` where it has no canonical form.
+    /// The path with its query; `None` if it has no canonical form.
     pub path: Option<Path>,
 }
 
 impl WebAddress {
-    /// Reads a URL; `None` where it names no host.
+    /// Parses a URL; `None` if it names no host.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim().split('#').next().unwrap_or_default();
         let (scheme, rest) = text.split_once("://")?;

@@ -17,7 +17,7 @@ fn now() -> Timestamp {
     Timestamp::from_second(NOW).unwrap()
 }
 
-/// What is written for an issuer, read.
+/// The configuration of an issuer, parsed.
 fn issuer(lines: &str) -> config::Issuer {
     let text = format!("[[identity.issuer]]\nname = \"ci\"\naudience = \"tg\"\n{lines}\n");
     let (config, findings) = load_text(std::path::Path::new("a.toml"), &text);
@@ -42,7 +42,7 @@ fn known(lines: &str) -> Known {
     }
 }
 
-/// An issuer's key.
+/// The signing key of an issuer.
 struct Signing(RsaKeyPair);
 
 impl Signing {
@@ -82,7 +82,7 @@ fn header() -> Value {
     json!({"alg": "RS256", "kid": "k1", "typ": "JWT"})
 }
 
-/// Claims that every token has, and these.
+/// The claims of every token, with these additions.
 fn claims(issuer: &str, more: &Value) -> Value {
     let mut all = json!({
         "iss": issuer, "aud": "tg", "iat": NOW, "nbf": NOW, "exp": NOW + 300, "jti": "j-1",
@@ -303,7 +303,7 @@ async fn keys_are_fetched_seldom_and_kept_while_the_server_does_not_answer() {
     let first = ring.keys(at(10), || answer(true)).await.unwrap();
     assert!(ring.keys(at(11), || answer(true)).await.is_some());
     assert_eq!(fetches.get(), 2);
-    // An unknown key asks at most once a minute.
+    // An unknown key causes at most one fetch a minute.
     for second in 11..70 {
         assert!(
             ring.newer(&first, at(second), || answer(true))
@@ -314,7 +314,7 @@ async fn keys_are_fetched_seldom_and_kept_while_the_server_does_not_answer() {
     assert_eq!(fetches.get(), 2);
     let newer = ring.newer(&first, at(71), || answer(true)).await;
     assert!(newer.is_some() && fetches.get() == 3);
-    // Past their time: still used while the server does not answer, and not for ever.
+    // After their lifetime: still used while the server does not answer, and not for ever.
     assert!(ring.keys(at(400), || answer(false)).await.is_some());
     assert!(
         ring.keys(at(71 + 300 + 3600), || answer(false))

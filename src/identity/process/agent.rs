@@ -1,4 +1,5 @@
-//! Whether a report comes from the agent's own process, not from a process that the agent started.
+//! Decides whether a report comes from the agent's own process, not from a process that the agent
+//! started.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,10 +16,10 @@ use super::super::registered::agent_above;
 use super::Family;
 use super::table::{self, Table};
 
-/// Bytes of the first line of a script that the kernel looks at.
+/// The bytes of a script's first line that the kernel reads.
 const SCRIPT_LINE: u64 = 256;
-/// How often, and after what pause, a socket that two processes hold is looked at again: between
-/// `fork` and `exec` a child holds what its parent does.
+/// The number of attempts, and the pause between them, for a socket held by two processes: between
+/// `fork` and `exec` a child holds its parent's sockets.
 const ATTEMPTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -26,29 +27,29 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub struct AgentProcess {
     family: Arc<Family>,
-    /// The executable that it was started with.
+    /// The executable at the start.
     program: Option<Program>,
 }
 
 /// A report that the agent's own process writes to a hook.
 #[derive(Debug)]
 pub struct AgentReport {
-    /// Where to read it.
+    /// The stream with the report.
     pub input: UnixStream,
-    /// When the hook began, in the kernel's ticks since the start of the machine.
+    /// The start of the hook, in the kernel's ticks since boot.
     pub began: u64,
 }
 
-/// A process that reports to the gate, of which nothing shows that the agent started it.
+/// A process that reports to the gate, without evidence that the agent started it.
 #[derive(Clone, Copy, Debug)]
 pub struct HookProcess {
-    /// The process above it that is no shell of the hook: the agent, where the report is true.
+    /// The nearest ancestor that is no shell of the hook: the agent, if the report is true.
     pub above: u32,
-    /// When it began, in the kernel's ticks since the start of the machine.
+    /// The start of the process, in the kernel's ticks since boot.
     pub began: u64,
 }
 
-/// An executable, by its file system and inode: another file that takes its path is another one.
+/// An executable, by its device and inode: another file at the same path is another executable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Program {
     device: u64,
@@ -56,7 +57,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// What runs where `name` is started: for a script its interpreter, and for
+    /// The executable that runs for the command `name`: for a script its interpreter, and for
     /// `#!/usr/bin/env NAME` the program of that name in the PATH.
     pub fn of_command(name: &OsStr) -> Option<Self> {
         let file = find(name)?;
@@ -80,7 +81,7 @@ impl Program {
         })
     }
 
-    /// What a process runs now.
+    /// The present executable of a process.
     fn of_process(pid: u32) -> Option<Self> {
         Self::at(Path::new(&format!("/proc/{pid}/exe")))
     }
@@ -97,7 +98,7 @@ fn find(name: &OsStr) -> Option<PathBuf> {
     found.find(|file| file.is_file())
 }
 
-/// What stands behind the `#!` of a script.
+/// The text after the `#!` of a script.
 fn script_line(file: &Path) -> Option<String> {
     let mut begin = Vec::new();
     let file = File::open(file).ok()?;
@@ -107,26 +108,26 @@ fn script_line(file: &Path) -> Option<String> {
 }
 
 impl AgentProcess {
-    /// The command of a family, which was started with `program`.
+    /// The agent of a family, started with `program`.
     pub fn new(family: Arc<Family>, program: Option<Program>) -> Self {
         Self { family, program }
     }
 
-    /// Its process id; 0 before it runs.
+    /// The process id; 0 before the start.
     pub fn pid(&self) -> u32 {
         self.family.command.load(Ordering::Acquire)
     }
 
-    /// Whether the connection from `client` to `local` is the agent's: its process, which still runs
-    /// the executable that it was started with, holds the socket, and no other process does.
+    /// Whether the connection from `client` to `local` is the agent's: its process, which still
+    /// runs its first executable, holds the socket, and no other process does.
     pub async fn is_at(&self, client: SocketAddr, local: SocketAddr) -> bool {
         let agent = self.clone();
         let find = move || agent.holds_alone(client, local);
         self.family.search(find).await
     }
 
-    /// The report that the agent itself writes into the standard input of the hook at the other end of
-    /// that connection; `None` where another process may have written it.
+    /// The report on the standard input of the hook at the other end of the connection; `None` if
+    /// another process than the agent may have written it.
     pub async fn report_at(&self, client: SocketAddr, local: SocketAddr) -> Option<AgentReport> {
         let agent = self.clone();
         self.family
@@ -134,7 +135,7 @@ impl AgentProcess {
             .await
     }
 
-    /// The hook at the other end of that connection, where it is below the command.
+    /// The hook at the other end of the connection, if it is below the agent's process.
     pub async fn hook_at(&self, client: SocketAddr, local: SocketAddr) -> Option<HookProcess> {
         let agent = self.clone();
         let find = move || agent.find_hook(client, local);
@@ -195,8 +196,7 @@ impl AgentProcess {
         false
     }
 
-    /// Whether the process of that id is the one that was started, and runs what it was started
-    /// with.
+    /// Whether the process is the one that was started, and still runs its first executable.
     fn is_itself(&self, pid: u32) -> bool {
         let began = self.family.command_began.load(Ordering::Acquire);
         began != 0
@@ -213,7 +213,8 @@ mod tests {
 
     use super::*;
 
-    /// A command with a connection to us on which it said that it is ready; it ends with that.
+    /// A command with a connection to the gate on which it has reported that it is ready; closed
+    /// with the connection.
     struct Connected {
         child: Child,
         agent: AgentProcess,

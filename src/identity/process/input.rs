@@ -1,10 +1,10 @@
-//! The standard input of a hook, read by the gate itself instead of by the hook.
+//! Reads the standard input of a hook in the gate itself, instead of in the hook.
 //!
 //! An agent makes a pair of Unix sockets, keeps one end, and starts its hook with the other end as
-//! standard input. Only the holder of the first end can send to the second, and the kernel says
-//! which process made the pair (`SO_PEERCRED`). So what the gate reads there was written by the
-//! agent, independent of the process that holds the second end and of its program. A pipe gives
-//! no such assurance: each process of the user can open it for writing (`/proc/PID/fd`).
+//! standard input. Only the holder of the first end can send to the second, and the kernel records
+//! which process made the pair (`SO_PEERCRED`). The bytes that the gate reads there therefore come
+//! from the agent, independent of the program and process of the hook. A pipe gives no such
+//! assurance: each process of the user can open it for writing (`/proc/PID/fd`).
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -18,8 +18,8 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 /// The descriptor of standard input.
 const STDIN: i32 = 0;
 
-/// A copy of the standard input of the process `hook`, where it is an end of a pair of sockets that
-/// the process `agent` made.
+/// Copies the standard input of the process `hook`, if it is an end of a socket pair made by the
+/// process `agent`.
 pub(super) fn of(hook: u32, agent: u32) -> Option<UnixStream> {
     let pid = Pid::from_raw(i32::try_from(hook).ok()?)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
@@ -32,8 +32,8 @@ fn is_made_by(input: &OwnedFd, agent: u32) -> bool {
         return false;
     };
     let stream = UnixStream::from(copy);
-    // A socket that was connected by name has another maker at its other end. Neither call succeeds
-    // for a pipe, a file or a socket of another family.
+    // A socket connected by name has another creator at its other end. Neither call succeeds for a
+    // pipe, a file or a socket of another family.
     let local = stream.local_addr().is_ok_and(|name| name.is_unnamed());
     let peer = stream.peer_addr().is_ok_and(|name| name.is_unnamed());
     let is_stream = getsockopt(input, sockopt::SockType) == Ok(SockType::Stream);
@@ -42,8 +42,8 @@ fn is_made_by(input: &OwnedFd, agent: u32) -> bool {
     local && peer && is_stream && maker == Some(agent) && maker_lives(input)
 }
 
-/// Whether the process that made the pair still runs: an ended process may have had the same number
-/// as a later one. Kernels before 6.5 cannot say, and there the number has to do.
+/// Whether the process that made the pair still runs: its process id may have been reused. Kernels
+/// before 6.5 do not report this, and there the process id must suffice.
 fn maker_lives(input: &OwnedFd) -> bool {
     match getsockopt(input, PeerPidfd) {
         Ok(maker) => {

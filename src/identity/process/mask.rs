@@ -1,9 +1,9 @@
-//! Command lines without the secrets that people write into them.
+//! Masks secrets in command lines.
 //!
-//! A word that may be a secret is masked. A masked word that was none costs a label; a secret that
-//! is written stays in every copy of the log. Three things mark a secret: the name in front of it
-//! ([`names`]), its own form ([`shapes`]), and the place where a program ([`programs`]) or its
-//! subcommand ([`commands`]) expects one.
+//! A word that may be a secret is masked. Masking a harmless word costs a label; an unmasked secret
+//! stays in every copy of the log. Three features mark a secret: the name before it ([`names`]),
+//! its own form ([`shapes`]), and a position where a program ([`programs`]) or its subcommand
+//! ([`commands`]) expects one.
 
 mod commands;
 mod names;
@@ -18,7 +18,7 @@ use names::Named;
 use parts::{closes, ends_with_quote, heredoc, is_flag, is_operator};
 use programs::Program;
 
-/// Stands for a secret.
+/// The replacement for a secret.
 const MASK: &str = "***";
 
 /// The words of a command, joined by blanks, with every possible secret replaced by `***`.
@@ -39,7 +39,7 @@ pub(super) fn masked(words: &[String]) -> String {
     line.text.join(" ")
 }
 
-/// What the next part of the command is, by what came before it.
+/// The expected meaning of the next part, from the parts before it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 enum Expects {
     #[default]
@@ -52,19 +52,19 @@ enum Expects {
     Header,
     /// `NAME=secret`.
     Assignment,
-    /// A name, and a secret behind it.
+    /// A name, followed by a secret.
     Name,
-    /// Code of a language that is no shell's.
+    /// Code of a language other than shell.
     Code,
     /// More of such code, up to a part that ends with this quote.
     CodeUntil(char),
-    /// Code, if it is more than one word.
+    /// Code, if it has more than one word.
     Words,
     /// More of a secret, up to a part that ends with a quote, or to the end of the word.
     Rest,
     /// More of a secret, up to the end of the word.
     Word,
-    /// Text for a program's input, up to a part that is this one.
+    /// Text for a program's input, up to a part that equals this one.
     Until(String),
 }
 
@@ -82,17 +82,17 @@ struct Line {
     quoted: Quoted,
 }
 
-/// What a part is within.
+/// The context of a part.
 #[derive(Debug, Default)]
 struct Quoted {
-    /// Whether the word is one value that has blanks, and not a script.
+    /// Whether the word is one value with blanks, and not a script.
     is_value: bool,
-    /// Whether the part begins a quote that it does not end.
+    /// Whether the part opens a quote that it does not close.
     is_open: bool,
 }
 
 impl Line {
-    /// Takes one word of the command. The words of a script (`sh -c SCRIPT`) are separated by its
+    /// Masks one word of the command. The words of a script (`sh -c SCRIPT`) are separated by its
     /// blanks; any other word is one value, even with blanks in it.
     fn word(&mut self, word: &str, is_script: bool) {
         let has_blanks = word.contains(char::is_whitespace);
@@ -125,7 +125,7 @@ impl Line {
             if text != MASK || self.text.last().is_none_or(|last| !last.ends_with(MASK)) {
                 self.text.push(text);
             }
-            // A secret in a word that is one value goes on to the end of the word.
+            // In a word that is one value, a secret continues to the end of the word.
             if self.quoted.is_value && self.expects == Expects::Rest {
                 self.expects = Expects::Word;
             }
@@ -159,7 +159,7 @@ impl Line {
             }
             Expects::Secret if !is_flag(part) => {
                 let text = self.secret(part);
-                // A flag whose name has a secret's word may take no value: `-genkey -keypass X`.
+                // A flag with a secret name may take no value: `-genkey -keypass X`.
                 if self.expects == Expects::Nothing && names::is_secret_flag(part, &self.program) {
                     self.expects = Expects::Secret;
                 }
@@ -174,7 +174,7 @@ impl Line {
                     && !part.starts_with('-')
                 {
                     let text = self.assignment(name, value);
-                    // Some flags take several: `--parameter-overrides A=X B=Y`.
+                    // Some flags take several values: `--parameter-overrides A=X B=Y`.
                     if self.expects == Expects::Nothing {
                         self.expects = Expects::Assignment;
                     }
@@ -208,7 +208,7 @@ impl Line {
         text
     }
 
-    /// A part that nothing before it makes a secret.
+    /// Masks a part that no earlier part marks as a secret.
     fn known(&mut self, part: &str) -> String {
         if self.program.takes_secrets(self.feeds_stdin) && !self.begins && !is_operator(part) {
             return MASK.to_owned();
@@ -245,14 +245,14 @@ impl Line {
         text
     }
 
-    /// A flag that takes a secret, by itself or in its next word.
+    /// Masks a flag that takes a secret, in the same word or in the next.
     fn flag(&mut self, part: &str) -> Option<String> {
         let part = part.trim_start_matches(['\'', '"']);
         if !part.starts_with('-') {
             return None;
         }
         if let Some(text) = self.attached(part) {
-            // The whole word may as well be a flag (`-privatekey`), and its secret the next word.
+            // The whole word may also be a flag (`-privatekey`), with its secret in the next word.
             let both = self.expects == Expects::Nothing && !self.program.attaches_passwords();
             if both && names::is_secret_flag(part, &self.program) {
                 self.expects = Expects::Secret;
@@ -331,7 +331,7 @@ impl Line {
         }
     }
 
-    /// `name=value` or `Name:value`, of which a client of HTTP makes a request.
+    /// Masks `name=value` or `Name:value`, from which an HTTP client builds a request.
     fn item(&mut self, part: &str) -> Option<String> {
         if !self.program.takes_items() || part.contains("://") {
             return None;
@@ -350,7 +350,7 @@ impl Line {
         Some(format!("{name}{MASK}"))
     }
 
-    /// `NAME=VALUE` where a variable is set: in front of a command, or behind `export`.
+    /// Masks `NAME=VALUE` where a variable is set: before a command, or after `export`.
     fn variable(&mut self, part: &str) -> Option<String> {
         if !self.begins && !self.program.sets_variables() {
             return None;
@@ -375,7 +375,7 @@ impl Line {
         format!("{name}={MASK}")
     }
 
-    /// Code that begins here: only the hosts of its URLs stay.
+    /// Masks code that begins in this part: only the hosts of its URLs remain.
     fn code(&mut self, part: &str) -> String {
         let quote = part
             .chars()
@@ -391,13 +391,13 @@ impl Line {
         shapes::hosts(part)
     }
 
-    /// A value that begins here is a secret.
+    /// Masks a value that begins in this part.
     fn secret(&mut self, value: &str) -> String {
         self.goes_on(value);
         MASK.to_owned()
     }
 
-    /// Notes whether a secret that begins with `value` goes on in the next part.
+    /// Sets whether a secret that begins with `value` continues in the next part.
     fn goes_on(&mut self, value: &str) {
         let opens = value.starts_with(['\'', '"', '`', '{', '[', '('])
             || value.starts_with("$(")
@@ -410,7 +410,7 @@ impl Line {
         }
     }
 
-    /// A header field: its value is a secret, unless its name is one that never has any.
+    /// Masks the value of a header field, unless its name is one that never has a secret.
     fn header(&mut self, part: &str) -> String {
         let bare = part.trim_start_matches(['\'', '"']);
         let name = bare.split_once(':').map(|(name, _)| name);
@@ -422,7 +422,7 @@ impl Line {
                 }
                 format!("{name}:{MASK}")
             }
-            // A file, or the first half of a field that is not split where others are.
+            // A file, or the first half of a field that is split at another place.
             None if bare.starts_with('@') => part.to_owned(),
             None => {
                 if !closes(part) {
@@ -437,7 +437,7 @@ impl Line {
         value.contains([':', '%', ',']) || self.program.is_http_client()
     }
 
-    /// Notes which program the next parts are for.
+    /// Sets the program of the next parts.
     fn program_of(&mut self, part: &str) {
         if is_operator(part) {
             self.begin();
@@ -455,7 +455,7 @@ impl Line {
         }
     }
 
-    /// A command begins with the next part.
+    /// The next part begins a command.
     fn begin(&mut self) {
         self.begins = true;
         self.program = Program::default();

@@ -1,4 +1,4 @@
-//! The life of a session token, and everything that is not one.
+//! Tests of session tokens, valid and invalid.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn claims(tokens: &Tokens) -> Claims {
     tokens.blank("0195f3c2-7e1a-7bbb-8ccc-0123456789ab", at(0), HOUR)
 }
 
-/// A token with any header and claims, signed with a key of ours.
+/// A token with any header and claims, signed with a test key.
 fn forged(header: &serde_json::Value, claims: &Claims, key: &Signer) -> String {
     let encode = |json: Vec<u8>| URL_SAFE_NO_PAD.encode(json);
     let head = encode(serde_json::to_vec(header).unwrap());

@@ -1,8 +1,8 @@
-//! Where a command's words are secrets by their place: behind a subcommand that takes one.
+//! Secrets by position: words after a subcommand that takes a secret.
 
 use super::shapes;
 
-/// Subcommands all of whose words may be secrets.
+/// Subcommands whose words may all be secrets.
 const TAKE_SECRETS: &[&str] = &[
     "add-authtoken",
     "auth",
@@ -17,7 +17,7 @@ const TAKE_SECRETS: &[&str] = &[
     "unlock",
     "unwrap",
 ];
-/// Subcommands behind which a name may stand, and then secrets.
+/// Subcommands with an optional name, followed by secrets.
 const TAKE_SETTINGS: &[&str] = &[
     "config",
     "patch",
@@ -28,7 +28,7 @@ const TAKE_SETTINGS: &[&str] = &[
     "alias",
     "write",
 ];
-/// Groups behind which any `add`, `create`, `new` or `update` takes a secret.
+/// Groups whose subcommands `add`, `create`, `new` or `update` take a secret.
 const GROUPS: &[&str] = &[
     "credential",
     "credentials",
@@ -50,7 +50,7 @@ const GROUPS: &[&str] = &[
 const ADDERS: &[&str] = &[
     "add", "create", "edit", "install", "new", "revoke", "update",
 ];
-/// Subcommands behind which nothing is a secret.
+/// Subcommands without secrets.
 const READERS: &[&str] = &[
     "delete",
     "get",
@@ -63,7 +63,7 @@ const READERS: &[&str] = &[
     "use-context",
     "view",
 ];
-/// Words behind a subcommand that are subcommands themselves.
+/// Words after a subcommand that are subcommands themselves.
 const SUBCOMMANDS: &[&str] = &[
     "activate-service-account",
     "add",
@@ -103,20 +103,20 @@ const SUBCOMMANDS: &[&str] = &[
 const REGISTRY_CLIENTS: &[&str] = &[
     "argocd", "buildah", "crane", "docker", "helm", "nerdctl", "oc", "oras", "podman", "skopeo",
 ];
-/// Programs whose words are files, text or patterns, and no subcommands.
+/// Programs whose words are files, text or patterns, not subcommands.
 const WITHOUT_SUBCOMMANDS: &[&str] = &[
     "bash", "cat", "cd", "chmod", "chown", "cp", "curl", "echo", "egrep", "fgrep", "find", "grep",
     "head", "less", "ls", "make", "mkdir", "mv", "node", "printf", "python", "python3", "rg", "rm",
     "rmdir", "sh", "stat", "tail", "tar", "touch", "tree", "vi", "vim", "wc", "wget", "which",
 ];
-/// Words of a command among which a subcommand is looked for.
+/// Words of a command that are searched for a subcommand.
 const MAX_DEPTH: usize = 4;
 
-/// Which words of a command are secrets by their place.
+/// Finds the words of a command that are secrets by their position.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places {
     program: String,
-    /// Words so far that are no flags.
+    /// The number of words so far that are not flags.
     words: usize,
     in_group: bool,
     next: Next,
@@ -126,13 +126,13 @@ pub(super) struct Places {
 enum Next {
     #[default]
     Plain,
-    /// A name, then secrets.
+    /// A name, followed by secrets.
     Name,
     Secrets,
 }
 
 impl Places {
-    /// The places of a program's words.
+    /// Starts at the first word of a program.
     pub(super) fn of(program: &str) -> Self {
         let program = program.to_owned();
         Self {
@@ -141,7 +141,7 @@ impl Places {
         }
     }
 
-    /// Takes a word that is no flag. Returns whether it is a secret.
+    /// Takes the next word that is not a flag. Returns whether it is a secret.
     pub(super) fn is_secret(&mut self, word: &str) -> bool {
         let word = word.trim_matches(['\'', '"', ';', ')']);
         if WITHOUT_SUBCOMMANDS.contains(&self.program.as_str()) || word.is_empty() {
@@ -166,7 +166,7 @@ impl Places {
         }
     }
 
-    /// Notes what a subcommand takes. Returns whether the word is one that takes something.
+    /// Sets what a subcommand expects. Returns whether the word is such a subcommand.
     fn begins(&mut self, verb: &str) -> bool {
         let in_group = self.in_group;
         self.in_group |= GROUPS.contains(&verb) || verb == "config";

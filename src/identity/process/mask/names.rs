@@ -2,10 +2,10 @@
 
 use super::programs::Program;
 
-/// What the value of a flag is.
+/// The kind of a flag's value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Named {
-    /// Nothing secret.
+    /// No secret.
     Nothing,
     /// A secret.
     Secret,
@@ -13,21 +13,21 @@ pub(super) enum Named {
     Pair,
     /// A header field.
     Header,
-    /// What a request sends: a body, a form, a cookie.
+    /// The content of a request: a body, a form, a cookie.
     Body,
     /// `NAME=secret`.
     Assignment,
-    /// A name, and a secret in the word behind it.
+    /// A name, with a secret in the next word.
     Name,
     /// Code.
     Code,
-    /// Code, if it is more than one word.
+    /// Code, if it has more than one word.
     Words,
-    /// A script of a shell.
+    /// A shell script.
     Script,
 }
 
-/// A name that contains one of these, with any separator between its words, holds a secret.
+/// A name that contains one of these, with any separator between its words, marks a secret.
 const INSIDE: &[&str] = &[
     "accountkey",
     "apikey",
@@ -46,7 +46,7 @@ const INSIDE: &[&str] = &[
     "token",
     "webhook",
 ];
-/// A name that has one of these as a word of its own has a secret.
+/// A name with one of these as a separate word marks a secret.
 const WORDS: &[&str] = &[
     "auth",
     "cred",
@@ -66,13 +66,13 @@ const WORDS: &[&str] = &[
     "signature",
     "totp",
 ];
-/// Names that end like this have a place, or say where a secret comes from.
+/// Names with this ending have a path, or the source of a secret, as their value.
 const PLACES: &[&str] = &[
     "file", "path", "stdin", "prompt", "dir", "fd", "env", "type",
 ];
-/// Names with a secret's word that have none.
+/// Names that look secret and are not.
 const PLAIN: &[&str] = &["PWD", "OLDPWD", "SSH_AUTH_SOCK"];
-/// Header fields that have no secret.
+/// Header fields without secrets.
 const PLAIN_HEADERS: &[&str] = &[
     "accept",
     "accept-encoding",
@@ -92,7 +92,7 @@ const PLAIN_HEADERS: &[&str] = &[
 ];
 /// Long flags whose value is `user:secret`.
 const PAIRS: &[&str] = &["--user", "--proxy-user", "--auth", "--ftp-user", "--login"];
-/// Long flags whose value is sent.
+/// Long flags whose value is sent in a request.
 const BODIES: &[&str] = &[
     "--body",
     "--body-data",
@@ -127,7 +127,7 @@ const ASSIGNMENTS: &[&str] = &[
     "--var",
     "-var",
 ];
-/// Long flags with code.
+/// Long flags whose value is code.
 const CODE: &[&str] = &[
     "--command",
     "--eval",
@@ -136,7 +136,7 @@ const CODE: &[&str] = &[
     "--print",
     "--query",
 ];
-/// Variables that have no secret.
+/// Variables without secrets.
 const PLAIN_VARIABLES: &[&str] = &[
     "CI",
     "DEBIAN_FRONTEND",
@@ -153,10 +153,10 @@ const PLAIN_VARIABLES: &[&str] = &[
     "TERM",
     "TZ",
 ];
-/// Words that stand before a secret without being a flag.
+/// Words that precede a secret without being a flag.
 const ANNOUNCING: &[&str] = &["bearer", "basic", "password", "passphrase", "psk"];
 
-/// Whether the value of something with this name is a secret.
+/// Whether the value of an item with this name is a secret.
 pub(super) fn is_secret(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     if PLAIN.contains(&name) {
@@ -193,7 +193,7 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// What the value of a flag is, where `program` takes it.
+/// The kind of a flag's value, for `program`.
 pub(super) fn flag(flag: &str, program: &Program) -> Named {
     let flag = flag.trim_end_matches(['\'', '"']);
     if let Some(named) = program.flag(flag) {
@@ -222,7 +222,7 @@ pub(super) fn flag(flag: &str, program: &Program) -> Named {
     }
 }
 
-/// Whether a word is a flag in letters, like `-keypass`, and has a secret's name.
+/// Whether a word is a flag of letters, like `-keypass`, with a secret name.
 pub(super) fn is_secret_flag(part: &str, program: &Program) -> bool {
     let letters = part.strip_prefix('-').unwrap_or_default();
     letters.len() > 2
@@ -232,19 +232,19 @@ pub(super) fn is_secret_flag(part: &str, program: &Program) -> bool {
         && flag(part, program) == Named::Secret
 }
 
-/// Whether a name can be a variable's.
+/// Whether a name has the form of a variable's.
 pub(super) fn is_variable(name: &str) -> bool {
     let inside = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     !name.is_empty() && name.bytes().all(inside)
 }
 
-/// Whether a variable has no secret.
+/// Whether a variable is known to have no secret.
 pub(super) fn is_plain_variable(name: &str) -> bool {
     PLAIN_VARIABLES.contains(&name)
 }
 
-/// `NAME=SECRET`, `name: SECRET`, `{"name":"SECRET"`, wherever it stands in a part: what is kept
-/// of it, and the secret.
+/// Finds `NAME=SECRET`, `name: SECRET`, `{"name":"SECRET"` anywhere in a part. Returns the text to
+/// keep, and the secret.
 pub(super) fn assigned(part: &str) -> Option<(&str, &str)> {
     let separators = part.match_indices(['=', ':']);
     for (at, separator) in separators {
@@ -255,7 +255,7 @@ pub(super) fn assigned(part: &str) -> Option<(&str, &str)> {
             .rfind(|letter: char| !(letter.is_ascii_alphanumeric() || "_-.".contains(letter)))
             .map_or(0, |at| at + 1);
         let name = name.get(from..).unwrap_or_default();
-        // Nothing behind `=` is an empty value; behind `:` the value is the next part.
+        // Nothing after `=` is an empty value; after `:` the value is the next part.
         let has_value = !after.is_empty() || separator == ":" && !before.ends_with(':');
         let short = separator == ":" && before.ends_with("/p");
         if has_value && (short || is_secret(name)) {
@@ -265,8 +265,8 @@ pub(super) fn assigned(part: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// Whether a word that is no flag says that a secret follows: `Bearer X`, `password X`, a key of
-/// settings (`aws_secret_access_key X`), SQL's `identified by X`.
+/// Whether a word that is not a flag precedes a secret: `Bearer X`, `password X`, a key of settings
+/// (`aws_secret_access_key X`), SQL's `identified by X`.
 pub(super) fn announces(part: &str, before: &str) -> bool {
     let bare = part.trim_matches(['\'', '"', ':']);
     let lower = bare.to_ascii_lowercase();

@@ -1,13 +1,13 @@
-//! What a part of a command is by itself: a flag, an operator, the end of a quote.
+//! The form of a part of a command: a flag, an operator, the end of a quote.
 
 use super::Expects;
 
-/// Whether a part is a flag of one letter or a long one.
+/// Whether a part is a one-letter flag or a long flag.
 pub(super) fn is_flag(part: &str) -> bool {
     part.len() > 2 && part.starts_with("--") || part.len() == 2 && part.starts_with('-')
 }
 
-/// Whether a part stands between the commands of a script.
+/// Whether a part separates the commands of a script.
 pub(super) fn is_operator(part: &str) -> bool {
     matches!(
         part,
@@ -21,14 +21,14 @@ pub(super) fn ends_with_quote(part: &str, quote: char) -> bool {
     part.ends_with(quote) && !part.ends_with(&format!("\\{quote}"))
 }
 
-/// Whether a part ends what a quote or a bracket began.
+/// Whether a part closes a quote or a bracket.
 pub(super) fn closes(part: &str) -> bool {
     part.trim_end_matches([';', ',', '}', ']', '|', '&'])
         .ends_with(['\'', '"', ')', '`'])
         || part.ends_with(['}', ']'])
 }
 
-/// Input that is written into the command: `<<END` up to END, `<<<WORD`.
+/// Input within the command: `<<END` up to END, `<<<WORD`.
 pub(super) fn heredoc(part: &str) -> Option<Expects> {
     let (_, after) = part.split_once("<<")?;
     if let Some(word) = after.strip_prefix('<') {

@@ -1,19 +1,19 @@
-//! Where programs take secrets that have no name.
+//! Positions at which programs take unnamed secrets.
 
 use super::names::Named;
 
-/// The program that parts of a command are for.
+/// The program of a part of a command.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Program(String);
 
-/// Programs whose `-p` and `-P` are no password.
+/// Programs whose `-p` and `-P` take no password.
 const OTHER_P: &[&str] = &[
     "bash", "cargo", "claude", "cp", "git", "grep", "install", "jest", "kill", "less", "make",
     "ls", "mkdir", "mypy", "node", "nc", "npm", "npx", "patch", "perl", "ping", "ps", "pytest",
     "python", "python3", "read", "rm", "rmdir", "rsync", "scp", "sftp", "sh", "ssh", "strace",
     "tar", "test", "touch", "tsc", "xargs",
 ];
-/// Programs all of whose words may be secrets.
+/// Programs whose words may all be secrets.
 const SECRETS_ONLY: &[&str] = &[
     "chpasswd",
     "expect",
@@ -22,21 +22,21 @@ const SECRETS_ONLY: &[&str] = &[
     "sqlplus",
     "wpa_passphrase",
 ];
-/// Programs that write their words to another one's input.
+/// Programs that write their words to the input of another program.
 const WRITERS: &[&str] = &["echo", "printf"];
-/// Programs whose `-u` and `-d` are a request's.
+/// Programs whose `-u` and `-d` belong to a request.
 const HTTP_CLIENTS: &[&str] = &["curl", "http", "https", "httpie", "wget", "xh", "xhs"];
-/// Programs that run another one.
+/// Programs that run another program.
 const WRAPPERS: &[&str] = &[
     "command", "doas", "env", "eval", "exec", "nice", "nohup", "sudo", "time", "timeout",
 ];
 
-/// Programs whose script is a shell's.
+/// Programs whose script is a shell script.
 const SHELLS: &[&str] = &[
     "", "ash", "bash", "busybox", "dash", "fish", "flock", "ksh", "runuser", "script", "sh", "su",
     "zsh",
 ];
-/// Languages and clients whose `-c` or `-e` has code.
+/// Languages and clients whose `-c` or `-e` takes code.
 const INTERPRETERS: &[&str] = &[
     "bun",
     "deno",
@@ -70,7 +70,7 @@ const CONTAINERS: &[&str] = &[
     "nerdctl",
     "podman",
 ];
-/// Programs that set variables by their words.
+/// Programs whose words set variables.
 const SETTERS: &[&str] = &[
     "declare", "env", "export", "local", "readonly", "set", "setenv", "typeset",
 ];
@@ -90,12 +90,12 @@ const ATTACHING: &[&str] = &[
     "unrar",
     "zip",
 ];
-/// Programs that run another one, which may take secrets.
+/// Programs that run another program, which may take secrets.
 const RUNNERS: &[&str] = &[
     "chroot", "docker", "kubectl", "npx", "nsenter", "oc", "parallel", "podman", "poetry",
     "screen", "ssh", "sshpass", "strace", "tmux", "unshare", "uv", "watch", "xargs",
 ];
-/// Programs that may take secrets, as runners name them.
+/// Programs that may take secrets, by the names that runners use.
 const CLIENTS: &[&str] = &[
     "7z",
     "bash",
@@ -128,7 +128,7 @@ const CLIENTS: &[&str] = &[
     "wget",
     "xh",
 ];
-/// Programs whose `-t` is a token.
+/// Programs whose `-t` takes a token.
 const TOKEN_T: &[&str] = &[
     "codecov", "doctl", "fly", "flyctl", "gh", "glab", "heroku", "influx", "netlify", "railway",
     "snyk", "surge", "vercel",
@@ -139,12 +139,12 @@ impl Program {
         &self.0
     }
 
-    /// Whether what stands behind its `-c` is a script of commands.
+    /// Whether the value of its `-c` is a shell script.
     pub(super) fn is_shell(&self) -> bool {
         self.is(SHELLS)
     }
 
-    /// Whether a word of it with blanks is a script of commands.
+    /// Whether one of its words with blanks is a shell script.
     pub(super) fn runs_words(&self) -> bool {
         self.is(&["parallel", "ssh", "tmux", "watch"])
     }
@@ -161,12 +161,12 @@ impl Program {
         self.is(SETTERS)
     }
 
-    /// Whether a value that is written into a word with a flag is a password.
+    /// Whether a value in the same word as a flag is a password.
     pub(super) fn attaches_passwords(&self) -> bool {
         self.is(ATTACHING)
     }
 
-    /// Whether a word of it is code: `s/TEXT/SECRET/` of `sed`.
+    /// Whether a word is code: `s/TEXT/SECRET/` of `sed`.
     pub(super) fn is_code(&self, word: &str) -> bool {
         let word = word.trim_start_matches(['\'', '"']);
         let mut letters = word.chars();
@@ -182,14 +182,14 @@ impl Program {
         self.is(&["http", "https", "httpie", "xh", "xhs"])
     }
 
-    /// Whether code may be written into the word of its flag.
+    /// Whether code may be in the same word as its flag.
     pub(super) fn attaches_code(&self) -> bool {
         self.is(&[
             "perl", "php", "psql", "python", "python2", "python3", "ruby", "sed", "mysql",
         ])
     }
 
-    /// The program of a word in the place of a command.
+    /// The program named by the first word of a command.
     pub(super) fn named(word: &str) -> Self {
         let word = word.trim_start_matches(['\'', '"', '(', '{', '$', '`']);
         let name = word.rsplit('/').next().unwrap_or(word);
@@ -200,13 +200,13 @@ impl Program {
         names.contains(&self.0.as_str())
     }
 
-    /// Whether every word of it may be a secret: it takes nothing else, or writes to a program that
-    /// reads one.
+    /// Whether all of its words may be secrets: it takes nothing else, or writes to a program that
+    /// reads a secret.
     pub(super) fn takes_secrets(&self, feeds_stdin: bool) -> bool {
         self.is(SECRETS_ONLY) || feeds_stdin && self.is(WRITERS)
     }
 
-    /// Whether it is a client of HTTP.
+    /// Whether it is an HTTP client.
     pub(super) fn is_http_client(&self) -> bool {
         self.is(HTTP_CLIENTS)
     }
@@ -216,7 +216,7 @@ impl Program {
         !self.is(OTHER_P) && !self.is_http_client()
     }
 
-    /// What the value of a flag is that only this program has, or that it has for something else.
+    /// The kind of a flag's value, for a flag with a special meaning in this program.
     pub(super) fn flag(&self, flag: &str) -> Option<Named> {
         let starts = |prefix: &str| self.0.starts_with(prefix);
         Some(match flag {
@@ -255,7 +255,7 @@ impl Program {
     }
 }
 
-/// A short flag and the value that is written into the same word.
+/// A short flag and its value in the same word.
 pub(super) fn attached<'p>(part: &'p str, program: &Program) -> Option<(&'p str, &'p str)> {
     let long = part.starts_with("-hp") && program.flag("-hp").is_some();
     let length = if long { 3 } else { 2 };
@@ -275,14 +275,14 @@ pub(super) fn reads_secret(word: &str) -> bool {
         || word == "-S"
 }
 
-/// Whether the word behind this one is a script.
+/// Whether the next word is a script.
 pub(super) fn takes_script(word: &str) -> bool {
     let flags = word.strip_prefix('-').unwrap_or_default();
     let short = flags.len() <= 4 && flags.bytes().all(|byte| byte.is_ascii_alphabetic());
     short && flags.ends_with('c') || word == "eval"
 }
 
-/// Whether a word only runs the program behind it, or is the time that `timeout` gives it.
+/// Whether a word only runs the program after it, or is the duration for `timeout`.
 pub(super) fn is_wrapper(word: &str) -> bool {
     let number = word.trim_end_matches(['s', 'm', 'h', 'd']);
     let is_time = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());

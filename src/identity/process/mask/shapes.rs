@@ -1,8 +1,8 @@
-//! Secrets by their own form: tokens of well-known issuers, URLs, random text.
+//! Secrets by their form: tokens of well-known issuers, URLs, random text.
 
 use super::MASK;
 
-/// How tokens of well-known issuers begin.
+/// The prefixes of tokens of well-known issuers.
 const PREFIXES: &[&str] = &[
     "A3T",
     "ABIA",
@@ -103,16 +103,16 @@ const PREFIXES: &[&str] = &[
     "xoxs-",
     "ya29.",
 ];
-/// Characters of a token behind its prefix.
+/// The minimum length of a token after its prefix.
 const MIN_TOKEN: usize = 8;
-/// Characters of random letters and digits.
+/// The minimum length of random letters and digits.
 const MIN_RANDOM: usize = 16;
-/// Characters of random text with letters of both cases.
+/// The minimum length of random text with letters of both cases.
 const MIN_MIXED: usize = 20;
-/// Characters of Base64 that has a slash in it, which would be a path otherwise.
+/// The minimum length of Base64 with a slash, which could otherwise be a path.
 const MIN_BASE64: usize = 32;
 
-/// A part with every URL's user, query and fragment masked, and every token and random text.
+/// Masks the user, query and fragment of every URL, and every token and random text, in a part.
 pub(super) fn masked(part: &str) -> String {
     if is_base64(part) {
         return MASK.to_owned();
@@ -133,7 +133,7 @@ pub(super) fn masked(part: &str) -> String {
     text + &pieces(rest)
 }
 
-/// Nothing of a text but the hosts of its URLs.
+/// Returns only the hosts of the URLs in a text.
 pub(super) fn hosts(text: &str) -> String {
     let mut hosts = String::new();
     for (at, separator) in text.match_indices("://") {
@@ -154,7 +154,7 @@ pub(super) fn hosts(text: &str) -> String {
     hosts
 }
 
-/// A URL behind its scheme: host, port and the path's plain segments.
+/// The part of a URL after its scheme: host, port and the harmless segments of the path.
 fn located(url: &str) -> String {
     let (url, tail) = match url.find(['?', '#']) {
         Some(at) => (
@@ -188,7 +188,7 @@ fn located(url: &str) -> String {
     text
 }
 
-/// Text with every piece masked that is a token or random.
+/// Masks every piece of a text that is a token or random.
 fn pieces(text: &str) -> String {
     let mut masked = String::new();
     for piece in text.split_inclusive(|letter: char| !is_word(letter) && letter != '.') {
@@ -207,7 +207,7 @@ fn is_word(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-')
 }
 
-/// Whether a token of a well-known issuer begins here, or behind a `-` or `_`.
+/// Whether a piece is a token of a well-known issuer, or contains one after `-` or `_`.
 fn is_token(piece: &str) -> bool {
     PREFIXES.iter().any(|prefix| {
         piece.match_indices(prefix).any(|(at, _)| {
@@ -222,13 +222,13 @@ fn is_token(piece: &str) -> bool {
     })
 }
 
-/// Whether text is words of small letters: `sk-learn-extra`, `key-value-store`.
+/// Whether a text consists of lower-case words: `sk-learn-extra`, `key-value-store`.
 fn is_plain(text: &str) -> bool {
     text.bytes()
         .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
-/// Whether text is random letters and digits.
+/// Whether a piece consists of random letters and digits.
 fn is_random(piece: &str) -> bool {
     let has = |test: fn(&u8) -> bool| piece.as_bytes().iter().any(test);
     let (lower, upper, digit) = (
@@ -246,7 +246,7 @@ fn is_random(piece: &str) -> bool {
         || is_uuid(piece)
 }
 
-/// How often the case changes.
+/// The number of changes between upper and lower case.
 fn flips(text: &str) -> usize {
     let bytes = text.as_bytes().windows(2);
     bytes
@@ -259,7 +259,7 @@ fn is_uuid(piece: &str) -> bool {
     piece.len() == 36 && piece.bytes().all(hex) && piece.matches('-').count() == 4
 }
 
-/// Whether all of a part is Base64 with a slash or a plus in it.
+/// Whether a whole part is Base64 with a slash or a plus.
 fn is_base64(part: &str) -> bool {
     let part = part.trim_matches(['\'', '"']);
     let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);

@@ -1,6 +1,6 @@
 use super::*;
 
-/// In each of these, `hush` stands in or is part of a secret.
+/// In each of these commands, `hush` is a secret or part of one.
 const LEAKS: &[&[&str]] = &[
     // Names of flags.
     &["login", "--password", "hush"],
@@ -71,7 +71,7 @@ const LEAKS: &[&[&str]] = &[
     &["openssl", "pkcs12", "-passout", "pass:hush"],
     &["useradd", "-p", "hush", "ana"],
     &["xfreerdp", "/u:ana", "/p:hush", "/v:a.example"],
-    // A password that has a secret's word in it, in the word of its flag.
+    // A password that contains a secret name, in the same word as its flag.
     &["mysql", "-u", "root", concat!("-phush", "Passw0rd1"), "db"],
     &[
         "sshpass",
@@ -281,7 +281,7 @@ const LEAKS: &[&[&str]] = &[
         "-e",
         "create user a identified by 'hush' password 'hush'",
     ],
-    // Tokens of well-known issuers, put together here.
+    // Tokens of well-known issuers, assembled here.
     &["echo", concat!("sk", "-hush-0123456789")],
     &["echo", concat!("sk", "-ant-api03-hush0123456789")],
     &["echo", concat!("gh", "p_hush0123456789")],
@@ -303,7 +303,7 @@ const LEAKS: &[&[&str]] = &[
     &["echo", "AbChushDeFgHiJk1LmNoPq"],
 ];
 
-/// Nothing in these is a secret.
+/// Commands without secrets.
 const PLAIN: &[&[&str]] = &[
     &[
         "curl",
@@ -379,7 +379,7 @@ fn no_secret_of_a_command_line_is_written() {
 
 #[test]
 fn no_secret_of_a_script_is_written() {
-    // The same commands as they are written for a shell.
+    // The same commands, quoted for a shell.
     let quoted = |words: &&[&str]| {
         let words = words.iter().map(|word| {
             if word.contains([' ', '\n', '&', ';', '{']) {
