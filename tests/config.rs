@@ -340,6 +340,7 @@ fn the_reference_shows_every_key_of_every_section() {
                 name if name.starts_with("group.") => "[group.NAME]".to_owned(),
                 name if name.starts_with("upstream.") => "[upstream.NAME]".to_owned(),
                 name if name.starts_with("mcp.") => "[mcp.NAME]".to_owned(),
+                name if name.starts_with("collector.") => "[collector.NAME]".to_owned(),
                 _ => line.to_owned(),
             };
         } else if let Some((key, _)) = line.split_once(" = ")

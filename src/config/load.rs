@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::clock::Clock;
 use crate::diag::{Diagnostic, Place, Severity, Source};
+use crate::policy::source::{self, Placed};
 
 use super::files::{Files, Reading, read_text};
 use super::names::Names;
@@ -16,7 +18,7 @@ use super::written::{Written, includes_of, keys_by_section};
 use super::{Config, Dial, Identity, Inspect, Limits, Listen, Workspaces};
 use super::{
     dial, identity, inspect, issuer, ledger, limits, listen, parent, record, refusal, session,
-    upstream, workspace,
+    shorthand, upstream, workspace,
 };
 
 /// Of a file with more mistakes of syntax, the first ones are shown.
@@ -58,6 +60,7 @@ pub fn load_policy(path: &Path) -> (Option<LoadedPolicy>, Vec<Diagnostic>) {
     let mut policy = written.policy;
     policy.inspect = written.inspect.as_ref().map(inspect::policy);
     policy.upstreams = upstream::destinations(&written.upstreams);
+    add_shorthand(&mut policy, &written.collectors, &mut findings);
     secrets.blot(&mut findings);
     let mut files = files.finish();
     let loaded = LoadedPolicy {
@@ -73,7 +76,7 @@ pub fn load_policy(path: &Path) -> (Option<LoadedPolicy>, Vec<Diagnostic>) {
 #[derive(Debug)]
 pub struct LoadedPolicy {
     /// The sections.
-    pub policy: crate::policy::source::Policy,
+    pub policy: source::Policy,
     /// SHA-256 over the files, in hex.
     pub digest: Arc<str>,
     /// The texts that were read.
@@ -124,7 +127,7 @@ pub fn embedded_with(state_folder: PathBuf) -> Config {
         ledger: None,
         max_exception: ledger::DEFAULT_MAX_EXCEPTION,
         contact: None,
-        policy: crate::policy::source::Policy::default(),
+        policy: source::Policy::default(),
     }
 }
 
@@ -146,6 +149,18 @@ fn load_source(first: &Arc<Source>, path: Option<PathBuf>) -> (Option<Config>, V
 }
 
 /// Reads a file and what it includes.
+/// Adds the rules that are written in one line.
+fn add_shorthand(
+    policy: &mut source::Policy,
+    collectors: &[(Spanned<String>, Placed<shorthand::Collector>)],
+    findings: &mut Vec<Diagnostic>,
+) {
+    let of_servers = shorthand::of_servers(&policy.mcp);
+    let of_collectors = shorthand::of_collectors(collectors, findings);
+    policy.rules.extend(of_servers);
+    policy.rules.extend(of_collectors);
+}
+
 fn read_all(first: &Arc<Source>, findings: &mut Vec<Diagnostic>) -> (Written, Reading) {
     let mut written = Written::default();
     let mut reading = Reading::begin(first.clone());
@@ -236,6 +251,7 @@ fn check(
     let mut policy = written.policy;
     inspect::demand_credential_key(written.inspect.as_ref(), &policy.rules, findings);
     policy.inspect = written.inspect.as_ref().map(inspect::policy);
+    add_shorthand(&mut policy, &written.collectors, findings);
     policy.upstreams = upstream::destinations(&written.upstreams);
     let folder = super::folder_of(first);
     let record = record::record(written.record.as_ref(), folder, findings);

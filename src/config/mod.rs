@@ -23,6 +23,7 @@ mod record;
 mod refusal;
 mod section;
 mod session;
+mod shorthand;
 mod strict_modes;
 mod tls;
 mod upstream;

@@ -7,9 +7,10 @@ use toml::{Table, Value};
 use crate::diag::Source;
 
 /// The sections that are policy as a whole.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "always",
     "catalogue",
+    "collector",
     "destination",
     "exception",
     "group",

@@ -14,13 +14,14 @@ use super::blot::Secrets;
 use super::section::{Value, keys_of, unknown_key};
 use super::{
     admin_tls, dial, identity, inspect, issuer, ledger, limits, listen, old_spelling, parent,
-    record, refusal, session, tls, upstream, workspace,
+    record, refusal, session, shorthand, tls, upstream, workspace,
 };
 
 /// What may stand at the top of a file.
-const SECTIONS: [&str; 26] = [
+const SECTIONS: [&str; 27] = [
     "always",
     "catalogue",
+    "collector",
     "destination",
     "dial",
     "exception",
@@ -50,6 +51,7 @@ const SECTIONS: [&str; 26] = [
 /// The sections of all files.
 #[derive(Debug, Default)]
 pub(super) struct Written {
+    pub(super) collectors: Vec<(Spanned<String>, Placed<shorthand::Collector>)>,
     pub(super) dial: Option<Placed<dial::Section>>,
     pub(super) exceptions: Option<Placed<ledger::ExceptionsSection>>,
     pub(super) ledger: Option<Placed<ledger::Section>>,
@@ -97,6 +99,10 @@ impl Written {
             match key.get_ref().as_ref() {
                 "always" => many(&mut policy.always, of("[[always]]"), findings),
                 "catalogue" => once(&mut policy.catalogue, of("[catalogue]"), findings),
+                "collector" => {
+                    let value = of("[collector.NAME]");
+                    named(&mut self.collectors, "collector", value, findings);
+                }
                 "destination" => {
                     many(&mut policy.destinations, of("[[destination]]"), findings);
                 }
@@ -476,6 +482,7 @@ pub(super) fn keys_by_section() -> Vec<(&'static str, &'static [&'static str])> 
         ("unless", keys_of::<source::Unless>()),
         ("grant", keys_of::<source::Grant>()),
         ("[mcp.NAME]", keys_of::<source::Mcp>()),
+        ("[collector.NAME]", keys_of::<shorthand::Collector>()),
         ("[[trial]]", keys_of::<source::Trial>()),
         ("[[never]]", keys_of::<source::Invariant>()),
         ("[[always]]", keys_of::<source::Invariant>()),

@@ -92,6 +92,13 @@ impl Family {
         self.search(find).await.unwrap_or((Kin::Unknown, None))
     }
 
+    /// TCP ports at which the network of the command listens. Reads `/proc`, on a thread for that.
+    pub async fn listening(self: &Arc<Self>) -> Vec<u16> {
+        let family = self.clone();
+        self.search(move || table::listening(&family.network()))
+            .await
+    }
+
     /// On a thread for that; the default where nothing can be found.
     async fn search<T: Default + Send + 'static>(
         &self,

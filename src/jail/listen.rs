@@ -11,6 +11,11 @@ use super::wire::{MOST, Orders};
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
+/// Sockets of the gate itself: the proxy's, and two of DNS.
+pub(super) const LISTENERS: usize = 3;
+/// Descriptors that [`super::refused`] adds.
+const REFUSED: usize = 2;
+
 /// The proxy's, DNS over UDP and TCP, the local ones, and one for each port that is captured.
 pub(super) fn listen(orders: &Orders, ipv6: bool) -> io::Result<Vec<OwnedFd>> {
     let inside = IpAddr::from(Ipv4Addr::LOCALHOST);
@@ -32,7 +37,7 @@ pub(super) fn listen(orders: &Orders, ipv6: bool) -> io::Result<Vec<OwnedFd>> {
     ports.dedup();
     ports.retain(|port| ![0, 53, orders.proxy_port].contains(port));
     ports.retain(|port| !orders.local.contains(port));
-    if ports.len() + sockets.len() > MOST {
+    if ports.len() + sockets.len() + REFUSED > MOST {
         return Err(io::Error::other("too many ports are captured"));
     }
     for port in ports {

@@ -29,6 +29,7 @@ mod environment;
 mod landlock;
 mod listen;
 mod promise;
+mod refused;
 mod routes;
 mod sealed;
 mod system_calls;
@@ -56,6 +57,7 @@ use wire::{Message, Orders, Walls};
 
 pub use enter::enter;
 pub use promise::{Missing, Promise};
+pub use refused::{PACKET_SIZE, RefusedConnection};
 pub use view::{Share, planted};
 pub use watch::{Fallen, WallState, Watch};
 
@@ -257,6 +259,9 @@ pub struct Sockets {
     pub dns: UdpSocket,
     /// Hears those that come over TCP.
     pub dns_tcp: TcpListener,
+    /// Packet sockets, typed as what reads packets: each packet is for [`RefusedConnection::parse`].
+    /// None where this kernel does not give [`Promise::Refusals`].
+    pub refused: Vec<UdpSocket>,
 }
 
 /// Makes a jail. Blocks for some milliseconds: asynchronous callers use a thread for it.
@@ -375,6 +380,7 @@ impl Starting<'_> {
         let (message, descriptors) = wire::receive(self.control)?;
         match message {
             Some(Message::Ready {
+                refused,
                 local,
                 captured,
                 missing,
@@ -382,7 +388,7 @@ impl Starting<'_> {
             }) => {
                 self.walls.own_session = own_session;
                 self.allow(plan, missing)?;
-                Ok(Sockets::of(descriptors, local, captured)?)
+                Ok(Sockets::of(descriptors, refused, local, captured)?)
             }
             other => Err(why_not(other)),
         }
@@ -457,22 +463,32 @@ fn why_not(message: Option<Message>) -> NotContained {
 
 impl Sockets {
     /// From what came out of the jail, in the order of [`wire::Message::Ready`].
-    fn of(descriptors: Vec<OwnedFd>, local: usize, captured: usize) -> io::Result<Self> {
+    fn of(
+        descriptors: Vec<OwnedFd>,
+        refused: usize,
+        local: usize,
+        captured: usize,
+    ) -> io::Result<Self> {
         let mut rest = descriptors.into_iter();
         let mut next = || rest.next().ok_or(io::ErrorKind::UnexpectedEof);
         let this = Self {
             proxy: next()?.into(),
             dns: next()?.into(),
             dns_tcp: next()?.into(),
+            refused: rest.by_ref().take(refused).map(UdpSocket::from).collect(),
             local: rest.by_ref().take(local).map(TcpListener::from).collect(),
             captured: rest.map(TcpListener::from).collect(),
         };
-        if this.captured.len() != captured || this.local.len() != local {
+        let counts = [this.refused.len(), this.local.len(), this.captured.len()];
+        if counts != [refused, local, captured] {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let own = this.local.iter().chain([&this.proxy, &this.dns_tcp]);
         for listener in this.captured.iter().chain(own) {
             listener.set_nonblocking(true)?;
+        }
+        for packets in &this.refused {
+            packets.set_nonblocking(true)?;
         }
         this.dns.set_nonblocking(true)?;
         Ok(this)

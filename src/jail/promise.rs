@@ -31,11 +31,13 @@ pub enum Promise {
     SystemCalls,
     /// No capability, and no way to gain one.
     Privileges,
+    /// Each TCP connection that the jail refuses is on record.
+    Refusals,
 }
 
 impl Promise {
     /// Every promise, in the order of the manual's table.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Network,
         Self::Files,
         Self::Writes,
@@ -47,6 +49,7 @@ impl Promise {
         Self::Environment,
         Self::SystemCalls,
         Self::Privileges,
+        Self::Refusals,
     ];
 
     /// Its name in `--allow-missing`, in messages and in records.
@@ -63,6 +66,7 @@ impl Promise {
             Self::Environment => "environment",
             Self::SystemCalls => "system-calls",
             Self::Privileges => "privileges",
+            Self::Refusals => "refusals",
         }
     }
 
@@ -80,6 +84,7 @@ impl Promise {
             Self::Environment => "variables that name sockets outside are removed",
             Self::SystemCalls => "seccomp filter",
             Self::Privileges => "no capability, an empty bounding set, no new privileges",
+            Self::Refusals => "packet sockets inside, with a filter that passes refusals only",
         }
     }
 
@@ -93,6 +98,7 @@ impl Promise {
             Self::Signals => "Landlock ABI 6 (Linux 6.12), or no terminal",
             Self::Ipc => "IPC namespaces",
             Self::SystemCalls => "seccomp",
+            Self::Refusals => "packet sockets and their filters",
             Self::Sockets | Self::Descriptors | Self::Environment | Self::Privileges => "none",
         }
     }
@@ -101,7 +107,7 @@ impl Promise {
     pub fn may_be_missing(self) -> bool {
         matches!(
             self,
-            Self::Writes | Self::Processes | Self::Signals | Self::Ipc
+            Self::Writes | Self::Processes | Self::Signals | Self::Ipc | Self::Refusals
         )
     }
 }

@@ -13,11 +13,11 @@ use rustix::process::{
 
 use super::descriptors::Lifeline;
 use super::enter::{close_stdin, step};
-use super::listen::listen;
-use super::promise::Promise;
+use super::listen::{LISTENERS, listen};
+use super::promise::{Missing, Promise};
 use super::view::build;
 use super::wire::{self, Message};
-use super::{NOT_CONTAINED, Stage, VERB, landlock, routes, sealed};
+use super::{NOT_CONTAINED, Stage, VERB, landlock, refused, routes, sealed};
 
 pub(super) fn run(control: OwnedFd, command: &[OsString]) -> ExitCode {
     match prepare(&control, command) {
@@ -49,8 +49,12 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
         )?;
     }
     let ipv6 = step("local routes", routes::everything_is_local())?;
-    let sockets = step("listeners", listen(&orders, ipv6))?;
+    let mut sockets = step("listeners", listen(&orders, ipv6))?;
     let mut missing = landlock::missing();
+    let refused = refused::sockets(ipv6).unwrap_or_else(|error| {
+        missing.push(Missing::new(Promise::Refusals, error));
+        Vec::new()
+    });
     // Without a terminal, a session of its own keeps signals in as well.
     let own_session = missing.iter().any(|one| one.promise == Promise::Signals)
         && std::fs::File::open("/dev/tty").is_err();
@@ -60,11 +64,13 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
     missing.extend(step("the view", build::build(&orders.view))?);
     let local = orders.local.len();
     let ready = Message::Ready {
+        refused: refused.len(),
         local,
-        captured: sockets.len().saturating_sub(3 + local),
+        captured: sockets.len().saturating_sub(LISTENERS + local),
         missing,
         own_session,
     };
+    sockets.splice(LISTENERS..LISTENERS, refused);
     let borrowed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
     step(
         "handing out sockets",
@@ -125,7 +131,6 @@ fn end_with_gate(lifeline: &Lifeline) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::promise::Missing;
     use super::*;
 
     #[test]

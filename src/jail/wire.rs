@@ -27,9 +27,11 @@ pub(super) enum Message {
     Namespaces(Vec<Missing>),
     /// To the second stage, with its end of the lifeline.
     Orders(Box<Orders>),
-    /// From the second stage, with the sockets: the proxy's, DNS over UDP, over TCP, then the local
-    /// ones, then the captured.
+    /// From the second stage, with the sockets: the proxy's, DNS over UDP, over TCP, then those that
+    /// hear of refusals, the local ones, and the captured.
     Ready {
+        /// How many packet sockets hear of refused connections.
+        refused: usize,
         /// How many more listen on loopback alone.
         local: usize,
         /// How many listeners capture.

@@ -94,6 +94,16 @@ impl Host {
 }
 
 impl Host {
+    /// The loopback address that a host is; `localhost` is 127.0.0.1.
+    pub fn loopback(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address).filter(IpAddr::is_loopback),
+            Self::Name(name) => {
+                (name.as_str() == "localhost").then_some(Ipv4Addr::LOCALHOST.into())
+            }
+        }
+    }
+
     /// The text of [`Host`]'s `Display`; that of a name is shared, not copied.
     pub fn text(&self) -> Arc<str> {
         match self {

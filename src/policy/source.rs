@@ -85,8 +85,10 @@ pub struct Inspect {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Mcp {
-    /// Its endpoint, exactly; https.
+    /// Its endpoint, exactly; https, or http on a loopback address.
     pub url: Spanned<String>,
+    /// Tools that every caller may call; `*` any run of characters. None: only rules say.
+    pub allow: Option<Vec<Spanned<String>>>,
 }
 
 /// Which destinations an `[upstream.NAME]` is for, besides those of rules that name it.

@@ -2,7 +2,8 @@
 # `run.sh FOLDER COMMAND…`, as root: the command as an ordinary user, in a network whose only other
 # machine is the scripted model. FOLDER has `origin.pem` and `origin.key` in `certificates/`,
 # `roots.pem`, `scenario.json`, and the folder `notes/` for what happens. Exits with the code of the
-# command; 125 where this kernel or user cannot make such a network.
+# command; 125 where this kernel or user cannot make such a network; 99 where the model ended before
+# the command did.
 set -euo pipefail
 
 agents=$(cd "$(dirname "$0")" && pwd)
@@ -56,6 +57,7 @@ mount --bind "$agents/model" "$folder/model"
 mount --bind "$(dirname "$TIDEGATE")" "$folder/program"
 
 there node "$agents/model/outside.mjs" > "$NOTES/outside.log" 2>&1 &
+model=$!
 node "$agents/model/inside.mjs" > "$NOTES/inside.log" 2>&1 &
 await ready "$NOTES/outside.log"
 await ready "$NOTES/inside.log"
@@ -68,3 +70,6 @@ timeout --foreground --kill-after=5 "${RUN_SECONDS:-220}" \
     env -i HOME="$folder/home" USER=agent LOGNAME=agent SHELL=/bin/bash TERM=xterm LANG=C.UTF-8 \
     npm_config_globalconfig=/nonexistent npm_config_update_notifier=false \
     PATH="$folder/bin:/usr/local/bin:/usr/bin:/bin" NOTES="$NOTES" "$@"
+code=$?
+kill -0 "$model" || { cat "$NOTES/outside.log" >&2; exit 99; }
+exit "$code"

@@ -665,16 +665,114 @@ fn a_service_on_loopback_that_a_variable_names_is_decided_and_on_record() {
             .command()
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
             .args(["--jail", "--", "bash", "-c"])
-            .args(["curl -s http://127.0.0.1:4318/; curl -s http://127.0.0.1:4319/; true"])
+            .args(["curl -s http://127.0.0.1:4318/; true"])
             .run()
             .succeeded();
         let lines = world.decisions();
-        let asked: Vec<_> = lines
-            .iter()
-            .map(|line| (line.text("server.address"), line.number("server.port")))
-            .collect();
+        let asked: Vec<_> = lines.iter().map(place).collect();
         assert_eq!(asked, [("127.0.0.1", 4318)], "{user:?}: {outcome:#?}");
         assert_eq!(lines[0].verdict(), "deny");
+    }
+}
+
+fn place(line: &Line) -> (&str, u64) {
+    (line.text("server.address"), line.number("server.port"))
+}
+
+#[test]
+fn a_port_that_nothing_captures_is_on_record() {
+    for user in User::all() {
+        let pki = Pki::new();
+        let origin = hello(&pki);
+        let world = World::of(user, &pki, &origin);
+        if !world.can() {
+            continue;
+        }
+        let tried = format!(
+            "for at in 127.0.0.1:4319 '[::1]:4320' {NOWHERE}:8443 {HOST}:8443 {NOWHERE}:8443; \
+             do curl -s --noproxy '*' \"http://$at/\"; done; true"
+        );
+        let outcome = world.jail(&tried).succeeded();
+        let lines = world.decisions();
+        let mut seen: Vec<_> = lines.iter().map(place).collect();
+        seen.sort_unstable();
+        let tried = [
+            ("127.0.0.1", 4319),
+            (NOWHERE, 8443),
+            ("::1", 4320),
+            (HOST, 8443),
+        ];
+        assert_eq!(seen, tried, "{user:?}: {outcome:#?}");
+        for line in &lines {
+            assert_eq!(line.verdict(), "deny", "{line:#?}");
+            assert_eq!(line.text("network.protocol.name"), "captured", "{line:#?}");
+            assert_eq!(line.text("session.id"), SESSION, "{line:#?}");
+        }
+        let of = |host: &str| {
+            lines
+                .iter()
+                .find(|line| line.text("server.address") == host)
+        };
+        let reason = |host: &str| of(host).map(|line| line.text("tidegate.reason").to_owned());
+        assert_eq!(reason(HOST).as_deref(), Some("port_denied"));
+        assert_eq!(reason("127.0.0.1").as_deref(), Some("address_denied"));
+    }
+}
+
+#[test]
+fn a_server_of_the_command_that_is_not_up_yet_is_no_refusal() {
+    let user = User::ordinary();
+    let pki = Pki::new();
+    let world = World::of(user, &pki, &hello(&pki));
+    if !world.can() {
+        return;
+    }
+    // `localhost` may be `::1` first, where this server does not listen.
+    let script = "curl -s http://127.0.0.1:8123/; \
+         python3 -m http.server -b 127.0.0.1 8123 >/dev/null 2>&1 & \
+         until curl -s http://localhost:8123/ >/dev/null; do :; done; \
+         curl -s http://127.0.0.1:8124/; until [ -e done ]; do sleep 0.2; done; kill $!";
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.jail(script).succeeded());
+        let is_on_record = || !world.decisions().is_empty();
+        until("the port without a server is on record", is_on_record);
+        std::fs::write(world.path("web/done"), "").expect("a file");
+    });
+    let lines = world.decisions();
+    let seen: Vec<_> = lines.iter().map(place).collect();
+    assert_eq!(seen, [("127.0.0.1", 8124)], "{lines:#?}");
+}
+
+#[test]
+fn one_line_of_policy_lets_a_jail_reach_a_collector_on_loopback() {
+    for user in User::all() {
+        let pki = Pki::new();
+        let collector = Origin::http(|visit, _| visit.answer("200 OK", "text/plain", b"taken"));
+        let line = format!(
+            "collector.otel.url = \"http://127.0.0.1:{}\"\n",
+            collector.port()
+        );
+        let world = World::new(user, &pki, &[], "");
+        if !world.can() {
+            continue;
+        }
+        let file = world.path("tidegate.toml");
+        let text = std::fs::read_to_string(&file).expect("a policy");
+        std::fs::write(&file, line + &text).expect("a file");
+        let at = collector.port();
+        let outcome = world
+            .jail(&format!(
+                "curl -s --noproxy '*' -d x http://127.0.0.1:{at}/v1/logs; \
+                 curl -s --noproxy '*' -d x http://localhost:{at}/v1/logs"
+            ))
+            .succeeded();
+        assert_eq!(outcome.stdout, "takentaken", "{user:?}: {outcome:#?}");
+        let lines = world.decisions();
+        let rules: Vec<_> = lines
+            .iter()
+            .map(|line| line.text("security_rule.name"))
+            .collect();
+        assert_eq!(rules, ["collector.otel"; 2], "{lines:#?}");
     }
 }
 

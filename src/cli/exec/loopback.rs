@@ -3,7 +3,7 @@
 //! In a jail, 127.0.0.1 is the jail's own. A port that a variable names (a collector of OTLP, a model
 //! gateway) is captured like 443: the policy decides, and a refusal is on record.
 
-use crate::name::{Host, Url};
+use crate::name::Url;
 
 /// Ports of loopback URLs among the values of these variables. Those of proxies are left out: the
 /// command gets proxy variables of its own.
@@ -23,15 +23,7 @@ fn is_of_proxies(name: &str) -> bool {
 
 fn port(value: &str) -> Option<u16> {
     let url = Url::parse(value.as_bytes()).ok()?;
-    is_loopback(&url.target.host).then_some(url.target.port)
-}
-
-/// Whether a host is this machine.
-fn is_loopback(host: &Host) -> bool {
-    match host {
-        Host::Name(name) => name.as_str() == "localhost",
-        Host::Address(address) => address.is_loopback(),
-    }
+    url.target.host.loopback().map(|_| url.target.port)
 }
 
 #[cfg(test)]

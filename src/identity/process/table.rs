@@ -210,6 +210,20 @@ pub(in crate::identity) fn asker(folder: &Path, client: SocketAddr) -> Option<u6
     four.or_else(|| number(&folder.join("udp6"), asks))
 }
 
+/// TCP ports at which the network that `folder` shows listens.
+pub(in crate::identity) fn listening(folder: &Path) -> Vec<u16> {
+    let port = |line: &str| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (_, port) = words.next()?.rsplit_once(':')?;
+        // A socket that listens has no peer.
+        let listens = words.next()?.ends_with(":0000");
+        u16::from_str_radix(port, 16).ok().filter(|_| listens)
+    };
+    let tables = ["tcp", "tcp6"].map(|table| config::read(&folder.join(table)).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines());
+    lines.filter_map(port).collect()
+}
+
 /// The number in the first line whose addresses are such.
 fn number(table: &Path, such: impl Fn(&str, &str) -> bool) -> Option<u64> {
     let text = config::read(table).ok()?;
@@ -291,6 +305,16 @@ mod tests {
         assert_eq!(asker(0x0c38), Some(9));
         assert_eq!(asker(0x0c39), Some(10));
         assert_eq!(asker(0x0c3a), None);
+    }
+
+    #[test]
+    fn a_port_without_a_peer_listens() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let text = "  sl  local_address rem_address   st\n\
+            0: 0100007F:0BB8 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 7 1\n\
+            1: 0100007F:0BB9 0100007F:C000 01 00000000:00000000 00:00000000 00000000 0 0 8 1\n";
+        fs::write(folder.path().join("tcp"), text).unwrap();
+        assert_eq!(listening(folder.path()), [3000]);
     }
 
     #[test]

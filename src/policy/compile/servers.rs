@@ -1,7 +1,5 @@
 //! `[mcp.NAME]`: from text to servers.
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use toml::Spanned;
 
 use crate::diag::{Diagnostic, Place};
@@ -63,7 +61,7 @@ fn server(
         );
     };
     let url = match Url::parse(text.get_ref().as_bytes()) {
-        Ok(url) if !url.tls && loopback(&url.target.host).is_none() => {
+        Ok(url) if !url.tls && url.target.host.loopback().is_none() => {
             refuse("only https is inspected, and http on a loopback address".into());
             return None;
         }
@@ -78,7 +76,7 @@ fn server(
         }
     };
     let mut target = url.target;
-    if let Some(address) = loopback(&target.host).filter(|_| !url.tls) {
+    if let Some(address) = target.host.loopback().filter(|_| !url.tls) {
         target.host = Host::Address(address);
     }
     Some(Server {
@@ -89,14 +87,6 @@ fn server(
         is_plain: !url.tls,
         location: written.place().to_string().into(),
     })
-}
-
-/// The loopback address that a host is; `localhost` is 127.0.0.1.
-fn loopback(host: &Host) -> Option<IpAddr> {
-    match host {
-        Host::Address(address) => Some(*address).filter(IpAddr::is_loopback),
-        Host::Name(name) => (name.as_str() == "localhost").then_some(Ipv4Addr::LOCALHOST.into()),
-    }
 }
 
 impl Servers {

@@ -25,7 +25,8 @@ use crate::proxy::tunnel::{Tunnel, tunnel_to};
 use crate::proxy::{MAX_SEARCHES, Shared, Tenant};
 
 use super::admission::Connections;
-use super::{Front, accept, dns};
+use super::tenant::Tenancy;
+use super::{Front, accept, dns, refused};
 
 /// The port whose connections speak plain HTTP.
 const HTTP: u16 = 80;
@@ -83,7 +84,10 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
     }
     let proxy = tokio::net::TcpListener::from_std(sockets.proxy)?;
     tasks.spawn(accept(shared.clone(), proxy, Front::Proxy(0)));
-    let stub = Arc::new(dns::Stub::new(shared, names, ports));
+    let tenancy = Arc::new(Tenancy::new(shared));
+    let watch = refused::Watch::new(tenancy.clone(), names.clone());
+    tasks.spawn(watch.serve(refused::Packets::new(sockets.refused)?));
+    let stub = Arc::new(dns::Stub::new(tenancy, names, ports));
     let dns = dns::Datagrams::new(sockets.dns)?;
     let dns_tcp = tokio::net::TcpListener::from_std(sockets.dns_tcp)?;
     tasks.spawn(dns::serve(stub.clone(), dns));
@@ -119,7 +123,7 @@ impl Names {
     }
 
     /// What an address stands for.
-    fn host(&self, address: IpAddr) -> Host {
+    pub(super) fn host(&self, address: IpAddr) -> Host {
         let place = match address {
             IpAddr::V4(address) => address.to_bits().checked_sub(FIRST_V4),
             IpAddr::V6(address) => {

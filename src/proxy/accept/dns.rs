@@ -6,7 +6,7 @@
 mod datagrams;
 mod message;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,19 +14,20 @@ use hashbrown::HashMap;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::gate::{Asked, Delay, RATE_LIMIT_DELAY, RateKey, Snapshot};
-use crate::identity::{Channel, Family, Refused};
+use crate::gate::{Asked, Delay, RATE_LIMIT_DELAY, Snapshot};
+use crate::identity::{Channel, Refused};
 use crate::metrics::FlowKind;
 use crate::name::{Host, HostName, Path, Target};
 use crate::policy::{Attempt, Query, Reason, Verdict};
 use crate::proxy::Shared;
 use crate::proxy::attribution;
-use crate::proxy::connection::rates;
-use crate::proxy::flow::{Flow, Known};
+use crate::proxy::flow::Known;
+use crate::proxy::refusal::{Code, Refusal};
 
 use super::admission::Seat;
 use super::canonical;
 use super::capture::{Names, v4, v6};
+use super::tenant::{Outcome, Tenancy};
 pub(in crate::proxy) use datagrams::Datagrams;
 use message::{Answer, Kind, Question};
 
@@ -72,26 +73,19 @@ pub(super) struct Stub {
     names: Arc<Names>,
     /// The ports that are captured: a name that may be reached at none of them is not told.
     ports: Vec<u16>,
-    channel: Arc<Channel>,
     /// Whose processes ask.
-    family: Option<Arc<Family>>,
+    tenancy: Arc<Tenancy>,
     /// Names whose refusal is on record, and what agents are told of it.
     refused: Mutex<HashMap<HostName, Refused>>,
 }
 
 impl Stub {
-    pub(in crate::proxy) fn new(shared: Arc<Shared>, names: Arc<Names>, ports: Vec<u16>) -> Self {
-        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
-        let mut channel = Channel::plain(nowhere, nowhere);
-        let tenant = shared.tenants.first().and_then(Option::as_ref);
-        channel.grant = tenant.map(|tenant| tenant.grant.clone());
-        let family = tenant.and_then(|tenant| tenant.family.clone());
+    pub(in crate::proxy) fn new(tenancy: Arc<Tenancy>, names: Arc<Names>, ports: Vec<u16>) -> Self {
         Self {
-            shared,
+            shared: tenancy.shared.clone(),
             names,
             ports,
-            family,
-            channel: Arc::new(channel),
+            tenancy,
             refused: Mutex::default(),
         }
     }
@@ -120,7 +114,7 @@ impl Stub {
 
     async fn tell(&self, name: &HostName, kind: Kind, asker: Asker) -> Told {
         let snapshot = self.shared.gate.snapshot.load_full();
-        let Some(known) = self.known(&snapshot, &self.channel).await else {
+        let Some(known) = self.tenancy.known(&snapshot, &self.tenancy.channel).await else {
             return Answer::Failed.into();
         };
         let own = crate::proxy::request::internal::is_own_name(name) && self.ports.contains(&80);
@@ -134,23 +128,6 @@ impl Stub {
             (Kind::Other, Some(_)) => Answer::Nothing,
         };
         answer.into()
-    }
-
-    async fn known(&self, snapshot: &Snapshot, channel: &Arc<Channel>) -> Option<Known> {
-        let listener = self
-            .shared
-            .listeners
-            .first()
-            .unwrap_or(&self.shared.unknown);
-        let listener = snapshot.listener(listener);
-        let presented = snapshot.identity.present(&listener, channel, None);
-        let presented = presented.await.ok()?;
-        let caller = Arc::new(snapshot.caller(&presented)?);
-        Some(Known {
-            presented,
-            caller,
-            epoch: 0,
-        })
     }
 
     /// Whether a connection to some captured port, or a request over it, could be let through.
@@ -191,8 +168,9 @@ impl Stub {
 
     /// What is known of who asks; only of a refused one, since it takes a search.
     async fn channel_of(&self, asker: Asker) -> Arc<Channel> {
-        let Some(family) = &self.family else {
-            return self.channel.clone();
+        let tenancy = &self.tenancy;
+        let Some(family) = &tenancy.family else {
+            return tenancy.channel.clone();
         };
         let (_, process) = match asker {
             Asker::Datagram(client) => family.asker(client).await,
@@ -200,7 +178,7 @@ impl Stub {
         };
         Arc::new(Channel {
             process,
-            ..Channel::clone(&self.channel)
+            ..Channel::clone(&tenancy.channel)
         })
     }
 
@@ -212,48 +190,28 @@ impl Stub {
             return Answer::NoSuchName.into();
         }
         let channel = self.channel_of(asker).await;
-        let Some(known) = self.known(snapshot, &channel).await else {
+        let Some(known) = self.tenancy.known(snapshot, &channel).await else {
             return Answer::Failed.into();
         };
-        let begun = Flow::begin(&self.shared.gate, FlowKind::Dns, Ipv4Addr::LOCALHOST.into());
-        let Ok(mut flow) = begun.await else {
-            return Answer::Failed.into();
-        };
-        let target = Target {
-            host: Host::Name(name.clone()),
-            port: 443,
-        };
-        flow.aim(target.clone());
-        flow.identified(&known.caller);
-        flow.note_checkout(&known.caller).await;
-        let gate = &self.shared.gate;
-        let key = known.caller.key(Ipv4Addr::LOCALHOST.into());
-        let rates = gate.rates.of(RateKey::of_caller(key, self.channel.local));
-        if let Some(limited) = rates::over_refusals(gate, &rates) {
-            flow.refuse(&limited);
-            flow.facts.status = None;
-            let _ = flow.recorded(&limited).await;
-            return Told {
-                answer: Answer::Failed,
-                delay: rates.delay(),
-            };
-        }
-        let judged = flow.judge(&known, &target, &Asked::Connect);
-        let refusal = judged.err().unwrap_or_else(|| {
-            // Allowed at a port that is not captured.
-            crate::proxy::Refusal::because(
-                crate::proxy::Code::PortDenied,
-                "no port of it is captured in this jail",
-            )
+        let target = at_https(name);
+        let refuse = self.tenancy.refuse(&known, FlowKind::Dns, &target, |flow| {
+            let judged = flow.judge(&known, &target, &Asked::Connect);
+            judged.err().unwrap_or_else(|| {
+                // Allowed at a port that is not captured.
+                let detail = "no port of it is captured in this jail";
+                Refusal::because(Code::PortDenied, detail)
+            })
         });
-        flow.refuse(&refusal);
-        flow.facts.status = None;
-        match flow.recorded(&refusal).await {
-            None => {
-                self.remember(name, flow.refused_for_agent(refusal.code));
+        match refuse.await {
+            Outcome::Recorded(refused) => {
+                self.remember(name, *refused);
                 Answer::NoSuchName.into()
             }
-            Some(_) => Answer::Failed.into(),
+            Outcome::Limited(delay) => Told {
+                answer: Answer::Failed,
+                delay,
+            },
+            Outcome::NotRecorded => Answer::Failed.into(),
         }
     }
 
@@ -267,6 +225,7 @@ impl Stub {
     ) {
         let sessions = snapshot.identity.sessions();
         let root = self
+            .tenancy
             .channel
             .grant
             .as_ref()
@@ -275,12 +234,8 @@ impl Stub {
             return;
         }
         let channel = self.channel_of(asker).await;
-        if let Some(known) = self.known(snapshot, &channel).await {
-            let target = Target {
-                host: Host::Name(name.clone()),
-                port: 443,
-            };
-            attribution::tell_again(sessions, &known.caller, &target, refused);
+        if let Some(known) = self.tenancy.known(snapshot, &channel).await {
+            attribution::tell_again(sessions, &known.caller, &at_https(name), refused);
         }
     }
 
@@ -294,6 +249,14 @@ impl Stub {
 
     fn recorded(&self) -> MutexGuard<'_, HashMap<HostName, Refused>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a refused name is on record as: a connection to port 443.
+fn at_https(name: &HostName) -> Target {
+    Target {
+        host: Host::Name(name.clone()),
+        port: 443,
     }
 }
 

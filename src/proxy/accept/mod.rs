@@ -5,6 +5,8 @@ mod balancer;
 pub(super) mod capture;
 mod detect;
 mod dns;
+mod refused;
+mod tenant;
 
 use std::io;
 use std::net::SocketAddr;

@@ -39,6 +39,8 @@ export function forge(request, response, path, body) {
     );
     response.end(whole.subarray(end + 4));
   });
+  // It ends without reading where there is nothing to read.
+  child.stdin.on("error", () => {});
   child.stdin.end(body);
 }
 

@@ -181,6 +181,11 @@ impl Run {
             None => World::new(&self),
         };
         let outcome = world.run(&self);
+        assert_ne!(
+            outcome.code,
+            Some(99),
+            "the scripted model ended: {outcome:#?}"
+        );
         if outcome.code == Some(125) || outcome.code == Some(3) {
             eprintln!(
                 "NOT TESTED HERE: {}: {}",
