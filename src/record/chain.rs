@@ -1,4 +1,4 @@
-//! The hash chain of the log, and the signatures that fasten it.
+//! The hash chain of the log, and the signatures of its checkpoints.
 //!
 //! Each line ends with `tidegate.chain.seq`, `.prev` and `.hash`. The hash is the SHA-256, in hex, of
 //! the line without its newline and without the field `tidegate.chain.hash`; since the line holds the
@@ -11,9 +11,9 @@ use data_encoding::HEXLOWER;
 
 use crate::decimal;
 
-/// What a signature covers begins with this, so that it is a signature of nothing else.
+/// Prefix of the bytes that a signature covers: no signature of another use is valid here.
 pub(super) const DOMAIN: &[u8] = b"tidegate-checkpoint-1\n";
-/// The fields, as they stand in a line.
+/// The names of the chain fields, as bytes of a line.
 pub(super) const SEQ: &[u8] = b",\"tidegate.chain.seq\":";
 pub(super) const PREV: &[u8] = b",\"tidegate.chain.prev\":\"";
 pub(super) const SIGNATURE: &[u8] = b",\"tidegate.checkpoint.signature\":\"";
@@ -22,18 +22,18 @@ pub(super) const HASH: &[u8] = b",\"tidegate.chain.hash\":\"";
 /// A SHA-256 hash.
 pub(super) type Hash = [u8; 32];
 
-/// The last line of a chain.
+/// The head of a chain: its last line.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Head {
-    /// Its number; 0 before the first line.
+    /// The number of the line; 0 before the first line.
     pub(super) seq: u64,
-    /// Its hash; zeros before the first line.
+    /// The hash of the line; zeros before the first line.
     pub(super) hash: Hash,
 }
 
 impl Head {
-    /// Ends a line that begins at `start` and lacks only its last brace: adds the chain, and a
-    /// signature where there is a key. Says what the head is afterwards.
+    /// Ends a line that begins at `start` and lacks only its last brace: adds the chain fields, and
+    /// the signature if `key` is given. Returns the new head.
     pub(super) fn seal(
         &self,
         bytes: &mut Vec<u8>,
@@ -53,7 +53,7 @@ impl Head {
             hex(bytes, signature.as_ref());
             bytes.push(b'"');
         }
-        // The brace that is hashed goes away again: one call instead of a context on the heap.
+        // The brace is hashed and then removed: one call instead of a hash context on the heap.
         bytes.push(b'}');
         let hash = to_hash(&digest(&SHA256, bytes.get(start..).unwrap_or_default()));
         bytes.pop();
@@ -64,7 +64,7 @@ impl Head {
     }
 }
 
-/// The hash of a line that lacks its last brace.
+/// Returns the hash of a line that lacks its last brace.
 pub(super) fn hash(line: &[u8]) -> Hash {
     let mut context = Context::new(&SHA256);
     context.update(line);
@@ -78,14 +78,14 @@ fn to_hash(digest: &Digest) -> Hash {
     hash
 }
 
-/// The public key of a pair, in hex.
+/// Returns the public key of a key pair, in hex.
 pub(super) fn public_hex(key: &Ed25519KeyPair) -> String {
     HEXLOWER.encode(key.public_key().as_ref())
 }
 
 /// Appends bytes in hex.
 pub(super) fn hex(bytes: &mut Vec<u8>, value: &[u8]) {
-    // No table and a fixed length: so the compiler works on many digits at once.
+    // Without a table and with a fixed length, the compiler works on many digits at once.
     let digit = |half: u8| half + if half < 10 { b'0' } else { b'a' - 10 };
     for piece in value.chunks(32) {
         let (mut padded, mut text) = ([0; 32], [[0; 2]; 32]);
@@ -100,7 +100,7 @@ pub(super) fn hex(bytes: &mut Vec<u8>, value: &[u8]) {
     }
 }
 
-/// Bytes from lower-case hex; none where it is not exactly that.
+/// Returns bytes from lower-case hex; `None` for any other text or length.
 pub(super) fn from_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     HEXLOWER.decode(text).ok()?.try_into().ok()
 }

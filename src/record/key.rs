@@ -1,4 +1,4 @@
-//! The key that signs checkpoints, and the memory of the last checkpoint beside it.
+//! The key that signs checkpoints, and the memory file with the last checkpoint beside the key.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -12,22 +12,22 @@ use uuid::Uuid;
 
 use super::chain::{self, Head};
 
-/// The longest key file that is read.
+/// Maximum size of a key file, in bytes.
 const MAX_KEY: u64 = 4096;
-/// The length of the memory: a number, a blank, a hash, a newline.
+/// Size of the memory file, in bytes: a number, a blank, a hash, a newline.
 const MEMORY: usize = 20 + 1 + 64 + 1;
 
-/// The key of an instance, with the last checkpoint that it signed.
+/// The key of an instance, with the last checkpoint that the key signed.
 #[derive(Debug)]
 pub(super) struct Signer {
     pub(super) key: Ed25519KeyPair,
     memory: File,
-    /// The line of the log that was last at the time.
+    /// The line of the log that was the last at that checkpoint.
     pub(super) head: Head,
 }
 
 impl Signer {
-    /// Reads the key, or makes it, and reads what the last checkpoint of this log was.
+    /// Reads or makes the key, and reads the last checkpoint of this log from the memory file.
     pub(super) fn open(path: &Path, log: &Path) -> io::Result<Self> {
         let key = key(path)?;
         let memory_path = memory_path(path, log);
@@ -40,7 +40,7 @@ impl Signer {
         Ok(Self { key, memory, head })
     }
 
-    /// Remembers a checkpoint that stands in the log.
+    /// Writes a checkpoint that is in the log to the memory file.
     pub(super) fn remember(&mut self, head: Head) {
         self.head = head;
         let text = format!("{:020} {}\n", head.seq, HEXLOWER.encode(&head.hash));
@@ -50,7 +50,7 @@ impl Signer {
     }
 }
 
-/// The public key of the instance whose key is here.
+/// Returns the public key of the instance with the key file `path`.
 pub fn public_key(path: &Path) -> io::Result<String> {
     let file = owner_only()
         .open(path)
@@ -95,7 +95,7 @@ fn read(file: &File, path: &Path) -> io::Result<Ed25519KeyPair> {
     })
 }
 
-/// Makes a key; where another process makes one at the same time, one of both stays.
+/// Makes a key file. If another process makes the file at the same time, one of both stays.
 fn make(path: &Path) -> io::Result<()> {
     if let Some(folder) = path.parent().filter(|it| !it.as_os_str().is_empty()) {
         DirBuilder::new()
@@ -132,7 +132,7 @@ fn owner_only() -> OpenOptions {
     options
 }
 
-/// Where the last checkpoint of a log is remembered: beside the key.
+/// Returns the path of the memory file of a log, which is beside the key.
 fn memory_path(key: &Path, log: &Path) -> PathBuf {
     let mut name = log.file_name().unwrap_or_default().to_owned();
     name.push(".chain");

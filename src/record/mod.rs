@@ -1,19 +1,20 @@
-//! The decision log: what is written about every flow, and the promise that nothing passes
-//! unrecorded.
+//! The decision log: the records of every flow, and the guarantee that no flow passes without a
+//! record.
 //!
-//! A flow takes a [`Permit`] before it does anything else: room in memory for every line it will
-//! leave. Lines are made where they happen and queued in the room of their permit (`queue`). A flow
-//! that may pass acts only when its `decision` line is in the file.
+//! A flow takes a [`Permit`] before it does anything else: memory for every line of the flow. A
+//! flow makes its lines and queues them in the memory of its permit (`queue`). An allowed flow acts
+//! only when its `decision` line is in the file.
 //!
-//! **Who writes** (`writer`). A flow that waits for its line writes the queue itself, lines of other
-//! flows included: waking a thread for each line would cost more than the line. It does so only
-//! where a write ends soon: to a regular file on a file system of this machine, whose last writes
-//! took less than 5 ms. Else a thread of its own writes, so that a stuck disk, network file system
-//! or pipe holds up that thread and no other. The thread also writes lines that no flow waits for,
-//! signs, rotates and removes files.
+//! **Who writes** (`writer`). A flow that waits for its line writes the queue itself, lines of
+//! other flows included: waking a thread for each line would cost more than the line. A flow writes
+//! only if a write ends soon: to a regular file on a local file system, whose last writes took less
+//! than 5 ms. Otherwise a separate thread writes, so that a stuck disk, network file system or pipe
+//! blocks only that thread. The thread also writes lines that no flow waits for, and signs, rotates
+//! and removes files.
 //!
-//! Why not `fdatasync` before a flow acts: it would cost each flow milliseconds to guard against
-//! the machine's end, while the process's own end, which is what happens, is guarded by `write`.
+//! The gate does not call `fdatasync` before a flow acts: each flow would wait milliseconds to
+//! cover a crash of the machine. A crash of the process, the usual case, loses no line after
+//! `write`.
 
 mod chain;
 mod encode;

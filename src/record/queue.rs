@@ -1,11 +1,11 @@
-//! Lines on their way to the log, in order, and what could not be kept.
+//! The lines that wait to be written to the log, in order, and the counts of lost lines.
 //!
-//! A flow that waits for its line writes the queue itself where it may ([`Queue::is_direct`]): no
-//! thread has to be woken. Else, and for lines that no flow waits for, the writing thread does.
+//! A flow that waits for its line may write the queue itself ([`Queue::is_direct`]): then no thread
+//! has to be woken. Otherwise, and for lines that no flow waits for, the writing thread writes.
 //!
-//! The queue needs no bound of its own: every line in it stands in the room of a permit, and a
-//! permit's room is free again only when its flow's last line is written. Events, which have no
-//! permit, are bounded by [`MAX_EVENTS`].
+//! The queue needs no bound of its own: every line has the memory of a permit, and a permit's
+//! memory is free only when the flow's last line is written. Events, which have no permit, are
+//! bounded by [`MAX_EVENTS`].
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,33 +23,33 @@ use crate::metrics::Metrics;
 use super::encode::Line;
 use super::repeats::Repeats;
 
-/// Events that may wait to be written.
+/// Maximum number of events that wait to be written.
 pub(super) const MAX_EVENTS: usize = 1024;
-/// How often a sink that fails is tried again.
+/// How often the writing thread retries a sink that fails.
 const RETRY: Duration = Duration::from_millis(250);
-/// How often the writing thread looks after the file and what is due, without lines to write.
+/// How often the writing thread checks the file and the due work if no lines are queued.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Orders that follow the last within this time are a sign of load.
+/// A call for the writer within this time after the previous one is a sign of load.
 const BUSY: Duration = Duration::from_millis(1);
-/// How long lines gather under load, before the writing thread writes them.
+/// How long lines gather under load before the writing thread writes them.
 const LOAD_GATHER_TIME: Duration = Duration::from_micros(250);
 /// How long lines that no flow waits for gather before the writing thread writes them. A flow that
 /// writes before takes them along.
 const IDLE_GATHER_TIME: Duration = Duration::from_millis(10);
 
-/// What all handles and the writing thread share.
+/// The state that all recorder handles and the writing thread share.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// Room for flows.
+    /// The permits of flows that are available.
     pub(super) room: Arc<Semaphore>,
-    /// What happens to new flows while records cannot be kept.
+    /// What the gate does with new flows while the sink fails.
     pub(super) on_failure: OnFailure,
-    /// Tells the time.
+    /// The clock of the lines.
     pub(super) clock: Clock,
-    /// Counts.
+    /// The metrics of the gate.
     pub(super) metrics: Metrics,
-    /// What is counted instead of written.
+    /// The counts of repeated refusals and events.
     pub(super) repeats: Repeats,
     health: watch::Sender<Health>,
     /// Whether flows may write the queue themselves.
@@ -58,27 +58,27 @@ pub(super) struct Queue {
     wake: Condvar,
 }
 
-/// How the writing goes.
+/// The state of the sink.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Health {
-    /// No new flows; what is queued is being written.
+    /// No new flows; the queued lines are being written.
     Closing,
-    /// Nothing is written any more.
+    /// No line is written any more.
     Ended,
-    /// The sink fails and is tried again.
+    /// The sink fails, and the writing thread retries it.
     Failing,
     /// Lines are written.
     Writing,
 }
 
-/// A line on its way.
+/// A line that waits to be written.
 #[derive(Debug)]
 pub(super) struct Queued {
     /// The line.
     pub(super) line: Line,
     /// The flow or the call that waits until the line is written.
     pub(super) waiter: Option<Waiter>,
-    /// The flow's room, where this is its last line: free when it is written.
+    /// The flow's permit, if this is the flow's last line: free when the line is written.
     #[expect(dead_code, reason = "it is held, not read")]
     pub(super) room: Option<OwnedSemaphorePermit>,
 }
@@ -93,46 +93,46 @@ pub(super) struct Waiter {
     pub(super) removable: bool,
 }
 
-/// What the next `record_gap` tells.
+/// The facts of the next `record_gap` line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Missing {
-    /// `failing`, `slow`, `unsaid`, or a change of the file: `appended`, `moved`, `removed`,
-    /// `replaced`, `truncated`.
+    /// The cause: `failing`, `slow`, `unsaid`, or a change of the file: `appended`, `moved`,
+    /// `removed`, `replaced`, `truncated`.
     pub(super) cause: &'static str,
-    /// When it began.
+    /// When the gap began.
     pub(super) since: Timestamp,
     /// Lines that will never be written.
     pub(super) lost: u64,
-    /// Flows refused without a line.
+    /// Flows that were refused without a line.
     pub(super) refused: u64,
-    /// Bytes that the file lacks, or has more than it should.
+    /// Bytes that the file has too few or too many.
     pub(super) bytes: u64,
 }
 
-/// What the writing thread is to do next.
+/// The next work of the writing thread.
 #[derive(Debug)]
 pub(super) struct Orders {
     /// Lines to write.
     pub(super) lines: Vec<Queued>,
-    /// What to tell first.
+    /// The facts of a `record_gap` line to write before the lines.
     pub(super) missing: Option<Missing>,
-    /// Open the file anew before.
+    /// Whether to open the path again first.
     pub(super) reopen: bool,
-    /// End after.
+    /// Whether to end afterwards.
     pub(super) closing: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     lines: Vec<Queued>,
-    /// Lines in the hands of the writing thread.
+    /// The number of lines that the writing thread has taken and not written.
     held: usize,
     events: usize,
     missing: Option<Missing>,
     reopen: bool,
-    /// What the writing thread was last woken for.
+    /// The last wake-up call of the writing thread.
     call: Call,
-    /// When lines were last taken to be written.
+    /// When lines were last taken from the queue.
     taken: Option<Instant>,
 }
 
@@ -168,7 +168,7 @@ impl Queue {
         }
     }
 
-    /// How the writing goes now.
+    /// Returns the state of the sink.
     pub(super) fn health(&self) -> Health {
         *self.health.borrow()
     }
@@ -183,8 +183,7 @@ impl Queue {
         self.direct.store(direct, Ordering::Release);
     }
 
-    /// Whether a flow that writes the queue should let other flows add their lines first: there is
-    /// load.
+    /// Whether load is high: a flow that writes the queue first lets other flows add their lines.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
         let now = self.clock.instant();
@@ -192,17 +191,18 @@ impl Queue {
         state.lines.len() > 1 || state.taken.is_some_and(recent)
     }
 
-    /// Whether lines wait that the writer has not taken.
+    /// Whether the queue has lines.
     pub(super) fn has_lines(&self) -> bool {
         !self.lock().lines.is_empty()
     }
 
-    /// To wait for a change of health.
+    /// Returns a receiver that notices a change of health.
     pub(super) fn watch(&self) -> watch::Receiver<Health> {
         self.health.subscribe()
     }
 
-    /// Queues a line; `false` where it can never be written (then it is counted as lost).
+    /// Queues a line. Returns `false` if the line can never be written; the line is counted as
+    /// lost.
     pub(super) fn push(&self, queued: Queued) -> bool {
         let mut state = self.lock();
         if self.health() == Health::Ended {
@@ -215,7 +215,7 @@ impl Queue {
         true
     }
 
-    /// Queues a line and says how to wait for it; `None` where the sink fails.
+    /// Queues a line and returns a receiver for its result; `None` if the sink fails.
     pub(super) fn push_awaited(&self, line: Line) -> Option<oneshot::Receiver<bool>> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.lock();
@@ -236,7 +236,7 @@ impl Queue {
             room: None,
         });
         self.metrics.record_queue(state.lines.len() + state.held);
-        // The flow writes it; where the flow is dropped first, the line is not wanted any more.
+        // The waiting flow writes the line. If the flow is dropped first, the line is removed.
         if !self.is_direct() {
             self.call(&mut state, Call::Now);
         }
@@ -244,8 +244,8 @@ impl Queue {
         Some(receiver)
     }
 
-    /// Queues the line of a refusal and says how to wait for it; the line is written even if the
-    /// flow stops waiting. `None` where the sink fails or has ended.
+    /// Queues the line of a refusal and returns a receiver for the result; the line is written even
+    /// if the flow stops waiting. `None` where the sink fails or has ended.
     pub(super) fn push_refusal(
         &self,
         line: Line,
@@ -283,7 +283,7 @@ impl Queue {
         self.call_for_lines(state);
     }
 
-    /// Queues the line of an event, where fewer than `capacity` events wait.
+    /// Queues the line of an event if fewer than `capacity` events wait.
     pub(super) fn push_event(&self, line: Line, capacity: usize) {
         let mut state = self.lock();
         if self.health() == Health::Ended || state.events >= capacity {
@@ -295,10 +295,10 @@ impl Queue {
         self.call(&mut state, Call::Now);
     }
 
-    /// Queues the line of an event and says how to wait for it, where there is room. `None` where
-    /// the line will not be written soon: the sink fails, has ended, or is too slow.
+    /// Queues the line of an event, if there is room, and returns a receiver for the result. `None`
+    /// if the line will not be written soon: the sink fails, has ended, or is too slow.
     ///
-    /// A `removable` line is only queued where the sink works.
+    /// A `removable` line is queued only while the sink works.
     pub(super) fn push_event_awaited(
         &self,
         line: Line,
@@ -329,7 +329,7 @@ impl Queue {
         self.lose(&mut self.lock(), cause, lines, 0);
     }
 
-    /// Tells of a change of the file.
+    /// Adds a change of the file to the next `record_gap` line.
     pub(super) fn changed(&self, cause: &'static str, lost: u64, bytes: u64) {
         let mut state = self.lock();
         self.metrics.records_lost(lost);
@@ -351,14 +351,14 @@ impl Queue {
         self.lose(&mut self.lock(), cause, 0, 1);
     }
 
-    /// Has the file opened anew.
+    /// Requests that the writing thread opens the path again.
     pub(super) fn reopen(&self) {
         let mut state = self.lock();
         state.reopen = true;
         self.call(&mut state, Call::Now);
     }
 
-    /// No new flows; the thread ends when all is written.
+    /// Stops new flows; the writing thread ends when all lines are written.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         self.health.send_if_modified(|health| {
@@ -371,15 +371,15 @@ impl Queue {
         self.call(&mut state, Call::Now);
     }
 
-    /// Waits, on the writing thread, for something to do: at most [`RETRY`] while the sink fails,
-    /// else [`TICK`].
+    /// Waits, on the writing thread, for work: at most [`RETRY`] while the sink fails, otherwise at
+    /// most [`TICK`].
     ///
-    /// Where the `last` turn was not long ago there is load, and then a short rest lets lines
-    /// gather: a thread that woke for each line would cost every flow two switches.
+    /// If the previous write, at `last`, was recent, load is high. A short pause then lets lines
+    /// gather: waking the thread for each line would cost every flow two context switches.
     pub(super) fn wait(&self, failing: bool, last: Instant) {
         let mut state = self.lock();
         if failing {
-            // Lines that come meanwhile wait for the next try as well.
+            // Lines that arrive meanwhile wait for the next try as well.
             let waited = self
                 .wake
                 .wait_timeout_while(state, RETRY, |state| !state.reopen && !self.closing());
@@ -409,7 +409,7 @@ impl Queue {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Takes what there is to do.
+    /// Takes all work of the writing thread.
     pub(super) fn take(&self) -> Orders {
         let mut state = self.lock();
         state.events = 0;
@@ -426,7 +426,8 @@ impl Queue {
         }
     }
 
-    /// Takes lines for a flow that writes them itself; `None` where there is more to do than that.
+    /// Takes lines for a flow that writes them itself; `None` if there is other work, which only
+    /// the writing thread does.
     pub(super) fn take_lines(&self) -> Option<Vec<Queued>> {
         let mut state = self.lock();
         if state.reopen || state.missing.is_some() || self.health() != Health::Writing {
@@ -439,24 +440,24 @@ impl Queue {
         Some(lines)
     }
 
-    /// Has the writing thread look at the queue at once.
+    /// Wakes the writing thread at once.
     pub(super) fn hurry(&self) {
         self.call(&mut self.lock(), Call::Now);
     }
 
-    /// The writing thread makes lines itself.
+    /// Counts lines that the writing thread makes itself.
     pub(super) fn holds(&self, lines: usize) {
         self.lock().held += lines;
     }
 
-    /// Lines that the writing thread held are written, or taken back.
+    /// Removes from that count lines that are written or returned to the queue.
     pub(super) fn settled(&self, lines: usize) {
         let mut state = self.lock();
         state.held = state.held.saturating_sub(lines);
         self.metrics.record_queue(state.lines.len() + state.held);
     }
 
-    /// What was to be told was not.
+    /// Restores the facts of a `record_gap` line that was not written.
     pub(super) fn untold(&self, missing: Missing) {
         let mut state = self.lock();
         state.missing = Some(match state.missing.take() {
@@ -469,7 +470,7 @@ impl Queue {
         });
     }
 
-    /// The sink fails: from here on no flow waits for a line. Takes back what was waited for.
+    /// Sets the state to failing: no flow waits for a line from now on. Removes the awaited lines.
     pub(super) fn failed(&self) {
         let mut state = self.lock();
         self.become_unless_closing(Health::Failing);
@@ -477,13 +478,13 @@ impl Queue {
         state.lines.retain_mut(|queued| keep(queued, on_failure));
     }
 
-    /// The sink works again.
+    /// Sets the state to writing again.
     pub(super) fn recovered(&self) {
         let _state = self.lock();
         self.become_unless_closing(Health::Writing);
     }
 
-    /// The thread is gone; what is still queued is lost.
+    /// Sets the state to ended; lines still in the queue are lost.
     pub(super) fn ended(&self, unwritten: usize) {
         let mut state = self.lock();
         let lines = mem::take(&mut state.lines);
@@ -515,7 +516,7 @@ impl Queue {
         });
     }
 
-    /// Wakes the writing thread for new lines: at once where flows do not write themselves.
+    /// Wakes the writing thread for new lines: at once if flows do not write the queue themselves.
     fn call_for_lines(&self, state: &mut State) {
         let call = if self.is_direct() {
             Call::Soon
@@ -551,9 +552,9 @@ impl Queue {
     }
 }
 
-/// Whether a line stays queued while the sink fails. Tells the flow that waits for the line: with
-/// `on-failure = "continue"` it goes on; otherwise it is refused, and the line that would have let
-/// it pass is removed.
+/// Whether a line stays queued while the sink fails. Notifies the flow that waits for the line:
+/// with `on-failure = "continue"` the flow goes on; otherwise the flow is refused, and the line
+/// that would have allowed the flow is removed.
 pub(super) fn keep(queued: &mut Queued, on_failure: OnFailure) -> bool {
     let Some(Waiter { written, removable }) = queued.waiter.take() else {
         return true;

@@ -1,4 +1,4 @@
-//! Hands out the right to write records.
+//! The recorder: gives flows their permits and writes the log.
 
 use std::io;
 use std::path::Path;
@@ -25,13 +25,13 @@ use super::sink::Sink;
 use super::tally::Tally;
 use super::writer::{self, Writer};
 
-/// How long a flow waits for room.
+/// How long a flow waits for a permit.
 const ROOM: Duration = Duration::from_secs(2);
 /// How long a flow waits for its line to be written before it is refused.
 const WRITTEN: Duration = Duration::from_secs(10);
-/// The same where flows pass although records are lost.
+/// The same with `on-failure = "continue"`, where flows pass although records are lost.
 const WRITTEN_CONTINUE: Duration = Duration::from_secs(2);
-/// How long the end waits for what is queued.
+/// How long [`Recorder::close`] waits for the queued lines.
 const CLOSE: Duration = Duration::from_secs(5);
 
 /// Records cannot be kept now.
@@ -53,7 +53,8 @@ pub enum Unavailable {
     Full,
 }
 
-/// Writes the decision log; cheap to clone. When the last clone goes, what is queued is written.
+/// The handle of the decision log; cheap to clone. When the last clone is dropped, the queued lines
+/// are written.
 #[derive(Clone, Debug)]
 pub struct Recorder(Arc<Handle>);
 
@@ -62,7 +63,7 @@ struct Handle {
     queue: Arc<Queue>,
     writer: Arc<Mutex<Writer>>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
-    /// Who counts along.
+    /// The counts of decisions for the summary of a command.
     tally: OnceLock<Arc<Tally>>,
 }
 
@@ -73,10 +74,10 @@ impl Drop for Handle {
 }
 
 impl Recorder {
-    /// Opens the log, says which flows of an earlier run had no end (`record_gap`), starts writing.
-    /// `flows` bounds the permits given out at once.
+    /// Opens the log, records which flows of an earlier run have no end (`record_gap`), and starts
+    /// the writing thread. `flows` is the maximum number of permits in use.
     ///
-    /// Fails where the file cannot be opened, or another process writes it.
+    /// Returns `Err` if the file cannot be opened, or another process writes the file.
     pub fn start(
         config: &config::Record,
         flows: usize,
@@ -84,7 +85,7 @@ impl Recorder {
         metrics: &Metrics,
     ) -> io::Result<Self> {
         let (sink, found) = Sink::open(config)?;
-        // A device is no file that a key could lie beside, or that is there at the next start.
+        // A device has no folder for the key, and no content at the next start.
         let signer = match (&config.key, &config.file) {
             (Some(key), Some(log)) if sink.is_file() => Some(Signer::open(key, log)?),
             (Some(key), None) => Some(Signer::open(key, Path::new("stdout"))?),
@@ -94,7 +95,8 @@ impl Recorder {
         let last_checkpoint = last_checkpoint.filter(|_| sink.is_file());
         let queue = Arc::new(Queue::new(flows, config, clock, metrics.clone()));
         writer::begin(&queue, &found, last_checkpoint);
-        // A log that ends before what was signed goes on behind it: the hole shows.
+        // A log that ends before the last signed line continues after that line, so the gap is
+        // visible.
         let head = last_checkpoint
             .filter(|checkpoint| checkpoint.seq >= found.head.seq)
             .unwrap_or(found.head);
@@ -103,7 +105,7 @@ impl Recorder {
         Self::run(queue, writer)
     }
 
-    /// As [`Recorder::start`], with a sink that is open.
+    /// Like [`Recorder::start`], with a sink that is open.
     #[cfg(test)]
     pub(super) fn over(
         sink: Sink,
@@ -135,7 +137,8 @@ impl Recorder {
         })))
     }
 
-    /// Room for every line of one flow. Waits a bounded time for room, then says why there is none.
+    /// Returns a permit: memory for every line of one flow. Waits a bounded time, then returns the
+    /// reason why no permit is available.
     pub async fn permit(&self) -> Result<Permit, RecordUnavailable> {
         let room = match self.room().await {
             Ok(room) => Some(room),
@@ -154,10 +157,10 @@ impl Recorder {
         })
     }
 
-    /// Writes an event that is not a flow's.
+    /// Writes an event that belongs to no flow.
     ///
-    /// Sessions that one user starts or ends, and tool calls that one session reports, faster than
-    /// a person could follow are counted.
+    /// Counts instead of writes the sessions that one user starts or ends, and the tool calls that
+    /// one session reports, if they are faster than a person could follow.
     pub fn event(&self, event: &Event) {
         if let Some(line) = self.event_line(event) {
             self.queue().push_event(line, event_capacity(event));
@@ -181,7 +184,7 @@ impl Recorder {
         }
     }
 
-    /// The line that an event is to leave; none where it is counted.
+    /// Returns the line of an event; `None` if the event is counted instead.
     fn event_line(&self, event: &Event) -> Option<Line> {
         let queue = self.queue();
         let (at, now) = (queue.clock.now(), queue.clock.instant());
@@ -192,18 +195,18 @@ impl Recorder {
         }
     }
 
-    /// Counts every decision from now on; the first one that asks for it has it.
+    /// Counts every decision in `tally` from now on; only the first call has an effect.
     pub fn count_into(&self, tally: &Arc<Tally>) {
         let _ = self.0.tally.set(tally.clone());
     }
 
-    /// Opens the file anew (SIGHUP, after a rotation from outside).
+    /// Opens the path again (SIGHUP, after a rotation from outside).
     pub fn reopen(&self) {
         self.queue().reopen();
     }
 
-    /// Writes what is queued, then ends; gives up after five seconds. Called after every permit is
-    /// gone.
+    /// Writes the queued lines, then ends; stops after five seconds. Call after every permit is
+    /// dropped.
     pub async fn close(&self) {
         let mut health = self.queue().watch();
         self.queue().close();
@@ -223,8 +226,8 @@ impl Recorder {
         &self.0.queue
     }
 
-    /// Writes the queue on this thread, where that may be. Under load the flows that are ready to
-    /// run add their lines first: one write, and no thread to wake.
+    /// Writes the queue on this thread, if allowed. Under load, the flows that are ready to run add
+    /// their lines first: one write, and no thread to wake.
     async fn write_directly(&self) {
         if self.queue().is_direct() && self.queue().is_busy() {
             tokio::task::yield_now().await;
@@ -269,7 +272,8 @@ impl Recorder {
         waited.await.unwrap_or(Err(Unavailable::Full))
     }
 
-    /// Whether a flow may have room at all. One that passes even so needs none while all fails.
+    /// Whether permits are available at all. With `on-failure = "continue"` flows need none while
+    /// the sink fails.
     pub fn available(&self) -> Result<(), Unavailable> {
         match self.queue().health() {
             Health::Closing | Health::Ended => Err(Unavailable::Closed),
@@ -292,9 +296,9 @@ pub struct QueuedEvent {
 /// Where the line of an event is.
 #[derive(Debug)]
 enum EventLine {
-    /// The event is counted under a line that stands in the log.
+    /// The event is counted under an opening line that is in the log.
     Counted,
-    /// It is queued; `None`: it will not be written soon.
+    /// The line is queued; `None`: the line will not be written soon.
     Queued(Option<oneshot::Receiver<bool>>),
 }
 
@@ -308,39 +312,39 @@ impl QueuedEvent {
     }
 }
 
-/// Room for the lines of one flow: one `decision`, and one `close` where it may pass.
+/// Memory for the lines of one flow: one `decision`, and one `close` if the flow is allowed.
 ///
-/// A permit that is dropped before it said anything leaves nothing. One that is dropped between
+/// A permit that is dropped before its first line writes no line. A permit that is dropped between
 /// its two lines is a defect, and counted as a lost line.
 #[derive(Debug)]
 pub struct Permit {
     recorder: Recorder,
-    /// Absent where the flow passes although its lines have no room.
+    /// Absent if the flow passes without a permit (`on-failure = "continue"`).
     room: Option<OwnedSemaphorePermit>,
-    /// The fate of the `decision` line, where its wait was cut short.
+    /// The result of the `decision` line, if its wait was cut short.
     waiting: Option<oneshot::Receiver<bool>>,
     said: Said,
 }
 
-/// What the lines of a flow say so far.
+/// The lines that a flow has written so far.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Said {
-    /// All there is to say.
+    /// All lines of the flow.
     All,
-    /// That it may pass.
+    /// The `decision` line of an allowed flow.
     MayPass,
-    /// Nothing.
+    /// No line.
     Nothing,
-    /// Nothing, and it was refused for that.
+    /// No line, and the flow was refused for that reason.
     Untold,
 }
 
 impl Permit {
-    /// Writes the `decision` line of a flow that may pass and waits until the log has it (with
+    /// Writes the `decision` line of an allowed flow and waits until the log has it (with
     /// `on-failure = "continue"`: does not fail). Only then may the flow act.
     ///
-    /// After an error the flow is refused: [`Permit::refused`] then says so on record as soon as
-    /// the log works; a permit that is dropped instead is counted in the next `record_gap`.
+    /// After an error the flow is refused: [`Permit::refused`] records the refusal as soon as the
+    /// log works; a permit that is dropped instead is counted in the next `record_gap`.
     pub async fn decided(&mut self, facts: &FlowFacts) -> Result<(), RecordUnavailable> {
         self.recorder.counted(facts);
         let line = encode::decision(self.queue().clock.now(), facts);
@@ -352,7 +356,8 @@ impl Permit {
         self.waiting = self.queue().push_awaited(line);
         let carries_on = self.queue().on_failure == OnFailure::Continue;
         if carries_on && self.queue().health() == Health::Failing {
-            // Known to fail, and told to go on: nothing to wait for. The line stays queued.
+            // The sink fails, and `on-failure` is `continue`: there is no wait. The line stays
+            // queued.
             self.waiting = None;
             return Ok(());
         }
@@ -364,13 +369,13 @@ impl Permit {
         written.map_err(RecordUnavailable)
     }
 
-    /// Writes the one `decision` line of a flow that does not pass and waits until the log has it
-    /// (with `on-failure = "continue"`: does not fail). Only then may the client be answered.
+    /// Writes the one `decision` line of a refused flow and waits until the log has it (with
+    /// `on-failure = "continue"`: does not fail). Only then may the client be answered.
     ///
-    /// After an error, and where the caller stops waiting, the line stays queued.
+    /// After an error, and if the caller stops waiting, the line stays queued.
     pub async fn refused(mut self, facts: &FlowFacts) -> Result<(), RecordUnavailable> {
         if self.said == Said::Untold {
-            // The log could not be written a moment ago: the client has waited for that already.
+            // The log could not be written a moment ago, and the client has already waited.
             self.abandoned(facts);
             return Err(RecordUnavailable(Unavailable::Failing));
         }
@@ -383,8 +388,7 @@ impl Permit {
         kept(&queue, waiting).await
     }
 
-    /// Queues the one `decision` line of a flow that does not pass and whose client is not
-    /// answered.
+    /// Queues the one `decision` line of a refused flow whose client gets no answer.
     pub fn abandoned(mut self, facts: &FlowFacts) {
         if let Some(line) = self.refusal(facts) {
             let room = self.room.take();
@@ -396,7 +400,7 @@ impl Permit {
         }
     }
 
-    /// The line that a refusal is to leave; none where it is counted, or there is no room for it.
+    /// Returns the line of a refusal; `None` if the refusal is counted, or no permit is available.
     fn refusal(&mut self, facts: &FlowFacts) -> Option<Line> {
         self.recorder.counted(facts);
         self.said = Said::All;
@@ -422,10 +426,10 @@ impl Permit {
         self.last(line);
     }
 
-    /// As [`Permit::closed`], and waits until the log has the line (with
-    /// `on-failure = "continue"`: does not fail). Only then may the client be told of the end.
+    /// Like [`Permit::closed`], and waits until the log has the line (with `on-failure =
+    /// "continue"`: does not fail). Only then may the client see the end of the flow.
     ///
-    /// After an error, and where the caller stops waiting, the line stays queued.
+    /// After an error, and if the caller stops waiting, the line stays queued.
     pub async fn closed_first(
         mut self,
         facts: &FlowFacts,
@@ -458,7 +462,7 @@ impl Permit {
         }
     }
 
-    /// Whether there is room; where there was none, there may be now.
+    /// Whether the flow has a permit; tries once more to take one.
     fn has_room(&mut self) -> bool {
         if self.room.is_none() {
             self.room = self.queue().room.clone().try_acquire_owned().ok();
@@ -496,8 +500,8 @@ async fn kept(
     }
 }
 
-/// Waits until a line is written. Measured on the machine's clock, because the thread that writes
-/// has no other.
+/// Waits until a line is written. Uses the machine's clock, because the writing thread has no
+/// other.
 async fn written(
     queue: &Queue,
     waiting: &mut Option<oneshot::Receiver<bool>>,
@@ -508,7 +512,7 @@ async fn written(
     } else {
         WRITTEN
     };
-    // Most lines were written by their own flow: no timer for them.
+    // Most flows have written their line themselves: no timer for them.
     match waiting.as_mut().map(oneshot::Receiver::try_recv) {
         None | Some(Err(TryRecvError::Empty)) => {}
         Some(Ok(true)) => {
@@ -540,7 +544,7 @@ async fn written(
     if carries_on {
         return Ok(());
     }
-    // The flow stops waiting: a line that would let it pass is removed.
+    // The flow stops waiting: the line that would allow the flow is removed.
     *waiting = None;
     Err(Unavailable::Full)
 }
@@ -552,8 +556,8 @@ fn cause(why: Unavailable) -> &'static str {
     }
 }
 
-/// How many events may wait, so that this one may wait as well: those of callers leave room to
-/// those of the gate, and tool calls leave room to sessions.
+/// Returns the maximum number of waiting events for an event of this kind. Events of callers leave
+/// room for events of the gate, and tool calls leave room for sessions.
 fn event_capacity(event: &Event) -> usize {
     match event {
         Event::ApprovalRequested(_) | Event::ToolCallEnded(_) | Event::ToolCallStarted(_) => {

@@ -1,12 +1,12 @@
-//! Refusals and events that repeat are counted instead of written, so that one caller cannot drown
-//! the log.
+//! Counts repeated refusals and events instead of writing them, so that one caller cannot flood the
+//! log.
 //!
-//! In each window a caller gets a number of whole lines for each target, reason and rule, and three
-//! times as many in all. What comes on top is counted: an opening line stands in the log before the
-//! first refusal that is only counted is answered, and a closing line with the exact count follows
-//! at the end of the window. A caller that varies its targets is counted under "various targets".
-//! Verified sessions, verified users and addresses have tables of their own: a client that takes many
-//! addresses fills the table of the addresses only.
+//! In each window a caller gets a number of whole lines for each combination of target, reason and
+//! rule, and three times as many in all. Refusals beyond that number are counted: an opening line
+//! is in the log before the first counted refusal is answered, and a closing line with the exact
+//! count follows at the end of the window. Refusals of a caller that varies its targets are counted
+//! under "various targets". Verified sessions, verified users and addresses have separate tables: a
+//! client that uses many addresses fills only the table of addresses.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,20 +22,22 @@ use crate::identity::network_of;
 
 use super::line::{Event, FlowFacts, SessionFacts};
 
-/// Callers of one table that are told apart; the others share one count, which names no caller.
+/// Callers of one table with counts of their own; the others share one count, which names no
+/// caller.
 const MAX_CALLERS: usize = 256;
-/// Targets, reasons and rules of one caller that are told apart; the others share one count.
+/// Combinations of target, reason and rule of one caller with counts of their own; the others share
+/// one count.
 const MAX_KINDS: usize = 16;
-/// Users whose events of one name are told apart: a user may be a name that a caller chose.
+/// Users with counts of their own for one event name: a user may be a name that a caller chose.
 const MAX_EVENT_USERS: usize = 8;
-/// Sessions whose tool calls of one name are told apart.
+/// Sessions with counts of their own for the tool calls of one event name.
 const MAX_EVENT_SESSIONS: usize = 64;
-/// Distinct targets that a shared count tells; more are told as this many.
+/// Maximum number of distinct targets that a shared count reports.
 const MAX_TARGETS: usize = 1000;
-/// Whole lines of one caller, as a multiple of those for one target.
+/// Whole lines of one caller, as a multiple of the lines for one target.
 const LINES_PER_CALLER: u32 = 3;
 
-/// Counts what repeats.
+/// The counts of repeated refusals and events.
 #[derive(Debug)]
 pub(super) struct Repeats {
     window: Duration,
@@ -53,37 +55,37 @@ struct Callers {
     users: HashMap<Owner, Caller>,
 }
 
-/// What becomes of one refusal or event.
+/// The treatment of one refusal or event.
 #[derive(Debug)]
 pub(super) enum Noted {
-    /// It is counted, under an opening line that stands in the log.
+    /// The event is counted, under an opening line that is in the log.
     Counted,
-    /// It is counted, and this opening line has to stand in the log first.
+    /// The event is counted, and this opening line has to be in the log first.
     Opens(Box<Count>),
-    /// It gets a line of its own.
+    /// The event gets a line of its own.
     Line,
 }
 
-/// What is counted together in one window.
+/// One count: the refusals or events that are counted together in one window.
 #[derive(Clone, Debug)]
 pub(super) struct Count {
-    /// Joins the opening and the closing line.
+    /// The id that joins the opening and the closing line.
     pub(super) id: Uuid,
-    /// How many were counted.
+    /// The number of counted refusals or events.
     pub(super) total: u64,
-    /// When the first of them came.
+    /// When the first of them occurred.
     pub(super) since: Timestamp,
-    /// When the last of them came.
+    /// When the last of them occurred.
     pub(super) until: Timestamp,
-    /// What they have in common.
+    /// The facts that they have in common.
     pub(super) about: About,
-    /// How many distinct targets, where there are several.
+    /// The number of distinct targets, if there are several.
     pub(super) targets: Option<u64>,
-    /// Whether the opening line stands in the log.
+    /// Whether the opening line is in the log.
     pub(super) stands: Arc<AtomicBool>,
 }
 
-/// What counted refusals or events have in common.
+/// The facts that counted refusals or events have in common.
 #[derive(Clone, Debug)]
 pub(super) enum About {
     /// Events of one name, and of one user or session.
@@ -98,7 +100,7 @@ pub(super) enum About {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Owner {
     Address(IpAddr),
-    /// The events of this name, of this user or session; none: of the others.
+    /// The events of this name and of this user or session; `None`: of all the others.
     Events(&'static str, Option<Arc<str>>),
     Others,
     Session(Arc<str>),
@@ -138,7 +140,7 @@ struct Various {
 }
 
 impl Repeats {
-    /// Counts after so many lines in a window; a window of zero counts nothing.
+    /// Counts after `after` lines in a window; a window of zero disables counting.
     pub(super) fn new(window: Duration, after: u32) -> Self {
         Self {
             window,
@@ -148,7 +150,7 @@ impl Repeats {
         }
     }
 
-    /// Notes a refusal that comes at this time.
+    /// Adds a refusal at this time.
     pub(super) fn refusal(&self, at: Timestamp, now: Instant, facts: &FlowFacts) -> Noted {
         if self.window.is_zero() {
             return Noted::Line;
@@ -181,7 +183,7 @@ impl Repeats {
         })
     }
 
-    /// Notes an event; those of the gate itself are never counted.
+    /// Adds an event; events of the gate itself are never counted.
     pub(super) fn event(&self, at: Timestamp, now: Instant, event: &Event) -> Noted {
         let Some((name, facts)) = by_caller(event).filter(|_| !self.window.is_zero()) else {
             return Noted::Line;
@@ -211,7 +213,7 @@ impl Repeats {
         counts
     }
 
-    /// The counts whose opening lines stand in the log and whose windows have not ended.
+    /// Returns the counts whose opening lines are in the log and whose windows have not ended.
     pub(super) fn standing(&self) -> Vec<Uuid> {
         let mut callers = self.lock();
         let tables = callers.tables().into_iter();
@@ -226,9 +228,9 @@ impl Repeats {
 }
 
 impl Callers {
-    /// The caller of a refusal. A session or user that the caller itself chose does not make it
-    /// another caller: then its address says who it is. Where there is no room for a verified
-    /// session, its user says who it is.
+    /// Returns the caller of a refusal. A session or user that the caller itself chose is no
+    /// separate caller: then the address identifies the caller. If the table of verified sessions
+    /// is full, the user identifies the caller.
     fn refused(&mut self, facts: &FlowFacts, now: Instant) -> (Owner, &mut Caller) {
         let verified = facts.trust == "verified";
         let session = facts.root.as_ref().or(facts.session.as_ref());
@@ -255,7 +257,7 @@ impl Callers {
         (owner, caller.or_insert_with(|| Caller::new(now)))
     }
 
-    /// The caller of an event, and whether its counts name that caller.
+    /// Returns the caller of an event, and whether the counts name that caller.
     fn reported(
         &mut self,
         name: &'static str,
@@ -296,8 +298,8 @@ fn has_room(table: &HashMap<Owner, Caller>, owner: &Owner) -> bool {
     table.len() < MAX_CALLERS || table.contains_key(owner)
 }
 
-/// An event that a caller brings about, with its name and what the caller is told apart by: the
-/// session of a tool call; else the user, because a user starts as many sessions as it likes.
+/// Returns the name of an event that a caller causes, and the key of the caller: for a tool call
+/// the session, otherwise the user, because a user can start any number of sessions.
 fn by_caller(event: &Event) -> Option<(&'static str, SessionFacts)> {
     let (name, session, user) = match event {
         Event::SessionEnded(facts) => ("session_ended", None, &facts.user),
@@ -390,7 +392,7 @@ impl Count {
         }
     }
 
-    /// Counts one more, where the opening line stands in the log.
+    /// Counts one more, if the opening line is in the log.
     fn add(&mut self, at: Timestamp) -> Noted {
         if !self.stands.load(Ordering::Acquire) {
             return Noted::Line;
@@ -403,7 +405,7 @@ impl Count {
 
 impl Key {
     fn of(owner: &Owner, facts: &FlowFacts) -> Self {
-        // The count of the others names no caller.
+        // The shared count of the other callers names no caller.
         let named = *owner != Owner::Others;
         Self {
             session: facts.session.clone().filter(|_| named),
@@ -416,7 +418,8 @@ impl Key {
     }
 }
 
-/// What counted refusals have in common: the caller, and with `target` the target and the verdict.
+/// Returns the common facts of counted refusals: the caller, and with `target` the target and the
+/// verdict.
 fn common(owner: &Owner, facts: &FlowFacts, target: bool) -> Box<FlowFacts> {
     let caller = common_caller(owner, facts, target);
     if !target {
@@ -442,8 +445,9 @@ fn common(owner: &Owner, facts: &FlowFacts, target: bool) -> Box<FlowFacts> {
     })
 }
 
-/// What the callers of counted refusals have in common. Various targets may be those of several
-/// sessions and users, where these are only asserted, and of several sessions of one user.
+/// Returns the common facts of the callers of counted refusals. Refusals for various targets may
+/// come from several sessions and users, if these are only asserted, and from several sessions of
+/// one user.
 fn common_caller(owner: &Owner, facts: &FlowFacts, target: bool) -> FlowFacts {
     if *owner == Owner::Others {
         return FlowFacts {

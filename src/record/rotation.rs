@@ -1,4 +1,4 @@
-//! The files that the log was rotated to: their numbers, and how long they are kept.
+//! The rotated files of the log: their numbers and their retention.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::config;
 
-/// Bytes at the end of a file in which its last line is looked for.
+/// Bytes at the end of a file that are searched for the last line.
 const MAX_TAIL: u64 = 256 * 1024;
 
 /// How long, and how many, rotated files are kept.
@@ -25,12 +25,12 @@ pub(super) struct Retention {
     age: Duration,
 }
 
-/// What became of the rotated files.
+/// The result of applying the retention.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// Which were removed, and why.
+    /// The removed files, and the reason.
     pub(super) removed: Option<String>,
-    /// Why `rotate-keep` files are too few for `retain`, where they are.
+    /// Why `rotate-keep` files do not cover `retain`, if so.
     pub(super) short: Option<String>,
 }
 
@@ -38,9 +38,10 @@ pub(super) struct Kept {
 struct Rotated {
     number: u32,
     path: PathBuf,
-    /// When its last line was written.
+    /// When the last line of the file was written.
     ended: Timestamp,
-    /// When the file system last changed it, its name and its times; no program can set this.
+    /// When the file system last changed the file, its name or its times; no program can set this
+    /// time.
     changed: Timestamp,
 }
 
@@ -53,12 +54,13 @@ impl Retention {
         }
     }
 
-    /// Removes what need not be kept: what is older than `retain`, or, without it, what is beyond
+    /// Removes rotated files that are older than `retain`, or, without `retain`, beyond
     /// `rotate-keep`.
     pub(super) fn apply(self, path: &Path, now: Timestamp) -> io::Result<Kept> {
         let mut files = rotated(path)?;
         if !self.age.is_zero() {
-            // A process that may write a file can set its time: its last line decides.
+            // A process that may write a file can set the file's time, so the time of its last line
+            // decides.
             for file in files.iter_mut().filter(|file| self.is_over(file, now)) {
                 file.ended = last_line_time(&file.path).unwrap_or(file.changed);
             }
@@ -100,8 +102,8 @@ impl Retention {
         age.is_ok_and(|age| age > self.age)
     }
 
-    /// Age wins: no file that is young enough is removed, so that more space is used than
-    /// `rotate-size` and `rotate-keep` say.
+    /// Describes why `retain` keeps more files than `rotate-keep`: no file younger than `retain` is
+    /// removed, so the log uses more space than `rotate-size` and `rotate-keep` allow.
     fn short(self, kept: &[Rotated]) -> Option<String> {
         let planned = usize::try_from(self.keep).unwrap_or(usize::MAX);
         if self.age.is_zero() || kept.len() < planned.max(1) {
@@ -119,7 +121,7 @@ impl Retention {
     }
 }
 
-/// Makes place at `path`: each file gets the next number.
+/// Frees the name `path`: each file gets the next number.
 pub(super) fn shift(path: &Path) -> io::Result<()> {
     let mut last = 0;
     while numbered(path, last + 1).symlink_metadata().is_ok() {
@@ -134,7 +136,7 @@ pub(super) fn shift(path: &Path) -> io::Result<()> {
     absent_is_fine(fs::rename(path, numbered(path, 1)))
 }
 
-/// The rotated files of a log, the newest first.
+/// Returns the rotated files of a log, the newest first.
 fn rotated(path: &Path) -> io::Result<Vec<Rotated>> {
     let folder = folder(path).unwrap_or(Path::new("."));
     let own = path.file_name().unwrap_or_default().to_string_lossy();
@@ -171,7 +173,7 @@ struct Timed {
     timestamp: Timestamp,
 }
 
-/// The latest time of the lines at the end of a file; none where no line there is readable.
+/// Returns the latest time of the lines at the end of a file; `None` if no line there is readable.
 fn last_line_time(path: &Path) -> Option<Timestamp> {
     let mut file = open_to_read(path).ok()?;
     let length = file.metadata().ok()?.len();
@@ -184,7 +186,7 @@ fn last_line_time(path: &Path) -> Option<Timestamp> {
     times.map(|line| line.timestamp).max()
 }
 
-/// Opens a file to read it; a pipe at the path does not hold the caller up.
+/// Opens a file for reading; a pipe at the path does not block the caller.
 pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     fs::OpenOptions::new()

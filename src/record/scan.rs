@@ -1,4 +1,5 @@
-//! Reads the newest file of the log at start, for what an earlier run left open.
+//! Reads the newest file of the log at start, to find the flows and counts that an earlier run left
+//! open.
 //!
 //! A file that follows another begins with `checkpoint` lines, so the newest is enough.
 
@@ -11,37 +12,37 @@ use uuid::Uuid;
 
 use super::chain::{Head, from_hex};
 
-/// Flows remembered at once; more are counted only.
+/// Maximum number of open flows in memory; further ones are only counted.
 const OPEN: usize = 1 << 20;
-/// The longest line that is looked at.
+/// Maximum length of a line that is read, in bytes.
 const LINE: u64 = 1 << 20;
 
-/// What an earlier run left.
+/// The state of the log that an earlier run left.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// Flows that may have passed and have no `close`, oldest first.
+    /// Flows that may have passed and have no `close` line, oldest first.
     pub(super) open: Vec<Uuid>,
-    /// How many there are beyond those.
+    /// The number of further such flows.
     pub(super) more: u64,
-    /// How many counts of repeated refusals or events have no closing line.
+    /// The number of counts of repeated refusals or events without a closing line.
     pub(super) repeats: u64,
     /// The last line of the chain.
     pub(super) head: Head,
-    /// Whether the last line is a checkpoint: nothing after it is unsigned.
+    /// Whether the last line is a checkpoint: then every line is signed.
     pub(super) signed: bool,
-    /// What is at the end of the file.
+    /// The end of the file.
     pub(super) tail: Tail,
 }
 
-/// What is at the end of a file.
+/// The end of a file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Tail {
     /// A whole line, or nothing.
     #[default]
     Clean,
-    /// A line that is whole but for its newline.
+    /// A whole line that lacks only its newline.
     Open,
-    /// Part of a line, which begins here.
+    /// Part of a line that begins at this offset.
     Torn(u64),
 }
 
@@ -83,7 +84,7 @@ pub(super) fn scan(file: &File) -> io::Result<Found> {
     }
 }
 
-/// Passes over the rest of a line that is too long to be one of ours.
+/// Skips the rest of a line that is too long for a line of the log.
 fn skip(reader: &mut impl BufRead) -> io::Result<(u64, bool)> {
     let mut skipped = 0;
     loop {
@@ -98,7 +99,7 @@ fn skip(reader: &mut impl BufRead) -> io::Result<(u64, bool)> {
     }
 }
 
-/// The fields that matter here. None of their values needs an escape, so all are borrowed.
+/// The fields that the scan needs. None of their values needs an escape, so all are borrowed.
 #[derive(Debug, Deserialize)]
 struct Seen<'a> {
     #[serde(rename = "event.name")]
@@ -169,7 +170,7 @@ impl Open {
                     .filter_map(|id| Uuid::parse_str(id).ok());
                 self.repeats.extend(ids);
             }
-            // An earlier start has told of all that was open before it.
+            // An earlier start has recorded everything that was open before this line.
             ("record_gap", _) if seen.gap == Some("stopped") => {
                 self.flows.clear();
                 self.repeats.clear();

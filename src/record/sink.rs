@@ -1,4 +1,4 @@
-//! Where lines go: a file of whole lines that is rotated, or standard output.
+//! The output of the log: a file of whole lines that is rotated, or standard output.
 
 use std::fs::{self, DirBuilder, File, FileType, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -19,62 +19,63 @@ use crate::config;
 use super::rotation::{self, Kept, Retention, absent_is_fine, folder, numbered, suffixed};
 use super::scan::{Found, Tail, scan};
 
-/// How long a file that was moved is written on before it is reported: a log rotation from outside
-/// moves the file first and sends SIGHUP then.
+/// How long the gate writes to a moved file before it reports the move: a log rotation from outside
+/// first moves the file and then sends SIGHUP.
 const MOVED_GRACE: Duration = Duration::from_secs(2);
 
-/// The error for a path that is no regular file.
+/// The error for a path that is not a regular file.
 const NO_FILE: &str = "what is at the path of the log is no regular file: remove it, or name another \
                        file (`[record] file`; `-` is standard output)";
 
-/// Where lines go.
+/// The output of the log.
 #[derive(Debug)]
 pub(super) struct Sink {
     out: Out,
-    /// Where the file is; absent for a stream, which is neither scanned nor rotated.
+    /// The path of the file; absent for a stream, which is neither scanned nor rotated.
     path: Option<PathBuf>,
-    /// Who may read the files.
+    /// Owner group and mode of the files.
     access: Access,
-    /// Bytes of the file, up to its last whole line.
+    /// Length of the file in bytes, up to its last whole line.
     length: u64,
     /// The file ends in part of a line that could not be cut off.
     torn: bool,
     rotate_size: u64,
     retention: Retention,
-    /// Rotate at this length: later than `rotate_size` after a rotation that failed.
+    /// The length at which the file is rotated: more than `rotate_size` after a rotation that
+    /// failed.
     rotate_at: u64,
-    /// Since when the file has not been at its path.
+    /// Since when the file is no longer at its path.
     moved: Option<Instant>,
     /// Whether the file is on a file system of this machine.
     local: bool,
 }
 
-/// What lines are written to.
+/// The open file or stream.
 #[derive(Debug)]
 enum Out {
-    /// For tests of failures.
+    /// A double for tests of failures.
     #[cfg(test)]
     Faulty(faulty::Faulty),
-    /// A file, or any other descriptor.
+    /// A file or another descriptor.
     File(File),
-    /// The file is gone, and no new one can be opened.
+    /// The file is gone, and no new file can be opened.
     Lost,
 }
 
 /// A change of the file that the gate did not make.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Change {
-    /// `appended`, `moved`, `removed`, `replaced`, `truncated`.
+    /// The cause: `appended`, `moved`, `removed`, `replaced`, `truncated`.
     pub(super) cause: &'static str,
-    /// Whether all lines of the file are gone with it.
+    /// Whether all lines of the file are gone with the file.
     pub(super) lines_gone: bool,
-    /// Whether the path has to be opened anew.
+    /// Whether the path has to be opened again.
     pub(super) elsewhere: bool,
-    /// How many bytes there are too few, or too many.
+    /// The number of bytes that the file has too few or too many.
     pub(super) bytes: u64,
 }
 
-/// Who may read the files.
+/// The group and mode of the files.
 #[derive(Clone, Copy, Debug)]
 struct Access {
     mode: u32,
@@ -82,8 +83,8 @@ struct Access {
 }
 
 impl Sink {
-    /// Opens the log and reads what an earlier run left in it. The tail of the file is whole lines
-    /// afterwards.
+    /// Opens the log and reads the state that an earlier run left. Afterwards the file ends with a
+    /// whole line.
     pub(super) fn open(config: &config::Record) -> io::Result<(Self, Found)> {
         let Some(path) = &config.file else {
             let out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -148,13 +149,13 @@ impl Sink {
         }
     }
 
-    /// Whether it is a file without a line.
+    /// Whether the output is a file without a line.
     pub(super) fn is_empty(&self) -> bool {
         self.path.is_some() && self.length == 0
     }
 
-    /// Writes whole lines, which end at `ends`. Says how many of them are in the file, and, where
-    /// that is not all, why. What is there of another is cut off.
+    /// Writes whole lines, which end at the offsets `ends`. Returns the number of lines in the
+    /// file, and the error if not all were written. Part of a further line is cut off.
     pub(super) fn append(&mut self, bytes: &[u8], ends: &[usize]) -> (usize, io::Result<()>) {
         if self.torn {
             match self.out.write(b"\n") {
@@ -183,7 +184,7 @@ impl Sink {
         self.path.is_some() && self.length >= self.rotate_at
     }
 
-    /// Compares the file with what was written, and its place with where it was opened.
+    /// Compares the file with its expected length, and the path with the open file.
     pub(super) fn changed(&mut self, now: Instant) -> Option<Change> {
         let (Out::File(file), Some(path)) = (&self.out, &self.path) else {
             return None;
@@ -213,7 +214,7 @@ impl Sink {
         })
     }
 
-    /// Whether the file is as long as it was left, and not removed.
+    /// Whether the file has its expected length and is not removed.
     pub(super) fn is_as_left(&self) -> bool {
         let Out::File(file) = &self.out else {
             return false;
@@ -222,7 +223,7 @@ impl Sink {
         !self.torn && found.is_ok_and(|it| it.nlink() > 0 && it.len() == self.length)
     }
 
-    /// Whether the file has another length than it was left with.
+    /// Compares the length of the file with the expected length.
     fn resized(&mut self, length: u64) -> Option<Change> {
         if self.torn || length == self.length {
             return None;
@@ -248,7 +249,7 @@ impl Sink {
         })
     }
 
-    /// Whether the file that is written is the one at the path; a stream always is.
+    /// Whether the open file is the file at the path; always true for a stream.
     pub(super) fn is_in_place(&self) -> bool {
         match (&self.out, &self.path) {
             (Out::File(file), Some(path)) => is_at(file, path),
@@ -257,17 +258,17 @@ impl Sink {
         }
     }
 
-    /// Whether there is nothing to write to.
+    /// Whether there is no output.
     pub(super) fn is_lost(&self) -> bool {
         matches!(self.out, Out::Lost)
     }
 
-    /// Writes nowhere until the path can be opened.
+    /// Discards writes until the path can be opened.
     pub(super) fn lose(&mut self) {
         self.out = Out::Lost;
     }
 
-    /// Removes rotated files that need not be kept.
+    /// Removes rotated files that the retention does not keep.
     pub(super) fn keep_files(&self, now: Timestamp) -> io::Result<Kept> {
         match &self.path {
             Some(path) if matches!(self.out, Out::File(_)) => self.retention.apply(path, now),
@@ -275,20 +276,21 @@ impl Sink {
         }
     }
 
-    /// Whether it is a regular file, and no stream.
+    /// Whether the output is a regular file.
     pub(super) fn is_file(&self) -> bool {
         self.path.is_some()
     }
 
-    /// Whether a write waits for memory and, at worst, for a disk of this machine: the log is a
-    /// regular file, and on none of the file systems that another machine or a process serves, where
-    /// a write may wait without end.
+    /// Whether a write waits only for memory or for a local disk: the log is a regular file on a
+    /// local file system. On a file system that another machine or a process serves, a write may
+    /// wait without limit.
     pub(super) fn is_on_local_disk(&self) -> bool {
         self.path.is_some() && self.local
     }
 
-    /// Goes on in a new file that begins with `opening`; the old one becomes `.1`, and so on. Where
-    /// it fails, the old file goes on, and the next try comes a sixteenth of the size later.
+    /// Continues in a new file that begins with `opening`; the old file becomes `.1`, and so on. If
+    /// the rotation fails, the old file continues, and the next try follows a sixteenth of the size
+    /// later.
     pub(super) fn rotate(&mut self, opening: &[u8]) -> io::Result<()> {
         let result = self.rotate_now(opening);
         if result.is_err() {
@@ -320,8 +322,9 @@ impl Sink {
         Ok(())
     }
 
-    /// Opens the path anew, where another file than ours is there by now, or none. `opening` goes
-    /// to it first. Says whether it did. Refuses what is no regular file, and follows no link.
+    /// Opens the path again if the path has another file, or none. Writes `opening` to the new file
+    /// first. Returns whether a file was opened. Refuses a path that is not a regular file, and
+    /// follows no link.
     pub(super) fn reopen(&mut self, opening: &[u8]) -> io::Result<bool> {
         let Some(path) = self.path.clone() else {
             return Ok(false);
@@ -362,7 +365,8 @@ impl Sink {
         self.moved = None;
         self.rotate_at = match self.rotate_size {
             0 => u64::MAX,
-            // A file that begins with more than a whole one would be rotated without end.
+            // A new file that begins with more bytes than the rotation size would be rotated
+            // without end.
             size => size.max(length.saturating_mul(2)),
         };
     }
@@ -411,7 +415,8 @@ impl Out {
         false
     }
 
-    /// Writes until all is written or it fails; says how much there is in either case.
+    /// Writes until all bytes are written or a write fails; returns the number of written bytes in
+    /// either case.
     fn write_on(&mut self, bytes: &[u8]) -> (usize, io::Result<()>) {
         let mut written = 0;
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -458,8 +463,8 @@ impl Access {
         }
     }
 
-    /// Makes the folder of a log, where there is none: a group that may read the files may look
-    /// into it.
+    /// Makes the folder of a log if there is none: a group that may read the files may list the
+    /// folder.
     fn make_folder(self, path: &Path) -> io::Result<()> {
         let Some(folder) = folder(path).filter(|folder| !folder.exists()) else {
             return Ok(());
@@ -476,7 +481,7 @@ impl Access {
         Ok(())
     }
 
-    /// Gives a file to the group, with the permissions that are configured.
+    /// Sets the configured group and permissions of a file.
     fn grant(self, file: &File) -> io::Result<()> {
         let found = file.metadata()?;
         if let Some(group) = self.group.filter(|group| *group != found.gid()) {
@@ -497,8 +502,8 @@ fn no_group(error: &io::Error, group: u32) -> io::Error {
     io::Error::new(error.kind(), message)
 }
 
-/// Refuses what is no device: a pipe or socket at the path of a log would take the only record away,
-/// and its other end could hold the writer up. No user but root makes a device.
+/// Refuses a stream other than a device: a pipe or socket at the path of a log would discard the
+/// only record, and its reader could block the writer. Only root can make a device.
 fn is_stream(path: &Path, found: FileType) -> io::Result<()> {
     if path.starts_with("/dev") && found.is_char_device() {
         return Ok(());
@@ -506,8 +511,8 @@ fn is_stream(path: &Path, found: FileType) -> io::Result<()> {
     Err(io::Error::other(NO_FILE))
 }
 
-/// Opens for appending, and for reading what is there. A link at the path is not followed: another
-/// user could have put it there.
+/// Opens a file for appending and reading. Does not follow a link at the path: another user could
+/// have made the link.
 fn open(path: &Path, access: Access) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NOCTTY;
     let opened = OpenOptions::new()
@@ -526,7 +531,7 @@ fn open(path: &Path, access: Access) -> io::Result<File> {
     })
 }
 
-/// Two writers of one file would each cut off the other's lines.
+/// Locks the file: two writers of one file would each cut off the other's lines.
 fn lock(file: &File) -> io::Result<()> {
     match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => Err(io::Error::new(
@@ -550,7 +555,7 @@ fn is_same(ours: &fs::Metadata, there: Option<&fs::Metadata>) -> bool {
     there.is_some_and(|there| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
 }
 
-/// Makes new names last. Where the file system cannot, the names still exist.
+/// Syncs new names to disk. If the file system cannot, the names still exist.
 fn sync_folder(path: &Path) {
     let folder = folder(path).unwrap_or(Path::new("."));
     if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
@@ -560,33 +565,34 @@ fn sync_folder(path: &Path) {
 
 #[cfg(test)]
 pub(super) mod faulty {
-    //! A file in memory whose disk fills up and is emptied by hand.
+    //! A file in memory with a disk of limited size, which a test sets.
 
     use std::sync::{Arc, Mutex};
 
     use super::{Out, Sink, config, io};
 
-    /// What it holds, and how many bytes more it takes.
+    /// The content of the file, and the number of bytes that still fit.
     #[derive(Clone, Debug, Default)]
     pub(in super::super) struct Faulty(pub(in super::super) Arc<Mutex<(Vec<u8>, usize)>>);
 
     impl Faulty {
-        /// Nothing held, this much room.
+        /// An empty file with room for `room` bytes.
         pub(in super::super) fn with_room(room: usize) -> Self {
             Self(Arc::new(Mutex::new((Vec::new(), room))))
         }
 
-        /// Sets how many bytes more it takes.
+        /// Sets the number of bytes that still fit.
         pub(in super::super) fn set_room(&self, room: usize) {
             self.0.lock().expect("whole").1 = room;
         }
 
-        /// Everything it holds.
+        /// Returns the content of the file.
         pub(in super::super) fn text(&self) -> String {
             String::from_utf8(self.0.lock().expect("whole").0.clone()).expect("UTF-8")
         }
 
-        /// A sink that writes to it: a file, or a stream that cannot be cut.
+        /// Returns a sink that writes to the file: a regular file, or with `cuts` false a stream
+        /// that cannot be truncated.
         pub(in super::super) fn sink(&self, cuts: bool) -> Sink {
             let config = config::Record {
                 file: None,

@@ -1,5 +1,5 @@
-//! What was decided, counted as it is recorded: for the summary of a command, without reading a
-//! file that others write as well.
+//! Counts of decisions, kept as the decisions are recorded: for the summary of a command, without
+//! reading a file that other processes also write.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,51 +10,52 @@ use crate::policy::{Category, Verdict};
 
 use super::line::{CloseFacts, End, FlowFacts, Outcome};
 
-/// Kinds of decisions that are told apart; what comes on top is only counted.
+/// Maximum number of kinds with counts of their own; decisions of further kinds are only counted in
+/// total.
 const KINDS: usize = 10_000;
 
-/// What one kind of decision has in common.
+/// The facts that decisions of one kind have in common.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Kind {
-    /// What became of it, the worst first.
+    /// The outcome, the worst first.
     pub outcome: Outcome,
-    /// What it would have been, where nothing is enforced.
+    /// The verdict that `enforce` mode would carry out, if the mode only observes.
     pub would: Option<Verdict>,
-    /// The host; empty where none was understood.
+    /// The host; empty if no host could be parsed.
     pub host: Arc<str>,
     /// The port.
     pub port: u16,
-    /// Whether it was plain HTTP, and not inside TLS either.
+    /// Whether the flow was plain HTTP outside any TLS.
     pub plain: bool,
-    /// Whether it was a request inside a tunnel that is inspected.
+    /// Whether the flow was a request inside an inspected tunnel.
     pub inside: bool,
-    /// What it was for.
+    /// The category of the flow.
     pub category: Option<Category>,
-    /// A code of the closed list.
+    /// The reason: a code of the closed list.
     pub reason: &'static str,
 }
 
-/// Decisions by kind.
+/// The counts of decisions by kind.
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<Counts>);
 
-/// How often a kind was decided, and the first flow of it.
+/// The count of one kind, and the first flow of that kind.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Counted {
-    /// How often.
+    /// The number of decisions.
     pub count: u64,
-    /// The first flow, which has a line of its own on record.
+    /// The first flow, which has a line of its own in the log.
     pub first: Uuid,
-    /// Whether the first was a CONNECT: host and port are all that was asked.
+    /// Whether the first flow was a CONNECT, of which only host and port are known.
     pub is_connect: bool,
 }
 
-/// How often each kind was decided.
+/// The counts of each kind.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// By kind.
+    /// The counts by kind.
     pub kinds: HashMap<Kind, Counted>,
-    /// Of kinds beyond the bound.
+    /// The number of decisions of kinds beyond the bound.
     pub others: u64,
 }
 
@@ -64,7 +65,8 @@ impl Tally {
         self.lock().count(Kind::of(facts), facts);
     }
 
-    /// Counts what passed the policy and was refused for what it then turned out to be as refused.
+    /// Moves a flow from its allowed kind to a refused kind, if the gate refused the flow after the
+    /// policy allowed it.
     pub(super) fn correct(&self, facts: &FlowFacts, close: &CloseFacts) {
         if close.end != End::Refused {
             return;
@@ -85,7 +87,7 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was counted so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         self.lock().clone()
     }
@@ -120,7 +122,7 @@ impl Counts {
         self.kinds.entry(kind).or_insert(first).count += 1;
     }
 
-    /// Takes one back; says whether there was one.
+    /// Subtracts one decision from a kind; returns whether there was one.
     fn forget(&mut self, kind: &Kind) -> bool {
         let Some(counted) = self.kinds.get_mut(kind) else {
             return false;

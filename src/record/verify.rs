@@ -1,7 +1,7 @@
 //! Verifies the chain of a log: that no line was changed, removed, added, moved or cut off.
 //!
-//! What a [`Verifier`] reports on a line depends on the lines before it only, so that files of
-//! any length are verified in one pass.
+//! The flaws that a [`Verifier`] reports on a line depend only on the lines before, so that files
+//! of any length are verified in one pass.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use serde::Deserialize;
 
 use super::chain::{DOMAIN, HASH, Hash, Head, SIGNATURE, from_hex, hash};
 
-/// The gate signs each minute in which it writes: lines that are longer without a signature were
-/// not left so by a gate.
+/// A gate signs each minute in which it writes: a longer time without a signature means that lines
+/// are missing or forged.
 const MAX_UNSIGNED: Duration = Duration::from_mins(2);
 
-/// What is wrong with a line, or before it.
+/// A flaw of a line, or a gap before the line.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Flaw {
-    /// Its bytes are not those that it was written with.
+    /// The bytes of the line do not match the hash of the line.
     #[error("line {0} was changed: it does not have the hash that it says")]
     Changed(u64),
-    /// It is no line of the log.
+    /// The bytes are no line of the log.
     #[error("this is no whole line of a decision log")]
     Foreign,
-    /// The line before was changed or replaced, and its hash with it.
+    /// The line before was changed or replaced together with its hash.
     #[error("line {0} does not follow the line before it: one of both was changed")]
     Unlinked(u64),
-    /// Lines are missing before it.
+    /// Lines before this line are missing.
     #[error("lines {0} to {1} are missing before this line")]
     Missing(u64, u64),
-    /// It was there before, or belongs further up.
+    /// The line is a duplicate, or belongs earlier.
     #[error("line {0} is here again, or at the wrong place: line {1} was expected")]
     Misplaced(u64, u64),
     /// The first line of all files does not begin a file.
@@ -42,16 +42,16 @@ pub enum Flaw {
     /// A checkpoint has no signature, or none by this key.
     #[error("the signature of checkpoint {0} is not by the key {1}")]
     Unsigned(u64, String),
-    /// No checkpoint where there should be one.
+    /// A checkpoint is missing.
     #[error("no checkpoint for more than two minutes at line {0}: a gate signs each minute")]
     Unfastened(u64),
-    /// No checkpoint at all.
+    /// The log has no checkpoint.
     #[error(
         "no line is signed by the key {0}: this is no log of that gate, or it began less than a \
          minute ago (then verify again in a minute)"
     )]
     NeverSigned(String),
-    /// The last checkpoint is too old for a gate that runs.
+    /// The last checkpoint is too old for a running gate.
     #[error(
         "the log ends with a checkpoint of {0:.0}: a gate that runs signs each minute, so lines \
          after line {1} are missing, or the gate does not run (then leave out --running)"
@@ -68,37 +68,37 @@ pub enum Flaw {
     Short(u64, u64),
 }
 
-/// How the log is to end.
+/// The expected end of the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ending {
-    /// The time, where a gate still writes to it: then the lines of the last two minutes need no
-    /// signature yet.
+    /// The current time, if a gate still writes the log: then the lines of the last two minutes
+    /// need no signature yet.
     pub running: Option<Timestamp>,
-    /// The line that it has to have at least.
+    /// The number of the line that the log must contain at least.
     pub through: Option<u64>,
 }
 
-/// What the lines of a log say so far.
+/// The state of verification after the lines so far.
 #[derive(Clone, Debug, Default)]
 pub struct Verifier {
     key: Option<[u8; 32]>,
-    /// Whether the key was given, and not found in the log.
+    /// Whether the caller gave the key, instead of the first checkpoint.
     given: bool,
     head: Option<Head>,
     first: u64,
     lines: u64,
     checkpoints: u64,
-    /// The last line that a checkpoint signs, and when.
+    /// The last line that a checkpoint signs, and the time of the signature.
     signed: Option<(u64, Timestamp)>,
     /// Since when lines are unsigned: the time of the last checkpoint, or of the first line.
     unsigned_since: Option<Timestamp>,
     stopped: bool,
     checkpoint_is_last: bool,
-    /// Lines of an older version, before the chain.
+    /// The number of lines of an older version without a chain.
     unchained: u64,
 }
 
-/// The fields that matter here.
+/// The fields that verification needs.
 #[derive(Deserialize)]
 struct Line<'a> {
     timestamp: Timestamp,
@@ -117,7 +117,7 @@ struct Line<'a> {
 }
 
 impl Verifier {
-    /// Verifies signatures by this key, or, without one, by the key that the first checkpoint says.
+    /// Verifies signatures by this key, or, if `None`, by the key in the first checkpoint.
     pub fn new(key: Option<[u8; 32]>) -> Self {
         Self {
             key,
@@ -126,7 +126,7 @@ impl Verifier {
         }
     }
 
-    /// The number that a line says; none where it is no line of a chain.
+    /// Returns the number in a line; `None` if the bytes are no line of a chain.
     pub fn number(line: &[u8]) -> Option<u64> {
         let line: Line<'_> = serde_json::from_slice(line).ok()?;
         Some(line.seq)
@@ -158,7 +158,7 @@ impl Verifier {
         }
     }
 
-    /// Verifies the end, after the last line.
+    /// Verifies the end of the log, after the last line.
     pub fn end(&self, ending: Ending) -> Result<(), Flaw> {
         let last = self.last();
         if let Some(through) = ending.through.filter(|through| *through > last) {
@@ -188,38 +188,38 @@ impl Verifier {
         }
     }
 
-    /// The number of the first line.
+    /// Returns the number of the first line.
     pub fn first(&self) -> u64 {
         self.first
     }
 
-    /// The number of the last line.
+    /// Returns the number of the last line.
     pub fn last(&self) -> u64 {
         self.head.map_or(0, |head| head.seq)
     }
 
-    /// How many lines are not signed by a checkpoint yet.
+    /// Returns the number of lines after the last checkpoint.
     pub fn unsigned_lines(&self) -> u64 {
         self.last()
             .saturating_sub(self.signed.map_or(0, |(line, _)| line))
     }
 
-    /// The last line that a checkpoint signs, and when it was signed.
+    /// Returns the last line that a checkpoint signs, and the time of the signature.
     pub fn signed(&self) -> Option<(u64, Timestamp)> {
         self.signed
     }
 
-    /// How many lines were verified, and how many of them are checkpoints.
+    /// Returns the number of verified lines, and of checkpoints among them.
     pub fn counts(&self) -> (u64, u64) {
         (self.lines, self.checkpoints)
     }
 
-    /// Lines of a version without a chain, which nothing can be said of.
+    /// Returns the number of lines of a version without a chain, which cannot be verified.
     pub fn unchained_lines(&self) -> u64 {
         self.unchained
     }
 
-    /// The key of the signatures in hex, and whether it was given.
+    /// Returns the key of the signatures in hex, and whether the caller gave the key.
     pub fn key(&self) -> Option<(String, bool)> {
         self.key.map(|key| (HEXLOWER.encode(&key), self.given))
     }
@@ -267,7 +267,7 @@ impl Verifier {
         self.unsigned_since = Some(line.timestamp);
         let said: Option<[u8; 32]> = line.key.and_then(|key| from_hex(key.as_bytes()));
         let Some(key) = self.key.or(said) else {
-            // Nothing is signed in a log without a key.
+            // A log without a key has no signatures.
             return Ok(());
         };
         self.key = Some(key);
@@ -291,7 +291,7 @@ impl Verifier {
         let since = *self.unsigned_since.get_or_insert(line.timestamp);
         let took = Duration::try_from(line.timestamp.duration_since(since)).unwrap_or_default();
         // A gate that could not write for a while, or was idle, signs first; only the `record_gap`
-        // that tells of it stands before that.
+        // line for that time precedes the checkpoint.
         if took > MAX_UNSIGNED && line.name != "record_gap" {
             self.unsigned_since = Some(line.timestamp);
             return Err(Flaw::Unfastened(line.seq));
@@ -300,12 +300,13 @@ impl Verifier {
     }
 }
 
-/// A public key in hex, as checkpoints and `tidegate log key` say it.
+/// Parses a public key in hex, as checkpoints contain it and `tidegate log key` prints it.
 pub fn parse_public_key(text: &str) -> Option<[u8; 32]> {
     from_hex(text.trim().as_bytes())
 }
 
-/// A line without its hash and last brace, and the hash that it says.
+/// Splits a line into the line without its hash and last brace, and the hash that the line
+/// contains.
 fn split(bytes: &[u8]) -> Option<(&[u8], Hash)> {
     let at = bytes.len().checked_sub(HASH.len() + 64 + 2)?;
     let (prefix, field) = bytes.split_at_checked(at)?;

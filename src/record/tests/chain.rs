@@ -1,11 +1,11 @@
-//! That every tampering with a log is found.
+//! Tests that verification detects every tampering with a log.
 
 use super::super::{Ending, Flaw, Verifier, parse_public_key, public_key};
 use super::*;
 
 const LINES: usize = 10_000;
 
-/// A log of many lines, of one run that stopped, and the key that signed it.
+/// Returns the lines of one run that stopped, and the key that signed them.
 async fn log() -> (Vec<Vec<u8>>, [u8; 32]) {
     let log = Log::new();
     let recorder = log.start();
@@ -30,8 +30,8 @@ async fn every_change_removal_swap_and_truncation_of_ten_thousand_lines_is_found
     let (lines, key) = log().await;
     assert!(lines.len() > LINES);
     assert_eq!(flaws(Verifier::new(Some(key)), &lines), None);
-    // What is found depends on the lines before and the next few: the verifier of each position is
-    // the one that has seen all lines before.
+    // A flaw depends on the lines before and the next few lines: the verifier of each position has
+    // read all lines before.
     let mut before = Verifier::new(Some(key));
     for at in 0..lines.len() {
         let few = |from: usize| lines[from.min(lines.len())..(from + 3).min(lines.len())].to_vec();
@@ -90,7 +90,7 @@ async fn the_chain_goes_on_over_rotations_and_restarts() {
     assert!(files.len() > 3, "{} files", files.len());
     let all = files.concat();
     assert_eq!(flaws(Verifier::new(None), &all), None);
-    // Without the oldest files, as after a while: it begins with the checkpoint of a file.
+    // Without the oldest files, as after some time: the log begins with the checkpoint of a file.
     assert_eq!(flaws(Verifier::new(None), &files[1..].concat()), None);
     let flaw = flaws(Verifier::new(None), &all[3..]);
     assert_eq!(flaw, Some(Flaw::Beheaded(4)));
@@ -99,7 +99,7 @@ async fn the_chain_goes_on_over_rotations_and_restarts() {
     assert!(matches!(flaw, Some(Flaw::Missing(..))), "{flaw:?}");
 }
 
-/// The lines of each file, the oldest first.
+/// Returns the lines of each file, the oldest first.
 fn files(log: &Log) -> Vec<Vec<Vec<u8>>> {
     let mut paths = vec![log.path()];
     for number in 1.. {
@@ -124,7 +124,7 @@ async fn a_killed_run_is_followed_without_a_hole() {
         pass(&recorder).await;
     }
     recorder.close().await;
-    // As if the gate had been killed: its last checkpoint is not there, nor is its memory of it.
+    // As if the gate had been killed: its last checkpoint and its memory file are missing.
     let held = text(&log.path());
     let last = held.trim_end().rfind('\n').expect("lines") + 1;
     std::fs::write(log.path(), &held[..last]).expect("cut");
@@ -205,7 +205,7 @@ async fn a_log_is_signed_each_minute_in_which_lines_are_written() {
     assert_eq!(flaws(Verifier::new(None), &files(&log).concat()), None);
 }
 
-/// The lines of a gate by hand: signed each minute, idle for an hour, at work, signed and stopped.
+/// Returns the lines of a gate that signs each minute, is idle for an hour, works, signs and stops.
 async fn run_with_an_idle_hour() -> Vec<Vec<u8>> {
     let log = Log::new();
     let clock = Clock::by_hand(Timestamp::UNIX_EPOCH);
@@ -214,7 +214,7 @@ async fn run_with_an_idle_hour() -> Vec<Vec<u8>> {
     for seconds in [61, 3600, 61] {
         let held = text(&log.path()).len();
         clock.advance(SignedDuration::from_secs(seconds));
-        // Nothing is recorded: the gate signs even so.
+        // No record is written, and the gate signs all the same.
         eventually("a checkpoint", || text(&log.path()).len() > held).await;
     }
     clock.advance(SignedDuration::from_secs(3600));
@@ -246,7 +246,7 @@ async fn a_log_that_was_cut_at_an_old_checkpoint_is_not_whole() {
     };
     let stale = verifier.end(running);
     assert!(matches!(stale, Err(Flaw::Stale(..))), "{stale:?}");
-    // Lines that were made up behind it, with a chain, stamped now.
+    // Forged lines after the end, with a valid chain and the current time.
     for name in ["record_gap", "session_started", "decision"] {
         let mut verifier = verifier.clone();
         let mut bytes = format!(r#"{{"timestamp":"{now}","event.name":"{name}""#).into_bytes();

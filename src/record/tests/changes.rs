@@ -1,10 +1,10 @@
-//! Changes of the file that the gate did not make, who may read it, and how long it is kept.
+//! Tests of changes of the file that the gate did not make, of its permissions and of retention.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::*;
 
-/// The first gap with this cause, while flows go on.
+/// Returns the first gap with this cause, while flows go on.
 async fn gap(log: &Log, recorder: &Recorder, cause: &str) -> Value {
     let began = Clock::system().instant();
     loop {

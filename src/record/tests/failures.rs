@@ -1,4 +1,4 @@
-//! Disks that fill up, and logs that do not keep up.
+//! Tests of full disks and of slow logs.
 
 use std::sync::Mutex;
 
@@ -7,7 +7,7 @@ use super::super::queue::Queue;
 use super::super::writer::Writer;
 use super::*;
 
-/// A recorder over a disk that takes so many bytes.
+/// Returns a recorder over a disk with limited room.
 fn over(disk: &Faulty, on_failure: OnFailure, flows: usize, cuts: bool) -> (Recorder, Metrics) {
     let metrics = Metrics::new(&["allowed"]);
     let clock = Clock::system();
@@ -15,7 +15,7 @@ fn over(disk: &Faulty, on_failure: OnFailure, flows: usize, cuts: bool) -> (Reco
     (recorder.expect("started"), metrics)
 }
 
-/// What a disk holds, but for checkpoints.
+/// Returns the lines on a disk, except checkpoints.
 fn held(disk: &Faulty) -> Vec<Value> {
     without_checkpoints(lines(&disk.text()))
 }
@@ -77,7 +77,7 @@ async fn failing_or_unavailable(recorder: &Recorder) -> Option<Permit> {
     recorder.permit().await.ok()
 }
 
-/// Every flow that may pass has its close.
+/// Asserts that every allowed flow has its `close` line.
 fn assert_closed(lines: &[Value]) {
     let of = |name: &str| -> BTreeSet<String> {
         lines

@@ -1,4 +1,4 @@
-//! Rotation, other writers, and what an earlier run left.
+//! Tests of rotation, of other writers, and of the state that an earlier run left.
 
 use super::*;
 
@@ -222,7 +222,7 @@ async fn a_pipe_at_the_path_of_the_log_is_refused() {
     let started = Recorder::start(&log.config, 10, Clock::system(), &log.metrics);
     let error = started.expect_err("a pipe is no log").to_string();
     assert!(error.contains("is no regular file: remove it"), "{error}");
-    // A rotated file that is a pipe does not hold the start up.
+    // A rotated file that is a pipe does not block the start.
     std::fs::rename(log.path(), format!("{}.1", log.path().display())).expect("renamed");
     log.start().close().await;
 }

@@ -1,4 +1,4 @@
-//! What flows leave when all is well.
+//! Tests of the lines of flows while the log works.
 
 use super::*;
 
@@ -90,7 +90,7 @@ async fn a_refusal_whose_client_left_is_written_all_the_same() {
     let recorder = log.start();
     let facts = denied();
     let mut waiting = Box::pin(recorder.permit().await.expect("room").refused(&facts));
-    // Polled once, so that the line is queued, then given up.
+    // Polled once, so that the line is queued, then dropped.
     let polled = std::future::poll_fn(|context| {
         let _ = waiting.as_mut().poll(context);
         std::task::Poll::Ready(())

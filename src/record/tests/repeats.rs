@@ -1,9 +1,9 @@
-//! Refusals and events that repeat.
+//! Tests of repeated refusals and events.
 
 use super::super::SessionFacts;
 use super::*;
 
-/// A log that counts after five refusals of one target, in windows that a test does not outlive.
+/// Returns a log that counts after five refusals of one target, in windows longer than a test.
 fn counting() -> Log {
     let mut log = Log::new();
     log.config.repeat_window = Duration::from_hours(1);
@@ -194,7 +194,7 @@ async fn a_flood_of_sessions_is_counted() {
             trust: "verified",
             ..SessionFacts::default()
         })));
-        // Events are not waited for: a flow is, behind them.
+        // The recorder does not wait for events: the flow after them is awaited.
         pass(&recorder).await;
     }
     recorder.close().await;
@@ -321,7 +321,7 @@ async fn a_flood_of_tool_calls_is_counted_by_session() {
     let recorder = log.start();
     for number in 0..500 {
         recorder.event(&call_started("s-1", number));
-        // Events are not waited for: a flow is, behind them.
+        // The recorder does not wait for events: the flow after them is awaited.
         pass(&recorder).await;
     }
     recorder.event(&call_started("s-2", 0));
@@ -383,7 +383,7 @@ async fn small_files_do_not_make_lines_of_what_is_counted() {
     assert_eq!(named(&lines, "decision").len(), 100 + 5);
     assert_eq!(counts(&lines), 1995);
     assert_eq!(named(&lines, "refusals_repeated").len(), 2);
-    // The gate was killed before it closed: the newest file says what is open.
+    // The gate was killed before it closed: the newest file contains the open counts.
     let opened = before
         .iter()
         .rfind(|line| line["event.name"] == "checkpoint");
