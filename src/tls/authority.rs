@@ -1,4 +1,4 @@
-//! The local authority: signs for inspected destinations, for callers that trust it.
+//! The local authority: signs certificates for inspected destinations, for callers that trust it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -25,36 +25,37 @@ use super::leaf::{self, LeafKey, SKEW, Validity, saturating};
 use super::signer::{may_sign, may_sign_servers};
 use super::{Server, material, server};
 
-/// Names whose certificates are kept, twice: each takes some kilobytes.
+/// Names whose certificates are cached, in one half of the cache; a certificate takes some
+/// kilobytes.
 const KEPT: usize = 2_048;
-/// Certificates that are made at the same time.
+/// Maximum number of certificates that are made at the same time.
 const MAX_MINTING: usize = 2;
 /// How long before its expiry an authority is reported.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// The local authority: as long as its files say the same, it goes on over generations.
+/// The local authority: kept over generations while its files have the same content.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    /// Its certificate, then those that lead from it to a root.
+    /// Its certificate, then the certificates between it and a root.
     chain: Vec<CertificateDer<'static>>,
     /// Former certificates that are still published.
     former: Vec<CertificateDer<'static>>,
-    /// Of each certificate of `chain`.
+    /// The name constraints of each certificate of `chain`.
     constraints: Vec<Constraints>,
     not_after: Timestamp,
     lifetime: SignedDuration,
     clock: Clock,
     provider: Arc<CryptoProvider>,
-    /// Checks the certificates that clients show, and says which authority it is for.
+    /// Verifies client certificates; with the configured authorities for clients.
     clients: Option<(Arc<dyn ClientCertVerifier>, config::ClientCertificates)>,
     key: Mutex<Option<Arc<LeafKey>>>,
     minted: Cache<Host, Minted>,
-    /// Turns to make a certificate beside the reactor.
+    /// Permits to make a certificate on a blocking thread.
     turns: Arc<Semaphore>,
     metrics: OnceLock<Metrics>,
 }
 
-/// What callers of one name shake hands with.
+/// The TLS configuration for callers that ask for one name.
 #[derive(Clone)]
 struct Minted {
     http1: Arc<Server>,
@@ -73,7 +74,7 @@ impl Minted {
     }
 }
 
-/// What clients of a name shake hands with, or why no certificate was made.
+/// The TLS configuration for clients of a name, or why no certificate was made.
 type ServerResult = Result<Arc<Server>, MintError>;
 
 /// Why no certificate was made for a name.
@@ -88,7 +89,7 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Builds the one that is configured, where one is, for a policy that inspects `names`.
+    /// Builds the authority that is configured, if any, for a policy that inspects `names`.
     pub fn new(
         inspect: &config::Inspect,
         names: &Names,
@@ -144,7 +145,7 @@ impl Authority {
         let (_, parsed) = X509Certificate::from_der(own)
             .map_err(|_| material::wrong(cert, "its certificate is not well-formed"))?;
         belong(&parsed, &pair).map_err(|why| material::wrong(cert, why))?;
-        // The first end in the chain: without one of its certificates nothing leads to a root.
+        // The first expiry in the chain: without each of its certificates no leaf is trusted.
         let ends = chain
             .iter()
             .map(material::not_after)
@@ -170,7 +171,7 @@ impl Authority {
             turns: Arc::new(Semaphore::new(MAX_MINTING)),
             metrics: OnceLock::new(),
         };
-        // What it signs would lead nowhere if its name were written in another way.
+        // A leaf with the issuer's name in another encoding would not chain to this authority.
         if authority
             .name_as_issuer()
             .is_none_or(|name| name != subject)
@@ -181,7 +182,7 @@ impl Authority {
         Ok(authority)
     }
 
-    /// How a certificate that it signs calls it.
+    /// Returns the issuer name in a certificate that this authority signs.
     fn name_as_issuer(&self) -> Option<Vec<u8>> {
         let now = self.clock.now();
         let key = LeafKey::new(&self.provider, now).ok()?;
@@ -254,12 +255,13 @@ impl Authority {
         )
     }
 
-    /// Counts what it makes from now on.
+    /// Counts certificates in `metrics` from now on.
     pub fn count_in(&self, metrics: &Metrics) {
         let _ = self.metrics.set(metrics.clone());
     }
 
-    /// Whether it says and makes the same as another, so that what that one made is still good.
+    /// Whether another authority has the same content, so that its cached certificates are still
+    /// valid.
     pub fn is_same(&self, other: &Self) -> bool {
         self.chain == other.chain
             && self.former == other.former
@@ -267,19 +269,19 @@ impl Authority {
             && asked_of_clients(self) == asked_of_clients(other)
     }
 
-    /// When it ends.
+    /// Returns when the authority expires.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
     }
 
-    /// The certificates to trust, in DER: its own, then former ones.
+    /// Returns the certificates that callers have to trust, in DER: the current one, then former
+    /// ones.
     pub fn published(&self) -> impl Iterator<Item = &[u8]> {
         let all = self.chain.iter().take(1).chain(&self.former);
         all.map(AsRef::as_ref)
     }
 
-    /// Whether clients would believe a certificate that it makes for `host` now; no certificate is
-    /// made yet.
+    /// Whether clients would trust a certificate for `host` now. Makes no certificate.
     pub fn check(&self, host: &Host) -> Result<(), MintError> {
         if self.clock.now() >= self.not_after {
             return Err(MintError("the local authority has expired"));
@@ -292,8 +294,8 @@ impl Authority {
         Ok(())
     }
 
-    /// As [`Self::server`], for the reactor: a certificate that has to be made is made on a thread of
-    /// its own, at most two at a time.
+    /// Like [`Self::server`], for async code: makes a missing certificate on a blocking thread, at
+    /// most two at a time.
     pub async fn prepare(self: &Arc<Self>, host: &Host, http2: bool) -> ServerResult {
         self.check(host)?;
         let now = self.clock.now();
@@ -305,15 +307,15 @@ impl Authority {
         let turn = turn.map_err(|_| failed)?;
         let (authority, host) = (self.clone(), host.clone());
         let minting = tokio::task::spawn_blocking(move || {
-            // Held until the certificate is made, also where its client is gone by then.
+            // Held until the certificate is made, even if the client has left.
             let _turn = turn;
             authority.server(&host, http2)
         });
         minting.await.map_err(|_| failed)?
     }
 
-    /// What a caller that asked for `host` shakes hands with; `http2` where its origin speaks it.
-    /// Makes a certificate where none is kept: some 0.1 ms of work.
+    /// Returns the TLS configuration for a caller that asked for `host`; `http2` if the origin
+    /// speaks it. Makes a certificate if none is cached: about 0.1 ms of work.
     pub fn server(&self, host: &Host, http2: bool) -> ServerResult {
         self.check(host)?;
         let now = self.clock.now();
@@ -351,7 +353,7 @@ impl Authority {
         Ok(minted)
     }
 
-    /// A root need not be sent: who trusts it has it.
+    /// The chain without its root: a client that trusts the root has it.
     fn chain_of_leaf(&self) -> &[CertificateDer<'static>] {
         if self.chain.len() > 1 {
             &self.chain
@@ -360,7 +362,7 @@ impl Authority {
         }
     }
 
-    /// The key of the day.
+    /// Returns the key of the day.
     fn leaf_key(&self, now: Timestamp) -> Result<Arc<LeafKey>, MintError> {
         let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(key) = key.as_ref().filter(|key| key.serves(now)) {
@@ -372,13 +374,13 @@ impl Authority {
     }
 }
 
-/// What the certificates of clients are checked against.
+/// Returns the settings that the verification of client certificates depends on.
 fn asked_of_clients(authority: &Authority) -> Option<(&str, bool)> {
     let (_, clients) = authority.clients.as_ref()?;
     Some((&clients.ca.text, clients.required))
 }
 
-/// The policy inspects, and there is no local authority.
+/// The finding for a policy that inspects without a local authority.
 fn unnamed() -> Diagnostic {
     let message = "the policy inspects destinations, and `[inspect]` names no authority";
     Diagnostic::unplaced("no-authority", message).help(
@@ -387,7 +389,7 @@ fn unnamed() -> Diagnostic {
     )
 }
 
-/// Whether a certificate and a key are the two halves of an authority; why not.
+/// Whether a certificate and a key belong to the same authority; the error is the reason.
 fn belong(certificate: &X509Certificate<'_>, pair: &KeyPair) -> Result<(), &'static str> {
     may_sign_servers(certificate)?;
     if certificate.public_key().raw != pair.subject_public_key_info() {
@@ -396,7 +398,7 @@ fn belong(certificate: &X509Certificate<'_>, pair: &KeyPair) -> Result<(), &'sta
     Ok(())
 }
 
-/// The name constraints of a whole chain: a client heeds those of every certificate above the leaf.
+/// Returns the name constraints of a whole chain: a client checks each certificate above the leaf.
 fn constraints_of(chain: &[CertificateDer<'_>]) -> Result<Vec<Constraints>, &'static str> {
     let of = |certificate: &CertificateDer<'_>| {
         let (_, parsed) = X509Certificate::from_der(certificate)

@@ -1,4 +1,5 @@
-//! What clients are given to trust: the system's roots and ours in one file, and ours alone.
+//! Trust bundles for clients: the system's roots with the gate's authority, and the authority
+//! alone.
 
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Where systems keep their roots in one file.
+/// Paths of the root bundle on common systems.
 const SYSTEM: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -18,24 +19,24 @@ const SYSTEM: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The files that clients are pointed to.
+/// The bundle files of clients.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bundle {
-    /// The system's roots and ours: for clients that trust this file alone.
+    /// The system's roots and the gate's certificates: for clients that trust this file alone.
     pub whole: PathBuf,
-    /// Ours alone: for clients that add it to their own roots.
+    /// The gate's certificates alone: for clients that add them to their own roots.
     pub own: PathBuf,
-    /// The same as `whole` for Java, where it was made with `keytool`.
+    /// The same as `whole` for Java, if it was made with `keytool`.
     pub java: PathBuf,
 }
 
 impl Bundle {
-    /// Where they are for a gate that keeps its records in that folder.
+    /// Returns the paths of the files in the record folder of a gate.
     pub fn in_folder(folder: &Path) -> Self {
-        // The folder of a file without one is the current one.
+        // The parent of a bare file name is empty: it means the current folder.
         let here = Path::new(".").join(folder);
         let folder = std::path::absolute(&here).unwrap_or(here);
-        // The authority itself may lie here too, under a name of the operator's choice.
+        // The authority itself may be in this folder too, under a name that the operator chose.
         Self {
             whole: folder.join("trust-bundle.pem"),
             own: folder.join("trust-tidegate.pem"),
@@ -43,8 +44,8 @@ impl Bundle {
         }
     }
 
-    /// Writes them anew where they say something else. `published` are ours in DER; `usual` is what
-    /// the user trusts instead of the system's roots, where that is so.
+    /// Writes the files whose content changes. `published` are the gate's certificates in DER;
+    /// `usual` is the bundle that the user trusts instead of the system's roots, if any.
     pub fn write<'a>(
         &self,
         published: impl Iterator<Item = &'a [u8]> + Clone,
@@ -56,7 +57,7 @@ impl Bundle {
     }
 }
 
-/// The system's roots, then ours, as PEM.
+/// Returns the system's roots, then the gate's certificates, as PEM.
 pub fn whole<'a>(
     published: impl Iterator<Item = &'a [u8]>,
     usual: Option<&Path>,
@@ -73,7 +74,7 @@ pub fn whole<'a>(
     Ok(pem(all.into_iter()))
 }
 
-/// The roots of the system, in DER.
+/// Returns the roots of the system, in DER.
 fn system(usual: Option<&Path>) -> Vec<Vec<u8>> {
     let known = SYSTEM.iter().map(Path::new);
     let file = usual.into_iter().chain(known).find(|file| file.is_file());
@@ -84,7 +85,7 @@ fn system(usual: Option<&Path>) -> Vec<Vec<u8>> {
     read.certs.iter().map(|der| der.to_vec()).collect()
 }
 
-/// Certificates as PEM (RFC 7468).
+/// Encodes certificates as PEM (RFC 7468).
 pub fn pem<'a>(certificates: impl Iterator<Item = &'a [u8]>) -> String {
     let mut text = String::new();
     for der in certificates {
@@ -101,7 +102,7 @@ pub fn pem<'a>(certificates: impl Iterator<Item = &'a [u8]>) -> String {
     text
 }
 
-/// Puts a file in place in one step, unless it says the same already. Errors name the path.
+/// Replaces a file atomically, unless it has this content already. Errors name the path.
 pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     if crate::config::read(path).is_ok_and(|before| before == text) {
         return Ok(());
@@ -117,7 +118,7 @@ pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     })
 }
 
-/// Makes a file that must not be there yet. Errors name the path.
+/// Makes a file that must not exist yet. Errors name the path.
 pub fn create(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
@@ -156,7 +157,7 @@ mod tests {
         let orders = [[&*root, &*ours], [&*ours, &*root]].map(|order| pem(order.into_iter()));
         assert!(orders.contains(&whole), "{whole}");
         assert_eq!(crate::config::read(&bundle.own).unwrap(), pem(published()));
-        // A former one of ours does not stay because it was in the bundle before.
+        // A former certificate of the gate does not stay because it was in the old bundle.
         let new = one("new.example");
         bundle
             .write([&*new].into_iter(), Some(&bundle.whole))

@@ -1,24 +1,24 @@
-//! A bounded cache: the keys that were asked for last stay, the others go.
+//! A bounded cache that keeps the keys used last.
 //!
-//! It has two halves. A key that is asked for moves into the young half; when that half is full, it
-//! becomes the old half, and the former old half is dropped.
+//! The cache has two halves. A key that is used moves into the young half. When the young half is
+//! full, it becomes the old half, and the former old half is dropped.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A bounded cache whose values are made once, however many threads ask at the same time.
+/// A bounded cache that makes each value once, however many threads need it at the same time.
 pub(super) struct Cache<K, T> {
     halves: Mutex<[HashMap<K, Slot<T>>; 2]>,
     max_of_a_half: usize,
 }
 
-/// Locked while its value is made, so that no other thread makes the same one.
+/// Locked while the value is made, so that no other thread makes the same one.
 type Slot<T> = Arc<Mutex<Option<T>>>;
 
 impl<K: Clone + Eq + Hash, T: Clone> Cache<K, T> {
-    /// Keeps at most twice that many keys.
+    /// Keeps at most twice `max_of_a_half` keys.
     pub(super) fn new(max_of_a_half: usize) -> Self {
         Self {
             halves: Mutex::default(),
@@ -26,15 +26,16 @@ impl<K: Clone + Eq + Hash, T: Clone> Cache<K, T> {
         }
     }
 
-    /// The value of a key, if one is kept, is `good` and is not being made at this moment. Never
-    /// waits for another thread that makes a value.
+    /// Returns the value of a key if it is cached, is `good` and is not being made now. Never waits
+    /// for another thread that makes a value.
     pub(super) fn find(&self, key: &K, good: impl Fn(&T) -> bool) -> Option<T> {
         let slot = self.slot(key);
         let kept = slot.try_lock().ok()?;
         kept.as_ref().filter(|kept| good(kept)).cloned()
     }
 
-    /// The value of a key, if one is kept and is `good`; else the value that `fill` returns.
+    /// Returns the value of a key if it is cached and `good`; otherwise the value that `fill`
+    /// returns.
     pub(super) fn get<E>(
         &self,
         key: &K,

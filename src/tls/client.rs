@@ -1,4 +1,4 @@
-//! TLS with servers that the gate itself asks.
+//! TLS with servers that the gate itself calls.
 
 use std::io;
 use std::sync::Arc;
@@ -18,31 +18,33 @@ use super::server::provider;
 use super::verifier::Verifier;
 use super::{ClientStream, TlsFailure, material};
 
-/// Why there is no TLS with any server.
+/// Why TLS cannot be configured for any server.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum TlsError {
-    /// The certificate and the key that we would show do not fit.
+    /// The client certificate of the gate and its key do not match.
     #[error("the client certificate cannot be used with its key: {0}")]
     Identity(String),
-    /// There are no root certificates.
+    /// No root certificate is available.
     #[error("no root certificate is known: install the system's, or name `roots`")]
     NoRoots,
-    /// The provider of the ciphers has no version of TLS.
+    /// The crypto provider supports none of the TLS versions.
     #[error("cannot build the TLS configuration: {0}")]
     Provider(String),
 }
 
-/// Speaks TLS with servers.
+/// A TLS client of the gate.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<ClientConfig>);
 
 impl Client {
-    /// Trusts servers whose certificate one of these signed; none: one of the system's.
+    /// Trusts servers with a certificate that one of `roots` signed; if empty, one of the system's
+    /// roots.
     pub fn trusting(roots: &[CertificateDer<'static>]) -> Result<Self, TlsError> {
         config(roots, None).map(Self)
     }
 
-    /// Speaks with a parent proxy: believes its roots, and shows our certificate where there is one.
+    /// Builds the client for a parent proxy: trusts its roots, and presents the gate's certificate
+    /// if one is configured.
     pub fn of_parent(parent: &Parent) -> Result<Self, Box<Diagnostic>> {
         let mut roots = Vec::new();
         for file in &parent.roots {
@@ -57,13 +59,13 @@ impl Client {
         })
     }
 
-    /// What is wrong with the certificates of parents.
+    /// Returns the findings about the certificates of parents.
     pub fn wrong_with(parents: &[Parent]) -> impl Iterator<Item = Diagnostic> {
         let with_tls = parents.iter().filter(|parent| parent.tls);
         with_tls.filter_map(|parent| Some(*Self::of_parent(parent).err()?))
     }
 
-    /// When the certificates end that we show to parents, by kind.
+    /// Returns when the client certificates for parents expire, by kind.
     pub fn ends(parents: &[Parent]) -> impl Iterator<Item = (&'static str, Timestamp)> {
         let shown = parents.iter().filter_map(|parent| parent.client.as_ref());
         shown.filter_map(|(cert, _)| {
@@ -72,7 +74,7 @@ impl Client {
         })
     }
 
-    /// Begins TLS with a host; the error has the kind of failure.
+    /// Starts TLS with a host; the error is the kind of failure.
     pub async fn enter_host<S>(&self, host: &Host, stream: S) -> Result<ClientStream<S>, TlsFailure>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -85,7 +87,7 @@ impl Client {
         entered.map_err(|error| TlsFailure::of(&error))
     }
 
-    /// Begins TLS with the server of that name.
+    /// Starts TLS with the server of that name.
     pub async fn enter<S>(&self, name: &str, stream: S) -> io::Result<ClientStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -96,15 +98,15 @@ impl Client {
     }
 }
 
-/// What we show: certificates, the leaf first, and the key of the leaf.
+/// The client certificate of the gate: the chain, the leaf first, and the key of the leaf.
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn identity(cert: &PemFile, key: &PemFile) -> Result<Identity, Box<Diagnostic>> {
     Ok((material::certificates(cert)?, material::key(key)?))
 }
 
-/// How to speak TLS 1.2 and 1.3 with a server whose certificate one of these signed; none:
-/// one of the system's.
+/// Builds the configuration for TLS 1.2 and 1.3 with a server whose certificate one of `roots`
+/// signed; if empty, one of the system's roots.
 fn config(
     roots: &[CertificateDer<'static>],
     identity: Option<Identity>,
@@ -122,7 +124,7 @@ fn config(
         .map_err(|error| TlsError::Provider(error.to_string()))?;
     let builder = builder
         .dangerous()
-        // Verifies as the built-in one does, and then more.
+        // Verifies as the built-in verifier does, with further checks.
         .with_custom_certificate_verifier(Verifier::new(roots, Vec::new(), Vec::new()));
     let mut config = match identity {
         None => builder.with_no_client_auth(),
@@ -134,7 +136,7 @@ fn config(
     Ok(Arc::new(config))
 }
 
-/// The root certificates of the system, as they are now.
+/// Reads the current root certificates of the system.
 pub(super) fn system_roots() -> Vec<CertificateDer<'static>> {
     let system = rustls_native_certs::load_native_certs();
     for error in system.errors.iter().take(1) {

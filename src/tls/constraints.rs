@@ -10,11 +10,11 @@ use x509_parser::extensions::{GeneralName, GeneralSubtree as ReadSubtree};
 use crate::name::Host;
 use crate::policy::Names;
 
-/// A name that never exists (RFC 6761): permitted where no name is to be.
+/// A name that never exists (RFC 6761): permitted if no name is to be permitted.
 const NOBODY: &str = "tidegate.invalid";
 
-/// The names that an authority can sign for. Where nothing of a kind is permitted explicitly, all of
-/// that kind that is not excluded is.
+/// The names that an authority can sign for. If no name of a kind is permitted explicitly, all
+/// names of that kind are permitted that are not excluded.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Constraints {
     permitted: Subtrees,
@@ -28,8 +28,9 @@ struct Subtrees {
 }
 
 impl Constraints {
-    /// Those of a certificate. Returns `Err` where a client could read them in another way than the
-    /// gate: a subtree of an address with a mask that is no prefix, or of directory names.
+    /// Reads the constraints of a certificate. Returns `Err` if a client could read them in another
+    /// way than the gate: a subtree of an address with a mask that is no prefix, or of directory
+    /// names.
     pub(super) fn of(certificate: &X509Certificate<'_>) -> Result<Self, &'static str> {
         let extension = certificate.name_constraints();
         let extension = extension.map_err(|_| "its name constraints cannot be read")?;
@@ -49,7 +50,7 @@ impl Constraints {
         })
     }
 
-    /// Whether a certificate for that host would be believed.
+    /// Whether clients would trust a certificate for that host.
     pub fn permits(&self, host: &Host) -> bool {
         match host {
             Host::Name(name) => self.permits_name(name.as_str()),
@@ -57,7 +58,7 @@ impl Constraints {
         }
     }
 
-    /// What of `names` a certificate would not be believed for.
+    /// Returns the `names` for which clients would not trust a certificate.
     pub fn missing(&self, names: &Names) -> Vec<String> {
         let mut missing = Vec::new();
         let limited = self != &Self::default();
@@ -75,7 +76,7 @@ impl Constraints {
         missing
     }
 
-    /// What is permitted, and what is excluded, for a person; nothing: every name.
+    /// Returns the permitted and the excluded names as text; both empty: every name.
     pub fn texts(&self) -> (Vec<String>, Vec<String>) {
         let texts = |subtrees: &Subtrees| {
             let networks = subtrees.networks.iter().map(ToString::to_string);
@@ -84,7 +85,7 @@ impl Constraints {
         (texts(&self.permitted), texts(&self.excluded))
     }
 
-    /// A name, or `.suffix` for all below it.
+    /// Whether a name, or `.suffix` for all names below it, is permitted.
     fn permits_name(&self, name: &str) -> bool {
         let within = |tree: &String| is_below(name, tree);
         let permitted = &self.permitted.names;
@@ -110,9 +111,9 @@ impl Subtrees {
                 let why = "its name constraints have a network that is none";
                 self.networks.push(network.ok_or(why)?);
             }
-            // The certificates that the gate makes have none of these names.
+            // The certificates that the gate makes have no names of these kinds.
             GeneralName::RFC822Name(_) | GeneralName::URI(_) | GeneralName::RegisteredID(_) => {}
-            // They do have a subject.
+            // The certificates of the gate do have a subject.
             GeneralName::DirectoryName(_) => {
                 return Err(
                     "its name constraints are about directory names: clients would not \
@@ -125,7 +126,7 @@ impl Subtrees {
     }
 }
 
-/// An address and a mask.
+/// Parses an address with its mask.
 fn network(bytes: &[u8]) -> Option<IpNet> {
     let (address, mask) = bytes.split_at_checked(bytes.len() / 2)?;
     if let (Ok(address), Ok(mask)) = (<[u8; 4]>::try_from(address), <[u8; 4]>::try_from(mask)) {
@@ -137,8 +138,8 @@ fn network(bytes: &[u8]) -> Option<IpNet> {
     Some(Ipv6Net::with_netmask(address, mask).ok()?.into())
 }
 
-/// Whether a subtree holds a name. One with a dot in front (not in the RFC, yet seen) holds only
-/// what is below.
+/// Whether a subtree contains a name. A subtree with a leading dot (not in the RFC, but in use)
+/// contains only the names below it.
 fn is_below(name: &str, tree: &str) -> bool {
     if tree.is_empty() || name == tree {
         return true;
@@ -149,8 +150,8 @@ fn is_below(name: &str, tree: &str) -> bool {
     tree.starts_with('.') || rest.ends_with('.')
 }
 
-/// The constraints that permit what is inspected, and as little else as can be said: a subtree
-/// always holds its own root. `None` where everything is.
+/// Builds the constraints that permit the inspected names and as little else as possible: a subtree
+/// always contains its own root. `None` if every name is inspected.
 pub(super) fn permitting(names: &Names) -> Option<NameConstraints> {
     if names.everything {
         return None;
@@ -169,7 +170,7 @@ pub(super) fn permitting(names: &Names) -> Option<NameConstraints> {
     }
     least.sort_unstable();
     if least.is_empty() {
-        // Where nothing of a kind is named, all of that kind would be permitted.
+        // If no name of a kind were permitted, all names of that kind would be.
         least.push(NOBODY);
     }
     let trees = least

@@ -1,4 +1,4 @@
-//! Why there is no TLS with an upstream, by the side that has to mend it.
+//! Why TLS with an upstream failed, by the side that has to fix it.
 
 use std::error::Error as StdError;
 use std::io;
@@ -7,9 +7,9 @@ use rustls::{AlertDescription, CertificateError, Error, OtherError};
 
 use super::rejected::Rejected;
 
-/// An error has at most so many causes.
+/// Maximum number of causes of an error that are searched.
 const DEEPEST: usize = 16;
-/// The alerts by which an upstream refuses our certificate.
+/// The alerts by which an upstream rejects the gate's client certificate.
 const OF_CERTIFICATES: [AlertDescription; 9] = [
     AlertDescription::AccessDenied,
     AlertDescription::BadCertificate,
@@ -22,12 +22,12 @@ const OF_CERTIFICATES: [AlertDescription; 9] = [
     AlertDescription::UnsupportedCertificate,
 ];
 
-/// Why there is no TLS with an upstream.
+/// Why TLS with an upstream failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TlsFailure {
-    /// A word of `tidegate_tls_handshakes_total{side="upstream",result}` and of `error.type`.
+    /// The label in `tidegate_tls_handshakes_total{side="upstream",result}` and in `error.type`.
     pub word: &'static str,
-    /// The same, for a person.
+    /// The same as a sentence for a person.
     pub sentence: &'static str,
 }
 
@@ -50,12 +50,12 @@ impl TlsFailure {
         inner.map_or(Self::NETWORK, Self::of_tls)
     }
 
-    /// The TLS failure that ended an established connection: in TLS 1.3 an upstream refuses our
-    /// certificate only after the handshake, so the first read returns the alert. `None` for an
-    /// error of the network, or of another kind.
+    /// The TLS failure that ended an established connection: in TLS 1.3 an upstream rejects the
+    /// gate's certificate only after the handshake, so the first read returns the alert. `None` for
+    /// a network error, or an error of another kind.
     ///
-    /// Takes the error of a read or write of a [`ClientStream`](super::ClientStream), or an error of
-    /// an HTTP library with that error among its causes.
+    /// `error` is the error of a read or write of a [`ClientStream`](super::ClientStream), or an
+    /// error of an HTTP library with that error among its causes.
     pub fn in_error(error: &(dyn StdError + 'static)) -> Option<Self> {
         let mut next = Some(error);
         for _ in 0..DEEPEST {
@@ -64,7 +64,7 @@ impl TlsFailure {
                 return Some(Self::of_tls(tls));
             }
             next = match here.downcast_ref::<io::Error>() {
-                // Its source would be the cause of what is in it.
+                // The source of an I/O error skips the inner error itself.
                 Some(error) => error.get_ref().map(|inner| inner as _),
                 None => here.source(),
             };
@@ -75,7 +75,7 @@ impl TlsFailure {
         None
     }
 
-    /// An HTTP/2 connection keeps only the text of an error.
+    /// Finds the failure in the text of an error: an HTTP/2 connection keeps only the text.
     fn in_text(text: &str) -> Option<Self> {
         let said = |alert: &&AlertDescription| Error::AlertReceived(**alert).to_string() == text;
         let alert = OF_CERTIFICATES.iter().find(said)?;
@@ -196,7 +196,7 @@ mod tests {
         let expected = Some("client_certificate_revoked");
         assert_eq!(word(&io(revoked.clone())), expected);
         assert_eq!(word(&io(io(revoked.clone()))), expected);
-        // What is left of it in HTTP/2.
+        // The text that HTTP/2 keeps of the error.
         assert_eq!(word(&io(io(revoked).to_string())), expected);
         for network in [
             io::ErrorKind::ConnectionReset.into(),

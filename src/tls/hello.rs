@@ -1,21 +1,21 @@
 //! Reads a TLS `ClientHello` without consuming it (RFC 8446 sections 4.1.2 and 5.1).
 //!
 //! The name in the hello must be the name that the policy judged. A server may read a hello that is
-//! cut into many records, so this reader does too. The reader refuses a hello that two servers could
-//! understand differently: a second name, bytes after the end, a name that is not canonical.
+//! split into many records, so this reader does too. The reader refuses a hello that two servers
+//! could understand differently: a second name, bytes after the end, a name that is not canonical.
 
 use crate::name::HostName;
 
-/// What the first bytes of a tunnel are.
+/// The kind of the first bytes of a tunnel.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Hello {
     /// The beginning of a hello.
     Incomplete,
-    /// TLS, but no well-formed hello; says why.
+    /// TLS, but no well-formed hello; with the reason.
     Malformed(&'static str),
-    /// A well-formed hello whose server name is not a canonical host name; says why.
+    /// A well-formed hello whose server name is not a canonical host name; with the reason.
     BadName(&'static str),
-    /// Something else than TLS.
+    /// A protocol other than TLS.
     NotTls,
     /// A hello larger than 64 KiB.
     TooLarge,
@@ -23,37 +23,38 @@ pub(crate) enum Hello {
     Tls(ClientHello),
 }
 
-/// What a client said at the beginning of TLS.
+/// The `ClientHello` of a client.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ClientHello {
-    /// The name of the server that it wants, in canonical form.
+    /// The requested server name, in canonical form.
     pub(crate) server_name: Option<HostName>,
-    /// The application protocols that it offers, in its order.
+    /// The application protocols that the client offers, in the client's order.
     pub(crate) alpn: Vec<Box<[u8]>>,
     /// Whether the hello has an `encrypted_client_hello` extension (RFC 9849), or the ESNI of the
     /// drafts before it: the true name may be hidden, and `server_name` only the outer one.
     pub(crate) ech: bool,
-    /// Bytes of the records that hold it.
+    /// Length of the records of the hello, in bytes.
     pub(crate) len: usize,
 }
 
-/// The most bytes of records that a hello may take.
+/// Maximum length of the records of a hello, in bytes.
 pub(crate) const MAX_HELLO_BYTES: usize = 64 * 1024;
 
-/// Reads a hello that arrives piece by piece. A record that was read whole is not read again.
+/// Reads a hello that arrives in pieces. A record that was read whole is not read again.
 #[derive(Debug, Default)]
 pub(crate) struct HelloReader {
     /// The payloads of the records that were read whole.
     message: Vec<u8>,
-    /// The offset of the first record that was not whole yet.
+    /// The offset of the first record that is not whole yet.
     next: usize,
-    /// How many bytes were looked at, all calls together.
+    /// The number of bytes that all calls have read.
     #[cfg(test)]
     work: usize,
 }
 
 impl HelloReader {
-    /// Reads on. `bytes` are all bytes so far: those of the call before, and what came since.
+    /// Continues to read. `bytes` are all bytes so far: those of the previous call, and the new
+    /// ones.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Hello {
         match self.read_records(bytes) {
             Ok(()) if self.next > MAX_HELLO_BYTES => Hello::TooLarge,
@@ -69,7 +70,7 @@ impl HelloReader {
         }
     }
 
-    /// Puts the first handshake message together from its records.
+    /// Joins the first handshake message from its records.
     fn read_records(&mut self, bytes: &[u8]) -> Result<(), Hello> {
         loop {
             let rest = bytes.get(self.next..).unwrap_or_default();
@@ -113,10 +114,10 @@ const ALPN: u16 = 16;
 /// `encrypted_client_hello` (RFC 9849), and the extension of the drafts that hid only the name.
 const ENCRYPTED: [u16; 2] = [0xfe0d, 0xffce];
 
-/// The payload of the record at the start of `bytes`, once all of it came.
+/// Returns the payload of the record at the start of `bytes`, if all of it has arrived.
 fn record(bytes: &[u8]) -> Result<&[u8], Hello> {
     let header = bytes.get(..RECORD_HEADER).unwrap_or(bytes);
-    // Decided on the first byte that tells: a peer that speaks another protocol may wait for an
+    // Decided on the first byte that differs: a peer that speaks another protocol may wait for an
     // answer.
     if header.first().is_some_and(|&kind| kind != HANDSHAKE)
         || header.get(1).is_some_and(|&major| major != 3)
@@ -137,7 +138,7 @@ fn record(bytes: &[u8]) -> Result<&[u8], Hello> {
     payload.get(..len).ok_or(Hello::Incomplete)
 }
 
-/// How long the whole message is, once its header came.
+/// Returns the length of the whole message, if its header has arrived.
 fn message_len(message: &[u8]) -> Result<Option<usize>, Hello> {
     if message.first().is_some_and(|&kind| kind != CLIENT_HELLO) {
         return Err(Hello::Malformed(
@@ -155,11 +156,11 @@ fn message_len(message: &[u8]) -> Result<Option<usize>, Hello> {
     Ok(Some(len))
 }
 
-/// Why a whole message is no hello that may pass.
+/// Why a whole message is refused as a hello.
 enum Unfit {
-    /// Not well-formed (RFC 8446 section 6: `decode_error`).
+    /// The message is not well-formed (RFC 8446 section 6: `decode_error`).
     Malformed(&'static str),
-    /// Well-formed; the server name is not a canonical host name.
+    /// The message is well-formed; its server name is not a canonical host name.
     Name(&'static str),
 }
 
@@ -230,7 +231,7 @@ fn read_extensions(mut extensions: Reader<'_>, hello: &mut ClientHello) -> Resul
     Ok(())
 }
 
-/// RFC 6066 section 3: a list of one name.
+/// Reads a `server_name` extension, a list of one name (RFC 6066 section 3).
 fn server_name(mut data: Reader<'_>) -> Result<HostName, Unfit> {
     let mut list = data.long()?;
     data.end()?;
@@ -250,7 +251,7 @@ fn server_name(mut data: Reader<'_>) -> Result<HostName, Unfit> {
     HostName::parse(name).map_err(|_| Unfit::Name("the server name is not a DNS name"))
 }
 
-/// RFC 7301 section 3.1.
+/// Reads the list of application protocols (RFC 7301 section 3.1).
 fn protocols(mut data: Reader<'_>) -> Result<Vec<Box<[u8]>>, &'static str> {
     let mut list = data.long()?;
     data.end()?;
@@ -265,7 +266,7 @@ fn protocols(mut data: Reader<'_>) -> Result<Vec<Box<[u8]>>, &'static str> {
     Ok(protocols)
 }
 
-/// Takes a message apart from its front.
+/// Reads a message from its front.
 struct Reader<'m>(&'m [u8]);
 
 impl<'m> Reader<'m> {
@@ -283,13 +284,13 @@ impl<'m> Reader<'m> {
         Ok(u16::from_be_bytes([self.byte()?, self.byte()?]))
     }
 
-    /// A part whose length stands before it in one byte.
+    /// Reads a part that has its length in one byte before it.
     fn short(&mut self) -> Result<Self, &'static str> {
         let len = self.byte()?;
         self.take(len.into()).map(Self)
     }
 
-    /// A part whose length stands before it in two bytes.
+    /// Reads a part that has its length in two bytes before it.
     fn long(&mut self) -> Result<Self, &'static str> {
         let len = self.number()?;
         self.take(len.into()).map(Self)
@@ -317,7 +318,7 @@ mod tests {
 
     use super::*;
 
-    /// What a real client sends to a server called `name`.
+    /// Returns the hello of a real client for a server called `name`.
     fn real(name: &str, alpn: &[&str]) -> Vec<u8> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
@@ -333,12 +334,12 @@ mod tests {
         bytes
     }
 
-    /// The message in the one record of a real hello.
+    /// Returns the message in the one record of a real hello.
     fn message(hello: &[u8]) -> Vec<u8> {
         hello[RECORD_HEADER..].to_vec()
     }
 
-    /// `message` in records of `step` bytes.
+    /// Splits `message` into records of `step` bytes.
     fn records(message: &[u8], step: usize) -> Vec<u8> {
         let record = |part: &[u8]| {
             let len = u16::try_from(part.len()).expect("short").to_be_bytes();
@@ -360,12 +361,12 @@ mod tests {
         [&kind.to_be_bytes()[..], &long(&[data])].concat()
     }
 
-    /// The data of a `server_name` extension of one name.
+    /// Returns the data of a `server_name` extension with one name.
     fn name_data(kind: u8, name: &[u8]) -> Vec<u8> {
         long(&[&[kind], &long(&[name])])
     }
 
-    /// A small hello with these extensions, and what stands in it after them.
+    /// Returns a small hello with these extensions, and with `after` behind them.
     fn made(extensions: &[Vec<u8>], after: &[u8]) -> Vec<u8> {
         let extensions = long(&extensions.iter().map(Vec::as_slice).collect::<Vec<_>>());
         let body = [
@@ -537,7 +538,7 @@ mod tests {
     fn encryption_of_the_name_is_noticed() {
         let name = || extension(SERVER_NAME, &name_data(HOST_NAME, b"example.com"));
         for kind in ENCRYPTED {
-            // Outer, inner, and data that no server could use: each is the same sign.
+            // Outer, inner, and data that no server could use: each counts as ECH.
             for data in [&b"\0"[..], b"\x01", b"?", b""] {
                 assert!(tls(read_hello(&made(&[extension(kind, data)], b""))).ech);
                 assert!(tls(read_hello(&made(&[name(), extension(kind, data)], b""))).ech);
@@ -548,11 +549,11 @@ mod tests {
         }
         let both = made(&ENCRYPTED.map(|kind| extension(kind, b"\0")), b"");
         assert!(tls(read_hello(&both)).ech);
-        // `ech_outer_extensions` stands in an encrypted inner hello only: alone it hides nothing.
+        // `ech_outer_extensions` occurs only in an encrypted inner hello: alone it hides no name.
         assert!(!tls(read_hello(&made(&[extension(0xfd00, b"")], b""))).ech);
     }
 
-    /// How many bytes are looked at while `bytes` arrive in pieces of `step` bytes.
+    /// Returns how many bytes are read while `bytes` arrive in pieces of `step` bytes.
     fn work(bytes: &[u8], step: usize) -> usize {
         let mut reader = HelloReader::default();
         let mut came = 0;

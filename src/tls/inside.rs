@@ -1,4 +1,4 @@
-//! TLS inside a tunnel: ended here, in the name of the destination.
+//! TLS inside a tunnel: the gate terminates it in the name of the destination.
 
 use std::io;
 use std::pin::Pin;
@@ -14,33 +14,33 @@ use super::{HandshakeError, Server};
 /// TLS with a caller inside its tunnel.
 pub type InsideStream<S> = tokio_rustls::server::TlsStream<Rewound<S>>;
 
-/// A stream of which something was read before, which is given again.
+/// A stream whose first bytes were read before, and are read again.
 #[derive(Debug)]
 pub struct Rewound<S> {
     early: Bytes,
     stream: S,
 }
 
-/// A handshake inside a tunnel that came to its end.
+/// A finished handshake inside a tunnel.
 #[derive(Debug)]
 pub struct EnteredInside<S> {
-    /// What the caller says from here on.
+    /// The decrypted stream of the caller.
     pub stream: Box<InsideStream<S>>,
-    /// Whether it speaks HTTP/2.
+    /// Whether the caller speaks HTTP/2.
     pub http2: bool,
-    /// The certificate of its own that it showed, verified, in DER; none where it showed none.
+    /// The caller's verified client certificate, in DER; `None` if the caller presented none.
     pub certificate: Option<Box<[u8]>>,
 }
 
 impl<S> Rewound<S> {
-    /// What carries it.
+    /// Returns the stream below TLS.
     pub fn carrier(&mut self) -> &mut S {
         &mut self.stream
     }
 }
 
 impl Server {
-    /// Shakes hands on a stream of which `early` was read before.
+    /// Performs the handshake on a stream of which `early` was read before.
     pub async fn enter<S>(
         &self,
         early: Bytes,

@@ -1,4 +1,4 @@
-//! Certificates for single names, and the key of the day that all of them are for.
+//! Certificates for single names, and the key of the day that they share.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::name::Host;
 
 use super::authority::MintError;
 
-/// How far the clock of a caller may be behind ours.
+/// How far the clock of a caller may be behind the gate's clock.
 pub(super) const SKEW: SignedDuration = SignedDuration::from_hours(48);
-/// For how long one key serves all names.
+/// How long one key serves all names.
 const KEY_AGE: SignedDuration = SignedDuration::from_hours(24);
 
-/// The key that every certificate of a day is for.
+/// The key of all certificates of one day.
 pub(super) struct LeafKey {
     pair: KeyPair,
     signing: Arc<dyn SigningKey>,
@@ -42,7 +42,7 @@ impl LeafKey {
         })
     }
 
-    /// Whether it may serve at a time.
+    /// Whether the key may be used at this time.
     pub(super) fn serves(&self, now: Timestamp) -> bool {
         (self.made..self.ends()).contains(&now)
     }
@@ -52,15 +52,14 @@ impl LeafKey {
     }
 }
 
-/// When a certificate holds.
+/// The validity of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Validity {
     pub(super) from: Timestamp,
     pub(super) until: Timestamp,
 }
 
-/// Makes a certificate for exactly that host. Nothing in it comes from the certificate of the
-/// upstream.
+/// Makes a certificate for exactly that host. No part of it comes from the upstream's certificate.
 pub(super) fn mint(
     host: &Host,
     key: &LeafKey,
@@ -71,7 +70,8 @@ pub(super) fn mint(
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![subject(host)?];
     params.distinguished_name = DistinguishedName::new();
-    // No common name: it is limited to 64 bytes, and a name of ours would be checked as a host.
+    // No common name: its limit is 64 bytes, and clients would check a name of the gate's as a
+    // host.
     let organization = DnType::OrganizationName;
     params.distinguished_name.push(organization, "tidegate");
     params.serial_number = Some(serial()?);
@@ -99,7 +99,7 @@ fn subject(host: &Host) -> Result<SanType, MintError> {
     }
 }
 
-/// 128 random bits behind a one: positive, and never the same twice.
+/// Makes a serial number: 128 random bits after a one, so positive and never repeated.
 pub(super) fn serial() -> Result<SerialNumber, MintError> {
     let mut bytes = [1; 17];
     let (_, random) = bytes.split_at_mut(1);
@@ -107,7 +107,7 @@ pub(super) fn serial() -> Result<SerialNumber, MintError> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// The time as a certificate has it.
+/// Converts a time for a certificate.
 pub(super) fn date(at: Timestamp) -> Result<ASN1Time, MintError> {
     ASN1Time::from_timestamp(at.as_second()).map_err(|_| MintError("the clock is out of range"))
 }

@@ -1,4 +1,4 @@
-//! PEM texts to certificates, keys and lists; what is wrong names the file.
+//! Parses PEM texts into certificates, keys and lists; errors name the file.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,25 +17,25 @@ use crate::config::{OwnCertificate, PemFile};
 use crate::diag::Diagnostic;
 
 const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
-/// More names of a certificate are not shown.
+/// Maximum number of names of a certificate that are shown.
 const MOST_NAMES: usize = 4;
 
-/// The certificates of a file, at least one.
+/// Returns the certificates of a file, at least one.
 pub(super) fn certificates(
     file: &PemFile,
 ) -> Result<Vec<CertificateDer<'static>>, Box<Diagnostic>> {
     all(file, "certificate")
 }
 
-/// The revocation lists of a file, at least one.
+/// Returns the revocation lists of a file, at least one.
 pub(super) fn crls(
     file: &PemFile,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, Box<Diagnostic>> {
     all(file, "revocation list")
 }
 
-/// The first private key of a file: PKCS#8 (RFC 5958), also encrypted with a passphrase (PBES2, RFC
-/// 8018), SEC1 (RFC 5915), PKCS#1 (RFC 8017).
+/// Returns the first private key of a file: PKCS#8 (RFC 5958), also encrypted with a passphrase
+/// (PBES2, RFC 8018), SEC1 (RFC 5915), PKCS#1 (RFC 8017).
 pub(super) fn own_key(own: &OwnCertificate) -> Result<PrivateKeyDer<'static>, Box<Diagnostic>> {
     let text = &own.key.text;
     if text.contains("Proc-Type: 4,ENCRYPTED") {
@@ -75,7 +75,7 @@ fn decrypted(
         let help = "run `openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW`";
         Box::new(wrong(file, why).help(help))
     })?;
-    // An editor ends the file with a line end, which is not part of it.
+    // An editor adds a line end to the file, which is not part of the passphrase.
     let secret = passphrase
         .text
         .strip_suffix('\n')
@@ -88,15 +88,15 @@ fn decrypted(
     Ok(PrivatePkcs8KeyDer::from(key.as_bytes().to_vec()).into())
 }
 
-/// What stands between a line and the next one that begins with dashes.
+/// Returns the text between a line and the next line that begins with dashes.
 fn between<'t>(text: &'t str, line: &str) -> Option<&'t str> {
     let (_, rest) = text.split_once(line)?;
     rest.split_once("-----").map(|(body, _)| body)
 }
 
-/// The first private key of a file.
+/// Returns the first private key of a file.
 pub(super) fn key(file: &PemFile) -> Result<PrivateKeyDer<'static>, Box<Diagnostic>> {
-    // What the parser says may quote the line, and so the key.
+    // The parser's error may quote a line, and so the key.
     PrivateKeyDer::from_pem_slice(file.text.as_bytes())
         .map_err(|_| wrong(file, "there is no private key in it"))
 }
@@ -110,7 +110,7 @@ fn all<T: PemObject>(file: &PemFile, what: &str) -> Result<Vec<T>, Box<Diagnosti
     }
 }
 
-/// A finding about a file.
+/// Builds a finding about a file.
 pub(super) fn wrong(file: &PemFile, why: &str) -> Box<Diagnostic> {
     let message = format!("{}: {why}", file.path.display());
     let help = "name a PEM file with `-----BEGIN …-----` lines; it is read anew when it changes";
@@ -118,13 +118,14 @@ pub(super) fn wrong(file: &PemFile, why: &str) -> Box<Diagnostic> {
     Box::new(finding.help(help))
 }
 
-/// When a certificate begins to hold.
+/// Returns when a certificate becomes valid.
 pub(super) fn not_before(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     timestamp(parsed.validity().not_before)
 }
 
-/// The subject of a certificate, for a person: the names that count, else its subject field.
+/// Returns the names of a certificate for a person: the subject alternative names, otherwise the
+/// subject field.
 pub(super) fn names(certificate: &CertificateDer<'_>) -> String {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return String::new();
@@ -147,13 +148,13 @@ pub(super) fn names(certificate: &CertificateDer<'_>) -> String {
     }
 }
 
-/// When a certificate ends.
+/// Returns when a certificate expires.
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     timestamp(parsed.validity().not_after)
 }
 
-/// Until when a list is fresh.
+/// Returns the next update of a revocation list.
 pub(super) fn next_update(crl: &CertificateRevocationListDer<'_>) -> Option<Timestamp> {
     let (_, parsed) = CertificateRevocationList::from_der(crl).ok()?;
     timestamp(parsed.next_update()?)

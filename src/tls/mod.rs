@@ -1,9 +1,9 @@
 //! TLS: the only module that names rustls.
 //!
-//! Everything is built from the texts that the configuration read, anew for each generation: so
-//! keys, authorities and revocation lists follow their files, and no session that was begun under
-//! an earlier generation is resumed; with an upstream, only by the same caller and only where nothing
-//! about the upstream changed.
+//! Each generation builds its TLS configurations anew from the texts of the configuration. So keys,
+//! authorities and revocation lists follow their files, and no session of an earlier generation is
+//! resumed; with an upstream, a session is resumed only by the same caller and only if the upstream
+//! is unchanged.
 
 mod authority;
 mod bundle;

@@ -1,10 +1,10 @@
-//! Why a certificate of a server is rejected, where `rustls` has no word of its own for it.
+//! Why a server certificate is rejected, for reasons without a `rustls` error of their own.
 
 use std::sync::Arc;
 
 use rustls::{CertificateError, Error, OtherError};
 
-/// Why a certificate is rejected: a word of `error.type`, and the same for a person.
+/// Why a certificate is rejected: a value of `error.type`, and a sentence for a person.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{sentence}")]
 pub(super) struct Rejected {
@@ -64,7 +64,7 @@ impl From<Rejected> for Error {
     }
 }
 
-/// Whether the cause of an error may be a key that is too short.
+/// Whether an error may be caused by a key that is too short.
 pub(super) fn may_be_short_key(error: &webpki::Error) -> bool {
     use webpki::Error as E;
     matches!(
@@ -73,7 +73,7 @@ pub(super) fn may_be_short_key(error: &webpki::Error) -> bool {
     )
 }
 
-/// What an error of the verification means.
+/// Converts an error of the verification.
 pub(super) fn of(error: &webpki::Error) -> Error {
     use webpki::Error as E;
     let rejected = match error {

@@ -1,4 +1,4 @@
-//! A new authority, and what a certificate says.
+//! New authorities, and the content of a certificate.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
@@ -17,25 +17,25 @@ use super::constraints::{Constraints, permitting};
 use super::leaf::{SKEW, date, saturating, serial};
 use super::material;
 
-/// For how long an authority is good.
+/// The validity of a new authority.
 const YEAR: SignedDuration = SignedDuration::from_hours(365 * 24);
 
-/// An authority that was made just now, in PEM.
+/// A new authority, in PEM.
 pub struct NewAuthority {
     /// The certificate.
     pub cert: String,
-    /// The key; a secret.
+    /// The private key; a secret.
     pub key: String,
 }
 
 impl NewAuthority {
-    /// Makes an authority that can sign for `names` and no other: P-256, path length 0, one year,
-    /// critical name constraints, for servers only.
+    /// Makes an authority that can sign only for `names`: P-256, path length 0, one year, critical
+    /// name constraints, for servers only.
     pub fn make(names: &Names, now: Timestamp) -> Result<Self, MintError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256);
         let key = key.map_err(|_| MintError("no key can be made"))?;
         let number = serial()?;
-        // So that two of them can be told apart in a list of trusted ones.
+        // Part of the number, so that a list of trusted authorities shows which one it is.
         let short = number.to_bytes().into_iter().skip(1).take(4);
         let short: String = short.map(two_digits).collect();
         let mut params = CertificateParams::default();
@@ -58,29 +58,29 @@ impl NewAuthority {
     }
 }
 
-/// What a certificate says, for a person.
+/// The content of a certificate, for a person.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// Whose it is.
+    /// The subject.
     pub subject: String,
     /// SHA-256 over the DER, in pairs of hex digits.
     pub fingerprint: String,
-    /// From when on it holds.
+    /// When the certificate becomes valid.
     pub not_before: Timestamp,
-    /// Until when.
+    /// When the certificate expires.
     pub not_after: Timestamp,
-    /// Names and networks that it can sign for; empty: all that are not excluded.
+    /// Names and networks that it can sign for; empty: all names that are not excluded.
     pub permitted: Vec<String>,
     /// Names and networks that it cannot sign for.
     pub excluded: Vec<String>,
-    /// The same, to compare with.
+    /// The name constraints, for comparisons.
     pub constraints: Constraints,
-    /// The certificate itself.
+    /// The certificate in DER.
     pub der: Vec<u8>,
 }
 
 impl Facts {
-    /// What each certificate of a PEM text says; those that are none are left out.
+    /// Reads each certificate of a PEM text; invalid ones are left out.
     pub fn of_pem(text: &str) -> Vec<Self> {
         let certificates = CertificateDer::pem_slice_iter(text.as_bytes());
         certificates
@@ -91,8 +91,8 @@ impl Facts {
 
     pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        // An authority whose constraints cannot be read is refused at every load: here a person
-        // looks at what its file says.
+        // Every load refuses an authority with unreadable constraints; here a person inspects the
+        // file.
         let read = Constraints::of(&certificate);
         let (permitted, excluded) = match &read {
             Ok(constraints) => constraints.texts(),

@@ -1,4 +1,4 @@
-//! Root certificates that a server's chain may lead to, and until when each of them is valid.
+//! Root certificates for the chains of servers, and the validity of each.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::material;
 #[derive(Clone, Debug)]
 pub(super) struct Roots {
     pub(super) store: Arc<RootCertStore>,
-    /// The validity of each root of the store, in its order.
+    /// The validity of each root in `store`, in the same order.
     valid: Arc<[(Timestamp, Timestamp)]>,
-    /// SHA-256 of them all.
+    /// SHA-256 of all certificates.
     pub(super) digest: [u8; 32],
 }
 
 impl Roots {
-    /// Of these; those that cannot be read are left out.
+    /// Builds the store; certificates that cannot be parsed are left out.
     pub(super) fn new(mut certificates: Vec<CertificateDer<'static>>) -> Self {
         certificates.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
         let mut digest = Material::new();
@@ -45,7 +45,7 @@ impl Roots {
         self.store.is_empty()
     }
 
-    /// Whether a root of the store is valid now: `webpki` does not look at its dates.
+    /// Whether a root of the store is valid now: `webpki` does not check the root's dates.
     pub(super) fn is_valid(&self, anchor: &TrustAnchor<'_>, now: UnixTime) -> bool {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let mut roots = self.store.roots.iter().zip(self.valid.iter());

@@ -1,4 +1,5 @@
-//! The server's side: what a listener shows its callers, and what it takes from them.
+//! The server side: the certificates that a listener presents, and the client certificates it
+//! accepts.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,23 +23,23 @@ use crate::diag::{Diagnostic, Severity};
 
 use super::material;
 
-/// What is spoken at proxy listeners, and at the admin listener (RFC 7301).
+/// The protocols of proxy listeners, and of the admin listener (RFC 7301).
 const PROXY_PROTOCOLS: &[&[u8]] = &[b"h2", b"http/1.1"];
 const ADMIN_PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
 
 /// TLS with a caller.
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 
-/// Every listener that speaks TLS, in one generation.
+/// Every TLS listener of one generation.
 #[derive(Clone, Debug, Default)]
 pub struct Servers(HashMap<(SocketAddr, usize), Arc<Server>>);
 
-/// One listener that speaks TLS, or one destination that is inspected.
+/// One TLS listener, or one inspected destination.
 pub struct Server {
     pub(super) config: Arc<ServerConfig>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     clock: Clock,
-    /// When what it is made of ends first, by kind.
+    /// The first expiry of its certificates and lists, by kind.
     ends: Vec<(&'static str, Timestamp)>,
 }
 
@@ -48,23 +49,23 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A handshake that came to its end.
+/// A finished handshake.
 #[derive(Debug)]
 pub struct Accepted {
-    /// What the caller says from here on.
+    /// The decrypted stream of the caller.
     pub stream: Box<ServerStream>,
-    /// Whether it speaks HTTP/2.
+    /// Whether the caller speaks HTTP/2.
     pub http2: bool,
-    /// The certificates it showed, the leaf first, verified; none where it showed none.
+    /// The caller's verified certificates, the leaf first; empty if the caller presented none.
     pub chain: Vec<Box<[u8]>>,
 }
 
-/// Why there is no TLS with a caller: a word of `tidegate_tls_handshakes_total{result}`.
+/// Why TLS with a caller failed: a label of `tidegate_tls_handshakes_total{result}`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct HandshakeError(pub &'static str);
 
 impl Servers {
-    /// Builds the listeners that speak TLS; nothing where one of them is wrong.
+    /// Builds the TLS listeners; `None` if one of them has an error.
     pub fn new(listen: &Listen, clock: &Clock) -> (Option<Self>, Vec<Diagnostic>) {
         let mut findings = Vec::new();
         let mut servers = HashMap::new();
@@ -85,8 +86,8 @@ impl Servers {
         )
     }
 
-    /// As it is, with the listeners of `before` that are no longer written: they go on until the
-    /// next start.
+    /// Adds the listeners of `before` that are no longer configured: they stay open until the next
+    /// start.
     #[must_use]
     pub fn after(&self, before: &Self) -> Self {
         let mut servers = before.0.clone();
@@ -94,23 +95,24 @@ impl Servers {
         Self(servers)
     }
 
-    /// The one of a listener.
+    /// Returns the TLS configuration of a listener.
     pub fn of(&self, listener: &Listener) -> Option<&Arc<Server>> {
         self.with(listener.tls.as_ref()?)
     }
 
-    /// The one that was made of this.
+    /// Returns the listener that was built from `tls`.
     pub fn with(&self, tls: &ListenerTls) -> Option<&Arc<Server>> {
         self.0.get(&tls.written)
     }
 
-    /// Whether certificates that a caller of `listener` showed are good now, in this generation.
+    /// Whether the certificates that a caller of `listener` presented are valid now, in this
+    /// generation.
     pub fn still_accepts(&self, listener: &Listener, chain: &[Box<[u8]>]) -> bool {
         self.of(listener)
             .is_some_and(|server| server.accepts(chain))
     }
 
-    /// When what they are made of ends first, by kind.
+    /// Returns the first expiry of certificates and lists, by kind.
     pub fn ends(&self) -> impl Iterator<Item = (&'static str, Timestamp)> {
         self.0
             .values()
@@ -159,9 +161,9 @@ impl Server {
         })
     }
 
-    /// A configuration that shows a certificate of the local authority. No session is resumed: a
-    /// client that comes back sees the current certificate, and no memory is kept for names that are
-    /// never asked for again.
+    /// Builds a configuration with a certificate of the local authority. No session is resumed: a
+    /// client that returns gets the current certificate, and names that no client asks for again
+    /// take no memory.
     pub(super) fn minted(
         certified: CertifiedKey,
         protocols: &[&[u8]],
@@ -179,7 +181,7 @@ impl Server {
         config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        // Callers are on this host or near it: the order of `provider` is the cheaper one.
+        // Callers are on this host or near it: the cipher order of `provider` costs less.
         config.ignore_client_order = true;
         Ok(Self {
             config: Arc::new(config),
@@ -189,7 +191,7 @@ impl Server {
         })
     }
 
-    /// Shakes hands.
+    /// Performs the handshake.
     pub async fn accept(&self, socket: TcpStream) -> Result<Accepted, HandshakeError> {
         let acceptor = TlsAcceptor::from(self.config.clone());
         let stream = acceptor.accept(socket).await.map_err(|error| {
@@ -273,7 +275,7 @@ fn stale(file: &crate::config::PemFile, required: bool) -> Diagnostic {
     }
 }
 
-/// What went wrong, as a word.
+/// Returns the metric label of an error.
 pub(super) fn word(error: &rustls::Error) -> &'static str {
     use rustls::Error;
     match error {
@@ -302,14 +304,14 @@ pub(super) fn word(error: &rustls::Error) -> &'static str {
 
 pub(super) fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
-    // Most CPUs have instructions for SHA-256 and none for SHA-384: a handshake hashes a lot.
+    // Most CPUs have instructions for SHA-256 and none for SHA-384, and a handshake hashes much.
     provider
         .cipher_suites
         .sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
     Arc::new(provider)
 }
 
-/// The one clock.
+/// The gate's clock, for `rustls`.
 #[derive(Debug)]
 pub(super) struct Time(pub(super) Clock);
 

@@ -1,9 +1,9 @@
 //! TLS sessions with origins that a later handshake may resume (RFC 8446 section 2.2).
 //!
-//! A session belongs to one caller, one target and one offer of protocols: an origin can recognise a
-//! client by its session, and a resumed session is not verified again. So no session serves another
-//! caller or another port, and none serves for longer than [`SESSION_LIFETIME`] after the store of
-//! its origin was made. Early data (0-RTT) is never sent: an attacker could replay it.
+//! A session belongs to one caller, one target and one offer of protocols: an origin can recognise
+//! a client by its session, and a resumed session is not verified again. So a session is never used
+//! for another caller or port, and never longer than [`SESSION_LIFETIME`] after the store of its
+//! origin was made. Early data (0-RTT) is never sent: an attacker could replay it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ use super::cache::Cache;
 
 /// Session stores in one half of the cache; each holds the sessions of one origin for one caller.
 const MAX_STORES: usize = 256;
-/// Tickets in one store.
+/// Maximum number of tickets in one store.
 const MAX_TICKETS: usize = 8;
-/// How long a certificate that was verified once may stand for resumed handshakes.
+/// How long resumed handshakes may rely on a certificate that was verified once.
 pub(super) const SESSION_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 
 /// The session stores of one upstream.
@@ -32,7 +32,7 @@ pub(super) struct Sessions {
     clock: Clock,
 }
 
-/// Whose sessions, and with which origin.
+/// The caller and the origin of sessions.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct SessionKey {
     caller: CallerKey,
@@ -40,7 +40,7 @@ struct SessionKey {
     alpn: Alpn,
 }
 
-/// A configuration that resumes sessions of one store.
+/// A configuration that resumes the sessions of one store.
 #[derive(Clone)]
 struct Store {
     config: Arc<ClientConfig>,
@@ -55,7 +55,7 @@ impl Sessions {
         }
     }
 
-    /// `config`, resuming the sessions that this caller has with this target.
+    /// Returns `config` with the sessions that this caller has with this target.
     pub(super) fn resuming(
         &self,
         (caller, target): (&CallerKey, &Target),

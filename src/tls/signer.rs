@@ -1,11 +1,11 @@
-//! Whether a certificate may sign others (RFC 5280 section 6.1.4).
+//! Whether a certificate may sign other certificates (RFC 5280 section 6.1.4).
 
 use x509_parser::certificate::X509Certificate;
 
-/// Whether the local authority, or one above it, may sign certificates; why not.
+/// Whether the local authority, or one above it, may sign certificates; the error is the reason.
 ///
-/// Stricter than RFC 5280 where an extension cannot be read: such an extension may say that the
-/// certificate must not sign, so it counts as if it did.
+/// Stricter than RFC 5280 for an unreadable extension: the extension may forbid signing, so the
+/// certificate counts as one that must not sign.
 pub(super) fn may_sign(certificate: &X509Certificate<'_>) -> Result<(), &'static str> {
     let unread = |extension: &x509_parser::extensions::X509Extension<'_>| {
         let parsed = extension.parsed_extension();
@@ -17,8 +17,9 @@ pub(super) fn may_sign(certificate: &X509Certificate<'_>) -> Result<(), &'static
     is_authority(certificate)
 }
 
-/// Whether a certificate is of an authority that may sign certificates; why not. Other extensions
-/// are not looked at: authorities in public use have some that are not as RFC 5280 writes them.
+/// Whether a certificate is of an authority that may sign certificates; the error is the reason.
+/// Other extensions are ignored: some public authorities have extensions that deviate from RFC
+/// 5280.
 pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> Result<(), &'static str> {
     if !certificate.is_ca() {
         return Err("this certificate is not of an authority");
@@ -32,7 +33,7 @@ pub(super) fn is_authority(certificate: &X509Certificate<'_>) -> Result<(), &'st
     }
 }
 
-/// Whether an authority may sign certificates of servers; why not.
+/// Whether an authority may sign server certificates; the error is the reason.
 pub(super) fn may_sign_servers(certificate: &X509Certificate<'_>) -> Result<(), &'static str> {
     may_sign(certificate)?;
     let purposes = certificate.extended_key_usage();
@@ -45,8 +46,8 @@ pub(super) fn may_sign_servers(certificate: &X509Certificate<'_>) -> Result<(), 
     }
 }
 
-/// Whether the extensions of a certificate that says `status_request` ask for a stapled OCSP
-/// response (RFC 7633); `true` as well where the extension cannot be read.
+/// Whether a certificate requires a stapled OCSP response: its TLS feature extension has
+/// `status_request` (RFC 7633), or cannot be read.
 pub(super) fn must_staple(certificate: &X509Certificate<'_>) -> bool {
     /// `id-pe-tlsfeature`, 1.3.6.1.5.5.7.1.24.
     const TLS_FEATURE: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 24];

@@ -1,4 +1,4 @@
-//! A connection that speaks TLS with a server.
+//! A TLS connection with a server.
 
 use std::io;
 use std::pin::Pin;
@@ -8,19 +8,19 @@ use rustls::ClientConnection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
-/// How many bytes that a server sent before it went away are looked through for its reason.
+/// Maximum number of bytes that are searched for the reason of a server that closed the connection.
 const LAST_WORDS: usize = 64 << 10;
 
 /// TLS with a server.
 ///
-/// In TLS 1.3 a server says what it thinks of our certificate after the handshake, and may have
-/// hung up when the first request is written. So a write that fails looks for what the server said
-/// last: the error then has the reason, for
+/// In TLS 1.3 a server rejects the gate's certificate only after the handshake, and may have closed
+/// the connection when the gate writes the first request. So a write that fails reads the server's
+/// last alert: the error then has the reason, for
 /// [`TlsFailure::in_error`](super::TlsFailure::in_error).
 #[derive(Debug)]
 pub struct ClientStream<S> {
     tls: TlsStream<S>,
-    /// Why nothing can be written any more, while the reason is looked for.
+    /// The error of the write, while the reason is searched.
     broken: Option<io::Error>,
 }
 
@@ -29,17 +29,17 @@ impl<S> ClientStream<S> {
         Self { tls, broken: None }
     }
 
-    /// The connection below, and the session.
+    /// Returns the connection below, and the session.
     pub fn get_ref(&self) -> (&S, &ClientConnection) {
         self.tls.get_ref()
     }
 }
 
-/// What became of a write.
+/// The result of a write.
 type Written<T> = Poll<io::Result<T>>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
-    /// Writes; the error says why the server hung up.
+    /// Writes; the error has the reason why the server closed the connection.
     fn write<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -59,13 +59,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         ))
     }
 
-    /// What a server that is gone said last, where that was the reason. What it said before stays
-    /// to be read. Waits only for what has arrived: the connection is at its end.
+    /// Returns the last alert of a closed connection, if the alert was the reason. Data before the
+    /// alert stays readable. Waits only for bytes that have arrived: the connection is closed.
     fn last_words(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Error>> {
         let (socket, session) = self.tls.get_mut();
         let mut bytes = [0; 4096];
         for _ in 0..LAST_WORDS / bytes.len() {
-            // A read at the same time may have found it.
+            // A concurrent read may have found the alert.
             if let Err(why) = session.process_new_packets() {
                 return Poll::Ready(Some(io::Error::new(io::ErrorKind::InvalidData, why)));
             }

@@ -1,4 +1,4 @@
-//! How to speak TLS onward: with which certificate, and which authorities are trusted.
+//! TLS with upstreams: the gate's client certificate, and the trusted authorities.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -24,59 +24,59 @@ use super::sessions::Sessions;
 use super::verifier::Verifier;
 use super::{ClientStream, TlsFailure, material};
 
-/// Which protocols are offered inside.
+/// The protocols that the gate offers inside TLS.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Alpn {
     /// HTTP/1.1 only.
     Http1,
-    /// HTTP/2, else HTTP/1.1.
+    /// HTTP/2, otherwise HTTP/1.1.
     Http2,
 }
 
-/// A handshake with an upstream that came to its end.
+/// A finished handshake with an upstream.
 #[derive(Debug)]
 pub struct Entered<S> {
     /// TLS with the upstream.
     pub stream: Box<ClientStream<S>>,
-    /// Whether it speaks HTTP/2.
+    /// Whether the upstream speaks HTTP/2.
     pub http2: bool,
 }
 
-/// How to speak TLS with some upstreams.
+/// The TLS configuration for some upstreams.
 #[derive(Clone)]
 pub struct Upstream {
     http1: Arc<ClientConfig>,
     http2: Arc<ClientConfig>,
-    /// `None` where revocation lists are configured: a resumed session is not verified again, and a
+    /// `None` if revocation lists are configured: a resumed session is not verified again, and a
     /// list may have expired since.
     sessions: Option<Arc<Sessions>>,
-    /// SHA-256 of all that it is made of.
+    /// SHA-256 of all material of the configuration.
     material: [u8; 32],
-    /// The name that is sent and verified, instead of the host's.
+    /// The name that is sent and verified, instead of the host's name.
     server_name: Option<Host>,
     port: u16,
-    /// Its own certificate and its own roots.
+    /// The gate's client certificate and the upstream's own roots.
     shown: Vec<Shown>,
 }
 
-/// The kind of a revocation list: the label of its metric.
+/// The metric label of a revocation list.
 const LIST: &str = "upstream-crl";
 
-/// A certificate or revocation list of an upstream, for the person who looks after it.
+/// A certificate or revocation list of an upstream, as shown to the operator.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Shown {
-    /// The upstream.
+    /// The name of the upstream.
     pub upstream: Arc<str>,
-    /// `upstream`: our own; `upstream-root`: a root in `roots`; `upstream-crl`: a revocation list.
-    /// The label of its metric.
+    /// The metric label: `upstream`, the gate's client certificate; `upstream-root`, a root in
+    /// `roots`; `upstream-crl`, a revocation list.
     pub kind: &'static str,
-    /// Its file.
+    /// The path of the file.
     pub file: PathBuf,
-    /// The names in it.
+    /// The names in the certificate or list.
     pub names: String,
-    /// From when on it holds.
+    /// When the certificate becomes valid.
     pub begin: Timestamp,
-    /// When it ends.
+    /// When the certificate or list expires.
     pub end: Timestamp,
 }
 
@@ -87,7 +87,8 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    /// The configuration for destinations without an `[upstream]`: `None` without root certificates.
+    /// Builds the configuration for destinations without an `[upstream]`; `None` without root
+    /// certificates.
     pub(super) fn system(roots: &Roots, clock: &Clock) -> Option<Self> {
         if roots.is_empty() {
             return None;
@@ -107,7 +108,7 @@ impl Upstream {
         })
     }
 
-    /// An `[upstream.NAME]`; `system` are the roots where it names none.
+    /// Builds an `[upstream.NAME]`; `system` are the roots if the upstream names none.
     pub(super) fn new(
         written: &config::Upstream,
         system: &Roots,
@@ -148,7 +149,7 @@ impl Upstream {
         })
     }
 
-    /// As it is, going on with the sessions of `before` where both are made of the same.
+    /// Returns the configuration with the sessions of `before`, if both have the same material.
     pub(super) fn after(&self, before: &Self) -> Self {
         let mut next = self.clone();
         if self.material == before.material {
@@ -159,37 +160,38 @@ impl Upstream {
         next
     }
 
-    /// A number that differs where its name, certificate, roots, pins, versions or server name do:
-    /// connections that differ in it are not shared.
+    /// Returns a number that differs if the name, certificate, roots, pins, versions or server name
+    /// differ: connections of different numbers are not shared.
     pub fn identity(&self) -> u64 {
         let (first, _) = self.material.split_first_chunk().unwrap_or((&[0; 8], &[]));
         u64::from_be_bytes(*first)
     }
 
-    /// Whether the origin is shown a certificate of ours.
+    /// Whether the gate presents a certificate to the origin.
     fn shows_certificate(&self) -> bool {
         self.http1.client_auth_cert_resolver.has_certs()
     }
 
-    /// The port of requests that are made TLS.
+    /// Returns the port of requests that the gate upgrades to TLS.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its own certificate and its own roots.
+    /// Returns the gate's client certificate and the upstream's own roots.
     pub(super) fn shown(&self) -> &[Shown] {
         &self.shown
     }
 
-    /// Whether a tunnel may take a connection that another tunnel of its caller left. Not where one of
-    /// the certificates can be revoked at any time: with revocation lists, and where the gate shows a
-    /// certificate of its own, each tunnel makes its own handshake.
+    /// Whether a tunnel may reuse a connection of another tunnel of the same caller. Not if a
+    /// certificate can be revoked at any time: with revocation lists, or with a client certificate
+    /// of the gate, each tunnel performs its own handshake.
     pub fn may_share(&self) -> bool {
         self.sessions.is_some() && !self.shows_certificate()
     }
 
-    /// Begins TLS with an upstream at that target. Its certificate is verified, unless it resumes a
-    /// session that the same caller began with that target; without a caller none is resumed.
+    /// Starts TLS with an upstream at that target. The certificate is verified, unless the gate
+    /// resumes a session of the same caller with that target; without a caller no session is
+    /// resumed.
     pub async fn enter<S>(
         &self,
         target: &Target,
@@ -247,7 +249,7 @@ impl Shown {
         }
     }
 
-    /// What is wrong with it at that time: a code, and a sentence.
+    /// Returns the fault at that time: a code, and a sentence.
     pub fn wrong(&self, now: Timestamp) -> Option<(&'static str, &'static str)> {
         if self.kind == LIST {
             let stale = self.end < now;
@@ -264,18 +266,18 @@ impl Shown {
     }
 }
 
-/// An upstream that is being made.
+/// Builds the configuration of one upstream.
 struct Making<'a> {
     written: &'a config::Upstream,
     clock: &'a Clock,
     findings: &'a mut Vec<Diagnostic>,
-    /// All that it is made of.
+    /// All material so far.
     material: Material,
     shown: Vec<Shown>,
 }
 
 impl Making<'_> {
-    /// All that is no file.
+    /// Adds all material that is not a file.
     fn names(&mut self) {
         let written = self.written;
         let material = &mut self.material;
@@ -306,7 +308,7 @@ impl Making<'_> {
         Ok(Some((chain, key)))
     }
 
-    /// `None` where it names none.
+    /// Returns the upstream's roots; `None` if it names none.
     fn roots(&mut self) -> Result<Option<Roots>, Box<Diagnostic>> {
         let mut all = Vec::new();
         for file in &self.written.roots {
@@ -321,8 +323,8 @@ impl Making<'_> {
         Ok((!all.is_empty()).then(|| Roots::new(all)))
     }
 
-    /// Revocation lists. One that is stale is taken with a warning: every handshake that needs it
-    /// is refused until there is a fresh one.
+    /// Reads the revocation lists. A stale list gives a warning: every handshake that needs the
+    /// list is refused until a fresh one is installed.
     fn crls(&mut self) -> Result<Vec<CertRevocationList<'static>>, Box<Diagnostic>> {
         let mut all = Vec::new();
         for file in &self.written.crls {
@@ -356,8 +358,8 @@ impl Making<'_> {
         Ok(all)
     }
 
-    /// A certificate that is not valid now is used with a warning: the gate still starts, and the
-    /// upstream refuses what it does not accept.
+    /// Adds a certificate. One that is not valid now gives a warning: the gate still starts, and an
+    /// upstream that does not accept the certificate refuses it.
     fn show(&mut self, file: &PemFile, kind: &'static str, certificate: &CertificateDer<'_>) {
         let Some(shown) = Shown::new(self.written, file, kind, certificate) else {
             return;
@@ -371,13 +373,13 @@ impl Making<'_> {
     }
 }
 
-/// What every way to speak TLS is built with.
+/// The inputs of every upstream configuration.
 struct Building<'a> {
     roots: &'a Roots,
     clock: &'a Clock,
 }
 
-/// What a chain needs besides a root.
+/// The requirements on a chain besides a root.
 #[derive(Default)]
 struct Trust {
     pins: Vec<config::Pin>,
@@ -396,7 +398,7 @@ impl Building<'_> {
         let builder = ClientConfig::builder_with_details(provider(), time)
             .with_protocol_versions(&allowed(versions))?
             .dangerous()
-            // Verifies as the built-in one does, and then more.
+            // Verifies as the built-in verifier does, with further checks.
             .with_custom_certificate_verifier(verifier);
         let mut config = match client {
             Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,

@@ -1,4 +1,4 @@
-//! Every way to speak TLS onward, by the name of its `[upstream.NAME]`.
+//! The TLS configurations of upstreams, by the name of the `[upstream.NAME]`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -13,14 +13,14 @@ use super::client::system_roots;
 use super::roots::Roots;
 use super::upstream::{Shown, Upstream};
 
-/// Every way to speak TLS onward, in one generation.
+/// All TLS configurations of upstreams, in one generation.
 #[derive(Clone, Debug, Default)]
 pub struct Upstreams {
     system: Option<System>,
     named: HashMap<Arc<str>, Arc<Upstream>>,
 }
 
-/// The way with the system's roots. It is made when it is first used: reading the roots takes
+/// The configuration with the system's roots. Made at its first use: reading the roots takes
 /// milliseconds, and a gate that does not inspect may never need them.
 #[derive(Clone, Debug)]
 struct System {
@@ -36,13 +36,13 @@ impl System {
         }
     }
 
-    /// The way; `None` where the system has no roots.
+    /// Returns the configuration; `None` if the system has no roots.
     fn get(&self) -> Option<&Arc<Upstream>> {
         let make = || Upstream::system(&Roots::new(system_roots()), &self.clock).map(Arc::new);
         self.made.get_or_init(make).as_ref()
     }
 
-    /// The same way, going on with the sessions of `before` where that was used.
+    /// Returns the same configuration with the sessions of `before`, if that was used.
     fn after(&self, before: &Self) -> Self {
         let Some(Some(then)) = before.made.get() else {
             return self.clone();
@@ -56,8 +56,9 @@ impl System {
 }
 
 impl Upstreams {
-    /// Builds those that are written; nothing where one of them is wrong. The system's roots are
-    /// read where one is written, else at the first use of [`Upstreams::of`] without a name.
+    /// Builds the configured upstreams; `None` if one of them has an error. Reads the system's
+    /// roots if an upstream is configured, otherwise at the first use of [`Upstreams::of`] without
+    /// a name.
     pub fn new(written: &[config::Upstream], clock: &Clock) -> (Option<Self>, Vec<Diagnostic>) {
         let roots = match written {
             [] => Roots::new(Vec::new()),
@@ -79,12 +80,12 @@ impl Upstreams {
         (good.then_some(Self { system, named }), findings)
     }
 
-    /// The system's way only.
+    /// Only the configuration with the system's roots.
     pub fn system() -> Self {
         Self::new(&[], &Clock::system()).0.unwrap_or_default()
     }
 
-    /// As they are, going on with the sessions of `before`: those of ways that did not change.
+    /// Returns the configurations with the sessions of unchanged upstreams in `before`.
     #[must_use]
     pub fn after(&self, before: &Self) -> Self {
         let after = |now: &Arc<Upstream>, then: Option<&Arc<Upstream>>| match then {
@@ -104,7 +105,8 @@ impl Upstreams {
         }
     }
 
-    /// The one of that name; without a name, the system's way. `None` where there is none.
+    /// Returns the configuration of that name, or without a name that of the system; `None` if
+    /// there is none.
     pub fn of(&self, name: Option<&str>) -> Option<&Arc<Upstream>> {
         match name {
             None => self.system.as_ref()?.get(),
@@ -112,14 +114,14 @@ impl Upstreams {
         }
     }
 
-    /// Their own certificates and roots, by name.
+    /// Returns the client certificates and roots of all upstreams, by name.
     pub fn shown(&self) -> Vec<&Shown> {
         let mut shown: Vec<_> = self.named.values().flat_map(|it| it.shown()).collect();
         shown.sort_by_key(|it| (&it.upstream, it.kind));
         shown
     }
 
-    /// When what they are made of ends first, by kind.
+    /// Returns the first expiry of certificates and lists, by kind.
     pub fn ends(&self) -> impl Iterator<Item = (&'static str, Timestamp)> {
         let all = self.named.values().flat_map(|it| it.shown());
         all.map(|it| (it.kind, it.end))

@@ -1,9 +1,10 @@
-//! Verifies the certificate of a server: as RFC 5280 says, and stricter where other clients are.
+//! Verifies server certificates: as RFC 5280 requires, and stricter where other clients are.
 //!
-//! Beyond the path, the names and the times that `webpki` checks: every authority of the chain may
-//! sign certificates, the root is valid now, the leaf may sign a handshake, no RSA key is short, a
-//! stapled OCSP response is there where the leaf asks for one, one key is pinned where pins are
-//! configured, and no certificate is on a revocation list where lists are configured.
+//! Besides the path, the names and the times that `webpki` checks, the verifier requires: every
+//! authority of the chain may sign certificates, the root is valid now, the leaf may sign a
+//! handshake, no RSA key is short, a stapled OCSP response is present if the leaf requires one, one
+//! key is pinned if pins are configured, and no certificate is revoked if revocation lists are
+//! configured.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use super::roots::Roots;
 use super::server::provider;
 use super::signer::{is_authority, must_staple};
 
-/// The shortest RSA key, in bits (NIST SP 800-131A).
+/// Minimum length of an RSA key, in bits (NIST SP 800-131A).
 const MIN_RSA_BITS: usize = 2048;
 
 /// Verifies the certificate of a server.
@@ -38,10 +39,10 @@ const MIN_RSA_BITS: usize = 2048;
 pub(super) struct Verifier {
     roots: Roots,
     algorithms: WebPkiSupportedAlgorithms,
-    /// One of these keys has to be in the verified chain; none: any.
+    /// One of these keys has to be in the verified chain; empty: any key.
     pins: Vec<Pin>,
     /// Every certificate below the root has to be on a fresh list of its issuer, as not revoked;
-    /// none: revocation is not looked at.
+    /// empty: revocation is not checked.
     crls: Vec<CertRevocationList<'static>>,
 }
 
@@ -59,7 +60,7 @@ impl Verifier {
         })
     }
 
-    /// Finds a chain to a root that holds in every respect.
+    /// Finds a chain to a root that passes every check.
     fn verify_path(
         &self,
         leaf: &CertificateDer<'_>,
@@ -75,7 +76,7 @@ impl Verifier {
                 .with_expiration_policy(ExpirationPolicy::Enforce)
                 .build()
         });
-        // There may be several chains to a root: any one that holds is enough.
+        // A server may have several chains to a root: one valid chain is enough.
         let why = Cell::new(None);
         let holds = |path: &VerifiedPath<'_>| {
             self.judge(path, now).map_err(|rejected| {
@@ -129,8 +130,8 @@ impl Verifier {
         Err(rejected::NOT_PINNED)
     }
 
-    /// Whether one of the keys of a verified chain is pinned. What a server sends beside that chain
-    /// does not count: a server can send the pinned certificate along with its own.
+    /// Whether one key of a verified chain is pinned. Certificates outside that chain do not count:
+    /// a server can send the pinned certificate along with its own.
     fn is_pinned(&self, path: &VerifiedPath<'_>) -> bool {
         let mut between = path.intermediate_certificates();
         let root = sequence(&path.anchor().subject_public_key_info);
@@ -144,8 +145,8 @@ impl Verifier {
         self.pins.iter().any(|pin| pin == found.as_ref())
     }
 
-    /// A key that is too short to verify a signature with looks like a signature that does not fit:
-    /// looks for one among what the server sent, and the roots that issued it.
+    /// Searches the certificates of the server, and the roots that issued them, for a key that is
+    /// too short: `webpki` reports such a key as a wrong signature.
     fn has_short_key(
         &self,
         leaf: &CertificateDer<'_>,
@@ -185,7 +186,7 @@ fn has_long_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), Rejected> {
     }
 }
 
-/// Whether an OCSP response says that it is a successful one (RFC 6960 section 4.2.1).
+/// Whether an OCSP response is a successful one (RFC 6960 section 4.2.1).
 fn is_successful(response: &[u8]) -> bool {
     const SEQUENCE: u8 = 0x30;
     /// `responseStatus`: an `ENUMERATED` of 0.
@@ -238,7 +239,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// A DER sequence of that content: a root's key is kept without its frame, and a pin is over both.
+/// Encodes a DER sequence: a root's key is stored without its header, and a pin covers both.
 fn sequence(content: &[u8]) -> Vec<u8> {
     const SEQUENCE: u8 = 0x30;
     let length = content.len().to_be_bytes();
@@ -247,7 +248,7 @@ fn sequence(content: &[u8]) -> Vec<u8> {
     match length.as_slice() {
         [] => framed.push(0),
         [short] if *short < 0x80 => framed.push(*short),
-        // Not more than eight bytes of a length.
+        // A length has at most eight bytes.
         long => framed.extend(0x80_u8.checked_add(long.len().try_into().unwrap_or(0))),
     }
     if content.len() >= 0x80 {

@@ -45,7 +45,7 @@ fn written(cert: &str, key: &str) -> config::Inspect {
     }
 }
 
-/// One for these names, and its certificate.
+/// Returns an authority for these names, and its certificate.
 fn authority(permitted: &[&str], clock: &Clock) -> (Authority, String) {
     let new = NewAuthority::make(&names(permitted), clock.now()).unwrap();
     let inspect = written(&new.cert, &new.key);
@@ -244,7 +244,7 @@ fn a_certificate_says_its_name_and_nothing_that_repeats() {
             .value
             .server_auth
     );
-    // The key id of its issuer, or of the authority itself.
+    // The key id of the issuer, or of the authority itself.
     let parsed = |it: &X509Certificate<'_>| -> Vec<String> {
         let extensions = it.extensions().iter();
         let ids = extensions.filter_map(|it| match it.parsed_extension() {
@@ -328,7 +328,7 @@ fn former_authorities_are_published_until_they_end() {
     let new = NewAuthority::make(&names(&["example.com"]), clock.now()).unwrap();
     let mut inspect = written(&new.cert, &new.key);
     if let Some(authority) = &mut inspect.authority {
-        // The current one among them is not said twice.
+        // The current certificate is published only once.
         authority.former = vec![file("former.pem", &(old.cert.clone() + &new.cert))];
     }
     let published = |clock| {
@@ -367,7 +367,7 @@ fn constraints_are_the_least_that_can_be_said() {
     assert_eq!(facts.constraints.missing(&more), ["*.example.org"]);
 }
 
-/// The PEM texts of an authority of one's own, and of its key.
+/// Returns the PEM texts of an operator's own authority, and of its key.
 fn own(change: impl FnOnce(&mut rcgen::CertificateParams)) -> (String, String) {
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -386,7 +386,7 @@ fn extension(oid: &[u64], content: &[u8], critical: bool) -> rcgen::CustomExtens
     extension
 }
 
-/// What the load says of such an authority.
+/// Returns the load errors of such an authority.
 fn said(change: impl FnOnce(&mut rcgen::CertificateParams)) -> String {
     let (cert, key) = own(change);
     let (authority, findings) = Authority::new(&written(&cert, &key), &Names::default(), &clock());
@@ -398,13 +398,13 @@ fn said(change: impl FnOnce(&mut rcgen::CertificateParams)) -> String {
 
 const NAME_CONSTRAINTS: &[u64] = &[2, 5, 29, 30];
 
-/// A DER value with that tag.
+/// Encodes a DER value with this tag.
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     [&[tag, u8::try_from(content.len()).unwrap()][..], &content].concat()
 }
 
-/// Name constraints that permit one subtree of that kind of name.
+/// Name constraints that permit one subtree of this kind of name.
 fn permitting(kind: u8, name: &[u8]) -> Vec<u8> {
     der(0x30, &[&der(0xa0, &[&der(0x30, &[&der(kind, &[name])])])])
 }
@@ -525,7 +525,7 @@ fn the_constraints_of_the_whole_chain_are_heeded() {
     assert_eq!(findings[0].code, "ca-too-narrow");
     assert!(authority.check(&host("example.com")).is_ok());
     assert!(authority.check(&host("example.org")).is_err());
-    // Without the root nothing that the issuing authority signs leads anywhere.
+    // Without the root, no certificate of the issuing authority chains to a trusted one.
     assert_eq!(
         authority.not_after(),
         "2027-01-01T00:00:00Z".parse().unwrap()
