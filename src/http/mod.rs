@@ -1,7 +1,7 @@
-//! HTTP as bytes, read into typed heads and bodies and written back, strictly.
+//! HTTP syntax: reads bytes into typed heads and bodies, strictly, and writes them.
 //!
-//! No policy and no gate: what a request means and whether it passes is decided in
-//! [`proxy`](crate::proxy).
+//! This module has no policy and no gate: [`proxy`](crate::proxy) decides what a request means and
+//! whether it passes.
 
 pub(crate) mod http1;
 pub(crate) mod http2;

@@ -1,8 +1,7 @@
-//! One body from one connection to the other, in the pieces in which it comes.
+//! Copies one body from one connection to the other, in the pieces in which it arrives.
 //!
-//! Each read is passed on at once, so that events which an origin sends one by one arrive one by
-//! one. Nothing of the next message is touched: what was read too far stays in the buffer of the
-//! connection that it came on.
+//! Each read is passed on at once, so that an origin's single events arrive as single events. Bytes
+//! of the next message stay in the buffer of the connection that they came on.
 
 use std::future::poll_fn;
 use std::io;
@@ -19,26 +18,26 @@ use super::chunks::Chunks;
 use super::credential_fields::carries_credential;
 use super::fields::Name;
 
-/// How a body comes and how it goes on.
+/// How a body arrives and how it is passed on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Passage {
-    /// As its sender framed it.
+    /// The framing that the sender used.
     pub(crate) from: BodyLength,
-    /// As its recipient was told.
+    /// The framing that the recipient expects.
     pub(crate) to: BodyLength,
-    /// Whether trailers go on, if all of them are harmless; see [`Sender`].
+    /// Whether trailers are passed on, if all of them are harmless; see [`Sender`].
     pub(crate) trailers: bool,
-    /// Who sends it.
+    /// The side that sends the body.
     pub(crate) sender: Sender,
 }
 
-/// Who sends a body, and so how strictly it is read.
+/// The side that sends a body; it decides how strictly the body is read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Sender {
-    /// A client: its chunks have no blanks, and only trailers of a short list go on.
+    /// A client: its chunks have no blanks, and only some kinds of trailers are passed on.
     Client,
-    /// An origin: blanks behind a chunk size are passed over (RFC 9112 section 7.1.1), and trailers
-    /// go on that mean nothing to a proxy.
+    /// An origin: blanks after a chunk size are ignored (RFC 9112 section 7.1.1), and trailers are
+    /// passed on that mean nothing to a proxy.
     Origin,
 }
 
@@ -48,28 +47,29 @@ pub(crate) enum BodyError {
     /// The sender's chunks are malformed.
     #[error("malformed chunks: {0}")]
     Chunk(&'static str),
-    /// The sender broke off.
+    /// The sender closed the connection in the middle.
     #[error("the sender broke off")]
     Read(#[source] io::Error),
-    /// The sender's end came too early.
+    /// The sender's end came before the announced end.
     #[error("the body ended before its announced end")]
     Truncated,
-    /// The recipient broke off.
+    /// The recipient closed the connection.
     #[error("the recipient broke off")]
     Write(#[source] io::Error),
 }
 
-/// Where a body comes from.
+/// The source of a body.
 pub(crate) trait BodySource: AsyncRead + Unpin {
-    /// The trailers after its end, as HTTP/1 writes them, where they are not part of the bytes.
+    /// Returns the trailers after the end, as HTTP/1 writes them, if they are not part of the
+    /// bytes.
     fn poll_trailers(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         Poll::Ready(Ok(Bytes::new()))
     }
 }
 
-/// Where a body goes to.
+/// The destination of a body.
 pub(crate) trait BodySink: AsyncWrite + Unpin {
-    /// Says that the body is whole, with its trailers, where the bytes do not say it.
+    /// Marks the body as whole, with its trailers, if the bytes do not show the end.
     fn finish(&mut self, _trailers: &[u8]) -> io::Result<()> {
         Ok(())
     }
@@ -78,11 +78,11 @@ pub(crate) trait BodySink: AsyncWrite + Unpin {
 impl BodySource for tokio::io::DuplexStream {}
 impl BodySink for tokio::io::DuplexStream {}
 
-/// Copies exactly one body; `buffer` is what was read from `from` before.
+/// Copies exactly one body; `buffer` has the bytes that were read from `from` before.
 ///
 /// Content is counted in `moved` as it is written, without its framing. After an error both
-/// connections are of no use; the recipient must not be given the idea that the body was whole.
-/// Dropping the future leaves both connections in the middle of the body.
+/// connections are unusable, and the recipient must not see the body as whole. Dropping the future
+/// leaves both connections in the middle of the body.
 pub(crate) async fn copy_body<R, W>(
     from: &mut R,
     buffer: &mut BytesMut,
@@ -184,7 +184,7 @@ where
     Ok(())
 }
 
-/// Where a body goes on to.
+/// The destination of a body, with its framing.
 struct Sink<'s, W> {
     to: &'s mut W,
     chunked: bool,
@@ -192,7 +192,7 @@ struct Sink<'s, W> {
 }
 
 impl<W: BodySink> Sink<'_, W> {
-    /// Says that nothing follows.
+    /// Ends the body.
     fn end(&mut self) -> Result<(), BodyError> {
         self.to.finish(b"").map_err(BodyError::Write)
     }
@@ -227,7 +227,7 @@ impl<W: BodySink> Sink<'_, W> {
             framed.extend_from_slice(trailers);
             framed.extend_from_slice(b"\r\n");
         }
-        // One write: each would be a TLS record and a packet of its own.
+        // One write: each write would be a separate TLS record and packet.
         self.to.write_all(&framed).await?;
         self.to.flush().await
     }
@@ -239,14 +239,14 @@ async fn fill<R: BodySource>(from: &mut R, buffer: &mut BytesMut) -> Result<usiz
     from.read_buf(buffer).await.map_err(BodyError::Read)
 }
 
-/// Bytes asked for in one read.
+/// Bytes requested in one read.
 const READ: usize = 64 * 1024;
 
-/// Room for the framing of a chunk and of the end.
+/// Bytes reserved for the framing of a chunk and of the end.
 const FRAMING: usize = 32;
 
 impl Passage {
-    /// What of `trailers` goes on: all of them or nothing.
+    /// Returns `trailers` if all of them may be passed on, otherwise nothing.
     fn trailers_of(self, trailers: &[u8]) -> &[u8] {
         let harmless = match self.sender {
             Sender::Client => is_harmless_in_request,
@@ -262,7 +262,7 @@ impl Passage {
 
 fn all_are(trailers: &[u8], harmless: fn(&str) -> bool) -> bool {
     let mut room = [httparse::EMPTY_HEADER; 32];
-    // The parser wants the empty line that ends the section.
+    // The parser needs the empty line that ends the section.
     let section = [trailers, b"\r\n"].concat();
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room)
     else {
@@ -271,9 +271,9 @@ fn all_are(trailers: &[u8], harmless: fn(&str) -> bool) -> bool {
     fields.iter().all(|field| harmless(field.name))
 }
 
-/// Whether a trailer of a request is known to say something of the body alone, or to belong to
-/// gRPC. A server may merge trailers into the fields of the request (RFC 9110 section 6.5.1), and
-/// what it would then take for a path, a method or a tool was not judged.
+/// Whether a trailer of a request describes only the body, or belongs to gRPC. A server may merge
+/// trailers into the fields of the request (RFC 9110 section 6.5.1), and could take them for a
+/// path, a method or a tool that the policy did not judge.
 fn is_harmless_in_request(name: &str) -> bool {
     let starts = |prefix: &&str| {
         let start = name.get(..prefix.len());
@@ -285,13 +285,13 @@ fn is_harmless_in_request(name: &str) -> bool {
         || DIGEST_PREFIXES.iter().any(starts)
 }
 
-/// Digests of a body (RFC 9530, RFC 3230, RFC 1864), which are known only at its end.
+/// Digests of a body (RFC 9530, RFC 3230, RFC 1864), which are available only at its end.
 const DIGESTS: [&str; 4] = ["Content-Digest", "Content-MD5", "Digest", "Repr-Digest"];
-/// Beginnings of such names: checksums of object stores, and what gRPC ends a call with.
+/// Prefixes of such names: checksums of object stores, and the fields at the end of a gRPC call.
 const DIGEST_PREFIXES: [&str; 3] = ["grpc-", "x-amz-checksum-", "x-goog-hash"];
 
-/// Whether a trailer of a response means nothing to a proxy, a cache or a client's framing, routing
-/// or credentials (RFC 9110 section 6.5.1).
+/// Whether a trailer of a response means nothing to a proxy or a cache, nor to a client's framing,
+/// routing or credentials (RFC 9110 section 6.5.1).
 fn is_harmless_in_response(name: &str) -> bool {
     Name::of(name.as_bytes()) == Name::Other
         && !Name::is_disguised(name.as_bytes())
@@ -301,7 +301,7 @@ fn is_harmless_in_response(name: &str) -> bool {
             .any(|forbidden| forbidden.eq_ignore_ascii_case(name))
 }
 
-/// Fields that must come before the body or not at all.
+/// Fields that are valid only before the body.
 const FORBIDDEN: [&str; 24] = [
     "Age",
     "Alt-Svc",
@@ -335,7 +335,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps each write apart.
+    /// Records each write separately.
     #[derive(Default)]
     struct Writes(Vec<Vec<u8>>);
 
@@ -373,7 +373,7 @@ mod tests {
     impl BodySource for &[u8] {}
     impl BodySink for Vec<u8> {}
 
-    /// What arrives of `text`, what is left over, and how much content was counted.
+    /// Returns the result, the bytes that arrived, the bytes left over, and the counted content.
     async fn pass(text: &[u8], passage: Passage) -> (Result<(), BodyError>, Vec<u8>, Vec<u8>, u64) {
         let (mut from, mut buffer, mut to) = (text, BytesMut::new(), Vec::new());
         let moved = Meter::default();

@@ -1,22 +1,22 @@
-//! The chunked coding, taken off (RFC 9112 section 7.1).
+//! Decoder of the chunked coding (RFC 9112 section 7.1).
 
-/// Takes the chunked coding off a body, in place.
+/// Removes the chunked coding from a body, in place.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks {
     state: State,
-    /// Of the size that is being read.
+    /// Digits of the size that is being read.
     digits: u32,
-    /// What is left of the chunk, or of its size so far.
+    /// Bytes left of the chunk, or its size so far.
     size: u64,
     /// Bytes of extensions so far, in all chunks.
     extensions: usize,
     trailers: Vec<u8>,
     line_start: usize,
-    /// Whether blanks may follow a size.
+    /// Whether blanks may follow a chunk size.
     blanks: bool,
 }
 
-/// What a piece of a body held.
+/// The content of one piece of a body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Decoded {
     /// Bytes of content, moved to the front of the piece.
@@ -40,17 +40,17 @@ enum State {
     TrailerLf,
 }
 
-/// The most digits of a size: 64 bits.
+/// Maximum number of digits of a size: 64 bits.
 const MOST_DIGITS: u32 = 16;
 
-/// The most bytes of chunk extensions in one body. Only floods use more.
+/// Maximum bytes of chunk extensions in one body. Only floods use more.
 const MOST_EXTENSIONS: usize = 16 * 1024;
 
-/// The most bytes of trailers.
+/// Maximum bytes of trailers.
 const MOST_TRAILERS: usize = 16 * 1024;
 
 impl Chunks {
-    /// Passes over blanks behind a size, as a recipient may (RFC 9112 section 7.1.1).
+    /// Ignores blanks after a size, as a recipient may (RFC 9112 section 7.1.1).
     pub(crate) fn with_blanks() -> Self {
         Self {
             blanks: true,
@@ -58,7 +58,7 @@ impl Chunks {
         }
     }
 
-    /// Decodes what it can of `piece`; an error says what was wrong.
+    /// Decodes as much of `piece` as possible; the error is the fault.
     pub(crate) fn decode(&mut self, piece: &mut [u8]) -> Result<Decoded, &'static str> {
         let mut decoded = Decoded {
             content: 0,
@@ -89,17 +89,17 @@ impl Chunks {
         Ok(decoded)
     }
 
-    /// Whether the end of the body was seen.
+    /// Whether the body has ended.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// The trailers as they came, each with its CR LF.
+    /// Returns the trailers as received, each with its CR LF.
     pub(crate) fn trailers(&self) -> &[u8] {
         &self.trailers
     }
 
-    /// Takes one byte that is not content.
+    /// Processes one byte that is not content.
     fn frame(&mut self, byte: u8) -> Result<(), &'static str> {
         self.state = match (self.state, byte) {
             (State::Size, b'\r') if self.digits > 0 => State::SizeLf,
@@ -153,7 +153,7 @@ impl Chunks {
         }
     }
 
-    /// At the end of a size line.
+    /// Ends a size line; returns the next state.
     fn begin(&mut self) -> State {
         self.digits = 0;
         if self.size > 0 {
@@ -175,7 +175,7 @@ impl Chunks {
         }
     }
 
-    /// At the end of a line of trailers; an empty one ends the body.
+    /// Ends a line of trailers; an empty line ends the body.
     fn trailer_end(&mut self) -> State {
         if self.trailers.len() == self.line_start + 1 {
             self.trailers.pop();
@@ -197,7 +197,8 @@ mod tests {
 
     use super::*;
 
-    /// Decodes `text` in pieces of `step` bytes: content, trailers, and what was left over.
+    /// Decodes `text` in pieces of `step` bytes; returns the content, the trailers, and the number
+    /// of bytes left over.
     fn decode(text: &[u8], step: usize) -> Result<(Vec<u8>, Vec<u8>, usize), &'static str> {
         let (mut chunks, mut content, mut consumed) = (Chunks::default(), Vec::new(), 0);
         for piece in text.chunks(step) {

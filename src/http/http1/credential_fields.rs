@@ -1,6 +1,6 @@
-//! The names of the fields that carry a credential.
+//! The names of header fields that carry a credential.
 
-/// Fields that carry a credential, and nothing else.
+/// Fields that only carry a credential.
 const FIELDS: [&str; 14] = [
     "api-key",
     "apikey",
@@ -18,7 +18,7 @@ const FIELDS: [&str; 14] = [
     "x-registry-config",
 ];
 
-/// Fields that are called so at the end carry one as well.
+/// Suffixes of further such fields.
 const ENDINGS: [&str; 7] = [
     "-access-key",
     "-api-key",
@@ -29,7 +29,7 @@ const ENDINGS: [&str; 7] = [
     "-token",
 ];
 
-/// But for these: a guard against forged forms, and what belongs to a signature whose key id is
+/// Exceptions: a guard against forged forms, and parts of a signature whose key id is compared.
 /// compared.
 const NO_CREDENTIALS: [&str; 4] = [
     "proxy-authorization",
@@ -38,7 +38,7 @@ const NO_CREDENTIALS: [&str; 4] = [
     "x-xsrf-token",
 ];
 
-/// Whether a field, in lower case, is one for credentials and nothing else.
+/// Whether a field, in lower case, only carries a credential.
 pub(crate) fn carries_credential(name: &[u8]) -> bool {
     let Ok(name) = std::str::from_utf8(name) else {
         return false;

@@ -1,7 +1,7 @@
-//! Heads as they go on: written anew from what was understood.
+//! Writes the heads that are passed on anew from their parsed form.
 //!
-//! What concerned only the hop to us ends here (RFC 9110 section 7.6.1), what a client says to its
-//! proxy is not told to origins, and the framing is ours. The rest keeps its order and spelling.
+//! Fields for one hop end at the gate (RFC 9110 section 7.6.1), fields for the proxy do not reach
+//! origins, and the gate writes the framing. The other fields keep their order and spelling.
 
 use crate::decimal;
 use crate::dial::Through;
@@ -13,44 +13,44 @@ use bytes::{BufMut, BytesMut};
 use super::fields::{Field, Fields, Name, contains_gate, elements, names_gate};
 use super::{BodyLength, RequestHead, ResponseHead, Version};
 
-/// Where a request goes on to.
+/// Where and how a request is passed on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Onward<'r> {
-    /// Written out as `Host`.
+    /// The target, written as `Host`.
     pub(crate) target: &'r Target,
-    /// Written out as the target of the request.
+    /// The path, written as the target of the request.
     pub(crate) path: &'r Path,
-    /// Our name in `Via`.
+    /// The gate's name in `Via`.
     pub(crate) via: &'r str,
-    /// Whether an upgrade that the client asked for goes on.
+    /// Whether the client's upgrade request is passed on.
     pub(crate) upgrade: bool,
-    /// The parent that is told, where one is: in absolute form, and who we are.
+    /// The parent proxy, if any: it gets the absolute form and the gate's credentials.
     pub(crate) through: Option<&'r Through>,
-    /// Whether it goes over TLS: the port that `Host` leaves out.
+    /// Whether the request goes over TLS, which decides the port that `Host` leaves out.
     pub(crate) tls: bool,
-    /// Whether the answer has to come without a coding.
+    /// Whether the response must have no content coding.
     pub(crate) plain: bool,
 }
 
-/// Who gets a response.
+/// The recipient of a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Client {
     /// The version of its request.
     pub(crate) version: Version,
-    /// Whether it would send another request.
+    /// Whether the client would send another request.
     pub(crate) keep_alive: bool,
 }
 
-/// What was told the client about the body that follows.
+/// The framing of the body that a response announced.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Answer {
-    /// How the body is to be written.
+    /// How the body has to be written.
     pub(crate) body: BodyLength,
-    /// Whether the connection stays open after it.
+    /// Whether the connection stays open after the body.
     pub(crate) keep_alive: bool,
 }
 
-/// Writes the head of a request for its origin; the body goes on in the framing it came in.
+/// Writes the head of a request for its origin; the body keeps its framing.
 pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut BytesMut) {
     out.reserve(head.len() + 256);
     let method = head.method.as_str();
@@ -74,8 +74,8 @@ pub(crate) fn encode_request(head: &RequestHead, onward: Onward<'_>, out: &mut B
     put(out, &[b"\r\n"]);
 }
 
-/// Hands each field of a request for its origin to `put`, by name and value: all but `Host` and
-/// what a parent is told.
+/// Calls `put` with the name and value of each field of a request for its origin: all but `Host`
+/// and the fields for a parent.
 pub(crate) fn onward_fields(
     head: &RequestHead,
     onward: Onward<'_>,
@@ -117,10 +117,10 @@ pub(crate) fn onward_fields(
     }
 }
 
-/// Writes the head of a response for its client, and says what that promised.
+/// Writes the head of a response for its client, and returns the announced framing.
 ///
-/// Chunks are for HTTP/1.1 only: elsewhere, what has no length ends with the connection or stream.
-/// Interim responses are not for HTTP/1.0 at all; the caller leaves them out.
+/// Chunks are for HTTP/1.1 only: otherwise a body without a length ends with the connection or
+/// stream. Interim responses are never for HTTP/1.0; the caller leaves them out.
 pub(crate) fn encode_response(
     head: &ResponseHead,
     client: Client,
@@ -129,7 +129,7 @@ pub(crate) fn encode_response(
 ) -> Answer {
     let answer = answer(head, client);
     out.reserve(head.len() + 128);
-    // Many clients show nothing of a refusal but the reason phrase: an origin must not imitate ours.
+    // Many clients show only the reason phrase of a refusal: an origin must not imitate the gate's.
     let reason = Some(head.reason()).filter(|reason| !contains_gate(reason));
     let reason = reason.unwrap_or_default();
     put(out, &[b"HTTP/1.1 "]);
@@ -138,9 +138,9 @@ pub(crate) fn encode_response(
     let listed = head.fields.connection_names_fields();
     for field in head.fields.iter() {
         let passes = match field.known {
-            // What it names speaks QUIC, which goes past every proxy.
+            // The field announces QUIC, which bypasses every proxy.
             Name::Other if field.name.eq_ignore_ascii_case(b"alt-svc") => false,
-            // Some readers take `_` for `-`: it would be a field that ends here.
+            // Some servers read `_` as `-`: it would be a field that ends at the gate.
             Name::Other if Name::is_disguised(field.name) => false,
             Name::Other | Name::UserAgent => !(listed && is_listed(&head.fields, field)),
             Name::Trailer => answer.body == BodyLength::Chunked,
@@ -190,7 +190,8 @@ fn answer(head: &ResponseHead, client: Client) -> Answer {
     }
 }
 
-/// What the head says of the body: answers to HEAD and 304 tell the length of what is not sent.
+/// Returns the length that the head announces: responses to HEAD and 304 have a length without a
+/// body.
 fn promised(head: &ResponseHead, answer: Answer) -> BodyLength {
     match (answer.body, head.said_length) {
         (BodyLength::None, Some(length)) if head.status != 204 => BodyLength::Length(length),
@@ -198,14 +199,14 @@ fn promised(head: &ResponseHead, answer: Answer) -> BodyLength {
     }
 }
 
-/// Whether `Connection` names the field, and so ends it here.
+/// Whether `Connection` names the field, which then ends at the gate.
 fn is_listed(fields: &Fields, field: Field<'_>) -> bool {
     fields
         .elements(Name::Connection)
         .any(|option| option.eq_ignore_ascii_case(field.name))
 }
 
-/// Writes the authority of a target; its port is left out where the scheme has the same.
+/// Writes the authority of a target, without the default port of the scheme.
 pub(crate) fn put_host(target: &Target, tls: bool, out: &mut BytesMut) {
     match &target.host {
         Host::Name(name) => put(out, &[name.as_str().as_bytes()]),
@@ -222,7 +223,7 @@ fn put_field((name, value): (&[u8], &[u8]), out: &mut BytesMut) {
     put(out, &[name, b": ", value, b"\r\n"]);
 }
 
-/// Writes who took a response before us, without those that an origin says were gates.
+/// Writes the `Via` of a response, without the elements that look like a gate.
 fn put_foreign_via(field: Field<'_>, out: &mut BytesMut) {
     if !contains_gate(field.value) {
         return put_field((field.name, field.value), out);
@@ -237,7 +238,7 @@ fn put_foreign_via(field: Field<'_>, out: &mut BytesMut) {
     }
 }
 
-/// The version in which a message came, as `Via` begins (RFC 9110 section 7.6.3).
+/// Returns the version of a message as `Via` writes it (RFC 9110 section 7.6.3).
 fn via_version(version: Version) -> &'static [u8] {
     match version {
         Version::Http10 => b"1.0 ",
@@ -287,7 +288,7 @@ mod tests {
         head.expect("good").expect("whole")
     }
 
-    /// What goes on of `text`, with plain line ends.
+    /// Returns the head that is passed on for `text`, with plain line ends.
     fn onward(text: &str, port: u16, upgrade: bool) -> String {
         let authority = format!("a.example:{port}");
         let target = Target::from_connect(authority.as_bytes()).expect("a target");

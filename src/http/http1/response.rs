@@ -1,8 +1,8 @@
 //! Heads of responses, as origins write them.
 //!
-//! An origin is not in league with the client that asks it, and gets more patience than a client:
-//! equal lengths may be said twice, and a length beside chunks is dropped. What would leave the
-//! end of the body in doubt is still an error.
+//! An origin is not in league with the client, so the gate is more tolerant than with a client: it
+//! accepts repeated equal lengths, and drops a length beside chunks. A head that leaves the end of
+//! the body in doubt is still an error.
 
 use std::mem::MaybeUninit;
 
@@ -11,34 +11,34 @@ use bytes::{Bytes, BytesMut};
 use super::fields::{Fields, MOST_FIELDS, Name, Span, content_length, elements};
 use super::{BodyLength, Scan, Unprintable, Version};
 
-/// The head of one response, interim ones included.
+/// The head of one response, final or interim.
 #[derive(Clone, Debug)]
 pub(crate) struct ResponseHead {
-    /// 100 to 599.
+    /// The status code, 100 to 599.
     pub(crate) status: u16,
     /// The version that the origin speaks.
     pub(crate) version: Version,
     /// All fields.
     pub(crate) fields: Fields,
-    /// How the body is framed; [`BodyLength::None`] where this status or request has none.
+    /// How the body is framed; [`BodyLength::None`] if this status or request has no body.
     pub(crate) body: BodyLength,
-    /// What `Content-Length` said, though perhaps no body follows (HEAD, 304).
+    /// The value of `Content-Length`, even if no body follows (HEAD, 304).
     pub(crate) said_length: Option<u64>,
-    /// Whether the origin takes another request on this connection after this response.
+    /// Whether the origin accepts another request on this connection after this response.
     pub(crate) keep_alive: bool,
     reason: Span,
 }
 
-/// What of the request decides how its response is read.
+/// The parts of the request that decide how its response is read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Asked {
     /// The method was `HEAD`.
     pub(crate) head: bool,
-    /// An upgrade was sent on.
+    /// The gate passed on an upgrade request.
     pub(crate) upgrade: bool,
 }
 
-/// Why a response is refused; `Display` repeats nothing of it.
+/// Why a response is refused; the message quotes no part of the response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum ResponseError {
     /// `Content-Length` values differ or are no numbers.
@@ -56,21 +56,21 @@ pub(crate) enum ResponseError {
     /// More bytes or fields than allowed.
     #[error("the response head is too large")]
     TooLarge,
-    /// `Transfer-Encoding` is not `chunked`, or stands where it cannot.
+    /// `Transfer-Encoding` is not `chunked`, or is not allowed here.
     #[error("the Transfer-Encoding of the response is not `chunked`")]
     TransferEncoding,
     /// A body after 204.
     #[error("the response announces a body that its status excludes")]
     UnexpectedBody,
-    /// Bytes that no head may hold.
+    /// Bytes that are not allowed in a head.
     #[error("the response head holds control characters or bare line ends")]
     Unprintable,
 }
 
-/// Bytes of a response head.
+/// Maximum bytes of a response head.
 const MOST_BYTES: usize = 64 * 1024;
 
-/// Takes one response head off the start of `buffer`; `None` until all of it is there.
+/// Removes one response head from the start of `buffer`; `None` until the head is complete.
 pub(crate) fn parse_response(
     buffer: &mut BytesMut,
     asked: Asked,
@@ -78,7 +78,7 @@ pub(crate) fn parse_response(
     scan_response(buffer, asked, &mut Scan::default())
 }
 
-/// As [`parse_response`], for a head that comes in pieces.
+/// Like [`parse_response`], for a head that arrives in pieces.
 pub(crate) fn scan_response(
     buffer: &mut BytesMut,
     asked: Asked,
@@ -100,13 +100,12 @@ pub(crate) fn scan_response(
 }
 
 impl ResponseHead {
-    /// The reason phrase; empty where it was missing or not ASCII.
+    /// Returns the reason phrase; empty if it is missing or not ASCII.
     pub(crate) fn reason(&self) -> &[u8] {
         self.reason.within(self.fields.head())
     }
 
-    /// As it is told a client where the body is written anew on its way, so that its length is not
-    /// known.
+    /// Returns the head for a body that the gate rewrites: its length is unknown.
     pub(crate) fn unmeasured(&self) -> Self {
         Self {
             body: BodyLength::Chunked,
@@ -125,14 +124,14 @@ impl ResponseHead {
         self.status == 101
     }
 
-    /// Bytes of the head, the empty line at the end included.
+    /// Length of the head in bytes, with the empty line at the end.
     pub(crate) fn len(&self) -> usize {
         self.fields.head().len()
     }
 }
 
 impl ResponseError {
-    /// As `error.type` of a record says it.
+    /// Returns the value of `error.type` in a record.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::ContentLength => "response_content_length",
@@ -198,7 +197,7 @@ fn parse(head: &Bytes, asked: Asked) -> Result<ResponseHead, ResponseError> {
     })
 }
 
-/// RFC 9112 section 6.3, in its order.
+/// Determines the framing of the body (RFC 9112 section 6.3, in its order).
 fn body(
     status: u16,
     asked: Asked,
@@ -215,7 +214,7 @@ fn body(
     }
 }
 
-/// Only `chunked`, once: no other coding was offered to the origin.
+/// Whether the coding is `chunked`, once: the gate offered the origin no other coding.
 fn is_chunked(fields: &Fields, version: Version) -> Result<bool, ResponseError> {
     let mut codings = fields.elements(Name::TransferEncoding);
     let Some(coding) = codings.next() else {
@@ -232,7 +231,7 @@ fn is_chunked(fields: &Fields, version: Version) -> Result<bool, ResponseError> 
     }
 }
 
-/// Equal values said more than once count as one (RFC 9112 section 6.3, item 5).
+/// Returns the length; equal repeated values count as one (RFC 9112 section 6.3, item 5).
 fn said_length(fields: &Fields) -> Result<Option<u64>, ResponseError> {
     let mut length = None;
     for value in fields.values(Name::ContentLength) {

@@ -1,9 +1,9 @@
-//! What of the fields of a request decides how the rest of it is read.
+//! The fields of a request that decide how the rest of the request is read.
 
 use super::fields::{Name, content_length, elements};
 use super::{BodyLength, HeadError, Method, Version};
 
-/// The fields of which a request may have only one, or which frame it.
+/// The fields that a request may have only once, or that frame it.
 #[derive(Default)]
 pub(super) struct Seen<'h> {
     hosts: usize,
@@ -19,7 +19,7 @@ pub(super) struct Seen<'h> {
 }
 
 impl<'h> Seen<'h> {
-    /// Takes note of one field.
+    /// Records one field.
     pub(super) fn field(
         &mut self,
         name: Name,
@@ -38,7 +38,7 @@ impl<'h> Seen<'h> {
                     return Err(HeadError::ContentLength);
                 }
             }
-            // RFC 9110 section 10.1.1: an HTTP/1.0 client cannot mean it.
+            // RFC 9110 section 10.1.1: a server ignores the field in an HTTP/1.0 request.
             Name::Expect if version == Version::Http10 => {}
             Name::Expect if value.eq_ignore_ascii_case(b"100-continue") => {
                 self.expect_continue = true;
@@ -76,7 +76,7 @@ impl<'h> Seen<'h> {
         Ok(())
     }
 
-    /// What is judged is the method of the request line: no field may say another.
+    /// Refuses a field with another method: the policy judges the method of the request line.
     pub(super) fn check_method(&self, method: &Method) -> Result<(), HeadError> {
         match self.method {
             Some(said) if said != method.as_str().as_bytes() => Err(HeadError::MethodOverride),
@@ -84,7 +84,7 @@ impl<'h> Seen<'h> {
         }
     }
 
-    /// One, where it is needed (RFC 9112 section 3.2).
+    /// Checks that there is one `Host`, if required (RFC 9112 section 3.2).
     pub(super) fn check_host(&self, method: &Method, version: Version) -> Result<(), HeadError> {
         let needed = version == Version::Http11 && *method != Method::Connect;
         match self.hosts {
@@ -94,7 +94,7 @@ impl<'h> Seen<'h> {
         }
     }
 
-    /// How the body is framed (RFC 9112 section 6.3).
+    /// Returns the framing of the body (RFC 9112 section 6.3).
     pub(super) fn body(&self, method: &Method, version: Version) -> Result<BodyLength, HeadError> {
         let body = match (self.chunked, self.length) {
             (true, Some(_)) => return Err(HeadError::Lengths),
@@ -114,7 +114,7 @@ impl<'h> Seen<'h> {
         }
     }
 
-    /// The one protocol to change to, if it may be passed on at all.
+    /// Returns the one requested protocol, if the upgrade may be passed on.
     pub(super) fn upgrade(&self, body: BodyLength) -> Option<&'h [u8]> {
         let one = self.upgrades == 1 && self.connection_upgrade && body.is_empty();
         self.upgrade
@@ -122,7 +122,7 @@ impl<'h> Seen<'h> {
     }
 }
 
-/// One protocol as `Upgrade` names it: a token, perhaps with a version.
+/// Whether a value is one protocol of `Upgrade`: a token, optionally with a version.
 fn is_protocol(value: &[u8]) -> bool {
     !value.is_empty()
         && value

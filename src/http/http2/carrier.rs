@@ -1,6 +1,6 @@
-//! A connection of HTTP/2 with an origin, and one exchange on it.
+//! An HTTP/2 connection with an origin, and one exchange on it.
 //!
-//! A carrier belongs to one inspected tunnel: it is never shared with another caller or judgement.
+//! A carrier belongs to one inspected tunnel: it is never shared with another caller or decision.
 
 use std::future::poll_fn;
 use std::io;
@@ -29,29 +29,29 @@ use super::{
     frames, head, note,
 };
 
-/// Which side of the gate it is on, for what is counted.
+/// The side of the gate, as a metric label.
 const SIDE: &str = "upstream";
-/// Bytes of a response's header list.
+/// Maximum size of a response's header list, in bytes.
 const HEADER_LIST: u32 = 64 * 1024;
-/// Streams at once before the origin's SETTINGS have come: more than those can say, which is how
-/// their coming is seen.
+/// Initial number of concurrent streams, until the origin's SETTINGS arrive: larger than any value
+/// in SETTINGS, so a change shows that they have arrived.
 const UNGREETED: usize = usize::MAX - 1;
-/// How long a new connection's SETTINGS are waited for where a WebSocket depends on them.
+/// How long a WebSocket request waits for the SETTINGS of a new connection.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// A connection of HTTP/2 with an origin; closed when it and all its exchanges are dropped: one that
-/// takes its place does not break off what is under way.
+/// An HTTP/2 connection with an origin. The connection closes when the carrier and all its
+/// exchanges are dropped: a new carrier does not break off running exchanges.
 pub(crate) struct Carrier {
     send: SendRequest<Bytes>,
-    /// Cancelled when the origin's SETTINGS have come, or never will.
+    /// Cancelled when the origin's SETTINGS have arrived, or never will.
     greeted: CancellationToken,
     over: Arc<AtomicBool>,
-    /// As many answers may come.
+    /// The number of requests sent: the number of expected responses.
     asked: Asked,
     stop: Arc<DropGuard>,
 }
 
-/// One request and its answer.
+/// One request and its response.
 pub(crate) struct Exchange {
     handle: Option<SendRequest<Bytes>>,
     greeted: CancellationToken,
@@ -61,20 +61,20 @@ pub(crate) struct Exchange {
     _stop: Arc<DropGuard>,
 }
 
-/// What the origin answers.
+/// The response of the origin.
 pub(crate) struct ResponseHalf<'e>(&'e mut Receiving);
 
-/// What the origin is asked.
+/// The request to the origin.
 pub(crate) struct RequestHalf<'e>(&'e mut Option<SendStream<Bytes>>);
 
 enum Receiving {
-    /// Nothing was asked yet.
+    /// No request was sent.
     Unasked,
-    /// The head has not come yet.
+    /// The head has not arrived.
     Head {
         response: ResponseFuture,
         asked: Asked,
-        /// Whether a WebSocket was asked for.
+        /// Whether the request asks for a WebSocket.
         extended: bool,
     },
     /// The head as HTTP/1 writes it, then the body.
@@ -86,7 +86,7 @@ enum Receiving {
 }
 
 impl Carrier {
-    /// Begins HTTP/2 on a connection; what moves its frames is one of `tasks`.
+    /// Starts HTTP/2 on a connection; `tasks` gets the task that moves its frames.
     pub(crate) async fn begin(
         io: Stream,
         clock: Clock,
@@ -133,12 +133,12 @@ impl Carrier {
         })
     }
 
-    /// Whether it is known to take no more requests.
+    /// Whether the connection has ended and accepts no more requests.
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
 
-    /// Whether a stream of it may become a WebSocket (RFC 8441); waits until the origin has said it.
+    /// Whether a stream may become a WebSocket (RFC 8441); waits for the origin's SETTINGS.
     pub(crate) fn takes_sockets(&self) -> impl Future<Output = bool> + use<> {
         let (send, greeted) = (self.send.clone(), self.greeted.clone());
         async move {
@@ -147,7 +147,7 @@ impl Carrier {
         }
     }
 
-    /// An exchange that has not begun.
+    /// Returns an exchange that has not started.
     pub(crate) fn exchange(&self) -> Exchange {
         Exchange {
             handle: Some(self.send.clone()),
@@ -160,8 +160,7 @@ impl Carrier {
     }
 }
 
-/// Moves frames until the connection ends; lets go of `greeting` when the origin's SETTINGS have
-/// come.
+/// Moves frames until the connection ends; drops `greeting` when the origin's SETTINGS arrive.
 async fn carry<S>(
     connection: Connection<S, Bytes>,
     seen: SendRequest<Bytes>,
@@ -181,8 +180,9 @@ where
 }
 
 impl Exchange {
-    /// Sends `request`, as [`onward_request`] makes it of `head`; waits until the origin has room for one
-    /// more. `Unsupported` where it would be a WebSocket and the origin takes none.
+    /// Sends `request`, which [`onward_request`] made from `head`; waits until the origin has room
+    /// for another stream. `Unsupported` if the request asks for a WebSocket and the origin
+    /// supports none.
     ///
     /// [`onward_request`]: super::onward_request
     pub(crate) async fn begin(
@@ -211,7 +211,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Both ways apart.
+    /// Returns both directions separately.
     pub(crate) fn split(&mut self) -> (ResponseHalf<'_>, RequestHalf<'_>) {
         (
             ResponseHalf(&mut self.receiving),
@@ -221,7 +221,7 @@ impl Exchange {
 }
 
 impl ResponseHalf<'_> {
-    /// Whether nothing follows the head that was read.
+    /// Whether no body follows the head that was read.
     pub(crate) fn is_over(&self) -> bool {
         match &*self.0 {
             Receiving::Unasked | Receiving::Head { .. } => false,
@@ -250,7 +250,7 @@ impl ResponseHalf<'_> {
                         unanswered(error, stream > last)
                     };
                     if let Some(interim) = poll_interim(response, cx).map_err(unanswered)? {
-                        // What does not fit now would be lost: a head is small, a buffer is not.
+                        // A rest would be lost, but a head is small and the buffer is large.
                         return Poll::Ready(put_whole(&interim, into));
                     }
                     let response = ready!(Pin::new(response).poll(cx)).map_err(unanswered)?;
@@ -281,12 +281,12 @@ impl ResponseHalf<'_> {
     }
 }
 
-/// The origin says that it has not looked at the request (RFC 9113 section 8.7).
+/// The origin reports that it has not processed the request (RFC 9113 section 8.7).
 #[derive(Debug, thiserror::Error)]
 #[error("the origin has not looked at the request")]
 struct Unprocessed;
 
-/// Whether an origin says that it has not looked at the request that failed so.
+/// Whether the error means that the origin has not processed the request.
 pub(crate) fn is_unprocessed(error: &io::Error) -> bool {
     let inner = error.get_ref();
     inner
@@ -294,8 +294,8 @@ pub(crate) fn is_unprocessed(error: &io::Error) -> bool {
         .is_some()
 }
 
-/// The error of a request that gets no answer; `passed_over`: whether the origin will look at no
-/// stream of that number any more.
+/// Returns the error of a request without a response; `passed_over`: whether the origin processes
+/// no stream of that number any more.
 fn unanswered(error: h2::Error, passed_over: bool) -> io::Error {
     let refused =
         error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
@@ -306,7 +306,7 @@ fn unanswered(error: h2::Error, passed_over: bool) -> io::Error {
     }
 }
 
-/// An interim response, where one is there.
+/// Returns an interim response, if one has arrived.
 fn poll_interim(
     response: &mut ResponseFuture,
     cx: &mut Context<'_>,
@@ -366,7 +366,7 @@ impl RequestHalf<'_> {
         }
     }
 
-    /// Ends the request, with trailers where there are some.
+    /// Ends the request, with trailers if there are any.
     pub(crate) fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
         let Some(mut body) = self.0.take() else {
             return Ok(());

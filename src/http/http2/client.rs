@@ -1,4 +1,4 @@
-//! A connection of HTTP/2 with a client, and the requests that come on it.
+//! An HTTP/2 connection with a client, and the requests on it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::{
     STREAM_WINDOW, STREAMS, head,
 };
 
-/// A connection of HTTP/2 with a client.
+/// An HTTP/2 connection with a client.
 pub(crate) struct ClientCarrier<S> {
     connection: Connection<Counted<S>, Bytes>,
     flooded: CancellationToken,
@@ -36,7 +36,7 @@ pub(crate) struct Arrival {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientCarrier<S> {
-    /// Begins HTTP/2 on a connection; `None` where the client does not. `sockets`: whether a stream
+    /// Starts HTTP/2 on a connection; `None` if the client does not. `sockets`: whether a stream
     /// may become a WebSocket (RFC 8441).
     pub(crate) async fn begin(io: S, clock: Clock, limits: &Limits, sockets: bool) -> Option<Self> {
         let mut builder = builder(limits);
@@ -57,12 +57,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientCarrier<S> {
         })
     }
 
-    /// Cancelled when the client sends too many frames that carry nothing.
+    /// Returns a token that is cancelled when the client sends too many frames without content.
     pub(crate) fn flooded(&self) -> CancellationToken {
         self.flooded.clone()
     }
 
-    /// The next stream; moves the frames of all of them. `None` when the connection has ended.
+    /// Returns the next stream; moves the frames of all streams. `None` when the connection has
+    /// ended.
     pub(crate) async fn accept(&mut self) -> Option<Result<Arrival, h2::Error>> {
         let accepted = self.connection.accept().await?;
         let arrival = |(request, respond): (http::Request<h2::RecvStream>, _)| {
@@ -76,12 +77,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientCarrier<S> {
         Some(accepted.map(arrival))
     }
 
-    /// Takes no more streams; those that are open go on.
+    /// Accepts no more streams; open streams continue.
     pub(crate) fn leave(&mut self) {
         self.connection.graceful_shutdown();
     }
 
-    /// Ends the connection of a client that floods; waits so long until the client was told.
+    /// Ends the connection of a client that floods; waits at most `longest` for the notice to be
+    /// sent.
     pub(crate) async fn end_flood(&mut self, longest: Duration) {
         self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         let _ = tokio::time::timeout(longest, self.connection.accept()).await;
@@ -89,8 +91,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientCarrier<S> {
 }
 
 impl Arrival {
-    /// Reads the head of the request. `patience`: how long the end of a request without content is
-    /// waited for.
+    /// Reads the head of the request. `patience`: how long to wait for the end of a request without
+    /// content.
     pub(crate) async fn read(
         self,
         bounds: HeadLimits,
@@ -100,7 +102,7 @@ impl Arrival {
         let (parts, mut body) = self.request.into_parts();
         let mut ended = body.is_end_stream();
         if !ended && head::has_no_content(&parts) {
-            // Some clients end a request without content in a frame of its own.
+            // Some clients end a request without content in a separate frame.
             let ending = tokio::time::timeout(patience, is_empty(&mut body));
             ended = ending.await.unwrap_or(false);
         }
@@ -126,7 +128,7 @@ fn builder(limits: &Limits) -> Builder {
     builder
 }
 
-/// Whether a body ends without a byte; waits for its first one.
+/// Whether a body ends without a byte; waits for the first byte.
 async fn is_empty(body: &mut h2::RecvStream) -> bool {
     loop {
         match body.data().await {

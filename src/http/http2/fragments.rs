@@ -1,21 +1,21 @@
-//! Requests whose `:path` contains `#`, found in the frames of a client.
+//! Finds the requests whose `:path` contains `#` in the frames of a client.
 //!
-//! A request target has no fragment (RFC 9113 section 8.3.1). The library cuts the fragment off
-//! before we see the request, so the header blocks are read a second time as they come.
+//! A request target has no fragment (RFC 9113 section 8.3.1). The library removes the fragment
+//! before the gate sees the request, so the gate also reads the header blocks itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frames::{CONTINUATION, HEADERS, PUSH_PROMISE};
 use super::hpack::{Decoder, Malformed};
 
-/// Streams with a fragment that are remembered until their request is taken. The library ends a
-/// connection long before, as it bounds streams that are open and streams that it refuses.
+/// Maximum number of streams with a fragment that are stored until their request is taken. The
+/// library ends a connection long before, as it bounds open and refused streams.
 const MAX_STREAMS: usize = 1024;
 
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 32;
-/// Octets of the fields of a HEADERS frame that come before the header block.
+/// Octets of the fields of a HEADERS frame before the header block.
 const PAD_LENGTH: usize = 1;
 const DEPENDENCY: usize = 5;
 
@@ -28,7 +28,7 @@ pub(super) enum Fragment {
     Unknown,
 }
 
-/// The streams whose `:path` contains `#`: the reader of frames adds them, the requests take them.
+/// The streams whose `:path` contains `#`: the frame reader adds them, the requests take them.
 #[derive(Clone, Default)]
 pub(super) struct Fragments(Arc<Mutex<Found>>);
 
@@ -39,7 +39,7 @@ struct Found {
 }
 
 impl Fragments {
-    /// Whether the request of this stream has a fragment; the stream is then forgotten.
+    /// Returns whether the request of this stream has a fragment, and removes the stream.
     pub(super) fn take(&self, stream: u32) -> Fragment {
         let mut found = self.lock();
         if found.is_unreadable {
@@ -70,22 +70,23 @@ impl Fragments {
 
 /// The header blocks of a client, read from its frames.
 ///
-/// After an octet that cannot be read, no request of the connection is taken: the tables of the
-/// library and of this decoder might differ. In most cases the library ends the connection as well.
+/// After an octet that cannot be decoded, no request of the connection is accepted: the tables of
+/// the library and of this decoder might differ. In most cases the library ends the connection as
+/// well.
 pub(super) struct HeaderBlocks {
     decoder: Decoder,
     frame: BlockFrame,
-    /// The stream of a block that is not complete.
+    /// The stream of an incomplete block.
     open: Option<u32>,
     is_readable: bool,
     found: Fragments,
 }
 
-/// What is left of a HEADERS or CONTINUATION frame.
+/// The unread rest of a HEADERS or CONTINUATION frame.
 #[derive(Default)]
 struct BlockFrame {
     flags: u8,
-    /// Octets of the prefix that are missing: the length of the padding, and the dependency.
+    /// Missing octets of the prefix: the length of the padding, and the dependency.
     prefix_missing: usize,
     prefix: u64,
     /// Octets after the prefix: the header block; before the prefix is complete, with padding.
@@ -103,7 +104,7 @@ impl HeaderBlocks {
         }
     }
 
-    /// Begins a frame whose payload is that long.
+    /// Starts a frame with a payload of `length` octets.
     pub(super) fn begin(&mut self, kind: u8, flags: u8, stream: u32, length: usize) {
         if self.is_readable {
             let begun = self.try_begin(kind, flags, stream, length);
@@ -111,7 +112,7 @@ impl HeaderBlocks {
         }
     }
 
-    /// Takes a piece of the payload of the frame.
+    /// Processes a piece of the payload of the frame.
     pub(super) fn take(&mut self, payload: &[u8]) {
         if self.is_readable && self.open.is_some() {
             let taken = self.try_take(payload);
@@ -139,7 +140,7 @@ impl HeaderBlocks {
                 padded + usize::from(flags & PRIORITY != 0) * DEPENDENCY
             }
             (CONTINUATION, Some(open)) if open == stream => 0,
-            // A client promises nothing; and between the frames of a block there is no other.
+            // A client pushes nothing, and no other frame is allowed between the frames of a block.
             (CONTINUATION | PUSH_PROMISE, _) | (_, Some(_)) => return Err(Malformed),
             _ => return Ok(()),
         };
@@ -193,7 +194,7 @@ impl HeaderBlocks {
 }
 
 impl BlockFrame {
-    /// Takes what of the prefix is in a payload; the octets after the prefix.
+    /// Processes the prefix octets in a payload; returns the octets after the prefix.
     fn take_prefix<'a>(&mut self, payload: &'a [u8], stream: u32) -> Result<&'a [u8], Malformed> {
         if self.prefix_missing == 0 {
             return Ok(payload);
@@ -232,7 +233,7 @@ mod tests {
     const PATH: &[u8] = &[0x44, 3, b'/', b'#', b'a'];
     const STREAM: u32 = 5;
 
-    /// Reads frames, their payloads in pieces of any size.
+    /// Reads frames with their payloads in pieces of `size` octets.
     fn read(frames: &[(u8, u8, u32, &[u8])], size: usize) -> Fragment {
         let found = Fragments::default();
         let mut blocks = HeaderBlocks::new(found.clone());

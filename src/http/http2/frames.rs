@@ -1,8 +1,9 @@
-//! Frames that carry nothing, counted as they are read (RFC 9113 section 10.5).
+//! Counts frames without content as they are read (RFC 9113 section 10.5).
 //!
-//! The library bounds memory. But a PING is answered, and a stream that is opened and reset is
-//! judged, recorded and dialled for: a peer could keep us busy for ever at no cost of its own. And
-//! an origin's interim responses wait in memory until they are taken, however many they are.
+//! The library bounds memory, but not work: the gate answers each PING, and judges, records and
+//! dials for a stream that the client resets at once. A peer could keep the gate busy at no cost of
+//! its own. And the interim responses of an origin wait in memory until they are read, however many
+//! there are.
 
 use std::io;
 use std::pin::Pin;
@@ -19,10 +20,10 @@ use crate::clock::Clock;
 use super::STREAMS;
 use super::fragments::{Fragments, HeaderBlocks};
 
-/// Frames that carry nothing: at once, and more in each second after.
+/// Allowed frames without content: initially, and per second afterwards.
 const BURST: u64 = 1000;
 const PER_SECOND: u64 = 100;
-/// What one interim response counts, as a header list is kept of it: so some sixty at once.
+/// The cost of one interim response, whose header list stays in memory: about sixty fit at once.
 const INTERIM: u64 = 16;
 
 /// Octets that a client sends before its first frame (RFC 9113 section 3.4).
@@ -38,7 +39,7 @@ const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 
-/// A connection whose frames are counted; no more is read of it once they are too many.
+/// A connection whose frames are counted; after too many, nothing more is read.
 pub(super) struct Counted<S> {
     io: S,
     heads: Heads,
@@ -46,7 +47,7 @@ pub(super) struct Counted<S> {
     flooded: CancellationToken,
 }
 
-/// Counts what a client sends; the token is cancelled when it is too much. The streams whose
+/// Counts the frames of a client; the token is cancelled when there are too many. The streams whose
 /// `:path` contains `#` are added to `fragments`.
 pub(super) fn from_client<S>(
     io: S,
@@ -58,12 +59,12 @@ pub(super) fn from_client<S>(
     (counted, flooded)
 }
 
-/// What is known of an origin besides its frames.
+/// The requests to an origin, and its last processed stream.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
-    /// Requests that it was asked.
+    /// The number of requests that were sent.
     pub(super) requests: Arc<AtomicU64>,
-    /// The last stream that it may have looked at, once it said so (RFC 9113 section 6.8).
+    /// The last stream that the origin may have processed, after a GOAWAY (RFC 9113 section 6.8).
     pub(super) last: Arc<AtomicU32>,
 }
 
@@ -76,7 +77,7 @@ impl Asked {
     }
 }
 
-/// Counts what an origin sends that was asked so many requests.
+/// Counts the frames of an origin that received the requests in `asked`.
 pub(super) fn from_origin<S>(io: S, clock: Clock, asked: Asked) -> (Counted<S>, CancellationToken) {
     counted(io, clock, 0, Some(asked))
 }
@@ -108,15 +109,15 @@ fn counted<S>(
     (counted, flooded)
 }
 
-/// The heads of frames in what is read, in pieces of any size.
+/// Finds the heads of frames in the bytes that are read, in pieces of any size.
 struct Heads {
-    /// Octets before the next head.
+    /// Octets before the next frame head.
     before: usize,
-    /// What of the next head came.
+    /// The octets of the next frame head so far.
     head: Vec<u8>,
-    /// What an origin was asked.
+    /// The requests to the origin.
     asked: Option<Asked>,
-    /// Heads of responses that it sent.
+    /// The number of response heads that the origin sent.
     answered: u64,
     goaway: Goaway,
     /// The header blocks of a client.
@@ -131,7 +132,7 @@ struct Goaway {
 }
 
 impl Goaway {
-    /// Takes a piece of a payload; the number, once it is whole.
+    /// Processes a piece of a payload; returns the stream number when it is complete.
     fn take(&mut self, payload: &[u8]) -> Option<u32> {
         for byte in payload.iter().take(self.missing) {
             self.missing -= 1;
@@ -146,7 +147,7 @@ impl Goaway {
 }
 
 impl Heads {
-    /// What those octets cost.
+    /// Returns the cost of the frames in these octets.
     fn cost(&mut self, mut bytes: &[u8]) -> u64 {
         let mut cost = 0;
         while !bytes.is_empty() {
@@ -183,21 +184,22 @@ impl Heads {
 
     fn cost_of(&mut self, kind: u8, flags: u8) -> u64 {
         match kind {
-            // A window costs nothing to open, and a client may open it a little at a time.
+            // Opening a window is free, and a client may open it in small steps.
             DATA | WINDOW_UPDATE => 0,
-            // A stream has one end; and how many it has at once is bounded.
+            // A stream has one end, and the number of concurrent streams is bounded.
             HEADERS if flags & END_STREAM != 0 => 0,
             HEADERS => self.cost_of_head(),
             _ => 1,
         }
     }
 
-    /// More heads than requests: some of them were interim.
+    /// If there are more heads than requests, some of them were interim responses.
     fn cost_of_head(&mut self) -> u64 {
         let Some(asked) = &self.asked else {
             return 0;
         };
-        // Answers that ended with their head were not counted; not more than can be open are missing.
+        // Responses that ended with their head were not counted; at most the open streams are
+        // missing.
         let asked = asked.requests.load(Ordering::Relaxed);
         self.answered = self.answered.max(asked.saturating_sub(STREAMS.into()));
         if self.answered < asked {
@@ -208,7 +210,7 @@ impl Heads {
     }
 }
 
-/// How many more may come.
+/// The frames that are still allowed.
 struct Allowance {
     left: u64,
     since: Instant,
@@ -216,7 +218,7 @@ struct Allowance {
 }
 
 impl Allowance {
-    /// Whether there is so much left.
+    /// Subtracts `cost`; returns whether it was available.
     fn spend(&mut self, cost: u64) -> bool {
         if cost > self.left {
             let now = self.clock.instant();

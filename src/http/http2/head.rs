@@ -1,4 +1,4 @@
-//! Heads, from HTTP/2 to the one reader of heads and back.
+//! Converts heads between HTTP/2 and the shared head reader.
 
 use crate::http::http1::{
     BodyLength, HeadError, HeadLimits, HeadParts, Method, Name, Onward, RequestHead, ResponseHead,
@@ -11,13 +11,14 @@ use http::request::Parts;
 
 use super::fragments::Fragment;
 
-/// The one protocol that a stream may become.
+/// The one protocol to which a stream may change.
 const WEBSOCKET: &str = "websocket";
 
-/// The head of a request, read as strictly as one of HTTP/1.1: by the same checks of the same parts.
+/// Reads the head of a request as strictly as one of HTTP/1.1: with the same checks of the same
+/// parts.
 ///
-/// Without a length the body lasts until the stream ends. `sockets`: whether the client was told
-/// that a stream may become a WebSocket (RFC 8441).
+/// Without a length the body lasts until the stream ends. `sockets`: whether the gate offered the
+/// client WebSocket streams (RFC 8441).
 pub(super) fn request(
     parts: &Parts,
     fragment: Fragment,
@@ -26,7 +27,7 @@ pub(super) fn request(
     sockets: bool,
 ) -> Result<RequestHead, HeadError> {
     let extended = is_socket(parts, ended, sockets)?;
-    // Crumbs of a cookie are joined below, so they are counted before.
+    // The parts of a cookie are joined below, so they are counted before.
     if parts.headers.len() > limits.fields {
         return Err(HeadError::TooLarge);
     }
@@ -34,7 +35,7 @@ pub(super) fn request(
     head.version = Version::Http2;
     head.keep_alive = false;
     if extended {
-        // It must not go on as a plain GET, even where its fields break the upgrade.
+        // It must not be passed on as a plain GET, even if its fields break the upgrade.
         if head.upgrade() != Some(WEBSOCKET) || !head.body.is_empty() {
             return Err(HeadError::Socket);
         }
@@ -50,16 +51,16 @@ pub(super) fn request(
     Ok(head)
 }
 
-/// Whether the method of a request is one that only reads: it is judged as reading, so that content
-/// would go out unjudged.
+/// Whether the method of a request only reads: the policy judges a read, so content would go out
+/// unjudged.
 pub(super) fn has_no_content(parts: &Parts) -> bool {
     let method = &parts.method;
     let reads = [http::Method::GET, http::Method::HEAD, http::Method::OPTIONS];
     reads.contains(method) && parts.extensions.get::<Protocol>().is_none()
 }
 
-/// Whether the request is an extended CONNECT (RFC 8441 section 4): of all that those may be, only
-/// a WebSocket over TLS, where it was offered.
+/// Whether the request is an extended CONNECT (RFC 8441 section 4). The only accepted kind is a
+/// WebSocket over TLS, if the gate offered it.
 fn is_socket(parts: &Parts, ended: bool, offered: bool) -> Result<bool, HeadError> {
     let Some(protocol) = parts.extensions.get::<Protocol>() else {
         return Ok(false);
@@ -79,12 +80,12 @@ fn is_socket(parts: &Parts, ended: bool, offered: bool) -> Result<bool, HeadErro
     Ok(true)
 }
 
-/// The parts of a head, as HTTP/1.1 would have them.
+/// Returns the parts of a head, as HTTP/1.1 would have them.
 fn told_apart(parts: &Parts, fragment: Fragment, extended: bool) -> Result<HeadParts, HeadError> {
     let uri = &parts.uri;
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let path = uri.path_and_query().map_or("", |path| path.as_str());
-    // The library cut the fragment off: with an empty one the target is refused as in HTTP/1.
+    // The library removed the fragment: with an empty one the target is refused as in HTTP/1.
     let hash: &[u8] = match fragment {
         Fragment::Absent => b"",
         Fragment::Present => b"#",
@@ -101,7 +102,7 @@ fn told_apart(parts: &Parts, fragment: Fragment, extended: bool) -> Result<HeadP
     }
     let (authority, path) = (authority.as_bytes(), path.as_bytes());
     let mut head = match uri.scheme_str() {
-        // RFC 9113 section 8.5: only the authority.
+        // RFC 9113 section 8.5: the target is only the authority.
         _ if parts.method == http::Method::CONNECT && !extended => {
             if uri.scheme().is_some() || !path.is_empty() || !hash.is_empty() {
                 return Err(HeadError::RequestLine);
@@ -120,7 +121,7 @@ fn told_apart(parts: &Parts, fragment: Fragment, extended: bool) -> Result<HeadP
     }
     for (name, value) in &parts.headers {
         match *name {
-            // RFC 9113 section 8.3.1: it must not differ.
+            // RFC 9113 section 8.3.1: `Host` must not differ from the authority.
             HOST if value.as_bytes().eq_ignore_ascii_case(authority) => {}
             HOST => return Err(HeadError::Host),
             COOKIE => {}
@@ -131,7 +132,7 @@ fn told_apart(parts: &Parts, fragment: Fragment, extended: bool) -> Result<HeadP
     Ok(head)
 }
 
-/// RFC 9113 section 8.2.3: what came in pieces goes on as one.
+/// Joins the parts of a cookie into one field (RFC 9113 section 8.2.3).
 fn add_cookies(parts: &Parts, head: &mut HeadParts) {
     let mut value: Vec<&[u8]> = Vec::new();
     for crumb in parts.headers.get_all(COOKIE) {
@@ -145,7 +146,7 @@ fn add_cookies(parts: &Parts, head: &mut HeadParts) {
     }
 }
 
-/// The head of an answer, without what belongs to one connection of HTTP/1 only (RFC 9113 section
+/// Returns the head of a response, without the fields of an HTTP/1 connection (RFC 9113 section
 /// 8.2.2); a stream changes its protocol with 200 (RFC 8441 section 5).
 pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
@@ -161,8 +162,8 @@ pub(super) fn response(head: &ResponseHead) -> Option<http::Response<()>> {
     Some(response)
 }
 
-/// A request for an origin: the target that was judged, and the fields that go on, without what
-/// belongs to HTTP/1 only. `None` where HTTP/2 cannot write it.
+/// Returns the request for an origin: the judged target and the fields that are passed on, without
+/// fields of HTTP/1 only. `None` if HTTP/2 cannot represent it.
 pub(crate) fn onward_request(head: &RequestHead, onward: Onward<'_>) -> Option<http::Request<()>> {
     let mut authority = BytesMut::new();
     put_host(onward.target, onward.tls, &mut authority);
@@ -193,7 +194,7 @@ pub(crate) fn onward_request(head: &RequestHead, onward: Onward<'_>) -> Option<h
     whole.then_some(request)
 }
 
-/// Adds a field; `false` where it cannot be one.
+/// Adds a field; `false` if it is invalid.
 fn append(fields: &mut http::HeaderMap, name: &[u8], value: &[u8]) -> bool {
     let field = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value));
     let (Ok(name), Ok(value)) = field else {
@@ -203,7 +204,7 @@ fn append(fields: &mut http::HeaderMap, name: &[u8], value: &[u8]) -> bool {
     true
 }
 
-/// The head of an answer as HTTP/1 writes it; `opened`: whether the stream speaks WebSocket now.
+/// Writes the head of a response as HTTP/1; `opened`: whether the stream is a WebSocket now.
 pub(super) fn written(
     status: http::StatusCode,
     fields: &http::HeaderMap,
@@ -260,7 +261,7 @@ mod tests {
         fields: 32,
     };
 
-    /// As [`request`], of a `:path` without `#`.
+    /// Like [`request`], with a `:path` without `#`.
     fn read(
         parts: &Parts,
         ended: bool,
@@ -361,7 +362,8 @@ mod tests {
         for (fields, error) in [
             ([("content-length", "5")], HeadError::UnexpectedBody),
             ([("host", "b.example")], HeadError::Host),
-            // Two of them are none, and what is no upgrade must not go on as a GET.
+            // Two upgrades count as none, and a request without an upgrade must not be passed on as
+            // a GET.
             ([("upgrade", "websocket")], HeadError::Socket),
             ([("upgrade", "other")], HeadError::Socket),
         ] {
@@ -418,7 +420,7 @@ mod tests {
         );
     }
 
-    /// What HTTP/1 would say: the text of a head, for the reader of texts.
+    /// Returns the head as HTTP/1 text, for the text reader.
     fn as_text(parts: &Parts) -> Vec<u8> {
         let uri = &parts.uri;
         let authority = uri.authority().expect("an authority").as_str();
@@ -433,7 +435,7 @@ mod tests {
         text
     }
 
-    /// Names that mean something to the reader, and one that does not.
+    /// Names that the reader handles, and one that it does not.
     const NAMES: [&str; 16] = [
         "accept",
         "connection",
@@ -487,7 +489,7 @@ mod tests {
                 let target = head.target().to_vec();
                 (head.method.clone(), target, fields, head.body, upgrade, head.expect_continue)
             };
-            // Which of two faults is named may differ.
+            // The two readers may report different faults.
             prop_assert_eq!(ours.is_err(), text.is_err(), "{:?} {:?}", ours, text);
             if let (Ok(ours), Ok(text)) = (&ours, &text) {
                 prop_assert_eq!(told(ours), told(text));

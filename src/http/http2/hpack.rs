@@ -1,20 +1,20 @@
-//! Decoder of HPACK that looks for `#` in `:path` and nothing else (RFC 7541).
+//! HPACK decoder that only looks for `#` in `:path` (RFC 7541).
 //!
 //! The library decodes each header block for the request. This decoder reads the same octets and
-//! keeps of each field only what is needed: the size, and whether the field is a `:path` with `#`.
-//! So no field is copied, and a block needs no memory, however long it is and in however many
-//! frames it comes.
+//! stores only two facts of each field: its size, and whether it is a `:path` with `#`. So no field
+//! is copied, and a block needs no memory, however long it is and however many frames it has.
 
 use std::collections::VecDeque;
 
 use super::huffman::Huffman;
 
 const PATH: &[u8] = b":path";
-/// Bytes of the dynamic table: the default of `SETTINGS_HEADER_TABLE_SIZE`, as we send no other.
+/// Bytes of the dynamic table: the default of `SETTINGS_HEADER_TABLE_SIZE`, which the gate does not
+/// change.
 const MAX_TABLE_SIZE: usize = 4096;
-/// What each entry of the table counts besides its name and value (RFC 7541 section 4.1).
+/// Size of a table entry in addition to its name and value (RFC 7541 section 4.1).
 const ENTRY_SIZE: usize = 32;
-/// An integer has at most four octets after its first one, as in the library.
+/// An integer has at most four octets after the first, as in the library.
 const MAX_INTEGER_SHIFT: u32 = 28;
 
 /// The length of each name of the static table (RFC 7541 appendix A).
@@ -24,10 +24,10 @@ const STATIC_NAMES: [usize; 61] = [
     3, 5, 13, 13, 19, 16, 16, 14, 16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17,
     13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10, 25, 17, 10, 4, 3, 16,
 ];
-/// Places of `:path` in the static table; neither value contains `#`.
+/// Indexes of `:path` in the static table; neither value contains `#`.
 const STATIC_PATHS: [usize; 2] = [4, 5];
 
-/// A block that is no HPACK, or that the library refuses as well.
+/// A block that is not HPACK, or that the library refuses as well.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
@@ -35,13 +35,13 @@ pub(super) struct Malformed;
 pub(super) struct Decoder {
     table: Table,
     step: Step,
-    /// Whether a field of this block came: a new size of the table comes before all fields.
+    /// Whether the block has a field already: a new table size must come before all fields.
     has_fields: bool,
-    /// Whether a `:path` of this block contains `#`.
+    /// Whether the `:path` of this block contains `#`.
     has_fragment: bool,
 }
 
-/// What is kept of a field, complete or not.
+/// The stored facts of a field, complete or not.
 #[derive(Clone, Copy, Debug, Default)]
 struct Field {
     is_path: bool,
@@ -52,7 +52,7 @@ struct Field {
     value: usize,
 }
 
-/// What the next octet is part of.
+/// The meaning of the next octet.
 enum Step {
     /// The first octet of a field or of a new size.
     First,
@@ -62,7 +62,7 @@ enum Step {
     Text(Text, Literal),
 }
 
-/// What an integer means.
+/// The meaning of an integer.
 #[derive(Clone, Copy)]
 enum Purpose {
     Indexed,
@@ -71,7 +71,7 @@ enum Purpose {
     Length { is_huffman: bool, literal: Literal },
 }
 
-/// A field whose value is written out, and perhaps its name.
+/// A field with a literal value, and perhaps a literal name.
 #[derive(Clone, Copy)]
 struct Literal {
     field: Field,
@@ -88,10 +88,10 @@ struct Integer {
 
 /// A string that is being read.
 struct Text {
-    /// Octets that are missing.
+    /// Missing octets.
     missing: usize,
     huffman: Option<Huffman>,
-    /// Octets after decoding.
+    /// Length after decoding.
     length: usize,
     /// Whether the text so far is the beginning of `:path`.
     is_path: bool,
@@ -108,10 +108,10 @@ impl Decoder {
         }
     }
 
-    /// Takes the next octets of a block, in pieces of any size.
+    /// Processes the next octets of a block, in pieces of any size.
     pub(super) fn take(&mut self, mut bytes: &[u8]) -> Result<(), Malformed> {
         while let [first, rest @ ..] = bytes {
-            // After an error nothing more is taken.
+            // After an error no more octets are processed.
             let step = std::mem::replace(&mut self.step, Step::First);
             (self.step, bytes) = match step {
                 Step::First => (self.begin(*first)?, rest),
@@ -137,7 +137,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Ends the block: whether its `:path` contains `#`.
+    /// Ends the block; returns whether its `:path` contains `#`.
     pub(super) fn end(&mut self) -> Result<bool, Malformed> {
         if !matches!(self.step, Step::First) {
             return Err(Malformed);
@@ -146,7 +146,7 @@ impl Decoder {
         Ok(std::mem::take(&mut self.has_fragment))
     }
 
-    /// The first octet of a field (RFC 7541 section 6).
+    /// Processes the first octet of a field (RFC 7541 section 6).
     fn begin(&mut self, first: u8) -> Result<Step, Malformed> {
         let (bits, purpose) = match first {
             0x80.. => (7, Purpose::Indexed),
@@ -159,7 +159,7 @@ impl Decoder {
         self.integer(first, bits, purpose)
     }
 
-    /// The first octet of an integer (RFC 7541 section 5.1).
+    /// Processes the first octet of an integer (RFC 7541 section 5.1).
     fn integer(&mut self, first: u8, bits: u32, purpose: Purpose) -> Result<Step, Malformed> {
         let most = (1 << bits) - 1;
         let value = usize::from(first) & most;
@@ -198,7 +198,7 @@ impl Decoder {
         }
     }
 
-    /// Goes on after a string if the string is complete.
+    /// Continues after a string if the string is complete.
     fn use_text(&mut self, text: Text, mut literal: Literal) -> Result<Step, Malformed> {
         if text.missing > 0 {
             return Ok(Step::Text(text, literal));
@@ -221,7 +221,7 @@ impl Decoder {
 }
 
 impl Integer {
-    /// Takes an octet after the first; whether the integer is complete.
+    /// Processes an octet after the first; returns whether the integer is complete.
     fn more(mut self, octet: u8) -> Result<(Self, bool), Malformed> {
         self.value += usize::from(octet & 0x7f) << self.shift;
         self.shift += 7;
@@ -233,7 +233,7 @@ impl Integer {
     }
 }
 
-/// What decoding a string came to.
+/// The result of decoding a string.
 struct Decoded {
     length: usize,
     is_path: bool,
@@ -302,11 +302,11 @@ impl Table {
         }
     }
 
-    /// The field at this index; the first index is 1.
+    /// Returns the field at this index; the first index is 1.
     fn get(&self, index: usize) -> Result<Field, Malformed> {
         let place = index.checked_sub(1).ok_or(Malformed)?;
         if let Some(name) = STATIC_NAMES.get(place) {
-            // The values are not added to the table, so their lengths do not matter.
+            // The values are not stored in the table, so their lengths do not matter.
             return Ok(Field {
                 is_path: STATIC_PATHS.contains(&index),
                 name: *name,
@@ -317,7 +317,7 @@ impl Table {
         field.copied().ok_or(Malformed)
     }
 
-    /// The name of the field at this index.
+    /// Returns the name of the field at this index.
     fn name(&self, index: usize) -> Result<Field, Malformed> {
         let Field { is_path, name, .. } = self.get(index)?;
         Ok(Field {
@@ -346,7 +346,7 @@ impl Table {
         Ok(())
     }
 
-    /// Removes the oldest entries until at most so many bytes are left.
+    /// Removes the oldest entries until at most `size` bytes are left.
     fn evict(&mut self, size: usize) {
         while self.size > size
             && let Some(oldest) = self.entries.pop_back()
@@ -388,7 +388,7 @@ mod tests {
         decoder.end()
     }
 
-    /// Name and value of a literal, plain; `first` says what is done with it.
+    /// Encodes name and value of a literal, without Huffman; `first` is the first octet.
     fn literal(first: u8, name: &str, value: &str) -> Vec<u8> {
         let mut bytes = vec![first];
         for text in [name, value] {
@@ -503,7 +503,7 @@ mod tests {
                 }
             }
         }
-        // The name of the static table; a value in Huffman's code.
+        // A name of the static table; a value with the Huffman code.
         for first in [0x44, 0x45, 0x04, 0x15] {
             let mut decoder = Decoder::new();
             assert_eq!(block(&mut decoder, &[first, 0x82, 0xff, 0xaf]), Ok(true));

@@ -52,15 +52,15 @@ const MAX_CODE_BITS: u32 = 30;
 /// Decodes one string, in pieces of any size.
 #[derive(Default)]
 pub(super) struct Huffman {
-    /// Bits of a code that is not complete.
+    /// The bits of an incomplete code.
     bits: u64,
-    /// How many bits.
+    /// The number of bits.
     count: u32,
 }
 
 impl Huffman {
-    /// Takes the next octet of the string and passes the decoded octets on; `None`: no octet has
-    /// this code.
+    /// Processes the next octet of the string and calls `decoded` with each octet; `None` if no
+    /// octet has this code.
     pub(super) fn take(&mut self, octet: u8, mut decoded: impl FnMut(u8)) -> Option<()> {
         self.bits = self.bits << 8 | u64::from(octet);
         self.count += 8;
@@ -72,13 +72,13 @@ impl Huffman {
         (self.count < MAX_CODE_BITS).then_some(())
     }
 
-    /// Ends the string; `None`: the padding is not up to seven ones.
+    /// Ends the string; `None` if the padding is not up to seven ones.
     pub(super) fn end(self) -> Option<()> {
         let is_padding = self.count < 8 && self.bits == (1 << self.count) - 1;
         is_padding.then_some(())
     }
 
-    /// The octet of the first code and the length of the code, if the code is complete.
+    /// Returns the octet of the first code and the length of the code, if the code is complete.
     fn first(&self) -> Option<(u8, u32)> {
         let (mut code, mut before) = (0, 0);
         for (length, octets) in OCTETS {

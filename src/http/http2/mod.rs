@@ -1,9 +1,10 @@
-//! HTTP/2 with clients ([`client`]) and origins ([`carrier`]): each stream is a request or a tunnel
-//! of its own.
+//! HTTP/2 with clients ([`client`]) and origins ([`carrier`]): each stream is a separate request or
+//! tunnel.
 //!
-//! The head of a stream is read by the same strict reader as a head of HTTP/1 ([`head`]), and what
-//! is written to a stream is turned into frames at the edge ([`stream`]). The library bounds what a client can make us keep: streams, heads, streams that
-//! were reset, windows. What it can make us do for nothing is bounded in [`frames`].
+//! The same strict reader reads the head of a stream and a head of HTTP/1 ([`head`]), and
+//! [`stream`] converts writes to frames. The library bounds the memory that a client can use:
+//! streams, heads, reset streams, windows. [`frames`] bounds the work that a client can cause for
+//! free.
 
 mod carrier;
 mod client;
@@ -25,32 +26,32 @@ pub(crate) use client::{Arrival, ClientCarrier};
 pub(crate) use head::onward_request;
 pub(crate) use stream::{ReadHalf, Stream, WriteHalf};
 
-/// Requests and tunnels of one connection at once. One more is refused, and may be tried again.
+/// Maximum number of concurrent requests and tunnels of one connection. Another one is refused, and
+/// the client may retry.
 ///
-/// Every head that came in one read waits in memory until it is looked at: this many times the
-/// header list at most.
+/// All heads of one read wait in memory until they are processed: at most this number of header
+/// lists.
 const STREAMS: u32 = 128;
-/// Bytes that a client may send on one stream, and on all, before we have passed them on.
+/// Bytes that a client may send on one stream, and on all, before the gate has passed them on.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Bytes that small DATA frames may cost us beyond what is in them while they wait to be read: 256 a
-/// frame, so about 2048 frames. Of empty ones the library takes 100 in all.
+/// Maximum memory overhead, in bytes, of small DATA frames that wait to be read: 256 a frame, so
+/// about 2048 frames. The library accepts 100 empty frames in all.
 const SMALL_DATA: usize = 512 * 1024;
 /// Bytes of one stream that wait to be sent.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that a client may reset before we looked at them (CVE-2023-44487); one more ends the
+/// Streams that a client may reset before the gate accepts them (CVE-2023-44487); one more ends the
 /// connection.
 const RESET_EARLY: usize = 32;
-/// Streams that we reset and still remember, so that what was on its way is passed over: all that
-/// can be open.
+/// Reset streams that the gate remembers, to ignore frames in flight: as many as can be open.
 const RESET_KEPT: usize = 128;
-/// Streams that a peer may make us reset with frames that are wrong, or by opening more than it may,
-/// while a connection lasts (CVE-2025-8671); one more ends it.
+/// Streams that a peer may force the gate to reset, with malformed frames or too many streams,
+/// during a connection (CVE-2025-8671); one more ends the connection.
 const RESET_CAUSED: usize = 256;
-/// Why a connection ended that sent too many frames that carry nothing.
+/// The end reason of a connection with too many frames without content.
 pub(crate) const FLOOD: &str = "flood";
 
-/// Counts a connection that was ended for what the other side sent.
+/// Counts a connection that ended because of the peer's frames.
 pub(crate) fn note(metrics: &Metrics, side: &'static str, error: &h2::Error) {
     if !error.is_library() {
         return;

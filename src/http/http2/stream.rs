@@ -1,9 +1,9 @@
-//! One stream as two sides that bytes come from and go to.
+//! One stream as a byte source and a byte sink.
 //!
-//! What is written begins with a head as HTTP/1 has it, which becomes a HEADERS frame; what follows
-//! is the body, up to the end of the stream. So the stages need not know which HTTP they answer in.
-//! Windows are honoured both ways: the client's is opened as bytes are taken, and not more is handed
-//! to the library than the client has room for.
+//! A response begins with a head in HTTP/1 form, which becomes a HEADERS frame; the body follows up
+//! to the end of the stream. So the stages work the same for each version of HTTP. Windows are
+//! honoured both ways: the client's window opens as bytes are read, and the library gets only as
+//! many bytes as the client has room for.
 
 use std::future::poll_fn;
 use std::io;
@@ -19,34 +19,34 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::head;
 
-/// One request of a client, and its answer.
+/// One request of a client, and its response.
 pub(crate) struct Stream {
     receiving: Receiving,
     sending: Arc<Mutex<Sending>>,
 }
 
-/// What the client sends on a stream.
+/// The bytes that the client sends on a stream.
 pub(crate) struct ReadHalf<'s> {
     receiving: &'s mut Receiving,
     sending: &'s Mutex<Sending>,
 }
 
-/// What it is sent.
+/// The bytes that the client receives on a stream.
 pub(crate) struct WriteHalf<'s> {
     sending: &'s Mutex<Sending>,
 }
 
 struct Receiving {
     body: RecvStream,
-    /// What came and was not taken yet.
+    /// Received bytes that were not read yet.
     rest: Bytes,
 }
 
 struct Sending {
     respond: SendResponse<Bytes>,
-    /// What of the head was written.
+    /// The part of the head that was written so far.
     head: BytesMut,
-    /// A head that is whole and not sent yet: it goes with the end where nothing follows it.
+    /// A complete head that is not sent yet: it is sent with the end if no body follows.
     ready: Option<http::Response<()>>,
     /// Set once the head is sent.
     body: Option<SendStream<Bytes>>,
@@ -56,7 +56,7 @@ struct Sending {
 }
 
 impl Stream {
-    /// A request whose head was read; `extended`: whether it asks for a WebSocket.
+    /// A stream whose request head was read; `extended`: whether the request asks for a WebSocket.
     pub(super) fn new(body: RecvStream, respond: SendResponse<Bytes>, extended: bool) -> Self {
         Self {
             receiving: Receiving {
@@ -74,7 +74,7 @@ impl Stream {
         }
     }
 
-    /// Both ways apart.
+    /// Returns both directions separately.
     pub(crate) fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         let sending = &self.sending;
         let read = ReadHalf {
@@ -100,35 +100,35 @@ impl Stream {
         lock(&self.sending).poll_write(cx, bytes)
     }
 
-    /// Ready when the client broke off, also while there is no read or write.
+    /// Completes when the client resets the stream, even without a read or write.
     pub(crate) fn gone(&self) -> impl Future<Output = io::Error> + use<> {
         let sending = self.sending.clone();
         poll_fn(move |cx| lock(&sending).poll_reset(cx))
     }
 
-    /// Sends a head that is whole.
+    /// Sends a complete head.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         lock(&self.sending).flush()
     }
 
-    /// Ends our side.
+    /// Ends the response.
     pub(crate) fn end(&mut self) -> io::Result<()> {
         lock(&self.sending).end()
     }
 
-    /// Resets: what was sent is not whole.
+    /// Resets the stream: the response is incomplete.
     pub(crate) fn break_off(&mut self) {
         lock(&self.sending).reset(Reason::INTERNAL_ERROR);
     }
 
-    /// Says that the connection of a tunnel broke off (RFC 9113 section 8.5).
+    /// Resets the stream because the connection of a tunnel broke (RFC 9113 section 8.5).
     pub(crate) fn upstream_broke_off(&mut self) {
         lock(&self.sending).reset(Reason::CONNECT_ERROR);
     }
 }
 
 impl ReadHalf<'_> {
-    /// Waits until the client breaks off.
+    /// Waits until the client resets the stream.
     pub(crate) async fn reset(&self) -> io::Error {
         poll_fn(|cx| lock(self.sending).poll_reset(cx)).await
     }
@@ -181,7 +181,7 @@ impl Sending {
         }
     }
 
-    /// The body, after the head that is ready was sent; `None` where there is no head.
+    /// Sends a complete head, and returns the body; `None` if there is no head.
     fn begun(&mut self) -> io::Result<Option<&mut SendStream<Bytes>>> {
         if let Some(response) = self.ready.take() {
             let body = self.respond.send_response(response, false);
@@ -190,7 +190,7 @@ impl Sending {
         Ok(self.body.as_mut())
     }
 
-    /// Takes what belongs to the head; what came with its end is body.
+    /// Adds bytes to the head; bytes after the head's end are body.
     fn add_to_head(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.head.extend_from_slice(bytes);
         loop {
@@ -209,7 +209,7 @@ impl Sending {
                 continue;
             }
             self.ready = Some(response);
-            // No more than one write of ours holds; the library keeps it until there is room.
+            // At most the bytes of one write; the library holds them until there is room.
             let early = std::mem::take(&mut self.head).freeze();
             if !early.is_empty()
                 && let Some(body) = self.begun()?
@@ -224,7 +224,7 @@ impl Sending {
         self.finish(b"")
     }
 
-    /// Ends the answer, with trailers where there are some.
+    /// Ends the response, with trailers if there are any.
     fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
@@ -254,7 +254,7 @@ impl Sending {
     fn reset(&mut self, why: Reason) {
         self.ended = true;
         match &mut self.body {
-            // RFC 8441 section 5: this is how the connection of a WebSocket breaks off.
+            // RFC 8441 section 5: the reset code of a WebSocket whose connection broke.
             Some(body) if self.extended => body.send_reset(Reason::CANCEL),
             Some(body) => body.send_reset(why),
             None => self.respond.send_reset(why),
@@ -270,7 +270,7 @@ impl Sending {
     }
 }
 
-/// Trailers as HTTP/1 writes them.
+/// Writes trailers as HTTP/1 does.
 pub(super) fn put_trailers(fields: &http::HeaderMap) -> Bytes {
     let mut text = BytesMut::new();
     for (name, value) in fields {
@@ -281,7 +281,7 @@ pub(super) fn put_trailers(fields: &http::HeaderMap) -> Bytes {
     text.freeze()
 }
 
-/// The fields of trailers as HTTP/1 writes them; nothing where there are none.
+/// Parses trailers written as HTTP/1; `None` if there are none.
 pub(super) fn trailer_fields(trailers: &[u8]) -> Option<http::HeaderMap> {
     let mut fields = http::HeaderMap::new();
     for line in trailers.split(|byte| *byte == b'\n') {
@@ -297,7 +297,7 @@ pub(super) fn trailer_fields(trailers: &[u8]) -> Option<http::HeaderMap> {
     (!fields.is_empty()).then_some(fields)
 }
 
-/// Hands over as much as the other side has room for.
+/// Sends as much as the other side has room for.
 pub(super) fn poll_body(
     body: &mut SendStream<Bytes>,
     cx: &mut Context<'_>,
@@ -317,7 +317,7 @@ pub(super) fn poll_body(
     Poll::Ready(sent.map(|()| take).map_err(broken))
 }
 
-/// A stream that was reset broke off, as a socket would have.
+/// Converts an error: a reset stream counts as a broken connection, as with a socket.
 pub(super) fn broken(error: h2::Error) -> io::Error {
     if error.is_io() {
         return error
