@@ -1,4 +1,4 @@
-//! The helper's third stage: waits until the gate serves the jail, drops privileges, and becomes
+//! The helper's third stage: waits until the gate serves the jail, drops privileges, and executes
 //! the command.
 
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use super::enter::step;
 use super::wire::{self, Message, Walls};
 use super::{NOT_CONTAINED, NOT_RUN, landlock, sealed, system_calls};
 
-/// Becomes the command; returns only where it could not.
+/// Executes the command; returns only on failure.
 pub(super) fn run(control: &OwnedFd, command: &[OsString]) -> ExitCode {
     let (why, code) = match prepare(control) {
         Err(why) => (why, NOT_CONTAINED),
@@ -33,7 +33,7 @@ fn become_command(command: &[OsString]) -> Message {
 }
 
 fn prepare(control: &OwnedFd) -> Result<(), Message> {
-    // The gate learns from this message which process the command is.
+    // The credentials of this message give the gate the process of the command.
     step("the gate", wire::send(control, &Message::Waiting, &[]))?;
     let (message, mut descriptors) = step("waiting", wire::receive(control))?;
     let (Some(Message::Go(walls)), Some(stdin)) = (message, descriptors.pop()) else {

@@ -1,5 +1,5 @@
-//! Descriptors: those that were inherited are closed, and the standard streams lead to no folder,
-//! device or socket outside.
+//! Descriptors: inherited ones are closed, and the standard streams lead to no folder, device or
+//! socket outside the jail.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,12 +10,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fstat, major, minor};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-/// Bytes that are copied at once.
+/// Bytes copied at once.
 const CHUNK: usize = 64 * 1024;
 /// Devices that any process may open: null, zero, full, random, urandom.
 const HARMLESS: [(u32, u32); 5] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9)];
 
-/// Closes every descriptor of this process but 0, 1 and 2. Called before anything is opened.
+/// Closes every descriptor of this process except 0, 1 and 2. Called before anything is opened.
 pub(super) fn close_inherited() -> io::Result<()> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
@@ -23,7 +23,7 @@ pub(super) fn close_inherited() -> io::Result<()> {
         numbers.extend(name.to_str().and_then(|name| name.parse::<i32>().ok()));
     }
     for number in numbers.into_iter().filter(|number| *number > 2) {
-        // The folder that was listed is among them, and closed by now.
+        // The descriptor of the listed folder is among them, and closed by now.
         let _ = nix::unistd::close(number);
     }
     Ok(())
@@ -31,18 +31,19 @@ pub(super) fn close_inherited() -> io::Result<()> {
 
 /// The standard streams of a command.
 pub(super) struct Streams {
-    /// Goes to the command when it begins.
+    /// Passed to the command when it starts.
     pub(super) stdin: OwnedFd,
-    /// `None`: the command inherits ours.
+    /// `None`: the command inherits the stream of this process.
     pub(super) stdout: Option<Stdio>,
     pub(super) stderr: Option<Stdio>,
-    /// Copy what the command writes; end when no process of it is left.
+    /// Threads that copy the output of the command; they end when its last process has ended.
     pub(super) copiers: Vec<JoinHandle<()>>,
 }
 
 impl Streams {
-    /// Those of this process: a socket is replaced by a pipe that this process copies, because a
-    /// socket can be connected again, outside. `Err` says which of them leads out.
+    /// Returns the streams of this process. A socket is replaced by a pipe that this process
+    /// copies, because a process could connect the socket again, to an address outside. `Err` names
+    /// the stream that leads out.
     pub(super) fn of_this_process() -> io::Result<Self> {
         let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
         let input = Stream::check("standard input", stdin.as_fd())?;
@@ -122,7 +123,7 @@ fn is_harmless(descriptor: BorrowedFd<'_>, status: &Stat) -> bool {
     HARMLESS.contains(&device) || rustix::termios::isatty(descriptor)
 }
 
-/// A pipe that gets what is read from a socket. Its copier ends with either side, or with this
+/// Makes a pipe that gets the bytes of a socket. The copier ends with either side, or with this
 /// process.
 fn into_pipe(from: OwnedFd) -> io::Result<OwnedFd> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -130,14 +131,14 @@ fn into_pipe(from: OwnedFd) -> io::Result<OwnedFd> {
     Ok(reader)
 }
 
-/// A pipe whose bytes go to a socket.
+/// Makes a pipe whose bytes go to a socket.
 fn out_of_pipe(to: OwnedFd) -> io::Result<(OwnedFd, JoinHandle<()>)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     let copier = std::thread::spawn(move || copy(&reader, &to));
     Ok((writer, copier))
 }
 
-/// Copies until one side ends. Either may be non-blocking: its other holders chose that.
+/// Copies until one side ends. Either side may be non-blocking, because another process set that.
 fn copy(from: &OwnedFd, to: &OwnedFd) {
     let mut space = vec![0; CHUNK];
     loop {
@@ -174,12 +175,12 @@ fn attempt(
     }
 }
 
-/// Tells the other end of a lifeline, and hears that it ended.
+/// One end of a lifeline: it notifies the other end, and notices when that has closed.
 #[derive(Debug)]
 pub(super) struct Lifeline(std::os::unix::net::UnixStream);
 
 impl Lifeline {
-    /// The gate's end and the jail's.
+    /// Returns the gate's end and the jail's end.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         Ok((Self(ours), theirs.into()))
@@ -193,12 +194,12 @@ impl Lifeline {
         Ok(Self(self.0.try_clone()?))
     }
 
-    /// Says that the command stopped.
+    /// Reports that the command stopped.
     pub(super) fn say_stopped(&self) {
         let _ = (&self.0).write_all(b"s");
     }
 
-    /// Waits until the command stops; `false` where the other end is gone.
+    /// Waits until the command stops; `false` if the other end has closed.
     pub(super) fn hear(&self) -> bool {
         let mut byte = [0];
         loop {

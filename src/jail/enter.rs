@@ -1,8 +1,9 @@
-//! The helper's first stage: makes the namespaces round itself, then starts the second stage, which
+//! The helper's first stage: makes the namespaces for the jail, then starts the second stage, which
 //! is the first process in them.
 //!
-//! It runs before any runtime starts: a user namespace is made by a single thread only. It stays
-//! outside the process namespace and waits; when it ends, the kernel ends the whole jail.
+//! The stage runs before any runtime starts: only a single-threaded process can make a user
+//! namespace. It stays outside the process namespace and waits; when it ends, the kernel ends the
+//! whole jail.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,7 +18,7 @@ use super::promise::{Missing, Promise};
 use super::wire::{self, Message};
 use super::{NOT_CONTAINED, Stage, VERB, begin, descriptors, sealed, tend};
 
-/// Does one stage of a jail, and all that follow from it.
+/// Performs one stage of a jail, and all later stages.
 pub fn enter(stage: Stage, command: &[OsString]) -> ExitCode {
     let control = match descriptors::close_inherited() {
         Ok(()) => io::stdin().as_fd().try_clone_to_owned(),
@@ -33,7 +34,7 @@ pub fn enter(stage: Stage, command: &[OsString]) -> ExitCode {
     }
 }
 
-/// A step by name, for the message that it failed.
+/// Names a step in the message of its failure.
 pub(super) fn step<T>(what: &str, done: io::Result<T>) -> Result<T, Message> {
     done.map_err(|error| Message::Failed(format!("{what}: {error}")))
 }
@@ -43,7 +44,7 @@ fn first(control: OwnedFd, command: &[OsString]) -> ExitCode {
         Ok(mut init) => {
             drop(control);
             let _ = close_stdin();
-            // What the terminal sends to its processes is not for this one.
+            // Signals of the terminal are not for this process.
             let _ = setpgid(None, None);
             let status = init.wait();
             let code = status.map(|it| it.code().or(it.signal().map(|signal| 128 + signal)));
@@ -58,7 +59,7 @@ fn first(control: OwnedFd, command: &[OsString]) -> ExitCode {
     }
 }
 
-/// Lets go of the control socket, which is the standard input of each stage.
+/// Closes the control socket, which is the standard input of each stage.
 pub(super) fn close_stdin() -> io::Result<()> {
     let null = std::fs::File::open("/dev/null")?;
     Ok(rustix::stdio::dup2_stdin(&null)?)
@@ -77,13 +78,13 @@ fn start(control: &OwnedFd, command: &[OsString]) -> Result<std::process::Child,
     step("the first process", init.spawn())
 }
 
-/// New namespaces, in which this user is itself and no other user is. What this kernel does not
-/// give is returned.
+/// Makes namespaces in which this user keeps its id and no other user exists. Returns the
+/// namespaces that this kernel does not support.
 fn namespaces() -> Result<Vec<Missing>, Message> {
     let user = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
     forbidden("user namespaces", unshare(UnshareFlags::NEWUSER))?;
-    // Whether root or not: one's own id is mapped to itself, after giving up `setgroups`.
+    // With or without root, the process maps its own id to itself, after denying `setgroups`.
     let write = |path: &str, text: String| std::fs::write(path, text);
     forbidden("setgroups", write("/proc/self/setgroups", "deny".into()))?;
     forbidden(

@@ -1,9 +1,9 @@
-//! Variables that name sockets, agents and displays outside.
+//! Environment variables that name sockets, agents and displays outside the jail.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// Each names a socket, an agent, a display or a multiplexer outside.
+/// Variables that name a socket, an agent, a display or a multiplexer outside the jail.
 const NAMES: [&str; 27] = [
     "ALACRITTY_SOCKET",
     "CONTAINER_HOST",
@@ -33,11 +33,11 @@ const NAMES: [&str; 27] = [
     "XAUTHORITY",
     "ZELLIJ",
 ];
-/// The beginnings of more of them.
+/// Prefixes of further such variables.
 const PREFIXES: [&str; 4] = ["VSCODE_IPC_", "VSCODE_GIT_", "WEZTERM_UNIX_", "LISTEN_FD"];
 
-/// The variables of this process that the command does not get: each names something outside,
-/// unless its path is shared.
+/// Returns the variables of this process that the command does not get: each names something
+/// outside the jail, unless its path is shared.
 pub(super) fn removed(shared: &[PathBuf]) -> Vec<OsString> {
     let all = std::env::vars_os();
     all.filter(|(name, value)| leads_out(name) && !is_shared(value, shared))
@@ -50,8 +50,8 @@ fn leads_out(name: &OsStr) -> bool {
     NAMES.contains(&&*name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether a value is a path that is shared: `/path`, `unix:/path`, `unix:///path`,
-/// `unix:path=/path,…`, `/path,pid,pane`.
+/// Whether a value is a shared path: `/path`, `unix:/path`, `unix:///path`, `unix:path=/path,…`,
+/// `/path,pid,pane`.
 fn is_shared(value: &OsStr, shared: &[PathBuf]) -> bool {
     let value = value.to_string_lossy();
     let Some(at) = value.find('/') else {

@@ -1,5 +1,5 @@
-//! Landlock (landlock(7)): a second wall behind the mounts. It also holds for descriptors that were
-//! opened outside, and for signals.
+//! Landlock (landlock(7)): a second wall behind the mounts. Landlock also restricts descriptors
+//! that were opened outside the jail, and signals.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use landlock::{
 
 use super::promise::{Missing, Promise};
 
-/// The rights of writing that are refused; a kernel that has fewer of them refuses those.
+/// The write rights that are refused; an older kernel refuses only the ones that it has.
 const WRITES: ABI = ABI::V3;
-/// Before it, Landlock refuses every renaming from one folder to another.
+/// Minimum version: version 1 refuses every rename from one folder to another.
 const FIRST: ABI = ABI::V2;
 const SCOPES: ABI = ABI::V6;
 
-/// Folders that every command writes in, beside those of its view.
+/// Folders in which every command may write, besides the writable folders of its view.
 const ALWAYS: [&str; 2] = ["/dev", "/proc"];
 
-/// What this kernel's Landlock does not give.
+/// Returns the promises that this kernel's Landlock does not support.
 pub(super) fn missing() -> Vec<Missing> {
     let mut missing = Vec::new();
     let hard = || Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
@@ -45,8 +45,8 @@ pub(super) fn missing() -> Vec<Missing> {
     missing
 }
 
-/// Restricts this process and all that it starts: it writes below `writable`, and signals only
-/// processes that are restricted with it. Where Landlock is missing this does nothing.
+/// Restricts this process and its children: they write only below `writable`, and signal only
+/// processes of the same restriction. Does nothing if Landlock is missing.
 pub(super) fn restrict(writable: &[PathBuf], missing: &[Promise]) -> io::Result<()> {
     if missing.contains(&Promise::Writes) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Two routes and an interface, by rtnetlink (rtnetlink(7)): every address there is becomes local.
+//! Makes every address local with two routes and an interface, by rtnetlink (rtnetlink(7)).
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,22 +10,23 @@ use rustix::net::{
 const NEW_LINK: u16 = 16;
 const NEW_ROUTE: u16 = 24;
 const ERROR: u16 = 2;
-/// A request that is acknowledged, and one that makes something new as well.
+/// Flags of a request with an acknowledgement, and of one that also creates an object.
 const ACKNOWLEDGED: u16 = 0x1 | 0x4;
 const CREATE: u16 = ACKNOWLEDGED | 0x400;
-/// The loopback interface is the first of every network namespace.
+/// Loopback is the first interface of every network namespace.
 const LOOPBACK: u32 = 1;
 const UP: u32 = 1;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
-/// The table of local addresses, a route that an administrator wrote, of this host, to itself.
+/// Fields of a route: table of local addresses, written by an administrator, scope of this host,
+/// local.
 const TABLE_LOCAL: u8 = 255;
 const PROTOCOL_STATIC: u8 = 4;
 const SCOPE_HOST: u8 = 254;
 const TYPE_LOCAL: u8 = 2;
 const OUT_INTERFACE: u16 = 4;
 
-/// Brings the loopback interface up and gives it every address. Says whether IPv6 is there.
+/// Starts the loopback interface and routes every address to it. Returns whether IPv6 is available.
 pub(super) fn everything_is_local() -> io::Result<bool> {
     let socket = socket_with(
         AddressFamily::NETLINK,
@@ -37,7 +38,7 @@ pub(super) fn everything_is_local() -> io::Result<bool> {
     ask(&socket, NEW_ROUTE, CREATE, &all_local(IPV4))?;
     match ask(&socket, NEW_ROUTE, CREATE, &all_local(IPV6)) {
         Ok(()) => Ok(true),
-        // A kernel without it: no way in is no way out.
+        // A kernel without IPv6 has no way out over IPv6 either.
         Err(error)
             if [Some(95), Some(97), Some(19)].contains(&error.raw_os_error())
                 || !std::path::Path::new("/proc/net/if_inet6").exists() =>
@@ -48,7 +49,7 @@ pub(super) fn everything_is_local() -> io::Result<bool> {
     }
 }
 
-/// `struct ifinfomsg`: family, padding, type, index, flags, which of the flags.
+/// `struct ifinfomsg`: family, padding, type, index, flags, mask of the flags.
 fn link_up() -> Vec<u8> {
     let mut body = vec![0; 4];
     body.extend(LOOPBACK.to_ne_bytes());
@@ -57,7 +58,7 @@ fn link_up() -> Vec<u8> {
     body
 }
 
-/// `struct rtmsg` of a route to everything, and its interface.
+/// `struct rtmsg` of a route to every address, and its interface.
 fn all_local(family: u8) -> Vec<u8> {
     let mut body = vec![family, 0, 0, 0, TABLE_LOCAL, PROTOCOL_STATIC, SCOPE_HOST];
     body.push(TYPE_LOCAL);
@@ -68,13 +69,13 @@ fn all_local(family: u8) -> Vec<u8> {
     body
 }
 
-/// Sends a request and waits until it is acknowledged.
+/// Sends a request and waits for its acknowledgement.
 fn ask(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     let length = u32::try_from(16 + body.len()).map_err(io::Error::other)?;
     let mut message = length.to_ne_bytes().to_vec();
     message.extend(kind.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
-    // Sequence and port: one request at a time, and the kernel knows who asks.
+    // Sequence and port: only one request is open, and the kernel identifies the sender.
     message.extend([0; 8]);
     message.extend(body);
     send(socket, &message, SendFlags::empty())?;

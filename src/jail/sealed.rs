@@ -1,4 +1,4 @@
-//! Capabilities: the command has none and gains none.
+//! Capabilities: the command has none and cannot gain any.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use rustix::thread::{
     set_capabilities_secure_bits, set_no_new_privs,
 };
 
-/// Drops every capability, for good.
+/// Drops every capability permanently.
 pub(super) fn drop_privileges() -> io::Result<()> {
     set_capabilities_secure_bits(
         CapabilitiesSecureBits::NO_ROOT
@@ -23,7 +23,7 @@ pub(super) fn drop_privileges() -> io::Result<()> {
     for bit in 0..64 {
         let one = CapabilitySet::from_bits_retain(1 << bit);
         match remove_capability_from_bounding_set(one) {
-            // Past the last that this kernel knows.
+            // The number is above the last capability of this kernel.
             Err(rustix::io::Errno::INVAL) => break,
             other => other?,
         }
@@ -38,8 +38,8 @@ pub(super) fn drop_privileges() -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
-/// Keeps every capability of the namespaces through the next program, which an ordinary user's
-/// would lose: it makes the mounts.
+/// Keeps every capability of the namespaces for the next program, which makes the mounts: an
+/// ordinary user would lose them.
 pub(super) fn keep_privileges() -> io::Result<()> {
     let sets = rustix::thread::capabilities(None)?;
     set_capabilities(

@@ -1,4 +1,4 @@
-//! System calls that reach what no namespace of a jail holds.
+//! The filter of system calls that reach objects outside the namespaces of a jail.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,12 +8,12 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-/// Refuses them in this process and in all that it starts.
+/// Refuses these system calls in this process and its children.
 pub(super) fn filter() -> io::Result<()> {
     filters().map_err(io::Error::other)
 }
 
-/// What marks a system call of the x32 variant.
+/// The bit of a system call of the x32 variant.
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
@@ -22,7 +22,7 @@ const ARCH: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "aarch64")]
 const ARCH: TargetArch = TargetArch::aarch64;
 
-/// `socket`, and of x86-64 the x32 variant, which a filter must name apart.
+/// `socket`, and on x86-64 the x32 variant, which a filter must list separately.
 #[cfg(target_arch = "x86_64")]
 const SOCKET: &[i64] = &[41, X32 + 41];
 #[cfg(target_arch = "aarch64")]
@@ -33,24 +33,25 @@ const IOCTL: &[i64] = &[16, X32 + 16, X32 + 514];
 #[cfg(target_arch = "aarch64")]
 const IOCTL: &[i64] = &[29];
 
-/// `setpriority` and `ioprio_set`. A process group may have members outside, and no namespace holds
-/// these calls back from them.
+/// `setpriority` and `ioprio_set`. A process group may have members outside the jail, and no
+/// namespace protects the members from these calls.
 #[cfg(target_arch = "x86_64")]
 const PRIORITIES: [(i64, u64); 2] = [(141, 1), (251, 2)];
 #[cfg(target_arch = "aarch64")]
 const PRIORITIES: [(i64, u64); 2] = [(140, 1), (30, 2)];
 
-/// `io_uring_setup`: its rings make system calls that no filter sees. Programs fall back.
+/// `io_uring_setup`: its rings make system calls that no filter sees. Programs work without it.
 const RINGS: &[i64] = &[425];
 
-/// System calls of no use in a jail, each with the same number on every architecture: `open_tree`,
-/// `move_mount`, `fsopen`, `fsconfig`, `fsmount`, `fspick`, `mount_setattr`, `open_tree_attr`.
+/// New system calls that a jail does not need, each with the same number on every architecture:
+/// `open_tree`, `move_mount`, `fsopen`, `fsconfig`, `fsmount`, `fspick`, `mount_setattr`,
+/// `open_tree_attr`.
 const NEWER: &[i64] = &[428, 429, 430, 431, 432, 433, 442, 467];
-/// `mount`, `umount2`, `pivot_root`, `setns`: no other view. `add_key`, `request_key`, `keyctl`:
-/// the kernel's keyrings belong to a user, inside and outside. `bpf`, `perf_event_open`,
+/// `mount`, `umount2`, `pivot_root`, `setns` change the view. `add_key`, `request_key`, `keyctl`
+/// use keyrings that a user has both inside and outside the jail. `bpf`, `perf_event_open`,
 /// `userfaultfd`, `open_by_handle_at`, `syslog`, `kexec_load`, `kexec_file_load`, `init_module`,
 /// `finit_module`, `delete_module`, `acct`, `swapon`, `swapoff`, `quotactl`, `reboot`,
-/// `lookup_dcookie`, `nfsservctl`: the kernel itself, and the processes and files of others.
+/// `lookup_dcookie`, `nfsservctl` reach the kernel itself, or processes and files of others.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[i64] = &[
     165, 166, 155, 308, 248, 249, 250, 321, 298, 323, 304, 103, 246, 320, 175, 313, 176, 163, 167,
@@ -62,16 +63,16 @@ const OLDER: &[i64] = &[
     60, 142, 18, 42,
 ];
 
-/// `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK`: families that a network namespace holds.
+/// `AF_UNIX`, `AF_INET`, `AF_INET6`, `AF_NETLINK`: the families that a network namespace isolates.
 const FAMILIES: [u64; 4] = [1, 2, 10, 16];
-/// `TIOCSTI`, `TIOCLINUX`: typing into the terminal, for the shell outside to read.
+/// `TIOCSTI`, `TIOCLINUX`: insert input into the terminal, which the shell outside would read.
 const TYPING: [u64; 2] = [0x5412, 0x541c];
 const NO_SUCH_FAMILY: u32 = 97;
 const NO_SUCH_CALL: u32 = 38;
 const NOT_PERMITTED: u32 = 1;
 
-/// Sockets of other families (vsock leads to the hypervisor from every network namespace), typing
-/// into the terminal, and the calls above.
+/// Filters sockets of other families (vsock reaches the hypervisor from every network namespace),
+/// terminal input, and the calls above.
 fn filters() -> Result<(), seccompiler::Error> {
     let other_families = FAMILIES.map(|family| argument(0, SeccompCmpOp::Ne, family));
     let other_families = other_families.into_iter().collect::<Result<Vec<_>, _>>()?;

@@ -1,16 +1,15 @@
-//! The watch over a jail, from outside: whether its walls still are what they were when the command
-//! began.
+//! Watches a jail from outside: whether its walls are unchanged since the command began.
 //!
-//! A look holds the first process of the jail, and each process below it, against these:
+//! A check compares the first process of the jail, and each process below it, with these rules:
 //!
 //! - No namespace (user, network, mount, process) is the gate's own.
-//! - The first process is in the namespaces that were made for it, and shows no more files than
-//!   then: see [`mounts`].
+//! - The first process is in the namespaces that were made for it, and shows no more files than at
+//!   the start: see [`mounts`].
 //! - `no_new_privs` is set and a seccomp filter is in force.
-//! - No capability, but in a user namespace that the process has made for itself.
+//! - No capability, except in a user namespace that the process has made for itself.
 //! - No network interface but `lo`.
 //!
-//! The kernel shows no other process's Landlock rules: a look does not cover them.
+//! The kernel does not show the Landlock rules of another process, so a check does not cover them.
 
 mod mounts;
 mod table;
@@ -24,39 +23,39 @@ use table::{Namespaces, Stat, Status, below, first_inside, interfaces, mountinfo
 /// The walls of one jail, as they were when its command began.
 #[derive(Debug)]
 pub struct Watch {
-    /// The first process of the jail, and when it began: another process may get its number.
+    /// The first process of the jail, and its start time: another process may get its number.
     first: (u32, Box<str>),
     /// The process of the command.
     command: u32,
-    /// The namespaces that were made.
+    /// The namespaces of the jail.
     inside: Namespaces,
-    /// The namespaces of this process.
+    /// The namespaces of the gate's process.
     outside: Namespaces,
     mounts: Mounts,
 }
 
-/// What a look has found.
+/// The result of a check.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum WallState {
-    /// Each wall stands.
+    /// All walls are unchanged.
     Stand,
     /// The first process has ended, and the jail with it.
     Ended,
-    /// A wall no longer stands.
+    /// A wall is broken.
     Fell(Fallen),
 }
 
-/// A wall that no longer stands.
+/// A wall that is broken.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{promise}: {what}")]
 pub struct Fallen {
-    /// The name of the promise that no longer holds.
+    /// The name of the promise that is broken.
     pub promise: &'static str,
-    /// What was seen.
+    /// The observed fault.
     pub what: String,
 }
 
-/// Why a look stopped.
+/// Why a check stopped.
 enum Stop {
     Fallen(Fallen),
     Unreadable(io::Error),
@@ -69,12 +68,12 @@ impl From<io::Error> for Stop {
 }
 
 impl Watch {
-    /// The walls of the jail whose command is that process, which has begun; `None` where it has
-    /// ended already.
+    /// Returns the walls of the jail whose command is the running process `command`; `None` if it
+    /// has ended already.
     pub fn of(command: u32) -> io::Result<Option<Self>> {
         match Self::while_it_runs(command) {
             Err(_) if Stat::of(command).is_ok_and(|stat| !stat.has_ended()) => {
-                // Once more: the jail may have been about to end.
+                // Tries once more: the jail may have been about to end.
                 Self::while_it_runs(command).map(Some)
             }
             Err(_) => Ok(None),
@@ -94,7 +93,7 @@ impl Watch {
         })
     }
 
-    /// Looks once. Blocks while it reads `/proc`: some milliseconds.
+    /// Checks once. Blocks for some milliseconds while it reads `/proc`.
     pub fn look(&self) -> WallState {
         match self.examine() {
             Ok(()) => WallState::Stand,
@@ -107,7 +106,7 @@ impl Watch {
         }
     }
 
-    /// Whether the first process is still there.
+    /// Whether the first process still runs.
     fn lives(&self) -> bool {
         let (pid, began) = &self.first;
         Stat::of(*pid).is_ok_and(|stat| stat.began == *began && !stat.has_ended())
@@ -121,7 +120,7 @@ impl Watch {
         let mut networks = BTreeSet::new();
         for pid in below(self.first.0)? {
             match self.process(pid, &mut networks) {
-                // The process has ended since it was listed, or is about to.
+                // The process has ended since it was listed, or is about to end.
                 Err(Stop::Unreadable(_)) if has_gone(pid) => {}
                 other => other?,
             }
@@ -138,7 +137,7 @@ impl Watch {
                 Some(what) => Err(fallen("files", what)),
             };
         }
-        // A command may make namespaces of its own.
+        // A command may make its own namespaces.
         if self.first.0 == self.command {
             return Ok(());
         }
@@ -154,14 +153,14 @@ impl Watch {
             return Ok(());
         }
         let own = match namespaces(&pid.to_string()) {
-            // The kernel hides the namespaces of a program that its user may run but not read.
+            // The kernel hides the namespaces of a program that its user may execute but not read.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return sealed(pid, &status, false);
             }
             own => own?,
         };
         self.is_inside(pid, &own)?;
-        // The first process only waits, and drops its privileges while the command begins.
+        // The first process only waits, and drops its privileges while the command starts.
         if pid != self.first.0 || pid == self.command {
             sealed(pid, &status, own.get("user") == self.inside.get("user"))?;
         }
@@ -181,7 +180,7 @@ impl Watch {
     fn is_inside(&self, pid: u32, own: &Namespaces) -> Result<(), Stop> {
         for (kind, namespace) in own {
             let outside = self.outside.get(kind);
-            // Where the kernel gave the jail none of this kind, there is none to leave.
+            // If the kernel gave the jail no namespace of this kind, the process cannot leave one.
             if outside == Some(namespace) && outside != self.inside.get(kind) {
                 let promise = match *kind {
                     "net" => "network",
@@ -197,13 +196,14 @@ impl Watch {
     }
 }
 
-/// Whether a process has ended, or is about to.
+/// Whether a process has ended, or is about to end.
 fn has_gone(pid: u32) -> bool {
     Stat::of(pid).map_or(true, |stat| stat.has_ended())
 }
 
-/// Holds a process to `no_new_privs`, a filter, and no capability where `in_user_namespace` of the
-/// jail: in one of its own it has every capability there, and none outside.
+/// Checks that a process has `no_new_privs` and a filter, and no capability if it is
+/// `in_user_namespace` of the jail. In a user namespace of its own it has every capability there,
+/// and none outside.
 fn sealed(pid: u32, status: &Status, in_user_namespace: bool) -> Result<(), Stop> {
     if !status.has_no_new_privs() {
         let what = format!("process {pid} may gain privileges: no_new_privs is not set");

@@ -1,4 +1,4 @@
-//! Builds the view: a root in memory, pieces of the old root put into it, the old root taken away.
+//! Builds the view: a root in memory with parts of the old root. Then the old root is removed.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -21,17 +21,17 @@ use crate::config;
 use super::super::promise::Missing;
 use super::{Content, View, devices, expose, settings};
 
-/// Any folder that exists in every system: the new root is put there before it becomes the root.
+/// A folder that exists on every system: the new root is mounted there until it becomes the root.
 const FOOTHOLD: &str = "/proc";
-/// Lookups that follow no link: another process may put one there meanwhile.
+/// Lookups that follow no link: another process may make a link there meanwhile.
 const NO_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS;
 
-/// A copy of a mount with everything that is mounted below it.
+/// A copy of a mount with all mounts below it.
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE
     .union(OpenTreeFlags::OPEN_TREE_CLOEXEC)
     .union(OpenTreeFlags::AT_RECURSIVE);
 
-/// Becomes a process whose root is the view. What could not be had is returned.
+/// Makes the view the root of this process. Returns the missing promises.
 pub(in crate::jail) fn build(view: &View) -> io::Result<Vec<Missing>> {
     let mask = umask(Mode::empty());
     let mut root = Root::begin()?;
@@ -46,18 +46,18 @@ pub(in crate::jail) fn build(view: &View) -> io::Result<Vec<Missing>> {
     Ok(missing)
 }
 
-/// An error with the path that it is about.
+/// Adds the path to an error.
 pub(super) fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// The two roots: the one that is built, and the one that is taken away.
+/// The two roots: the new one, and the old one, which is removed at the end.
 pub(super) struct Root {
     pub(super) old: OwnedFd,
     new: OwnedFd,
-    /// File systems that were made here: nothing is created in any other.
+    /// File systems that were made here: files are created only in these.
     own: HashSet<Dev>,
-    /// An empty file, to cover others.
+    /// An empty file that covers others.
     blank: Option<OwnedFd>,
 }
 
@@ -73,7 +73,7 @@ impl Root {
         let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(&new, "", CWD, FOOTHOLD, from)?;
         fchdir(&new)?;
-        // The old root now lies over the new one; it is reached by its descriptor alone.
+        // The old root now lies over the new one; only its descriptor reaches it.
         pivot_root(".", ".")?;
         let own = HashSet::from([fstat(&new)?.st_dev]);
         Ok(Self {
@@ -97,7 +97,7 @@ impl Root {
         }
     }
 
-    /// Opens what is at a path of the old root.
+    /// Opens a path of the old root.
     pub(super) fn outside(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         open(&self.old, path, flags)
     }
@@ -106,8 +106,7 @@ impl Root {
         open(&self.new, path, flags)
     }
 
-    /// Puts what is at a path of the old root, and everything that is mounted below, at a path of
-    /// the new one.
+    /// Binds a path of the old root, with all mounts below it, to a path of the new root.
     pub(super) fn bind(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let source = self.outside(from, OFlags::PATH)?;
         let is_folder = FileType::from_raw_mode(fstat(&source)?.st_mode).is_dir();
@@ -120,7 +119,7 @@ impl Root {
         put(&tree, &target)
     }
 
-    /// A folder in memory.
+    /// Makes a folder in memory.
     pub(super) fn private(&mut self, path: &Path, mode: u32) -> io::Result<()> {
         let target = self.folder(path)?;
         let memory = memory(mode)?;
@@ -138,7 +137,7 @@ impl Root {
         }
     }
 
-    /// Copies a file that is `fit`; any other is left out.
+    /// Copies a file if `fit` accepts its content; any other file is left out.
     fn copy(&mut self, path: &Path, fit: fn(&[u8]) -> bool) -> io::Result<()> {
         let Ok(file) = self.outside(path, OFlags::RDONLY | OFlags::NONBLOCK) else {
             return Ok(());
@@ -155,7 +154,7 @@ impl Root {
         Ok(())
     }
 
-    /// A file with these bytes.
+    /// Makes a file with these bytes.
     pub(super) fn write(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let Some((parent, name)) = self.parent(path)? else {
             return Ok(());
@@ -166,7 +165,7 @@ impl Root {
         File::from(file).write_all(bytes)
     }
 
-    /// An empty file over what is there, where something is.
+    /// Covers a path with an empty file, if the path exists.
     pub(super) fn cover(&mut self, path: &Path) -> io::Result<()> {
         let Ok(target) = self.inside(path, OFlags::PATH) else {
             return Ok(());
@@ -183,7 +182,7 @@ impl Root {
         put(&open_tree(blank, "blank", CLONE)?, &target)
     }
 
-    /// Makes a part of the new root read-only, where it is there.
+    /// Makes a part of the new root read-only, if it exists.
     pub(super) fn lock(&mut self, path: &Path) -> io::Result<()> {
         let Ok(target) = self.inside(path, OFlags::PATH) else {
             return Ok(());
@@ -192,7 +191,7 @@ impl Root {
         put(&tree, &target)
     }
 
-    /// A folder of the new root, made with those above it where none is there.
+    /// Opens a folder of the new root; makes it and the folders above it if they are missing.
     pub(super) fn folder(&mut self, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         match self.inside(path, flags) {
@@ -215,7 +214,8 @@ impl Root {
         self.inside(path, OFlags::PATH)
     }
 
-    /// The folder above a path, to create something in: one of ours, never one of the user's.
+    /// Opens the folder above a path, to create something in it: one that was made here, never one
+    /// of the user's.
     fn parent<'a>(&mut self, path: &'a Path) -> io::Result<Option<(OwnedFd, &'a Path)>> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Ok(None);
@@ -229,7 +229,7 @@ impl Root {
         Ok(Some((parent, Path::new(name))))
     }
 
-    /// Takes the old root away and makes everything read-only that is not for writing.
+    /// Removes the old root and makes everything read-only except the writable places.
     fn finish(self, view: &View) -> io::Result<()> {
         fchdir(&self.old)?;
         unmount(".", UnmountFlags::DETACH)?;
@@ -247,8 +247,8 @@ impl Root {
     }
 }
 
-/// Whether nothing is to be written in a mount: it is no place for writing, and was not mounted
-/// outside below one that is.
+/// Whether a mount is to be read-only: it is no writable place, and was not mounted outside below
+/// one.
 fn is_read_only(mount: &Path, view: &View) -> bool {
     if devices::WRITABLE.iter().any(|it| mount == Path::new(it)) {
         return false;
@@ -277,7 +277,7 @@ pub(super) fn put(tree: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
     Ok(move_mount(tree, "", target, "", flags)?)
 }
 
-/// A file system in memory that is nowhere yet.
+/// Makes a file system in memory that is not mounted yet.
 fn memory(mode: u32) -> io::Result<OwnedFd> {
     let new = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(new.as_fd(), "mode", format!("{mode:o}"))?;
@@ -287,7 +287,7 @@ fn memory(mode: u32) -> io::Result<OwnedFd> {
     Ok(mount)
 }
 
-/// Names are asked from the gate alone.
+/// Configures the name service so that names are resolved by the gate alone.
 fn name_service(root: &mut Root) -> io::Result<()> {
     root.write(Path::new("/etc/resolv.conf"), b"nameserver 127.0.0.1\n")?;
     let switch = Path::new("/etc/nsswitch.conf");
@@ -301,7 +301,7 @@ fn name_service(root: &mut Root) -> io::Result<()> {
     Ok(())
 }
 
-/// The name service switch without services that would ask another process for hosts.
+/// Removes services that would ask another process for hosts from the name service switch.
 fn hosts_by_dns(text: &str) -> String {
     let mut out: String = text
         .lines()
@@ -339,7 +339,7 @@ impl Mounted {
     }
 }
 
-/// Blanks and the like are written as three octal digits.
+/// Decodes a path: blanks and similar characters are written as three octal digits.
 pub(in crate::jail) fn unescaped(path: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! The folders that are no files: devices, processes.
+//! The special folders: devices and processes.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, mount};
 use super::super::promise::{Missing, Promise};
 use super::build::{Root, at};
 
-/// Where the command may write, beside the places of the view.
+/// Where the command may write, besides the places of the view.
 pub(super) const WRITABLE: [&str; 4] = ["/dev", "/dev/pts", "/dev/shm", "/proc"];
 const NODES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 const LINKS: [(&str, &str); 6] = [
@@ -20,9 +20,9 @@ const LINKS: [(&str, &str); 6] = [
     ("/dev/stdin", "/proc/self/fd/0"),
     ("/dev/stdout", "/proc/self/fd/1"),
 ];
-/// Parts of `/proc` by which a process of user 0 tells the kernel to do something outside.
+/// Parts of `/proc` through which a process of user 0 can change the kernel outside the jail.
 const OF_THE_KERNEL: [&str; 6] = ["bus", "driver", "fs", "irq", "sys", "tty"];
-/// Parts of `/proc` that tell of, or reach, what is outside.
+/// Parts of `/proc` that show or reach objects outside the jail.
 const CLOSED: [&str; 6] = [
     "kcore",
     "key-users",
@@ -32,7 +32,7 @@ const CLOSED: [&str; 6] = [
     "timer_list",
 ];
 
-/// Puts `/dev` and `/proc` in place; what this kernel does not give is returned.
+/// Mounts `/dev` and `/proc`; returns the promises that this kernel does not support.
 pub(super) fn add(root: &mut Root) -> io::Result<Vec<Missing>> {
     root.private(Path::new("/dev"), 0o755)?;
     for node in NODES {
@@ -49,8 +49,8 @@ pub(super) fn add(root: &mut Root) -> io::Result<Vec<Missing>> {
     processes(root)
 }
 
-/// Terminals of the command's own; the one that it was started from is `/dev/console`, where
-/// ttyname(3) looks for it.
+/// Makes a separate set of terminals for the command. The terminal it was started from is
+/// `/dev/console`, where ttyname(3) finds it.
 fn terminals(root: &mut Root) -> io::Result<()> {
     let pts = Path::new("/dev/pts");
     root.folder(pts)?;

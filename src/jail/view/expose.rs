@@ -1,5 +1,5 @@
-//! A read-only place: the folder of the system as it is, or, where something in it must not be
-//! seen, a folder of our own with its other entries. What appears outside later is not in there.
+//! A read-only place: the folder of the system, or, if part of it must stay hidden, a new folder
+//! with its other entries. Later changes outside do not appear in the new folder.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -12,12 +12,12 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, readlinkat, statat};
 
 use super::build::Root;
 
-/// The settings of the system: each entry by itself, without those that only root reads.
+/// The settings of the system: shown entry by entry, without the entries that only root reads.
 const ETC: &str = "/etc";
-/// Written anew in the view.
+/// Files that the view has its own version of.
 const OWN: [&str; 2] = ["/etc/resolv.conf", "/etc/nsswitch.conf"];
 
-/// Shows what is at `path`, without the folders `without`.
+/// Shows the content of `path`, without the folders `without`.
 pub(super) fn read_only(root: &mut Root, path: &Path, without: &[PathBuf]) -> io::Result<()> {
     let mut closed = HashSet::new();
     if path.starts_with(ETC) {
@@ -26,11 +26,11 @@ pub(super) fn read_only(root: &mut Root, path: &Path, without: &[PathBuf]) -> io
     show(root, path, &Left { without, closed })
 }
 
-/// What a read-only place leaves out.
+/// The entries that a read-only place leaves out.
 struct Left<'a> {
     /// Folders that are left out.
     without: &'a [PathBuf],
-    /// Folders of the settings that are shown entry by entry.
+    /// Folders of settings that are shown entry by entry.
     closed: HashSet<PathBuf>,
 }
 
@@ -46,11 +46,11 @@ fn show(root: &mut Root, path: &Path, left: &Left<'_>) -> io::Result<()> {
     root.bind(path, path)
 }
 
-/// Notes the folders of the settings that hold something that other users cannot read, the whole of
-/// the settings always; each folder is read once. Returns whether `path` is one of them.
+/// Records the folders of settings with an entry that other users cannot read, and always the folder
+/// of all settings; reads each folder once. Returns whether `path` is one of them.
 fn note_closed(root: &Root, path: &Path, closed: &mut HashSet<PathBuf>) -> bool {
     let mut found = path == Path::new(ETC);
-    // From any other user the kernel keeps these files itself.
+    // For any other user, the kernel protects these files.
     if rustix::process::geteuid().is_root() {
         let read = each(root, path, |name, is, is_public| {
             let is_folder = is == FileType::Directory;
@@ -64,7 +64,7 @@ fn note_closed(root: &Root, path: &Path, closed: &mut HashSet<PathBuf>) -> bool 
     found
 }
 
-/// Whether every user can read it.
+/// Whether every user can read the file.
 fn is_public(mode: Mode, is: FileType) -> bool {
     match is {
         FileType::Directory => mode.contains(Mode::ROTH | Mode::XOTH),
@@ -73,7 +73,7 @@ fn is_public(mode: Mode, is: FileType) -> bool {
     }
 }
 
-/// A folder of our own with the entries that are there now.
+/// Makes a new folder with the current entries.
 fn entries(root: &mut Root, path: &Path, left: &Left<'_>) -> io::Result<()> {
     root.folder(path)?;
     let is_settings = path.starts_with(ETC) && rustix::process::geteuid().is_root();
@@ -95,7 +95,7 @@ fn entries(root: &mut Root, path: &Path, left: &Left<'_>) -> io::Result<()> {
             }
             FileType::Directory | FileType::RegularFile => {
                 match show(root, &entry, left) {
-                    // It was removed meanwhile, or is closed to this user.
+                    // The entry was removed meanwhile, or this user cannot read it.
                     Err(error)
                         if matches!(
                             error.kind(),
@@ -104,21 +104,21 @@ fn entries(root: &mut Root, path: &Path, left: &Left<'_>) -> io::Result<()> {
                     other => other?,
                 }
             }
-            // Sockets, pipes and devices hold no settings.
+            // Sockets, pipes and devices contain no settings.
             _ => {}
         }
     }
     Ok(())
 }
 
-/// A file has no entries, nor has a folder that this user cannot read.
+/// Errors of a file, or of a folder that this user cannot read: neither shows entries.
 const NO_ENTRIES: [io::ErrorKind; 2] = [
     io::ErrorKind::NotADirectory,
     io::ErrorKind::PermissionDenied,
 ];
 
-/// Calls with each entry of a folder of the old root: its name, what it is, and whether every user
-/// can read it.
+/// Calls `call` with each entry of a folder of the old root: its name, its type, and whether every
+/// user can read it.
 fn each(root: &Root, path: &Path, mut call: impl FnMut(&Path, FileType, bool)) -> io::Result<()> {
     let folder = match root.outside(path, OFlags::RDONLY | OFlags::DIRECTORY) {
         Err(error) if NO_ENTRIES.contains(&error.kind()) => return Ok(()),

@@ -1,21 +1,22 @@
-//! What a command must neither see nor change, and the ways that lead there.
+//! Files that a command must neither see nor change, and the paths that lead to them.
 
 use std::path::{Path, PathBuf};
 
 use super::path::Way;
 
-/// Files of the gate, as they are on this system. A file that does not exist yet counts as well:
-/// the next run would read what the command wrote there.
+/// Files of the gate on this system. A file that does not exist yet counts as well: the next run
+/// would read what the command wrote there.
 pub(super) struct Hidden {
-    /// The files without symbolic links: they and their folders do not exist inside.
+    /// The files without symbolic links: they and their folders do not exist in the jail.
     pub(super) files: Vec<PathBuf>,
-    /// Programs that the gate starts, without symbolic links: seen, but not changed.
+    /// Programs that the gate starts, without symbolic links: visible, but not writable.
     programs: Vec<PathBuf>,
-    /// Every name that is looked up on the way to one of them.
+    /// Every name on the path to one of the files.
     passed: Vec<Passed>,
 }
 
-/// A name on the way to a file: a command that can replace it chooses where the way leads.
+/// A name on the path to a file: a command that can replace the name chooses the target of the
+/// path.
 struct Passed {
     at: PathBuf,
     file: PathBuf,
@@ -36,7 +37,7 @@ impl Hidden {
         }
     }
 
-    /// The folders that hold the files.
+    /// Returns the folders of the files.
     pub(super) fn folders(&self) -> Vec<PathBuf> {
         let folder = |path: &PathBuf| {
             if path.is_dir() {
@@ -51,8 +52,8 @@ impl Hidden {
         folders
     }
 
-    /// No file may lie in a folder that the command sees whole; where the command writes there, no
-    /// way may lead through it, and no program may lie there.
+    /// Checks that no file lies in a folder that the command sees whole. If the command may write
+    /// in the folder, no path may lead through it, and no program may lie in it.
     pub(super) fn keep_apart(
         &self,
         folder: &Path,
@@ -84,7 +85,7 @@ impl Hidden {
     }
 }
 
-/// Where a file is, or will be; adds every name on the way there.
+/// Returns the real path of a file, which may not exist yet; adds every name on the path.
 fn follow(path: &Path, passed: &mut Vec<Passed>) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     let way: Vec<PathBuf> = Way::of(&path).map(|(at, _)| at).collect();
@@ -130,7 +131,7 @@ mod tests {
         ] {
             assert!(refused(way, None, "web", true), "{way}");
         }
-        // The folder itself cannot be replaced by who writes in it.
+        // A command that writes in the folder cannot replace the folder itself.
         assert!(!refused("web/../gate/t.toml", None, "web", true));
         assert!(refused("none/tidegate/t.toml", None, "none", false));
         let program = Some("bin/token");

@@ -1,4 +1,4 @@
-//! The home of the account, and what the user is told of files that the view leaves out.
+//! The home of the account, and the notes to the user about files that the view leaves out.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use crate::config;
 
 use super::{Content, View, settings};
 
-/// The home that the table of users names for this user; `HOME` is not read.
+/// Returns the home of this user in the user database; ignores `HOME`.
 pub(super) fn of_account() -> Option<PathBuf> {
     let table = config::read(Path::new("/etc/passwd")).ok()?;
     let home = home_in(&table, rustix::process::geteuid().as_raw())?;
@@ -21,7 +21,7 @@ fn home_in(table: &str, user: u32) -> Option<PathBuf> {
     found.nth(5).map(PathBuf::from)
 }
 
-/// Notes what is left out, with what to type to have it.
+/// Adds notes about left-out files, with the option that shows each.
 pub(super) fn note(view: &mut View, copy: &Path) {
     let mut notes = Vec::new();
     for (path, content) in &view.places {
@@ -48,7 +48,7 @@ pub(super) fn note(view: &mut View, copy: &Path) {
     view.notes.extend(notes);
 }
 
-/// The git folder of a submodule, or one that was made by `git init --separate-git-dir`.
+/// Returns the git folder of a submodule, or one made by `git init --separate-git-dir`.
 fn git_folder(copy: &Path) -> Option<PathBuf> {
     let file = copy.join(".git");
     if !file.symlink_metadata().ok()?.is_file() {

@@ -1,5 +1,5 @@
-//! The file system that a jailed command sees: a root that is built for it. A file that is not put
-//! there does not exist for the command under any name, also after it is renamed outside.
+//! The file system that a jailed command sees: a root that is built for it. A file that is not in
+//! this root does not exist for the command under any name, even after it is renamed outside.
 
 pub(super) mod build;
 mod devices;
@@ -23,12 +23,12 @@ use hidden::Hidden;
 
 pub use planted::planted;
 
-/// Folders of the system that every command gets, read-only.
+/// System folders that every command gets, read-only.
 const SYSTEM: [&str; 11] = [
     "/bin", "/etc", "/gnu", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/opt", "/sbin", "/usr",
 ];
-/// Parts of other system folders that programs read: authorities, what is installed, how many
-/// processors there are, how much memory a container may have.
+/// Parts of other system folders that programs read: certificate authorities, installed packages,
+/// the number of processors, the memory limit of a container.
 const PARTS: [&str; 7] = [
     "/sys/devices/system",
     "/sys/fs/cgroup",
@@ -38,18 +38,18 @@ const PARTS: [&str; 7] = [
     "/var/lib/dpkg",
     "/var/lib/rpm",
 ];
-/// Folders that are the command's own, and their modes.
+/// Private folders of the command, and their modes.
 const PRIVATE: [(&str, u32); 3] = [("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
-/// Folders that all users share, or that belong to the system: none is a working copy.
+/// Folders that all users share, or that belong to the system: none of them is a working copy.
 const NO_WORKING_COPY: [&str; 12] = [
     "/", "/dev", "/home", "/mnt", "/media", "/proc", "/run", "/srv", "/sys", "/tmp", "/var",
     "/var/tmp",
 ];
 
-/// A path that is given back to the command.
+/// A path outside that the user shares with the command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Share {
-    /// A file, a folder or a socket.
+    /// The path of a file, a folder or a socket.
     pub path: PathBuf,
     /// Whether the command may only read it.
     pub read_only: bool,
@@ -81,28 +81,28 @@ impl std::fmt::Display for Share {
     }
 }
 
-/// What is at a path of the view.
+/// The content of a path in the view.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) enum Content {
-    /// What is there outside, without the folders that are listed in [`View::without`].
+    /// The content outside, without the folders that are listed in [`View::without`].
     ReadOnly,
-    /// What is there outside, for writing as well.
+    /// The content outside, writable.
     Writable,
     /// An empty folder in memory, with this mode.
     Private(u32),
     /// A symbolic link.
     Link(PathBuf),
-    /// A copy of a file that holds certificates and no key.
+    /// A copy of a file with certificates and no key.
     Certificates,
     /// A copy of a file.
     Copy,
-    /// A copy of a file of settings that holds no credentials.
+    /// A copy of a settings file without credentials.
     Settings,
     /// An empty file, over a socket.
     Covered,
 }
 
-/// What the command sees.
+/// The file system that the command sees.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct View {
     /// Parents before children.
@@ -116,7 +116,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// The folders and files below which the command may write.
+    /// Returns the folders and files below which the command may write.
     pub(super) fn writable(&self) -> Vec<PathBuf> {
         let places = self.places.iter();
         let writable = places
@@ -124,7 +124,7 @@ impl View {
         writable.map(|(path, _)| path.clone()).collect()
     }
 
-    /// The nearest place at or above a path.
+    /// Returns the nearest place at or above a path.
     fn nearest(&self, path: &Path) -> Option<(&Path, &Content)> {
         path.ancestors().find_map(|at| {
             let (place, content) = self.places.get_key_value(at)?;
@@ -132,34 +132,34 @@ impl View {
         })
     }
 
-    /// Whether the command sees what is there outside.
+    /// Whether the path shows the content outside.
     fn shows(&self, path: &Path) -> bool {
         let nearest = self.nearest(path);
         nearest.is_some_and(|(_, is)| matches!(is, Content::ReadOnly | Content::Writable))
     }
 }
 
-/// What a view is made for.
+/// The inputs of a view.
 pub(super) struct Request<'a> {
     /// The working directory.
     pub(super) directory: PathBuf,
-    /// The path by which the shell came to it (`PWD`).
+    /// The path that the shell used for the working directory (`PWD`).
     pub(super) came_by: Option<PathBuf>,
     /// The command's home.
     pub(super) home: Option<PathBuf>,
-    /// The program, as it was named.
+    /// The program, as given on the command line.
     pub(super) program: Option<&'a OsString>,
-    /// Given back.
+    /// The paths that the user shares.
     pub(super) shares: &'a [Share],
-    /// Files that must not be seen: each with its folder.
+    /// Files that must be hidden, each with its folder.
     pub(super) hide: &'a [PathBuf],
     /// Programs that the gate starts: the command must not be able to change them.
     pub(super) programs: &'a [PathBuf],
-    /// Files of the gate that the command reads.
+    /// Files of the gate that the command may read.
     pub(super) copies: &'a [PathBuf],
 }
 
-/// Plans a view; `Err` says which path cannot be hidden, and what to do.
+/// Plans a view; `Err` names the path that cannot be hidden, and the remedy.
 pub(super) fn plan(request: &Request<'_>) -> Result<View, String> {
     let directory = real(&request.directory)?;
     let home = request.home.as_deref().and_then(|home| real(home).ok());
@@ -227,11 +227,11 @@ fn check_working_copy(folder: &Path, homes: &[PathBuf]) -> Result<(), String> {
     ))
 }
 
-/// The folder that a person names is the one that the command works in: an earlier command can have
-/// put a link to another one in its place.
+/// Checks that the path the user gave leads to the folder in which the command works: an earlier
+/// command can have replaced a folder by a link to another one.
 fn check_way(request: &Request<'_>, directory: &Path, home: Option<&Path>) -> Result<(), String> {
     let came_by = request.came_by.as_deref().filter(|it| it.is_absolute());
-    // A stale PWD names another folder.
+    // An outdated PWD names another folder.
     let came_by = came_by.filter(|it| real(it).is_ok_and(|it| it == directory));
     match came_by.and_then(|it| planted::on_the_way(it, home)) {
         None => Ok(()),
@@ -247,9 +247,9 @@ fn check_way(request: &Request<'_>, directory: &Path, home: Option<&Path>) -> Re
 /// A view that is being planned.
 struct Planning {
     view: View,
-    /// Folders in which the command writes: their links choose nothing that is shown.
+    /// Folders in which the command writes: a link in them never decides what is shown.
     written: Vec<PathBuf>,
-    /// Without symbolic links.
+    /// The home without symbolic links.
     home: Option<PathBuf>,
 }
 
@@ -269,15 +269,15 @@ impl Planning {
         }
     }
 
-    /// Whether a path leads into no folder in which the command writes, nor through one.
+    /// Whether a path neither ends in nor leads through a folder in which the command writes.
     fn is_unwritten(&self, path: &Path) -> bool {
         let is_written = |at: &Path| self.written.iter().any(|folder| at.starts_with(folder));
         let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         !is_written(&real) && !path::links(path).any(|(at, _)| is_written(&at))
     }
 
-    /// Whether no command, of this run or an earlier one, chose where a path leads. Where one may
-    /// have, the path counts only if it leads to what is shown already.
+    /// Whether no command, of this run or an earlier one, can have chosen the target of a path. If
+    /// one can have, the path counts only if its target is shown already.
     fn is_fixed(&self, path: &Path) -> bool {
         let shown = || path.canonicalize().is_ok_and(|real| self.view.shows(&real));
         let planted = || planted::on_the_way(path, self.home.as_deref()).is_some();
@@ -288,12 +288,12 @@ impl Planning {
         self.view.places.insert(path.to_owned(), content);
     }
 
-    /// Puts something where nothing else is.
+    /// Adds content if the path has none.
     fn offer(&mut self, path: &Path, content: Content) {
         self.view.places.entry(path.to_owned()).or_insert(content);
     }
 
-    /// The symbolic links that lead to a path.
+    /// Adds the symbolic links on a path.
     fn links(&mut self, path: &Path) {
         for (at, to) in path::links(path) {
             if !self.view.shows(&at) {
@@ -304,7 +304,7 @@ impl Planning {
 
     fn copy(&mut self, file: &Path, content: Content) {
         let fixed = match content {
-            // A file of the gate's own.
+            // A copy of one of the gate's files.
             Content::Copy => self.is_unwritten(file),
             _ => self.is_fixed(file),
         };
@@ -319,7 +319,7 @@ impl Planning {
         }
     }
 
-    /// A folder or a file that programs are in.
+    /// Adds a read-only folder or file with programs.
     fn read_only(&mut self, path: &Path) {
         if !self.is_fixed(path) {
             return;
@@ -378,7 +378,7 @@ impl Planning {
         Ok(())
     }
 
-    /// No read-only place is a folder of what is hidden: it could not be left out of itself.
+    /// Checks that no read-only place is a hidden folder: a place cannot leave itself out.
     fn check_hidden(&self, hidden: &[PathBuf]) -> Result<(), String> {
         for file in hidden {
             let folder = if file.is_dir() {
@@ -404,7 +404,7 @@ impl Planning {
     }
 }
 
-/// Folders inside those of the system that programs do not run without.
+/// Folders inside system folders that programs require.
 const KEPT: [&str; 8] = [
     "/etc/pki",
     "/etc/ssl",

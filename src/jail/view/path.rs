@@ -4,16 +4,16 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// Links that are followed in one path, as Linux does it.
+/// Maximum number of links that are followed in one path, as in Linux.
 const MAX_LINKS: usize = 40;
 
-/// The symbolic links on the way along a path, each with where it leads.
+/// Returns the symbolic links on a path, each with its target.
 pub(super) fn links(path: &Path) -> impl Iterator<Item = (PathBuf, PathBuf)> + use<> {
     Way::of(path).filter_map(|(at, to)| Some((at, to?)))
 }
 
-/// Every name that is looked up on the way along a path, the last one included; for a symbolic
-/// link, where it leads. The folder above each has no symbolic link in it.
+/// Every name that is looked up on a path, the last one included, with the target if the name is a
+/// symbolic link. The folder above each name has no symbolic link in it.
 pub(super) struct Way {
     at: PathBuf,
     rest: VecDeque<OsString>,
@@ -31,7 +31,7 @@ impl Way {
         this
     }
 
-    /// Goes on with this path.
+    /// Continues with this path.
     fn lead_to(&mut self, path: &Path) {
         if path.is_absolute() {
             self.at = PathBuf::from("/");
@@ -73,7 +73,7 @@ impl Iterator for Way {
     }
 }
 
-/// The path without `.` and `..`, with its symbolic links as they are.
+/// Returns the path without `.` and `..`, with its symbolic links unresolved.
 pub(super) fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::from("/");
     for part in path.components() {

@@ -1,8 +1,8 @@
-//! Symbolic links that a command can have put somewhere in an earlier run: what they lead to is not
-//! what the person who names them means.
+//! Symbolic links that a command can have made in an earlier run: their target is not what the user
+//! means.
 //!
-//! Nothing tells which command wrote a link. So a link counts only where no command writes: in a
-//! folder of the system, in the home itself, and in the folders of toolchains, whose programs run
+//! No attribute shows which command made a link. So a link is trusted only where no command writes:
+//! in a system folder, in the home itself, and in the folders of toolchains, whose programs run
 //! outside anyway.
 
 use std::os::unix::fs::MetadataExt;
@@ -11,20 +11,19 @@ use std::path::{Path, PathBuf};
 use super::path;
 use super::toolchain::IN_HOME;
 
-/// Folders of the home whose own entries count: a share of one of them is refused, since the gate's
-/// files lie below.
+/// Folders of the home whose own entries are trusted: sharing one of them is refused, because the
+/// gate's files lie below.
 const ENTRIES: [&str; 3] = ["", ".config", ".local"];
-/// Folders of the home in which links count at any depth, beside those of toolchains.
+/// Folders of the home with trusted links at any depth, besides those of toolchains.
 const BELOW: [&str; 4] = ["bin", ".cargo", ".config/git", ".config/pip"];
-/// Where links count for root, the owner of everything else.
+/// Folders with trusted links for root, who owns everything else.
 const OF_ROOT: [&str; 11] = [
     "/bin", "/etc", "/gnu", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/sbin", "/usr", "/var",
 ];
 /// Write permission of the group or of every user.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// The first symbolic link on the way along a path that a command can have put there, for the home
-/// that the environment names.
+/// Returns the first symbolic link on a path that a command can have made; reads `HOME`.
 pub fn planted(path: &Path) -> Option<PathBuf> {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let home = home.and_then(|home| home.canonicalize().ok());
@@ -32,13 +31,13 @@ pub fn planted(path: &Path) -> Option<PathBuf> {
     on_the_way(&path, home.as_deref())
 }
 
-/// The same; the home is without symbolic links.
+/// Like [`planted`], with a home without symbolic links.
 pub(super) fn on_the_way(path: &Path, home: Option<&Path>) -> Option<PathBuf> {
     let mut links = path::links(path).map(|(at, _)| at);
     links.find(|at| !at.parent().is_some_and(|folder| counts(folder, home)))
 }
 
-/// Whether links in a folder count.
+/// Whether links in a folder are trusted.
 fn counts(folder: &Path, home: Option<&Path>) -> bool {
     let below = home.and_then(|home| folder.strip_prefix(home).ok());
     if let Some(below) = below {

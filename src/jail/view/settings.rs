@@ -1,14 +1,14 @@
-//! Files of the home that a command gets a copy of: certificates that variables name, and settings
-//! of tools without credentials.
+//! Files of the home that the command gets a copy of: certificates that variables name, and tool
+//! settings without credentials.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Content, Planning};
 
-/// Bytes of a file that is copied.
+/// Maximum size of a copied file, in bytes.
 pub(super) const MAX_COPY: u64 = 4 << 20;
-/// Variables that name files of certificates.
+/// Variables that name certificate files.
 const CERTIFICATES: [&str; 14] = [
     "AWS_CA_BUNDLE",
     "CARGO_HTTP_CAINFO",
@@ -25,7 +25,7 @@ const CERTIFICATES: [&str; 14] = [
     "UV_SYSTEM_CERTS_FILE",
     "npm_config_cafile",
 ];
-/// Settings of tools, below the home.
+/// Settings of tools, relative to the home.
 const SETTINGS: [&str; 11] = [
     ".bunfig.toml",
     ".cargo/config.toml",
@@ -39,7 +39,7 @@ const SETTINGS: [&str; 11] = [
     ".yarnrc",
     ".yarnrc.yml",
 ];
-/// Words of a line that holds credentials.
+/// Words that mark a line with credentials.
 const CREDENTIALS: [&str; 11] = [
     "_auth",
     "apikey",
@@ -56,7 +56,7 @@ const CREDENTIALS: [&str; 11] = [
 
 pub(super) fn add(plan: &mut Planning, home: Option<&Path>) {
     let named = CERTIFICATES.iter().filter_map(std::env::var_os);
-    // Most of them name the same file.
+    // Most of the variables name the same file.
     let files: BTreeSet<_> = named.map(|file| plan.view.directory.join(file)).collect();
     for file in files.iter().filter(|file| file.is_file()) {
         plan.copy(file, Content::Certificates);
@@ -76,13 +76,14 @@ pub(super) fn is_certificates(text: &[u8]) -> bool {
     text.contains("-----BEGIN CERTIFICATE-----") && !text.contains("PRIVATE KEY")
 }
 
-/// Whether a text of settings holds nothing that looks like a credential.
+/// Whether a settings text has no line that looks like a credential.
 pub(super) fn is_without_credentials(text: &[u8]) -> bool {
     credential(text).is_none()
 }
 
-/// The number of the first line of settings that looks like a credential: it has one of the words,
-/// or names a user before a host, with a scheme or without. An address of mail is none.
+/// Returns the number of the first settings line that looks like a credential: the line has one of
+/// the words, or a user name before a host, with or without a scheme. A mail address does not
+/// count.
 pub(super) fn credential(text: &[u8]) -> Option<usize> {
     let text = String::from_utf8_lossy(text).to_lowercase();
     let after = |line: &str| {

@@ -1,5 +1,5 @@
-//! Unix sockets of processes outside: each that lies in a folder that the command sees is covered.
-//! A read-only mount does not keep a process from connecting.
+//! Unix sockets of processes outside: each socket in a folder that the command sees is covered. A
+//! read-only mount does not prevent connecting.
 
 use std::collections::VecDeque;
 use std::os::unix::fs::FileTypeExt;
@@ -12,13 +12,12 @@ use crate::config;
 
 use super::{Content, Share, View};
 
-/// How many entries of the writable and the shared folders are looked at for sockets.
+/// Maximum number of entries of the writable and the shared folders that are searched for sockets.
 const MAX_ENTRIES: usize = 50_000;
 
-/// Covers every bound socket that the view would show, unless it is shared by its exact path: those
-/// that the kernel lists, and those that are found in the folders of the user, where a socket may
-/// have another name than the kernel has, or be of another network namespace. Says where not every
-/// entry could be looked at.
+/// Covers every bound socket that the view would show, unless its exact path is shared: the sockets
+/// that the kernel lists, and the sockets found in the user's folders, where a socket may have been
+/// renamed, or belong to another network namespace. Adds a note if not every entry was searched.
 pub(super) fn cover(view: &mut View, shares: &[Share]) {
     let exact: Vec<PathBuf> = shares
         .iter()
@@ -44,7 +43,7 @@ pub(super) fn cover(view: &mut View, shares: &[Share]) {
     }
 }
 
-/// The sockets below some folders, the nearest first, and whether every entry was looked at.
+/// Returns the sockets below some folders, the nearest first, and whether every entry was searched.
 fn below(folders: Vec<PathBuf>, mut room: usize) -> (Vec<PathBuf>, bool) {
     let mut waiting = VecDeque::from(folders);
     let mut found = Vec::new();
@@ -64,8 +63,8 @@ fn below(folders: Vec<PathBuf>, mut room: usize) -> (Vec<PathBuf>, bool) {
     (found, true)
 }
 
-/// Whether a process may hold a socket: a socket without a process refuses connections. Such a socket
-/// is left to the command, whose servers remove what an earlier run has left.
+/// Whether a process may hold a socket: a socket without a process refuses connections. The command
+/// keeps such a socket, because its servers remove the leftovers of an earlier run.
 fn may_answer(path: &Path) -> bool {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
@@ -78,13 +77,13 @@ fn may_answer(path: &Path) -> bool {
     )
 }
 
-/// The paths in `/proc/net/unix` at which a socket is, without symbolic links.
+/// Returns the socket paths in `/proc/net/unix`, without symbolic links.
 fn bound(table: &str) -> Vec<PathBuf> {
     let names = table.lines().skip(1).filter_map(name);
     let (absolute, relative): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with('/'));
     let mut found: Vec<PathBuf> = absolute.into_iter().filter_map(socket_at).collect();
     if !relative.is_empty() {
-        // A name that is relative to the folder in which its process was when it bound it.
+        // A relative name belongs to the folder in which its process was when it bound the socket.
         for folder in working_directories() {
             found.extend(
                 relative
@@ -98,7 +97,7 @@ fn bound(table: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The name of a line: behind seven other words; `@` begins an abstract one.
+/// Returns the name in a line: after seven other words; `@` begins an abstract name.
 fn name(line: &str) -> Option<&str> {
     let mut rest = line;
     for _ in 0..7 {
@@ -114,7 +113,7 @@ fn socket_at(path: impl AsRef<Path>) -> Option<PathBuf> {
     is_socket.then_some(path)
 }
 
-/// Where the processes of this user are, and their parent folders are not looked at.
+/// Returns the working directories of this user's processes, without searching their parents.
 fn working_directories() -> Vec<PathBuf> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let processes = entries.filter(|entry| {

@@ -1,12 +1,12 @@
-//! Programs outside the folders of the system: toolchains in the home, folders of the PATH.
+//! Programs outside the system folders: toolchains in the home, folders of the PATH.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Content, Planning};
 
-/// Toolchains in a home, read-only, without [`SECRETS`]. Where a tool keeps credentials beside its
-/// programs, the folders of the programs are named.
+/// Toolchains in a home, read-only, without [`SECRETS`]. If a tool keeps credentials beside its
+/// programs, only the folders of the programs are listed.
 pub(super) const IN_HOME: [&str; 36] = [
     ".asdf",
     ".bun/bin",
@@ -45,7 +45,7 @@ pub(super) const IN_HOME: [&str; 36] = [
     ".sdkman/candidates",
     ".volta",
 ];
-/// Files of credentials in the folder of a toolchain; `*` is any one name.
+/// Credential files in the folder of a toolchain; `*` is any one name.
 const SECRETS: [&str; 17] = [
     ".condarc",
     ".netrc",
@@ -82,9 +82,9 @@ const VARIABLES: [&str; 14] = [
     "VOLTA_HOME",
     "SDKMAN_CANDIDATES_DIR",
 ];
-/// What lies beside a `bin` of the PATH and belongs to its programs.
+/// Entries beside a `bin` of the PATH that belong to its programs.
 const BESIDE_BIN: [&str; 5] = ["include", "lib", "lib64", "libexec", "pyvenv.cfg"];
-/// Links in a folder of the PATH that are followed.
+/// Maximum number of links in a folder of the PATH that are followed.
 const MAX_LINKS: usize = 1_000;
 
 pub(super) fn add(plan: &mut Planning, home: Option<&Path>, program: Option<&OsString>) {
@@ -118,7 +118,7 @@ pub(super) fn add(plan: &mut Planning, home: Option<&Path>, program: Option<&OsS
     plan.view.without.extend(secrets);
 }
 
-/// The files below a folder whose path is that pattern.
+/// Collects the files below a folder whose path matches the pattern.
 fn matching(folder: &Path, pattern: &[&str], found: &mut Vec<PathBuf>) {
     match pattern {
         [] => found.push(folder.to_owned()),
@@ -137,8 +137,9 @@ fn matching(folder: &Path, pattern: &[&str], found: &mut Vec<PathBuf>) {
     }
 }
 
-/// How far above a program, given by its path below ~/.local/share, its own folder is; `None`
-/// where that is the folder of the whole tool, which may hold credentials: its file alone is shown.
+/// Returns how many levels above a program its own folder is; `below` is its path below
+/// ~/.local/share. `None` if that folder is the folder of the whole tool, which may contain
+/// credentials: then only the file of the program is shown.
 fn of_program(below: &Path) -> Option<usize> {
     let parts: Vec<_> = below.iter().collect();
     let in_bin = parts.iter().rev().nth(1).is_some_and(|part| *part == "bin");
@@ -154,12 +155,12 @@ fn of_program(below: &Path) -> Option<usize> {
 struct Tools<'a> {
     plan: &'a mut Planning,
     home: Option<&'a Path>,
-    /// Files of credentials that are left out of toolchains.
+    /// Credential files that are left out of toolchains.
     secrets: Vec<PathBuf>,
 }
 
 impl Tools<'_> {
-    /// A folder that may be shown: none that holds the home, or a folder of what is hidden.
+    /// Shows a folder, unless it contains the home or a hidden folder.
     fn folder(&mut self, folder: &Path) {
         let Ok(real) = folder.canonicalize() else {
             return;
@@ -182,8 +183,8 @@ impl Tools<'_> {
         }
     }
 
-    /// Programs of cargo, and a folder of its own for what it downloads: what is in the user's
-    /// holds credentials.
+    /// Shows the programs of cargo, with a new folder for its downloads: the user's folder contains
+    /// credentials.
     fn cargo(&mut self) {
         let Some(folder) = std::env::var_os("CARGO_HOME").map(PathBuf::from) else {
             return;
@@ -235,7 +236,7 @@ impl Tools<'_> {
         }
     }
 
-    /// The folder of a program, which lies that many folders above it.
+    /// Shows the folder of a program, `above` levels above the program.
     fn beside(&mut self, target: &Path, above: usize) {
         if let Some(folder) = target.ancestors().nth(above) {
             self.folder(folder);
@@ -243,12 +244,13 @@ impl Tools<'_> {
         }
     }
 
-    /// What programs of a folder are links to, e.g. below ~/.local/share.
+    /// Shows the targets of the links in a folder of programs, e.g. below ~/.local/share.
     fn targets(&mut self, folder: &Path) {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let links = entries.filter(|entry| entry.file_type().is_ok_and(|is| is.is_symlink()));
         let links: Vec<_> = links.take(MAX_LINKS).map(|link| link.path()).collect();
-        // One that leads to its neighbour leads to what is shown, or to another one of these.
+        // A link to an entry of the same folder leads to a file that is shown, or to another of
+        // these links.
         let leads_out = |link: &PathBuf| match std::fs::read_link(link) {
             Ok(to) => to.parent().is_some_and(|folder| folder != Path::new("")),
             Err(_) => false,
@@ -273,7 +275,7 @@ impl Tools<'_> {
         }
     }
 
-    /// The program, as the shell finds it.
+    /// Finds the program as the shell does.
     fn find(&self, program: &OsString) -> Option<PathBuf> {
         let at = Path::new(program);
         if at.components().count() > 1 {

@@ -7,10 +7,10 @@ use crate::config;
 
 use super::path;
 
-/// What a command writes in.
+/// The folders in which a command writes.
 pub(super) struct WorkingCopy {
     pub(super) folder: PathBuf,
-    /// Where git keeps the files of a linked worktree.
+    /// The folder in which git keeps the files of a linked worktree.
     git: Option<PathBuf>,
 }
 
@@ -21,8 +21,8 @@ impl WorkingCopy {
     }
 }
 
-/// The nearest git top level at or above a folder, which belongs to this user and is below its
-/// home; else the folder itself. Both without symbolic links.
+/// Returns the nearest git top level at or above a folder that belongs to this user and is below
+/// its home; otherwise the folder itself. Both paths are without symbolic links.
 pub(super) fn of(directory: &Path, home: Option<&Path>) -> WorkingCopy {
     let user = rustix::process::geteuid().as_raw();
     let top = directory.ancestors().find(|at| at.join(".git").exists());
@@ -35,9 +35,9 @@ pub(super) fn of(directory: &Path, home: Option<&Path>) -> WorkingCopy {
     WorkingCopy { folder, git }
 }
 
-/// The common git folder of a linked worktree (git-worktree(1)). The file `.git` can be written by
-/// a command, so it only counts where the worktree's own folder there names this working copy:
-/// git wrote that, outside the working copy.
+/// Returns the common git folder of a linked worktree (git-worktree(1)). A command can write the
+/// file `.git`, so the file is trusted only if the worktree's own folder there names this working
+/// copy: git wrote that name, outside the working copy.
 fn linked(folder: &Path) -> Option<PathBuf> {
     let file = folder.join(".git");
     if !file.symlink_metadata().is_ok_and(|status| status.is_file()) {
@@ -47,7 +47,7 @@ fn linked(folder: &Path) -> Option<PathBuf> {
     let own = folder.join(text.trim().strip_prefix("gitdir:")?.trim());
     let own = own.canonicalize().ok()?;
     let back = config::read(&own.join("gitdir")).ok()?;
-    // As it is written: a symbolic link on its way could lead here from another worktree.
+    // Compared as written: a symbolic link on the path could lead here from another worktree.
     if path::plain(&own.join(back.trim())) != file {
         return None;
     }
@@ -89,10 +89,10 @@ mod tests {
             all(&side.join("src")),
             [side.clone(), root.join("main/.git")]
         );
-        // git may write it relative to the worktree's own folder.
+        // git may write the path relative to the worktree's own folder.
         std::fs::write(own.join("gitdir"), "../../../../side/.git\n").unwrap();
         assert_eq!(all(&side).len(), 2);
-        // A home that is a repository is no working copy of a folder in it.
+        // If the home is a repository, it is no working copy of a folder in it.
         assert_eq!(of(&side.join("src"), Some(&side)).folder, side.join("src"));
     }
 
@@ -119,7 +119,7 @@ mod tests {
         std::fs::write(&side, &text).unwrap();
         std::fs::write(own.join("gitdir"), format!("{}\n", side.display())).unwrap();
         assert_eq!(of(&root.join("side"), None).all().count(), 2);
-        // A link to its file, a copy of its file, and a link in its place that leads here.
+        // A link to the file, a copy of the file, and a link in its place that leads here.
         symlink(&side, root.join("linked/.git")).unwrap();
         std::fs::write(root.join("file/.git"), &text).unwrap();
         let alone = |name: &str| of(&root.join(name), None).all().count() == 1;

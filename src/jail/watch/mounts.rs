@@ -1,9 +1,9 @@
-//! The mounts of a jail, held against what they were when its command began.
+//! Compares the mounts of a jail with those at the start of its command.
 //!
-//! Files that are renamed, replaced or removed outside change the table as well, and are no fall: the
-//! root of a mount gets another name or `//deleted`, a mount point that is moved takes its mount with
-//! it, and one that is removed ends its mount. A fall is a mount that is new, wider or another one,
-//! or one that was taken away and so shows what it covered.
+//! Files that are renamed, replaced or removed outside change the mount table as well, and break no
+//! wall: the root of a mount gets another name or `//deleted`, a moved mount point moves its mount,
+//! and a removed mount point ends its mount. A wall is broken if a mount is new, wider or another
+//! one, or if a removed mount shows what it covered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,26 +14,26 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2
 
 use super::super::view::build::unescaped;
 
-/// What the kernel adds to the root of a mount that was removed.
+/// The suffix that the kernel adds to the root of a removed mount.
 const DELETED: &str = "//deleted";
 
-/// A file system and a file in it.
+/// The numbers of a file system and of a file in it.
 type Identity = (u64, u64);
 
-/// A line of mountinfo (`proc_pid_mountinfo(5)`), without what the file system says of itself: that
-/// changes with the machine.
+/// A line of mountinfo (`proc_pid_mountinfo(5)`), without the options of the file system, which
+/// change with the machine.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Mount {
     parent: Box<str>,
     device: Box<str>,
     root: Box<str>,
     point: Box<str>,
-    /// Its options and where it gets mounts from.
+    /// The mount options and the propagation.
     rest: Box<str>,
 }
 
 impl Mount {
-    /// What it shows of its file system, whether that was removed or not.
+    /// Returns the path in the file system that the mount shows, without the mark of removal.
     fn root(&self) -> &str {
         self.root.strip_suffix(DELETED).unwrap_or(&self.root)
     }
@@ -61,21 +61,21 @@ fn line(line: &str) -> Option<(Box<str>, Mount)> {
     Some((number, mount))
 }
 
-/// The mounts of a jail as they were.
+/// The mounts of a jail at the start of its command.
 #[derive(Debug)]
 pub(super) struct Mounts {
     then: Table,
-    /// The file systems that are mounted outside as well: files in any other change only inside.
+    /// The file systems that are also mounted outside: files of any other change only inside.
     outside: BTreeSet<Box<str>>,
-    /// What each mount shows, where it may be renamed outside.
+    /// The file that each mount shows, if it may be renamed outside.
     shown: BTreeMap<Box<str>, Identity>,
-    /// The socket that a mount covers, by the number of the mount. Held open: its inode is given to
-    /// no other file.
+    /// The socket that a mount covers, by the number of the mount. Kept open, so that no other file
+    /// gets its inode.
     covered: BTreeMap<Box<str>, OwnedFd>,
 }
 
 impl Mounts {
-    /// The mounts of the process `first`, as the texts of mountinfo have them inside and outside.
+    /// Returns the mounts of the process `first`; `inside` and `outside` are texts of mountinfo.
     pub(super) fn of(first: u32, inside: &str, outside: &str) -> io::Result<Self> {
         let mut this = Self {
             then: table(inside),
@@ -100,7 +100,7 @@ impl Mounts {
         Ok(this)
     }
 
-    /// What fell, where something did.
+    /// Returns the broken wall, if any.
     pub(super) fn fallen(&self, first: u32, inside: &str) -> io::Result<Option<String>> {
         let now = table(inside);
         if now == self.then {
@@ -141,7 +141,7 @@ impl Mounts {
         same(then) == same(now) && has_its_root && has_its_point
     }
 
-    /// Whether something is seen that was not, now that a mount is not where it was.
+    /// Whether a mount that has left its place uncovers a file.
     fn is_uncovered(&self, number: &str, then: &Mount, view: &Files) -> bool {
         if !self.is_on_a_shared_file(then) {
             return true;
@@ -153,7 +153,7 @@ impl Mounts {
         let Ok(file) = fstat(covered).map(|status| identity(&status)) else {
             return true;
         };
-        // By its old name, and by the one that it has now.
+        // By its old name, and by its current name.
         let name = std::fs::read_link(format!("/proc/self/fd/{}", covered.as_raw_fd()));
         [Some(point), name.ok()]
             .into_iter()
@@ -161,8 +161,8 @@ impl Mounts {
             .any(|at| view.at(&at) == Some(file))
     }
 
-    /// Whether the files behind a mount are more than what it shows: they may be written, or it is
-    /// made of nothing outside.
+    /// Whether the files behind a mount allow more than the mount: they are writable, or the
+    /// mount's file system does not exist outside.
     fn is_more_than(&self, mount: &Mount) -> bool {
         let parent = self.then.get(&mount.parent);
         let is_read_only = |it: &Mount| it.rest.starts_with("ro");
@@ -170,14 +170,14 @@ impl Mounts {
             || is_read_only(mount) && !parent.is_some_and(is_read_only)
     }
 
-    /// Whether the mount point is a file that is outside as well, where it may be removed.
+    /// Whether the mount point is a file that also exists outside, where it may be removed.
     fn is_on_a_shared_file(&self, mount: &Mount) -> bool {
         let parent = self.then.get(&mount.parent);
         parent.is_some_and(|parent| self.outside.contains(&parent.device))
     }
 }
 
-/// The socket outside at the path of a mount, which covers it inside.
+/// Returns the socket outside at the path of a mount, which covers the socket inside.
 fn covered(point: &Path) -> Option<OwnedFd> {
     let file = open(CWD, point).ok()?;
     let is = FileType::from_raw_mode(fstat(&file).ok()?.st_mode);
@@ -188,7 +188,7 @@ fn identity(status: &Stat) -> Identity {
     (status.st_dev, status.st_ino)
 }
 
-/// Opens a path without following links, and without waking anything.
+/// Opens a path without following links and without triggering automounts.
 fn open(at: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat2(
@@ -210,7 +210,7 @@ impl Files {
         Ok(Self(rustix::fs::open(&root, flags, Mode::empty())?))
     }
 
-    /// What is at a path; `None` where nothing is, or only a link leads there.
+    /// Returns the file at a path; `None` if there is none, or only a link.
     fn at(&self, path: &Path) -> Option<Identity> {
         let below = path.strip_prefix("/").unwrap_or(path);
         let below = if below.as_os_str().is_empty() {
@@ -268,7 +268,7 @@ mod tests {
             let what = found(&now).unwrap_or_else(|| panic!("{from} -> {to}"));
             assert!(what.ends_with("is another mount"), "{what}");
         }
-        // A file that is in no file system outside cannot have been removed there.
+        // A file of a file system that does not exist outside cannot have been removed there.
         let without = THEN.replace(THEN.lines().nth(2).unwrap(), "");
         let what = found(&without).unwrap();
         assert_eq!(what, "/home/ana/.agent.json is no longer mounted");

@@ -1,4 +1,4 @@
-//! What `/proc` shows of processes: their namespaces, seals, interfaces and mounts.
+//! Reads the facts of processes from `/proc`: namespaces, seals, interfaces and mounts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,7 +10,7 @@ use crate::config;
 const KINDS: [&str; 4] = ["user", "net", "mnt", "pid"];
 /// The fields of `/proc/PID/status` that list capabilities.
 const CAPABILITIES: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
-/// The most processes that are followed up or down.
+/// Maximum number of processes that are followed up or down.
 const MAX_PROCESSES: usize = 100_000;
 
 /// The namespaces of a process, e.g. `net:[4026531840]`, by their kind.
@@ -20,7 +20,7 @@ fn read(pid: u32, name: &str) -> io::Result<String> {
     config::read(Path::new(&format!("/proc/{pid}/{name}")))
 }
 
-/// The namespaces of a process, by its number or `self`.
+/// Returns the namespaces of a process, by its number or `self`.
 pub(super) fn namespaces(pid: &str) -> io::Result<Namespaces> {
     let link = |kind: &'static str| {
         let target = std::fs::read_link(format!("/proc/{pid}/ns/{kind}"))?;
@@ -29,8 +29,8 @@ pub(super) fn namespaces(pid: &str) -> io::Result<Namespaces> {
     KINDS.into_iter().map(link).collect()
 }
 
-/// The first process above a command, or the command, that is in no process namespace of the gate;
-/// where the jail has none, in none of its users'.
+/// Returns the topmost ancestor of a command that is outside the gate's process namespace; the
+/// command itself if the jail has no process namespace. `Err` if the command is in no jail.
 pub(super) fn first_inside(command: u32, outside: &Namespaces) -> io::Result<u32> {
     let differs = |pid: u32, kind: &str| {
         let own = namespaces(&pid.to_string())?;
@@ -52,8 +52,8 @@ pub(super) fn first_inside(command: u32, outside: &Namespaces) -> io::Result<u32
     Ok(first)
 }
 
-/// `PF_EXITING` of the kernel: the process gives up its memory, files and namespaces, in this order,
-/// before its state says that it has ended.
+/// `PF_EXITING` of the kernel: the process releases its memory, files and namespaces, in this
+/// order, before its state shows that it has ended.
 const EXITING: u64 = 0x4;
 
 /// Fields of `/proc/PID/stat`.
@@ -61,14 +61,14 @@ pub(super) struct Stat {
     state: Box<str>,
     parent: u32,
     flags: u64,
-    /// When it began, in ticks of the kernel.
+    /// The start time, in ticks of the kernel.
     pub(super) began: Box<str>,
 }
 
 impl Stat {
     pub(super) fn of(pid: u32) -> io::Result<Self> {
         let text = read(pid, "stat")?;
-        // The name may hold blanks and parentheses.
+        // The name may contain blanks and parentheses.
         let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
         let mut fields = fields.split_ascii_whitespace();
         let state = fields.next().ok_or(io::ErrorKind::InvalidData)?.into();
@@ -83,14 +83,14 @@ impl Stat {
         })
     }
 
-    /// Whether it has ended, or is about to: what `/proc` shows of its namespaces and mounts may be
-    /// gone already.
+    /// Whether the process has ended or is about to end: `/proc` may no longer show its namespaces
+    /// and mounts.
     pub(super) fn has_ended(&self) -> bool {
         matches!(&*self.state, "Z" | "X") || self.flags & EXITING != 0
     }
 }
 
-/// A process and every process below it.
+/// Returns a process and all its descendants.
 pub(super) fn below(first: u32) -> io::Result<BTreeSet<u32>> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for entry in std::fs::read_dir("/proc")?.take(MAX_PROCESSES) {
@@ -145,7 +145,7 @@ impl Status {
         self.get("Seccomp") == Some("2")
     }
 
-    /// The first field of capabilities that is not empty.
+    /// Returns the first capability field that is not empty.
     pub(super) fn capability(&self) -> Option<&'static str> {
         let is_empty = |field: &&str| {
             let bits = self.get(field).unwrap_or("none");
@@ -155,14 +155,14 @@ impl Status {
     }
 }
 
-/// The network interfaces that a process has.
+/// Returns the network interfaces of a process.
 pub(super) fn interfaces(pid: u32) -> io::Result<Vec<Box<str>>> {
     let text = read(pid, "net/dev")?;
     let names = text.lines().skip(2).filter_map(|line| line.split_once(':'));
     Ok(names.map(|(name, _)| name.trim().into()).collect())
 }
 
-/// The table of the mounts that a process has.
+/// Returns the mount table of a process.
 pub(super) fn mountinfo(pid: &str) -> io::Result<String> {
     config::read(Path::new(&format!("/proc/{pid}/mountinfo")))
 }
