@@ -1,12 +1,13 @@
-//! `application/x-www-form-urlencoded`, as the query of a URL has it (WHATWG URL section 5).
+//! Parses `application/x-www-form-urlencoded` text, as in the query of a URL (WHATWG URL section
+//! 5).
 
 use percent_encoding::percent_decode_str;
 
-/// The most pairs that a form may have.
+/// Maximum number of pairs of a form.
 const MAX_PAIRS: usize = 256;
 
-/// The pairs of a form. `None` where servers read the form differently: it has more than
-/// [`MAX_PAIRS`] pairs, a semicolon (which some take for a separator), an escape without two hex
+/// Returns the pairs of a form. `None` if servers read the form differently: it has more than
+/// [`MAX_PAIRS`] pairs, a semicolon (some servers use it as a separator), an escape without two hex
 /// digits, or text that is not UTF-8.
 pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     if text.contains(';') {
@@ -24,7 +25,7 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     Some(pairs)
 }
 
-/// Decodes one part; `None` if an escape has no two hex digits, or the bytes are not UTF-8.
+/// Decodes one part; `None` if an escape lacks its two hex digits, or the bytes are not UTF-8.
 fn decoded(text: &str) -> Option<String> {
     let is_escape = |rest: &str| {
         let digits = rest.as_bytes().get(..2);

@@ -1,5 +1,5 @@
-//! The commands of a push: what git-receive-pack is asked to do before the pack begins
-//! (gitprotocol-pack, gitprotocol-http).
+//! The commands of a push: the ref changes that git-receive-pack is asked for, before the pack
+//! begins (gitprotocol-pack, gitprotocol-http).
 
 use hashbrown::HashSet;
 
@@ -7,16 +7,16 @@ use crate::policy::{Action, RequestFacts};
 
 use super::{Fields, Progress, is_identity, with_action};
 
-/// Refs that one push may name.
+/// Maximum number of refs in one push.
 const MAX_COMMANDS: usize = 1000;
-/// Lines before the pack: commands, `shallow` lines and those of a certificate.
+/// Maximum number of lines before the pack: commands, `shallow` lines and those of a certificate.
 const MAX_LINES: usize = 4 * MAX_COMMANDS;
-/// Bytes of the name of a ref.
+/// Maximum length of a ref name, in bytes.
 const MAX_REF_SIZE: usize = 1024;
-/// Bytes of a pkt-line, with the four digits of its length.
+/// Maximum length of a pkt-line, in bytes, with the four digits of its length.
 const MAX_PACKET_SIZE: usize = 65520;
 
-/// Reads the commands of a push; nothing after them is needed.
+/// Reads the commands of a push; later bytes are not needed.
 pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8], ended: bool) -> Progress {
     if !is_identity(fields) {
         return Progress::Malformed("a push that is compressed cannot be judged");
@@ -36,7 +36,7 @@ pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8], ended:
     }
 }
 
-/// A push of nothing: git sends one before a large pack, to learn whether it may push at all.
+/// Reads an empty push: git sends one before a large pack, to check whether it may push at all.
 fn probe(head: &RequestFacts, rest: &[u8], ended: bool) -> Progress {
     match (rest, ended) {
         ([], true) => Progress::Done(vec![with_action(head, Some("push-probe"), Action::Read)]),
@@ -45,7 +45,8 @@ fn probe(head: &RequestFacts, rest: &[u8], ended: bool) -> Progress {
     }
 }
 
-/// The pkt-lines before the first flush, and what follows it; `None` where there is no flush yet.
+/// Returns the pkt-lines before the first flush, and the bytes after it; `None` if there is no
+/// flush yet.
 #[expect(
     clippy::type_complexity,
     reason = "two slices, named here and used once"
@@ -71,7 +72,7 @@ fn lines(body: &[u8]) -> Result<Option<(Vec<&[u8]>, &[u8])>, &'static str> {
     Ok(None)
 }
 
-/// The length that a pkt-line begins with, in hexadecimal.
+/// Parses the length at the start of a pkt-line, in hexadecimal.
 pub(super) fn length(digits: [u8; 4]) -> Option<usize> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let number = digits
@@ -80,7 +81,7 @@ pub(super) fn length(digits: [u8; 4]) -> Option<usize> {
     usize::try_from(number).ok()
 }
 
-/// One command: a ref that is created, moved or deleted.
+/// One command: creates, updates or deletes a ref.
 struct Command<'a> {
     reference: &'a str,
     creates: bool,
@@ -92,7 +93,7 @@ impl Command<'_> {
         let operation = match (self.creates, self.deletes) {
             (_, true) => "delete",
             (true, false) => "create",
-            // Whether the ref only moves forward, or is forced, is not on the wire.
+            // The protocol does not show whether the ref is fast-forwarded or forced.
             (false, false) => "push",
         };
         RequestFacts {
@@ -120,7 +121,7 @@ fn commands<'a>(lines: &[&'a [u8]]) -> Result<Vec<Command<'a>>, &'static str> {
     sound(commands)
 }
 
-/// A line without its newline and what follows its NUL; and whether there was one.
+/// Returns a line without its newline and without the part after a NUL; and whether it has a NUL.
 fn split_capabilities(line: &[u8]) -> (&[u8], bool) {
     let mut parts = line.splitn(2, |byte| *byte == 0);
     let first = parts.next().unwrap_or_default();
@@ -147,21 +148,21 @@ fn sound(commands: Vec<Command<'_>>) -> Result<Vec<Command<'_>>, &'static str> {
     Ok(commands)
 }
 
-/// Where a line stands.
+/// The part of the push that a line belongs to.
 enum Part {
-    /// Outside of the certificate of a signed push.
+    /// Outside the certificate of a signed push.
     Plain,
     /// In the certificate, before its empty line.
     Head,
-    /// Between that and the signature: the commands.
+    /// The commands in the certificate, between the empty line and the signature.
     Signed,
     /// In the signature.
     Signature,
 }
 
 impl Part {
-    /// Reads one line; returns where the next stands. What looks like a command is one wherever it
-    /// stands: servers do not agree where a signature begins.
+    /// Reads one line; returns the part of the next line. A line in the form of a command counts as
+    /// one in every part: servers differ over where a signature begins.
     fn read<'a>(self, line: &'a [u8], into: &mut Vec<Command<'a>>) -> Result<Self, &'static str> {
         let certified = !matches!(self, Self::Plain);
         match line {
@@ -187,7 +188,7 @@ fn is_shallow(line: &[u8]) -> bool {
     line.strip_prefix(b"shallow ").is_some_and(is_object_id)
 }
 
-/// `OLD SP NEW SP REF`.
+/// Parses `OLD SP NEW SP REF`.
 fn command(line: &[u8]) -> Result<Command<'_>, &'static str> {
     let mut parts = line.splitn(3, |byte| *byte == b' ');
     let (Some(old), Some(new), Some(reference)) = (parts.next(), parts.next(), parts.next()) else {
@@ -204,13 +205,13 @@ fn command(line: &[u8]) -> Result<Command<'_>, &'static str> {
     })
 }
 
-/// The hexadecimal digits of SHA-1 or SHA-256.
+/// Whether the text has the hexadecimal digits of SHA-1 or SHA-256.
 pub(super) fn is_object_id(text: &[u8]) -> bool {
     matches!(text.len(), 40 | 64) && text.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// Whether git takes this for the full name of a ref (git-check-ref-format). What it does not take
-/// is refused, so that no pattern is met by a name that a server tidies up (`refs/heads/x/../main`).
+/// Whether git accepts the text as the full name of a ref (git-check-ref-format). Other names are
+/// refused, so that no pattern matches a name that a server normalises (`refs/heads/x/../main`).
 pub(super) fn is_ref(name: &str) -> bool {
     let odd = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
     let sound = |part: &str| {

@@ -1,8 +1,8 @@
-//! The negotiation of a fetch: what git-upload-pack is asked for (gitprotocol-pack, gitprotocol-v2,
+//! The negotiation of a fetch: the request to git-upload-pack (gitprotocol-pack, gitprotocol-v2,
 //! gitprotocol-http).
 //!
-//! A fetch is a POST that reads. So its body is held against the grammar of the protocol, with
-//! bounds on each part that is free text: a body that is anything else is a write.
+//! A fetch is a POST that reads. So its body is checked against the grammar of the protocol, with
+//! bounds on each part of free text: any other body is a write.
 
 use std::io::Read;
 
@@ -12,17 +12,18 @@ use crate::policy::{Action, RequestFacts};
 
 use super::{Fields, git, is_identity, unreadable, with_action};
 
-/// Bytes of a request, decompressed. A clone with a long history sends some 50 bytes a commit.
+/// Maximum size of a request, in decompressed bytes. A clone with a long history sends about 50
+/// bytes a commit.
 const MAX_REQUEST_SIZE: u64 = 1024 * 1024;
-/// Bytes of all capabilities and other free text of a request.
+/// Maximum size of all capabilities and other free text of a request, in bytes.
 const MAX_TEXT_SIZE: usize = 8 * 1024;
-/// Object ids of a request. The client chooses each of them, so they carry data as well: 20 bytes
-/// an id. A clone wants one for each branch and tag; a later fetch has some thousands.
+/// Maximum number of object ids in a request. The client chooses each id, so ids can carry data: 20
+/// bytes each. A clone requests one for each branch and tag; a later fetch has some thousands.
 const MAX_IDS: usize = 8_192;
-/// Bytes of one ref, prefix of refs, filter or capability.
+/// Maximum length of one ref, ref prefix, filter or capability, in bytes.
 const MAX_WORD_SIZE: usize = 1024;
 
-/// Reads the body of a fetch; what is no fetch is a write.
+/// Reads the body of a fetch; any other body is a write.
 pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> RequestFacts {
     let is_fetch = if is_identity(fields) {
         is_request(body)
@@ -36,8 +37,8 @@ pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> Req
     }
 }
 
-/// The content of a gzip body as git makes one (RFC 1952): one member without optional fields, and
-/// nothing behind it.
+/// Decompresses a gzip body as git makes one (RFC 1952): one member without optional fields, and no
+/// bytes after it.
 fn decompressed(fields: &Fields<'_>, body: &[u8]) -> Option<Vec<u8>> {
     let coding = fields.content_encoding?.trim_ascii();
     let known = [&b"gzip"[..], b"x-gzip"];
@@ -55,7 +56,7 @@ fn decompressed(fields: &Fields<'_>, body: &[u8]) -> Option<Vec<u8>> {
     whole.then_some(content)
 }
 
-/// What a request holds of that its client chooses.
+/// The amount of client-chosen content in a request.
 #[derive(Default)]
 struct Used {
     /// Bytes of free text.
@@ -68,13 +69,13 @@ struct Used {
 enum Packet<'a> {
     /// `0000`.
     Flush,
-    /// `0001`: what follows are the arguments of a command.
+    /// `0001`: the arguments of a command follow.
     Delimiter,
     /// A line, without its newline.
     Line(&'a [u8]),
 }
 
-/// Whether all of a body is a request of the protocol, of whichever version.
+/// Whether the whole body is a request of the protocol, of any version.
 fn is_request(body: &[u8]) -> bool {
     let Some(packets) = packets(body) else {
         return false;
@@ -109,7 +110,7 @@ fn packets(body: &[u8]) -> Option<Vec<Packet<'_>>> {
     Some(packets)
 }
 
-/// Whether a line is one that a fetch has; counts what its client chooses.
+/// Whether a line belongs to a fetch; counts its client-chosen content.
 fn is_line(line: &[u8], used: &mut Used) -> bool {
     let (word, value) = match line.iter().position(|byte| b" =".contains(byte)) {
         Some(at) => (line.get(..at), line.get(at + 1..)),
@@ -117,7 +118,7 @@ fn is_line(line: &[u8], used: &mut Used) -> bool {
     };
     let (word, value) = (word.unwrap_or_default(), value.unwrap_or_default());
     match word {
-        // Version 0 says its capabilities behind the first want.
+        // Version 0 has its capabilities after the first want.
         b"want" => {
             let mut parts = value.splitn(2, |byte| *byte == b' ');
             let id = parts.next().unwrap_or_default();
@@ -145,7 +146,7 @@ fn is_id(value: &[u8], used: &mut Used) -> bool {
     git::is_object_id(value)
 }
 
-/// Whether free text is short and printable; counts it.
+/// Whether free text is short and printable; counts its length.
 fn is_text(value: &[u8], used: &mut Used) -> bool {
     used.text += value.len();
     let printable = |byte: &u8| !byte.is_ascii_control();

@@ -1,8 +1,8 @@
-//! JSON that can be read in one way only.
+//! Reads JSON that all readers understand in the same way.
 //!
-//! Readers of JSON differ over a key that stands twice (first, last, both), over keys in another
-//! casing (some match them), and over what is nested deeper than they go. Values are kept as slices
-//! of the body, so nothing is built of what is not looked at.
+//! JSON readers differ over a repeated key (first, last, both), over keys in another case (some
+//! match them), and over nesting deeper than their limit. Values are kept as slices of the body, so
+//! parts that are not needed cost no memory.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,47 +13,47 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Members of an object, or elements of an array.
+/// Maximum number of members of an object, or elements of an array.
 const MAX_MEMBERS: usize = 4096;
 
 /// The members of an object, in their order.
 pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
-    /// The object that `text` is.
+    /// Parses `text` as an object.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// As [`Object::parse`], where no key stands twice.
+    /// Like [`Object::parse`], but `None` if a key occurs twice.
     pub(super) fn unambiguous(text: &'a str) -> Option<Self> {
         Self::parse(text).filter(|object| !object.repeats_a_key())
     }
 
-    /// The members, in their order.
+    /// Returns the members, in their order.
     pub(super) fn members(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
         self.0.iter().map(|(key, value)| (&**key, *value))
     }
 
-    /// The first value of a key.
+    /// Returns the first value of a key.
     pub(super) fn get(&self, key: &str) -> Option<&'a RawValue> {
         self.members()
             .find(|(found, _)| *found == key)
             .map(|(_, value)| value)
     }
 
-    /// The text of a key; `None` where it is absent or something else.
+    /// Returns the text of a key; `None` if the key is absent or has another type.
     pub(super) fn text(&self, key: &str) -> Option<Cow<'a, str>> {
         self.get(key).and_then(text)
     }
 
-    /// Whether a key stands twice.
+    /// Whether a key occurs twice.
     pub(super) fn repeats_a_key(&self) -> bool {
         let mut seen = HashSet::with_capacity(self.0.len());
         self.0.iter().any(|(key, _)| !seen.insert(&**key))
     }
 
-    /// Whether one of these keys stands there in another casing, which some readers take for it.
+    /// Whether one of these keys occurs in another case, which some readers accept.
     pub(super) fn varies(&self, keys: &[&str]) -> bool {
         let varies = |key: &str| {
             keys.iter()
@@ -73,14 +73,14 @@ pub(super) fn same(key: &str, other: &str) -> bool {
     key.len() <= 4 * other.len() && fold(key) == fold(other)
 }
 
-/// The elements of the array that `text` is.
+/// Parses `text` as an array and returns its elements.
 pub(super) fn elements(text: &str) -> Option<Vec<&RawValue>> {
     serde_json::from_str::<Elements<'_>>(text)
         .ok()
         .map(|elements| elements.0)
 }
 
-/// The text that a value is.
+/// Returns the text of a string value.
 pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(value.get())
         .ok()
@@ -92,7 +92,7 @@ pub(super) fn is_null(value: &RawValue) -> bool {
     value.get() == "null"
 }
 
-/// Whether nothing in `text` is nested deeper than `most`.
+/// Whether no value in `text` is nested deeper than `most`.
 pub(super) fn is_shallow(text: &str, most: usize) -> bool {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
@@ -111,7 +111,7 @@ pub(super) fn is_shallow(text: &str, most: usize) -> bool {
     true
 }
 
-/// Text that is borrowed where it has no escapes.
+/// Text that is borrowed if it has no escapes.
 #[derive(Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
@@ -224,7 +224,7 @@ mod tests {
         assert!(elements(&many).is_none());
     }
 
-    /// An object as text, and whether a key stands twice in it: known from how it was made.
+    /// Returns an object as text, and whether it was made with a repeated key.
     fn objects() -> impl Strategy<Value = (String, bool)> {
         let key = prop_oneof!["[ab]{1,2}", "\\PC{0,3}"];
         let member = (key, any::<bool>(), "(1|null|\\[\\{\"a\":1\\}\\]|\"\\}\")");
@@ -253,7 +253,7 @@ mod tests {
         fn repeated_keys_are_found_however_they_are_spelt((text, twice) in objects()) {
             let object = Object::parse(&text).unwrap();
             prop_assert_eq!(object.repeats_a_key(), twice);
-            // A reader that keeps the last of each has fewer of them exactly then.
+            // A reader that keeps the last of each key has fewer members exactly then.
             let map: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(map.len() != object.members().count(), twice);
         }
@@ -262,7 +262,7 @@ mod tests {
         fn what_is_accepted_is_what_the_parser_of_values_accepts(text in "[\\[\\]{}\":,a1\\\\ue.\\- ]{0,24}") {
             let value = serde_json::from_str::<serde_json::Value>(&text);
             let object = value.is_ok_and(|value| value.is_object());
-            // A value that is not looked at may hold half a surrogate pair; nothing else differs.
+            // A skipped value may contain half a surrogate pair; nothing else differs.
             prop_assert!(!object || Object::parse(&text).is_some());
         }
     }

@@ -1,16 +1,16 @@
-//! The POSTs of Git LFS that may read: a batch (git-lfs, docs/api/batch.md) and the question for
-//! locks (docs/api/locking.md). A body with more in it than these pages list is a write.
+//! The POSTs of Git LFS that may read: a batch (git-lfs, docs/api/batch.md) and the verification of
+//! locks (docs/api/locking.md). A body with members that these pages do not list is a write.
 
 use crate::policy::{Action, RequestFacts};
 
 use super::json::{Object, elements};
 use super::{Fields, git, is_plain, unreadable, with_action};
 
-/// Bytes of a cursor.
+/// Maximum length of a cursor, in bytes.
 const MAX_TEXT_SIZE: usize = 256;
-/// Objects of a batch; git-lfs asks for 100 at once.
+/// Maximum number of objects in a batch; git-lfs sends 100 at once.
 const MAX_OBJECTS: usize = 1_000;
-/// The ways of transfer that clients know (git-lfs, docs/custom-transfers.md, docs/api/batch.md).
+/// The transfer types of known clients (git-lfs, docs/custom-transfers.md, docs/api/batch.md).
 const TRANSFERS: [&str; 6] = [
     "\"basic\"",
     "\"lfs-standalone-file\"",
@@ -20,7 +20,7 @@ const TRANSFERS: [&str; 6] = [
     "\"xet\"",
 ];
 
-/// Reads a batch. What cannot be read may be an upload, and is one.
+/// Reads a batch. An unreadable batch may be an upload, and counts as one.
 pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> RequestFacts {
     let batch = is_plain(fields).then(|| batch(body)).flatten();
     let Some((uploads, reference)) = batch else {
@@ -37,12 +37,12 @@ pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> Req
     }
 }
 
-/// What is judged where a batch cannot be read.
+/// Returns the facts of a batch that cannot be read.
 pub(super) fn unread(head: &RequestFacts) -> RequestFacts {
     with_action(head, Some("lfs-upload"), Action::Write)
 }
 
-/// Reads the question for locks that comes before a push.
+/// Reads the verification of locks before a push.
 pub(super) fn read_verify(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> RequestFacts {
     let text = is_plain(fields)
         .then(|| str::from_utf8(body).ok())
@@ -56,7 +56,7 @@ pub(super) fn read_verify(head: &RequestFacts, fields: &Fields<'_>, body: &[u8])
     }
 }
 
-/// The body is not what these requests carry.
+/// The body does not have the form of these requests.
 struct Unreadable;
 
 /// Whether a batch uploads, and for which ref.
@@ -74,7 +74,7 @@ fn batch(body: &[u8]) -> Option<(bool, Option<Box<str>>)> {
     Some((uploads, reference(&object).ok()?))
 }
 
-/// Whether a batch that says it downloads carries nothing but object ids and known words.
+/// Whether a download batch contains only object ids and known words.
 fn is_download(batch: &Object<'_>) -> bool {
     let list = |key: &str, most: usize, sound: fn(&str) -> bool| {
         let list = batch.get(key).map(|list| elements(list.get()));
@@ -105,7 +105,7 @@ fn is_count(text: &str) -> bool {
     (1..=20).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The ref of a question for locks, where it carries nothing else.
+/// Returns the ref of a lock verification, if the body contains nothing else.
 fn verify(text: &str) -> Result<Option<Box<str>>, Unreadable> {
     let object = only(text, &["cursor", "limit", "ref"]).ok_or(Unreadable)?;
     let limit = object
@@ -122,7 +122,7 @@ fn verify(text: &str) -> Result<Option<Box<str>>, Unreadable> {
     reference(&object)
 }
 
-/// The name in `"ref": {"name": …}`, where the request has one.
+/// Returns the name in `"ref": {"name": …}`, if the request has one.
 fn reference(object: &Object<'_>) -> Result<Option<Box<str>>, Unreadable> {
     let Some(value) = object.get("ref").filter(|value| value.get() != "null") else {
         return Ok(None);
@@ -133,7 +133,7 @@ fn reference(object: &Object<'_>) -> Result<Option<Box<str>>, Unreadable> {
     Ok(Some(name.into_owned().into()))
 }
 
-/// The object that `text` is, where it has these keys only, each once and in this spelling.
+/// Parses `text` as an object that has only these keys, each once and in this spelling.
 fn only<'a>(text: &'a str, keys: &[&str]) -> Option<Object<'a>> {
     let object = Object::unambiguous(text)?;
     let known = object.members().all(|(key, _)| keys.contains(&key));

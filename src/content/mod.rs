@@ -1,12 +1,13 @@
-//! What the body of a request does, where its head cannot tell.
+//! The request facts in a body, for requests whose head is not enough.
 //!
-//! A push, a GraphQL operation, a Git LFS batch, the form for a token of a registry of images and a
-//! message of the Model Context Protocol look alike from outside: a POST. Each reader here turns such
-//! a body into request facts, and the policy decides each of them. All of it is pure: bytes in, facts
+//! A push, a GraphQL operation, a Git LFS batch, the token form of an image registry and a message
+//! of the Model Context Protocol all have the head of a POST. Each reader here turns such a body
+//! into request facts, and the policy decides each of them. The readers are pure: bytes in, facts
 //! out.
 //!
-//! A body that two readers could understand differently is refused if it is a push or an MCP message
-//! ([`Progress::Malformed`]), and is a write if it is a fetch, GraphQL, Git LFS or a form.
+//! A body that two readers could understand differently is refused if it is a push or an MCP
+//! message ([`Progress::Malformed`]), and counts as a write if it is a fetch, GraphQL, Git LFS or a
+//! form.
 
 mod form;
 mod git;
@@ -30,7 +31,7 @@ use crate::policy::{Action, Body, RequestFacts, Seen};
 
 pub use published::published;
 
-/// The fields of a head that say how its body is to be read. The values are as they came.
+/// The header fields that decide how a body is read. The values are as received.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fields<'a> {
     /// `Content-Type`.
@@ -49,22 +50,22 @@ pub struct Fields<'a> {
     pub mcp_session: bool,
 }
 
-/// How far a body was read.
+/// The progress of reading a body.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Progress {
     /// More bytes are needed.
     More,
-    /// All that there is to judge: one deed for each thing that it does, at least one.
+    /// All request facts of the body: one for each thing that the request does, at least one.
     Done(Vec<RequestFacts>),
-    /// It cannot be what it says: it is refused (400) with this sentence.
+    /// The body contradicts the head: the request is refused (400) with this sentence.
     Malformed(&'static str),
 }
 
-/// Reads what a body does. `head` has the facts of the head, `body` the bytes so far; `ended` says
-/// that these are all.
+/// Reads the request facts of a body. `head` has the facts of the head, `body` the bytes so far;
+/// `ended`: whether these are all.
 ///
-/// Nothing is kept between calls. Only a push can be read before its end: its commands stand before
-/// the pack, so that a push is decided before its pack has come.
+/// No state is kept between calls. Only a push can be read before its end: its commands precede the
+/// pack, so a push is decided before its pack has arrived.
 pub fn read(
     head: &RequestFacts,
     fields: &Fields<'_>,
@@ -87,8 +88,8 @@ pub fn read(
     }
 }
 
-/// The facts of a body that is longer than the gate reads: a write, or refused where a write has to
-/// name a ref or tool.
+/// Returns the facts of a body that is longer than the gate reads: a write; or refuses it, if a
+/// write has to name a ref or tool.
 pub fn too_long(head: &RequestFacts) -> Progress {
     match head.body {
         None => Progress::Done(vec![whole(head)]),
@@ -107,21 +108,21 @@ pub fn too_long(head: &RequestFacts) -> Progress {
 /// Whether a request to any host may belong to the Model Context Protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Suspicion {
-    /// It does not look like it.
+    /// The head shows no sign of the protocol.
     No,
-    /// It has headers of the protocol.
+    /// The head has headers of the protocol.
     Headers,
-    /// Only its body tells ([`mcp::recognise`]).
+    /// Only the body can show it ([`mcp::recognise`]).
     Body,
 }
 
-/// Whether a request looks like the Model Context Protocol, from its head. Every request with a
-/// body may: servers of the older transport read a body of any type and method. A body in
-/// another charset, and one that is compressed by a coding that is not read and comes with the
-/// `Accept` of the protocol, count as the protocol.
+/// Whether a request may belong to the Model Context Protocol, by its head. Every request with a
+/// body may: servers of the older transport read a body of any type and method. A body in another
+/// charset counts as the protocol; so does a body with an unreadable coding and the `Accept` of the
+/// protocol.
 ///
-/// Only a stream of gRPC is left alone, where `http2` says that its origin could speak it: its
-/// client may wait for an answer before it sends anything.
+/// The exception is a stream of gRPC, if `http2`: whether its origin could speak gRPC. Its client
+/// may wait for a response before it sends anything.
 pub fn looks_like_mcp(fields: &Fields<'_>, has_body: bool, http2: bool) -> Suspicion {
     let headers = [
         fields.mcp_method,
@@ -146,13 +147,13 @@ pub fn looks_like_mcp(fields: &Fields<'_>, has_body: bool, http2: bool) -> Suspi
     Suspicion::Body
 }
 
-/// Whether a client takes what clients of the Model Context Protocol must take.
+/// Whether a client accepts the types that clients of the Model Context Protocol must accept.
 fn accepts_both(fields: &Fields<'_>) -> bool {
     let accept = fields.accept.unwrap_or_default();
     contains(accept, b"text/event-stream") && contains(accept, b"application/json")
 }
 
-/// Whether text in that charset is not even ASCII where it could be.
+/// Whether the charset encodes even ASCII characters differently.
 fn has_wide_charset(content_type: Option<&[u8]>) -> bool {
     let kind = content_type.unwrap_or_default();
     let wide = [
@@ -166,7 +167,7 @@ fn has_wide_charset(content_type: Option<&[u8]>) -> bool {
     !has_known_charset(content_type) && wide.iter().any(|charset| contains(kind, charset))
 }
 
-/// The facts of the head once there is nothing more to read.
+/// Returns the facts of the head for a request that needs no further reading.
 fn whole(head: &RequestFacts) -> RequestFacts {
     RequestFacts {
         seen: Seen::Whole,
@@ -175,8 +176,8 @@ fn whole(head: &RequestFacts) -> RequestFacts {
     }
 }
 
-/// As [`whole`], with the operation and action that the body shows. `None` keeps the operation of
-/// the head.
+/// Like [`whole`], with the operation and action of the body. `None` keeps the operation of the
+/// head.
 fn with_action(head: &RequestFacts, operation: Option<&str>, action: Action) -> RequestFacts {
     RequestFacts {
         operation: operation.map(Arc::from).or_else(|| head.operation.clone()),
@@ -185,12 +186,12 @@ fn with_action(head: &RequestFacts, operation: Option<&str>, action: Action) -> 
     }
 }
 
-/// A request whose body is not what its path says: a write that no operation describes.
+/// Returns the facts of a body that does not match its path: a write without an operation.
 fn unreadable(head: &RequestFacts) -> RequestFacts {
     with_action(head, Some("other"), Action::Write)
 }
 
-/// Whether the bytes of a body are what its reader sees: not compressed, and text only as UTF-8.
+/// Whether a reader can use the bytes of a body directly: not compressed, and text only as UTF-8.
 fn is_plain(fields: &Fields<'_>) -> bool {
     is_identity(fields) && has_known_charset(fields.content_type)
 }
@@ -204,7 +205,7 @@ fn is_identity(fields: &Fields<'_>) -> bool {
     })
 }
 
-/// Whether a type names no charset, or one that reads as UTF-8 does.
+/// Whether a type has no charset, or one that reads as UTF-8 does.
 fn has_known_charset(content_type: Option<&[u8]>) -> bool {
     let parameters = content_type.unwrap_or_default().split(|byte| *byte == b';');
     parameters.skip(1).all(|parameter| {
@@ -219,7 +220,7 @@ fn has_known_charset(content_type: Option<&[u8]>) -> bool {
     })
 }
 
-/// The type and subtype of a `Content-Type`, in lower case.
+/// Returns the type and subtype of a `Content-Type`, in lower case.
 fn essence(content_type: Option<&[u8]>) -> Option<String> {
     let first = content_type?
         .split(|byte| *byte == b';')

@@ -1,5 +1,5 @@
-//! What a request to a model says besides the conversation: the tools that run at the provider, and
-//! the session. Messages of any size are skipped.
+//! Facts of a model request besides the conversation: the tools that run at the provider, and the
+//! session. Messages of any size are skipped.
 
 use std::borrow::Cow;
 
@@ -10,11 +10,11 @@ use crate::name::Url;
 
 use super::json::{self, Object};
 
-/// Names of a kind that are kept.
+/// Maximum number of names of a kind that are kept.
 const MAX_NAMES: usize = 64;
-/// Characters of a name that are kept.
+/// Maximum length of a name that is kept, in characters.
 const MAX_NAME_SIZE: usize = 64;
-/// Types of tools that run at the client, or their first parts (`bash_20250124`).
+/// Types of tools that run at the client, or prefixes of them (`bash_20250124`).
 const AT_CLIENT: &[&str] = &[
     "apply_patch",
     "bash_",
@@ -25,7 +25,7 @@ const AT_CLIENT: &[&str] = &[
     "memory_",
     "text_editor_",
 ];
-/// Keys that are tools at the provider, as Gemini names them.
+/// Keys of Gemini that are tools at the provider.
 const GEMINI: &[&str] = &[
     "codeExecution",
     "code_execution",
@@ -36,26 +36,26 @@ const GEMINI: &[&str] = &[
     "urlContext",
     "url_context",
 ];
-/// Stands for what cannot be read, or not be kept.
+/// Stands for a name that cannot be read, or that is beyond the maximum.
 const UNREADABLE: &str = "?";
 
-/// What a request to a model says.
+/// The facts of a model request.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Said {
     /// The types of the tools that run at the provider (`web_search_20250305`, `code_interpreter`,
-    /// …), in order, each once. A type that is not known to run at the client is one of them; `?` stands for
-    /// tools that cannot be read, or are too many.
+    /// …), in order, each once. An unknown type counts as one of them; `?` stands for unreadable or
+    /// too many tools.
     pub server_tools: Vec<Box<str>>,
-    /// The hosts of the MCP servers that the provider is to call; `?` stands for
-    /// those that cannot be read, or are too many.
+    /// The hosts of the MCP servers that the provider is to call; `?` stands for unreadable or too
+    /// many hosts.
     pub mcp_servers: Vec<Box<str>>,
-    /// The session of the agent, of `metadata.user_id`.
+    /// The agent's session, from `metadata.user_id`.
     pub session: Option<Box<str>>,
 }
 
-/// Reads the whole body of a request to a model: the shapes of Anthropic (also batches of requests),
-/// `OpenAI` and Gemini. `None` where it is not a JSON object, or one with thousands of keys. A
-/// key that stands twice counts each time.
+/// Reads the whole body of a model request: the shapes of Anthropic (also batches of requests),
+/// `OpenAI` and Gemini. `None` if it is not a JSON object, or has thousands of keys. A repeated key
+/// counts each time.
 pub fn said(body: &[u8]) -> Option<Said> {
     let object = Object::parse(str::from_utf8(body).ok()?)?;
     let mut said = Said::default();
@@ -115,7 +115,7 @@ impl Said {
     }
 }
 
-/// The session of a `user_id`: `…_session_UUID`, or JSON with `session_id`.
+/// Returns the session in a `user_id`: `…_session_UUID`, or JSON with `session_id`.
 fn session_of(user: &str) -> Option<Box<str>> {
     let id = match Object::unambiguous(user) {
         Some(object) => object.text("session_id")?,
@@ -132,7 +132,7 @@ fn runs_at_client(kind: &str) -> bool {
     })
 }
 
-/// Keeps a name once, cut where it is too long to be one. Those that are too many are one `?`.
+/// Adds a name once, truncated if it is too long. All names beyond the maximum are one `?`.
 fn note(into: &mut Vec<Box<str>>, name: &str) {
     let name: String = name
         .chars()
@@ -153,8 +153,8 @@ fn object_of(value: &RawValue) -> Option<Object<'_>> {
     Object::parse(value.get())
 }
 
-/// The objects in an array; `None` for each element that is none, and for what is no array, or one
-/// of thousands.
+/// Returns the objects in an array; `None` for an element that is not an object, for a value that
+/// is not an array, and for an array of thousands.
 fn objects(value: &RawValue) -> impl Iterator<Item = Option<Object<'_>>> {
     let elements = match json::elements(value.get()) {
         Some(elements) => elements,

@@ -1,4 +1,4 @@
-//! Sound bodies with a few hostile changes: what a reader says of them holds against a second,
+//! Valid bodies with a few hostile changes: the result of a reader is compared with a second,
 //! simpler reading. `PROPTEST_CASES=1000000` runs them for longer.
 
 use proptest::prelude::*;
@@ -83,7 +83,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// One of the texts, changed up to eight times.
+/// Returns one of the texts, changed up to eight times.
 fn changed(texts: &[&[u8]]) -> impl Strategy<Value = Vec<u8>> {
     let texts: Vec<Vec<u8>> = texts.iter().map(|text| text.to_vec()).collect();
     let changes = prop::collection::vec(change(), 0..8);
@@ -125,7 +125,7 @@ fn done(kind: Body, fields: &Fields<'_>, bytes: &[u8]) -> Vec<RequestFacts> {
     }
 }
 
-/// Whether a document has the word `mutation` outside of strings, comments and brackets.
+/// Whether a document contains the word `mutation` outside strings, comments and brackets.
 fn mutates(document: &str) -> bool {
     let mut rest = document;
     let (mut depth, mut plain) = (0_i32, String::new());

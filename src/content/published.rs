@@ -1,5 +1,5 @@
-//! The time at which a version was published, from a document of its registry. Nothing else of the document
-//! is kept: those of some packages have tens of thousands of versions.
+//! The publication time of a version, from a document of its registry. No other part is kept:
+//! documents of some packages have tens of thousands of versions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,8 +9,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use crate::policy::{Element, Place};
 
-/// The time at a place in a document; the latest where several elements are meant. `None` where it
-/// is not told, or one of them is no time.
+/// Returns the time at a place in a document; the latest if several elements match. `None` if there
+/// is none, or one of them is not a time.
 pub fn published(document: &[u8], place: &Place) -> Option<Timestamp> {
     let mut reader = serde_json::Deserializer::from_slice(document);
     let way = Way {
@@ -29,7 +29,7 @@ pub fn published(document: &[u8], place: &Place) -> Option<Timestamp> {
 enum Found {
     Nothing,
     At(Timestamp),
-    /// Something that should be a time and is none.
+    /// A value that should be a time but is not.
     Garbage,
 }
 
@@ -47,7 +47,7 @@ impl Found {
     }
 }
 
-/// What is left of the way to the time.
+/// The rest of the path to the time.
 #[derive(Clone, Copy)]
 struct Way<'p> {
     keys: &'p [Box<str>],
@@ -127,7 +127,7 @@ impl<'de> Visitor<'de> for Way<'_> {
     }
 }
 
-/// One element of a list, and whether it is meant.
+/// One element of a list, which may match.
 struct One<'p>(&'p Element);
 
 impl<'de> DeserializeSeed<'de> for One<'_> {
@@ -151,7 +151,7 @@ impl<'de> Visitor<'de> for One<'_> {
             if key.0 == *self.0.key {
                 meant |= map.next_value::<Text<'de>>()?.0 == *self.0.value;
             } else if key.0 == *self.0.time {
-                // Of what is not meant it need not be a time.
+                // The time of an element that does not match may be malformed.
                 let told = map.next_value::<Option<Text<'de>>>()?;
                 let told = told.map_or(Found::Garbage, |text| Found::time(&text.0));
                 time = Some(time.map_or(told, |before: Found| before.and(told)));
@@ -167,7 +167,7 @@ impl<'de> Visitor<'de> for One<'_> {
     }
 }
 
-/// A string, borrowed where it has no escapes.
+/// A string, borrowed if it has no escapes.
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 

@@ -1,4 +1,4 @@
-//! What holds for every reader.
+//! Properties of every reader.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ const BODIES: [Option<Body>; 9] = [
     Some(Body::OciToken),
 ];
 
-/// The deed of a head whose body has to be read.
+/// Returns the facts of a head whose body has to be read.
 pub(super) fn body(body: Body) -> RequestFacts {
     RequestFacts {
         seen: Seen::Head,
@@ -32,7 +32,7 @@ pub(super) fn body(body: Body) -> RequestFacts {
     }
 }
 
-/// The deeds of a body that was read, each of them whole.
+/// Returns the facts of a body that was read, each of them whole.
 pub(super) fn deeds(progress: Progress) -> Vec<RequestFacts> {
     let Progress::Done(deeds) = progress else {
         panic!("{progress:?}");
@@ -195,7 +195,7 @@ proptest! {
     fn a_push_that_goes_on_is_never_judged_otherwise(
         lines in prop::collection::vec("(0000|00|[0-9a-f]{4}|[ -~]{0,9}|1{40} 2{40} refs/heads/a)", 0..6),
     ) {
-        // Once there is a verdict, more bytes do not change it.
+        // After a result, more bytes do not change it.
         let text = lines.concat();
         let head = body(Body::GitPush);
         let mut verdict = Progress::More;

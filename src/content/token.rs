@@ -1,14 +1,14 @@
-//! The form that asks a registry of images for a token (distribution, docs/spec/auth/oauth.md).
+//! The form that requests a token from an image registry (distribution, docs/spec/auth/oauth.md).
 
 use crate::policy::{Action, RequestFacts};
 
 use super::{Fields, essence, form, is_plain, with_action};
 
-/// Bytes of one value; refresh tokens are signed documents of some kilobytes.
+/// Maximum size of one value, in bytes; refresh tokens are signed documents of some kilobytes.
 const MAX_VALUE_SIZE: usize = 8 * 1024;
-/// Repositories that one token may be for.
+/// Maximum number of repositories for one token.
 const MAX_SCOPES: usize = 100;
-/// The keys of the form. Only `scope` may stand twice.
+/// The keys of the form. Only `scope` may occur twice.
 const KEYS: [&str; 8] = [
     "access_type",
     "client_id",
@@ -20,7 +20,8 @@ const KEYS: [&str; 8] = [
     "username",
 ];
 
-/// Reads a form. It reads if each scope is for a pull, or it has none; all else is for a push.
+/// Reads a form. The request is a read if every scope is for a pull, or if there is no scope; any
+/// other form is for a push.
 pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> RequestFacts {
     let kind = essence(fields.content_type);
     let is_form = kind.as_deref() == Some("application/x-www-form-urlencoded");
@@ -40,12 +41,12 @@ pub(super) fn read(head: &RequestFacts, fields: &Fields<'_>, body: &[u8]) -> Req
     }
 }
 
-/// What is decided where a form cannot be read.
+/// Returns the facts of a form that cannot be read.
 pub(super) fn unread(head: &RequestFacts) -> RequestFacts {
     with_action(head, Some("push-token"), Action::Write)
 }
 
-/// The repositories that a form asks to pull from; `None` if it asks for anything else.
+/// Returns the repositories that a form asks to pull from; `None` if it asks for anything else.
 fn pulled(body: &[u8]) -> Option<Vec<String>> {
     let pairs = form::pairs(str::from_utf8(body).ok()?)?;
     let sound = |(key, value): &(String, String)| {
@@ -63,7 +64,7 @@ fn pulled(body: &[u8]) -> Option<Vec<String>> {
     scopes.into_iter().map(repository).collect()
 }
 
-/// `NAME` of `repository:NAME:pull`.
+/// Returns `NAME` of `repository:NAME:pull`.
 fn repository(scope: &str) -> Option<String> {
     let name = scope.strip_prefix("repository:")?.strip_suffix(":pull")?;
     let plain =

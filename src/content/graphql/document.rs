@@ -1,20 +1,20 @@
-//! The definitions of a GraphQL document, and what is selected at the top of each.
+//! The definitions of a GraphQL document, and the top-level fields of each.
 //!
-//! Not the whole grammar: inside of arguments only brackets are matched. Where a definition begins
-//! and what kind it is, is read strictly.
+//! The reader does not check the whole grammar: inside arguments it only matches brackets. It
+//! checks strictly where a definition begins and which kind it has.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::lexer::{Lexer, Token};
 
-/// Levels to which selections or values may be nested.
+/// Maximum nesting depth of selections or values.
 const MAX_DEPTH: usize = 200;
-/// Definitions of a document.
+/// Maximum number of definitions in a document.
 const MAX_DEFINITIONS: usize = 1000;
-/// Bytes of the name of a field.
+/// Maximum length of a field name, in bytes.
 const MAX_FIELD_SIZE: usize = 100;
 
-/// What an operation is.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Query,
@@ -28,17 +28,17 @@ pub(super) struct Document<'a> {
     fragments: BTreeMap<&'a str, Selection<'a>>,
 }
 
-/// What is selected at the top, through inline fragments.
+/// The top-level fields of an operation, with those in inline fragments.
 #[derive(Default)]
 struct Selection<'a> {
-    /// Names of fields, not their aliases.
+    /// Names of fields, without aliases.
     fields: BTreeSet<&'a str>,
     /// Names of fragments.
     spreads: BTreeSet<&'a str>,
 }
 
 impl<'a> Document<'a> {
-    /// Reads a document; `None` where it cannot be read, has no operation, or defines types.
+    /// Parses a document; `None` if it is malformed, has no operation, or defines types.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         let mut reader = Reader {
             lexer: Lexer::new(text),
@@ -96,13 +96,13 @@ impl<'a> Document<'a> {
             .then_some(())
     }
 
-    /// Whether it has an operation of a kind.
+    /// Whether the document has an operation of this kind.
     pub(super) fn has(&self, kind: Kind) -> bool {
         self.operations.iter().any(|(found, _)| *found == kind)
     }
 
-    /// The fields that its mutations select, through fragments; `None` where they cannot all be
-    /// told. Fields of the language itself (`__typename`) change nothing.
+    /// Returns the fields that the mutations select, through fragments; `None` if not all can be
+    /// determined. Fields of the language itself (`__typename`) change nothing.
     pub(super) fn changes(&self) -> Option<BTreeSet<Box<str>>> {
         let mutations = self
             .operations
@@ -132,7 +132,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Reads token by token, with one in hand. `None` from its functions: it cannot be read.
+/// Reads token by token, one token ahead. Its functions return `None` for malformed text.
 struct Reader<'a> {
     lexer: Lexer<'a>,
     next: Option<Token<'a>>,
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
         Some(name)
     }
 
-    /// Passes over arguments or variables in parentheses, where there are some.
+    /// Skips arguments or variables in parentheses, if there are any.
     fn brackets(&mut self) -> Option<()> {
         if !self.is_at(b'(') {
             return Some(());
@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Passes over `@name(…)`, any number of them.
+    /// Skips any number of `@name(…)`.
     fn directives(&mut self) -> Option<()> {
         while self.is_at(b'@') {
             self.step()?;
@@ -192,14 +192,14 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// Reads a selection set with all that is in it.
+    /// Reads a selection set with its whole content.
     fn selection(&mut self) -> Option<Selection<'a>> {
         let mut selection = Selection::default();
         if !self.is_at(b'{') {
             return None;
         }
         self.step()?;
-        // For each set that is open, whether it is at the top.
+        // For each open set, whether it is at the top level.
         let mut open = vec![true];
         while let Some(top) = open.last().copied() {
             if self.is_at(b'}') {
@@ -217,7 +217,8 @@ impl<'a> Reader<'a> {
         Some(selection)
     }
 
-    /// Reads one field or fragment, up to the set that it opens: whether that is at the top.
+    /// Reads one field or fragment, up to the set that it opens; returns whether that set is at the
+    /// top level.
     #[expect(
         clippy::option_option,
         reason = "the outer says that it cannot be read, as all here"
@@ -269,7 +270,7 @@ impl<'a> Reader<'a> {
         self.opened(top)
     }
 
-    /// Enters the set that begins here, where one does.
+    /// Enters the set that begins here, if there is one.
     #[expect(
         clippy::option_option,
         reason = "the outer says that it cannot be read, as all here"

@@ -1,9 +1,9 @@
 //! The tokens of a GraphQL document (GraphQL specification, section 2.1).
 
-/// A token. What is ignored (white space, commas, comments, byte order marks) is none.
+/// A token. Ignored text (white space, commas, comments, byte order marks) makes no token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Token<'a> {
-    /// A name or a word of the language.
+    /// A name or a keyword.
     Name(&'a str),
     /// One of `!$&()[]{}:=@|`.
     Mark(u8),
@@ -15,7 +15,7 @@ pub(super) enum Token<'a> {
     Number,
 }
 
-/// A document that is read from its beginning.
+/// Reads a document from its beginning.
 pub(super) struct Lexer<'a> {
     rest: &'a str,
 }
@@ -25,7 +25,7 @@ impl<'a> Lexer<'a> {
         Self { rest: text }
     }
 
-    /// The next token, or `Ok(None)` at the end; `Err` where the text is no GraphQL, or such that
+    /// Returns the next token, or `Ok(None)` at the end; `Err` if the text is not GraphQL, or if
     /// readers differ over it.
     pub(super) fn next(&mut self) -> Result<Option<Token<'a>>, ()> {
         loop {
@@ -75,13 +75,13 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// The length of the characters at the start that are of a kind.
+/// Returns the length of the leading characters of a kind.
 fn span(text: &str, of: impl Fn(char) -> bool) -> usize {
     text.find(|c| !of(c)).unwrap_or(text.len())
 }
 
-/// What follows a comment. A comment ends with its line; some readers know more ends of a line than
-/// others, and text after those is not guessed at.
+/// Returns the text after a comment. A comment ends with its line; some readers know more line ends
+/// than others, so text after such a line end is refused.
 fn after_comment(comment: &str) -> Result<&str, ()> {
     let end = span(comment, |c| !matches!(c, '\n' | '\r'));
     let (inside, rest) = comment.split_at_checked(end).ok_or(())?;
@@ -93,7 +93,7 @@ fn after_comment(comment: &str) -> Result<&str, ()> {
     }
 }
 
-/// The length of a string with its closing quote.
+/// Returns the length of a string with its closing quote.
 fn string(text: &str) -> Result<usize, ()> {
     let mut escaped = false;
     for (at, byte) in text.bytes().enumerate() {
@@ -108,8 +108,8 @@ fn string(text: &str) -> Result<usize, ()> {
     Err(())
 }
 
-/// The length of a block string with its closing quotes. Readers from before block strings see
-/// other tokens inside of one: it must not hold the one word that matters.
+/// Returns the length of a block string with its closing quotes. Readers from before block strings
+/// see other tokens inside one, so it must not contain the word `mutation`.
 fn block_string(text: &str) -> Result<usize, ()> {
     let mut at = 0;
     loop {

@@ -1,7 +1,8 @@
-//! GraphQL requests: whether they read or write (GraphQL over HTTP, and what servers accept besides).
+//! GraphQL requests: whether they read or write (GraphQL over HTTP, and common extensions of
+//! servers).
 //!
-//! A request is a read only where every server would read it so; all else is a write. Nothing is
-//! refused: a rule decides.
+//! A request is a read only if every server would treat it as one; any other request is a write.
+//! This module refuses nothing: a rule decides.
 
 mod document;
 mod lexer;
@@ -17,9 +18,10 @@ use super::json::{self, Object};
 use super::{Fields, essence, form, is_plain, with_action};
 use document::{Document, Kind};
 
-/// Requests in a batch.
+/// Maximum number of requests in a batch.
 const MAX_REQUESTS: usize = 100;
-/// Fields of mutations that are decided one by one; more are one `graphql-mutation`.
+/// Maximum number of mutation fields that are decided one by one; more fields are one
+/// `graphql-mutation`.
 const MAX_FIELDS: usize = 100;
 /// The keys of a request. Another key may name a stored document, which may be a mutation.
 const KEYS: &[&str] = &["query", "operationName", "variables", "extensions"];
@@ -40,25 +42,25 @@ pub(super) fn read(
     said.map_or_else(|| vec![unread(head)], |said| said.deeds(head))
 }
 
-/// What is judged where a request cannot be read.
+/// Returns the facts of a request that cannot be read.
 pub(super) fn unread(head: &RequestFacts) -> RequestFacts {
     with_action(head, Some("graphql-unreadable"), Action::Write)
 }
 
-/// What a request does.
+/// The effect of a request.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Said {
     /// Whether it has a mutation.
     mutates: bool,
     /// Whether it has a subscription.
     subscribes: bool,
-    /// The fields of its mutations; `None` where they cannot all be told.
+    /// The fields of its mutations; `None` if not all can be determined.
     changes: Option<BTreeSet<Box<str>>>,
 }
 
 impl Said {
-    /// Of one document. Whichever operation is selected: if one of them is a mutation, some server
-    /// may run it (by the first of two keys, or without a name).
+    /// Reads one document. The selected operation does not matter: if one operation is a mutation,
+    /// some server may run it (by the first of two keys, or without a name).
     fn of(text: &str) -> Option<Self> {
         let document = Document::parse(text)?;
         Some(Self {
@@ -96,7 +98,7 @@ impl Said {
     }
 }
 
-/// A request in the query of a URL. Without any it asks for a page, or for the schema.
+/// Reads the request in the query of a URL. An empty query asks for a page, or for the schema.
 fn asked(query: &str) -> Option<Said> {
     let pairs = form::pairs(query)?;
     if pairs.is_empty() {
@@ -111,7 +113,7 @@ fn asked(query: &str) -> Option<Said> {
     Said::of(&text.1)
 }
 
-/// Whether the URL of a POST may hold a request as well, which some servers read first.
+/// Whether the URL of a POST may contain a request as well, which some servers read first.
 fn has_query(path: &Path) -> bool {
     let harmless = |key: &str| {
         !key.is_empty()
@@ -159,7 +161,7 @@ fn batch(text: &str) -> Option<Said> {
     said.try_fold(first, |sum, one| Some(sum.and(one?)))
 }
 
-/// One request as JSON.
+/// Reads one request in JSON.
 fn request(text: &str) -> Option<Said> {
     let object = Object::unambiguous(text)?;
     if !object.members().all(|(key, _)| KEYS.contains(&key)) {

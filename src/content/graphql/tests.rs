@@ -23,7 +23,7 @@ fn sent(content_type: Option<&'static [u8]>, text: &str) -> Vec<RequestFacts> {
     )
 }
 
-/// The operations of a request that is a document.
+/// Returns the operations of a request with this document.
 fn operations(document: &str) -> Vec<String> {
     let text = serde_json::json!({ "query": document }).to_string();
     names(&sent(JSON, &text))
@@ -290,7 +290,7 @@ proptest! {
     #[test]
     fn any_text_can_be_judged(text in "(mutation|query|fragment| on |[{}()@:#\",.\\\\\r\n$!a-c\u{feff}é]){0,60}") {
         let said = operations(&text);
-        // Only what names a mutation is one.
+        // Only a text with the word `mutation` is a mutation.
         prop_assert!(text.contains("mutation") || !said[0].contains("mutation"));
     }
 

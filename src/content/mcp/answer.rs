@@ -1,4 +1,4 @@
-//! The answer to a message that is refused: an error that the agent can read.
+//! The response to a refused message: an error that the agent can read.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 use super::super::json::{self, Object};
 use super::MAX_MESSAGES;
 
-/// Bytes of an id that the answer repeats; a longer id is left out.
+/// Maximum length of an id that the response repeats, in bytes; a longer id is left out.
 const MAX_ID_SIZE: usize = 256;
 
-/// The JSON-RPC error (section 5.1 of its specification) that refuses a request, with its id; for a
-/// batch an array of them. `None` where nothing waits for an answer: a notification, an answer.
-/// What cannot be read gets an error without id.
+/// Returns the JSON-RPC error (section 5.1 of its specification) that refuses a request, with the
+/// request's id; for a batch an array of errors. `None` if no response is expected: for a
+/// notification or a response. An unreadable request gets an error without id.
 pub fn refusal(request: &[u8], code: i64, message: &str, data: Option<&Value>) -> Option<Vec<u8>> {
     let error = Error {
         code,
@@ -52,7 +52,7 @@ struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// The answer to one message, where it wants one.
+    /// Returns the response to one message, if the message expects one.
     fn to(text: &'a str, error: &'a Error<'a>) -> Option<Self> {
         let object = Object::parse(text);
         let id = match &object {

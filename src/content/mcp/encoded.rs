@@ -1,4 +1,4 @@
-//! The text of a body that may be compressed or in UTF-16 or UTF-32.
+//! Decodes a body that may be compressed or in UTF-16 or UTF-32.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -7,16 +7,16 @@ use flate2::bufread::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 
 use super::super::Fields;
 
-/// Bytes of a decompressed body that are looked at.
+/// Maximum number of decompressed bytes that are read.
 const MAX_CONTENT_SIZE: u64 = 4 * 1024 * 1024;
-/// The mark that some readers pass over at the start of UTF-8.
+/// The byte order mark that some readers skip at the start of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How the bytes of a text stand for its characters.
+/// The encoding of a text.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Encoding {
     Utf8,
-    /// Two bytes a unit; the more significant one comes first where `big`.
+    /// Two bytes a unit, the more significant one first if `big`.
     Utf16 {
         big: bool,
     },
@@ -26,8 +26,8 @@ enum Encoding {
     },
 }
 
-/// The content of a body, decompressed, and whether more of it is missing. `None`: it is compressed
-/// by another coding than gzip and deflate.
+/// Returns the decompressed content of a body, and whether more of it is missing. `None` if the
+/// body is compressed by a coding other than gzip and deflate.
 pub(super) fn content<'a>(fields: &Fields<'_>, body: &'a [u8]) -> Option<(Cow<'a, [u8]>, bool)> {
     match codings(fields).as_slice() {
         [] => Some((Cow::Borrowed(body), false)),
@@ -50,7 +50,7 @@ pub(super) fn is_compressed(fields: &Fields<'_>) -> bool {
     !codings(fields).is_empty()
 }
 
-/// The codings of a body, but those that leave it as it is: the chunks of AWS are framing.
+/// Returns the codings of a body, except identity codings: the chunks of AWS are framing.
 fn codings(fields: &Fields<'_>) -> Vec<String> {
     let listed = fields.content_encoding.unwrap_or_default();
     let listed = listed.split(|byte| *byte == b',');
@@ -59,7 +59,7 @@ fn codings(fields: &Fields<'_>) -> Vec<String> {
     names.filter(|name| !plain.contains(&&**name)).collect()
 }
 
-/// What can be read, and whether that is not all.
+/// Reads as much as possible; returns the bytes, and whether more is missing.
 fn read<'a>(decoder: impl Read) -> (Cow<'a, [u8]>, bool) {
     let mut content = Vec::new();
     let ended = decoder.take(MAX_CONTENT_SIZE + 1).read_to_end(&mut content);
@@ -67,7 +67,7 @@ fn read<'a>(decoder: impl Read) -> (Cow<'a, [u8]>, bool) {
     (Cow::Owned(content), is_cut)
 }
 
-/// The text of a content; a character that cannot be read is U+FFFD.
+/// Decodes a content as text; an invalid character becomes U+FFFD.
 pub(super) fn text(content: &[u8]) -> Cow<'_, str> {
     let replaced = |code: Option<char>| code.unwrap_or(char::REPLACEMENT_CHARACTER);
     match Encoding::of(content) {
@@ -103,7 +103,8 @@ fn without_mark(text: String) -> Cow<'static, str> {
 }
 
 impl Encoding {
-    /// By the mark at the start, or by the zeros of its first character, which is ASCII in JSON.
+    /// Detects the encoding by the byte order mark, or by the zeros of the first character, which
+    /// is ASCII in JSON.
     fn of(content: &[u8]) -> Self {
         match content {
             [0, 0, 0xfe, 0xff, ..] | [0, 0, 0, _, ..] => Self::Utf32 { big: true },
@@ -115,9 +116,9 @@ impl Encoding {
     }
 }
 
-/// Whether a content may begin as JSON does; `None` where more of it has to be there to tell.
+/// Whether a content may begin as JSON does; `None` if more bytes are needed.
 ///
-/// `passed` counts the bytes that need no second look when more of the same content has come.
+/// `passed` counts the bytes that need no second look when the same content has grown.
 pub(super) fn may_begin(content: &[u8], passed: &mut usize) -> Option<bool> {
     if content.len() < MARK.len() && MARK.starts_with(content) {
         return None;

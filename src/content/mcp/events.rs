@@ -1,13 +1,13 @@
-//! Server-sent events (WHATWG HTML section 9.2), as far as MCP needs them.
+//! Server-sent events (WHATWG HTML section 9.2), as far as MCP uses them.
 
-/// A line of a stream: its text, and how many bytes it takes with its end.
+/// A line of a stream: its text, and its length in bytes with the line end.
 struct Line<'a> {
     text: &'a [u8],
     length: usize,
 }
 
-/// The first line of `bytes`, where it has an end. Lines end with LF, CR LF or CR; a CR at the very
-/// end may be half of one, and is not yet an end.
+/// Returns the first line of `bytes`, if it is complete. Lines end with LF, CR LF or CR; a CR at
+/// the very end may be half of CR LF, and is not yet a line end.
 fn line(bytes: &[u8]) -> Option<Line<'_>> {
     let at = bytes
         .iter()
@@ -23,7 +23,7 @@ fn line(bytes: &[u8]) -> Option<Line<'_>> {
     })
 }
 
-/// The lines of a text, each with its length; the last may have no end.
+/// Returns the lines of a text, each with its length; the last line may be incomplete.
 fn lines(mut bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
@@ -38,7 +38,8 @@ fn lines(mut bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
-/// How many bytes at the start of a stream are whole events: up to the last empty line.
+/// Returns the number of bytes at the start of a stream that are whole events: up to the last empty
+/// line.
 pub fn whole_events(bytes: &[u8]) -> usize {
     let (mut at, mut whole) = (0, 0);
     while let Some(line) = bytes.get(at..).and_then(line) {
@@ -50,7 +51,7 @@ pub fn whole_events(bytes: &[u8]) -> usize {
     whole
 }
 
-/// The events in `bytes`, each with the empty line that ends it.
+/// Returns the events in `bytes`, each with the empty line that ends it.
 pub(super) fn events(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let mut end = 0;
@@ -66,7 +67,7 @@ pub(super) fn events(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The data of an event: that of its lines, one below the other; `None` where it has none.
+/// Returns the data of an event: its data lines, joined by line ends; `None` if there are none.
 pub(super) fn data(event: &[u8]) -> Option<Vec<u8>> {
     let mut parts = lines(event).filter_map(|line| value(line.text, b"data"));
     let mut data = parts.next()?.to_vec();
@@ -77,7 +78,7 @@ pub(super) fn data(event: &[u8]) -> Option<Vec<u8>> {
     Some(data)
 }
 
-/// An event with other data; its other lines are as they were.
+/// Writes an event with other data; its other lines are unchanged.
 pub(super) fn with_data(event: &[u8], data: &[u8], into: &mut Vec<u8>) {
     let mut written = false;
     let mut at = 0;
@@ -99,7 +100,7 @@ pub(super) fn with_data(event: &[u8], data: &[u8], into: &mut Vec<u8>) {
     }
 }
 
-/// The value of a line, where it is of that field.
+/// Returns the value of a line, if the line has this field.
 fn value<'a>(line: &'a [u8], field: &[u8]) -> Option<&'a [u8]> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     let rest = line.strip_prefix(field)?;

@@ -9,7 +9,7 @@ use super::super::Fields;
 use super::super::json::{Text, same};
 use super::encoded;
 
-/// The first parts of the methods of the protocol. What has no slash is a whole method.
+/// The first parts of the protocol's methods. An entry without a slash is a whole method.
 const METHODS: &[&str] = &[
     "initialize",
     "ping",
@@ -26,32 +26,31 @@ const METHODS: &[&str] = &[
     "tasks/",
     "tools/",
 ];
-/// Values, one after the other, that are looked at.
+/// Maximum number of consecutive values that are read.
 const MAX_VALUES: usize = 16;
 
-/// What a body is, as far as it was read.
+/// The result of reading a body so far.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Recognised {
-    /// No message of the protocol.
+    /// The body is no message of the protocol.
     No,
-    /// A message, or something with a message in it.
+    /// The body is a message, or contains one.
     Yes,
-    /// What was read is no message, and what is missing could make one of it; or the body is
-    /// compressed by a coding that is not read.
+    /// The part that was read is no message, but the missing part could complete one; or the body
+    /// has a coding that the gate does not read.
     Undecided,
 }
 
-/// Whether a body is a message of the Model Context Protocol, or has one in it: an object, or an
-/// array of objects, with `"jsonrpc":"2.0"` and one of its methods. gzip and deflate are undone,
-/// UTF-16 and UTF-32 are read.
+/// Whether a body is a message of the Model Context Protocol, or contains one: an object, or an
+/// array of objects, with `"jsonrpc":"2.0"` and one of the protocol's methods. Decompresses gzip
+/// and deflate, and reads UTF-16 and UTF-32.
 ///
-/// It is found as servers would find it, who are not strict: keys in any casing or twice, several
-/// values one after the other, something behind them. A body may be cut off: what stands before the
-/// cut counts.
+/// The search is as tolerant as servers are: keys in any case or twice, several consecutive values,
+/// bytes after them. A body may be truncated: the part before the cut counts.
 ///
-/// Where the rest is cut off (the body has not `ended`), one of the two words is enough; and what is
-/// no JSON to this reader, but might be to another (half a surrogate pair in a key), counts where it
-/// names the protocol.
+/// If the rest is missing (the body has not `ended`), one of the two words is enough. Text that
+/// this reader rejects but another might accept (half a surrogate pair in a key) counts if it
+/// contains the protocol's name.
 pub fn recognise(fields: &Fields<'_>, body: &[u8], ended: bool) -> Recognised {
     match encoded::content(fields, body) {
         Some((content, true)) if content.is_empty() => Recognised::Undecided,
@@ -60,14 +59,14 @@ pub fn recognise(fields: &Fields<'_>, body: &[u8], ended: bool) -> Recognised {
     }
 }
 
-/// Whether the codings of a body are among those that are undone.
+/// Whether the gate can decompress the codings of a body.
 pub fn is_readable(fields: &Fields<'_>) -> bool {
     encoded::content(fields, b"").is_some()
 }
 
-/// Whether a body may begin as JSON does; `None` where more of it has to be there to tell.
+/// Whether a body may begin as JSON does; `None` if more bytes are needed.
 ///
-/// `passed` counts the bytes that need no second look when more of the same body has come.
+/// `passed` counts the bytes that need no second look when the same body has grown.
 pub fn may_begin(fields: &Fields<'_>, body: &[u8], passed: &mut usize) -> Option<bool> {
     if encoded::is_compressed(fields) {
         return Some(true);
@@ -87,7 +86,7 @@ fn in_text(text: &str, cut: bool) -> Recognised {
             Ok(()) => {}
             Err(error) if error.is_eof() => return glance.at_the_end(cut),
             Err(_) if names_it(text) => return Recognised::Yes,
-            // Nested too deep for this reader, or no JSON: what follows is not known.
+            // Nested too deep for this reader, or not JSON: the rest is unknown.
             Err(_) if cut && glance.began => return Recognised::Undecided,
             Err(_) => return Recognised::No,
         }
@@ -95,7 +94,7 @@ fn in_text(text: &str, cut: bool) -> Recognised {
     Recognised::No
 }
 
-/// Whether a text could name the protocol in a key.
+/// Whether a text could contain the protocol's name in a key.
 fn names_it(text: &str) -> bool {
     let word = b"jsonrpc";
     let named = |part: &[u8]| part.eq_ignore_ascii_case(word);
@@ -103,21 +102,21 @@ fn names_it(text: &str) -> bool {
     text.as_bytes().windows(word.len()).any(named) || escaped
 }
 
-/// What was seen of a value so far.
+/// The state of one value so far.
 #[derive(Default)]
 struct Glance {
-    /// Whether it is an object or array.
+    /// Whether the value is an object or array.
     began: bool,
-    /// How many arrays it is inside of.
+    /// The number of arrays around the value.
     depth: u8,
     jsonrpc: bool,
-    /// Whether a method that it names is one of the protocol.
+    /// Whether its method is one of the protocol's.
     method: Option<bool>,
     found: bool,
 }
 
 impl Glance {
-    /// What a text is that ends before its value does.
+    /// Returns the result for a text that ends before its value does.
     fn at_the_end(&self, cut: bool) -> Recognised {
         match (self.method, self.jsonrpc) {
             _ if !cut || !self.began => Recognised::No,

@@ -1,4 +1,4 @@
-//! What the headers of MCP say, which must be what the body says.
+//! Checks the headers of MCP, which must match the body.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{Fields, Message, name_of};
 
-/// The first version whose headers say what the body does.
+/// The first version whose headers repeat facts of the body.
 const FIRST_WITH_HEADERS: &str = "2026-07-28";
 /// Versions whose bodies may be batches.
 const WITH_BATCHES: &[&str] = &["2024-11-05", "2025-03-26"];
@@ -34,7 +34,7 @@ pub(super) fn agree(fields: &Fields<'_>, message: &Message<'_>) -> Result<(), &'
     Ok(())
 }
 
-/// Checks that all the headers of a newer version are there.
+/// Checks that all headers of a newer version are present.
 fn required(fields: &Fields<'_>, message: &Message<'_>) -> Result<(), &'static str> {
     let Some(method) = message.method.as_deref().filter(|_| message.has_id) else {
         return Ok(());
@@ -53,8 +53,8 @@ fn required(fields: &Fields<'_>, message: &Message<'_>) -> Result<(), &'static s
     Ok(())
 }
 
-/// Whether a version has headers that say what the body does. Versions are dates, and compare as
-/// text; one that is no date (a draft) is not known, and nothing is required of it.
+/// Whether a version has headers that repeat facts of the body. Versions are dates, and compare as
+/// text; a version that is no date (a draft) is unknown, and needs no headers.
 fn has_headers(version: &str) -> bool {
     let is_date = version.len() == FIRST_WITH_HEADERS.len()
         && version
@@ -76,7 +76,7 @@ pub(super) fn allow_batch(fields: &Fields<'_>) -> Result<(), &'static str> {
     }
 }
 
-/// A header as text, out of its base64 form (`=?base64?…?=`) where it has that.
+/// Returns a header as text; decodes its base64 form (`=?base64?…?=`).
 fn value(field: Option<&[u8]>) -> Result<Option<Cow<'_, str>>, &'static str> {
     const UNREADABLE: &str = "an MCP header cannot be read";
     let Some(field) = field else {

@@ -1,4 +1,4 @@
-//! Lists of tools, cut down to those that may be called.
+//! Reduces lists of tools to the callable ones.
 
 use std::ops::Range;
 
@@ -7,11 +7,11 @@ use serde_json::value::RawValue;
 use super::super::json::{self, Object};
 use super::events;
 
-/// What a server answers to `tools/list`, with only the allowed tools; every byte outside of the
-/// list is as it was. `body` is JSON (one answer or a batch), or whole events of a stream
-/// ([`whole_events`](super::whole_events)). `None`: nothing to change.
+/// Returns a server's response to `tools/list` with only the allowed tools; every byte outside the
+/// list is unchanged. `body` is JSON (one response or a batch), or whole events of a stream
+/// ([`whole_events`](super::whole_events)). `None` if no change is needed.
 ///
-/// This is a courtesy to the agent. What is called is judged when it is called.
+/// The reduced list only helps the agent: the gate judges each call when it is made.
 pub fn allowed_tools(body: &[u8], allow: &dyn Fn(&str) -> bool) -> Option<Vec<u8>> {
     if body.trim_ascii_start().starts_with(b"{") || body.trim_ascii_start().starts_with(b"[") {
         return answer(body, allow);
@@ -31,7 +31,7 @@ pub fn allowed_tools(body: &[u8], allow: &dyn Fn(&str) -> bool) -> Option<Vec<u8
     changed.then_some(written)
 }
 
-/// One answer, or a batch of them.
+/// Rewrites one response, or a batch of responses.
 fn answer(body: &[u8], allow: &dyn Fn(&str) -> bool) -> Option<Vec<u8>> {
     let text = str::from_utf8(body).ok()?;
     let mut cuts = Vec::new();
@@ -57,7 +57,7 @@ fn answer(body: &[u8], allow: &dyn Fn(&str) -> bool) -> Option<Vec<u8>> {
     Some(written.into_bytes())
 }
 
-/// Finds the lists of one answer that have to be written anew, and how.
+/// Finds the lists of one response that have to be rewritten, with their new text.
 fn cut(
     text: &str,
     answer: &str,
@@ -78,8 +78,8 @@ fn cut(
     }
 }
 
-/// A list with only the allowed tools; `None` where that is all of them. A tool whose name cannot be
-/// read in one way is not allowed.
+/// Returns a list with only the allowed tools; `None` if all are allowed. A tool with an ambiguous
+/// name is not allowed.
 fn kept(tools: &RawValue, allow: &dyn Fn(&str) -> bool) -> Option<String> {
     let tools = json::elements(tools.get())?;
     let allowed = |tool: &&&RawValue| {
@@ -94,7 +94,7 @@ fn kept(tools: &RawValue, allow: &dyn Fn(&str) -> bool) -> Option<String> {
     (kept.len() < tools.len()).then(|| format!("[{}]", kept.join(",")))
 }
 
-/// Where in `text` a value stands that was borrowed from it.
+/// Returns the position in `text` of a value that was borrowed from it.
 fn place(text: &str, value: &RawValue) -> Option<Range<usize>> {
     let start = value
         .get()

@@ -1,7 +1,7 @@
 //! Messages of the Model Context Protocol: JSON-RPC 2.0 over HTTP, all versions of it.
 //!
-//! What is judged is the body. Where the headers of newer versions say what it does, they must say
-//! the same, so that a server that believes them does nothing else.
+//! The gate judges the body. Headers of newer versions that repeat facts of the body must match it,
+//! so that a server that trusts the headers does nothing else.
 
 mod answer;
 mod encoded;
@@ -26,18 +26,18 @@ pub use events::whole_events;
 pub use glance::{Recognised, is_readable, may_begin, recognise};
 pub use listing::allowed_tools;
 
-/// Levels to which a message may be nested.
+/// Maximum nesting depth of a message.
 const MAX_DEPTH: usize = 64;
-/// Bytes of the name of a method, tool or prompt.
+/// Maximum length of the name of a method, tool or prompt, in bytes.
 const MAX_NAME_SIZE: usize = 128;
-/// Bytes of the URI of a resource.
+/// Maximum length of the URI of a resource, in bytes.
 const MAX_URI_SIZE: usize = 1024;
-/// Messages in a batch.
+/// Maximum number of messages in a batch.
 const MAX_MESSAGES: usize = 256;
 
-/// The keys of a message; none may stand there in another casing.
+/// The keys of a message; none may occur in another case.
 const KEYS: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
-/// As [`KEYS`], of its parameters.
+/// Like [`KEYS`], for the parameters.
 const PARAMETERS: &[&str] = &["name", "uri", "taskId", "_meta"];
 
 const TOOL_USE_ID: &str = "claudecode/toolUseId";
@@ -71,7 +71,7 @@ pub(super) fn read(
     }
 }
 
-/// The call of the head: only the server is known.
+/// Returns the call of the head: only the server is known.
 fn call(head: &RequestFacts) -> McpCall {
     McpCall {
         server: head.mcp.as_ref().and_then(|call| call.server.clone()),
@@ -99,7 +99,7 @@ fn posted(
     Ok(vec![message.deed(head)])
 }
 
-/// Several messages in an array, as 2025-03-26 allowed.
+/// Reads several messages in an array, which 2025-03-26 allowed.
 fn batch(
     head: &RequestFacts,
     fields: &Fields<'_>,
@@ -121,16 +121,16 @@ fn batch(
     elements.into_iter().map(one).collect()
 }
 
-/// What is kept of one message; its arguments are not.
+/// The facts of one message, without its arguments.
 struct Message<'a> {
-    /// `None`: an answer.
+    /// `None` for a response.
     method: Option<Cow<'a, str>>,
-    /// Whether an answer is wanted.
+    /// Whether the sender expects a response.
     has_id: bool,
-    /// What the method is about, where it has a name.
+    /// The name that the method applies to, if any.
     name: Option<Cow<'a, str>>,
     tool_use_id: Option<Cow<'a, str>>,
-    /// The version that it says it is of.
+    /// The protocol version in the message.
     version: Option<Cow<'a, str>>,
 }
 
@@ -195,7 +195,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// An object that may be absent or `null`. None of `keys` may stand there in another casing.
+/// Parses an object that may be absent or `null`. None of `keys` may occur in another case.
 fn members<'a>(
     value: Option<&'a RawValue>,
     keys: &[&str],
@@ -210,7 +210,7 @@ fn members<'a>(
     Ok(Some(object))
 }
 
-/// The parameter that names what a method is about, and how long it may be.
+/// Returns the parameter that names the object of a method, and its maximum length.
 fn name_of(method: &str) -> Option<(&'static str, usize)> {
     match method {
         "tools/call" | "prompts/get" => Some(("name", MAX_NAME_SIZE)),
@@ -239,8 +239,8 @@ fn named<'a>(
     name.map(Some).ok_or("the MCP message has no sound name")
 }
 
-/// Whether a method can be matched as it is: no server could take it for another one that names a
-/// tool, by passing over spaces or case.
+/// Whether a method can be matched as it is: no server could take it for another method that names
+/// a tool, by ignoring spaces or case.
 fn is_method(method: &str) -> bool {
     let lower = method.to_ascii_lowercase();
     is_name(method, MAX_NAME_SIZE)

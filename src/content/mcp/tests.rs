@@ -164,7 +164,7 @@ fn a_message_is_not_nested_without_end() {
     assert!(is_refused(&plain(&nested(1 << 20))));
 }
 
-/// The headers of the newest version.
+/// Returns the headers of the newest version.
 fn newest(method: &'static [u8], name: Option<&'static [u8]>) -> Fields<'static> {
     Fields {
         mcp_protocol_version: Some(b"2026-07-28"),
@@ -195,7 +195,7 @@ fn headers_and_body_agree() {
     ] {
         assert!(is_refused(&posted(&wrong, CALL)), "{wrong:?}");
     }
-    // Also where the version does not ask for them.
+    // Also if the version does not require them.
     let old = Fields {
         mcp_protocol_version: Some(b"2025-06-18"),
         ..newest(b"tools/list", None)
@@ -327,7 +327,7 @@ fn a_message_cannot_hide_behind_its_length_or_a_key_that_is_no_text() {
     assert!(!recognised("{a: 1}", true));
 }
 
-/// Compressed by a coding of that name.
+/// Recognises a body that is compressed by this coding.
 fn coded(coding: &str, bytes: &[u8], ended: bool) -> Recognised {
     let fields = Fields {
         content_encoding: Some(coding.as_bytes()),
@@ -533,7 +533,7 @@ proptest! {
         if let Some(cut) = allowed_tools(bytes, &|_| false) {
             prop_assert!(allowed_tools(&cut, &|_| false).is_none());
         }
-        // What is judged as a message is found as one.
+        // A body that is judged as a message is also recognised as one.
         if let Progress::Done(deeds) = plain(&text) {
             let asks = deeds.iter().any(|deed| deed.mcp.as_ref().unwrap().method.is_some());
             prop_assert_eq!(asks, recognised(&text, true));
