@@ -14,21 +14,21 @@ use crate::policy::source::Placed;
 use super::tls::{self, ListenerTls, PemFile, PemFiles, TlsSection};
 use super::value;
 
-/// Fewest characters of the token that opens metrics.
+/// Minimum length of the metrics token, in characters.
 const MIN_TOKEN: usize = 32;
 
-/// The admin listener for other hosts.
+/// The TLS admin listener for other hosts.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AdminTls {
     /// The address to bind.
     pub address: SocketAddr,
-    /// How it speaks TLS.
+    /// The certificates of the listener, and the client certificates it accepts.
     pub tls: Arc<ListenerTls>,
-    /// The token that opens metrics and the policy's state to a client without a certificate.
+    /// The token with which a client without a certificate reads metrics and the policy's state.
     pub token: Option<PemFile>,
 }
 
-/// `[listen.admin-tls]` as it is written.
+/// The text of `[listen.admin-tls]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct AdminTlsSection {
@@ -45,7 +45,7 @@ pub(super) struct AdminTlsSection {
 }
 
 impl AdminTlsSection {
-    /// What it says of TLS.
+    /// Returns its TLS settings.
     fn tls(&self) -> TlsSection {
         TlsSection {
             cert: self.cert.clone(),
@@ -59,7 +59,7 @@ impl AdminTlsSection {
     }
 }
 
-/// What is written; `read` learns the files and what they say.
+/// Reads the section; `read` collects the files and their content.
 pub(super) fn admin_tls<T>(
     section: &Placed<T>,
     written: &AdminTlsSection,
@@ -69,7 +69,7 @@ pub(super) fn admin_tls<T>(
     let place = section.at(&written.address);
     let address = value::socket_address(written.address.get_ref(), place.clone(), findings);
     let with = written.tls();
-    // No proxy listener is the last of so many at one address.
+    // No proxy listener has this number of equal listeners before it.
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let id = (address.unwrap_or(nowhere), usize::MAX);
     let tls = tls::tls(section, &with, id, read, findings);
@@ -112,7 +112,7 @@ fn token<T>(
     Some(token)
 }
 
-/// `listen.admin-names`: the names by which clients reach an admin listener.
+/// `listen.admin-names`: the host names by which clients reach an admin listener.
 pub(super) fn names<T>(
     section: &Placed<T>,
     written: &[Spanned<String>],

@@ -1,5 +1,5 @@
-//! Findings are shown and logged; secrets never: where a finding points into a text that holds
-//! some, it points into a copy in which they are blotted out.
+//! Redacts secrets in findings: findings are shown and logged, so a finding in a text with secrets
+//! refers to a redacted copy.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Place, Source};
 
-/// Where secrets stand.
+/// The positions of secrets.
 #[derive(Debug, Default)]
 pub(super) struct Secrets(HashMap<*const Source, Vec<Range<usize>>>);
 
 impl Secrets {
-    /// Remembers that there is one.
+    /// Adds the position of a secret.
     pub(super) fn add(&mut self, source: &Arc<Source>, span: Range<usize>) {
         self.0.entry(Arc::as_ptr(source)).or_default().push(span);
     }
 
-    /// Remembers what follows the word `secret` in a text that could not be parsed.
+    /// Adds the text after the word `secret` in a text that could not be parsed.
     pub(super) fn add_unparsed(&mut self, source: &Arc<Source>) {
         for (at, word) in source.text.match_indices("secret") {
             let begin = at + word.len();
@@ -30,7 +30,7 @@ impl Secrets {
         }
     }
 
-    /// Blots them out of what findings point into.
+    /// Redacts the secrets in the texts of findings.
     pub(super) fn blot(&self, findings: &mut [Diagnostic]) {
         let mut copies: HashMap<*const Source, Arc<Source>> = HashMap::new();
         let mut blot = |place: &mut Place| {
@@ -52,7 +52,7 @@ impl Secrets {
     }
 }
 
-/// A copy with stars for every byte of the spans: all places stay where they are.
+/// Returns a copy with a star for each byte of the spans: all positions stay valid.
 fn blotted(source: &Source, spans: &[Range<usize>]) -> Arc<Source> {
     let mut bytes = source.text.clone().into_bytes();
     for span in spans {

@@ -1,27 +1,27 @@
-//! What a claim has to be, and what claims make of a caller: `require`, `claims`.
+//! Requirements on claims, and facts of a caller made from claims: `require`, `claims`.
 
 use std::sync::Arc;
 
 use crate::policy::{Pattern, PatternError, PatternKind};
 
-/// Texts that a claim has to be one of: `a|b*`; `*` stands for anything.
+/// The allowed values of a claim: `a|b*`; `*` matches any text.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Wanted(Vec<Pattern>);
 
 impl Wanted {
-    /// Reads `a|b*`: patterns with `|` between.
+    /// Parses `a|b*`: patterns with `|` between.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let parts = text.split('|');
         let parsed = parts.map(|part| Pattern::parse(part, PatternKind::Text));
         parsed.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a value is one of them.
+    /// Whether a value matches one of the patterns.
     pub fn fits(&self, value: &str) -> bool {
         self.0.iter().any(|pattern| pattern.matches(value))
     }
 
-    /// Whether no value of another owner fits: each is whole, or whole up to a `/`.
+    /// Whether no value of another owner matches: each pattern is exact, or exact up to a `/`.
     pub(super) fn is_tight(&self) -> bool {
         self.0
             .iter()
@@ -32,7 +32,7 @@ impl Wanted {
     }
 }
 
-/// How a text is made of claims: alternatives, of which the first that can be made counts.
+/// A template that makes a text from claims: alternatives, of which the first complete one is used.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Template(Vec<Vec<Piece>>);
 
@@ -43,12 +43,12 @@ pub enum Piece {
     Claim(Arc<str>),
     /// `{@forge}`: the host of the forge that the issuer belongs to.
     Forge,
-    /// As it is.
+    /// A literal text.
     Text(Arc<str>),
 }
 
 impl Template {
-    /// Reads `claim`, `text/{claim}`, `=text` and several of them with `|` between.
+    /// Parses `claim`, `text/{claim}`, `=text` and several of them with `|` between.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let alternatives: Result<Vec<_>, _> = text.split('|').map(alternative).collect();
         alternatives.map(Self)

@@ -1,4 +1,4 @@
-//! `[dial]`: how targets are reached.
+//! `[dial]`: how the gate reaches targets.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -13,18 +13,18 @@ use crate::policy::source::Placed;
 use super::parent::Parent;
 use super::value;
 
-/// How targets are reached.
+/// How the gate reaches targets.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Dial {
-    /// Fixed answers, before DNS; guarded like any other answer.
+    /// Fixed answers that replace DNS; the address floor applies to them as to any answer.
     pub hosts: HashMap<HostName, Vec<IpAddr>>,
-    /// Name servers instead of the system's (`resolvers = ["10.0.0.53:53"]`; port 53 if not said).
+    /// Name servers instead of the system's (`resolvers = ["10.0.0.53:53"]`; default port 53).
     pub resolvers: Vec<SocketAddr>,
-    /// `parent`: proxies by which some or all targets are reached, in order of preference.
+    /// `parent`: the parent proxies for some or all targets, in order of preference.
     pub parents: Vec<Parent>,
 }
 
-/// `[dial]` as it is written.
+/// The text of `[dial]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -36,7 +36,7 @@ pub(super) struct Section {
 
 const DNS: u16 = 53;
 
-/// What is written about dialling.
+/// Reads the section.
 pub(super) fn dial(section: Option<&Placed<Section>>, findings: &mut Vec<Diagnostic>) -> Dial {
     let mut dial = Dial::default();
     let Some(section) = section else { return dial };

@@ -1,4 +1,4 @@
-//! The files that make a configuration: includes in order, bounds, the digest.
+//! The files of a configuration: includes in order, bounds, the digest.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -16,17 +16,17 @@ use crate::diag::{Diagnostic, Place, Source};
 use super::glob;
 use super::written::includes_of;
 
-/// A file of more bytes is not read.
+/// Maximum size of a file, in bytes.
 const LARGEST: u64 = 8 << 20;
-/// More files are not read.
+/// Maximum number of files.
 const MOST: usize = 1_000;
 
-/// What to read again to learn whether anything changed.
+/// The files to read again for detecting a change.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// In the order in which they were read.
+    /// The files in the order in which they were read.
     pub(super) read: Vec<FileRead>,
-    /// Files that hold secrets, certificates and lists.
+    /// Files with secrets, certificates and lists.
     pub(super) secrets: Vec<PathBuf>,
 }
 
@@ -34,11 +34,11 @@ pub struct Files {
 #[derive(Clone, Debug)]
 pub(super) struct FileRead {
     pub(super) source: Arc<Source>,
-    /// The path without symbolic links, to know the file again.
+    /// The path without symbolic links, which identifies the file.
     real: PathBuf,
-    /// Which file includes it.
+    /// The index of the file that includes this one.
     from: Option<usize>,
-    /// The patterns that it includes.
+    /// The `include` patterns of the file.
     pub(super) includes: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ pub fn read(path: &Path) -> io::Result<String> {
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-/// Reads a regular file of bounded size, now: a pipe or a device is an error, not waited for.
+/// Reads a regular file of bounded size; a pipe or a device is an error, without waiting.
 pub fn read_regular(path: &Path) -> io::Result<String> {
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut options = File::options();
@@ -68,9 +68,9 @@ pub fn read_regular(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Takes the digest of a configuration's files as they are now: patterns are looked up again, and
-/// only what differs from what was loaded is parsed. Equal to [`Config::digest`] where nothing
-/// changed; two equal ones in a row mean that no file is being written.
+/// Computes the digest of a configuration's files as they are now: expands the patterns again, and
+/// parses only changed files. Equal to [`Config::digest`] if no file has changed; two equal digests
+/// in a row mean that no file is being written.
 ///
 /// [`Config::digest`]: super::Config::digest
 pub fn digest_of_files(config: &super::Config) -> io::Result<Arc<str>> {
@@ -97,7 +97,7 @@ pub fn digest_of_files(config: &super::Config) -> io::Result<Arc<str>> {
     }
     for path in &config.files.secrets {
         let text = match read_text(path) {
-            // One that is gone is a change like any other: the reload says what it means.
+            // A removed file is a change like any other: the reload reports it.
             Err(why) if why.code() == "no-such-file" => String::new(),
             text => text.map_err(io::Error::other)?,
         };
@@ -107,7 +107,7 @@ pub fn digest_of_files(config: &super::Config) -> io::Result<Arc<str>> {
 }
 
 impl Files {
-    /// The patterns that a file includes: known where its text is the one that was loaded.
+    /// Returns the patterns that a file includes; parses its text only if it has changed.
     fn includes(&self, path: &Path, text: String) -> Vec<String> {
         let known = self.read.iter().find(|file| file.source.path == path);
         if let Some(known) = known.filter(|file| file.source.text == text) {
@@ -121,12 +121,12 @@ impl Files {
         patterns.into_iter().map(Spanned::into_inner).collect()
     }
 
-    /// The texts that were read.
+    /// Returns the texts that were read.
     pub(super) fn sources(&self) -> Vec<Arc<Source>> {
         self.read.iter().map(|file| file.source.clone()).collect()
     }
 
-    /// The digest of what was read, with the files that hold `secrets`.
+    /// Returns the digest of all files, including the files with `secrets`.
     pub(super) fn digest(&mut self, secrets: Vec<(PathBuf, String)>) -> Arc<str> {
         let mut digest = Digest::new();
         for file in &self.read {
@@ -140,14 +140,14 @@ impl Files {
     }
 }
 
-/// Files that are read one after the other; each may add others, which come right after it.
+/// Files that are read in order; the files that one includes come right after it.
 pub(super) struct Reading {
     files: Files,
-    /// The next one last.
+    /// The files to read, in reverse order.
     waiting: Vec<Waiting>,
 }
 
-/// A file that is to be read.
+/// A file to read.
 struct Waiting {
     path: PathBuf,
     from: usize,
@@ -155,7 +155,7 @@ struct Waiting {
 }
 
 impl Reading {
-    /// Begins with a text.
+    /// Starts with a text.
     pub(super) fn begin(source: Arc<Source>) -> Self {
         let real = real(&source.path);
         let first = FileRead {
@@ -174,7 +174,7 @@ impl Reading {
         }
     }
 
-    /// Lets the last file that was read include others.
+    /// Adds the files that the last file includes.
     pub(super) fn include(
         &mut self,
         patterns: Vec<Spanned<String>>,
@@ -245,7 +245,7 @@ impl Reading {
         Ok(source)
     }
 
-    /// The finding for a file that was read before, as the one at `index`.
+    /// The finding for a file that was read before, as number `index`.
     fn again(&self, index: usize, from: usize, place: Place) -> Diagnostic {
         let mut above = Some(from);
         while let Some(at) = above {
@@ -261,13 +261,13 @@ impl Reading {
             .help("include each file once: its rules would count twice")
     }
 
-    /// What was read.
+    /// Returns the files.
     pub(super) fn finish(self) -> Files {
         self.files
     }
 }
 
-/// The path without symbolic links; as it is where there is no such file.
+/// Returns the path without symbolic links; unchanged if there is no such file.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
@@ -275,13 +275,13 @@ fn real(path: &Path) -> PathBuf {
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("{}: {}", .0.display(), spoken(.1))]
     Io(PathBuf, io::Error),
-    /// It has too many bytes.
+    /// The file is too large.
     #[error("{}: larger than 8 MiB", .0.display())]
     TooLarge(PathBuf),
-    /// It is no UTF-8.
+    /// The file is not UTF-8.
     #[error("{}: not UTF-8 from line {} on", .0.display(), .1)]
     Utf8(PathBuf, usize),
 }
@@ -298,7 +298,7 @@ impl ReadError {
     }
 }
 
-/// Without the number that the system adds.
+/// Formats an error without the number that the system adds.
 fn spoken(error: &io::Error) -> String {
     let said = error.to_string();
     said.split(" (os error")
@@ -328,7 +328,8 @@ pub(super) fn read_text(path: &Path) -> Result<String, ReadError> {
     })
 }
 
-/// SHA-256 over names and texts, each with its length, so that nothing moves unseen between them.
+/// SHA-256 over names and texts, each with its length, so that no byte can move between them
+/// unnoticed.
 struct Digest(Context);
 
 impl Digest {

@@ -1,14 +1,14 @@
-//! `include` patterns: `*` in the last component, nothing else.
+//! `include` patterns: `*` is allowed only in the last component.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::policy::{Pattern, PatternError as Unreadable, PatternKind};
 
-/// Why a pattern names no files.
+/// Why a pattern is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PatternError {
-    /// Nothing is written.
+    /// The pattern is empty.
     #[error("an empty text names no file")]
     Empty,
     /// A folder of the pattern cannot be listed.
@@ -17,20 +17,20 @@ pub(super) enum PatternError {
     /// The last component has too many `*`, or is too long.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    /// `*` stands for a folder.
+    /// `*` is in a folder name.
     #[error("`*` may stand in the last component only, for files of one folder")]
     StarInFolder,
 }
 
-/// Whether a pattern may match no file without that being a mistake.
+/// Whether a pattern may match no file without an error.
 pub(super) fn is_pattern(text: &str) -> bool {
     text.contains('*')
 }
 
-/// The files that `pattern` names, relative to `folder`, sorted by name.
+/// Returns the files that `pattern` matches, relative to `folder`, sorted by name.
 ///
-/// Names that begin with a dot are matched only by a pattern that says so: editors and mounted
-/// volumes keep their own files there. A path without `*` is returned whether it exists or not.
+/// A name that begins with a dot needs a pattern that begins with a dot: editors and mounted
+/// volumes have such files. A path without `*` is returned whether it exists or not.
 pub(super) fn expand(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, PatternError> {
     if pattern.is_empty() {
         return Err(PatternError::Empty);
@@ -59,7 +59,7 @@ pub(super) fn expand(folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, Patte
     Ok(names.into_iter().map(|name| folder.join(name)).collect())
 }
 
-/// The names in a folder; none where there is no such folder.
+/// Returns the names in a folder; empty if there is no such folder.
 fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     let listed = if folder.as_os_str().is_empty() {
         Path::new(".")
@@ -73,7 +73,7 @@ fn names_in(folder: &Path) -> io::Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        // A name that is no UTF-8 is no name that a pattern could mean.
+        // No pattern can match a name that is not UTF-8.
         names.extend(entry?.file_name().into_string());
     }
     Ok(names)

@@ -1,4 +1,4 @@
-//! `[identity]`: who may say who they are.
+//! `[identity]`: the credentials and tokens by which callers identify themselves.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::issuer::Issuer;
 use super::names::Names;
 use super::session::Session;
 
-/// Who may say who they are.
+/// The credentials and tokens by which callers identify themselves.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
     /// `[[identity.user]]`.
@@ -50,7 +50,7 @@ pub enum SecretHash {
     Sha256([u8; 32]),
 }
 
-/// `[[identity.user]]` as it is written.
+/// The text of `[[identity.user]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct UserSection {
@@ -62,11 +62,10 @@ pub(super) struct UserSection {
     repository: Option<Spanned<String>>,
 }
 
-/// Hashing that takes more memory than this (in KiB) would stop the proxy with one request.
+/// Maximum memory of a hash, in KiB: more would stop the proxy with one request.
 const MOST_MEMORY: u32 = 1 << 20;
 
-/// The users that are written; `secrets` learns the files that hold their hashes, and what they
-/// say.
+/// Reads the users; `secrets` collects the files with their hashes, and the content.
 pub(super) fn users(
     sections: &[Placed<UserSection>],
     names: &Names<'_>,
@@ -175,7 +174,7 @@ fn checked(text: &str, place: Place, findings: &mut Vec<Diagnostic>) -> Option<S
     None
 }
 
-/// Why a text is not a hashed secret.
+/// Why a text is not a valid hash of a secret.
 enum HashError {
     Argon2(String),
     Plain,
@@ -204,7 +203,7 @@ fn parse(text: &str) -> Result<SecretHash, HashError> {
     Ok(SecretHash::Argon2(text.into()))
 }
 
-/// 64 hexadecimal digits.
+/// Parses 64 hexadecimal digits.
 fn sha256(hex: &str) -> Option<[u8; 32]> {
     let bytes = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?;
     bytes.try_into().ok()

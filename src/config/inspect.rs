@@ -1,4 +1,4 @@
-//! `[inspect]`: with what the gate ends TLS, and where.
+//! `[inspect]`: the authority for intercepted TLS, and the inspected destinations.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,37 +18,37 @@ use super::tls::PemFiles;
 use super::value;
 use super::{ClientCertificates, PemFile};
 
-/// What `[inspect]` says besides which destinations are inspected.
+/// The settings of `[inspect]` besides the inspected destinations.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Inspect {
     /// `ca-cert`, `ca-key` and `previous`: the authority that signs for inspected destinations.
     pub authority: Option<Authority>,
-    /// `leaf-lifetime`: for how long a certificate that it makes is valid.
+    /// `leaf-lifetime`: the validity of each certificate that the authority signs.
     pub leaf_lifetime: Duration,
-    /// `credential-key`: with what credentials are hashed before they are compared.
+    /// `credential-key`: the key with which credentials are hashed before they are compared.
     pub credential_key: Option<CredentialKey>,
-    /// `client-ca` and `client-cert`: the certificates of its own that a client shows to the
-    /// destination, and so to the gate.
+    /// `client-ca` and `client-cert`: the authority for client certificates inside inspected
+    /// tunnels.
     pub clients: Option<ClientCertificates>,
 }
 
 /// The files of the local authority.
 #[derive(Clone, Debug)]
 pub struct Authority {
-    /// Where its certificate is, or is to be.
+    /// The path of the certificate, which may not exist yet.
     pub cert: PathBuf,
-    /// Where its key is, or is to be.
+    /// The path of the key, which may not exist yet.
     pub key: PathBuf,
-    /// Where former certificates are, or are to be, that callers shall go on trusting.
+    /// The paths of former certificates that callers shall still trust; they may not exist yet.
     pub previous: Vec<PathBuf>,
-    /// What they say: certificate and key; or why there is no such file. Not yet a finding, since
-    /// `tidegate ca init` makes them.
+    /// The certificate and the key, or the errors of reading them. These are not yet findings,
+    /// because `tidegate ca init` makes the files.
     pub files: Result<(PemFile, PemFile), Vec<Diagnostic>>,
-    /// The former certificates that are there.
+    /// The former certificates that exist.
     pub former: Vec<PemFile>,
 }
 
-/// Compares what was named: what the files say may change.
+/// Compares the paths: the content may change.
 impl PartialEq for Authority {
     fn eq(&self, other: &Self) -> bool {
         (&self.cert, &self.key, &self.previous) == (&other.cert, &other.key, &other.previous)
@@ -60,13 +60,13 @@ impl Eq for Authority {}
 /// A key for HMAC-SHA-256; never shown.
 #[derive(Clone, Eq, PartialEq)]
 pub struct CredentialKey {
-    /// Where it is.
+    /// The path of the key.
     pub path: PathBuf,
     bytes: Arc<[u8]>,
 }
 
 impl CredentialKey {
-    /// A key of that text, from a file at `path`.
+    /// Returns the key with this text, from a file at `path`.
     pub fn new(path: impl Into<PathBuf>, text: &str) -> Self {
         Self {
             path: path.into(),
@@ -74,7 +74,7 @@ impl CredentialKey {
         }
     }
 
-    /// What rules write for a credential: `hmac-sha256:` and 64 hex digits.
+    /// Returns the hash of a credential as rules contain it: `hmac-sha256:` and 64 hex digits.
     pub fn hash(&self, credential: &[u8]) -> Box<str> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.bytes);
         let tag = hmac::sign(&key, credential);
@@ -99,7 +99,7 @@ impl Default for Inspect {
     }
 }
 
-/// `[inspect]` as it is written.
+/// The text of `[inspect]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -119,11 +119,11 @@ pub(super) struct Section {
 
 const DAY: Duration = Duration::from_hours(24);
 const LIFETIMES: (Duration, Duration) = (DAY, Duration::from_hours(7 * 24));
-/// A shorter key could be guessed.
+/// Minimum length of a key: a shorter one could be guessed.
 const LEAST_KEY: usize = 32;
 const MAKE_ONE: &str = "make both with `tidegate ca init --config FILE`";
 
-/// What is written over the defaults; `read` learns the files that were read, and what they say.
+/// Reads the section over the defaults; `read` collects the files and their content.
 pub(super) fn inspect(
     section: Option<&Placed<Section>>,
     read: &mut Vec<(PathBuf, String)>,
@@ -151,7 +151,7 @@ pub(super) fn inspect(
     inspect
 }
 
-/// The part that is policy.
+/// Returns the part that belongs to the policy.
 pub(super) fn policy(section: &Placed<Section>) -> Placed<source::Inspect> {
     Placed {
         source: section.source.clone(),
@@ -163,8 +163,8 @@ pub(super) fn policy(section: &Placed<Section>) -> Placed<source::Inspect> {
     }
 }
 
-/// Rules that name credentials, and nothing to hash those of requests with: every request to their
-/// hosts would be refused, or worse, some would not.
+/// Reports rules with credentials if there is no key to hash the credentials of requests: every
+/// request to their hosts would be refused, or worse, some would not.
 pub(super) fn demand_credential_key(
     section: Option<&Placed<Section>>,
     rules: &[Placed<source::Rule>],
@@ -215,7 +215,8 @@ impl Reader<'_> {
         None
     }
 
-    /// One without the other, or a place to inspect and nothing to do it with.
+    /// Reports a certificate without a key, a key without a certificate, and inspected destinations
+    /// without an authority.
     fn refuse_half(&mut self, written: &Section) {
         let (missing, besides) = match (&written.ca_cert, &written.ca_key) {
             (Some(cert), None) => ("ca-key", Some(cert)),
@@ -233,7 +234,7 @@ impl Reader<'_> {
         self.0.findings.push(finding.help(help));
     }
 
-    /// A key in place of its path must not be looked for as a file, and then shown.
+    /// A key given in place of its path must not be opened as a file and then shown in an error.
     fn is_path(&mut self, name: &Spanned<String>) -> bool {
         if !is_key(name.get_ref()) {
             return true;
@@ -254,7 +255,7 @@ impl Reader<'_> {
         let mut pem = |name| match self.0.try_pem(name) {
             Ok(file) => Some(file),
             Err(why) => {
-                // Looked for again: that it appears is a change.
+                // Read again at each check: its creation is a change.
                 self.0.read.push((self.0.path(name), String::new()));
                 let (code, message) = (why.code(), why.to_string());
                 let finding = Diagnostic::error(code, self.0.around.at(name), message);
@@ -269,7 +270,7 @@ impl Reader<'_> {
         certificate.zip(private).ok_or(wrong)
     }
 
-    /// A former certificate; its file need not be there yet.
+    /// Reads a former certificate, whose file may not exist yet.
     fn former(&mut self, name: &Spanned<String>) -> Option<PemFile> {
         match self.0.try_pem(name) {
             Ok(file) if file.text.trim().is_empty() => None,
@@ -289,7 +290,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Whose certificates are asked for inside.
+    /// Reads the settings for client certificates inside inspected tunnels.
     fn clients(&mut self) -> Option<ClientCertificates> {
         let written = &self.0.around.value;
         let Some(ca) = &written.client_ca else {

@@ -1,4 +1,4 @@
-//! `[[identity.issuer]]`: whose OIDC tokens are evidence here, and what their claims say.
+//! `[[identity.issuer]]`: issuers of OIDC tokens that are evidence for this gate, and their claims.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,39 +21,39 @@ use super::files::read_text;
 use super::preset::{PRESETS, Preset, owners};
 use super::value;
 
-/// `[[identity.issuer]]`: whose OIDC tokens are evidence here.
+/// `[[identity.issuer]]`: an issuer of OIDC tokens that are evidence for this gate.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Issuer {
-    /// `name`: what the log and revocations call it.
+    /// `name`: the issuer's name in the log and in revocations.
     pub name: Arc<str>,
-    /// `issuer`: the exact `iss` of its tokens.
+    /// `issuer`: the exact `iss` of the issuer's tokens.
     pub issuer: Arc<str>,
-    /// `audience`: the `aud` that a token for this gate has.
+    /// `audience`: the `aud` of tokens for this gate.
     pub audience: Arc<str>,
-    /// `algorithms`: what it signs with.
+    /// `algorithms`: the issuer's signature algorithms.
     pub algorithms: Vec<Arc<str>>,
-    /// `jwks`: where its keys are; `None`: where its discovery document says.
+    /// `jwks`: the URL of the issuer's keys; `None`: the URL in its discovery document.
     pub jwks: Option<Url>,
-    /// What stands before the JWT.
+    /// The prefix before the JWT.
     pub prefix: &'static str,
-    /// `require`: what claims have to be.
+    /// `require`: the required values of claims.
     pub require: Vec<(Arc<str>, Wanted)>,
-    /// `claims`: what they say of a caller.
+    /// `claims`: the facts of a caller that are made from claims.
     pub claims: BTreeMap<&'static str, Template>,
     /// `repositories`: the repository of each pipeline.
     pub repositories: BTreeMap<Arc<str>, Arc<str>>,
-    /// `longest`: for how long a token may hold.
+    /// `longest`: the maximum lifetime of a token.
     pub longest: Duration,
-    /// `stale`: for how long keys are used whose issuer cannot be reached.
+    /// `stale`: how long keys are used if the issuer cannot be reached.
     pub stale: Duration,
-    /// `addresses`: private addresses at which it may be.
+    /// `addresses`: private addresses that the issuer may have.
     pub addresses: Vec<IpNet>,
-    /// `roots`: the certificate authorities for its host; none: the system's.
+    /// `roots`: the certificate authorities for the issuer's host; empty: the system's.
     pub roots: Vec<CertificateDer<'static>>,
 }
 
 impl Issuer {
-    /// The forge that it belongs to: `{@forge}`.
+    /// Returns the forge that the issuer belongs to: `{@forge}`.
     pub fn forge(&self) -> Option<String> {
         let url = Url::parse(self.issuer.as_bytes()).ok()?;
         let host = url.target.host.to_string();
@@ -65,7 +65,7 @@ impl Issuer {
     }
 }
 
-/// `[[identity.issuer]]` as it is written.
+/// The text of `[[identity.issuer]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -89,7 +89,7 @@ pub(super) struct Section {
     roots: Vec<Spanned<String>>,
 }
 
-/// What claims may say of a caller.
+/// The facts of a caller that claims can provide.
 const FIELDS: [&str; 14] = [
     "agent",
     "beside",
@@ -112,7 +112,7 @@ const ALGORITHMS: [&str; 9] = [
 const LONGEST: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
 const STALE: (Duration, Duration) = (Duration::ZERO, Duration::from_hours(7 * 24));
 
-/// The issuers that are written; `files` learns the files that were read, and what they say.
+/// Reads the issuers; `files` collects the files and their content.
 pub(super) fn issuers(
     sections: &[Placed<Section>],
     files: &mut Vec<(PathBuf, String)>,
@@ -187,7 +187,7 @@ impl Reader<'_> {
         self.findings.push(finding.help(help));
     }
 
-    /// `Some(None)`: none was named.
+    /// `Some(None)` if no preset is named.
     #[expect(
         clippy::option_option,
         reason = "a preset need not be named, and need not exist"
@@ -211,7 +211,7 @@ impl Reader<'_> {
         found.map(Some)
     }
 
-    /// A printable word.
+    /// Reads a printable word.
     fn word(&mut self, written: &Spanned<String>) -> Option<Arc<str>> {
         let text = written.get_ref().as_str();
         let sound = text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -265,7 +265,7 @@ impl Reader<'_> {
         Some(audience)
     }
 
-    /// Whether jobs get tokens with that audience without asking for one.
+    /// Whether CI jobs get tokens with that audience by default.
     fn is_default(&self, audience: &str) -> bool {
         let defaults = [
             "https://github.com/",
@@ -300,7 +300,7 @@ impl Reader<'_> {
         names.collect()
     }
 
-    /// `Some(None)`: by discovery.
+    /// `Some(None)` if the keys are discovered.
     #[expect(
         clippy::option_option,
         reason = "a URL need not be written, and need not be one"
@@ -482,7 +482,7 @@ impl Reader<'_> {
     }
 }
 
-/// An https URL whose host is named, as certificates name it.
+/// Parses an https URL with a host name, as certificates name hosts.
 fn is_https(text: &str) -> Option<Url> {
     let url = Url::parse(text.as_bytes()).ok()?;
     let named = matches!(url.target.host, Host::Name(_));

@@ -1,4 +1,4 @@
-//! `[limits]`: bounds that hold by default.
+//! `[limits]`: bounds with defaults.
 
 use std::time::Duration;
 
@@ -10,37 +10,38 @@ use crate::policy::source::Placed;
 
 use super::value::{self, Size};
 
-/// Bounds that hold by default.
+/// Bounds with defaults.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
-    /// Flows at once in all (`flows`, 65536).
+    /// Maximum concurrent flows in all (`flows`, 65536).
     pub flows: usize,
-    /// Flows at once of one caller (`flows-per-caller`, 4096): a user, or an address without one.
+    /// Maximum concurrent flows of one caller (`flows-per-caller`, 4096): of a user, or of an
+    /// address without one.
     pub flows_per_caller: usize,
-    /// Connections of one caller in a second (`connection-rate`, 2000), on which something is asked.
+    /// Maximum connections with a request per second of one caller (`connection-rate`, 2000).
     pub connection_rate: u32,
-    /// Refused flows of one caller in a second (`refusal-rate`, 200).
+    /// Maximum refused flows per second of one caller (`refusal-rate`, 200).
     pub refusal_rate: u32,
-    /// Sessions that one caller starts in a second (`session-rate`, 20).
+    /// Maximum sessions that one caller starts per second (`session-rate`, 20).
     pub session_rate: u32,
-    /// Calls of one caller in a second (`admin-rate`, 100) that change something at the admin
-    /// listener or the control socket.
+    /// Maximum changing calls per second of one caller (`admin-rate`, 100), at the admin listener
+    /// or the control socket.
     pub admin_rate: u32,
-    /// Time for a request head (`header-timeout`, 10 s), counted from its first byte.
+    /// Time for a request head (`header-timeout`, 10 s), from its first byte.
     pub header_timeout: Duration,
-    /// Time a kept connection may rest between requests (`keep-alive`, 5 min).
+    /// Time that a kept connection may be idle between requests (`keep-alive`, 5 min).
     pub keep_alive: Duration,
-    /// Bytes of a request head (`header-size`, 64 KiB).
+    /// Maximum bytes of a request head (`header-size`, 64 KiB).
     pub header_size: usize,
-    /// Fields of a request head (`header-count`, 128).
+    /// Maximum fields of a request head (`header-count`, 128).
     pub header_count: usize,
     /// Time for a whole `ClientHello` after the 200 (`hello-timeout`, 10 s).
     pub hello_timeout: Duration,
-    /// Time for all answers of DNS (`dns-timeout`, 5 s).
+    /// Time for all DNS answers of one lookup (`dns-timeout`, 5 s).
     pub dns_timeout: Duration,
     /// Time for a TCP connection (`connect-timeout`, 10 s).
     pub connect_timeout: Duration,
-    /// Time a tunnel or response may rest without a byte either way (`idle`, 1 h).
+    /// Time that a tunnel or response may be idle in both directions (`idle`, 1 h).
     pub idle: Duration,
     /// Time for open flows to end at shutdown (`drain`, 30 s).
     pub drain: Duration,
@@ -68,7 +69,7 @@ impl Default for Limits {
     }
 }
 
-/// `[limits]` as it is written.
+/// The text of `[limits]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -89,7 +90,7 @@ pub(super) struct Section {
     drain: Option<Spanned<String>>,
 }
 
-/// No limit can be so wide that it is none.
+/// Range of flow limits: no limit can be so high that it has no effect.
 const FLOWS: (usize, usize) = (1, 16 << 20);
 const RATE: (usize, usize) = (1, 1_000_000);
 const HEADER_COUNT: (usize, usize) = (1, 10_000);
@@ -99,7 +100,7 @@ const TEN_MINUTES: Duration = Duration::from_mins(10);
 const A_DAY: Duration = Duration::from_hours(24);
 const A_MONTH: Duration = Duration::from_hours(30 * 24);
 
-/// The limits that are written, over the defaults.
+/// Reads the limits over the defaults.
 pub(super) fn limits(section: Option<&Placed<Section>>, findings: &mut Vec<Diagnostic>) -> Limits {
     let mut limits = Limits::default();
     let Some(section) = section else {
@@ -167,7 +168,7 @@ pub(super) fn limits(section: Option<&Placed<Section>>, findings: &mut Vec<Diagn
     limits
 }
 
-/// A limit per caller above the one for all says something other than it does.
+/// Reports a limit per caller above the limit for all, which has no effect.
 fn never_reached(section: &Placed<Section>, limits: &Limits, findings: &mut Vec<Diagnostic>) {
     let Some(per_caller) = &section.value.flows_per_caller else {
         return;

@@ -1,4 +1,4 @@
-//! `[listen]` and `[[listener]]`: where callers and operators connect.
+//! `[listen]` and `[[listener]]`: the listeners for callers and operators.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,62 +16,63 @@ use super::names::Names;
 use super::tls::{self, ListenerTls, ProxyTlsSection, TlsSection};
 use super::value;
 
-/// Where callers and operators connect.
+/// The listeners for callers and operators.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listen {
     /// Every proxy listener: `listen.proxy`, `listen.proxy-tls`, then each `[[listener]]`.
     pub proxy: Vec<Listener>,
-    /// Health, metrics, API; `None`: no admin listener. Never reachable through the proxy.
+    /// The listener for health, metrics and API; `None`: no admin listener. Never reachable through
+    /// the proxy.
     pub admin: Option<AdminAddress>,
-    /// The admin listener for other hosts.
+    /// The TLS admin listener for other hosts.
     pub admin_tls: Option<Arc<AdminTls>>,
-    /// Names, besides `localhost`, by which clients reach an admin listener.
+    /// Host names, besides `localhost`, by which clients reach an admin listener.
     pub admin_names: Vec<Arc<str>>,
-    /// Where sessions are started and revoked; `None`: nowhere.
+    /// The socket for starting and revoking sessions; `None`: there is none.
     pub control: Option<Control>,
 }
 
 /// The control socket.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Control {
-    /// The socket, mode 0600.
+    /// The path of the socket, which has mode 0600.
     pub path: PathBuf,
-    /// Whether it was written: then it has to be there.
+    /// Whether the path is configured: then the gate does not start without the socket.
     pub written: bool,
 }
 
-/// One proxy listener, http:// or https://, and what it says of its callers.
+/// One proxy listener, http:// or https://, and the facts of its callers.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listener {
     /// The address to bind.
     pub address: SocketAddr,
-    /// The loosest tier its callers may have.
+    /// The loosest tier that its callers may have.
     pub tier: Option<Arc<str>>,
-    /// Who calls here, where it is always the same.
+    /// The user, if all callers are the same user.
     pub user: Option<Arc<str>>,
     /// The groups of its callers.
     pub groups: Vec<Arc<str>>,
     /// The repository of its callers.
     pub repository: Option<Arc<str>>,
-    /// Whether a caller has to say who it is.
+    /// Whether a caller has to identify itself.
     pub identity: IdentityDemand,
-    /// How it speaks TLS; `None`: it does not.
+    /// The TLS settings; `None`: no TLS.
     pub tls: Option<Arc<ListenerTls>>,
-    /// The networks of balancers, which say who the client is (PROXY protocol).
+    /// The networks of balancers, which send the client's address (PROXY protocol).
     pub balancers: Vec<IpNet>,
 }
 
-/// Whether a caller has to say who it is.
+/// Whether a caller has to identify itself.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum IdentityDemand {
-    /// It may; what it says must then be right.
+    /// The caller may identify itself; wrong evidence is refused.
     #[default]
     Optional,
-    /// It must: 407 otherwise.
+    /// The caller must identify itself: 407 otherwise.
     Required,
 }
 
-/// The admin listener.
+/// The address of the admin listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AdminAddress {
     /// TCP; keep it on loopback.
@@ -80,7 +81,7 @@ pub enum AdminAddress {
     Unix(PathBuf),
 }
 
-/// `[listen]` as it is written.
+/// The text of `[listen]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -95,7 +96,7 @@ pub(super) struct Section {
     control: Option<Spanned<String>>,
 }
 
-/// `[[listener]]` as it is written.
+/// The text of `[[listener]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ListenerSection {
@@ -113,11 +114,11 @@ pub(super) struct ListenerSection {
 
 const PROXY_PORT: u16 = 3128;
 const ADMIN_PORT: u16 = 3130;
-/// The longest path of a unix socket that Linux takes (`sun_path`, without its NUL).
+/// Maximum length of a Unix socket path in Linux (`sun_path`, without its NUL).
 const LONGEST_SOCKET_PATH: usize = 107;
 
 impl Listen {
-    /// The defaults: a proxy and an admin listener on loopback.
+    /// Returns the defaults: a proxy and an admin listener on loopback.
     pub(super) fn on_loopback() -> Self {
         Self {
             proxy: vec![Listener::at(loopback(PROXY_PORT))],
@@ -130,7 +131,7 @@ impl Listen {
 }
 
 impl Listener {
-    /// A listener that says nothing of its callers.
+    /// Returns a listener without facts of its callers.
     pub fn at(address: SocketAddr) -> Self {
         Self {
             address,
@@ -144,7 +145,7 @@ impl Listener {
         }
     }
 
-    /// Whether a caller without a certificate is turned away before it asks for anything.
+    /// Whether a caller without a certificate is refused before its first request.
     fn asks_for_certificates(&self) -> bool {
         let clients = self.tls.as_ref().and_then(|tls| tls.clients.as_ref());
         clients.is_some_and(|clients| clients.required)
@@ -159,8 +160,8 @@ fn default_admin() -> AdminAddress {
     AdminAddress::Tcp(loopback(ADMIN_PORT))
 }
 
-/// The listeners that are written. Without any, the default ones: a `[[listener]]` says who may
-/// call, so none is opened beside it unasked.
+/// Reads the listeners, or returns the default ones if none is configured: a `[[listener]]`
+/// restricts callers, so no default listener is opened beside it.
 pub(super) fn listen(
     section: Option<&Placed<Section>>,
     listeners: &[Placed<ListenerSection>],
@@ -241,7 +242,7 @@ pub(super) fn listen(
     }
 }
 
-/// `listen.proxy-tls`.
+/// Reads `listen.proxy-tls`.
 fn with_tls(
     section: &Placed<Section>,
     written: &ProxyTlsSection,
@@ -258,7 +259,7 @@ fn with_tls(
     })
 }
 
-/// Networks, whose hosts are believed.
+/// Reads networks whose hosts are trusted as balancers.
 fn networks<T>(
     section: &Placed<T>,
     written: &[Spanned<String>],
@@ -322,7 +323,7 @@ fn listener(
     })
 }
 
-/// Every host that reaches a listener can call through it: warns where other machines can.
+/// Warns about a listener that other machines reach: every host that reaches it can use it.
 fn warn_if_open(
     listener: &Listener,
     place: Option<&Place>,
@@ -402,7 +403,7 @@ fn admin(
     Some(AdminAddress::Tcp(address))
 }
 
-/// What is written; `Control { path: "" }` stands for none.
+/// Reads `listen.control`; `Control { path: "" }` stands for none.
 fn control(section: Option<&Placed<Section>>, findings: &mut Vec<Diagnostic>) -> Option<Control> {
     let (section, text) =
         section.and_then(|section| Some((section, section.value.control.as_ref()?)))?;
@@ -428,7 +429,7 @@ fn control(section: Option<&Placed<Section>>, findings: &mut Vec<Diagnostic>) ->
 }
 
 impl Listen {
-    /// Without any word about it, the control socket is beside the records.
+    /// Sets the default control socket, which is beside the records.
     pub(super) fn control_beside(&mut self, records: Option<&Path>) {
         match &self.control {
             Some(control) if control.path.as_os_str().is_empty() => self.control = None,
@@ -468,7 +469,7 @@ fn socket_path(
     None
 }
 
-/// Two listeners that could not both be bound. The admin listener is the last of `taken`.
+/// Reports two listeners that cannot both be bound. The admin listener is the last of `taken`.
 fn find_clashes(taken: &[(SocketAddr, Option<Place>)], findings: &mut Vec<Diagnostic>) {
     for (index, (address, place)) in taken.iter().enumerate() {
         let mut before = taken.iter().take(index);

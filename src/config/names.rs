@@ -1,5 +1,5 @@
-//! Names that one section says and another one defines. One that means nothing would quietly
-//! leave out the floor or the tier that was meant.
+//! Checks names that one section uses and another defines. An undefined name would silently drop
+//! the floor or the tier that was meant.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use super::written::Written;
 pub(super) struct Names<'w> {
     tiers: Vec<&'w str>,
     groups: Vec<&'w str>,
-    /// Whether a user, an issuer or `[identity.session]` is written.
+    /// Whether a user, an issuer or `[identity.session]` is configured.
     identifies: bool,
 }
 
 impl<'w> Names<'w> {
-    /// The names that are written.
+    /// Collects the names that the files define.
     pub(super) fn of(written: &'w Written) -> Self {
         let policy = &written.policy;
         let tiers = match &policy.tiers {
@@ -55,7 +55,7 @@ impl<'w> Names<'w> {
         self.identifies
     }
 
-    /// A tier.
+    /// Checks a tier.
     pub(super) fn tier<T>(
         &self,
         section: &Placed<T>,
@@ -71,7 +71,7 @@ impl<'w> Names<'w> {
         name.into()
     }
 
-    /// Groups.
+    /// Checks groups.
     pub(super) fn groups<T>(
         &self,
         section: &Placed<T>,
@@ -97,7 +97,7 @@ impl<'w> Names<'w> {
             .collect()
     }
 
-    /// The name of a user: what stands before the `:` in Basic credentials (RFC 7617).
+    /// Checks the name of a user: the part before the `:` in Basic credentials (RFC 7617).
     #[expect(clippy::unused_self, reason = "called like the others")]
     pub(super) fn user<T>(
         &self,
@@ -116,7 +116,7 @@ impl<'w> Names<'w> {
         None
     }
 
-    /// A repository: a clone URL without scheme, user and `.git`.
+    /// Checks a repository: a clone URL without scheme, user and `.git`.
     #[expect(clippy::unused_self, reason = "called like the others")]
     pub(super) fn repository<T>(
         &self,
@@ -140,15 +140,15 @@ impl<'w> Names<'w> {
     }
 }
 
-/// What the policy has where no `[tiers]` is written.
+/// The tiers of a policy without `[tiers]`.
 const DEFAULT_TIERS: [&str; 3] = ["open", "standard", "restricted"];
 
-/// A clone URL without scheme, user and `.git`.
+/// Returns a clone URL without scheme, user and `.git`.
 fn bare_repository(text: &str) -> String {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    // `git@host:path` is how ssh writes it.
+    // ssh writes a clone URL as `git@host:path`.
     let joined = if path.is_empty() {
         host.to_owned()
     } else {

@@ -8,8 +8,8 @@ use toml::de::{DeTable, DeValue};
 
 use crate::diag::{Diagnostic, Place, Source};
 
-/// The keys of earlier versions at the top of a `[[rule]]`, and the keys that replace them. The keys
-/// without a replacement need a table or a rule of their own.
+/// The keys of earlier versions at the top of a `[[rule]]`, and their replacements. A key without a
+/// replacement needs a separate table or rule.
 const RULE: [(&str, &str); 23] = [
     ("tiers", "from.tiers"),
     ("groups", "from.groups"),
@@ -36,14 +36,14 @@ const RULE: [(&str, &str); 23] = [
     ("service", ""),
 ];
 
-/// The same for a `[[trial]]`.
+/// The same keys for a `[[trial]]`.
 const TRIAL: [(&str, &str); 3] = [
     ("repository", "from.repositories"),
     ("tier", "from.tiers"),
     ("groups", "from.groups"),
 ];
 
-/// The keys that a second rule, for what the first one barred, shares with it.
+/// The keys that a second rule shares with the first one, whose barred requests it covers.
 const SHARED: [&str; 8] = [
     "tiers",
     "groups",
@@ -55,13 +55,13 @@ const SHARED: [&str; 8] = [
     "inspect",
 ];
 
-/// One table of a file, and its text.
+/// One table of a file, with its text.
 struct Table<'a> {
     source: &'a Arc<Source>,
     table: &'a DeTable<'a>,
 }
 
-/// The finding about a rule or a trial in an old spelling; `None` where none of its keys is old.
+/// Returns the finding about a rule or a trial in an old spelling; `None` if it has no old key.
 pub(super) fn finding(source: &Arc<Source>, what: &str, table: &DeTable<'_>) -> Option<Diagnostic> {
     let (keys, rewritten): (&[_], fn(&Table<'_>) -> String) = match what {
         "[[rule]]" => (&RULE, rule),
@@ -156,12 +156,12 @@ impl Table<'_> {
         self.table.contains_key(key)
     }
 
-    /// The text of a value.
+    /// Returns the text of a value.
     fn value(&self, key: &str) -> Option<&str> {
         self.source.text.get(self.table.get(key)?.span())
     }
 
-    /// The text of a value within the table of another key.
+    /// Returns the text of a value within the table of another key.
     fn part(&self, key: &str, inner: &str) -> Option<&str> {
         let DeValue::Table(table) = self.table.get(key)?.get_ref() else {
             return None;
@@ -181,7 +181,7 @@ impl Table<'_> {
         }
     }
 
-    /// The `[[destination]]` that says what a rule said about its hosts.
+    /// Returns the `[[destination]]` for the host facts of a rule.
     fn destination(&self) -> String {
         let labels = self.has("category") || self.has("service");
         if !labels || !self.has("hosts") {

@@ -1,4 +1,4 @@
-//! `parent` of `[dial]`: proxies by which targets are reached.
+//! `parent` of `[dial]`: the parent proxies that the gate uses to reach targets.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,38 +18,38 @@ use crate::policy::{Category, HostList};
 use super::tls::{PemFile, PemFiles};
 use super::value;
 
-/// Its key in `[dial]`.
+/// The key in `[dial]`.
 pub(super) const KEY: &str = "parent";
-/// How its section is written.
+/// The name of the section.
 pub(super) const WHAT: &str = "[[dial.parent]]";
 
-/// A proxy by which targets are reached.
+/// A parent proxy that the gate uses to reach targets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Parent {
-    /// Where it is.
+    /// The host and port of the parent.
     pub target: Target,
-    /// Whether TLS is spoken with it (`https://`).
+    /// Whether the connection to the parent uses TLS (`https://`).
     pub tls: bool,
-    /// `roots`: the certificate authorities for its host; none: the system's.
+    /// `roots`: the certificate authorities for the parent's host; empty: the system's.
     pub roots: Vec<PemFile>,
-    /// `client-cert` and `client-key`: who we are to it.
+    /// `client-cert` and `client-key`: the gate's client certificate for the parent.
     pub client: Option<(PemFile, PemFile)>,
-    /// `credential-file` or `credential-command`: what `Proxy-Authorization` says.
+    /// `credential-file` or `credential-command`: the source of `Proxy-Authorization`.
     pub credential: Option<Credential>,
-    /// `categories`: the categories that it is asked for; none: every category.
+    /// `categories`: the categories that use the parent; empty: every category.
     pub categories: Vec<Category>,
-    /// `hosts`: the hosts that it is asked for; none: every host.
+    /// `hosts`: the hosts that use the parent; empty: every host.
     pub hosts: HostList,
-    /// `except`: the hosts that it is not asked for.
+    /// `except`: the hosts that do not use the parent.
     pub except: HostList,
-    /// `resolve`: who looks names up.
+    /// `resolve`: which side resolves names.
     pub resolve: Resolve,
-    /// `fall-back`: what to do where it cannot be reached, nor another.
+    /// `fall-back`: the action if no parent can be reached.
     pub fall_back: FallBack,
 }
 
 impl Parent {
-    /// Whether it is for that target and category.
+    /// Whether the parent is configured for that target and category.
     pub fn is_for(&self, target: &Target, category: Category) -> bool {
         (self.categories.is_empty() || self.categories.contains(&category))
             && (self.hosts.is_empty() || self.hosts.contains(&target.host))
@@ -57,41 +57,41 @@ impl Parent {
     }
 }
 
-/// Who looks up the names of targets.
+/// Which side resolves the names of targets.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Resolve {
     /// The gate: every answer is judged, and the tunnel leads to a judged address.
     Local,
-    /// The parent: what a name resolves to is not seen here, and not judged.
+    /// The parent: the gate neither sees nor judges the addresses of a name.
     #[default]
     Parent,
 }
 
-/// What to do where no parent can be reached.
+/// The action if no parent can be reached.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum FallBack {
-    /// Dial the target itself.
+    /// Dial the target directly.
     Direct,
     /// Refuse the flow.
     #[default]
     Refuse,
 }
 
-/// Where a credential comes from.
+/// The source of a credential.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Credential {
     /// A file.
     File {
-        /// Where it is, to be read again when the parent does not take what it said.
+        /// The path, read again when the parent rejects the credential.
         path: PathBuf,
-        /// What it said.
+        /// The content of the file.
         said: Authorization,
     },
     /// The standard output of a command.
     Command {
         /// The program and its arguments; never through a shell.
         words: Vec<String>,
-        /// For how long its output is good.
+        /// How long the output is valid.
         lifetime: Duration,
     },
 }
@@ -101,13 +101,12 @@ pub enum Credential {
 pub struct Authorization(Arc<str>);
 
 impl Authorization {
-    /// The value of the field.
+    /// Returns the value of the header field.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Reads `user:password`, `Basic …` or `Bearer …`. `Err` says what is wrong without saying
-    /// what was read.
+    /// Parses `user:password`, `Basic …` or `Bearer …`. The error never quotes the text.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
         if text.is_empty() {
@@ -143,7 +142,7 @@ impl fmt::Debug for Authorization {
     }
 }
 
-/// The table as it is written.
+/// The text of the table.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -165,11 +164,11 @@ pub(super) struct Section {
     fall_back: Option<Spanned<String>>,
 }
 
-/// For how long the output of a command is good.
+/// How long the output of a command is valid.
 const LIFETIME: Duration = Duration::from_mins(5);
 const LIFETIMES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 
-/// The parents that are written; `read` learns the files and what they say.
+/// Reads the parents; `read` collects the files and their content.
 pub(super) fn parents(
     sections: &[Placed<Section>],
     read: &mut Vec<(PathBuf, String)>,
@@ -294,7 +293,7 @@ impl Reader<'_> {
         Some((cert?, pem?))
     }
 
-    /// Keys that mean nothing without TLS or without a command.
+    /// Reports keys that have no effect without TLS or without a command.
     fn nothing_unused(&mut self, tls: bool) {
         let written = &self.section.value;
         let (root, cert) = (written.roots.first(), written.client_cert.as_ref());
@@ -432,7 +431,7 @@ impl Reader<'_> {
     }
 }
 
-/// The words of a command whose program is named by its absolute path, as they are written.
+/// Returns the words of a command with the absolute path of its program, as TOML.
 fn absolute(words: &[String], folder: &Path) -> String {
     let name = words.first().map_or("", String::as_str);
     let at = if name.contains('/') {

@@ -1,10 +1,11 @@
-//! Programs of a gate whose command is of the same user: one program of root with plain words. An
-//! interpreter runs what its arguments or files of the user say, so its owner says nothing.
+//! The programs allowed for a gate whose command has the same user: one program of root with plain
+//! arguments. An interpreter runs its arguments or files of the user, so its owner does not protect
+//! it.
 
 use std::path::Path;
 
-/// Programs that run other programs or texts. Versions at the end of a name (`python3.12`) do not
-/// count.
+/// Programs that run other programs or texts. A version at the end of a name (`python3.12`) is
+/// ignored.
 const INTERPRETERS: [&str; 68] = [
     "ash", "awk", "bash", "bun", "busybox", "chroot", "csh", "dash", "deno", "doas", "ed", "emacs",
     "env", "ex", "expect", "fish", "flock", "gawk", "gdb", "git", "gmake", "ionice", "java",
@@ -14,11 +15,10 @@ const INTERPRETERS: [&str; 68] = [
     "sh", "ssh", "su", "sudo", "tar", "tclsh", "timeout", "toybox", "unshare", "vim", "xargs",
     "zsh",
 ];
-/// More, by how their names begin.
+/// Prefixes of further such names.
 const BEGINNINGS: [&str; 4] = ["find", "ld-linux", "ld-musl", "systemd-run"];
 
-/// Whether a program, by its name or by the name of the file that it is a link to, runs what its
-/// arguments say.
+/// Whether a program, by its name or by the name of its link target, runs its arguments.
 pub(super) fn is_interpreter(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let version = |c: char| c.is_ascii_digit() || ['.', '-'].contains(&c);
@@ -28,7 +28,7 @@ pub(super) fn is_interpreter(path: &Path) -> bool {
         || BEGINNINGS.iter().any(|start| name.starts_with(start))
 }
 
-/// Whether an argument names no file outside `/` itself and holds nothing that a shell would read.
+/// Whether an argument names no file except `/` itself and has no shell syntax.
 pub(super) fn is_plain(word: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || "-_.,:=@+".contains(c);
     !word.is_empty() && word != ".." && word.chars().all(plain)

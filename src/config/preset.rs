@@ -1,18 +1,18 @@
-//! What is known of the issuers that many use: their URLs, their algorithms, and which claim says
-//! what. A key that is written in `[[identity.issuer]]` goes before it.
+//! Settings of common issuers: their URLs, algorithms and claims. A key in `[[identity.issuer]]`
+//! overrides the preset.
 
-/// An issuer that many use.
+/// A common issuer.
 #[derive(Debug)]
 pub(super) struct Preset {
     /// `preset`.
     pub(super) name: &'static str,
-    /// `issuer`; empty where each customer has one.
+    /// `issuer`; empty if each customer has a different one.
     pub(super) issuer: &'static str,
-    /// `jwks`; empty: by discovery.
+    /// `jwks`; empty if the keys are discovered.
     pub(super) jwks: &'static str,
     /// `algorithms`.
     pub(super) algorithms: &'static [&'static str],
-    /// What stands before the JWT.
+    /// The prefix before the JWT.
     pub(super) prefix: &'static str,
     /// `require`.
     pub(super) require: &'static [(&'static str, &'static str)],
@@ -29,7 +29,7 @@ pub(super) const PRESETS: [Preset; 5] = [
         algorithms: &["RS256"],
         prefix: "",
         require: &[],
-        // No claim names the repository: only `repositories` does.
+        // No claim contains the repository: only `repositories` does.
         claims: &[
             ("commit", "build_commit"),
             ("organization", "organization_slug"),
@@ -82,7 +82,7 @@ pub(super) const PRESETS: [Preset; 5] = [
             ("commit", "sha"),
             ("organization", "repository_owner"),
             ("pipeline", "workflow"),
-            // Of a pull request, `ref` is only the merge that is tried.
+            // For a pull request, `ref` is only the test merge.
             ("ref", "head_ref|ref"),
             ("repository", "{@forge}/{repository}"),
             ("run", "run_id"),
@@ -104,9 +104,9 @@ pub(super) const PRESETS: [Preset; 5] = [
             ("organization", "namespace_path"),
             ("pipeline", "ci_config_ref_uri"),
             ("ref", "ref"),
-            // The project whose code runs. For a merge request of a fork that is the fork, although
-            // the job runs in its parent (`job_project_path`): a fork is not worth what its parent is,
-            // and no looser than it either (`beside`).
+            // The project whose code runs. For a merge request from a fork that is the fork,
+            // although the job runs in its parent (`job_project_path`): a fork is trusted less than
+            // its parent, and its tier is never looser (`beside`).
             ("repository", "{@forge}/{project_path}"),
             ("run", "pipeline_id"),
             ("task", "job_id"),
@@ -116,7 +116,7 @@ pub(super) const PRESETS: [Preset; 5] = [
     },
 ];
 
-/// Issuers that sign for every account: the claims that name the account of a token.
+/// Issuers that sign for every account: the claims that contain the account of a token.
 const SHARED: [(&str, &[&str]); 5] = [
     (
         "https://agent.buildkite.com",
@@ -141,11 +141,12 @@ const SHARED: [(&str, &[&str]); 5] = [
         "https://token.actions.githubusercontent.com",
         &["repository_owner_id", "repository_id", "enterprise_id"],
     ),
-    // Its audience says whose pool it is.
+    // The audience contains the pool's id.
     ("ccr", &["ccr:role"]),
 ];
 
-/// The claims of which a shared issuer needs one in `require`; `None`: it is its owner's alone.
+/// Returns the claims of which a shared issuer needs one in `require`; `None` if the issuer has one
+/// owner.
 pub(super) fn owners(issuer: &str) -> Option<&'static [&'static str]> {
     let issuer = issuer.trim_end_matches('/');
     let shared = SHARED.iter().find(|(shared, _)| *shared == issuer);

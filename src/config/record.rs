@@ -14,46 +14,47 @@ use super::value::{self, Size};
 /// The decision log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Record {
-    /// The file; `None` is standard output (`-`). Relative to the file that says it.
+    /// The path, relative to the configuration file; `None` is standard output (`-`).
     pub file: Option<PathBuf>,
-    /// What happens to new flows while records cannot be kept.
+    /// The action for new flows while records cannot be written.
     pub on_failure: OnFailure,
-    /// Rotate when the file has this many bytes (`rotate-size`, default 256 MiB; 0: never).
+    /// The size in bytes at which the file is rotated (`rotate-size`, default 256 MiB; 0: never).
     pub rotate_size: u64,
-    /// How many rotated files are kept (`rotate-keep`, default 10); with `retain`, more are kept
-    /// where they are young enough.
+    /// The number of rotated files that are kept (`rotate-keep`, default 10); with `retain`, younger
+    /// files beyond this number are kept as well.
     pub rotate_keep: u32,
     /// How long rotated files are kept (`retain`, default 30 days; zero: `rotate-keep` alone
     /// decides).
     pub retain: Duration,
-    /// How long repeated refusals of one caller are counted together (`repeat-window`, default
-    /// 10 s; zero: each refusal has a line).
+    /// The window in which repeated refusals of one caller are counted together (`repeat-window`,
+    /// default 10 s; zero: each refusal has a line).
     pub repeat_window: Duration,
-    /// How many refusals of one caller for one target, reason and rule have lines of their own in
-    /// a window (`repeat-after`, default 20).
+    /// The number of refusals of one caller for one target, reason and rule that have separate
+    /// lines in a window (`repeat-after`, default 20).
     pub repeat_after: u32,
-    /// The key that signs checkpoints (`key`, default `record.key` beside the file); `None` where
-    /// records go to standard output and no key is named: nothing is signed.
+    /// The key that signs checkpoints (`key`, default `record.key` beside the file); `None` if
+    /// records go to standard output and no key is configured: then nothing is signed.
     pub key: Option<PathBuf>,
     /// The group that may read the files (`group`); `None` leaves the group as it is.
     pub group: Option<u32>,
     /// The permissions of the files (`mode`, default `0600`).
     pub mode: u32,
-    /// Whether the paths of requests are written (`paths`, default no): a path may hold content.
+    /// Whether records contain the paths of requests (`paths`, default no): a path may contain
+    /// secrets.
     pub paths: bool,
 }
 
-/// What happens to new flows while records cannot be kept.
+/// The action for new flows while records cannot be written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnFailure {
-    /// They pass; what is lost is counted and alarmed.
+    /// New flows pass; lost lines are counted and reported.
     Continue,
-    /// They are refused with `record_unavailable`.
+    /// New flows are refused with `record_unavailable`.
     #[default]
     Refuse,
 }
 
-/// `[record]` as it is written.
+/// The text of `[record]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -71,20 +72,20 @@ pub(super) struct Section {
 }
 
 const FILE: &str = "decisions.jsonl";
-/// Smaller files would be rotated with every few lines.
+/// Range of `rotate-size`: a smaller file would be rotated every few lines.
 const ROTATE_SIZE: (u64, u64) = (4 << 10, 1 << 40);
 const ROTATE_KEEP: (u32, u32) = (0, 10_000);
 const DAY: Duration = Duration::from_hours(24);
 const RETAIN: (Duration, Duration) = (Duration::ZERO, Duration::from_hours(24 * 3650));
 const REPEAT_WINDOW: (Duration, Duration) = (Duration::ZERO, Duration::from_mins(10));
 const REPEAT_AFTER: (u32, u32) = (1, 10_000);
-/// The name of the key beside the file.
+/// The name of the key file beside the log.
 const KEY: &str = "record.key";
-/// Where groups have their numbers.
+/// The database of group numbers.
 const GROUPS: &str = "/etc/group";
 
 impl Record {
-    /// The defaults, with the file in `folder`.
+    /// Returns the defaults, with the file in `folder`.
     pub(super) fn in_folder(folder: &Path) -> Self {
         Self {
             file: Some(folder.join(FILE)),
@@ -102,7 +103,7 @@ impl Record {
     }
 }
 
-/// The record that is written; `folder` is the one of the first file.
+/// Reads the section; `folder` is the folder of the first file.
 pub(super) fn record(
     section: Option<&Placed<Section>>,
     folder: &Path,
@@ -131,7 +132,7 @@ pub(super) fn record(
     record
 }
 
-/// What the files are, and how long they are kept.
+/// Reads the paths of the files, and their retention.
 fn files(section: &Placed<Section>, record: &mut Record, findings: &mut Vec<Diagnostic>) {
     let written = &section.value;
     if let Some(size) = &written.rotate_size
@@ -154,7 +155,7 @@ fn files(section: &Placed<Section>, record: &mut Record, findings: &mut Vec<Diag
     }
 }
 
-/// How long files are kept, and when refusals are counted.
+/// Reads the retention of files, and the bounds of repeated refusals.
 fn bounds(section: &Placed<Section>, record: &mut Record, findings: &mut Vec<Diagnostic>) {
     let written = &section.value;
     let mut time = |text: &Option<Spanned<String>>, bounds, otherwise| {
@@ -187,7 +188,7 @@ fn key_of(
     Some(super::folder_of(&section.source.path).join(key.get_ref()))
 }
 
-/// The permissions of a file, in octal as `chmod` takes them.
+/// Parses the permissions of a file, in octal as for `chmod`.
 fn mode_of(
     section: &Placed<Section>,
     mode: &Spanned<String>,
@@ -210,7 +211,7 @@ fn mode_of(
     None
 }
 
-/// The number of a group, which is written as a name or as the number itself.
+/// Parses a group, given by its name or its number.
 fn group_of(
     section: &Placed<Section>,
     group: &Spanned<String>,

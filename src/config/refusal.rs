@@ -1,4 +1,4 @@
-//! `[refusal]`: what refusals say besides their reason.
+//! `[refusal]`: the contact text of refusals.
 
 use std::sync::Arc;
 
@@ -8,18 +8,19 @@ use toml::Spanned;
 use crate::diag::Diagnostic;
 use crate::policy::source::Placed;
 
-/// Bound on the contact text, in bytes.
+/// Maximum length of the contact text, in bytes.
 const MAX_CONTACT: usize = 300;
 
-/// `[refusal]` as it is written.
+/// The text of `[refusal]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
-    /// Where to ask about a refusal; `{host}`, `{rule}` and `{tier}` stand for those of the refusal.
+    /// Where to ask about a refusal; `{host}`, `{rule}` and `{tier}` are replaced by the refusal's
+    /// values.
     contact: Option<Spanned<String>>,
 }
 
-/// The contact text of refusals by the policy.
+/// Reads the contact text of refusals by the policy.
 pub(super) fn contact(
     section: Option<&Placed<Section>>,
     findings: &mut Vec<Diagnostic>,

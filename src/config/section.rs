@@ -1,8 +1,7 @@
-//! One table of a file to one struct, with as many findings at once as can be told apart.
+//! Reads one table of a file into one struct, and reports as many errors at once as possible.
 //!
-//! Serde stops at the first thing it does not like. So the keys that a struct does not know are
-//! found first, all of them, and what is wrong with the others is taken out (or put in) piece by
-//! piece until nothing new is found.
+//! Serde stops at the first error. So this reader first reports all unknown keys, then removes (or
+//! adds) the wrong values one by one until serde reports nothing new.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,18 +15,18 @@ use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 use crate::diag::{Diagnostic, Place, Source, closest, did_you_mean};
 use crate::policy::source::{self, Placed};
 
-/// A value of a file, and where it stands.
+/// A value of a file, with its position.
 pub(super) struct Value<'i, 's> {
-    /// The text it stands in.
+    /// The text of the file.
     pub source: &'s Arc<Source>,
-    /// How its section is written, e.g. `[[rule]]`.
+    /// The name of its section, e.g. `[[rule]]`.
     pub what: &'s str,
     /// The value.
     pub content: Spanned<DeValue<'i>>,
 }
 
 impl<'i> Value<'i, '_> {
-    /// Reads the table; nothing where anything was found to be wrong.
+    /// Reads the table; `None` if it has any error.
     pub(super) fn read<T: DeserializeOwned>(
         self,
         findings: &mut Vec<Diagnostic>,
@@ -52,7 +51,7 @@ impl<'i> Value<'i, '_> {
         })
     }
 
-    /// The table that this is; a finding where it is something else.
+    /// Returns the table; reports a finding if the value has another type.
     pub(super) fn table(self, findings: &mut Vec<Diagnostic>) -> Option<DeTable<'i>> {
         let place = Place::new(self.source, self.content.span());
         match self.content.into_inner() {
@@ -74,15 +73,15 @@ impl<'i> Value<'i, '_> {
     }
 }
 
-/// The keys that a struct knows, as serde calls them.
+/// Returns the keys of a struct, as serde names them.
 pub(super) fn keys_of<T: DeserializeOwned>() -> &'static [&'static str] {
     let mut keys: &'static [&'static str] = &[];
-    // It always fails: all that is wanted is what it asks for.
+    // The probe always fails: only its list of keys is used.
     let _: Result<T, ProbeError> = T::deserialize(Probe { keys: &mut keys });
     keys
 }
 
-/// The finding for a key that is not known.
+/// The finding for an unknown key.
 pub(super) fn unknown_key(place: Place, key: &str, what: &str, known: &[&str]) -> Diagnostic {
     let help = match (what, key) {
         ("[[rule]]", "action") => "write `verdict`; `does.actions` is what a request does".into(),
@@ -93,19 +92,19 @@ pub(super) fn unknown_key(place: Place, key: &str, what: &str, known: &[&str]) -
         .help(help)
 }
 
-/// A table that is read again and again, without what was found to be wrong.
+/// A table that is read repeatedly, without the errors that were found.
 struct Reading<'i, 's> {
     source: &'s Arc<Source>,
     what: &'s str,
     span: Range<usize>,
     table: DeTable<'i>,
-    /// Keys that are missing or wrong, for which something stands in.
+    /// Keys that are missing or wrong, and have a placeholder value.
     assumed: Vec<String>,
     findings: &'s mut Vec<Diagnostic>,
 }
 
 impl Reading<'_, '_> {
-    /// Takes out the keys that are not `known`; whether there were none.
+    /// Removes the keys that are not `known`; returns whether there were none.
     fn take_out_unknown(&mut self, known: &[&str]) -> bool {
         let (source, what) = (self.source, self.what);
         let is_unknown = |key: &&Spanned<_>| !known.contains(&key_str(key));
@@ -139,7 +138,7 @@ impl Reading<'_, '_> {
     }
 
     fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
-        // Every round but the last deals with one more key, so there are not more than these.
+        // Every round but the last handles one more key, so the number of keys bounds the rounds.
         for _ in 0..=2 * keys_of::<T>().len() {
             let value = Spanned::new(self.span.clone(), DeValue::Table(self.table.clone()));
             let error = match T::deserialize(ValueDeserializer::from(value)) {
@@ -157,7 +156,7 @@ impl Reading<'_, '_> {
         None
     }
 
-    /// Reports a key that is missing and goes on with a text for it; `false`: there is no going on.
+    /// Reports a missing key and adds a placeholder text; `false` if reading cannot continue.
     fn missing(&mut self, key: &str) -> bool {
         if !self.assumed.iter().any(|assumed| assumed == key) {
             let message = format!("`{}` lacks its `{key}`", self.what);
@@ -173,7 +172,8 @@ impl Reading<'_, '_> {
         self.assume(key)
     }
 
-    /// Reports a value of a wrong type and goes on without it.
+    /// Reports a value of a wrong type and replaces or removes it; `false` if reading cannot
+    /// continue.
     fn wrong(&mut self, error: &toml::de::Error) -> bool {
         let span = error.span().unwrap_or_else(|| self.span.clone());
         let key = self.key_around(&span);
@@ -192,7 +192,7 @@ impl Reading<'_, '_> {
         true
     }
 
-    /// Puts a text where a key is missing; its empty span tells it from what was written.
+    /// Adds a placeholder text for a missing key; its empty span marks it as a placeholder.
     fn assume(&mut self, key: &str) -> bool {
         let empty = 0..0;
         let value = Spanned::new(empty.clone(), DeValue::String("".into()));
@@ -202,7 +202,7 @@ impl Reading<'_, '_> {
             .is_none()
     }
 
-    /// The key whose value `span` lies in: `id`, or `to.hosts`.
+    /// Returns the key whose value contains `span`: `id`, or `to.hosts`.
     fn key_around(&self, span: &Range<usize>) -> Option<String> {
         let around = |value: &Spanned<DeValue<'_>>| {
             value.span().start <= span.start && span.end <= value.span().end
@@ -219,7 +219,7 @@ impl Reading<'_, '_> {
     }
 }
 
-/// The help for a key that belongs, or comes near to one that belongs, below a prefix.
+/// Returns the help for a key that belongs below a prefix, or resembles such a key.
 fn nested(key: &str, known: &[&str]) -> Option<String> {
     let prefixes = prefixes()
         .into_iter()
@@ -235,7 +235,7 @@ fn nested(key: &str, known: &[&str]) -> Option<String> {
     Some(format!("did you mean `{prefix}.{key}`?"))
 }
 
-/// The tables within a rule, an exception, a trial or an invariant, with their keys.
+/// Returns the tables within a rule, an exception, a trial or an invariant, with their keys.
 fn prefixes() -> [(&'static str, &'static [&'static str]); 5] {
     [
         ("from", keys_of::<source::From>()),
@@ -246,7 +246,7 @@ fn prefixes() -> [(&'static str, &'static [&'static str]); 5] {
     ]
 }
 
-/// The value of `id` or `to.hosts`.
+/// Returns the value of `id` or `to.hosts`.
 fn value_at<'t, 'i>(table: &'t DeTable<'i>, key: &str) -> Option<&'t Spanned<DeValue<'i>>> {
     match key.split_once('.') {
         Some((prefix, key)) => table.get(prefix)?.get_ref().as_table()?.get(key),
@@ -269,12 +269,12 @@ fn key_str<'k>(key: &'k Spanned<DeString<'_>>) -> &'k str {
     key.get_ref()
 }
 
-/// The key that serde misses.
+/// Returns the missing key of serde's message.
 fn missing_field(message: &str) -> Option<&str> {
     message.strip_prefix("missing field `")?.strip_suffix('`')
 }
 
-/// The finding for the value of a key, or for one `within` it, from serde's sentence about it.
+/// The finding for a wrong value of a key, or of a part `within` it, from serde's message.
 fn wrong_type(place: Place, key: &str, within: bool, message: &str) -> Diagnostic {
     let subject = if within {
         format!("what is in `{key}`")
@@ -327,7 +327,7 @@ fn expected_word(expected: &str) -> &str {
     }
 }
 
-/// A deserializer that only learns which keys a struct asks for.
+/// A deserializer that only collects the keys that a struct requests.
 struct Probe<'k> {
     keys: &'k mut &'static [&'static str],
 }

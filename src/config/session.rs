@@ -1,4 +1,4 @@
-//! `[identity.session]`: whose session tokens are good here, and whether this gate makes any.
+//! `[identity.session]`: the accepted session tokens, and whether this gate issues any.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -19,45 +19,45 @@ use crate::policy::source::Placed;
 use super::files::read_text;
 use super::value;
 
-/// Whose session tokens are good here.
+/// The accepted session tokens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Session {
-    /// `keys`: Ed25519 public keys, that of `key` included. None and no `key`: the gate makes a key
-    /// of its own at each start.
+    /// `keys`: Ed25519 public keys, including that of `key`. If there are none and no `key`, the
+    /// gate makes a new key at each start.
     pub keys: Vec<[u8; 32]>,
-    /// `key`: what this gate signs with.
+    /// `key`: the private key with which this gate signs.
     pub key: Option<PrivateKey>,
-    /// `audience`: what a token says it is for.
+    /// `audience`: the audience of the tokens.
     pub audience: Arc<str>,
-    /// `longest`: for how long a token may hold.
+    /// `longest`: the maximum lifetime of a token.
     pub longest: Duration,
-    /// `local`: how far a session is believed that was started at the control socket without evidence.
+    /// `local`: the trust in a session that was started at the control socket without evidence.
     pub local: Local,
-    /// `header-mismatch`: what becomes of a request that names another session than its evidence.
+    /// `header-mismatch`: the treatment of a request that names another session than its evidence.
     pub header_mismatch: HeaderMismatch,
-    /// `revocations`: where they outlive this process.
+    /// `revocations`: the file in which revocations outlive this process.
     pub revocations: Option<PathBuf>,
-    /// What that file said when it was read: names, and until when each is revoked.
+    /// The content of that file when it was read: names, and until when each is revoked.
     pub revoked: Vec<(Arc<str>, Timestamp)>,
 }
 
-/// How far a session is believed that was started at the control socket without evidence.
+/// The trust in a session that was started at the control socket without evidence.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Local {
-    /// What it says of its repository can make its tier stricter, never looser.
+    /// Its repository can make its tier stricter, never looser.
     #[default]
     Narrow,
-    /// It is believed, like every client that can connect to the control socket.
+    /// The session is trusted, like every client that can connect to the control socket.
     Trust,
 }
 
-/// What becomes of an inspected request whose own headers name another session than its evidence.
+/// The treatment of an inspected request whose headers name another session than its evidence.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum HeaderMismatch {
-    /// The record says so.
+    /// The mismatch is recorded.
     #[default]
     Record,
-    /// It is refused.
+    /// The request is refused.
     Deny,
 }
 
@@ -66,7 +66,7 @@ pub enum HeaderMismatch {
 pub struct PrivateKey(Arc<[u8]>);
 
 impl PrivateKey {
-    /// As PKCS#8.
+    /// Returns the key as PKCS#8.
     pub fn der(&self) -> &[u8] {
         &self.0
     }
@@ -93,7 +93,7 @@ impl Default for Session {
     }
 }
 
-/// `[identity.session]` as it is written.
+/// The text of `[identity.session]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -109,10 +109,10 @@ pub(super) struct Section {
 
 const LONGEST: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24 * 7));
 const MAKE_ONE: &str = "make a pair with `tidegate session keygen FILE`";
-/// An Ed25519 public key in SPKI (RFC 8410): this, then 32 bytes.
+/// Prefix of an Ed25519 public key in SPKI (RFC 8410), before its 32 bytes.
 const SPKI: [u8; 12] = [48, 42, 48, 5, 6, 3, 43, 101, 112, 3, 33, 0];
 
-/// What is written over the defaults; `secrets` learns the files that were read, and what they say.
+/// Reads the section over the defaults; `secrets` collects the files and their content.
 pub(super) fn session(
     section: Option<&Placed<Section>>,
     secrets: &mut Vec<(PathBuf, String)>,
@@ -164,7 +164,7 @@ pub(super) fn session(
     session
 }
 
-/// Reads a private key that is named on a command line; why it cannot be used.
+/// Reads a private key that is named on a command line; the error is the reason.
 pub fn private_key(path: &Path) -> Result<PrivateKey, String> {
     let text = super::read(path).map_err(|error| error.to_string())?;
     if let Some(mode) = open_to_others(path) {
@@ -187,7 +187,7 @@ fn private_of(text: &str) -> Option<PrivateKey> {
     public_of(&key).is_some().then_some(key)
 }
 
-/// Whether a text is a key in PEM, not the path of a file.
+/// Whether a text is a PEM key instead of the path of a file.
 pub(super) fn is_key(text: &str) -> bool {
     text.contains("-----BEGIN")
 }
@@ -277,7 +277,7 @@ impl Reader<'_> {
         None
     }
 
-    /// What the file of revocations says; it need not be there yet.
+    /// Reads the file of revocations, which may not exist yet.
     fn revoked(&mut self, file: &Spanned<String>, path: &Path) -> Vec<(Arc<str>, Timestamp)> {
         if !path.exists() {
             self.secrets.push((path.to_owned(), String::new()));
@@ -292,7 +292,7 @@ impl Reader<'_> {
             let parts = line.split_once(' ');
             match parts.and_then(|(until, name)| Some((name.into(), until.parse().ok()?))) {
                 Some(revocation) => revoked.push(revocation),
-                // The last line of a file that is being written may be half a line.
+                // The last line of a file that is being written may be incomplete.
                 None if at + 1 == lines && !text.ends_with('\n') => {}
                 None => {
                     let message = format!("line {} of this file is no revocation", at + 1);
@@ -306,7 +306,7 @@ impl Reader<'_> {
     }
 }
 
-/// The mode of a file that another user can read.
+/// Returns the mode of a file if another user can read it.
 fn open_to_others(path: &Path) -> Option<u32> {
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
     (mode & 0o077 != 0).then_some(mode)

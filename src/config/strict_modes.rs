@@ -1,22 +1,22 @@
-//! Who could change the files of a policy: the same question as `StrictModes` of sshd.
+//! Checks which users can change the files of a policy, like `StrictModes` of sshd.
 //!
-//! Each file that was read, each folder above it up to `/`, and each symbolic link on the way is
-//! looked at: the folders of the link and those of its target. root and the gate's own user may own
-//! them, and no other user may write to them: neither by group nor as other. Three exceptions:
+//! The check covers each file that was read, each folder above it up to `/`, and each symbolic link
+//! on the path: the folders of the link and those of its target. root and the gate's own user may
+//! own them, and no other user may write to them: neither by group nor as other. Three exceptions:
 //!
-//! - A folder that all users may write to is fine where it is sticky (`/tmp`, mode 1777): another
-//!   user cannot rename or remove what root or the gate owns in there, and everything below it is
-//!   looked at as well. (sshd has no such exception; git has.)
-//! - The group may write where it is the private group of the gate's own user, with no other
-//!   member: many systems give each user such a group and a umask of 002. (So has sshd on Debian.)
+//! - A folder that all users may write to is allowed if it is sticky (`/tmp`, mode 1777): another
+//!   user cannot rename or remove files of root or the gate in it, and everything below it is
+//!   checked as well. (sshd has no such exception; git has.)
+//! - The group may write if it is the private group of the gate's own user, with no other member:
+//!   many systems give each user such a group and a umask of 002. (sshd on Debian has the same
+//!   exception.)
 //!
-//! - The mount point of a read-only mount may have any mode where root owns it and the gate is the
+//! - The mount point of a read-only mount may have any mode if root owns it and the gate is the
 //!   first process of a container: Kubernetes mounts a `ConfigMap` as a folder of mode 0777. (Not
-//!   for a service of systemd, whose read-only view says nothing about the views of others.)
+//!   for a service of systemd, whose read-only view does not restrict other views.)
 //!
-//! A list of access rights (POSIX ACL) that lets another user write shows in the bits of the group,
-//! and is found by them. What root could do, and what the file system's server could do, is not
-//! looked at.
+//! An access control list (POSIX ACL) that lets another user write appears in the group bits, so
+//! this check covers it. The check ignores what root or the server of the file system could do.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -30,11 +30,11 @@ use crate::diag::Diagnostic;
 
 use super::{Config, Credential, files, folder_of, plain_program};
 
-/// Links that are followed on the way to one file: as many as the kernel follows.
+/// Maximum number of links that are followed for one file: as many as the kernel follows.
 const MAX_LINKS: usize = 40;
 /// The last user id of a system account (`SYS_UID_MAX` of login.defs).
 pub use crate::policy::LAST_SYSTEM_UID;
-/// The owner that the kernel shows for users who do not exist in this user namespace.
+/// The owner that the kernel shows for users outside this user namespace.
 const OVERFLOW_UID: u32 = 65_534;
 const GROUP_WRITE: u32 = 0o020;
 const WORLD_WRITE: u32 = 0o002;
@@ -59,11 +59,12 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// root and the user of this process.
+    /// Returns root and the user of this process.
     pub fn of_this_process() -> Self {
         let own = geteuid().as_raw();
         let mut users = BTreeSet::from([0, own]);
-        // Where root does not exist in this user namespace, its files seem to be those of this one.
+        // If root does not exist in this user namespace, its files appear to belong to the overflow
+        // user.
         let map = super::read(Path::new("/proc/self/uid_map")).unwrap_or_default();
         let root_is_unmapped = !map.trim().is_empty() && !maps_root(&map);
         if root_is_unmapped {
@@ -82,14 +83,14 @@ impl Owners {
         }
     }
 
-    /// As these, and other users that the operator names: no caller is one of them.
+    /// Adds users that the operator names: no caller is one of them.
     #[must_use]
     pub fn and(mut self, others: &[u32]) -> Self {
         self.users.extend(others);
         self
     }
 
-    /// As these, and every user of a service: which of them the gate will be is not known here.
+    /// Adds every user of a service: which of them the gate will be is unknown here.
     #[must_use]
     pub fn and_services(self) -> Self {
         Self {
@@ -98,9 +99,9 @@ impl Owners {
         }
     }
 
-    /// For the gate of one command, which is of the same user. Programs have to be root's: the
-    /// command could rewrite others. In a user namespace, users who do not exist in it may own
-    /// files: no process in it is one of them.
+    /// Returns the owners for the gate of one command, which has the same user. Programs must
+    /// belong to root, because the command could rewrite others. In a user namespace, users who do
+    /// not exist in it may own files: no process in it is one of them.
     #[must_use]
     pub fn for_a_command(mut self) -> Self {
         self.programs_of_root = true;
@@ -111,13 +112,13 @@ impl Owners {
         self
     }
 
-    /// Who may own programs that the gate starts, and write to them.
+    /// Returns the users who may own programs that the gate starts, and write to them.
     #[must_use]
     pub fn for_programs(&self) -> Self {
         let mut owners = self.clone();
         if self.programs_of_root {
-            // Of users who do not exist in this namespace, root alone is meant: where root exists,
-            // they are others; where this user has that number, they are this user.
+            // The overflow owner counts only if it stands for root: not if root exists here, and
+            // not if this user has that number.
             let unmapped = self.root_is_unmapped && self.own != OVERFLOW_UID;
             owners
                 .users
@@ -127,7 +128,7 @@ impl Owners {
         owners
     }
 
-    /// What another user could do to a file; `None` where it is not exposed.
+    /// Returns how another user could change a file; `None` if the file is not exposed.
     fn wrong_with(&self, path: &Path, meta: &Metadata) -> Option<Exposure> {
         let mode = meta.mode();
         let exposed = |how| {
@@ -140,7 +141,7 @@ impl Owners {
         if !service && !self.users.contains(&meta.uid()) {
             return exposed(How::Owner(meta.uid()));
         }
-        // The mode of a link means nothing.
+        // The mode of a link has no effect.
         if meta.is_symlink() || meta.is_dir() && mode & STICKY != 0 {
             return None;
         }
@@ -155,19 +156,19 @@ impl Owners {
     }
 }
 
-/// Whether a map of user ids (`INSIDE OUTSIDE COUNT` lines) has a user 0 inside.
+/// Whether a map of user ids (`INSIDE OUTSIDE COUNT` lines) contains user 0 inside.
 fn maps_root(map: &str) -> bool {
     map.lines()
         .filter_map(|line| line.split_ascii_whitespace().next())
         .any(|first| first == "0")
 }
 
-/// Whether a map of user ids is that of the first user namespace, which holds every user.
+/// Whether a map of user ids belongs to the initial user namespace, which contains every user.
 fn is_initial(map: &str) -> bool {
     map.trim().is_empty() || map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// Whether a group is that of one user alone: no other member, and no other user's first group.
+/// Whether a group belongs to one user alone: no other member, and no other user's primary group.
 fn is_private(user: u32, group: u32, users: &str, groups: &str) -> bool {
     let (user, group) = (user.to_string(), group.to_string());
     let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
@@ -197,7 +198,7 @@ fn is_private(user: u32, group: u32, users: &str, groups: &str) -> bool {
     alone && line.first() == Some(&name) && listed.next().is_none()
 }
 
-/// A file or folder that another user could change.
+/// A file or folder that another user could change, and how.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Exposure {
     path: PathBuf,
@@ -206,17 +207,17 @@ pub struct Exposure {
 
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum How {
-    /// That user owns it.
+    /// This user owns it.
     Owner(u32),
-    /// Every user may write; the mode.
+    /// Every user may write; with the mode.
     World(u32),
-    /// That group may write; the mode.
+    /// This group may write; with the mode.
     Group(u32, u32),
-    /// It is a program that cannot be run, or no regular file.
+    /// A program that cannot be executed, or is not a regular file.
     NoProgram,
-    /// It is a program that runs what its arguments say.
+    /// A program that runs its arguments.
     Interpreter,
-    /// The program has this argument, which may name a file or hold a script.
+    /// An argument of a program that may name a file or contain a script.
     Argument(String),
 }
 
@@ -259,12 +260,12 @@ impl fmt::Display for Exposure {
 }
 
 impl Exposure {
-    /// Whether it is about a program that cannot be run at all.
+    /// Whether the fault is a program that cannot be executed.
     pub fn is_no_program(&self) -> bool {
         self.how == How::NoProgram
     }
 
-    /// What to run.
+    /// Returns the remedy.
     fn help(&self) -> String {
         let path = self.path.display();
         match &self.how {
@@ -294,11 +295,11 @@ impl Exposure {
     }
 }
 
-/// What other users could change of a configuration: its files, what it includes, keys,
+/// Returns everything in a configuration that other users could change: its files, includes, keys,
 /// certificates, lists, programs, and the folders above all of them.
 pub fn exposures(config: &Config, owners: &Owners) -> Vec<Diagnostic> {
     let mut walk = Walk::new(owners);
-    // A text that is no file: the built-in policy.
+    // A text without a file: the built-in policy.
     if config.path.is_none() {
         return Vec::new();
     }
@@ -316,21 +317,22 @@ pub fn exposures(config: &Config, owners: &Owners) -> Vec<Diagnostic> {
     walk.found.iter().map(Exposure::finding).collect()
 }
 
-/// Why a program and its arguments may not be run, where a user besides `owners` could change them.
+/// Returns why a program and its arguments may not be run, if a user besides `owners` could change
+/// them.
 pub fn exposed_program(words: &[String], owners: &Owners) -> Option<Exposure> {
     let mut walk = Walk::new(owners);
     walk.words(words);
     walk.found.into_iter().next()
 }
 
-/// Why a file may not be read again, where a user besides `owners` could change it.
+/// Returns why a file may not be read again, if a user besides `owners` could change it.
 pub fn exposed_file(path: &Path, owners: &Owners) -> Option<Exposure> {
     let mut walk = Walk::new(owners);
     walk.file(path);
     walk.found.into_iter().next()
 }
 
-/// Looks at files and at all that leads to them, at each once.
+/// Checks files and everything on their paths, each once.
 struct Walk<'a> {
     owners: &'a Owners,
     seen: BTreeSet<PathBuf>,
@@ -346,10 +348,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A program and its arguments: a file that is an argument is run or read as the program is.
+    /// Checks a program and its arguments: a file that is an argument is run or read like the
+    /// program.
     fn words(&mut self, words: &[String]) {
         for (place, word) in words.iter().enumerate() {
-            // It runs in `/`. What no file has as its name is no file.
+            // The program runs in `/`. An argument that is no file name is ignored.
             let path = Path::new("/").join(word);
             if place > 0 && fs::symlink_metadata(&path).is_err() {
                 continue;
@@ -370,7 +373,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A program that is to be root's has plain words; `at` is where it really is.
+    /// Checks that a program of root's has plain arguments; `at` is its real path.
     fn plain(&mut self, path: &Path, at: &Path, words: &[String]) {
         let is_interpreter = [path, at].into_iter().any(plain_program::is_interpreter);
         let arguments = words.iter().skip(1);
@@ -384,7 +387,7 @@ impl<'a> Walk<'a> {
             }));
     }
 
-    /// Looks at a file and everything that leads to it; says where it really is.
+    /// Checks a file and everything on its path; returns its real path.
     fn file(&mut self, path: &Path) -> Option<(PathBuf, Metadata)> {
         let path = std::path::absolute(path).ok()?;
         let mut at = PathBuf::from("/");
@@ -414,7 +417,7 @@ impl<'a> Walk<'a> {
         Some((at, last))
     }
 
-    /// One file, folder or link; `None` where it does not exist or cannot be seen.
+    /// Checks one file, folder or link; `None` if it does not exist or cannot be read.
     fn look(&mut self, path: &Path) -> Option<Metadata> {
         let meta = fs::symlink_metadata(path).ok()?;
         if self.seen.insert(path.to_owned()) {
@@ -426,8 +429,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether a folder is the mount point of a read-only mount in a container whose first process this
-/// is.
+/// Whether a folder is the mount point of a read-only mount, in a container whose first process
+/// this is.
 fn is_sealed(path: &Path) -> bool {
     if std::process::id() != 1 || path == Path::new("/") {
         return false;
@@ -436,7 +439,7 @@ fn is_sealed(path: &Path) -> bool {
     is_read_only(&mounts, path)
 }
 
-/// Whether the last mount on a path is read-only; `mounts` as `/proc/self/mountinfo` lists them.
+/// Whether the last mount on a path is read-only; `mounts` has the form of `/proc/self/mountinfo`.
 fn is_read_only(mounts: &str, path: &Path) -> bool {
     let mut last = None;
     for line in mounts.lines() {
@@ -451,7 +454,8 @@ fn is_read_only(mounts: &str, path: &Path) -> bool {
     last.is_some_and(|options| options.split(',').any(|option| option == "ro"))
 }
 
-/// The names of a path, the last one first; `..` stays, since a link may stand before it.
+/// Returns the names of a path, the last one first; `..` stays, because the name before may be a
+/// link.
 fn reversed(path: &Path) -> Vec<std::ffi::OsString> {
     let names = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -464,7 +468,7 @@ fn reversed(path: &Path) -> Vec<std::ffi::OsString> {
 }
 
 impl files::Files {
-    /// Every file that was read, and the folder of each pattern of includes.
+    /// Returns every file that was read, and the folder of each include pattern.
     fn paths(&self) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> = self.secrets.clone();
         for file in &self.read {
@@ -480,7 +484,7 @@ impl files::Files {
     }
 }
 
-/// The part of a pattern before its last component, where that is a pattern.
+/// Returns the part of a path before its last component, if that is a pattern.
 fn fixed(pattern: &str) -> &str {
     match pattern.rsplit_once('/') {
         _ if !pattern.contains('*') => pattern,
@@ -502,7 +506,7 @@ mod tests {
         let groups = "root:x:0:\nana:x:1000:\nben:x:1001:ana\nstaff:x:1003:\n";
         assert!(is_private(1000, 1000, USERS, groups));
         assert!(is_private(1000, 1000, USERS, "ana:x:1000:ana\n"));
-        // Another member, another's first group, another name, a group that is not listed.
+        // Another member, another user's primary group, another name, an unlisted group.
         assert!(!is_private(1001, 1001, USERS, groups));
         assert!(!is_private(1000, 1003, USERS, groups));
         assert!(!is_private(1002, 1003, USERS, groups));

@@ -1,4 +1,5 @@
-//! `proxy-tls` and `tls`: how a listener speaks TLS, and which clients it accepts.
+//! `proxy-tls` and `tls`: the certificates of a listener, and the client certificates that it
+//! accepts.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -15,32 +16,32 @@ use crate::policy::source::Placed;
 use super::files::{ReadError, read_text};
 use super::value;
 
-/// How a listener speaks TLS.
+/// The TLS settings of a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ListenerTls {
-    /// Its address as it is written, and how many TLS listeners before it are written the same: the
-    /// port may be any free one.
+    /// The configured address, and the number of earlier TLS listeners with the same address: port
+    /// 0 is any free port, so addresses may be equal.
     pub written: (SocketAddr, usize),
     /// Its certificates, the leaf first.
     pub cert: PemFile,
     /// The key of the leaf.
     pub key: PemFile,
-    /// The certificates of its callers, where it asks for them.
+    /// The client certificates that the listener requests, if any.
     pub clients: Option<ClientCertificates>,
 }
 
-/// Whose certificates a listener takes, and what they say.
+/// The client certificates that a listener accepts, and the names it reads from them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClientCertificates {
-    /// The authorities.
+    /// The certificate authorities of clients.
     pub ca: PemFile,
-    /// Whether a caller without one is turned away.
+    /// Whether a caller without a certificate is refused.
     pub required: bool,
     /// The revocation lists.
     pub crls: Vec<PemFile>,
-    /// Whether a certificate passes only where a fresh list says that it was not revoked.
+    /// Whether a certificate is accepted only if a fresh list shows that it is not revoked.
     pub crl_required: bool,
-    /// Which names tell who the caller is, the best first.
+    /// The kinds of names that identify the caller, in order of preference.
     pub identity: Vec<NameKind>,
 }
 
@@ -57,14 +58,14 @@ pub enum NameKind {
     Uri,
 }
 
-/// A PEM file that was read. Equal to another where its path is: what it says may change.
+/// A PEM file that was read. Equal to another if the paths are equal: the content may change.
 #[derive(Clone)]
 pub struct PemFile {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What it says; may be a private key.
+    /// The content, which may be a private key.
     pub text: Arc<str>,
-    /// Where the configuration names it.
+    /// The position in the configuration that names the file.
     pub place: Place,
 }
 
@@ -82,7 +83,7 @@ impl PartialEq for PemFile {
 
 impl Eq for PemFile {}
 
-/// The table as it is written in a `[[listener]]`.
+/// The text of the table in a `[[listener]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct TlsSection {
@@ -96,7 +97,7 @@ pub(super) struct TlsSection {
     pub(super) client_identity: Option<Vec<Spanned<String>>>,
 }
 
-/// The table as it is written in `[listen]`: with its address.
+/// The text of the table in `[listen]`, with its address.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct ProxyTlsSection {
@@ -112,7 +113,7 @@ pub(super) struct ProxyTlsSection {
 }
 
 impl ProxyTlsSection {
-    /// What it says besides its address.
+    /// Returns the settings without the address.
     pub(super) fn tls(&self) -> TlsSection {
         TlsSection {
             cert: self.cert.clone(),
@@ -126,7 +127,7 @@ impl ProxyTlsSection {
     }
 }
 
-/// Whether a caller has to have a certificate.
+/// Whether a caller needs a certificate.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Demand {
     None,
@@ -134,7 +135,7 @@ enum Demand {
     Require,
 }
 
-/// Reads what a listener speaks TLS with; `read` learns the files and what they say.
+/// Reads the TLS settings of a listener; `read` collects the files and their content.
 pub(super) fn tls<T>(
     around: &Placed<T>,
     section: &TlsSection,
@@ -161,13 +162,13 @@ pub(super) fn tls<T>(
     })
 }
 
-/// What reading files needs.
+/// Reads the files that a section names.
 pub(super) struct PemFiles<'a, T> {
-    /// The section that names them.
+    /// The section that names the files.
     pub(super) around: &'a Placed<T>,
-    /// Learns the files and what they say.
+    /// Collects the files and their content.
     pub(super) read: &'a mut Vec<(PathBuf, String)>,
-    /// Learns what is wrong.
+    /// Collects the findings.
     pub(super) findings: &'a mut Vec<Diagnostic>,
 }
 
@@ -176,7 +177,7 @@ impl<T> PemFiles<'_, T> {
         super::folder_of(&self.around.source.path).join(name.get_ref())
     }
 
-    /// A file that has to be there.
+    /// Reads a file that must exist.
     pub(super) fn pem(&mut self, name: &Spanned<String>) -> Option<PemFile> {
         self.try_pem(name)
             .map_err(|why| {
@@ -188,7 +189,7 @@ impl<T> PemFiles<'_, T> {
             .ok()
     }
 
-    /// A file, or why it cannot be read.
+    /// Reads a file; the error is the reason.
     pub(super) fn try_pem(&mut self, name: &Spanned<String>) -> Result<PemFile, ReadError> {
         let path = self.path(name);
         let text = read_text(&path)?;
@@ -200,16 +201,16 @@ impl<T> PemFiles<'_, T> {
         })
     }
 
-    /// A key that others can read is no secret.
+    /// Reports a key that others can read.
     pub(super) fn keep_secret(&mut self, path: &Path, name: &Spanned<String>) {
         self.keep_private(path, name, "key");
     }
 
-    /// What others can read is no secret; `what` it is.
+    /// Reports a secret file that others can read; `what` names its content.
     pub(super) fn keep_private(&mut self, path: &Path, name: &Spanned<String>, what: &str) {
         let mode = std::fs::metadata(path).map_or(0, |meta| meta.mode());
         if mode.trailing_zeros() >= 6 {
-            // Nothing for its group and others.
+            // No permission for its group and others.
             return;
         }
         let message = format!(
@@ -223,7 +224,7 @@ impl<T> PemFiles<'_, T> {
         );
     }
 
-    /// `None` where something is wrong; `Some(None)` where no certificate is asked for.
+    /// `None` if there is an error; `Some(None)` if no client certificate is requested.
     #[expect(clippy::option_option, reason = "wrong, and absent, are not the same")]
     fn clients(&mut self, section: &TlsSection) -> Option<Option<ClientCertificates>> {
         let words = [
@@ -262,7 +263,7 @@ impl<T> PemFiles<'_, T> {
         }))
     }
 
-    /// Keys that mean nothing where no certificate is asked for.
+    /// Reports keys that have no effect if no client certificate is requested.
     fn nothing_unused(&mut self, section: &TlsSection) -> bool {
         let unused = [
             ("client-ca", section.client_ca.as_ref()),
@@ -279,7 +280,7 @@ impl<T> PemFiles<'_, T> {
         unused.iter().all(|(_, value)| value.is_none())
     }
 
-    /// A list that is named is needed, unless it says otherwise.
+    /// Whether a list is required: by default if one is configured.
     fn crl_required(&mut self, section: &TlsSection) -> Option<bool> {
         let words = [("require", true), ("if-present", false)];
         let Some(word) = &section.crl else {
@@ -336,7 +337,7 @@ impl<T> PemFiles<'_, T> {
         kinds.into_iter().collect()
     }
 
-    /// One of a few words.
+    /// Reads one of a few words.
     pub(super) fn word<W: Copy>(
         &mut self,
         word: &Spanned<String>,

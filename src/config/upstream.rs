@@ -1,5 +1,5 @@
-//! `[upstream.NAME]`: how to speak TLS with some destinations: with which certificate of our own,
-//! and which authorities to trust. No key turns the verification of a destination off.
+//! `[upstream.NAME]`: TLS with some destinations: the gate's client certificate, and the trusted
+//! authorities. No key disables the verification of a destination.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use super::session::is_key;
 use super::tls::{PemFile, PemFiles};
 use super::value;
 
-/// How to speak TLS with some destinations.
+/// The TLS settings for some destinations.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// Its name, as rules and records say it.
+    /// The name, as in rules and records.
     pub name: Arc<str>,
-    /// `client-cert`, `client-key`: who we say that we are.
+    /// `client-cert`, `client-key`: the gate's client certificate.
     pub client: Option<OwnCertificate>,
-    /// `roots`: the certificate authorities for it; none: the system's.
+    /// `roots`: the trusted certificate authorities; empty: the system's.
     pub roots: Vec<PemFile>,
-    /// `crl`: revocation lists; each certificate of its chain has to be on one, as not revoked. None:
-    /// revocation is not looked at.
+    /// `crl`: revocation lists; each certificate of the chain has to be on one, as not revoked.
+    /// Empty: revocation is not checked.
     pub crls: Vec<PemFile>,
-    /// `pins`: one of these keys has to be in its verified chain; none: any.
+    /// `pins`: one of these keys has to be in the verified chain; empty: any key.
     pub pins: Vec<Pin>,
     /// `min-version`.
     pub min: TlsVersion,
@@ -37,20 +37,20 @@ pub struct Upstream {
     pub max: TlsVersion,
     /// `server-name`: the name that is sent and verified, instead of the host's.
     pub server_name: Option<Host>,
-    /// `port`: where a plain request goes that is made TLS.
+    /// `port`: the port for a plain request that the gate upgrades to TLS.
     pub port: u16,
-    /// Where it is written.
+    /// The position in the configuration.
     pub place: Place,
 }
 
-/// A certificate of our own.
+/// A client certificate of the gate.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct OwnCertificate {
     /// The chain, the leaf first.
     pub cert: PemFile,
     /// The key of the leaf.
     pub key: PemFile,
-    /// What the key is encrypted with: a file.
+    /// The file with the passphrase of the key.
     pub passphrase: Option<PemFile>,
 }
 
@@ -66,7 +66,7 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// `[upstream.NAME]` as it is written.
+/// The text of `[upstream.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -89,7 +89,7 @@ pub(super) struct Section {
 const HTTPS: u16 = 443;
 const VERSIONS: [(&str, TlsVersion); 2] = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
 
-/// What is written of TLS; `read` learns the files and what they say.
+/// Reads the TLS settings; `read` collects the files and their content.
 pub(super) fn upstreams(
     written: &[(Spanned<String>, Placed<Section>)],
     read: &mut Vec<(PathBuf, String)>,
@@ -106,7 +106,7 @@ pub(super) fn upstreams(
     written.iter().filter_map(one).collect()
 }
 
-/// What is written of destinations: part of the policy.
+/// Returns the destinations: a part of the policy.
 pub(super) fn destinations(
     written: &[(Spanned<String>, Placed<Section>)],
 ) -> Vec<(Spanned<String>, Placed<source::Upstream>)> {
@@ -155,7 +155,7 @@ impl Reader<'_> {
         })
     }
 
-    /// `None` where something is wrong; `Some(None)` where there is none.
+    /// `None` if there is an error; `Some(None)` if no certificate is configured.
     #[expect(clippy::option_option, reason = "wrong, and absent, are not the same")]
     fn client(&mut self, written: &Section) -> Option<Option<OwnCertificate>> {
         let keys = [
@@ -183,7 +183,7 @@ impl Reader<'_> {
         }))
     }
 
-    /// A passphrase means nothing without a key.
+    /// Reports a passphrase without a key.
     fn no_passphrase(&mut self, written: &Section) -> bool {
         if let Some(passphrase) = &written.client_key_passphrase {
             self.missing(passphrase, "client-key");
@@ -204,7 +204,8 @@ impl Reader<'_> {
         self.0.pem(name)
     }
 
-    /// A file that only its owner may read. What is written may be the secret itself: it is not shown.
+    /// Reads a file that only its owner may read. The text may be the secret itself, so it is not
+    /// shown.
     fn secret(&mut self, name: &Spanned<String>, what: &str) -> Option<PemFile> {
         let read = if is_key(name.get_ref()) {
             let message = format!("this is {what}, not the path of a file that holds it");
@@ -227,7 +228,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A list that is written says something.
+    /// Reads a list; reports one that is empty.
     fn list<T>(
         &mut self,
         written: Option<&[Spanned<String>]>,

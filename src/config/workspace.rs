@@ -1,4 +1,4 @@
-//! `[[workspace]]`: which folders are working copies of which repository.
+//! `[[workspace]]`: the folders that are working copies of a repository.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use crate::policy::{Pattern, PatternKind};
 use super::names::Names;
 use super::value::shortened;
 
-/// Which folders are working copies of which repository; at most one for each folder.
+/// The folders that are working copies, with their repositories; at most one for each folder.
 #[derive(Clone, Debug, Default)]
 pub struct Workspaces(Arc<[Workspace]>);
 
 /// Folders that are working copies of one repository, with all that is below them.
 #[derive(Debug)]
 struct Workspace {
-    /// The names of the folders from the root on; `*` in one is any run of characters.
+    /// The names of the folders from the root on; `*` in a name matches any characters.
     path: Vec<Pattern>,
     repository: Arc<str>,
 }
 
-/// `[[workspace]]` as it is written.
+/// The text of `[[workspace]]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Section {
@@ -35,7 +35,7 @@ pub(super) struct Section {
 }
 
 impl Workspaces {
-    /// The repository of a folder, whose path is without symbolic links.
+    /// Returns the repository of a folder, whose path has no symbolic links.
     pub fn repository_of(&self, folder: &Path) -> Option<&Arc<str>> {
         let found = self.0.iter().find(|workspace| workspace.holds(folder));
         found.map(|workspace| &workspace.repository)
@@ -43,7 +43,7 @@ impl Workspaces {
 }
 
 impl Workspace {
-    /// Whether a folder is one of these or below one.
+    /// Whether a folder matches the path, or is below a match.
     fn holds(&self, folder: &Path) -> bool {
         let mut names = folder.iter().skip(1);
         folder.is_absolute()
@@ -53,14 +53,14 @@ impl Workspace {
             })
     }
 
-    /// Whether some folder may be in both.
+    /// Whether a folder could match both.
     fn overlaps(&self, other: &Self) -> bool {
         let mut both = self.path.iter().zip(&other.path);
         both.all(|(one, other)| one.intersects(other))
     }
 }
 
-/// The workspaces that are written.
+/// Reads the workspaces.
 pub(super) fn workspaces(
     sections: &[Placed<Section>],
     names: &Names<'_>,
@@ -121,7 +121,7 @@ fn missing(section: &Placed<Section>) -> Diagnostic {
         .help("write e.g. `path = \"/srv/src/web/**\"` and `repository = \"github.com/acme/web\"`")
 }
 
-/// The names of an absolute path, without the `/**` that may end it.
+/// Returns the names of an absolute path, without a `/**` at its end.
 fn parse(text: &str) -> Result<Vec<Pattern>, String> {
     let path = text.strip_suffix("/**").unwrap_or(text);
     if matches!(path, "" | "/") && text.starts_with('/') {
@@ -140,8 +140,8 @@ fn folder(name: &str) -> Result<Pattern, String> {
     }
 }
 
-/// A warning where a user other than root can put another folder, or a symbolic link, in the place
-/// of one that is mapped.
+/// Returns a warning if a user other than root can replace a mapped folder by another folder or a
+/// symbolic link.
 fn replaceable(workspace: &Workspace, place: &Place) -> Option<Diagnostic> {
     let mut at = PathBuf::from("/");
     let names = workspace.path.iter().map(Pattern::as_str);
