@@ -30,7 +30,6 @@ const ENDINGS: [&str; 7] = [
 ];
 
 /// Exceptions: a guard against forged forms, and parts of a signature whose key id is compared.
-/// compared.
 const NO_CREDENTIALS: [&str; 4] = [
     "proxy-authorization",
     "x-amz-security-token",
