@@ -1,10 +1,10 @@
-//! Which addresses are special (IANA special-purpose registries, RFC 6890 and what clouds add).
+//! Classes of special addresses (IANA special-purpose registries, RFC 6890 and cloud metadata).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// What an address is, as far as a guard cares.
+/// The class of an address, which decides whether the address floor applies.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum AddressClass {
     /// Link-local (169.254/16, `fe80::/10`) and deprecated site-local: never reachable.
@@ -18,17 +18,18 @@ pub enum AddressClass {
     Private,
     /// An ordinary unicast address.
     Public,
-    /// Unspecified, multicast, broadcast, reserved, or a form that is not to be dialled: never reachable.
+    /// Unspecified, multicast, broadcast, reserved, or a form that is never dialled: never
+    /// reachable.
     Unroutable,
 }
 
 impl AddressClass {
-    /// Whether no configuration can make it reachable.
+    /// Whether no configuration can make the address reachable.
     pub fn is_never(self) -> bool {
         matches!(self, Self::LinkLocal | Self::Metadata | Self::Unroutable)
     }
 
-    /// Of two readings of one address, the one with the higher severity counts.
+    /// Rank of the class: if an address has two readings, the reading of higher rank counts.
     fn severity(self) -> u8 {
         match self {
             Self::Public => 0,
@@ -41,9 +42,10 @@ impl AddressClass {
     }
 }
 
-/// Takes an IPv4 address out of its IPv6 wrapping (mapped, compatible, translated, NAT64, 6to4,
-/// Teredo, ISATAP): of all readings the one that is judged hardest. So a wrapping that is itself
-/// worse than its content (a link-local ISATAP address, any Teredo address) stays on.
+/// Extracts an IPv4 address from its IPv6 form (mapped, compatible, translated, NAT64, 6to4,
+/// Teredo, ISATAP). If there are several readings, returns the one of the strictest class. So a
+/// form whose own class is stricter than its content (a link-local ISATAP address, any Teredo
+/// address) is not unwrapped.
 pub fn canonical(address: IpAddr) -> IpAddr {
     let IpAddr::V6(wrapped) = address else {
         return address;
@@ -59,12 +61,12 @@ pub fn canonical(address: IpAddr) -> IpAddr {
         })
 }
 
-/// Says what `address` is, after [`canonical`].
+/// Returns the class of `address`, after [`canonical`].
 pub fn classify(address: IpAddr) -> AddressClass {
     bare_class(canonical(address))
 }
 
-/// The networks whose addresses are never reached ([`AddressClass::is_never`]).
+/// Returns the networks whose addresses are never reachable ([`AddressClass::is_never`]).
 ///
 /// A narrower network within one of them may be of another class: [`classify`] decides.
 pub fn closed_networks() -> impl Iterator<Item = IpNet> {
@@ -74,7 +76,7 @@ pub fn closed_networks() -> impl Iterator<Item = IpNet> {
     closed.map(|(net, _)| net)
 }
 
-/// Every network that is not simply public.
+/// Returns every network that has another class than public.
 pub fn special_networks() -> impl Iterator<Item = IpNet> {
     let v4 = V4.iter().map(|(net, _)| IpNet::from(*net));
     v4.chain(V6.iter().map(|(net, _)| IpNet::from(*net)))
@@ -84,7 +86,7 @@ fn severity(address: IpAddr) -> u8 {
     bare_class(address).severity()
 }
 
-/// The class of an address without a look into wrappings.
+/// Returns the class of an address, without unwrapping.
 fn bare_class(address: IpAddr) -> AddressClass {
     match address {
         IpAddr::V4(address) => V4
@@ -98,7 +100,7 @@ fn bare_class(address: IpAddr) -> AddressClass {
     }
 }
 
-/// Every IPv4 address that some host on the way may read out of an IPv6 address.
+/// Returns every IPv4 address that some host on the path may read from an IPv6 address.
 #[expect(
     clippy::many_single_char_names,
     reason = "the groups of an address have no other names"
@@ -115,7 +117,7 @@ fn embedded(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
         }
         // RFC 6052 section 2.1, and the same layout at the beginning of RFC 8215's prefix.
         (0x64, 0xff9b) if matches!((c, d, e, f), (0 | 1, 0, 0, 0)) => [Some(low), None],
-        // Teredo (RFC 4380 section 4): the server, and the client with every bit turned.
+        // Teredo (RFC 4380 section 4): the server, and the client with every bit inverted.
         (0x2001, 0) => [Some(v4(c, d)), Some(v4(!g, !h))],
         // 6to4 (RFC 3056).
         (0x2002, _) => [Some(v4(b, c)), None],
@@ -134,12 +136,12 @@ const fn net4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
 }
 
-/// The network of the first two and the last two groups; all between are zero.
+/// Returns the network of the first two and the last two groups; all groups between are zero.
 const fn net6(a: u16, b: u16, g: u16, h: u16, prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, g, h), prefix)
 }
 
-/// The first that contains an address says what it is; none: [`AddressClass::Public`].
+/// The first entry that contains an address decides; without one: [`AddressClass::Public`].
 const V4: [(Ipv4Net, AddressClass); 25] = {
     use AddressClass::{LinkLocal, Loopback, Metadata, Private, Unroutable};
     [
@@ -162,7 +164,7 @@ const V4: [(Ipv4Net, AddressClass); 25] = {
         (net4(172, 16, 0, 0, 12), Private),
         (net4(192, 0, 0, 0, 24), Private),
         (net4(192, 0, 2, 0, 24), Private),
-        // Relays of 6to4, deprecated by RFC 7526.
+        // 6to4 relays, deprecated by RFC 7526.
         (net4(192, 88, 99, 0, 24), Unroutable),
         (net4(192, 168, 0, 0, 16), Private),
         (net4(198, 18, 0, 0, 15), Private),
@@ -174,9 +176,9 @@ const V4: [(Ipv4Net, AddressClass); 25] = {
     ]
 };
 
-/// The first that contains an address says what it is; none: [`AddressClass::Unroutable`].
+/// The first entry that contains an address decides; without one: [`AddressClass::Unroutable`].
 ///
-/// Wrappings are `Public` here: what counts is what they wrap.
+/// IPv6 forms of IPv4 addresses are `Public` here: the class of the IPv4 address counts.
 const V6: [(Ipv6Net, AddressClass); 20] = {
     use AddressClass::{LinkLocal, Loopback, Metadata, Private, Public, Unroutable};
     [
@@ -198,7 +200,8 @@ const V6: [(Ipv6Net, AddressClass); 20] = {
             Public,
         ),
         (net6(0x64, 0xff9b, 0, 0, 96), Public),
-        // NAT64 of one network only (RFC 8215): each network places the IPv4 address differently.
+        // NAT64 of one network only (RFC 8215): each network puts the IPv4 address in a different
+        // position.
         (
             Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, 0, 0), 48),
             Private,

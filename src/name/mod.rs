@@ -1,8 +1,8 @@
-//! Canonical destinations: the only way to hold one.
+//! Canonical destinations: hosts, targets and paths that exist only in parsed form.
 //!
-//! A target is parsed once, strictly, at the door; what is decided is what is dialled and what is
-//! written out. Any spelling that is not canonical and cannot be made so without guessing is
-//! refused (RFC 9110 section 7.1, RFC 9112 section 3.2, RFC 5890, RFC 5952).
+//! The gate parses a target once, strictly. It judges, dials and forwards the same parsed target. A
+//! spelling that is not canonical and has no unambiguous canonical form is refused (RFC 9110
+//! section 7.1, RFC 9112 section 3.2, RFC 5890, RFC 5952).
 
 mod address;
 mod host;

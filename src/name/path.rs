@@ -11,9 +11,9 @@ use super::target::MAX_TEXT;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Path {
     text: Box<str>,
-    /// Where the path ends: at the `?` of the query, or at the end of the text.
+    /// The end of the path: the `?` of the query, or the end of the text.
     query_at: usize,
-    /// The path with the hex digits of its escapes in upper case, where that differs.
+    /// The path with the hex digits of its escapes in upper case, if different.
     upper: Option<Box<str>>,
 }
 
@@ -79,14 +79,14 @@ impl Path {
         &self.text
     }
 
-    /// The texts as which servers may read the path, each once; the query has no part in them.
+    /// Returns the texts as which servers may read the path, each once, without the query.
     ///
     /// A deny or ask matches a path if one of its patterns matches one of the readings. Two paths
-    /// that some server takes for each other have a reading in common. A pattern is read by the
-    /// same function: parse its text as a path, and compare its readings with those of the request.
-    /// An allow does not use readings: it matches [`Path::path`] and nothing else. Where an allow
-    /// matches `path` but not each reading, servers would disagree about what is allowed, and the
-    /// request is `bad_path`.
+    /// that some server treats as equal have a reading in common. A pattern is read by the same
+    /// function: parse its text as a path, and compare its readings with those of the request. An
+    /// allow does not use readings: it matches only [`Path::path`]. Where an allow matches `path`
+    /// but not each reading, servers would disagree about what is allowed, and the request is
+    /// `bad_path`.
     ///
     /// Each reading is in lower case, without doubled slashes and without a slash at the end (`/`
     /// itself remains). Escapes are decoded. There are up to four readings, from two choices:
@@ -105,7 +105,7 @@ impl Path {
     }
 }
 
-/// Why a path could not be parsed. `Display` never repeats the hostile text.
+/// Why a path could not be parsed. The message never repeats the hostile text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathError {
@@ -115,7 +115,7 @@ pub enum PathError {
     /// A space, control or other character that has to be encoded.
     #[error("the path contains a character that has to be percent-encoded")]
     Character,
-    /// `.` or `..`, also with what some servers cut off.
+    /// `.` or `..`, alone or before a part that some servers cut off.
     #[error("the path contains a dot segment")]
     DotSegment,
     /// `%25` before two hex digits.
@@ -136,7 +136,7 @@ pub enum PathError {
     /// Something that does not begin with `/`.
     #[error("the path does not begin with a slash")]
     NotAbsolute,
-    /// A character that may not stand in a query.
+    /// A character that is not allowed in a query.
     #[error("the query contains a character that has to be percent-encoded")]
     Query,
     /// More than 16 KiB.
@@ -196,13 +196,13 @@ fn has_dot_segment(segment: &[u8]) -> bool {
     }
 }
 
-/// `.` or `..`, alone or before what a server may cut off or decode.
+/// Whether a segment is `.` or `..`, alone or before a part that a server may cut off or decode.
 fn is_dot_segment(segment: &[u8]) -> bool {
     let dots = segment.iter().take_while(|byte| **byte == b'.').count();
     matches!(dots, 1 | 2) && matches!(segment.get(dots), None | Some(b';' | b'%'))
 }
 
-/// Writes the percent-encoded character that `text` begins with; returns what follows it.
+/// Writes the percent-encoded character at the start of `text`; returns the text after it.
 fn write_encoded<'a>(text: &'a [u8], canonical: &mut String) -> Result<&'a [u8], PathError> {
     let (byte, after) = split_triplet(text)?;
     match byte {
@@ -219,7 +219,7 @@ fn write_encoded<'a>(text: &'a [u8], canonical: &mut String) -> Result<&'a [u8],
     Ok(after)
 }
 
-/// As [`write_encoded`], for a character of more than one byte.
+/// Like [`write_encoded`], for a character of more than one byte.
 fn write_encoded_utf8<'a>(text: &'a [u8], canonical: &mut String) -> Result<&'a [u8], PathError> {
     let mut bytes = Vec::with_capacity(4);
     let mut rest = text;
@@ -235,7 +235,7 @@ fn write_encoded_utf8<'a>(text: &'a [u8], canonical: &mut String) -> Result<&'a 
     Err(PathError::Utf8)
 }
 
-/// Splits `%XX` off.
+/// Splits `%XX` from the start of a text.
 fn split_triplet(text: &[u8]) -> Result<(u8, &[u8]), PathError> {
     let (triplet, after) = text.split_at_checked(3).ok_or(PathError::Triplet)?;
     let is_triplet =
@@ -244,14 +244,14 @@ fn split_triplet(text: &[u8]) -> Result<(u8, &[u8]), PathError> {
     byte.map(|byte| (byte, after)).ok_or(PathError::Triplet)
 }
 
-/// Copies the escapes that `text` has before `after`, in their spelling.
+/// Copies the escapes of `text` before `after`, in their spelling.
 fn copy_triplets(text: &[u8], after: &[u8], canonical: &mut String) {
     let taken = text.len() - after.len();
     let triplets = text.get(..taken).unwrap_or_default();
     canonical.extend(triplets.iter().copied().map(char::from));
 }
 
-/// The path with the hex digits of its escapes in upper case.
+/// Returns the path with the hex digits of its escapes in upper case.
 fn upper_escapes(path: &str) -> Cow<'_, str> {
     let is_lower = |digit: &u8| digit.is_ascii_lowercase();
     let mut escapes = path.as_bytes().split(|byte| *byte == b'%').skip(1);
@@ -269,7 +269,7 @@ fn upper_escapes(path: &str) -> Cow<'_, str> {
     Cow::Owned(upper)
 }
 
-/// Copies `?query`, where there is one.
+/// Copies `?query`, if there is one.
 fn write_query(query: &[u8], canonical: &mut String) -> Result<(), PathError> {
     for byte in query {
         match byte {
@@ -281,12 +281,13 @@ fn write_query(query: &[u8], canonical: &mut String) -> Result<(), PathError> {
     Ok(())
 }
 
-/// RFC 3986 section 2.3.
+/// Whether a byte is unreserved (RFC 3986 section 2.3).
 fn is_unreserved(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
 }
 
-/// RFC 3986 section 3.3, `pchar` without percent-encoding; and what browsers and `node` send plain.
+/// Whether a byte is a `pchar` of RFC 3986 section 3.3 without escapes, or one that browsers and
+/// `node` do not escape.
 fn is_path_character(byte: u8) -> bool {
     is_unreserved(byte) || b"!$&'()*+,;=:@[]|^".contains(&byte)
 }
@@ -364,7 +365,7 @@ mod tests {
             ("/a%5c..%5cb", E::Backslash),
             ("/a/\\..\\b", E::Backslash),
             ("\\a", E::NotAbsolute),
-            // B5 #80: encoded for no reason
+            // B5 #80: unnecessary escapes
             ("/%67raphql", E::EncodedUnreserved),
             ("/v1/%66iles", E::EncodedUnreserved),
             ("/v1/%2d", E::EncodedUnreserved),
@@ -481,7 +482,7 @@ mod tests {
         }
     }
 
-    /// A path, and the same path as clients and attackers respell it.
+    /// Returns a path, and the same path as clients and attackers respell it.
     fn respelled() -> impl Strategy<Value = (String, String)> {
         let segment = (
             "[a-zé:+]{1,4}",

@@ -2,12 +2,12 @@
 
 use percent_encoding::percent_decode_str;
 
-/// What a server does with the text of a path.
+/// How a server treats the text of a path.
 #[derive(Clone, Copy)]
 struct Server {
-    /// It takes an escaped slash for a slash, and so for the end of a segment.
+    /// Whether an escaped slash ends a segment like a slash.
     divides: bool,
-    /// It cuts a segment at `;` (parameters, RFC 3986 section 3.3).
+    /// Whether `;` ends a segment (parameters, RFC 3986 section 3.3).
     cuts: bool,
 }
 
@@ -31,7 +31,7 @@ const SERVERS: [Server; 4] = [
     },
 ];
 
-/// As [`Path::readings`](super::Path::readings), of a canonical path without its query.
+/// Like [`Path::readings`](super::Path::readings), for a canonical path without its query.
 pub(super) fn of(path: &str) -> Vec<Box<str>> {
     if is_plain(path) {
         return vec![path.into()];
@@ -49,7 +49,7 @@ pub(super) fn of(path: &str) -> Vec<Box<str>> {
     readings
 }
 
-/// Whether every server reads a path as it is written.
+/// Whether every server reads a path as written.
 fn is_plain(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii() && !byte.is_ascii_uppercase() && !b"%;".contains(&byte);
     let slash = path.len() > 1 && path.ends_with('/');
@@ -60,7 +60,7 @@ impl Server {
     fn read(self, path: &str) -> Box<str> {
         let mut reading = String::with_capacity(path.len());
         for segment in path.split('/') {
-            // Without loss: the escapes of a `Path` are UTF-8.
+            // Lossless: the escapes of a `Path` are UTF-8.
             let decoded = percent_decode_str(segment).decode_utf8_lossy();
             if self.divides {
                 decoded

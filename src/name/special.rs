@@ -1,4 +1,4 @@
-//! Names with a meaning of their own (RFC 6761, RFC 6762, RFC 8375, RFC 9476 and what clouds add).
+//! Special-use names (RFC 6761, RFC 6762, RFC 8375, RFC 9476 and cloud metadata).
 
 use super::HostName;
 
@@ -14,8 +14,8 @@ pub enum SpecialName {
     Never,
 }
 
-/// Says whether `name` is special. `example`, `example.com` and their siblings are not: they
-/// resolve like any other name.
+/// Returns the special use of `name`, if any. `example`, `example.com` and similar names have none:
+/// they resolve like any other name.
 pub fn special(name: &HostName) -> Option<SpecialName> {
     let text = name.as_str();
     if is_metadata(text) {
@@ -30,12 +30,12 @@ pub fn special(name: &HostName) -> Option<SpecialName> {
     (!text.contains('.')).then_some(SpecialName::Private)
 }
 
-/// The names that are special with those below them.
+/// Returns the names that are special together with all names below them.
 pub fn special_suffixes() -> impl Iterator<Item = &'static str> {
     METADATA.into_iter().chain(PRIVATE).chain(NEVER)
 }
 
-/// Names by which clouds offer their instance metadata.
+/// Names of the instance metadata services of clouds.
 const METADATA: [&str; 11] = [
     "api.metadata.cloud.ibm.com",
     "instance-data",
@@ -50,7 +50,7 @@ const METADATA: [&str; 11] = [
     "metadata.tencentyun.com",
 ];
 
-/// Suffixes (themselves included) of names that mean something on one network only.
+/// Suffixes (themselves included) of names that exist on one network only.
 const PRIVATE: [&str; 12] = [
     "corp",
     "home",
@@ -69,7 +69,7 @@ const PRIVATE: [&str; 12] = [
 /// Suffixes (themselves included) below which there are no hosts.
 const NEVER: [&str; 4] = ["alt", "arpa", "invalid", "onion"];
 
-/// The listed names, what stands below them, and `instance-data` in any zone of a cloud.
+/// Whether a name is a listed one, is below a listed one, or is `instance-data` in any cloud zone.
 fn is_metadata(name: &str) -> bool {
     let instance_data = name.starts_with("instance-data.") && name.ends_with(".internal");
     instance_data

@@ -2,14 +2,14 @@
 
 use super::HostName;
 
-/// Domains that many customers share and the public suffix list does not have, one a line.
+/// Domains that many customers share and that the public suffix list lacks, one a line.
 const SHARED: &str = include_str!("../../config/shared-domains.txt");
 
-/// Hosts that act for anyone, one a line.
+/// Hosts that act for any client, one a line.
 const RELAYS: &str = include_str!("../../config/relays.txt");
 
 /// Whether names below `name` belong to unrelated customers of its owner, by the list of this
-/// program (`config/shared-domains.txt`). The public suffix list is not asked.
+/// program (`config/shared-domains.txt`). Ignores the public suffix list.
 pub fn is_shared_domain(name: &HostName) -> bool {
     shared_domains().any(|line| match line.strip_prefix("*.") {
         Some(domain) => name.suffixes().any(|suffix| suffix == domain),
@@ -17,8 +17,8 @@ pub fn is_shared_domain(name: &HostName) -> bool {
     })
 }
 
-/// Whether `name` or a domain around it is one that many customers share, by either list: then `name`
-/// may belong to any of them.
+/// Whether many customers share `name` or a domain above it, by either list: then `name` may belong
+/// to any of them.
 pub fn is_of_shared_domain(name: &HostName) -> bool {
     let suffix = psl::suffix(name.as_str().as_bytes());
     if suffix.is_some_and(|it| it.typ() == Some(psl::Type::Private)) {
@@ -30,8 +30,8 @@ pub fn is_of_shared_domain(name: &HostName) -> bool {
     around.any(|it| is_shared_domain(&it))
 }
 
-/// Whether a host fetches, forwards, stores or answers for anyone, by the list of this program
-/// (`config/relays.txt`): a rule for it allows more than its name says.
+/// Whether a host fetches, forwards, stores or answers for any client, by the list of this program
+/// (`config/relays.txt`): a rule for it allows more than the host itself.
 pub fn is_relay(name: &HostName) -> bool {
     entries(RELAYS).any(|line| match line.strip_prefix("*.") {
         Some(domain) => name.suffixes().any(|suffix| suffix == domain),
@@ -39,7 +39,7 @@ pub fn is_relay(name: &HostName) -> bool {
     })
 }
 
-/// The lines of the list.
+/// Returns the lines of the list.
 fn shared_domains() -> impl Iterator<Item = &'static str> {
     entries(SHARED)
 }
@@ -49,15 +49,15 @@ fn entries(list: &'static str) -> impl Iterator<Item = &'static str> {
     lines.filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// Whether anyone can get a name right below `name`: it is in the public suffix list (either
-/// section), or a top-level domain that the list does not have.
+/// Whether any person can register a name directly below `name`: it is in the public suffix list
+/// (either section), or a top-level domain that the list lacks.
 pub fn is_public_suffix(name: &HostName) -> bool {
     psl::suffix_str(name.as_str()) == Some(name.as_str())
 }
 
-/// The domain that was registered: one label below the public suffix, by the whole list. A
-/// customer's name below a shared suffix (`acme.github.io`) counts as the customer's own.
-/// `None` for a public suffix itself.
+/// Returns the registered domain: one label below the public suffix, by the whole list. A
+/// customer's name below a shared suffix (`acme.github.io`) counts as the customer's own. `None`
+/// for a public suffix itself.
 pub fn registrable_domain(name: &HostName) -> Option<&str> {
     psl::domain_str(name.as_str())
 }

@@ -1,10 +1,10 @@
-//! Where a caller wants to go.
+//! The host, port and URL that a caller requests.
 
 use std::fmt;
 
 use super::{Host, Path, PathError};
 
-/// The longest text that is looked at, in bytes: 16 KiB.
+/// Maximum length of a text that is parsed, in bytes: 16 KiB.
 pub(super) const MAX_TEXT: usize = 16 * 1024;
 
 /// A host and a port: canonical, so that equal targets are equal bytes.
@@ -27,7 +27,7 @@ impl Target {
         })
     }
 
-    /// Parses `host[:port]` as it stands in a `Host` header or a URL's authority.
+    /// Parses `host[:port]` of a `Host` header or a URL's authority.
     pub fn from_authority(authority: &[u8], default_port: u16) -> Result<Self, TargetError> {
         let (host, port) = split(authority)?;
         Ok(Self {
@@ -54,7 +54,7 @@ pub struct Url {
     pub tls: bool,
     /// The destination; the port defaults by scheme.
     pub target: Target,
-    /// The path, canonical; `/` where none was written.
+    /// The path, canonical; `/` if the URL has none.
     pub path: Path,
 }
 
@@ -84,7 +84,7 @@ impl Url {
     }
 }
 
-/// Why a destination could not be parsed. `Display` never repeats the hostile text.
+/// Why a destination could not be parsed. The message never repeats the hostile text.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
@@ -100,7 +100,8 @@ pub enum TargetError {
     /// `#` in a URL.
     #[error("a request target has no fragment")]
     Fragment,
-    /// A label beginning `xn--` that is no valid A-label, or a name that has none.
+    /// A label that begins with `xn--` and is not a valid A-label, or a name that has no A-label
+    /// form.
     #[error("the name is not a valid internationalised domain name")]
     Idna,
     /// An empty label, one of more than 63 bytes, or one with `-` at its beginning or end.
@@ -112,7 +113,7 @@ pub enum TargetError {
     /// A byte of 0x80 or more.
     #[error("the host is not ASCII; write its A-labels (xn--…)")]
     NonAscii,
-    /// A name that ends in a number (`127.1`, `0x7f000001`): some resolvers take it for an address.
+    /// A name that ends in a number (`127.1`, `0x7f000001`): some resolvers parse it as an address.
     #[error("a name that ends in a number is neither a name nor an IPv4 address")]
     NumericName,
     /// The path is not canonical.
@@ -121,7 +122,7 @@ pub enum TargetError {
     /// `%` in the host.
     #[error("the host is percent-encoded")]
     Percent,
-    /// Anything but decimal 1 to 65535 without sign, space or leading zero.
+    /// The port is not decimal 1 to 65535 without sign, space or leading zero.
     #[error("the port is not a number from 1 to 65535")]
     Port,
     /// Neither `http://` nor `https://`.
@@ -163,7 +164,7 @@ fn split(authority: &[u8]) -> Result<(&[u8], Option<&[u8]>), TargetError> {
     }
 }
 
-/// Reads a port that can be written in one way only.
+/// Parses a port in its one allowed spelling.
 fn parse_port(text: &[u8]) -> Result<u16, TargetError> {
     let digits = matches!(text.len(), 1..=5) && text.iter().all(u8::is_ascii_digit);
     if !digits || text.first() == Some(&b'0') {
@@ -173,7 +174,7 @@ fn parse_port(text: &[u8]) -> Result<u16, TargetError> {
     text.parse().map_err(|_| TargetError::Port)
 }
 
-/// Takes `http://` or `https://` off; says whether it was the second.
+/// Removes `http://` or `https://`; returns whether the scheme was `https`.
 fn split_scheme(text: &[u8]) -> Result<(bool, &[u8]), TargetError> {
     for (tls, scheme) in [(false, "http://"), (true, "https://")] {
         if let Some((head, rest)) = text.split_at_checked(scheme.len())
@@ -290,7 +291,7 @@ mod tests {
             ("\u{ff41}llowed\u{ff0e}com:443", E::NonAscii),
             ("allowed\u{3002}com:443", E::NonAscii),
             ("xn--example-.org:443", E::Label),
-            // B2 #17: what inet_aton would take
+            // B2 #17: names that `inet_aton` accepts
             ("127.1:443", E::NumericName),
             ("0x7f.0.0.1:443", E::NumericName),
             ("0x7f.1:443", E::NumericName),
