@@ -1,16 +1,16 @@
-//! The list: every metric with its labels and its meaning.
+//! The list of all metrics, with their labels and help texts.
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec};
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
-/// Half a microsecond to a hundredth of a second: a decision looks into memory.
+/// Half a microsecond to a hundredth of a second: a decision only reads memory.
 const DECIDING: &[f64] = &[5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2];
-/// Half a millisecond to ten seconds: a round trip, or several.
+/// Half a millisecond to ten seconds: one or several round trips.
 const ROUND_TRIP: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-/// Ten milliseconds to four hours: a request, or a stream that stays open all afternoon.
+/// Ten milliseconds to four hours: from a short request to a long stream.
 const OPEN: &[f64] = &[
     0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 3600.0, 14_400.0,
 ];

@@ -1,5 +1,5 @@
-//! The process as the kernel sees it, read from `/proc/self` when it is asked for. What cannot be
-//! read keeps its last value.
+//! Metrics of the process, read from `/proc/self` at each scrape. A value that cannot be read keeps
+//! its last state.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -9,7 +9,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, Registry};
 use rustix::process::{Resource, getrlimit};
 
-/// Ticks a second in `/proc`: fixed at 100 for user space on every architecture we build for.
+/// Ticks per second in `/proc`: fixed at 100 for user space on every supported architecture.
 const TICKS: f64 = 100.0;
 
 /// Reads `/proc/self`.
@@ -53,7 +53,7 @@ impl Process {
         self.read_stat();
         self.read_status();
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            // Less the one that reads.
+            // Without the descriptor of this read.
             self.open_fds.set(number(open.count().saturating_sub(1)));
         }
         if let Some(most) = getrlimit(Resource::Nofile).current {
@@ -62,12 +62,13 @@ impl Process {
         }
     }
 
-    /// Times in ticks: used in user and kernel mode, and when the process began after boot.
+    /// Reads the times in ticks: used in user and kernel mode, and the start of the process after
+    /// boot.
     fn read_stat(&self) {
         let Some(text) = text("/proc/self/stat") else {
             return;
         };
-        // The name in parentheses may hold anything; fields are counted behind it.
+        // The name in parentheses may contain any character; the fields follow it.
         let fields: Vec<_> = text
             .rsplit(')')
             .next()
@@ -123,12 +124,12 @@ impl Collector for Process {
     }
 }
 
-/// When the machine began, in seconds since 1970.
+/// Returns when the machine booted, in seconds since 1970.
 fn boot() -> Option<f64> {
     value(&text("/proc/stat")?, "btime")
 }
 
-/// The number behind a name at the beginning of a line.
+/// Returns the number after a name at the start of a line.
 fn value(text: &str, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_ascii_whitespace().next()?.parse().ok()

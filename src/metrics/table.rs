@@ -1,4 +1,4 @@
-//! Series by label once, by index ever after.
+//! Caches the handles of metric series: labels are resolved once, then an index is enough.
 
 use std::sync::OnceLock;
 
@@ -17,7 +17,7 @@ pub(super) trait Family {
     /// The handle of one series.
     type Series;
 
-    /// The series with these label values, in the order of their declaration.
+    /// Returns the series with these label values, in the order of their declaration.
     fn series(&self, values: &[&str]) -> Self::Series;
 
     /// Drops a series; it may be absent.
@@ -40,7 +40,7 @@ impl<B: MetricVecBuilder> Family for MetricVec<B> {
     }
 }
 
-/// Handles of one family by small numbers, each resolved when it is first needed.
+/// Handles of one family, by index; each is resolved at its first use.
 #[derive(Debug)]
 pub(super) struct Table<F: Family> {
     family: F,
@@ -49,7 +49,7 @@ pub(super) struct Table<F: Family> {
 }
 
 impl<F: Family> Table<F> {
-    /// Room for `size` handles.
+    /// Returns a table for `size` handles.
     pub(super) fn new(family: F, size: usize) -> Self {
         Self {
             family,
@@ -58,7 +58,7 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// The handle at `index`, whose labels are told in case it is new.
+    /// Returns the handle at `index`; `labels` gives its labels at the first use.
     pub(super) fn at<'a, const N: usize>(
         &self,
         index: usize,

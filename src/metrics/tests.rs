@@ -1,4 +1,4 @@
-//! What is written of every family.
+//! Tests of the text of every family.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ fn tiers() -> [Arc<str>; 2] {
     [Arc::from("standard"), Arc::from("strict")]
 }
 
-/// Touches every family, so that each is written.
+/// Changes a value of every family, so that each is in the text.
 fn all() -> Metrics {
     let metrics = Metrics::new(REASONS);
     let generation = metrics.generation(&tiers(), "abc", 1);
@@ -61,7 +61,7 @@ fn all() -> Metrics {
     metrics
 }
 
-/// `name type labels` of every family.
+/// Returns `name type labels` of every family.
 fn shape(text: &str) -> String {
     let mut kinds = BTreeMap::new();
     for line in text.lines() {
