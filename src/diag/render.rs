@@ -1,4 +1,4 @@
-//! Findings as text.
+//! Renders findings as text.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -9,21 +9,21 @@ use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer,
 
 use super::{Diagnostic, Place, Severity};
 
-/// What our own words and the text shown may be wide.
+/// Maximum width of the text, in columns.
 const WIDTH: usize = 100;
-/// Of a long line, so many characters after what is pointed at are drawn.
+/// Maximum number of characters shown after the marked text in a long line.
 const AROUND: usize = 60;
-/// Of a line, so many characters before what is pointed at are looked at, at most.
+/// Maximum number of characters examined before the marked text.
 const BEFORE: usize = 10_000;
-/// What is pointed at is cut to so many characters.
+/// Maximum number of marked characters.
 const CARETS: usize = 60;
-/// Places of one text that are this many lines apart or less share one drawing.
+/// Places of one text at most this many lines apart share one drawing.
 const NEAR: usize = 20;
 
 /// Draws findings the way rustc does: file, line, column, text, caret, help. Fits 100 columns.
 ///
-/// Sorted by file, then by line; findings about no text come first, a line each. Ends with a line
-/// that counts them. Nothing found: an empty text.
+/// Sorted by file, then by line; findings without a position come first, one line each. The last
+/// line counts the findings. Without findings the text is empty.
 pub fn render(findings: &[Diagnostic], colour: bool) -> String {
     if findings.is_empty() {
         return String::new();
@@ -116,8 +116,8 @@ fn one_line(finding: &Diagnostic) -> String {
     }
 }
 
-/// The places of a finding with their text, the labels below them, and the width of the line
-/// numbers.
+/// Returns the places of a finding with their text, the labels below them, and the width of the
+/// line numbers.
 fn drawing<'a>(
     finding: &'a Diagnostic,
     place: &'a Place,
@@ -158,7 +158,7 @@ fn drawing<'a>(
     (elements, notes, gutter)
 }
 
-/// One drawing of several lines of a text.
+/// Draws several lines of a text together.
 fn together<'a>(
     place: &'a Place,
     several: &[(&Line<'a>, AnnotationKind, Option<&'a str>)],
@@ -181,18 +181,18 @@ fn together<'a>(
     snippet.into()
 }
 
-/// The line in which a place begins, cut where it is long.
+/// The line in which a place begins, truncated if it is long.
 struct Line<'a> {
     number: usize,
     path: &'a Path,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     column: usize,
-    /// Where `text` begins in the whole.
+    /// The position of `text` in the whole text.
     start: usize,
     text: &'a str,
-    /// What is pointed at, in `text`.
+    /// The marked part of `text`.
     span: Range<usize>,
-    /// Whether it is shown from its beginning.
+    /// Whether the line is shown from its beginning.
     whole: bool,
 }
 
@@ -226,7 +226,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The label, where there is room for it beside the carets; a note below, where not.
+    /// Returns the label if it fits beside the carets; otherwise adds it as a note below.
     fn room_for(&self, label: &'a str, gutter: usize, notes: &mut Vec<String>) -> Option<&'a str> {
         let width = |text: Option<&str>| text.unwrap_or_default().chars().count();
         let indent = gutter + " | ".len() + width(self.text.get(..self.span.start));
@@ -238,7 +238,7 @@ impl<'a> Line<'a> {
         Some(label).filter(|label| fits && !label.is_empty())
     }
 
-    /// Draws the line by itself.
+    /// Draws only this line.
     fn drawn(&self, kind: AnnotationKind, label: Option<&'a str>) -> Vec<Element<'a>> {
         let annotation = kind.span(self.span.clone()).label(label);
         let (path, snippet) = (self.path.to_string_lossy(), Snippet::source(self.text));
@@ -246,7 +246,7 @@ impl<'a> Line<'a> {
         if self.whole {
             return vec![snippet.path(path).into()];
         }
-        // The column that a part of a line would tell is not the one in the file.
+        // The column within a truncated line is not the column in the file.
         let origin = Origin::path(path)
             .line(self.number)
             .char_column(self.column);
@@ -254,7 +254,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The nearest boundary of a character at or before `at`.
+/// Returns the nearest character boundary at or before `at`.
 fn floor(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
     (0..=at)
@@ -278,8 +278,8 @@ fn last_chars(text: &str, many: usize) -> &str {
     text.get(begin..).unwrap_or(text)
 }
 
-/// Breaks lines between words; what stands between backticks is one word where that fits. Lines
-/// behind the first are text to copy, and stay as they are.
+/// Wraps a text between words; a text between backticks is one word if it fits. Only the first line
+/// is wrapped: later lines are text to copy.
 fn wrap(text: &str, width: usize) -> String {
     if let Some((first, rest)) = text.split_once('\n') {
         return format!("{}\n{rest}", wrap(first, width));
@@ -307,7 +307,7 @@ fn wrap(text: &str, width: usize) -> String {
     wrapped
 }
 
-/// Splits at blanks outside of backticks.
+/// Splits at blanks outside backticks.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     text.split(move |letter: char| {

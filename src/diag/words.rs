@@ -1,7 +1,7 @@
-//! The known word that is most like an unknown one, and the words of a shell.
+//! Finds the known word that resembles an unknown one, and quotes words for a shell.
 
-/// Which of `known` was most likely meant by `word`: at most two letters away, or else beginning
-/// like it.
+/// Returns the `known` word that `word` most likely means: at most two letters differ, or the
+/// beginnings are equal.
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut best: Option<(Likeness, &str)> = None;
     for candidate in known {
@@ -15,7 +15,7 @@ pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     best.map(|(_, candidate)| candidate)
 }
 
-/// A help for an unknown `word`: the one that was meant, or all that are known.
+/// Returns a help text for an unknown `word`: the likely word, or all known words.
 pub fn did_you_mean(word: &str, known: &[&str]) -> String {
     if let Some(meant) = closest(word, known.iter().copied()) {
         return format!("did you mean `{meant}`?");
@@ -24,19 +24,19 @@ pub fn did_you_mean(word: &str, known: &[&str]) -> String {
     format!("known here: {}", known.join(", "))
 }
 
-/// How alike two words are; the least is the most alike.
+/// The similarity of two words; the least value is the most similar.
 #[derive(Eq, Ord, PartialEq, PartialOrd)]
 enum Likeness {
-    /// So many letters differ: at most two, and less than half of the word.
+    /// The number of different letters: at most two, and less than half of the word.
     Typo(usize),
-    /// All but so many letters of the longer word begin both.
+    /// Equal beginnings; the number of further letters of the longer word.
     Beginning(usize),
 }
 
 impl Likeness {
-    /// Letters that two words must share at their beginning to be taken for the same.
+    /// Number of equal letters at the beginning that two similar words need.
     const BEGINNING: usize = 3;
-    /// Longer words are not compared: hostile text must not cost time.
+    /// Maximum length of compared words: hostile text must not cost time.
     const MAX_LETTERS: usize = 64;
 
     fn of(word: &str, candidate: &str) -> Option<Self> {
@@ -55,7 +55,8 @@ impl Likeness {
     }
 }
 
-/// A text as one word of a POSIX shell. Control characters become `?`: a terminal would act on them.
+/// Quotes a text as one word of a POSIX shell. Control characters become `?`, because a terminal
+/// would act on them.
 pub fn shell_word(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-:@+,=".contains(&byte);
     if !text.is_empty() && text.bytes().all(plain) {
