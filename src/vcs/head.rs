@@ -1,4 +1,4 @@
-//! The branch and commit of a working copy as they are now, read at most once a second.
+//! The current branch and commit of a working copy, read at most once a second.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// For how long what was read is used again.
+/// How long a result is used again.
 const HEAD_LIFETIME: Duration = Duration::from_secs(1);
-/// How long a flow waits for git's files; after that it has what was read before.
+/// How long a flow waits for git's files; after that it uses the previous result.
 const READ_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Threads that read at once; file systems that never answer may keep each of them waiting.
+/// Maximum number of reading threads; a file system that never answers may block each of them.
 const MAX_READERS: usize = 8;
 
 /// The threads that read which branches are checked out.
@@ -26,17 +26,17 @@ impl Default for Readers {
     }
 }
 
-/// What is checked out in a folder.
+/// The branch and commit that are checked out in a folder.
 #[derive(Debug)]
 pub struct Head {
     folder: PathBuf,
     readers: Readers,
     last: ArcSwapOption<Checkout>,
-    /// Whether a thread reads just now: one that a file system keeps waiting is the only one.
+    /// Whether a thread is reading: at most one thread per folder is blocked by a file system.
     reading: AtomicBool,
 }
 
-/// What was checked out when it was read.
+/// The branch and commit at the last read.
 #[derive(Debug)]
 struct Checkout {
     at: Instant,
@@ -47,7 +47,7 @@ struct Checkout {
 }
 
 impl Head {
-    /// The head of the working copy that `folder` is in.
+    /// Returns the head of the working copy that contains `folder`.
     pub fn of(folder: PathBuf, readers: Readers) -> Self {
         Self {
             folder,
@@ -57,9 +57,9 @@ impl Head {
         }
     }
 
-    /// The branch and the commit, at most a second old where they can be read in
-    /// 250 ms; else as they were read last. `None` until they were read once, or where
-    /// the folder is no working copy of this user.
+    /// Returns the branch and the commit: at most a second old if they can be read in 250 ms,
+    /// otherwise as last read. `None` before the first successful read, or if the folder is in no
+    /// working copy of this user.
     pub async fn now(
         self: &Arc<Self>,
         now: Instant,
@@ -78,8 +78,8 @@ impl Head {
             .is_some_and(|last| now.saturating_duration_since(last.at) < HEAD_LIFETIME)
     }
 
-    /// Reads on a thread of its own: a file system that never answers keeps neither a flow nor the
-    /// end of the process waiting.
+    /// Reads on a separate thread: a file system that never answers blocks neither a flow nor the
+    /// end of the process.
     async fn refresh(self: &Arc<Self>, now: Instant) {
         if self.reading.swap(true, Ordering::AcqRel) {
             return;

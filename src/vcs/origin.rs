@@ -1,13 +1,13 @@
-//! The clone URL in a repository's configuration (`git-config(1)`).
+//! Reads the clone URL from a repository's configuration (`git-config(1)`).
 //!
-//! Includes are not followed, and `url.*.insteadOf` is not applied: what the file itself says of
-//! its remote is what the repository is.
+//! Includes and `url.*.insteadOf` are ignored: the URL in the file itself identifies the
+//! repository.
 
-/// Remotes of one repository that are looked at.
+/// Maximum number of remotes of one repository that are read.
 const MAX_REMOTES: usize = 256;
 
-/// The URL of `origin`; of the only remote, where there is no `origin`. `None` where the file has
-/// more than [`MAX_REMOTES`].
+/// Returns the URL of `origin`, or of the only remote if there is no `origin`. `None` if the file
+/// has more than [`MAX_REMOTES`].
 pub(super) fn url(config: &str) -> Option<String> {
     let mut remotes: Vec<(String, String)> = Vec::new();
     let mut section = None;
@@ -32,7 +32,7 @@ pub(super) fn url(config: &str) -> Option<String> {
         .map(|(_, url)| url)
 }
 
-/// The name in `[remote "NAME"]`.
+/// Returns the name in `[remote "NAME"]`.
 fn remote(line: &str) -> Option<String> {
     let inside = line.strip_prefix('[')?.split(']').next()?.trim();
     let (section, name) = inside.split_once('"')?;
@@ -40,7 +40,7 @@ fn remote(line: &str) -> Option<String> {
     (section.trim().eq_ignore_ascii_case("remote")).then(|| name.to_owned())
 }
 
-/// A value without its quotes and what is said behind it.
+/// Returns a value without its quotes and without a comment after it.
 fn plain(value: &str) -> String {
     let value = value.trim();
     let quoted = value.strip_prefix('"');

@@ -1,10 +1,10 @@
-//! Who has to own a working copy for it to count, as git has it (`safe.directory`).
+//! The required owner of a working copy, as in git (`safe.directory`).
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The users whose working copies count.
+/// The users whose working copies are accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Owners(Vec<u32>);
 
@@ -15,12 +15,12 @@ pub struct Foreign {
     pub path: PathBuf,
     /// The number of the user who owns it.
     pub owner: u32,
-    /// The number of the user who should.
+    /// The number of the user who should own it.
     pub user: u32,
 }
 
 impl Owners {
-    /// The user of this process; root counts as the user who ran `sudo` as well.
+    /// Returns the user of this process; for root also the user who ran `sudo`.
     #[expect(
         clippy::disallowed_methods,
         reason = "git reads this variable for the same purpose"
@@ -32,13 +32,13 @@ impl Owners {
         Self([user].into_iter().chain(sudo).collect())
     }
 
-    /// One user.
+    /// Returns one user.
     #[cfg(test)]
     pub(super) fn only(user: u32) -> Self {
         Self(vec![user])
     }
 
-    /// Whether each of these paths, where it exists, belongs to one of the users: both a symbolic
+    /// Checks that each of these paths that exists belongs to one of the users: both a symbolic
     /// link and its target.
     pub(super) fn check<'p>(
         &self,

@@ -1,4 +1,4 @@
-//! Pins: which repository a working copy was of when it was first used, or when the operator said so.
+//! Pins: the repository of a working copy at its first use, or as the operator set it.
 //!
 //! One JSON file in the gate's state folder, mode 0600, replaced as a whole:
 //!
@@ -7,8 +7,8 @@
 //!   "by": "operator", "at": "2026-11-29T12:00:00Z", "device": 2049, "inode": 131, "born": 17 } ] }
 //! ```
 //!
-//! `device`, `inode` and `born` (when the file system made it, in nanoseconds) tell whether another
-//! folder took the place of the one that was pinned.
+//! `device`, `inode` and `born` (the creation time in the file system, in nanoseconds) show whether
+//! another folder has replaced the pinned one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -25,10 +25,10 @@ use crate::config;
 use super::WorkingCopy;
 
 const VERSION: u32 = 1;
-/// Bytes of the file, and pins in it.
+/// Maximum size of the file in bytes, and maximum number of pins.
 const MAX_FILE_SIZE: u64 = 8 << 20;
 const MAX_PINS: usize = 10_000;
-/// How long another process may keep the file.
+/// How long to wait while another process locks the file.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -36,7 +36,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, Default)]
 pub struct Pins(Vec<Pin>);
 
-/// Which repository a folder was of.
+/// The pinned repository of a folder.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pin {
@@ -44,9 +44,9 @@ pub struct Pin {
     pub path: PathBuf,
     /// The clone URL without scheme, user and `.git`.
     pub repository: String,
-    /// Who made the pin.
+    /// The origin of the pin.
     pub by: By,
-    /// When.
+    /// When the pin was made.
     pub at: Timestamp,
     device: u64,
     inode: u64,
@@ -54,17 +54,17 @@ pub struct Pin {
     born: Option<u64>,
 }
 
-/// Who made a pin.
+/// The origin of a pin.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum By {
-    /// The first use of the folder: what the working copy said then.
+    /// The first use of the folder: the repository that the working copy had then.
     FirstUse,
     /// The operator, with `tidegate workspace pin`.
     Operator,
 }
 
-/// What the pins say of a folder.
+/// The pins that apply to a folder.
 #[derive(Debug, Default)]
 pub struct Pinned<'p> {
     /// The pin of its working copy.
@@ -73,7 +73,7 @@ pub struct Pinned<'p> {
     pub above: Vec<&'p Pin>,
 }
 
-/// Why pins cannot be used, or what speaks against one.
+/// Why pins cannot be used, or which pin the working copy contradicts.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// The file cannot be read or written.
@@ -81,21 +81,21 @@ pub enum PinError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: io::Error,
     },
-    /// The file is no file of pins, or another user can change it.
+    /// The file has no valid pins, or another user can change it.
     #[error("{}: {why}: mend or remove it, and pin again", path.display())]
     Unsound {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the file.
         why: String,
     },
-    /// There is no room for another pin.
+    /// The file has the maximum number of pins.
     #[error("{} has {MAX_PINS} pins: forget some with `tidegate workspace forget PATH`", .0.display())]
     Full(PathBuf),
-    /// The working copy says another repository than the pin.
+    /// The working copy has another repository than the pin.
     #[error(
         "{} is pinned as {pinned}, and its working copy now says {}: if that is right, \
          `tidegate workspace forget {}`",
@@ -104,12 +104,12 @@ pub enum PinError {
     Changed {
         /// The folder.
         path: PathBuf,
-        /// What it was pinned as.
+        /// The pinned repository.
         pinned: String,
-        /// What the working copy says.
+        /// The repository in the working copy.
         found: Option<String>,
     },
-    /// Another folder has its path.
+    /// Another folder has the pinned path.
     #[error(
         "{} is pinned as {pinned}, and another folder took its place, which says {}: if that is \
          right, `tidegate workspace forget {}`",
@@ -118,15 +118,15 @@ pub enum PinError {
     Replaced {
         /// The folder.
         path: PathBuf,
-        /// What it was pinned as.
+        /// The pinned repository.
         pinned: String,
-        /// What the working copy says.
+        /// The repository in the working copy.
         found: Option<String>,
     },
 }
 
 impl PinError {
-    /// What happened, for the record: without paths.
+    /// Returns the error for the record, without paths.
     pub fn detail(&self) -> String {
         let now = |found: &Option<String>| {
             let found = found.as_deref().unwrap_or("no repository");
@@ -146,7 +146,7 @@ impl PinError {
     }
 }
 
-/// The file of pins of this user: in the state folder of a gate without configuration.
+/// Returns the pin file of this user: in the state folder of a gate without configuration.
 pub fn default_file() -> Option<PathBuf> {
     let record = config::embedded().record.file?;
     record
@@ -155,7 +155,7 @@ pub fn default_file() -> Option<PathBuf> {
 }
 
 impl Pin {
-    /// Pins a folder as it is now.
+    /// Makes a pin for a folder as it is now.
     fn new(path: &Path, repository: &str, by: By, at: Timestamp) -> io::Result<Self> {
         let folder = path.symlink_metadata()?;
         Ok(Self {
@@ -169,7 +169,7 @@ impl Pin {
         })
     }
 
-    /// Whether the folder at its path is the one that was pinned.
+    /// Whether the folder at the pinned path is the pinned folder.
     fn is_of_same_folder(&self) -> bool {
         let folder = self.path.symlink_metadata();
         folder.is_ok_and(|folder| {
@@ -184,7 +184,7 @@ fn born(folder: &fs::Metadata) -> Option<u64> {
 }
 
 impl Pins {
-    /// Reads a file of pins; one that is not there has none.
+    /// Reads a pin file; a missing file has no pins.
     pub fn read(path: &Path) -> Result<Self, PinError> {
         let unsound = |why: &str| PinError::Unsound {
             path: path.to_owned(),
@@ -214,19 +214,19 @@ impl Pins {
         Ok(Self(kept.pins))
     }
 
-    /// Every pin, by path.
+    /// Returns every pin, by path.
     pub fn iter(&self) -> impl Iterator<Item = &Pin> {
         self.0.iter()
     }
 
-    /// The pins for a working copy; `Err` where one of them says something else than is there.
+    /// Returns the pins for a working copy; `Err` if one of them contradicts the working copy.
     ///
-    /// A pin of a first use whose folder was replaced by one of the same repository says nothing
-    /// any more: it was no evidence before.
+    /// A first-use pin is ignored if its folder was replaced by one of the same repository: such a
+    /// pin was no evidence before.
     pub fn of<'p>(&'p self, folder: &Path, copy: &WorkingCopy) -> Result<Pinned<'p>, PinError> {
         let mut pinned = Pinned::default();
         for pin in self.0.iter().filter(|pin| folder.starts_with(&pin.path)) {
-            // A working copy below the folder of a pin is another one than that.
+            // A working copy below the folder of a pin is a different working copy.
             let below = |top: &PathBuf| *top != pin.path && top.starts_with(&pin.path);
             if copy.top.as_ref().is_some_and(below) {
                 pinned.above.push(pin);
@@ -259,8 +259,8 @@ impl Pins {
         Ok(pinned)
     }
 
-    /// Pins a folder; the pin that it had is replaced. A pin of the operator is not replaced by one
-    /// of a first use.
+    /// Pins a folder and replaces its former pin. A first-use pin does not replace a pin of the
+    /// operator.
     pub fn pin(
         file: &Path,
         folder: &Path,
@@ -275,7 +275,8 @@ impl Pins {
             }
             pins.0.retain(|known| known.path != pin.path);
             if pins.0.len() >= MAX_PINS {
-                // Folders of first uses that are gone: they may come back, but not be told apart.
+                // Removes the first-use pins of missing folders: a folder that returns cannot be
+                // recognised.
                 pins.0
                     .retain(|known| known.by == By::Operator || known.path.exists());
             }
@@ -288,7 +289,7 @@ impl Pins {
         })
     }
 
-    /// Forgets the pin of a folder; `None` where it had none.
+    /// Removes the pin of a folder; `None` if there was none.
     pub fn forget(file: &Path, folder: &Path) -> Result<Option<Pin>, PinError> {
         Self::change(file, |pins| {
             let at = pins.0.iter().position(|pin| pin.path == folder);
@@ -296,7 +297,7 @@ impl Pins {
         })
     }
 
-    /// Reads, changes and writes, while no other process does.
+    /// Reads, changes and writes the file under a lock.
     fn change<T>(
         path: &Path,
         change: impl FnOnce(&mut Self) -> Result<T, PinError>,
@@ -317,7 +318,7 @@ impl Pins {
         Ok(changed)
     }
 
-    /// Writes another file and gives it the name: a reader finds the old pins or the new ones.
+    /// Writes a new file and renames it: a reader finds the old pins or the new ones.
     fn write(self, path: &Path) -> io::Result<()> {
         let kept = Kept {
             version: VERSION,
@@ -342,7 +343,7 @@ impl Pins {
     }
 }
 
-/// Whether the user of this process owns a file or folder; why not.
+/// Whether the user of this process owns a file or folder; the error is the reason.
 fn is_own(metadata: &fs::Metadata) -> Result<(), String> {
     let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner == user {
@@ -353,7 +354,7 @@ fn is_own(metadata: &fs::Metadata) -> Result<(), String> {
     ))
 }
 
-/// The file as it is written.
+/// The text of the file.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
@@ -374,7 +375,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// Takes the lock, which ends with the file that is returned.
+/// Takes the lock, which ends when the returned file is dropped.
 fn lock(path: &Path) -> io::Result<File> {
     let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
     let file = OpenOptions::new()
@@ -415,7 +416,7 @@ mod tests {
         }
     }
 
-    /// A folder that is pinned, and the file of pins.
+    /// Returns a pinned folder and the pin file.
     fn pinned(by: By) -> (tempfile::TempDir, PathBuf, PathBuf) {
         let home = tempfile::tempdir().unwrap();
         let (web, file) = (home.path().join("web"), home.path().join("state/pins.json"));
@@ -439,7 +440,7 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         assert!(of(&web, copy(&web, None)).is_err());
-        // Its `.git` is gone, and one above it is found.
+        // Its `.git` is gone, and git finds one in a folder above.
         assert!(of(&web, copy(home.path(), Some("github.com/acme/open"))).is_err());
         assert!(of(&web, WorkingCopy::default()).is_err());
         let below = web.join("nested");
