@@ -1,4 +1,4 @@
-//! A recorded flow as a policy decides it.
+//! A recorded flow in the form that a policy decides.
 
 use std::sync::Arc;
 
@@ -10,35 +10,35 @@ use crate::policy::{
 
 use super::recorded::{Recorded, Text};
 
-/// The longest method that is taken from a line; no client of ours sends a longer one.
+/// Maximum length of a method in a record; no client of the gate sends a longer one.
 const MAX_METHOD: usize = 64;
 
-/// A recorded flow, with the facts that its record holds.
+/// A recorded flow, with the facts in its record.
 #[derive(Clone, Debug)]
 pub struct Flow {
-    /// Where to.
+    /// The target of the flow.
     pub target: Target,
     /// The request; `None` for a tunnel.
     pub request: Option<Request>,
 }
 
-/// A request of which the record tells.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The method, as it was sent.
     pub method: Box<str>,
-    /// The path where it is on record; else `/`, and the facts say that it is not known.
+    /// The recorded path; `/` if there is none, and then the facts mark the path as unknown.
     pub path: Path,
-    /// Whether it asked for another protocol.
+    /// Whether the request asked for another protocol.
     pub upgrade: bool,
-    /// Whether it went over TLS.
+    /// Whether the request went over TLS.
     pub tls: bool,
-    /// What it did.
+    /// The facts of the request.
     pub facts: RequestFacts,
 }
 
 impl Flow {
-    /// The flow of a line; `None` where the line names no target.
+    /// Returns the flow of a line; `None` if the line names no target.
     pub fn of(line: &Recorded<'_>, policy: &Policy) -> Option<Self> {
         let target = target(line)?;
         if line.is_tunnel() {
@@ -71,8 +71,8 @@ impl Flow {
         })
     }
 
-    /// The flow as trials and examples write it; `None` where that takes a path which is not on
-    /// record.
+    /// Returns the flow in the notation of trials and examples; `None` if that needs a path and no
+    /// path is recorded.
     pub fn written(&self, line: &Recorded<'_>, policy: &Policy) -> Option<String> {
         let Some(request) = &self.request else {
             return Some(self.target.to_string());
@@ -101,7 +101,7 @@ impl Flow {
         }
     }
 
-    /// What a policy decides, for a caller.
+    /// Returns the query to a policy, for a caller.
     pub fn query<'q>(&'q self, who: &'q Who) -> Query<'q> {
         Query {
             who,
@@ -120,7 +120,7 @@ impl Flow {
     }
 }
 
-/// Where a line says that a flow went.
+/// Returns the target in a line.
 fn target(line: &Recorded<'_>) -> Option<Target> {
     let (host, port) = (line.host.as_deref()?, line.port?);
     let authority = if host.contains(':') {
@@ -131,21 +131,21 @@ fn target(line: &Recorded<'_>) -> Option<Target> {
     Target::from_connect(authority.as_bytes()).ok()
 }
 
-/// The category that the path told, where the path told one.
+/// Returns the category that the path decided, if it did.
 fn path_category(line: &Recorded<'_>) -> Option<Category> {
     let by_path = matches!(line.category_basis.as_deref(), Some("path" | "rule"));
     let word = line.category.as_deref().filter(|_| by_path)?;
     Category::from_word(word)
 }
 
-/// What the request did, as far as the line says.
+/// Returns the recorded facts of the request.
 fn facts(line: &Recorded<'_>) -> RequestFacts {
     let shared = |text: &Option<Text<'_>>| text.as_deref().map(Arc::<str>::from);
     let boxed = |text: &Option<Text<'_>>| text.as_deref().map(Box::<str>::from);
     let server = shared(&line.mcp_server);
     let by_body = line.category_basis.as_deref() == Some("content");
     let is_message = server.is_some() || line.mcp_method.is_some() || by_body;
-    // Which body was not read does not matter, only that there is one.
+    // The fact that a body was not read matters; the kind of body does not.
     let head_only = line.seen.as_deref() == Some("head");
     RequestFacts {
         seen: if head_only { Seen::Head } else { Seen::Whole },
@@ -169,8 +169,9 @@ fn facts(line: &Recorded<'_>) -> RequestFacts {
 
 /// The caller of a line under a policy.
 ///
-/// Its user, groups and repositories are as recorded; its tier is what this policy makes of them.
-/// Groups that a policy gives by claims or certificates are those on record: claims are not.
+/// The user, groups and repositories are as recorded; this policy decides the tier. Groups that a
+/// policy assigns by claims or certificates are taken from the record, because claims are not
+/// recorded.
 pub fn who(line: &Recorded<'_>, policy: &Policy) -> Who {
     let shared = |text: &Text<'_>| Arc::<str>::from(&**text);
     let repository = line.repository.as_ref().map(shared);
@@ -183,7 +184,7 @@ pub fn who(line: &Recorded<'_>, policy: &Policy) -> Who {
     let given = line.tier.as_deref().filter(|_| is_given);
     let groups: Vec<Arc<str>> = line.groups.iter().map(shared).collect();
     let within = line.within.as_ref().map(|words| {
-        // A word that this program does not know reaches nothing.
+        // An unknown word allows nothing.
         let words = words.iter().map(|word| &**word);
         let known = words.filter(|word| Within::parse([*word]).is_ok());
         Within::parse(known).map(Arc::new).unwrap_or_default()
