@@ -1,10 +1,10 @@
-//! An exception that was granted, in plain words: the keys of `[[exception]]`.
+//! A granted exception, with the keys of `[[exception]]`.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// An exception: an allow with an owner and an end. Names stand for tiers and groups, so that every
-/// gate reads a grant under the policy that it has.
+/// An exception: an allow with an owner and an end. Tiers and groups are names, so that every gate
+/// applies its own policy to the grant.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Grant {
@@ -13,14 +13,14 @@ pub struct Grant {
     /// The command, for the reviewer and the record. Not enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
-    /// Why.
+    /// The reason.
     pub reason: String,
     /// The principals who take responsibility.
     pub reviewer: Vec<String>,
     /// The compensating control, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
-    /// The end. At this time the exception no longer holds.
+    /// The end of the exception: from this time on it is not in force.
     pub expires: Timestamp,
     /// The digest of the policy that the reviewers saw; empty for an exception in a file.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -33,12 +33,12 @@ pub struct Grant {
     /// The requests.
     #[serde(default, skip_serializing_if = "is_default")]
     pub does: Does,
-    /// Bounds that all gates of the ledger keep together.
+    /// Bounds that all gates of the ledger share.
     #[serde(default, skip_serializing_if = "Limit::is_empty")]
     pub limit: Limit,
 }
 
-/// `from` of an exception. Of each key, an empty list means all.
+/// `from` of an exception. For each key, an empty list means all.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct From {
@@ -63,10 +63,10 @@ pub struct From {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SessionScope {
-    /// The id of the session, or of the session that it is a child of.
+    /// The id of the session, or of its root session.
     pub id: String,
-    /// Whether the session must have verified evidence, as it had when the exception was granted. A
-    /// caller that only says the id does not match.
+    /// Whether the session must have verified evidence, as when the exception was granted. A caller
+    /// that only asserts the id does not match.
     pub verified: bool,
 }
 
@@ -76,23 +76,23 @@ pub struct SessionScope {
 pub struct To {
     /// Names, `*.suffix`, addresses or networks; at least one.
     pub hosts: Vec<String>,
-    /// What the destination is for; none: anything.
+    /// Categories of the destination; empty: any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub categories: Vec<String>,
-    /// None: those of the destination, or 443 (80 for plain HTTP).
+    /// Ports; empty: those of the destination, or 443 (80 for plain HTTP).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<u16>,
 }
 
-/// `does` of an exception: the requests. An exception with any of these does not match a tunnel that
-/// is not inspected.
+/// `does` of an exception: the requests. An exception with any of these does not match a tunnel
+/// that is not inspected.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Does {
     /// `read`, `write`, `call`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<String>,
-    /// Words of the service's data file, e.g. `publish`.
+    /// Operations of the service's data file, e.g. `publish`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<String>,
     /// Repositories at the destination.
@@ -128,13 +128,13 @@ pub struct Limit {
     /// Bytes from clients to the destination.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_out: Option<u64>,
-    /// Flows: each tunnel that is not inspected, and each request that is seen.
+    /// Flows: each uninspected tunnel, and each inspected or plain request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests: Option<u64>,
 }
 
 impl Limit {
-    /// Whether nothing is bounded.
+    /// Whether there is no bound.
     pub fn is_empty(&self) -> bool {
         self.bytes_out.is_none() && self.requests.is_none()
     }
