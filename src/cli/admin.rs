@@ -1,4 +1,4 @@
-//! Asking the admin listener of a running gate.
+//! Requests to the admin listener of a running gate.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -13,37 +13,37 @@ use crate::config::AdminAddress;
 use super::gate_owner;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// The most bytes of an answer that are read.
+/// Maximum bytes of a response that are read.
 const MOST: u64 = 1 << 20;
 const MOST_FIELDS: usize = 64;
 
-/// The token of a session, and which processes may be sent it.
+/// The token of a session, and the processes that may receive it.
 #[derive(Clone, Copy)]
 pub(super) struct Bearer<'a> {
     pub(super) token: &'a str,
     pub(super) recipient: Recipient<'a>,
 }
 
-/// Which users' processes may be sent a token.
+/// The users whose processes may receive a token.
 #[derive(Clone, Copy)]
 pub(super) enum Recipient<'a> {
-    /// This user's, root's, and those of the user of the gate, by name or number.
+    /// This user, root, and the user of the gate, by name or number.
     Gate(Option<&'a str>),
-    /// Any: the token is good for one report.
+    /// Any user: the token is valid for one report only.
     Any,
 }
 
-/// What `GET /v1/policy` says.
+/// The response to `GET /v1/policy`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Running {
     /// The digest of the policy in force.
     pub(super) digest: String,
-    /// Its generation.
+    /// The generation of the policy.
     pub(super) generation: u64,
     /// Whether newer files did not load.
     #[serde(default)]
     pub(super) stale: bool,
-    /// The first finding, where it is stale.
+    /// The first finding, if the policy is stale.
     #[serde(default)]
     pub(super) error: Option<String>,
 }
@@ -53,7 +53,7 @@ pub(super) fn default_address() -> AdminAddress {
     AdminAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 3130)))
 }
 
-/// Reads `ADDRESS:PORT` or `unix:PATH`.
+/// Parses `ADDRESS:PORT` or `unix:PATH`.
 pub(super) fn parse_address(text: &str) -> Result<AdminAddress, String> {
     match text.strip_prefix("unix:") {
         Some("") => Err("no path behind `unix:`".to_owned()),
@@ -65,7 +65,7 @@ pub(super) fn parse_address(text: &str) -> Result<AdminAddress, String> {
     }
 }
 
-/// The address, as it is written.
+/// Formats the address as it is configured.
 pub(super) fn show_address(address: &AdminAddress) -> String {
     match address {
         AdminAddress::Tcp(address) => address.to_string(),
@@ -73,7 +73,7 @@ pub(super) fn show_address(address: &AdminAddress) -> String {
     }
 }
 
-/// The policy of a running gate; `None` where no gate answers.
+/// Returns the policy of a running gate; `None` if no gate answers.
 pub(super) fn running(address: &AdminAddress) -> Option<Running> {
     let (status, body) = ask(address, "/v1/policy").ok()?;
     (status == 200)
@@ -81,13 +81,13 @@ pub(super) fn running(address: &AdminAddress) -> Option<Running> {
         .flatten()
 }
 
-/// The status and body of `GET path`. Fails where no HTTP answer comes in time.
+/// Returns the status and body of `GET path`; `Err` if no HTTP response arrives in time.
 pub(super) fn ask(address: &AdminAddress, path: &str) -> io::Result<(u16, String)> {
     let head = format!("GET {path} HTTP/1.1\r\n");
     say(address, &head, "", (None, PATIENCE))
 }
 
-/// As [`ask`], in the name of the holder of a token where there is one.
+/// Like [`ask`], with the token of a session if given.
 pub(super) fn get(
     address: &AdminAddress,
     path: &str,
@@ -108,7 +108,7 @@ fn with_bearer(head: String, bearer: Option<Bearer<'_>>) -> io::Result<String> {
     Ok(format!("{head}Authorization: Bearer {token}\r\n"))
 }
 
-/// As [`ask`], of `POST path` with a JSON document, in the name of a session where there is one. A
+/// Like [`ask`], with `POST path` and a JSON document, and with the token of a session if given. A
 /// token is sent to its recipient only.
 pub(super) fn post(
     address: &AdminAddress,
@@ -126,7 +126,7 @@ pub(super) fn post(
     say(address, &head, &body, (bearer, patience))
 }
 
-/// As [`post`], without a token.
+/// Like [`post`], without a token.
 pub(super) fn tell(
     address: &AdminAddress,
     path: &str,
@@ -145,7 +145,7 @@ fn say(
     said.map_err(|error| spoken(error, patience))
 }
 
-/// An error in words. The system reports a time-out of a read as "would block": that is replaced.
+/// Makes an error readable. The system reports a read time-out as "would block": that is replaced.
 pub(super) fn spoken(error: io::Error, patience: Duration) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(

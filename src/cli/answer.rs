@@ -1,11 +1,11 @@
-//! What an exit code means.
+//! The exit codes.
 
 use std::process::ExitCode;
 
-/// The answer of a command, as its exit code.
+/// The result of a command, as its exit code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Answer {
-    /// 4: something outside failed (a file, a socket, another program).
+    /// 4: an operation outside the program failed (a file, a socket, another program).
     Failed,
     /// 1: a trial failed, a flow would not pass, a gate is not ready.
     No,
@@ -13,7 +13,7 @@ pub enum Answer {
     NotContained,
     /// 2: the arguments or the configuration are wrong.
     Wrong,
-    /// 0.
+    /// 0: success, or the answer is yes.
     Yes,
 }
 
@@ -29,7 +29,7 @@ impl Answer {
         }
     }
 
-    /// `Yes` or `No`.
+    /// Returns `Yes` if `holds`, otherwise `No`.
     pub fn whether(holds: bool) -> Self {
         if holds { Self::Yes } else { Self::No }
     }

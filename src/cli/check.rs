@@ -1,4 +1,4 @@
-//! `tidegate check`: everything that is wrong with a configuration, and what it amounts to.
+//! `tidegate check`: validates a configuration and summarises it.
 
 mod github;
 
@@ -77,7 +77,7 @@ impl Check {
     }
 }
 
-/// The rules and lists that tunnels escape, a line for each tier.
+/// Formats the rules and lists that tunnels bypass, one line for each tier.
 fn not_enforced(unenforced: &[Unenforced]) -> String {
     let mut text = String::new();
     let mut rest = unenforced;
@@ -105,7 +105,7 @@ fn summary(loaded: &Loaded, running: Option<&Running>) -> String {
     format!("result        {errors} {noun}: it does not load\n{gate}")
 }
 
-/// What a good configuration amounts to.
+/// Summarises a valid configuration.
 fn amounts(config: &Config, policy: &Policy) -> String {
     let tiers: Vec<&str> = policy.tiers().iter().map(|tier| &**tier).collect();
     let file = config
@@ -131,13 +131,13 @@ fn amounts(config: &Config, policy: &Policy) -> String {
     )
 }
 
-/// How many patterns of repositories there are.
+/// Returns the number of repository patterns.
 fn repositories(config: &Config) -> usize {
     let written = config.policy.repositories.iter();
     written.map(|it| it.value.r#match.0.len()).sum()
 }
 
-/// What a tunnel hides that rules refuse; nothing where no tunnel does.
+/// Formats the refusals of rules that a tunnel bypasses; empty if there are none.
 fn passes_unseen(policy: &Policy) -> String {
     let hosts = unseen::telemetry(policy);
     if hosts.is_empty() {
@@ -150,7 +150,7 @@ fn passes_unseen(policy: &Policy) -> String {
     )
 }
 
-/// The `[[destination]]` to write for hosts that nothing labels.
+/// Formats the `[[destination]]` to write for hosts without a category.
 fn unlabelled(policy: &Policy) -> String {
     let found = policy.unlabelled();
     let noun = match found.count {
@@ -170,7 +170,7 @@ fn unlabelled(policy: &Policy) -> String {
     )
 }
 
-/// What a reload would do to the gate that runs, where one does.
+/// Formats the effect of a reload on the running gate, if there is one.
 fn gate(loaded: &Loaded, running: Option<&Running>) -> String {
     let Some(running) = running else {
         return "running gate  none answers\n".to_owned();
@@ -231,7 +231,7 @@ fn escape(unenforced: &Unenforced) -> Value {
     })
 }
 
-/// One finding as data.
+/// Formats one finding as JSON.
 pub(super) fn finding(finding: &Diagnostic) -> Value {
     let position = finding
         .place

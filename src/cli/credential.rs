@@ -1,4 +1,4 @@
-//! `tidegate credential`: what rules write for a credential.
+//! `tidegate credential`: hashes a credential for use in a rule.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::diag::{self, Severity};
 
 use super::{Answer, load, print};
 
-/// The longest credential, in bytes.
+/// Maximum length of a credential, in bytes.
 const LONGEST: u64 = 64 * 1024;
 
 #[derive(Debug, clap::Subcommand)]
@@ -64,7 +64,7 @@ impl Hash {
     }
 }
 
-/// The key that a configuration names.
+/// Returns the key that a configuration names.
 fn key_of(path: &Path) -> Result<CredentialKey, (Answer, String)> {
     let (config, findings) = config::load(path);
     let Some(config) = config else {
@@ -84,7 +84,7 @@ fn key_of(path: &Path) -> Result<CredentialKey, (Answer, String)> {
     })
 }
 
-/// One credential, without the blanks and the end of line around it.
+/// Reads one credential, without the blanks and the line end around it.
 fn read(from: impl Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     from.take(LONGEST + 1).read_to_end(&mut text)?;

@@ -1,5 +1,5 @@
-//! Tables added to a configuration file: as text, so that every comment stays, and only where the
-//! result is what was meant.
+//! Adds tables to a configuration file: as text, so that every comment stays, and only if the
+//! parsed result is the intended one.
 
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use crate::policy::{self, Policy};
 
 use super::init::files;
 
-/// Adds a table behind the table that begins at or around a line (from 1); at the end of the text
-/// where there is no such line, or where the line is not what it seems.
+/// Adds a table after the table that contains a line (from 1); at the end of the text if there is
+/// no such line, or if the result would be wrong.
 pub(super) fn add_behind(text: &str, line: Option<usize>, table: &str) -> String {
     let near = line.map(|line| insert(text, line, table));
     near.filter(|new| is_old_and(new, text, table))
@@ -28,7 +28,7 @@ pub(super) fn at_end(text: &str, tables: &str) -> String {
     format!("{text}{gap}{}\n", tables.trim_matches('\n'))
 }
 
-/// Adds before the next header, and before the comments that stand above it.
+/// Adds a table before the next header, and before the comments above that header.
 fn insert(text: &str, line: usize, table: &str) -> String {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let behind = line.min(lines.len());
@@ -48,8 +48,7 @@ fn insert(text: &str, line: usize, table: &str) -> String {
     format!("{before}{first}{}\n{last}{after}", table.trim_matches('\n'))
 }
 
-/// Whether a text says what another says, and besides that a list's further table, whatever its
-/// place in the list.
+/// Whether a text has the content of `old`, and one further table in a list, at any position.
 fn is_old_and(new: &str, old: &str, table: &str) -> bool {
     let parse = |text: &str| text.parse::<toml::Table>().ok();
     let (Some(mut new), Some(mut old), Some(added)) = (parse(new), parse(old), parse(table)) else {
@@ -85,7 +84,7 @@ fn is_old_and(new: &str, old: &str, table: &str) -> bool {
 ///
 /// # Errors
 ///
-/// The findings that keep it from loading.
+/// Returns the findings that prevent loading.
 pub(super) fn compile(path: &Path, text: &str) -> Result<(Config, Policy), Vec<Diagnostic>> {
     let (config, mut findings) = config::load_text(path, text);
     let Some(config) = config else {
@@ -107,7 +106,7 @@ pub(super) fn compile(path: &Path, text: &str) -> Result<(Config, Policy), Vec<D
 ///
 /// # Errors
 ///
-/// Where the file changed since `before` was read, or cannot be written.
+/// If the file has changed since `before` was read, or cannot be written.
 pub(super) fn replace(path: &Path, before: &str, after: &str) -> Result<(), String> {
     let now = config::read(path).map_err(|error| error.to_string())?;
     if now != before {
@@ -119,12 +118,12 @@ pub(super) fn replace(path: &Path, before: &str, after: &str) -> Result<(), Stri
         .map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// A text as TOML writes it.
+/// Quotes a text for TOML.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// A list of texts as TOML writes it, on one line.
+/// Formats a list of texts for TOML, on one line.
 pub(super) fn list<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
     let texts = texts.into_iter().map(|it| quoted(it.as_ref()));
     format!("[{}]", texts.collect::<Vec<_>>().join(", "))

@@ -19,7 +19,7 @@ use crate::tls::Bundle;
 use super::shell::Shell;
 use super::{Answer, ca, load, print};
 
-/// What every client understands the same way: exact names, no networks, no leading dots.
+/// The value that every client reads in the same way: exact names, no networks, no leading dots.
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
 #[derive(Debug, clap::Args)]
@@ -93,10 +93,10 @@ impl Env {
             );
         }
         if self.github {
-            // The runner reads commands from both outputs; the other one goes to a file.
+            // The GitHub runner reads commands from both outputs; the other output goes to a file.
             print::err(&self.proxy.github_masks());
         }
-        // No value has a line break: the proxy is parsed, all else is written here.
+        // No value has a line break: the proxy URL is parsed, and this program writes the others.
         let bare = self.docker || self.github;
         let line = |(name, value): (&str, String)| {
             if bare {
@@ -111,8 +111,9 @@ impl Env {
 }
 
 impl Env {
-    /// The authority that clients have to trust, where the gate inspects. A default configuration
-    /// that cannot be read is only a warning: it may belong to another user's gate.
+    /// Returns the authority that clients have to trust, if the gate inspects. A default
+    /// configuration that cannot be read gives only a warning: it may belong to another user's
+    /// gate.
     fn trusted(&self) -> Result<Option<Bundle>, Answer> {
         let named = self.config.is_some();
         let Some(path) = load::find(self.config.as_deref(), self.json).path else {
@@ -141,8 +142,8 @@ impl Env {
     }
 }
 
-/// Variables that switch off the agents' own telemetry. Telemetry that a user sets up (OTLP) is not
-/// changed.
+/// Returns the variables that disable the agents' own telemetry. Telemetry that a user configures
+/// (OTLP) is unchanged.
 pub(super) fn no_telemetry() -> impl Iterator<Item = (&'static str, String)> {
     NO_TELEMETRY
         .into_iter()
@@ -159,13 +160,13 @@ const NO_TELEMETRY: [(&str, &str); 7] = [
     ("GEMINI_TELEMETRY_ENABLED", "false"),
     // aider.
     ("AIDER_ANALYTICS", "false"),
-    // opencode: it asks for a newer version at each start.
+    // opencode: a check for newer versions at each start.
     ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
     // A convention of many programs (consoledonottrack.com).
     ("DO_NOT_TRACK", "1"),
 ];
 
-/// Adds variables; to a list of options it appends.
+/// Adds variables; appends to a list of options.
 pub(super) fn add(variables: &mut Vec<(&'static str, String)>, more: Vec<(&'static str, String)>) {
     for (name, value) in more {
         match variables.iter_mut().find(|(known, _)| *known == name) {
@@ -175,7 +176,7 @@ pub(super) fn add(variables: &mut Vec<(&'static str, String)>, more: Vec<(&'stat
     }
 }
 
-/// The URL of a proxy, checked so that every client reads it the same way.
+/// The URL of a proxy, restricted to spellings that every client reads in the same way.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Proxy {
     /// `user:secret`, percent-encoded.
@@ -184,7 +185,8 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// The same URL with a session token as its secret; `None` where the text is no session token.
+    /// Returns the URL with a session token as its secret; `None` if `token` is not a session
+    /// token.
     pub(super) fn in_session(&self, channel: &str, token: &str) -> Option<Self> {
         #[derive(serde::Deserialize)]
         struct Claims {
@@ -198,7 +200,7 @@ impl Proxy {
         Some(self.with_credentials(Some(credentials)))
     }
 
-    /// The same, with other credentials, percent-encoded.
+    /// Returns the URL with other credentials, percent-encoded.
     pub(super) fn with_credentials(&self, credentials: Option<String>) -> Self {
         Self {
             credentials,
@@ -206,7 +208,8 @@ impl Proxy {
         }
     }
 
-    /// As [`Self::parse`], also for HOST:PORT without a scheme, as launchers set `TIDEGATE_PROXY`.
+    /// Like [`Self::parse`], but also accepts HOST:PORT without a scheme, as launchers set
+    /// `TIDEGATE_PROXY`.
     pub(super) fn parse_short(text: &str) -> Result<Self, String> {
         if text.contains("://") {
             return Self::parse(text);
@@ -251,7 +254,7 @@ impl Proxy {
         self.target.to_string()
     }
 
-    /// `Proxy-Authorization`, where there are credentials.
+    /// Returns the value of `Proxy-Authorization`, if there are credentials.
     pub(super) fn authorization(&self) -> Option<String> {
         let (user, secret) = decode(self.credentials.as_deref()?)?;
         Some(format!(
@@ -260,8 +263,8 @@ impl Proxy {
         ))
     }
 
-    /// Commands to the runner of GitHub Actions that keep the credentials out of its logs, in each
-    /// form in which a variable or a client may show them.
+    /// Returns commands for the runner of GitHub Actions that mask the credentials in its logs, in
+    /// each form in which a variable or a client may show them.
     fn github_masks(&self) -> String {
         let Some(credentials) = &self.credentials else {
             return String::new();
@@ -278,7 +281,7 @@ impl Proxy {
         forms.iter().map(mask).collect()
     }
 
-    /// Every variable, by name.
+    /// Returns every variable, by name.
     pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
         let url = self.url();
         let same = URLS.iter().map(|name| (*name, url.clone()));
@@ -294,7 +297,7 @@ impl Proxy {
             // Node 22.21, 24 and later; earlier versions read no proxy variable.
             ("NODE_USE_ENV_PROXY", "1".to_owned()),
             ("ELECTRON_GET_USE_PROXY", "1".to_owned()),
-            // Names are resolved by the proxy, if at all.
+            // The proxy resolves names, if at all.
             ("CLAUDE_CODE_PROXY_RESOLVES_HOSTS", "1".to_owned()),
             // Without it, git sends no credentials before a 407.
             (
@@ -313,7 +316,8 @@ impl Proxy {
         variables
     }
 
-    /// The options of Java. Java sends no credentials to a proxy, unless Basic is allowed for tunnels.
+    /// Returns the options of Java. Java sends no credentials to a proxy unless Basic is enabled
+    /// for tunnels.
     fn java_options(&self) -> String {
         let Target { host, port } = &self.target;
         format!(
@@ -345,8 +349,8 @@ const URLS: [&str; 16] = [
     "grpc_proxy",
 ];
 
-/// User and secret of `user[:secret]`, percent-decoded. `None` where a character should have been
-/// encoded, or stands for a control character.
+/// Returns user and secret of `user[:secret]`, percent-decoded. `None` if a character lacks its
+/// escape, or an escape is a control character.
 fn decode(credentials: &str) -> Option<(String, String)> {
     let (user, secret) = credentials.split_once(':').unwrap_or((credentials, ""));
     Some((decode_part(user)?, decode_part(secret)?))

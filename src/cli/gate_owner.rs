@@ -1,9 +1,9 @@
-//! Which user owns the process at the other end of a connection to a gate: a session token goes to no
-//! other user's process.
+//! Checks which user owns the process at the other end of a connection to a gate: a session token
+//! is sent to no other user's process.
 //!
-//! A port of this host belongs to no one: when a gate ends, or before it starts, any user can bind the
-//! port. Where `/proc` tells (Linux), the owner of a local port is looked up; elsewhere a local port is
-//! trusted. The owner of a port on another host cannot be seen.
+//! A port of this host is not reserved: when a gate ends, or before it starts, any user can bind
+//! its port. On Linux, `/proc` shows the owner of a local port; on other systems a local port is
+//! trusted. The owner of a port on another host cannot be checked.
 
 use std::io;
 use std::net::TcpStream;
@@ -12,16 +12,16 @@ use std::path::Path;
 
 use crate::config;
 
-/// The numbers and names of users.
+/// The database of users.
 const USERS: &str = "/etc/passwd";
 
-/// Fails where the other end of a connection to a local port is a process of another user.
+/// Fails if the other end of a connection to a local port is a process of another user.
 pub(super) fn require_tcp(stream: &TcpStream, gate_user: Option<&str>) -> io::Result<()> {
     let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
     if !cfg!(target_os = "linux") || !peer.ip().is_loopback() {
         return Ok(());
     }
-    // The connection may wait to be accepted: then it has no owner yet, and its listener has.
+    // The connection may wait to be accepted: then it has no owner yet, but its listener has.
     let mut owners = crate::identity::listener_users(peer);
     if owners.is_empty() {
         return Err(refused(&format!(
@@ -34,7 +34,7 @@ pub(super) fn require_tcp(stream: &TcpStream, gate_user: Option<&str>) -> io::Re
         .try_for_each(|owner| require(owner, gate_user))
 }
 
-/// Fails where the other end of a connection to a socket in the file system is a process of another
+/// Fails if the other end of a connection to a socket in the file system is a process of another
 /// user.
 #[cfg(target_os = "linux")]
 pub(super) fn require_unix(stream: &UnixStream, gate_user: Option<&str>) -> io::Result<()> {
@@ -42,7 +42,7 @@ pub(super) fn require_unix(stream: &UnixStream, gate_user: Option<&str>) -> io::
     require(peer.uid(), gate_user)
 }
 
-/// Elsewhere the mode of the socket has to do.
+/// On other systems the mode of the socket is the only check.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn require_unix(_stream: &UnixStream, _gate_user: Option<&str>) -> io::Result<()> {
     Ok(())
@@ -67,7 +67,7 @@ fn refused(why: &str) -> io::Error {
     )
 }
 
-/// The number of a user.
+/// Returns the number of a user.
 fn number(user: &str) -> Option<u32> {
     if let Ok(number) = user.parse() {
         return Some(number);

@@ -1,4 +1,4 @@
-//! `tidegate health`: for containers that have no other program in them.
+//! `tidegate health`: for containers that contain no other program.
 
 use serde_json::json;
 
@@ -17,7 +17,8 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Yes where the gate says so itself; a gate that does not answer is not ready.
+    /// Returns `Yes` if the gate reports that it is ready; a gate that does not answer is not
+    /// ready.
     pub(super) fn perform(self) -> Answer {
         let address = self.admin.unwrap_or_else(admin::default_address);
         let place = admin::show_address(&address);

@@ -1,4 +1,4 @@
-//! A configuration for the commands that only look at one.
+//! Loads a configuration for commands that only read one.
 
 use std::path::Path;
 
@@ -10,16 +10,16 @@ use crate::policy::{self, Policy};
 use super::print;
 
 impl Loaded {
-    /// Loads the configuration that was discovered. What other users could change of its files is a
-    /// warning: only a gate refuses it.
+    /// Loads the discovered configuration. Files that other users could change give a warning: only
+    /// a gate refuses them.
     pub(super) fn discovered(discovered: &Discovered) -> Self {
         let owners = Owners::of_this_process().and_services();
         Self::new(discovered.path(), &policy::built_in()).with_exposures(&owners, Severity::Warning)
     }
 
-    /// As [`Loaded::discovered`]; `None` where it does not load, with the findings shown. Warnings
-    /// of a configuration that loads are for `tidegate check`. One that only breaks an invariant is
-    /// taken as well: its flows are what has to be explained.
+    /// Like [`Loaded::discovered`]; shows the findings and returns `None` if the configuration does
+    /// not load. Warnings of a valid configuration are left to `tidegate check`. A configuration
+    /// that only breaks an invariant is accepted, because its flows need an explanation.
     pub(super) fn whole(discovered: &Discovered) -> Option<(Config, Policy)> {
         let loaded = Self::discovered(discovered);
         if loaded.errors().next().is_some() {
@@ -28,7 +28,7 @@ impl Loaded {
         Some((loaded.config?, loaded.policy.or(loaded.unproved)?))
     }
 
-    /// Draws the findings on standard error.
+    /// Prints the findings on standard error.
     pub(super) fn show(&self) {
         if !self.findings.is_empty() {
             print::err(&diag::render(&self.findings, print::colour()));
@@ -36,7 +36,7 @@ impl Loaded {
     }
 }
 
-/// Finds the configuration of a command and says which one it is, unless the output is JSON.
+/// Finds the configuration of a command and prints its path, unless the output is JSON.
 pub(super) fn find(named: Option<&Path>, json: bool) -> Discovered {
     let discovered = discover(named);
     if let Some(line) = discovered.line().filter(|_| !json) {

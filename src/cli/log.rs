@@ -1,4 +1,4 @@
-//! `tidegate log`: whether records are whole, and the key that signs them.
+//! `tidegate log`: verifies records, and prints the key that signs them.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
@@ -14,9 +14,9 @@ use crate::record::{Ending, Flaw, Verifier, parse_public_key, public_key};
 
 use super::{Answer, load, print};
 
-/// The longest line that is read, in bytes.
+/// Maximum length of a line that is read, in bytes.
 const MAX_LINE: u64 = 1 << 20;
-/// Flaws that are told; more are counted.
+/// Maximum number of flaws that are printed; further ones are counted.
 const MAX_FLAWS: usize = 100;
 
 #[derive(Debug, clap::Subcommand)]
@@ -55,7 +55,7 @@ pub(super) struct Key {
     config: Option<PathBuf>,
 }
 
-/// One flaw, with its place.
+/// One flaw, with its position.
 #[derive(Debug)]
 struct Found {
     file: PathBuf,
@@ -63,7 +63,7 @@ struct Found {
     flaw: Flaw,
 }
 
-/// All that was found.
+/// The result of the verification.
 #[derive(Debug, Default)]
 struct Report {
     verifier: Verifier,
@@ -155,7 +155,7 @@ impl Verify {
     }
 }
 
-/// The files in the order of their first lines.
+/// Returns the files in the order of their first lines.
 fn ordered(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut numbered = Vec::new();
     for path in files {
@@ -174,7 +174,7 @@ fn ordered(files: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
 fn reader(path: &Path) -> io::Result<BufReader<File>> {
     let annotate =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    // A pipe without a writer is an error; it is not waited for.
+    // A pipe without a writer is an error instead of a wait.
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut options = File::options();
     let file = options.read(true).custom_flags(nonblock).open(path);
@@ -208,7 +208,7 @@ impl Report {
                 place.1 += 1;
                 let whole = line.pop_if(|end| *end == b'\n').is_some();
                 if !whole && last && ending.running.is_some() {
-                    // The gate is about to write the rest of it.
+                    // The gate is about to write the rest of the line.
                     break;
                 }
                 let verified = if whole {
@@ -251,7 +251,7 @@ impl Report {
         lines.join("\n") + "\n"
     }
 
-    /// What lines there are.
+    /// Describes the lines that were read.
     fn extent(&self) -> Vec<String> {
         let verifier = &self.verifier;
         let (lines, checkpoints) = verifier.counts();
@@ -274,7 +274,7 @@ impl Report {
             .collect()
     }
 
-    /// Whether the whole chain is sound, and the last line that a signature covers.
+    /// Describes whether the whole chain is valid, and the last line that a signature covers.
     fn verdict(&self) -> String {
         match self.verifier.signed() {
             _ if !self.flaws.is_empty() => "not whole".to_owned(),

@@ -1,7 +1,6 @@
-//! The command line: verbs as an operator says them, one file for each.
+//! The command line: one file for each command.
 //!
-//! What was asked for goes to standard output, everything said about it to standard error. The exit
-//! code is an [`Answer`].
+//! Results go to standard output, messages to standard error. The exit code is an [`Answer`].
 
 mod admin;
 mod answer;
@@ -153,12 +152,12 @@ struct Completions {
     shell: clap_complete::Shell,
 }
 
-/// Does what the arguments of this process say.
+/// Runs the command in the arguments of this process.
 pub fn main() -> ExitCode {
     match Args::try_parse() {
         Ok(args) => args.verb.perform(),
         Err(error) => {
-            // Help and version are errors to clap: they go to standard output, with code 0.
+            // clap reports help and version as errors: they go to standard output, with code 0.
             let _ = error.print();
             if error.use_stderr() {
                 Answer::Wrong.into()

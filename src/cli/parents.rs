@@ -1,4 +1,5 @@
-//! What a parent proxy hides: where the parent resolves a name, the gate sees no address.
+//! The effect of parent proxies on the policy: if a parent resolves a name, the gate sees no
+//! address.
 
 use std::net::IpAddr;
 
@@ -11,7 +12,7 @@ use crate::name::{Host, Target};
 use crate::policy::Category;
 use crate::policy::source::{Placed, Rule};
 
-/// The parents that would be asked for a target, in order.
+/// Returns the parents for a target, in order.
 pub(super) fn of<'c>(
     config: &'c Config,
     target: &'c Target,
@@ -21,7 +22,7 @@ pub(super) fn of<'c>(
     parents.filter(move |parent| parent.is_for(target, category))
 }
 
-/// The parent that resolves the name of a target, so that no address is judged here.
+/// Returns the parent that resolves the name of a target, so that no address is judged here.
 pub(super) fn resolving<'c>(
     config: &'c Config,
     target: &'c Target,
@@ -33,7 +34,7 @@ pub(super) fn resolving<'c>(
     of(config, target, category).all(resolves).then_some(first)
 }
 
-/// The networks of deny rules that names escape by way of a parent that resolves them.
+/// Reports networks of deny rules that names bypass because a parent resolves them.
 pub(super) fn unjudged(config: &Config) -> Vec<Diagnostic> {
     let mut parents = config.dial.parents.iter();
     let Some(parent) = parents.find(|parent| parent.resolve == Resolve::Parent) else {

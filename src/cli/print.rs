@@ -4,15 +4,15 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// The widest line that is written for people, in characters.
+/// Maximum width of a line for people, in characters.
 pub(super) const WIDTH: usize = 100;
 
-/// Writes what was asked for. A reader that went away (`| head`) is no error.
+/// Writes the result. A closed reader (`| head`) is no error.
 pub(super) fn out(text: &str) {
     write(&mut io::stdout().lock(), text);
 }
 
-/// Writes what has to be said about it.
+/// Writes a message about the result.
 pub(super) fn err(text: &str) {
     write(&mut io::stderr().lock(), text);
 }
@@ -25,8 +25,8 @@ pub(super) fn json(value: &impl Serialize) {
 
 pub(super) use crate::app::{colour, colour_of_output};
 
-/// A text of another origin, as it may be shown: no control or invisible characters (they
-/// could draw another answer on a terminal), at most `longest` characters.
+/// Returns an untrusted text without control or invisible characters (they could draw another
+/// answer on a terminal), at most `longest` characters.
 pub(super) fn clean(text: &str, longest: usize) -> String {
     let plain = |letter: char| match letter {
         '\u{200b}'..='\u{200f}'
@@ -39,7 +39,7 @@ pub(super) fn clean(text: &str, longest: usize) -> String {
     cut(&text.chars().map(plain).collect::<String>(), longest)
 }
 
-/// At most `longest` characters of a text; an ellipsis stands for the rest.
+/// Truncates a text to `longest` characters; an ellipsis stands for the rest.
 pub(super) fn cut(text: &str, longest: usize) -> String {
     if text.chars().count() <= longest {
         return text.to_owned();

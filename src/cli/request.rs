@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::env::Proxy;
 use super::{Answer, admin, print};
 
-/// Where a caller's requests are.
+/// The host that serves a caller's own requests.
 const HOST: &str = "tidegate.internal";
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Bytes of an answer that are read.
+/// Maximum bytes of a response that are read.
 const MAX_ANSWER: u64 = 1 << 20;
 
 /// The requests for approval of this session.
@@ -151,7 +151,7 @@ impl Through {
     }
 }
 
-/// One request on one line.
+/// Formats one request on one line.
 fn line(request: &Value) -> String {
     let text = |key: &str| {
         let text = request.get(key).and_then(Value::as_str).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! How shells and env files take `NAME=value`.
+//! The syntax of `NAME=value` in shells and env files.
 
-/// A shell whose syntax is known.
+/// A supported shell.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub(super) enum Shell {
     /// GNU bash, dash and other shells in the manner of POSIX.
@@ -15,8 +15,8 @@ pub(super) enum Shell {
 }
 
 impl Shell {
-    /// The statement that sets and exports a variable. Every value stays one word: in
-    /// every one of these shells a quoted text has no meaning but its own end.
+    /// Returns the statement that sets and exports a variable. Every value stays one word: in each
+    /// of these shells a quoted text ends only at its closing quote.
     pub(super) fn export(self, name: &str, value: &str) -> String {
         match self {
             Self::Bash | Self::Zsh => format!("export {name}='{}'", value.replace('\'', r"'\''")),
@@ -25,7 +25,7 @@ impl Shell {
                 format!("set -gx {name} '{value}'")
             }
             Self::Power => {
-                // PowerShell takes the typographic ones for quotes, too.
+                // PowerShell also accepts typographic quotes.
                 let doubled = |letter: char| match letter {
                     '\'' | '\u{2018}'..='\u{201b}' => [Some(letter); 2],
                     _ => [Some(letter), None],

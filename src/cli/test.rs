@@ -1,4 +1,4 @@
-//! `tidegate test`: the examples of the rules and the trials, a line for each.
+//! `tidegate test`: runs the examples of the rules and the trials, one line for each.
 
 pub(super) mod add;
 mod redteam;
@@ -14,9 +14,9 @@ use crate::policy::{Expected, TrialResult, run_trials};
 
 use super::{Answer, check, load, print};
 
-/// Where a second line begins.
+/// The indentation of a second line.
 const INDENT: &str = "      ";
-/// The code of findings that are trials which did not hold.
+/// The code of findings for failed trials.
 const FAILED: &str = "trial-failed";
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,8 @@ enum Verb {
 }
 
 impl Test {
-    /// A policy whose trials fail does not compile, so what failed is known from its findings only.
+    /// A policy with failed trials does not compile, so the failures are known only from its
+    /// findings.
     pub(super) fn perform(mut self) -> Answer {
         if let Some(Verb::Add(add)) = self.verb.take() {
             return add.perform();
@@ -123,7 +124,7 @@ fn line(result: &TrialResult) -> String {
     )
 }
 
-/// What was expected, as the rest of a sentence that begins with the flow.
+/// Formats the expectation, as the rest of a sentence that begins with the flow.
 fn expected(expected: &Expected) -> String {
     match expected {
         Expected::NotAllowed => "is not allowed by it".to_owned(),

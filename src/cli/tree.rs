@@ -1,11 +1,11 @@
-//! A headline, labelled stages below it, notes at the end: how `explain` draws an answer.
+//! Draws a headline, labelled stages below it, and notes at the end, for `explain`.
 
 use super::print;
 
-/// Where the text of a stage begins: behind ` ├ ` and the longest label.
+/// The column of a stage's text: after ` ├ ` and the longest label.
 const INDENT: usize = 14;
 
-/// What is drawn.
+/// The content of the tree.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tree {
     head: (String, String),
@@ -14,7 +14,7 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    /// A tree below `what`, with `verdict` at the right end of the first line.
+    /// Makes a tree below `what`, with `verdict` at the right end of the first line.
     pub(super) fn new(what: impl Into<String>, verdict: impl Into<String>) -> Self {
         Self {
             head: (what.into(), verdict.into()),
@@ -27,19 +27,19 @@ impl Tree {
         self.stages.push((label, vec![text.into()]));
     }
 
-    /// Adds a stage of any number of lines; none: no stage.
+    /// Adds a stage of several lines; without lines, adds no stage.
     pub(super) fn stages(&mut self, label: &'static str, lines: Vec<String>) {
         if !lines.is_empty() {
             self.stages.push((label, lines));
         }
     }
 
-    /// Adds a paragraph below the tree; its lines are kept.
+    /// Adds a paragraph below the tree; its line breaks are kept.
     pub(super) fn note(&mut self, label: &'static str, text: impl Into<String>) {
         self.notes.push((label, text.into()));
     }
 
-    /// Draws it, at most 100 columns wide.
+    /// Draws the tree, at most 100 columns wide.
     pub(super) fn draw(&self) -> String {
         let (what, verdict) = &self.head;
         let room = print::WIDTH.saturating_sub(verdict.chars().count() + 2);
@@ -63,7 +63,7 @@ impl Tree {
     }
 }
 
-/// A label, and a text beside it with its own line breaks, wrapped at words.
+/// Formats a label, and beside it a text with its own line breaks, wrapped at words.
 fn paragraph(label: &str, note: &str) -> String {
     let mut text = String::new();
     let mut lead = label;
@@ -75,7 +75,7 @@ fn paragraph(label: &str, note: &str) -> String {
     text
 }
 
-/// A line of a stage: as it is where there is room for it, with its own spaces; else wrapped.
+/// Formats a line of a stage: unchanged if it fits, otherwise wrapped.
 fn fold(line: &str) -> Vec<String> {
     let room = print::WIDTH - INDENT;
     if line.chars().count() <= room {

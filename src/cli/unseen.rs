@@ -1,20 +1,20 @@
-//! What passes unseen: telemetry of agents to the hosts of model APIs. Where such a host is not
-//! inspected, its tunnel carries both, and a rule against telemetry decides nothing there.
+//! Telemetry of agents to the hosts of model APIs. If such a host is not inspected, its tunnel
+//! carries both model requests and telemetry, and a rule against telemetry has no effect there.
 
 use crate::name::{Path, Target, Url};
 use crate::policy::{Attempt, Facts, Inspect, Policy, Query, Verdict};
 
-/// Where agents send telemetry to the host of their model API.
+/// Telemetry requests of agents to the host of their model API.
 const SAMPLES: [&str; 2] = [
     "https://api.anthropic.com/api/event_logging/batch",
     "https://chatgpt.com/backend-api/codex/analytics-events/events",
 ];
 
-/// What to do about it.
+/// The remedy.
 pub(super) const NEXT: &str =
     "inspect `model-api`, or start agents with `tidegate env --no-telemetry`";
 
-/// Hosts that pass as a tunnel in some tier whose rules refuse their telemetry where it is seen.
+/// Returns hosts that pass as a tunnel in some tier whose rules would refuse their telemetry.
 pub(super) fn telemetry(policy: &Policy) -> Vec<String> {
     let samples = SAMPLES
         .iter()

@@ -1,4 +1,4 @@
-//! `tidegate workspace`: which repository a working copy is of, as the operator says.
+//! `tidegate workspace`: the operator sets which repository a working copy belongs to.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub(super) struct Forget {
     json: bool,
 }
 
-/// Why nothing was done.
+/// Why the command did nothing.
 struct Failure(Answer, String);
 
 impl From<PinError> for Failure {
@@ -86,7 +86,7 @@ impl PinFolder {
             return Err(wrong(why.to_owned()));
         };
         let file = file()?;
-        // One that says something else has to be forgotten first.
+        // A contradicting pin has to be removed first.
         Pins::read(&file)?.of(top, &copy)?;
         let now = Clock::system().now();
         let pin = Pins::pin(&file, top, repository, (By::Operator, now))?;
@@ -135,7 +135,7 @@ fn file() -> Result<PathBuf, Failure> {
     })
 }
 
-/// The path without symbolic links, where the folder is there; it may be gone.
+/// Returns the path without symbolic links if the folder exists, otherwise the absolute path.
 fn whole(path: &Path) -> PathBuf {
     let plain = || std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.canonicalize().unwrap_or_else(|_| plain())

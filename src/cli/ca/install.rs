@@ -1,4 +1,4 @@
-//! `tidegate ca install`: makes this machine trust the authority, or says what to run.
+//! `tidegate ca install`: makes this machine trust the authority, or prints the commands for it.
 
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,7 @@ impl Install {
     }
 }
 
-/// The files beside the records.
+/// Returns the bundle files beside the records.
 fn folder(known: &Known) -> Result<Bundle, Failed> {
     let record = known
         .config

@@ -1,4 +1,4 @@
-//! Java's own store of roots, made with its own tool.
+//! Java's key store of root certificates, made with Java's own tool.
 
 use std::fs;
 use std::path::Path;
@@ -9,10 +9,10 @@ use crate::tls::{self, Facts};
 use super::Failed;
 use super::system::{program, run};
 
-/// What Java's stores of public certificates are locked with; it protects nothing.
+/// The default password of Java's public certificate stores; it protects nothing.
 const PASSWORD: &str = "changeit";
 
-/// Adds certificates to a store; where there is none, to a copy of Java's own.
+/// Adds certificates to a store; if there is none, to a copy of Java's own.
 pub(super) fn add(store: &Path, published: &[Facts]) -> Result<(), Failed> {
     let keytool = program("keytool").ok_or_else(|| {
         Failed::wrong("there is no `keytool` in the PATH: it comes with a Java runtime")
@@ -45,7 +45,7 @@ pub(super) fn add(store: &Path, published: &[Facts]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A store replaces the roots of a JVM, so it begins with them.
+/// Copies Java's roots to the store, because the store replaces them.
 fn copy_of_java(keytool: &Path, store: &Path) -> Result<(), Failed> {
     let home = keytool.canonicalize()?;
     let home = home

@@ -50,7 +50,7 @@ impl Init {
         } else {
             tls::create(key, &new.key, 0o600)?;
             tls::create(&known.cert, &new.cert, 0o644).inspect_err(|_| {
-                // A key without its certificate would keep the next try from working.
+                // A key without its certificate would make the next attempt fail.
                 let _ = fs::remove_file(key);
             })?;
         }
@@ -82,7 +82,7 @@ impl Rotate {
         let kept = kept
             .filter(|it| it.not_after > now())
             .map(|it| it.der.as_slice());
-        // In this order no client sees a certificate whose authority is not published.
+        // With this order, no client gets a certificate whose authority is not published.
         tls::replace(&known.previous, &tls::pem(kept), 0o644)?;
         tls::replace(key, &new.key, 0o600)?;
         tls::replace(&known.cert, &new.cert, 0o644)?;
@@ -116,7 +116,7 @@ fn lists(known: &Known) -> bool {
     written.is_some_and(|it| known.configured && it.previous.contains(&known.previous))
 }
 
-/// One for what the policy inspects.
+/// Makes an authority for the inspected names.
 fn new(known: &Known) -> Result<NewAuthority, Failed> {
     if known.names.is_empty() {
         return Err(Failed::wrong(

@@ -68,7 +68,7 @@ struct Which {
     json: bool,
 }
 
-/// Why a command did not do it.
+/// The failure of a command.
 struct Failed {
     answer: Answer,
     why: String,
@@ -94,15 +94,15 @@ impl From<std::io::Error> for Failed {
 
 type Done = Result<Answer, Failed>;
 
-/// What is known of the authority that is meant.
+/// The selected authority and its configuration.
 struct Known {
-    /// The configuration, where there is one.
+    /// The configuration, if there is one.
     config: Option<Config>,
-    /// What its policy inspects.
+    /// The names that its policy inspects.
     names: Names,
     cert: PathBuf,
     key: Option<PathBuf>,
-    /// Where former certificates are, or are to be.
+    /// The file of former certificates, which may not exist yet.
     previous: PathBuf,
     /// Whether the configuration names these files.
     configured: bool,
@@ -111,7 +111,7 @@ struct Known {
 impl Which {
     fn known(&self) -> Result<Known, Failed> {
         let path = self.config.clone();
-        // A certificate by its path needs no configuration.
+        // A certificate given by its path needs no configuration.
         let discovered = || super::load::find(None, self.json).path;
         let path = path.or_else(|| self.cert.is_none().then(discovered)?);
         let (config, names) = match &path {
@@ -148,7 +148,7 @@ impl Which {
 }
 
 impl Known {
-    /// The current certificate; why there is none.
+    /// Returns the current certificate; the error is the reason why there is none.
     fn current(&self) -> Result<Facts, Failed> {
         let text = config::read(&self.cert)?;
         Facts::of_pem(&text).into_iter().next().ok_or_else(|| {
@@ -159,7 +159,7 @@ impl Known {
         })
     }
 
-    /// The former ones that hold still, but for the current one.
+    /// Returns the former certificates that are still valid, without the current one.
     fn former(&self, current: &Facts, now: Timestamp) -> Vec<Facts> {
         let listed = self
             .config
@@ -182,7 +182,7 @@ impl Known {
     }
 }
 
-/// Loads a configuration whose authority need not be there yet.
+/// Loads a configuration whose authority may not exist yet.
 fn load(path: &Path) -> Result<(Option<Config>, Names), Failed> {
     let (config, mut findings) = config::load(path);
     let mut names = Names::default();
@@ -203,7 +203,7 @@ fn real(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Where former certificates go that no configuration has a place for.
+/// Returns the file for former certificates if no configuration names one.
 fn beside(cert: &Path) -> PathBuf {
     let stem = cert.file_stem().unwrap_or_default().to_string_lossy();
     cert.with_file_name(format!("{stem}-previous.pem"))
@@ -213,10 +213,10 @@ fn now() -> Timestamp {
     Clock::system().now()
 }
 
-/// How many names a summary shows.
+/// Maximum number of names in a summary.
 const MAX_NAMES: usize = 8;
 
-/// What a certificate says, in a few lines: of many names, the first ones and their number.
+/// Summarises a certificate in a few lines: of many names, the first ones and their number.
 fn summary(title: &str, facts: &Facts) -> String {
     let all = facts.permitted.len();
     if all <= MAX_NAMES {
@@ -232,7 +232,7 @@ fn summary(title: &str, facts: &Facts) -> String {
     )
 }
 
-/// What a certificate says, as lines.
+/// Formats the content of a certificate as lines.
 fn lines(title: &str, facts: &Facts) -> String {
     let permitted = match facts.permitted.as_slice() {
         [] => "EVERYTHING: it is not limited".to_owned(),
@@ -248,7 +248,7 @@ fn lines(title: &str, facts: &Facts) -> String {
     )
 }
 
-/// Names in lines that are not too wide.
+/// Wraps names to lines of limited width.
 fn wrapped(names: &[String]) -> String {
     const INDENT: usize = 15;
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The trust of the system itself: where certificates go, and what takes them up.
+//! The trust store of the system: the folder for certificates, and the command that reads them.
 
 use std::fmt::Write;
 use std::fs;
@@ -8,16 +8,16 @@ use std::process::Command;
 
 use crate::tls::{self, Facts};
 
-/// How a kind of system takes certificates.
+/// The trust store of one kind of system.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct System {
     folder: &'static str,
     ending: &'static str,
-    /// What takes up what lies there.
+    /// The command that reads the folder.
     update: &'static str,
 }
 
-/// What our files begin with: so that those of former authorities are found again.
+/// The prefix of the gate's files, by which the files of former authorities are found.
 const PREFIX: &str = "tidegate-";
 
 /// Debian, Ubuntu, Alpine; Fedora, RHEL; Arch.
@@ -40,7 +40,7 @@ const KNOWN: [System; 3] = [
 ];
 
 impl System {
-    /// The one that this is.
+    /// Returns the kind of this system.
     pub(super) fn here() -> Option<&'static Self> {
         KNOWN.iter().find(|it| {
             let above = Path::new(it.folder).parent();
@@ -48,14 +48,16 @@ impl System {
         })
     }
 
-    /// Where a certificate goes: each has a file of its own, since some systems read one from each.
+    /// Returns the file for a certificate: one file each, because some systems read only one per
+    /// file.
     pub(super) fn file(&self, facts: &Facts) -> PathBuf {
         let short: String = facts.fingerprint.split(':').take(6).collect();
         let name = format!("{PREFIX}{}.{}", short.to_lowercase(), self.ending);
         Path::new(self.folder).join(name)
     }
 
-    /// What a person runs who is allowed to; `from` has the certificates, in that order.
+    /// Returns the commands for a user with permission; `published` are the certificates, in that
+    /// order.
     pub(super) fn commands(&self, published: &[Facts]) -> String {
         let mut text = String::new();
         for facts in published {
@@ -66,8 +68,8 @@ impl System {
         text + "sudo " + self.update + "\n"
     }
 
-    /// Puts certificates in place, takes away those of ours that are no longer published, and has
-    /// the system take it up.
+    /// Writes the certificates, removes the gate's certificates that are no longer published, and
+    /// runs the system's update command.
     pub(super) fn install(&self, published: &[Facts]) -> io::Result<()> {
         let folder = Path::new(self.folder);
         fs::create_dir_all(folder)?;
@@ -86,7 +88,7 @@ impl System {
     }
 }
 
-/// Runs a program to its end; what it said where it failed.
+/// Runs a program to its end; the error has the program's output.
 pub(super) fn run(mut command: Command) -> io::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let of = |why: String| io::Error::other(format!("{name}: {why}"));
@@ -94,7 +96,7 @@ pub(super) fn run(mut command: Command) -> io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    // Some say it on one, some on the other.
+    // Some programs print errors to standard error, others to standard output.
     let said = [output.stderr, output.stdout].concat();
     let said = String::from_utf8_lossy(&said);
     let line = said.lines().find(|line| !line.trim().is_empty());
@@ -104,7 +106,7 @@ pub(super) fn run(mut command: Command) -> io::Result<()> {
     )))
 }
 
-/// Where the PATH has a program.
+/// Returns the path of a program in the PATH.
 pub(super) fn program(name: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);

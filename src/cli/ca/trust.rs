@@ -1,8 +1,8 @@
-//! What clients are told to trust: a variable for each kind of them.
+//! The environment variables that make clients trust the authority.
 //!
-//! Most take one file in place of their roots, so it has the system's roots too; Node and Deno add
-//! to theirs. npm and pnpm are Node: `npm_config_cafile` would put the file in place of one that a
-//! user's `.npmrc` names, so it is not set.
+//! Most clients use the file instead of their own roots, so the file has the system's roots too;
+//! Node and Deno add the file to their roots. npm and pnpm are Node: `npm_config_cafile` would
+//! replace a file that a user's `.npmrc` names, so it is not set.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::tls::{Bundle, Facts};
 
-/// Those that take a file in place of their roots.
+/// Variables of a file that replaces the client's roots.
 const WHOLE: [&str; 9] = [
     "SSL_CERT_FILE",
     "CURL_CA_BUNDLE",
@@ -23,10 +23,10 @@ const WHOLE: [&str; 9] = [
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
     "NIX_SSL_CERT_FILE",
 ];
-/// Those that add a file to their roots.
+/// Variables of a file that is added to the client's roots.
 const ADDED: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
 
-/// The variables that make clients trust these files, by name.
+/// Returns the variables that make clients trust these files, by name.
 pub(in crate::cli) fn variables(bundle: &Bundle) -> Vec<(&'static str, String)> {
     let text = |path: &Path| path.display().to_string();
     let whole = WHOLE.map(|name| (name, text(&bundle.whole)));
@@ -38,13 +38,13 @@ pub(in crate::cli) fn variables(bundle: &Bundle) -> Vec<(&'static str, String)> 
         );
         ("JAVA_TOOL_OPTIONS", option)
     });
-    // Blanks would end the option.
+    // A path with blanks would end the option.
     let java = java.filter(|_| !text(&bundle.java).contains(char::is_whitespace));
     whole.into_iter().chain(added).chain(java).collect()
 }
 
-/// The files of a configuration that inspects, written anew where they have to be; `None` where it
-/// names no authority, or none is made yet.
+/// Returns the bundle files of a configuration that inspects, and updates them; `None` if the
+/// configuration names no authority, or the authority is not made yet.
 pub(in crate::cli) fn trusted(config: &Config) -> Option<io::Result<Bundle>> {
     let authority = config.inspect.authority.as_ref()?;
     let read = |path: &PathBuf| config::read(path).unwrap_or_default();
@@ -68,7 +68,7 @@ pub(in crate::cli) fn trusted(config: &Config) -> Option<io::Result<Bundle>> {
     let bundle = Bundle::in_folder(folder);
     let ours = all.iter().map(|it| it.der.as_slice());
     let written = bundle.write(ours, usual().as_deref());
-    // One that the gate wrote is as good, where only the gate may write there.
+    // A bundle that the gate wrote is equally good, if only the gate may write there.
     let there = bundle.whole.is_file() && bundle.own.is_file();
     Some(match written {
         Err(error) if !(there && error.kind() == io::ErrorKind::PermissionDenied) => Err(error),
@@ -76,12 +76,12 @@ pub(in crate::cli) fn trusted(config: &Config) -> Option<io::Result<Bundle>> {
     })
 }
 
-/// What the user trusts instead of the system's roots.
+/// Returns the bundle that the user trusts instead of the system's roots.
 pub(in crate::cli) fn usual() -> Option<PathBuf> {
     std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
 }
 
-/// What programs need that do not look at the system's trust.
+/// Returns the settings for programs that ignore the system's trust store.
 pub(super) fn needs(bundle: Option<&Bundle>) -> String {
     let bundle = bundle.cloned().unwrap_or_else(|| Bundle {
         whole: "BUNDLE".into(),

@@ -1,19 +1,19 @@
-//! Findings as workflow commands of GitHub Actions, which shows them at the lines of a pull request.
+//! Findings as workflow commands of GitHub Actions, which shows them in a pull request.
 
 use std::fmt::Write;
 
 use crate::diag::{Diagnostic, Severity};
 use crate::policy::Unenforced;
 
-/// A line for each finding: `::error file=FILE,line=N,col=N,title=CODE::MESSAGE`.
+/// Formats a line for each finding: `::error file=FILE,line=N,col=N,title=CODE::MESSAGE`.
 ///
-/// GitHub finds the file where the command line names it relative to the root of the repository.
+/// GitHub finds the file if the command line names it relative to the root of the repository.
 pub(super) fn annotations(findings: &[Diagnostic], unenforced: &[Unenforced]) -> String {
     let findings = findings.iter().map(annotation);
     findings.chain(unenforced.iter().map(escape)).collect()
 }
 
-/// A rule that tunnels escape: `--strict` fails on it.
+/// Formats a rule that tunnels bypass: `--strict` fails on it.
 fn escape(unenforced: &Unenforced) -> String {
     let rule = &unenforced.rule;
     let place = rule.location.rsplit_once(':').map(|(file, line)| {
@@ -47,8 +47,8 @@ fn annotation(finding: &Diagnostic) -> String {
     line
 }
 
-/// Escapes a message. A policy may come from a stranger's pull request: without this, a line break in
-/// it would begin another command.
+/// Escapes a message. A policy may come from a pull request of an untrusted author: otherwise a
+/// line break in the message would begin another command.
 fn data(text: &str) -> String {
     text.replace('%', "%25")
         .replace('\r', "%0D")

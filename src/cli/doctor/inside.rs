@@ -1,7 +1,7 @@
-//! The walls of a jail, tried from inside it: one row for each promise that `exec --jail` makes.
+//! Tests the walls of a jail from inside: one row for each promise of `exec --jail`.
 //!
-//! The variable that `exec --jail` sets only says which rows to try, and which folders must not be
-//! there. That the place is contained is said only where every try failed.
+//! The variable that `exec --jail` sets only selects the rows to test, and the folders that must be
+//! absent. The doctor reports containment only if every test fails to get out.
 
 mod files;
 mod kernel;
@@ -17,18 +17,18 @@ use crate::jail;
 use super::report::Item;
 use super::surroundings::Surroundings;
 
-/// What a try has shown: why the promise holds, or what got through.
+/// The result of a test: why the promise holds, or what got through.
 type Tried = Result<String, String>;
 
-/// What is tried.
+/// The inputs of the tests.
 pub(super) struct Inside<'a> {
     around: &'a Surroundings,
-    /// Folders of the gate that must not be there.
+    /// Folders of the gate that must be absent.
     absent: Vec<PathBuf>,
 }
 
 impl<'a> Inside<'a> {
-    /// Where this process says that it is in a jail.
+    /// Returns the tests if the environment marks this process as jailed.
     pub(super) fn here(around: &'a Surroundings) -> Option<Self> {
         let absent = around.get(jail::VARIABLE)?;
         Some(Self {
@@ -37,7 +37,7 @@ impl<'a> Inside<'a> {
         })
     }
 
-    /// Every row, in the order of the manual.
+    /// Returns every row, in the order of the manual.
     pub(super) fn look(&self) -> Vec<Item> {
         vec![
             row("network", network::tried()),
@@ -62,11 +62,11 @@ fn row(promise: &'static str, tried: Tried) -> Item {
     }
 }
 
-/// What is tried in a process of its own, which the try changes: whether a new user namespace gives
-/// the right to mount.
+/// A test that changes its process, and so runs in a separate one: whether a new user namespace
+/// gives the right to mount.
 pub(super) use kernel::namespaces_give_nothing;
 
-/// A field of `/proc/PID/status`.
+/// Returns a field of `/proc/PID/status`.
 fn status(pid: &str, name: &str) -> Option<String> {
     let text = config::read(format!("/proc/{pid}/status").as_ref()).ok()?;
     let mut lines = text.lines();

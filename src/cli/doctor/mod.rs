@@ -1,7 +1,7 @@
-//! `tidegate doctor`: whether the proxy is used in this place, and whether there is another way out.
+//! `tidegate doctor`: whether programs here use the proxy, and whether there is another way out.
 //!
-//! Run it where the agent runs, with the agent's environment: what is true for the gate's own
-//! account says nothing about the agent's.
+//! Run it in the agent's place, with the agent's environment: the gate's own account may have other
+//! variables and access than the agent's.
 
 #[cfg(target_os = "linux")]
 mod inside;
@@ -146,11 +146,11 @@ impl Doctor {
     }
 }
 
-/// How long a token for the place of an agent holds, in seconds.
+/// The lifetime of a report token for the place of an agent, in seconds.
 const TOKEN_LIFETIME: u32 = 7 * 24 * 3600;
 
 impl Doctor {
-    /// The token for a report: the one that was given, or one that the control socket makes.
+    /// Returns the token for a report: the given one, or a new one from the control socket.
     fn token(&self, loaded: &Loaded) -> io::Result<String> {
         if let Some(token) = &self.with_report_token {
             return Ok(token.clone());
@@ -164,7 +164,7 @@ impl Doctor {
         report::token(&control, 60, 1)
     }
 
-    /// The control socket: as given, else as the configuration says.
+    /// Returns the control socket: as given, otherwise from the configuration.
     fn control(&self, loaded: &Loaded) -> Option<AdminAddress> {
         let written = loaded.config.as_ref();
         let written = written.and_then(|config| config.listen.control.as_ref());
@@ -191,8 +191,8 @@ impl Doctor {
     }
 }
 
-/// The configuration. One that was not named and cannot be read is another user's, as it should be:
-/// the agent's place is looked at without it.
+/// Loads the configuration. A default configuration that cannot be read belongs to another user, as
+/// intended: the agent's place is checked without it.
 fn loaded(discovered: &Discovered) -> Loaded {
     let loaded = Loaded::discovered(discovered);
     let unreadable = loaded.findings.iter().any(|it| it.code == "unreadable");
@@ -203,12 +203,13 @@ fn loaded(discovered: &Discovered) -> Loaded {
 }
 
 impl Doctor {
-    /// In a jail, its promises, each tried; elsewhere, what is reached without the proxy.
+    /// Tests the promises of a jail; outside a jail, tests which targets are reachable without the
+    /// proxy.
     fn walls(&self, around: &Surroundings) -> Vec<Item> {
         #[cfg(target_os = "linux")]
         if let Some(inside) = inside::Inside::here(around) {
             let mut items = inside.look();
-            // On a network of the machine's, the targets are outside.
+            // On the machine's network, the targets are outside.
             if items
                 .iter()
                 .all(|item| item.subject != "network" || item.state == report::State::Fine)
@@ -223,14 +224,14 @@ impl Doctor {
     }
 }
 
-/// Telemetry that passes in tunnels, where it would be refused if it were seen.
+/// Reports telemetry that passes in tunnels and would be refused if inspected.
 fn telemetry(loaded: &Loaded) -> Option<Item> {
     let hosts = unseen::telemetry(loaded.policy.as_ref()?);
     let text = format!("of agents passes unseen in tunnels to {}", hosts.join(", "));
     (!hosts.is_empty()).then(|| Item::unknown("policy", "telemetry", text).fix(unseen::NEXT))
 }
 
-/// Whether the configuration loads: what `tidegate check` says.
+/// Reports whether the configuration loads, as `tidegate check` does.
 fn policy(loaded: &Loaded) -> Item {
     let name = loaded
         .config

@@ -1,4 +1,4 @@
-//! Whether `NO_PROXY` says what every client understands the same way.
+//! Checks that every client reads `NO_PROXY` in the same way.
 
 use std::net::IpAddr;
 
@@ -7,10 +7,10 @@ use super::surroundings::Surroundings;
 
 const NAMES: [&str; 3] = ["NO_PROXY", "no_proxy", "npm_config_noproxy"];
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
-/// Programs that compare an entry with the name of the host, and know no networks.
+/// Programs that compare an entry with the host name and do not support networks.
 const NO_NETWORKS: [&str; 4] = ["npm", "pnpm", "node", "wget"];
 
-/// Looks at each variable, and at whether they agree.
+/// Checks each variable, and that they agree.
 pub(super) fn look(around: &Surroundings) -> Vec<Item> {
     let mut items: Vec<Item> = NAMES
         .iter()
@@ -68,7 +68,7 @@ fn loopback(name: &str) -> Item {
     ))
 }
 
-/// What is wrong with one entry.
+/// Returns the fault of one entry.
 fn wrong(name: &str, entry: &str, around: &Surroundings) -> Option<Item> {
     let found = |text: String| {
         let fix = format!("take `{entry}` out of {name}; write exact names and addresses");

@@ -1,4 +1,4 @@
-//! Whether there is a proxy, and whether it answers.
+//! Checks that a proxy is configured and answers.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -12,17 +12,17 @@ use super::surroundings::Surroundings;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 const HERE: &str = "eval \"$(tidegate env)\"";
-/// In the order in which they are believed.
+/// The variables that name the proxy, in order of precedence.
 const NAMES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 
-/// The variable that names the proxy, and what it says.
+/// Returns the variable that names the proxy, and its value.
 pub(super) fn variable(around: &Surroundings) -> Option<(&'static str, &str)> {
     NAMES
         .iter()
         .find_map(|name| Some((*name, around.get(name)?)))
 }
 
-/// Looks at the variables, the proxy and its admin listener.
+/// Checks the variables, the proxy and its admin listener.
 pub(super) fn look(
     asked: Option<&str>,
     configured: bool,
@@ -65,7 +65,7 @@ fn variables(around: &Surroundings) -> Vec<Item> {
     pairs.into_iter().filter(differ).map(finding).collect()
 }
 
-/// The authority of a proxy's URL, without credentials: those are not shown.
+/// Returns the authority of a proxy's URL, without credentials, which must not be shown.
 fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split('/').next().unwrap_or_default();
@@ -83,7 +83,7 @@ fn answers(url: &str) -> Item {
     }
 }
 
-/// Fails where nothing that speaks HTTP is there; of one behind TLS only that it is there is known.
+/// Fails if no HTTP server is at the address; for a proxy behind TLS, only checks the connection.
 fn speak(place: &str, tls: bool) -> io::Result<()> {
     let address = place
         .to_socket_addrs()?
@@ -127,7 +127,7 @@ fn ready(configured: bool, loaded: &Loaded) -> Item {
             format!("does not answer: {error}"),
         )
         .fix("tidegate run --config FILE"),
-        // Out of an agent's reach, as it should be.
+        // The agent cannot reach it, as intended.
         Err(_) => Item::unknown(
             "proxy",
             format!("admin {place}"),

@@ -1,8 +1,8 @@
-//! Whether anything is reached without the proxy.
+//! Tests whether any target is reachable without the proxy.
 //!
-//! Only what answers counts as reached. A refusal may come from a filter as well as from the
-//! target, so the targets are such that answer. An address that is this machine's own (in the jail
-//! every address is) leads to the gate, not out.
+//! Only a target that answers counts as reached. A refusal may come from a filter or from the
+//! target, so the default targets are ones that answer. An address of this machine itself (in the
+//! jail, every address) leads to the gate, not out.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
@@ -15,21 +15,21 @@ use super::Targets;
 use super::report::Item;
 
 const PATIENCE: Duration = Duration::from_secs(2);
-/// `example.com`, address, Internet: with the id 0x7464.
+/// The DNS query for the address of `example.com`, with the id 0x7464.
 const QUERY: &[u8] = b"\x74\x64\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\
     \x07example\x03com\x00\x00\x01\x00\x01";
 
-/// What became of an attempt.
+/// The result of an attempt.
 enum Outcome {
     Reached,
-    /// The address is this machine's own.
+    /// The address belongs to this machine.
     Stays,
     Not(io::Error),
 }
 
 type Attempt = fn(SocketAddr) -> io::Result<Outcome>;
 
-/// Tries every target at the same time.
+/// Tries all targets concurrently.
 pub(super) fn look(targets: &Targets) -> Vec<Item> {
     let mut all: Vec<(&'static str, SocketAddr, Attempt)> = Vec::new();
     let mut add = |probe, targets: &[SocketAddr], attempt: Attempt| {
@@ -77,7 +77,7 @@ fn fix(probe: &str) -> &'static str {
     }
 }
 
-/// Whether a connected socket leads nowhere but to this machine, though the target is not loopback.
+/// Whether a connected socket leads only to this machine, although the target is not loopback.
 fn stays(local: SocketAddr, target: SocketAddr) -> bool {
     !target.ip().is_loopback() && (local.ip() == target.ip() || local.ip().is_loopback())
 }
@@ -90,7 +90,7 @@ fn tcp(target: SocketAddr) -> io::Result<Outcome> {
     Ok(Outcome::Reached)
 }
 
-/// A connected datagram socket; `None` where the address is this machine's own.
+/// Returns a connected datagram socket; `None` if the address belongs to this machine.
 fn datagram(target: SocketAddr) -> io::Result<Option<UdpSocket>> {
     let any = match target {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -102,7 +102,8 @@ fn datagram(target: SocketAddr) -> io::Result<Option<UdpSocket>> {
     Ok((!stays(socket.local_addr()?, target)).then_some(socket))
 }
 
-/// A long header of an unused version: a server answers with its own versions (RFC 9000, 6.1).
+/// Sends a long header of an unused version: a QUIC server answers with its versions (RFC 9000,
+/// 6.1).
 fn quic(target: SocketAddr) -> io::Result<Outcome> {
     let Some(socket) = datagram(target)? else {
         return Ok(Outcome::Stays);
@@ -145,7 +146,7 @@ fn dns_by_stream(target: SocketAddr) -> io::Result<Outcome> {
     Ok(judged(answer.get(2..).unwrap_or_default()))
 }
 
-/// A resolver that refuses or fails is no way out; one that answers, also with "no such name", is.
+/// A resolver that refuses or fails is no way out; one that answers is, even with "no such name".
 fn judged(answer: &[u8]) -> Outcome {
     match answer {
         [0x74, 0x64, flags, more, ..] if flags & 0x80 != 0 && matches!(more & 0xf, 0 | 3) => {

@@ -1,4 +1,4 @@
-//! What was found, drawn, as JSON, as an exit code, and as a report to the gate.
+//! The report of the doctor: as text, as JSON, as an exit code, and to the gate.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::cli::{Answer, admin, print};
 use crate::config::AdminAddress;
 use crate::metrics::PROBES;
 
-/// The groups, in the order in which they are drawn.
+/// The groups, in the order of the text.
 const CHECKS: [&str; 8] = [
     "jail",
     "proxy",
@@ -21,16 +21,16 @@ const CHECKS: [&str; 8] = [
     "sockets",
 ];
 
-/// How something is.
+/// The state of a checked item.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum State {
-    /// As it should be.
+    /// Correct.
     Fine,
-    /// Not tried, or nothing to say about it.
+    /// Not tested, or without a result.
     Unknown,
-    /// To be repaired.
+    /// To be fixed.
     Finding,
-    /// A way out beside the proxy.
+    /// A way out that bypasses the proxy.
     Open,
 }
 
@@ -54,20 +54,20 @@ impl State {
     }
 }
 
-/// One thing that was looked at.
+/// One checked item.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
-    /// The group, a word of [`CHECKS`].
+    /// The group, one of [`CHECKS`].
     pub(super) check: &'static str,
-    /// What was looked at.
+    /// What was checked.
     pub(super) subject: String,
-    /// How it is.
+    /// The state.
     pub(super) state: State,
-    /// What was seen.
+    /// The observation.
     pub(super) text: String,
-    /// A command, or a line to write.
+    /// The fix: a command, or a line to write.
     pub(super) fix: Option<String>,
-    /// The probe of the metric it counts for.
+    /// The probe of the metric that the item counts for.
     pub(super) probe: Option<&'static str>,
 }
 
@@ -83,7 +83,7 @@ impl Item {
         }
     }
 
-    /// Nothing is wrong.
+    /// An item without a fault.
     pub(super) fn fine(
         check: &'static str,
         subject: impl Into<String>,
@@ -92,7 +92,7 @@ impl Item {
         Self::new(check, subject.into(), State::Fine, text.into())
     }
 
-    /// Not known.
+    /// An item without a result.
     pub(super) fn unknown(
         check: &'static str,
         subject: impl Into<String>,
@@ -101,7 +101,7 @@ impl Item {
         Self::new(check, subject.into(), State::Unknown, text.into())
     }
 
-    /// Something is to be repaired.
+    /// An item to fix.
     pub(super) fn finding(
         check: &'static str,
         subject: impl Into<String>,
@@ -110,7 +110,7 @@ impl Item {
         Self::new(check, subject.into(), State::Finding, text.into())
     }
 
-    /// There is a way out.
+    /// An item that is a way out.
     pub(super) fn open(
         check: &'static str,
         subject: impl Into<String>,
@@ -119,7 +119,7 @@ impl Item {
         Self::new(check, subject.into(), State::Open, text.into())
     }
 
-    /// Whether this leaves no way out: a promise of a jail that is not kept is one.
+    /// Whether the item leaves no way out: a broken promise of a jail is one.
     fn holds(&self) -> bool {
         match self.state {
             State::Open => false,
@@ -128,20 +128,20 @@ impl Item {
         }
     }
 
-    /// What to do about it.
+    /// Adds the fix.
     pub(super) fn fix(mut self, fix: impl Into<String>) -> Self {
         self.fix = Some(fix.into());
         self
     }
 
-    /// Which probe of the metric it counts for.
+    /// Adds the probe of the metric.
     pub(super) fn probe(mut self, probe: &'static str) -> Self {
         self.probe = Some(probe);
         self
     }
 }
 
-/// Everything that was found.
+/// All items.
 #[derive(Debug)]
 pub(super) struct Report {
     items: Vec<Item>,
@@ -150,7 +150,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Of these items.
+    /// Makes the report of these items.
     pub(super) fn new(items: Vec<Item>, loads: bool) -> Self {
         Self { items, loads }
     }
@@ -159,12 +159,12 @@ impl Report {
         self.items.iter().any(|item| item.state == state)
     }
 
-    /// Whether nothing leads out, and every promise of a jail holds.
+    /// Whether there is no way out, and every promise of a jail holds.
     fn is_contained(&self) -> bool {
         self.items.iter().all(Item::holds)
     }
 
-    /// The exit code; `otherwise` where nothing worse was found than a finding.
+    /// Returns the exit code; `otherwise` if there is nothing worse than a finding.
     pub(super) fn answer(&self, otherwise: Answer) -> Answer {
         if self.has(State::Open) {
             Answer::NotContained
@@ -177,7 +177,7 @@ impl Report {
         }
     }
 
-    /// By probe, whether all of its items stayed inside.
+    /// Returns, by probe, whether all of its items stayed inside.
     fn probes(&self) -> Value {
         let of = |probe: &str| {
             let mut states = self
@@ -195,7 +195,7 @@ impl Report {
         Value::Object(known.collect::<Map<_, _>>())
     }
 
-    /// Tells the gate, with a token for reports.
+    /// Sends the report to the gate, with a report token.
     pub(super) fn send(&self, address: &AdminAddress, token: &str) -> io::Result<()> {
         let (path, patience) = ("/v1/contained", admin::PATIENCE);
         let recipient = admin::Recipient::Any;
@@ -208,7 +208,7 @@ impl Report {
         Err(io::Error::other(format!("{status} {said}")))
     }
 
-    /// The same every time.
+    /// Formats the report as JSON, in a stable order.
     pub(super) fn as_json(&self) -> Value {
         let items = self.items.iter().map(|item| {
             json!({
@@ -227,7 +227,7 @@ impl Report {
         })
     }
 
-    /// As a tree, at most 100 columns wide.
+    /// Formats the report as a tree, at most 100 columns wide.
     pub(super) fn draw(&self) -> String {
         let jailed = self.items.iter().any(|item| item.check == "jail");
         let verdict = match self.answer(Answer::Yes) {
@@ -246,7 +246,7 @@ impl Report {
     }
 }
 
-/// A token for reports, which the control socket makes.
+/// Requests a report token from the control socket.
 pub(super) fn token(control: &AdminAddress, lifetime: u32, reports: u32) -> io::Result<String> {
     let asked = json!({ "lifetime": lifetime, "reports": reports });
     let (status, body) = admin::tell(control, "/v1/contained/token", &asked).map_err(|error| {
@@ -265,7 +265,7 @@ pub(super) fn token(control: &AdminAddress, lifetime: u32, reports: u32) -> io::
 
 fn lines(item: &Item) -> Vec<String> {
     let line = format!("{} {}: {}", item.state.mark(), item.subject, item.text);
-    // The tree cuts what is too long: break at words.
+    // The tree truncates long lines, so they are wrapped at words.
     let fix = item.fix.as_ref().map(|fix| format!("fix: {fix}"));
     let mut all = broken(&line);
     all.extend(

@@ -1,7 +1,8 @@
-//! Which programs here ask the proxy: each is run, against a proxy of our own on loopback.
+//! Tests which installed programs use the proxy: each runs against a test proxy on loopback.
 //!
-//! The variables that are set here are set for it too, with another value; those that are not
-//! stay unset. It is asked for a name below `.invalid`, which never exists (RFC 6761).
+//! Each program gets the variables that are set here, with the test proxy as their value; unset
+//! variables stay unset. The program requests a name below `.invalid`, which never exists (RFC
+//! 6761).
 
 mod catcher;
 mod tried;
@@ -16,14 +17,14 @@ use super::surroundings::Surroundings;
 use catcher::Catcher;
 use tried::{Ended, run};
 
-/// A program that is tried.
+/// A program to test.
 struct Runtime {
     name: &'static str,
-    /// What it may be called.
+    /// Its possible names.
     programs: &'static [&'static str],
-    /// Its words; `{url}` and `{folder}` stand for what they say.
+    /// Its arguments; `{url}` and `{folder}` are replaced.
     words: &'static [&'static str],
-    /// Variables that keep it from doing anything else.
+    /// Variables that prevent any other request.
     variables: &'static [(&'static str, &'static str)],
     fix: &'static str,
 }
@@ -127,7 +128,7 @@ const RUNTIMES: [Runtime; 10] = [
 const JAVA: &str = "class Ask { public static void main(String[] a) throws Exception { \
     new java.net.URL(a[0]).openConnection().getInputStream(); } }\n";
 
-/// Runs what is found.
+/// Runs the installed programs.
 pub(super) fn look(around: &Surroundings) -> Vec<Item> {
     let found: Vec<(&Runtime, PathBuf)> = RUNTIMES
         .iter()
@@ -210,7 +211,7 @@ impl Runtime {
     }
 }
 
-/// The variables that name a proxy and are set, with ours for a value.
+/// Returns the set variables that name a proxy, with the test proxy as their value.
 fn redirected(around: &Surroundings, port: u16) -> Vec<(String, String)> {
     let ours = format!("http://127.0.0.1:{port}");
     let mut changed = Vec::new();
@@ -226,7 +227,7 @@ fn redirected(around: &Surroundings, port: u16) -> Vec<(String, String)> {
     changed
 }
 
-/// The options of a JVM, with ours for a proxy where they name one.
+/// Returns the options of a JVM, with the test proxy in place of theirs.
 fn java(options: &str, port: u16) -> String {
     let option = |word: &str| match word.split_once('=') {
         Some((name, _)) if name.ends_with(".proxyHost") => format!("{name}=127.0.0.1"),
@@ -237,7 +238,7 @@ fn java(options: &str, port: u16) -> String {
     words.join(" ")
 }
 
-/// A folder that goes with its owner.
+/// A folder that is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {

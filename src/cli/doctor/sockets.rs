@@ -1,4 +1,4 @@
-//! Unix sockets that lead out: their servers act outside of the confinement.
+//! Unix sockets that lead out: their servers act outside the confinement.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -9,18 +9,18 @@ use super::surroundings::Surroundings;
 /// What the server of a socket does for its clients.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Power {
-    /// Starts programs outside.
+    /// It starts programs outside.
     Runs,
-    /// Lends a key or a screen.
+    /// It gives access to a key or a screen.
     Lends,
 }
 
-/// Names every socket that answers.
+/// Lists every socket that answers.
 pub(super) fn look(around: &Surroundings) -> Vec<Item> {
     let mut seen = Vec::new();
     let mut items = Vec::new();
     for (name, power, path) in places(around) {
-        // /var/run is /run: the same socket is named once.
+        // /var/run is a link to /run: the same socket is listed once.
         let real = path.canonicalize().unwrap_or_else(|_| path.clone());
         if UnixStream::connect(&path).is_ok() && !seen.contains(&real) {
             items.push(item(name, power, &path.display().to_string()));
@@ -64,7 +64,7 @@ fn fix(name: &str) -> &'static str {
     }
 }
 
-/// Where they are, as the variables and the customs say.
+/// Returns the usual paths of the sockets, from variables and conventions.
 pub(super) fn places(around: &Surroundings) -> Vec<(&'static str, Power, PathBuf)> {
     let mut all: Vec<(&'static str, Power, PathBuf)> = vec![
         ("docker", Power::Runs, "/run/docker.sock".into()),
@@ -131,7 +131,7 @@ fn bus(address: &str) -> Option<String> {
     Some(path.split([',', ';']).next()?.to_owned())
 }
 
-/// `:0` and `:0.0`; a screen of another host is no socket here.
+/// `:0` and `:0.0`; a screen of another host has no socket here.
 fn screen(display: &str) -> Option<String> {
     let number = display.strip_prefix(':')?.split('.').next()?;
     Some(format!("/tmp/.X11-unix/X{number}"))

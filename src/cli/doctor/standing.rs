@@ -1,4 +1,4 @@
-//! Whether the policy is a wall to the user who runs this, or advice.
+//! Checks whether the user who runs this can change the policy: then the policy is only advice.
 
 use rustix::fs::{Access, access};
 use rustix::process::geteuid;
@@ -12,7 +12,7 @@ use super::report::Item;
 /// The metric of a running gate.
 const METRIC: &str = "tidegate_policy_advisory ";
 
-/// Looks at the policy's file from here, and asks the gate for what it has seen.
+/// Checks whether this user can write the policy's file, and reads the gate's own metric.
 pub(super) fn look(loaded: &Loaded) -> Item {
     const SUBJECT: &str = "standing";
     let config = loaded.config.as_ref();
@@ -37,7 +37,7 @@ pub(super) fn look(loaded: &Loaded) -> Item {
     }
 }
 
-/// The policy's file, where this user may write to it. root may write everywhere, and is not asked.
+/// Returns the policy's file if this user may write it. Skipped for root, who may write everything.
 fn writable(config: &Config) -> Option<String> {
     let path = config.path.as_deref()?;
     let may = !geteuid().is_root() && access(path, Access::WRITE_OK).is_ok();

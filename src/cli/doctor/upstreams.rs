@@ -1,4 +1,4 @@
-//! Whether the certificates that the gate speaks TLS onward with are good, and for how long.
+//! Checks the validity of the certificates that the gate uses with upstreams.
 
 use jiff::SignedDuration;
 
@@ -9,13 +9,13 @@ use crate::tls::Shown;
 
 use super::report::Item;
 
-/// One that ends within this time is to be renewed.
+/// A certificate that expires within this time has to be renewed.
 const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
 const DAY: i64 = 24 * 60 * 60;
-/// Longer names are cut.
+/// Maximum length of shown names, in characters.
 const NAMES: usize = 80;
 
-/// Names each certificate with its end.
+/// Lists each certificate with its expiry.
 pub(super) fn look(loaded: &Loaded, clock: &Clock) -> Vec<Item> {
     let Some(upstreams) = &loaded.upstreams else {
         let text = "not looked at: the configuration does not load";

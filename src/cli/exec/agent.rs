@@ -1,4 +1,4 @@
-//! Which coding agent a command is: by its name, by the wrapper that starts it, or as `--agent` says.
+//! Recognises the coding agent of a command: by its name, by its wrapper, or from `--agent`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-/// Bytes of a script that are searched for the agent that it starts.
+/// Maximum bytes of a script that are searched for an agent.
 const MAX_SCRIPT: u64 = 64 << 10;
 
 /// Programs that start the command in their arguments.
@@ -16,7 +16,7 @@ const WRAPPERS: [&str; 20] = [
     "python", "python3", "setsid", "stdbuf", "time", "timeout", "uv", "uvx",
 ];
 
-/// An agent that `exec` knows.
+/// An agent that `exec` supports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum Agent {
     /// Claude Code.
@@ -36,11 +36,11 @@ pub(super) enum Agent {
     Cursor,
 }
 
-/// The agent of a command line, and the word that names its program.
+/// The agent of a command line, and the position of its program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Recognised {
     pub(super) agent: Agent,
-    /// The place of the program among the words; `None` where a script starts it.
+    /// The index of the program among the words; `None` if a script starts it.
     pub(super) word: Option<usize>,
 }
 
@@ -55,7 +55,7 @@ impl Agent {
         Self::Cursor,
     ];
 
-    /// The name in records and in the catalogue (`agents`).
+    /// Returns the name in records and in the catalogue (`agents`).
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Claude => "claude-code",
@@ -68,7 +68,7 @@ impl Agent {
         }
     }
 
-    /// Names of its program, and of the packages that contain it.
+    /// Returns the names of its program, and of the packages that contain it.
     fn programs(self) -> &'static [&'static str] {
         match self {
             Self::Claude => &["claude", "@anthropic-ai/claude-code"],
@@ -81,7 +81,7 @@ impl Agent {
         }
     }
 
-    /// The agent that a word of a command line names: `claude`, `/opt/bin/claude`,
+    /// Returns the agent that a word of a command line names: `claude`, `/opt/bin/claude`,
     /// `@openai/codex@0.171.0`, `…/node_modules/@google/gemini-cli/bundle/gemini.js`.
     fn of_word(word: &str) -> Option<Self> {
         let name = word.rsplit('/').next().unwrap_or_default();
@@ -104,7 +104,7 @@ impl Agent {
 }
 
 impl Recognised {
-    /// The agent that a command line starts, and `said` where `--agent` says one.
+    /// Returns the agent that a command line starts, or the agent `said` by `--agent`.
     pub(super) fn of(words: &[OsString], said: Option<Agent>) -> Option<Self> {
         let found = Self::in_words(words).or_else(|| Self::in_script(words.first()?));
         match said {
@@ -118,7 +118,7 @@ impl Recognised {
         }
     }
 
-    /// The first word that names an agent, where only wrappers stand before it.
+    /// Returns the first word that names an agent, if only wrappers precede it.
     fn in_words(words: &[OsString]) -> Option<Self> {
         let wrapped = words.first().is_some_and(|first| {
             WRAPPERS.contains(&base(first)) || base(first).starts_with("python3.")
@@ -134,8 +134,8 @@ impl Recognised {
         })
     }
 
-    /// The agent that a script of a shell starts: the first word of a line, perhaps behind `exec`
-    /// or a wrapper. Another name of an agent's program is found by where a link leads.
+    /// Returns the agent that a shell script starts: the first word of a line, optionally after
+    /// `exec` or a wrapper. If the agent's program has another name, its link target is used.
     fn in_script(program: &OsStr) -> Option<Self> {
         let path = find(Path::new(program))?;
         if let Some(agent) = path.canonicalize().ok().and_then(|real| {
@@ -179,7 +179,7 @@ fn base(word: &OsStr) -> &str {
     name.unwrap_or_default()
 }
 
-/// Where a program is: its path, or the first of that name in the PATH.
+/// Returns the path of a program: itself, or the first one of that name in the PATH.
 fn find(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return Some(program.to_owned());
@@ -187,7 +187,7 @@ fn find(program: &Path) -> Option<PathBuf> {
     in_path(program).next()
 }
 
-/// The files of a name in the folders of the PATH, in their order.
+/// Returns the files of a name in the folders of the PATH, in their order.
 pub(super) fn in_path(name: &Path) -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").into_iter();
     let folders = path.flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
@@ -249,7 +249,7 @@ mod tests {
         let words = [script.clone().into_os_string()];
         let found = Recognised::of(&words, None).unwrap();
         assert_eq!((found.agent, found.word), (Agent::Claude, None));
-        // Another program is not looked into, and no other file of text.
+        // Other programs and other text files are not searched.
         std::fs::write(&script, "#!/usr/bin/python3\nclaude = 1\n").unwrap();
         assert_eq!(Recognised::of(&words, None), None);
         let package = folder.path().join("node_modules/@openai/codex/bin");

@@ -1,4 +1,4 @@
-//! The command itself: its terminal, signals and exit code as if it had been started directly.
+//! Runs the command: its terminal, signals and exit code are as if it had been started directly.
 
 use std::ffi::OsString;
 use std::io;
@@ -20,7 +20,7 @@ use crate::jail::Stops;
 
 use super::super::print;
 
-/// Signals for the command, also where the gate receives them.
+/// Signals that are passed on to the command.
 const PASSED: [Signal; 6] = [
     Signal::TERM,
     Signal::HUP,
@@ -30,29 +30,29 @@ const PASSED: [Signal; 6] = [
     Signal::USR2,
 ];
 
-/// As a shell says that there is no such program, and that it cannot be run.
+/// Exit codes of a shell: no such program, and a program that cannot be executed.
 const NOT_FOUND: u8 = 127;
 const NOT_RUN: u8 = 126;
 
-/// A command that is about to begin.
+/// A command that is about to start.
 pub(super) struct Child<'a> {
     pub(super) words: &'a [OsString],
     set: &'a [(&'static str, String)],
-    /// How many files it may have open: as many as this process before it was a gate.
+    /// The original limit of open files, from before this process raised it.
     limit: Rlimit,
     signals: Signals,
-    /// Programs of the gate, whose ends are seen here as well.
+    /// Programs of the gate, whose ends this process also reaps.
     programs: Children,
 }
 
-/// How many files this process may have open.
+/// Returns the limit of open files of this process.
 pub(super) fn descriptors() -> Rlimit {
     getrlimit(Resource::Nofile)
 }
 
 impl<'a> Child<'a> {
-    /// Listens for its signals; what outlives its parent stays below us from now on, so that it can
-    /// still be told whose it is.
+    /// Registers the signals; makes this process the reaper of orphaned descendants, so that their
+    /// flows can still be attributed.
     pub(super) fn new(
         words: &'a [OsString],
         set: &'a [(&'static str, String)],
@@ -70,7 +70,7 @@ impl<'a> Child<'a> {
         }
     }
 
-    /// Runs it to its end; its code as a shell says it.
+    /// Runs the command to its end; returns its exit code as a shell does.
     pub(super) async fn run(&mut self, family: &Family) -> u8 {
         match self.limited(|| self.command().spawn()) {
             Ok(child) => {
@@ -81,7 +81,7 @@ impl<'a> Child<'a> {
         }
     }
 
-    /// Starts something that is to have the limits that we began with.
+    /// Starts a process with the original limits.
     pub(super) fn limited<T>(&self, start: impl FnOnce() -> T) -> T {
         let ours = getrlimit(Resource::Nofile);
         let _ = setrlimit(Resource::Nofile, self.limit);
@@ -90,7 +90,7 @@ impl<'a> Child<'a> {
         started
     }
 
-    /// Waits for the end of our child and passes signals on to the command until then. Without a
+    /// Waits for the end of the child and passes signals on to the command meanwhile. Without a
     /// jail the two are one process.
     pub(super) async fn wait_for(&mut self, child: u32, command: u32) -> u8 {
         let (Some(child), Some(command)) = (process(child), process(command)) else {
@@ -111,14 +111,14 @@ impl<'a> Child<'a> {
         command
     }
 
-    /// What is set for it. What the user set for some of these goes on; ours comes last, where the
-    /// last one counts.
+    /// Returns the variables of the command. Some extend the user's value: the gate's part is last,
+    /// because the last part counts.
     pub(super) fn variables(&self) -> Vec<(OsString, OsString)> {
         over_those_of_the_user(self.set)
     }
 }
 
-/// Ours behind what the user set, where a variable is a list of which the last one counts.
+/// Appends the gate's value to the user's, for list variables in which the last entry counts.
 pub(super) fn over_those_of_the_user(set: &[(&str, String)]) -> Vec<(OsString, OsString)> {
     let set = set.iter().map(|(name, value)| {
         let before = match *name {
@@ -135,18 +135,19 @@ pub(super) fn over_those_of_the_user(set: &[(&str, String)]) -> Vec<(OsString, O
     set.collect()
 }
 
-/// 127 where there is no such program, 126 where it cannot be run.
+/// Reports a command that did not start: 127 if there is no such program, 126 if it cannot be
+/// executed.
 pub(super) fn not_begun(words: &[OsString], error: &io::Error) -> u8 {
     let name = words.first().map_or(Path::new(""), Path::new);
     print::err(&format!("tidegate: {}: {error}\n", name.display()));
     code_of(name, error)
 }
 
-/// What a shell answers where a command does not begin.
+/// Returns a shell's exit code for a command that did not start.
 pub(super) fn code_of(name: &Path, error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::NotFound => NOT_FOUND,
-        // A folder of the PATH that is not ours to look into hides nothing that we could run.
+        // A PATH folder that this user cannot read contains no program that this user could run.
         io::ErrorKind::PermissionDenied if !is_seen(name) => NOT_FOUND,
         _ => NOT_RUN,
     }
@@ -160,9 +161,8 @@ fn is_seen(name: &Path) -> bool {
     !bare || folders.any(|folder| folder.join(name).exists())
 }
 
-/// Reaps every process below us until the command ends; stops when it stops, so that the
-/// shell above sees it.
-/// Where the child is no command, it is the helper of a jail.
+/// Reaps every process below this one until the command ends; stops when the command stops, so that
+/// the shell above notices. If the child is not the command, it is the helper of a jail.
 fn reap(child: Pid, command: Pid, programs: &Children) -> u8 {
     loop {
         match wait(WaitOptions::UNTRACED) {
@@ -196,7 +196,7 @@ fn process(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
-/// Stops when a jailed command stops, so that the shell above sees it; ends with the jail.
+/// Stops when a jailed command stops, so that the shell above notices; ends with the jail.
 pub(super) fn stop_with(stops: &Stops, command: u32) {
     while stops.wait() {
         if process(command).is_some_and(is_stopped) {
@@ -205,40 +205,41 @@ pub(super) fn stop_with(stops: &Stops, command: u32) {
     }
 }
 
-/// Its own, or 128 and the signal that ended it.
+/// Returns the exit code, or 128 and the signal that ended the process.
 fn code(status: WaitStatus) -> Option<u8> {
     let signalled = status.terminating_signal().map(|signal| 128 + signal);
     let code = status.exit_status().or(signalled)?;
     Some(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-/// Whether it still is: it may have been continued together with us.
+/// Whether the process is still stopped: it may have been continued together with this one.
 fn is_stopped(pid: Pid) -> bool {
     let stat = format!("/proc/{}/stat", pid.as_raw_nonzero());
     let fields = fields(Path::new(&stat));
     fields.first().is_some_and(|state| state == "T")
 }
 
-/// Whether what the terminal sends reaches the command without us.
+/// Whether the command gets the terminal's signals directly.
 fn has_terminal() -> bool {
     let fields = fields(Path::new("/proc/self/stat"));
     matches!((fields.get(2), fields.get(5)), (Some(ours), Some(its)) if ours == its)
 }
 
-/// The fields of a `stat` behind the name: state, parent, group, session, terminal, its group …
+/// Returns the fields of a `stat` after the name: state, parent, group, session, terminal, its
+/// group …
 fn fields(stat: &Path) -> Vec<String> {
     let text = config::read(stat).unwrap_or_default();
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
     rest.split_ascii_whitespace().map(str::to_owned).collect()
 }
 
-/// The signals that are listened for.
+/// The signals that this process receives.
 struct Signals {
     heard: mpsc::Receiver<Signal>,
 }
 
 impl Signals {
-    /// Those that were ignored when we began stay so, for the command as well (`nohup`).
+    /// Signals that were ignored at the start stay ignored, also for the command (`nohup`).
     fn listen(tasks: &TaskTracker) -> Self {
         let (tell, heard) = mpsc::channel(PASSED.len());
         let ignored = ignored();
@@ -255,7 +256,7 @@ impl Signals {
         Self { heard }
     }
 
-    /// Passes on what the command has not got by itself; never ends.
+    /// Passes on the signals that the command has not received itself; never ends.
     async fn pass_on(&mut self, pid: Pid) {
         loop {
             let Some(signal) = self.heard.recv().await else {
@@ -269,7 +270,7 @@ impl Signals {
     }
 }
 
-/// Sends a signal on until its receiver is gone.
+/// Forwards a signal until its receiver is gone.
 async fn tell_of(passed: Signal, mut arrives: unix::Signal, tell: mpsc::Sender<Signal>) {
     loop {
         tokio::select! {
@@ -283,7 +284,7 @@ async fn tell_of(passed: Signal, mut arrives: unix::Signal, tell: mpsc::Sender<S
     }
 }
 
-/// The signals that this process ignores, as bits.
+/// Returns the signals that this process ignores, as bits.
 fn ignored() -> u64 {
     let status = config::read(Path::new("/proc/self/status")).unwrap_or_default();
     let mut lines = status.lines();

@@ -1,5 +1,5 @@
-//! The words that Claude Code is started with: which session it is, and hooks for this run. Where a
-//! script starts it by its name, a program of that name, first in the PATH, adds the hooks.
+//! The arguments of Claude Code: its session id, and hooks for this run. If a script starts Claude
+//! Code by name, a program of that name, first in the PATH, adds the hooks.
 
 use std::ffi::OsString;
 use std::io;
@@ -13,14 +13,14 @@ use super::agent::in_path;
 use super::own_file;
 use crate::diag::shell_word;
 
-/// Options that say which session it is.
+/// Options that select the session.
 const SESSION: [&str; 4] = ["--session-id", "--resume", "--continue", "--from-pr"];
 const SETTINGS: &str = "--settings";
 const NAME: &str = "claude";
 const WRAPPER_FOLDER: &str = "agents-bin";
 
-/// The command, with a session and with hooks. The hooks are added on the command line: no file of the
-/// user is changed. Settings that a file on the command line has cannot be added to.
+/// Returns the command with a session and with hooks. The hooks are on the command line, so no file
+/// of the user is changed. If the command line names a settings file, hooks cannot be added.
 pub(super) fn words(
     command: &[OsString],
     session: &str,
@@ -44,10 +44,10 @@ pub(super) fn words(
     words
 }
 
-/// Writes the program that a script finds under the name of Claude Code; its folder.
+/// Writes the program that a script finds under the name of Claude Code; returns its folder.
 pub(super) fn write_wrapper(record: Option<&Path>) -> io::Result<PathBuf> {
     let folder = own_file::folder(record)?.join(WRAPPER_FOLDER);
-    // In a command of an earlier `exec` the wrapper itself is in the PATH.
+    // In a command of an earlier `exec`, the PATH contains the wrapper itself.
     let real = in_path(Path::new(NAME)).find(|it| it.parent() != Some(&folder));
     let real = real.ok_or_else(|| io::Error::other("`claude` is not in the PATH"))?;
     let text = wrapper(&std::path::absolute(real)?).map_err(io::Error::other)?;
@@ -56,8 +56,8 @@ pub(super) fn write_wrapper(record: Option<&Path>) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-/// The text of that program. Settings of the script's own stay alone: a second `--settings` would hide
-/// them.
+/// Returns the text of that program. It adds nothing if the script passes `--settings`: a second
+/// `--settings` would replace the first.
 fn wrapper(real: &Path) -> Result<String, String> {
     let hooks = Settings {
         program: program(false),
@@ -75,19 +75,19 @@ fn wrapper(real: &Path) -> Result<String, String> {
     ))
 }
 
-/// Whether the command says which session it is, so that the agent goes by an id of its own choice.
+/// Whether the command selects the session, so that the agent uses an id of its own.
 pub(super) fn chooses_its_session(command: &[OsString]) -> bool {
     command.iter().any(|word| {
         let word = word.to_string_lossy();
         let name = word.split('=').next().unwrap_or_default();
-        // `-r` and `-c`, perhaps among other letters.
+        // `-r` and `-c`, optionally among other letters.
         let short = name.starts_with('-') && !name.starts_with("--");
         SESSION.contains(&name) || short && name.contains(['r', 'c'])
     })
 }
 
-/// Variables without secrets, which count more in the settings than those of the user's own settings:
-/// every process of this host can read a command line.
+/// Returns the variables without secrets, which override the user's own settings: every process of
+/// this host can read a command line.
 fn public(variables: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
     let names = ["TIDEGATE_ADMIN", "TIDEGATE_PROXY", "TIDEGATE_SESSION"];
     let public = variables.iter().filter(|(name, _)| names.contains(name));

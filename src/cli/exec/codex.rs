@@ -1,9 +1,9 @@
-//! The words that Codex is started with: hooks for this run.
+//! The arguments of Codex: hooks for this run.
 //!
-//! Codex runs a hook only where its user trusts it, by a hash of its definition
-//! (`hooks.state.KEY.trusted_hash`). The hash of each of our hooks stands beside it on the command line,
-//! so that they run in this process and no other hook gains trust. A version of Codex that hashes in
-//! another way leaves our hooks out, and lists them under `/hooks`.
+//! Codex runs a hook only if its user trusts it, by a hash of its definition
+//! (`hooks.state.KEY.trusted_hash`). The command line has the hash of each hook of the gate, so
+//! that these hooks run in this process and no other hook gains trust. A version of Codex with
+//! another hash leaves the hooks out, and lists them under `/hooks`.
 
 use std::ffi::OsString;
 
@@ -13,19 +13,19 @@ use serde_json::json;
 
 use super::super::init::program;
 
-/// Events with the names that Codex has for them in keys.
+/// Events, with their names in Codex's keys.
 const EVENTS: [(&str, &str); 4] = [
     ("SessionStart", "session_start"),
     ("UserPromptSubmit", "user_prompt_submit"),
     ("PreToolUse", "pre_tool_use"),
     ("PostToolUse", "post_tool_use"),
 ];
-/// Where Codex takes the hooks of a command line to stand.
+/// The source that Codex gives to hooks of a command line.
 const SOURCE: &str = "/<session-flags>/config.toml";
 /// How long the agent waits for a hook, in seconds: longer than the hook waits for its gate.
 const HOOK_TIMEOUT: u32 = 10;
 
-/// The command, with hooks. No file of the user is changed.
+/// Returns the command with hooks. No file of the user is changed.
 pub(super) fn words(command: &[OsString]) -> Vec<OsString> {
     let mut words = command.to_vec();
     let hook = format!("{} session hook --agent codex", program(false));
@@ -33,7 +33,7 @@ pub(super) fn words(command: &[OsString]) -> Vec<OsString> {
     words
 }
 
-/// The value of `-c`, in TOML.
+/// Returns the value of `-c`, in TOML.
 fn setting(command: &str) -> String {
     let text = toml::Value::from(command).to_string();
     let hooks = EVENTS.map(|(event, _)| {
@@ -50,7 +50,7 @@ fn setting(command: &str) -> String {
     )
 }
 
-/// The hash by which Codex knows a hook: of its definition as JSON without blanks, keys in order.
+/// Returns Codex's hash of a hook: of its definition as JSON without blanks, keys in order.
 fn trusted_hash(event: &str, command: &str) -> String {
     let definition = json!({
         "event_name": event,
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_hash_is_that_of_codex() {
-        // As `hooks/list` of Codex 0.171.0 says it for a hook with this command and timeout.
+        // As `hooks/list` of Codex 0.171.0 reports it for a hook with this command and timeout.
         assert_eq!(
             trusted_hash("pre_tool_use", "/bin/true"),
             "sha256:c087ff0e50465a7ec5c7d7a19dfc18c0253a9c3526e6bf9a52a52018e8ba53b4"

@@ -1,5 +1,5 @@
-//! Files that a jailed command must not see: every file that the configuration names, but
-//! certificates and programs.
+//! Files that a jailed command must not see: every file in the configuration except certificates
+//! and programs.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,11 +11,11 @@ use toml::Value;
 use crate::app;
 use crate::config::{self, AdminAddress, Config, Credential};
 
-/// How a script and a program of Linux begin.
+/// The first bytes of a script and of a Linux program.
 const PROGRAM: [&[u8]; 2] = [b"#!", b"\x7fELF"];
 
-/// The configuration with its includes, secrets and keys, the places where another run looks for
-/// one, the records, and the sockets at which a gate is asked.
+/// Returns the configuration with its includes, secrets and keys, the default places of a
+/// configuration, the records, and the sockets of a gate.
 pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     let listen = &config.listen;
     let admin = listen.admin.as_ref().and_then(|admin| match admin {
@@ -43,7 +43,7 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     files
 }
 
-/// The programs that the gate starts.
+/// Returns the programs that the gate starts.
 pub(super) fn programs(config: &Config) -> Vec<PathBuf> {
     let credentials = config.dial.parents.iter().map(|parent| &parent.credential);
     let commands = credentials.filter_map(|credential| match credential {
@@ -53,8 +53,7 @@ pub(super) fn programs(config: &Config) -> Vec<PathBuf> {
     commands.map(PathBuf::from).collect()
 }
 
-/// What a file includes: the file, or the folder in which a pattern finds files. There may be none
-/// yet.
+/// Returns the included files, or the folder of an include pattern. They may not exist yet.
 fn includes(table: &toml::Table, folder: &Path) -> Vec<PathBuf> {
     let patterns = match table.get("include") {
         Some(Value::Array(patterns)) => patterns.as_slice(),
@@ -72,7 +71,7 @@ fn includes(table: &toml::Table, folder: &Path) -> Vec<PathBuf> {
     patterns.map(place).collect()
 }
 
-/// The files that a value of any key names, so that keys of later versions are among them.
+/// Returns the files that a value of any key names, so that keys of later versions are covered.
 fn named(value: &Value, folder: &Path, into: &mut Vec<PathBuf>) {
     match value {
         Value::String(text) => {
@@ -87,7 +86,7 @@ fn named(value: &Value, folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Certificates are public, and a program is no secret; both may lie in folders that every command
+/// Certificates are public, and a program is no secret; both may be in folders that every command
 /// needs. A file that this user cannot read is hidden.
 fn is_hidden(path: &Path) -> bool {
     let Ok(status) = path.metadata() else {
@@ -111,7 +110,7 @@ fn is_hidden(path: &Path) -> bool {
     !is_program && !is_certificate
 }
 
-/// Whether a file begins as programs do: file systems without modes let every file be run.
+/// Whether a file begins like a program: on file systems without modes, every file is executable.
 fn is_program(path: &Path) -> bool {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut head));

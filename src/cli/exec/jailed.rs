@@ -1,4 +1,4 @@
-//! The command in a jail: the same gate, and no other way out.
+//! Runs the command in a jail: the same gate, and no other way out.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -18,25 +18,25 @@ use super::super::print;
 use super::child::{self, Child};
 use super::{Place, Session, loopback};
 
-/// Where the proxy is inside: a jail has its own ports.
+/// The address of the proxy inside: a jail has its own ports.
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
-/// Where its session speaks for itself inside.
+/// The address of the session's admin listener inside.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3130);
 pub(super) const PLACE: Place = Place {
     proxy: ADDRESS,
     admin: ADMIN,
 };
-/// The ports that are captured, beside those that rules name.
+/// The captured ports, besides those in rules.
 const USUAL: [u16; 3] = [22, 80, 443];
-/// Characters of a line that says what is left out.
+/// Maximum length of a note about a left-out file, in characters.
 const MAX_NOTE: usize = 1_000;
-/// Clients that may be connected at once.
+/// Maximum number of concurrent clients.
 const CONNECTIONS: usize = 4096;
 
-/// What the command line says of the jail.
+/// The options of the jail.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
-    /// Paths that are given back.
+    /// Paths that the user shares with the command.
     pub(super) shares: Vec<Share>,
     /// Promises that may be missing.
     pub(super) allow_missing: Vec<Promise>,
@@ -48,7 +48,7 @@ pub(super) struct Wishes {
     pub(super) copies: Vec<PathBuf>,
 }
 
-/// Makes the jail, serves it and lets the command begin.
+/// Makes the jail, serves it and starts the command.
 fn begin(
     running: &Running,
     session: &Session,
@@ -98,8 +98,8 @@ fn begin(
     Ok(jailed)
 }
 
-/// Says that a jail stands and where the command may write; says, and records, what is shared and
-/// what is missing.
+/// Prints that the jail is complete and where the command may write; prints and records the shared
+/// paths and the missing promises.
 fn tell(running: &Running, session: &Session, plan: &jail::Plan, jailed: &Jailed) {
     let shared: Vec<String> = plan.shares.iter().map(Share::to_string).collect();
     let missing = jailed.missing.iter().map(|one| one.promise.name());
@@ -141,7 +141,7 @@ fn tell(running: &Running, session: &Session, plan: &jail::Plan, jailed: &Jailed
         })));
 }
 
-/// The variable that tells `tidegate doctor` what to look for inside: the gate's folders.
+/// Returns the variable that tells `tidegate doctor` which of the gate's folders must be absent.
 pub(super) fn variable(config: &Config) -> (&'static str, String) {
     let files = config.path.iter().chain(&config.record.file);
     let real = files.filter_map(|file| file.canonicalize().ok());
@@ -150,7 +150,7 @@ pub(super) fn variable(config: &Config) -> (&'static str, String) {
     (jail::VARIABLE, joined.to_string_lossy().into_owned())
 }
 
-/// Runs it to its end.
+/// Runs the command to its end.
 pub(super) async fn run(
     running: &Running,
     session: &Session,
@@ -166,8 +166,8 @@ pub(super) async fn run(
     Ok(code)
 }
 
-/// The ports that are captured: the usual ones, those of rules and of MCP servers, and those of this
-/// machine that the command's variables name.
+/// Returns the captured ports: the usual ones, those of rules and of MCP servers, and the local
+/// ones that the command's variables name.
 fn ports(config: &Config) -> Vec<u16> {
     let rules = config.policy.rules.iter();
     let named = rules.flat_map(|rule| &rule.value.to.ports);
@@ -192,7 +192,7 @@ fn ports(config: &Config) -> Vec<u16> {
     ports
 }
 
-/// What is answered where there is no jail; what a shell answers where there is no such command.
+/// Returns the exit code if there is no jail; for a missing command, that of a shell.
 pub(super) fn code(why: &NotContained) -> u8 {
     match why {
         NotContained::Command { program, error } => child::code_of(program, error),
@@ -201,7 +201,7 @@ pub(super) fn code(why: &NotContained) -> u8 {
     }
 }
 
-/// What to type where the program, or its interpreter, is outside the view.
+/// Returns the remedy if the program, or its interpreter, is outside the view.
 pub(super) fn hint(why: &NotContained) -> Option<String> {
     let NotContained::Command { program, error } = why else {
         return None;

@@ -1,5 +1,5 @@
-//! `exec --join`: behind a gate that runs already. It keeps the records, so this program has nothing
-//! to do once the session is started: the command takes its place.
+//! `exec --join`: runs a command behind a running gate. That gate keeps the records, so this
+//! program starts the session and then executes the command in its own place.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,7 @@ use super::super::env::{self, Proxy};
 use super::super::{admin, print};
 use super::{child, joined_trust};
 
-/// What a gate answers that started a session.
+/// The gate's response to the start of a session.
 #[derive(Deserialize)]
 struct Started {
     session: String,
@@ -24,19 +24,19 @@ struct Started {
     trust: String,
 }
 
-/// A gate that runs already.
+/// A running gate.
 pub(super) struct Gate<'a> {
-    /// Where clients reach it.
+    /// The address of the proxy for clients.
     pub(super) proxy: &'a Proxy,
-    /// Where it starts sessions.
+    /// The control socket, which starts sessions.
     pub(super) control: &'a AdminAddress,
-    /// Where hooks tell it.
+    /// The admin listener, which receives the reports of hooks.
     pub(super) admin: &'a AdminAddress,
 }
 
 impl Gate<'_> {
-    /// Becomes the command, whose words depend on the variables that are set for it; its code where it
-    /// could not be begun.
+    /// Executes the command, whose words depend on its variables; returns the exit code if it could
+    /// not be started.
     pub(super) fn run(
         &self,
         wish: &Wish,

@@ -1,4 +1,5 @@
-//! What a command behind a running gate has to trust: the gate says so at its control socket.
+//! The certificates that a command behind a running gate has to trust: read from its control
+//! socket.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,10 +11,11 @@ use crate::tls::{Bundle, Facts};
 
 use super::super::{admin, ca};
 
-/// The folder below that of the usual records, one for each set of certificates.
+/// The folder below the usual records folder, with one folder for each set of certificates.
 const FOLDER: &str = "joined";
 
-/// The variables that make a command trust the gate's authority; none where it inspects nothing.
+/// Returns the variables that make a command trust the gate's authority; empty if the gate inspects
+/// nothing.
 pub(super) fn variables(control: &AdminAddress) -> anyhow::Result<Vec<(&'static str, String)>> {
     let place = admin::show_address(control);
     let asked = admin::ask(control, "/v1/authority");
@@ -30,7 +32,7 @@ pub(super) fn variables(control: &AdminAddress) -> anyhow::Result<Vec<(&'static 
     Ok(ca::variables(&bundle))
 }
 
-/// Writes the gate's certificates, and the system's with them, where this user keeps records. Two
+/// Writes the gate's certificates together with the system's to this user's record folder. Two
 /// gates with different authorities do not overwrite each other's file.
 fn written(pem: &str) -> io::Result<Bundle> {
     let all = Facts::of_pem(pem);
@@ -47,7 +49,7 @@ fn written(pem: &str) -> io::Result<Bundle> {
     Ok(bundle)
 }
 
-/// The folder of the records of a gate without configuration.
+/// Returns the record folder of a gate without configuration.
 fn state() -> PathBuf {
     let file = config::embedded().record.file.unwrap_or_default();
     file.parent().map(PathBuf::from).unwrap_or_default()

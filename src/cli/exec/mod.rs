@@ -1,5 +1,4 @@
-//! `tidegate exec`: a command behind a gate of its own, as if nothing stood between it and its
-//! terminal.
+//! `tidegate exec`: runs a command behind a gate of its own, with direct access to the terminal.
 
 mod agent;
 mod child;
@@ -48,13 +47,13 @@ use child::Child;
 use summary_file::SummaryFile;
 use workplace::FolderEvidence;
 
-/// For how long the token of a command holds: sessions of agents are left open for days.
+/// The lifetime of a command's token: sessions of agents stay open for days.
 const LIFETIME: Duration = Duration::from_hours(24 * 30);
-/// The first line of a command that is observed.
+/// The first line of an observed command.
 const OBSERVING: &str =
     "tidegate: OBSERVING: the rules refuse nothing; the end shows what they would refuse\n";
 
-/// The end of the note where a script starts Claude Code, and its hooks cannot be added.
+/// The end of the note if a script starts Claude Code and its hooks cannot be added.
 const WITHOUT_HOOKS: &str = "Without them tool calls are not on record, and the agent is not told what \
     is refused. Write them once: tidegate init claude-code --launched --write\n";
 
@@ -120,7 +119,7 @@ pub(super) struct Exec {
     command: Vec<OsString>,
 }
 
-/// What is read and opened before the command exists.
+/// Everything that is read and opened before the command exists.
 struct Start {
     plan: Plan,
     catalogue: Catalogue,
@@ -128,7 +127,7 @@ struct Start {
     summary: Option<SummaryFile>,
 }
 
-/// Where the command finds its gate, without a jail.
+/// The sockets of the gate for a command without a jail.
 struct Front {
     socket: TcpListener,
     address: SocketAddr,
@@ -167,14 +166,14 @@ impl Front {
     }
 }
 
-/// Where the command asks.
+/// The addresses of the gate for the command.
 #[derive(Clone, Copy)]
 struct Place {
     proxy: SocketAddr,
     admin: SocketAddr,
 }
 
-/// What the gate of a command is for.
+/// The session of the command.
 struct Session {
     started: Started,
     grant: Arc<Grant>,
@@ -184,7 +183,7 @@ struct Session {
 }
 
 impl Exec {
-    /// The command's own code; 2, 3 and 4 where it was not run, 126 and 127 as a shell has them.
+    /// Returns the command's exit code; 2, 3 or 4 if it was not run, 126 and 127 as in a shell.
     pub(super) fn perform(mut self) -> ExitCode {
         if let Some(repo) = self.repo.as_ref().filter(|repo| !repo.is_dir()) {
             print::err(&format!("tidegate: --repo {}: no folder\n", repo.display()));
@@ -205,7 +204,7 @@ impl Exec {
                 return Answer::Wrong.into();
             }
         };
-        // The command is of the same user: of programs, only root's are beyond its reach.
+        // The command has the same user: only programs of root are beyond its reach.
         let owners = Owners::of_this_process().for_a_command();
         let catalogue = policy::built_in();
         let plan = match Plan::new(self.config.as_deref(), &catalogue, &owners) {
@@ -373,7 +372,7 @@ impl Exec {
         Ok(())
     }
 
-    /// What the session of the command is to be, and its channel.
+    /// Returns the request for the command's session, and its channel.
     fn wish(&self, id: Uuid, found: &FolderEvidence) -> (Wish, &'static str) {
         let copy = found.copy.clone();
         let agent = self.recognised().map(|it| it.agent.name().to_owned());
@@ -393,7 +392,7 @@ impl Exec {
         (wish, channel)
     }
 
-    /// The folder that the command works in, as far as evidence goes.
+    /// Returns the folder that the command works in, as evidence.
     fn folder(&self) -> &Path {
         self.repo.as_deref().unwrap_or(Path::new("."))
     }
@@ -422,7 +421,7 @@ impl Exec {
         identity.sessions().agent_is(root, agent);
         Ok(Session {
             started,
-            // The listener is the session's own for as long as it is there.
+            // The listener belongs to the session while the listener exists.
             grant: Arc::new(Grant {
                 evidence: Evidence::Listener,
                 expires: None,
@@ -435,19 +434,19 @@ impl Exec {
         })
     }
 
-    /// The agent that the command starts.
+    /// Returns the agent that the command starts.
     fn recognised(&self) -> Option<Recognised> {
         Recognised::of(&self.command, self.agent)
     }
 
-    /// The word of the command that is Claude Code's program, where it is one.
+    /// Returns the index of Claude Code's program in the command, if it is there.
     fn claude(&self) -> Option<usize> {
         let claude = self.recognised().filter(|it| it.agent == Agent::Claude)?;
         claude.word
     }
 
-    /// The command. Claude Code is told which session it is; Claude Code and Codex get hooks for this
-    /// run.
+    /// Returns the command. Claude Code gets its session id; Claude Code and Codex get hooks for
+    /// this run.
     fn words(&self, id: Uuid, variables: &[(&'static str, String)]) -> Vec<OsString> {
         let whole = || self.command.clone();
         let Some(Recognised { agent, word }) = self.recognised() else {
@@ -466,7 +465,7 @@ impl Exec {
         before.iter().cloned().chain(words).collect()
     }
 
-    /// The PATH in which a script finds Claude Code with hooks.
+    /// Returns the PATH in which a script finds Claude Code with hooks.
     fn wrapper(&self, running: &Running) -> Option<(&'static str, String)> {
         self.recognised()
             .filter(|it| it.agent == Agent::Claude && it.word.is_none())?;
@@ -493,7 +492,7 @@ impl Exec {
         Some(("PATH", path.inspect_err(without).ok()?))
     }
 
-    /// The plugin that opencode loads in this run, and the variable that names it.
+    /// Returns the plugin that opencode loads in this run, and the variable that names it.
     fn plugin(&self, running: &Running) -> Option<(PathBuf, (&'static str, String))> {
         self.recognised().filter(|it| it.agent == Agent::Opencode)?;
         let record = running.config.record.file.as_deref();
@@ -527,7 +526,7 @@ impl Session {
         }
     }
 
-    /// What is set for the command.
+    /// Returns the variables of the command.
     fn variables(&self, place: Place) -> anyhow::Result<Vec<(&'static str, String)>> {
         let Started { session, token, .. } = &self.started;
         let channel = self.channel;
@@ -545,13 +544,13 @@ impl Session {
     }
 }
 
-/// Where a gate without configuration has its control socket.
+/// Returns the control socket of a gate without configuration.
 fn default_control() -> Option<AdminAddress> {
     let control = config::embedded().listen.control?;
     Some(AdminAddress::Unix(control.path))
 }
 
-/// The gate signs with a key of its own, and no other gate's tokens are good here.
+/// Returns a plan with a signing key of its own: no other gate's tokens are valid here.
 fn own(mut plan: Plan) -> Plan {
     let session = &mut plan.config.identity.session;
     session.key = None;
@@ -564,19 +563,19 @@ fn own(mut plan: Plan) -> Plan {
     plan
 }
 
-/// As [`own`], enforcing nothing.
+/// Like [`own`], enforcing nothing.
 fn observed(plan: Plan) -> Plan {
     own(plan).observing()
 }
 
-/// Where records go while another gate writes the usual file.
+/// Returns the log file for the time while another gate writes the usual file.
 fn spare(file: Option<&Path>, session: Uuid) -> Option<PathBuf> {
     let file = file?;
     let stem = file.file_stem()?.to_string_lossy();
     Some(file.with_file_name(format!("{stem}-{session}.jsonl")))
 }
 
-/// Who starts and ends the session of the command: this process.
+/// Returns the starter of the command's session: this process.
 fn asker() -> Asker {
     Asker {
         door: "exec",

@@ -1,4 +1,4 @@
-//! What opencode is started with: a plugin that reports its calls (`opencode.mjs`).
+//! The plugin for opencode, which reports its calls (`opencode.mjs`).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use super::own_file;
 const VARIABLE: &str = "OPENCODE_CONFIG_CONTENT";
 const PLUGIN: &str = include_str!("opencode.mjs");
 const FILE: &str = "opencode-plugin.mjs";
-/// What a path of a URL cannot hold as it is.
+/// Characters that a path of a URL must escape.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'?');
 
-/// Writes the plugin beside the records; where it is.
+/// Writes the plugin beside the records; returns its path.
 pub(super) fn write(record: Option<&Path>) -> io::Result<PathBuf> {
     let path = own_file::folder(record)?.join(FILE);
     let program = json!(std::env::current_exe()?.to_string_lossy());
@@ -24,7 +24,7 @@ pub(super) fn write(record: Option<&Path>) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// The variable that makes opencode load the plugin, beside what the user set there.
+/// Returns the variable that makes opencode load the plugin, in addition to the user's value.
 pub(super) fn variable(plugin: &Path) -> Result<(&'static str, String), String> {
     let before = std::env::var_os(VARIABLE).unwrap_or_default();
     with_plugin(&before.to_string_lossy(), plugin).map(|text| (VARIABLE, text))

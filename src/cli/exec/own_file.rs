@@ -1,4 +1,4 @@
-//! Programs of `exec` that agents load: files beside the records, each with a sign that `exec` wrote it.
+//! Files of `exec` that agents load: beside the records, each with a mark that `exec` wrote it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use crate::config;
 use crate::tls::replace;
 
-/// Stands in each of these files.
+/// The mark in each of these files.
 const SIGN: &str = "Written by tidegate";
 
-/// The folder of the records.
+/// Returns the folder of the records.
 pub(super) fn folder(record: Option<&Path>) -> io::Result<PathBuf> {
     let folder = record.and_then(Path::parent);
     let folder = folder.ok_or_else(|| io::Error::other("the gate keeps no records in a file"))?;
     std::path::absolute(folder)
 }
 
-/// Writes a file of ours, over one of an earlier run. Returns `Err` where another file has its place.
+/// Writes such a file, over one of an earlier run. Returns `Err` if another file has that name.
 pub(super) fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let is_ours = match config::read(path) {
         Ok(before) => before.contains(SIGN),

@@ -1,4 +1,4 @@
-//! The summary at the end: what passed, what was asked and refused, and the next commands.
+//! The summary at the end: allowed, approval-required and refused flows, and the next commands.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use crate::record::{Counted, Counts, Kind, Outcome};
 
 use super::super::print;
 
-/// Characters of the line that names repository, tier and session.
+/// Maximum length of the line with repository, tier and session, in characters.
 const MAX_WHO: usize = 400;
-/// Lines of one group.
+/// Maximum number of lines of one group.
 const LINES: usize = 20;
 
-/// What is known at the end of a command.
+/// The facts at the end of a command.
 pub(super) struct End<'a> {
     pub(super) counts: Counts,
     pub(super) session: &'a Started,
@@ -40,7 +40,8 @@ fn group(kind: &Kind) -> &'static str {
 }
 
 impl End<'_> {
-    /// For people. Paths and commands are not cut: they are there to be copied.
+    /// Formats the summary as text. Paths and commands are not truncated, so that they can be
+    /// copied.
     pub(super) fn text(&self) -> String {
         let mut text = if self.counts.kinds.is_empty() {
             self.quiet()
@@ -53,7 +54,7 @@ impl End<'_> {
         text
     }
 
-    /// One line, where nothing was asked for.
+    /// Formats one line, if there were no flows.
     fn quiet(&self) -> String {
         let policy = match self.config {
             Some(path) => format!("policy {}", path.display()),
@@ -87,7 +88,7 @@ impl End<'_> {
             self.session.tier,
             self.session.session
         );
-        // Not cut: the session is there to be copied.
+        // Not truncated, so that the session can be copied.
         let _ = writeln!(text, "{}", print::clean(&who, MAX_WHO));
         for name in GROUPS {
             let of = self.of(name);
@@ -119,7 +120,7 @@ impl End<'_> {
         text
     }
 
-    /// For programs, in one line.
+    /// Formats the summary as JSON, in one line.
     pub(super) fn json(&self) -> String {
         let flows: Vec<Value> = GROUPS
             .into_iter()
@@ -151,12 +152,12 @@ impl End<'_> {
         format!("{summary}\n")
     }
 
-    /// Whether only the working copy says which repository it is.
+    /// Whether only the working copy names the repository.
     fn is_asserted(&self) -> bool {
         self.session.repository_trust == "asserted"
     }
 
-    /// The kinds of a group, the most frequent first.
+    /// Returns the kinds of a group, the most frequent first.
     fn of(&self, name: &str) -> Vec<(&Kind, Counted)> {
         let kinds = self.counts.kinds.iter();
         let mut of: Vec<_> = kinds
@@ -169,8 +170,8 @@ impl End<'_> {
         of
     }
 
-    /// What to type about the first that did not pass, or would not. Host and port are all that a
-    /// CONNECT asks; what another flow asked is on record.
+    /// Returns the next command for the first flow that did not pass, or would not. For a CONNECT,
+    /// host and port are enough; other flows are explained from the record.
     fn next(&self) -> Option<String> {
         let mut groups = ["refused", "asked", "observed"].into_iter();
         let (kind, counted) = groups.find_map(|name| {
@@ -194,7 +195,7 @@ impl End<'_> {
         let mut next = format!("tidegate explain {scheme}://{}{port}/", kind.host);
         self.add_config(&mut next);
         if self.is_asserted() {
-            // Supposed as a caller's, the repository would give its tier.
+            // If the repository were supposed as a caller's, it would determine the tier.
             let _ = write!(next, " --tier {}", shell_word(&self.session.tier));
         } else if let Some(repository) = &self.session.repository {
             let _ = write!(next, " --repo {}", shell_word(repository));

@@ -1,4 +1,4 @@
-//! The file that `--summary` names: opened before the command begins, written after it ended.
+//! The file that `--summary` names: opened before the command starts, written after it has ended.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -11,14 +11,14 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, openat2, rena
 
 use crate::jail;
 
-/// Only this user reads it.
+/// Only this user may read it.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// Where the summary goes.
+/// The destination of the summary.
 pub(super) enum SummaryFile {
-    /// A regular file: replaced at the end, so that what the command wrote there is gone.
+    /// A regular file: replaced at the end, so that content from the command is removed.
     Regular {
-        /// The folder as it was before the command began, wherever it is now.
+        /// The folder that was opened before the command started, even if it is moved.
         folder: OwnedFd,
         /// The name in that folder.
         name: OsString,
@@ -28,7 +28,8 @@ pub(super) enum SummaryFile {
 }
 
 impl SummaryFile {
-    /// Opens it, to fail before the command begins. Not waited for: a pipe needs its reader now.
+    /// Opens the file, to fail before the command starts. Does not wait: a pipe needs its reader
+    /// now.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let named = |error: io::Error| {
             io::Error::new(
@@ -42,7 +43,7 @@ impl SummaryFile {
     fn open_unnamed(path: &Path) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
         if is_descriptor(path) {
-            // What has no folder to write to is not replaced, even where it is a regular file.
+            // A file without a folder to write to is not replaced, even if it is a regular file.
             let custom = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
             let mut options = OpenOptions::new();
             return Self::stream(options.write(true).custom_flags(custom).open(path)?);
@@ -75,7 +76,7 @@ impl SummaryFile {
         Ok(Self::Stream(file))
     }
 
-    /// Writes it.
+    /// Writes the summary.
     pub(super) fn write(self, text: &str) -> io::Result<()> {
         match self {
             Self::Regular { folder, name } => replace(&folder, &name, text),
@@ -84,7 +85,7 @@ impl SummaryFile {
     }
 }
 
-/// Whether a path is that of a device or of a descriptor of a process.
+/// Whether a path names a device or a descriptor of a process.
 fn is_descriptor(path: &Path) -> bool {
     let below = ["/dev", "/proc"]
         .iter()
@@ -97,7 +98,7 @@ fn link_at(path: &Path) -> Option<std::path::PathBuf> {
     status.is_symlink().then(|| path.to_owned())
 }
 
-/// Puts a new file at the name, in place of the file that is there; does not open that file.
+/// Replaces the file of that name by a new file, without opening the old one.
 fn replace(folder: &OwnedFd, name: &OsStr, text: &str) -> io::Result<()> {
     let mut beside = name.to_owned();
     beside.push(format!(".{}.new", std::process::id()));

@@ -1,4 +1,4 @@
-//! The folder that a command works in: what its working copy says, and what its pin does.
+//! The evidence of the folder that a command works in: its working copy and its pin.
 
 use std::path::{Path, PathBuf};
 
@@ -11,24 +11,24 @@ use crate::vcs::{self, By, PinError, Pins, WorkingCopy};
 
 use super::super::print;
 
-/// What was found where a command works.
+/// The evidence of a command's folder.
 #[derive(Debug, Default)]
 pub(super) struct FolderEvidence {
-    /// What its working copy says.
+    /// The facts of its working copy.
     pub(super) copy: WorkingCopy,
-    /// The part of it that is sent to the gate.
+    /// The part that is sent to the gate.
     pub(super) workplace: Workplace,
     /// The folder, without symbolic links.
     folder: Option<PathBuf>,
-    /// The file of pins, where this use is the first one.
+    /// The file of pins, if this is the first use.
     first_use: Option<PathBuf>,
-    /// What speaks against its pin.
+    /// The contradiction to its pin.
     against: Option<PinError>,
 }
 
 impl FolderEvidence {
-    /// Reads the working copy of a folder; `workspaces` and pins where this process is the gate. A
-    /// pin is evidence only where the command cannot change it: in a jail.
+    /// Reads the working copy of a folder; reads `workspaces` and pins if this process is the gate.
+    /// A pin is evidence only if the command cannot change it: in a jail.
     pub(super) fn at(folder: &Path, workspaces: Option<&Workspaces>, jailed: bool) -> Self {
         let mut found = Self {
             copy: vcs::working_copy(folder),
@@ -65,14 +65,14 @@ impl FolderEvidence {
         Ok(())
     }
 
-    /// The folder, as it is sent to a gate.
+    /// Returns the folder in the form that is sent to a gate.
     pub(super) fn folder(&self) -> Option<String> {
         let text = self.folder.as_deref()?.to_str()?;
         (!text.chars().any(char::is_control)).then(|| text.to_owned())
     }
 
-    /// Says what does not count, and puts on record what speaks against the pin. `true` where no
-    /// session is to be started.
+    /// Prints ignored evidence, and records a contradiction to the pin. `true` if no session may be
+    /// started.
     pub(super) fn refuses(&self, gate: &Gate, session: &str) -> bool {
         if let Some(foreign) = &self.copy.foreign {
             print::err(&format!(
@@ -104,8 +104,8 @@ impl FolderEvidence {
         true
     }
 
-    /// Pins the folder at its first use. A first use is no evidence: a pin that cannot be written
-    /// stops no command.
+    /// Pins the folder at its first use. A first use is no evidence, so a pin that cannot be
+    /// written does not stop the command.
     pub(super) fn remember(&self, clock: &Clock) {
         let (Some(file), Some(top)) = (&self.first_use, &self.copy.top) else {
             return;
@@ -119,8 +119,8 @@ impl FolderEvidence {
     }
 }
 
-/// The folder of the pins, which a command in a jail must not see; made where it is not there, so
-/// that the command cannot make it.
+/// Returns the folder of the pins, which a jailed command must not see; makes the folder if it is
+/// missing, so that the command cannot make it.
 pub(super) fn folder_of_pins() -> Option<PathBuf> {
     let folder = vcs::default_file()?.parent()?.to_owned();
     let _ = std::fs::create_dir_all(&folder);

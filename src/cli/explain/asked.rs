@@ -1,15 +1,15 @@
-//! What `explain` was asked about.
+//! The subject of `explain`.
 
 use crate::name::{Path, Target, Url};
 use crate::policy::RequestFacts;
 use crate::replay;
 
-/// What was asked about.
+/// The subject of a question.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Asked {
     /// A flow that was not attempted yet.
     Flow(Flow),
-    /// The beginning or end of a flow's id, or all of it.
+    /// The beginning or end of a flow's id, or the whole id.
     Recorded(String),
 }
 
@@ -19,13 +19,13 @@ pub(super) struct Flow {
     pub(super) target: Target,
     /// Method and path of a plain request; `None` for a CONNECT.
     pub(super) request: Option<(String, Path)>,
-    /// Method and path inside the tunnel, where they were asked about.
+    /// Method and path inside the tunnel, if given.
     pub(super) inside: Option<(String, Path)>,
-    /// Whether the request is one inside a tunnel.
+    /// Whether the request is inside a tunnel.
     pub(super) tls: bool,
-    /// What the request does, where the record says it; its path is not on record then.
+    /// The recorded facts of the request, if any; its path is not recorded then.
     pub(super) recorded: Option<Box<RequestFacts>>,
-    /// What has to be said about the question.
+    /// Notes on the question.
     pub(super) notes: Vec<&'static str>,
 }
 
@@ -36,7 +36,7 @@ const INSPECTED: &str = "TLS is ended here: the CONNECT passes, and then each re
 const NO_METHOD: &str = "--method is not looked at: it cannot be seen in a tunnel.";
 
 impl Asked {
-    /// Reads a URL, `host[:port][/path]` or an id; errors are for a person.
+    /// Parses a URL, `host[:port][/path]` or an id; errors are for a person.
     pub(super) fn parse(text: &str, method: Option<&str>) -> Result<Self, String> {
         if is_flow_id(text) {
             return Ok(Self::Recorded(text.to_ascii_lowercase()));
@@ -76,7 +76,7 @@ impl Asked {
 }
 
 impl Flow {
-    /// `CONNECT host:port`, or method and URL; without the query, which may hold content.
+    /// Formats `CONNECT host:port`, or method and URL without the query, which may contain secrets.
     pub(super) fn show(&self) -> String {
         match &self.request {
             None => format!("CONNECT {}", self.target),
@@ -89,7 +89,7 @@ impl Flow {
         }
     }
 
-    /// A flow that is on record.
+    /// Makes the subject of a recorded flow.
     pub(super) fn recorded(flow: replay::Flow) -> Self {
         let request = flow.request;
         Self {
@@ -102,7 +102,7 @@ impl Flow {
         }
     }
 
-    /// The request inside a tunnel that is inspected.
+    /// Returns the request inside an inspected tunnel.
     pub(super) fn request_inside(&self) -> Option<Self> {
         let request = self.inside.clone()?;
         Some(Self {
@@ -116,7 +116,7 @@ impl Flow {
     }
 }
 
-/// `host:port`, or a host that is reached at port 443.
+/// Parses `host:port`, or a host with the default port 443.
 fn connect(text: &str, method: Option<&str>) -> Result<Flow, String> {
     let target = Target::from_authority(text.as_bytes(), 443).map_err(|error| error.to_string())?;
     Ok(Flow {
@@ -137,7 +137,7 @@ fn notes(first: &[&'static str], method: Option<&str>) -> Vec<&'static str> {
         .collect()
 }
 
-/// Whether a text is a UUID, or eight digits and more of its beginning or end.
+/// Whether a text is a UUID, or at least eight digits of its beginning or end.
 fn is_flow_id(text: &str) -> bool {
     matches!(text.len(), 8..=36)
         && text

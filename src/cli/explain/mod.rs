@@ -24,7 +24,7 @@ use super::{Answer, load, parents, print};
 use asked::{Asked, Flow};
 use render::Caller;
 
-/// Where else a record may be: a refusal's text cannot know how its reader asks.
+/// The hint for other record files: a refusal's text is the same for every reader.
 const ELSEWHERE: &str = "\ntidegate: where the gate runs with a configuration, say --config FILE: \
     that names its records";
 
@@ -58,7 +58,7 @@ pub(super) struct Explain {
 }
 
 impl Explain {
-    /// Yes where the flow passes (or passed).
+    /// Returns `Yes` if the flow passes (or passed).
     pub(super) fn perform(self) -> Answer {
         match self.explain() {
             Ok(answer) | Err(Trouble::Shown(answer)) => answer,
@@ -112,7 +112,7 @@ impl Explain {
         ))
     }
 
-    /// Explains a flow that is on record, and says what would happen to it now.
+    /// Explains a recorded flow, and what would happen to it now.
     fn past(&self, id: &str, config: &Config, policy: &Policy) -> Result<Answer, Trouble> {
         let lines = records::find(&config.record, id).map_err(|missing| {
             let answer = match missing {
@@ -143,7 +143,7 @@ impl Explain {
         Ok(Answer::whether(past.text("tidegate.verdict") == "allow"))
     }
 
-    /// The caller that is supposed, by the policy's own reckoning; `--tier` overrides it.
+    /// Returns the supposed caller, as the policy classifies it; `--tier` overrides the tier.
     fn caller(&self, policy: &Policy) -> Result<(Who, Caller), Trouble> {
         let wrong = |text| Trouble::Say(Answer::Wrong, text);
         let repository = match &self.repo {
@@ -185,19 +185,19 @@ impl Explain {
 
 /// Why there is no explanation.
 enum Trouble {
-    /// Something has to be said.
+    /// A message to print.
     Say(Answer, String),
-    /// It was said.
+    /// The message was printed.
     Shown(Answer),
 }
 
-/// Whether a tunnel opens and what is inside is judged.
+/// Whether a tunnel opens and its requests are judged.
 fn lets_in(decision: &Decision) -> bool {
     let passes = decision.would.unwrap_or(decision.verdict) == Verdict::Allow;
     passes && decision.inspect == Inspect::Yes
 }
 
-/// The parent proxies that would be asked, in order, where the flow may pass.
+/// Returns the parent proxies for a flow that may pass, in order.
 fn asked_parents(flow: &Flow, config: &Config, explanation: &Explanation) -> Vec<String> {
     let decision = &explanation.decision;
     if decision.verdict != Verdict::Allow {
@@ -208,7 +208,7 @@ fn asked_parents(flow: &Flow, config: &Config, explanation: &Explanation) -> Vec
         .collect()
 }
 
-/// Which addresses are judged, for a flow that may pass.
+/// Describes which addresses are judged, for a flow that may pass.
 fn addresses(flow: &Flow, config: &Config, explanation: &Explanation) -> String {
     match parents::resolving(config, &flow.target, explanation.decision.category) {
         None => render::ADDRESSES.to_owned(),
@@ -235,7 +235,7 @@ fn judge(policy: &Policy, who: &Who, flow: &Flow) -> Explanation {
         target: &flow.target,
         attempt,
     };
-    // What is spent of limits is in the ledger of a gate, and not looked at.
+    // The ledger of a gate has the spent limits, and is not read here.
     let exceptions = Exceptions::new(policy.exceptions().to_vec());
     for exception in exceptions.iter() {
         exception.set_allowance(Arc::new(Allowance::full(exception.grant.limit)));

@@ -1,4 +1,4 @@
-//! A flow that is on record: what was decided then, and what would be now.
+//! A recorded flow: the decision then, and the decision now.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::render;
 const NO_TARGET: &str = "no target was understood, so none can be judged";
 const NO_RECORD: &str = "its line is not as this version of tidegate writes it";
 
-/// The lines of a flow, read as what they say.
+/// The lines of a flow.
 #[derive(Clone, Debug)]
 pub(super) struct Recorded {
     pub(super) lines: Lines,
@@ -27,7 +27,8 @@ impl Recorded {
         Self { lines }
     }
 
-    /// What a field says, where it is a text or number; else nothing. What was learned later counts.
+    /// Returns a text or number field as text, otherwise an empty text. The `close` line takes
+    /// precedence.
     pub(super) fn text(&self, name: &str) -> String {
         let find = |line: &Option<Map<String, Value>>| line.as_ref()?.get(name).cloned();
         match find(&self.lines.close).or_else(|| find(&self.lines.decision)) {
@@ -37,8 +38,8 @@ impl Recorded {
         }
     }
 
-    /// The same flow, and what a policy decides about it with the facts on record; `Err` says why it
-    /// is not judged.
+    /// Returns the flow and the policy's decision now, from the recorded facts; `Err` is the reason
+    /// why it is not judged.
     pub(super) fn now(&self, policy: &Policy) -> Result<(Flow, Explanation), &'static str> {
         let line = self.line().ok_or(NO_TARGET)?;
         let line = replay::Recorded::of(&line).map_err(|_| NO_RECORD)?;
@@ -50,19 +51,19 @@ impl Recorded {
         Ok((Flow::recorded(flow), explanation))
     }
 
-    /// The line that has the facts of the decision.
+    /// Returns the line with the facts of the decision.
     fn line(&self) -> Option<Value> {
         let line = self.lines.decision.as_ref().or(self.lines.close.as_ref())?;
         Some(Value::Object(line.clone()))
     }
 
-    /// Whether it is a request inside a tunnel that is inspected.
+    /// Whether the flow is a request inside an inspected tunnel.
     fn is_inside(&self) -> bool {
         let plain = self.text("tidegate.tls.mode") == "none";
         !self.text("tidegate.flow.parent").is_empty() && !plain
     }
 
-    /// What happened, and what would happen now.
+    /// Draws what happened, and what would happen now.
     pub(super) fn tree(&self, now: Result<&(Flow, Explanation), &str>, addresses: &str) -> Tree {
         let mut tree = Tree::new(self.attempt(), self.verdict());
         tree.stage(
@@ -107,7 +108,7 @@ impl Recorded {
         tree
     }
 
-    /// `deny  not_allowed`; of a flow that was let out and then ended, how that came.
+    /// Formats `deny  not_allowed`; for an allowed flow that was ended, also the cause.
     fn verdict(&self) -> String {
         let then = match &*self.text("error.type") {
             "" => String::new(),
@@ -116,9 +117,9 @@ impl Recorded {
         self.joined(&["tidegate.verdict", "tidegate.reason"], "  ") + &then
     }
 
-    /// Why it was refused or ended, where that is in the closed list.
+    /// Returns why the flow was refused or ended, if the reason is in the closed list.
     fn code(&self) -> Option<Code> {
-        // An error that says more than its code has that as its reason.
+        // If `error.type` is more specific than a code, `tidegate.reason` has the code.
         let words = [self.text("tidegate.reason"), self.text("error.type")];
         let known = |word: &String| Code::ALL.iter().find(|code| code.as_str() == word).copied();
         words.iter().find_map(known)
@@ -148,7 +149,7 @@ impl Recorded {
         listed(&parts, " · ")
     }
 
-    /// The session and how far it is trusted; empty where the record names none.
+    /// Formats the session and its trust; empty if the record names none.
     fn session(&self) -> String {
         match &*self.text("session.id") {
             "" => String::new(),
@@ -171,7 +172,7 @@ impl Recorded {
         )
     }
 
-    /// What the request does, in the words of its service.
+    /// Formats what the request does, in terms of its service.
     fn does(&self) -> Vec<String> {
         let service = self.joined(&["tidegate.service", "tidegate.operation"], " ");
         let package = self.joined(&["tidegate.package.name", "tidegate.package.version"], " ");
@@ -240,13 +241,13 @@ impl Recorded {
             .collect()
     }
 
-    /// Fields that say something, joined.
+    /// Joins the fields that are not empty.
     fn joined(&self, names: &[&str], between: &str) -> String {
         some_lines(names.iter().map(|name| self.text(name))).join(between)
     }
 }
 
-/// Parts that say something, each behind its label.
+/// Joins the parts that are not empty, each after its label.
 fn listed(parts: &[(&str, String)], between: &str) -> String {
     let said = parts.iter().filter(|(_, text)| !text.is_empty());
     said.map(|(label, text)| format!("{label}{text}"))

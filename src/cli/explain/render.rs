@@ -1,4 +1,4 @@
-//! An explanation as a tree of the stages, and as data.
+//! Formats an explanation as a tree of the stages, and as JSON.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::asked::Flow;
 pub(super) const ADDRESSES: &str =
     "the addresses that the name resolves to are judged before one is dialled";
 
-/// The caller that is supposed.
+/// The supposed caller.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Caller {
     pub(super) repository: Option<Arc<str>>,
     pub(super) groups: Vec<Arc<str>>,
-    /// Whether the tier is the one of `--tier`, not the one of the policy.
+    /// Whether the tier comes from `--tier` instead of the policy.
     pub(super) tier_supposed: bool,
 }
 
-/// The stages of a decision.
+/// Draws the stages of a decision.
 pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> Tree {
     let decision = &explanation.decision;
     let mut tree = Tree::new(flow.show(), verdict(decision));
@@ -65,7 +65,7 @@ pub(super) fn tree(flow: &Flow, explanation: &Explanation, caller: &Caller) -> T
     tree
 }
 
-/// The same as data.
+/// Formats the same as JSON.
 pub(super) fn as_json(flow: &Flow, explanation: &Explanation, caller: &Caller) -> Value {
     let decision = &explanation.decision;
     let looked = |looked: &Looked| {
@@ -104,7 +104,7 @@ pub(super) fn as_json(flow: &Flow, explanation: &Explanation, caller: &Caller) -
     })
 }
 
-/// `deny  not_allowed`; in observe mode also what would have happened.
+/// Formats `deny  not_allowed`; in observe mode also what would have happened.
 pub(super) fn verdict(decision: &Decision) -> String {
     let code = decision.reason.code();
     match decision.would {
@@ -113,7 +113,7 @@ pub(super) fn verdict(decision: &Decision) -> String {
     }
 }
 
-/// `docs  policy/web.toml:31`.
+/// Formats `docs  policy/web.toml:31`.
 pub(super) fn named(rule: &Named) -> String {
     match &*rule.location {
         "" => rule.name.to_string(),
@@ -154,7 +154,7 @@ fn category(explanation: &Explanation) -> String {
     format!("{}   {from} · action {action}", decision.category.as_str())
 }
 
-/// `npm publish · package @acme/ui`; nothing where no service is known.
+/// Formats `npm publish · package @acme/ui`; `None` if no service is known.
 fn deed(deed: &RequestFacts) -> Option<String> {
     let service = deed.service.as_deref()?;
     let mut text = format!("{service} {}", deed.operation.as_deref().unwrap_or("?"));
@@ -183,7 +183,7 @@ fn deed_as_json(deed: &RequestFacts) -> Value {
     })
 }
 
-/// Whether TLS is ended; `None` where no rule inspects.
+/// Describes whether TLS is intercepted; `None` if no rule inspects.
 fn inspect(inspect: &Inspect) -> Option<String> {
     match inspect {
         Inspect::No => None,
@@ -192,7 +192,7 @@ fn inspect(inspect: &Inspect) -> Option<String> {
     }
 }
 
-/// The number of rules that were compared, and the nearest ones.
+/// Formats the number of compared rules, and the nearest ones.
 fn rules(explanation: &Explanation) -> Vec<String> {
     let all = explanation.looked_at.len() + explanation.others;
     let matched = explanation
@@ -223,7 +223,7 @@ fn looked(looked: &Looked) -> String {
     columns(looked).join("   ")
 }
 
-/// The rule and its place, what it says, and why it does not match.
+/// Returns the rule with its location, its content, and why it does not match.
 fn columns(looked: &Looked) -> [String; 3] {
     let miss = looked.miss.as_deref().unwrap_or("matches");
     [

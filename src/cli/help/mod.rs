@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Answer, Args, print};
 use crate::manual::{CHAPTERS, Chapter};
 
-/// The columns of a chapter's name in the list.
+/// The width of a chapter's name in the list.
 const TOPIC_WIDTH: usize = 16;
 
 /// Print a chapter of the manual, or the options of a command.
@@ -41,7 +41,7 @@ impl Row {
     }
 }
 
-/// The name of a chapter as people type it.
+/// Returns the name of a chapter as people type it.
 fn topic(chapter: &Chapter) -> String {
     chapter.name.replace('_', "-")
 }
@@ -101,7 +101,7 @@ fn command(words: &[String]) -> Answer {
     Answer::Yes
 }
 
-/// The error where no chapter and no command has that name.
+/// Returns the error for an unknown chapter or command.
 fn unknown(topic: &str) -> String {
     let chapters = CHAPTERS.iter().map(|chapter| chapter.name);
     let shown = print::clean(topic, 40);

@@ -1,4 +1,4 @@
-//! Markdown as text for a terminal.
+//! Renders Markdown as text for a terminal.
 
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
@@ -8,8 +8,8 @@ use super::table::Table;
 const BOLD: &str = "\x1b[1m";
 const PLAIN: &str = "\x1b[0m";
 
-/// The text of a chapter, at most 100 columns wide, but for the lines of its code. Headings are bold
-/// where `colour` is on.
+/// Renders a chapter at most 100 columns wide, except for lines of code. Headings are bold if
+/// `colour` is set.
 pub(super) fn render(markdown: &str, colour: bool) -> String {
     let mut page = Page {
         colour,
@@ -21,12 +21,12 @@ pub(super) fn render(markdown: &str, colour: bool) -> String {
     page.text
 }
 
-/// The characters of a text.
+/// Returns the number of characters of a text.
 pub(super) fn plain_width(text: &str) -> usize {
     text.chars().count()
 }
 
-/// The lines of a text, each at most `width` characters wide; a longer word is broken.
+/// Wraps a text to lines of at most `width` characters; a longer word is broken.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     textwrap::wrap(text, width)
         .into_iter()
@@ -34,14 +34,14 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
         .collect()
 }
 
-/// What was drawn, and the block that is being read.
+/// The output so far, and the current block.
 #[derive(Default)]
 struct Page {
     colour: bool,
     text: String,
     /// The words of the block so far.
     words: String,
-    /// One for each list around: the number of the next item, or none for a list of dashes.
+    /// One entry per enclosing list: the number of the next item, or `None` for a list of dashes.
     lists: Vec<Option<u64>>,
     /// The mark of the item whose first block comes next.
     mark: String,
@@ -113,7 +113,7 @@ impl Page {
         }
     }
 
-    /// The mark of the next item of the innermost list.
+    /// Returns the mark of the next item of the innermost list.
     fn next_mark(&mut self) -> String {
         match self.lists.last_mut() {
             Some(Some(number)) => {
@@ -124,13 +124,13 @@ impl Page {
         }
     }
 
-    /// The blanks before a block within the lists around.
+    /// Returns the indentation of a block in the enclosing lists.
     fn indent(&self) -> String {
         let of_list = |list: &Option<u64>| if list.is_some() { 3 } else { 2 };
         " ".repeat(self.lists.iter().map(of_list).sum())
     }
 
-    /// Writes the words so far as a paragraph, or as the first one of an item.
+    /// Writes the words so far as a paragraph, or as the first block of an item.
     fn block(&mut self) {
         let words = std::mem::take(&mut self.words);
         if words.trim().is_empty() {
@@ -164,7 +164,7 @@ impl Page {
         }
     }
 
-    /// Writes a block of code, as it is.
+    /// Writes a block of code unchanged.
     fn code(&mut self) {
         self.in_code = false;
         let code = std::mem::take(&mut self.words);
@@ -188,7 +188,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// One empty line, unless there is one.
+    /// Writes one empty line, unless there is one.
     fn blank(&mut self) {
         if !self.text.is_empty() && !self.text.ends_with("\n\n") {
             self.text.push('\n');

@@ -1,10 +1,10 @@
-//! A table of text, as wide as a terminal.
+//! Formats a text table to the width of a terminal.
 
 use super::page::{plain_width, wrap};
 
 /// The blanks between two columns.
 const GAP: usize = 2;
-/// The narrowest that a column is made, in characters.
+/// Minimum width of a column, in characters.
 const MIN_COLUMN: usize = 8;
 
 /// The rows of a table; the first is its head.
@@ -14,7 +14,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The lines of the table, each at most `width` characters wide, if its columns have room at all.
+    /// Returns the lines of the table, each at most `width` characters wide if the columns allow
+    /// it.
     pub(super) fn lines(&self, width: usize) -> Vec<String> {
         let columns = columns(&self.rows, width);
         let mut lines = Vec::new();
@@ -34,7 +35,7 @@ impl Table {
     }
 }
 
-/// The width of each column: what its widest cell needs, or a share of what the narrow ones leave.
+/// Returns the width of each column: that of its widest cell, or a share of the remaining width.
 fn columns(rows: &[Vec<String>], width: usize) -> Vec<usize> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let mut needed: Vec<usize> = (0..count)
@@ -58,7 +59,7 @@ fn columns(rows: &[Vec<String>], width: usize) -> Vec<usize> {
     needed
 }
 
-/// The lines of one row.
+/// Returns the lines of one row.
 fn cells(row: &[String], columns: &[usize]) -> Vec<String> {
     let wrapped: Vec<Vec<String>> = row
         .iter()

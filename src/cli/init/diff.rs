@@ -1,9 +1,9 @@
-//! What changes between two texts, line by line.
+//! Compares two texts line by line.
 
-/// Longer texts are shown as replaced.
+/// Maximum number of lines: longer texts are shown as replaced.
 const MOST: usize = 2000;
 
-/// Every line, with `-`, `+` or a blank before it; far from a change nothing is shown.
+/// Returns the lines with `-`, `+` or a blank before each; lines far from a change are left out.
 pub(in crate::cli) fn lines(before: &str, after: &str) -> Vec<String> {
     const NEAR: usize = 3;
     let marked = mark(
@@ -54,7 +54,7 @@ fn mark<'a>(before: &[&'a str], after: &[&'a str]) -> Vec<(char, &'a str)> {
     marked
 }
 
-/// How many lines the rests behind each place have in common, in order.
+/// Returns the length of the longest common subsequence after each pair of positions.
 fn lengths(before: &[&str], after: &[&str]) -> Vec<Vec<u32>> {
     if before.len() > MOST || after.len() > MOST {
         return Vec::new();

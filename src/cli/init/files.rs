@@ -1,4 +1,5 @@
-//! Files of settings: read within bounds, replaced in one step, kept as they were beside it.
+//! Settings files: reads them within bounds, replaces them atomically, and keeps backups beside
+//! them.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use crate::config;
 
-/// Bytes of a file of settings.
+/// Maximum size of a settings file, in bytes.
 const LONGEST: u64 = 1 << 20;
-/// How many earlier files are kept.
+/// Maximum number of backups.
 const MOST_KEPT: usize = 100;
 
-/// The text of the file; `None` where there is none.
+/// Returns the text of the file; `None` if there is none.
 pub(in crate::cli) fn read(path: &Path) -> Result<Option<String>, String> {
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -26,13 +27,13 @@ pub(in crate::cli) fn read(path: &Path) -> Result<Option<String>, String> {
     Ok(Some(text).filter(|text| !text.trim().is_empty()))
 }
 
-/// Replaces the file in one step; where the earlier one was kept.
+/// Replaces the file atomically; returns the path of the backup.
 pub(in crate::cli) fn write(
     path: &Path,
     before: Option<&str>,
     after: &str,
 ) -> io::Result<Option<PathBuf>> {
-    // A link stays one: what it leads to is replaced.
+    // A link stays a link: its target is replaced.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;

@@ -1,4 +1,4 @@
-//! JSON that keeps the order of its keys, so that a file of settings stays as its user wrote it.
+//! JSON that keeps the order of its keys, so that a settings file stays as its user wrote it.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 pub(in crate::cli) enum Json {
     Array(Vec<Self>),
     Object(Vec<(String, Self)>),
-    /// Anything else.
+    /// Any other value.
     Plain(Value),
 }
 
@@ -25,12 +25,12 @@ impl Json {
         Self::Plain(Value::String(text.into()))
     }
 
-    /// As Claude Code writes its settings.
+    /// Formats the JSON as Claude Code writes its settings.
     pub(in crate::cli) fn pretty(&self) -> String {
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
-    /// In one line.
+    /// Formats the JSON in one line.
     pub(in crate::cli) fn compact(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -49,7 +49,7 @@ impl Json {
         }
     }
 
-    /// The value of a key, which is made where it is not there; `None` where this is no object.
+    /// Returns the value of a key, adding it if it is missing; `None` if this is not an object.
     pub(in crate::cli) fn entry(&mut self, key: &str, made: Self) -> Option<&mut Self> {
         let Self::Object(pairs) = self else {
             return None;
@@ -146,7 +146,7 @@ impl<'de> Visitor<'de> for Reader {
     fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Json, A::Error> {
         let mut read: Vec<(String, Json)> = Vec::new();
         while let Some((name, value)) = pairs.next_entry::<String, Json>()? {
-            // Which of two counts is another reader's guess.
+            // Readers differ over which of two values counts.
             if read.iter().any(|(known, _)| *known == name) {
                 return Err(A::Error::custom("a key stands twice"));
             }

@@ -103,7 +103,7 @@ impl ClaudeCode {
             .put_into(&mut settings)
             .map_err(|why| wrong(format!("{}: {why}", path.display())))?;
         let after = settings.pretty();
-        // A file that says the same in another layout is left as it is.
+        // A file with the same content in another layout stays unchanged.
         let same = |text: &String| Json::parse(text).is_ok_and(|before| before == settings);
         let changes = !before.as_ref().is_some_and(same);
         let lines = diff::lines(before.as_deref().unwrap_or_default(), &after);
@@ -168,8 +168,8 @@ impl ClaudeCode {
     }
 }
 
-/// The program, as a word of a shell: its name where the settings are for several machines, else its
-/// file, which no PATH changes.
+/// Returns the program as a word of a shell: its name if the settings are for several machines,
+/// otherwise its path, which no PATH changes.
 pub(super) fn program(shared: bool) -> String {
     let own = std::env::current_exe().ok();
     let own = own.and_then(|path| path.into_os_string().into_string().ok());
@@ -189,7 +189,7 @@ fn show(path: &str, lines: Option<&[String]>) {
     print::out(&text);
 }
 
-/// Whether the user at the terminal agrees.
+/// Asks the user at the terminal for confirmation.
 fn agreed() -> bool {
     let stdin = io::stdin();
     if !stdin.is_terminal() {

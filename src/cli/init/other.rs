@@ -1,5 +1,5 @@
-//! `tidegate init codex|gemini|opencode`: the proxy, what to trust, and words for the model; hooks for
-//! Gemini CLI, which takes them from nowhere else.
+//! `tidegate init codex|gemini|opencode`: the proxy, the trusted certificates, and instructions for
+//! the model; also hooks for Gemini CLI, which reads hooks only from its settings.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::settings::put_gemini_hooks;
 use super::{agreed, diff, files, program, show};
 use crate::config;
 
-/// Lines around what is ours in a file of the user.
+/// The marks around the gate's part of a user's file.
 const BEGIN: &str = "tidegate: begin (written by `tidegate init`)";
 const END: &str = "tidegate: end";
 
@@ -25,7 +25,7 @@ fault: do not retry it, and do not look for another way. `tidegate explain URL` 
 ask for. Tell the user which host you needed and why.
 ";
 
-/// An agent whose settings are files of text.
+/// An agent whose settings are text files.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Agent {
     Codex,
@@ -67,7 +67,7 @@ pub(in crate::cli) struct Other {
     config_home: Option<PathBuf>,
 }
 
-/// A file, as it is and as it is to be.
+/// A file with its old and new text.
 struct Change {
     path: PathBuf,
     before: Option<String>,
@@ -75,7 +75,7 @@ struct Change {
 }
 
 impl Agent {
-    /// The file whose variables the agent sets for itself at its start, in its folder.
+    /// Returns the file of environment variables that the agent reads at its start, in its folder.
     fn variables(self) -> Option<&'static str> {
         match self {
             Self::Codex | Self::Gemini => Some(".env"),
@@ -83,7 +83,7 @@ impl Agent {
         }
     }
 
-    /// The file of words for the model.
+    /// Returns the file of instructions for the model.
     fn context(self) -> &'static str {
         match self {
             Self::Codex | Self::Opencode => "AGENTS.md",
@@ -167,7 +167,7 @@ impl Other {
         })
     }
 
-    /// The variables as lines of a file that the agent reads.
+    /// Returns the variables as lines of a file that the agent reads.
     fn variables(&self) -> Result<String, String> {
         let mut variables = self.proxy.variables();
         if let Some(path) = load::find(self.config.as_deref(), true).path {
@@ -183,7 +183,7 @@ impl Other {
                 env::add(&mut variables, ca::variables(&bundle));
             }
         }
-        // Java's and git's options are lists: those of the user's shell would be lost.
+        // Java's and git's options are lists: the values of the user's shell would be lost.
         variables
             .retain(|(name, _)| !["JAVA_TOOL_OPTIONS", "GIT_CONFIG_PARAMETERS"].contains(name));
         let not_plain = |(_, value): &&(&str, String)| value.contains(['"', '\\', '$', '\n']);
@@ -201,7 +201,7 @@ impl Other {
 }
 
 impl Change {
-    /// Puts a text between our two lines: in place of the text there, else behind everything.
+    /// Inserts a text between the two marks: replaces the text there, or appends at the end.
     fn of(path: PathBuf, comment: [&str; 2], text: &str) -> Result<Self, String> {
         let before = files::read(&path)?;
         let [open, close] = comment;
@@ -226,7 +226,7 @@ impl Change {
         })
     }
 
-    /// Hooks among the settings of Gemini CLI.
+    /// Adds hooks to the settings of Gemini CLI.
     fn of_gemini(path: PathBuf) -> Result<Self, String> {
         let before = files::read(&path)?;
         let wrong = |why: String| format!("{}: {why}", path.display());
@@ -237,7 +237,7 @@ impl Change {
         let old = settings.pretty();
         put_gemini_hooks(&mut settings, &program(false)).map_err(wrong)?;
         let after = match &before {
-            // A file that says the same in another layout is left as it is.
+            // A file with the same content in another layout stays unchanged.
             Some(text) if settings.pretty() == old => text.clone(),
             _ => settings.pretty(),
         };

@@ -1,4 +1,4 @@
-//! What the settings of Claude Code and of Gemini CLI have to say, put among what they say already.
+//! Adds the gate's settings to those of Claude Code and of Gemini CLI.
 
 use serde_json::{Value, json};
 
@@ -18,14 +18,14 @@ const TOOL_EVENTS: [&str; 3] = ["PreToolUse", "PostToolUse", "PostToolUseFailure
 const HOOK_TIMEOUT: u32 = 10;
 const COMMAND_END: &str = " session hook";
 const GEMINI_COMMAND_END: &str = " session hook --agent gemini-cli";
-/// Tools of Gemini CLI that reach the network, as far as the gate can tell their flows.
+/// Tools of Gemini CLI that reach the network, as far as the gate can attribute their flows.
 const GEMINI_TOOLS: &str = "run_shell_command|web_fetch";
 const GEMINI_SESSION_EVENTS: [&str; 3] = ["SessionStart", "BeforeAgent", "SessionEnd"];
 const GEMINI_TOOL_EVENTS: [&str; 2] = ["BeforeTool", "AfterTool"];
 /// The end of the URL of HTTP hooks, which earlier versions wrote.
 const URL_END: &str = "/v1/hooks/claude-code";
 
-/// What the settings have to say.
+/// The settings to add.
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Settings {
     /// The program, as a word of a shell.
@@ -37,7 +37,7 @@ pub(in crate::cli) struct Settings {
 }
 
 impl Settings {
-    /// Puts it among what is there; what is not ours stays as it is, where it is.
+    /// Adds them to the existing settings; the other settings stay unchanged.
     pub(in crate::cli) fn put_into(&self, settings: &mut Json) -> Result<(), String> {
         let shape = |what: &str| format!("`{what}` is not of the form that Claude Code reads");
         if !matches!(settings, Json::Object(_)) {
@@ -77,7 +77,7 @@ impl Settings {
     }
 }
 
-/// Puts the hooks of Gemini CLI among what is there.
+/// Adds the hooks of Gemini CLI to the existing settings.
 pub(super) fn put_gemini_hooks(settings: &mut Json, program: &str) -> Result<(), String> {
     let shape = |what: &str| format!("`{what}` is not of the form that Gemini CLI reads");
     let command = format!("{program}{GEMINI_COMMAND_END}");
@@ -97,8 +97,8 @@ pub(super) fn put_gemini_hooks(settings: &mut Json, program: &str) -> Result<(),
     Ok(())
 }
 
-/// The variables that make an agent use a proxy. What starts Java or git in the process of the agent
-/// is for its commands, which get it from the hook.
+/// Returns the variables that make an agent use a proxy. Variables for Java and git are for the
+/// agent's commands, which get them from the hook.
 pub(super) fn proxy_variables(proxy: &Proxy) -> Vec<(&'static str, String)> {
     let of_commands = ["GIT_CONFIG_PARAMETERS", "JAVA_TOOL_OPTIONS"];
     let mut variables = proxy.variables();
@@ -107,7 +107,7 @@ pub(super) fn proxy_variables(proxy: &Proxy) -> Vec<(&'static str, String)> {
     variables
 }
 
-/// Puts a hook in the place of the one that we wrote before, else behind the others.
+/// Replaces the hook of an earlier run, or appends the hook.
 fn put_hook(hooks: &mut Json, event: &str, hook: Json) -> Option<()> {
     let Json::Array(groups) = hooks.entry(event, Json::Array(Vec::new()))? else {
         return None;
@@ -119,7 +119,7 @@ fn put_hook(hooks: &mut Json, event: &str, hook: Json) -> Option<()> {
     Some(())
 }
 
-/// A group with one hook, which we wrote.
+/// Whether a group has one hook, of the gate.
 fn is_ours(group: &Json) -> bool {
     let Some(Json::Array(hooks)) = group.get("hooks") else {
         return false;

@@ -1,4 +1,4 @@
-//! What the records have not seen, and how much of what they saw the proposal covers.
+//! What the records do not cover, and which share of the recorded flows the proposal allows.
 
 use std::collections::BTreeSet;
 
@@ -10,23 +10,23 @@ use crate::replay::{Names, Needs};
 
 use super::proposal::Proposal;
 
-/// Days that the share of covered flows is told of.
+/// Number of days for the share of covered flows.
 const WEEK: i64 = 7;
-/// Days that are looked at for gaps.
+/// Number of days that are checked for gaps.
 const SPAN: i64 = 14;
 
-/// How ready a tier is to be enforced, as far as the records show.
+/// The readiness of a tier for enforcement, as far as the records show it.
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
     /// Flows of the last seven days, and how many of them pass with the proposal.
     pub(super) week: (u64, u64),
-    /// The repositories that the policy names and no flow is of.
+    /// The repositories in the policy without a flow.
     pub(super) repositories: Vec<String>,
-    /// The days of the last fourteen, counted from the last flow, that have no flow.
+    /// The days without a flow among the last fourteen, counted from the last flow.
     pub(super) days: Vec<String>,
-    /// Branches that were seen on one day only.
+    /// Branches with flows on only one day.
     pub(super) branches: Vec<String>,
-    /// Jobs that were seen on one day only.
+    /// Jobs with flows on only one day.
     pub(super) jobs: Vec<String>,
 }
 
@@ -67,7 +67,7 @@ impl Readiness {
         }
     }
 
-    /// The share of flows of the last seven days that pass with the proposal, in percent.
+    /// Returns the share of flows of the last seven days that pass with the proposal, in percent.
     pub(super) fn percent(&self) -> String {
         let (all, pass) = self.week;
         let permille = (pass.min(all) * 1000).checked_div(all).unwrap_or(1000);

@@ -1,4 +1,4 @@
-//! The lines in `CLAUDE_ENV_FILE`, read by a shell before every command of the agent.
+//! The lines in `CLAUDE_ENV_FILE`, which a shell reads before every command of the agent.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -12,11 +12,11 @@ use super::super::shell::Shell;
 
 const BEGIN: &str = "# tidegate: begin\n";
 const END: &str = "# tidegate: end\n";
-/// Stands for the span of the command until a shell reads the line.
+/// Placeholder for the span of the command, which a shell replaces when it reads the line.
 const SPAN: &str = ".tidegate-span";
 
-/// Every command has a span of its own, in the trace of the agent where there is one. It begins
-/// with the process id of its shell: so the gate tells parallel commands apart.
+/// Makes a separate span for each command, in the trace of the agent if there is one. The span
+/// begins with the process id of the shell, so the gate can distinguish parallel commands.
 const MAKE_SPAN: &str = r#"tidegate_id=''
 [ -r /proc/sys/kernel/random/uuid ] && IFS= read -r tidegate_id < /proc/sys/kernel/random/uuid
 [ -n "$tidegate_id" ] || tidegate_id=$(uuidgen 2>/dev/null | tr 'A-F' 'a-f')
@@ -38,8 +38,8 @@ esac
 const UNSET: &str = "unset tidegate_id tidegate_span tidegate_t tidegate_a tidegate_b tidegate_c \
                      tidegate_r\n";
 
-/// The block for a session's commands; without a token the proxy alone, so that nothing goes past
-/// it.
+/// Returns the block for a session's commands; without a token only the proxy, so that no flow
+/// bypasses it.
 pub(super) fn block(proxy: &Proxy, session: &str, token: Option<&str>) -> String {
     let mut text = String::from(BEGIN);
     let credentials = token.map(|token| format!("{session}.bash{SPAN}:{token}"));
@@ -48,7 +48,7 @@ pub(super) fn block(proxy: &Proxy, session: &str, token: Option<&str>) -> String
     }
     let known = credentials.is_some();
     let proxy = proxy.with_credentials(credentials);
-    // An agent passes the block to its shell with every command: the URL stands in it once.
+    // An agent passes the block to its shell with every command, so the URL occurs only once.
     let url = Shell::Bash.export("tidegate_url", &proxy.url());
     let url = url.strip_prefix("export ").unwrap_or(&url);
     text.push_str(&url.replace(SPAN, r#"'"$tidegate_span"'"#));
@@ -61,7 +61,7 @@ pub(super) fn block(proxy: &Proxy, session: &str, token: Option<&str>) -> String
         text.push('\n');
     }
     if let Some(token) = token {
-        // What a command starts descends from it, and does not speak for the agent.
+        // A process that a command starts inherits the variables, but does not act for the agent.
         text.push_str(&Shell::Bash.export("TIDEGATE_TOKEN", token));
         text.push('\n');
     }
@@ -72,7 +72,7 @@ pub(super) fn block(proxy: &Proxy, session: &str, token: Option<&str>) -> String
     text + END
 }
 
-/// Puts the block into the file in the place of the one before; what others wrote stays.
+/// Replaces the earlier block in the file; other lines stay unchanged.
 pub(super) fn write(path: &Path, block: &str) -> io::Result<()> {
     let before = if path.exists() {
         config::read(path)?
@@ -112,7 +112,7 @@ mod tests {
 
     const SESSION: &str = "0195f3c2-7e1a-7bbb-8ccc-0123456789ab";
 
-    /// `HTTPS_PROXY` as a shell sees it that read the block.
+    /// Returns `HTTPS_PROXY` in a shell that has read the block.
     fn seen(shell: &str, trace: &str) -> String {
         let proxy = Proxy::parse("http://127.0.0.1:3128").unwrap();
         let script = format!(

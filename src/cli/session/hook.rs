@@ -1,14 +1,14 @@
-//! `tidegate session hook`: the command of every hook of Claude Code, Codex, Gemini CLI, and of the
-//! plugin for opencode.
+//! `tidegate session hook`: the command of every hook of Claude Code, Codex and Gemini CLI, and of
+//! the plugin for opencode.
 //!
 //! The hook reports the event to the gate and prints the gate's answer in the agent's form. At the
-//! start of a session of Claude Code, and where it changes its folder, the hook also registers the
-//! session for the agent's commands and writes their variables to `CLAUDE_ENV_FILE`. The commands of
+//! start of a session of Claude Code, and when it changes its folder, the hook also registers the
+//! session for the agent's commands and writes their variables to `CLAUDE_ENV_FILE`. Commands of
 //! the other agents inherit the variables of the agent.
 //!
-//! The gate reads the standard input of the hook itself where it can: then only the
-//! agent can have written the report. The hook never stops the agent: after any error it exits with 0. Commands use
-//! the proxy all the same, which refuses a caller that it does not know.
+//! If possible, the gate itself reads the standard input of the hook: then only the agent can have
+//! written the report. The hook never stops the agent: after any error it exits with 0. Commands
+//! still use the proxy, which refuses an unidentified caller.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -24,16 +24,16 @@ use super::super::env::Proxy;
 use super::super::{Answer, admin, print};
 use super::{Door, Failure, block};
 
-/// The most bytes of a hook's input, which contains the answer of a tool.
+/// Maximum bytes of a hook's input, which contains the answer of a tool.
 const MAX_REPORT: u64 = 16 << 20;
-/// Time for a report: an agent waits for its hook.
+/// Time limit of a report, because an agent waits for its hook.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(4);
-/// At the end of a session an agent waits for 1.5 seconds.
+/// Time limit at the end of a session, where an agent waits 1.5 seconds.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 const REPORTS: &str = "/v1/hooks/claude-code";
 const STDIN_REPORTS: &str = "/v1/hooks/claude-code/stdin";
 
-/// What a model is told of an agent whose commands have the agent's own variables.
+/// The text for the model of an agent whose commands have the agent's own variables.
 const CONTEXT: &str = "Commands reach the network through tidegate, which decides each connection \
     by policy. A refusal is policy, not a network fault: do not retry it, and do not look for \
     another way; say what you need.";
@@ -48,7 +48,7 @@ enum HookAgent {
 }
 
 impl HookAgent {
-    /// The name in records.
+    /// Returns the name in records.
     fn name(self) -> &'static str {
         match self {
             Self::ClaudeCode => "claude-code",
@@ -78,7 +78,7 @@ pub(in crate::cli) struct Hook {
     door: Door,
 }
 
-/// What the agent tells, as far as the gate needs it.
+/// The agent's report, with the fields that the gate needs.
 #[derive(Debug, Deserialize, Serialize)]
 struct Report {
     session_id: String,
@@ -97,7 +97,7 @@ struct Report {
     shows_error_only: bool,
 }
 
-/// What a tool of Gemini CLI answered: of one that failed the model reads the error alone.
+/// The response of a tool of Gemini CLI: of a failed tool the model reads only the error.
 #[derive(Debug, Deserialize)]
 struct GeminiReport {
     tool_response: Option<GeminiResponse>,
@@ -108,7 +108,7 @@ struct GeminiResponse {
     error: Option<Value>,
 }
 
-/// Of the input of a tool only what tells its flows from others.
+/// The fields of a tool's input that distinguish its flows.
 #[derive(Debug, Deserialize, Serialize)]
 struct ToolInput {
     command: Option<Value>,
@@ -116,7 +116,7 @@ struct ToolInput {
     prompt: Option<Value>,
 }
 
-/// A report that the gate has read, and its answer.
+/// A report that the gate has read, with its answer.
 #[derive(Debug, Deserialize)]
 struct Taken {
     report: Report,
@@ -138,7 +138,7 @@ impl Hook {
             Err(Trouble { failure, is_start }) => {
                 let why = format!("tidegate: {}", failure.why);
                 print::err(&format!("{why}\n"));
-                // Said once a session, not at each tool call.
+                // Printed once per session, not at each tool call.
                 if is_start {
                     print::json(&json!({ "systemMessage": why }));
                 }
@@ -159,7 +159,7 @@ impl Hook {
         if report.hook_event_name == "SessionEnd" {
             return self.end(&report).map_err(trouble);
         }
-        // Without a launcher a session has to be registered before it can report anything.
+        // Without a launcher, a session has to be registered before it can report.
         let context = if is_start {
             self.start(&report).map_err(trouble)?
         } else {
@@ -172,7 +172,7 @@ impl Hook {
         Ok(joined(context, answer, &report.hook_event_name))
     }
 
-    /// The report on standard input.
+    /// Reads the report from standard input.
     fn told(&self) -> Result<Report, Failure> {
         let mut text = String::new();
         let read = io::stdin().take(MAX_REPORT).read_to_string(&mut text);
@@ -188,8 +188,8 @@ impl Hook {
         Ok(report)
     }
 
-    /// Lets the gate read the report from our standard input. `None` where the gate cannot be sure that
-    /// the agent wrote it, or no gate answers: the input is still unread then.
+    /// Lets the gate read the report from this process's standard input. `None` if the gate cannot
+    /// verify that the agent wrote it, or no gate answers: the input is still unread then.
     fn taken(&self) -> Option<Taken> {
         let text = self.door.post(STDIN_REPORTS, &json!({}), REPORT_TIMEOUT);
         serde_json::from_str(&text.ok()?).ok()
@@ -200,7 +200,7 @@ impl Hook {
         serde_json::from_str(&text).map_err(|_| not_a_gate())
     }
 
-    /// Registers the session for the agent's commands; what the model is to know.
+    /// Registers the session for the agent's commands; returns the text for the model.
     fn start(&self, report: &Report) -> Result<Option<String>, Failure> {
         if self.agent != HookAgent::ClaudeCode {
             if self.door.token().is_none() {
@@ -272,7 +272,7 @@ impl Hook {
     }
 }
 
-/// What went wrong, and whether at the start of a session.
+/// The error, and whether it occurred at the start of a session.
 struct Trouble {
     failure: Failure,
     is_start: bool,
@@ -285,7 +285,7 @@ impl Trouble {
     }
 }
 
-/// Both texts as one answer.
+/// Returns both texts as one answer.
 fn joined(context: Option<String>, mut answer: Value, event: &str) -> Value {
     let Some(context) = context else {
         return answer;

@@ -1,4 +1,4 @@
-//! `tidegate session keygen`: the pair of keys that session tokens are signed and verified with.
+//! `tidegate session keygen`: makes the key pair that signs and verifies session tokens.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use crate::identity::{Signer, new_pkcs8};
 
 use super::super::{Answer, print};
 
-/// An Ed25519 public key in SPKI (RFC 8410): this, then 32 bytes.
+/// Prefix of an Ed25519 public key in SPKI (RFC 8410), before its 32 bytes.
 const SPKI: [u8; 12] = [48, 42, 48, 5, 6, 3, 43, 101, 112, 3, 33, 0];
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ impl Keygen {
     }
 }
 
-/// Both keys in PEM.
+/// Returns both keys in PEM.
 fn pair() -> Option<(String, String)> {
     let private = new_pkcs8()?;
     let public = Signer::from_pkcs8(&private)?.public().bytes;
@@ -67,7 +67,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     text + &format!("-----END {label}-----\n")
 }
 
-/// A key is never written over another.
+/// Creates the file; never overwrites an existing key.
 fn create(path: &Path, mode: u32, text: &str) -> io::Result<()> {
     let file = OpenOptions::new()
         .write(true)

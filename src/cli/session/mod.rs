@@ -63,7 +63,7 @@ struct Door {
     token: Option<String>,
 }
 
-/// Why a gate did not do what it was asked.
+/// The failure of a request to a gate.
 struct Failure {
     answer: Answer,
     why: String,
@@ -130,12 +130,13 @@ impl Failure {
 }
 
 impl Door {
-    /// The token of the session that asks, where there is one.
+    /// Returns the token of the calling session, if there is one.
     fn token(&self) -> Option<&str> {
         self.token.as_deref().filter(|token| !token.is_empty())
     }
 
-    /// Asks with the token where there is one, else as the owner of the control socket.
+    /// Sends the request with the token if there is one, otherwise as the owner of the control
+    /// socket.
     fn post(
         &self,
         path: &str,

@@ -1,4 +1,4 @@
-//! `tidegate session start`: through a gate, or by hand with the key.
+//! `tidegate session start`: starts a session at a gate, or signs its token with a local key.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use super::super::shell::Shell;
 use super::super::{Answer, admin, print};
 use super::{Door, Failure};
 
-/// Tokens that are made by hand hold for as long as a gate takes them by default, or as said.
+/// Default lifetime of tokens made with a local key: the maximum that gates accept by default.
 const LONGEST: Duration = Duration::from_hours(12);
 
 #[derive(Debug, clap::Args)]
@@ -88,7 +88,8 @@ pub(in crate::cli) struct Start {
     door: Door,
 }
 
-/// A folder as it is sent to a gate: without symbolic links. `None` where it is not plain text.
+/// Returns a folder in the form that is sent to a gate: without symbolic links. `None` if it is not
+/// UTF-8.
 pub(super) fn plain_folder(folder: &Path) -> Option<String> {
     let folder = folder.canonicalize().ok()?;
     let text = folder.to_str()?;

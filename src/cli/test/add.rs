@@ -1,4 +1,4 @@
-//! `tidegate test add`: a recorded flow becomes a trial of the policy.
+//! `tidegate test add`: makes a trial of the policy from a recorded flow.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -52,19 +52,19 @@ enum Expect {
     Deny,
 }
 
-/// A trial, made of a recorded flow.
+/// A trial made from a recorded flow.
 struct Made {
     /// The name of the trial.
     name: String,
-    /// The flow as trials write it.
+    /// The flow in the notation of trials.
     entry: String,
-    /// The table.
+    /// The table in TOML.
     text: String,
-    /// The verdict of the policy now.
+    /// The policy's verdict now.
     now: Verdict,
-    /// What decides.
+    /// The rule that decides.
     rule: Arc<str>,
-    /// Where that is written.
+    /// The location of that rule.
     location: Arc<str>,
 }
 
@@ -151,7 +151,7 @@ impl Add {
         Ok(Answer::Yes)
     }
 
-    /// The line that has the facts of the flow.
+    /// Returns the line with the facts of the flow.
     fn line(&self, config: &Config) -> Result<Value, (Answer, String)> {
         let mut record = config.record.clone();
         if let Some(file) = &self.records {
@@ -230,7 +230,7 @@ fn try_out(config: &Config, made: &Made) -> Result<(), (Answer, String)> {
     Err((Answer::Failed, message))
 }
 
-/// The facts of the caller that a trial names: as few as come to the same decision.
+/// The caller facts of a trial: the fewest that lead to the same decision.
 #[derive(Default)]
 struct Caller {
     repository: Option<Arc<str>>,
@@ -239,7 +239,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// The repository where evidence shows it; a group and a user only where the decision depends
+    /// Returns the repository if evidence shows it; a group and a user only if the decision depends
     /// on them.
     fn of(
         line: &Recorded<'_>,
@@ -287,7 +287,7 @@ impl Caller {
     }
 }
 
-/// What the policy decides about a recorded flow.
+/// Returns the policy's decision about a recorded flow.
 fn decided(line: &Recorded<'_>, policy: &Policy) -> Result<Outcome, String> {
     match Judge::new(policy, "").weigh(line) {
         Ok((_, [now, _])) => Ok(now),
@@ -298,7 +298,7 @@ fn decided(line: &Recorded<'_>, policy: &Policy) -> Result<Outcome, String> {
     }
 }
 
-/// The file and line of a rule, where it is written in one of the files.
+/// Returns the file and line of a rule, if it is in one of the files.
 fn place(config: &Config, location: &str) -> Option<(PathBuf, Option<usize>)> {
     let (file, line) = location.rsplit_once(':')?;
     let source = config

@@ -1,4 +1,5 @@
-//! `tidegate test --redteam`: known attacks, judged by the policy, and what would stop those that pass.
+//! `tidegate test --redteam`: known attacks, judged by the policy, and rules that would stop the
+//! ones that pass.
 
 use std::fmt::Write;
 
@@ -11,12 +12,12 @@ use crate::policy::{Policy, canonical_repository};
 use super::super::{Answer, check, print};
 use super::Test;
 
-/// The columns of the table: scenario, tier, result.
+/// The width of the table's columns: scenario, tier, result.
 const SCENARIO: usize = 26;
 const TIER: usize = 14;
 const RESULT: usize = 9;
 
-/// Plays the red team against a policy; yes where every expectation holds.
+/// Plays the red team against a policy; `Yes` if every expectation holds.
 pub(super) fn perform(test: &Test, loaded: &Loaded) -> Answer {
     if !test.json {
         loaded.show();
@@ -58,7 +59,7 @@ fn not_run(test: &Test, loaded: &Loaded) -> Answer {
     Answer::Wrong
 }
 
-/// The caller that plays, from the arguments.
+/// Returns the caller of the scenarios, from the arguments.
 fn player(test: &Test, policy: &Policy) -> Result<Player, String> {
     if let Some(unknown) = test.group.iter().find(|it| policy.group(it).is_none()) {
         return Err(format!("--group {unknown}: no such group"));
@@ -98,7 +99,7 @@ fn table(played: &[Played<'_>]) -> String {
     text
 }
 
-/// `stopped`, `passes`, or `FAIL` where it should be stopped.
+/// Formats `stopped`, `passes`, or `FAIL` if it should be stopped.
 fn result(played: &Played<'_>) -> &'static str {
     match (played.is_stopped(), played.holds()) {
         (true, _) => "stopped",
@@ -107,7 +108,7 @@ fn result(played: &Played<'_>) -> &'static str {
     }
 }
 
-/// The step that must be stopped, what decides it, and why it passes where it does.
+/// Formats the step that must be stopped, what decides it, and why it passes if it does.
 fn why(played: &Played<'_>) -> String {
     let Some((step, decided)) = decisive(played) else {
         return String::new();
@@ -151,7 +152,7 @@ fn remedies_text(remedies: &[Remedy<'_>]) -> String {
     text
 }
 
-/// The names of scenarios as lines of a comment; nothing for none.
+/// Formats the names of scenarios as lines of a comment; empty if there are none.
 fn listed(what: &str, scenarios: &[&Scenario]) -> String {
     if scenarios.is_empty() {
         return String::new();

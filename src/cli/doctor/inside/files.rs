@@ -1,11 +1,11 @@
-//! Whether the gate's folders and the user's secrets are absent, and the system cannot be written.
+//! Tests that the gate's folders and the user's secrets are absent, and the system is read-only.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use super::{Inside, Tried};
 
-/// Where people keep secrets, below their home.
+/// Usual places of secrets, relative to the home.
 const SECRETS: [&str; 18] = [
     ".ssh",
     ".gnupg",
@@ -26,10 +26,11 @@ const SECRETS: [&str; 18] = [
     ".kube",
     ".netrc",
 ];
-/// How far below a folder of the gate files are looked for, and how many entries are looked at.
+/// Maximum depth below a folder of the gate, and maximum number of entries, of the search for
+/// files.
 const MAX_DEPTH: usize = 3;
 const MAX_ENTRIES: usize = 10_000;
-/// Folders of the system that no command in a jail writes.
+/// System folders that no command in a jail can write.
 const SYSTEM: [&str; 4] = ["/usr", "/etc", "/bin", "/usr/bin"];
 
 pub(super) fn are_absent(inside: &Inside<'_>) -> Tried {
@@ -51,7 +52,7 @@ pub(super) fn are_absent(inside: &Inside<'_>) -> Tried {
     Ok("the gate's folders and the usual secrets of the home are not here".to_owned())
 }
 
-/// A file in a folder of the gate, but for the certificates that it publishes for clients to trust.
+/// Returns a file in a folder of the gate, except the certificates that it publishes for clients.
 fn file_of_the_gate(folder: &Path, depth: usize, room: &mut usize) -> Option<PathBuf> {
     for entry in folder.read_dir().into_iter().flatten().flatten() {
         let published = entry.file_name().to_string_lossy().starts_with("trust-");
@@ -67,7 +68,7 @@ fn file_of_the_gate(folder: &Path, depth: usize, room: &mut usize) -> Option<Pat
     None
 }
 
-/// Whether nothing is there, or a folder without entries.
+/// Whether a path is absent, or a folder without entries.
 fn is_empty(path: &Path) -> bool {
     match path.read_dir() {
         Ok(mut entries) => entries.next().is_none(),

@@ -1,4 +1,4 @@
-//! Whether system calls are filtered and privileges are gone.
+//! Tests that system calls are filtered and privileges are dropped.
 
 use std::process::{Command, Stdio};
 
@@ -9,7 +9,7 @@ use rustix::thread::UnshareFlags;
 
 use super::{Tried, status};
 
-/// Families of sockets that no network namespace holds: vsock, and raw packets.
+/// Socket families that no network namespace isolates: vsock, and raw packets.
 const FAMILIES: [(&str, u16); 2] = [("vsock", 40), ("packet", 17)];
 const CAPABILITIES: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
 
@@ -37,7 +37,7 @@ pub(super) fn has_no_privileges() -> Tried {
     if status("self", "NoNewPrivs").as_deref() != Some("1") {
         return Err("privileges can be gained: no_new_privs is not set".to_owned());
     }
-    // The try would change this process.
+    // The test would change this process.
     let tried = Command::new("/proc/self/exe")
         .args(["doctor", "--try-namespaces"])
         .stdin(Stdio::null())
@@ -56,7 +56,7 @@ pub(super) fn has_no_privileges() -> Tried {
     }
 }
 
-/// Whether this process, in a user and mount namespace of its own if it can make one, may not mount.
+/// Whether this process cannot mount, even in a new user and mount namespace if it can make one.
 #[expect(
     deprecated,
     reason = "it is only unsafe with FILES, which parts the descriptors of threads"

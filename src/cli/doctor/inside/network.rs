@@ -1,4 +1,4 @@
-//! Whether every address is this machine's own, on a network without an interface.
+//! Tests that every address is local, and the network has no interface.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
@@ -6,7 +6,7 @@ use crate::config;
 
 use super::Tried;
 
-/// Addresses for documentation (RFC 5737, RFC 3849): a packet to them reaches no one.
+/// Addresses for documentation (RFC 5737, RFC 3849): a packet to them reaches no host.
 const ADDRESSES: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
@@ -29,14 +29,14 @@ pub(super) fn tried() -> Tried {
                     "{address} is reached from {local}, not by the gate"
                 ));
             }
-            // IPv6 may be switched off.
+            // IPv6 may be disabled.
             Ok(_) | Err(_) => {}
         }
     }
     Ok("no interface but lo, and every address is local".to_owned())
 }
 
-/// The address from which this machine would send there; nothing is sent.
+/// Returns the local address for packets to an address; sends nothing.
 fn goes_out_from(address: IpAddr) -> std::io::Result<IpAddr> {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

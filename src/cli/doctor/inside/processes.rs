@@ -1,4 +1,4 @@
-//! Whether processes outside can be seen, signalled, or share memory.
+//! Tests that processes outside cannot be seen, signalled, or share memory.
 
 use rustix::process::{Pid, getpgrp, getsid, test_kill_process};
 
@@ -6,10 +6,10 @@ use crate::config;
 
 use super::{Tried, status};
 
-/// The IPC namespace that every machine begins with.
+/// The initial IPC namespace of every machine.
 const FIRST_IPC: &str = "ipc:[4026531839]";
 
-/// A process of the jail has given up its privileges for good; of those outside, most have not.
+/// Tests `no_new_privs`: every process of the jail has it, most processes outside do not.
 pub(super) fn are_unseen() -> Tried {
     let entries = std::fs::read_dir("/proc").map_err(|error| error.to_string())?;
     let mut count = 0;
@@ -19,7 +19,7 @@ pub(super) fn are_unseen() -> Tried {
             continue;
         }
         count += 1;
-        // `None`: it has ended since it was listed.
+        // `None`: the process has ended since it was listed.
         if status(&name, "NoNewPrivs").is_some_and(|value| value != "1") {
             let comm = status(&name, "Name").unwrap_or_default();
             return Err(format!("process {name} ({comm}) is not of this jail"));
@@ -28,7 +28,7 @@ pub(super) fn are_unseen() -> Tried {
     Ok(format!("{count} processes are seen, all of this jail"))
 }
 
-/// The first process of the jail is outside the command's Landlock domain, as the gate is.
+/// The first process of the jail is outside the command's Landlock domain, like the gate.
 pub(super) fn are_unreached() -> Tried {
     let refused = test_kill_process(Pid::INIT) == Err(rustix::io::Errno::PERM);
     if refused {
@@ -50,7 +50,7 @@ pub(super) fn share_no_memory() -> Tried {
         return Err("the IPC namespace is the machine's".to_owned());
     }
     let segments = config::read("/proc/sysvipc/shm".as_ref()).unwrap_or_default();
-    // Number 0: its maker is not in this process namespace.
+    // Number 0: the creator is not in this process namespace.
     let foreign = |line: &str| line.split_ascii_whitespace().nth(4) == Some("0");
     if segments.lines().skip(1).any(foreign) {
         return Err("a process outside has made shared memory that is seen here".to_owned());

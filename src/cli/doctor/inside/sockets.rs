@@ -1,4 +1,4 @@
-//! Whether sockets, descriptors and variables lead out.
+//! Tests whether sockets, descriptors and variables lead out.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileTypeExt;
@@ -11,7 +11,7 @@ use super::super::sockets::places;
 use super::super::surroundings::Surroundings;
 use super::{Inside, Tried, network};
 
-/// How far below a folder sockets are looked for, and how many entries are looked at.
+/// Maximum depth below a folder, and maximum number of entries, of the search for sockets.
 const MAX_DEPTH: usize = 64;
 const MAX_ENTRIES: usize = 1_000_000;
 /// Variables that name a socket or an agent outside.
@@ -32,7 +32,7 @@ const VARIABLES: [&str; 14] = [
     "WAYLAND_DISPLAY",
 ];
 
-/// Looks for sockets that answer, though no process of this network namespace listens at them.
+/// Searches for sockets that answer although no process of this network namespace listens at them.
 pub(super) fn lead_nowhere(inside: &Inside<'_>) -> Tried {
     // On the machine's network, the table lists every socket of the machine.
     let own = match network::tried() {
@@ -71,7 +71,7 @@ pub(super) fn lead_nowhere(inside: &Inside<'_>) -> Tried {
     Ok("no socket answers at which a process outside listens".to_owned())
 }
 
-/// The paths at which sockets of this network namespace are bound.
+/// Returns the paths at which sockets of this network namespace are bound.
 fn listened_here() -> BTreeSet<String> {
     let table = config::read("/proc/self/net/unix".as_ref()).unwrap_or_default();
     let paths = table.lines().filter_map(|line| line.split_once(" /"));
@@ -96,7 +96,7 @@ fn collect(folder: &Path, depth: usize, room: &mut usize, found: &mut BTreeSet<P
     }
 }
 
-/// Looks at what was open when this program began: it marks all that it opens to be closed.
+/// Checks the descriptors that were open at start: this program opens its own with close-on-exec.
 pub(super) fn are_closed() -> Tried {
     let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| error.to_string())?;
     for entry in entries.flatten() {

@@ -1,4 +1,4 @@
-//! A proxy on loopback that lets nothing pass and remembers which names it was asked for.
+//! A test proxy on loopback that refuses every request and records the requested names.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Bytes of a request that are looked at, and names that are kept.
+/// Maximum bytes of a request that are read, and maximum number of names.
 const HEAD: usize = 2048;
 const NAMES: usize = 64;
 
@@ -26,14 +26,15 @@ struct Inner {
 }
 
 impl Catcher {
-    /// Listens on a port of its own.
+    /// Listens on a free port.
     pub(super) fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let inner = Arc::new(Inner::default());
         let own = inner.clone();
         thread::Builder::new().spawn(move || {
-            // One after the other: what a client says first is short, and waited for shortly.
+            // One client at a time: the first bytes of a client are few, and the wait for them is
+            // short.
             for stream in listener.incoming() {
                 if own.over.load(Ordering::Acquire) {
                     break;
@@ -44,12 +45,12 @@ impl Catcher {
         Ok(Self { address, inner })
     }
 
-    /// Where it listens.
+    /// Returns the port.
     pub(super) fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Whether it was asked for that host.
+    /// Whether a client requested that host.
     pub(super) fn saw(&self, host: &str) -> bool {
         let seen = self
             .inner
@@ -63,7 +64,7 @@ impl Catcher {
 impl Drop for Catcher {
     fn drop(&mut self) {
         self.inner.over.store(true, Ordering::Release);
-        // Wakes the thread, which then sees that it is over.
+        // Wakes the thread, which then notices the end.
         let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
     }
 }
@@ -86,7 +87,7 @@ impl Inner {
     }
 }
 
-/// The host of `CONNECT host:port` or `GET scheme://host/`.
+/// Returns the host of `CONNECT host:port` or `GET scheme://host/`.
 fn host(head: &str) -> Option<String> {
     let target = head.split_whitespace().nth(1)?;
     let rest = target.split_once("://").map_or(target, |(_, rest)| rest);

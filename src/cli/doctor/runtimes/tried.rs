@@ -1,4 +1,4 @@
-//! A third-party program, run until it has shown what is asked, or for a bounded time.
+//! Runs a third-party program until it has made the expected request, or for a bounded time.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
@@ -9,23 +9,23 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::clock::Clock;
 
-/// A JVM that compiles on a loaded machine is slow.
+/// A JVM on a loaded machine starts slowly.
 const PATIENCE: Duration = Duration::from_secs(15);
 const STEP: Duration = Duration::from_millis(20);
 
-/// How it ended.
+/// How the program ended.
 pub(super) enum Ended {
-    /// It did what was waited for.
+    /// It made the expected request.
     Asked,
-    /// By itself, without.
+    /// It ended without the request.
     Itself,
-    /// It was ended.
+    /// It was stopped after the bounded time.
     Late,
-    /// It did not begin.
+    /// It could not be started.
     Never,
 }
 
-/// Runs it in a process group of its own, which does not outlive this call.
+/// Runs the program in a separate process group, which does not outlive this call.
 pub(super) fn run(command: &mut Command, asked: impl Fn() -> bool) -> Ended {
     let Ok(child) = command.process_group(0).spawn() else {
         return Ended::Never;
