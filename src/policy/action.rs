@@ -1,4 +1,4 @@
-//! What is done at a destination.
+//! The action of a request at a destination.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use crate::name::Path;
 
 use super::Category;
 
-/// What is done at a destination, where it can be seen.
+/// The action of a request at a destination, if the gate sees it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
@@ -31,13 +31,13 @@ impl Action {
         }
     }
 
-    /// The action of that word.
+    /// Returns the action of that word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == word)
     }
 
-    /// What a request does at a host whose service is not known: by method, and what else its
-    /// category tells. The announcement of a git push is a write anywhere.
+    /// Returns the action of a request at a host without a known service: by method, and by facts of
+    /// its category. The announcement of a git push is a write at any host.
     pub fn of(category: Category, method: &str, path: &Path) -> Self {
         match method {
             "GET" | "HEAD" | "OPTIONS" if announces_push(path) => Self::Write,
@@ -50,7 +50,7 @@ impl Action {
     fn of_post(category: Category, path: &Path) -> Self {
         match category {
             Category::Mcp | Category::ModelApi => Self::Call,
-            // npm asks for known vulnerabilities with a POST.
+            // npm requests known vulnerabilities with a POST.
             Category::PackageRegistry if path.path().starts_with("/-/npm/v1/security/") => {
                 Self::Read
             }
@@ -59,8 +59,8 @@ impl Action {
     }
 }
 
-/// Whether this is git asking where it may push. Anything but a plain fetch counts, so that no
-/// spelling of `service` that a server might understand is read as harmless.
+/// Whether git asks for permission to push. Any request but a plain fetch counts, so that no
+/// spelling of `service` that a server might understand is treated as a fetch.
 fn announces_push(path: &Path) -> bool {
     path.path().ends_with("/info/refs")
         && path.query().is_some_and(|query| {

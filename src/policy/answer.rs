@@ -1,4 +1,4 @@
-//! From a judgement to the decision that records and the proxy see.
+//! Makes the decision that records and the proxy use from a judgement.
 
 use std::sync::Arc;
 
@@ -13,13 +13,12 @@ use super::verdict::{Decision, DeniedNetwork, MinAge, Mode, Named, Reason, Verdi
 use crate::name::Host;
 
 impl Policy {
-    /// Decides one flow by its name, before anything is resolved or dialled. No exception is in
-    /// force.
+    /// Decides one flow by its name, before anything is resolved or dialled, without exceptions.
     pub fn decide(&self, query: &Query<'_>) -> Decision {
         self.decide_with(query, None)
     }
 
-    /// As [`Policy::decide`], with the exceptions that are in force.
+    /// Like [`Policy::decide`], with the exceptions in force.
     pub fn decide_with(&self, query: &Query<'_>, live: Option<InForce<'_>>) -> Decision {
         let read = self.read_for(query);
         self.judge(query, facts_of(query, read.as_ref()), live)
@@ -27,7 +26,7 @@ impl Policy {
     }
 }
 
-/// The facts that the query gives, or else the facts that were read from its head.
+/// Returns the facts of the query, or otherwise the facts of its head.
 pub(super) fn facts_of<'q>(
     query: &Query<'q>,
     read: Option<&'q RequestFacts>,
@@ -62,14 +61,15 @@ impl Judgement<'_> {
             Stage::Rule(rule) => (Some(rule), (verdict == Verdict::Allow).then_some(rule)),
             Stage::Exception(_) | Stage::Default | Stage::Floor | Stage::Narrowed => (None, None),
         };
-        // An approval may let pass what is asked: under the same bounds as what passes.
+        // An approval may allow a flow that requires one: within the same bounds as an allowed
+        // flow.
         let may_pass = passes || verdict == Verdict::Ask;
         let exception = match stage {
             Stage::Exception(exception) => Some(exception),
             _ => None,
         };
-        // What passes without a rule of its own (a refusal that is only observed, an ask that is
-        // approved, an exception) reaches the private addresses that an allow grants there.
+        // A flow that passes without a matching rule (an observed refusal, an approved ask, an
+        // exception) may reach the private addresses that an allow grants there.
         let lifts = self.found.lifts;
         let lifts = lifts.filter(|_| observed || verdict == Verdict::Ask || exception.is_some());
         let addresses = grants.or(lifts).map(|rule| &rule.grant.addresses);
@@ -116,7 +116,7 @@ impl Judgement<'_> {
         }
     }
 
-    /// Whether the request asks for another protocol where the destination's entry expects it: the
+    /// Whether the request asks for another protocol and the destination's entry expects it: the
     /// WebSocket of a model API.
     fn is_expected_upgrade(&self) -> bool {
         match (self.flow.attempt, self.label.entry) {
@@ -136,7 +136,8 @@ impl Judgement<'_> {
         }
     }
 
-    /// The reason of a refusal: where a spent exception would let the flow pass, that one.
+    /// Returns the reason of a refusal: the reason of a spent exception if that would allow the
+    /// flow.
     fn spent_or(&self, reason: Reason) -> Reason {
         let spent = self.found.excepted.spent.is_some() && reason != Reason::Allowed;
         if spent {
@@ -146,7 +147,7 @@ impl Judgement<'_> {
         }
     }
 
-    /// The reason of a tier's default.
+    /// Returns the reason of a tier's default.
     fn default_reason(&self) -> Reason {
         match (self.tier.default, self.found.near) {
             (Verdict::Allow, _) => Reason::Allowed,
@@ -159,7 +160,8 @@ impl Judgement<'_> {
         }
     }
 
-    /// The networks of deny rules that this flow meets but for its host, which is a name.
+    /// Returns the networks of deny rules that match this flow except for its host, which is a
+    /// name.
     fn denied_networks(&self, policy: &Policy) -> Option<Arc<[DeniedNetwork]>> {
         if policy.network_denies.is_empty() || !matches!(self.query.target.host, Host::Name(_)) {
             return None;

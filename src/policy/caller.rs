@@ -7,12 +7,12 @@ use super::pattern::{Kind, Pattern, PatternError};
 use super::query::{GroupId, GroupSet, TierId};
 use super::within::Within;
 
-/// What the limits on one caller count by.
+/// The key by which limits count one caller.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum CallerKey {
     /// The address of a caller that was not identified.
     Address(IpAddr),
-    /// A session that evidence shows.
+    /// A session with evidence.
     Session(Arc<str>),
     /// A user.
     Subject(Arc<str>),
@@ -30,21 +30,21 @@ pub struct Facts<'a> {
     pub claims: &'a [(Arc<str>, Arc<str>)],
     /// Subject alternative names of a verified certificate.
     pub sans: &'a [Arc<str>],
-    /// Groups that a credential or listener names outright.
+    /// Groups that a credential or listener names directly.
     pub groups: &'a [Arc<str>],
     /// The repository, from verified evidence or the listener.
     pub repository: Option<&'a Arc<str>>,
-    /// The tier of the repository, as verified evidence says it.
+    /// The tier of the repository in verified evidence.
     pub repository_tier: Option<&'a str>,
     /// The tier that the listener names.
     pub listener_tier: Option<&'a str>,
-    /// Tiers that a session was narrowed to: it is no looser than any of them.
+    /// Tiers that a session was narrowed to: its tier is never looser than any of them.
     pub narrow: &'a [Arc<str>],
-    /// What a session was narrowed to reach at most.
+    /// The most that a narrowed session may reach.
     pub within: Option<&'a Arc<Within>>,
 }
 
-/// `[group.NAME]` and `[[repository]]`: which caller belongs to which group and tier.
+/// `[group.NAME]` and `[[repository]]`: the groups and the tier of each caller.
 #[derive(Debug, Default)]
 pub(super) struct Membership {
     pub(super) groups: Vec<Group>,
@@ -68,7 +68,7 @@ pub(super) enum Member {
 }
 
 impl Membership {
-    /// The strictest floor of some groups.
+    /// Returns the strictest floor of some groups.
     pub(super) fn floor(&self, groups: GroupSet) -> Option<TierId> {
         groups
             .ids()

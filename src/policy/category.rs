@@ -1,10 +1,10 @@
-//! What a destination is for.
+//! The category of a destination.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// What a destination is for: a closed list.
+/// The purpose of a destination: a closed list.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Category {
@@ -20,9 +20,9 @@ pub enum Category {
     Plugin,
     /// Forges: git and their APIs.
     SourceControl,
-    /// What agents report home.
+    /// Usage reports of agents.
     Telemetry,
-    /// Neither a `[[destination]]` nor the catalogue says.
+    /// Neither a `[[destination]]` nor the catalogue has a category.
     Unknown,
     /// Updates of agents and editors.
     Update,
@@ -61,7 +61,7 @@ impl Category {
         }
     }
 
-    /// The category of that word.
+    /// Returns the category of that word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL
             .into_iter()

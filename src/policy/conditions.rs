@@ -1,4 +1,4 @@
-//! `does`: what a rule demands of a request, and how a request stands to it.
+//! `does`: the conditions of a rule on a request, and whether a request meets them.
 
 use crate::name::Path;
 
@@ -12,11 +12,11 @@ use super::servers::ServerId;
 
 /// The conditions of one rule; each part that is not empty must hold.
 ///
-/// An allow reads narrowly: the condition holds of the request exactly as it is forwarded. A deny
-/// and an ask read widely: it holds of some reading that a server is known to make.
+/// An allow reads narrowly: the condition must hold for the request exactly as forwarded. A deny
+/// and an ask read widely: the condition must hold for some reading that a known server makes.
 #[derive(Debug, Default)]
 pub(super) struct Conditions {
-    /// None: any action.
+    /// Empty: any action.
     pub(super) actions: Actions,
     pub(super) methods: Box<[Box<str>]>,
     pub(super) paths: Box<[PathPattern]>,
@@ -24,11 +24,11 @@ pub(super) struct Conditions {
     pub(super) named: Option<Box<NamedConditions>>,
 }
 
-/// Conditions on what a request names.
+/// Conditions on the names in a request.
 #[derive(Debug, Default)]
 pub(super) struct NamedConditions {
     pub(super) servers: Box<[ServerId]>,
-    /// The places of those servers, for tunnels: the first server at each target.
+    /// The sites of those servers, for tunnels: the first server at each target.
     pub(super) sites: Box<[ServerId]>,
     pub(super) operations: Box<[Pattern]>,
     pub(super) repositories: Box<[Pattern]>,
@@ -42,15 +42,15 @@ pub(super) struct NamedConditions {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Actions(u8);
 
-/// How a request stands to the conditions of a rule.
+/// Whether a request meets the conditions of a rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Met {
-    /// All hold; or the rule allows, and the rest will be read before a byte goes on.
+    /// All hold; or the rule allows, and the rest will be read before any byte is forwarded.
     Yes,
     No,
-    /// All but the tool or the method of MCP.
+    /// All except the tool or the method of MCP.
     ButTool,
-    /// All of the path as written, but not of the path as some server reads it.
+    /// All for the path as written, but not for the path as some server reads it.
     ButPath,
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Met {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Held {
     No,
-    /// Only the body tells.
+    /// Only the body shows it.
     Unread,
     Yes,
 }
@@ -91,7 +91,7 @@ impl FromIterator<Action> for Actions {
 }
 
 impl Conditions {
-    /// Whether the rule demands nothing of a request.
+    /// Whether the rule has no condition on a request.
     pub(super) fn is_empty(&self) -> bool {
         self.actions.is_empty()
             && self.methods.is_empty()
@@ -107,13 +107,13 @@ impl Conditions {
         server.is_some_and(|server| named.contains(&server))
     }
 
-    /// Whether a target is the place of one of the named servers, where some are named.
+    /// Whether a target is the site of one of the named servers, if any are named.
     pub(super) fn is_site(&self, site: Option<ServerId>) -> bool {
         let sites = self.named.as_deref().map_or(&[][..], |named| &named.sites);
         sites.is_empty() || site.is_some_and(|site| sites.contains(&site))
     }
 
-    /// How a flow stands to all conditions.
+    /// Returns whether a flow meets all conditions.
     pub(super) fn met(&self, flow: &Flow<'_>, narrow: bool) -> Met {
         if self.is_empty() {
             return Met::Yes;
@@ -140,7 +140,7 @@ impl Conditions {
         if done.other_readings.is_empty() {
             return met;
         }
-        // What only a body tells is never read for another reading: it counts as met.
+        // For another reading, body facts are never read: they count as met.
         let holds = |other: &RequestFacts| {
             let (rest, tool) = self.held(other, flow, path, narrow);
             rest.settled(true) && tool.settled(true)
@@ -153,7 +153,7 @@ impl Conditions {
         }
     }
 
-    /// What one reading of a request meets: all but the tool, and the tool.
+    /// Returns whether one reading of a request meets the conditions except the tool, and the tool.
     fn held(
         &self,
         done: &RequestFacts,
@@ -174,7 +174,7 @@ impl Conditions {
         }
     }
 
-    /// The first key that does not hold.
+    /// Returns the first key that does not hold.
     pub(super) fn key(&self, flow: &Flow<'_>, narrow: bool) -> &'static str {
         let (Some(named), Some(done), Attempt::Request { path, .. }) =
             (self.named.as_deref(), flow.deed, flow.attempt)
@@ -199,7 +199,7 @@ impl Conditions {
         }
     }
 
-    /// Whether the method is named; `GET` implies `HEAD`.
+    /// Whether the method is listed; `GET` implies `HEAD`.
     pub(super) fn has_method(&self, method: &str, narrow: bool) -> bool {
         let same = |named: &str, method: &str| {
             named == method || (!narrow && named.eq_ignore_ascii_case(method))
@@ -208,8 +208,8 @@ impl Conditions {
         self.methods.is_empty() || named(method) || (method == "HEAD" && named("GET"))
     }
 
-    /// An allow covers the path as it is forwarded, and as each kind of server reads it: between
-    /// those no allow may choose.
+    /// Matches the path. An allow must match the path as forwarded, and as each kind of server
+    /// reads it: no allow may choose between those readings.
     pub(super) fn path(&self, path: &Path, narrow: bool) -> Met {
         if self.paths.is_empty() {
             return Met::Yes;
@@ -233,7 +233,7 @@ impl Conditions {
 }
 
 impl NamedConditions {
-    /// Servers, operations, repositories, packages, refs.
+    /// Compares servers, operations, repositories, packages, refs.
     fn parts(&self, deed: &RequestFacts, flow: &Flow<'_>, path: &Path, narrow: bool) -> [Held; 5] {
         let unread = deed.is_unread();
         let named = |server| self.servers.contains(&server);
@@ -241,8 +241,8 @@ impl NamedConditions {
         let server = self.servers.is_empty() || reached.is_some_and(named);
         [
             Held::of(server),
-            // The body may name another operation than the head: the word of the head binds only
-            // where it fits.
+            // The body may name another operation than the head: the operation of the head decides
+            // only if it matches.
             match operation(&self.operations, deed, unread, narrow) {
                 Held::No => Held::unknown(unread),
                 held => held,
@@ -256,8 +256,8 @@ impl NamedConditions {
         ]
     }
 
-    /// Tools and methods of MCP. In an allow, `tools` limits calls of tools alone: the other
-    /// messages of a session pass, but for those that `mcp-methods` leaves out.
+    /// Compares tools and methods of MCP. In an allow, `tools` only limits calls of tools: the
+    /// other messages of a session pass, except those that `mcp-methods` leaves out.
     fn tool(&self, deed: &RequestFacts, unread: bool, narrow: bool) -> Held {
         if self.tools.is_empty() && self.mcp_methods.is_empty() {
             return Held::Yes;
@@ -281,13 +281,13 @@ impl NamedConditions {
     }
 }
 
-/// The repository as patterns name it.
+/// Returns the repository in the form that patterns match.
 pub(super) fn repository(deed: &RequestFacts) -> Option<&str> {
     let repository = deed.repository.as_deref()?;
     Some(repository.strip_suffix(".git").unwrap_or(repository))
 }
 
-/// Whether git only asks where it may push: refs come with the push itself.
+/// Whether git only asks for permission to push: refs come with the push itself.
 fn announces_push(deed: &RequestFacts, flow: &Flow<'_>, path: &Path) -> bool {
     let announces = match (deed.unseen_path, flow.attempt) {
         (Some(_), Attempt::Request { method, .. }) => method == "GET",
@@ -296,7 +296,7 @@ fn announces_push(deed: &RequestFacts, flow: &Flow<'_>, path: &Path) -> bool {
     deed.action == Some(Action::Write) && announces
 }
 
-/// Whether one of the patterns, where there are any, names the operation or a word that includes it.
+/// Whether one of the patterns, if any, matches the operation or a word that includes it.
 fn operation(patterns: &[Pattern], deed: &RequestFacts, unread: bool, narrow: bool) -> Held {
     if patterns.is_empty() {
         return Held::Yes;
@@ -310,7 +310,7 @@ fn operation(patterns: &[Pattern], deed: &RequestFacts, unread: bool, narrow: bo
     }
 }
 
-/// Whether one of the patterns, where there are any, matches the fact.
+/// Whether one of the patterns, if any, matches the fact.
 fn names(patterns: &[Pattern], fact: Option<&str>, unread: bool) -> Held {
     match fact {
         _ if patterns.is_empty() => Held::Yes,

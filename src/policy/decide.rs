@@ -1,4 +1,4 @@
-//! The decision: total, pure, and free of allocation but for its answer.
+//! The decision: total, pure, and without allocation except for its answer.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::rule::Rule;
 use super::tiers::Tier;
 use super::verdict::Verdict;
 
-/// Everything that decides a flow.
+/// All facts that decide a flow.
 #[derive(Debug)]
 pub(super) struct Judgement<'p> {
     pub(super) query: Query<'p>,
@@ -33,13 +33,14 @@ pub(super) enum Stage<'p> {
     Rule(&'p Rule),
     Default,
     Floor,
-    /// The limits of the caller's own session.
+    /// The limits of the caller's session.
     Narrowed,
 }
 
 impl Policy {
-    /// Collects what decides a flow: 1. what its destination is for; 2. whether it is inspected;
-    /// 3. every rule that reaches it, in one pass. [`Judgement::stage`] then takes the order.
+    /// Collects the facts that decide a flow: 1. the category of its destination; 2. whether it is
+    /// inspected; 3. every rule that applies to it, in one pass. [`Judgement::stage`] then applies
+    /// the order.
     pub(super) fn judge<'p>(
         &'p self,
         query: &Query<'p>,
@@ -72,7 +73,7 @@ impl Policy {
 }
 
 impl<'p> Judgement<'p> {
-    /// The order: the first stage that matches decides.
+    /// Returns the first stage that matches, in the order of a decision.
     pub(super) fn stage(&self) -> Stage<'p> {
         let found = &self.found;
         if let Some(exception) = found.excepted.holds
@@ -102,7 +103,7 @@ impl<'p> Judgement<'p> {
         }
     }
 
-    /// Whether neither `observe` nor anything else lets the flow pass.
+    /// Whether nothing, not even `observe`, lets the flow pass.
     pub(super) fn is_final(&self) -> bool {
         let outside = self.is_outside_of_session();
         self.is_floored() || outside || matches!(self.stage(), Stage::Floor)

@@ -1,4 +1,4 @@
-//! What destinations are for: the only place that labels hosts.
+//! The categories of destinations: the only place that labels hosts.
 
 use std::sync::Arc;
 
@@ -10,23 +10,23 @@ use super::paths::PathPattern;
 use super::pattern::HostPattern;
 use super::pattern::Readings;
 
-/// What one `[[destination]]` says about its hosts.
+/// The facts of one `[[destination]]` about its hosts.
 #[derive(Debug)]
 pub(super) struct Destination {
     pub(super) category: Category,
-    /// None: 443 for tunnels and https; plain HTTP only where a rule names the host.
+    /// Empty: 443 for tunnels and https; plain HTTP only if a rule names the host.
     pub(super) ports: Box<[u16]>,
-    /// The data file that reads requests to these hosts: a name of [`super::Services`].
+    /// The service file that reads requests to these hosts: a name of [`super::Services`].
     pub(super) service: Option<Arc<str>>,
     /// `model-api.toml:14`, `policy/web.toml:31`.
     pub(super) location: Box<str>,
-    /// The agents that use it; none: any.
+    /// The agents that use it; empty: any.
     pub(super) agents: Box<[Box<str>]>,
-    /// Paths with a category of their own; the first that matches counts.
+    /// Paths with a category of their own; the first match counts.
     pub(super) splits: Box<[Split]>,
 }
 
-/// What some paths of a destination are for.
+/// The category of some paths of a destination.
 #[derive(Debug)]
 pub(super) struct Split {
     pub(super) category: Category,
@@ -43,18 +43,18 @@ pub(super) struct Directory {
 }
 
 impl Destination {
-    /// The category of a path, where a split names one.
+    /// Returns the category of a path, if a split has one.
     pub(super) fn split(&self, path: &str) -> Option<Category> {
         self.split_of(path).map(|split| split.category)
     }
 
-    /// Whether some path may tell that category.
+    /// Whether some path may have that category.
     pub(super) fn may_be(&self, category: Category) -> bool {
         let mut splits = self.splits.iter();
         category == self.category || splits.any(|split| split.category == category)
     }
 
-    /// Whether a request may ask for another protocol, for some path.
+    /// Whether a request for some path may ask for another protocol.
     pub(super) fn may_expect_upgrade(&self) -> bool {
         self.splits.iter().any(|split| split.upgrade)
     }
@@ -69,7 +69,7 @@ impl Destination {
         splits.find(|split| split.pattern.matches(path))
     }
 
-    /// The categories under every reading of a path that some server is known to make.
+    /// Returns the categories under every reading of a path that some known server makes.
     pub(super) fn all_splits(&self, path: &Path) -> Categories {
         if self.splits.is_empty() {
             return [self.category].into_iter().collect();
@@ -86,7 +86,7 @@ impl Destination {
         all
     }
 
-    /// Whether every agent in use is another than those that need this destination.
+    /// Whether the agents in use exclude every agent that needs this destination.
     pub(super) fn is_of_other_agents(&self, in_use: &[Arc<str>]) -> bool {
         let by_agent = matches!(
             self.category,
@@ -123,7 +123,7 @@ impl Directory {
         self.entries.get(self.hosts.first(host)? as usize)
     }
 
-    /// The place of the most specific entry of a host.
+    /// Returns the index of the most specific entry of a host.
     pub(super) fn place(&self, host: &Host) -> Option<u32> {
         self.hosts.first(host)
     }

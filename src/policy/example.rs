@@ -1,8 +1,8 @@
-//! Flows that are written down: in the examples of rules, and in trials.
+//! Flows in text form: in the examples of rules, and in trials.
 
 use crate::name::{Path, Target, Url};
 
-/// A flow that is written down.
+/// A flow in text form.
 #[derive(Debug)]
 pub(super) struct Example {
     pub(super) target: Target,
@@ -18,10 +18,10 @@ pub(super) struct Request {
     pub(super) body: Contents,
 }
 
-/// The contents of the body.
+/// The content of the body.
 #[derive(Debug)]
 pub(super) enum Contents {
-    /// Not known.
+    /// Unknown.
     Unknown,
     /// A push of that ref.
     Push(Box<str>),
@@ -30,8 +30,8 @@ pub(super) enum Contents {
 }
 
 impl Example {
-    /// Reads `host:port`, `[METHOD ]URL`, `PUSH URL REF`, `CLONE URL` or `TOOL URL NAME`; the error
-    /// is for a person.
+    /// Parses `host:port`, `[METHOD ]URL`, `PUSH URL REF`, `CLONE URL` or `TOOL URL NAME`; the
+    /// error is for a person.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
         let (method, rest, fact) = match words.as_slice() {

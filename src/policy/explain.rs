@@ -1,6 +1,6 @@
-//! Why a verdict: the stages, the rules looked at, the nearest allow.
+//! Explains a decision: the stages, the compared rules, the nearest allow.
 //!
-//! Slower than deciding, but bounded: rules are looked at, never their hosts beyond the first few.
+//! Slower than deciding, but bounded: each rule is compared, but only its first few hosts.
 
 use std::cmp::Reverse;
 use std::fmt::Write;
@@ -17,11 +17,11 @@ use super::query::{Attempt, GroupSet, Query};
 use super::rule::{Fit, Miss, Ports, Rule};
 use super::verdict::{Basis, Decision, Named, TierBasis, Verdict};
 
-/// As many rules as are looked at; further ones count as far away.
+/// Maximum number of compared rules; further ones count as far away.
 const MAX_RULES: usize = 2048;
-/// As many rules as are shown.
+/// Maximum number of shown rules.
 const MAX_SHOWN: usize = 5;
-/// The longest that [`Explanation::nearest`] gets, in bytes of ASCII.
+/// Maximum length of [`Explanation::nearest`], in bytes of ASCII.
 const MAX_NEAREST: usize = 160;
 
 /// The stages of one decision, for a person.
@@ -29,26 +29,26 @@ const MAX_NEAREST: usize = 160;
 pub struct Explanation {
     /// The answer.
     pub decision: Decision,
-    /// `nearest rule docs: host docs.rs`; ASCII, at most 160 characters; empty where nothing is near.
+    /// `nearest rule docs: host docs.rs`; ASCII, at most 160 characters; empty if no rule is near.
     pub nearest: String,
     /// The tier of the caller.
     pub tier: Arc<str>,
-    /// What told the tier.
+    /// The evidence for the tier.
     pub tier_basis: TierBasis,
-    /// Where the category comes from: `catalogue model-api.toml:14`, `rule policy/web.toml:31`, or
-    /// empty where nothing says one.
+    /// The source of the category: `catalogue model-api.toml:14`, `rule policy/web.toml:31`, or
+    /// empty if there is none.
     pub category_from: String,
-    /// What the request does, as far as it was read; `None` in a tunnel.
+    /// The request facts, as far as they were read; `None` in a tunnel.
     pub deed: Option<RequestFacts>,
     /// The stage that decided.
     pub stage: Stage,
-    /// The rules and lists that came nearest, nearest first; at most five.
+    /// The rules and lists that nearly match, nearest first; at most five.
     pub looked_at: Vec<Looked>,
-    /// How many more were looked at.
+    /// The number of further compared rules.
     pub others: usize,
-    /// What allows what is most like this flow; `None` where it is allowed or nothing is near.
+    /// The allow of the most similar flow; `None` if this flow is allowed or no allow is near.
     pub nearest_allow: Option<Looked>,
-    /// A `[[rule]]` that would allow exactly this, where writing one would.
+    /// A `[[rule]]` that would allow exactly this flow, if one could.
     pub suggestion: Option<String>,
 }
 
@@ -57,9 +57,9 @@ pub struct Explanation {
 pub enum Stage {
     /// An exception.
     Exception,
-    /// What no configuration can change.
+    /// The rules that no configuration can change.
     Floor,
-    /// What the session was narrowed to.
+    /// The limits of the session.
     Narrowed,
     /// A deny rule, or the deny list of the tier.
     Deny,
@@ -71,14 +71,14 @@ pub enum Stage {
     Default,
 }
 
-/// A rule or list that was looked at.
+/// A compared rule or list.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Looked {
-    /// Its name and where it is written.
+    /// The name and the location.
     pub rule: Arc<Named>,
-    /// What it says.
+    /// The verdict.
     pub verdict: Verdict,
-    /// The first condition that the flow does not meet, e.g. `port 8443 not in 443`; `None` where it
+    /// The first condition that the flow does not meet, e.g. `port 8443 not in 443`; `None` if it
     /// matches.
     pub miss: Option<String>,
 }
@@ -98,13 +98,12 @@ impl Stage {
     }
 }
 
-/// Explains a decision; slower than deciding, and equal to it in its answer. No exception is in
-/// force.
+/// Explains a decision, without exceptions; slower than deciding, with the same answer.
 pub fn explain(policy: &Policy, query: &Query<'_>) -> Explanation {
     explain_with(policy, query, None)
 }
 
-/// As [`explain`], with the exceptions that are in force.
+/// Like [`explain`], with the exceptions in force.
 pub fn explain_with(policy: &Policy, query: &Query<'_>, live: Option<InForce<'_>>) -> Explanation {
     let read = policy.read_for(query);
     let judgement = policy.judge(query, facts_of(query, read.as_ref()), live);
@@ -150,22 +149,23 @@ fn stage(judgement: &Judgement<'_>) -> Stage {
     }
 }
 
-/// A rule and how far it is from the flow.
+/// A rule and its distance from the flow.
 #[derive(Debug)]
 struct Near<'p> {
     rule: &'p Rule,
     distance: Distance,
 }
 
-/// How far a rule is from a flow, nearest first.
+/// The distance of a rule from a flow, nearest first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Distance {
     Matches,
-    /// An allow that fits, and opens no private address; the floor wants that.
+    /// An allow that matches but grants no private address, which the floor requires.
     NoAddress,
-    /// The hosts fit, or none are named.
+    /// The hosts match, or none are named.
     Misses(Miss),
-    /// Another host of the same owner: so many labels are shared, and it is that one of the rule's.
+    /// Another host of the same owner: the number of shared labels, and the index of the rule's
+    /// host.
     SameOwner(Reverse<usize>, usize),
     Far,
 }
@@ -188,7 +188,7 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// All rules, nearest first; equally near ones as they were written.
+    /// Returns all rules, nearest first; equally near ones in the order of the text.
     fn ranked(&self) -> Vec<Near<'a>> {
         let mut named = Vec::new();
         self.policy
@@ -220,7 +220,7 @@ impl<'a> View<'a> {
                 }
                 Fit::Matches => Distance::Matches,
                 Fit::UnlessOld(_) => Distance::Misses(Miss::Unless),
-                // Nothing to do with this flow in any tier.
+                // The rule does not concern this flow in any tier.
                 Fit::Misses(Miss::Category) => Distance::Far,
                 Fit::Misses(Miss::Tier) if other => Distance::Far,
                 Fit::Misses(miss) => Distance::Misses(miss),
@@ -247,7 +247,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// `nearest rule docs: host docs.rs`, in ASCII and bounded.
+    /// Formats `nearest rule docs: host docs.rs`, in ASCII and bounded.
     fn nearest(&self, near: &Near<'_>) -> String {
         let miss = self
             .miss(near, &|host| format!("host {host}"))
@@ -265,7 +265,7 @@ impl<'a> View<'a> {
             .collect()
     }
 
-    /// The first condition that is not met, in words.
+    /// Describes the first condition that is not met.
     fn miss(&self, near: &Near<'_>, host: &dyn Fn(&str) -> String) -> Option<String> {
         let rule = near.rule;
         let first = |at: usize| rule.to.sample.get(at).map_or("", |host| &**host);
@@ -324,7 +324,7 @@ impl<'a> View<'a> {
         if !rule.does.has_method(method, rule.is_allow()) {
             return format!("methods {}", rule.does.methods.join(", "));
         }
-        // What the request says is not repeated: it may hold content.
+        // The text of the request is not repeated, because it may contain secrets.
         rule.does.key(flow, rule.is_allow()).into()
     }
 
@@ -338,8 +338,8 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What `does` would say of the request, where it is seen: the words of its service, or else its
-    /// method. No path: a path may hold a secret.
+    /// Adds the `does` conditions of the request, if it is seen: the operation of its service, or
+    /// otherwise its method. No path: a path may contain a secret.
     fn request_conditions(&self, add: &mut impl FnMut(&str, Option<&str>)) {
         let Attempt::Request { method, .. } = self.query.attempt else {
             return;
@@ -363,7 +363,7 @@ impl<'a> View<'a> {
         add("does.tools", tool.filter(|_| server.is_some()));
     }
 
-    /// A rule that would let exactly this flow pass; none where a deny or the floor is final.
+    /// Returns a rule that would allow exactly this flow; `None` if a deny or the floor is final.
     fn suggestion(&self) -> Option<String> {
         let target = &self.query.target;
         let addresses = match self.judgement.stage() {
@@ -413,14 +413,14 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether a text can be written as it is in a list of patterns, for itself alone.
+/// Whether a text in a list of patterns matches only itself.
 fn is_plain(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"*\"\\".contains(&byte);
     !text.is_empty() && text.bytes().all(plain)
 }
 
-/// What `addresses` would have to say for a host that the floor denied; `None` where nothing
-/// helps, or where only people know the network.
+/// Returns the `addresses` for a host that the floor denied; `None` if no grant helps, or only the
+/// operator knows the network.
 fn private_addresses(host: &Host) -> Option<String> {
     let Host::Address(address) = host else {
         return None;
@@ -432,7 +432,7 @@ fn private_addresses(host: &Host) -> Option<String> {
     }
 }
 
-/// How many labels two hosts share at the end, where one owner has the shared name.
+/// Returns how many labels two hosts share at the end, if one owner has the shared name.
 fn shared_labels(host: &Host, pattern: &str) -> Option<usize> {
     let Host::Name(name) = host else { return None };
     let pattern = pattern.strip_prefix("*.").unwrap_or(pattern);

@@ -12,15 +12,15 @@ use super::words::Words;
 /// The part of a request from which its facts were read.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Seen {
-    /// Only the head: what only the body tells is not known yet. A condition that needs it lets an
-    /// allow match, and a deny or ask not: the whole is judged again before a byte goes on.
+    /// Only the head: facts of the body are not known yet. A condition on them lets an allow match,
+    /// and a deny or ask not: the whole request is judged again before any byte is forwarded.
     Head,
-    /// All that there is to be read: what is not known does not exist, and meets no condition.
+    /// The whole request: an unknown fact does not exist, and meets no condition.
     #[default]
     Whole,
 }
 
-/// What the body of a request has to be read for before it may pass.
+/// The kind of body that has to be read before the request may pass.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Body {
     /// The negotiation of git-upload-pack: whether the request is a fetch and nothing else.
@@ -31,13 +31,13 @@ pub enum Body {
     GraphQl,
     /// A Git LFS batch: upload or download.
     LfsBatch,
-    /// The question of Git LFS for locks: whether the request carries anything else.
+    /// The verification of locks of Git LFS: whether the request contains anything else.
     LfsVerify,
     /// JSON-RPC of the Model Context Protocol: method and tool.
     Mcp,
     /// A request to a model: its server-side tools.
     Model,
-    /// A form that asks for a token of a registry of images: for a pull, or for more.
+    /// A token form of an image registry: for a pull, or for more.
     OciToken,
 }
 
@@ -46,11 +46,11 @@ pub enum Body {
 pub struct RequestFacts {
     /// The part of the request that was read.
     pub seen: Seen,
-    /// The service whose protocol it speaks, e.g. `npm`, `git`, `github`.
+    /// The service whose protocol the request uses, e.g. `npm`, `git`, `github`.
     pub service: Option<Arc<str>>,
-    /// What it does in the words of that service, e.g. `publish`, `push`, `tools/call`.
+    /// The operation in that service, e.g. `publish`, `push`, `tools/call`.
     pub operation: Option<Arc<str>>,
-    /// Read, write or call; `None` where only the body tells, or the request does not.
+    /// Read, write or call; `None` if only the body shows the action, or the request has none.
     pub action: Option<Action>,
     /// The repository at the destination, e.g. `acme/app`.
     pub repository: Option<Box<str>>,
@@ -60,41 +60,41 @@ pub struct RequestFacts {
     pub version: Option<Box<str>>,
     /// The ref that is pushed, e.g. `refs/heads/agent/x`.
     pub reference: Option<Box<str>>,
-    /// What it asks of an MCP server.
+    /// The message to an MCP server.
     pub mcp: Option<McpCall>,
-    /// Keyed hashes of the credentials that it presents; none where no rule asks for them.
+    /// Keyed hashes of the credentials in the request; empty if no rule needs them.
     pub credentials: Vec<Box<str>>,
-    /// What the body has to be read for; `None` once it was, or where nothing needs it.
+    /// The kind of body to read; `None` if it was read, or need not be read.
     pub body: Option<Body>,
-    /// Which words of the service include which.
+    /// The inclusions among the operations of the service.
     pub words: Option<Arc<Words>>,
-    /// What the request does where a server reads its path in another way ([`Path::readings`]) and
-    /// takes another operation, repository or package from it. Mostly none. A deny or ask matches by
-    /// any of them, an allow by all of them.
+    /// The facts under other readings of the path ([`Path::readings`]), if a server would read
+    /// another operation, repository or package from it. Mostly empty. A deny or ask matches by any
+    /// of them, an allow by all of them.
     ///
     /// [`Path::readings`]: crate::name::Path::readings
     pub other_readings: Box<[Self]>,
-    /// How the request is judged where its path is not known: records have none by default.
+    /// How the request is judged if its path is unknown: by default, records have no path.
     pub unseen_path: Option<UnseenPath>,
 }
 
-/// How a request whose path is not known is judged.
+/// How a request with an unknown path is judged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct UnseenPath {
-    /// The category that the path told when the request was made, where it told one.
+    /// The category that the path had when the request was made, if the path decided it.
     pub category: Option<Category>,
-    /// Whether conditions on paths hold in every allow and in no deny or ask; else the other way
-    /// round. Where both ways come to one verdict, the path does not matter.
+    /// Whether path conditions hold in every allow and in no deny or ask; otherwise the reverse. If
+    /// both ways lead to one verdict, the path does not matter.
     pub lenient: bool,
 }
 
 impl RequestFacts {
-    /// Whether some of them stand in a body that was not read yet.
+    /// Whether some facts are in a body that was not read yet.
     pub(super) fn is_unread(&self) -> bool {
         self.seen == Seen::Head && self.body.is_some()
     }
 
-    /// Whether rules that name an operation, repository or package take both for the same.
+    /// Whether rules on operations, repositories or packages treat both in the same way.
     pub(super) fn names_the_same(&self, other: &Self) -> bool {
         let alike = |one: &Option<Box<str>>, other: &Option<Box<str>>| match (one, other) {
             (Some(one), Some(other)) => one.eq_ignore_ascii_case(other),
@@ -105,11 +105,11 @@ impl RequestFacts {
             && alike(&self.package, &other.package)
     }
 
-    /// The words by which a rule names the operation: the operation, and each word that includes
-    /// it. Empty where the operation is not known.
+    /// Returns the words by which a rule can name the operation: the operation, and each word that
+    /// includes it. Empty if the operation is unknown.
     ///
-    /// An allow reads `narrow`. A deny or ask does not: for a GraphQL request whose mutations
-    /// cannot be told, the words of all mutations are among them.
+    /// An allow reads `narrow`. A deny or ask does not: for a GraphQL request with undetermined
+    /// mutations, the result contains the words of all mutations.
     pub fn operation_words(&self, narrow: bool) -> Vec<&str> {
         match (self.operation.as_deref(), &self.words) {
             (None, _) => Vec::new(),
@@ -120,26 +120,26 @@ impl RequestFacts {
     }
 }
 
-/// What a message asks of an MCP server.
+/// The message to an MCP server.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct McpCall {
-    /// The server that it goes to, where it is a listed one.
+    /// The server, if it is a listed one.
     pub server: Option<Arc<str>>,
-    /// `tools/call`, `initialize`, …; `None` where the message is an answer, or was not read.
+    /// `tools/call`, `initialize`, …; `None` if the message is a response, or was not read.
     pub method: Option<Box<str>>,
-    /// The name of the tool (or of the resource or prompt), where the method has one.
+    /// The name of the tool (or of the resource or prompt), if the method has one.
     pub tool: Option<Box<str>>,
     /// `_meta["claudecode/toolUseId"]`: the agent's own id of the call.
     pub tool_use_id: Option<Box<str>>,
 }
 
-/// Whether TLS is ended here.
+/// Whether the gate intercepts TLS here.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Inspect {
-    /// Nothing asks for it.
+    /// No setting inspects the flow.
     #[default]
     No,
-    /// A rule says that it is not, where it would be: the rule.
+    /// A rule excludes the flow, which would be inspected otherwise; the name of the rule.
     Passed(Arc<str>),
     /// Each request inside is judged.
     Yes,

@@ -1,8 +1,8 @@
-//! Findings about what was written.
+//! Findings about the text of a policy.
 
 use crate::diag::{Diagnostic, Place, Severity, did_you_mean};
 
-/// Findings as they come up.
+/// Findings in the order of their discovery.
 #[derive(Debug, Default)]
 pub(super) struct Findings(Vec<Diagnostic>);
 
@@ -22,7 +22,7 @@ impl Findings {
     }
 }
 
-/// An error about a word that is not one of a known few, with the one that may be meant.
+/// Adds an error about a word that is not one of a known few, with the one that may be meant.
 pub(super) fn unknown<'a>(
     kind: &'static str,
     place: Place,

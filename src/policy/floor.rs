@@ -1,5 +1,5 @@
-//! The floor: the addresses that no configuration opens, and the private ones that an allow must
-//! grant by name.
+//! The floor: the addresses that no configuration can open, and the private ones that an allow must
+//! grant explicitly.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,26 +9,26 @@ use crate::name::{AddressClass, Host, SpecialName, canonical, classify, closed_n
 
 use super::pattern::{BadPattern, is_public, parse_network};
 
-/// What the proxy itself occupies: part of the floor.
+/// The proxy's own addresses: part of the floor.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Guard {
-    /// Own listeners; an unspecified address stands for every interface.
+    /// The proxy's listeners; an unspecified address stands for every interface.
     pub listeners: Vec<SocketAddr>,
-    /// Addresses of own interfaces, and networks that this machine answers for.
+    /// The addresses of the proxy's interfaces, and networks that this machine answers for.
     pub interfaces: Vec<IpNet>,
 }
 
-/// What the floor demands before a host may be reached.
+/// The requirement of the floor for a host.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum AddressFloor {
-    /// Nothing.
+    /// No requirement.
     #[default]
     Open,
     /// The host is never reached.
     Never,
     /// An allow must grant this private address.
     NeedsAddress(IpAddr),
-    /// An allow must grant some private addresses: the name exists in private networks only.
+    /// An allow must grant some private addresses: the name exists only in private networks.
     NeedsAddresses,
 }
 
@@ -50,7 +50,7 @@ impl AddressFloor {
         }
     }
 
-    /// Whether a grant of these networks lifts a flow over the floor.
+    /// Whether a grant of these networks satisfies the floor.
     pub(super) fn is_lifted_by(self, networks: &[IpNet]) -> bool {
         match self {
             Self::Open => true,
@@ -73,8 +73,9 @@ impl Guard {
         !(inside || self.owns(meant)) || cover(granted, address)
     }
 
-    /// Whether an own listener is, or may be, behind an address (given without its IPv6 wrapping).
-    /// An own port is closed on every address of this machine, whichever it was bound to.
+    /// Whether one of the proxy's listeners is, or may be, at an address (given without its IPv6
+    /// form). A listener's port is closed on every address of this machine, whichever address it
+    /// was bound to.
     fn listens(&self, address: IpAddr, port: u16) -> bool {
         self.listeners
             .iter()
@@ -95,9 +96,9 @@ impl Guard {
 pub(super) struct Granted {
     /// The network.
     pub(super) network: IpNet,
-    /// Whether all of it is public, so that the grant has no effect.
+    /// Whether the whole network is public, so that the grant has no effect.
     pub(super) public: bool,
-    /// A part of it that no rule can open.
+    /// A part of the network that no rule can open.
     pub(super) closed: Option<IpNet>,
 }
 
@@ -122,10 +123,10 @@ pub(super) fn parse(text: &str) -> Result<Granted, BadPattern> {
     })
 }
 
-/// Whether `networks` cover `address`, as it is and as what it wraps.
+/// Whether `networks` contain `address`, in its own form and in its IPv4 form.
 ///
-/// The mapped form of an IPv4 address dials that address, so it is that address. Any other wrapping
-/// reaches the address through a gateway, which must be granted as well.
+/// The mapped form of an IPv4 address dials that address, so it is that address. Any other IPv6
+/// form reaches the address through a gateway, which must be granted as well.
 pub(super) fn cover(networks: &[IpNet], address: IpAddr) -> bool {
     let within = |address: IpAddr| networks.iter().any(|net| net.contains(&address));
     let dialled = address.to_canonical();
@@ -133,7 +134,7 @@ pub(super) fn cover(networks: &[IpNet], address: IpAddr) -> bool {
     within(meant) && (meant == dialled || within(dialled))
 }
 
-/// Whether an address, as it is or as what it wraps, lies in a network.
+/// Whether an address, in its own form or in its IPv4 form, is in a network.
 pub(super) fn touches(network: &IpNet, address: IpAddr) -> bool {
     let readings = [address, address.to_canonical(), canonical(address)];
     readings.iter().any(|reading| network.contains(reading))

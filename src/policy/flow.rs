@@ -1,4 +1,4 @@
-//! A flow as rules see it.
+//! A flow in the form that rules match.
 
 use super::Action;
 use super::category::{Categories, Category};
@@ -7,29 +7,29 @@ use super::query::{Attempt, Who};
 use super::servers::ServerId;
 use super::within::Within;
 
-/// A flow as rules see it.
+/// A flow in the form that rules match.
 #[derive(Clone, Debug)]
 pub(super) struct Flow<'a> {
     pub(super) who: &'a Who,
     pub(super) attempt: Attempt<'a>,
     pub(super) port: u16,
-    /// What the destination is for.
+    /// The category of the destination.
     pub(super) category: Category,
-    /// The same under every reading of the path.
+    /// The categories under every reading of the path.
     pub(super) categories: Categories,
     /// The request facts, as far as they were read; `None` in a tunnel.
     pub(super) deed: Option<&'a RequestFacts>,
     pub(super) action: Option<Action>,
-    /// The listed MCP server that a message goes to.
+    /// The listed MCP server that receives the message.
     pub(super) server: Option<ServerId>,
-    /// The listed MCP server whose endpoint some server takes the path for, though it is spelled
-    /// otherwise. Only a deny or ask matches by it.
+    /// The listed MCP server whose endpoint some server reads in the path, though it is spelled
+    /// differently. Only a deny or ask matches by it.
     pub(super) server_alike: Option<ServerId>,
     /// The first listed MCP server at the target.
     pub(super) site: Option<ServerId>,
     /// The recipient of a message of MCP; `None` for any other request.
     pub(super) mcp: Option<Recipient>,
-    /// Whether TLS is ended here, so that each request inside is judged.
+    /// Whether TLS is intercepted here, so that each request inside is judged.
     pub(super) inspected: bool,
     /// The ports of the destination; empty: the default.
     pub(super) destination_ports: &'a [u16],
@@ -49,13 +49,13 @@ pub(super) enum Recipient {
 }
 
 impl Flow<'_> {
-    /// Whether some facts stand in a body that was not read yet.
+    /// Whether some facts are in a body that was not read yet.
     pub(super) fn unread(&self) -> bool {
         self.deed.is_some_and(RequestFacts::is_unread)
     }
 
-    /// Whether a flow stays inside of what its session may reach. As for an allow of a tier: an
-    /// action that cannot be seen passes where the tier lets opaque flows pass.
+    /// Whether a flow is within the limits of its session. As for an allow of a tier: an action
+    /// that cannot be seen passes if the tier lets opaque flows pass.
     pub(super) fn is_within(&self, within: &Within) -> bool {
         within.allows(self.category, |action| match self.attempt {
             Attempt::Connect => self.opaque || self.inspected,

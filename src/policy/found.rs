@@ -1,4 +1,4 @@
-//! The rules that reach a flow, collected in one pass.
+//! The rules that apply to a flow, collected in one pass.
 
 use super::exception::Excepted;
 use super::floor::AddressFloor;
@@ -6,25 +6,26 @@ use super::flow::Flow;
 use super::rule::{Fit, Miss, Rule};
 use super::verdict::Verdict;
 
-/// The first rule of each kind that matches, and how near an allow came.
+/// The first rule of each kind that matches, and the nearest miss of an allow.
 #[derive(Debug, Default)]
 pub(super) struct Found<'p> {
     pub(super) floor: AddressFloor,
     pub(super) deny: Option<&'p Rule>,
-    /// The deny that matches unless the package is old enough: the one that asks the most.
+    /// The deny that matches unless the package is old enough: the one that requires the highest
+    /// age.
     pub(super) unless_old: Option<&'p Rule>,
     pub(super) ask: Option<&'p Rule>,
     pub(super) allow: Option<&'p Rule>,
     pub(super) listed_ask: Option<&'p Rule>,
     pub(super) listed_allow: Option<&'p Rule>,
-    /// An allow for this caller and destination that lifts the flow over the floor.
+    /// An allow for this caller and destination whose grant satisfies the floor.
     pub(super) lifts: Option<&'p Rule>,
     pub(super) near: Option<Miss>,
     pub(super) excepted: Excepted<'p>,
 }
 
 impl<'p> Found<'p> {
-    /// Takes up a rule; the rules with the most specific host come first.
+    /// Adds a rule; rules with the most specific host come first.
     pub(super) fn consider(&mut self, rule: &'p Rule, flow: &Flow<'_>) {
         let lifts = rule.is_allow() && self.floor.is_lifted_by(&rule.grant.addresses);
         if lifts && self.lifts.is_none() && rule.reaches(flow) {

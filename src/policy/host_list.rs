@@ -1,4 +1,4 @@
-//! Hosts as a person lists them, to look one up; for lists that are short.
+//! A short list of hosts from a configuration, for lookups.
 
 use crate::name::Host;
 
@@ -9,17 +9,17 @@ use super::pattern::HostPattern;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HostList(Vec<HostPattern>);
 
-/// What is wrong with an entry.
+/// An invalid entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BadHost {
-    /// What stands at the place.
+    /// The label at the entry.
     pub label: String,
-    /// What to write instead.
+    /// The text to write instead.
     pub help: String,
 }
 
 impl HostList {
-    /// Adds what a person wrote: `a.example`, `*.a.example`, `10.0.0.0/8`.
+    /// Adds an entry: `a.example`, `*.a.example`, `10.0.0.0/8`.
     pub fn add(&mut self, text: &str) -> Result<(), BadHost> {
         let pattern = HostPattern::parse(text).map_err(|bad| BadHost {
             label: bad.label,
@@ -29,13 +29,13 @@ impl HostList {
         Ok(())
     }
 
-    /// Whether nothing is listed.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a host is listed. A network has the addresses that are asked for literally, not
-    /// those that a name resolves to.
+    /// Whether a host is listed. A network contains address literals, not the addresses that a name
+    /// resolves to.
     pub fn contains(&self, host: &Host) -> bool {
         self.0.iter().any(|pattern| match (pattern, host) {
             (HostPattern::Exact(listed), Host::Name(name)) => listed == name,

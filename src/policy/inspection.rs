@@ -1,4 +1,4 @@
-//! Whether TLS is ended here, so that each request inside a tunnel is judged.
+//! Whether TLS is intercepted, so that each request inside a tunnel is judged.
 
 use ipnet::IpNet;
 
@@ -11,11 +11,11 @@ use super::query::{Attempt, Query};
 use super::rule::Rule;
 use super::verdict::Named;
 
-/// Whether TLS is ended here, and which rule says no.
+/// Whether TLS is intercepted, and which rule excludes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Inspection<'p> {
     No,
-    /// That rule excludes what would be inspected without it.
+    /// This rule excludes a flow that would be inspected otherwise.
     Passed(&'p Named),
     Yes,
 }
@@ -32,8 +32,8 @@ pub struct Names {
 }
 
 impl Policy {
-    /// The rule that reaches the flow, has the most specific host and says `grant.inspect` decides;
-    /// else `[inspect]` and the tier.
+    /// Returns the setting of the rule that applies to the flow, has the most specific host and
+    /// sets `grant.inspect`; otherwise that of `[inspect]` and the tier.
     pub(super) fn inspection<'p>(&'p self, flow: &Flow<'_>, query: &Query<'_>) -> Inspection<'p> {
         if matches!(flow.attempt, Attempt::Request { tls: false, .. }) {
             return Inspection::No;
@@ -60,7 +60,7 @@ impl Policy {
         }
     }
 
-    /// All that is inspected for some caller.
+    /// Returns everything that is inspected for some caller.
     pub fn inspected_names(&self) -> Names {
         let mut names = Names::default();
         let own = self.inspected.hosts.iter().chain(&self.routing.patterns);

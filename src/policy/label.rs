@@ -1,4 +1,4 @@
-//! The label of a destination: its category, ports and service, and where they are written.
+//! The label of a destination: its category, ports and service, and where they are configured.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use super::tiers::Tier;
 use super::verdict::Basis;
 use super::words::Words;
 
-/// What a destination is for.
+/// The label of a destination.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Label<'p> {
     pub(super) category: Category,
     pub(super) basis: Basis,
-    /// The ports of the destination; none: the default.
+    /// The ports of the destination; empty: the default.
     pub(super) ports: &'p [u16],
-    /// `policy/web.toml:31`, `model-api.toml:14`, or nothing.
+    /// `policy/web.toml:31`, `model-api.toml:14`, or empty.
     pub(super) location: &'p str,
     pub(super) entry: Option<&'p Destination>,
 }
@@ -36,7 +36,7 @@ const UNKNOWN: Label<'static> = Label {
 };
 
 impl Policy {
-    /// The facts of a request, as its head tells: by the service of its destination, from the data
+    /// Returns the facts in the head of a request: by the service of its destination, from the data
     /// files beside the catalogue. Messages to a listed MCP server have to be read further.
     pub fn read(&self, target: &Target, method: &str, path: &Path) -> RequestFacts {
         let label = self.label(target);
@@ -61,7 +61,7 @@ impl Policy {
         deed
     }
 
-    /// The facts that the head of a query tells, where it has none yet.
+    /// Returns the facts in the head of a query, if the query has none yet.
     pub(super) fn read_for(&self, query: &Query<'_>) -> Option<RequestFacts> {
         match query.attempt {
             Attempt::Connect | Attempt::Request { deed: Some(_), .. } => None,
@@ -69,8 +69,8 @@ impl Policy {
         }
     }
 
-    /// A flow as rules see it, and the label of its destination. Whether it is inspected is not
-    /// known yet.
+    /// Returns a flow in the form that rules match, and the label of its destination. Whether the
+    /// flow is inspected is decided later.
     pub(super) fn flow<'p>(
         &'p self,
         query: &Query<'p>,
@@ -125,8 +125,8 @@ impl Policy {
         (flow, label)
     }
 
-    /// What a host is for: the most specific `[[destination]]`, else the catalogue, else a listed
-    /// MCP server.
+    /// Returns the label of a host: of the most specific `[[destination]]`, otherwise of the
+    /// catalogue, otherwise of a listed MCP server.
     pub(super) fn label(&self, target: &Target) -> Label<'_> {
         let own = self.destinations.find(&target.host);
         let found = own.map(|entry| (entry, Basis::Rule)).or_else(|| {
@@ -149,7 +149,7 @@ impl Policy {
         }
     }
 
-    /// The categories that some flow to a destination can have.
+    /// Returns the categories that some flow to a destination can have.
     pub(super) fn possible_categories(&self, target: &Target) -> Categories {
         let label = self.label(target);
         let splits = label.entry.map_or(&[][..], |entry| &entry.splits);
@@ -157,7 +157,7 @@ impl Policy {
         splits.chain([label.category, Category::Mcp]).collect()
     }
 
-    /// The categories of a path, as it is written and as servers may read it.
+    /// Returns the categories of a path, as written and as servers may read it.
     pub(super) fn path_categories(&self, target: &Target, path: &Path) -> Categories {
         let label = self.label(target);
         match label.entry {
@@ -166,7 +166,7 @@ impl Policy {
         }
     }
 
-    /// The service whose data file reads a request to a destination, where there is one.
+    /// Returns the service whose file reads a request to a destination, if there is one.
     pub(super) fn reader_of(&self, target: &Target, path: &Path) -> Option<&str> {
         let label = self.label(target);
         let split = label.entry.and_then(|entry| entry.split(path.path()));
@@ -175,27 +175,27 @@ impl Policy {
         self.catalogue.services.reader(service, category)
     }
 
-    /// Whether the path can tell what a request to a destination is for, and cannot have told
-    /// `category`: then a request whose path is not known cannot be judged.
+    /// Whether the path can decide the category of a request to a destination, and cannot have
+    /// decided `category`: then a request with an unknown path cannot be judged.
     pub fn needs_path(&self, target: &Target, category: Category) -> bool {
         let label = self.label(target);
         let is_split = |entry: &Destination| !entry.splits.is_empty() && !entry.may_be(category);
         label.entry.is_some_and(is_split)
     }
 
-    /// Whether a listed MCP server is at a target: the path tells which requests are for it.
+    /// Whether a listed MCP server is at a target: the path decides which requests are for it.
     pub fn has_server(&self, target: &Target) -> bool {
         self.servers.at(target).is_some()
     }
 
-    /// The path of the endpoint of a listed MCP server.
+    /// Returns the path of the endpoint of a listed MCP server.
     pub fn server_path(&self, name: &str) -> Option<&str> {
         let server = self.servers.get(self.servers.find(name)?)?;
         Some(server.path.path())
     }
 
-    /// The words of the service of a destination, else of the service that is named, which include
-    /// other words.
+    /// Returns the inclusions among the operations of the destination's service, or otherwise of
+    /// the named service.
     pub fn words(&self, target: &Target, service: &str) -> Option<Arc<Words>> {
         let services = &self.catalogue.services;
         let own = self
@@ -204,12 +204,12 @@ impl Policy {
         own.or_else(|| services.shared_words(service))
     }
 
-    /// The service that reads requests to a destination, where its entry names one.
+    /// Returns the service that reads requests to a destination, if its entry names one.
     pub(super) fn service_of(&self, target: &Target) -> Option<&str> {
         self.label(target).entry?.service.as_deref()
     }
 
-    /// The label of a listed MCP server.
+    /// Returns the label of a listed MCP server.
     fn listed(&self, server: Option<ServerId>) -> Option<Label<'_>> {
         let server = self.servers.get(server?)?;
         Some(Label {
@@ -229,7 +229,7 @@ fn unseen_path(query: &Query<'_>) -> Option<UnseenPath> {
     }
 }
 
-/// The label of a path that is seen, and every category that some server may read it as.
+/// Returns the label of a visible path, and every category in which some server may read it.
 fn by_path<'p>(label: Label<'p>, query: &Query<'_>) -> (Label<'p>, Categories) {
     let whole: Categories = [label.category].into_iter().collect();
     let (Some(entry), Attempt::Request { path, .. }) = (label.entry, query.attempt) else {

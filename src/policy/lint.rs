@@ -1,4 +1,4 @@
-//! What is written but probably not meant, and names that must be sound and unique.
+//! Reports probable mistakes, and names that are invalid or not unique.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -15,7 +15,7 @@ use super::source::{self, Placed, Rule};
 use super::unseen::Seen;
 use super::verdict::Verdict;
 
-/// Looks at a compiled policy beside what was written.
+/// Compares a compiled policy with its text.
 pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
     ids(source, findings);
     twins(source, findings);
@@ -30,7 +30,7 @@ pub(super) fn lint(source: &source::Policy, policy: &Policy, findings: &mut Find
     unused_groups(source, findings);
 }
 
-/// Ids stand in records, refusals and on command lines.
+/// Checks ids, which occur in records, refusals and on command lines.
 fn ids(source: &source::Policy, findings: &mut Findings) {
     let mut seen: HashMap<&str, &Placed<Rule>> = HashMap::new();
     for rule in &source.rules {
@@ -75,7 +75,7 @@ fn sound_id(id: &str) -> Result<(), &'static str> {
     }
 }
 
-/// A rule that says what an earlier one says already.
+/// Reports a rule that repeats an earlier one.
 fn twins(source: &source::Policy, findings: &mut Findings) {
     let state = FixedState::default();
     let mut seen: HashMap<u64, Vec<&Placed<Rule>>> = HashMap::new();
@@ -121,7 +121,7 @@ pub(super) fn same(left: &Rule, right: &Rule) -> bool {
         && left.grant == right.grant
 }
 
-/// Words that no service has.
+/// Reports operations that no service has.
 fn operations(rule: &Placed<Rule>, policy: &Policy, findings: &mut Findings) {
     let services = &policy.catalogue.services;
     for word in &rule.value.does.operations {
@@ -146,7 +146,7 @@ fn operations(rule: &Placed<Rule>, policy: &Policy, findings: &mut Findings) {
     }
 }
 
-/// Grants on a rule that lets nothing pass.
+/// Reports grants in a rule that allows nothing.
 fn grants(rule: &Placed<Rule>, compiled: &rule::Rule, findings: &mut Findings) {
     if compiled.is_allow() {
         return;
@@ -177,7 +177,7 @@ fn grants(rule: &Placed<Rule>, compiled: &rule::Rule, findings: &mut Findings) {
     }
 }
 
-/// A tier in which nothing can pass.
+/// Reports a tier in which no flow can pass.
 fn empty_tiers(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
     for (name, tier) in &source.tier {
         let Some(id) = policy.tier(name.get_ref()) else {
@@ -201,7 +201,7 @@ fn empty_tiers(source: &source::Policy, policy: &Policy, findings: &mut Findings
     }
 }
 
-/// A list that allows reading from unknown hosts, and so lets every tunnel pass.
+/// Reports a list that allows reading from unknown hosts, and so lets every tunnel pass.
 fn blind_trust(source: &source::Policy, policy: &Policy, findings: &mut Findings) {
     for (name, tier) in &source.tier {
         let opaque = policy
@@ -222,7 +222,7 @@ fn blind_trust(source: &source::Policy, policy: &Policy, findings: &mut Findings
     }
 }
 
-/// A group that makes no difference to any caller.
+/// Reports a group that has no effect on any caller.
 fn unused_groups(source: &source::Policy, findings: &mut Findings) {
     let used = |name: &Spanned<String>| {
         source

@@ -1,4 +1,4 @@
-//! One question to the policy: who attempts what, and where.
+//! One query to the policy: the caller, the destination and the attempt.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::facts::RequestFacts;
 use super::verdict::TierBasis;
 use super::within::Within;
 
-/// A tier, by its place in the order: 0 is the loosest.
+/// A tier, by its index in the order: 0 is the loosest.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TierId(pub u8);
 
@@ -20,12 +20,12 @@ pub struct GroupId(pub u8);
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct GroupSet(pub u128);
 
-/// The caller as the policy sees it.
+/// The caller in the form that the policy uses.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Who {
     /// The tier: the strictest that any evidence gives.
     pub tier: TierId,
-    /// The evidence that gave the tier.
+    /// The evidence for the tier.
     pub tier_basis: TierBasis,
     /// The groups.
     pub groups: GroupSet,
@@ -35,23 +35,23 @@ pub struct Who {
     pub repository: Option<Arc<str>>,
     /// Repositories that the caller only claims. They match a deny or an ask, never an allow.
     pub claimed: Vec<Arc<str>>,
-    /// The tier observes, but the session was narrowed to it from a tier that enforces: refusals
-    /// are enforced.
+    /// Whether refusals are enforced although the tier observes: the session was narrowed to it
+    /// from a tier that enforces.
     pub enforced: bool,
-    /// The most that the session may reach, where its evidence limits it.
+    /// The most that the session may reach, if its evidence limits it.
     pub within: Option<Arc<Within>>,
-    /// The session that a token shows.
+    /// The session in the caller's token.
     pub session: Option<SessionEvidence>,
 }
 
-/// The session of a caller, as its token shows it.
+/// The session of a caller, from its token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SessionEvidence {
     /// The id of the session.
     pub id: Arc<str>,
-    /// The session that it is a child of.
+    /// The root session, if the session is a child.
     pub root: Option<Arc<str>>,
-    /// Whether evidence showed who started it; else the session only says so.
+    /// Whether evidence showed who started the session; otherwise the session only asserts it.
     pub verified: bool,
 }
 
@@ -62,7 +62,7 @@ pub enum Attempt<'a> {
     Connect,
     /// A request in plain HTTP, or inside an inspected tunnel.
     Request {
-        /// As on the wire: methods are case-sensitive.
+        /// As sent: methods are case-sensitive.
         method: &'a str,
         /// The canonical path and query.
         path: &'a Path,
@@ -75,7 +75,7 @@ pub enum Attempt<'a> {
     },
 }
 
-/// Everything that a decision depends on.
+/// All inputs of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
     /// The caller.
@@ -116,7 +116,7 @@ impl GroupSet {
 }
 
 impl Attempt<'_> {
-    /// The port that needs no mention: 80 for plain HTTP, else 443.
+    /// Returns the default port: 80 for plain HTTP, otherwise 443.
     pub(super) fn default_port(&self) -> u16 {
         match self {
             Self::Request { tls: false, .. } => 80,

@@ -1,4 +1,4 @@
-//! What becomes of the flows of one rule: whether the rule decides some, and where tunnels escape it.
+//! Finds the effect of each rule: whether it decides any flow, and where tunnels bypass it.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -18,21 +18,21 @@ use super::rule::{Fit, Rule};
 use super::source::{self, Placed};
 use super::verdict::{Named, Verdict};
 
-/// The most regions that are looked at for one rule; where they are more, nothing is claimed.
+/// Maximum number of regions that are examined for one rule; beyond it, the result is unknown.
 const MAX_REGIONS: usize = 400;
 
-/// The most splits for one rule, some 10 µs each; where it takes more, nothing is claimed.
+/// Maximum number of splits for one rule, about 10 µs each; beyond it, the result is unknown.
 const MAX_SPLITS_OF_RULE: usize = 20_000;
 
-/// The most splits for all rules of a policy; the rules that are left then are named in a warning.
+/// Maximum number of splits for all rules of a policy; a warning names the remaining rules.
 const MAX_SPLITS: usize = 400_000;
 
-/// What becomes of the flows of a rule.
+/// The effect of a rule.
 #[derive(Clone, Debug)]
 enum Reach {
-    /// The rule decides some flow, or whether it does is not known.
+    /// The rule decides some flow, or the result is unknown.
     Decides,
-    /// Other rules with the same verdict decide each flow first: the rule makes no difference.
+    /// Other rules with the same verdict decide each flow first: the rule has no effect.
     Shadowed(Arc<Named>),
     /// A deny or an ask decides each flow first.
     Overruled(Arc<Named>, Verdict),
@@ -42,7 +42,7 @@ enum Reach {
     Empty,
 }
 
-/// A rule that opaque tunnels of a tier escape.
+/// A rule that opaque tunnels of a tier bypass.
 #[derive(Clone, Debug)]
 pub struct Unenforced {
     /// The tier.
@@ -53,12 +53,12 @@ pub struct Unenforced {
     pub host: String,
 }
 
-/// The rules of a policy, followed through its regions.
+/// Searches the regions of a policy for the effect of its rules.
 #[derive(Debug)]
 struct Reaches<'p> {
     policy: &'p Policy,
     groups: HostGroups,
-    /// The splits that are left.
+    /// The number of remaining splits.
     left: Cell<usize>,
 }
 
@@ -71,12 +71,12 @@ impl<'p> Reaches<'p> {
         }
     }
 
-    /// Whether the splits for all rules are spent.
+    /// Whether the splits for all rules are used up.
     fn is_spent(&self) -> bool {
         self.left.get() == 0
     }
 
-    /// The first regions of a scope. `Err` where there are more, or where they are too complex.
+    /// Visits the first regions of a scope. `Err` if there are more, or they are too complex.
     fn first_regions(
         &self,
         scope: Scope<'_>,
@@ -104,7 +104,7 @@ impl<'p> Reaches<'p> {
         result
     }
 
-    /// What becomes of the flows of a rule.
+    /// Returns the effect of a rule.
     fn of(&self, id: RuleId) -> Reach {
         let Some(rule) = self.policy.rule(id) else {
             return Reach::Decides;
@@ -128,7 +128,7 @@ impl<'p> Reaches<'p> {
         looked.map_or(Reach::Decides, |()| first)
     }
 
-    /// What becomes of the witness of a region; `None` where the rule does not match it.
+    /// Returns the effect on the witness of a region; `None` if the rule does not match it.
     fn in_region(&self, rule: &Rule, region: &Region) -> Option<Reach> {
         let judgement = region.witness.judge(self.policy);
         let stage = judgement.stage();
@@ -138,7 +138,7 @@ impl<'p> Reaches<'p> {
                 Some(Reach::Decides)
             }
             (_, Fit::Misses(_)) => None,
-            // The age decides, behind the rules.
+            // The age decides, after the rules.
             (Stage::Rule(decides), Fit::UnlessOld(_)) if decides.verdict != Verdict::Deny => {
                 Some(Reach::Decides)
             }
@@ -152,7 +152,7 @@ impl<'p> Reaches<'p> {
         }
     }
 
-    /// Each tier in which tunnels escape a rule that denies or asks by what a request does.
+    /// Returns each tier in which tunnels bypass a rule that denies or asks by request facts.
     fn unenforced(&self, id: RuleId) -> Vec<Unenforced> {
         let conditional = |rule: &&Rule| !rule.is_allow() && !rule.does.is_empty();
         let Some(rule) = self.policy.rule(id).filter(conditional) else {
@@ -165,7 +165,7 @@ impl<'p> Reaches<'p> {
             .collect()
     }
 
-    /// A tunnel that reaches what the rule is about, is not inspected, and may pass.
+    /// Returns a tunnel to the rule's destination that is not inspected and may pass.
     fn escape(&self, id: RuleId, rule: &Rule, tier: TierId) -> Option<Unenforced> {
         let scope = Scope {
             rule: Some(id),
@@ -181,12 +181,12 @@ impl<'p> Reaches<'p> {
                 Stage::Exception(_) | Stage::Floor | Stage::Narrowed => false,
             };
             let is_about = rule.reaches(&judgement.flow) && rule.to.ports.hold(&judgement.flow);
-            // Without `raw` a tunnel to port 80 carries no plain HTTP.
+            // Without `raw`, a tunnel to port 80 carries no plain HTTP.
             let is_https = judgement.flow.port != 80;
             is_https && passes && is_about && !matches!(judgement.inspection, Inspection::Yes)
         };
         let mut found = None;
-        // Where not all regions were looked at, those that were count.
+        // If not all regions were examined, the examined ones count.
         let _ = self.first_regions(scope, |region| {
             if is_open(&region) {
                 found = Some(region);
@@ -202,9 +202,9 @@ impl<'p> Reaches<'p> {
     }
 }
 
-/// The rules that decide no flow, and those that tunnels escape, as warnings; and the second kind as
-/// a list, by tier, with the lists of tiers. Slower than compiling: for `check`. The time is
-/// bounded: a warning names the first rule that is not looked at.
+/// Returns the rules that decide no flow, and the rules that tunnels bypass, as warnings; and the
+/// second kind also as a list, by tier, with the lists of tiers. Slower than compiling: for
+/// `check`. The time is bounded: a warning names the first rule that is not examined.
 pub fn reach_findings(
     source: &source::Policy,
     policy: &Policy,
@@ -217,7 +217,7 @@ pub fn reach_findings(
             break;
         }
         let reach = reaches.of(id);
-        // `same-rule` says it of twins.
+        // `same-rule` already reports twins.
         let mut before = source
             .rules
             .iter()
@@ -237,7 +237,7 @@ pub fn reach_findings(
     (findings, escapes)
 }
 
-/// The rules from this one on were not looked at.
+/// The warning that the rules from this one on were not examined.
 fn not_compared(rule: &Placed<source::Rule>, count: usize) -> Diagnostic {
     let id = rule.value.id.get_ref();
     let message = match count {
@@ -252,7 +252,7 @@ fn not_compared(rule: &Placed<source::Rule>, count: usize) -> Diagnostic {
         .help("the rules are in force; `tidegate explain URL` shows which one decides")
 }
 
-/// A rule that decides no flow, and why.
+/// The warning about a rule that decides no flow, with the reason.
 fn useless(rule: &Placed<source::Rule>, reach: &Reach) -> Diagnostic {
     let id = rule.value.id.get_ref();
     let (code, is) = match reach {
@@ -288,7 +288,7 @@ fn useless(rule: &Placed<source::Rule>, reach: &Reach) -> Diagnostic {
         .help(help)
 }
 
-/// What to do about conditions of which each flow misses one.
+/// Returns the remedy for conditions that exclude each other.
 fn excluded(rule: &Placed<source::Rule>) -> String {
     let to = &rule.value.to;
     if to.hosts.is_empty() || to.categories.is_empty() {
@@ -299,7 +299,7 @@ fn excluded(rule: &Placed<source::Rule>) -> String {
         .into()
 }
 
-/// The grant to write for the networks that a rule names.
+/// Returns the grant to write for the networks that a rule names.
 fn granted(rule: &Placed<source::Rule>) -> String {
     let hosts = rule.value.to.hosts.iter();
     let networks = hosts.filter(|host| {
@@ -319,7 +319,7 @@ fn granted(rule: &Placed<source::Rule>) -> String {
     )
 }
 
-/// A rule that opaque tunnels of some tiers escape.
+/// The warning about a rule that opaque tunnels of some tiers bypass.
 fn unenforced(rule: &Placed<source::Rule>, found: &[Unenforced]) -> Option<Diagnostic> {
     let first = found.first()?;
     let tiers: Vec<String> = found.iter().map(|it| format!("`{}`", it.tier)).collect();

@@ -1,13 +1,13 @@
-//! Repositories: one spelling of a clone URL, and patterns over it.
+//! Repositories: the canonical spelling of a clone URL, and patterns over it.
 
 use super::pattern::{Kind, Pattern};
 
-/// Brings a clone URL into the form that patterns and records use: no scheme, no user, no `.git`,
-/// the host in lower case without a final dot or the usual port, no needless percent-encoding, e.g.
-/// `github.com/acme/payments`.
+/// Converts a clone URL into the form of patterns and records: no scheme, no user, no `.git`, the
+/// host in lower case without a final dot or the default port, no unnecessary percent-encoding,
+/// e.g. `github.com/acme/payments`.
 ///
-/// Takes URLs (`https://`, `ssh://`, `git://`), what `git` writes for ssh (`git@host:path`) and
-/// what is in this form already. `None` where it names no host with a path.
+/// Accepts URLs (`https://`, `ssh://`, `git://`), the ssh form of `git` (`git@host:path`) and the
+/// canonical form. `None` if the text has no host with a path.
 pub fn canonical_repository(text: &str) -> Option<String> {
     let (scheme, rest) = match text.trim().split_once("://") {
         Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
@@ -26,7 +26,7 @@ pub fn canonical_repository(text: &str) -> Option<String> {
     (parts && sound).then(|| format!("{host}/{path}"))
 }
 
-/// The host in lower case, without the dot of the DNS root; behind it a port that is not the usual.
+/// Returns the host in lower case, without the dot of the DNS root, and with a non-default port.
 fn canonical_host(scheme: &str, text: &str) -> Option<String> {
     let text = unescaped(text)?.to_ascii_lowercase();
     let (name, port) = match text.rsplit_once(':') {
@@ -53,8 +53,8 @@ fn canonical_host(scheme: &str, text: &str) -> Option<String> {
     })
 }
 
-/// Decodes what needs no percent-encoding (RFC 3986 section 2.3) and writes the rest in capitals.
-/// `None` where a `%` begins no byte.
+/// Decodes unnecessary percent-encoding (RFC 3986 section 2.3) and writes the rest in capitals.
+/// `None` if a `%` begins no byte.
 fn unescaped(text: &str) -> Option<String> {
     let mut parts = text.split('%');
     let mut plain = parts.next()?.to_owned();
@@ -73,7 +73,7 @@ fn unescaped(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// The authority and the path; `host:path` only where no scheme was written and no port is meant.
+/// Returns the authority and the path; `host:path` only without a scheme and without a port.
 fn split_authority<'a>(scheme: &str, rest: &'a str) -> Option<(&'a str, &'a str)> {
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     match authority.split_once(':') {
@@ -94,7 +94,7 @@ fn is_default_port(scheme: &str, port: u16) -> bool {
     )
 }
 
-/// Parses a pattern over canonical repositories; the error says what is wrong and what to write.
+/// Parses a pattern over canonical repositories; the error has a label and a help.
 pub(super) fn repository_pattern(text: &str) -> Result<Pattern, (String, String)> {
     if text.contains("://") || text.contains('@') || text.strip_suffix(".git").is_some() {
         let help = canonical_repository(text).map_or_else(

@@ -1,4 +1,4 @@
-//! What decides about the flows of an exception without it.
+//! Decides the flows of an exception without the exception.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use super::pattern::HostPattern;
 use super::query::{Attempt, Query, Who};
 use super::verdict::{Named, Verdict};
 
-/// What decides about one host of an exception, where no exception is in force.
+/// The decision about one host of an exception, without any exception.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retested {
-    /// A host and port that the exception is for.
+    /// A host and port of the exception.
     pub target: String,
     /// The verdict of the rules.
     pub verdict: Verdict,
-    /// What decides.
+    /// The rule that decides.
     pub rule: Arc<Named>,
 }
 
 impl Policy {
-    /// Decides one tunnel to each host of an exception by the rules alone, for a caller that the
-    /// exception is for. For `*.suffix` and networks one host in them stands for all.
+    /// Decides one tunnel to each host of an exception by the rules alone, for a caller of the
+    /// exception. For `*.suffix` and networks, one host represents all.
     pub fn retest(&self, grant: &Grant) -> Vec<Retested> {
         let who = self.caller_of(grant);
         let port = grant.to.ports.first().copied().unwrap_or(443);
@@ -56,7 +56,7 @@ impl Policy {
             .collect()
     }
 
-    /// A caller that an exception is for: in its first tier and group, of its first repository and
+    /// Returns a caller of an exception: in its first tier and group, of its first repository and
     /// subject.
     fn caller_of(&self, grant: &Grant) -> Who {
         let from = &grant.from;

@@ -1,4 +1,4 @@
-//! What `[inspect]` and `[upstream.NAME]` say about destinations.
+//! The destinations of `[inspect]` and `[upstream.NAME]`.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::category::{Categories, Category};
 use super::index::{HostMap, HostMapBuilder};
 use super::pattern::HostPattern;
 
-/// Which destinations are inspected, and how TLS is spoken onward to them.
+/// The inspected destinations, and their upstreams.
 #[derive(Debug, Default)]
 pub(super) struct TlsRouting {
     inspected: Option<HostMap>,
@@ -27,7 +27,7 @@ pub(super) struct Upstream {
     pub(super) categories: Categories,
 }
 
-/// All that a policy inspects for some caller, apart from the hosts of `[inspect]`.
+/// Everything that a policy inspects for some caller, except the hosts of `[inspect]`.
 #[derive(Debug, Default)]
 pub(super) struct Inspected {
     /// The hosts of rules with `grant.inspect`, and of MCP servers.
@@ -64,7 +64,7 @@ impl TlsRouting {
         hosts.is_some_and(|it| it.first(host).is_some())
     }
 
-    /// The upstream of a destination: by its most specific host, else by category.
+    /// Returns the upstream of a destination: by its most specific host, otherwise by category.
     pub(super) fn upstream(&self, host: &Host, category: Category) -> Option<&Arc<str>> {
         let hosts = self.upstream_hosts.as_ref();
         let by_host = hosts.and_then(|hosts| self.upstreams.get(hosts.first(host)? as usize));
@@ -73,7 +73,7 @@ impl TlsRouting {
         found.map(|upstream| &upstream.name)
     }
 
-    /// The place of the upstream that names this host.
+    /// Returns the index of the upstream that names this host.
     pub(super) fn upstream_place(&self, host: &Host) -> Option<u32> {
         self.upstream_hosts.as_ref()?.first(host)
     }
@@ -95,7 +95,7 @@ impl TlsRouting {
     }
 }
 
-/// From hosts to the lists that name them; `None` where all lists are empty.
+/// Builds the map from hosts to the lists that name them; `None` if all lists are empty.
 fn map(lists: &[Vec<HostPattern>]) -> Option<HostMap> {
     let total = lists.iter().map(Vec::len).sum();
     let mut hosts = HostMapBuilder::with_capacity(total);

@@ -1,4 +1,4 @@
-//! One rule: from whom, to where, what it does, and what an allow grants besides.
+//! One rule: from whom, to where, what it does, and the further grants of an allow.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use super::verdict::{Named, Reason, Verdict};
 /// A `[[rule]]`, or one entry of a list of a tier.
 #[derive(Debug)]
 pub(super) struct Rule {
-    /// The name and place that a record gives when this rule decides.
+    /// The name and location in a record when this rule decides.
     pub(super) named: Arc<Named>,
     pub(super) verdict: Verdict,
     /// The reason of a flow that this rule decides.
     pub(super) reason: Reason,
-    /// Whether it is an entry of a tier's `ask` or `allow` list: those come after all rules.
+    /// Whether the rule is an entry of a tier's `ask` or `allow` list, which come after all rules.
     pub(super) is_list: bool,
     pub(super) from: Callers,
     pub(super) to: Destinations,
@@ -32,49 +32,49 @@ pub(super) struct Rule {
     pub(super) why: Option<Arc<str>>,
 }
 
-/// `from`: the callers that a rule is for.
+/// `from`: the callers of a rule.
 #[derive(Debug)]
 pub(super) struct Callers {
     /// The tiers, a bit each.
     pub(super) tiers: u16,
-    /// The groups, a bit each; none: every caller.
+    /// The groups, a bit each; empty: every caller.
     pub(super) groups: u128,
-    /// None: callers of every repository and of none.
+    /// Empty: callers of every repository and of none.
     pub(super) repositories: Box<[Pattern]>,
-    /// None: every user, and callers without a name.
+    /// Empty: every user, and callers without a name.
     pub(super) subjects: Box<[Pattern]>,
 }
 
-/// `to`: the destinations that a rule is for.
+/// `to`: the destinations of a rule.
 #[derive(Debug)]
 pub(super) struct Destinations {
-    /// How many hosts are named; the index leads from them to the rule. 0: every host.
+    /// The number of named hosts, which the index maps to the rule. 0: every host.
     pub(super) hosts: usize,
-    /// The first hosts, as written, to explain with.
+    /// The first hosts, as written, for explanations.
     pub(super) sample: Box<[Box<str>]>,
-    /// Whether some host is a network.
+    /// The networks among the hosts.
     pub(super) networks: Box<[IpNet]>,
-    /// None: every category.
+    /// Empty: every category.
     pub(super) categories: Categories,
     pub(super) ports: Ports,
 }
 
-/// The ports that a rule is for.
+/// The ports of a rule.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Ports {
     /// Every port.
     Any,
-    /// Those of the destination; else 443 for CONNECT and https, 80 for plain HTTP.
+    /// Those of the destination; otherwise 443 for CONNECT and https, 80 for plain HTTP.
     Default,
-    /// Those of the destination; else 443; where nothing labels the host as [`Ports::Default`].
+    /// Those of the destination; otherwise 443; for an unlabelled host as [`Ports::Default`].
     Destination,
     Listed(Box<[u16]>),
 }
 
-/// `unless`: a deny does not match where all of this holds.
+/// `unless`: a deny does not match if all of this holds.
 #[derive(Debug, Default)]
 pub(super) struct Unless {
-    /// The version of the package is at least so old. An unknown age does not hold.
+    /// The version of the package has at least this age. An unknown age does not count.
     pub(super) min_age: Option<Duration>,
     /// Every credential of the request is one of these keyed hashes.
     pub(super) credentials: Box<[Box<str>]>,
@@ -89,17 +89,17 @@ pub(super) struct Grant {
     pub(super) raw: bool,
     /// Whether a request may become another protocol.
     pub(super) upgrade: bool,
-    /// Whether TLS is ended here, where the rule says.
+    /// Whether TLS is intercepted, if the rule sets it.
     pub(super) inspect: Option<bool>,
-    /// The `[upstream.NAME]` that says how to speak TLS onward.
+    /// The `[upstream.NAME]` with the settings of TLS with the upstream.
     pub(super) upstream: Option<Arc<str>>,
 }
 
-/// How a flow stands to a rule.
+/// Whether a flow matches a rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fit {
     Matches,
-    /// A deny matches unless the package is at least so old: the registry tells.
+    /// A deny matches unless the package has at least this age: the registry has the age.
     UnlessOld(Duration),
     Misses(Miss),
 }
@@ -107,17 +107,17 @@ pub(super) enum Fit {
 /// The first condition that a flow does not meet, nearest first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Miss {
-    /// Everything else fits.
+    /// Everything else matches.
     Port,
-    /// `unless` holds; everything fits.
+    /// `unless` holds; everything matches.
     Unless,
-    /// Everything else fits; servers read the path in two ways.
+    /// Everything else matches; servers read the path in two ways.
     Path,
-    /// Everything else fits, but not the tool or the method of MCP.
+    /// Everything else matches, but not the tool or the method of MCP.
     Tool,
-    /// Everything else fits, but not what the request does.
+    /// Everything else matches, but not the request facts.
     Request,
-    /// Neither port nor request.
+    /// Neither port nor request matches.
     PortAndRequest,
     Repository,
     Subject,
@@ -127,7 +127,8 @@ pub(super) enum Miss {
 }
 
 impl Rule {
-    /// How `flow` stands to this rule. Hosts are not compared: the index leads from them here.
+    /// Returns whether `flow` matches this rule. Hosts are not compared: the index has selected the
+    /// rule.
     pub(super) fn fit(&self, flow: &Flow<'_>) -> Fit {
         let outside = self.from.miss(flow.who, self.is_allow());
         if let Some(miss) = outside.or_else(|| self.category_miss(flow)) {
@@ -149,7 +150,7 @@ impl Rule {
         }
     }
 
-    /// The age that `unless.min-age` asks.
+    /// Returns the age that `unless.min-age` requires.
     pub(super) fn min_age(&self) -> Option<Duration> {
         self.unless.as_deref()?.min_age
     }
@@ -158,7 +159,7 @@ impl Rule {
         self.verdict == Verdict::Allow
     }
 
-    /// Whether the rule is for this caller and destination; port and request do not count.
+    /// Whether the rule is for this caller and destination, ignoring port and request.
     pub(super) fn reaches(&self, flow: &Flow<'_>) -> bool {
         self.from.miss(flow.who, self.is_allow()).is_none()
             && self.category_miss(flow).is_none()
@@ -176,7 +177,7 @@ impl Rule {
         (other || is_other_recipient()).then_some(Miss::Category)
     }
 
-    /// Whether a rule can mean a message of MCP. A deny or an ask can mean every message.
+    /// Whether a rule can apply to a message of MCP. A deny or an ask can apply to every message.
     fn speaks_mcp_with(&self, recipient: Recipient, flow: &Flow<'_>) -> bool {
         let selects = self.to.categories.contains(Category::Mcp);
         !self.is_allow()
@@ -189,8 +190,8 @@ impl Rule {
 }
 
 impl Callers {
-    /// The first condition that a caller does not meet. A repository that the caller only claims
-    /// counts for a deny or an ask.
+    /// Returns the first condition that a caller does not meet. A repository that the caller only
+    /// claims counts for a deny or an ask.
     fn miss(&self, who: &Who, is_allow: bool) -> Option<Miss> {
         if self.tiers & who.tier.bit() == 0 {
             return Some(Miss::Tier);
@@ -207,13 +208,13 @@ impl Callers {
         (!meets).then_some(Miss::Repository)
     }
 
-    /// Whether the verified user of a caller is among the subjects, where there are any.
+    /// Whether the verified user of a caller is among the subjects, if there are any.
     pub(super) fn has_subject(&self, who: &Who) -> bool {
         let subject = who.subject.as_deref();
         self.subjects.is_empty() || subject.is_some_and(|it| matches(&self.subjects, it))
     }
 
-    /// Whether the verified repository of a caller is among the repositories, where there are any.
+    /// Whether the verified repository of a caller is among the repositories, if there are any.
     pub(super) fn has_repository(&self, who: &Who) -> bool {
         let repository = who.repository.as_deref();
         self.repositories.is_empty() || repository.is_some_and(|it| matches(&self.repositories, it))
@@ -241,8 +242,8 @@ impl Ports {
 }
 
 impl Unless {
-    /// How a flow stands to a deny whose other conditions it meets. Nothing of this holds in an
-    /// opaque tunnel; in an inspected one each request is judged.
+    /// Returns whether a flow matches a deny whose other conditions it meets. In an opaque tunnel
+    /// nothing of this holds; in an inspected one each request is judged.
     fn fit(&self, flow: &Flow<'_>) -> Fit {
         let Attempt::Request { .. } = flow.attempt else {
             let opaque = !flow.inspected;

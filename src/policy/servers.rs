@@ -7,7 +7,7 @@ use crate::name::{Host, Path, Target};
 
 use super::pattern::HostPattern;
 
-/// A server, by its place among those that were written.
+/// A server, by its index in the text.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct ServerId(u16);
 
@@ -19,13 +19,13 @@ pub(super) struct Server {
     /// The same port, as a list.
     pub(super) ports: [u16; 1],
     pub(super) path: Path,
-    /// Whether it is reached without TLS, on a loopback address of this machine.
+    /// Whether the server is reached without TLS, on a loopback address of this machine.
     pub(super) is_plain: bool,
     /// `policy/mcp.toml:3`.
     pub(super) location: Box<str>,
 }
 
-/// All of them.
+/// All listed servers.
 #[derive(Debug, Default)]
 pub(super) struct Servers(pub(super) Vec<Server>);
 
@@ -43,31 +43,31 @@ impl Servers {
         u16::try_from(at).ok().map(ServerId)
     }
 
-    /// The first server at the target of a server.
+    /// Returns the first server at the target of a server.
     pub(super) fn site(&self, id: ServerId) -> ServerId {
         self.get(id)
             .and_then(|server| self.at(&server.target))
             .unwrap_or(id)
     }
 
-    /// The first server that is reached at a target.
+    /// Returns the first server at a target.
     pub(super) fn at(&self, target: &Target) -> Option<ServerId> {
         self.matching(|server| server.target == *target)
     }
 
-    /// Whether a server without TLS is reached at a target.
+    /// Whether a server without TLS is at a target.
     pub(super) fn is_plain_at(&self, target: &Target) -> bool {
         self.0
             .iter()
             .any(|server| server.is_plain && server.target == *target)
     }
 
-    /// The server whose endpoint this is; a query is not looked at.
+    /// Returns the server with this endpoint; the query is ignored.
     pub(super) fn endpoint(&self, target: &Target, path: &Path) -> Option<ServerId> {
         self.matching(|server| server.target == *target && server.path.path() == path.path())
     }
 
-    /// The server for whose endpoint some server takes this path, however it is spelled
+    /// Returns the server whose endpoint some server reads in this path, in any spelling
     /// ([`Path::readings`]).
     pub(super) fn alike(&self, target: &Target, path: &Path) -> Option<ServerId> {
         let readings = path.readings();
@@ -82,7 +82,7 @@ impl Servers {
 }
 
 impl Server {
-    /// The loopback address that an allow for this server grants.
+    /// Returns the loopback address that an allow for this server grants.
     pub(super) fn loopback(&self) -> Option<IpAddr> {
         match self.target.host {
             Host::Address(address) if self.is_plain => Some(address),
@@ -90,7 +90,7 @@ impl Server {
         }
     }
 
-    /// The host, as a rule would name it.
+    /// Returns the host as a pattern of a rule.
     pub(super) fn pattern(&self) -> HostPattern {
         match &self.target.host {
             Host::Name(name) => HostPattern::Exact(name.clone()),

@@ -10,7 +10,7 @@ use super::verdict::{Mode, Named, Verdict};
 /// The tiers of one policy: a bit each in [`TierId::bit`].
 pub(super) const MAX_TIERS: usize = 16;
 
-/// The tiers, loosest first. There is always a strictest: an unknown tier becomes that one.
+/// The tiers, loosest first. There is always a strictest one: an unknown tier counts as that one.
 #[derive(Debug)]
 pub(super) struct Tiers {
     pub(super) names: Vec<Arc<str>>,
@@ -25,7 +25,7 @@ pub(super) struct Tier {
     pub(super) name: Arc<str>,
     pub(super) mode: Mode,
     pub(super) default: Verdict,
-    /// What a record names when the default decides.
+    /// The name and location in a record when the default decides.
     pub(super) named: Arc<Named>,
     /// Whether an allow with `does` matches a tunnel that is not inspected.
     pub(super) opaque: bool,
@@ -33,7 +33,7 @@ pub(super) struct Tier {
     pub(super) ech: bool,
     /// The categories that are inspected.
     pub(super) inspect: Categories,
-    /// Who settles what it asks.
+    /// How approvals of the tier are settled.
     pub(super) asking: Asking,
 }
 
@@ -44,7 +44,7 @@ impl Tiers {
             .unwrap_or(&self.strictest)
     }
 
-    /// Observes in every tier.
+    /// Sets every tier to observe.
     pub(super) fn observe(&mut self) {
         for tier in self.looser.iter_mut().chain([&mut self.strictest]) {
             tier.mode = Mode::Observe;

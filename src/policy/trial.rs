@@ -1,4 +1,4 @@
-//! Tests that travel with the policy: the examples of rules, and trials.
+//! Tests that belong to the policy: the examples of rules, and trials.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,28 +16,28 @@ pub struct TrialResult {
     pub name: Arc<str>,
     /// The flow as written, e.g. `pastebin.com:443`.
     pub entry: Arc<str>,
-    /// Where it is written.
+    /// The location in the text.
     pub place: Place,
-    /// Who asked, e.g. `tier restricted`.
+    /// The caller, e.g. `tier restricted`.
     pub caller: Arc<str>,
-    /// What was expected.
+    /// The expectation.
     pub expected: Expected,
-    /// The verdict (what it would be in `enforce` mode).
+    /// The verdict (of `enforce` mode).
     pub got: Verdict,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// What decided.
+    /// The rule that decided.
     pub rule: Arc<Named>,
-    /// Whether it held.
+    /// Whether the expectation held.
     pub ok: bool,
 }
 
-/// What an example or a trial demands.
+/// The expectation of an example or a trial.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Expected {
-    /// Anything but allow; allow is good enough where it is the tier's default that allows.
+    /// Any verdict but allow; an allow by the tier's default is accepted.
     NotAllowed,
-    /// That verdict, by that rule where one is named.
+    /// That verdict, by that rule if one is named.
     Verdict(Verdict, Option<Arc<str>>),
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Trial {
 }
 
 impl TrialResult {
-    /// The finding about one that did not hold.
+    /// The finding about a result that does not hold.
     pub fn finding(&self) -> Diagnostic {
         let message = format!("{}: `{}` is not {}", self.name, self.entry, self.expected);
         let location = match &*self.rule.location {

@@ -14,11 +14,11 @@ use super::query::{Attempt, Query, Who};
 use super::trial::{Expected, Trial, TrialResult};
 use super::verdict::{Decision, Verdict};
 
-/// Decides a flow that is written as in a trial, for a caller of at least that tier.
+/// Decides a flow in the notation of trials, for a caller of at least that tier.
 ///
 /// # Errors
 ///
-/// Where the text is no flow, or there is no such tier; the error is for a person.
+/// If the text is no flow, or there is no such tier; the error is for a person.
 pub fn decide_written(
     policy: &Policy,
     flow: &str,
@@ -38,7 +38,7 @@ pub fn run_trials(policy: &Policy) -> Vec<TrialResult> {
     policy.trials.iter().flat_map(run).collect()
 }
 
-/// The trials that do not hold, as findings.
+/// Returns the trials that do not hold, as findings.
 pub(super) fn failures(policy: &Policy) -> Vec<Diagnostic> {
     let failed = run_trials(policy).into_iter().filter(|result| !result.ok);
     failed.map(|result| result.finding()).collect()
@@ -95,13 +95,13 @@ fn caller_text(policy: &Policy, who: &Who) -> Arc<str> {
 }
 
 impl Example {
-    /// Decides the flow: of https the CONNECT first, then, where TLS is inspected, the request.
+    /// Decides the flow: for https first the CONNECT, then, if TLS is inspected, the request.
     pub(super) fn decide(&self, policy: &Policy, who: &Who) -> Decision {
         self.judge(policy, who).0
     }
 
-    /// As [`Example::decide`], with the facts of the request that was judged; `None` where only the
-    /// CONNECT was.
+    /// Like [`Example::decide`], with the facts of the judged request; `None` if only the CONNECT
+    /// was judged.
     pub(super) fn judge(&self, policy: &Policy, who: &Who) -> (Decision, Option<RequestFacts>) {
         let ask = |attempt| {
             let target = &self.target;
@@ -136,7 +136,7 @@ impl Example {
 }
 
 impl Request {
-    /// The facts of its head, and of its body as written.
+    /// Returns the facts of its head, and of its body as written.
     fn deed(&self, policy: &Policy, target: &Target) -> RequestFacts {
         let mut deed = policy.read(target, &self.method, &self.path);
         match &self.body {

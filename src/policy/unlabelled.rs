@@ -1,4 +1,4 @@
-//! The hosts of allow rules that no `[[destination]]` and no entry of the catalogue labels.
+//! The hosts of allow rules without a label in a `[[destination]]` or the catalogue.
 
 use crate::name::{Host, HostName, Target};
 
@@ -6,21 +6,21 @@ use super::compiled::Policy;
 use super::pattern::HostPattern;
 use super::verdict::{Basis, Verdict};
 
-/// The hosts of allow rules that nothing labels: records say `unknown` of them.
+/// The hosts of allow rules without a label: records have `unknown` for them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Unlabelled {
-    /// The first of them, by name, as rules write them.
+    /// The first hosts, by name, as rules write them.
     pub hosts: Vec<String>,
-    /// How many there are.
+    /// The number of such hosts.
     pub count: usize,
 }
 
-/// The most hosts that are named.
+/// Maximum number of hosts that are listed.
 const MAX_NAMED: usize = 10;
 
 impl Policy {
-    /// The hosts that an allow rule names and that nothing labels. Networks are left out: they stand
-    /// for private addresses more often than for a service.
+    /// Returns the hosts of allow rules without a label. Networks are left out: they stand for
+    /// private addresses more often than for a service.
     pub fn unlabelled(&self) -> Unlabelled {
         let patterns = self.hosts.patterns(|_| true);
         let mut hosts: Vec<String> = patterns
@@ -54,7 +54,8 @@ impl Policy {
 }
 
 impl Unlabelled {
-    /// The `[[destination]]` that labels them. The category is a guess: only the author knows it.
+    /// Returns a `[[destination]]` that labels them. The category is a guess: only the author knows
+    /// it.
     pub fn destination(&self) -> String {
         let hosts: Vec<String> = self
             .hosts

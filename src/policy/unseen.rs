@@ -14,14 +14,14 @@ use super::rule::{self, Ports};
 use super::source::{Placed, Rule};
 use super::verdict::Verdict;
 
-/// Where requests are seen.
+/// The requests that the gate sees.
 pub(super) struct Seen<'p> {
     policy: &'p Policy,
     hosts: HostMap,
 }
 
 impl<'p> Seen<'p> {
-    /// Everything that a policy inspects for some caller.
+    /// Collects everything that a policy inspects for some caller.
     pub(super) fn new(policy: &'p Policy) -> Self {
         let all = || {
             policy
@@ -40,7 +40,7 @@ impl<'p> Seen<'p> {
         }
     }
 
-    /// Finds conditions of one rule that tunnels keep from being seen.
+    /// Reports conditions of one rule that tunnels hide.
     pub(super) fn look(&self, rule: &Placed<Rule>, compiled: &rule::Rule, findings: &mut Findings) {
         let Some((key, place, inside)) = first_condition(rule) else {
             return;
@@ -76,13 +76,13 @@ impl<'p> Seen<'p> {
             )
             .label(format!("`does.{key}` are not seen in a tunnel"))
             .help("write `grant.inspect = true`"),
-            // `not-enforced` says it of denies and asks.
+            // `not-enforced` reports denies and asks.
             (Verdict::Allow, false) | (Verdict::Ask | Verdict::Deny, _) => return,
         };
         findings.push(finding);
     }
 
-    /// Whether requests are seen wherever the rule holds.
+    /// Whether requests are seen wherever the rule applies.
     fn inspects(&self, rule: &Placed<Rule>, compiled: &rule::Rule) -> bool {
         let inspected = self.policy.inspected.categories;
         let of_rule = compiled.to.categories;
@@ -112,7 +112,7 @@ impl<'p> Seen<'p> {
     }
 }
 
-/// The first key that asks for something of a request, and whether only inspection can tell.
+/// Returns the first key with a condition on a request, and whether only inspection shows the fact.
 fn first_condition(rule: &Placed<Rule>) -> Option<(&'static str, Place, bool)> {
     let rule_at = |list: &[Spanned<String>]| list.first().map(|first| rule.at(first));
     let does = &rule.value.does;

@@ -1,4 +1,4 @@
-//! From the verified evidence on a caller to its tier, groups and repository.
+//! Derives tier, groups and repository of a caller from its verified evidence.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use super::query::{TierId, Who};
 use super::verdict::{Mode, TierBasis};
 
 impl Policy {
-    /// The tier, groups and repository of a caller: the strictest of the repository's tier, the
-    /// floors of its groups, the listener's tier and what its session was narrowed to.
+    /// Returns the tier, groups and repository of a caller: the strictest of the repository's tier,
+    /// the floors of its groups, the listener's tier and the tiers that its session was narrowed
+    /// to.
     ///
-    /// Where no tier of a repository is known, `tiers.unattributed` stands for it. Groups and tiers
-    /// that the policy does not know are no groups, and the strictest tier.
+    /// If the repository has no tier, `tiers.unattributed` applies. Unknown groups are ignored, and
+    /// an unknown tier counts as the strictest.
     pub fn who(&self, facts: &Facts<'_>) -> Who {
         let groups = self.callers.groups_of(facts);
         let named = |name: &str| {
@@ -39,7 +40,7 @@ impl Policy {
         );
         let unknown = (self.tiers.strictest(), TierBasis::Unattributed);
         let (tier, tier_basis) = strictest(&evidence).unwrap_or(unknown);
-        // A session that could narrow itself to a tier that only observes would be let out by it.
+        // Otherwise a session could narrow itself to a tier that only observes, and so be let out.
         let narrowed = tier_basis == TierBasis::Session;
         let enforced =
             narrowed && whole.is_some_and(|(tier, _)| self.tiers.tier(tier).mode == Mode::Enforce);
@@ -58,7 +59,7 @@ impl Policy {
         }
     }
 
-    /// A caller in exactly that tier, as an example of a rule means it.
+    /// Returns a caller in exactly that tier, as for an example of a rule.
     pub(super) fn in_tier(&self, facts: &Facts<'_>, tier: TierId) -> Who {
         Who {
             tier,
@@ -69,9 +70,9 @@ impl Policy {
 }
 
 impl Policy {
-    /// Takes up a repository that only the session itself names, or that stands beside its own: it
-    /// can make the caller's tier stricter, never looser. Where `only` lists any, only a tier on one
-    /// of these grounds counts.
+    /// Adds a repository that only the session itself asserts, or a second repository: it can make
+    /// the caller's tier stricter, never looser. If `only` is not empty, only a tier with one of
+    /// these bases counts.
     pub fn tighten(&self, who: &mut Who, said: &Arc<str>, only: &[TierBasis]) {
         let other = self.who(&Facts {
             repository: Some(said),
@@ -86,7 +87,7 @@ impl Policy {
         who.claimed.push(said.clone());
     }
 
-    /// A caller whose evidence is all that is given, and who has at least that tier.
+    /// Returns a caller with exactly this evidence and at least that tier.
     pub(super) fn who_in(&self, facts: &Facts<'_>, tier: TierId) -> Who {
         let who = self.who(facts);
         let known = facts.repository.is_some().then_some(who.tier);
@@ -97,7 +98,7 @@ impl Policy {
         Who { tier, ..who }
     }
 
-    /// The strictest of some tiers; a name that the policy does not know stands for its strictest.
+    /// Returns the strictest of some tiers; an unknown name counts as the strictest.
     pub fn strictest<'t>(&self, names: impl Iterator<Item = &'t Arc<str>>) -> Option<Arc<str>> {
         let known = |name: &Arc<str>| {
             self.tiers
@@ -110,13 +111,13 @@ impl Policy {
 }
 
 impl Who {
-    /// Whether the tier is one that a listener names or that the session was narrowed to.
+    /// Whether the tier comes from a listener or from narrowing the session.
     pub fn is_given(&self) -> bool {
         matches!(self.tier_basis, TierBasis::Listener | TierBasis::Session)
     }
 }
 
-/// The last of equal ones wins: what says most about the caller.
+/// Returns the strictest evidence; of equal ones the last, which is the most specific.
 fn strictest<'e>(
     evidence: impl IntoIterator<Item = &'e (Option<TierId>, TierBasis)>,
 ) -> Option<(TierId, TierBasis)> {

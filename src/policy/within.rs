@@ -1,4 +1,4 @@
-//! The limits of a session: the most that it may reach of what the policy allows.
+//! The limits of a session: the most that it may use of what the policy allows.
 
 use super::action::Action;
 use super::category::Category;
@@ -11,7 +11,7 @@ use super::category::Category;
 pub struct Within(Box<[(Category, Option<Action>)]>);
 
 impl Within {
-    /// Reads `category` or `category:action` words; the first that is none of them is returned.
+    /// Parses words `category` or `category:action`; the error is the first invalid word.
     pub fn parse<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<Self, &'w str> {
         let item = |word: &'w str| {
             let (category, action) = match word.split_once(':') {
@@ -29,7 +29,7 @@ impl Within {
             .map(Self)
     }
 
-    /// The words it was read from.
+    /// Returns the words from which it was parsed.
     pub fn words(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|(category, action)| match action {
             Some(action) => format!("{}:{}", category.as_str(), action.as_str()),

@@ -1,4 +1,4 @@
-//! One flow, in words and as a command.
+//! One flow, as text and as a command.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use super::facts::RequestFacts;
 use super::query::Who;
 use super::regions::Point;
 
-/// One flow, in words and as a command.
+/// One flow, as text and as a command.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Witness {
     /// `callers in tier standard, in group contractors`.
@@ -21,13 +21,13 @@ pub struct Witness {
     pub flow: String,
     /// The command that explains the flow, `tidegate explain …`.
     pub command: String,
-    /// Whether the command asks about exactly this flow. What only a body tells, and facts for which
-    /// no method and path were found, cannot be asked about.
+    /// Whether the command describes exactly this flow. Facts of a body, and facts without a
+    /// matching method and path, cannot be given to the command.
     pub is_exact: bool,
 }
 
 impl Witness {
-    /// The flow of a point.
+    /// Describes the flow of a point.
     pub(super) fn new(policy: &Policy, point: &Point) -> Self {
         let facts = point.request.as_ref().map(|request| &request.facts);
         let mut command = format!("tidegate explain {}", shell_word(&address(point)));
@@ -56,7 +56,7 @@ impl Witness {
         }
     }
 
-    /// The kind of a caller, its tier apart: `in group contractors`; `None` for one of which nothing
+    /// Returns the kind of a caller without its tier: `in group contractors`; `None` if nothing
     /// else is known.
     pub(super) fn kind_of_caller(policy: &Policy, who: &Who) -> Option<String> {
         let all = callers(policy, who);
@@ -64,7 +64,7 @@ impl Witness {
         all.strip_prefix(&tier).map(str::to_owned)
     }
 
-    /// The request of a point: `GET /x (read)`.
+    /// Formats the request of a point: `GET /x (read)`.
     pub(super) fn request(point: &Point) -> String {
         let Some(request) = &point.request else {
             return String::new();
@@ -77,7 +77,7 @@ impl Witness {
         format!("{} {path} ({facts})", request.method)
     }
 
-    /// What to do to look at the flow.
+    /// Returns the hint for examining the flow.
     pub fn to_see(&self) -> String {
         if self.is_exact {
             format!("see `{}`", self.command)
@@ -87,7 +87,7 @@ impl Witness {
     }
 }
 
-/// `callers in tier standard, in group contractors`.
+/// Formats `callers in tier standard, in group contractors`.
 fn callers(policy: &Policy, who: &Who) -> String {
     let mut text = format!("callers in tier {}", policy.tier_name(who.tier));
     for group in policy.group_names(who.groups) {
@@ -102,7 +102,7 @@ fn callers(policy: &Policy, who: &Who) -> String {
     text
 }
 
-/// What `explain` takes.
+/// Returns the arguments of `explain`.
 fn address(point: &Point) -> String {
     match &point.request {
         None => point.target.to_string(),
@@ -132,7 +132,7 @@ fn flow(point: &Point) -> String {
     format!("{} {address} ({facts})", request.method)
 }
 
-/// `write, operation publish, package @acme/ui`.
+/// Formats `write, operation publish, package @acme/ui`.
 fn facts(facts: &RequestFacts) -> String {
     let mut words: Vec<String> = Vec::new();
     words.extend(facts.action.map(|action| action.as_str().to_owned()));

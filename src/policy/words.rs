@@ -1,20 +1,20 @@
 //! Words that include other words: `push` includes `create` and `delete`.
 //!
-//! A rule that names a word means each word below it. The word of a request before its body is read
-//! (`graphql`, `lfs-batch`, `push`) includes each word that the body may tell, so that one word
-//! holds before and after.
+//! A rule that names a word applies to each word below it. The word of a request before its body is
+//! read (`graphql`, `lfs-batch`, `push`) includes each word that the body may show, so that one
+//! word applies before and after.
 
 use std::collections::BTreeMap;
 
-/// The words of GraphQL requests whose mutations are not told one by one.
+/// The words of GraphQL requests whose mutations are not listed one by one.
 const UNTOLD: [&str; 2] = ["graphql-mutation", "graphql-unreadable"];
-/// What the word of one mutation begins with.
+/// The prefix of the word of a mutation.
 const MUTATION: &str = "mutation:";
 
-/// Which words of a service include which.
+/// The inclusions among the words of a service.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Words {
-    /// A word and a word that is right below it. The lower may end in `*`: any rest.
+    /// A word and a word directly below it. The lower one may end in `*`: any rest.
     pairs: Vec<(Box<str>, Box<str>)>,
 }
 
@@ -34,21 +34,21 @@ impl Words {
         self.pairs.extend_from_slice(&other.pairs);
     }
 
-    /// The words that stand in pairs, in their order; a word may come more than once.
+    /// Returns the words in the pairs, in their order; a word may occur more than once.
     pub(super) fn listed(&self) -> impl Iterator<Item = &str> {
         self.pairs
             .iter()
             .flat_map(|(word, below)| [&**word, &**below])
     }
 
-    /// The words right below a word.
+    /// Returns the words directly below a word.
     #[cfg(test)]
     pub(super) fn below<'a>(&'a self, word: &'a str) -> impl Iterator<Item = &'a str> {
         let pairs = self.pairs.iter().filter(move |(above, _)| **above == *word);
         pairs.map(|(_, below)| &**below)
     }
 
-    /// A word, then each word that includes it, each once: `delete`, `push`.
+    /// Returns a word, then each word that includes it, each once: `delete`, `push`.
     pub fn above<'a>(&'a self, word: &'a str) -> Vec<&'a str> {
         let mut found = vec![word];
         let mut next = 0;
@@ -63,7 +63,7 @@ impl Words {
         found
     }
 
-    /// As [`Words::above`], for a GraphQL request whose mutations cannot be told: also each word
+    /// Like [`Words::above`], for a GraphQL request with undetermined mutations: also each word
     /// that includes a mutation.
     pub fn possible<'a>(&'a self, word: &'a str) -> Vec<&'a str> {
         let mut found = self.above(word);
@@ -78,13 +78,13 @@ impl Words {
         found
     }
 
-    /// Whether a word includes another, or is it.
+    /// Whether a word includes another, or equals it.
     pub fn includes(&self, word: &str, below: &str) -> bool {
         self.above(below).contains(&word)
     }
 }
 
-/// Whether the lower word of a pair is this word.
+/// Whether the lower word of a pair matches this word.
 fn names(listed: &str, word: &str) -> bool {
     match listed.strip_suffix('*') {
         Some(front) => word.starts_with(front),

@@ -1,4 +1,4 @@
-//! Callers, as evidence makes them in each of some policies.
+//! The callers that evidence can make in each of some policies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::policy::rule::Rule;
 
 use super::classes::classes;
 
-/// The most sets of groups that are told apart.
+/// Maximum number of sets of groups that are distinguished.
 const MAX_GROUP_SETS: usize = 4096;
 
 /// The groups of a caller, for each policy.
@@ -21,15 +21,15 @@ pub(super) type TierIds = Vec<TierId>;
 /// A repository, and the tier in which each policy lists it.
 type Listed = (Option<String>, Vec<Option<TierId>>);
 
-/// Which callers there are.
+/// The possible callers.
 #[derive(Debug)]
 pub(super) struct Callers<'p> {
     policies: Vec<&'p Policy>,
-    /// Groups that one piece of evidence gives, besides the name of a user.
+    /// Groups that one piece of evidence gives, besides the user name.
     evidence: Vec<Groups>,
-    /// Tiers that evidence names: one name, as each policy reads it.
+    /// Tiers in evidence: one name, with its tier in each policy.
     named: Vec<TierIds>,
-    /// A user of each kind, and none, with the groups that the name gives.
+    /// A user of each kind, and none, with the groups of the name.
     subjects: Vec<(Option<String>, Groups)>,
     /// A repository of each kind, and none, with the tier in which each policy lists it.
     repositories: Vec<Listed>,
@@ -38,7 +38,7 @@ pub(super) struct Callers<'p> {
 }
 
 impl<'p> Callers<'p> {
-    /// `selectors`: rules that are told apart besides those of the policies.
+    /// `selectors`: rules that are distinguished besides those of the policies.
     pub(super) fn new(policies: &[&'p Policy], selectors: &[&Rule]) -> Result<Self, TooComplex> {
         let alike = policies.windows(2).all(|pair| match pair {
             [one, other] => are_alike(one, other),
@@ -70,8 +70,8 @@ impl<'p> Callers<'p> {
         self.alike
     }
 
-    /// The tiers that a caller may have in each policy. Some may need evidence that there is not:
-    /// [`Callers::exists`] tells.
+    /// Returns the tiers that a caller may have in each policy. Some may need impossible evidence:
+    /// see [`Callers::exists`].
     pub(super) fn tiers(&self) -> Vec<TierIds> {
         if self.alike {
             let first = self.policies.first();
@@ -89,7 +89,8 @@ impl<'p> Callers<'p> {
         all
     }
 
-    /// A user of each kind that the rules tell apart, and none, with the groups that the name gives.
+    /// Returns a user of each kind that the rules distinguish, and none, with the groups of the
+    /// name.
     pub(super) fn subjects(&self, rules: &[Vec<&Rule>]) -> Vec<(Option<&str>, &Groups)> {
         let all = self.subjects.iter();
         let mut seen = BTreeSet::new();
@@ -116,8 +117,8 @@ impl<'p> Callers<'p> {
         found
     }
 
-    /// Each set of groups that the rules tell apart, of callers that are at least in `least` and
-    /// whose groups let them be in these tiers.
+    /// Returns each set of groups that the rules distinguish, of callers that are at least in
+    /// `least` and whose groups permit these tiers.
     pub(super) fn groups(
         &self,
         tiers: &TierIds,
@@ -139,7 +140,7 @@ impl<'p> Callers<'p> {
             };
             sets.iter().map(meets).collect()
         };
-        // Where policies read the same evidence in different ways, floors alone can make a difference.
+        // If policies read the same evidence differently, floors alone can make a difference.
         let key = |groups: &Groups| {
             let floors = (!self.alike).then(|| self.floors(groups));
             (met(groups), floors)
@@ -166,7 +167,7 @@ impl<'p> Callers<'p> {
         Ok(found.into_values().collect())
     }
 
-    /// A repository of each kind that the rules tell apart, and none, that lets a caller be in these
+    /// Returns a repository of each kind that the rules distinguish, and none, that permits these
     /// tiers.
     pub(super) fn repositories(
         &self,
@@ -211,7 +212,7 @@ impl<'p> Callers<'p> {
         });
         let loosest = vec![TierId(0); self.policies.len()];
         let mut bases = with.chain([without]);
-        // A listener, or a session that is narrowed, names another.
+        // A listener, or a narrowed session, names another tier.
         bases.any(|base| {
             let listeners = self.named.iter().chain([&loosest]);
             { listeners }.any(|named| {
@@ -222,7 +223,7 @@ impl<'p> Callers<'p> {
         })
     }
 
-    /// The strictest floor of groups in each policy; where there is none the loosest tier.
+    /// Returns the strictest floor of groups in each policy; the loosest tier if there is none.
     fn floors(&self, groups: &Groups) -> TierIds {
         let sides = self.policies.iter().zip(groups);
         let floors = sides.map(|(policy, groups)| policy.callers.floor(*groups));
@@ -240,7 +241,7 @@ impl<'p> Callers<'p> {
     }
 }
 
-/// Patterns, each with what it gives to the texts that it matches.
+/// Patterns, each with a value for the texts that it matches.
 struct Index<'p, T> {
     literals: BTreeMap<String, Vec<(&'p Pattern, T)>>,
     wild: Vec<(&'p Pattern, T)>,
@@ -260,7 +261,7 @@ impl<'p, T: Copy> Index<'p, T> {
         Self { literals, wild }
     }
 
-    /// What the patterns give that match a text.
+    /// Returns the values of the patterns that match a text.
     fn find(&self, text: &str) -> Vec<T> {
         let literals = self.literals.get(&text.to_ascii_lowercase());
         let all = literals.into_iter().flatten().chain(&self.wild);
@@ -269,7 +270,7 @@ impl<'p, T: Copy> Index<'p, T> {
     }
 }
 
-/// A user of each kind, and none, with the groups that the name gives.
+/// Returns a user of each kind, and none, with the groups of the name.
 fn subjects(
     policies: &[&Policy],
     rules: &[&Rule],
@@ -313,7 +314,7 @@ fn subjects(
     Ok(std::iter::once((None, none())).chain(known).collect())
 }
 
-/// A repository of each kind, and none, with the tier in which each policy lists it.
+/// Returns a repository of each kind, and none, with the tier in which each policy lists it.
 fn repositories(policies: &[&Policy], rules: &[&Rule]) -> Result<Vec<Listed>, TooComplex> {
     let listed = policies.iter().enumerate().flat_map(|(side, policy)| {
         let listed = policy.callers.repositories.iter();
@@ -351,7 +352,7 @@ fn repositories(policies: &[&Policy], rules: &[&Rule]) -> Result<Vec<Listed>, To
     Ok(std::iter::once(none).chain(known).collect())
 }
 
-/// Each pattern once.
+/// Returns each pattern once.
 fn distinct<'p>(patterns: impl Iterator<Item = &'p Pattern>) -> Vec<&'p Pattern> {
     let mut seen = BTreeSet::new();
     patterns.filter(|it| seen.insert(it.as_str())).collect()
@@ -390,13 +391,13 @@ fn names_of_groups(policies: &[&Policy]) -> BTreeSet<String> {
     groups.map(|group| group.name.to_string()).collect()
 }
 
-/// The group of that name, a bit for each policy.
+/// Returns the group of that name, a bit for each policy.
 fn groups_named(policies: &[&Policy], name: &str) -> Vec<u128> {
     let bit = |policy: &&Policy| policy.callers.find(name).map_or(0, GroupId::bit);
     policies.iter().map(bit).collect()
 }
 
-/// The groups that each claim or name in a certificate gives, where policies differ in that.
+/// Returns the groups of each claim or certificate name, if policies differ in them.
 fn by_members(policies: &[&Policy]) -> Result<Vec<Vec<u128>>, TooComplex> {
     let mut kinds: BTreeMap<Option<&str>, Vec<&Pattern>> = BTreeMap::new();
     let groups = policies.iter().flat_map(|policy| &policy.callers.groups);
@@ -437,8 +438,8 @@ fn by_members(policies: &[&Policy]) -> Result<Vec<Vec<u128>>, TooComplex> {
     Ok(found)
 }
 
-/// For each name of a tier the tier that it is in each policy: where a policy has none of that name,
-/// its strictest.
+/// Returns, for each tier name, its tier in each policy: the strictest one in a policy without that
+/// name.
 fn named_tiers(policies: &[&Policy]) -> Vec<TierIds> {
     let names = policies.iter().flat_map(|policy| &policy.tiers.names);
     let names: BTreeSet<&str> = names.map(|name| &**name).collect();

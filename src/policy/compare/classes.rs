@@ -1,4 +1,4 @@
-//! Texts, grouped by what some patterns make of them.
+//! Groups texts by the patterns that match them.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use crate::policy::pattern::{Pattern, TooComplex, atoms};
 /// How often patterns are compared again because a witness was one of the literal texts.
 const MAX_ROUNDS: usize = 4;
 
-/// A text for each class of texts that `key` tells apart, where `key` depends on nothing but which
-/// of the patterns match. All patterns are of one kind. Empty where there are no patterns.
+/// Returns a text for each class of texts that `key` distinguishes; `key` depends only on which
+/// patterns match. All patterns are of one kind. Empty if there are no patterns.
 ///
-/// Literal patterns cost one look each; patterns with `*` are compared with each other.
+/// Each literal pattern costs one evaluation; patterns with `*` are compared with each other.
 pub(super) fn classes<K: Ord>(
     patterns: &[&Pattern],
     key: impl Fn(&str) -> K,
@@ -51,7 +51,7 @@ pub(super) fn classes<K: Ord>(
     Ok(distinct(texts.chain(examples(&wild)).chain(witnesses), key))
 }
 
-/// Texts that patterns match and that read well: `x@acme.example` for `*@acme.example`.
+/// Returns readable texts that patterns match: `x@acme.example` for `*@acme.example`.
 fn examples<'p>(patterns: &'p [&Pattern]) -> impl Iterator<Item = String> + 'p {
     let example = |pattern: &&Pattern| {
         let text = pattern.as_str().replace("**", "x").replace('*', "x");

@@ -1,4 +1,4 @@
-//! What happens to a flow, with its tunnel counted.
+//! The outcome of a flow, including its tunnel.
 
 use std::sync::Arc;
 
@@ -13,12 +13,13 @@ pub(in crate::policy) struct Tunnel {
     pub(in crate::policy) is_inspected: bool,
 }
 
-/// What becomes of a flow in one policy.
+/// The outcome of a flow in one policy.
 #[derive(Clone, Debug)]
 pub(in crate::policy) struct Outcome {
-    /// What decides: the tunnel, where it does not pass or is not inspected; else the request.
+    /// The decision: of the tunnel, if it does not pass or is not inspected; otherwise of the
+    /// request.
     pub(in crate::policy) decision: Arc<Decision>,
-    /// Whether that is the decision on the tunnel of a request.
+    /// Whether the decision is about the tunnel of a request.
     pub(in crate::policy) by_tunnel: bool,
     /// Whether a tunnel may begin with an encrypted client hello.
     pub(in crate::policy) ech: bool,
@@ -60,7 +61,7 @@ impl Outcome {
         Self::of(request)
     }
 
-    /// What the rules say. In `observe` mode a flow passes all the same.
+    /// Returns the verdict of the rules. In `observe` mode a flow passes all the same.
     pub(in crate::policy) fn ruled(&self) -> Verdict {
         ruled(&self.decision)
     }

@@ -1,4 +1,4 @@
-//! `[group.NAME]` and `[[repository]]`: from text to memberships.
+//! Compiles `[group.NAME]` and `[[repository]]` into memberships.
 
 use toml::Spanned;
 
@@ -77,7 +77,7 @@ pub(super) fn compile(
 }
 
 impl Membership {
-    /// The group of that name, or a finding.
+    /// Returns the group of that name, or adds a finding.
     pub(in crate::policy) fn resolve<T>(
         &self,
         placed: &Placed<T>,

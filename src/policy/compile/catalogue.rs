@@ -11,10 +11,10 @@ use crate::policy::source::{CatalogueFile, Placed};
 
 use super::destinations;
 
-/// The catalogue that is compiled into the binary (`config/catalogue/*.toml`).
+/// Returns the catalogue that is compiled into the binary (`config/catalogue/*.toml`).
 ///
-/// Parses all of it: make one and keep it. A file that does not parse would leave its hosts
-/// `unknown`, which denies; a test sees to it that all parse.
+/// Parses all of it: call once and keep the result. The hosts of a file that does not parse would
+/// be `unknown`, which denies; a test checks that all files parse.
 pub fn built_in() -> Catalogue {
     Catalogue::parse(&FILES).0
 }
@@ -38,7 +38,7 @@ const FILES: [(&str, &str); 9] = files![
 ];
 
 impl Catalogue {
-    /// Reads files, each a name and a text; what cannot be used is left out and said.
+    /// Reads files, each a name and a text; leaves out invalid entries and reports them.
     pub fn parse(files: &[(&'static str, &str)]) -> (Self, Vec<Diagnostic>) {
         let mut findings = Findings::default();
         let mut parsed = Vec::new();
@@ -300,7 +300,7 @@ mod tests {
         }
     }
 
-    /// Else `[catalogue] agents` could not leave the vendors of other agents out.
+    /// Otherwise `[catalogue] agents` could not leave out the vendors of other agents.
     #[test]
     fn every_model_api_of_the_built_in_catalogue_names_its_agents() {
         for (file, destination) in all(&built_in()) {

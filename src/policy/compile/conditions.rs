@@ -1,4 +1,4 @@
-//! `does` and `unless` of a rule: from text to conditions.
+//! Compiles `does` and `unless` of a rule into conditions.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ use super::rules::Reader;
 use crate::policy::findings::unknown;
 
 impl Reader<'_> {
-    /// The conditions on a request. Conditions of a deny or an ask ignore the case of letters.
+    /// Compiles the conditions on a request. Conditions of a deny or an ask ignore the case of
+    /// letters.
     pub(super) fn conditions(&mut self, verdict: Verdict, servers: &[ServerId]) -> Conditions {
         let read = |text: &str, kind| {
             let pattern = Pattern::parse(text, kind)?;
@@ -117,7 +118,7 @@ impl Reader<'_> {
         paths.into()
     }
 
-    /// `from.repositories`: the caller's own.
+    /// Compiles `from.repositories`: the caller's own.
     pub(super) fn own_repositories(&mut self) -> Box<[Pattern]> {
         let mut globs = Vec::new();
         for text in &self.rule.value.from.repositories {
@@ -132,7 +133,8 @@ impl Reader<'_> {
         globs.into()
     }
 
-    /// Tools and methods of MCP are only read where a server is listed.
+    /// Checks that conditions on tools and methods of MCP have a server: only those messages are
+    /// read.
     fn demand_servers(&mut self, written: Option<&Spanned<String>>, key: &str) {
         let servers = &self.rule.value.does.servers;
         let Some(written) = written.filter(|_| servers.is_empty()) else {
@@ -155,7 +157,7 @@ impl Reader<'_> {
                 credentials.push(format!("{ALGORITHM}{}", digits.to_ascii_lowercase()).into());
                 continue;
             }
-            // The text may be the credential itself: the finding does not repeat it.
+            // The text may be the credential itself, so the finding does not repeat it.
             self.findings.push(
                 Diagnostic::error("bad-credential", self.rule.place(), "not a keyed hash")
                     .label("`unless.credentials` of this rule")
@@ -165,7 +167,7 @@ impl Reader<'_> {
         credentials.into()
     }
 
-    /// `7 days`, `36 h`.
+    /// Parses `7 days`, `36 h`.
     pub(super) fn min_age(&mut self) -> Option<Duration> {
         let text = self.rule.value.unless.min_age.as_ref()?;
         let age = age(text.get_ref());
@@ -198,7 +200,7 @@ impl Reader<'_> {
     }
 }
 
-/// A repository at the destination.
+/// Parses a repository at the destination.
 fn destination_repository(text: &str) -> Result<Pattern, String> {
     if text.contains("://") || text.starts_with('/') || text.ends_with('/') {
         return Err("only the path at the destination is matched".into());
@@ -207,7 +209,7 @@ fn destination_repository(text: &str) -> Result<Pattern, String> {
     Pattern::parse(text, Kind::Repository).map_err(|error| error.to_string())
 }
 
-/// A branch, or a ref by its whole name.
+/// Parses a branch, or a ref by its whole name.
 fn reference(
     text: &str,
     read: impl Fn(&str, Kind) -> Result<Pattern, PatternError>,
@@ -236,7 +238,7 @@ impl NamedConditions {
     }
 }
 
-/// A time in days or hours, at most ten years.
+/// Parses a time in days or hours, at most ten years.
 fn age(text: &str) -> Option<Duration> {
     let text = text.trim();
     let unit = text.trim_start_matches(|letter: char| letter.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! The policy of a configuration that writes none, and policies in one text.
+//! The policy of a configuration without policy sections, and policies in one text.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use toml::Spanned;
 use crate::diag::Source;
 use crate::policy::source::{self, Placed};
 
-/// The policy of a configuration that writes none: `config/default.toml`.
+/// The policy of a configuration without policy sections: `config/default.toml`.
 pub fn default_source() -> source::Policy {
     let source = Arc::new(Source::new("built-in/default.toml", DEFAULT));
     parse(&source).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! `[[destination]]` and `[catalogue]`: from text to the directory.
+//! Compiles `[[destination]]` and `[catalogue]` into the directory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) fn compile(source: &source::Policy, findings: &mut Findings) -> Vec<W
     read_all(&source.destinations, findings)
 }
 
-/// The agents in use, where `[catalogue]` names them.
+/// Returns the agents in use, if `[catalogue]` names them.
 pub(super) fn agents(
     source: &source::Policy,
     catalogue: &Catalogue,
@@ -49,7 +49,7 @@ pub(super) fn agents(
     )
 }
 
-/// Reads destinations; what cannot be used is left out and said.
+/// Reads destinations; leaves out invalid entries and reports them.
 pub(in crate::policy) fn read_all(
     written: &[Placed<source::Destination>],
     findings: &mut Findings,
@@ -83,7 +83,7 @@ pub(in crate::policy) fn read_all(
     destinations
 }
 
-/// The pattern of an entry of `hosts`.
+/// Parses an entry of `hosts`.
 pub(in crate::policy) fn pattern(
     destination: &source::Destination,
     label: &str,

@@ -1,4 +1,4 @@
-//! The part of `[inspect]` and `[upstream.NAME]` that is policy: from text to routing.
+//! Compiles the policy part of `[inspect]` and `[upstream.NAME]` into TLS routing.
 
 use toml::Spanned;
 

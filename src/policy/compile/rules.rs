@@ -1,4 +1,4 @@
-//! `[[rule]]`: from text to rules and the hosts that lead to them.
+//! Compiles `[[rule]]` into rules and the hosts that select them.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::destinations;
 use crate::policy::findings::{Findings, unknown};
 use crate::policy::source::Placed;
 
-/// The hosts of a rule that are kept to explain with.
+/// Maximum number of hosts of a rule that are stored for explanations.
 const MAX_SAMPLE: usize = 16;
 
 /// A rule with its hosts.
@@ -39,7 +39,7 @@ pub(super) struct Known<'a> {
     pub(super) routing: &'a TlsRouting,
 }
 
-/// Compiles `[[rule]]`, in the order in which they were written.
+/// Compiles `[[rule]]`, in the order of the text.
 pub(super) fn compile(
     source: &source::Policy,
     known: &Known<'_>,
@@ -51,7 +51,7 @@ pub(super) fn compile(
         .collect()
 }
 
-/// Compiles a table that is no `[[rule]]` but has its words.
+/// Compiles a table that has the keys of a `[[rule]]` without being one.
 pub(super) fn compile_one(
     rule: &Placed<source::Rule>,
     known: &Known<'_>,
@@ -116,7 +116,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The reason of a flow that the rule decides.
+    /// Returns the reason of a flow that the rule decides.
     fn reason(&self, verdict: Verdict) -> Reason {
         let rule = &self.rule.value;
         let names_tools = !rule.does.tools.is_empty() || !rule.does.mcp_methods.is_empty();
@@ -130,7 +130,7 @@ impl Reader<'_> {
         }
     }
 
-    /// An allow without destinations would allow everything.
+    /// Reports an allow without destinations, which would allow everything.
     fn demand_reach(&mut self, verdict: Verdict, to: &Destinations) {
         let selects = !self.rule.value.to.categories.is_empty();
         if verdict != Verdict::Allow || to.hosts > 0 || selects {
@@ -201,7 +201,7 @@ impl Reader<'_> {
             HostPattern::Below(_) | HostPattern::Exact(_) => None,
         });
         Destinations {
-            // A rule all of whose hosts are wrong must not become one for every host.
+            // A rule whose hosts are all invalid must not become a rule for every host.
             hosts: hosts.len().max(usize::from(has_hosts)),
             sample: sample.map(|host| host.to_string().into()).collect(),
             networks: networks.collect(),
@@ -277,7 +277,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The MCP servers of the rule; they give its hosts and ports.
+    /// Returns the MCP servers of the rule; they determine its hosts and ports.
     fn servers(&mut self) -> Vec<ServerId> {
         let rule = &self.rule.value;
         if let Some(first) = rule.does.servers.first() {
@@ -306,7 +306,7 @@ impl Reader<'_> {
         servers
     }
 
-    /// What the rule grants. To name a server on loopback is to grant its address.
+    /// Returns the granted addresses. Naming a server on loopback grants its address.
     fn addresses(&mut self, servers: &[ServerId]) -> Arc<[ipnet::IpNet]> {
         let servers = servers.iter().filter_map(|id| self.known.servers.get(*id));
         let own = servers.filter_map(Server::loopback);
@@ -340,7 +340,7 @@ impl Reader<'_> {
         networks.into()
     }
 
-    /// Whether the rule says that TLS is ended. Bytes that need not be TLS cannot be inspected.
+    /// Returns whether the rule sets inspection. Bytes that may not be TLS cannot be inspected.
     fn inspect(&mut self, raw: bool) -> Option<bool> {
         let grant = &self.rule.value.grant;
         let servers = &self.rule.value.does.servers;
@@ -368,7 +368,7 @@ impl Reader<'_> {
         inspect.or(raw.then_some(false))
     }
 
-    /// The upstream that the rule names.
+    /// Returns the upstream that the rule names.
     fn upstream(&mut self) -> Option<Arc<str>> {
         let written = self.rule.value.grant.upstream.as_ref()?;
         let found = self.known.routing.named(written.get_ref());

@@ -31,7 +31,7 @@ pub(super) fn compile(
     trials
 }
 
-/// The examples of one rule, for each kind of caller that it is for.
+/// Reads the examples of one rule, for each kind of caller of the rule.
 fn examples(
     rule: &Placed<source::Rule>,
     policy: &Policy,
@@ -87,8 +87,8 @@ fn examples(
     }
 }
 
-/// Every kind of caller of a `from`: each repository, as each user, in each group alone; `who` says
-/// in which tiers.
+/// Returns every kind of caller of a `from`: each repository, as each user, in each group alone;
+/// `who` returns the tiers.
 fn callers(
     from: &source::From,
     who: impl Fn(&Facts<'_>) -> Vec<Who>,
@@ -119,7 +119,7 @@ fn callers(
     callers
 }
 
-/// The entries of one trial.
+/// Reads the entries of one trial.
 fn entries(
     trial: &Placed<source::Trial>,
     policy: &Policy,
@@ -169,8 +169,8 @@ fn entries(
     }
 }
 
-/// The callers of a trial: the tier of each is the strictest of the one that is named, that of its
-/// repository and the floor of its group. None (with findings) where a name is unknown.
+/// Returns the callers of a trial: the tier of each is the strictest of the named one, of that of
+/// its repository and of the floor of its group. Empty (with findings) if a name is unknown.
 fn trial_callers(
     trial: &Placed<source::Trial>,
     policy: &Policy,
@@ -224,7 +224,7 @@ fn trial_callers(
     })
 }
 
-/// A trial that names a rule which does not exist can never hold: better said at the name.
+/// Reports a trial that names an unknown rule: such a trial can never hold.
 fn demand_rule(policy: &Policy, rule: &str, place: Place, findings: &mut Findings) {
     let rules = policy.rules.iter().map(|rule| &*rule.named.name);
     let tiers = policy
@@ -246,7 +246,7 @@ fn demand_rule(policy: &Policy, rule: &str, place: Place, findings: &mut Finding
     );
 }
 
-/// Reads a flow; a finding where it is none.
+/// Reads a flow; adds a finding if the text is not a flow.
 fn read<T>(placed: &Placed<T>, text: &Spanned<String>, findings: &mut Findings) -> Option<Example> {
     match Example::parse(text.get_ref()) {
         Ok(example) => Some(example),

@@ -1,10 +1,10 @@
-//! The text as which a server may read a path, for rules that deny or ask.
+//! Folds a path into the text as which a server may read it, for rules that deny or ask.
 //!
-//! Servers differ in what they take for the same path: they ignore letter case, decode escapes, merge
-//! slashes and drop the last one, and some cut `;parameters` or take an escaped slash for a slash.
-//! [`Fold`] does that a byte at a time, so that a text can be folded and a set of texts can be
-//! followed through it. It agrees with [`crate::name::Path::readings`] but for letters outside of
-//! ASCII, whose case stays. A path has no dot segments and no escaped escapes.
+//! Servers treat different spellings as the same path: they ignore letter case, decode escapes,
+//! merge slashes and drop the last one, and some cut `;parameters` or read an escaped slash as a
+//! slash. [`Fold`] does the same byte by byte, so that it can fold a text, and follow a set of
+//! texts. It agrees with [`crate::name::Path::readings`] except for letters outside ASCII, whose
+//! case stays. A path has no dot segments and no escaped escapes.
 
 use super::matching::Piece;
 
@@ -14,17 +14,17 @@ const STAR: u8 = 0x01;
 /// Stands for `**` in a folded pattern.
 const TWO_STARS: u8 = 0x02;
 
-/// What a server does with a path, besides what all do.
+/// How a server reads a path, besides the readings that all servers share.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Server {
-    /// It takes an escaped slash for a slash.
+    /// Whether an escaped slash counts as a slash.
     pub(super) divides: bool,
-    /// It cuts a segment at `;`.
+    /// Whether a segment ends at `;`.
     pub(super) cuts: bool,
 }
 
 impl Server {
-    /// Every kind; the one that makes the fewest distinctions first.
+    /// Every kind; the one with the fewest distinctions first.
     pub(super) const ALL: [Self; 4] = [
         Self::new(true, true),
         Self::new(true, false),
@@ -37,7 +37,7 @@ impl Server {
     }
 }
 
-/// Folds a path, a byte at a time.
+/// Folds a path, byte by byte.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Fold {
     server: Server,
@@ -47,7 +47,7 @@ pub(super) struct Fold {
     empty: bool,
 }
 
-/// How much of `%XX` was read.
+/// The part of `%XX` that was read.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Escape {
     None,
@@ -55,12 +55,12 @@ enum Escape {
     High(u8),
 }
 
-/// How much of a segment was read.
+/// The part of a segment that was read.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Segment {
     Start,
     Inside,
-    /// Behind a `;` where the server cuts.
+    /// After a `;`, if the server cuts there.
     Parameters,
 }
 
@@ -74,7 +74,7 @@ impl Fold {
         }
     }
 
-    /// Reads one byte and writes what is certain now.
+    /// Reads one byte and writes the bytes that are certain now.
     pub(super) fn step(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
         let digit = |byte: u8| char::from(byte).to_digit(16);
         match (self.escape, digit(byte)) {
@@ -101,7 +101,7 @@ impl Fold {
         }
     }
 
-    /// Writes the beginning of an escape that goes on as none.
+    /// Writes the beginning of an escape that turns out to be none.
     fn unfinished(&mut self, out: &mut impl FnMut(u8)) {
         let escape = std::mem::replace(&mut self.escape, Escape::None);
         if escape != Escape::None {
@@ -136,7 +136,7 @@ impl Fold {
     }
 }
 
-/// The folded path.
+/// Returns the folded path.
 pub(super) fn fold(text: &[u8], server: Server) -> Vec<u8> {
     let mut folded = Vec::with_capacity(text.len());
     let mut fold = Fold::new(server);
@@ -148,7 +148,7 @@ pub(super) fn fold(text: &[u8], server: Server) -> Vec<u8> {
     folded
 }
 
-/// The pieces of a path pattern, folded like the paths that it is compared with.
+/// Returns the pieces of a path pattern, folded like the paths that it is compared with.
 pub(super) fn pieces(pieces: &[Piece], server: Server) -> Box<[Piece]> {
     let mut text = Vec::with_capacity(pieces.len());
     for piece in pieces {

@@ -1,4 +1,4 @@
-//! What a rule may say about hosts: an exact name, an address, a network, the names below a suffix.
+//! Host patterns of rules: an exact name, an address, a network, the names below a suffix.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use crate::name::{
 /// One entry of `hosts`, parsed.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(in crate::policy) enum HostPattern {
-    /// The names below a name, at any depth; not the name itself.
+    /// The names below a name, at any depth, without the name itself.
     Below(HostName),
     /// That name.
     Exact(HostName),
@@ -20,27 +20,27 @@ pub(in crate::policy) enum HostPattern {
     Network(IpNet),
 }
 
-/// What is wrong with a pattern.
+/// An invalid pattern.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::policy) struct BadPattern {
-    /// What stands at the place.
+    /// The label at the pattern.
     pub(in crate::policy) label: String,
-    /// What to write instead.
+    /// The text to write instead.
     pub(in crate::policy) help: String,
 }
 
-/// How wide a pattern is, where its author should be warned.
+/// The width of a pattern whose author should be warned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::policy) enum Width {
-    /// Anyone can get a name there as a customer of the owner: by the private section of the
-    /// public suffix list, or by the list of shared domains.
+    /// Any customer of the owner can get a name there: by the private section of the public suffix
+    /// list, or by the list of shared domains.
     Customers,
-    /// Anyone can register a domain there.
+    /// Any person can register a domain there.
     Registry,
 }
 
 impl HostPattern {
-    /// Parses what a person wrote; U-labels become A-labels.
+    /// Parses a pattern; U-labels become A-labels.
     pub(in crate::policy) fn parse(text: &str) -> Result<Self, BadPattern> {
         if let Some(network) = parse_network(text)? {
             return Ok(Self::Network(network));
@@ -106,13 +106,13 @@ impl HostPattern {
         }
     }
 
-    /// Whether there is a host that both patterns match: then one of them covers the other.
+    /// Whether some host matches both patterns: then one of them covers the other.
     #[cfg_attr(not(test), expect(dead_code, reason = "for differences of policies"))]
     pub(in crate::policy) fn intersects(&self, other: &Self) -> bool {
         self.covers(other) || other.covers(self)
     }
 
-    /// A host that matches, and that none of `others` matches; `None` where there is none.
+    /// Returns a host that matches and that none of `others` matches; `None` if there is none.
     pub(in crate::policy) fn witness_outside(&self, others: &[&Self]) -> Option<Host> {
         if others.iter().any(|other| other.covers(self)) {
             return None;
@@ -136,7 +136,7 @@ fn is_below(name: &HostName, above: &HostName) -> bool {
     rest.is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// A name below `above` that no pattern matches. Each pattern excludes one label at most.
+/// Returns a name below `above` that no pattern matches. Each pattern excludes at most one label.
 fn fresh_name(above: &HostName, others: &[&HostPattern]) -> Option<Host> {
     let labels = std::iter::once("x".to_owned()).chain((1..).map(|number| format!("x{number}")));
     let names = labels.take(others.len() + 1).filter_map(|label| {
@@ -147,7 +147,8 @@ fn fresh_name(above: &HostName, others: &[&HostPattern]) -> Option<Host> {
     { names }.find(free)
 }
 
-/// An address of `network` that is in none of `others`: halves the network until a half is free.
+/// Returns an address of `network` that is in none of `others`: halves the network until a half is
+/// free.
 fn fresh_address(network: IpNet, others: &[IpNet]) -> Option<IpAddr> {
     let meet = |other: &&IpNet| other.contains(&network) || network.contains(*other);
     let others: Vec<IpNet> = others.iter().filter(meet).copied().collect();
@@ -173,7 +174,7 @@ impl fmt::Display for HostPattern {
     }
 }
 
-/// Parses an address or a network; `None` where the text is neither and may be a name.
+/// Parses an address or a network; `None` if the text is neither and may be a name.
 pub(in crate::policy) fn parse_network(text: &str) -> Result<Option<IpNet>, BadPattern> {
     let bare = text
         .strip_prefix('[')
@@ -194,13 +195,13 @@ pub(in crate::policy) fn parse_network(text: &str) -> Result<Option<IpNet>, BadP
     })
 }
 
-/// Says whether every address of a network is an ordinary one.
+/// Whether every address of a network is public.
 pub(in crate::policy) fn is_public(network: &IpNet) -> bool {
     classify(network.network()) == AddressClass::Public
         && classify(network.broadcast()) == AddressClass::Public
 }
 
-/// Finds the mistakes that have a better answer than "not a name".
+/// Reports mistakes that have a better message than "not a name".
 fn refuse_shape(text: &str) -> Result<(), BadPattern> {
     let bad = |label: &str, help: String| {
         Err(BadPattern {

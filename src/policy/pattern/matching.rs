@@ -1,22 +1,22 @@
-//! Matching one text, without recursion and without memory.
+//! Matches one text, without recursion and without memory.
 
 /// One step of a pattern.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Piece {
     /// That byte.
     Byte(u8),
-    /// One byte that is no slash.
+    /// One byte except a slash.
     One,
-    /// A run without slashes, also an empty one.
+    /// A run without slashes, possibly empty.
     Within,
     /// Any run.
     Across,
-    /// Nothing, or a slash and the run that follows: always before [`Piece::Across`].
+    /// An empty text, or a slash and the run after it: always before [`Piece::Across`].
     Below,
 }
 
 impl Piece {
-    /// Whether it stands for texts of any length.
+    /// Whether the piece matches texts of any length.
     pub(super) fn is_run(self) -> bool {
         matches!(self, Self::Within | Self::Across)
     }
@@ -31,13 +31,13 @@ impl Piece {
 
 /// Whether the whole text matches; `lower` reads the text in lower case.
 ///
-/// On a mismatch the last [`Piece::Within`] takes one byte more (never a slash), or else the last
-/// [`Piece::Across`] does. Earlier runs need no second chance: what follows them was found at the
-/// first place where it can stand, and a later place leaves less for the rest.
+/// On a mismatch the last [`Piece::Within`] extends by one byte (never a slash), or otherwise the
+/// last [`Piece::Across`]. Earlier runs need no second attempt: the pieces after them matched at
+/// the first possible position, and a later position leaves less text for the rest.
 ///
-/// A [`Piece::Within`] that reached the end of its segment has tried every place in that segment. So
-/// the run across begins again where the next segment can be reached, not one byte further: else a
-/// long segment would be searched once for each of its bytes.
+/// A [`Piece::Within`] that reached the end of its segment has tried every position in that
+/// segment. So the run across continues at the next segment, instead of one byte further: otherwise
+/// a long segment would be searched once for each of its bytes.
 pub(super) fn matches(pieces: &[Piece], text: &[u8], lower: bool) -> bool {
     let (mut at, mut next) = (0, 0);
     let mut within: Option<(usize, usize)> = None;

@@ -2,17 +2,17 @@
 
 use std::fmt;
 
-/// A set of ports: intervals in order, that neither overlap nor touch.
+/// A set of ports: sorted intervals that neither overlap nor touch.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub(in crate::policy) struct PortSet(Vec<(u16, u16)>);
 
 impl PortSet {
-    /// Every port.
+    /// Returns the set of all ports.
     pub(in crate::policy) fn all() -> Self {
         Self(vec![(0, u16::MAX)])
     }
 
-    /// Some ports, in any order.
+    /// Returns the set of some ports, in any order.
     pub(in crate::policy) fn of(ports: impl IntoIterator<Item = u16>) -> Self {
         let mut single: Vec<(u16, u16)> = ports.into_iter().map(|port| (port, port)).collect();
         single.sort_unstable();
@@ -26,7 +26,7 @@ impl PortSet {
         before.is_some_and(|(_, last)| port <= *last)
     }
 
-    /// Each port of the set.
+    /// Returns each port of the set.
     pub(in crate::policy) fn members(&self) -> impl Iterator<Item = u16> {
         self.0.iter().flat_map(|(first, last)| *first..=*last)
     }
@@ -36,7 +36,7 @@ impl PortSet {
         self.0.is_empty()
     }
 
-    /// The ports that are not in the set.
+    /// Returns the ports that are not in the set.
     #[must_use]
     pub(in crate::policy) fn complement(&self) -> Self {
         let mut gaps = Vec::with_capacity(self.0.len() + 1);
@@ -53,7 +53,7 @@ impl PortSet {
         Self(gaps)
     }
 
-    /// The ports of either set.
+    /// Returns the ports of either set.
     #[must_use]
     pub(in crate::policy) fn union(&self, other: &Self) -> Self {
         let mut both = [self.0.as_slice(), other.0.as_slice()].concat();
@@ -61,13 +61,13 @@ impl PortSet {
         Self(joined(both))
     }
 
-    /// The ports of both sets.
+    /// Returns the ports of both sets.
     #[must_use]
     pub(in crate::policy) fn intersection(&self, other: &Self) -> Self {
         self.complement().union(&other.complement()).complement()
     }
 
-    /// The ports of this set that are not in the other.
+    /// Returns the ports of this set that are not in the other.
     #[must_use]
     pub(in crate::policy) fn difference(&self, other: &Self) -> Self {
         self.intersection(&other.complement())
@@ -79,7 +79,7 @@ impl PortSet {
         other.difference(self).is_empty()
     }
 
-    /// A port of the set: 443 or 80 where they are in it, else the lowest but 0 where there is one.
+    /// Returns a port of the set: 443 or 80 if possible, otherwise the lowest except 0.
     pub(in crate::policy) fn witness(&self) -> Option<u16> {
         let usual = [443, 80].into_iter().find(|port| self.contains(*port));
         let lowest = || {
@@ -94,7 +94,7 @@ impl PortSet {
     }
 }
 
-/// `443`, `80, 443`, `1-79, 81-65535`, `all`. Port 0 is left out: no flow has it.
+/// `443`, `80, 443`, `1-79, 81-65535`, `all`. Port 0 is left out, because no flow has it.
 impl fmt::Display for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.contains(1) && self.0.first().is_some_and(|(_, last)| *last == u16::MAX) {

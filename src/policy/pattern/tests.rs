@@ -1,4 +1,4 @@
-//! Each answer about patterns against brute force over all short texts.
+//! Tests each answer about patterns against brute force over all short texts.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn path(text: &str) -> Pattern {
     pattern(text, Kind::Path)
 }
 
-/// A matcher that tries everything: slow, and short enough to be believed.
+/// A matcher that tries everything: slow, but short enough to be verified by reading.
 fn naive(pieces: &[Piece], text: &[u8]) -> bool {
     let Some((piece, rest)) = pieces.split_first() else {
         return text.is_empty();
@@ -38,7 +38,7 @@ fn naive(pieces: &[Piece], text: &[u8]) -> bool {
     }
 }
 
-/// Whether some machine matches, by [`naive`].
+/// Whether some machine of the pattern matches, by [`naive`].
 fn naive_match(pattern: &Pattern, text: &str) -> bool {
     pattern
         .machines
@@ -50,7 +50,7 @@ fn naive_match(pattern: &Pattern, text: &str) -> bool {
         })
 }
 
-/// All texts over an alphabet, up to a length.
+/// Returns all texts over an alphabet, up to a length.
 fn texts(alphabet: &[&str], length: usize) -> Vec<String> {
     let mut all = vec![String::new()];
     let mut last = all.clone();
@@ -65,7 +65,7 @@ fn texts(alphabet: &[&str], length: usize) -> Vec<String> {
     all
 }
 
-/// All short canonical paths.
+/// Returns all short canonical paths.
 fn paths() -> Vec<String> {
     let all = texts(&["a", "b", "A", ";", ".", "%2F", "/"], 5);
     let canonical =
@@ -169,7 +169,7 @@ proptest! {
             }
             meets |= in_left && in_right;
         }
-        // Where the texts that both match are longer than those tried, the search has one.
+        // If the common texts are longer than the tried ones, the search finds one.
         let common = witness(&[left, right], &[]).unwrap();
         prop_assert_eq!(left.intersects(right), common.is_some());
         prop_assert!(common.is_some() || !meets);
@@ -468,7 +468,7 @@ fn a_path_is_folded_as_its_readings_are() {
 
 #[test]
 fn a_long_segment_is_searched_once() {
-    // A search for each byte of the segment would not end.
+    // With a search for each byte of the segment, the test would not end.
     let length = 1 << 22;
     let text = "a".repeat(length);
     for (front, back) in [("", ""), ("/", ""), ("", "/b"), ("b/", "/c")] {

@@ -1,9 +1,9 @@
-//! Red team: attacks on coding agents as durable cases, played against a policy.
+//! Red team: known attacks on coding agents as test cases, played against a policy.
 //!
-//! The cases are `config/redteam/*.toml`. Each names the flows of one attack in the words of
+//! The cases are `config/redteam/*.toml`. Each lists the flows of one attack in the notation of
 //! `[[trial]]`, and the step that a gate must stop. [`play`] judges them with
-//! [`Policy::decide`](super::Policy::decide); [`remedies`] finds the lines of a policy that stop what
-//! passes, and tries them before it returns them.
+//! [`Policy::decide`](super::Policy::decide); [`remedies`] finds policy lines that stop the passing
+//! attacks, and tests them before it returns them.
 
 mod remedy;
 mod scenario;
@@ -21,33 +21,33 @@ pub use scenario::{Scenario, Status, Step, scenarios};
 /// Evidence on the caller that plays the scenarios, besides its tier.
 #[derive(Clone, Debug, Default)]
 pub struct Player {
-    /// The groups it belongs to.
+    /// The caller's groups.
     pub groups: Vec<Arc<str>>,
-    /// Its verified repository; `None`: that of the scenario.
+    /// The caller's verified repository; `None`: that of the scenario.
     pub repository: Option<Arc<str>>,
 }
 
-/// A scenario that was played in one tier.
+/// The result of a scenario in one tier.
 #[derive(Clone, Debug)]
 pub struct Played<'s> {
     /// The scenario.
     pub scenario: &'s Scenario,
     /// The tier.
     pub tier: Arc<str>,
-    /// What happens at each step, in order. A refused step does not end the scenario: an attacker
-    /// may have done it elsewhere.
+    /// The result of each step, in order. A refused step does not end the scenario: an attacker may
+    /// have performed it elsewhere.
     pub steps: Vec<PlayedStep>,
 }
 
-/// What happens at one step.
+/// The result of one step.
 #[derive(Clone, Debug)]
 pub struct PlayedStep {
-    /// The answer of the policy.
+    /// The decision of the policy.
     pub decision: Decision,
-    /// Whether the request is hidden in a tunnel that is not inspected: then the decision is that of
-    /// the CONNECT.
+    /// Whether the request is hidden in an uninspected tunnel: then the decision is about the
+    /// CONNECT.
     pub hidden: bool,
-    /// The operation, where the request is seen and its service has a word for it.
+    /// The operation, if the request is seen and its service has one.
     pub operation: Option<Arc<str>>,
 }
 
@@ -89,14 +89,14 @@ fn play_one<'s>(
 }
 
 impl PlayedStep {
-    /// Whether the step is refused. In a tier that observes it is not, whatever the rules say.
+    /// Whether the step is refused. A tier that observes refuses nothing, whatever its rules.
     pub fn is_stopped(&self) -> bool {
         self.decision.verdict != Verdict::Allow
     }
 }
 
 impl Played<'_> {
-    /// The step that must be stopped.
+    /// Returns the step that must be stopped.
     pub fn decisive(&self) -> Option<&PlayedStep> {
         self.steps.get(self.scenario.stop)
     }
@@ -106,14 +106,14 @@ impl Played<'_> {
         self.decisive().is_some_and(PlayedStep::is_stopped)
     }
 
-    /// The reason that the built-in policy gives for that step in a tier of this name: a code of
-    /// refusals, or `allowed`. `None` for a tier of another name.
+    /// Returns the expected reason of the built-in policy for that step in a tier of this name: a
+    /// code of refusals, or `allowed`. `None` for a tier of another name.
     pub fn expected(&self) -> Option<&str> {
         self.scenario.expect.get(&*self.tier).map(|code| &**code)
     }
 
-    /// Whether the expectation holds: what the built-in policy stops is stopped. Stopping more is
-    /// never a failure.
+    /// Whether the expectation holds: the policy stops everything that the built-in policy stops.
+    /// Stopping more is never a failure.
     pub fn holds(&self) -> bool {
         self.is_stopped() || self.expected().is_none_or(|code| code == "allowed")
     }

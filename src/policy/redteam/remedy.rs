@@ -1,4 +1,4 @@
-//! The lines of a policy that stop what passes: written, compiled and tried.
+//! Policy lines that stop passing scenarios: written, compiled and tested.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use crate::policy::verdict::Verdict;
 
 use super::{Played, Player, Scenario, play_one};
 
-/// How many changes may follow each other to stop one scenario: end the default of the tier, inspect
-/// the host, deny what is seen there.
+/// Maximum number of successive changes for one scenario: end the default of the tier, inspect the
+/// host, deny the request.
 const MAX_CHANGES: usize = 3;
 
-/// What stops the scenarios that pass in one tier.
+/// The remedies for the passing scenarios of one tier.
 #[derive(Debug)]
 pub struct Remedy<'s> {
     /// The tier.
     pub tier: Arc<str>,
-    /// The scenarios that pass now, and do not with the lines.
+    /// The scenarios that pass now and are stopped with the lines.
     pub stops: Vec<&'s Scenario>,
-    /// The scenarios that pass even so.
+    /// The scenarios that still pass with the lines.
     pub leaves: Vec<&'s Scenario>,
-    /// The lines, as TOML; empty where no line stops any.
+    /// The lines, as TOML; empty if no line stops any scenario.
     pub lines: String,
 }
 
-/// Finds what stops the scenarios that pass, for each tier in which some pass. Every line was tried:
-/// the policy with the lines of one tier compiles, and stops what [`Remedy::stops`] names.
+/// Finds the remedies for each tier in which some scenario passes. Every line was tested: the
+/// policy with the lines of one tier compiles, and stops the scenarios in [`Remedy::stops`].
 ///
-/// The lines are one way among others. They leave reading open where a host is inspected, and deny
-/// the operations of the scenarios; a rule for the operator's own work comes on top.
+/// The lines are one possible remedy. They still allow reading from inspected hosts, and deny the
+/// operations of the scenarios; the operator adds rules for the own work.
 pub fn remedies<'s>(
     source: &source::Policy,
     policy: &Policy,
@@ -43,7 +43,8 @@ pub fn remedies<'s>(
     player: &Player,
 ) -> Vec<Remedy<'s>> {
     let mut bare = source.clone();
-    // Examples and invariants say what has to pass today: with the lines it may be meant to change.
+    // Examples and invariants describe flows that pass today, which the lines may change on
+    // purpose.
     bare.trials.clear();
     bare.never.clear();
     bare.always.clear();
@@ -66,7 +67,7 @@ pub fn remedies<'s>(
     each.collect()
 }
 
-/// The policy with what was changed so far, for one tier.
+/// The policy with the changes so far, for one tier.
 struct Trial<'p> {
     source: source::Policy,
     changed: Option<Policy>,
@@ -99,7 +100,7 @@ impl Trial<'_> {
         })
     }
 
-    /// Changes the policy until it stops the scenario; takes the changes back where it does not.
+    /// Changes the policy until it stops the scenario; reverts the changes if it does not.
     fn stop(&mut self, scenario: &Scenario) -> bool {
         let before = (self.source.clone(), self.lines.len());
         for _ in 0..=MAX_CHANGES {
@@ -119,7 +120,7 @@ impl Trial<'_> {
         false
     }
 
-    /// Adds a change; whether the policy with it compiles.
+    /// Adds a change; returns whether the policy compiles with it.
     fn apply(&mut self, change: String) -> bool {
         let text = Arc::new(Source::new("red team", change.clone()));
         let Ok(more) = default_policy::parse(&text) else {
@@ -145,7 +146,7 @@ impl Trial<'_> {
     }
 }
 
-/// The next change that could stop a scenario.
+/// Returns the next change that could stop a scenario.
 fn change(played: &Played<'_>) -> Option<String> {
     let step = played.scenario.steps.get(played.scenario.stop)?;
     let (decision, hidden) = played.decisive().map(|it| (&it.decision, it.hidden))?;
@@ -183,7 +184,7 @@ fn change(played: &Played<'_>) -> Option<String> {
     Some(text)
 }
 
-/// The conditions of a deny for what a request does: its operation, or else its method.
+/// Returns the deny conditions for a request: its operation, or otherwise its method.
 fn request_conditions(played: &Played<'_>, request: &Request) -> String {
     let operation = played.decisive().and_then(|it| it.operation.as_deref());
     match operation {

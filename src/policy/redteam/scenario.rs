@@ -1,4 +1,4 @@
-//! The scenarios as they are written.
+//! The scenarios in their text form.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 use crate::policy::example::Example;
 use crate::policy::repository::canonical_repository;
 
-/// One attack, as a case that is kept.
+/// One attack as a test case.
 #[derive(Debug)]
 pub struct Scenario {
     /// A short name, unique among all scenarios.
     pub id: Arc<str>,
-    /// What happens, in a sentence or two.
+    /// The attack in a sentence or two.
     pub story: Box<str>,
-    /// What the built-in policy does about it.
+    /// The reaction of the built-in policy.
     pub status: Status,
-    /// The verified repository of the caller; `None`: not known.
+    /// The verified repository of the caller; `None`: unknown.
     pub repository: Option<Arc<str>>,
     /// The flows, in order.
     pub steps: Vec<Step>,
-    /// The step that must be stopped, by its place in `steps`.
+    /// The index in `steps` of the step that must be stopped.
     pub stop: usize,
-    /// Fields that the record of the stopped step has to have.
+    /// Fields that the record of the stopped step must have.
     pub evidence: Vec<Box<str>>,
-    /// The reason that the built-in policy gives for that step, by tier: a code of refusals, or
+    /// The expected reason of the built-in policy for that step, by tier: a code of refusals, or
     /// `allowed`.
     pub expect: BTreeMap<Box<str>, Box<str>>,
 }
@@ -35,25 +35,25 @@ pub struct Scenario {
 pub struct Step {
     /// A short name, unique in its scenario.
     pub id: Box<str>,
-    /// The flow in the words of `[[trial]]`.
+    /// The flow in the notation of `[[trial]]`.
     pub flow: Box<str>,
-    /// What the attack does with it.
+    /// The purpose of the flow in the attack.
     pub does: Box<str>,
     pub(super) example: Example,
 }
 
-/// What is done about a scenario in the built-in policy (`standard` and stricter).
+/// The reaction of the built-in policy to a scenario (`standard` and stricter).
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
-    /// The host is allowed for work, and a tunnel hides what is done there: TLS has to be inspected.
+    /// The host is allowed for work, and a tunnel hides the attack: only inspection can stop it.
     Inspect,
-    /// It is refused.
+    /// The built-in policy refuses it.
     Stopped,
 }
 
 impl Status {
-    /// The word in the files.
+    /// Returns the word in the files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Inspect => "inspect",
@@ -65,7 +65,7 @@ impl Status {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    /// When the cases were last looked at.
+    /// The date of the last review of the cases.
     #[serde(rename = "dated")]
     _dated: String,
     scenario: Vec<Written>,
@@ -101,11 +101,11 @@ macro_rules! files {
 const FILES: [(&str, &str); 6] =
     files!["secrets", "packages", "agents", "ci", "metadata", "chains",];
 
-/// The scenarios that are compiled into the binary (`config/redteam/*.toml`).
+/// Returns the scenarios that are compiled into the binary (`config/redteam/*.toml`).
 ///
 /// # Errors
 ///
-/// Returns the file and what is wrong with it. A test reads every file.
+/// Returns the file and its fault. A test reads every file.
 pub fn scenarios() -> Result<Vec<Scenario>, String> {
     let mut scenarios = Vec::new();
     for (name, text) in FILES {

@@ -1,4 +1,5 @@
-//! The scenarios are whole, the built-in policy does what they say, and remedies work.
+//! Tests that the scenarios are complete, the built-in policy reacts as expected, and remedies
+//! work.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -82,7 +83,7 @@ fn the_lines_of_a_remedy_stop_what_they_say_when_they_are_added_to_the_file() {
     assert_eq!(tiers, ["open", "standard", "restricted"]);
     for remedy in &found {
         assert!(remedy.leaves.is_empty(), "{remedy:#?}");
-        // The default file without [tiers]: the lines alone change it key by key.
+        // The default file without [tiers]: the lines change it key by key.
         let after = all_played(&remedy.lines, &scenarios);
         for scenario in &remedy.stops {
             assert!(

@@ -1,4 +1,4 @@
-//! One part of one dimension: which flows are in it, and how a witness gets there.
+//! One part of one dimension: the flows in it, and a witness.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,14 +31,14 @@ pub(in crate::policy) enum Cell {
     Subject(Text),
     /// The repository of the caller.
     Repository(Text),
-    /// `None`: a tunnel; else whether the request goes over TLS.
+    /// `None`: a tunnel; otherwise whether the request goes over TLS.
     Protocol(Option<bool>),
     Port(PortSet),
-    /// The message to an MCP server that a request is, if it is one.
+    /// The message to an MCP server, if the request is one.
     Message(Option<McpCall>),
     Path {
         text: Text,
-        /// The categories under each reading of the path, and as it is written.
+        /// The categories under each reading of the path, and as written.
         categories: Option<Categories>,
     },
     Method(Text),
@@ -46,15 +46,15 @@ pub(in crate::policy) enum Cell {
     Operation(Operation),
     Name(Name, Text),
     Credentials {
-        /// For each rule with `unless.credentials` the hashes that it names.
+        /// The named hashes of each rule with `unless.credentials`.
         named: Arc<[Box<[Box<str>]>]>,
-        /// For each whether some credential is another one.
+        /// For each such rule, whether some credential is not named.
         foreign: Box<[bool]>,
         witness: Vec<Box<str>>,
     },
 }
 
-/// Texts that some patterns do not tell apart, or the absence of a text.
+/// Texts that some patterns do not distinguish, or the absence of a text.
 #[derive(Clone, Debug)]
 pub(in crate::policy) struct Text {
     patterns: Arc<[Pattern]>,
@@ -62,18 +62,19 @@ pub(in crate::policy) struct Text {
     found: Option<(Box<[bool]>, Box<str>)>,
 }
 
-/// Operations that some rules do not tell apart.
+/// Operations that some rules do not distinguish.
 #[derive(Clone, Debug)]
 pub(in crate::policy) struct Operation {
     pub(super) patterns: Arc<[Pattern]>,
-    /// For each pattern whether it names the operation, read by an allow and by a deny.
+    /// For each pattern, whether it matches the operation, in an allow and in a deny.
     pub(super) found: Box<[(bool, bool)]>,
-    /// The facts that name it: operation and words.
+    /// The facts with the operation and its words.
     pub(super) witness: RequestFacts,
 }
 
 impl Text {
-    /// One part for each set of texts that the patterns do not tell apart; one more for no text.
+    /// Returns one part for each set of texts that the patterns do not distinguish, and one for no
+    /// text.
     pub(in crate::policy) fn split(
         patterns: Vec<Pattern>,
         optional: bool,
@@ -117,7 +118,7 @@ impl Text {
 }
 
 impl Cell {
-    /// Puts the witness of the cell into a flow.
+    /// Sets the witness of the cell in a flow.
     pub(in crate::policy) fn write(&self, point: &mut Point) {
         let text = |text: &Text| text.witness().map(Arc::from);
         match self {
@@ -225,8 +226,8 @@ impl Cell {
         }
     }
 
-    /// Whether the part of a rule that this cell is about can hold of a flow in the cell. What
-    /// depends on other cells counts as possible.
+    /// Whether the part of a rule that concerns this cell can hold for a flow in the cell. Facts of
+    /// other cells count as possible.
     pub(in crate::policy) fn may_match(&self, rule: &Rule, point: &Point) -> bool {
         let any = |patterns: &[Pattern], text: Option<&str>| {
             let named = |text: &str| patterns.iter().any(|pattern| pattern.matches(text));
@@ -265,7 +266,7 @@ impl Cell {
     }
 }
 
-/// Whether a pattern names an operation, read by an allow and by a deny or ask.
+/// Whether a pattern matches an operation, in an allow and in a deny or ask.
 pub(in crate::policy) fn names_operation(pattern: &Pattern, facts: &RequestFacts) -> (bool, bool) {
     let named = |narrow| {
         facts
@@ -276,7 +277,7 @@ pub(in crate::policy) fn names_operation(pattern: &Pattern, facts: &RequestFacts
     (named(true), named(false))
 }
 
-/// What a request names.
+/// Returns the fact of a request that has this name.
 pub(in crate::policy) fn fact(name: Name, point: &Point) -> Option<&str> {
     let facts = &point.request.as_ref()?.facts;
     let call = facts.mcp.as_ref();
@@ -289,7 +290,7 @@ pub(in crate::policy) fn fact(name: Name, point: &Point) -> Option<&str> {
     }
 }
 
-/// Callers by the sets of groups, one a rule, that they are in.
+/// Returns the callers by the sets of groups, one a rule, that they are in.
 pub(in crate::policy) fn groups(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let sets: BTreeSet<u128> = rules.iter().map(|rule| rule.from.groups).collect();
     let sets: Arc<[u128]> = sets.into_iter().filter(|set| *set != 0).collect();
@@ -313,7 +314,7 @@ pub(in crate::policy) fn groups(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex
     Ok(parts.into_iter().map(cell).collect())
 }
 
-/// The most sets of groups that are told apart.
+/// Maximum number of sets of groups that are distinguished.
 const MAX_GROUP_SETS: usize = 4096;
 
 pub(in crate::policy) fn subjects(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
@@ -333,7 +334,7 @@ pub(in crate::policy) fn repositories(rules: &[&Rule]) -> Result<Vec<Cell>, TooC
     Ok(parts.into_iter().map(Cell::Repository).collect())
 }
 
-/// Each pattern once.
+/// Returns each pattern once.
 pub(in crate::policy) fn distinct(patterns: impl Iterator<Item = Pattern>) -> Vec<Pattern> {
     let mut distinct: Vec<Pattern> = Vec::new();
     for pattern in patterns {
@@ -349,7 +350,8 @@ pub(in crate::policy) fn protocols(tunnels: bool) -> Vec<Cell> {
     all.into_iter().take(if tunnels { 1 } else { 3 }).collect()
 }
 
-/// Parts of the ports by what the rules list; `usual` are those that others may mean.
+/// Returns the parts of the ports by the lists of rules; `usual` are the ports that rules without a
+/// list may mean.
 pub(in crate::policy) fn ports(rules: &[&Rule], usual: &PortSet) -> Vec<Cell> {
     let mut parts = vec![PortSet::all()];
     let single = usual.members().map(|port| PortSet::of([port]));
@@ -368,7 +370,7 @@ pub(in crate::policy) fn ports(rules: &[&Rule], usual: &PortSet) -> Vec<Cell> {
     parts.into_iter().map(Cell::Port).collect()
 }
 
-/// Whether the ports of a rule depend on nothing but the port.
+/// Whether the ports of a rule depend only on the port.
 pub(in crate::policy) fn has_plain_ports(rule: &Rule) -> bool {
     matches!(rule.to.ports, Ports::Any | Ports::Listed(_))
 }

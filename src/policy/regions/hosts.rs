@@ -1,4 +1,4 @@
-//! Hosts, grouped by what the policy says of them.
+//! Hosts that the policy treats in the same way, in groups.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::policy::floor::AddressFloor;
 use crate::policy::index::RuleId;
 use crate::policy::pattern::HostPattern;
 
-/// Hosts of which the policy says the same.
+/// Hosts that the policy treats in the same way.
 #[derive(Debug)]
 pub(in crate::policy) struct HostGroup {
     key: Key,
@@ -31,27 +31,27 @@ pub(in crate::policy) struct HostGroup {
 pub(in crate::policy) struct HostGroups {
     groups: Vec<Arc<HostGroup>>,
     of_rules: HashMap<RuleId, Vec<usize>, FixedState>,
-    /// For rules without hosts what they select.
+    /// The categories that each rule without hosts selects.
     selecting: HashMap<RuleId, Categories, FixedState>,
-    /// The rules without hosts, as the policy looks at them.
+    /// The rules without hosts, in the order of comparison.
     pub(super) hostless: Vec<RuleId>,
 }
 
-/// What the policy says of a host.
+/// The facts of the policy about a host.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Key {
     rules: Vec<RuleId>,
     category: Category,
     ports: Box<[u16]>,
     service: Option<Arc<str>>,
-    /// The place of the entry, where it splits its hosts by path.
+    /// The location of the entry, if it splits its hosts by path.
     splits: Option<Box<str>>,
     inspected: bool,
     upstream: Option<Arc<str>>,
-    /// The listed MCP servers there.
+    /// The listed MCP servers at the host.
     servers: Vec<Arc<str>>,
     floor: Floor,
-    /// The rules whose grants lift a flow over the floor.
+    /// The rules whose grants satisfy the floor.
     lifted_by: Vec<RuleId>,
 }
 
@@ -63,7 +63,7 @@ enum Floor {
     Addresses,
 }
 
-/// Names that stand for all those that the policy does not name.
+/// Names that represent all names outside the policy.
 const OTHER_NAMES: [&str; 6] = [
     "x.example",
     "x.example.net",
@@ -146,7 +146,7 @@ impl HostGroups {
         }));
     }
 
-    /// The groups that a rule names or selects; without a rule all.
+    /// Returns the groups that a rule names or selects; without a rule, all groups.
     pub(super) fn within(&self, rule: Option<RuleId>) -> Vec<&Arc<HostGroup>> {
         let Some(rule) = rule else {
             return self.groups.iter().collect();
@@ -225,7 +225,7 @@ impl Key {
     }
 }
 
-/// The networks that patterns name, in order.
+/// The networks of patterns, in order.
 struct Networks<'p>(Vec<(IpNet, &'p HostPattern)>);
 
 impl<'p> Networks<'p> {
@@ -239,7 +239,7 @@ impl<'p> Networks<'p> {
         Self(networks)
     }
 
-    /// The networks inside of one, without itself: they stand right behind it.
+    /// Returns the networks within a network, without itself: they follow it directly.
     fn inside(&self, around: IpNet) -> impl Iterator<Item = &'p HostPattern> {
         let from = self.0.partition_point(|(network, _)| *network <= around);
         let behind = self.0.get(from..).unwrap_or_default();
@@ -262,7 +262,7 @@ fn hostless(policy: &Policy) -> Vec<RuleId> {
         .collect()
 }
 
-/// Every pattern that the policy, its catalogue or the floor tells apart.
+/// Returns every pattern that the policy, its catalogue or the floor distinguishes.
 fn patterns(policy: &Policy) -> Vec<HostPattern> {
     let mut patterns: Vec<HostPattern> = policy.hosts.patterns(|_| true).collect();
     patterns.extend(policy.destinations.patterns());
@@ -288,7 +288,7 @@ fn patterns(policy: &Policy) -> Vec<HostPattern> {
     patterns
 }
 
-/// A name right below `above` that is not named itself.
+/// Returns a name directly below `above` that is not named itself.
 fn fresh_below(above: &HostName, exact: &HashSet<&HostName>) -> Option<Host> {
     let labels = std::iter::once("x".to_owned()).chain((1..).map(|number| format!("x{number}")));
     let mut names = labels

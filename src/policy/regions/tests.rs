@@ -1,4 +1,4 @@
-//! Regions against flows that are tried one by one.
+//! Tests regions against flows that are tried one by one.
 
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ use crate::policy::query::GroupId;
 use crate::policy::tests::try_compile;
 use crate::policy::{Action, Verdict};
 
-/// So many regions of each policy are looked at from their witness.
+/// Maximum number of regions of each policy that are visited from their witness.
 const MAX_REGIONS: usize = 24;
 
 pub(in crate::policy) const HOSTS: [&str; 9] = [
@@ -62,7 +62,7 @@ pub(in crate::policy) fn list(key: &str, values: &[&str]) -> String {
     }
 }
 
-/// One condition in so many rules.
+/// Returns one condition in a share of the rules.
 pub(in crate::policy) fn some(
     weight: f64,
     values: &'static [&'static str],
@@ -219,7 +219,7 @@ pub(in crate::policy) fn point() -> impl Strategy<Value = Point> {
     })
 }
 
-/// What a policy makes of a flow, as far as regions tell it.
+/// Returns the decision of a policy about a flow, as far as regions determine it.
 fn decided(policy: &Policy, point: &Point) -> (Verdict, Option<Verdict>, String, Vec<String>) {
     let decision = policy.decide(&point.query());
     let grants = decision.addresses.iter().map(ToString::to_string).collect();

@@ -10,7 +10,7 @@ pub(super) enum Field {
     Repository,
     Package,
     Version,
-    /// A file name that has a package and a version in it.
+    /// A file name that contains a package and a version.
     File,
 }
 
@@ -28,7 +28,7 @@ impl Field {
     }
 }
 
-/// The captures of one path, not decoded.
+/// The captures of one path, without decoding.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields<'a> {
     repository: Option<Cow<'a, str>>,
@@ -47,7 +47,7 @@ impl<'a> Fields<'a> {
         } = Some(text);
     }
 
-    /// The capture as the path has it; `None` where the pattern has no such field.
+    /// Returns the capture as the path has it; `None` if the pattern has no such field.
     pub(super) fn get(&self, field: Field) -> Option<&str> {
         match field {
             Field::Repository => self.repository.as_deref(),
@@ -88,7 +88,7 @@ impl<'a> Fields<'a> {
 }
 
 /// Decodes the escapes of a name: `%40acme` is a spelling of `@acme`, which a rule for `@acme` has
-/// to match. A text that does not decode to UTF-8 is returned as it is.
+/// to match. A text that does not decode to UTF-8 is returned unchanged.
 pub(super) fn decode(text: &str) -> Cow<'_, str> {
     percent_decode_str(text)
         .decode_utf8()

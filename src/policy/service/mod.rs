@@ -1,9 +1,9 @@
-//! What requests do, by service: read from the data files beside the catalogue
-//! (`config/services/*.toml`), one per protocol.
+//! Reads request facts from the head of a request, by service: from the files in
+//! `config/services/*.toml`, one per protocol.
 //!
-//! A file lists operations; the first that matches method, path and query says what the request
-//! does. A request that matches none reads if its method reads, and writes otherwise: so a spelling
-//! that the file does not list is a write.
+//! A file lists operations; the first one that matches method, path and query describes the
+//! request. A request that matches none is a read if its method reads, otherwise a write: so a
+//! spelling that the file does not list is a write.
 
 mod fields;
 mod names;
@@ -27,13 +27,13 @@ use names::{FileForm, PackageForm};
 use operation::{Operation, Request};
 pub use published::{Element, Listing, Place, Published};
 
-/// The operation of a request that no operation of its service describes.
+/// The operation of a request that no operation of its service matches.
 const OTHER: &str = "other";
 
-/// The service of a host in the category `source-control` for which no other service is named.
+/// The default service of a host in the category `source-control`.
 const FORGE: &str = "git";
 
-/// The services of the data files.
+/// The services of the files.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     services: Arc<[Service]>,
@@ -45,13 +45,13 @@ struct Service {
     name: Arc<str>,
     about: Box<str>,
     operations: Box<[Operation]>,
-    /// Services whose operations count before its own, e.g. git at a forge.
+    /// Services whose operations come before its own, e.g. git at a forge.
     includes: Box<[Box<str>]>,
-    /// Which of its words include which, with the words of included services.
+    /// The inclusions among its words, with the words of included services.
     words: Arc<Words>,
     packages: PackageForm,
     files: FileForm,
-    /// Where the service says when versions were published.
+    /// Where the service publishes the release time of versions.
     published: Option<published::Source>,
     /// [`OTHER`], made once.
     other: Arc<str>,
@@ -63,7 +63,7 @@ macro_rules! files {
     };
 }
 
-/// Each with the name of its service.
+/// The files, each with the name of its service.
 const FILES: &[(&str, &str)] = files![
     "anthropic",
     "azure-blob",
@@ -87,32 +87,32 @@ const FILES: &[(&str, &str)] = files![
     "vertex",
 ];
 
-/// Whether the program brings a service of that name.
+/// Whether the program contains a service of that name.
 pub(super) fn is_built_in(name: &str) -> bool {
     FILES.iter().any(|(known, _)| *known == name)
 }
 
-/// The names of all.
+/// Returns the names of all services.
 pub(super) fn known() -> Vec<&'static str> {
     FILES.iter().map(|(name, _)| *name).collect()
 }
 
-/// Whether the query of a request names a method that servers and frameworks may use instead of
-/// the method of the request.
+/// Whether the query of a request names a method that servers and frameworks may use instead of the
+/// method of the request.
 pub fn names_method(path: &Path) -> bool {
     query::overrides_method(path.query())
 }
 
 impl Services {
-    /// Those that the program brings.
+    /// Returns the services of the program.
     ///
-    /// Parses all of them: make one and keep it. A test sees to it that all parse.
+    /// Parses all of them: call once and keep the result. A test checks that all parse.
     pub fn built_in() -> Self {
         Self::parse(FILES).0
     }
 
-    /// Reads files, each the name of a service and a text; what cannot be used is left out and
-    /// said.
+    /// Reads files, each the name of a service and a text; leaves out invalid entries and reports
+    /// them.
     fn parse(files: &[(&str, &str)]) -> (Self, Vec<Diagnostic>) {
         let mut findings = Vec::new();
         let mut services: Vec<_> = files
@@ -140,15 +140,15 @@ impl Services {
         self.find(name).is_some()
     }
 
-    /// Their names, in order, and what each is.
+    /// Returns the names, in order, each with a description.
     pub fn names(&self) -> impl Iterator<Item = (&str, &str)> {
         self.services
             .iter()
             .map(|service| (&*service.name, &*service.about))
     }
 
-    /// The words for what may be done at a service, each once: of the services that it includes, its
-    /// own, then `other`. The words that only a body shows are among them; `mutation:*` stands for
+    /// Returns the operations of a service, each once: of the services that it includes, its own,
+    /// then `other`. The list contains operations that only a body shows; `mutation:*` stands for
     /// each field of a GraphQL mutation. Empty if there is no such service.
     pub fn operations(&self, name: &str) -> impl Iterator<Item = &str> {
         let mut words: Vec<&str> = Vec::new();
@@ -166,8 +166,8 @@ impl Services {
         words.into_iter()
     }
 
-    /// Whether some service has that word. A field of a GraphQL mutation is one wherever GraphQL is
-    /// spoken.
+    /// Whether some service has that operation. A field of a GraphQL mutation is one in every
+    /// service with GraphQL.
     pub fn has_operation(&self, word: &str) -> bool {
         let is_field = |known: &str| {
             known
@@ -178,12 +178,12 @@ impl Services {
         known.any(|known| known == word || is_field(known))
     }
 
-    /// Which words of a service include which; `None` where there is no such service.
+    /// Returns the inclusions among the words of a service; `None` if there is no such service.
     pub fn words(&self, service: &str) -> Option<&Words> {
         self.find(service).map(|service| &*service.words)
     }
 
-    /// The service that reads requests to a host: the one that is named, else git for
+    /// Returns the service that reads requests to a host: the named one, otherwise git for
     /// `source-control`.
     pub(super) fn reader(&self, service: Option<&str>, category: Category) -> Option<&str> {
         let forge = (category == Category::SourceControl).then_some(FORGE);
@@ -192,8 +192,8 @@ impl Services {
         known.map(|service| &*service.name)
     }
 
-    /// Whether some request to a service may do an operation with that action. A word that only a
-    /// body tells may go with any action; a word that is none of the service goes with none.
+    /// Whether some request to a service may have an operation with that action. An operation that
+    /// only a body shows may have any action; an operation of another service has none.
     pub(super) fn may_do(&self, service: &str, operation: &str, action: Option<Action>) -> bool {
         let all = self.with_included(service).flat_map(|of| &of.operations);
         let mut heads = all.filter(|it| *it.name == *operation).peekable();
@@ -208,7 +208,7 @@ impl Services {
         words.any(|known| known == operation || is_field(known))
     }
 
-    /// As [`Services::words`], for request facts.
+    /// Like [`Services::words`], for request facts.
     pub fn shared_words(&self, service: &str) -> Option<Arc<Words>> {
         self.find(service).map(|service| service.words.clone())
     }
@@ -216,12 +216,12 @@ impl Services {
     /// Reads the facts of a request from its head: by the service of its host, if one is named (git
     /// for `source-control` if none is), else by method.
     ///
-    /// The path is also read as other servers would read it ([`Path::readings`]). If a request by a
-    /// reading method writes by one reading, that is what it does. The other readings that name
-    /// something else are kept for denies ([`RequestFacts::other_readings`]).
+    /// The path is also read as other servers would read it ([`Path::readings`]). If a request with
+    /// a reading method writes in one reading, it counts as that write. Readings with other facts
+    /// are kept for denies ([`RequestFacts::other_readings`]).
     ///
-    /// Other hosts are not read as git: `POST /x/git-upload-pack` reads at a forge, and may carry any
-    /// data to another host.
+    /// Other hosts are not read as git: `POST /x/git-upload-pack` is a read at a forge, but may
+    /// carry any data to another host.
     pub fn read(
         &self,
         service: Option<&str>,
@@ -260,7 +260,7 @@ impl Services {
         found
     }
 
-    /// The deed of a request that no operation describes.
+    /// Returns the facts of a request that no operation matches.
     fn unknown(service: Option<&Service>, action: Action) -> RequestFacts {
         RequestFacts {
             service: service.map(|service| service.name.clone()),
@@ -275,7 +275,7 @@ impl Services {
         self.services.iter().find(|service| *service.name == *name)
     }
 
-    /// Those that a service includes, then itself.
+    /// Returns the services that a service includes, then itself.
     fn with_included(&self, name: &str) -> impl Iterator<Item = &Service> {
         self.find(name).into_iter().flat_map(|service| {
             let included = service.includes.iter().filter_map(|name| self.find(name));
@@ -285,7 +285,7 @@ impl Services {
 }
 
 impl Service {
-    /// What a request does, where an operation describes it.
+    /// Returns the facts of a request, if an operation matches it.
     fn read(&self, request: &Request<'_>, words: &Arc<Words>) -> Option<RequestFacts> {
         let (operation, fields) = self
             .operations
@@ -309,7 +309,7 @@ impl Service {
         })
     }
 
-    /// The repository, package and version, in the one spelling that rules see.
+    /// Returns the repository, package and version, in the canonical spelling of rules.
     fn name_things(&self, fields: &Fields<'_>) -> [Option<Box<str>>; 3] {
         let repository = fields.repository().map(|text| names::repository(&text));
         let package = fields.package().map(|text| self.packages.canonical(&text));
@@ -328,7 +328,8 @@ impl Service {
     }
 }
 
-/// What a method does where nothing else is known. Methods are case-sensitive: `get` is not `GET`.
+/// Returns the action of a method without a service. Methods are case-sensitive: `get` is not
+/// `GET`.
 fn by_method(method: &str) -> Action {
     match method {
         "GET" | "HEAD" | "OPTIONS" => Action::Read,

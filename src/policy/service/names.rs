@@ -1,6 +1,6 @@
-//! The spelling of repositories and packages that rules match, and the names in file names.
+//! The canonical spelling of repositories and packages, and the names in file names.
 
-/// How the names of packages of a service are compared.
+/// How package names of a service are compared.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum PackageForm {
     #[default]
@@ -33,7 +33,7 @@ impl PackageForm {
     }
 }
 
-/// How a service writes package and version into the name of a file.
+/// How a service puts package and version into a file name.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum FileForm {
     #[default]
@@ -56,7 +56,7 @@ impl FileForm {
         ("python", Self::Python),
     ];
 
-    /// Package and version of a file; `None` where it can be read in more than one way.
+    /// Returns package and version of a file; `None` if the name is ambiguous.
     pub(super) fn split(self, file: &str) -> Option<(Box<str>, Box<str>)> {
         match self {
             Self::None => None,
@@ -79,7 +79,7 @@ impl FileForm {
     }
 }
 
-/// A repository without `.git` and with single slashes: forges take either spelling.
+/// Returns a repository without `.git` and with single slashes: forges accept either spelling.
 pub(super) fn repository(text: &str) -> Box<str> {
     let segments: Vec<&str> = text.split('/').filter(|it| !it.is_empty()).collect();
     let text = segments.join("/");
@@ -118,7 +118,7 @@ fn split_python(file: &str) -> Option<(Box<str>, Box<str>)> {
     let file = file.strip_suffix(".metadata").unwrap_or(file);
     let file = file.strip_suffix(".asc").unwrap_or(file);
     if let Some(stem) = file.strip_suffix(".whl") {
-        // Name and version have no `-` of their own in a wheel; a build number may follow them.
+        // In a wheel, name and version contain no `-`; a build number may follow them.
         let parts: Vec<&str> = stem.split('-').collect();
         return match parts.as_slice() {
             [name, version, _, _, _] | [name, version, _, _, _, _] => {
@@ -132,8 +132,8 @@ fn split_python(file: &str) -> Option<(Box<str>, Box<str>)> {
     split_at_version(stem)
 }
 
-/// Splits before the version, which begins with a digit after a `-`; only where there is one such
-/// place, because `a-1-2` may be version `2` of `a-1`.
+/// Splits before the version, which begins with a digit after a `-`; only if there is one such
+/// position, because `a-1-2` may be version `2` of `a-1`.
 fn split_at_version(stem: &str) -> Option<(Box<str>, Box<str>)> {
     let mut places = stem
         .match_indices('-')

@@ -7,13 +7,13 @@ use super::fields::Fields;
 use super::pattern::{Pattern, Segments};
 use super::query::Conditions;
 
-/// What some requests do, in the word of their service.
+/// One kind of request of a service.
 #[derive(Debug)]
 pub(super) struct Operation {
     pub(super) name: Arc<str>,
     /// `None`: the body has to be read.
     pub(super) action: Option<Action>,
-    /// As on the wire; `GET` stands for `HEAD` as well.
+    /// As sent; `GET` stands for `HEAD` as well.
     pub(super) methods: Box<[Box<str>]>,
     pub(super) paths: Box<[Pattern]>,
     pub(super) query: Conditions,
@@ -21,7 +21,7 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    /// What a request names, where it is this operation.
+    /// Returns the captured names, if the request is this operation.
     pub(super) fn matches<'a>(&self, request: &Request<'a>) -> Option<Fields<'a>> {
         if !self.methods.iter().any(|known| **known == *request.method) {
             return None;
@@ -35,7 +35,7 @@ impl Operation {
     }
 }
 
-/// The head of a request, as operations look at it.
+/// The head of a request in the form that operations match.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'a> {
     method: &'a str,
@@ -44,8 +44,8 @@ pub(super) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// `HEAD` is taken as `GET`, and for both a slash at the end does not count, because servers
-    /// redirect one spelling to the other. For other methods only the exact path is the operation.
+    /// `HEAD` counts as `GET`, and for both a slash at the end is ignored, because servers redirect
+    /// one spelling to the other. For other methods only the exact path matches.
     pub(super) fn new(method: &'a str, path: &'a str, query: Option<&'a str>) -> Self {
         let method = if method == "HEAD" { "GET" } else { method };
         let path = match path.strip_suffix('/') {

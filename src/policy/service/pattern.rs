@@ -1,4 +1,4 @@
-//! Patterns over the segments of a path that capture what the path names.
+//! Patterns over the segments of a path that capture names.
 //!
 //! | written | matches |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | `{repository=**}` | one or more, captured together |
 //! | `{package}-{version}.tgz` after `{package}` | the last part of what was captured, then the rest |
 //!
-//! At most one of the two that stand for several segments, so that there is one way to match.
+//! At most one of the two forms for several segments is allowed, so that a match is unambiguous.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -23,16 +23,16 @@ pub(super) struct Pattern {
     pieces: Box<[Piece]>,
     /// Captures of whole pieces.
     groups: Box<[(Field, Range<usize>)]>,
-    /// How many of the pieces are one segment.
+    /// The number of pieces that match one segment.
     single: usize,
-    /// The least number of segments of the piece that stands for several, where there is one.
+    /// The minimum number of segments of the piece for several segments, if there is one.
     many: Option<usize>,
 }
 
-/// A canonical path without its query, its segments counted.
+/// A canonical path without its query, with the number of its segments.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segments<'a> {
-    /// Without the slash in front.
+    /// The path without its first slash.
     inside: &'a str,
     count: usize,
 }
@@ -54,7 +54,7 @@ enum Piece {
 /// A text with at most one hole in it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Segment {
-    /// Begins with the last part of what was captured before.
+    /// Begins with the last part of the earlier capture.
     same: Option<Field>,
     prefix: Box<str>,
     hole: Option<Hole>,
@@ -68,7 +68,7 @@ enum Hole {
 }
 
 impl Pattern {
-    /// Parses a pattern; the error says what is wrong, without a full stop.
+    /// Parses a pattern; the error has no full stop.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let inside = text.strip_prefix('/').ok_or("a path begins with `/`")?;
         let (mut pieces, mut groups, mut many) = (Vec::new(), Vec::new(), None);
@@ -98,7 +98,7 @@ impl Pattern {
         })
     }
 
-    /// What a path names, where it matches.
+    /// Returns the captured names, if the path matches.
     pub(super) fn matches<'a>(&self, path: &Segments<'a>) -> Option<Fields<'a>> {
         let several = path.count.checked_sub(self.single)?;
         if several < self.many.unwrap_or(0) || (self.many.is_none() && several > 0) {
@@ -121,7 +121,7 @@ impl Pattern {
                 segment.matches(inside.get(at..end)?, &mut fields)?;
             }
             self.close(place, inside, end, &opened, &mut fields)?;
-            // Past the slash; nothing was taken where several are none.
+            // After the slash; no segment was consumed if the piece matched none.
             at = if taken == 0 {
                 at
             } else {
@@ -131,7 +131,7 @@ impl Pattern {
         Some(fields)
     }
 
-    /// Notes where the captures begin that begin with a piece.
+    /// Records the start of the captures that begin with a piece.
     fn open(&self, place: usize, at: usize, opened: &mut [usize; 4]) {
         for ((_, range), start) in self.groups.iter().zip(opened) {
             if range.start == place {
@@ -140,8 +140,8 @@ impl Pattern {
         }
     }
 
-    /// Keeps the captures that end with a piece. `None`: a capture of several segments has an
-    /// escaped slash, so that servers do not agree about its segments.
+    /// Stores the captures that end with a piece. `None` if a capture of several segments has an
+    /// escaped slash, so that servers disagree about its segments.
     fn close<'a>(
         &self,
         place: usize,
@@ -162,14 +162,14 @@ impl Pattern {
         Some(())
     }
 
-    /// Whether it matches any path with a certain beginning.
+    /// Whether the pattern matches any path with a certain prefix.
     #[cfg(test)]
     pub(super) fn is_open(&self) -> bool {
         matches!(self.pieces.last(), Some(Piece::Many))
     }
 }
 
-/// The length of so many segments, with the slashes between them.
+/// Returns the length of `segments` segments, with the slashes between them.
 fn length_of(text: &str, segments: usize) -> usize {
     if segments == 0 {
         return 0;
@@ -180,7 +180,7 @@ fn length_of(text: &str, segments: usize) -> usize {
         .map_or(text.len(), |(slash, _)| slash)
 }
 
-/// `{field=forms}`, as field and forms.
+/// Parses `{field=forms}` into field and forms.
 fn group(part: &str) -> Result<Option<(Field, &str)>, String> {
     let inside = part
         .strip_prefix('{')
@@ -192,7 +192,7 @@ fn group(part: &str) -> Result<Option<(Field, &str)>, String> {
     Ok(Some((field, forms)))
 }
 
-/// Splits at slashes that stand in no braces.
+/// Splits at slashes outside braces.
 fn split_outside_braces(text: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0usize;
     text.split(move |character| {
@@ -236,7 +236,7 @@ impl Segment {
         })
     }
 
-    /// Whether one segment matches; a hole takes one character at least.
+    /// Whether one segment matches; a hole matches at least one character.
     pub(super) fn matches<'a>(&self, text: &'a str, fields: &mut Fields<'a>) -> Option<()> {
         let text = match self.same {
             Some(field) => text.strip_prefix(last_part(fields.get(field)?))?,
@@ -255,13 +255,13 @@ impl Segment {
         .then_some(())
     }
 
-    /// Whether it is one text and no other.
+    /// Whether the pattern matches exactly one text.
     pub(super) fn is_exact(&self) -> bool {
         self.hole.is_none()
     }
 }
 
-/// Takes a beginning away; its `@` may be escaped, as it is by some clients of npm.
+/// Removes a prefix; its `@` may be escaped, as some clients of npm do.
 fn strip_start<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
     let escaped = || {
         text.strip_prefix("%40")?
@@ -274,7 +274,7 @@ fn field(name: &str) -> Result<Field, String> {
     Field::from_word(name).ok_or_else(|| format!("`{name}` is nothing to capture"))
 }
 
-/// The name without its scope: `ui` of `@acme/ui`.
+/// Returns the name without its scope: `ui` of `@acme/ui`.
 fn last_part(text: &str) -> &str {
     let text = text.rsplit('/').next().unwrap_or(text);
     text.rsplit("%2F").next().unwrap_or(text)

@@ -1,4 +1,4 @@
-//! The documents in which registries say when a version of a package was published.
+//! The registry documents with the publication time of a package version.
 
 use serde::Deserialize;
 
@@ -8,27 +8,27 @@ use super::super::{Action, RequestFacts};
 use super::names::PackageForm;
 use super::{OTHER, Services};
 
-/// How to learn the age of the version that a request asks for.
+/// How to get the age of the version that a request fetches.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Published {
-    /// The request asks for no version of a package: it lists, views or writes.
+    /// The request fetches no version of a package: it lists, views or writes.
     NoVersion,
-    /// The request may ask for a version, and no document has its age; the text says why.
+    /// The request may fetch a version, and no document has its age; the text is the reason.
     Untold(&'static str),
     /// This document has the time.
     At(Box<Listing>),
 }
 
-/// A document of a registry with the time at which a version was published.
+/// A registry document with the publication time of a version.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Listing {
-    /// The host that has it.
+    /// The host of the document.
     pub target: Target,
-    /// Where it is there.
+    /// The path of the document.
     pub path: Path,
-    /// The media type to ask for.
+    /// The media type to request.
     pub accept: Box<str>,
-    /// Where in it.
+    /// The place of the time in the document.
     pub place: Place,
 }
 
@@ -37,40 +37,40 @@ pub struct Listing {
 pub struct Place {
     /// The keys that lead to the time, or to a list.
     pub keys: Box<[Box<str>]>,
-    /// The elements of the list.
+    /// The matching elements of the list.
     pub element: Option<Element>,
 }
 
-/// Elements of a list that are meant.
+/// Matches elements of a list.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Element {
-    /// The key that names one.
+    /// The key that identifies an element.
     pub key: Box<str>,
-    /// What it says there.
+    /// The value of that key.
     pub value: Box<str>,
-    /// The key of its time.
+    /// The key of the time.
     pub time: Box<str>,
 }
 
-/// `[published]` of the file of a service. In texts, `{package}`, `{version}` and `{file}` stand for
-/// what the request names.
+/// `[published]` of a service file. In texts, `{package}`, `{version}` and `{file}` stand for the
+/// names in the request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Source {
     /// The operations that fetch a version.
     operations: Vec<String>,
-    /// Where the document is.
+    /// The path of the document.
     path: String,
     accept: String,
     /// A JSON pointer to the time; with `list`, a key of its elements.
     time: String,
-    /// A JSON pointer to a list, one element of which is meant; empty: the document is the list.
+    /// A JSON pointer to a list with the matching element; empty: the document is the list.
     list: Option<String>,
-    /// The key of an element that names it.
+    /// The key that identifies an element.
     key: Option<String>,
-    /// What stands there.
+    /// The value of that key.
     value: Option<String>,
-    /// Hosts of files whose documents another host has.
+    /// Hosts of files whose documents are on another host.
     #[serde(default)]
     elsewhere: Vec<Elsewhere>,
 }
@@ -78,14 +78,14 @@ pub(super) struct Source {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Elsewhere {
-    /// A host is a domain and what stands before it; `@`: nothing.
+    /// A host is a domain with a prefix; `@`: no prefix.
     domain: String,
     host: String,
     index_domain: String,
     index_host: String,
 }
 
-/// What a request names.
+/// The names in a request.
 struct Version<'a> {
     package: String,
     number: &'a str,
@@ -93,7 +93,7 @@ struct Version<'a> {
 }
 
 impl Services {
-    /// The document that has the age of the version that a request to `target` asks for.
+    /// Returns the document with the age of the version that a request to `target` fetches.
     pub(in super::super) fn published(
         &self,
         deed: &RequestFacts,
@@ -144,7 +144,7 @@ impl Source {
             _ => None,
         };
         let pointer = self.list.as_ref().unwrap_or(&self.time);
-        // Filled behind the split: a version may have a slash in it.
+        // Filled in after the split, because a version may contain a slash.
         let keys = pointer.split('/').skip(1).map(|key| asked.fill(key).into());
         Some(Listing {
             target: Target {
@@ -172,7 +172,7 @@ impl Elsewhere {
 }
 
 impl Version<'_> {
-    /// A text with what stands in braces in it, each once: what a request names may have braces too.
+    /// Replaces the braces in a text, each once: a name may contain braces too.
     fn fill(&self, text: &str) -> String {
         let (mut filled, mut rest) = (String::new(), text);
         while let Some((before, after)) = rest.split_once('{') {
@@ -191,7 +191,7 @@ impl Version<'_> {
 }
 
 impl PackageForm {
-    /// A name as paths of its registry have it.
+    /// Returns a name in the form of the registry's paths.
     fn as_asked(self, name: &str) -> String {
         match self {
             Self::Go => {
@@ -219,7 +219,8 @@ fn named(host: &str, domain: &str) -> Option<HostName> {
     HostName::parse(name.as_bytes()).ok()
 }
 
-/// The file that a path ends in. What describes or signs it is as old as it is.
+/// Returns the file name at the end of a path. A description or signature of a file has the age of
+/// the file.
 fn file(path: &Path) -> &str {
     let file = path.path().rsplit('/').next().unwrap_or_default();
     let plain = [".metadata", ".asc", ".provenance"]
@@ -241,7 +242,7 @@ mod tests {
         services.published(&deed, &target, &path)
     }
 
-    /// Host, path and place of the document.
+    /// Returns host, path and place of the document.
     fn at(service: &str, host: &str, path: &str) -> (String, String, String) {
         let Published::At(listing) = published(service, host, path) else {
             panic!("no document: {path}");

@@ -1,24 +1,24 @@
-//! Conditions on a query. A spelling that servers read differently meets no condition.
+//! Conditions on a query. An ambiguous spelling meets no condition.
 //!
-//! Servers differ: some take the first of two parameters of a name, some the last, some decode
-//! names, some split at `;`. So a condition holds only where all of them would agree.
+//! Servers differ: some use the first of two parameters of a name, some the last, some decode
+//! names, some split at `;`. So a condition holds only if all of them would agree.
 
 use super::fields::{Fields, decode};
 use super::pattern::Segment;
 
-/// What a query must say.
+/// The conditions on a query.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conditions {
-    /// Parameters that must be there, once, with such a value.
+    /// Parameters that must occur exactly once, with such a value.
     pub(super) present: Box<[(Box<str>, Segment)]>,
-    /// Parameters that must be there, once or more, each with such a value.
+    /// Parameters that must occur at least once, each with such a value.
     pub(super) each: Box<[(Box<str>, Segment)]>,
-    /// Parameters that must not be there.
+    /// Parameters that must not occur.
     pub(super) absent: Box<[Box<str>]>,
 }
 
 impl Conditions {
-    /// Whether they hold, and what the query names.
+    /// Whether the conditions hold; returns the captured names.
     pub(super) fn hold<'a>(&self, query: Option<&'a str>, fields: &mut Fields<'a>) -> Option<()> {
         if self.present.is_empty() && self.each.is_empty() && self.absent.is_empty() {
             return Some(());
@@ -47,8 +47,8 @@ impl Conditions {
     }
 }
 
-/// Whether a parameter is there and each of its values is as expected. What a value names is
-/// captured where there is only one.
+/// Whether a parameter occurs and each of its values matches. Names are captured only from a single
+/// value.
 fn every_value<'a>(
     key: &str,
     expected: &Segment,
@@ -65,8 +65,8 @@ fn every_value<'a>(
     (!values.is_empty() && values.iter().all(is_expected)).then_some(())
 }
 
-/// Whether a value is as expected. One that is expected to the letter is compared as it is
-/// written; one with a part to capture, decoded.
+/// Whether a value matches. A literal value is compared as written; a value with a capture is
+/// decoded.
 fn has_value<'a>(expected: &Segment, value: &'a str, fields: &mut Fields<'a>) -> Option<()> {
     if expected.is_exact() {
         return expected.matches(value, fields);
@@ -74,14 +74,14 @@ fn has_value<'a>(expected: &Segment, value: &'a str, fields: &mut Fields<'a>) ->
     let decoded = decode(value).into_owned();
     let mut inner = Fields::default();
     expected.matches(&decoded, &mut inner)?;
-    // A part that has a separator in it is several parts to the server.
+    // A part that contains a separator is several parts to the server.
     fields.adopt(&inner, |text| {
         text.bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte))
     })
 }
 
-/// The parameters of a query; servers split it at `&`, some at `;` as well.
+/// Returns the parameters of a query; servers split at `&`, some at `;` as well.
 fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
     let parts = query.unwrap_or_default().split(['&', ';']);
     parts
@@ -89,18 +89,18 @@ fn parameters(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
         .map(|part| part.split_once('=').unwrap_or((part, "")))
 }
 
-/// The parameters of that name, in any case.
+/// Returns the parameters of that name, in any case.
 fn named<'a>(query: Option<&'a str>, key: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
     parameters(query).filter(move |(name, _)| name.eq_ignore_ascii_case(key))
 }
 
-/// Whether a server might read a name as another: escapes, blanks, arrays.
+/// Whether a server might read a name as another one: escapes, blanks, arrays.
 fn is_doubtful(key: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:$~".contains(&byte);
     key.is_empty() || !key.bytes().all(plain)
 }
 
-/// Parameters by which servers and frameworks take another method than the request's.
+/// Parameters by which servers and frameworks replace the request's method.
 const OVERRIDES: [&str; 6] = [
     "_method",
     "$httpmethod",
@@ -110,7 +110,7 @@ const OVERRIDES: [&str; 6] = [
     "http_method",
 ];
 
-/// Whether a query names another method.
+/// Whether a query replaces the method.
 pub(super) fn overrides_method(query: Option<&str>) -> bool {
     parameters(query).any(|(key, _)| {
         let key = decode(key);

@@ -1,4 +1,4 @@
-//! The files of services, and what is compiled from them.
+//! The service files, and their compilation.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,26 +20,26 @@ use super::{OTHER, Service, Words, published};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct ServiceFile {
-    /// The day on which its facts were last checked.
+    /// The date of the last check of its facts.
     #[expect(dead_code, reason = "for the reader of the file")]
     dated: String,
     /// The word in rules and records; the name of the file.
     name: Spanned<String>,
-    /// What it is, in a few words.
+    /// A short description.
     about: String,
-    /// Services whose operations count before its own.
+    /// Services whose operations come before its own.
     #[serde(default)]
     includes: Vec<String>,
     /// Words that include other words, as `push` includes `delete`.
     #[serde(default)]
     words: BTreeMap<String, Vec<String>>,
-    /// How names of packages are told apart.
+    /// How package names are compared.
     packages: Option<Spanned<String>>,
-    /// How `{file}` names a package and a version.
+    /// How `{file}` contains a package and a version.
     files: Option<Spanned<String>>,
     /// The document with the time at which a version was published.
     published: Option<published::Source>,
-    /// The first that matches decides.
+    /// The operations; the first match decides.
     operation: Vec<OperationEntry>,
 }
 
@@ -49,22 +49,22 @@ struct ServiceFile {
 struct OperationEntry {
     /// The word in rules and records.
     name: Spanned<String>,
-    /// May be left out where `body` is given.
+    /// May be omitted if `body` is given.
     action: Option<Spanned<String>>,
-    /// As on the wire; `GET` stands for `HEAD` as well.
+    /// As sent; `GET` stands for `HEAD` as well.
     methods: Vec<Spanned<String>>,
     /// Patterns over the path.
     paths: Vec<Spanned<String>>,
-    /// Parameters that must be there, once.
+    /// Parameters that must occur exactly once.
     #[serde(default)]
     query: BTreeMap<String, Spanned<String>>,
-    /// Parameters that must be there, once or more, each with such a value.
+    /// Parameters that must occur at least once, each with such a value.
     #[serde(default)]
     each: BTreeMap<String, Spanned<String>>,
-    /// Parameters that must not be there.
+    /// Parameters that must not occur.
     #[serde(default)]
     absent: Vec<String>,
-    /// What the body has to be read for.
+    /// The kind of body to read.
     body: Option<Spanned<String>>,
 }
 
@@ -79,7 +79,7 @@ const BODIES: [(&str, Body); 8] = [
     ("oci-token", Body::OciToken),
 ];
 
-/// Reads one file. A part that is wrong is left out, with a finding.
+/// Reads one file. An invalid part is left out, with a finding.
 pub(super) fn parse(name: &str, text: &str, findings: &mut Vec<Diagnostic>) -> Option<Service> {
     let path = PathBuf::from(format!("config/services/{name}.toml"));
     let source = Arc::new(Source::new(path, text));
@@ -120,7 +120,7 @@ pub(super) fn parse(name: &str, text: &str, findings: &mut Vec<Diagnostic>) -> O
     })
 }
 
-/// Compiles parts of a file, and keeps what is wrong with them.
+/// Compiles parts of a file, and collects the findings.
 struct Reader<'a> {
     source: &'a Arc<Source>,
     findings: &'a mut Vec<Diagnostic>,
@@ -133,7 +133,7 @@ impl Reader<'_> {
             .push(Diagnostic::error("bad-service", place, message));
     }
 
-    /// One of a few words.
+    /// Reads one of a few words.
     fn word<T: Copy>(&mut self, word: &Spanned<String>, known: &[(&str, T)]) -> Option<T> {
         let found = known.iter().find(|(name, _)| name == word.get_ref());
         if found.is_none() {
@@ -144,7 +144,7 @@ impl Reader<'_> {
         found.map(|(_, value)| *value)
     }
 
-    /// An operation; nothing where a part of it is wrong, so that a half never decides.
+    /// Compiles an operation; `None` if a part is invalid, so that an incomplete one never decides.
     fn operation(&mut self, entry: &OperationEntry) -> Option<Operation> {
         let before = self.findings.len();
         let actions = Action::ALL.map(|action| (action.as_str(), action));

@@ -1,14 +1,14 @@
-//! A size in bytes, as it is written.
+//! A size in bytes, in text form.
 
 use std::fmt::{self, Write as _};
 
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// How many characters of a text a message shows.
+/// Maximum number of characters of a text that a message shows.
 const SHOWN: usize = 40;
 
-/// A size as it was written: a number of bytes, or a text with a unit.
+/// A size in text form: a number of bytes, or a text with a unit.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Size {
     /// A number of bytes.
@@ -28,7 +28,7 @@ impl Size {
         ("GiB", 1 << 30),
     ];
 
-    /// The number of bytes; `None` where it is not a size.
+    /// Returns the number of bytes; `None` if the text is not a size.
     pub fn bytes(&self) -> Option<u64> {
         match self {
             Self::Bytes(bytes) => u64::try_from(*bytes).ok(),

@@ -1,4 +1,4 @@
-//! The order of a decision, and what each condition means.
+//! Tests of the order of a decision, and of the meaning of each condition.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -356,7 +356,7 @@ fn methods_and_paths_are_conditions_on_what_is_seen() {
             (Deny, "action_denied", "tier.standard.default")
         );
     }
-    // A tunnel passes whole where the tier lets it.
+    // A tunnel passes whole if the tier allows it.
     assert_eq!(
         said(&standard.connect("docs.example.com:80")),
         (Allow, "allowed", "docs")
@@ -626,17 +626,17 @@ fn addresses_are_judged_again_when_they_are_known() {
     ] {
         assert!(!judge(&named, never), "{never}");
     }
-    // Own listeners are out of reach even where the network is named.
+    // The proxy's listeners are unreachable even if the network is named.
     assert!(!judge(&named, "127.0.0.1:3128"));
     assert!(!judge(&named, "10.2.0.9:3128"));
     assert!(!judge(&named, "[::ffff:127.0.0.1]:3128"));
     assert!(!judge(&named, "10.2.0.9:3130"));
     assert!(!judge(&named, "8.8.8.8:3128"));
-    // Own interfaces are reached only where they are named, public or not.
+    // The proxy's interfaces are reached only if they are named, public or not.
     assert!(judge(&named, "10.2.0.9:443"));
     assert!(!judge(&named, "8.8.8.8:443"));
     assert!(!judge(&plain, "8.8.8.8:443"));
-    // A network that a route makes local is the same machine.
+    // A network that a route makes local belongs to the same machine.
     assert!(!judge(&plain, "45.77.1.200:443"));
     assert!(judge(&plain, "45.77.2.1:443"));
     let address: IpAddr = "127.0.0.1".parse().unwrap();

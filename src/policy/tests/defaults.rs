@@ -1,4 +1,4 @@
-//! What a gate does that was given no tiers: the embedded default over the built-in catalogue.
+//! Tests of a gate without tiers: the embedded default over the built-in catalogue.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Findings: their words, and that all come at once.
+//! Tests of the texts of findings, and that all are reported at once.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Exceptions stand between the floor and the denies, and end.
+//! Tests that exceptions come between the floor and the denies, and end.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ fn with(text: &str) -> Policy {
     with_rules(&format!("{RULES}{text}"))
 }
 
-/// The decision at a time, with the exceptions of the policy.
+/// Returns the decision at a time, with the exceptions of the policy.
 fn at(asking: &Asking<'_>, authority: &str, now: Timestamp) -> Decision {
     let target = Target::from_connect(authority.as_bytes()).unwrap();
     let query = Query {
@@ -133,7 +133,7 @@ fn private_addresses_of_an_exception_are_those_that_an_allow_grants() {
     assert!(!dials(&inside, "169.254.169.254"));
     let other = at(&asking, "a.example.net:443", before(END));
     assert!(dials(&other, "8.8.8.8") && !dials(&other, "10.2.0.7"));
-    // A denied network stays denied for what a name resolves to.
+    // A denied network stays denied for the addresses of a name.
     assert!(!dials(&other, "8.8.4.4"));
 }
 

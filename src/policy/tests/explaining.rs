@@ -1,4 +1,4 @@
-//! What an explanation says.
+//! Tests of the text of an explanation.
 
 use super::*;
 

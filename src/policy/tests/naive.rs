@@ -1,4 +1,5 @@
-//! The compiled policy decides as an interpreter that looks at every rule in turn, by the text alone.
+//! Tests that the compiled policy decides like an interpreter that checks each rule of the text in
+//! turn.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -123,7 +124,7 @@ struct Ask {
     done: Done,
 }
 
-/// The facts of a request that were read from more than method and path.
+/// The request facts besides method and path.
 #[derive(Clone, Debug)]
 struct Done {
     unread: bool,
@@ -398,7 +399,7 @@ impl Rule {
     }
 }
 
-/// What a destination is for.
+/// The label of a destination.
 struct Place {
     category: &'static str,
     /// Other categories, by other readings of the path.
@@ -436,8 +437,8 @@ impl Place {
         }
     }
 
-    /// Whether an allow or ask without ports is for the port; one without hosts is not for plain
-    /// HTTP to a known destination.
+    /// Whether an allow or ask without ports applies to the port; one without hosts does not apply
+    /// to plain HTTP to a known destination.
     fn opens(&self, ask: &Ask, hostless: bool) -> bool {
         let plain = ask.seen.is_some_and(|(_, _, tls)| !tls);
         match self.ports.as_slice() {
@@ -448,10 +449,10 @@ impl Place {
     }
 }
 
-/// Verdict, reason, name of what decides, category.
+/// Verdict, reason, name of the deciding rule, category.
 type Answer = (String, String, String, String);
 
-/// How specific a host pattern is for a host; `None` where it does not match.
+/// Returns how specific a host pattern is for a host; `None` if it does not match.
 fn specific(pattern: &str, host: &str) -> Option<usize> {
     if pattern == host {
         return Some(1000);
@@ -465,7 +466,7 @@ fn specific(pattern: &str, host: &str) -> Option<usize> {
     host.ends_with(suffix).then_some(suffix.len())
 }
 
-/// The readings of a path, without parameters and with them.
+/// Returns the readings of a path, without parameters and with them.
 fn readings(path: &str) -> [String; 2] {
     let cut = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
     let join = |segments: Vec<String>| {
@@ -488,8 +489,8 @@ fn path_matches(pattern: &str, path: &str) -> bool {
     }
 }
 
-/// How a request stands to the conditions of a rule: `Err(true)` where only the path's reading is
-/// the reason.
+/// Returns whether a request meets the conditions of a rule: `Err(true)` if only the path's reading
+/// differs.
 fn does(rule: &Rule, tier: &Tier, inspected: bool, ask: &Ask) -> Result<(), bool> {
     let Some((method, path, _)) = ask.seen else {
         let seen = tier.opaque || inspected;
@@ -546,7 +547,7 @@ fn does(rule: &Rule, tier: &Tier, inspected: bool, ask: &Ask) -> Result<(), bool
     }
 }
 
-/// What stands for a match: rank, place in the text, name, reason, whether it lifts the floor.
+/// A match: rank, position in the text, name, reason.
 type Fit = (usize, Reverse<usize>, String, &'static str);
 
 fn naive(written: &Written, ask: &Ask) -> Answer {
@@ -561,13 +562,13 @@ fn naive(written: &Written, ask: &Ask) -> Answer {
         .filter_map(|rule| Some((rule.rank(ask.host)?, rule)))
         .collect();
 
-    // Whether TLS is ended: the most specific rule that says so, else the tier.
+    // Whether TLS is intercepted: by the most specific rule that sets it, otherwise by the tier.
     let says = reaching.iter().filter(|(_, rule)| rule.opens(&place, ask));
     let says = says.filter_map(|(rank, rule)| Some((*rank, Reverse(rule.id), rule.inspect?)));
     let says = says.max_by_key(|(rank, id, _)| (*rank, *id));
     let inspected = says.map_or(tier.inspect.contains(&place.category), |(_, _, says)| says);
 
-    // Everything that matches, and how near the allows came.
+    // Everything that matches, and the nearest allows.
     let mut fits: BTreeMap<(&str, bool), Vec<Fit>> = BTreeMap::new();
     let (mut near_port, mut near_path, mut near_request, mut lifts) = (false, false, false, false);
     for (rank, rule) in reaching {
@@ -628,7 +629,7 @@ fn naive(written: &Written, ask: &Ask) -> Answer {
                 _ => "action_denied",
             };
             if port && request && (*word != "allow" || lifted) {
-                // An own category comes before that of another reading.
+                // A category of the path itself comes before that of another reading.
                 let order = at + if of == place.category { 1000 } else { 2000 };
                 let fit = (0, Reverse(order), format!("tier.{name}.{word}"), reason);
                 let is_list = *word != "deny";
@@ -737,7 +738,7 @@ fn decided_with(policy: &Policy, ask: &Ask, exceptions: &Exceptions) -> Answer {
     )
 }
 
-/// The verdict in enforce mode, strictest last.
+/// Returns the rank of the verdict in enforce mode, strictest last.
 fn strictness(answer: &Answer) -> usize {
     let verdict = answer.0.split_whitespace().last().unwrap_or_default();
     WORDS
@@ -777,7 +778,7 @@ proptest! {
         let exceptions = Exceptions::new(vec![Arc::new(granted)]);
         for ask in &asks {
             let (plain, excepted) = (decided(&policy, ask), decided_with(&policy, ask, &exceptions));
-            // What the exception does not decide is as before.
+            // A flow that the exception does not decide has the same decision.
             if excepted.2 != "G" {
                 prop_assert_eq!(&plain, &excepted, "{:?}", ask);
                 continue;
@@ -800,7 +801,7 @@ proptest! {
         written in policies(),
         asks in vec(ask(), 24),
     ) {
-        // Which of two rules says whether a tunnel is inspected may depend on their order.
+        // The order of two rules may decide whether a tunnel is inspected.
         let mut written = written;
         for rule in written.rules.iter_mut().filter(|rule| rule.inspect.is_some()).skip(1) {
             rule.inspect = None;

@@ -1,8 +1,8 @@
-//! Rules that decide nothing, and rules that tunnels escape.
+//! Tests of rules that decide nothing, and of rules that tunnels bypass.
 
 use super::*;
 
-/// The codes of the warnings of some rules over [`TIERS`], with what is wrong.
+/// Returns the codes of the warnings of some rules over [`TIERS`], with their messages.
 fn warned(rules: &str) -> Vec<(&'static str, String)> {
     let found = of_severity(&format!("{TIERS}{rules}"), Severity::Warning);
     let said = |finding: Diagnostic| (finding.code, finding.label);
@@ -104,7 +104,7 @@ fn a_rule_is_not_enforced_where_tunnels_pass_uninspected() {
         let of_rule = all.filter(|it| &*it.rule.name == "no-push");
         of_rule.map(|it| it.tier.to_string()).collect()
     };
-    // In the others nothing lets a tunnel to a forge pass.
+    // In the other tiers no tunnel to a forge passes.
     assert_eq!(tiers(&policy), ["open"]);
     assert!(tiers(&with_rules(&deny("grant.inspect = true"))).is_empty());
     let standard = with_rules(&deny("from.tiers = [\"restricted\"]"));
@@ -146,7 +146,7 @@ fn hosts_of_allow_rules_that_nothing_labels_are_listed() {
     let found = policy.unlabelled();
     assert_eq!(found.hosts, ["*.apps.acme.example", "wiki.acme.example"]);
     assert_eq!(found.count, 2);
-    // What `check` prints labels them.
+    // The output of `check` labels them.
     let labelled = with_rules(&format!(
         "{}[[rule]]\nid = \"allowed\"\nverdict = \"allow\"\n\
          to.hosts = [\"wiki.acme.example\", \"*.apps.acme.example\"]\n",
@@ -155,7 +155,7 @@ fn hosts_of_allow_rules_that_nothing_labels_are_listed() {
     assert_eq!(labelled.unlabelled(), Unlabelled::default());
 }
 
-/// The rules and lists that tunnels escape.
+/// Returns the rules and lists that tunnels bypass.
 fn unenforced(policy: &Policy) -> Vec<Unenforced> {
     reach_findings(&source::Policy::default(), policy).1
 }

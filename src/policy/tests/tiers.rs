@@ -1,4 +1,4 @@
-//! Which tier and groups a caller has.
+//! Tests of the tier and groups of a caller.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Examples and trials.
+//! Tests of examples and trials.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the commands of package managers and forges send, and what each request is read as.
+//! The requests of package manager and forge commands, and the facts read from each.
 
 use serde::Deserialize;
 
@@ -33,7 +33,7 @@ impl Command {
         })
     }
 
-    /// Its row in the manual.
+    /// Returns its row in the manual.
     fn row(&self) -> String {
         let words = self.requests().map(|(_, read)| {
             let mut parts = read.split(' ');
@@ -84,7 +84,7 @@ fn each_request_of_a_command_is_read_as_listed() {
     );
 }
 
-/// A command that changes nothing writes nothing, and one that writes has a request that does.
+/// A command that changes nothing has no write, and one that changes something has at least one.
 #[test]
 fn the_manual_lists_every_command() {
     let manual = include_str!("../../../../docs/commands.md");

@@ -8,7 +8,8 @@ mod stores;
 use super::pattern::Pattern;
 use super::*;
 
-/// What a request line is read as: `operation action [body] [repository=… package=… version=…]`.
+/// Returns the facts of a request line: `operation action [body] [repository=… package=…
+/// version=…]`.
 fn told(service: Option<&str>, category: Category, line: &str) -> String {
     tell(&Services::built_in(), service, category, line)
 }
@@ -35,8 +36,8 @@ fn tell(services: &Services, service: Option<&str>, category: Category, line: &s
     said.join(" ")
 }
 
-/// Checks a table: a request line, `->`, what it is read as. Then spells what it lists as a write
-/// by a writing method in other ways, none of which may read or call.
+/// Checks a table: a request line, `->`, its facts. Then respells each listed write with a writing
+/// method; no spelling may be a read or a call.
 fn check(service: &str, table: &str) {
     let services = Services::built_in();
     assert!(services.knows(service), "{service}");
@@ -115,7 +116,8 @@ fn no_operation_stands_twice() {
     }
 }
 
-/// A writing method is harmless at exact paths only: what follows could be anything.
+/// A request with a writing method is harmless at exact paths only: a longer path could be
+/// anything.
 #[test]
 fn no_harmless_operation_of_a_writing_method_has_an_open_end() {
     for service in Services::built_in().services.iter() {
@@ -203,7 +205,7 @@ fn the_manual_lists_every_word() {
     assert!(missing.is_empty(), "write in docs/actions.md:\n{missing}");
 }
 
-/// The pairs of a service without those of the services that it includes.
+/// Returns the pairs of a service without those of the services that it includes.
 fn source_words(service: &Service) -> Words {
     let text = FILES.iter().find(|(name, _)| *name == &*service.name);
     let mut findings = Vec::new();
@@ -221,7 +223,7 @@ fn quoted<'a>(words: impl Iterator<Item = &'a str>) -> String {
     once.join(", ")
 }
 
-/// A word that nothing tells would make rules that never match.
+/// A rule with a word that no request has would never match.
 #[test]
 fn every_word_is_one_that_a_head_or_a_body_tells() {
     let of_bodies = [
