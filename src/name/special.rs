@@ -21,10 +21,10 @@ pub fn special(name: &HostName) -> Option<SpecialName> {
     if is_metadata(text) {
         return Some(SpecialName::Metadata);
     }
-    if name.suffixes().any(|suffix| PRIVATE.contains(&suffix)) {
+    if PRIVATE.iter().any(|suffix| is_at_or_below(text, suffix)) {
         return Some(SpecialName::Private);
     }
-    if name.suffixes().any(|suffix| NEVER.contains(&suffix)) {
+    if NEVER.iter().any(|suffix| is_at_or_below(text, suffix)) {
         return Some(SpecialName::Never);
     }
     (!text.contains('.')).then_some(SpecialName::Private)
@@ -74,11 +74,20 @@ fn is_metadata(name: &str) -> bool {
     let instance_data = name.starts_with("instance-data.") && name.ends_with(".internal");
     instance_data
         || METADATA.iter().any(|metadata| {
-            let below = name.strip_suffix(metadata);
-            below.is_some_and(|rest| {
-                rest.is_empty() || (metadata.contains('.') && rest.ends_with('.'))
-            })
+            is_at_or_below(name, metadata)
+                && (name.len() == metadata.len() || metadata.contains('.'))
         })
+}
+
+/// Whether a name is `suffix` or stands below it. Most names differ from most suffixes in the last
+/// byte, which is compared first.
+fn is_at_or_below(name: &str, suffix: &str) -> bool {
+    let (name, suffix) = (name.as_bytes(), suffix.as_bytes());
+    if name.last() != suffix.last() {
+        return false;
+    }
+    let above = name.strip_suffix(suffix);
+    above.is_some_and(|above| matches!(above.last(), None | Some(b'.')))
 }
 
 #[cfg(test)]

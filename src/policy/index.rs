@@ -58,63 +58,45 @@ struct Cell {
 impl HostMap {
     /// Visits the rules that name `host`, most specific first; within one host, as written.
     pub(super) fn each(&self, host: &Host, mut visit: impl FnMut(RuleId)) {
-        match host {
-            Host::Name(name) => {
-                let labels = labels(name);
-                for (depth, suffix) in name.suffixes().enumerate() {
-                    if depth > 0 && self.suffixes & labels_bit(labels - depth) == 0 {
-                        continue;
-                    }
-                    if let Some(node) = self.names.get(suffix) {
-                        self.chain(if depth == 0 { node.exact } else { node.below }, &mut visit);
-                    }
-                }
-            }
-            Host::Address(address) => {
-                self.at_lengths(*address, self.lengths.iter(), &mut visit);
-                let meant = canonical(*address);
-                if meant != *address {
-                    self.at_lengths(meant, self.lengths.iter(), &mut visit);
-                }
-            }
+        for head in self.heads(host) {
+            self.chain(head, &mut visit);
         }
     }
 
     /// The first rule that [`HostMap::each`] visits.
     pub(super) fn first(&self, host: &Host) -> Option<RuleId> {
-        let mut first = None;
-        self.each(host, |id| first = first.or(Some(id)));
-        first
+        let head = self.heads(host).next()?;
+        self.cells.get(head as usize).map(|cell| cell.rule)
     }
 
-    /// Adds the heads of the chains that [`HostMap::each`] follows: hosts with equal heads are named
-    /// by the same rules.
-    pub(super) fn heads(&self, host: &Host, into: &mut Vec<u32>) {
-        match host {
-            Host::Name(name) => {
-                let labels = labels(name);
-                for (depth, suffix) in name.suffixes().enumerate() {
-                    if depth > 0 && self.suffixes & labels_bit(labels - depth) == 0 {
-                        continue;
-                    }
-                    if let Some(node) = self.names.get(suffix) {
-                        let head = if depth == 0 { node.exact } else { node.below };
-                        into.extend((head != END).then_some(head));
-                    }
-                }
-            }
-            Host::Address(address) => {
-                let meant = canonical(*address);
-                let both = [Some(*address), (meant != *address).then_some(meant)];
-                for address in both.into_iter().flatten() {
-                    for length in &self.lengths {
-                        let network = IpNet::new(address, *length).map(|network| network.trunc());
-                        let head = network.ok().and_then(|it| self.networks.get(&it));
-                        into.extend(head);
-                    }
-                }
-            }
-        }
+    /// The heads of the chains that [`HostMap::each`] follows, most specific first: hosts with equal
+    /// heads are named by the same rules.
+    pub(super) fn heads(&self, host: &Host) -> impl Iterator<Item = u32> {
+        let (name, address) = match host {
+            Host::Name(name) => (Some(name), None),
+            Host::Address(address) => (None, Some(*address)),
+        };
+        let names = name.into_iter().flat_map(|name| self.heads_of_name(name));
+        let meant = address.map(canonical).filter(|it| Some(*it) != address);
+        let addresses = address.into_iter().chain(meant);
+        let networks = addresses.flat_map(|it| self.heads_at_lengths(it, self.lengths.iter()));
+        names.chain(networks)
+    }
+
+    fn heads_of_name(&self, name: &HostName) -> impl Iterator<Item = u32> {
+        let labels = labels(name);
+        let suffixes = name.suffixes().enumerate();
+        let written =
+            suffixes.filter(move |(depth, _)| *depth == 0 || self.has_suffixes_of(labels - depth));
+        let heads = written.filter_map(|(depth, suffix)| {
+            let node = self.names.get(suffix)?;
+            Some(if depth == 0 { node.exact } else { node.below })
+        });
+        heads.filter(|head| *head != END)
+    }
+
+    fn has_suffixes_of(&self, labels: usize) -> bool {
+        self.suffixes & labels_bit(labels) != 0
     }
 
     /// Every pattern whose first rule is wanted.
@@ -148,7 +130,8 @@ impl HostMap {
                     .lengths
                     .iter()
                     .filter(|length| **length <= network.prefix_len());
-                return self.at_lengths(network.addr(), lengths, &mut visit);
+                let heads = self.heads_at_lengths(network.addr(), lengths);
+                return heads.for_each(|head| self.chain(head, &mut visit));
             }
         };
         for (depth, suffix) in name.suffixes().enumerate() {
@@ -165,18 +148,15 @@ impl HostMap {
         }
     }
 
-    fn at_lengths<'a>(
-        &self,
+    fn heads_at_lengths<'a>(
+        &'a self,
         address: IpAddr,
         lengths: impl Iterator<Item = &'a u8>,
-        visit: &mut impl FnMut(RuleId),
-    ) {
-        for length in lengths {
-            let network = IpNet::new(address, *length).map(|network| network.trunc());
-            if let Some(head) = network.ok().and_then(|network| self.networks.get(&network)) {
-                self.chain(*head, visit);
-            }
-        }
+    ) -> impl Iterator<Item = u32> {
+        lengths.filter_map(move |length| {
+            let network = IpNet::new(address, *length).ok()?.trunc();
+            self.networks.get(&network).copied()
+        })
     }
 
     fn chain(&self, mut at: u32, visit: &mut impl FnMut(RuleId)) {

@@ -156,7 +156,7 @@ impl Signature<'_> {
             AddressFloor::NeedsAddresses => 3,
         });
         for (policy, hostless) in self.policies.iter().zip(&self.hostless) {
-            policy.hosts.heads(host, numbers);
+            numbers.extend(policy.hosts.heads(host));
             numbers.push(NONE);
             numbers.push(policy.destinations.place(host).unwrap_or(NONE));
             numbers.push(policy.catalogue.directory.place(host).unwrap_or(NONE));
@@ -177,7 +177,7 @@ impl Signature<'_> {
                 numbers.push(NONE);
             }
         }
-        self.selectors.heads(host, numbers);
+        numbers.extend(self.selectors.heads(host));
     }
 
     /// A set of one host.
