@@ -1,4 +1,4 @@
-//! One numbered generation: how a configuration becomes one.
+//! One numbered generation: the state built from a configuration.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::tls;
 use super::fetches::Fetches;
 use super::{Ages, Shadow};
 
-/// Everything that a reload changes, immutable; a flow keeps the one it began with.
+/// Everything that a reload changes, immutable; a flow keeps the snapshot of its start.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Counts from 1.
+    /// The number of the generation, from 1.
     pub generation: u64,
     /// SHA-256 over every text of the configuration.
     pub digest: Arc<str>,
@@ -28,74 +28,74 @@ pub struct Snapshot {
     pub config_file: Option<Arc<str>>,
     /// The compiled policy.
     pub policy: Policy,
-    /// The policy that decides beside, without effect.
+    /// The shadow policy, whose decisions have no effect.
     pub shadow: Option<Arc<Shadow>>,
     /// The exceptions in force, swapped as a whole.
     pub exceptions: ArcSwap<Exceptions>,
-    /// How long an exception may last.
+    /// The longest duration of an exception.
     pub max_exception: std::time::Duration,
     /// The clock by which exceptions end.
     pub clock: Clock,
     /// `[refusal]`: the contact text of refusals by the policy.
     pub contact: Option<Arc<str>>,
-    /// Who may say who they are.
+    /// Identifies callers.
     pub identity: Identity,
-    /// Bounds.
+    /// The configured limits.
     pub limits: Limits,
-    /// How targets are reached.
+    /// Dials targets.
     pub dialer: Arc<Dialer>,
-    /// What the proxy itself occupies.
+    /// The addresses of the gate itself, which it never dials.
     pub guard: Arc<Guard>,
     /// Handles of metrics whose labels name tiers.
     pub metrics: Arc<GenerationMetrics>,
-    /// How listeners speak TLS.
+    /// The TLS configuration of the listeners.
     pub tls: tls::Servers,
-    /// How TLS is spoken with origins.
+    /// The TLS configuration towards upstreams.
     pub upstreams: tls::Upstreams,
     /// The authority for inspected destinations; `None`: nothing is inspected.
     pub authority: Option<Arc<tls::Authority>>,
-    /// With what credentials are hashed; `None`: no rule names any.
+    /// The key for hashing credentials; `None`: no rule names a credential.
     pub credentials: Option<CredentialKey>,
     /// Whether records name the paths of requests.
     pub records_paths: bool,
-    /// How old versions of packages are.
+    /// The publication times of package versions.
     pub ages: Ages,
     /// The admin listener for other hosts.
     pub admin_tls: Option<Arc<AdminTls>>,
     /// Names by which clients reach an admin listener.
     pub admin_names: Arc<[Arc<str>]>,
-    /// Which programs may be started, and where each start goes on record.
+    /// The programs that the gate may start, with the record of each start.
     pub programs: Programs,
-    /// Which folders are working copies of which repository.
+    /// The folders that are mapped to repositories.
     pub workspaces: Workspaces,
-    /// What each listener says of its callers, in the order in which they were bound.
+    /// The listeners of this generation, in the order in which they were bound.
     pub listeners: Vec<Arc<Listener>>,
 }
 
-/// What a snapshot is made of besides its configuration.
+/// The parts of a snapshot besides its configuration.
 #[derive(Debug)]
 pub struct Parts<'a> {
-    /// The generation before, whose caches go on.
+    /// The generation before, whose caches are kept.
     pub before: Option<&'a Snapshot>,
-    /// What the proxy itself occupies.
+    /// The addresses of the gate itself, which it never dials.
     pub guard: Arc<Guard>,
     /// All metrics.
     pub metrics: &'a Metrics,
     /// Writes the decision log.
     pub recorder: &'a Recorder,
-    /// How listeners speak TLS.
+    /// The TLS configuration of the listeners.
     pub tls: tls::Servers,
     /// The authority for inspected destinations.
     pub authority: Option<Arc<tls::Authority>>,
-    /// How upstreams are spoken TLS with.
+    /// The TLS configuration towards upstreams.
     pub upstreams: tls::Upstreams,
-    /// The policy that decides beside, without effect.
+    /// The shadow policy, whose decisions have no effect.
     pub shadow: Option<Arc<Shadow>>,
     /// The clock.
     pub clock: Clock,
-    /// Which programs may be started.
+    /// The programs that the gate may start.
     pub programs: Programs,
-    /// The dialer of the generation before, where nothing that it was made of changed.
+    /// The dialer of the generation before, if its configuration has not changed.
     pub dialer: Option<Arc<Dialer>>,
 }
 
@@ -125,7 +125,7 @@ impl Snapshot {
         };
         let authority = parts.authority.as_ref().map(|new| {
             new.count_in(parts.metrics);
-            // What it made is good for as long as it is the same.
+            // The certificates made by an unchanged authority stay valid.
             let kept = before.and_then(|before| before.authority.as_ref());
             kept.filter(|kept| kept.is_same(new)).unwrap_or(new).clone()
         });
@@ -165,7 +165,7 @@ impl Snapshot {
             ),
             credentials: policy.asks_credentials().then(|| {
                 let key = config.inspect.credential_key.clone();
-                // Loading demands a key. Without one, no credential is one that a rule names.
+                // Loading requires a key. Without one, no credential matches a rule.
                 key.unwrap_or_else(|| CredentialKey::new("", &config.digest))
             }),
             records_paths: config.record.paths,
@@ -187,7 +187,7 @@ impl Snapshot {
         self.decide_at(query, false)
     }
 
-    /// Decides a flow that is open.
+    /// Decides an open flow again.
     pub fn decide_again(&self, query: &Query<'_>) -> Decision {
         self.decide_at(query, true)
     }
@@ -205,23 +205,23 @@ impl Snapshot {
         self.policy.decide_with(query, Some(live))
     }
 
-    /// What a listener says of its callers in this generation; as before where it is no longer
-    /// listed.
+    /// The configuration of a listener in this generation; the earlier one if the listener is no
+    /// longer configured.
     pub fn listener(&self, before: &Arc<Listener>) -> Arc<Listener> {
         let mut listed = self.listeners.iter();
         let now = listed.find(|listener| listener.address == before.address);
         now.unwrap_or(before).clone()
     }
 
-    /// The caller of what was presented, as this generation sees it: under what its listener says
-    /// now, not when it connected.
+    /// The caller of presented evidence in this generation, under the present configuration of its
+    /// listener.
     pub fn caller(&self, presented: &Presented) -> Option<Caller> {
         let listener = self.listener(&presented.listener);
         let presented = Presented {
             listener,
             ..presented.clone()
         };
-        // It may have been revoked or have expired, or its authority may be gone.
+        // The certificate may have been revoked or have expired, or its authority may be gone.
         let certificate = presented.channel.certificate.as_ref();
         if certificate.is_some_and(|it| !self.tls.still_accepts(&presented.listener, &it.chain)) {
             return None;
@@ -235,7 +235,7 @@ impl Snapshot {
     }
 }
 
-/// The file as it is named from any folder.
+/// The absolute path of a file.
 fn absolute(path: &Path) -> Arc<str> {
     let real = path.canonicalize().or_else(|_| std::path::absolute(path));
     let path = real.unwrap_or_else(|_| path.to_owned());

@@ -1,4 +1,4 @@
-//! For how long an approval holds.
+//! The scope of an approval: its duration, and the flows it allows.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-/// How long an attempt that was allowed once may take to come.
+/// The time within which a flow that was allowed once has to begin.
 const ONCE_LIFETIME: Duration = Duration::from_hours(1);
 
-/// For how long, and for how much, an approval holds. An approval always ends.
+/// The scope of an approval. An approval always ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
     /// One flow, which has to begin within an hour.
     Once,
     /// The rest of the session, at most `longest-approval` of the tier.
     Session,
-    /// So long.
+    /// This duration.
     For(Duration),
 }
 
 impl Scope {
-    /// The time for which it holds, where the tier lets an approval hold at most `max_approval`.
+    /// The duration of the approval, if the tier's maximum is `max_approval`.
     pub fn lifetime(self, max_approval: Duration) -> Duration {
         match self {
             Self::Once => ONCE_LIFETIME.min(max_approval),
@@ -30,7 +30,7 @@ impl Scope {
         }
     }
 
-    /// The narrower of two: what two reviewers both allow.
+    /// The narrower of two scopes, for two reviewers.
     #[must_use]
     pub fn and(self, other: Self, max_approval: Duration) -> Self {
         match (self, other) {

@@ -1,6 +1,6 @@
-//! `http://tidegate.internal/`: what a caller has to trust, and how; and its own requests for approval.
-//! Answered by the gate itself, to each caller that it knows; nothing is resolved or dialled, and
-//! nothing of the admin surface is here.
+//! `http://tidegate.internal/`: the certificates to trust, with instructions, and the caller's own
+//! requests for approval. The gate itself answers, to each identified caller; it resolves and dials
+//! nothing. The admin interface is not served here.
 
 use crate::http::http1::{Method, RequestHead};
 use crate::name::{Host, HostName, Target, Url};
@@ -13,7 +13,7 @@ use crate::tls::{self, Authority};
 
 use super::{After, requests};
 
-/// No registrar sells it: `.internal` is for private use.
+/// The host name of the pages. No registrar can sell it: `.internal` is for private use.
 const NAME: &str = "tidegate.internal";
 
 /// A page: status, type, content.
@@ -22,17 +22,17 @@ type Page = (u16, &'static str, Vec<u8>);
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// Whether it is asked for a page of its own.
+/// Whether the target is the host of the gate's own pages.
 pub(in crate::proxy) fn is_own(target: &Target) -> bool {
     matches!(&target.host, Host::Name(name) if is_own_name(name))
 }
 
-/// Whether that is the name of its own pages.
+/// Whether the name is the host name of the gate's own pages.
 pub(in crate::proxy) fn is_own_name(name: &HostName) -> bool {
     name.as_str() == NAME
 }
 
-/// The refusal of a tunnel to here.
+/// The refusal of a tunnel to the gate's own pages.
 pub(in crate::proxy) fn no_tunnel() -> Refusal {
     let detail = "the gate's own pages are plain HTTP: ask for http://tidegate.internal/";
     Refusal::because(Code::NotAllowed, detail)
@@ -60,7 +60,7 @@ pub(in crate::proxy) async fn answer(
         only_reads(head)?;
         page(path, snapshot.authority.as_deref())
     };
-    // A body that was read stays in the connection: nothing follows it.
+    // An earlier-read body stays in the connection's buffer, so no other request may follow.
     let keep_alive = head.keep_alive && head.body.is_empty();
     tell(flow, page.0);
     flow.settle_alone(known).await?;
@@ -75,7 +75,7 @@ pub(in crate::proxy) async fn answer(
     })
 }
 
-/// Refuses what is no plain GET.
+/// Refuses any request but a plain GET or HEAD.
 fn only_reads(head: &RequestHead) -> Result<(), Refusal> {
     if !matches!(head.method, Method::Get | Method::Head) {
         let detail = "the gate's own pages can only be read";
@@ -88,7 +88,7 @@ fn only_reads(head: &RequestHead) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Notes for the record that the gate answers by itself: no rule of the policy decides.
+/// Sets the facts of the record: the gate itself answers, no rule of the policy decides.
 fn tell(flow: &mut Flow, status: u16) {
     let facts = &mut flow.facts;
     facts.outcome = Outcome::Allow;

@@ -1,5 +1,5 @@
-//! `http://tidegate.internal/v1/requests`: a caller follows its own requests for approval, and may file
-//! one. It settles none, and sees none of other callers.
+//! `http://tidegate.internal/v1/requests`: lists a caller's own requests for approval, and files
+//! new ones. A caller can settle no request, and sees no request of another caller.
 
 use std::time::Duration;
 
@@ -18,30 +18,30 @@ use crate::proxy::refusal::{Code, Refusal};
 
 use super::peek::Peek;
 
-/// Where a caller's requests are.
+/// The path of a caller's requests.
 pub(super) const PATH: &str = "/v1/requests";
-/// Bytes of a request that is filed.
+/// The longest body of a new request, in bytes.
 const MAX_BODY: usize = 4 * 1024;
-/// Time for such a body.
+/// The time limit for such a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Characters of the agent's own words.
+/// The longest reason of an agent, in characters.
 const MAX_REASON: usize = 300;
 
-/// What an agent files.
+/// A request for approval, as an agent files it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Filing {
-    /// The host that it wants to connect to.
+    /// The host to connect to.
     host: Option<String>,
-    /// The port; 443 if not said.
+    /// The port; 443 by default.
     port: Option<u16>,
-    /// The open request that `reason` is about, instead of a host.
+    /// The open request that `reason` explains, instead of a host.
     id: Option<Uuid>,
-    /// Why, for the reviewer.
+    /// The reason, for the reviewer.
     reason: Option<String>,
 }
 
-/// Whether a path is one of these.
+/// Whether a path belongs to these calls.
 pub(super) fn is_here(path: &str) -> bool {
     path == PATH
         || path
@@ -49,7 +49,7 @@ pub(super) fn is_here(path: &str) -> bool {
             .is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// The status and document that answer a request.
+/// Returns the status and the document of an answer.
 pub(super) async fn answer(
     connection: &mut Connection,
     flow: &mut Flow,
@@ -91,7 +91,8 @@ fn problem(status: u16, error: &str, detail: &str) -> (u16, Value) {
     (status, json!({ "error": error, "detail": detail }))
 }
 
-/// The body, which a page in a browser could not send unasked.
+/// Reads the body. JSON is required, because a page in a browser cannot send JSON without a CORS
+/// preflight.
 async fn read(connection: &mut Connection, head: &RequestHead) -> Result<Filing, Refusal> {
     let bad = |why: &str| Refusal::malformed(400, why);
     let mut fields = head.fields.iter();
@@ -139,7 +140,7 @@ fn file(flow: &Flow, known: &Known, caller: &CallerKey, filing: &Filing) -> (u16
         (None, Some(host)) => {
             match file_for(flow, known, caller, (host, filing.port.unwrap_or(443))) {
                 Ok(id) => {
-                    // Of a request that a reviewer denied, the answer shows the state.
+                    // For a request that a reviewer denied, the answer contains its state.
                     explain(id);
                     one_of(flow, caller, &id.to_string())
                 }
@@ -153,7 +154,8 @@ fn file(flow: &Flow, known: &Known, caller: &CallerKey, filing: &Filing) -> (u16
     }
 }
 
-/// Files a request for a tunnel; its id, or the answer where there is nothing to ask.
+/// Files a request for a tunnel; returns its id, or the answer if no approval is needed or
+/// possible.
 fn file_for(
     flow: &Flow,
     known: &Known,
@@ -205,7 +207,7 @@ fn file_for(
     }
 }
 
-/// An agent's words on one line, cut.
+/// The reason of an agent on one line, shortened.
 fn tidy(text: &str) -> String {
     let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
     text.trim().chars().map(plain).take(MAX_REASON).collect()
