@@ -1,9 +1,9 @@
-//! `/v1/approvals`: reviewers look at requests for approval and settle them.
+//! `/v1/approvals`: reviewers list and settle requests for approval.
 //!
-//! A reviewer is the user of a process at a Unix socket, a client certificate, or an issuer's token as
-//! `Authorization: Bearer`; `reviewers` of the request's tier has to name it. A session token settles
-//! nothing: agents have them. At the control socket all requests are shown; elsewhere a reviewer sees
-//! those of its tiers.
+//! A reviewer is the user of a process at a Unix socket, a client certificate, or an issuer's token
+//! as `Authorization: Bearer`; `reviewers` of the request's tier has to name the reviewer. A
+//! session token can settle no request: agents have session tokens. The control socket shows all
+//! requests; elsewhere a reviewer sees the requests of its tiers.
 
 use std::sync::Arc;
 
@@ -29,12 +29,12 @@ use super::Door;
 use super::body::{Calls, bearer_token};
 use super::sessions::Refused;
 
-/// Bytes of a call.
+/// The longest body of a call, in bytes.
 const BODY_SIZE: usize = 4 * 1024;
-/// Characters of a reviewer's words.
+/// The longest note of a reviewer, in characters.
 const MAX_NOTE: usize = 160;
 
-/// The certificate that the client of a connection proved to have.
+/// The verified certificate of the client of a connection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shown(pub(super) Option<Arc<Certificate>>);
 
@@ -53,7 +53,7 @@ pub(super) fn routes(gate: &Arc<Gate>) -> Router {
         .with_state(gate.clone())
 }
 
-/// A call, and the principal that its connection or its token shows.
+/// A call, and the principal of its connection or its token.
 struct Caller {
     gate: Arc<Gate>,
     door: Door,
@@ -131,7 +131,7 @@ async fn by_token(gate: &Gate, token: &str) -> Result<Principal, Refused> {
 }
 
 impl Caller {
-    /// Whether it may see a request.
+    /// Whether the principal may see a request.
     fn may_see(&self, policy: &Policy, request: &Request) -> bool {
         let tier = policy.tier(request.facts.tier.as_deref().unwrap_or_default());
         let is_reviewer = |tier| self.principal.named(policy, tier).is_some();
@@ -155,13 +155,13 @@ async fn show(caller: Caller, Path(id): Path<Uuid>) -> Result<Response, Refused>
     Ok(Json(request.view()).into_response())
 }
 
-/// What a reviewer says.
+/// The settlement sent by a reviewer.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settling {
     /// `once`, `session`, or a time such as `1h`; only to allow.
     scope: Option<String>,
-    /// The reviewer's words.
+    /// The note of the reviewer.
     note: Option<String>,
 }
 
@@ -234,7 +234,7 @@ async fn revoke(
     Ok(Json(json!({ "state": "revoked" })).into_response())
 }
 
-/// Settles in a task of its own: a reviewer who closes the connection leaves nothing half done.
+/// Settles in a task of its own, so that a closed connection does not interrupt the settlement.
 async fn finish<T: Send + 'static>(
     gate: &Gate,
     settling: impl Future<Output = Result<T, SettleError>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! An approval in force, and what it makes of a decision.
+//! An approval in force, and its effect on a decision.
 
 use std::sync::Arc;
 
@@ -12,48 +12,48 @@ use crate::policy::{Category, Decision, Query, Reason, Verdict};
 use super::RequestKey;
 use super::request::CONNECT;
 
-/// What a reviewer allowed: it lifts the ask of one rule in one tier, for one caller at one host,
-/// port and operation. It is bound to the policy by these names: where another rule asks, or a deny
-/// matches, it lifts nothing.
+/// An approval by a reviewer. It lifts the ask of one rule in one tier, for one caller at one host,
+/// port and operation. It is bound to the policy by these names: if another rule asks, or a deny
+/// rule matches, it has no effect.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Approval {
     /// `tidegate.exception.id`.
     pub id: Arc<str>,
-    /// The request that it settles.
+    /// The request that was allowed.
     pub request: Uuid,
-    /// Who may do what, and where.
+    /// The caller, host, port and operation.
     pub key: RequestKey,
-    /// The name of the tier that asked.
+    /// The name of the tier of the rule.
     pub tier: Arc<str>,
     /// The name of the rule that asked.
     pub rule: Arc<str>,
-    /// What the destination was for.
+    /// The category of the destination.
     pub category: Category,
-    /// When it ends.
+    /// The end of the approval.
     pub until: Timestamp,
-    /// Whether it is good for one flow.
+    /// Whether the approval is for one flow only.
     pub once: bool,
     /// The flow that used it up.
     pub used_by: Option<Uuid>,
-    /// Whether the ledger has that flow; `true` where there is no ledger.
+    /// Whether the ledger has the claim of that flow; `true` without a ledger.
     pub is_claimed: bool,
 }
 
-/// On whose account a decision is made.
+/// The account of a decision.
 #[derive(Clone, Debug)]
 pub struct Asks<'a> {
     /// The caller.
     pub caller: &'a CallerKey,
-    /// The flow; none: nothing is used up.
+    /// The flow; `None`: the decision uses up no approval.
     pub flow: Option<Uuid>,
-    /// The tunnel that the flow is inside of.
+    /// The tunnel of the flow.
     pub parent: Option<Uuid>,
-    /// The approval that the flow passed by before.
+    /// The approval by which the flow passed before.
     pub before: Option<&'a Arc<str>>,
 }
 
 impl<'a> Asks<'a> {
-    /// For a flow that passed before, by an approval where it is said.
+    /// For a flow that passed before, with its approval if there was one.
     pub fn again(caller: &'a CallerKey, before: Option<&'a Arc<str>>) -> Self {
         Self {
             caller,
@@ -65,8 +65,8 @@ impl<'a> Asks<'a> {
 }
 
 impl Gate {
-    /// Decides under the policy of a generation and the approvals in force; the id of the approval that
-    /// lets the flow pass, where one does.
+    /// Decides under the policy of a generation and the approvals in force. Returns the id of the
+    /// approval that allows the flow, if there is one.
     pub fn decide(
         &self,
         snapshot: &Snapshot,
@@ -76,7 +76,7 @@ impl Gate {
         self.approved(snapshot, query, asks, snapshot.decide(query))
     }
 
-    /// As [`Gate::decide`], for a flow that is open.
+    /// Like [`Gate::decide`], for an open flow.
     pub(in crate::gate) fn decide_again(
         &self,
         snapshot: &Snapshot,
@@ -87,7 +87,7 @@ impl Gate {
         self.approved(snapshot, query, asks, decision).0
     }
 
-    /// The decision, with an approval that is in force where the policy asks.
+    /// Applies an approval in force to a decision that asks.
     fn approved(
         &self,
         snapshot: &Snapshot,
@@ -117,7 +117,7 @@ impl Gate {
         asks: &Asks<'_>,
     ) -> Option<Arc<str>> {
         let now = self.clock.now();
-        // What may pass in a tunnel, may pass in one that is inspected.
+        // An approval for a tunnel also allows each operation in an inspected tunnel.
         let tunnel = RequestKey {
             operation: CONNECT.into(),
             ..key.clone()

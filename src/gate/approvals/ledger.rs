@@ -1,4 +1,4 @@
-//! Settlements on the ledger: appended before they count, and read back at every gate.
+//! Settlements in the ledger: appended before they take effect, and read by every gate.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,28 +20,28 @@ use super::settle::{approval_facts, approval_id};
 use super::table::{Requests, Table};
 use super::{Request, RequestKey, RequestState, Scope, Settlement};
 
-/// What is read of the ledger, and when.
+/// The state of the ledger, and the time of reading.
 pub(super) struct Reading<'s> {
     pub(super) state: &'s State,
     pub(super) now: Timestamp,
     /// Whether approvals count as ended: the ledger has not answered for too long.
     pub(super) is_stale: bool,
-    /// The gate's own name in the ledger, where gates of other hosts share it.
+    /// The name of this gate in the ledger, if gates of other hosts share the ledger.
     pub(super) instance: Option<&'s str>,
 }
 
-/// What a reading changed.
+/// The changes by one reading.
 #[derive(Default)]
 pub(super) struct Adopted {
-    /// Requests that were settled elsewhere, each with its approval.
+    /// Requests settled elsewhere, each with its approval.
     news: Vec<(Request, Arc<str>)>,
     /// Whether an approval is no longer in force.
     has_ended: bool,
 }
 
 impl Gate {
-    /// Puts in force what the ledger says on requests, says so on record, and ends the flows whose
-    /// approval ended.
+    /// Puts the settlements of the ledger in force, records them, and ends the flows whose approval
+    /// ended.
     pub(in crate::gate) fn adopt_settlements(&self) {
         let keeper = &self.exceptions;
         let Some(ledger) = &keeper.ledger else { return };
@@ -86,7 +86,7 @@ impl Gate {
             .event(&Event::ApprovalSettled(Box::new(facts)));
     }
 
-    /// Appends a change to the ledger, where there is one.
+    /// Appends a change to the ledger, if there is one.
     pub(super) async fn append(
         &self,
         principal: &str,
@@ -101,8 +101,8 @@ impl Gate {
         Ok(())
     }
 
-    /// Notes in the ledger that a flow uses up the approval for one flow that lets it pass. Returns
-    /// whether the flow may pass: not where a flow of another gate was first, or where the ledger does
+    /// Writes to the ledger that a flow uses up the approval for one flow that allows it. Returns
+    /// whether the flow may pass: not if a flow of another gate was first, or if the ledger does
     /// not answer.
     pub async fn claim_approval(&self, approval: &str, flow: Uuid) -> bool {
         let Some(request) = self.requests.unclaimed(approval, flow) else {
@@ -116,7 +116,7 @@ impl Gate {
             }
             Err(error) => {
                 tracing::warn!(%approval, "an approval for one flow is not used: {error}");
-                // The entry may stand where the answer was lost: then it stays used.
+                // If the answer was lost, the entry may exist: then the approval stays used.
                 if matches!(&error, LedgerError::Store(why) if !is_lost(why)) {
                     self.requests.set_claim(approval, None);
                 }
@@ -142,7 +142,7 @@ fn is_lost(error: &StoreError) -> bool {
 }
 
 impl Requests {
-    /// Takes over the settlements of the ledger.
+    /// Applies the settlements of the ledger.
     pub(super) fn adopt(&self, reading: &Reading<'_>) -> Adopted {
         let mut settled: Vec<&Settled> = reading.state.settled.values().map(Arc::as_ref).collect();
         settled.retain(|it| reading.is_for_this_gate(it));
@@ -165,8 +165,8 @@ impl Requests {
         adopted
     }
 
-    /// The request of an approval for one flow that this flow uses up, where the ledger does not have
-    /// that yet.
+    /// The request of an approval that this flow uses up, if the ledger does not have the claim
+    /// yet.
     fn unclaimed(&self, approval: &str, flow: Uuid) -> Option<Uuid> {
         let table = self.lock();
         let mut all = table.approvals.values().flatten();
@@ -175,7 +175,7 @@ impl Requests {
         (approval.once && !is_claimed).then_some(approval.request)
     }
 
-    /// Notes which flow used up an approval, as the ledger has it.
+    /// Sets the flow that used up an approval, as in the ledger.
     fn set_claim(&self, approval: &str, flow: Option<Uuid>) {
         let mut table = self.lock();
         let mut all = table.approvals.values_mut().flatten();
@@ -187,7 +187,7 @@ impl Requests {
 }
 
 impl Reading<'_> {
-    /// An address means nothing at a gate of another host.
+    /// Whether a settlement applies here: one for an address applies only at the gate that made it.
     fn is_for_this_gate(&self, settled: &Settled) -> bool {
         let is_address = matches!(settled.review.caller, ReviewedCaller::Address(_));
         !is_address || self.instance.is_none_or(|own| settled.by.instance == own)
@@ -213,8 +213,8 @@ impl Table {
         self.settle_the_same(id, &state, &approval, adopted);
     }
 
-    /// Notes a request that was settled at another gate, or before this one was started. Returns
-    /// whether it did: not where the request was forgotten here, or no longer matters.
+    /// Adds a request that was settled at another gate, or before this gate was started. Returns
+    /// whether it was added: not if it was removed here before, or has ended.
     fn learn(&mut self, settled: &Settled, state: &RequestState, reading: &Reading<'_>) -> bool {
         let is_new = settled.revision > self.read;
         let is_over = settled.revoked.is_some() || settled.review.until <= reading.now;
@@ -232,7 +232,7 @@ impl Table {
         true
     }
 
-    /// Settles open requests of the same caller for the same, which other gates filed.
+    /// Settles open requests of the same caller for the same operation, which other gates filed.
     fn settle_the_same(
         &mut self,
         id: Uuid,
@@ -291,12 +291,12 @@ impl Table {
     }
 }
 
-/// Notes what became of a request that is known here. Returns whether that is new.
+/// Updates a request of this gate. Returns whether its state changed.
 fn take_over(request: &mut Request, state: &RequestState) -> bool {
     let is_new = match request.state {
         RequestState::Pending | RequestState::TimedOut => true,
         RequestState::Allowed(_) => matches!(state, RequestState::Revoked(_)),
-        // The task that settles it says what becomes of it, or it ended here first.
+        // The task that settles the request sets its state, or the request was settled here first.
         RequestState::Settling | RequestState::Denied(_) | RequestState::Revoked(_) => false,
     };
     if is_new {
@@ -305,7 +305,7 @@ fn take_over(request: &mut Request, state: &RequestState) -> bool {
     is_new
 }
 
-/// A settlement as the ledger has it.
+/// A settlement in the form of the ledger.
 pub(super) fn review(request: &Request, result: ReviewResult, how: &Settlement) -> Review {
     let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
     let (key, facts) = (&request.key, &request.facts);
@@ -348,7 +348,7 @@ fn key_of(review: &Review) -> RequestKey {
     }
 }
 
-/// What became of a request; `None` for an approval that this version cannot read.
+/// The state of a request; `None` for an approval that this version cannot read.
 fn state_of(settled: &Settled) -> Option<RequestState> {
     let review = &settled.review;
     if let Some(revoked) = &settled.revoked {
@@ -377,7 +377,7 @@ fn state_of(settled: &Settled) -> Option<RequestState> {
     }
 }
 
-/// The approval of a request that was allowed.
+/// The approval of an allowed request.
 fn approval_of(settled: &Settled) -> Option<Approval> {
     let review = &settled.review;
     let scope: Scope = review.scope.as_deref()?.parse().ok()?;
@@ -395,7 +395,7 @@ fn approval_of(settled: &Settled) -> Option<Approval> {
     })
 }
 
-/// A request that was settled at another gate, or before this one was started.
+/// A request that was settled at another gate, or before this gate was started.
 fn request_of(settled: &Settled, state: RequestState) -> Request {
     let review = &settled.review;
     let key = key_of(review);

@@ -1,13 +1,13 @@
-//! Requests for approval: what a policy asks people about, who settled it, and what that allows.
+//! Requests for approval: filed by flows that the policy asks about, settled by reviewers.
 //!
-//! A flow that the policy *asks* about is refused at once (`needs_approval`) and leaves a request.
-//! Attempts of one caller at one host, port and operation are one request. A reviewer allows it for
-//! a while, or denies it. An approval lifts one ask, of one rule in one tier, for one caller: it
-//! never lifts a deny or the floor, and where the policy changes so that another rule asks, the next
-//! attempt is a new request.
+//! A flow that the policy *asks* about is refused at once (`needs_approval`), and a request is
+//! filed. Attempts of one caller at one host, port and operation are one request. A reviewer allows
+//! it for a limited time, or denies it. An approval lifts one ask, of one rule in one tier, for one
+//! caller: it never lifts a deny or the floor. After a policy change by which another rule asks,
+//! the next attempt is a new request.
 //!
-//! With `[ledger]`, a settlement is an entry of the ledger before the reviewer is answered, and every
-//! gate of the ledger has the approvals that its entries amount to. Without it they are kept in memory.
+//! With `[ledger]`, a settlement is written to the ledger before the reviewer is answered, and
+//! every gate of the ledger applies its approvals. Without a ledger, approvals are kept in memory.
 
 mod approval;
 mod ledger;

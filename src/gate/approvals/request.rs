@@ -1,4 +1,4 @@
-//! One request: what was attempted, by whom, how often, and what became of it.
+//! One request: its operation, its caller, its attempts, and its state.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,27 +14,27 @@ use crate::record::FlowFacts;
 
 use super::{Principal, Scope};
 
-/// The operation of a tunnel: all that passes in it.
+/// The operation of a tunnel: all of its content.
 pub(super) const CONNECT: &str = "connect";
-/// Characters of an operation. Every MCP method with its tool or URI is shorter: two operations that
-/// were cut to the same text would share an approval.
+/// The longest operation, in characters. Every MCP method with its tool or URI is shorter: two
+/// operations cut to the same text would share an approval.
 const MAX_OPERATION: usize = 2048;
 
-/// What makes two attempts one request.
+/// Identifies a request: attempts with the same key belong to it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct RequestKey {
-    /// Who asks.
+    /// The caller.
     pub caller: CallerKey,
     /// The canonical host.
     pub host: Box<str>,
     /// The port.
     pub port: u16,
-    /// `connect`; else what the request does: `git push`, `mcp tools/call NAME`, `read`, `POST`.
+    /// `connect`; otherwise the operation: `git push`, `mcp tools/call NAME`, `read`, `POST`.
     pub operation: Box<str>,
 }
 
 impl RequestKey {
-    /// Of an attempt.
+    /// The key of an attempt.
     pub fn new(caller: CallerKey, target: &Target, attempt: &Attempt<'_>) -> Self {
         Self {
             caller,
@@ -68,44 +68,44 @@ fn operation(attempt: &Attempt<'_>) -> String {
 /// One request, from its first attempt to its settlement.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Its id: a UUID of version 7.
+    /// The id: a UUID of version 7.
     pub id: Uuid,
-    /// What its attempts have in common.
+    /// The key of its attempts.
     pub key: RequestKey,
     /// The facts of the first attempt.
     pub facts: Arc<FlowFacts>,
-    /// What was attempted, to decide anew; `None`: the request was settled at another gate, or before
-    /// the gate was started.
+    /// The first attempt, to decide it again; `None`: the request was settled at another gate, or
+    /// before this gate was started.
     pub attempt: Option<Arc<Attempted>>,
-    /// The user whose process it was.
+    /// The user of the client process.
     pub client: ClientUser,
     /// The command of the tool call, as the agent's hook reported it: at most 200 characters, secrets
     /// masked.
     pub command: Option<Box<str>>,
-    /// Why, in the agent's own words: at most 300 characters.
+    /// The reason in the agent's words: at most 300 characters.
     pub reason: Option<Box<str>>,
-    /// When it was first attempted.
+    /// The time of the first attempt.
     pub first: Timestamp,
-    /// When it was last attempted.
+    /// The time of the latest attempt.
     pub last: Timestamp,
-    /// How often it was attempted.
+    /// The number of attempts.
     pub count: u64,
-    /// When it times out.
+    /// The time at which the request times out.
     pub expires: Timestamp,
-    /// What became of it.
+    /// The state.
     pub state: RequestState,
-    /// Reviewers who allowed it, while one more has to.
+    /// The votes of reviewers who allowed it, if another reviewer is required.
     pub votes: Vec<Vote>,
 }
 
-/// What a policy needs to decide on a request anew.
+/// The facts for deciding an attempt again.
 #[derive(Clone, Debug)]
 pub struct Attempted {
-    /// What the caller presented.
+    /// The evidence of the caller.
     pub presented: Presented,
-    /// Where to.
+    /// The target.
     pub target: Target,
-    /// What was attempted.
+    /// The attempted operation.
     pub asked: Asked,
 }
 
@@ -121,7 +121,7 @@ pub enum ClientUser {
 }
 
 impl ClientUser {
-    /// Of a connection. Reads `/proc`.
+    /// Finds the user of a connection. Reads `/proc`.
     pub(super) fn of(channel: &Channel) -> Self {
         let Channel { peer, local, .. } = channel;
         if !peer.ip().is_loopback() && peer.ip() != local.ip() {
@@ -131,49 +131,49 @@ impl ClientUser {
     }
 }
 
-/// One reviewer's leave.
+/// The vote of one reviewer to allow a request.
 #[derive(Clone, Debug)]
 pub struct Vote {
-    /// Who gave it.
+    /// The reviewer.
     pub principal: Principal,
-    /// For how long.
+    /// The scope of the vote.
     pub scope: Scope,
 }
 
-/// What became of a request.
+/// The state of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RequestState {
     /// No reviewer settled it yet.
     Pending,
-    /// It is being settled: its outcome is not on record yet.
+    /// A reviewer is settling it: the outcome is not recorded yet.
     Settling,
     /// A reviewer allowed it.
     Allowed(Settlement),
     /// A reviewer denied it.
     Denied(Settlement),
-    /// A reviewer took an approval back.
+    /// A reviewer revoked the approval.
     Revoked(Settlement),
     /// No reviewer settled it in time: nothing was allowed or denied.
     TimedOut,
 }
 
-/// How a reviewer settled a request.
+/// The settlement of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settlement {
     /// The reviewers, by name.
     pub by: Vec<Arc<str>>,
-    /// When.
+    /// The time of the settlement.
     pub at: Timestamp,
-    /// Until when it holds.
+    /// The end of its effect.
     pub until: Timestamp,
-    /// For how long it was allowed; `None` where it was not.
+    /// The scope of the approval; `None` for a denial.
     pub scope: Option<Scope>,
-    /// The reviewer's words.
+    /// The note of the reviewer.
     pub note: Option<Box<str>>,
 }
 
 impl RequestState {
-    /// The word, as in answers, records and metrics.
+    /// The word for this state in answers, records and metrics.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Pending | Self::Settling => "pending",
@@ -184,12 +184,12 @@ impl RequestState {
         }
     }
 
-    /// Whether it waits for reviewers.
+    /// Whether the request waits for reviewers.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Pending | Self::Settling)
     }
 
-    /// How it was settled.
+    /// The settlement, if there is one.
     pub fn settlement(&self) -> Option<&Settlement> {
         match self {
             Self::Allowed(how) | Self::Denied(how) | Self::Revoked(how) => Some(how),

@@ -1,4 +1,5 @@
-//! Filing and settling: who may, once, on record before it counts.
+//! Files and settles requests: checks the reviewer, and records a settlement before it takes
+//! effect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +22,17 @@ use super::{
     Settlement, Vote,
 };
 
-/// What a reviewer decided.
+/// The decision of a reviewer.
 struct Verdicts<'a> {
     principal: &'a Principal,
     asker: &'a Asker,
     note: Option<Box<str>>,
 }
 
-/// Why a request was not settled.
+/// The reason why a request was not settled.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
-    /// There is no such request.
+    /// The request is unknown.
     #[error(
         "there is no such request here: it was settled long ago, or the gate was started again while \
          the request was open, or another gate has it"
@@ -40,7 +41,7 @@ pub enum SettleError {
     /// Another reviewer was first, or the request timed out.
     #[error("the request is settled: it is {0}")]
     Settled(&'static str),
-    /// No policy names the principal as a reviewer of the tier.
+    /// The policy does not name the principal as a reviewer of the tier.
     #[error("`{name}` is no reviewer of tier `{tier}`: `reviewers` in `[tier.{tier}]` names them")]
     NotReviewer {
         /// The principal.
@@ -48,10 +49,10 @@ pub enum SettleError {
         /// The tier.
         tier: Arc<str>,
     },
-    /// The reviewer asks for itself.
+    /// The reviewer may be the caller of the request.
     #[error("`{0}` may be the one who asks: another reviewer has to allow it (`not-oneself`)")]
     Oneself(Arc<str>),
-    /// The reviewer allowed it before; another one has to.
+    /// The reviewer allowed it before; another reviewer has to allow it.
     #[error("`{0}` allowed it already: a second reviewer has to")]
     Twice(Arc<str>),
     /// The session of the request ended.
@@ -60,28 +61,28 @@ pub enum SettleError {
     /// The policy no longer asks.
     #[error("the policy no longer asks: it would {0}")]
     NoLongerAsked(Verdict),
-    /// The policy changed in what the request touches.
+    /// The policy changed in a part that applies to the request.
     #[error("the policy changed in what this request touches: look at it again, then settle it")]
     Changed,
-    /// The scope is longer than the tier lets an approval hold.
+    /// The scope is longer than the maximum of the tier.
     #[error("the tier lets an approval hold {} s at most (`longest-approval`)", .0.as_secs())]
     TooLong(Duration),
-    /// The caller has no session that could end.
+    /// The caller has no session, so the scope `session` does not apply.
     #[error("the caller shows no session: choose `once` or a time")]
     NoSession,
     /// Too many approvals are in force.
     #[error("too many approvals are in force: revoke some")]
     Full,
-    /// It is not in force.
+    /// No approval of the request is in force.
     #[error("no approval of this request is in force")]
     NotInForce,
-    /// It cannot be put on record.
+    /// The settlement cannot be recorded.
     #[error(transparent)]
     Record(#[from] RecordUnavailable),
-    /// The ledger did not take it.
+    /// The ledger did not accept the settlement.
     #[error(transparent)]
     Ledger(LedgerError),
-    /// The approval ended at this gate, and the ledger does not have that.
+    /// The approval ended at this gate, but the ledger does not have the revocation.
     #[error(
         "the approval ended at this gate, and the ledger does not have that yet: other gates and a \
          restart still have the approval; revoke it again: {0}"
@@ -90,8 +91,8 @@ pub enum SettleError {
 }
 
 impl Gate {
-    /// Takes up an attempt that the policy asks about: one more of an open request, or a new one, which
-    /// is on record.
+    /// Files an attempt that the policy asks about: adds it to an open request, or files and
+    /// records a new request.
     pub fn file_request(
         &self,
         caller: CallerKey,
@@ -101,7 +102,8 @@ impl Gate {
     ) -> Filed {
         let now = self.clock.now();
         let key = RequestKey::new(caller, query.target, &query.attempt);
-        // Looked up before the table is locked, and only where it is needed: it reads `/proc`.
+        // Looked up before the table is locked, and only for a new request: the look-up reads
+        // `/proc`.
         let client = if self.requests.would_be_new(&key) {
             ClientUser::of(&presented.channel)
         } else {
@@ -158,8 +160,8 @@ impl Gate {
         }
     }
 
-    /// A reviewer allows a request. Returns whether it is in force: else another reviewer has to allow
-    /// it too.
+    /// Allows a request by a reviewer. Returns whether the approval is in force; `false`: another
+    /// reviewer has to allow it too.
     pub async fn allow_request(
         &self,
         id: Uuid,
@@ -181,7 +183,7 @@ impl Gate {
             return Err(SettleError::Oneself(principal.name()));
         }
         check_scope(scope, asking, &turn.request)?;
-        // A reviewer who lost the right meanwhile counts no longer.
+        // Votes of former reviewers no longer count.
         turn.keep_votes(|vote| named(&vote.principal).is_some());
         if turn
             .request
@@ -229,7 +231,7 @@ impl Gate {
         }
         turn.outcome = RequestState::Allowed(how);
         drop(turn);
-        // What the ledger has is put in force as at every other gate.
+        // Approvals of the ledger are put in force in the same way as at every other gate.
         self.adopt_settlements();
         self.exceptions_changed();
         self.settled("allowed", &request);
@@ -237,7 +239,8 @@ impl Gate {
         Ok(true)
     }
 
-    /// Takes an approval back that the ledger has and the record does not; what becomes of the request.
+    /// Revokes an approval that is in the ledger but not recorded; returns the new state of the
+    /// request.
     async fn withdraw_unrecorded(&self, request: &Request, how: &Settlement) -> RequestState {
         if !self.exceptions.has_ledger() {
             return RequestState::Pending;
@@ -258,8 +261,8 @@ impl Gate {
         })
     }
 
-    /// A reviewer denies a request: the same is refused without asking again for as long as the tier's
-    /// longest approval.
+    /// Denies a request by a reviewer: the same attempt is refused without a new request for the
+    /// longest approval time of the tier.
     pub async fn deny_request(
         &self,
         id: Uuid,
@@ -279,7 +282,7 @@ impl Gate {
         self.append_settled(ReviewResult::Denied, &turn.request, &how, &verdicts)
             .await?;
         if self.exceptions.has_ledger() {
-            // It stands, whether or not that can be recorded.
+            // The denial counts, whether or not it can be recorded.
             turn.outcome = RequestState::Denied(how.clone());
         }
         self.record_settled("denied", &turn.request, &how, &verdicts)
@@ -291,7 +294,7 @@ impl Gate {
         Ok(())
     }
 
-    /// A reviewer takes an approval back: it ends at once, and so do the flows that it let pass.
+    /// Revokes an approval by a reviewer: the approval and the flows that it allowed end at once.
     pub async fn revoke_approval(
         &self,
         id: Uuid,
@@ -315,7 +318,7 @@ impl Gate {
         self.requests
             .set_state(id, RequestState::Revoked(how.clone()));
         self.judge_again();
-        // It has ended here, whether or not that can be appended and recorded.
+        // The approval has ended here, whether or not the revocation can be appended and recorded.
         let appended = if on_ledger {
             self.append_revoked(id, &verdicts).await
         } else {
@@ -350,13 +353,13 @@ impl Gate {
         };
         let (principal, door) = (verdicts.principal.name(), verdicts.asker.door);
         match self.append(&principal, door, &change).await {
-            // Another gate was first.
+            // Another gate revoked it first.
             Err(LedgerError::Refused(_)) => Ok(()),
             appended => appended,
         }
     }
 
-    /// Times out requests, and ends approvals and the flows that they let pass.
+    /// Times out requests, and ends expired approvals and the flows that they allowed.
     pub fn tend_requests(&self) {
         let now = self.clock.now();
         let expired = self.requests.expire(now);
@@ -387,7 +390,7 @@ impl Gate {
             .map_err(|now| now.map_or(SettleError::Unknown, SettleError::Settled))
     }
 
-    /// The longest approval of the request's tier, where a principal is one of its reviewers.
+    /// The longest approval time of the request's tier, if the principal is one of its reviewers.
     fn require_reviewer(
         &self,
         principal: &Principal,
@@ -456,8 +459,8 @@ impl Verdicts<'_> {
     }
 }
 
-/// The tier that asks, where the policy asks still, and for the same reason. Where it asks for
-/// another one, the request says so from here on, and is not settled.
+/// The tier of the ask, if the policy still asks for the same reason. If tier, rule or category have
+/// changed, the request is updated and not settled.
 fn still_asked(
     snapshot: &crate::gate::Snapshot,
     turn: &mut Turn<'_>,
@@ -492,7 +495,7 @@ fn still_asked(
     Err(SettleError::Changed)
 }
 
-/// Whether a reviewer may be the one who asks: the same verified user, or a user of this host whose
+/// Whether a reviewer may be the caller: the same verified user, or a user of this host whose
 /// processes may be agents.
 fn may_be_oneself(principal: &Principal, request: &Request) -> bool {
     match (&principal.subject, principal.uid) {
@@ -509,7 +512,7 @@ fn may_be_oneself(principal: &Principal, request: &Request) -> bool {
     }
 }
 
-/// Whether the names that a request is bound to are those of a decision.
+/// Whether the names in the request are those of the decision.
 fn is_bound(facts: &FlowFacts, tier: &Arc<str>, decision: &Decision) -> bool {
     facts.tier.as_ref() == Some(tier)
         && facts.rule.as_ref() == Some(&decision.rule.name)

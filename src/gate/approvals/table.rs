@@ -13,25 +13,25 @@ use crate::identity::CallerKey;
 use super::approval::Approval;
 use super::{Request, RequestKey, RequestState, Vote};
 
-/// Open requests of one caller.
+/// Open requests of one caller, at most.
 pub const MAX_OPEN_OF_ONE: usize = 32;
-/// Requests of one caller, settled ones among them.
+/// Requests of one caller, including settled ones, at most.
 const MAX_OF_ONE: usize = 2 * MAX_OPEN_OF_ONE;
-/// Requests in all.
+/// Requests in all, at most.
 const MAX_REQUESTS: usize = 1024;
-/// For how long a request waits for a reviewer.
+/// The time for which a request waits for a reviewer.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_hours(1);
-/// Flows that are held for an answer: of one caller, and in all.
+/// Flows held for an answer, of one caller and in all, at most.
 const MAX_HELD_OF_ONE: usize = 4;
 const MAX_HELD: usize = 64;
-/// Approvals in force.
+/// Approvals in force, at most.
 const MAX_APPROVALS: usize = 10_000;
 
-/// Every request that is open or was settled lately, and the approvals in force.
+/// Every open or recently settled request, and the approvals in force.
 #[derive(Debug, Default)]
 pub struct Requests {
     table: Mutex<Table>,
-    /// Wakes flows that are held for an answer.
+    /// Notifies held flows.
     changed: Notify,
 }
 
@@ -41,37 +41,37 @@ pub(super) struct Table {
     /// The newest request of each key.
     pub(super) newest: HashMap<RequestKey, Uuid>,
     pub(super) approvals: HashMap<RequestKey, Vec<Approval>>,
-    /// The revision of the ledger that was read.
+    /// The latest revision of the ledger that was read.
     pub(super) read: u64,
-    /// Callers whose flows are held, one entry for each flow.
+    /// The callers of held flows, one entry for each flow.
     held: Vec<CallerKey>,
 }
 
-/// What an attempt leaves.
+/// An attempt to file.
 pub struct Filing<'a> {
-    /// What it has in common with others.
+    /// The key of the attempt.
     pub key: RequestKey,
-    /// When it came.
+    /// The time of the attempt.
     pub at: Timestamp,
-    /// Makes the request, where it is the first attempt.
+    /// Creates the request, if this is the first attempt.
     pub request: &'a mut dyn FnMut(Uuid, RequestKey) -> Request,
 }
 
-/// What became of an attempt that the policy asks about.
+/// The result of filing an attempt.
 #[derive(Clone, Debug)]
 pub enum Filed {
-    /// A reviewer denied the same a while ago.
+    /// A reviewer denied the same attempt recently.
     Denied(Uuid),
     /// The caller, or all callers together, have too many open requests.
     Full,
-    /// It is one more attempt of an open request.
+    /// The attempt belongs to an open request.
     Known(Uuid),
-    /// It is a new request.
+    /// The attempt became a new request.
     New(Box<Request>),
 }
 
 impl Requests {
-    /// Takes up an attempt that the policy asks about.
+    /// Files an attempt that the policy asks about.
     pub fn file(&self, filing: Filing<'_>) -> Filed {
         let Filing { key, at, request } = filing;
         let mut table = self.lock();
@@ -109,12 +109,12 @@ impl Requests {
         !newest.is_some_and(|it| it.state.is_open()) && table.open_of(&key.caller) < MAX_OPEN_OF_ONE
     }
 
-    /// A request, by its id.
+    /// Returns a request by its id.
     pub fn get(&self, id: Uuid) -> Option<Request> {
         self.lock().requests.get(&id).cloned()
     }
 
-    /// Requests that `keep` names, the oldest first.
+    /// Lists the requests for which `keep` is true, the oldest first.
     pub fn list(&self, keep: impl Fn(&Request) -> bool) -> Vec<Request> {
         let table = self.lock();
         let mut kept: Vec<Request> = table
@@ -127,7 +127,7 @@ impl Requests {
         kept
     }
 
-    /// How many are open.
+    /// The number of open requests.
     pub fn open(&self) -> usize {
         let table = self.lock();
         table
@@ -137,7 +137,7 @@ impl Requests {
             .count()
     }
 
-    /// Adds the agent's own words to an open request of `caller`; `false` where there is none.
+    /// Adds the agent's reason to an open request of `caller`; `false` if there is no such request.
     pub fn explain(&self, id: Uuid, caller: &CallerKey, reason: &str) -> bool {
         let mut table = self.lock();
         let Some(request) = table.requests.get_mut(&id) else {
@@ -150,7 +150,7 @@ impl Requests {
         own
     }
 
-    /// Times out requests that waited too long; those that timed out.
+    /// Times out requests that waited too long; returns these requests.
     pub fn expire(&self, now: Timestamp) -> Vec<Request> {
         let mut table = self.lock();
         let due = |it: &&mut Request| it.state == RequestState::Pending && it.expires <= now;
@@ -166,8 +166,8 @@ impl Requests {
         expired
     }
 
-    /// Gives one reviewer the turn to settle an open request: two at once have one outcome. `Err` has
-    /// what became of the request, or nothing where there is none.
+    /// Gives one reviewer the turn to settle an open request: two concurrent reviewers cause one
+    /// outcome. `Err` has the state of the request, or `None` for an unknown request.
     pub(super) fn take_turn(
         &self,
         id: Uuid,
@@ -192,7 +192,7 @@ impl Requests {
         })
     }
 
-    /// Notes that an approval was taken back.
+    /// Sets the state of a request.
     pub(super) fn set_state(&self, id: Uuid, state: RequestState) {
         if let Some(request) = self.lock().requests.get_mut(&id) {
             request.state = state;
@@ -200,18 +200,18 @@ impl Requests {
         self.wake();
     }
 
-    /// Wakes flows that are held for an answer.
+    /// Notifies held flows.
     pub(super) fn wake(&self) {
         self.changed.notify_waiters();
     }
 
-    /// Waits until something was settled. Made before the state is looked at, so that no change is
-    /// missed.
+    /// Waits until a request was settled. Must be created before the state is read, so that no
+    /// change is missed.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()
     }
 
-    /// Takes a place among the flows that are held; `None` where all are taken, or those of the caller.
+    /// Takes a slot for a held flow; `None` if all slots, or those of the caller, are taken.
     pub fn hold(&self, caller: &CallerKey) -> Option<HeldPlace<'_>> {
         let mut table = self.lock();
         let own = table.held.iter().filter(|it| *it == caller).count();
@@ -233,7 +233,7 @@ impl Requests {
             .is_some_and(|it| it.state.is_open())
     }
 
-    /// Whether one more approval may be put in force.
+    /// Whether another approval may be put in force.
     pub(super) fn has_room(&self, now: Timestamp) -> bool {
         let table = self.lock();
         let in_force = table.approvals.values().flatten();
@@ -247,13 +247,13 @@ impl Requests {
         all.push(approval);
     }
 
-    /// When the next approval ends.
+    /// The time at which the next approval ends.
     pub(in crate::gate) fn next_end(&self) -> Option<Timestamp> {
         let table = self.lock();
         table.approvals.values().flatten().map(|it| it.until).min()
     }
 
-    /// Looks at the approvals of a key, and may use one up.
+    /// Calls `look` with the approvals of a key, which `look` may change.
     pub(super) fn approvals<T>(
         &self,
         key: &RequestKey,
@@ -262,7 +262,7 @@ impl Requests {
         self.lock().approvals.get_mut(key).map(look)
     }
 
-    /// Takes an approval back. Returns whether it was in force.
+    /// Removes an approval. Returns whether there was one.
     pub(super) fn withdraw(&self, request: Uuid) -> bool {
         let mut table = self.lock();
         for all in table.approvals.values_mut() {
@@ -274,7 +274,7 @@ impl Requests {
         false
     }
 
-    /// Takes out approvals that ended; whether there were any.
+    /// Removes expired approvals; returns whether there were any.
     pub fn end_approvals(&self, now: Timestamp) -> bool {
         let mut table = self.lock();
         let mut ended = false;
@@ -293,14 +293,14 @@ impl Requests {
 }
 
 impl Table {
-    /// Open requests of a caller.
+    /// The number of open requests of a caller.
     fn open_of(&self, caller: &CallerKey) -> usize {
         let own = self.requests.values().filter(|it| it.key.caller == *caller);
         own.filter(|it| it.state.is_open()).count()
     }
 
-    /// Makes room for one more request of a caller; `false` where there is none. A request whose
-    /// approval is in force stays and counts to no bound but [`MAX_APPROVALS`]: without it no
+    /// Makes room for another request of a caller; `false` if there is none. A request with an
+    /// approval in force stays, and counts only for [`MAX_APPROVALS`]: without the request no
     /// reviewer could revoke the approval.
     pub(super) fn make_room(&mut self, caller: &CallerKey) -> bool {
         if self.open_of(caller) >= MAX_OPEN_OF_ONE {
@@ -339,7 +339,8 @@ impl Table {
         settled.filter(keep).map(|it| it.id).min()
     }
 
-    /// The oldest open request of the caller that has the most, where that is more than `caller` has.
+    /// The oldest open request of the caller with the most open requests, if these are more than
+    /// those of `caller`.
     fn oldest_of_the_most(&self, caller: &CallerKey) -> Option<Uuid> {
         let mut counts: HashMap<&CallerKey, usize> = HashMap::new();
         for request in self.requests.values() {
@@ -367,7 +368,7 @@ impl Table {
     }
 }
 
-/// The place of a flow that is held for an answer; given back when dropped.
+/// The slot of a held flow; released when dropped.
 #[derive(Debug)]
 pub struct HeldPlace<'r> {
     requests: &'r Requests,
@@ -383,22 +384,23 @@ impl Drop for HeldPlace<'_> {
     }
 }
 
-/// One reviewer's turn at a request. It ends as the request's state when dropped.
+/// The turn of one reviewer at a request. When dropped, it sets the outcome as the state of the
+/// request.
 pub(super) struct Turn<'r> {
     requests: &'r Requests,
-    /// The request, as it was found.
+    /// The request at the start of the turn.
     pub(super) request: Request,
-    /// What becomes of it; pending again where nothing else is said.
+    /// The new state of the request; pending by default.
     pub(super) outcome: RequestState,
 }
 
 impl Turn<'_> {
-    /// One reviewer allowed; another one has to.
+    /// Adds a vote; another reviewer has to allow too.
     pub(super) fn vote(mut self, vote: Vote) {
         self.request.votes.push(vote);
     }
 
-    /// Forgets votes that no longer count.
+    /// Removes votes that no longer count.
     pub(super) fn keep_votes(&mut self, keep: impl Fn(&Vote) -> bool) {
         self.request.votes.retain(keep);
     }
@@ -417,7 +419,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// When a request of now times out.
+/// The time at which a request filed now times out.
 pub(super) fn expiry(now: Timestamp) -> Timestamp {
     let timeout = SignedDuration::try_from(REQUEST_TIMEOUT).unwrap_or(SignedDuration::MAX);
     now.saturating_add(timeout).unwrap_or(Timestamp::MAX)

@@ -1,6 +1,6 @@
-//! What a request shows: all to its reviewers, less to the caller that it is of.
+//! The views of a request: complete for its reviewers, reduced for its caller.
 //!
-//! Text that an agent or a third party wrote stands in `untrusted`, and nowhere else.
+//! Text of an agent or a third party is only in `untrusted`.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Request, Settlement};
 use crate::identity::CallerKey;
 
-/// A request as its reviewers see it.
+/// A request, for its reviewers.
 #[derive(Clone, Debug, Serialize)]
 pub struct RequestView {
     /// Its id.
@@ -24,53 +24,53 @@ pub struct RequestView {
     pub port: u16,
     /// The category of the destination.
     pub category: Option<&'static str>,
-    /// The tier that asks.
+    /// The tier of the rule that asks.
     pub tier: Option<Arc<str>>,
     /// The rule that asks.
     pub rule: Option<Arc<str>>,
-    /// Where it is written.
+    /// The file and line of the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule_location: Option<Arc<str>>,
     /// The digest of the policy that asked.
     pub policy: Option<Arc<str>>,
-    /// Who asks.
+    /// The caller.
     pub caller: CallerView,
-    /// On what it works, and who says so.
+    /// The repository of the caller, with its trust.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<RepositoryView>,
-    /// The tool call, where the agent's hooks report calls.
+    /// The tool call, if the agent's hooks report calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<CallView>,
-    /// Text that the agent or a third party wrote.
+    /// Text of the agent or a third party.
     pub untrusted: Untrusted,
-    /// When it was first attempted. Of a request that was settled at another gate, or before this one
-    /// was started: when it was settled.
+    /// The time of the first attempt. For a request settled at another gate, or before this gate
+    /// was started: the time of the settlement.
     pub first: Timestamp,
-    /// When it was last attempted.
+    /// The time of the latest attempt.
     pub last: Timestamp,
-    /// How often, at this gate.
+    /// The number of attempts at this gate.
     pub count: u64,
-    /// When it times out.
+    /// The time at which the request times out.
     pub expires: Timestamp,
-    /// Reviewers who allowed it, while another one has to.
+    /// Reviewers who allowed it, if another reviewer is required.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allowed_by: Vec<Arc<str>>,
-    /// How it was settled.
+    /// The settlement.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub settled: Option<SettlementView>,
-    /// The flow of its first attempt, where that was at this gate: `tidegate explain` tells more.
+    /// The flow of the first attempt, if it was at this gate, for `tidegate explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flow: Option<Uuid>,
 }
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Clone, Debug, Serialize)]
 pub struct CallerView {
-    /// By what an approval is bound to it: `session`, `subject` or `address`.
+    /// The identity to which an approval is bound: `session`, `subject` or `address`.
     pub bound_by: &'static str,
-    /// That session, user or network.
+    /// The value: a session, user or network.
     pub bound_to: String,
-    /// `session.id`, as far as `trust` goes.
+    /// `session.id`, to be trusted as `trust` states.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<Arc<str>>,
     /// `verified`, `asserted` or `none`.
@@ -83,7 +83,7 @@ pub struct CallerView {
     pub groups: Option<Arc<[Arc<str>]>>,
 }
 
-/// On what the caller works.
+/// The repository of the caller.
 #[derive(Clone, Debug, Serialize)]
 pub struct RepositoryView {
     /// The clone URL without scheme, user and `.git`.
@@ -97,14 +97,14 @@ pub struct RepositoryView {
 pub struct CallView {
     /// `tool_use_id`.
     pub id: Option<Arc<str>>,
-    /// `verified` where the agent's own process reported it.
+    /// `verified` if the agent's own process reported it.
     pub trust: &'static str,
 }
 
-/// Text that the agent or a third party wrote.
+/// Text of the agent or a third party.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Untrusted {
-    /// What is done there: `connect`, `git push`, `mcp tools/call NAME`.
+    /// The operation: `connect`, `git push`, `mcp tools/call NAME`.
     pub operation: Box<str>,
     /// The tool.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,7 +112,7 @@ pub struct Untrusted {
     /// The command, secrets masked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Box<str>>,
-    /// Why, in the agent's words.
+    /// The reason, in the agent's words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Box<str>>,
     /// The branch.
@@ -120,24 +120,24 @@ pub struct Untrusted {
     pub branch: Option<Arc<str>>,
 }
 
-/// How a request was settled.
+/// The settlement of a request.
 #[derive(Clone, Debug, Serialize)]
 pub struct SettlementView {
-    /// By which reviewers.
+    /// The reviewers.
     pub by: Vec<Arc<str>>,
-    /// When.
+    /// The time of the settlement.
     pub at: Timestamp,
-    /// Until when it holds.
+    /// The end of its effect.
     pub until: Timestamp,
-    /// `once`, `session` or seconds; none: it was denied or taken back.
+    /// `once`, `session` or seconds; absent if it was denied or revoked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// The reviewer's words.
+    /// The note of the reviewer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<Box<str>>,
 }
 
-/// A request as the caller that it is of sees it.
+/// A request, for its caller.
 #[derive(Clone, Debug, Serialize)]
 pub struct OwnRequestView {
     /// Its id.
@@ -148,19 +148,19 @@ pub struct OwnRequestView {
     pub host: Box<str>,
     /// The port.
     pub port: u16,
-    /// What is done there.
+    /// The operation.
     pub operation: Box<str>,
-    /// When it was first attempted.
+    /// The time of the first attempt.
     pub first: Timestamp,
-    /// When it times out.
+    /// The time at which the request times out.
     pub expires: Timestamp,
-    /// Until when it is allowed or denied.
+    /// The end of the approval or denial.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
 
 impl Request {
-    /// As its reviewers see it.
+    /// The view for reviewers.
     pub fn view(&self) -> RequestView {
         let facts = &self.facts;
         let call = facts.call.as_ref();
@@ -213,7 +213,7 @@ impl Request {
         }
     }
 
-    /// As the caller that it is of sees it.
+    /// The view for its caller.
     pub fn own_view(&self) -> OwnRequestView {
         OwnRequestView {
             id: self.id,
