@@ -1,4 +1,4 @@
-//! What `/proc` tells of processes and their sockets.
+//! Processes and their sockets, read from `/proc`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
@@ -10,17 +10,17 @@ use std::sync::Arc;
 
 use crate::config;
 
-/// Bytes of a command line that are looked at.
+/// The bytes read of a command line, at most.
 const COMMAND: u64 = 8 * 1024;
-/// Descriptors of one process that are looked at.
+/// Descriptors of one process that are searched, at most.
 const DESCRIPTORS: usize = 65_536;
 
-/// Every process that is seen, with its name and its parent.
+/// Every visible process, with its name and its parent.
 #[derive(Debug, Default)]
 pub(in crate::identity) struct Table(BTreeMap<u32, (u32, Arc<str>)>);
 
 impl Table {
-    /// As it is now.
+    /// Reads the present table.
     pub(in crate::identity) fn read() -> Self {
         let Ok(entries) = fs::read_dir("/proc") else {
             return Self::default();
@@ -32,7 +32,7 @@ impl Table {
         )
     }
 
-    /// Every process.
+    /// The ids of all processes.
     pub(in crate::identity) fn pids(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.keys().copied()
     }
@@ -42,8 +42,8 @@ impl Table {
         self.0.get(&pid).map(|(parent, _)| *parent)
     }
 
-    /// The processes below one, parents before their children: who opened a socket is found before
-    /// who inherited it.
+    /// The descendants of a process, parents before their children, so that the process that opened
+    /// a socket is found before one that inherited it.
     pub(in crate::identity) fn below(&self, head: u32) -> Vec<u32> {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for (pid, (parent, _)) in &self.0 {
@@ -63,7 +63,8 @@ impl Table {
         found
     }
 
-    /// The parents of a process with their names, the nearest first, up to but without `head`.
+    /// The ancestors of a process with their names, the nearest first, up to `head`, which is left
+    /// out.
     pub(in crate::identity) fn above(&self, pid: u32, head: u32) -> Vec<(u32, Arc<str>)> {
         let mut names = Vec::new();
         let mut seen = HashSet::from([pid]);
@@ -79,7 +80,7 @@ impl Table {
     }
 }
 
-/// `PID (NAME) STATE PARENT …`; a name may have anything in it.
+/// Parses `PID (NAME) STATE PARENT …`; a name may contain any character.
 fn stat(line: &str) -> Option<(u32, Arc<str>)> {
     let (front, rest) = line.rsplit_once(')')?;
     let (_, name) = front.split_once('(')?;
@@ -87,15 +88,15 @@ fn stat(line: &str) -> Option<(u32, Arc<str>)> {
     Some((parent, name.into()))
 }
 
-/// When a process began, in the kernel's ticks since the start of the machine.
+/// The start of a process, in the kernel's ticks since boot.
 pub(in crate::identity) fn began(pid: u32) -> Option<u64> {
     let line = lossy(pid, "stat")?;
     let (_, rest) = line.rsplit_once(')')?;
-    // The 22nd field of the line; the first two are the number and the name.
+    // The 22nd field of the line; the first two are the process id and the name.
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// The number of a process in its own process namespace.
+/// The id of a process in its own process namespace.
 pub(in crate::identity) fn inner(pid: u32) -> Option<u32> {
     let status = lossy(pid, "status")?;
     let line = status
@@ -104,7 +105,7 @@ pub(in crate::identity) fn inner(pid: u32) -> Option<u32> {
     line.split_ascii_whitespace().last()?.parse().ok()
 }
 
-/// Whether a process has that socket open; `false` where that cannot be seen.
+/// Whether a process has this socket open; `false` if its descriptors are not visible.
 pub(in crate::identity) fn holds(pid: u32, inode: u64) -> bool {
     let wanted = format!("socket:[{inode}]");
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
@@ -115,7 +116,7 @@ pub(in crate::identity) fn holds(pid: u32, inode: u64) -> bool {
         .any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == &*wanted))
 }
 
-/// The file that a process runs.
+/// The executable file of a process.
 pub(in crate::identity) fn executable(pid: u32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     Some(path.to_string_lossy().into_owned())
@@ -135,7 +136,7 @@ fn lossy(pid: u32, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The number of the client's end of a connection in the network that `folder` shows.
+/// The inode of the client's socket of a connection, in the network namespace of `folder`.
 pub(in crate::identity) fn inode(
     folder: &Path,
     client: SocketAddr,
@@ -146,7 +147,7 @@ pub(in crate::identity) fn inode(
     four().or_else(six)
 }
 
-/// The user id of the client's end of a connection in the network that `folder` shows.
+/// The user id of the client's socket of a connection, in the network namespace of `folder`.
 pub(in crate::identity) fn user(
     folder: &Path,
     client: SocketAddr,
@@ -166,8 +167,8 @@ pub(in crate::identity) fn user(
     four().or_else(|| of("tcp6", mapped(client), mapped(local)))
 }
 
-/// The users of the sockets that listen at an address, or at that port of every address, in the
-/// network that `folder` shows.
+/// The users of the sockets that listen at an address, or at its port on every address, in the
+/// network namespace of `folder`.
 pub(in crate::identity) fn listeners(folder: &Path, local: SocketAddr) -> Vec<u32> {
     const USER: usize = 7;
     const LISTENS: &str = "0A";
@@ -194,13 +195,13 @@ pub(in crate::identity) fn listeners(folder: &Path, local: SocketAddr) -> Vec<u3
     ["tcp", "tcp6"].into_iter().flat_map(of).collect()
 }
 
-/// The number in the line of those two addresses; a socket without a holder has none.
+/// The inode in the line with these two addresses; a socket that no process holds has none.
 fn listed(table: &Path, from: &str, to: &str) -> Option<u64> {
     number(table, |client, server| client == from && server == to)
 }
 
-/// The number of the socket that asks a name server from that port. It may be bound to no address
-/// and connected to none, so its port has to do.
+/// The inode of the UDP socket that queries a name server from this port. The socket may be neither
+/// bound to an address nor connected, so the client's address is not compared.
 pub(in crate::identity) fn asker(folder: &Path, client: SocketAddr) -> Option<u64> {
     let port = format!(":{:04X}", client.port());
     let asks = |from: &str, to: &str| {
@@ -210,12 +211,12 @@ pub(in crate::identity) fn asker(folder: &Path, client: SocketAddr) -> Option<u6
     four.or_else(|| number(&folder.join("udp6"), asks))
 }
 
-/// TCP ports at which the network that `folder` shows listens.
+/// The TCP ports that listen in the network namespace of `folder`.
 pub(in crate::identity) fn listening(folder: &Path) -> Vec<u16> {
     let port = |line: &str| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let (_, port) = words.next()?.rsplit_once(':')?;
-        // A socket that listens has no peer.
+        // A listening socket has no peer.
         let listens = words.next()?.ends_with(":0000");
         u16::from_str_radix(port, 16).ok().filter(|_| listens)
     };
@@ -224,7 +225,7 @@ pub(in crate::identity) fn listening(folder: &Path) -> Vec<u16> {
     lines.filter_map(port).collect()
 }
 
-/// The number in the first line whose addresses are such.
+/// The inode in the first line whose addresses match `such`.
 fn number(table: &Path, such: impl Fn(&str, &str) -> bool) -> Option<u64> {
     let text = config::read(table).ok()?;
     let mut lines = text.lines().map(str::split_ascii_whitespace);
@@ -236,7 +237,7 @@ fn number(table: &Path, such: impl Fn(&str, &str) -> bool) -> Option<u64> {
     })
 }
 
-/// An IPv4 address as the kernel writes it: words of the machine, in hex.
+/// An IPv4 address in the kernel's format: native-endian words, in hex.
 fn written(address: SocketAddr) -> Option<String> {
     let IpAddr::V4(four) = address.ip() else {
         return None;
@@ -245,7 +246,7 @@ fn written(address: SocketAddr) -> Option<String> {
     Some(format!("{word:08X}:{:04X}", address.port()))
 }
 
-/// The same for IPv6, and for IPv4 over a socket of IPv6.
+/// The same for IPv6, and for IPv4 over an IPv6 socket.
 fn mapped(address: SocketAddr) -> String {
     let six = match address.ip() {
         IpAddr::V4(four) => four.to_ipv6_mapped(),

@@ -1,7 +1,8 @@
-//! What connects in a jail without asking the proxy: captured, and judged as if it had asked.
+//! Captured connections of a jail: they do not name a target to the proxy, and are decided like
+//! CONNECT requests.
 //!
-//! Where it wanted to go is the address that its connection was accepted at. An address that the
-//! jail's DNS gave out stands for the name it was given for; any other is an address literal.
+//! The target is the address at which the connection was accepted. An address from the jail's name
+//! server stands for the name that it was given for; any other is an address literal.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,31 +35,32 @@ const HTTP: u16 = 80;
 const ACCESS_DENIED: &[u8] = &[21, 3, 3, 0, 2, 2, 49];
 /// The first byte of a TLS handshake.
 const HANDSHAKE: u8 = 22;
-/// How long a refused client is listened to, to learn whether it would understand an alert.
+/// How long the gate waits for the first byte of a refused client, to find out whether it speaks
+/// TLS.
 const FIRST_WORD: Duration = Duration::from_secs(1);
-/// The most names that one jail is given addresses for.
+/// Names with placeholder addresses in one jail, at most.
 const MOST_NAMES: u32 = 65_000;
-/// Where the placeholder addresses begin, in 28.0.0.0/16 and `3000::/64`.
+/// The first placeholder addresses, in 28.0.0.0/16 and `3000::/64`.
 ///
-/// Agents look a host up before they fetch a page, and refuse every address of a special block (Gemini
-/// CLI: 198.18.0.0/15, `100::/64`). These two blocks count as public there: 28.0.0.0/8 is of one
-/// owner (US Department of Defense), `3000::/4` is not allocated. A connection to an address that
-/// stands for a name is decided by that name, and to any other as to an address.
+/// Agents look a host up before they fetch a page, and refuse every address of a special block
+/// (Gemini CLI: 198.18.0.0/15, `100::/64`). These two blocks count as public there: 28.0.0.0/8 has
+/// a single owner (US Department of Defense), `3000::/4` is not allocated. A connection to a
+/// placeholder address is decided by its name, and any other by its address.
 const FIRST_V4: u32 = u32::from_be_bytes([28, 0, 0, 1]);
 const FIRST_V6: u128 = 0x3000_u128 << 112;
 
-/// What a jail hands out, and whose it is.
+/// The sockets of a jail, and the identity of its processes.
 #[derive(Debug)]
 pub struct Inside {
-    /// What came out of it.
+    /// The sockets that the jail handed to the gate.
     pub sockets: Sockets,
-    /// The evidence on callers from there.
+    /// The listener with the evidence for callers from the jail.
     pub listener: Arc<Listener>,
     /// The session of the command.
     pub tenant: Option<Tenant>,
 }
 
-/// Serves a jail until shutdown begins; call it within the runtime.
+/// Serves a jail until shutdown begins; must be called within the runtime.
 ///
 /// `connections` bounds the clients connected at once.
 pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::Result<()> {
@@ -95,8 +97,8 @@ pub fn serve_jail(gate: &Arc<Gate>, inside: Inside, connections: usize) -> io::R
     Ok(())
 }
 
-/// The names that a jail asked for, and the addresses that stand for them there; never forgotten,
-/// since a client may keep an answer for as long as it likes.
+/// The names that a jail asked for, with their placeholder addresses. Names are never removed,
+/// because a client may keep an answer for any time.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Names(Mutex<Given>);
 
@@ -107,7 +109,7 @@ struct Given {
 }
 
 impl Names {
-    /// The place of a name; none where there is room for no more.
+    /// The index of a name, new or known; `None` if the table is full.
     pub(in crate::proxy) fn place(&self, name: &HostName) -> Option<u32> {
         let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = given.places.get(name) {
@@ -122,7 +124,7 @@ impl Names {
         Some(place)
     }
 
-    /// What an address stands for.
+    /// The name of a placeholder address; any other address unchanged.
     pub(super) fn host(&self, address: IpAddr) -> Host {
         let place = match address {
             IpAddr::V4(address) => address.to_bits().checked_sub(FIRST_V4),
@@ -137,17 +139,17 @@ impl Names {
     }
 }
 
-/// The address that stands for the name in a place.
+/// The IPv4 placeholder address of the name with this index.
 pub(super) fn v4(place: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(FIRST_V4.saturating_add(place))
 }
 
-/// As [`v4`].
+/// The IPv6 placeholder address, like [`v4`].
 pub(super) fn v6(place: u32) -> Ipv6Addr {
     Ipv6Addr::from_bits(FIRST_V6 + 1 + u128::from(place))
 }
 
-/// Takes a captured client where it wants to go, or refuses.
+/// Opens a tunnel for a captured client to its target, or refuses the connection.
 pub(in crate::proxy) async fn serve(
     mut connection: Connection,
     names: &Names,
@@ -175,7 +177,7 @@ pub(in crate::proxy) async fn serve(
         Err(refusal) => {
             let limited = connection.limit_refusal(&flow, &refusal).await;
             flow.refuse(limited.as_ref().unwrap_or(&refusal));
-            // The client was not sent a status.
+            // The client received no status.
             flow.facts.status = None;
             let _ = flow.recorded(&refusal).await;
             drop(flow);
@@ -185,7 +187,8 @@ pub(in crate::proxy) async fn serve(
     }
 }
 
-/// An alert to who speaks TLS; to others the end of the connection, which is not to look orderly.
+/// Sends a TLS alert to a client that speaks TLS; ends any other connection with an error, so that
+/// it does not look like an orderly end.
 async fn turn_away(mut connection: Connection) {
     let mut first = BytesMut::new();
     let heard = connection.stream.read_buf(&mut first);
@@ -199,8 +202,8 @@ async fn turn_away(mut connection: Connection) {
     }
 }
 
-/// The target and path of a request that was sent to its origin, as the client thinks: the target is
-/// where it connected, and `Host` must say the same.
+/// The target and path of a captured request: the target is the address it connected to, and `Host`
+/// must name the same.
 pub(in crate::proxy) fn url(head: &RequestHead, target: &Target) -> Result<Url, Refusal> {
     let refused = |why: &'static str| Err(Refusal::because(Code::BadRequest, why));
     if head.method == Method::Connect || !head.target().starts_with(b"/") {
@@ -222,7 +225,7 @@ pub(in crate::proxy) fn url(head: &RequestHead, target: &Target) -> Result<Url, 
     })
 }
 
-/// Whether a client calls the loopback address that it connected to `localhost`.
+/// Whether `Host` is `localhost` for the loopback address that the client connected to.
 fn is_same_loopback(named: &Target, target: &Target) -> bool {
     let is_localhost = matches!(&named.host, Host::Name(name) if name.as_str() == "localhost");
     let is_loopback = matches!(target.host, Host::Address(address) if address.is_loopback());

@@ -1,7 +1,7 @@
-//! The jail's name server: it resolves nothing.
+//! The name server of a jail: it sends no query to the outside.
 //!
-//! A name that the policy could allow gets an address that stands for it; any other does not exist.
-//! So nothing is asked outside before a verdict, and a name is no way to carry anything out.
+//! A name that the policy could allow gets a placeholder address; any other name does not exist. No
+//! query leaves the machine before a verdict, so that names cannot carry data out.
 
 mod datagrams;
 mod message;
@@ -31,26 +31,26 @@ use super::tenant::{Outcome, Tenancy};
 pub(in crate::proxy) use datagrams::Datagrams;
 use message::{Answer, Kind, Question};
 
-/// The longest question over UDP that is read.
+/// The longest question over UDP, in bytes.
 const LONGEST: usize = 1500;
-/// How long a client over TCP may be silent.
+/// How long a client over TCP may be idle.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long accepting rests when the machine cannot.
+/// The pause after a failed accept.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// Refused names that are remembered, so that a client that asks again leaves one record.
+/// Refused names that are remembered, so that a repeated query is recorded once.
 const REMEMBERED: usize = 4096;
 
-/// Who asks, and by what.
+/// The client of a query, and its transport.
 #[derive(Clone, Copy)]
 enum Asker {
     Datagram(SocketAddr),
     Stream(SocketAddr, SocketAddr),
 }
 
-/// The answer about a name, and its time.
+/// The answer about a name, and its delay.
 struct Told {
     answer: Answer,
-    /// Its place among the answers that wait, since its caller is over its rate of refusals.
+    /// Set if the caller is over its rate of refusals: the slot of a delayed answer.
     delay: Option<Delay>,
 }
 
@@ -61,21 +61,21 @@ impl From<Answer> for Told {
     }
 }
 
-/// A message that answers another.
+/// The reply to a query.
 struct Reply {
     message: Vec<u8>,
     delay: Option<Delay>,
 }
 
-/// What answers.
+/// Answers the queries of a jail.
 pub(super) struct Stub {
     shared: Arc<Shared>,
     names: Arc<Names>,
-    /// The ports that are captured: a name that may be reached at none of them is not told.
+    /// The captured ports: a name that can be reached at none of them does not exist.
     ports: Vec<u16>,
-    /// Whose processes ask.
+    /// The session of the jail's processes.
     tenancy: Arc<Tenancy>,
-    /// Names whose refusal is on record, and what agents are told of it.
+    /// Names whose refusal is recorded, with the report for agents.
     refused: Mutex<HashMap<HostName, Refused>>,
 }
 
@@ -90,7 +90,7 @@ impl Stub {
         }
     }
 
-    /// The answer to a message; none where it is no question.
+    /// The answer to a message; `None` if the message is no question.
     async fn answer(&self, message: &[u8], asker: Asker) -> Option<Reply> {
         let question = Question::parse(message)?;
         let told = match &question.name {
@@ -103,7 +103,7 @@ impl Stub {
         })
     }
 
-    /// Waits before a delayed answer is sent, and gives its place back.
+    /// Waits before a delayed answer is sent, and releases its slot.
     async fn hold_back(&self, delay: Option<Delay>) {
         let Some(_delay) = delay else { return };
         tokio::select! {
@@ -130,7 +130,7 @@ impl Stub {
         answer.into()
     }
 
-    /// Whether a connection to some captured port, or a request over it, could be let through.
+    /// Whether a connection to a captured port, or a request over it, could pass.
     fn could_pass(&self, snapshot: &Snapshot, known: &Known, name: &HostName) -> bool {
         let Ok(path) = Path::parse(b"/") else {
             return false;
@@ -157,7 +157,7 @@ impl Stub {
                 target: &target,
                 attempt,
             });
-            // Another path, method, tool or credential might pass.
+            // A request with another path, method, tool or credential could pass.
             let of_request = matches!(
                 decision.reason,
                 Reason::ActionDenied | Reason::CredentialDenied | Reason::McpToolDenied
@@ -166,7 +166,8 @@ impl Stub {
         })
     }
 
-    /// What is known of who asks; only of a refused one, since it takes a search.
+    /// The channel of a query, with its process; used for refused queries only, because the search
+    /// is slow.
     async fn channel_of(&self, asker: Asker) -> Arc<Channel> {
         let tenancy = &self.tenancy;
         let Some(family) = &tenancy.family else {
@@ -182,7 +183,7 @@ impl Stub {
         })
     }
 
-    /// Puts a refused name on record, once.
+    /// Records a refused name, once.
     async fn refuse(&self, snapshot: &Snapshot, name: &HostName, asker: Asker) -> Told {
         let refused = self.recorded().get(name).cloned();
         if let Some(refused) = refused {
@@ -197,7 +198,7 @@ impl Stub {
         let refuse = self.tenancy.refuse(&known, FlowKind::Dns, &target, |flow| {
             let judged = flow.judge(&known, &target, &Asked::Connect);
             judged.err().unwrap_or_else(|| {
-                // Allowed at a port that is not captured.
+                // The name is allowed at a port that is not captured.
                 let detail = "no port of it is captured in this jail";
                 Refusal::because(Code::PortDenied, detail)
             })
@@ -215,7 +216,7 @@ impl Stub {
         }
     }
 
-    /// Tells the agent of a refusal that another of its calls met before.
+    /// Reports a refusal to an agent, after it was recorded for another of the agent's calls.
     async fn tell_again(
         &self,
         snapshot: &Snapshot,
@@ -252,7 +253,7 @@ impl Stub {
     }
 }
 
-/// What a refused name is on record as: a connection to port 443.
+/// The recorded target of a refused name: port 443.
 fn at_https(name: &HostName) -> Target {
     Target {
         host: Host::Name(name.clone()),
@@ -260,9 +261,9 @@ fn at_https(name: &HostName) -> Target {
     }
 }
 
-/// Answers questions over UDP, one after another. A refusal over its caller's rate is put on record
-/// in its turn; its answer waits in a task of its own, so that it holds up no other answer. A caller
-/// has a few such places ([`Delay`]); beyond them its answers do not wait.
+/// Answers questions over UDP, one after another. A refusal over the caller's rate is recorded at
+/// once; its answer is delayed in a task of its own, so that it delays no other answer. A caller
+/// has a few slots for delayed answers ([`Delay`]); further answers are sent immediately.
 pub(in crate::proxy) async fn serve(stub: Arc<Stub>, socket: Datagrams) {
     let socket = Arc::new(socket);
     let mut buffer = vec![0; LONGEST];
@@ -336,7 +337,7 @@ async fn converse(stub: &Stub, seat: &Arc<Seat>, mut stream: TcpStream, asker: A
     while let Ok(Some(())) = next().await {}
 }
 
-/// One question, after its length (RFC 1035 section 4.2.2).
+/// Answers one question, which follows its length (RFC 1035 section 4.2.2).
 async fn one_over_tcp(
     stub: &Stub,
     seat: &Arc<Seat>,

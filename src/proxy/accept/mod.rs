@@ -28,25 +28,25 @@ use crate::proxy::tunnel::Tunnel;
 use admission::Seat;
 use capture::Names;
 
-/// Connections that wait to be accepted.
+/// The length of the queue of connections not yet accepted.
 const BACKLOG: i32 = 4096;
-/// How long accepting rests after an error that may last.
+/// The pause after an error that may persist.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Clients in a row that may have left before they were accepted: more, and accepting rests.
+/// Clients in a row that may leave before they are accepted, without a pause.
 const MAX_ABORTED_IN_A_ROW: u32 = 64;
-/// How long after a line about errors of accepting the next one may be logged.
+/// The minimum time between two log lines about accept errors.
 const ACCEPT_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How a client came, and so what it says first.
+/// The kind of listener that a client came by.
 #[derive(Clone)]
 pub(super) enum Front {
-    /// To a proxy, by the listener of that number.
+    /// A proxy listener, by its index.
     Proxy(usize),
-    /// From a jail, on the way to another target.
+    /// A port of a jail that captures connections to other targets.
     Captured(Arc<Names>),
 }
 
-/// Binds a listener; a port of 0 takes a free one.
+/// Binds a listener; port 0 stands for any free port.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -64,18 +64,18 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Sets what accepted connections inherit (`tcp(7)`). A client may connect as soon as the socket
-/// listens, so it is set before.
+/// Sets the options that accepted connections inherit (`tcp(7)`). They are set before `listen`,
+/// because a client may connect as soon as the socket listens.
 fn set_options<S: AsFd>(socket: &S) {
     keep_alive(socket);
-    // An error leaves the default of the system: small writes may wait.
+    // An error leaves the default of the system: small writes may be delayed.
     let _ = SockRef::from(socket).set_tcp_nodelay(true);
 }
 
 /// Accepts clients until shutdown begins.
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Front) {
     let gate = shared.gate.clone();
-    // For a socket that the gate inherited.
+    // For inherited sockets.
     set_options(&listener);
     let bound = address_of_all(&listener, &front);
     let mut failures = Failures::default();
@@ -103,22 +103,22 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, front: Fr
     }
 }
 
-/// Errors of accepting at one listener.
+/// Accept errors of one listener.
 #[derive(Debug, Default)]
 struct Failures {
-    /// Since the last client that was accepted.
+    /// The number since the last accepted client.
     in_a_row: u32,
-    /// Since the last line in the log.
+    /// The number since the last log line.
     unlogged: u32,
     logged: Option<Instant>,
 }
 
-/// What follows from an error of accepting.
+/// The response to an accept error.
 #[derive(Debug, Eq, PartialEq)]
 struct Response {
-    /// Whether accepting rests before the next try.
+    /// Whether to pause before the next accept.
     pause: bool,
-    /// How many errors a line in the log stands for; `None`: no line.
+    /// The number of errors for one log line; `None`: no line.
     log: Option<u32>,
 }
 
@@ -126,7 +126,7 @@ impl Failures {
     fn add(&mut self, error: &io::Error, now: Instant) -> Response {
         self.in_a_row = self.in_a_row.saturating_add(1);
         let aborted = AcceptError::of(error) == AcceptError::Aborted;
-        // An error of the listener itself comes again at once: trying again would only spin.
+        // An error of the listener itself recurs at once: without a pause the loop would spin.
         let pause = !aborted || self.in_a_row > MAX_ABORTED_IN_A_ROW;
         if !pause {
             return Response { pause, log: None };
@@ -142,14 +142,14 @@ impl Failures {
     }
 }
 
-/// A kind of error of accepting: a label of `tidegate_accept_errors_total`.
+/// The kind of an accept error: a label of `tidegate_accept_errors_total`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum AcceptError {
     /// The client left, or the network failed for this one client (`accept(2)`).
     Aborted,
     /// Out of descriptors or memory.
     Exhausted,
-    /// Anything else: the listener itself does not work.
+    /// Any other error: the listener itself failed.
     Other,
 }
 
@@ -187,8 +187,8 @@ impl AcceptError {
     }
 }
 
-/// The address that every connection of a listener comes to; `None` where each has to be asked: a
-/// listener of all addresses, or one of a jail, whose callers mean to reach another address.
+/// The local address of every connection of a listener; `None` if it differs for each connection: a
+/// listener for all addresses, or one of a jail, whose clients connect to other addresses.
 fn address_of_all(listener: &TcpListener, front: &Front) -> Option<SocketAddr> {
     let bound = listener.local_addr().ok()?;
     let one = matches!(front, Front::Proxy(_)) && !bound.ip().is_unspecified();
@@ -203,7 +203,7 @@ async fn handle_accepted(
     front: &Front,
 ) {
     let Some(turn) = shared.connections.admit(peer.ip()).await else {
-        // The client asked nothing, so there is nothing to record, only to count.
+        // The client sent no request: it is counted, but not recorded.
         shared.gate.metrics.flow_unstarted();
         return;
     };
@@ -211,7 +211,7 @@ async fn handle_accepted(
     let channel = Channel::plain(canonical(peer), local);
     let (shared, front, seat) = (shared.clone(), front.clone(), turn.seat());
     let tasks = shared.gate.tasks.clone();
-    // Boxed: a tunnel that rests must not hold what it took to open it.
+    // Boxed: an idle tunnel must not hold the memory that opening it took.
     let serving = Box::pin(serving(shared, stream, (channel, turn.seat()), front));
     let task = tasks.spawn(async move {
         let tunnel = serving.await;
@@ -223,7 +223,7 @@ async fn handle_accepted(
     seat.set_task(task.abort_handle());
 }
 
-/// Serves a client as it came; hands back a tunnel that opened.
+/// Serves a client by the kind of its listener; returns a tunnel if the client opened one.
 async fn serving(
     shared: Arc<Shared>,
     stream: TcpStream,
@@ -256,8 +256,8 @@ async fn serving(
     }
 }
 
-/// Serves a client of the proxy from its first byte on: what a balancer says of it comes first, then
-/// TLS, where the listener has them. Hands back a tunnel that opened.
+/// Serves a client of a proxy listener: reads the PROXY header first, then TLS, if the listener has
+/// them. Returns a tunnel if the client opened one.
 async fn serve_proxied(
     shared: Arc<Shared>,
     mut socket: TcpStream,
@@ -279,7 +279,7 @@ async fn serve_proxied(
     }
     if listener.tls.is_some() {
         let arrived = (socket, channel, seat, index);
-        // Boxed: a plain connection must not carry the room that a handshake takes.
+        // Boxed: a plain connection must not hold the memory of a handshake.
         return Box::pin(detect::with_tls(shared, arrived, &listener, &snapshot)).await;
     }
     let origin = Origin {
@@ -299,7 +299,7 @@ fn is_balancer(listener: &Listener, peer: SocketAddr) -> bool {
         .any(|net| net.contains(&peer.ip()))
 }
 
-/// Says on a new connection which registered agent the client is, where any agent is registered.
+/// Sets the session and process of a registered agent, if the client is one.
 async fn find_agent(shared: &Shared, channel: &mut Channel) {
     let snapshot = shared.gate.snapshot.load_full();
     let sessions = snapshot.identity.sessions().clone();
@@ -307,7 +307,7 @@ async fn find_agent(shared: &Shared, channel: &mut Channel) {
     if !sessions.has_registered_agents() || !client.ip().is_loopback() {
         return;
     }
-    // Bounded: each look reads the tables of the kernel.
+    // Bounded: each search reads the kernel's tables.
     let Ok(_turn) = shared.searches.acquire().await else {
         return;
     };
@@ -322,7 +322,7 @@ async fn find_agent(shared: &Shared, channel: &mut Channel) {
     }
 }
 
-/// Looks, beside the connection, whether its client is the user of the gate.
+/// Checks in the background whether the client has the user of the gate.
 fn look_at(shared: &Shared, channel: &Channel) {
     let (gate, client, local) = (shared.gate.clone(), channel.peer, channel.local);
     if gate.is_look_due(client, local) {
@@ -331,7 +331,7 @@ fn look_at(shared: &Shared, channel: &Channel) {
     }
 }
 
-/// A client that came over an IPv6 socket with an IPv4 address is an IPv4 client.
+/// The IPv4 address of a client that came over an IPv6 socket with an IPv4-mapped address.
 pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }

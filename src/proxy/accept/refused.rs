@@ -1,12 +1,13 @@
-//! Connections that a jail refuses at a port without a listener, put on record.
+//! Records the connections that a jail refuses because their port has no listener.
 //!
-//! Each destination leaves one record of a jail. The policy is asked, for its reason and its rule; where
-//! it would allow the destination, the reason is that no rule names the port, and so the jail does not
-//! capture it. Nothing tells which process asked: it was refused before the gate heard of it.
+//! Each destination is recorded once for a jail. The reason and the rule come from the policy. If
+//! the policy would allow the destination, the reason is that no rule names the port, and so the
+//! jail does not capture the port. The process is unknown: the kernel refused its connection before
+//! the gate received the packet.
 //!
-//! On loopback the command may mean a server of its own that is not up yet, or that listens at the
-//! address of the other version of IP. Such a destination is put on record only where nothing in the
-//! jail listens at its port within a few seconds.
+//! On loopback the command may mean a server of its own that is still starting, or that listens
+//! only at the other IP version's loopback address. Such a destination is recorded only if no
+//! process in the jail listens at its port within a few seconds.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,37 +31,37 @@ use crate::proxy::refusal::{Code, Refusal};
 use super::capture::Names;
 use super::tenant::Tenancy;
 
-/// Destinations that are remembered, so that each leaves one record; also those that wait for theirs.
+/// Remembered destinations, so that each is recorded once; also the limit of waiting destinations.
 const MAX_REMEMBERED: usize = 4096;
-/// How long a server on loopback may take until it listens.
+/// How long a server on loopback may take to start.
 const START_TIME: Duration = Duration::from_secs(5);
-/// How often it is looked at whether a server on loopback listens by now.
+/// The interval of the checks whether a server on loopback listens.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Packets that are read at once.
+/// Packets read at once, at most.
 const MAX_READ: usize = 256;
 
 /// The packet sockets of a jail.
 pub(super) struct Packets(Vec<UdpSocket>);
 
-/// Puts refused connections on record.
+/// Records refused connections.
 pub(super) struct Watch {
     tenancy: Arc<Tenancy>,
     names: Arc<Names>,
     known: HashSet<Target>,
-    /// Destinations without a record, with the time from which they are refused for good.
+    /// Destinations not yet recorded, with the time at which their refusal is final.
     waiting: VecDeque<(Target, Instant)>,
-    /// Whether the log of this program says that some destinations have no record.
+    /// Whether a warning about unrecorded destinations was logged.
     has_warned: bool,
 }
 
 impl Packets {
-    /// Call it within the runtime.
+    /// Must be called within the runtime.
     pub(super) fn new(sockets: Vec<std::net::UdpSocket>) -> io::Result<Self> {
         let sockets = sockets.into_iter().map(UdpSocket::from_std);
         sockets.collect::<io::Result<_>>().map(Self)
     }
 
-    /// Waits for packets at the socket of that number; without end where there is none.
+    /// Waits for packets at the socket with this index; forever if there is no such socket.
     async fn receive(&self, number: usize) -> io::Result<Vec<SocketAddr>> {
         let Some(socket) = self.0.get(number) else {
             return std::future::pending().await;
@@ -68,14 +69,14 @@ impl Packets {
         socket.async_io(Interest::READABLE, || read(socket)).await
     }
 
-    /// The packets that nothing has read, at shutdown.
+    /// The packets not yet read, at shutdown.
     fn rest(&self) -> Vec<SocketAddr> {
         let rest = self.0.iter().map(|socket| read(socket).unwrap_or_default());
         rest.flatten().collect()
     }
 }
 
-/// The destinations of the packets that are there. Returns `WouldBlock` where there is none.
+/// The destinations of the available packets. Returns `WouldBlock` if there is none.
 fn read(socket: &UdpSocket) -> io::Result<Vec<SocketAddr>> {
     let (mut found, mut packet) = (Vec::new(), [0; PACKET_SIZE]);
     for number in 0..MAX_READ {
@@ -103,7 +104,7 @@ impl Watch {
         }
     }
 
-    /// Hears of refused connections until shutdown begins, and then puts the last ones on record.
+    /// Receives refused connections until shutdown begins, and then records the last ones.
     pub(super) async fn serve(mut self, packets: Packets) {
         let gate = self.tenancy.shared.gate.clone();
         loop {
@@ -118,7 +119,7 @@ impl Watch {
             };
             match heard {
                 Ok(heard) => heard.into_iter().for_each(|address| self.note(address)),
-                // Such a socket fails only with its network, which ends with the jail.
+                // Such a socket fails only together with its network, which ends with the jail.
                 Err(error) => {
                     tracing::warn!(%error, "refused connections of the jail leave no record");
                     break;
@@ -157,8 +158,8 @@ impl Watch {
         }
     }
 
-    /// Forgets destinations on loopback at which a server in the jail listens by now: it is the
-    /// command's own, and later it may be gone.
+    /// Removes waiting destinations on loopback at which a server in the jail now listens: the
+    /// server belongs to the command, and may end later.
     async fn forget_own(&mut self) {
         let is_waiting = self.waiting.iter().any(|(target, _)| is_loopback(target));
         let Some(family) = self.tenancy.family.as_ref().filter(|_| is_waiting) else {
@@ -175,7 +176,7 @@ impl Watch {
         });
     }
 
-    /// Puts destinations on record whose time has come; `None`: all of them.
+    /// Records the destinations that are due; `None`: all of them.
     async fn record_due(&mut self, now: Option<Instant>) {
         while let Some((target, due)) = self.waiting.pop_front() {
             if now.is_some_and(|now| due > now) {
@@ -199,9 +200,9 @@ impl Watch {
     }
 }
 
-/// Why a target is refused.
+/// The reason why a target is refused.
 fn judge(flow: &mut Flow, known: &Known, target: &Target) -> Refusal {
-    // No request for an approval: an approval would not have the port captured.
+    // No request for an approval: an approval would not capture the port.
     flow.is_own = true;
     let refusal = match flow.judge(known, target, &Asked::Connect) {
         Err(refusal) if refusal.code != Code::NeedsApproval => refusal,

@@ -1,5 +1,5 @@
-//! The session of a jail, as the caller of what the jail itself refuses: look-ups of names, and
-//! connections that nothing accepts.
+//! The session of a jail, as the caller of refusals by the jail itself: look-ups of names, and
+//! connections without a listener.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,20 +13,21 @@ use crate::proxy::connection::rates;
 use crate::proxy::flow::{Flow, Known};
 use crate::proxy::refusal::Refusal;
 
-/// Whose jail it is.
+/// The session of a jail.
 pub(super) struct Tenancy {
     pub(super) shared: Arc<Shared>,
-    /// What is known of a caller before its process is looked up.
+    /// The channel of a caller before its process is looked up.
     pub(super) channel: Arc<Channel>,
     /// The processes of the command.
     pub(super) family: Option<Arc<Family>>,
 }
 
-/// What became of the record of a refusal.
+/// The result of recording a refusal.
 pub(super) enum Outcome {
-    /// It stands in the log; what the agent is told of it.
+    /// The refusal is recorded. Contains the report for the agent.
     Recorded(Box<Refused>),
-    /// The caller is over its rate of refusals, which is on record; the place of an answer that waits.
+    /// The caller is over its rate of refusals, and this is recorded. Contains the slot of a
+    /// delayed answer.
     Limited(Option<Delay>),
     /// The log cannot be written.
     NotRecorded,
@@ -46,7 +47,7 @@ impl Tenancy {
         }
     }
 
-    /// Who asks over a channel.
+    /// The caller of a channel.
     pub(super) async fn known(&self, snapshot: &Snapshot, channel: &Arc<Channel>) -> Option<Known> {
         let listener = self.shared.listeners.first();
         let listener = snapshot.listener(listener.unwrap_or(&self.shared.unknown));
@@ -60,7 +61,7 @@ impl Tenancy {
         })
     }
 
-    /// Puts on record that the jail refused a target, for the reason that `judge` finds.
+    /// Records that the jail refused a target, for the reason that `judge` returns.
     pub(super) async fn refuse(
         &self,
         known: &Known,
@@ -82,7 +83,7 @@ impl Tenancy {
         let is_limited = limited.is_some();
         let refusal = limited.unwrap_or_else(|| judge(&mut flow));
         flow.refuse(&refusal);
-        // The client was not sent a status.
+        // The client received no status.
         flow.facts.status = None;
         let failed = flow.recorded(&refusal).await.is_some();
         if is_limited {
