@@ -1,4 +1,4 @@
-//! From facts to lines: the names of `record/1`, in the order of its table.
+//! Encodes facts as lines: the names of `record/1`, in the order of its table.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -16,18 +16,18 @@ use super::line::{
 };
 use super::repeats::{About, Count};
 
-/// Names that a client chose, and most else, are cut here (characters).
+/// Maximum length of names that a client chose, and of most other texts, in characters.
 const NAME: usize = 253;
 const DETAIL: usize = 160;
-/// Characters of what changes from one policy to the next.
+/// Maximum length of the change from one policy to the next, in characters.
 const CHANGE: usize = 1000;
 const USER_AGENT: usize = 200;
 const COMMAND: usize = 200;
-/// Locations and clone URLs come from files of the operator.
+/// Maximum length of locations and clone URLs, which come from files of the operator.
 const PLACE: usize = 1024;
-/// Addresses of one answer that are written.
+/// Maximum number of addresses of one answer.
 const ANSWERS: usize = 32;
-/// Flows that one `record_gap` names.
+/// Maximum number of flows in one `record_gap`.
 const GAP_FLOWS: usize = 1000;
 
 /// A line without the fields that the writer adds.
@@ -35,50 +35,50 @@ const GAP_FLOWS: usize = 1000;
 pub(super) struct Line {
     /// The whole line, its newline included.
     pub(super) bytes: Vec<u8>,
-    /// Where `event.sequence` and the service go: behind the time and the name.
+    /// The position of `event.sequence` and the service: after the time and the name.
     pub(super) split: usize,
-    /// What it says of a flow's being open.
+    /// The effect of the line on open flows and counts.
     pub(super) says: Says,
-    /// Whether it is signed: a checkpoint.
+    /// Whether the line gets a signature: a checkpoint.
     pub(super) signed: bool,
 }
 
-/// What a line says of a flow's being open.
+/// The effect of a line on open flows and counts.
 #[derive(Clone, Debug)]
 pub(super) enum Says {
-    /// It has ended.
+    /// The flow has ended.
     Closed(Uuid),
-    /// Refusals are counted under this line from here on.
+    /// Refusals are counted under this line from now on.
     Counts(Arc<AtomicBool>),
-    /// Nothing.
+    /// No effect.
     Nothing,
-    /// It may pass from here on.
+    /// The flow is open from now on.
     Opened(Uuid),
 }
 
-/// Lines that are missing, and why.
+/// The facts of a gap.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Gap<'a> {
-    /// A word of a closed list: `appended`, `failing`, `moved`, `removed`, `replaced`, `slow`,
-    /// `stopped`, `truncated`, `unsaid`.
+    /// The cause: `appended`, `failing`, `moved`, `removed`, `replaced`, `slow`, `stopped`,
+    /// `truncated`, `unsaid`.
     pub(super) cause: &'static str,
-    /// Since when, where it is known.
+    /// When the gap began, if known.
     pub(super) since: Option<Timestamp>,
     /// Lines that will never be written.
     pub(super) lost: u64,
     /// Flows that were refused without a line.
     pub(super) refused: u64,
-    /// Flows whose end is not known: how many, and as many of them as fit.
+    /// Flows without a known end: their number, and as many ids as fit.
     pub(super) open: (u64, &'a [Uuid]),
-    /// Bytes that the file lacks, or has more than it should.
+    /// The number of bytes that the file has too few or too many.
     pub(super) bytes: u64,
-    /// Windows of repeated refusals or events whose count is not known.
+    /// Windows of repeated refusals or events whose count is unknown.
     pub(super) repeats: u64,
-    /// In words.
+    /// The description.
     pub(super) detail: &'a str,
 }
 
-/// The `decision` line.
+/// Makes the `decision` line.
 pub(super) fn decision(at: Timestamp, facts: &FlowFacts) -> Line {
     let says = match facts.outcome {
         Outcome::Allow => Says::Opened(facts.flow),
@@ -91,7 +91,7 @@ pub(super) fn decision(at: Timestamp, facts: &FlowFacts) -> Line {
     })
 }
 
-/// The `close` line.
+/// Makes the `close` line.
 pub(super) fn close(at: Timestamp, facts: &FlowFacts, end: &CloseFacts) -> Line {
     line(at, "close", Says::Closed(facts.flow), |object| {
         flow(object, facts);
@@ -104,7 +104,7 @@ pub(super) fn close(at: Timestamp, facts: &FlowFacts, end: &CloseFacts) -> Line 
     })
 }
 
-/// The line of an event that is not a flow's.
+/// Makes the line of an event that belongs to no flow.
 pub(super) fn event(at: Timestamp, event: &Event) -> Line {
     match event {
         Event::PolicyLoaded {
@@ -259,7 +259,7 @@ fn approval(object: &mut Object, facts: &ApprovalFacts) {
     }
 }
 
-/// The `record_gap` line.
+/// Makes the `record_gap` line.
 pub(super) fn gap(at: Timestamp, gap: &Gap<'_>) -> Line {
     line(at, "record_gap", Says::Nothing, |object| {
         object.text("tidegate.detail", gap.detail, DETAIL);
@@ -282,7 +282,7 @@ pub(super) fn gap(at: Timestamp, gap: &Gap<'_>) -> Line {
     })
 }
 
-/// The line that opens or closes a count of what repeats; which of both, the count says.
+/// Makes the line that opens or closes a count of repeated refusals or events, as `count` decides.
 pub(super) fn repeated(at: Timestamp, count: &Count) -> Line {
     let opens = count.total == 0;
     let says = if opens {
@@ -322,29 +322,29 @@ pub(super) fn repeated(at: Timestamp, count: &Count) -> Line {
     })
 }
 
-/// The line of a change of the files of the log, or of what they can keep.
+/// Makes the line about a change of the log's files, or of their retention.
 pub(super) fn files(at: Timestamp, name: &str, detail: &str) -> Line {
     line(at, name, Says::Nothing, |object| {
         object.text("tidegate.detail", detail, DETAIL);
     })
 }
 
-/// What a `checkpoint` line says.
+/// The facts of a `checkpoint` line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Checkpoint<'a> {
-    /// Why it is written: `opened` (a file begins), `started`, `running` (each minute), `stopped`.
+    /// The cause: `opened` (a file begins), `started`, `running` (each minute), `stopped`.
     pub(super) cause: &'static str,
-    /// How many flows are open.
+    /// The number of open flows.
     pub(super) count: usize,
-    /// Some of these flows, where a file begins.
+    /// Some of these flows, if a file begins.
     pub(super) open: &'a [Uuid],
-    /// Some of the counts of repeated refusals and events that are open, where a file begins.
+    /// Some of the open counts of repeated refusals and events, if a file begins.
     pub(super) repeats: &'a [Uuid],
-    /// The public key that belongs to the signature, in hex.
+    /// The public key of the signature, in hex.
     pub(super) key: Option<&'a str>,
 }
 
-/// A `checkpoint` line.
+/// Makes a `checkpoint` line.
 pub(super) fn checkpoint(at: Timestamp, checkpoint: &Checkpoint<'_>) -> Line {
     let mut line = line(at, "checkpoint", Says::Nothing, |object| {
         object.word("tidegate.checkpoint.cause", checkpoint.cause);
@@ -424,7 +424,7 @@ fn deed(object: &mut Object, deed: Option<&RequestFacts>) {
     let Some(mcp) = &deed.mcp else { return };
     object.some("tidegate.mcp.server", &mcp.server, NAME);
     object.some("mcp.method.name", &mcp.method, NAME);
-    // What a method about resources names is a URI, which may hold a query or a password.
+    // Methods about resources name a URI, which may contain a query or a password.
     let method = mcp.method.as_deref().unwrap_or_default();
     let tool = mcp
         .tool
@@ -492,8 +492,8 @@ fn caller(object: &mut Object, facts: &FlowFacts) {
     }
 }
 
-/// What is known of the tool call; where the request itself says it, that is more exact. Where two
-/// kinds of evidence disagree, no call is named.
+/// Adds the tool call; facts in the request itself are more exact and take precedence. If two kinds
+/// of evidence disagree, no call is recorded.
 fn call(object: &mut Object, facts: &FlowFacts) {
     let none = (ToolCall::default(), Said::default());
     let call = facts.call.as_deref().unwrap_or(&none.0);
@@ -507,7 +507,7 @@ fn call(object: &mut Object, facts: &FlowFacts) {
     object.some("prompt.id", &prompt, NAME);
     object.some("tool_use_id", &id.or(call.id.as_deref()), NAME);
     object.some("tidegate.tool.name", &call.tool, NAME);
-    // What the request itself says of its call is the word of its process.
+    // The call in the request itself is only an assertion of its process.
     let shown = id.is_none_or(|id| call.id.as_deref() == Some(id));
     if let Some(trust) = match facts.call {
         Some(_) if shown => Some(facts.call_trust),
@@ -608,7 +608,7 @@ fn reported_call(object: &mut Object, facts: &CallFacts) {
     asker(object, &facts.asker);
 }
 
-/// Who asked the gate to change something.
+/// Adds the asker of a change.
 fn asker(object: &mut Object, asker: &Asker) {
     object.word("tidegate.asker.door", asker.door);
     if let Some(uid) = asker.uid {
@@ -624,7 +624,7 @@ fn asker(object: &mut Object, asker: &Asker) {
     object.some("tidegate.asker.session", &asker.session, NAME);
 }
 
-/// The repository and its evidence, which is separate from the session's.
+/// Adds the repository and its evidence, which is separate from the session's.
 fn repository(object: &mut Object, said: Option<&RepositorySaid>) {
     let Some(said) = said else {
         object.word("tidegate.repository.trust", Trust::None.as_str());
@@ -665,7 +665,7 @@ fn destination(object: &mut Object, facts: &FlowFacts) {
     }
 }
 
-/// What the shadow policy would enforce; its rule only where that is another verdict.
+/// Adds the verdict of the shadow policy, and its rule if the verdict differs.
 fn shadow(object: &mut Object, facts: &FlowFacts) {
     let Some((verdict, rule)) = &facts.shadow else {
         return;
@@ -676,7 +676,7 @@ fn shadow(object: &mut Object, facts: &FlowFacts) {
     }
 }
 
-/// What only judging the flow again needs: on one line of each flow.
+/// Adds the facts that only judging the flow again needs: on one line of each flow.
 fn replay(object: &mut Object, again: Option<&ReplayFacts>) {
     let Some(again) = again else { return };
     if let Some(within) = &again.within {
@@ -712,7 +712,7 @@ fn replay(object: &mut Object, again: Option<&ReplayFacts>) {
     if again.head_only {
         object.word("tidegate.request.seen", "head");
     }
-    // A path that is cut is another path.
+    // A truncated path is a different path.
     let path = again.path.as_deref().filter(|path| path.len() <= PLACE);
     object.some("url.path", &path, PLACE);
 }

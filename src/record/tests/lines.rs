@@ -1,4 +1,4 @@
-//! What a line says, and that the schema says the same.
+//! Tests of the content of lines, and that the schema matches it.
 
 use super::*;
 
@@ -66,7 +66,7 @@ async fn every_kind_of_line_fits_the_schema() {
     assert_valid(&all);
 }
 
-/// One event of each kind, as the gate makes them.
+/// Returns one event of each kind, as the gate makes them.
 fn events() -> Vec<Event> {
     let mut events = vec![
         Event::PolicyLoaded {
@@ -209,7 +209,7 @@ fn events() -> Vec<Event> {
     events
 }
 
-/// Byte for byte: the chain of a log and the programs that read it depend on the form of each line.
+/// Byte for byte, because the chain of a log and its readers depend on the form of each line.
 #[test]
 fn each_kind_of_line_keeps_its_bytes() {
     let at = Timestamp::from_microsecond(1_700_000_000_000_001).expect("a time");
