@@ -1,4 +1,4 @@
-//! `tidegate approve`: reviewers look at requests for approval and settle them.
+//! `tidegate approve`: reviewers examine requests for approval and settle them.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -111,7 +111,7 @@ struct At {
     json: bool,
 }
 
-/// Why nothing was done.
+/// Why the command did nothing.
 struct Failure(Answer, String);
 
 impl Approve {
@@ -200,7 +200,7 @@ impl At {
         Ok(())
     }
 
-    /// The id that ends so.
+    /// Returns the request whose id ends with these characters.
     fn find(&self, id: &str) -> Result<Uuid, Failure> {
         if let Ok(id) = id.parse() {
             return Ok(id);
@@ -292,7 +292,7 @@ fn answer(address: &AdminAddress, said: std::io::Result<(u16, String)>) -> Resul
     Err(Failure(kind, detail))
 }
 
-/// A text in a document; empty where there is none.
+/// Returns a text in a document; empty if there is none.
 fn text<'v>(value: &'v Value, path: &[&str]) -> &'v str {
     let found = path.iter().try_fold(value, |value, key| value.get(key));
     found.and_then(Value::as_str).unwrap_or_default()
@@ -302,7 +302,7 @@ fn shown(request: &Value, path: &[&str], max: usize) -> String {
     print::clean(text(request, path), max)
 }
 
-/// One request on one line.
+/// Formats one request on one line.
 fn line(request: &Value) -> String {
     let count = request
         .get("count")
@@ -323,7 +323,7 @@ fn line(request: &Value) -> String {
     print::cut(&line, print::WIDTH) + "\n"
 }
 
-/// All of one request, for a person who has to decide.
+/// Formats a whole request, for the reviewer who decides.
 fn whole(request: &Value) -> String {
     let mut all = String::new();
     let mut row = |name: &str, value: String| {

@@ -1,4 +1,4 @@
-//! What the files of two policies hold besides rules and tiers.
+//! Compares the sections of two policies besides rules and tiers.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ const COVERED: [&str; 11] = [
     "trial",
 ];
 
-/// What an exception may name by a word, and the sections that say what the word stands for. An
+/// The words in an exception that refer to other sections, and the sections that define them. An
 /// empty key: any key of the table.
 const WORDS: [(&str, &str, &[&str]); 4] = [
     ("from", "groups", &["group"]),
@@ -28,16 +28,15 @@ const WORDS: [(&str, &str, &[&str]); 4] = [
     ("does", "", &["catalogue", "destination", "mcp"]),
 ];
 
-/// The names of the sections that are not compared and that differ.
+/// Returns the names of the sections that differ and are not compared.
 pub(super) fn not_compared(before: &Side, after: &Side) -> Vec<String> {
     let mut names = changed(before, after);
     names.retain(|name| !COVERED.contains(name));
     names.into_iter().map(str::to_owned).collect()
 }
 
-/// The exceptions that may let more flows pass under the second policy: they are new, they are
-/// written otherwise, or a word in them stands for something else. One that is taken out lets no
-/// flow pass.
+/// Returns the exceptions that may allow more flows under the second policy: new ones, changed
+/// ones, and those with a word whose section has changed. A removed exception allows no flow.
 pub(super) fn widened_exceptions(before: &Side, after: &Side) -> Vec<String> {
     let changed = changed(before, after);
     let mut found = Vec::new();
@@ -65,7 +64,7 @@ fn depends_on(exception: &toml::Value, section: &str) -> bool {
     })
 }
 
-/// The names of all sections whose text differs.
+/// Returns the names of all sections with different text.
 fn changed<'s>(before: &'s Side, after: &'s Side) -> BTreeSet<&'s str> {
     let texts = |side: &'s Side, name: &str| -> Vec<&'s str> {
         let all = side.sections.iter().filter(|(known, _)| known == name);

@@ -1,12 +1,12 @@
-//! Services of this machine that a jailed command means to reach: a URL on loopback in a variable.
+//! Services of this machine that a jailed command wants to reach: loopback URLs in variables.
 //!
-//! In a jail, 127.0.0.1 is the jail's own. A port that a variable names (a collector of OTLP, a model
-//! gateway) is captured like 443: the policy decides, and a refusal is on record.
+//! In a jail, 127.0.0.1 is the jail's own address. A port in such a variable (a collector of OTLP,
+//! a model gateway) is captured like 443: the policy decides, and a refusal is recorded.
 
 use crate::name::Url;
 
-/// Ports of loopback URLs among the values of these variables. Those of proxies are left out: the
-/// command gets proxy variables of its own.
+/// Returns the ports of loopback URLs in the values of these variables, except proxy variables: the
+/// command gets its own.
 pub(super) fn ports<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u16> {
     let variables = variables.filter(|(name, _)| !is_of_proxies(name));
     let ports = variables.filter_map(|(_, value)| port(value));

@@ -1,5 +1,5 @@
-//! `tidegate promote`: the smallest change that lets an observing tier or rule be enforced, proposed
-//! from what was seen.
+//! `tidegate promote`: proposes, from records, the smallest change after which an observing tier or
+//! rule can be enforced.
 
 mod proposal;
 mod readiness;

@@ -1,4 +1,4 @@
-//! Which needs become rules, and which a person has to look at.
+//! Decides which needs become rules, and which ones a person has to examine.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,43 +12,43 @@ use crate::replay::{Does, Need, Needs, Seen};
 
 use super::super::edit;
 
-/// Repositories that a rule names; with more, it names the tier alone.
+/// Maximum number of repositories in a rule; with more, the rule names only the tier.
 const MAX_REPOSITORIES: usize = 8;
-/// Examples of a rule.
+/// Maximum number of examples of a rule.
 const MAX_EXAMPLES: usize = 5;
 
-/// What becomes of all needs.
+/// The result for all needs.
 #[derive(Debug, Default)]
 pub(super) struct Proposal<'n> {
-    /// Rules that are proposed.
+    /// The proposed rules.
     pub(super) rules: Vec<Proposed<'n>>,
     /// Needs that a rule of the policy refuses on purpose, and which.
     pub(super) left_denied: Vec<(&'n Need, &'n Seen)>,
-    /// Needs that a person has to look at, and why.
+    /// Needs that a person has to examine, with the reasons.
     pub(super) to_look_at: Vec<(&'n Need, &'n Seen, Vec<&'static str>)>,
 }
 
-/// A rule that is proposed.
+/// A proposed rule.
 #[derive(Debug)]
 pub(super) struct Proposed<'n> {
     pub(super) id: String,
     key: Key,
     pub(super) needs: Vec<(&'n Need, &'n Seen)>,
-    /// Hosts that stand beside these in the catalogue and were not seen.
+    /// Unrecorded hosts that the catalogue groups with these hosts.
     pub(super) companions: Vec<String>,
 }
 
-/// What the needs of one rule have in common.
+/// The facts that the needs of one rule have in common.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 struct Key {
     tier: String,
     repositories: Vec<String>,
     category: String,
     ecosystem: Option<String>,
-    /// The host, where the catalogue does not group it with others.
+    /// The host, unless the catalogue groups it with others.
     host: Option<String>,
     port: u16,
-    /// Whether its requests are seen, and what they do.
+    /// The request facts, if the requests are seen.
     request: Option<Done>,
 }
 
@@ -101,7 +101,7 @@ impl<'n> Proposal<'n> {
         proposal
     }
 
-    /// Keeps the rules whose text fits the configuration; a person looks at the needs of the others.
+    /// Keeps the rules whose text fits the configuration; the needs of the others are for a person.
     pub(super) fn retain(&mut self, fits: impl Fn(&str) -> bool) {
         let rules = std::mem::take(&mut self.rules);
         for rule in rules {
@@ -116,13 +116,13 @@ impl<'n> Proposal<'n> {
         }
     }
 
-    /// The tables of all rules.
+    /// Returns the tables of all rules.
     pub(super) fn text(&self) -> String {
         let rules: Vec<String> = self.rules.iter().map(Proposed::text).collect();
         rules.join("\n")
     }
 
-    /// Flows that the rules let pass, on some days.
+    /// Returns the number of flows that the rules allow, on some days.
     pub(super) fn flows_on(&self, is_counted: impl Fn(&str) -> bool) -> u64 {
         let needs = self.rules.iter().flat_map(|rule| &rule.needs);
         let days = needs.flat_map(|(_, seen)| &seen.days);
@@ -132,8 +132,8 @@ impl<'n> Proposal<'n> {
     }
 }
 
-/// Whether a rule, a list or the floor refuses it on purpose: a proposal does not undo what people
-/// decided.
+/// Whether a rule, a list or the floor refuses the need on purpose: a proposal does not undo
+/// decisions of people.
 fn is_denied(need: &Need) -> bool {
     match &*need.now.reason {
         "not_allowed" | "port_denied" | "action_denied" => false,
@@ -142,7 +142,7 @@ fn is_denied(need: &Need) -> bool {
     }
 }
 
-/// Why a need is not proposed.
+/// Returns the reasons against proposing a need.
 fn doubts(need: &Need, seen: &Seen) -> Vec<&'static str> {
     let mut doubts = Vec::new();
     if need.host.parse::<IpAddr>().is_ok() {
@@ -180,7 +180,7 @@ fn doubts(need: &Need, seen: &Seen) -> Vec<&'static str> {
     doubts
 }
 
-/// Names that callers choose, and that rules take for patterns.
+/// Returns the names that callers choose, and that a rule would read as patterns.
 fn names<'n>(need: &'n Need, seen: &'n Seen) -> impl Iterator<Item = &'n String> {
     let request = need.request.iter();
     let named = request.flat_map(|it| [&it.operation, &it.repository, &it.tool]);
@@ -208,7 +208,7 @@ impl Key {
     }
 }
 
-/// The package ecosystem of a host, by the catalogue.
+/// Returns the package ecosystem of a host, from the catalogue.
 fn ecosystem(host: &str, catalogue: &Catalogue) -> Option<String> {
     let files = catalogue.files.iter();
     let mut all = files.flat_map(|(_, file)| &file.destination);
@@ -216,8 +216,8 @@ fn ecosystem(host: &str, catalogue: &Catalogue) -> Option<String> {
     found?.ecosystem.clone()
 }
 
-/// Hosts that stand beside some in the catalogue, which the policy does not allow yet: second hops,
-/// which a cache may have hidden.
+/// Returns hosts that the catalogue groups with some hosts, and that the policy does not allow yet:
+/// second hops, which a cache may have hidden.
 fn companions(
     key: &Key,
     needs: &[(&Need, &Seen)],
@@ -247,7 +247,7 @@ fn companions(
     missing
 }
 
-/// An id that no rule has: of the host, or of the ecosystem.
+/// Returns an unused id: of the host, or of the ecosystem.
 fn id_of(key: &Key, needs: &[(&Need, &Seen)], taken: &mut BTreeSet<String>) -> String {
     let first = needs.first().map_or("", |(need, _)| &need.host);
     let of = key.ecosystem.as_deref().unwrap_or(first);
@@ -272,22 +272,22 @@ fn id_of(key: &Key, needs: &[(&Need, &Seen)], taken: &mut BTreeSet<String>) -> S
 }
 
 impl Proposed<'_> {
-    /// The hosts that it allows.
+    /// Returns the hosts that the rule allows.
     pub(super) fn hosts(&self) -> BTreeSet<&str> {
         self.needs.iter().map(|(need, _)| &*need.host).collect()
     }
 
-    /// How many flows it lets pass.
+    /// Returns the number of flows that the rule allows.
     pub(super) fn flows(&self) -> u64 {
         self.needs.iter().map(|(_, seen)| seen.flows).sum()
     }
 
-    /// The tier that it is for.
+    /// Returns the tier of the rule.
     pub(super) fn tier(&self) -> &str {
         &self.key.tier
     }
 
-    /// The table.
+    /// Returns the table.
     pub(super) fn text(&self) -> String {
         let key = &self.key;
         let mut text = String::from("[[rule]]\n");
@@ -304,7 +304,7 @@ impl Proposed<'_> {
             ));
         }
         let server = key.request.as_ref().and_then(|it| it.server.as_ref());
-        // A listed MCP server gives its host and port.
+        // A listed MCP server determines its host and port.
         if server.is_none() {
             line(format!("to.hosts = {}", edit::list(self.hosts())));
             if key.port != 443 || key.request.is_some() {
@@ -369,7 +369,7 @@ impl Proposed<'_> {
         }
     }
 
-    /// How often it was seen, and when.
+    /// Describes how often and when the need was recorded.
     fn reason(&self) -> String {
         let days = self.needs.iter().flat_map(|(_, seen)| seen.days.keys());
         let days: BTreeSet<&String> = days.collect();

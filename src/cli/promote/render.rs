@@ -1,4 +1,4 @@
-//! A proposal for people, and as data.
+//! Formats a proposal as text and as JSON.
 
 use std::fmt::Write as _;
 
@@ -12,9 +12,9 @@ use super::super::print;
 use super::proposal::{Proposal, Proposed};
 use super::readiness::Readiness;
 
-/// Needs of one kind that are printed; all are in the JSON.
+/// Maximum number of printed needs of one kind; the JSON has all.
 const MAX_LINES: usize = 30;
-/// Names that are printed in one line.
+/// Maximum number of printed names in one line.
 const MAX_NAMES: usize = 5;
 
 pub(super) fn text(
@@ -118,7 +118,7 @@ pub(super) fn text(
     text
 }
 
-/// The first names, and how many more there are.
+/// Formats the first names, and the number of further ones.
 fn few(names: &[&str]) -> String {
     let shown = names
         .iter()
@@ -132,7 +132,7 @@ fn few(names: &[&str]) -> String {
     }
 }
 
-/// Where to, and what is done there.
+/// Formats the destination and the request of a need.
 fn place(need: &Need) -> String {
     let done = need.request.as_ref().map(|done| {
         let words = [&done.service, &done.operation, &done.action, &done.tool];
