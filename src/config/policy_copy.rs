@@ -1,4 +1,4 @@
-//! The policy of a configuration as one text: what an auditor needs to read it later.
+//! The policy of a configuration as one text, which an auditor can read later.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use crate::diag::Source;
 
-/// The sections that are policy as a whole.
+/// The sections that belong to the policy as a whole.
 const SECTIONS: [&str; 13] = [
     "always",
     "catalogue",
@@ -23,14 +23,14 @@ const SECTIONS: [&str; 13] = [
     "trial",
 ];
 
-/// The sections of which some keys are policy.
+/// The sections with some keys that belong to the policy.
 const PARTS: [&str; 2] = ["inspect", "upstream"];
 
-/// The keys of those.
+/// Those keys.
 const KEYS: [&str; 2] = ["categories", "hosts"];
 
-/// The policy of some files as one file without includes. Sections that are not policy are left
-/// out, and with them every secret, certificate and path.
+/// Returns the policy of some files as one file without includes. Other sections are left out, and
+/// with them every secret, certificate and path.
 pub fn policy_copy(sources: &[Arc<Source>]) -> String {
     let mut whole = Table::new();
     for source in sources {
@@ -46,7 +46,7 @@ pub fn policy_copy(sources: &[Arc<Source>]) -> String {
     toml::to_string_pretty(&whole).unwrap_or_default()
 }
 
-/// Lists and tables of several files add up.
+/// Adds a value; lists and tables of several files are merged.
 fn add(whole: &mut Table, name: String, value: Value) {
     match (whole.get_mut(&name), value) {
         (Some(Value::Array(known)), Value::Array(more)) => known.extend(more),
@@ -57,7 +57,7 @@ fn add(whole: &mut Table, name: String, value: Value) {
     }
 }
 
-/// The keys of a section, or of the tables in it, that are policy.
+/// Returns the policy keys of a section, or of the tables in it.
 fn parts(value: Value) -> Value {
     let Value::Table(table) = value else {
         return value;

@@ -1,11 +1,11 @@
-//! Rules that are one line: `[collector.NAME]`, and `allow` of `[mcp.NAME]`.
+//! Shorthand for rules: `[collector.NAME]`, and `allow` of `[mcp.NAME]`.
 //!
 //! ```text
 //! collector.otel.url = "http://127.0.0.1:4318"
 //! mcp.notes = { url = "http://127.0.0.1:4000/mcp", allow = ["search_*"] }
 //! ```
 //!
-//! Each stands for an allow rule of every tier, which is named `collector.NAME` or `mcp.NAME`.
+//! Each one is an allow rule of every tier with the name `collector.NAME` or `mcp.NAME`.
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -18,11 +18,11 @@ use crate::policy::source::{Does, From, Grant, Mcp, Placed, Rule, To, Unless};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Collector {
-    /// Where it listens, without a path; OTLP by HTTP or gRPC.
+    /// The URL of the receiver, without a path; OTLP by HTTP or gRPC.
     url: Spanned<String>,
 }
 
-/// The rules that collectors stand for.
+/// Returns the rules of the collectors.
 pub(super) fn of_collectors(
     collectors: &[(Spanned<String>, Placed<Collector>)],
     findings: &mut Vec<Diagnostic>,
@@ -77,7 +77,7 @@ fn of_collector(
     Ok(rule)
 }
 
-/// The rules that `allow` of MCP servers stands for.
+/// Returns the rules of `allow` of MCP servers.
 pub(super) fn of_servers(servers: &[(Spanned<String>, Placed<Mcp>)]) -> Vec<Placed<Rule>> {
     let listed = servers.iter().filter_map(|(name, written)| {
         let tools = written.value.allow.clone()?;
@@ -92,7 +92,7 @@ pub(super) fn of_servers(servers: &[(Spanned<String>, Placed<Mcp>)]) -> Vec<Plac
     listed.collect()
 }
 
-/// An allow rule of that name, where a table stands.
+/// Returns an allow rule of that name, at the position of a table.
 fn allow<T>(section: &str, name: &Spanned<String>, written: &Placed<T>) -> Placed<Rule> {
     Placed {
         source: written.source.clone(),
