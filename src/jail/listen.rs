@@ -1,4 +1,4 @@
-//! The listeners inside: made in the jail's network, used by the gate outside.
+//! The listeners of a jail: made in the jail's network, used by the gate outside.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,15 +8,16 @@ use socket2::{Domain, Socket, Type};
 
 use super::wire::{MOST, Orders};
 
-/// Connections that wait to be accepted.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// Sockets of the gate itself: the proxy's, and two of DNS.
+/// Number of the gate's own sockets: the proxy's, and two of DNS.
 pub(super) const LISTENERS: usize = 3;
-/// Descriptors that [`super::refused`] adds.
+/// Number of descriptors that [`super::refused`] adds.
 const REFUSED: usize = 2;
 
-/// The proxy's, DNS over UDP and TCP, the local ones, and one for each port that is captured.
+/// Makes the listeners: the proxy's, DNS over UDP and TCP, the local ones, and one for each
+/// captured port.
 pub(super) fn listen(orders: &Orders, ipv6: bool) -> io::Result<Vec<OwnedFd>> {
     let inside = IpAddr::from(Ipv4Addr::LOCALHOST);
     let everywhere = if ipv6 {

@@ -1,15 +1,15 @@
 //! A jail for a command: every way out of it is the gate.
 //!
-//! No root, container, forwarder or packet filter. A helper (this program again, see [`enter`])
-//! makes namespaces: of users, of the network, of mounts, of processes and of IPC. The network has
-//! nothing but a loopback interface, to which every address is local. The helper binds listeners
-//! inside and hands them out: the gate, outside, accepts what connects to any address in the jail,
-//! and sees where it was meant to go. A port without a listener refuses at once. The file system is
+//! The jail needs no root, container, forwarder or packet filter. A helper (this program again, see
+//! [`enter`]) makes namespaces: of users, of the network, of mounts, of processes and of IPC. The
+//! network has only a loopback interface, to which every address is local. The helper binds
+//! listeners inside and passes them to the gate, which accepts connections to any address in the
+//! jail, and sees their destination. A port without a listener refuses at once. The file system is
 //! built for the command: its working copy, the programs of the system, folders in memory.
 //!
 //! The helper has three stages, each this program again: [`enter`] makes the namespaces and waits
-//! outside; its child is process 1 inside, makes the mounts and takes in orphans; the child of that
-//! drops privileges and becomes the command.
+//! outside; its child is process 1 inside, makes the mounts and reaps orphans; the grandchild drops
+//! privileges and executes the command.
 //!
 //! ```text
 //! let (mut jailed, sockets) = jail::start(&Plan { ports, ..Plan::of(words) })?;
@@ -18,9 +18,9 @@
 //! let status = jailed.wait()?;        // jail::exit_code(status)
 //! ```
 //!
-//! A jail that cannot be made is [`NotContained`]: the command never runs without it. What each
-//! jail promises is [`Promise`]; one that this kernel cannot give is refused unless
-//! [`Plan::allow_missing`] names it.
+//! If a jail cannot be made, the result is [`NotContained`]: the command never runs without it.
+//! [`Promise`] lists the guarantees of a jail; a promise that this kernel does not support is an
+//! error unless [`Plan::allow_missing`] names it.
 
 mod begin;
 mod descriptors;
@@ -61,18 +61,18 @@ pub use refused::{PACKET_SIZE, RefusedConnection};
 pub use view::{Share, planted};
 pub use watch::{Fallen, WallState, Watch};
 
-/// The hidden verb of the command line that becomes the command.
+/// The hidden command of the command line that executes the jailed command.
 pub const VERB: &str = "jail-init";
 
-/// The variable that says to a command that it is in a jail: the folders of the gate that must not be
-/// there, as in `PATH`. It is no evidence: any program can set it.
+/// The variable that marks a jail for the command: the folders of the gate that must be absent,
+/// separated as in `PATH`. The variable is no evidence: any program can set it.
 pub const VARIABLE: &str = "TIDEGATE_JAIL";
 
-/// Exit codes of the helper: not contained, and a command that cannot be run.
+/// Exit codes of the helper: not contained, and a command that cannot be executed.
 const NOT_CONTAINED: u8 = 3;
 const NOT_RUN: u8 = 127;
 
-/// How long one step of making a jail may take.
+/// Time limit of one step of making a jail.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A stage of the helper.
@@ -83,7 +83,7 @@ pub enum Stage {
     Namespaces,
     /// The first process inside.
     Init,
-    /// Becomes the command.
+    /// Executes the command.
     Command,
 }
 
@@ -108,35 +108,36 @@ impl std::str::FromStr for Stage {
     }
 }
 
-/// What runs in a jail, and what is let through to the gate.
+/// The command of a jail, and the connections that reach the gate.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The program and its arguments.
     pub command: Vec<OsString>,
-    /// Variables that are set for it, beside those of this process.
+    /// Variables for the command, besides those of this process.
     pub variables: Vec<(OsString, OsString)>,
     /// The ports whose connections are captured; a connection to any other is refused.
     pub ports: Vec<u16>,
-    /// Where the proxy is inside, on 127.0.0.1; 0: a free port.
+    /// The port of the proxy inside, on 127.0.0.1; 0: a free port.
     pub proxy_port: u16,
-    /// More ports on 127.0.0.1 whose listeners are handed out, beside the proxy's.
+    /// More ports on 127.0.0.1 with listeners for the gate, besides the proxy's.
     pub local: Vec<u16>,
     /// Files of the gate (policy, records, keys) that must not exist inside; with each, its folder.
     pub hide: Vec<PathBuf>,
     /// Programs that the gate starts, which the command must not be able to change.
     pub programs: Vec<PathBuf>,
-    /// Paths of the user that are given back.
+    /// Paths that the user shares with the command.
     pub shares: Vec<Share>,
-    /// Files of the gate that the command reads: each gets a copy at the same path.
+    /// Files of the gate that the command may read: each gets a copy at the same path.
     pub copies: Vec<PathBuf>,
     /// Promises that may be missing on this kernel.
     pub allow_missing: Vec<Promise>,
-    /// The program that has the verb [`VERB`]; none: this one.
+    /// The program with the command [`VERB`]; `None`: this one.
     pub helper: Option<PathBuf>,
 }
 
 impl Plan {
-    /// A command, the usual ports captured, nothing hidden and nothing shared.
+    /// Returns a plan for a command, with the usual ports captured, nothing hidden and nothing
+    /// shared.
     pub fn of(command: Vec<OsString>) -> Self {
         Self {
             command,
@@ -167,14 +168,14 @@ impl Plan {
         view::plan(&request).map_err(NotContained::View)
     }
 
-    /// The paths that are shared, without symbolic links.
+    /// Returns the shared paths, without symbolic links.
     fn shared(&self) -> Vec<PathBuf> {
         let paths = self.shares.iter().map(|share| &share.path);
         paths.filter_map(|path| path.canonicalize().ok()).collect()
     }
 }
 
-/// Why there is no jail, and so nothing was run. `tidegate exec` answers it with exit code 3.
+/// Why there is no jail and the command was not run. `tidegate exec` then exits with 3.
 #[derive(Debug, thiserror::Error)]
 pub enum NotContained {
     /// The system does not let this user make one.
@@ -184,83 +185,83 @@ pub enum NotContained {
          the seccomp profile of the container), or run without --jail"
     )]
     Forbidden {
-        /// Who was not allowed.
+        /// The user or users without permission.
         who: &'static str,
-        /// What was not allowed.
+        /// The object that was not permitted.
         what: String,
-        /// What the system said.
+        /// The error of the system.
         error: String,
     },
-    /// This kernel cannot give a promise.
+    /// This kernel does not support a promise.
     #[error(
         "this kernel does not give the promise `{}` ({}): it needs {}. Use a kernel that has it, \
          or run without this promise: --allow-missing={}",
         .0.promise, .0.why, .0.promise.requirement(), .0.promise
     )]
     Missing(Missing),
-    /// A jail makes no other.
+    /// A jail cannot contain another one.
     #[error(
         "already in a jail ({VARIABLE} is set), where no other can be made ({0}): run the command \
          without `exec --jail`. The gate of this jail decides for it as well"
     )]
     Nested(String),
-    /// The files that the command would see cannot be kept apart. `tidegate exec` answers it with
-    /// exit code 2.
+    /// Hidden files cannot be kept apart from files that the command sees. `tidegate exec` then
+    /// exits with 2.
     #[error("{0}")]
     View(String),
     /// A step failed.
     #[error("the jail could not be made: {0}")]
     Failed(String),
-    /// The command itself could not be begun.
+    /// The command itself could not be started.
     #[error("{}: {error}", program.display())]
     Command {
-        /// What was to be run.
+        /// The program of the command.
         program: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// The helper could not be started or talked to.
+    /// The helper could not be started, or the connection to it failed.
     #[error("the jail could not be made: {0}")]
     Helper(#[from] io::Error),
 }
 
-/// A jail that stands, and whose command waits for [`Jailed::go`].
+/// A complete jail, whose command waits for [`Jailed::go`].
 #[derive(Debug)]
 pub struct Jailed {
-    /// Where the proxy is inside, for the variables of the command.
+    /// The address of the proxy inside, for the variables of the command.
     pub proxy_address: SocketAddr,
-    /// What this kernel does not give, each allowed by [`Plan::allow_missing`].
+    /// The promises that this kernel does not support, each allowed by [`Plan::allow_missing`].
     pub missing: Vec<Missing>,
-    /// Where outside the command may write.
+    /// The folders outside in which the command may write.
     pub writable: Vec<PathBuf>,
-    /// What is left out that the user may miss, and what to type to have it.
+    /// Notes on left-out files, with the option that shows each.
     pub notes: Vec<String>,
     child: Child,
-    /// The process that becomes the command.
+    /// The process that executes the command.
     command: Pid,
     control: OwnedFd,
     lifeline: Lifeline,
     stdin: OwnedFd,
     walls: Walls,
-    /// Copy what the command writes to sockets outside.
+    /// Threads that copy the output of the command to sockets outside.
     copiers: Vec<JoinHandle<()>>,
 }
 
-/// What a jail hands out; non-blocking.
+/// The sockets of a jail; non-blocking.
 #[derive(Debug)]
 pub struct Sockets {
-    /// Accepts what asks the proxy by its address inside.
+    /// Accepts connections to the proxy's address inside.
     pub proxy: TcpListener,
-    /// Accept what connects to [`Plan::local`], in its order.
+    /// Accept connections to [`Plan::local`], in its order.
     pub local: Vec<TcpListener>,
     /// Accept every other connection: `local_addr()` of the accepted socket is its destination.
     pub captured: Vec<TcpListener>,
-    /// Hears questions to any name server.
+    /// Receives queries to any name server.
     pub dns: UdpSocket,
-    /// Hears those that come over TCP.
+    /// Receives queries over TCP.
     pub dns_tcp: TcpListener,
-    /// Packet sockets, typed as what reads packets: each packet is for [`RefusedConnection::parse`].
-    /// None where this kernel does not give [`Promise::Refusals`].
+    /// Packet sockets, with the type of a datagram reader: each packet is for
+    /// [`RefusedConnection::parse`]. Empty if this kernel does not support [`Promise::Refusals`].
     pub refused: Vec<UdpSocket>,
 }
 
@@ -296,9 +297,10 @@ fn make(plan: &Plan) -> Result<(Jailed, Sockets), NotContained> {
         None,
     )
     .map_err(io::Error::from)?;
-    // With it, the kernel says of each message which process sent it, in our numbers.
+    // The kernel then adds the sender's process id to each message, in the numbers of this
+    // namespace.
     sockopt::set_socket_passcred(&ours, true).map_err(io::Error::from)?;
-    // A path on a file system that does not answer ends the making of the jail.
+    // A path on a file system that does not answer aborts the jail.
     sockopt::set_socket_timeout(&ours, sockopt::Timeout::Recv, Some(START_TIMEOUT))
         .map_err(io::Error::from)?;
     let (lifeline, its_lifeline) = Lifeline::pair()?;
@@ -356,7 +358,7 @@ fn helper(plan: &Plan, streams: &mut Streams) -> Command {
     command
 }
 
-/// A jail that is being made; ended with all of it unless it is done.
+/// A jail that is being made; it is ended completely unless it is finished.
 struct Starting<'a> {
     child: Option<Child>,
     control: &'a OwnedFd,
@@ -394,7 +396,7 @@ impl Starting<'_> {
         }
     }
 
-    /// Goes on without what is missing where that is allowed.
+    /// Accepts missing promises that the plan allows.
     fn allow(&mut self, plan: &Plan, missing: Vec<Missing>) -> Result<(), NotContained> {
         for one in missing {
             if !plan.allow_missing.contains(&one.promise) {
@@ -412,7 +414,7 @@ impl Starting<'_> {
         Ok(())
     }
 
-    /// The process that becomes the command, as seen from outside.
+    /// Returns the process that executes the command, as seen from outside.
     fn command(&self) -> Result<Pid, NotContained> {
         let received = wire::receive_from(self.control)?;
         match (received.message, received.sender) {
@@ -462,7 +464,7 @@ fn why_not(message: Option<Message>) -> NotContained {
 }
 
 impl Sockets {
-    /// From what came out of the jail, in the order of [`wire::Message::Ready`].
+    /// Makes the sockets from the received descriptors, in the order of [`wire::Message::Ready`].
     fn of(
         descriptors: Vec<OwnedFd>,
         refused: usize,
@@ -496,7 +498,7 @@ impl Sockets {
 }
 
 impl Jailed {
-    /// Lets the command begin; returns when it has, or could not.
+    /// Starts the command; returns when it has started, or failed to.
     pub fn go(&mut self) -> Result<(), NotContained> {
         let walls = Message::Go(Walls {
             writable: self.walls.writable.clone(),
@@ -505,28 +507,29 @@ impl Jailed {
         });
         wire::send(&self.control, &walls, &[self.stdin.as_fd()])?;
         match wire::receive(&self.control)? {
-            // The socket closes when the command takes the helper's place.
+            // The socket closes when the command replaces the helper.
             (None, _) => Ok(()),
             (message, _) => Err(why_not(message)),
         }
     }
 
-    /// The process of the command, as seen from outside.
+    /// Returns the process of the command, as seen from outside.
     pub fn pid(&self) -> u32 {
         self.command.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// The child of this process to wait for: it ends with the jail, with the command's code.
+    /// Returns the child of this process to wait for: it ends with the jail, with the command's
+    /// code.
     pub fn child(&self) -> u32 {
         self.child.id()
     }
 
-    /// Passes a signal on to the command.
+    /// Forwards a signal to the command.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(kill_process(self.command, signal)?)
     }
 
-    /// Hears when the command stops, e.g. by `kill -STOP`.
+    /// Returns a receiver that notices when the command stops, e.g. by `kill -STOP`.
     pub fn stops(&self) -> io::Result<Stops> {
         Ok(Stops(self.lifeline.another()?))
     }
@@ -538,7 +541,7 @@ impl Jailed {
         Ok(status)
     }
 
-    /// As [`Jailed::wait`], without waiting.
+    /// Like [`Jailed::wait`], without waiting.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;
         if status.is_some() {
@@ -547,7 +550,7 @@ impl Jailed {
         Ok(status)
     }
 
-    /// Waits until everything that the command wrote has been copied.
+    /// Waits until all output of the command has been copied.
     fn finish(&mut self) {
         for copier in self.copiers.drain(..) {
             let _ = copier.join();
@@ -555,12 +558,12 @@ impl Jailed {
     }
 }
 
-/// Hears when a command stops.
+/// Notices when a command stops.
 #[derive(Debug)]
 pub struct Stops(Lifeline);
 
 impl Stops {
-    /// Waits until the command stops; `false` where the jail has ended.
+    /// Waits until the command stops; `false` if the jail has ended.
     pub fn wait(&self) -> bool {
         self.0.hear()
     }
@@ -577,14 +580,15 @@ impl Drop for Jailed {
     }
 }
 
-/// The exit code that a shell would give: the command's own, or 128 and the signal that ended it.
+/// Returns the exit code that a shell would give: the command's own, or 128 and the signal that
+/// ended it.
 pub fn exit_code(status: ExitStatus) -> u8 {
     let signal = status.signal().map(|signal| 128 + signal);
     let code = status.code().or(signal).unwrap_or(255);
     u8::try_from(code).unwrap_or(255)
 }
 
-/// What no other process may look into: the gate, while a jail is below it.
+/// Makes this process unreadable for others: the gate, while a jail is below it.
 pub fn keep_to_ourselves() -> io::Result<()> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)

@@ -5,13 +5,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that a command in a jail cannot do.
+/// A guarantee about the command in a jail.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Promise {
     /// Every connection ends at the gate.
     Network,
-    /// The file system holds what the command needs and nothing else of its user.
+    /// The file system contains only files that the command needs, and no other file of its user.
     Files,
     /// No file outside the writable folders is written, not even through a descriptor.
     Writes,
@@ -27,11 +27,11 @@ pub enum Promise {
     Descriptors,
     /// No variable names a socket or an agent outside.
     Environment,
-    /// No system call reaches what namespaces do not hold: kernel keyrings, mounts, `io_uring`.
+    /// No system call reaches objects outside namespaces: kernel keyrings, mounts, `io_uring`.
     SystemCalls,
     /// No capability, and no way to gain one.
     Privileges,
-    /// Each TCP connection that the jail refuses is on record.
+    /// Each TCP connection that the jail refuses is recorded.
     Refusals,
 }
 
@@ -52,7 +52,7 @@ impl Promise {
         Self::Refusals,
     ];
 
-    /// Its name in `--allow-missing`, in messages and in records.
+    /// Returns the name in `--allow-missing`, in messages and in records.
     pub fn name(self) -> &'static str {
         match self {
             Self::Network => "network",
@@ -70,7 +70,7 @@ impl Promise {
         }
     }
 
-    /// The mechanism that gives it.
+    /// Returns the mechanism that enforces the promise.
     pub fn mechanism(self) -> &'static str {
         match self {
             Self::Network => "user and network namespace in which every address is local",
@@ -88,7 +88,7 @@ impl Promise {
         }
     }
 
-    /// What the kernel must have.
+    /// Returns the requirement on the kernel.
     pub fn requirement(self) -> &'static str {
         match self {
             Self::Network => "user namespaces; Linux 5.6",
@@ -103,7 +103,7 @@ impl Promise {
         }
     }
 
-    /// Whether `--allow-missing` may name it: without the others there is no jail.
+    /// Whether `--allow-missing` may name the promise: there is no jail without the others.
     pub fn may_be_missing(self) -> bool {
         matches!(
             self,
@@ -121,7 +121,7 @@ impl fmt::Display for Promise {
 impl FromStr for Promise {
     type Err = String;
 
-    /// Reads a name that `--allow-missing` takes.
+    /// Parses a name for `--allow-missing`.
     fn from_str(name: &str) -> Result<Self, String> {
         let named = Self::ALL.into_iter().find(|one| one.name() == name);
         if let Some(promise) = named.filter(|one| one.may_be_missing()) {
@@ -136,12 +136,12 @@ impl FromStr for Promise {
     }
 }
 
-/// A promise that this kernel does not give, and why.
+/// A promise that this kernel does not support, and why.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Missing {
-    /// Which one.
+    /// The promise.
     pub promise: Promise,
-    /// What the kernel said.
+    /// The kernel's reason.
     pub why: String,
 }
 

@@ -1,10 +1,11 @@
-//! Connections in a jail that nothing accepts.
+//! Connections in a jail that no listener accepts.
 //!
-//! A port without a listener refuses at once, and the gate would never hear of it: a port that is not
-//! captured, or a service of this machine on 127.0.0.1, which is the jail's own there. So two packet
-//! sockets (packet(7)) inside, one for each version of IP, hear the answers of the kernel to such
-//! connections, and nothing else: a classic BPF filter passes only a reset with the sequence number 0
-//! (RFC 9293 section 3.10.7.1). No process of the command can forge one: that takes `CAP_NET_RAW`.
+//! A port without a listener refuses at once, without notice to the gate: a port that is not
+//! captured, or a service of this machine on 127.0.0.1, which is the jail's own address there. So
+//! two packet sockets (packet(7)) inside, one for each version of IP, receive only the kernel's
+//! answers to such connections: a classic BPF filter passes only a reset with the sequence number 0
+//! (RFC 9293 section 3.10.7.1). No process of the command can forge one, because that needs
+//! `CAP_NET_RAW`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,17 +16,17 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 /// Protocols of Ethernet: IPv4 and IPv6.
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
-/// The number of TCP in a header of IP.
+/// The number of TCP in an IP header.
 const TCP: u8 = 6;
-/// The flags that are looked at: ACK, RST, SYN, FIN; and those of a reset that answers a SYN.
+/// The compared flags: ACK, RST, SYN, FIN; and those of a reset that answers a SYN.
 const FLAGS: u32 = 0x17;
 const RESET: u32 = 0x14;
-/// Bytes of a packet that are kept: the header of IP with options, and that of TCP.
+/// Maximum bytes of a packet: the IP header with options, and the TCP header.
 pub const PACKET_SIZE: usize = 128;
 /// The same, for the filter.
 const KEPT: u32 = 128;
 const _: () = assert!(PACKET_SIZE >= 128, "a packet that is kept fits");
-/// The header of IPv6 without extensions: the kernel answers with none.
+/// Length of the IPv6 header without extensions: the kernel's answers have none.
 const IPV6_HEADER: usize = 40;
 
 /// Instructions of the filter (`linux/bpf_common.h`).
@@ -40,7 +41,7 @@ const IF_EQUAL: u16 = 0x15;
 const IF_BITS: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-/// The sockets, in the network of this process. Without IPv6 there is only one.
+/// Makes the sockets, in the network of this process. Without IPv6 there is only one.
 pub(super) fn sockets(ipv6: bool) -> io::Result<Vec<OwnedFd>> {
     let mut sockets = vec![socket(IPV4, &filter_v4())?];
     if ipv6 {
@@ -49,7 +50,7 @@ pub(super) fn sockets(ipv6: bool) -> io::Result<Vec<OwnedFd>> {
     Ok(sockets)
 }
 
-/// A packet socket that begins at the header of IP.
+/// Makes a packet socket whose packets begin at the IP header.
 fn socket(protocol: u16, filter: &[SockFilter]) -> io::Result<OwnedFd> {
     let protocol = Protocol::from(i32::from(protocol.to_be()));
     let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))?;
@@ -63,7 +64,7 @@ fn filter_v4() -> [SockFilter; 12] {
         on(LOAD_BYTE, 0, 0, 9),
         on(IF_EQUAL, 0, 9, TCP.into()),
         on(LOAD_HALF, 0, 0, 6),
-        // The first fragment alone has a header of TCP.
+        // Only the first fragment has a TCP header.
         on(IF_BITS, 7, 0, 0x1fff),
         on(X_IS_HEADER_LENGTH, 0, 0, 0),
         on(LOAD_BYTE_AT_X, 0, 0, 13),
@@ -91,18 +92,19 @@ fn filter_v6() -> [SockFilter; 9] {
     ]
 }
 
-/// A connection that was refused.
+/// A refused connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RefusedConnection {
-    /// Where it was to go.
+    /// The destination of the connection.
     pub destination: SocketAddr,
     /// The client's end.
     pub client: SocketAddr,
 }
 
 impl RefusedConnection {
-    /// Reads the answer of the kernel that refuses a connection: its sender is where the connection was
-    /// to go. `None` for any other packet: one may have come before the filter was there.
+    /// Parses the kernel's answer that refuses a connection: its sender is the destination of the
+    /// connection. `None` for any other packet, because one may have arrived before the filter was
+    /// set.
     pub fn parse(packet: &[u8]) -> Option<Self> {
         parse(packet)
     }
@@ -144,7 +146,7 @@ fn parse(packet: &[u8]) -> Option<RefusedConnection> {
 mod tests {
     use super::*;
 
-    /// The header of a segment of TCP from port 8443 to port 40000.
+    /// Returns the header of a TCP segment from port 8443 to port 40000.
     fn segment(flags: u8, sequence: u32) -> Vec<u8> {
         let mut segment = [8443_u16.to_be_bytes(), 40000_u16.to_be_bytes()].concat();
         segment.extend(sequence.to_be_bytes());
@@ -174,7 +176,8 @@ mod tests {
 
     #[test]
     fn any_other_packet_is_none() {
-        // A connection that is broken off, a SYN, an acknowledgement of one, and what is cut short.
+        // A broken connection, a SYN, an acknowledged SYN, an acknowledged FIN, and a truncated
+        // segment.
         for (flags, sequence) in [(0x14, 7), (0x04, 0), (0x02, 0), (0x12, 0), (0x11, 0)] {
             assert_eq!(parse(&v4(flags, sequence)), None, "{flags:#x} {sequence}");
         }

@@ -1,6 +1,6 @@
 //! The helper's second stage: the first process in the jail. It makes the view and the listeners,
-//! starts the command, and takes in what ends. When it ends, the kernel ends every other process of
-//! the jail.
+//! starts the command, and reaps ended processes. When it ends, the kernel ends every other process
+//! of the jail.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,7 +55,7 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
         missing.push(Missing::new(Promise::Refusals, error));
         Vec::new()
     });
-    // Without a terminal, a session of its own keeps signals in as well.
+    // Without a terminal, a separate session also contains signals.
     let own_session = missing.iter().any(|one| one.promise == Promise::Signals)
         && std::fs::File::open("/dev/tty").is_err();
     if own_session {
@@ -77,7 +77,7 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
         wire::send(control, &ready, &borrowed),
     )?;
     drop(sockets);
-    // Before the command is there: it is of the same user.
+    // Before the command exists, which has the same user.
     step(
         "closing itself",
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(Into::into),
@@ -93,7 +93,7 @@ fn prepare(control: &OwnedFd, command: &[OsString]) -> Result<(Child, Lifeline),
     Ok((child, Lifeline::of(lifeline)))
 }
 
-/// Takes in what ends until the command has; its code as a shell says it.
+/// Reaps processes until the command has ended; returns its exit code as a shell does.
 fn tend(child: &Child, lifeline: &Lifeline) -> u8 {
     if let Ok(lifeline) = lifeline.another() {
         std::thread::spawn(move || end_with_gate(&lifeline));
@@ -115,14 +115,14 @@ fn tend(child: &Child, lifeline: &Lifeline) -> u8 {
     }
 }
 
-/// The command's own code, or 128 and the signal that ended it.
+/// Returns the command's own code, or 128 and the signal that ended it.
 fn code(status: WaitStatus) -> Option<u8> {
     let signalled = status.terminating_signal().map(|signal| 128 + signal);
     let code = status.exit_status().or(signalled)?;
     Some(u8::try_from(code).unwrap_or(u8::MAX))
 }
 
-/// The gate holds the other end of the lifeline for as long as it lives.
+/// Ends the jail with the gate, which holds the other end of the lifeline.
 #[expect(clippy::exit, reason = "a thread ends the process, and so the jail")]
 fn end_with_gate(lifeline: &Lifeline) {
     while lifeline.hear() {}

@@ -1,4 +1,4 @@
-//! What the gate and the helper's stages say to each other: one JSON text a packet, with descriptors.
+//! The messages between the gate and the helper's stages: one JSON text a packet, with descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -15,49 +15,49 @@ use serde::{Deserialize, Serialize};
 use super::promise::{Missing, Promise};
 use super::view::View;
 
-/// The longest packet.
+/// Maximum length of a packet, in bytes.
 const LONGEST: usize = 128 * 1024;
-/// The most descriptors in one: what Linux allows is 253.
+/// Maximum number of descriptors in a packet: Linux allows 253.
 pub(super) const MOST: usize = 200;
 
 /// One packet.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) enum Message {
-    /// From the first stage: the namespaces stand, but for those that this kernel does not give.
+    /// From the first stage: the namespaces are made, except the missing ones.
     Namespaces(Vec<Missing>),
     /// To the second stage, with its end of the lifeline.
     Orders(Box<Orders>),
-    /// From the second stage, with the sockets: the proxy's, DNS over UDP, over TCP, then those that
-    /// hear of refusals, the local ones, and the captured.
+    /// From the second stage, with the sockets: the proxy's, DNS over UDP, over TCP, then the
+    /// packet sockets for refused connections, the local ones, and the capturing ones.
     Ready {
-        /// How many packet sockets hear of refused connections.
+        /// The number of packet sockets for refused connections.
         refused: usize,
-        /// How many more listen on loopback alone.
+        /// The number of further listeners on loopback alone.
         local: usize,
-        /// How many listeners capture.
+        /// The number of capturing listeners.
         captured: usize,
-        /// What this kernel does not give.
+        /// The promises that this kernel does not support.
         missing: Vec<Missing>,
-        /// Whether the command gets a session of its own.
+        /// Whether the command gets a separate session.
         own_session: bool,
     },
-    /// From the third stage: it becomes the command when it is told to.
+    /// From the third stage: it waits for `Go` to execute the command.
     Waiting,
     /// From a stage: the system forbids it.
     Forbidden { what: String, error: String },
     /// From a stage: a step failed.
     Failed(String),
-    /// From the third stage: the command does not begin.
+    /// From the third stage: the command cannot be executed.
     NoCommand {
         program: PathBuf,
-        /// What the system said, by number.
+        /// The error number of the system.
         error: i32,
     },
-    /// To the third stage, with the command's standard input: everything listens.
+    /// To the third stage, with the command's standard input: the gate serves every socket.
     Go(Walls),
 }
 
-/// What the jail is like.
+/// The settings of the jail.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Orders {
     pub(super) ports: Vec<u16>,
@@ -66,24 +66,24 @@ pub(super) struct Orders {
     pub(super) view: View,
 }
 
-/// What the command is restricted to, beside its namespaces.
+/// The restrictions of the command, besides its namespaces.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Walls {
-    /// Where it may write.
+    /// The folders in which it may write.
     pub(super) writable: Vec<PathBuf>,
-    /// What this kernel does not give.
+    /// The promises that this kernel does not support.
     pub(super) missing: Vec<Promise>,
-    /// Whether it gets a session of its own.
+    /// Whether the command gets a separate session.
     pub(super) own_session: bool,
 }
 
 /// A packet that was received.
 #[derive(Debug, Default)]
 pub(super) struct Received {
-    /// `None` where the other side has closed.
+    /// `None` if the other side has closed.
     pub(super) message: Option<Message>,
     pub(super) descriptors: Vec<OwnedFd>,
-    /// The process that sent it, where the socket tells.
+    /// The sending process, if the socket reports it.
     pub(super) sender: Option<Pid>,
 }
 
@@ -107,7 +107,7 @@ pub(super) fn send(
     Ok(())
 }
 
-/// Receives a packet; none where the other side has closed.
+/// Receives a packet; without a message if the other side has closed.
 pub(super) fn receive(
     socket: impl std::os::fd::AsFd,
 ) -> io::Result<(Option<Message>, Vec<OwnedFd>)> {
@@ -115,7 +115,7 @@ pub(super) fn receive(
     Ok((received.message, received.descriptors))
 }
 
-/// As [`receive`], with the sender.
+/// Like [`receive`], with the sender.
 pub(super) fn receive_from(socket: impl std::os::fd::AsFd) -> io::Result<Received> {
     let mut text = vec![0; LONGEST];
     let mut space =
@@ -129,7 +129,7 @@ pub(super) fn receive_from(socket: impl std::os::fd::AsFd) -> io::Result<Receive
                 let why = "its helper did not answer in time";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
-            // It ended with something of ours unread.
+            // The other end closed with unread data from this side.
             Err(rustix::io::Errno::CONNRESET) => break 0,
             other => break other?.bytes,
         }
