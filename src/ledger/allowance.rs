@@ -1,8 +1,7 @@
-//! What is left of the budget of an exception, at one gate.
+//! The remaining budget of an exception, at one gate.
 //!
-//! A gate reserves a part of the budget in the ledger before it lets that part pass. So gates that
-//! share a ledger never exceed the limit together, and a gate that is killed wastes what it had
-//! reserved at most.
+//! A gate reserves a part of the budget in the ledger before it uses that part. So gates that share
+//! a ledger never exceed the limit together, and a killed gate wastes at most its reserved part.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,30 +11,30 @@ use tokio::sync::Notify;
 
 use super::grant::Limit;
 
-/// The part of a limit that is reserved at once.
+/// The number of parts of a limit; one part is reserved at once.
 const PARTS: u64 = 8;
-/// The fewest bytes that are reserved at once.
+/// Minimum number of bytes that are reserved at once.
 const MIN_BYTES: u64 = 64 * 1024;
 
-/// What is left of the budget of an exception, at one gate.
+/// The remaining budget of an exception, at one gate.
 #[derive(Debug)]
 pub struct Allowance {
     limit: Limit,
     bytes: AtomicI64,
     requests: AtomicI64,
-    /// Whether all of the bytes are reserved: by this gate and others.
+    /// Whether all bytes are reserved, by this gate and others.
     no_more_bytes: AtomicBool,
-    /// The same of the requests.
+    /// Whether all requests are reserved.
     no_more_requests: AtomicBool,
-    /// Wakers of flows that wait for bytes; each with what lives as long as its flow.
+    /// Wakers of flows that wait for bytes; each with a reference that lives as long as its flow.
     waiting: Mutex<Vec<(Weak<()>, Waker)>>,
-    /// Tells the keeper of the allowances that more should be reserved.
+    /// Notifies the keeper of the allowances that more should be reserved.
     low: Arc<Notify>,
     requests_changed: Notify,
 }
 
 impl Allowance {
-    /// An allowance with nothing reserved.
+    /// Returns an allowance with nothing reserved.
     pub fn new(limit: Limit, low: Arc<Notify>) -> Self {
         Self {
             limit,
@@ -49,19 +48,19 @@ impl Allowance {
         }
     }
 
-    /// An allowance with the whole limit: of a policy that is only looked at.
+    /// Returns an allowance with the whole limit, for a policy that is only examined.
     pub fn full(limit: Limit) -> Self {
         let all = Self::new(limit, Arc::default());
         all.add(limit);
         all
     }
 
-    /// The whole limit, of which all gates share.
+    /// Returns the whole limit, which all gates share.
     pub fn limit(&self) -> Limit {
         self.limit
     }
 
-    /// Whether nothing is left for a new flow, here or in the ledger.
+    /// Whether there is no budget for a new flow, here or in the ledger.
     pub fn is_spent(&self) -> bool {
         let no_request = self.limit.requests.is_some()
             && self.no_more_requests.load(Ordering::Acquire)
@@ -69,14 +68,14 @@ impl Allowance {
         no_request || self.has_no_bytes()
     }
 
-    /// Whether no byte is left for an open flow, here or in the ledger.
+    /// Whether there is no byte for an open flow, here or in the ledger.
     pub fn has_no_bytes(&self) -> bool {
         self.limit.bytes_out.is_some()
             && self.no_more_bytes.load(Ordering::Acquire)
             && self.bytes.load(Ordering::Acquire) <= 0
     }
 
-    /// Counts bytes that went out.
+    /// Counts bytes that were sent.
     pub fn spend(&self, bytes: u64) {
         if self.limit.bytes_out.is_none() {
             return;
@@ -88,8 +87,8 @@ impl Allowance {
         }
     }
 
-    /// Ready where bytes may go out; else waits until more is reserved. Where nothing is left it
-    /// waits until its flow is ended. The flow keeps `alive`: wakers of flows that ended are dropped.
+    /// Ready if bytes may be sent; otherwise waits until more is reserved. If the budget is spent,
+    /// waits until the flow is ended. The flow keeps `alive`: wakers of ended flows are dropped.
     pub fn poll_ready(&self, cx: &mut Context<'_>, alive: &Arc<()>) -> Poll<()> {
         let may_go = || self.limit.bytes_out.is_none() || self.bytes.load(Ordering::Acquire) > 0;
         if may_go() {
@@ -99,7 +98,7 @@ impl Allowance {
         waiting.retain(|(flow, waker)| flow.strong_count() > 0 && !waker.will_wake(cx.waker()));
         waiting.push((Arc::downgrade(alive), cx.waker().clone()));
         drop(waiting);
-        // It may have been granted meanwhile.
+        // More may have been reserved meanwhile.
         if may_go() {
             return Poll::Ready(());
         }
@@ -107,7 +106,7 @@ impl Allowance {
         Poll::Pending
     }
 
-    /// Takes one request, once one is reserved. `false` where nothing is left.
+    /// Takes one request, once one is reserved. `false` if the budget is spent.
     pub async fn take_request(&self) -> bool {
         if self.limit.requests.is_none() {
             return !self.is_spent();
@@ -133,7 +132,8 @@ impl Allowance {
         }
     }
 
-    /// What should be reserved now, given what all gates have reserved; `None`: enough is.
+    /// Returns the amount to reserve now, given the reservations of all gates; `None` if the
+    /// allowance is sufficient.
     pub fn wanted(&self, reserved: Limit) -> Option<Limit> {
         let (bytes, requests) = self.low_water();
         let part = |bound: Option<u64>, left: &AtomicI64, low: i64, least: u64, reserved: u64| {
@@ -165,7 +165,7 @@ impl Allowance {
         (!wanted.is_empty()).then_some(wanted)
     }
 
-    /// Adds what was reserved for this gate.
+    /// Adds an amount that was reserved for this gate.
     pub fn add(&self, reserved: Limit) {
         let add = |left: &AtomicI64, more: Option<u64>| {
             let more = i64::try_from(more.unwrap_or(0)).unwrap_or(i64::MAX);
@@ -176,7 +176,7 @@ impl Allowance {
         self.wake();
     }
 
-    /// Notes whether all of the limit is reserved.
+    /// Records whether the whole limit is reserved.
     pub fn note(&self, reserved: Limit) {
         let is_over = |bound: Option<u64>, sum: Option<u64>| {
             bound.is_some_and(|bound| sum.unwrap_or(0) >= bound)
@@ -198,7 +198,7 @@ impl Allowance {
         self.requests_changed.notify_waiters();
     }
 
-    /// Half of a part: below, more is reserved.
+    /// Returns half of a part: below it, more is reserved.
     fn low_water(&self) -> (i64, i64) {
         let half = |bound: Option<u64>, least: u64| {
             let part = bound.map_or(0, |bound| (bound / PARTS).max(least));
@@ -266,7 +266,7 @@ mod tests {
         };
         let allowance = Allowance::new(limit, Arc::default());
         for _ in 0..100 {
-            // Each flow has a task of its own, and a waker that equals no other one.
+            // Each flow is a separate task, with a waker that differs from all others.
             let (waker, alive) = (Waker::from(Arc::new(Ignored)), Arc::new(()));
             let mut cx = Context::from_waker(&waker);
             assert!(allowance.poll_ready(&mut cx, &alive).is_pending());

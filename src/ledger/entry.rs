@@ -11,24 +11,24 @@ use super::review::Review;
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Entry {
-    /// The place in the ledger: 1 is the first entry, and there are no gaps.
+    /// The position in the ledger: 1 is the first entry, and there are no gaps.
     pub revision: u64,
     /// A UUID of version 7. A gate that lost the answer to an append finds its own entry by this id.
     pub id: Uuid,
     /// When the entry was appended, by the clock of the gate that appended it.
     pub at: Timestamp,
-    /// Who made the change.
+    /// The author of the change.
     pub actor: Actor,
-    /// What changed.
+    /// The change.
     pub change: Change,
 }
 
-/// Who made a change.
+/// The author of a change.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Actor {
     /// The authenticated principal: `uid:0`, `subject:sec@acme.example`, `san:ops.acme.example`, or
-    /// `gate` where the gate itself wrote the entry.
+    /// `gate` if the gate itself wrote the entry.
     pub principal: String,
     /// How the principal reached the gate: `control`, `admin`, `admin-tls`, or `gate`.
     pub door: String,
@@ -36,7 +36,7 @@ pub struct Actor {
     pub instance: String,
 }
 
-/// What an entry changes.
+/// A change of the ledger.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(
     rename_all = "kebab-case",
@@ -44,7 +44,7 @@ pub struct Actor {
     tag = "kind"
 )]
 pub enum Change {
-    /// An exception holds from now on.
+    /// An exception is in force from now on.
     ExceptionGranted {
         /// The exception.
         grant: Box<Grant>,
@@ -53,19 +53,19 @@ pub enum Change {
     ExceptionRevoked {
         /// The id of the exception.
         id: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A gate reserved a part of the budget of an exception before it lets that part pass.
+    /// A gate reserved a part of the budget of an exception, before it uses that part.
     BudgetTaken {
         /// The id of the exception; also of an exception in a file.
         id: String,
-        /// What was reserved.
+        /// The reserved part.
         taken: Limit,
     },
     /// A request for approval was settled. Each request is settled at most once.
     RequestSettled {
-        /// What was asked, and what the reviewers decided.
+        /// The request, and the decision of the reviewers.
         review: Box<Review>,
     },
     /// An approval ends before its time.
@@ -76,7 +76,7 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
-    /// A flow begins by an approval for one flow, which is used up.
+    /// A flow used up an approval for one flow.
     ApprovalUsed {
         /// The id of the request that was allowed.
         request: Uuid,
@@ -93,7 +93,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The name of the kind, as in the stored text.
+    /// Returns the name of the kind, as in the stored text.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ExceptionGranted { .. } => "exception-granted",
@@ -106,7 +106,7 @@ impl Change {
         }
     }
 
-    /// The exception that the change grants.
+    /// Returns the exception that the change grants.
     pub fn grant(&self) -> Option<&Grant> {
         match self {
             Self::ExceptionGranted { grant } => Some(grant),

@@ -1,4 +1,4 @@
-//! The ledger in the gate: the folded state, and the one way to change it.
+//! The ledger in the gate: the folded state, and the only function that changes it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::entry::{Actor, Change, Entry};
 use super::state::{Refused, State};
 use super::store::{Store, StoreError};
 
-/// How often an append is tried again after another gate was first.
+/// How often an append is retried after another gate appended first.
 const MAX_CONFLICTS: usize = 64;
-/// How long one [`Store::follow`] waits for an entry.
+/// Maximum time that one [`Store::follow`] waits for an entry.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an append may take, all tries together.
+/// Time limit of an append, with all retries.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a failed [`Store::follow`].
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -30,7 +30,7 @@ pub struct Ledger {
     store: Arc<dyn Store>,
     state: ArcSwap<State>,
     health: ArcSwap<Health>,
-    /// Serializes catching up and appending within this gate.
+    /// Serializes reading and appending within this gate.
     turn: Mutex<()>,
     changed: watch::Sender<u64>,
     clock: Clock,
@@ -42,14 +42,14 @@ pub struct Ledger {
 pub struct Health {
     /// When the store last answered.
     pub answered: Option<Timestamp>,
-    /// Why it does not answer now; `None`: it does.
+    /// Why the store does not answer now; `None`: it answers.
     pub failure: Option<StoreError>,
 }
 
-/// Why nothing was appended.
+/// Why no entry was appended.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum LedgerError {
-    /// The change cannot follow the state.
+    /// The state does not permit the change.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The store failed.
@@ -58,7 +58,7 @@ pub enum LedgerError {
 }
 
 impl Ledger {
-    /// A ledger that knows nothing yet: [`Ledger::catch_up`] reads what is stored.
+    /// Returns an empty ledger: [`Ledger::catch_up`] reads the stored entries.
     pub fn new(store: Arc<dyn Store>, clock: Clock, instance: impl Into<Arc<str>>) -> Self {
         Self {
             store,
@@ -71,27 +71,27 @@ impl Ledger {
         }
     }
 
-    /// The state as far as this gate has read it. Waits for nothing.
+    /// Returns the state as far as this gate has read it. Never waits.
     pub fn state(&self) -> Arc<State> {
         self.state.load_full()
     }
 
-    /// Whether the store answers.
+    /// Returns whether the store answers.
     pub fn health(&self) -> Arc<Health> {
         self.health.load_full()
     }
 
-    /// The revision of the state, to wait for changes.
+    /// Returns the revision of the state, as a receiver that notices changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// The name of this gate in its entries.
+    /// Returns the name of this gate in its entries.
     pub fn instance(&self) -> &str {
         &self.instance
     }
 
-    /// An actor of this gate.
+    /// Returns an actor of this gate.
     pub fn actor(&self, principal: impl Into<String>, door: impl Into<String>) -> Actor {
         Actor {
             principal: principal.into(),
@@ -106,14 +106,14 @@ impl Ledger {
         self.read_on(Duration::ZERO).await
     }
 
-    /// Appends the change that `decide` makes of the state. Where another gate appended first,
+    /// Appends the change that `decide` makes from the state. If another gate appended first,
     /// `decide` is called again with the new state.
     ///
     /// # Errors
     ///
-    /// What `decide` refuses, and what cannot follow the state (settled or revoked before, an id
-    /// that is taken). Else the store failed: then the entry does not stand, but for
-    /// [`StoreError::Unknown`], where it may.
+    /// The refusal of `decide`, or of the state (settled or revoked before, an id that is in use).
+    /// Otherwise the store failed: then the entry was not stored, except with
+    /// [`StoreError::Unknown`], where it may be.
     pub async fn append(
         &self,
         actor: &Actor,
@@ -135,7 +135,7 @@ impl Ledger {
             let state = self.state();
             let change = match decide(&state).and_then(|it| state.accepts(&it).map(|()| it)) {
                 Ok(change) => change,
-                // The state may be old.
+                // The state may be outdated.
                 Err(refused) => {
                     self.read_on(Duration::ZERO).await?;
                     if self.state().revision == state.revision {
@@ -168,9 +168,9 @@ impl Ledger {
         Err(StoreError::Unavailable("other gates append all the time".into()).into())
     }
 
-    /// Appends an entry once more whose answer was lost: then it stands, or another entry has its
-    /// revision. An append that is still on its way can then no longer be written. Returns whether the
-    /// entry stands.
+    /// Repeats the append of an entry whose answer was lost: then the entry is stored, or another
+    /// entry has its revision. A delayed earlier append can no longer be written. Returns whether
+    /// the entry is stored.
     async fn append_again(&self, entry: &Entry, why: String) -> Result<bool, StoreError> {
         match self.store.append(entry).await {
             Ok(()) => {
@@ -187,7 +187,7 @@ impl Ledger {
         }
     }
 
-    /// Reads entries and folds them in, until none is left.
+    /// Reads entries and folds them into the state, until there are no more.
     async fn read_on(&self, wait: Duration) -> Result<(), StoreError> {
         let mut wait = wait;
         loop {
@@ -211,7 +211,7 @@ impl Ledger {
         error
     }
 
-    /// Folds entries into the state. Entries that were folded before change nothing.
+    /// Folds entries into the state. Entries that were folded before have no effect.
     fn fold(&self, entries: &[Entry]) -> Result<(), StoreError> {
         self.health.store(Arc::new(Health {
             answered: Some(self.clock.now()),

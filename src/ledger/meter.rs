@@ -1,4 +1,4 @@
-//! Bytes of one direction of a flow, and the budgets that they are charged to.
+//! Counts the bytes of one direction of a flow, and charges them to budgets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +16,7 @@ pub struct Meter {
 #[derive(Debug)]
 struct Charged {
     budgets: Box<[Arc<Allowance>]>,
-    /// Lives as long as the meter: its waker in a budget is dropped after that.
+    /// Lives as long as the meter; afterwards its waker in a budget is dropped.
     alive: Arc<()>,
 }
 
@@ -37,7 +37,7 @@ impl Meter {
         self.spend(bytes);
     }
 
-    /// Charges bytes that are not counted as moved: the head of a request.
+    /// Charges bytes that do not count as moved: the head of a request.
     pub fn spend(&self, bytes: u64) {
         let charged = self.charged.get().into_iter();
         for budget in charged.flat_map(|it| &it.budgets) {
@@ -45,17 +45,17 @@ impl Meter {
         }
     }
 
-    /// How many bytes moved.
+    /// Returns the number of bytes that moved.
     pub fn load(&self, order: Ordering) -> u64 {
         self.bytes.load(order)
     }
 
-    /// How many bytes moved in all.
+    /// Returns the number of bytes that moved in all.
     pub fn into_inner(self) -> u64 {
         self.bytes.into_inner()
     }
 
-    /// Ready where each budget has bytes left.
+    /// Ready if each budget has bytes left.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(Charged { budgets, alive }) = self.charged.get() else {
             return Poll::Ready(());

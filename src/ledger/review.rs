@@ -1,4 +1,4 @@
-//! What reviewers decided on a request for approval, in plain words.
+//! The decision of reviewers on a request for approval.
 
 use std::net::IpAddr;
 
@@ -6,26 +6,26 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A request for approval, and what reviewers decided. Names stand for the tier, the rule and the
-/// category, so that every gate holds an approval against the policy that it has.
+/// A request for approval, with the decision of the reviewers. Tier, rule and category are names,
+/// so that every gate compares an approval with its own policy.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Review {
     /// The id of the request.
     pub request: Uuid,
-    /// What was decided.
+    /// The decision.
     pub result: ReviewResult,
-    /// Who asked.
+    /// The caller of the request.
     pub caller: ReviewedCaller,
     /// The canonical host.
     pub host: String,
     /// The port.
     pub port: u16,
-    /// What was to be done there: `connect`, `git push`, `mcp tools/call NAME`.
+    /// The requested operation: `connect`, `git push`, `mcp tools/call NAME`.
     pub operation: String,
-    /// The name of the tier that asked.
+    /// The name of the tier that required approval.
     pub tier: String,
-    /// The name of the rule that asked.
+    /// The name of the rule that required approval.
     pub rule: String,
     /// The category of the destination.
     pub category: String,
@@ -35,7 +35,7 @@ pub struct Review {
     pub reviewers: Vec<String>,
     /// The end of the approval or of the denial.
     pub until: Timestamp,
-    /// `once`, `session` or a time; `None` where it was denied.
+    /// `once`, `session` or a time; `None` if the request was denied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// The reviewer's text.
@@ -43,7 +43,7 @@ pub struct Review {
     pub note: Option<String>,
 }
 
-/// What was decided on a request.
+/// The decision on a request.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReviewResult {
@@ -53,15 +53,15 @@ pub enum ReviewResult {
     Denied,
 }
 
-/// The caller that a request is of.
+/// The caller of a request.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReviewedCaller {
-    /// A session that evidence shows.
+    /// A session with evidence.
     Session(String),
     /// A verified user.
     Subject(String),
-    /// The network of a caller that shows neither: as the gate saw it, so it means the same at the
-    /// gates of one host only.
+    /// The network of a caller without either, as the gate saw it: so it has the same meaning only
+    /// at the gates of one host.
     Address(IpAddr),
 }

@@ -16,15 +16,15 @@ use super::store::{Answer, FORMAT, MAX_BATCH, Store, StoreError};
 
 /// Marks the file as a ledger of tidegate: `PRAGMA application_id`, "tgld".
 const APPLICATION: i64 = 0x7467_6c64;
-/// `SQLITE_IOERR_SHORT_READ`: the file ends before a page that it should have.
+/// `SQLITE_IOERR_SHORT_READ`: the file ends before a page that it should contain.
 const SHORT_READ: i32 = 522;
 /// How long a statement waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the file is looked at for entries of other processes.
+/// How often the file is checked for entries of other processes.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Keeps the entries in one file of `SQLite`: `journal_mode = WAL`, `synchronous = FULL`, so an entry
-/// that was appended stands after a crash of the gate or of the machine.
+/// Keeps the entries in one file of `SQLite`: `journal_mode = WAL`, `synchronous = FULL`, so an
+/// appended entry survives a crash of the gate or of the machine.
 #[derive(Debug)]
 pub struct SqliteStore {
     file: Arc<File>,
@@ -40,12 +40,13 @@ struct File {
 }
 
 impl SqliteStore {
-    /// Opens a file, or makes it with mode 0600 where there is none. Blocks: it reads the whole file
+    /// Opens a file, or makes one with mode 0600 if there is none. Blocks: it reads the whole file
     /// to check it.
     ///
     /// # Errors
     ///
-    /// The file cannot be opened or made, is no ledger, is damaged, or a newer version wrote it.
+    /// The file cannot be opened or made, is not a ledger, is damaged, or was written by a newer
+    /// version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let unavailable = |error: io::Error| unavailable(path, &error);
         let is_new = make(path).map_err(unavailable)?;
@@ -65,7 +66,7 @@ impl SqliteStore {
         })
     }
 
-    /// Bounds the size of the file, as a full file system does.
+    /// Bounds the size of the file, like a full file system.
     #[cfg(test)]
     pub(super) fn limit_pages(&self, pages: u32) {
         let bounded = format!("PRAGMA max_page_count = {pages}");
@@ -75,7 +76,7 @@ impl SqliteStore {
             .unwrap();
     }
 
-    /// Runs a statement where it may block.
+    /// Runs a statement on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&File) -> Result<T, StoreError> + Send + 'static,
@@ -121,8 +122,8 @@ impl Store for SqliteStore {
 }
 
 impl File {
-    /// Whether the file at the path is the one that was opened: another one would be written in
-    /// vain, or be a copy from before.
+    /// Whether the file at the path is the open file: another one would not get the writes, or be
+    /// an older copy.
     fn is_in_place(&self) -> Result<(), StoreError> {
         match identity(&self.path) {
             Ok(identity) if identity == self.identity => Ok(()),
@@ -158,7 +159,7 @@ impl File {
     }
 }
 
-/// Whether the entry was written: not where its revision is not the next one.
+/// Writes the entry; returns whether it was written, which needs the next revision.
 fn append(connection: &mut Connection, revision: i64, text: &str) -> rusqlite::Result<bool> {
     let turn = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let head: i64 = turn.query_row("SELECT coalesce(max(revision), 0) FROM entry", [], |row| {
@@ -188,7 +189,7 @@ fn after(
     rows.collect()
 }
 
-/// An entry as it is stored.
+/// Parses a stored entry.
 pub(super) fn read(revision: i64, text: &str) -> Result<Entry, StoreError> {
     let damaged = |why: String| StoreError::Damaged(format!("entry {revision}: {why}"));
     let entry: Entry = serde_json::from_str(text).map_err(|error| damaged(error.to_string()))?;
@@ -203,7 +204,7 @@ pub(super) fn number(revision: u64) -> Result<i64, StoreError> {
         .map_err(|_| StoreError::Damaged(format!("there is no revision {revision}")))
 }
 
-/// Makes the file where there is none, for its owner alone. Returns whether it made one.
+/// Makes the file, for its owner alone, if there is none. Returns whether it made one.
 fn make(path: &Path) -> io::Result<bool> {
     let made = OpenOptions::new()
         .write(true)
@@ -231,7 +232,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Checks that the file is a ledger of this version, or makes a new file one.
+/// Checks that the file is a ledger of this version, or prepares a new file.
 fn prepare(path: &Path, connection: &Connection, is_new: bool) -> Result<(), StoreError> {
     let explained = |error: rusqlite::Error| explained(path, &error);
     let pragma = |name: &str| {
@@ -282,7 +283,7 @@ fn unavailable(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Unavailable(format!("{}: {error}", path.display()))
 }
 
-/// What an error of `SQLite` means.
+/// Converts an error of `SQLite`.
 fn explained(path: &Path, error: &rusqlite::Error) -> StoreError {
     let path = path.display();
     let extended = error.sqlite_error().map(|error| error.extended_code);

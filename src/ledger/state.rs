@@ -1,4 +1,4 @@
-//! What the entries amount to.
+//! The state of the ledger: the result of folding its entries.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::entry::{Actor, Change, Entry};
 use super::grant::{Grant, Limit};
 use super::review::{Review, ReviewResult};
 
-/// For how long a request that was settled is known after its approval or denial ended. No gate has a
-/// request open for as long.
+/// How long a settled request stays in the state after its approval or denial ended. No gate keeps
+/// a request open that long.
 const SETTLED_RETENTION: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How many entries are folded between two looks for settled requests that can be forgotten.
+/// Number of entries between two sweeps of settled requests.
 const SETTLED_SWEEP: u64 = 1_024;
 
 /// The folded entries of a ledger.
@@ -21,24 +21,24 @@ const SETTLED_SWEEP: u64 = 1_024;
 pub struct State {
     /// The revision of the last entry; 0: there is none.
     pub revision: u64,
-    /// Every exception that was granted, by its id.
+    /// Every granted exception, by its id.
     pub granted: BTreeMap<String, Arc<Granted>>,
-    /// The requests that were settled, until a week after the approval or denial ended.
+    /// The settled requests, until a week after the approval or denial ended.
     pub settled: HashMap<Uuid, Arc<Settled>>,
-    /// What the gates reserved of the budget of an exception, by its id.
+    /// The reserved budget of each exception, by its id.
     pub budgets: HashMap<String, Budget>,
 }
 
-/// An exception that was granted.
+/// A granted exception.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Granted {
     /// The exception.
     pub grant: Grant,
     /// The revision of the entry that granted it.
     pub revision: u64,
-    /// When.
+    /// When it was granted.
     pub at: Timestamp,
-    /// By whom.
+    /// The actor who granted it.
     pub by: Actor,
     /// Its revocation.
     pub revoked: Option<Revoked>,
@@ -47,24 +47,24 @@ pub struct Granted {
 /// The end of an exception before its time.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Revoked {
-    /// When.
+    /// When it was revoked.
     pub at: Timestamp,
-    /// By whom.
+    /// The actor who revoked it.
     pub by: Actor,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// A request that was settled.
+/// A settled request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settled {
-    /// What was asked and decided.
+    /// The request and the decision.
     pub review: Review,
     /// The revision of the entry that settled it.
     pub revision: u64,
-    /// When.
+    /// When it was settled.
     pub at: Timestamp,
-    /// By whom.
+    /// The actor who settled it.
     pub by: Actor,
     /// The revocation of the approval.
     pub revoked: Option<Revoked>,
@@ -72,7 +72,7 @@ pub struct Settled {
     pub used_by: Option<Uuid>,
 }
 
-/// What all gates together reserved of an exception's budget.
+/// The budget of an exception that all gates together have reserved.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Budget {
     /// Bytes to the destination.
@@ -83,10 +83,10 @@ pub struct Budget {
     pub last: Option<Timestamp>,
 }
 
-/// Why a change cannot follow the state.
+/// Why the state does not permit a change.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refused {
-    /// The id is taken.
+    /// The id is in use.
     #[error("there is an exception `{0}` in the ledger: choose another id")]
     SameId(String),
     /// No exception has that id.
@@ -97,9 +97,9 @@ pub enum Refused {
     RevokedBefore {
         /// The exception.
         id: String,
-        /// When.
+        /// When it was revoked.
         at: Timestamp,
-        /// By whom.
+        /// The actor who revoked it.
         by: String,
     },
     /// The request was settled before.
@@ -107,9 +107,9 @@ pub enum Refused {
     SettledBefore {
         /// The request.
         request: Uuid,
-        /// When.
+        /// When it was settled.
         at: Timestamp,
-        /// By whom.
+        /// The actor who settled it.
         by: String,
     },
     /// The request was not allowed, or its approval was revoked.
@@ -118,13 +118,13 @@ pub enum Refused {
     /// An approval for one flow was used up by another flow.
     #[error("the approval of request {0} was used up by another flow")]
     UsedBefore(Uuid),
-    /// Something else that the caller of [`Ledger::append`](super::Ledger::append) found.
+    /// A refusal by the caller of [`Ledger::append`](super::Ledger::append).
     #[error("{0}")]
     Other(String),
 }
 
 impl State {
-    /// Whether a change can follow this state.
+    /// Whether the state permits a change.
     pub fn accepts(&self, change: &Change) -> Result<(), Refused> {
         if let Some(grant) = change.grant()
             && self.granted.contains_key(&grant.id)
@@ -171,8 +171,8 @@ impl State {
         }
     }
 
-    /// Folds an entry in. What cannot follow the state changes nothing: every gate that reads the
-    /// same entries has the same state.
+    /// Folds an entry into the state. An entry that the state does not permit has no effect: every
+    /// gate that reads the same entries has the same state.
     pub fn apply(&mut self, entry: &Entry) {
         self.revision = entry.revision;
         if self.accepts(&entry.change).is_err() {
@@ -211,7 +211,7 @@ impl State {
             }
             Change::ExceptionGranted { .. } | Change::WorkspacePinned { .. } => {}
         }
-        // By the entry alone: every gate forgets the same.
+        // Triggered by the entry alone: every gate removes the same requests.
         if entry.revision.is_multiple_of(SETTLED_SWEEP) {
             let now = entry.at;
             self.settled
@@ -241,14 +241,14 @@ impl State {
 }
 
 impl Granted {
-    /// Whether the exception holds at a time.
+    /// Whether the exception is in force at a time.
     pub fn holds(&self, now: Timestamp) -> bool {
         self.revoked.is_none() && now < self.grant.expires
     }
 }
 
 impl Settled {
-    /// Whether it was allowed, and not revoked.
+    /// Whether the request was allowed, and the approval not revoked.
     pub fn is_approval(&self) -> bool {
         self.review.result == ReviewResult::Allowed && self.revoked.is_none()
     }

@@ -1,4 +1,4 @@
-//! What keeps the entries.
+//! The stores of ledger entries.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,35 +9,35 @@ use super::entry::Entry;
 /// The answer of a store, awaited.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// What keeps the entries of a ledger.
+/// A store of ledger entries.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Appends an entry with the revision that it has.
+    /// Appends an entry with its own revision.
     ///
     /// # Errors
     ///
     /// [`StoreError::Conflict`]: an entry with that revision exists; nothing was written.
-    /// [`StoreError::Unknown`]: the entry may or may not stand; [`Store::follow`] tells.
+    /// [`StoreError::Unknown`]: the entry may be stored; [`Store::follow`] shows it.
     fn append<'a>(&'a self, entry: &'a Entry) -> Answer<'a, ()>;
 
-    /// The entries after a revision, in order, at most [`MAX_BATCH`] of them. Where there are none,
-    /// waits for one at most so long, and then gives an empty list.
+    /// Returns the entries after a revision, in order, at most [`MAX_BATCH`] of them. If there are
+    /// none, waits for one at most `wait`, and then returns an empty list.
     fn follow(&self, after: u64, wait: Duration) -> Answer<'_, Vec<Entry>>;
 }
 
-/// The most entries that [`Store::follow`] gives at once.
+/// Maximum number of entries that [`Store::follow`] returns at once.
 pub const MAX_BATCH: usize = 1_000;
 
-/// The format of the entries that this version writes, and the newest that it reads. Format 2 has the
-/// kinds `approval-revoked` and `approval-used`. `SQLite` has it as `PRAGMA user_version`.
+/// The format of the entries that this version writes, and the newest that it reads. Format 2 has
+/// the kinds `approval-revoked` and `approval-used`. `SQLite` stores it as `PRAGMA user_version`.
 pub(super) const FORMAT: i64 = 2;
 
-/// Why a store did not do what it was asked to.
+/// Why a store did not perform an operation.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum StoreError {
     /// Another entry has that revision.
     #[error("another entry was appended first")]
     Conflict,
-    /// The connection was lost before the answer came.
+    /// The connection was lost before the answer arrived.
     #[error("the answer of the ledger was lost: {0}")]
     Unknown(String),
     /// The store cannot be reached or cannot write now; nothing was written.
@@ -54,7 +54,7 @@ pub enum StoreError {
         /// The newest format that this version reads.
         known: i64,
     },
-    /// The file that was opened is no longer the one at its path.
+    /// The open file is no longer the file at its path.
     #[error("the file of the ledger was replaced while the gate used it: {0}")]
     Replaced(String),
 }

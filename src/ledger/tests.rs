@@ -1,4 +1,4 @@
-//! One suite for all stores, and the ledger over them.
+//! One test suite for all stores, and tests of the ledger over them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,7 +74,7 @@ pub(super) fn entry(revision: u64, change: Change) -> Entry {
     }
 }
 
-/// The contract of every store. The store is empty.
+/// Checks the contract of every store. The store is empty.
 pub(super) async fn keeps_the_contract(store: Arc<dyn Store>) {
     assert_eq!(store.follow(0, Duration::ZERO).await, Ok(Vec::new()));
     let first = entry(1, granted("first"));
@@ -96,7 +96,7 @@ pub(super) async fn keeps_the_contract(store: Arc<dyn Store>) {
     settles_each_request_once(&store).await;
 }
 
-/// Eight gates settle twenty requests at once: of each request one wins.
+/// Eight gates settle twenty requests concurrently: each request is settled once.
 async fn settles_each_request_once(store: &Arc<dyn Store>) {
     let requests: Vec<Uuid> = (0..20).map(|_| Uuid::now_v7()).collect();
     let gates: Vec<_> = (0..8)
@@ -325,7 +325,7 @@ async fn an_approval_is_revoked_once_and_used_once() {
     assert_eq!(settled.revoked.as_ref().unwrap().by, actor);
 }
 
-/// The store of a gate that is killed while it appends: before the entry is written, or after that.
+/// The store of a gate that is killed while it appends: before the entry is written, or after.
 #[derive(Debug)]
 struct Killing {
     store: Arc<dyn Store>,
@@ -352,9 +352,9 @@ impl Store for Killing {
     }
 }
 
-/// A gate is killed while it settles a request, before or after the entry is written. The next one
-/// reads the ledger and settles the request again: one of the two stands. Returns how often the first
-/// one stood.
+/// Kills a gate while it settles a request, before or after the entry is written. The next gate
+/// reads the ledger and settles the request again: one of the two entries is stored. Returns how
+/// often the first one was.
 async fn kill_while_settling(store: &Arc<dyn Store>, times: usize) -> usize {
     let mut firsts = 0;
     for round in 0..times {
