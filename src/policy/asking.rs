@@ -1,4 +1,4 @@
-//! Who settles what a tier asks, and within which bounds: `reviewers` and its siblings in
+//! The reviewers of a tier and the bounds of approvals: `reviewers` and related keys in
 //! `[tier.NAME]`.
 
 use std::ops::RangeInclusive;
@@ -7,30 +7,30 @@ use std::time::Duration;
 
 use super::pattern::{Kind, Pattern};
 
-/// How long an approval may hold where the tier does not say.
+/// Default maximum duration of an approval.
 const DEFAULT_MAX_APPROVAL: Duration = Duration::from_hours(8);
 /// The users of system services, root among them; people have higher ids.
 pub const LAST_SYSTEM_UID: u32 = 999;
-/// The user ids that systemd takes for `DynamicUser=`.
+/// The user ids that systemd uses for `DynamicUser=`.
 const DYNAMIC_UIDS: RangeInclusive<u32> = 61_184..=65_519;
-/// The user ids that container images take for a service (`nonroot`, `nobody`).
+/// The user ids that container images use for a service (`nonroot`, `nobody`).
 const IMAGE_UIDS: RangeInclusive<u32> = 65_532..=65_534;
 
-/// Whether a user is root or a service's; the others are people, whose processes may be agents.
+/// Whether a user is root or a service's; other users are people, whose processes may be agents.
 pub fn is_service_user(uid: u32) -> bool {
     uid <= LAST_SYSTEM_UID || DYNAMIC_UIDS.contains(&uid) || IMAGE_UIDS.contains(&uid)
 }
 
-/// Who settles what a tier asks, and within which bounds.
+/// The reviewers of a tier and the bounds of approvals.
 #[derive(Debug)]
 pub struct Asking {
-    /// `reviewers`: principals that may settle. None: asks are refused and file no request.
+    /// `reviewers`: principals that may settle. Empty: asks are refused and file no request.
     pub(super) reviewers: Box<[Reviewer]>,
-    /// `approvals`: reviewers who have to allow, 1 or 2.
+    /// `approvals`: the number of reviewers who have to allow, 1 or 2.
     pub approvals: usize,
     /// `not-oneself`: whether a reviewer may not settle a request of its own user.
     pub not_oneself: bool,
-    /// `longest-approval`: how long an approval may hold.
+    /// `longest-approval`: the maximum duration of an approval.
     pub max_approval: Duration,
     /// `hold`: how long a flow waits for an answer before it is refused; zero: not at all.
     pub hold: Duration,
@@ -51,7 +51,7 @@ impl Default for Asking {
 /// One entry of `reviewers`.
 #[derive(Debug)]
 pub(super) struct Reviewer {
-    /// As it is written: `uid:0`, `subject:sec@acme.example`, `group:security`.
+    /// The entry as written: `uid:0`, `subject:sec@acme.example`, `group:security`.
     pub(super) written: Arc<str>,
     pub(super) kind: ReviewerKind,
 }
@@ -62,19 +62,19 @@ pub(super) enum ReviewerKind {
     Uid(u32),
     /// The verified name of a certificate or of an issuer's token.
     Subject(Pattern),
-    /// A `[group.NAME]`, or a group that an issuer's token names.
+    /// A `[group.NAME]`, or a group in an issuer's token.
     Group(Arc<str>),
 }
 
 impl Asking {
-    /// Whether a reviewer is named at all.
+    /// Whether there is any reviewer.
     pub fn has_reviewers(&self) -> bool {
         !self.reviewers.is_empty()
     }
 }
 
 impl Reviewer {
-    /// Reads one entry; `Err` says what is wrong with it.
+    /// Parses one entry; the error is the fault.
     pub(super) fn parse(written: &str) -> Result<Self, &'static str> {
         let (kind, value) = written.split_once(':').ok_or("no kind in front")?;
         let kind = match kind {

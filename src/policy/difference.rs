@@ -1,8 +1,8 @@
-//! What changes from one policy to another: exactly, and grouped for a reader.
+//! The exact difference of two policies, grouped for a reader.
 //!
-//! Both policies are split into the same parts (`compare`). Of each part that the two decide in
-//! different ways, the outcomes are compared: what passes, and what a flow that passes may do besides.
-//! Parts that change from the same to the same by the same rules are one [`Change`].
+//! Both policies are split into the same parts (`compare`). For each part that the two decide
+//! differently, the outcomes are compared: whether the flow passes, and what it may do besides.
+//! Parts with the same two outcomes by the same rules are one [`Change`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -22,31 +22,31 @@ use super::reviewer::NamedReviewer;
 use super::verdict::{Decision, Verdict};
 use super::witness::Witness;
 
-/// The most branches of the tree of parts that one comparison looks at.
+/// Maximum number of branches of the tree of parts that one comparison visits.
 const MAX_BRANCHES: usize = 2_000_000;
-/// The most branches for [`difference_within`] where a gate waits for the answer.
+/// Maximum number of branches for [`difference_within`] if a gate waits for the result.
 pub const QUICK: usize = 50_000;
-/// The most different changes that are kept.
+/// Maximum number of different changes that are kept.
 const MAX_CHANGES: usize = 2_000;
-/// As many hosts, callers and requests of one change are named.
+/// Maximum number of named hosts, callers and requests of one change.
 pub const MAX_NAMED: usize = 4;
 
-/// What changes from one policy to another.
+/// The difference of two policies.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
-    /// How the second policy stands to the first.
+    /// The relation of the second policy to the first.
     pub relation: Relation,
     /// The changes: those that widen first.
     pub changes: Vec<Change>,
-    /// What could not be compared; empty where the comparison is complete.
+    /// The parts that could not be compared; empty if the comparison is complete.
     pub not_compared: Vec<String>,
 }
 
-/// How one policy stands to another.
+/// The relation of one policy to another.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Relation {
-    /// Every flow is decided alike.
+    /// Every flow has the same decision.
     Equal,
     /// No flow reaches more, some reach less.
     Narrower,
@@ -59,30 +59,30 @@ pub enum Relation {
     SameReach,
 }
 
-/// Flows that change from the same to the same, by the same rules.
+/// Flows with the same change of outcome, by the same rules.
 #[derive(Clone, Debug, Serialize)]
 pub struct Change {
     /// Whether some flow reaches more.
     pub widens: bool,
     /// Whether some flow reaches less.
     pub narrows: bool,
-    /// What becomes of the flows in the first policy.
+    /// The outcome of the flows in the first policy.
     pub before: Ruling,
-    /// What becomes of the flows in the second policy.
+    /// The outcome of the flows in the second policy.
     pub after: Ruling,
-    /// What else changes for a flow that passes, e.g. `may reach private addresses in 10.2.0.0/16`.
+    /// Further changes for a flow that passes, e.g. `may reach private addresses in 10.2.0.0/16`.
     pub besides: Vec<String>,
     /// The tiers of the callers, as the second policy names them.
     pub tiers: Vec<Arc<str>>,
     /// The tiers of the same callers in the first policy.
     pub tiers_before: Vec<Arc<str>>,
-    /// Of which callers, where not of all; at most [`MAX_NAMED`] are named.
+    /// The callers, unless all are affected; at most [`MAX_NAMED`] are named.
     pub callers: Vec<String>,
-    /// How many host patterns the flows go to; 0: only hosts that neither policy names.
+    /// The number of host patterns of the flows; 0: only hosts that neither policy names.
     pub host_count: usize,
     /// The first of these patterns.
     pub hosts: Vec<String>,
-    /// Whether hosts that neither policy names are among them.
+    /// Whether hosts that neither policy names are affected.
     pub other_hosts: bool,
     /// The ports: `443`, `80, 443`, `all`.
     pub ports: String,
@@ -90,26 +90,26 @@ pub struct Change {
     pub kinds: Vec<Kind>,
     /// Examples of requests; at most [`MAX_NAMED`].
     pub requests: Vec<String>,
-    /// One of the flows, before the second policy.
+    /// One of the flows, with its decision in the second policy.
     pub witness: Witness,
 }
 
-/// What becomes of a flow.
+/// The outcome of a flow.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Ruling {
-    /// What the rules say: `allow`, `ask`, `deny`.
+    /// The verdict of the rules: `allow`, `ask`, `deny`.
     pub verdict: Verdict,
     /// Whether the refusal is only observed, so that the flow passes.
     pub observed: bool,
     /// The rule, the list or the default of a tier, or the floor.
     pub rule: Arc<str>,
-    /// Where that is written; empty for the floor.
+    /// The location of the rule; empty for the floor.
     pub location: Arc<str>,
-    /// Whether a tunnel that is not inspected carries the request.
+    /// Whether an uninspected tunnel carries the request.
     pub by_tunnel: bool,
 }
 
-/// What changes for the flows of one part.
+/// The changes for the flows of one part.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 struct Delta {
     widens: bool,
@@ -117,7 +117,7 @@ struct Delta {
     besides: Vec<String>,
 }
 
-/// What makes parts one change.
+/// The facts that the parts of one change share.
 type Key = (Delta, Ruling, Ruling);
 
 /// The parts of one change.
@@ -138,7 +138,7 @@ pub fn difference(before: &Policy, after: &Policy) -> Difference {
     difference_within(before, after, MAX_BRANCHES)
 }
 
-/// As [`difference`], with at most so many branches: what is left is said to be not compared.
+/// Like [`difference`], with at most `branches` branches: the rest is reported as not compared.
 pub fn difference_within(before: &Policy, after: &Policy, branches: usize) -> Difference {
     let selectors = Selectors::default();
     let mut not_compared = Vec::new();
@@ -193,7 +193,7 @@ pub fn difference_within(before: &Policy, after: &Policy, branches: usize) -> Di
 }
 
 impl Difference {
-    /// The difference in one line of at most so many bytes of text: the relation, then the changes.
+    /// Formats the difference in one line of at most `most` bytes: the relation, then the changes.
     pub fn in_words(&self, most: usize) -> String {
         let mut text = self.relation.as_str().to_owned();
         let changes = self.changes.iter().map(Change::in_words);
@@ -216,7 +216,7 @@ impl Difference {
 }
 
 impl Relation {
-    /// The word, as in JSON.
+    /// Returns the word, as in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Equal => "equal",
@@ -229,7 +229,8 @@ impl Relation {
 }
 
 impl Change {
-    /// `allow instead of deny for wiki.example at 443 in standard by web (policy/web.toml:8)`.
+    /// Formats `allow instead of deny for wiki.example at 443 in standard by web
+    /// (policy/web.toml:8)`.
     fn in_words(&self) -> String {
         let tiers: Vec<&str> = self.tiers.iter().map(|tier| &**tier).collect();
         let mut hosts = self.hosts.join(", ");
@@ -270,7 +271,7 @@ fn relation(changes: &[Change]) -> Relation {
     }
 }
 
-/// What changes for the flows of a part; `None` where nothing does.
+/// Returns the changes for the flows of a part; `None` if there are none.
 fn delta(space: &Space<'_>, part: &Part, before: &Outcome, after: &Outcome) -> Option<Delta> {
     let (one, other) = (&before.decision, &after.decision);
     let mut delta = Delta {
@@ -329,7 +330,7 @@ impl Delta {
         });
     }
 
-    /// What reviewers may do about a flow that is asked about in both policies.
+    /// Compares the approvals that reviewers may give to a flow that requires one in both policies.
     fn compare_asking(&mut self, space: &Space<'_>, part: &Part) {
         let sides: Vec<_> = space.policies.iter().zip(&part.tiers).collect();
         let [(before, old), (after, new)] = sides[..] else {
@@ -426,13 +427,13 @@ impl Delta {
     }
 }
 
-/// The reviewers of the first list that are not in the second.
+/// Returns the reviewers of the first list that are not in the second.
 fn only_in<'p>(some: &[NamedReviewer<'p>], others: &[NamedReviewer<'p>]) -> Vec<&'p str> {
     let new = some.iter().filter(|it| !others.contains(it));
     new.map(|(written, _)| *written).collect()
 }
 
-/// The networks that only the first, and that only the second list covers.
+/// Returns the networks that only the first, and that only the second list covers.
 fn set_change(before: &[IpNet], after: &[IpNet]) -> (Vec<IpNet>, Vec<IpNet>) {
     let before = IpNet::aggregate(&before.to_vec());
     let after = IpNet::aggregate(&after.to_vec());

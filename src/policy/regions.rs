@@ -1,15 +1,15 @@
-//! The regions of a policy: what its rules can tell apart.
+//! The regions of a policy: the sets of flows that its rules can distinguish.
 //!
-//! A [`Region`] is a set of flows (caller × host × port × request) that the policy decides alike: the
-//! same stage, by the same rule, with the same grants. It has a witness, one of its flows. The
-//! regions of a policy do not overlap, and each flow is in one of them, except flows of sessions
-//! that are narrowed, of callers that only claim a repository, and requests whose body was not read
-//! yet: those are judged again when it was.
+//! A [`Region`] is a set of flows (caller × host × port × request) that the policy decides in the
+//! same way: the same stage, by the same rule, with the same grants. It has a witness, one of its
+//! flows. The regions of a policy do not overlap, and each flow is in one of them, except flows of
+//! narrowed sessions, of callers that only claim a repository, and requests whose body was not read
+//! yet: those are judged again afterwards.
 //!
-//! The regions are the leaves of a tree. Each level splits what is left by one [`Dimension`], and only
-//! by the conditions of rules that can still decide: a deny that matches every request ends the
-//! branch. [`Regions`] visits the leaves one after the other, so a search for one region
-//! costs one.
+//! The regions are the leaves of a tree. Each level splits the remaining flows by one
+//! [`Dimension`], and only by the conditions of rules that can still decide: a deny that matches
+//! every request ends the branch. [`Regions`] visits the leaves one after the other, so a search
+//! for one region visits only one path.
 
 pub(super) mod cell;
 mod hosts;
@@ -54,13 +54,13 @@ pub(super) struct Request {
     pub(super) facts: RequestFacts,
 }
 
-/// A set of flows that the policy decides alike.
+/// A set of flows that the policy decides in the same way.
 #[derive(Clone, Debug)]
 pub(super) struct Region {
     cells: Vec<Cell>,
     /// One of the flows.
     pub(super) witness: Point,
-    /// The rules that can decide some flow here, in the order in which the policy looks at them.
+    /// The rules that can decide some flow here, in the order of comparison.
     pub(super) rules: Vec<RuleId>,
 }
 
@@ -69,13 +69,13 @@ pub(super) struct Region {
 pub(super) enum Feasible {
     /// The reader of the service reads these facts from this method and path.
     Yes,
-    /// It reads a part of them from the head; the rest stands in a body.
+    /// The reader gets a part of them from the head; the rest is in a body.
     InBody,
-    /// The reader reads other facts from this method and path. Another path may have them.
+    /// The reader gets other facts from this method and path. Another path may have them.
     Unproved,
 }
 
-/// What is split, in this order.
+/// The dimensions of splits, in this order.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Dimension {
     Host,
@@ -90,7 +90,7 @@ enum Dimension {
 }
 
 impl Dimension {
-    /// What is split after this dimension.
+    /// Returns the dimension after this one.
     fn next(self) -> Option<Self> {
         Some(match self {
             Self::Host => Self::Tier,
@@ -105,24 +105,24 @@ impl Dimension {
         })
     }
 
-    /// Whether only requests have it.
+    /// Whether only requests have this dimension.
     fn is_of_requests(self) -> bool {
         matches!(self, Self::Message | Self::Request(_))
     }
 }
 
-/// Which regions are visited.
+/// The regions to visit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scope<'p> {
     /// Only the region of this flow.
     pub(super) point: Option<&'p Point>,
-    /// Only flows for which this rule is: its callers, destinations and requests.
+    /// Only flows of this rule: its callers, destinations and requests.
     pub(super) rule: Option<RuleId>,
     /// Only callers in this tier.
     pub(super) tier: Option<TierId>,
-    /// Only tunnels; what the rule asks of requests does not count.
+    /// Only tunnels; the rule's conditions on requests are ignored.
     pub(super) tunnels: bool,
-    /// The most splits; what is left then counts as too complex. `None`: no limit.
+    /// Maximum number of splits; the rest then counts as too complex. `None`: no limit.
     pub(super) max_splits: Option<usize>,
 }
 
@@ -131,29 +131,29 @@ pub(super) struct Regions<'p> {
     policy: &'p Policy,
     groups: &'p HostGroups,
     scope: Scope<'p>,
-    /// The groups of hosts that were not begun, the next one last.
+    /// The groups of hosts that were not started, in reverse order.
     hosts: Vec<&'p Arc<HostGroup>>,
-    /// What is not split to its end, the next one last.
+    /// The branches that were not split completely, in reverse order.
     open: Vec<Branch>,
-    /// How many splits were made.
+    /// The number of splits so far.
     splits: usize,
 }
 
-/// A set of flows that is split as far as to a dimension.
+/// A set of flows that is split up to a dimension.
 #[derive(Clone, Debug)]
 struct Branch {
     region: Region,
-    /// What is split next.
+    /// The next dimension to split.
     next: Option<Dimension>,
 }
 
 impl Policy {
-    /// The hosts of the policy, grouped by what rules, destinations and the floor say of them.
+    /// Returns the hosts of the policy, grouped by the facts of rules, destinations and the floor.
     pub(super) fn host_groups(&self) -> HostGroups {
         HostGroups::new(self)
     }
 
-    /// The regions of the policy within a scope. `Err` for a part whose patterns are too many to
+    /// Returns the regions of the policy within a scope. `Err` for a part with too many patterns to
     /// compare; the rest follows.
     pub(super) fn regions<'p>(&'p self, groups: &'p HostGroups, scope: Scope<'p>) -> Regions<'p> {
         let holds = |group: &&Arc<HostGroup>| {
@@ -172,7 +172,7 @@ impl Policy {
     }
 }
 
-/// A caller of which nothing is known.
+/// Returns a caller without evidence.
 pub(super) fn anyone() -> Who {
     Who {
         tier: TierId(0),
@@ -227,12 +227,12 @@ impl Branch {
 }
 
 impl Regions<'_> {
-    /// How many splits were made: a measure of the time that was spent.
+    /// Returns the number of splits so far: a measure of the time that was spent.
     pub(super) fn splits(&self) -> usize {
         self.splits
     }
 
-    /// What is split next: what was begun, then the next group of hosts.
+    /// Returns the next branch to split: a started one, otherwise the next group of hosts.
     fn next_branch(&mut self) -> Option<Branch> {
         if let Some(branch) = self.open.pop() {
             return Some(branch);
@@ -256,7 +256,7 @@ impl Regions<'_> {
         })
     }
 
-    /// The parts of a region by one dimension. A part without a rule of the scope is left out.
+    /// Returns the parts of a region by one dimension, without parts outside the scope's rule.
     fn split(&self, region: &Region, dimension: Dimension) -> Result<Vec<Region>, TooComplex> {
         let policy = self.policy;
         let rules: Vec<&Rule> = region
@@ -292,7 +292,7 @@ impl Regions<'_> {
         tiers.map(Cell::Tier).collect()
     }
 
-    /// One part of a region; `None` where the rule of the scope is for none of its flows.
+    /// Returns one part of a region; `None` if the rule of the scope applies to none of its flows.
     fn part(&self, region: &Region, dimension: Dimension, cell: Cell) -> Option<Region> {
         let mut part = region.clone();
         cell.write(&mut part.witness);
@@ -312,7 +312,7 @@ impl Regions<'_> {
     }
 }
 
-/// The ports that conditions without ports may mean.
+/// Returns the ports of conditions without ports.
 pub(super) fn default_ports(policies: &[&Policy], target: &Target) -> PortSet {
     let of_policy = |policy: &&Policy| {
         let servers = policy.servers.all();
@@ -325,8 +325,8 @@ pub(super) fn default_ports(policies: &[&Policy], target: &Target) -> PortSet {
     PortSet::of(policies.iter().flat_map(of_policy).chain([80, 443]))
 }
 
-/// Leaves out the rules that a deny overrules for every request: all but the denies before
-/// it, of which a record may name one, and the rule to `keep`.
+/// Removes the rules that a deny overrules for every request, except the denies before it, which a
+/// record may name, and the rule to `keep`.
 pub(super) fn drop_overruled(policy: &Policy, rules: &mut Vec<RuleId>, keep: Option<RuleId>) {
     let rule = |id: RuleId| policy.rule(id);
     let settled = |id: &RuleId| rule(*id).is_some_and(|rule| is_deny(rule) && is_whole(rule));
@@ -368,7 +368,7 @@ impl Region {
 }
 
 impl Point {
-    /// The flow as a question to the policy.
+    /// Returns the flow as a query to the policy.
     pub(super) fn query(&self) -> Query<'_> {
         Query {
             who: &self.who,
@@ -386,7 +386,7 @@ impl Point {
         }
     }
 
-    /// What the policy makes of the flow.
+    /// Returns the policy's judgement of the flow.
     pub(super) fn judge<'p>(&'p self, policy: &'p Policy) -> Judgement<'p> {
         let facts = self.request.as_ref().map(|request| &request.facts);
         policy.judge(&self.query(), facts, None)
@@ -419,7 +419,7 @@ impl Point {
     }
 }
 
-/// A request of which nothing is known.
+/// Returns a request without facts.
 fn blank(tls: bool) -> Option<Request> {
     let path = Path::parse(b"/").ok()?;
     Some(Request {
@@ -433,7 +433,7 @@ fn blank(tls: bool) -> Option<Request> {
     })
 }
 
-/// A call of a tool, or another message, to an MCP server.
+/// Returns a call of a tool, or another message, to an MCP server.
 fn message(policy: &Policy, server: Option<ServerId>) -> McpCall {
     let server = server.and_then(|id| policy.servers.get(id));
     McpCall {

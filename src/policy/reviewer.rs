@@ -1,4 +1,4 @@
-//! Whether a principal may settle what a tier asks.
+//! Whether a principal may settle the asks of a tier.
 
 use std::sync::Arc;
 
@@ -17,12 +17,13 @@ impl Policy {
         tiers.any(|tier| self.asking(tier).has_reviewers())
     }
 
-    /// How a tier asks.
+    /// Returns the approval settings of a tier.
     pub fn asking(&self, tier: TierId) -> &Asking {
         &self.tiers.tier(tier).asking
     }
 
-    /// What `reviewers` of a tier means: each entry, and for a group of this policy its members.
+    /// Returns the entries of `reviewers` of a tier, each with the members of its group in this
+    /// policy.
     pub(super) fn reviewers(&self, tier: TierId) -> impl Iterator<Item = NamedReviewer<'_>> {
         let reviewers = self.asking(tier).reviewers.iter();
         reviewers.map(|reviewer| {
@@ -36,7 +37,8 @@ impl Policy {
     }
 
     /// The entry of `reviewers` that names a principal: the user of a process at a Unix socket, or
-    /// the verified evidence of a certificate or token. `None`: it may not settle what this tier asks.
+    /// the verified evidence of a certificate or token. `None`: the principal may not settle asks
+    /// of this tier.
     pub fn reviewer(&self, tier: TierId, uid: Option<u32>, facts: &Facts<'_>) -> Option<&Arc<str>> {
         let groups = self.callers.groups_of(facts);
         let is_in = |name: &Arc<str>| {

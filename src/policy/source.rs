@@ -1,6 +1,6 @@
-//! The policy as it is written in TOML, with spans, before it is compiled.
+//! The text of the policy in TOML, with spans, before it is compiled.
 //!
-//! No `flatten` and no `untagged` here: both lose the spans that findings need.
+//! This module uses no `flatten` and no `untagged`: both lose the spans that findings need.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,33 +15,33 @@ mod size;
 
 pub use size::Size;
 
-/// Something written in a file, with the file and its extent.
+/// A part of a file, with the file and its position.
 #[derive(Clone, Debug)]
 pub struct Placed<T> {
-    /// The text it stands in; inner spans point into it.
+    /// The text of the file; inner spans refer to it.
     pub source: Arc<Source>,
-    /// The extent of the whole (a table's header line for a table).
+    /// The position of the whole (a table's header line for a table).
     pub span: std::ops::Range<usize>,
-    /// What was written.
+    /// The value.
     pub value: T,
 }
 
 impl<T> Placed<T> {
-    /// The place of the whole.
+    /// Returns the position of the whole.
     pub fn place(&self) -> Place {
         Place::new(&self.source, self.span.clone())
     }
 
-    /// The place of a part.
+    /// Returns the position of a part.
     pub fn at<U>(&self, part: &Spanned<U>) -> Place {
         Place::new(&self.source, part.span())
     }
 }
 
-/// All that was written about policy, in the order of the files.
+/// All policy sections, in the order of the files.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// `[tiers]`; at most one file may say it.
+    /// `[tiers]`; at most one file may have it.
     pub tiers: Option<Placed<Tiers>>,
     /// `[tier.NAME]`.
     pub tier: Vec<(Spanned<String>, Placed<Tier>)>,
@@ -61,18 +61,18 @@ pub struct Policy {
     pub never: Vec<Placed<Invariant>>,
     /// `[[always]]`.
     pub always: Vec<Placed<Invariant>>,
-    /// What `[inspect]` says of destinations.
+    /// The destinations of `[inspect]`.
     pub inspect: Option<Placed<Inspect>>,
     /// `[catalogue]`.
     pub catalogue: Option<Placed<CatalogueUse>>,
     /// `[mcp.NAME]`.
     pub mcp: Vec<(Spanned<String>, Placed<Mcp>)>,
-    /// What `[upstream.NAME]` says of destinations.
+    /// The destinations of `[upstream.NAME]`.
     pub upstreams: Vec<(Spanned<String>, Placed<Upstream>)>,
 }
 
-/// Which destinations are inspected, besides those that rules and tiers name: the part of
-/// `[inspect]` that is policy.
+/// The inspected destinations, besides those of rules and tiers: the part of `[inspect]` that
+/// belongs to the policy.
 #[derive(Clone, Debug, Default)]
 pub struct Inspect {
     /// Host patterns, as in a rule.
@@ -87,11 +87,11 @@ pub struct Inspect {
 pub struct Mcp {
     /// Its endpoint, exactly; https, or http on a loopback address.
     pub url: Spanned<String>,
-    /// Tools that every caller may call; `*` any run of characters. None: only rules say.
+    /// Tools that every caller may call; `*` any run of characters. `None`: only rules decide.
     pub allow: Option<Vec<Spanned<String>>>,
 }
 
-/// Which destinations an `[upstream.NAME]` is for, besides those of rules that name it.
+/// The destinations of an `[upstream.NAME]`, besides those of rules that name it.
 #[derive(Clone, Debug, Default)]
 pub struct Upstream {
     /// Host patterns, as in a rule.
@@ -106,7 +106,7 @@ pub struct Upstream {
 pub struct Tiers {
     /// From loosest to strictest.
     pub order: Vec<Spanned<String>>,
-    /// The tier of callers without a known repository; the strictest where it is not said.
+    /// The tier of callers without a known repository; by default the strictest.
     pub unattributed: Option<Spanned<String>>,
 }
 
@@ -114,7 +114,7 @@ pub struct Tiers {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Tier {
-    /// The tier that gives every key which is not written here.
+    /// The tier that provides every key which is missing here.
     pub extend: Option<Spanned<String>>,
     /// `enforce` (default) or `observe`.
     pub mode: Option<Spanned<String>>,
@@ -122,26 +122,27 @@ pub struct Tier {
     pub default: Option<Spanned<String>>,
     /// `category` or `category:action`.
     pub allow: Option<Vec<Spanned<String>>>,
-    /// As `allow`.
+    /// Like `allow`.
     pub ask: Option<Vec<Spanned<String>>>,
-    /// As `allow`.
+    /// Like `allow`.
     pub deny: Option<Vec<Spanned<String>>>,
-    /// Do allows that name an action match flows whose action cannot be seen? `allow` (default) or `deny`.
+    /// Whether allows that name an action match flows whose action cannot be seen: `allow`
+    /// (default) or `deny`.
     pub opaque: Option<Spanned<String>>,
-    /// May a tunnel begin with a `ClientHello` that has an encrypted client hello extension (RFC
-    /// 9849)? `allow` (default) or `deny`.
+    /// Whether a tunnel may begin with a `ClientHello` that has an encrypted client hello extension
+    /// (RFC 9849): `allow` (default) or `deny`.
     pub ech: Option<Spanned<String>>,
     /// Categories that are inspected; `all` for every one.
     pub inspect: Option<Vec<Spanned<String>>>,
-    /// Principals that settle what the tier asks: `uid:0`, `subject:NAME`, `group:NAME`.
+    /// Principals that settle the asks of the tier: `uid:0`, `subject:NAME`, `group:NAME`.
     pub reviewers: Option<Vec<Spanned<String>>>,
-    /// Reviewers who have to allow: 1 (default) or 2.
+    /// The number of reviewers who have to allow: 1 (default) or 2.
     pub approvals: Option<Spanned<i64>>,
     /// Whether a reviewer may not settle a request of its own user (default).
     pub not_oneself: Option<Spanned<bool>>,
-    /// The longest that an approval holds; `8h` by default.
+    /// The maximum duration of an approval; `8h` by default.
     pub longest_approval: Option<Spanned<String>>,
-    /// How long a flow waits for an answer before it is refused; not at all by default.
+    /// How long a flow waits for an answer before it is refused; zero by default.
     pub hold: Option<Spanned<String>>,
 }
 
@@ -151,7 +152,7 @@ pub struct Tier {
 pub struct Repository {
     /// Clone URLs without scheme, user and `.git`; `*` within a segment, `**` across.
     pub r#match: Words,
-    /// The tier of what matches.
+    /// The tier of the matching repositories.
     pub tier: Spanned<String>,
 }
 
@@ -221,22 +222,22 @@ pub struct Rule {
     pub id: Spanned<String>,
     /// `allow`, `ask` or `deny`.
     pub verdict: Spanned<String>,
-    /// The callers; nothing: all.
+    /// The callers; empty: all.
     #[serde(default)]
     pub from: From,
-    /// The destinations; nothing: all.
+    /// The destinations; empty: all.
     #[serde(default)]
     pub to: To,
-    /// The requests; nothing: all.
+    /// The requests; empty: all.
     #[serde(default)]
     pub does: Does,
-    /// Where a deny does not match.
+    /// The conditions under which a deny does not match.
     #[serde(default)]
     pub unless: Unless,
     /// What a flow may do besides passing.
     #[serde(default)]
     pub grant: Grant,
-    /// Why, for the reviewer, the record and the refusal.
+    /// The reason, for the reviewer, the record and the refusal.
     pub reason: Option<Spanned<String>>,
     /// Examples that must be allowed.
     #[serde(default)]
@@ -250,13 +251,13 @@ pub struct Rule {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct From {
-    /// None: all.
+    /// Empty: all.
     pub tiers: Vec<Spanned<String>>,
-    /// None: all.
+    /// Empty: all.
     pub groups: Vec<Spanned<String>>,
-    /// The caller's own repository: `github.com/acme/ledger*`; none: any.
+    /// The caller's own repository: `github.com/acme/ledger*`; empty: any.
     pub repositories: Vec<Spanned<String>>,
-    /// The verified user: `*@acme.example`; none: any.
+    /// The verified user: `*@acme.example`; empty: any.
     pub subjects: Vec<Spanned<String>>,
 }
 
@@ -266,9 +267,9 @@ pub struct From {
 pub struct To {
     /// Exact names or addresses, networks, or `*.suffix` = the names below it.
     pub hosts: Vec<Spanned<String>>,
-    /// What the destination is for.
+    /// The category of the destination.
     pub categories: Vec<Spanned<String>>,
-    /// None: in a deny every port; else those of the destination, or 443 (80 for plain HTTP).
+    /// Empty: in a deny every port; otherwise those of the destination, or 443 (80 for plain HTTP).
     pub ports: Vec<Spanned<i64>>,
 }
 
@@ -278,11 +279,11 @@ pub struct To {
 pub struct Does {
     /// `read`, `write`, `call`.
     pub actions: Vec<Spanned<String>>,
-    /// The words of the service's data file, e.g. `publish`; `*` any run of characters.
+    /// The operations of the service's data file, e.g. `publish`; `*` any run of characters.
     pub operations: Vec<Spanned<String>>,
     /// Repositories at the destination; `*` within a segment, `**` across.
     pub repositories: Vec<Spanned<String>>,
-    /// Refs that are pushed; below `refs/heads/` where they do not begin with `refs/`.
+    /// Refs that are pushed; below `refs/heads/` unless they begin with `refs/`.
     pub refs: Vec<Spanned<String>>,
     /// `GET` implies `HEAD`.
     pub methods: Vec<Spanned<String>>,
@@ -298,11 +299,11 @@ pub struct Does {
     pub packages: Vec<Spanned<String>>,
 }
 
-/// `unless` of a deny: it does not match where all of this holds.
+/// `unless` of a deny: the deny does not match if all of this holds.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Unless {
-    /// The version of the package is at least so old, e.g. `7 days`.
+    /// The version of the package has at least this age, e.g. `7 days`.
     pub min_age: Option<Spanned<String>>,
     /// Every credential of the request is one of these keyed hashes.
     pub credentials: Vec<Spanned<String>>,
@@ -318,9 +319,9 @@ pub struct Grant {
     pub raw: Option<Spanned<bool>>,
     /// Whether a request may become another protocol (`Upgrade`, e.g. WebSocket).
     pub upgrade: Option<Spanned<bool>>,
-    /// Whether TLS is ended here, so that each request is judged.
+    /// Whether TLS is intercepted, so that each request is judged.
     pub inspect: Option<Spanned<bool>>,
-    /// The `[upstream.NAME]` that says how to speak TLS onward.
+    /// The `[upstream.NAME]` with the settings of TLS with the upstream.
     pub upstream: Option<Spanned<String>>,
 }
 
@@ -328,7 +329,7 @@ pub struct Grant {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Trial {
-    /// What it shows.
+    /// The property that the trial tests.
     pub name: Spanned<String>,
     /// The callers: each tier, with each repository, as each user, in each group alone.
     #[serde(default)]
@@ -336,10 +337,10 @@ pub struct Trial {
     /// `host:port` (a CONNECT), `[METHOD ]URL`, `PUSH URL REF`, `CLONE URL`, `TOOL URL NAME`.
     #[serde(default)]
     pub allows: Vec<Spanned<String>>,
-    /// As `allows`.
+    /// Like `allows`.
     #[serde(default)]
     pub asks: Vec<Spanned<String>>,
-    /// As `allows`.
+    /// Like `allows`.
     #[serde(default)]
     pub denies: Vec<Spanned<String>>,
     /// The rule that must decide each of them, e.g. `docs` or `tier.restricted.default`.
@@ -363,9 +364,9 @@ pub struct Exception {
     pub does: Does,
     /// The command, for the reviewer.
     pub tool: Option<Spanned<String>>,
-    /// Why.
+    /// The reason.
     pub reason: Spanned<String>,
-    /// Who takes responsibility: one name, or several.
+    /// The principals who take responsibility: one name, or several.
     pub reviewer: Words,
     /// The compensating control.
     pub control: Option<Spanned<String>>,
@@ -382,15 +383,15 @@ pub struct Exception {
 pub struct Limit {
     /// Bytes from clients to the destination, e.g. `50 MiB`.
     pub bytes_out: Option<Spanned<Size>>,
-    /// Flows: each tunnel that is not inspected, and each request that is seen.
+    /// Flows: each uninspected tunnel, and each request that is seen.
     pub requests: Option<Spanned<i64>>,
 }
 
-/// `[[never]]` and `[[always]]`: what the rules have to say of some flows, whatever they are.
+/// `[[never]]` and `[[always]]`: the verdict of the rules on some flows, for any set of rules.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Invariant {
-    /// What it says, for the finding where it does not hold.
+    /// The name, for the finding if the invariant is broken.
     pub name: Option<Spanned<String>>,
     /// The callers.
     #[serde(default)]
@@ -418,18 +419,18 @@ pub struct CatalogueUse {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CatalogueFile {
-    /// The day on which its facts were last checked.
+    /// The date of the last check of its facts.
     pub dated: String,
     /// Destinations, grouped by the domain whose owner is trusted.
     #[serde(default)]
     pub destination: Vec<Destination>,
 }
 
-/// `[[destination]]`: what hosts are for.
+/// `[[destination]]`: the category of hosts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Destination {
-    /// What it is for.
+    /// The category.
     pub category: Spanned<String>,
     /// The domain whose owner is trusted; without it, `hosts` are whole names.
     pub domain: Option<Spanned<String>>,
@@ -438,29 +439,29 @@ pub struct Destination {
     /// Splits by path, for requests that are seen.
     #[serde(default)]
     pub paths: Vec<PathSplit>,
-    /// None: 443.
+    /// Empty: 443.
     #[serde(default)]
     pub ports: Vec<Spanned<i64>>,
     /// The data file that reads requests there, e.g. `npm`.
     pub service: Option<Spanned<String>>,
-    /// The agents that use it; none: any.
+    /// The agents that use it; empty: any.
     #[serde(default)]
     pub agents: Vec<String>,
     /// The package ecosystem that it belongs to.
     pub ecosystem: Option<String>,
-    /// Whether an agent is stranded without it.
+    /// Whether an agent cannot work without it.
     #[serde(default)]
     pub needed: bool,
-    /// A second hop, a trap.
+    /// A second hop, or a pitfall.
     pub note: Option<String>,
-    /// Where the entry comes from.
+    /// The source of the entry.
     pub source: Option<String>,
-    /// Why, for the reviewer.
+    /// The reason, for the reviewer.
     pub reason: Option<String>,
 }
 
 impl Destination {
-    /// The hosts as rules name them: whole names, and `*.` before names below a domain.
+    /// Returns the hosts as rules name them: whole names, and `*.` before names below a domain.
     pub fn names(&self) -> impl Iterator<Item = String> {
         self.hosts.iter().map(|host| {
             let host = host.get_ref();
@@ -477,7 +478,7 @@ impl Destination {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct PathSplit {
-    /// What these paths are for.
+    /// The category of these paths.
     pub category: Spanned<String>,
     /// Segments, `*` one, a trailing `**` the rest.
     pub r#match: Spanned<String>,

@@ -1,7 +1,7 @@
-//! Branches that two policies decide alike, without a look at their flows.
+//! Branches that two policies decide in the same way, found without visiting their flows.
 //!
-//! The decision depends on the rules that may match, on the tier, and on what the policy says of the
-//! host. Where all three are the same in both policies, no flow differs.
+//! The decision depends on the rules that may match, on the tier, and on the policy's facts about
+//! the host. If all three are the same in both policies, no flow differs.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -15,12 +15,12 @@ use crate::policy::query::{GroupSet, TierId};
 use crate::policy::rule::Rule;
 use crate::policy::servers::ServerId;
 
-/// What rules say, as numbers that are equal for rules that say the same.
+/// The content of rules, as numbers that are equal for equal content.
 #[derive(Debug, Default)]
 pub(super) struct Meanings {
     /// For each policy and rule: with its callers, and without them.
     rules: Vec<Vec<[u32; 2]>>,
-    /// For each policy and tier.
+    /// The content of each tier, for each policy.
     tiers: Vec<Vec<String>>,
 }
 
@@ -65,7 +65,7 @@ impl Meanings {
         })
     }
 
-    /// Whether each policy says the same of its tier.
+    /// Whether the tiers have the same content in all policies.
     pub(super) fn are_same_tiers(&self, tiers: &[TierId]) -> bool {
         let of = |(side, tier): (usize, &TierId)| {
             self.tiers
@@ -77,7 +77,7 @@ impl Meanings {
         all.all(|it| Some(it) == first)
     }
 
-    /// Whether each policy says the same of its tiers, one after the other.
+    /// Whether all policies have the same tiers in the same order.
     pub(super) fn all_tiers_are_same(&self) -> bool {
         self.tiers.windows(2).all(|pair| match pair {
             [one, other] => one == other,
@@ -86,7 +86,7 @@ impl Meanings {
     }
 }
 
-/// Whether each policy says the same of a host.
+/// Whether all policies treat a host in the same way.
 pub(super) fn say_the_same_of(policies: &[&Policy], host: &Host) -> bool {
     let mut all = policies.iter().map(|policy| of_host(policy, host));
     let first = all.next();
@@ -109,7 +109,7 @@ fn callers(policy: &Policy, rule: &Rule) -> String {
     )
 }
 
-/// All but the callers and hosts of a rule.
+/// Formats everything in a rule except callers and hosts.
 fn requests(policy: &Policy, rule: &Rule) -> String {
     let (to, does) = (&rule.to, &rule.does);
     let unless = rule.unless.as_deref().map(|unless| {

@@ -1,4 +1,4 @@
-//! `reviewers` and its siblings in `[tier.NAME]`, and what is wrong with them.
+//! Compiles `reviewers` and related keys in `[tier.NAME]`, and reports their errors.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use crate::policy::caller::Membership;
 use crate::policy::findings::Findings;
 use crate::policy::source::{self, Placed};
 
-/// The longest approval that a tier may give: an approval always ends.
+/// Maximum duration of an approval: an approval always ends.
 const MAX_LONGEST: Duration = Duration::from_hours(24 * 7);
-/// The longest that a flow is held for an answer: many clients give up after a minute.
+/// Maximum time that a flow waits for an answer: many clients give up after a minute.
 const MAX_HOLD: Duration = Duration::from_secs(55);
-/// The shortest bound on an approval.
+/// Minimum of the bound on an approval.
 const MIN_LONGEST: Duration = Duration::from_mins(1);
 
 impl Asking {
-    /// Reads the keys of one tier, each from the first layer that writes it. What is wrong with them is
-    /// found by [`findings`].
+    /// Reads the keys of one tier, each from the first layer that has it. [`findings`] reports
+    /// errors.
     pub(super) fn of(layers: &[&Placed<source::Tier>]) -> Self {
         fn first<'a, V>(
             layers: &[&'a Placed<source::Tier>],
@@ -60,7 +60,7 @@ fn duration(text: &str) -> Option<Duration> {
     Duration::try_from(text.parse::<SignedDuration>().ok()?).ok()
 }
 
-/// Finds what is wrong with the reviewers and bounds of every tier that is written.
+/// Reports errors in the reviewers and bounds of every tier.
 pub(super) fn findings(source: &source::Policy, callers: &Membership, found: &mut Findings) {
     for (_, tier) in &source.tier {
         for written in tier.value.reviewers.iter().flatten() {

@@ -1,4 +1,4 @@
-//! `[mcp.NAME]`: from text to servers.
+//! Compiles `[mcp.NAME]` into servers.
 
 use toml::Spanned;
 
@@ -90,7 +90,7 @@ fn server(
 }
 
 impl Servers {
-    /// The server of that name, or a finding.
+    /// Returns the server of that name, or adds a finding.
     pub(in crate::policy) fn resolve<T>(
         &self,
         placed: &Placed<T>,

@@ -13,7 +13,7 @@ use crate::policy::facts::{McpCall, RequestFacts};
 use crate::policy::pattern::{Kind, Pattern, TooComplex};
 use crate::policy::rule::Rule;
 
-/// What requests are split by, in this order.
+/// The dimensions by which requests are split, in this order.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(in crate::policy) enum RequestDimension {
     Path,
@@ -24,7 +24,7 @@ pub(in crate::policy) enum RequestDimension {
     Credentials,
 }
 
-/// What a request names.
+/// The names in a request.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(in crate::policy) enum Name {
     Repository,
@@ -48,14 +48,15 @@ impl RequestDimension {
         Self::Credentials,
     ];
 
-    /// What is split after this dimension.
+    /// Returns the dimension after this one.
     pub(in crate::policy) fn next(self) -> Option<Self> {
         let mut all = Self::ALL.into_iter();
         all.find(|it| *it == self);
         all.next()
     }
 
-    /// The parts of the flows like a witness, as far as some rules of some policies tell them apart.
+    /// Returns the parts of the flows like a witness, as far as some rules of some policies
+    /// distinguish them.
     pub(in crate::policy) fn cells(
         self,
         policies: &[&Policy],
@@ -73,7 +74,7 @@ impl RequestDimension {
     }
 }
 
-/// No message, one to an unlisted server, and one to each listed server at the destination.
+/// Returns no message, one to an unlisted server, and one to each listed server at the destination.
 pub(in crate::policy) fn messages(policy: &Policy, target: &Target) -> Vec<Cell> {
     let listed = policy
         .servers
@@ -85,8 +86,8 @@ pub(in crate::policy) fn messages(policy: &Policy, target: &Target) -> Vec<Cell>
     all.map(Cell::Message).collect()
 }
 
-/// Parts by the paths of rules, by the splits of the destination, and by the endpoints there. Where
-/// there is one policy, a part has its categories.
+/// Returns the parts by the paths of rules, by the splits of the destination, and by the endpoints
+/// there. With a single policy, a part has its categories.
 fn paths(policies: &[&Policy], witness: &Point, rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let target = &witness.target;
     let mut patterns: Vec<Pattern> = Vec::new();
@@ -99,7 +100,7 @@ fn paths(policies: &[&Policy], witness: &Point, rules: &[&Rule]) -> Result<Vec<C
         patterns.extend(splits.flat_map(|split| split.pattern.patterns().cloned()));
     }
     for rule in rules {
-        // A deny does not tell the spelling from its readings.
+        // A deny does not distinguish the spelling from its readings.
         let skipped = usize::from(!rule.is_allow());
         let paths = rule.does.paths.iter();
         patterns.extend(paths.flat_map(|path| path.patterns().skip(skipped).cloned()));
@@ -147,7 +148,7 @@ fn methods(rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
             let Ok(pattern) = Pattern::parse(method, Kind::Word) else {
                 continue;
             };
-            // `GET` stands for `HEAD` in this spelling only.
+            // `GET` stands for `HEAD` only in this spelling.
             let exact = rule.is_allow() || method == "HEAD";
             patterns.push(if exact { pattern } else { pattern.widened() });
         }
@@ -164,7 +165,8 @@ fn actions(rules: &[&Rule]) -> Vec<Cell> {
     known.chain([None]).map(Cell::Action).collect()
 }
 
-/// One part for each set of rules that name an operation, among those of the service and others.
+/// Returns one part for each set of rules that match an operation, among those of the service and
+/// others.
 fn operations(
     policies: &[&Policy],
     target: &Target,
@@ -215,7 +217,7 @@ fn operations(
     Ok(parts.into_iter().map(cell).collect())
 }
 
-/// Parts by what the rules ask of one name.
+/// Returns the parts by the conditions of the rules on one name.
 fn names(name: Name, witness: &Point, rules: &[&Rule]) -> Result<Vec<Cell>, TooComplex> {
     let named = rules.iter().filter_map(|rule| rule.does.named.as_deref());
     let patterns = named.flat_map(|named| match name {
@@ -241,7 +243,8 @@ fn names(name: Name, witness: &Point, rules: &[&Rule]) -> Result<Vec<Cell>, TooC
         .collect())
 }
 
-/// Parts by which rules with `unless.credentials` a request shows another credential to.
+/// Returns the parts by the rules with `unless.credentials` whose list lacks some credential of the
+/// request.
 fn credentials(rules: &[&Rule]) -> Vec<Cell> {
     let unless = rules.iter().filter_map(|rule| rule.unless.as_deref());
     let named = unless.map(|unless| unless.credentials.clone());

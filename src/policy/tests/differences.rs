@@ -1,8 +1,8 @@
-//! The difference of two policies, in words.
+//! Tests of the difference of two policies, as text.
 
 use super::*;
 
-/// A change in one line: direction, verdicts, hosts, ports, tiers, what else.
+/// Returns each change in one line: direction, verdicts, hosts, ports, tiers, further changes.
 fn lines(before: &str, after: &str) -> Vec<String> {
     let found = difference(&with_rules(before), &with_rules(after));
     assert!(found.not_compared.is_empty(), "{:?}", found.not_compared);
@@ -49,7 +49,8 @@ fn the_same_policy_with_other_names_and_places_is_equal() {
                  to.hosts = [\"docs.example\"]\nto.ports = [443]\n\
                  [[rule]]\nid = \"b\"\nverdict = \"allow\"\nfrom.tiers = [\"standard\"]\n\
                  to.hosts = [\"docs.example\"]\nto.ports = [80]\n";
-    // The one rule is for 443, and for 80 in plain HTTP; the two are for both in either.
+    // Rule `web` is for 443, and for 80 in plain HTTP; rules `a` and `b` are for both ports in
+    // either.
     assert_eq!(
         lines(WEB, split),
         [
@@ -102,7 +103,7 @@ fn grants_are_differences() {
     );
     let upgrade = of("grant.upgrade = true\n");
     assert!(upgrade[0].contains("may pass an upgrade"), "{upgrade:?}");
-    // Messages of MCP to a host that is no server are seen, and denied, where TLS is inspected.
+    // Messages of MCP to a host that is no server are seen, and denied, if TLS is inspected.
     let inspect = of("grant.inspect = true\n");
     assert!(
         inspect.iter().all(|line| line.starts_with("narrows")),

@@ -1,4 +1,4 @@
-//! What a policy means: each sentence of [`super::super`] with a test of its own.
+//! Tests of the meaning of a policy: one for each sentence of [`super::super`].
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -408,7 +408,7 @@ fn a_deny_matches_unless_the_package_is_old_enough() {
         age.why.as_deref(),
         Some("malicious releases are found within days")
     );
-    // No allow beside it lifts it, and a refusal needs no age.
+    // No allow beside it overrides it, and a refusal needs no age.
     let write = asking(&policy, "standard").request("PUT", "https://npm.example.com/left-pad");
     assert_eq!((write.verdict, write.min_age), (Deny, None));
     let other = asking(&policy, "restricted").request("GET", url);
@@ -483,7 +483,7 @@ fn a_rule_is_for_its_callers_by_repository_and_user() {
     assert_eq!(of(ledger, &[], Some("ana@acme.example.net")), default);
     assert_eq!(of(ledger, &[], None), default);
     assert_eq!(of(Some("github.com/acme/other"), &[], ana), default);
-    // A claim opens nothing, and is held against the caller.
+    // A claim opens nothing, and counts against the caller.
     assert_eq!(of(None, &["github.com/acme/ledger"], ana), default);
     assert_eq!(of(ledger, &["gitlab.com/x/drafts"], ana), "no-drafts");
 }

@@ -1,4 +1,4 @@
-//! What rules ask of inspected requests.
+//! Tests of conditions of rules on inspected requests.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ fn a_tunnel_is_inspected_where_a_rule_says_so() {
     let policy = with_rules(RULES);
     let connect = |host: &str| asking(&policy, "restricted").connect(host);
     let git = connect("git.example.com:443");
-    // `opaque = "deny"` does not stop what will be judged request by request.
+    // `opaque = "deny"` does not stop flows whose requests will be judged one by one.
     assert_eq!(said(&git), (Verdict::Allow, "allowed", "git"));
     assert_eq!(git.inspect, Inspect::Yes);
     assert_eq!(connect("git.example.com:22").inspect, Inspect::No);
@@ -151,7 +151,7 @@ fn what_only_the_body_tells_waits_for_the_body() {
     let head = deed(&policy, "POST", url);
     let decision = judged(&policy, "restricted", "POST", url, &head);
     assert_eq!(said(&decision), (Verdict::Allow, "allowed", "push"));
-    // Without a ref, a push that was read is no push to a branch that is named.
+    // Without a ref, a fully read push is no push to a named branch.
     let mut whole = head.clone();
     (whole.seen, whole.body) = (Seen::Whole, None);
     let decision = judged(&policy, "restricted", "POST", url, &whole);
@@ -210,7 +210,7 @@ fn packages_are_told_by_the_service_of_the_host() {
     let least = acme.min_age.map(|age| age.least);
     assert_eq!(least, Some(Duration::from_hours(7 * 24)));
     assert_eq!(get("/left-pad").verdict, Verdict::Allow);
-    // In this tier the list of categories lets the rest be read.
+    // In this tier the list of categories allows the rest to be read.
     assert_eq!(&*get("/@evil%2fui").rule.name, "tier.restricted.allow");
     let url = "https://registry.example.com/@acme%2fui";
     let publish = deed(&policy, "PUT", url);
@@ -271,11 +271,11 @@ fn a_server_is_allowed_only_by_rules_that_name_it() {
     let other = "https://mcp.example.com/other";
     let decision = called(&policy, "restricted", other, "tools/call", Some("search_x"));
     assert_eq!(decision.reason, Reason::NotAllowed);
-    // A query makes no other server of it.
+    // A query does not change the server.
     let query = "https://mcp.example.com/mcp?x=y";
     let decision = called(&policy, "restricted", query, "tools/call", Some("search_x"));
     assert_eq!(&*decision.rule.name, "issues");
-    // What is no message is judged by the host.
+    // A request without a message is judged by the host.
     let plain = "https://mcp.example.com/about";
     let head = deed(&policy, "GET", plain);
     let decision = judged(&policy, "restricted", "GET", plain, &head);
