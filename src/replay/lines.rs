@@ -1,4 +1,4 @@
-//! The lines of a file of records: plain or gzip, within bounds.
+//! Reads the lines of a record file: plain or gzip, within bounds.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -6,11 +6,11 @@ use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
-/// The most bytes of a line that is read; no gate writes so many.
+/// Maximum length of a line that is read, in bytes; no gate writes so many.
 pub const MAX_LINE: usize = 1 << 20;
-/// Bytes that are read at once.
+/// Bytes read at once.
 const BUFFER: usize = 256 << 10;
-/// How a gzip file begins (RFC 1952 section 2.3.1).
+/// The first bytes of a gzip file (RFC 1952 section 2.3.1).
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// The lines of one file, one after the other.
@@ -24,7 +24,7 @@ pub struct Lines {
 pub enum Line<'l> {
     /// A whole line. The last one of a file may have no newline.
     Whole(&'l [u8]),
-    /// A line of more than [`MAX_LINE`] bytes, which was passed over.
+    /// A line of more than [`MAX_LINE`] bytes, which was skipped.
     TooLong,
 }
 
@@ -32,7 +32,7 @@ pub enum Line<'l> {
 ///
 /// # Errors
 ///
-/// As [`Lines::open`] and [`Lines::next`].
+/// Like [`Lines::open`] and [`Lines::next`].
 pub fn each(path: &Path, mut read: impl FnMut(Line<'_>)) -> io::Result<()> {
     let mut lines = Lines::open(path)?;
     while let Some(line) = lines.next()? {
@@ -46,7 +46,7 @@ impl Lines {
     ///
     /// # Errors
     ///
-    /// Where the file cannot be opened or its first bytes cannot be read.
+    /// If the file cannot be opened or its first bytes cannot be read.
     pub fn open(path: &Path) -> io::Result<Self> {
         if path == Path::new("-") {
             return Self::of(BufReader::with_capacity(BUFFER, io::stdin()));
@@ -54,11 +54,11 @@ impl Lines {
         Self::of(BufReader::with_capacity(BUFFER, File::open(path)?))
     }
 
-    /// Reads what a reader gives, unpacked where it begins as gzip.
+    /// Reads from a reader, and decompresses gzip.
     ///
     /// # Errors
     ///
-    /// Where its first bytes cannot be read.
+    /// If its first bytes cannot be read.
     pub fn of(mut reader: impl BufRead + 'static) -> io::Result<Self> {
         let packed = reader.fill_buf()?.starts_with(GZIP);
         let reader: Box<dyn BufRead> = if packed {
@@ -73,11 +73,11 @@ impl Lines {
         })
     }
 
-    /// The next line; `None` at the end.
+    /// Returns the next line; `None` at the end.
     ///
     /// # Errors
     ///
-    /// Where the file cannot be read, or is no whole gzip file.
+    /// If the file cannot be read, or is not a whole gzip file.
     #[expect(
         clippy::should_implement_trait,
         reason = "a line borrows what the next one overwrites"
@@ -99,7 +99,7 @@ impl Lines {
         Ok(Some(Line::Whole(&self.line)))
     }
 
-    /// Passes over the rest of a line, without keeping it.
+    /// Skips the rest of a line, without storing it.
     fn skip_rest(&mut self) -> io::Result<()> {
         loop {
             let held = self.reader.fill_buf()?;

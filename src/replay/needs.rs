@@ -1,4 +1,4 @@
-//! What the flows of an observing tier or rule need that the policy does not allow.
+//! The needs of an observing tier or rule: flows that the policy does not allow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher as _;
@@ -12,20 +12,20 @@ use super::flow::{Flow, who};
 use super::judge::{Judge, Outcome};
 use super::recorded::{Recorded, Text, kept as text};
 
-/// Needs that are kept apart; flows of further ones are counted.
+/// Maximum number of separate needs; flows of further ones are only counted.
 const MAX_NEEDS: usize = 5000;
-/// Sessions of one need, and of all flows, that are told apart.
+/// Maximum number of distinct sessions of one need, and of all flows.
 const MAX_SESSIONS: usize = 1000;
-/// Names of repositories, branches and jobs that are kept.
+/// Maximum number of names of repositories, branches and jobs.
 const MAX_NAMES: usize = 500;
-/// Days that are told apart.
+/// Maximum number of distinct days.
 const MAX_DAYS: usize = 1000;
-/// Sessions whose last fetch is remembered.
+/// Maximum number of sessions whose last fetch is stored.
 const MAX_FETCHES: usize = 10_000;
-/// For how long after a page was fetched a flow may come from that page, in seconds.
+/// How long after the fetch of a page a flow may be caused by that page, in seconds.
 const AFTER_FETCH: i64 = 60;
 
-/// What one kind of caller does at one place, where the policy decides about it in one way.
+/// Flows of one kind of caller to one destination that the policy decides in the same way.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Need {
     /// The caller's tier.
@@ -34,18 +34,18 @@ pub struct Need {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// What is done there; `None` in a tunnel.
+    /// The request; `None` in a tunnel.
     pub request: Option<Does>,
-    /// What the policy decides about it.
+    /// The policy's decision.
     pub now: Outcome,
 }
 
-/// What a request does.
+/// The facts of a request.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Does {
-    /// The service whose protocol it speaks.
+    /// The service whose protocol the request uses.
     pub service: Option<String>,
-    /// What it does in the words of that service.
+    /// The operation in that service.
     pub operation: Option<String>,
     /// `read`, `write`, `call`.
     pub action: Option<String>,
@@ -60,40 +60,40 @@ pub struct Does {
 /// The flows of a need.
 #[derive(Debug)]
 pub struct Seen {
-    /// How many.
+    /// The number of flows.
     pub flows: u64,
-    /// How many on each day.
+    /// The number of flows on each day.
     pub days: BTreeMap<String, u64>,
-    /// The repositories that evidence shows.
+    /// The repositories with evidence.
     pub repositories: BTreeSet<String>,
-    /// Flows whose repository no evidence shows.
+    /// Flows without evidence of a repository.
     pub unverified: u64,
-    /// Flows that came right after a page was fetched in the same session.
+    /// Flows shortly after a page was fetched in the same session.
     pub after_fetch: u64,
-    /// The id of the first one.
+    /// The id of the first flow.
     pub flow: String,
-    /// The flow as trials write it, where that is possible.
+    /// The flow in the notation of trials, if possible.
     pub entry: Option<String>,
     /// The category of the destination.
     pub category: String,
     sessions: HashSet<u64>,
 }
 
-/// A name and on how many days it was seen, at most, with how many flows.
+/// The days of each name, up to a maximum, and its number of flows.
 pub type Names = BTreeMap<String, (BTreeSet<String>, u64)>;
 
 /// All needs in some files of records.
 #[derive(Debug, Default)]
 pub struct Needs {
-    /// Flows that were looked at.
+    /// Examined flows.
     pub flows: u64,
-    /// Flows that pass under the policy as it is.
+    /// Flows that pass under the current policy.
     pub covered: u64,
-    /// Flows that are not judged.
+    /// Flows that cannot be judged.
     pub undetermined: u64,
-    /// Flows of further needs than are kept apart.
+    /// Flows of needs beyond the maximum.
     pub more: u64,
-    /// Lines that are no record.
+    /// Lines that are not records.
     pub unreadable: u64,
     /// Flows of each day, and how many of them pass.
     pub days: BTreeMap<String, (u64, u64)>,
@@ -103,21 +103,21 @@ pub struct Needs {
     pub branches: Names,
     /// Jobs of CI, as `pipeline task`.
     pub jobs: Names,
-    /// The tiers that observe, by the records.
+    /// The tiers that observe, according to the records.
     pub observing: BTreeSet<String>,
     by_need: HashMap<Need, Seen>,
     fetches: HashMap<u64, i64>,
     hasher: DefaultHashBuilder,
 }
 
-/// Which lines are looked at.
+/// The lines to examine.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// Only flows of this tier.
     pub tier: Option<String>,
     /// Only flows that this rule, list or default decided.
     pub rule: Option<String>,
-    /// Also flows that were refused, not only those that were observed.
+    /// Whether to include refused flows, besides observed ones.
     pub refused: bool,
 }
 
@@ -131,7 +131,7 @@ impl Scope {
 }
 
 impl Needs {
-    /// Takes up a line.
+    /// Adds a line.
     pub fn add_line(&mut self, policy: &Policy, scope: &Scope, line: &[u8]) {
         let Ok(line) = Recorded::read(line) else {
             self.unreadable += u64::from(!line.is_empty());
@@ -179,7 +179,7 @@ impl Needs {
         self.need(policy, &line, now, &day, session, after_fetch);
     }
 
-    /// The needs, those with most flows first.
+    /// Returns the needs, those with most flows first.
     pub fn all(&self) -> Vec<(&Need, &Seen)> {
         let mut all: Vec<_> = self.by_need.iter().collect();
         all.sort_by(|(one, of_one), (other, of_other)| {
@@ -271,7 +271,7 @@ impl Needs {
 }
 
 impl Seen {
-    /// How many sessions, at most a thousand.
+    /// Returns the number of sessions, at most a thousand.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
     }

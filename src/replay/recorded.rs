@@ -1,4 +1,4 @@
-//! One line of the decision log, as far as judging a flow again needs it.
+//! One line of the decision log, with the fields for judging a flow again.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -6,10 +6,10 @@ use std::ops::Deref;
 
 use serde::Deserialize;
 
-/// The most characters of a text of a record that reports keep.
+/// Maximum length of a record's text in reports, in characters.
 const MAX_TEXT: usize = 253;
 
-/// A text of a line: borrowed where it has no escapes.
+/// A text of a line: borrowed if it has no escapes.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq)]
 pub struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -21,8 +21,8 @@ impl Deref for Text<'_> {
     }
 }
 
-/// A line of schema `record/1`. Fields that are not here do not matter for a decision; a field that
-/// is absent is not known.
+/// A line of schema `record/1`. Fields that are not here do not affect a decision; an absent field
+/// is unknown.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Recorded<'a> {
@@ -38,10 +38,10 @@ pub struct Recorded<'a> {
     /// The tunnel of an inspected request.
     #[serde(borrow, rename = "tidegate.flow.parent")]
     pub parent: Option<Text<'a>>,
-    /// `allow`, `ask`, `deny`, or `error` where the policy reached no verdict.
+    /// `allow`, `ask`, `deny`, or `error` if the policy reached no verdict.
     #[serde(borrow, rename = "tidegate.verdict")]
     pub verdict: Text<'a>,
-    /// What `enforce` mode would have decided, where that differs.
+    /// The verdict of `enforce` mode, if different.
     #[serde(borrow, rename = "tidegate.would")]
     pub would: Option<Text<'a>>,
     /// A code of the closed list of refusals, or `allowed`.
@@ -50,19 +50,19 @@ pub struct Recorded<'a> {
     /// The rule that decided.
     #[serde(borrow, rename = "security_rule.name")]
     pub rule: Option<Text<'a>>,
-    /// Where that rule is written.
+    /// The location of that rule.
     #[serde(borrow, rename = "tidegate.rule.location")]
     pub location: Option<Text<'a>>,
     /// The digest of the policy that decided.
     #[serde(borrow, rename = "tidegate.policy.digest")]
     pub digest: Option<Text<'a>>,
-    /// What let the flow pass where the rule would not.
+    /// The exception that let the flow pass against the rule.
     #[serde(borrow, rename = "tidegate.exception.id")]
     pub exception: Option<Text<'a>>,
-    /// What the destination was for.
+    /// The category of the destination.
     #[serde(borrow, rename = "tidegate.category")]
     pub category: Option<Text<'a>>,
-    /// What told the category.
+    /// The basis of the category.
     #[serde(borrow, rename = "tidegate.category.basis")]
     pub category_basis: Option<Text<'a>>,
     /// `read`, `write`, `call`, `any`.
@@ -71,13 +71,13 @@ pub struct Recorded<'a> {
     /// The caller's tier.
     #[serde(borrow, rename = "tidegate.tier")]
     pub tier: Option<Text<'a>>,
-    /// What told the tier.
+    /// The basis of the tier.
     #[serde(borrow, rename = "tidegate.tier.basis")]
     pub tier_basis: Option<Text<'a>>,
-    /// The strictest tier that the listener or the session's narrowing gives, where it is another.
+    /// The strictest tier of the listener or the session's narrowing, if different.
     #[serde(borrow, rename = "tidegate.tier.given")]
     pub tier_given: Option<Text<'a>>,
-    /// The tier that an issuer's token gives to the repository.
+    /// The tier of the repository in an issuer's token.
     #[serde(borrow, rename = "tidegate.tier.issued")]
     pub tier_issued: Option<Text<'a>>,
     /// The session.
@@ -98,13 +98,13 @@ pub struct Recorded<'a> {
     /// `verified`, `asserted`, `none`.
     #[serde(borrow, rename = "tidegate.repository.trust")]
     pub repository_trust: Option<Text<'a>>,
-    /// The repository that evidence shows, where the caller says that it works on another.
+    /// The verified repository, if the caller claims another one.
     #[serde(borrow, rename = "tidegate.repository.verified")]
     pub repository_verified: Option<Text<'a>>,
     /// Repositories that the caller only claims.
     #[serde(borrow, rename = "tidegate.repository.claimed")]
     pub repository_claimed: Option<Vec<Text<'a>>>,
-    /// Repositories that count only where the policy lists them.
+    /// Repositories that count only if the policy lists them.
     #[serde(borrow, rename = "tidegate.repository.hinted")]
     pub repository_hinted: Vec<Text<'a>>,
     /// The branch that is checked out.
@@ -116,10 +116,10 @@ pub struct Recorded<'a> {
     /// The task of the CI pipeline.
     #[serde(borrow, rename = "cicd.pipeline.task.name")]
     pub task: Option<Text<'a>>,
-    /// The most that the session may reach.
+    /// The most that the session may use.
     #[serde(borrow, rename = "tidegate.within")]
     pub within: Option<Vec<Text<'a>>>,
-    /// Refusals are enforced although the tier observes.
+    /// Whether refusals are enforced although the tier observes.
     #[serde(rename = "tidegate.enforced")]
     pub enforced: bool,
     /// The host.
@@ -137,7 +137,7 @@ pub struct Recorded<'a> {
     /// The method.
     #[serde(borrow, rename = "http.request.method")]
     pub method: Option<Text<'a>>,
-    /// The path, where `[record] paths` asks for it.
+    /// The path, if `[record] paths` enables it.
     #[serde(borrow, rename = "url.path")]
     pub path: Option<Text<'a>>,
     /// Whether the request asks for another protocol.
@@ -146,10 +146,10 @@ pub struct Recorded<'a> {
     /// `inspected`, `opaque`, `none`.
     #[serde(borrow, rename = "tidegate.tls.mode")]
     pub tls_mode: Option<Text<'a>>,
-    /// The service whose protocol the request speaks.
+    /// The service whose protocol the request uses.
     #[serde(borrow, rename = "tidegate.service")]
     pub service: Option<Text<'a>>,
-    /// What it does in the words of that service.
+    /// The operation in that service.
     #[serde(borrow, rename = "tidegate.operation")]
     pub operation: Option<Text<'a>>,
     /// The repository at the destination.
@@ -164,16 +164,16 @@ pub struct Recorded<'a> {
     /// The version of the package.
     #[serde(borrow, rename = "tidegate.package.version")]
     pub version: Option<Text<'a>>,
-    /// When the version was published, where a rule asked.
+    /// When the version was published, if a rule required it.
     #[serde(borrow, rename = "tidegate.package.published")]
     pub published: Option<Text<'a>>,
-    /// `none` or `some`: whether the request has a credential, where a rule asked.
+    /// `none` or `some`: whether the request has a credential, if a rule required it.
     #[serde(borrow, rename = "tidegate.presented")]
     pub presented: Option<Text<'a>>,
-    /// How many things the request does, where these are several.
+    /// The number of facts of the request, if there are several.
     #[serde(rename = "tidegate.request.facts")]
     pub facts: Option<u64>,
-    /// In how many other ways servers may read the request.
+    /// The number of other readings of the request by servers.
     #[serde(rename = "tidegate.request.readings")]
     pub readings: Option<u64>,
     /// `head`: the flow was refused before its body was read.
@@ -191,36 +191,36 @@ pub struct Recorded<'a> {
     /// `open` or `ended`, of a line that counts refusals.
     #[serde(borrow, rename = "tidegate.repeat.state")]
     pub repeat_state: Option<Text<'a>>,
-    /// How many refusals the line counts.
+    /// The number of refusals that the line counts.
     #[serde(rename = "tidegate.repeat.count")]
     pub repeat_count: u64,
 }
 
 impl<'a> Recorded<'a> {
-    /// Reads a line of the log, or what `serde_json` read of one.
+    /// Reads a line of the log, or a line that `serde_json` has read.
     ///
     /// # Errors
     ///
-    /// Where it is no JSON object, or a field has another type than its schema says.
+    /// If it is no JSON object, or a field has another type than in its schema.
     pub fn read(line: &'a [u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(line)
     }
 
-    /// As [`Recorded::read`], of an object that was read before.
+    /// Like [`Recorded::read`], from an object that was read before.
     ///
     /// # Errors
     ///
-    /// Where a field has another type than its schema says.
+    /// If a field has another type than in its schema.
     pub fn of(object: &'a serde_json::Value) -> Result<Self, serde_json::Error> {
         Self::deserialize(object)
     }
 
-    /// Whether the flow was let pass.
+    /// Whether the flow was allowed.
     pub fn is_allowed(&self) -> bool {
         &*self.verdict == "allow"
     }
 
-    /// Whether host and port are all that was asked.
+    /// Whether the flow was a tunnel, with only host and port.
     pub fn is_tunnel(&self) -> bool {
         let method = self.method.as_deref().unwrap_or_default();
         let has_method = !method.is_empty() && method != "CONNECT";
@@ -228,18 +228,18 @@ impl<'a> Recorded<'a> {
         protocol != "http" && !(protocol == "captured" && has_method)
     }
 
-    /// Whether it is a request inside a tunnel that is inspected.
+    /// Whether the flow was a request inside an inspected tunnel.
     pub fn is_inside(&self) -> bool {
         self.parent.is_some() && self.tls_mode.as_deref() != Some("none")
     }
 
-    /// Whether evidence shows the repository on record.
+    /// Whether the recorded repository is verified.
     pub fn is_repository_verified(&self) -> bool {
         self.repository_trust.as_deref() == Some("verified")
     }
 }
 
-/// A text of a record, as reports keep it: no longer than any that a gate writes there.
+/// Truncates a text of a record for reports, to the length that a gate writes.
 pub(super) fn kept(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
 }
