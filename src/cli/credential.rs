@@ -50,7 +50,7 @@ impl Hash {
     fn hash(&self) -> Result<Box<str>, (Answer, String)> {
         let wrong = |why: &str| (Answer::Wrong, why.to_owned());
         let path = load::find(self.config.as_deref(), self.json).path;
-        let path = path.ok_or_else(|| wrong("no configuration: say --config FILE"))?;
+        let path = path.ok_or_else(|| wrong("there is no configuration: add --config FILE"))?;
         let key = key_of(&path)?;
         let secret = read(io::stdin().lock());
         let secret = secret.map_err(|error| (Answer::Failed, error.to_string()))?;

@@ -228,8 +228,7 @@ impl Proxy {
         };
         if credentials.is_some_and(|text| decode(text).is_none()) {
             return Err(
-                "percent-encode what is not a letter, digit or -._~ in the user and secret"
-                    .to_owned(),
+                "percent-encode all but letters, digits and -._~ in the user and secret".to_owned(),
             );
         }
         let target = Target::from_connect(authority.as_bytes()).map_err(|error| match error {

@@ -159,7 +159,7 @@ fn replaceable(workspace: &Workspace, place: &Place) -> Option<Diagnostic> {
         let message = format!("a user can put another folder in the place of this one: {why}");
         let finding = Diagnostic::warning("workspace-writable", place.clone(), message);
         return Some(finding.help(
-            "that folder would be taken for this repository: keep working copies below folders of root",
+            "that folder would count as this repository: keep working copies below folders of root",
         ));
     }
     let is_link = at.symlink_metadata().is_ok_and(|it| it.is_symlink());

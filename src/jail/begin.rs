@@ -37,7 +37,7 @@ fn prepare(control: &OwnedFd) -> Result<(), Message> {
     step("the gate", wire::send(control, &Message::Waiting, &[]))?;
     let (message, mut descriptors) = step("waiting", wire::receive(control))?;
     let (Some(Message::Go(walls)), Some(stdin)) = (message, descriptors.pop()) else {
-        return Err(Message::Failed("the gate is gone".into()));
+        return Err(Message::Failed("the gate has ended".into()));
     };
     step(
         "the standard input",

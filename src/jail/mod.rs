@@ -180,7 +180,7 @@ impl Plan {
 pub enum NotContained {
     /// The system does not let this user make one.
     #[error(
-        "this system lets {who} make no {what} ({error}): allow user namespaces \
+        "this system does not permit {who} to use {what} ({error}): allow user namespaces \
          (`user.max_user_namespaces`, `kernel.apparmor_restrict_unprivileged_userns`, \
          the seccomp profile of the container), or run without --jail"
     )]

@@ -38,7 +38,7 @@ impl Example {
             [rest] => (None, *rest, None),
             [method, rest] => (Some(*method), *rest, None),
             [method @ ("PUSH" | "TOOL"), rest, fact] => (Some(*method), *rest, Some(*fact)),
-            _ => return Err("a method and a URL are all that is read".into()),
+            _ => return Err("write only a method and a URL".into()),
         };
         if method.is_some_and(|method| method != method.to_ascii_uppercase()) {
             return Err("methods are written in capitals".into());

@@ -292,7 +292,7 @@ fn useless(rule: &Placed<source::Rule>, reach: &Reach) -> Diagnostic {
 fn excluded(rule: &Placed<source::Rule>) -> String {
     let to = &rule.value.to;
     if to.hosts.is_empty() || to.categories.is_empty() {
-        return "take out the condition that excludes the others".into();
+        return "remove the condition that excludes the others".into();
     }
     "`to.hosts` and `to.categories` must both hold: leave `to.categories` out, or label the hosts by \
      a `[[destination]]`"

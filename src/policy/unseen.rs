@@ -72,7 +72,7 @@ impl<'p> Seen<'p> {
             (Verdict::Allow, true) => Diagnostic::warning(
                 "never-seen",
                 place,
-                "nothing is inspected here: this condition never holds for https",
+                "this host is not inspected: this condition never holds for https",
             )
             .label(format!("`does.{key}` are not seen in a tunnel"))
             .help("write `grant.inspect = true`"),

@@ -82,7 +82,7 @@ impl Witness {
         if self.is_exact {
             format!("see `{}`", self.command)
         } else {
-            format!("see `{}`, which cannot ask about all of it", self.command)
+            format!("see `{}`, which cannot describe all of it", self.command)
         }
     }
 }

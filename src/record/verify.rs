@@ -20,7 +20,7 @@ const MAX_UNSIGNED: Duration = Duration::from_mins(2);
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Flaw {
     /// The bytes of the line do not match the hash of the line.
-    #[error("line {0} was changed: it does not have the hash that it says")]
+    #[error("line {0} was changed: it does not match its own hash")]
     Changed(u64),
     /// The bytes are no line of the log.
     #[error("this is no whole line of a decision log")]
@@ -60,7 +60,7 @@ pub enum Flaw {
     /// The end is missing, or the gate still runs, or was killed.
     #[error(
         "the log does not end with the checkpoint of a gate that stopped: lines after line {0} \
-         may be missing. The gate still runs (then say --running), was killed, or the end was cut off"
+         may be missing. The gate still runs (then add --running), was killed, or the end was cut off"
     )]
     Unended(u64),
     /// The log ends too early.

@@ -108,7 +108,7 @@ impl Subtrees {
             GeneralName::DNSName(name) => self.names.push(name.to_ascii_lowercase()),
             GeneralName::IPAddress(bytes) => {
                 let network = network(bytes);
-                let why = "its name constraints have a network that is none";
+                let why = "its name constraints have an invalid network";
                 self.networks.push(network.ok_or(why)?);
             }
             // The certificates that the gate makes have no names of these kinds.

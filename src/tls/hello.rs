@@ -216,7 +216,7 @@ fn read_extensions(mut extensions: Reader<'_>, hello: &mut ClientHello) -> Resul
         let kind = extensions.number()?;
         let data = extensions.long()?;
         if seen.contains(&kind) {
-            return Err("an extension is there twice".into());
+            return Err("an extension occurs twice".into());
         }
         if seen.len() == MAX_EXTENSIONS {
             return Err("there are too many extensions".into());

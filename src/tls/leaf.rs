@@ -95,7 +95,7 @@ fn subject(host: &Host) -> Result<SanType, MintError> {
             .as_str()
             .try_into()
             .map(SanType::DnsName)
-            .map_err(|_| MintError("the name cannot stand in a certificate")),
+            .map_err(|_| MintError("a certificate cannot contain the name")),
     }
 }
 

@@ -301,7 +301,7 @@ impl Making<'_> {
         }
         let key = material::own_key(own)?;
         if let (Some(passphrase), false) = (&own.passphrase, material::is_encrypted(&own.key)) {
-            let message = "the key is not encrypted: its passphrase means nothing";
+            let message = "the key is not encrypted: its passphrase has no effect";
             let finding = Diagnostic::warning("unused-key", passphrase.place.clone(), message);
             self.findings.push(finding);
         }
@@ -337,10 +337,7 @@ impl Making<'_> {
                     )
                 })?;
                 let until = material::next_update(&crl).ok_or_else(|| {
-                    material::wrong(
-                        file,
-                        "this revocation list does not say until when it is fresh",
-                    )
+                    material::wrong(file, "this revocation list has no next update")
                 })?;
                 let shown = Shown::of_list(self.written, file, until);
                 if let Some((code, why)) = shown.wrong(self.clock.now()) {
@@ -447,7 +444,7 @@ fn unusable(written: &config::Upstream, why: &rustls::Error) -> Diagnostic {
 }
 
 fn no_roots(written: &config::Upstream) -> Diagnostic {
-    let message = "no root certificates are known for it";
+    let message = "this upstream has no root certificates";
     Diagnostic::error("no-roots", written.place.clone(), message)
         .help("name `roots`, or install the certificates of the system")
 }
@@ -456,6 +453,6 @@ fn server_name(host: &Host) -> Result<ServerName<'static>, TlsFailure> {
     match host {
         Host::Address(address) => Ok(ServerName::IpAddress((*address).into())),
         Host::Name(name) => ServerName::try_from(name.as_str().to_owned())
-            .map_err(|_| TlsFailure::new("name", "the name cannot stand in a certificate")),
+            .map_err(|_| TlsFailure::new("name", "a certificate cannot contain the name")),
     }
 }

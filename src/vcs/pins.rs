@@ -97,7 +97,7 @@ pub enum PinError {
     Full(PathBuf),
     /// The working copy has another repository than the pin.
     #[error(
-        "{} is pinned as {pinned}, and its working copy now says {}: if that is right, \
+        "{} is pinned as {pinned}, and its working copy now names {}: if that is right, \
          `tidegate workspace forget {}`",
         path.display(), found.as_deref().unwrap_or("no repository"), path.display()
     )]
@@ -111,7 +111,7 @@ pub enum PinError {
     },
     /// Another folder has the pinned path.
     #[error(
-        "{} is pinned as {pinned}, and another folder took its place, which says {}: if that is \
+        "{} is pinned as {pinned}, and another folder replaced it, which names {}: if that is \
          right, `tidegate workspace forget {}`",
         path.display(), found.as_deref().unwrap_or("no repository"), path.display()
     )]
@@ -134,10 +134,10 @@ impl PinError {
         };
         match self {
             Self::Changed { pinned, found, .. } => {
-                format!("pinned as {pinned}, the working copy says {}", now(found))
+                format!("pinned as {pinned}, the working copy names {}", now(found))
             }
             Self::Replaced { pinned, found, .. } => {
-                format!("pinned as {pinned}, another folder says {}", now(found))
+                format!("pinned as {pinned}, another folder names {}", now(found))
             }
             Self::File { .. } | Self::Full(_) | Self::Unsound { .. } => {
                 "the file of pins cannot be used".to_owned()

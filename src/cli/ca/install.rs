@@ -57,7 +57,7 @@ impl Install {
 
     fn system(&self, known: &Known, published: &[Facts]) -> Done {
         let Some(system) = System::here() else {
-            let why = "how this system takes certificates is not known: see the manual of your \
+            let why = "the trust store of this system is unknown: see the manual of your \
                        system, or use --bundle FILE";
             return Err(Failed {
                 answer: Answer::Failed,
@@ -98,5 +98,5 @@ fn folder(known: &Known) -> Result<Bundle, Failed> {
     let folder = record.and_then(Path::parent);
     folder
         .map(Bundle::in_folder)
-        .ok_or_else(|| Failed::wrong("no configuration says where records are kept: name the file"))
+        .ok_or_else(|| Failed::wrong("no configuration names the record file: give the file"))
 }

@@ -89,21 +89,21 @@ impl Rotate {
         say(&known, &new, Some(&known.previous), self.which.json);
         if !lists(&known) {
             print::err(&format!(
-                "tidegate: write previous = [\"{}\"] in `[inspect]`: without it, what trusts the \
-                 old one alone fails\n",
+                "tidegate: write previous = [\"{}\"] in `[inspect]`: without it, clients that trust \
+                 only the old one fail\n",
                 known.previous.display()
             ));
         }
         print::err(
             "tidegate: run `tidegate ca install` wherever the old one is trusted; a running gate \
-             takes the new one within seconds\n",
+             uses the new one within seconds\n",
         );
         Ok(Answer::Yes)
     }
 }
 
 fn key_of(known: &Known) -> Result<&PathBuf, Failed> {
-    let missing = || Failed::wrong("say where the key is: --key FILE");
+    let missing = || Failed::wrong("the key file is missing: add --key FILE");
     known.key.as_ref().ok_or_else(missing)
 }
 

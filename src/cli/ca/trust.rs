@@ -62,7 +62,7 @@ pub(in crate::cli) fn trusted(config: &Config) -> Option<io::Result<Bundle>> {
     }
     let folder = config.record.file.as_deref().and_then(Path::parent);
     let Some(folder) = folder else {
-        let why = "records are kept in no folder, so there is no place for what clients trust";
+        let why = "records are kept in no folder, so there is no folder for the trust bundle";
         return Some(Err(io::Error::other(why)));
     };
     let bundle = Bundle::in_folder(folder);

@@ -138,7 +138,9 @@ impl Doctor {
         };
         match self.report.as_ref().map(send) {
             Some(Err(error)) => {
-                print::err(&format!("tidegate: the report was not taken: {error}\n"));
+                print::err(&format!(
+                    "tidegate: the gate did not accept the report: {error}\n"
+                ));
                 report.answer(Answer::Failed)
             }
             _ => report.answer(Answer::Yes),

@@ -61,7 +61,7 @@ fn loopback(name: &str) -> Item {
     Item::finding(
         "no_proxy",
         name,
-        "does not name loopback: local servers are asked for outside",
+        "does not name loopback: requests to local servers use the proxy",
     )
     .fix(format!(
         "export {name}=\"${{{name}:+${name},}}localhost,127.0.0.1,::1\""
@@ -71,17 +71,17 @@ fn loopback(name: &str) -> Item {
 /// Returns the fault of one entry.
 fn wrong(name: &str, entry: &str, around: &Surroundings) -> Option<Item> {
     let found = |text: String| {
-        let fix = format!("take `{entry}` out of {name}; write exact names and addresses");
+        let fix = format!("remove `{entry}` from {name}; write exact names and addresses");
         Some(Item::finding("no_proxy", name, text).fix(fix))
     };
     if matches!(entry, "*" | "." | "*.*") {
-        return found(format!("`{entry}`: nothing goes by the proxy"));
+        return found(format!("`{entry}`: no request uses the proxy"));
     }
     if let Some((address, bits)) = entry.split_once('/')
         && address.parse::<IpAddr>().is_ok()
     {
         if bits == "0" {
-            return found(format!("`{entry}`: no address goes by the proxy"));
+            return found(format!("`{entry}`: no address uses the proxy"));
         }
         let here: Vec<&str> = NO_NETWORKS
             .into_iter()
@@ -98,7 +98,7 @@ fn wrong(name: &str, entry: &str, around: &Surroundings) -> Option<Item> {
     let whole_domain = suffix != entry && !suffix.contains('.');
     whole_domain.then(|| {
         found(format!(
-            "`{entry}`: a whole top-level domain goes past the proxy"
+            "`{entry}`: a whole top-level domain bypasses the proxy"
         ))
     })?
 }

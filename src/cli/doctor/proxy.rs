@@ -103,7 +103,7 @@ fn speak(place: &str, tls: bool) -> io::Result<()> {
     if &begin == b"HTTP/1." {
         return Ok(());
     }
-    Err(io::Error::other("what answers is no proxy"))
+    Err(io::Error::other("the server that answers is not a proxy"))
 }
 
 fn ready(configured: bool, loaded: &Loaded) -> Item {

@@ -67,7 +67,7 @@ fn item(probe: &'static str, target: SocketAddr, attempt: Attempt) -> Item {
 
 fn fix(probe: &str) -> &'static str {
     match probe {
-        "metadata" => "take the route away: ip route add blackhole 169.254.169.254/32",
+        "metadata" => "block the route: ip route add blackhole 169.254.169.254/32",
         "dns" => "run the agent in `tidegate exec --jail`, or let only the gate's user ask port 53",
         "ipv6" => "filter ip6 as ip (nft: table inet), or sysctl net.ipv6.conf.all.disable_ipv6=1",
         _ => {
@@ -152,6 +152,6 @@ fn judged(answer: &[u8]) -> Outcome {
         [0x74, 0x64, flags, more, ..] if flags & 0x80 != 0 && matches!(more & 0xf, 0 | 3) => {
             Outcome::Reached
         }
-        _ => Outcome::Not(io::Error::other("the resolver resolves nothing")),
+        _ => Outcome::Not(io::Error::other("the resolver does not resolve names")),
     }
 }

@@ -204,7 +204,7 @@ impl Runtime {
         let why = match run(&mut command, || catcher.saw(&host)) {
             Ended::Asked => return Item::fine("runtimes", self.name, "asks the proxy"),
             Ended::Itself => "ended without a request to the proxy",
-            Ended::Late => "asked the proxy nothing in time, and was ended",
+            Ended::Late => "sent no request to the proxy in time, and was stopped",
             Ended::Never => "cannot be run",
         };
         Item::finding("runtimes", self.name, format!("{why} ({})", path.display())).fix(self.fix)

@@ -44,7 +44,7 @@ fn item(name: &str, power: Power, path: &str) -> Item {
         Power::Lends => Item::finding(
             "sockets",
             subject,
-            "gives every client access to what is outside",
+            "gives every client access to a key or a screen outside",
         ),
     }
     .fix(fix(name))

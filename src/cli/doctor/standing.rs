@@ -33,7 +33,7 @@ pub(super) fn look(loaded: &Loaded) -> Item {
             SUBJECT,
             "no caller of the gate's own user was seen",
         ),
-        None => Item::unknown("policy", SUBJECT, "the gate cannot be asked from here"),
+        None => Item::unknown("policy", SUBJECT, "the gate cannot be reached from here"),
     }
 }
 

@@ -38,7 +38,7 @@ fn item(shown: &Shown, clock: &Clock) -> Item {
     let end = shown.end.strftime("%Y-%m-%d");
     let file = shown.file.display();
     let found = |text: String| {
-        let fix = format!("renew {file}; the gate takes it when it changes");
+        let fix = format!("renew {file}; the gate reads it when it changes");
         Item::finding("upstreams", &subject, text).fix(fix)
     };
     if shown.end < now {

@@ -87,5 +87,5 @@ fn start(control: &AdminAddress, wish: &Wish) -> anyhow::Result<Started> {
             print::clean(body.trim(), 200)
         );
     }
-    serde_json::from_str(&body).with_context(|| format!("what answers at {place} is no gate"))
+    serde_json::from_str(&body).with_context(|| format!("the server at {place} is not a gate"))
 }

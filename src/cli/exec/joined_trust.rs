@@ -28,7 +28,7 @@ pub(super) fn variables(control: &AdminAddress) -> anyhow::Result<Vec<(&'static 
              is it an older version? Restart it with this one"
         ),
     }
-    let bundle = written(&pem).context("cannot write what the command has to trust")?;
+    let bundle = written(&pem).context("cannot write the trust bundle of the command")?;
     Ok(ca::variables(&bundle))
 }
 

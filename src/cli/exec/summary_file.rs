@@ -54,8 +54,8 @@ impl SummaryFile {
         };
         if let Some(link) = jail::planted(folder).or_else(|| link_at(&path)) {
             return Err(io::Error::other(format!(
-                "{} is a symbolic link, which a command can have put there: name the file that is \
-                 meant",
+                "{} is a symbolic link, which a command can have put there: name the target \
+                 file itself",
                 link.display()
             )));
         }

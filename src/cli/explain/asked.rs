@@ -33,7 +33,7 @@ const OPAQUE: &str = "https goes through an opaque CONNECT: method and path insi
     not seen, so the host and port decide.";
 const INSPECTED: &str = "TLS is ended here: the CONNECT passes, and then each request is judged; what \
     only its body tells is judged when that was read.";
-const NO_METHOD: &str = "--method is not looked at: it cannot be seen in a tunnel.";
+const NO_METHOD: &str = "--method is ignored: a tunnel hides the method.";
 
 impl Asked {
     /// Parses a URL, `host[:port][/path]` or an id; errors are for a person.

@@ -187,7 +187,7 @@ fn deed_as_json(deed: &RequestFacts) -> Value {
 fn inspect(inspect: &Inspect) -> Option<String> {
     match inspect {
         Inspect::No => None,
-        Inspect::Passed(rule) => Some(format!("passed through, as rule {rule} says")),
+        Inspect::Passed(rule) => Some(format!("not inspected, by rule {rule}")),
         Inspect::Yes => Some("TLS is ended here".to_owned()),
     }
 }

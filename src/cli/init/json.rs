@@ -148,7 +148,7 @@ impl<'de> Visitor<'de> for Reader {
         while let Some((name, value)) = pairs.next_entry::<String, Json>()? {
             // Readers differ over which of two values counts.
             if read.iter().any(|(known, _)| *known == name) {
-                return Err(A::Error::custom("a key stands twice"));
+                return Err(A::Error::custom("a key occurs twice"));
             }
             read.push((name, value));
         }

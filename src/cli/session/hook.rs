@@ -178,7 +178,7 @@ impl Hook {
         let read = io::stdin().take(MAX_REPORT).read_to_string(&mut text);
         let report = read.ok().and_then(|_| serde_json::from_str(&text).ok());
         let mut report: Report = report.ok_or_else(|| {
-            Failure::new(Answer::Wrong, "a hook is told JSON on its standard input")
+            Failure::new(Answer::Wrong, "a hook needs JSON on its standard input")
         })?;
         if self.agent == HookAgent::GeminiCli {
             let response = serde_json::from_str::<GeminiReport>(&text).ok();

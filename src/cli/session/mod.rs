@@ -191,7 +191,7 @@ impl Door {
         };
         Err(Failure::new(
             kind,
-            format!("{place} says {status}: {detail}"),
+            format!("{place} answered {status}: {detail}"),
         ))
     }
 }

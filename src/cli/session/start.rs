@@ -159,7 +159,7 @@ impl Start {
         let path = self.key.as_deref().unwrap_or_else(|| "".as_ref());
         let key = config::private_key(path).map_err(wrong)?;
         let signer = Signer::from_pkcs8(key.der());
-        let signer = signer.ok_or_else(|| wrong("this key signs nothing".to_owned()))?;
+        let signer = signer.ok_or_else(|| wrong("this key cannot sign".to_owned()))?;
         let longest = wish.lifetime.map_or(LONGEST, Duration::from_secs);
         let tokens = Tokens::new([], self.audience.as_str().into(), longest);
         let claims = by_hand(&tokens, wish, Clock::system().now());
@@ -216,5 +216,6 @@ impl Start {
 }
 
 fn read(text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text).map_err(|_| Failure::new(Answer::Failed, "what answered is no gate"))
+    serde_json::from_str(text)
+        .map_err(|_| Failure::new(Answer::Failed, "the server that answered is not a gate"))
 }

@@ -165,7 +165,7 @@ impl Add {
             )
         })?;
         let line = lines.decision.ok_or_else(|| {
-            let message = "no `decision` line of it is on record".to_owned();
+            let message = "the records have no `decision` line of it".to_owned();
             (Answer::Wrong, message)
         })?;
         Ok(Value::Object(line))
@@ -280,7 +280,7 @@ impl Caller {
             }
         }
         Err(format!(
-            "a trial cannot say what this flow did: as `{entry}` it is {last}, as recorded {} by {}",
+            "a trial cannot describe this flow: as `{entry}` it is {last}, as recorded {} by {}",
             now.effect.enforced(),
             now.rule
         ))

@@ -360,7 +360,7 @@ impl Reader<'_> {
             let message = "messages to MCP servers are only seen where TLS is ended";
             self.findings.push(
                 Diagnostic::error("blind-servers", place, message)
-                    .label("nothing is seen here")
+                    .label("no message is seen here")
                     .help("leave it out, or name the host in `to.hosts` instead of the server")
                     .related(self.rule.at(first), "the servers"),
             );

@@ -145,7 +145,7 @@ fn entries(
             Diagnostic::warning(
                 "empty-trial",
                 trial.at(&written.name),
-                format!("trial `{}` tries nothing", written.name.get_ref()),
+                format!("trial `{}` has no flow", written.name.get_ref()),
             )
             .label("no `allows`, `asks` or `denies`")
             .help("write e.g. `denies = [\"pastebin.com:443\"]`"),
@@ -241,7 +241,7 @@ fn demand_rule(policy: &Policy, rule: &str, place: Place, findings: &mut Finding
     };
     findings.push(
         Diagnostic::error("unknown-name", place, format!("unknown rule `{rule}`"))
-            .label("nothing of that name decides")
+            .label("no rule, list or default has that name")
             .help(help),
     );
 }

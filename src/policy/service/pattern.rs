@@ -81,7 +81,7 @@ impl Pattern {
             for form in forms.split('/') {
                 if form == "**" {
                     if many.replace(usize::from(field.is_some())).is_some() {
-                        return Err("`**` stands only once".into());
+                        return Err("`**` may occur only once".into());
                     }
                     pieces.push(Piece::Many);
                 } else {

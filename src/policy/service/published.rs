@@ -106,7 +106,7 @@ impl Services {
         let service = deed.service.as_deref().and_then(|name| self.find(name));
         let known = service.and_then(|it| Some((it, it.published.as_ref()?)));
         let Some((service, source)) = known else {
-            return Published::Untold("nothing is known of where this registry tells it");
+            return Published::Untold("no document of this registry with the time is known");
         };
         let operation = deed.operation.as_deref().unwrap_or(OTHER);
         if operation != OTHER && !source.operations.iter().any(|it| it == operation) {

@@ -126,7 +126,7 @@ fn is_inherited(number: &str) -> bool {
 
 pub(super) fn are_unnamed(around: &Surroundings) -> Tried {
     match VARIABLES.iter().find(|name| around.get(name).is_some()) {
-        Some(name) => Err(format!("{name} names something outside")),
+        Some(name) => Err(format!("{name} names a socket or agent outside")),
         None => Ok("no variable names a socket or an agent outside".to_owned()),
     }
 }
