@@ -198,7 +198,7 @@ fn parse(text: &str) -> Result<SecretHash, HashError> {
         return Err(wrong("its salt or its output is missing"));
     }
     if params.m_cost() > MOST_MEMORY {
-        return Err(wrong("the hash takes more than 1 GiB of memory"));
+        return Err(wrong("it takes more than 1 GiB of memory"));
     }
     Ok(SecretHash::Argon2(text.into()))
 }
