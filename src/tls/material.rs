@@ -71,7 +71,7 @@ fn decrypted(
     let info = EncryptedPrivateKeyInfoRef::try_from(der.as_slice()).ok();
     let known = info.filter(|it| it.encryption_algorithm.pbes2().is_some());
     let info = known.ok_or_else(|| {
-        let why = "its encryption is not supported: only PBES2 with AES and SHA-2 is";
+        let why = "it is encrypted in a way that is not known: PBES2 with AES and SHA-2 is";
         let help = "run `openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW`";
         Box::new(wrong(file, why).help(help))
     })?;
