@@ -18,6 +18,8 @@ const CLIENTS: usize = 50;
 const BULK_STREAMS: usize = 4;
 /// What is not measured, until connections and caches are warm.
 const WARM_UP: Duration = Duration::from_millis(500);
+/// Requests of each client before those that are counted.
+const WARM_UPS: u32 = 4;
 const PACE: Duration = Duration::from_millis(20);
 const FEW_TUNNELS: usize = 1_000;
 /// One caller alone has two thirds of what tidegate may dial with 20,000 descriptors.
@@ -44,11 +46,17 @@ pub struct Options {
     pid: u32,
     #[arg(long)]
     seconds: f64,
+    /// Ask so often in all, in turns with the one who counts
+    #[arg(long)]
+    operations: Option<u32>,
 }
 
 /// Measures and prints the figures as JSON. This process looks at the proxy itself, at the moment: it
 /// has priority, and the suite may have to wait for other work on the machine.
 pub async fn run(options: Options) -> Result<()> {
+    if let Some(operations) = options.operations {
+        return counted(options.mode, options.proxy, operations).await;
+    }
     let seconds = Duration::from_secs_f64(options.seconds);
     let Options {
         mode, proxy, pid, ..
@@ -64,12 +72,7 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 /// As many requests as can be made.
-async fn requests(
-    mode: Mode,
-    proxy: SocketAddr,
-    pid: u32,
-    seconds: Duration,
-) -> Result<Figures> {
+async fn requests(mode: Mode, proxy: SocketAddr, pid: u32, seconds: Duration) -> Result<Figures> {
     let (times, failed) = (
         Rc::new(RefCell::new(Vec::new())),
         Rc::new(RefCell::new(Vec::new())),
@@ -125,6 +128,40 @@ async fn requests(
     ]))
 }
 
+/// So many requests, between two lines of output: `warm` when each client was answered before, `done`
+/// when all were answered. After each it waits for a line.
+async fn counted(mode: Mode, proxy: SocketAddr, operations: u32) -> Result<()> {
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|_| Client {
+            mode,
+            proxy,
+            kept: None,
+        })
+        .collect();
+    for (word, count) in [("warm", CLIENTS as u32 * WARM_UPS), ("done", operations)] {
+        let left = Rc::new(Cell::new(count));
+        let mut asking = tokio::task::JoinSet::new();
+        for mut client in clients.drain(..) {
+            let left = left.clone();
+            asking.spawn_local(async move {
+                while let Some(fewer) = left.get().checked_sub(1) {
+                    left.set(fewer);
+                    tokio::time::timeout(DEADLINE, client.ask())
+                        .await
+                        .context("no answer")??;
+                }
+                anyhow::Ok(client)
+            });
+        }
+        while let Some(client) = asking.join_next().await {
+            clients.push(client??);
+        }
+        println!("{word}");
+        std::io::stdin().read_line(&mut String::new())?;
+    }
+    Ok(())
+}
+
 /// In microseconds; 0 of no times.
 fn percentile(times: &mut [Duration], share: f64) -> f64 {
     times.sort();
@@ -133,12 +170,7 @@ fn percentile(times: &mut [Duration], share: f64) -> f64 {
 }
 
 /// As many bytes as come.
-async fn bulk(
-    mode: Mode,
-    proxy: SocketAddr,
-    pid: u32,
-    seconds: Duration,
-) -> Result<Figures> {
+async fn bulk(mode: Mode, proxy: SocketAddr, pid: u32, seconds: Duration) -> Result<Figures> {
     let bytes = Rc::new(Cell::new(0_u64));
     for _ in 0..BULK_STREAMS {
         let mut stream = Client {

@@ -1,6 +1,7 @@
 //! Measures HTTP forward proxies side by side on one machine, over loopback. README.md says how to read it.
 
 mod certificates;
+mod cost;
 mod cpu;
 mod draw;
 mod figures;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Measure the peers in turn; write the figures, a table and a picture
     Run(suite::Options),
+    /// Count instructions and system calls of one operation of tidegate
+    Cost(cost::Options),
     /// Draw the table and the picture of figures that were measured before
     Draw { figures: PathBuf },
     /// The server that requests are for
@@ -53,6 +56,7 @@ enum Command {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Command::Run(options) => suite::run(&options),
+        Command::Cost(options) => cost::run(&options),
         Command::Draw { figures } => suite::draw(&figures),
         Command::Origin { certificates } => block_on(origin::serve(&certificates)),
         Command::Load(options) => block_on(load::run(options)),

@@ -59,11 +59,18 @@ impl Starter {
 
     /// The same, with its output to be read.
     pub fn ask<S: AsRef<OsStr>>(self, cpu: usize, arguments: &[S]) -> Result<Program> {
+        self.ask_in_turns(cpu, arguments, Stdio::null())
+    }
+
+    /// The same, with an input.
+    pub fn ask_in_turns<S: AsRef<OsStr>>(
+        self,
+        cpu: usize,
+        arguments: &[S],
+        input: Stdio,
+    ) -> Result<Program> {
         let mut command = self.first(cpu);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+        command.args(arguments).stdin(input).stdout(Stdio::piped());
         Program::spawn(command)
     }
 

@@ -48,29 +48,12 @@ pub struct Options {
 
 /// Measures and draws.
 pub fn run(options: &Options) -> Result<()> {
-    let folder = options.peers.parent().context("no folder")?.to_path_buf();
-    let scratch = std::env::temp_dir().join(format!("tidegate-compare-{}", std::process::id()));
-    fs::create_dir_all(&scratch)?;
-    let compare = std::env::current_exe()?;
-    let places = Places {
-        certificates: scratch.join("certificates"),
-        built: compare.parent().context("no folder")?.to_path_buf(),
-        tidegate: options
-            .tidegate
-            .canonicalize()
-            .context("build tidegate first")?,
-        compare,
-        scratch,
-    };
-    certificates::make(&places.certificates)?;
     let suite = Suite {
         options,
-        places,
-        folder,
-        starter: Starter::new(),
+        bench: Bench::new(&options.peers, &options.tidegate)?,
     };
     let measured = suite.all();
-    fs::remove_dir_all(&suite.places.scratch)?;
+    suite.bench.clean()?;
     let results = measured?;
     let name = options
         .name
@@ -92,26 +75,89 @@ pub fn draw(file: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where programs run that are measured, and how they are started.
+pub struct Bench {
+    pub places: Places,
+    /// Holds the scratch folder of the peer that runs, and what all share.
+    root: PathBuf,
+    /// The list of peers.
+    list: PathBuf,
+    /// The folder of that list.
+    pub folder: PathBuf,
+    pub starter: Starter,
+}
+
+impl Bench {
+    pub fn new(list: &Path, tidegate: &Path) -> Result<Self> {
+        let root = std::env::temp_dir().join(format!("tidegate-compare-{}", std::process::id()));
+        fs::create_dir_all(&root)?;
+        let compare = std::env::current_exe()?;
+        let places = Places {
+            scratch: root.join("scratch"),
+            certificates: root.join("certificates"),
+            built: compare.parent().context("no folder")?.to_path_buf(),
+            tidegate: tidegate.canonicalize().context("build tidegate first")?,
+            compare,
+        };
+        certificates::make(&places.certificates)?;
+        Ok(Self {
+            places,
+            root,
+            list: list.to_path_buf(),
+            folder: list.parent().context("no folder")?.to_path_buf(),
+            starter: Starter::new(),
+        })
+    }
+
+    pub fn peers(&self) -> Result<Vec<Peer>> {
+        Ok(Peers::read(&self.list)?.peer)
+    }
+
+    /// Starts the server that requests are for.
+    pub fn origin(&self) -> Result<Program> {
+        let arguments = [
+            self.places.compare.as_os_str(),
+            "origin".as_ref(),
+            self.places.certificates.as_os_str(),
+        ];
+        let log = self.root.join("origin.log");
+        let origin = self.starter.start(CLIENT_CPU, &arguments, &log)?;
+        listens(origin::TLS, &log)?;
+        Ok(origin)
+    }
+
+    /// Gives a peer an empty scratch folder and the files that its command names; returns the command.
+    ///
+    /// Nothing of an earlier run is there: a gate that starts with a log of a gigabyte reads the log
+    /// first, while clients wait.
+    pub fn prepare(&self, peer: &Peer) -> Result<Vec<String>> {
+        if self.places.scratch.exists() {
+            fs::remove_dir_all(&self.places.scratch)?;
+        }
+        fs::create_dir(&self.places.scratch)?;
+        peer.prepare(&self.folder, &self.places)
+    }
+
+    /// Where the output of the peer that runs goes.
+    pub fn log(&self, peer: &Peer) -> PathBuf {
+        self.places.scratch.join(format!("{}.log", peer.name))
+    }
+
+    pub fn clean(&self) -> Result<()> {
+        Ok(fs::remove_dir_all(&self.root)?)
+    }
+}
+
 struct Suite<'a> {
     options: &'a Options,
-    places: Places,
-    folder: PathBuf,
-    starter: Starter,
+    bench: Bench,
 }
 
 impl Suite<'_> {
     fn all(&self) -> Result<Results> {
         let peers = self.installed()?;
         let mut machine = self.machine(&peers)?;
-        let this = self.places.compare.clone();
-        let arguments = [
-            this.as_os_str(),
-            "origin".as_ref(),
-            self.places.certificates.as_os_str(),
-        ];
-        let log = self.places.scratch.join("origin.log");
-        let _origin = self.starter.start(CLIENT_CPU, &arguments, &log)?;
-        listens(origin::TLS, &log)?;
+        let _origin = self.bench.origin()?;
         let modes = if self.options.modes.is_empty() {
             Mode::value_variants()
         } else {
@@ -145,12 +191,12 @@ impl Suite<'_> {
     }
 
     fn installed(&self) -> Result<Vec<Peer>> {
-        let all = Peers::read(&self.options.peers)?.peer;
+        let all = self.bench.peers()?;
         let wanted = all
             .into_iter()
             .filter(|it| self.options.only.is_empty() || self.options.only.contains(&it.name));
         let (here, missing): (Vec<_>, Vec<_>) =
-            wanted.partition(|it| it.is_installed(&self.places));
+            wanted.partition(|it| it.is_installed(&self.bench.places));
         for peer in missing {
             println!("not installed: {}", peer.name);
         }
@@ -161,7 +207,7 @@ impl Suite<'_> {
         let mut configurations = BTreeMap::new();
         peers
             .iter()
-            .for_each(|peer| peer.digests(&self.folder, &mut configurations));
+            .for_each(|peer| peer.digests(&self.bench.folder, &mut configurations));
         let processors = fs::read_to_string("/proc/cpuinfo")?;
         let processor = processors
             .lines()
@@ -176,7 +222,7 @@ impl Suite<'_> {
             seconds: self.options.seconds,
             versions: peers
                 .iter()
-                .map(|it| (it.name.clone(), it.version(&self.places)))
+                .map(|it| (it.name.clone(), it.version(&self.bench.places)))
                 .collect(),
             configurations,
         })
@@ -184,12 +230,12 @@ impl Suite<'_> {
 
     /// One peer, started anew, in one mode.
     fn one(&self, peer: &Peer, mode: Mode) -> Result<BTreeMap<String, f64>> {
-        let command = peer.prepare(&self.folder, &self.places)?;
-        let log = self.places.scratch.join(format!("{}.log", peer.name));
-        let proxy = self.starter.start(PROXY_CPU, &command, &log)?;
+        let command = self.bench.prepare(peer)?;
+        let log = self.bench.log(peer);
+        let proxy = self.bench.starter.start(PROXY_CPU, &command, &log)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port));
         listens(address, &log)?;
-        let this = self.places.compare.as_path();
+        let this = self.bench.places.compare.as_path();
         let _spinners = if mode == Mode::Latency {
             vec![
                 Starter::spin(CLIENT_CPU, this)?,
@@ -218,7 +264,7 @@ impl Suite<'_> {
         let arguments: Vec<&OsStr> = std::iter::once(this.as_os_str())
             .chain(options.map(OsStr::new))
             .collect();
-        let mut load = self.starter.ask(CLIENT_CPU, &arguments)?;
+        let mut load = self.bench.starter.ask(CLIENT_CPU, &arguments)?;
         let mut said = String::new();
         load.child
             .stdout
@@ -230,7 +276,8 @@ impl Suite<'_> {
     }
 }
 
-fn listens(address: SocketAddr, log: &Path) -> Result<()> {
+/// Waits until a program listens.
+pub fn listens(address: SocketAddr, log: &Path) -> Result<()> {
     let end = Instant::now() + TIME_TO_LISTEN;
     while TcpStream::connect(address).is_err() {
         let said = fs::read_to_string(log).unwrap_or_default();
@@ -241,7 +288,7 @@ fn listens(address: SocketAddr, log: &Path) -> Result<()> {
 }
 
 /// Ends a proxy and waits until the next can have its port.
-fn wait_closed(proxy: Program, address: SocketAddr) {
+pub fn wait_closed(proxy: Program, address: SocketAddr) {
     drop(proxy);
     let end = Instant::now() + TIME_TO_LISTEN;
     while TcpStream::connect(address).is_ok() && Instant::now() < end {
