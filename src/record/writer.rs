@@ -32,10 +32,15 @@ const CHECKPOINT_LINE: usize = 500;
 /// How often the log is signed while lines are written, and old files are looked for.
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// A write that took longer shows a slow disk: flows hand their lines to the thread for a while, so
-/// that no thread of the data path waits for the disk.
+/// Two writes that took longer, close together, show a slow disk: flows hand their lines to the thread
+/// for a while, so that no thread of the data path waits for the disk. One alone may have waited for
+/// the processor.
 const SLOW_WRITE: Duration = Duration::from_millis(5);
-/// How long flows write nothing themselves after a slow write.
+/// How close together.
+const SLOW_WRITES_WITHIN: Duration = Duration::from_millis(500);
+/// A write that took so long shows it alone.
+const VERY_SLOW_WRITE: Duration = Duration::from_millis(100);
+/// How long flows write nothing themselves once the disk is slow.
 const SLOW_DISK_PAUSE: Duration = Duration::from_secs(5);
 
 /// What writes.
@@ -58,6 +63,8 @@ pub(super) struct Writer {
     open: HashSet<Uuid>,
     batch: Batch,
     failing: bool,
+    /// When a flow's write last was slow.
+    slow_write: Option<Instant>,
     /// Until when the disk counts as slow.
     slow_until: Option<Instant>,
     kept: Instant,
@@ -96,6 +103,7 @@ impl Writer {
             open: HashSet::new(),
             batch: Batch::default(),
             failing: false,
+            slow_write: None,
             slow_until: None,
             kept: now,
             unsigned: false,
@@ -195,11 +203,22 @@ impl Writer {
         let began = self.queue.clock.instant();
         self.pending.extend(lines);
         self.write(None);
-        if began.elapsed() >= SLOW_WRITE {
-            self.slow_until = Some(began + SLOW_DISK_PAUSE);
-        }
+        self.time_write(began);
         self.judge_disk();
         !self.failing
+    }
+
+    /// Notes how long a flow's write took.
+    fn time_write(&mut self, began: Instant) {
+        let took = began.elapsed();
+        if took < SLOW_WRITE {
+            return;
+        }
+        let recent = |last: Instant| began.saturating_duration_since(last) < SLOW_WRITES_WITHIN;
+        if took >= VERY_SLOW_WRITE || self.slow_write.is_some_and(recent) {
+            self.slow_until = Some(began + SLOW_DISK_PAUSE);
+        }
+        self.slow_write = Some(began);
     }
 
     /// Whether nothing is to be done but to write lines, to the file as it was left.
