@@ -83,6 +83,7 @@ async fn run(
     catalogue: Catalogue,
     owners: Owners,
 ) -> anyhow::Result<()> {
+    give_memory_back();
     let standing = Standing::of_this_process();
     let mut stop = Stop::new()?;
     let hangup = signal(SignalKind::hangup())?;
@@ -121,6 +122,14 @@ async fn run(
     running.close().await;
     banner::say("tidegate: stopped\n");
     Ok(())
+}
+
+/// Has the allocator give unused memory back to the system from a thread of its own.
+///
+/// Not in every process: the helpers of a jail make namespaces, and may have one thread only.
+fn give_memory_back() {
+    // An error leaves it to threads that allocate; so it is where another allocator is linked.
+    let _ = tikv_jemalloc_ctl::background_thread::write(true);
 }
 
 fn serve_admin(
