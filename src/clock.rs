@@ -3,11 +3,15 @@
 //! Everything that needs the time of day or a duration asks a [`Clock`], so that a test can set
 //! it by hand and no decision depends on when a test machine happens to run.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::error::Elapsed;
 
 /// Tells the time: the machine's, or one that a test moves by hand.
 #[derive(Clone, Debug, Default)]
@@ -52,5 +56,16 @@ impl Clock {
             let step = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
             micros.fetch_add(step, Ordering::AcqRel);
         }
+    }
+}
+/// As [`tokio::time::timeout`], without a timer where `work` is done the first time it is polled.
+pub(crate) async fn within<T>(
+    longest: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, Elapsed> {
+    let mut work = pin!(work);
+    match poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => tokio::time::timeout(longest, work).await,
     }
 }

@@ -17,7 +17,14 @@ mod head;
 mod response;
 mod seen;
 
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+
 use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, ReadBuf};
 
 pub(crate) use body::{BodyError, BodySink, BodySource, Passage, Sender, copy_body};
 pub(crate) use chunks::Chunks;
@@ -53,6 +60,24 @@ pub(crate) enum BodyLength {
     None,
     /// All bytes until the connection or the HTTP/2 stream ends; of requests only on HTTP/2.
     UntilClose,
+}
+
+/// Bytes that are read at once while a head is read.
+const READ_SIZE: usize = 4096;
+
+/// Reads once, and appends what came: most heads are short, and take no more memory than that.
+pub(crate) async fn read_onto(
+    from: &mut (impl AsyncRead + Unpin),
+    onto: &mut BytesMut,
+) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let mut room = [const { MaybeUninit::uninit() }; READ_SIZE];
+        let mut read = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *from).poll_read(cx, &mut read))?;
+        onto.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+    .await
 }
 
 impl BodyLength {

@@ -3,18 +3,24 @@
 pub(super) mod client;
 pub(super) mod rates;
 pub(super) mod streams;
+pub(super) mod timer;
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use crate::clock::within;
 use crate::config::Listener;
 use crate::gate::{Gate, Snapshot};
-use crate::http::http1::{HeadError, HeadLimits, Method, RequestHead, Scan, scan_request};
+use crate::http::http1::{
+    HeadError, HeadLimits, Method, RequestHead, Scan, read_onto, scan_request,
+};
 use crate::identity::{Channel, IdentityError};
 use crate::metrics::FlowKind;
 use crate::name::Target;
@@ -29,9 +35,8 @@ use crate::record::FlowFacts;
 
 use client::ClientStream;
 use rates::ConnectionRates;
+use timer::Timer;
 
-/// Bytes read at once while a head is read.
-const READ_SIZE: usize = 4096;
 /// How long, and how many bytes of, a refused client's remaining words are listened to, so that it
 /// can read the answer before the connection is reset.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
@@ -53,6 +58,10 @@ pub(super) struct Connection {
     asked: bool,
     /// How often its caller may do what costs others something.
     pub(super) rates: Option<ConnectionRates>,
+    /// For its waits, one after the other.
+    pub(super) timer: Timer,
+    /// Ends when its requests are to end, once it has waited for one.
+    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// Where a connection comes from, and by what.
@@ -107,6 +116,8 @@ impl Connection {
             inside: None,
             asked: false,
             rates: None,
+            timer: Timer::default(),
+            ending: None,
         }
     }
 
@@ -156,6 +167,8 @@ impl Connection {
     pub(super) fn release_caller(&mut self) {
         self.known = None;
         self.rates = None;
+        self.timer = Timer::default();
+        self.ending = None;
     }
 
     /// Gives up what was read and not used: an empty rest would still hold the memory of the head
@@ -190,21 +203,28 @@ impl Connection {
             fields: limits.header_count,
         };
         let reading = self.head(bounds);
-        tokio::time::timeout(limits.header_timeout, reading)
+        within(limits.header_timeout, reading)
             .await
             .unwrap_or(Next::End)
     }
 
     /// Waits without a buffer until the client sends a byte; `false` where it does not.
     async fn wakes(&mut self, longest: Duration) -> bool {
-        let draining = match &self.inside {
+        let token = match &self.inside {
             Some(inside) => &inside.ending,
             None => &self.shared.gate.draining,
         };
+        if token.is_cancelled() {
+            return false;
+        }
+        let new = || Box::pin(token.clone().cancelled_owned());
+        let ending = self.ending.get_or_insert_with(new);
+        let until = self.shared.gate.clock.instant() + longest;
         tokio::select! {
+            biased;
             woken = self.stream.wakes(&mut self.buffer) => woken.is_ok(),
-            () = draining.cancelled() => false,
-            () = tokio::time::sleep(longest) => false,
+            () = ending => false,
+            () = self.timer.until(until) => false,
         }
     }
 
@@ -219,8 +239,7 @@ impl Connection {
                 Err(error) => return Next::Malformed(error),
                 Ok(None) => {}
             }
-            self.buffer.reserve(READ_SIZE);
-            match self.stream.read_buf(&mut self.buffer).await {
+            match read_onto(&mut self.stream, &mut self.buffer).await {
                 Ok(0) | Err(_) => return Next::End,
                 Ok(_) => {}
             }
@@ -383,7 +402,7 @@ impl Connection {
         head_only: bool,
     ) -> bool {
         let bytes = refusal::response(refusal, facts, target, close, head_only);
-        let written = tokio::time::timeout(LINGER, self.say(&bytes)).await;
+        let written = within(LINGER, self.say(&bytes)).await;
         matches!(written, Ok(Ok(())))
     }
 

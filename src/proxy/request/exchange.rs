@@ -22,9 +22,10 @@ use crate::http::http1::{
 };
 use crate::name::Url;
 use crate::proxy::connection::Connection;
+use crate::proxy::connection::timer::Timer;
 use crate::proxy::flow::{Flow, millis};
 use crate::proxy::refusal::{Code, Refusal};
-use crate::proxy::tunnel::relay::{Early, Relayed, relay_upgraded, silence};
+use crate::proxy::tunnel::relay::{Early, Relayed, Silence, relay_upgraded};
 use crate::record::{Blame, End};
 use crate::tls::TlsFailure;
 
@@ -95,6 +96,7 @@ impl Exchange<'_> {
             stream,
             buffer: early,
             shared,
+            timer,
             ..
         } = connection;
         let (from_client, mut to_client) = stream.split();
@@ -117,7 +119,7 @@ impl Exchange<'_> {
             let mut send = pin!(self.send(&mut upload, early, &mut to_origin, via, &progress));
             let origin = (&mut from_origin, &mut buffer);
             let mut reply = pin!(self.reply(origin, &mut to_client, &mut answer, &progress));
-            let mut quiet = pin!(silence(&self.open.bytes, idle));
+            let mut quiet = pin!(self.silence(timer, idle));
             tokio::select! {
                 biased;
                 cut = self.open.cut() => Ended::Cut(cut),
@@ -153,6 +155,14 @@ impl Exchange<'_> {
                 Err(again.unwrap_or_else(|| Broken::Before(silent_origin())))
             }
             ended => self.broken(flow, &answer, ended, waited),
+        }
+    }
+
+    /// Waits until no byte has been counted for `idle`, give or take a quarter.
+    async fn silence(&self, timer: &mut Timer, idle: Duration) {
+        let mut silence = Silence::since(&self.open.bytes);
+        while !silence.lasts(&self.open.bytes) {
+            timer.until(self.clock.instant() + idle / 4).await;
         }
     }
 

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::http::http1::{
     Asked, BodyError, BodyLength, BodySink, Client, Method, Passage, ResponseHead, Scan, Sender,
-    Version, copy_body, encode_response, scan_response,
+    Version, copy_body, encode_response, read_onto, scan_response,
 };
 use crate::http::http2::is_unprocessed;
 use crate::proxy::connection::client::ClientWrite;
@@ -162,8 +162,7 @@ impl Exchange<'_> {
                 Ok(None) => {}
                 Err(error) => return Err(ReplyError::Malformed(error.word(), error.to_string())),
             }
-            buffer.reserve(8 * 1024);
-            match from.read_buf(buffer).await {
+            match read_onto(from, buffer).await {
                 Err(error) if TlsFailure::in_error(&error).is_some() => {
                     return Err(ReplyError::Tls(error));
                 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
+use crate::clock::within;
 use crate::dial::Stream;
 use crate::gate::Asked;
 use crate::http::http1::{RequestHead, via_before, via_has};
@@ -54,7 +55,7 @@ pub(super) async fn connect(mut connection: Connection, head: RequestHead) -> Op
     match opened {
         Ok(way) => {
             // A client that reads nothing of what it was told before must not be waited for.
-            let told = tokio::time::timeout(LINGER, connection.say(OPENED)).await;
+            let told = within(LINGER, connection.say(OPENED)).await;
             if !matches!(told, Ok(Ok(()))) {
                 flow.ended(End::Closed, Some(Blame::Client), None);
                 return None;

@@ -241,16 +241,37 @@ fn look(turn: Poll<Result<(), Relayed>>, side: Side, first: &mut Option<Side>) -
 }
 
 /// Waits until no byte has been counted for `idle`, give or take a quarter.
-///
-/// Looks four times in that time instead of setting a timer anew for every byte.
-pub(crate) async fn silence(counters: &Counters, idle: Duration) {
-    let mut seen = counters.total();
-    let mut quiet = 0;
-    while quiet < 5 {
+async fn silence(counters: &Counters, idle: Duration) {
+    let mut silence = Silence::since(counters);
+    while !silence.lasts(counters) {
         tokio::time::sleep(idle / 4).await;
+    }
+}
+
+/// Whether no byte is counted for a time: found by looking four times in it, instead of a timer that is
+/// set anew for every byte.
+pub(crate) struct Silence {
+    seen: u64,
+    looks: u8,
+}
+
+impl Silence {
+    /// Begins to look.
+    pub(crate) fn since(counters: &Counters) -> Self {
+        Self {
+            seen: counters.total(),
+            looks: 0,
+        }
+    }
+
+    /// Looks, now and after each quarter of the time; `true` when nothing was counted all the time.
+    pub(crate) fn lasts(&mut self, counters: &Counters) -> bool {
         let total = counters.total();
-        quiet = if total == seen { quiet + 1 } else { 1 };
-        seen = total;
+        if total != self.seen {
+            (self.seen, self.looks) = (total, 1);
+        }
+        self.looks += 1;
+        self.looks > 5
     }
 }
 
