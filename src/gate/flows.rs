@@ -1,5 +1,6 @@
 //! Open flows: counted, listed, judged again when the policy changes.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +41,7 @@ pub enum Asked {
     /// A plain request.
     Request {
         /// As on the wire.
-        method: Box<str>,
+        method: Cow<'static, str>,
         /// Path and query.
         path: Path,
         /// Whether it became another protocol.
@@ -48,7 +49,7 @@ pub enum Asked {
         /// Whether it goes over TLS.
         tls: bool,
         /// What it does; the last of several.
-        deed: Option<Box<RequestFacts>>,
+        deed: Option<Arc<RequestFacts>>,
     },
 }
 
@@ -64,11 +65,11 @@ impl Asked {
                 tls,
                 deed,
             } => Self::Request {
-                method: (*method).into(),
+                method: Cow::Owned((*method).to_owned()),
                 path: (*path).clone(),
                 upgrade: *upgrade,
                 tls: *tls,
-                deed: deed.map(|deed| Box::new(deed.clone())),
+                deed: deed.map(|deed| Arc::new(deed.clone())),
             },
         }
     }

@@ -110,9 +110,12 @@ impl Host {
     pub fn text(&self) -> Arc<str> {
         match self {
             Self::Address(IpAddr::V4(address)) => {
-                let mut text = Vec::with_capacity(15);
-                decimal::put_ipv4(&mut text, *address);
-                String::from_utf8(text).unwrap_or_default().into()
+                let mut text = [0; 15];
+                let mut room = &mut text[..];
+                decimal::put_ipv4(&mut room, *address);
+                let free = room.len();
+                let text = text.get(..text.len() - free).unwrap_or_default();
+                str::from_utf8(text).unwrap_or_default().into()
             }
             Self::Address(IpAddr::V6(address)) => address.to_string().into(),
             Self::Name(HostName(name)) => name.clone(),

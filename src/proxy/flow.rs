@@ -317,13 +317,22 @@ impl Flow {
     }
 
     /// Notes the decision and the facts that the record names.
-    pub(super) fn note(&mut self, decision: &Decision, deed: &RequestFacts) {
-        self.facts.deed = Some(Box::new(RequestFacts {
-            // The record tells nothing of credentials but whether they may pass.
-            credentials: Vec::new(),
-            ..deed.clone()
-        }));
+    pub(super) fn note(&mut self, decision: &Decision, deed: &Arc<RequestFacts>) {
+        self.note_facts(deed);
         self.decided(decision);
+    }
+
+    /// Notes the facts that the record names: of credentials nothing but whether they may pass.
+    pub(super) fn note_facts(&mut self, deed: &Arc<RequestFacts>) {
+        let noted = if deed.credentials.is_empty() {
+            deed.clone()
+        } else {
+            Arc::new(RequestFacts {
+                credentials: Vec::new(),
+                ..RequestFacts::clone(deed)
+            })
+        };
+        self.facts.deed = Some(noted);
     }
 
     fn decided(&mut self, decision: &Decision) {

@@ -45,6 +45,8 @@ struct Shared {
     searches: Semaphore,
 }
 
+/// Characters of a `User-Agent` that are recorded.
+const MAX_USER_AGENT: usize = 200;
 /// Clients whose processes are looked up at once.
 const MAX_SEARCHES: usize = 4;
 
@@ -139,7 +141,13 @@ fn unknown_listener() -> Listener {
 
 /// `User-Agent` for the record: at most 200 characters.
 fn user_agent(value: &[u8]) -> Box<str> {
-    String::from_utf8_lossy(value).chars().take(200).collect()
+    match str::from_utf8(value) {
+        Ok(text) if text.len() <= MAX_USER_AGENT => text.into(),
+        _ => String::from_utf8_lossy(value)
+            .chars()
+            .take(MAX_USER_AGENT)
+            .collect(),
+    }
 }
 
 /// The kind of an I/O error as `error.type` says it.

@@ -1,5 +1,6 @@
 //! One line of the decision log (schema `record/1`).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,7 +184,7 @@ pub struct FlowFacts {
     /// `network.protocol.name`: `connect` or `http`.
     pub protocol: Option<&'static str>,
     /// `http.request.method`.
-    pub method: Option<Box<str>>,
+    pub method: Option<Cow<'static, str>>,
     /// `http.response.status_code`: the origin's answer to a plain request, or our refusal.
     pub status: Option<u16>,
     /// `user_agent.original`, at most 200 characters.
@@ -201,7 +202,7 @@ pub struct FlowFacts {
     /// `tidegate.upstream`: the `[upstream.NAME]` that TLS was spoken with.
     pub upstream: Option<Arc<str>>,
     /// What a request does, where it was seen.
-    pub deed: Option<Box<RequestFacts>>,
+    pub deed: Option<Arc<RequestFacts>>,
     /// What the agent says of itself in its own header fields.
     pub said: Option<Box<Said>>,
     /// `tidegate.shadow.verdict`, `tidegate.shadow.rule`: what the shadow policy would enforce, and

@@ -176,7 +176,7 @@ impl Fields {
     }
 
     /// Whether `Connection` names fields, besides the options that every proxy knows.
-    pub(super) fn connection_names_fields(&self) -> bool {
+    pub(crate) fn connection_names_fields(&self) -> bool {
         self.elements(Name::Connection).any(|element| {
             !["close", "keep-alive", "te", "upgrade"]
                 .iter()

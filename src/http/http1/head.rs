@@ -1,5 +1,6 @@
 //! Heads of requests, as clients of a proxy may write them.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
@@ -226,6 +227,21 @@ impl Method {
             Self::Post => "POST",
             Self::Put => "PUT",
         }
+    }
+
+    /// The method as written, to keep; one of HTTP's own takes no memory.
+    pub(crate) fn to_text(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Connect => "CONNECT",
+            Self::Delete => "DELETE",
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Options => "OPTIONS",
+            Self::Other(name) => return Cow::Owned(name.to_string()),
+            Self::Patch => "PATCH",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+        })
     }
 
     fn parse(name: &str) -> Option<Self> {

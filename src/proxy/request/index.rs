@@ -2,6 +2,7 @@
 //! caller of the request may do, and on record before anything is dialled.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -148,7 +149,7 @@ impl Index<'_> {
             path: self.listing.path.clone(),
             upgrade: false,
             tls: self.tls,
-            deed: Some(Box::new(self.deed.clone())),
+            deed: Some(Arc::new(self.deed.clone())),
         };
         let route = dial::find(own, &dialled, &decision).await?;
         own.settle(self.known, target, asked, &decision).await?;

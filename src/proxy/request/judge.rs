@@ -2,10 +2,12 @@
 //!
 //! A request that does several things is judged for each of them, and passes if all pass.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
+use crate::clock::within;
 use crate::content::mcp::Recognised;
 use crate::content::{self, Fields, Progress, Suspicion};
 use crate::gate;
@@ -69,7 +71,7 @@ pub(in crate::proxy) async fn request(
     }
     let longest = flow.snapshot().limits.idle.min(LONGEST);
     let judging = Request { known, url, head }.run(connection, flow);
-    let judged = tokio::time::timeout(longest, judging).await;
+    let judged = within(longest, judging).await;
     let slow = || Err(Refusal::malformed(408, "the body does not come in time"));
     let (decision, asked) = judged.unwrap_or_else(|_| slow())?;
     if decision.mode == Mode::Enforce {
@@ -93,6 +95,7 @@ impl Request<'_> {
         let mut peek = Peek::new(self.head);
         self.look_for_mcp(connection, flow, &mut deed, &mut peek)
             .await?;
+        let deed = Arc::new(deed);
         // A message of MCP is read before it is refused: the record names the tool, and the agent
         // gets an answer that it can read.
         if deed.body != Some(Body::Mcp) {
@@ -102,14 +105,16 @@ impl Request<'_> {
                 return Ok((decision, self.asked(deed)));
             }
         }
+        let mut deed = Arc::unwrap_or_clone(deed);
         let presented = std::mem::take(&mut deed.credentials);
         let deeds = self.read(connection, flow, &deed, &mut peek).await?;
         if deeds.len() > 1 {
             flow.facts.again().facts = deeds.len();
         }
-        let mut all: Option<(Decision, RequestFacts)> = None;
+        let mut all: Option<(Decision, Arc<RequestFacts>)> = None;
         for mut deed in deeds {
             deed.credentials.clone_from(&presented);
+            let deed = Arc::new(deed);
             let judged = self.judge(connection, flow, &deed).await;
             let decision = judged.map_err(|refusal| self.answer(flow, refusal, &peek.content))?;
             all = Some(match all {
@@ -198,33 +203,53 @@ impl Request<'_> {
     }
 
     fn fields(&self) -> Fields<'_> {
-        let first = |name| self.first(name);
-        Fields {
-            content_type: first("content-type"),
-            content_encoding: first("content-encoding"),
-            accept: first("accept"),
-            mcp_method: first("mcp-method"),
-            mcp_name: first("mcp-name"),
-            mcp_protocol_version: first("mcp-protocol-version"),
-            mcp_session: first("mcp-session-id").is_some(),
+        let mut fields = Fields::default();
+        for field in self.head.fields.iter() {
+            let is = |name| is_named(field.name, name);
+            let slot = match field.name.len() {
+                6 if is("accept") => &mut fields.accept,
+                8 if is("mcp-name") => &mut fields.mcp_name,
+                10 if is("mcp-method") => &mut fields.mcp_method,
+                12 if is("content-type") => &mut fields.content_type,
+                14 if is("mcp-session-id") => {
+                    fields.mcp_session = true;
+                    continue;
+                }
+                16 if is("content-encoding") => &mut fields.content_encoding,
+                20 if is("mcp-protocol-version") => &mut fields.mcp_protocol_version,
+                _ => continue,
+            };
+            // The first of several.
+            slot.get_or_insert(field.value);
         }
+        fields
     }
 
     /// A field that may come once and comes more often, or in a spelling that only some read
     /// (`_` and `.` for `-`, as CGI and its heirs do).
     fn twice(&self) -> Option<&'static str> {
-        ONCE.into_iter().find(|name| {
-            let fields = self.head.fields.iter();
-            let mut alike = fields.filter(|it| is_alike(it.name, name));
-            let first = alike.next();
-            first.is_some_and(|first| !is_named(first.name, name) || alike.next().is_some())
-        })
+        let mut seen = [false; ONCE.len()];
+        for field in self.head.fields.iter() {
+            for (name, seen) in ONCE.into_iter().zip(&mut seen) {
+                if !is_alike(field.name, name) {
+                    continue;
+                }
+                if *seen || !is_named(field.name, name) {
+                    return Some(name);
+                }
+                *seen = true;
+            }
+        }
+        None
     }
 
     /// A field by which the request is judged and which ends at the gate, because `Connection` names
     /// it (RFC 9110 section 7.6.1): the origin would read another request.
     fn taken_away(&self) -> Option<String> {
         let fields = &self.head.fields;
+        if !fields.connection_names_fields() {
+            return None;
+        }
         let mut judged = fields.iter().filter_map(|field| {
             let name = std::str::from_utf8(field.name).ok()?.to_ascii_lowercase();
             let is_judged = ONCE.contains(&&*name)
@@ -350,13 +375,9 @@ impl Request<'_> {
         &self,
         connection: &Connection,
         flow: &mut Flow,
-        deed: &RequestFacts,
+        deed: &Arc<RequestFacts>,
     ) -> Result<Decision, Refusal> {
-        flow.facts.deed = Some(Box::new(RequestFacts {
-            // The record tells nothing of credentials but whether they may pass.
-            credentials: Vec::new(),
-            ..deed.clone()
-        }));
+        flow.note_facts(deed);
         let snapshot = flow.snapshot();
         if snapshot.credentials.is_some() {
             flow.facts.again().presented = Some(!deed.credentials.is_empty());
@@ -382,13 +403,13 @@ impl Request<'_> {
         }
     }
 
-    fn asked(&self, deed: RequestFacts) -> gate::Asked {
+    fn asked(&self, deed: Arc<RequestFacts>) -> gate::Asked {
         gate::Asked::Request {
-            method: self.method().into(),
+            method: self.head.method.to_text(),
             path: self.url.path.clone(),
             upgrade: self.head.upgrade().is_some(),
             tls: self.url.tls,
-            deed: Some(Box::new(deed)),
+            deed: Some(deed),
         }
     }
 

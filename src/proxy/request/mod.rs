@@ -192,7 +192,7 @@ async fn aim(
     head: &RequestHead,
 ) -> Result<Url, Refusal> {
     flow.facts.user_agent = head.user_agent().map(crate::proxy::user_agent);
-    flow.facts.method = Some(head.method.as_str().into());
+    flow.facts.method = Some(head.method.to_text());
     let url = if let Some(inside) = connection.inside.clone() {
         flow.aim(inside.target.clone());
         crate::proxy::inspect::url(head, &inside.target)?
@@ -207,17 +207,20 @@ async fn aim(
         url(head)?
     };
     // The target counts and Host is written anew from it (RFC 9112 section 3.2.2), but one that is
-    // no host at all is not a request (section 3.2).
-    if head
-        .host()
-        .is_some_and(|host| Target::from_authority(host, 80).is_err())
-    {
+    // no host at all is not a request (section 3.2). Inside a tunnel it was compared with the target.
+    let is_inside = connection.inside.is_some();
+    let is_no_host = |host: &[u8]| {
+        !is_inside && !repeats_authority(head, host) && Target::from_authority(host, 80).is_err()
+    };
+    if head.host().is_some_and(is_no_host) {
         return Err(Refusal::because(
             Code::BadRequest,
             "the Host field is not a host",
         ));
     }
-    flow.aim(url.target.clone());
+    if !is_inside {
+        flow.aim(url.target.clone());
+    }
     flow.via = via_before(&head.fields);
     if via_has(&head.fields, &connection.gate().pseudonym) {
         return Err(Refusal::malformed(
@@ -226,6 +229,13 @@ async fn aim(
         ));
     }
     Ok(url)
+}
+
+/// Whether `Host` repeats the authority of the target, which was parsed already.
+fn repeats_authority(head: &RequestHead, host: &[u8]) -> bool {
+    let behind = head.target().strip_prefix(b"http://");
+    let behind = behind.and_then(|behind| behind.strip_prefix(host));
+    matches!(behind, Some([] | [b'/' | b'?', ..]))
 }
 
 /// The target and path of an absolute-form request (RFC 9112 section 3.2.2).

@@ -253,7 +253,7 @@ fn full() -> FlowFacts {
         reused: true,
         client_hash: Some("ab".repeat(32).into()),
         upstream: Some("internal".into()),
-        deed: Some(Box::new(full_deed())),
+        deed: Some(Arc::new(full_deed())),
         said: Some(Box::new(full_said())),
         shadow: Some((Verdict::Allow, "next".into())),
         again: Some(Box::new(full_again())),
