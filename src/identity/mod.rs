@@ -208,7 +208,8 @@ impl Identity {
         let credential = basic::read(value).ok_or(IdentityError::Invalid)?;
         let (user, labels) = label::split(&credential.username);
         if credential.is_token() {
-            let grant = self.token(&credential, channel).await?;
+            // Boxed, as below: most connections present no credential, or one that was seen.
+            let grant = Box::pin(self.token(&credential, channel)).await?;
             belongs(&grant, &labels, channel)?;
             // An issuer may withdraw its keys: its tokens are cached together with the keys.
             if grant.evidence == Evidence::Token {
@@ -224,7 +225,7 @@ impl Identity {
         if self.credentials.is_empty() && optional {
             return Ok(presented(Proof::None, labels));
         }
-        let user = self.credentials.verify(user, credential.secret).await;
+        let user = Box::pin(self.credentials.verify(user, credential.secret)).await;
         let (name, secret) = user.ok_or(IdentityError::Invalid)?;
         Ok(presented(Proof::User(name, secret), labels))
     }

@@ -332,10 +332,9 @@ impl Connection {
             // Who asked for the tunnel asks for all that is inside.
             inside.presented.clone()
         } else {
-            // Boxed: most requests come on a connection whose caller was identified before.
             let identity = &snapshot.identity;
             let presenting = identity.present(&listener, &self.origin.channel, authorization);
-            Box::pin(presenting).await?
+            presenting.await?
         };
         let caller = snapshot.caller(&presented).ok_or(IdentityError::Invalid)?;
         Ok(Known {
