@@ -11,24 +11,24 @@ use crate::config::{self, AdminAddress};
 
 use super::{Answer, admin, load, print};
 
-/// Requests for approval: what the policy asks people about.
+/// Requests for approval, which the policy requires for some flows.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Approve {
     /// List the requests that wait for a reviewer.
     List(List),
-    /// Show one request: who asks for what, in which tool call, how often.
+    /// Show one request: the caller, the destination, the tool call, the number of attempts.
     Show(Show),
     /// Allow a request for a while.
     Allow(Allow),
     /// Deny a request.
     Deny(Deny),
-    /// Take an approval back: it ends at once, and so do the flows that it let pass.
+    /// Revoke an approval: it ends at once, and so do the flows that it allowed.
     Revoke(Revoke),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Also those that were settled lately or timed out.
+    /// Include requests that were settled recently or timed out.
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -47,7 +47,8 @@ pub(super) struct Show {
 pub(super) struct Allow {
     /// The request, or at least 8 characters of the end of its id.
     id: String,
-    /// For how long: `once`, `session`, or a time such as 1h; at most `longest-approval` of the tier.
+    /// The duration: `once`, `session`, or a time such as 1h; at most `longest-approval` of the
+    /// tier.
     #[arg(long = "for", value_name = "SCOPE")]
     scope: String,
     #[command(flatten)]
@@ -78,12 +79,12 @@ pub(super) struct Revoke {
 
 #[derive(Debug, clap::Args)]
 struct Note {
-    /// Why, for the record.
+    /// The reason, for the record.
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 }
 
-/// Where the gate is asked.
+/// The address of the gate.
 #[derive(Debug, clap::Args)]
 struct At {
     /// The control socket: unix:PATH [default: that of the configuration].
@@ -98,7 +99,7 @@ struct At {
     /// no other user's process.
     #[arg(long, env = "TIDEGATE_GATE_USER", value_name = "USER")]
     gate_user: Option<String>,
-    /// An issuer's token that says which reviewer asks.
+    /// An issuer's token that identifies the reviewer.
     #[arg(
         long,
         env = "TIDEGATE_REVIEWER_TOKEN",

@@ -21,10 +21,10 @@ pub(super) struct Check {
     /// ~/.config/tidegate/tidegate.toml, the built-in policy].
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The same, as other commands have it.
+    /// The configuration, as for other commands.
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
-    /// Fail on warnings too, and on rules that a tier does not enforce.
+    /// Fail also on warnings, and on rules that a tier does not enforce.
     #[arg(long)]
     strict: bool,
     /// Print JSON.

@@ -15,7 +15,7 @@ const LONGEST: u64 = 64 * 1024;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Credential {
-    /// Read a credential from standard input, and print what `credentials` of a rule says for it.
+    /// Read a credential from standard input, and print its hash for `credentials` of a rule.
     Hash(Hash),
 }
 

@@ -41,8 +41,9 @@ pub(super) struct Env {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
     #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
     proxy: Proxy,
-    /// The configuration of the gate: where it inspects, the authority to trust is printed as well
-    /// [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
+    /// The configuration of the gate: if it inspects, the authority to trust is printed as well
+    /// [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
+    /// ~/.config/tidegate/tidegate.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the variables that switch the telemetry of agents off as well.

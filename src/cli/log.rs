@@ -29,7 +29,7 @@ pub(super) enum Log {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Verify {
-    /// The files, in any order: the log and all that it was rotated to.
+    /// The files, in any order: the log and all its rotated files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The public key of the gate: its hex, or a file that holds it [default: the key that the log
@@ -39,7 +39,7 @@ pub(super) struct Verify {
     /// A gate still writes to the log: its last lines need no signature yet.
     #[arg(long)]
     running: bool,
-    /// The number of a line that the log must reach, from a place that agents cannot write.
+    /// The number of a line that the log must reach, stored where agents cannot write.
     #[arg(long, value_name = "SEQ")]
     through: Option<u64>,
     /// Print JSON.

@@ -44,17 +44,18 @@ pub(super) struct Show {
 pub(super) struct File {
     /// The host, with its port if that is not 443.
     target: String,
-    /// Why, for the reviewer.
+    /// The reason, for the reviewer.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
     through: Through,
 }
 
-/// The proxy that is asked.
+/// The proxy to call.
 #[derive(Debug, clap::Args)]
 struct Through {
-    /// The proxy: http://[USER:SECRET@]HOST:PORT; without one, `tidegate.internal` is asked directly.
+    /// The proxy: http://[USER:SECRET@]HOST:PORT; without one, `tidegate.internal` is called
+    /// directly.
     #[arg(long, value_name = "URL", env = "HTTP_PROXY", hide_env_values = true)]
     #[arg(value_parser = Proxy::parse_short)]
     proxy: Option<Proxy>,

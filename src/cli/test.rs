@@ -28,13 +28,13 @@ pub(super) struct Test {
     /// ~/.config/tidegate/tidegate.toml, the built-in policy].
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The same, as other commands have it.
+    /// The configuration, as for other commands.
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
     /// Play the red team: known attacks on coding agents, in every tier.
     #[arg(long)]
     redteam: bool,
-    /// Play the red team as a member of this group; may be said several times.
+    /// Play the red team as a member of this group; may be repeated.
     #[arg(long, requires = "redteam")]
     group: Vec<Arc<str>>,
     /// Play the red team as a caller with this repository (its clone URL) [default: that of each
@@ -48,7 +48,7 @@ pub(super) struct Test {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Write a trial that is made of a recorded flow, and run it.
+    /// Make a trial from a recorded flow, run it, and write it.
     Add(Box<add::Add>),
 }
 

@@ -15,7 +15,7 @@ pub(super) enum Workspace {
     Pin(PinFolder),
     /// List the pins.
     List(List),
-    /// Forget the pin of a folder.
+    /// Remove the pin of a folder.
     Forget(Forget),
 }
 
@@ -38,7 +38,7 @@ pub(super) struct List {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Forget {
-    /// The folder that was pinned.
+    /// The pinned folder.
     path: PathBuf,
     /// Print a JSON object.
     #[arg(long)]

@@ -21,8 +21,8 @@ pub(in crate::cli) struct Install {
     /// Only write one file with the system's roots and the authority, for programs that take one.
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// Only add it to a store of Java; where there is none, to a copy of Java's own. Without a
-    /// path, to the one that `tidegate env` and `tidegate exec` point Java to.
+    /// Only add the authority to a key store of Java; if there is none, to a copy of Java's own.
+    /// Without a path, to the store that `tidegate env` and `tidegate exec` configure for Java.
     #[arg(long, value_name = "KEYSTORE", num_args = 0..=1, default_missing_value = USUAL)]
     java: Option<PathBuf>,
 }

@@ -15,7 +15,7 @@ use super::{Done, Failed, Known, Which, as_json, now, summary};
 pub(in crate::cli) struct Init {
     #[command(flatten)]
     which: Which,
-    /// Write over files that are there: what trusted the old one does not trust the new one.
+    /// Overwrite existing files: clients that trust the old authority do not trust the new one.
     #[arg(long)]
     force: bool,
 }

@@ -24,14 +24,15 @@ pub(super) use trust::{trusted, usual, variables};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Ca {
-    /// Make an authority that can sign for what the policy inspects, and for nothing else.
+    /// Make an authority that can sign only for the names that the policy inspects.
     Init(make::Init),
     /// Show the authority and the names that it can sign for; exit code 1 where the policy inspects
     /// more.
     Show(show::Show),
-    /// Make this machine trust it, or say what to run; with --bundle or --java, write one file.
+    /// Make this machine trust the authority, or print the commands; with --bundle or --java, write
+    /// one file.
     Install(install::Install),
-    /// Make a new authority; callers go on trusting the one before.
+    /// Make a new authority; callers still trust the former one.
     Rotate(make::Rotate),
 }
 
@@ -57,10 +58,10 @@ struct Which {
     /// /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The certificate, where it is not the one of the configuration.
+    /// The certificate [default: that of the configuration].
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
-    /// Its key.
+    /// The key of the certificate.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// Print a JSON object.

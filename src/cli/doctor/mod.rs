@@ -30,24 +30,25 @@ use surroundings::Surroundings;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Doctor {
-    /// The configuration of the gate, where it can be read here [default: `$TIDEGATE_CONFIG`,
+    /// The configuration of the gate, if it can be read here [default: `$TIDEGATE_CONFIG`,
     /// /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml, the built-in policy].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The proxy [default: what `HTTPS_PROXY` says, else what the configuration says].
+    /// The proxy [default: `HTTPS_PROXY`, otherwise the proxy of the configuration].
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Tell the gate whether this place is contained: ADDRESS:PORT or unix:PATH of its admin. Needs
-    /// a token: that of `TIDEGATE_REPORT_TOKEN`, or one that the control socket makes.
+    /// Report to the gate whether this place is contained: ADDRESS:PORT or unix:PATH of its admin
+    /// listener. Needs a token: `TIDEGATE_REPORT_TOKEN`, or one that the control socket makes.
     #[arg(long, value_name = "ADDRESS", value_parser = admin::parse_address)]
     report: Option<AdminAddress>,
-    /// The gate's control socket, which makes tokens for reports [default: as the configuration says].
+    /// The gate's control socket, which makes tokens for reports [default: that of the
+    /// configuration].
     #[arg(long, value_name = "unix:PATH", value_parser = admin::parse_address)]
     control: Option<AdminAddress>,
-    /// Print a token for N reports within 7 days, for the place of an agent, and do nothing else.
+    /// Only print a token for N reports within 7 days, for the place of an agent.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     report_token: Option<u32>,
     /// A token for one or more reports.
@@ -58,7 +59,7 @@ pub(super) struct Doctor {
         hide_env_values = true
     )]
     with_report_token: Option<String>,
-    /// Try the last wall in this process, which the try changes.
+    /// Test the last wall in this process, which the test changes.
     #[cfg(target_os = "linux")]
     #[arg(long, hide = true)]
     try_namespaces: bool,
@@ -66,10 +67,10 @@ pub(super) struct Doctor {
     targets: Targets,
 }
 
-/// What must not be reached; each may be given several times.
+/// Targets that must not be reachable; each option may be repeated.
 #[derive(Debug, clap::Args)]
 struct Targets {
-    /// Must not take a TCP connection.
+    /// Must not accept a TCP connection.
     #[arg(long = "probe-tcp", value_name = "ADDRESS:PORT")]
     #[arg(default_values = ["1.1.1.1:443", "1.1.1.1:80"])]
     tcp: Vec<SocketAddr>,
@@ -80,10 +81,10 @@ struct Targets {
     #[arg(long = "probe-dns", value_name = "ADDRESS:PORT")]
     #[arg(default_values = ["1.1.1.1:53", "8.8.8.8:53"])]
     dns: Vec<SocketAddr>,
-    /// Must not take a TCP connection by IPv6.
+    /// Must not accept a TCP connection over IPv6.
     #[arg(long = "probe-ipv6", value_name = "ADDRESS:PORT", default_values = ["[2606:4700:4700::1111]:443"])]
     ipv6: Vec<SocketAddr>,
-    /// The metadata service of a cloud: must not take a TCP connection.
+    /// The metadata service of a cloud: must not accept a TCP connection.
     #[arg(long = "probe-metadata", value_name = "ADDRESS:PORT", default_values = ["169.254.169.254:80"])]
     metadata: Vec<SocketAddr>,
 }

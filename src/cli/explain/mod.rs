@@ -30,7 +30,7 @@ const ELSEWHERE: &str = "\ntidegate: where the gate runs with a configuration, s
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Explain {
-    /// A URL, HOST[:PORT] (a CONNECT), or the id of a flow, as refusals and records say it.
+    /// A URL, HOST[:PORT] (a CONNECT), or the id of a flow, as in refusals and records.
     #[arg(value_name = "URL|FLOW")]
     what: String,
     /// The configuration [default: `$TIDEGATE_CONFIG`, /etc/tidegate/tidegate.toml,
@@ -43,7 +43,7 @@ pub(super) struct Explain {
     /// Suppose that the caller works on this repository (its clone URL).
     #[arg(long)]
     repo: Option<String>,
-    /// Suppose that the caller belongs to this group; may be said several times.
+    /// Suppose that the caller belongs to this group; may be repeated.
     #[arg(long)]
     group: Vec<Arc<str>>,
     /// Suppose that the caller is this user, e.g. `ana@acme.example`.

@@ -19,8 +19,8 @@ use proposal::Proposal;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Promote {
-    /// Files of records, in any order, packed with gzip or not; `-` is standard input [default: the
-    /// log of the configuration, and what it was rotated to].
+    /// Files of records, in any order, compressed with gzip or not; `-` is standard input [default:
+    /// the log of the configuration, and its rotated files].
     #[arg(value_name = "RECORDS")]
     files: Vec<PathBuf>,
     /// Only flows of callers in this tier.
@@ -29,7 +29,7 @@ pub(super) struct Promote {
     /// Only flows that this rule, list or default decided.
     #[arg(long, value_name = "ID")]
     rule: Option<String>,
-    /// Also flows that were refused, not only those that were observed.
+    /// Include refused flows, besides observed ones.
     #[arg(long)]
     refused: bool,
     /// Add the rules to the configuration file.

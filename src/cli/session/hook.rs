@@ -61,14 +61,14 @@ impl HookAgent {
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Hook {
-    /// The agent that the hook is of.
+    /// The agent of the hook.
     #[arg(long, value_name = "NAME", default_value = "claude-code")]
     agent: HookAgent,
     /// The proxy, as commands reach it: http://HOST:PORT.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3128")]
     #[arg(env = "TIDEGATE_PROXY", value_parser = Proxy::parse_short)]
     proxy: Proxy,
-    /// Where the lines for the agent's commands go.
+    /// The file for the lines of the agent's commands.
     #[arg(long, env = "CLAUDE_ENV_FILE", value_name = "FILE", hide = true)]
     env_file: Option<String>,
     /// The process of the agent.

@@ -17,7 +17,7 @@ const SPKI: [u8; 12] = [48, 42, 48, 5, 6, 3, 43, 101, 112, 3, 33, 0];
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Keygen {
-    /// Where the private key goes; the public one goes beside it, as FILE.pub.
+    /// The file of the private key; the public key is written beside it, as FILE.pub.
     file: PathBuf,
 }
 

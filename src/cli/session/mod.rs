@@ -46,11 +46,11 @@ pub(super) struct End {
 /// listener.
 #[derive(Debug, clap::Args)]
 struct Door {
-    /// The control socket: unix:PATH [default: where a gate without configuration has it].
+    /// The control socket: unix:PATH [default: that of a gate without configuration].
     #[arg(long, env = "TIDEGATE_CONTROL", value_name = "ADDRESS")]
     #[arg(value_parser = admin::parse_address)]
     control: Option<AdminAddress>,
-    /// The admin listener, where `TIDEGATE_TOKEN` says who asks [default: 127.0.0.1:3130].
+    /// The admin listener, for a call with `TIDEGATE_TOKEN` [default: 127.0.0.1:3130].
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDRESS")]
     #[arg(value_parser = admin::parse_address)]
     admin: Option<AdminAddress>,

@@ -48,25 +48,25 @@ pub(in crate::cli) struct Start {
     /// The agent, e.g. claude-code.
     #[arg(long)]
     agent: Option<String>,
-    /// No looser than this tier; repeat for more.
+    /// A tier that the session's tier is never looser than; repeat for more.
     #[arg(long, value_name = "TIER")]
     narrow_tier: Vec<String>,
-    /// At most this category; repeat for more.
+    /// The only category that the session may use; repeat for more.
     #[arg(long, value_name = "CATEGORY[:ACTION]")]
     within: Vec<String>,
-    /// Its token is good only from this network.
+    /// The only network from which its token is valid.
     #[arg(long, value_name = "NET", value_parser = network)]
     bind_address: Option<IpNet>,
-    /// Its token is good only at this listener.
+    /// The only listener at which its token is valid.
     #[arg(long, value_name = "ADDRESS")]
     bind_listener: Option<SocketAddr>,
-    /// How long its token holds, e.g. 8h [default: as long as tokens may].
+    /// The lifetime of its token, e.g. 8h [default: the maximum for tokens].
     #[arg(long = "for", value_name = "DURATION")]
     lasting: Option<SignedDuration>,
-    /// Make the token here with this private key; no gate is asked.
+    /// Make the token here with this private key, without calling a gate.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// Which gates a token that is made here is for: their `identity.session.audience`.
+    /// The audience of a token that is made here: `identity.session.audience` of its gates.
     #[arg(
         long,
         value_name = "NAME",

@@ -20,16 +20,16 @@ const NO_PATH: &str = "the record does not say which path, and a trial of this r
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Add {
-    /// The flow: its id, or the beginning or end of it, as refusals and records say it.
+    /// The flow: its id, or the beginning or end of its id, as in refusals and records.
     #[arg(long, value_name = "FLOW")]
     from: String,
-    /// What the policy has to decide about it.
+    /// The verdict that the policy has to reach.
     #[arg(long)]
     expect: Expect,
-    /// The name of the trial [default: made of the flow].
+    /// The name of the trial [default: derived from the flow].
     #[arg(long)]
     name: Option<String>,
-    /// Look for the flow in this file of records, and in what it was rotated to [default: the log of
+    /// Search for the flow in this file of records, and in its rotated files [default: the log of
     /// the configuration].
     #[arg(long, value_name = "FILE")]
     records: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub(super) struct Add {
     /// /etc/tidegate/tidegate.toml, ~/.config/tidegate/tidegate.toml].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the trial, and write nothing.
+    /// Only print the trial.
     #[arg(long)]
     dry_run: bool,
     /// Print JSON.
