@@ -118,7 +118,7 @@ async fn by_token(gate: &Gate, token: &str) -> Result<Principal, Refused> {
     let granted = snapshot.identity.granted(token).await;
     let grant = granted.map_err(|why| invalid(why.to_string()))?;
     if grant.evidence != Evidence::Oidc || !grant.verified {
-        let why = "a session token settles nothing: agents have them";
+        let why = "a session token cannot settle requests: agents have session tokens";
         return Err(invalid(why.to_owned()));
     }
     Ok(Principal {

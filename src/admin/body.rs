@@ -134,7 +134,10 @@ async fn whole(body: Body, max_body: usize) -> Result<Body, Refused> {
 
 /// The refusal of a body that did not arrive in time.
 pub(super) fn too_slow() -> Refused {
-    let detail = format!("the body has to come within {} s", BODY_TIMEOUT.as_secs());
+    let detail = format!(
+        "the body did not arrive within {} s",
+        BODY_TIMEOUT.as_secs()
+    );
     Refused::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
 }
 
@@ -183,7 +186,8 @@ pub(super) async fn within(
         RateKind::Sessions => "session-rate",
         RateKind::Admin | RateKind::Connections | RateKind::Refusals => "admin-rate",
     };
-    let detail = format!("this caller asks more often than `limits.{key}` allows; try again later");
+    let detail =
+        format!("this caller sends more calls than `limits.{key}` allows; try again later");
     let refused = Refused::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
     Err(([(header::RETRY_AFTER, "5")], refused).into_response())
 }

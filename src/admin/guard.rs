@@ -44,13 +44,16 @@ fn check(
     let Some(host) = host else {
         return Err((
             StatusCode::MISDIRECTED_REQUEST,
-            "ask by address, as localhost, or by a name of `listen.admin-names`\n",
+            "`Host` must be an address, localhost, or a name of `listen.admin-names`\n",
         ));
     };
     if headers.contains_key(header::ORIGIN) {
         let origin = only(headers, header::ORIGIN).and_then(|origin| origin.split_once("://"));
         if origin.is_none_or(|(_, authority)| authority != host) {
-            return Err((StatusCode::FORBIDDEN, "not for pages of another origin\n"));
+            return Err((
+                StatusCode::FORBIDDEN,
+                "requests of pages of another origin are refused\n",
+            ));
         }
     }
     Ok(())

@@ -62,7 +62,7 @@ impl Bound {
         }
         if let Some(left) = inherited.first() {
             bail!(
-                "the service manager passed a socket on {} that no listener names",
+                "the service manager passed a socket on {}, but no listener has this address",
                 left.0
             );
         }

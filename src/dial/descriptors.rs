@@ -141,7 +141,7 @@ impl Drop for Taken {
 
 /// The error of a dial whose caller has used up its share of the descriptors.
 #[derive(Debug, thiserror::Error)]
-#[error("the share of the caller in the descriptors is spent")]
+#[error("the caller has used up its share of the descriptors")]
 pub struct NoDescriptor;
 
 impl NoDescriptor {

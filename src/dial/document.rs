@@ -62,7 +62,7 @@ pub struct Document {
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
     /// The host has no address that may be dialled.
-    #[error("its host is at no address that may be dialled")]
+    #[error("its host has no address that may be dialled")]
     Denied,
     /// The name cannot be resolved.
     #[error("its name cannot be resolved: {0}")]

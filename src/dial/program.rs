@@ -87,10 +87,10 @@ pub(super) enum ProgramError {
     #[error("its command cannot be run")]
     NotStarted,
     /// The program did not end in time.
-    #[error("its command takes too long")]
+    #[error("its command took longer than 10 s")]
     Timeout,
     /// The program wrote more than [`MAX_OUTPUT`].
-    #[error("its command says too much")]
+    #[error("its command wrote more than 16 KiB")]
     TooMuchOutput,
     /// The exit code is not 0, or the output cannot be read.
     #[error("its command failed")]
@@ -113,8 +113,8 @@ impl ProgramError {
             Self::Exposed(exposure) if exposure.is_no_program() => "its command cannot be run",
             Self::Exposed(_) => "another user could change its command: see the log",
             Self::NotStarted => "its command cannot be run",
-            Self::Timeout => "its command takes too long",
-            Self::TooMuchOutput => "its command says too much",
+            Self::Timeout => "its command took longer than 10 s",
+            Self::TooMuchOutput => "its command wrote more than 16 KiB",
             Self::Failed(_) => "its command failed",
         }
     }

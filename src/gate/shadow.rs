@@ -30,7 +30,9 @@ impl Shadow {
         // Opening a pipe or a device could block.
         let about = std::fs::metadata(path).map_err(|error| named(error.to_string()))?;
         if !about.is_file() || about.len() > MAX_FILE {
-            return Err(named("no regular file of at most 64 MiB".to_owned()));
+            return Err(named(
+                "it must be a regular file of at most 64 MiB".to_owned(),
+            ));
         }
         let (config, mut findings) = config::load(path);
         let compiled = config.map(|config| {

@@ -110,7 +110,7 @@ pub enum StartError {
     #[error("{0}")]
     Wish(&'static str),
     /// The parent session or token is no longer valid.
-    #[error("what this session comes from is no longer good")]
+    #[error("the session or token that this session comes from is no longer valid")]
     Ground,
     /// The start cannot be recorded.
     #[error(transparent)]
@@ -167,13 +167,15 @@ impl Gate {
         let root = claims.root.as_deref().unwrap_or(&claims.sid);
         let sessions = snapshot.identity.sessions();
         if matches!(ground, Ground::Grant(_)) && sessions.is_taken(&claims.sid, root, now) {
-            return Err(StartError::Wish("a session of that id is somebody else's"));
+            return Err(StartError::Wish(
+                "another caller has a session with this id",
+            ));
         }
         let signer = snapshot.identity.signer().ok_or(StartError::NoKey)?;
         let token = signer.mint(&claims).ok_or(StartError::NoKey)?;
         let grant = snapshot.identity.tokens().verify(&token, now);
         let grant = grant.map_err(|why| match why {
-            TokenError::Malformed => StartError::Wish("all of this does not fit into a token"),
+            TokenError::Malformed => StartError::Wish("the claims do not fit into a token"),
             _ => StartError::Ground,
         })?;
         let caller = caller_of(&snapshot, &grant).ok_or(StartError::Ground)?;
@@ -319,35 +321,35 @@ fn sound(wish: &Wish) -> Result<(), StartError> {
     });
     if wrong.next().is_some() || wish.groups.len() > MOST {
         return Err(StartError::Wish(
-            "each text has 1 to 512 bytes and no control characters",
+            "each text needs 1 to 512 bytes without control characters; at most 64 groups",
         ));
     }
     if let Some(session) = &wish.session
         && Uuid::try_parse(session).is_err()
     {
-        return Err(StartError::Wish("a session's id is a UUID"));
+        return Err(StartError::Wish("the session id must be a UUID"));
     }
     if let Some(repository) = &wish.repository
         && crate::policy::canonical_repository(repository).is_none()
     {
-        return Err(StartError::Wish("the repository is no clone URL"));
+        return Err(StartError::Wish("the repository must be a clone URL"));
     }
     if let Some(folder) = &wish.folder {
         let plain = folder.len() <= MAX_FOLDER && !folder.chars().any(char::is_control);
         if !plain || !folder.starts_with('/') {
-            return Err(StartError::Wish("a folder is an absolute path"));
+            return Err(StartError::Wish("the folder must be an absolute path"));
         }
     }
     let narrow = &wish.narrow;
     if narrow.tiers.len() > MOST || narrow.within.as_ref().is_some_and(|all| all.len() > MOST) {
         return Err(StartError::Wish(
-            "a session is narrowed to at most 64 of each",
+            "a session can be narrowed to at most 64 tiers and 64 categories",
         ));
     }
     let within = narrow.within.iter().flatten().map(String::as_str);
     if Within::parse(within).is_err() {
         return Err(StartError::Wish(
-            "what a session is narrowed to are categories, or `category:action`",
+            "a session can be narrowed to categories, or `category:action`",
         ));
     }
     Ok(())
@@ -421,7 +423,7 @@ fn hint(claims: &mut Claims, hints: impl IntoIterator<Item = String>) -> Result<
     }
     if claims.hints.len() > MOST_SAID {
         return Err(StartError::Wish(
-            "its folder may be of too many repositories",
+            "the folder has too many possible repositories",
         ));
     }
     Ok(())
@@ -538,7 +540,7 @@ fn child(
     hint(&mut claims, [])?;
     if claims.from.len() > MOST_NAMES || claims.said.len() > MOST_SAID {
         return Err(StartError::Wish(
-            "it comes from too many sessions, or names too many repositories",
+            "the session comes from too many sessions, or names too many repositories",
         ));
     }
     Ok(claims)
@@ -582,9 +584,9 @@ fn inherited(wish: &Wish, grant: &Grant) -> Wish {
 }
 
 fn narrow_of(wish: &Wish) -> Result<crate::identity::Narrow, StartError> {
-    wish.narrow
-        .read()
-        .ok_or(StartError::Wish("what it is narrowed to is no category"))
+    wish.narrow.read().ok_or(StartError::Wish(
+        "a category that the session is narrowed to is unknown",
+    ))
 }
 
 fn text(text: Option<&Arc<str>>) -> Option<String> {

@@ -341,13 +341,13 @@ enum FetchError {
     Discovery,
     #[error(transparent)]
     Document(#[from] DocumentError),
-    #[error("there is no key in it that can be used")]
+    #[error("the key set has no usable key")]
     NoKeys,
     #[error("no root certificates are known")]
     NoRoots,
     #[error("the fetch cannot be recorded")]
     Unrecorded,
-    #[error("the keys are said to be at another host: name it in `jwks` if that is meant")]
+    #[error("the discovery document names keys at another host: if this is intended, set `jwks`")]
     OtherHost,
     #[error("the discovery document is of another issuer")]
     OtherIssuer,
@@ -357,7 +357,7 @@ fn connector(issuer: &config::Issuer) -> Option<tls::Client> {
     match tls::Client::trusting(&issuer.roots) {
         Ok(tls) => Some(tls),
         Err(error) => {
-            tracing::error!(issuer = %issuer.name, %error, "this issuer cannot be asked for its keys");
+            tracing::error!(issuer = %issuer.name, %error, "the keys of an issuer cannot be fetched");
             None
         }
     }

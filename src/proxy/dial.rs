@@ -144,7 +144,7 @@ fn denied_detail(flow: &mut Flow, address: IpAddr, rule: &Named) -> String {
 
 /// The refusal of a caller that used up its share of the descriptors.
 fn no_descriptors() -> Refusal {
-    let detail = "as many connections to the outside are open as this caller may have";
+    let detail = "this caller has used up its share of the upstream connections";
     Refusal::because(Code::TooManyFlows, detail)
 }
 

@@ -85,8 +85,8 @@ pub(super) struct Excerpt<'a> {
 impl Report {
     /// Parses a body, which must be one JSON object and nothing else.
     pub(super) fn parse(body: &[u8]) -> Result<Self, Refused> {
-        let report: Self =
-            serde_json::from_slice(body).map_err(|_| wrong("the body is no JSON of a hook"))?;
+        let report: Self = serde_json::from_slice(body)
+            .map_err(|_| wrong("the body must be the JSON report of a hook"))?;
         let ids = [
             Some(&report.session_id),
             Some(&report.hook_event_name),

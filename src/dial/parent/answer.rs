@@ -42,9 +42,7 @@ pub(super) async fn read(stream: &mut Stream) -> Result<Answer, ParentError> {
             _ => return Ok(answer),
         }
     }
-    Err(ParentError::Garbled(
-        "it sends one interim answer after the other",
-    ))
+    Err(ParentError::Garbled("it sends more than 8 interim answers"))
 }
 
 /// Reads up to the empty line.

@@ -88,7 +88,7 @@ pub enum ParentError {
     #[error("there is no credential for the parent: {0}")]
     Credential(&'static str),
     /// The caller's share of the descriptors is used up.
-    #[error("as many connections to the outside are open as this caller may have")]
+    #[error("this caller has used up its share of the upstream connections")]
     NoDescriptor,
     /// The parent's address is one of the gate's own listeners, or denied by the floor.
     #[error("the parent is this proxy itself, or at an address that is never dialled")]
@@ -108,7 +108,7 @@ pub enum ParentError {
     #[error("the parent does not answer in time")]
     Silent,
     /// TLS with the parent failed.
-    #[error("there is no TLS with the parent: {0}")]
+    #[error("TLS with the parent failed: {0}")]
     Tls(&'static str),
     /// The connection to the parent failed.
     #[error("the parent cannot be reached: {0}")]
@@ -476,7 +476,7 @@ fn why(error: &DialError) -> &'static str {
             "it refuses connections"
         }
         DialError::TimedOut => "it takes too long",
-        DialError::Failed(_) | DialError::Parent(_) => "the network does not lead there",
+        DialError::Failed(_) | DialError::Parent(_) => "the connection failed",
     }
 }
 

@@ -211,7 +211,7 @@ pub(in crate::proxy) fn url(head: &RequestHead, target: &Target) -> Result<Url, 
     }
     let host = head.host().map(|host| Target::from_authority(host, HTTP));
     let Some(Ok(host)) = host else {
-        return refused("a captured request needs the Host that it was sent to");
+        return refused("a captured request needs a `Host` field");
     };
     if host != *target && !is_same_loopback(&host, target) {
         return refused("the Host field is not where this connection was meant to go");

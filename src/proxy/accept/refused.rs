@@ -121,7 +121,7 @@ impl Watch {
                 Ok(heard) => heard.into_iter().for_each(|address| self.note(address)),
                 // Such a socket fails only together with its network, which ends with the jail.
                 Err(error) => {
-                    tracing::warn!(%error, "refused connections of the jail leave no record");
+                    tracing::warn!(%error, "refused connections of the jail are no longer recorded");
                     break;
                 }
             }
@@ -142,7 +142,9 @@ impl Watch {
         }
         if self.waiting.len() >= MAX_REMEMBERED {
             if !std::mem::replace(&mut self.has_warned, true) {
-                tracing::warn!("a command in the jail scans: some refusals leave no record");
+                tracing::warn!(
+                    "a command in the jail tries too many destinations at once: some refusals are not recorded"
+                );
             }
             return;
         }

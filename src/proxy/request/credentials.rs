@@ -74,7 +74,7 @@ pub(in crate::proxy) fn of(
     for field in head.fields.iter() {
         if field.name.eq_ignore_ascii_case(b"authorization") {
             if authorized {
-                let why = "`Authorization` stands there twice";
+                let why = "the request has two `Authorization` fields";
                 return Err(Refusal::because(Code::BadRequest, why));
             }
             authorized = true;
@@ -83,7 +83,7 @@ pub(in crate::proxy) fn of(
     }
     shown.query(path.query().unwrap_or_default());
     if shown.hashes.len() > MOST {
-        let why = "it presents too many different credentials";
+        let why = "the request has more than 64 different credentials";
         return Err(Refusal::because(Code::BadRequest, why));
     }
     Ok(shown.hashes)
