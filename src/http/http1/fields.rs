@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 
-/// The most fields of a head; no configuration raises it.
+/// Maximum number of fields of a head; no configuration raises it.
 pub(super) const MOST_FIELDS: usize = 256;
 
-/// The name of a gate, as it stands in what a gate tells its clients.
+/// The name of a gate, as in messages of a gate to its clients.
 const GATE: &[u8] = b"tidegate";
 
-/// Fields by which servers and frameworks take another method than the request's.
+/// Fields by which servers and frameworks replace the request's method.
 const METHOD_OVERRIDES: [&str; 7] = [
     "http-method-override",
     "x-http-method",
@@ -19,9 +19,9 @@ const METHOD_OVERRIDES: [&str; 7] = [
     "x-override-method",
 ];
 
-/// Fields by which servers and frameworks take another path or host than the request's, as a reverse
-/// proxy would tell them (`X-Forwarded-…` besides): of IIS, ASP.NET, Symfony, Zend, Laminas, nginx,
-/// Traefik, Envoy, Azure and others.
+/// Fields by which servers and frameworks replace the request's path or host, as set by a reverse
+/// proxy (besides `X-Forwarded-…`): of IIS, ASP.NET, Symfony, Zend, Laminas, nginx, Traefik, Envoy,
+/// Azure and others.
 const URL_OVERRIDES: [&str; 22] = [
     "x-backend-host",
     "x-envoy-original-host",
@@ -54,7 +54,7 @@ pub(crate) struct Fields {
     entries: Vec<Entry>,
 }
 
-/// A field that means something to a proxy; compared without case.
+/// A field that matters to a proxy; compared without case.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Name {
     /// `Connection`.
@@ -63,8 +63,8 @@ pub(crate) enum Name {
     ContentLength,
     /// `Expect`.
     Expect,
-    /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP`: what a client says of itself to an origin that may
-    /// believe a proxy.
+    /// `Forwarded`, `X-Forwarded-…`, `X-Real-IP`: assertions of a client about itself, for an
+    /// origin that may trust a proxy.
     Forwarded,
     /// `Host`.
     Host,
@@ -72,9 +72,9 @@ pub(crate) enum Name {
     Http2Settings,
     /// `Keep-Alive`.
     KeepAlive,
-    /// `X-HTTP-Method-Override` and its kin: another method than the one that was judged.
+    /// `X-HTTP-Method-Override` and similar fields: another method than the judged one.
     MethodOverride,
-    /// Any other: passed on as it is.
+    /// Any other field: forwarded unchanged.
     Other,
     /// `Proxy-Authorization`.
     ProxyAuthorization,
@@ -82,11 +82,11 @@ pub(crate) enum Name {
     ProxyConnection,
     /// Any other `Proxy-…`.
     ProxyOther,
-    /// `X-Deny-Reason`, `X-Proxy-Error`: how a proxy marks a refusal of its own.
+    /// `X-Deny-Reason`, `X-Proxy-Error`: marks of a proxy's own refusal.
     Refusal,
     /// `TE`.
     Te,
-    /// `X-Tidegate-…`: said by a gate only.
+    /// `X-Tidegate-…`: set by a gate only.
     Tidegate,
     /// `Trailer`.
     Trailer,
@@ -94,7 +94,7 @@ pub(crate) enum Name {
     TransferEncoding,
     /// `Upgrade`.
     Upgrade,
-    /// `X-Original-URL` and its kin: another path or host than the one that was judged.
+    /// `X-Original-URL` and similar fields: another path or host than the judged one.
     UrlOverride,
     /// `User-Agent`.
     UserAgent,
@@ -105,11 +105,11 @@ pub(crate) enum Name {
 /// One field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'h> {
-    /// What it means.
+    /// The meaning of the name.
     pub(crate) known: Name,
-    /// Its name as written.
+    /// The name as written.
     pub(crate) name: &'h [u8],
-    /// Its value, without the blanks around it.
+    /// The value, without the blanks around it.
     pub(crate) value: &'h [u8],
 }
 
@@ -128,7 +128,7 @@ pub(super) struct Span {
 }
 
 impl Fields {
-    /// Keeps `parsed`, whose names and values lie in `head`.
+    /// Stores `parsed`, whose names and values are parts of `head`.
     pub(super) fn new(head: Bytes, parsed: &[httparse::Header<'_>], named: &[Name]) -> Self {
         let span = |part| Span::of(part, &head);
         let entries = parsed
@@ -143,7 +143,7 @@ impl Fields {
         Self { head, entries }
     }
 
-    /// All fields in their order.
+    /// Returns all fields in their order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Field<'_>> {
         self.entries.iter().map(|entry| Field {
             known: entry.known,
@@ -152,19 +152,19 @@ impl Fields {
         })
     }
 
-    /// The values of all fields that are `name`.
+    /// Returns the values of all fields with this name.
     pub(crate) fn values(&self, name: Name) -> impl Iterator<Item = &[u8]> {
         self.iter()
             .filter(move |field| field.known == name)
             .map(|field| field.value)
     }
 
-    /// The value of the first field that is `name`.
+    /// Returns the value of the first field with this name.
     pub(crate) fn first(&self, name: Name) -> Option<&[u8]> {
         self.values(name).next()
     }
 
-    /// The elements of all lists in fields that are `name`.
+    /// Returns the elements of all lists in fields with this name.
     pub(crate) fn elements(&self, name: Name) -> impl Iterator<Item = &[u8]> {
         self.values(name).flat_map(elements)
     }
@@ -175,7 +175,7 @@ impl Fields {
             .any(|element| element.eq_ignore_ascii_case(option.as_bytes()))
     }
 
-    /// Whether `Connection` names fields, besides the options that every proxy knows.
+    /// Whether `Connection` names fields, besides the options that every proxy handles.
     pub(crate) fn connection_names_fields(&self) -> bool {
         self.elements(Name::Connection).any(|element| {
             !["close", "keep-alive", "te", "upgrade"]
@@ -190,7 +190,7 @@ impl Fields {
 }
 
 impl Name {
-    /// What the name of a field means.
+    /// Returns the meaning of a field name.
     pub(crate) fn of(name: &[u8]) -> Self {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
@@ -219,8 +219,8 @@ impl Name {
         }
     }
 
-    /// Whether `name` is no known field, but would be one to a reader that takes `_` or `.` for
-    /// `-`, as CGI and its heirs do.
+    /// Whether `name` is no known field, but would be one for a reader that treats `_` or `.` as
+    /// `-`, as CGI and related interfaces do.
     pub(super) fn is_disguised(name: &[u8]) -> bool {
         if !name.iter().any(|byte| matches!(byte, b'.' | b'_')) || name.len() > 64 {
             return false;
@@ -246,7 +246,7 @@ impl Name {
 }
 
 impl Span {
-    /// Where `part` lies in `whole`, of which it must be a part.
+    /// Returns the range of `part` in `whole`, which must contain it.
     pub(super) fn of(part: &[u8], whole: &[u8]) -> Self {
         let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
         let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
@@ -256,7 +256,7 @@ impl Span {
         }
     }
 
-    /// The range in `whole`.
+    /// Returns the range in `whole`.
     pub(super) fn within(self, whole: &[u8]) -> &[u8] {
         whole
             .get(self.start as usize..self.end as usize)
@@ -264,7 +264,7 @@ impl Span {
     }
 }
 
-/// The elements of a comma-separated list, without the empty ones (RFC 9110 section 5.6.1).
+/// Returns the elements of a comma-separated list, without the empty ones (RFC 9110 section 5.6.1).
 pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|&byte| byte == b',')
@@ -290,13 +290,13 @@ pub(super) fn names_gate(element: &[u8]) -> bool {
     parts.any(contains_gate)
 }
 
-/// Whether a text holds the name of the gate, in any case.
+/// Whether a text contains the name of the gate, in any case.
 pub(super) fn contains_gate(text: &[u8]) -> bool {
     text.windows(GATE.len())
         .any(|part| part.eq_ignore_ascii_case(GATE))
 }
 
-/// The proxies that forwarded a message before, as `Via` lists them; `None`: no proxy.
+/// Returns the proxies that forwarded a message before, from `Via`; `None` if there were none.
 pub(crate) fn via_before(fields: &Fields) -> Option<Box<str>> {
     let elements = fields.elements(Name::Via);
     let elements: Vec<_> = elements.map(String::from_utf8_lossy).collect();
@@ -304,7 +304,7 @@ pub(crate) fn via_before(fields: &Fields) -> Option<Box<str>> {
     Some(via.filter(|via| !via.is_empty() && via.is_ascii())?.into())
 }
 
-/// The value of a `Content-Length`: digits only, no zero before others, below 2^63.
+/// Parses a `Content-Length`: digits only, no leading zero, below 2^63.
 pub(super) fn content_length(value: &[u8]) -> Option<u64> {
     let canonical = match value {
         [b'0'] => true,

@@ -1,4 +1,4 @@
-//! Heads of requests, as clients of a proxy may write them.
+//! Heads of requests from clients of a proxy.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -9,10 +9,10 @@ use super::fields::{Fields, MOST_FIELDS, Name, Span};
 use super::seen::Seen;
 use super::{BodyLength, Scan, Unprintable, Version};
 
-/// The head of one request: a single buffer and what was understood of it.
+/// The head of one request: a single buffer with its parsed form.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestHead {
-    /// What is to be done.
+    /// The method of the request.
     pub(crate) method: Method,
     /// The version that the client speaks.
     pub(crate) version: Version,
@@ -24,8 +24,8 @@ pub(crate) struct RequestHead {
     pub(crate) keep_alive: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(crate) expect_continue: bool,
-    /// Whether it came as an extended CONNECT (RFC 8441): a WebSocket on a stream of HTTP/2. It is
-    /// written, judged and recorded as the `GET` that HTTP/1.1 has for it.
+    /// Whether the head is an extended CONNECT (RFC 8441): a WebSocket on a stream of HTTP/2. It is
+    /// written, judged and recorded as the `GET` of HTTP/1.1.
     pub(crate) extended: bool,
     target: Span,
     upgrade: Option<Span>,
@@ -33,7 +33,7 @@ pub(crate) struct RequestHead {
 
 /// The method of a request; case counts (RFC 9110 section 9.1).
 ///
-/// `TRACE` and `TRACK` are not among them: they hand back what a request held, secrets included.
+/// `TRACE` and `TRACK` are not supported: their responses repeat the request, with its secrets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Method {
     /// `CONNECT`.
@@ -46,7 +46,7 @@ pub(crate) enum Method {
     Head,
     /// `OPTIONS`.
     Options,
-    /// Another in upper case, at most 32 bytes (of `WebDAV` and the like).
+    /// Another method in upper case, at most 32 bytes (of `WebDAV` and similar protocols).
     Other(Box<str>),
     /// `PATCH`.
     Patch,
@@ -56,16 +56,16 @@ pub(crate) enum Method {
     Put,
 }
 
-/// How much a head may be.
+/// The limits of a head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct HeadLimits {
-    /// Bytes, the empty line at the end included.
+    /// Maximum bytes, with the empty line at the end.
     pub(crate) bytes: usize,
-    /// Fields; never more than 256.
+    /// Maximum number of fields; never more than 256.
     pub(crate) fields: usize,
 }
 
-/// Why a head is refused; `Display` is a sentence for the client and repeats nothing of the head.
+/// Why a head is refused; the message is a sentence for the client and quotes no part of the head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum HeadError {
     /// `Content-Length` is not one plain number.
@@ -74,7 +74,7 @@ pub(crate) enum HeadError {
     /// A control character.
     #[error("control characters are not allowed in a request head")]
     Control,
-    /// A spelling of a framing, hop-by-hop or proxy field that some reader would take for it.
+    /// A field name that some reader would treat as a framing, hop-by-hop or proxy field.
     #[error("a field name with `_` or `.` imitates one that matters to proxies")]
     DisguisedField,
     /// An `Expect` that is not `100-continue`.
@@ -83,7 +83,7 @@ pub(crate) enum HeadError {
     /// A field that is not `name: value`.
     #[error("a header field is malformed")]
     Field,
-    /// `Host` is missing, empty or there twice.
+    /// `Host` is missing, empty or repeated.
     #[error("a request needs exactly one Host field")]
     Host,
     /// The connection preface of HTTP/2.
@@ -95,7 +95,7 @@ pub(crate) enum HeadError {
     /// A line that does not end in CR LF.
     #[error("lines must end in CR LF")]
     LineEnd,
-    /// Not a method, or one that is not allowed through any proxy of ours.
+    /// Not a method, or one that the gate never forwards.
     #[error("the method is not supported")]
     Method,
     /// A field that names another method.
@@ -104,7 +104,7 @@ pub(crate) enum HeadError {
     /// A field that names another path or host.
     #[error("a field names another URL than the request line, as a reverse proxy would")]
     UrlOverride,
-    /// An extended CONNECT for another protocol, or where none is offered.
+    /// An extended CONNECT for another protocol, or one that the gate did not offer.
     #[error("no protocol but WebSocket is spoken here on a stream, and only where it is offered")]
     Protocol,
     /// More than one `Proxy-Authorization`.
@@ -122,13 +122,13 @@ pub(crate) enum HeadError {
     /// An extended CONNECT that opens no WebSocket.
     #[error("a WebSocket needs an https URL and a stream that stays open")]
     Socket,
-    /// HTTP in clear, where TLS is spoken.
+    /// HTTP without TLS at a TLS listener.
     #[error("this is an https:// proxy: TLS is spoken here")]
     Tls,
-    /// `Transfer-Encoding` is not `chunked`, or stands where it cannot.
+    /// `Transfer-Encoding` is not `chunked`, or is not allowed here.
     #[error("Transfer-Encoding must be `chunked`, once, in HTTP/1.1")]
     TransferEncoding,
-    /// A body where the method has none.
+    /// A body for a method that has none.
     #[error("this method cannot have a body")]
     UnexpectedBody,
     /// Not HTTP/1.0 or HTTP/1.1.
@@ -136,10 +136,10 @@ pub(crate) enum HeadError {
     Version,
 }
 
-/// Takes one request head off the start of `buffer`; `None` until all of it is there.
+/// Removes one request head from the start of `buffer`; `None` until the head is complete.
 ///
-/// Bytes after the head stay in `buffer`. After an error the connection is of no use, as nobody
-/// can tell where the next request would begin. `scan` goes on where it was with the pieces before.
+/// Bytes after the head stay in `buffer`. After an error the connection is unusable, because the
+/// start of the next request is unknown. `scan` continues from the pieces before.
 pub(crate) fn scan_request(
     buffer: &mut BytesMut,
     limits: HeadLimits,
@@ -162,7 +162,7 @@ pub(crate) fn scan_request(
     parse(&buffer.split_to(len).freeze(), limits).map(Some)
 }
 
-/// As [`scan_request`], for a head that is there as a whole.
+/// Like [`scan_request`], for a complete head.
 #[cfg(test)]
 pub(crate) fn parse_request(
     buffer: &mut BytesMut,
@@ -172,49 +172,49 @@ pub(crate) fn parse_request(
 }
 
 impl RequestHead {
-    /// The bytes of the target and of all fields.
+    /// Returns the number of bytes of the target and of all fields.
     pub(crate) fn size(&self) -> u64 {
         let fields = self.fields.iter();
         let fields: usize = fields.map(|it| it.name.len() + it.value.len()).sum();
         (self.target().len() + fields) as u64
     }
 
-    /// The target as written: visible ASCII, not empty.
+    /// Returns the target as written: visible ASCII, not empty.
     pub(crate) fn target(&self) -> &[u8] {
         self.target.within(self.fields.head())
     }
 
-    /// The value of `Host`; the target is what counts.
+    /// Returns the value of `Host`; only the target decides.
     pub(crate) fn host(&self) -> Option<&[u8]> {
         self.fields.first(Name::Host)
     }
 
-    /// The value of `Proxy-Authorization`.
+    /// Returns the value of `Proxy-Authorization`.
     pub(crate) fn proxy_authorization(&self) -> Option<&[u8]> {
         self.fields.first(Name::ProxyAuthorization)
     }
 
-    /// The value of the first `User-Agent`.
+    /// Returns the value of the first `User-Agent`.
     pub(crate) fn user_agent(&self) -> Option<&[u8]> {
         self.fields.first(Name::UserAgent)
     }
 
-    /// The one protocol that the client wants to change to, as written.
+    /// Returns the one protocol to which the client wants to change, as written.
     ///
-    /// None of several, none beside a body, and never HTTP/2 in clear text: those go on without an
-    /// upgrade, as any recipient may ignore one.
+    /// `None` for several protocols, beside a body, and for HTTP/2 in clear text: such requests are
+    /// forwarded without an upgrade, as any recipient may ignore one.
     pub(crate) fn upgrade(&self) -> Option<&str> {
         std::str::from_utf8(self.upgrade?.within(self.fields.head())).ok()
     }
 
-    /// Bytes of the head, the empty line at the end included.
+    /// Length of the head in bytes, with the empty line at the end.
     pub(crate) fn len(&self) -> usize {
         self.fields.head().len()
     }
 }
 
 impl Method {
-    /// The method as written.
+    /// Returns the method as written.
     pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::Connect => "CONNECT",
@@ -229,7 +229,7 @@ impl Method {
         }
     }
 
-    /// The method as written, to keep; one of HTTP's own takes no memory.
+    /// Returns the method as written, to store; a standard method takes no memory.
     pub(crate) fn to_text(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Connect => "CONNECT",
@@ -262,7 +262,7 @@ impl Method {
 }
 
 impl HeadError {
-    /// The status to answer with.
+    /// Returns the status of the response.
     pub(crate) fn status(self) -> u16 {
         match self {
             Self::Expectation => 417,
@@ -284,8 +284,8 @@ impl From<Unprintable> for HeadError {
     }
 }
 
-/// Whether a request may be sent again when a kept connection turns out to be closed (RFC 9110
-/// section 9.2.2), provided that nothing of its body was sent.
+/// Whether a request may be sent again after a kept connection was closed (RFC 9110 section 9.2.2),
+/// provided that no byte of its body was sent.
 pub(crate) fn is_idempotent(method: &Method) -> bool {
     matches!(
         method,
@@ -293,7 +293,7 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// Takes a complete head apart.
+/// Parses a complete head.
 fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     if head.starts_with(b"PRI * HTTP/2.0\r\n") {
         return Err(HeadError::Http2);
@@ -318,7 +318,7 @@ fn parse(head: &Bytes, limits: HeadLimits) -> Result<RequestHead, HeadError> {
     understand(head, line, request.headers, version)
 }
 
-/// What a head says whose method, target and fields were told apart; all of them lie in `head`.
+/// Builds a head from its method, target and fields, which are parts of `head`.
 fn understand(
     head: &Bytes,
     (method, target): (&str, &str),
@@ -354,7 +354,7 @@ fn understand(
     })
 }
 
-/// A head that comes in parts, as HTTP/2 has it: read as strictly as one that comes as text.
+/// A head in parts, as in HTTP/2: read as strictly as a head in text form.
 #[derive(Debug, Default)]
 pub(crate) struct HeadParts {
     text: BytesMut,
@@ -363,7 +363,7 @@ pub(crate) struct HeadParts {
 }
 
 impl HeadParts {
-    /// A head without fields; the target comes in pieces.
+    /// Returns a head without fields; the target comes in pieces.
     pub(crate) fn new(method: &str, target: &[&[u8]]) -> Self {
         let mut parts = Self::default();
         parts.add(&[method.as_bytes()]);
@@ -384,7 +384,8 @@ impl HeadParts {
         self.ends.push(self.text.len());
     }
 
-    /// Bytes that the head has as text: request line, fields with `: ` and line end, empty line.
+    /// Returns the length of the head as text: request line, fields with `: ` and line end, empty
+    /// line.
     fn size(&self) -> usize {
         let fields = (self.ends.len() / 2).saturating_sub(1);
         self.text.len() + "  HTTP/1.1\r\n\r\n".len() + fields * ": \r\n".len()
@@ -421,18 +422,18 @@ impl HeadParts {
     }
 }
 
-/// A part as text; empty where it is none, which no method, target or name may be.
+/// Returns a part as text; empty if it is not UTF-8, which no method, target or name may be.
 fn text(part: Option<&[u8]>) -> &str {
     let part = part.unwrap_or_default();
     std::str::from_utf8(part).unwrap_or_default()
 }
 
-/// Whether a byte is one that no value of a field may hold.
+/// Whether a byte is not allowed in the value of a field.
 fn is_control(byte: u8) -> bool {
     byte != b'\t' && (byte < b' ' || byte == 0x7f)
 }
 
-/// Whether the client keeps the connection open after the answer (RFC 9112 section 9.3).
+/// Whether the client keeps the connection open after the response (RFC 9112 section 9.3).
 fn keeps_alive(fields: &Fields, version: Version) -> bool {
     let says = |option: &str| {
         let mut proxy = fields.elements(Name::ProxyConnection);
@@ -451,7 +452,7 @@ fn refuse_syntax(error: httparse::Error, head: &[u8]) -> HeadError {
     }
 }
 
-/// Whether the first line is `method target HTTP/…`, so that only the version is at fault.
+/// Whether the first line is `method target HTTP/…`, so that only the version is wrong.
 fn has_three_parts(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut parts = line.split(|&byte| byte == b' ').skip(2);
@@ -484,13 +485,13 @@ mod tests {
         parse_request(&mut BytesMut::from(text), LIMITS)
     }
 
-    /// A head from lines; `\n` stands for the right line end.
+    /// Parses a head from lines; `\n` stands for the correct line end.
     fn head(text: &str) -> Result<RequestHead, HeadError> {
         let text = format!("{}\r\n\r\n", text.replace('\n', "\r\n"));
         raw(text.as_bytes()).map(|head| head.expect("whole"))
     }
 
-    /// A POST with these fields.
+    /// Parses a POST with these fields.
     fn post(fields: &str) -> Result<RequestHead, HeadError> {
         head(&format!(
             "POST http://a.example/ HTTP/1.1\nHost: a.example\n{fields}"

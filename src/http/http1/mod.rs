@@ -1,12 +1,12 @@
-//! HTTP/1 by hand (RFC 9110, RFC 9112): heads, bodies, and what a proxy writes on.
+//! HTTP/1 without a library (RFC 9110, RFC 9112): heads, bodies, and the forwarded message.
 //!
-//! A proxy that judges requests must read them exactly as the origin will. So a head is taken
-//! apart once, strictly; a message that two parsers could read in two ways is refused; and what goes on
-//! is written anew from what was understood, with a framing of our own.
+//! A proxy that judges requests must read them exactly as the origin will. So the gate parses a
+//! head once, strictly, refuses a message that two parsers could read differently, and writes the
+//! forwarded message anew from the parsed form, with its own framing.
 //!
-//! Why not a ready-made server: the cost of a tunnel is system calls, and everything between them
-//! is what separates a proxy from the limit of the machine. A head is one `Bytes`, its fields are
-//! ranges into it, and a body is passed on in the pieces in which it came.
+//! A ready-made server is not used: the cost of a tunnel is system calls, and everything between
+//! them separates a proxy from the limit of the machine. A head is one `Bytes`, its fields are
+//! ranges in it, and a body is forwarded in the pieces in which it arrives.
 
 mod body;
 mod chunks;
@@ -45,7 +45,7 @@ pub(crate) enum Version {
     Http10,
     /// HTTP/1.1.
     Http11,
-    /// One stream of HTTP/2, whose end is that of the message: no chunks, and no second request.
+    /// One stream of HTTP/2, which ends with the message: no chunks, and no second request.
     Http2,
 }
 
@@ -54,18 +54,18 @@ pub(crate) enum Version {
 pub(crate) enum BodyLength {
     /// Chunks, each with its size, and one of size 0 at the end.
     Chunked,
-    /// So many bytes, perhaps 0.
+    /// This number of bytes, possibly 0.
     Length(u64),
-    /// No body, and nothing said about one.
+    /// No body, and no header about one.
     None,
-    /// All bytes until the connection or the HTTP/2 stream ends; of requests only on HTTP/2.
+    /// All bytes until the connection or the HTTP/2 stream ends; for requests only in HTTP/2.
     UntilClose,
 }
 
-/// Bytes that are read at once while a head is read.
+/// Bytes requested in one read of a head.
 const READ_SIZE: usize = 4096;
 
-/// Reads once, and appends what came: most heads are short, and take no more memory than that.
+/// Reads once, and appends the bytes: most heads are short, and take no more memory than needed.
 pub(crate) async fn read_onto(
     from: &mut (impl AsyncRead + Unpin),
     onto: &mut BytesMut,
@@ -81,12 +81,12 @@ pub(crate) async fn read_onto(
 }
 
 impl BodyLength {
-    /// Whether not one byte of body follows the head.
+    /// Whether no byte of body follows the head.
     pub(crate) fn is_empty(self) -> bool {
         matches!(self, Self::None | Self::Length(0))
     }
 
-    /// How the body of a request goes on: its end cannot be that of the connection.
+    /// Returns the framing for forwarding a request: its end cannot be that of the connection.
     pub(crate) fn onward(self) -> Self {
         match self {
             Self::UntilClose => Self::Chunked,
@@ -95,24 +95,24 @@ impl BodyLength {
     }
 }
 
-/// How far a head was looked through that has not come whole: each byte is looked at once, however
-/// small the pieces are in which the head comes.
+/// The progress of scanning an incomplete head: each byte is scanned once, however small the pieces
+/// of the head are.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// Bytes that were looked at.
+    /// The number of scanned bytes.
     seen: usize,
     line_start: usize,
     previous: u8,
-    /// Whether an empty line before the head was taken away.
+    /// Whether an empty line before the head was removed.
     skipped: bool,
 }
 
 impl Scan {
-    /// Where the head at the start of `bytes` ends, if it ends there. `bytes` begin as they did
-    /// before.
+    /// Returns the end of the head at the start of `bytes`, if the head is complete. `bytes` begin
+    /// as in the call before.
     ///
     /// Refuses line ends other than CR LF and control characters other than a tab as soon as they
-    /// are seen, so that a peer that speaks something else is not waited for.
+    /// arrive, so that the gate does not wait for a peer of another protocol.
     fn end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Unprintable> {
         self.pass_text(bytes);
         while let Some(&byte) = bytes.get(self.seen) {
@@ -134,7 +134,7 @@ impl Scan {
         Ok(None)
     }
 
-    /// Goes over printable bytes at the beginning of a line, many at once.
+    /// Skips printable bytes at the beginning of a line, many at once.
     #[expect(
         clippy::needless_bitwise_bool,
         reason = "without an early end the compiler looks at many bytes at once"
@@ -153,8 +153,8 @@ impl Scan {
         }
     }
 
-    /// Takes away the one empty line that may precede a request (RFC 9112 section 2.2); whether
-    /// more has to come to tell.
+    /// Removes the one empty line that may precede a request (RFC 9112 section 2.2); returns
+    /// whether more bytes are needed to decide.
     fn skips(&mut self, buffer: &mut BytesMut) -> bool {
         if self.seen > 0 || self.skipped {
             return false;
@@ -167,10 +167,10 @@ impl Scan {
     }
 }
 
-/// Bytes of a head that are looked at in one step.
+/// Bytes of a head that are scanned in one step.
 const TEXT_PIECE: usize = 16;
 
-/// Bytes that no head may hold.
+/// Bytes that are not allowed in a head.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Unprintable {
     Control,
@@ -181,7 +181,7 @@ enum Unprintable {
 mod tests {
     use super::*;
 
-    /// Bytes that were looked at are spoilt: a second look at them would end in an error.
+    /// Scanned bytes are overwritten: a second scan of them would fail.
     #[test]
     fn each_byte_of_a_dribbled_head_is_looked_at_once() {
         let mut text = b"GET / HTTP/1.1\r\n".to_vec();
