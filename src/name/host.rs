@@ -11,20 +11,20 @@ use crate::decimal;
 
 use super::TargetError;
 
-/// The longest name in bytes, without a dot at its end (RFC 1035 section 3.1).
+/// Maximum length of a name in bytes, without a dot at its end (RFC 1035 section 3.1).
 const MAX_NAME: usize = 253;
 
-/// The longest label in bytes.
+/// Maximum length of a label in bytes.
 const MAX_LABEL: usize = 63;
 
 /// A DNS name in canonical form: A-labels, lower case, no dot at the end, at most 253 bytes, each
-/// label 1 to 63 of letters, digits, `-` and `_`, and never something that `inet_aton` would take
-/// for an address.
+/// label 1 to 63 of letters, digits, `-` and `_`, and never a text that `inet_aton` would read as
+/// an address.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct HostName(Arc<str>);
 
 impl HostName {
-    /// Parses a name as it may stand on the wire: ASCII only; one dot at the end is taken off.
+    /// Parses a name from the network: ASCII only; one dot at the end is removed.
     pub fn parse(text: &[u8]) -> Result<Self, TargetError> {
         let text = text.strip_suffix(b".").unwrap_or(text);
         if text.len() > MAX_NAME {
@@ -43,7 +43,7 @@ impl HostName {
         Ok(Self(Arc::from(&*name)))
     }
 
-    /// Parses a name as a person may write it in a policy: U-labels become A-labels (UTS 46, strict).
+    /// Parses a name from a policy: U-labels become A-labels (UTS 46, strict).
     pub fn from_unicode(text: &str) -> Result<Self, TargetError> {
         if text.is_ascii() {
             return Self::parse(text.as_bytes());
@@ -51,14 +51,14 @@ impl HostName {
         Self::parse(to_ascii(text)?.as_bytes())
     }
 
-    /// The canonical text.
+    /// Returns the canonical text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name itself, then each shorter suffix: `a.b.c`, `b.c`, `c`.
+    /// Returns the name itself, then each shorter suffix: `a.b.c`, `b.c`, `c`.
     pub fn suffixes(&self) -> impl Iterator<Item = &str> {
-        // Labels are short: a loop over bytes is quicker than a search that begins anew for each.
+        // Labels are short: a loop over bytes is faster than a new search for each.
         std::iter::successors(Some(self.as_str()), |name| {
             let dot = name.bytes().position(|byte| byte == b'.')?;
             name.get(dot + 1..)
@@ -82,7 +82,7 @@ pub enum Host {
 }
 
 impl Host {
-    /// Parses `name`, `1.2.3.4` or `[v6]` as it stands in an authority.
+    /// Parses `name`, `1.2.3.4` or `[v6]` of an authority.
     pub fn parse(text: &[u8]) -> Result<Self, TargetError> {
         if let Some(inner) = text.strip_prefix(b"[") {
             let inner = inner.strip_suffix(b"]").ok_or(TargetError::Brackets)?;
@@ -96,7 +96,7 @@ impl Host {
 }
 
 impl Host {
-    /// The loopback address that a host is; `localhost` is 127.0.0.1.
+    /// Returns the loopback address of a host; `localhost` is 127.0.0.1.
     pub fn loopback(&self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address).filter(IpAddr::is_loopback),
@@ -106,7 +106,7 @@ impl Host {
         }
     }
 
-    /// The text of [`Host`]'s `Display`; that of a name is shared, not copied.
+    /// Returns the text of [`Host`]'s `Display`; that of a name is shared, not copied.
     pub fn text(&self) -> Arc<str> {
         match self {
             Self::Address(IpAddr::V4(address)) => {
@@ -146,7 +146,7 @@ fn parse_text<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Lower-cases a name whose every byte may stand in one.
+/// Converts a name to lower case, if each of its bytes is allowed in a name.
 fn lower_case(text: &[u8]) -> Result<Cow<'_, str>, TargetError> {
     if let Some(mistake) = text.iter().find_map(|byte| mistake(*byte)) {
         return Err(mistake);
@@ -161,7 +161,7 @@ fn lower_case(text: &[u8]) -> Result<Cow<'_, str>, TargetError> {
     }
 }
 
-/// What is wrong with a byte in a name.
+/// Returns the fault of a byte in a name.
 fn mistake(byte: u8) -> Option<TargetError> {
     match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => None,
@@ -183,8 +183,8 @@ fn check_label(label: &str) -> Result<(), TargetError> {
     }
 }
 
-/// Whether a last label makes resolvers read the whole name as an IPv4 address (as in the URL
-/// standard, but `0x` before anything counts: no top-level domain begins so).
+/// Whether resolvers would read a name with this last label as an IPv4 address (as in the URL
+/// standard, but `0x` before any text counts: no top-level domain begins so).
 fn is_number(label: &str) -> bool {
     label.starts_with("0x") || label.bytes().all(|byte| byte.is_ascii_digit())
 }
@@ -208,7 +208,7 @@ fn to_ascii(name: &str) -> Result<Cow<'_, str>, TargetError> {
             name.as_bytes(),
             AsciiDenyList::URL,
             Hyphens::CheckFirstLast,
-            // The length is counted by `parse`, without a dot at the end.
+            // `parse` checks the length, without a dot at the end.
             DnsLength::Ignore,
         )
         .map_err(|_| TargetError::Idna)
