@@ -1,8 +1,8 @@
-//! Writes flat JSON into bytes: the few shapes a record has, and nothing that can fail.
+//! Writes flat JSON into bytes: only the shapes of a record, without failure cases.
 //!
-//! A general serializer would do, at several times the cost: every flow pays for two lines. What
+//! A general serializer would cost several times as much, and every flow has two lines. Text that
 //! clients chose is escaped so that a terminal, a log viewer or an agent that reads the log shows
-//! it as it is: no controls, no direction changes, no invisible text.
+//! it literally: no controls, no direction changes, no invisible text.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use crate::decimal;
 
-/// Bytes that most lines of flows fit in, without what the writer adds. The C library's allocator is
-/// quickest with up to 1,032.
+/// Capacity in bytes for most lines of flows, without the fields that the writer adds. The C
+/// library's allocator is fastest with up to 1,032.
 const LINE_CAPACITY: usize = 1024;
 
 /// One JSON object being written; [`Object::end`] closes the line.
@@ -25,7 +25,7 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// Begins a line with when and what.
+    /// Begins a line with its time and its name.
     pub(super) fn new(at: Timestamp, name: &str) -> Self {
         let mut bytes = Vec::with_capacity(LINE_CAPACITY);
         bytes.extend_from_slice(b"{\"timestamp\":\"");
@@ -36,12 +36,12 @@ impl Object {
         Self { bytes }
     }
 
-    /// How many bytes there are.
+    /// Returns the number of bytes so far.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// A text, cut at `limit` characters.
+    /// Adds a text, truncated to `limit` characters.
     #[expect(
         clippy::inline_always,
         reason = "with a name known at compile time, a copy of it costs a few instructions"
@@ -52,7 +52,7 @@ impl Object {
         quote(&mut self.bytes, cut(text, limit));
     }
 
-    /// A text, cut at `limit` characters; one that is not known is not written.
+    /// Adds a text, truncated to `limit` characters, if it is known.
     #[expect(
         clippy::inline_always,
         clippy::ref_option,
@@ -70,7 +70,7 @@ impl Object {
         }
     }
 
-    /// A word of ours, which needs no escape; an empty one is not known and not written.
+    /// Adds a word that needs no escape, if it is not empty.
     #[expect(
         clippy::inline_always,
         reason = "with a name known at compile time, a copy of it costs a few instructions"
@@ -83,7 +83,7 @@ impl Object {
         }
     }
 
-    /// An address.
+    /// Adds an address.
     #[expect(
         clippy::inline_always,
         reason = "with a name known at compile time, a copy of it costs a few instructions"
@@ -94,7 +94,7 @@ impl Object {
         quoted_address(&mut self.bytes, address);
     }
 
-    /// A time of day, to the microsecond.
+    /// Adds a time, to the microsecond.
     pub(super) fn time(&mut self, name: &str, at: Timestamp) {
         self.name(name);
         self.bytes.push(b'"');
@@ -102,7 +102,7 @@ impl Object {
         self.bytes.push(b'"');
     }
 
-    /// A whole number.
+    /// Adds a whole number.
     #[expect(
         clippy::inline_always,
         reason = "with a name known at compile time, a copy of it costs a few instructions"
@@ -113,14 +113,14 @@ impl Object {
         decimal::put(&mut self.bytes, value);
     }
 
-    /// `true` or `false`.
+    /// Adds `true` or `false`.
     pub(super) fn boolean(&mut self, name: &str, value: bool) {
         self.name(name);
         let word: &[u8] = if value { b"true" } else { b"false" };
         self.bytes.extend_from_slice(word);
     }
 
-    /// Milliseconds with three decimals; what is not a time is not written.
+    /// Adds milliseconds with three decimals; a value that is not a duration is left out.
     #[expect(
         clippy::inline_always,
         reason = "with a name known at compile time, a copy of it costs a few instructions"
@@ -133,7 +133,7 @@ impl Object {
         }
     }
 
-    /// A flow id.
+    /// Adds a flow id.
     #[expect(
         clippy::inline_always,
         reason = "with a name known at compile time, a copy of it costs a few instructions"
@@ -144,7 +144,7 @@ impl Object {
         self.quoted_id(id);
     }
 
-    /// Texts, each cut at `limit` characters.
+    /// Adds texts, each truncated to `limit` characters.
     pub(super) fn texts<'a>(
         &mut self,
         name: &str,
@@ -154,7 +154,7 @@ impl Object {
         self.list(name, texts, |bytes, text| quote(bytes, cut(text, limit)));
     }
 
-    /// Addresses.
+    /// Adds addresses.
     pub(super) fn addresses<'a>(
         &mut self,
         name: &str,
@@ -165,14 +165,14 @@ impl Object {
         });
     }
 
-    /// Things that print without anything to escape.
+    /// Adds values whose text needs no escape.
     fn plains(&mut self, name: &str, values: impl Iterator<Item = impl Display>) {
         self.list(name, values, |bytes, value| {
             let _ = write!(bytes, "\"{value}\"");
         });
     }
 
-    /// Flow ids.
+    /// Adds flow ids.
     pub(super) fn ids<'a>(&mut self, name: &str, ids: impl Iterator<Item = &'a Uuid>) {
         self.plains(name, ids.map(|id| id.hyphenated()));
     }
@@ -218,7 +218,7 @@ impl Object {
     }
 }
 
-/// Appends a number that is not negative, with three decimals.
+/// Appends a non-negative number, with three decimals.
 fn thousandths(bytes: &mut Vec<u8>, value: f64) {
     #[expect(
         clippy::cast_possible_truncation,
@@ -231,7 +231,7 @@ fn thousandths(bytes: &mut Vec<u8>, value: f64) {
     decimal::put_padded(bytes, all % 1000, 3);
 }
 
-/// Appends a time as RFC 3339 has it, in UTC, with six decimals: what `{at:.6}` prints.
+/// Appends a time in RFC 3339, in UTC, with six decimals, like `{at:.6}`.
 fn time(bytes: &mut Vec<u8>, at: Timestamp) {
     let civil = Offset::UTC.to_datetime(at);
     let Ok(year) = u16::try_from(civil.year()) else {
@@ -275,7 +275,7 @@ fn quoted_address(bytes: &mut Vec<u8>, address: IpAddr) {
     bytes.push(b'"');
 }
 
-/// The first `limit` characters.
+/// Returns the first `limit` characters.
 fn cut(text: &str, limit: usize) -> &str {
     if text.len() <= limit {
         return text;
@@ -286,7 +286,7 @@ fn cut(text: &str, limit: usize) -> &str {
         .unwrap_or(text)
 }
 
-/// Appends what needs no escape between quotes.
+/// Appends a text without escapes between quotes.
 fn quoted(bytes: &mut Vec<u8>, text: &[u8]) {
     bytes.reserve(text.len() + 2);
     bytes.push(b'"');
@@ -329,8 +329,8 @@ fn escape(bytes: &mut Vec<u8>, character: char) {
     }
 }
 
-/// Whether a character does something to a screen, or hides from it: controls, line and paragraph
-/// separators, direction marks, zero-width characters, tags.
+/// Whether a character changes a display, or is invisible: controls, line and paragraph separators,
+/// direction marks, zero-width characters, tags.
 fn misleads(character: char) -> bool {
     character.is_control()
         || matches!(

@@ -20,21 +20,21 @@ pub const SCHEMA: &str = "record/1";
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum End {
-    /// The flow was dropped without an end of its own: a defect or a panic.
+    /// The flow was dropped without a regular end: a defect or a panic.
     #[default]
     Abandoned,
-    /// Ended by shutdown or by a policy that no longer lets it pass.
+    /// Ended by shutdown, or by a policy that no longer allows the flow.
     Cancelled,
-    /// Both sides were done.
+    /// Both sides closed.
     Closed,
-    /// Something on the way failed.
+    /// A part of the path failed.
     Failed,
-    /// It was told no.
+    /// The flow was refused.
     Refused,
 }
 
 impl End {
-    /// The word, as in records and metrics.
+    /// Returns the word, as in records and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Abandoned => "abandoned",
@@ -46,30 +46,30 @@ impl End {
     }
 }
 
-/// Whose doing an end is.
+/// The side that caused an end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Blame {
-    /// The client left or sent something wrong.
+    /// The client closed the connection or sent invalid data.
     Client,
-    /// The policy said no.
+    /// The policy refused the flow.
     Policy,
-    /// Ourselves.
+    /// The gate itself.
     Proxy,
-    /// The origin, its name or the way to it.
+    /// The origin, its name or the path to it.
     Upstream,
 }
 
-/// `tidegate.verdict` of a line: a policy's verdict, or `error` where none was reached or the way
-/// out failed before the decision line.
+/// `tidegate.verdict` of a line: a policy's verdict, or `error` if none was reached or the upstream
+/// connection failed before the decision line.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It passes.
+    /// The flow passes.
     Allow,
     /// A person has to approve first.
     Ask,
-    /// It does not pass.
+    /// The flow does not pass.
     Deny,
     /// No verdict of the policy: malformed, unidentified, limited, not reachable.
     #[default]
@@ -80,23 +80,23 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
-    /// TLS that ends here and begins again: each request inside is a flow of its own.
+    /// TLS that the gate intercepts: each request inside is a separate flow.
     Inspected,
     /// No TLS.
     None,
-    /// TLS that is not ended here.
+    /// TLS that the gate does not intercept.
     Opaque,
 }
 
-/// Everything that is known of a flow, learned stage by stage; what is not known is not written.
-/// Serialized flat with the names of `records.md`.
+/// All facts of a flow, collected stage by stage; unknown facts are not written. Serialized flat
+/// with the names of `record/1`.
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a field of the line")]
 pub struct FlowFacts {
     /// `tidegate.flow.id`: a UUID of version 7.
     pub flow: Uuid,
-    /// `tidegate.flow.parent`: the tunnel of an inspected request, or the request that a fetch of the
-    /// gate itself is for.
+    /// `tidegate.flow.parent`: the tunnel of an inspected request, or the request that caused a
+    /// fetch of the gate itself.
     pub parent: Option<Uuid>,
     /// `tidegate.verdict`.
     pub outcome: Outcome,
@@ -112,7 +112,7 @@ pub struct FlowFacts {
     pub rule: Option<Arc<str>>,
     /// `tidegate.rule.location`.
     pub rule_location: Option<Arc<str>>,
-    /// The file of the configuration, for commands in answers. Not on record.
+    /// The file of the configuration, for commands in answers. Not recorded.
     pub config_file: Option<Arc<str>>,
     /// `tidegate.policy.digest`.
     pub policy_digest: Option<Arc<str>>,
@@ -124,13 +124,13 @@ pub struct FlowFacts {
     pub category: Option<Category>,
     /// `tidegate.category.basis`.
     pub category_basis: Option<Basis>,
-    /// `tidegate.action`: `read`, `write`, `call`, or `any` where an allow passes an opaque flow.
+    /// `tidegate.action`: `read`, `write`, `call`, or `any` if an allow passes an opaque flow.
     pub action: Option<Action>,
     /// Whether `tidegate.action` is `any`.
     pub action_any: bool,
-    /// `tidegate.exception.id`: what let the flow pass where the rule would not.
+    /// `tidegate.exception.id`: the exception that allowed the flow against the rule.
     pub exception: Option<Arc<str>>,
-    /// `tidegate.request.id`: the request for approval that it is an attempt of.
+    /// `tidegate.request.id`: the request for approval that the flow is an attempt of.
     pub request: Option<Uuid>,
     /// `tidegate.tier`.
     pub tier: Option<Arc<str>>,
@@ -138,7 +138,7 @@ pub struct FlowFacts {
     pub tier_basis: Option<TierBasis>,
     /// `session.id`.
     pub session: Option<Arc<str>>,
-    /// `tidegate.session.root`: the session that it is a child of.
+    /// `tidegate.session.root`: the root session of a child session.
     pub root: Option<Arc<str>>,
     /// `tidegate.session.evidence`: `username`, `listener`, `none` …
     pub evidence: &'static str,
@@ -158,12 +158,13 @@ pub struct FlowFacts {
     pub repository: Option<RepositorySaid>,
     /// The agent, branch, commit, permission mode and CI job.
     pub work: Option<Arc<Work>>,
-    /// `tidegate.call.trust`: who says that the flow belongs to `call`.
+    /// `tidegate.call.trust`: the trust in the attribution of the flow to `call`.
     pub call_trust: Trust,
-    /// `tidegate.call.basis`: what ties the flow to `call`; `none` where nothing does, in a session
+    /// `tidegate.call.basis`: the evidence for `call`; `none` if there is no evidence, in a session
     /// whose hooks report calls.
     pub call_basis: Option<&'static str>,
-    /// `tidegate.call.conflict`: two kinds of evidence name different calls, so it belongs to none.
+    /// `tidegate.call.conflict`: two kinds of evidence name different calls, so the flow belongs to
+    /// none.
     pub call_conflict: bool,
     /// `tool_use_id`, `prompt.id`, `agent_id`, `parent_agent_id`.
     pub call: Option<Arc<ToolCall>>,
@@ -175,9 +176,9 @@ pub struct FlowFacts {
     pub server_address: Option<Arc<str>>,
     /// `server.port`.
     pub server_port: Option<u16>,
-    /// `network.peer.address`: the address dialled; absent where denied by name.
+    /// `network.peer.address`: the dialled address; absent if the flow was denied by name.
     pub peer_address: Option<IpAddr>,
-    /// `tidegate.parent`: the `host:port` of the parent proxy that was asked, where one was.
+    /// `tidegate.parent`: the `host:port` of the parent proxy that was used, if any.
     pub parent_proxy: Option<Arc<str>>,
     /// `dns.answers`.
     pub dns_answers: Option<Box<[IpAddr]>>,
@@ -185,7 +186,7 @@ pub struct FlowFacts {
     pub protocol: Option<&'static str>,
     /// `http.request.method`.
     pub method: Option<Cow<'static, str>>,
-    /// `http.response.status_code`: the origin's answer to a plain request, or our refusal.
+    /// `http.response.status_code`: the origin's answer to a plain request, or the gate's refusal.
     pub status: Option<u16>,
     /// `user_agent.original`, at most 200 characters.
     pub user_agent: Option<Box<str>>,
@@ -195,27 +196,28 @@ pub struct FlowFacts {
     pub server_name: Option<Box<str>>,
     /// `tidegate.tls.ech`: the `ClientHello` has an encrypted client hello extension.
     pub ech: bool,
-    /// `tls.client.hash.sha256`: of the certificate that the client showed inside its tunnel, in hex.
+    /// `tls.client.hash.sha256`: of the certificate that the client presented inside its tunnel, in
+    /// hex.
     pub client_hash: Option<Arc<str>>,
     /// `tidegate.connection.reused`: an earlier flow of the same caller opened the connection.
     pub reused: bool,
-    /// `tidegate.upstream`: the `[upstream.NAME]` that TLS was spoken with.
+    /// `tidegate.upstream`: the `[upstream.NAME]` of the TLS connection.
     pub upstream: Option<Arc<str>>,
-    /// What a request does, where it was seen.
+    /// The request facts, if the request was seen.
     pub deed: Option<Arc<RequestFacts>>,
-    /// What the agent says of itself in its own header fields.
+    /// Labels from the agent's own header fields.
     pub said: Option<Box<Said>>,
-    /// `tidegate.shadow.verdict`, `tidegate.shadow.rule`: what the shadow policy would enforce, and
-    /// by which rule.
+    /// `tidegate.shadow.verdict`, `tidegate.shadow.rule`: the verdict of the shadow policy, and its
+    /// rule.
     pub shadow: Option<(Verdict, Arc<str>)>,
-    /// What only judging the flow again needs.
+    /// Facts that are only needed to judge the flow again.
     pub again: Option<Box<ReplayFacts>>,
-    /// `tidegate.ms.decide` and its siblings, in milliseconds (written with 3 decimals).
+    /// `tidegate.ms.decide` and related fields, in milliseconds (written with 3 decimals).
     pub ms: Timings,
 }
 
 impl FlowFacts {
-    /// The verdict that `enforce` mode carries out; `None` where the policy reached none.
+    /// Returns the verdict that `enforce` mode carries out; `None` if the policy reached none.
     pub fn enforced(&self) -> Option<Verdict> {
         self.would.or(match self.outcome {
             Outcome::Allow => Some(Verdict::Allow),
@@ -225,12 +227,12 @@ impl FlowFacts {
         })
     }
 
-    /// What only judging the flow again needs, to be added to.
+    /// Returns the facts for judging the flow again, for additions.
     pub fn again(&mut self) -> &mut ReplayFacts {
         self.again.get_or_insert_default()
     }
 
-    /// The command that explains the flow, as a person types it.
+    /// Returns the command that explains the flow.
     pub fn explain(&self) -> String {
         let mut text = format!("tidegate explain {}", self.flow);
         if let Some(file) = &self.config_file {
@@ -241,38 +243,40 @@ impl FlowFacts {
     }
 }
 
-/// Facts that only judging a flow again needs: on the `decision` line, each only where there is one.
+/// Facts that are only needed to judge a flow again: on the `decision` line, each only if there is
+/// one.
 #[derive(Clone, Debug, Default)]
 pub struct ReplayFacts {
-    /// `tidegate.within`: the most that the session may reach.
+    /// `tidegate.within`: the most that the session may use.
     pub within: Option<Arc<Within>>,
-    /// `tidegate.enforced`: refusals are enforced although the tier observes.
+    /// `tidegate.enforced`: whether refusals are enforced although the tier observes.
     pub enforced: bool,
-    /// What else the tier came from.
+    /// Further bases of the tier.
     pub grounds: Option<Arc<TierGrounds>>,
-    /// `tidegate.upgrade`: the request asks for another protocol.
+    /// `tidegate.upgrade`: whether the request asks for another protocol.
     pub upgrade: bool,
-    /// `tidegate.presented` (`none`, `some`): whether the request has a credential; `None` where no
-    /// rule asks. Neither a credential nor its hash is on record.
+    /// `tidegate.presented` (`none`, `some`): whether the request has a credential; `None` if no
+    /// rule requires this fact. Neither a credential nor its hash is recorded.
     pub presented: Option<bool>,
-    /// `tidegate.package.published`: when the version was published, where a rule asked its registry.
+    /// `tidegate.package.published`: when the version was published, if a rule required its age.
     pub published: Option<Timestamp>,
-    /// `tidegate.request.facts`: how many things the request does; written where these are several.
+    /// `tidegate.request.facts`: the number of facts of the request, if there are several.
     pub facts: usize,
-    /// `tidegate.request.readings`: in how many other ways servers may read the request.
+    /// `tidegate.request.readings`: the number of other readings of the request by servers.
     pub readings: usize,
     /// `tidegate.request.seen` (`head`): the flow was refused before its body was read.
     pub head_only: bool,
-    /// `url.path`, without the query; `None` unless `[record] paths` asks for it.
+    /// `url.path`, without the query; `None` unless `[record] paths` is set.
     pub path: Option<Box<str>>,
 }
 
-/// What the agent says of itself inside a tunnel; labels, no evidence.
+/// Labels of an agent inside a tunnel; no evidence.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Said {
-    /// `session.id`, where no evidence says it; else compared with it.
+    /// `session.id`, if no evidence names the session; otherwise compared with the evidence.
     pub session: Option<Box<str>>,
-    /// `tidegate.session.mismatch` (`header`): it names another session than its evidence.
+    /// `tidegate.session.mismatch` (`header`): whether the agent names another session than the
+    /// evidence.
     pub mismatch: bool,
     /// `agent_id`.
     pub agent: Option<Box<str>>,
@@ -286,7 +290,7 @@ pub struct Said {
     pub request: Option<Box<str>>,
     /// `trace_id` and `span_id` of `traceparent`.
     pub trace: Option<(Box<str>, Box<str>)>,
-    /// `tidegate.model.tools`: tools that the model's own side runs.
+    /// `tidegate.model.tools`: tools that run at the model's provider.
     pub server_tools: Vec<Box<str>>,
 }
 
@@ -307,7 +311,7 @@ pub struct Timings {
     pub total: Option<f64>,
 }
 
-/// What a `close` line adds.
+/// The facts that a `close` line adds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloseFacts {
     /// `tidegate.bytes.out`: from the client to the origin.
@@ -320,12 +324,12 @@ pub struct CloseFacts {
     pub end: End,
     /// `tidegate.blame`.
     pub blame: Option<Blame>,
-    /// `error.type`: a code of the closed list of refusals, an I/O error kind, or why there is no
-    /// TLS with the upstream ([`TlsFailure`](crate::tls::TlsFailure)).
+    /// `error.type`: a code of the closed list of refusals, an I/O error kind, or why TLS with the
+    /// upstream failed ([`TlsFailure`](crate::tls::TlsFailure)).
     pub error: Option<&'static str>,
 }
 
-/// What is known of a session that starts or ends.
+/// The facts of a session that starts or ends.
 #[derive(Clone, Debug, Default)]
 pub struct SessionFacts {
     /// `session.id`.
@@ -342,26 +346,26 @@ pub struct SessionFacts {
     pub repository: Option<RepositorySaid>,
     /// The agent, branch, commit, permission mode and CI job.
     pub work: Option<Arc<Work>>,
-    /// `tidegate.detail`: why it ended, or of which session it is a child.
+    /// `tidegate.detail`: why it ended, or its parent session.
     pub detail: Option<Box<str>>,
-    /// Who asked for it.
+    /// The asker of the change.
     pub asker: Asker,
 }
 
-/// Who asked the gate to change something.
+/// The client that asked the gate for a change.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Asker {
     /// `tidegate.asker.door`: `admin`, `admin-tls`, `control`, or `exec` for the gate itself.
     pub door: &'static str,
     /// `tidegate.asker.uid`: the user of the process at the other end of a Unix socket.
     pub uid: Option<u32>,
-    /// `tidegate.asker.pid`: that process.
+    /// `tidegate.asker.pid`: the id of that process.
     pub pid: Option<u32>,
     /// `tidegate.asker.address`: the client of a TCP connection.
     pub address: Option<IpAddr>,
     /// `tidegate.asker.certificate`: the name in the client's certificate.
     pub certificate: Option<Arc<str>>,
-    /// `tidegate.asker.session`: the session whose token was shown.
+    /// `tidegate.asker.session`: the session of the presented token.
     pub session: Option<Arc<str>>,
 }
 
@@ -372,11 +376,11 @@ pub struct CallFacts {
     pub session: Option<Arc<str>>,
     /// `tool_use_id`, `prompt.id`, `agent_id`, `parent_agent_id`, `tidegate.tool.name`.
     pub call: ToolCall,
-    /// Who reported it.
+    /// The reporter.
     pub asker: Asker,
 }
 
-/// What is known of a request for approval that was filed or settled.
+/// The facts of a request for approval that was filed or settled.
 #[derive(Clone, Debug, Default)]
 pub struct ApprovalFacts {
     /// `tidegate.request.id`.
@@ -387,8 +391,8 @@ pub struct ApprovalFacts {
     pub flow: Arc<FlowFacts>,
     /// `tidegate.request.count`: attempts so far.
     pub count: u64,
-    /// `tidegate.request.result`, of a request that was settled: `allowed`, `denied`, `revoked`,
-    /// `timed_out`, or `first_of_two` where one more reviewer has to allow it.
+    /// `tidegate.request.result`, of a settled request: `allowed`, `denied`, `revoked`,
+    /// `timed_out`, or `first_of_two` if one more reviewer has to allow it.
     pub result: Option<&'static str>,
     /// `tidegate.request.scope`: `once`, `session`, or seconds.
     pub scope: Option<Box<str>>,
@@ -398,9 +402,9 @@ pub struct ApprovalFacts {
     pub exception: Option<Arc<str>>,
     /// `tidegate.request.reviewers`: `uid:0`, `subject:sec@acme.example` …
     pub reviewers: Vec<Arc<str>>,
-    /// `tidegate.detail`: the reviewer's words.
+    /// `tidegate.detail`: the reviewer's text.
     pub note: Option<Box<str>>,
-    /// Who settled it.
+    /// The reviewer who settled it.
     pub asker: Option<Asker>,
 }
 
@@ -419,7 +423,7 @@ pub struct ExceptionFacts {
     pub hosts: Vec<Box<str>>,
     /// `tidegate.detail`: the reason.
     pub detail: Box<str>,
-    /// Who granted or revoked it.
+    /// The asker who granted or revoked it.
     pub asker: Asker,
 }
 
@@ -428,13 +432,13 @@ pub struct ExceptionFacts {
 pub struct JailFacts {
     /// `session.id`.
     pub session: Option<Arc<str>>,
-    /// `tidegate.jail.shared`: paths that the operator gave back, `:ro` for reading only.
+    /// `tidegate.jail.shared`: paths that the operator shared, `:ro` for reading only.
     pub shared: Vec<Box<str>>,
-    /// `tidegate.jail.missing`: promises that this kernel does not give.
+    /// `tidegate.jail.missing`: promises that this kernel does not support.
     pub missing: Box<[&'static str]>,
 }
 
-/// What happens besides flows.
+/// An event that belongs to no flow.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A generation began.
@@ -443,44 +447,44 @@ pub enum Event {
         digest: Arc<str>,
         /// `tidegate.policy.generation`.
         generation: u64,
-        /// `tidegate.policy.copy`: the digest of the copy that is kept of it.
+        /// `tidegate.policy.copy`: the digest of the stored copy.
         copy: Option<Box<str>>,
-        /// `tidegate.policy.change`: what changes from the policy before.
+        /// `tidegate.policy.change`: the difference to the policy before.
         change: Box<str>,
     },
-    /// A file did not load; the last good generation goes on.
+    /// A file did not load; the last good generation stays in force.
     PolicyRejected {
-        /// `tidegate.policy.digest` of what goes on.
+        /// `tidegate.policy.digest` of the policy in force.
         digest: Arc<str>,
-        /// `tidegate.policy.generation` of what goes on.
+        /// `tidegate.policy.generation` of the policy in force.
         generation: u64,
-        /// `tidegate.detail`: the first finding, with its place.
+        /// `tidegate.detail`: the first finding, with its location.
         detail: Box<str>,
     },
-    /// A caller can change the policy: to it, the policy is advice.
+    /// A caller can change the policy, which is only advice to that caller.
     PolicyAdvisory {
-        /// `tidegate.detail`: which caller.
+        /// `tidegate.detail`: the caller.
         detail: Box<str>,
     },
     /// Waiting connections were ended to make room for new ones.
     ConnectionsEvicted {
-        /// `tidegate.evicted.count`: how many, since the last such line.
+        /// `tidegate.evicted.count`: the number since the last such line.
         count: u64,
-        /// `client.address`: the network of the last one, which had most waiting connections.
+        /// `client.address`: the network of the last one, which had the most waiting connections.
         network: IpAddr,
     },
     /// The gate is about to start a program.
     ProgramStarted {
         /// `process.executable.path`.
         path: Box<str>,
-        /// `tidegate.detail`: what for.
+        /// `tidegate.detail`: the purpose.
         detail: Box<str>,
     },
     /// A program that the gate started ended, or did not start.
     ProgramEnded {
         /// `process.executable.path`.
         path: Box<str>,
-        /// `tidegate.detail`: what it was started for.
+        /// `tidegate.detail`: the purpose.
         detail: Box<str>,
         /// `tidegate.program.result`: `ok`, `failed`, `not_started`, `timeout`, `too_much_output`,
         /// `cancelled`.
@@ -496,40 +500,40 @@ pub enum Event {
     JailStarted(Box<JailFacts>),
     /// A session ended, or was revoked.
     SessionEnded(Box<SessionFacts>),
-    /// A wall of the session's jail no longer stands (`tidegate.detail`): its flows are ended.
+    /// A wall of the session's jail is broken (`tidegate.detail`): its flows are ended.
     ContainmentLost(Box<SessionFacts>),
-    /// A doctor reported whether the place it ran in is contained.
+    /// A doctor reported whether its place is contained.
     ContainmentReported {
         /// `tidegate.contained.inside`: the probes that did not get out.
         inside: Vec<&'static str>,
         /// `tidegate.contained.outside`: the probes that got out.
         outside: Vec<&'static str>,
-        /// Who reported it.
+        /// The reporter.
         asker: Asker,
     },
     /// A token for reports of a doctor was made.
     ReportTokenMade {
-        /// `tidegate.report.lifetime`: seconds for which it holds.
+        /// `tidegate.report.lifetime`: the lifetime in seconds.
         lifetime: u32,
-        /// `tidegate.report.count`: reports for which it is good.
+        /// `tidegate.report.count`: the number of reports that the token permits.
         count: u32,
-        /// Who asked for it.
+        /// The asker.
         asker: Asker,
     },
     /// An exception is in force from now on.
     ExceptionGranted(Box<ExceptionFacts>),
-    /// The time of an exception is over.
+    /// An exception has ended at its time.
     ExceptionExpired(Box<ExceptionFacts>),
     /// An exception was ended before its time.
     ExceptionRevoked(Box<ExceptionFacts>),
-    /// A flow that the policy asks about left a request for approval.
+    /// A flow that requires approval filed a request.
     ApprovalRequested(Box<ApprovalFacts>),
-    /// A request for approval was allowed, denied or timed out, or an approval was taken back.
+    /// A request for approval was allowed, denied or timed out, or an approval was revoked.
     ApprovalSettled(Box<ApprovalFacts>),
     /// A hook reported that a tool call began.
     ToolCallStarted(Box<CallFacts>),
     /// A hook reported that a tool call ended.
     ToolCallEnded(Box<CallFacts>),
-    /// No session was started: the working copy is not what its pin says.
+    /// No session was started: the working copy contradicts its pin.
     SessionRefused(Box<SessionFacts>),
 }

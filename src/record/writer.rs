@@ -1,5 +1,5 @@
-//! Writes batches of whole lines, numbered in the order of the file: on a thread of its own, or on
-//! that of a flow that waits for its line.
+//! Writes batches of whole lines, numbered in the order of the file: on a separate thread, or on
+//! the thread of a flow that waits for its line.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,47 +23,47 @@ use super::queue::{MAX_EVENTS, Missing, Orders, Queue, Queued, keep};
 use super::scan::{Found, Tail};
 use super::sink::Sink;
 
-/// Bytes of one write, but for its last line.
+/// Maximum bytes of one write, except its last line.
 const BATCH: usize = 1 << 20;
-/// Flows that the `checkpoint` lines of one file name, and that one line names: log shippers give
-/// up on lines of more than 32 KiB.
+/// Maximum number of flows in the `checkpoint` lines of one file, and in one line: log shippers
+/// reject lines of more than 32 KiB.
 const CHECKPOINT: usize = 10_000;
 const CHECKPOINT_LINE: usize = 500;
-/// How often the log is signed while lines are written, and old files are looked for.
+/// How often the log is signed while lines are written, and rotated files are checked.
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// Two writes that took longer, close together, show a slow disk: flows hand their lines to the thread
-/// for a while, so that no thread of the data path waits for the disk. One alone may have waited for
-/// the processor.
+/// Two longer writes, close together, show a slow disk: flows then leave their lines to the thread
+/// for a while, so that no thread of the data path waits for the disk. A single one may have waited
+/// for the processor.
 const SLOW_WRITE: Duration = Duration::from_millis(5);
-/// How close together.
+/// Maximum time between the two writes.
 const SLOW_WRITES_WITHIN: Duration = Duration::from_millis(500);
-/// A write that took so long shows it alone.
+/// A single write of this duration shows a slow disk.
 const VERY_SLOW_WRITE: Duration = Duration::from_millis(100);
-/// How long flows write nothing themselves once the disk is slow.
+/// How long flows do not write themselves after the disk was slow.
 const SLOW_DISK_PAUSE: Duration = Duration::from_secs(5);
 
-/// What writes.
+/// The writer of the log.
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: Arc<Queue>,
     sink: Sink,
     signer: Option<Signer>,
-    /// The public key, as checkpoints say it.
+    /// The public key, as in checkpoints.
     key: Option<String>,
-    /// What every line says of us, behind its number.
+    /// The service fields of every line, after its number.
     service: String,
     /// The number of the next line.
     sequence: u64,
     /// The last line written.
     head: Head,
-    /// Lines not yet in the file.
+    /// Lines that are not yet in the file.
     pending: VecDeque<Queued>,
-    /// Flows that may pass and have not ended, as the file tells it.
+    /// Allowed flows that have not ended, according to the file.
     open: HashSet<Uuid>,
     batch: Batch,
     failing: bool,
-    /// When a flow's write last was slow.
+    /// When a flow's write was last slow.
     slow_write: Option<Instant>,
     /// Until when the disk counts as slow.
     slow_until: Option<Instant>,
@@ -81,9 +81,9 @@ pub(super) struct Writer {
 struct Batch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
-    /// The head of the chain behind each line.
+    /// The head of the chain after each line.
     heads: Vec<Head>,
-    /// The last line that is signed, counted from one; 0: none.
+    /// The last signed line, counted from one; 0: none.
     signed: usize,
 }
 
@@ -111,8 +111,8 @@ impl Writer {
         }
     }
 
-    /// Begins a run that follows another with a checkpoint: it signs what that left unsigned, and
-    /// from when on there are new lines.
+    /// Begins a run that follows another with a checkpoint, which signs the unsigned lines of the
+    /// earlier run and shows when new lines begin.
     pub(super) fn begin(&mut self, found: &Found) {
         if self.sink.is_empty() && self.head.seq > 0 {
             self.checkpoint_now("opened");
@@ -121,7 +121,7 @@ impl Writer {
         }
     }
 
-    /// Writes on the thread of its own until an end is requested.
+    /// Writes on the writing thread until an end is requested.
     pub(super) fn run(writer: &Mutex<Self>) {
         let mut guard = lock(writer);
         guard.keep_files();
@@ -132,8 +132,8 @@ impl Writer {
             let failing = guard.failing;
             drop(guard);
             queue.wait(failing, last);
-            // After a panic in a write the state of the file is unknown: the log ends, and with it
-            // every flow is refused.
+            // After a panic in a write the state of the file is unknown: the log ends, and every
+            // flow is refused.
             guard = match writer.lock() {
                 Ok(guard) => guard,
                 Err(poisoned) => return poisoned.into_inner().end(),
@@ -153,7 +153,7 @@ impl Writer {
         self.queue.ended(self.pending.len());
     }
 
-    /// Does what there is to do; whether that was the end.
+    /// Performs the orders; returns whether they were the last.
     fn turn(&mut self, orders: Orders) -> bool {
         let Orders {
             lines,
@@ -180,9 +180,9 @@ impl Writer {
         false
     }
 
-    /// Writes the lines that are queued on the thread of the caller, where there is nothing else to
-    /// do and no other thread writes. Everything else is left to the writing thread: it alone looks
-    /// at the path of the file, which may lead to a file system that does not answer.
+    /// Writes the queued lines on the thread of the caller, if there is no other work and no other
+    /// thread writes. The writing thread does all other work: only it accesses the path of the
+    /// file, which may be on a file system that does not answer.
     pub(super) fn write_directly(writer: &Mutex<Self>, queue: &Queue) {
         let wrote = writer
             .try_lock()
@@ -192,7 +192,7 @@ impl Writer {
         }
     }
 
-    /// Whether it wrote all that was queued.
+    /// Writes the queued lines; returns whether all were written.
     fn write_queued(&mut self) -> bool {
         if !self.may_write_directly() {
             return false;
@@ -208,7 +208,7 @@ impl Writer {
         !self.failing
     }
 
-    /// Notes how long a flow's write took.
+    /// Records the duration of a flow's write.
     fn time_write(&mut self, began: Instant) {
         let took = began.elapsed();
         if took < SLOW_WRITE {
@@ -221,7 +221,7 @@ impl Writer {
         self.slow_write = Some(began);
     }
 
-    /// Whether nothing is to be done but to write lines, to the file as it was left.
+    /// Whether the only work is to write lines, to an unchanged file.
     fn may_write_directly(&self) -> bool {
         let now = self.queue.clock.instant();
         self.queue.is_direct()
@@ -240,7 +240,7 @@ impl Writer {
         self.queue.set_direct(direct);
     }
 
-    /// Writes what is missing, then what is pending, as far as it goes.
+    /// Writes the gap, then the pending lines, as far as possible.
     fn write(&mut self, mut missing: Option<Missing>) {
         self.forget();
         while missing.is_some() || !self.pending.is_empty() {
@@ -259,8 +259,8 @@ impl Writer {
         }
     }
 
-    /// Takes out lines that flows waited for until they were refused: a log that was too slow must
-    /// not tell later that they may have passed.
+    /// Removes lines that flows waited for until they were refused: a log that was too slow must
+    /// not contain later that they were allowed.
     fn forget(&mut self) {
         if self.queue.on_failure == OnFailure::Continue {
             return;
@@ -276,7 +276,7 @@ impl Writer {
         self.queue.settled(before - self.pending.len());
     }
 
-    /// Fills the batch: what is missing first, then as much as fits of what is pending.
+    /// Fills the batch: the gap first, then as many pending lines as fit.
     fn assemble(&mut self, missing: Option<Missing>) {
         self.batch.clear();
         if let Some(missing) = missing {
@@ -293,7 +293,7 @@ impl Writer {
         }
     }
 
-    /// Adds a line of the writer's own.
+    /// Adds a line of the writer itself.
     fn add(&mut self, line: &Line) {
         let key = self.signer.as_ref().map(|signer| &signer.key);
         let sequence = self.sequence + u64::try_from(self.batch.ends.len()).unwrap_or(0);
@@ -301,7 +301,7 @@ impl Writer {
             .add(line, (self.head, sequence), &self.service, key);
     }
 
-    /// Writes the batch; says how many of its lines are in the file.
+    /// Writes the batch; returns how many of its lines are in the file.
     fn put(&mut self) -> (usize, io::Result<()>) {
         let (written, result) = self.sink.append(&self.batch.bytes, &self.batch.ends);
         self.numbered(written);
@@ -328,7 +328,7 @@ impl Writer {
         }
     }
 
-    /// The first lines pending are in the file.
+    /// Handles the first pending lines, which are in the file now.
     fn commit(&mut self, lines: usize) {
         for queued in self.pending.drain(..lines) {
             match queued.line.says {
@@ -384,9 +384,9 @@ impl Writer {
         }
     }
 
-    /// Queues a checkpoint where one is due: each minute, with a key also without lines, and at the
-    /// end. It stands before the lines that wait. While the sink fails, it is renewed: then it says
-    /// when the sink worked again.
+    /// Queues a checkpoint if one is due: each minute, with a key also without lines, and at the
+    /// end. It precedes the waiting lines. While the sink fails, it is renewed: so its time is when
+    /// the sink worked again.
     fn sign(&mut self, last: bool) {
         let due = self.is_signature_due();
         let wrote = self.sequence > 1 || !self.pending.is_empty();
@@ -425,7 +425,7 @@ impl Writer {
         });
     }
 
-    /// Queues a line of the writer's own.
+    /// Queues a line of the writer itself.
     fn make(&mut self, line: Line) {
         self.queue.holds(1);
         self.pending.push_back(Queued {
@@ -435,7 +435,7 @@ impl Writer {
         });
     }
 
-    /// Compares the file with what was written, before each write: two system calls.
+    /// Compares the file with its expected state, before each write: two system calls.
     fn look(&mut self) {
         if self.sink.is_lost() {
             self.reopen(Some("removed"));
@@ -455,8 +455,8 @@ impl Writer {
         }
     }
 
-    /// Goes on in the file that is at the path by now. Where the old file is gone and there is no
-    /// new one, the log fails.
+    /// Continues in the file that is at the path now. If the old file is gone and there is no new
+    /// one, the log fails.
     fn reopen(&mut self, cause: Option<&'static str>) {
         if self.sink.is_in_place() {
             return;
@@ -499,7 +499,7 @@ impl Writer {
         }
     }
 
-    /// Removes rotated files that are too old, and says what was removed or cannot be kept.
+    /// Removes rotated files that are too old, and records the removed files and a short retention.
     fn keep_files(&mut self) {
         let found = match self.sink.keep_files(self.queue.clock.now()) {
             Ok(found) => found,
@@ -537,8 +537,8 @@ impl Writer {
         self.make(line);
     }
 
-    /// Puts into the batch what a new file begins with: a start looks into the newest file only, so
-    /// it says which flows and counts are open.
+    /// Adds the first lines of a new file to the batch: a start reads only the newest file, so
+    /// these lines name the open flows and counts.
     fn opening(&mut self) {
         let mut open: Vec<_> = self.open.iter().copied().collect();
         open.sort_unstable();
@@ -570,7 +570,7 @@ impl Batch {
         self.signed = 0;
     }
 
-    /// Adds a line behind those that are here; `head` and `sequence` are those before the batch.
+    /// Adds a line after the lines of the batch; `head` and `sequence` are those before the batch.
     fn add(
         &mut self,
         line: &Line,
@@ -626,8 +626,8 @@ fn words(cause: &str) -> &'static str {
     }
 }
 
-/// Queues what is to be said of an earlier run before anything else, where there is something.
-/// `signed` is what the last checkpoint of that run was, as it is remembered beside the key.
+/// Queues the gap of an earlier run before any other line, if there is one. `signed` is the last
+/// checkpoint of that run, from the memory file beside the key.
 pub(super) fn begin(queue: &Queue, found: &Found, signed: Option<Head>) {
     let torn = matches!(found.tail, Tail::Torn(_));
     let open = u64::try_from(found.open.len())
@@ -657,7 +657,7 @@ pub(super) fn begin(queue: &Queue, found: &Found, signed: Option<Head>) {
     }
 }
 
-/// Says that the log ends before the last checkpoint that was signed.
+/// Queues the gap of a log that ends before the last signed checkpoint.
 fn cut_off(queue: &Queue, found: &Found, lines: u64) {
     let whole = found.head.seq == 0;
     let cause = if whole { "removed" } else { "truncated" };

@@ -1,4 +1,4 @@
-//! The recorder as flows use it, with files, and with disks that fill up.
+//! Tests of the recorder as flows use it, with files, and with full disks.
 
 mod chain;
 mod changes;
@@ -40,7 +40,7 @@ use super::{
 
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A log in a folder of its own.
+/// A log in a separate folder.
 struct Log {
     folder: tempfile::TempDir,
     config: config::Record,
@@ -75,12 +75,12 @@ impl Log {
         self.folder.path().join("log/decisions.jsonl")
     }
 
-    /// The lines of the newest file, but for checkpoints that do not begin it.
+    /// Returns the lines of the newest file, except checkpoints that do not begin it.
     fn lines(&self) -> Vec<Value> {
         without_checkpoints(lines(&text(&self.path())))
     }
 
-    /// The lines of all files, the oldest first.
+    /// Returns the lines of all files, the oldest first.
     fn all_lines(&self) -> Vec<Value> {
         let numbered = |number: u32| PathBuf::from(format!("{}.{number}", self.path().display()));
         let count = (1..1000)
@@ -140,7 +140,7 @@ fn metric(metrics: &Metrics, name: &str) -> u64 {
     line.trim().parse().expect("a number")
 }
 
-/// Level-triggered: looks until it is so.
+/// Waits until a condition holds.
 async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let looking = async {
         while !condition() {
@@ -172,7 +172,7 @@ fn denied() -> FlowFacts {
     }
 }
 
-/// Every field set.
+/// Returns facts with every field set.
 fn full() -> FlowFacts {
     FlowFacts {
         mode: Some(Mode::Observe),
@@ -380,7 +380,7 @@ async fn load(recorder: &Recorder, tasks: usize, flows: usize) {
     }
 }
 
-/// Each flow's lines are there once and in order, and lines are numbered without a hole.
+/// Asserts that each flow's lines occur once and in order, and that line numbers have no gap.
 fn assert_whole(lines: &[Value]) {
     let expected: Vec<u64> = (1..).take(lines.len()).collect();
     assert_eq!(numbers(lines), expected);
