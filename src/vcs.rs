@@ -38,7 +38,7 @@ pub struct WorkingCopy {
     /// The clone URL of `origin` without scheme, user and `.git`; without `origin`, the URL of the
     /// only remote.
     pub repository: Option<String>,
-    /// The branch that is checked out; `None` where the head is detached.
+    /// The branch that is checked out; `None` if the head is detached.
     pub branch: Option<String>,
     /// The commit, in hex.
     pub commit: Option<String>,

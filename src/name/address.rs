@@ -9,12 +9,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub enum AddressClass {
     /// Link-local (169.254/16, `fe80::/10`) and deprecated site-local: never reachable.
     LinkLocal,
-    /// Loopback: reachable only where a rule names it.
+    /// Loopback: reachable only if a rule names it.
     Loopback,
     /// Instance metadata of any cloud: never reachable.
     Metadata,
     /// Private use, carrier-grade NAT, benchmarking, documentation, unique local: reachable only
-    /// where a rule names it.
+    /// if a rule names it.
     Private,
     /// An ordinary unicast address.
     Public,

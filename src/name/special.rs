@@ -7,7 +7,7 @@ use super::HostName;
 pub enum SpecialName {
     /// Instance metadata of a cloud: never reachable.
     Metadata,
-    /// `localhost`, single labels, `.local`, `.internal`, `.home.arpa` …: only where a rule names
+    /// `localhost`, single labels, `.local`, `.internal`, `.home.arpa` …: only if a rule names
     /// private addresses for it.
     Private,
     /// `.onion`, `.invalid`, `.alt`, the reverse trees of `.arpa`: never a host.

@@ -273,7 +273,7 @@ pub struct To {
     pub ports: Vec<Spanned<i64>>,
 }
 
-/// `does`: the requests; seen in plain HTTP, and where TLS is inspected.
+/// `does`: the requests; seen in plain HTTP and in inspected TLS.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Does {

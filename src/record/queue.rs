@@ -245,7 +245,7 @@ impl Queue {
     }
 
     /// Queues the line of a refusal and returns a receiver for the result; the line is written even
-    /// if the flow stops waiting. `None` where the sink fails or has ended.
+    /// if the flow stops waiting. `None` if the sink fails or has ended.
     pub(super) fn push_refusal(
         &self,
         line: Line,

@@ -170,7 +170,7 @@ impl Recorder {
     /// Queues the event of a change; the change is answered when the event is written.
     ///
     /// The line of a session that ended always stays queued, because the end is in force.
-    /// Other lines are removed where the caller stops waiting: the change is not made then.
+    /// Other lines are removed if the caller stops waiting: the change is not made then.
     pub fn queue_event(&self, event: &Event) -> QueuedEvent {
         let removable = !matches!(event, Event::SessionEnded(_));
         let line = self.event_line(event);

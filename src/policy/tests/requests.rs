@@ -255,7 +255,7 @@ fn tools_of_a_listed_server_are_allowed_and_denied_by_name() {
     let other = called(&policy, "restricted", url, "tools/list", None);
     assert_eq!(said(&other), (Verdict::Allow, "allowed", "issues"));
     assert_eq!((other.category, other.basis), (Category::Mcp, Basis::Rule));
-    // A tool that is denied stays denied where everything else is allowed.
+    // A tool that is denied stays denied if everything else is allowed.
     let open = called(&policy, "open", url, "tools/call", Some("get_secret_x"));
     assert_eq!(
         said(&open),
