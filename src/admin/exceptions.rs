@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::config::time_in_words;
-use crate::gate::{ExceptionReport, Gate};
+use crate::gate::{ExceptionReport, Gate, Snapshot};
 use crate::ledger::{Actor, Change, Does, From, Grant, Ledger, Limit, To};
+use crate::policy::Exception;
 use crate::record::Asker;
 
 use super::Door;
@@ -74,7 +75,10 @@ async fn grant(
     Json(wanted): Json<Asked>,
 ) -> Result<Response, Refused> {
     let (ledger, actor) = authorized(&gate, door, &asker)?;
-    let grant = granted(&gate, wanted, &actor)?;
+    let (checking, by) = (gate.clone(), actor.clone());
+    // The proof takes time, and the other calls of this thread would wait for it.
+    let checked = tokio::task::spawn_blocking(move || granted(&checking, wanted, &by)).await;
+    let grant = checked.unwrap_or_else(|_| Err(wrong("it could not be checked".to_owned())))?;
     let change = |_: &_| {
         let grant = Box::new(grant.clone());
         Ok(Change::ExceptionGranted { grant })
@@ -99,7 +103,6 @@ async fn grant(
 
 /// The whole exception, where it may be granted.
 fn granted(gate: &Gate, asked: Asked, actor: &Actor) -> Result<Grant, Refused> {
-    let wrong = |why: String| Refused::new(StatusCode::BAD_REQUEST, "bad_request", why);
     let snapshot = gate.snapshot.load();
     let now = gate.clock.now();
     let max = SignedDuration::try_from(snapshot.max_exception).unwrap_or(SignedDuration::MAX);
@@ -136,7 +139,10 @@ fn granted(gate: &Gate, asked: Asked, actor: &Actor) -> Result<Grant, Refused> {
         return Err(wrong(why));
     }
     match snapshot.policy.compile_grant(&grant, "request") {
-        Ok(_) => Ok(grant),
+        Ok(exception) => {
+            may_stand(&snapshot, exception)?;
+            Ok(grant)
+        }
         Err(findings) => {
             let first = findings.first();
             let help = first.and_then(|it| it.help.clone()).unwrap_or_default();
@@ -144,6 +150,22 @@ fn granted(gate: &Gate, asked: Asked, actor: &Actor) -> Result<Grant, Refused> {
             Err(wrong(format!("{message}: {help}")))
         }
     }
+}
+
+/// Refuses an exception that lets pass what an invariant of the policy forbids.
+fn may_stand(snapshot: &Snapshot, exception: Exception) -> Result<(), Refused> {
+    let in_force: Vec<Arc<Exception>> = snapshot.exceptions.load().iter().cloned().collect();
+    let forbidden = snapshot.policy.forbidden(&in_force, &[Arc::new(exception)]);
+    let why = match forbidden.as_deref() {
+        Ok([]) => return Ok(()),
+        Ok([first, ..]) => first.to_string(),
+        Err(error) => format!("cannot prove that no invariant forbids it: {error}"),
+    };
+    Err(Refused::new(StatusCode::CONFLICT, "forbidden", why))
+}
+
+fn wrong(why: String) -> Refused {
+    Refused::new(StatusCode::BAD_REQUEST, "bad_request", why)
 }
 
 /// What is revoked.

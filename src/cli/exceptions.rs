@@ -249,6 +249,9 @@ impl List {
                 word(&exception["location"], 40),
                 word(&grant["reason"], 50)
             );
+            if let Some(why) = exception["why"].as_str() {
+                let _ = writeln!(text, "              {}", print::clean(why, 600));
+            }
             if self.retest {
                 retested(exception, &mut text);
             }
@@ -323,7 +326,7 @@ fn understood(
         return Ok(document);
     }
     let detail = at(&document, "detail").as_str().unwrap_or(body.trim());
-    let detail = print::clean(detail, 300);
+    let detail = print::clean(detail, 600);
     print::err(&format!("tidegate: {place} says {status}: {detail}\n"));
     Err(match status {
         400..500 => Answer::Wrong,

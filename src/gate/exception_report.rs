@@ -15,8 +15,11 @@ use super::Gate;
 pub struct ExceptionReport {
     /// The exception.
     pub grant: Grant,
-    /// `active`, `spent`, `expired`, `revoked`, or `not-in-force` where the policy cannot read it.
+    /// `active`, `spent`, `expired`, `revoked`, or `not-in-force` where the policy cannot read it or
+    /// an invariant forbids it.
     pub state: &'static str,
+    /// Why it is not in force.
+    pub why: Option<Arc<str>>,
     /// A line of a file, or `ledger:12`.
     pub location: Arc<str>,
     /// When it was granted; `None`: it stands in a file.
@@ -49,7 +52,7 @@ impl Gate {
     pub fn exception_reports(&self) -> Vec<ExceptionReport> {
         let snapshot = self.snapshot.load_full();
         let (policy, now) = (&snapshot.policy, self.clock.now());
-        let live = snapshot.exceptions.load_full();
+        let all = snapshot.exceptions.load_full();
         let state = self.exceptions.ledger.as_ref().map(|ledger| ledger.state());
         let reserved = |id: &str| {
             let budget = state.as_ref().and_then(|it| it.budgets.get(id));
@@ -58,7 +61,7 @@ impl Gate {
                 requests: Some(it.requests),
             })
         };
-        let in_force = |id: &str| live.iter().find(|it| it.grant.id == *id);
+        let in_force = |id: &str| all.iter().find(|it| it.grant.id == *id);
         let report = |grant: &Grant, location: Arc<str>, granted, revoked: Option<Timestamp>| {
             let live = in_force(&grant.id);
             let word = match live {
@@ -70,6 +73,7 @@ impl Gate {
             };
             ExceptionReport {
                 state: word,
+                why: all.why_not(&grant.id).cloned(),
                 location,
                 granted,
                 revoked,

@@ -82,24 +82,23 @@ impl ExceptionKeeper {
         lock(&self.uses).get(id).copied().unwrap_or_default()
     }
 
-    /// The exceptions that may hold under a policy at a time. Those of the ledger that are in
-    /// `before` are not compiled again.
+    /// The exceptions that may hold under a policy at a time. Those of the ledger that `before` has
+    /// heard of are neither compiled nor proved again.
     fn in_force(&self, policy: &Policy, before: &Exceptions, now: Timestamp) -> Exceptions {
         let written = policy.exceptions().iter();
         let mut all: Vec<Arc<Exception>> = written
             .filter(|it| now < it.grant.expires)
             .cloned()
             .collect();
+        let mut not_in_force = BTreeMap::new();
         if let Some(ledger) = self.ledger.as_deref().filter(|it| !self.is_stale(it, now)) {
             let state = ledger.state();
-            let before: HashMap<&str, &Arc<Exception>> =
-                before.iter().map(|it| (&*it.grant.id, it)).collect();
-            all.extend(granted(policy, &state, &before, now));
+            not_in_force = add_granted(policy, &state, before, now, &mut all);
         }
         for exception in &all {
             self.allow(exception);
         }
-        Exceptions::new(all)
+        Exceptions::new(all).without(not_in_force)
     }
 
     /// Whether the ledger has not answered for too long.
@@ -162,7 +161,8 @@ impl ExceptionKeeper {
                     Event::ExceptionRevoked(Box::new(facts))
                 }
                 None if now < ended.grant.expires => {
-                    let why = "it is no longer in the policy, or the ledger does not answer";
+                    let gone = "it is no longer in the policy, or the ledger does not answer";
+                    let why = exceptions.why_not(id).map_or(gone, |why| why);
                     let facts = ended.facts(Asker::default(), Some(why));
                     Event::ExceptionRevoked(Box::new(facts))
                 }
@@ -241,41 +241,61 @@ impl Announced {
     }
 }
 
-/// The exceptions of the ledger that hold and that the policy can read. One that names a tier or a
-/// group that the policy no longer has lets nothing pass.
-fn granted<'s>(
-    policy: &'s Policy,
-    state: &'s State,
-    before: &'s HashMap<&'s str, &'s Arc<Exception>>,
+/// Adds the exceptions of the ledger that hold, that the policy can read and that none of its
+/// invariants forbids. Returns the others, each with the reason why it is not in force.
+fn add_granted(
+    policy: &Policy,
+    state: &State,
+    before: &Exceptions,
     now: Timestamp,
-) -> impl Iterator<Item = Arc<Exception>> + 's {
-    let holding = state.granted.values().filter(move |it| it.holds(now));
-    holding.filter_map(|it| match compiled(policy, it, before) {
-        Ok(exception) => Some(exception),
-        Err(why) => {
-            tracing::warn!(exception = %it.grant.id, "a granted exception is not in force: {why}");
-            None
+    all: &mut Vec<Arc<Exception>>,
+) -> BTreeMap<String, Arc<str>> {
+    let known: HashMap<&str, &Arc<Exception>> =
+        before.iter().map(|it| (&*it.grant.id, it)).collect();
+    let (mut new, mut closed) = (Vec::new(), BTreeMap::new());
+    for granted in state.granted.values().filter(|it| it.holds(now)) {
+        let id = &granted.grant.id;
+        if let Some(known) = known.get(&**id).filter(|it| it.is_granted()) {
+            all.push((*known).clone());
+        } else if let Some(why) = before.why_not(id) {
+            closed.insert(id.clone(), why.clone());
+        } else {
+            match compiled(policy, granted) {
+                Ok(exception) => new.push(Arc::new(exception)),
+                Err(why) => close(id, &why, &mut closed),
+            }
         }
-    })
+    }
+    match policy.forbidden(all, &new) {
+        Ok(forbidden) => {
+            for it in &forbidden {
+                new.retain(|exception| exception.named.name != it.id);
+                close(&it.id, &it.to_string(), &mut closed);
+            }
+            all.extend(new);
+        }
+        Err(why) => {
+            for exception in &new {
+                close(&exception.grant.id, &why.to_string(), &mut closed);
+            }
+        }
+    }
+    closed
 }
 
-fn compiled(
-    policy: &Policy,
-    granted: &Granted,
-    before: &HashMap<&str, &Arc<Exception>>,
-) -> Result<Arc<Exception>, String> {
-    if let Some(known) = before.get(&*granted.grant.id)
-        && known.named.location.starts_with("ledger:")
-    {
-        return Ok((*known).clone());
-    }
-    let taken = policy.exceptions().iter();
-    if taken.clone().any(|it| it.grant.id == granted.grant.id) {
+fn close(id: &str, why: &str, closed: &mut BTreeMap<String, Arc<str>>) {
+    tracing::warn!(exception = %id, "a granted exception is not in force: {why}");
+    closed.insert(id.to_owned(), why.into());
+}
+
+fn compiled(policy: &Policy, granted: &Granted) -> Result<Exception, String> {
+    let mut written = policy.exceptions().iter();
+    if written.any(|it| it.grant.id == granted.grant.id) {
         return Err("an exception of the files has the same id".to_owned());
     }
     let location = format!("ledger:{}", granted.revision);
     let compiled = policy.compile_grant(&granted.grant, &location);
-    compiled.map(Arc::new).map_err(|findings| {
+    compiled.map_err(|findings| {
         let first = findings.first().map(|finding| finding.message.clone());
         first.unwrap_or_default()
     })

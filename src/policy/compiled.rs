@@ -10,6 +10,7 @@ use crate::name::{Host, Path, Target};
 use super::caller::Membership;
 use super::catalogue::Catalogue;
 use super::category::Category;
+use super::compile::invariants::{Invariant, Selector};
 use super::directory::Directory;
 use super::exception::Exception;
 use super::facts::RequestFacts;
@@ -56,6 +57,8 @@ pub struct Policy {
     /// The exceptions of the files.
     pub(super) exceptions: Vec<Arc<Exception>>,
     pub(super) trials: Vec<Trial>,
+    /// `[[never]]` and `[[always]]`, each with the rule that matches the flows it is about.
+    pub(super) invariants: Vec<(Invariant, Selector)>,
 }
 
 impl Policy {

@@ -1,10 +1,11 @@
 //! Exceptions: allows with an owner and an end, between the floor and the denies.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 
-use crate::ledger::{Allowance, Grant};
+use crate::ledger::{Allowance, From, Grant, Limit};
 use crate::name::Host;
 
 use super::flow::Flow;
@@ -24,7 +25,7 @@ pub struct Exception {
     /// What is left of the budget, where there is a limit. The gate sets it.
     pub(super) allowance: OnceLock<Arc<Allowance>>,
     /// The conditions, as those of an allow.
-    pub(super) rule: Rule,
+    pub(super) rule: Arc<Rule>,
     pub(super) hosts: Vec<HostPattern>,
 }
 
@@ -33,6 +34,8 @@ pub struct Exception {
 pub struct Exceptions {
     all: Vec<Arc<Exception>>,
     hosts: HostMap,
+    /// Those that were granted and that the policy cannot read or forbids, by id, and why.
+    not_in_force: BTreeMap<String, Arc<str>>,
 }
 
 /// The exceptions that decide at one time.
@@ -73,7 +76,27 @@ impl Exceptions {
         Self {
             all,
             hosts: hosts.build(),
+            not_in_force: BTreeMap::new(),
         }
+    }
+
+    /// The same, and those that were granted and are not in force: by id, and why.
+    #[must_use]
+    pub fn without(self, not_in_force: BTreeMap<String, Arc<str>>) -> Self {
+        Self {
+            not_in_force,
+            ..self
+        }
+    }
+
+    /// Why an exception that was granted is not in force, where the policy cannot read it or forbids it.
+    pub fn why_not(&self, id: &str) -> Option<&Arc<str>> {
+        self.not_in_force.get(id)
+    }
+
+    /// The hosts that they name.
+    pub(super) fn hosts(&self) -> &HostMap {
+        &self.hosts
     }
 
     /// Whether there are none.
@@ -113,12 +136,38 @@ impl Exceptions {
 }
 
 impl Exception {
+    /// The exception without its end, its limit and its session: what it may let pass at any time,
+    /// for a proof.
+    pub(super) fn at_its_widest(&self) -> Self {
+        let grant = Grant {
+            expires: Timestamp::MAX,
+            limit: Limit::default(),
+            from: From {
+                session: None,
+                ..self.grant.from.clone()
+            },
+            ..self.grant.clone()
+        };
+        Self {
+            named: self.named.clone(),
+            grant,
+            allowance: OnceLock::new(),
+            rule: self.rule.clone(),
+            hosts: self.hosts.clone(),
+        }
+    }
+
     /// What a decision keeps of the exception.
     pub(super) fn passes(&self) -> ByException {
         ByException {
             named: self.named.clone(),
             allowance: self.allowance.get().cloned(),
         }
+    }
+
+    /// Whether it stands in the ledger and not in a file.
+    pub fn is_granted(&self) -> bool {
+        self.named.location.starts_with("ledger:")
     }
 
     /// What is left of the budget; `None`: there is no limit, or the gate has not set it.

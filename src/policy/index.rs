@@ -148,6 +148,13 @@ impl HostMap {
         }
     }
 
+    /// Whether some rule names everything that `pattern` names.
+    pub(super) fn covers(&self, pattern: &HostPattern) -> bool {
+        let mut covers = false;
+        self.covering(pattern, |_| covers = true);
+        covers
+    }
+
     fn heads_at_lengths<'a>(
         &'a self,
         address: IpAddr,

@@ -13,7 +13,7 @@ use crate::diag::{Diagnostic, Place};
 use crate::name::Host;
 
 use super::compare::{Outcome, Part, Selectors, Space};
-use super::compile::invariants::{self, Invariant, Kind};
+use super::compile::invariants::{Invariant, Kind};
 use super::compiled::Policy;
 use super::decide::Judgement;
 use super::facts::Inspect;
@@ -27,11 +27,11 @@ use super::witness::Witness;
 use super::{Attempt, Category};
 
 /// The most branches of the tree of parts that one proof looks at.
-const MAX_BRANCHES: usize = 200_000;
+pub(super) const MAX_BRANCHES: usize = 200_000;
 
 /// A flow that breaks an invariant.
-struct Broken {
-    witness: Witness,
+pub(super) struct Broken {
+    pub(super) witness: Witness,
     decision: Decision,
     how: How,
 }
@@ -47,35 +47,37 @@ enum How {
     Resolves,
 }
 
-/// What is wrong with the invariants of a policy: those that cannot be read, and those that do not
-/// hold. Errors: a policy with one must not load.
+/// The invariants of a policy that do not hold, and the exceptions of its files that let pass what
+/// an invariant forbids. Errors: a policy with one must not load.
 pub fn invariant_findings(source: &source::Policy, policy: &Policy) -> Vec<Diagnostic> {
-    if source.never.is_empty() && source.always.is_empty() {
+    let Some((first, _)) = policy.invariants.first() else {
         return Vec::new();
-    }
-    let (compiled, mut findings) = invariants::compile(source, policy);
-    let (invariants, selectors): (Vec<Invariant>, Vec<_>) = compiled.into_iter().unzip();
-    let selectors = Selectors::new(selectors);
+    };
+    let selectors = Selectors::new(&policy.invariants);
     let proof = Proof {
         policy,
         selectors: &selectors,
-        invariants: &invariants,
     };
-    match proof.run() {
-        Ok(broken) => findings.extend(
-            broken
-                .into_iter()
-                .map(|(invariant, broken)| finding(invariant, &broken, source)),
-        ),
-        Err(TooComplex) => findings.extend(invariants.first().map(unproved)),
+    let broken = match proof.run() {
+        Ok(broken) => broken,
+        Err(TooComplex) => return vec![unproved(first)],
+    };
+    // What rules let pass already is not the exceptions' doing.
+    if !broken.is_empty() {
+        let broken = broken.iter();
+        return broken
+            .map(|(invariant, broken)| finding(invariant, broken, source))
+            .collect();
     }
-    findings
+    match policy.forbidden(&[], policy.exceptions()) {
+        Ok(forbidden) => forbidden.iter().map(|it| it.finding(source)).collect(),
+        Err(TooComplex) => vec![unproved(first)],
+    }
 }
 
-struct Proof<'p> {
-    policy: &'p Policy,
-    selectors: &'p Selectors,
-    invariants: &'p [Invariant],
+pub(super) struct Proof<'p> {
+    pub(super) policy: &'p Policy,
+    pub(super) selectors: &'p Selectors<'p>,
 }
 
 impl<'p> Proof<'p> {
@@ -83,8 +85,9 @@ impl<'p> Proof<'p> {
     fn run(&self) -> Result<Vec<(&'p Invariant, Broken)>, TooComplex> {
         let space = Space::new(&[self.policy], self.selectors)?;
         let count = std::cell::Cell::new(0);
-        let mut broken: Vec<Option<Broken>> = self.invariants.iter().map(|_| None).collect();
-        let open = std::cell::RefCell::new(vec![true; self.invariants.len()]);
+        let invariants = &self.policy.invariants;
+        let mut broken: Vec<Option<Broken>> = invariants.iter().map(|_| None).collect();
+        let open = std::cell::RefCell::new(vec![true; invariants.len()]);
         let keep = |part: &Part| {
             count.set(count.get() + 1);
             let open = open.borrow();
@@ -116,15 +119,15 @@ impl<'p> Proof<'p> {
                 }
             }
         }
-        let all = self.invariants.iter().zip(broken);
+        let all = invariants.iter().zip(broken);
         Ok(all
-            .filter_map(|(invariant, it)| Some((invariant, it?)))
+            .filter_map(|((invariant, _), it)| Some((invariant, it?)))
             .collect())
     }
 
     /// Whether some flow of a branch may break an invariant.
     fn may_break(&self, at: u32, part: &Part) -> bool {
-        let Some(invariant) = self.invariants.get(at as usize) else {
+        let Some((invariant, _)) = self.policy.invariants.get(at as usize) else {
             return false;
         };
         if (invariant.kind, invariant.verdict) != (Kind::Never, Verdict::Allow) {
@@ -146,8 +149,14 @@ impl<'p> Proof<'p> {
     }
 
     /// The flow of a part, where it breaks an invariant.
-    fn breaks(&self, at: u32, space: &Space<'_>, part: &Part, outcome: &Outcome) -> Option<Broken> {
-        let invariant = self.invariants.get(at as usize)?;
+    pub(super) fn breaks(
+        &self,
+        at: u32,
+        space: &Space<'_>,
+        part: &Part,
+        outcome: &Outcome,
+    ) -> Option<Broken> {
+        let (invariant, _) = self.policy.invariants.get(at as usize)?;
         let is_broken = match invariant.kind {
             Kind::Never => {
                 outcome.ruled() == invariant.verdict
@@ -253,12 +262,20 @@ fn resolves_into(rule: &Rule, decision: &Decision, port: u16) -> bool {
     })
 }
 
+impl Broken {
+    /// Why a flow counts that the invariant does not name itself.
+    pub(super) fn how(&self) -> Option<&'static str> {
+        match self.how {
+            How::Itself => None,
+            How::Carries => {
+                Some("that tunnel is not inspected, and may carry a request that this is about")
+            }
+            How::Resolves => Some("that name may resolve into a network that this names"),
+        }
+    }
+}
+
 fn finding(invariant: &Invariant, broken: &Broken, source: &source::Policy) -> Diagnostic {
-    let kind = invariant.kind.as_str();
-    let name = invariant
-        .name
-        .as_ref()
-        .map_or(String::new(), |name| format!(" \"{name}\""));
     let ruled = broken.decision.would.unwrap_or(broken.decision.verdict);
     let does = match ruled {
         Verdict::Allow => "reach",
@@ -270,15 +287,12 @@ fn finding(invariant: &Invariant, broken: &Broken, source: &source::Policy) -> D
     };
     let decided = &broken.decision.rule;
     let message = format!(
-        "`{kind}`{name} does not hold: {} {does} {} by {}",
+        "{invariant} does not hold: {} {does} {} by {}",
         broken.witness.callers, broken.witness.flow, decided.name
     );
-    let label = match broken.how {
-        How::Itself => format!("it says {} `{}`", word(invariant.kind), invariant.verdict),
-        How::Carries => {
-            "that tunnel is not inspected, and may carry a request that this is about".to_owned()
-        }
-        How::Resolves => "that name may resolve into a network that this names".to_owned(),
+    let label = match broken.how() {
+        Some(how) => how.to_owned(),
+        None => format!("it says {} `{}`", word(invariant.kind), invariant.verdict),
     };
     let code = match invariant.kind {
         Kind::Always => "always-broken",

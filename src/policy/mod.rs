@@ -33,6 +33,7 @@
 //! | Inside a tunnel that is not inspected no request is seen: a deny or ask with `does` does not match, an allow with `does` matches where the tier says `opaque = "allow"`, and nothing of `unless` holds. | `conditions`, `rule` |
 //! | Until a body is read, its conditions count as met for an allow and as unmet for a deny or an ask. Then the request is decided again. | `conditions` |
 //! | An exception is an allow with an end. It stands before the denies, behind the floor and the limits of the session. It grants nothing besides: private addresses pass where an allow for the caller and destination grants them, and denied networks stay denied. One with `does` never opens a tunnel that is not inspected. | `exception`, `decide` |
+//! | An exception that lets pass what a `[[never]]` or `[[always]]` forbids does not count: a policy with one in its files does not load. | `forbidden` |
 //! | Only a deny forbids. `unless.min-age` and `unless.credentials` say where it does not match; an unknown age does not hold. | `rule` |
 //! | A private address, or a name of private networks, is `address_denied` where no allow for this caller and destination grants it. Else the record and the refusal have the rules' own reason. A matching deny is always named. | `floor`, `decide` |
 //! | A denied network denies the names that resolve into it. | [`Policy::judge_address`] |
@@ -72,6 +73,7 @@ mod facts;
 mod findings;
 mod floor;
 mod flow;
+mod forbidden;
 mod found;
 mod host_list;
 mod index;
@@ -120,10 +122,11 @@ pub use exception::{Exception, Exceptions, InForce};
 pub use explain::{Explanation, Looked, Stage, explain, explain_with};
 pub use facts::{Body, Inspect, McpCall, RequestFacts, Seen, UnseenPath};
 pub use floor::Guard;
+pub use forbidden::Forbidden;
 pub use host_list::{BadHost, HostList};
 pub use inspection::Names;
 pub use invariant::invariant_findings;
-pub use pattern::{Kind as PatternKind, Pattern, PatternError};
+pub use pattern::{Kind as PatternKind, Pattern, PatternError, TooComplex};
 pub use query::{Attempt, GroupId, GroupSet, Query, SessionEvidence, TierId, Who};
 pub use reach::{Unenforced, reach_findings};
 pub use repository::canonical_repository;

@@ -28,7 +28,8 @@ use crate::name::{self, PathError};
 
 pub(super) use host::{BadPattern, HostPattern, Width, is_public, parse_network};
 pub(super) use ports::PortSet;
-pub(super) use product::{TooComplex, atoms, witness};
+pub use product::TooComplex;
+pub(super) use product::{atoms, witness};
 
 use fold::Server;
 use matching::Piece;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use std::ffi::OsStr;
 
-use crate::kit::{Gate, Hello, Line, Origin, loopback, tidegate, until};
+use crate::kit::{Gate, Hello, Line, Origin, TIERS, loopback, tidegate, until};
 
 const HOST: &str = "files.example.net";
 
@@ -319,4 +319,86 @@ fn a_gate_does_not_start_with_a_damaged_ledger() {
     let ran = tidegate(&[words[0], words[1], config.as_os_str()]);
     assert_eq!(ran.code, Some(4), "{ran:?}");
     assert!(ran.stderr.contains("the ledger is damaged"), "{ran:?}");
+}
+
+const NEVER: &str = "\n[[never]]\nname = \"no files\"\nto.hosts = [\"files.example.net\"]\n\
+                     verdict = \"allow\"\n";
+
+#[test]
+fn an_exception_that_a_never_forbids_is_granted_neither_at_a_socket_nor_by_a_file() {
+    let base = format!("{TIERS}{DENY}\n[ledger]\n");
+    let gate = Gate::with(&format!("{base}{NEVER}"));
+    let control = format!("unix:{}", gate.folder().join("control.sock").display());
+    let grant = [
+        "exception",
+        "grant",
+        "--host",
+        "*.example.net",
+        "--for",
+        "1h",
+        "--reason",
+        "r",
+        "--id",
+        "ONE",
+        "--control",
+        &control,
+    ];
+    let refused = tidegate(&grant.map(OsStr::new));
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    for words in [
+        "exception `ONE` lets pass what `[[never]]` \"no files\" forbids",
+        "would reach files.example.net:443",
+        "see `tidegate explain files.example.net:443",
+    ] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+    }
+    let mut other = granted(443, within(3600));
+    other["to"]["hosts"] = json!(["other.example.net"]);
+    assert_eq!(gate.control("/v1/exceptions", None, &other).status(), 201);
+
+    let before = gate.generation();
+    let file = written(443, within(3600), "");
+    gate.reload(&format!("{base}{NEVER}{file}"));
+    let after = gate.generation();
+    assert_eq!(after["generation"], before["generation"], "{after}");
+    let error = after["error"].as_str().unwrap_or_default();
+    assert!(
+        error.contains("exception `EXC-1` lets pass what"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_policy_that_forbids_what_was_granted_ends_it() {
+    let base = format!("{TIERS}{DENY}\n[ledger]\n");
+    let gate = Gate::with(&base);
+    let answer = gate.control("/v1/exceptions", None, &granted(443, within(3600)));
+    assert_eq!(answer.status(), 201, "{answer:?}");
+    let state = || {
+        let control = format!("unix:{}", gate.folder().join("control.sock").display());
+        let words = ["exceptions", "--json", "--control", &control];
+        let listed = tidegate(&words.map(OsStr::new));
+        let listed: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+        let first = listed[0].clone();
+        (
+            first["state"].as_str().unwrap_or_default().to_owned(),
+            first["why"].clone(),
+        )
+    };
+    assert_eq!(state(), ("active".to_owned(), Value::Null));
+    gate.reload(&format!("{base}{NEVER}"));
+    let (word, why) = state();
+    assert_eq!(word, "not-in-force");
+    assert!(
+        why.as_str().unwrap_or_default().contains("`[[never]]`"),
+        "{why}"
+    );
+    gate.line("the end of the exception", |line| {
+        line["event.name"] == "exception_revoked"
+            && line["tidegate.detail"]
+                .as_str()
+                .is_some_and(|it| it.contains("lets pass what"))
+    });
+    gate.reload(&base);
+    assert_eq!(state().0, "active");
 }

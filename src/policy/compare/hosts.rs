@@ -14,6 +14,8 @@ use crate::policy::index::{HostMap, RuleId};
 use crate::policy::pattern::HostPattern;
 use crate::policy::servers::Server;
 
+use super::space::Selectors;
+
 /// Names that stand for all those that no policy names.
 const OTHER_NAMES: [&str; 6] = [
     "x.example",
@@ -61,10 +63,17 @@ struct Signature<'p> {
 }
 
 impl HostSets {
-    /// Groups every host. `selectors` leads from hosts to the rules that are told apart besides
+    /// Groups the hosts that are looked at. `selectors` has the rules that are told apart besides
     /// those of the policies.
-    pub(super) fn new(policies: &[&Policy], selectors: &HostMap) -> Self {
+    pub(super) fn new(policies: &[&Policy], selectors: &Selectors<'_>) -> Self {
+        let within = selectors.within();
+        let selectors = &selectors.hosts;
         let mut patterns = patterns(policies, selectors);
+        // Of names, a wider pattern stands for the hosts outside of those that are looked at.
+        patterns.retain(|pattern| match (within, pattern) {
+            (None, _) | (_, HostPattern::Network(_)) => true,
+            (Some(within), _) => within.covers(pattern),
+        });
         let networks = nested_networks(&patterns);
         let known: Set<HostPattern> = patterns.iter().cloned().collect();
         let mut signature = Signature {
@@ -104,7 +113,12 @@ impl HostSets {
             }
             add(host, Some(at));
         }
-        for name in OTHER_NAMES {
+        let others = if within.is_none() {
+            &OTHER_NAMES[..]
+        } else {
+            &[]
+        };
+        for name in others {
             if let Ok(name) = HostName::parse(name.as_bytes())
                 && !known.contains(&HostPattern::Exact(name.clone()))
             {

@@ -4,11 +4,14 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::name::{Host, Path, Target};
 use crate::policy::category::Categories;
+use crate::policy::compile::invariants::{Invariant, Selector};
 use crate::policy::compiled::Policy;
+use crate::policy::exception::{Exceptions, InForce};
 use crate::policy::facts::McpCall;
 use crate::policy::index::{HostMap, HostMapBuilder, RuleId};
 use crate::policy::pattern::{HostPattern, PortSet, TooComplex};
@@ -26,18 +29,27 @@ use super::same::{Meanings, say_the_same_of};
 /// Rules that decide nothing, but whose flows are told apart from others. Their tiers and groups are
 /// those of the first policy.
 #[derive(Debug, Default)]
-pub(in crate::policy) struct Selectors {
-    rules: Vec<Rule>,
-    hosts: HostMap,
+pub(in crate::policy) struct Selectors<'r> {
+    rules: Vec<&'r Rule>,
+    pub(super) hosts: HostMap,
     /// Those without hosts.
     hostless: Vec<u32>,
+    excepting: Option<Excepting<'r>>,
+}
+
+/// Exceptions that are in force where the parts are decided.
+#[derive(Debug)]
+struct Excepting<'r> {
+    live: InForce<'r>,
+    /// The hosts that are looked at, and no others.
+    within: &'r HostMap,
 }
 
 /// What one or two policies can tell apart.
 #[derive(Debug)]
 pub(in crate::policy) struct Space<'p> {
     pub(in crate::policy) policies: Vec<&'p Policy>,
-    selectors: &'p Selectors,
+    selectors: &'p Selectors<'p>,
     pub(in crate::policy) hosts: HostSets,
     callers: Callers<'p>,
     meanings: Meanings,
@@ -123,30 +135,70 @@ pub(in crate::policy) struct Parts<'s, 'p, K> {
     hosts: Vec<usize>,
 }
 
-impl Selectors {
+impl<'r> Selectors<'r> {
     /// Rules with the hosts that they name.
-    pub(in crate::policy) fn new(written: Vec<(Rule, Vec<HostPattern>)>) -> Self {
-        let mut hosts = HostMapBuilder::with_capacity(written.len());
+    pub(in crate::policy) fn new(written: &'r [(Invariant, Selector)]) -> Self {
+        Self::of(written, std::iter::empty())
+    }
+
+    /// Rules, and behind them those of the exceptions that are in force where the parts are decided.
+    /// Only hosts `within` some are looked at.
+    pub(in crate::policy) fn excepting(
+        written: &'r [(Invariant, Selector)],
+        exceptions: &'r Exceptions,
+        within: &'r HostMap,
+    ) -> Self {
+        let live = InForce {
+            exceptions,
+            now: Timestamp::UNIX_EPOCH,
+            is_open: false,
+        };
+        let rules = exceptions.iter();
+        Self {
+            excepting: Some(Excepting { live, within }),
+            ..Self::of(written, rules.map(|it| (&*it.rule, it.hosts.as_slice())))
+        }
+    }
+
+    fn of(
+        written: &'r [(Invariant, Selector)],
+        more: impl Iterator<Item = (&'r Rule, &'r [HostPattern])>,
+    ) -> Self {
+        let rules = { written.iter() }.map(|(_, (rule, hosts))| (rule, hosts.as_slice()));
+        let rules: Vec<_> = rules.chain(more).collect();
+        let mut hosts = HostMapBuilder::with_capacity(rules.len());
         let mut hostless = Vec::new();
-        for (at, (rule, patterns)) in written.iter().enumerate().rev() {
-            let Ok(at) = u32::try_from(at) else { continue };
-            for pattern in patterns {
-                hosts.add(pattern, at);
+        for (at, (rule, patterns)) in rules.iter().enumerate().rev() {
+            let Ok(place) = u32::try_from(at) else {
+                continue;
+            };
+            for pattern in *patterns {
+                hosts.add(pattern, place);
             }
             // Names may resolve into a network.
-            if rule.to.hosts == 0 || !rule.to.networks.is_empty() {
-                hostless.push(at);
+            if at < written.len() && (rule.to.hosts == 0 || !rule.to.networks.is_empty()) {
+                hostless.push(place);
             }
         }
         Self {
             hosts: hosts.build(),
-            rules: written.into_iter().map(|(rule, _)| rule).collect(),
+            rules: rules.into_iter().map(|(rule, _)| rule).collect(),
             hostless,
+            excepting: None,
         }
     }
 
-    pub(in crate::policy) fn rule(&self, at: u32) -> Option<&Rule> {
-        self.rules.get(at as usize)
+    pub(in crate::policy) fn rule(&self, at: u32) -> Option<&'r Rule> {
+        self.rules.get(at as usize).copied()
+    }
+
+    /// The hosts that are looked at; `None`: all.
+    pub(super) fn within(&self) -> Option<&'r HostMap> {
+        self.excepting.as_ref().map(|it| it.within)
+    }
+
+    fn live(&self) -> Option<InForce<'r>> {
+        self.excepting.as_ref().map(|it| it.live)
     }
 
     /// Whether a rule names the host, or names none.
@@ -177,12 +229,11 @@ impl<'p> Space<'p> {
     /// The space of some policies. `Err` where their patterns are too many to compare.
     pub(in crate::policy) fn new(
         policies: &[&'p Policy],
-        selectors: &'p Selectors,
+        selectors: &'p Selectors<'p>,
     ) -> Result<Self, TooComplex> {
-        let told_apart: Vec<&Rule> = selectors.rules.iter().collect();
         Ok(Self {
-            callers: Callers::new(policies, &told_apart)?,
-            hosts: HostSets::new(policies, &selectors.hosts),
+            callers: Callers::new(policies, &selectors.rules)?,
+            hosts: HostSets::new(policies, selectors),
             meanings: Meanings::new(policies),
             policies: policies.to_vec(),
             selectors,
@@ -362,8 +413,11 @@ impl<'p> Space<'p> {
     /// Leaves out what a deny overrules, and requests through tunnels in which none is judged.
     fn at_ports(&self, part: &mut Part, ports: &PortSet) -> Option<()> {
         part.ports = ports.clone();
-        for (policy, rules) in self.policies.iter().zip(&mut part.rules) {
-            drop_overruled(policy, rules, None);
+        // An exception overrules a deny, and rules say which private addresses it reaches.
+        if self.selectors.excepting.is_none() {
+            for (policy, rules) in self.policies.iter().zip(&mut part.rules) {
+                drop_overruled(policy, rules, None);
+            }
         }
         let over_tls = part.witness.request.as_ref().is_some_and(|it| it.tls);
         if !over_tls {
@@ -561,11 +615,12 @@ impl<'p> Space<'p> {
 
     fn decide_tunnel(&self, part: &Part, side: usize) -> Option<Decision> {
         let policy = self.policies.get(side)?;
-        Some(policy.decide(&Query {
+        let query = Query {
             who: &Self::who(part, side),
             target: &part.witness.target,
             attempt: Attempt::Connect,
-        }))
+        };
+        Some(policy.decide_with(&query, self.selectors.live()))
     }
 
     /// What becomes of the flows of a part in a policy.
@@ -578,7 +633,7 @@ impl<'p> Space<'p> {
             if let Attempt::Request { upgrade, .. } = &mut query.attempt {
                 *upgrade = true;
             }
-            policy.decide(&query)
+            policy.decide_with(&query, self.selectors.live())
         };
         if let Some(tunnel) = part.tunnels.get(side) {
             return Some(Outcome::within(tunnel, decide));

@@ -4,13 +4,17 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::name::Host;
 use crate::policy::facts::Inspect;
+use crate::policy::floor::Guard;
 use crate::policy::regions::Point;
 use crate::policy::regions::tests::{HOSTS, list, point, policy, rule, some};
 use crate::policy::rule::Fit;
 use crate::policy::tests::{read, try_compile};
-use crate::policy::verdict::Decision;
-use crate::policy::{Attempt, Policy, Query, Relation, difference, invariant_findings};
+use crate::policy::verdict::{Decision, Verdict};
+use crate::policy::{
+    Attempt, Exceptions, InForce, Policy, Query, Relation, difference, invariant_findings,
+};
 
 use super::{Selectors, Space};
 
@@ -30,16 +34,43 @@ fn config() -> ProptestConfig {
 /// What a policy says of a flow, with its tunnel counted: a request through a tunnel that is not
 /// inspected is decided by the tunnel.
 fn effective(policy: &Policy, point: &Point) -> Decision {
-    let own = policy.decide(&point.query());
+    excepted(policy, point, &Exceptions::default())
+}
+
+fn in_force(exceptions: &Exceptions) -> InForce<'_> {
+    InForce {
+        exceptions,
+        now: jiff::Timestamp::UNIX_EPOCH,
+        is_open: false,
+    }
+}
+
+/// Whether a flow that passes is one that the first invariant of a policy forbids.
+fn breaks_first_invariant(policy: &Policy, point: &Point, decision: &Decision) -> bool {
+    let Some((invariant, (rule, hosts))) = policy.invariants.first() else {
+        return false;
+    };
+    let host = &point.target.host;
+    let named = rule.to.hosts == 0 || hosts.iter().any(|pattern| pattern.matches(host));
+    let about = named && rule.fit(&point.judge(policy).flow) == Fit::Matches;
+    let passes = decision.would.unwrap_or(decision.verdict) == Verdict::Allow;
+    about && passes && invariant.forbids()
+}
+
+/// What a policy says of a flow, with its tunnel counted and exceptions in force.
+fn excepted(policy: &Policy, point: &Point, exceptions: &Exceptions) -> Decision {
+    let live = in_force(exceptions);
+    let own = policy.decide_with(&point.query(), Some(live));
     let over_tls = point.request.as_ref().is_some_and(|request| request.tls);
     if !over_tls {
         return own;
     }
-    let tunnel = policy.decide(&Query {
+    let tunnel = Query {
         who: &point.who,
         target: &point.target,
         attempt: Attempt::Connect,
-    });
+    };
+    let tunnel = policy.decide_with(&tunnel, Some(live));
     let ruled = |it: &Decision| it.would.unwrap_or(it.verdict);
     let decides = tunnel.inspect != Inspect::Yes || ruled(&tunnel) > ruled(&own);
     if decides { tunnel } else { own }
@@ -97,6 +128,20 @@ fn invariant() -> impl Strategy<Value = String> {
     })
 }
 
+/// An exception for what a rule names.
+fn exception((id, rule): (usize, String)) -> String {
+    let rule = rule.lines();
+    let lines = rule.filter(|line| !line.starts_with("verdict") && !line.starts_with("grant"));
+    let mut text = lines.collect::<Vec<_>>().join("\n");
+    if !text.contains("to.hosts") {
+        text += &list("\nto.hosts", &HOSTS[..2]);
+    }
+    format!(
+        "[[exception]]\nid = \"EXC-{id}\"\nreason = \"r\"\nreviewer = \"r\"\n\
+         expires = 2026-12-01T18:00:00Z\n{text}\n"
+    )
+}
+
 /// A policy of which one tier is inspected, or none.
 fn inspecting(policy: String, inspected: bool) -> String {
     if inspected {
@@ -122,8 +167,7 @@ proptest! {
         };
         let source = read(&text);
         let found = invariant_findings(&source, &policy);
-        let (compiled, _) = crate::policy::compile::invariants::compile(&source, &policy);
-        let Some((invariant, (rule, hosts))) = compiled.into_iter().next() else {
+        let Some((invariant, (rule, hosts))) = policy.invariants.first() else {
             return Err(TestCaseError::reject("no invariant"));
         };
         if !found.is_empty() {
@@ -143,6 +187,46 @@ proptest! {
                 _ => verdict == invariant.verdict,
             };
             prop_assert!(holds, "{:#?}\n{:#?}\n{}", point, decision, text);
+        }
+    }
+
+    #[test]
+    fn exceptions_touch_neither_the_floor_nor_what_an_invariant_forbids(
+        text in policy(),
+        invariant in invariant(),
+        written in vec(rule(), 1..4),
+        inspected in any::<bool>(),
+        points in vec(point(), 24),
+    ) {
+        let text = inspecting(text, inspected) + &invariant;
+        let excepted_text: String = written.into_iter().enumerate().map(exception).collect();
+        let text = text + &excepted_text;
+        let (Some(policy), _) = try_compile(&text) else {
+            return Err(TestCaseError::reject("no policy"));
+        };
+        let all = policy.exceptions().to_vec();
+        let Ok(forbidden) = policy.forbidden(&[], &all) else {
+            return Err(TestCaseError::reject("not proved"));
+        };
+        let left = all.iter().filter(|it| !forbidden.iter().any(|no| no.id == it.named.name));
+        let sound = Exceptions::new(left.cloned().collect());
+        let (none, all) = (Exceptions::default(), Exceptions::new(all.clone()));
+        for point in points.iter().filter(|point| is_possible(&policy, point)) {
+            let (query, target) = (point.query(), &point.target);
+            let ruled = policy.decide(&query);
+            prop_assert_eq!(&policy.decide_with(&query, Some(in_force(&none))), &ruled);
+            let decision = policy.decide_with(&query, Some(in_force(&all)));
+            if decision.exceptions.is_empty() {
+                prop_assert_eq!(&decision, &ruled);
+            }
+            if let (Verdict::Allow, Host::Address(address)) = (decision.verdict, &target.host) {
+                let dials = Guard::default().lets_dial(*address, target.port, &decision.addresses);
+                prop_assert!(dials, "{:#?}\n{}", point, text);
+            }
+            let decision = excepted(&policy, point, &sound);
+            let breaks = |it: &Decision| breaks_first_invariant(&policy, point, it);
+            let was_broken = breaks(&effective(&policy, point));
+            prop_assert!(!breaks(&decision) || was_broken, "{:#?}\n{:#?}\n{}", point, decision, text);
         }
     }
 

@@ -116,7 +116,7 @@ fn exception(
         named: compiled.rule.named.clone(),
         grant,
         allowance: OnceLock::new(),
-        rule: compiled.rule,
+        rule: Arc::new(compiled.rule),
         hosts: compiled.hosts,
     }
 }

@@ -1,8 +1,10 @@
 //! `[[never]]` and `[[always]]`: from text to the flows that they are about.
 
+use std::fmt;
+
 use toml::Spanned;
 
-use crate::diag::{Diagnostic, Place};
+use crate::diag::Place;
 use crate::policy::compiled::Policy;
 use crate::policy::findings::{Findings, unknown};
 use crate::policy::pattern::HostPattern;
@@ -35,6 +37,26 @@ pub(in crate::policy) enum Kind {
 /// Findings that hold of rules alone: an invariant may be as wide as it likes.
 const OF_RULES: [&str; 3] = ["allows-everything", "many-tenants", "too-wide"];
 
+impl Invariant {
+    /// Whether a flow breaks it because it passes.
+    pub(in crate::policy) fn forbids(&self) -> bool {
+        match self.kind {
+            Kind::Never => self.verdict == Verdict::Allow,
+            Kind::Always => self.verdict != Verdict::Allow,
+        }
+    }
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.kind.as_str())?;
+        match &self.name {
+            Some(name) => write!(f, " \"{name}\""),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Kind {
     pub(in crate::policy) fn as_str(self) -> &'static str {
         match self {
@@ -48,8 +70,8 @@ impl Kind {
 pub(in crate::policy) fn compile(
     source: &source::Policy,
     policy: &Policy,
-) -> (Vec<(Invariant, Selector)>, Vec<Diagnostic>) {
-    let mut findings = Findings::default();
+    findings: &mut Findings,
+) -> Vec<(Invariant, Selector)> {
     let known = Known {
         tiers: &policy.tiers,
         callers: &policy.callers,
@@ -60,9 +82,9 @@ pub(in crate::policy) fn compile(
     let always = source.always.iter().map(|it| (Kind::Always, it));
     let mut invariants = Vec::new();
     for (kind, written) in never.chain(always) {
-        invariants.extend(invariant(kind, written, &known, &mut findings));
+        invariants.extend(invariant(kind, written, &known, findings));
     }
-    (invariants, findings.into_inner())
+    invariants
 }
 
 fn invariant(

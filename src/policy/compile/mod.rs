@@ -112,8 +112,10 @@ fn build(
         no_addresses: Arc::default(),
         exceptions,
         trials: Vec::new(),
+        invariants: Vec::new(),
     };
     policy.trials = trials::compile(source, &policy, findings);
+    policy.invariants = invariants::compile(source, &policy, findings);
     lint::lint(source, &policy, findings);
     Some(policy)
 }

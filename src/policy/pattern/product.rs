@@ -18,7 +18,7 @@ const MAX_STEPS: usize = 1 << 21;
 /// A search had more than [`MAX_STEPS`]: the answer is not known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("these patterns are too many to compare, or have too many wildcards")]
-pub(in crate::policy) struct TooComplex;
+pub struct TooComplex;
 
 /// The texts that a set of patterns does not tell apart.
 #[derive(Clone, Debug, Eq, PartialEq)]

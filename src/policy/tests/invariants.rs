@@ -171,9 +171,17 @@ fn always_names_a_flow_that_has_another_verdict() {
 
 #[test]
 fn what_is_wrong_with_the_words_of_an_invariant_is_said_at_its_place() {
-    let found = messages("[[never]]\nfrom.tiers = [\"strict\"]\nverdict = \"allowed\"\n");
-    assert_eq!(found, ["unknown verdict `allowed`"]);
-    let found = messages("[[never]]\nfrom.tiers = [\"strict\"]\nverdict = \"allow\"\n");
+    let wrong = |verdict: &str| {
+        let never = format!("[[never]]\nfrom.tiers = [\"strict\"]\nverdict = \"{verdict}\"\n");
+        let (policy, findings) = try_compile(&format!("{TIERS}{never}"));
+        assert!(policy.is_none(), "{findings:?}");
+        findings
+            .into_iter()
+            .map(|it| it.message)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(wrong("allowed"), ["unknown verdict `allowed`"]);
+    let found = wrong("allow");
     assert!(
         found.contains(&"unknown tier `strict`".to_owned()),
         "{found:?}"

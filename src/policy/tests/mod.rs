@@ -6,6 +6,7 @@ mod diagnostics;
 mod differences;
 mod exceptions;
 mod explaining;
+mod forbidden;
 mod invariants;
 mod meaning;
 mod naive;
