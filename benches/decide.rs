@@ -4,12 +4,13 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use jiff::Timestamp;
 use toml::Spanned;
 
 use tidegate::diag::Source;
 use tidegate::name::{Target, Url};
 use tidegate::policy::source::{self, Placed};
-use tidegate::policy::{self, Attempt, Catalogue, Facts, Policy, Query};
+use tidegate::policy::{self, Attempt, Catalogue, Exceptions, Facts, InForce, Policy, Query};
 
 /// As many hosts as one rule names.
 const HOSTS_OF_A_RULE: usize = 1000;
@@ -133,6 +134,63 @@ fn decisions(criterion: &mut Criterion) {
     }
 }
 
+/// So many exceptions: each second one for a host of its own, the others for one host and a repository.
+fn exceptions(count: usize, policy: &Policy) -> Exceptions {
+    let one = |at: usize| {
+        let (host, from) = if at.is_multiple_of(2) {
+            (format!("host-{at}.example.net"), String::new())
+        } else {
+            let from = format!(r#", "from": {{"repositories": ["github.com/acme/app-{at}"]}}"#);
+            ("artifacts.example.net".to_owned(), from)
+        };
+        let text = format!(
+            r#"{{"id": "E{at}", "reason": "r", "reviewer": ["uid:0"],
+                 "expires": "2100-01-01T00:00:00Z", "to": {{"hosts": ["{host}"]}}{from}}}"#
+        );
+        let grant = serde_json::from_str(&text);
+        let grant = grant.unwrap_or_else(|error| unreachable!("{error}"));
+        let compiled = policy.compile_grant(&grant, "ledger:1");
+        Arc::new(compiled.unwrap_or_else(|findings| unreachable!("{findings:?}")))
+    };
+    Exceptions::new((0..count).map(one).collect())
+}
+
+/// One decision with exceptions in force: of a host that none names, and of one that they name.
+fn excepted(criterion: &mut Criterion) {
+    let catalogue = policy::built_in();
+    let policy = with_hosts(1000, &catalogue);
+    let repository: Arc<str> = "github.com/acme/app-9999".into();
+    let who = policy.who(&Facts {
+        repository: Some(&repository),
+        ..Facts::default()
+    });
+    let mut group = criterion.benchmark_group("exceptions");
+    for count in [0, 1, 10_000] {
+        let exceptions = exceptions(count, &policy);
+        let live = InForce {
+            exceptions: &exceptions,
+            now: Timestamp::UNIX_EPOCH,
+            is_open: false,
+        };
+        for name in ["host-1.team-1.corp-1.example.com", "artifacts.example.net"] {
+            let target = target(&format!("{name}:443"));
+            let query = Query {
+                who: &who,
+                target: &target,
+                attempt: Attempt::Connect,
+            };
+            group.bench_function(BenchmarkId::new(name, count), |bencher| {
+                bencher.iter(|| {
+                    // As the gate does it: without exceptions it does not look for one.
+                    let live = (!exceptions.is_empty()).then_some(live);
+                    policy.decide_with(black_box(&query), live)
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 fn compilations(criterion: &mut Criterion) {
     let catalogue = policy::built_in();
     let source = policy::default_source();
@@ -144,5 +202,5 @@ fn compilations(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions, compilations);
+criterion_group!(benches, decisions, excepted, compilations);
 criterion_main!(benches);

@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use crate::ledger::{Allowance, From, Grant, Limit};
 use crate::name::Host;
 
+use super::exception_index::{ExceptionIndex, Kind, key};
 use super::flow::Flow;
-use super::index::{HostMap, HostMapBuilder};
-use super::pattern::HostPattern;
+use super::index::HostMap;
+use super::pattern::{HostPattern, Pattern};
 use super::query::{Attempt, Who};
 use super::rule::{Fit, Rule};
 use super::verdict::{ByException, Named};
@@ -33,7 +34,7 @@ pub struct Exception {
 #[derive(Debug, Default)]
 pub struct Exceptions {
     all: Vec<Arc<Exception>>,
-    hosts: HostMap,
+    index: ExceptionIndex,
     /// Those that were granted and that the policy cannot read or forbids, by id, and why.
     not_in_force: BTreeMap<String, Arc<str>>,
 }
@@ -66,16 +67,11 @@ impl<'e> InForce<'e> {
 }
 
 impl Exceptions {
-    /// Exceptions by their hosts.
+    /// Exceptions by their hosts and callers.
     pub fn new(all: Vec<Arc<Exception>>) -> Self {
-        let mut hosts = HostMapBuilder::with_capacity(all.len());
-        for (id, exception) in all.iter().enumerate().rev() {
-            let Ok(id) = u32::try_from(id) else { continue };
-            exception.hosts.iter().for_each(|host| hosts.add(host, id));
-        }
         Self {
+            index: ExceptionIndex::new(all.iter().map(|it| (&*it.hosts, it.caller_keys()))),
             all,
-            hosts: hosts.build(),
             not_in_force: BTreeMap::new(),
         }
     }
@@ -96,7 +92,7 @@ impl Exceptions {
 
     /// The hosts that they name.
     pub(super) fn hosts(&self) -> &HostMap {
-        &self.hosts
+        &self.index.hosts
     }
 
     /// Whether there are none.
@@ -109,29 +105,42 @@ impl Exceptions {
         self.all.iter()
     }
 
+    /// The id of the first that is for a tunnel to a host, and how many were looked at.
+    #[cfg(test)]
+    pub(super) fn found_and_asked(&self, host: &str, who: &Who) -> (Option<String>, usize) {
+        let host = Host::parse(host.as_bytes()).expect("a host");
+        let mut asked = 0;
+        let found = self.index.find(&host, who, |place| {
+            asked += 1;
+            let exception = self.all.get(place as usize);
+            exception.is_some_and(|it| it.is_for(who) && it.rule.from.is_for(who))
+        });
+        let found = found.and_then(|place| self.all.get(place as usize));
+        (found.map(|it| it.grant.id.clone()), asked)
+    }
+
     /// The first that matches a flow: of the most specific host, as written.
     fn of(&self, host: &Host, flow: &Flow<'_>, live: InForce<'_>) -> Excepted<'_> {
-        let mut found = Excepted::default();
-        self.hosts.each(host, |id| {
-            let Some(exception) = self.all.get(id as usize) else {
-                return;
+        let at = |place: u32| self.all.get(place as usize);
+        let mut spent = None;
+        let holds = self.index.find(host, flow.who, |place| {
+            let Some(exception) = at(place).filter(|it| it.matches(flow, live.now)) else {
+                return false;
             };
-            if found.holds.is_some() || !exception.matches(flow, live.now) {
-                return;
-            }
             let is_spent = if live.is_open {
                 exception.has_no_bytes()
             } else {
                 exception.is_spent()
             };
-            let slot = if is_spent {
-                &mut found.spent
-            } else {
-                &mut found.holds
-            };
-            slot.get_or_insert(exception);
+            if is_spent {
+                spent.get_or_insert(exception);
+            }
+            !is_spent
         });
-        found
+        Excepted {
+            holds: holds.and_then(at),
+            spent,
+        }
     }
 }
 
@@ -190,6 +199,24 @@ impl Exception {
     pub fn has_no_bytes(&self) -> bool {
         let left = self.allowance.get();
         !self.grant.limit.is_empty() && left.is_none_or(|left| left.has_no_bytes())
+    }
+
+    /// The keys of the callers that it names; none where it does not name each of them in full.
+    fn caller_keys(&self) -> Vec<u64> {
+        if let Some(session) = &self.grant.from.session {
+            return vec![key(Kind::Session, &session.id)];
+        }
+        let of = |kind, patterns: &[Pattern]| {
+            let texts = patterns.iter().map(Pattern::as_str);
+            let keys = texts.map(|text| (!text.contains('*')).then(|| key(kind, text)));
+            let keys: Option<Vec<u64>> = keys.collect();
+            keys.filter(|keys| !keys.is_empty())
+        };
+        let from = &self.rule.from;
+        let named = of(Kind::Subject, &from.subjects);
+        named
+            .or_else(|| of(Kind::Repository, &from.repositories))
+            .unwrap_or_default()
     }
 
     fn matches(&self, flow: &Flow<'_>, now: Timestamp) -> bool {

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use crate::diag::{Diagnostic, Place};
 
 use super::compare::{Outcome, Part, Selectors, Space};
-use super::compile::invariants::Invariant;
 use super::compiled::Policy;
 use super::exception::{Exception, Exceptions};
 use super::invariant::{Broken, MAX_BRANCHES, Proof};
+use super::invariant_rule::Invariant;
 use super::pattern::TooComplex;
 use super::source;
 use super::verdict::{ByException, Decision};

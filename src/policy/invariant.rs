@@ -13,11 +13,11 @@ use crate::diag::{Diagnostic, Place};
 use crate::name::Host;
 
 use super::compare::{Outcome, Part, Selectors, Space};
-use super::compile::invariants::{Invariant, Kind};
 use super::compiled::Policy;
 use super::decide::Judgement;
 use super::facts::Inspect;
 use super::floor::Guard;
+use super::invariant_rule::{Invariant, Kind};
 use super::pattern::{HostPattern, TooComplex};
 use super::regions::Point;
 use super::rule::{Fit, Rule};

@@ -208,6 +208,12 @@ impl Callers {
         (!meets).then_some(Miss::Repository)
     }
 
+    /// Whether an allow is for a caller.
+    #[cfg(test)]
+    pub(super) fn is_for(&self, who: &Who) -> bool {
+        self.miss(who, true).is_none()
+    }
+
     /// Whether the verified user of a caller is among the subjects, if there are any.
     pub(super) fn has_subject(&self, who: &Who) -> bool {
         let subject = who.subject.as_deref();

@@ -14,7 +14,7 @@ use crate::policy::index::{HostMap, RuleId};
 use crate::policy::pattern::HostPattern;
 use crate::policy::servers::Server;
 
-use super::space::Selectors;
+use super::selectors::Selectors;
 
 /// Names that stand for all those that no policy names.
 const OTHER_NAMES: [&str; 6] = [

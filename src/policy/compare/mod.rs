@@ -18,10 +18,12 @@ mod classes;
 mod hosts;
 mod outcome;
 mod same;
+mod selectors;
 mod space;
 #[cfg(test)]
 mod tests;
 
 pub(super) use outcome::Outcome;
+pub(super) use selectors::Selectors;
 pub use space::Kind;
-pub(super) use space::{Part, Selectors, Space};
+pub(super) use space::{Part, Space};

@@ -20,8 +20,8 @@ use crate::policy::servers::ServerId;
 pub(super) struct Meanings {
     /// For each policy and rule: with its callers, and without them.
     rules: Vec<Vec<[u32; 2]>>,
-    /// The content of each tier, for each policy.
-    tiers: Vec<Vec<String>>,
+    /// For each policy and tier: with who reviews what it asks, and without that.
+    tiers: Vec<Vec<[String; 2]>>,
 }
 
 impl Meanings {
@@ -42,7 +42,11 @@ impl Meanings {
         let rules = rules.collect();
         let tiers = policies.iter().map(|policy| {
             let tiers = policy.tiers.ids();
-            tiers.map(|tier| of_tier(policy, tier)).collect()
+            let of = |tier| {
+                let bare = of_tier(policy, tier);
+                [format!("{bare}{}", asking(policy, tier)), bare]
+            };
+            tiers.map(of).collect()
         });
         Self {
             rules,
@@ -65,22 +69,25 @@ impl Meanings {
         })
     }
 
-    /// Whether the tiers have the same content in all policies.
-    pub(super) fn are_same_tiers(&self, tiers: &[TierId]) -> bool {
+    /// Whether each policy says the same of its tier. `asks`: who reviews what it asks counts.
+    pub(super) fn are_same_tiers(&self, tiers: &[TierId], asks: bool) -> bool {
         let of = |(side, tier): (usize, &TierId)| {
             self.tiers
                 .get(side)
                 .and_then(|all| all.get(usize::from(tier.0)))
+                .map(|it| of_meaning(it, asks))
         };
         let mut all = tiers.iter().enumerate().map(of);
         let first = all.next();
         all.all(|it| Some(it) == first)
     }
 
-    /// Whether all policies have the same tiers in the same order.
-    pub(super) fn all_tiers_are_same(&self) -> bool {
+    /// Whether each policy says the same of its tiers, one after the other. `asks`: who reviews what
+    /// they ask counts.
+    pub(super) fn all_tiers_are_same(&self, asks: bool) -> bool {
+        let of = |it| of_meaning(it, asks);
         self.tiers.windows(2).all(|pair| match pair {
-            [one, other] => one == other,
+            [one, other] => one.iter().map(of).eq(other.iter().map(of)),
             _ => true,
         })
     }
@@ -161,7 +168,12 @@ fn of_names(policy: &Policy, named: &NamedConditions) -> String {
     )
 }
 
-fn of_tier(policy: &Policy, tier: TierId) -> String {
+fn of_meaning([asking, bare]: &[String; 2], asks: bool) -> &str {
+    if asks { asking } else { bare }
+}
+
+/// Who reviews what a tier asks, and within which bounds.
+fn asking(policy: &Policy, tier: TierId) -> String {
     let reviewers: Vec<_> = policy.reviewers(tier).collect();
     let asking = policy.asking(tier);
     let bounds = (
@@ -170,9 +182,13 @@ fn of_tier(policy: &Policy, tier: TierId) -> String {
         asking.max_approval,
         asking.hold,
     );
+    format!("{reviewers:?}{bounds:?}")
+}
+
+fn of_tier(policy: &Policy, tier: TierId) -> String {
     let tier = policy.tiers.tier(tier);
     format!(
-        "{:?}{:?}{}{}{:?}{reviewers:?}{bounds:?}",
+        "{:?}{:?}{}{}{:?}",
         tier.mode, tier.default, tier.opaque, tier.ech, tier.inspect
     )
 }

@@ -4,46 +4,25 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::name::{Host, Path, Target};
 use crate::policy::category::Categories;
-use crate::policy::compile::invariants::{Invariant, Selector};
 use crate::policy::compiled::Policy;
-use crate::policy::exception::{Exceptions, InForce};
 use crate::policy::facts::McpCall;
-use crate::policy::index::{HostMap, HostMapBuilder, RuleId};
-use crate::policy::pattern::{HostPattern, PortSet, TooComplex};
+use crate::policy::index::RuleId;
+use crate::policy::pattern::{PortSet, TooComplex};
 use crate::policy::query::{Attempt, GroupSet, Query, TierId, Who};
 use crate::policy::regions::cell::{self, Cell};
 use crate::policy::regions::{Point, RequestDimension, anyone, default_ports, drop_overruled};
 use crate::policy::rule::Rule;
-use crate::policy::verdict::Decision;
+use crate::policy::verdict::{Decision, Verdict};
 
 use super::callers::Callers;
 use super::hosts::HostSets;
 use super::outcome::{Outcome, Tunnel};
 use super::same::{Meanings, say_the_same_of};
-
-/// Rules that decide nothing, but whose flows are told apart from others. Their tiers and groups are
-/// those of the first policy.
-#[derive(Debug, Default)]
-pub(in crate::policy) struct Selectors<'r> {
-    rules: Vec<&'r Rule>,
-    pub(super) hosts: HostMap,
-    /// Those without hosts.
-    hostless: Vec<u32>,
-    excepting: Option<Excepting<'r>>,
-}
-
-/// Exceptions that are in force where the parts are decided.
-#[derive(Debug)]
-struct Excepting<'r> {
-    live: InForce<'r>,
-    /// The hosts that are looked at, and no others.
-    within: &'r HostMap,
-}
+use super::selectors::Selectors;
 
 /// What one or two policies can tell apart.
 #[derive(Debug)]
@@ -135,80 +114,6 @@ pub(in crate::policy) struct Parts<'s, 'p, K> {
     hosts: Vec<usize>,
 }
 
-impl<'r> Selectors<'r> {
-    /// Rules with the hosts that they name.
-    pub(in crate::policy) fn new(written: &'r [(Invariant, Selector)]) -> Self {
-        Self::of(written, std::iter::empty())
-    }
-
-    /// Rules, and behind them those of the exceptions that are in force where the parts are decided.
-    /// Only hosts `within` some are looked at.
-    pub(in crate::policy) fn excepting(
-        written: &'r [(Invariant, Selector)],
-        exceptions: &'r Exceptions,
-        within: &'r HostMap,
-    ) -> Self {
-        let live = InForce {
-            exceptions,
-            now: Timestamp::UNIX_EPOCH,
-            is_open: false,
-        };
-        let rules = exceptions.iter();
-        Self {
-            excepting: Some(Excepting { live, within }),
-            ..Self::of(written, rules.map(|it| (&*it.rule, it.hosts.as_slice())))
-        }
-    }
-
-    fn of(
-        written: &'r [(Invariant, Selector)],
-        more: impl Iterator<Item = (&'r Rule, &'r [HostPattern])>,
-    ) -> Self {
-        let rules = { written.iter() }.map(|(_, (rule, hosts))| (rule, hosts.as_slice()));
-        let rules: Vec<_> = rules.chain(more).collect();
-        let mut hosts = HostMapBuilder::with_capacity(rules.len());
-        let mut hostless = Vec::new();
-        for (at, (rule, patterns)) in rules.iter().enumerate().rev() {
-            let Ok(place) = u32::try_from(at) else {
-                continue;
-            };
-            for pattern in *patterns {
-                hosts.add(pattern, place);
-            }
-            // Names may resolve into a network.
-            if at < written.len() && (rule.to.hosts == 0 || !rule.to.networks.is_empty()) {
-                hostless.push(place);
-            }
-        }
-        Self {
-            hosts: hosts.build(),
-            rules: rules.into_iter().map(|(rule, _)| rule).collect(),
-            hostless,
-            excepting: None,
-        }
-    }
-
-    pub(in crate::policy) fn rule(&self, at: u32) -> Option<&'r Rule> {
-        self.rules.get(at as usize).copied()
-    }
-
-    /// The hosts that are looked at; `None`: all.
-    pub(super) fn within(&self) -> Option<&'r HostMap> {
-        self.excepting.as_ref().map(|it| it.within)
-    }
-
-    fn live(&self) -> Option<InForce<'r>> {
-        self.excepting.as_ref().map(|it| it.live)
-    }
-
-    /// Whether a rule names the host, or names none.
-    pub(in crate::policy) fn names(&self, at: u32, host: &Host) -> bool {
-        let mut named = self.rule(at).is_some_and(|rule| rule.to.hosts == 0);
-        self.hosts.each(host, |id| named |= id == at);
-        named
-    }
-}
-
 impl Level {
     fn next(self) -> Self {
         match self {
@@ -295,9 +200,10 @@ impl<'p> Space<'p> {
     /// Whether no flow of a branch can differ between the policies.
     pub(in crate::policy) fn is_same(&self, part: &Part) -> bool {
         let has_caller = part.level > Level::Repository;
+        let asks = self.may_ask(part);
         let same_tiers = match part.level {
-            Level::Tier => self.meanings.all_tiers_are_same(),
-            _ => self.meanings.are_same_tiers(&part.tiers),
+            Level::Tier => self.meanings.all_tiers_are_same(asks),
+            _ => self.meanings.are_same_tiers(&part.tiers, asks),
         };
         let says = |tunnel: &Tunnel| {
             let decision = &tunnel.decision;
@@ -311,6 +217,25 @@ impl<'p> Space<'p> {
             && self.meanings.are_same(&part.rules, !has_caller)
             && self.meanings.are_same(&part.network_denies, !has_caller)
             && tunnels.all(|tunnel| Some(tunnel) == first)
+    }
+
+    /// Whether some policy may ask about some flow of a part.
+    fn may_ask(&self, part: &Part) -> bool {
+        let asks = |verdict: Verdict| verdict == Verdict::Ask;
+        let by_tunnel = |tunnel: &Tunnel| {
+            let decision = &tunnel.decision;
+            asks(decision.would.unwrap_or(decision.verdict))
+        };
+        let sides = self.policies.iter().zip(&part.rules).enumerate();
+        part.tunnels.iter().any(by_tunnel) || { sides }.any(|(side, (policy, rules))| {
+            let by_default = |tier| asks(policy.tiers.tier(tier).default);
+            let by_rule = |id: &RuleId| policy.rule(*id).is_some_and(|rule| asks(rule.verdict));
+            rules.iter().any(by_rule)
+                || match part.tiers.get(side) {
+                    Some(tier) => by_default(*tier),
+                    None => policy.tiers.ids().any(by_default),
+                }
+        })
     }
 
     /// The rules that can decide some flow of a part, for each policy; selectors are with those of
@@ -414,7 +339,7 @@ impl<'p> Space<'p> {
     fn at_ports(&self, part: &mut Part, ports: &PortSet) -> Option<()> {
         part.ports = ports.clone();
         // An exception overrules a deny, and rules say which private addresses it reaches.
-        if self.selectors.excepting.is_none() {
+        if self.selectors.within().is_none() {
             for (policy, rules) in self.policies.iter().zip(&mut part.rules) {
                 drop_overruled(policy, rules, None);
             }

@@ -1,70 +1,17 @@
 //! `[[never]]` and `[[always]]`: from text to the flows that they are about.
 
-use std::fmt;
-
 use toml::Spanned;
 
-use crate::diag::Place;
 use crate::policy::compiled::Policy;
 use crate::policy::findings::{Findings, unknown};
-use crate::policy::pattern::HostPattern;
-use crate::policy::rule::Rule;
+use crate::policy::invariant_rule::{Invariant, Kind, Selector};
 use crate::policy::source::{self, Placed};
 use crate::policy::verdict::Verdict;
 
 use super::rules::{Known, compile_one};
 
-/// What no flow, or each flow, of some has to be.
-#[derive(Debug)]
-pub(in crate::policy) struct Invariant {
-    pub(in crate::policy) kind: Kind,
-    pub(in crate::policy) verdict: Verdict,
-    /// What it says, where the operator wrote that.
-    pub(in crate::policy) name: Option<String>,
-    pub(in crate::policy) place: Place,
-}
-
-/// The rule that matches the flows of an invariant, and its hosts.
-pub(in crate::policy) type Selector = (Rule, Vec<HostPattern>);
-
-/// Whether no flow has the verdict, or each has it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(in crate::policy) enum Kind {
-    Never,
-    Always,
-}
-
 /// Findings that hold of rules alone: an invariant may be as wide as it likes.
 const OF_RULES: [&str; 3] = ["allows-everything", "many-tenants", "too-wide"];
-
-impl Invariant {
-    /// Whether a flow breaks it because it passes.
-    pub(in crate::policy) fn forbids(&self) -> bool {
-        match self.kind {
-            Kind::Never => self.verdict == Verdict::Allow,
-            Kind::Always => self.verdict != Verdict::Allow,
-        }
-    }
-}
-
-impl fmt::Display for Invariant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`", self.kind.as_str())?;
-        match &self.name {
-            Some(name) => write!(f, " \"{name}\""),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Kind {
-    pub(in crate::policy) fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "[[always]]",
-            Self::Never => "[[never]]",
-        }
-    }
-}
 
 /// Compiles `[[never]]` and `[[always]]` over the names of a policy.
 pub(in crate::policy) fn compile(

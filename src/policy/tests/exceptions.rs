@@ -225,3 +225,47 @@ fn a_grant_that_the_policy_cannot_read_is_refused() {
         );
     }
 }
+
+#[test]
+fn exceptions_for_one_host_are_found_by_their_callers() {
+    let one = |at: usize, from: &str| {
+        let lines = format!("to.hosts = [\"a.example.net\"]\n{from}");
+        exception(&format!("E{at}"), &lines)
+    };
+    let many: String = (0..2_000)
+        .map(|at| match at % 2 {
+            0 => one(
+                at,
+                &format!("from.repositories = [\"github.com/Acme/app-{at}\"]"),
+            ),
+            _ => one(at, &format!("from.subjects = [\"user-{at}@acme.example\"]")),
+        })
+        .collect();
+    let wild = one(2_000, "from.repositories = [\"github.com/acme/x-*\"]");
+    let policy = with(&format!("{many}{wild}"));
+    let exceptions = Exceptions::new(policy.exceptions().to_vec());
+    let of = |repository: Option<&str>, subject: Option<&str>| {
+        let mut asking = asking(&policy, "standard");
+        asking.who.repository = repository.map(Into::into);
+        asking.who.subject = subject.map(Into::into);
+        let (found, asked) = exceptions.found_and_asked("a.example.net", &asking.who);
+        assert!(asked <= 3, "{asked} exceptions were looked at");
+        found
+    };
+    assert_eq!(
+        of(Some("github.com/acme/app-10"), None).as_deref(),
+        Some("E10")
+    );
+    assert_eq!(
+        of(None, Some("user-11@acme.example")).as_deref(),
+        Some("E11")
+    );
+    let both = of(Some("github.com/acme/app-12"), Some("user-11@acme.example"));
+    assert_eq!(both.as_deref(), Some("E11"), "the first that was written");
+    assert_eq!(
+        of(Some("github.com/acme/x-1"), None).as_deref(),
+        Some("E2000")
+    );
+    assert_eq!(of(Some("github.com/acme/app-11"), None), None);
+    assert_eq!(of(None, None), None);
+}
