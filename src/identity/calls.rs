@@ -135,6 +135,8 @@ struct Entry {
     place: Place,
     /// The command, without the shell's quoting characters.
     command: Option<Box<str>>,
+    /// The command as reviewers read it: at most 200 characters, with secrets masked.
+    shown: Option<Box<str>>,
     page: Option<WebAddress>,
     not_before: Option<u64>,
     not_after: Option<u64>,
@@ -207,12 +209,11 @@ impl Calls {
         (entry.call.id.as_deref() == Some(id)).then(|| entry.call.clone())
     }
 
-    /// The reported command of a call: at most 200 characters, without quoting characters, with
-    /// secrets masked.
+    /// The reported command of a call: at most 200 characters, with secrets masked.
     pub fn command_of(&self, session: &str, id: &str) -> Option<Box<str>> {
         let mut books = self.lock();
         let entry = books.get_mut(session)?.entry(id)?;
-        Some(super::process::masked_script(entry.command.as_deref()?))
+        entry.shown.clone()
     }
 
     /// Adds a refusal to a call.
@@ -268,6 +269,7 @@ impl Book {
             call: Arc::new(new.call),
             place: new.place,
             command: new.command.map(|text| kept(text).into()),
+            shown: new.command.map(super::process::masked_script),
             page: new.page,
             not_before: new.not_before,
             not_after: None,
