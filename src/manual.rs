@@ -52,6 +52,7 @@ chapters! {
     first_policy
     policy
     approvals
+    an_hour
     policy_changes
     exceptions
     actions

@@ -23,6 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Door, Remote, Status};
+use crate::clock::Clock;
 use crate::config::Owners;
 use crate::diag;
 use crate::dial::Programs;
@@ -48,11 +49,16 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// could change it, 4 if the system failed. `policy_owners`: users besides root and the user of
 /// this process who may own the policy.
 pub fn run_command(discovered: &Discovered, policy_owners: &[u32]) -> ExitCode {
+    run_with_clock(discovered, policy_owners, Clock::system())
+}
+
+/// As [`run_command`], with another clock: for tests. No command and no setting leads here.
+pub fn run_with_clock(discovered: &Discovered, policy_owners: &[u32], clock: Clock) -> ExitCode {
     banner::log_to_stderr();
     let catalogue = policy::built_in();
     let owners = Owners::of_this_process().and(policy_owners);
     let plan = match Plan::new(discovered.path(), &catalogue, &owners) {
-        Ok(plan) => plan,
+        Ok(plan) => Plan { clock, ..plan },
         Err(findings) => {
             banner::say(&diag::render(&findings, colour()));
             return ExitCode::from(2);

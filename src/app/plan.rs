@@ -49,6 +49,8 @@ pub struct Plan {
     pub shadow: Option<Arc<Shadow>>,
     /// Findings that do not prevent the start.
     pub warnings: Vec<Diagnostic>,
+    /// The clock of the gate.
+    pub clock: Clock,
 }
 
 impl Loaded {
@@ -144,6 +146,7 @@ impl Loaded {
                 upstreams,
                 shadow: self.shadow,
                 warnings: self.findings,
+                clock: Clock::system(),
             }),
             _ => Err(self.findings),
         }
@@ -193,6 +196,7 @@ impl Plan {
                 upstreams: now.upstreams.clone(),
                 shadow: now.shadow.clone(),
                 warnings: Vec::new(),
+                clock: now.clock.clone(),
             }),
             _ => Err(findings),
         }

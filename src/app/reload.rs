@@ -188,6 +188,7 @@ impl Follower {
             upstreams,
             shadow,
             warnings,
+            ..
         } = plan;
         if !warnings.is_empty() {
             tracing::warn!(

@@ -11,7 +11,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{AdminListener, Door};
-use crate::clock::Clock;
 use crate::config::{self, Config, Owners};
 use crate::dial::Programs;
 use crate::gate::{Gate, Parts, ProgramRecord, Snapshot};
@@ -65,11 +64,11 @@ impl Running {
             authority,
             upstreams,
             shadow,
+            clock,
             ..
         } = plan;
         let descriptors = sockets::raise_descriptors();
         outlive_file_limit();
-        let clock = Clock::system();
         let metrics = Metrics::new(proxy::REASONS);
         // Flows over the limit need room as well: their refusals are recorded.
         let room = config.limits.flows + config.limits.flows / 16 + 64;

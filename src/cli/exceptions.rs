@@ -217,7 +217,9 @@ impl List {
             return !has_ended && left.is_some_and(|left| left <= SOON);
         }
         if self.unused {
-            return !has_ended && exception["used"].as_u64() == Some(0);
+            // Of an approval only the flow that used it up is counted.
+            let is_counted = at(exception, "is_approval").as_bool() != Some(true);
+            return !has_ended && is_counted && exception["used"].as_u64() == Some(0);
         }
         !(self.expired || self.retest) || has_ended
     }
@@ -239,7 +241,7 @@ impl List {
                 text,
                 "{:12}  {:20}  until {:20}  {}",
                 word(&exception["state"], 12),
-                word(&grant["id"], 40),
+                word(&grant["id"], 48),
                 word(&grant["expires"], 20),
                 print::cut(&hosts.join(" "), 30),
             );

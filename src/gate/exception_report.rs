@@ -1,19 +1,23 @@
 //! What the gate says of each exception: `GET /v1/exceptions`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::ledger::{Grant, Limit};
-use crate::policy::{Policy, Verdict};
+use crate::ledger::{Does, From, Grant, Limit, ReviewResult, Settled, To};
+use crate::policy::{Exception, Policy, Verdict};
 
 use super::Gate;
+use super::approvals::approval_id;
 
-/// One exception, of the files or of the ledger.
+/// One exception, of the files or of the ledger, or one approval of a request.
 #[derive(Clone, Debug, Serialize)]
 pub struct ExceptionReport {
-    /// The exception.
+    /// Whether it is the approval of a request.
+    pub is_approval: bool,
+    /// The exception; what an approval amounts to.
     pub grant: Grant,
     /// `active`, `spent`, `expired`, `revoked`, or `not-in-force` where the policy cannot read it or
     /// an invariant forbids it.
@@ -48,7 +52,8 @@ pub struct Now {
 }
 
 impl Gate {
-    /// Every exception that the gate has heard of: those of the files first.
+    /// Every exception that the gate has heard of: those of the files, then those of the ledger, then
+    /// the approvals of the ledger.
     pub fn exception_reports(&self) -> Vec<ExceptionReport> {
         let snapshot = self.snapshot.load_full();
         let (policy, now) = (&snapshot.policy, self.clock.now());
@@ -61,9 +66,10 @@ impl Gate {
                 requests: Some(it.requests),
             })
         };
-        let in_force = |id: &str| all.iter().find(|it| it.grant.id == *id);
+        let in_force: HashMap<&str, &Arc<Exception>> =
+            all.iter().map(|it| (&*it.grant.id, it)).collect();
         let report = |grant: &Grant, location: Arc<str>, granted, revoked: Option<Timestamp>| {
-            let live = in_force(&grant.id);
+            let live = in_force.get(&*grant.id);
             let word = match live {
                 _ if revoked.is_some() => "revoked",
                 _ if now >= grant.expires => "expired",
@@ -72,6 +78,7 @@ impl Gate {
                 None => "not-in-force",
             };
             ExceptionReport {
+                is_approval: false,
                 state: word,
                 why: all.why_not(&grant.id).cloned(),
                 location,
@@ -97,7 +104,64 @@ impl Gate {
             let revoked = it.revoked.as_ref().map(|it| it.at);
             report(&it.grant, location, Some(it.at), revoked)
         }));
+        let settled = state.iter().flat_map(|state| state.settled.values());
+        let mut approvals: Vec<&Settled> = settled
+            .filter(|it| it.review.result == ReviewResult::Allowed)
+            .map(Arc::as_ref)
+            .collect();
+        approvals.sort_unstable_by_key(|it| it.revision);
+        reports.extend(approvals.into_iter().map(|it| of_approval(policy, it, now)));
         reports
+    }
+}
+
+/// An approval as an exception for its tier, host and port.
+fn of_approval(policy: &Policy, settled: &Settled, now: Timestamp) -> ExceptionReport {
+    let review = &settled.review;
+    let grant = Grant {
+        id: approval_id(review.request).to_string(),
+        tool: None,
+        reason: match &review.note {
+            Some(note) => format!("{}: {note}", review.operation),
+            None => review.operation.clone(),
+        },
+        reviewer: review.reviewers.clone(),
+        control: None,
+        expires: review.until,
+        policy_digest: review.policy_digest.clone(),
+        from: From {
+            tiers: vec![review.tier.clone()],
+            ..From::default()
+        },
+        to: To {
+            hosts: vec![review.host.clone()],
+            ports: vec![review.port],
+            ..To::default()
+        },
+        does: Does::default(),
+        limit: Limit::default(),
+    };
+    let state = match settled {
+        it if it.revoked.is_some() => "revoked",
+        it if now >= it.review.until => "expired",
+        it if it.used_by.is_some() => "spent",
+        _ => "active",
+    };
+    ExceptionReport {
+        is_approval: true,
+        state,
+        why: None,
+        location: format!("ledger:{}", settled.revision).into(),
+        granted: Some(settled.at),
+        revoked: settled.revoked.as_ref().map(|it| it.at),
+        reserved: Limit::default(),
+        used: u64::from(settled.used_by.is_some()),
+        now: if matches!(state, "active" | "spent") {
+            Vec::new()
+        } else {
+            retested(policy, &grant)
+        },
+        grant,
     }
 }
 

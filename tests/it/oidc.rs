@@ -15,16 +15,16 @@ use crate::kit::{
     DEADLINE, Gate, Hello, Line, Message, Origin, Pki, Reader, TIERS, allow_more, names,
 };
 
-const HOST: &str = "issuer.example.com";
+pub(crate) const HOST: &str = "issuer.example.com";
 const OPEN: &str = "github.com/acme/open-tools";
 
 /// An issuer over TLS on loopback.
-struct Issuer {
+pub(crate) struct Issuer {
     origin: Origin,
-    pki: Pki,
+    pub(crate) pki: Pki,
     key: Mutex<Arc<(String, RsaKeyPair)>>,
     served: Arc<Mutex<Value>>,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Issuer {
@@ -60,7 +60,7 @@ impl Issuer {
         issuer
     }
 
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::saying(None, None)
     }
 
@@ -76,7 +76,7 @@ impl Issuer {
     }
 
     /// A token that says this besides what every token says.
-    fn token(&self, more: &Value) -> String {
+    pub(crate) fn token(&self, more: &Value) -> String {
         let key = self.key.lock().expect("a key").clone();
         let now = jiff::Timestamp::now().as_second();
         let mut claims = json!({

@@ -2,32 +2,38 @@
 //!
 //! A block whose first line is ```` ```toml FILE ```` is written to that file, or added to it. In a block ```` ```console ```` each line that begins with `$ ` is run by `sh`, and the
 //! lines below it are what it prints on standard output and error, in order; a line `…` stands for any
-//! lines. `TIDEGATE_BLESS=1` writes what is printed now: read the difference before it is committed.
+//! lines. A block ```` ```console agent ```` is what an agent runs. `TIDEGATE_BLESS=1` writes what is printed now: read the difference before it is committed.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where a reader works: an empty folder, which is also the home.
-struct Desk {
-    folder: tempfile::TempDir,
+/// Where a reader works.
+pub(crate) trait Desk {
+    /// Writes a file, or adds to it.
+    fn write(&mut self, name: &str, text: &str);
+
+    /// Runs a line in a shell; what it printed. `voice` is who runs it, where the block says that.
+    fn run(&mut self, voice: &str, line: &str) -> String;
 }
 
-impl Desk {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        Self { folder }
-    }
+/// An empty folder, which is also the home.
+struct Folder(tempfile::TempDir);
 
-    /// Writes a file, or adds to it.
-    fn write(&self, name: &str, text: &str) {
-        let path = self.folder.path().join(name);
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("a folder"))
+    }
+}
+
+impl Desk for Folder {
+    fn write(&mut self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
         let before = std::fs::read_to_string(&path).map_or_else(|_| String::new(), |it| it + "\n");
         std::fs::write(path, before + text).expect("a file");
     }
 
-    /// Runs a line in a shell; what it printed.
-    fn run(&self, line: &str) -> String {
+    fn run(&mut self, _: &str, line: &str) -> String {
         let program = Path::new(env!("CARGO_BIN_EXE_tidegate"));
         let path = format!(
             "{}:/usr/local/bin:/usr/bin:/bin",
@@ -35,17 +41,17 @@ impl Desk {
         );
         let output = Command::new("sh")
             .args(["-c", &format!("exec 2>&1; {line}")])
-            .current_dir(self.folder.path())
+            .current_dir(self.0.path())
             .env_clear()
             .env("PATH", path)
-            .env("HOME", self.folder.path())
+            .env("HOME", self.0.path())
             .env("LANG", "C.UTF-8")
             .env("TERM", "dumb")
             .stdin(Stdio::null())
             .output()
             .expect("a shell");
         let text = String::from_utf8_lossy(&output.stdout);
-        let home = self.folder.path().display().to_string();
+        let home = self.0.path().display().to_string();
         text.replace(&home, "/home/ana")
     }
 }
@@ -62,7 +68,7 @@ fn agrees(shown: &[&str], printed: &[&str]) -> bool {
 }
 
 /// Runs one block of a console; the block as it is today, and what differs.
-fn console(desk: &Desk, block: &[&str], wrong: &mut String) -> String {
+fn console(desk: &mut dyn Desk, voice: &str, block: &[&str], wrong: &mut String) -> String {
     let mut now = String::new();
     let mut lines = block.iter().peekable();
     while let Some(line) = lines.next() {
@@ -73,7 +79,7 @@ fn console(desk: &Desk, block: &[&str], wrong: &mut String) -> String {
         while let Some(line) = lines.next_if(|line| !line.starts_with("$ ")) {
             shown.push(*line);
         }
-        let printed = desk.run(command);
+        let printed = desk.run(voice, command);
         let printed: Vec<&str> = printed.lines().map(str::trim_end).collect();
         let same = agrees(&shown, &printed);
         let kept = if same { &shown } else { &printed };
@@ -89,12 +95,11 @@ fn console(desk: &Desk, block: &[&str], wrong: &mut String) -> String {
 }
 
 /// Does every step of a chapter.
-fn walk(chapter: &str) {
+pub(crate) fn walk(chapter: &str, desk: &mut dyn Desk) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("docs")
         .join(chapter);
     let text = std::fs::read_to_string(&path).expect("the chapter");
-    let desk = Desk::new();
     let (mut now, mut wrong, mut steps) = (String::new(), String::new(), 0);
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
@@ -108,8 +113,9 @@ fn walk(chapter: &str) {
                 desk.write(file, &(block.join("\n") + "\n"));
                 let _ = writeln!(now, "{}", block.join("\n"));
             }
-            _ if info == "console" => {
-                now.push_str(&console(&desk, &block, &mut wrong));
+            _ if info.split(' ').next() == Some("console") => {
+                let voice = info.strip_prefix("console ").unwrap_or_default();
+                now.push_str(&console(desk, voice, &block, &mut wrong));
                 steps += 1;
             }
             _ => {
@@ -128,15 +134,15 @@ fn walk(chapter: &str) {
 
 #[test]
 fn your_first_policy_works_as_printed() {
-    walk("first_policy.md");
+    walk("first_policy.md", &mut Folder::new());
 }
 
 #[test]
 fn a_step_that_prints_something_else_is_found() {
-    let desk = Desk::new();
     let mut wrong = String::new();
     let now = console(
-        &desk,
+        &mut Folder::new(),
+        "",
         &["$ echo a; echo b", "a", "…", "$ echo c", "d"],
         &mut wrong,
     );

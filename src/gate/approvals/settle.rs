@@ -554,7 +554,7 @@ fn approval_of(request: &Request, scope: Scope, until: Timestamp) -> Approval {
 }
 
 /// `tidegate.exception.id` of the approval of a request.
-pub(super) fn approval_id(request: Uuid) -> Arc<str> {
+pub(in crate::gate) fn approval_id(request: Uuid) -> Arc<str> {
     format!("approval-{request}").into()
 }
 

@@ -2,7 +2,7 @@
 //! its log, ended with a signal. Nothing in here knows its inside.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{
-    Client, DEADLINE, Line, Message, Metrics, Outcome, Program, eventually, records, until,
+    Client, DEADLINE, Line, Message, Metrics, Outcome, Program, by_hand, eventually, records, until,
 };
 
 /// What a gate is started from.
@@ -24,6 +24,7 @@ pub(crate) struct Plan {
     listen: String,
     files: Vec<(String, String)>,
     prefix: Vec<String>,
+    by_hand: bool,
 }
 
 impl Plan {
@@ -55,6 +56,13 @@ impl Plan {
         self
     }
 
+    /// The gate's clock begins at 2026-11-30T09:00:00Z, and [`Gate::advance`] alone moves it.
+    #[must_use]
+    pub(crate) fn clock_by_hand(mut self) -> Self {
+        self.by_hand = true;
+        self
+    }
+
     /// Writes the files and starts.
     pub(crate) fn start(self) -> Gate {
         let folder = TempDir::new().expect("a folder");
@@ -63,7 +71,7 @@ impl Plan {
         }
         let config = folder.path().join("tidegate.toml");
         std::fs::write(&config, self.text(&self.policy)).expect("a file");
-        let running = Running::start(&config, &self.prefix);
+        let running = Running::start(&config, &self);
         Gate {
             plan: self,
             folder,
@@ -292,6 +300,13 @@ impl Gate {
         self.metrics().sum("tidegate_policy_reloads_total", &[])
     }
 
+    /// Moves the clock of a gate with [`Plan::clock_by_hand`] by so many seconds.
+    pub(crate) fn advance(&mut self, seconds: &str) {
+        let running = self.running.as_mut().expect("a running gate");
+        let stdin = running.child.stdin.as_mut().expect("a clock by hand");
+        writeln!(stdin, "{seconds}").expect("told");
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         self.running().signal(signal);
@@ -320,7 +335,7 @@ impl Gate {
 
     /// A new start of a gate that has ended, with the same files.
     pub(crate) fn restart(&mut self) {
-        self.running = Some(Running::start(&self.config(), &self.plan.prefix));
+        self.running = Some(Running::start(&self.config(), &self.plan));
     }
 
     /// Bytes of memory that the process has at the moment.
@@ -380,8 +395,9 @@ struct Running {
 }
 
 impl Running {
-    fn start(config: &Path, prefix: &[String]) -> Self {
-        let mut command = match prefix.split_first() {
+    fn start(config: &Path, plan: &Plan) -> Self {
+        let mut command = match plan.prefix.split_first() {
+            None if plan.by_hand => by_hand::command(config),
             None => program(),
             Some((first, rest)) => {
                 let mut command = Command::new(first);
@@ -389,10 +405,16 @@ impl Running {
                 command
             }
         };
-        command.arg("run").arg("--config").arg(config);
+        if !plan.by_hand {
+            command.arg("run").arg("--config").arg(config);
+        }
         command.current_dir(config.parent().expect("a folder"));
         command
-            .stdin(Stdio::null())
+            .stdin(if plan.by_hand {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            })
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program");

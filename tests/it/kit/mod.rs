@@ -3,6 +3,7 @@
 //!
 //! Everything is blocking and has a deadline; a test reads like the story it tells.
 
+mod by_hand;
 mod chain;
 mod client;
 mod control;
