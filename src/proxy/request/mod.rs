@@ -234,8 +234,8 @@ async fn aim(
 /// Whether `Host` repeats the authority of the target, which was parsed already.
 fn repeats_authority(head: &RequestHead, host: &[u8]) -> bool {
     let behind = head.target().strip_prefix(b"http://");
-    let behind = behind.and_then(|behind| behind.strip_prefix(host));
-    matches!(behind, Some([] | [b'/' | b'?', ..]))
+    let end = |behind: &[u8]| behind.iter().position(|byte| matches!(byte, b'/' | b'?'));
+    behind.is_some_and(|behind| behind.get(..end(behind).unwrap_or(behind.len())) == Some(host))
 }
 
 /// The target and path of an absolute-form request (RFC 9112 section 3.2.2).
