@@ -10,7 +10,7 @@ use crate::config::{self, AdminAddress};
 
 use super::{Answer, admin, print};
 
-/// What `--expiring` shows: exceptions that end within a week.
+/// The period of `--expiring`: exceptions that end within a week.
 const SOON: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 #[derive(Debug, clap::Subcommand)]
@@ -109,7 +109,7 @@ pub(super) struct List {
     door: Door,
 }
 
-/// What a key of an answer holds; null where there is no such key.
+/// Returns the value of a key; null if there is no such key.
 fn at<'v>(value: &'v Value, key: &str) -> &'v Value {
     value.get(key).unwrap_or(&Value::Null)
 }
@@ -313,7 +313,7 @@ impl Door {
     }
 }
 
-/// The document that a gate answered, or what to say where it refused.
+/// Returns the document that a gate answered, or the message of a refusal.
 fn understood(
     address: &AdminAddress,
     answered: std::io::Result<(u16, String)>,

@@ -1,4 +1,4 @@
-//! One compiled, immutable policy.
+//! A compiled, immutable policy.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ use super::tiers::Tiers;
 use super::trial::Trial;
 use super::verdict::{AddressRefusal, Decision, Mode, Named};
 
-/// One compiled, immutable policy.
+/// A compiled, immutable policy.
 #[derive(Debug)]
 pub struct Policy {
     pub(super) tiers: Tiers,
     pub(super) callers: Membership,
-    /// Rules in the order in which they were written, then the entries of the tiers' lists.
+    /// Rules in the written order, then the entries of the tiers' lists.
     pub(super) rules: Vec<Rule>,
-    /// How many of them were written as `[[rule]]`.
+    /// Number of rules written as `[[rule]]`.
     pub(super) written: usize,
     pub(super) hosts: HostMap,
     /// Rules without hosts, by tier, then by category; `[[rule]]` before the tier's lists.
@@ -42,28 +42,27 @@ pub struct Policy {
     pub(super) network_denies: Box<[RuleId]>,
     pub(super) destinations: Directory,
     pub(super) catalogue: Catalogue,
-    /// The agents in use, where `[catalogue]` names them.
+    /// The agents in use, if `[catalogue]` names them.
     pub(super) agents: Option<Box<[Arc<str>]>>,
     pub(super) servers: Servers,
     pub(super) routing: TlsRouting,
     pub(super) inspected: Inspected,
     /// Whether some rule has `grant.inspect`.
     pub(super) some_rule_inspects: bool,
-    /// What a record names when the floor decides.
+    /// The name in records if the floor decides.
     pub(super) floor: Arc<Named>,
-    /// What a record names when a session's own limits decide.
+    /// The name in records if the limits of a session decide.
     pub(super) narrowed: Arc<Named>,
     pub(super) no_addresses: Arc<[IpNet]>,
     /// The exceptions of the files.
     pub(super) exceptions: Vec<Arc<Exception>>,
     pub(super) trials: Vec<Trial>,
-    /// `[[never]]` and `[[always]]`, each with the rule that matches the flows it is about.
+    /// `[[never]]` and `[[always]]`, each with the rule that matches its flows.
     pub(super) invariants: Vec<(Invariant, Selector)>,
 }
 
 impl Policy {
-    /// Judges an address that a name resolved to (or that was asked for literally), for a flow that
-    /// `decision` lets pass.
+    /// Judges a resolved or literal address, for a flow that `decision` lets pass.
     pub fn judge_address(
         &self,
         decision: &Decision,
@@ -80,8 +79,8 @@ impl Policy {
         Err(AddressRefusal::Floor)
     }
 
-    /// Whether an address may be dialled: as [`Self::judge_address`], except that a denied network
-    /// only counts for the record where the tier observes.
+    /// Whether an address may be dialled: like [`Self::judge_address`], but if the tier observes, a
+    /// denied network is only recorded.
     pub fn lets_dial(
         &self,
         decision: &Decision,
@@ -99,22 +98,22 @@ impl Policy {
         }
     }
 
-    /// Where a registry tells how old the version is that a request asks for.
+    /// Returns where a registry publishes the age of a requested version.
     pub fn published(&self, deed: &RequestFacts, target: &Target, path: &Path) -> Published {
         self.catalogue.services.published(deed, target, path)
     }
 
-    /// The exceptions of the files, also those that have ended.
+    /// The exceptions of the files, including expired ones.
     pub fn exceptions(&self) -> &[Arc<Exception>] {
         &self.exceptions
     }
 
-    /// Observes in every tier: nothing is enforced any more, but the floor.
+    /// Sets every tier to observe: only the floor is still enforced.
     pub fn observe(&mut self) {
         self.tiers.observe();
     }
 
-    /// Whether what the policy does not let a caller do is denied, not only observed.
+    /// Whether the policy is enforced for a caller, not only observed.
     pub fn enforces(&self, who: &Who) -> bool {
         who.enforced || self.tiers.tier(who.tier).mode == Mode::Enforce
     }
@@ -129,7 +128,7 @@ impl Policy {
         &self.tiers.names
     }
 
-    /// The tier of that name.
+    /// Returns the tier with a name.
     pub fn tier(&self, name: &str) -> Option<TierId> {
         self.tiers.find(name)
     }
@@ -139,7 +138,7 @@ impl Policy {
         &self.tiers.tier(tier).name
     }
 
-    /// The group of that name.
+    /// Returns the group with a name.
     pub fn group(&self, name: &str) -> Option<GroupId> {
         self.callers.find(name)
     }
@@ -151,22 +150,22 @@ impl Policy {
             .filter_map(|id| Some(&self.callers.groups.get(usize::from(id.0))?.name))
     }
 
-    /// Whether an MCP server without TLS is listed at a target: a loopback address of this machine.
+    /// Whether an MCP server without TLS is listed at a target, which is a loopback address.
     pub fn has_plain_server(&self, target: &Target) -> bool {
         self.servers.is_plain_at(target)
     }
 
-    /// How many rules were written.
+    /// Number of written rules.
     pub fn rule_count(&self) -> usize {
         self.written
     }
 
-    /// How many flows the examples of rules and the trials name, each for all its callers.
+    /// Number of flows in the examples of rules and in the trials, each for all its callers.
     pub fn trial_count(&self) -> usize {
         self.trials.iter().map(|trial| trial.callers.len()).sum()
     }
 
-    /// How many hosts and networks the rules name.
+    /// Number of hosts and networks in the rules.
     pub fn host_count(&self) -> usize {
         self.rules.iter().map(|rule| rule.to.hosts).sum()
     }
@@ -179,7 +178,7 @@ impl Policy {
             .any(|unless| !unless.credentials.is_empty())
     }
 
-    /// The catalogue that it was compiled over.
+    /// The catalogue of the policy.
     pub fn built_over(&self) -> Catalogue {
         self.catalogue.clone()
     }
@@ -188,8 +187,8 @@ impl Policy {
         self.rules.get(id as usize)
     }
 
-    /// Visits the rules that may match a flow: those that name its host, most specific first, then
-    /// those without hosts.
+    /// Visits the rules that may match a flow: rules for its host, most specific first, then rules
+    /// without hosts.
     pub(super) fn each_rule<'p>(
         &'p self,
         host: &Host,
@@ -205,7 +204,7 @@ impl Policy {
         let Some(lists) = self.hostless.get(tier).or(self.hostless.last()) else {
             return;
         };
-        // A rule that several categories lead to is visited several times, to the same end.
+        // A rule of several categories is visited several times; the result is the same.
         let own = std::iter::once(flow.category);
         let others = flow.categories.iter().filter(|it| *it != flow.category);
         for category in own.chain(others) {

@@ -1,4 +1,4 @@
-//! Exceptions: allows with an owner and an end, between the floor and the denies.
+//! Exceptions: allows with a reviewer and an expiry, decided after the floor and before the denies.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -16,46 +16,46 @@ use super::query::{Attempt, Who};
 use super::rule::{Fit, Rule};
 use super::verdict::{ByException, Named};
 
-/// One exception, compiled for one policy.
+/// An exception, compiled for one policy.
 #[derive(Debug)]
 pub struct Exception {
-    /// The id in records, and where the exception is written: a line of a file, or `ledger:12`.
+    /// The id in records, and the location: a line of a file, or `ledger:12`.
     pub named: Arc<Named>,
-    /// What was written or granted.
+    /// The exception as written or granted.
     pub grant: Grant,
-    /// What is left of the budget, where there is a limit. The gate sets it.
+    /// The rest of the budget, if there is a limit. Set by the gate.
     pub(super) allowance: OnceLock<Arc<Allowance>>,
-    /// The conditions, as those of an allow.
+    /// The conditions, as in an allow.
     pub(super) rule: Arc<Rule>,
     pub(super) hosts: Vec<HostPattern>,
 }
 
-/// The exceptions that may hold, by host.
+/// Exceptions, indexed by host.
 #[derive(Debug, Default)]
 pub struct Exceptions {
     all: Vec<Arc<Exception>>,
     index: ExceptionIndex,
-    /// Those that were granted and that the policy cannot read or forbids, by id, and why.
+    /// Granted exceptions that the policy cannot read or forbids: id and reason.
     not_in_force: BTreeMap<String, Arc<str>>,
 }
 
-/// The exceptions that decide at one time.
+/// The exceptions, at one point in time.
 #[derive(Clone, Copy, Debug)]
 pub struct InForce<'e> {
     /// The exceptions.
     pub exceptions: &'e Exceptions,
     /// The time.
     pub now: Timestamp,
-    /// Whether the flow is open already: then a budget of requests that is spent does not end it.
+    /// Whether the flow is open already. A spent budget of requests does not end an open flow.
     pub is_open: bool,
 }
 
 /// The exceptions that match a flow.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Excepted<'e> {
-    /// The one that lets the flow pass.
+    /// The exception that lets the flow pass.
     pub(super) holds: Option<&'e Arc<Exception>>,
-    /// One that would let the flow pass, but that its budget is spent.
+    /// An exception that would let the flow pass if its budget were not spent.
     pub(super) spent: Option<&'e Arc<Exception>>,
 }
 
@@ -67,7 +67,7 @@ impl<'e> InForce<'e> {
 }
 
 impl Exceptions {
-    /// Exceptions by their hosts and callers.
+    /// Indexes exceptions by host and caller.
     pub fn new(all: Vec<Arc<Exception>>) -> Self {
         Self {
             index: ExceptionIndex::new(all.iter().map(|it| (&*it.hosts, it.caller_keys()))),
@@ -76,7 +76,7 @@ impl Exceptions {
         }
     }
 
-    /// The same, and those that were granted and are not in force: by id, and why.
+    /// Adds the granted exceptions that are not in force: id and reason.
     #[must_use]
     pub fn without(self, not_in_force: BTreeMap<String, Arc<str>>) -> Self {
         Self {
@@ -85,27 +85,27 @@ impl Exceptions {
         }
     }
 
-    /// Why an exception that was granted is not in force, where the policy cannot read it or forbids it.
+    /// Returns the reason if the policy cannot read a granted exception or forbids it.
     pub fn why_not(&self, id: &str) -> Option<&Arc<str>> {
         self.not_in_force.get(id)
     }
 
-    /// The hosts that they name.
+    /// The hosts of the exceptions.
     pub(super) fn hosts(&self) -> &HostMap {
         &self.index.hosts
     }
 
-    /// Whether there are none.
+    /// Whether there are no exceptions.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// Every exception.
+    /// Iterates over all exceptions.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Exception>> {
         self.all.iter()
     }
 
-    /// The id of the first that is for a tunnel to a host, and how many were looked at.
+    /// Returns the id of the first exception for a tunnel to a host, and the number of checks.
     #[cfg(test)]
     pub(super) fn found_and_asked(&self, host: &str, who: &Who) -> (Option<String>, usize) {
         let host = Host::parse(host.as_bytes()).expect("a host");
@@ -119,7 +119,7 @@ impl Exceptions {
         (found.map(|it| it.grant.id.clone()), asked)
     }
 
-    /// The first that matches a flow: of the most specific host, as written.
+    /// Returns the first exception that matches a flow: most specific host first, then as written.
     fn of(&self, host: &Host, flow: &Flow<'_>, live: InForce<'_>) -> Excepted<'_> {
         let at = |place: u32| self.all.get(place as usize);
         let mut spent = None;
@@ -145,8 +145,8 @@ impl Exceptions {
 }
 
 impl Exception {
-    /// The exception without its end, its limit and its session: what it may let pass at any time,
-    /// for a proof.
+    /// The exception without its expiry, limit and session, for a proof: it covers all that the
+    /// exception may ever let pass.
     pub(super) fn at_its_widest(&self) -> Self {
         let grant = Grant {
             expires: Timestamp::MAX,
@@ -166,7 +166,7 @@ impl Exception {
         }
     }
 
-    /// What a decision keeps of the exception.
+    /// Returns the part of the exception that a decision holds.
     pub(super) fn passes(&self) -> ByException {
         ByException {
             named: self.named.clone(),
@@ -174,34 +174,34 @@ impl Exception {
         }
     }
 
-    /// Whether it stands in the ledger and not in a file.
+    /// Whether the exception is in the ledger and not in a file.
     pub fn is_granted(&self) -> bool {
         self.named.location.starts_with("ledger:")
     }
 
-    /// What is left of the budget; `None`: there is no limit, or the gate has not set it.
+    /// The rest of the budget; `None`: there is no limit, or the gate has not set it.
     pub fn allowance(&self) -> Option<&Arc<Allowance>> {
         self.allowance.get()
     }
 
-    /// Sets what is left of the budget. The first one stays.
+    /// Sets the rest of the budget. Only the first call has an effect.
     pub fn set_allowance(&self, allowance: Arc<Allowance>) {
         let _ = self.allowance.set(allowance);
     }
 
-    /// Whether nothing is left of the budget. Without an allowance nothing of a limit is left.
+    /// Whether the budget is spent. A limit without an allowance counts as spent.
     pub fn is_spent(&self) -> bool {
         let left = self.allowance.get();
         !self.grant.limit.is_empty() && left.is_none_or(|left| left.is_spent())
     }
 
-    /// As [`Exception::is_spent`], for a flow that is open.
+    /// Like [`Exception::is_spent`], for an open flow.
     pub fn has_no_bytes(&self) -> bool {
         let left = self.allowance.get();
         !self.grant.limit.is_empty() && left.is_none_or(|left| left.has_no_bytes())
     }
 
-    /// The keys of the callers that it names; none where it does not name each of them in full.
+    /// Returns the keys of the named callers; none if some caller is not named in full.
     fn caller_keys(&self) -> Vec<u64> {
         if let Some(session) = &self.grant.from.session {
             return vec![key(Kind::Session, &session.id)];
@@ -226,7 +226,7 @@ impl Exception {
             && self.rule.fit(flow) == Fit::Matches
     }
 
-    /// An exception for some requests must not open a tunnel in which no request is seen.
+    /// Whether the exception covers only some requests and the flow is a tunnel that hides them.
     fn escapes(&self, flow: &Flow<'_>) -> bool {
         let unseen = matches!(flow.attempt, Attempt::Connect) && !flow.inspected;
         unseen && !self.rule.does.is_empty()

@@ -1,8 +1,8 @@
-//! From a host and a caller to the exceptions that may match: the time does not grow with their
+//! Finds the exceptions that may match a host and a caller: the time does not grow with their
 //! number.
 //!
-//! Exceptions of one host are kept apart by the session, user or repository that they name. Those that
-//! name none of these, or name them with `*`, are looked at one after the other.
+//! Exceptions of one host are separated by session, user or repository. Exceptions that name none
+//! of these, or name them with `*`, are checked one after the other.
 
 use std::hash::BuildHasher;
 
@@ -15,25 +15,25 @@ use super::index::{HostMap, HostMapBuilder};
 use super::pattern::HostPattern;
 use super::query::Who;
 
-/// An exception, by its place among all.
+/// The index of an exception among all.
 type Place = u32;
 
-/// Exceptions by host, then by caller.
+/// Exceptions, indexed by host, then by caller.
 #[derive(Debug, Default)]
 pub(super) struct ExceptionIndex {
-    /// From a host to the lists of the patterns that name it.
+    /// A map from hosts to the lists of their patterns.
     pub(super) hosts: HostMap,
     lists: Vec<OfPattern>,
 }
 
-/// The exceptions that name one host pattern; each list in the order in which they were written.
+/// The exceptions of one host pattern; each list is in the written order.
 #[derive(Debug, Default)]
 struct OfPattern {
     by_caller: HashMap<u64, Vec<Place>, FixedState>,
     others: Vec<Place>,
 }
 
-/// What an exception names of a caller.
+/// The property of a caller that an exception names.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Session,
@@ -42,8 +42,8 @@ pub(super) enum Kind {
 }
 
 impl ExceptionIndex {
-    /// An index of exceptions by their places in the iterator: for each its hosts, and the keys of the
-    /// callers that it names; none where it does not name each of them in full.
+    /// Indexes exceptions by their places in the iterator: for each its hosts and the keys of its
+    /// callers; no keys if some caller is not named in full.
     pub(super) fn new<'e>(all: impl Iterator<Item = (&'e [HostPattern], Vec<u64>)>) -> Self {
         let mut places: HashMap<HostPattern, usize, FixedState> = HashMap::default();
         let mut lists: Vec<OfPattern> = Vec::new();
@@ -73,8 +73,8 @@ impl ExceptionIndex {
         }
     }
 
-    /// The first exception for which `is_meant` is true: of the most specific host pattern, as
-    /// written. Asks about no exception that names another caller.
+    /// Returns the first exception for which `is_meant` is true: most specific host pattern first,
+    /// then as written. Exceptions for other callers are not checked.
     pub(super) fn find(
         &self,
         host: &Host,
@@ -130,8 +130,8 @@ impl OfPattern {
     }
 }
 
-/// A number for a text in any letter case. Two texts may have the same: the exception itself is asked
-/// as well.
+/// Returns a number for a text in any letter case. Two texts may have the same number, so the
+/// exception itself is checked as well.
 pub(super) fn key(kind: Kind, text: &str) -> u64 {
     let state = FixedState::with_seed(kind as u64);
     let mut lower = [0; 128];

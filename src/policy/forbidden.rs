@@ -1,9 +1,9 @@
-//! Exceptions against `[[never]]` and `[[always]]`: what an invariant forbids, no exception lets pass.
+//! Checks exceptions against `[[never]]` and `[[always]]`: no exception may break an invariant.
 //!
 //! The proof decides each part of the flows as the gate does, with the exceptions in force. An
-//! exception is looked at for all time and for every session, so that what is proved once holds
-//! however the clock is set. Exceptions are proved together: one may open the tunnel and another let
-//! the request in it pass.
+//! exception counts for all time and for every session, so a proof holds at any clock time.
+//! Exceptions are proved together: one may open the tunnel and another may let the request in it
+//! pass.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -21,31 +21,30 @@ use super::pattern::TooComplex;
 use super::source;
 use super::verdict::{ByException, Decision};
 
-/// An exception that lets pass what an invariant forbids.
+/// An exception that breaks an invariant.
 #[derive(Clone, Debug)]
 pub struct Forbidden {
     /// The id of the exception.
     pub id: Arc<str>,
     /// The invariant: `` `[[never]]` "no uploads" ``.
     invariant: String,
-    /// Where the invariant stands.
+    /// The location of the invariant.
     place: Place,
-    /// One of the flows.
+    /// An example of the flows.
     flow: String,
-    /// Why a flow counts that the invariant does not name itself.
+    /// The reason why a flow counts that the invariant does not name.
     how: Option<&'static str>,
-    /// What to do to look at the flow.
+    /// The command that shows the flow.
     to_see: String,
 }
 
 impl Policy {
-    /// The exceptions among `new` that let pass what an invariant forbids, with those in force that
-    /// were `proved` before. What is left of `new` without them breaks no invariant, where the rules
-    /// alone break none.
+    /// Returns the exceptions of `new` that break an invariant, together with the `proved` ones in
+    /// force. The rest of `new` breaks no invariant, if the rules alone break none.
     ///
     /// # Errors
     ///
-    /// The patterns of the policy and of the exceptions are too many to compare.
+    /// If the policy and the exceptions have too many patterns to compare.
     pub fn forbidden(
         &self,
         proved: &[Arc<Exception>],
@@ -58,7 +57,7 @@ impl Policy {
         let widest = |it: &Arc<Exception>| Arc::new(it.at_its_widest());
         let proved: Vec<Arc<Exception>> = proved.iter().map(widest).collect();
         let mut left: Vec<Arc<Exception>> = new.iter().map(widest).collect();
-        // Without one exception, the next may be the one that lets the flow pass.
+        // If one exception is removed, the next may let the same flow pass.
         while !left.is_empty() {
             let more = self.first_forbidden(&proved, &left)?;
             if more.is_empty() {
@@ -70,7 +69,7 @@ impl Policy {
         Ok(found)
     }
 
-    /// The exceptions among `new` that are the first to let some forbidden flow pass.
+    /// Returns the exceptions of `new` that are the first to let some forbidden flow pass.
     fn first_forbidden(
         &self,
         proved: &[Arc<Exception>],
@@ -89,7 +88,7 @@ impl Policy {
 }
 
 impl Proof<'_> {
-    /// The exceptions, of those with an id in `new`, that let pass what an invariant forbids.
+    /// Returns the exceptions with an id in `new` that break an invariant.
     fn forbidden(&self, new: &BTreeSet<&str>) -> Result<Vec<Forbidden>, TooComplex> {
         let space = Space::new(&[self.policy], self.selectors)?;
         let count = Cell::new(0);
@@ -125,7 +124,7 @@ impl Proof<'_> {
         Ok(found)
     }
 
-    /// Whether an invariant and an exception may be about some flow of a part.
+    /// Whether an invariant and an exception may both cover some flow of a part.
     fn is_of_both(&self, part: &Part) -> bool {
         let invariants = &self.policy.invariants;
         let tunnels = part.tunnels.iter();
@@ -141,7 +140,7 @@ impl Proof<'_> {
     }
 }
 
-/// The exceptions that let a flow pass: its request, and its tunnel.
+/// Returns the exceptions that let the request or the tunnel of a flow pass.
 fn exceptions<'p>(part: &'p Part, outcome: &'p Outcome) -> impl Iterator<Item = &'p ByException> {
     let tunnels = part.tunnels.iter().map(|tunnel| &tunnel.decision);
     let decisions = tunnels.chain([&outcome.decision]);
@@ -161,7 +160,7 @@ impl Forbidden {
         }
     }
 
-    /// What is wrong with an exception of a file.
+    /// The finding for an exception of a file.
     pub(super) fn finding(&self, source: &source::Policy) -> Diagnostic {
         let written = source.exceptions.iter();
         let mut written = written.filter(|it| **it.value.id.get_ref() == *self.id);
@@ -184,7 +183,7 @@ impl Forbidden {
     }
 }
 
-/// In one sentence, with the place of the invariant.
+/// Writes one sentence, with the location of the invariant.
 impl fmt::Display for Forbidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.summary(), self.place)?;

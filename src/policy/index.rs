@@ -1,8 +1,8 @@
-//! From a host to the rules that name it, most specific first.
+//! Finds the rules for a host, most specific first.
 //!
-//! One hash look-up for each suffix of the name. An unseeded hash is safe here: callers choose the
-//! look-ups, but operators alone choose the contents of the table. A host costs one node of two
-//! numbers and its text. Lists of rules are chains that share their tails, so a million hosts in
+//! A look-up takes one hash look-up for each suffix of the name. An unseeded hash is safe: callers
+//! choose the look-ups, but only operators choose the contents of the table. A host takes one node
+//! of two numbers and its text. Lists of rules are chains with shared tails, so a million hosts in
 //! one rule share one cell.
 
 use std::net::IpAddr;
@@ -15,13 +15,13 @@ use crate::name::{Host, HostName, canonical};
 
 use super::pattern::HostPattern;
 
-/// A rule, by its place in the policy.
+/// The index of a rule in the policy.
 pub(super) type RuleId = u32;
 
 /// The end of a chain.
 const END: u32 = u32::MAX;
 
-/// A name that no rule names yet.
+/// The node of a name without rules.
 const NOWHERE: Node = Node {
     exact: END,
     below: END,
@@ -29,26 +29,26 @@ const NOWHERE: Node = Node {
 
 type Names = HashMap<Box<str>, Node, FixedState>;
 
-/// Which rules name which hosts.
+/// A map from hosts to rules.
 #[derive(Debug, Default)]
 pub(super) struct HostMap {
     names: Names,
-    /// The lengths of the suffixes in labels, a bit each: others need not be looked up.
+    /// The lengths of the suffixes in labels, one bit each: other lengths are not looked up.
     suffixes: u128,
     networks: HashMap<IpNet, u32, FixedState>,
-    /// The prefix lengths that occur, longest first.
+    /// The prefix lengths in use, longest first.
     lengths: Vec<u8>,
     cells: Vec<Cell>,
 }
 
-/// The chains of one name: for itself, and for the names below it.
+/// The chains of one name: for the name, and for the names below it.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     exact: u32,
     below: u32,
 }
 
-/// One rule, and where the chain goes on.
+/// One rule, and the next cell of the chain.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 struct Cell {
     rule: RuleId,
@@ -56,21 +56,21 @@ struct Cell {
 }
 
 impl HostMap {
-    /// Visits the rules that name `host`, most specific first; within one host, as written.
+    /// Visits the rules for `host`, most specific first; for one pattern, in the written order.
     pub(super) fn each(&self, host: &Host, mut visit: impl FnMut(RuleId)) {
         for head in self.heads(host) {
             self.chain(head, &mut visit);
         }
     }
 
-    /// The first rule that [`HostMap::each`] visits.
+    /// Returns the first rule that [`HostMap::each`] visits.
     pub(super) fn first(&self, host: &Host) -> Option<RuleId> {
         let head = self.heads(host).next()?;
         self.cells.get(head as usize).map(|cell| cell.rule)
     }
 
-    /// The heads of the chains that [`HostMap::each`] follows, most specific first: hosts with equal
-    /// heads are named by the same rules.
+    /// Returns the heads of the chains that [`HostMap::each`] follows, most specific first. Hosts
+    /// with equal heads have the same rules.
     pub(super) fn heads(&self, host: &Host) -> impl Iterator<Item = u32> {
         let (name, address) = match host {
             Host::Name(name) => (Some(name), None),
@@ -99,7 +99,7 @@ impl HostMap {
         self.suffixes & labels_bit(labels) != 0
     }
 
-    /// Every pattern whose first rule is wanted.
+    /// Returns the patterns whose first rule satisfies `wanted`.
     pub(super) fn patterns(
         &self,
         wanted: impl Fn(RuleId) -> bool + Copy,
@@ -120,7 +120,7 @@ impl HostMap {
         names.chain(networks.map(|(network, _)| HostPattern::Network(*network)))
     }
 
-    /// Visits the rules that name everything that `pattern` names.
+    /// Visits the rules that cover all hosts of `pattern`.
     pub(super) fn covering(&self, pattern: &HostPattern, mut visit: impl FnMut(RuleId)) {
         let (name, exact) = match pattern {
             HostPattern::Below(name) => (name, false),
@@ -148,7 +148,7 @@ impl HostMap {
         }
     }
 
-    /// Whether some rule names everything that `pattern` names.
+    /// Whether some rule covers all hosts of `pattern`.
     pub(super) fn covers(&self, pattern: &HostPattern) -> bool {
         let mut covers = false;
         self.covering(pattern, |_| covers = true);
@@ -174,7 +174,7 @@ impl HostMap {
     }
 }
 
-/// Builds a [`HostMap`] from the last rule to the first, so that the first heads every chain.
+/// Builds a [`HostMap`] from the last rule to the first, so each chain starts with the first.
 #[derive(Debug, Default)]
 pub(super) struct HostMapBuilder {
     map: HostMap,
@@ -182,14 +182,14 @@ pub(super) struct HostMapBuilder {
 }
 
 impl HostMapBuilder {
-    /// A builder with room for so many hosts.
+    /// Returns a builder with room for a number of hosts.
     pub(super) fn with_capacity(hosts: usize) -> Self {
         let mut builder = Self::default();
         builder.map.names.reserve(hosts);
         builder
     }
 
-    /// Adds a host of a rule, which must not stand behind any rule that was added before.
+    /// Adds a host of a rule. Rules have to be added from the last to the first.
     pub(super) fn add(&mut self, pattern: &HostPattern, rule: RuleId) {
         if let HostPattern::Below(name) = pattern {
             self.map.suffixes |= labels_bit(labels(name));
@@ -218,7 +218,7 @@ impl HostMapBuilder {
         });
     }
 
-    /// The map.
+    /// Returns the map.
     pub(super) fn build(mut self) -> HostMap {
         let mut lengths: Vec<u8> = self.map.networks.keys().map(IpNet::prefix_len).collect();
         lengths.sort_unstable_by(|left, right| right.cmp(left));
@@ -228,7 +228,7 @@ impl HostMapBuilder {
     }
 }
 
-/// How many labels a name has: at most 127.
+/// Number of labels of a name: at most 127.
 fn labels(name: &HostName) -> usize {
     name.as_str().bytes().filter(|byte| *byte == b'.').count() + 1
 }
@@ -332,7 +332,7 @@ mod tests {
             builder.add(&HostPattern::parse(&text).unwrap(), 0);
         }
         let map = builder.build();
-        // What an allocator gives for a text: its length and a word, in steps of 16.
+        // The size that an allocator uses for a text: its length and a word, in steps of 16.
         let texts: usize = map
             .names
             .keys()

@@ -8,20 +8,20 @@ use super::pattern::HostPattern;
 use super::rule::Rule;
 use super::verdict::Verdict;
 
-/// What no flow, or each flow, of some has to be.
+/// A verdict that no flow of a set may have, or that each has to have.
 #[derive(Debug)]
 pub(super) struct Invariant {
     pub(super) kind: Kind,
     pub(super) verdict: Verdict,
-    /// What it says, where the operator wrote that.
+    /// The name, if the operator wrote one.
     pub(super) name: Option<String>,
     pub(super) place: Place,
 }
 
-/// The rule that matches the flows of an invariant, and its hosts.
+/// The rule that matches the flows of an invariant, and the hosts of that rule.
 pub(super) type Selector = (Rule, Vec<HostPattern>);
 
-/// Whether no flow has the verdict, or each has it.
+/// Whether no flow may have the verdict, or each has to have it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Never,
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 }
 
 impl Invariant {
-    /// Whether a flow breaks it because it passes.
+    /// Whether a flow breaks the invariant by passing.
     pub(super) fn forbids(&self) -> bool {
         match self.kind {
             Kind::Never => self.verdict == Verdict::Allow,

@@ -1,4 +1,4 @@
-//! Patterns with `*`, for paths, for names and for hosts: the only ones in the crate.
+//! Patterns with `*`, for paths, names and hosts: the only patterns of the crate.
 //!
 //! | kind | `*` | `**` | letter case |
 //! |---|---|---|---|
@@ -10,9 +10,9 @@
 //!
 //! A [`HostPattern`] is a name, the names below a name, or a network.
 //!
-//! Matching takes at most (length of pattern) × (length of text) steps. The questions about whole
-//! patterns ([`Pattern::covers`], [`Pattern::intersects`], [`witness`], [`atoms`]) are answered
-//! exactly, by following all patterns through one text at a time (`product.rs`).
+//! Matching takes at most (length of pattern) × (length of text) steps. Comparisons of whole
+//! patterns ([`Pattern::covers`], [`Pattern::intersects`], [`witness`], [`atoms`]) are exact: they
+//! follow all patterns through one text at a time (`product.rs`).
 
 mod fold;
 mod host;
@@ -34,30 +34,30 @@ pub(super) use product::{atoms, witness};
 use fold::Server;
 use matching::Piece;
 
-/// The most `*` and `**` in one pattern: more would make comparisons of patterns expensive.
+/// Maximum number of `*` and `**` in one pattern: more would make comparisons expensive.
 const MAX_WILDCARDS: usize = 10;
 
-/// The longest pattern, in bytes.
+/// Maximum length of a pattern, in bytes.
 const MAX_PATTERN_BYTES: usize = 1024;
 
 /// A pattern over texts of one kind.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     kind: Kind,
-    /// As it was written.
+    /// The pattern as written.
     text: Box<str>,
-    /// The pattern matches if one of them does.
+    /// The pattern matches if one of these machines does.
     machines: Box<[Machine]>,
 }
 
-/// What a pattern is about; decides what `*` stands for.
+/// The kind of text that a pattern matches; decides the meaning of `*`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Kind {
     /// The path of a request, without its query.
     Path,
     /// A name with segments, e.g. a package or a ref.
     Name,
-    /// A repository. Forges tell no two repositories apart by letter case (ASCII).
+    /// A repository. Forges ignore the letter case of repositories (ASCII).
     Repository,
     /// A name without segments, e.g. a tool or an operation.
     Word,
@@ -65,10 +65,10 @@ pub enum Kind {
     Text,
 }
 
-/// Why a text is no pattern. `Display` is a label: no capital letter, no full stop.
+/// The reason why a text is no pattern. `Display` is a label: no capital letter, no full stop.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PatternError {
-    /// Nothing is written.
+    /// The text is empty.
     #[error("an empty pattern")]
     Empty,
     /// A blank or control character in a name.
@@ -89,28 +89,28 @@ pub enum PatternError {
     /// `**` beside other characters of its segment.
     #[error("`**` stands alone, between slashes")]
     PartOfSegment,
-    /// Not a path that a request can have.
+    /// A path that no request can have.
     #[error(transparent)]
     Path(#[from] PathError),
 }
 
-/// How a text is read before it is compared.
+/// The conversion of a text before it is compared.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Reading {
-    /// As it is.
+    /// No conversion.
     Exact,
-    /// In lower case.
+    /// To lower case.
     AnyCase,
-    /// As such a server reads a path.
+    /// The reading of a path by a kind of server.
     Path(Server),
 }
 
-/// A path as each kind of server reads it. Equal to [`name::Path::readings`] but for the case of
+/// A path as each kind of server reads it. Equal to [`name::Path::readings`] except for the case of
 /// letters outside of ASCII.
 #[derive(Clone, Debug)]
 pub(super) struct Readings(Vec<Vec<u8>>);
 
-/// One way to match.
+/// One alternative of a pattern.
 #[derive(Clone, Debug)]
 struct Machine {
     reading: Reading,
@@ -149,8 +149,8 @@ impl Pattern {
         })
     }
 
-    /// The pattern of a rule that denies or asks: it also matches each other spelling that some
-    /// server takes for a matching one.
+    /// Returns the pattern of a rule that denies or asks: it also matches each spelling that some
+    /// server treats like a matching one.
     ///
     /// For names and words: any letter case (ASCII). For paths each of [`name::Path::readings`].
     /// Subjects and other texts stay as they are: an issuer writes them one way.
@@ -178,7 +178,7 @@ impl Pattern {
         })
     }
 
-    /// As it was written.
+    /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -196,7 +196,7 @@ impl Pattern {
         matches!(witness(&[other], &[self]), Ok(None))
     }
 
-    /// Whether there is a text that both patterns match. `true` where the answer takes too long.
+    /// Whether some text matches both patterns. `true` if the search takes too long.
     pub fn intersects(&self, other: &Self) -> bool {
         if let Some(only) = other.only_text() {
             return self.matches(only);
@@ -204,7 +204,7 @@ impl Pattern {
         !matches!(witness(&[self, other], &[]), Ok(None))
     }
 
-    /// A text that matches: the shortest.
+    /// Returns a shortest text that matches.
     #[cfg_attr(not(test), expect(dead_code, reason = "for differences of policies"))]
     pub(super) fn witness(&self) -> Option<String> {
         witness(&[self], &[]).ok().flatten()
@@ -216,7 +216,7 @@ impl Pattern {
         matches!(witness(&[self], &[]), Ok(None))
     }
 
-    /// The text, where the pattern matches that text and no other.
+    /// Returns the text, if the pattern matches only one text.
     pub(super) fn only_text(&self) -> Option<&str> {
         match &*self.machines {
             [machine] if machine.reading == Reading::Exact && !self.text.contains(['*', '%']) => {
@@ -244,12 +244,12 @@ impl Pattern {
 }
 
 impl Readings {
-    /// How many kinds of servers there are.
+    /// Number of kinds of servers.
     pub(super) const COUNT: usize = Server::ALL.len();
 
-    /// The readings of a canonical path without its query.
+    /// Returns the readings of a canonical path without its query.
     pub(super) fn of(path: &str) -> Self {
-        // Only escapes and parameters are read in several ways.
+        // Only escapes and parameters have several readings.
         let servers = if path.contains(['%', ';']) {
             &Server::ALL[..]
         } else {
@@ -281,14 +281,14 @@ impl Machine {
     }
 }
 
-/// As it was written.
+/// The pattern as written.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-/// Patterns are equal that were written and are read alike.
+/// Patterns with the same text and the same readings are equal.
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
         let alike = |(left, right): (&Machine, &Machine)| left.reading == right.reading;
@@ -309,7 +309,7 @@ fn graphic(text: &str) -> Result<&str, PatternError> {
     Err(PatternError::Character)
 }
 
-/// The spelling that requests have when they are judged.
+/// Converts a path to the canonical spelling of requests.
 fn canonical_path(text: &str) -> Result<String, PatternError> {
     if !text.starts_with('/') {
         return Err(PatternError::NotAbsolute);
@@ -367,7 +367,7 @@ fn word_pieces(text: &str) -> Vec<Piece> {
     pieces
 }
 
-/// Adds a piece; of runs that follow each other only the widest stays.
+/// Adds a piece; of consecutive runs, only the widest is kept.
 fn push_run(pieces: &mut Vec<Piece>, piece: Piece) {
     match (pieces.last_mut(), piece) {
         (Some(Piece::Across), Piece::Across | Piece::Within) => {}

@@ -1,4 +1,4 @@
-//! Hosts, grouped by what each of some policies says of them.
+//! Groups hosts by the rules of several policies.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ use crate::policy::servers::Server;
 
 use super::selectors::Selectors;
 
-/// Names that stand for all those that no policy names.
+/// Names that represent all names that no policy contains.
 const OTHER_NAMES: [&str; 6] = [
     "x.example",
     "x.example.net",
@@ -26,24 +26,24 @@ const OTHER_NAMES: [&str; 6] = [
     "instance-data.x.internal",
 ];
 
-/// Stands for "none", and between the numbers of two policies.
+/// Marks "none", and separates the numbers of two policies.
 const NONE: u32 = u32::MAX;
 
 type Set<T> = HashSet<T, FixedState>;
 
-/// Hosts of which each policy says the same.
+/// A set of hosts that each policy treats alike.
 #[derive(Debug)]
 pub(in crate::policy) struct HostSet {
     /// One of the hosts.
     pub(in crate::policy) witness: Host,
-    /// The patterns that name the hosts, by their place in [`HostSets::patterns`]; none: hosts that
-    /// nothing names.
+    /// The patterns that match the hosts, as indexes of [`HostSets::patterns`]; none: no pattern
+    /// matches the hosts.
     patterns: Vec<u32>,
-    /// Whether hosts that nothing names are among them.
+    /// Whether the set has hosts that no pattern matches.
     others: bool,
-    /// For each policy the rules that may decide, in the order in which the policy looks at them.
+    /// For each policy, the rules that may decide, in the order of evaluation.
     pub(super) rules: Vec<Vec<RuleId>>,
-    /// The selectors that name the hosts.
+    /// The selectors that match the hosts.
     pub(super) selectors: Vec<u32>,
 }
 
@@ -54,7 +54,7 @@ pub(in crate::policy) struct HostSets {
     patterns: Vec<HostPattern>,
 }
 
-/// What tells hosts apart, in numbers that are equal for hosts of one set.
+/// The key of a host set: numbers that are equal for all hosts of one set.
 struct Signature<'p> {
     policies: &'p [&'p Policy],
     selectors: &'p HostMap,
@@ -63,13 +63,13 @@ struct Signature<'p> {
 }
 
 impl HostSets {
-    /// Groups the hosts that are looked at. `selectors` has the rules that are told apart besides
-    /// those of the policies.
+    /// Groups the hosts. `selectors` has the rules that are distinguished besides those of the
+    /// policies.
     pub(super) fn new(policies: &[&Policy], selectors: &Selectors<'_>) -> Self {
         let within = selectors.within();
         let selectors = &selectors.hosts;
         let mut patterns = patterns(policies, selectors);
-        // Of names, a wider pattern stands for the hosts outside of those that are looked at.
+        // A name pattern wider than the scope represents the hosts outside of the scope.
         patterns.retain(|pattern| match (within, pattern) {
             (None, _) | (_, HostPattern::Network(_)) => true,
             (Some(within), _) => within.covers(pattern),
@@ -137,8 +137,8 @@ impl HostSets {
         Self { sets, patterns }
     }
 
-    /// The patterns of a set: how many, the first few in the order of their texts, and whether hosts
-    /// that nothing names are in the set.
+    /// Returns the number of patterns of a set, the first few by text, and whether the set has
+    /// hosts that no pattern matches.
     pub(in crate::policy) fn named(&self, at: usize, most: usize) -> (usize, Vec<String>, bool) {
         let Some(set) = self.sets.get(at) else {
             return (0, Vec::new(), false);
@@ -194,7 +194,7 @@ impl Signature<'_> {
         numbers.extend(self.selectors.heads(host));
     }
 
-    /// A set of one host.
+    /// Returns the set of one host.
     fn set(&self, host: Host) -> HostSet {
         let target = Target {
             host: host.clone(),
@@ -235,14 +235,14 @@ impl Signature<'_> {
     }
 }
 
-/// The rules that name no host.
+/// Returns the rules without hosts.
 fn hostless(policy: &Policy) -> Vec<RuleId> {
     let rules = (0..).zip(&policy.rules);
     let hostless = rules.filter(|(_, rule)| rule.to.hosts == 0);
     hostless.map(|(id, _)| id).collect()
 }
 
-/// Every pattern that a policy, its catalogue, a selector or the floor tells apart, each once.
+/// Returns each pattern that a policy, its catalogue, a selector or the floor distinguishes, once.
 fn patterns(policies: &[&Policy], selectors: &HostMap) -> Vec<HostPattern> {
     let mut patterns: Vec<HostPattern> = Vec::new();
     let mut seen: Set<HostPattern> = Set::default();
@@ -275,7 +275,7 @@ fn patterns(policies: &[&Policy], selectors: &HostMap) -> Vec<HostPattern> {
     patterns
 }
 
-/// For each network the networks right inside of it.
+/// Returns for each network the networks directly inside of it.
 fn nested_networks(patterns: &[HostPattern]) -> HashMap<IpNet, Vec<HostPattern>, FixedState> {
     let networks = patterns.iter().filter_map(|pattern| match pattern {
         HostPattern::Network(network) => Some(*network),
@@ -298,7 +298,7 @@ fn nested_networks(patterns: &[HostPattern]) -> HashMap<IpNet, Vec<HostPattern>,
     nested
 }
 
-/// A name right below `above` that is not named itself.
+/// Returns a name directly below `above` that no pattern names.
 fn fresh_below(above: &HostName, known: &Set<HostPattern>) -> Option<Host> {
     let labels = std::iter::once("x".to_owned()).chain((1..).map(|number| format!("x{number}")));
     let names = labels
@@ -308,7 +308,7 @@ fn fresh_below(above: &HostName, known: &Set<HostPattern>) -> Option<Host> {
     { names }.find(free).map(Host::Name)
 }
 
-/// IPv6 addresses that are read as an IPv4 address: mapped, NAT64 (RFC 6052) and 6to4 (RFC 3056).
+/// IPv6 addresses that stand for an IPv4 address: mapped, NAT64 (RFC 6052) and 6to4 (RFC 3056).
 fn wrappings(address: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
     let bits = u128::from(u32::from(address));
     let nat64 = Ipv6Addr::from((0x0064_ff9b_u128 << 96) | bits);

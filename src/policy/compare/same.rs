@@ -20,7 +20,7 @@ use crate::policy::servers::ServerId;
 pub(super) struct Meanings {
     /// For each policy and rule: with its callers, and without them.
     rules: Vec<Vec<[u32; 2]>>,
-    /// For each policy and tier: with who reviews what it asks, and without that.
+    /// For each policy and tier: with its reviewers, and without them.
     tiers: Vec<Vec<[String; 2]>>,
 }
 
@@ -69,7 +69,7 @@ impl Meanings {
         })
     }
 
-    /// Whether each policy says the same of its tier. `asks`: who reviews what it asks counts.
+    /// Whether a tier is the same in each policy. `asks`: the reviewers count.
     pub(super) fn are_same_tiers(&self, tiers: &[TierId], asks: bool) -> bool {
         let of = |(side, tier): (usize, &TierId)| {
             self.tiers
@@ -82,8 +82,8 @@ impl Meanings {
         all.all(|it| Some(it) == first)
     }
 
-    /// Whether each policy says the same of its tiers, one after the other. `asks`: who reviews what
-    /// they ask counts.
+    /// Whether all tiers are the same in each policy, one after the other. `asks`: the reviewers
+    /// count.
     pub(super) fn all_tiers_are_same(&self, asks: bool) -> bool {
         let of = |it| of_meaning(it, asks);
         self.tiers.windows(2).all(|pair| match pair {
@@ -172,7 +172,7 @@ fn of_meaning([asking, bare]: &[String; 2], asks: bool) -> &str {
     if asks { asking } else { bare }
 }
 
-/// Who reviews what a tier asks, and within which bounds.
+/// Formats the reviewers of a tier, and the limits of their approvals.
 fn asking(policy: &Policy, tier: TierId) -> String {
     let reviewers: Vec<_> = policy.reviewers(tier).collect();
     let asking = policy.asking(tier);

@@ -1,4 +1,4 @@
-//! Rules that decide nothing, but whose flows are told apart.
+//! Rules that decide nothing, but whose flows are distinguished.
 
 use jiff::Timestamp;
 
@@ -9,33 +9,33 @@ use crate::policy::invariant_rule::{Invariant, Selector};
 use crate::policy::pattern::HostPattern;
 use crate::policy::rule::Rule;
 
-/// Rules that decide nothing, but whose flows are told apart from others. Their tiers and groups are
-/// those of the first policy.
+/// Rules that decide nothing, but whose flows are distinguished. Their tiers and groups are those
+/// of the first policy.
 #[derive(Debug, Default)]
 pub(in crate::policy) struct Selectors<'r> {
     pub(super) rules: Vec<&'r Rule>,
     pub(super) hosts: HostMap,
-    /// Those without hosts.
+    /// The rules without hosts.
     pub(super) hostless: Vec<u32>,
     excepting: Option<Excepting<'r>>,
 }
 
-/// Exceptions that are in force where the parts are decided.
+/// The exceptions in force when the parts are decided.
 #[derive(Debug)]
 struct Excepting<'r> {
     live: InForce<'r>,
-    /// The hosts that are looked at, and no others.
+    /// The hosts to compare.
     within: &'r HostMap,
 }
 
 impl<'r> Selectors<'r> {
-    /// Rules with the hosts that they name.
+    /// Returns selectors for rules with their hosts.
     pub(in crate::policy) fn new(written: &'r [(Invariant, Selector)]) -> Self {
         Self::of(written, std::iter::empty())
     }
 
-    /// Rules, and behind them those of the exceptions that are in force where the parts are decided.
-    /// Only hosts `within` some are looked at.
+    /// Returns selectors for rules, followed by the rules of the exceptions in force when the parts
+    /// are decided. Only hosts in `within` are compared.
     pub(in crate::policy) fn excepting(
         written: &'r [(Invariant, Selector)],
         exceptions: &'r Exceptions,
@@ -85,17 +85,17 @@ impl<'r> Selectors<'r> {
         self.rules.get(at as usize).copied()
     }
 
-    /// The hosts that are looked at; `None`: all.
+    /// Returns the hosts to compare; `None`: all.
     pub(super) fn within(&self) -> Option<&'r HostMap> {
         self.excepting.as_ref().map(|it| it.within)
     }
 
-    /// The exceptions that are in force.
+    /// Returns the exceptions in force.
     pub(super) fn live(&self) -> Option<InForce<'r>> {
         self.excepting.as_ref().map(|it| it.live)
     }
 
-    /// Whether a rule names the host, or names none.
+    /// Whether a rule names the host, or no host.
     pub(in crate::policy) fn names(&self, at: u32, host: &Host) -> bool {
         let mut named = self.rule(at).is_some_and(|rule| rule.to.hosts == 0);
         self.hosts.each(host, |id| named |= id == at);

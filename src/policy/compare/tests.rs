@@ -1,4 +1,4 @@
-//! Parts against flows that are tried one by one.
+//! Compares parts with flows that are tried one by one.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -18,8 +18,8 @@ use crate::policy::{
 
 use super::{Selectors, Space};
 
-/// The cases of each property where `PROPTEST_CASES` does not say how many: about five seconds of CPU
-/// time in a debug build.
+/// The cases of each property, if `PROPTEST_CASES` is not set: about five seconds of CPU time in a
+/// debug build.
 const CASES: u32 = 8;
 
 fn config() -> ProptestConfig {
@@ -31,8 +31,8 @@ fn config() -> ProptestConfig {
     config
 }
 
-/// What a policy says of a flow, with its tunnel counted: a request through a tunnel that is not
-/// inspected is decided by the tunnel.
+/// Returns the decision on a flow and its tunnel: the tunnel decides on a request through it if the
+/// tunnel is not inspected.
 fn effective(policy: &Policy, point: &Point) -> Decision {
     excepted(policy, point, &Exceptions::default())
 }
@@ -45,7 +45,7 @@ fn in_force(exceptions: &Exceptions) -> InForce<'_> {
     }
 }
 
-/// Whether a flow that passes is one that the first invariant of a policy forbids.
+/// Whether a passing flow breaks the first invariant of a policy.
 fn breaks_first_invariant(policy: &Policy, point: &Point, decision: &Decision) -> bool {
     let Some((invariant, (rule, hosts))) = policy.invariants.first() else {
         return false;
@@ -57,7 +57,7 @@ fn breaks_first_invariant(policy: &Policy, point: &Point, decision: &Decision) -
     about && passes && invariant.forbids()
 }
 
-/// What a policy says of a flow, with its tunnel counted and exceptions in force.
+/// Returns the decision on a flow and its tunnel, with exceptions in force.
 fn excepted(policy: &Policy, point: &Point, exceptions: &Exceptions) -> Decision {
     let live = in_force(exceptions);
     let own = policy.decide_with(&point.query(), Some(live));
@@ -76,7 +76,7 @@ fn excepted(policy: &Policy, point: &Point, exceptions: &Exceptions) -> Decision
     if decides { tunnel } else { own }
 }
 
-/// Whether there can be a request with these facts.
+/// Whether a request with these facts can exist.
 fn is_possible(policy: &Policy, point: &Point) -> bool {
     let Some(request) = &point.request else {
         return true;
@@ -128,7 +128,7 @@ fn invariant() -> impl Strategy<Value = String> {
     })
 }
 
-/// An exception for what a rule names.
+/// Returns an exception with the conditions of a rule.
 fn exception((id, rule): (usize, String)) -> String {
     let rule = rule.lines();
     let lines = rule.filter(|line| !line.starts_with("verdict") && !line.starts_with("grant"));
@@ -142,7 +142,7 @@ fn exception((id, rule): (usize, String)) -> String {
     )
 }
 
-/// A policy of which one tier is inspected, or none.
+/// Returns a policy in which one tier is inspected, or none.
 fn inspecting(policy: String, inspected: bool) -> String {
     if inspected {
         policy.replacen("[tier.one]\n", "[tier.one]\ninspect = [\"all\"]\n", 1)
@@ -291,7 +291,7 @@ fn check_difference(before: &str, after: &str, points: &[Point]) -> Result<(), T
             after
         );
     }
-    // Each part is decided as the policies decide its witness.
+    // The decision on each part equals the decision on its witness.
     let selectors = Selectors::default();
     let space = Space::new(&[&one, &other], &selectors).expect("patterns that can be compared");
     for part in space.parts(|part| !space.is_same(part)).take(200) {

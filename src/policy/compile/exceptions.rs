@@ -1,4 +1,4 @@
-//! `[[exception]]` and grants of the ledger: from text to exceptions.
+//! Compiles `[[exception]]` and grants of the ledger.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,12 +15,12 @@ use crate::policy::verdict::Named;
 
 use super::rules::{Known, Reader};
 
-/// The longest text of an exception, in bytes.
+/// Maximum length of a text of an exception, in bytes.
 const MAX_TEXT: usize = 500;
-/// The longest id, in bytes.
+/// Maximum length of an id, in bytes.
 const MAX_ID: usize = 80;
 
-/// Compiles `[[exception]]`, in the order in which they were written.
+/// Compiles `[[exception]]` tables, in the written order.
 pub(super) fn compile(
     source: &source::Policy,
     known: &Known<'_>,
@@ -48,11 +48,11 @@ pub(super) fn compile(
 }
 
 impl Policy {
-    /// Compiles an exception that was granted. `location` is what records call its place.
+    /// Compiles a granted exception. `location` is its location in records.
     ///
     /// # Errors
     ///
-    /// The grant names tiers, groups or hosts that this policy does not have, or is malformed.
+    /// If the grant is malformed or names tiers, groups or hosts outside of this policy.
     pub fn compile_grant(
         &self,
         grant: &Grant,
@@ -83,7 +83,7 @@ impl Policy {
     }
 }
 
-/// The exception, with the conditions of an allow.
+/// Compiles an exception, with the conditions of an allow.
 fn exception(
     written: &Placed<source::Exception>,
     grant: Grant,
@@ -121,7 +121,7 @@ fn exception(
     }
 }
 
-/// The allow that has the conditions of an exception.
+/// Returns the allow with the conditions of an exception.
 fn rule_of(value: &source::Exception) -> source::Rule {
     source::Rule {
         id: value.id.clone(),
@@ -137,7 +137,7 @@ fn rule_of(value: &source::Exception) -> source::Rule {
     }
 }
 
-/// What was written, as the ledger writes it.
+/// Converts a written exception to a grant as in the ledger.
 fn read(written: &Placed<source::Exception>, findings: &mut Findings) -> Grant {
     check_texts(written, findings);
     let value = &written.value;
@@ -184,7 +184,7 @@ fn read(written: &Placed<source::Exception>, findings: &mut Findings) -> Grant {
     }
 }
 
-/// The end; a time without an offset has none.
+/// Reads the expiry. A time without an offset is refused.
 fn end(written: &Placed<source::Exception>, findings: &mut Findings) -> Timestamp {
     let expires = &written.value.expires;
     expires.get_ref().to_string().parse().unwrap_or_else(|_| {
@@ -228,7 +228,7 @@ fn limit(written: &Placed<source::Exception>, findings: &mut Findings) -> ledger
     }
 }
 
-/// Texts that people read: one line each, of bounded length.
+/// Checks the texts for people: one line each, with a maximum length.
 fn check_texts(written: &Placed<source::Exception>, findings: &mut Findings) {
     let value = &written.value;
     let optional = value.tool.iter().chain(&value.control);
@@ -273,7 +273,7 @@ fn texts(all: &[Spanned<String>]) -> Vec<String> {
     all.iter().map(|text| text.get_ref().clone()).collect()
 }
 
-/// A grant, as a file would say it.
+/// Converts a grant to an `[[exception]]` as in a file.
 fn source_of(grant: &Grant) -> source::Exception {
     let one = |text: &String| Spanned::new(0..0, text.clone());
     let all = |texts: &[String]| texts.iter().map(one).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! `[[never]]` and `[[always]]`: from text to the flows that they are about.
+//! Compiles `[[never]]` and `[[always]]` to selectors of flows.
 
 use toml::Spanned;
 
@@ -10,10 +10,10 @@ use crate::policy::verdict::Verdict;
 
 use super::rules::{Known, compile_one};
 
-/// Findings that hold of rules alone: an invariant may be as wide as it likes.
+/// Findings for rules only: the width of an invariant is not limited.
 const OF_RULES: [&str; 3] = ["allows-everything", "many-tenants", "too-wide"];
 
-/// Compiles `[[never]]` and `[[always]]` over the names of a policy.
+/// Compiles `[[never]]` and `[[always]]` with the names of a policy.
 pub(in crate::policy) fn compile(
     source: &source::Policy,
     policy: &Policy,
@@ -78,9 +78,8 @@ fn invariant(
     Some((invariant, (compiled.rule, compiled.hosts)))
 }
 
-/// The verdict of the rule whose conditions match the flows. Where flows have to pass, they are
-/// those that an allow with these words would match; else those that a deny would match, in every
-/// spelling and at every port.
+/// Returns the verdict of the rule whose conditions match the flows. Flows that have to pass are
+/// matched as by an allow; other flows as by a deny, in every spelling and at every port.
 fn reading(kind: Kind, verdict: Verdict) -> Verdict {
     match (kind, verdict) {
         (Kind::Always, verdict) => verdict,

@@ -1,4 +1,4 @@
-//! What an invariant forbids, no exception lets pass.
+//! Tests that no exception breaks an invariant.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ fn exception(id: &str, lines: &str) -> String {
     )
 }
 
-/// What is wrong with the exceptions of a policy, in the order of their ids.
+/// Returns the findings for the exceptions of a policy, in the order of their ids.
 fn forbidden(text: &str) -> Vec<String> {
     let text = format!("{TIERS}{RULES}{text}");
     let found = invariant_findings(&read(&text), &compiled(&text));

@@ -1,4 +1,4 @@
-//! What the policy language means, sentence by sentence.
+//! Tests of the meaning of the policy language.
 
 mod decision;
 mod defaults;
@@ -23,7 +23,7 @@ use crate::name::{Target, Url};
 use super::verdict::*;
 use super::*;
 
-/// Three tiers in a row, each of which allows nothing; tests add to it.
+/// Three tiers that allow nothing; tests add rules.
 const TIERS: &str = r#"
 [tiers]
 order = ["open", "standard", "restricted"]
@@ -48,7 +48,7 @@ pub(super) fn try_compile(text: &str) -> (Option<Policy>, Vec<Diagnostic>) {
     compile(&read(text), &catalogue())
 }
 
-/// Compiles what must be without errors.
+/// Compiles a text that must be without errors.
 fn compiled(text: &str) -> Policy {
     let (policy, findings) = try_compile(text);
     policy.unwrap_or_else(|| panic!("{findings:#?}"))
@@ -72,7 +72,7 @@ fn of_severity(text: &str, severity: Severity) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// A catalogue of four hosts; it is parsed once.
+/// Returns a catalogue of four hosts, which is parsed once.
 fn catalogue() -> Catalogue {
     static CATALOGUE: OnceLock<Catalogue> = OnceLock::new();
     CATALOGUE.get_or_init(parse_catalogue).clone()
@@ -112,7 +112,7 @@ fn parse_catalogue() -> Catalogue {
     catalogue
 }
 
-/// Asks a policy in the name of some caller.
+/// A caller that asks a policy.
 struct Asking<'p> {
     policy: &'p Policy,
     who: Who,
@@ -143,7 +143,7 @@ impl Asking<'_> {
         self.judge(method, url, None)
     }
 
-    /// The answer to a request with these facts, which are read from its head where none are given.
+    /// Judges a request with these facts; without facts, they are read from the head.
     fn judge(&self, method: &str, url: &str, facts: Option<&RequestFacts>) -> Decision {
         let url = Url::parse(url.as_bytes()).expect("a URL");
         let attempt = Attempt::Request {
@@ -184,7 +184,7 @@ impl Asking<'_> {
     }
 }
 
-/// The verdict, reason and rule of a decision, to compare at a glance.
+/// Returns the verdict, reason and rule of a decision, for comparison.
 fn said(decision: &Decision) -> (Verdict, &'static str, &str) {
     (
         decision.verdict,
