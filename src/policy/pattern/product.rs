@@ -280,6 +280,89 @@ impl Domain {
     }
 }
 
+/// The bytes that some machine looks for next: symbols without them are all read alike.
+#[derive(Debug)]
+struct Wanted {
+    bytes: [bool; 256],
+    /// Some machine looks for an escape as it is written.
+    escapes: bool,
+}
+
+impl Wanted {
+    fn of(state: &State, patterns: &[&Pattern]) -> Self {
+        let mut wanted = Self {
+            bytes: [false; 256],
+            escapes: false,
+        };
+        for track in &state.tracks {
+            let (Some(machine), Some(places)) = (track.machine_of(patterns), &track.places) else {
+                continue;
+            };
+            wanted.add(&machine.pieces, places);
+            // A fold writes a slash before the first letter of a segment.
+            if track.fold.is_some() {
+                let after = advanced(&machine.pieces, places, b'/');
+                wanted.add(&machine.pieces, &after);
+            }
+        }
+        wanted
+    }
+
+    fn add(&mut self, pieces: &[Piece], places: &[usize]) {
+        for piece in places.iter().filter_map(|place| pieces.get(*place)) {
+            if let Piece::Byte(byte) = piece {
+                self.escapes |= *byte == b'%';
+                if let Some(wanted) = self.bytes.get_mut(usize::from(byte.to_ascii_lowercase())) {
+                    *wanted = true;
+                }
+            }
+        }
+    }
+
+    /// The symbols that are read in different ways, in their order: of those that are read alike the
+    /// first.
+    fn among<'s>(&self, symbols: &'s [String]) -> impl Iterator<Item = &'s str> {
+        let has = |byte: u8| self.bytes.get(usize::from(byte)).copied() == Some(true);
+        let (mut plain, mut escaped) = (false, false);
+        let mut is_first = move |symbol: &&str| match shape(symbol) {
+            Shape::Plain(byte) => has(byte) || !std::mem::replace(&mut plain, true),
+            Shape::Escaped(byte) => {
+                self.escapes || has(byte) || !std::mem::replace(&mut escaped, true)
+            }
+            Shape::Special => true,
+        };
+        let mut told_apart: Vec<&'s str> = symbols.iter().map(String::as_str).collect();
+        told_apart.retain(|symbol| is_first(symbol));
+        told_apart.into_iter()
+    }
+}
+
+/// How machines read a symbol.
+enum Shape {
+    /// As that byte, or as its upper case.
+    Plain(u8),
+    /// As the escape of that byte, or of its upper case.
+    Escaped(u8),
+    /// In a way of its own.
+    Special,
+}
+
+fn shape(symbol: &str) -> Shape {
+    match symbol.as_bytes() {
+        [b'/' | b'.' | b';' | b'%'] => Shape::Special,
+        [byte] => Shape::Plain(byte.to_ascii_lowercase()),
+        [b'%', digits @ ..] => {
+            let value = str::from_utf8(digits).ok().filter(|it| it.len() == 2);
+            let value = value.and_then(|it| u8::from_str_radix(it, 16).ok());
+            match value {
+                Some(b'/' | b'.' | b';' | b'%') | None => Shape::Special,
+                Some(byte) => Shape::Escaped(byte.to_ascii_lowercase()),
+            }
+        }
+        _ => Shape::Special,
+    }
+}
+
 /// Visits each state that some text reaches and `keep` keeps, with a shortest text.
 fn explore(
     patterns: &[&Pattern],
@@ -301,11 +384,12 @@ fn explore(
                 return Ok(());
             }
         }
-        work += symbols.len() * (state.tracks.len() + 1);
-        if work > MAX_STEPS {
-            return Err(TooComplex);
-        }
-        for symbol in &symbols {
+        let wanted = Wanted::of(&state, patterns);
+        for symbol in wanted.among(&symbols) {
+            work += state.tracks.len() + 1;
+            if work > MAX_STEPS {
+                return Err(TooComplex);
+            }
             let Some(next) = state.step(patterns, symbol).filter(&keep) else {
                 continue;
             };
